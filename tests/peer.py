@@ -51,7 +51,7 @@ class Peer:
 
 def method(handler, **more):
     """Declare a handler that looks at nothing."""
-    blank = {"name": handler.__name__, "params": {}, "result": {}, "summary": "", "description": ""}
+    blank = {"name": handler.__name__, "types": dict, "summary": "", "description": ""}
     return Method(**blank, handler=handler, **more)
 
 

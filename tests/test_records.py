@@ -7,7 +7,6 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import is_typeddict
 
 import attrs
 import jsonschema
@@ -41,16 +40,13 @@ from crystalmath.models import (
     Submission,
     SubmissionOptions,
     Terms,
-    answer_lists,
-    answers,
-    job_notes,
-    retry,
 )
 from crystalmath.models.answers import Specification
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import declared, from_wire, properties, to_wire
 from crystalmath.models.filters import Selection, StoreSelection
 from crystalmath.models.job_notes import NO_RESULT, UNFINISHED
+from crystalmath.models.schemas import SUBMISSION, components
 from crystalmath.models.submission import CommonTerms, TermsGiven
 from crystalmath.quacc import store
 from crystalmath.recipes import ase_json, decoding, encoding
@@ -58,7 +54,6 @@ from crystalmath.recipes import structures as structures_module
 from crystalmath.recipes.structures import parse_and_keep, to_ase_json
 from crystalmath.server.handlers.submission import read_submission
 from crystalmath.server.methods import METHODS
-from crystalmath.server.rpc.shapes import COMPONENTS, JOB, SUBMISSION
 from crystalmath.service import JobService
 from crystalmath.store.fetching import from_row
 from crystalmath.store.rows import to_row
@@ -178,8 +173,10 @@ def test_filters_are_declared_once():
     assert Selection.__annotations__.keys() == declared_there - {"labels"} | {"label"}
     assert StoreSelection.__annotations__.keys() - Selection.__annotations__ == {"seen", "owner"}
     filters = METHODS["jobs.list"].params["properties"].items()
-    assert dict(filters) | JobFilter.schemas() == dict(filters)
-    assert METHODS["jobs.summary"].params["properties"] == JobFilter.schemas()
+    schemas = METHODS["jobs.summary"].params["properties"]
+    assert dict(filters) | schemas == dict(filters)
+    excluded = {"exclude": {**properties(JobFilter)["exclude"], **schemas["exclude"]}}
+    assert schemas == {**properties(JobFilter), **excluded}
     taken = {param.name: param for param in build("list").params}
     for one in declared(JobFilter):
         if one.about.option is not None:
@@ -243,7 +240,7 @@ def test_schemas_are_those_of_the_records():
     assert checked_too.keys() - SUBMISSION.keys() == {"inputs"}
     assert SUBMISSION.items() <= checked_too.items()
     assert METHODS["jobs.submit"].params["required"] == ["recipe"]
-    assert COMPONENTS["Job"]["properties"] == properties(Job, answer=True)
+    assert components()["Job"]["properties"] == properties(Job, answer=True)
     for name, record in (
         ("Finding", crystalmath.models.Finding),
         ("Potcar", Pseudopotential),
@@ -252,58 +249,7 @@ def test_schemas_are_those_of_the_records():
         ("Setting", crystalmath.models.Setting),
         ("Preset", crystalmath.models.Preset),
     ):
-        assert COMPONENTS[name]["properties"].keys() == record.__annotations__.keys()
-
-
-def shape(schema):
-    """Give a schema's properties, of what it refers to and of what is no null."""
-    (schema,) = [one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"]
-    found = COMPONENTS[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
-    return found["properties"]
-
-
-@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"rpc.discover"}))
-def test_a_handler_answers_what_its_method_declares(name):
-    annotated = inspect.signature(METHODS[name].handler).return_annotation
-    told = shape(METHODS[name].result)
-    if annotated == "JobDocument":
-        assert told == shape(JOB)
-        return
-    typed = TYPED[annotated.rpartition(".")[2]]
-    assert keys_of(typed) == told.keys()
-    for key, one in told.items():
-        within = one.get("items")
-        entry = re.search(r"(\w+)\]", str(typed.__annotations__.get(key)))
-        if within is not None and entry and entry.group(1) in TYPED:
-            assert keys_of(TYPED[entry.group(1)]) == shape(within).keys(), key
-
-
-#: What is typed of the answers, by its name.
-TYPED = {
-    name: typed
-    for module in (answers, answer_lists, retry, job_notes)
-    for name, typed in vars(module).items()
-    if is_typeddict(typed)
-}
-
-
-def test_what_stands_in_answers_is_what_the_methods_declare():
-    told = METHODS["system.status"].result["properties"]
-    for typed, schema in (
-        (answers.DiskRoom, told["disk"]),
-        (answers.FailedJob, told["failures"]["anyOf"][0]["items"]),
-        (answers.Told, COMPONENTS["Finding"]),
-        (answers.Potcar, COMPONENTS["Potcar"]),
-        (answers.Parent, COMPONENTS["Parent"]),
-        (answers.Event, COMPONENTS["Event"]),
-        (answers.Change, COMPONENTS["Change"]),
-        (answers.PresetEntry, COMPONENTS["Preset"]),
-    ):
-        assert keys_of(typed) == shape(schema).keys(), typed
-
-
-def keys_of(typed):
-    return typed.__required_keys__ | typed.__optional_keys__
+        assert components()[name]["properties"].keys() == record.__annotations__.keys()
 
 
 def test_the_text_for_people_names_every_field():
@@ -409,7 +355,7 @@ def test_a_job_comes_out_as_it_went_in(job):
     sent = json.loads(json.dumps(told.document()))
     unanswered = {name for name, schema in properties(Job, answer=True).items() if name not in sent}
     assert unanswered == set()
-    shape = {**COMPONENTS["Job"], "components": {"schemas": COMPONENTS}}
+    shape = {**components()["Job"], "components": {"schemas": components()}}
     jsonschema.Draft7Validator(shape).validate({**sent, "warnings": []})
     summary = dict.fromkeys(("energy_ev", "max_force_ev_ang", "formula", "work_dir"))
     completed = job.state is JobState.COMPLETED

@@ -17,11 +17,11 @@ from crystalmath.jobs import workfiles
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.workfiles import read_tail
+from crystalmath.models.schemas import components
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.server.methods import METHODS, is_repeatable
 from crystalmath.server.rpc import wire
-from crystalmath.server.rpc.shapes import COMPONENTS
 from crystalmath.service import JobService
 
 AL = {"symbols": "Al", "cell": [3.0, 3.0, 3.0], "pbc": True}
@@ -39,7 +39,7 @@ def other(service):
 async def ask(service, method, /, **params):
     answer = await METHODS[method](service, params)
     document = json.loads(wire.dumps(answer))
-    schema = {**METHODS[method].answer, "components": {"schemas": COMPONENTS}}
+    schema = {**METHODS[method].answer, "components": {"schemas": components()}}
     if document.get("status") != "error":
         jsonschema.Draft7Validator(schema).validate(document)
     return document

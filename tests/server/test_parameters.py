@@ -1,88 +1,148 @@
-"""What a handler says of its parameters to type checkers is what its method's schema says."""
+"""Schemas follow from types; those that are written out beside a record agree with it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import NoneType, UnionType
-from typing import Any, NotRequired, Required, get_args, get_origin, get_type_hints, is_typeddict
+from collections.abc import Mapping  # noqa: TC003 - schemas are made of annotations
+from types import NoneType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Required,
+    TypedDict,
+    get_args,
+    get_type_hints,
+)
 
+import attrs
 import pytest
 
-from crystalmath.models.filters import FilterParams
-from crystalmath.models.submission import SubmitParams
+from crystalmath.errors import Finding
+from crystalmath.models.answers import Potcar
+from crystalmath.models.fields import Limits, properties
+from crystalmath.models.filters import ExcludeParams, FilterParams, JobFilter
+from crystalmath.models.job import Job, JobState, Pseudopotential
+from crystalmath.models.job_notes import Told
+from crystalmath.models.retry import ChangeParams, Retry
+from crystalmath.models.schemas import schema_of
+from crystalmath.models.submission import Submission, SubmitParams
 from crystalmath.server.methods import METHODS
-from crystalmath.server.rpc.shapes import JobIdParams, JobIdsParams, NoParams
 
-#: What modules import for type checkers alone.
-IMPORTED = {
-    one.__name__: one
-    for one in (Mapping, FilterParams, SubmitParams, JobIdParams, JobIdsParams, NoParams)
-}
-PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", NoneType: "null"}
+Size = Annotated[int, Limits(minimum=0), "in bytes"]
 
 
-def of_schema(schema):
-    """Describe a schema: what kinds of values it allows, and what is in them."""
-    if "anyOf" in schema:
-        return any_of(of_schema(each) for each in schema["anyOf"])
-    if isinstance(schema["type"], list):
-        return any_of(of_schema({**schema, "type": each}) for each in schema["type"])
-    if schema["type"] == "array":
-        return {"array": of_schema(schema["items"])}
-    if "properties" in schema:
-        assert schema["additionalProperties"] is False
-        required = set(schema.get("required", ()))
-        named = {name: of_schema(each) for name, each in schema["properties"].items()}
-        return {"required": required, "properties": named}
-    if schema["type"] == "object":
-        values = schema.get("additionalProperties")
-        return {"object": of_schema(values) if values else "any"}
-    return schema["type"]
+class Part(TypedDict):
+    """What others extend."""
+
+    size: Size
+    place: NotRequired[Annotated[str, "where it is"]]
 
 
-def of_type(hint):
-    """Describe a type likewise."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Required or origin is NotRequired:
-        return of_type(*args)
-    if origin is UnionType:
-        return any_of(map(of_type, args))
-    if origin is list:
-        return {"array": of_type(*args)}
-    if origin is Mapping:
-        assert args[0] is str
-        return {"object": "any" if args[1] is Any else of_type(args[1])}
-    if not is_typeddict(hint):
-        return PLAIN[hint]
-    hints = get_type_hints(hint, localns=IMPORTED, include_extras=True)
-    return {
-        "required": {name for name in hints if is_required(hint, name, hints[name])},
-        "properties": {name: of_type(each) for name, each in hints.items()},
+class Whole(Part, total=False):
+    """Both kinds of keys, from a class with each kind of totality."""
+
+    kind: Required[Literal["a", "b"] | None]
+    last: Size | None
+    job: Annotated[Mapping[str, Any], Job]
+    parts: list[Part]
+    states: dict[str, JobState]
+
+
+@attrs.frozen
+class Record:
+    """A record.
+
+    Parameters
+    ----------
+    low, high : float
+        Its ends,
+        in eV.
+    note : str, optional
+        What it is.
+    """
+
+    low: float
+    high: float
+    note: str | None = None
+
+
+def test_a_schema_says_what_its_type_says():
+    part = {
+        "type": "object",
+        "properties": {
+            "size": {"type": "integer", "minimum": 0, "description": "in bytes"},
+            "place": {"type": "string", "description": "where it is"},
+        },
+        "required": ["size"],
+    }
+    assert schema_of(Part) == part
+    whole = schema_of(Whole, request=True)
+    states = {"type": "string", "enum": [state.value for state in JobState]}
+    assert whole == {
+        "type": "object",
+        "properties": {
+            **part["properties"],
+            "kind": {"anyOf": [{"type": "string", "enum": ["a", "b"]}, {"type": "null"}]},
+            "last": {"type": ["integer", "null"], "minimum": 0, "description": "in bytes"},
+            "job": {"$ref": "#/components/schemas/Job"},
+            "parts": {"type": "array", "items": {**part, "additionalProperties": False}},
+            "states": {"type": "object", "additionalProperties": states},
+        },
+        "required": ["size", "kind"],
+        "additionalProperties": False,
+    }
+    ends = {"type": "number", "description": "Its ends, in eV."}
+    assert schema_of(Record)["properties"] == {
+        "low": ends,
+        "high": ends,
+        "note": {"type": ["string", "null"], "description": "What it is."},
     }
 
 
-def any_of(described):
-    """Describe a choice; that of null is left out, which is the same as none."""
-    kinds = sorted((each for each in described if each != "null"), key=str)
-    return {"any of": kinds} if len(kinds) > 1 else kinds[0]
+def kinds(schema):
+    """Tell which kinds of values a schema allows, and what is in them; null is the same as none."""
+    if "anyOf" in schema:
+        return frozenset().union(*map(kinds, schema["anyOf"]))
+    named = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    return frozenset((kind, kinds_within(kind, schema)) for kind in named if kind != "null")
 
 
-def is_required(record, name, hint):
-    # Where annotations are text, the class itself has not seen these two.
-    if get_origin(hint) in {Required, NotRequired}:
-        return get_origin(hint) is Required
-    return name in record.__required_keys__
+def kinds_within(kind, schema):
+    if kind == "array":
+        return kinds(schema["items"])
+    if kind == "object" and "properties" in schema:
+        return frozenset((name, kinds(each)) for name, each in schema["properties"].items())
+    values = schema.get("additionalProperties")
+    return kinds(values) if values else None
+
+
+@pytest.mark.parametrize(
+    ("written", "record"),
+    [
+        (SubmitParams, Submission),
+        (ChangeParams, Retry),
+        (FilterParams, JobFilter),
+        (ExcludeParams, JobFilter),
+    ],
+)
+def test_what_is_written_out_for_type_checkers_is_what_the_record_declares(written, record):
+    declared = properties(record)
+    hints = get_type_hints(written)
+    assert (hints.keys() == declared.keys()) == (written is not ExcludeParams)
+    for name, hint in hints.items():
+        if name != "exclude":  # the record leaves open what is in it
+            assert kinds(schema_of(hint)) == kinds(declared[name]), name
+        # They reach the handler without those that are null.
+        assert NoneType not in get_args(hint), name
+
+
+@pytest.mark.parametrize(("written", "record"), [(Told, Finding), (Potcar, Pseudopotential)])
+def test_what_is_written_out_of_an_answer_is_what_the_record_has(written, record):
+    told = {name: hint.__forward_arg__ for name, hint in written.__annotations__.items()}
+    assert told == record.__annotations__
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_parameters_have_the_types_that_their_schema_says(name):
-    method = METHODS[name]
-    function = method.handler.__wrapped__
-    written = function.__annotations__["params"]
-    params = {**IMPORTED, **function.__globals__}[written]
-    assert is_typeddict(params)
-    assert params.__name__ == written
-    assert of_type(params) == of_schema(method.params)
-    # They reach the handler without those that are null.
-    hints = get_type_hints(params, localns=IMPORTED).values()
-    assert not any(NoneType in get_args(hint) for hint in hints)
+def test_a_request_has_no_other_keys_than_declared(name):
+    assert METHODS[name].params["additionalProperties"] is False

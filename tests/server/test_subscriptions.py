@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from crystalmath.models import Job, JobState
+from crystalmath.models.schemas import components
 from crystalmath.server.methods import METHODS
-from crystalmath.server.rpc.shapes import COMPONENTS
 from peer import serving
 
 STRUCTURE = {"symbols": "Al", "cell": [3, 3, 3], "pbc": True}
@@ -53,7 +53,7 @@ async def test_each_change_is_told_once_and_again_after_a_reconnect(connect):
     for before, after in itertools.pairwise(seen):
         assert after["from"] == before["status"]
     assert {change["job_id"] for change in seen} == {job_id}
-    assert all(change.keys() == set(COMPONENTS["Change"]["required"]) for change in seen)
+    assert all(change.keys() == set(components()["Change"]["required"]) for change in seen)
     numbers = [change["seq"] for change in seen]
     assert numbers == sorted(set(numbers))
     assert numbers[0] > begun["seq"]

@@ -12,12 +12,12 @@ import jsonschema
 from crystalmath import config
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models.schemas import components
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.recipes import codec
 from crystalmath.server.methods import METHODS
 from crystalmath.server.rpc import wire
-from crystalmath.server.rpc.shapes import COMPONENTS
 from crystalmath.service import JobService
 
 RELAX = "quacc.recipes.vasp.core.relax_job"
@@ -75,6 +75,6 @@ class Home:
     def call(self, method, /, **params):
         """Call a method; what it answers fits its schema."""
         document = json.loads(wire.dumps(asyncio.run(METHODS[method](self.service, params))))
-        schema = {**METHODS[method].answer, "components": {"schemas": COMPONENTS}}
+        schema = {**METHODS[method].answer, "components": {"schemas": components()}}
         jsonschema.Draft7Validator(schema).validate(document)
         return document

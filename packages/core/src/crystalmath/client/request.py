@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from crystalmath.config import Config
-    from crystalmath.models.retry import RetriedJob
+    from crystalmath.models.answers import RetriedJob
 
 _Name = TypeVar("_Name")
 #: The parameters of `jobs.submit`, or why there are none.

@@ -9,7 +9,8 @@
 ``columns``       what of a job stands in lists and tables
 ``filters``       which jobs are meant, and how lists are sorted
 ``curves``        what is drawn of several jobs: a sweep, an equation of state
-``answers``       what the server's answers hold, for type checkers
+``answers``       what the server's methods answer
+``schemas``       JSON Schemas of requests and answers, from their types
 ``inputs``        what programs get, step by step
 ``cluster``       a target of an engine, as the configuration file describes it
 ``timespans``     spans of time as people write them

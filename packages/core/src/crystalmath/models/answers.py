@@ -1,87 +1,74 @@
-"""What the server's methods answer, for type checkers: of handlers, and of who calls a client.
+"""The answers of the server's methods: their one declaration.
 
-Each is what the method of the same subject declares; a test holds the two together. Answers may
-gain keys in later releases, and lose none. Those that are lists stand in
-:mod:`~crystalmath.models.answer_lists`.
+Schemas, the OpenRPC document and the page of methods follow from these types
+(:mod:`~crystalmath.models.schemas`), and type checkers read them, of handlers and of clients.
+Answers may gain keys in later releases, and lose none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypeAlias, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
-from crystalmath.models.job_notes import Parent, Told
+from crystalmath.models.checkup import Check
+from crystalmath.models.fields import Limits
+from crystalmath.models.inputs import Inputs, Preset
+from crystalmath.models.job import Job
+from crystalmath.models.job_notes import JobState, Parent, Told
+from crystalmath.models.progress import Progress
+from crystalmath.models.resources import RESOURCES
 from crystalmath.models.submission import CommonTerms
 
-if TYPE_CHECKING:
-    from crystalmath.models.checkup import Check
+_STATES = [state.value for state in JobState]
 
-__all__ = [
-    "ArchiveAnswer",
-    "ArchivedJobs",
-    "AttemptEntry",
-    "CancelledJob",
-    "Change",
-    "CheckEntry",
-    "CheckedJob",
-    "ClusterChecked",
-    "ClusterEntry",
-    "Counted",
-    "CountedOverTime",
-    "CountsBucket",
-    "DiskRoom",
-    "EngineEntry",
-    "ErrorGroup",
-    "Event",
-    "FailedJob",
-    "ImportAnswer",
-    "ImportedJobs",
-    "InputsDocument",
-    "JobDocument",
-    "JobFile",
-    "JobFiles",
-    "JobInputs",
-    "JobParameters",
-    "JobProgress",
-    "JobResult",
-    "JobScript",
-    "LeftJob",
-    "ListedResult",
-    "LogPart",
-    "Nothing",
-    "Parent",
-    "Pong",
-    "Potcar",
-    "PresetEntry",
-    "ProgressDocument",
-    "ProvenCluster",
-    "Pruned",
-    "PrunedJob",
-    "RecipeDescription",
-    "RecipeEntry",
-    "Relative",
-    "ServerStatus",
-    "ServerVersion",
-    "Specification",
-    "Stopping",
-    "Story",
-    "SubmittedJob",
-    "Subscribed",
-    "Told",
-    "Trouble",
-    "Usage",
-    "Used",
-    "UsedByLabel",
-    "UsedByRecipe",
-    "UsedByState",
+#: So many jobs in one request at most.
+MOST_JOBS = 10_000
+
+Name: TypeAlias = Annotated[str, Limits(minLength=1)]
+JobId: TypeAlias = Annotated[str, Limits(format="job-id"), "a job's id, a UUID"]
+JobIds: TypeAlias = Annotated[list[JobId], Limits(maxItems=MOST_JOBS)]
+State: TypeAlias = Annotated[str, Limits(enum=_STATES)]
+#: What has become of a job, or of what was asked of it.
+Status: TypeAlias = Annotated[str, Limits(enum=[*_STATES, "error"])]
+Count: TypeAlias = Annotated[int, Limits(minimum=0)]
+Bytes: TypeAlias = Annotated[int, Limits(minimum=0, maximum=2**53)]
+Time: TypeAlias = Annotated[float, "seconds since the epoch"]
+Timeout: TypeAlias = Annotated[
+    float,
+    Limits(minimum=0, maximum=600),
+    "how long to wait for something to tell, in seconds",
 ]
+Error: TypeAlias = Annotated[str | None, "what is wrong, for people"]
+Code: TypeAlias = Annotated[str, "stays the same when the wording changes"]
 
 #: A job, as ``jobs.status`` and all others tell it: what of :class:`~crystalmath.models.Job` is
 #: shown, by the names on the wire. ``Job.read`` makes the record of it.
-JobDocument: TypeAlias = Mapping[str, Any]
-#: The same of :class:`~crystalmath.models.Inputs` and :class:`~crystalmath.models.Progress`.
-InputsDocument: TypeAlias = Mapping[str, Any]
-ProgressDocument: TypeAlias = Mapping[str, Any]
+JobDocument: TypeAlias = Annotated[Mapping[str, Any], Job]
+#: The same of others.
+InputsDocument: TypeAlias = Annotated[Mapping[str, Any], Inputs]
+ProgressDocument: TypeAlias = Annotated[Mapping[str, Any], Progress]
+CheckDocument: TypeAlias = Annotated[Mapping[str, Any], Check]
+PresetDocument: TypeAlias = Annotated[Mapping[str, Any], Preset]
+
+
+class Answer(TypedDict):
+    """What most answers have."""
+
+    error: Error
+
+
+class Trouble(TypedDict):
+    """What keeps something from being done, for people and for programs."""
+
+    error: str
+    code: Code
+
+
+class Refusal(Trouble):
+    """What any method may answer in place of a result."""
+
+    status: Literal["error"]
+    findings: NotRequired[list[Told]]
 
 
 class Potcar(TypedDict):
@@ -96,62 +83,130 @@ class Potcar(TypedDict):
     zval: float | None
 
 
-class Relative(Parent):
-    """A job that another came of, or that came of it, with what is on record of it."""
+Potcars: TypeAlias = Annotated[
+    list[Potcar], "the pseudopotentials that it reads, as they were at submission"
+]
 
+
+class Summary(TypedDict):
+    """What people look for in the result of a completed job."""
+
+    energy_ev: Annotated[float | None, "energy in eV"]
+    max_force_ev_ang: Annotated[float | None, "the largest force on an atom in eV/Å"]
+    formula: Annotated[str | None, "of all atoms that the energy is of"]
+    work_dir: str | None
+    natoms: NotRequired[Annotated[int, "the number of atoms, where there are any"]]
+    steps: NotRequired[Annotated[int, "the number of results of a flow"]]
+    as_text: NotRequired[
+        Annotated[
+            list[str],
+            "what of the result JSON has no form for and is stored as text: place and type; the "
+            "first hundred",
+        ]
+    ]
+    asked_to_stop: NotRequired[
+        Annotated[
+            bool,
+            "the walltime, or its allocation's, was nearly over, and the program was asked to "
+            "stop: it may have been before all was done",
+        ]
+    ]
+    changed_files: NotRequired[
+        Annotated[
+            list[str],
+            "pseudopotentials that were not, when the job ran, what they were at submission",
+        ]
+    ]
+
+
+# --- what becomes of a request -------------------------------------------------------------------
+
+
+class SubmittedJob(Answer):
+    """The job that a submission became, or why it was refused (``jobs.submit``)."""
+
+    job_id: str | None
+    status: Status
+    code: NotRequired[str]
+    findings: NotRequired[list[Told]]
+    warnings: NotRequired[list[Told]]
+    known: NotRequired[Annotated[bool, "with a key: whether it gave the job before"]]
+
+
+class SubmittedJobs(Answer):
+    """What became of many submissions, in their order (``jobs.submit_many``)."""
+
+    jobs: Sequence[SubmittedJob]
+
+
+class RetriedJob(Answer):
+    """What came of a job that was to run again (``jobs.retry``)."""
+
+    retry_of: Annotated[str, "the job that was asked for"]
     name: str | None
-    recipe: str | None
-    status: str | None
+    labels: Mapping[str, str]
+    job_id: Annotated[str | None, "the new job"]
+    status: Annotated[str, Limits(enum=[*_STATES, "ok", "error"])]
+    code: NotRequired[str]
+    findings: NotRequired[list[Told]]
+    warnings: NotRequired[list[Told]]
+    known: NotRequired[Annotated[bool, "with a key: whether it gave the new job before"]]
 
 
-class AttemptEntry(TypedDict):
-    """One try at a job (``jobs.show``): where it began, and how it ended."""
+class RetriedJobs(Answer):
+    """What came of jobs that were to run again (``jobs.retry``)."""
 
-    attempt: int
-    host: str | None
-    pid: int | None
-    outcome: str | None
-    error: str | None
-    begun_from: str | None
-    work_dir: str
+    jobs: Sequence[RetriedJob]
 
 
-_Happened = TypedDict("_Happened", {"from": str | None})
+class CancelledJob(Answer):
+    """Whether it was asked that a job be stopped, or why not (``jobs.cancel``)."""
 
-
-class Event(_Happened):
-    """Something that happened to a job (``jobs.events``), at a time in s since the epoch."""
-
-    seq: int
     job_id: str
-    at: float
-    to: str
-    reason: str | None
-    job: NotRequired[JobDocument]
+    cancelled: Annotated[bool, "it was asked that the job be stopped"]
+    code: NotRequired[str]
+    status: NotRequired[Literal["error"]]
 
 
-class Change(_Happened):
-    """The same as a notification (``jobs.changed``)."""
+class CancelledJobs(Answer):
+    """Of many jobs, whether it was asked that they be stopped (``jobs.cancel_many``)."""
 
-    seq: int
-    job_id: str
-    at: float
-    status: str
-    reason: str | None
-    job: NotRequired[JobDocument]
+    jobs: Sequence[CancelledJob]
 
 
-class Story(TypedDict):
-    """A job's whole story (``jobs.show``)."""
+class CheckedJob(Answer):
+    """Whether a job would be accepted, and what is wrong with it (``jobs.check``)."""
 
-    job: JobDocument
-    params: Mapping[str, Any]
-    potcars: list[Potcar]
-    parents: list[Relative]
-    children: list[Relative]
-    attempts: list[AttemptEntry]
-    events: list[Event]
-    error: str | None
+    ok: Annotated[bool, "whether the job would be accepted"]
+    status: Annotated[str, Limits(enum=["ok", "error"])]
+    findings: list[Told]
+    potcars: Annotated[list[Potcar], "the pseudopotentials it would read, as far as they are known"]
+    environment: Annotated[list[str], "the variables of the caller's that the job would see"]
+    inputs: NotRequired[Annotated[InputsDocument | None, "where that was asked for"]]
+
+
+# --- jobs ----------------------------------------------------------------------------------------
+
+
+class JobStates(Answer):
+    """Jobs in the order of their ids, or why one is not known (``jobs.status_many``)."""
+
+    jobs: Sequence[Annotated[Mapping[str, Any], Job, Refusal]]
+
+
+class JobList(Answer):
+    """A page of jobs, and how many there are in each state (``jobs.list``)."""
+
+    jobs: Sequence[JobDocument]
+    cursor: Annotated[str | None, "of the next page, if any"]
+    totals: Annotated[Mapping[str, int] | None, "how many jobs there are in each state"]
+
+
+class WaitedJobs(Answer):
+    """Jobs as they were when the waiting was over (``jobs.wait``), and whether all had ended."""
+
+    jobs: Sequence[JobDocument]
+    done: bool
 
 
 class ErrorGroup(TypedDict):
@@ -162,31 +217,32 @@ class ErrorGroup(TypedDict):
     job_ids: list[str]
 
 
-class Counted(TypedDict):
+class Counted(Answer):
     """Jobs counted by state, and failures by their error (``jobs.summary``)."""
 
-    states: dict[str, int]
+    states: Annotated[dict[str, int], "how many jobs there are in each state"]
     errors: list[ErrorGroup]
-    error: str | None
+
+
+_CameTo: TypeAlias = Annotated[dict[str, int], "state -> how many jobs came to it"]
 
 
 class CountsBucket(TypedDict):
-    """How many jobs came to which state in a span of time that begins `at` (s since the epoch)."""
+    """How many jobs came to which state in a span of time."""
 
-    at: float
-    states: dict[str, int]
+    at: Annotated[float, "its beginning, in seconds since the epoch"]
+    states: _CameTo
 
 
-class CountedOverTime(TypedDict):
+class CountedOverTime(Answer):
     """How many jobs ended in which state over time (``jobs.counts``), the oldest bucket first."""
 
-    bucket_s: float
+    bucket_s: Annotated[float, "the length of a bucket in seconds"]
     buckets: list[CountsBucket]
-    states: dict[str, int]
-    error: str | None
+    states: Annotated[_CameTo, "in all buckets"]
 
 
-class Specification(CommonTerms):
+class Specification(CommonTerms, Answer):
     """What a job was asked to do (``jobs.specification``), its terms among it."""
 
     job_id: str
@@ -194,99 +250,24 @@ class Specification(CommonTerms):
     structure: str | Mapping[str, Any] | None
     params: Mapping[str, Any]
     engine: str
-    potcars: list[Potcar]
-    parents: list[Parent]
-    error: str | None
-    job: NotRequired[JobDocument]
-    progress: NotRequired[ProgressDocument | None]
+    potcars: Potcars
+    parents: Annotated[list[Parent], "the jobs that it came of"]
+    job: NotRequired[Annotated[JobDocument, "what jobs.status tells, where that was asked for"]]
+    progress: NotRequired[
+        Annotated[
+            ProgressDocument | None,
+            "as jobs.progress tells it, where that was asked for; null unless the job runs or "
+            "failed",
+        ]
+    ]
 
 
-class LogPart(TypedDict):
-    """A part of what a job has written (``jobs.logs``); offset and size in bytes."""
-
-    job_id: str
-    file: str | None
-    others: list[str]
-    text: str
-    offset: int
-    size: int
-    finished: bool
-    error: str | None
-
-
-class JobFile(TypedDict):
-    """A file of a job: its path below the work directory, size in bytes, and time in s."""
-
-    file: str
-    size: int
-    modified_at: float
-    is_link: bool
-
-
-class JobFiles(TypedDict):
-    """The files of an attempt of a job (``jobs.files``)."""
-
-    job_id: str
-    attempt: int
-    work_dir: str | None
-    files: list[JobFile]
-    more: int
-    error: str | None
-
-
-class ArchivedJobs(TypedDict):
-    """How many jobs and files were archived (``jobs.archive``), and which files were left out."""
-
-    jobs: int
-    files: int
-    left_out: list[str]
-
-
-class ArchiveAnswer(ArchivedJobs):
-    """The same as the server tells it."""
-
-    error: str | None
-
-
-class ImportedJobs(TypedDict):
-    """The jobs that were taken in (``jobs.import``), and those that were there already."""
-
-    job_ids: list[str]
-    known: list[str]
-
-
-class ImportAnswer(ImportedJobs):
-    """The same as the server tells it."""
-
-    error: str | None
-
-
-class Trouble(TypedDict):
-    """What keeps something from being done, for people and for programs."""
-
-    error: str
-    code: str
-
-
-class SubmittedJob(TypedDict):
-    """The job that a submission became, or why it was refused (``jobs.submit``)."""
-
-    job_id: str | None
-    status: str
-    error: str | None
-    code: NotRequired[str]
-    findings: NotRequired[list[Told]]
-    warnings: NotRequired[list[Told]]
-    known: NotRequired[bool]
-
-
-class ListedResult(TypedDict):
+class ListedResult(Answer):
     """What the recipe of a job returned (``jobs.results``); arrays and the like in monty's form."""
 
-    job_id: str | None
-    status: str
-    error: str | None
-    result: Any
+    job_id: JobId | None
+    status: Status
+    result: Annotated[Any, "what the recipe returned, whole; null unless it completed"]
     code: NotRequired[str]
 
 
@@ -296,77 +277,210 @@ class JobResult(ListedResult):
     traceback: NotRequired[str]
 
 
-class JobParameters(TypedDict):
+class ResultList(Answer):
+    """What the recipes of the first jobs returned, as many as fit (``jobs.results``)."""
+
+    results: Sequence[ListedResult]
+
+
+class JobParameters(Answer):
     """What the recipe of a job was given (``jobs.parameters``)."""
 
-    job_id: str
-    params: Mapping[str, Any] | None
-    error: str | None
+    job_id: JobId
+    params: Annotated[Mapping[str, Any] | None, "as jobs.specification gives them"]
     code: NotRequired[str]
 
 
-class JobProgress(TypedDict):
+class ParametersList(Answer):
+    """What the recipes of the first jobs were given, as many as fit (``jobs.parameters``)."""
+
+    parameters: Sequence[JobParameters]
+
+
+class JobProgress(Answer):
     """How far a job has come (``jobs.progress``)."""
 
-    job_id: str
-    status: str
-    error: str | None
+    job_id: JobId
+    status: Status
     progress: ProgressDocument | None
     code: NotRequired[str]
 
 
-class JobInputs(TypedDict):
+class ProgressList(Answer):
+    """How far jobs have come, in the order of their ids (``jobs.progress``)."""
+
+    jobs: Sequence[JobProgress]
+
+
+class JobInputs(Answer):
     """What the programs of a job get (``jobs.inputs``)."""
 
-    job_id: str | None
+    job_id: JobId | None
     inputs: InputsDocument | None
-    error: str | None
 
 
-class JobScript(TypedDict):
+class JobScript(Answer):
     """A job as scripts that run without us (``jobs.script``): in Python, and for sh."""
 
-    job_id: str | None
-    script: str | None
-    shell: str | None
-    error: str | None
+    job_id: JobId | None
+    script: Annotated[str | None, "in Python; it needs quacc alone"]
+    shell: Annotated[
+        str | None,
+        "for sh; null where that was not asked for, or a step is no program's that a command "
+        "starts",
+    ]
 
 
-class CancelledJob(TypedDict):
-    """Whether it was asked that a job be stopped, or why not (``jobs.cancel``)."""
+class Relative(Parent):
+    """A job that another came of, or that came of it, with what is on record of it."""
 
+    name: str | None
+    recipe: str | None
+    status: Annotated[State | None, "its state; null where it is not on record"]
+
+
+class AttemptEntry(TypedDict):
+    """One try at a job (``jobs.show``): where it began, and how it ended."""
+
+    attempt: Annotated[int, "its number; the first is 1"]
+    host: Annotated[str | None, "where it began; null where it has not"]
+    pid: Annotated[int | None, "of the process that looked after it"]
+    outcome: Annotated[str | None, "completed, failed, cancelled or lost; null where it has none"]
+    error: Error
+    begun_from: Annotated[
+        str | None,
+        "the file of an earlier attempt from whose geometry it began; null where it began with "
+        "what the job was given",
+    ]
+    work_dir: str
+
+
+_Happened = TypedDict("_Happened", {"from": State | None})
+
+
+class Event(_Happened):
+    """Something that happened to a job (``jobs.events``)."""
+
+    seq: Annotated[int, "grows; a gap means nothing"]
     job_id: str
-    cancelled: bool
-    error: str | None
-    code: NotRequired[str]
-    status: NotRequired[Literal["error"]]
+    at: Time
+    to: Annotated[State, "the same as `from` where something was only noted"]
+    reason: str | None
+    job: NotRequired[Annotated[JobDocument, "as it is by then, where that was asked for"]]
 
 
-class CheckedJob(TypedDict):
-    """Whether a job would be accepted, and what is wrong with it (``jobs.check``)."""
+class Change(_Happened):
+    """The same as a notification (``jobs.changed``)."""
 
-    ok: bool
-    status: str
-    error: str | None
-    findings: list[Told]
-    potcars: list[Potcar]
-    environment: list[str]
-    inputs: NotRequired[InputsDocument | None]
+    seq: Annotated[int, "grows; a gap means nothing"]
+    job_id: str
+    at: Time
+    status: Annotated[State, "the same as `from` where something was only noted"]
+    reason: str | None
+    job: NotRequired[Annotated[JobDocument, "as it is by then, where that was asked for"]]
+
+
+class EventList(Answer):
+    """What has happened, the oldest first, and after which the next begin (``jobs.events``)."""
+
+    events: Sequence[Event]
+    last: Annotated[int, "the `after` of the next call"]
+
+
+class Subscribed(Answer):
+    """The event after which a subscription begins (``jobs.subscribe``)."""
+
+    seq: Annotated[int, Limits(minimum=0, maximum=2**53)] | None
+
+
+class Story(Answer):
+    """A job's whole story (``jobs.show``)."""
+
+    job: Annotated[JobDocument, "what jobs.status tells"]
+    params: Annotated[Mapping[str, Any], "the recipe's parameters"]
+    potcars: Potcars
+    parents: Annotated[list[Relative], "the jobs that it came of"]
+    children: Annotated[list[Relative], "the jobs that came of it"]
+    attempts: list[AttemptEntry]
+    events: Annotated[list[Event], "the first 1000 with their reasons, the oldest first"]
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+class LogPart(Answer):
+    """A part of what a job has written (``jobs.logs``)."""
+
+    job_id: JobId
+    file: Annotated[str | None, "the whole path"]
+    others: Annotated[
+        list[str],
+        "further files of that name, the newest first, by their paths below the work directory; "
+        "``file`` is the newest of all",
+    ]
+    text: str
+    offset: Annotated[Bytes, "the `offset` of the next call"]
+    size: Annotated[Bytes, "of the file, decompressed, in bytes"]
+    finished: Annotated[bool, "the job has ended, and its file was read to the end"]
+
+
+class JobFile(TypedDict):
+    """A file of a job."""
+
+    file: Annotated[str, "its path below the work directory, as jobs.logs takes it"]
+    size: Annotated[Count, "in bytes, as it is stored"]
+    modified_at: Annotated[float, "when it was last written, in seconds since the epoch"]
+    is_link: Annotated[bool, "it is a link, to wherever"]
+
+
+class JobFiles(Answer):
+    """The files of an attempt of a job (``jobs.files``)."""
+
+    job_id: JobId
+    attempt: Annotated[Count, "whose files these are"]
+    work_dir: Annotated[str | None, "below which they are"]
+    files: list[JobFile]
+    more: Annotated[Count, "how many there are beyond 10000"]
+
+
+class ArchivedJobs(TypedDict):
+    """What was archived (``jobs.archive``)."""
+
+    jobs: Annotated[Count, "how many jobs are in it"]
+    files: Annotated[Count, "how many files of theirs"]
+    left_out: Annotated[
+        list[str], "files that could not be taken along, and why; the first hundred"
+    ]
+
+
+class ArchiveAnswer(ArchivedJobs, Answer):
+    """The same as the server tells it."""
+
+
+class ImportedJobs(TypedDict):
+    """What was taken in (``jobs.import``)."""
+
+    job_ids: list[str]
+    known: Annotated[list[str], "jobs that were there already, and stay as they are"]
+
+
+class ImportAnswer(ImportedJobs, Answer):
+    """The same as the server tells it."""
 
 
 class Used(TypedDict):
-    """What jobs take on the disk: how many, their files, and sizes in bytes."""
+    """What jobs take on the disk."""
 
-    jobs: int
-    files: int
-    size: int
-    heavy_size: int
+    jobs: Annotated[Count, "how many jobs"]
+    files: Annotated[Count, "how many files"]
+    size: Annotated[Count, "blocks of the disk, with those of folders, in bytes"]
+    heavy_size: Annotated[Count, "of those that jobs.prune removes with keep_results, in bytes"]
 
 
 class UsedByState(Used):
     """What the jobs in a state take."""
 
-    state: str
+    state: State
 
 
 class UsedByRecipe(Used):
@@ -382,141 +496,152 @@ class UsedByLabel(Used):
     value: str
 
 
-class Usage(TypedDict):
+class Usage(Answer):
     """What jobs take on the disk (``jobs.usage``), the largest groups first."""
 
     total: Used
     states: list[UsedByState]
     recipes: list[UsedByRecipe]
     labels: list[UsedByLabel]
-    error: str | None
 
 
 class PrunedJob(TypedDict):
-    """A job whose files were removed, or would be; their size in bytes."""
+    """A job whose files were removed, or would be."""
 
     job_id: str
     name: str | None
-    status: str
+    status: State
     recipe: str
-    finished_at: float | None
-    size: int
+    finished_at: Annotated[float | None, "in seconds since the epoch"]
+    size: Annotated[Count, "of what is removed, in bytes"]
 
 
-class LeftJob(TypedDict):
+class LeftJob(Trouble):
     """A job whose files stay, and why."""
 
     job_id: str
-    error: str
-    code: str
 
 
-class Pruned(TypedDict):
+class Pruned(Answer):
     """Whose files were removed (``jobs.prune``)."""
 
     jobs: list[PrunedJob]
-    left: list[LeftJob]
-    cursor: str | None
-    error: str | None
+    left: Annotated[list[LeftJob], "jobs whose files stay, and why"]
+    cursor: Annotated[str | None, "of the rest, if any"]
+
+
+# --- what is installed ---------------------------------------------------------------------------
 
 
 class EngineEntry(TypedDict):
     """An installed engine (``engines.list``)."""
 
     name: str
-    distribution: str
+    distribution: Annotated[str, "the package that brings it"]
     version: str
-    loads: bool
-    error: str | None
+    loads: Annotated[bool, "its plugin can be used"]
+    error: Annotated[str | None, "why it cannot"]
     findings: list[Told]
-    configured: bool
+    configured: Annotated[bool, "submissions that name no engine use it"]
+
+
+class EngineList(Answer):
+    """The installed engines (``engines.list``)."""
+
+    engines: Sequence[EngineEntry]
 
 
 class ClusterEntry(TypedDict):
     """A cluster of the configuration file (``clusters.list``)."""
 
-    name: str
-    engine: str
+    name: Annotated[str, "what a submission's cluster takes"]
+    engine: Annotated[str, "the engine that it implies"]
     scheduler: str
-    walltime_s: float | None
-    worker_init: str
-    environment: dict[str, str]
-    launcher: str | None
-    continue_lost: bool | None
-    resources: dict[str, Any]
-    engine_options: dict[str, Any]
-    error: str | None
-    trouble: str | None
+    walltime_s: Annotated[float | None, "how long an allocation lasts, in seconds"]
+    worker_init: Annotated[str, "shell commands that come before the worker"]
+    environment: Annotated[
+        dict[str, str], "variables that its jobs see in place of their submitters'"
+    ]
+    launcher: Annotated[
+        str | None, "what starts a job's ranks; default: mpirun, and on Flux its own"
+    ]
+    continue_lost: Annotated[
+        bool | None,
+        "relaxations that were lost go on from their last geometries; default: as [jobs] "
+        "continue_lost says",
+    ]
+    resources: Annotated[dict[str, Any], Limits(**RESOURCES), "what an allocation has by default"]
+    engine_options: Annotated[dict[str, Any], "keys that are the engine's own"]
+    error: Annotated[str | None, "why its engine cannot use it"]
+    trouble: Annotated[str | None, "why its batch system does not answer just now"]
 
 
-class CheckEntry(TypedDict):
-    """One thing that was looked at (:class:`~crystalmath.models.checkup.Check`)."""
+class ClusterList(Answer):
+    """The clusters of the configuration file (``clusters.list``)."""
 
-    name: str
-    state: str
-    message: str
-    remedy: str | None
+    clusters: Sequence[ClusterEntry]
 
 
-class ProvenCluster(TypedDict):
+class ProvenCluster(Answer):
     """What a job has found on a cluster (``clusters.check``)."""
 
-    job_id: str | None
-    status: str
-    checks: list[CheckEntry]
-    error: str | None
+    job_id: Annotated[str | None, "the job that looks around there"]
+    status: Annotated[Status, "that of the job"]
+    checks: Annotated[
+        Sequence[CheckDocument], "what was looked at; of the node once the job has ended"
+    ]
 
 
-class ClusterChecked(TypedDict):
+class ClusterChecked(Answer):
     """The same, as a client gives it."""
 
     job_id: str | None
     status: str
     checks: list[Check]
-    error: str | None
+
+
+_Kind: TypeAlias = Annotated[Literal["job", "flow"] | None, "what quacc's decorator makes of it"]
 
 
 class RecipeEntry(TypedDict):
     """A recipe that there is (``recipes.list``)."""
 
     name: str
-    kind: Literal["job", "flow"] | None
-    summary: str
+    kind: _Kind
+    summary: Annotated[str, "a line"]
 
 
-class RecipeDescription(TypedDict):
-    """What a recipe's source says (``recipes.describe``); `parameters` is a JSON Schema."""
+class RecipeList(Answer):
+    """The recipes that there are (``recipes.list``)."""
+
+    recipes: Sequence[RecipeEntry]
+
+
+class RecipeDescription(Answer):
+    """What a recipe's source says (``recipes.describe``)."""
 
     name: str
-    kind: Literal["job", "flow"] | None
+    kind: _Kind
     file: str | None
     line: int | None
     docstring: str | None
-    structure: Literal["required", "optional", "none"] | None
-    parameters: Mapping[str, Any] | None
-    error: str | None
+    structure: Annotated[
+        Literal["required", "optional", "none"] | None,
+        "whether the recipe takes one; null where the source cannot tell",
+    ]
+    parameters: Annotated[
+        Mapping[str, Any] | None,
+        "JSON Schema of `params`; null where the source cannot tell",
+    ]
 
 
-class PresetEntry(TypedDict):
-    """A preset of quacc's (``presets.list``): what it sets, with what it inherits."""
+class PresetList(Answer):
+    """quacc's presets (``presets.list``)."""
 
-    name: str
-    program: str
-    file: str
-    settings: Mapping[str, Any]
+    presets: Sequence[PresetDocument]
 
 
-class Subscribed(TypedDict):
-    """The event after which a subscription begins (``jobs.subscribe``)."""
-
-    seq: int | None
-    error: str | None
-
-
-class Nothing(TypedDict):
-    """That it was done (``jobs.unsubscribe``)."""
-
-    error: str | None
+# --- the server ----------------------------------------------------------------------------------
 
 
 class Pong(TypedDict):
@@ -525,56 +650,80 @@ class Pong(TypedDict):
     ok: bool
 
 
-class Stopping(TypedDict):
+class UnfinishedJobs(TypedDict):
+    """How many jobs have not ended."""
+
+    pending: Count
+    running: Count
+
+
+class Stopping(UnfinishedJobs):
     """What a server leaves that is about to end (``system.stop``): how many jobs, by state."""
 
-    pending: int
-    running: int
     cancel: bool
 
 
-class ServerVersion(TypedDict, total=False):
+class ServerVersion(TypedDict):
     """What answers, and where it runs (``system.version``)."""
 
     version: str
-    protocol: int
-    pid: int
+    protocol: Count
+    pid: Count
     host: str
-    python: str
-    prefix: str
-    home: str
-    recipes_allow: list[str]
-    started_at: float
+    python: NotRequired[str]
+    prefix: NotRequired[str]
+    home: NotRequired[str]
+    recipes_allow: NotRequired[list[str]]
+    started_at: NotRequired[float]
 
 
 class DiskRoom(TypedDict):
-    """The file system that jobs write to: sizes in bytes, time in seconds since the epoch."""
+    """The file system that jobs write to."""
 
-    path: str
-    free: int
-    size: int
-    full: bool
-    looked_at: float
+    path: Annotated[str, "where jobs write"]
+    free: Annotated[Count, "what is left, in bytes"]
+    size: Annotated[Count, "the whole, in bytes"]
+    full: Annotated[bool, "whether results wait for room"]
+    looked_at: Time
 
 
 class FailedJob(TypedDict):
-    """A job that failed lately: when, in seconds since the epoch, and its error's first line."""
+    """A job that failed lately."""
 
     job_id: str
     name: str | None
     recipe: str
-    at: float | None
-    error: str
+    at: Annotated[float | None, "when it failed, in seconds since the epoch"]
+    error: Annotated[str, "the first line of its error"]
 
 
 class ServerStatus(TypedDict):
     """What a server is doing (``system.status``)."""
 
-    jobs: dict[str, int]
-    connections: int
+    jobs: Annotated[dict[str, int], UnfinishedJobs]
+    connections: Count
     quiet_s: float
-    engines: dict[str, str]
-    workers: dict[str, int | None]
-    backlog: dict[str, int]
-    disk: DiskRoom | None
-    failures: list[FailedJob] | None
+    engines: Annotated[dict[str, str], "what has become here of each that is installed"]
+    workers: NotRequired[
+        Annotated[
+            dict[str, Count | None],
+            "how many jobs each loaded engine runs at once, where it knows",
+        ]
+    ]
+    backlog: NotRequired[
+        Annotated[dict[str, Count], "how many jobs wait to begin on each loaded engine"]
+    ]
+    disk: NotRequired[
+        Annotated[
+            DiskRoom | None,
+            "the file system of the jobs, as it was seen within seconds; null where that is not "
+            "known",
+        ]
+    ]
+    failures: NotRequired[
+        Annotated[
+            list[FailedJob] | None,
+            "the jobs that failed last, the newest failure first; null where the database does "
+            "not tell",
+        ]
+    ]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from attrs import frozen
+
+from crystalmath.models.fields import Limits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +31,7 @@ class Check:
     """
 
     name: str
-    state: str
+    state: Annotated[str, Limits(enum=["ok", "warning", "error"])]
     message: str
     remedy: str | None = None
 

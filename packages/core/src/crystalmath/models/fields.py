@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "About",
     "Field",
+    "Limits",
     "Option",
     "Schema",
     "about",
@@ -40,9 +41,16 @@ __all__ = [
 #: A JSON Schema. Units and limits of a field stand in it once.
 Schema: TypeAlias = Mapping[str, Any]
 
-_KEY = "crystalmath"
+ABOUT = "crystalmath"
 _P = ParamSpec("_P")
 _Record = TypeVar("_Record")
+
+
+class Limits:
+    """What stands beside a type in ``Annotated``: limits and formats, in words of JSON Schema."""
+
+    def __init__(self, **schema: Any) -> None:
+        self.schema = schema
 
 
 def array(items: Schema, **more: Any) -> dict[str, Any]:
@@ -116,7 +124,7 @@ class About(NamedTuple):
 
 
 def _metadata(make: Callable[_P, About]) -> Callable[_P, dict[str, About]]:
-    return lambda *told, **more: {_KEY: make(*told, **more)}
+    return lambda *told, **more: {ABOUT: make(*told, **more)}
 
 
 #: Make the metadata of a field; see :class:`About`.
@@ -156,8 +164,8 @@ def declared(record: type[Any]) -> tuple[Field, ...]:
     return tuple(
         Field(
             name=one.name,
-            wire=one.metadata[_KEY].wire or one.name,
-            about=one.metadata[_KEY],
+            wire=one.metadata[ABOUT].wire or one.name,
+            about=one.metadata[ABOUT],
             required=one.default is missing,
             default=None if one.default is missing else _default(one.default),
         )

@@ -5,14 +5,15 @@ The command line, the client, the wire and the store know a filter by the same n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from crystalmath.models.fields import Option, about, array, declared, documented, properties
+from crystalmath.models.fields import Option, about, array, declared, documented
 from crystalmath.models.job_notes import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
 __all__ = [
@@ -33,8 +34,6 @@ _NUMBER = {"type": "number", "minimum": -1e300, "maximum": 1e300}
 _STATE = {"type": "string", "enum": [state.value for state in JobState]}
 _ELEMENTS = array(_TEXT, minItems=1, maxItems=120)
 
-#: What cannot be excluded: ranges say so by their ends, and an id is what one looks for.
-_NEVER_EXCLUDED = ("energy_min", "energy_max", "since", "until", "prefix", "exclude")
 #: By what lists can be sorted, from the smallest; a minus before it turns that round.
 SORTED_BY = (
     "created_at",
@@ -121,7 +120,10 @@ class EventFilterParams(TraitParams, total=False):
 
 
 class ExcludeParams(TraitParams, total=False):
-    """The filters of lists in a request that can be turned round."""
+    """The filters of lists in a request that can be turned round.
+
+    Ranges say so by their ends, and an id is what one looks for.
+    """
 
     formula: str
     elements: list[str]
@@ -298,16 +300,8 @@ class JobFilter:
         ),
     )
 
-    @classmethod
-    def schemas(cls) -> dict[str, dict[str, Any]]:
-        """Return the JSON Schemas of the filters by their names, those of `exclude` in it."""
-        every = properties(cls)
-        every["exclude"] |= {
-            "properties": {name: every[name] for name in EXCLUDABLE},
-            "additionalProperties": False,
-        }
-        return every
-
 
 #: The filters that can be turned round.
-EXCLUDABLE = tuple(one.name for one in declared(JobFilter) if one.name not in _NEVER_EXCLUDED)
+EXCLUDABLE = tuple(
+    one.name for one in declared(JobFilter) if one.name in ExcludeParams.__annotations__
+)

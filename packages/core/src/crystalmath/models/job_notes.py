@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Literal, NotRequired, TypedDict
+from typing import Annotated, Literal, NotRequired, TypedDict
 
 __all__ = ["NO_RESULT", "UNFINISHED", "JobState", "Parent", "Told"]
 
@@ -47,14 +47,14 @@ class Told(TypedDict):
 
 
 class Parent(TypedDict):
-    """A job that another came of.
-
-    `role` is ``structure`` (its geometry was taken: its final one, or that of `frame`, counted from
-    0, or what was read from the `file` in its run directory) ``retry`` (it was done again),
-    or ``reread`` (its calculations were read again).
-    """
+    """A job that another came of: its geometry was taken, or it was done or read again."""
 
     job_id: str
-    role: Literal["structure", "retry", "reread"]
-    frame: NotRequired[int]
-    file: NotRequired[str]
+    role: Annotated[
+        Literal["structure", "retry", "reread"],
+        "its geometry was taken, or it was done again",
+    ]
+    frame: NotRequired[
+        Annotated[int, "which of its geometries, counted from 0; default: its final one"]
+    ]
+    file: NotRequired[Annotated[str, "the file of its run directory that it was read from"]]

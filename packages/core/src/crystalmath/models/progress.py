@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from crystalmath.models.fields import about, documented, from_wire
+from crystalmath.models.fields import about, array, documented, from_wire, properties
 
 __all__ = ["IonicStep", "Progress"]
 
@@ -29,6 +29,9 @@ class IonicStep:
     max_force_ev_ang: float | None = field(
         default=None, metadata=about("the largest force on an atom, in eV/Å", _NUMBER)
     )
+
+
+_STEP = properties(IonicStep, answer=True)
 
 
 def _steps(
@@ -84,7 +87,7 @@ class Progress:
         metadata=about(
             "the ionic steps of all of the job's calculations, the oldest first, where they were "
             "asked for",
-            {"type": "array"},
+            array({"type": "object", "properties": _STEP, "required": list(_STEP)}),
         ),
     )
 

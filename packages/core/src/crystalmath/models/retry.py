@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from attrs import field, frozen
 
-from crystalmath.models.answers import SubmittedJob
 from crystalmath.models.fields import About, Option, about, declared, documented
 from crystalmath.models.resources import Resources, ResourcesGiven, as_resources
 from crystalmath.models.submission import ChangeableParams, Submission
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-
-__all__ = ["ChangeParams", "RetriedJob", "Retry", "RetryOptions"]
+__all__ = ["ChangeParams", "Retry", "RetryOptions"]
 
 _OF_SUBMISSION = {one.name: one.about for one in declared(Submission)}
 
@@ -46,14 +45,6 @@ class ChangeParams(ChangeableParams, total=False):
     continued: bool
     copy: list[str]
     key: str
-
-
-class RetriedJob(SubmittedJob):
-    """What came of a job that was to run again (``jobs.retry``)."""
-
-    retry_of: str
-    name: str | None
-    labels: Mapping[str, str]
 
 
 @documented

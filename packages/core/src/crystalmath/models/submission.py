@@ -7,7 +7,15 @@ of the database follows it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, Required, TypedDict, cast
+from collections.abc import Mapping
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Protocol,
+    Required,
+    TypedDict,
+    cast,
+)
 
 from attrs import field, fields, frozen
 
@@ -23,7 +31,7 @@ from crystalmath.models.fields import (
 from crystalmath.models.resources import RESOURCES, Resources, ResourcesGiven, as_resources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from ase import Atoms
 

@@ -11,7 +11,7 @@ from attrs import frozen
 from crystalmath.errors import InvalidJob, UnknownJob, shown
 
 if TYPE_CHECKING:
-    from crystalmath.models.answers import Parent
+    from crystalmath.models.job_notes import Parent
 
 _FORMAT = "job"
 _TEXT = re.compile(r"job:(?P<job_id>[^@\s]+)(?:@(?P<frame>-?[0-9]{1,9}))?")

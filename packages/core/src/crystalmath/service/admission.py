@@ -26,9 +26,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.config import Config
-    from crystalmath.models.answers import Parent
     from crystalmath.models.inputs import Inputs
-    from crystalmath.models.job_notes import Told
+    from crystalmath.models.job_notes import Parent, Told
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.recipes.job_structure import JobStructure
     from crystalmath.recipes.lookup import Recipe

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from crystalmath.config import Config
     from crystalmath.models import Submission
-    from crystalmath.models.answers import Parent
+    from crystalmath.models.job_notes import Parent
     from crystalmath.recipes.job_structure import JobStructure
 
 

@@ -11,7 +11,7 @@ from crystalmath.models import JobState
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from crystalmath.models.answers import Parent
+    from crystalmath.models.job_notes import Parent
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.recipes.job_structure import JobStructure
     from crystalmath.service.job_results import JobResults

@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
     from crystalmath.jobs.workfiles import Found
     from crystalmath.models import answers
-    from crystalmath.models.answer_lists import JobList
     from crystalmath.models.answers import (
         Counted,
         CountedOverTime,
         JobDocument,
+        JobList,
         JobProgress,
         LogPart,
-        Parent,
         ProgressDocument,
         Relative,
         Specification,
         Story,
     )
     from crystalmath.models.filters import Selection, TraitParams
+    from crystalmath.models.job_notes import Parent
     from crystalmath.service.home_jobs import HomeJobs
     from crystalmath.store.records import Event, JobMetadata
 

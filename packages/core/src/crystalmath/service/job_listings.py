@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from crystalmath.models import JobState
-    from crystalmath.models.answers import Parent
     from crystalmath.models.filters import Selection
+    from crystalmath.models.job_notes import Parent
     from crystalmath.store.records import ErrorCount, Failure, JobMetadata
 
 

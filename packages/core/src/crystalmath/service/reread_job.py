@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from crystalmath.config import Config
     from crystalmath.jobs.rundir import RunDirectory
-    from crystalmath.models.answers import Parent
+    from crystalmath.models.job_notes import Parent
     from crystalmath.models.retry import Retry
     from crystalmath.preflight.program import Program
     from crystalmath.quacc.store import JobMetadata

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crystalmath.config import Config
     from crystalmath.jobs.last_geometry import LastGeometry
     from crystalmath.jobs.rundir import RunDirectory
-    from crystalmath.models.answers import Parent
+    from crystalmath.models.job_notes import Parent
     from crystalmath.models.retry import Retry
     from crystalmath.models.submission import TermsGiven
     from crystalmath.quacc.store import JobMetadata

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Required, TypedDict
+from typing import TYPE_CHECKING, Annotated, Required, TypedDict
 
 from crystalmath.errors import InvalidJob
-from crystalmath.models.fields import array
-from crystalmath.server.handlers.jobs import FILTERS
+from crystalmath.models.answers import MOST_JOBS, ArchiveAnswer, ImportAnswer, JobIds
+from crystalmath.models.filters import FilterParams
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import length, method, once
-from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, record
 from crystalmath.service.job_answers import read_filters
 from crystalmath.service.usage import pages
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from crystalmath.models.answers import ArchiveAnswer, ImportAnswer
-    from crystalmath.models.filters import FilterParams
     from crystalmath.service import JobService
 
-_FILE = {"type": "string", "description": "the whole path of the archive"}
-_IDS = {"type": "array", "items": {"type": "string"}}
-_COUNT = {"type": "integer", "minimum": 0}
 #: What an id takes in an answer.
 _ID_SIZE = 60
 
@@ -31,35 +25,15 @@ _ID_SIZE = 60
 class ArchiveParams(TypedDict, total=False):
     """The parameters of ``jobs.archive``."""
 
-    file: Required[str]
-    job_ids: list[str]
-    filters: FilterParams
+    file: Required[Annotated[str, "the whole path of the archive, which is made"]]
+    job_ids: Annotated[JobIds, "these jobs"]
+    filters: Annotated[
+        FilterParams, "in place of ids, the filters of jobs.list; of jobs that have ended"
+    ]
 
 
 @method(
     "jobs.archive",
-    params={
-        "file": {**_FILE, "description": "the whole path of the archive, which is made"},
-        "job_ids": {**JOB_IDS, "description": "these jobs"},
-        "filters": {
-            "type": "object",
-            "properties": FILTERS,
-            "additionalProperties": False,
-            "description": "in place of ids, the filters of jobs.list; of jobs that have ended",
-        },
-    },
-    required=("file",),
-    result=record(
-        {
-            "jobs": {**_COUNT, "description": "how many jobs are in it"},
-            "files": {**_COUNT, "description": "how many files of theirs"},
-            "left_out": {
-                **array({"type": "string"}),
-                "description": "files that could not be taken along, and why; the first hundred",
-            },
-            "error": ERROR,
-        }
-    ),
     refused={"jobs": 0, "files": 0, "left_out": []},
     repeatable=once,  # the file would be in the way of itself
 )
@@ -97,20 +71,11 @@ def _archived(
 class ImportParams(TypedDict):
     """The parameters of ``jobs.import``."""
 
-    file: str
+    file: Annotated[str, "the whole path of the archive"]
 
 
 @method(
     "jobs.import",
-    params={"file": _FILE},
-    required=("file",),
-    result=record(
-        {
-            "job_ids": array({"type": "string"}),
-            "known": {**_IDS, "description": "jobs that were there already, and stay as they are"},
-            "error": ERROR,
-        }
-    ),
     refused={"job_ids": [], "known": []},
     answer_size=lambda params: _ID_SIZE * length(params.get("file"), MOST_JOBS),
 )

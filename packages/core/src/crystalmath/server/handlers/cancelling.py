@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from crystalmath.errors import CrystalMathError, InvalidJob
-from crystalmath.models.fields import array
+from crystalmath.models.answers import MOST_JOBS, CancelledJob, CancelledJobs, JobIds
 from crystalmath.models.filters import FilterParams
 from crystalmath.models.job_notes import UNFINISHED
-from crystalmath.server.handlers.jobs import FILTERS, filters_in
+from crystalmath.server.handlers.jobs import filters_in
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, trouble
-from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, record
 from crystalmath.service.job_answers import read_filters
 from crystalmath.service.usage import pages
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from crystalmath.models.answer_lists import CancelledJobs
-    from crystalmath.models.answers import CancelledJob
     from crystalmath.models.filters import Selection
     from crystalmath.service import JobService
 
@@ -29,33 +26,11 @@ _ANSWER_SIZE = 300
 class CancelManyParams(FilterParams, total=False):
     """The parameters of ``jobs.cancel_many``."""
 
-    job_ids: list[str]
+    job_ids: Annotated[JobIds, "exactly these jobs, without filters"]
 
 
 @method(
     "jobs.cancel_many",
-    params={
-        **FILTERS,
-        "job_ids": {**JOB_IDS, "description": "exactly these jobs, without filters"},
-    },
-    result=record(
-        {
-            "jobs": array(
-                record(
-                    {
-                        "job_id": {"type": "string"},
-                        "cancelled": {
-                            "type": "boolean",
-                            "description": "it was asked that the job be stopped",
-                        },
-                        "error": ERROR,
-                    },
-                    {"code": {"type": "string"}, "status": {"const": "error"}},
-                )
-            ),
-            "error": ERROR,
-        }
-    ),
     refused={"jobs": []},
     answer_size=lambda _: _ANSWER_SIZE * MOST_JOBS,
     by_server=True,

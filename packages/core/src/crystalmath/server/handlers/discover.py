@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
-from crystalmath.server.rpc.declare import METHODS, method
+from crystalmath.server.rpc.declare import METHODS, NoParams, method
 from crystalmath.server.rpc.openrpc import document
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service import JobService
 
+_Document: TypeAlias = Annotated[Mapping[str, Any], "an OpenRPC document"]
 
-@method("rpc.discover", result={"type": "object", "description": "an OpenRPC document"})
-def handle_rpc_discover(service: JobService, params: NoParams) -> Mapping[str, Any]:
+
+@method(
+    "rpc.discover",
+)
+def handle_rpc_discover(service: JobService, params: NoParams) -> _Document:
     """Describe all methods as an OpenRPC document (https://spec.open-rpc.org)."""
     del service, params
     return document(METHODS)

@@ -6,23 +6,23 @@ import asyncio
 import contextlib
 import functools
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from crystalmath.errors import InvalidJob, UnknownJob
-from crystalmath.models.fields import array, reference
+from crystalmath.models.answers import (
+    MOST_JOBS,
+    Bytes,
+    EventList,
+    JobDocument,
+    JobIds,
+    Timeout,
+    WaitedJobs,
+)
+from crystalmath.models.fields import Limits
 from crystalmath.models.filters import EventFilterParams, FilterParams
-from crystalmath.server.handlers.jobs import FILTERS
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc.budget import room
 from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import (
-    ERROR,
-    JOB,
-    JOB_IDS,
-    MOST_JOBS,
-    TIMEOUT,
-    record,
-)
 from crystalmath.service.job_answers import (
     EVENT_SIZE,
     JOB_SIZE,
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Generator, Iterator, Sequence
 
     from crystalmath.models import answers
-    from crystalmath.models.answer_lists import EventList, WaitedJobs
-    from crystalmath.models.answers import JobDocument
     from crystalmath.models.filters import Selection
     from crystalmath.quacc.store import Event, JobMetadata
     from crystalmath.service import JobService
@@ -129,18 +127,12 @@ async def _adopt_orphans(service: JobService, job_ids: Collection[str]) -> None:
 class WaitParams(FilterParams, total=False):
     """The parameters of ``jobs.wait``."""
 
-    job_ids: list[str]
-    timeout_s: float
+    job_ids: Annotated[JobIds, "exactly these jobs"]
+    timeout_s: Annotated[Timeout, "in seconds; default: 30"]
 
 
 @method(
     "jobs.wait",
-    params={
-        "job_ids": {**JOB_IDS, "description": "exactly these jobs"},
-        **FILTERS,
-        "timeout_s": {**TIMEOUT, "description": "in seconds; default: 30"},
-    },
-    result=record({"jobs": array(JOB), "done": {"type": "boolean"}, "error": ERROR}),
     refused={"jobs": [], "done": False},
 )
 async def handle_jobs_wait(service: JobService, params: WaitParams) -> WaitedJobs:
@@ -212,61 +204,25 @@ def _all_of(service: JobService, job_ids: list[str]) -> list[JobMetadata]:
     return [jobs[job_id] for job_id in job_ids]
 
 
-#: By which of the filters of jobs.list events can be chosen.
-EVENT_FILTERS = {
-    "state": {**FILTERS["state"], "description": "only those by which a job came to this state"},
-    **{
-        name: FILTERS[name]
-        for name in ("engine", "cluster", "labels", "recipe", "name", "error", "prefix")
-    },
-    "job": {
-        "type": "boolean",
-        "description": "tell with each the job, as jobs.list does; default: false",
-    },
-}
-
-
 class WantedParams(EventFilterParams, total=False):
     """What a request says of the events that are wanted."""
 
-    job: bool
+    job: Annotated[bool, "tell with each the job, as jobs.list does; default: false"]
 
 
 class EventsParams(WantedParams, total=False):
     """The parameters of ``jobs.events``."""
 
-    after: int
-    limit: int
-    timeout_s: float
-    job_ids: list[str]
+    after: Annotated[Bytes, "only events whose seq is larger; default: 0, from the beginning"]
+    limit: Annotated[
+        int, Limits(minimum=1, maximum=_MOST_EVENTS), "no more than so many; default: 1000"
+    ]
+    timeout_s: Timeout
+    job_ids: Annotated[JobIds, "only events of these jobs"]
 
 
 @method(
     "jobs.events",
-    params={
-        "after": {
-            "type": "integer",
-            "minimum": 0,
-            "maximum": 2**53,
-            "description": "only events whose seq is larger; default: 0, from the beginning",
-        },
-        "limit": {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": _MOST_EVENTS,
-            "description": "no more than so many; default: 1000",
-        },
-        "timeout_s": TIMEOUT,
-        "job_ids": {**JOB_IDS, "description": "only events of these jobs"},
-        **EVENT_FILTERS,
-    },
-    result=record(
-        {
-            "events": array(reference("Event")),
-            "last": {"type": "integer", "description": "the `after` of the next call"},
-            "error": ERROR,
-        }
-    ),
     refused={"events": [], "last": 0},
 )
 async def handle_jobs_events(service: JobService, params: EventsParams) -> EventList:
@@ -274,8 +230,9 @@ async def handle_jobs_events(service: JobService, params: EventsParams) -> Event
 
     Where there is nothing to tell, wait up to ``timeout_s`` for something. Called again with
     ``last``, it misses nothing and tells nothing twice, whatever happened in between to the
-    connection or the server. All filters must agree; those of labels and the like are asked of
-    the job as it is by then, which is the job that ``job`` asks for.
+    connection or the server. All filters must agree; ``state`` is what a job came to, and those of
+    labels and the like are asked of the job as it is by then, which is the job that ``job`` asks
+    for.
     """
     after, limit = params.pop("after", 0), params.pop("limit", 1000)
     most_s, job_ids = params.pop("timeout_s", 0), params.pop("job_ids", None)

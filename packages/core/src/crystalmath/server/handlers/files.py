@@ -3,71 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import as_text, files_below
-from crystalmath.models.fields import array, nullable
+from crystalmath.models.answers import JobFiles
+from crystalmath.models.fields import Limits
 from crystalmath.server.pools import in_slices
-from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, JOB_ID, JobIdParams, record
+from crystalmath.server.rpc.declare import JobIdParams, method
 from crystalmath.service.job_answers import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
     from crystalmath.jobs.worktree import WorkFile
-    from crystalmath.models.answers import JobFiles
     from crystalmath.service import JobService
 
 #: So many files are named, and what each takes in memory about, in bytes.
 _MOST = 10_000
 _FILE_SIZE = 400
-_COUNT = {"type": "integer", "minimum": 0}
-_FILE = record(
-    {
-        "file": {
-            "type": "string",
-            "description": "its path below the work directory, as jobs.logs takes it",
-        },
-        "size": {**_COUNT, "description": "in bytes, as it is stored"},
-        "modified_at": {
-            "type": "number",
-            "description": "when it was last written, in seconds since the epoch",
-        },
-        "is_link": {"type": "boolean", "description": "it is a link, to wherever"},
-    }
-)
 
 
 class FilesParams(JobIdParams, total=False):
     """The parameters of ``jobs.files``."""
 
-    attempt: int
+    attempt: Annotated[int, Limits(minimum=1), "of this attempt; default: the present one"]
 
 
 @method(
     "jobs.files",
-    params={
-        "job_id": JOB_ID,
-        "attempt": {
-            "type": "integer",
-            "minimum": 1,
-            "description": "of this attempt; default: the present one",
-        },
-    },
-    required=("job_id",),
-    result=record(
-        {
-            "job_id": nullable(JOB_ID),
-            "attempt": {**nullable(_COUNT), "description": "whose files these are"},
-            "work_dir": {**nullable({"type": "string"}), "description": "below which they are"},
-            "files": array(_FILE),
-            "more": {**_COUNT, "description": f"how many there are beyond {_MOST}"},
-            "error": ERROR,
-        }
-    ),
     refused={"attempt": None, "work_dir": None, "files": [], "more": 0},
     answer_size=lambda _: _FILE_SIZE * _MOST,
 )

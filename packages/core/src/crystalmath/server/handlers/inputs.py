@@ -4,27 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from crystalmath.models.fields import nullable, reference
+from crystalmath.models.answers import JobInputs
 from crystalmath.preflight.step_inputs import MOST_BYTES, with_marks
 from crystalmath.server.handlers.submission import submitting_pool
 from crystalmath.server.pools import in_pool, in_slices
-from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, JOB_ID, record
+from crystalmath.server.rpc.declare import JobIdParams, method
 from crystalmath.service.job_inputs import asked_of_job, written_by_job
 
 if TYPE_CHECKING:
-    from crystalmath.models.answers import JobInputs
-    from crystalmath.server.rpc.shapes import JobIdParams
     from crystalmath.service import JobService
 
 
 @method(
     "jobs.inputs",
-    params={"job_id": JOB_ID},
-    required=("job_id",),
-    result=record(
-        {"job_id": nullable(JOB_ID), "inputs": nullable(reference("Inputs")), "error": ERROR}
-    ),
     refused={"inputs": None},
     answer_size=lambda _: MOST_BYTES,
 )

@@ -7,29 +7,37 @@ What a caller did wrong comes back in the answer; only a fault of ours raises.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from crystalmath.errors import UnknownJob
-from crystalmath.models import Job, JobFilter, Submission
-from crystalmath.models.fields import array, nullable, properties, reference
+from crystalmath.models import Job, JobFilter
+from crystalmath.models.answers import (
+    MOST_JOBS,
+    CancelledJob,
+    Counted,
+    JobDocument,
+    JobList,
+    JobStates,
+    Specification,
+    SubmittedJob,
+)
+from crystalmath.models.fields import Limits, declared
 from crystalmath.models.filters import SORTED_BY, FilterParams
+from crystalmath.models.submission import SubmitParams
 from crystalmath.recipes.structures import parse_structure as _parse_structure
 from crystalmath.recipes.summary import summarize as _summarize_result
-from crystalmath.server.handlers.progress import PROGRESS
 from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
 from crystalmath.server.pools import in_pool, in_slices, is_wanted
 from crystalmath.server.rpc.budget import room
-from crystalmath.server.rpc.declare import METHODS, has_key, length, method, number, trouble
-from crystalmath.server.rpc.shapes import (
-    ERROR,
-    JOB,
-    JOB_ID,
-    JOB_IDS,
-    MOST_JOBS,
-    REQUIRED,
-    SUBMISSION,
+from crystalmath.server.rpc.declare import (
+    METHODS,
     JobIdParams,
-    record,
+    JobIdsParams,
+    has_key,
+    length,
+    method,
+    number,
+    trouble,
 )
 from crystalmath.service import job_answers
 from crystalmath.service.job_answers import JOB_SIZE, PAGE, job_document
@@ -37,16 +45,6 @@ from crystalmath.service.job_answers import JOB_SIZE, PAGE, job_document
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from crystalmath.models.answer_lists import JobList, JobStates
-    from crystalmath.models.answers import (
-        CancelledJob,
-        Counted,
-        JobDocument,
-        Specification,
-        SubmittedJob,
-    )
-    from crystalmath.models.submission import SubmitParams
-    from crystalmath.server.rpc.shapes import JobIdsParams
     from crystalmath.service import JobService
 
 __all__ = [
@@ -67,31 +65,11 @@ __all__ = [
 #: How often is looked whether an answer of the database is to be had in memory, in seconds.
 _LOOK_S = 0.5
 #: Which jobs, for ``jobs.list`` and all others that choose among them.
-FILTERS = JobFilter.schemas()
-_TOTALS = {
-    "type": "object",
-    "additionalProperties": {"type": "integer"},
-    "description": "how many jobs there are in each state",
-}
-#: What ``jobs.specification`` gives back of a submission.
-_SPECIFIED = {
-    name: schema
-    for name, schema in properties(Submission, answer=True).items()
-    if name in job_answers.SPECIFIED
-}
-_LIMIT = {
-    "type": "integer",
-    "minimum": 0,
-    "maximum": 10_000,
-    "description": "no more than so many; default: 100",
-}
+FILTERS = frozenset(one.name for one in declared(JobFilter))
 
 
 @method(
     "jobs.submit",
-    params=SUBMISSION,
-    required=REQUIRED,
-    result=reference("Submitted"),
     refused={"job_id": None},
     pool=submitting_pool,
     copies=2,  # the structure, and what is recorded of it
@@ -110,9 +88,6 @@ def handle_jobs_submit(service: JobService, params: SubmitParams) -> SubmittedJo
 
 @method(
     "jobs.status",
-    params={"job_id": JOB_ID},
-    required=("job_id",),
-    result=JOB,
     refused={"result": None},
 )
 async def handle_jobs_status(service: JobService, params: JobIdParams) -> JobDocument:
@@ -144,9 +119,6 @@ async def _asked(service: JobService, job_id: str) -> Job:
 
 @method(
     "jobs.status_many",
-    params={"job_ids": JOB_IDS},
-    required=("job_ids",),
-    result=record({"jobs": array({"anyOf": [JOB, reference("Refusal")]}), "error": ERROR}),
     refused={"jobs": []},
     answer_size=lambda params: JOB_SIZE * length(params.get("job_ids"), MOST_JOBS),
 )
@@ -179,12 +151,6 @@ def _documents(service: JobService, job_ids: list[str]) -> Generator[None, None,
 
 @method(
     "jobs.cancel",
-    params={"job_id": JOB_ID},
-    required=("job_id",),
-    result=record(
-        {"job_id": nullable(JOB_ID), "cancelled": {"type": "boolean"}, "error": ERROR},
-        {"code": {"type": "string"}, "status": {"const": "error"}},
-    ),
     refused={"cancelled": False},
     pool="cancelling",
     by_server=True,
@@ -202,37 +168,21 @@ def handle_jobs_cancel(service: JobService, params: JobIdParams) -> CancelledJob
 class ListParams(FilterParams, total=False):
     """The parameters of ``jobs.list``."""
 
-    limit: int
-    cursor: str
-    sort: str
-    totals: bool
+    limit: Annotated[
+        int, Limits(minimum=0, maximum=MOST_JOBS), "no more than so many; default: 100"
+    ]
+    cursor: Annotated[str, "the `cursor` of the page before"]
+    sort: Annotated[
+        str,
+        Limits(enum=[f"{minus}{name}" for name in SORTED_BY for minus in ("", "-")]),
+        "by this from the smallest, with a minus from the largest; jobs without it come last; "
+        "default: -created_at",
+    ]
+    totals: Annotated[bool, "count all that match, also on other pages; default: false"]
 
 
 @method(
     "jobs.list",
-    params={
-        **FILTERS,
-        "limit": _LIMIT,
-        "cursor": {"type": "string", "description": "the `cursor` of the page before"},
-        "sort": {
-            "type": "string",
-            "enum": [f"{minus}{name}" for name in SORTED_BY for minus in ("", "-")],
-            "description": "by this from the smallest, with a minus from the largest; jobs without "
-            "it come last; default: -created_at",
-        },
-        "totals": {
-            "type": "boolean",
-            "description": "count all that match, also on other pages; default: false",
-        },
-    },
-    result=record(
-        {
-            "jobs": array(JOB),
-            "cursor": {"type": ["string", "null"], "description": "of the next page, if any"},
-            "totals": nullable(_TOTALS),
-            "error": ERROR,
-        }
-    ),
     refused={"jobs": [], "cursor": None, "totals": None},
     answer_size=lambda params: JOB_SIZE * number(params.get("limit"), 100, MOST_JOBS),
 )
@@ -247,22 +197,6 @@ async def handle_jobs_list(service: JobService, params: ListParams) -> JobList:
 
 @method(
     "jobs.summary",
-    params=FILTERS,
-    result=record(
-        {
-            "states": _TOTALS,
-            "errors": array(
-                record(
-                    {
-                        "error": {"type": "string"},
-                        "count": {"type": "integer"},
-                        "job_ids": array({"type": "string"}),
-                    }
-                )
-            ),
-            "error": ERROR,
-        }
-    ),
     refused={"states": {}, "errors": []},
 )
 def handle_jobs_summary(service: JobService, params: FilterParams) -> Counted:
@@ -277,48 +211,15 @@ def handle_jobs_summary(service: JobService, params: FilterParams) -> Counted:
 class SpecificationParams(JobIdParams, total=False):
     """The parameters of ``jobs.specification``."""
 
-    job: bool
-    progress: bool
-    prefix: bool
+    job: Annotated[bool, "give the job itself, too; default: false"]
+    progress: Annotated[bool, "tell how far a job that runs or failed has come; default: false"]
+    prefix: Annotated[bool, "`job_id` is how the id of one job begins; default: false"]
 
 
 @method(
     "jobs.specification",
-    params={
-        "job_id": JOB_ID,
-        "job": {"type": "boolean", "description": "give the job itself, too; default: false"},
-        "progress": {
-            "type": "boolean",
-            "description": "tell how far a job that runs or failed has come; default: false",
-        },
-        "prefix": {
-            "type": "boolean",
-            "description": "`job_id` is how the id of one job begins; default: false",
-        },
-    },
-    required=("job_id",),
-    result=record(
-        {
-            "job_id": {"type": "string"},
-            **_SPECIFIED,
-            "potcars": {
-                **array(reference("Potcar")),
-                "description": "the pseudopotentials that it reads, as they were at submission",
-            },
-            "parents": properties(Job)["parents"],
-            "error": ERROR,
-        },
-        {
-            "job": {**JOB, "description": "what jobs.status tells, where that was asked for"},
-            "progress": {
-                **PROGRESS,
-                "description": "as jobs.progress tells it, where that was asked for; null unless "
-                "the job runs or failed",
-            },
-        },
-    ),
     refused={
-        **dict.fromkeys(_SPECIFIED),
+        **dict.fromkeys(job_answers.SPECIFIED),
         "potcars": [],
         "parents": [],
     },

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
-from crystalmath.models.fields import array, reference
+from crystalmath.models.answers import Name, PresetList
+from crystalmath.models.fields import Limits
+from crystalmath.models.schemas import SUBMISSION
 from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, NAME, SUBMISSION, record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from crystalmath.models.answer_lists import PresetList
-    from crystalmath.models.answers import PresetEntry
     from crystalmath.service import JobService
 
 
 class PresetsListParams(TypedDict, total=False):
     """The parameters of ``presets.list``."""
 
-    name: str
-    environment: Mapping[str, str]
+    name: Annotated[Name, "only those of this name"]
+    environment: Annotated[Mapping[str, str], Limits(**SUBMISSION["environment"])]
 
 
 @method(
     "presets.list",
-    params={
-        "name": {**NAME, "description": "only those of this name"},
-        "environment": SUBMISSION["environment"],
-    },
-    result=record({"presets": array(reference("Preset")), "error": ERROR}),
     refused={"presets": []},
     pool="recipes",
 )
@@ -41,4 +34,4 @@ def handle_presets_list(service: JobService, params: PresetsListParams) -> Prese
     from attrs import asdict
 
     found = service.presets(params.get("environment"), params.get("name"))
-    return {"presets": [cast("PresetEntry", asdict(each)) for each in found], "error": None}
+    return {"presets": [asdict(each) for each in found], "error": None}

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Required, TypedDict
 
 from crystalmath.errors import InvalidJob
-from crystalmath.models import IonicStep, Progress
-from crystalmath.models.fields import array, nullable, properties
+from crystalmath.models.answers import JobId, ProgressList
+from crystalmath.models.fields import Limits
 from crystalmath.progress.search import MOST_STEPS
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, JOB_ID, STATE, JobIdsParams, record
 from crystalmath.service import job_answers
 
 if TYPE_CHECKING:
-    from crystalmath.models.answer_lists import ProgressList
     from crystalmath.service import JobService
 
 #: Each is read from the files of its calculation.
@@ -22,45 +20,21 @@ _MOST = 200
 #: With their histories, of which a step takes so many bytes of the answer.
 _MOST_HISTORIES = 20
 _STEP_SIZE = 150
-_TOLD = properties(Progress, answer=True)
-_STEPS = {**_TOLD["history"], "items": record(properties(IonicStep, answer=True))}
-#: What is told of a calculation.
-PROGRESS = nullable(record({**_TOLD, "history": _STEPS}))
 
 
-class ProgressParams(JobIdsParams, total=False):
+class ProgressParams(TypedDict, total=False):
     """The parameters of ``jobs.progress``."""
 
-    history: bool
+    job_ids: Required[Annotated[list[JobId], Limits(maxItems=_MOST)]]
+    history: Annotated[
+        bool,
+        f"tell the ionic steps, too, the last {MOST_STEPS} of each job; of {_MOST_HISTORIES} jobs "
+        "at most",
+    ]
 
 
 @method(
     "jobs.progress",
-    params={
-        "job_ids": array(JOB_ID, maxItems=_MOST),
-        "history": {
-            "type": "boolean",
-            "description": f"tell the ionic steps, too, the last {MOST_STEPS} of each job; of "
-            f"{_MOST_HISTORIES} jobs at most",
-        },
-    },
-    required=("job_ids",),
-    result=record(
-        {
-            "jobs": array(
-                record(
-                    {
-                        "job_id": JOB_ID,
-                        "status": {"type": "string", "enum": [*STATE["enum"], "error"]},
-                        "error": ERROR,
-                        "progress": PROGRESS,
-                    },
-                    {"code": {"type": "string"}},
-                )
-            ),
-            "error": ERROR,
-        }
-    ),
     refused={"jobs": []},
     answer_size=lambda params: (
         _MOST_HISTORIES * MOST_STEPS * _STEP_SIZE if params.get("history") else _MOST * 1000

@@ -3,50 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
-from crystalmath.models.fields import array, nullable
+from crystalmath.models.answers import RecipeDescription, RecipeEntry, RecipeList
+from crystalmath.models.fields import Limits
+from crystalmath.models.schemas import SUBMISSION
 from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import (
-    ERROR,
-    SUBMISSION,
-    record,
-)
 
 if TYPE_CHECKING:
-    from crystalmath.models.answer_lists import RecipeList
-    from crystalmath.models.answers import RecipeDescription, RecipeEntry
     from crystalmath.recipes.lookup import Recipe
     from crystalmath.service import JobService
-
-_TEXT: dict[str, Any] = {"type": "string"}
-_KIND = {"enum": ["job", "flow", None], "description": "what quacc's decorator makes of it"}
 
 
 class RecipesListParams(TypedDict, total=False):
     """The parameters of ``recipes.list``."""
 
-    prefix: str
+    prefix: Annotated[str, "how the name begins; a leading quacc.recipes. may be left out"]
 
 
 @method(
     "recipes.list",
-    params={
-        "prefix": {
-            "type": "string",
-            "description": "how the name begins; a leading quacc.recipes. may be left out",
-        }
-    },
-    result=record(
-        {
-            "recipes": array(
-                record(
-                    {"name": _TEXT, "kind": _KIND, "summary": {**_TEXT, "description": "a line"}}
-                )
-            ),
-            "error": ERROR,
-        }
-    ),
     refused={"recipes": []},
     pool="recipes",
 )
@@ -67,31 +43,11 @@ def handle_recipes_list(service: JobService, params: RecipesListParams) -> Recip
 class RecipesDescribeParams(TypedDict):
     """The parameters of ``recipes.describe``."""
 
-    recipe: str
+    recipe: Annotated[str, Limits(**SUBMISSION["recipe"])]
 
 
 @method(
     "recipes.describe",
-    params={"recipe": SUBMISSION["recipe"]},
-    required=("recipe",),
-    result=record(
-        {
-            "name": nullable(_TEXT),
-            "kind": _KIND,
-            "file": nullable(_TEXT),
-            "line": nullable({"type": "integer"}),
-            "docstring": nullable(_TEXT),
-            "structure": {
-                "enum": ["required", "optional", "none", None],
-                "description": "whether the recipe takes one; null where the source cannot tell",
-            },
-            "parameters": {
-                **nullable({"type": "object"}),
-                "description": "JSON Schema of `params`; null where the source cannot tell",
-            },
-            "error": ERROR,
-        }
-    ),
     refused=dict.fromkeys(("name", "kind", "file", "line", "docstring", "structure", "parameters")),
     pool="recipes",
 )

@@ -2,44 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated
 
-from crystalmath.models.fields import from_wire, properties, reference
+from crystalmath.models.answers import SubmittedJob
+from crystalmath.models.fields import Limits, from_wire, properties
 from crystalmath.models.retry import Retry
 from crystalmath.server.handlers.submission import submitted, submitting_pool
-from crystalmath.server.rpc.declare import method, once
-from crystalmath.server.rpc.shapes import JOB_ID, JobIdParams
+from crystalmath.server.rpc.declare import JobIdParams, method, once
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from crystalmath.models.answers import SubmittedJob
     from crystalmath.service import JobService
 
-_PLACE = ("engine", "cluster")
+_PLACE = properties(Retry)
 
 
 class RereadParams(JobIdParams, total=False):
     """The parameters of ``jobs.reread``."""
 
-    engine: str
-    cluster: str
-    settings: Mapping[str, str]
+    engine: Annotated[str, Limits(**_PLACE["engine"])]
+    cluster: Annotated[str, Limits(**_PLACE["cluster"])]
+    settings: Annotated[
+        Mapping[str, str], "settings of quacc that are other this time, as CHECK_CONVERGENCE"
+    ]
 
 
 @method(
     "jobs.reread",
-    params={
-        "job_id": JOB_ID,
-        **{name: properties(Retry)[name] for name in _PLACE},
-        "settings": {
-            "type": "object",
-            "additionalProperties": {"type": "string"},
-            "description": "settings of quacc that are other this time, as CHECK_CONVERGENCE",
-        },
-    },
-    required=("job_id",),
-    result=reference("Submitted"),
     pool=lambda _: submitting_pool({"inputs": True}),
     by_server=True,
     repeatable=once,  # it would make a second job

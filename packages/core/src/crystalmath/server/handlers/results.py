@@ -5,36 +5,34 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
-from crystalmath.models.fields import array, nullable
+from crystalmath.models.answers import (
+    Bytes,
+    JobParameters,
+    JobResult,
+    ListedResult,
+    LogPart,
+    Name,
+    ParametersList,
+    ResultList,
+    Timeout,
+)
+from crystalmath.models.fields import Limits
 from crystalmath.quacc.runner import JobState
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc import wire
 from crystalmath.server.rpc.budget import room
-from crystalmath.server.rpc.declare import method, trouble
-from crystalmath.server.rpc.shapes import (
-    ERROR,
-    JOB_ID,
-    JOB_IDS,
-    NAME,
-    STATE,
-    TIMEOUT,
-    JobIdParams,
-    record,
-)
+from crystalmath.server.rpc.declare import JobIdParams, JobIdsParams, method, trouble
 from crystalmath.service import job_answers
 from crystalmath.service.job_answers import PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
-    from crystalmath.models.answer_lists import ParametersList, ResultList
-    from crystalmath.models.answers import JobParameters, JobResult, ListedResult, LogPart
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.recipes.stored_result import Located
-    from crystalmath.server.rpc.shapes import JobIdsParams
     from crystalmath.service import JobService
 
 #: The most of a file that goes into one answer, in bytes.
@@ -42,41 +40,23 @@ _MOST = 16 * 2**20
 #: How often it is in memory while an answer is made of it: bytes, text, JSON.
 _COPIES = 3
 
-_BYTES: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": 2**53}
-_TEXT: Mapping[str, Any] = {"type": "string"}
 #: So much of several results is sent at once, in bytes.
 _TOGETHER = 2**20
-_RESULT: dict[str, Any] = {
-    "job_id": nullable(JOB_ID),
-    "status": {"type": "string", "enum": [*STATE["enum"], "error"]},
-    "error": ERROR,
-    "result": {"description": "what the recipe returned, whole; null unless it completed"},
-}
 
 
 class ResultParams(JobIdParams, total=False):
     """The parameters of ``jobs.result``."""
 
-    field: str
-    brief: bool
+    field: Annotated[Name, "give only this part of the result: results.energy, static.0.atoms"]
+    brief: Annotated[
+        bool,
+        "of a result of more than 256 KiB give only what a table has of it: the scalars, final "
+        "geometry and forces of its last calculation; default: false",
+    ]
 
 
 @method(
     "jobs.result",
-    params={
-        "job_id": JOB_ID,
-        "field": {
-            **NAME,
-            "description": "give only this part of the result: results.energy, static.0.atoms",
-        },
-        "brief": {
-            "type": "boolean",
-            "description": "of a result of more than 256 KiB give only what a table has of it: the "
-            "scalars, final geometry and forces of its last calculation; default: false",
-        },
-    },
-    required=("job_id",),
-    result=record(_RESULT, {"traceback": _TEXT, "code": _TEXT}),
     refused={"result": None},
     answer_size=lambda _: wire.CHUNK,
 )
@@ -118,9 +98,6 @@ def _answered(job: JobMetadata, result: wire.Raw | wire.Stream | None) -> JobRes
 
 @method(
     "jobs.results",
-    params={"job_ids": JOB_IDS},
-    required=("job_ids",),
-    result=record({"results": array(record(_RESULT, {"code": _TEXT})), "error": ERROR}),
     refused={"results": []},
     answer_size=lambda _: 2 * _TOGETHER,
 )
@@ -153,26 +130,6 @@ def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[
 
 @method(
     "jobs.parameters",
-    params={"job_ids": JOB_IDS},
-    required=("job_ids",),
-    result=record(
-        {
-            "parameters": array(
-                record(
-                    {
-                        "job_id": JOB_ID,
-                        "params": {
-                            "type": ["object", "null"],
-                            "description": "as jobs.specification gives them",
-                        },
-                        "error": ERROR,
-                    },
-                    {"code": _TEXT},
-                )
-            ),
-            "error": ERROR,
-        }
-    ),
     refused={"parameters": []},
     answer_size=lambda _: 2 * _TOGETHER,
 )
@@ -236,52 +193,23 @@ def _stored(service: JobService, job: JobMetadata) -> wire.Raw | wire.Stream:
 class LogsParams(JobIdParams, total=False):
     """The parameters of ``jobs.logs``."""
 
-    file: str
-    tail: int
-    offset: int
-    max_bytes: int
-    timeout_s: float
+    file: Annotated[
+        Name,
+        "a file below the work directory, by its name or the end of its path, also compressed "
+        "(OUTCAR finds relax/OUTCAR.gz); default: the job's log",
+    ]
+    tail: Annotated[Bytes, "begin with so many of the last lines"]
+    offset: Annotated[Bytes, "begin after so many bytes; default: 0"]
+    max_bytes: Annotated[
+        int,
+        Limits(minimum=4, maximum=_MOST),
+        f"no more than so many bytes; default: {job_answers.USUAL_BYTES}",
+    ]
+    timeout_s: Timeout
 
 
 @method(
     "jobs.logs",
-    params={
-        "job_id": JOB_ID,
-        "file": {
-            **NAME,
-            "description": "a file below the work directory, by its name or the end of its path, "
-            "also compressed (OUTCAR finds relax/OUTCAR.gz); default: the job's log",
-        },
-        "tail": {**_BYTES, "description": "begin with so many of the last lines"},
-        "offset": {**_BYTES, "description": "begin after so many bytes; default: 0"},
-        "max_bytes": {
-            "type": "integer",
-            "minimum": 4,
-            "maximum": _MOST,
-            "description": f"no more than so many bytes; default: {job_answers.USUAL_BYTES}",
-        },
-        "timeout_s": TIMEOUT,
-    },
-    required=("job_id",),
-    result=record(
-        {
-            "job_id": nullable(JOB_ID),
-            "file": {**nullable({"type": "string"}), "description": "the whole path"},
-            "others": {
-                **array(_TEXT),
-                "description": "further files of that name, the newest first, by their paths "
-                "below the work directory; ``file`` is the newest of all",
-            },
-            "text": _TEXT,
-            "offset": {**_BYTES, "description": "the `offset` of the next call"},
-            "size": {**_BYTES, "description": "of the file, decompressed, in bytes"},
-            "finished": {
-                "type": "boolean",
-                "description": "the job has ended, and its file was read to the end",
-            },
-            "error": ERROR,
-        }
-    ),
     refused={"file": None, "others": [], "text": "", "offset": 0, "size": 0, "finished": True},
 )
 async def handle_jobs_logs(service: JobService, params: LogsParams) -> LogPart:

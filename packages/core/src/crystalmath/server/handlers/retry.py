@@ -2,86 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
 from crystalmath.errors import AlreadyRetried, InvalidJob
-from crystalmath.models.fields import array, from_wire, nullable, properties, reference
+from crystalmath.models.answers import MOST_JOBS, JobIds, RetriedJob, RetriedJobs, SubmittedJob
+from crystalmath.models.fields import from_wire
+from crystalmath.models.filters import FilterParams
 from crystalmath.models.job_notes import NO_RESULT
-from crystalmath.models.retry import ChangeParams, RetriedJob, Retry
-from crystalmath.server.handlers.jobs import FILTERS
+from crystalmath.models.retry import ChangeParams, Retry
 from crystalmath.server.handlers.submission import answered
 from crystalmath.server.pools import is_wanted
 from crystalmath.server.rpc.declare import has_key, length, method
-from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, STATE, record
 from crystalmath.service.job_answers import read_filters
 from crystalmath.service.usage import pages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from crystalmath.errors import CrystalMathError
-    from crystalmath.models.answer_lists import RetriedJobs
-    from crystalmath.models.answers import SubmittedJob
-    from crystalmath.models.filters import FilterParams, Selection
+    from crystalmath.models.filters import Selection
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
 #: What the answer to one of many jobs takes in memory about, in bytes.
 _ANSWER_SIZE = 1500
-_TEXT: Mapping[str, Any] = {"type": "string"}
 
 
 class RetryParams(ChangeParams, total=False):
     """The parameters of ``jobs.retry``."""
 
-    job_ids: list[str]
-    filters: FilterParams
-    dry_run: bool
+    job_ids: Annotated[JobIds, "these jobs"]
+    filters: Annotated[
+        FilterParams,
+        "in place of ids, the filters of jobs.list; those that failed or were cancelled, unless "
+        "`state` says otherwise, and have not been run again yet",
+    ]
+    dry_run: Annotated[bool, "say what would come of it, and submit nothing; default: false"]
 
 
 @method(
     "jobs.retry",
-    params={
-        "job_ids": {**JOB_IDS, "description": "these jobs"},
-        "filters": {
-            "type": "object",
-            "properties": FILTERS,
-            "additionalProperties": False,
-            "description": "in place of ids, the filters of jobs.list; those that failed or were "
-            "cancelled, unless `state` says otherwise, and have not been run again yet",
-        },
-        **properties(Retry),
-        "dry_run": {
-            "type": "boolean",
-            "description": "say what would come of it, and submit nothing; default: false",
-        },
-    },
-    result=record(
-        {
-            "jobs": array(
-                record(
-                    {
-                        "retry_of": {**_TEXT, "description": "the job that was asked for"},
-                        "name": nullable(_TEXT),
-                        "labels": {"type": "object", "additionalProperties": _TEXT},
-                        "job_id": {**nullable(_TEXT), "description": "the new job"},
-                        "status": {"type": "string", "enum": [*STATE["enum"], "ok", "error"]},
-                        "error": ERROR,
-                    },
-                    {
-                        "code": _TEXT,
-                        "findings": array(reference("Finding")),
-                        "warnings": array(reference("Finding")),
-                        "known": {
-                            "type": "boolean",
-                            "description": "with a key: whether it gave the new job before",
-                        },
-                    },
-                )
-            ),
-            "error": ERROR,
-        }
-    ),
     refused={"jobs": []},
     pool="retrying",
     copies=1,

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 from crystalmath.models import Inputs
-from crystalmath.models.fields import nullable
+from crystalmath.models.answers import JobScript
 from crystalmath.server.handlers.inputs import handle_jobs_inputs
 from crystalmath.server.pools import in_pool
-from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, JOB_ID, JobIdParams, record
+from crystalmath.server.rpc.declare import JobIdParams, method
 
 if TYPE_CHECKING:
-    from crystalmath.models.answers import JobScript
     from crystalmath.service import JobService
 
-_TEXT = {"type": "string"}
 #: A structure and parameters, written as Python.
 _SIZE = 16 * 2**20
 
@@ -24,32 +21,15 @@ _SIZE = 16 * 2**20
 class ScriptParams(JobIdParams, total=False):
     """The parameters of ``jobs.script``."""
 
-    shell: bool
+    shell: Annotated[
+        bool,
+        "also tell how the programs are started in folders of their inputs, as jobs.inputs tells "
+        "these; default: false",
+    ]
 
 
 @method(
     "jobs.script",
-    params={
-        "job_id": JOB_ID,
-        "shell": {
-            "type": "boolean",
-            "description": "also tell how the programs are started in folders of their inputs, as "
-            "jobs.inputs tells these; default: false",
-        },
-    },
-    required=("job_id",),
-    result=record(
-        {
-            "job_id": nullable(JOB_ID),
-            "script": {**nullable(_TEXT), "description": "in Python; it needs quacc alone"},
-            "shell": {
-                **nullable(_TEXT),
-                "description": "for sh; null where that was not asked for, or a step is no "
-                "program's that a command starts",
-            },
-            "error": ERROR,
-        }
-    ),
     refused={"script": None, "shell": None},
     answer_size=lambda _: _SIZE,
 )

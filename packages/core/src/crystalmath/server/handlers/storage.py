@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 from attrs import asdict
 
-from crystalmath.models.fields import array, nullable
+from crystalmath.models import answers
+from crystalmath.models.answers import MOST_JOBS, Count, JobIds
+from crystalmath.models.fields import Limits
 from crystalmath.models.filters import FilterParams
-from crystalmath.server.handlers.jobs import FILTERS, filters_in
+from crystalmath.server.handlers.jobs import filters_in
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, number, trouble
-from crystalmath.server.rpc.shapes import ERROR, JOB_IDS, MOST_JOBS, STATE, record
 from crystalmath.service.job_answers import read_filters
 from crystalmath.service.pruning import Choice, Pruned
 from crystalmath.service.usage import Usage, measure
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crystalmath.jobs.heavy import Use
-    from crystalmath.models import answers
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
@@ -28,32 +28,11 @@ _Group = TypeVar("_Group")
 #: So many groups are told, the largest, and what each takes in memory about, in bytes.
 _MOST = 1000
 _GROUP_SIZE = 500
-_COUNT = {"type": "integer", "minimum": 0}
-_TEXT = {"type": "string"}
-_USE = {
-    "jobs": {**_COUNT, "description": "how many jobs"},
-    "files": {**_COUNT, "description": "how many files"},
-    "size": {**_COUNT, "description": "blocks of the disk, with those of folders, in bytes"},
-    "heavy_size": {
-        **_COUNT,
-        "description": "of those that jobs.prune removes with keep_results, in bytes",
-    },
-}
-_NO_USE: Mapping[str, Any] = dict.fromkeys(_USE, 0)
+_NO_USE = dict.fromkeys(answers.Used.__annotations__, 0)
 
 
 @method(
     "jobs.usage",
-    params=FILTERS,
-    result=record(
-        {
-            "total": record(_USE),
-            "states": array(record({"state": STATE, **_USE})),
-            "recipes": array(record({"recipe": _TEXT, **_USE})),
-            "labels": array(record({"label": _TEXT, "value": _TEXT, **_USE})),
-            "error": ERROR,
-        }
-    ),
     refused={"total": _NO_USE, "states": [], "recipes": [], "labels": []},
     answer_size=lambda _: 2 * _GROUP_SIZE * _MOST,
 )
@@ -84,77 +63,25 @@ def _largest(uses: Mapping[_Group, Use]) -> list[tuple[_Group, Use]]:
     return sorted(uses.items(), key=lambda item: (-item[1].size, str(item[0])))[:_MOST]
 
 
-#: What says how much of which jobs is removed, beside the filters of jobs.list.
-_CHOICE: Mapping[str, Any] = {
-    "job_ids": {**JOB_IDS, "description": "of exactly these jobs, without filters"},
-    "older_s": {
-        "type": "number",
-        "minimum": 0,
-        "description": "only of jobs that ended longer ago, in seconds",
-    },
-    "larger": {
-        **_COUNT,
-        "description": "only of jobs of which more would be removed, in bytes",
-    },
-    "keep_results": {
-        "type": "boolean",
-        "description": "only the heavy files: wave functions, charge densities, copies of "
-        "POTCARs; default: false",
-    },
-}
-
-
 class PruneParams(FilterParams, total=False):
     """The parameters of ``jobs.prune``."""
 
-    job_ids: list[str]
-    older_s: float
-    larger: int
-    keep_results: bool
-    dry_run: bool
-    limit: int
-    cursor: str
+    job_ids: Annotated[JobIds, "of exactly these jobs, without filters"]
+    older_s: Annotated[float, Limits(minimum=0), "only of jobs that ended longer ago, in seconds"]
+    larger: Annotated[Count, "only of jobs of which more would be removed, in bytes"]
+    keep_results: Annotated[
+        bool,
+        "only the heavy files: wave functions, charge densities, copies of POTCARs; default: false",
+    ]
+    dry_run: Annotated[bool, "remove nothing; default: false"]
+    limit: Annotated[
+        int, Limits(minimum=1, maximum=MOST_JOBS), "of no more jobs than so many; default: 1000"
+    ]
+    cursor: Annotated[str, "the `cursor` of the answer before"]
 
 
 @method(
     "jobs.prune",
-    params={
-        **FILTERS,
-        **_CHOICE,
-        "dry_run": {"type": "boolean", "description": "remove nothing; default: false"},
-        "limit": {
-            "type": "integer",
-            "minimum": 1,
-            "maximum": MOST_JOBS,
-            "description": "of no more jobs than so many; default: 1000",
-        },
-        "cursor": {"type": "string", "description": "the `cursor` of the answer before"},
-    },
-    result=record(
-        {
-            "jobs": array(
-                record(
-                    {
-                        "job_id": _TEXT,
-                        "name": nullable(_TEXT),
-                        "status": STATE,
-                        "recipe": _TEXT,
-                        "finished_at": {
-                            "type": ["number", "null"],
-                            "description": "in seconds since the epoch",
-                        },
-                        "size": {**_COUNT, "description": "of what is removed, in bytes"},
-                    }
-                )
-            ),
-            "left": {
-                **array(record({"job_id": _TEXT, "error": _TEXT, "code": _TEXT})),
-                "description": "jobs whose files stay, and why",
-            },
-            "cursor": {"type": ["string", "null"], "description": "of the rest, if any"},
-            "error": ERROR,
-        }
-    ),
     refused={"jobs": [], "left": [], "cursor": None},
     answer_size=lambda params: _GROUP_SIZE * number(params.get("limit"), 1000, MOST_JOBS),
     by_server=True,

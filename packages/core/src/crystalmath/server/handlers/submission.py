@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
 
 from crystalmath.errors import CrystalMathError, InvalidJob, shown
 from crystalmath.models import Submission
+from crystalmath.models.answers import MOST_JOBS, CheckedJob, Potcar, SubmittedJob, SubmittedJobs
 from crystalmath.models.checks import checked
-from crystalmath.models.fields import array, from_wire, nullable, reference
+from crystalmath.models.fields import Limits, from_wire
+from crystalmath.models.job_notes import Told
 from crystalmath.models.submission import SubmitParams
 from crystalmath.server.pools import is_wanted
-from crystalmath.server.rpc.declare import findings_of, has_key, length, method, trouble
-from crystalmath.server.rpc.shapes import (
-    ERROR,
-    MOST_JOBS,
-    REQUIRED,
-    SUBMISSION,
-    record,
-)
+from crystalmath.server.rpc.declare import METHODS, findings_of, has_key, length, method, trouble
 
 if TYPE_CHECKING:
-    from crystalmath.models.answer_lists import SubmittedJobs
-    from crystalmath.models.answers import CheckedJob, Potcar, SubmittedJob, Told
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 
@@ -30,8 +23,6 @@ if TYPE_CHECKING:
 _ANSWER_SIZE = 1000
 #: And the inputs of a job of many large structures.
 _INPUTS_SIZE = 8 * 2**20
-
-_ONE = {"type": "object", "properties": SUBMISSION, "required": list(REQUIRED)}
 
 
 def submitting_pool(params: Mapping[str, Any]) -> str:
@@ -56,20 +47,16 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
 class SubmitManyParams(TypedDict):
     """The parameters of ``jobs.submit_many``."""
 
-    jobs: list[Mapping[str, Any]]
+    # What is wrong with one of them must not refuse the others: each is checked apart.
+    jobs: Annotated[
+        list[Mapping[str, Any]],
+        Limits(maxItems=MOST_JOBS),
+        "each as the parameters of jobs.submit",
+    ]
 
 
 @method(
     "jobs.submit_many",
-    params={
-        "jobs": {
-            # What is wrong with one of them must not refuse the others: each is checked apart.
-            **array({"type": "object"}, maxItems=MOST_JOBS),
-            "description": "each as the parameters of jobs.submit",
-        }
-    },
-    required=("jobs",),
-    result=record({"jobs": array(reference("Submitted")), "error": ERROR}),
     refused={"jobs": []},
     pool=submitting_pool,
     copies=2,
@@ -94,7 +81,7 @@ def handle_jobs_submit_many(service: JobService, params: SubmitManyParams) -> Su
 def _read(job: Mapping[str, Any]) -> Submission | SubmittedJob:
     """Read one of many submissions. Refused, it becomes its answer: an error holds on to much."""
     try:
-        return read_submission(cast("SubmitParams", checked(job, _ONE)))
+        return read_submission(cast("SubmitParams", checked(job, METHODS["jobs.submit"].params)))
     except CrystalMathError as error:
         return answered(error)
 
@@ -102,36 +89,11 @@ def _read(job: Mapping[str, Any]) -> Submission | SubmittedJob:
 class CheckParams(SubmitParams, total=False):
     """The parameters of ``jobs.check``."""
 
-    inputs: bool
+    inputs: Annotated[bool, "also tell what its programs would get, step by step; default: false"]
 
 
 @method(
     "jobs.check",
-    params={
-        **SUBMISSION,
-        "inputs": {
-            "type": "boolean",
-            "description": "also tell what its programs would get, step by step; default: false",
-        },
-    },
-    required=REQUIRED,
-    result=record(
-        {
-            "ok": {"type": "boolean", "description": "whether the job would be accepted"},
-            "status": {"type": "string", "enum": ["ok", "error"]},
-            "error": ERROR,
-            "findings": array(reference("Finding")),
-            "potcars": {
-                **array(reference("Potcar")),
-                "description": "the pseudopotentials it would read, as far as they are known",
-            },
-            "environment": {
-                **array({"type": "string"}),
-                "description": "the variables of the caller's that the job would see",
-            },
-        },
-        {"inputs": {**nullable(reference("Inputs")), "description": "where that was asked for"}},
-    ),
     refused={"ok": False, "findings": [], "potcars": [], "environment": []},
     pool=submitting_pool,
     copies=2,

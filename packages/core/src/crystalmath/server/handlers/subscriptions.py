@@ -7,25 +7,21 @@ from the log, and costs no memory.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
+from crystalmath.models.answers import Answer, Change, Event, Subscribed
+from crystalmath.models.fields import Limits
 from crystalmath.server.handlers.events import (
-    EVENT_FILTERS,
     WantedParams,
     event_documents,
     listening,
     read_wanted,
 )
 from crystalmath.server.pools import in_pool, in_slices
-from crystalmath.server.rpc.declare import method
-from crystalmath.server.rpc.shapes import ERROR, record
+from crystalmath.server.rpc.declare import NoParams, method
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from crystalmath.models.answers import Change, Event, Nothing, Subscribed
     from crystalmath.server.rpc.session import Session
-    from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service.wanted import Wanted
 
 #: The name of the notification.
@@ -40,25 +36,19 @@ _WAIT_S = 600
 #: No event has so large a number.
 _NEVER = 2**53
 
-_SEQ: Mapping[str, Any] = {"type": "integer", "minimum": 0, "maximum": _NEVER}
-
 
 class SubscribeParams(WantedParams, total=False):
     """The parameters of ``jobs.subscribe``."""
 
-    after: int
+    after: Annotated[
+        int,
+        Limits(minimum=0, maximum=_NEVER),
+        "tell events whose seq is larger; default: what happens from now on",
+    ]
 
 
 @method(
     "jobs.subscribe",
-    params={
-        "after": {
-            **_SEQ,
-            "description": "tell events whose seq is larger; default: what happens from now on",
-        },
-        **EVENT_FILTERS,
-    },
-    result=record({"seq": _SEQ, "error": ERROR}),
     refused={"seq": None},
     of_session=True,
 )
@@ -78,8 +68,8 @@ async def handle_jobs_subscribe(session: Session, params: SubscribeParams) -> Su
     return {"seq": after, "error": None}
 
 
-@method("jobs.unsubscribe", result=record({"error": ERROR}), of_session=True)
-async def handle_jobs_unsubscribe(session: Session, params: NoParams) -> Nothing:
+@method("jobs.unsubscribe", of_session=True)
+async def handle_jobs_unsubscribe(session: Session, params: NoParams) -> Answer:
     """End the subscription; without one nothing happens."""
     del params
     session.in_background(None)

@@ -6,69 +6,41 @@ import asyncio
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
 
 from attrs import asdict
 
 from crystalmath import build_version, processes
 from crystalmath.errors import CrystalMathError
-from crystalmath.models.fields import array, nullable
+from crystalmath.models.answers import (
+    DiskRoom,
+    FailedJob,
+    Pong,
+    ServerStatus,
+    ServerVersion,
+    Stopping,
+)
 from crystalmath.server.pools import in_pool
-from crystalmath.server.rpc.declare import method, once
-from crystalmath.server.rpc.shapes import record
+from crystalmath.server.rpc.declare import NoParams, method, once
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from crystalmath.config import Config
-    from crystalmath.models.answers import (
-        DiskRoom,
-        FailedJob,
-        Pong,
-        ServerStatus,
-        ServerVersion,
-        Stopping,
-    )
-    from crystalmath.server.rpc.shapes import NoParams
     from crystalmath.service import JobService
     from crystalmath.store.records import Failure
 
 #: The version of the protocol; it grows when an old client could misread an answer.
 PROTOCOL = 1
 
-_COUNT: Mapping[str, Any] = {"type": "integer", "minimum": 0}
-_TEXT: Mapping[str, Any] = {"type": "string"}
-_TIME: Mapping[str, Any] = {"type": "number", "description": "seconds since the epoch"}
-
 #: So many of the newest failures are told.
 _FAILURES = 5
 #: How long the database may take to tell them, in seconds; all else is told without it.
 _TIMEOUT_S = 1.0
 
-_DISK = record(
-    {
-        "path": {**_TEXT, "description": "where jobs write"},
-        "free": {**_COUNT, "description": "what is left, in bytes"},
-        "size": {**_COUNT, "description": "the whole, in bytes"},
-        "full": {"type": "boolean", "description": "whether results wait for room"},
-        "looked_at": _TIME,
-    }
-)
-_FAILURE = record(
-    {
-        "job_id": _TEXT,
-        "name": nullable(_TEXT),
-        "recipe": _TEXT,
-        "at": {**nullable(_TIME), "description": "when it failed, in seconds since the epoch"},
-        "error": {**_TEXT, "description": "the first line of its error"},
-    }
-)
-
 
 @method(
     "system.ping",
-    result={"type": "object", "properties": {"ok": {"type": "boolean"}}, "required": ["ok"]},
     of_session=True,
     by_server=True,
 )
@@ -80,21 +52,6 @@ async def ping(session: Any, params: NoParams) -> Pong:
 
 @method(
     "system.version",
-    result={
-        "type": "object",
-        "properties": {
-            "version": _TEXT,
-            "protocol": _COUNT,
-            "pid": _COUNT,
-            "host": _TEXT,
-            "python": _TEXT,
-            "prefix": _TEXT,
-            "home": _TEXT,
-            "recipes_allow": {"type": "array", "items": _TEXT},
-            "started_at": {"type": "number"},
-        },
-        "required": ["version", "protocol", "pid", "host"],
-    },
     of_session=True,
     by_server=True,
 )
@@ -125,44 +82,6 @@ def describe_process(home: Path, configured: Config, started_at: float) -> Serve
 
 @method(
     "system.status",
-    result={
-        "type": "object",
-        "properties": {
-            "jobs": {
-                "type": "object",
-                "properties": {"pending": _COUNT, "running": _COUNT},
-                "required": ["pending", "running"],
-            },
-            "connections": _COUNT,
-            "quiet_s": {"type": "number"},
-            "engines": {
-                "type": "object",
-                "additionalProperties": _TEXT,
-                "description": "what has become here of each that is installed",
-            },
-            "workers": {
-                "type": "object",
-                "additionalProperties": nullable(_COUNT),
-                "description": "how many jobs each loaded engine runs at once, where it knows",
-            },
-            "backlog": {
-                "type": "object",
-                "additionalProperties": _COUNT,
-                "description": "how many jobs wait to begin on each loaded engine",
-            },
-            "disk": {
-                **nullable(_DISK),
-                "description": "the file system of the jobs, as it was seen within seconds; null "
-                "where that is not known",
-            },
-            "failures": {
-                "anyOf": [array(_FAILURE), {"type": "null"}],
-                "description": "the jobs that failed last, the newest failure first; null where "
-                "the database does not tell",
-            },
-        },
-        "required": ["jobs", "connections", "quiet_s", "engines"],
-    },
     of_session=True,
     by_server=True,
 )
@@ -220,17 +139,11 @@ def _failure(failure: Failure) -> FailedJob:
 class SystemStopParams(TypedDict, total=False):
     """The parameters of ``system.stop``."""
 
-    cancel: bool
+    cancel: Annotated[bool, "cancel all of the server's jobs; default: false"]
 
 
 @method(
     "system.stop",
-    params={"cancel": {"type": "boolean"}},
-    result={
-        "type": "object",
-        "properties": {"pending": _COUNT, "running": _COUNT, "cancel": {"type": "boolean"}},
-        "required": ["pending", "running", "cancel"],
-    },
     of_session=True,
     by_server=True,
     repeatable=once,  # the next server would be ended

@@ -9,18 +9,20 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast, get_type_hints
 
 from attrs import field, frozen
 
 from crystalmath.errors import CrystalMathError
+from crystalmath.models.answers import JobId, JobIds, Refusal
 from crystalmath.models.checks import checked
-from crystalmath.models.fields import reference
+from crystalmath.models.schemas import schema_of
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc.budget import present
 
 if TYPE_CHECKING:
-    from crystalmath.models.answers import Told, Trouble
+    from crystalmath.models.answers import Trouble
+    from crystalmath.models.job_notes import Told
     from crystalmath.service import JobService
 
 #: What a dispatcher calls: with the job service (``None``: this process's own), or with the
@@ -29,10 +31,25 @@ Handler: TypeAlias = Callable[[Any, Mapping[str, Any]], Awaitable[Mapping[str, A
 #: From how many bytes on in memory parameters are checked in a thread.
 _LARGE = 256 * 2**10
 
-#: What a handler is written as. The type of its parameters is its own (a `TypedDict`); they are
-#: checked before, against the schema, and a test holds the two together.
+#: What a handler is written as. Its parameters, a `TypedDict`, are checked before.
 _Function: TypeAlias = Callable[[Any, Any], Any]
 Pool: TypeAlias = str | Callable[[Mapping[str, Any]], str]
+
+
+class NoParams(TypedDict):
+    """The parameters of a method that takes none."""
+
+
+class JobIdParams(TypedDict):
+    """The parameters of a method that is about one job."""
+
+    job_id: JobId
+
+
+class JobIdsParams(TypedDict):
+    """The parameters of a method that is about the jobs which are named."""
+
+    job_ids: JobIds
 
 
 @frozen(kw_only=True)
@@ -45,8 +62,8 @@ class Method:
         As it is called, ``jobs.submit``.
     handler : callable
         ``await handler(controller, params)``; ``handler(session, params)`` where `of_session`.
-    params, result : mapping
-        JSON Schemas; `params` of an object.
+    types : callable
+        The types of its parameters and of its result; they are read when they are asked for first.
     summary, description : str
         The handler's docstring: its first line, and the whole.
     of_session : bool
@@ -60,8 +77,7 @@ class Method:
 
     name: str
     handler: Handler = field(repr=False)
-    params: Mapping[str, Any] = field(repr=False)
-    result: Mapping[str, Any] = field(repr=False)
+    types: Callable[[], tuple[Any, Any]] = field(repr=False)
     summary: str
     description: str = field(repr=False)
     of_session: bool = False
@@ -71,9 +87,19 @@ class Method:
     answer_size: Callable[[Mapping[str, Any]], int] = field(default=lambda _: 0, repr=False)
 
     @property
+    def params(self) -> dict[str, Any]:
+        """The JSON Schema of its parameters, an object."""
+        return _schemas(self.types)[0]
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The JSON Schema of its result."""
+        return _schemas(self.types)[1]
+
+    @property
     def answer(self) -> dict[str, Any]:
         """The JSON Schema of what it answers: its result, or that the request was refused."""
-        return {"anyOf": [self.result, reference("Refusal")]}
+        return {"anyOf": [self.result, schema_of(Refusal)]}
 
     def __call__(
         self, controller: JobService | None, params: Mapping[str, Any]
@@ -82,6 +108,7 @@ class Method:
         return self.handler(controller, params)
 
 
+_SUBJECTS = {"JobService": object, "Session": object}
 #: All that were declared; :mod:`crystalmath.server.methods` has seen to it that this is complete.
 METHODS: dict[str, Method] = {}
 
@@ -89,9 +116,6 @@ METHODS: dict[str, Method] = {}
 def method(
     name: str,
     *,
-    params: Mapping[str, Any] | None = None,
-    required: tuple[str, ...] = (),
-    result: Mapping[str, Any],
     refused: Mapping[str, Any] | None = None,
     pool: Pool = "asking",
     of_session: bool = False,
@@ -102,8 +126,9 @@ def method(
 ) -> Callable[[_Function], Handler]:
     """Declare a handler.
 
-    The function gets the job service (or the session) and the checked parameters, as a `TypedDict`
-    that says the same as `params` to type checkers. A plain function runs in a thread, an ``async``
+    The function gets the job service (or the session) and the checked parameters. The types of its
+    ``params``, a `TypedDict`, and of what it returns are the declaration: checks and schemas follow
+    from them (:mod:`crystalmath.models.schemas`). A plain function runs in a thread, an ``async``
     one in the event loop. A `CrystalMathError` or `ImportError` that it raises becomes an answer:
     ``{"status": "error", "error", "code"}``, with what `refused` adds, the findings of a preflight,
     and the id of the job that was asked for.
@@ -112,12 +137,6 @@ def method(
     ----------
     name : str
         The method.
-    params : mapping of str to mapping
-        The JSON Schema of each parameter.
-    required : tuple of str
-        Those without which it cannot be called.
-    result : mapping
-        The JSON Schema of the answer.
     refused : mapping, optional
         What else stands in an answer that tells an error.
     pool : str or callable
@@ -136,18 +155,18 @@ def method(
     answer_size : callable
         How many bytes an answer to such parameters, which are not checked yet, may take in memory.
     """
-    schema: dict[str, Any] = {
-        "type": "object",
-        "properties": dict(params or {}),
-        "required": list(required),
-        "additionalProperties": False,
-    }
 
     def declare(function: _Function) -> Handler:
+        def types() -> tuple[Any, Any]:
+            # What a handler is called with first is imported for type checkers alone.
+            hints = get_type_hints(function, localns=_SUBJECTS, include_extras=True)
+            return hints["params"], hints["return"]
+
         answer = _answering(function, pool=pool, of_session=of_session)
 
         @functools.wraps(function)
         async def handler(controller: Any, params: Mapping[str, Any]) -> Mapping[str, Any]:
+            schema = _schemas(types)[0]
             try:
                 return await answer(controller, await _checked(params, schema))
             except (CrystalMathError, ImportError) as error:
@@ -166,8 +185,7 @@ def method(
         METHODS[name] = Method(
             name=name,
             handler=handler,
-            params=schema,
-            result=result,
+            types=types,
             summary=documented.partition("\n")[0],
             description=documented,
             of_session=of_session,
@@ -179,6 +197,12 @@ def method(
         return handler
 
     return declare
+
+
+@functools.cache
+def _schemas(types: Callable[[], tuple[Any, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    params, result = types()
+    return schema_of(params, request=True), schema_of(result)
 
 
 def once(_: object) -> bool:

@@ -1,399 +1,209 @@
-"""An example of each method, for the OpenRPC document: what is asked, and what is answered.
-
-A test holds each against the schemas of its method.
-"""
+"""An example of each method, for the OpenRPC document: made of its schemas, and of one job."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from crystalmath.server.rpc.example_job import (
-    ASKED,
-    DIRECTORY,
-    EVENT,
-    HOME,
-    ID,
-    INPUTS,
-    JOB,
-    RECIPE,
-    RESULT,
-    TERMS,
-    USE,
-)
+from crystalmath.models import Job, JobState
+from crystalmath.models.fields import to_wire
+from crystalmath.models.schemas import components
 
-#: Method -> parameters and result.
-EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "clusters.check": (
-        {"cluster": "slurm", "job_id": ID},
-        {
-            "job_id": ID,
-            "status": "completed",
-            "checks": [
-                {
-                    "name": "cluster",
-                    "state": "ok",
-                    "message": "slurm: engine parsl, scheduler slurm",
-                    "remedy": None,
-                },
-                {
-                    "name": "clock",
-                    "state": "warning",
-                    "message": "the node's is at least 60 s behind this host's",
-                    "remedy": "ask the administrator to synchronize the clocks",
-                },
-            ],
-            "error": None,
-        },
-    ),
-    "clusters.list": (
-        {},
-        {
-            "clusters": [
-                {
-                    "name": "slurm",
-                    "engine": "parsl",
-                    "scheduler": "slurm",
-                    "walltime_s": 3600.0,
-                    "worker_init": "module load vasp",
-                    "environment": {"VASP_PP_PATH": "/sw/potcars"},
-                    "launcher": "srun -N {nodes} -n {ranks}",
-                    "continue_lost": True,
-                    "resources": {"nodes": 4, "queue": "compute", "account": "chem"},
-                    "engine_options": {},
-                    "error": None,
-                    "trouble": "squeue: Protocol authentication error",
-                }
-            ],
-            "error": None,
-        },
-    ),
-    "engines.list": (
-        {},
-        {
-            "engines": [
-                {
-                    "name": "local",
-                    "distribution": "crystalmath",
-                    "version": "1.0",
-                    "loads": True,
-                    "error": None,
-                    "findings": [],
-                    "configured": True,
-                }
-            ],
-            "error": None,
-        },
-    ),
-    "jobs.archive": (
-        {"file": "/home/ann/alloys.zip", "filters": {"labels": {"set": "metals"}}},
-        {"jobs": 12, "files": 180, "left_out": [], "error": None},
-    ),
-    "jobs.cancel": ({"job_id": ID}, {"job_id": ID, "cancelled": True, "error": None}),
-    "jobs.cancel_many": (
-        {"labels": {"set": "metals"}, "state": "pending"},
-        {"jobs": [{"job_id": ID, "cancelled": True, "error": None}], "error": None},
-    ),
-    "jobs.check": (
-        {**ASKED, "inputs": True},
-        {
-            "ok": True,
-            "status": "ok",
-            "error": None,
-            "findings": [],
-            "potcars": [],
-            "environment": ["PATH"],
-            "inputs": INPUTS,
-        },
-    ),
-    "jobs.counts": (
-        {"bucket_s": 3600, "start": 1795694400, "end": 1795699000, "labels": {"set": "metals"}},
-        {
-            "bucket_s": 3600.0,
-            "buckets": [
-                {"at": 1795694400.0, "states": {"completed": 12, "failed": 1, "cancelled": 0}},
-                {"at": 1795698000.0, "states": {"completed": 3, "failed": 0, "cancelled": 0}},
-            ],
-            "states": {"completed": 15, "failed": 1, "cancelled": 0},
-            "error": None,
-        },
-    ),
-    "jobs.import": (
-        {"file": "/home/ann/alloys.zip"},
-        {"job_ids": [ID], "known": [], "error": None},
-    ),
-    "jobs.inputs": ({"job_id": ID}, {"job_id": ID, "inputs": INPUTS, "error": None}),
-    "jobs.events": (
-        {"after": 2, "timeout_s": 10},
-        {"events": [EVENT], "last": 3, "error": None},
-    ),
-    "jobs.files": (
-        {"job_id": ID},
-        {
-            "job_id": ID,
-            "attempt": 1,
-            "work_dir": f"{DIRECTORY}/1.work",
-            "files": [
-                {
-                    "file": "opt.log.gz",
-                    "size": 191,
-                    "modified_at": 1795695849.3,
-                    "is_link": False,
-                }
-            ],
-            "more": 0,
-            "error": None,
-        },
-    ),
-    "jobs.list": (
-        {
-            "elements": ["Al"],
-            "labels": {"set": "metals"},
-            "exclude": {"state": ["failed", "cancelled"]},
-            "sort": "-energy_ev",
-            "totals": True,
-        },
-        {"jobs": [JOB], "cursor": None, "totals": {"completed": 1}, "error": None},
-    ),
-    "jobs.logs": (
-        {"job_id": ID, "tail": 1},
-        {
-            "job_id": ID,
-            "file": f"{DIRECTORY}/1.log",
-            "others": [],
-            "text": f"INFO:quacc.runners.prep:Calculation results stored at {DIRECTORY}/1.work\n",
-            "offset": 290,
-            "size": 290,
-            "finished": True,
-            "error": None,
-        },
-    ),
-    "jobs.progress": (
-        {"job_ids": [ID], "history": True},
-        {
-            "jobs": [
-                {
-                    "job_id": ID,
-                    "status": "running",
-                    "error": None,
-                    "progress": {
-                        "program": "VASP",
-                        "calculation": 1,
-                        "file": "tmp-quacc-2026-11-26-15-08-34-854536-41974/OSZICAR",
-                        "updated_at": 1795695849.3,
-                        "ionic_step": 4,
-                        "electronic_step": 7,
-                        "energy_ev": -14.889012,
-                        "max_force_ev_ang": 0.0213,
-                        "history": [
-                            {
-                                "calculation": 1,
-                                "ionic_step": 3,
-                                "energy_ev": -14.889012,
-                                "max_force_ev_ang": 0.0213,
-                            }
-                        ],
-                    },
-                }
-            ],
-            "error": None,
-        },
-    ),
-    "jobs.prune": (
-        {"older_s": 2_592_000, "keep_results": True, "dry_run": True},
-        {
-            "jobs": [
-                {
-                    "job_id": ID,
-                    "name": "Al",
-                    "status": "completed",
-                    "recipe": RECIPE,
-                    "finished_at": 1795695849.3,
-                    "size": 430_000_000,
-                }
-            ],
-            "left": [],
-            "cursor": None,
-            "error": None,
-        },
-    ),
-    "jobs.parameters": (
-        {"job_ids": [ID]},
-        {
-            "parameters": [{"job_id": ID, "params": {"calc_kwargs": {}}, "error": None}],
-            "error": None,
-        },
-    ),
-    "jobs.result": ({"job_id": ID}, RESULT),
-    "jobs.results": ({"job_ids": [ID]}, {"results": [RESULT], "error": None}),
-    "jobs.reread": (
-        {"job_id": ID, "settings": {"CHECK_CONVERGENCE": "False"}},
-        {"job_id": "5f0cf2b1-94b3-4cd5-96d4-6a3b7f8f5a0e", "status": "pending", "error": None},
-    ),
-    "jobs.retry": (
-        {"filters": {"error": "not converge"}, "params": {"opt_params": {"max_steps": 500}}},
-        {
-            "jobs": [
-                {
-                    "retry_of": ID,
-                    "name": "Al",
-                    "labels": {"set": "metals"},
-                    "job_id": "5f0cf2b1-94b3-4cd5-96d4-6a3b7f8f5a0e",
-                    "status": "pending",
-                    "error": None,
-                }
-            ],
-            "error": None,
-        },
-    ),
-    "jobs.script": (
-        {"job_id": ID},
-        {
-            "job_id": ID,
-            "script": "from ase import Atoms\n...\nresult = relax_job(atoms, **parameters)\n",
-            "shell": None,
-            "error": None,
-        },
-    ),
-    "jobs.show": (
-        {"job_id": ID},
-        {
-            "job": JOB,
-            "params": {},
-            "potcars": [],
-            "parents": [],
-            "children": [
-                {
-                    "job_id": "5f0cf2b1-94b3-4cd5-96d4-6a3b7f8f5a0e",
-                    "role": "structure",
-                    "name": "Al",
-                    "recipe": RECIPE,
-                    "status": "pending",
-                }
-            ],
-            "attempts": [
-                {
-                    "attempt": 1,
-                    "host": "workstation",
-                    "pid": 4712,
-                    "outcome": "completed",
-                    "error": None,
-                    "begun_from": None,
-                    "work_dir": f"{DIRECTORY}/1.work",
-                }
-            ],
-            "events": [EVENT],
-            "error": None,
-        },
-    ),
-    "jobs.specification": (
-        {"job_id": ID},
-        {
-            "job_id": ID,
-            **TERMS,
-            **ASKED,
-            "params": {},
-            "engine": "local",
-            "potcars": [],
-            "parents": [],
-            "error": None,
-        },
-    ),
-    "jobs.status": ({"job_id": ID}, JOB),
-    "jobs.status_many": ({"job_ids": [ID]}, {"jobs": [JOB], "error": None}),
-    "jobs.submit": (ASKED, {"job_id": ID, "status": "pending", "error": None}),
-    "jobs.submit_many": (
-        {"jobs": [ASKED]},
-        {"jobs": [{"job_id": ID, "status": "pending", "error": None}], "error": None},
-    ),
-    "jobs.subscribe": ({"after": 2}, {"seq": 2, "error": None}),
-    "jobs.summary": (
-        {"labels": {"set": "metals"}},
-        {"states": {"completed": 12}, "errors": [], "error": None},
-    ),
-    "jobs.unsubscribe": ({}, {"error": None}),
-    "jobs.usage": (
-        {"labels": {"set": "metals"}},
-        {
-            "total": USE,
-            "states": [{"state": "completed", **USE}],
-            "recipes": [{"recipe": RECIPE, **USE}],
-            "labels": [{"label": "set", "value": "metals", **USE}],
-            "error": None,
-        },
-    ),
-    "jobs.wait": (
-        {"job_ids": [ID], "timeout_s": 60},
-        {"jobs": [JOB], "done": True, "error": None},
-    ),
-    "presets.list": (
-        {"name": "DefaultSetGGA"},
-        {
-            "presets": [
-                {
-                    "name": "DefaultSetGGA",
-                    "program": "VASP",
-                    "file": "/usr/lib/python3/dist-packages/quacc/calculators/vasp/presets/"
-                    "DefaultSetGGA.yaml",
-                    "settings": {"encut": 520, "ivdw": 12, "xc": "pbe"},
-                }
-            ],
-            "error": None,
-        },
-    ),
-    "recipes.describe": (
-        {"recipe": RECIPE},
-        {
-            "name": RECIPE,
-            "kind": "job",
-            "file": "/usr/lib/python3/dist-packages/quacc/recipes/emt/core.py",
-            "line": 26,
-            "docstring": "Carry out a static calculation.",
-            "structure": "required",
-            "parameters": {"type": "object", "properties": {}},
-            "error": None,
-        },
-    ),
-    "recipes.list": (
-        {"prefix": "quacc.recipes.emt.core.s"},
-        {
-            "recipes": [
-                {"name": RECIPE, "kind": "job", "summary": "Carry out a static calculation."}
-            ],
-            "error": None,
-        },
-    ),
-    "rpc.discover": ({}, {"openrpc": "1.3.2", "methods": []}),
-    "system.ping": ({}, {"ok": True}),
-    "system.status": (
-        {},
-        {
-            "jobs": {"pending": 3, "running": 2},
-            "connections": 1,
-            "quiet_s": 0.0,
-            "engines": {"local": "loaded", "parsl": "not loaded"},
-            "workers": {"local": 2},
-            "backlog": {"local": 3},
-            "disk": {
-                "path": f"{HOME}/jobs",
-                "free": 48_000_000_000,
-                "size": 500_000_000_000,
-                "full": False,
-                "looked_at": 1795695849.3,
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from crystalmath.server.rpc.declare import Method
+
+_ID = "bacc336c-380e-4e0d-86f1-af45b2681ea2"
+_RECIPE = "quacc.recipes.emt.core.static_job"
+_HOME = "/home/anna/.crystalmath"
+_DIRECTORY = f"{_HOME}/jobs/{_ID}"
+_LABELS = {"set": "metals"}
+_JOB: dict[str, Any] = {
+    **to_wire(
+        Job(
+            job_id=_ID,
+            state=JobState.COMPLETED,
+            summary={
+                "energy_ev": -0.0015,
+                "max_force_ev_ang": 0.0,
+                "formula": "Al",
+                "work_dir": f"{_DIRECTORY}/1.work",
+                "natoms": 1,
             },
-            "failures": [
-                {
-                    "job_id": ID,
-                    "name": "Fe",
-                    "recipe": RECIPE,
-                    "at": 1795695849.3,
-                    "error": "NotImplementedError: No EMT-potential for Fe",
-                }
-            ],
-        },
+            labels=_LABELS,
+            recipe=_RECIPE,
+            engine="local",
+            revision=2,
+            formula="Al",
+            created_at=1795695848.4,
+            started_at=1795695849.2,
+            finished_at=1795695849.3,
+        )
     ),
-    "system.stop": ({"cancel": False}, {"pending": 3, "running": 2, "cancel": False}),
-    "system.version": (
-        {},
-        {"version": "1.0", "protocol": 1, "pid": 4711, "host": "workstation", "home": HOME},
-    ),
+    "work_dir": f"{_DIRECTORY}/1.work",
+    "log": f"{_DIRECTORY}/1.log",
 }
+
+#: What stands for a value of a name, where its schema takes that; first that of a name in a place.
+_VALUES: dict[str, Any] = {
+    **{name: value for name, value in _JOB.items() if value is not None},
+    "Submitted.status": "pending",
+    "at": 1795695849.3,
+    "backlog": {"local": 3},
+    "bucket_s": 3600.0,
+    "check.name": "cluster",
+    "cluster.name": "slurm",
+    "cluster": "slurm",
+    "cursor": None,
+    "distribution": "crystalmath",
+    "docstring": "Carry out a static calculation.",
+    "energy_ev": -0.0015,
+    "engine.name": "local",
+    "engines": {"local": "loaded", "parsl": "not loaded"},
+    "environment": {"VASP_PP_PATH": "/sw/potcars"},
+    "error": None,
+    "file": "/home/anna/alloys.zip",
+    "file.file": "opt.log.gz",
+    "files": {"parameters.json": '{\n  "asap_cutoff": false\n}\n'},
+    "findings": [],
+    "from": "running",
+    "Setting.file": "parameters.json",
+    "Setting.name": "asap_cutoff",
+    "Setting.value": "false",
+    "heavy_size": 5_100_000_000,
+    "home": _HOME,
+    "host": "workstation",
+    "jobs.logs.file": f"{_DIRECTORY}/1.log",
+    "kind": "job",
+    "label": "set",
+    "launcher": "srun -N {nodes} -n {ranks}",
+    "left": [],
+    "left_out": [],
+    "line": 26,
+    "message": "slurm: engine parsl, scheduler slurm",
+    "modified_at": 1795695849.3,
+    "more": 0,
+    "name": "Al",
+    "offset": 290,
+    "others": [],
+    "parameters": {"type": "object", "properties": {}},
+    "params": {"opt_params": {"fmax": 0.01}},
+    "path": f"{_HOME}/jobs",
+    "pid": 4711,
+    "Preset.name": "BulkSet",
+    "potcars": [],
+    "program": "EMT",
+    "recipe.name": _RECIPE,
+    "recipes.describe.name": _RECIPE,
+    "retry_of": _ID,
+    "quiet_s": 0.0,
+    "resources": {"ranks": 4},
+    "result": {"results": {"energy": -0.0015}, "dir_name": f"{_DIRECTORY}/1.work"},
+    "scheduler": "slurm",
+    "script": "from ase import Atoms\n...\nresult = static_job(atoms, **parameters)\n",
+    "settings": {"encut": 520, "ivdw": 12, "xc": "pbe"},
+    "size": 5_400_000_000,
+    "states": {"completed": 15, "failed": 1},
+    "structure": {
+        "symbols": "Al",
+        "cell": [[0, 2.02, 2.02], [2.02, 0, 2.02], [2.02, 2.02, 0]],
+        "pbc": True,
+    },
+    "summary": "Carry out a static calculation.",
+    "text": f"INFO:quacc.runners.prep:Calculation results stored at {_DIRECTORY}/1.work\n",
+    "totals": {"completed": 1},
+    "updated_at": 1795695849.3,
+    "value": "metals",
+    "version": "1.0",
+    "warnings": [],
+    "worker_init": "module load vasp",
+    "workers": {"local": 2},
+}
+
+_ASKED = {"recipe": _RECIPE, "structure": _VALUES["structure"], "labels": _LABELS}
+#: What a request says beside what it must.
+_SAID: dict[str, dict[str, Any]] = {
+    "clusters.check": {"job_id": _ID},
+    "jobs.archive": {"filters": {"labels": _LABELS}},
+    "jobs.cancel_many": {"labels": _LABELS, "state": "pending"},
+    "jobs.check": {**_ASKED, "inputs": True},
+    "jobs.counts": {"bucket_s": 3600, "start": 1795694400, "labels": _LABELS},
+    "jobs.events": {"after": 2, "timeout_s": 10},
+    "jobs.list": {
+        "elements": ["Al"],
+        "labels": _LABELS,
+        "exclude": {"state": ["failed", "cancelled"]},
+        "sort": "-energy_ev",
+        "totals": True,
+    },
+    "jobs.logs": {"tail": 1},
+    "jobs.progress": {"history": True},
+    "jobs.prune": {"older_s": 2_592_000, "keep_results": True, "dry_run": True},
+    "jobs.reread": {"settings": {"CHECK_CONVERGENCE": "False"}},
+    "jobs.retry": {
+        "filters": {"error": "not converge"},
+        "params": {"opt_params": {"max_steps": 500}},
+    },
+    "jobs.submit": _ASKED,
+    "jobs.submit_many": {"jobs": [_ASKED]},
+    "jobs.summary": {"labels": _LABELS},
+    "jobs.usage": {"labels": _LABELS},
+    "jobs.wait": {"job_ids": [_ID], "timeout_s": 60},
+    "presets.list": {"name": "BulkSet"},
+    "recipes.list": {"prefix": "quacc.recipes.emt.core.s"},
+    "system.stop": {"cancel": False},
+}
+
+
+def example(method: Method) -> tuple[dict[str, Any], Any]:
+    """Return what may be asked of a method, and what is answered."""
+    said = _SAID.get(method.name, {})
+    return {**_object(method.params, method.name), **said}, _value(method.result, method.name)
+
+
+def _object(schema: Mapping[str, Any], place: str) -> dict[str, Any]:
+    of_name = schema["properties"]
+    return {name: _value(of_name[name], name, place) for name in schema.get("required", ())}
+
+
+def _value(schema: Mapping[str, Any], name: str, place: str = "") -> Any:
+    """Return an example of a value: the one of its name, else what its schema says."""
+    if "$ref" in schema:
+        referred = schema["$ref"].rpartition("/")[2]
+        return _JOB if referred == "Job" else _value(components()[referred], referred)
+    kinds = [schema] if "anyOf" not in schema else list(schema["anyOf"])
+    for named in (f"{place}.{name}", name):
+        if named in _VALUES and any(_takes(kind, _VALUES[named]) for kind in kinds):
+            return _VALUES[named]
+    first = kinds[0]
+    if "const" in first or "enum" in first:
+        return first.get("const", first.get("enum", [None])[0])
+    if first.get("type") == "array":
+        return [_value(first["items"], name.removesuffix("s"))]
+    if "$ref" in first or "properties" in first:
+        return _value(first, name) if first is not schema else _object(schema, name)
+    return _USUAL.get(str(first.get("type")))
+
+
+#: Of a value that may be null, that; what else a schema takes.
+_USUAL = {"boolean": True, "integer": 1, "number": 1.0, "string": "...", "object": {}}
+_TYPES: dict[str, tuple[type, ...]] = {
+    "string": (str,),
+    "boolean": (bool,),
+    "integer": (int,),
+    "number": (int, float),
+    "object": (dict,),
+    "array": (list,),
+    "null": (type(None),),
+}
+
+
+def _takes(schema: Mapping[str, Any], value: object) -> bool:
+    """Return whether a schema takes a value of a kind; what is in objects is not looked at."""
+    if "properties" in schema or "$ref" in schema:
+        return False
+    if "enum" in schema:
+        return value in schema["enum"]
+    kinds = schema.get("type")
+    named = [kinds] if isinstance(kinds, str) else kinds or [*_TYPES]
+    return any(isinstance(value, _TYPES[one]) for one in named)

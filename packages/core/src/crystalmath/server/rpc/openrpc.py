@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath import __version__
 from crystalmath.models.fields import reference
-from crystalmath.server.rpc.examples import EXAMPLES
+from crystalmath.models.schemas import components
+from crystalmath.server.rpc.examples import example
 from crystalmath.server.rpc.messages import (
     CANCELLED,
     INTERNAL_ERROR,
     INVALID_PARAMS,
     REFUSED,
 )
-from crystalmath.server.rpc.shapes import COMPONENTS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +56,7 @@ def document(methods: Mapping[str, Method]) -> dict[str, Any]:
             }
         ],
         "components": {
-            "schemas": {name: _titled(schema, name) for name, schema in COMPONENTS.items()},
+            "schemas": {name: _titled(schema, name) for name, schema in components().items()},
             "errors": _ERRORS,
         },
     }
@@ -81,7 +81,7 @@ def _method(method: Method) -> dict[str, Any]:
             "schema": _titled(method.answer, f"{title}Result"),
         },
         "errors": [{"$ref": f"#/components/errors/{name}"} for name in _ERRORS],
-        "examples": [_example(method.name, *EXAMPLES[method.name])],
+        "examples": [_example(method.name, *example(method))],
     }
 
 

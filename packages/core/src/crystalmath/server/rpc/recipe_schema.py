@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 from typing import TYPE_CHECKING, Any
 
+from crystalmath.models.schemas import described
 from crystalmath.recipes.arguments import structure_argument
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def parameters_schema(recipe: Recipe) -> _Schema | None:
     arguments = [item for item in recipe.signature.parameters.values() if item is not first]
     by_name = ("POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY")
     named = [item for item in arguments if item.kind.name in by_name]
-    told = _descriptions(recipe.docstring or "")
+    told = described(recipe.docstring or "")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
@@ -114,23 +114,3 @@ def _union(nodes: list[ast.expr]) -> _Schema:
 
 def _listed(value: str | list[str]) -> list[str]:
     return value if isinstance(value, list) else [value]
-
-
-_SECTION = re.compile(
-    r"^Parameters\n-{3,}\n(.*?)(?=^\w[^\n]*\n-{3,}$|\Z)", re.MULTILINE | re.DOTALL
-)
-_ENTRY = re.compile(r"^(\*{0,2}\w+)(?: *: *(.*))?$")
-
-
-def _descriptions(docstring: str) -> dict[str, dict[str, str]]:
-    """Read what a docstring in numpydoc form says of the parameters."""
-    section = _SECTION.search(docstring)
-    told: dict[str, list[str]] = {}
-    name = None
-    for line in section[1].splitlines() if section else ():
-        if entry := _ENTRY.match(line):
-            name = entry[1]
-            told[name] = []
-        elif name and line.strip():
-            told[name].append(line.strip())
-    return {name: {"description": " ".join(lines)} for name, lines in told.items() if lines}
