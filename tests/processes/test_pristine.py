@@ -14,13 +14,18 @@ import pytest
 from ase import Atoms
 from ase.formula import Formula
 
+from crystalmath.worker import pristine as worker_pristine
 from crystalmath.worker.pristine import Pristine
 
 MODULES = ("ase.atoms", "ase.formula", "ase.config", "ase.io.formats", "ase.calculators.calculator")
 
 
-@pytest.fixture
-def pristine():
+@pytest.fixture(params=[True, False], ids=["versions", "contents"])
+def pristine(request, monkeypatch):
+    """The libraries, looked at by the versions of their dicts first, and without these."""
+    kept = worker_pristine._HAS_VERSIONS
+    assert kept or sys.version_info >= (3, 14)
+    monkeypatch.setattr(worker_pristine, "_HAS_VERSIONS", kept and request.param)
     looked = Pristine()
     for name in MODULES:
         looked.add(sys.modules[name])

@@ -11,7 +11,9 @@ imported again. The process is replaced instead, and the next job finds what a f
 from __future__ import annotations
 
 import copy
+import ctypes
 import functools
+import gc
 import operator
 import sys
 import types
@@ -47,6 +49,9 @@ class Pristine:
         # By module or class: how to read its names at one go, from where, and what they were.
         self._bound: dict[str, tuple[_Read, Mapping[str, Any] | type, tuple[Any, ...]]] = {}
         self._names: dict[str, list[str]] = {}
+        # Of the dicts that these are read from, and what they said after the last full look.
+        self._versions: list[ctypes.c_uint64] = []
+        self._seen: list[int] = []
         # Once each, whatever its names: what it is, how to read it, and what it held.
         self._held: dict[int, tuple[str, _Read, Any, Any]] = {}
 
@@ -79,9 +84,13 @@ class Pristine:
 
     def changed(self) -> str | None:
         """Name something that is not as it was, if anything is."""
+        versions = [version.value for version in self._versions]
         try:
-            same = all(read(names) == values for read, names, values in self._bound.values())
+            same = (_HAS_VERSIONS and versions == self._seen) or all(
+                read(names) == values for read, names, values in self._bound.values()
+            )
             if same and all(read(it) == content for _, read, it, content in self._held.values()):
+                self._seen = versions
                 return None
         except (AttributeError, KeyError, ValueError):  # deleted; an array instead
             pass
@@ -136,6 +145,7 @@ class Pristine:
             read: _Read = operator.attrgetter(*names)
             self._bound[f"{place}, inherited"] = read, kind, read(kind)
             self._names[f"{place}, inherited"] = names
+            self._versions += [_version(vars(each)) for each in kind.__mro__]
 
     def _look_at_settings(self, settings: Any) -> None:
         """Look at what ASE's configuration file said."""
@@ -154,6 +164,34 @@ class Pristine:
             read: _Read = operator.itemgetter(*names)
             self._bound[place] = read, variables, read(variables)
             self._names[place] = names
+            self._versions.append(_version(variables))
+
+
+def _version(variables: Mapping[str, Any]) -> ctypes.c_uint64:
+    """Return the number that CPython up to 3.13 keeps in a dict, and counts up with each change."""
+    # A class gives a read-only view of its dict.
+    if isinstance(variables, types.MappingProxyType):
+        (variables,) = gc.get_referents(variables)
+    # Behind the number of references, the type, and the number of entries.
+    return ctypes.c_uint64.from_address(id(variables) + 3 * ctypes.sizeof(ctypes.c_ssize_t))
+
+
+def _has_versions() -> bool:
+    """Return whether this interpreter keeps them."""
+
+    class Changed:
+        name = 0
+
+    version = _version(vars(Changed))
+    seen = [version.value]
+    for number in (1, 2, 3):
+        Changed.name = number
+        seen.append(version.value)
+    del Changed.name
+    return len({*seen, version.value}) == len(seen) + 1
+
+
+_HAS_VERSIONS = _has_versions()
 
 
 def _is_function(module: types.ModuleType) -> Callable[[str], bool]:
