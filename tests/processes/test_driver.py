@@ -162,8 +162,9 @@ def test_nobody_waits_until_what_is_on_record_is_written_down(driver, engine, he
     eventually(lambda: engine.launched == [f"{each}.1" for each in jobs])
 
 
-def test_a_cancel_before_a_job_is_written_down(driver, engine, held_up):
-    told = []
+def test_a_cancel_before_a_job_is_written_down(driver, engine, held_up, monkeypatch):
+    told, swept = [], []
+    monkeypatch.setattr(driver.host, "end_processes", swept.append)
     driver.listeners.append(told.extend)
     jobs = [add(driver, recorded=True) for _ in range(3)]
     assert [driver.cancel(each) for each in jobs] == [True] * 3
@@ -171,6 +172,8 @@ def test_a_cancel_before_a_job_is_written_down(driver, engine, held_up):
     eventually(lambda: {each.job_id for each in told} == set(jobs))
     assert {each.state for each in told} == {JobState.CANCELLED}
     assert engine.launched == []
+    assert swept == []  # nobody can have begun it: no processes are looked for
+    assert all(driver.directory(each).cancel_requested() for each in jobs)
 
 
 def test_what_is_let_go_before_it_is_written_down_is_nobodys(driver, engine, held_up):

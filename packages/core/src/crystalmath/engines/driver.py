@@ -18,7 +18,7 @@ from crystalmath.jobs import facts
 from crystalmath.jobs.actions import Launch, LetGo, Release
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.reading import Depth
-from crystalmath.jobs.reconcile import Job, Reconciler, request_cancel
+from crystalmath.jobs.reconcile import Job, Looked, Reconciler, request_cancel
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.jobs.view import view
 from crystalmath.worker.chains import close_idle
@@ -43,6 +43,7 @@ CLOSE_S = 20.0
 STOP_S = 30.0
 #: Of so many jobs that ended the state is remembered; of others the directory tells it.
 FINISHED = 10_000
+_NOTHING = Looked()
 #: So many jobs are written down before others are looked at.
 WRITES = 50
 
@@ -274,7 +275,9 @@ class Driver:
             return False
         job.update(cancelled=True)
         try:
-            job.directory.request_cancel()
+            # A directory that is there before `spec` would be taken for one of somebody else.
+            if self._followed.phase(job_id) is not Phase.NEW:
+                job.directory.request_cancel()
         except OSError as error:
             # A full disk, a folder that was removed: it is tried again.
             self.log.warning("cannot write the cancel of job %s: %s", job_id, error)
@@ -456,11 +459,13 @@ class Driver:
             self._handover.wake.set()
 
     def _look_at_one(self, job: Job, depth: Depth) -> Sequence[Change]:
-        attempt, sighting = job.attempt_id, job.take_sighting()
+        attempt, before, sighting = job.attempt_id, job.record, job.take_sighting()
         engine = facts.Engine(sighting, self._runner.capabilities_of(job.cluster))
         try:
             # Without the lock: nobody who submits waits for the end of a lost tree.
             looked = self._reconciler.look(job, Depth.THOROUGH if sighting else depth, engine)
+            if job.record is before and looked == _NOTHING:
+                return ()  # as of most
             with self._lock:
                 if job.job_id not in self._followed.jobs:
                     return ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from enum import Enum, auto
+from enum import IntEnum, auto
 from heapq import heappop, heappush
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ _NEXT = 4
 _OTHERS = 8
 
 
-class Phase(Enum):
+class Phase(IntEnum):
     """How far an unfinished job has come.
 
     ``NEW``: on record; nobody has tried to write its run directory.

@@ -284,7 +284,8 @@ class Handover:
         jobs: list[Job] = []
         late: list[Job] = []
         full: set[str] = set()
-        here = self._left_here() if free > 0 else math.inf
+        waits = free > 0 and self._followed.count(Phase.WAITING)
+        here = self._left_here() if waits else math.inf
         while len(jobs) < free and (job := self._followed.next_waiting(full)) is not None:
             alone = job.job_id in self._alone
             if jobs and alone:

@@ -125,8 +125,12 @@ class RunDirectory:
 
     def write_spec(self, header: Mapping[str, Any], body: str) -> None:
         """Write what to run, for the owner alone to read; it replaces an older one."""
-        self.make()
-        temporary = self._temporary("spec", document(header, body.encode()))
+        content = document(header, body.encode())
+        try:
+            temporary = self._temporary("spec", content)
+        except FileNotFoundError:
+            self.make()
+            temporary = self._temporary("spec", content)
         os.replace(temporary, self.file("spec"))
 
     def read_spec(self) -> tuple[dict[str, Any], str]:

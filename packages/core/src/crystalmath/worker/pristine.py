@@ -54,6 +54,10 @@ class Pristine:
         self._seen: list[int] = []
         # Once each, whatever its names: what it is, how to read it, and what it held.
         self._held: dict[int, tuple[str, _Read, Any, Any]] = {}
+        # The tables among them and their copies: two lists are compared in one go.
+        self._tables: list[Any] = []
+        self._copies: list[Any] = []
+        self._arrays: list[tuple[Any, bytes]] = []
 
     def add(self, module: types.ModuleType, *, own: bool = False) -> None:
         """Look at a module that has just been imported.
@@ -89,7 +93,8 @@ class Pristine:
             same = (_HAS_VERSIONS and versions == self._seen) or all(
                 read(names) == values for read, names, values in self._bound.values()
             )
-            if same and all(read(it) == content for _, read, it, content in self._held.values()):
+            same = same and self._tables == self._copies
+            if same and all(bytes(array) == content for array, content in self._arrays):
                 self._seen = versions
                 return None
         except (AttributeError, KeyError, ValueError):  # deleted; an array instead
@@ -126,9 +131,7 @@ class Pristine:
             if content is not None or _is_fixed(name, value):
                 fixed.append(name)
             if held:
-                self._held.setdefault(
-                    id(value), (f"{place}.{name}", _reader(content), value, content)
-                )
+                self._hold(f"{place}.{name}", value, content)
         self._bind(place, variables, fixed)
 
     def _look_at_inherited(self, place: str, kind: type) -> None:
@@ -151,12 +154,18 @@ class Pristine:
         """Look at what ASE's configuration file said."""
         sections = getattr(getattr(settings, "parser", None), "_sections", None)
         if isinstance(sections, dict):
-            self._held[id(sections)] = (
-                "ase.config.cfg",
-                _itself,
-                sections,
-                copy.deepcopy(sections),
-            )
+            self._hold("ase.config.cfg", sections, copy.deepcopy(sections))
+
+    def _hold(self, place: str, value: Any, content: Any) -> None:
+        if id(value) in self._held:
+            return
+        is_array = isinstance(content, bytes)
+        self._held[id(value)] = place, bytes if is_array else _itself, value, content
+        if is_array:
+            self._arrays.append((value, content))
+        else:
+            self._tables.append(value)
+            self._copies.append(content)
 
     def _bind(self, place: str, variables: Mapping[str, Any], names: list[str]) -> None:
         if names:
@@ -196,10 +205,6 @@ _HAS_VERSIONS = _has_versions()
 
 def _is_function(module: types.ModuleType) -> Callable[[str], bool]:
     return lambda name: not name.startswith("_") and callable(vars(module)[name])
-
-
-def _reader(content: Any) -> _Read:
-    return bytes if isinstance(content, bytes) else _itself
 
 
 def _itself(table: Any) -> Any:

@@ -194,7 +194,8 @@ class Supervisor:
         if self._heartbeat.is_overdue():
             job.publish("lost", error=self._cut_off())
             return
-        os.makedirs(job.directory.work(job.attempt), mode=0o700, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(job.directory.work(job.attempt), 0o700)
         keep_reserve(job.jobs_directory)
         try:
             while not self._run_once(job):
