@@ -26,23 +26,15 @@ if TYPE_CHECKING:
 
 
 class _Listed(NamedTuple):
-    """A command of the table.
+    """A command of the table."""
 
-    Parameters
-    ----------
-    line : str
-        The first line of its help.
-    place : str
-        Its module in this package, and its function where that has another name.
-    example : str
-        Its arguments in the example below its help.
-    answer : mapping
-        What its JSON document has, by default, also where it is an error.
-    """
-
+    #: The first line of its help.
     line: str
+    #: Its module in this package, and its function where that has another name.
     place: str
+    #: Its arguments in the example below its help.
     example: str = ""
+    #: What its JSON document has by default, also where it is an error.
     answer: Mapping[str, Any] = {}
 
 
@@ -254,13 +246,7 @@ _ClickException: type[Any] = typer.BadParameter.__mro__[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        The process's own by default.
-    """
+    """Run the command line and leave with its exit code."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this; the command still counts

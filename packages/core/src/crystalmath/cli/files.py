@@ -12,7 +12,7 @@ from crystalmath.cli.shared.common_arguments import JobId, JobIds, Json, any_cli
 from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.cli.shared.parameter_options import parse_size
 from crystalmath.errors import FilesRemoved
-from crystalmath.models.timespans import read_timespan
+from crystalmath.models.written import read_timespan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

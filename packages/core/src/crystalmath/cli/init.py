@@ -30,26 +30,15 @@ _SCHEDULERS = {"slurm": "sbatch", "pbs": "pbsnodes", "lsf": "bsub", "flux": "flu
 
 @frozen(kw_only=True)
 class _Question:
-    """Something that a job reads from its environment.
-
-    Parameters
-    ----------
-    variable : str
-        The variable.
-    asks : str
-        The question.
-    found : callable
-        Gives the answer that this environment suggests, if any.
-    looked_at : tuple of str
-        What ``crystalmath doctor`` calls the lines that judge the answer.
-    is_folder : bool
-        Whether the answer is a folder; without it a job of this program cannot begin.
-    """
+    """Something that a job reads from its environment."""
 
     variable: str
     asks: str
+    #: Returns the answer that this environment suggests, if any.
     found: Callable[[Mapping[str, str]], str | None]
+    #: The names of the lines of ``crystalmath doctor`` that judge the answer.
     looked_at: tuple[str, ...]
+    #: Whether the answer is a folder; without it a job of this program cannot begin.
     is_folder: bool = False
 
 

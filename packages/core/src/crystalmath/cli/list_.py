@@ -290,7 +290,7 @@ def counts(
 
 
 def _seconds(text: str, option: str) -> float:
-    from crystalmath.models.timespans import read_timespan
+    from crystalmath.models.written import read_timespan
 
     seconds = read_timespan(text)
     if seconds is None or seconds < 1:

@@ -170,13 +170,6 @@ class Interrupts:
     The first only sets a flag, so that it cannot break into the middle of a submission. The second
     waits until the first has reached the job: leaving before would let it run on, with nobody
     there. A third waits for nothing.
-
-    Attributes
-    ----------
-    received : int or None
-        The first signal's number.
-    passed_on : bool
-        There is no job that has yet to be told of it.
     """
 
     def __init__(self) -> None:

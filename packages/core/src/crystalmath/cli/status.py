@@ -66,19 +66,7 @@ def status_fields(
     files: Sequence[Potcar],
     reached: Progress | None = None,
 ) -> list[tuple[str, object]]:
-    """Return what is told of a job, line by line.
-
-    Parameters
-    ----------
-    job : dict
-        What is on record of it, as ``jobs.status`` tells it.
-    parameters : mapping
-        Those of its recipe.
-    files : sequence of Potcar
-        The pseudopotentials that it reads.
-    reached : Progress, optional
-        How far it has come.
-    """
+    """Return what is told of a job, line by line."""
     kind = "POTCARs" if any(file["titel"] for file in files) else "UPF files"
     progress = [("progress", reached and f"{reached} ({output.age(reached.updated_at)} ago)")]
     state = job["status"]

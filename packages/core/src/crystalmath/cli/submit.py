@@ -251,11 +251,6 @@ def split_sweeps(sweeps: Iterable[str], recipe: str) -> tuple[list[str], list[st
 
     A resource's name is the resource, unless the recipe has a parameter of its own of that name;
     ``resources.ranks`` is the resource in any case.
-
-    Returns
-    -------
-    tuple of list and list
-        Those of resources, and those of parameters.
     """
     resources: list[str] = []
     parameters: list[str] = []
@@ -271,25 +266,7 @@ def split_sweeps(sweeps: Iterable[str], recipe: str) -> tuple[list[str], list[st
 
 
 def parse_resource_sweep(text: str, given: Iterable[str]) -> list[tuple[str, str, str, Any]]:
-    """Read one sweep of a resource.
-
-    Parameters
-    ----------
-    text : str
-        ``ranks=16,32,64``, or ``ranks=[16, 32, 64]``.
-    given : iterable of str
-        The resources that all jobs are given.
-
-    Returns
-    -------
-    list of tuple
-        For each value the label's name, the resource's, its text, and what it is then.
-
-    Raises
-    ------
-    typer.BadParameter
-        There is no such resource, it is given for all jobs, or a value is none of it.
-    """
+    """Return for each value of one sweep its label, the resource, the text, and what that means."""
     label, _, values = text.partition("=")
     label = label.strip().removeprefix(_PREFIX)
     if label not in RESOURCE_NAMES:

@@ -13,7 +13,7 @@ from crystalmath.client.results import MOST
 from crystalmath.client.transport import PAGE
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.models import JobState
-from crystalmath.models.labels import label_value
+from crystalmath.models.written import label_value
 from crystalmath.server.rpc import wire
 
 if TYPE_CHECKING:

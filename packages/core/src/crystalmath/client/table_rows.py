@@ -13,7 +13,7 @@ from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.documents import cleaned
 from crystalmath.models import JobState
 from crystalmath.models.columns import JOB_COLUMNS
-from crystalmath.models.labels import label_cell
+from crystalmath.models.written import label_cell
 from crystalmath.recipes.lookup import NAMESPACE
 
 if TYPE_CHECKING:

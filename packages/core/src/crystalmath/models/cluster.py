@@ -12,7 +12,7 @@ from crystalmath.errors import ConfigError, InvalidJob, did_you_mean, shown
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
 from crystalmath.models.resources import Resources, check_resources
-from crystalmath.models.timespans import read_timespan
+from crystalmath.models.written import read_timespan
 
 __all__ = ["FLUX_RUN", "SCHEDULERS", "Cluster", "read_cluster"]
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from crystalmath.models.fields import declared
-from crystalmath.models.labels import label_of, label_value
-from crystalmath.models.memory_sizes import memory_text, read_megabytes
 from crystalmath.models.resources import RESOURCE_NAMES
 from crystalmath.models.submission import Terms
+from crystalmath.models.written import label_of, label_value, memory_text, read_megabytes
 
 if TYPE_CHECKING:
     from crystalmath.models.resources import Resources

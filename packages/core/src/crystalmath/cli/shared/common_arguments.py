@@ -52,10 +52,7 @@ LabelFilter = Annotated[
 def any_client(*, runs: bool = False) -> Client:
     """Return a client of the home's server; where none runs, of this process.
 
-    Parameters
-    ----------
-    runs : bool
-        It is to run a job on this host: beside a server that is on another one.
+    A command that `runs` a job on this host does not ask a server on another one.
     """
     from crystalmath.client import in_process
     from crystalmath.client.opening import is_served_elsewhere
@@ -136,13 +133,7 @@ def select(
     labels: Mapping[str, str],
     wanted: Sequence[str] | None,
 ) -> list[Job]:
-    """Return the jobs that are meant: by their ids, or all, and of these what fits the filters.
-
-    Raises
-    ------
-    CrystalMathError
-        There is none.
-    """
+    """Return the jobs that are meant: by their ids, or all, and of these what fits the filters."""
     if job_ids:
         found = [client.job(client.find(prefix)) for prefix in dict.fromkeys(job_ids)]
         chosen = [job for job in found if _fits(job, labels, wanted)]

@@ -28,53 +28,27 @@ _MARGIN = 0.05
 
 @frozen
 class Curve:
-    """Points, and a line through them.
-
-    Parameters
-    ----------
-    name : str
-        What the legend calls it.
-    x, y : sequence of float
-        Where the points are.
-    line : bool
-        Connect them.
-    points : bool
-        Mark them.
-    of : int, optional
-        The number of the curve whose colour it has; default: one of its own.
-    """
+    """Points, and a line through them."""
 
     name: str
     x: Sequence[float]
     y: Sequence[float]
     line: bool = field(default=True, kw_only=True)
     points: bool = field(default=True, kw_only=True)
+    #: The number of the curve whose colour it has; default: one of its own.
     of: int | None = field(default=None, kw_only=True)
 
 
 @frozen
 class Panel:
-    """Curves in one frame.
-
-    Parameters
-    ----------
-    x_label, y_label : str
-        What is drawn, with its unit.
-    curves : sequence of Curve
-        At least one, with at least one point.
-    title : str
-        What stands above; may be empty.
-    log_y : bool
-        Draw the logarithm of what is positive.
-    x_names : sequence of str
-        What stands at 0, 1, 2, ... where x are no numbers.
-    """
+    """Curves in one frame."""
 
     x_label: str
     y_label: str
     curves: Sequence[Curve]
     title: str = field(default="", kw_only=True)
     log_y: bool = field(default=False, kw_only=True)
+    #: The texts at 0, 1, 2, ... where x are no numbers.
     x_names: Sequence[str] = field(default=(), kw_only=True)
 
 
@@ -135,15 +109,7 @@ _LEAST_WIDTH = 10
 
 
 def draw(panel: Panel, width: int, height: int) -> list[Text]:
-    """Draw a panel, a line of text each.
-
-    Parameters
-    ----------
-    panel : Panel
-        What to draw.
-    width, height : int
-        The columns it may take, and the lines of its frame's inside.
-    """
+    """Draw a panel, a line of text each."""
     from rich.text import Text
 
     curves = [_log(curve) for curve in panel.curves] if panel.log_y else list(panel.curves)
@@ -287,13 +253,7 @@ _MARKERS = "o^sDv<>p"
 
 
 def save(panels: Sequence[Panel], path: Path) -> None:
-    """Draw panels below each other and write the file.
-
-    Raises
-    ------
-    CrystalMathError
-        There is no matplotlib.
-    """
+    """Draw panels below each other and write the file."""
     try:
         # Without pyplot, which would look for a display.
         from matplotlib.figure import Figure

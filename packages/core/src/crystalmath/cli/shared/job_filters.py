@@ -111,7 +111,7 @@ def _moment(text: str, option: str) -> float:
     """Read a moment: a date and time of this machine, or how long ago it was."""
     from datetime import datetime
 
-    from crystalmath.models.timespans import read_timespan
+    from crystalmath.models.written import read_timespan
 
     ago = read_timespan(text)
     if ago is not None:
@@ -151,13 +151,7 @@ def _excluded(given: Sequence[str]) -> dict[str, Any]:
 
 
 def states(names: Iterable[str] | None) -> list[str] | None:
-    """Check the names of states; ``None`` where all are meant.
-
-    Raises
-    ------
-    typer.BadParameter
-        One is none.
-    """
+    """Check the names of states; ``None`` where all are meant."""
     known = [state.value for state in JobState]
     for name in names or ():
         if name not in known:

@@ -45,17 +45,7 @@ def usual(
     width: int,
     progress: Mapping[str, ProgressDocument | None] | None = None,
 ) -> str:
-    """Lay out what most want to see of jobs, in so many columns of text.
-
-    Parameters
-    ----------
-    jobs : sequence of dict
-        The jobs, as ``jobs.list`` tells them.
-    width : int
-        How many columns of text there are.
-    progress : mapping of str to dict or None, optional
-        How far those have come that run, by their ids.
-    """
+    """Lay out what most want to see of jobs, in so many columns of text."""
     told = progress or {}
     rows = zip(*(_row(job, told.get(job["job_id"])) for job in jobs), strict=True)
     columns: _Cells = dict(zip(_COLUMNS, rows, strict=True))

@@ -163,19 +163,7 @@ def grid(
     right: Sequence[str] = (),
     whole: Sequence[str] = (),
 ) -> Table:
-    """Lay out a table.
-
-    Parameters
-    ----------
-    headers : sequence of str
-        The columns.
-    rows : iterable of sequence of str
-        What stands in them.
-    right : sequence of str
-        Columns of numbers, set to the right.
-    whole : sequence of str
-        Columns that are never shortened.
-    """
+    """Lay out a table; the columns `right` hold numbers, those of `whole` are never shortened."""
     from rich.table import Table
     from rich.text import Text
 
@@ -284,13 +272,7 @@ def note_of_delay(text: str, after_s: float = 1.0) -> Iterator[None]:
 
 
 class LiveLine:
-    """Lines on standard error; on a terminal one below them that is renewed.
-
-    Parameters
-    ----------
-    text : str
-        What the live line says at first.
-    """
+    """Lines on standard error; on a terminal one below them that is renewed."""
 
     def __init__(self, text: str) -> None:
         self._text = text

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from crystalmath.models.labels import label_of
-from crystalmath.models.memory_sizes import read_megabytes
-from crystalmath.models.timespans import read_timespan
+from crystalmath.models.written import label_of, read_megabytes, read_timespan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -35,19 +33,9 @@ def of_option(name: str) -> Iterator[None]:
 
 
 def parse_parameters(assignments: Iterable[str], file: Path | None = None) -> dict[str, Any]:
-    """Join the parameters of a file with those of the command line, which go before them.
+    """Join the parameters of a file, JSON or TOML, with ``KEY=VALUE`` of the command line.
 
-    Parameters
-    ----------
-    assignments : iterable of str
-        ``KEY=VALUE`` each; a dotted key reaches into a table, ``opt_params.fmax=0.01``.
-    file : pathlib.Path, optional
-        JSON or TOML.
-
-    Raises
-    ------
-    typer.BadParameter
-        One of them cannot be read, or two contradict each other.
+    These go before the file's; a dotted key reaches into a table, ``opt_params.fmax=0.01``.
     """
     table = _read_file(file) if file else {}
     with of_option("--param"):
@@ -57,25 +45,9 @@ def parse_parameters(assignments: Iterable[str], file: Path | None = None) -> di
 def parse_sweep(
     sweeps: Iterable[str], assignments: Iterable[str] = (), file: Path | None = None
 ) -> list[tuple[dict[str, str], dict[str, Any]]]:
-    """Read what is to be swept, and give the parameters of each combination.
+    """Return the labels and the parameters of each combination of ``KEY=[VALUE, ...]``.
 
-    Parameters
-    ----------
-    sweeps : iterable of str
-        ``KEY=[VALUE, ...]`` each. The last one varies fastest.
-    assignments, file
-        As for :func:`parse_parameters`; what is swept goes before the file.
-
-    Returns
-    -------
-    list of (dict, dict)
-        For each combination its labels (key to value, as text) and its parameters. Without sweeps
-        one, with no labels.
-
-    Raises
-    ------
-    typer.BadParameter
-        One of them cannot be read, or two contradict each other.
+    The last one varies fastest. Without sweeps there is one combination, without labels.
     """
     table = _read_file(file) if file else {}
     with of_option("--param"):
@@ -92,13 +64,7 @@ def parse_sweep(
 
 
 def parse_value(text: str) -> object:
-    """Read a value: JSON, else a Python literal, else the text itself.
-
-    Raises
-    ------
-    ValueError
-        It opens a bracket or a quote and is neither, or holds what no job can be given.
-    """
+    """Read a value: JSON, else a Python literal, else the text itself."""
     try:
         value = _json(text)
     except json.JSONDecodeError:
@@ -120,19 +86,7 @@ def parse_value(text: str) -> object:
 
 
 def parse_walltime(text: str) -> float:
-    """Read a time span and give it in seconds.
-
-    Parameters
-    ----------
-    text : str
-        With units (``2h``, ``1h30m``, ``1.5h``, ``1d``), or Slurm's ``HH:MM:SS`` and
-        ``D-HH[:MM[:SS]]``.
-
-    Raises
-    ------
-    typer.BadParameter
-        It is none of these, or not above zero.
-    """
+    """Read a time span in s: ``2h``, ``1h30m``, or Slurm's ``HH:MM:SS`` and ``D-HH[:MM[:SS]]``."""
     seconds = read_timespan(text)
     if seconds is None:
         lacks = "" if set(text) - set("0123456789. ") else ", which has no unit"
@@ -143,15 +97,7 @@ def parse_walltime(text: str) -> float:
 
 
 def as_parameter(option: str | None, arguments: Sequence[str]) -> str | None:
-    """Write what a command does not know as a parameter of the recipe that it names.
-
-    Parameters
-    ----------
-    option : str, optional
-        ``--fmax``; default: the value that stands behind ``--param fmax``.
-    arguments : sequence of str
-        The whole command, in which its value stands.
-    """
+    """Write an unknown option, or what stands behind ``--param fmax``, as a recipe's parameter."""
     from crystalmath.config import load
     from crystalmath.errors import CrystalMathError
     from crystalmath.recipes.lookup import full_name, look_up
@@ -177,13 +123,7 @@ def as_parameter(option: str | None, arguments: Sequence[str]) -> str | None:
 
 @of_option("--label")
 def parse_labels(texts: Iterable[str]) -> dict[str, str]:
-    """Read labels, ``KEY=VALUE`` each.
-
-    Raises
-    ------
-    typer.BadParameter
-        One has no ``=`` or no key, or a key comes twice.
-    """
+    """Read labels, ``KEY=VALUE`` each."""
     labels: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -196,18 +136,7 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
 
 
 def parse_memory(text: str) -> int:
-    """Read an amount of memory and give it in MB of 1024 * 1024 bytes.
-
-    Parameters
-    ----------
-    text : str
-        ``4GB``, ``512MB``, ``1.5T``. As for schedulers, a GB is 1024 MB, and a number alone is MB.
-
-    Raises
-    ------
-    typer.BadParameter
-        It is none of these, or no whole number of MB from 1.
-    """
+    """Read an amount of memory, ``4GB`` or ``1.5T``, in MB of 1024 * 1024 bytes."""
     megabytes = read_megabytes(text)
     if megabytes is None:
         _refuse(f"cannot read {text!r} as an amount of memory; write 4GB, 512MB or 1TB")
@@ -218,18 +147,7 @@ def parse_memory(text: str) -> int:
 
 @of_option("--larger")
 def parse_size(text: str) -> int:
-    """Read a size of files and give it in bytes.
-
-    Parameters
-    ----------
-    text : str
-        ``500kB``, ``1.5GB``, or bytes; as in `parse_memory`, a GB is 1024 MB.
-
-    Raises
-    ------
-    typer.BadParameter
-        It is none of these.
-    """
+    """Read a size of files, ``500kB`` or ``1.5GB``, in bytes."""
     read = _SIZE.fullmatch(text.strip())
     if read is None:
         _refuse(f"cannot read {text!r} as a size; write 500kB, 20MB, 1.5GB, or bytes")
@@ -237,13 +155,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_scheduler_options(texts: Iterable[str]) -> dict[str, str]:
-    """Read options of a scheduler, ``KEY=VALUE`` each, or ``KEY`` for one without a value.
-
-    Raises
-    ------
-    typer.BadParameter
-        One has no key, or a key comes twice.
-    """
+    """Read options of a scheduler, ``KEY=VALUE`` each, or ``KEY`` for one without a value."""
     options: dict[str, str] = {}
     for text in texts:
         key, _, value = text.partition("=")

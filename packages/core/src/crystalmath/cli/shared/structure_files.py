@@ -44,14 +44,6 @@ def read_structure(text: str) -> tuple[str, Atoms]:
 
     ASE would take the last of several without a word. Somebody who names a trajectory may mean
     that, or all of them, or may not know that there are more: so they are asked to say.
-
-    Raises
-    ------
-    typer.BadParameter
-        There is no such file.
-    InvalidJob
-        The file cannot be read as a structure, has no such frame, or holds several and none is
-        chosen.
     """
     path, index = _split(text)
     _require(path)
@@ -86,18 +78,6 @@ def read_documents(texts: Sequence[str]) -> Iterator[tuple[str, Document | Inval
     it is what the pattern leaves open: the files of ``runs/*/POSCAR`` are ``Al/POSCAR``,
     ``Cu/POSCAR``. Files that would share a name are named by their whole paths. A job's structure
     has the job's name.
-
-    Yields
-    ------
-    (str, str or dict or InvalidJob)
-        The name, and the structure as ``jobs.submit`` takes it, or why it cannot be read.
-
-    Raises
-    ------
-    typer.BadParameter
-        There is no such file, or none that fits a pattern.
-    CrystalMathError
-        There is no such job.
     """
     found = [each for text in texts for each in _named(text)]
     files = [each for each in found if isinstance(each, tuple)]

@@ -77,15 +77,7 @@ class PlaceOptions(TypedDict, total=False):
 
 @contextlib.contextmanager
 def asking(recipes: Iterable[str], *, always: bool = False) -> Iterator[None]:
-    """Tell whoever waits for a submission or a check what they wait for, and let them leave.
-
-    Parameters
-    ----------
-    recipes : iterable of str
-        Their names.
-    always : bool
-        They are asked whatever they run.
-    """
+    """Tell whoever waits for a submission or a check what they wait for, and let them leave."""
     if not always and not any(map(is_asked, recipes)):
         yield
         return
@@ -103,22 +95,7 @@ def asking(recipes: Iterable[str], *, always: bool = False) -> Iterator[None]:
 
 
 def checked(client: Client, submission: Submission, *, inputs: bool = False) -> CheckedJob:
-    """Return what is found of a submission, with the files that the job reads.
-
-    Parameters
-    ----------
-    client : Client
-        What is asked.
-    submission : Submission
-        The job.
-    inputs : bool
-        Also what its programs would get.
-
-    Raises
-    ------
-    InvalidJob
-        It is none that could be checked.
-    """
+    """Return what is found of a submission, with the files that the job reads."""
     from crystalmath.client.request import Writer
 
     sent = Writer().document(submission)
@@ -127,13 +104,7 @@ def checked(client: Client, submission: Submission, *, inputs: bool = False) -> 
 
 
 def is_asked(recipe: str) -> bool:
-    """Return whether a recipe is asked which files it reads before it becomes a job.
-
-    Parameters
-    ----------
-    recipe : str
-        Its name; a leading ``quacc.recipes.`` may be left out.
-    """
+    """Return whether a recipe is asked which files it reads before it becomes a job."""
     from crystalmath.config import load
     from crystalmath.preflight.programs_here import concerns
     from crystalmath.recipes.lookup import full_name
@@ -273,15 +244,7 @@ def make_submission(
     params: Path | None,
     options: SubmissionOptions,
 ) -> Submission:
-    """Turn what a command was given into one submission.
-
-    Raises
-    ------
-    typer.BadParameter
-        A parameter cannot be read, or a structure is missing.
-    InvalidJob
-        The structure cannot be used.
-    """
+    """Turn what a command was given into one submission."""
     parameters = parse_parameters(param or (), params)
     if structure is None:
         require_none(recipe)
