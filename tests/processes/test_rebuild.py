@@ -14,6 +14,7 @@ from conftest import eventually
 from crystalmath.client import in_process
 from crystalmath.errors import StoreError
 from crystalmath.jobs.host import Host
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Submission
 from crystalmath.service import JobService
 
@@ -151,3 +152,21 @@ def test_a_log_that_is_made_again_goes_on_above_the_one_that_was_lost(service, h
     second = finish(service, service.submit(value(2)).job_id)
     told, _ = service.events(last)
     assert {event.job_id for event in told} == {first.job_id, second.job_id}
+
+
+def test_a_job_that_the_database_refuses_does_not_stop_the_others(service, home, cli):
+    jobs = [finish(service, service.submit(value(number)).job_id) for number in range(4)]
+    service.close()
+    remove(home)
+    large, no_body, ended, _ = [RunDirectory(home / "jobs" / job.job_id) for job in jobs]
+    header, body = large.read_spec()
+    large.write_spec({**header, "priority": 10**30}, body)
+    no_body.write_spec(no_body.read_header(), "{}")
+    ended.replace_outcome(1, {**ended.outcome(1), "started": 10**400})
+    answer = cli("doctor", "--rebuild", "--json").json
+    (check,) = [check for check in answer["checks"] if check["name"] == "rebuild"]
+    told = check["remedy"]
+    for job in jobs[:3]:
+        assert job.job_id in told
+    with JobService() as other:
+        assert other.job(jobs[3].job_id).state is JobState.COMPLETED

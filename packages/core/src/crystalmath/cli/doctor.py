@@ -168,7 +168,7 @@ def _rebuild(config: Config) -> Check:
     message = f"recorded {len(found.recorded)} jobs again from {config.jobs_directory}"
     if not found.left_out:
         return Check(name="rebuild", state="ok", message=message)
-    remedy = "these could not be read: " + "; ".join(found.left_out[:5])
+    remedy = "these could not be recorded: " + "; ".join(found.left_out[:5])
     return Check(name="rebuild", state="warning", message=message, remedy=remedy)
 
 

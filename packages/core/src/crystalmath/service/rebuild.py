@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import fields_dict, frozen
 
-from crystalmath.errors import BadFile, CrystalMathError, InvalidJob
+from crystalmath.errors import BadFile, CrystalMathError
 from crystalmath.jobs.facts import Record
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
@@ -67,7 +67,7 @@ def rebuild(
     host = Host(jobs_directory)
     store.number_events_from(int(1000 * time.time()))
     for job in store.unfinished():
-        _catch_up(store, job, jobs_directory, host)
+        _catch_up(store, job, jobs_directory, host, left_out)
     for start in range(0, len(names), _BATCH):
         batch = names[start : start + _BATCH]
         known = {job.job_id for job in store.get_many(batch)}
@@ -80,10 +80,10 @@ def rebuild(
                         if name in more
                         else _row(RunDirectory(jobs_directory / name))
                     )
-                except (CrystalMathError, OSError, TypeError, ValueError) as error:
-                    left_out.append(f"{name}: {error}")
+                except Exception as error:  # noqa: BLE001 - one bad file must not stop the others
+                    left_out.append(f"{name}: {_told(error)}")
         for job in _inserted(store, rows, left_out):
-            _catch_up(store, job, jobs_directory, host)
+            _catch_up(store, job, jobs_directory, host, left_out)
             recorded.append(job.job_id)
     return Rebuilt(tuple(recorded), tuple(left_out))
 
@@ -113,20 +113,42 @@ def _check_outcome(directory: RunDirectory, job: JobMetadata) -> None:
 def _inserted(
     store: JobStore, rows: Sequence[NewJob], left_out: list[str]
 ) -> Iterator[JobMetadata]:
-    """Record jobs; one whose key was given to another since is left out."""
-    for row, job in zip(rows, store.insert_each(rows), strict=True):
-        if isinstance(job, InvalidJob):
-            left_out.append(f"{row.job_id}: {job}")
+    """Record jobs; one that is refused, or whose key another one has since, is left out."""
+    for row, job in zip(rows, _insert_each(store, rows), strict=True):
+        if isinstance(job, Exception):
+            left_out.append(f"{row.job_id}: {_told(job)}")
         elif job.job_id != row.job_id:
             left_out.append(f"{row.job_id}: its key {row.key!r} has the job {job.job_id}")
         else:
             yield job
 
 
-def _catch_up(store: JobStore, job: JobMetadata, jobs_directory: Path, host: Host) -> None:
+def _insert_each(store: JobStore, rows: Sequence[NewJob]) -> list[JobMetadata | Exception]:
+    """Record jobs in one transaction, or one by one where the database refuses some of them."""
+    try:
+        return [*store.insert_each(rows)]
+    except Exception as error:  # noqa: BLE001 - whatever the database's module raises
+        store.require_writable()
+        if len(rows) == 1:
+            return [error]
+    return [answer for row in rows for answer in _insert_each(store, [row])]
+
+
+def _catch_up(
+    store: JobStore, job: JobMetadata, jobs_directory: Path, host: Host, left_out: list[str]
+) -> None:
+    """Record what became of a job."""
     directory = RunDirectory(jobs_directory / job.job_id)
     record = Record(job_id=job.job_id, place=directory.path, state=job.state, attempt=job.attempt)
-    store.apply(view(directory, record, host).changes)
+    try:
+        store.apply(view(directory, record, host).changes)
+    except Exception as error:  # noqa: BLE001 - as above
+        store.require_writable()
+        left_out.append(f"{job.job_id}: its outcome cannot be recorded: {_told(error)}")
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, CrystalMathError) else f"{type(error).__name__}: {error}"
 
 
 def _names(jobs_directory: Path) -> Iterator[str]:
