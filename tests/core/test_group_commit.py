@@ -20,8 +20,7 @@ from crystalmath.models import JobState
 from crystalmath.quacc.runner import generate_job_id
 from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.service import recorder as recorders
-from crystalmath.service.group_commit import GroupCommit
-from crystalmath.service.recorder import Recorder
+from crystalmath.service.recorder import GroupCommit, Recorder
 
 
 def new(**given):

@@ -20,7 +20,7 @@ from crystalmath.models.cluster import _KNOWN, read_cluster
 from crystalmath.models.fields import declared
 from crystalmath.quacc.engines import runner_for
 from crystalmath.service import JobService
-from crystalmath.service.cluster_entries import describe_clusters
+from crystalmath.service.cluster_probe import describe_clusters
 
 # Parsl's executor opens a pipe as it is made, and closes it where it is started.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -24,7 +24,7 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Submission
 from crystalmath.models.retry import Retry
 from crystalmath.recipes.structures import parse_structure
-from crystalmath.service.attempt_entries import attempts
+from crystalmath.service.job_answers import attempts
 from ends import completed, finish, opened, submit
 
 RELAX = "emt.core.relax_job"

@@ -724,7 +724,7 @@ def test_an_archive_says_what_was_removed_while_it_was_written(service, tmp_path
 
 def test_jobs_that_were_run_again_are_told_where_the_next_cannot_be(service, monkeypatch):
     jobs = [run(service, value(number)).job_id for number in (1, 2, 3)]
-    monkeypatch.setattr("crystalmath.service.rerunning._RETRIED", 2)
+    monkeypatch.setattr("crystalmath.service.intake._RETRIED", 2)
     insert = JobStore.insert_each
     calls = []
 
@@ -765,7 +765,7 @@ def test_a_cancel_that_cannot_be_written_for_another_owner_says_so(service, monk
 
     with monkeypatch.context() as patch:
         patch.setattr(service._runners, "following", lambda _: None)
-        patch.setattr("crystalmath.service.takeover.request_cancel", request_cancel)
+        patch.setattr("crystalmath.service.job_service.request_cancel", request_cancel)
         with pytest.raises(CrystalMathError, match=r"another owner.*no room"):
             service.cancel(job.job_id)
     assert service.cancel(job.job_id)

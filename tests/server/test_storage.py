@@ -69,7 +69,7 @@ def test_usage_is_told_in_all_and_by_state_recipe_and_label(here):
 
 
 def test_more_jobs_are_measured_than_are_asked_for_at_once(here, monkeypatch):
-    monkeypatch.setattr("crystalmath.service.usage.PAGE", 2)
+    monkeypatch.setattr("crystalmath.service.pruning.PAGE", 2)
     for _ in range(5):
         here.make({"CHG": 1})
     assert here.call("jobs.usage")["total"]["heavy_size"] == heavy_blocks(here.jobs) >= 5
@@ -384,7 +384,7 @@ def test_a_home_that_was_moved_gives_paths_that_are_there(home, tmp_path, monkey
     assert result["dir_name"] == f"{new}/s"
     assert result["notes"] == ["/jobs/", f"{home}/jobs", "x" * 300_000]
     assert here.service.result(job_id)["dir_name"] == f"{new}/s"
-    size = here.service.result_size(here.service.job(job_id))
+    size = here.service.results.size(here.service.job(job_id))
     assert size == len(here.service.result_json(job_id))
     assert here.call("jobs.files", job_id=job_id)["files"] != []
     assert here.call("jobs.result", job_id=job_id, field="dir_name")["result"] == f"{new}/s"

@@ -91,14 +91,14 @@ async def test_what_is_no_sequence_number_is_refused(connect, after):
     assert answer["seq"] is None
 
 
-async def test_a_connection_whose_subscription_fails_is_closed(connect, service, monkeypatch):
+async def test_a_connection_whose_subscription_fails_is_closed(connect, monkeypatch):
     peer = await connect()
     await peer.call("jobs.subscribe")
 
     def broken(*_):
         raise OSError
 
-    monkeypatch.setattr(service, "wanted_events", broken)
+    monkeypatch.setattr("crystalmath.server.handlers.events.wanted_events", broken)
     await submit(await connect())
     assert await peer.receive() is None
 

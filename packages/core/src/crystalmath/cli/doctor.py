@@ -131,7 +131,7 @@ def _home(config: Config) -> Check:
 
 
 def _disk(config: Config) -> Check:
-    from crystalmath.service.home_disk import HomeDisk
+    from crystalmath.service.current_jobs import HomeDisk
 
     disk = HomeDisk(lambda: config.jobs_directory)
     disk.look()
@@ -174,9 +174,9 @@ def _rebuild(config: Config) -> Check:
 
 def _database(config: Config) -> Check:
     from crystalmath.quacc.store import JobStore
-    from crystalmath.service.rebuild import count_directories
+    from crystalmath.service.current_jobs import directory_names
 
-    count = count_directories(config.jobs_directory)
+    count = sum(1 for _ in directory_names(config.jobs_directory))
     remedy = "crystalmath doctor --rebuild records them again"
     if not JobStore.exists(config.database_url) and count:
         message = f"not there, and {config.jobs_directory} has {count} jobs"

@@ -14,11 +14,15 @@ from crystalmath.errors import CrystalMathError, InvalidJob, JobRefused
 from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Resources, Submission
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
-from crystalmath.service.asked_job import AskedJob, SubmissionReader, defaulted, replaced
-from crystalmath.service.checked_commands import CheckedCommands
+from crystalmath.service.asked_job import (
+    AskedJob,
+    SubmissionReader,
+    check_restrictions,
+    defaulted,
+    replaced,
+)
+from crystalmath.service.checked_commands import CheckedCommands, unless_set_there
 from crystalmath.service.going_on import with_continuation
-from crystalmath.service.restrictions import check_restrictions
-from crystalmath.service.set_on_nodes import unless_set_there
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import secrets
 import shutil
@@ -16,20 +17,22 @@ import zipfile
 import zlib
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from crystalmath._permissions import make_own
 from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.jobs.changes import Change
 from crystalmath.jobs.documents import to_disk
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models import JobState
 from crystalmath.processes import is_locked
 from crystalmath.service.archive_contents import check_outcome, read_members, read_record
-from crystalmath.service.ended_elsewhere import complete_directory
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from crystalmath.models import Job, NewJob
     from crystalmath.service.archive_contents import Ended
     from crystalmath.service.job_service import JobService
 
@@ -157,7 +160,8 @@ def _take_in(service: JobService, aside: Path, records: Mapping[str, Ended]) -> 
                     (aside / job_id).rename(jobs / job_id)
                     moved.append(job_id)
             to_disk(jobs)
-            service.record_ended([records[job_id] for job_id in fresh])
+            ended = [records[job_id] for job_id in fresh]
+            service.record_ended([(_row(job, row), _end(job, trace)) for job, row, trace in ended])
         except BaseException:
             _take_back(service, aside, moved)
             raise
@@ -254,3 +258,60 @@ def _time_of(info: zipfile.ZipInfo) -> float:
         return datetime(*info.date_time).timestamp()  # noqa: DTZ001 - zip has local times
     except (ValueError, OverflowError, OSError):
         return 0.0
+
+
+# --- the record ------------------------------------------------------------------------------
+
+
+def _row(job: Job, row: NewJob) -> NewJob:
+    # Whether a directory is "gone" is looked for, and never on record.
+    if job.removed not in {"heavy", "all"} or job.removed_at is None:
+        return row
+    return evolve(row, removed=job.removed, removed_at=job.removed_at)
+
+
+def _end(job: Job, trace: str | None) -> Change:
+    return Change(
+        job_id=job.job_id,
+        state=job.state,
+        at=_ended_at(job),
+        reason=job.reason,
+        attempt=job.attempt,
+        error=job.error,
+        traceback=trace,
+        summary=job.summary,
+        started_at=job.started_at,
+    )
+
+
+def _ended_at(job: Job) -> float:
+    return job.created_at if job.finished_at is None else job.finished_at
+
+
+def complete_directory(directory: RunDirectory, job: Job, row: NewJob, trace: str | None) -> None:
+    """Make the run directory of a job that has ended elsewhere say what is on record.
+
+    Rows are made again from run directories, and a job without an outcome is one to be run. The
+    outcome of a job that has completed is the same already.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        What has come of its files.
+    job, row, trace : Job, NewJob, str
+        As for :func:`record_rows`.
+    """
+    if job.state is not JobState.COMPLETED:
+        end = {
+            "state": job.state.value,
+            "error": job.error,
+            "traceback": trace,
+            "started": job.started_at,
+            "finished": _ended_at(job),
+            "summary": None,
+        }
+        directory.replace_outcome(job.attempt, end)
+    header, _, body = row.specification.partition("\n")
+    more = {"attempt": job.attempt, "owner": {}, "created_at": job.created_at}
+    spec = {**json.loads(header), **more}
+    directory.write_spec(spec, body)

@@ -1,24 +1,30 @@
-"""Read what a submission asks for: its terms, its structure, its environment, its engine."""
+"""What a submission asks for: its terms, its structure, its environment, its engine."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
-from crystalmath.models import JobSpec
+from crystalmath.errors import ID_LENGTH, InvalidJob, shown
+from crystalmath.models import JobSpec, JobState
 from crystalmath.quacc.runner import generate_job_id
+from crystalmath.recipes.lookup import full_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator
 
     from ase import Atoms
 
     from crystalmath.config import Config
     from crystalmath.models import Submission
     from crystalmath.models.job_notes import Parent
+    from crystalmath.quacc.store import JobMetadata
     from crystalmath.recipes.job_structure import JobStructure
+    from crystalmath.service.home_jobs import HomeJobs
 
 
 @frozen
@@ -164,3 +170,171 @@ def spec_hash(what: Mapping[str, Any], body: Mapping[str, Any]) -> str:
     for piece in json_pieces([what, body], sort_keys=True):
         hashed.update(piece.encode())
     return hashed.hexdigest()
+
+
+# --- what a restricted home takes ------------------------------------------------------------
+
+
+_WHERE = "[restricted] in the home's config.toml"
+
+
+def check_restrictions(submission: Submission, configured: Config) -> None:
+    """Refuse what a restricted home does not take; `InvalidJob` names it."""
+    if configured.restricted is None:
+        return
+    if submission.environment:
+        raise InvalidJob(
+            f"this home takes no environment from a submission ({_WHERE}); leave it out"
+        )
+    if submission.resources:
+        raise InvalidJob(
+            f"this home takes no resources from a submission ({_WHERE}); leave them out"
+        )
+    allow = configured.recipes_allow
+    recipes = {full_name(name, allow): names for name, names in configured.restricted.items()}
+    if submission.recipe not in recipes:
+        known = ", ".join(recipes) or "none"
+        raise InvalidJob(f"this home does not run {submission.recipe}, but: {known} ({_WHERE})")
+    admitted = recipes[submission.recipe]
+    for name, value in _leaves(submission.parameters, ""):
+        if name not in admitted:
+            raise InvalidJob(
+                f"this home does not take the parameter {name!r:.80} of {submission.recipe}, but: "
+                f"{', '.join(admitted) or 'none'} ({_WHERE})"
+            )
+        if not _is_plain(value):
+            raise InvalidJob(
+                f"the parameter {name} must be a number, true or false, a word, or a list of such, "
+                f"not {shown(value)} ({_WHERE})"
+            )
+
+
+def _leaves(parameters: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield the parameters by dotted names, as the command line has them."""
+    for key, value in parameters.items():
+        # A dot inside a key must not be taken for one between two.
+        name = f"{prefix}{key}" if isinstance(key, str) and key.isidentifier() else repr(key)
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, str):
+        # `PBE`, `GFN2-xTB`; but no path, no command with arguments, no name in a folder above.
+        return all(c.isalnum() or c in "-+_" for c in value)
+    if isinstance(value, Sequence):
+        return type(value) in {list, tuple} and all(map(_is_plain, value))
+    return value is None or type(value) in {bool, int, float}
+
+
+# --- structures that stand as jobs' ----------------------------------------------------------
+
+
+class Geometries:
+    """Give the structures that stand as jobs' in submissions.
+
+    Parameters
+    ----------
+    jobs : HomeJobs
+        Tells what is on record of jobs, and their results.
+    """
+
+    def __init__(self, jobs: HomeJobs) -> None:
+        self._jobs = jobs
+
+    def take(self, asked: JobStructure) -> tuple[Atoms | dict[str, Any], Parent]:
+        """Return a job's geometry as a submission may have it, and whose it was.
+
+        A final geometry has the tags, constraints and magnetic moments that its recipe gave it:
+        where a calculation has moments of its own (VASP), quacc hands these on. What of these the
+        recipe's result does not tell is as the job was given it.
+
+        Raises
+        ------
+        UnknownJob
+            There is no such job.
+        InvalidJob
+            It has no such geometry.
+        """
+        parent = self._parent(asked)
+        job = self._jobs.job(parent["job_id"])
+        return self._geometry(job, asked.frame), parent
+
+    def _parent(self, asked: JobStructure) -> Parent:
+        whole = len(asked.job_id) == ID_LENGTH
+        return asked.parent(asked.job_id if whole else self._jobs.find(asked.job_id))
+
+    def given_from(self, asked: JobStructure, child: JobMetadata) -> dict[str, Any] | None:
+        """Return a job's geometry as a later job was given it; ``None`` where it had another."""
+        return self.given(child) if self._parent(asked) in child.parents else None
+
+    def given(self, job: JobMetadata) -> dict[str, Any] | None:
+        """Return the structure that a job was given, if there was one, as it is stored."""
+        _, document = self._jobs.specification(job.job_id).split("\n", 1)
+        atoms = json.loads(document)["atoms"]
+        return None if atoms is None else {"format": "ase-json", "data": atoms["data"]}
+
+    def _geometry(self, job: JobMetadata, frame: int | None) -> Atoms | dict[str, Any]:
+        if frame == 0:
+            given = self.given(job)
+            if given is None:
+                raise InvalidJob(
+                    f"job {job.job_id} was given no structure: {job.recipe} takes none, and there "
+                    "is none to go on with"
+                )
+            return given
+        if not job.state.is_terminal():
+            raise InvalidJob(
+                f"job {job.job_id} is {job.state.value}, and has no final geometry yet; wait for "
+                f"it (crystalmath wait {job.job_id[:8]}), or take what it was given: "
+                f"job:{job.job_id[:8]}@0"
+            )
+        if job.state is not JobState.COMPLETED:
+            raise InvalidJob(
+                f"job {job.job_id} {job.state.ended}, and has no final geometry; what it was "
+                f"given is job:{job.job_id[:8]}@0, and crystalmath retry --continue "
+                f"{job.job_id[:8]} goes on from its last one"
+            )
+        try:
+            atoms = self._of_result(job, frame)
+        except InvalidJob as error:
+            raise InvalidJob(f"job {job.job_id} ({job.recipe}): {error}") from error
+        return self._completed(atoms, job)
+
+    def _of_result(self, job: JobMetadata, frame: int | None) -> Atoms:
+        from crystalmath.recipes.summary import find_structures, read_structure
+
+        found = find_structures(b"".join(self._jobs.results.chunks(job)))
+        frames = found.trajectory
+        if frame is None or frame == -1:
+            return read_structure(found.final)
+        if not frames:
+            raise InvalidJob(
+                f"its result holds no trajectory, so that there is no geometry {frame}; there are "
+                "0, what it was given, and the final one"
+            )
+        try:
+            return read_structure(frames[frame])
+        except IndexError:
+            raise InvalidJob(
+                f"its trajectory has {len(frames)} geometries; there is none numbered {frame}"
+            ) from None
+
+    def _completed(self, atoms: Atoms, job: JobMetadata) -> Atoms:
+        """Add what a recipe did not hand on of what its job was given, atom by atom."""
+        import numpy as np
+
+        from crystalmath.recipes.structures import parse_structure
+
+        document = self.given(job)
+        given = None if document is None else parse_structure(document)
+        if given is None or not np.array_equal(given.numbers, atoms.numbers):
+            return atoms
+        for name in ("tags", "initial_magmoms", "initial_charges"):
+            if given.has(name) and not atoms.has(name):
+                atoms.set_array(name, given.get_array(name))
+        if given.constraints and not atoms.constraints:
+            atoms.set_constraint(given.constraints)
+        return atoms

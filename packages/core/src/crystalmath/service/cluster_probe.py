@@ -1,4 +1,4 @@
-"""Proves a cluster: a small job that tells what it finds there, and what that means."""
+"""The clusters of the configuration file, and a small job that proves one."""
 
 from __future__ import annotations
 
@@ -6,20 +6,61 @@ import platform
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath import build_version
+from crystalmath.engines import schedulers
 from crystalmath.errors import InvalidJob
 from crystalmath.models import JobState, Submission
 from crystalmath.models.checkup import Check, cluster_checks
 from crystalmath.recipes.lookup import PROBE
-from crystalmath.service.cluster_entries import describe_clusters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from crystalmath.config import Config
+    from crystalmath.models.answers import ClusterEntry
+    from crystalmath.quacc.engines import EngineInfo
     from crystalmath.quacc.store import JobMetadata
+
+
+def describe_clusters(configured: Config) -> list[ClusterEntry]:
+    """Describe the clusters, each with what is in the way of its jobs; nothing is started.
+
+    Each batch system is asked for next to nothing, to see whether it answers.
+    """
+    from crystalmath.quacc.engines import describe_engines
+
+    if not configured.clusters:
+        return []
+    infos = {info.name: info for info in describe_engines()}
+    kinds = {cluster.scheduler for cluster in configured.clusters.values()}
+    troubles = {scheduler: schedulers.trouble(scheduler) for scheduler in kinds}
+    return [
+        cast(
+            "ClusterEntry",
+            {
+                **cluster.described(),
+                "error": _error(cluster.engine, infos),
+                "trouble": troubles[cluster.scheduler],
+            },
+        )
+        for cluster in configured.clusters.values()
+    ]
+
+
+def _error(engine: str, infos: dict[str, EngineInfo]) -> str | None:
+    from crystalmath.engines.registry import how_to_install
+
+    if engine not in infos:
+        return f"its engine {engine!r} is not installed. {how_to_install(engine)}"
+    info = infos[engine]
+    errors = [each.message for each in info.findings if each.severity == "error"]
+    return "; ".join(filter(None, [info.error, *errors])) or None
+
+
+# --- a job that looks around there -----------------------------------------------------------
+
 
 #: So much may the clocks of a node and of this host differ, in seconds.
 _CLOCK_S = 5.0

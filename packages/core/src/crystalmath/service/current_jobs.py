@@ -1,53 +1,187 @@
-"""Give the record of a job as it is now: what the store has, what is in memory, what files tell."""
+"""Jobs as they are now: what is in memory of them, what their files tell, how full the disk is."""
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+from collections import OrderedDict
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from attrs import evolve
+from attrs import evolve, frozen
 
-from crystalmath.errors import FilesRemoved, StoreError, UnknownJob, the_one
-from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.models.job_notes import JobState
-from crystalmath.service.home_disk import DISK_FULL, HomeDisk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from crystalmath.config import Config
     from crystalmath.jobs.facts import Doubt, Record
     from crystalmath.jobs.host import Host
-    from crystalmath.quacc.engine import EngineRunner
-    from crystalmath.service.recent_jobs import Recent
     from crystalmath.store.job_reader import JobReader
     from crystalmath.store.records import Event, JobMetadata
 
+#: How old an answer about an unfinished job may be, in seconds. What this process itself writes
+#: is known at once; others may note something beside it.
+FRESH_S = 0.5
+#: So many jobs are kept; each takes about 3 kB.
+MOST = 4096
+#: After so many events all is forgotten, and not brought up to date.
+_FAR = 2000
 
-class Records(Protocol):
-    """What is on record of a home's jobs."""
+
+class Recent:
+    """Remember the jobs that were asked for, or changed, last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: OrderedDict[str, JobMetadata] = OrderedDict()
+        self._position: int | None = None
+        self._caught_up_at = -FRESH_S
+
+    def put(self, jobs: Iterable[JobMetadata]) -> None:
+        """Remember jobs as they were just read or written."""
+        with self._lock:
+            self._put(jobs)
+
+    def get(self, job_id: str, *, locked: bool = False) -> JobMetadata | None:
+        """Return a job as it is remembered, if that is still true.
+
+        An unfinished job is given only if its changes are told to this process, or have been
+        looked for just now (`catch_up`), or cannot be, as the database is locked; that it is
+        followed here is the caller's to know.
+        """
+        job = self._jobs.get(job_id)
+        if job is None or locked or job.state.is_terminal():
+            return job
+        return job if time.monotonic() - self._caught_up_at < FRESH_S else None
+
+    def since(self, event: Event) -> JobMetadata | None:
+        """Return a job as it is remembered, if that is not older than the newest event of it."""
+        job = self._jobs.get(event.job_id)
+        if job is None or job.state.is_terminal():
+            return job
+        # What was noted changes no state; and the record of a change comes after its event.
+        is_change = event.from_state is not event.to_state
+        return job if is_change and job.state is event.to_state else None
+
+    def catch_up(self, store: JobReader) -> None:
+        """Learn what other processes noted of jobs that are followed here: a cancel, an owner."""
+        with self._lock:
+            began = time.monotonic()
+            if began - self._caught_up_at < FRESH_S:
+                return
+            last = store.last_event()
+            if self._position is None or last - self._position > _FAR:
+                self._forget_unfinished()
+            elif last > self._position:
+                events = store.events(self._position)
+                # What changes a state is told by this process's own recorder.
+                noted = {event.job_id for event in events if event.from_state is event.to_state}
+                # Also those that are not here: somebody may be about to put what he read before.
+                self._put(store.get_many(list(noted)))
+            self._position, self._caught_up_at = last, began
+
+    def _put(self, jobs: Iterable[JobMetadata]) -> None:
+        for job in jobs:
+            known = self._jobs.get(job.job_id)
+            if known is None or known.revision <= job.revision:
+                # A traceback may be long, and stands in no answer about a state.
+                self._jobs[job.job_id] = evolve(job, traceback=None) if job.traceback else job
+            self._jobs.move_to_end(job.job_id)
+        while len(self._jobs) > MOST:
+            self._jobs.popitem(last=False)
+
+    def _forget_unfinished(self) -> None:
+        for name, job in list(self._jobs.items()):
+            if not job.state.is_terminal():
+                del self._jobs[name]
+
+
+#: Why a running job goes on running while the disk is full: what it has computed waits for room.
+DISK_FULL = "disk full"
+
+#: With less room than this, in bytes, a result or a row of the database may not fit.
+FULL = 2**20
+
+#: How old what was seen may be before it is looked again, in seconds.
+LOOK_S = 1.0
+
+
+@frozen(kw_only=True)
+class Disk:
+    """The file system of the run directories when somebody looked.
+
+    Parameters
+    ----------
+    path : str
+        The folder that was looked at.
+    free, size : int
+        What is left for this user, and the whole, in bytes.
+    full : bool
+        Whether results wait for room.
+    looked_at : float
+        When that was, in seconds since the epoch.
+    """
+
+    path: str
+    free: int
+    size: int
+    full: bool
+    looked_at: float
+
+
+class HomeDisk:
+    """Look at the disk from threads that read the home anyway; tell at once what was seen.
+
+    Parameters
+    ----------
+    place : callable
+        Gives the folder of the run directories; until it is there, what it will be in counts.
+
+    Attributes
+    ----------
+    last : Disk or None
+        What was seen last; ``None`` before the first look, and where it cannot be told.
+    """
+
+    def __init__(self, place: Callable[[], Path]) -> None:
+        self._place = place
+        self._look_at = 0.0
+        self.last: Disk | None = None
+
+    def look(self) -> None:
+        """Look again if that was not done just now. The file system may hang: not on a loop."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + LOOK_S
+            place = self._place()
+            seen = (_seen(folder) for folder in (place, *place.parents))
+            self.last = next(filter(None, seen), None)
 
     @property
-    def recent(self) -> Recent:
-        """The jobs that were written or read last."""
-
-    @property
-    def store(self) -> JobReader:
-        """The job database."""
-
-    def exists(self) -> bool:
-        """Return whether there is a job database, without making one."""
-
-    def is_locked(self) -> bool:
-        """Return whether another program just keeps this process from the database."""
+    def is_full(self) -> bool:
+        """Whether there was no room left when somebody looked last."""
+        return self.last is not None and self.last.full
 
 
-class Following(Protocol):
-    """The engines of a process, which follow jobs."""
-
-    def following(self, job_id: str) -> EngineRunner | None:
-        """Return the runner that follows a job, if one does."""
+def _seen(place: Path) -> Disk | None:
+    try:
+        there = os.statvfs(place)
+    except OSError:
+        return None
+    # What is reserved for root is left for root.
+    blocks = there.f_bavail if os.geteuid() else there.f_bfree
+    free = blocks * there.f_frsize
+    return Disk(
+        path=str(place),
+        free=free,
+        size=there.f_blocks * there.f_frsize,
+        full=free < min(FULL, there.f_blocks * there.f_frsize),
+        looked_at=time.time(),
+    )
 
 
 class Onlooker:
@@ -118,163 +252,10 @@ class Onlooker:
         )
 
 
-class CurrentJobs:
-    """What every part of :class:`~crystalmath.service.JobService` knows of jobs.
-
-    Who asks changes nothing. Of a job that is not followed here the files are believed, whatever
-    its row says.
-
-    Parameters
-    ----------
-    configured : Config
-        The home's configuration.
-    records : Records
-        What is on record.
-    onlooker : Onlooker
-        What the files tell.
-    following : Following
-        Who follows jobs here.
-
-    Attributes
-    ----------
-    disk : HomeDisk
-        How much room there is for the jobs.
-    """
-
-    def __init__(
-        self, configured: Config, records: Records, onlooker: Onlooker, following: Following
-    ) -> None:
-        self.config = configured
-        self.disk = HomeDisk(lambda: self.config.jobs_directory)
-        self._records = records
-        self._onlooker = onlooker
-        self._following = following
-
-    def job(self, job_id: str) -> JobMetadata:
-        """Return all that is recorded of a job (`UnknownJob` if there is none)."""
-        return self.as_found(self._known([self._existing(job_id).get(job_id)]))[0]
-
-    def some_jobs(self, job_ids: Sequence[str]) -> list[JobMetadata]:
-        """Return all that is recorded of some jobs; those that do not exist are left out."""
-        found = {job_id: self.remembered(job_id) for job_id in job_ids}
-        missing = [job_id for job_id, job in found.items() if job is None]
-        if missing and self._records.exists():
-            found |= {job.job_id: job for job in self._known(self._store.get_many(missing))}
-        return self.as_found([job for job in found.values() if job is not None])
-
-    def remembered(self, job_id: str) -> JobMetadata | None:
-        """Return a job from memory, at once, if what is known there is true; see :meth:`job`."""
-        job = self._records.recent.get(job_id, locked=self._records.is_locked())
-        return job if job and (job.state.is_terminal() or self._follows(job_id)) else None
-
-    def job_with_files(self, job_id: str) -> JobMetadata:
-        """Return the record of a job whose files are wanted, or raise `FilesRemoved`."""
-        remembered = self.remembered(job_id)
-        job = self.as_found([remembered])[0] if remembered else self.job(job_id)
-        if said := job.without_files():
-            raise FilesRemoved(said)
-        return job
-
-    def find(self, prefix: str) -> str:
-        """Return the one job id that begins so.
-
-        Raises
-        ------
-        UnknownJob
-            None does.
-        InvalidJob
-            Several do.
-        """
-        return the_one(prefix, self._existing(prefix).find(prefix, limit=5))
-
-    def events(
-        self,
-        after: int = 0,
-        job_ids: Collection[str] | None = None,
-        limit: int | None = None,
-    ) -> tuple[list[Event], int]:
-        """Return the event log, the oldest first, and the ``seq`` up to which that is all there is.
-
-        Parameters
-        ----------
-        after : int
-            Only events whose ``seq`` is larger.
-        job_ids : collection of str, optional
-            Only of these jobs.
-        limit : int, optional
-            No more than this many.
-        """
-        return self._store.follow(after, job_ids, limit) if self._records.exists() else ([], 0)
-
-    def as_found(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
-        """Say of those of some jobs that have ended, and whose run directory is gone, that it is.
-
-        Nobody records that a directory was removed by hand, so it is looked for.
-        """
-        gone = {job.job_id for job in jobs if self._is_gone(job)}
-        # Another process may have removed it since, and recorded that.
-        now = {job.job_id: job for job in self._store.get_many(list(gone))} if gone else {}
-        found = [now.get(job.job_id, job) for job in jobs]
-        return [
-            evolve(job, removed="gone") if job.job_id in gone and job.removed != "all" else job
-            for job in found
-        ]
-
-    def _is_gone(self, job: JobMetadata) -> bool:
-        """Return whether the run directory of an ended job, which had one once, is not there."""
-        if job.started_at is None or job.removed == "all" or not job.state.is_terminal():
-            return False
-        try:
-            return self._directory(job.job_id).is_gone()
-        except OSError:
-            return False  # the file system is away, and with it all of them
-
-    def waiting_for_room(self, job: JobMetadata) -> JobMetadata:
-        """Say of a running job that the disk is full, as far as is known: this reads no file.
-
-        On a full disk nothing can be noted of it: that it runs, neither.
-        """
-        if job.state.is_terminal() or not self.disk.is_full:
-            return job
-        state = job.state
-        if state is JobState.PENDING and (runner := self._following.following(job.job_id)):
-            state = runner.get_status(job.job_id)
-        if state is not JobState.RUNNING:
-            return job
-        return evolve(job, state=state, reason=DISK_FULL)
-
-    def _known(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
-        """Return what is seen of jobs, and remember those whose rows are true."""
-        self.disk.look()
-        followed = [job for job in jobs if self._follows(job.job_id)]
-        if followed:
-            self._records.recent.catch_up(self._store)
-        self._records.recent.put([*followed, *(job for job in jobs if job.state.is_terminal())])
-        return self._onlooker.seen(jobs)
-
-    def _follows(self, job_id: str) -> bool:
-        return self._following.following(job_id) is not None
-
-    def _directory(self, job_id: str) -> RunDirectory:
-        return RunDirectory(self.config.jobs_directory / job_id)
-
-    @property
-    def _store(self) -> JobReader:
-        return self._records.store
-
-    def _existing(self, job_id: str) -> JobReader:
-        """Return the store for a question; asking for a job makes no database."""
-        if not self._records.exists():
-            self._require_no_directories()
-            raise UnknownJob(job_id)
-        return self._store
-
-    def _require_no_directories(self) -> None:
-        """Say what became of jobs that have files and no rows, rather than that there are none."""
-        from crystalmath.service.rebuild import count_directories
-
-        if count := count_directories(self.config.jobs_directory):
-            raise StoreError(
-                f"the job database has no jobs, and {self.config.jobs_directory} has {count}: it "
-                "was removed or replaced; crystalmath doctor --rebuild records them again"
-            )
+def directory_names(jobs_directory: Path) -> Iterator[str]:
+    """Go through the run directories of a home: the ids of their jobs."""
+    try:
+        with os.scandir(jobs_directory) as entries:
+            yield from (entry.name for entry in entries if is_job_id(entry.name))
+    except FileNotFoundError:
+        return

@@ -1,4 +1,4 @@
-"""Tells those who listen of each new event of the store, in order and without a gap."""
+"""Events of jobs: which ones a subscriber wants, and the new ones in order and without a gap."""
 
 from __future__ import annotations
 
@@ -7,14 +7,87 @@ import logging
 import threading
 from collections import deque
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from crystalmath.service.wanted import JobEvent
+from attrs import field, frozen
+
+from crystalmath.models.filters import Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 
+    from crystalmath.models import Job, JobState
     from crystalmath.quacc.store import Event, JobMetadata, JobStore
+    from crystalmath.service.home_jobs import HomeJobs
+
+#: The filters of lists that events can be chosen by, by the names that the service takes.
+_HOLDS: Mapping[str, Callable[[Job, Any], bool]] = {
+    "engine": lambda job, engine: job.engine == engine,
+    "cluster": lambda job, cluster: job.cluster == cluster,
+    "recipe": lambda job, recipe: _is_of(job.recipe, recipe),
+    "name": lambda job, text: text.casefold() in (job.name or "").casefold(),
+    "label": lambda job, labels: labels.items() <= job.labels.items(),
+    "error": lambda job, text: text.casefold() in (job.error or "").casefold(),
+    "prefix": lambda job, prefix: job.job_id.startswith(prefix),
+}
+FOLLOWED = ("state", *_HOLDS)
+
+
+def _is_of(recipe: str, wanted: str) -> bool:
+    """Return whether a recipe is the one that is wanted, or of that group."""
+    names = (wanted, f"quacc.recipes.{wanted}")
+    return any(f"{recipe}.".startswith(f"{name}.") for name in names)
+
+
+@frozen
+class JobEvent:
+    """An event, and its job as it was read afterwards, where somebody wanted to know."""
+
+    event: Event
+    job: Job | None = None
+
+
+@frozen(kw_only=True)
+class Wanted:
+    """Which events are wanted.
+
+    Parameters
+    ----------
+    job_ids : frozenset of str, optional
+        Those of these jobs.
+    state : collection of JobState, optional
+        Those by which a job came to one of these states.
+    filters : Selection
+        Those of jobs for which these hold (`FOLLOWED`).
+    with_job : bool
+        Whether the job itself is wanted, too.
+    """
+
+    job_ids: frozenset[str] | None = None
+    state: Collection[JobState] | None = None
+    filters: Selection = field(factory=Selection)
+    with_job: bool = False
+
+    @property
+    def needs_jobs(self) -> bool:
+        """Whether an event alone does not tell if it is wanted."""
+        return self.with_job or bool(self.filters)
+
+    def holds(self, one: JobEvent) -> bool:
+        """Return whether this is wanted."""
+        event, job = one.event, one.job
+        if self.job_ids is not None and event.job_id not in self.job_ids:
+            return False
+        if self.state is not None:
+            reached = event.from_state is not event.to_state and event.to_state in self.state
+            if not reached:
+                return False
+        if not self.filters:
+            return True
+        return job is not None and all(
+            _HOLDS[name](job, value) for name, value in self.filters.items()
+        )
+
 
 _LOG = logging.getLogger("crystalmath.service")
 
@@ -164,3 +237,54 @@ class Feed:
                 listener(events)
             except Exception:  # noqa: BLE001 - one listener must not end the others
                 _LOG.exception("a listener failed")
+
+
+# --- whatever is wanted ----------------------------------------------------------------------
+
+#: So many events are read from the store at once.
+EVENTS_AT_ONCE = 500
+
+
+def wanted_events(
+    home: HomeJobs, feed: Feed, after: int, limit: int, wanted: Wanted
+) -> Generator[None, None, tuple[list[JobEvent], int]]:
+    """Yield events that are wanted, the oldest first, and the ``seq`` up to which that is all.
+
+    What is new is in memory while somebody listens, once for all who do; what came before is
+    read from the store, in parts: it yields after each.
+
+    Parameters
+    ----------
+    home : HomeJobs
+        Reads what the feed has not in memory.
+    feed : Feed
+        Tells of new events.
+    after : int
+        Only events whose ``seq`` is larger.
+    limit : int
+        No more than this many.
+    wanted : Wanted
+        Which.
+    """
+    found: list[JobEvent] = []
+    while True:
+        read = feed.since(after, jobs=wanted.needs_jobs) or _stored_events(home, after, wanted)
+        for one in read[0]:
+            if len(found) == limit:
+                return found, after
+            after = one.event.seq
+            if wanted.holds(one):
+                found.append(one)
+        if len(found) == limit:
+            return found, after
+        if len(read[0]) < EVENTS_AT_ONCE:
+            return found, read[1]
+        yield
+
+
+def _stored_events(home: HomeJobs, after: int, wanted: Wanted) -> tuple[list[JobEvent], int]:
+    events, last = home.events(after, wanted.job_ids, EVENTS_AT_ONCE)
+    if not wanted.needs_jobs:
+        return [JobEvent(event) for event in events], last
+    jobs = {job.job_id: job for job in home.some_jobs([event.job_id for event in events])}
+    return [JobEvent(event, jobs.get(event.job_id)) for event in events], last

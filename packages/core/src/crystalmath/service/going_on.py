@@ -1,16 +1,25 @@
-"""Which jobs may go on from a geometry that an earlier calculation of theirs has left."""
+"""What the next try at a job begins with: a geometry, or files, that an earlier one has left."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
 from crystalmath.errors import InvalidJob
+from crystalmath.jobs.potcars import is_potcar
+from crystalmath.jobs.scratch import scratch_folders
+from crystalmath.jobs.worktree import files_below
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from crystalmath.config import Config
+    from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.models import JobSpec
+    from crystalmath.quacc.store import JobMetadata
 
 #: What recipes are called that look at geometries beside their own.
 _OTHER_GEOMETRIES = {
@@ -70,3 +79,98 @@ def with_continuation(spec: JobSpec, configured: Config) -> JobSpec:
 
 def _words(recipe: str) -> set[str]:
     return set(recipe.rpartition(".")[2].split("_"))
+
+
+# --- files -----------------------------------------------------------------------------------
+
+
+#: The parameter of quacc's recipes.
+PARAMETER = "copy_files"
+
+
+def copied_files(
+    job: JobMetadata,
+    names: Sequence[str],
+    directory: RunDirectory,
+    configured: Config,
+    given: object = None,
+) -> dict[str, Any]:
+    """Return the parameter with which a recipe copies files of a job's last calculation, too.
+
+    Parameters
+    ----------
+    job : JobMetadata
+        The job.
+    names : sequence of str
+        The files. They must all lie in one folder, compressed or not, and the newest such counts.
+    directory : RunDirectory
+        The job's.
+    configured : Config
+        The home's configuration, which admits recipes.
+    given : object
+        That parameter as the job has it, with the files that it is given from elsewhere.
+
+    Raises
+    ------
+    InvalidJob
+        The recipe copies no files, one is not there or empty, or it is none to be copied.
+    """
+    for name in names:
+        if not name or "/" in name or is_potcar(name):
+            raise InvalidJob(
+                f"{name!r} is no file of a calculation to begin with; name one as WAVECAR or CHGCAR"
+            )
+    _check_recipe(job.recipe, names, configured)
+    found: dict[str, dict[str, tuple[float, str]]] = {}
+    for number in range(job.attempt, 0, -1):
+        work = directory.work(number)
+        for root in [work, *scratch_folders(work)]:
+            for file in files_below(root):
+                path = Path(root, file.path)
+                name = path.name.removesuffix(".gz")
+                if name in names and file.size and not file.is_link:
+                    there = found.setdefault(str(path.parent), {})
+                    there[name] = max(there.get(name, (0.0, "")), (file.modified_at, path.name))
+    whole = {
+        folder: max(there.values())
+        for folder, there in found.items()
+        if len(there) == len(set(names))
+    }
+    if not whole:
+        raise InvalidJob(
+            f"job {job.job_id} has left no {' and '.join(names)} in {directory.path}, or an empty "
+            "one; without --copy it begins without"
+        )
+    source = max(whole, key=lambda folder: (whole[folder], folder))
+    # By their own names: quacc finds no WAVECAR.gz where WAVECAR is asked for.
+    filenames = [found[source][name][1] for name in names]
+    return {PARAMETER: [*_others(given, names), {"source": source, "filenames": filenames}]}
+
+
+def _others(given: object, names: Sequence[str]) -> Iterator[Any]:
+    """Yield what is copied already, but for those files: their sources may be gone by now.
+
+    Patterns and folders stay as they are. What is copied last stands.
+    """
+    for spec in given if isinstance(given, list | tuple) else ():
+        if not isinstance(spec, Mapping) or "filenames" not in spec:
+            yield spec
+            continue
+        files = spec["filenames"]
+        listed = files if isinstance(files, list | tuple) else [files]
+        kept = [file for file in listed if str(file).removesuffix(".gz") not in names]
+        if len(kept) == len(listed):
+            yield spec
+        elif kept:
+            yield {**spec, "filenames": kept}
+
+
+def _check_recipe(recipe: str, names: Sequence[str], configured: Config) -> None:
+    from crystalmath.recipes.lookup import look_up
+
+    signature = look_up(recipe, configured.recipes_allow).signature
+    if signature is not None and PARAMETER not in signature.parameters:
+        raise InvalidJob(
+            f"{recipe} has no parameter {PARAMETER}, and cannot begin with {' and '.join(names)}; "
+            "without --copy it begins without"
+        )

@@ -2,24 +2,97 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack, cast
 
-from crystalmath.service.current_jobs import Onlooker
-from crystalmath.service.job_listings import JobListings
-from crystalmath.service.job_results import JobResults
-from crystalmath.service.recent_jobs import Recent
+from attrs import evolve
+
+from crystalmath.errors import FilesRemoved, StoreError, UnknownJob, the_one
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models.job_notes import JobState
+from crystalmath.service.current_jobs import (
+    DISK_FULL,
+    HomeDisk,
+    Onlooker,
+    Recent,
+    directory_names,
+)
+from crystalmath.service.job_results import StoredResults
 from crystalmath.store.job_reader import JobReader
 from crystalmath.store.plain_sql import HEAD, SqliteFile, has_tables, sqlite_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Sequence
 
     from crystalmath.config import Config
+    from crystalmath.models.answers import Potcar
+    from crystalmath.models.filters import Selection
+    from crystalmath.models.job_notes import Parent
+    from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.store.records import ErrorCount, Event, Failure, JobMetadata
 
 
-class HomeJobs(JobListings, JobResults):
-    """All that can be asked about the jobs of a home."""
+class Records(Protocol):
+    """What is on record of a home's jobs."""
+
+    @property
+    def recent(self) -> Recent:
+        """The jobs that were written or read last."""
+
+    @property
+    def store(self) -> JobReader:
+        """The job database."""
+
+    def exists(self) -> bool:
+        """Return whether there is a job database, without making one."""
+
+    def is_locked(self) -> bool:
+        """Return whether another program just keeps this process from the database."""
+
+
+class Following(Protocol):
+    """The engines of a process, which follow jobs."""
+
+    def following(self, job_id: str) -> EngineRunner | None:
+        """Return the runner that follows a job, if one does."""
+
+
+class HomeJobs:
+    """All that can be asked about the jobs of a home.
+
+    Who asks changes nothing. Of a job that is not followed here the files are believed, whatever
+    its row says.
+
+    Parameters
+    ----------
+    configured : Config
+        The home's configuration.
+    records : Records
+        What is on record.
+    onlooker : Onlooker
+        What the files tell.
+    following : Following
+        Who follows jobs here.
+
+    Attributes
+    ----------
+    disk : HomeDisk
+        How much room there is for the jobs.
+    results : StoredResults
+        The results of completed jobs.
+    """
+
+    def __init__(
+        self, configured: Config, records: Records, onlooker: Onlooker, following: Following
+    ) -> None:
+        self.config = configured
+        self.disk = HomeDisk(lambda: self.config.jobs_directory)
+        self._records = records
+        self._onlooker = onlooker
+        self._following = following
+        self.results = StoredResults(self._directory)
 
     @classmethod
     @contextmanager
@@ -30,6 +103,276 @@ class HomeJobs(JobListings, JobResults):
             yield cls(configured, records, Onlooker(configured.jobs_directory), _Nobody())
         finally:
             records.close()
+
+    def job(self, job_id: str) -> JobMetadata:
+        """Return all that is recorded of a job (`UnknownJob` if there is none)."""
+        return self.as_found(self._known([self._existing(job_id).get(job_id)]))[0]
+
+    def some_jobs(self, job_ids: Sequence[str]) -> list[JobMetadata]:
+        """Return all that is recorded of some jobs; those that do not exist are left out."""
+        found = {job_id: self.remembered(job_id) for job_id in job_ids}
+        missing = [job_id for job_id, job in found.items() if job is None]
+        if missing and self._records.exists():
+            found |= {job.job_id: job for job in self._known(self._store.get_many(missing))}
+        return self.as_found([job for job in found.values() if job is not None])
+
+    def remembered(self, job_id: str) -> JobMetadata | None:
+        """Return a job from memory, at once, if what is known there is true; see :meth:`job`."""
+        job = self._records.recent.get(job_id, locked=self._records.is_locked())
+        return job if job and (job.state.is_terminal() or self._follows(job_id)) else None
+
+    def job_with_files(self, job_id: str) -> JobMetadata:
+        """Return the record of a job whose files are wanted, or raise `FilesRemoved`."""
+        remembered = self.remembered(job_id)
+        job = self.as_found([remembered])[0] if remembered else self.job(job_id)
+        if said := job.without_files():
+            raise FilesRemoved(said)
+        return job
+
+    def find(self, prefix: str) -> str:
+        """Return the one job id that begins so.
+
+        Raises
+        ------
+        UnknownJob
+            None does.
+        InvalidJob
+            Several do.
+        """
+        return the_one(prefix, self._existing(prefix).find(prefix, limit=5))
+
+    def events(
+        self,
+        after: int = 0,
+        job_ids: Collection[str] | None = None,
+        limit: int | None = None,
+    ) -> tuple[list[Event], int]:
+        """Return the event log, the oldest first, and the ``seq`` up to which that is all there is.
+
+        Parameters
+        ----------
+        after : int
+            Only events whose ``seq`` is larger.
+        job_ids : collection of str, optional
+            Only of these jobs.
+        limit : int, optional
+            No more than this many.
+        """
+        return self._store.follow(after, job_ids, limit) if self._records.exists() else ([], 0)
+
+    # --- lists and counts --------------------------------------------------------------------
+
+    def jobs(
+        self,
+        *,
+        limit: int | None = None,
+        before: str | None = None,
+        sort: str | None = None,
+        **filters: Unpack[Selection],
+    ) -> list[JobMetadata]:
+        """List jobs, newest first.
+
+        Parameters
+        ----------
+        limit : int, optional
+            No more than this many.
+        before : str, optional
+            Only jobs that come after this one.
+        sort : str, optional
+            Another order; see :func:`crystalmath.store.ordering.sorted_page`.
+        **filters
+            See :func:`crystalmath.store.selection.selected`.
+        """
+        if not self._records.exists():
+            self._require_no_directories()
+            return []
+        self.disk.look()
+        seen = self._seen_elsewhere()
+        states = {job_id: job.state for job_id, job in seen.items()}
+        found = self._store.list(limit=limit, before=before, sort=sort, seen=states, **filters)
+        if not found and not self._store.list(limit=1):
+            self._require_no_directories()
+        return self.as_found([seen.get(job.job_id, job) for job in found])
+
+    def totals(self, **filters: Unpack[Selection]) -> dict[JobState, int]:
+        """Count jobs by their state.
+
+        Parameters
+        ----------
+        **filters
+            See :func:`crystalmath.store.selection.selected`.
+        """
+        if not self._records.exists():
+            return {}
+        seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
+        return self._store.totals(seen=seen, **filters)
+
+    def summary(self, **filters: Unpack[Selection]) -> tuple[dict[JobState, int], list[ErrorCount]]:
+        """Count jobs by their state, and those that failed by their error.
+
+        Parameters
+        ----------
+        **filters
+            See :func:`crystalmath.store.selection.selected`.
+        """
+        if not self._records.exists():
+            self._require_no_directories()
+            return {}, []
+        seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
+        return self._store.summary(seen=seen, **filters)
+
+    def counts(
+        self,
+        states: Collection[JobState],
+        *,
+        start: float,
+        end: float,
+        bucket_s: float,
+        **filters: Unpack[Selection],
+    ) -> dict[tuple[int, JobState], int]:
+        """Count the changes of jobs to some states over time; see :meth:`JobStore.counts`."""
+        if not self._records.exists():
+            self._require_no_directories()
+            return {}
+        return self._store.counts(states, start=start, end=end, bucket_s=bucket_s, **filters)
+
+    def failures(self, limit: int) -> list[Failure]:
+        """Return the jobs that failed last, the newest failure first, at most `limit` of them."""
+        return self._store.failures(limit) if self._records.exists() else []
+
+    def retried(self, job_ids: Sequence[str]) -> dict[str, JobMetadata]:
+        """Return the last retry of each of some jobs that has one, by the id of the job."""
+        if not self._records.exists():
+            return {}
+        last = {parent: found[-1] for parent, found in self._store.retries(job_ids).items()}
+        jobs = {job.job_id: job for job in self.some_jobs(list(last.values()))}
+        return {parent: jobs[job_id] for parent, job_id in last.items()}
+
+    def children(self, job_id: str, *, limit: int | None = None) -> list[Parent]:
+        """Return the jobs that came of a job, the oldest first, each with its role."""
+        found = self._existing(job_id).children(job_id, limit=limit)
+        return cast("list[Parent]", found)
+
+    def _seen_elsewhere(self) -> dict[str, JobMetadata]:
+        """Return the jobs of other processes of which the files tell more than their rows."""
+        owners = self._store.owners()
+        if owners:
+            is_own = self._onlooker.host.is_own
+            owners = [owner for owner in owners if not is_own(json.loads(owner))]
+        rows = [job for owner in owners for job in self._store.unfinished(owner=owner)]
+        pairs = zip(rows, self._onlooker.seen(rows), strict=True)
+        return {job.job_id: job for row, job in pairs if job is not row and job != row}
+
+    # --- what was asked, and what came of it -------------------------------------------------
+
+    def specification(self, job_id: str) -> str:
+        """Return the text that was recorded of a job; see :mod:`crystalmath.recipes.codec`."""
+        return self._existing(job_id).specification(job_id)
+
+    def specification_size(self, job_id: str) -> int:
+        """Return how many bytes at most the text has that was recorded of what was asked for."""
+        return self._existing(job_id).specification_size(job_id)
+
+    def pseudopotentials(self, job_id: str) -> list[Potcar]:
+        """Name the pseudopotential files that the job was found to read when it was submitted."""
+        return cast("list[Potcar]", self._existing(job_id).pseudopotentials(job_id))
+
+    def result(self, job_id: str) -> dict[str, Any] | None:
+        """Return what the recipe returned, as `JobRunner.get_result` does."""
+        from crystalmath.recipes import codec
+
+        job = self.job(job_id)
+        if not job.state.is_terminal():
+            return None
+        if job.state is JobState.COMPLETED:
+            value = codec.decode_result_json(b"".join(self.results.chunks(job)))
+            return value if isinstance(value, dict) else {"value": value}
+        more = {"traceback": job.traceback} if job.traceback else {}
+        return {"error": job.error, **more}
+
+    def result_json(self, job_id: str) -> bytes | None:
+        """Return the stored JSON of a result, undecoded; ``None`` unless the job completed."""
+        job = self.job(job_id)
+        if job.state is not JobState.COMPLETED:
+            return None
+        return b"".join(self.results.chunks(job))
+
+    def work_directory(self, job_id: str) -> Path:
+        """Return the working directory of a job's present attempt; it may not exist yet."""
+        return Path(self._directory(job_id).work(self.job(job_id).attempt))
+
+    # --- what is seen ------------------------------------------------------------------------
+
+    def as_found(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
+        """Say of those of some jobs that have ended, and whose run directory is gone, that it is.
+
+        Nobody records that a directory was removed by hand, so it is looked for.
+        """
+        gone = {job.job_id for job in jobs if self._is_gone(job)}
+        # Another process may have removed it since, and recorded that.
+        now = {job.job_id: job for job in self._store.get_many(list(gone))} if gone else {}
+        found = [now.get(job.job_id, job) for job in jobs]
+        return [
+            evolve(job, removed="gone") if job.job_id in gone and job.removed != "all" else job
+            for job in found
+        ]
+
+    def _is_gone(self, job: JobMetadata) -> bool:
+        """Return whether the run directory of an ended job, which had one once, is not there."""
+        if job.started_at is None or job.removed == "all" or not job.state.is_terminal():
+            return False
+        try:
+            return self._directory(job.job_id).is_gone()
+        except OSError:
+            return False  # the file system is away, and with it all of them
+
+    def waiting_for_room(self, job: JobMetadata) -> JobMetadata:
+        """Say of a running job that the disk is full, as far as is known: this reads no file.
+
+        On a full disk nothing can be noted of it: that it runs, neither.
+        """
+        if job.state.is_terminal() or not self.disk.is_full:
+            return job
+        state = job.state
+        if state is JobState.PENDING and (runner := self._following.following(job.job_id)):
+            state = runner.get_status(job.job_id)
+        if state is not JobState.RUNNING:
+            return job
+        return evolve(job, state=state, reason=DISK_FULL)
+
+    def _known(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
+        """Return what is seen of jobs, and remember those whose rows are true."""
+        self.disk.look()
+        followed = [job for job in jobs if self._follows(job.job_id)]
+        if followed:
+            self._records.recent.catch_up(self._store)
+        self._records.recent.put([*followed, *(job for job in jobs if job.state.is_terminal())])
+        return self._onlooker.seen(jobs)
+
+    def _follows(self, job_id: str) -> bool:
+        return self._following.following(job_id) is not None
+
+    def _directory(self, job_id: str) -> RunDirectory:
+        return RunDirectory(self.config.jobs_directory / job_id)
+
+    @property
+    def _store(self) -> JobReader:
+        return self._records.store
+
+    def _existing(self, job_id: str) -> JobReader:
+        """Return the store for a question; asking for a job makes no database."""
+        if not self._records.exists():
+            self._require_no_directories()
+            raise UnknownJob(job_id)
+        return self._store
+
+    def _require_no_directories(self) -> None:
+        """Say what became of jobs that have files and no rows, rather than that there are none."""
+        if count := sum(1 for _ in directory_names(self.config.jobs_directory)):
+            raise StoreError(
+                f"the job database has no jobs, and {self.config.jobs_directory} has {count}: it "
+                "was removed or replaced; crystalmath doctor --rebuild records them again"
+            )
 
 
 class _Nobody:

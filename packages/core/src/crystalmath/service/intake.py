@@ -11,80 +11,75 @@ import attrs
 
 from crystalmath.errors import CrystalMathError, EngineUnavailable, KeyConflict
 from crystalmath.jobs.changes import Change
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import Finding, JobState
 from crystalmath.service.admission import Admission, Checked, Prepared
-from crystalmath.service.geometries import Geometries
-from crystalmath.service.job_results import JobResults
-from crystalmath.service.retrying import Again
+from crystalmath.service.asked_job import Geometries
+from crystalmath.service.retrying import Again, again, reading_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from crystalmath import config
     from crystalmath.models import Submission
-    from crystalmath.models.inputs import Preset
+    from crystalmath.models.retry import Retry
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.engine_pool import Runners
+    from crystalmath.service.home_jobs import HomeJobs
     from crystalmath.service.recorder import Recorder
     from crystalmath.service.recovery import Recovery
 
     #: For each job that is asked for, the job or why there is none.
     Answers: TypeAlias = list[JobMetadata | CrystalMathError | ImportError]
 
+#: So many jobs are run again in one transaction: their structures are in memory meanwhile.
+_RETRIED = 200
 
-class Intake(JobResults):
-    """The way of a job from its submission to its engine."""
 
-    _recorder: Recorder
-    _recovery: Recovery
-    _runners: Runners
+class Intake:
+    """The way of jobs from their submission to their engines.
 
-    _environ: Mapping[str, str]
-    _leaving: bool
-    _source: config.Source | None
+    Parameters
+    ----------
+    home : HomeJobs
+        The home's jobs, and its configuration.
+    recorder : Recorder
+        Puts jobs on record.
+    recovery : Recovery
+        Knows who owns jobs.
+    runners : Runners
+        The engines.
+    source : Source, optional
+        Where the configuration is read again at each submission.
+    environ : mapping of str to str
+        The environment of submissions that bring none.
 
-    def submit(
-        self, submission: Submission, *, wanted: Callable[[], bool] = lambda: True
-    ) -> JobMetadata:
-        """Take one job.
+    Attributes
+    ----------
+    leaving : bool
+        Whether this process ends, and leaves its jobs to whoever comes next.
+    """
 
-        Parameters
-        ----------
-        submission : Submission
-            What is asked for.
-        wanted : callable
-            Whether it is still to be recorded once it has been checked, which may take seconds.
+    def __init__(
+        self,
+        home: HomeJobs,
+        recorder: Recorder,
+        recovery: Recovery,
+        runners: Runners,
+        *,
+        source: config.Source | None,
+        environ: Mapping[str, str],
+    ) -> None:
+        self._home = home
+        self._recorder = recorder
+        self._recovery = recovery
+        self._runners = runners
+        self._source = source
+        self._environ = environ
+        self.leaving = False
 
-        Returns
-        -------
-        JobMetadata
-            As recorded, durably; the engine is told of it afterwards.
-
-        Raises
-        ------
-        InvalidJob
-            Something in it cannot be used (`JobRefused` with the findings of the preflight).
-            Nothing was recorded, written or started.
-        UnknownEngine, ImportError
-            The engine is not installed, or its plugin cannot load.
-        """
-        answer = self.submit_many([submission], wanted=wanted)[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def submit_many(
-        self, submissions: Sequence[Submission], *, wanted: Callable[[], bool] = lambda: True
-    ) -> Answers:
-        """Take many jobs, each accepted or refused on its own, in order.
-
-        They are recorded in one transaction, with those that others submit at the time; none if
-        they are not `wanted` any more. What a key has given before is given again, whatever has
-        become of the files that the job was found to need.
-        """
-        return self._submit([Again(submission) for submission in submissions], wanted)
-
-    def _submit(self, asked: Sequence[Again], wanted: Callable[[], bool]) -> Answers:
+    def submit(self, asked: Sequence[Again], wanted: Callable[[], bool]) -> Answers:
+        """Take submissions; see :meth:`.JobService.submit_many`."""
         answers, prepared = self._prepare(asked, wanted)
         _require(wanted)
         answers |= self._record(prepared)
@@ -129,7 +124,7 @@ class Intake(JobResults):
         structure = None if known is None else JobStructure.read(submission.atoms)
         if known is None or structure is None:
             return submission
-        atoms = Geometries(self).given_from(structure, known)
+        atoms = Geometries(self._home).given_from(structure, known)
         return submission if atoms is None else attrs.evolve(submission, atoms=atoms)
 
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
@@ -158,39 +153,14 @@ class Intake(JobResults):
         conflict = Finding(severity="error", code=KeyConflict.code, message=told)
         return attrs.evolve(checked, findings=(*checked.findings, conflict))
 
-    def runs_here(self, job: JobMetadata) -> bool:
-        """Return whether a job's cluster is this machine, as far as its engine can be asked."""
-        if job.cluster == "local":
-            return True  # what nearly all have, and no engine need be loaded for it
-        try:
-            return self._runners.get(job.engine).runs_here(job.cluster)
-        except (CrystalMathError, ImportError):
-            return False
-
-    def presets(
-        self, environment: Mapping[str, str] | None = None, name: str | None = None
-    ) -> list[Preset]:
-        """List quacc's presets with what each sets.
-
-        Parameters
-        ----------
-        environment : mapping of str to str, optional
-            The caller's, of which the home's configuration picks what a job sees.
-        name : str, optional
-            Only those of this name (`InvalidJob` if there is none).
-        """
-        from crystalmath.preflight.programs_here import presets
-        from crystalmath.quacc.engine import submission_environment
-
-        given = self._environ if environment is None else environment
-        return presets(submission_environment(self.config, given), name)
-
     def _admission(self) -> Admission:
         if self._source is not None:
             # Where the jobs are cannot change while somebody has them open.
-            url = self.config.database_url
-            self.config = replace(self._source.current(), database_url=url)
-        return Admission(self.config, self._runners.get, self._environ, Geometries(self).take)
+            url = self._home.config.database_url
+            self._home.config = replace(self._source.current(), database_url=url)
+        return Admission(
+            self._home.config, self._runners.get, self._environ, Geometries(self._home).take
+        )
 
     def _of_keys(self, submissions: Sequence[Submission]) -> dict[str, JobMetadata]:
         """Return the jobs that have the keys of these."""
@@ -234,7 +204,7 @@ class Intake(JobResults):
             changes = [
                 Change(job_id=row.job_id, state=JobState.FAILED, at=time.time(), error=told)
                 for row in fresh
-                if not self._follows(row.job_id)
+                if self._runners.following(row.job_id) is None
             ]
             self._recorder.apply(*changes)
             raise
@@ -244,7 +214,7 @@ class Intake(JobResults):
         try:
             self._hand_over(item)
         except Exception as error:  # noqa: BLE001 - the row must not stay pending for ever
-            if self._leaving:
+            if self.leaving:
                 return recorded  # it is for whoever comes next, as all others
             failed = Change(
                 job_id=recorded.job_id,
@@ -253,7 +223,7 @@ class Intake(JobResults):
                 error=f"could not be handed to the engine: {error}",
             )
             self._recorder.apply(failed)
-            return self._store.get(recorded.job_id)
+            return self._recorder.store.get(recorded.job_id)
         return recorded
 
     def _hand_over(self, item: Prepared) -> None:
@@ -265,6 +235,98 @@ class Intake(JobResults):
             if runner is item.runner:
                 raise
             self._runners.start(runner, item.spec, item.document)
+
+    # --- jobs on record ----------------------------------------------------------------------
+
+    def retry(
+        self,
+        job_ids: Sequence[str],
+        changes: Retry,
+        *,
+        dry_run: bool = False,
+        once: bool = False,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> Answers:
+        """Run jobs again that have ended, each as a new job that points to the old one.
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs.
+        changes : Retry
+            What is other this time; the rest is as it was submitted.
+        dry_run : bool
+            Record and start nothing.
+        once : bool
+            Refuse each job that another has run again by the time that its retry is recorded
+            (`AlreadyRetried`).
+        wanted : callable
+            Whether the next ones are still to be recorded.
+
+        Returns
+        -------
+        list of (JobMetadata or CrystalMathError or ImportError)
+            For each in turn the new job, or why there is none: it passes what any submission must
+            pass. In a dry run, the new job as it would be.
+        """
+        answers: Answers = []
+        for start in range(0, len(job_ids), _RETRIED):
+            some = job_ids[start : start + _RETRIED]
+            submit = self._rehearse if dry_run else self.submit
+            try:
+                answers += self._retry(some, changes, submit, wanted, once=once)
+            except CrystalMathError as error:
+                # What was recorded before is told: who asked for it again would have it twice.
+                if not start:
+                    raise
+                answers += [error.with_traceback(None)] * (len(job_ids) - start)
+                break
+        return answers
+
+    def reread(
+        self, job_id: str, changes: Retry, settings: Mapping[str, str] | None = None
+    ) -> JobMetadata:
+        """Read the calculations of a failed job again; see :mod:`.reread_job` for what it takes."""
+        job, text = self._home.job(job_id), self._home.specification(job_id)
+        told = changes, settings or {}
+        where = self._where(job_id)
+        asked = reading_again(job, text, *where, told, environ=self._environ)
+        (answer,) = self.submit([asked], lambda: True)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _retry(
+        self,
+        job_ids: Sequence[str],
+        changes: Retry,
+        submit: Callable[[Sequence[Again], Callable[[], bool]], Answers],
+        wanted: Callable[[], bool],
+        *,
+        once: bool,
+    ) -> Answers:
+        refused: dict[int, Any] = {}
+        asked: dict[int, Again] = {}
+        for index, job_id in enumerate(job_ids):
+            try:
+                job, text = self._home.job(job_id), self._home.specification(job_id)
+                where = self._where(job_id)
+                asked[index] = again(job, text, changes, *where, environ=self._environ, once=once)
+            except CrystalMathError as error:
+                refused[index] = error
+        told = submit(list(asked.values()), wanted)
+        answers = refused | dict(zip(asked, told, strict=True))
+        return [answers[index] for index in range(len(job_ids))]
+
+    def _rehearse(self, asked: Sequence[Again], wanted: Callable[[], bool]) -> Answers:
+        """Return what would be submitted, and record nothing of it."""
+        answers, prepared = self._prepare(asked, wanted)
+        answers |= {index: item.row for index, item in prepared.items()}
+        return [answers[index] for index in range(len(asked))]
+
+    def _where(self, job_id: str) -> tuple[config.Config, RunDirectory]:
+        configured = self._home.config
+        return configured, RunDirectory(configured.jobs_directory / job_id)
 
 
 def _given_before(job: JobMetadata) -> Finding:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attrs import evolve, frozen
 
-from crystalmath.errors import InvalidJob, UnknownJob
+from crystalmath.errors import BadFile, InvalidJob, UnknownJob
+from crystalmath.jobs.documents import cleaned
 from crystalmath.jobs.moved import move_of
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models.fields import declared, to_wire
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from crystalmath.jobs.workfiles import Found
     from crystalmath.models import answers
     from crystalmath.models.answers import (
+        AttemptEntry,
         Counted,
         CountedOverTime,
         JobDocument,
@@ -231,8 +233,6 @@ def specification(
 
 def story(service: HomeJobs, job_id: str) -> Story:
     """Tell a job's whole story."""
-    from crystalmath.service.attempt_entries import attempts
-
     job = service.job(job_id)
     _, document = service.specification(job_id).split("\n", 1)
     events, _ = service.events(job_ids=[job_id], limit=MOST_RELATED)
@@ -414,8 +414,8 @@ def result_text(
     if job.state is not JobState.COMPLETED:
         return None
     if field is not None:
-        return service.result_part(job, service.locate(job, field))
-    return service.brief_result(job) if brief else b"".join(service.result_chunks(job))
+        return service.results.part(job, service.results.locate(job, field))
+    return service.results.brief(job) if brief else b"".join(service.results.chunks(job))
 
 
 def _carried_out(work: Generator[None, None, Any]) -> Any:
@@ -462,3 +462,36 @@ _ANSWERS: dict[str, Callable[[HomeJobs, Any], Any]] = {
     "jobs.logs": _followed,
     "jobs.progress": lambda service, params: {"jobs": _carried_out(progress(service, **params))},
 }
+
+
+def attempts(directory: RunDirectory, last: int) -> list[AttemptEntry]:
+    """Describe a job's attempts, the first one first.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        The job's; it may be gone.
+    last : int
+        The number of its present attempt.
+    """
+    return [_attempt(directory, number) for number in range(1, last + 1)]
+
+
+def _attempt(directory: RunDirectory, number: int) -> AttemptEntry:
+    entry: AttemptEntry = {
+        "attempt": number,
+        "host": None,
+        "pid": None,
+        "outcome": None,
+        "error": None,
+        "begun_from": directory.begun_from(number),
+        "work_dir": str(Path(directory.work(number))),
+    }
+    try:
+        if (claimant := directory.claimant(number)) is not None:
+            entry["host"], entry["pid"] = claimant.host, claimant.pid
+        if (outcome := directory.outcome(number)) is not None:
+            entry["outcome"], entry["error"] = outcome["state"], cleaned(outcome.get("error"))
+    except (BadFile, OSError) as error:
+        entry["error"] = str(error)
+    return entry

@@ -1,4 +1,4 @@
-"""Writes a job as a Python script that runs the same calculation with quacc alone."""
+"""Writes what a job on record computes: as a script, and as the inputs of its programs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.recipes.encoding import Sentinel
 from crystalmath.recipes.lookup import look_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
     from ase import Atoms
 
     from crystalmath.models.answers import Potcar
-    from crystalmath.models.inputs import StepInputs
+    from crystalmath.models.inputs import Inputs, StepInputs
     from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service.job_service import JobService
 
 #: The variables of a job's environment that its calculation may depend on.
 _SETTINGS = ("QUACC_", "VASP_", "ESPRESSO_", "ASE_")
@@ -239,3 +241,37 @@ def _potcar(titles: Sequence[str], paths: Mapping[str, str]) -> str:
     files = " ".join(shlex.quote(paths[title]) for title in titles)
     # One that is cut would be taken for whole the next time.
     return f"{{ [ -e POTCAR ] || {{ cat {files} > POTCAR.new && mv POTCAR.new POTCAR; }}; }}"
+
+
+# --- inputs ----------------------------------------------------------------------------------
+
+
+def written_by_job(service: JobService, job: JobMetadata) -> Generator[None, None, Inputs]:
+    """Read the input files that the present attempt of a job has written; it may have none."""
+    from crystalmath.preflight.programs_here import programs
+    from crystalmath.preflight.step_inputs import written_inputs
+
+    directory = RunDirectory(service.config.jobs_directory / job.job_id)
+    return (yield from written_inputs(directory.work(job.attempt), programs()))
+
+
+def asked_of_job(service: JobService, job: JobMetadata) -> Inputs:
+    """Ask the recipe of a job what its programs would get, with what the job was given.
+
+    Presets and settings are as they are now.
+    """
+    from crystalmath.preflight.step_inputs import asked_inputs
+    from crystalmath.recipes import codec
+    from crystalmath.recipes.structures import parse_structure
+
+    header, _, document = service.specification(job.job_id).partition("\n")
+    asked = json.loads(document)
+    given = asked["atoms"] and {"format": "ase-json", "data": asked["atoms"]["data"]}
+    return asked_inputs(
+        job.recipe,
+        None if given is None else parse_structure(given),
+        codec.decode_request(asked["parameters"]),
+        json.loads(header).get("environment", {}),
+        document,
+        here=service.runs_here(job),
+    )

@@ -4,35 +4,48 @@ from __future__ import annotations
 
 import atexit
 import logging
+import math
 import os
+import queue
 import threading
+import time
 from typing import TYPE_CHECKING, Self
 
 from crystalmath import config
-from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath._permissions import make_own
+from crystalmath.errors import CrystalMathError, InvalidJob, StoreError, UnknownJob
 from crystalmath.jobs.identities import own_identity
-from crystalmath.service.ended_elsewhere import record_rows
+from crystalmath.jobs.reconcile import request_cancel
+from crystalmath.models import JobState
 from crystalmath.service.engine_pool import Runners
 from crystalmath.service.home_jobs import HomeJobs
-from crystalmath.service.job_events import JobEvents
+from crystalmath.service.intake import Intake
 from crystalmath.service.pruning import Pruned, prune
 from crystalmath.service.recorder import Recorder
 from crystalmath.service.recovery import Recovery
-from crystalmath.service.rerunning import Rerunning
-from crystalmath.service.takeover import Takeover
+from crystalmath.service.retrying import Again
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
     from pathlib import Path
-    from types import TracebackType
 
-    from crystalmath.models import Job, NewJob
+    from crystalmath.jobs.changes import Change
+    from crystalmath.models import NewJob, Submission
+    from crystalmath.models.inputs import Preset
+    from crystalmath.models.retry import Retry
+    from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service.admission import Checked
+    from crystalmath.service.event_feed import Feed
+    from crystalmath.service.intake import Answers
     from crystalmath.service.pruning import Choice
 
 _LOG = logging.getLogger("crystalmath.service")
 
+#: How often jobs of other processes are looked at while somebody waits for them, in seconds.
+POLL_S = 0.25
 
-class JobService(HomeJobs, JobEvents, Rerunning, Takeover):
+
+class JobService(HomeJobs):
     """Submit, follow and cancel the jobs of one home.
 
     Parameters
@@ -49,12 +62,11 @@ class JobService(HomeJobs, JobEvents, Rerunning, Takeover):
         configured: config.Config | config.Source | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        self._source = configured if isinstance(configured, config.Source) else None
+        source = configured if isinstance(configured, config.Source) else None
         given = configured.last if isinstance(configured, config.Source) else configured
         home = given or config.load()
         self._environ = environ
         self._process = os.getpid()
-        self._leaving = False
         self._recorder = Recorder(
             home.database_url,
             home.jobs_directory,
@@ -67,16 +79,13 @@ class JobService(HomeJobs, JobEvents, Rerunning, Takeover):
             self._recorder, self._runners.get, self._follows, home.jobs_directory
         )
         super().__init__(home, self._recorder, self._recovery, self._runners)
+        parts = (self._recorder, self._recovery, self._runners)
+        self._intake = Intake(self, *parts, source=source, environ=environ)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def open(self) -> None:
@@ -108,7 +117,7 @@ class JobService(HomeJobs, JobEvents, Rerunning, Takeover):
         """
         if os.getpid() != self._process:
             return  # a forked child has no jobs of its own, and must not touch the parent's
-        self._leaving = not cancel
+        self._intake.leaving = not cancel
         followed = self._runners.close(cancel=cancel)
         self._recorder.finish()
         try:
@@ -117,9 +126,255 @@ class JobService(HomeJobs, JobEvents, Rerunning, Takeover):
             _LOG.warning("cannot record that jobs are let go: %s", error)
         self._recovery.host.rest()
 
-    def record_ended(self, ended: Sequence[tuple[Job, NewJob, str | None]]) -> None:
-        """Record jobs that have ended elsewhere; see :mod:`crystalmath.service.job_archive`."""
-        record_rows(self._recorder, ended)
+    # --- submissions -------------------------------------------------------------------------
+
+    def submit(
+        self, submission: Submission, *, wanted: Callable[[], bool] = lambda: True
+    ) -> JobMetadata:
+        """Take one job.
+
+        Parameters
+        ----------
+        submission : Submission
+            What is asked for.
+        wanted : callable
+            Whether it is still to be recorded once it has been checked, which may take seconds.
+
+        Returns
+        -------
+        JobMetadata
+            As recorded, durably; the engine is told of it afterwards.
+
+        Raises
+        ------
+        InvalidJob
+            Something in it cannot be used (`JobRefused` with the findings of the preflight).
+            Nothing was recorded, written or started.
+        UnknownEngine, ImportError
+            The engine is not installed, or its plugin cannot load.
+        """
+        answer = self.submit_many([submission], wanted=wanted)[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def submit_many(
+        self, submissions: Sequence[Submission], *, wanted: Callable[[], bool] = lambda: True
+    ) -> Answers:
+        """Take many jobs, each accepted or refused on its own, in order.
+
+        They are recorded in one transaction, with those that others submit at the time; none if
+        they are not `wanted` any more. What a key has given before is given again, whatever has
+        become of the files that the job was found to need.
+        """
+        return self._intake.submit([Again(submission) for submission in submissions], wanted)
+
+    def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
+        """Return all that is wrong with a submission; see :meth:`.Intake.check`."""
+        return self._intake.check(submission, inputs=inputs)
+
+    def retry(
+        self,
+        job_ids: Sequence[str],
+        changes: Retry,
+        *,
+        dry_run: bool = False,
+        once: bool = False,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> Answers:
+        """Run jobs again that have ended; see :meth:`.Intake.retry`."""
+        return self._intake.retry(job_ids, changes, dry_run=dry_run, once=once, wanted=wanted)
+
+    def reread(
+        self, job_id: str, changes: Retry, settings: Mapping[str, str] | None = None
+    ) -> JobMetadata:
+        """Read the calculations of a failed job again; see :meth:`.Intake.reread`."""
+        return self._intake.reread(job_id, changes, settings)
+
+    def record_ended(self, ended: Sequence[tuple[NewJob, Change]]) -> None:
+        """Record jobs that have ended elsewhere: all, or none."""
+        self._recorder.insert_ended(ended)
+
+    def runs_here(self, job: JobMetadata) -> bool:
+        """Return whether a job's cluster is this machine, as far as its engine can be asked."""
+        if job.cluster == "local":
+            return True  # what nearly all have, and no engine need be loaded for it
+        try:
+            return self._runners.get(job.engine).runs_here(job.cluster)
+        except (CrystalMathError, ImportError):
+            return False
+
+    def presets(
+        self, environment: Mapping[str, str] | None = None, name: str | None = None
+    ) -> list[Preset]:
+        """List quacc's presets with what each sets.
+
+        Parameters
+        ----------
+        environment : mapping of str to str, optional
+            The caller's, of which the home's configuration picks what a job sees.
+        name : str, optional
+            Only those of this name (`InvalidJob` if there is none).
+        """
+        from crystalmath.preflight.programs_here import presets
+        from crystalmath.quacc.engine import submission_environment
+
+        given = self._environ if environment is None else environment
+        return presets(submission_environment(self.config, given), name)
+
+    # --- jobs that run -----------------------------------------------------------------------
+
+    @property
+    def feed(self) -> Feed:
+        """Tells of new events while somebody listens; close forgets who does."""
+        return self._recorder.feed
+
+    def wait(self, job_ids: Sequence[str], timeout: float | None = None) -> Iterator[JobMetadata]:
+        """Yield the present state of each job and then each change, until all are finished.
+
+        Jobs that nobody follows are taken over.
+
+        Parameters
+        ----------
+        job_ids : sequence of str
+            The jobs.
+        timeout : float, optional
+            Time in seconds after which it ends all the same.
+        """
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        changed: queue.SimpleQueue[list[JobMetadata]] = queue.SimpleQueue()
+        self._recorder.waiters.add(changed)
+        try:
+            seen: dict[str, tuple[int, JobState]] = {}
+            batch = self._all(job_ids)
+            if self._recovery.take_over(batch):
+                batch = self._all(job_ids)
+            remaining = set(job_ids)
+            while True:
+                for job in batch:
+                    now, before = (job.revision, job.state), seen.get(job.job_id)
+                    if job.job_id in remaining and (before is None or _is_later(now, before)):
+                        seen[job.job_id] = now
+                        if job.state.is_terminal():
+                            remaining.discard(job.job_id)
+                        yield job
+                left = end - time.monotonic()
+                if not remaining or left <= 0:
+                    return
+                try:
+                    batch = changed.get(timeout=min(POLL_S, left))
+                except queue.Empty:
+                    # Those of another process, or of another service in this one: nobody tells us.
+                    foreign = [job_id for job_id in sorted(remaining) if not self._follows(job_id)]
+                    batch = self._store.get_many(foreign)
+                    if self._recovery.take_over(batch):
+                        batch = self._store.get_many(foreign)
+                    batch = self._recovery.seen(batch)
+        finally:
+            self._recorder.waiters.discard(changed)
+
+    def _all(self, job_ids: Sequence[str]) -> list[JobMetadata]:
+        jobs = self._existing(next(iter(job_ids), "")).get_many(job_ids)
+        for missing in set(job_ids) - {job.job_id for job in jobs}:
+            raise UnknownJob(missing)
+        return self._recovery.seen(jobs)
+
+    def cancel(self, job_id: str) -> bool:
+        """Request that a job be stopped; ``False`` if it had finished.
+
+        Raises
+        ------
+        CrystalMathError
+            Another process owns it, and the request for that cannot be written.
+        """
+        job = self.job(job_id)
+        if job.state.is_terminal():
+            return False
+        try:
+            self._recorder.note_cancel(job_id)
+            self._recovery.take_over(self._store.get_many([job_id]))
+        except StoreError as error:
+            # A full disk, perhaps because of this very job: it is stopped all the same.
+            _LOG.warning("cannot note that job %s is to be stopped: %s", job_id, error)
+        runner = self._runners.following(job_id)
+        if runner is not None:
+            # A job that was just taken over may have ended by what was noted, before it is asked.
+            first = job.cancel_requested_at is None
+            asked = runner.cancel(job_id)
+            return asked or (first and runner.get_status(job_id) is JobState.CANCELLED)
+        # Another process owns it, perhaps one that is about to write it down; or its engine is
+        # not to be had, and what there was to do is done.
+        if not self._store.get(job_id).state.is_terminal():
+            try:
+                make_own(self.config.jobs_directory)
+                request_cancel(self._directory(job_id), self._recovery.host)
+            except OSError as error:
+                raise CrystalMathError(
+                    f"job {job_id} has another owner, and the request to stop it cannot be written "
+                    f"for that ({error}); make room, and cancel it again"
+                ) from error
+        return True
+
+    def cancel_all(self) -> None:
+        """Request that all jobs be stopped that are followed here, or by nobody."""
+        try:
+            self.take_over()
+            jobs = self.unfinished(abandoned=True)
+        except CrystalMathError as error:
+            # Without the database: those that were submitted here are stopped by `close`.
+            _LOG.warning("cannot look for jobs that nobody follows: %s", error)
+            return
+        for job_id in jobs:
+            try:
+                self.cancel(job_id)
+            except (CrystalMathError, OSError) as error:
+                _LOG.warning("cannot cancel job %s: %s", job_id, error)
+
+    def abandoned(self) -> set[str]:
+        """Name the engines of the unfinished jobs that nobody follows."""
+        return {job.engine for job in self._recovery.left()} if self._recorder.exists() else set()
+
+    def take_over(self, engine: str | None = None) -> list[str]:
+        """Follow the unfinished jobs whose owner has died as this process's own.
+
+        What is missing of their files is written again, the engines are asked what they know of
+        them, and what an engine does not know is handed out again.
+
+        Parameters
+        ----------
+        engine : str, optional
+            Only this engine's jobs.
+
+        Returns
+        -------
+        list of str
+            The ids of the jobs that are followed here now. One whose engine cannot be loaded stays
+            as it is, and the log says why.
+        """
+        if not self._recorder.exists():
+            return []
+        return self._recovery.take_over(
+            [job for job in self._recovery.left() if engine in {None, job.engine}]
+        )
+
+    def adopt_orphans(self, job_ids: Collection[str]) -> None:
+        """Take over those of these jobs whose owner has died."""
+        foreign = [job_id for job_id in job_ids if not self._follows(job_id)]
+        if foreign and self._recorder.exists():
+            self._recovery.take_over(self._store.get_many(foreign))
+
+    def unfinished(self, *, abandoned: bool = False) -> dict[str, JobState]:
+        """Return the unfinished jobs that are followed by this service, and their states.
+
+        Parameters
+        ----------
+        abandoned : bool
+            Also those that nobody follows.
+        """
+        left = self._recovery.left() if abandoned and self._recorder.exists() else []
+        return {job.job_id: job.state for job in left} | self._runners.unfinished()
+
+    # --- files and engines -------------------------------------------------------------------
 
     def prune(
         self, choice: Choice, *, dry_run: bool = False, limit: int = 1000, cursor: str | None = None
@@ -155,6 +410,10 @@ class JobService(HomeJobs, JobEvents, Rerunning, Takeover):
     def backlog(self) -> Mapping[str, int]:
         """Tell of each loaded engine how many jobs that are followed here wait to begin."""
         return self._runners.backlog()
+
+
+def _is_later(now: tuple[int, JobState], before: tuple[int, JobState]) -> bool:
+    return now[0] > before[0] or (now[0] == before[0] and now[1] is not before[1])
 
 
 _services: dict[Path, JobService] = {}

@@ -1,4 +1,4 @@
-"""The files of ended jobs, thrown away: which may be, and what stays on record."""
+"""What the files of jobs take on the disk, and which are thrown away; records stay."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import itertools
 import logging
 import re
 import time
-from typing import TYPE_CHECKING, TypeAlias
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from attrs import Factory, define, frozen
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service.home_jobs import HomeJobs
     from crystalmath.service.recorder import Recorder
 
     _Meant: TypeAlias = tuple[JobMetadata, Use]
@@ -282,3 +284,63 @@ def _note_heavy(recorder: Recorder, job_ids: Sequence[str]) -> bool:
         _LOG.warning("cannot record yet that heavy files are removed: %s", error)
         return False
     return True
+
+
+# --- usage -----------------------------------------------------------------------------------
+
+
+#: So many jobs are asked for at once.
+PAGE = 200
+
+_Uses: TypeAlias = "defaultdict[Any, Use]"
+
+
+def _none() -> _Uses:
+    return defaultdict(Use)
+
+
+@define
+class Usage:
+    """What jobs take: all, and by their state, by recipe, and by label (name and value)."""
+
+    total: Use = Factory(Use)
+    states: _Uses = Factory(_none)
+    recipes: _Uses = Factory(_none)
+    labels: _Uses = Factory(_none)
+
+    def add(self, job: JobMetadata, use: Use) -> None:
+        """Count a job."""
+        self.total += use
+        self.states[job.state.value] += use
+        self.recipes[job.recipe] += use
+        for label in job.labels.items():
+            self.labels[label] += use
+
+
+def pages(
+    service: HomeJobs, before: str | None = None, **filters: Unpack[Selection]
+) -> Iterator[list[JobMetadata]]:
+    """Go through jobs, newest first, a few hundred at a time."""
+    while found := service.jobs(limit=PAGE, before=before, **filters):
+        yield found
+        before = found[-1].job_id
+
+
+def measure(service: HomeJobs, **filters: Unpack[Selection]) -> Generator[None, None, Usage]:
+    """Measure the run directories of the jobs for which all filters hold.
+
+    Yields where others may come between.
+
+    Parameters
+    ----------
+    service : HomeJobs
+        Whose jobs they are.
+    **filters
+        See :func:`crystalmath.store.selection.selected`.
+    """
+    usage = Usage()
+    for page in pages(service, **filters):
+        for job in page:
+            usage.add(job, (yield from use_of(str(service.config.jobs_directory / job.job_id))))
+            yield
+    return usage

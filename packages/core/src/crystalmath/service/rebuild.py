@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +11,11 @@ from attrs import fields_dict, frozen
 from crystalmath.errors import BadFile, CrystalMathError
 from crystalmath.jobs.facts import Record
 from crystalmath.jobs.host import Host
-from crystalmath.jobs.rundir import RunDirectory, is_job_id
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.view import view
 from crystalmath.models import JobSpec, JobState, NewJob
 from crystalmath.service.asked_job import spec_hash
+from crystalmath.service.current_jobs import directory_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,11 +34,6 @@ class Rebuilt:
 
     recorded: tuple[str, ...]
     left_out: tuple[str, ...]
-
-
-def count_directories(jobs_directory: Path) -> int:
-    """Count the run directories of a home."""
-    return sum(1 for _ in _names(jobs_directory))
 
 
 def rebuild(
@@ -61,7 +56,7 @@ def rebuild(
     """
     # Asked first: what is written down meanwhile is found below.
     more = {str(header["job_id"]): (header, body) for header, body in unwritten()}
-    names = sorted({*_names(jobs_directory), *more})
+    names = sorted({*directory_names(jobs_directory), *more})
     recorded: list[str] = []
     left_out: list[str] = []
     host = Host(jobs_directory)
@@ -90,7 +85,7 @@ def rebuild(
 
 def damaged_outcomes(store: JobStore, jobs_directory: Path) -> list[str]:
     """Return which outcomes are not as they were published, or not as their jobs are on record."""
-    names = sorted(_names(jobs_directory))
+    names = sorted(directory_names(jobs_directory))
     found = []
     for start in range(0, len(names), _BATCH):
         for job in store.get_many(names[start : start + _BATCH]):
@@ -149,14 +144,6 @@ def _catch_up(
 
 def _told(error: Exception) -> str:
     return str(error) if isinstance(error, CrystalMathError) else f"{type(error).__name__}: {error}"
-
-
-def _names(jobs_directory: Path) -> Iterator[str]:
-    try:
-        with os.scandir(jobs_directory) as entries:
-            yield from (entry.name for entry in entries if is_job_id(entry.name))
-    except FileNotFoundError:
-        return
 
 
 def _row(directory: RunDirectory) -> NewJob:

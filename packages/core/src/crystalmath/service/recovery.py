@@ -75,6 +75,12 @@ class Recovery(Onlooker):
 
     # --- who takes over ----------------------------------------------------------------------
 
+    def left(self) -> list[JobMetadata]:
+        """Return the unfinished jobs that nobody follows."""
+        is_orphan = self.host.is_orphan
+        owners = [owner for owner in self._recorder.store.owners() if is_orphan(json.loads(owner))]
+        return [job for owner in owners for job in self._recorder.store.unfinished(owner=owner)]
+
     def take_over(self, jobs: Sequence[JobMetadata]) -> list[str]:
         """Follow those jobs that nobody follows as this process's own; give their ids.
 

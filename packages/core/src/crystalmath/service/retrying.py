@@ -1,21 +1,29 @@
-"""Makes of a job on record the submission of its next try."""
+"""Makes of jobs on record the submissions that run them, or read their calculations, again."""
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from attrs import evolve, frozen
 
 from crystalmath.errors import InvalidJob
-from crystalmath.models import Submission
-from crystalmath.service.copied_files import PARAMETER, copied_files
-from crystalmath.service.going_on import moves_atoms_alone
-from crystalmath.service.swept_labels import Asked, told_anew
+from crystalmath.jobs.piecewise import at_once
+from crystalmath.jobs.potcars import is_potcar
+from crystalmath.models import JobState, Resources, Submission
+from crystalmath.models.fields import declared
+from crystalmath.models.resources import RESOURCE_NAMES
+from crystalmath.models.submission import Terms
+from crystalmath.models.written import label_of, label_value, memory_text, read_megabytes
+from crystalmath.service.going_on import PARAMETER, copied_files, moves_atoms_alone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from crystalmath.config import Config
     from crystalmath.jobs.last_geometry import LastGeometry
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     from crystalmath.models.job_notes import Parent
     from crystalmath.models.retry import Retry
     from crystalmath.models.submission import TermsGiven
+    from crystalmath.preflight.program import Program
     from crystalmath.quacc.store import JobMetadata
 
 
@@ -203,3 +212,172 @@ def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
         else:
             merged[name] = value
     return merged
+
+
+# --- labels and names that tell what a job is asked for --------------------------------------
+
+
+_SCHEMAS = {one.name: one.about.schema for one in declared(Terms)}
+_LONGEST_LABEL: int = _SCHEMAS["labels"]["additionalProperties"]["maxLength"]
+_LONGEST_NAME: int = _SCHEMAS["name"]["maxLength"]
+
+
+@frozen
+class Asked:
+    """What a label may tell of a job."""
+
+    parameters: Mapping[str, Any]
+    resources: Resources
+
+    def text(self, key: str) -> str | None:
+        """Write a parameter, else a resource, as its label has it; ``None`` if there is none."""
+        value: Any = self.parameters
+        for part in key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                break
+            value = value[part]
+        else:
+            return label_of(value)
+        name = RESOURCE_NAMES.get(key)
+        value = name and getattr(self.resources, name)
+        if value is None:
+            return None
+        return memory_text(value) if name == "memory_mb" else label_of(value)
+
+
+def told_anew(
+    name: str | None, labels: Mapping[str, str], before: Asked, now: Asked
+) -> tuple[str | None, dict[str, str]]:
+    """Return name and labels of a job that runs again, with what it is asked for this time.
+
+    A label that is called as a parameter or a resource, and told its value, tells the new one, and
+    so does ``KEY=VALUE`` in the name. What can be no label is left out.
+    """
+    told = {}
+    for key, label in labels.items():
+        was, text = before.text(key), now.text(key)
+        if was is None or was == text or not _tells(key, label, was):
+            told[key] = label
+            continue
+        new = ""
+        if text is not None and text.isprintable() and len(text) <= _LONGEST_LABEL:
+            told[key] = text
+            new = f"{key}={text}"
+        if name is not None:
+            name = _renamed(name, f"{key}={label}", new)
+    return name, told
+
+
+def _tells(key: str, label: str, value: str) -> bool:
+    """Return whether a label says a value, in whatever way it is written: ``0.20``, ``4096MB``."""
+    if label == value or label_of(label_value(label)) == value:
+        return True
+    megabytes = read_megabytes(label) if RESOURCE_NAMES.get(key) == "memory_mb" else None
+    return megabytes is not None and memory_text(megabytes) == value
+
+
+def _renamed(name: str, old: str, new: str) -> str | None:
+    pattern = rf"(?<![\w.]){re.escape(old)}(?![\w.+-])" + ("" if new else r"\s*")
+    return re.sub(pattern, lambda _: new, name).strip()[-_LONGEST_NAME:] or None
+
+
+# --- calculations that could not be read -----------------------------------------------------
+
+
+#: Of an output so many bytes are looked at, from its end.
+_TAIL = 2**16
+_SETTING = re.compile(r"[A-Z][A-Z0-9_]*", re.ASCII)
+_LINES = 1000
+
+
+def reading_again(
+    job: JobMetadata,
+    specification: str,
+    configured: Config,
+    directory: RunDirectory,
+    changes: tuple[Retry, Mapping[str, str]],
+    *,
+    environ: Mapping[str, str],
+) -> Again:
+    """Ask for a job whose program is not started: its output is what the program wrote before.
+
+    Parameters
+    ----------
+    job, specification, configured, directory, environ
+        As for :func:`crystalmath.service.retrying.again`.
+    changes : tuple of Retry and mapping
+        Where it runs this time, and settings of quacc that are other (``CHECK_CONVERGENCE``:
+        ``False``).
+
+    Raises
+    ------
+    InvalidJob
+        It has not failed, or its last calculation has not come to its end.
+    """
+    short = job.job_id[:8]
+    if job.state is not JobState.FAILED:
+        has = "its result is there" if job.state is JobState.COMPLETED else "it has no calculation"
+        raise InvalidJob(
+            f"job {job.job_id} is {job.state.value}: {has} to be read again; that is for jobs that "
+            "failed after their program had come to its end"
+        )
+    place, settings = changes
+    work = directory.work(job.attempt)
+    program = _ended_program(work, short)
+    asked = again(job, specification, place, configured, directory, environ=environ)
+    environment = asked.submission.environment
+    if environment is None or program.launcher is None:
+        raise InvalidJob(
+            f"job {job.job_id} cannot be read again: this home is restricted, and its jobs take no "
+            "settings of their own"
+        )
+    command = [sys.executable, "-P", "-m", "crystalmath.worker.given_outputs", work]
+    command.append(",".join(name for name in program.input_files if not is_potcar(name)))
+    for name in settings:
+        if not _SETTING.fullmatch(name):
+            raise InvalidJob(f"{name!r} is no setting of quacc; write one as CHECK_CONVERGENCE")
+    told = {f"QUACC_{name}": value for name, value in settings.items()}
+    launcher = {f"QUACC_{program.launcher}": shlex.join(command)}
+    reread: Parent = {"job_id": job.job_id, "role": "reread"}
+    submission = evolve(
+        asked.submission,
+        environment={**environment, **told, **launcher},
+        resources=Resources(),
+    )
+    return Again(submission, [*asked.parents[:-1], reread])
+
+
+def _ended_program(work: str, short: str) -> Program:
+    """Return the program of the last calculation, which must have ended as it should."""
+    from crystalmath.preflight.programs_here import programs
+    from crystalmath.preflight.step_inputs import calculations
+
+    known = [each for each in programs() if each.endings and each.launcher]
+    found = at_once(calculations(work, known))
+    if not found:
+        titles = ", ".join(each.files.title for each in known)
+        raise InvalidJob(
+            f"job {short} has left no calculation of a program that can be read again ({titles}); "
+            f"crystalmath retry {short} runs it once more"
+        )
+    folder, program = found[-1]
+    looked = []
+    for name, words in program.endings.items():
+        text = _end_of(folder, name)
+        if text is not None and words in text:
+            return program
+        looked += [] if text is None else [f"{name} does not say {words!r}"]
+    said = "; ".join(looked) or f"there is no {' or '.join(list(program.endings)[:1])}"
+    raise InvalidJob(
+        f"the calculation in {folder} did not come to its end ({said}), so that there is nothing "
+        f"whole to read; crystalmath retry --continue {short} goes on from its last geometry"
+    )
+
+
+def _end_of(folder: Path, name: str) -> str | None:
+    from crystalmath.jobs.workfiles import check_inside, read_tail
+
+    for path in (folder / name, folder / f"{name}.gz"):
+        if path.is_file():
+            return at_once(read_tail(check_inside(folder, path), _LINES, _TAIL, whole=True)).text
+    return None

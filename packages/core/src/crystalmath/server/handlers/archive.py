@@ -11,7 +11,7 @@ from crystalmath.models.filters import FilterParams
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import length, method, once
 from crystalmath.service.job_answers import read_filters
-from crystalmath.service.usage import pages
+from crystalmath.service.pruning import pages
 
 if TYPE_CHECKING:
     from collections.abc import Generator

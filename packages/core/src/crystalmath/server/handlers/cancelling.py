@@ -12,7 +12,7 @@ from crystalmath.server.handlers.jobs import filters_in
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, trouble
 from crystalmath.service.job_answers import read_filters
-from crystalmath.service.usage import pages
+from crystalmath.service.pruning import pages
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -28,7 +28,7 @@ def handle_clusters_list(service: JobService, params: NoParams) -> ClusterList:
     None is started; each batch system is asked whether it answers, which may take 15 s.
     """
     from crystalmath import config
-    from crystalmath.service.cluster_entries import describe_clusters
+    from crystalmath.service.cluster_probe import describe_clusters
 
     del service, params
     return {"clusters": describe_clusters(config.load()), "error": None}

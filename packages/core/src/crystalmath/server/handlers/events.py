@@ -23,6 +23,7 @@ from crystalmath.models.filters import EventFilterParams, FilterParams
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc.budget import room
 from crystalmath.server.rpc.declare import method
+from crystalmath.service.event_feed import Wanted, wanted_events
 from crystalmath.service.job_answers import (
     EVENT_SIZE,
     JOB_SIZE,
@@ -31,7 +32,6 @@ from crystalmath.service.job_answers import (
     job_document,
     read_filters,
 )
-from crystalmath.service.wanted import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Generator, Iterator, Sequence
@@ -260,7 +260,7 @@ def event_documents(
     service: JobService, after: int, limit: int, wanted: Wanted
 ) -> Generator[None, None, tuple[list[answers.Event], int]]:
     """Describe the events after another that are wanted, and tell up to which one."""
-    found, last = yield from service.wanted_events(after, limit, wanted)
+    found, last = yield from wanted_events(service, service.feed, after, limit, wanted)
     documents = []
     for number, one in enumerate(found):
         job = one.job if wanted.with_job else None
@@ -277,7 +277,9 @@ async def _first_after(after: int, service: JobService, wanted: Wanted, most_s: 
         if after >= subscriber.told_after:  # there can be nothing yet
             await subscriber.wait(most_s)
         while True:
-            events, last = await in_slices("computing", service.wanted_events(after, 1, wanted))
+            events, last = await in_slices(
+                "computing", wanted_events(service, service.feed, after, 1, wanted)
+            )
             left = end - time.monotonic()
             if events or left <= 0:
                 return after

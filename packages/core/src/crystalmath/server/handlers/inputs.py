@@ -9,7 +9,7 @@ from crystalmath.preflight.step_inputs import MOST_BYTES, with_marks
 from crystalmath.server.handlers.submission import submitting_pool
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc.declare import JobIdParams, method
-from crystalmath.service.job_inputs import asked_of_job, written_by_job
+from crystalmath.service.job_script import asked_of_job, written_by_job
 
 if TYPE_CHECKING:
     from crystalmath.service import JobService

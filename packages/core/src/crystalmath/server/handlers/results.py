@@ -68,7 +68,7 @@ async def handle_jobs_result(service: JobService, params: ResultParams) -> JobRe
     """
     job = await in_pool("asking", service.job, params["job_id"])
     if job.state is JobState.COMPLETED and "field" in params:
-        place = await in_pool("files", service.locate, job, params["field"])
+        place = await in_pool("files", service.results.locate, job, params["field"])
         await room(2 * place.size)
         return await in_pool("files", _part, service, job, place)
     if job.state is JobState.COMPLETED and params.get("brief"):
@@ -80,11 +80,11 @@ async def handle_jobs_result(service: JobService, params: ResultParams) -> JobRe
 
 
 def _part(service: JobService, job: JobMetadata, place: Located) -> JobResult:
-    return _answered(job, wire.Raw(service.result_part(job, place)))
+    return _answered(job, wire.Raw(service.results.part(job, place)))
 
 
 def _brief(service: JobService, job: JobMetadata) -> JobResult:
-    return _answered(job, wire.Raw(service.brief_result(job)))
+    return _answered(job, wire.Raw(service.results.brief(job)))
 
 
 def _answered(job: JobMetadata, result: wire.Raw | wire.Stream | None) -> JobResult:
@@ -186,7 +186,7 @@ def _described(service: JobService, job: JobMetadata) -> JobResult:
 
 def _stored(service: JobService, job: JobMetadata) -> wire.Raw | wire.Stream:
     """Return a result as it is stored: nobody here decodes 20 MB, or has them in memory."""
-    size, chunks = service.result_size(job), service.result_chunks(job)
+    size, chunks = service.results.size(job), service.results.chunks(job)
     return wire.Stream(size, chunks) if size > wire.CHUNK else wire.Raw(b"".join(chunks))
 
 

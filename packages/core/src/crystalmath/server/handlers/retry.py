@@ -14,7 +14,7 @@ from crystalmath.server.handlers.submission import answered
 from crystalmath.server.pools import is_wanted
 from crystalmath.server.rpc.declare import has_key, length, method
 from crystalmath.service.job_answers import read_filters
-from crystalmath.service.usage import pages
+from crystalmath.service.pruning import pages
 
 if TYPE_CHECKING:
     from crystalmath.errors import CrystalMathError

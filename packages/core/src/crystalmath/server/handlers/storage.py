@@ -14,8 +14,7 @@ from crystalmath.server.handlers.jobs import filters_in
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, number, trouble
 from crystalmath.service.job_answers import read_filters
-from crystalmath.service.pruning import Choice, Pruned
-from crystalmath.service.usage import Usage, measure
+from crystalmath.service.pruning import Choice, Pruned, Usage, measure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -22,7 +22,7 @@ from crystalmath.server.rpc.declare import NoParams, method
 
 if TYPE_CHECKING:
     from crystalmath.server.rpc.session import Session
-    from crystalmath.service.wanted import Wanted
+    from crystalmath.service.event_feed import Wanted
 
 #: The name of the notification.
 _CHANGED = "jobs.changed"
