@@ -84,7 +84,7 @@ def test_a_type_and_its_schema_agree(record):
         schema, annotation = one.about.schema, str(attribute.type)
         optional = annotation.endswith("| None")
         assert optional == (not one.required and one.default is None), one.name
-        if "enum" in schema:
+        if annotation == "JobState":
             assert schema["enum"] == [state.value for state in JobState]
         elif "type" in schema:
             written = {

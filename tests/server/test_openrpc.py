@@ -16,6 +16,7 @@ from crystalmath.models.checks import checked
 from crystalmath.server import handlers
 from crystalmath.server.methods import METHODS
 from crystalmath.server.rpc.openrpc import document
+from methods_page import PAGE, page
 
 DOCUMENT = document(METHODS)
 BY_NAME = {method["name"]: method for method in DOCUMENT["methods"]}
@@ -140,6 +141,11 @@ def test_what_the_check_lets_through_fits_the_schema(name):
             else:
                 passed = True
             assert passed == validator.is_valid(value), (parameter, value)
+
+
+def test_the_page_of_methods_is_the_document():
+    # `python tests/methods_page.py` writes it.
+    assert PAGE.read_text(encoding="utf-8") == page(DOCUMENT)
 
 
 def test_the_text_for_people_names_every_method():

@@ -95,8 +95,8 @@ class Summary(TypedDict):
     max_force_ev_ang: Annotated[float | None, "the largest force on an atom in eV/Å"]
     formula: Annotated[str | None, "of all atoms that the energy is of"]
     work_dir: str | None
-    natoms: NotRequired[Annotated[int, "the number of atoms, where there are any"]]
-    steps: NotRequired[Annotated[int, "the number of results of a flow"]]
+    natoms: NotRequired[Annotated[Count, "the number of atoms, where there are any"]]
+    steps: NotRequired[Annotated[Count, "the number of results of a flow"]]
     as_text: NotRequired[
         Annotated[
             list[str],

@@ -73,7 +73,7 @@ class StepInputs:
     settings : tuple of Setting
         What stands in them.
     certain : bool
-        Nor does any of that change any of it.
+        None of that changes any of it.
     """
 
     program: str

@@ -88,7 +88,7 @@ class Job(Terms):
         metadata=about(
             "what was removed of its files: `heavy`, the large ones that can be computed again; "
             "`all`, its run directory; `gone`: that is not there, and nobody has recorded why",
-            _TEXT,
+            {**_TEXT, "enum": ["heavy", "all", "gone"]},
         ),
     )
     removed_at: float | None = field(

@@ -103,7 +103,9 @@ def schema_of(  # noqa: PLR0911 - each kind of type has its own
     if origin is Literal:
         return {"const": args[0]} if len(args) == 1 else {"type": "string", "enum": list(args)}
     if origin in {Union, UnionType}:
-        return _union([schema_of(one, request=request) for one in args])
+        # In a request null is the same as none.
+        parts = [one for one in args if one is not NoneType or not request]
+        return _union([schema_of(one, request=request) for one in parts])
     if is_typeddict(hint) or attrs.has(hint) or dataclasses.is_dataclass(hint):
         return _object(hint, request=request)
     if isinstance(hint, type) and issubclass(hint, Enum):
@@ -199,6 +201,11 @@ def described(docstring: str) -> dict[str, dict[str, str]]:
 
 #: What ``jobs.submit`` takes.
 SUBMISSION = properties(Submission)
+
+
+def fields_of(declared: Any) -> dict[str, Any]:
+    """Return the schemas of what is in a `TypedDict` by its names, as a request brings them."""
+    return _fields(declared, request=True)[0]
 
 
 @lru_cache

@@ -20,8 +20,11 @@ from crystalmath.errors import CrystalMathError, InvalidJob, shown
 from crystalmath.jobs.potcars import is_potcar
 from crystalmath.jobs.rundir import is_job_id
 from crystalmath.models import Job, JobSpec, JobState, NewJob, Terms
+from crystalmath.models.answers import Potcar, Summary
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import declared, properties
+from crystalmath.models.job_notes import Parent, Told
+from crystalmath.models.schemas import fields_of
 from crystalmath.recipes import codec
 from crystalmath.recipes.lookup import check_name
 from crystalmath.recipes.stored_result import block_size, result_chunks
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.jobs.rundir import RunDirectory
-    from crystalmath.models.job_notes import Told
 
     #: A job as it is on record, its new row, and its traceback.
     Ended: TypeAlias = tuple[Job, NewJob, str | None]
@@ -52,35 +54,13 @@ _RATIO = 200
 #: What zip knows beyond these, no archive of ours has.
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
-_TEXT = {"type": "string"}
-_TEXTS = {"type": "array", "items": _TEXT}
-_NUMBER = {"type": "number", "minimum": -1e300, "maximum": 1e300}
-_COUNT = {"type": "integer", "minimum": 0, "maximum": 2**53}
+_LARGEST_INTEGER = 2**53
 #: Until the year 9999, which is the last that everybody can write.
 _TIME = {"type": "number", "minimum": 0, "maximum": 253_402_300_000}
-#: What the declarations of a record leave open; other names may have any value.
+#: What the declaration of a job leaves open; other names may have any value.
 _JOB = {
     "attempt": {"type": "integer", "minimum": 1, "maximum": 1000},
-    "removed": {"type": "string", "enum": ["heavy", "all", "gone"]},
     **dict.fromkeys(("created_at", "started_at", "finished_at", "removed_at"), _TIME),
-}
-_SUMMARY = {
-    **dict.fromkeys(("energy_ev", "max_force_ev_ang"), _NUMBER),
-    **dict.fromkeys(("natoms", "steps"), _COUNT),
-    **dict.fromkeys(("as_text", "changed_files"), _TEXTS),
-    **dict.fromkeys(("formula", "work_dir"), _TEXT),
-    "asked_to_stop": {"type": "boolean"},
-}
-_FINDING = dict.fromkeys(("severity", "code", "message", "path", "source", "remedy"), _TEXT)
-_PARENT = {
-    "job_id": _TEXT,
-    "role": {"type": "string", "enum": ["structure", "retry", "reread"]},
-    "frame": {"type": "integer", "minimum": -(2**53), "maximum": 2**53},
-    "file": _TEXT,
-}
-_POTCAR = {
-    **dict.fromkeys(("symbol", "setup", "path", "sha256", "titel", "lexch"), _TEXT),
-    "zval": _NUMBER,
 }
 #: What of a header is never taken from elsewhere.
 _NOT_TAKEN: Mapping[str, Any] = {"key": None, "owner": None, "environment": {}, "replaced": {}}
@@ -217,9 +197,9 @@ _UNSOUND = (
 def _job_and_row(told: Mapping[str, Any], place: str) -> tuple[Job, NewJob]:
     document = checked(told["job"], {"properties": properties(Job)})
     _check_parts(document, _JOB, required=("attempt", "created_at"))
-    _check_parts(document.get("result", {}), _SUMMARY)
+    _check_parts(document.get("result", {}), fields_of(Summary))
     for finding in document.get("warnings", ()):
-        _check_parts(finding, _FINDING, required=("severity", "code", "message"))
+        _check_parts(finding, fields_of(Told), required=("severity", "code", "message"))
     job = Job.read(document)
     specification = told["specification"]
     if not isinstance(specification, str):
@@ -229,18 +209,22 @@ def _job_and_row(told: Mapping[str, Any], place: str) -> tuple[Job, NewJob]:
     given = {name: value for name, value in whole.items() if value is not None}
     _check_parts(given, _SPEC, required=("job_id", "recipe", "engine"))
     for parent in given.get("parents", ()):
-        _check_parts(parent, _PARENT, required=("job_id", "role"))
+        _check_parts(parent, fields_of(Parent), required=("job_id", "role"))
     potcars = told.get("potcars")
     checked({"potcars": potcars}, {"properties": {"potcars": {"type": "array", "items": {}}}})
     for potcar in potcars or ():
-        _check_parts(potcar, _POTCAR, required=("symbol", "setup", "path", "sha256"))
+        _check_parts(potcar, fields_of(Potcar), required=("symbol", "setup", "path", "sha256"))
     parameters = json.loads(body)["parameters"]
     checked({"params": parameters}, {"properties": {"params": _SPEC["parameters"]}})
     codec.decode_request(parameters)
     return job, evolve(
         row_of(given, body, job.created_at),
-        warnings=[cast("Told", {**dict.fromkeys(_FINDING), **each}) for each in job.warnings],
-        pseudopotentials=[{**dict.fromkeys(_POTCAR), **each} for each in potcars or ()],
+        warnings=[
+            cast("Told", {**dict.fromkeys(Told.__annotations__), **each}) for each in job.warnings
+        ],
+        pseudopotentials=[
+            {**dict.fromkeys(Potcar.__annotations__), **each} for each in potcars or ()
+        ],
     )
 
 
@@ -269,7 +253,7 @@ def _check_parts(table: object, schemas: Mapping[str, Any], required: tuple[str,
 
 def _loaded(data: bytes, place: str) -> dict[str, Any]:
     try:
-        told = json.loads(data, parse_constant=_finite, parse_float=_finite)
+        told = json.loads(data, parse_constant=_finite, parse_float=_finite, parse_int=_small)
     except (ValueError, RecursionError) as error:
         raise InvalidJob(f"{place} is damaged: {error}") from error
     if not isinstance(told, dict):
@@ -280,6 +264,13 @@ def _loaded(data: bytes, place: str) -> dict[str, Any]:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
+        raise ValueError(f"{text:.40} is no number that can be stored")
+    return number
+
+
+def _small(text: str) -> int:
+    number = int(text)
+    if abs(number) > _LARGEST_INTEGER:
         raise ValueError(f"{text:.40} is no number that can be stored")
     return number
 
