@@ -19,6 +19,7 @@ from commands import finish, limited, start
 from conftest import LAB, eventually
 from crystalmath import cli as command_line
 from crystalmath.cli import submit
+from crystalmath.cli.shared import output
 from crystalmath.jobs.cgroups import ControlGroup
 from crystalmath.quacc import JobState
 from crystalmath.quacc.store import JobStore, NewJob
@@ -340,10 +341,10 @@ def test_what_a_job_reads_is_shown_where_it_is_checked_and_asked_about(cli, lab,
     assert "warning: it is odd (do not)" in cli("result", job_id).err
 
 
-def test_submit_puts_a_warning_into_the_same_words():
+def test_submit_puts_a_warning_into_the_same_words(capsys):
     finding = {"severity": "warning", "message": "it is odd", "remedy": "do not"}
-    told = list(submit._told({"job_id": "x", "warnings": [finding]}))
-    assert told == [("warning", "it is odd (do not)")]
+    output.tell_alike([{"job_id": "x", "name": "Al", "warnings": [finding]}])
+    assert capsys.readouterr().err == "warning: it is odd (do not)\n"
 
 
 def test_an_error_of_several_lines(cli, lab):

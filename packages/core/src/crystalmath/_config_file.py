@@ -36,13 +36,7 @@ _SHAPE: dict[str, Any] = {
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return what stands in the file; an empty table where there is none.
-
-    Raises
-    ------
-    ConfigError
-        It cannot be read, is no TOML, or a key or value in it is not known.
-    """
+    """Return what stands in the file; an empty table where there is none."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:

@@ -19,13 +19,7 @@ _REMEDY = "set CRYSTALMATH_HOME to a folder of your own"
 
 
 def require_own_home(home: Path) -> None:
-    """Refuse a home that somebody else made, or can write to; one that is not there yet is fine.
-
-    Raises
-    ------
-    PlaceError
-        The home, or something of it that says what is run; the message names the remedy.
-    """
+    """Refuse a home that somebody else made, or can write to; one that is not there yet is fine."""
     path = os.fspath(home)
     require_own(path, f"the home {path}")
     for name in READ:
@@ -36,17 +30,7 @@ def require_own_home(home: Path) -> None:
 def require_own_database(url: str, home: Path) -> None:
     """Refuse a SQLite file, or its folder, that others can write to, wherever it is.
 
-    Parameters
-    ----------
-    url : str
-        That of the database; one on a server is not looked at, and one in the home is with that.
-    home : pathlib.Path
-        The home.
-
-    Raises
-    ------
-    PlaceError
-        As said.
+    One in the home is looked at with that; a database on a server is not looked at.
     """
     scheme, _, file = url.partition(":///")
     folder = os.path.dirname(file)
@@ -65,22 +49,6 @@ def require_own(path: str, what: str, *, remedy: str = _REMEDY, or_root: bool = 
     """Refuse a file or folder that is not the user's own, or that others can write to.
 
     A link is followed; it must be the user's own, too.
-
-    Parameters
-    ----------
-    path : str
-        The file or folder. It need not be there.
-    what : str
-        What a message calls it.
-    remedy : str, optional
-        What a message says is to be done.
-    or_root : bool
-        Whether it may belong to root as well.
-
-    Raises
-    ------
-    PlaceError
-        As said.
     """
     try:
         found = status = os.lstat(path)

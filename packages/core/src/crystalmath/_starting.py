@@ -26,20 +26,7 @@ _turn = threading.Lock()
 
 
 def start_process(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a process, once no other thread is about to.
-
-    Parameters
-    ----------
-    command : sequence of str
-        The program and its arguments.
-    **options
-        As of `subprocess.Popen`, in bytes.
-
-    Returns
-    -------
-    subprocess.Popen
-        The process; it has executed its program.
-    """
+    """Start a process, once no other thread is about to."""
     with _turn:
         return subprocess.Popen(command, **options)  # noqa: S603 - whoever calls answers for it
 
@@ -47,21 +34,9 @@ def start_process(command: Sequence[str], **options: Any) -> subprocess.Popen[by
 def start_tied(
     module: str, *arguments: str, **options: Any
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a module of ours in a session of its own, with the other end of a socket.
+    """Start a module of ours in a session of its own, and return it and our end of a socket.
 
-    Parameters
-    ----------
-    module : str
-        Its first argument is the number of its end, which it reads to know that we live.
-    *arguments : str
-        The others.
-    **options
-        As of `subprocess.Popen`.
-
-    Returns
-    -------
-    tuple of subprocess.Popen and socket.socket
-        The process, and our end.
+    Its first argument is the number of its end, which it reads to know that we live.
     """
     with contextlib.ExitStack() as unless_started:
         ours, theirs = (

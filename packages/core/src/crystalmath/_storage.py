@@ -30,15 +30,7 @@ _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 def file_system(path: Path, mounts: str | None = None) -> str:
-    """Return what a file system is called, on which a path lies or would lie.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        It need not be there.
-    mounts : str, optional
-        The table of mounts, in the form of ``/proc/self/mountinfo``; default: as it is now.
-    """
+    """Return what a file system is called, on which a path lies or would lie."""
     try:
         table = Path(_MOUNTS).read_text(errors="surrogateescape") if mounts is None else mounts
     except OSError:
@@ -76,22 +68,7 @@ def is_shared(file: Path, home: Path) -> bool:
 
 
 def place_runs(home: Path, named: str | None) -> None:
-    """Have the run directories of a home lie elsewhere: ``<home>/jobs`` becomes a link.
-
-    Parameters
-    ----------
-    home : pathlib.Path
-        The home.
-    named : str, optional
-        The folder in which the home gets one for itself; default: nothing is done.
-
-    Raises
-    ------
-    ConfigError
-        There are run directories in another place already, or the folder cannot be made.
-    PlaceError
-        The folder is somebody else's, or others can write to it.
-    """
+    """Have the run directories of a home lie below `named`: ``<home>/jobs`` becomes a link."""
     if named is None:
         return
     runs = Path(os.path.expanduser(named))  # noqa: PTH111 - one of an unknown user stays as it is
@@ -127,13 +104,7 @@ def place_runs(home: Path, named: str | None) -> None:
 
 
 def url_of_home(url: str, home: Path) -> str:
-    """Give a home a schema of its own on a database server, unless its URL names one.
-
-    Raises
-    ------
-    ConfigError
-        The home cannot be marked.
-    """
+    """Give a home a schema of its own on a database server, unless its URL names one."""
     if not url.startswith("postgresql") or re.search(r"[?&]schema=", url):
         return url
     return f"{url}{'&' if '?' in url else '?'}schema=crystalmath_{_home_id(home)}"

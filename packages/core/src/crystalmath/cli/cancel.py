@@ -51,7 +51,7 @@ def cancel(job_ids: UnfinishedIds = None, *, filters: dict[str, Any], as_json: J
                 unfinished = [state.value for state in UNFINISHED]
                 raise CrystalMathError(_none({"state": unfinished, **filters}))
     if as_json:
-        output.write_json({"jobs": answers, "error": None} if many else answers[0])
+        output.write_json({"jobs": answers} if many else answers[0])
     else:
         _tell(answers)
     return 0 if all(answer["cancelled"] for answer in answers) else 1
@@ -129,7 +129,7 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
     output.note(_counts(jobs.values()))
     if as_json:
         documents = [jobs[job_id].document() for job_id in wanted]
-        output.write_json({"jobs": documents, "done": True, "error": None})
+        output.write_json({"jobs": documents, "done": True})
     return 0 if all(job.state.value == "completed" for job in jobs.values()) else 1
 
 
@@ -205,9 +205,7 @@ def progress(
             jobs = list(client.list(labels=labels or None, state="running"))
         read = client.progress([job.job_id for job in jobs])
     if as_json:
-        output.write_json(
-            {"jobs": [_document(job, read[job.job_id]) for job in jobs], "error": None}
-        )
+        output.write_json({"jobs": [_document(job, read[job.job_id]) for job in jobs]})
     elif jobs:
         rows = zip(*(_row(job, read[job.job_id]) for job in jobs), strict=True)
         columns = dict(zip(_HEADERS, rows, strict=True))

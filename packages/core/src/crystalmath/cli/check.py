@@ -177,7 +177,7 @@ def inputs(
         other = None if diff is None else client.inputs(client.find(diff))
     paths = write(found, directory, "--dir") if directory else []
     if as_json:
-        output.write_json({**document(found, other), "error": None})
+        output.write_json(document(found, other))
         return 0
     if other is not None:
         show_differences(found, other)

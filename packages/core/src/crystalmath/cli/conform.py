@@ -362,7 +362,7 @@ def engine_template(
         raise FileExistsError(message) from None
     if as_json:
         written = [str(file) for file in files]
-        output.write_json({"engine": name, "path": str(folder), "files": written, "error": None})
+        output.write_json({"engine": name, "path": str(folder), "files": written})
         return 0
     install = f"pip install -e {shlex.quote(f'{folder}[test]')}"
     output.write(output.printable(f"wrote {folder}; next:"))

@@ -82,9 +82,7 @@ def export(
             file, columns=names, sort=sort, limit=limit or None, **filters
         )
     if as_json:
-        output.write_json(
-            {"file": str(file.absolute()), "jobs": written, "left_out": left, "error": None}
-        )
+        output.write_json({"file": str(file.absolute()), "jobs": written, "left_out": left})
         return 0
     told = f"; {left} without a geometry left out" if left else ""
     output.note(f"{written} job{'s' if written != 1 else ''} written to {file}{told}")
@@ -103,13 +101,13 @@ def _one(given: Sequence[str], directory: str | None, *, as_json: bool) -> int:
             paths = client.export_inputs(job_id, directory)
     if directory is None:
         if as_json:
-            output.write_json({"job_id": job_id, "script": text, "error": None})
+            output.write_json({"job_id": job_id, "script": text})
         else:
             output.write(text.rstrip("\n"))
         return 0
     if as_json:
         files = [str(path) for path in paths]
-        output.write_json({"job_id": job_id, "files": files, "error": None})
+        output.write_json({"job_id": job_id, "files": files})
     for path in () if as_json else paths:
         output.write(output.printable(f"wrote {path}"))
     return 0
@@ -123,7 +121,7 @@ def _archive(given: Sequence[str], file: Path, filters: dict[str, Any], *, as_js
         written = client.write_archive(file, job_ids, **filters)
     count, left_out = written["jobs"], written["left_out"]
     if as_json:
-        told = {"file": str(file.absolute()), "jobs": count, "left_out": left_out, "error": None}
+        told = {"file": str(file.absolute()), "jobs": count, "left_out": left_out}
         output.write_json(told)
         return 0
     for each in left_out:
@@ -147,7 +145,7 @@ def import_jobs(
     with any_client() as client:
         taken = client.import_archive(file)
     if as_json:
-        output.write_json({**taken, "error": None})
+        output.write_json(taken)
         return 0
     count, known = len(taken["job_ids"]), len(taken["known"])
     there = f"; {known} were here already" if known else ""

@@ -162,7 +162,7 @@ def prune(
         if not dry_run:
             told = _remove(client, told, keep_results=keep_results, yes=yes)
     if as_json:
-        output.write_json({"jobs": told["jobs"], "left": told["left"], "error": None})
+        output.write_json({"jobs": told["jobs"], "left": told["left"]})
     for job in told["left"]:
         output.note(output.printable(f"{job['job_id'][:8]} stays: {job['error']}"))
     return 1 if told["left"] else 0

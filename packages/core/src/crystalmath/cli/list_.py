@@ -99,7 +99,7 @@ def list_jobs(
         totals = home.ask("jobs.list", limit=0, totals=True, **filters)["totals"] if counted else {}
     more = sum(totals.values()) - len(jobs) if full else 0
     if as_json:
-        output.write_json({"jobs": jobs, "totals": totals, "error": None})
+        output.write_json({"jobs": jobs, "totals": totals})
     elif csv:
         job_table.write_csv(jobs, names)
     elif jobs:
@@ -236,7 +236,7 @@ def _repeat(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) 
 def _summary(home: HomeReader, filters: Mapping[str, Any], *, as_json: bool) -> int:
     counted = home.ask("jobs.summary", **filters)
     if as_json:
-        output.write_json({"states": counted["states"], "errors": counted["errors"], "error": None})
+        output.write_json({"states": counted["states"], "errors": counted["errors"]})
         return 0
     if not any(counted["states"].values()):
         output.note("no jobs")

@@ -113,7 +113,7 @@ def plot(
 
         save(panels, file)
     if as_json:
-        output.write_json({**document, "error": None})
+        output.write_json(document)
     elif file is None:
         _show(panels)
     else:

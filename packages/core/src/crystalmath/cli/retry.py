@@ -62,7 +62,7 @@ def retry(
         told = ask_again(client.ask, changes, dry_run=dry_run, **which) if named or filters else []
     answers: list[_Answer] = [*unknown, *told]
     if as_json:
-        output.write_json({"jobs": answers, "error": None})
+        output.write_json({"jobs": answers})
     else:
         _tell(answers, filters, dry_run=dry_run)
     refused = any(answer["status"] == "error" and answer["code"] != "retried" for answer in answers)
@@ -143,7 +143,7 @@ def reread(
         future = client.reread(client.find(job_id), settings=settings, **options)
         told = future.info().state.value
     if as_json:
-        output.write_json({"job_id": future.job_id, "status": told, "error": None})
+        output.write_json({"job_id": future.job_id, "status": told})
     else:
         output.write(future.job_id)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -56,7 +57,7 @@ def serve(
         if as_json:
             written = True
             where = {"home": str(place.home), "socket": str(place.socket), "log": str(place.log)}
-            output.write_json({**where, "pid": os.getpid(), "error": None})
+            output.write_json({**where, "pid": os.getpid()})
             sys.stdout.flush()
         else:
             output.note(f"serving {place.home} at {place.socket}; its log is {place.log}")
@@ -122,7 +123,7 @@ def stop(
     if as_json:
         counts = {"pending": 0, "running": 0, "cancel": cancel} if answer is None else answer
         more = {"unfinished": list(left)} if cancel else {}
-        output.write_json({"stopped": answer is not None, **counts, **more, "error": None})
+        output.write_json({"stopped": answer is not None, **counts, **more})
     else:
         output.note(_told(place, answer, leaving=server is not None, left=len(left)))
         for job_id, why in list(left.items())[:NAMED]:
@@ -148,11 +149,8 @@ def _ask(place: Place, *, cancel: bool) -> dict[str, Any] | None:
     from crystalmath.errors import ServerNotRunning
 
     try:
-        connection = Connection.to(place)
-        try:
+        with contextlib.closing(Connection.to(place)) as connection:
             return read_result(connection.ask("system.stop", {"cancel": cancel}, ANSWER_S))
-        finally:
-            connection.close()
     except ServerNotRunning:
         return None
     except (OSError, EOFError) as error:

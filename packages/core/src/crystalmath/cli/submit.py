@@ -107,7 +107,7 @@ def submit(
     output.tell_alike(answers)
     _tell_known(answers)
     if as_json:
-        output.write_json({"jobs": answers, "error": None} if many else answers[0])
+        output.write_json({"jobs": answers} if many else answers[0])
     return 1 if any(answer["job_id"] is None for answer in answers) else 0
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
 import threading
-from typing import TYPE_CHECKING, Annotated
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from crystalmath.cli.shared import completion, output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from crystalmath.client import Client, Job
     from crystalmath.client.home_reader import HomeReader
+    from crystalmath.models.fields import Field
 
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 JobId = Annotated[
@@ -47,6 +50,49 @@ LabelFilter = Annotated[
         autocompletion=completion.labels,
     ),
 ]
+
+
+_COMPLETED: dict[str, Any] = {
+    "state": completion.states,
+    "engine": completion.engines,
+    "cluster": completion.clusters,
+    "recipe": completion.recipes,
+    "labels": completion.labels,
+}
+
+
+def option_of(
+    one: Field, kind: Any, least: float | None = None, most: float | None = None
+) -> inspect.Parameter:
+    """Make a command's option of a field that declares one."""
+    option = one.about.option
+    assert option is not None  # noqa: S101 - whoever calls has no others
+    told = typer.Option(
+        option.name,
+        metavar=option.metavar,
+        help=option.help,
+        autocompletion=_COMPLETED.get(one.name),
+        min=least,
+        max=most,
+    )
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(one.name, keyword, default=None, annotation=Annotated[kind, told])
+
+
+def taking(
+    function: Callable[..., int],
+    parameters: Sequence[inspect.Parameter],
+    read: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Callable[..., int]:
+    """Have a command take other parameters, of which its own are read."""
+
+    @wraps(function)
+    def command(**given: Any) -> int:
+        return function(**read(given))
+
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return command
 
 
 def any_client(*, runs: bool = False) -> Client:

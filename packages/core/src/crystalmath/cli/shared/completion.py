@@ -6,6 +6,7 @@ middle of the line that is being typed.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from typing import TYPE_CHECKING, Any
@@ -133,11 +134,8 @@ def _asked(method: str, params: dict[str, Any]) -> dict[str, Any]:
     from crystalmath.server.endpoint import Place
 
     try:
-        connection = Connection.to(Place.of(home()))
-        try:
+        with contextlib.closing(Connection.to(Place.of(home()))) as connection:
             return read_result(connection.ask(method, params, _ANSWER_S))
-        finally:
-            connection.close()
     except (CrystalMathError, OSError, EOFError):
         return {}
 

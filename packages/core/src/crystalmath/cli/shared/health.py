@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import sys
 import tempfile
@@ -121,16 +122,13 @@ def _ask(place: Place, *methods: str) -> list[dict[str, Any]] | None:
     from crystalmath.client.remote import Connection, read_result
     from crystalmath.errors import ServerNotRunning
 
-    try:
-        connection = Connection.to(place)
-    except ServerNotRunning:
-        return None
-    try:
+    with (
+        contextlib.suppress(ServerNotRunning),
+        contextlib.closing(Connection.to(place)) as connection,
+        contextlib.suppress(OSError, EOFError),
+    ):
         return [read_result(connection.ask(name, {}, ANSWER_S)) for name in methods]
-    except (OSError, EOFError):
-        return None
-    finally:
-        connection.close()
+    return None
 
 
 def _log(log: Path) -> Iterator[Check]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from functools import wraps
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from crystalmath.cli.shared import completion
+from crystalmath.cli.shared.common_arguments import option_of, taking
 from crystalmath.errors import did_you_mean
 from crystalmath.models.fields import declared
 from crystalmath.models.filters import EXCLUDABLE, JobFilter
@@ -38,50 +37,27 @@ def with_filters_but(*names: str) -> Callable[[Callable[..., int]], Callable[...
 
 
 def _with_filters(function: Callable[..., int], filters: Sequence[Field]) -> Callable[..., int]:
-    signature = inspect.signature(function, eval_str=True)
-    own = [one for one in signature.parameters.values() if one.name != "filters"]
+    own = inspect.signature(function, eval_str=True).parameters.values()
     keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [*map(_filter_option, filters), *(one.replace(kind=keyword) for one in own)]
+    parameters = [
+        *(option_of(one, _KINDS.get(one.name, str | None)) for one in filters),
+        *(one.replace(kind=keyword) for one in own if one.name != "filters"),
+    ]
 
-    @wraps(function)
-    def command(**given: Any) -> int:
+    def read(given: dict[str, Any]) -> dict[str, Any]:
         values = {one.name: given.pop(one.name) for one in filters}
         read = {name: _read(name, value) for name, value in values.items() if value is not None}
-        return function(filters=read, **given)
+        return {"filters": read, **given}
 
-    command.__annotations__ = {one.name: one.annotation for one in parameters}
-    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return command
-
-
-def _filter_option(one: Field) -> inspect.Parameter:
-    option = one.about.option
-    assert option is not None  # noqa: S101 - _FILTERS has no others
-    told = typer.Option(
-        option.name,
-        metavar=option.metavar,
-        help=option.help,
-        autocompletion=_COMPLETED.get(one.name),
-    )
-    kind: Any = str | None
-    if one.name in _REPEATED:
-        kind = list[str] | None
-    elif one.name in _ENERGIES:
-        kind = float | None
-    return inspect.Parameter(
-        one.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, told]
-    )
+    return taking(function, parameters, read)
 
 
 _FILTERS = [one for one in declared(JobFilter) if one.about.option is not None]
 _REPEATED = ("state", "labels", "exclude")
 _ENERGIES = ("energy_min", "energy_max")
-_COMPLETED: dict[str, Any] = {
-    "state": completion.states,
-    "engine": completion.engines,
-    "cluster": completion.clusters,
-    "recipe": completion.recipes,
-    "labels": completion.labels,
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(_REPEATED, list[str] | None),
+    **dict.fromkeys(_ENERGIES, float | None),
 }
 
 

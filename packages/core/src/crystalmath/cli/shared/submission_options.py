@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
 
 import typer
 
 from crystalmath.cli.shared import completion, output
+from crystalmath.cli.shared.common_arguments import option_of, taking
 from crystalmath.cli.shared.parameter_options import (
     of_option,
     parse_labels,
@@ -138,20 +138,15 @@ def _with(
     resources: Sequence[Field] | None = None,
 ) -> Callable[..., int]:
     resources = _RESOURCES if resources is None else resources
-    signature = inspect.signature(function, eval_str=True)
-    own = [one for one in signature.parameters.values() if one.name != "options"]
-    # The last of a command's own is --json.
-    parameters = [*own[:-1], *map(_parameter, [*optional, *resources]), own[-1]]
+    own = inspect.signature(function, eval_str=True).parameters.values()
+    *first, last = (one for one in own if one.name != "options")  # the last is --json
 
-    @wraps(function)
-    def command(**given: Any) -> int:
+    def read(given: dict[str, Any]) -> dict[str, Any]:
         asked = _given(resources, given)
         options = _given(optional, given) | ({"resources": asked} if asked else {})
-        return function(options=options, **given)
+        return {"options": options, **given}
 
-    command.__annotations__ = {one.name: one.annotation for one in parameters}
-    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return command
+    return taking(function, [*first, *map(_parameter, [*optional, *resources]), last], read)
 
 
 def _given(fields: Iterable[Field], given: dict[str, Any]) -> dict[str, Any]:
@@ -169,20 +164,9 @@ def _read(one: Field, value: Any) -> Any:
 
 
 def _parameter(one: Field) -> inspect.Parameter:
-    option, schema = one.about.option, one.about.schema
-    assert option is not None  # noqa: S101 - there are no others
-    told = typer.Option(
-        option.name,
-        metavar=option.metavar,
-        help=option.help,
-        autocompletion=_COMPLETED.get(one.name),
-        min=schema.get("minimum"),
-        max=schema.get("maximum"),
-    )
+    schema = one.about.schema
     kind = _TYPES["string" if one.name in _TEXTS else schema["type"]]
-    return inspect.Parameter(
-        one.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, told]
-    )
+    return option_of(one, kind, schema.get("minimum"), schema.get("maximum"))
 
 
 #: The fields of a submission that have an option.
@@ -210,11 +194,6 @@ _READ: dict[str, Callable[[Any], object]] = {
     "labels": parse_labels,
     "memory_mb": parse_memory,
     "options": parse_scheduler_options,
-}
-_COMPLETED: dict[str, Callable[..., Any]] = {
-    "engine": completion.engines,
-    "cluster": completion.clusters,
-    "labels": completion.labels,
 }
 
 
