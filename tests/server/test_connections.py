@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import socket
+import tempfile
 import time
 
 import pytest
 
-from crystalmath.server.rpc import budget, connections, session, wire
+from crystalmath.server.rpc import connections, session, wire
+from crystalmath.server.rpc import large as large_messages
 from crystalmath.server.rpc.connections import peer_uid
 from crystalmath.server.rpc.session import IN_FLIGHT
 from peer import method, serving
@@ -40,7 +43,7 @@ async def forever(controller, params):
 
 
 METHODS = {function.__name__: method(function) for function in (ping, size, many, forever)}
-METHODS["large"] = method(large, answer_size=lambda _: LARGE)
+METHODS["large"] = method(large, bulk=True)
 METHODS["system.ping"] = METHODS["ping"]
 
 
@@ -48,14 +51,6 @@ METHODS["system.ping"] = METHODS["ping"]
 async def connect():
     async with serving(METHODS) as connect:
         yield connect
-
-
-@pytest.fixture
-def patient(monkeypatch):
-    """Have nobody cut off for being slow: here client and server share what the machine gives."""
-    monkeypatch.setattr(budget, "_CUT_OFF_S", 600)
-    monkeypatch.setattr(session, "_STALL_S", 600)
-    monkeypatch.setattr(session, "_PAUSE_S", 600)
 
 
 async def left(connections, count=0):
@@ -210,25 +205,24 @@ async def test_who_says_nothing_soon_makes_room_for_others():
         assert await speaking.call("ping") == {"ok": True}
 
 
-async def test_the_oldest_of_those_who_only_ask_the_server_makes_room(monkeypatch):
-    monkeypatch.setattr(connections, "_SPARE", 2)
+async def test_who_only_asks_the_server_soon_makes_room(monkeypatch):
+    monkeypatch.setattr(connections, "_SPARE", 1)
+    monkeypatch.setattr(connections, "_SPARE_S", 1.0)
     async with serving(METHODS, most=1) as connect:
-        kept, oldest, other = [await connect() for _ in range(3)]
-        for peer in (kept, oldest, other):
+        kept, spare = await connect(), await connect()
+        for peer in (kept, spare):
             assert await peer.call("system.ping") == {"ok": True}
-        refused = await connect()
-        assert (await refused.receive())["error"]["data"] == {"code": "busy"}
-        monkeypatch.setattr(connections, "_KEPT_S", 0.0)  # as if they had been there for long
+        spare.request(1, "system.ping")
+        while await spare.receive() is not None:  # until it is cut off, though it is not idle
+            spare.request(1, "system.ping")
         late = await connect()
-        assert await late.call("system.ping") == {"ok": True}
-        assert await oldest.receive() is None
-        for peer in (kept, other, late):
+        for peer in (kept, late):
             assert await peer.call("system.ping") == {"ok": True}
 
 
 @pytest.mark.parametrize("said", [b"", b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}'])
 async def test_a_header_that_is_sent_line_by_line_for_ever_is_cut_off(monkeypatch, said):
-    monkeypatch.setattr(session, "_STALL_S", 1.0)
+    monkeypatch.setattr(session, "_RECEIVE_S", 1.0)
     async with serving(METHODS, first_s=1.0) as connect:
         peer = await connect()
         if said:
@@ -244,9 +238,8 @@ async def test_a_header_that_is_sent_line_by_line_for_ever_is_cut_off(monkeypatc
             await left(connect.connections)
 
 
-@pytest.mark.usefixtures("patient")
 async def test_what_is_announced_and_does_not_come_takes_nothing_from_others():
-    async with serving(METHODS, common=2_000_000) as connect:
+    async with serving(METHODS, room=2_000_000) as connect:
         for _ in range(20):
             stalled = await connect()
             stalled.writer.write(wire.header(wire.MAX_MESSAGE) + b'{"')
@@ -255,9 +248,8 @@ async def test_what_is_announced_and_does_not_come_takes_nothing_from_others():
             assert await honest.call("size", {"text": "x" * size}) == {"size": size}
 
 
-@pytest.mark.usefixtures("patient")
 async def test_small_messages_do_not_wait_for_large_ones():
-    async with serving(METHODS, own=100_000, common=1_000_000) as connect:
+    async with serving(METHODS, room=1_000_000) as connect:
         half = b'{"jsonrpc": "2.0", "id": 1, "method": "size", "params": {"text": "'
         filling = [await connect() for _ in range(5)]
         for peer in filling:  # all of the common rest is theirs, and none of them goes on
@@ -267,9 +259,8 @@ async def test_small_messages_do_not_wait_for_large_ones():
             assert await honest.call("size", {"text": "x" * 10_000}) == {"size": 10_000}
 
 
-@pytest.mark.usefixtures("patient")
 async def test_large_messages_that_fill_the_room_all_come_through_in_the_end():
-    async with serving(METHODS, own=100_000, common=1_000_000) as connect:
+    async with serving(METHODS, room=1_000_000) as connect:
         peers = [await connect() for _ in range(8)]
         # Each begins, and none fits beside the others.
         answers = [peer.call("size", {"text": "x" * 3_000_000}) for peer in peers]
@@ -283,7 +274,7 @@ async def test_a_connection_takes_its_requests_in_turn_where_they_are_large():
         made.append(params["number"])
         return {"text": "x" * LARGE}
 
-    methods = {**METHODS, "heavy": method(heavy, answer_size=lambda _: LARGE)}
+    methods = {**METHODS, "heavy": method(heavy, bulk=True)}
     async with serving(methods) as connect:
         peer = await connect()
         for number in range(5):
@@ -325,6 +316,34 @@ async def test_a_large_message_that_waits_for_room_keeps_no_share(connect):
         peer.writer.transport.abort()
 
 
+async def test_a_large_message_whose_request_waits_keeps_no_room():
+    async def wait(controller, params):
+        large_messages.rest()
+        await asyncio.Event().wait()
+
+    async with serving({**METHODS, "wait": method(wait)}, room=1_000_000) as connect:
+        for _ in range(4):
+            (await connect()).request(1, "wait", {"text": "x" * 500_000})
+        honest = await connect()
+        assert await honest.call("size", {"text": "x" * 500_000}) == {"size": 500_000}
+
+
+async def test_without_room_for_files_large_answers_are_sent_and_large_messages_refused(
+    connect, monkeypatch
+):
+    def full():
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    peer = await connect()
+    assert len((await peer.call("large"))["result"]) == LARGE
+    peer.request(1, "size", {"text": "x" * 500_000})
+    told = (await peer.receive())["error"]["message"]
+    assert f"does not fit into {tempfile.gettempdir()} (No space left on device)" in told
+    assert await peer.receive() is None
+    assert await (await connect()).call("size", {"text": "x" * 100_000}) == {"size": 100_000}
+
+
 async def test_another_users_process_is_refused(monkeypatch):
     async with serving(METHODS) as connect:
         monkeypatch.setattr(os, "getuid", lambda: 4711)
@@ -356,7 +375,6 @@ async def test_a_large_answer_comes_whole_and_others_do_not_wait(connect):
     assert (await reading.receive())["result"]["result"] == "x" * LARGE
 
 
-@pytest.mark.usefixtures("patient")
 async def test_few_large_answers_are_in_memory_however_many_are_asked_for():
     made = []
     there = []
@@ -373,20 +391,20 @@ async def test_few_large_answers_are_in_memory_however_many_are_asked_for():
     async def counted(controller, params):
         return {"job_id": "a", "result": Counted(b'"' + b"x" * LARGE + b'"')}
 
-    methods = {**METHODS, "counted": method(counted, answer_size=lambda _: LARGE)}
-    async with serving(methods, common=3 * LARGE) as connect:
+    methods = {**METHODS, "counted": method(counted, bulk=True)}
+    async with serving(methods) as connect:
         peers = [await connect() for _ in range(8)]
         for peer in peers:
             for number in range(4):
                 peer.request(number, "counted")
             peer.request("ping", "ping")
-        # Nobody reads, so the first ones stand in line; other requests do not wait for them.
+        # Nobody reads, so each has one that waits in a file; other requests do not wait for them.
         other = await connect()
         for _ in range(50):
             assert await other.call("ping") == {"ok": True}
             await asyncio.sleep(0.01)
-        # As many as there is room for, and the one that may go ahead.
-        assert len(made) == 4
+        assert len(made) == 8
+        assert there == []
 
         async def read(peer):
             return {(await peer.receive())["id"] for _ in range(5)}
@@ -397,38 +415,15 @@ async def test_few_large_answers_are_in_memory_however_many_are_asked_for():
     assert there == []
 
 
-async def test_who_does_not_read_is_cut_off_once_others_wait(monkeypatch):
-    monkeypatch.setattr(budget, "_CUT_OFF_S", 0.2)
-    monkeypatch.setattr(budget, "_PACE", 100 * LARGE)
-    monkeypatch.setattr(budget, "_LOOK_S", 0.05)
-    async with serving(METHODS, own=100_000, common=LARGE) as connect:
-        lazy = [await connect() for _ in range(4)]
-        lazy[0].request(1, "large")
-        await asyncio.sleep(0.6)
-        assert connect.connections.count == 4  # nobody needs the room
-        for peer in lazy[1:]:
-            peer.request(1, "large")
+async def test_who_does_not_read_keeps_nobody_waiting():
+    async with serving(METHODS) as connect:
+        for _ in range(8):
+            (await connect()).request(1, "large")  # and nobody reads it
         honest = await connect()
-        honest.request(1, "large")
-        assert len((await honest.receive())["result"]["result"]) == LARGE
-        assert await honest.call("ping") == {"ok": True}
-
-
-async def test_who_stops_amid_a_message_is_cut_off_once_others_wait(monkeypatch):
-    monkeypatch.setattr(session, "_STALL_S", 600)
-    monkeypatch.setattr(session, "_PAUSE_S", 0.2)
-    monkeypatch.setattr(budget, "_LOOK_S", 0.05)
-    async with serving(METHODS, own=100_000, common=1_000_000) as connect:
-        # A second for each MiB would be a minute.
-        begun = b'{"jsonrpc": "2.0", "id": 1, "method": "size", "params": {"text": "'
-        begun = wire.header(wire.MAX_MESSAGE) + begun + b"x" * 60_000_000
-        (await connect()).writer.write(begun)
-        await asyncio.sleep(0.6)
-        assert connect.connections.count == 1  # nobody needs the room
-        for _ in range(2):
-            (await connect()).writer.write(begun)
-        async with asyncio.timeout(30):
-            assert len((await (await connect()).call("large"))["result"]) == LARGE
+        for number in range(8):
+            honest.request(number, "large")
+        for number in range(8):
+            assert (await honest.receive())["id"] == number
 
 
 async def test_a_result_that_is_streamed_holds_up_nobody(tmp_path):
@@ -443,8 +438,8 @@ async def test_a_result_that_is_streamed_holds_up_nobody(tmp_path):
     async def streamed(controller, params):
         return {"job_id": "a", "result": wire.Stream(20_000_002, chunks())}
 
-    methods = {**METHODS, "streamed": method(streamed)}
-    async with serving(methods, common=1_000_000) as connect:
+    methods = {**METHODS, "streamed": method(streamed, bulk=True)}
+    async with serving(methods, room=1_000_000) as connect:
         for _ in range(20):
             (await connect()).request(1, "streamed")  # and nobody reads it
         honest = await connect()

@@ -20,16 +20,6 @@ class Move(NamedTuple):
         below = path.removeprefix(self.old)
         return self.new + below if below != path and below[:1] in {"", "/"} else path
 
-    def growth(self, chunks: Iterable[bytes]) -> int:
-        """Tell by how many bytes a JSON text becomes longer; see :meth:`texts`."""
-        old, new = _in_json(self.old), _in_json(self.new)
-        count, rest = 0, b""
-        for chunk in chunks:
-            *whole, rest = (rest + chunk).split(old)
-            count += len(whole)
-            rest = rest[-len(old) + 1 :]
-        return count * (len(new) - len(old))
-
     def texts(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """Yield a JSON text, which comes in pieces, with the new place of the run directory."""
         old, new = _in_json(self.old), _in_json(self.new)

@@ -345,12 +345,11 @@ class Server:
 
     async def _hand_back(self) -> None:
         """Return memory while much is used, once it is used no more, and now and then."""
-        budget = self.connections.budget
-        pause = HAND_BACK_IDLE_S if self._rested and not budget.was_used else HAND_BACK_S
+        memory = self.connections.memory
+        pause = HAND_BACK_IDLE_S if self._rested and not memory.was_used else HAND_BACK_S
         if time.monotonic() - self._handed_back_at >= pause:
-            self._rested = not budget.was_used
-            # What is in use now is looked at again.
-            budget.was_used = budget.used > 0
+            self._rested = not memory.was_used
+            memory.was_used = False
             await in_pool("caring", functools.partial(hand_back, at_rest=self._rested))
             self._handed_back_at = time.monotonic()
 

@@ -3,41 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import functools
 import os
 import threading
 import time
-from collections import Counter, deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
-from weakref import WeakKeyDictionary
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, ParamSpec, TypeVar, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-_Call: TypeAlias = "tuple[Future[Any], Callable[[], Any]]"
 
-#: Threads of a kind, and how many of them one connection may keep busy. Where they compute, more
-#: threads would only hinder each other and the event loop.
-_THREADS: Mapping[str, tuple[int, int]] = {"computing": (2, 1), "files": (4, 2)}
-_USUAL = (8, 4)
+#: Threads of a kind. Where they compute, more would only hinder each other and the event loop.
+_THREADS = {"decoding": 1, "computing": 2, "files": 4}
+_USUAL = 8
 
-#: How long a connection goes on before others have their turn, in seconds.
+#: How long a request goes on before others have their turn, in seconds.
 _SLICE_S = 0.02
 
 
 class Asker:
-    """Somebody who takes turns with others: a connection."""
+    """A connection: of each kind it keeps half of the threads busy at most."""
+
+    def __init__(self) -> None:
+        self._turns: dict[str, asyncio.Semaphore] = {}
+
+    def turn(self, kind: str) -> asyncio.Semaphore:
+        """Return what limits its calls of a kind."""
+        if kind not in self._turns:
+            self._turns[kind] = asyncio.Semaphore(max(1, _THREADS.get(kind, _USUAL) // 2))
+        return self._turns[kind]
 
 
-#: Who asks where there is no server; he has all threads.
-NOBODY = Asker()
-
-#: For whom something is done.
-asker: contextvars.ContextVar[Asker] = contextvars.ContextVar("asker", default=NOBODY)
+#: For whom something is done; who asks where there is no server has all threads.
+asker: contextvars.ContextVar[Asker | None] = contextvars.ContextVar("asker", default=None)
 
 #: Set once nobody waits any more for what the present thread is doing.
 _given_up: contextvars.ContextVar[threading.Event] = contextvars.ContextVar("given_up")
@@ -61,11 +64,13 @@ async def in_pool(kind: str, function: Callable[_P, _T], *args: _P.args, **kwarg
     context = contextvars.copy_context()
     context.run(_given_up.set, given_up)
     call = functools.partial(context.run, function, *args, **kwargs)
-    try:
-        return await asyncio.wrap_future(_pool(kind).submit(asker.get(), call))
-    except asyncio.CancelledError:
-        given_up.set()
-        raise
+    one = asker.get()
+    async with contextlib.nullcontext() if one is None else one.turn(kind):
+        try:
+            return await asyncio.wrap_future(_pool(kind).submit(call))
+        except asyncio.CancelledError:
+            given_up.set()
+            raise
 
 
 async def in_slices(kind: str, work: Generator[None, None, _T]) -> _T:
@@ -104,74 +109,9 @@ def is_wanted() -> bool:
     return given_up is None or not given_up.is_set()
 
 
-class _Pool:
-    """Threads for the calls of several askers; whoever has used them least has the next turn."""
-
-    def __init__(self, name: str, threads: int, each: int) -> None:
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix=f"crystalmath-{name}")
-        self._each = each
-        self._lock = threading.Lock()
-        self._waiting: dict[Asker, deque[_Call]] = {}
-        self._busy: Counter[Asker] = Counter()
-        #: For how many seconds somebody has used them; who comes begins where the others are.
-        self._used: WeakKeyDictionary[Asker, float] = WeakKeyDictionary()
-        self._now = 0.0
-
-    def submit(self, asker: Asker, function: Callable[[], _T]) -> Future[_T]:
-        future: Future[_T] = Future()
-        with self._lock:
-            if asker not in self._waiting:
-                self._waiting[asker] = deque()
-                self._used[asker] = max(self._now, self._used.get(asker, 0.0))
-            self._waiting[asker].append((future, function))
-        self._threads.submit(self._work)
-        return future
-
-    def _work(self) -> None:
-        # There is one of these for each call. It ends where only such wait who have their share:
-        # who is busy for them looks again afterwards.
-        while (found := self._next()) is not None:
-            asker, call = found
-            began = time.monotonic()
-            _run(*call)
-            del call, found  # what it gave may be large
-            with self._lock:
-                self._used[asker] += time.monotonic() - began
-                self._busy[asker] -= 1
-                if not self._busy[asker]:
-                    del self._busy[asker]
-
-    def _next(self) -> tuple[Asker, _Call] | None:
-        with self._lock:
-            may = [one for one in self._waiting if self._may(one)]
-            if not may:
-                return None
-            asker = min(may, key=self._used.__getitem__)
-            self._now = max(self._now, self._used[asker])
-            call = self._waiting[asker].popleft()
-            if not self._waiting[asker]:
-                del self._waiting[asker]
-            self._busy[asker] += 1
-            return asker, call
-
-    def _may(self, asker: Asker) -> bool:
-        return asker is NOBODY or self._busy[asker] < self._each
-
-
-def _run(future: Future[_T], function: Callable[[], _T]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = function()
-    except BaseException as error:  # noqa: BLE001 - it is raised where the call is waited for
-        future.set_exception(error)
-    else:
-        future.set_result(result)
-
-
 @functools.cache
-def _pool(kind: str) -> _Pool:
-    return _Pool(kind, *_THREADS.get(kind, _USUAL))
+def _pool(kind: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_THREADS.get(kind, _USUAL), thread_name_prefix=f"crystalmath-{kind}")
 
 
 # Threads do not survive a fork.

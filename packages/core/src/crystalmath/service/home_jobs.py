@@ -269,10 +269,6 @@ class HomeJobs:
         """Return the text that was recorded of a job; see :mod:`crystalmath.recipes.codec`."""
         return self._existing(job_id).specification(job_id)
 
-    def specification_size(self, job_id: str) -> int:
-        """Return how many bytes at most the text has that was recorded of what was asked for."""
-        return self._existing(job_id).specification_size(job_id)
-
     def pseudopotentials(self, job_id: str) -> list[Potcar]:
         """Name the pseudopotential files that the job was found to read when it was submitted."""
         return cast("list[Potcar]", self._existing(job_id).pseudopotentials(job_id))

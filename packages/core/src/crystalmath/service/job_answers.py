@@ -18,6 +18,7 @@ from attrs import evolve, frozen
 from crystalmath.errors import BadFile, InvalidJob, UnknownJob
 from crystalmath.jobs.documents import cleaned
 from crystalmath.jobs.moved import move_of
+from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models.fields import declared, to_wire
 from crystalmath.models.job_notes import JobState
@@ -46,9 +47,6 @@ if TYPE_CHECKING:
     from crystalmath.service.home_jobs import HomeJobs
     from crystalmath.store.records import Event, JobMetadata
 
-#: What the document of a job, and of an event, takes in memory about, in bytes.
-JOB_SIZE = 4000
-EVENT_SIZE = 500
 #: What is told of a submission, by its names on the wire.
 SPECIFIED = tuple(
     one.wire
@@ -325,14 +323,6 @@ class FileSeen:
     #: Which file, its size and the time of its last change; nothing where there is none yet.
     signature: tuple[int, ...] | None
 
-    def readable(self, params: Mapping[str, Any]) -> int:
-        """Return how many bytes there may be to read."""
-        most: int = params.get("max_bytes", USUAL_BYTES)
-        if self.path.suffix == ".gz" or self.signature is None:
-            return most
-        offset: int = params.get("offset", 0)
-        return max(0, min(most, self.signature[1] - offset))
-
 
 def look_at_file(
     service: HomeJobs, params: Mapping[str, Any], *, again: bool
@@ -402,7 +392,7 @@ def read_file(snapshot: FileSeen, params: Mapping[str, Any]) -> Generator[None, 
 def answer(service: HomeJobs, method: str, params: dict[str, Any]) -> dict[str, Any]:
     """Answer a method that only reads as the server does; what is wrong with it is raised."""
     told: Any = _ANSWERS[method](service, params)
-    answered: dict[str, Any] = _carried_out(told) if isinstance(told, Generator) else told
+    answered: dict[str, Any] = at_once(told) if isinstance(told, Generator) else told
     return answered
 
 
@@ -418,14 +408,6 @@ def result_text(
     return service.results.brief(job) if brief else b"".join(service.results.chunks(job))
 
 
-def _carried_out(work: Generator[None, None, Any]) -> Any:
-    while True:
-        try:
-            next(work)
-        except StopIteration as stop:
-            return stop.value
-
-
 def _specification(service: HomeJobs, params: dict[str, Any]) -> Any:
     if params.pop("prefix", False):
         params["job_id"] = service.find(params["job_id"])
@@ -436,8 +418,8 @@ def _followed(service: HomeJobs, params: dict[str, Any]) -> LogPart:
     end = time.monotonic() + params.get("timeout_s", 0)
     again = False
     while True:
-        snapshot = _carried_out(look_at_file(service, params, again=again))
-        part: LogPart = _carried_out(read_file(snapshot, params))
+        snapshot = at_once(look_at_file(service, params, again=again))
+        part: LogPart = at_once(read_file(snapshot, params))
         if part["text"] or part["finished"] or time.monotonic() >= end:
             return part
         again = True
@@ -460,7 +442,7 @@ _ANSWERS: dict[str, Callable[[HomeJobs, Any], Any]] = {
     "jobs.show": lambda service, params: story(service, params["job_id"]),
     "jobs.result": _result,
     "jobs.logs": _followed,
-    "jobs.progress": lambda service, params: {"jobs": _carried_out(progress(service, **params))},
+    "jobs.progress": lambda service, params: {"jobs": at_once(progress(service, **params))},
 }
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystalmath.errors import FilesRemoved
 from crystalmath.jobs.moved import move_of
+from crystalmath.jobs.piecewise import at_once
 from crystalmath.recipes import stored_result
 from crystalmath.recipes.json_text import json_part
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from crystalmath.jobs.moved import Move
     from crystalmath.jobs.rundir import RunDirectory
@@ -31,14 +32,19 @@ class StoredResults:
     def __init__(self, directory_of: Callable[[str], RunDirectory]) -> None:
         self._directory_of = directory_of
 
-    def size(self, job: JobMetadata) -> int:
-        """Return how many bytes the stored JSON of a completed job's result has."""
-        with self._opened(job) as (file, header):
-            move, size = self._move(job), header.get("text")
-            chunks = stored_result.result_chunks(file, stored_result.block_size(header))
-            if size is None or move is None:
-                return sum(map(len, chunks)) if size is None else int(size)
-            return int(size) + move.growth(chunks)
+    def measured(self, job: JobMetadata) -> Generator[None, None, int]:
+        """Find how many bytes the stored JSON of a completed job's result has.
+
+        Where the result is unpacked for that, yield now and then.
+        """
+        with self._opened(job) as (_, header):
+            if self._move(job) is None and header.get("text") is not None:
+                return int(header["text"])
+        size = 0
+        for chunk in self.chunks(job):
+            size += len(chunk)
+            yield
+        return size
 
     def chunks(self, job: JobMetadata) -> Iterator[bytes]:
         """Yield the stored JSON of a completed job's result piece by piece, undecoded.
@@ -55,7 +61,7 @@ class StoredResults:
         with self._opened(job) as (file, header):
             if header.get("index"):
                 return stored_result.ResultIndex(file, header).locate(field)
-        return stored_result.Located(0, self.size(job), field)
+        return stored_result.Located(0, at_once(self.measured(job)), field)
 
     def part(self, job: JobMetadata, place: stored_result.Located) -> bytes:
         """Read the JSON of a field that was located; the rest of a large result is not unpacked.

@@ -112,18 +112,6 @@ class JobReader:
             return str(value_of(snapshot, job_id, "specification"))
 
     @patient
-    def specification_size(self, job_id: str) -> int:
-        """Return how long that text is, without reading it.
-
-        Raises
-        ------
-        UnknownJob
-            No job has this id.
-        """
-        with self._readable.reading() as snapshot:
-            return int(value_of(snapshot, job_id, "length(specification)"))
-
-    @patient
     def pseudopotentials(self, job_id: str) -> _Rows:
         """Return what was recorded of the pseudopotential files that a job reads.
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Required, TypedDict
 
 from crystalmath.errors import InvalidJob
-from crystalmath.models.answers import MOST_JOBS, ArchiveAnswer, ImportAnswer, JobIds
+from crystalmath.models.answers import ArchiveAnswer, ImportAnswer, JobIds
 from crystalmath.models.filters import FilterParams
 from crystalmath.server.pools import in_slices
-from crystalmath.server.rpc.declare import length, method, once
+from crystalmath.server.rpc.declare import method, once
 from crystalmath.service.job_answers import read_filters
 from crystalmath.service.pruning import pages
 
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from crystalmath.service import JobService
-
-#: What an id takes in an answer.
-_ID_SIZE = 60
 
 
 class ArchiveParams(TypedDict, total=False):
@@ -77,7 +74,6 @@ class ImportParams(TypedDict):
 @method(
     "jobs.import",
     refused={"job_ids": [], "known": []},
-    answer_size=lambda params: _ID_SIZE * length(params.get("file"), MOST_JOBS),
 )
 async def handle_jobs_import(service: JobService, params: ImportParams) -> ImportAnswer:
     """Take in the jobs of an archive that another home has written (``jobs.archive``).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 from crystalmath.errors import CrystalMathError, InvalidJob
-from crystalmath.models.answers import MOST_JOBS, CancelledJob, CancelledJobs, JobIds
+from crystalmath.models.answers import CancelledJob, CancelledJobs, JobIds
 from crystalmath.models.filters import FilterParams
 from crystalmath.models.job_notes import UNFINISHED
 from crystalmath.server.handlers.jobs import filters_in
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from crystalmath.models.filters import Selection
     from crystalmath.service import JobService
 
-_ANSWER_SIZE = 300
-
 
 class CancelManyParams(FilterParams, total=False):
     """The parameters of ``jobs.cancel_many``."""
@@ -32,7 +30,7 @@ class CancelManyParams(FilterParams, total=False):
 @method(
     "jobs.cancel_many",
     refused={"jobs": []},
-    answer_size=lambda _: _ANSWER_SIZE * MOST_JOBS,
+    bulk=True,
     by_server=True,
 )
 async def handle_jobs_cancel_many(service: JobService, params: CancelManyParams) -> CancelledJobs:

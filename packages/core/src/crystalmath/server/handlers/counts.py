@@ -13,8 +13,6 @@ from crystalmath.service import job_answers
 if TYPE_CHECKING:
     from crystalmath.service import JobService
 
-#: What one of them takes in memory about, in bytes.
-_SIZE = 500
 # Later than any clock says, and whole numbers of which are exact.
 _Time: TypeAlias = Annotated[float, Limits(minimum=0, maximum=2**40)]
 
@@ -34,7 +32,7 @@ class CountsParams(FilterParams, total=False):
 @method(
     "jobs.counts",
     refused={"bucket_s": 0, "buckets": [], "states": {}},
-    answer_size=lambda _: _SIZE * job_answers.MOST_BUCKETS,
+    bulk=True,
 )
 def handle_jobs_counts(service: JobService, params: CountsParams) -> CountedOverTime:
     """Count how many jobs ended in which state over time.

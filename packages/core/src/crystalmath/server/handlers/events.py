@@ -21,12 +21,10 @@ from crystalmath.models.answers import (
 from crystalmath.models.fields import Limits
 from crystalmath.models.filters import EventFilterParams, FilterParams
 from crystalmath.server.pools import in_pool, in_slices
-from crystalmath.server.rpc.budget import room
+from crystalmath.server.rpc import large
 from crystalmath.server.rpc.declare import method
 from crystalmath.service.event_feed import Wanted, wanted_events
 from crystalmath.service.job_answers import (
-    EVENT_SIZE,
-    JOB_SIZE,
     PAGE,
     event_document,
     job_document,
@@ -151,6 +149,7 @@ async def handle_jobs_wait(service: JobService, params: WaitParams) -> WaitedJob
         if named is None
         else list(dict.fromkeys(named))
     )
+    large.rest()
     async with listening(service, job_ids) as subscriber:
         while True:
             done = await in_slices("computing", _have_ended(service, job_ids))
@@ -158,7 +157,7 @@ async def handle_jobs_wait(service: JobService, params: WaitParams) -> WaitedJob
             if done or left <= 0:
                 break
             await subscriber.wait(left)
-    await room(JOB_SIZE * len(job_ids))
+    await large.turn()
     documents, done = await in_slices("computing", _told_of(service, job_ids))
     return {"jobs": documents, "done": done, "error": None}
 
@@ -238,8 +237,9 @@ async def handle_jobs_events(service: JobService, params: EventsParams) -> Event
     most_s, job_ids = params.pop("timeout_s", 0), params.pop("job_ids", None)
     wanted = read_wanted(params, job_ids)
     if most_s:
+        large.rest()
         after = await _first_after(after, service, wanted, most_s)
-    await room((EVENT_SIZE + JOB_SIZE * wanted.with_job) * limit)
+    await large.turn()
     documents, last = await in_slices("computing", event_documents(service, after, limit, wanted))
     return {"events": documents, "last": last, "error": None}
 

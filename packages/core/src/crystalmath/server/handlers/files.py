@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from crystalmath.jobs.worktree import WorkFile
     from crystalmath.service import JobService
 
-#: So many files are named, and what each takes in memory about, in bytes.
+#: So many files are named.
 _MOST = 10_000
-_FILE_SIZE = 400
 
 
 class FilesParams(JobIdParams, total=False):
@@ -34,7 +33,7 @@ class FilesParams(JobIdParams, total=False):
 @method(
     "jobs.files",
     refused={"attempt": None, "work_dir": None, "files": [], "more": 0},
-    answer_size=lambda _: _FILE_SIZE * _MOST,
+    bulk=True,
 )
 async def handle_jobs_files(service: JobService, params: FilesParams) -> JobFiles:
     """List the files of a job's work directory with their sizes and times, by their paths.

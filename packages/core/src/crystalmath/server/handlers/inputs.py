@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crystalmath.models.answers import JobInputs
-from crystalmath.preflight.step_inputs import MOST_BYTES, with_marks
+from crystalmath.preflight.step_inputs import with_marks
 from crystalmath.server.handlers.submission import submitting_pool
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc.declare import JobIdParams, method
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @method(
     "jobs.inputs",
     refused={"inputs": None},
-    answer_size=lambda _: MOST_BYTES,
+    bulk=True,
 )
 async def handle_jobs_inputs(service: JobService, params: JobIdParams) -> JobInputs:
     """Return what the programs of a job get, calculation by calculation, before it runs and after.

@@ -28,19 +28,16 @@ from crystalmath.recipes.structures import parse_structure as _parse_structure
 from crystalmath.recipes.summary import summarize as _summarize_result
 from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
 from crystalmath.server.pools import in_pool, in_slices, is_wanted
-from crystalmath.server.rpc.budget import room
 from crystalmath.server.rpc.declare import (
     METHODS,
     JobIdParams,
     JobIdsParams,
     has_key,
-    length,
     method,
-    number,
     trouble,
 )
 from crystalmath.service import job_answers
-from crystalmath.service.job_answers import JOB_SIZE, PAGE, job_document
+from crystalmath.service.job_answers import PAGE, job_document
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -72,7 +69,6 @@ FILTERS = frozenset(one.name for one in declared(JobFilter))
     "jobs.submit",
     refused={"job_id": None},
     pool=submitting_pool,
-    copies=2,  # the structure, and what is recorded of it
     by_server=True,
     repeatable=has_key,
 )
@@ -120,7 +116,7 @@ async def _asked(service: JobService, job_id: str) -> Job:
 @method(
     "jobs.status_many",
     refused={"jobs": []},
-    answer_size=lambda params: JOB_SIZE * length(params.get("job_ids"), MOST_JOBS),
+    bulk=True,
 )
 async def handle_jobs_status_many(service: JobService, params: JobIdsParams) -> JobStates:
     """Return the states of many jobs, in the order of their ids.
@@ -184,7 +180,7 @@ class ListParams(FilterParams, total=False):
 @method(
     "jobs.list",
     refused={"jobs": [], "cursor": None, "totals": None},
-    answer_size=lambda params: JOB_SIZE * number(params.get("limit"), 100, MOST_JOBS),
+    bulk=True,
 )
 async def handle_jobs_list(service: JobService, params: ListParams) -> JobList:
     """List jobs, newest first.
@@ -223,6 +219,7 @@ class SpecificationParams(JobIdParams, total=False):
         "potcars": [],
         "parents": [],
     },
+    bulk=True,
 )
 async def handle_jobs_specification(
     service: JobService, params: SpecificationParams
@@ -232,11 +229,9 @@ async def handle_jobs_specification(
     ``jobs.submit`` takes it again, without ``potcars`` and ``parents``. The environment is left
     out, and so is the key, which would give the same job.
     """
-    # It is there as text, decoded, and as text again.
     job_id = params["job_id"]
     if params.get("prefix"):
         job_id = await in_pool("asking", service.find, job_id)
-    await room(3 * await in_pool("files", service.specification_size, job_id))
     told = job_answers.specification(
         service, job_id, job=params.get("job", False), progress=params.get("progress", False)
     )

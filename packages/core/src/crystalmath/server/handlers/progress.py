@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 
 #: Each is read from the files of its calculation.
 _MOST = 200
-#: With their histories, of which a step takes so many bytes of the answer.
+#: With their histories.
 _MOST_HISTORIES = 20
-_STEP_SIZE = 150
 
 
 class ProgressParams(TypedDict, total=False):
@@ -36,9 +35,7 @@ class ProgressParams(TypedDict, total=False):
 @method(
     "jobs.progress",
     refused={"jobs": []},
-    answer_size=lambda params: (
-        _MOST_HISTORIES * MOST_STEPS * _STEP_SIZE if params.get("history") else _MOST * 1000
-    ),
+    bulk=True,
 )
 async def handle_jobs_progress(service: JobService, params: ProgressParams) -> ProgressList:
     """Return how far the calculations of jobs have come, read from what their programs write.

@@ -22,8 +22,7 @@ from crystalmath.models.answers import (
 from crystalmath.models.fields import Limits
 from crystalmath.quacc.runner import JobState
 from crystalmath.server.pools import in_pool, in_slices
-from crystalmath.server.rpc import wire
-from crystalmath.server.rpc.budget import room
+from crystalmath.server.rpc import large, wire
 from crystalmath.server.rpc.declare import JobIdParams, JobIdsParams, method, trouble
 from crystalmath.service import job_answers
 from crystalmath.service.job_answers import PAGE
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
 
 #: The most of a file that goes into one answer, in bytes.
 _MOST = 16 * 2**20
-#: How often it is in memory while an answer is made of it: bytes, text, JSON.
-_COPIES = 3
 
 #: So much of several results is sent at once, in bytes.
 _TOGETHER = 2**20
@@ -58,7 +55,6 @@ class ResultParams(JobIdParams, total=False):
 @method(
     "jobs.result",
     refused={"result": None},
-    answer_size=lambda _: wire.CHUNK,
 )
 async def handle_jobs_result(service: JobService, params: ResultParams) -> JobResult:
     """Return what the recipe returned, whole, as its worker wrote it.
@@ -69,11 +65,11 @@ async def handle_jobs_result(service: JobService, params: ResultParams) -> JobRe
     job = await in_pool("asking", service.job, params["job_id"])
     if job.state is JobState.COMPLETED and "field" in params:
         place = await in_pool("files", service.results.locate, job, params["field"])
-        await room(2 * place.size)
+        await large.turn()
         return await in_pool("files", _part, service, job, place)
     if job.state is JobState.COMPLETED and params.get("brief"):
         return await in_pool("files", _brief, service, job)
-    told = await in_pool("files", _described, service, job)
+    told = await in_slices("files", _described(service, job))
     if job.traceback:
         told["traceback"] = job.traceback
     return told
@@ -99,7 +95,7 @@ def _answered(job: JobMetadata, result: wire.Raw | wire.Stream | None) -> JobRes
 @method(
     "jobs.results",
     refused={"results": []},
-    answer_size=lambda _: 2 * _TOGETHER,
+    bulk=True,
 )
 async def handle_jobs_results(service: JobService, params: JobIdsParams) -> ResultList:
     """Return what the recipes of many jobs returned, as many of the first ones as fit together.
@@ -119,7 +115,7 @@ def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[
         page = job_ids[start : start + PAGE]
         jobs = {job.job_id: job for job in service.some_jobs(page)}
         for job_id in page:
-            text = _written(service, job_id, jobs.get(job_id))
+            text = yield from _written(service, job_id, jobs.get(job_id))
             if text is None or len(text) > left:
                 return found
             left -= len(text)
@@ -131,7 +127,7 @@ def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[
 @method(
     "jobs.parameters",
     refused={"parameters": []},
-    answer_size=lambda _: 2 * _TOGETHER,
+    bulk=True,
 )
 async def handle_jobs_parameters(service: JobService, params: JobIdsParams) -> ParametersList:
     """Return the recipe's parameters of many jobs, of as many of the first ones as fit together.
@@ -167,12 +163,14 @@ def _all_parameters(
     return found
 
 
-def _written(service: JobService, job_id: str, job: JobMetadata | None) -> bytes | None:
+def _written(
+    service: JobService, job_id: str, job: JobMetadata | None
+) -> Generator[None, None, bytes | None]:
     """Write one of many results; ``None`` if it must be sent alone."""
     try:
         if job is None:
             raise UnknownJob(job_id)
-        answer = _described(service, job)
+        answer = yield from _described(service, job)
     except CrystalMathError as error:
         told = trouble(error)
         answer = {"job_id": job_id, "status": "error", "error": told["error"], "result": None}
@@ -180,14 +178,13 @@ def _written(service: JobService, job_id: str, job: JobMetadata | None) -> bytes
     return None if isinstance(answer["result"], wire.Stream) else wire.dumps(answer)
 
 
-def _described(service: JobService, job: JobMetadata) -> JobResult:
-    return _answered(job, _stored(service, job) if job.state is JobState.COMPLETED else None)
-
-
-def _stored(service: JobService, job: JobMetadata) -> wire.Raw | wire.Stream:
+def _described(service: JobService, job: JobMetadata) -> Generator[None, None, JobResult]:
     """Return a result as it is stored: nobody here decodes 20 MB, or has them in memory."""
-    size, chunks = service.results.size(job), service.results.chunks(job)
-    return wire.Stream(size, chunks) if size > wire.CHUNK else wire.Raw(b"".join(chunks))
+    if job.state is not JobState.COMPLETED:
+        return _answered(job, None)
+    size, chunks = (yield from service.results.measured(job)), service.results.chunks(job)
+    is_large = size > wire.CHUNK
+    return _answered(job, wire.Stream(size, chunks) if is_large else wire.Raw(b"".join(chunks)))
 
 
 class LogsParams(JobIdParams, total=False):
@@ -223,7 +220,7 @@ async def handle_jobs_logs(service: JobService, params: LogsParams) -> LogPart:
     if "tail" in params and "offset" in params:
         raise InvalidJob("'tail' and 'offset' cannot be given together")
     end = time.monotonic() + params.get("timeout_s", 0)
-    snapshot, held = None, 0
+    snapshot = None
     while True:
         before, snapshot = (
             snapshot,
@@ -232,11 +229,10 @@ async def handle_jobs_logs(service: JobService, params: LogsParams) -> LogPart:
             ),
         )
         if snapshot != before:
-            size = _COPIES * snapshot.readable(params)
-            await room(max(0, size - held))
-            held = max(size, held)
+            await large.turn()
             answer = await in_slices("files", job_answers.read_file(snapshot, params))
         left = end - time.monotonic()
         if answer["text"] or answer["finished"] or left <= 0:
             return answer
+        large.rest()
         await asyncio.sleep(min(job_answers.LOOK_S, left))

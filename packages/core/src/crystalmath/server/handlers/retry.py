@@ -12,7 +12,7 @@ from crystalmath.models.job_notes import NO_RESULT
 from crystalmath.models.retry import ChangeParams, Retry
 from crystalmath.server.handlers.submission import answered
 from crystalmath.server.pools import is_wanted
-from crystalmath.server.rpc.declare import has_key, length, method
+from crystalmath.server.rpc.declare import has_key, method
 from crystalmath.service.job_answers import read_filters
 from crystalmath.service.pruning import pages
 
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from crystalmath.models.filters import Selection
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
-
-#: What the answer to one of many jobs takes in memory about, in bytes.
-_ANSWER_SIZE = 1500
 
 
 class RetryParams(ChangeParams, total=False):
@@ -42,8 +39,7 @@ class RetryParams(ChangeParams, total=False):
     "jobs.retry",
     refused={"jobs": []},
     pool="retrying",
-    copies=1,
-    answer_size=lambda params: _ANSWER_SIZE * length(params.get("job_ids"), MOST_JOBS),
+    bulk=True,
     by_server=True,
     repeatable=lambda params: has_key(params) or params.get("dry_run") is True,
 )

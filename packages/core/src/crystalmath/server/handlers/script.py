@@ -14,9 +14,6 @@ from crystalmath.server.rpc.declare import JobIdParams, method
 if TYPE_CHECKING:
     from crystalmath.service import JobService
 
-#: A structure and parameters, written as Python.
-_SIZE = 16 * 2**20
-
 
 class ScriptParams(JobIdParams, total=False):
     """The parameters of ``jobs.script``."""
@@ -31,7 +28,7 @@ class ScriptParams(JobIdParams, total=False):
 @method(
     "jobs.script",
     refused={"script": None, "shell": None},
-    answer_size=lambda _: _SIZE,
+    bulk=True,
 )
 async def handle_jobs_script(service: JobService, params: ScriptParams) -> JobScript:
     """Write a job as a Python script that runs the same calculation with quacc alone."""

@@ -12,7 +12,7 @@ from crystalmath.models.fields import Limits
 from crystalmath.models.filters import FilterParams
 from crystalmath.server.handlers.jobs import filters_in
 from crystalmath.server.pools import in_slices
-from crystalmath.server.rpc.declare import method, number, trouble
+from crystalmath.server.rpc.declare import method, trouble
 from crystalmath.service.job_answers import read_filters
 from crystalmath.service.pruning import Choice, Pruned, Usage, measure
 
@@ -24,16 +24,14 @@ if TYPE_CHECKING:
     from crystalmath.service import JobService
 
 _Group = TypeVar("_Group")
-#: So many groups are told, the largest, and what each takes in memory about, in bytes.
+#: So many groups are told, the largest.
 _MOST = 1000
-_GROUP_SIZE = 500
 _NO_USE = dict.fromkeys(answers.Used.__annotations__, 0)
 
 
 @method(
     "jobs.usage",
     refused={"total": _NO_USE, "states": [], "recipes": [], "labels": []},
-    answer_size=lambda _: 2 * _GROUP_SIZE * _MOST,
 )
 async def handle_jobs_usage(service: JobService, params: FilterParams) -> answers.Usage:
     """Measure what the run directories of jobs take: of all, by state, by recipe and by label.
@@ -82,7 +80,6 @@ class PruneParams(FilterParams, total=False):
 @method(
     "jobs.prune",
     refused={"jobs": [], "left": [], "cursor": None},
-    answer_size=lambda params: _GROUP_SIZE * number(params.get("limit"), 1000, MOST_JOBS),
     by_server=True,
 )
 async def handle_jobs_prune(service: JobService, params: PruneParams) -> answers.Pruned:

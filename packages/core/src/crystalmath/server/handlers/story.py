@@ -20,7 +20,6 @@ if TYPE_CHECKING:
         **{name: [] for name in ("potcars", "parents", "children", "attempts", "events")},
     },
     pool="files",
-    answer_size=lambda _: job_answers.EVENT_SIZE * job_answers.MOST_RELATED,
 )
 def handle_jobs_show(service: JobService, params: JobIdParams) -> Story:
     """Tell a job's whole story: what it came of and what came of it, its attempts and events.

@@ -13,16 +13,11 @@ from crystalmath.models.fields import Limits, from_wire
 from crystalmath.models.job_notes import Told
 from crystalmath.models.submission import SubmitParams
 from crystalmath.server.pools import is_wanted
-from crystalmath.server.rpc.declare import METHODS, findings_of, has_key, length, method, trouble
+from crystalmath.server.rpc.declare import METHODS, findings_of, has_key, method, trouble
 
 if TYPE_CHECKING:
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
-
-#: What the answer to one of many submissions takes in memory about, in bytes.
-_ANSWER_SIZE = 1000
-#: And the inputs of a job of many large structures.
-_INPUTS_SIZE = 8 * 2**20
 
 
 def submitting_pool(params: Mapping[str, Any]) -> str:
@@ -59,8 +54,6 @@ class SubmitManyParams(TypedDict):
     "jobs.submit_many",
     refused={"jobs": []},
     pool=submitting_pool,
-    copies=2,
-    answer_size=lambda params: _ANSWER_SIZE * length(params.get("jobs"), MOST_JOBS),
     by_server=True,
     repeatable=lambda params: (
         not isinstance(jobs := params.get("jobs"), list) or all(map(has_key, jobs))
@@ -96,8 +89,6 @@ class CheckParams(SubmitParams, total=False):
     "jobs.check",
     refused={"ok": False, "findings": [], "potcars": [], "environment": []},
     pool=submitting_pool,
-    copies=2,
-    answer_size=lambda params: _INPUTS_SIZE if params.get("inputs") else 0,
 )
 def handle_jobs_check(service: JobService, params: CheckParams) -> CheckedJob:
     """Return whether a job would be accepted, and everything that is wrong with it at once.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
 import struct
-import time
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.server.rpc.budget import Budget
 from crystalmath.server.rpc.dispatch import Dispatcher
+from crystalmath.server.rpc.large import Memory
 from crystalmath.server.rpc.messages import BUSY, REFUSED, RpcError
 from crystalmath.server.rpc.session import FIRST_S, Session
 
@@ -23,19 +23,17 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("crystalmath.server")
 
 #: How many connections there may be at once; and how many more that only ask for what begins with
-#: `_SYSTEM`. Of these the oldest makes room for the next one, once it has been there for `_KEPT_S`.
+#: `_SYSTEM`, for so many seconds each.
 MAX_CONNECTIONS = 256
 _SPARE = 16
 _SPARE_S = 5.0
-_KEPT_S = 5.0
 _SYSTEM = "system."
 
 #: A connection on which nothing has happened for so long is closed, in seconds.
 IDLE_S = 3600.0
 
-#: How many bytes messages and answers may hold in memory: of each connection, and of all beside.
-OWN = 2**20
-COMMON = 128 * 2**20
+#: How many bytes of memory decoded messages may take.
+ROOM = 128 * 2**20
 
 
 class Connections:
@@ -53,8 +51,13 @@ class Connections:
         A connection without a first message for so long is closed, in seconds.
     idle_s : float
         A connection on which nothing has happened for so long is closed, in seconds.
-    own, common : int
-        How many bytes each connection may hold in memory, and all of them beside.
+    room : int
+        How many bytes of memory decoded messages may take, and as many those of more than 1 MiB.
+
+    Attributes
+    ----------
+    memory : Memory
+        For large messages and answers.
     """
 
     def __init__(
@@ -65,18 +68,15 @@ class Connections:
         most: int = MAX_CONNECTIONS,
         first_s: float = FIRST_S,
         idle_s: float = IDLE_S,
-        own: int = OWN,
-        common: int = COMMON,
+        room: int = ROOM,
     ) -> None:
         self._dispatcher = Dispatcher(methods)
         self._server = server
         self._most = most
         self._first_s = first_s
         self._idle_s = idle_s
-        self.budget = Budget(common=common, own=own)
+        self.memory = Memory(room)
         self._sessions: dict[asyncio.Task[Any], Session] = {}
-        #: Those in a spare place, and since when, the oldest first.
-        self._spare: dict[Session, float] = {}
 
     @property
     def count(self) -> int:
@@ -93,28 +93,17 @@ class Connections:
         if uid != os.getuid():
             _LOG.warning("refused a connection of user id %s", uid)
             await session.leave(RpcError(REFUSED, "this server serves its own user only"))
-        elif spare and not self._has_spare_place():
+        elif len(self._sessions) >= self._most + _SPARE:
             _LOG.warning("refused a connection: there are %s", len(self._sessions))
             await session.leave(RpcError(REFUSED, BUSY, data={"code": "busy"}))
         else:
             self._sessions[task] = session
-            if spare:
-                self._spare[session] = time.monotonic()
             try:
-                await session.run()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_SPARE_S if spare else None):
+                        await session.run()
             finally:
                 del self._sessions[task]
-                self._spare.pop(session, None)
-
-    def _has_spare_place(self) -> bool:
-        if len(self._sessions) < self._most + _SPARE:
-            return True
-        oldest, since = next(iter(self._spare.items()), (None, 0.0))
-        if oldest is None or time.monotonic() - since < _KEPT_S:
-            return False
-        del self._spare[oldest]
-        oldest.cut_off()
-        return True
 
     def _session(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, spare: bool
@@ -122,7 +111,7 @@ class Connections:
         return Session(
             self._server,
             self._dispatcher,
-            self.budget.account(),
+            self.memory,
             reader,
             writer,
             first_s=_SPARE_S if spare else self._first_s,
@@ -137,7 +126,6 @@ class Connections:
         if self._sessions:
             # Each session limits its own end; this wait only gathers them.
             await asyncio.wait(list(self._sessions))
-        self._dispatcher.close()
 
 
 def peer_uid(connection: socket.socket) -> int:

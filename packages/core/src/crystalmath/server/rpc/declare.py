@@ -18,7 +18,7 @@ from crystalmath.models.answers import JobId, JobIds, Refusal
 from crystalmath.models.checks import checked
 from crystalmath.models.schemas import schema_of
 from crystalmath.server.pools import in_pool
-from crystalmath.server.rpc.budget import present
+from crystalmath.server.rpc import large
 
 if TYPE_CHECKING:
     from crystalmath.models.answers import Trouble
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 #: What a dispatcher calls: with the job service (``None``: this process's own), or with the
 #: session for methods that say so.
 Handler: TypeAlias = Callable[[Any, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
-#: From how many bytes on in memory parameters are checked in a thread.
-_LARGE = 256 * 2**10
 
 #: What a handler is written as. Its parameters, a `TypedDict`, are checked before.
 _Function: TypeAlias = Callable[[Any, Any], Any]
@@ -68,11 +66,8 @@ class Method:
         The handler's docstring: its first line, and the whole.
     of_session : bool
         It needs the connection or the server, and is not there in process.
-    copies : int
-        How often its parameters are in memory while it is carried out, beside once.
-    answer_size : callable
-        How many bytes an answer to such parameters, which are not checked yet, may take in memory
-        while it is made.
+    bulk : bool
+        An answer may be large: few are made at once, and of one connection one after another.
     """
 
     name: str
@@ -83,8 +78,7 @@ class Method:
     of_session: bool = False
     by_server: bool = False
     repeatable: Callable[[Mapping[str, Any]], bool] = field(default=lambda _: True, repr=False)
-    copies: int = 0
-    answer_size: Callable[[Mapping[str, Any]], int] = field(default=lambda _: 0, repr=False)
+    bulk: bool = False
 
     @property
     def params(self) -> dict[str, Any]:
@@ -121,8 +115,7 @@ def method(
     of_session: bool = False,
     by_server: bool = False,
     repeatable: Callable[[Mapping[str, Any]], bool] = lambda _: True,
-    copies: int = 0,
-    answer_size: Callable[[Mapping[str, Any]], int] = lambda _: 0,
+    bulk: bool = False,
 ) -> Callable[[_Function], Handler]:
     """Declare a handler.
 
@@ -150,10 +143,9 @@ def method(
         Whether a request with such parameters, which are not checked yet, does no more where it is
         carried out twice. A submission with a key is such a one. Others are not asked again where
         their answer was lost.
-    copies : int
-        How often the parameters are in memory meanwhile, beside once.
-    answer_size : callable
-        How many bytes an answer to such parameters, which are not checked yet, may take in memory.
+    bulk : bool
+        Whether an answer may have more than some 100 KiB. Where the handler waits for something
+        before it makes the answer, it awaits :func:`crystalmath.server.rpc.large.turn` instead.
     """
 
     def declare(function: _Function) -> Handler:
@@ -191,8 +183,7 @@ def method(
             of_session=of_session,
             by_server=by_server,
             repeatable=repeatable,
-            copies=copies,
-            answer_size=answer_size,
+            bulk=bulk,
         )
         return handler
 
@@ -213,16 +204,6 @@ def once(_: object) -> bool:
 def has_key(params: object) -> bool:
     """Return whether a submission, which is not checked yet, has a key, for `repeatable`."""
     return isinstance(params, Mapping) and params.get("key") is not None
-
-
-def number(value: object, default: int, most: int) -> int:
-    """Read a number of a request that is not checked yet, for `answer_size`."""
-    return min(value, most) if type(value) is int and value >= 0 else default
-
-
-def length(value: object, most: int) -> int:
-    """Return how long a list of a request is that is not checked yet, for `answer_size`."""
-    return min(len(value), most) if isinstance(value, list) else 0
 
 
 def _answering(
@@ -250,10 +231,10 @@ def _answering(
 
 async def _checked(params: object, schema: Mapping[str, Any]) -> dict[str, Any]:
     """Check parameters, in a thread if they are many."""
-    share = present.get()
-    if share is None or share.size < _LARGE:
-        return checked(params, schema)
-    return await in_pool("asking", checked, params, schema)
+    request = large.present.get()
+    if request is not None and request.is_large:
+        return await in_pool("asking", checked, params, schema)
+    return checked(params, schema)
 
 
 def _service(controller: JobService | None) -> JobService:

@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from attrs import define
 
 from crystalmath.errors import CrystalMathError, did_you_mean
 from crystalmath.server.pools import in_pool
-from crystalmath.server.rpc import wire
-from crystalmath.server.rpc.budget import present
+from crystalmath.server.rpc import large, wire
 from crystalmath.server.rpc.messages import (
     BUSY,
     CANCELLED,
@@ -30,26 +28,11 @@ from crystalmath.server.rpc.messages import (
     as_call,
     is_id,
 )
-from crystalmath.server.rpc.outbox import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from crystalmath.server.rpc.budget import Share
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 _LOG = logging.getLogger("crystalmath.server")
-
-_T = TypeVar("_T")
-
-#: From how many bytes on a message is decoded in a thread, and from how many on after others.
-_LARGE = 32 * 2**10
-_LARGEST = 2**20
-
-#: What any answer may have, in bytes.
-_SMALL_ANSWER = 4 * 2**10
-
-#: What a value of a message takes in memory beside its text.
-_VALUE = 100
 
 
 class Method(Protocol):
@@ -64,12 +47,8 @@ class Method(Protocol):
         """Whether the handler gets the session, not the job service."""
 
     @property
-    def copies(self) -> int:
-        """How often the parameters are in memory while it is carried out, beside once."""
-
-    @property
-    def answer_size(self) -> Callable[[Mapping[str, Any]], int]:
-        """How many bytes an answer to such parameters may take in memory while it is made."""
+    def bulk(self) -> bool:
+        """Whether an answer may be large."""
 
 
 @define
@@ -102,7 +81,7 @@ class Caller(Protocol):
     def may_only(self) -> str:
         """How the names of the methods begin that it may call."""
 
-    async def send(self, text: Text, share: Share) -> None:
+    async def send(self, parts: Sequence[large.Part]) -> None:
         """Send a message, whole and between others."""
 
 
@@ -117,34 +96,20 @@ class Dispatcher:
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
         self._methods = methods
-        # One thread: large messages are decoded one after another, beside everything else.
-        self._decoder = ThreadPoolExecutor(1, "crystalmath-wire")
 
-    def close(self) -> None:
-        """End the thread that decodes."""
-        self._decoder.shutdown(wait=False, cancel_futures=True)
-
-    async def read(self, body: bytearray, share: Share) -> Call:
-        """Read a message; its share counts what is made of it.
+    async def read(self, body: bytes | IO[bytes]) -> Call:
+        """Read a message, in a thread if it is large.
 
         Raises
         ------
         RpcError
             It is none that can be carried out.
         """
-        await share.grow(await self._apart(body, _weight))
-        document, told = await self._apart(body, _decoded)
+        small = isinstance(body, bytes) and len(body) <= large.LARGE
+        document, told = _decoded(body) if small else await in_pool("decoding", _decoded, body)
         if told is not None:
             raise RpcError(PARSE_ERROR, told)
         return as_call(document)
-
-    async def _apart(self, body: bytearray, function: Callable[[bytearray], _T]) -> _T:
-        """Look at a message, in a thread if it is large; the largest one after another."""
-        if len(body) < _LARGE:
-            return function(body)
-        if len(body) < _LARGEST:
-            return await in_pool("decoding", function, body)
-        return await asyncio.get_running_loop().run_in_executor(self._decoder, function, body)
 
     def note(self, call: Call, session: Caller) -> bool:
         """Carry out a notification of the protocol itself; tell whether it was one."""
@@ -157,56 +122,57 @@ class Dispatcher:
                 pending.cancel(RpcError(CANCELLED, "the request was cancelled"))
         return True
 
-    async def answer(self, call: Call, session: Caller, share: Share) -> None:
+    async def answer(self, call: Call, session: Caller, request: large.Request) -> None:
         """Carry out a request and send its answer; a notification is carried out only."""
-        present.set(share)
+        large.present.set(request)
         pending = Pending(asyncio.current_task())
         if call.wants_answer:
             session.pending[call.request_id] = pending
         try:
-            await self._carry_out(call, session, share)
+            await self._carry_out(call, session, request)
         except RpcError as error:
-            await self._refuse(error, call, session, share)
+            await self._refuse(error, call, session)
         except asyncio.CancelledError:
             if pending.reason is None or pending.task is None:
                 raise
             pending.task.uncancel()
-            await self._refuse(pending.reason, call, session, share)
+            await self._refuse(pending.reason, call, session)
         finally:
             self._forget(call, session)
 
-    async def _carry_out(self, call: Call, session: Caller, share: Share) -> None:
+    async def _carry_out(self, call: Call, session: Caller, request: large.Request) -> None:
         method = self._methods.get(call.method)
         if method is None:
             raise RpcError(METHOD_NOT_FOUND, self._unknown(call.method))
         if not call.method.startswith(session.may_only):
             raise RpcError(REFUSED, BUSY, data={"code": "busy"})
-        await share.grow(method.copies * share.size)
-        # What is held besides the answer, once that is there.
-        before = share.size
-        await share.grow(max(_SMALL_ANSWER, method.answer_size(call.params)))
-        text = await self._made(method, call, session)
-        if text is not None:
-            share.settle(before + text.held)
-            await session.send(text, share)
+        request.method = call.method
+        if method.bulk:
+            await request.take_turn()
+        parts = await self._made(method, call, session)
+        request.is_made()
+        if parts is not None:
+            await session.send(parts)
 
-    async def _made(self, method: Method, call: Call, session: Caller) -> Text | None:
-        """Make an answer; only its text stays in memory."""
+    async def _made(
+        self, method: Method, call: Call, session: Caller
+    ) -> Sequence[large.Part] | None:
+        """Make an answer; only its text is left."""
         result = await _ask(method, call, session)
         # From here on a cancellation would tear the answer apart.
         self._forget(call, session)
         if not call.wants_answer:
             return None
         try:
-            return await Text.of({"jsonrpc": "2.0", "id": call.request_id, "result": result})
+            return await large.encoded({"jsonrpc": "2.0", "id": call.request_id, "result": result})
         except wire.WireError as error:
             _LOG.error("the answer of %s cannot be sent", call.method)
             raise RpcError(INTERNAL_ERROR, f"the answer cannot be sent: {error}") from None
 
-    async def _refuse(self, error: RpcError, call: Call, session: Caller, share: Share) -> None:
+    async def _refuse(self, error: RpcError, call: Call, session: Caller) -> None:
         self._forget(call, session)
         if call.wants_answer:
-            await session.send(await Text.of(error.document(call.request_id)), share)
+            await session.send(await large.encoded(error.document(call.request_id)))
 
     def _forget(self, call: Call, session: Caller) -> None:
         found = session.pending.get(call.request_id) if call.wants_answer else None
@@ -235,16 +201,9 @@ async def _ask(method: Method, call: Call, session: Caller) -> Any:
         raise RpcError(INTERNAL_ERROR, told) from error
 
 
-def _weight(body: bytearray) -> int:
-    """Return how much memory a message takes once it is decoded, beside its bytes."""
-    # One character beyond ASCII may make four bytes of each.
-    text = 0 if body.isascii() else 3 * len(body)
-    return text + _VALUE * min(wire.count_values(body), wire.MAX_VALUES)
-
-
-def _decoded(body: bytearray) -> tuple[Any, str | None]:
+def _decoded(body: bytes | IO[bytes]) -> tuple[Any, str | None]:
     """Return the document, or what is wrong: an exception would keep the body until it is gone."""
     try:
-        return wire.loads(body), None
+        return large.read(body), None
     except wire.WireError as error:
         return None, str(error)

@@ -6,18 +6,16 @@ import asyncio
 import contextlib
 import logging
 import select
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from crystalmath.server.pools import Asker, asker
-from crystalmath.server.rpc import wire
+from crystalmath.errors import CrystalMathError
+from crystalmath.server.pools import Asker, asker, in_pool
+from crystalmath.server.rpc import large, wire
 from crystalmath.server.rpc.messages import INVALID_REQUEST, REFUSED, RpcError
-from crystalmath.server.rpc.outbox import Outbox, Text
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Coroutine, Mapping, Sequence
 
-    from crystalmath.server.rpc.budget import Account, Share
     from crystalmath.server.rpc.dispatch import Dispatcher, Pending
     from crystalmath.server.rpc.messages import Call
 
@@ -26,20 +24,17 @@ _LOG = logging.getLogger("crystalmath.server")
 #: How many requests of one connection are carried out at once; more are read when one has ended.
 IN_FLIGHT = 64
 
-#: How much of a message is read at once, and has its share of the budget before.
-_CHUNK = 256 * 2**10
-
-#: A client that has begun a message must send the header, and then more of it, within this time, in
-#: seconds.
-_STALL_S = 15.0
-#: And within this one while others wait for the room that the message has: it is there to be sent.
-_PAUSE_S = 5.0
-
 #: A client must begin with its first message within this time, in seconds.
 FIRST_S = 10.0
-
+#: One that has begun a message must send the header, and then more of it, within this time.
+_RECEIVE_S = 15.0
+#: And it must take some of what it is sent within this time.
+_SEND_S = 60.0
 #: How long requests may go on when the server stops, in seconds.
 _GRACE_S = 1.0
+
+#: How much is handed to the kernel at once; others are served between two of these.
+_CHUNK = 64 * 2**10
 
 
 class Session:
@@ -51,8 +46,8 @@ class Session:
         For handlers; its ``service`` is the job service.
     dispatcher : Dispatcher
         Carries out what comes in.
-    account : Account
-        For its messages and answers.
+    memory : Memory
+        For large messages and answers.
     reader, writer : asyncio.StreamReader, asyncio.StreamWriter
         The connection.
     first_s : float
@@ -72,7 +67,7 @@ class Session:
         self,
         server: Any,
         dispatcher: Dispatcher,
-        account: Account,
+        memory: large.Memory,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         *,
@@ -83,13 +78,13 @@ class Session:
         self.server = server
         self.pending: dict[Any, Pending] = {}
         self._dispatcher = dispatcher
-        self._account = account
+        self._memory = memory
         self._reader = reader
         self._writer = writer
         self._timeout_s = first_s
         self._idle_s = idle_s
         self.may_only = may_only
-        self._outbox = Outbox(writer)
+        self._sending, self._turn = asyncio.Lock(), asyncio.Lock()
         self._working: set[asyncio.Task[None]] = set()
         self._background: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
@@ -102,16 +97,6 @@ class Session:
 
     # --- for handlers ------------------------------------------------------------------------
 
-    async def send(self, text: Text, share: Share) -> None:
-        """Send a message, whole and between others.
-
-        Raises
-        ------
-        ConnectionError, TimeoutError
-            The client is gone, or takes nothing.
-        """
-        await self._outbox.send(text, share)
-
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification; wait while the client does not take what was sent before.
 
@@ -121,12 +106,6 @@ class Session:
             The client is gone, or takes nothing.
         """
         await self._tell({"jsonrpc": "2.0", "method": method, "params": params})
-
-    async def _tell(self, document: Mapping[str, Any]) -> None:
-        text = await Text.of(document)
-        with self._account.share() as share:
-            share.settle(text.held)
-            await self.send(text, share)
 
     def in_background(self, work: Coroutine[Any, Any, None] | None) -> None:
         """Do one thing beside the requests until the connection ends, in place of the last one.
@@ -147,6 +126,64 @@ class Session:
             _LOG.error("a subscription failed with %s", type(error).__name__)
             self._writer.close()
 
+    # --- writing -----------------------------------------------------------------------------
+
+    async def _tell(self, document: Mapping[str, Any]) -> None:
+        await self.send(await large.encoded(document))
+
+    async def send(self, parts: Sequence[large.Part]) -> None:
+        """Send a message, whole and between others.
+
+        Raises
+        ------
+        ConnectionError, TimeoutError
+            The client is gone, or takes nothing.
+        """
+        # A small message is whole before anything can come between, a cancellation too. Its
+        # header goes with it: a client that wakes for that alone has to wait again.
+        header = wire.header(sum(len(p) if isinstance(p, bytes) else p.size for p in parts))
+        try:
+            async with self._sending:
+                for part in parts:
+                    if isinstance(part, wire.Stream):
+                        await self._pass_on(part, header)
+                    else:
+                        await self._write(header + part)
+                    header = b""
+        finally:
+            for part in parts:
+                if isinstance(part, wire.Stream):
+                    part.close()
+
+    async def _pass_on(self, stream: wire.Stream, header: bytes) -> None:
+        left = stream.size
+        while left:
+            try:
+                chunk = await in_pool(f"sending {stream.kind}", next, stream.chunks, b"")
+            except (CrystalMathError, OSError) as error:
+                _LOG.error("an answer breaks off: %s", error)
+                chunk = b""
+            left -= len(chunk)
+            if not chunk or left < 0:
+                # What was announced cannot be taken back.
+                self._writer.transport.abort()
+                raise ConnectionAbortedError
+            await self._write(header + chunk)
+            header = b""
+
+    async def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        for start in range(0, len(data), _CHUNK):
+            if self._writer.is_closing():
+                raise ConnectionResetError
+            self._writer.write(view[start : start + _CHUNK])
+            try:
+                async with asyncio.timeout(_SEND_S):
+                    await self._writer.drain()
+            except TimeoutError:
+                self._writer.transport.abort()
+                raise
+
     # --- life --------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -165,10 +202,6 @@ class Session:
         with contextlib.suppress(ConnectionError, TimeoutError):
             await self._tell(error.document())
         await self._end()
-
-    def cut_off(self) -> None:
-        """Close the connection at once, whatever is under way."""
-        self._writer.transport.abort()
 
     def stop(self) -> None:
         """Take no more messages; :meth:`run` ends once the requests have, or soon."""
@@ -225,7 +258,7 @@ class Session:
     async def _header(self) -> bytes | None:
         first = await self._first_byte()
         # All of it, not each line: whoever sends one after the other could go on for ever.
-        async with asyncio.timeout(min(self._timeout_s, _STALL_S)):
+        async with asyncio.timeout(min(self._timeout_s, _RECEIVE_S)):
             return await self._lines(first)
 
     async def _first_byte(self) -> bytes:
@@ -259,34 +292,38 @@ class Session:
 
     async def _take(self, length: int) -> None:
         """Read a message and begin to carry it out; nothing of it stays here."""
-        if length > _CHUNK:  # it is none that cancels another
-            # Before others lack the share: what is in flight may wait for minutes.
-            await self._room()
         with contextlib.ExitStack() as stack:
-            share = stack.enter_context(self._account.share())
+            request = large.Request(self._memory, self._turn)
+            stack.callback(request.close)
             try:
-                call = await self._dispatcher.read(await self._body(length, share), share)
+                call = await self._dispatcher.read(await self._body(length, request, stack))
             except RpcError as error:
                 await self._tell(error.document())
                 return
             if self._dispatcher.note(call, self):
                 return
-            await self._room()
-            self._start(call, share)
-            stack.pop_all()  # the share is the request's now
+            await self._has_place()
+            self._start(call, request)
+            stack.pop_all()  # what it has of the memory is the request's now
         # Its first step comes before the next message, which may cancel it, and others get a turn.
         await asyncio.sleep(0)
 
-    async def _body(self, length: int, share: Share) -> bytearray:
-        body = bytearray()
-        while left := length - len(body):
-            size = min(left, _CHUNK)
-            await share.grow(size)
-            part = partial(self._reader.readexactly, size)
-            body += await share.patiently(part, _STALL_S, _PAUSE_S)
+    async def _body(
+        self, length: int, request: large.Request, stack: contextlib.ExitStack
+    ) -> bytes | IO[bytes]:
+        body: bytes | IO[bytes]
+        if length <= large.IN_FILE:
+            async with asyncio.timeout(_RECEIVE_S):
+                body = await self._reader.readexactly(length)
+        else:
+            body = await large.receive(self._reader, length, _RECEIVE_S)
+            stack.callback(body.close)
+        if length > large.LARGE:
+            await self._has_place()  # while it has no room yet: those in flight may take hours
+            await request.take_room(length)
         return body
 
-    async def _room(self) -> None:
+    async def _has_place(self) -> None:
         """Wait until another request may be carried out."""
         while len(self._working) >= IN_FLIGHT:
             first = asyncio.FIRST_COMPLETED
@@ -294,13 +331,13 @@ class Session:
             if self._is_gone():
                 raise ConnectionResetError
 
-    def _start(self, call: Call, share: Share) -> None:
-        task = asyncio.create_task(self._dispatcher.answer(call, self, share))
+    def _start(self, call: Call, request: large.Request) -> None:
+        task = asyncio.create_task(self._dispatcher.answer(call, self, request))
         self._working.add(task)
 
         def ended(task: asyncio.Task[None]) -> None:
             self._working.discard(task)
-            share.close()
+            request.close()
             error = None if task.cancelled() else task.exception()
             if error is not None and not isinstance(error, ConnectionError | TimeoutError):
                 _LOG.error("%s: %s", call.method, type(error).__name__)

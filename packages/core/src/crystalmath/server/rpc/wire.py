@@ -82,13 +82,16 @@ class Stream:
         How many bytes it has.
     chunks : iterator of bytes
         Gives them, at most `CHUNK` at once; each step may block.
+    kind : str
+        What it is read from: what hangs must not hold up others.
     """
 
-    __slots__ = ("chunks", "size")
+    __slots__ = ("chunks", "kind", "size")
 
-    def __init__(self, size: int, chunks: Iterator[bytes]) -> None:
+    def __init__(self, size: int, chunks: Iterator[bytes], kind: str = "files") -> None:
         self.size = size
         self.chunks = chunks
+        self.kind = kind
 
     def close(self) -> None:
         """Let go of what it reads; a step that is under way in a thread keeps it until then."""
@@ -147,7 +150,7 @@ def read_length(header: bytes, *, most: int | None = MAX_MESSAGE) -> int:
     return length
 
 
-def loads(body: bytes | bytearray, *, limited: bool = True) -> Any:
+def loads(body: bytes, *, limited: bool = True) -> Any:
     """Read a message.
 
     Parameters
@@ -300,18 +303,11 @@ def _encode(value: Any) -> bytes:
         raise WireError(f"a value cannot be sent as JSON: {error}") from None
 
 
-def count_values(body: bytes | bytearray) -> int:
-    """Return how many values a message may hold, see `MAX_VALUES`."""
+def _check_count(body: bytes) -> None:
     # Block by block: the interpreter goes to no other thread meanwhile.
-    return sum(
-        body.count(mark, start, start + _BLOCK)
-        for start in range(0, len(body), _BLOCK)
-        for mark in (b",", b"[", b"{")
-    )
-
-
-def _check_count(body: bytes | bytearray) -> None:
-    if count_values(body) > MAX_VALUES:
+    blocks = range(0, len(body), _BLOCK)
+    values = sum(body.count(mark, at, at + _BLOCK) for at in blocks for mark in (b",", b"[", b"{"))
+    if values > MAX_VALUES:
         raise WireError(f"the message holds more than {MAX_VALUES} values; send it in parts")
 
 

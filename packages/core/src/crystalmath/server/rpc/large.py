@@ -1,0 +1,276 @@
+"""Large messages and answers: a file holds them while they wait, and memory few of them at once.
+
+A large message is written to a temporary file as it arrives, and decoded once there is room for it.
+An answer that may be large is made once its connection has sent the one before, and few of a method
+are made at once. Its text is written to a temporary file: a client that reads slowly holds a file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import tempfile
+from collections import defaultdict
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
+
+from crystalmath.server.pools import in_pool, in_slices
+from crystalmath.server.rpc import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping
+
+Part: TypeAlias = bytes | wire.Stream
+
+#: From how many bytes on a message needs room, and is decoded in a thread.
+LARGE = 32 * 2**10
+#: From how many bytes on a message or an answer is written to a file.
+IN_FILE = 256 * 2**10
+#: Messages of more bytes have a room of their own: smaller ones do not wait for them.
+_LARGEST = 2**20
+#: How often a message is in memory while it is carried out: its bytes, its values, what is made of
+#: them. Small values take more, and large ones less.
+_COPIES = 8
+#: How many answers of one method that may be large are made at once.
+_AT_ONCE = 2
+#: What is encoded at once, in about a millisecond; the rest of an answer is encoded in threads.
+_BLOCK = 32 * 2**10
+
+
+class Room:
+    """So many bytes; a size that does not fit waits for its turn, and any size fits alone.
+
+    Parameters
+    ----------
+    size : int
+        In bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._used = 0
+        self._line = asyncio.Lock()
+        self._left = asyncio.Event()
+
+    async def take(self, size: int) -> None:
+        """Take bytes as soon as they are left."""
+        async with self._line:
+            while self._used and self._used + size > self._size:
+                self._left.clear()
+                await self._left.wait()
+            self._used += size
+
+    def leave(self, size: int) -> None:
+        """Return bytes."""
+        self._used -= size
+        self._left.set()
+
+
+class Memory:
+    """What all connections of a server may have in memory.
+
+    Parameters
+    ----------
+    room : int
+        For decoded messages, in bytes; and as much again for those of more than 1 MiB.
+
+    Attributes
+    ----------
+    was_used : bool
+        Whether any of it was used since this was reset.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.rooms = Room(room), Room(room)
+        self.answers: dict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(_AT_ONCE)
+        )
+        self.was_used = False
+
+
+class Request:
+    """What one request has of the memory: room for its message, or the turn to make an answer.
+
+    It never waits for the turn while it has room: others would wait for a client that reads slowly.
+
+    Parameters
+    ----------
+    memory : Memory
+        The server's.
+    connection : asyncio.Lock
+        The turn of the connection, which has one answer that may be large at a time.
+
+    Attributes
+    ----------
+    method : str
+        What was asked for.
+    is_large : bool
+        Whether its message is.
+    """
+
+    def __init__(self, memory: Memory, connection: asyncio.Lock) -> None:
+        self.method = ""
+        self.is_large = False
+        self._memory = memory
+        self._connection = connection
+        self._room: tuple[Room, int] | None = None
+        self._turns: list[asyncio.Lock | asyncio.Semaphore] = []
+
+    async def take_room(self, length: int) -> None:
+        """Wait for room for a message of so many bytes."""
+        self.is_large = self._memory.was_used = True
+        room, size = self._memory.rooms[length > _LARGEST], _COPIES * length
+        await room.take(size)
+        self._room = room, size
+
+    async def take_turn(self) -> None:
+        """Wait until the answer may be made."""
+        if self._room or self._turns:
+            return
+        self._memory.was_used = True
+        for turn in (self._connection, self._memory.answers[self.method]):
+            await turn.acquire()
+            self._turns.append(turn)
+
+    def is_made(self) -> None:
+        """Let others make theirs: of the message and the answer only the text is left."""
+        self._leave(1)
+
+    def close(self) -> None:
+        """Return room and turn."""
+        self._leave(0)
+
+    def _leave(self, kept: int) -> None:
+        if self._room:
+            room, size = self._room
+            room.leave(size)
+            self._room = None
+            self._memory.was_used = True  # what was freed may be looked at again
+        while len(self._turns) > kept:
+            self._turns.pop().release()
+            self._memory.was_used = True
+
+
+#: The request that is being carried out; `None` where there is no server.
+present: contextvars.ContextVar[Request | None] = contextvars.ContextVar("present", default=None)
+
+
+async def turn() -> None:
+    """Wait until the present request may make an answer that may be large."""
+    if (request := present.get()) is not None:
+        await request.take_turn()
+
+
+def rest() -> None:
+    """Return what the present request has of the memory, before it waits for something."""
+    if (request := present.get()) is not None:
+        request.close()
+
+
+async def receive(reader: asyncio.StreamReader, length: int, stall_s: float) -> IO[bytes]:
+    """Write a large message to a file as it arrives.
+
+    Raises
+    ------
+    WireError
+        There is no room for the file.
+    TimeoutError
+        Nothing has come for so many seconds.
+    """
+    file: IO[bytes] | None = None
+    try:
+        for start in range(0, length, IN_FILE):
+            async with asyncio.timeout(stall_s):
+                part = await reader.readexactly(min(IN_FILE, length - start))
+            file = await in_pool("receiving", _written, file, part)
+    except BaseException:
+        if file is not None:
+            file.close()
+        raise
+    assert file is not None  # noqa: S101 - a large message is not empty
+    return file
+
+
+def _written(file: IO[bytes] | None, part: bytes) -> IO[bytes]:
+    try:
+        file = file or tempfile.TemporaryFile()  # noqa: SIM115 - it is closed once it is read
+        file.write(part)
+    except OSError as error:
+        raise wire.WireError(
+            f"a large message does not fit into {tempfile.gettempdir()} ({error.strerror}); make "
+            "room there, or start the server with another TMPDIR"
+        ) from error
+    return file
+
+
+def read(body: bytes | IO[bytes]) -> Any:
+    """Decode a message.
+
+    Raises
+    ------
+    WireError
+        It is no JSON, or too much of it.
+    """
+    if isinstance(body, bytes):
+        return wire.loads(body)
+    with body:
+        body.seek(0)
+        return wire.loads(body.read())
+
+
+async def encoded(document: Mapping[str, Any]) -> list[Part]:
+    """Encode a message; a large one in threads, and into a file.
+
+    Raises
+    ------
+    WireError
+        It cannot be sent as JSON.
+    """
+    pieces = wire.pieces(document)
+    parts, is_whole = _block(pieces)
+    return parts if is_whole else await in_slices("computing", _rest(parts, pieces))
+
+
+def _rest(parts: list[Part], pieces: Iterator[Part]) -> Generator[None, None, list[Part]]:
+    is_whole = False
+    while not is_whole:
+        more, is_whole = _block(pieces)
+        parts += more
+        yield
+    text = [part for part in parts if isinstance(part, bytes)]
+    size = sum(map(len, text))
+    if size <= IN_FILE or len(text) < len(parts):
+        return parts
+    try:
+        chunks = _chunks(text)
+        next(chunks)
+    except OSError:
+        return parts  # in memory it may still be sent
+    return [wire.Stream(size, chunks, "computing")]
+
+
+def _chunks(text: list[bytes]) -> Generator[bytes, None, None]:
+    """Write text to a file; then read it again."""
+    with tempfile.TemporaryFile() as file:
+        file.writelines(text)
+        file.seek(0)
+        text.clear()
+        yield b""
+        while chunk := file.read(wire.CHUNK):
+            yield chunk
+
+
+def _block(pieces: Iterator[Part]) -> tuple[list[Part], bool]:
+    """Encode the next block, and what is a stream; tell whether there is no more."""
+    parts: list[Part] = []
+    block: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        if isinstance(piece, wire.Stream):
+            parts += [b"".join(block), piece]
+            block = []
+            continue
+        block.append(piece)
+        size += len(piece)
+        if size > _BLOCK:
+            break
+    return [*parts, b"".join(block)], size <= _BLOCK
