@@ -445,6 +445,11 @@ def test_recipes(cli):
     assert cli("recipes", "emt.core.nothing").code == 1
 
 
+def looked_at(cli):
+    """Return what doctor looked at, by its name."""
+    return {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+
+
 def test_doctor_looks_without_writing(cli, home):
     document = cli("doctor", "--json").json
     assert document["status"] == "ok"
@@ -455,7 +460,7 @@ def test_doctor_looks_without_writing(cli, home):
 
 
 def test_doctor_tells_what_ends_the_processes_of_a_job(cli):
-    check = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}["processes"]
+    check = looked_at(cli)["processes"]
     group = ControlGroup.make()
     assert ("guardian" in check["message"]) is (group is None)
     if group is not None:
@@ -464,16 +469,12 @@ def test_doctor_tells_what_ends_the_processes_of_a_job(cli):
 
 
 def test_doctor_tells_where_potcars_are_looked_for(cli, monkeypatch, tmp_path):
-    def potcars():
-        checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
-        return checks["POTCARs"]
-
     monkeypatch.setenv("VASP_PP_PATH", str(tmp_path))
-    there = potcars()
+    there = looked_at(cli)["POTCARs"]
     assert there["state"] == "warning"
     assert f"no PBE folder (potpaw_PBE* or PBE*) in {tmp_path} (from VASP_PP_PATH)" in str(there)
     (tmp_path / "potpaw_PBE.64" / "Al").mkdir(parents=True)
-    there = potcars()
+    there = looked_at(cli)["POTCARs"]
     assert there["state"] == "ok"
     assert there["message"] == f"{tmp_path} (from VASP_PP_PATH); potpaw_PBE.64: 1"
 
@@ -489,7 +490,7 @@ def test_doctor_tells_that_there_is_no_vasp(cli, monkeypatch):
 
 def test_doctor_names_a_plugin_that_cannot_load(cli, install):
     install("sick-check", "sick", "import no_such_module\n", group="crystalmath.plugins")
-    checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+    checks = looked_at(cli)
     assert checks["plugin"]["state"] == "warning"
     for said in ("'sick' of 'sick-check'", "no_such_module"):
         assert said in checks["plugin"]["message"]
@@ -505,7 +506,7 @@ def test_doctor_names_what_prevents_running(cli, monkeypatch):
 
 def test_doctor_sees_a_home_that_cannot_be_made(cli, monkeypatch):
     monkeypatch.setenv("CRYSTALMATH_HOME", "/proc/x")
-    checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+    checks = looked_at(cli)
     assert checks["home"]["state"] == "error"
     assert "CRYSTALMATH_HOME" in checks["home"]["remedy"]
 
@@ -535,13 +536,11 @@ def test_doctor_runs_a_job():
 HEAVY = ("ase", "quacc", "parsl", "numpy", "alembic", "rich", "pymatgen", "monty")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["status"], ["path"]])
-def test_a_cold_start_imports_nothing_heavy(jobs, arguments):
-    # The ids are added here, where they are known.
-    command = [*arguments, *([jobs["relaxed"]] if arguments != ["--help"] else [])]
+def test_a_cold_start_imports_nothing_heavy(jobs):
     code = (
         "import sys\nfrom crystalmath.cli import main\n"
-        f"try: main({command!r})\nexcept SystemExit as left: assert not left.code\n"
+        f"try: main(['path', {jobs['relaxed']!r}])\n"
+        "except SystemExit as left: assert not left.code\n"
         f"print('HEAVY', sorted({{name.split('.')[0] for name in sys.modules}} & set({HEAVY!r})))"
     )
     out = subprocess.check_output([sys.executable, "-c", code], text=True)

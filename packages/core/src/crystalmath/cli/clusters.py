@@ -270,4 +270,4 @@ def _late(job: Job, timeout_s: float) -> Check:
     what = "had not ended" if job.state is JobState.RUNNING else "had not begun"
     message = f"the job {what} after {timeout_s:g} s: {job.reason or 'no reason is known'}"
     remedy = "it was cancelled; a longer --timeout (1h) waits for a longer queue"
-    return Check(name="queue", state="error", message=message, remedy=remedy)
+    return Check("queue", "error", message, remedy)

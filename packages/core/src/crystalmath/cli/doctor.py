@@ -12,7 +12,7 @@ from attrs import asdict
 
 from crystalmath.cli.shared import completion, output
 from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
-from crystalmath.cli.shared.health import server_checks, show, storage_checks
+from crystalmath.cli.shared.health import condition, server_checks, show, storage_checks
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.checkup import Check
 
@@ -71,7 +71,7 @@ def _checks(*, run: bool, engine: str | None, again: bool, deep: bool) -> Iterat
         config = load()
     except CrystalMathError as error:
         remedy = "until then no job is taken; docs/configuration.md has all settings"
-        yield Check(name="config", state="error", message=str(error), remedy=remedy)
+        yield Check("config", "error", str(error), remedy)
         return
     yield _guarded("home", _home, config)
     yield _guarded("disk", _disk, config)
@@ -99,7 +99,7 @@ def _guarded(name: str, look: Callable[..., Check], *arguments: object) -> Check
     try:
         return look(*arguments)
     except (CrystalMathError, ImportError, OSError) as error:
-        return Check(name=name, state="error", message=str(error) or type(error).__name__)
+        return Check(name, "error", str(error) or type(error).__name__)
 
 
 def _platform() -> Check:
@@ -109,7 +109,7 @@ def _platform() -> Check:
         None if linux else "running jobs needs Linux, whose child subreapers hold them together"
     )
     state = "ok" if linux else "error"
-    return Check(name="platform", state=state, message=version, remedy=remedy)
+    return Check("platform", state, version, remedy)
 
 
 def _home(config: Config) -> Check:
@@ -121,13 +121,13 @@ def _home(config: Config) -> Check:
     folder = next(place for place in (config.home, *config.home.parents) if place.exists())
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".crystalmath-"):
-            return Check(name="home", state="ok", message=message)
+            return Check("home", "ok", message)
     except OSError as error:  # /proc and read-only mounts look as if root could write to them
         remedy = (
             f"{folder} cannot be written to ({error.strerror}); set CRYSTALMATH_HOME to a folder "
             "that can"
         )
-        return Check(name="home", state="error", message=message, remedy=remedy)
+        return Check("home", "error", message, remedy)
 
 
 def _disk(config: Config) -> Check:
@@ -136,12 +136,12 @@ def _disk(config: Config) -> Check:
     disk = HomeDisk(lambda: config.jobs_directory)
     disk.look()
     if disk.last is None:
-        return Check(name="disk", state="warning", message="it cannot be told how full it is")
+        return Check("disk", "warning", "it cannot be told how full it is")
     seen = disk.last
     message = f"{output.size(seen.free)} of {output.size(seen.size)} are free at {seen.path}"
     remedy = "results of running jobs wait for room; `crystalmath du` tells what jobs take"
     state = "error" if seen.full else "ok"
-    return Check(name="disk", state=state, message=message, remedy=remedy if seen.full else None)
+    return Check("disk", state, message, remedy if seen.full else None)
 
 
 def _config(config: Config) -> Check:
@@ -150,7 +150,7 @@ def _config(config: Config) -> Check:
     engine = config.engine or "none (submissions use local)"
     admitted = ", ".join(config.recipes_allow) or "none"
     message = f"{said}; engine: {engine}; recipes beside quacc.recipes: {admitted}"
-    return Check(name="config", state="ok", message=message)
+    return Check("config", "ok", message)
 
 
 def _rebuild(config: Config) -> Check:
@@ -167,9 +167,9 @@ def _rebuild(config: Config) -> Check:
         found = rebuild(store, config.jobs_directory)
     message = f"recorded {len(found.recorded)} jobs again from {config.jobs_directory}"
     if not found.left_out:
-        return Check(name="rebuild", state="ok", message=message)
+        return Check("rebuild", "ok", message)
     remedy = "these could not be recorded: " + "; ".join(found.left_out[:5])
-    return Check(name="rebuild", state="warning", message=message, remedy=remedy)
+    return Check("rebuild", "warning", message, remedy)
 
 
 def _database(config: Config) -> Check:
@@ -180,16 +180,16 @@ def _database(config: Config) -> Check:
     remedy = "crystalmath doctor --rebuild records them again"
     if not JobStore.exists(config.database_url) and count:
         message = f"not there, and {config.jobs_directory} has {count} jobs"
-        return Check(name="database", state="error", message=message, remedy=remedy)
+        return Check("database", "error", message, remedy)
     if not JobStore.exists(config.database_url):
-        return Check(name="database", state="ok", message="not there yet; the first job makes it")
+        return Check("database", "ok", "not there yet; the first job makes it")
     with JobStore(config.database_url, create=False, network=config.network) as store:
         newest = store.list(limit=1)
         if count and not newest:
             message = f"{store!r} is empty, and {config.jobs_directory} has {count} jobs"
-            return Check(name="database", state="error", message=message, remedy=remedy)
+            return Check("database", "error", message, remedy)
         message = f"the last job is {output.age(newest[0].created_at)} old" if newest else "empty"
-        return Check(name="database", state="ok", message=f"{store!r}, {message}")
+        return Check("database", "ok", f"{store!r}, {message}")
 
 
 def _outcomes(config: Config) -> Check:
@@ -201,10 +201,10 @@ def _outcomes(config: Config) -> Check:
         with JobStore(config.database_url, create=False, network=config.network) as store:
             wrong = damaged_outcomes(store, config.jobs_directory)
     if not wrong:
-        return Check(name="outcomes", state="ok", message="each is as it was published")
+        return Check("outcomes", "ok", "each is as it was published")
     message = f"{len(wrong)} are not as they were published: {'; '.join(wrong[:5])}"
     remedy = "the disk may be failing, or somebody has edited them; run these jobs again"
-    return Check(name="outcomes", state="error", message=message, remedy=remedy)
+    return Check("outcomes", "error", message, remedy)
 
 
 def _failures(config: Config) -> Iterator[Check]:
@@ -221,7 +221,7 @@ def _failures(config: Config) -> Iterator[Check]:
         named = f"{failure.job_id[:8]} {failure.name or output.short_recipe(failure.recipe)}"
         ago = "" if failure.finished_at is None else f", {output.age(failure.finished_at)} ago"
         message = f"{named}{ago}: {output.first_line(failure.error or '')}"
-        yield Check(name="failed", state="ok", message=message)
+        yield Check("failed", "ok", message)
 
 
 def _containment() -> Check:
@@ -234,17 +234,17 @@ def _containment() -> Check:
     else:
         held = "by a guardian process (no control group of version 2 can be made here)"
     message = f"what a killed supervisor leaves of a job is ended {held}"
-    return Check(name="processes", state="ok", message=message)
+    return Check("processes", "ok", message)
 
 
 def _quacc() -> Check:
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        return Check(name="quacc", state="ok", message=version("quacc"))
+        return Check("quacc", "ok", version("quacc"))
     except PackageNotFoundError:
         remedy = "pip install 'crystalmath[quacc]'"
-        return Check(name="quacc", state="error", message="is not installed", remedy=remedy)
+        return Check("quacc", "error", "is not installed", remedy)
 
 
 def _engines(chosen: str | None) -> Iterator[Check]:
@@ -253,7 +253,7 @@ def _engines(chosen: str | None) -> Iterator[Check]:
     try:
         infos, configured = describe_engines(), get_workflow_engine()
     except (CrystalMathError, ImportError) as error:
-        yield Check(name="engines", state="error", message=str(error))
+        yield Check("engines", "error", str(error))
         return
     needed = chosen or configured or "local"
     if needed not in [info.name for info in infos]:
@@ -267,17 +267,17 @@ def _engines(chosen: str | None) -> Iterator[Check]:
         message = f"{info.name}, {info.distribution} {info.version}"
         message += " (used where none is named)" if info.name == (configured or "local") else ""
         remedy = "; ".join([*wrong, *mild]) or None
-        yield Check(name="engine", state=state, message=message, remedy=remedy)
+        yield Check("engine", state, message, remedy)
 
 
 def _missing_engine(name: str, installed: list[str]) -> Check:
     from crystalmath.engines.registry import how_to_install
 
     return Check(
-        name="engine",
-        state="error",
-        message=f"{name!r} is wanted and not installed; there are {', '.join(installed) or 'none'}",
-        remedy=f"{how_to_install(name)}; or choose another with CRYSTALMATH_ENGINE",
+        "engine",
+        "error",
+        f"{name!r} is wanted and not installed; there are {', '.join(installed) or 'none'}",
+        f"{how_to_install(name)}; or choose another with CRYSTALMATH_ENGINE",
     )
 
 
@@ -292,7 +292,7 @@ def _schedulers(config: Config) -> Iterator[Check]:
         trouble = schedulers.trouble(scheduler)
         told = f"{scheduler} {'does not answer' if trouble else 'answers'} ({', '.join(names)})"
         state = "warning" if trouble else "ok"
-        yield Check(name="scheduler", state=state, message=told, remedy=trouble)
+        yield Check("scheduler", state, told, trouble)
 
 
 def _strangers(config: Config) -> Iterator[Check]:
@@ -303,23 +303,21 @@ def _strangers(config: Config) -> Iterator[Check]:
         if name not in installed:
             message = f"[engines.{name}] in {config.home / 'config.toml'} is of no installed engine"
             remedy = f"there are {', '.join(installed)}"
-            yield Check(name="config", state="warning", message=message, remedy=remedy)
+            yield Check("config", "warning", message, remedy)
 
 
 def _plugins() -> Iterator[Check]:
     from crystalmath.engines.registry import plugins
 
     for finding in plugins().unusable():
-        yield Check(name="plugin", state="warning", message=finding.message, remedy=finding.remedy)
+        yield Check("plugin", "warning", finding.message, finding.remedy)
 
 
 def _programs(config: Config) -> Iterator[Check]:
     from crystalmath.config import job_environment
     from crystalmath.preflight.programs_here import conditions
 
-    for each in conditions(job_environment(config)):
-        state = "ok" if each.ok else "warning"
-        yield Check(name=each.name, state=state, message=each.message, remedy=each.remedy)
+    yield from map(condition, conditions(job_environment(config)))
 
 
 def _relax(engine: str | None) -> Check:
@@ -335,11 +333,11 @@ def _relax(engine: str | None) -> Check:
     if job.state.value != "completed":
         see = f"see crystalmath result {job.job_id}"
         message = f"{job.engine}: {job.state.value}: {job.error}"
-        return Check(name="run", state="error", message=message, remedy=see)
+        return Check("run", "error", message, see)
     told = ", ".join(
         f"{name} {value}" for name, value in output.summary_fields(job.document()) if value
     )
-    return Check(name="run", state="ok", message=f"{job.engine}: {told}")
+    return Check("run", "ok", f"{job.engine}: {told}")
 
 
 def _aluminium() -> Atoms:

@@ -15,14 +15,13 @@ from attrs import frozen
 from crystalmath._permissions import make_own
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
-from crystalmath.cli.shared.health import show
+from crystalmath.cli.shared.health import condition, show
 from crystalmath.errors import ConfigError, did_you_mean
 from crystalmath.models.checkup import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from crystalmath.preflight.program import Condition
 
 #: How the programs are called that hand jobs to a cluster, by the example that fits.
 _SCHEDULERS = {"slurm": "sbatch", "pbs": "pbsnodes", "lsf": "bsub", "flux": "flux"}
@@ -230,24 +229,19 @@ def _look(question: _Question, answer: str, known: Mapping[str, str]) -> list[Ch
 
     environment = _environment({**known, question.variable: answer})
     seen = [each for each in conditions(environment) if each.name in question.looked_at]
-    looked = [_check(each) for each in seen]
+    looked = [condition(each) for each in seen]
     own = os.environ.get(question.variable)
     if own is not None and own != answer:
         looked.append(
             Check(
-                name="shell",
-                state="warning",
-                message=f"{question.variable} is {own!r} in this shell, which goes before "
+                "shell",
+                "warning",
+                f"{question.variable} is {own!r} in this shell, which goes before "
                 f"{answer!r} for jobs that are submitted from it",
-                remedy=f"unset {question.variable}, and where your shell sets it",
+                f"unset {question.variable}, and where your shell sets it",
             )
         )
     return looked
-
-
-def _check(each: Condition) -> Check:
-    state = "ok" if each.ok else "warning"
-    return Check(name=each.name, state=state, message=each.message, remedy=each.remedy)
 
 
 def _is_wrong(looked: list[Check]) -> bool:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["Check", "cluster_checks"]
 
 
-@frozen(kw_only=True)
+@frozen
 class Check:
     """One thing that was looked at.
 
@@ -40,8 +40,8 @@ def cluster_checks(entry: Mapping[str, Any]) -> list[Check]:
     """Check what is in the way of all jobs on a cluster, by its entry in the list of clusters."""
     told = f"{entry['name']}: engine {entry['engine']}, scheduler {entry['scheduler']}"
     state = "error" if entry["error"] else "ok"
-    checks = [Check(name="cluster", state=state, message=told, remedy=entry["error"])]
+    checks = [Check("cluster", state, told, entry["error"])]
     if entry["trouble"]:
         told = f"{entry['scheduler']} does not answer"
-        checks.append(Check(name="scheduler", state="error", message=told, remedy=entry["trouble"]))
+        checks.append(Check("scheduler", "error", told, entry["trouble"]))
     return checks

@@ -113,26 +113,26 @@ def judged(cluster: str, job: JobMetadata, found: Mapping[str, Any] | None) -> l
         short = job.job_id[:8]
         message = f"job {job.job_id} {job.state.value}: {job.error or 'no reason is known'}"
         remedy = f"see crystalmath logs {short}, crystalmath result {short}"
-        return [Check(name="job", state="error", message=message, remedy=remedy)]
+        return [Check("job", "error", message, remedy)]
     return list(_found(job, found))
 
 
 def _found(job: JobMetadata, found: Mapping[str, Any]) -> Iterator[Check]:
     """Judge what the probe job has told."""
     waited = f"{(job.started_at or job.created_at) - job.created_at:.0f} s"
-    yield Check(name="queue", state="ok", message=f"the job waited {waited} until it ran")
+    yield Check("queue", "ok", f"the job waited {waited} until it ran")
     where = f"{found['host']}, {found['cores']} cores, Python {found['python']} ({found['prefix']})"
     same = found["python"].rpartition(".")[0] == platform.python_version().rpartition(".")[0]
     remedy = None if same else f"here it is {platform.python_version()} ({sys.prefix})"
-    yield Check(name="node", state="ok" if same else "warning", message=where, remedy=remedy)
-    yield Check(name="home", state="ok", message=f"{found['directory']} was written to there")
+    yield Check("node", "ok" if same else "warning", where, remedy)
+    yield Check("home", "ok", f"{found['directory']} was written to there")
     yield _clock(job, found["time"])
     own = found["engines"].get(job.engine, {})
     for distribution, there in {**found["versions"], **own}.items():
         yield _version(distribution, there)
     for each in found["conditions"]:
         state = "ok" if each["ok"] else "warning"
-        yield Check(name=each["name"], state=state, message=each["message"], remedy=each["remedy"])
+        yield Check(each["name"], state, each["message"], each["remedy"])
 
 
 def _clock(job: JobMetadata, there: float) -> Check:
@@ -141,11 +141,11 @@ def _clock(job: JobMetadata, there: float) -> Check:
     behind = job.created_at - there
     if max(ahead, behind) <= _CLOCK_S:
         message = f"the node's agrees with this host's to {_CLOCK_S:g} s"
-        return Check(name="clock", state="ok", message=message)
+        return Check("clock", "ok", message)
     word = "ahead of" if ahead > behind else "behind"
     message = f"the node's is at least {max(ahead, behind):.0f} s {word} this host's"
     remedy = "times of jobs will be wrong; ask the administrator to synchronize the clocks"
-    return Check(name="clock", state="warning", message=message, remedy=remedy)
+    return Check("clock", "warning", message, remedy)
 
 
 def _version(distribution: str, there: str | None) -> Check:
@@ -157,8 +157,8 @@ def _version(distribution: str, there: str | None) -> Check:
     if there is None:
         state = "warning" if here is None else "error"
         remedy = "install it into the Python that the node uses"
-        return Check(name=distribution, state=state, message="is not installed", remedy=remedy)
+        return Check(distribution, state, "is not installed", remedy)
     if here == there:
-        return Check(name=distribution, state="ok", message=there)
+        return Check(distribution, "ok", there)
     told = f"here it is {here or 'not installed'}"
-    return Check(name=distribution, state="warning", message=there, remedy=told)
+    return Check(distribution, "warning", there, told)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from crystalmath.config import Config
+    from crystalmath.preflight.program import Condition
     from crystalmath.server.endpoint import Place, Server
 
 
@@ -35,6 +36,11 @@ def show(check: Check) -> None:
     sys.stdout.flush()
 
 
+def condition(each: Condition) -> Check:
+    """Say of what a program needs whether it is there."""
+    return Check(each.name, "ok" if each.ok else "warning", each.message, each.remedy)
+
+
 def server_checks(configured: Config) -> Iterator[Check]:
     """Look at the server: whether it runs, answers, and is like this process."""
     from crystalmath.server.endpoint import Place
@@ -46,13 +52,13 @@ def server_checks(configured: Config) -> Iterator[Check]:
             yield _nobody(place)
         elif not server.is_here() and place.inbox.is_dir():
             message = f"{server}; here jobs are read in the home, and requests go there as files"
-            yield Check(name="server", state="ok", message=message)
+            yield Check("server", "ok", message)
         elif not server.is_here():
             raise place.elsewhere(server)
         else:
             yield from _present(place, server)
     except (CrystalMathError, OSError) as error:
-        yield Check(name="server", state="error", message=str(error))
+        yield Check("server", "error", str(error))
 
 
 def waits_for_database() -> bool:
@@ -72,12 +78,12 @@ def _nobody(place: Place) -> Check:
         place.make()  # what may not be trusted is told now, not at the next command
     message = "none runs; `crystalmath submit` starts one"
     if not place.has_crashed():
-        return Check(name="server", state="ok", message=message)
+        return Check("server", "ok", message)
     return Check(
-        name="server",
-        state="warning",
-        message="none runs, and the last one died; `crystalmath submit` starts another",
-        remedy=f"its running jobs went on, and are followed again then; see {place.log}",
+        "server",
+        "warning",
+        "none runs, and the last one died; `crystalmath submit` starts another",
+        f"its running jobs went on, and are followed again then; see {place.log}",
     )
 
 
@@ -89,23 +95,23 @@ def _present(place: Place, server: Server) -> Iterator[Check]:
     if answers is None:
         remedy = f"see {place.log}; running jobs go on when `kill -9 {server.identity.pid}` ends it"
         message = f"the {server} does not answer"
-        yield Check(name="server", state="error", message=message, remedy=remedy)
+        yield Check("server", "error", message, remedy)
         return
     version, status = answers
     jobs = status["jobs"]
     yield Check(
-        name="server",
-        state="ok",
-        message=f"{server}, {output.age(server.started_at)} old, {jobs['running']} running and "
+        "server",
+        "ok",
+        f"{server}, {output.age(server.started_at)} old, {jobs['running']} running and "
         f"{jobs['pending']} pending jobs{_by_engine(status)}, at {server.socket}",
     )
     for difference in differences(version, place.home):
-        yield Check(name="server", state="warning", message=difference)
+        yield Check("server", "warning", difference)
     for engine, state in status["engines"].items():
         if state.startswith("broken"):
             remedy = "what was installed since is seen by the next server: `crystalmath stop`"
             message = f"its engine {engine} is {state}"
-            yield Check(name="server", state="warning", message=message, remedy=remedy)
+            yield Check("server", "warning", message, remedy)
     yield from _log(place.log)
 
 
@@ -140,7 +146,7 @@ def _log(log: Path) -> Iterator[Check]:
     errors = [line for line in since if " ERROR " in line or " CRITICAL " in line]
     if errors:
         message = f"{len(errors)} error(s) of this server; the last: {errors[-1]}"
-        yield Check(name="log", state="warning", message=message, remedy=f"see {log}")
+        yield Check("log", "warning", message, f"see {log}")
 
 
 _ELSEWHERE = (
@@ -158,22 +164,22 @@ def storage_checks(config: Config) -> Iterator[Check]:
     trouble = _cannot_lock(folder)
     if trouble:
         yield Check(
-            name="storage",
-            state="error",
-            message=f"{told} file system{why}, and files cannot be locked there: {trouble}",
-            remedy="mount it with locks (Lustre: -o flock; NFS: not nolock), or choose another "
+            "storage",
+            "error",
+            f"{told} file system{why}, and files cannot be locked there: {trouble}",
+            "mount it with locks (Lustre: -o flock; NFS: not nolock), or choose another "
             "home with CRYSTALMATH_HOME",
         )
         return
-    yield Check(name="storage", state="ok", message=f"{told} file system{why}; {_kept(config)}")
+    yield Check("storage", "ok", f"{told} file system{why}; {_kept(config)}")
     file = _file(config)
     if config.is_on_network and file is not None and not is_shared(file, config.home):
         yield Check(
-            name="storage",
-            state="warning",
-            message=f"{file} is on {file_system(file)}, of this host alone: on others jobs are "
+            "storage",
+            "warning",
+            f"{file} is on {file_system(file)}, of this host alone: on others jobs are "
             "listed only while a server runs on the host that has the database",
-            remedy=_ELSEWHERE,
+            _ELSEWHERE,
         )
 
 
