@@ -8,8 +8,8 @@ import os
 import pytest
 
 from crystalmath.errors import InvalidJob
-from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.workfiles import find, read_chunks
+from crystalmath.jobs.worktree import at_once
 
 
 @pytest.fixture

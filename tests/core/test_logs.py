@@ -13,10 +13,10 @@ import pytest
 from crystalmath.cli import logs as logs_module
 from crystalmath.cli.logs import Plain
 from crystalmath.errors import InvalidJob
-from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.rundir import LEFT_OUT
 from crystalmath.jobs.workfiles import find, read_chunks, read_part, read_tail
-from crystalmath.worker.logfile import LogFile
+from crystalmath.jobs.worktree import at_once
+from crystalmath.worker.running_job import LogFile
 
 AL = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
 

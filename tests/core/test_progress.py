@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crystalmath.engines.registry import plugins
-from crystalmath.jobs.piecewise import at_once
+from crystalmath.jobs.worktree import at_once
 from crystalmath.progress.reader import LastLines, ProgressReader, StepCollector
 from crystalmath.progress.search import END, read_progress
 

@@ -10,7 +10,7 @@ from ase.build import bulk
 
 from crystalmath import config
 from crystalmath.errors import ConfigError, InvalidJob
-from crystalmath.jobs.piecewise import at_once
+from crystalmath.jobs.worktree import at_once
 from crystalmath.models import Submission
 from crystalmath.service import JobService
 from crystalmath.service.pruning import Choice

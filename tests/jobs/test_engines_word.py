@@ -3,7 +3,7 @@
 import pytest
 from attrs import evolve
 
-from crystalmath.jobs.actions import EndProcesses, Launch, NoteEnd, Publish, Release
+from crystalmath.jobs.changes import EndProcesses, Launch, NoteEnd, Publish, Release
 from crystalmath.jobs.facts import (
     Claim,
     Damaged,

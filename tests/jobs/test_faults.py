@@ -10,7 +10,7 @@ import pytest
 
 from crystalmath.engines import handover
 from crystalmath.jobs import life, ownership, reading
-from crystalmath.jobs.actions import EndProcesses, WriteSpec
+from crystalmath.jobs.changes import EndProcesses, WriteSpec
 from crystalmath.jobs.facts import Engine, Moment
 from crystalmath.jobs.reconcile import Job
 from crystalmath.models import Capabilities

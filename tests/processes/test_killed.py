@@ -13,7 +13,7 @@ import pytest
 
 from conftest import eventually
 from crystalmath import processes, worker
-from crystalmath.worker.oom import OomKills
+from crystalmath.worker.child import OomKills
 
 pytestmark = pytest.mark.usefixtures("chains_end")
 

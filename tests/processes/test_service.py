@@ -35,8 +35,8 @@ from crystalmath.errors import (
     UnknownEngine,
     UnknownJob,
 )
-from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.worktree import at_once
 from crystalmath.models import JobState, Submission
 from crystalmath.models.retry import Retry
 from crystalmath.quacc import get_runner

@@ -15,8 +15,8 @@ import pytest
 from conftest import eventually
 from crystalmath.jobs import workfiles
 from crystalmath.jobs.changes import Change
-from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.workfiles import read_tail
+from crystalmath.jobs.worktree import at_once
 from crystalmath.models.schemas import components
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore, NewJob

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from crystalmath.jobs.moved import move_of
-from crystalmath.jobs.piecewise import at_once
+from crystalmath.jobs.worktree import at_once
 from server.written_home import RELAX, VASP, Home
 
 STATIC = "quacc.recipes.espresso.core.static_job"

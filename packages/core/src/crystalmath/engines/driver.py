@@ -10,12 +10,11 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.engines.followed import Followed, Phase
+from crystalmath.engines.followed import Followed, LeftJobs, Phase
 from crystalmath.engines.handover import Engine, Handover, is_passing
-from crystalmath.engines.left_jobs import LeftJobs
 from crystalmath.errors import BadFile, CrystalMathError, EngineUnavailable, UnknownJob
 from crystalmath.jobs import facts
-from crystalmath.jobs.actions import Launch, LetGo, Release
+from crystalmath.jobs.changes import Launch, LetGo, Release
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.reading import Depth
 from crystalmath.jobs.reconcile import Job, Looked, Reconciler, request_cancel
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from crystalmath.jobs.actions import Action
-    from crystalmath.jobs.changes import Change, Listener
+    from crystalmath.jobs.changes import Action, Change, Listener
     from crystalmath.jobs.documents import SpecDocument
     from crystalmath.jobs.ownership import Recorded
     from crystalmath.models import JobState

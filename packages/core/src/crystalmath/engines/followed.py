@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from enum import IntEnum, auto
 from heapq import heappop, heappush
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from crystalmath import processes
+from crystalmath.errors import BadFile
 from crystalmath.jobs.reading import Depth
 from crystalmath.models import JobState
 
@@ -182,3 +185,31 @@ def _phase(record: Record) -> Phase:
     if record.launched:
         return Phase.LAUNCHED
     return Phase.WAITING if record.written else Phase.UNWRITTEN
+
+
+class LeftJobs:
+    """Those that were let go; they are for whoever takes them over."""
+
+    def __init__(self) -> None:
+        self._jobs: list[Job] = []
+
+    def add(self, job: Job) -> None:
+        """Note a job that nobody follows any more."""
+        self._jobs.append(job)
+
+    def attempts(self) -> frozenset[str]:
+        """Return the ids of the attempts."""
+        return frozenset(job.attempt().id for job in self._jobs)
+
+    def processes(self) -> set[int]:
+        """Return the pids of those that run on this host."""
+        found: set[int] = set()
+        for job in self._jobs:
+            claimant, guardian = None, []
+            with contextlib.suppress(BadFile, OSError):
+                claimant = job.directory.claimant(job.record.attempt)
+                containment = job.directory.containment(job.record.attempt)
+                guardian = containment.get("guardian", [])[:1]
+            if claimant and claimant.is_here():
+                found |= {claimant.pid, *guardian, *processes.descendants(claimant.pid)}
+        return found

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from crystalmath import processes
 from crystalmath.worker import become_subreaper, end_with_parent
-from crystalmath.worker.fork import end_as
+from crystalmath.worker.starting import end_as
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

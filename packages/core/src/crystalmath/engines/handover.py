@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from crystalmath.engines.followed import Phase
 from crystalmath.errors import CrystalMathError, EngineUnavailable
-from crystalmath.jobs.actions import Publish
+from crystalmath.jobs.changes import Publish
 from crystalmath.jobs.reconcile import publish
 from crystalmath.models import JobState, Sighting
 

@@ -11,14 +11,14 @@ import contextlib
 import os
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from crystalmath import processes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _NAME = re.compile(r"crystalmath-(\d+)-(\d+)")
 
@@ -179,3 +179,30 @@ def _write(path: str, text: str) -> None:
         os.write(descriptor, text.encode())
     finally:
         os.close(descriptor)
+
+
+def end_contained(containment: Mapping[str, Any], limit_s: float) -> bool:
+    """End what a supervisor of this host, which is dead, has left alive.
+
+    Parameters
+    ----------
+    containment : mapping
+        As its claim says: ``{"cgroup": PATH}``, a control group that is ended from here, or
+        ``{"guardian": [PID, START TIME]}``, a process that ends them itself and is waited for.
+    limit_s : float
+        How long to wait, in seconds.
+
+    Returns
+    -------
+    bool
+        Whether nobody is left.
+    """
+    if "cgroup" in containment:
+        return ControlGroup(containment["cgroup"]).end(limit_s)
+    if "guardian" in containment:
+        deadline = time.monotonic() + limit_s
+        while processes.is_alive(*containment["guardian"]):
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.01)
+    return True

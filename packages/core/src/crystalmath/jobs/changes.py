@@ -1,4 +1,4 @@
-"""What an engine runner tells the job service, and the service the store."""
+"""What follows from a look at a job: actions for its owner, and changes for service and store."""
 
 from __future__ import annotations
 
@@ -49,3 +49,82 @@ class Change:
 
 #: What is told of each batch of changes; it must return quickly.
 Listener: TypeAlias = "Callable[[Sequence[Change]], None]"
+
+
+@frozen
+class WriteSpec:
+    """Write the specification again, or for the next attempt."""
+
+    attempt: int
+
+
+@frozen
+class WriteCancel:
+    """Write down that somebody asked that the job be stopped."""
+
+
+@frozen(kw_only=True)
+class Publish:
+    """Publish the end of the attempt.
+
+    Parameters
+    ----------
+    state, error : str
+        The outcome.
+    unbegun : bool
+        Claim the attempt first, and leave it alone if somebody was quicker.
+    cancelled : bool
+        Of a lost attempt: a cancel came in time.
+    replace : bool
+        In the place of an outcome that is damaged.
+    """
+
+    state: str
+    error: str
+    unbegun: bool = False
+    cancelled: bool = False
+    replace: bool = False
+
+
+@frozen
+class NoteEnd:
+    """Note beside an attempt's outcome that the engine vouches for its end.
+
+    `error` is there where another attempt would end in the same way: the job fails with it.
+    """
+
+    attempt: int
+    error: str | None = None
+
+
+@frozen
+class EndProcesses:
+    """End every process of an attempt; what follows waits until none is left."""
+
+    attempt: int
+
+
+@frozen
+class Launch:
+    """Hand the attempt to the engine again: it was lost before it began.
+
+    Parameters
+    ----------
+    ends : int
+        How often in a row an allocation of it has ended by now.
+    """
+
+    ends: int = 0
+
+
+@frozen
+class Release:
+    """Have the engine drop the attempt."""
+
+
+@frozen
+class LetGo:
+    """Follow the job no more: another process owns it."""
+
+
+Action = WriteSpec | WriteCancel | Publish | NoteEnd | EndProcesses | Launch | Release | LetGo

@@ -12,6 +12,9 @@ from crystalmath.models import Capabilities, JobState, Sighting
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+#: While most hosts are silent, it is the file system that is out: so many leases are waited for.
+OUTAGE_LEASES = 3
+
 
 @frozen
 class Absent:
@@ -69,6 +72,11 @@ class Silence:
     hosts: int = 0
     silent_hosts: int = 0
 
+    @property
+    def is_outage(self) -> bool:
+        """Return whether several hosts fell silent at once, and most that are listened to."""
+        return self.silent_hosts > 1 and 2 * self.silent_hosts > self.hosts
+
 
 @frozen
 class Claim:
@@ -80,6 +88,33 @@ class Claim:
     who: str
     alive: bool | None = None
     silence: Silence | None = None
+
+    def is_lease_over(self) -> bool:
+        """Return whether nothing was heard of the claimant for so long that it is lost.
+
+        By then it has ended what it ran: it does that after half of its lease.
+        """
+        silence = self.silence
+        if silence is None:
+            return False
+        return silence.for_s >= silence.lease_s * (OUTAGE_LEASES if silence.is_outage else 1)
+
+    def waits_for(self) -> str | None:
+        """Return what is waited for where nothing was heard of it for half of its lease."""
+        silence = self.silence
+        if silence is None or silence.for_s < silence.lease_s / 2 or self.is_lease_over():
+            return None
+        lease = f"{silence.lease_s:g} s"
+        if silence.is_outage:
+            return (
+                "nothing is heard of most hosts at once, as if their file system were out: waiting "
+                f"for up to {OUTAGE_LEASES} leases of {lease}"
+            )
+        return f"{self.unheard()}; it is lost when its lease of {lease} is over"
+
+    def unheard(self) -> str:
+        """Say of whom nothing is heard."""
+        return f"nothing was heard of its supervisor ({self.who})"
 
 
 @frozen(kw_only=True)
@@ -225,3 +260,33 @@ class Engine:
     sighting: Sighting | None = None
     capabilities: Capabilities = field(factory=Capabilities)
     asked: bool = True
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the engine will not start the attempt any more."""
+        return self.sighting is not None and self.sighting.state == "gone"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the engine vouches that nothing of the attempt is alive."""
+        seen = self.sighting is not None and not self.sighting.unseen
+        return self.is_gone and seen and self.capabilities.gone_means_dead
+
+    @property
+    def is_fatal(self) -> bool:
+        """Whether the attempt is over in a way that another one would meet, too."""
+        return self.is_over and self.sighting is not None and self.sighting.fatal
+
+    def told(self) -> str:
+        """Return why the engine has ended the attempt."""
+        reason = (self.sighting.reason if self.sighting else None) or "it is gone"
+        return f"the engine ended it: {reason}"
+
+    @property
+    def vouches_for_end(self) -> bool:
+        """Whether an attempt without claim, and without processes on this host, has none at all.
+
+        There is no heart to wait for where the engine has lost sight of a host.
+        """
+        can = self.capabilities
+        return (can.workers_here and self.asked) or (can.gone_means_dead and self.is_gone)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import processes
 from crystalmath._permissions import make_own
 from crystalmath.errors import BadFile
-from crystalmath.jobs.containment import end_contained
+from crystalmath.jobs.cgroups import end_contained
 from crystalmath.jobs.documents import read_document, to_disk
 from crystalmath.jobs.facts import Moment
 from crystalmath.jobs.heartbeat import Heart

@@ -52,7 +52,7 @@ class IdentityFile:
     identity : Identity
         The process that claims.
     containment : mapping, optional
-        What holds together the processes of what it runs (:mod:`crystalmath.jobs.containment`).
+        What holds together the processes of what it runs (:mod:`crystalmath.jobs.cgroups`).
     lease_s : float
         For how long it may be silent before those on other hosts take it for dead, in seconds.
     """

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
-from crystalmath.jobs import leases, word
-from crystalmath.jobs.actions import (
+from crystalmath.jobs.changes import (
     Action,
+    Change,
     EndProcesses,
     Launch,
     LetGo,
@@ -30,7 +30,6 @@ from crystalmath.jobs.actions import (
     WriteCancel,
     WriteSpec,
 )
-from crystalmath.jobs.changes import Change
 from crystalmath.jobs.facts import (
     Absent,
     Claim,
@@ -190,8 +189,8 @@ def _decided(
         waits = None if engine.asked else "it was cancelled, and its engine was not told yet"
         return Decision(record.state, record.attempt, _release(record), waits=waits)
     # The engine also knows why its worker was told to stop. The outcome stays what it is.
-    fatal = outcome.state == "lost" and not outcome.cancelled and word.is_fatal(engine)
-    error = word.told(engine) if fatal else None
+    fatal = outcome.state == "lost" and not outcome.cancelled and engine.is_fatal
+    error = engine.told() if fatal else None
     decision = _ended(record, outcome, error, now)
     # Others cannot ask the engine.
     awaited = elsewhere and (not begun or engine.capabilities.gone_means_dead)
@@ -207,13 +206,13 @@ def _may_be_alive(engine: Engine) -> bool:
     The supervisor ends what is on its own host; ranks on others end with the allocation.
     """
     # What it has lost sight of was decided by a lease, or by the supervisor itself.
-    return engine.capabilities.gone_means_dead and not word.is_gone(engine)
+    return engine.capabilities.gone_means_dead and not engine.is_gone
 
 
 def _may_be_queued(record: Record, engine: Engine) -> bool:
     """Return whether what was cancelled before it began waits in a queue that nobody here sees."""
     offered = record.launched or record.offered or not engine.asked
-    return offered and not record.dropped and not word.is_gone(engine)
+    return offered and not record.dropped and not engine.is_gone
 
 
 def _unfinished(record: Record, files: Files, now: Moment, engine: Engine) -> Decision:
@@ -302,14 +301,12 @@ def _claimed(record: Record, claim: Claim, files: Files, now: Moment, engine: En
         actions += _release(record)
     if (death := _death(record, files)) is not None:
         actions += [EndProcesses(record.attempt), death]
-    elif claim.alive is None and word.is_over(engine):
+    elif claim.alive is None and engine.is_over:
         # Should its supervisor have been quicker, what it published stands.
         actions.append(_publish_engines_end(record, files, engine))
-    elif leases.is_over(claim):
-        actions.append(
-            _publish_lost(record, files, f"{leases.unheard(claim)} for all of its lease")
-        )
-    return evolve(_running(record, now), actions=tuple(actions), waits=leases.waits_for(claim))
+    elif claim.is_lease_over():
+        actions.append(_publish_lost(record, files, f"{claim.unheard()} for all of its lease"))
+    return evolve(_running(record, now), actions=tuple(actions), waits=claim.waits_for())
 
 
 def _death(record: Record, files: Files) -> Publish | None:
@@ -321,9 +318,9 @@ def _death(record: Record, files: Files) -> Publish | None:
 
 def _publish_engines_end(record: Record, files: Files, engine: Engine) -> Publish:
     """Decide an attempt on another host that is over by its engine's word."""
-    if word.is_fatal(engine) and not _is_cancelled(record, files):
-        return Publish(state="failed", error=word.told(engine))
-    return _publish_lost(record, files, word.told(engine))
+    if engine.is_fatal and not _is_cancelled(record, files):
+        return Publish(state="failed", error=engine.told())
+    return _publish_lost(record, files, engine.told())
 
 
 def _unbegun(record: Record, files: Files, now: Moment, engine: Engine) -> Decision:
@@ -401,7 +398,7 @@ def _without_claim(record: Record, files: Files, now: Moment, engine: Engine) ->
     if _is_cancelled(record, files):
         actions += _asked_to_stop(files)
     lasts = now.clock - doubt.since >= DAMAGED_S
-    vouched = word.vouches_for_end(engine) or now.clock - doubt.since >= files.lease_s
+    vouched = engine.vouches_for_end or now.clock - doubt.since >= files.lease_s
     nobody = files.processes is False and vouched
     # Who asked that it be stopped does not care whose it was.
     if lasts and (nobody or (files.processes and _is_cancelled(record, files))):

@@ -11,9 +11,8 @@ import hashlib
 from pathlib import Path
 
 from crystalmath.errors import InvalidJob
-from crystalmath.jobs.scratch import scratch_folders
 from crystalmath.jobs.workfiles import read_chunks
-from crystalmath.jobs.worktree import files_below
+from crystalmath.jobs.worktree import files_below, scratch_folders
 
 #: What the file is called that stays in the place of a POTCAR.
 INSTEAD = "POTCAR.titel"

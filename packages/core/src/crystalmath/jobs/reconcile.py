@@ -12,7 +12,8 @@ from attrs import define, evolve, field, frozen
 
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs import ownership
-from crystalmath.jobs.actions import (
+from crystalmath.jobs.changes import (
+    Change,
     EndProcesses,
     Launch,
     LetGo,
@@ -22,7 +23,6 @@ from crystalmath.jobs.actions import (
     WriteCancel,
     WriteSpec,
 )
-from crystalmath.jobs.changes import Change
 from crystalmath.jobs.facts import Engine, Files, Record
 from crystalmath.jobs.life import step
 from crystalmath.jobs.potcars import replace_potcars
@@ -33,7 +33,7 @@ from crystalmath.models import Attempt, JobState, Terms
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from crystalmath.jobs.actions import Action
+    from crystalmath.jobs.changes import Action
     from crystalmath.jobs.host import Host
     from crystalmath.jobs.life import Decision
     from crystalmath.jobs.ownership import Recorded

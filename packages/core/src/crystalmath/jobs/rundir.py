@@ -203,7 +203,7 @@ class RunDirectory:
         return Heart.read(header)
 
     def containment(self, attempt: int) -> dict[str, Any]:
-        """Return what holds the processes of a claimed attempt together (jobs.containment)."""
+        """Return what holds the processes of a claimed attempt together (jobs.cgroups)."""
         try:
             header, _ = read_document(self.file(f"{attempt}.claim"))
         except FileNotFoundError:

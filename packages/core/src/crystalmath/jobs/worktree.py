@@ -1,15 +1,25 @@
-"""What lies below a directory: its files with their sizes and times, links not followed."""
+"""What lies below a directory: files with their sizes and times, and where calculations are."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
+
+#: How quacc names the folder of a calculation, while it runs and when it has failed.
+_NAMES = ("tmp-quacc-", "failed-quacc-")
+#: So deep are calculations in a work directory; recipes make one folder for each.
+_DEPTH = 4
+#: After so many names others may come between.
+_STEPS = 1000
+_T = TypeVar("_T")
 
 
 @frozen
@@ -90,3 +100,80 @@ def _file(entry: os.DirEntry[str], path: str) -> WorkFile | None:
 def as_text(path: object) -> str:
     """Return a path as text that JSON can hold; names need not be UTF-8."""
     return os.fsencode(str(path)).decode("utf-8", "backslashreplace")
+
+
+def scratch_folders(work: str) -> list[str]:
+    """Return the folders to which quacc has laid links in a work directory.
+
+    Parameters
+    ----------
+    work : str
+        The work directory of a job's attempt.
+
+    Returns
+    -------
+    list of str
+        Their real paths; none where the work directory cannot be read.
+    """
+    try:
+        with os.scandir(work) as entries:
+            links = [each.path for each in entries if each.is_symlink() and each.is_dir()]
+    except OSError:
+        return []
+    places = map(os.path.realpath, links)
+    return [place for place in places if Path(place).name.startswith(_NAMES)]
+
+
+def calculation_files(
+    work: str, is_wanted: Callable[[str], bool]
+) -> Generator[None, None, list[tuple[float, str]]]:
+    """Find the files of some names, with the times of their last changes.
+
+    Parameters
+    ----------
+    work : str
+        The work directory of a job's attempt. No links are followed but quacc's to its scratch
+        directory.
+    is_wanted : callable
+        Tells of a file's name whether it is looked for.
+
+    Yields
+    ------
+    None
+        Now and then: others may come between.
+
+    Returns
+    -------
+    list of (float, str)
+        When each was changed last, in seconds since the epoch, and its path. What cannot be read,
+        or is gone meanwhile, is left out.
+    """
+    found = []
+    folders = [(work, 0), *((each, 1) for each in scratch_folders(work))]
+    seen = 0
+    while folders:
+        folder, depth = folders.pop()
+        # Folders and files may be gone meanwhile, or not be readable.
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                seen += 1
+                if seen % _STEPS == 0:
+                    yield
+                if entry.is_dir(follow_symlinks=False):
+                    if depth < _DEPTH:
+                        folders.append((entry.path, depth + 1))
+                elif is_wanted(entry.name):
+                    with contextlib.suppress(OSError):
+                        found.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
+    yield
+    return found
+
+
+def at_once(work: Generator[None, None, _T]) -> _T:
+    """Return what a piece of work returns; nobody comes between."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as stop:
+            value: _T = stop.value
+            return value

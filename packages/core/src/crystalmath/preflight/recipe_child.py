@@ -25,7 +25,8 @@ from crystalmath.preflight.files import FileMemo, OpenedFiles
 from crystalmath.preflight.settings_check import LEAVES_NOTHING, problems_of, refused
 from crystalmath.recipes import codec, lookup, quacc_settings
 from crystalmath.worker.imports import Edited, install
-from crystalmath.worker.isolation import Baseline, begin_below
+from crystalmath.worker.isolation import Baseline
+from crystalmath.worker.starting import begin_below
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,9 +12,8 @@ from attrs import evolve
 
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.potcars import INSTEAD, is_potcar, titles
-from crystalmath.jobs.scratch import scratch_folders
 from crystalmath.jobs.workfiles import check_inside, read_part
-from crystalmath.jobs.worktree import files_below
+from crystalmath.jobs.worktree import files_below, scratch_folders
 from crystalmath.models.inputs import Inputs, Setting
 from crystalmath.preflight.checked_job import said
 

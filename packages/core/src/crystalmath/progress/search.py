@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from crystalmath.errors import InvalidJob
-from crystalmath.jobs.calculation_files import calculation_files
-from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.workfiles import check_inside, read_chunks, read_end
+from crystalmath.jobs.worktree import at_once, calculation_files
 from crystalmath.models.progress import IonicStep, Progress
 from crystalmath.progress.reader import LastLines, Reading
 

@@ -10,8 +10,7 @@ from attrs import evolve
 
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.potcars import is_potcar
-from crystalmath.jobs.scratch import scratch_folders
-from crystalmath.jobs.worktree import files_below
+from crystalmath.jobs.worktree import files_below, scratch_folders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

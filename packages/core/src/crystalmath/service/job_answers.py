@@ -18,8 +18,8 @@ from attrs import evolve, frozen
 from crystalmath.errors import BadFile, InvalidJob, UnknownJob
 from crystalmath.jobs.documents import cleaned
 from crystalmath.jobs.moved import move_of
-from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.worktree import at_once
 from crystalmath.models.fields import declared, to_wire
 from crystalmath.models.job_notes import JobState
 from crystalmath.models.submission import Submission

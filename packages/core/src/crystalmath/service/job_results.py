@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystalmath.errors import FilesRemoved
 from crystalmath.jobs.moved import move_of
-from crystalmath.jobs.piecewise import at_once
+from crystalmath.jobs.worktree import at_once
 from crystalmath.recipes import stored_result
 from crystalmath.recipes.json_text import json_part
 

@@ -18,8 +18,7 @@ from crystalmath.errors import (
     StoreError,
     UnknownJob,
 )
-from crystalmath.jobs.heavy import Use, use_of
-from crystalmath.jobs.removal import finish_removals, remove_directory, remove_heavy
+from crystalmath.jobs.removal import Use, finish_removals, remove_directory, remove_heavy, use_of
 from crystalmath.models import JobState
 from crystalmath.models.filters import Selection
 
@@ -55,7 +54,7 @@ class Choice:
     larger : int, optional
         Only jobs of which more would be removed, in bytes.
     keep_results : bool
-        Only their heavy files (:data:`crystalmath.jobs.heavy.HEAVY`).
+        Only their heavy files (:data:`crystalmath.jobs.removal.HEAVY`).
     filters : Selection
         See :func:`crystalmath.store.selection.selected`.
     """

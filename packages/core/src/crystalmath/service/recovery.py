@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from crystalmath.errors import CrystalMathError
-from crystalmath.jobs.actions import Publish, WriteSpec
+from crystalmath.jobs.changes import Publish, WriteSpec
 from crystalmath.jobs.facts import Absent, Record
 from crystalmath.jobs.life import step
 from crystalmath.jobs.ownership import Recorded

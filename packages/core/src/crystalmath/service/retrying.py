@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 from attrs import evolve, frozen
 
 from crystalmath.errors import InvalidJob
-from crystalmath.jobs.piecewise import at_once
 from crystalmath.jobs.potcars import is_potcar
+from crystalmath.jobs.worktree import at_once
 from crystalmath.models import JobState, Resources, Submission
 from crystalmath.models.fields import declared
 from crystalmath.models.resources import RESOURCE_NAMES

@@ -7,13 +7,13 @@ An engine's worker calls :func:`crystalmath.worker.run`. Behind it stands a chai
 The supervisor (:mod:`crystalmath.worker.supervisor`) claims attempts, watches, kills and publishes;
 the runner (:mod:`crystalmath.worker.runner`) is warm: it has imported quacc and runs one recipe
 after another. Runner and all below sit in a control group; where none can be had, a guardian stands
-between worker and supervisor (:mod:`crystalmath.worker.guardian`).
+between worker and supervisor.
 """
 
 from crystalmath.worker.chains import run
 from crystalmath.worker.child import become_subreaper
 from crystalmath.worker.node_environment import init_script
-from crystalmath.worker.parent_death import end_with_parent
+from crystalmath.worker.starting import end_with_parent
 from crystalmath.worker.time_left import ENDS, least_left
 
 __all__ = ["ENDS", "become_subreaper", "end_with_parent", "init_script", "least_left", "run"]

@@ -8,17 +8,19 @@ import os
 import re
 import subprocess
 import threading
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from crystalmath._starting import start_tied
-from crystalmath.errors import CrystalMathError
-from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.worker.losses import declare_lost
+from crystalmath.errors import BadFile, CrystalMathError
+from crystalmath.jobs.rundir import RunDirectory, attempt_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 _STDERR = 2
+_lock = threading.Lock()
+_term = 0  # how often the chains were closed
 
 
 class WorkerLost(CrystalMathError):  # noqa: N818 - named for what happened
@@ -138,9 +140,7 @@ def _is_open(descriptor: int) -> bool:
     return False
 
 
-_lock = threading.Lock()
 _idle: list[_Chain] = []
-_term = 0  # how often the chains were closed
 
 
 def _forget_chains() -> None:
@@ -187,3 +187,36 @@ def close_idle() -> None:
         chain.close()
     for chain in chains:
         chain.process.wait()
+
+
+def declare_lost(path: str | os.PathLike[str], attempt: int) -> None:
+    """End what a killed supervisor of this host left, and publish that its attempt was lost.
+
+    An engine's worker alone sees that there: the owner of the job may be on another host, and would
+    wait for the lease.
+
+    What cannot be done is left to the owner of the job.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The run directory.
+    attempt : int
+        The number of the attempt.
+    """
+    # Of no use to the many workers whose supervisors live.
+    from crystalmath.jobs.changes import Publish
+    from crystalmath.jobs.host import Host
+    from crystalmath.jobs.reconcile import publish
+
+    directory = RunDirectory(path)
+    with contextlib.suppress(BadFile, OSError):
+        if directory.decided(attempt) or directory.is_claimant_alive(attempt) is not False:
+            return
+        host = Host(Path(path).absolute().parent)
+        if host.end_processes(attempt_id(Path(path).name, attempt)):
+            claimant = directory.claimant(attempt)
+            who = f"pid {claimant.pid} on {claimant.host}" if claimant else "of nobody knows where"
+            asked = directory.cancel_requested()
+            error = f"the supervisor ({who}) died"
+            publish(directory, attempt, Publish(state="lost", error=error, cancelled=asked), host)

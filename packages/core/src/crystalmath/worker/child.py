@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from crystalmath import config, processes
-from crystalmath.worker.marking import PLACE
+from crystalmath.jobs.cgroups import memberships
 from crystalmath.worker.node_environment import BEFORE, with_init
-from crystalmath.worker.oom import OomKills
+from crystalmath.worker.starting import PLACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,6 +30,9 @@ _CHUNK = 1 << 16
 #: So often in a row all children may have ended before it is plain that they come again and again.
 _ROUNDS = 10
 _PR_SET_CHILD_SUBREAPER = 36
+#: quacc's setting of where calculations run, instead of the work directory.
+_SCRATCH = "QUACC_SCRATCH_DIR"
+_EVENTS = ("memory.events", "memory.oom_control")
 
 
 def become_subreaper() -> None:
@@ -199,10 +202,6 @@ def _living(pids: list[int]) -> list[int]:
     return [pid for pid in pids if processes.start_time(pid) is not None]
 
 
-#: quacc's setting of where calculations run, instead of the work directory.
-_SCRATCH = "QUACC_SCRATCH_DIR"
-
-
 def runner_environment(forwarded: Mapping[str, str]) -> dict[str, str]:
     """Build the runner's environment: the worker's own, and exactly what was forwarded.
 
@@ -220,7 +219,7 @@ def runner_environment(forwarded: Mapping[str, str]) -> dict[str, str]:
     # One thread for each process unless the user says otherwise: an engine runs as many jobs at
     # once as there are cores.
     own.setdefault("OMP_NUM_THREADS", "1")
-    # Room for the mark that the runner writes over it (worker.marking).
+    # Room for the mark that the runner writes over it (worker.starting).
     own["CRYSTALMATH_ATTEMPT"] = PLACE
     # Recipes are plain functions here; the decorators read this when quacc is imported.
     own["QUACC_WORKFLOW_ENGINE"] = "None"
@@ -228,3 +227,51 @@ def runner_environment(forwarded: Mapping[str, str]) -> dict[str, str]:
     if "$" in Template(own.get(_SCRATCH, "")).safe_substitute(own):
         del own[_SCRATCH]
     return own
+
+
+class OomKills:
+    """The count of the processes that were killed for want of memory, around one process.
+
+    The kernel counts them in ``memory.events`` of their control group (version 2), in its
+    ``memory.oom_control`` (version 1), and those of the whole machine in ``/proc/vmstat``.
+
+    Parameters
+    ----------
+    pid : int
+        The process; it lives.
+    proc : str
+        Where the ``proc`` file system is.
+    """
+
+    def __init__(self, pid: int, proc: str = "/proc") -> None:
+        #: The file that counts.
+        self.file = _counter(pid, proc)
+        self.note()
+
+    def note(self) -> None:
+        """Count from now on."""
+        self._seen = _read(self.file)
+
+    def grown(self) -> bool:
+        """Return whether the kernel has killed somebody since."""
+        return _read(self.file) > self._seen
+
+
+def _read(file: str) -> int:
+    with contextlib.suppress(OSError, ValueError), open(file, encoding="ascii") as lines:
+        for line in lines:
+            name, _, value = line.partition(" ")
+            if name == "oom_kill":
+                return int(value)
+    return 0
+
+
+def _counter(pid: int, proc: str) -> str:
+    # A group without the memory controller is counted with those around it.
+    for group in memberships(pid, proc):
+        if group.unified or "memory" in group.controllers:
+            for place in group.upwards():
+                for name in _EVENTS:
+                    if os.path.exists(f"{place}/{name}"):
+                        return f"{place}/{name}"
+    return f"{proc}/vmstat"

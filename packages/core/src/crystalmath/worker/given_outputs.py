@@ -15,11 +15,10 @@ import shutil
 import sys
 from pathlib import Path
 
-from crystalmath.jobs.heavy import is_heavy
 from crystalmath.jobs.potcars import INSTEAD
-from crystalmath.jobs.scratch import scratch_folders
+from crystalmath.jobs.removal import is_heavy
 from crystalmath.jobs.workfiles import read_chunks
-from crystalmath.jobs.worktree import files_below
+from crystalmath.jobs.worktree import files_below, scratch_folders
 
 #: Where a calculation runs, which may stand in its input.
 _FOLDER = re.compile(rb"/[^\s'\"]*/tmp-quacc-[\d-]+")

@@ -1,4 +1,4 @@
-"""A warm process that runs strangers' code: how it begins, and what that code may leave behind."""
+"""What strangers' code may leave behind in a warm process."""
 
 from __future__ import annotations
 
@@ -14,9 +14,6 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.worker.parent_death import end_with_parent
-from crystalmath.worker.signals import receive_all_signals
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -29,25 +26,6 @@ DESCRIPTORS = 16
 
 _LIMITS = sorted(number for name, number in vars(resource).items() if name.startswith("RLIMIT_"))
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def begin_below(parent: int) -> None:
-    """Begin as a process that ends with its parent, and before it when memory runs out.
-
-    Parameters
-    ----------
-    parent : int
-        The pid of the process that watches this one.
-    """
-    end_with_parent(parent)
-    receive_all_signals()
-    # When memory runs out it is the recipe that must go, not those who watch it.
-    with (
-        contextlib.suppress(OSError),
-        open("/proc/self/oom_score_adj", "w", encoding="ascii") as file,
-    ):
-        file.write("500")
-    os.umask(0o077)
 
 
 class Baseline:

@@ -11,8 +11,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from crystalmath.worker.complaints import complaint
-from crystalmath.worker.tails import lines_of
+from crystalmath.worker.complaints import complaint, lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

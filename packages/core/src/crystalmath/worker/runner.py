@@ -27,13 +27,12 @@ from crystalmath.recipes import codec, lookup, quacc_settings
 from crystalmath.recipes.summary import summarize
 from crystalmath.worker.child import BEGUN
 from crystalmath.worker.disk_space import when_there_is_room
-from crystalmath.worker.fork import in_fork
 from crystalmath.worker.imports import Edited, install
-from crystalmath.worker.isolation import Baseline, begin_below
-from crystalmath.worker.marking import Mark
+from crystalmath.worker.isolation import Baseline
 from crystalmath.worker.postmortem import describe
 from crystalmath.worker.pristine import Pristine
-from crystalmath.worker.reached import reached
+from crystalmath.worker.starting import Mark, begin_below, in_fork
+from crystalmath.worker.time_left import reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

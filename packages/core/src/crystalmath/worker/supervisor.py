@@ -21,7 +21,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crystalmath import config, processes
 from crystalmath._storage import file_system, is_local
@@ -33,9 +33,12 @@ from crystalmath.jobs.potcars import replace_potcars
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.worker.child import Runner, become_subreaper, end_descendants
 from crystalmath.worker.disk_space import keep_reserve, when_there_is_room
-from crystalmath.worker.guardian import go_below_guardian
 from crystalmath.worker.running_job import RunningJob
-from crystalmath.worker.signals import receive_all_signals
+from crystalmath.worker.starting import receive_all_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import FrameType
 
 #: An idle supervisor ends after this time, in seconds.
 IDLE_S = 60.0
@@ -171,7 +174,7 @@ class Supervisor:
         )
 
     def _containment(self) -> dict[str, Any]:
-        """Say in our claims what holds our processes together (jobs.containment)."""
+        """Say in our claims what holds our processes together (jobs.cgroups)."""
         told: dict[str, Any] = {"allocation": allocation} if (allocation := _allocation()) else {}
         if self._group:
             told["cgroup"] = self._group.path
@@ -312,6 +315,54 @@ class Supervisor:
 def _allocation() -> str | None:
     """Tell in which allocation of a scheduler's we are, where the engine says so."""
     return os.environ.get("CRYSTALMATH_ALLOCATION")
+
+
+def go_below_guardian(inherited: int) -> processes.Identity:
+    """Go on as a child of this process, which stays as the guardian and never returns.
+
+    It is one more link above a supervisor, where no control group can be had: a process that
+    forked before anything was started, and does nothing but wait. It is a child subreaper, too:
+    whatever a killed supervisor leaves becomes its child, and it ends that. If it is itself killed,
+    the supervisor finishes its job and ends, so that no other job runs without one. (Both killed
+    during one job, and a child of the job without its environment: the documented limit.)
+
+    Parameters
+    ----------
+    inherited : int
+        A file descriptor that is the child's alone.
+
+    Returns
+    -------
+    Identity
+        Who the guardian is.
+    """
+    become_subreaper()
+    guardian = processes.own_identity()
+    # One that comes before the guardian can pass it on waits for that.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    child = os.fork()
+    if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return guardian
+    os.close(inherited)
+    try:
+        _guard(child, before)
+    finally:
+        os._exit(0)
+
+
+def _guard(supervisor: int, mask: Iterable[int]) -> None:
+    def pass_on(number: int, _: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(supervisor, number)
+
+    signal.signal(signal.SIGTERM, pass_on)
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    os.waitpid(supervisor, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end_descendants()
 
 
 if __name__ == "__main__":

@@ -1,17 +1,24 @@
-"""How much time an attempt has: its walltime, and the end of the allocation that it runs in."""
+"""How much time an attempt has, and what is done when little of it is left.
+
+Its walltime and the end of the allocation that it runs in end an attempt.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import re
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import config
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.worktree import at_once, calculation_files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 #: Variable of a worker: when its allocation is over, in seconds since the epoch.
 ENDS = "CRYSTALMATH_ALLOCATION_ENDS"
@@ -20,6 +27,7 @@ BEGIN_S = 600.0
 #: So long before its allocation is over a job is ended, at most, beside what its processes may take
 #: to end: afterwards nobody could write down what became of it. In seconds.
 MARGIN_S = 15.0
+_PREFIX = re.compile(r"""^\s*prefix\s*=\s*['"]([\w.-]+)['"]""", re.IGNORECASE | re.MULTILINE)
 
 
 class TimeLeft:
@@ -123,3 +131,91 @@ def _lasts(environ: Mapping[str, str]) -> float:
     except ValueError:
         return math.inf
     return max(lasts, 0.0)
+
+
+def ask_to_stop(work: str, *, urgent: bool) -> str | None:
+    """Ask the program of a job's newest calculation to stop, so that what it has reached is whole.
+
+    VASP looks for ``STOPCAR``: ``LSTOP`` ends it after the present ionic step, ``LABORT`` after the
+    present electronic one (VASP wiki, STOPCAR). Quantum ESPRESSO looks for ``prefix.EXIT`` in its
+    directory and ends after the present electronic step (INPUT_PW, "max_seconds").
+
+    Parameters
+    ----------
+    work : str
+        The work directory.
+    urgent : bool
+        As soon as it can; else after its present ionic step.
+
+    Returns
+    -------
+    str or None
+        The file that was written, unless it is there already, or no program is known to run.
+    """
+    outputs = at_once(calculation_files(work, _PROGRAMS.__contains__))
+    if not outputs:
+        return None
+    folder, output = os.path.split(max(outputs)[1])
+    name, text = _PROGRAMS[output](folder, urgent)
+    path = os.path.join(folder, name)
+    with contextlib.suppress(OSError):  # a full disk, or the calculation has just ended
+        if _read(path) != text:
+            # In place of whatever lies there: a link may lead anywhere.
+            with open(f"{path}.new", "x", encoding="ascii") as file:
+                file.write(text)
+            os.replace(f"{path}.new", path)
+            return path
+    return None
+
+
+def _stopcar(folder: str, urgent: bool) -> tuple[str, str]:  # noqa: ARG001, FBT001 - as others
+    return "STOPCAR", f"{'LABORT' if urgent else 'LSTOP'} = .TRUE.\n"
+
+
+def _exit_file(folder: str, urgent: bool) -> tuple[str, str]:  # noqa: ARG001, FBT001
+    found = _PREFIX.search(_read(os.path.join(folder, "pw.in")) or "")
+    return f"{found[1] if found else 'pwscf'}.EXIT", ""
+
+
+#: By the file that grows while the program runs.
+_PROGRAMS: dict[str, Callable[[str, bool], tuple[str, str]]] = {
+    "OSZICAR": _stopcar,
+    "pw.out": _exit_file,
+}
+
+
+def _read(path: str) -> str | None:
+    """Read a small file that a job may have put anything in the place of."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, encoding="ascii", errors="replace") as file:
+            return file.read(1 << 20)
+    except OSError:
+        return None
+
+
+def reached(work: str) -> str:
+    """Return what the newest calculation of a job has written last.
+
+    Parameters
+    ----------
+    work : str
+        The work directory.
+
+    Returns
+    -------
+    str
+        A line to be appended; empty where nothing is known.
+    """
+    # Few jobs come here, and every supervisor is waited for while it imports.
+    from crystalmath.progress.readers import AseLog, AseMdLog, Oszicar, PwOutput
+    from crystalmath.progress.search import read_progress
+
+    # Those of plugins are not asked: a supervisor runs nobody else's code.
+    own = (Oszicar(), PwOutput(), AseLog(), AseMdLog())
+    readers = {reader.file: reader for reader in own}
+    try:
+        progress = at_once(read_progress(Path(work), readers))
+    except Exception:  # noqa: BLE001 - whatever lies there, the job's end is to be told
+        return ""
+    return "" if progress is None else f"\nwhat it had reached: {progress}"

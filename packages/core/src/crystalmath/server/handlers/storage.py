@@ -19,7 +19,7 @@ from crystalmath.service.pruning import Choice, Pruned, Usage, measure
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crystalmath.jobs.heavy import Use
+    from crystalmath.jobs.removal import Use
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service import JobService
 

@@ -1,0 +1,163 @@
+"""How the processes of a job begin: their signals, their parent, their mark, and a fork for one."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: More than a message has, and no more than a pipe holds, in bytes.
+_LONGEST = 1 << 16
+#: Python itself ignores these.
+_IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
+_PR_SET_PDEATHSIG = 1
+_NAME = b"CRYSTALMATH_ATTEMPT="
+#: As long as any attempt's id.
+PLACE = "-" * 48
+#: Where ``/proc/self/stat`` tells the address of the environment, counted behind the name.
+_ENV_START = 47
+
+
+def begin_below(parent: int) -> None:
+    """Begin as a process that ends with its parent, and before it when memory runs out.
+
+    Parameters
+    ----------
+    parent : int
+        The pid of the process that watches this one.
+    """
+    end_with_parent(parent)
+    receive_all_signals()
+    # When memory runs out it is the recipe that must go, not those who watch it.
+    with (
+        contextlib.suppress(OSError),
+        open("/proc/self/oom_score_adj", "w", encoding="ascii") as file,
+    ):
+        file.write("500")
+    os.umask(0o077)
+
+
+def in_fork(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run a job in a child; where that ends without an answer, this process ends as it did.
+
+    This process is the warm runner, which only waits meanwhile.
+
+    Parameters
+    ----------
+    run : callable
+        Runs the job and gives the message about it.
+
+    Returns
+    -------
+    dict
+        The message.
+    """
+    parent = os.getpid()
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            begin_below(parent)
+            os.write(theirs, json.dumps(run()).encode())
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    # What the job left may hold the other end: the message is there when the child has ended.
+    _, status = os.waitpid(child, 0)
+    os.set_blocking(ours, False)
+    try:
+        said = os.read(ours, _LONGEST)
+    except BlockingIOError:
+        said = b""
+    os.close(ours)
+    if not said:
+        end_as(status)
+    message: dict[str, Any] = json.loads(said)
+    return message
+
+
+def end_as(status: int) -> None:
+    """End as a child did (`os.waitpid` gives its status), so that our own parent sees how."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number not in {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    os._exit(os.waitstatus_to_exitcode(status))
+
+
+def receive_all_signals() -> None:
+    """Ignore and block no signal.
+
+    Both are inherited: below ``nohup``, behind ``&`` in a script, or of a worker that keeps Ctrl-C
+    from itself, no program could be interrupted, and none could be told to stop.
+    """
+    for number in signal.valid_signals() - _IGNORED:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            is_int = number == signal.SIGINT
+            signal.signal(number, signal.default_int_handler if is_int else signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends; at once where it has ended already.
+
+    What a library starts for workers calls it first. Its parent must have started it on a thread
+    that lives as long as the parent itself: the kernel takes the end of that thread for the
+    parent's.
+
+    Parameters
+    ----------
+    parent : int
+        The parent's pid, as the parent told it (``os.getpid()`` there). Who asked here, with
+        ``os.getppid()``, might be given another's, once the parent has ended.
+
+    Raises
+    ------
+    OSError
+        The kernel knows no parent-death signal; Linux is needed.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "cannot end with the parent process; Linux is needed")
+    # A parent that ended before that line has sent no signal.
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Mark:
+    """The mark of an attempt on the warm runner itself, so that what it forks carries it, too.
+
+    ``/proc/PID/environ`` shows the environment that a process was started with. A variable that is
+    set later shows only in programs that it starts; a child by ``fork`` alone would go unmarked,
+    and outlive a lost attempt unseen. So the runner is started with a placeholder, and writes over
+    it in place. It is the last variable: readers may take the zero bytes behind a short mark for
+    the end.
+    """
+
+    def __init__(self) -> None:
+        os.environ.pop("CRYSTALMATH_ATTEMPT", None)
+        block = Path("/proc/self/environ").read_bytes()
+        offset = (b"\0" + block).find(b"\0" + _NAME + PLACE.encode())
+        fields = Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()
+        self._address = int(fields[_ENV_START]) + offset + len(_NAME) if offset >= 0 else None
+
+    def write(self, attempt: str) -> None:
+        """Mark this process, and all that it starts from now on."""
+        os.environ["CRYSTALMATH_ATTEMPT"] = attempt
+        self._put(attempt.encode())
+
+    def clear(self) -> None:
+        """Take the mark away: the next job is not yet known."""
+        os.environ.pop("CRYSTALMATH_ATTEMPT", None)
+        self._put(b"")
+
+    def _put(self, value: bytes) -> None:
+        if self._address is not None and len(value) <= len(PLACE):
+            ctypes.memmove(self._address, value.ljust(len(PLACE), b"\0"), len(PLACE))
