@@ -8,11 +8,13 @@ import sqlite3
 import stat
 import tempfile
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
 import pytest
 
+from conftest import eventually
 from crystalmath.errors import StoreError
 from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.store.plain_sql import HEAD
@@ -40,6 +42,20 @@ def test_commits_are_durable_and_files_private(file):
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()}
         assert set(modes.values()) == {0o600}, modes
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+def test_who_waits_for_another_writer_says_so(file, caplog):
+    with (
+        JobStore(f"sqlite:///{file}") as store,
+        contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        other.execute("BEGIN IMMEDIATE")
+        inserting = pool.submit(store.insert, [JOB])
+        eventually(lambda: "another program writes to the job database" in caplog.text)
+        other.execute("COMMIT")
+        assert [job.job_id for job in inserting.result()] == ["1"]
+        assert pragma(store, "busy_timeout") == 30000
 
 
 def test_what_is_in_use_when_it_is_closed_is_closed_when_let_go(file):

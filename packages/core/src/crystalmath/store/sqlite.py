@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 
-from crystalmath.store.plain_sql import HEAD
+from crystalmath.store.plain_sql import BUSY_S, HEAD
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, Engine
 
+_LOG = logging.getLogger("crystalmath.store")
+
+#: How long another writer is waited for, and how much of that in silence, in milliseconds.
+_BUSY_MS, _SILENT_MS = int(BUSY_S * 1000), 1000
 #: Readers and writers of a WAL share memory, which those on two hosts have not (SQLite's own words:
 #: "WAL does not work over a network filesystem").
 _JOURNALS = {False: "WAL", True: "DELETE"}
@@ -44,7 +49,18 @@ def take_turn(connection: Connection, *, prepared: bool) -> bool:
         Whether they are for sure those of this release.
     """
     # At once: a writer that began as a reader could fail half-way.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute(f"PRAGMA busy_timeout = {_SILENT_MS}")
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlite_errorcode", 0) & _KIND != sqlite3.SQLITE_BUSY:
+            raise
+        _LOG.warning("another program writes to the job database; waiting up to %d s", BUSY_S)
+        driver.execute(f"PRAGMA busy_timeout = {_BUSY_MS - _SILENT_MS}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
     # Where the file was opened for reading only, SQLite refuses no earlier than this.
     return prepared and connection.exec_driver_sql(_WRITE_NOTHING, (HEAD,)).rowcount == 0
 
@@ -61,7 +77,7 @@ def _set_pragmas(connection: sqlite3.Connection, _record: object, *, journal: st
     connection.isolation_level = None
     cursor = connection.cursor()
     for pragma in (
-        "busy_timeout = 30000",
+        f"busy_timeout = {_BUSY_MS}",
         f"journal_mode = {journal}",
         "synchronous = FULL",
         "foreign_keys = ON",
