@@ -170,7 +170,7 @@ def test_many_are_cancelled_each_on_its_own(service, tmp_path):
 
 
 def test_filters_of_a_retry_reach_beyond_the_most_jobs_of_a_request(service, other, monkeypatch):
-    monkeypatch.setattr("crystalmath.server.handlers.retry.MOST_JOBS", 5)
+    monkeypatch.setattr("crystalmath.server.handlers.submission.MOST_JOBS", 5)
     asked = {"recipe": "r", "engine": "local", "spec_hash": "h", "specification": "{}"}
     asked |= {"created_at": 1.0, "labels": {"set": "beyond"}}
     olds = [NewJob(job_id=generate_job_id(), **asked) for _ in range(12)]
@@ -571,7 +571,7 @@ def test_the_newest_of_several_files_of_a_name_is_read_and_the_others_are_named(
 
 
 def test_files_are_listed_by_their_paths_and_links_are_not_followed(service, monkeypatch):
-    monkeypatch.setattr("crystalmath.server.handlers.files._MOST", 3)
+    monkeypatch.setattr("crystalmath.server.handlers.results._MOST_FILES", 3)
     job_id = submit(service)
     done(service, job_id)
     assert call(service, "jobs.files", job_id=job_id)["files"] == []

@@ -8,27 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from crystalmath.server.handlers import (  # noqa: F401 - each declares its methods
-    archive,
-    cancelling,
-    clusters,
-    counts,
-    discover,
-    engines,
     events,
-    files,
     inputs,
+    installed,
     jobs,
-    presets,
-    progress,
-    recipes,
-    reread,
     results,
-    retry,
-    script,
     storage,
-    story,
     submission,
-    subscriptions,
     system,
 )
 from crystalmath.server.rpc.declare import METHODS, Method

@@ -1,14 +1,20 @@
-"""The handler that tells what the programs of a job get."""
+"""The handlers that tell what a job is made of, how far it has come, and its whole story."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Annotated, Required, TypedDict, cast
 
-from crystalmath.models.answers import JobInputs
+from crystalmath.errors import InvalidJob
+from crystalmath.models import Inputs
+from crystalmath.models.answers import JobId, JobInputs, JobScript, ProgressList, Story
+from crystalmath.models.fields import Limits
 from crystalmath.preflight.step_inputs import with_marks
+from crystalmath.progress.search import MOST_STEPS
 from crystalmath.server.handlers.submission import submitting_pool
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc.declare import JobIdParams, method
+from crystalmath.service import job_answers
 from crystalmath.service.job_script import asked_of_job, written_by_job
 
 if TYPE_CHECKING:
@@ -34,3 +40,118 @@ async def handle_jobs_inputs(service: JobService, params: JobIdParams) -> JobInp
     asked = await in_pool(asking, asked_of_job, service, job)
     inputs = with_marks(inputs, asked) if inputs.steps else asked
     return {"job_id": job_id, "inputs": inputs.document(), "error": None}
+
+
+# --- as scripts ------------------------------------------------------------------------------
+
+
+class ScriptParams(JobIdParams, total=False):
+    """The parameters of ``jobs.script``."""
+
+    shell: Annotated[
+        bool,
+        "also tell how the programs are started in folders of their inputs, as jobs.inputs tells "
+        "these; default: false",
+    ]
+
+
+@method(
+    "jobs.script",
+    refused={"script": None, "shell": None},
+    bulk=True,
+)
+async def handle_jobs_script(service: JobService, params: ScriptParams) -> JobScript:
+    """Write a job as a Python script that runs the same calculation with quacc alone."""
+    job_id = params["job_id"]
+    told = await in_pool("files", _script, service, job_id)
+    shell = None
+    if params.get("shell"):
+        answer = await handle_jobs_inputs(service, {"job_id": job_id})
+        if answer["error"]:
+            return cast("JobScript", {**answer, "script": None, "shell": None})
+        shell = await in_pool("files", _shell, service, job_id, Inputs.read(answer["inputs"]))
+    return {"job_id": job_id, "script": told, "shell": shell, "error": None}
+
+
+def _script(service: JobService, job_id: str) -> str:
+    from crystalmath.service.job_script import python_script
+
+    return python_script(
+        service.job(job_id), service.specification(job_id), service.config.recipes_allow
+    )
+
+
+def _shell(service: JobService, job_id: str, inputs: Inputs) -> str | None:
+    from crystalmath.preflight.programs_here import programs
+    from crystalmath.service.job_script import shell_script
+
+    header = json.loads(service.specification(job_id).partition("\n")[0])
+    environment = header.get("environment", {})
+    commands = [
+        next((told for each in programs() if (told := each.command(step, environment))), None)
+        for step in inputs.steps
+    ]
+    return shell_script(
+        service.job(job_id), inputs.steps, commands, service.pseudopotentials(job_id)
+    )
+
+
+# --- progress --------------------------------------------------------------------------------
+
+#: Each is read from the files of its calculation.
+_MOST = 200
+#: With their histories.
+_MOST_HISTORIES = 20
+
+
+class ProgressParams(TypedDict, total=False):
+    """The parameters of ``jobs.progress``."""
+
+    job_ids: Required[Annotated[list[JobId], Limits(maxItems=_MOST)]]
+    history: Annotated[
+        bool,
+        f"tell the ionic steps, too, the last {MOST_STEPS} of each job; of {_MOST_HISTORIES} jobs "
+        "at most",
+    ]
+
+
+@method(
+    "jobs.progress",
+    refused={"jobs": []},
+    bulk=True,
+)
+async def handle_jobs_progress(service: JobService, params: ProgressParams) -> ProgressList:
+    """Return how far the calculations of jobs have come, read from what their programs write.
+
+    ``progress`` is of the newest calculation of a job's present attempt, also after its end, and
+    ``null`` where none has written anything yet that a reader knows. With ``history`` it has the
+    ionic steps of all of the job's calculations, for which their files are read as a whole.
+    """
+    job_ids, history = params["job_ids"], params.get("history", False)
+    if history and len(job_ids) > _MOST_HISTORIES:
+        raise InvalidJob(
+            f"the histories of {len(job_ids)} jobs were asked for at once; ask for those of "
+            f"{_MOST_HISTORIES} at most"
+        )
+    work = job_answers.progress(service, job_ids, history=history)
+    return {"jobs": await in_slices("files", work), "error": None}
+
+
+# --- the story -------------------------------------------------------------------------------
+
+
+@method(
+    "jobs.show",
+    refused={
+        "job": None,
+        "params": {},
+        **{name: [] for name in ("potcars", "parents", "children", "attempts", "events")},
+    },
+    pool="files",
+)
+def handle_jobs_show(service: JobService, params: JobIdParams) -> Story:
+    """Tell a job's whole story: what it came of and what came of it, its attempts and events.
+
+    ``jobs.files`` lists what it has written, ``jobs.logs`` reads it.
+    """
+    return job_answers.story(service, params["job_id"])

@@ -7,15 +7,18 @@ What a caller did wrong comes back in the answer; only a fault of ours raises.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
 
-from crystalmath.errors import UnknownJob
+from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
 from crystalmath.models import Job, JobFilter
 from crystalmath.models.answers import (
     MOST_JOBS,
     CancelledJob,
+    CancelledJobs,
     Counted,
+    CountedOverTime,
     JobDocument,
+    JobIds,
     JobList,
     JobStates,
     Specification,
@@ -23,6 +26,7 @@ from crystalmath.models.answers import (
 )
 from crystalmath.models.fields import Limits, declared
 from crystalmath.models.filters import SORTED_BY, FilterParams
+from crystalmath.models.job_notes import UNFINISHED
 from crystalmath.models.submission import SubmitParams
 from crystalmath.recipes.structures import parse_structure as _parse_structure
 from crystalmath.recipes.summary import summarize as _summarize_result
@@ -37,12 +41,15 @@ from crystalmath.server.rpc.declare import (
     trouble,
 )
 from crystalmath.service import job_answers
-from crystalmath.service.job_answers import PAGE, job_document
+from crystalmath.service.job_answers import PAGE, job_document, read_filters
+from crystalmath.service.pruning import pages
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from crystalmath.models.filters import Selection
     from crystalmath.service import JobService
+
 
 __all__ = [
     "FILTERS",
@@ -243,3 +250,106 @@ def filters_in(params: FilterParams) -> FilterParams:
     items = params.items()
     found = {name: value for name, value in items if name in FILTERS and value not in ("", [], {})}
     return cast("FilterParams", found)
+
+
+# --- many at once ----------------------------------------------------------------------------
+
+
+class CancelManyParams(FilterParams, total=False):
+    """The parameters of ``jobs.cancel_many``."""
+
+    job_ids: Annotated[JobIds, "exactly these jobs, without filters"]
+
+
+@method(
+    "jobs.cancel_many",
+    refused={"jobs": []},
+    bulk=True,
+    by_server=True,
+)
+async def handle_jobs_cancel_many(service: JobService, params: CancelManyParams) -> CancelledJobs:
+    """Request that jobs be stopped: those that are named, or all unfinished ones that fit filters.
+
+    Something must say which jobs are meant. ``error`` tells of each why it cannot be stopped; what
+    is wrong with one hinders no other. A job reads ``cancelled`` once no process of it is alive.
+    """
+    job_ids = params.pop("job_ids", None)
+    filters = filters_in(params)
+    if job_ids is None and not filters:
+        raise InvalidJob("nothing says which jobs are to be stopped; name them, or give filters")
+    if job_ids is not None and filters:
+        given = ", ".join(filters)
+        raise InvalidJob(f"jobs are named, or chosen by {given}; leave out one of both")
+    chosen = read_filters(filters)
+    states = chosen.get("state", UNFINISHED)
+    if all(state.is_terminal() for state in states):
+        ended = " and ".join(state.value for state in states)
+        raise InvalidJob(f"{ended} jobs have ended; only pending and running ones can be stopped")
+    work = _cancelled(service, job_ids, chosen)
+    return {"jobs": await in_slices("cancelling", work), "error": None}
+
+
+def _cancelled(
+    service: JobService, job_ids: list[str] | None, filters: Selection
+) -> Generator[None, None, list[CancelledJob]]:
+    are_chosen = job_ids is None
+    if job_ids is None:
+        chosen: Selection = {"state": UNFINISHED, **filters}
+        found = pages(service, **chosen)
+        job_ids = [job.job_id for page in found for job in page if not job.state.is_terminal()]
+    answers: list[CancelledJob] = []
+    for job_id in dict.fromkeys(job_ids):
+        answer = _cancel(service, job_id)
+        # One that was chosen, and has ended since, is not among those that are meant any more.
+        if not are_chosen or answer["cancelled"] or "code" in answer:
+            answers.append(answer)
+        yield
+    return answers
+
+
+def _cancel(service: JobService, job_id: str) -> CancelledJob:
+    try:
+        requested = service.cancel(job_id)
+        error = None
+        if not requested:
+            # Its outcome may not be on record yet.
+            state = service.job(job_id).state
+            told = f"{state.ended} before" if state.is_terminal() else "has just ended"
+            error = f"the job {told}"
+    except CrystalMathError as failure:
+        return {"job_id": job_id, "status": "error", "cancelled": False, **trouble(failure)}
+    return {"job_id": job_id, "cancelled": requested, "error": error}
+
+
+# --- counted over time -----------------------------------------------------------------------
+
+# Later than any clock says, and whole numbers of which are exact.
+_Time: TypeAlias = Annotated[float, Limits(minimum=0, maximum=2**40)]
+
+
+class CountsParams(FilterParams, total=False):
+    """The parameters of ``jobs.counts``."""
+
+    bucket_s: Annotated[
+        float,
+        Limits(minimum=1, maximum=2**40),
+        "the length of a bucket in seconds; default: 3600",
+    ]
+    start: Annotated[_Time, "from then on, in seconds since the epoch; default: 24 buckets"]
+    end: Annotated[_Time, "until then, in seconds since the epoch; default: now"]
+
+
+@method(
+    "jobs.counts",
+    refused={"bucket_s": 0, "buckets": [], "states": {}},
+    bulk=True,
+)
+def handle_jobs_counts(service: JobService, params: CountsParams) -> CountedOverTime:
+    """Count how many jobs ended in which state over time.
+
+    Buckets begin at whole multiples of ``bucket_s`` since the epoch, and the first and the last are
+    whole ones; none is left out. A job that came to a state several times, as to ``running`` after
+    an attempt was lost, counts each time. All filters must agree, as in jobs.list; ``state`` is the
+    state, or states, that jobs came to, by default those in which a job ends.
+    """
+    return job_answers.counts(service, params)

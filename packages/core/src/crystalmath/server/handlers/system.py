@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, cast
 
 from attrs import asdict
 
@@ -21,7 +22,8 @@ from crystalmath.models.answers import (
     Stopping,
 )
 from crystalmath.server.pools import in_pool
-from crystalmath.server.rpc.declare import NoParams, method, once
+from crystalmath.server.rpc.declare import METHODS, NoParams, method, once
+from crystalmath.server.rpc.openrpc import document
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from crystalmath.config import Config
     from crystalmath.service import JobService
     from crystalmath.store.records import Failure
+
 
 #: The version of the protocol; it grows when an old client could misread an answer.
 PROTOCOL = 1
@@ -168,3 +171,17 @@ def _counts(service: JobService, *, abandoned: bool = False) -> dict[str, int]:
             unfinished = service.unfinished(abandoned=True)
     states = [state.value for state in unfinished.values()]
     return {state: states.count(state) for state in ("pending", "running")}
+
+
+# --- all methods -----------------------------------------------------------------------------
+
+_Document: TypeAlias = Annotated[Mapping[str, Any], "an OpenRPC document"]
+
+
+@method(
+    "rpc.discover",
+)
+def handle_rpc_discover(service: JobService, params: NoParams) -> _Document:
+    """Describe all methods as an OpenRPC document (https://spec.open-rpc.org)."""
+    del service, params
+    return document(METHODS)

@@ -1,0 +1,210 @@
+"""The handlers that tell what there is: engines, clusters, presets, recipes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Required, TypedDict, cast
+
+from crystalmath.models import JobState
+from crystalmath.models.answers import (
+    ClusterList,
+    EngineEntry,
+    EngineList,
+    JobId,
+    Name,
+    PresetList,
+    ProvenCluster,
+    RecipeDescription,
+    RecipeEntry,
+    RecipeList,
+)
+from crystalmath.models.fields import Limits
+from crystalmath.models.schemas import SUBMISSION
+from crystalmath.server.pools import is_wanted
+from crystalmath.server.rpc.declare import NoParams, method
+
+if TYPE_CHECKING:
+    from crystalmath.recipes.lookup import Recipe
+    from crystalmath.service import JobService
+
+
+@method(
+    "engines.list",
+    refused={"engines": []},
+    # Each plugin is imported, and a stranger's may hang.
+    pool="engines",
+)
+def handle_engines_list(service: JobService, params: NoParams) -> EngineList:
+    """List the installed workflow engines, and why one cannot serve. None is started."""
+    from attrs import asdict
+
+    from crystalmath.quacc.engines import describe_engines
+
+    del service, params
+    engines = [cast("EngineEntry", asdict(info)) for info in describe_engines()]
+    return {"engines": engines, "error": None}
+
+
+# --- clusters --------------------------------------------------------------------------------
+
+
+@method(
+    "clusters.list",
+    refused={"clusters": []},
+    # Its engine is loaded, and a stranger's may hang.
+    pool="engines",
+)
+def handle_clusters_list(service: JobService, params: NoParams) -> ClusterList:
+    """List the clusters of the configuration file, and what is in the way of their jobs.
+
+    None is started; each batch system is asked whether it answers, which may take 15 s.
+    """
+    from crystalmath import config
+    from crystalmath.service.cluster_probe import describe_clusters
+
+    del service, params
+    return {"clusters": describe_clusters(config.load()), "error": None}
+
+
+class ClustersCheckParams(TypedDict, total=False):
+    """The parameters of ``clusters.check``."""
+
+    cluster: Required[Annotated[Name, "its name; every engine has one named local"]]
+    job_id: Annotated[JobId, "the job that was sent there before; default: send one now"]
+    environment: Annotated[Mapping[str, str], Limits(**SUBMISSION["environment"])]
+
+
+@method(
+    "clusters.check",
+    refused={"checks": []},
+    # Its engine is loaded, and a stranger's may hang.
+    pool="checking clusters",
+    by_server=True,
+    repeatable=lambda params: params.get("job_id") is not None,  # else it sends a job
+)
+def handle_clusters_check(service: JobService, params: ClustersCheckParams) -> ProvenCluster:
+    """Prove a cluster by a small job there, which tells what jobs find.
+
+    It is sent as any submission, with the caller's ``environment``, and may wait for hours: ask
+    again with its ``job_id``, once it has ended. Then ``checks`` has what it found: host, versions,
+    programs, POTCARs, clock, and how long it waited.
+    """
+    from attrs import asdict
+
+    from crystalmath.service.cluster_probe import described, judged, probe
+
+    name = params["cluster"]
+    checks = described(name, service.config)
+    job_id, status, error = params.get("job_id"), "error", None
+    if job_id is not None:
+        job = service.job(job_id)
+        done = job.state is JobState.COMPLETED
+        checks += judged(name, job, service.result(job_id) if done else None)
+        status, error = job.state.value, job.error
+    elif any(check.state == "error" for check in checks):
+        error = next(check.remedy for check in checks if check.state == "error")
+    else:
+        job = service.submit(probe(name, params.get("environment")), wanted=is_wanted)
+        job_id, status = job.job_id, job.state.value
+    told = [asdict(check) for check in checks]
+    return {"job_id": job_id, "status": status, "checks": told, "error": error}
+
+
+# --- presets ---------------------------------------------------------------------------------
+
+
+class PresetsListParams(TypedDict, total=False):
+    """The parameters of ``presets.list``."""
+
+    name: Annotated[Name, "only those of this name"]
+    environment: Annotated[Mapping[str, str], Limits(**SUBMISSION["environment"])]
+
+
+@method(
+    "presets.list",
+    refused={"presets": []},
+    pool="recipes",
+)
+def handle_presets_list(service: JobService, params: PresetsListParams) -> PresetList:
+    """List quacc's presets with what each sets, those that it inherits included.
+
+    ``environment`` may name other folders of them, as for ``jobs.submit``.
+    """
+    from attrs import asdict
+
+    found = service.presets(params.get("environment"), params.get("name"))
+    return {"presets": [asdict(each) for each in found], "error": None}
+
+
+# --- recipes ---------------------------------------------------------------------------------
+
+
+class RecipesListParams(TypedDict, total=False):
+    """The parameters of ``recipes.list``."""
+
+    prefix: Annotated[str, "how the name begins; a leading quacc.recipes. may be left out"]
+
+
+@method(
+    "recipes.list",
+    refused={"recipes": []},
+    pool="recipes",
+)
+def handle_recipes_list(service: JobService, params: RecipesListParams) -> RecipeList:
+    """List the recipes there are: quacc's jobs and flows, and those that the home admits."""
+    from crystalmath.recipes.lookup import NAMESPACE, catalogue
+
+    prefix = params.get("prefix", "")
+    beginnings = (prefix, f"{NAMESPACE}.{prefix}")
+    found: list[RecipeEntry] = [
+        {"name": recipe.name, "kind": recipe.kind, "summary": _headline(recipe)}
+        for recipe in catalogue(service.config.recipes_allow)
+        if recipe.name.startswith(beginnings)
+    ]
+    return {"recipes": found, "error": None}
+
+
+class RecipesDescribeParams(TypedDict):
+    """The parameters of ``recipes.describe``."""
+
+    recipe: Annotated[str, Limits(**SUBMISSION["recipe"])]
+
+
+@method(
+    "recipes.describe",
+    refused=dict.fromkeys(("name", "kind", "file", "line", "docstring", "structure", "parameters")),
+    pool="recipes",
+)
+def handle_recipes_describe(
+    service: JobService, params: RecipesDescribeParams
+) -> RecipeDescription:
+    """Describe a recipe: its docstring, and the JSON Schema of its parameters.
+
+    The first argument is left out where it gets the structure.
+    """
+    from crystalmath.recipes.arguments import structure_taken
+    from crystalmath.recipes.lookup import check_namespace, full_name, look_up
+    from crystalmath.server.rpc.recipe_schema import parameters_schema
+
+    allow = service.config.recipes_allow
+    name = full_name(params["recipe"], allow)
+    if name in allow:
+        check_namespace(name)
+    recipe = look_up(name, allow)
+    return {
+        "name": recipe.name,
+        "kind": recipe.kind,
+        "file": recipe.file,
+        "line": recipe.line,
+        "docstring": recipe.docstring,
+        "structure": structure_taken(recipe),
+        "parameters": parameters_schema(recipe),
+        "error": None,
+    }
+
+
+def _headline(recipe: Recipe) -> str:
+    # "Workflow consisting of:" tells nothing without the list below it.
+    paragraphs = re.split(r"(?<!:)\n\s*\n", (recipe.docstring or "").strip())
+    return " ".join(paragraphs[0].split())
