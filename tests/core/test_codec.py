@@ -147,7 +147,7 @@ def monty_free(value: Any) -> bool:
 def test_results_come_back_as_they_were(value: Any) -> None:
     data = codec.encode_result(value)
     assert same(value, codec.decode_result(data))
-    json.loads(codec.result_json(data), parse_constant=pytest.fail)
+    json.loads(codec.unpacked(data), parse_constant=pytest.fail)
 
 
 #: What an archive may bring: documents that name what is no data, nested as the encoding nests.
@@ -529,7 +529,7 @@ def test_results_hold_what_recipes_return(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_result_is_plain_gzip_and_valid_json() -> None:
     data = codec.encode_result({"x": [math.nan, {1, 2}], "b": b"\0"})
     text = gzip.decompress(data)
-    assert codec.result_json(data) == text
+    assert codec.unpacked(data) == text
     read = json.loads(text, parse_constant=pytest.fail)
     assert read["x"][0] == {"@module": "builtins", "@class": "float", "string": "nan"}
     assert base64.b64decode(read["b"]["data"]) == b"\0"
@@ -540,7 +540,7 @@ def test_monty_reads_a_result_too() -> None:
     from monty.json import MontyDecoder
 
     data = codec.encode_result({"a": np.array([1.0, math.nan]), "p": Path("/x"), "k": {1: 2}})
-    read = json.loads(codec.result_json(data), cls=MontyDecoder)
+    read = json.loads(codec.unpacked(data), cls=MontyDecoder)
     assert same(read["a"], np.array([1.0, math.nan]))
     assert read["p"] == Path("/x")
 

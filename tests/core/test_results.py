@@ -70,9 +70,7 @@ def test_the_largest_force_is_one_that_may_move_something():
     result = {"atoms": atoms, "results": {"energy": 1.0, "forces": forces}}
     assert summarize(result)["max_force_ev_ang"] == pytest.approx(0.5)
     stored = codec.encode_result(result)
-    assert summarize(json.loads(codec.result_json(stored)))["max_force_ev_ang"] == pytest.approx(
-        0.5
-    )
+    assert summarize(json.loads(codec.unpacked(stored)))["max_force_ev_ang"] == pytest.approx(0.5)
     assert forces[0, 0] == 9.0
 
 
@@ -90,12 +88,12 @@ def test_a_flow_is_summarised_by_its_last_result(real):
 def test_a_stored_result_has_the_same_summary_decoded_or_not(real, name):
     data = codec.encode_result(real[name])
     assert summarize(codec.decode_result(data)) == summarize(real[name])
-    assert summarize(json.loads(codec.result_json(data))) == summarize(real[name])
+    assert summarize(json.loads(codec.unpacked(data))) == summarize(real[name])
 
 
 @pytest.mark.parametrize("name", ["static", "relax", "flow"])
 def test_a_table_has_the_same_of_a_result_in_brief(real, name):
-    document = json.loads(codec.result_json(codec.encode_result(real[name])))
+    document = json.loads(codec.unpacked(codec.encode_result(real[name])))
     kept = json.loads(json.dumps(brief(document)))
     assert result_values(kept) == result_values(document) != {}
     one, other = final_atoms(kept), final_atoms(document)

@@ -171,7 +171,7 @@ def decode_result(data: bytes) -> Any:
 
 
 def decode_result_json(text: bytes) -> Any:
-    """Read what :func:`result_json` gave; see :func:`decode_result`."""
+    """Read the text of a stored result; see :func:`decode_result`."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -186,8 +186,3 @@ def decode_result_document(document: Any) -> Any:
     of the user's own; of any other an object stays the table that it is written as.
     """
     return ResultDecoder().decode(document, ("result",))
-
-
-def result_json(data: bytes) -> bytes:
-    """Return a stored result as JSON text, without decoding it."""
-    return unpacked(data)

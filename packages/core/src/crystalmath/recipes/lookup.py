@@ -146,8 +146,7 @@ def _foreign(home: Module, binding: Binding, allow: Sequence[str]) -> str | None
     """Name where something comes from that none of the admitted packages defines."""
     origin = home.name
     if binding.origin is not None:
-        package = home.name if home.path is not None else home.name.rpartition(".")[0]
-        origin = importlib.util.resolve_name(binding.origin, package).rpartition(".")[0]
+        origin = importlib.util.resolve_name(binding.origin, home.package).rpartition(".")[0]
     packages = {namespace.partition(".")[0] for namespace in allow}
     known = _is_below(origin, NAMESPACE) or origin.partition(".")[0] in packages
     return None if known else origin
@@ -164,9 +163,8 @@ def _follow(module: Module, binding: Binding) -> tuple[Module, Binding]:
     for _ in range(_MAX_IMPORTS):
         if binding.origin is None:
             break
-        package = module.name if module.path is not None else module.name.rpartition(".")[0]
         try:
-            origin = importlib.util.resolve_name(binding.origin, package)
+            origin = importlib.util.resolve_name(binding.origin, module.package)
             home, _, name = origin.rpartition(".")
             source = _module(home, origin)
         except (ImportError, InvalidJob):
@@ -267,7 +265,7 @@ def _admission(parent: str, recipe: str) -> str:
 
 def _check_absent(module: Module, function: str, name: str) -> None:
     if module.path is not None and find_spec(f"{module.name}.{function}", module.path):
-        known = [binding.name for binding in _public_bindings(f"{name}", decorated=False)]
+        known = [each.name.rpartition(".")[2] for each in _public(name, decorated=False)]
         inside = f"; it has {', '.join(known[:8])}" if known else ""
         raise InvalidJob(f"the recipe {name} is not callable: it is a module{inside}")
     if module.dynamic:
@@ -324,17 +322,13 @@ def _module_names(namespace: str) -> Iterator[str]:
 
 
 def _public(module_name: str, *, decorated: bool) -> Iterator[Recipe]:
-    for binding in _public_bindings(module_name, decorated=decorated):
-        module = _module(module_name, module_name)
-        yield _recipe(f"{module_name}.{binding.name}", module, binding)
-
-
-def _public_bindings(module_name: str, *, decorated: bool) -> list[Binding]:
     try:
         module = _module(module_name, module_name)
     except InvalidJob:
-        return []
-    return [item for item in module.bindings.values() if _is_recipe(item, decorated=decorated)]
+        return
+    for binding in module.bindings.values():
+        if _is_recipe(binding, decorated=decorated):
+            yield _recipe(f"{module_name}.{binding.name}", module, binding)
 
 
 def _is_recipe(binding: Binding, *, decorated: bool) -> bool:

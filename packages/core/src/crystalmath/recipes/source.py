@@ -51,6 +51,11 @@ class Module:
     #: It may have names that its source does not show.
     dynamic: bool = False
 
+    @property
+    def package(self) -> str:
+        """Where its relative imports begin."""
+        return self.name if self.path is not None else self.name.rpartition(".")[0]
+
 
 def find_spec(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
     """Find a module as the import system would, importing neither it nor its parents."""
