@@ -14,7 +14,7 @@ from crystalmath.jobs.documents import cleaned
 from crystalmath.models import JobState
 from crystalmath.models.columns import JOB_COLUMNS
 from crystalmath.models.written import label_cell
-from crystalmath.recipes.lookup import NAMESPACE
+from crystalmath.recipes.lookup import family_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -93,9 +93,8 @@ def _line(job: Job, params: dict[str, Any], result: Any) -> Line:
 
 def _calculator(recipe: str, params: dict[str, Any]) -> str | None:
     """Name the calculator of one of quacc's recipes as ASE does; a user's own is not known."""
-    if not recipe.startswith(f"{NAMESPACE}."):
+    if not (family := family_of(recipe)):
         return None
-    family = recipe.removeprefix(f"{NAMESPACE}.").partition(".")[0]
     library = params.get("library")  # of a machine-learned potential
     return library.lower() if isinstance(library, str) else family
 

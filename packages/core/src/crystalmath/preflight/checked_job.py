@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from crystalmath.errors import one_line
 from crystalmath.preflight.report import FileFacts
-from crystalmath.recipes.lookup import NAMESPACE
+from crystalmath.recipes.lookup import is_quaccs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -135,7 +135,7 @@ class CheckedJob:
     @property
     def ours(self) -> bool:
         """Whether it is one of quacc's own recipes."""
-        return self.recipe.startswith(f"{NAMESPACE}.")
+        return is_quaccs(self.recipe)
 
     def severity(self, steps: Sequence[int]) -> Literal["error", "warning"]:
         """Return how hard a problem of these steps is.

@@ -27,7 +27,7 @@ from crystalmath.preflight.launching import (
     starts_here,
 )
 from crystalmath.preflight.programs_here import failure, guarded, program_of
-from crystalmath.recipes.lookup import NAMESPACE
+from crystalmath.recipes.lookup import family_of
 from crystalmath.recipes.quacc_settings import ase_files, quacc_setting
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def commands_of(recipe: str, environment: Mapping[str, str]) -> Commands | Findi
 
 def _launch(recipe: str, environment: Mapping[str, str]) -> Launch | None:
     """Return how a program of quacc's recipes is started whose files nobody checks."""
-    family = recipe.removeprefix(f"{NAMESPACE}.").partition(".")[0]
-    if family not in _OTHERS or not recipe.startswith(f"{NAMESPACE}."):
+    family = family_of(recipe)
+    if family not in _OTHERS:
         return None
     title, setting, default = _OTHERS[family]
     launcher: Command | None = Command("", "")
@@ -367,8 +367,7 @@ def _commands(recipe: str) -> tuple[list[str], bool]:
     program = program_of(recipe)
     if program is not None:
         return [program.launcher] if program.launcher else [], True
-    if recipe.startswith(f"{NAMESPACE}."):
-        folder = recipe.removeprefix(f"{NAMESPACE}.").partition(".")[0]
-        name = f"{folder.upper()}_PARALLEL_CMD"
+    if family := family_of(recipe):
+        name = f"{family.upper()}_PARALLEL_CMD"
         return [name] if name in PARALLEL_COMMANDS else [], True
     return list(PARALLEL_COMMANDS), False  # a user's own recipe may run any

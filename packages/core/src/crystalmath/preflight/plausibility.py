@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob, one_line
 from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import brief
-from crystalmath.recipes.lookup import NAMESPACE, look_up
+from crystalmath.recipes.lookup import family_of, is_quaccs, look_up
 from crystalmath.recipes.source import keys_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def findings(recipe: str, atoms: Atoms | None, parameters: Mapping[str, Any]) ->
     if atoms is not None:
         yield from _occupancies(atoms)
         yield from _distances(atoms)
-    if not recipe.startswith(f"{NAMESPACE}."):
+    if not is_quaccs(recipe):
         return  # a user's own may mean another thing by the same words
     yield from _numbers(parameters, "")
     if atoms is not None:
@@ -243,7 +243,7 @@ def _vacuum(atoms: Atoms) -> dict[int, float]:
 def _without_emt(recipe: str, atoms: Atoms) -> Iterator[Finding]:
     """Find elements that ASE's EMT has no parameters for: its calculation would die at once."""
     known = keys_of("ase.calculators.emt", "parameters")
-    if not recipe.startswith(f"{NAMESPACE}.emt.") or not known:
+    if family_of(recipe) != "emt" or not known:
         return
     missing = [symbol for symbol in dict.fromkeys(atoms.symbols) if symbol not in known]
     if missing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.hookspecs import hookimpl
+from crystalmath.recipes.lookup import family_of, is_quaccs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ def crystalmath_preflight(
     A job that would die has errors. A recipe that cannot be asked is a warning
     (``recipe_unchecked``): the job may well run. If quacc's settings are why, it is an error.
     """
-    ours = recipe.startswith("quacc.recipes.")
+    ours = is_quaccs(recipe)
     unread = _settings_elsewhere(environment, ours=ours)
     if found := [*_without_a_cell(recipe, atoms), *(unread if ours else ())]:
         return found
@@ -116,8 +117,7 @@ def _without_a_cell(recipe: str, atoms: Atoms | None) -> Sequence[Finding]:
     """
     if not atoms or not (atoms.pbc & ~atoms.cell.array.any(axis=1)).any():
         return ()
-    kind, _, rest = recipe.removeprefix("quacc.recipes.").partition(".")
-    if not rest or not recipe.startswith("quacc.recipes.") or kind in _MOLECULES:
+    if family_of(recipe) in ("", *_MOLECULES):
         return ()
     from crystalmath.models import Finding
 

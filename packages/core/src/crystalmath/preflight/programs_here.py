@@ -22,7 +22,7 @@ from crystalmath.models import Finding
 from crystalmath.models.inputs import Preset
 from crystalmath.preflight.checked_job import said
 from crystalmath.preflight.program import Condition, Program
-from crystalmath.recipes.lookup import NAMESPACE
+from crystalmath.recipes.lookup import is_quaccs
 from crystalmath.recipes.quacc_settings import expanded, quacc_setting
 from crystalmath.recipes.source import locate, parse
 from crystalmath.worker.imports import Edited, signature
@@ -69,7 +69,7 @@ def may_be_asked(recipe: str) -> bool:
     That takes seconds for the first one. Of quacc's own only those of a known program are asked;
     what a user's recipe calls is in its source.
     """
-    return program_of(recipe) is not None or not recipe.startswith(f"{NAMESPACE}.")
+    return program_of(recipe) is not None or not is_quaccs(recipe)
 
 
 def concerns(recipe: str, environment: Mapping[str, str]) -> bool:
@@ -77,7 +77,7 @@ def concerns(recipe: str, environment: Mapping[str, str]) -> bool:
 
     Neither quacc nor the recipe is imported; of a user's own, the source is read.
     """
-    if recipe.startswith(f"{NAMESPACE}."):
+    if is_quaccs(recipe):
         return program_of(recipe) is not None
     allow = config.admitted(environment)
     if not recipe.startswith(tuple(f"{name}." for name in allow)):

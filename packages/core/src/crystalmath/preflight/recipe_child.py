@@ -146,7 +146,7 @@ def _report(request: dict[str, Any]) -> Report:
         return recipe(*structure, **codec.decode_parameters(request["spec"]))
 
     report = gate.ask(call, directory, given, inputs=bool(request.get("inputs")))
-    theirs = not name.startswith(f"{lookup.NAMESPACE}.")
+    theirs = not lookup.is_quaccs(name)
     if theirs and report.steps and gate.cannot_begin(report.steps[0], report.files):
         report = evolve(report, survives=gate.survives(call, directory))
     if os.getpid() != me:

@@ -72,7 +72,7 @@ class Question:
         self._atoms = atoms
         self._parameters = parameters
         encoded = json.dumps(codec.encode_request(dict(parameters)))
-        self.ours = recipe.startswith(f"{lookup.NAMESPACE}.")
+        self.ours = lookup.is_quaccs(recipe)
         self.environment = frozenset(environment.items())
         self._place = recipe, encoded, self.environment, inputs
         shares = self.ours and atoms is not None and not inputs

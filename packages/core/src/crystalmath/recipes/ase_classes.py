@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob
-from crystalmath.recipes.lookup import NAMESPACE, nearest
+from crystalmath.recipes.lookup import is_quaccs, nearest
 from crystalmath.recipes.source import find_spec, read_module
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def with_classes(recipe: str, parameters: Mapping[str, Any]) -> Mapping[str, Any
 
     Raises `InvalidJob`: there is no such class.
     """
-    if not recipe.startswith(f"{NAMESPACE}.") or not _names_any(parameters):
+    if not is_quaccs(recipe) or not _names_any(parameters):
         return parameters
     return {key: _value(value, str(key)) for key, value in parameters.items()}
 

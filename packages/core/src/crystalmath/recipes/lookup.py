@@ -49,6 +49,16 @@ class Recipe:
     kind: Literal["job", "flow"] | None = None
 
 
+def is_quaccs(recipe: str) -> bool:
+    """Return whether a full name is that of one of quacc's own recipes."""
+    return recipe.startswith(f"{NAMESPACE}.")
+
+
+def family_of(recipe: str) -> str:
+    """Return the folder of one of quacc's recipes, such as ``vasp``; empty for a user's own."""
+    return recipe.split(".")[2] if is_quaccs(recipe) else ""
+
+
 def full_name(name: str, allow: Sequence[str] = ()) -> str:
     """Complete a name from which a leading ``quacc.recipes.`` was left out."""
     if name == PROBE or name in allow:

@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, shown
-from crystalmath.recipes.lookup import NAMESPACE
+from crystalmath.recipes.lookup import family_of, is_quaccs
 from crystalmath.recipes.source import CALCULATORS, defaults_of, keys_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def check_kinds(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
         return
     arguments = recipe.signature.parameters
     given = {name: value for name, value in parameters.items() if value is not None}
-    if recipe.name.startswith(f"{NAMESPACE}."):
+    if is_quaccs(recipe.name):
         wrong = [
             problem
             for name, value in given.items()
@@ -195,7 +195,7 @@ def _spells_number(text: str) -> bool:
 
 def _wrong_input(recipe: str, given: Mapping[str, Any]) -> Iterator[str]:
     """Look at what VASP's and Quantum ESPRESSO's calculators make their input of."""
-    family = recipe.removeprefix(f"{NAMESPACE}.").partition(".")[0]
+    family = family_of(recipe)
     if family == "vasp":
         yield from _wrong_in_vasp(given)
     elif family == "espresso":
@@ -277,7 +277,7 @@ def _wrong(name: str, value: Any, annotation: str) -> Iterator[str]:
 
 def _wrong_for_calculator(recipe: str, given: Mapping[str, Any]) -> Iterator[str]:
     """Look at what goes to a calculator whose source says what it takes where none is given."""
-    family = recipe.removeprefix(f"{NAMESPACE}.").partition(".")[0]
+    family = family_of(recipe)
     defaults: Mapping[str, Any] | None = _DEFAULTS.get(family)
     if given and family in CALCULATORS:
         defaults = {**(defaults_of(*CALCULATORS[family]) or {}), **(defaults or {})}

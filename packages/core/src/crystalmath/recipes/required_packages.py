@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 from crystalmath.models import Finding
-from crystalmath.recipes.lookup import NAMESPACE
+from crystalmath.recipes.lookup import is_quaccs
 from crystalmath.recipes.source import locate, parse
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def check_packages(
     recipe: Recipe, environment: Mapping[str, str], *, certain: bool
 ) -> list[Finding]:
     """Find packages that a recipe needs and that are not installed."""
-    if not recipe.name.startswith(f"{NAMESPACE}."):
+    if not is_quaccs(recipe.name):
         return []
     paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     function = recipe.name.rpartition(".")[2]

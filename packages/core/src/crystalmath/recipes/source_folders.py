@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import one_line
 from crystalmath.models import Finding
-from crystalmath.recipes.lookup import NAMESPACE
+from crystalmath.recipes.lookup import is_quaccs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ FOLDERS = frozenset(("prev_dir", "prev_outdir"))
 
 def anchored(recipe: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Write folders and the sources of ``copy_files`` as whole paths, from this directory."""
-    return _anchored(parameters) if recipe.startswith(f"{NAMESPACE}.") else dict(parameters)
+    return _anchored(parameters) if is_quaccs(recipe) else dict(parameters)
 
 
 def _anchored(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def check_sources(recipe: str, parameters: Mapping[str, Any]) -> list[Finding]:
     Errors are ``source_missing`` and ``source_relative``; a pattern without matches is a warning.
     What such parameters mean to a recipe of the user's own is unknown.
     """
-    if not recipe.startswith(f"{NAMESPACE}."):
+    if not is_quaccs(recipe):
         return []
     return [
         finding

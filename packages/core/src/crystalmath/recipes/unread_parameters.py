@@ -24,7 +24,7 @@ from crystalmath.recipes.espresso_parameters import (
     unread_input,
     unread_keywords,
 )
-from crystalmath.recipes.lookup import NAMESPACE, look_up, nearest
+from crystalmath.recipes.lookup import family_of, is_quaccs, look_up, nearest
 from crystalmath.recipes.parameter_kinds import check_flag, check_kinds
 from crystalmath.recipes.source import CALCULATORS, arguments_of, defaults_of, definition
 
@@ -175,7 +175,7 @@ def check_unread(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Finding]
     The parameters of a flow's jobs lie in ``job_params``. Codes: ``parameter_unread``, a warning;
     the errors ``parameter_unknown``, ``parameter_kind`` and ``parameter_missing``.
     """
-    if not recipe.name.startswith(f"{NAMESPACE}."):
+    if not is_quaccs(recipe.name):
         return []
     return [*_of_job(recipe, parameters, ""), *_of_flow(recipe, parameters)]
 
@@ -252,7 +252,7 @@ def _of_job(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterat
     if place:
         yield from _refused(recipe, parameters, place)
     yield from check_tables(recipe, parameters, place)
-    family = recipe.name.removeprefix(f"{NAMESPACE}.").partition(".")[0]
+    family = family_of(recipe.name)
     if family == "espresso":
         yield from _of_espresso(recipe, parameters, place)
     calculator = CALCULATORS.get(family)
