@@ -110,21 +110,8 @@ _locks: dict[tuple[int, Path, str], threading.Lock] = {}
 def runner_for(engine: str, configured: config.Config | None = None) -> EngineRunner:
     """Return the runner of an engine: one object for each engine, home and process.
 
-    Parameters
-    ----------
-    engine : str
-        The engine's name.
-    configured : Config, optional
-        The home's configuration, where the caller has it.
-
-    Raises
-    ------
-    UnknownEngine
-        No installed plugin provides it.
-    ImportError
-        The plugin cannot load; its own error is chained.
-    PluginError
-        The plugin breaks the rules.
+    Raises `UnknownEngine`: no installed plugin provides it. `ImportError`: the plugin cannot load;
+    its own error is chained. `PluginError`: the plugin breaks the rules.
     """
     settings = _settings(engine, configured or config.load())
     plugins().require(engine)

@@ -81,13 +81,7 @@ def get_potcar_info() -> dict[str, Any]:
 
 
 def describe_potcars(where: PotcarPath) -> dict[str, Any]:
-    """Describe the pseudopotentials of a place as :func:`get_potcar_info` does.
-
-    Parameters
-    ----------
-    where : PotcarPath
-        Where to look.
-    """
+    """Describe the pseudopotentials of a place as :func:`get_potcar_info` does."""
     return {
         "path": where.path,
         "source": where.source,
@@ -97,22 +91,12 @@ def describe_potcars(where: PotcarPath) -> dict[str, Any]:
 
 
 def check_potcars(where: PotcarPath, elements: Iterable[str]) -> Finding | None:
-    """Look for what keeps a VASP job with these elements from finding its pseudopotentials.
+    """Return the first obstacle to a VASP job with these elements, an error.
 
-    Parameters
-    ----------
-    where : PotcarPath
-        Where to look.
-    elements : iterable of str
-        Chemical symbols; with none, only the library is looked for.
-
-    Returns
-    -------
-    Finding or None
-        The first obstacle, an error. Its ``code`` is ``potcar_element`` (no chemical symbol),
-        ``potcar_settings`` (a setting or its file cannot be used), ``potcar_unset``,
-        ``potcar_path`` (cannot be reached), ``potcar_not_a_folder``, ``potcar_unlisted`` (may be
-        entered, not listed), ``potcar_no_pbe``, or ``potcar_missing`` (elements without dataset).
+    With no elements only the library is looked for. Codes: ``potcar_element`` (no chemical symbol),
+    ``potcar_settings`` (a setting or its file cannot be used), ``potcar_unset``, ``potcar_path``
+    (cannot be reached), ``potcar_not_a_folder``, ``potcar_unlisted`` (may be entered, not listed),
+    ``potcar_no_pbe``, ``potcar_missing`` (elements without dataset).
     """
     wanted = sorted(set(elements), key=str)
     strange = [name for name in wanted if not _is_element(name)]
