@@ -20,6 +20,7 @@ from attrs import evolve, frozen
 from crystalmath.preflight import gate
 from crystalmath.preflight.files import FileMemo, facts
 from crystalmath.preflight.input_files import assignments
+from crystalmath.preflight.programs.vasp_inputs import without_potcar
 from crystalmath.preflight.report import Need, Step, Trouble, troubles_of
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def _write(
 
     start = Started()
     with tempfile.TemporaryDirectory(dir=asked.directory) as folder:
-        with _without_potcar(calculator, readable=readable):
+        with without_potcar(calculator, readable=readable):
             found = [
                 *troubles_of(
                     "input",
@@ -212,18 +213,6 @@ def _write(
         if readable and (problem := _parse_potcar(calculator, folder, custodian=custodian)):
             found.append(problem)
     return found, start
-
-
-@contextlib.contextmanager
-def _without_potcar(calculator: Any, *, readable: bool) -> Iterator[None]:
-    calculator.write_potcar = lambda **_: None
-    if not readable:
-        calculator.default_nelect_from_ppp = lambda: 0.0
-    try:
-        yield
-    finally:
-        vars(calculator).pop("write_potcar")
-        vars(calculator).pop("default_nelect_from_ppp", None)
 
 
 def _with_texts(problem: Trouble, calculator: Any) -> Trouble:

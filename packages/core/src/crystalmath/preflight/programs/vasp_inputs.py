@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,14 +60,11 @@ def inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Ste
     from ase.calculators.vasp.create_input import GenerateVaspInput
 
     # `ask` has initialized it as a calculation does.
-    calculator.write_potcar = lambda **_: None
-    try:
-        with tempfile.TemporaryDirectory(dir=asked.directory) as folder:
+    with tempfile.TemporaryDirectory(dir=asked.directory) as folder:
+        with without_potcar(calculator):
             GenerateVaspInput.write_input(calculator, atoms, directory=folder)
-            found = {name: Path(folder, name) for name in FILES}
-            files = {name: path.read_text() for name, path in found.items() if path.exists()}
-    finally:
-        vars(calculator).pop("write_potcar")
+        paths = {name: Path(folder, name) for name in FILES}
+        files = {name: path.read_text() for name, path in paths.items() if path.exists()}
     read = [facts(path, program) for path in calculator.ppp_list]
     files[TITLES] = "".join(f"{each.titel or _untitled(each)}\n" for each in read)
     whose = _Whose(calculator, asked)
@@ -81,6 +79,19 @@ def inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Ste
             *whose.left(written),
         ),
     )
+
+
+@contextlib.contextmanager
+def without_potcar(calculator: Any, *, readable: bool = True) -> Iterator[None]:
+    """Keep a calculator from writing POTCAR, and from reading it where it is not readable."""
+    calculator.write_potcar = lambda **_: None
+    if not readable:
+        calculator.default_nelect_from_ppp = lambda: 0.0
+    try:
+        yield
+    finally:
+        vars(calculator).pop("write_potcar")
+        vars(calculator).pop("default_nelect_from_ppp", None)
 
 
 def _untitled(read: FileFacts) -> str:
