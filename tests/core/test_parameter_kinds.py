@@ -9,7 +9,7 @@ import pytest
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import FIRE
 
-from crystalmath.cli import submit
+from crystalmath.cli.shared import output
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes.arguments import check_arguments
 from crystalmath.recipes.encoding import Sentinel
@@ -181,7 +181,7 @@ def test_two_hundred_equal_refusals_are_one_line(capsys):
         }
         for number in range(200)
     ]
-    submit.tell_alike(answers)
+    output.tell_alike(answers)
     assert capsys.readouterr().err.splitlines() == [
         "error: Al-0, Al-1, Al-2 and 197 more: no good",
         "warning: Al-0, Al-1, Al-2 and 197 more: warned of this",
