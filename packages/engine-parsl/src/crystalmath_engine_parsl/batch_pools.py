@@ -33,7 +33,7 @@ STUCK_S = 300.0
 #: for a job, in seconds.
 LATE_S = 300.0
 #: So many pilot jobs in a row that ended before a job began are the cluster's own fault.
-BARREN = 3
+MOST_FAILED = 3
 #: Ends that come from outside, and say nothing about what a pilot job would have done.
 _NOT_ITS_OWN = frozenset(["BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED"])
 
@@ -67,13 +67,13 @@ class BatchPools(Pools):
         self._late: set[str] = set()  # pilot jobs without time for a task since one ran
         self._began: set[str | None] = set()  # pilot jobs in which a job has begun
         self._counted: set[str] = set()  # those that were seen to be over
-        self._barren = 0  # so many of these in a row had begun none
+        self._failed = 0  # so many of these in a row ended before a job began
         self._words = ""  # the last ones of the last of them
         self._given_up: dict[str, str] = {}  # why attempts are not tried again, by their ids
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
         """Submit a task for each attempt; the first brings a pilot job."""
-        self._count_barren()
+        self._count_failed()
         pool = self._working_pool()
         # First: what Slurm refuses leaves no task behind, and all of them come again.
         if isinstance(pool, BatchPool) and not pool.states():
@@ -84,21 +84,21 @@ class BatchPools(Pools):
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
         """Return what Slurm and Parsl know of attempts; another pilot job may be asked for."""
-        self._count_barren()
+        self._count_failed()
         seen = super().probe(attempts)
         if self._pool is not None:
             with contextlib.suppress(EngineUnavailable):  # it is told as the reason
                 self._grow(self._pool)
         return seen
 
-    def _count_barren(self) -> None:
+    def _count_failed(self) -> None:
         """Ask for no more pilot jobs once several in a row have ended before a job began."""
         pool = self._pool
         with contextlib.suppress(EngineUnavailable):  # Slurm, or the files: it is counted later
             if pool is not None:
                 self._count_over(pool)
-            if self._barren >= BARREN and not (pool and pool.states()):
-                self._give_up_asking(pool, self._why_barren())
+            if self._failed >= MOST_FAILED and not (pool and pool.states()):
+                self._give_up_asking(pool, self._why_failed())
 
     def _count_over(self, pool: BatchPool) -> None:
         over = [each for each in pool.over() if each not in self._counted]
@@ -107,9 +107,9 @@ class BatchPools(Pools):
         for allocation in over:
             self._counted.add(allocation)
             if allocation in self._began:
-                self._barren = 0
+                self._failed = 0
             elif self._queue.end_of(allocation) not in _NOT_ITS_OWN:
-                self._barren += 1
+                self._failed += 1
                 self._words = pool.last_words(allocation)
 
     def _give_up(self, pool: Pool, trouble: str) -> None:
@@ -119,9 +119,9 @@ class BatchPools(Pools):
                 self._count_over(pool)
         super()._give_up(pool, trouble)
 
-    def _why_barren(self) -> str:
+    def _why_failed(self) -> str:
         return (
-            f"{self._barren} pilot jobs ended before a job began in them, the last, {self._words}"
+            f"{self._failed} pilot jobs ended before a job began in them, the last, {self._words}"
         )
 
     def _give_up_asking(self, pool: BatchPool | None, why: str) -> None:
@@ -132,7 +132,7 @@ class BatchPools(Pools):
             self._given.pop(attempt, None)
             del self._tasks[attempt]
         # Whoever submits a job again has mended something, perhaps: that is one more try.
-        self._barren, self._trouble = BARREN - 1, None
+        self._failed, self._trouble = MOST_FAILED - 1, None
         self._runner.log.warning("%s", why)
         if pool is not None:
             self._end(pool)
@@ -177,8 +177,8 @@ class BatchPools(Pools):
             not self._runner.has_begun(task.attempt) for task in self._tasks.copy().values()
         )
         may_ask = len(states) < self._most and set(states.values()) <= {"RUNNING"}
-        if waiting and may_ask and self._barren >= BARREN:
-            self._refused = self._why_barren()
+        if waiting and may_ask and self._failed >= MOST_FAILED:
+            self._refused = self._why_failed()
         elif waiting and may_ask and pool.lacks_workers():
             try:
                 self._ask(pool)
