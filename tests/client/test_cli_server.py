@@ -699,6 +699,36 @@ def test_a_shell_is_told_how_to_complete(cli, monkeypatch):
     assert "complete -o default -F _crystalmath_completion crystalmath" in done.stdout
 
 
+def test_of_named_jobs_filters_leave_those_that_fit(here, cli, tmp_path):
+    one, other = (submit(cli, "value", "--label", f"of={name}") for name in "ab")
+    assert cli("wait", one, other).code == 0
+    table, archive = tmp_path / "jobs.jsonl", tmp_path / "jobs.zip"
+    told = {
+        command: cli(*command.split(), one[:12], other, "--label", "of=a", "--json")
+        for command in (
+            "wait",
+            "progress",
+            "cancel",
+            "retry --dry-run",
+            "prune --dry-run",
+            "plot --x of --y energy",
+            f"export --archive {archive}",
+            f"export {table}",
+        )
+    }
+    assert [job["job_id"] for job in told["wait"].json["jobs"]] == [one]
+    assert [job["job_id"] for job in told["progress"].json["jobs"]] == [one]
+    assert [job["job_id"] for job in told["cancel"].json["jobs"]] == [one]
+    assert [job["retry_of"] for job in told["retry --dry-run"].json["jobs"]] == [one]
+    assert [job["job_id"] for job in told["prune --dry-run"].json["jobs"]] == [one]
+    assert f"job {one[:8]}: " in told["plot --x of --y energy"].json["error"]
+    assert told[f"export --archive {archive}"].json["jobs"] == 1
+    assert [json.loads(line)["job_id"] for line in table.read_text().splitlines()] == [one]
+    for command in ("wait", "progress", "cancel", "retry", "plot", f"export {tmp_path}/no.csv"):
+        none = cli(*command.split(), one, "--label", "of=b")
+        assert (none.code, none.err) == (1, "error: there is no job labelled of=b\n"), command
+
+
 # --- cancelling: last, because the workers are replaced by new ones ------------------------
 
 

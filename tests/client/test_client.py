@@ -428,6 +428,31 @@ def test_jobs_are_listed_page_by_page(client, monkeypatch):
         client.find("")
 
 
+def test_of_named_jobs_filters_leave_those_that_fit(client, tmp_path):
+    asked = [value(n, labels={"named": str(n % 2)}, name=f"n{n}") for n in range(4)]
+    ids = [future.job_id for future in client.submit_many(asked)]
+    assert [job.job_id for job in client.wait(ids, LONG) if job.state.is_terminal()]
+    odd: dict = {"labels": {"named": "1"}}
+    assert {job.job_id for job in client.wait(ids, LONG, **odd)} == {ids[1], ids[3]}
+    assert [one["job_id"] for one in client.cancel_many(ids[:2], **odd)] == [ids[1]]
+    assert client.cancel_many(ids[:1], **odd) == []
+    assert client.retry(ids, dry_run=True, filters=odd) == [None, None]
+    assert client.retry(ids[:1], dry_run=True, filters=odd) == []
+    assert [job["job_id"] for job in client.prune(ids, dry_run=True, **odd)["jobs"]] == [
+        ids[1],
+        ids[3],
+    ]
+    assert client.archive(tmp_path / "odd.zip", ids, **odd) == 2
+    assert client.export(tmp_path / "odd.csv", job_ids=ids, **odd) == (2, 0)
+    sort = {"columns": ["name"], "sort": "-name"}
+    assert client.export(tmp_path / "three.csv", job_ids=ids, limit=3, **sort) == (3, 0)
+    assert (tmp_path / "three.csv").read_text().split() == ["name", "n3", "n2", "n1"]
+    with pytest.raises(UnknownJob):
+        client.export(tmp_path / "no.csv", job_ids=[*ids, NOBODY])
+    with pytest.raises(InvalidJob, match="which jobs"):
+        client.cancel_many()
+
+
 def test_what_is_not_there(client):
     for ask in (client.job, client.future, client.result, client.result_json, client.cancel):
         with pytest.raises(UnknownJob, match=f"no job has the id '{NOBODY}'"):

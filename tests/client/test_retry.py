@@ -290,7 +290,6 @@ def test_a_job_that_a_filter_finds_in_python(client):
     ("arguments", "words"),
     [
         ((), "name jobs, or choose them"),
-        (("a", "--label", "x=1"), "name jobs, or choose them"),
         (("--state", "done"), "'done' is no state"),
         (("a", "--param", "x"), "write KEY=VALUE"),
     ],

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import (
     JobIds,
     Json,
-    LabelFilter,
     UnfinishedIds,
     any_client,
-    select,
+    chosen,
+    chosen_jobs,
+    none_fits,
+    require_choice,
 )
 from crystalmath.cli.shared.job_filters import with_filters
-from crystalmath.cli.shared.parameter_options import parse_labels
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.fields import to_wire
 from crystalmath.models.job_notes import UNFINISHED
@@ -35,21 +34,19 @@ def cancel(job_ids: UnfinishedIds = None, *, filters: dict[str, Any], as_json: J
 
     A job reads cancelled once none of its processes is alive. Exits 1 where one had ended before.
     """
-    if not job_ids and not filters:
-        raise typer.BadParameter("name jobs, or choose them with --label, --state or others")
+    require_choice(job_ids, filters)
     many = len(job_ids or ()) != 1 or bool(filters)
     with any_client() as client:
-        if not many and job_ids:
-            answers = _cancel(client, [client.find(job_ids[0])])
-            if "code" in answers[0]:
+        if job_ids and not filters:
+            answers = _cancel(client, list(dict.fromkeys(job_ids)))
+            if not many and "code" in answers[0]:
                 raise _refusal(answers[0])
-        elif job_ids:
-            answers = _cancel(client, _wanted(client, job_ids, filters))
         else:
-            answers = [dict(answer) for answer in client.cancel_many(**filters)]
+            named = chosen(client, job_ids, filters)
+            told = client.cancel_many(**filters) if named is None else client.cancel_many(named)
+            answers = [dict(answer) for answer in told]
             if not answers:
-                unfinished = [state.value for state in UNFINISHED]
-                raise CrystalMathError(_none({"state": unfinished, **filters}))
+                raise none_fits({"state": [state.value for state in UNFINISHED], **filters})
     if as_json:
         output.write_json({"jobs": answers} if many else answers[0])
     else:
@@ -61,25 +58,6 @@ def _refusal(answer: Mapping[str, Any]) -> CrystalMathError:
     from crystalmath.client.client_errors import answered_error
 
     return answered_error(answer)
-
-
-def _wanted(client: Client, job_ids: Sequence[str], filters: Mapping[str, Any]) -> list[str]:
-    if not filters:
-        return list(dict.fromkeys(job_ids))
-    named = {client.find(prefix) for prefix in job_ids}
-    fitting = [job.job_id for job in client.list(**filters) if job.job_id in named]
-    if not fitting:
-        raise CrystalMathError(_none(filters))
-    return fitting
-
-
-def _none(filters: Mapping[str, Any]) -> str:
-    states = " or ".join(filters.get("state") or ())
-    labels = ", ".join(f"{name}={value}" for name, value in filters.get("labels", {}).items())
-    said = f"there is no {states} job" if states else "there is no job"
-    others = filters.keys() - {"state", "labels"}
-    fits = " that fits the filters" if others else ""
-    return said + (f" labelled {labels}" if labels else "") + fits
 
 
 def _cancel(client: Client, prefixes: Sequence[str]) -> list[dict[str, Any]]:
@@ -113,36 +91,22 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
     Jobs are named, or chosen by filters.
     Ctrl-C ends the waiting, not the jobs. Exits 0 if all of them completed, else 1.
     """
-    if not job_ids and not filters:
-        raise typer.BadParameter("name jobs, or choose them with --label, --state or others")
+    require_choice(job_ids, filters)
     with any_client() as client:
-        wanted = _chosen(client, job_ids or (), filters)
-        jobs = {job.job_id: job for job in client.wait(wanted, timeout=0)}
+        jobs = {job.job_id: job for job in chosen_jobs(client, job_ids, filters)}
     with output.LiveLine("") as line:
         for job in jobs.values():
             _say(line, job)
         if not all(job.state.is_terminal() for job in jobs.values()):
             _follow(line, jobs)
-    failed = [job_id for job_id in wanted if jobs[job_id].error and _failed(jobs[job_id])]
+    failed = [job.job_id for job in jobs.values() if job.error and _failed(job)]
     if failed:
         output.note(f"all that is known of an error: crystalmath result {failed[0][:8]}")
     output.note(_counts(jobs.values()))
     if as_json:
-        documents = [jobs[job_id].document() for job_id in wanted]
+        documents = [job.document() for job in jobs.values()]
         output.write_json({"jobs": documents, "done": True})
     return 0 if all(job.state.value == "completed" for job in jobs.values()) else 1
-
-
-def _chosen(client: Client, prefixes: Sequence[str], filters: Mapping[str, Any]) -> list[str]:
-    """Return the named jobs, the jobs that fit the filters, or those that do both."""
-    named = list(dict.fromkeys(client.find(prefix) for prefix in prefixes))
-    if not filters:
-        return named
-    found = [job.job_id for job in client.list(**filters)]
-    chosen = [job_id for job_id in named if job_id in set(found)] if named else found
-    if not chosen:
-        raise CrystalMathError("there is no job that fits the filters")
-    return chosen
 
 
 def _follow(line: output.LiveLine, jobs: dict[str, Job]) -> None:
@@ -184,25 +148,20 @@ _HEADERS = ("ID", "NAME", "STATE", "PROGRAM", *_NUMBERS)
 _SHORTENED = ("NAME", "PROGRAM")
 
 
-def progress(
-    job_ids: JobIds = None,
-    *,
-    label: LabelFilter = None,
-    as_json: Json = False,
-) -> int:
+@with_filters
+def progress(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:
     """Show how far the calculations of jobs have come.
 
-    Without ids it is of all jobs that run. Steps, energies and forces are read from what the
-    programs write: VASP, Quantum ESPRESSO's pw.x, ASE's optimizers and dynamics. CALC counts the
-    calculations of a job, IONIC and SCF its ionic and electronic steps; AGE is the time since
-    something was written. Of a job that has ended it is what was reached.
+    Without ids and --state it is of all jobs that run. Steps, energies and forces are read from
+    what the programs write: VASP, Quantum ESPRESSO's pw.x, ASE's optimizers and dynamics. CALC
+    counts the calculations of a job, IONIC and SCF its ionic and electronic steps; AGE is the time
+    since something was written. Of a job that has ended it is what was reached.
     """
-    labels = parse_labels(label or ())
     with any_client() as client:
-        if job_ids:
-            jobs = select(client, job_ids, labels, None)
+        if job_ids or "state" in filters:
+            jobs = chosen_jobs(client, job_ids, filters)
         else:
-            jobs = list(client.list(labels=labels or None, state="running"))
+            jobs = list(client.list(state="running", **filters))
         read = client.progress([job.job_id for job in jobs])
     if as_json:
         output.write_json({"jobs": [_document(job, read[job.job_id]) for job in jobs]})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import Json, any_client
+from crystalmath.cli.shared.common_arguments import Json, any_client, chosen, require_choice
 from crystalmath.cli.shared.job_filters import with_filters
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ def export(
         list[str] | None,
         typer.Argument(
             metavar="FILE|ID...",
-            help="A new file: .csv, .jsonl, .extxyz, .db (ASE's) or .parquet. With --script or "
-            "--inputs a job, with --archive jobs.",
+            help="A new file (.csv, .jsonl, .extxyz, .db (ASE's) or .parquet), then jobs, if not "
+            "all that fit the filters. With --script or --inputs a job, with --archive jobs.",
         ),
     ] = None,
     *,
@@ -73,14 +73,13 @@ def export(
         return _one(given, inputs, as_json=as_json)
     if archive is not None:
         return _archive(given, archive, filters, as_json=as_json)
-    if len(given) != 1:
-        raise typer.BadParameter("name one file, such as alloys.csv", param_hint="FILE")
-    file = Path(given[0])
+    if not given:
+        raise typer.BadParameter("name a file, such as alloys.csv", param_hint="FILE")
+    file = Path(given.pop(0))
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     with any_client() as client:
-        written, left = client.export(
-            file, columns=names, sort=sort, limit=limit or None, **filters
-        )
+        which = {"job_ids": chosen(client, given, filters)} if given else filters
+        written, left = client.export(file, columns=names, sort=sort, limit=limit or None, **which)
     if as_json:
         output.write_json({"file": str(file.absolute()), "jobs": written, "left_out": left})
         return 0
@@ -114,11 +113,11 @@ def _one(given: Sequence[str], directory: str | None, *, as_json: bool) -> int:
 
 
 def _archive(given: Sequence[str], file: Path, filters: dict[str, Any], *, as_json: bool) -> int:
-    if bool(given) == bool(filters):
-        raise typer.BadParameter("name jobs, or choose them with --label, --state ...")
+    require_choice(given, filters)
     with any_client() as client:
-        job_ids = [client.find(each) for each in given] if given else None
-        written = client.write_archive(file, job_ids, **filters)
+        named = chosen(client, given, filters)
+        which = filters if named is None else {"job_ids": named}
+        written = client.write_archive(file, **which)
     count, left_out = written["jobs"], written["left_out"]
     if as_json:
         told = {"file": str(file.absolute()), "jobs": count, "left_out": left_out}

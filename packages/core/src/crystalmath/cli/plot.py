@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobIds, Json, LabelFilter, any_client, select
-from crystalmath.cli.shared.parameter_options import parse_labels
+from crystalmath.cli.shared.common_arguments import (
+    JobIds,
+    Json,
+    any_client,
+    chosen_jobs,
+    require_choice,
+)
+from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.errors import InvalidJob
 from crystalmath.models.fields import to_wire
 
@@ -40,10 +46,11 @@ _UNITS = {
 }
 
 
+@with_filters
 def plot(
     job_ids: JobIds = None,
     *,
-    label: LabelFilter = None,
+    filters: dict[str, Any],
     x: Annotated[
         str | None,
         typer.Option("--x", metavar="NAME", help="A sweep: against this label or parameter."),
@@ -82,7 +89,8 @@ def plot(
     kpts=[3,3,3] stand beside each other in their order; materials that share them have a curve
     each. The equation of state is Birch-Murnaghan's.
     """
-    _check(job_ids, label, {"--x": x, "--y": y, "--by": by}, eos=eos)
+    require_choice(job_ids, filters)
+    _check({"--x": x, "--y": y, "--by": by}, eos=eos)
     if file is not None:
         from crystalmath.cli.shared.figure import FORMATS
 
@@ -91,7 +99,7 @@ def plot(
                 f"{str(file)!r} must end in {' or '.join(FORMATS)}", param_hint="--output"
             )
     with any_client() as client:
-        jobs = select(client, job_ids, parse_labels(label or ()), None)
+        jobs = chosen_jobs(client, job_ids, filters)
         ids = [job.job_id for job in jobs]
         if eos and by is not None:
             told = client.equations_of_state(ids, by)
@@ -124,15 +132,7 @@ def plot(
     return 0
 
 
-def _check(
-    job_ids: Sequence[str] | None,
-    label: Sequence[str] | None,
-    options: Mapping[str, str | None],
-    *,
-    eos: bool,
-) -> None:
-    if not job_ids and not label:
-        raise typer.BadParameter("name jobs, or choose them with --label")
+def _check(options: Mapping[str, str | None], *, eos: bool) -> None:
     for name, value in options.items():
         if value is not None and eos and name != "--by":
             raise typer.BadParameter("does not go with --eos", param_hint=name)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobId, JobIds, Json, any_client, connected
+from crystalmath.cli.shared.common_arguments import (
+    JobId,
+    JobIds,
+    Json,
+    any_client,
+    chosen,
+    connected,
+    require_choice,
+)
 from crystalmath.cli.shared.job_filters import with_filters_but
 from crystalmath.cli.shared.parameter_options import parse_parameters
 from crystalmath.cli.shared.submission_options import (
@@ -47,19 +55,22 @@ def retry(
     """Run jobs again: those named, or all that fit the filters.
 
     Each becomes a new job. All is as it was submitted, the environment too, but for what is changed
-    here. Filters mean jobs that failed or were cancelled, unless --state says otherwise, and pass
-    over those that were run again already. Each job is accepted or refused on its own. Exits 1
-    where one was refused.
+    here. Without ids, filters mean jobs that failed or were cancelled, unless --state says
+    otherwise, and pass over those that were run again already. Each job is accepted or refused on
+    its own. Exits 1 where one was refused.
     """
-    if bool(job_ids) == bool(filters):
-        raise typer.BadParameter("name jobs, or choose them with --label, --state, --error ...")
+    require_choice(job_ids, filters)
     from crystalmath.client.request import ask_again
 
     changes = {"parameters": parse_parameters(param or (), params), **options}
+    unknown: list[_Answer] = []
     with any_client() if dry_run else connected() as client:
-        named, unknown = _found(client, job_ids or ())
-        which = {"job_ids": named} if job_ids else {"filters": filters}
-        told = ask_again(client.ask, changes, dry_run=dry_run, **which) if named or filters else []
+        if job_ids and not filters:
+            named, unknown = _found(client, job_ids)
+        else:
+            named = chosen(client, job_ids, filters)
+        which = {"filters": filters} if named is None else {"job_ids": named}
+        told = [] if named == [] else ask_again(client.ask, changes, dry_run=dry_run, **which)
     answers: list[_Answer] = [*unknown, *told]
     if as_json:
         output.write_json({"jobs": answers})
@@ -69,7 +80,7 @@ def retry(
     return 1 if refused or not answers else 0
 
 
-def _found(client: Client, prefixes: Sequence[str]) -> tuple[list[str], list[_Answer]]:
+def _found(client: Client, prefixes: Sequence[str]) -> tuple[list[str] | None, list[_Answer]]:
     """Return the whole ids; what is wrong with one hinders none of the others."""
     found: list[str] = []
     unknown: list[_Answer] = []

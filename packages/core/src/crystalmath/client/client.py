@@ -559,6 +559,7 @@ class Client:
         path: str | os.PathLike[str],
         *,
         columns: Sequence[str] | None = None,
+        job_ids: Sequence[str] | None = None,
         sort: str | None = None,
         limit: int | None = None,
         **filters: Unpack[Filters],
@@ -570,8 +571,12 @@ class Client:
         path : str or path
             A new file; its end names the format: ``.csv``, ``.jsonl``, ``.extxyz``, ``.db``,
             ``.parquet``.
-        columns, sort, limit, **filters
+        columns : sequence of str, optional
             See :meth:`table`.
+        job_ids : sequence of str, optional
+            The jobs; default: all.
+        sort, limit, **filters
+            See :meth:`list`.
 
         Returns
         -------
@@ -589,7 +594,14 @@ class Client:
         from crystalmath.client.table_files import write_table
         from crystalmath.client.table_rows import lines
 
-        jobs = self.list(sort=sort, limit=limit, **filters)
+        jobs: Iterable[Job] = self.list(sort=sort, limit=limit, **filters)
+        if job_ids is not None:
+            named = chosen(self.ask, job_ids, filters) or []
+            jobs = self._records(named)
+            if sort is not None:
+                every, wanted = self.list(sort=sort, **filters), set(named)
+                jobs = (job for job in every if job.job_id in wanted)
+            jobs = itertools.islice(jobs, limit)
         return write_table(Path(path), lines(self._caller, jobs), columns)
 
     def sweep(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from crystalmath.client import Client, Job
     from crystalmath.client.home_reader import HomeReader
+    from crystalmath.errors import CrystalMathError
     from crystalmath.models.fields import Field
 
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
@@ -27,27 +28,21 @@ JobId = Annotated[
         metavar="ID", help="A job's id, or its beginning.", autocompletion=completion.job_ids
     ),
 ]
+_IDS = "Jobs' ids, or their beginnings; of these, filters leave the ones that fit."
 JobIds = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[ID]...", help="Jobs' ids, or their beginnings.", autocompletion=completion.job_ids
+        metavar="[ID]...",
+        help=_IDS,
+        autocompletion=completion.job_ids,
     ),
 ]
 UnfinishedIds = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[ID]...",
-        help="Jobs' ids, or their beginnings.",
+        help=_IDS,
         autocompletion=completion.unfinished_ids,
-    ),
-]
-LabelFilter = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--label",
-        metavar="K=V",
-        help="Only jobs with this label; repeated: with all of them.",
-        autocompletion=completion.labels,
     ),
 ]
 
@@ -173,26 +168,48 @@ def _tell_of_a_lock() -> None:
         )
 
 
-def select(
-    client: Client,
-    job_ids: Sequence[str] | None,
-    labels: Mapping[str, str],
-    wanted: Sequence[str] | None,
+def require_choice(job_ids: Sequence[str] | None, filters: Mapping[str, Any]) -> None:
+    """Refuse a command to which nothing says which jobs are meant."""
+    if not job_ids and not filters:
+        raise typer.BadParameter("name jobs, or choose them with --label, --state or others")
+
+
+def chosen(
+    client: Client, job_ids: Sequence[str] | None, filters: Mapping[str, Any]
+) -> list[str] | None:
+    """Return the jobs that are named, of which filters leave those that fit.
+
+    ``None`` stands where filters alone choose. It is an error if none of the named jobs fits.
+    """
+    from crystalmath.client import transport
+
+    named = [client.find(prefix) for prefix in job_ids or ()] or None
+    found = transport.chosen(client.ask, named, filters)
+    if found == []:
+        raise none_fits(filters)
+    return found
+
+
+def chosen_jobs(
+    client: Client, job_ids: Sequence[str] | None, filters: Mapping[str, Any]
 ) -> list[Job]:
-    """Return the jobs that are meant: by their ids, or all, and of these what fits the filters."""
-    if job_ids:
-        found = [client.job(client.find(prefix)) for prefix in dict.fromkeys(job_ids)]
-        chosen = [job for job in found if _fits(job, labels, wanted)]
-    else:
-        chosen = list(client.list(labels=labels or None, state=wanted))
-    if not chosen:
-        from crystalmath.errors import CrystalMathError
-
-        kind = f"{' or '.join(wanted)} job" if wanted else "job"
-        labelled = ", ".join(f"{key}={value}" for key, value in labels.items())
-        raise CrystalMathError(f"there is no {kind}" + (labelled and f" labelled {labelled}"))
-    return chosen
+    """Return what is on record of the jobs that are `chosen`; it is an error if there is none."""
+    named = chosen(client, job_ids, filters)
+    jobs = client.list(**filters) if named is None else client.wait(named, timeout=0)
+    if not (found := list(jobs)):
+        raise none_fits(filters)
+    return found
 
 
-def _fits(job: Job, labels: Mapping[str, str], wanted: Sequence[str] | None) -> bool:
-    return labels.items() <= job.labels.items() and (not wanted or job.state.value in wanted)
+def none_fits(filters: Mapping[str, Any]) -> CrystalMathError:
+    """Make the error that says that there is no job which filters leave."""
+    from crystalmath.errors import CrystalMathError
+
+    states = " or ".join(filters.get("state") or ())
+    labels = ", ".join(f"{name}={value}" for name, value in filters.get("labels", {}).items())
+    others = filters.keys() - {"state", "labels"}
+    return CrystalMathError(
+        (f"there is no {states} job" if states else "there is no job")
+        + (f" labelled {labels}" if labels else "")
+        + (" that fits the filters" if others else "")
+    )
