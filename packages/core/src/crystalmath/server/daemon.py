@@ -79,28 +79,7 @@ def serve(
     stream: Any = None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve a home until told to stop, or until it has been quiet for long enough.
-
-    Parameters
-    ----------
-    place : Place
-        Where.
-    source : Source
-        The home's configuration.
-    stream : file, optional
-        Where warnings go beside the log.
-    ready : callable
-        Called once clients can connect.
-
-    Raises
-    ------
-    AlreadyServed, ServedElsewhere
-        Another server serves the home.
-    PlaceError
-        The place of the socket must not be trusted.
-    NewerDatabaseError
-        A newer release has brought the job database forward.
-    """
+    """Serve a home until told to stop, or until it has been quiet for long enough."""
     place.make()
     own_identity(place.home / "jobs", source.last.lease_s)
     with HomeLock(place) as lock:
@@ -166,26 +145,7 @@ def _listen(place: Place) -> socket.socket:
 
 
 class Server:
-    """One server, from the moment its socket is there.
-
-    Parameters
-    ----------
-    place : Place
-        Where.
-    source : Source
-        The home's configuration.
-    environ : mapping of str to str
-        The environment of jobs whose submission brings none.
-    lock : HomeLock
-        Its right to serve the home.
-
-    Attributes
-    ----------
-    service : JobService
-        Its jobs.
-    started_at : float
-        Seconds since the epoch.
-    """
+    """One server, from the moment its socket is there."""
 
     def __init__(
         self, place: Place, source: Source, environ: Mapping[str, str], lock: HomeLock

@@ -28,19 +28,7 @@ LONGEST = 107
 
 
 class Server(NamedTuple):
-    """Who serves a home, as its lock says.
-
-    Parameters
-    ----------
-    identity : Identity
-        The process.
-    socket : str
-        Where it listens.
-    version : str
-        Its release.
-    started_at : float
-        When it began (seconds since the epoch).
-    """
+    """Who serves a home, as its lock says."""
 
     identity: Identity
     socket: str
@@ -75,15 +63,7 @@ class Server(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where the server of a home is, or would be.
-
-    Parameters
-    ----------
-    home : pathlib.Path
-        The home.
-    socket : pathlib.Path
-        Where a server that starts now listens.
-    """
+    """Where the server of a home is, or would be."""
 
     home: Path
     socket: Path
@@ -94,11 +74,6 @@ class Place(NamedTuple):
 
         The socket is ``CRYSTALMATH_SOCKET``, else ``<home>/server/socket``; where that path is too
         long for a socket, one below ``XDG_RUNTIME_DIR``, or ``/tmp/crystalmath-<uid>``.
-
-        Raises
-        ------
-        PlaceError
-            ``CRYSTALMATH_SOCKET`` is longer than a socket's path may be.
         """
         named = environ.get("CRYSTALMATH_SOCKET")
         if not named:
@@ -145,13 +120,7 @@ class Place(NamedTuple):
         return status.st_dev, status.st_ino, status.st_mtime_ns  # inodes are used again
 
     def make(self) -> None:
-        """Make the private folders, of the server and of its socket.
-
-        Raises
-        ------
-        PlaceError
-            One of them is a link, or not the user's alone, or cannot be made.
-        """
+        """Make the private folders, of the server and of its socket."""
         try:
             make_own(self.home)
         except OSError as error:
@@ -173,13 +142,7 @@ class Place(NamedTuple):
         return is_alive(server.identity, self.home / "jobs") is False
 
     def named(self) -> Server | None:
-        """Tell whom the lock names, dead or alive.
-
-        Raises
-        ------
-        PlaceError
-            Its folder must not be trusted, and so it is not read.
-        """
+        """Tell whom the lock names, dead or alive."""
         with contextlib.suppress(FileNotFoundError):
             require_private(self.directory)
             return Server.read(self.lock.read_text(encoding="utf-8", errors="replace"))
@@ -191,13 +154,7 @@ class Place(NamedTuple):
         return server is not None and self.is_dead(server)
 
     def address(self) -> Path:
-        """Return where to connect to: where the home's server listens, or would.
-
-        Raises
-        ------
-        ServedElsewhere
-            It runs on another host, or in another container.
-        """
+        """Return where to connect to: where the home's server listens, or would."""
         server = self.read_lock()
         if server is None:
             return self.socket
@@ -248,13 +205,7 @@ def _fits(path: Path) -> bool:
 
 
 def make_private(directory: Path) -> None:
-    """Make a folder that only the user can enter, or see that it is one.
-
-    Raises
-    ------
-    PlaceError
-        It is a link, belongs to somebody else, is open to others, or cannot be made.
-    """
+    """Make a folder that only the user can enter, or see that it is one."""
     try:
         make_own(directory)
     except FileExistsError:
@@ -268,13 +219,7 @@ def make_private(directory: Path) -> None:
 
 
 def require_private(directory: Path) -> None:
-    """See that a folder is the user's own, no link, and closed to everybody else.
-
-    Raises
-    ------
-    PlaceError
-        It is not.
-    """
+    """See that a folder is the user's own, no link, and closed to everybody else."""
     status = directory.lstat()
     if stat.S_ISLNK(status.st_mode):
         raise PlaceError(f"{directory} is a symbolic link; a socket is used only in a real folder")
@@ -294,15 +239,7 @@ def require_private(directory: Path) -> None:
 
 
 def require_socket(socket: Path) -> None:
-    """See that a socket is the user's own and lies in a private folder, before it is used.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is none.
-    PlaceError
-        It must not be trusted.
-    """
+    """See that a socket is the user's own and lies in a private folder, before it is used."""
     require_private(socket.parent)
     status = socket.lstat()
     if not stat.S_ISSOCK(status.st_mode):

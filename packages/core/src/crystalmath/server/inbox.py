@@ -53,13 +53,7 @@ KEPT_S = 86400.0
 
 
 class Inbox:
-    """The inbox of a home.
-
-    Parameters
-    ----------
-    place : Place
-        The home's place.
-    """
+    """The inbox of a home."""
 
     def __init__(self, place: Place) -> None:
         self._place = place

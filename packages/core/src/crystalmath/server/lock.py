@@ -40,11 +40,6 @@ class HomeLock:
     The kernel holds the lock and drops it with the process, however that ends. Its content names
     the process for all who ask: with the file of its identity, by whose lock those in other
     containers can tell whether it lives, and for those on other hosts.
-
-    Parameters
-    ----------
-    place : Place
-        The home's place.
     """
 
     def __init__(self, place: Place) -> None:
@@ -64,19 +59,9 @@ class HomeLock:
         self.release()
 
     def take(self, timeout_s: float) -> None:
-        """Become the one who serves; that of one on another host takes its lease, once it is dead.
+        """Become the one who serves, or raise; a server that is leaving may take so long.
 
-        Parameters
-        ----------
-        timeout_s : float
-            How long a server that is leaving may take to do so, in seconds.
-
-        Raises
-        ------
-        AlreadyServed
-            Another process serves the home.
-        ServedElsewhere
-            One on another host does.
+        The place of one on another host is taken once its lease has ended.
         """
         deadline = time.monotonic() + timeout_s
         while not self._try():

@@ -28,16 +28,9 @@ SIZE, KEPT = 2_000_000, 3
 def log_to(file: Path, *, secret: str, stream: Any = None) -> Iterator[RotatingFileHandler]:
     """Send the log of this process to a file, which is turned over when it has grown.
 
-    A thread of its own writes it: the event loop must not hang with the home's file system.
-
-    Parameters
-    ----------
-    file : pathlib.Path
-        The log.
-    secret : str
-        The database URL; neither it nor a part of it that names a database is written.
-    stream : file, optional
-        Where warnings go as well.
+    A thread of its own writes it: the event loop must not hang with the home's file system. Neither
+    `secret`, the database URL, nor a part of it that names a database is written. Warnings go to
+    `stream` as well.
     """
     root = logging.getLogger()
     root.setLevel(logging.WARNING)

@@ -35,12 +35,9 @@ def prepare() -> None:
 def hand_back(*, at_rest: bool) -> None:
     """Free cycles, and have the C library return free memory, which it would keep.
 
-    Parameters
-    ----------
-    at_rest : bool
-        That nothing was done lately. What was imported stays, and is passed over: to look at it
-        takes 50 ms. Where that was decided amid work, so is what was in use, and is no more: of
-        10,000 refused submissions their errors with the frames, 150 MB. It is looked at once more.
+    At rest, when nothing was done lately, what was imported is passed over from then on: to look at
+    it takes 50 ms. Where that was decided amid work, so was what was in use, and is no more: of
+    10,000 refused submissions their errors with the frames, 150 MB. It is looked at once more.
     """
     global _imported  # noqa: PLW0603
     if at_rest:

@@ -50,15 +50,6 @@ async def in_pool(kind: str, function: Callable[_P, _T], *args: _P.args, **kwarg
     """Call a function in a thread of its kind, and wait for what it gives.
 
     Connections take turns; what may take long is for :func:`in_slices`.
-
-    Parameters
-    ----------
-    kind : str
-        ``asking``, ``submitting`` and so on; each has a few threads of its own.
-    function : callable
-        What may block.
-    *args, **kwargs
-        Its arguments.
     """
     given_up = threading.Event()
     context = contextvars.copy_context()
@@ -74,15 +65,7 @@ async def in_pool(kind: str, function: Callable[_P, _T], *args: _P.args, **kwarg
 
 
 async def in_slices(kind: str, work: Generator[None, None, _T]) -> _T:
-    """Carry out in threads what may take long, so that others have a turn at each of its yields.
-
-    Parameters
-    ----------
-    kind : str
-        ``computing``, or ``files`` for what may hang with a file system.
-    work : generator
-        Returns the result; yields where others may come between.
-    """
+    """Carry out in threads what may take long, so that others have a turn at each of its yields."""
     while True:
         ended, result = await in_pool(kind, _slice, work)
         if ended:

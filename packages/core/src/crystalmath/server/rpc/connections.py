@@ -37,28 +37,7 @@ ROOM = 128 * 2**20
 
 
 class Connections:
-    """The connections of one server.
-
-    Parameters
-    ----------
-    server : object
-        For handlers, as ``session.server``; its ``service`` is the job service.
-    methods : mapping of str to Method
-        What can be called.
-    most : int
-        How many connections there may be at once.
-    first_s : float
-        A connection without a first message for so long is closed, in seconds.
-    idle_s : float
-        A connection on which nothing has happened for so long is closed, in seconds.
-    room : int
-        How many bytes of memory decoded messages may take, and as many those of more than 1 MiB.
-
-    Attributes
-    ----------
-    memory : Memory
-        For large messages and answers.
-    """
+    """The connections of one server."""
 
     def __init__(
         self,

@@ -37,13 +37,7 @@ _BLOCK = 32 * 2**10
 
 
 class Room:
-    """So many bytes; a size that does not fit waits for its turn, and any size fits alone.
-
-    Parameters
-    ----------
-    size : int
-        In bytes.
-    """
+    """So many bytes; a size that does not fit waits for its turn, and any size fits alone."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -66,17 +60,9 @@ class Room:
 
 
 class Memory:
-    """What all connections of a server may have in memory.
+    """What all connections of a server may have in memory: so many bytes of decoded messages.
 
-    Parameters
-    ----------
-    room : int
-        For decoded messages, in bytes; and as much again for those of more than 1 MiB.
-
-    Attributes
-    ----------
-    was_used : bool
-        Whether any of it was used since this was reset.
+    Messages of more than 1 MiB have as many again.
     """
 
     def __init__(self, room: int) -> None:
@@ -84,6 +70,7 @@ class Memory:
         self.answers: dict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(_AT_ONCE)
         )
+        #: Whether any of it was used since this was reset.
         self.was_used = False
 
 
@@ -91,27 +78,13 @@ class Request:
     """What one request has of the memory: room for its message, or the turn to make an answer.
 
     It never waits for the turn while it has room: others would wait for a client that reads slowly.
-
-    Parameters
-    ----------
-    memory : Memory
-        The server's.
-    connection : asyncio.Lock
-        The turn of the connection, which has one answer that may be large at a time.
-
-    Attributes
-    ----------
-    method : str
-        What was asked for.
-    is_large : bool
-        Whether its message is.
     """
 
     def __init__(self, memory: Memory, connection: asyncio.Lock) -> None:
         self.method = ""
         self.is_large = False
         self._memory = memory
-        self._connection = connection
+        self._connection = connection  # which has one answer that may be large at a time
         self._room: tuple[Room, int] | None = None
         self._turns: list[asyncio.Lock | asyncio.Semaphore] = []
 
@@ -167,15 +140,7 @@ def rest() -> None:
 
 
 async def receive(reader: asyncio.StreamReader, length: int, stall_s: float) -> IO[bytes]:
-    """Write a large message to a file as it arrives.
-
-    Raises
-    ------
-    WireError
-        There is no room for the file.
-    TimeoutError
-        Nothing has come for so many seconds.
-    """
+    """Write a large message to a file as it arrives."""
     file: IO[bytes] | None = None
     try:
         for start in range(0, length, IN_FILE):
@@ -203,13 +168,7 @@ def _written(file: IO[bytes] | None, part: bytes) -> IO[bytes]:
 
 
 def read(body: bytes | IO[bytes]) -> Any:
-    """Decode a message.
-
-    Raises
-    ------
-    WireError
-        It is no JSON, or too much of it.
-    """
+    """Decode a message."""
     if isinstance(body, bytes):
         return wire.loads(body)
     with body:
@@ -218,13 +177,7 @@ def read(body: bytes | IO[bytes]) -> Any:
 
 
 async def encoded(document: Mapping[str, Any]) -> list[Part]:
-    """Encode a message; a large one in threads, and into a file.
-
-    Raises
-    ------
-    WireError
-        It cannot be sent as JSON.
-    """
+    """Encode a message; a large one in threads, and into a file."""
     pieces = wire.pieces(document)
     parts, is_whole = _block(pieces)
     return parts if is_whole else await in_slices("computing", _rest(parts, pieces))

@@ -38,30 +38,7 @@ _CHUNK = 64 * 2**10
 
 
 class Session:
-    """One connection.
-
-    Parameters
-    ----------
-    server : object
-        For handlers; its ``service`` is the job service.
-    dispatcher : Dispatcher
-        Carries out what comes in.
-    memory : Memory
-        For large messages and answers.
-    reader, writer : asyncio.StreamReader, asyncio.StreamWriter
-        The connection.
-    first_s : float
-        Leave when there was no first message for so long, in seconds.
-    idle_s : float
-        Leave when nothing has happened for so long, in seconds.
-    may_only : str
-        How the names of the methods begin that may be called.
-
-    Attributes
-    ----------
-    pending : dict
-        The requests that are not answered yet, by their id.
-    """
+    """One connection."""
 
     def __init__(
         self,
@@ -98,13 +75,7 @@ class Session:
     # --- for handlers ------------------------------------------------------------------------
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
-        """Send a notification; wait while the client does not take what was sent before.
-
-        Raises
-        ------
-        ConnectionError, TimeoutError
-            The client is gone, or takes nothing.
-        """
+        """Send a notification; wait while the client does not take what was sent before."""
         await self._tell({"jsonrpc": "2.0", "method": method, "params": params})
 
     def in_background(self, work: Coroutine[Any, Any, None] | None) -> None:
@@ -132,13 +103,7 @@ class Session:
         await self.send(await large.encoded(document))
 
     async def send(self, parts: Sequence[large.Part]) -> None:
-        """Send a message, whole and between others.
-
-        Raises
-        ------
-        ConnectionError, TimeoutError
-            The client is gone, or takes nothing.
-        """
+        """Send a message, whole and between others."""
         # A small message is whole before anything can come between, a cancellation too. Its
         # header goes with it: a client that wakes for that alone has to wait again.
         header = wire.header(sum(len(p) if isinstance(p, bytes) else p.size for p in parts))
