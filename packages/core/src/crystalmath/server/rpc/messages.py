@@ -32,19 +32,7 @@ _BATCH = (
 
 
 class RpcError(Exception):
-    """An error of JSON-RPC.
-
-    Parameters
-    ----------
-    code : int
-        One of the numbers above.
-    message : str
-        For a person.
-    request_id : str, int, float or None
-        The id of the request, where it could be read.
-    data : mapping, optional
-        For a program: ``code``, a short name.
-    """
+    """An error of JSON-RPC: a number from above, a message for a person, data for a program."""
 
     def __init__(
         self,
@@ -79,13 +67,7 @@ class Call:
 
 
 def as_call(document: Any) -> Call:
-    """Take a message for a request or a notification.
-
-    Raises
-    ------
-    RpcError
-        It is neither.
-    """
+    """Take a message for a request or a notification; raise `RpcError` where it is neither."""
     if isinstance(document, list):
         raise RpcError(INVALID_REQUEST, _BATCH)
     if not isinstance(document, dict):

@@ -60,11 +60,6 @@ class Raw:
 
     It may stand wherever :func:`pieces` looks itself: as the value of a member of the document or
     of its ``result``, or in a list there.
-
-    Parameters
-    ----------
-    text : bytes
-        One JSON value, in UTF-8.
     """
 
     __slots__ = ("text",)
@@ -74,16 +69,9 @@ class Raw:
 
 
 class Stream:
-    """JSON text that is read while it is sent, and never whole in memory; see :class:`Raw`.
+    """JSON text of so many bytes that is read while it is sent; see :class:`Raw`.
 
-    Parameters
-    ----------
-    size : int
-        How many bytes it has.
-    chunks : iterator of bytes
-        Gives them, at most `CHUNK` at once; each step may block.
-    kind : str
-        What it is read from: what hangs must not hold up others.
+    Chunks are of at most `CHUNK` bytes; each step may block, in a thread of the kind that is named.
     """
 
     __slots__ = ("chunks", "kind", "size")
@@ -111,21 +99,7 @@ def header(length: int) -> bytes:
 
 
 def read_length(header: bytes, *, most: int | None = MAX_MESSAGE) -> int:
-    """Return how many bytes a message has.
-
-    Parameters
-    ----------
-    header : bytes
-        All lines of it; the empty line at its end may be there.
-    most : int, optional
-        Refuse more bytes than this; ``None`` takes any number (a client, from its own server).
-
-    Raises
-    ------
-    WireError
-        There is no ``Content-Length``, more than one, none that is a number, or one that is too
-        large; a line is no header line; or another character set is named than UTF-8.
-    """
+    """Return how many bytes a message has, by all lines of its header; `None` takes any number."""
     length: int | None = None
     for line in header.removesuffix(b"\r\n").split(b"\r\n"):
         name, colon, value = line.partition(b":")
@@ -153,19 +127,9 @@ def read_length(header: bytes, *, most: int | None = MAX_MESSAGE) -> int:
 def loads(body: bytes, *, limited: bool = True) -> Any:
     """Read a message.
 
-    Parameters
-    ----------
-    body : bytes
-        JSON in UTF-8.
-    limited : bool
-        Refuse too, as the server does with what strangers send, what is nested too deep, holds too
-        many values, names a member twice, or escapes half a surrogate pair. A client reads its own
-        server's answers without.
-
-    Raises
-    ------
-    WireError
-        It is something else.
+    The server refuses too (`limited`), as strangers may send it, what is nested too deep, holds too
+    many values, names a member twice, or escapes half a surrogate pair. A client reads its own
+    server's answers without.
     """
     if limited:
         _check_count(body)
@@ -205,13 +169,7 @@ def _told(error: ValueError | RecursionError) -> str:
 
 
 def dumps(document: Any) -> bytes:
-    """Write a message.
-
-    Raises
-    ------
-    WireError
-        A value has no place in JSON: not finite, no type of JSON, half a surrogate pair.
-    """
+    """Write a message, or raise `WireError`: a value has no place in JSON."""
     return b"".join(
         chunk
         for piece in pieces(document)
@@ -220,13 +178,7 @@ def dumps(document: Any) -> bytes:
 
 
 def pieces(document: Any) -> Iterator[bytes | Stream]:
-    """Write a message piece by piece, so that other threads and tasks come between.
-
-    Raises
-    ------
-    WireError
-        As :func:`dumps`, at the piece where it stands.
-    """
+    """Write a message piece by piece, so that other threads and tasks come between."""
     return iter((_encode(document),)) if _room(document, _FEW) > 0 else _pieces(document, _LEVELS)
 
 
@@ -278,13 +230,7 @@ def _pieces(value: Any, levels: int) -> Iterator[bytes | Stream]:
 
 
 def size(document: Any) -> int:
-    """Return how many bytes a document takes that has no :class:`Raw` or :class:`Stream` in it.
-
-    Raises
-    ------
-    WireError
-        As :func:`dumps`.
-    """
+    """Return how many bytes a document takes that has no :class:`Raw` or :class:`Stream` in it."""
     return len(_encode(document))
 
 
