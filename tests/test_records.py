@@ -40,7 +40,6 @@ from crystalmath.models import (
     SubmissionOptions,
     Terms,
 )
-from crystalmath.models.answers import Specification
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import declared, from_wire, properties, to_wire
 from crystalmath.models.filters import Selection, StoreSelection
@@ -508,10 +507,3 @@ def test_a_state_that_ends_a_job_has_a_word_for_it():
     assert not [word for word in words if word.startswith("ended as")]
     assert len(set(words)) == len(words)
     assert {*NO_RESULT, JobState.COMPLETED, *UNFINISHED} == set(JobState)
-
-
-def test_the_client_says_what_a_specification_has():
-    keys = {*Specification.__required_keys__, *Specification.__optional_keys__}
-    asked = keys - {"error", "job", "progress"}
-    told = inspect.getdoc(client.Client.specification)
-    assert not [name for name in asked if f'"{name}"' not in told]

@@ -689,8 +689,7 @@ class Client:
         Returns
         -------
         dict
-            ``{"job_id", "recipe", "structure", "params", "engine", "cluster", "walltime_s",
-            "resources", "priority", "continue_lost", "name", "labels", "potcars", "parents"}``.
+            As ``jobs.specification`` answers (docs/methods.md).
         """
         return cast("Specification", self.ask("jobs.specification", job_id=job_id))
 
