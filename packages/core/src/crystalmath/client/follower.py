@@ -83,13 +83,7 @@ def statuses(transport: Transport, job_ids: Sequence[str]) -> Iterator[Job | Cry
 
 
 class EventLog:
-    """A place in the event log, from which it is read on.
-
-    Parameters
-    ----------
-    transport : Transport
-        Whom to ask.
-    """
+    """A place in the event log, from which it is read on."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -216,13 +210,7 @@ class Overheard:
 
 
 class Follower:
-    """Keeps futures up to date, in a thread that lives while there is one to follow.
-
-    Parameters
-    ----------
-    transport : Transport
-        Whom to ask.
-    """
+    """Keeps futures up to date, in a thread that lives while there is one to follow."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport

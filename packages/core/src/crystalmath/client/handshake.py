@@ -30,13 +30,6 @@ _told: set[tuple[Any, str]] = set()
 def check_server(server: Mapping[str, Any], home: Path) -> None:
     """Warn, once for each server, of what is not as it is here.
 
-    Parameters
-    ----------
-    server : mapping
-        The answer of ``system.version``.
-    home : pathlib.Path
-        The home whose server it should be.
-
     Raises
     ------
     ProtocolMismatch
@@ -57,15 +50,6 @@ def check_server(server: Mapping[str, Any], home: Path) -> None:
 
 def check_build(theirs: str, home: Path, host: str | None = None) -> None:
     """Refuse a server of another build than this process.
-
-    Parameters
-    ----------
-    theirs : str
-        Its version, as :func:`crystalmath.build_version` returns it.
-    home : pathlib.Path
-        Its home.
-    host : str, optional
-        Where it can be stopped, if that is another host.
 
     Raises
     ------

@@ -32,15 +32,7 @@ _SHOWN = 12
 
 
 class Documents:
-    """Parameters and results of several jobs, fetched together once one of them is needed.
-
-    Parameters
-    ----------
-    caller : Caller
-        Calls the server's methods.
-    jobs : sequence of Job
-        The jobs.
-    """
+    """Parameters and results of several jobs, fetched together once one of them is needed."""
 
     def __init__(self, caller: Caller, jobs: Sequence[Job]) -> None:
         self._caller = caller
@@ -81,15 +73,7 @@ def parameters_of(caller: Caller, job_ids: Sequence[str]) -> dict[str, dict[str,
 
 
 class JobValues:
-    """What can be asked of one job.
-
-    Parameters
-    ----------
-    job : Job
-        The job.
-    documents : Documents
-        Its parameters and its result, among others.
-    """
+    """What can be asked of one job."""
 
     def __init__(self, job: Job, documents: Documents) -> None:
         self.job = job

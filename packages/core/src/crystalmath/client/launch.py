@@ -38,11 +38,6 @@ def start(place: Place) -> None:
 
     It belongs to no terminal, so that a hang-up does not reach it.
 
-    Parameters
-    ----------
-    place : Place
-        The home's place.
-
     Raises
     ------
     ServerError
@@ -142,13 +137,6 @@ def bridge(place: Place, incoming: int = 0, outgoing: int = 1) -> bool:
     """Pass on what comes in, and what the server answers, until one of both ends.
 
     The server, which is started if none runs, does not notice more than a client that leaves.
-
-    Parameters
-    ----------
-    place : Place
-        The home's place.
-    incoming, outgoing : int
-        File descriptors.
 
     Returns
     -------

@@ -84,13 +84,6 @@ def require_readable_here(place: Place, server: Server) -> None:
 class OtherHost:
     """The server of a home, on another host.
 
-    Parameters
-    ----------
-    place : Place
-        Where the home is.
-    server : Server
-        Who serves it.
-
     Raises
     ------
     ServedElsewhere

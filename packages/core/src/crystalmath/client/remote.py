@@ -32,13 +32,7 @@ KEPT = 4
 
 
 class Connection:
-    """One connection: a request, its answer, the next request.
-
-    Parameters
-    ----------
-    path : os.PathLike
-        The server's socket.
-    """
+    """One connection: a request, its answer, the next request."""
 
     def __init__(self, path: os.PathLike[str]) -> None:
         self._socket = socket.socket(socket.AF_UNIX)

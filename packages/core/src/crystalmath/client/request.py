@@ -165,17 +165,7 @@ def ask_again(
     filters: Mapping[str, Any] | None = None,
     dry_run: bool = False,
 ) -> list[RetriedJob]:
-    """Have jobs run again, and return what was answered of each.
-
-    Parameters
-    ----------
-    ask : callable
-        Calls a method with parameters.
-    changes : mapping
-        What is other this time, the fields of :class:`~crystalmath.models.retry.Retry`.
-    job_ids, filters, dry_run
-        As ``jobs.retry`` takes them.
-    """
+    """Have jobs run again, and return what was answered of each."""
     # With a key the request can be made again where its answer is lost.
     key = changes.get("key") or secrets.token_hex(16)
     asked = {**retry_document(changes), "dry_run": dry_run, "key": key}
@@ -191,11 +181,6 @@ def ask_again(
 
 def retry_document(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Write what is to be changed of jobs as the parameters of ``jobs.retry``.
-
-    Parameters
-    ----------
-    changes : mapping
-        The arguments of :class:`~crystalmath.models.retry.Retry`.
 
     Raises
     ------

@@ -32,11 +32,6 @@ class Results:
 
     The first request is for one result, each further one for twice as many as that before: who
     wants one pays for one, and who wants a thousand does not ask a thousand times.
-
-    Parameters
-    ----------
-    caller : Caller
-        Calls the server's methods.
     """
 
     def __init__(self, caller: Caller) -> None:
@@ -143,11 +138,6 @@ def raised(traceback: str) -> Exception | None:
     """Make what a recipe raised, with its message and none of its other attributes.
 
     Nothing is imported for it: a type that this process has not imported nobody here waits for.
-
-    Parameters
-    ----------
-    traceback : str
-        As Python writes it, to the last line.
 
     Returns
     -------

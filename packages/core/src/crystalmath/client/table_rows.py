@@ -48,15 +48,7 @@ class Line:
 
 
 def lines(caller: Caller, jobs: Iterable[Job]) -> Iterator[Line]:
-    """Make a line of each job, in their order; no more than a page of results is in memory.
-
-    Parameters
-    ----------
-    caller : Caller
-        Calls the server's methods, which tell results and parameters.
-    jobs : iterable of Job
-        The jobs.
-    """
+    """Make a line of each job, in their order; no more than a page of results is in memory."""
     rest = iter(jobs)
     while page := list(islice(rest, _PAGE)):
         asked = parameters_of(caller, [job.job_id for job in page])

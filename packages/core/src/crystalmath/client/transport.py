@@ -64,13 +64,7 @@ class Transport(Protocol):
 
 
 class Caller:
-    """Call methods through a transport.
-
-    Parameters
-    ----------
-    transport : Transport
-        What carries the requests.
-    """
+    """Call methods through a transport."""
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
@@ -125,17 +119,7 @@ SHOWN = 5
 
 
 def pages(ask: _Ask, limit: int | None, filters: Mapping[str, Any]) -> Iterator[JobDocument]:
-    """Go through the pages of ``jobs.list``.
-
-    Parameters
-    ----------
-    ask : callable
-        Calls a method with parameters.
-    limit : int, optional
-        So many jobs at most.
-    filters : mapping
-        The other parameters.
-    """
+    """Go through the pages of ``jobs.list``."""
     cursor: str | None = None
     left = limit
     while left is None or left > 0:
@@ -173,15 +157,6 @@ def chosen(
     ask: _Ask, job_ids: Sequence[str] | None, filters: Mapping[str, Any]
 ) -> list[str] | None:
     """Return the jobs that are named, of which filters leave those that fit.
-
-    Parameters
-    ----------
-    ask : callable
-        Calls a method with parameters.
-    job_ids : sequence of str, optional
-        Whole ids.
-    filters : mapping
-        As a caller of the client gives them.
 
     Returns
     -------

@@ -153,13 +153,6 @@ class Admission:
     def read(self, submission: Submission, parents: Sequence[Parent] = ()) -> AskedJob:
         """Read what is asked for: its terms, its structure and parameters.
 
-        Parameters
-        ----------
-        submission : Submission
-            What is asked for.
-        parents : sequence of Parent
-            What it comes of, beside what its structure says.
-
         Raises
         ------
         InvalidJob

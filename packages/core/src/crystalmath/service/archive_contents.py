@@ -148,17 +148,6 @@ def _job_of(info: zipfile.ZipInfo, path: Path) -> str:
 def read_record(archive: zipfile.ZipFile, job_id: str, path: Path, allow: Sequence[str]) -> Ended:
     """Read the record of a job, which must pass the checks of a submission.
 
-    Parameters
-    ----------
-    archive : zipfile.ZipFile
-        The opened archive.
-    job_id : str
-        The job.
-    path : pathlib.Path
-        The archive's file, for messages.
-    allow : sequence of str
-        The namespaces of recipes that this home admits.
-
     Raises
     ------
     InvalidJob

@@ -293,13 +293,6 @@ def complete_directory(directory: RunDirectory, job: Job, row: NewJob, trace: st
 
     Rows are made again from run directories, and a job without an outcome is one to be run. The
     outcome of a job that has completed is the same already.
-
-    Parameters
-    ----------
-    directory : RunDirectory
-        What has come of its files.
-    job, row, trace : Job, NewJob, str
-        As for :func:`record_rows`.
     """
     if job.state is not JobState.COMPLETED:
         end = {

@@ -77,15 +77,7 @@ class SubmissionReader:
         self._forwarded: list[tuple[Mapping[str, str], dict[str, str]]] = []
 
     def read(self, submission: Submission, parents: Sequence[Parent] = ()) -> AskedJob:
-        """Read its structure and parameters; its fields have been checked.
-
-        Parameters
-        ----------
-        submission : Submission
-            What is asked for.
-        parents : sequence of Parent
-            What it comes of, beside what its structure says.
-        """
+        """Read its structure and parameters; its fields have been checked."""
         from crystalmath.recipes import codec
         from crystalmath.recipes.ase_classes import with_classes
         from crystalmath.recipes.job_structure import JobStructure
@@ -233,13 +225,7 @@ def _is_plain(value: object) -> bool:
 
 
 class Geometries:
-    """Give the structures that stand as jobs' in submissions.
-
-    Parameters
-    ----------
-    jobs : HomeJobs
-        Tells what is on record of jobs, and their results.
-    """
+    """Give the structures that stand as jobs' in submissions."""
 
     def __init__(self, jobs: HomeJobs) -> None:
         self._jobs = jobs

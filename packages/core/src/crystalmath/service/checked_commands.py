@@ -98,13 +98,6 @@ def _gives_command(parameters: Mapping[str, Any]) -> bool:
 def unless_set_there(findings: Sequence[Finding], cluster: str) -> list[Finding]:
     """Let a job pass for which a cluster's commands may set what its submitter has not set.
 
-    Parameters
-    ----------
-    findings : sequence of Finding
-        What was found with the variables that are known.
-    cluster : str
-        The name of a cluster that has such commands.
-
     Returns
     -------
     list of Finding

@@ -29,15 +29,7 @@ MOST_OWN = 10_000
 
 
 class Runners:
-    """Give the runner of each engine, and ask all of them together.
-
-    Parameters
-    ----------
-    configured : callable
-        Gives the home's configuration as it is now.
-    report : callable
-        Takes the changes that the engines tell.
-    """
+    """Give the runner of each engine, and ask all of them together."""
 
     def __init__(
         self, configured: Callable[[], Config], report: Callable[[Sequence[Change]], None]

@@ -46,13 +46,6 @@ def with_continuation(spec: JobSpec, configured: Config) -> JobSpec:
     That counts for relaxations alone, whose end does not depend on where they begin: who submits
     dynamics has to ask for it.
 
-    Parameters
-    ----------
-    spec : JobSpec
-        The job.
-    configured : Config
-        The home's configuration.
-
     Raises
     ------
     InvalidJob

@@ -65,17 +65,6 @@ class HomeJobs:
     Who asks changes nothing. Of a job that is not followed here the files are believed, whatever
     its row says.
 
-    Parameters
-    ----------
-    configured : Config
-        The home's configuration.
-    records : Records
-        What is on record.
-    onlooker : Onlooker
-        What the files tell.
-    following : Following
-        Who follows jobs here.
-
     Attributes
     ----------
     disk : HomeDisk
@@ -195,26 +184,14 @@ class HomeJobs:
         return self.as_found([seen.get(job.job_id, job) for job in found])
 
     def totals(self, **filters: Unpack[Selection]) -> dict[JobState, int]:
-        """Count jobs by their state.
-
-        Parameters
-        ----------
-        **filters
-            See :func:`crystalmath.store.selection.selected`.
-        """
+        """Count jobs by their state."""
         if not self._records.exists():
             return {}
         seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
         return self._store.totals(seen=seen, **filters)
 
     def summary(self, **filters: Unpack[Selection]) -> tuple[dict[JobState, int], list[ErrorCount]]:
-        """Count jobs by their state, and those that failed by their error.
-
-        Parameters
-        ----------
-        **filters
-            See :func:`crystalmath.store.selection.selected`.
-        """
+        """Count jobs by their state, and those that failed by their error."""
         if not self._records.exists():
             self._require_no_directories()
             return {}, []

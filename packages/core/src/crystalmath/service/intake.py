@@ -39,21 +39,6 @@ _RETRIED = 200
 class Intake:
     """The way of jobs from their submission to their engines.
 
-    Parameters
-    ----------
-    home : HomeJobs
-        The home's jobs, and its configuration.
-    recorder : Recorder
-        Puts jobs on record.
-    recovery : Recovery
-        Knows who owns jobs.
-    runners : Runners
-        The engines.
-    source : Source, optional
-        Where the configuration is read again at each submission.
-    environ : mapping of str to str
-        The environment of submissions that bring none.
-
     Attributes
     ----------
     leaving : bool

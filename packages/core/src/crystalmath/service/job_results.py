@@ -21,13 +21,7 @@ if TYPE_CHECKING:
 
 
 class StoredResults:
-    """Read results from the run directories of a home, undecoded.
-
-    Parameters
-    ----------
-    directory_of : callable
-        Gives the run directory of a job by its id.
-    """
+    """Read results from the run directories of a home, undecoded."""
 
     def __init__(self, directory_of: Callable[[str], RunDirectory]) -> None:
         self._directory_of = directory_of

@@ -37,15 +37,6 @@ def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = (
     Names in it are those of recipes that exist, and values are written by ``repr``: whoever runs
     it runs nothing that a record says beside that.
 
-    Parameters
-    ----------
-    job : JobMetadata
-        What is on record of it.
-    specification : str
-        What was recorded of what was asked for.
-    allow : sequence of str
-        The namespaces of recipes that are admitted beside ``quacc.recipes``.
-
     Raises
     ------
     InvalidJob

@@ -364,13 +364,7 @@ class JobService(HomeJobs):
             self._recovery.take_over(self._store.get_many(foreign))
 
     def unfinished(self, *, abandoned: bool = False) -> dict[str, JobState]:
-        """Return the unfinished jobs that are followed by this service, and their states.
-
-        Parameters
-        ----------
-        abandoned : bool
-            Also those that nobody follows.
-        """
+        """Return the states of unfinished jobs that are followed here, and of `abandoned` ones."""
         left = self._recovery.left() if abandoned and self._recorder.exists() else []
         return {job.job_id: job.state for job in left} | self._runners.unfinished()
 

@@ -329,13 +329,6 @@ def measure(service: HomeJobs, **filters: Unpack[Selection]) -> Generator[None, 
     """Measure the run directories of the jobs for which all filters hold.
 
     Yields where others may come between.
-
-    Parameters
-    ----------
-    service : HomeJobs
-        Whose jobs they are.
-    **filters
-        See :func:`crystalmath.store.selection.selected`.
     """
     usage = Usage()
     for page in pages(service, **filters):

@@ -120,12 +120,8 @@ class Recovery(Onlooker):
     def disown(self, *, own: bool, but: Collection[str] = ()) -> None:
         """Leave what was taken over, and is not finished, to whoever asks for it next, for good.
 
-        Parameters
-        ----------
-        own : bool
-            Also what was submitted in this process.
-        but : collection of str
-            Not these: another service of this process follows them.
+        With `own` also what was submitted in this process. Another service of this process follows
+        the jobs in `but`.
         """
         with self._owning:
             # A thread that is about to record what it has taken would come too late.
