@@ -52,7 +52,7 @@ def test_the_help_of_all_imports_no_command():
     for code, modules in imported(["--help"], ["-h"], ["--version"]):
         assert code == 0
         assert commands_in(modules) == set()
-        assert len(modules) <= 8, sorted(modules)
+        assert len(modules) <= 9, sorted(modules)
 
 
 def test_the_help_of_a_command_imports_that_alone():
