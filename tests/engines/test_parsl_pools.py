@@ -19,8 +19,8 @@ from conftest import eventually
 from crystalmath import processes
 from crystalmath.models import Attempt
 from crystalmath.quacc import get_runner
-from crystalmath.testing.leavings import is_leaked, segments
 from crystalmath.testing.owner import Owner
+from crystalmath.testing.traces import is_leaked, segments
 
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
 

@@ -11,16 +11,13 @@ from pathlib import Path
 
 import broken_boundary  # noqa: F401
 import broken_calls  # noqa: F401
-import broken_calls_more  # noqa: F401
 import broken_ends  # noqa: F401
 import broken_engines
 import broken_face  # noqa: F401
 import broken_guests  # noqa: F401
 import broken_in_time  # noqa: F401
-import broken_mishaps  # noqa: F401
 import broken_subtly  # noqa: F401
 import broken_surroundings  # noqa: F401
-import broken_waiting  # noqa: F401
 import broken_when_killed  # noqa: F401
 import early_engine  # noqa: F401
 import good_engines  # noqa: F401

@@ -11,9 +11,10 @@ from contextlib import ExitStack
 
 import pytest
 from broken_engines import ENGINES, SHM, leaked
-from cases_surroundings import MENDED
+from cases import MENDED
 
 from crystalmath.testing import RunnerContract
+from crystalmath.testing.run import topic
 from crystalmath.testing.written_template import write_engine
 from guide_page import register, type_in
 
@@ -22,14 +23,10 @@ TESTS = [name for name in dir(RunnerContract) if name.startswith("test")]
 TOPICS = ("boundary", "handed_over", "honesty", "turns")
 
 
-def topic(name):
-    return getattr(RunnerContract, name).__module__.rpartition(".")[2]
-
-
 @pytest.fixture(scope="session")
 def everything(judge):
     """Run these topics on good engines; the session `contract(local)` runs the kit on that one."""
-    some = [name for name in TESTS if topic(name) in TOPICS]
+    some = [name for name in TESTS if topic(getattr(RunnerContract, name)) in TOPICS]
     shares = [{"Truthful": some}, {"Modest": some}]
     with ThreadPoolExecutor() as pool:
         return {

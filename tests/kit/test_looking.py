@@ -16,8 +16,8 @@ import pytest
 
 from crystalmath import processes
 from crystalmath.testing import oracle
-from crystalmath.testing.passing import below, links, listed
-from crystalmath.testing.ports import sockets
+from crystalmath.testing.oracle import below, links, listed
+from crystalmath.testing.traces import sockets
 from crystalmath.testing.waiting import eventually
 from crystalmath.testing.watching import watched
 

@@ -9,8 +9,7 @@ import pytest
 
 from crystalmath.testing import EngineUnderTest, RunnerContract
 from crystalmath.testing.contract.base import Base
-from crystalmath.testing.promises import GUIDE
-from crystalmath.testing.run import described, run_pytest
+from crystalmath.testing.run import GUIDE, described, run_pytest
 
 ROOT = Path(__file__).parents[2]
 TEST = "test_an_unknown_cluster_is_refused"
@@ -74,8 +73,8 @@ class TestMine(RunnerContract):
         return EngineUnderTest("AnyCluster", options={"workers": 1}, workers=1)
 
     @pytest.mark.xfail(reason="our clusters are made when they are needed")
-    def test_an_unknown_cluster_is_refused(self, runner):
-        super().test_an_unknown_cluster_is_refused(runner)
+    def test_an_unknown_cluster_is_refused(self, kit):
+        super().test_an_unknown_cluster_is_refused(kit)
 
 
 class TestOther(RunnerContract):

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from conftest import eventually
-from crystalmath.testing.keeper import Kept
+from crystalmath.testing.owner import Kept
 
 #: Leaves a daemon, as daemons are made, and waits for a signal.
 DAEMON = """

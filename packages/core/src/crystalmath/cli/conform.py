@@ -314,7 +314,7 @@ def _told(verdict: Verdict) -> str:
 
 
 def _guide() -> str:
-    from crystalmath.testing.promises import GUIDE
+    from crystalmath.testing.run import GUIDE
 
     return GUIDE
 

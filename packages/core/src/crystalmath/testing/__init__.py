@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from crystalmath.testing.contract import RunnerContract
-    from crystalmath.testing.plugin_cases import PreflightCase, ReaderCase
-    from crystalmath.testing.preflight_contract import PreflightContract
-    from crystalmath.testing.reader_contract import ReaderContract
+    from crystalmath.testing.plugin_contract import (
+        PreflightCase,
+        PreflightContract,
+        ReaderCase,
+        ReaderContract,
+    )
     from crystalmath.testing.subject import EngineUnderTest
 
 __all__ = [
@@ -33,14 +36,8 @@ __all__ = [
     "RunnerContract",
 ]
 
-_HOMES = {
-    "EngineUnderTest": "subject",
-    "PreflightCase": "plugin_cases",
-    "PreflightContract": "preflight_contract",
-    "ReaderCase": "plugin_cases",
-    "ReaderContract": "reader_contract",
-    "RunnerContract": "contract",
-}
+_HOMES = dict.fromkeys(__all__, "plugin_contract")
+_HOMES |= {"EngineUnderTest": "subject", "RunnerContract": "contract"}
 
 
 def __getattr__(name: str) -> Any:
@@ -48,9 +45,9 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = f"{__name__}.{_HOMES[name]}"
-    if name.endswith("Contract"):
+    if name != "EngineUnderTest":
         import pytest
 
         # Without it a failed assertion in an installed module shows no values.
-        pytest.register_assert_rewrite(home, f"{__name__}.plugin_contract")
+        pytest.register_assert_rewrite(home)
     return getattr(importlib.import_module(home), name)

@@ -1,25 +1,29 @@
-"""Attempts for the engine boundary: written down as core does, and launched by a test itself."""
+"""Attempts for the engine boundary, and the process that calls the engine past core."""
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+import os
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crystalmath.jobs.identities import own_identity
 from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.models import Attempt, JobSpec
 from crystalmath.quacc.runner import generate_job_id
-from crystalmath.testing.owner import OwnerError, is_unavailable
+from crystalmath.testing.owner import Owner, OwnerError, is_unavailable
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from ase import Atoms
 
-    from crystalmath.testing.owner import Owner
+    from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
+
 
 #: The limit of a call is for so many attempts: a command for each may be what launches them.
 _AT_ONCE = 10
@@ -130,3 +134,186 @@ def hand_over(
     )
     eventually(taken, limit, lambda: f"{what}{told}")
     return handles
+
+
+#: How often the engine is asked about what was not begun yet, in seconds.
+PROBE_S = 2.0
+
+_T = TypeVar("_T")
+
+
+class Door:
+    """Hand attempts to an engine, look for them and drop them, as core does and on one thread.
+
+    It has the environment of the test.
+    """
+
+    def __init__(self, engine: EngineUnderTest, oracle: Oracle) -> None:
+        self._engine = engine
+        self._oracle = oracle
+        #: Those of jobs that have any of their own.
+        self._terms: dict[str, Mapping[str, Any]] = {}
+        self.owner = Owner(engine.name, dict(os.environ), cluster=engine.cluster)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the process has ended."""
+        return self.owner.closed
+
+    def close(self) -> None:
+        """End the engine, then the process."""
+        if not self.closed:
+            with contextlib.suppress(OwnerError):
+                self.owner.ask("stop")
+        self.owner.kill()
+
+    def write(
+        self, recipe: str, /, terms: Mapping[str, Any] | None = None, **parameters: Any
+    ) -> Attempt:
+        """Write a job down that nobody has launched, on terms of its own if there are any."""
+        home = self._oracle.home
+        name, cluster = self._engine.name, self._engine.cluster
+        job_id = write_down(home, name, recipe, cluster, terms, **parameters)
+        if terms:
+            self._terms[job_id] = terms
+        return attempt_of(home, job_id, cluster=cluster, terms=terms)
+
+    def launch(self, *attempts: Attempt, by: Owner | None = None) -> dict[str, str]:
+        """Hand attempts over, again and again until the engine took all: ``{job id: handle}``."""
+        jobs = [each.job_id for each in attempts]
+        return hand_over(by or self.owner, self._engine, jobs, self._terms_of(jobs))
+
+    def offer(self, *attempts: Attempt, by: Owner | None = None) -> dict[str, str]:
+        """Hand attempts over once; what is not in the answer was not taken."""
+        owner, jobs = by or self.owner, [each.job_id for each in attempts]
+        with longer_timeout(owner, len(jobs)):
+            given: dict[str, str] = owner.ask("launch", jobs, self._terms_of(jobs))
+        return given
+
+    def seen(
+        self, attempt: Attempt, handles: Mapping[str, str] | None = None, by: Owner | None = None
+    ) -> str:
+        """Return what the engine says of an attempt, with the handles that are known.
+
+        One that cannot be reached for a moment is asked again, as core does.
+        """
+        return str(self.probe([attempt.job_id], handles, by)[attempt.job_id][0])
+
+    def probe(
+        self, jobs: Sequence[str], handles: Mapping[str, str] | None = None, by: Owner | None = None
+    ) -> dict[str, list[str | None]]:
+        """Ask about attempts all at once, likewise: ``{job id: [state, reason]}``."""
+        owner, terms = by or self.owner, self._terms_of(jobs)
+        answers: dict[str, list[str | None]]
+        answers = self.again("probed", lambda: owner.ask("probe", jobs, handles, terms))
+        return answers
+
+    def ask(self, attempt: Attempt, handles: Mapping[str, str] | None = None) -> str:
+        """Return what the engine says of an attempt when it is asked once."""
+        state: str = self.owner.ask("probe", [attempt.job_id], handles)[attempt.job_id][0]
+        return state
+
+    def release(self, *attempts: Attempt) -> None:
+        """Have the engine drop attempts."""
+        self.drop(*[attempt.job_id for attempt in attempts])
+
+    def drop(self, *jobs: str) -> None:
+        """Have the engine drop those of jobs."""
+        with longer_timeout(self.owner, len(jobs)):
+            terms = self._terms_of(jobs)
+            self.again("told what to release", lambda: self.owner.ask("release", jobs, terms))
+
+    def again(self, what: str, call: Callable[[], _T]) -> _T:
+        """Call the engine until it can be reached, as core does; give what it answered."""
+        answers: list[_T] = []
+        told = ""
+
+        def is_reached() -> bool:
+            nonlocal told
+            try:
+                answers.append(call())
+            except OwnerError as error:
+                told = str(error)
+                if not is_unavailable(error):
+                    raise
+            return bool(answers)
+
+        eventually(is_reached, self._engine.start_s, lambda: f"it cannot be {what}: {told}")
+        return answers[0]
+
+    def started(self, *attempts: Attempt) -> None:
+        """Wait until attempts were begun, as their files tell.
+
+        The engine is asked about them now and then, as core does: it may take that for the moment
+        to ask its scheduler for more workers.
+        """
+        probed = time.monotonic()
+
+        def is_begun(job_id: str) -> bool:
+            nonlocal probed
+            if self._oracle.claimed(job_id):
+                return True
+            if not self.closed and time.monotonic() - probed > PROBE_S:
+                self.probe([job_id])
+                probed = time.monotonic()
+            return False
+
+        for attempt in attempts:
+            what = f"{attempt.id} was not begun"
+            eventually(partial(is_begun, attempt.job_id), self._limit(), what)
+
+    def ended(self, *attempts: Attempt) -> list[str]:
+        """Wait for the outcomes of attempts, as their files tell; give their states."""
+        limit = self._limit(len(attempts))
+        return [
+            self._oracle.ended(each.job_id, limit, f"{each.id} has no outcome")["state"]
+            for each in attempts
+        ]
+
+    def _terms_of(self, jobs: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        return {job_id: self._terms[job_id] for job_id in jobs if job_id in self._terms}
+
+    def over(self, *attempts: Attempt) -> None:
+        """Wait until attempts that were released while they ran have ended.
+
+        One may end with its allocation, too quickly for its supervisor to say so.
+        """
+        for each in attempts:
+            what = f"{each.id}, which was released while it ran, goes on and does not end"
+            eventually(partial(self._oracle.is_over, each.job_id), self._engine.limit_s, what)
+
+    def _limit(self, jobs: int = 1) -> float:
+        return self._engine.start_s + (10 + jobs) * self._engine.turn_s
+
+
+class Line:
+    """Attempts that are begun in some order, and each let go by itself."""
+
+    def __init__(self, door: Door, oracle: Oracle, folder: Path) -> None:
+        self.attempts: list[Attempt] = []
+        self._door, self._oracle, self._folder = door, oracle, folder
+
+    def add(self, count: int, terms: Mapping[str, Any] | None = None) -> list[Attempt]:
+        """Write some down, on terms of their own if there are any."""
+        places = range(len(self.attempts), len(self.attempts) + count)
+        added = [
+            self._door.write("wait_for", terms, path=str(self._folder / f"go.{place}"))
+            for place in places
+        ]
+        self.attempts += added
+        return added
+
+    def let_go(self, attempt: Attempt) -> None:
+        """Have one end, now or as soon as it is begun."""
+        (self._folder / f"go.{self.attempts.index(attempt)}").touch()
+
+    def end(self) -> None:
+        """Have all end, and wait for it."""
+        for attempt in self.attempts:
+            self.let_go(attempt)
+        if not self._door.closed:
+            self._door.ended(*self.attempts)
+
+    def has_begun(self, attempt: Attempt) -> bool:
+        """Return whether a worker has begun one."""
+        return self._oracle.claimed(attempt.job_id)

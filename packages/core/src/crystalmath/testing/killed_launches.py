@@ -7,25 +7,23 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystalmath.testing.leavings import (
+from crystalmath.testing.oracle import TRANSIENT, below, found, shown
+from crystalmath.testing.owner import OwnerError, is_unavailable
+from crystalmath.testing.traces import (
     is_channel,
     is_leaked,
     listening_unix_sockets,
     names_in_use,
     segments,
 )
-from crystalmath.testing.oracle import found, shown
-from crystalmath.testing.owner import OwnerError, is_unavailable
-from crystalmath.testing.passing import TRANSIENT, below
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crystalmath.testing.contract.door import Door
+    from crystalmath.testing.contract.base import Kit
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.owner import Owner
-    from crystalmath.testing.subject import EngineUnderTest
 
 BEFORE, BEGINS = "before a launch", "as a launch begins"
 MIDDLE, AFTER = "in the middle of a launch", "after a launch"
@@ -42,32 +40,11 @@ _TICK = 0.001
 class KilledLaunches:
     """Launch a job in one process after another, and kill each at another moment.
 
-    Parameters
-    ----------
-    engine : EngineUnderTest
-        The engine.
-    owner : callable
-        Starts a process: ``owner(TMPDIR=...)``.
-    door : Door
-        Writes the jobs down.
-    oracle : Oracle
-        Sees the home.
-    folder : pathlib.Path
-        An empty one, for the temporary files of the processes.
+    The processes have their temporary files in `folder`, which is empty.
     """
 
-    def __init__(
-        self,
-        engine: EngineUnderTest,
-        owner: Callable[..., Owner],
-        door: Door,
-        oracle: Oracle,
-        folder: Path,
-    ) -> None:
-        self._engine = engine
-        self._owner = owner
-        self._door = door
-        self._oracle = oracle
+    def __init__(self, kit: Kit, folder: Path) -> None:
+        self._kit = kit
         self._temporary = folder
         self._born = time.time()
         self._channels = self._list_channels()
@@ -102,24 +79,24 @@ class KilledLaunches:
     def tidy_up(self) -> None:
         """Have another process run a job and close its engine: what that removes is not left."""
         owner = self._new()
-        attempt = self._door.write("echo")
-        self._door.launch(attempt, by=owner)
-        self._door.ended(attempt)
+        attempt = self._kit.door.write("echo")
+        self._kit.door.launch(attempt, by=owner)
+        self._kit.door.ended(attempt)
         owner.ask("close")
         owner.kill()
 
     def _answer(self) -> float:
         """Kill as a launch has answered; give how long it took, in seconds."""
-        owner, attempt = self._new(), self._door.write("echo")
+        owner, attempt = self._new(), self._kit.door.write("echo")
         began = time.monotonic()
-        self._door.launch(attempt, by=owner)
+        self._kit.door.launch(attempt, by=owner)
         took = time.monotonic() - began
         self._put_down(AFTER, owner)
         return took
 
     def _call(self, method: str, moment: str) -> None:
         """Kill after the engine was told of a job that it has not been given."""
-        owner, attempt = self._new(), self._door.write("echo")
+        owner, attempt = self._new(), self._kit.door.write("echo")
         try:
             owner.ask(method, [attempt.job_id])
         except OwnerError as error:
@@ -159,11 +136,11 @@ class KilledLaunches:
         self._put_down(moment, launch.owner)
 
     def _launch(self) -> _Launch:
-        return _Launch(self._new(), self._door.write("echo").job_id, self._oracle)
+        return _Launch(self._new(), self._kit.door.write("echo").job_id, self._kit.oracle)
 
     def _new(self) -> Owner:
         """Return a process that has imported everything, and made its engine."""
-        owner = self._owner(TMPDIR=str(self._temporary))
+        owner = self._kit.owner(TMPDIR=str(self._temporary))
         owner.ask("threads")
         return owner
 
@@ -172,12 +149,12 @@ class KilledLaunches:
         self.killed[moment] = owner
 
     def _list_channels(self) -> set[str]:
-        files = below(self._oracle.home / "engines" / self._engine.name)
+        files = below(self._kit.home / "engines" / self._kit.engine.name)
         return {str(path) for path in files if is_channel(path)}
 
     def wait_for_the_end(self) -> None:
         """Check that of no killed process anything is alive."""
-        limit = self._engine.linger_s + self._engine.start_s + 10 * self._engine.turn_s
+        limit = self._kit.engine.linger_s + self._kit.engine.limit_s
         for moment, owner in self.killed.items():
 
             def what(moment: str = moment, owner: Owner = owner) -> str:

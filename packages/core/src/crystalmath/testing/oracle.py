@@ -5,15 +5,46 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from crystalmath.testing.passing import TRANSIENT, listed
+from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
+
+
+#: What looking at a process or a file raises that ends meanwhile, or is somebody else's.
+TRANSIENT = (OSError, psutil.Error)
+
+
+def listed(folder: Path | str) -> list[Path]:
+    """List what is in a folder; nothing, if it is not there or not ours to read."""
+    # Unlike `iterdir` and `glob`, which do so while they are asked for more.
+    with contextlib.suppress(OSError):
+        return [Path(folder, name) for name in os.listdir(folder)]  # noqa: PTH208
+    return []
+
+
+def below(folder: Path | str) -> Iterator[Path]:
+    """Yield the files and folders below a folder."""
+    # Unlike `rglob`, it survives that a folder goes meanwhile.
+    for place, folders, files in os.walk(folder):
+        yield from (Path(place, name) for name in (*folders, *files))
+
+
+def links(folder: Path | str) -> list[str]:
+    """Return where the symbolic links in a folder lead, as those of ``/proc/<pid>/fd``."""
+    found = []
+    for path in listed(folder):
+        with contextlib.suppress(OSError):
+            found.append(str(path.readlink()))
+    return found
+
 
 _MARK = "CRYSTALMATH_ATTEMPT"
 
@@ -23,11 +54,6 @@ class Oracle:
 
     It knows the layout of a run directory (docs/internals/life.md, "Files") and nothing of the
     classes that read it.
-
-    Parameters
-    ----------
-    home : pathlib.Path
-        The home whose jobs are looked at.
     """
 
     def __init__(self, home: Path) -> None:
@@ -52,6 +78,30 @@ class Oracle:
             return _head(self.directory(job_id) / f"{attempt}.outcome")
         except FileNotFoundError:
             return None
+
+    def state(self, job_id: str, attempt: int = 1) -> str | None:
+        """Return the state in an outcome; ``None`` while there is none."""
+        outcome = self.outcome(job_id, attempt)
+        return None if outcome is None else str(outcome["state"])
+
+    def is_over(self, job_id: str) -> bool:
+        """Return whether an attempt that was begun has an outcome, or left no process."""
+        return self.outcome(job_id) is not None or not self.processes(job_id)
+
+    def begun(self, jobs: Iterable[str], limit_s: float) -> None:
+        """Wait until jobs were begun by workers."""
+        for job_id in jobs:
+            what = f"the job {job_id} was not begun"
+            eventually(partial(self.claimed, job_id), limit_s, what)
+
+    def ended(
+        self, job_id: str, limit_s: float, what: str | Callable[[], str] = ""
+    ) -> dict[str, Any]:
+        """Wait for the outcome of a job."""
+        what = what or f"the job {job_id} did not finish"
+        outcome = eventually(partial(self.outcome, job_id), limit_s, what)
+        assert outcome is not None
+        return outcome
 
     def end(self, job_id: str) -> str | None:
         """Return how the first attempt of a job ended; ``None`` if it has not.

@@ -206,7 +206,7 @@ class OwnerProcess:
 
     def note_passing(self, home: str, folder: str) -> None:
         """Note from now on what is changed for a moment, and files elsewhere than they may be."""
-        from crystalmath.testing.passing_changes import PassingChanges
+        from crystalmath.testing.watching import PassingChanges
 
         self._passing = PassingChanges(home, folder)
 

@@ -1,63 +1,110 @@
-"""How fast an engine is, and the limits that follow from it.
-
-So a slow machine, a slow queue and an engine that starts a process for each job are no failures.
-"""
+"""How long a job takes on a cold and on a warm engine, measured in a process of its own."""
 
 from __future__ import annotations
 
-from attrs import frozen
+import contextlib
+import time
+from typing import TYPE_CHECKING
 
-#: How long the first job may take if the author names no limit, in seconds.
-FIRST_S = 300.0
-#: How many times as long as it took once something may take later, on a machine that is busy then.
-MARGIN = 4
-#: The shortest limits, in seconds: those of an engine that is warm in a moment.
-LEAST_START_S, LEAST_TURN_S = 60.0, 3.0
-#: What the mean test of the kit consists of: waiting, in seconds, jobs on an engine that a test
-#: starts, and jobs on a warm one that it waits for one after another. A guess, which one run of the
-#: local engine confirms within a factor of two.
-WAITS_S, COLD_JOBS, WARM_JOBS = 0.4, 0.1, 0.8
+from crystalmath.testing.owner import Owner, OwnerError
+from crystalmath.testing.subject import MARGIN, Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from crystalmath.testing.subject import EngineUnderTest
+
+_TICK = 0.02
+#: How long a second process may take at least until its job has run, in seconds.
+_APART_S = 10.0
 
 
-def fewer(number: int, turn_s: float) -> int:
-    """Return how many attempts an engine is given that may be a slow one."""
-    return max(1, int(number * min(1.0, LEAST_TURN_S / turn_s)))
+class PaceError(AssertionError):
+    """No job came through; what the engine said."""
 
 
-@frozen
-class Pace:
-    """How long one job that does nothing takes.
+def measure(engine: EngineUnderTest, home: Path, *, share: bool = False) -> Pace:
+    """Run a job on a cold engine and one on the warm engine, in a process of its own.
 
     Parameters
     ----------
-    cold_s : float
-        From the first submission to the job's end, in seconds.
-    warm_s : float
-        The same for the next job, in seconds.
-    apart : bool
-        Whether a second process has workers of its own: while all of the first one's were busy, its
-        job ran.
+    engine : EngineUnderTest
+        The engine.
+    home : pathlib.Path
+        An empty home; workers see it under the same path.
+    share : bool
+        Whether to find out if two processes share workers.
+
+    Raises
+    ------
+    PaceError
+        A job failed, or did not end in time.
     """
-
-    cold_s: float
-    warm_s: float
-    apart: bool = False
-
-    @property
-    def start_s(self) -> float:
-        """How long the engine may take from its first launch to its first running job."""
-        return max(LEAST_START_S, MARGIN * self.cold_s)
-
-    @property
-    def turn_s(self) -> float:
-        """How long one job that does nothing may take on the warm engine."""
-        return max(LEAST_TURN_S, MARGIN * self.warm_s)
-
-    def estimate_s(self, tests: int, lanes: int) -> float:
-        """Say about how long so many tests take, so many side by side, in seconds."""
-        mean_s = WAITS_S + COLD_JOBS * self.cold_s + WARM_JOBS * self.warm_s
-        return self.cold_s + tests * mean_s / lanes
+    engine.configure(home)
+    with Owner(engine.name, engine.environ(home), cluster=engine.cluster) as owner:
+        owner.timeout_s = max(owner.timeout_s, engine.first_s)
+        cold_s = _one_job(owner, engine.first_s)
+        warm_s = _one_job(owner, engine.first_s)
+        apart = share and _is_apart(owner, engine, home, cold_s)
+        # What is the matter with its end, the tests will say.
+        with contextlib.suppress(OwnerError):
+            owner.ask("close")
+    return Pace(cold_s, warm_s, apart)
 
 
-#: Of an engine that was not measured: the shortest limits.
-UNKNOWN = Pace(cold_s=0.0, warm_s=0.0)
+def _one_job(owner: Owner, limit_s: float) -> float:
+    began = time.monotonic()
+    try:
+        (job_id,) = owner.ask("submit", "echo")
+        if not _comes_true(lambda: _is_over(owner, job_id), limit_s):
+            raise PaceError(_told(owner, f"a job that does nothing did not end in {limit_s:g} s"))
+    except OwnerError as error:
+        raise PaceError(_told(owner, str(error))) from None
+    return time.monotonic() - began
+
+
+def _is_over(owner: Owner, job_id: str) -> bool:
+    state = owner.ask("status", job_id)
+    if state in {"failed", "cancelled"}:
+        result = owner.ask("result", job_id)
+        raise PaceError(_told(owner, f"a job that does nothing {state}: {result['error']}"))
+    return bool(state == "completed")
+
+
+def _is_apart(first: Owner, engine: EngineUnderTest, home: Path, cold_s: float) -> bool:
+    """Return whether a second process's job runs while all workers of the first are busy."""
+    gate = home / "gate"
+    busy: list[str] = []
+
+    def all_busy() -> bool:
+        return {first.ask("status", job_id) for job_id in busy} == {"running"}
+
+    with Owner(engine.name, engine.environ(home), cluster=engine.cluster) as second:
+        try:
+            busy += first.ask("submit", "wait_for", engine.workers, path=str(gate))
+            if not _comes_true(all_busy, MARGIN * cold_s):
+                return False
+            (job_id,) = second.ask("submit", "echo")
+            return _comes_true(lambda: _is_over(second, job_id), max(_APART_S, 2 * cold_s))
+        except (OwnerError, PaceError):
+            return False  # the tests will say what is the matter
+        finally:
+            gate.touch()
+            with contextlib.suppress(OwnerError):
+                second.ask("close")
+
+
+def _comes_true(condition: Callable[[], bool], limit_s: float) -> bool:
+    deadline = time.monotonic() + limit_s
+    is_late = False
+    while not condition():
+        if is_late:
+            return False
+        time.sleep(_TICK)
+        is_late = time.monotonic() > deadline
+    return True
+
+
+def _told(owner: Owner, what: str) -> str:
+    return "\n\n".join([what, *owner.told()])

@@ -1,4 +1,4 @@
-"""What every plugin that is no engine must keep to: it loads quickly and changes nothing."""
+"""The contracts of plugins that are no engines: preflight checks and readers of progress."""
 
 from __future__ import annotations
 
@@ -6,21 +6,77 @@ import contextlib
 import locale
 import logging
 import os
+import random
 import signal
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from attrs import field, frozen
 
 from crystalmath.engines.registry import PLUGINS, plugins
+from crystalmath.models import JobSpec
+from crystalmath.preflight import inspector
+from crystalmath.progress.reader import LastLines, ProgressReader, Reading
+from crystalmath.progress.search import END
+from crystalmath.recipes import codec
 from crystalmath.testing.early_calls import call_early
 from crystalmath.testing.watching import watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["LOAD_S", "PluginContract", "quickest", "unchanged"]
+    from ase import Atoms
+
+    from crystalmath.models import Finding
+
+
+@frozen
+class PreflightCase:
+    """One job, and what the plugin must say of it.
+
+    Parameters
+    ----------
+    recipe : str
+        Full dotted name of the recipe.
+    atoms : ase.Atoms or None
+        The structure; ``None`` for a recipe that gets none.
+    parameters : mapping of str to object
+        The recipe's parameters.
+    environment : mapping of str to str
+        The environment variables that the job would see.
+    errors, warnings : collection of str
+        The codes of all findings of that severity; none where the job is right.
+    """
+
+    recipe: str
+    atoms: Atoms | None = None
+    parameters: Mapping[str, Any] = field(factory=dict, kw_only=True)
+    environment: Mapping[str, str] = field(factory=dict, kw_only=True)
+    errors: Collection[str] = field(default=(), kw_only=True)
+    warnings: Collection[str] = field(default=(), kw_only=True)
+
+
+@frozen
+class ReaderCase:
+    """What a program has written, and what the reader must read in it.
+
+    Parameters
+    ----------
+    files : mapping of str to str
+        The names of the files of one calculation, and what stands in them.
+    reading : Reading
+        What :meth:`ProgressReader.read` gives for them.
+    steps : sequence of Reading, optional
+        The ionic steps that the reader's collector gives; ``None`` where it has no collector.
+    """
+
+    files: Mapping[str, str]
+    reading: Reading
+    steps: Sequence[Reading] | None = None
+
 
 #: How long loading the plugin and having it provide what it has may take, in seconds.
 LOAD_S = 1.0
@@ -132,3 +188,263 @@ def process_state() -> dict[str, Any]:
             number.name: repr(signal.getsignal(number)) for number in signal.Signals
         },
     }
+
+
+#: How long a verdict may take once everything is warm, in seconds.
+VERDICT_S = 1.0
+_GUIDE = "docs/writing-a-preflight.md"
+
+
+class PreflightContract(PluginContract):
+    """Fill in the fixtures `plugin` and `cases`.
+
+    A plugin that provides programs is asked through core, which asks the recipe; one with the hook
+    ``crystalmath_preflight`` is asked itself, and nobody else.
+    """
+
+    @pytest.fixture
+    def cases(self) -> Sequence[PreflightCase]:
+        """Return jobs that are right, and jobs that are wrong in each way that the plugin knows."""
+        raise NotImplementedError("fill in the fixture `cases` (crystalmath.testing)")
+
+    @pytest.fixture
+    def judge(self, loaded: Any) -> Iterator[Callable[[PreflightCase], list[Finding]]]:
+        """Ask for the verdict on a case."""
+        own = hasattr(loaded, "crystalmath_preflight")
+        assert own or hasattr(loaded, "crystalmath_programs"), (
+            f"the plugin provides neither crystalmath_programs nor crystalmath_preflight ({_GUIDE})"
+        )
+
+        def judge(case: PreflightCase) -> list[Finding]:
+            asked: dict[str, Any] = {
+                "recipe": case.recipe,
+                "atoms": case.atoms,
+                "parameters": case.parameters,
+                "environment": case.environment,
+                "document": _document(case),
+            }
+            # Core's own check is the one that knows what to do with programs.
+            whose = loaded if own else plugins().plugin("recipes")
+            answers = plugins().call_engine(whose, "crystalmath_preflight", **asked)
+            return [finding for answer in answers for finding in answer]
+
+        yield judge
+        # The processes in which recipes are asked.
+        inspector.close()
+
+    def test_there_are_right_and_wrong_jobs_among_the_cases(
+        self, cases: Sequence[PreflightCase]
+    ) -> None:
+        said = {bool(case.errors or case.warnings) for case in cases}
+        assert said == {True, False}, "give a job that is right, and one that is not"
+
+    def test_verdicts(
+        self, cases: Sequence[PreflightCase], judge: Callable[[PreflightCase], list[Finding]]
+    ) -> None:
+        """On each case, and once more the other way round: a verdict hangs on its job alone."""
+        wrong = []
+        for case in (*cases, *reversed(cases)):
+            found = judge(case)
+            said = Counter((finding.severity, finding.code) for finding in found)
+            wanted = Counter(
+                [("error", code) for code in case.errors]
+                + [("warning", code) for code in case.warnings]
+            )
+            if said != wanted:
+                shown = [f"{each.severity} {each.code} ({each})" for each in found]
+                expected = [" ".join(each) for each in sorted(wanted.elements())]
+                wrong.append(
+                    f"{case.recipe} {dict(case.parameters)}: expected "
+                    f"{'; '.join(expected) or 'nothing'}, and found {'; '.join(shown) or 'nothing'}"
+                )
+        assert not wrong, f"wrong verdicts ({_GUIDE}, 'Rules'):\n" + "\n".join(wrong)
+
+    def test_verdicts_are_quick_and_change_nothing(
+        self,
+        cases: Sequence[PreflightCase],
+        judge: Callable[[PreflightCase], list[Finding]],
+        tmp_path: Path,
+    ) -> None:
+        """Once warm. Neither files, nor the process, nor what was given."""
+        for case in cases:
+            who = f"the verdict on {case.recipe}"
+            given = _document(case), dict(case.environment)
+            # The first one may start the process that recipes are asked in.
+            with unchanged(who, tmp_path, lambda case=case: judge(case)):  # type: ignore[misc]
+                judge(case)
+            assert (_document(case), dict(case.environment)) == given, (
+                f"{who} changes the structure, parameters or environment that it was given "
+                f"({_GUIDE}, 'Rules')"
+            )
+            took = quickest(lambda case=case: judge(case))  # type: ignore[misc]
+            assert took <= VERDICT_S, (
+                f"{who} took {took:.2f} s once everything was warm, and may take {VERDICT_S:g} s: "
+                f"whoever submits waits for it ({_GUIDE}, 'Rules')"
+            )
+
+
+def _document(case: PreflightCase) -> str:
+    """Return structure and parameters as the hook gets them."""
+    spec = JobSpec(job_id="", recipe=case.recipe, atoms=case.atoms, parameters=case.parameters)
+    return codec.encode_spec(spec)
+
+
+#: How long it may take to read the last MiB of a file, in seconds.
+READ_S = 1.0
+#: At so many places the files of a case are cut.
+CUTS = 100
+#: How energies and forces may differ from those of the case, of their size.
+RELATIVE = 1e-6
+_PROGRESS = "docs/writing-a-preflight.md, 'Its progress'"
+_NUMBERS = ("ionic_step", "electronic_step", "energy_ev", "max_force_ev_ang")
+
+
+class ReaderContract(PluginContract):
+    """Fill in the fixtures `plugin` and `cases`."""
+
+    @pytest.fixture
+    def cases(self) -> Sequence[ReaderCase]:
+        """Return what each program writes: at the beginning, in the middle, at the end."""
+        raise NotImplementedError("fill in the fixture `cases` (crystalmath.testing)")
+
+    @pytest.fixture
+    def readers(self, loaded: Any) -> dict[str, ProgressReader]:
+        """Return the plugin's readers by the names of their files."""
+        assert hasattr(loaded, "crystalmath_progress_readers"), (
+            f"the plugin does not provide crystalmath_progress_readers ({_PROGRESS})"
+        )
+        return {each.file: each for each in loaded.crystalmath_progress_readers()}
+
+    def test_readers_say_which_files_they_read(
+        self, readers: dict[str, ProgressReader], cases: Sequence[ReaderCase]
+    ) -> None:
+        for reader in readers.values():
+            assert isinstance(reader, ProgressReader), f"{reader!r} is no ProgressReader"
+            assert isinstance(reader.program, str), f"the program of {reader!r} is no name"
+            assert reader.program, f"the program of {reader!r} has no name"
+            for name in (reader.file, *reader.others):
+                assert name == name.rpartition("/")[2].removesuffix(".gz"), (
+                    f"{name!r} must be the plain name of a file, without a folder and without .gz, "
+                    f"which is found by itself ({_PROGRESS})"
+                )
+        told = [name for name in readers if not any(name in case.files for case in cases)]
+        assert not told, f"no case has the file of the readers for {', '.join(told)}"
+
+    def test_readings(
+        self, readers: dict[str, ProgressReader], cases: Sequence[ReaderCase]
+    ) -> None:
+        for case in cases:
+            _check("read", _read(_reader(readers, case), case.files), case.reading)
+
+    def test_steps(self, readers: dict[str, ProgressReader], cases: Sequence[ReaderCase]) -> None:
+        """Whichever number of lines the collector is given at a time."""
+        for case in cases:
+            reader = _reader(readers, case)
+            if case.steps is None:
+                assert reader.collector() is None, f"say which steps are in {list(case.files)}"
+                continue
+            for count in (1, 7, 10_000):
+                steps = _steps(reader, case.files, count)
+                assert len(steps) == len(case.steps), (
+                    f"{type(reader).__name__} collects {steps}, and not {case.steps} ({_PROGRESS})"
+                )
+                for found, wanted in zip(steps, case.steps, strict=True):
+                    _check("collector", found, wanted)
+
+    def test_files_that_are_cut_anywhere(
+        self, readers: dict[str, ProgressReader], cases: Sequence[ReaderCase]
+    ) -> None:
+        """They are read while they are written, and of long ones the end alone."""
+        for case in cases:
+            reader = _reader(readers, case)
+            for name, text in case.files.items():
+                for place in range(0, len(text) + 1, max(1, len(text) // CUTS)):
+                    for part in (text[:place], text[place:]):
+                        _is_survived(reader, {**case.files, name: part})
+                _is_survived(reader, {key: each for key, each in case.files.items() if key != name})
+
+    def test_nonsense(self, readers: dict[str, ProgressReader]) -> None:
+        noise = random.Random(1).randbytes(20_000).decode("utf-8", "replace")  # noqa: S311
+        for reader in readers.values():
+            for text in ("", "\n" * 1000, "\0" * 1000, noise):
+                files = dict.fromkeys((reader.file, *reader.others), text)
+                found = _is_survived(reader, files)
+                assert found == Reading(), (
+                    f"{type(reader).__name__} reads {found} where there is nothing ({_PROGRESS})"
+                )
+
+    def test_reading_is_quick_and_changes_nothing(
+        self, readers: dict[str, ProgressReader], cases: Sequence[ReaderCase], tmp_path: Path
+    ) -> None:
+        for case in cases:
+            reader = _reader(readers, case)
+            who = type(reader).__name__
+
+            def read(reader: ProgressReader = reader, case: ReaderCase = case) -> None:
+                _read(reader, case.files)
+                _steps(reader, case.files, 100)
+
+            with unchanged(who, tmp_path, read):
+                read()
+            long = {
+                name: (text * (END // len(text) + 1))[-END:]
+                for name, text in case.files.items()
+                if text
+            }
+            took = quickest(lambda reader=reader, long=long: _read(reader, long))  # type: ignore[misc]
+            assert took <= READ_S, (
+                f"{who} took {took:.2f} s for files of 1 MiB, and may take {READ_S:g} s: a server "
+                f"reads while others wait ({_PROGRESS})"
+            )
+
+
+def _reader(readers: Mapping[str, ProgressReader], case: ReaderCase) -> ProgressReader:
+    found = [reader for name, reader in readers.items() if name in case.files]
+    assert len(found) == 1, (
+        f"the files {list(case.files)} of a case must have the file of one reader among them; "
+        f"the plugin has readers for {list(readers)}"
+    )
+    return found[0]
+
+
+def _read(reader: ProgressReader, files: Mapping[str, str]) -> Reading:
+    lines = {name: LastLines(text.encode()) for name, text in files.items()}
+    return reader.read(lambda name: lines.get(name, LastLines()))
+
+
+def _steps(reader: ProgressReader, files: Mapping[str, str], count: int) -> Sequence[Reading]:
+    """Hand lines to a collector, as core does: whole ones, so many at a time, file by file."""
+    if (collector := reader.collector()) is None:
+        return ()
+    for name in (reader.file, *reader.others):
+        lines = files.get(name, "").rpartition("\n")[0].split("\n")
+        for place in range(0, len(lines), count):
+            collector.take(name, lines[place : place + count])
+    return collector.steps()
+
+
+def _is_survived(reader: ProgressReader, files: Mapping[str, str]) -> Reading:
+    who = type(reader).__name__
+    ends = {name: text[-60:] for name, text in files.items()}
+    try:
+        found, steps = _read(reader, files), _steps(reader, files, 100)
+    except Exception as error:
+        raise AssertionError(
+            f"{who} raises {error!r} where the files end so: {ends}; what is not there yet is None "
+            f"({_PROGRESS})"
+        ) from error
+    for each in (found, *steps):
+        assert isinstance(each, Reading), f"{who} gives {each!r}, which is no Reading ({_PROGRESS})"
+        for name in _NUMBERS:
+            value = getattr(each, name)
+            kinds = (int,) if name.endswith("step") else (int, float)
+            assert value is None or type(value) in kinds, f"{who} gives {name} {value!r}"
+    return found
+
+
+def _check(method: str, found: Reading, wanted: Reading) -> None:
+    for name in _NUMBERS:
+        value, right = getattr(found, name), getattr(wanted, name)
+        if right is not None and value is not None:
+            right = pytest.approx(right, rel=RELATIVE)
+        assert value == right, f"{method} gives {name} {value}, and not {right} ({_PROGRESS})"

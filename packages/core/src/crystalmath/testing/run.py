@@ -6,6 +6,7 @@ the user's own plugins and options are.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -14,21 +15,19 @@ import subprocess
 import sys
 import textwrap
 import time
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 from xml.etree import ElementTree as ET
 
 from attrs import evolve, frozen
 
 from crystalmath.errors import CrystalMathError
-from crystalmath.testing.measuring import PaceError, measure
-from crystalmath.testing.promises import SAID, promise, section, topic
+from crystalmath.testing.pace import PaceError, measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
-    from crystalmath.testing.pace import Pace
-    from crystalmath.testing.subject import EngineUnderTest
+    from crystalmath.testing.subject import EngineUnderTest, Pace
 
 _MODULE = """\
 import json
@@ -43,6 +42,12 @@ class TestEngine(RunnerContract):
     def engine(self):
         return EngineUnderTest(**json.loads({subject!r}))
 """
+_CONTRACT = "crystalmath.testing.contract"
+
+#: Where the sections are that `section` names.
+GUIDE = "docs/writing-an-engine.md"
+#: Above what an engine said before a failure.
+SAID = "What the engine said last"
 _FIRST = "test_one_job_ends"
 #: How many tests are worth that a second engine is started for them.
 _MANY = 20
@@ -145,6 +150,33 @@ class KitRun:
     cases: list[Case]
     verdicts: list[Verdict]
     seconds: float
+
+
+def original(cls: type, name: str) -> Callable[..., Any]:
+    """Return a test as the kit has it, also where a subclass marks it ``xfail``; else its own."""
+    found = [vars(each)[name] for each in cls.__mro__ if name in vars(each)]
+    ours = [test for test in found if test.__module__.startswith(_CONTRACT)]
+    test: Callable[..., Any] = (ours or found)[0]
+    return test
+
+
+def promise(test: Callable[..., Any]) -> str:
+    """Return what a test asks: its name in words, and the first line of its docstring."""
+    name = test.__name__.removeprefix("test_").replace("_", " ")
+    told = (inspect.getdoc(test) or "").partition("\n\n")[0].replace("\n", " ")
+    return f"{name}: {told}" if told else name
+
+
+def section(test: Callable[..., Any]) -> str:
+    """Name the section of the guide that says what an author has to do for a test."""
+    owner = getattr(sys.modules[test.__module__], test.__qualname__.partition(".")[0], None)
+    return str(getattr(owner, "guide", "What an engine is"))
+
+
+def topic(test: Callable[..., Any]) -> str:
+    """Name the topic of a test: the class that it is in."""
+    name = test.__qualname__.partition(".")[0]
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
 
 def described(name: str) -> Verdict:

@@ -1,4 +1,7 @@
-"""What an engine author tells the kit."""
+"""What an engine author tells the kit, and the limits that follow from how fast the engine is.
+
+So a slow machine, a slow queue and an engine that starts a process for each job are no failures.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,70 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from attrs import define, field
+from attrs import define, field, frozen
 
 from crystalmath.testing.owner import RECIPES
-from crystalmath.testing.pace import FIRST_S, UNKNOWN, Pace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-__all__ = ["EngineUnderTest"]
+#: How long the first job may take if the author names no limit, in seconds.
+FIRST_S = 300.0
+#: How many times as long as it took once something may take later, on a machine that is busy then.
+MARGIN = 4
+#: The shortest limits, in seconds: those of an engine that is warm in a moment.
+LEAST_START_S, LEAST_TURN_S = 60.0, 3.0
+#: What the mean test of the kit consists of: waiting, in seconds, jobs on an engine that a test
+#: starts, and jobs on a warm one that it waits for one after another. A guess, which one run of the
+#: local engine confirms within a factor of two.
+WAITS_S, COLD_JOBS, WARM_JOBS = 0.4, 0.1, 0.8
+
+
+def fewer(number: int, turn_s: float) -> int:
+    """Return how many attempts an engine is given that may be a slow one."""
+    return max(1, int(number * min(1.0, LEAST_TURN_S / turn_s)))
+
+
+@frozen
+class Pace:
+    """How long one job that does nothing takes.
+
+    Parameters
+    ----------
+    cold_s : float
+        From the first submission to the job's end, in seconds.
+    warm_s : float
+        The same for the next job, in seconds.
+    apart : bool
+        Whether a second process has workers of its own: while all of the first one's were busy, its
+        job ran.
+    """
+
+    cold_s: float
+    warm_s: float
+    apart: bool = False
+
+    @property
+    def start_s(self) -> float:
+        """How long the engine may take from its first launch to its first running job."""
+        return max(LEAST_START_S, MARGIN * self.cold_s)
+
+    @property
+    def turn_s(self) -> float:
+        """How long one job that does nothing may take on the warm engine."""
+        return max(LEAST_TURN_S, MARGIN * self.warm_s)
+
+    def estimate_s(self, tests: int, lanes: int) -> float:
+        """Say about how long so many tests take, so many side by side, in seconds."""
+        mean_s = WAITS_S + COLD_JOBS * self.cold_s + WARM_JOBS * self.warm_s
+        return self.cold_s + tests * mean_s / lanes
+
+
+#: Of an engine that was not measured: the shortest limits.
+UNKNOWN = Pace(cold_s=0.0, warm_s=0.0)
+
 
 _OURS = "CRYSTALMATH_"
 
@@ -79,6 +135,11 @@ class EngineUnderTest:
     def turn_s(self) -> float:
         """How long one job that does nothing may take on the warm engine."""
         return self.pace.turn_s if self._turn_s is None else self._turn_s
+
+    @property
+    def limit_s(self) -> float:
+        """How long the kit waits for one job, also on the cold engine and behind some others."""
+        return self.start_s + 10 * self.turn_s
 
     @property
     def first_s(self) -> float:

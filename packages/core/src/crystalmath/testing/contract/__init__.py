@@ -5,21 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from crystalmath.testing.contract.base import Base
-from crystalmath.testing.contract.boundary import Boundary
+from crystalmath.testing.contract.boundary import Boundary, HandedOver
 from crystalmath.testing.contract.calls import Calls
-from crystalmath.testing.contract.cancelling import Cancelling
 from crystalmath.testing.contract.closing import Closing
-from crystalmath.testing.contract.cluster_tables import ClusterTables
-from crystalmath.testing.contract.first_job import FirstJob
-from crystalmath.testing.contract.handed_over import HandedOver
-from crystalmath.testing.contract.honesty import Honesty
+from crystalmath.testing.contract.clusters import ClusterTables, ResourcesAsked
 from crystalmath.testing.contract.hygiene import Hygiene
-from crystalmath.testing.contract.mishaps import Mishaps
-from crystalmath.testing.contract.outages import Outages
-from crystalmath.testing.contract.outcomes import Outcomes
-from crystalmath.testing.contract.resources_asked import ResourcesAsked
-from crystalmath.testing.contract.restarts import Restarts
-from crystalmath.testing.contract.submission import Submission
+from crystalmath.testing.contract.mishaps import Mishaps, Outages
+from crystalmath.testing.contract.outcomes import FirstJob, Outcomes
+from crystalmath.testing.contract.restarts import Honesty, Restarts
+from crystalmath.testing.contract.submission import Cancelling, Submission
 from crystalmath.testing.contract.surroundings import Inheritance, Surroundings
 from crystalmath.testing.contract.turns import Turns
 

@@ -1,4 +1,4 @@
-"""The fixtures of the kit."""
+"""What the tests of the kit have in common: one object, and the fixtures that keep workers busy."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 import secrets
 import tempfile
 import time
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import pytest
 from ase.build import bulk
@@ -19,15 +20,12 @@ from crystalmath.quacc import JobState, get_runner
 from crystalmath.quacc.engine import submission_environment
 from crystalmath.quacc.engines import close_all
 from crystalmath.quacc.runner import generate_job_id
-from crystalmath.testing.attempts import attempt_of, write_down
-from crystalmath.testing.contract import explanation
-from crystalmath.testing.contract.busy_workers import BUSY, BusyWorkers, judge_room
-from crystalmath.testing.contract.door import Door
-from crystalmath.testing.measuring import PaceError, measure
-from crystalmath.testing.oracle import Oracle, living, shown
+from crystalmath.testing.attempts import Door, attempt_of, write_down
+from crystalmath.testing.contract.hooks import BUSY, BusyWorkers, explain, judge_room
+from crystalmath.testing.oracle import TRANSIENT, Oracle, living, shown
 from crystalmath.testing.owner import MARK, RECIPES, Owner
-from crystalmath.testing.pace import Pace
-from crystalmath.testing.passing import TRANSIENT
+from crystalmath.testing.pace import PaceError, measure
+from crystalmath.testing.subject import Pace
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -36,313 +34,261 @@ if TYPE_CHECKING:
 
     import psutil
 
-    from crystalmath.models import Attempt
+    from crystalmath.models import Attempt, Capabilities
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.subject import EngineUnderTest
 
+_T = TypeVar("_T")
 #: A function that a fixture gives; its own docstring says how it is called.
 Call: TypeAlias = "Callable[..., Any]"
 AL = bulk("Al", a=4.05)
-_HOME = pytest.StashKey[Path]()
 _DOOR = pytest.StashKey[Door]()
-_TOKEN = pytest.StashKey[str]()
-_CALLERS = pytest.StashKey[list[Owner]]()
-_PACE = pytest.StashKey["Pace | PaceError"]()
+_CLASS = pytest.StashKey["_Class"]()
+
+
+class _Class:
+    """What the tests of a class share: a home, so that the engine is warm, and its pace."""
+
+    def __init__(self, engine: EngineUnderTest, home: Path) -> None:
+        self.home = home
+        self.token = secrets.token_hex(8)
+        self.callers: list[Owner] = []
+        self.pace: Pace | PaceError | None = None
+        engine.configure(home)
+
+    def left(self) -> list[psutil.Process]:
+        """List what is alive of it: by its mark, and by descent, where the mark was dropped."""
+        found = living(MARK, self.token) + [each for one in self.callers for each in one.others()]
+        return list({process.pid: process for process in found}.values())
+
+
+class Kit:
+    """What a test needs, made when it is asked for; the tests of a class share the `home`."""
+
+    def __init__(
+        self, engine: EngineUnderTest, home: Path, request: pytest.FixtureRequest, folder: Path
+    ) -> None:
+        self.engine = engine
+        self.home = home
+        self.oracle = Oracle(home)
+        #: The processes of the test.
+        self.owners: list[Owner] = []
+        self._request = request
+        self._folder = folder
+        #: What knows the jobs that keep all workers busy.
+        self.busy = request.node.stash[BUSY] = BusyWorkers(engine, self.oracle)
+
+    @cached_property
+    def shared(self) -> Path:
+        """An empty folder that workers see under the same path."""
+        return Path(tempfile.mkdtemp(dir=self.home, prefix="shared-"))
+
+    @cached_property
+    def gate(self) -> Path:
+        """A file that recipes wait for; it is there at the end, whatever happens."""
+        return self.shared / "gate"
+
+    @cached_property
+    def counted(self) -> dict[str, str]:
+        """The parameters of `count_and_wait`: it marks each run, and waits for `gate`."""
+        return {"count": str(self.shared / "count"), "path": str(self.gate)}
+
+    @cached_property
+    def runner(self) -> EngineRunner:
+        """The runner, in this process and warm."""
+        return cast("EngineRunner", get_runner(self.engine.name))
+
+    @cached_property
+    def door(self) -> Door:
+        """The way past core to the engine; the tests of a class share it."""
+        node = _class_of(self._request)
+        door: Door | None = node.stash.get(_DOOR, None)
+        if door is None or door.closed:
+            door = node.stash[_DOOR] = Door(self.engine, self.oracle)
+            node.stash[_CLASS].callers.append(door.owner)
+            node.addfinalizer(door.close)
+        return door
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine can do on the cluster of the kit's jobs."""
+        return self.runner.capabilities_of(self.engine.cluster)
+
+    @property
+    def room(self) -> int:
+        """How many attempts core lets the engine have beside those that run."""
+        return self.runner.capabilities.max_queued - self.engine.workers
+
+    @property
+    def outage(self) -> Callable[[], AbstractContextManager[object]]:
+        """The way to make the engine unreachable; without one the test is skipped."""
+        if self.engine.outage is None:
+            pytest.skip("EngineUnderTest.outage gives no way to make the engine unreachable")
+        return self.engine.outage
+
+    def needs(self, capability: str) -> None:
+        """Skip a test that needs what the engine declares that it lacks."""
+        if not getattr(self.capabilities, capability):
+            pytest.skip(f"the engine declares that it lacks {capability}")
+
+    def needs_room(self, waiting: int) -> None:
+        """Skip a test that has more wait in the engine's queue than core ever does."""
+        if self.room < waiting:
+            pytest.skip(
+                f"the engine has no queue for {waiting} more than run at once: it declares "
+                f"max_queued={self.runner.capabilities.max_queued}"
+            )
+
+    def submit(self, recipe: str, /, **parameters: Any) -> str:
+        """Submit a recipe of the kit: ``submit("echo", x=1)``."""
+        name = f"{RECIPES}.{recipe}"
+        return self.runner.submit(name, AL, self.engine.cluster, **parameters)
+
+    def start(
+        self, recipe: str, parameters: Mapping[str, Any], walltime_s: float | None = None
+    ) -> str:
+        """Start a recipe by a specification, as the service does: ``start("echo", {"x": 1})``."""
+        spec = JobSpec(
+            job_id=generate_job_id(),
+            recipe=f"{RECIPES}.{recipe}",
+            atoms=AL,
+            parameters=parameters,
+            cluster=self.engine.cluster,
+            walltime_s=walltime_s,
+            environment=submission_environment(config.load()),
+        )
+        self.runner.start(spec)
+        return spec.job_id
+
+    def finish(self, job_id: str, timeout: float | None = None) -> tuple[JobState, Any]:
+        """Wait for a job: ``state, result = finish(job_id)``."""
+        limit = self.engine.limit_s if timeout is None else timeout
+        what = f"the job {job_id} did not finish"
+        eventually(lambda: self.runner.get_status(job_id).is_terminal(), limit, what)
+        return self.runner.get_status(job_id), self.runner.get_result(job_id)
+
+    def started(self, *jobs: str) -> None:
+        """Wait until jobs were begun by workers, as their files tell."""
+        self.oracle.begun(jobs, self.engine.limit_s)
+
+    def outcome(self, job_id: str, what: str | Callable[[], str] = "") -> dict[str, Any]:
+        """Wait for the outcome of a job, as its files tell."""
+        return self.oracle.ended(job_id, self.engine.limit_s, what)
+
+    def eventually(self, condition: Callable[[], _T], what: str | Callable[[], str]) -> _T:
+        """Wait for something for as long as the engine may take to run a job."""
+        return eventually(condition, self.engine.limit_s, what)
+
+    def write(self, recipe: str, /, **parameters: Any) -> Attempt:
+        """Write a job down that only the test launches: ``attempt = write("echo")``."""
+        cluster = self.engine.cluster
+        job_id = write_down(self.home, self.engine.name, recipe, cluster, **parameters)
+        return attempt_of(self.home, job_id, cluster=cluster)
+
+    def owner(self, **environment: str) -> Owner:
+        """Start a process that owns jobs of the same home; it is killed at the end.
+
+        What is given goes into its environment: ``owner(TMPDIR=...)``. Its standard error goes
+        to ``owner.<number>.err`` in the folder of the test.
+        """
+        errors = self._folder / f"owner.{len(self.owners)}.err"
+        given = {**os.environ, **environment}
+        self.owners.append(Owner(self.engine.name, given, errors, self.engine.cluster))
+        return self.owners[-1]
+
+    def close(self) -> None:
+        """End what the test has started, and check that nothing is left."""
+        if "gate" in vars(self):
+            self.gate.touch()
+        for owner in self.owners:
+            owner.kill()
+        name = self._request.node.name
+        for owner in self.owners:
+            _all_gone(self.engine, f"{name}, which killed its process,", owner.others)
 
 
 class Base:
-    """Fixtures and helpers; no tests."""
+    """Fixtures; no tests."""
 
     @pytest.fixture
     def engine(self) -> EngineUnderTest:
         """Give the engine's name and what it needs; an engine author fills this in."""
         raise NotImplementedError("fill in the fixture `engine` (crystalmath.testing)")
 
-    @pytest.fixture
-    def contract_home(
-        self,
-        engine: EngineUnderTest,
-        request: pytest.FixtureRequest,
-        tmp_path_factory: pytest.TempPathFactory,
-    ) -> Path:
-        """Return the home that the tests of a class share, so that the engine is warm."""
-        node = request.node.getparent(pytest.Class)
-        if _HOME not in node.stash:
-            node.stash[_HOME] = tmp_path_factory.mktemp("contract")
-            token = node.stash[_TOKEN] = secrets.token_hex(8)
-            engine.configure(node.stash[_HOME])
-            callers: list[Owner] = []
-            node.stash[_CALLERS] = callers
-            node.addfinalizer(lambda: _all_gone(engine, "all tests", lambda: _left(token, callers)))
-            node.addfinalizer(close_all)
-        home: Path = node.stash[_HOME]
-        return home
-
     @pytest.fixture(autouse=True)
-    def _environment(
+    def kit(
         self,
         engine: EngineUnderTest,
-        contract_home: Path,
         request: pytest.FixtureRequest,
         monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
-        environment = engine.environ(contract_home)
+        tmp_path_factory: pytest.TempPathFactory,
+        tmp_path: Path,
+    ) -> Iterator[Kit]:
+        """Yield what a test needs, in the environment of the home that its class shares."""
+        node = _class_of(request)
+        if _CLASS not in node.stash:
+            shared = node.stash[_CLASS] = _Class(engine, tmp_path_factory.mktemp("contract"))
+            node.addfinalizer(lambda: _all_gone(engine, "all tests", shared.left))
+            node.addfinalizer(close_all)
+        shared = node.stash[_CLASS]
+        environment = engine.environ(shared.home)
         for name in os.environ.keys() - environment.keys():
             monkeypatch.delenv(name)
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv(MARK, request.node.getparent(pytest.Class).stash[_TOKEN])
-
-    @pytest.fixture(autouse=True)
-    def _pace(
-        self,
-        engine: EngineUnderTest,
-        request: pytest.FixtureRequest,
-        tmp_path_factory: pytest.TempPathFactory,
-        _environment: None,
-    ) -> None:
-        """Measure the engine before anything of a class runs, unless its author has set limits."""
-        explanation.explain(request)
+        monkeypatch.setenv(MARK, shared.token)
+        explain(request)
         judge_room(request)
-        if engine.has_limits:
-            return
-        node = request.node.getparent(pytest.Class)
-        if _PACE not in node.stash:
+        # Unless its author has set limits, it is measured before anything of a class runs.
+        if shared.pace is None and not engine.has_limits:
             try:
-                node.stash[_PACE] = measure(engine, tmp_path_factory.mktemp("pace"))
+                shared.pace = measure(engine, tmp_path_factory.mktemp("pace"))
             except PaceError as error:
-                node.stash[_PACE] = error
-        pace = node.stash[_PACE]
-        if isinstance(pace, Pace):
-            engine.pace = pace
+                shared.pace = error
+        if isinstance(shared.pace, Pace):
+            engine.pace = shared.pace
+        kit = Kit(engine, shared.home, request, tmp_path)
+        yield kit
+        kit.close()
 
     @pytest.fixture
     def unmeasured(self, request: pytest.FixtureRequest) -> PaceError | None:
         """Return the reason why no job could be measured, if none could."""
-        pace = request.node.getparent(pytest.Class).stash.get(_PACE, None)
+        pace = _class_of(request).stash[_CLASS].pace
         return pace if isinstance(pace, PaceError) else None
 
-    @pytest.fixture(autouse=True)
-    def _owners(
-        self, engine: EngineUnderTest, request: pytest.FixtureRequest
-    ) -> Iterator[list[Owner]]:
-        """Take the processes of a test; after all else of it, check that nothing is left."""
-        owners: list[Owner] = []
-        yield owners
-        name = request.node.name
-        for owner in owners:
-            _all_gone(engine, f"{name}, which killed its process,", owner.others)
-
     @pytest.fixture
-    def oracle(self, contract_home: Path) -> Oracle:
-        """Return the eyes that look past what is tested."""
-        return Oracle(contract_home)
-
-    @pytest.fixture
-    def shared(self, contract_home: Path) -> Path:
-        """Return an empty folder that workers see under the same path."""
-        return Path(tempfile.mkdtemp(dir=contract_home, prefix="shared-"))
-
-    @pytest.fixture
-    def runner(self, engine: EngineUnderTest, _environment: None) -> EngineRunner:
-        """Return the runner, in this process and warm."""
-        return cast("EngineRunner", get_runner(engine.name))
-
-    @pytest.fixture
-    def submit(self, engine: EngineUnderTest, runner: EngineRunner) -> Callable[..., str]:
-        """Submit a recipe of the kit: ``submit("echo", x=1)``."""
-
-        def submit(recipe: str, /, **parameters: Any) -> str:
-            return runner.submit(f"{RECIPES}.{recipe}", AL, engine.cluster, **parameters)
-
-        return submit
-
-    @pytest.fixture
-    def start(self, engine: EngineUnderTest, runner: EngineRunner) -> Callable[..., str]:
-        """Start a recipe by a specification, as the service does: ``start("echo", {"x": 1})``."""
-
-        def start(
-            recipe: str, parameters: Mapping[str, Any], walltime_s: float | None = None
-        ) -> str:
-            spec = JobSpec(
-                job_id=generate_job_id(),
-                recipe=f"{RECIPES}.{recipe}",
-                atoms=AL,
-                parameters=parameters,
-                cluster=engine.cluster,
-                walltime_s=walltime_s,
-                environment=submission_environment(config.load()),
-            )
-            runner.start(spec)
-            return spec.job_id
-
-        return start
-
-    @pytest.fixture
-    def finish(self, engine: EngineUnderTest, runner: EngineRunner) -> Callable[..., Any]:
-        """Wait for a job: ``state, result = finish(job_id)``."""
-
-        def finish(job_id: str, timeout: float | None = None) -> tuple[JobState, Any]:
-            limit = engine.start_s + 10 * engine.turn_s if timeout is None else timeout
-            what = f"the job {job_id} did not finish"
-            eventually(lambda: runner.get_status(job_id).is_terminal(), limit, what)
-            return runner.get_status(job_id), runner.get_result(job_id)
-
-        return finish
-
-    @pytest.fixture
-    def started(self, engine: EngineUnderTest, oracle: Oracle) -> Callable[[str], None]:
-        """Wait until a job was begun by a worker, as its files tell."""
-
-        def started(job_id: str) -> None:
-            limit = engine.start_s + 10 * engine.turn_s
-            eventually(lambda: oracle.claimed(job_id), limit, f"the job {job_id} was not begun")
-
-        return started
-
-    @pytest.fixture
-    def busy_workers(
-        self, engine: EngineUnderTest, oracle: Oracle, request: pytest.FixtureRequest
-    ) -> BusyWorkers:
-        """Return what knows the jobs that keep all workers busy."""
-        # Twice as long as a job took that was measured.
-        look_s = engine.turn_s / 2
-        busy = request.node.stash[BUSY] = BusyWorkers(engine, oracle, look_s)
-        return busy
-
-    @pytest.fixture
-    def room(self, engine: EngineUnderTest, runner: EngineRunner) -> int:
-        """Return how many attempts core lets the engine have beside those that run."""
-        return runner.capabilities.max_queued - engine.workers
-
-    @pytest.fixture
-    def needs_room(self, room: int, runner: EngineRunner) -> Callable[[int], None]:
-        """Skip a test that has more wait in the engine's queue than core ever does."""
-
-        def needs_room(waiting: int) -> None:
-            if room < waiting:
-                pytest.skip(
-                    f"the engine has no queue for {waiting} more than run at once: it declares "
-                    f"max_queued={runner.capabilities.max_queued}"
-                )
-
-        return needs_room
-
-    @pytest.fixture
-    def blocked(
-        self,
-        engine: EngineUnderTest,
-        busy_workers: BusyWorkers,
-        submit: Call,
-        started: Call,
-        finish: Call,
-        shared: Path,
-    ) -> Iterator[Path]:
+    def blocked(self, kit: Kit) -> Iterator[Path]:
         """Keep all workers busy; the file that it gives lets them go."""
-        go = shared / "unblock"
-        blockers = [submit("wait_for", path=str(go)) for _ in range(engine.workers)]
-        for job_id in blockers:
-            started(job_id)
-        busy_workers.add(blockers)
+        go = kit.shared / "unblock"
+        blockers = [kit.submit("wait_for", path=str(go)) for _ in range(kit.engine.workers)]
+        kit.started(*blockers)
+        kit.busy.add(blockers)
         yield go
         go.touch()
         for job_id in blockers:
-            finish(job_id)
+            kit.finish(job_id)
 
     @pytest.fixture
-    def write(self, engine: EngineUnderTest, contract_home: Path) -> Callable[..., Attempt]:
-        """Write a job down that only the test launches: ``attempt = write("echo")``."""
-
-        def write(recipe: str, /, **parameters: Any) -> Attempt:
-            job_id = write_down(contract_home, engine.name, recipe, engine.cluster, **parameters)
-            return attempt_of(contract_home, job_id, cluster=engine.cluster)
-
-        return write
-
-    @pytest.fixture
-    def owner(
-        self, engine: EngineUnderTest, _environment: None, _owners: list[Owner], tmp_path: Path
-    ) -> Iterator[Callable[..., Owner]]:
-        """Start processes that own jobs of the same home; each is killed at the end.
-
-        What is given goes into its environment: ``owner(TMPDIR=...)``. Its standard error goes
-        to ``owner.<number>.err`` in `tmp_path`.
-        """
-
-        def start(**environment: str) -> Owner:
-            errors = tmp_path / f"owner.{len(_owners)}.err"
-            given = {**os.environ, **environment}
-            _owners.append(Owner(engine.name, given, errors, engine.cluster))
-            return _owners[-1]
-
-        yield start
-        for each in _owners:
-            each.kill()
-
-    @pytest.fixture
-    def gate(self, shared: Path) -> Iterator[Path]:
-        """Yield a file that recipes wait for; it is there at the end, whatever happens."""
-        path = shared / "gate"
-        yield path
-        path.touch()
-
-    @pytest.fixture
-    def needs(self, engine: EngineUnderTest, runner: EngineRunner) -> Callable[[str], None]:
-        """Skip a test that needs what the engine declares that it lacks."""
-
-        def needs(capability: str) -> None:
-            if not getattr(runner.capabilities_of(engine.cluster), capability):
-                pytest.skip(f"the engine declares that it lacks {capability}")
-
-        return needs
-
-    @pytest.fixture
-    def outage(self, engine: EngineUnderTest) -> Callable[[], AbstractContextManager[object]]:
-        """Return the way to make the engine unreachable."""
-        if engine.outage is None:
-            pytest.skip("EngineUnderTest.outage gives no way to make the engine unreachable")
-        return engine.outage
-
-    @pytest.fixture
-    def door(
-        self,
-        engine: EngineUnderTest,
-        oracle: Oracle,
-        request: pytest.FixtureRequest,
-        _environment: None,
-    ) -> Door:
-        """Return the way past core to the engine; the tests of a class share it."""
-        node = request.node.getparent(pytest.Class)
-        door: Door | None = node.stash.get(_DOOR, None)
-        if door is None or door.closed:
-            door = node.stash[_DOOR] = Door(engine, dict(os.environ), oracle)
-            node.stash[_CALLERS].append(door.owner)
-            node.addfinalizer(door.close)
-        return door
-
-    @pytest.fixture
-    def occupied(
-        self,
-        engine: EngineUnderTest,
-        door: Door,
-        oracle: Oracle,
-        gate: Path,
-        needs_room: Call,
-        busy_workers: BusyWorkers,
-    ) -> Iterator[list[Attempt]]:
-        """Keep all workers busy past core; the file `gate` lets them go."""
-        needs_room(1)
-        attempts = [door.write("wait_for", path=str(gate)) for _ in range(engine.workers)]
+    def occupied(self, kit: Kit) -> Iterator[list[Attempt]]:
+        """Keep all workers busy past core; the file `kit.gate` lets them go."""
+        kit.needs_room(1)
+        door, path = kit.door, str(kit.gate)
+        attempts = [door.write("wait_for", path=path) for _ in range(kit.engine.workers)]
         try:
             door.launch(*attempts)
             door.started(*attempts)
-            assert not any(oracle.outcome(attempt.job_id) for attempt in attempts)
-            busy_workers.add(attempt.job_id for attempt in attempts)
+            assert not any(kit.oracle.outcome(attempt.job_id) for attempt in attempts)
+            kit.busy.add(attempt.job_id for attempt in attempts)
             yield attempts
         finally:
-            gate.touch()
+            kit.gate.touch()
         if not door.closed:
             door.ended(*attempts)
+
+
+def _class_of(request: pytest.FixtureRequest) -> Any:
+    return request.node.getparent(pytest.Class)
 
 
 def still_unbegun(oracle: Oracle, job_id: str, seconds: float) -> bool:
@@ -355,18 +301,12 @@ def still_unbegun(oracle: Oracle, job_id: str, seconds: float) -> bool:
     return True
 
 
-def _left(token: str, callers: list[Owner]) -> list[psutil.Process]:
-    """List what is alive of a class: by its mark, and by descent, where the mark was dropped."""
-    found = living(MARK, token) + [each for caller in callers for each in caller.others()]
-    return list({process.pid: process for process in found}.values())
-
-
 def _all_gone(
     engine: EngineUnderTest, after: str, alive: Callable[[], list[psutil.Process]]
 ) -> None:
     """Check that no process of the engine outlives what has ended."""
     # What had begun may end first.
-    limit = engine.linger_s + engine.start_s + 10 * engine.turn_s
+    limit = engine.linger_s + engine.limit_s
 
     def what() -> str:
         return (

@@ -11,19 +11,20 @@ import pytest
 
 from crystalmath.quacc.runner import generate_job_id
 from crystalmath.testing.contract.base import Base, still_unbegun
-from crystalmath.testing.contract.busy_workers import behind_busy_workers
+from crystalmath.testing.contract.hooks import behind_busy_workers
+from crystalmath.testing.oracle import listed
+from crystalmath.testing.owner import OwnerError, is_unavailable
+from crystalmath.testing.subject import fewer
 from crystalmath.testing.waiting import eventually, own_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from crystalmath.models import Attempt
-    from crystalmath.testing.contract.base import Call
-    from crystalmath.testing.contract.busy_workers import BusyWorkers
-    from crystalmath.testing.contract.door import Door
+    from crystalmath.testing.attempts import Door
+    from crystalmath.testing.contract.base import Call, Kit
     from crystalmath.testing.oracle import Oracle
-    from crystalmath.testing.subject import EngineUnderTest
+
 
 MANY = 60
 #: How long an engine may take to answer a `launch` of what cannot run yet, in seconds.
@@ -66,88 +67,81 @@ class Boundary(Base):
 
     # --- launch ------------------------------------------------------------------------------
 
-    def test_launch_gives_handles(self, door: Door) -> None:
-        attempts = [door.write("echo") for _ in range(3)]
-        given = door.launch(*attempts)
+    def test_launch_gives_handles(self, kit: Kit) -> None:
+        attempts = [kit.door.write("echo") for _ in range(3)]
+        given = kit.door.launch(*attempts)
         assert set(given) == {attempt.job_id for attempt in attempts}
         assert all(given.values()), given
         assert len(set(given.values())) == len(attempts), f"two attempts, one handle: {given}"
-        assert door.ended(*attempts) == ["completed"] * 3
+        assert kit.door.ended(*attempts) == ["completed"] * 3
 
-    def test_what_was_not_taken_is_not_run(self, door: Door, oracle: Oracle) -> None:
-        attempts = [door.write("echo") for _ in range(3)]
+    def test_what_was_not_taken_is_not_run(self, kit: Kit) -> None:
+        attempts = [kit.door.write("echo") for _ in range(3)]
         jobs = [attempt.job_id for attempt in attempts]
-        given = door.again("given attempts", lambda: door.owner.ask("launch", jobs))
-        door.ended(*[attempt for attempt in attempts if attempt.job_id in given])
+        given = kit.door.again("given attempts", lambda: kit.door.owner.ask("launch", jobs))
+        kit.door.ended(*[attempt for attempt in attempts if attempt.job_id in given])
         for attempt in attempts:
             if attempt.job_id not in given:
-                assert still_unbegun(oracle, attempt.job_id, WATCH_S)
+                assert still_unbegun(kit.oracle, attempt.job_id, WATCH_S)
 
-    def test_launched_attempt_runs_once(self, door: Door, oracle: Oracle, shared: Path) -> None:
-        count, go = shared / "count", shared / "go"
+    def test_launched_attempt_runs_once(self, kit: Kit) -> None:
+        count, go = kit.shared / "count", kit.shared / "go"
         go.touch()
-        attempt = door.write("count_and_wait", count=str(count), path=str(go))
-        door.launch(attempt)
-        assert door.ended(attempt) == ["completed"]
+        attempt = kit.door.write("count_and_wait", count=str(count), path=str(go))
+        kit.door.launch(attempt)
+        assert kit.door.ended(attempt) == ["completed"]
         assert count.read_text() == "x"
-        assert oracle.attempts(attempt.job_id) == 1
+        assert kit.oracle.attempts(attempt.job_id) == 1
 
-    def test_launched_twice_runs_once(
-        self, engine: EngineUnderTest, door: Door, oracle: Oracle, gate: Path, shared: Path
-    ) -> None:
-        count = shared / "count"
-        attempt = door.write("count_and_wait", count=str(count), path=str(gate))
-        door.launch(attempt)
-        door.launch(attempt)
-        eventually(count.exists, engine.start_s + 10 * engine.turn_s, "it did not run")
-        door.launch(attempt)
-        gate.touch()
-        assert door.ended(attempt) == ["completed"]
-        door.launch(attempt)
-        limit = engine.start_s + 10 * engine.turn_s
+    def test_launched_twice_runs_once(self, kit: Kit) -> None:
+        count = kit.shared / "count"
+        attempt = kit.door.write("count_and_wait", count=str(count), path=str(kit.gate))
+        kit.door.launch(attempt)
+        kit.door.launch(attempt)
+        kit.eventually(count.exists, "it did not run")
+        kit.door.launch(attempt)
+        kit.gate.touch()
+        assert kit.door.ended(attempt) == ["completed"]
+        kit.door.launch(attempt)
         over = "launched again, it is under way for ever"
-        eventually(lambda: door.seen(attempt) not in UNDER_WAY, limit, over)
+        kit.eventually(lambda: kit.door.seen(attempt) not in UNDER_WAY, over)
         assert count.read_text() == "x"
-        assert oracle.attempts(attempt.job_id) == 1
+        assert kit.oracle.attempts(attempt.job_id) == 1
 
-    def test_launched_by_two_processes_runs_once(
-        self, door: Door, owner: Call, oracle: Oracle, gate: Path, shared: Path
-    ) -> None:
-        count = shared / "count"
-        attempt = door.write("count_and_wait", count=str(count), path=str(gate))
-        after = door.write("echo")
-        other = owner()
-        door.launch(attempt)
-        door.launch(attempt, by=other)
-        gate.touch()
-        door.launch(after, by=other)
-        assert door.ended(attempt, after) == ["completed"] * 2
+    def test_launched_by_two_processes_runs_once(self, kit: Kit) -> None:
+        count = kit.shared / "count"
+        attempt = kit.door.write("count_and_wait", count=str(count), path=str(kit.gate))
+        after = kit.door.write("echo")
+        other = kit.owner()
+        kit.door.launch(attempt)
+        kit.door.launch(attempt, by=other)
+        kit.gate.touch()
+        kit.door.launch(after, by=other)
+        assert kit.door.ended(attempt, after) == ["completed"] * 2
         assert count.read_text() == "x"
-        assert oracle.attempts(attempt.job_id) == 1
+        assert kit.oracle.attempts(attempt.job_id) == 1
 
-    def test_a_handle_means_the_same_in_another_process(self, door: Door, owner: Call) -> None:
-        attempts = [door.write("echo"), door.write("echo")]
-        one, another = (door.launch(each, by=owner())[each.job_id] for each in attempts)
+    def test_a_handle_means_the_same_in_another_process(self, kit: Kit) -> None:
+        attempts = [kit.door.write("echo"), kit.door.write("echo")]
+        one, another = (kit.door.launch(each, by=kit.owner())[each.job_id] for each in attempts)
         assert one != another, f"two processes gave the handle {one!r}, each to another attempt"
-        assert door.ended(*attempts) == ["completed"] * 2
+        assert kit.door.ended(*attempts) == ["completed"] * 2
 
-    def test_launch_of_many(
-        self, engine: EngineUnderTest, door: Door, oracle: Oracle, room: int, shared: Path
-    ) -> None:
+    def test_launch_of_many(self, kit: Kit) -> None:
         """All of them run; none is said to be gone on its way to a worker."""
-        count, go = shared / "count", shared / "go"
-        recipe = partial(door.write, "count_and_wait", count=str(count), path=str(go))
+        count, go = kit.shared / "count", kit.shared / "go"
+        recipe = partial(kit.door.write, "count_and_wait", count=str(count), path=str(go))
         attempts = [recipe() for _ in range(MANY)]
         # Nobody has to take more than these before others end.
-        first = attempts[: engine.workers + room]
-        given = door.launch(*first)
+        first = attempts[: kit.engine.workers + kit.room]
+        given = kit.door.launch(*first)
 
         # While workers take theirs; whether it has so many workers is asked elsewhere.
-        end = time.monotonic() + engine.start_s + 10 * engine.turn_s
+        end = time.monotonic() + kit.engine.limit_s
         begun = 0
-        while begun < engine.workers and time.monotonic() < end:
-            begun = sum(oracle.claimed(each.job_id) for each in first)
-            seen = door.probe([each.job_id for each in first], given)
+        while begun < kit.engine.workers and time.monotonic() < end:
+            begun = sum(kit.oracle.claimed(each.job_id) for each in first)
+            seen = kit.door.probe([each.job_id for each in first], given)
             lost = sorted(job_id for job_id, (state, _) in seen.items() if state == "gone")
             assert not lost, (
                 f"of {len(first)} attempts that were launched and have not ended, probe says that "
@@ -155,93 +149,88 @@ class Boundary(Base):
             )
             time.sleep(PAUSE_S)
         go.touch()
-        given |= door.launch(*attempts[len(first) :])
+        given |= kit.door.launch(*attempts[len(first) :])
         assert len(set(given.values())) == MANY
-        assert door.ended(*attempts) == ["completed"] * MANY
+        assert kit.door.ended(*attempts) == ["completed"] * MANY
         assert count.read_text() == "x" * MANY
 
-    def test_launch_does_not_wait(
-        self,
-        engine: EngineUnderTest,
-        door: Door,
-        room: int,
-        gate: Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
+    def test_launch_does_not_wait(self, kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
         # What starts at the first launch may take its time.
-        first = door.write("echo")
-        door.launch(first)
-        door.ended(first)
+        first = kit.door.write("echo")
+        kit.door.launch(first)
+        kit.door.ended(first)
         # More than there are workers: nothing of it is run before the file is there.
-        count = engine.workers + min(room, 1)
-        more = [door.write("wait_for", path=str(gate)) for _ in range(count)]
-        monkeypatch.setattr(door.owner, "timeout_s", ANSWER_S)
-        door.launch(*more)
-        gate.touch()
-        assert door.ended(*more) == ["completed"] * len(more)
+        count = kit.engine.workers + min(kit.room, 1)
+        more = [kit.door.write("wait_for", path=str(kit.gate)) for _ in range(count)]
+        monkeypatch.setattr(kit.door.owner, "timeout_s", ANSWER_S)
+        kit.door.launch(*more)
+        kit.gate.touch()
+        assert kit.door.ended(*more) == ["completed"] * len(more)
 
-    def test_removed_directory_hinders_nothing(self, engine: EngineUnderTest, door: Door) -> None:
+    def test_removed_directory_hinders_nothing(self, kit: Kit) -> None:
         """Nor do many, whatever their workers have to say about each."""
         began = time.monotonic()
         # Two for each worker, which could die of it.
         count = 2
         while count <= REMOVED and time.monotonic() - began < REMOVED_S:
-            removed = [door.write("echo") for _ in range(count * engine.workers)]
+            removed = [kit.door.write("echo") for _ in range(count * kit.engine.workers)]
             for attempt in removed:
                 shutil.rmtree(attempt.directory)
-            door.launch(*removed)
-            after = [door.write("echo") for _ in range(engine.workers)]
-            door.launch(*after)
-            assert door.ended(*after) == ["completed"] * len(after)
+            kit.door.launch(*removed)
+            after = [kit.door.write("echo") for _ in range(kit.engine.workers)]
+            kit.door.launch(*after)
+            assert kit.door.ended(*after) == ["completed"] * len(after)
             count *= 2
 
     # --- probe -------------------------------------------------------------------------------
 
     @pytest.mark.usefixtures("occupied")
     @behind_busy_workers
-    def test_probe_of_queued(self, door: Door, handles: Call, gate: Path) -> None:
-        attempt = door.write("echo")
-        known = handles(door.launch(attempt))
+    def test_probe_of_queued(self, kit: Kit, handles: Call) -> None:
+        attempt = kit.door.write("echo")
+        known = handles(kit.door.launch(attempt))
         for _ in range(LOOKS):
-            assert door.seen(attempt, known) in {"queued", "unknown"}
+            assert kit.door.seen(attempt, known) in {"queued", "unknown"}
             time.sleep(0.1)
-        gate.touch()
-        door.ended(attempt)
+        kit.gate.touch()
+        kit.door.ended(attempt)
 
-    def test_probe_of_running(self, door: Door, handles: Call, gate: Path) -> None:
-        attempt = door.write("wait_for", path=str(gate))
-        known = handles(door.launch(attempt))
-        door.started(attempt)
+    def test_probe_of_running(self, kit: Kit, handles: Call) -> None:
+        attempt = kit.door.write("wait_for", path=str(kit.gate))
+        known = handles(kit.door.launch(attempt))
+        kit.door.started(attempt)
         for _ in range(LOOKS):
-            assert door.seen(attempt, known) != "gone"
+            assert kit.door.seen(attempt, known) != "gone"
             time.sleep(0.1)
-        gate.touch()
-        door.ended(attempt)
+        kit.gate.touch()
+        kit.door.ended(attempt)
 
-    def test_probe_of_finished(self, engine: EngineUnderTest, door: Door, handles: Call) -> None:
-        attempt = door.write("echo")
-        known = handles(door.launch(attempt))
-        door.ended(attempt)
-        limit = engine.start_s + 10 * engine.turn_s
+    def test_probe_of_finished(self, kit: Kit, handles: Call) -> None:
+        attempt = kit.door.write("echo")
+        known = handles(kit.door.launch(attempt))
+        kit.door.ended(attempt)
         what = "a finished attempt is under way for ever"
-        eventually(lambda: door.seen(attempt, known) not in UNDER_WAY, limit, what)
+        kit.eventually(lambda: kit.door.seen(attempt, known) not in UNDER_WAY, what)
 
-    def test_probe_of_never_launched(self, door: Door, oracle: Oracle) -> None:
-        attempt = door.write("echo")
-        assert door.seen(attempt) in OVER
-        assert still_unbegun(oracle, attempt.job_id, WATCH_S), "probe began it"
-        assert door.seen(attempt) in OVER
+    def test_probe_of_never_launched(self, kit: Kit) -> None:
+        attempt = kit.door.write("echo")
+        assert kit.door.seen(attempt) in OVER
+        assert still_unbegun(kit.oracle, attempt.job_id, WATCH_S), "probe began it"
+        assert kit.door.seen(attempt) in OVER
 
-    def test_probe_of_a_cluster_that_was_taken_out(self, door: Door) -> None:
+    def test_probe_of_a_cluster_that_was_taken_out(self, kit: Kit) -> None:
         """Its table is in no configuration file any more: others are told of all the same."""
-        known, other = door.write("echo"), door.write("echo", terms={"cluster": "taken-out"})
-        answers = door.probe([other.job_id, known.job_id])
+        known, other = (
+            kit.door.write("echo"),
+            kit.door.write("echo", terms={"cluster": "taken-out"}),
+        )
+        answers = kit.door.probe([other.job_id, known.job_id])
         assert {state for state, _ in answers.values()} <= set(OVER)
 
     @behind_busy_workers
-    def test_probe_of_many(self, door: Door, occupied: list[Attempt], gate: Path) -> None:
-        queued = door.write("echo")
-        door.launch(queued)
+    def test_probe_of_many(self, kit: Kit, occupied: list[Attempt]) -> None:
+        queued = kit.door.write("echo")
+        kit.door.launch(queued)
         # Of another engine, or of a home that was restored: nobody here knows of them.
         foreign = [generate_job_id() for _ in range(500)]
         asked = [*foreign[:250], occupied[0].job_id, queued.job_id, *foreign[250:]]
@@ -251,94 +240,243 @@ class Boundary(Base):
             nonlocal took
             began = own_time()
             try:
-                answers: dict[str, list[str]] = door.owner.ask("probe", asked)
+                answers: dict[str, list[str]] = kit.door.owner.ask("probe", asked)
             finally:
                 took = own_time() - began
             return answers
 
-        answers = door.again("probed", probe)
+        answers = kit.door.again("probed", probe)
         assert answers[occupied[0].job_id][0] != "gone"
         assert answers[queued.job_id][0] in {"queued", "unknown"}
         assert {answers[job_id][0] for job_id in foreign} <= OVER
         assert took < MANY_PROBED_S, f"probe took {took:.1f} s for {len(asked)} attempts"
-        gate.touch()
-        door.ended(queued)
+        kit.gate.touch()
+        kit.door.ended(queued)
 
     # --- release -----------------------------------------------------------------------------
 
     @behind_busy_workers
-    def test_release_drops_what_is_queued(
-        self,
-        needs: Call,
-        needs_room: Call,
-        door: Door,
-        occupied: list[Attempt],
-        busy_workers: BusyWorkers,
-        oracle: Oracle,
-        gate: Path,
-    ) -> None:
-        needs("drops_queued")
-        needs_room(2)
-        dropped, kept = door.write("echo"), door.write("echo")
-        door.launch(dropped, kept)
-        busy_workers.require_waiting(dropped.job_id, partial(door.seen, dropped))
-        door.release(dropped)
-        gate.touch()
-        door.ended(*occupied, kept)
-        assert still_unbegun(oracle, dropped.job_id, WATCH_S), "it was released, and begun"
-        assert door.seen(dropped) in OVER
+    def test_release_drops_what_is_queued(self, kit: Kit, occupied: list[Attempt]) -> None:
+        kit.needs("drops_queued")
+        kit.needs_room(2)
+        dropped, kept = kit.door.write("echo"), kit.door.write("echo")
+        kit.door.launch(dropped, kept)
+        kit.busy.require_waiting(dropped.job_id, partial(kit.door.seen, dropped))
+        kit.door.release(dropped)
+        kit.gate.touch()
+        kit.door.ended(*occupied, kept)
+        assert still_unbegun(kit.oracle, dropped.job_id, WATCH_S), "it was released, and begun"
+        assert kit.door.seen(dropped) in OVER
 
-    def test_release_on_the_way_to_a_worker(
-        self, needs: Call, engine: EngineUnderTest, door: Door, oracle: Oracle
-    ) -> None:
+    def test_release_on_the_way_to_a_worker(self, kit: Kit) -> None:
         """Workers are free: what is begun all the same is not said to be gone before."""
-        needs("drops_queued")
+        kit.needs("drops_queued")
         gone: list[Attempt] = []
         others: list[Attempt] = []
         for wait_s in ON_ITS_WAY_S:
-            attempts = [door.write("echo") for _ in range(engine.workers)]
-            door.launch(*attempts)
+            attempts = [kit.door.write("echo") for _ in range(kit.engine.workers)]
+            kit.door.launch(*attempts)
             time.sleep(wait_s)
-            door.release(*attempts)
-            seen = door.probe([each.job_id for each in attempts])
+            kit.door.release(*attempts)
+            seen = kit.door.probe([each.job_id for each in attempts])
             for each in attempts:
-                is_dropped = seen[each.job_id][0] == "gone" and not oracle.claimed(each.job_id)
+                is_dropped = seen[each.job_id][0] == "gone" and not kit.oracle.claimed(each.job_id)
                 (gone if is_dropped else others).append(each)
-        limit = engine.start_s + 10 * engine.turn_s
         over = "released on its way to a worker, it is under way for ever"
         for each in others:
-            eventually(lambda it=each: door.seen(it) not in UNDER_WAY, limit, over)  # type: ignore[misc]
+            kit.eventually(lambda it=each: kit.door.seen(it) not in UNDER_WAY, over)  # type: ignore[misc]
         time.sleep(WATCH_S)
-        begun = [each.id for each in gone if oracle.claimed(each.job_id)]
+        begun = [each.id for each in gone if kit.oracle.claimed(each.job_id)]
         assert not begun, (
             f"{begun[0]} was released on its way to a worker; probe said that it is gone, and it "
             f"was begun ({_GUIDE}, 'What `probe` says')"
         )
 
-    def test_release_leaves_others(
-        self, needs_room: Call, door: Door, occupied: list[Attempt], gate: Path
-    ) -> None:
-        needs_room(3)
-        first, dropped, last = (door.write("echo") for _ in range(3))
-        door.launch(first, dropped, last)
-        door.release(dropped)
-        gate.touch()
+    def test_release_leaves_others(self, kit: Kit, occupied: list[Attempt]) -> None:
+        kit.needs_room(3)
+        first, dropped, last = (kit.door.write("echo") for _ in range(3))
+        kit.door.launch(first, dropped, last)
+        kit.door.release(dropped)
+        kit.gate.touch()
         others = [*occupied, first, last]
-        assert door.ended(*others) == ["completed"] * len(others)
+        assert kit.door.ended(*others) == ["completed"] * len(others)
 
-    def test_release_of_what_is_not_queued(
-        self, door: Door, occupied: list[Attempt], gate: Path
-    ) -> None:
-        queued, never, removed = (door.write("echo") for _ in range(3))
+    def test_release_of_what_is_not_queued(self, kit: Kit, occupied: list[Attempt]) -> None:
+        queued, never, removed = (kit.door.write("echo") for _ in range(3))
         shutil.rmtree(removed.directory)
-        door.launch(queued)
+        kit.door.launch(queued)
         running = occupied.pop(0)
-        door.release(removed, never, running)
-        gate.touch()
-        assert door.ended(queued) == ["completed"]
-        door.release(queued)
-        door.release(queued)
-        others = [*occupied, door.write("echo")]
-        door.launch(others[-1])
-        assert door.ended(*others) == ["completed"] * len(others)
-        door.over(running)
+        kit.door.release(removed, never, running)
+        kit.gate.touch()
+        assert kit.door.ended(queued) == ["completed"]
+        kit.door.release(queued)
+        kit.door.release(queued)
+        others = [*occupied, kit.door.write("echo")]
+        kit.door.launch(others[-1])
+        assert kit.door.ended(*others) == ["completed"] * len(others)
+        kit.door.over(running)
+
+
+#: What a user may call a job, and a shell must not read.
+NAME = "a b é's $(x)"
+#: How many wait on an engine that is warm in a moment and drops them at the end, and on one that
+#: does not: its workers find nothing of them.
+WAITING, WAITING_TO_THE_END = 300, 150
+#: Of so many it is asked what each costs its owner: more than a pool of threads or of connections
+#: has, which hands them over. And so long may be kept what is of use for that alone, in seconds.
+COSTLY, SETTLE_S = 110, 15.0
+
+
+class HandedOver(Base):
+    """Attempts are handed over past core, as in `Boundary`."""
+
+    guide: ClassVar[str] = "Ids and handles"
+
+    def test_launch_beside_a_cluster_that_was_taken_out(self, kit: Kit) -> None:
+        """Its table is in no configuration file any more: others are begun all the same."""
+        kit.needs_room(2 - kit.engine.workers)
+        # An engine of its own: nobody knows what it makes of the other one.
+        launcher = kit.owner()
+        lost, good = kit.door.write("echo", {"cluster": "taken-out"}), kit.door.write("echo")
+        told = "launch took neither of them"
+
+        def is_decided() -> bool:
+            nonlocal told
+            try:
+                return bool(kit.door.offer(lost, good, by=launcher))
+            except OwnerError as error:
+                if launcher.closed:
+                    raise
+                told = str(error).partition("\n")[0]
+                # After any other error core hands over each of them alone.
+                return not is_unavailable(error)
+
+        eventually(
+            is_decided,
+            kit.engine.start_s,
+            lambda: (
+                "an attempt whose cluster was taken out of the configuration keeps back one on a "
+                f"cluster that is there, launched with it, for ever: {told}. EngineUnavailable is "
+                "for what passes: leave the one out of the answer, or raise something else "
+                f"({_GUIDE}, 'What exceptions mean')"
+            ),
+        )
+        kit.door.launch(good, by=launcher)
+        assert kit.door.ended(good) == ["completed"]
+
+    def test_names_are_free_text(self, kit: Kit) -> None:
+        """Any text, and that of several jobs: all of them are begun."""
+        terms = {"name": NAME, "labels": {"project": NAME}}
+        count = kit.engine.workers + min(kit.room, 1)
+        attempts = [kit.door.write("wait_for", terms, path=str(kit.gate)) for _ in range(count)]
+        kit.door.launch(*attempts)
+
+        def begun() -> int:
+            return sum(kit.oracle.claimed(each.job_id) for each in attempts)
+
+        for number in (min(kit.engine.workers, count), count):
+            eventually(
+                lambda number=number: begun() >= number,  # type: ignore[misc]
+                kit.engine.limit_s,
+                lambda number=number: (  # type: ignore[misc]
+                    f"of {count} attempts with the name {NAME!r} {begun()} were begun, and "
+                    f"{number} could be: names and labels are the user's, any text, and not "
+                    "unique; quote them, and tag your work with the attempt's id "
+                    f"({_GUIDE}, 'Ids and handles')"
+                ),
+            )
+            kit.gate.touch()
+        assert kit.door.ended(*attempts) == ["completed"] * count
+
+    @behind_busy_workers
+    def test_as_many_wait_as_max_queued_says(
+        self, kit: Kit, request: pytest.FixtureRequest
+    ) -> None:
+        """None of them is lost, and the last one is begun in the end."""
+        request.getfixturevalue("occupied")
+        drops = kit.capabilities.drops_queued
+        most = WAITING if drops else WAITING_TO_THE_END
+        count = min(kit.room, fewer(most, kit.engine.turn_s))
+        before = _held(kit.door)
+        waiting, given = _handed_over(kit.door, [kit.door.write("echo") for _ in range(count)])
+        seen = kit.door.probe([each.job_id for each in waiting], given)
+        lost = [
+            each.id
+            for each in waiting
+            if seen[each.job_id][0] == "gone" and not kit.oracle.claimed(each.job_id)
+        ]
+        assert not lost, (
+            f"of {len(waiting)} attempts that launch took while all workers were busy, probe says "
+            f"that {len(lost)} are gone, {lost[0]} among them: max_queued, which is "
+            f"{kit.runner.capabilities.max_queued}, says how many may wait ({_GUIDE}, 'What "
+            "capabilities promise')"
+        )
+        if len(waiting) >= COSTLY:
+            _costs_nothing(kit.door, before, len(waiting))
+        *others, last = waiting
+        if drops and others:
+            kit.door.release(*others)
+        elif others:
+            _remove(others, kit.oracle)
+        kit.gate.touch()
+        left = 1 if drops else len(waiting)
+        outcome = kit.oracle.ended(
+            last.job_id,
+            kit.engine.start_s + (10 + left) * kit.engine.turn_s,
+            f"launch took {len(waiting)} attempts while all workers were busy, and the last of "
+            f"them has no outcome: max_queued, which is {kit.runner.capabilities.max_queued}, says "
+            f"how many may wait ({_GUIDE}, 'What capabilities promise')",
+        )
+        assert outcome["state"] == "completed"
+        _remove(others, kit.oracle)
+
+
+def _held(door: Door) -> dict[str, int]:
+    """Count what the process has that hands over."""
+    place = f"/proc/{door.owner.process.pid}"
+    return {"descriptors": len(listed(f"{place}/fd")), "threads": len(listed(f"{place}/task"))}
+
+
+def _costs_nothing(door: Door, before: dict[str, int], waiting: int) -> None:
+    """Check that it does not have one more for each attempt that waits."""
+
+    def grown() -> list[str]:
+        return [
+            f"{more} more {what}"
+            for what, n in _held(door).items()
+            if (more := n - before[what]) >= waiting
+        ]
+
+    eventually(
+        lambda: not grown(),
+        SETTLE_S,
+        lambda: (
+            f"while {waiting} attempts that launch took wait, the process that launched has "
+            f"{' and '.join(grown())} than before: max_queued says how many may wait, and each of "
+            "them costs its owner no descriptor and no thread. Keep a list, and wait for all of "
+            f"them in one thread ({_GUIDE}, 'What your engine leaves as it was')"
+        ),
+    )
+
+
+def _handed_over(door: Door, attempts: list[Attempt]) -> tuple[list[Attempt], dict[str, str]]:
+    """Hand attempts over until the engine takes no more; give those that it took."""
+    given = door.launch(attempts[0])
+    while left := [each for each in attempts if each.job_id not in given]:
+        try:
+            more = door.offer(*left)
+        except OwnerError as error:
+            if not is_unavailable(error):
+                raise
+            break
+        if not more:
+            break
+        given |= more
+    return [each for each in attempts if each.job_id in given], given
+
+
+def _remove(attempts: list[Attempt], oracle: Oracle) -> None:
+    """Leave nothing to begin of those that nobody has begun."""
+    for each in attempts:
+        if not oracle.claimed(each.job_id):
+            shutil.rmtree(each.directory, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import psutil
@@ -14,18 +15,14 @@ from crystalmath.engines.registry import ENGINES
 from crystalmath.testing.attempts import longer_timeout
 from crystalmath.testing.contract.base import Base
 from crystalmath.testing.early_calls import STEPS, call_early
+from crystalmath.testing.oracle import TRANSIENT
 from crystalmath.testing.owner import OwnerError
-from crystalmath.testing.pace import fewer
-from crystalmath.testing.passing import TRANSIENT
-from crystalmath.testing.waiting import eventually
+from crystalmath.testing.subject import fewer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from crystalmath.quacc.engine import EngineRunner
-    from crystalmath.testing.contract.base import Call
-    from crystalmath.testing.contract.door import Door
-    from crystalmath.testing.oracle import Oracle
+    from crystalmath.testing.contract.base import Kit
     from crystalmath.testing.owner import Owner
     from crystalmath.testing.subject import EngineUnderTest
 
@@ -53,13 +50,11 @@ class Calls(Base):
     # --- before the first launch -------------------------------------------------------------
 
     @pytest.fixture
-    def early(
-        self, engine: EngineUnderTest, request: pytest.FixtureRequest, tmp_path: Path
-    ) -> dict[str, Any]:
+    def early(self, kit: Kit, request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
         """Return what fresh processes saw of the calls that precede a launch."""
         node = request.node.getparent(pytest.Class)
         if _EARLY not in node.stash:
-            node.stash[_EARLY] = _call_early(engine, tmp_path)
+            node.stash[_EARLY] = _call_early(kit.engine, tmp_path)
         found: dict[str, Any] = node.stash[_EARLY]
         return found
 
@@ -89,34 +84,25 @@ class Calls(Base):
 
     # --- at the end --------------------------------------------------------------------------
 
-    def test_stop_ends_in_time(
-        self,
-        engine: EngineUnderTest,
-        owner: Call,
-        runner: EngineRunner,
-        room: int,
-        door: Door,
-        oracle: Oracle,
-        gate: Path,
-        shared: Path,
-    ) -> None:
+    def test_stop_ends_in_time(self, kit: Kit) -> None:
         """Of an engine that has begun to serve, and of one whose jobs are let go."""
-        idle, busy = owner(), owner()
-        begun, others = shared / "begun", shared / "others"
+        idle, busy = kit.owner(), kit.owner()
+        begun, others = kit.shared / "begun", kit.shared / "others"
         busy.ask("watch")
-        (job_id,) = busy.ask("submit", "count_and_wait", count=str(begun), path=str(gate))
+        (job_id,) = busy.ask("submit", "count_and_wait", count=str(begun), path=str(kit.gate))
         # It starts the engine, and costs a worker nothing.
-        removed = door.write("echo")
+        removed = kit.door.write("echo")
         shutil.rmtree(removed.directory)
-        door.launch(removed, by=idle)
-        limit = engine.start_s + 10 * engine.turn_s
-        eventually(begun.exists, limit, f"the job {job_id} was not begun")
+        kit.door.launch(removed, by=idle)
+        kit.eventually(begun.exists, f"the job {job_id} was not begun")
         # What another one has started is not its to end.
         _ends(idle, "of an engine that runs nothing")
-        number = engine.workers - 1 + max(0, min(room, fewer(WAITING, engine.turn_s)))
+        number = kit.engine.workers - 1 + max(0, min(kit.room, fewer(WAITING, kit.engine.turn_s)))
         with longer_timeout(busy, number):
-            left = busy.ask("submit", "count_and_wait", number, count=str(others), path=str(gate))
-        _all_taken(busy, 1 + number, STALLED_S + engine.turn_s)
+            left = busy.ask(
+                "submit", "count_and_wait", number, count=str(others), path=str(kit.gate)
+            )
+        _all_taken(busy, 1 + number, STALLED_S + kit.engine.turn_s)
         busy.timeout_s = 10 * STOP_S
         took_s = busy.ask("leave", 2 * STOP_S)
         how = "does not come back" if took_s is None else f"took {took_s:.0f} s"
@@ -127,26 +113,25 @@ class Calls(Base):
             f"({_GUIDE}, 'Who calls what')"
         )
         # Nobody is to begin them any more, or to wait behind them.
-        unbegun = [each for each in left if not oracle.claimed(each)]
-        if unbegun and not runner.capabilities_of(engine.cluster).queue_dies_with_owner:
-            door.drop(*unbegun)
+        unbegun = [each for each in left if not kit.oracle.claimed(each)]
+        if unbegun and not kit.capabilities.queue_dies_with_owner:
+            kit.door.drop(*unbegun)
         for each in unbegun:
-            shutil.rmtree(oracle.directory(each), ignore_errors=True)
-        gate.touch()
+            shutil.rmtree(kit.oracle.directory(each), ignore_errors=True)
+        kit.gate.touch()
         for each in set(left).difference(unbegun):
             over = f"the job {each}, which was let go, does not end"
-            eventually(lambda i=each: oracle.outcome(i) or not oracle.processes(i), limit, over)  # type: ignore[misc]
-        outcome = eventually(lambda: oracle.outcome(job_id), limit, "what was let go did not end")
-        assert outcome is not None
-        told = outcome["state"], oracle.attempts(job_id)
+            kit.eventually(partial(kit.oracle.is_over, each), over)
+        outcome = kit.outcome(job_id, "what was let go did not end")
+        told = outcome["state"], kit.oracle.attempts(job_id)
         assert told == ("completed", 1), "the running job of another process was ended"
 
-    def test_stop_ends_in_an_outage(self, outage: Call, owner: Call, door: Door) -> None:
+    def test_stop_ends_in_an_outage(self, kit: Kit) -> None:
         """Of an engine that has begun to serve, and cannot be reached any more."""
-        tenant = owner()
-        removed = door.write("echo")
+        outage, tenant = kit.outage, kit.owner()
+        removed = kit.door.write("echo")
         shutil.rmtree(removed.directory)
-        door.launch(removed, by=tenant)
+        kit.door.launch(removed, by=tenant)
         try:
             with outage():
                 _ends(tenant, "in an outage")

@@ -11,20 +11,17 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from crystalmath.testing.contract.base import Base
-from crystalmath.testing.leavings import is_channel, is_leaked, segments
-from crystalmath.testing.oracle import alive, found, start_time
+from crystalmath.testing.oracle import alive, below, found, links, listed, start_time
 from crystalmath.testing.owner import Owner, OwnerError, is_unavailable
-from crystalmath.testing.passing import below, links, listed
+from crystalmath.testing.traces import is_channel, is_leaked, segments
 from crystalmath.testing.waiting import eventually, own_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from crystalmath.quacc.engine import EngineRunner
-    from crystalmath.testing.contract.base import Call
+    from crystalmath.testing.contract.base import Kit
     from crystalmath.testing.oracle import Oracle
-    from crystalmath.testing.subject import EngineUnderTest
 
 #: How long `close` may take, in seconds.
 CLOSE_S = 60.0
@@ -44,21 +41,10 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Tenant:
-    """A process that owns jobs, and everything that it could leave behind.
+    """A process that owns jobs, and everything that it could leave behind."""
 
-    Parameters
-    ----------
-    engine : EngineUnderTest
-        The engine.
-    oracle : Oracle
-        Sees the home.
-    folder : pathlib.Path
-        Takes its temporary files and its standard error.
-    """
-
-    def __init__(self, engine: EngineUnderTest, oracle: Oracle, folder: Path) -> None:
-        self._engine = engine
-        self._oracle = oracle
+    def __init__(self, kit: Kit, folder: Path) -> None:
+        self._kit = kit
         self._temporary = folder / "tmp"
         self._temporary.mkdir()
         self._errors = folder / "errors"
@@ -66,7 +52,7 @@ class Tenant:
         self._segments: set[str] = set()
         self._before = self._litter()
         environment = {**os.environ, "TMPDIR": str(self._temporary)}
-        self.owner = Owner(engine.name, environment, self._errors, engine.cluster)
+        self.owner = Owner(kit.engine.name, environment, self._errors, kit.engine.cluster)
         # What its imports start is no engine's.
         self.ask("write", "echo")
         self._sockets = self._count_sockets()
@@ -98,27 +84,25 @@ class Tenant:
 
     def begin(self, recipe: str, **parameters: str | float) -> list[str]:
         """Submit a job to each worker; they are begun."""
-        jobs = self.submit(recipe, self._engine.workers, **parameters)
-        for job_id in jobs:
-            limit = self._engine.start_s + 10 * self._engine.turn_s
-            eventually(lambda id_=job_id: self._oracle.claimed(id_), limit, "it was not begun")  # type: ignore[misc]
+        jobs = self.submit(recipe, self._kit.engine.workers, **parameters)
+        self._kit.started(*jobs)
         return jobs
 
     def finishes(self, job_id: str) -> None:
         """Wait until a job has completed."""
-        limit = self._engine.start_s + 10 * self._engine.turn_s
-        eventually(lambda: self.ask("status", job_id) == "completed", limit, "it did not finish")
+        what = "it did not finish"
+        self._kit.eventually(lambda: self.ask("status", job_id) == "completed", what)
 
     def leaves_nothing(self) -> None:
         """Check that nothing is left, whether the process itself has ended or not."""
         # A turn tells how slow the machine is.
-        turns = 10 * self._engine.turn_s
+        turns = 10 * self._kit.engine.turn_s
         linger = max(LINGER_S, turns)
         if self.owner.process.poll() is None:
             self.ask("collect")
             eventually(self._has_no_threads, linger, self._threads)
             eventually(self._has_no_sockets, linger, "a socket is still open")
-        limit = self._engine.linger_s + turns
+        limit = self._kit.engine.linger_s + turns
         eventually(lambda: not self.owner.others(), limit, self._processes)
         left = sorted(map(str, below(self._temporary)))
         assert not left, f"temporary files are left: {left}"
@@ -157,8 +141,8 @@ class Tenant:
 
     def _litter(self) -> set[str]:
         """List what nobody needs any more once a process of this home is closed."""
-        home = self._oracle.home
-        files = below(home / "engines" / self._engine.name)
+        home = self._kit.oracle.home
+        files = below(home / "engines" / self._kit.engine.name)
         channels = {str(path) for path in files if is_channel(path)}
         # An idle chain inside a worker that somebody else started may live for a while.
         names = listed(home / "jobs" / ".identities")
@@ -186,87 +170,73 @@ class Closing(Base):
     guide: ClassVar[str] = "Release and stop"
 
     @pytest.fixture
-    def tenant(
-        self, engine: EngineUnderTest, oracle: Oracle, tmp_path: Path, submit: Call, finish: Call
-    ) -> Iterator[Tenant]:
+    def tenant(self, kit: Kit, tmp_path: Path) -> Iterator[Tenant]:
         """Yield a process that is going to be closed, on an engine that somebody else uses, too."""
         # A server that the engine shares between processes is none of the new one's leavings.
-        finish(submit("echo"))
-        tenant = Tenant(engine, oracle, tmp_path)
+        kit.finish(kit.submit("echo"))
+        tenant = Tenant(kit, tmp_path)
         yield tenant
         tenant.owner.kill()
 
-    def test_close_of_an_idle_engine(self, tenant: Tenant, oracle: Oracle) -> None:
+    def test_close_of_an_idle_engine(self, kit: Kit, tenant: Tenant) -> None:
         (job_id,) = tenant.submit("echo", 1)
         tenant.finishes(job_id)
         tenant.ask("close")
         tenant.leaves_nothing()
         assert tenant.ask("status", job_id) == "completed"
-        outcome = oracle.outcome(job_id)
-        assert outcome is not None
-        assert outcome["state"] == "completed"
+        assert kit.oracle.state(job_id) == "completed"
 
     def test_close_of_an_engine_that_was_not_used(self, tenant: Tenant) -> None:
         tenant.ask("close")
         tenant.leaves_nothing()
 
-    def test_close_cancels_what_is_unfinished(
-        self, tenant: Tenant, oracle: Oracle, shared: Path
-    ) -> None:
-        never = str(shared / "never")
+    def test_close_cancels_what_is_unfinished(self, kit: Kit, tenant: Tenant) -> None:
+        never = str(kit.shared / "never")
         jobs = tenant.begin("wait_for", path=never, seconds=LONG_S) + tenant.submit(
             "wait_for", 3, path=never
         )
         began = own_time()
         tenant.ask("close")
         assert own_time() - began < CLOSE_S
-        _all_cancelled(oracle, jobs)
+        _all_cancelled(kit.oracle, jobs)
         assert {tenant.ask("status", job_id) for job_id in jobs} == {"cancelled"}
         assert tenant.ask("result", jobs[0]) == {"error": "cancelled"}
         tenant.leaves_nothing()
 
-    def test_close_that_lets_go(
-        self,
-        tenant: Tenant,
-        oracle: Oracle,
-        gate: Path,
-        engine: EngineUnderTest,
-        runner: EngineRunner,
-        finish: Call,
-    ) -> None:
+    def test_close_that_lets_go(self, kit: Kit, tenant: Tenant) -> None:
         """A server that is stopped: what runs goes on, and the next one follows all of it."""
-        running = tenant.begin("wait_for", path=str(gate), seconds=LONG_S)
-        waiting = tenant.submit("wait_for", 1, path=str(gate))
+        running = tenant.begin("wait_for", path=str(kit.gate), seconds=LONG_S)
+        waiting = tenant.submit("wait_for", 1, path=str(kit.gate))
         tenant.ask("close", cancel=False)
-        ended = [job_id for job_id in running + waiting if oracle.outcome(job_id)]
+        ended = [job_id for job_id in running + waiting if kit.oracle.outcome(job_id)]
         assert not ended, f"jobs that were to be let go were ended: {ended}"
-        if runner.capabilities_of(engine.cluster).workers_here:
-            supervisors = found(oracle.supervisor(job_id) for job_id in running)
+        if kit.capabilities.workers_here:
+            supervisors = found(kit.oracle.supervisor(job_id) for job_id in running)
             assert len(alive(supervisors)) == len(running)
         # This process takes them over while that one is still there.
-        assert {runner.get_status(job_id).value for job_id in running} == {"running"}
-        gate.touch()
-        assert {finish(job_id)[0] for job_id in running + waiting} == {"completed"}
-        assert {oracle.attempts(job_id) for job_id in running} == {1}
+        assert {kit.runner.get_status(job_id).value for job_id in running} == {"running"}
+        kit.gate.touch()
+        assert {kit.finish(job_id)[0] for job_id in running + waiting} == {"completed"}
+        assert {kit.oracle.attempts(job_id) for job_id in running} == {1}
         tenant.leaves_nothing()
 
-    def test_closing_twice(self, tenant: Tenant, oracle: Oracle, shared: Path) -> None:
-        jobs = tenant.submit("wait_for", 1, path=str(shared / "never"))
+    def test_closing_twice(self, kit: Kit, tenant: Tenant) -> None:
+        jobs = tenant.submit("wait_for", 1, path=str(kit.shared / "never"))
         tenant.ask("close")
         tenant.ask("close")
-        _all_cancelled(oracle, jobs)
+        _all_cancelled(kit.oracle, jobs)
         tenant.leaves_nothing()
 
-    def test_submit_after_close(self, tenant: Tenant, oracle: Oracle) -> None:
+    def test_submit_after_close(self, kit: Kit, tenant: Tenant) -> None:
         tenant.ask("close")
-        before = oracle.jobs()
+        before = kit.oracle.jobs()
         with pytest.raises(OwnerError, match="EngineUnavailable"):
             tenant.submit("echo", 1)
-        assert oracle.jobs() == before
+        assert kit.oracle.jobs() == before
         tenant.leaves_nothing()
 
-    def test_runner_after_close(self, tenant: Tenant, shared: Path) -> None:
-        tenant.submit("wait_for", 1, path=str(shared / "never"))
+    def test_runner_after_close(self, kit: Kit, tenant: Tenant) -> None:
+        tenant.submit("wait_for", 1, path=str(kit.shared / "never"))
         tenant.ask("close")
         assert tenant.ask("renew"), "get_runner gives the runner that was closed"
         (job_id,) = tenant.submit("echo", 1)
@@ -274,8 +244,8 @@ class Closing(Base):
         tenant.ask("close")
         tenant.leaves_nothing()
 
-    def test_script_that_does_not_close(self, tenant: Tenant, oracle: Oracle, shared: Path) -> None:
-        never = str(shared / "never")
+    def test_script_that_does_not_close(self, kit: Kit, tenant: Tenant) -> None:
+        never = str(kit.shared / "never")
         jobs = tenant.begin("wait_for", path=never, seconds=LONG_S) + tenant.submit(
             "wait_for", 1, path=never
         )
@@ -285,7 +255,7 @@ class Closing(Base):
         # What an engine says in its log is no trouble: by default warnings go there, too.
         trouble = [sign for sign in _TROUBLE if sign in tenant.errors]
         assert not trouble, f"the end of a script brings trouble to light: {tenant.errors}"
-        _all_cancelled(oracle, jobs)
+        _all_cancelled(kit.oracle, jobs)
         tenant.leaves_nothing()
 
     @pytest.mark.parametrize("asked", ["probe", "release"])
@@ -295,12 +265,12 @@ class Closing(Base):
         tenant.ask("stop")
         tenant.leaves_nothing()
 
-    def test_script_that_raises(self, tenant: Tenant, oracle: Oracle, shared: Path) -> None:
-        jobs = tenant.begin("wait_for", path=str(shared / "never"), seconds=LONG_S)
+    def test_script_that_raises(self, kit: Kit, tenant: Tenant) -> None:
+        jobs = tenant.begin("wait_for", path=str(kit.shared / "never"), seconds=LONG_S)
         with pytest.raises(OwnerError, match="ended with 1 "):
             tenant.ask("crash")
         assert "as the test wanted" in tenant.errors
-        _all_cancelled(oracle, jobs)
+        _all_cancelled(kit.oracle, jobs)
         tenant.leaves_nothing()
 
 

@@ -17,14 +17,10 @@ from crystalmath.engines.registry import ENGINES, plugins
 from crystalmath.models import EngineSettings, Finding
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath.testing.contract.base import Base
-from crystalmath.testing.passing import below
-from crystalmath.testing.waiting import eventually
+from crystalmath.testing.oracle import below
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from crystalmath.testing.contract.base import Call
-    from crystalmath.testing.subject import EngineUnderTest
+    from crystalmath.testing.contract.base import Kit
 
 #: Hides a library as if it were not installed: ``python -c HIDE LIBRARY CODE``.
 HIDE = """
@@ -112,39 +108,35 @@ class Hygiene(Base):
 
     guide: ClassVar[str] = "The plugin"
 
-    def test_entry_point(self, engine: EngineUnderTest) -> None:
+    def test_entry_point(self, kit: Kit) -> None:
         from importlib.metadata import entry_points
 
         names = [entry.name for entry in entry_points(group=ENGINES)]
-        assert engine.name in names
+        assert kit.engine.name in names
 
-    def test_runner_is_an_engine_runner(
-        self, engine: EngineUnderTest, runner: EngineRunner, contract_home: Path
-    ) -> None:
-        assert isinstance(runner, EngineRunner)
-        assert runner.settings.name == engine.name
-        assert runner.settings.home == contract_home
-        assert dict(runner.settings.options) == dict(engine.options)
+    def test_runner_is_an_engine_runner(self, kit: Kit) -> None:
+        assert isinstance(kit.runner, EngineRunner)
+        assert kit.runner.settings.name == kit.engine.name
+        assert kit.runner.settings.home == kit.home
+        assert dict(kit.runner.settings.options) == dict(kit.engine.options)
 
     @pytest.mark.parametrize("method", list(SIGNATURES))
-    def test_signatures(self, runner: EngineRunner, method: str) -> None:
-        parameters = inspect.signature(getattr(runner, method)).parameters.values()
+    def test_signatures(self, kit: Kit, method: str) -> None:
+        parameters = inspect.signature(getattr(kit.runner, method)).parameters.values()
         assert [(each.name, each.kind.name) for each in parameters] == SIGNATURES[method]
 
-    def test_clusters(self, runner: EngineRunner) -> None:
-        clusters = list(runner.clusters())
+    def test_clusters(self, kit: Kit) -> None:
+        clusters = list(kit.runner.clusters())
         assert clusters[0] == "local", "the default must be `local`"
         assert all(type(name) is str for name in clusters), clusters
         assert all(clusters), clusters
         assert len(set(clusters)) == len(clusters)
 
     @pytest.mark.parametrize("method", ["capabilities_of", "honoured", "runs_here", "cores"])
-    def test_questions_about_a_cluster_that_was_taken_out(
-        self, runner: EngineRunner, method: str
-    ) -> None:
+    def test_questions_about_a_cluster_that_was_taken_out(self, kit: Kit, method: str) -> None:
         """Jobs may wait for it; what core asks on their account has an answer."""
         try:
-            getattr(runner, method)("taken-out")
+            getattr(kit.runner, method)("taken-out")
         except Exception as error:
             raise AssertionError(
                 f"{method}('taken-out') raised {error!r}: answer for every name, as a cluster may "
@@ -153,22 +145,19 @@ class Hygiene(Base):
             ) from error
 
     def test_findings(
-        self,
-        engine: EngineUnderTest,
-        tmp_path_factory: pytest.TempPathFactory,
-        monkeypatch: pytest.MonkeyPatch,
+        self, kit: Kit, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # A fresh one: in that of the class the engine is at work, and files come up all the time.
         home = tmp_path_factory.mktemp("findings")
-        engine.configure(home)
+        kit.engine.configure(home)
         monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
         settings = EngineSettings(
-            name=engine.name,
+            name=kit.engine.name,
             home=home,
-            options=engine.options,
-            clusters=config.load().clusters_of(engine.name),
+            options=kit.engine.options,
+            clusters=config.load().clusters_of(kit.engine.name),
         )
-        plugin = plugins().engine(engine.name)
+        plugin = plugins().engine(kit.engine.name)
         before = set(below(home))
         answers = plugins().call_engine(plugin, "crystalmath_engine_findings", settings=settings)
         findings = [finding for answer in answers for finding in answer]
@@ -178,62 +167,58 @@ class Hygiene(Base):
         assert set(below(home)) <= before, "looking has made files"
 
     def test_an_unknown_option_is_refused(
-        self,
-        engine: EngineUnderTest,
-        tmp_path_factory: pytest.TempPathFactory,
-        monkeypatch: pytest.MonkeyPatch,
+        self, kit: Kit, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A misspelt one would be ignored in silence."""
         home = tmp_path_factory.mktemp("options")
-        evolve(engine, options={**engine.options, UNKNOWN_OPTION: 1}).configure(home)
+        evolve(kit.engine, options={**kit.engine.options, UNKNOWN_OPTION: 1}).configure(home)
         monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
-        told = _python("-c", REFUSE, engine.name)
+        told = _python("-c", REFUSE, kit.engine.name)
         assert UNKNOWN_OPTION in told, (
             f"with `{UNKNOWN_OPTION} = 1` in its table of config.toml the engine has no error in "
             "its findings that names this key, and makes a runner: settings.check_options refuses "
             "what you do not know (docs/writing-an-engine.md, '2. The plugin')"
         )
 
-    def test_import_starts_nothing(self, engine: EngineUnderTest) -> None:
-        found = json.loads(_python("-c", IMPORT, engine.name))
+    def test_import_starts_nothing(self, kit: Kit) -> None:
+        found = json.loads(_python("-c", IMPORT, kit.engine.name))
         assert found["threads"] == []
         assert found["children"] == []
-        assert engine.library not in found["imported"], "the plugin imports the engine's library"
+        assert kit.engine.library not in found["imported"], (
+            "the plugin imports the engine's library"
+        )
 
     @pytest.fixture
-    def library(self, engine: EngineUnderTest) -> str:
+    def library(self, kit: Kit) -> str:
         """Return the library to hide."""
-        if engine.library is None:
+        if kit.engine.library is None:
             pytest.skip("EngineUnderTest.library names no library that could be missing")
-        return engine.library
+        return kit.engine.library
 
-    def test_listed_without_its_library(self, engine: EngineUnderTest, library: str) -> None:
+    def test_listed_without_its_library(self, kit: Kit, library: str) -> None:
         document = json.loads(_python("-c", HIDE, library, LIST))
         found = {entry["name"]: entry for entry in document["engines"]}
-        assert engine.name in found
-        entry = found[engine.name]
+        assert kit.engine.name in found
+        entry = found[kit.engine.name]
         assert entry["loads"], entry["error"]
         assert entry["findings"], "it cannot serve without its library, and does not say so"
 
-    def test_missing_library_is_named(self, engine: EngineUnderTest, library: str) -> None:
-        message = _python("-c", HIDE, library, MAKE, engine.name)
+    def test_missing_library_is_named(self, kit: Kit, library: str) -> None:
+        message = _python("-c", HIDE, library, MAKE, kit.engine.name)
         assert library in message.lower(), f"the message does not name {library!r}: {message}"
 
-    def test_making_a_runner_starts_nothing(self, owner: Call) -> None:
-        made = owner()
+    def test_making_a_runner_starts_nothing(self, kit: Kit) -> None:
+        made = kit.owner()
         # Its runner was made before it could answer.
         assert made.ask("threads") == []
         assert made.children() == []
 
-    def test_nothing_is_written_to_standard_output(
-        self, engine: EngineUnderTest, owner: Call
-    ) -> None:
+    def test_nothing_is_written_to_standard_output(self, kit: Kit) -> None:
         """Standard output is the user's: a front end reads a document there."""
-        process = owner()
+        process = kit.owner()
         (job_id,) = process.ask("submit", "echo")
-        limit = engine.start_s + 10 * engine.turn_s
         what = "it did not finish"
-        eventually(lambda: process.ask("status", job_id) == "completed", limit, what)
+        kit.eventually(lambda: process.ask("status", job_id) == "completed", what)
         process.ask("close")
         process.leave()
         written = process.output.strip()

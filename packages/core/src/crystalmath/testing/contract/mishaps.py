@@ -1,4 +1,4 @@
-"""What happens to the process that submits, as it does to scripts and notebooks: jobs go on."""
+"""What happens to the process that submits, and outages of the engine: jobs go on."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import psutil
 import pytest
 
 from crystalmath.testing.contract.base import Base
-from crystalmath.testing.owner import Owner, OwnerError
-from crystalmath.testing.waiting import eventually
+from crystalmath.testing.contract.hooks import behind_busy_workers
+from crystalmath.testing.contract.restarts import count
+from crystalmath.testing.owner import Owner, OwnerError, is_unavailable
+from crystalmath.testing.waiting import eventually, own_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from crystalmath.testing.oracle import Oracle
-    from crystalmath.testing.subject import EngineUnderTest
+    from crystalmath.testing.contract.base import Kit
+
 
 _TROUBLES = pytest.StashKey["Troubles"]()
 _ENDS = frozenset({"completed", "failed", "cancelled"})
@@ -29,24 +33,13 @@ _GUIDE = "docs/writing-an-engine.md"
 class Troubles:
     """A process whose jobs are looked at after each mishap; one that had trouble is replaced.
 
-    Parameters
-    ----------
-    engine : EngineUnderTest
-        The engine.
-    oracle : Oracle
-        Sees the home.
-
-    Attributes
-    ----------
-    directory, fork, interrupt : str or None
-        What became of a job after the removal of the working directory, the end of a forked child,
-        and Ctrl-C, in words; ``None`` if it completed.
+    It says in words what became of a job after the removal of the working directory, the end of a
+    forked child, and Ctrl-C; ``None`` if it completed.
     """
 
-    def __init__(self, engine: EngineUnderTest, oracle: Oracle) -> None:
-        self._engine = engine
-        self._oracle = oracle
-        self._folder = Path(tempfile.mkdtemp(dir=oracle.home, prefix="mishaps-"))
+    def __init__(self, kit: Kit) -> None:
+        self._kit = kit
+        self._folder = Path(tempfile.mkdtemp(dir=kit.home, prefix="mishaps-"))
         with contextlib.ExitStack() as stack:
             self._stack = stack
             self._owner = self._new()
@@ -61,7 +54,7 @@ class Troubles:
         """Return a process that has imported everything; its engine does not serve yet."""
         work = Path(tempfile.mkdtemp(dir=self._folder))
         owner = Owner(
-            self._engine.name, dict(os.environ), cluster=self._engine.cluster, folder=work
+            self._kit.engine.name, dict(os.environ), cluster=self._kit.engine.cluster, folder=work
         )
         self._stack.enter_context(owner)
         owner.ask("write", "echo")
@@ -96,15 +89,14 @@ class Troubles:
     def _interrupt(self) -> str | None:
         gate = self._folder / "gate"
         (job_id,) = self._owner.ask("submit", "wait_for", path=str(gate))
-        what = f"the job {job_id} was not begun"
         try:
-            eventually(lambda: self._oracle.claimed(job_id), self._limit_s, what)
+            self._kit.started(job_id)
             self._owner.ask("interrupt")
         finally:
             gate.touch()
         if trouble := self._end_of(job_id, "that ran"):
             return trouble
-        if (attempts := self._oracle.attempts(job_id)) > 1:
+        if (attempts := self._kit.oracle.attempts(job_id)) > 1:
             return f"a job that ran was lost, and begun anew: it took {attempts} attempts"
         return self._one_job()
 
@@ -122,16 +114,12 @@ class Troubles:
             return state in _ENDS
 
         with contextlib.suppress(AssertionError):
-            eventually(has_ended, self._limit_s, "")
+            self._kit.eventually(has_ended, "")
         if state == "completed":
             return None
         if state not in _ENDS:
-            return f"a job {which} does not end: it is {state} after {self._limit_s:g} s"
+            return f"a job {which} does not end: it is {state} after {self._kit.engine.limit_s:g} s"
         return f"a job {which} {state}: {self._owner.ask('result', job_id)['error']}"
-
-    @property
-    def _limit_s(self) -> float:
-        return self._engine.start_s + 10 * self._engine.turn_s
 
 
 class Mishaps(Base):
@@ -140,17 +128,11 @@ class Mishaps(Base):
     guide: ClassVar[str] = "What your engine survives"
 
     @pytest.fixture
-    def troubles(
-        self,
-        engine: EngineUnderTest,
-        oracle: Oracle,
-        request: pytest.FixtureRequest,
-        _environment: None,
-    ) -> Troubles:
+    def troubles(self, kit: Kit, request: pytest.FixtureRequest) -> Troubles:
         """Return what was noted; the tests of a class share it."""
         node = request.node.getparent(pytest.Class)
         if _TROUBLES not in node.stash:
-            node.stash[_TROUBLES] = Troubles(engine, oracle)
+            node.stash[_TROUBLES] = Troubles(kit)
         troubles: Troubles = node.stash[_TROUBLES]
         return troubles
 
@@ -185,3 +167,103 @@ def _survived(trouble: str | None, mishap: str, remedy: str) -> None:
         f"after {mishap}, jobs that run go on and others are begun. {remedy} ({_GUIDE}, 'What your "
         f"engine survives'). But {trouble}"
     )
+
+
+#: How long an outage lasts, in seconds: core asks a silent engine every 5 s.
+OUTAGE_S = 7.0
+#: How long a submission to an engine that is away may take, in seconds: it waits for nobody.
+SUBMIT_S = 5.0
+#: How long an outage may hold up a job after its end, in seconds: core waits up to 10 s before it
+#: tries again.
+RETRY_S = 30.0
+#: How often an engine is asked in an outage, and for how long at most, in seconds.
+ASKED, ASK_S = 10, 30.0
+
+
+class Outages(Base):
+    """The engine is made unreachable as `EngineUnderTest.outage` says; else they are skipped."""
+
+    guide: ClassVar[str] = "What exceptions mean"
+
+    @behind_busy_workers
+    def test_outage_changes_no_state(self, kit: Kit, request: pytest.FixtureRequest) -> None:
+        outage = kit.outage
+        go: Path = request.getfixturevalue("blocked")
+        counted = kit.counted
+        kit.gate.touch()
+        jobs = [kit.submit("count_and_wait", **counted) for _ in range(2)]
+        with outage():
+            # What this process had no core for is none of the engine's.
+            began = own_time()
+            jobs.append(kit.submit("count_and_wait", **counted))
+            assert own_time() - began < SUBMIT_S, "submit waits for an engine that is away"
+            deadline = time.monotonic() + OUTAGE_S
+            while time.monotonic() < deadline:
+                states = [kit.runner.get_status(job_id) for job_id in jobs]
+                assert not any(state.is_terminal() for state in states), states
+                time.sleep(0.1)
+        go.touch()
+        limit = kit.engine.limit_s + RETRY_S
+        for job_id in jobs:
+            assert kit.finish(job_id, limit)[0] == "completed"
+        assert len(count(counted)) == len(jobs)
+
+    @behind_busy_workers
+    def test_probe_in_an_outage(self, kit: Kit, request: pytest.FixtureRequest) -> None:
+        outage = kit.outage
+        occupied = request.getfixturevalue("occupied")
+        queued = kit.door.write("echo")
+        kit.door.launch(queued)
+        with outage():
+            for attempt in (*occupied, queued):
+                try:
+                    word = kit.door.ask(attempt)
+                except OwnerError as error:
+                    if not is_unavailable(error):
+                        raise
+                else:
+                    assert word != "gone", "what cannot be reached cannot be known to be gone"
+        assert not kit.oracle.claimed(queued.job_id)
+
+    def test_an_outage_costs_nothing(self, kit: Kit) -> None:
+        """No thread and no descriptor more for each time that the engine was not reached."""
+        outage = kit.outage
+        attempt = kit.door.write("echo")
+        kit.door.launch(attempt)
+        kit.door.ended(attempt)
+        process = psutil.Process(kit.door.owner.process.pid)
+
+        def ask(times: int) -> int:
+            deadline = time.monotonic() + ASK_S
+            for asked in range(times):
+                if time.monotonic() > deadline:  # it waits for an answer each time
+                    return asked
+                try:
+                    kit.door.ask(attempt)
+                except OwnerError as error:
+                    if not is_unavailable(error):
+                        raise
+            return times
+
+        with outage():
+            ask(ASKED)
+            before = process.num_threads(), process.num_fds()
+            asked = ask(ASKED)
+            if asked < ASKED:
+                pytest.skip(
+                    f"an answer takes so long in an outage that {asked} were had in {ASK_S:g} s"
+                )
+
+            def grown() -> tuple[int, int]:
+                threads, descriptors = process.num_threads(), process.num_fds()
+                return threads - before[0], descriptors - before[1]
+
+            eventually(
+                lambda: max(grown()) < ASKED,
+                kit.engine.turn_s,
+                lambda: (
+                    f"in an outage probe was called {ASKED} times, and the process that submits "
+                    f"has {grown()[0]} threads and {grown()[1]} descriptors more "
+                    "(docs/writing-an-engine.md, 'What your engine leaves as it was')"
+                ),
+            )

@@ -23,15 +23,27 @@ from ase.constraints import FixAtoms
 from crystalmath.quacc import JobState
 from crystalmath.testing.attempts import aluminium
 from crystalmath.testing.contract.base import Base
-from crystalmath.testing.contract.busy_workers import behind_busy_workers
+from crystalmath.testing.contract.hooks import behind_busy_workers
 from crystalmath.testing.owner import RECIPES
-from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from crystalmath.quacc.engine import EngineRunner
-    from crystalmath.testing.contract.base import Call
-    from crystalmath.testing.oracle import Oracle
-    from crystalmath.testing.subject import EngineUnderTest
+    from crystalmath.testing.contract.base import Kit
+    from crystalmath.testing.pace import PaceError
+
+
+class FirstJob(Base):
+    """An engine that does not pass here passes nowhere."""
+
+    guide: ClassVar[str] = "Launch"
+
+    def test_one_job_ends(self, kit: Kit, unmeasured: PaceError | None) -> None:
+        """It is launched, run by a worker, and its result is there."""
+        if unmeasured is not None:
+            pytest.fail(str(unmeasured))
+        state, result = kit.finish(kit.submit("echo", x=1))
+        assert state is JobState.COMPLETED, result
+        assert result == {"symbols": ["Al"], "x": 1}
+
 
 #: How long the result of 50 MB may take, above what the engine takes for any job, in seconds.
 LARGE_S = 90.0
@@ -51,18 +63,16 @@ class Outcomes(Base):
 
     guide: ClassVar[str] = "What an engine is"
 
-    def test_a_job_gets_what_was_submitted_and_gives_it_back(
-        self, runner: EngineRunner, engine: EngineUnderTest, finish: Call
-    ) -> None:
+    def test_a_job_gets_what_was_submitted_and_gives_it_back(self, kit: Kit) -> None:
         """Structure and parameters, as they were then, whatever the caller does to them later."""
         atoms, array = _rich_atoms(), np.arange(6.0).reshape(2, 3)
         given = {**copy.deepcopy(VALUES), "array": array, "other": bulk("Cu")}
-        job_id = runner.submit(f"{RECIPES}.structure", atoms, engine.cluster, **given)
+        job_id = kit.runner.submit(f"{RECIPES}.structure", atoms, kit.engine.cluster, **given)
         atoms.positions += 1.0
         atoms.set_constraint()
         array += 1.0
         given["nested"].clear()
-        state, result = finish(job_id)
+        state, result = kit.finish(job_id)
         assert state is JobState.COMPLETED, result
         expected = _rich_atoms()
         assert result.pop("atoms") == expected
@@ -73,85 +83,75 @@ class Outcomes(Base):
         np.testing.assert_array_equal(result.pop("array"), np.arange(6.0).reshape(2, 3))
         # Words tell -0.0 from 0.0, and types from each other.
         assert repr(result) == repr(VALUES)
-        assert (runner.get_result(job_id) or {}).keys() == {*given, "atoms", "seen"}
+        assert (kit.runner.get_result(job_id) or {}).keys() == {*given, "atoms", "seen"}
 
-    def test_a_result_of_50_mb(self, engine: EngineUnderTest, submit: Call, finish: Call) -> None:
-        limit = engine.start_s + 10 * engine.turn_s + LARGE_S
-        state, result = finish(submit("large", megabytes=50), limit)
+    def test_a_result_of_50_mb(self, kit: Kit) -> None:
+        limit = kit.engine.limit_s + LARGE_S
+        state, result = kit.finish(kit.submit("large", megabytes=50), limit)
         assert state is JobState.COMPLETED
         assert len(result["data"]) * 4 // 3 + result["array"].size * 5 >= 50 * 2**20 * 0.99
         assert hashlib.sha256(result["data"]).hexdigest() == result["digest"]
         assert int(result["array"].sum()) == result["sum"]
 
-    def test_a_recipe_of_quacc(self, engine: EngineUnderTest, owner: Call, oracle: Oracle) -> None:
+    def test_a_recipe_of_quacc(self, kit: Kit) -> None:
         """Workers find quacc: the same energy as without it and without an engine."""
         # An engine of its own: those of other tests may do without quacc.
-        (job_id,) = owner().ask("submit", "quacc.recipes.emt.core.static_job")
-        limit = engine.start_s + 10 * engine.turn_s
-        outcome = eventually(lambda: oracle.outcome(job_id), limit, "it did not finish")
-        assert outcome is not None
+        (job_id,) = kit.owner().ask("submit", "quacc.recipes.emt.core.static_job")
+        outcome = kit.outcome(job_id)
         assert outcome["state"] == "completed", outcome["error"]
         atoms = aluminium()
         atoms.calc = EMT()
-        energy = oracle.payload(job_id)["results"]["energy"]
+        energy = kit.oracle.payload(job_id)["results"]["energy"]
         assert energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
 
-    def test_an_exception_is_told(self, submit: Call, finish: Call, oracle: Oracle) -> None:
+    def test_an_exception_is_told(self, kit: Kit) -> None:
         """The job reads failed; its message and the line of the recipe are told."""
-        job_id = submit("fail", message="the box is too small")
-        state, result = finish(job_id)
+        job_id = kit.submit("fail", message="the box is too small")
+        state, result = kit.finish(job_id)
         assert state is JobState.FAILED
         assert "RuntimeError: the box is too small" in result["error"]
         assert "recipes.py" in result["traceback"]
         assert ", in fail" in result["traceback"]
-        assert (oracle.outcome(job_id) or {}).get("state") == "failed"
+        assert kit.oracle.state(job_id) == "failed"
 
-    def test_what_fails_is_not_run_again(
-        self, submit: Call, finish: Call, oracle: Oracle, shared: Path
-    ) -> None:
+    def test_what_fails_is_not_run_again(self, kit: Kit) -> None:
         """Neither by core nor by the engine: a second time costs what the first did."""
-        count = shared / "count"
-        job_id = submit("count_and_fail", count=str(count))
-        assert finish(job_id)[0] is JobState.FAILED
+        count = kit.shared / "count"
+        job_id = kit.submit("count_and_fail", count=str(count))
+        assert kit.finish(job_id)[0] is JobState.FAILED
         # Whoever would run it again has had the time for it.
-        assert finish(submit("fail", message="later"))[0] is JobState.FAILED
+        assert kit.finish(kit.submit("fail", message="later"))[0] is JobState.FAILED
         assert count.read_text() == "x"
-        assert oracle.attempts(job_id) == 1
+        assert kit.oracle.attempts(job_id) == 1
 
-    def test_a_killed_process_is_a_lost_attempt(
-        self, submit: Call, finish: Call, oracle: Oracle, shared: Path
-    ) -> None:
+    def test_a_killed_process_is_a_lost_attempt(self, kit: Kit) -> None:
         """Nobody can tell who sent a SIGKILL: the engine gets a second attempt."""
-        job_id = submit("kill_once", count=str(shared / "count"))
-        assert finish(job_id) == (JobState.COMPLETED, {"runs": 2})
-        assert (oracle.outcome(job_id) or {}).get("state") == "lost"
+        job_id = kit.submit("kill_once", count=str(kit.shared / "count"))
+        assert kit.finish(job_id) == (JobState.COMPLETED, {"runs": 2})
+        assert kit.oracle.state(job_id) == "lost"
 
     # --- walltime -------------------------------------------------------------------------------
 
-    def test_the_walltime_is_kept(
-        self, engine: EngineUnderTest, start: Call, finish: Call, oracle: Oracle, shared: Path
-    ) -> None:
+    def test_the_walltime_is_kept(self, kit: Kit) -> None:
         """It counts from when the recipe begins, which a cold worker takes its time for."""
-        job_id = start("wait_for", {"path": str(shared / "never")}, 1.0)
-        state, result = finish(job_id)
-        outcome = oracle.outcome(job_id) or {}
+        job_id = kit.start("wait_for", {"path": str(kit.shared / "never")}, 1.0)
+        state, result = kit.finish(job_id)
+        outcome = kit.oracle.outcome(job_id) or {}
         assert state is JobState.FAILED
         assert "walltime" in result["error"], (
             f"its error is {result['error']!r}, and does not say that the walltime was over: where "
             "the engine ends jobs or allocations itself, core needs a margin before that "
             "(docs/writing-an-engine.md, 'Walltime and its margin')"
         )
-        assert 1.0 <= outcome["finished"] - outcome["started"] < 10.0 + engine.start_s
+        assert 1.0 <= outcome["finished"] - outcome["started"] < 10.0 + kit.engine.start_s
 
     @behind_busy_workers
-    def test_the_walltime_does_not_run_while_a_job_waits(
-        self, start: Call, blocked: Path, finish: Call, oracle: Oracle
-    ) -> None:
-        job_id = start("echo", {}, WALLTIME_S)
+    def test_the_walltime_does_not_run_while_a_job_waits(self, kit: Kit, blocked: Path) -> None:
+        job_id = kit.start("echo", {}, WALLTIME_S)
         time.sleep(WALLTIME_S + 0.5)
-        assert not oracle.claimed(job_id)
+        assert not kit.oracle.claimed(job_id)
         blocked.touch()
-        assert finish(job_id)[0] is JobState.COMPLETED
+        assert kit.finish(job_id)[0] is JobState.COMPLETED
 
 
 def _rich_atoms() -> Atoms:

@@ -1,11 +1,13 @@
-"""The process that submitted is killed: its jobs outlive it, and are taken over by who asks."""
+"""The process that submitted is killed; and `Capabilities`, which say what follows, are honest."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,21 +15,21 @@ import psutil
 import pytest
 
 from crystalmath.errors import UnknownJob
+from crystalmath.models import Capabilities
 from crystalmath.testing.attempts import hand_over
 from crystalmath.testing.contract.base import Base, still_unbegun
-from crystalmath.testing.oracle import alive, found
+from crystalmath.testing.oracle import TRANSIENT, alive, found
 from crystalmath.testing.owner import Owner
-from crystalmath.testing.passing import TRANSIENT
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from crystalmath.models import Attempt
     from crystalmath.quacc.engine import EngineRunner
-    from crystalmath.testing.contract.base import Call
-    from crystalmath.testing.contract.busy_workers import BusyWorkers
+    from crystalmath.testing.contract.base import Kit
     from crystalmath.testing.oracle import Oracle
-    from crystalmath.testing.subject import EngineUnderTest
+
 
 #: Moments after a submission has begun at which its process is killed, in seconds; the last when it
 #: has answered, so that there are jobs on every machine.
@@ -46,177 +48,118 @@ class Restarts(Base):
     guide: ClassVar[str] = "Ids and handles"
 
     @pytest.fixture
-    def counted(self, shared: Path, gate: Path) -> dict[str, str]:
-        """Return the parameters of `count_and_wait`: it marks each run, and waits for `gate`."""
-        return {"count": str(shared / "count"), "path": str(gate)}
-
-    @pytest.fixture
-    def busy(self, engine: EngineUnderTest, owner: Call, oracle: Oracle, gate: Path) -> Owner:
+    def busy(self, kit: Kit) -> Owner:
         """Return a process all of whose workers wait for `gate`."""
-        busy: Owner = owner()
-        occupy(busy, engine, oracle, str(gate))
+        busy: Owner = kit.owner()
+        occupy(busy, kit, str(kit.gate))
         return busy
 
     @pytest.fixture
-    def estate(
-        self,
-        engine: EngineUnderTest,
-        contract_home: Path,
-        oracle: Oracle,
-        request: pytest.FixtureRequest,
-        room: int,
-    ) -> Estate:
+    def estate(self, kit: Kit, request: pytest.FixtureRequest) -> Estate:
         """Return what a killed process had in its queue; the tests of a class share it."""
         node = request.node.getparent(pytest.Class)
         estate: Estate | None = node.stash.get(_ESTATE, None)
         if estate is None:
-            estate = node.stash[_ESTATE] = Estate(engine, oracle, contract_home, room)
+            estate = node.stash[_ESTATE] = Estate(kit)
             node.addfinalizer(estate.gate.touch)
         return estate
 
     # --- what the dead leave behind ----------------------------------------------------------
 
-    def test_running_job_of_a_killed_process(
-        self,
-        owner: Call,
-        started: Call,
-        oracle: Oracle,
-        counted: dict[str, str],
-        engine: EngineUnderTest,
-    ) -> None:
-        first = owner()
-        (job_id,) = first.ask("submit", "count_and_wait", **counted)
-        started(job_id)
+    def test_running_job_of_a_killed_process(self, kit: Kit) -> None:
+        first = kit.owner()
+        (job_id,) = first.ask("submit", "count_and_wait", **kit.counted)
+        kit.started(job_id)
         first.kill()
-        second = owner()
+        second = kit.owner()
         assert second.ask("status", job_id) == "running"
-        touch(counted["path"])
-        limit = engine.start_s + 10 * engine.turn_s
-        _completes(second, job_id, limit)
+        touch(kit.counted["path"])
+        kit.eventually(lambda: second.ask("status", job_id) == "completed", "it did not finish")
         assert isinstance(second.ask("result", job_id)["pid"], int)
-        ran_once(oracle, job_id, counted)
+        ran_once(kit.oracle, job_id, kit.counted)
 
     @pytest.mark.parametrize("how", ["submitted", "launched", "written"])
-    def test_queued_job_of_a_killed_process(
-        self,
-        estate: Estate,
-        runner: EngineRunner,
-        finish: Call,
-        oracle: Oracle,
-        needs_room: Call,
-        how: str,
-    ) -> None:
+    def test_queued_job_of_a_killed_process(self, kit: Kit, estate: Estate, how: str) -> None:
         if how == "launched":
-            needs_room(LAUNCHED_ROOM)
+            kit.needs_room(LAUNCHED_ROOM)
         # What was launched past core has a handle that nobody recorded.
         job_id, counted = estate.jobs[how]
         if not estate.gate.exists():
-            assert not runner.get_status(job_id).is_terminal()
-            assert runner.get_result(job_id) is None
+            assert not kit.runner.get_status(job_id).is_terminal()
+            assert kit.runner.get_result(job_id) is None
         estate.gate.touch()
-        assert finish(job_id)[0] == "completed"
-        ran_once(oracle, job_id, counted)
+        assert kit.finish(job_id)[0] == "completed"
+        ran_once(kit.oracle, job_id, counted)
 
-    def test_killed_at_any_moment_of_a_submission(
-        self,
-        owner: Call,
-        runner: EngineRunner,
-        finish: Call,
-        oracle: Oracle,
-        counted: dict[str, str],
-    ) -> None:
-        touch(counted["path"])
-        before = oracle.jobs()
+    def test_killed_at_any_moment_of_a_submission(self, kit: Kit) -> None:
+        touch(kit.counted["path"])
+        before = kit.oracle.jobs()
         # They take a second to start: one must not wait for the other.
-        owners = [owner() for _ in MOMENTS_S]
+        owners = [kit.owner() for _ in MOMENTS_S]
         for moment, each in zip(MOMENTS_S, owners, strict=True):
             each.ask("threads")
-            known = oracle.jobs()
-            each.tell("submit", "count_and_wait", 2, **counted)
+            known = kit.oracle.jobs()
+            each.tell("submit", "count_and_wait", 2, **kit.counted)
             what = "no job was written"
-            eventually(lambda known=known: oracle.jobs() - known, each.timeout_s, what)  # type: ignore[misc]
+            eventually(lambda known=known: kit.oracle.jobs() - known, each.timeout_s, what)  # type: ignore[misc]
             if moment is None:
                 each.receive("submit")
             else:
                 time.sleep(moment)
             each.kill()
-        jobs = [job_id for job_id in oracle.jobs() - before if _is_known(runner, job_id)]
+        jobs = [job_id for job_id in kit.oracle.jobs() - before if _is_known(kit.runner, job_id)]
         assert jobs
         for job_id in jobs:
-            assert finish(job_id)[0] == "completed"
-            assert oracle.attempts(job_id) == 1
-        assert len(count(counted)) == len(jobs)
+            assert kit.finish(job_id)[0] == "completed"
+            assert kit.oracle.attempts(job_id) == 1
+        assert len(count(kit.counted)) == len(jobs)
 
     # --- who takes over ----------------------------------------------------------------------
 
-    def test_job_of_a_living_process_is_left_to_it(
-        self,
-        busy: Owner,
-        runner: EngineRunner,
-        oracle: Oracle,
-        counted: dict[str, str],
-        engine: EngineUnderTest,
-        busy_workers: BusyWorkers,
-    ) -> None:
-        (job_id,) = busy.ask("submit", "count_and_wait", **counted)
-        theirs = oracle.spec(job_id)["owner"]
+    def test_job_of_a_living_process_is_left_to_it(self, kit: Kit, busy: Owner) -> None:
+        (job_id,) = busy.ask("submit", "count_and_wait", **kit.counted)
+        theirs = kit.oracle.spec(job_id)["owner"]
         assert theirs["pid"] == busy.process.pid
-        state = runner.get_status(job_id)
-        assert runner.get_result(job_id) is None
+        state = kit.runner.get_status(job_id)
+        assert kit.runner.get_result(job_id) is None
         # This process has idle workers: they would begin it at once.
-        is_waiting = still_unbegun(oracle, job_id, WATCH_S)
-        is_theirs = oracle.spec(job_id)["owner"] == theirs
+        is_waiting = still_unbegun(kit.oracle, job_id, WATCH_S)
+        is_theirs = kit.oracle.spec(job_id)["owner"] == theirs
         assert is_theirs, "a job of a living process was taken over"
         if not is_waiting:
-            busy_workers.skip()
+            kit.busy.skip()
         assert state == "pending"
-        touch(counted["path"])
-        limit = engine.start_s + 10 * engine.turn_s
-        eventually(lambda: runner.get_status(job_id) == "completed", limit, "it did not finish")
-        eventually(lambda: busy.ask("status", job_id) == "completed", limit, "its owner is blind")
-        ran_once(oracle, job_id, counted)
+        touch(kit.counted["path"])
+        kit.eventually(lambda: kit.runner.get_status(job_id) == "completed", "it did not finish")
+        kit.eventually(lambda: busy.ask("status", job_id) == "completed", "its owner is blind")
+        ran_once(kit.oracle, job_id, kit.counted)
 
-    def test_lost_attempt_of_a_killed_process(
-        self,
-        engine: EngineUnderTest,
-        needs: Call,
-        owner: Call,
-        started: Call,
-        finish: Call,
-        oracle: Oracle,
-        counted: dict[str, str],
-    ) -> None:
-        needs("workers_here")
-        first = owner()
-        (job_id,) = first.ask("submit", "count_and_wait", **counted)
-        started(job_id)
+    def test_lost_attempt_of_a_killed_process(self, kit: Kit) -> None:
+        kit.needs("workers_here")
+        first = kit.owner()
+        (job_id,) = first.ask("submit", "count_and_wait", **kit.counted)
+        kit.started(job_id)
         first.kill()
-        supervisor = psutil.Process(oracle.supervisor(job_id))
+        supervisor = psutil.Process(kit.oracle.supervisor(job_id))
         tree = [supervisor, *supervisor.children(recursive=True)]
         supervisor.kill()
         # What runs the recipe ends soon after it, and would else see the file and complete.
-        limit = engine.linger_s + 10 * engine.turn_s
+        limit = kit.engine.linger_s + 10 * kit.engine.turn_s
         eventually(lambda: not alive(tree), limit, "a killed supervisor's recipe goes on")
-        touch(counted["path"])
-        assert finish(job_id)[0] == "completed"
-        assert oracle.attempts(job_id) == 2
-        lost, completed = oracle.outcome(job_id, 1), oracle.outcome(job_id, 2)
-        assert lost is not None
-        assert lost["state"] == "lost"
-        assert completed is not None
-        assert completed["state"] == "completed"
+        touch(kit.counted["path"])
+        assert kit.finish(job_id)[0] == "completed"
+        assert kit.oracle.attempts(job_id) == 2
+        assert [kit.oracle.state(job_id, each) for each in (1, 2)] == ["lost", "completed"]
 
     # --- cancel from another process ---------------------------------------------------------
 
     @pytest.fixture
-    def tree(
-        self, engine: EngineUnderTest, owner: Call, shared: Path
-    ) -> Iterator[tuple[Owner, str, list[psutil.Process]]]:
+    def tree(self, kit: Kit) -> Iterator[tuple[Owner, str, list[psutil.Process]]]:
         """Yield a process, its job, and what that job has started."""
-        pids = shared / "pids"
-        first = owner()
+        pids = kit.shared / "pids"
+        first = kit.owner()
         (job_id,) = first.ask("submit", "grandchild", pids=str(pids))
-        eventually(pids.exists, engine.start_s + 10 * engine.turn_s, "it started no process")
+        kit.eventually(pids.exists, "it started no process")
         processes = found(map(int, pids.read_text().split()))
         yield first, job_id, processes
         for process in processes:
@@ -225,52 +168,35 @@ class Restarts(Base):
 
     @pytest.mark.parametrize("killed", [False, True], ids=["alive", "killed"])
     def test_cancel_by_another_process(
-        self,
-        needs: Call,
-        runner: EngineRunner,
-        oracle: Oracle,
-        request: pytest.FixtureRequest,
-        *,
-        killed: bool,
+        self, kit: Kit, request: pytest.FixtureRequest, *, killed: bool
     ) -> None:
-        needs("workers_here")
+        kit.needs("workers_here")
         first, job_id, processes = request.getfixturevalue("tree")
         if killed:
             first.kill()
-        assert runner.cancel(job_id) is True
+        assert kit.runner.cancel(job_id) is True
         what = "the cancelled job has no outcome"
-        outcome = eventually(lambda: oracle.outcome(job_id), CANCEL_S, what)
-        assert outcome is not None
-        assert outcome["state"] == "cancelled"
+        assert kit.oracle.ended(job_id, CANCEL_S, what)["state"] == "cancelled"
         assert alive(processes) == []
-        assert oracle.processes(job_id) == []
-        eventually(lambda: runner.get_status(job_id) == "cancelled", CANCEL_S, "no word of it")
-        assert runner.get_result(job_id) == {"error": "cancelled"}
+        assert kit.oracle.processes(job_id) == []
+        eventually(lambda: kit.runner.get_status(job_id) == "cancelled", CANCEL_S, "no word of it")
+        assert kit.runner.get_result(job_id) == {"error": "cancelled"}
         if not killed:
             what = "its own process does not know"
             eventually(lambda: first.ask("status", job_id) == "cancelled", CANCEL_S, what)
 
-    def test_cancel_of_a_queued_job_of_a_killed_process(
-        self,
-        busy: Owner,
-        runner: EngineRunner,
-        oracle: Oracle,
-        counted: dict[str, str],
-        busy_workers: BusyWorkers,
-    ) -> None:
-        (job_id,) = busy.ask("submit", "count_and_wait", **counted)
-        busy_workers.require_waiting(job_id)
+    def test_cancel_of_a_queued_job_of_a_killed_process(self, kit: Kit, busy: Owner) -> None:
+        (job_id,) = busy.ask("submit", "count_and_wait", **kit.counted)
+        kit.busy.require_waiting(job_id)
         busy.kill()
-        assert runner.cancel(job_id) is True
-        eventually(lambda: runner.get_status(job_id) == "cancelled", CANCEL_S, "no word of it")
-        assert runner.get_result(job_id) == {"error": "cancelled"}
-        touch(counted["path"])
+        assert kit.runner.cancel(job_id) is True
+        eventually(lambda: kit.runner.get_status(job_id) == "cancelled", CANCEL_S, "no word of it")
+        assert kit.runner.get_result(job_id) == {"error": "cancelled"}
+        touch(kit.counted["path"])
         time.sleep(WATCH_S)
-        assert count(counted) == "", "it was cancelled, and was run"
-        outcome = oracle.outcome(job_id)
-        assert outcome is not None
-        assert outcome["state"] == "cancelled"
-        assert outcome["started"] is None
+        assert count(kit.counted) == "", "it was cancelled, and was run"
+        outcome = kit.oracle.outcome(job_id) or {}
+        assert (outcome["state"], outcome["started"]) == ("cancelled", None)
 
 
 def _is_known(runner: EngineRunner, job_id: str) -> bool:
@@ -282,10 +208,6 @@ def _is_known(runner: EngineRunner, job_id: str) -> bool:
     return True
 
 
-def _completes(owner: Owner, job_id: str, limit: float) -> None:
-    eventually(lambda: owner.ask("status", job_id) == "completed", limit, "it did not finish")
-
-
 #: So many wait in the engine's queue once the job is there that is launched past core.
 LAUNCHED_ROOM = 2
 #: How long the process may take to record the handle of a job that it has launched, in seconds: the
@@ -294,45 +216,32 @@ _RECORD_S = 2.0
 
 
 class Estate:
-    """What a killed process leaves: jobs that its engine had queued, or had not even got.
+    """What a killed process leaves: jobs that its engine had queued, or had not even got."""
 
-    Parameters
-    ----------
-    engine : EngineUnderTest
-        The engine.
-    oracle : Oracle
-        Tells when its workers are busy.
-    room : int
-        How many core lets the engine have beside those that run.
-    home : pathlib.Path
-        The home; the files of the jobs go there, too.
-    """
-
-    def __init__(self, engine: EngineUnderTest, oracle: Oracle, home: Path, room: int) -> None:
+    def __init__(self, kit: Kit) -> None:
         # A fresh one: where a first estate could not be made, the next test tries again.
-        folder = Path(tempfile.mkdtemp(dir=home, prefix="estate-"))
+        folder = Path(tempfile.mkdtemp(dir=kit.home, prefix="estate-"))
         self.gate = folder / "gate"
-        self._room = room
         self.jobs: dict[str, tuple[str, dict[str, str]]] = {}
         try:
-            self._begin(engine, oracle, folder)
+            self._begin(kit, folder)
         except BaseException:
             self.gate.touch()  # else its jobs would hold workers for as long as they wait
             raise
 
-    def _begin(self, engine: EngineUnderTest, oracle: Oracle, folder: Path) -> None:
-        path = str(self.gate)
+    def _begin(self, kit: Kit, folder: Path) -> None:
+        engine, path = kit.engine, str(self.gate)
         with Owner(engine.name, dict(os.environ), cluster=engine.cluster) as owner:
-            occupy(owner, engine, oracle, path)
+            occupy(owner, kit, path)
             for how in ("submitted", "launched", "written"):
                 counted = {"count": str(folder / how), "path": path}
                 past_core = how in {"launched", "written"}
                 method = "write" if past_core else "submit"
                 answer = owner.ask(method, "count_and_wait", **counted)
                 self.jobs[how] = (answer if past_core else answer[0], counted)
-            if self._room:
-                _wait_for_handle(oracle.directory(self.jobs["submitted"][0]))
-            if self._room >= LAUNCHED_ROOM:
+            if kit.room:
+                _wait_for_handle(kit.oracle.directory(self.jobs["submitted"][0]))
+            if kit.room >= LAUNCHED_ROOM:
                 hand_over(owner, engine, [self.jobs["launched"][0]])
 
 
@@ -342,12 +251,9 @@ def _wait_for_handle(directory: Path) -> None:
         time.sleep(0.01)
 
 
-def occupy(owner: Owner, engine: EngineUnderTest, oracle: Oracle, path: str) -> None:
+def occupy(owner: Owner, kit: Kit, path: str) -> None:
     """Have all workers of a process's engine wait for a file."""
-    limit = engine.start_s + 10 * engine.turn_s
-    for job_id in owner.ask("submit", "wait_for", engine.workers, path=path):
-        what = f"{job_id} was not begun"
-        eventually(lambda id_=job_id: oracle.claimed(id_), limit, what)  # type: ignore[misc]
+    kit.started(*owner.ask("submit", "wait_for", kit.engine.workers, path=path))
 
 
 def touch(path: str) -> None:
@@ -369,6 +275,112 @@ def ran_once(oracle: Oracle, job_id: str, counted: dict[str, str]) -> None:
     """Check that a job ran once, and completed."""
     assert count(counted) == "x"
     assert oracle.attempts(job_id) == 1
-    outcome = oracle.outcome(job_id)
-    assert outcome is not None
-    assert outcome["state"] == "completed"
+    assert oracle.state(job_id) == "completed"
+
+
+#: How long the queue of a dead process is watched, in seconds.
+QUEUE_S = 5.0
+#: How long processes are watched that a dead supervisor left, in seconds.
+LEFT_S = 10.0
+#: The capabilities that are had or not.
+BOOLEANS = (
+    "gone_means_dead",
+    "queue_dies_with_owner",
+    "drops_queued",
+    "workers_here",
+    "workers_inherit",
+    "starts_in_order",
+)
+
+
+class Honesty(Base):
+    """A capability that is declared is put to the test; one that is not skips its test."""
+
+    guide: ClassVar[str] = "What capabilities promise"
+
+    def test_capabilities_are_sane(self, kit: Kit) -> None:
+        for capabilities in (
+            kit.runner.capabilities,
+            *map(kit.runner.capabilities_of, kit.runner.clusters()),
+        ):
+            assert isinstance(capabilities, Capabilities)
+            assert type(capabilities.max_queued) is int
+            assert capabilities.max_queued >= 1
+            for name in BOOLEANS:
+                assert type(getattr(capabilities, name)) is bool, name
+        workers = kit.runner.workers()
+        assert workers is None or (type(workers) is int and workers >= 1)
+
+    def test_workers_here(self, kit: Kit) -> None:
+        kit.needs("workers_here")
+        attempt = kit.door.write("wait_for", path=str(kit.gate))
+        kit.door.launch(attempt)
+        kit.door.started(attempt)
+        claimant = kit.oracle.claimant(attempt.job_id)
+        assert claimant["host"] == socket.gethostname()
+        assert psutil.pid_exists(claimant["pid"])
+        kit.gate.touch()
+        kit.door.ended(attempt)
+
+    @pytest.fixture
+    def queue(self, kit: Kit) -> tuple[list[Attempt], Attempt]:
+        """Kill a process whose engine runs some attempts and has another one queued."""
+        kit.needs_room(1)
+        running = [
+            kit.door.write("wait_for", path=str(kit.gate)) for _ in range(kit.engine.workers)
+        ]
+        queued = kit.door.write("echo")
+        doomed = kit.owner()
+        kit.door.launch(*running, by=doomed)
+        kit.door.started(*running)
+        kit.door.launch(queued, by=doomed)
+        seen = partial(kit.door.seen, queued, by=doomed)
+        kit.busy.require_waiting(queued.job_id, seen)
+        doomed.kill()
+        return running, queued
+
+    def test_queue_dies_with_owner(self, kit: Kit, request: pytest.FixtureRequest) -> None:
+        kit.needs("queue_dies_with_owner")
+        running, queued = request.getfixturevalue("queue")
+        kit.gate.touch()
+        assert kit.door.ended(*running) == ["completed"] * len(running)
+        assert still_unbegun(kit.oracle, queued.job_id, QUEUE_S), "it was begun without an owner"
+
+    def test_probe_after_restart(self, kit: Kit, queue: tuple[list[Attempt], Attempt]) -> None:
+        running, queued = queue
+        # No handle was recorded: the engine has to know them by their ids.
+        asked = [attempt.job_id for attempt in (*running, queued)]
+        state, reason = kit.door.probe(asked)[queued.job_id]
+        kit.gate.touch()
+        assert kit.door.ended(*running) == ["completed"] * len(running)
+        if state == "gone":
+            assert still_unbegun(kit.oracle, queued.job_id, QUEUE_S), "it was gone, and was begun"
+        elif state == "unknown":
+            pytest.skip(f"the engine does not know what became of it (its reason: {reason})")
+        else:
+            assert kit.door.ended(queued) == ["completed"]
+
+    @pytest.fixture
+    def bereft(self, kit: Kit) -> Iterator[Attempt]:
+        """Kill the supervisor of an attempt that has started processes; they are alive."""
+        pids = kit.shared / "pids"
+        attempt = kit.door.write("grandchild", pids=str(pids))
+        kit.door.launch(attempt)
+        kit.eventually(pids.exists, "it started no process")
+        left = found(map(int, pids.read_text().split()))
+        psutil.Process(kit.oracle.supervisor(attempt.job_id)).kill()
+        yield attempt
+        for process in left + kit.oracle.processes(attempt.job_id):
+            with contextlib.suppress(*TRANSIENT):
+                process.kill()
+
+    def test_gone_means_dead(self, kit: Kit, request: pytest.FixtureRequest) -> None:
+        kit.needs("gone_means_dead")
+        kit.needs("workers_here")
+        attempt: Attempt = request.getfixturevalue("bereft")
+        deadline = time.monotonic() + LEFT_S
+        while time.monotonic() < deadline:
+            state = kit.door.seen(attempt)
+            left = kit.oracle.processes(attempt.job_id)
+            assert not (state == "gone" and left), f"the engine says gone, and {left} are alive"
+            time.sleep(0.1)

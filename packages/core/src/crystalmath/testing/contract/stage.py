@@ -14,18 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from crystalmath.testing import ports
-from crystalmath.testing.idleness import restless
-from crystalmath.testing.leavings import listening_unix_sockets
-from crystalmath.testing.oracle import shown
+from crystalmath.testing import traces
+from crystalmath.testing.oracle import TRANSIENT, links, listed, shown
 from crystalmath.testing.owner import NOTE, Owner
-from crystalmath.testing.passing import TRANSIENT, links, listed
-from crystalmath.testing.places import Places
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
-    from crystalmath.testing.oracle import Oracle
-    from crystalmath.testing.subject import EngineUnderTest
+    from crystalmath.testing.contract.base import Kit
 
 #: So many jobs are run one after another; who keeps something of each keeps so much.
 JOBS = 4
@@ -49,47 +44,17 @@ WORDS = "some words, \N{GREEK SMALL LETTER ALPHA} {\n  '$HOME' \"\\\n}"
 class Stage:
     """One process runs some jobs and closes its engine; everything that a test asks is noted.
 
-    Parameters
-    ----------
-    engine : EngineUnderTest
-        The engine.
-    oracle : Oracle
-        Sees the home.
-    folder : pathlib.Path
-        An empty one, for the process's working directory, temporary files and home directory.
-    tests : set of str
-        The tests that will ask: what takes long is looked at for those alone that need it.
-
-    Attributes
-    ----------
-    jobs : dict of str to dict
-        What a job on each worker found, by the directory in which it should work.
-    ran_at_once : bool
-        Whether these jobs ran at the same time.
-    cores : list of int
-        Those that the process may use.
-    born, changed_by_use, changed : dict
-        What the process was given, and by topic what its engine changed, before and after `close`.
-    child_ended_with : int
-        What the process was told of a child of its own that ended while jobs ran.
-    typed : str
-        What was left of the process's standard input after `close`.
-    was_run_again : bool
-        Whether somebody else has run the process's script.
-    strange_ports, open_ports, told_to_all, files_in_use, leaks, files, descriptors, restless, \
-pipe_holders : list of str
-        What should not be; each is said in words.
+    The process has its working directory, temporary files and home directory in `folder`, which is
+    empty. What takes long is looked at for those of the `tests` alone that ask. What should not be
+    is listed in words.
     """
 
-    def __init__(
-        self, engine: EngineUnderTest, oracle: Oracle, folder: Path, tests: set[str]
-    ) -> None:
-        self._engine = engine
+    def __init__(self, kit: Kit, folder: Path, tests: set[str]) -> None:
+        self._kit = kit
         self._tests = tests
-        self._oracle = oracle
         self._folder = folder
-        self._places = Places(folder)
-        self._ports: set[ports.Port] = set()
+        self._places = traces.Places(folder)
+        self._ports: set[traces.Port] = set()
         self._secret = secrets.token_hex(16)
         self._note = folder / "note"
         self.strange_ports: list[str] = []
@@ -98,11 +63,13 @@ pipe_holders : list of str
         errors = folder / "errors"
         work = self._places.work
         typed = TYPED.encode()
-        with Owner(engine.name, self.born, errors, engine.cluster, work, typed) as self._owner:
+        with Owner(
+            kit.engine.name, self.born, errors, kit.engine.cluster, work, typed
+        ) as self._owner:
             # What its imports open is no engine's.
             self._owner.ask("write", "echo")
             descriptors = self._descriptors()
-            self._owner.ask("note_passing", str(oracle.home), str(folder))
+            self._owner.ask("note_passing", str(kit.home), str(folder))
             self._use()
             self._owner.ask("close")
             self.was_run_again = self._note.exists()
@@ -117,7 +84,7 @@ pipe_holders : list of str
             # What garbage holds, temporary files too, goes as it would sooner or later.
             self._owner.ask("collect")
             # A turn tells how slow the machine is.
-            linger = max(LINGER_S, 10 * engine.turn_s)
+            linger = max(LINGER_S, 10 * kit.engine.turn_s)
             with contextlib.suppress(AssertionError):
                 eventually(lambda: not self._left(descriptors), linger, "")
             self.descriptors = sorted(self._left(descriptors).elements())
@@ -134,33 +101,35 @@ pipe_holders : list of str
 
         # What its processes have made goes with them, and they may outlive it for a while.
         with contextlib.suppress(AssertionError):
-            eventually(is_as_it_was, engine.linger_s + 10 * engine.turn_s, "")
+            eventually(is_as_it_was, kit.engine.linger_s + 10 * kit.engine.turn_s, "")
         self._places.remove_home()
 
     def _use(self) -> None:
         # Each worker has one of them before the first one ends, and before anything is counted.
-        gate = Path(tempfile.mkdtemp(dir=self._oracle.home, prefix="stage-"), "gate")
-        count = self._engine.workers
+        gate = Path(tempfile.mkdtemp(dir=self._kit.home, prefix="stage-"), "gate")
+        count = self._kit.engine.workers
         jobs: list[str] = self._owner.ask("submit", "surroundings", count, path=str(gate))
         # Whether it has so many workers is asked elsewhere.
         self.ran_at_once = False
         with contextlib.suppress(AssertionError):
-            eventually(lambda: all(map(self._oracle.claimed, jobs)), self._begin_s, "")
+            self._kit.started(*jobs)
             self.ran_at_once = True
         self._look_at_ports()
-        listening = ports.hearing(self._processes())
+        listening = traces.hearing(self._processes())
         self.told_to_all = [each for one in self._processes() for each in self._betrayed(one)]
         self.pipe_holders = self._pipe_holders()
         is_idleness_asked = IDLENESS in self._tests
         self.restless = []
         if is_idleness_asked:
-            self.restless = [f"{each}, while its jobs slept" for each in restless(self._processes)]
+            self.restless = [
+                f"{each}, while its jobs slept" for each in traces.restless(self._processes)
+            ]
         self._owner.ask("start_child")
         gate.touch()
         self._end(jobs)
         self.child_ended_with: int = self._owner.ask("child_ended_with")
         self.jobs: dict[str, dict[str, Any]] = {
-            str(self._oracle.directory(job_id) / "1.work"): self._oracle.payload(job_id)
+            str(self._kit.oracle.directory(job_id) / "1.work"): self._kit.oracle.payload(job_id)
             for job_id in jobs
         }
         self.limits: dict[str, list[int]] = self._owner.ask("limits")
@@ -169,14 +138,14 @@ pipe_holders : list of str
         self.changed_by_use: dict[str, list[str]] = self._owner.ask("changes")
         self._look_at_ports()
         # One that was there for a moment, as to ask for a name, served nobody.
-        stayed = [port for port in ports.hearing(self._processes()) if port in listening]
+        stayed = [port for port in traces.hearing(self._processes()) if port in listening]
         self.strange_ports += [f"UDP {port}" for port in stayed if not port.is_loopback]
         self.files_in_use = [each for one in self._processes() for each in self._written(one)]
         rounds = (self._leaks() for _ in range(ROUNDS if LEAKS in self._tests else 0))
         shown = list(takewhile(bool, rounds))
         self.leaks = shown[-1] if len(shown) == ROUNDS else []
         if is_idleness_asked and not self.restless:
-            idle = restless(self._processes)
+            idle = traces.restless(self._processes)
             self.restless = [f"{each}, while it had no job" for each in idle]
 
     def _processes(self) -> list[psutil.Process]:
@@ -184,13 +153,13 @@ pipe_holders : list of str
 
     def _look_at_ports(self) -> None:
         """Look at those that are there now and were not before: some are there for a job alone."""
-        new = [port for port in ports.listening(self._processes()) if port not in self._ports]
+        new = [port for port in traces.listening(self._processes()) if port not in self._ports]
         self._ports.update(new)
         self.strange_ports += [str(port) for port in new if not port.is_loopback]
-        self.open_ports += ports.open_to_strangers(new)
+        self.open_ports += traces.open_to_strangers(new)
         abstract = {
             f"the abstract Unix socket {each.name} of process {each.process}, which has no mode"
-            for each in listening_unix_sockets(self._processes())
+            for each in traces.listening_unix_sockets(self._processes())
             if each.is_abstract
         }
         self.open_ports += sorted(abstract.difference(self.open_ports))
@@ -214,7 +183,7 @@ pipe_holders : list of str
         self._end(jobs)
         jobs = self._owner.ask("submit", "wait_for", JOBS, path=str(self._folder / "never"))
         # Of what the engine has not got yet it is told nothing.
-        self._wait_for_begin(jobs[0])
+        self._kit.started(jobs[0])
         for job_id in jobs:
             self._owner.ask("cancel", job_id)
             self._end([job_id], "cancelled")
@@ -248,23 +217,13 @@ pipe_holders : list of str
         """Submit a job, and wait until it is begun: what it was handed over with is over."""
         job_id: str
         (job_id,) = self._owner.ask("submit", recipe)
-        self._wait_for_begin(job_id)
+        self._kit.started(job_id)
         return job_id
 
-    def _wait_for_begin(self, job_id: str) -> None:
-        what = f"the job {job_id} was not begun"
-        eventually(lambda: self._oracle.claimed(job_id), self._begin_s, what)
-
-    @property
-    def _begin_s(self) -> float:
-        return self._engine.start_s + 10 * self._engine.turn_s
-
     def _end(self, jobs: list[str], state: str = "completed") -> None:
-        limit = self._engine.start_s + (10 + len(jobs)) * self._engine.turn_s
+        limit = self._kit.engine.start_s + (10 + len(jobs)) * self._kit.engine.turn_s
         for job_id in jobs:
-            what = f"the job {job_id} did not finish"
-            outcome = eventually(lambda id_=job_id: self._oracle.outcome(id_), limit, what)  # type: ignore[misc]
-            assert outcome is not None
+            outcome = self._kit.oracle.ended(job_id, limit)
             assert outcome["state"] == state, outcome["error"]
 
     def _environment(self) -> dict[str, str]:
@@ -308,7 +267,7 @@ pipe_holders : list of str
 
     def _written(self, process: psutil.Process) -> list[str]:
         """List the files outside the home that a process has open for writing."""
-        places = [str(self._oracle.home), str(self._folder), "/dev/", "/proc/"]
+        places = [str(self._kit.home), str(self._folder), "/dev/", "/proc/"]
         try:
             files = process.open_files()
         except TRANSIENT:

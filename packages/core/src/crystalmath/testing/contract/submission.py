@@ -1,4 +1,4 @@
-"""Ids, refusals, states, and that nobody waits who need not."""
+"""Ids, refusals, states and cancels, and that nobody waits who need not."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import pytest
 
 from crystalmath.quacc import JobState
 from crystalmath.testing.contract.base import AL, Base
+from crystalmath.testing.contract.hooks import behind_busy_workers
+from crystalmath.testing.oracle import alive, found
 from crystalmath.testing.owner import RECIPES
 from crystalmath.testing.waiting import eventually, own_time
 
@@ -21,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
-    from crystalmath.quacc.engine import EngineRunner
-    from crystalmath.testing.contract.base import Call
-    from crystalmath.testing.oracle import Oracle
-    from crystalmath.testing.subject import EngineUnderTest
+    import psutil
+
+    from crystalmath.testing.contract.base import Kit
+
 
 #: How long one call may take while the engine is busy: most of them, and the slowest, in seconds.
 #: Most of them tell of the engine; one alone may have waited for a disk, or for a busy machine.
@@ -43,17 +45,15 @@ class Submission(Base):
     guide: ClassVar[str] = "Who calls what"
 
     @pytest.fixture
-    def calm(self, oracle: Oracle) -> Iterator[None]:
+    def calm(self, kit: Kit) -> Iterator[None]:
         """Check that a test leaves no job behind."""
-        before = oracle.jobs()
+        before = kit.oracle.jobs()
         yield
-        assert oracle.jobs() == before
+        assert kit.oracle.jobs() == before
 
-    def test_a_slow_launch_slows_nobody(
-        self, runner: EngineRunner, submit: Call, finish: Call, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_slow_launch_slows_nobody(self, kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
         """Held up where it looks at its attempts, with what it may have locked by then."""
-        launch, entered, let_go = runner.launch, threading.Event(), threading.Event()
+        launch, entered, let_go = kit.runner.launch, threading.Event(), threading.Event()
 
         def slow(attempts: Any) -> Any:
             try:
@@ -61,90 +61,89 @@ class Submission(Base):
             finally:
                 entered.set()
 
-        monkeypatch.setattr(runner, "launch", slow)
-        jobs = [submit("echo")]
+        monkeypatch.setattr(kit.runner, "launch", slow)
+        jobs = [kit.submit("echo")]
         try:
             assert entered.wait(ENTERED_S), "nothing was launched"
-            _timed("submit", SUBMIT_S, [lambda: jobs.append(submit("echo"))] * 5)
-            _timed("get_status", STATUS_S, [partial(runner.get_status, job_id) for job_id in jobs])
-            _timed("get_result", STATUS_S, [partial(runner.get_result, job_id) for job_id in jobs])
-            _timed("cancel", CANCEL_S, [partial(runner.cancel, job_id) for job_id in jobs[3:]])
+            _timed("submit", SUBMIT_S, [lambda: jobs.append(kit.submit("echo"))] * 5)
+            _timed(
+                "get_status", STATUS_S, [partial(kit.runner.get_status, job_id) for job_id in jobs]
+            )
+            _timed(
+                "get_result", STATUS_S, [partial(kit.runner.get_result, job_id) for job_id in jobs]
+            )
+            _timed("cancel", CANCEL_S, [partial(kit.runner.cancel, job_id) for job_id in jobs[3:]])
         finally:
             let_go.set()
-        assert [finish(job_id)[0].value for job_id in jobs[:3]] == ["completed"] * 3
+        assert [kit.finish(job_id)[0].value for job_id in jobs[:3]] == ["completed"] * 3
 
-    def test_100_jobs_from_several_threads(
-        self,
-        engine: EngineUnderTest,
-        submit: Call,
-        runner: EngineRunner,
-        oracle: Oracle,
-        shared: Path,
-    ) -> None:
+    def test_100_jobs_from_several_threads(self, kit: Kit) -> None:
         """Each has a UUID of its own, runs once, and gives its own result."""
-        count, before = shared / "count", oracle.jobs()
+        count, before = kit.shared / "count", kit.oracle.jobs()
         with ThreadPoolExecutor(4) as pool:
-            jobs = list(pool.map(lambda n: submit("mark", path=str(count), number=n), range(JOBS)))
+            jobs = list(
+                pool.map(lambda n: kit.submit("mark", path=str(count), number=n), range(JOBS))
+            )
         for job_id in jobs:
             assert (str(uuid.UUID(job_id)), uuid.UUID(job_id).version) == (job_id, 4)
         assert len(set(jobs)) == JOBS
-        assert oracle.jobs() - before == set(jobs)
-        limit = engine.start_s + JOBS * engine.turn_s
+        assert kit.oracle.jobs() - before == set(jobs)
+        limit = kit.engine.start_s + JOBS * kit.engine.turn_s
         eventually(
-            lambda: all(runner.get_status(job_id).is_terminal() for job_id in jobs),
+            lambda: all(kit.runner.get_status(job_id).is_terminal() for job_id in jobs),
             limit,
             f"{JOBS} jobs did not finish",
         )
-        assert {runner.get_status(job_id) for job_id in jobs} == {JobState.COMPLETED}
-        assert [runner.get_result(each) for each in jobs] == [{"number": n} for n in range(JOBS)]
+        assert {kit.runner.get_status(job_id) for job_id in jobs} == {JobState.COMPLETED}
+        assert [kit.runner.get_result(each) for each in jobs] == [
+            {"number": n} for n in range(JOBS)
+        ]
         assert sorted(map(int, count.read_text().split())) == list(range(JOBS))
 
-    def test_the_default_cluster_is_local(self, runner: EngineRunner, finish: Call) -> None:
-        assert "local" in runner.clusters()
-        assert finish(runner.submit(f"{RECIPES}.echo", AL))[0] is JobState.COMPLETED
+    def test_the_default_cluster_is_local(self, kit: Kit) -> None:
+        assert "local" in kit.runner.clusters()
+        assert kit.finish(kit.runner.submit(f"{RECIPES}.echo", AL))[0] is JobState.COMPLETED
 
     @pytest.mark.usefixtures("calm")
-    def test_an_unknown_cluster_is_refused(self, runner: EngineRunner) -> None:
+    def test_an_unknown_cluster_is_refused(self, kit: Kit) -> None:
         with pytest.raises(ValueError, match="no-such-cluster") as caught:
-            runner.submit(f"{RECIPES}.echo", AL, "no-such-cluster")
-        assert all(cluster in str(caught.value) for cluster in runner.clusters())
+            kit.runner.submit(f"{RECIPES}.echo", AL, "no-such-cluster")
+        assert all(cluster in str(caught.value) for cluster in kit.runner.clusters())
 
     @pytest.mark.usefixtures("calm")
-    def test_a_parameter_that_cannot_be_written_down_is_refused(self, submit: Call) -> None:
+    def test_a_parameter_that_cannot_be_written_down_is_refused(self, kit: Kit) -> None:
         """The message names its place."""
         with pytest.raises(ValueError, match=r"options\.deep"):
-            submit("echo", options={"deep": object()})
+            kit.submit("echo", options={"deep": object()})
 
     @pytest.mark.usefixtures("calm")
     @pytest.mark.parametrize("method", ["get_status", "get_result", "cancel"])
-    def test_an_unknown_id_is_a_key_error(self, runner: EngineRunner, method: str) -> None:
+    def test_an_unknown_id_is_a_key_error(self, kit: Kit, method: str) -> None:
         for job_id in ("no such job", str(uuid.uuid4())):
             with pytest.raises(KeyError):
-                getattr(runner, method)(job_id)
+                getattr(kit.runner, method)(job_id)
 
-    def test_states_change_as_they_may_and_end_for_good(
-        self, runner: EngineRunner, submit: Call, engine: EngineUnderTest, oracle: Oracle
-    ) -> None:
+    def test_states_change_as_they_may_and_end_for_good(self, kit: Kit) -> None:
         """Watched closely from the submission to a while after the end."""
         expected = {
-            submit("echo"): "completed",
-            submit("fail", message="x"): "failed",
-            submit("mark", path="/dev/null", seconds=0.3): "completed",
+            kit.submit("echo"): "completed",
+            kit.submit("fail", message="x"): "failed",
+            kit.submit("mark", path="/dev/null", seconds=0.3): "completed",
         }
         seen = {job_id: ["pending"] for job_id in expected}
 
         def look() -> bool:
             for job_id, states in seen.items():
-                result, state = runner.get_result(job_id), runner.get_status(job_id).value
+                result, state = kit.runner.get_result(job_id), kit.runner.get_status(job_id).value
                 assert result is None or JobState(state).is_terminal()
                 if state != states[-1]:
                     states.append(state)
             return all(JobState(states[-1]).is_terminal() for states in seen.values())
 
-        eventually(look, engine.start_s + 10 * engine.turn_s, "the jobs did not finish")
-        results = {job_id: runner.get_result(job_id) for job_id in expected}
+        kit.eventually(look, "the jobs did not finish")
+        results = {job_id: kit.runner.get_result(job_id) for job_id in expected}
         for job_id in expected:
-            assert runner.cancel(job_id) is False
+            assert kit.runner.cancel(job_id) is False
         end = time.monotonic() + 0.5
         while time.monotonic() < end:
             look()
@@ -152,8 +151,8 @@ class Submission(Base):
         for job_id, states in seen.items():
             last = expected[job_id]
             assert states in (["pending", last], ["pending", "running", last])
-            assert runner.get_result(job_id) == results[job_id]
-            assert (oracle.outcome(job_id) or {}).get("state") == last
+            assert kit.runner.get_result(job_id) == results[job_id]
+            assert kit.oracle.state(job_id) == last
 
 
 class _Held(list[Any]):
@@ -192,3 +191,107 @@ def _timed(what: str, limits: tuple[float, float], calls: Iterable[Callable[[], 
         times.append(own_time() - start)
         assert times[-1] <= slowest, f"one call of {what} took too long"
     assert statistics.median(times) <= most, f"half of the calls of {what} took longer"
+
+
+#: How long it may take until a running job and all its processes are gone, in seconds.
+GONE_S = 30.0
+
+
+class Cancelling(Base):
+    """`cancel`, at every moment of a job's life."""
+
+    guide: ClassVar[str] = "Release and stop"
+
+    @pytest.fixture
+    def gone_s(self, kit: Kit) -> float:
+        """Return how long it may take until a running job is gone, in seconds.
+
+        Where jobs are on other hosts the engine has the last word, after a turn of its own.
+        """
+        return GONE_S if kit.capabilities.workers_here else GONE_S + kit.engine.turn_s
+
+    @behind_busy_workers
+    def test_a_waiting_job_never_runs(self, kit: Kit, blocked: Path, gone_s: float) -> None:
+        """It is ended at once, though all workers are busy."""
+        count = kit.shared / "count"
+        job_id = kit.submit("mark", path=str(count))
+        after = kit.submit("echo")
+        assert kit.runner.cancel(job_id) is True
+        assert kit.finish(job_id, gone_s) == (JobState.CANCELLED, {"error": "cancelled"})
+        assert kit.oracle.state(job_id) == "cancelled"
+        blocked.touch()
+        # Whoever takes jobs in turn has been past the cancelled one.
+        assert kit.finish(after)[0] is JobState.COMPLETED
+        assert kit.finish(kit.submit("echo"))[0] is JobState.COMPLETED
+        assert not count.exists()
+
+    def test_a_running_job_is_gone_with_all_its_processes(self, kit: Kit) -> None:
+        """One left the session, ignores SIGTERM and cleared its child's environment."""
+        kit.needs("workers_here")
+        pids = kit.shared / "pids"
+        job_id = kit.submit("grandchild", pids=str(pids))
+        kit.eventually(pids.exists, "the recipe did not begin")
+        tree = found(map(int, pids.read_text().split()))
+        assert len(alive(tree)) == 2
+        assert kit.runner.cancel(job_id) is True
+        left: list[psutil.Process] = []
+
+        def ended() -> bool:
+            # The state first: nothing may be alive once it is read.
+            if kit.runner.get_status(job_id) is not JobState.CANCELLED:
+                return False
+            left.extend(alive(tree) + kit.oracle.processes(job_id))
+            return True
+
+        eventually(ended, GONE_S, "the job was not cancelled")
+        assert not left
+        assert kit.runner.get_result(job_id) == {"error": "cancelled"}
+        assert kit.oracle.end(job_id) == "cancelled"
+
+    def test_a_finished_job_stays_what_it_is(self, kit: Kit) -> None:
+        job_id = kit.submit("echo")
+        state, result = kit.finish(job_id)
+        outcome = kit.oracle.outcome(job_id)
+        assert kit.runner.cancel(job_id) is False
+        # Long enough for whoever looks at files now and then.
+        time.sleep(0.5)
+        assert kit.runner.get_status(job_id) is state
+        assert kit.runner.get_result(job_id) == result
+        assert kit.oracle.outcome(job_id) == outcome
+
+    def test_twice_and_by_several_at_once(self, kit: Kit, gone_s: float) -> None:
+        """The job ends once, and is not run again; whoever comes late is told."""
+        count = kit.shared / "count"
+        job_id = kit.submit("count_and_wait", count=str(count), path=str(kit.shared / "never"))
+        kit.eventually(lambda: _has_mark(count), "the recipe did not begin")
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(lambda _: kit.runner.cancel(job_id), range(8)))
+        assert True in answers
+        assert set(answers) <= {True, False}
+        assert kit.finish(job_id, gone_s) == (JobState.CANCELLED, {"error": "cancelled"})
+        assert kit.runner.cancel(job_id) is False
+        assert kit.finish(kit.submit("echo"))[0] is JobState.COMPLETED
+        assert kit.runner.get_status(job_id) is JobState.CANCELLED
+        assert count.read_text() == "x"
+        assert kit.oracle.attempts(job_id) == 1
+
+    def test_the_neighbours_go_on(self, kit: Kit, gone_s: float) -> None:
+        """Jobs that run beside a cancelled one, and those that wait."""
+        go, count = kit.shared / "go", kit.shared / "count"
+        victim = kit.submit("wait_for", path=str(kit.shared / "never"))
+        kit.started(victim)
+        others = [
+            kit.submit("count_and_wait", count=str(count), path=str(go)),
+            kit.submit("count_and_wait", count=str(count), path=str(go)),
+        ]
+        kit.runner.cancel(victim)
+        assert kit.finish(victim, gone_s)[0] is JobState.CANCELLED
+        go.touch()
+        assert [kit.finish(job_id)[0] for job_id in others] == [JobState.COMPLETED] * 2
+        assert count.read_text() == "xx"
+        assert [kit.oracle.attempts(job_id) for job_id in others] == [1, 1]
+
+
+def _has_mark(count: Path) -> bool:
+    """Return whether a recipe has left its mark: a file is there before anything stands in it."""
+    return count.exists() and count.stat().st_size > 0

@@ -13,15 +13,11 @@ from crystalmath.testing.contract.stage import TYPED, Stage
 from crystalmath.testing.killed_launches import KilledLaunches
 from crystalmath.testing.oracle import Oracle
 from crystalmath.testing.owner import CHILD_EXITS_WITH, OwnerError
-from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from crystalmath.quacc.engine import EngineRunner
-    from crystalmath.testing.contract.base import Call
-    from crystalmath.testing.contract.door import Door
-    from crystalmath.testing.subject import EngineUnderTest
+    from crystalmath.testing.contract.base import Kit
 
 _STAGE = pytest.StashKey["Stage | Exception"]()
 
@@ -31,12 +27,7 @@ class Staged(Base):
 
     @pytest.fixture
     def stage(
-        self,
-        engine: EngineUnderTest,
-        oracle: Oracle,
-        request: pytest.FixtureRequest,
-        tmp_path_factory: pytest.TempPathFactory,
-        _environment: None,
+        self, kit: Kit, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     ) -> Stage:
         """Return what was noted; the tests of a class share it."""
         node = request.node.getparent(pytest.Class)
@@ -44,7 +35,7 @@ class Staged(Base):
         if stage is None:
             try:
                 tests = {item.originalname for item in node.session.items if item.cls is node.cls}
-                stage = Stage(engine, oracle, tmp_path_factory.mktemp("stage"), tests)
+                stage = Stage(kit, tmp_path_factory.mktemp("stage"), tests)
             except Exception as error:  # noqa: BLE001 - once for all tests, in each of them
                 stage = error
             node.stash[_STAGE] = stage
@@ -62,11 +53,11 @@ class Inheritance(Staged):
         "name", ["A_VARIABLE", "VASP_VARIABLE", "HOME", "LANG", "LC_ALL", "TMPDIR", "USER"]
     )
     def test_a_job_finds_the_variables_of_its_owner(
-        self, needs: Call, stage: Stage, name: str
+        self, kit: Kit, stage: Stage, name: str
     ) -> None:
         name = f"{name}_OF_THE_SUBMITTER" if name.endswith("VARIABLE") else name
         if not name.startswith("VASP_"):  # which core brings itself
-            needs("workers_inherit")
+            kit.needs("workers_inherit")
         expected = stage.born.get(name)
         if (
             name == "USER" and expected is None
@@ -77,8 +68,8 @@ class Inheritance(Staged):
             found = job["environment"].get(name)
             _kept(found == expected, what, found)
 
-    def test_a_job_finds_the_pythonpath_of_its_owner(self, needs: Call, stage: Stage) -> None:
-        needs("workers_inherit")
+    def test_a_job_finds_the_pythonpath_of_its_owner(self, kit: Kit, stage: Stage) -> None:
+        kit.needs("workers_inherit")
         # Only the first of them is known to be no relative path.
         expected = stage.born["PYTHONPATH"].split(":")[0]
         what = f"a worker that has the PYTHONPATH of the process that submits, with {expected}"
@@ -96,8 +87,8 @@ class Inheritance(Staged):
             found = job["streams"]
             _kept(found == expected, f"standard streams that are {expected}", found)
 
-    def test_a_job_has_the_locale_of_its_owner(self, needs: Call, stage: Stage) -> None:
-        needs("workers_inherit")
+    def test_a_job_has_the_locale_of_its_owner(self, kit: Kit, stage: Stage) -> None:
+        kit.needs("workers_inherit")
         what = f"a worker with the locale of the process that submits, {stage.encodings}"
         for job in stage.jobs.values():
             _kept(job["encodings"] == stage.encodings, what, job["encodings"])
@@ -107,9 +98,9 @@ class Inheritance(Staged):
             found = f"{job['umask']:03o}"
             _kept(found == "077", "the umask 077, which core sets", found)
 
-    def test_a_job_has_the_limits_of_its_owner(self, needs: Call, stage: Stage) -> None:
-        needs("workers_inherit")
-        needs("workers_here")
+    def test_a_job_has_the_limits_of_its_owner(self, kit: Kit, stage: Stage) -> None:
+        kit.needs("workers_inherit")
+        kit.needs("workers_here")
         lowered = [
             f"{name} is {found} and was {stage.limits[name]}"
             for job in stage.jobs.values()
@@ -121,10 +112,10 @@ class Inheritance(Staged):
         )
         _kept(not lowered, what, lowered)
 
-    def test_jobs_have_the_cores_of_their_owner(self, needs: Call, stage: Stage) -> None:
+    def test_jobs_have_the_cores_of_their_owner(self, kit: Kit, stage: Stage) -> None:
         """All of them, or so many as there are jobs at once: workers may be bound to cores."""
-        needs("workers_inherit")
-        needs("workers_here")
+        kit.needs("workers_inherit")
+        kit.needs("workers_here")
         enough = min(len(stage.cores), len(stage.jobs))
         if enough == 1 or not stage.ran_at_once:
             pytest.skip("there is one core, or one job at a time")
@@ -195,8 +186,8 @@ class Surroundings(Staged):
 
     # --- what the machine finds --------------------------------------------------------------
 
-    def test_no_port_beyond_loopback(self, needs: Call, stage: Stage) -> None:
-        needs("workers_here")
+    def test_no_port_beyond_loopback(self, kit: Kit, stage: Stage) -> None:
+        kit.needs("workers_here")
         what = "that it listens on this machine alone (127.0.0.1), and connects what sends by UDP"
         _kept(not stage.strange_ports, what, stage.strange_ports)
 
@@ -226,44 +217,38 @@ class Surroundings(Staged):
         what = "that it writes below `settings.directory`, and changes no file or mode elsewhere"
         _kept(not found, what, found)
 
-    def test_a_home_with_blanks_and_accents(
-        self, engine: EngineUnderTest, runner: EngineRunner, owner: Call, contract_home: Path
-    ) -> None:
+    def test_a_home_with_blanks_and_accents(self, kit: Kit) -> None:
         """It works; a scheduler's scripts may have no way to name it, which is said plainly."""
-        home = contract_home / "a b \N{LATIN SMALL LETTER E WITH ACUTE}'s $1"
+        home = kit.home / "a b \N{LATIN SMALL LETTER E WITH ACUTE}'s $1"
         home.mkdir()
-        engine.configure(home)
-        tenant = owner(CRYSTALMATH_HOME=str(home))
+        kit.engine.configure(home)
+        tenant = kit.owner(CRYSTALMATH_HOME=str(home))
         try:
             (job_id,) = tenant.ask("submit", "echo")
         except OwnerError:
             refusal = re.search(
                 rf"ConfigError: .*{re.escape(repr(str(home)))}.*", tenant.new_output()[1]
             )
-            if runner.capabilities_of(engine.cluster).workers_here or refusal is None:
+            if kit.capabilities.workers_here or refusal is None:
                 raise
             pytest.skip(refusal[0])
-        oracle = Oracle(home)
-        limit = engine.start_s + 10 * engine.turn_s
+        limit = kit.engine.limit_s
 
         def what() -> str:
             told = f"a job that is {tenant.ask('status', job_id)!r}, of {limit:g} s"
             return _promise(f"that it runs jobs in a home named {home.name!r}", told)
 
-        outcome = eventually(lambda: oracle.outcome(job_id), limit, what)
-        assert outcome is not None
+        outcome = Oracle(home).ended(job_id, limit, what)
         kept = outcome["state"] == "completed"
         what_for = f"that it runs jobs in a home named {home.name!r}"
         _kept(kept, what_for, outcome["error"])
         tenant.ask("close")
 
-    def test_killed_at_each_moment_of_a_launch(
-        self, owner: Call, door: Door, engine: EngineUnderTest, oracle: Oracle, tmp_path: Path
-    ) -> None:
+    def test_killed_at_each_moment_of_a_launch(self, kit: Kit, tmp_path: Path) -> None:
         """Nothing is left: no process; no file, socket or shared memory that the next one keeps."""
         temporary = tmp_path / "tmp"
         temporary.mkdir()
-        launches = KilledLaunches(engine, owner, door, oracle, temporary)
+        launches = KilledLaunches(kit, temporary)
         launches.kill_all()
         launches.wait_for_the_end()
         if launches.left():

@@ -11,24 +11,19 @@ from typing import TYPE_CHECKING, ClassVar
 import psutil
 import pytest
 
+from crystalmath.testing.attempts import Line
 from crystalmath.testing.contract.base import Base, still_unbegun
-from crystalmath.testing.contract.busy_workers import behind_busy_workers
-from crystalmath.testing.contract.door import Line
-from crystalmath.testing.pace import LEAST_TURN_S
-from crystalmath.testing.passing import TRANSIENT, listed
+from crystalmath.testing.contract.hooks import behind_busy_workers
+from crystalmath.testing.oracle import TRANSIENT, listed
+from crystalmath.testing.subject import LEAST_TURN_S
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from crystalmath.models import Attempt
-    from crystalmath.quacc.engine import EngineRunner
-    from crystalmath.testing.contract.base import Call
-    from crystalmath.testing.contract.busy_workers import BusyWorkers
-    from crystalmath.testing.contract.door import Door
-    from crystalmath.testing.oracle import Oracle
-    from crystalmath.testing.subject import EngineUnderTest
+    from crystalmath.testing.attempts import Door
+    from crystalmath.testing.contract.base import Kit
 
 #: How long nobody must begin what nobody may begin, in seconds.
 WATCH_S = 5.0
@@ -56,68 +51,61 @@ class Turns(Base):
     # --- a second launch ---------------------------------------------------------------------
 
     @pytest.fixture
-    def stuck(self, door: Door, shared: Path) -> Iterator[Stuck]:
+    def stuck(self, kit: Kit) -> Iterator[Stuck]:
         """Yield an attempt whose worker waits before its claim, until it is killed."""
-        go = shared / "go"
+        go = kit.shared / "go"
         go.touch()
-        stuck = Stuck(door.write("count_and_wait", count=str(shared / "count"), path=str(go)))
+        stuck = Stuck(
+            kit.door.write("count_and_wait", count=str(kit.shared / "count"), path=str(go))
+        )
         yield stuck
         stuck.let_go()
 
-    def test_launched_again_after_its_worker_was_killed(
-        self,
-        needs: Call,
-        engine: EngineUnderTest,
-        owner: Call,
-        door: Door,
-        oracle: Oracle,
-        runner: EngineRunner,
-        gate: Path,
-        shared: Path,
-        stuck: Stuck,
-    ) -> None:
+    def test_launched_again_after_its_worker_was_killed(self, kit: Kit, stuck: Stuck) -> None:
         """Before its claim, and by the same process: core launches it again, and it runs."""
-        needs("workers_here")
+        kit.needs("workers_here")
         # An engine of its own: one that lacks a worker for a while is none for other tests.
-        launcher = owner(A_VARIABLE_OF_THE_OWNER="some words")
+        launcher = kit.owner(A_VARIABLE_OF_THE_OWNER="some words")
         attempt = stuck.attempt
         # Its neighbours in the batch go on: what is said of them is not to be said of it.
-        neighbours = [door.write("wait_for", path=str(gate)) for _ in range(engine.workers - 1)]
-        handles = door.launch(attempt, *neighbours, by=launcher)
-        limit = engine.start_s + 10 * engine.turn_s
-        pid = eventually(stuck.worker, limit, f"no worker called worker.run for {attempt.id}")
+        neighbours = [
+            kit.door.write("wait_for", path=str(kit.gate)) for _ in range(kit.engine.workers - 1)
+        ]
+        handles = kit.door.launch(attempt, *neighbours, by=launcher)
+        pid = kit.eventually(stuck.worker, f"no worker called worker.run for {attempt.id}")
         assert pid is not None
         stuck.kill(pid, below=launcher.process.pid)
 
         def is_over() -> bool:
-            seen = door.probe(list(handles), handles, by=launcher)
+            seen = kit.door.probe(list(handles), handles, by=launcher)
             state = seen[attempt.job_id][0]
-            return oracle.claimed(attempt.job_id) or state not in {"queued", "running"}
+            return kit.oracle.claimed(attempt.job_id) or state not in {"queued", "running"}
 
         over = f"the worker of {attempt.id} was killed, and probe says that it is under way"
-        eventually(is_over, limit, f"{over} ({_GUIDE}, 'What `probe` says')")
-        gate.touch()
+        kit.eventually(is_over, f"{over} ({_GUIDE}, 'What `probe` says')")
+        kit.gate.touch()
         # A pool may have lost all its workers, and what they were about to begin.
-        lost = [each for each in neighbours if not oracle.claimed(each.job_id)]
-        door.launch(attempt, *lost, by=launcher)
-        eventually(
-            lambda: oracle.claimed(attempt.job_id),
-            limit,
+        lost = [each for each in neighbours if not kit.oracle.claimed(each.job_id)]
+        kit.door.launch(attempt, *lost, by=launcher)
+        kit.eventually(
+            lambda: kit.oracle.claimed(attempt.job_id),
             f"the worker of {attempt.id} was killed before it began; launch took the attempt a "
             f"second time, and nobody began it ({_GUIDE}, 'Ids and handles')",
         )
-        assert door.ended(attempt, *neighbours) == ["completed"] * engine.workers
-        assert (shared / "count").read_text() == "x"
-        if runner.capabilities_of(engine.cluster).workers_inherit:
-            path = shared / "go on"
-            more = [door.write("surroundings", path=str(path)) for _ in range(engine.workers)]
-            door.launch(*more, by=launcher)
+        assert kit.door.ended(attempt, *neighbours) == ["completed"] * kit.engine.workers
+        assert (kit.shared / "count").read_text() == "x"
+        if kit.capabilities.workers_inherit:
+            path = kit.shared / "go on"
+            more = [
+                kit.door.write("surroundings", path=str(path)) for _ in range(kit.engine.workers)
+            ]
+            kit.door.launch(*more, by=launcher)
             # Each worker has one of them, if all are there again.
             with contextlib.suppress(AssertionError):
-                door.started(*more)
+                kit.door.started(*more)
             path.touch()
-            door.ended(*more)
-            seen = [oracle.payload(each.job_id)["environment"] for each in more]
+            kit.door.ended(*more)
+            seen = [kit.oracle.payload(each.job_id)["environment"] for each in more]
             found = {each.get("A_VARIABLE_OF_THE_OWNER") for each in seen}
             assert found == {"some words"}, (
                 "after a worker was killed, jobs find A_VARIABLE_OF_THE_OWNER of the process that "
@@ -128,27 +116,21 @@ class Turns(Base):
     # --- many handles ------------------------------------------------------------------------
 
     @behind_busy_workers
-    def test_probe_of_many_in_mixed_states(
-        self,
-        engine: EngineUnderTest,
-        door: Door,
-        oracle: Oracle,
-        gate: Path,
-        room: int,
-        busy_workers: BusyWorkers,
-    ) -> None:
+    def test_probe_of_many_in_mixed_states(self, kit: Kit) -> None:
         """Each by its handle, in an order that is not that in which they were launched."""
-        finished = [door.write("echo") for _ in range(3)]
-        handles = door.launch(*finished)
-        door.ended(*finished)
-        running = [door.write("wait_for", path=str(gate)) for _ in range(engine.workers)]
-        handles |= door.launch(*running)
-        door.started(*running)
-        busy_workers.add(each.job_id for each in running)
-        queued = [door.write("echo") for _ in range(min(3, room))]
-        handles |= door.launch(*queued) if queued else {}
+        finished = [kit.door.write("echo") for _ in range(3)]
+        handles = kit.door.launch(*finished)
+        kit.door.ended(*finished)
+        running = [
+            kit.door.write("wait_for", path=str(kit.gate)) for _ in range(kit.engine.workers)
+        ]
+        handles |= kit.door.launch(*running)
+        kit.door.started(*running)
+        kit.busy.add(each.job_id for each in running)
+        queued = [kit.door.write("echo") for _ in range(min(3, kit.room))]
+        handles |= kit.door.launch(*queued) if queued else {}
         kinds = {
-            "never launched": [door.write("echo") for _ in range(2)],
+            "never launched": [kit.door.write("echo") for _ in range(2)],
             "queued": queued[::-1],
             "finished": finished,
             "running": running[::-1],
@@ -156,19 +138,17 @@ class Turns(Base):
         mixed = list(filter(None, chain.from_iterable(zip_longest(*kinds.values()))))
         truth = {each.job_id: kind for kind, those in kinds.items() for each in those}
         for asked in (mixed, mixed[::-1]):
-            _check_sightings(door, asked, truth, handles, engine.start_s + 10 * engine.turn_s)
-        gate.touch()
-        assert door.ended(*running, *queued) == ["completed"] * len(running + queued)
-        assert not any(oracle.claimed(each.job_id) for each in kinds["never launched"])
+            _check_sightings(kit.door, asked, truth, handles, kit.engine.limit_s)
+        kit.gate.touch()
+        assert kit.door.ended(*running, *queued) == ["completed"] * len(running + queued)
+        assert not any(kit.oracle.claimed(each.job_id) for each in kinds["never launched"])
 
-    def test_each_of_a_batch_has_its_own_handle(
-        self, engine: EngineUnderTest, door: Door, room: int, line: Line
-    ) -> None:
+    def test_each_of_a_batch_has_its_own_handle(self, kit: Kit, line: Line) -> None:
         """They end one after another, and each handle tells of its own attempt all the while."""
-        batch = line.add(engine.workers + min(room, 2))
-        handles = door.launch(*batch)
+        batch = line.add(kit.engine.workers + min(kit.room, 2))
+        handles = kit.door.launch(*batch)
         truth = {each.job_id: "not finished" for each in batch}
-        limit = engine.start_s + 10 * engine.turn_s
+        limit = kit.engine.limit_s
         for _ in batch:
             left = [each for each in batch if truth[each.job_id] != "finished"]
             attempt = eventually(
@@ -178,43 +158,37 @@ class Turns(Base):
             )
             assert attempt is not None
             line.let_go(attempt)
-            door.ended(attempt)
+            kit.door.ended(attempt)
             truth[attempt.job_id] = "finished"
-            _check_sightings(door, batch, truth, handles, limit)
+            _check_sightings(kit.door, batch, truth, handles, limit)
 
     # --- whose turn it is --------------------------------------------------------------------
 
     @behind_busy_workers
-    def test_starts_in_order(
-        self,
-        needs: Call,
-        needs_room: Call,
-        engine: EngineUnderTest,
-        owner: Call,
-        door: Door,
-        line: Line,
-        room: int,
-        busy_workers: BusyWorkers,
-    ) -> None:
+    def test_starts_in_order(self, kit: Kit, line: Line) -> None:
         """First come, first served: a worker that is free takes what was launched first."""
-        needs("starts_in_order")
-        needs_room(2)
+        kit.needs("starts_in_order")
+        kit.needs_room(2)
         # An engine of its own, which counts its tasks from the first.
-        launcher = owner()
-        more = WAITING if engine.turn_s <= LEAST_TURN_S else FEW_WAITING
-        first, *others = line.add(engine.workers), line.add(1), line.add(min(more, room - 1))
-        door.launch(*first, by=launcher)
-        door.started(*first)
-        busy_workers.add(each.job_id for each in first)
+        launcher = kit.owner()
+        more = WAITING if kit.engine.turn_s <= LEAST_TURN_S else FEW_WAITING
+        first, *others = (
+            line.add(kit.engine.workers),
+            line.add(1),
+            line.add(min(more, kit.room - 1)),
+        )
+        kit.door.launch(*first, by=launcher)
+        kit.door.started(*first)
+        kit.busy.add(each.job_id for each in first)
         for some in others:
-            door.launch(*some, by=launcher)
+            kit.door.launch(*some, by=launcher)
         waiting = list(chain.from_iterable(others))
         for number, (leaves, expected) in enumerate(zip(line.attempts, waiting, strict=False)):
             line.let_go(leaves)
             left = waiting[number:]
             begun = eventually(
                 lambda left=left: [each for each in left if line.has_begun(each)],  # type: ignore[misc]
-                engine.start_s + 10 * engine.turn_s,
+                kit.engine.limit_s,
                 "a worker is free, jobs wait, and none begins",
             )
             assert begun == [expected], (
@@ -226,29 +200,20 @@ class Turns(Base):
         launcher.ask("stop")
 
     @behind_busy_workers
-    def test_urgent_ones_are_not_overtaken(
-        self,
-        needs: Call,
-        needs_room: Call,
-        engine: EngineUnderTest,
-        door: Door,
-        line: Line,
-        busy_workers: BusyWorkers,
-    ) -> None:
+    def test_urgent_ones_are_not_overtaken(self, kit: Kit, line: Line) -> None:
         """The higher the priority, the sooner; an engine may have none, and keep their order."""
-        needs("starts_in_order")
-        needs_room(2)
-        first = line.add(engine.workers)
-        door.launch(*first)
-        door.started(*first)
-        busy_workers.add(each.job_id for each in first)
+        kit.needs("starts_in_order")
+        kit.needs_room(2)
+        first = line.add(kit.engine.workers)
+        kit.door.launch(*first)
+        kit.door.started(*first)
+        kit.busy.add(each.job_id for each in first)
         waiting = line.add(1, {"priority": 5}) + line.add(1, {"priority": -5})
         for each in waiting:
-            door.launch(each)
+            kit.door.launch(each)
         line.let_go(first[0])
-        begun = eventually(
+        begun = kit.eventually(
             lambda: [each for each in waiting if line.has_begun(each)],
-            engine.start_s + 10 * engine.turn_s,
             "a worker is free, jobs wait, and none begins",
         )
         assert begun == waiting[:1], (
@@ -256,70 +221,57 @@ class Turns(Base):
             f"the higher number is the more urgent ({_GUIDE}, 'What capabilities promise')"
         )
 
-    def test_as_many_at_once_as_workers_says(
-        self, engine: EngineUnderTest, runner: EngineRunner, door: Door, oracle: Oracle, line: Line
-    ) -> None:
+    def test_as_many_at_once_as_workers_says(self, kit: Kit, line: Line) -> None:
         """No fewer, and no more where `workers()` says a number."""
-        self._check_number(engine, runner, door, oracle, line)
+        self._check_number(kit, line)
 
-    def test_as_many_at_once_after_releases(
-        self,
-        engine: EngineUnderTest,
-        runner: EngineRunner,
-        door: Door,
-        oracle: Oracle,
-        line: Line,
-        shared: Path,
-    ) -> None:
+    def test_as_many_at_once_after_releases(self, kit: Kit, line: Line) -> None:
         """The room of a job that was told to be dropped is given back once, at its end."""
-        count, limit = shared / "count", engine.start_s + 10 * engine.turn_s
+        count = kit.shared / "count"
         for turn in (1, 2):
-            go = shared / f"go on {turn}"
+            go = kit.shared / f"go on {turn}"
             running = [
-                door.write("count_and_wait", count=str(count), path=str(go))
-                for _ in range(engine.workers)
+                kit.door.write("count_and_wait", count=str(count), path=str(go))
+                for _ in range(kit.engine.workers)
             ]
-            door.launch(*running)
-            door.started(*running)
-            number = turn * engine.workers
+            kit.door.launch(*running)
+            kit.door.started(*running)
+            number = turn * kit.engine.workers
             what = "a recipe did not begin"
-            eventually(lambda n=number: count.exists() and len(count.read_text()) == n, limit, what)  # type: ignore[misc]
-            door.release(*running)
+            kit.eventually(lambda n=number: count.exists() and len(count.read_text()) == n, what)  # type: ignore[misc]
+            kit.door.release(*running)
             go.touch()
-            door.over(*running)
-        self._check_number(engine, runner, door, oracle, line)
+            kit.door.over(*running)
+        self._check_number(kit, line)
 
-    def _check_number(
-        self, engine: EngineUnderTest, runner: EngineRunner, door: Door, oracle: Oracle, line: Line
-    ) -> None:
-        said = runner.workers() if engine.cluster == "local" else None
-        number = engine.workers if said is None else said
+    def _check_number(self, kit: Kit, line: Line) -> None:
+        said = kit.runner.workers() if kit.engine.cluster == "local" else None
+        number = kit.engine.workers if said is None else said
         who = "EngineUnderTest.workers" if said is None else "workers()"
         # Core never hands over more than that.
-        attempts = line.add(min(number + 1, runner.capabilities.max_queued))
-        door.launch(*attempts)
+        attempts = line.add(min(number + 1, kit.runner.capabilities.max_queued))
+        kit.door.launch(*attempts)
 
         def begun() -> int:
             return sum(map(line.has_begun, attempts))
 
-        eventually(
+        kit.eventually(
             lambda: begun() >= number,
-            engine.start_s + 10 * engine.turn_s,
             lambda: (
                 f"{who} says {number}, and {begun()} jobs run at once ({_GUIDE}, 'Who calls what')"
             ),
         )
         if said is not None and len(attempts) > number:
             (last,) = [each for each in attempts if not line.has_begun(each)] or attempts[-1:]
-            assert still_unbegun(oracle, last.job_id, WATCH_S), (
+            assert still_unbegun(kit.oracle, last.job_id, WATCH_S), (
                 f"workers() says {number}, and {number + 1} jobs run at once ({_GUIDE}, "
                 "'Who calls what')"
             )
 
     @pytest.fixture
-    def line(self, door: Door, oracle: Oracle, shared: Path) -> Iterator[Line]:
+    def line(self, kit: Kit) -> Iterator[Line]:
         """Yield a line of attempts, each of which runs until it is let go."""
-        line = Line(door, oracle, shared)
+        line = Line(kit.door, kit.oracle, kit.shared)
         yield line
         line.end()
 

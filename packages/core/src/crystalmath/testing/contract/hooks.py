@@ -1,18 +1,16 @@
-"""The workers that a test keeps busy, so that something waits; an engine may have room for more.
-
-A cluster with idle nodes has, and so has an engine whose author names fewer workers than there are.
-What waits in the kit's eyes then runs, which is nobody's fault.
-"""
+"""What pytest does around each test of the kit: explain a failure, skip where workers are free."""
 
 from __future__ import annotations
 
+import collections
+import logging
 import time
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
-from crystalmath.testing.owner import OwnerError
-from crystalmath.testing.promises import GUIDE, original
+from crystalmath.testing.owner import Owner, OwnerError
+from crystalmath.testing.run import GUIDE, SAID, original, promise, section
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -20,28 +18,81 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
     from crystalmath.testing.subject import EngineUnderTest
 
+
+_WRITTEN = "What the processes of the test wrote"
+_ASKED = "What is asked of the engine"
+_LINES = 20
+
+
+class Explanation(logging.Handler):
+    """A pytest plugin, which also receives what core logs of the engine in this process."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._records: collections.deque[str] = collections.deque(maxlen=_LINES)
+        self._test: pytest.Item | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a message, with its traceback."""
+        self._records.append(self.format(record))
+
+    def begin(self, test: pytest.Item) -> None:
+        """Forget what was before a test."""
+        self._test = test
+        self._records.clear()
+        for owner in tuple(Owner.made):
+            owner.new_output()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Add sections to the report of a test that failed."""
+        report = yield
+        shown: Any = report.longrepr
+        if report.failed and item is self._test and hasattr(shown, "addsection"):
+            for title, text in self._sections(item):
+                if text:
+                    shown.addsection(title, text, "-")
+        return report
+
+    def _sections(self, item: Any) -> list[tuple[str, str]]:
+        test = original(item.cls, item.originalname)
+        told = [text for owner in tuple(Owner.made) for text in owner.told()]
+        place = f"See {section(test)!r} in {GUIDE}."
+        return [
+            (SAID, "\n".join(self._records)),
+            (_WRITTEN, "\n\n".join(told)),
+            (_ASKED, f"{promise(test)}\n{place}"),
+        ]
+
+
+def explain(request: pytest.FixtureRequest) -> None:
+    """Have a test explained if it fails."""
+    name = "crystalmath-explanation"
+    manager = request.config.pluginmanager
+    plugin: Explanation | None = manager.get_plugin(name)
+    if plugin is None:
+        plugin = Explanation()
+        manager.register(plugin, name)
+        logging.getLogger("crystalmath").addHandler(plugin)
+        request.config.add_cleanup(lambda: logging.getLogger("crystalmath").removeHandler(plugin))
+    plugin.begin(request.node)
+
+
 _TICK = 0.05
 _PLUGIN = "crystalmath-busy-workers"
 _Test = TypeVar("_Test", bound="Callable[..., None]")
 
 
 class BusyWorkers:
-    """What keeps the workers of a test busy, and whether more run at once all the same.
+    """What keeps the workers of a test busy, and whether more run at once all the same."""
 
-    Parameters
-    ----------
-    engine : EngineUnderTest
-        The engine.
-    oracle : Oracle
-        Sees what runs.
-    look_s : float
-        How soon the engine begins what there is room for, in seconds.
-    """
-
-    def __init__(self, engine: EngineUnderTest, oracle: Oracle, look_s: float) -> None:
+    def __init__(self, engine: EngineUnderTest, oracle: Oracle) -> None:
         self._engine = engine
         self._oracle = oracle
-        self._look_s = look_s
+        # The engine begins what there is room for: twice as long as a job took that was measured.
+        self._look_s = engine.turn_s / 2
         self._others = oracle.jobs()
         self._busy: set[str] = set()
 

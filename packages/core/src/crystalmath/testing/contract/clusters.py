@@ -1,0 +1,187 @@
+"""Clusters and resources: nothing in a table or of what a job asks for is ignored."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import pytest
+from attrs import evolve
+
+from crystalmath import config
+from crystalmath.engines.registry import plugins
+from crystalmath.errors import InvalidJob
+from crystalmath.models import EngineSettings, JobSpec, Resources
+from crystalmath.models.fields import declared
+from crystalmath.quacc.engine import submission_environment
+from crystalmath.quacc.runner import JobState, generate_job_id
+from crystalmath.testing.contract.base import AL, Base
+from crystalmath.testing.oracle import Oracle
+from crystalmath.testing.owner import RECIPES, Owner
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from crystalmath.quacc.engine import EngineRunner
+    from crystalmath.testing.contract.base import Call, Kit
+    from crystalmath.testing.subject import EngineUnderTest
+
+
+#: The cluster, a key of its table that no engine has, and a variable that reaches jobs.
+NAME, UNKNOWN, VARIABLE = "of-the-kit", "a_key_that_nobody_knows", "VASP_VARIABLE_OF_THE_CLUSTER"
+_GUIDE = "docs/writing-an-engine.md"
+
+
+class ClusterTables(Base):
+    """The table of the first cluster that its author names, or one that only names the engine."""
+
+    guide: ClassVar[str] = "Clusters and resources"
+
+    @pytest.fixture
+    def table_home(
+        self, kit: Kit, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[..., Path]:
+        """Return what makes a home with one more cluster: ``table_home(worker_init=...)``.
+
+        Where the engine takes no such table, the test is skipped.
+        """
+        table = next(iter(kit.engine.clusters.values()), {})
+
+        def table_home(**keys: Any) -> Path:
+            home = tmp_path_factory.mktemp("clusters")
+            clusters = {**kit.engine.clusters, NAME: {**table, **keys}}
+            evolve(kit.engine, clusters=clusters).configure(home)
+            monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
+            return home
+
+        try:
+            is_taken = NAME in _runner(kit.engine, table_home()).clusters()
+            told = "its clusters() do not name it"
+        except Exception as error:  # noqa: BLE001 - it may need more keys, which only it knows
+            is_taken, told = False, str(error)
+        if not is_taken:
+            pytest.skip(f"the engine takes no [clusters.{NAME}] with the keys known here: {told}")
+        return table_home
+
+    def test_an_unknown_key_of_a_cluster_is_refused(self, kit: Kit, table_home: Call) -> None:
+        """A misspelt one would be ignored in silence."""
+        home = table_home(**{UNKNOWN: 1})
+        settings = _settings(kit.engine, home)
+        plugin = plugins().engine(kit.engine.name)
+        answers = plugins().call_engine(plugin, "crystalmath_engine_findings", settings=settings)
+        told = [str(finding) for answer in answers for finding in answer]
+        try:
+            _runner(kit.engine, home)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it says why
+            told.append(str(error))
+        assert any(UNKNOWN in each for each in told), (
+            f"with `{UNKNOWN} = 1` in a table [clusters.{NAME}] of config.toml the engine has no "
+            "finding that names this key, and makes a runner: cluster.check_options refuses what "
+            f"you do not know ({_GUIDE}, 'Clusters and resources')"
+        )
+
+    def test_worker_init_is_run(self, kit: Kit, table_home: Call) -> None:
+        """What its commands set, jobs on that cluster find."""
+        table = next(iter(kit.engine.clusters.values()), {})
+        commands = f"{table.get('worker_init', '')}\nexport {VARIABLE}='some words'\n"
+        home = table_home(worker_init=commands)
+        oracle = Oracle(home)
+        with Owner(kit.engine.name, dict(os.environ), cluster=NAME) as owner:
+            (job_id,) = owner.ask("submit", "surroundings")
+            what = f"a job on a cluster with a worker_init is {owner.ask('status', job_id)}"
+            outcome = oracle.ended(job_id, kit.engine.limit_s, what)
+            owner.ask("close")
+        assert outcome["state"] == "completed", outcome["error"]
+        found = oracle.payload(job_id)["environment"].get(VARIABLE)
+        assert found == "some words", (
+            f"the worker_init of [clusters.{NAME}] exports {VARIABLE}='some words', and a job on "
+            f"that cluster finds {found!r}: have its worker begin with the commands that "
+            f"worker.init_script(cluster.worker_init) gives ({_GUIDE}, 'Clusters and resources')"
+        )
+
+
+def _settings(engine: EngineUnderTest, home: Path) -> EngineSettings:
+    return EngineSettings(
+        name=engine.name,
+        home=home,
+        options=engine.options,
+        clusters=config.load().clusters_of(engine.name),
+    )
+
+
+def _runner(engine: EngineUnderTest, home: Path) -> EngineRunner:
+    """Make a runner that is not used: that starts nothing."""
+    plugin = plugins().engine(engine.name)
+    settings = _settings(engine, home)
+    made = plugins().call_engine(plugin, "crystalmath_make_runner", settings=settings)
+    return cast("EngineRunner", made)
+
+
+#: Of each resource more than every engine gives.
+ASKED: dict[str, Any] = {
+    "nodes": 2,
+    "ranks": 2,
+    "ranks_per_node": 2,
+    "cores_per_rank": 2,
+    "gpus_per_rank": 1,
+    "memory_mb": 100,
+    "queue": "no-such-queue",
+    "account": "no-such-account",
+    "reservation": "no-such-reservation",
+    "options": {"no-such-option": "1"},
+}
+#: What tells of a resource in the job's environment.
+SEEN = {"ranks": ("QUACC_VASP_PARALLEL_CMD", "2"), "cores_per_rank": ("OMP_NUM_THREADS", "2")}
+
+
+def _spec(**resources: Any) -> JobSpec:
+    environment = submission_environment(config.load())
+    for variable, _ in SEEN.values():
+        environment.pop(variable, None)
+    return JobSpec(
+        job_id=generate_job_id(),
+        recipe=f"{RECIPES}.surroundings",
+        atoms=AL,
+        resources=Resources(**resources),
+        environment=environment,
+    )
+
+
+class ResourcesAsked(Base):
+    """On the cluster ``local``. What only a scheduler sees is for an engine's own tests."""
+
+    guide: ClassVar[str] = "Resources"
+
+    def test_names_of_resources(self, kit: Kit) -> None:
+        known = {one.name for one in declared(Resources)}
+        assert known == ASKED.keys()
+        for named in (kit.runner.capabilities.resources, kit.runner.honoured("local")):
+            assert isinstance(named, frozenset)
+            assert named <= known, f"these are no resources: {named - known}"
+
+    @pytest.mark.parametrize("name", list(ASKED))
+    def test_resources_not_honoured_are_refused(self, kit: Kit, name: str) -> None:
+        spec = _spec(**{name: ASKED[name]})
+        if spec.resources.needed() <= kit.runner.honoured("local"):
+            pytest.skip(f"the engine declares that it honours {name}")
+        with pytest.raises(InvalidJob) as refused:
+            kit.runner.start(spec)
+        told = str(refused.value)
+        assert kit.engine.name in told
+        assert any(repr(needed) in told for needed in spec.resources.needed()), told
+        assert not kit.oracle.directory(spec.job_id).exists()
+
+    @pytest.mark.parametrize("name", list(SEEN))
+    def test_resources_reach_the_job(self, kit: Kit, name: str) -> None:
+        if name not in kit.runner.honoured("local"):
+            pytest.skip(f"the engine declares that it does not honour {name}")
+        cores = kit.runner.cores("local")
+        if cores is not None and cores < ASKED[name]:
+            pytest.skip(f"a node has no {ASKED[name]} cores")
+        spec = _spec(**{name: ASKED[name]})
+        kit.runner.start(spec)
+        state, result = kit.finish(spec.job_id)
+        assert state is JobState.COMPLETED, result
+        variable, number = SEEN[name]
+        assert number in result["environment"].get(variable, "").split()

@@ -1,0 +1,383 @@
+"""What processes do to a machine: sockets, shared memory, ports, files, and cores."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import re
+import shutil
+import socket
+import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from attrs import frozen
+
+from crystalmath.testing.oracle import TRANSIENT, below, links, listed, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux has it
+
+
+def is_channel(path: Path) -> bool:
+    """Return whether a file is a socket or a pipe."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISSOCK(mode) or stat.S_ISFIFO(mode)
+
+
+def segments(pid: int | str) -> set[str]:
+    """List the shared memory that a process has mapped."""
+    try:
+        lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+    except OSError:
+        return set()
+    # Five columns, then the file, which may have blanks.
+    return {line.split(maxsplit=5)[5] for line in lines if f" {_SHARED_MEMORY}/" in line}
+
+
+def is_leaked(segment: str, since: float) -> bool:
+    """Return whether shared memory is newer than a time, and belongs to nobody any more."""
+    try:
+        found = os.stat(segment)  # noqa: PTH116 - it is a name as the kernel tells it
+    except FileNotFoundError:
+        return False
+    return found.st_ctime >= since and not _is_open(segment)
+
+
+def _is_open(segment: str) -> bool:
+    """Return whether a living process has mapped shared memory."""
+    return any(segment in segments(each.name) for each in listed("/proc") if each.name.isdecimal())
+
+
+#: The flag of a socket that takes connections.
+_ACCEPTS = 0x10000
+#: The columns of the table up to the name, which may have blanks; two of them are asked for.
+_COLUMNS, _FLAGS, _INODE = 7, 3, 6
+
+
+@frozen
+class UnixSocket:
+    """A Unix socket that takes connections, by its path, or its abstract name behind an ``@``."""
+
+    name: str
+    #: Who has it, in words.
+    process: str
+
+    @property
+    def is_abstract(self) -> bool:
+        """Whether it has no path, and so no permissions."""
+        return self.name.startswith("@")
+
+
+def names_in_use() -> set[str]:
+    """Return the names of all Unix sockets of this machine that some process has."""
+    return {row[-1] for row in _rows()}
+
+
+def listening_unix_sockets(processes: Iterable[psutil.Process]) -> list[UnixSocket]:
+    """List the Unix sockets that take connections in some processes, each once."""
+    names = {f"socket:[{row[_INODE]}]": row[-1] for row in _rows() if _accepts(row)}
+    found: dict[str, UnixSocket] = {}
+    for process in processes:
+        with contextlib.suppress(*TRANSIENT):
+            for name in names.keys() & set(links(f"/proc/{process.pid}/fd")):
+                found.setdefault(name, UnixSocket(names[name], shown(process)))
+    return list(found.values())
+
+
+def _rows() -> list[list[str]]:
+    """Return the rows of the kernel's table of Unix sockets that have a name."""
+    try:
+        table = Path("/proc/net/unix").read_text(errors="replace")
+    except OSError:
+        return []
+    rows = (line.split(maxsplit=_COLUMNS) for line in table.splitlines()[1:])
+    return [row for row in rows if len(row) > _COLUMNS]
+
+
+def _accepts(row: list[str]) -> bool:
+    return bool(int(row[_FLAGS], 16) & _ACCEPTS)
+
+
+#: How long a port may take to say something, in seconds.
+ANSWER_S = 3.0
+#: How a peer of ZeroMQ begins, with the mechanism that it wants: none (its RFC 23).
+_ZMQ_HEAD, _ZMQ_MECHANISM = 12, 20
+_ZMQ = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(_ZMQ_MECHANISM, b"\0") + bytes(32)
+
+#: So much of an answer is read, in bytes.
+_MOST = 4096
+
+#: Where a server that works for anybody says so. That one tells of its health, or of its interface,
+#: or that nothing is there, means little.
+_PATHS = ("/", "/jobs", "/tasks", "/api", "/api/jobs", "/api/v1/jobs", "/v1/jobs")
+#: A question that XML-RPC answers, if only with a fault, once it has let somebody in.
+_XML_RPC = b"<methodCall><methodName>system.listMethods</methodName></methodCall>"
+
+
+@frozen
+class Port:
+    """A port on which a process listens (TCP), or receives (UDP)."""
+
+    host: str
+    number: int
+    pid: int
+    command: str
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.number} of process {self.pid} ({self.command})"
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        address = ipaddress.ip_address(self.host.partition("%")[0])
+        return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def sockets(process: psutil.Process, kind: str) -> Any:
+    """Return the connections of a process, as psutil tells of them."""
+    # It has another name from psutil 6 on.
+    connections = getattr(process, "net_connections", None) or process.connections
+    return connections(kind)
+
+
+def listening(processes: Iterable[psutil.Process]) -> list[Port]:
+    """List the ports on which some processes listen, each once."""
+    return _found(processes, "tcp", lambda each: each.status == psutil.CONN_LISTEN)
+
+
+def hearing(processes: Iterable[psutil.Process]) -> list[Port]:
+    """List the UDP ports, each once, at which some processes take what anybody sends.
+
+    A socket that is connected takes what its peer sends alone.
+    """
+    return _found(processes, "udp", lambda each: each.laddr and not each.raddr)
+
+
+def _found(
+    processes: Iterable[psutil.Process], kind: str, counts: Callable[[Any], Any]
+) -> list[Port]:
+    found: dict[tuple[str, int], Port] = {}
+    for process in processes:
+        with contextlib.suppress(*TRANSIENT):
+            command = " ".join(process.cmdline())[:200]
+            for each in filter(counts, sockets(process, kind)):
+                host, number = each.laddr
+                found.setdefault((host, number), Port(host, number, process.pid, command))
+    return list(found.values())
+
+
+def open_to_strangers(ports: Iterable[Port]) -> list[str]:
+    """Return which ports serve who shows no key, as far as they speak what is known here.
+
+    Asked are ZeroMQ, Dask, HTTP and XML-RPC. What speaks something else, or says nothing, passes.
+    """
+    ports = list(ports)
+    if not ports:
+        return []
+    with ThreadPoolExecutor(len(ports)) as pool:
+        answers = pool.map(_serves_strangers, ports)
+        return [f"{port} {what}" for port, what in zip(ports, answers, strict=True) if what]
+
+
+def _serves_strangers(port: Port) -> str | None:
+    said = _talk(port, b"")
+    if b"pickle-protocol" in said:
+        return "speaks Dask's protocol without TLS"
+    if said[:1] == _ZMQ[:1]:
+        mechanism = _talk(port, _ZMQ)[_ZMQ_HEAD : _ZMQ_HEAD + _ZMQ_MECHANISM].rstrip(b"\0")
+        return "speaks ZeroMQ without a key" if mechanism == b"NULL" else None
+    for path in _PATHS:
+        request = f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n"
+        line = _talk(port, request.encode()).partition(b"\r\n")[0]
+        if re.match(rb"HTTP/\S+ 2", line):
+            return f"answers HTTP of anybody ({path}) with {line.decode('latin-1')!r}"
+        if not line.startswith(b"HTTP/"):
+            return None
+    kind = f"Content-Type: text/xml\r\nContent-Length: {len(_XML_RPC)}"
+    request = f"POST /RPC2 HTTP/1.0\r\nHost: localhost\r\n{kind}\r\n\r\n"
+    if b"<methodResponse>" in _talk(port, request.encode() + _XML_RPC, most=_MOST):
+        return "answers XML-RPC of anybody"
+    return None
+
+
+def _talk(port: Port, words: bytes, most: int = len(_ZMQ)) -> bytes:
+    """Connect, say something, and give what is said within a short time, up to so many bytes."""
+    said = b""
+    address = port.host, port.number
+    with contextlib.suppress(OSError), socket.create_connection(address, ANSWER_S) as peer:
+        peer.sendall(words)
+        while len(said) < most and (more := peer.recv(1024)):
+            said += more
+    return said
+
+
+#: How long it is looked at a time, and how long in all, in seconds.
+_WINDOW_S, _MOST_S = 1.0, 60.0
+#: For how long somebody must have computed without a pause to be named, in seconds of a core.
+_ENOUGH_S = 3.0
+#: What part of its time a process computes that does nothing else: of all of it, on a machine on
+#: which many want a core, and of that in which it was not kept waiting for one.
+_OF_ALL, _OF_ITS_OWN = 0.1, 0.5
+#: What core starts for jobs is no engine's.
+_CORE = "crystalmath.worker."
+
+
+@frozen
+class _Used:
+    """What a process has had of the machine so far, in seconds."""
+
+    cores_s: float
+    starved_s: dict[str, float]
+
+
+def restless(look: Callable[[], list[psutil.Process]]) -> list[str]:
+    """Name the processes that compute all the time; one quiet second is enough to be none."""
+    processes = {each.pid: each for each in look() if not _is_core(each)}
+    began = time.monotonic()
+    first = before = {pid: _used(pid) for pid in processes}
+    since = began
+    while processes:
+        time.sleep(_WINDOW_S)
+        now = time.monotonic()
+        after = {pid: _used(pid) for pid in processes}
+        for pid in list(processes):
+            if not _computes(before[pid], after[pid], now - since):
+                del processes[pid]
+        spent = {pid: after[pid].cores_s - first[pid].cores_s for pid in processes}
+        if spent and min(spent.values()) >= _ENOUGH_S:
+            return [
+                f"{shown(each)} has computed for {spent[pid]:.1f} s of {now - began:.1f} s"
+                for pid, each in processes.items()
+            ]
+        if now - began > _MOST_S:
+            break
+        before, since = after, now
+    return []
+
+
+def _computes(before: _Used, after: _Used, seconds: float) -> bool:
+    used_s = after.cores_s - before.cores_s
+    starved = (
+        waited - before.starved_s.get(task, waited) for task, waited in after.starved_s.items()
+    )
+    own_s = max(seconds - max(starved, default=0.0), 0.0)
+    return used_s > _OF_ALL * seconds and used_s > _OF_ITS_OWN * own_s
+
+
+def _used(pid: int) -> _Used:
+    """Add up what the kernel tells of the threads of a process; nothing once it has ended."""
+    cores_s, starved_s = 0.0, {}
+    for task in listed(f"/proc/{pid}/task"):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            told = Path(task, "schedstat").read_text(encoding="ascii").split()
+            cores_s += int(told[0]) / 1e9
+            starved_s[task.name] = int(told[1]) / 1e9
+    return _Used(cores_s, starved_s)
+
+
+def _is_core(process: psutil.Process) -> bool:
+    try:
+        return any(word.startswith(_CORE) for word in process.cmdline())
+    except TRANSIENT:
+        return True
+
+
+#: Folders of a home in which each program makes a folder of its own, and those below them.
+_SHARED = frozenset({".cache", ".config", ".local", "share", "state"})
+#: A program's folder in a home is copied if it has at most so many files, and so many bytes each.
+MOST_FILES, MOST_BYTES = 100, 100_000
+
+
+class Places:
+    """A home directory like the user's, a folder for temporary files, and a working directory."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home, self.temporary, self.work = (folder / each for each in ("home", "tmp", "work"))
+        for place in (self.home, self.temporary, self.work):
+            place.mkdir()
+        _show(Path.home(), self.home)
+        own = self.home / "a file of the user's"
+        own.write_text("as it was\n", encoding="ascii")
+        own.chmod(0o644)
+        self._before = self._files()
+
+    def changes(self) -> list[str]:
+        """Return which files are not as they were."""
+        before, after = self._before, self._files()
+        return sorted(
+            f"{path} was {before.get(path, 'not there')}, is {after.get(path, 'not there')}"
+            for path in before.keys() | after.keys()
+            if before.get(path) != after.get(path)
+        )
+
+    def remove_home(self) -> None:
+        """Remove the copies of what the user has."""
+        shutil.rmtree(self.home, ignore_errors=True)
+
+    def _files(self) -> dict[str, str]:
+        """Tell of all files what they are; of what is only shown, its mode."""
+        found = {}
+        for place in (self.home, self.temporary, self.work):
+            for path in (place, *below(place)):
+                with contextlib.suppress(OSError):  # it goes meanwhile
+                    found[str(path)] = _told(path)
+        return found
+
+
+def _told(path: Path) -> str:
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode):
+        # Others write there, too.
+        return f"a link to a file of mode {path.stat().st_mode:o}"
+    if stat.S_ISDIR(status.st_mode):
+        return f"{status.st_mode:o}, a folder"
+    return f"{status.st_mode:o}, {status.st_size} bytes"
+
+
+def _show(home: Path, folder: Path) -> None:
+    """Show in a folder what is in a home: libraries find it, and what they do there is seen.
+
+    What is small is copied, so that the user's own stays as it is; the rest are links.
+    """
+    for path in listed(home):
+        shown = folder / path.name
+        if path.name in _SHARED and path.is_dir() and not path.is_symlink():
+            shown.mkdir()
+            _show(path, shown)
+        elif not (path.is_dir() and _is_small(path) and _copied(path, shown)):
+            shown.symlink_to(path)
+
+
+def _is_small(folder: Path) -> bool:
+    """Return whether a folder may be copied: not what only its owner may read, keys above all."""
+    if folder.is_symlink() or not folder.lstat().st_mode & stat.S_IROTH:
+        return False
+    for number, path in enumerate(below(folder), start=1):
+        status = path.lstat()
+        is_plain = stat.S_ISDIR(status.st_mode) or (
+            stat.S_ISREG(status.st_mode) and status.st_size <= MOST_BYTES
+        )
+        if number > MOST_FILES or not is_plain or not status.st_mode & stat.S_IROTH:
+            return False
+    return os.access(folder, os.R_OK | os.X_OK)
+
+
+def _copied(folder: Path, shown: Path) -> bool:
+    """Copy a folder, with modes and times; tell whether it could be."""
+    try:
+        shutil.copytree(folder, shown)
+    except OSError:  # others change it meanwhile
+        shutil.rmtree(shown, ignore_errors=True)
+        return False
+    return True
