@@ -92,6 +92,14 @@ def service(home, lab):
         yield service
 
 
+@pytest.fixture
+def running(owner, home, go):
+    """Return a job of the owner's that runs, on the only worker, until `go` is there."""
+    job_id = owner.submit("wait_for", path=go)
+    eventually(lambda: claimed(home, job_id))
+    return job_id
+
+
 def finish(service, *job_ids):
     last = {job.job_id: job for job in service.wait(job_ids, timeout=60)}
     assert all(job.state.is_terminal() for job in last.values()), last
@@ -162,9 +170,7 @@ def test_what_was_prepared_and_not_published(owner, home, service, go, tmp_path,
     assert not whole or service.result(job_id) == {"energy": -1.5}
 
 
-def test_a_crash_between_the_row_and_the_files(owner, home, service, go, tmp_path):
-    blocker = owner.submit("wait_for", path=go)
-    eventually(lambda: claimed(home, blocker))
+def test_a_crash_between_the_row_and_the_files(owner, running, home, service, go, tmp_path):
     jobs = [owner.submit("value", number=number) for number in range(3)]
     owner.kill()
     no_directory, no_spec, half_a_spec = (home / "jobs" / job_id for job_id in jobs)
@@ -178,14 +184,12 @@ def test_a_crash_between_the_row_and_the_files(owner, home, service, go, tmp_pat
     assert [service.result(job_id) for job_id in jobs] == [{"value": str(n)} for n in range(3)]
 
 
-def test_a_pending_job_of_a_dead_owner_is_cancelled(owner, home, service, go, tmp_path):
-    blocker = owner.submit("wait_for", path=go)
-    eventually(lambda: claimed(home, blocker))
+def test_a_pending_job_of_a_dead_owner_is_cancelled(owner, running, home, service, go, tmp_path):
     job_id = owner.submit("mark", path=tmp_path / "ran")
     owner.kill()
     assert service.cancel(job_id) is True
-    assert service.cancel(blocker) is True
-    assert {job.state for job in finish(service, job_id, blocker)} == {JobState.CANCELLED}
+    assert service.cancel(running) is True
+    assert {job.state for job in finish(service, job_id, running)} == {JobState.CANCELLED}
     assert not (tmp_path / "ran").exists()
 
 
@@ -200,10 +204,8 @@ def test_the_jobs_of_a_living_owner_are_left_alone(owner, home, service, go, tmp
     assert RunDirectory(home / "jobs" / queued).read_header()["owner"]["pid"] == owner.process.pid
 
 
-def test_what_outlived_its_owner_has_a_worker(owner, home, service, go):
+def test_what_outlived_its_owner_has_a_worker(owner, running, home, service, go):
     """No more run at once than there are workers: programs have the memory and cores for that."""
-    running = owner.submit("wait_for", path=go)
-    eventually(lambda: claimed(home, running))
     queued = owner.submit("value")
     owner.kill()
     assert set(service.take_over()) == {running, queued}
@@ -215,9 +217,7 @@ def test_what_outlived_its_owner_has_a_worker(owner, home, service, go):
     assert {job.state for job in finish(service, running, queued, new)} == {JobState.COMPLETED}
 
 
-def test_closing_lets_go_of_what_was_taken_over(owner, home, lab, go, tmp_path):
-    running = owner.submit("wait_for", path=go)
-    eventually(lambda: claimed(home, running))
+def test_closing_lets_go_of_what_was_taken_over(owner, running, home, lab, go, tmp_path):
     queued = owner.submit("mark", path=tmp_path / "count")
     owner.kill()
     with JobService() as first:
@@ -232,9 +232,9 @@ def test_closing_lets_go_of_what_was_taken_over(owner, home, lab, go, tmp_path):
     assert (tmp_path / "count").read_text() == "x"
 
 
-def test_a_service_that_ends_while_it_takes_over_owns_nothing(owner, home, lab, go, monkeypatch):
-    running = owner.submit("wait_for", path=go)
-    eventually(lambda: claimed(home, running))
+def test_a_service_that_ends_while_it_takes_over_owns_nothing(
+    owner, running, home, lab, go, monkeypatch
+):
     owner.kill()
     adopted, ended = threading.Event(), threading.Event()
 
@@ -260,9 +260,7 @@ def test_a_service_that_ends_while_it_takes_over_owns_nothing(owner, home, lab, 
         assert finish(service, running)[0].state is JobState.COMPLETED
 
 
-def test_two_that_ask_at_a_time_adopt_it_once(owner, home, lab, go, tmp_path):
-    blocker = owner.submit("wait_for", path=go)
-    eventually(lambda: claimed(home, blocker))
+def test_two_that_ask_at_a_time_adopt_it_once(owner, running, home, lab, go, tmp_path):
     jobs = [owner.submit("mark", path=tmp_path / "count") for _ in range(5)]
     owner.kill()
     go.touch()
@@ -322,9 +320,7 @@ def test_what_has_ended_is_forgotten(owner, home, lab, go, monkeypatch):
         finish(service, *left)
 
 
-def test_damaged_files_of_one_job_hinder_no_other(owner, home, service, go, tmp_path):
-    blocker = owner.submit("wait_for", path=go)
-    eventually(lambda: claimed(home, blocker))
+def test_damaged_files_of_one_job_hinder_no_other(owner, running, home, service, go, tmp_path):
     jobs = [owner.submit("value", number=number) for number in range(4)]
     owner.kill()
     empty, no_object, newer, _ = (home / "jobs" / job_id / "spec" for job_id in jobs)
@@ -334,12 +330,10 @@ def test_damaged_files_of_one_job_hinder_no_other(owner, home, service, go, tmp_
     assert len(service.jobs()) == 5
     go.touch()
     # What is on record is written again.
-    assert {job.state for job in finish(service, *jobs, blocker)} == {JobState.COMPLETED}
+    assert {job.state for job in finish(service, *jobs, running)} == {JobState.COMPLETED}
 
 
-def test_a_damaged_claim_and_handle(owner, home, service, go):
-    running = owner.submit("wait_for", path=go)
-    eventually(lambda: claimed(home, running))
+def test_a_damaged_claim_and_handle(owner, running, home, service, go):
     owner.kill()
     (home / "jobs" / running / "1.handle").write_text("")
     assert service.job(running).state is JobState.RUNNING
@@ -348,9 +342,7 @@ def test_a_damaged_claim_and_handle(owner, home, service, go):
     assert job.state is JobState.COMPLETED
 
 
-def test_an_owner_that_dies_while_somebody_waits(owner, home, service, go):
-    running = owner.submit("wait_for", path=go)
-    eventually(lambda: claimed(home, running))
+def test_an_owner_that_dies_while_somebody_waits(owner, running, home, service, go):
     queued = owner.submit("value")
     dies = threading.Timer(1.0, owner.kill)
     dies.start()
@@ -359,9 +351,9 @@ def test_an_owner_that_dies_while_somebody_waits(owner, home, service, go):
     dies.join()
 
 
-def test_a_cancel_that_is_on_record_and_not_in_the_files(owner, home, service, go, tmp_path):
-    blocker = owner.submit("wait_for", path=go)
-    eventually(lambda: claimed(home, blocker))
+def test_a_cancel_that_is_on_record_and_not_in_the_files(
+    owner, running, home, service, go, tmp_path
+):
     job_id = owner.submit("mark", path=tmp_path / "ran")
     owner.kill()
     with JobStore(service.config.database_url) as store:
