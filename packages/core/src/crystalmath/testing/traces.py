@@ -228,7 +228,7 @@ _WINDOW_S, _MOST_S = 1.0, 60.0
 _ENOUGH_S = 3.0
 #: What part of its time a process computes that does nothing else: of all of it, on a machine on
 #: which many want a core, and of that in which it was not kept waiting for one.
-_OF_ALL, _OF_ITS_OWN = 0.1, 0.5
+_OF_ALL, _OF_ITS_OWN = 0.05, 0.5
 #: What core starts for jobs is no engine's.
 _CORE = "crystalmath.worker."
 
