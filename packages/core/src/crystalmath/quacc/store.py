@@ -19,7 +19,6 @@ from crystalmath.store.transitions import event_row, follow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from types import TracebackType
 
     from crystalmath.errors import InvalidJob
     from crystalmath.jobs.changes import Change
@@ -62,12 +61,7 @@ class JobStore(JobReader):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @staticmethod

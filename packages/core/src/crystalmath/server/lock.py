@@ -17,8 +17,6 @@ from crystalmath.jobs.identities import own_identity
 from crystalmath.server.endpoint import Server
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from crystalmath.processes import Identity
     from crystalmath.server.endpoint import Place
 
@@ -50,12 +48,7 @@ class HomeLock:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def take(self, timeout_s: float) -> None:
