@@ -9,6 +9,7 @@ import weakref
 import pytest
 
 from crystalmath.server.memory import hand_back
+from crystalmath.server.methods import METHODS
 
 
 class Cycle:
@@ -50,4 +51,18 @@ def test_what_is_used_amid_work_is_freed_amid_work():
     assert freed() is used
     del used
     hand_back(at_rest=False)
+    assert freed() is None
+
+
+class Given(dict):
+    """Parameters that tell when they are freed."""
+
+
+async def test_what_was_refused_is_freed_without_the_collector(service):
+    given = Given(unknown="x")
+    freed = weakref.ref(given)
+    asked = {"recipe": "lab_recipes.value", "engine": "local", "structure": {"symbols": "Al"}}
+    answer = await METHODS["jobs.submit"].handler(service, {**asked, "params": given})
+    assert "no parameter 'unknown'" in answer["error"]
+    del given
     assert freed() is None

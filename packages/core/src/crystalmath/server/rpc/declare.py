@@ -162,6 +162,8 @@ def method(
             try:
                 return await answer(controller, await _checked(params, schema))
             except (CrystalMathError, ImportError) as error:
+                # Frames hold the parameters, and their error: only the collector would free them.
+                error.__traceback__ = None
                 asked = {}
                 if "job_id" in schema["properties"] and isinstance(params, Mapping):
                     asked = {"job_id": params.get("job_id")}
