@@ -1,8 +1,8 @@
 """Control groups: of which one a process is a member, and groups of our own that end as one.
 
-A group of version 2 below our own holds a runner and all that it starts, however that detaches
-itself and whatever becomes of its environment. Whoever finds the supervisor dead ends it by writing
-to ``cgroup.kill`` (Linux 5.14), and sees in ``cgroup.events`` when nobody is left.
+A group of version 2 below our own holds a runner and all that it starts, even what detaches itself
+or changes its environment. A process that finds the supervisor dead ends the group by writing to
+``cgroup.kill`` (Linux 5.14). ``cgroup.events`` shows when the group is empty.
 """
 
 from __future__ import annotations
@@ -25,23 +25,14 @@ _NAME = re.compile(r"crystalmath-(\d+)-(\d+)")
 
 @frozen
 class Membership:
-    """A directory of the control groups that a process is in.
+    """A directory of the control groups that a process is in."""
 
-    Parameters
-    ----------
-    unified : bool
-        Whether the hierarchy is of version 2.
-    controllers : tuple of str
-        Of version 1, what this hierarchy controls.
-    mount : str
-        Where the hierarchy is mounted.
-    below : str
-        The group's path below that, beginning with a slash; empty for the mount itself.
-    """
-
+    #: Whether the hierarchy is of version 2.
     unified: bool
+    #: What a hierarchy of version 1 controls.
     controllers: tuple[str, ...]
     mount: str
+    #: The group's path below the mount, with a leading slash; empty for the mount itself.
     below: str
 
     def upwards(self) -> Iterator[str]:
@@ -54,15 +45,7 @@ class Membership:
 
 
 def memberships(pid: int, proc: str = "/proc") -> list[Membership]:
-    """List the control groups that a process is in; empty where there are none.
-
-    Parameters
-    ----------
-    pid : int
-        The process.
-    proc : str
-        Where the ``proc`` file system is.
-    """
+    """List the control groups that a process is in; empty where there are none."""
     with contextlib.suppress(OSError, ValueError):
         with open(f"{proc}/{pid}/cgroup", encoding="utf-8") as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
@@ -87,13 +70,7 @@ def _membership(line: str, paths: dict[tuple[str, ...], str]) -> Membership | No
 
 
 class ControlGroup:
-    """A control group of our own.
-
-    Parameters
-    ----------
-    path : str
-        Its directory.
-    """
+    """A control group of our own, by its directory."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -121,18 +98,7 @@ class ControlGroup:
             _write(f"{self.path}/cgroup.procs", str(pid))
 
     def end(self, limit_s: float) -> bool:
-        """Kill all that is in the group, and remove it.
-
-        Parameters
-        ----------
-        limit_s : float
-            How long to wait for that, in seconds.
-
-        Returns
-        -------
-        bool
-            Whether nobody is left.
-        """
+        """Kill all that is in the group and remove it; return whether it is empty in time."""
         deadline = time.monotonic() + limit_s
         with contextlib.suppress(FileNotFoundError):
             _write(f"{self.path}/cgroup.kill", "1")
@@ -182,20 +148,11 @@ def _write(path: str, text: str) -> None:
 
 
 def end_contained(containment: Mapping[str, Any], limit_s: float) -> bool:
-    """End what a supervisor of this host, which is dead, has left alive.
+    """End what a dead supervisor of this host left alive; return whether nothing is left.
 
-    Parameters
-    ----------
-    containment : mapping
-        As its claim says: ``{"cgroup": PATH}``, a control group that is ended from here, or
-        ``{"guardian": [PID, START TIME]}``, a process that ends them itself and is waited for.
-    limit_s : float
-        How long to wait, in seconds.
-
-    Returns
-    -------
-    bool
-        Whether nobody is left.
+    `containment` is what its claim says: ``{"cgroup": PATH}`` is a control group, which is ended
+    from here. ``{"guardian": [PID, START TIME]}`` is a process that ends them itself and is waited
+    for.
     """
     if "cgroup" in containment:
         return ControlGroup(containment["cgroup"]).end(limit_s)

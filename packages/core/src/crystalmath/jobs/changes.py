@@ -14,36 +14,20 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class Change:
-    """One change of a job's state.
-
-    Parameters
-    ----------
-    job_id : str
-        The job.
-    state : JobState
-        The new state.
-    at : float
-        When it was seen, in seconds since the epoch.
-    reason : str, optional
-        Why, in words; it goes into the event log.
-    attempt : int, optional
-        The number of the attempt.
-    error, traceback : str, optional
-        Of a job that failed.
-    summary : mapping, optional
-        Of a job that completed (``energy_ev`` in eV, ``max_force_ev_ang`` in eV/Å, ...).
-    started_at : float, optional
-        When the recipe began, in seconds since the epoch.
-    """
+    """One change of a job's state."""
 
     job_id: str
     state: JobState
+    #: When the change was seen, in seconds since the epoch.
     at: float
+    #: Why, in words; the reason goes into the event log.
     reason: str | None = None
     attempt: int | None = None
     error: str | None = None
     traceback: str | None = None
+    #: Of a completed job (``energy_ev`` in eV, ``max_force_ev_ang`` in eV/Å, ...).
     summary: Mapping[str, Any] | None = None
+    #: When the recipe began, in seconds since the epoch.
     started_at: float | None = None
 
 
@@ -60,29 +44,20 @@ class WriteSpec:
 
 @frozen
 class WriteCancel:
-    """Write down that somebody asked that the job be stopped."""
+    """Write a request that the job be stopped."""
 
 
 @frozen(kw_only=True)
 class Publish:
-    """Publish the end of the attempt.
-
-    Parameters
-    ----------
-    state, error : str
-        The outcome.
-    unbegun : bool
-        Claim the attempt first, and leave it alone if somebody was quicker.
-    cancelled : bool
-        Of a lost attempt: a cancel came in time.
-    replace : bool
-        In the place of an outcome that is damaged.
-    """
+    """Publish the end of the attempt."""
 
     state: str
     error: str
+    #: Claim the attempt first, and leave it alone if another process was quicker.
     unbegun: bool = False
+    #: Whether a cancel came in time for a lost attempt.
     cancelled: bool = False
+    #: Whether the outcome replaces a damaged one.
     replace: bool = False
 
 
@@ -106,20 +81,15 @@ class EndProcesses:
 
 @frozen
 class Launch:
-    """Hand the attempt to the engine again: it was lost before it began.
+    """Hand the attempt to the engine again: it was lost before it began."""
 
-    Parameters
-    ----------
-    ends : int
-        How often in a row an allocation of it has ended by now.
-    """
-
+    #: How often in a row an allocation of the attempt has ended by now.
     ends: int = 0
 
 
 @frozen
 class Release:
-    """Have the engine drop the attempt."""
+    """Tell the engine to drop the attempt."""
 
 
 @frozen

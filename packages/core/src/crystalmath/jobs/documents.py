@@ -39,7 +39,7 @@ def write_all(descriptor: int, content: bytes, *, durable: bool) -> None:
 
 
 def to_disk(path: str | os.PathLike[str]) -> None:
-    """Have what a file holds, or which names a directory has, survive a power cut."""
+    """Sync a file's content, or the names in a directory, so that a power cut loses nothing."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What is known of a job: on record, from its run directory, and from its engine."""
+"""The facts of a job: on record, from its run directory, and from its engine."""
 
 from __future__ import annotations
 
@@ -30,46 +30,32 @@ class Damaged:
 
 @frozen
 class Unreadable:
-    """It cannot be told just now whether there is such a file. That says nothing about the job."""
+    """A file that cannot be read just now, which says nothing about the job."""
 
     why: str
 
 
 @frozen
 class Spec:
-    """What ``spec`` says.
+    """The content of ``spec``."""
 
-    Parameters
-    ----------
-    attempt : int
-        The attempt that may be claimed.
-    capabilities : Capabilities
-        What its engine can do, as far as those have to know who cannot ask it.
-    foreign : bool
-        Whether another process owns the job.
-    """
-
+    #: The attempt that may be claimed.
     attempt: int
+    #: Those capabilities of the engine that a process without the engine needs.
     capabilities: Capabilities = field(factory=Capabilities)
+    #: Whether another process owns the job.
     foreign: bool = False
 
 
 @frozen(kw_only=True)
 class Silence:
-    """For how long a heart on another host has not been seen to beat, by the clock of who looks.
-
-    Parameters
-    ----------
-    for_s, lease_s : float
-        That time, and the lease, in seconds.
-    hosts, silent_hosts : int
-        How many hosts are listened to, and on how many of them no heart has beaten for half of the
-        lease. Both are 0 where this one has.
-    """
+    """How long a heart on another host has not been seen to beat, by the reader's clock."""
 
     for_s: float
     lease_s: float
+    #: How many hosts are listened to; 0 where this heart has beaten within half of its lease.
     hosts: int = 0
+    #: On how many of them no heart has beaten for half of the lease; 0 likewise.
     silent_hosts: int = 0
 
     @property
@@ -80,9 +66,9 @@ class Silence:
 
 @frozen
 class Claim:
-    """Who claimed an attempt, in words, and whether it is alive; ``None`` if nobody can tell.
+    """The claimant of an attempt, in words, and whether it is alive; ``None`` if that is unknown.
 
-    `silence` is there of a process that only its heart tells of for sure.
+    `silence` is set where only the heart can show whether the process lives.
     """
 
     who: str
@@ -100,7 +86,7 @@ class Claim:
         return silence.for_s >= silence.lease_s * (OUTAGE_LEASES if silence.is_outage else 1)
 
     def waits_for(self) -> str | None:
-        """Return what is waited for where nothing was heard of it for half of its lease."""
+        """Return what a job waits for if its claimant has been silent for half of its lease."""
         silence = self.silence
         if silence is None or silence.for_s < silence.lease_s / 2 or self.is_lease_over():
             return None
@@ -113,7 +99,7 @@ class Claim:
         return f"{self.unheard()}; it is lost when its lease of {lease} is over"
 
     def unheard(self) -> str:
-        """Say of whom nothing is heard."""
+        """Return words for the claimant's silence, with its name."""
         return f"nothing was heard of its supervisor ({self.who})"
 
 
@@ -133,7 +119,7 @@ class Outcome:
 
     @property
     def was_stopped(self) -> bool:
-        """Whether it ended something that may be queued still, or alive on other hosts."""
+        """Whether something was ended that may still be queued, or alive on other hosts."""
         return self.state in {"cancelled", "lost"}
 
 
@@ -154,37 +140,25 @@ Reading: TypeAlias = _T | Absent | Damaged | Unreadable
 
 @frozen(kw_only=True)
 class Files:
-    """What the run directory says now. What was not looked at says nothing.
+    """The present content of the run directory; a file that was not read says nothing."""
 
-    Parameters
-    ----------
-    attempt : int
-        The attempt whose claim and outcome these are: the one that ``spec`` names, if it was read
-        and names a later one than is on record.
-    claim, outcome, ended
-        The files of the attempt; `ended` is read of one that was stopped.
-    spec : optional
-        The specification; ``None`` if it was not looked at.
-    cancel : bool or Unreadable, optional
-        Whether somebody asked that the job be stopped; ``None`` if it was not looked at.
-    directory : Absent or Unreadable, optional
-        What is the matter with the directory itself, if anything.
-    processes : bool, optional
-        Whether somebody runs the attempt, where the claim does not tell: its lock is held, or
-        processes of the attempt are alive on this host.
-    lease_s : float
-        So long after its claim was damaged or removed nobody runs an attempt on any host, in
-        seconds: a supervisor looks at its claim when its heart beats.
-    """
-
+    #: The attempt of this claim and outcome: a later one than on record, if ``spec`` names one.
     attempt: int
     claim: Reading[Claim] = field(factory=Absent)
     outcome: Reading[Outcome] = field(factory=Absent)
+    #: Read for a stopped attempt.
     ended: Reading[Ended] = field(factory=Absent)
+    #: ``None`` if it was not read.
     spec: Reading[Spec] | None = None
+    #: Whether a cancel was requested; ``None`` if that was not checked.
     cancel: bool | Unreadable | None = None
+    #: The fault of the directory itself, if it has one.
     directory: Absent | Unreadable | None = None
+    #: Whether the attempt runs, where the claim does not say so: its lock is held, or this host has
+    #: processes of it.
     processes: bool | None = None
+    #: In seconds. A supervisor checks its claim at each heartbeat; so long after the claim was
+    #: damaged or removed, no host runs the attempt any more.
     lease_s: float = LEASE_S
 
 
@@ -207,54 +181,41 @@ class Doubt:
 
 @frozen(kw_only=True)
 class Record:
-    """What its owner remembers of a job, or what the store has on record of it.
-
-    Parameters
-    ----------
-    job_id, place : str
-        The job and its run directory.
-    state, attempt : JobState, int
-        As they were told last.
-    cancelled : bool
-        Somebody asked that it be stopped.
-    written : bool
-        Its run directory is known to have been there.
-    offered : bool
-        The engine was asked to take the attempt, and may have done so without saying so.
-    launched, inherited : bool
-        The engine was given the attempt; by another process, if anybody did.
-    released, dropped : bool
-        The engine is to drop the attempt; it was told to.
-    relaunches, lost_since : int, float, optional
-        How often the engine has lost the attempt before it began, and since when by that clock.
-    ends : int
-        How often in a row an allocation of the attempt has ended without having begun it.
-    doubt : Doubt, optional
-        What :func:`step` remembered for the next look.
-    """
+    """What the owner remembers of a job, or what the store has on record."""
 
     job_id: str
     place: str
     state: JobState = JobState.PENDING
     attempt: int = 1
+    #: Whether a cancel was requested.
     cancelled: bool = False
+    #: Whether the run directory is known to have existed.
     written: bool = False
+    #: Whether the engine was asked to take the attempt; it may have done so without an answer.
     offered: bool = False
+    #: Whether the engine was given the attempt.
     launched: bool = False
+    #: Whether another process gave the attempt to the engine, if any did.
     inherited: bool = False
+    #: Whether the engine is to drop the attempt.
     released: bool = False
+    #: Whether the engine was told to drop the attempt.
     dropped: bool = False
+    #: How often the engine has lost the attempt before it began.
     relaunches: int = 0
+    #: How often in a row an allocation has ended without having begun the attempt.
     ends: int = 0
+    #: Since when the engine has lost the attempt, by `Moment.clock`.
     lost_since: float | None = None
+    #: What :func:`step` remembered for the next look.
     doubt: Doubt | None = None
 
 
 @frozen
 class Engine:
-    """What the engine says of the attempt, and what it can do at all.
+    """The engine's report of the attempt, and what the engine can do at all.
 
-    Unless it is `asked`, nobody can ask it here, or tell it anything.
+    Unless `asked` is set, no process here can reach the engine.
     """
 
     sighting: Sighting | None = None
@@ -274,7 +235,7 @@ class Engine:
 
     @property
     def is_fatal(self) -> bool:
-        """Whether the attempt is over in a way that another one would meet, too."""
+        """Whether the attempt is over for a reason that another attempt would meet, too."""
         return self.is_over and self.sighting is not None and self.sighting.fatal
 
     def told(self) -> str:

@@ -22,7 +22,7 @@ LOOKS = 20
 
 
 class Heart(NamedTuple):
-    """What stands in the file of a process: its last beat, and its lease, in seconds."""
+    """The content of a process's heart file: its last beat, and its lease in seconds."""
 
     beat: str
     lease_s: float
@@ -37,21 +37,12 @@ class Heart(NamedTuple):
 
 
 class Heartbeat:
-    """Beat while there is something to live for, in a thread that the file system may hold up.
+    """Beat while the process has work, in a thread that the file system may hold up.
 
-    Parameters
-    ----------
-    beat : callable
-        Writes a beat, durably; `OSError` if that cannot be done.
-    lease_s : float
-        The lease, in seconds.
-    end : callable, optional
-        Called, again and again, in a thread of its own once the heart is overdue, which then beats
-        no more. It must not touch the file system of the jobs: that is what hangs. Without it the
-        heart goes on as soon as it can.
-    sleeps : bool
-        Time in which this host is suspended does not count: no other host sees the files, and a
-        laptop that was closed over night goes on with its job.
+    `beat` writes one beat durably, and raises `OSError` if it cannot. Once the heart is overdue, a
+    thread calls `end` again and again, and the heart stops. `end` must not touch the file system of
+    the jobs, which may hang. Without `end` the heart goes on as soon as it can. With `sleeps`, time
+    in which this host is suspended does not count: for a laptop whose files no other host sees.
     """
 
     def __init__(
@@ -73,7 +64,7 @@ class Heartbeat:
         self._stopping: threading.Event | None = None
 
     def begin(self) -> None:
-        """Have it beat from now on: a claim is about to be made, which is a sign of life, too."""
+        """Start beating: a claim follows, which is a sign of life, too."""
         with self._lock:
             self._last, self._beats, self._overdue = self._now(), True, False
             if self._stopping is not None:
@@ -86,12 +77,12 @@ class Heartbeat:
                 ).start()
 
     def rest(self) -> None:
-        """Have it beat no more until the next beginning, which is soon."""
+        """Pause until the next `begin`, which comes soon."""
         with self._lock:
             self._beats = False
 
     def stop(self) -> None:
-        """Have it beat no more, and its threads end."""
+        """Stop beating for good, and end the threads."""
         with self._lock:
             self._beats = False
             stopping, self._stopping = self._stopping, None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @define
 class _LastBeat:
-    """What was read of one heart: its last beat, since when, and when it was listened to last."""
+    """One heart as read: its last beat, since when, and when it was last read."""
 
     heart: Heart
     host: Hashable
@@ -32,13 +32,9 @@ class _LastBeat:
 class Hearts:
     """Remember since when each heart has not been seen to beat.
 
-    Who is not listened to for half of a lease, because this process was stopped or its file system
-    hung, is not silent for that: it is counted anew.
-
-    Parameters
-    ----------
-    clock : callable
-        A time that no one sets, in seconds.
+    A heart that was not read for half of a lease is not silent for that: its time begins anew. This
+    process may have been stopped, or its file system may have hung. `clock` is a monotonic time in
+    seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -47,16 +43,9 @@ class Hearts:
         self._lock = threading.Lock()
 
     def listen(self, whose: str, heart: Heart, host: Hashable = None) -> Silence:
-        """Take note of a heart as it was just read, and tell for how long it is silent.
+        """Record a heart as just read from the file `whose`, and return its silence.
 
-        Parameters
-        ----------
-        whose : str
-            The file that it beats in.
-        heart : Heart
-            As it stands there.
-        host : hashable, optional
-            Where it beats; ``None`` keeps it out of the count of hosts.
+        Hosts are counted by `host`; ``None`` keeps the heart out of that count.
         """
         now = self._clock()
         with self._lock:

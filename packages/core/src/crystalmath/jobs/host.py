@@ -34,13 +34,7 @@ _SWEEPS = 16
 
 
 class Host:
-    """What is not in the files of a job. A simulation has another one.
-
-    Parameters
-    ----------
-    jobs_directory : path-like
-        Where the run directories are.
-    """
+    """All that a job needs beside its files. A simulation has another one."""
 
     def __init__(self, jobs_directory: Path) -> None:
         self._jobs_directory = jobs_directory
@@ -69,12 +63,12 @@ class Host:
     def make_room(self) -> None:
         """Make the folder of the run directories.
 
-        What is in it besides them tells a folder without jobs from one that is not mounted.
+        Its other content tells a folder without jobs from one that is not mounted.
         """
         make_own(self._jobs_directory / IDENTITIES)
 
     def sync_entries(self) -> None:
-        """Have the names of all run directories, and their folder's, survive a power cut."""
+        """Sync the names of all run directories, and of their folder, against a power cut."""
         to_disk(self._jobs_directory)
         if not self._is_synced:
             to_disk(self._jobs_directory.parent)
@@ -87,7 +81,7 @@ class Host:
 
     @property
     def hearts(self) -> Hearts:
-        """What is known here of processes on other hosts."""
+        """The hearts of processes on other hosts, as known here."""
         return _hearts(os.fspath(self._jobs_directory), os.getpid())
 
     def sees(self, process: Identity) -> bool:
@@ -129,7 +123,7 @@ class Host:
         return silence is not None and silence.for_s >= silence.lease_s
 
     def silence(self, identity: Identity) -> Silence | None:
-        """Tell for how long nothing was heard of an owner on another host; ``None``: unknown."""
+        """Return how long an owner on another host has been silent; ``None`` if that is unknown."""
         if not identity.lock:
             return None
         try:
@@ -146,15 +140,15 @@ class Host:
         return bool(processes.marked("CRYSTALMATH_ATTEMPT", attempt))
 
     def end_processes(self, attempt: str) -> bool:
-        """End every process of an attempt on this host; tell whether none is left."""
+        """End every process of an attempt on this host; return whether none is left."""
         return self._end_contained(attempt) and processes.end_processes(
             lambda: processes.marked("CRYSTALMATH_ATTEMPT", attempt), limit_s=SWEEP_S
         )
 
     def sweep(self, attempt: str, then: Callable[[], None]) -> bool:
-        """End every process of an attempt without waiting for it; tell whether none is left.
+        """End every process of an attempt without waiting for it; return whether none is left.
 
-        While that is not known the answer is ``False``, and `then` is called when it is. One thread
+        While that is not known it returns ``False``, and `then` is called when it is. One thread
         alone may call this.
         """
         if self._sweepers is None:
@@ -188,12 +182,9 @@ class Host:
 
 
 def heart_of(identity: Identity, jobs_directory: Path) -> Heart | None:
-    """Read the heart of a process as it stands now; ``None`` where it has none.
+    """Read the present heart of a process; ``None`` where it has none.
 
-    Raises
-    ------
-    BadFile, OSError
-        It cannot be read.
+    `BadFile` or `OSError` is raised if it cannot be read.
     """
     return Heart.read(read_document(f"{jobs_directory}/{IDENTITIES}/{identity.lock}")[0])
 

@@ -1,7 +1,7 @@
-"""Who owns and runs the jobs of a home, and whether they are alive.
+"""The processes that own and run the jobs of a home, and whether they are alive.
 
-Each process that does has a file in ``<home>/jobs/.identities``, locked for its life; the claims
-that it makes are hard links to that file.
+Each such process has a file in ``<home>/jobs/.identities``, locked for its life; the claims that it
+makes are hard links to that file.
 """
 
 from __future__ import annotations
@@ -40,21 +40,14 @@ _BEAT_AT = document({"heart": ""}, b"").index(b'""') + 1
 
 
 class IdentityFile:
-    """The file to which claims are hard links: it tells who made them, and is locked by it.
+    """The file to which a process's claims are hard links: it names the process, which locks it.
 
-    The kernel drops the lock with the process, however that ends; so whoever sits in another
-    namespace of pids can tell by it, and by each claim, whether the process lives.
+    The kernel drops the lock with the process, however that ends. So a process in another namespace
+    of pids can see by the file, or by a claim, whether its maker lives.
 
-    Parameters
-    ----------
-    directory : str or path-like
-        A folder on the file system of the run directories.
-    identity : Identity
-        The process that claims.
-    containment : mapping, optional
-        What holds together the processes of what it runs (:mod:`crystalmath.jobs.cgroups`).
-    lease_s : float
-        For how long it may be silent before those on other hosts take it for dead, in seconds.
+    `directory` is on the file system of the run directories. `containment` is what holds together
+    the processes of a job (:mod:`crystalmath.jobs.cgroups`). After `lease_s` seconds of silence
+    other hosts take the process for dead.
     """
 
     def __init__(
@@ -85,25 +78,19 @@ class IdentityFile:
 
     @property
     def identity(self) -> Identity:
-        """Who holds the file, and its name; where it cannot be made, as one who holds none."""
+        """The holder and the name of the file; without a name where the file cannot be made."""
         with self._lock, contextlib.suppress(OSError):
             if not self._descriptors:
                 self._make()
         return self._identity
 
     def keep_beating(self, whom: object) -> None:
-        """Show those on other hosts that this process lives, until `rest` is called.
-
-        Parameters
-        ----------
-        whom : object
-            For whom: others of this process may want that, too.
-        """
+        """Show other hosts that this process lives, until `rest` is called with the same `whom`."""
         self._hearts_of.add(whom)
         self._heartbeat.begin()
 
     def rest(self, whom: object) -> None:
-        """Beat no more for somebody, and not at all where that was the last one."""
+        """Stop beating for `whom`, and altogether with the last one."""
         self._hearts_of.discard(whom)
         if not self._hearts_of:
             self._heartbeat.stop()
@@ -206,14 +193,8 @@ class IdentityFile:
 def own_identity(jobs_directory: str | os.PathLike[str], lease_s: float = LEASE_S) -> IdentityFile:
     """Return the identity of this process among those that own or run jobs of a home.
 
-    The file is made when it is needed first, and goes with the process.
-
-    Parameters
-    ----------
-    jobs_directory : str or path-like
-        Where the run directories are.
-    lease_s : float
-        Its lease, in seconds, where this is the first call.
+    The file is made when it is needed first, and goes with the process. Only the first call sets
+    the lease, in seconds.
     """
     key = (os.fspath(jobs_directory), os.getpid())  # a forked child is somebody else
     with _making:
@@ -241,29 +222,18 @@ atexit.register(remove_own)
 
 
 def is_alive(process: Identity, jobs_directory: str | os.PathLike[str]) -> bool | None:
-    """Return whether a process that owns jobs of a home is alive; ``None`` if that cannot be told.
+    """Return whether a process that owns jobs of a home is alive; ``None`` if that is unknown.
 
-    Parameters
-    ----------
-    process : Identity
-        As it stands in a specification or a row. Of one that claimed an attempt
-        :meth:`RunDirectory.is_claimant_alive` tells it.
-    jobs_directory : str or path-like
-        Where the run directories are.
+    For the process that claimed an attempt, use :meth:`RunDirectory.is_claimant_alive`.
     """
     directory = os.fspath(jobs_directory)
     return process.is_alive(f"{directory}/{IDENTITIES}/{process.lock}" if process.lock else None)
 
 
 def remove_dead(directory: str, now: float) -> None:
-    """Remove the files of processes that were killed.
+    """Remove the files of processes that were killed; claims that are links to them stay.
 
-    Parameters
-    ----------
-    directory : str
-        Where the identities are. Claims that are links to them stay.
-    now : float
-        The time by the clock of the file system, in seconds since the epoch.
+    `now` is the time by the clock of the file system, in seconds since the epoch.
     """
     for name in os.listdir(directory):
         path = f"{directory}/{name}"

@@ -55,23 +55,10 @@ class _Candidate:
 def last_geometry(directory: RunDirectory, attempt: int, given: Atoms) -> LastGeometry:
     """Find the last whole geometry of a job, with all else as the job was given it.
 
-    Positions, cell and, where they are written, momenta are of the file; constraints, tags,
+    Positions, cell and, where they are written, momenta are of the file. Constraints, tags,
     magnetic moments, charges and the order of the atoms are of `given`. Files that are torn, or
-    hold other atoms, are passed over.
-
-    Parameters
-    ----------
-    directory : RunDirectory
-        The job's.
-    attempt : int
-        Its last attempt. Where that has left nothing, the one before is looked at.
-    given : ase.Atoms
-        What the job was given.
-
-    Raises
-    ------
-    InvalidJob
-        There is none. The message names what was passed over.
+    hold other atoms, are passed over; where an attempt has left none, the one before is searched.
+    `InvalidJob` names what was passed over, if there is no geometry.
     """
     passed_over: list[str] = []
     for number in range(attempt, 0, -1):

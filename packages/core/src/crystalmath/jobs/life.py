@@ -1,4 +1,4 @@
-"""One job's life: what state it is in, and what is to be done next.
+"""One job's life: which state it is in, and what is to be done next.
 
 ::
 
@@ -6,10 +6,9 @@
     pending -> failed | cancelled
     running -> pending            the attempt was lost, and another one is allowed
 
-All of it is decided here, from what is on record, what the run directory says and what the engine
-says. Nothing here reads a file, a clock or the process table, so that a simulation can run
-thousands of lives in a second. Whoever owns the job does what :func:`step` tells; who only looks
-is told a state and does nothing.
+All of it is decided here, from the record, the run directory and the engine's report. Nothing here
+reads a file, a clock or the process table, so that a simulation can run thousands of lives in a
+second. The owner of a job carries out what :func:`step` decides; other processes only see a state.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ ATTEMPTS = 2
 #: A run directory that was missed so often, and for so long in seconds, was removed.
 GONE_LOOKS = 3
 GONE_S = 2.0
-#: How long a file must be damaged before it is taken for that, in seconds: a network file system
+#: How long a file must be damaged before it counts as damaged, in seconds. A network file system
 #: may show an empty file for a while, and a worker may take long to begin what it has claimed.
 DAMAGED_S = 30.0
 #: How long files must be unreadable before people are told, in seconds.
@@ -87,27 +86,18 @@ def steps(before: JobState, after: JobState) -> tuple[JobState, ...]:
 
 @frozen
 class Decision:
-    """What follows from a look.
+    """What follows from a look."""
 
-    Parameters
-    ----------
-    state, attempt : JobState, int
-        As people see them once `actions` are done.
-    actions : tuple
-        What the owner does, in this order; one that fails holds up the rest, and is tried again.
-    changes : tuple of Change
-        What the owner tells once all actions are done.
-    doubt : Doubt, optional
-        To be remembered.
-    waits : str, optional
-        Why nothing can be decided, if that lasts.
-    """
-
+    #: State and attempt are as people see them once `actions` are done.
     state: JobState
     attempt: int
+    #: What the owner does, in this order; one that fails holds up the rest, and is tried again.
     actions: tuple[Action, ...] = ()
+    #: What the owner reports once all actions are done.
     changes: tuple[Change, ...] = ()
+    #: What the next look needs to remember.
     doubt: Doubt | None = None
+    #: Why nothing can be decided, if that lasts.
     waits: str | None = None
 
 
@@ -119,21 +109,10 @@ def step(
     owns: bool = True,
     engine: Engine | None = None,
 ) -> Decision:
-    """Decide what state a job is in, and what is to be done.
+    """Decide which state a job is in, and what is to be done.
 
-    Parameters
-    ----------
-    record : Record
-        What is on record.
-    files : Files
-        What its run directory says.
-    now : Moment
-        The time.
-    owns : bool
-        Whether the caller owns the job. Others see what its owner decides from the same files, and
-        are given nothing to do.
-    engine : Engine, optional
-        What the engine says; ``None`` where it cannot be asked.
+    A process that does not own the job (`owns`) sees what its owner decides from the same files,
+    and has nothing to do. `engine` is ``None`` where the engine cannot be asked.
     """
     if record.state.is_terminal():
         return Decision(record.state, record.attempt)
@@ -164,7 +143,7 @@ def _owned(record: Record, files: Files, now: Moment, engine: Engine) -> Decisio
 
 
 def _unasked(files: Files) -> Engine:
-    """Return what is known of an engine that cannot be asked: what ``spec`` says of it."""
+    """Return the engine's capabilities as ``spec`` has them, for an engine that cannot be asked."""
     can = Capabilities(workers_here=False, gone_means_dead=True)
     if isinstance(files.spec, Spec):
         can = files.spec.capabilities
@@ -201,7 +180,7 @@ def _decided(
 
 
 def _may_be_alive(engine: Engine) -> bool:
-    """Return whether anything of what was stopped may be alive on hosts that nobody here sees.
+    """Return whether parts of a stopped attempt may be alive on hosts that nobody here sees.
 
     The supervisor ends what is on its own host; ranks on others end with the allocation.
     """
@@ -224,7 +203,7 @@ def _unfinished(record: Record, files: Files, now: Moment, engine: Engine) -> De
 
 
 def _seen(record: Record, files: Files, now: Moment, engine: Engine) -> Decision:
-    """Decide as the owner does, for somebody who changes nothing and remembers no doubts."""
+    """Decide as the owner does, for a process that changes nothing and remembers no doubts."""
     record = evolve(record, doubt=None)
     decision = _owned(record, files, now, engine)
     death = _death(record, files)

@@ -34,14 +34,9 @@ class Move(NamedTuple):
 
 
 def move_of(path: str | None, directory: str) -> Move | None:
-    """Tell from where a run directory was moved, if it was.
+    """Return from where a run directory was moved; ``None`` if it was not.
 
-    Parameters
-    ----------
-    path : str, optional
-        A path that was written when the job ran, below its run directory then.
-    directory : str
-        The run directory as it is now.
+    `path` lay below the run directory when the job ran.
     """
     name = directory.rpartition("/")[2]
     before, found, below = (path or "").rpartition(f"/{name}")

@@ -1,8 +1,8 @@
-"""Whose job it is, and how another process makes it its own.
+"""The owner of a job, and how another process becomes its owner.
 
-``spec`` names the owner; where it cannot be read, the row does. Nobody but the owner hands the job
-out, repeats it or says what became of it; who takes over the job of an owner that has died does so
-under a lock, by writing itself into ``spec``.
+``spec`` names the owner; where it cannot be read, the row does. Only the owner launches the job,
+repeats it or reports its end. A process takes over the job of a dead owner under a lock, by writing
+itself into ``spec``.
 """
 
 from __future__ import annotations
@@ -25,27 +25,16 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class Recorded:
-    """What the store has on record of a job, from which its ``spec`` is written again.
+    """What the store has on record of a job, from which its ``spec`` is written again."""
 
-    Parameters
-    ----------
-    header : mapping
-        What stands above the specification, without owner.
-    body : str
-        The specification.
-    state, attempt : JobState, int
-        As they were told last.
-    cancelled : bool
-        Whether somebody asked that it be stopped.
-    owner : mapping
-        The owner, as the row has it.
-    """
-
+    #: What stands above the specification, without owner.
     header: Mapping[str, Any]
     body: str
     state: JobState
     attempt: int
+    #: Whether a cancel was requested.
     cancelled: bool
+    #: The owner, as the row has it.
     owner: Mapping[str, Any]
 
 
@@ -57,29 +46,11 @@ def spec_header(spec: JobSpec, engine: str, owner: Mapping[str, Any]) -> dict[st
 def take_over(
     directory: RunDirectory, engine: str, host: Host, recorded: Recorded | None = None
 ) -> tuple[dict[str, Any], str] | None:
-    """Become the owner of a job that nobody follows.
+    """Become the owner of a job that nobody follows; return header and body of its ``spec``.
 
-    Parameters
-    ----------
-    directory : RunDirectory
-        Its files.
-    engine : str
-        Only a job of this engine.
-    host : Host
-        The process that asks.
-    recorded : Recorded, optional
-        What is written where ``spec`` is missing or damaged.
-
-    Returns
-    -------
-    tuple of dict and str, or None
-        Header and body of the specification as it is now; ``None`` where another process owns the
-        job, or is about to.
-
-    Raises
-    ------
-    OSError, BadFile
-        The specification cannot be read or written.
+    Only a job of this engine is taken. Return ``None`` where another process owns the job, or is
+    about to. Where ``spec`` is missing or damaged, it is written from `recorded`. `OSError` or
+    `BadFile` is raised if it cannot be read or written.
     """
 
     def is_to_take(header: Mapping[str, Any]) -> bool:
@@ -110,7 +81,7 @@ def write_again(directory: RunDirectory, header: Mapping[str, Any], body: str, h
 
 
 def let_go(directory: RunDirectory, header: Mapping[str, Any], body: str, host: Host) -> None:
-    """Leave the job to whoever asks for it next."""
+    """Leave the job to the next process that asks for it."""
     write_again(directory, {**header, "owner": None}, body, host)
 
 
@@ -133,7 +104,7 @@ def _read(directory: RunDirectory, recorded: Recorded | None) -> tuple[dict[str,
 
 
 def _has_ended(directory: RunDirectory, header: Mapping[str, Any], host: Host) -> bool:
-    """End what runs unseen: who removed ``spec`` may have removed the claim of it, too."""
+    """End what runs unseen: whatever removed ``spec`` may have removed its claim, too."""
     number: int = header["attempt"]
     if directory.has("spec") or directory.has(f"{number}.claim"):
         return True

@@ -1,7 +1,7 @@
 """The POTCARs of ended jobs: a licensed file is not kept once for each job.
 
-In the place of each copy that a calculation made stays a small file that says which datasets it
-had, so that whoever looks at a failed job knows what it ran with.
+A small file that names the datasets stays in the place of each copy that a calculation made. So a
+failed job still shows what it ran with.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run directory says now: read so that "not there" and "cannot be read" are told apart."""
+"""The present content of a run directory: "not there" and "cannot be read" are told apart."""
 
 from __future__ import annotations
 
@@ -51,28 +51,28 @@ class Readable(Protocol):
     """The part of :class:`~crystalmath.jobs.rundir.RunDirectory` that is read here."""
 
     def has(self, name: str) -> bool:
-        """Return whether there is a file; `OSError` if that cannot be told."""
+        """Return whether there is a file; `OSError` if that is unknown."""
 
     def is_gone(self) -> bool:
-        """Return whether the directory was removed; `OSError` if that cannot be told."""
+        """Return whether the directory was removed; `OSError` if that is unknown."""
 
     def read_header(self) -> dict[str, Any]:
         """Read the header of the specification."""
 
     def claimant(self, attempt: int) -> Identity | None:
-        """Return who claimed an attempt."""
+        """Return the process that claimed an attempt."""
 
     def file(self, name: str) -> str:
         """Return the path of a file."""
 
     def is_claimant_alive(self, attempt: int, claimant: Identity | None = None) -> bool | None:
-        """Return whether who claimed an attempt is alive."""
+        """Return whether the process that claimed an attempt is alive."""
 
     def heart(self, attempt: int) -> Heart | None:
-        """Read the heart of who claimed an attempt."""
+        """Read the heart of the process that claimed an attempt."""
 
     def is_claim_held(self, attempt: int) -> bool | None:
-        """Return whether who made a claim, which may be damaged, is alive."""
+        """Return whether the maker of a claim, which may be damaged, is alive."""
 
     def outcome(self, attempt: int) -> dict[str, Any] | None:
         """Read the header of an outcome."""
@@ -87,19 +87,7 @@ def read(
     host: Host,
     depth: Depth = Depth.THOROUGH,
 ) -> Files:
-    """Read the files of a job.
-
-    Parameters
-    ----------
-    directory : Readable
-        Its run directory.
-    record : Record
-        What is on record of it.
-    host : Host
-        Who looks.
-    depth : Depth
-        How closely.
-    """
+    """Read the files of a job, as closely as `depth` says."""
     spec = _spec(directory, record, host, depth)
     attempt = max(record.attempt, spec.attempt if isinstance(spec, Spec) else 0)
     begun = record.state is JobState.RUNNING and attempt == record.attempt
@@ -135,7 +123,7 @@ def read(
 def _is_run(
     directory: Readable, record: Record, attempt: int, claim: Reading[Claim], host: Host
 ) -> bool:
-    """Return whether somebody runs an attempt whose claim does not say who."""
+    """Return whether an attempt runs whose claim does not name its claimant."""
     held = directory.is_claim_held(attempt) if isinstance(claim, Damaged) else None
     return host.has_processes(attempt_id(record.job_id, attempt)) if held is None else held
 

@@ -48,50 +48,31 @@ _MOST_STEPS = 4
 
 @define(eq=False)
 class Job:
-    """One unfinished job that this process owns.
-
-    Parameters
-    ----------
-    header, body : dict, str
-        The specification.
-    directory : RunDirectory
-        Its files.
-    host : Host
-        This process.
-    record : Record
-        What is remembered of it. It is replaced under `lock` alone, because the thread that
-        watches the files and the one that calls the engine both do so.
-    adopted : bool
-        Whether another process submitted it.
-    survivor : bool
-        Whether its present attempt ran on this host already when it was taken over: it has a worker
-        that the engine does not count.
-    handle : str, optional
-        The engine's handle of the present attempt.
-    since : float
-        When the engine was asked about it last, in seconds of the monotonic clock.
-    not_before : float
-        When it may be handed to the engine again, likewise.
-    told : str, optional
-        What was told last of what it waits for.
-    sighting : tuple of str and Sighting, optional
-        What the engine said of an attempt, and of which, until a look has heeded it.
-    disowned : bool
-        Whether it was let go: its specification is another's to write from then on.
-    """
+    """One unfinished job that this process owns."""
 
     header: dict[str, Any]
     body: str
     directory: RunDirectory
     host: Host
+    #: What is remembered of the job. It is replaced under `lock` alone: two threads do so, the one
+    #: that watches the files and the one that calls the engine.
     record: Record
+    #: Whether another process submitted the job.
     adopted: bool = False
+    #: Whether the present attempt ran on this host already when the job was taken over: it has a
+    #: worker that the engine does not count.
     survivor: bool = False
+    #: The engine's handle of the present attempt.
     handle: str | None = None
+    #: When the engine was last asked about the job, in seconds of the monotonic clock.
     since: float = -math.inf
+    #: When the job may be handed to the engine again, likewise.
     not_before: float = 0.0
+    #: The reason for waiting that was reported last.
     told: str | None = None
+    #: An attempt and the engine's report of it, until a look has used it.
     sighting: tuple[str, Sighting] | None = None
+    #: Whether the job was let go: another process writes its specification from then on.
     disowned: bool = False
     lock: threading.RLock = field(factory=threading.RLock, repr=False)
 
@@ -136,7 +117,7 @@ class Job:
 
     @property
     def state(self) -> JobState:
-        """Its state, as last told."""
+        """The state that was reported last."""
         return self.record.state
 
     def update(self, **changes: Any) -> None:
@@ -150,7 +131,7 @@ class Job:
         return attempt_id(self.job_id, self.record.attempt)
 
     def note_sighting(self, attempt: str, sighting: Sighting) -> None:
-        """Have the next look heed what the engine said of an attempt."""
+        """Keep the engine's report of an attempt for the next look."""
         with self.lock:
             self.sighting = attempt, sighting
 
@@ -173,9 +154,9 @@ class Job:
             )
 
     def write_first(self) -> None:
-        """Write down what was submitted here, where nobody has been yet.
+        """Write down a job that was submitted here, unless another process has been quicker.
 
-        Who has may have taken it over, while this process stood still: a look shows it.
+        That process may have taken the job over while this one stood still: a look shows it.
         """
         with self.lock:
             if not self.disowned and self.directory.make():
@@ -183,7 +164,7 @@ class Job:
                 self.update(written=True)
 
     def refuse(self, why: str) -> list[Change]:
-        """End it before there are any files of it, which would tell how it ended."""
+        """End the job before there are any files of it that would show its end."""
         self.update(state=JobState.FAILED)
         return [Change(job_id=self.job_id, state=self.state, at=self.host.now(), error=why)]
 
@@ -200,13 +181,13 @@ class Job:
             return True
 
     def let_go(self) -> None:
-        """Leave the job to whoever asks for it next."""
+        """Leave the job to the next process that asks for it."""
         with self.lock:
             self.disowned = True
             ownership.let_go(self.directory, self.header, self.body, self.host)
 
     def note(self, reason: str | None) -> list[Change]:
-        """Return what the job waits for, if that was not told yet."""
+        """Return what the job waits for, if that was not reported yet."""
         if reason is None or reason == self.told:
             return []
         self.told = reason
@@ -229,9 +210,9 @@ class Job:
 
 @frozen
 class Looked:
-    """What came of a look: what is to be told, and what the engine's driver has to do.
+    """The result of a look: what is to be reported, and what the engine's driver has to do.
 
-    Unless it is `done`, something could not be done yet, and another look has to follow.
+    Unless `done` is set, something could not be done yet, and another look has to follow.
     """
 
     changes: tuple[Change, ...] = ()
@@ -242,12 +223,8 @@ class Looked:
 class Reconciler:
     """Bring the jobs that this process owns in line with their files.
 
-    Parameters
-    ----------
-    host : Host
-        This process.
-    notice : callable, optional
-        Takes the id of a job whose processes have ended. Without it they are waited for.
+    `notice` is called with the id of a job whose processes have ended; without it they are waited
+    for.
     """
 
     def __init__(self, host: Host, notice: Callable[[str], None] | None = None) -> None:
@@ -255,7 +232,7 @@ class Reconciler:
         self._notice = notice
 
     def look(self, job: Job, depth: Depth = Depth.LOOK, engine: Engine | None = None) -> Looked:
-        """Look at a job, do what follows for its files, and tell what follows for others."""
+        """Look at a job, act on its files, and return what follows for others."""
         if depth is Depth.GLANCE and _is_idle(job):
             return Looked()
         if job.record.doubt is not None:
@@ -305,7 +282,7 @@ class Reconciler:
 
 
 def _is_idle(job: Job) -> bool:
-    """Tell quickly whether nothing has become of a job: most looks are at jobs that wait."""
+    """Return quickly whether nothing has happened to a job: most looks are at jobs that wait."""
     if job.record.doubt is not None:
         return False
     running = job.state is JobState.RUNNING
@@ -346,12 +323,9 @@ def publish(directory: RunDirectory, attempt: int, end: Publish, host: Host) -> 
 
 
 def request_cancel(directory: RunDirectory, host: Host) -> None:
-    """Ask whoever runs another process's job to stop it; end it here if nobody has begun it.
+    """Request that another process's job be stopped; end it here if nobody has begun it.
 
-    Raises
-    ------
-    OSError
-        The request cannot be written.
+    `OSError` is raised if the request cannot be written.
     """
     directory.request_cancel()
     try:

@@ -1,7 +1,7 @@
-"""The files of ended jobs, removed so that whoever is killed meanwhile leaves nothing in between.
+"""Remove the files of ended jobs so that a process killed meanwhile leaves nothing half removed.
 
 A run directory is first moved aside as a whole: it is there with all its files, or it is not there.
-What is aside belongs to nobody any more, and whoever removes files next goes on with it.
+Nobody owns what was moved aside; the next process that removes files goes on with it.
 """
 
 from __future__ import annotations
@@ -42,10 +42,7 @@ _LOOKED_AT = 200
 def remove_directory(directory: Path) -> None:
     """Remove a run directory; one that is not there is as good.
 
-    Raises
-    ------
-    CrystalMathError
-        It is a link, or cannot be moved. Nothing was removed.
+    `CrystalMathError` is raised if it is a link or cannot be moved; nothing was removed then.
     """
     if directory.is_symlink():
         raise CrystalMathError(
@@ -63,19 +60,16 @@ def remove_directory(directory: Path) -> None:
 
 
 def finish_removals(jobs_directory: Path) -> None:
-    """Remove what somebody has moved aside, and was killed."""
+    """Remove what a process had moved aside before it was killed."""
     with contextlib.suppress(FileNotFoundError):
         for left in list((jobs_directory / ASIDE).iterdir()):
             _remove_tree(left)
 
 
 def remove_heavy(directory: Path) -> Generator[None, None, None]:
-    """Remove the heavy files of a run directory; yields where others may come between.
+    """Remove the heavy files of a run directory; yield where other work may come between.
 
-    Raises
-    ------
-    CrystalMathError
-        One cannot be removed. Others were.
+    `CrystalMathError` is raised if a file cannot be removed; others were.
     """
     heavy = [file.path for file in files_below(str(directory)) if is_heavy(file.path)]
     for count, path in enumerate(heavy, 1):
@@ -108,20 +102,13 @@ def _remove_tree(path: Path) -> None:
 
 @frozen(kw_only=True)
 class Use:
-    """What files take on the disk.
-
-    Parameters
-    ----------
-    jobs, files : int
-        How many they are.
-    size, heavy_size : int
-        What they take on the disk, with their folders, and what the heavy ones among them do
-        (:data:`HEAVY`), in bytes.
-    """
+    """The disk space that files take."""
 
     jobs: int = 0
     files: int = 0
+    #: Disk space of all files and their folders, in bytes.
     size: int = 0
+    #: The share of the heavy files (:data:`HEAVY`), in bytes.
     heavy_size: int = 0
 
     def __add__(self, other: Use) -> Use:

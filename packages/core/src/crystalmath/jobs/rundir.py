@@ -2,8 +2,8 @@
 
 ========================  =====================================================================
 ``spec``                  header (JSON) and body; what to run, and as which attempt N
-``cancel``                somebody asked that the job be stopped
-``N.claim``               hard link to the identity file of whoever runs attempt N
+``cancel``                a request that the job be stopped
+``N.claim``               hard link to the identity file of the process that runs attempt N
 ``N.handle``              the engine's handle, where it differs from the attempt's id
 ``N.asked_to_stop``       which file has asked its program to stop before its time was up (JSON)
 ``N.begun_from``          names the file of an earlier attempt from whose geometry N has begun
@@ -14,7 +14,8 @@
 ``N.work``                working directory, and quacc's ``RESULTS_DIR``
 ========================  =====================================================================
 
-``claim`` and ``outcome`` are published once: a name that exists means that somebody was first.
+``claim`` and ``outcome`` are published once: a name that exists means that another process was
+first.
 """
 
 from __future__ import annotations
@@ -64,13 +65,7 @@ def is_job_id(value: object) -> bool:
 
 
 class RunDirectory:
-    """The files of one job.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The directory. It need not exist.
-    """
+    """The files of one job, below a directory that need not exist."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
@@ -88,7 +83,7 @@ class RunDirectory:
         return self.file(f"{attempt}.log")
 
     def has(self, name: str) -> bool:
-        """Return whether there is a file; `OSError` if that cannot be told just now."""
+        """Return whether there is a file; `OSError` if that is unknown just now."""
         return _is_there(self.file(name))
 
     def is_gone(self) -> bool:
@@ -116,7 +111,7 @@ class RunDirectory:
             yield
 
     def make(self) -> bool:
-        """Make the directory; ``False`` if somebody was first."""
+        """Make the directory; ``False`` if another process was first."""
         try:
             os.mkdir(self.path, 0o700)
         except FileExistsError:
@@ -155,11 +150,11 @@ class RunDirectory:
             pass
 
     def cancel_requested(self) -> bool:
-        """Return whether somebody asked that the job be stopped."""
+        """Return whether a cancel was requested."""
         return os.path.exists(self.file("cancel"))
 
     def claim(self, attempt: int, identity: IdentityFile) -> bool:
-        """Claim an attempt; ``False`` if somebody was first."""
+        """Claim an attempt; ``False`` if another process was first."""
         try:
             identity.link(self.file(f"{attempt}.claim"))
         except FileExistsError:
@@ -172,11 +167,11 @@ class RunDirectory:
             os.unlink(self.file(f"{attempt}.claim"))
 
     def claimed(self, attempt: int) -> bool:
-        """Return whether somebody claimed the attempt."""
+        """Return whether the attempt is claimed."""
         return os.path.exists(self.file(f"{attempt}.claim"))
 
     def claimant(self, attempt: int) -> Identity | None:
-        """Return who claimed the attempt."""
+        """Return the process that claimed the attempt."""
         try:
             header, _ = read_document(self.file(f"{attempt}.claim"))
         except FileNotFoundError:
@@ -187,7 +182,7 @@ class RunDirectory:
             raise BadFile(f"{self.file(f'{attempt}.claim')} does not tell who made it") from error
 
     def is_claimant_alive(self, attempt: int, claimant: Identity | None = None) -> bool | None:
-        """Return whether who claimed the attempt is alive; ``None`` if nobody can tell, or did."""
+        """Return whether the attempt's claimant is alive; ``None`` if unknown, or without one."""
         claimant = claimant or self.claimant(attempt)
         if claimant is None:
             return None
@@ -195,7 +190,7 @@ class RunDirectory:
         return claimant.is_alive(self.file(f"{attempt}.claim") if claimant.lock else None)
 
     def heart(self, attempt: int) -> Heart | None:
-        """Read the heart of who claimed the attempt; ``None`` if it has none."""
+        """Read the heart of the attempt's claimant; ``None`` if it has none."""
         try:
             header, _ = read_document(self.file(f"{attempt}.claim"))
         except FileNotFoundError:
@@ -211,7 +206,7 @@ class RunDirectory:
         return dict(header.get("containment", {}))
 
     def is_claim_held(self, attempt: int) -> bool | None:
-        """Return whether who made the claim, which may be damaged, is alive; ``None``: unknown."""
+        """Return whether a claim's maker is alive, even if it is damaged; ``None``: unknown."""
         # The claim is a link to the file that its maker locks, whatever is in it now.
         return is_locked(self.file(f"{attempt}.claim"))
 

@@ -1,4 +1,4 @@
-"""What became of a job, from its files alone."""
+"""The outcome of a job, from its files alone."""
 
 from __future__ import annotations
 
@@ -17,24 +17,15 @@ if TYPE_CHECKING:
 
 
 def view(directory: RunDirectory, record: Record, host: Host) -> Decision:
-    """Return what somebody sees of a job who changes nothing."""
+    """Return a job's state as a process sees it that changes nothing."""
     return step(record, read(directory, record, host), now=host.moment(), owns=False)
 
 
 def read_result(directory: RunDirectory, attempt: int | None = None) -> dict[str, Any]:
     """Read the result of a finished job from its run directory.
 
-    Parameters
-    ----------
-    directory : RunDirectory
-        Its files.
-    attempt : int, optional
-        The number of the last attempt; default: the one that ``spec`` names.
-
-    Raises
-    ------
-    FileNotFoundError
-        The outcome of the attempt that was asked for is not there.
+    The default for `attempt` is the one that ``spec`` names. `FileNotFoundError` is raised if the
+    outcome of a given attempt is not there.
     """
     number = attempt_in(directory) if attempt is None else attempt
     outcome = directory.outcome(number)

@@ -39,34 +39,19 @@ _CONTINUATION = bytes(range(0x80, 0xC0))
 
 @frozen
 class Found:
-    """A file that was asked for by its name.
+    """A file that was found by its name."""
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file; of several that are called so the one that was written last.
-    others : tuple of str
-        The others, the newest first, by their paths below the directory.
-    """
-
+    #: Of several files with this name, the one that was written last.
     path: Path
+    #: The others, the newest first, by their paths below the directory.
     others: tuple[str, ...] = ()
 
 
 def find(directory: Path, name: str) -> _Work[Found]:
-    """Find a file below a directory by its name, or by the end of its path.
+    """Find a file below a directory by its name, or by the end of its path (``relax/OUTCAR``).
 
-    Parameters
-    ----------
-    directory : pathlib.Path
-        The work directory.
-    name : str
-        ``OUTCAR``, ``relax/OUTCAR``; a file ``OUTCAR.gz`` is found too.
-
-    Raises
-    ------
-    InvalidJob
-        There is none, or it lies outside.
+    A file ``OUTCAR.gz`` is found as ``OUTCAR``, too. `InvalidJob` is raised if there is none, or if
+    it lies outside.
     """
     wanted = PurePosixPath(name)
     if wanted.is_absolute() or ".." in wanted.parts or not wanted.parts:
@@ -113,10 +98,7 @@ def check_inside(directory: Path, path: Path) -> Path:
 def read_chunks(path: Path) -> Iterator[bytes]:
     """Read a file piece by piece, decompressed if its name ends in ``.gz``.
 
-    Raises
-    ------
-    InvalidJob
-        It cannot be read or decompressed.
+    `InvalidJob` is raised if the file cannot be read or decompressed.
     """
     try:
         with _opened(path) as file:
@@ -128,13 +110,7 @@ def read_chunks(path: Path) -> Iterator[bytes]:
 
 
 def _opened(path: Path) -> BinaryIO:
-    """Open what a job wrote; it may have put anything in its place.
-
-    Raises
-    ------
-    InvalidJob
-        It is no regular file: a FIFO would be waited for, a link lead anywhere.
-    """
+    """Open a regular file; else raise `InvalidJob`, as a job may have left a FIFO or a link."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -149,42 +125,23 @@ def _opened(path: Path) -> BinaryIO:
 
 @frozen
 class Part:
-    """A part of a text file.
+    """A part of a text file."""
 
-    Parameters
-    ----------
-    text : str
-        The text; bytes that are no UTF-8 are shown as replacement characters.
-    end : int
-        Where it ends, in bytes of the (decompressed) file; the next part begins there.
-    size : int
-        The size of the whole file, in bytes.
-    """
-
+    #: Bytes that are no UTF-8 are shown as replacement characters.
     text: str
+    #: Where the part ends, in bytes of the (decompressed) file; the next part begins there.
     end: int
+    #: The size of the whole file, in bytes.
     size: int
 
 
 def read_part(path: Path, offset: int, most: int, *, whole: bool) -> _Work[Part]:
-    """Read a file from an offset.
+    """Read at most `most` bytes of a file (``.gz``: decompressed) from an offset.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file, decompressed if its name ends in ``.gz``. It is empty where there is none.
-    offset : int
-        In bytes. Behind the end there is nothing; but in a log that has become shorter, it is gone
-        on with the line that stands in the place of its middle.
-    most : int
-        How many bytes to read at most.
-    whole : bool
-        The file grows no more: a character that is cut at its end is cut for good.
-
-    Raises
-    ------
-    InvalidJob
-        It cannot be read or decompressed.
+    A missing file is empty, and so is what lies behind the end. In a log that has become shorter,
+    reading goes on with the line that replaces its middle. With `whole`, the file grows no more: a
+    character that is cut at its end stays cut. `InvalidJob` is raised if the file cannot be read or
+    decompressed.
     """
     data, size = yield from _window(path, offset, most)
     if offset > size and (begin := (yield from _middle(path))) is not None:

@@ -1,4 +1,4 @@
-"""What lies below a directory: files with their sizes and times, and where calculations are."""
+"""The files below a directory with their sizes and times, and the folders of calculations."""
 
 from __future__ import annotations
 
@@ -24,27 +24,16 @@ _T = TypeVar("_T")
 
 @frozen
 class WorkFile:
-    """A file, or a link, as it was when somebody looked.
+    """A file, or a link, as it was when the directory was read."""
 
-    Parameters
-    ----------
-    path : str
-        Relative to the directory that was asked for.
-    size : int
-        In bytes; of a link its own.
-    modified_at : float
-        When it was last written, in seconds since the epoch.
-    is_link : bool
-        It is a link, to wherever.
-    disk_size : int
-        What it takes on the disk, in bytes, in whole blocks. One of several hard links takes its
-        share.
-    """
-
+    #: Relative to the directory that was read.
     path: str
+    #: In bytes; of a link its own.
     size: int
+    #: When the file was last written, in seconds since the epoch.
     modified_at: float
     is_link: bool = False
+    #: The disk space in whole blocks, in bytes. Each of several hard links takes its share.
     disk_size: int = 0
 
 
@@ -54,18 +43,10 @@ def files_below(
     *,
     folders_too: bool = False,
 ) -> Iterator[WorkFile]:
-    """Go through all files below a directory, in no order.
+    """Yield all files below a directory, in no order; with `folders_too` also folders (``NAME/``).
 
-    What is removed meanwhile, and folders that cannot be read, are passed over.
-
-    Parameters
-    ----------
-    directory : str
-        The directory.
-    on_error : callable, optional
-        Called with each folder that could not be read, or not to its end, and why.
-    folders_too : bool
-        Return folders as well; their paths end in ``/``.
+    Files that vanish meanwhile, and folders that cannot be read, are passed over. `on_error` is
+    called with each folder that could not be read to its end, and why.
     """
     folders = [""]
     while folders:
@@ -103,17 +84,9 @@ def as_text(path: object) -> str:
 
 
 def scratch_folders(work: str) -> list[str]:
-    """Return the folders to which quacc has laid links in a work directory.
+    """Return the real paths of the folders to which quacc has laid links in a work directory.
 
-    Parameters
-    ----------
-    work : str
-        The work directory of a job's attempt.
-
-    Returns
-    -------
-    list of str
-        Their real paths; none where the work directory cannot be read.
+    There are none where the work directory cannot be read.
     """
     try:
         with os.scandir(work) as entries:
@@ -127,26 +100,11 @@ def scratch_folders(work: str) -> list[str]:
 def calculation_files(
     work: str, is_wanted: Callable[[str], bool]
 ) -> Generator[None, None, list[tuple[float, str]]]:
-    """Find the files of some names, with the times of their last changes.
+    """Return the times of last change, and the paths, of files whose names are wanted.
 
-    Parameters
-    ----------
-    work : str
-        The work directory of a job's attempt. No links are followed but quacc's to its scratch
-        directory.
-    is_wanted : callable
-        Tells of a file's name whether it is looked for.
-
-    Yields
-    ------
-    None
-        Now and then: others may come between.
-
-    Returns
-    -------
-    list of (float, str)
-        When each was changed last, in seconds since the epoch, and its path. What cannot be read,
-        or is gone meanwhile, is left out.
+    Times are in seconds since the epoch. Only quacc's links to its scratch directory are followed.
+    Files that cannot be read, or vanish meanwhile, are left out. It yields now and then, where
+    other work may come between.
     """
     found = []
     folders = [(work, 0), *((each, 1) for each in scratch_folders(work))]

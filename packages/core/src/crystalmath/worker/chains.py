@@ -38,23 +38,22 @@ def run(
 ) -> None:
     """Run the job of a run directory, and return once its outcome is published.
 
-    May be called from several threads at once. A job that somebody else has claimed is left
-    alone.
+    Several threads may call it at once. A job that another process has claimed is left alone.
 
     Parameters
     ----------
     directory : str or path-like
         The job's run directory (``Attempt.directory``).
     environment : mapping of str to str, optional
-        Environment variables of the job that only its worker can know, as the nodes that it was
-        given of an allocation. They go before what was submitted, where ``$NAME`` of one is
-        filled in.
+        Environment variables of the job that only its worker can know, such as the nodes of its
+        allocation. They take precedence over the submitted ones, and ``$NAME`` in these is
+        filled in with them.
     only_filled : collection of str
-        Names of those that are filled in, and that the job is not to find as variables.
+        Names of those that are filled in, but not set as variables of the job.
     shared : bool
-        The allocation that the worker is in runs others, too, one after another. A job without a
-        walltime that is not done when it is over (`CRYSTALMATH_ALLOCATION_ENDS`) is lost then: its
-        next attempt may find a fresh one. Else it has failed.
+        Whether the worker's allocation runs other jobs, too, one after another. A job without a
+        walltime that is unfinished when the allocation ends (`CRYSTALMATH_ALLOCATION_ENDS`) is
+        lost then, since its next attempt may find a fresh one. In an unshared allocation it fails.
 
     Raises
     ------
@@ -192,17 +191,8 @@ def close_idle() -> None:
 def declare_lost(path: str | os.PathLike[str], attempt: int) -> None:
     """End what a killed supervisor of this host left, and publish that its attempt was lost.
 
-    An engine's worker alone sees that there: the owner of the job may be on another host, and would
-    wait for the lease.
-
-    What cannot be done is left to the owner of the job.
-
-    Parameters
-    ----------
-    path : str or path-like
-        The run directory.
-    attempt : int
-        The number of the attempt.
+    Only an engine's worker sees this at once. The owner of the job may be on another host, and
+    would wait for the lease. What cannot be done here is left to the owner.
     """
     # Of no use to the many workers whose supervisors live.
     from crystalmath.jobs.changes import Publish

@@ -36,7 +36,7 @@ _EVENTS = ("memory.events", "memory.oom_control")
 
 
 def become_subreaper() -> None:
-    """Have whatever descends from this process stay below it, however it detaches itself."""
+    """Keep all descendants of this process below it, however they detach themselves."""
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "cannot become a child subreaper; Linux is needed")
 
@@ -49,33 +49,20 @@ def end_descendants(grace_s: float = config.GRACE_S) -> None:
 
 @frozen
 class Ending:
-    """How a runner ended that nobody here had told to.
+    """The end of a runner that nothing here had ended."""
 
-    Parameters
-    ----------
-    how : str
-        In words that follow a subject.
-    by_somebody : bool
-        It was killed from outside, and not by the kernel for want of memory: no fault of the
-        recipe's. (A recipe that kills its own process looks the same.)
-    """
-
+    #: In words that follow a subject.
     how: str
+    #: Whether it was killed from outside, and not by the kernel for want of memory: no fault of the
+    #: recipe's. (A recipe that kills its own process looks the same.)
     by_somebody: bool = False
 
 
 class Runner:
     """A warm process that runs recipes, one after another.
 
-    Its standard output and error come back through a pipe, so that a log file is made only for a
-    job that prints, and what its children print is read too.
-
-    Parameters
-    ----------
-    environment : mapping of str to str
-        The variables that were forwarded for the job.
-    module : str
-        The program.
+    Its standard output and error come back through a pipe. So a log file is made only for a job
+    that prints, and the output of its children is read, too.
     """
 
     def __init__(
@@ -205,9 +192,9 @@ def _living(pids: list[int]) -> list[int]:
 def runner_environment(forwarded: Mapping[str, str]) -> dict[str, str]:
     """Build the runner's environment: the worker's own, and exactly what was forwarded.
 
-    A variable of the forwarded families that the submitter had not set must not leak in from the
-    worker, unless its cluster's commands have set it there; without a ``PATH`` of the submitter's,
-    the worker's is the only usable one.
+    A forwarded variable that the submitter had not set must not come from the worker, unless its
+    cluster's commands have set it. Without a ``PATH`` of the submitter's, only the worker's is
+    usable.
     """
     own = dict(os.environ)
     told = with_init(forwarded, own)
@@ -230,17 +217,10 @@ def runner_environment(forwarded: Mapping[str, str]) -> dict[str, str]:
 
 
 class OomKills:
-    """The count of the processes that were killed for want of memory, around one process.
+    """The count of the processes around one that were killed for want of memory.
 
-    The kernel counts them in ``memory.events`` of their control group (version 2), in its
-    ``memory.oom_control`` (version 1), and those of the whole machine in ``/proc/vmstat``.
-
-    Parameters
-    ----------
-    pid : int
-        The process; it lives.
-    proc : str
-        Where the ``proc`` file system is.
+    The kernel counts them in ``memory.events`` of their control group (version 2) or in its
+    ``memory.oom_control`` (version 1). Those of the whole machine are in ``/proc/vmstat``.
     """
 
     def __init__(self, pid: int, proc: str = "/proc") -> None:
@@ -253,7 +233,7 @@ class OomKills:
         self._seen = _read(self.file)
 
     def grown(self) -> bool:
-        """Return whether the kernel has killed somebody since."""
+        """Return whether the kernel has killed a process since."""
         return _read(self.file) > self._seen
 
 

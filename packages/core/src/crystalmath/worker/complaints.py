@@ -47,17 +47,9 @@ _UNPACKED = 64 << 20
 
 
 def complaint(place: str) -> str | None:
-    """Return what a program said of why it stopped, on one line after its name.
+    """Return a program's reason for stopping, from its files, on one line after its name.
 
-    Parameters
-    ----------
-    place : str
-        The directory of the calculation.
-
-    Returns
-    -------
-    str or None
-        ``None`` where nothing there is clearly an error.
+    Return ``None`` where nothing in the calculation's directory is clearly an error.
     """
     names = {name.removesuffix(".gz"): name for name in sorted(os.listdir(place))}
 
@@ -145,16 +137,8 @@ def _in_routine(lines: list[str]) -> str | None:
 def lines_of(path: str, size: int, width: int) -> list[str]:
     """Return the last lines of a file, which may be a pipe, a bomb, or have terabytes.
 
-    They are printable, and none of them is empty.
-
-    Parameters
-    ----------
-    path : str
-        The file; ``.gz`` is unpacked. Of one that cannot be read there are none.
-    size : int
-        So many bytes are looked at.
-    width : int
-        So much is kept of each line.
+    At most `size` bytes are read, ``.gz`` is unpacked, and lines are cut to `width`. They are
+    printable, and none of them is empty. An unreadable file has no lines.
     """
     data = b""
     with contextlib.suppress(OSError, EOFError, zlib.error):  # broken, or no gzip at all
@@ -165,15 +149,7 @@ def lines_of(path: str, size: int, width: int) -> list[str]:
 
 
 def tail(path: str, size: int) -> bytes:
-    """Return the end of a file.
-
-    Parameters
-    ----------
-    path : str
-        The file; ``.gz`` is unpacked.
-    size : int
-        So many bytes at most.
-    """
+    """Return at most `size` bytes of the end of a file; ``.gz`` is unpacked."""
     # A FIFO must not be waited for.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:

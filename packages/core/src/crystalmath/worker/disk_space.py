@@ -53,21 +53,10 @@ def when_there_is_room(
     *,
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> _T:
-    """Write, again and again as long as the disk is full.
+    """Write, and try again as long as the disk is full and the result `is_wanted`.
 
-    Parameters
-    ----------
-    write : callable
-        Writes all or nothing.
-    jobs_directory : str
-        Whose reserve is given up for it.
-    is_wanted : callable
-        Whether to go on trying.
-
-    Raises
-    ------
-    OSError
-        It cannot be written for another reason, or is not wanted any more.
+    `write` writes all or nothing; the reserve of `jobs_directory` is given up for it. `OSError` is
+    raised if writing fails for another reason, or is not wanted any more.
     """
     pause = FIRST_S
     while True:

@@ -1,10 +1,10 @@
-"""Stands in for a program whose calculation is read again: gives what it had written then.
+"""A stand-in for a program whose calculation is read again: it returns the earlier outputs.
 
-Started in the place of the program's launcher, in the folder of a calculation whose input has just
-been written: ``python -P -m crystalmath.worker.given_outputs WORK NAMES PROGRAM...``. Of the
-calculations below ``WORK``, the work directory of the earlier job, it takes the one that had the
-same input (the files ``NAMES``, with commas between them), and copies what that left. ``PROGRAM``
-is not started.
+It is started in the place of the program's launcher, in the folder of a calculation whose input has
+just been written: ``python -P -m crystalmath.worker.given_outputs WORK NAMES PROGRAM...``. ``WORK``
+is the work directory of the earlier job. Of the calculations below it, the one with the same input
+(the files ``NAMES``, with commas between them) is taken, and its files are copied. ``PROGRAM`` is
+not started.
 """
 
 from __future__ import annotations

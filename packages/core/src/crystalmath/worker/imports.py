@@ -1,8 +1,9 @@
-"""What people edit: never run or heeded in an old form by a warm process.
+"""Modules that people edit: a warm process never runs an old form of them.
 
 A recipe module outside quacc, and what it imports outside the installed libraries, is compiled from
-its source every time (a bytecode file is trusted by a time in whole seconds, too coarse for a file
-that was just mended), and watched for changes. So are files that are read once, such as settings.
+its source every time, and watched for changes. (A bytecode file is trusted by a time in whole
+seconds, too coarse for a file that was just mended.) So are files that are read once, such as
+settings.
 """
 
 from __future__ import annotations
@@ -24,9 +25,8 @@ if TYPE_CHECKING:
 
     from crystalmath.worker.pristine import Pristine
 
-#: A file that was changed so shortly before it was read may be changed again, or have been changed
-#: meanwhile, without a sign: the clock of file systems stands still for some milliseconds at a
-#: time. In seconds.
+#: A file that was changed so shortly before it was read may change again without a sign, in
+#: seconds. The clock of file systems stands still for some milliseconds at a time.
 _MARGIN_S = 0.05
 
 #: Whoever edits this has more to restart than a warm process.
@@ -85,10 +85,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 class Edited:
     """The imported modules that people edit, and other files that are read once.
 
-    Parameters
-    ----------
-    namespaces : iterable of str
-        Packages that are watched even where they are installed.
+    Packages in `namespaces` are watched even where they are installed.
     """
 
     def __init__(self, namespaces: Iterable[str] = ()) -> None:
@@ -135,14 +132,9 @@ class Edited:
 
 
 def install(edited: Edited, pristine: Pristine | None = None) -> None:
-    """Have the modules that people edit compiled from their source from now on.
+    """Compile the edited modules from their source from now on.
 
-    Parameters
-    ----------
-    edited : Edited
-        Which these are.
-    pristine : Pristine, optional
-        What is to be shown the modules of the libraries when they have been imported.
+    The imported modules of libraries are shown to `pristine`.
     """
     sys.meta_path.insert(0, _Finder(edited, pristine))
 
@@ -166,20 +158,10 @@ def signature_of(status: os.stat_result) -> tuple[int, ...]:
 
 
 def settled(seen: Sequence[int] | None, read: float) -> bool:
-    """Return whether a file's signature vouches for what was read of it.
+    """Return whether a file's signature vouches for the content that was read at this time.
 
-    Parameters
-    ----------
-    seen : sequence of int, optional
-        Its signature; empty or ``None`` where there was no file.
-    read : float
-        When it was looked at, in seconds since the epoch.
-
-    Returns
-    -------
-    bool
-        ``False`` where the file is new, or was changed so shortly before that it may have changed
-        again with the same signature.
+    The signature is empty or ``None`` where there was no file. It does not vouch for a file that is
+    new, or was changed so shortly before that it may have changed again unnoticed.
     """
     # The time of the last change of any kind, which nobody can set.
     return seen is not None and len(seen) > 0 and seen[1] < (read - _MARGIN_S) * 1e9

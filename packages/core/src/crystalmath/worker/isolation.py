@@ -1,4 +1,4 @@
-"""What strangers' code may leave behind in a warm process."""
+"""What recipes may leave behind in a warm process."""
 
 from __future__ import annotations
 
@@ -29,13 +29,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Baseline:
-    """The state of the process before its first job.
-
-    Parameters
-    ----------
-    pristine : Pristine, optional
-        The libraries as they were imported.
-    """
+    """The state of the process, and of its imported libraries, before its first job."""
 
     def __init__(self, pristine: Pristine | None = None) -> None:
         self._pristine = pristine
@@ -59,13 +53,7 @@ class Baseline:
         self._decimal = decimal.getcontext().copy()
 
     def restore(self) -> str | None:
-        """Put back what can be put back.
-
-        Returns
-        -------
-        str or None
-            What cannot be put back, so that the process must be replaced.
-        """
+        """Restore the process; return what cannot be restored, so that it must be replaced."""
         os.chdir("/")
         # First of all: what follows may need memory and open files.
         self._lowered = _limits() != self._limits
@@ -110,7 +98,7 @@ class Baseline:
         return None
 
     def _changed(self) -> str | None:
-        """Name what is not as it was in the libraries."""
+        """Name a library's part that differs from its first state."""
         if _settings() != self._settings:
             return "quacc's settings"
         if self._numpy is not None and _numpy_settings() != self._numpy:

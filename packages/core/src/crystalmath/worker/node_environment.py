@@ -1,4 +1,4 @@
-"""What a cluster's own commands (``worker_init``) have set on a node, for the jobs there."""
+"""The variables that a cluster's own commands (``worker_init``) have set on a node for its jobs."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _FAMILIES = "|".join(
 def init_script(commands: str) -> str:
     """Write a cluster's ``worker_init`` as a script has it: what it sets reaches the jobs.
 
-    Without this the worker could not tell it from what the batch system brings along of the
-    server's environment, and keeps all of that from jobs.
+    The worker could not tell these variables from the server's environment that the batch system
+    brings along, and keeps all of that from jobs.
 
     Parameters
     ----------
@@ -44,12 +44,7 @@ def init_script(commands: str) -> str:
 def with_init(forwarded: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of a job with those that its cluster's commands have set on the node.
 
-    Parameters
-    ----------
-    forwarded : mapping of str to str
-        The job's own, which stay; of ``PATH`` and ``LD_LIBRARY_PATH`` what was added comes first.
-    environ : mapping of str to str
-        The worker's.
+    The job's own variables stay. Additions to ``PATH`` and ``LD_LIBRARY_PATH`` come first.
     """
     # A node that lacks what writes it down tells nothing: there is always a PATH.
     before = _before(environ.get(BEFORE, ""))

@@ -1,7 +1,7 @@
-"""What to say of a recipe that failed: its cause, the last words of the code it ran, and where.
+"""The report of a failed recipe: its cause, the last output of the code that it ran, and the place.
 
 quacc wraps what a calculator raised into a ``JobFailure`` and renames the directory of the
-calculation; what VASP or Quantum ESPRESSO said themselves stands in files there.
+calculation. The messages of VASP or Quantum ESPRESSO stand in files there.
 """
 
 from __future__ import annotations
@@ -40,18 +40,8 @@ _CRASH_HEAD = re.compile(r"%%%|task #|from .* : error #")
 def describe(error: BaseException, work: str) -> str:
     """Describe why a recipe failed. It never raises, whatever the error or the files are.
 
-    Parameters
-    ----------
-    error : BaseException
-        What the recipe raised.
-    work : str
-        The working directory of the job.
-
-    Returns
-    -------
-    str
-        The cause, after what the program said of it where that is clear; and, where the recipe
-        ran a code that wrote files, the directory with these, which exists, and their last lines.
+    The cause comes after the program's own error, where that is clear. If the recipe ran a code
+    that wrote files, their directory, which exists, and their last lines follow.
     """
     place, said, last_words = None, None, []
     # The cause must be told, whatever the disk looks like.

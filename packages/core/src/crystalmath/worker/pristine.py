@@ -1,11 +1,12 @@
-"""What a job may have changed in the libraries of a warm process, noticed after it.
+"""Changes by a job in the libraries of a warm process, noticed after it.
 
-Every module of ASE and quacc is looked at as soon as it has been imported: its functions, classes,
-numbers and texts, its tables, and those of its classes. So are modules of an admitted namespace,
-apart from what looks like a cache (private, empty, or of objects): a potential that is loaded once
-is no change. Of numpy and `math` it is what their names stand for. What differs after a job is
-not put back: the change may have come with the import of another module, which would not be
-imported again. The process is replaced instead, and the next job finds what a fresh one has.
+Every module of ASE and quacc is recorded as soon as it has been imported: its functions, classes,
+numbers, texts and tables, and those of its classes. So are modules of an admitted namespace, apart
+from what looks like a cache (private, empty, or of objects): a potential that is loaded once is no
+change. Of numpy and `math` only the objects behind their names are recorded.
+
+A change is not put back: it may have come with the import of another module, which would not be
+imported again. The process is replaced instead, so that the next job finds a fresh one.
 """
 
 from __future__ import annotations
@@ -60,14 +61,9 @@ class Pristine:
         self._arrays: list[tuple[Any, bytes]] = []
 
     def add(self, module: types.ModuleType, *, own: bool = False) -> None:
-        """Look at a module that has just been imported.
+        """Record a module that has just been imported.
 
-        Parameters
-        ----------
-        module : module
-            One of a library's, or of an admitted namespace.
-        own : bool
-            Whether it is of an admitted namespace: it may keep what it has loaded.
+        With `own` it is of an admitted namespace, and may keep what it has loaded.
         """
         self._look(module.__name__, vars(module), in_class=False, own=own)
         for value in list(vars(module).values()):
@@ -217,7 +213,7 @@ def _is_fixed(name: str, value: object) -> bool:
 
 
 def _content(value: Any) -> Any:
-    """Copy a table of plain data; ``None`` for all else, and for what is empty."""
+    """Copy a table of plain data; ``None`` for all else, and for empty tables."""
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.ndarray):
         is_small = value.dtype.kind in "biufc" and 0 < value.nbytes <= _ARRAY

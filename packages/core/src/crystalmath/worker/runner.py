@@ -1,7 +1,7 @@
 """The runner: a warm process that imports quacc once and runs recipes, one after another.
 
-Started by the supervisor as ``python -P -m crystalmath.worker.runner FD PARENT``. For each job it
-writes the outcome under a name that nobody reads and tells the supervisor, which publishes it.
+The supervisor starts it as ``python -P -m crystalmath.worker.runner FD PARENT``. For each job it
+writes the outcome under a name that nobody reads, and notifies the supervisor, which publishes it.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _serve(control: socket.socket) -> None:
 def _run_marked(
     request: dict[str, Any], mark: Mark, allow: tuple[str, ...], control: socket.socket
 ) -> dict[str, Any]:
-    """Run one job; give what the supervisor is told of it."""
+    """Run one job; return the message for the supervisor."""
     directory = RunDirectory(request["directory"])
     mark.write(attempt_id(os.path.basename(directory.path), request["attempt"]))
     with warnings.catch_warnings():  # which of them are shown is the job's own business
@@ -203,12 +203,12 @@ def _last_of_lost(directory: RunDirectory, attempt: int, given: Atoms) -> Atoms:
 
 
 def _asked_to_stop(asked: Mapping[str, str]) -> str:
-    """Say that a job had little time left, before what its recipe made of that."""
+    """Return the message that a job had little time left, to stand before its recipe's error."""
     return f"{asked['time']} was nearly over, and {asked['file']} asked the program to stop: "
 
 
 def _changed(files: Mapping[str, str]) -> list[str]:
-    """Name the pseudopotentials that are not what is on record of them."""
+    """Name the pseudopotentials that differ from their record."""
     changed = []
     for path, known in files.items():
         with contextlib.suppress(OSError, ValueError):  # the recipe will say so
@@ -220,7 +220,7 @@ def _changed(files: Mapping[str, str]) -> list[str]:
 
 @contextlib.contextmanager
 def _results_in(work: Path) -> Iterator[None]:
-    """Have quacc put a job's results into its work directory."""
+    """Set quacc's results directory to the job's work directory."""
     quacc = sys.modules.get("quacc")
     if quacc is None:
         yield

@@ -32,16 +32,8 @@ _LINE = 1 << 16
 class RunningJob:
     """The attempt that is being run.
 
-    Parameters
-    ----------
-    directory : RunDirectory
-        Its run directory.
-    header : dict
-        The header of its specification, with the number of the attempt.
-    is_wanted : callable
-        Whether it is still to be waited for room on a full disk.
-    shared : bool
-        Others run in its allocation, too, one after another.
+    `is_wanted` is asked while the disk is full. With `shared`, other jobs run in the allocation,
+    too, one after another.
     """
 
     def __init__(
@@ -123,18 +115,11 @@ class RunningJob:
 
 
 class LogFile:
-    """The log of one attempt.
+    """The log of one attempt, made at the first byte.
 
-    Where it grows beyond its bound, its middle is left out: the first half of the bound stays, with
-    a line that says how much is missing, and the last quarter of it. So a job that prints without
-    end costs each of its bytes one more copy, and the file always ends with what came last.
-
-    Parameters
-    ----------
-    path : str
-        The file. It is made at the first byte.
-    most : float
-        Its bound, in bytes; infinity for none.
+    Beyond its bound in bytes, its middle is left out. The first half of the bound stays, then a
+    line says how much is missing, and the last quarter follows. So a job that prints without end
+    costs each of its bytes one more copy, and the file always ends with the last output.
     """
 
     def __init__(self, path: str, most: float) -> None:

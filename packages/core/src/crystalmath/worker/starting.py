@@ -26,13 +26,7 @@ _ENV_START = 47
 
 
 def begin_below(parent: int) -> None:
-    """Begin as a process that ends with its parent, and before it when memory runs out.
-
-    Parameters
-    ----------
-    parent : int
-        The pid of the process that watches this one.
-    """
+    """Begin as a process that ends with its parent, and before it when memory runs out."""
     end_with_parent(parent)
     receive_all_signals()
     # When memory runs out it is the recipe that must go, not those who watch it.
@@ -45,19 +39,10 @@ def begin_below(parent: int) -> None:
 
 
 def in_fork(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Run a job in a child; where that ends without an answer, this process ends as it did.
+    """Run a job in a child, and return its message.
 
-    This process is the warm runner, which only waits meanwhile.
-
-    Parameters
-    ----------
-    run : callable
-        Runs the job and gives the message about it.
-
-    Returns
-    -------
-    dict
-        The message.
+    A child that ends without a message ends this process in the same way. This process is the warm
+    runner, which only waits meanwhile.
     """
     parent = os.getpid()
     ours, theirs = os.pipe()
@@ -84,7 +69,7 @@ def in_fork(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def end_as(status: int) -> None:
-    """End as a child did (`os.waitpid` gives its status), so that our own parent sees how."""
+    """End as a child did, by its status of `os.waitpid`, so that our own parent sees how."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number not in {signal.SIGKILL, signal.SIGSTOP}:
@@ -96,8 +81,8 @@ def end_as(status: int) -> None:
 def receive_all_signals() -> None:
     """Ignore and block no signal.
 
-    Both are inherited: below ``nohup``, behind ``&`` in a script, or of a worker that keeps Ctrl-C
-    from itself, no program could be interrupted, and none could be told to stop.
+    Both are inherited: below ``nohup``, behind ``&`` in a script, or from a worker that ignores
+    Ctrl-C. Then no program could be interrupted or asked to stop.
     """
     for number in signal.valid_signals() - _IGNORED:
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -109,15 +94,15 @@ def receive_all_signals() -> None:
 def end_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent ends; at once where it has ended already.
 
-    What a library starts for workers calls it first. Its parent must have started it on a thread
-    that lives as long as the parent itself: the kernel takes the end of that thread for the
+    A process that a library starts for workers calls it first. Its parent must have started it on a
+    thread that lives as long as the parent itself: the kernel takes the end of that thread for the
     parent's.
 
     Parameters
     ----------
     parent : int
-        The parent's pid, as the parent told it (``os.getpid()`` there). Who asked here, with
-        ``os.getppid()``, might be given another's, once the parent has ended.
+        The parent's pid, handed over by the parent (``os.getpid()`` there). ``os.getppid()``
+        here could return another process's pid once the parent has ended.
 
     Raises
     ------

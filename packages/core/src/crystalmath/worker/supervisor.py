@@ -62,14 +62,8 @@ def main() -> None:
 class Supervisor:
     """One supervisor; it runs one job at a time.
 
-    Parameters
-    ----------
-    owner : socket.socket
-        The connection to the engine worker.
-    group : ControlGroup, optional
-        Where runners are put, so that what they start can be ended without this process.
-    guardian : Identity, optional
-        Who ends that otherwise.
+    `owner` is the connection to the engine worker. Runners are put into `group`, so that what they
+    start can be ended without this process; without a group the guardian ends it.
     """
 
     def __init__(
@@ -152,7 +146,7 @@ class Supervisor:
         self._tell("done")
 
     def _beat(self) -> None:
-        """Tell hosts that see nothing else of us that we live; learn whether they gave us up."""
+        """Show our life to hosts that see nothing else of us; learn whether they gave us up."""
         if self._identity:
             self._identity.beat()
         if (job := self._job) is not None:
@@ -174,7 +168,7 @@ class Supervisor:
         )
 
     def _containment(self) -> dict[str, Any]:
-        """Say in our claims what holds our processes together (jobs.cgroups)."""
+        """Return what claims say of the group or guardian of our processes (jobs.cgroups)."""
         told: dict[str, Any] = {"allocation": allocation} if (allocation := _allocation()) else {}
         if self._group:
             told["cgroup"] = self._group.path
@@ -236,7 +230,7 @@ class Supervisor:
         return self._runner
 
     def _watch(self, job: RunningJob, runner: Runner) -> dict[str, str] | None:
-        """Wait for the runner; give the verdict if it must be stopped before it is done."""
+        """Wait for the runner; return the verdict if it must be stopped before it is done."""
         while not runner.ended and runner.message is None:
             # First: a scheduler that is told of a cancel ends all with SIGTERM.
             if job.directory.cancel_requested():
@@ -313,28 +307,20 @@ class Supervisor:
 
 
 def _allocation() -> str | None:
-    """Tell in which allocation of a scheduler's we are, where the engine says so."""
+    """Return the scheduler's allocation of this process, where the engine has named it."""
     return os.environ.get("CRYSTALMATH_ALLOCATION")
 
 
 def go_below_guardian(inherited: int) -> processes.Identity:
     """Go on as a child of this process, which stays as the guardian and never returns.
 
-    It is one more link above a supervisor, where no control group can be had: a process that
-    forked before anything was started, and does nothing but wait. It is a child subreaper, too:
-    whatever a killed supervisor leaves becomes its child, and it ends that. If it is itself killed,
-    the supervisor finishes its job and ends, so that no other job runs without one. (Both killed
-    during one job, and a child of the job without its environment: the documented limit.)
+    The guardian stands above a supervisor where no control group can be had. It forked before
+    anything was started, and does nothing but wait. As a child subreaper it inherits what a killed
+    supervisor leaves, and ends it. If the guardian is killed, the supervisor finishes its job and
+    ends, so that no other job runs without one. (Both killed during one job, and a child of the job
+    without its environment: the documented limit.)
 
-    Parameters
-    ----------
-    inherited : int
-        A file descriptor that is the child's alone.
-
-    Returns
-    -------
-    Identity
-        Who the guardian is.
+    The child alone keeps the file descriptor `inherited`. Return the guardian's identity.
     """
     become_subreaper()
     guardian = processes.own_identity()

@@ -1,6 +1,6 @@
-"""How much time an attempt has, and what is done when little of it is left.
+"""The time that an attempt has left, and what is done when little of it remains.
 
-Its walltime and the end of the allocation that it runs in end an attempt.
+Its walltime, and the end of its allocation, end an attempt.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 ENDS = "CRYSTALMATH_ALLOCATION_ENDS"
 #: How long it may take until the recipe of a job with a walltime begins, at least, in seconds.
 BEGIN_S = 600.0
-#: So long before its allocation is over a job is ended, at most, beside what its processes may take
-#: to end: afterwards nobody could write down what became of it. In seconds.
+#: A job is ended at most so long before its allocation is over, beside the time that its processes
+#: need to end, in seconds. Afterwards no process could record its outcome.
 MARGIN_S = 15.0
 _PREFIX = re.compile(r"""^\s*prefix\s*=\s*['"]([\w.-]+)['"]""", re.IGNORECASE | re.MULTILINE)
 
@@ -33,14 +33,7 @@ _PREFIX = re.compile(r"""^\s*prefix\s*=\s*['"]([\w.-]+)['"]""", re.IGNORECASE | 
 class TimeLeft:
     """The time of one attempt, from now on.
 
-    Parameters
-    ----------
-    header : mapping
-        The header of its specification.
-    shared : bool
-        Others run in its allocation, too, one after another.
-    environ : mapping of str to str
-        The worker's environment.
+    With `shared`, other jobs run in its allocation, too, one after another.
     """
 
     def __init__(
@@ -106,10 +99,10 @@ class TimeLeft:
 
 
 def least_left(directory: str | os.PathLike[str]) -> float:
-    """Return how much must be left of a shared allocation for a job to begin in it, in seconds.
+    """Return how much of a shared allocation must be left for a job to begin in it, in seconds.
 
-    With less it would be asked to stop, or ended, at once; another attempt of a job that has just
-    been is not to come back to what is left of the same allocation.
+    With less, the job would be asked to stop, or ended, at once. Another attempt of a job that was
+    just stopped so must not return to the rest of the same allocation.
 
     Parameters
     ----------
@@ -134,23 +127,14 @@ def _lasts(environ: Mapping[str, str]) -> float:
 
 
 def ask_to_stop(work: str, *, urgent: bool) -> str | None:
-    """Ask the program of a job's newest calculation to stop, so that what it has reached is whole.
+    """Ask the program of a job's newest calculation to stop, so that its results are whole.
 
     VASP looks for ``STOPCAR``: ``LSTOP`` ends it after the present ionic step, ``LABORT`` after the
     present electronic one (VASP wiki, STOPCAR). Quantum ESPRESSO looks for ``prefix.EXIT`` in its
     directory and ends after the present electronic step (INPUT_PW, "max_seconds").
 
-    Parameters
-    ----------
-    work : str
-        The work directory.
-    urgent : bool
-        As soon as it can; else after its present ionic step.
-
-    Returns
-    -------
-    str or None
-        The file that was written, unless it is there already, or no program is known to run.
+    With `urgent`, the program stops as soon as it can; else after its present ionic step. Return
+    the file that was written; ``None`` if it is there already, or no program is known to run.
     """
     outputs = at_once(calculation_files(work, _PROGRAMS.__contains__))
     if not outputs:
@@ -195,18 +179,7 @@ def _read(path: str) -> str | None:
 
 
 def reached(work: str) -> str:
-    """Return what the newest calculation of a job has written last.
-
-    Parameters
-    ----------
-    work : str
-        The work directory.
-
-    Returns
-    -------
-    str
-        A line to be appended; empty where nothing is known.
-    """
+    """Return a line about the last output of a job's newest calculation; empty if unknown."""
     # Few jobs come here, and every supervisor is waited for while it imports.
     from crystalmath.progress.readers import AseLog, AseMdLog, Oszicar, PwOutput
     from crystalmath.progress.search import read_progress
