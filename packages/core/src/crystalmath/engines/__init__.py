@@ -1,1 +1,1 @@
-"""Engines behind the boundary: who is installed, what follows their jobs, and the built-in one."""
+"""Engines behind the boundary: the registry, the driver that follows their jobs, and `local`."""

@@ -253,7 +253,7 @@ class Agent:
         return length
 
     def _end(self, ending: str | None = None) -> None:
-        """Have the guard end all, and wait for it; say how it ended by itself, or this."""
+        """End the agent and all below it; note how it ended by itself, or `ending`."""
         process, line = self._process, self._line
         self._process = self._line = None
         if line is not None:

@@ -1,7 +1,7 @@
-"""What a job asks of the machine on its way to the job's programs.
+"""The resources that a job asks for, on their way to the job's programs.
 
-What the engine cannot honour is refused here, and what it can is told to the programs: in the
-commands of quacc's settings that stand before a parallel program, and in ``OMP_NUM_THREADS``.
+Resources that the engine cannot honour are refused here. The programs learn of the others through
+``OMP_NUM_THREADS``, and through the commands before parallel programs in quacc's settings.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MPIRUN = "mpirun -np {ranks}"
 PARALLEL_COMMANDS = ("AIMS_PARALLEL_CMD", "ESPRESSO_PARALLEL_CMD", "VASP_PARALLEL_CMD")
 #: How many threads each rank has.
 THREADS = "OMP_NUM_THREADS"
-# Open MPI (4; 5) binds each of two ranks to one core, counted from the first: threads of a rank
+# Open MPI (4; 5) binds each of two ranks to one core, counted from the first. Threads of a rank
 # would share that core, and so would jobs that run beside each other.
 _UNBOUND = {
     "OMPI_MCA_hwloc_base_binding_policy": "none",
@@ -41,23 +41,9 @@ def check_honoured(
     cluster: str,
     cores: int | None = None,
 ) -> None:
-    """Refuse what a cluster cannot honour.
+    """Refuse resources that a cluster cannot honour; `cores` is the number of cores of each node.
 
-    Parameters
-    ----------
-    resources : Resources
-        What is asked for, with the cluster's defaults.
-    honoured : collection of str
-        The names of the resources that the cluster can honour.
-    engine, cluster : str
-        For the message.
-    cores : int, optional
-        How many cores each of its nodes has.
-
-    Raises
-    ------
-    InvalidJob
-        It names engine, resource and remedy.
+    The `InvalidJob` names engine, resource and remedy.
     """
     check_resources(resources)  # with the cluster's defaults they may not go together
     place = f"the engine {engine!r} on its cluster {cluster!r}"
@@ -82,19 +68,11 @@ def check_honoured(
 def job_environment(
     resources: Resources, environment: Mapping[str, str], launcher: str | None = None
 ) -> dict[str, str]:
-    """Return the environment in which a job's programs find what was asked for.
+    """Return the environment that tells a job's programs its resources.
 
-    What the submitter has set himself stays, but ``{ranks}`` and the like in it are filled in.
-
-    Parameters
-    ----------
-    resources : Resources
-        What is asked for, with the cluster's defaults.
-    environment : mapping of str to str
-        The submitter's.
-    launcher : str, optional
-        The cluster's template, ``srun -N {nodes} -n {ranks}``; else :data:`MPIRUN` for several
-        ranks, and nothing for one.
+    The submitter's own variables stay, with ``{ranks}`` and the like filled in. `launcher` is the
+    cluster's template, ``srun -N {nodes} -n {ranks}``; else :data:`MPIRUN` starts several ranks,
+    and nothing starts one.
     """
     environment = dict(environment)
     template = launcher
@@ -118,7 +96,7 @@ def job_environment(
 
 
 def filled(template: str, resources: Resources) -> str:
-    """Fill in a launcher's template; other braces are left to who reads them."""
+    """Fill in a launcher's template; other braces stay for its reader."""
     values = {
         "nodes": resources.total_nodes,
         "ranks": resources.total_ranks,

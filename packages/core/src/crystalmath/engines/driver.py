@@ -1,4 +1,4 @@
-"""What stands behind every engine runner: its jobs, and the two threads that follow them."""
+"""The part behind every engine runner: its jobs, and the two threads that follow them."""
 
 from __future__ import annotations
 
@@ -49,19 +49,10 @@ WRITES = 50
 class Driver:
     """Follow the jobs of one runner.
 
-    The watcher thread alone looks at run directories, writes down what is on record, and does what
-    follows for their files; the driver thread alone calls the engine, which may block. Whoever
-    submits or cancels only leaves word. Lock order: this lock, then a job's own; neither is held
-    during a call to the engine, nor while processes are ended.
-
-    Parameters
-    ----------
-    runner : Engine
-        The engine.
-    host : Host, optional
-        This process.
-    open_directory : callable
-        Gives the run directory at a path.
+    The watcher thread alone looks at run directories, writes down the record, and acts on their
+    files. The driver thread alone calls the engine, which may block. Threads that submit or cancel
+    only leave word. Lock order: this lock, then a job's own; neither is held during a call to the
+    engine, nor while processes are ended.
     """
 
     def __init__(
@@ -117,13 +108,8 @@ class Driver:
     def add(self, header: dict[str, Any], body: str, *, recorded: bool = False) -> None:
         """Take a job, whose run directory is written and which is queued for the engine.
 
-        Parameters
-        ----------
-        header, body : dict, str
-            The specification.
-        recorded : bool
-            The job is on record elsewhere: who adds it does not wait until it is written down, and
-            what cannot be written just now is written later.
+        With `recorded`, the job is on record elsewhere: the caller does not wait until it is
+        written down, and what cannot be written now is written later.
         """
         self._describe_engine(header)
         job = Job.of(header, body, self._open(self._jobs_directory / header["job_id"]), self.host)
@@ -147,10 +133,9 @@ class Driver:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Begin at the end with what is added meanwhile.
+        """Begin the jobs that are added meanwhile only at the end.
 
-        What is done for the first jobs of a batch takes the interpreter from the thread that
-        submits it, and whose answer is waited for.
+        Work on the first jobs of a batch would slow the thread that submits it, and its answer.
         """
         with self._lock:
             self._batches += 1
@@ -193,7 +178,7 @@ class Driver:
             self._wake_watcher.set()
 
     def adopt(self, job_id: str, recorded: Recorded | None = None) -> bool:
-        """Take over a job that nobody follows; tell whether it is followed here."""
+        """Take over a job that nobody follows; return whether it is followed here."""
         directory = self._open(self._jobs_directory / job_id)
         if recorded is None:
             directory = self.directory(job_id)
@@ -213,7 +198,7 @@ class Driver:
             return self._take_in(job)
 
     def _describe_engine(self, header: dict[str, Any]) -> None:
-        """Write into ``spec`` what those have to know of the engine who cannot ask it."""
+        """Write the engine's capabilities into ``spec``, for processes without the engine."""
         can = self._runner.capabilities_of(header["cluster"])
         header["capabilities"] = {
             "workers_here": can.workers_here,
@@ -239,11 +224,11 @@ class Driver:
         return True
 
     def follows(self, job_id: str) -> bool:
-        """Return whether the job's changes are told from here."""
+        """Return whether this driver reports the job's changes."""
         return job_id in self._followed.jobs or job_id in self._finished
 
     def state(self, job_id: str) -> JobState:
-        """Tell a job's present state; one that nobody follows is taken over."""
+        """Return a job's present state; take over a job that nobody follows."""
         job = self._followed.jobs.get(job_id)
         if job is not None:
             return job.state
@@ -294,7 +279,7 @@ class Driver:
             ]
 
     def close_if_idle(self) -> bool:
-        """End the engine unless a job is followed here; tell whether it was."""
+        """End the engine unless a job is followed here; return whether it was ended."""
         with self._lock:
             if self._followed.jobs:
                 return False
@@ -327,10 +312,10 @@ class Driver:
         self._ended = True
 
     def leave(self, listener: Listener, own: Collection[str], *, cancel: bool) -> None:
-        """End what somebody has submitted who listens, and tell him nothing more.
+        """End what a listener has submitted, and report nothing more to it.
 
-        With the last one, where nobody else's jobs are under way, the engine ends. As long as there
-        is another, what is not cancelled, or was taken over, is followed on here.
+        With the last listener the engine ends, unless other jobs are under way. As long as there is
+        another listener, jobs that are not cancelled, or were taken over, are followed on here.
         """
         with self._lock:
             self._leaving.append(listener)
@@ -478,7 +463,7 @@ class Driver:
         return looked.changes
 
     def _pass_on(self, job: Job, request: Action) -> None:
-        """Have the engine do what follows for it."""
+        """Pass an action for the engine on to it."""
         if isinstance(request, Release):
             self._handover.release(job)
         elif isinstance(request, Launch):

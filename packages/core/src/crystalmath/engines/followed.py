@@ -138,27 +138,18 @@ class Followed:
         return is_waiting and not job.record.cancelled
 
     def after_changes(self, now: float) -> dict[str, Depth]:
-        """Return those that may have begun or ended with what has just changed, and how to look.
+        """Return jobs that the latest changes may have begun or ended, and how to look at each.
 
-        The engine begins one after another, and ends leave room for the next.
-
-        Parameters
-        ----------
-        now : float
-            The time in seconds of the monotonic clock.
+        The engine begins one job after another, and ends leave room for the next. `now` is in
+        seconds of the monotonic clock.
         """
         return self._launched(_NEXT) | self._running(now)
 
     def choose(self, now: float) -> dict[str, Depth]:
         """Return the jobs of this turn, and how closely to look at each.
 
-        They are at most a hundred, however many there are: those where something happens, and
-        slowly the rest.
-
-        Parameters
-        ----------
-        now : float
-            The time in seconds of the monotonic clock.
+        They are at most a hundred, however many there are: the active ones, and slowly the rest.
+        `now` is in seconds of the monotonic clock.
         """
         chosen = self._launched(_FIRST) | self._running(now)
         if not self._round and now >= self._round_at:

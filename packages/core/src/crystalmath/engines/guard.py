@@ -1,10 +1,10 @@
-"""What stands between a process and its owner: it ends all below it when the owner is gone.
+"""A guard between a process and its owner: it ends all below it when the owner is gone.
 
-A library's processes know nothing of who started them, and a process that was killed tells nobody.
-So a guard is forked off before anything is imported or started. It waits, and does nothing else:
-for the end of the owner, of which the kernel tells it at once, and for that of the process below.
-As a child subreaper it keeps what detaches itself within its reach. Jobs are no part of that:
-supervisors, and what is below them, go on without worker and guard.
+A library's processes do not know their starter, and a killed process notifies nobody. So a guard is
+forked off before anything is imported or started. It only waits for the end of the owner, which the
+kernel signals at once, and for that of the process below. As a child subreaper it keeps what
+detaches itself within its reach. Jobs are no part of that: supervisors, and what is below them, go
+on without worker and guard.
 """
 
 from __future__ import annotations
@@ -120,12 +120,12 @@ class _Watch:
 
 
 def end_in_turn(living: Callable[[], list[int]], *, grace_s: float) -> None:
-    """End all processes that ``living`` names; those last that tidy up after the others.
+    """End all processes that ``living`` names; last those that tidy up after the others.
 
     Parameters
     ----------
     living : callable
-        Gives the pids that are still alive.
+        Returns the pids that are still alive.
     grace_s : float
         How long they may take to end by themselves, in seconds.
     """

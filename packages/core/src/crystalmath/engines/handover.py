@@ -63,7 +63,7 @@ def is_passing(error: BaseException) -> bool:
 
 
 class Engine(Protocol):
-    """What an engine author writes (:class:`crystalmath.quacc.engine.EngineRunner`)."""
+    """The interface of an engine's author (:class:`crystalmath.quacc.engine.EngineRunner`)."""
 
     capabilities: ClassVar[Capabilities]
     settings: EngineSettings
@@ -85,33 +85,19 @@ class Engine(Protocol):
         """Return what the engine knows of attempts."""
 
     def release(self, attempts: Sequence[Attempt]) -> None:
-        """Drop what is queued."""
+        """Drop these attempts if they are queued."""
 
     def stop(self) -> None:
         """End the engine."""
 
 
 class Handover:
-    """Give attempts to the engine, ask what became of them, have it drop what is not wanted.
+    """Hand attempts to the engine, probe them, and release those that are not wanted.
 
     Only `turn` and `finish` call the engine, both on the driver's thread. The other methods are
-    called by whoever submits and by the thread that looks at files; `lock`, which is the driver's,
-    guards what they share. It is never held during a call.
-
-    Parameters
-    ----------
-    engine : Engine
-        The engine.
-    followed : Followed
-        The unfinished jobs, which the driver keeps.
-    lock : threading.RLock
-        Guards them, and the fields here.
-    host : Host
-        This process.
-    tell : callable
-        Takes changes.
-    notice : callable
-        Has the files of a job looked at.
+    called by threads that submit and by the thread that looks at files. `lock`, which is the
+    driver's, guards what they share; it is never held during a call. `tell` takes changes; `notice`
+    has the files of a job looked at.
     """
 
     def __init__(
@@ -154,7 +140,7 @@ class Handover:
                 self.wake.set()
 
     def put_again(self, job: Job, *, ends: int = 0) -> None:
-        """Have the same attempt launched again: the engine lost it before it began."""
+        """Launch the same attempt again: the engine lost it before it began."""
         record = job.record
         now = self._host.monotonic()
         since = now if record.lost_since is None else record.lost_since
@@ -164,7 +150,7 @@ class Handover:
         job.not_before = now + min(pause, RELAUNCH_S)
 
     def release(self, job: Job) -> None:
-        """Have the engine drop the present attempt of a job."""
+        """Release the present attempt of a job."""
         with self._lock:
             job.update(released=True)
             self._to_release.append(job.attempt())
@@ -196,7 +182,7 @@ class Handover:
             self._guarded(self._probe_silent)
 
     def finish(self) -> bool:
-        """Release what is left, and end the engine; tell whether it was ever used."""
+        """Release what is left, and end the engine; return whether it was ever used."""
         for _ in range(_LAST_TRIES):
             if self._to_release:
                 self._guarded(self._release)
@@ -250,7 +236,7 @@ class Handover:
             self.wake.set()  # the next of them, after what there is to release
 
     def _note(self, jobs: Iterable[Job], error: Exception) -> None:
-        """Tell of jobs that they wait for an engine that is not available."""
+        """Report that jobs wait for an engine that is not available."""
         self._tell([note for job in jobs for note in job.note(f"trying again: {error}")])
 
     def _record_answer(self, job: Job, attempt: str, answer: str | Exception | None) -> None:
@@ -264,7 +250,7 @@ class Handover:
         self._record_launch(job, attempt, handle)
 
     def _sync(self) -> None:
-        """Have the names of new run directories on the disk before anything is published in them.
+        """Sync the names of new run directories to the disk before anything is published in them.
 
         Once for all that are launched together; afterwards an outcome costs no more than its own.
         """
@@ -325,7 +311,7 @@ class Handover:
         return self._engine.runs_here(job.cluster)
 
     def _is_decided(self, jobs: Sequence[Job], error: Exception) -> bool:
-        """Do what follows from an exception; tell whether it ends what was handed over."""
+        """Act on an exception; return whether it decides the handover."""
         if is_passing(error):
             raise EngineUnavailable(str(error)) from error
         if isinstance(error, RuntimeError) and _interpreter_ends():
@@ -338,7 +324,7 @@ class Handover:
         return True
 
     def _separate(self, jobs: Sequence[Job], error: Exception) -> None:
-        """Have each of several handed over alone."""
+        """Launch each of several jobs alone."""
         name, trace = _logged(error)
         self._log.warning("cannot launch %d, trying each: %s", len(jobs), name, exc_info=trace)
         with self._lock:
@@ -411,7 +397,7 @@ class Handover:
         return math.inf if self._engine.capabilities_of(job.cluster).workers_here else RUNNING_S
 
     def _is_stopping(self, job: Job) -> bool:
-        """Return whether a job is being stopped where nobody here sees what is alive."""
+        """Return whether a job is being stopped on hosts whose processes nobody here sees."""
         released = job.state is JobState.RUNNING and job.record.released
         return released and not self._engine.capabilities_of(job.cluster).workers_here
 

@@ -1,4 +1,4 @@
-"""What a caller sees of an engine, and how a job gets its id."""
+"""The caller's side of an engine, and how a job gets its id."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class JobRunner(ABC):
 
     @abstractmethod
     def get_status(self, job_id: str) -> JobState:
-        """Tell a job's present state. Never blocks on the engine.
+        """Return a job's present state. Never blocks on the engine.
 
         Raises
         ------

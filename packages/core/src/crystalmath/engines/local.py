@@ -82,7 +82,7 @@ class LocalRunner(EngineRunner):
         return available_cores()
 
     def allotted(self, spec: JobSpec) -> JobSpec:
-        """Give it its cluster's walltime, too: no allocation ends what has none of its own."""
+        """Add the cluster's walltime, too: no allocation ends a job that has none of its own."""
         cluster = self.settings.clusters.get(spec.cluster)
         if cluster is not None and spec.walltime_s is None:
             spec = evolve(spec, walltime_s=cluster.walltime_s)
@@ -101,7 +101,7 @@ class LocalRunner(EngineRunner):
         return {attempt.id: attempt.id for attempt in attempts}
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Return what is queued and running; what this process did not launch is gone."""
+        """Return what is queued and running; an attempt of another process's is gone."""
         return {attempt.id: self._see(attempt.id) for attempt in attempts}
 
     def _see(self, attempt: str) -> Sighting:
@@ -113,7 +113,7 @@ class LocalRunner(EngineRunner):
         return Sighting("gone", self._troubles.get(attempt))
 
     def release(self, attempts: Sequence[Attempt]) -> None:
-        """Drop what is queued."""
+        """Drop these attempts if they are queued."""
         for attempt in attempts:
             with self._taking:
                 self._queued.discard(attempt.id)
@@ -146,7 +146,7 @@ class LocalRunner(EngineRunner):
                 self.notice(attempt.id)
 
     def _take(self, attempt: Attempt) -> bool:
-        """Have a worker begin an attempt, unless that was dropped."""
+        """Start a worker on an attempt, unless that was dropped."""
         with self._taking:
             if attempt.id not in self._queued:
                 return False

@@ -1,4 +1,4 @@
-"""Who is here: the plugins that are installed, loaded one at a time and only when needed."""
+"""The installed plugins, loaded one at a time and only when needed."""
 
 from __future__ import annotations
 
@@ -58,26 +58,15 @@ class Plugins:
     def engine(self, name: str) -> Any:
         """Load the plugin of one engine.
 
-        Raises
-        ------
-        UnknownEngine
-            Nobody provides it.
-        ImportError
-            A module that it needs is missing.
-        PluginError
-            Two distributions provide it, its import raises, or it breaks the rules of hooks.
+        `UnknownEngine`: nobody provides it; `ImportError`: a module that it needs is missing.
+        `PluginError`: two distributions provide it, its import raises, or it breaks the rules of
+        hooks.
         """
         self.require(name)
         return self._load(ENGINES, self._installed(ENGINES)[name])
 
     def plugin(self, name: str) -> Any:
-        """Load a plugin that is no engine.
-
-        Raises
-        ------
-        PluginError
-            Nobody provides it, or as for `engine`.
-        """
+        """Load a plugin that is no engine; `PluginError` if there is none, or as for `engine`."""
         installed = self._installed(PLUGINS)
         if name not in installed:
             known = ", ".join(sorted(installed))
@@ -85,13 +74,7 @@ class Plugins:
         return self._load(PLUGINS, installed[name])
 
     def require(self, name: str) -> None:
-        """See that an engine is installed, without loading it.
-
-        Raises
-        ------
-        UnknownEngine
-            Nobody provides it.
-        """
+        """Raise `UnknownEngine` if an engine is not installed, without loading it."""
         if name in self._installed(ENGINES):
             return
         names = ", ".join(self.engine_names())
@@ -107,14 +90,10 @@ class Plugins:
         return self._only(plugin, hook)(**arguments)
 
     def preflight(self, **arguments: Any) -> list[Finding]:
-        """Ask all checks that are no engine's.
+        """Run all checks that are no engine's.
 
-        A plugin that cannot load, or fails, is named in a warning, and the others are asked.
-
-        Raises
-        ------
-        InvalidJob
-            A check raised it: the job is refused in its words.
+        A plugin that cannot load, or fails, is named in a warning, and the others go on.
+        `InvalidJob` of a check refuses the job in its words.
         """
         found = self.unusable()
         for name in self._usable():
@@ -151,7 +130,7 @@ class Plugins:
         return self._readers
 
     def _gather(self, hook: str, take: Callable[[list[Any]], None]) -> None:
-        """Take what each plugin gives; one that fails, or whose gift is refused, is broken."""
+        """Take what each plugin provides; one that fails, or whose part is refused, is broken."""
         for name in self._usable():
             ask = self._only(self._loaded[PLUGINS, name], hook)
             try:

@@ -1,1 +1,1 @@
-"""What is on record of jobs, behind :mod:`crystalmath.quacc.store`."""
+"""The records of jobs, behind :mod:`crystalmath.quacc.store`."""

@@ -1,6 +1,6 @@
-"""How the job database is opened, kept safe, and brought to the present schema.
+"""Open the job database, keep it safe, and migrate it to the present schema.
 
-Alembic takes longer to import than everything else here, so the version table is read with plain
+Alembic takes longer to import than everything else here. So the version table is read with plain
 SQL, and Alembic is imported only where there is something to migrate.
 """
 
@@ -44,21 +44,9 @@ _LOCK_TIMEOUT_S = 60.0
 class Database:
     """An open job database. Threads may share it; processes that fork may not.
 
-    Parameters
-    ----------
-    url : sqlalchemy.engine.URL
-        Where it is.
-    network : bool, optional
-        Whether other hosts may write to a SQLite file; default: as its file system's kind tells.
-
-    Attributes
-    ----------
-    place : str
-        What to call it in messages: the file, or the URL without any password.
-    file : pathlib.Path or None
-        The SQLite file.
-    schema : str or None
-        The schema of PostgreSQL in which all tables are; else the connection's own.
+    With `network`, other hosts may write to a SQLite file; by default its file system's kind
+    decides. `place` is its name in messages: the file, or the URL without any password. `schema` is
+    the schema of PostgreSQL with all tables; ``None`` for the connection's own.
     """
 
     def __init__(self, url: URL, *, network: bool | None = None) -> None:
@@ -81,7 +69,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Snapshot]:
-        """See one state of the database."""
+        """Read one state of the database."""
         with self._translated(), self._reader.connect() as connection, connection.begin():
             if self.file is not None:
                 connection.exec_driver_sql("BEGIN")
@@ -103,13 +91,13 @@ class Database:
             self._commit(connection, transaction)
 
     def _begin(self, connection: Connection) -> tuple[RootTransaction, bool]:
-        """Begin to write, as the only one; tell whether the schema is for sure the known one."""
+        """Begin to write, as the only one; return whether the schema is for sure the known one."""
         is_known = False
         for again in (True, False):
             transaction = connection.begin()
             try:
-                # Not as a listener of SQLAlchemy's: an engine that has one goes through all that
-                # it could tell, at each statement, which is a fifth of its time.
+                # Not as a listener of SQLAlchemy's: an engine with one checks all events at each
+                # statement, which takes a fifth of its time.
                 if self.file is None:
                     postgresql.take_turn(connection, self.schema)
                 else:
@@ -178,23 +166,11 @@ class Database:
 
 
 def open_database(url: str, *, create: bool = True, network: bool | None = None) -> Database:
-    """Open a job database.
+    """Open a job database; `create` it if it is missing, and migrate an older schema.
 
-    Parameters
-    ----------
-    url : str
-        Where it is.
-    create : bool
-        Create one that is missing, and bring an older schema forward; who only looks does neither.
-    network : bool, optional
-        Whether other hosts may write to a SQLite file; default: as its file system's kind tells.
-
-    Raises
-    ------
-    NewerDatabaseError
-        Its schema is newer than this release.
-    StoreError
-        It cannot be opened; or it is missing, or older than this release, and ``create`` is false.
+    `network` is as for `Database`. `NewerDatabaseError` is raised if its schema is newer than this
+    release. `StoreError` is raised if it cannot be opened; without `create` also if it is missing,
+    or older than this release.
     """
     database = Database(_parse(url), network=network)
     try:
@@ -209,10 +185,7 @@ def open_database(url: str, *, create: bool = True, network: bool | None = None)
 def exists(url: str) -> bool:
     """Return whether there is a job database, without making one.
 
-    Raises
-    ------
-    StoreError
-        The URL names no database that can be used, or a server that cannot be reached.
+    `StoreError` is raised if the URL names no usable database, or the server cannot be reached.
     """
     parsed = _parse(url)
     file = _file(parsed)

@@ -28,7 +28,7 @@ _NAMED = 500
 def read_events(
     snapshot: Snapshot, after: int, job_id: str | Collection[str] | None, limit: int | None
 ) -> tuple[list[Event], int]:
-    """Read the log behind a ``seq``, and tell up to which ``seq`` it was read.
+    """Read the log behind a ``seq``, and return the ``seq`` up to which it was read.
 
     One transaction writes at a time (:class:`~crystalmath.store.database.Database`), so no event
     appears behind another with a larger ``seq``.
@@ -84,18 +84,8 @@ def count_reached(
 ) -> dict[tuple[int, JobState], int]:
     """Count the changes to some states, by the bucket of time in which they were seen.
 
-    Parameters
-    ----------
-    snapshot : Snapshot
-        The database.
-    states : collection of JobState
-        Only changes to these.
-    start, end : float
-        From when on, and until before when, in seconds since the epoch.
-    bucket_s : float
-        The length of a bucket in seconds; the first begins at `start` and has the number 0.
-    filters : StoreSelection
-        Only of these jobs; see :class:`crystalmath.store.selection.Condition`.
+    Times are in seconds since the epoch, from `start` to before `end`. The first bucket begins at
+    `start` and has the number 0; each lasts `bucket_s` seconds.
     """
     given = Parameters(first=float(start), ends=float(end), bucket=float(bucket_s))
     number = "(events.at - :first) / :bucket"

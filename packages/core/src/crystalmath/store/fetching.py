@@ -78,7 +78,7 @@ def fetch_one(snapshot: Snapshot, job_id: str) -> JobMetadata:
 
 
 def value_of(snapshot: Snapshot, job_id: str, value: str) -> Any:
-    """Return what is recorded of a job beside its row (`UnknownJob` if there is none)."""
+    """Return a value that is recorded beside a job's row (`UnknownJob` if there is none)."""
     given = Parameters()
     where = given.equal("jobs.job_id", job_id)
     joined = "jobs JOIN specifications ON specifications.number = jobs.number"

@@ -40,12 +40,8 @@ class _Group:
 def group_errors(errors: Iterable[tuple[str, str]]) -> list[ErrorCount]:
     """Count errors by their first line without paths and ids, the most frequent first.
 
-    Where all errors of a group are the same, the error is told as it is.
-
-    Parameters
-    ----------
-    errors : iterable of (str, str)
-        The error and the id of each failed job, the newest first.
+    `errors` has the error and the id of each failed job, the newest first. A group of equal errors
+    shows the error unchanged.
     """
     groups: dict[str, _Group] = {}
     for error, job_id in errors:

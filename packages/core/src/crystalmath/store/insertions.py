@@ -27,7 +27,7 @@ _INSERT = insert(jobs)
 
 
 def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetadata | InvalidJob]:
-    """Record jobs as pending; give for each what is on record, or why it is not."""
+    """Record jobs as pending; return the record of each, or the reason why there is none."""
     snapshot = Snapshot(connection)
     by_id = {job.job_id: job for job in fetch(snapshot, [job.job_id for job in new])}
     keys = [job.key for job in new if job.key is not None]
@@ -108,7 +108,7 @@ def _retry_of(job: NewJob) -> str | None:
 def _record(
     connection: Connection, fresh: Sequence[tuple[NewJob, JobMetadata, dict[str, Any]]]
 ) -> None:
-    """Record new jobs, each with what is told of it and its row."""
+    """Record new jobs, each with its metadata and its row."""
     tagged = [
         {"job_id": job.job_id, "name": name, "value": value}
         for job, _, _ in fresh

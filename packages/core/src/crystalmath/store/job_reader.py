@@ -52,12 +52,12 @@ _LOOKED_THROUGH = 1000
 
 
 class JobReader:
-    """What is on record of jobs.
+    """The records of jobs.
 
     Parameters
     ----------
     database : Readable
-        Where it is.
+        The open database.
     """
 
     def __init__(self, database: Readable) -> None:
@@ -67,7 +67,7 @@ class JobReader:
         self.locked_at = -math.inf
 
     def is_locked(self) -> bool:
-        """Return whether somebody just waits here for another program's lock."""
+        """Return whether a thread waits here for another program's lock just now."""
         return time.monotonic() - self.locked_at < LOCK_S + 1.0
 
     def close(self) -> None:
@@ -232,7 +232,8 @@ class JobReader:
     ) -> _Events:
         """Return the event log, the oldest first.
 
-        Events appear in the order of their ``seq``: who has seen one has missed none before it.
+        Events appear in the order of their ``seq``: a reader that has seen one has missed none
+        before it.
 
         Parameters
         ----------
@@ -252,7 +253,7 @@ class JobReader:
         job_id: str | Collection[str] | None = None,
         limit: int | None = None,
     ) -> tuple[_Events, int]:
-        """Return what :meth:`events` gives, and the ``seq`` up to which that is all there is."""
+        """Return what :meth:`events` returns, and the ``seq`` up to which the log was read."""
         with self._readable.reading() as snapshot:
             return read_events(snapshot, after, job_id, limit)
 
@@ -278,8 +279,8 @@ class JobReader:
     def totals(self, **filters: Unpack[StoreSelection]) -> dict[JobState, int]:
         """Count the jobs by their state.
 
-        The same filters are counted once, and then what has happened since: who watches a list, or
-        turns its pages, asks again and again.
+        The same filters are counted once, and then only later changes: clients that watch a list,
+        or turn its pages, repeat them.
 
         Parameters
         ----------
@@ -310,7 +311,7 @@ class JobReader:
         bucket_s : float
             The length of a bucket in seconds; the first begins at `start` and has the number 0.
         **filters
-            Only of these jobs; see :func:`crystalmath.store.selection.selected`.
+            Only of these jobs; see :class:`crystalmath.store.selection.Condition`.
 
         Returns
         -------

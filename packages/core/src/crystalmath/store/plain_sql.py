@@ -49,7 +49,7 @@ class LockedError(StoreError):
 
 
 def patient(method: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
-    """Have a method of the store begin again, for a while, after a dropped connection or a lock."""
+    """Make a store's method begin again, for a while, after a dropped connection or a lock."""
 
     @wraps(method)
     def again(*args: _Given.args, **kwargs: _Given.kwargs) -> _Answer:
@@ -113,13 +113,7 @@ class Parameters(dict[str, Any]):
 
 
 class Snapshot:
-    """One state of the database.
-
-    Parameters
-    ----------
-    connection : sqlite3.Connection or sqlalchemy.engine.Connection
-        It is in a transaction.
-    """
+    """One state of the database, from a connection in a transaction."""
 
     def __init__(self, connection: sqlite3.Connection | Connection) -> None:
         self._sqlite: sqlite3.Connection | None = None
@@ -132,7 +126,7 @@ class Snapshot:
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether it is SQLite, not PostgreSQL."""
+        """Whether the database is SQLite, not PostgreSQL."""
         return self._sqlite is not None
 
     def rows(
@@ -180,20 +174,14 @@ class Readable(Protocol):
     """A database that can be read."""
 
     def reading(self) -> AbstractContextManager[Snapshot]:
-        """See one state of it."""
+        """Read one state of the database."""
 
     def close(self) -> None:
         """Close it."""
 
 
 class SqliteFile:
-    """A SQLite database that is only read, without SQLAlchemy; of one thread.
-
-    Parameters
-    ----------
-    file : pathlib.Path
-        The file.
-    """
+    """A SQLite database that is only read, without SQLAlchemy; of one thread."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -207,7 +195,7 @@ class SqliteFile:
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Snapshot]:
-        """See one state of it."""
+        """Read one state of the database."""
         with self._translated():
             self._connection.execute("BEGIN")
             try:

@@ -1,4 +1,4 @@
-"""What the job store needs of PostgreSQL: a schema for each home, and connections that may drop."""
+"""The job store on PostgreSQL: a schema for each home, and connections that may drop."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def engine_options(url: URL) -> dict[str, Any]:
 
 
 def listen(engine: Engine, schema: str | None) -> None:
-    """Have each connection use a schema."""
+    """Set the schema of each connection."""
 
     def use(connection: Any, _record: object) -> None:
         cursor = connection.cursor()
@@ -90,10 +90,10 @@ def listen(engine: Engine, schema: str | None) -> None:
 
 
 def take_turn(connection: Connection, schema: str | None) -> None:
-    """Wait until nobody else writes to a schema, for the transaction that has just begun.
+    """Wait until no other process writes to a schema, for the transaction that has just begun.
 
-    One writer at a time, as with SQLite: otherwise events could appear out of order, behind the
-    back of somebody who follows them.
+    One writer at a time, as with SQLite: otherwise a follower could miss events, as they would
+    appear out of order.
     """
     begun = connection.exec_driver_sql(_BEGIN, (schema or "public",))
     connection.info[TRANSACTION] = int(begun.one()[1])
@@ -119,7 +119,7 @@ def is_dropped(error: BaseException) -> bool:
 
 
 def is_locked(error: BaseException) -> bool:
-    """Return whether an error means that somebody else has held a lock for too long."""
+    """Return whether an error means that another process has held a lock for too long."""
     return isinstance(error, DBAPIError) and _code(error) == "55P03"
 
 
@@ -129,19 +129,10 @@ def _code(error: DBAPIError) -> str | None:
 
 
 def was_committed(engine: Engine, number: int) -> bool:
-    """Return what became of a transaction whose commit was not answered, once the server is there.
+    """Return whether the transaction of this number, whose commit was not answered, took effect.
 
-    Parameters
-    ----------
-    engine : Engine
-        Makes another connection.
-    number : int
-        The transaction's; see :data:`TRANSACTION`.
-
-    Raises
-    ------
-    StoreError
-        The server does not come back, or has forgotten it.
+    It waits until the server is there. `StoreError` is raised if the server does not come back, or
+    has forgotten the transaction.
     """
     deadline = time.monotonic() + TIMEOUT_S
     while True:

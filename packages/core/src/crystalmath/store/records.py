@@ -1,4 +1,4 @@
-"""What the job store keeps beside its jobs (:class:`~crystalmath.models.Job`)."""
+"""The records of the job store beside its jobs (:class:`~crystalmath.models.Job`)."""
 
 from __future__ import annotations
 

@@ -56,8 +56,8 @@ _MUTABLE = (
 _COMPARE_AND_SET = update(jobs).where(
     jobs.c.job_id == bindparam("which"), jobs.c.revision == bindparam("seen")
 )
-# Statements that each submission needs are made once: SQLAlchemy takes 0.05 ms to make one and find
-# what it was compiled to, as long as SQLite takes to carry it out.
+# Statements that each submission needs are made once. SQLAlchemy takes 0.05 ms to make one and find
+# its compiled form, as long as SQLite takes to carry it out.
 #
 # The number of the job whose id is given.
 _NUMBER = select(jobs.c.number).where(jobs.c.job_id == bindparam("job_id")).scalar_subquery()
@@ -151,7 +151,7 @@ def to_listed(job: JobMetadata) -> dict[str, Any]:
 
 
 def number_events_from(connection: Connection, seq: int) -> None:
-    """Have the events that come begin above this ``seq``, and above all that are there."""
+    """Make the numbers of new events begin above this ``seq``, and above all that are there."""
     told = {"seq": seq, "name": events.name}
     if connection.dialect.name == "sqlite":
         raised = connection.execute(text(_RAISE), told).rowcount

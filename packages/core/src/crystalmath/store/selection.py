@@ -20,19 +20,11 @@ if TYPE_CHECKING:
 
 
 class Condition:
-    """Make conditions of filters; what they compare with goes to the parameters of a statement.
+    """Make conditions of filters; their values go to the parameters of a statement.
 
-    Parameters
-    ----------
-    snapshot : Snapshot
-        The database.
-    given : Parameters
-        The statement's.
-    of : {"jobs", "listed"}
-        The table: ``listed`` has the columns of most filters in shorter rows; the others
-        (`is_wide`) need it joined with ``jobs``.
-    among : str, optional
-        A query of the numbers of the few jobs that come into question: only their labels are read.
+    `of` is the table: ``listed`` has the columns of most filters in shorter rows. For the others
+    (`is_wide`) it must be joined with ``jobs``. `among` is a query of the numbers of a few
+    candidate jobs: only their labels are read.
     """
 
     def __init__(
@@ -250,31 +242,12 @@ _ALWAYS = ("created_at", "state", "recipe", "engine", "cluster", "priority")
 def sorted_page(
     snapshot: Snapshot, given: Parameters, sort: str | None, before: str | None
 ) -> tuple[str, str]:
-    """Sort ``listed``: jobs without a value come last, of equal ones the newest first.
+    """Return a condition and an order for a page of ``listed``, sorted by one of ``SORTED_BY``.
 
-    Parameters
-    ----------
-    snapshot : Snapshot
-        Where the job `before` is looked up.
-    given : Parameters
-        The statement's.
-    sort : str, optional
-        One of ``SORTED_BY``, from the smallest; with a minus before it from the largest.
-        Default: the newest first.
-    before : str, optional
-        Only what comes after this job in that order: the id that ends one page begins the next.
-
-    Returns
-    -------
-    tuple of str and str
-        A condition, and the order.
-
-    Raises
-    ------
-    InvalidJob
-        Nothing is sorted by that.
-    UnknownJob
-        No job has the id `before`.
+    A minus before `sort` reverses the order; the default is the newest first. Jobs without a value
+    come last, of equal ones the newest first. Only jobs after the job `before` follow: the id that
+    ends one page begins the next. `InvalidJob`: nothing is sorted by that; `UnknownJob`: no job has
+    the id `before`.
     """
     newest_first = "listed.number DESC"
     if sort is None:

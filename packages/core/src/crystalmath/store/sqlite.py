@@ -1,4 +1,4 @@
-"""What the job store needs of SQLite alone."""
+"""The part of the job store that is SQLite's alone."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _LOG = logging.getLogger("crystalmath.store")
 
 #: How long another writer is waited for, and how much of that in silence, in milliseconds.
 _BUSY_MS, _SILENT_MS = int(BUSY_S * 1000), 1000
-#: Readers and writers of a WAL share memory, which those on two hosts have not (SQLite's own words:
-#: "WAL does not work over a network filesystem").
+#: Readers and writers of a WAL share memory, which those on two hosts do not have. (SQLite's own
+#: words: "WAL does not work over a network filesystem".)
 _JOURNALS = {False: "WAL", True: "DELETE"}
 #: Writes nothing, unless another release has migrated the tables.
 _WRITE_NOTHING = "UPDATE alembic_version SET version_num = version_num WHERE version_num <> ?"
@@ -34,19 +34,10 @@ def listen(engine: Engine, *, network: bool) -> None:
 
 
 def take_turn(connection: Connection, *, prepared: bool) -> bool:
-    """Begin a transaction as the only one that writes.
+    """Begin a transaction as the only one that writes; its connection has not reached SQLite yet.
 
-    Parameters
-    ----------
-    connection : sqlalchemy.engine.Connection
-        Whose transaction has not reached SQLite yet.
-    prepared : bool
-        Whether the tables are there.
-
-    Returns
-    -------
-    bool
-        Whether they are for sure those of this release.
+    `prepared` says whether the tables are there. Return whether they are for sure those of this
+    release.
     """
     # At once: a writer that began as a reader could fail half-way.
     driver: Any = connection.connection.dbapi_connection

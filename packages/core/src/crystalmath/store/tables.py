@@ -61,8 +61,9 @@ jobs = Table(
     sqlite_autoincrement=True,
 )
 
-# What belongs to a job names it by its number: an index over growing numbers is written at its
-# end, one over random ids all over, which triples the time of a submission among 100,000 jobs.
+# Rows that belong to a job name it by its number: an index over growing numbers is written at its
+# end. One over random ids is written all over, which triples the time of a submission among 100,000
+# jobs.
 #
 # Specifications, and what the job was found to read, are apart because SQLite rewrites a whole row
 # at each change of state.
@@ -96,8 +97,8 @@ lineage = Table(
     Index("ix_lineage_parent", "parent", "number"),
 )
 
-# What lists are filtered and sorted by, once more and in short rows: to go through 100,000 of them
-# takes a tenth of what it takes to go through ``jobs``.
+# The columns that filter and sort lists, once more and in short rows. To go through 100,000 of them
+# takes a tenth of the time for ``jobs``.
 listed = Table(
     "listed",
     metadata,

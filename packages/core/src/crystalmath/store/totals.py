@@ -36,15 +36,7 @@ class Totals:
         self._lock = threading.Lock()
 
     def count(self, snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, int]:
-        """Count the jobs that are selected by their state; states that none has are left out.
-
-        Parameters
-        ----------
-        snapshot : Snapshot
-            The database.
-        filters : StoreSelection
-            See :class:`crystalmath.store.selection.Condition`.
-        """
+        """Count the jobs that are selected by their state; states that none has are left out."""
         counted, states = _of_all_states(filters)
         asked = repr(counted)
         last = last_event(snapshot)

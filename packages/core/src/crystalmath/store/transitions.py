@@ -16,14 +16,9 @@ if TYPE_CHECKING:
 
 
 def follow(job: JobMetadata, change: Change) -> tuple[JobMetadata, list[dict[str, Any]]]:
-    """Take a job along the steps of a change.
+    """Take a job along the steps of a change; return the job and one row of the event log for each.
 
-    Returns
-    -------
-    JobMetadata
-        The job afterwards; the very same object where the change is no step of its life.
-    list of dict
-        Rows of the event log, one for each step.
+    The job is the very same object where the change is no step of its life.
     """
     log = []
     if _is_note(job, change):
