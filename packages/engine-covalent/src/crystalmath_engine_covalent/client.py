@@ -41,7 +41,7 @@ class Refused(RuntimeError):  # noqa: N818 - named for what happened
 
 @frozen
 class Dispatch:
-    """What the server says of a dispatch."""
+    """The server's report of a dispatch."""
 
     id: str
     name: str

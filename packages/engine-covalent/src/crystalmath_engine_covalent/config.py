@@ -33,31 +33,18 @@ class Address:
 
 @frozen(kw_only=True)
 class Options:
-    """What ``[engines.covalent]`` says.
+    """The options of ``[engines.covalent]``."""
 
-    Parameters
-    ----------
-    address : Address
-        The server of the user; of no account with ``autostart``.
-    autostart : bool
-        Whether to start a server for this home alone.
-    workers : int
-        So many workers has the server that is started.
-    """
-
+    #: The user's server; of no account with `autostart`.
     address: Address
+    #: Whether to start a server for this home alone.
     autostart: bool
+    #: The number of workers of the server that is started.
     workers: int
 
 
 def read(settings: EngineSettings, environ: Mapping[str, str] = os.environ) -> Options:
-    """Read the options.
-
-    Raises
-    ------
-    ConfigError
-        An option is not known or has a value that cannot be used.
-    """
+    """Read the options; `ConfigError` if one is unknown or has a value that cannot be used."""
     options, name = settings.options, settings.name
     settings.check_options("address", "autostart", "workers")
     autostart = options.get("autostart", False)

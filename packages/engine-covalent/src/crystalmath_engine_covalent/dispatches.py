@@ -72,15 +72,7 @@ def _task(run_directory: Path) -> bytes:
 
 
 def manifest(dispatch: str, name: str) -> dict[str, Any]:
-    """Describe a dispatch.
-
-    Parameters
-    ----------
-    dispatch : str
-        Its id, new to the server.
-    name : str
-        What Covalent's pages show.
-    """
+    """Describe a dispatch: its id, new to the server, and the name that Covalent's pages show."""
     dask = {"executor": "dask", "executor_data": {}}
     electron = {
         "id": 0,

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
     from crystalmath.models import EngineSettings
 
-#: Dask takes a task for half a second's work as long as it has not seen others of its kind end, and
-#: each of ours is a kind of its own. Then a job may be queued behind another while a worker has
+#: Dask takes a task for half a second's work until it has seen others of its kind end. Each task of
+#: ours is a kind of its own. Then a job may be queued behind another while a worker has
 #: nothing to do, and stays there until that one ends.
 SCHEDULING = {"DASK_DISTRIBUTED__SCHEDULER__UNKNOWN_TASK_DURATION": "1h"}
 
@@ -52,7 +52,7 @@ class NotStarted(EngineUnavailable):
 
 @frozen(kw_only=True)
 class Record:
-    """What is written down of a server that was started, in ``server.json``."""
+    """The record of a server that was started, in ``server.json``."""
 
     pid: int
     start_time: int
@@ -92,15 +92,7 @@ class Record:
 
 
 class PrivateServer:
-    """The server of one home.
-
-    Parameters
-    ----------
-    directory : pathlib.Path
-        Everything that the server writes lives below it.
-    workers : int
-        So many workers it is started with.
-    """
+    """The server of one home; everything that it writes lies below its directory."""
 
     def __init__(self, directory: Path, workers: int) -> None:
         self._directory = directory
@@ -109,13 +101,7 @@ class PrivateServer:
         self._record: Record | None = None
 
     def enter(self) -> Address:
-        """Use the server, and start it if it does not run.
-
-        Raises
-        ------
-        NotStarted
-            It does not come up.
-        """
+        """Use the server, and start it if it does not run; `NotStarted` if it does not come up."""
         if self._use is None:
             if reason := unusable(self._directory):
                 raise NotStarted(reason)

@@ -36,9 +36,9 @@ class ServerNotRunning(CrystalMathError):  # noqa: N818 - named for what happene
 class CovalentRunner(EngineRunner):
     """Run jobs on a Covalent server.
 
-    A status of Covalent's tells whether its task may still begin; the run directory tells what
-    became of a job. (A server that is stopped marks as ``CANCELLED`` what nobody cancelled, one
-    that is killed leaves ``RUNNING`` behind, and the processes of a cancelled task live on.)
+    A status of Covalent's shows whether its task may still begin; the run directory shows the
+    outcome of a job. (A stopped server marks uncancelled tasks as ``CANCELLED``. One that is killed
+    leaves ``RUNNING`` behind, and the processes of a cancelled task live on.)
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ class CovalentRunner(EngineRunner):
             self.log.warning("Covalent does not cancel %s", live)
 
     def stop(self) -> None:
-        """Leave the server; one that was started for this home ends with the last who uses it."""
+        """Leave the server; one that was started for this home ends with its last user."""
         self._private.leave()
 
     def _server(self) -> Client:

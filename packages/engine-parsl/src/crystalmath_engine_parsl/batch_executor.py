@@ -64,14 +64,8 @@ class PilotProvider(SlurmProvider):  # type: ignore[misc]  # untyped
 def batch_executor(cluster: Cluster, temporary: str, mark: str) -> HighThroughputExecutor:
     """Describe one HighThroughputExecutor whose workers are in pilot jobs.
 
-    Parameters
-    ----------
-    cluster : Cluster
-        What a pilot job asks for.
-    temporary : str
-        A folder of this host for sockets; its path must be short.
-    mark : str
-        Shell assignment that the interchange carries in its environment.
+    `temporary` is a folder of this host for sockets; its path must be short. `mark` is a shell
+    assignment that the interchange carries in its environment.
     """
     mpi = cluster.engine_options.get("mpi")
     workers = cluster.engine_options.get("workers_per_node")

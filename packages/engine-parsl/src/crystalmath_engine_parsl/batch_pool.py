@@ -30,18 +30,7 @@ NO_WORDS = "it wrote nothing; does its node see CRYSTALMATH_HOME, where its outp
 class BatchPool(Pool):
     """One executor whose workers are in pilot jobs; see :class:`Pool`.
 
-    Parameters
-    ----------
-    executor, directory
-        As of a :class:`Pool`.
-    cluster : Cluster
-        What a pilot job asks for.
-    queue : SlurmQueue
-        Slurm.
-    sent : SentBlocks
-        Pilot jobs that were asked for.
-    idle : IdleBlocks
-        Ends those that have nothing to do.
+    `sent` are the pilot jobs that were asked for; `idle` ends those that have nothing to do.
     """
 
     def __init__(
@@ -77,7 +66,7 @@ class BatchPool(Pool):
         super().end()
 
     def hold(self, allocation: str) -> None:
-        """Give a pilot job no more work."""
+        """Hand a pilot job no more work."""
         try:
             self._idle.hold(allocation)
         except Exception as error:
@@ -89,12 +78,8 @@ class BatchPool(Pool):
     def scale_out(self) -> None:
         """Ask for one more pilot job, and record it for whoever comes after us.
 
-        Raises
-        ------
-        EngineUnavailable
-            Slurm takes none just now.
-        ConfigError
-            Slurm will never take one that asks for this.
+        `EngineUnavailable`: Slurm takes none just now; `ConfigError`: it will never take such a
+        one.
         """
         if self._was_taken():  # the last one
             return
@@ -113,13 +98,13 @@ class BatchPool(Pool):
         raise refusal(f"Slurm takes no pilot job: {' '.join(told.split())}")
 
     def _was_taken(self) -> bool:
-        """Whether Slurm has a pilot job that it did not say it takes."""
+        """Return whether Slurm has a pilot job whose submission it did not confirm."""
         known = set(self._blocks())
         self._queue.forget()
         return bool(self.states().keys() - known)
 
     def states(self) -> dict[str, str]:
-        """Return the states of the pilot jobs that are not over, also those nobody was told of."""
+        """Return the states of the pilot jobs that are not over, also of unreported ones."""
         return {job: state for job, (state, _) in self._sent.active(self._queue).items()}
 
     def lacks_workers(self) -> bool:

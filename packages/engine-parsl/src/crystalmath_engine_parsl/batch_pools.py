@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath_engine_parsl.pool import Pool
 
-#: How long a pilot job that was given tasks may run none of them, in seconds: a node may be slow to
+#: How long a pilot job that was given tasks may run none of them, in seconds. A node may be slow to
 #: start the first, and a shared file system to show that here.
 STUCK_S = 300.0
 #: The longest pause before another pilot job is asked for, after several that had not time enough
@@ -41,15 +41,8 @@ _NOT_ITS_OWN = frozenset(["BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PR
 class BatchPools(Pools):
     """Hand tasks to workers in pilot jobs.
 
-    Slurm says which of them are over, and vouches that nothing of them is alive: so is told what
-    became of an attempt on a host that nobody here sees.
-
-    Parameters
-    ----------
-    runner : EngineRunner
-        Whose tasks they are.
-    cluster : Cluster
-        What a pilot job asks for.
+    Slurm says which of them are over, and vouches that nothing of them is alive. So the end of an
+    attempt on a host that nobody here sees becomes known.
     """
 
     _pool: BatchPool | None
@@ -237,12 +230,9 @@ class BatchPools(Pools):
         pool.cancel_blocks(but=going_on)
 
     def _going_on(self) -> set[str | None]:
-        """Name the pilot jobs in which attempts run; two threads ask.
+        """Name the pilot jobs in which attempts run; two threads call it.
 
-        Raises
-        ------
-        EngineUnavailable
-            Nobody knows: their files cannot be read just now.
+        `EngineUnavailable` is raised if the files of attempts cannot be read just now.
         """
         for attempt in list(self._given.values()):
             if self._runner.has_ended(attempt):
@@ -261,9 +251,9 @@ class BatchPools(Pools):
     def _end_stuck(self, pool: BatchPool) -> None:
         """End pilot jobs that were given tasks and run none.
 
-        There, too, a worker that was killed at the wrong moment holds the lock of the queue for
-        ever. The others, and their tasks, have nothing to do with that: Parsl misses the one's
-        manager, and gives back what it had.
+        A worker there that was killed at the wrong moment may hold the lock of its queue for ever.
+        Other pilot jobs, and their tasks, are not affected: Parsl misses this one's manager, and
+        returns its tasks.
         """
         now = time.monotonic()
         busy = pool.busy()

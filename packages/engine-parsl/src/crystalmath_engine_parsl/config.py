@@ -1,4 +1,4 @@
-"""What the configuration file says about the Parsl engine; nothing here imports Parsl."""
+"""The options and clusters of the Parsl engine in the configuration; nothing here imports Parsl."""
 
 from __future__ import annotations
 
@@ -98,12 +98,9 @@ def block_s(cluster: Cluster) -> float:
 
 
 def check_fits(spec: JobSpec, cluster: Cluster) -> None:
-    """Refuse a job for which a pilot job of a cluster has not enough nodes, or time.
+    """Refuse a job with `InvalidJob` that no pilot job of its cluster has nodes or time for.
 
-    Raises
-    ------
-    InvalidJob
-        It would wait for ever.
+    It would wait for ever.
     """
     nodes = cluster.resources.nodes or 1
     if cluster.engine_options.get("mpi") and spec.resources.total_nodes > nodes:

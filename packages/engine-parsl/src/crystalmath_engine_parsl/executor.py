@@ -21,7 +21,7 @@ EXECUTOR = "local"
 class WithoutWorkingDirectory(ParslExecutor):  # type: ignore[misc]
     """A base of Parsl's executors that asks for no working directory: a notebook's may be gone.
 
-    Parsl takes it for the executor's folder until that is told of another.
+    Parsl takes it for the executor's folder until another is set.
     """
 
     def __init__(self, **others: Any) -> None:
@@ -33,23 +33,17 @@ class LocalExecutor(HighThroughputExecutor, WithoutWorkingDirectory):  # type: i
 
 
 def escaped(command: str) -> str:
-    """Have a command survive what Parsl does to it."""
+    """Escape a command against Parsl's own formatting."""
     # Parsl formats its launch command twice.
     return command.replace("{", "{{{{").replace("}", "}}}}")
 
 
 def tethered_interchange(temporary: str, mark: str = "") -> list[str]:
-    """Return the command of an interchange that ends with its owner.
-
-    Parameters
-    ----------
-    temporary, mark
-        As for :func:`local_executor`.
-    """
+    """Return the command of an interchange that ends with its owner."""
     export = f"export {mark}; " if mark else ""
     return [
-        # Ctrl-C must not end it before its owner can close it, not even while it starts; and
-        # the title that it gives itself must not overwrite its environment (SPT_NOENV).
+        # Ctrl-C must not end it before its owner can close it, not even while it starts. The
+        # title that it sets itself must not overwrite its environment (SPT_NOENV).
         *("/bin/sh", "-c", f'trap "" INT; {export}export SPT_NOENV=1; exec "$@"', "sh"),
         *tethered(temporary),
         str(Path(sys.executable).parent / "interchange.py"),
@@ -57,16 +51,10 @@ def tethered_interchange(temporary: str, mark: str = "") -> list[str]:
 
 
 def local_executor(count: int, temporary: str, mark: str = "") -> HighThroughputExecutor:
-    """Describe one HighThroughputExecutor on this machine.
+    """Describe one HighThroughputExecutor with `count` workers on this machine.
 
-    Parameters
-    ----------
-    count : int
-        The number of workers.
-    temporary : str
-        A folder for sockets; its path must be short.
-    mark : str
-        Shell assignment that all of its processes carry in their environment.
+    `temporary` is a folder for sockets; its path must be short. `mark` is a shell assignment that
+    all of its processes carry in their environment.
     """
     scripts = Path(sys.executable).parent
     export = f"export {mark}; " if mark else ""

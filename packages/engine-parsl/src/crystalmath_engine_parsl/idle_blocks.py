@@ -23,22 +23,10 @@ ANSWER_S = 10
 
 
 class IdleBlocks:
-    """End the pilot jobs of one pool that had nothing to do for a while.
+    """End the pilot jobs of one pool that had nothing to do for `idle_s` seconds.
 
-    It looks from a thread of its own: nobody asks an engine about anything while it has no jobs.
-
-    Parameters
-    ----------
-    executor : HighThroughputExecutor
-        The pool's, started.
-    sent : SentBlocks
-        Its pilot jobs.
-    idle_s : float
-        For how long one may have nothing to do, in seconds.
-    going_on : callable
-        Names the allocations in which jobs run; Parsl forgets one whose worker died.
-    log : logging.Logger
-        The engine's.
+    It looks from a thread of its own, as an engine without jobs is not called. `going_on` names the
+    allocations in which jobs run; Parsl forgets one whose worker died.
     """
 
     def __init__(
@@ -78,7 +66,7 @@ class IdleBlocks:
         return bool(self._executor.command_client.ok)
 
     def hold(self, allocation: str) -> None:
-        """Give a pilot job no more work: it ends after what it has."""
+        """Hand a pilot job no more work: it ends after its present tasks."""
         block = self._executor.job_ids_to_block.get(allocation)
         if block is None:
             return

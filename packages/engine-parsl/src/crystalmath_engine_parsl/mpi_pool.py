@@ -19,17 +19,12 @@ if TYPE_CHECKING:
 
 
 class NodeScheduler(mpi_resource_management.MPITaskScheduler):  # type: ignore[misc]  # untyped
-    """Give tasks their nodes, and keep those for which there are not enough until there are.
+    """Assign nodes to tasks, and keep tasks for which there are not enough.
 
-    In Parsl (2026.10.26) one that still does not fit as another ends is tried again without end: a
-    `RecursionError` then takes the result of the one, and the other, which are not heard of any
-    more. And one that is put aside just while the last nodes come back stays aside: nothing ends
-    any more after which it would be tried.
-
-    Parameters
-    ----------
-    pending_task_q, pending_result_q : multiprocessing.Queue
-        As Parsl's.
+    In Parsl (2026.10.26) a kept task that still does not fit as another ends is tried again without
+    end. A `RecursionError` then takes the result of the one and the other task, and both are lost.
+    A task that is put aside just while the last nodes come back stays aside: no later end has it
+    tried again.
     """
 
     def __init__(self, pending_task_q: Queue[Any], pending_result_q: Queue[Any]) -> None:
@@ -39,7 +34,7 @@ class NodeScheduler(mpi_resource_management.MPITaskScheduler):  # type: ignore[m
         self._is_retrying = False
 
     def put_task(self, task_package: dict[str, Any]) -> None:
-        """Give a task its nodes, or keep it."""
+        """Assign nodes to a task, or keep it."""
         with self._placing:
             kept = self._backlog_queue.qsize()
             super().put_task(task_package)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def of_node(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that give a job's `mpirun` its cores on this node, and no others.
+    """Return the variables that confine a job's `mpirun` to its cores on this node.
 
     A pilot job asks for one process on each node, the pool. Open MPI, Intel MPI and MPICH ask Slurm
     where ranks may be, and would start no second one here, or one on another node.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: The variable that holds the token.
 MARK = "CRYSTALMATH_PARSL"
-#: The longest folder that the sockets of Parsl's pool may be put in, in bytes: a socket's path may
+#: The longest folder that the sockets of Parsl's pool may be put in, in bytes. A socket's path may
 #: have 107, and the pool adds 33 to its folder.
 LONGEST = 55
 #: How long processes may take to end by themselves, in seconds.
@@ -44,14 +44,9 @@ _PREFIX = "parsl-"
 
 
 class Ownership:
-    """Tell that this process owns pools: its token, and its folders while it has pools.
+    """Mark this process as the owner of pools: its token, and its folders while it has pools.
 
-    Parameters
-    ----------
-    runs : pathlib.Path
-        Where the folders of all owners of the home are.
-    runner : EngineRunner
-        Tells who lives.
+    `runs` has the folders of all owners of the home; `runner` says which of them live.
     """
 
     def __init__(self, runs: Path, runner: EngineRunner) -> None:
@@ -86,8 +81,8 @@ class Ownership:
     def end_dead_pools(self) -> None:
         """End what is left of pools whose owners have died, and their folders.
 
-        Of one that died on another host, or in another container, the pilot jobs that wait: its
-        processes are for who comes after it there.
+        If the owner was on another host, or in another container, only waiting pilot jobs are
+        ended. Its processes are left to a later owner there.
         """
         for file in self._runs.glob(f"*/{_FILE}"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -100,11 +95,11 @@ class Ownership:
                     (file.parent / BLOCKS).unlink(missing_ok=True)
 
     def end_processes(self) -> None:
-        """End what is left of the pools."""
+        """End the processes that are left of the pools."""
         _end(self.token, os.getsid(0))
 
     def cancel_waiting(self) -> bool:
-        """Cancel pilot jobs of ended pools that wait; tell whether Slurm has answered."""
+        """Cancel pilot jobs of ended pools that wait; return whether Slurm has answered."""
         return _cancel_waiting(self.directory)
 
     def forget(self) -> None:
@@ -140,8 +135,8 @@ def pool_processes(token: str, session: int) -> list[int]:
 def end_unguarded(token: str, session: int) -> None:
     """End the processes of an owner's pools that have lost their guard.
 
-    Who has one is ended by it: semaphores and shared memory stay for ever where what removes them
-    is killed first.
+    A guard that lives ends those below it: semaphores and shared memory stay for ever where what
+    removes them is killed first.
     """
     end_in_turn(lambda: _unguarded(token, session), grace_s=0.0)
 
@@ -173,7 +168,7 @@ def _end_dead(directory: Path, record: dict[str, Any]) -> None:
 def _cancel_waiting(directory: Path) -> bool:
     """Cancel an owner's pilot jobs that wait; those that run end after the jobs in them.
 
-    Slurm is asked for their names: nobody may have been told their ids.
+    Slurm is asked for their names, as their ids may never have been recorded.
     """
     try:
         names = (directory / BLOCKS).read_text(encoding="utf-8").splitlines()

@@ -40,14 +40,7 @@ CLEANUP_S = 10.0
 class Pool:
     """One pool; it is started once, ended once, and used by one thread.
 
-    Parameters
-    ----------
-    executor : HighThroughputExecutor
-        As it was configured.
-    directory : pathlib.Path
-        Where Parsl writes its files; it is removed at the end.
-    alias : pathlib.Path, optional
-        What Parsl is told of it.
+    Parsl writes its files into `directory`, which is removed at the end; Parsl knows it as `alias`.
     """
 
     def __init__(
@@ -94,7 +87,7 @@ class Pool:
             self._failure = error
 
     def _settle_interchange(self) -> None:
-        """See the death of an interchange that Parsl met as a broken pipe, and close that pipe."""
+        """Note the death of an interchange that Parsl met as a broken pipe, and close that pipe."""
         process = self._executor.interchange_proc
         if process is None:
             return
@@ -148,7 +141,7 @@ class Pool:
         return f"Parsl's interchange ended ({process.returncode})"
 
     def _block_trouble(self) -> str | None:
-        """Tell that no worker is left, and how they ended."""
+        """Return the message that no worker is left, and how they ended."""
         jobs = list(self._executor.blocks_to_job_id.values())
         try:
             statuses = self._executor.provider.status(jobs)

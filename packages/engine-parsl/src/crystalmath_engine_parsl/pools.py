@@ -48,15 +48,8 @@ class _Task:
 class Pools:
     """Hand tasks to a pool on this machine, and to the next one when that has died.
 
-    What Parsl has not begun stays on a list here, so that it goes to the next pool when one is
-    given up. To hand an attempt out twice does no harm: the second finds the claim of the first.
-
-    Parameters
-    ----------
-    runner : EngineRunner
-        Whose tasks they are.
-    workers : int
-        How many tasks run at once.
+    Attempts that Parsl has not begun stay on a list here, and go to the next pool when one is given
+    up. To hand an attempt out twice does no harm: the second finds the claim of the first.
     """
 
     def __init__(self, runner: EngineRunner, workers: int) -> None:
@@ -85,7 +78,7 @@ class Pools:
         return {attempt.id: attempt.id for attempt in attempts}
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Return which attempts are still Parsl's, after mending what is wrong with it."""
+        """Return which attempts are still Parsl's, after mending a broken pool."""
         if not self._looked:  # a server that was killed may have left some; none may be needed now
             self._looked = True
             self._ownership.end_dead_pools()
@@ -185,9 +178,9 @@ class Pools:
     def _is_idle(self, pool: Pool) -> bool:
         """Return whether a worker leaves work alone.
 
-        Parsl hands out in order: of the unfinished tasks the first have workers. A worker, or its
-        manager, that was killed at the wrong moment may have taken a task with it, or a lock of
-        the pool's queue, so that nothing is handed out any more, while all seems well.
+        Parsl hands out in order: of the unfinished tasks the first have workers. A killed worker or
+        manager may have taken a task with it, or a lock of the pool's queue. Then nothing is handed
+        out any more, while all seems well.
         """
         now = time.monotonic()
         due = set()

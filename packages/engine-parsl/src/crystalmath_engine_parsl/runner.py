@@ -93,7 +93,7 @@ class ParslRunner(EngineRunner):
         return answers
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Return which attempts are still Parsl's, after mending what is wrong with it."""
+        """Return which attempts are still Parsl's, after mending a broken pool."""
         seen: dict[str, Sighting] = {}
         for name, some in self._by_cluster(attempts).items():
             if name in self._of:

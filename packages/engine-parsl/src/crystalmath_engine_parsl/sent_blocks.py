@@ -19,15 +19,7 @@ if TYPE_CHECKING:
 
 
 class SentBlocks:
-    """The pilot jobs of one pool.
-
-    Parameters
-    ----------
-    executor : HighThroughputExecutor
-        The pool's.
-    file : pathlib.Path
-        Where the names of their scripts are recorded, one a line, for whoever comes after us.
-    """
+    """The pilot jobs of one pool; their scripts' names are recorded in `file` for later owners."""
 
     def __init__(self, executor: HighThroughputExecutor, file: Path) -> None:
         self._executor = executor
@@ -42,12 +34,9 @@ class SentBlocks:
         self._names.add(name)
 
     def active(self, queue: SlurmQueue) -> dict[str, tuple[str, str]]:
-        """Return those that are not over as `SlurmQueue.active`, and tell Parsl of new ones.
+        """Return those that are not over as `SlurmQueue.active`, and report new ones to Parsl.
 
-        Raises
-        ------
-        EngineUnavailable
-            Slurm does not answer.
+        `EngineUnavailable` is raised if Slurm does not answer.
         """
         executor = self._executor
         found = {job: seen for job, seen in queue.active().items() if name_of(job) in self._names}

@@ -1,4 +1,4 @@
-"""What Slurm says of this user's jobs: one question for all of them.
+"""Slurm's report of this user's jobs: one question for all of them.
 
 Slurm counts its ids from 1 again once its controller has lost its state. So an allocation is known
 here by its id and its name, ``ID NAME``, and nothing is done to one by its id alone.
@@ -49,10 +49,7 @@ class SlurmQueue:
     def active(self) -> dict[str, tuple[str, str]]:
         """Return state and reason of each allocation that is not over.
 
-        Raises
-        ------
-        EngineUnavailable
-            Slurm does not answer, or nobody can read what it says.
+        `EngineUnavailable` is raised if Slurm does not answer, or not in a form that can be read.
         """
         if time.monotonic() - self._at >= FRESH_S:
             rows = {
@@ -65,7 +62,7 @@ class SlurmQueue:
         return self._seen
 
     def saw_end(self, allocation: str) -> bool:
-        """Whether Slurm saw that nothing of an allocation, which is over, is alive."""
+        """Return whether Slurm saw that nothing is alive of an allocation that is over."""
         # A node that it knows nothing of any more may go on.
         return self._ended.get(allocation, "NODE_FAIL") != "NODE_FAIL"
 
@@ -76,10 +73,7 @@ class SlurmQueue:
     def cancel(self, allocations: list[str], *, pending_only: bool = False) -> None:
         """Cancel allocations, or those of them that wait.
 
-        Raises
-        ------
-        EngineUnavailable
-            Slurm does not answer.
+        `EngineUnavailable` is raised if Slurm does not answer.
         """
         for allocation in allocations:
             schedulers.cancel_slurm_job(

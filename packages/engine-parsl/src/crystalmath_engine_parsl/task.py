@@ -1,4 +1,4 @@
-"""What Parsl's workers call; it imports nothing of Parsl's."""
+"""The functions that Parsl's workers call; nothing here imports Parsl."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ MARGIN_S = 15.0
 class BlockEndsTooSoon(Exception):  # noqa: N818 - named for what is so
     """A pilot job will be over before a job's walltime is, or before it could do anything.
 
-    Parameters
-    ----------
-    block : str
-        The pilot job: Slurm's id and its name.
+    `block` is the pilot job: Slurm's id and its name.
     """
 
     def __init__(self, block: str) -> None:
@@ -32,7 +29,7 @@ class BlockEndsTooSoon(Exception):  # noqa: N818 - named for what is so
         self.block = block
 
     def __str__(self) -> str:
-        """Say so."""
+        """Return the message for this end."""
         return f"the pilot job {self.block.partition(' ')[0]} is over before the job would be"
 
 
@@ -45,21 +42,9 @@ def run(
 ) -> None:
     """Run the job of a run directory, as every engine's worker does.
 
-    Parameters
-    ----------
-    directory : str
-        The run directory.
-    walltime_s : float, optional
-        The job's walltime, in seconds.
-    block_s : float
-        How long a pilot job lasts, in seconds.
-    own_launcher : bool
-        The cluster says itself what starts ranks: quacc would take what Parsl says for that.
-
-    Raises
-    ------
-    BlockEndsTooSoon
-        Nothing was begun.
+    Walltime and length of the pilot job (`block_s`) are in seconds. With `own_launcher` the cluster
+    says itself what starts ranks; quacc would use Parsl's variables for that. `BlockEndsTooSoon` is
+    raised before anything is begun.
     """
     ends = os.environ.get(worker.ENDS)
     if ends and time.time() + _least(directory, walltime_s, block_s) > float(ends):
@@ -75,8 +60,8 @@ def run(
 def _least(directory: str, walltime_s: float | None, block_s: float) -> float:
     """Return how much must be left of a pilot job for a job to begin in it, in seconds."""
     if walltime_s:
-        # What a pilot job and its workers take to begin has passed: to ask for time for that once
-        # more would refuse in each pilot job what just fits into one.
+        # The time in which a pilot job and its workers begin has passed. To ask for it once more
+        # would refuse in each pilot job what just fits into one.
         return walltime_s + MARGIN_S
     # A pilot job that is shorter than that is asked for, too.
     return min(worker.least_left(directory), block_s / 2)

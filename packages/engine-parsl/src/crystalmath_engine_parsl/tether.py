@@ -29,12 +29,7 @@ from crystalmath_engine_parsl import ownership
 def tethered(temporary: str, *script: str) -> list[str]:
     """Return the command that starts a script so that it ends with this process.
 
-    Parameters
-    ----------
-    temporary : str
-        A folder for its sockets; its path must be short.
-    script : str
-        The script, and its arguments.
+    `temporary` is a folder for its sockets; its path must be short.
     """
     me = processes.own_identity()
     return [sys.executable, __file__, str(me.pid), str(me.start_time), temporary, *script]

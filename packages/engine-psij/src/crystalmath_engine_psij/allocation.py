@@ -1,4 +1,4 @@
-"""What is run in an allocation: the job of one run directory, then it is over."""
+"""The program of an allocation: it runs the job of one run directory, and ends."""
 
 from __future__ import annotations
 

@@ -41,12 +41,9 @@ class _NoPolling:
 
 
 class BatchExecutor:
-    """What differs from PSI/J's executors, for all batch systems; one of these comes behind it.
+    """The differences from PSI/J's executors of batch systems, one of which is the next base.
 
-    Parameters
-    ----------
-    directory : pathlib.Path
-        Where the scripts of PSI/J's launcher may lie.
+    The scripts of PSI/J's launcher may lie in `directory`.
     """
 
     _NAME_: ClassVar[str]
@@ -70,10 +67,7 @@ class BatchExecutor:
     def job_id_from_submit_output(self, out: str) -> str:
         """Read the native id; PSI/J would take the last word of anything.
 
-        Raises
-        ------
-        EngineUnavailable
-            There is none: whether the job was taken, its name tells.
+        `EngineUnavailable` is raised if there is none: the job's name shows whether it was taken.
         """
         if self._NAME_ == "flux":
             native_id = flux_id(out)

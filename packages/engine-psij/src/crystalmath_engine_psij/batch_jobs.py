@@ -44,19 +44,10 @@ _TOLD = 300
 
 
 class BatchJobs:
-    """What this engine has in the queue of one batch system, on any of its clusters.
+    """The engine's allocations in the queue of one batch system, on any of its clusters.
 
-    An allocation's name is the attempt's id, so that it is found also where its handle, the
-    scheduler's own id, was never recorded.
-
-    Parameters
-    ----------
-    scheduler : str
-        The batch system.
-    directory : pathlib.Path
-        Where PSI/J may write.
-    log : logging.Logger
-        The engine's.
+    An allocation's name is the attempt's id. So it is found also where its handle, the scheduler's
+    own id, was never recorded.
     """
 
     def __init__(self, scheduler: str, directory: Path, log: logging.Logger) -> None:
@@ -256,7 +247,7 @@ class BatchJobs:
 
 
 def _concern_all(refusals: Sequence[EngineUnavailable]) -> bool:
-    """Return whether the batch system just takes nothing, whoever asks."""
+    """Return whether the batch system just takes nothing, from any job."""
     if not refusals:
         return False
     # It did not answer at all, or nothing that can be read; or it says so.

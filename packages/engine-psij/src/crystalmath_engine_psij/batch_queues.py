@@ -1,4 +1,4 @@
-"""What the queue of a batch system says of all of our allocations, asked once for all of them."""
+"""The queue of a batch system, asked once for all of our allocations."""
 
 from __future__ import annotations
 
@@ -20,22 +20,16 @@ _State = Literal["queued", "running", "gone", "unknown"]
 
 @frozen
 class Row:
-    """One allocation.
+    """One allocation."""
 
-    Parameters
-    ----------
-    native_id, name : str
-        The scheduler's id of it, and ours, which is its name.
-    state, reason
-        As in :class:`~crystalmath.models.Sighting`.
-    fatal : bool
-        Another attempt would end as this one has.
-    """
-
+    #: The scheduler's id.
     native_id: str
+    #: Our id, which is the allocation's name.
     name: str
+    #: State and reason are as in :class:`~crystalmath.models.Sighting`.
     state: _State
     reason: str | None = None
+    #: Whether another attempt would end as this one has.
     fatal: bool = False
 
 
@@ -45,19 +39,14 @@ class BatchQueue(Protocol):
     def rows(
         self, run: Callable[[Sequence[str]], str], natives: Collection[str | None]
     ) -> list[Row]:
-        """Ask for the allocations of this user.
+        """Ask for the allocations of this user; `run` runs a command and returns its output.
 
-        Parameters
-        ----------
-        run : callable
-            Runs a command and gives what it prints.
-        natives : collection of str or None
-            The ids of which something is wanted; ``None`` stands for one that was never recorded.
+        `natives` are the ids that are wanted; ``None`` stands for one that was never recorded.
         """
 
 
 class SlurmQueue:
-    """``squeue``, which tells of what has ended for ``MinJobAge`` (300 s unless configured)."""
+    """``squeue``, which lists jobs for ``MinJobAge`` after their end (300 s unless configured)."""
 
     _STATES: Mapping[str, _State] = {
         **dict.fromkeys(["PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED"], "queued"),
@@ -262,7 +251,7 @@ def flux_id(text: str) -> str | None:
 
 
 def _number(native: str) -> str:
-    """Return what an id of PBS has before the server's name, which may be told in full or not."""
+    """Return the part of a PBS id before the server's name, which may be in full or not."""
     return native.partition(".")[0]
 
 

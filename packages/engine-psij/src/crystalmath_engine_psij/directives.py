@@ -1,4 +1,4 @@
-"""What stands in a batch script beside what PSI/J's templates render."""
+"""The directives of a batch script that PSI/J's templates do not render."""
 
 from __future__ import annotations
 
@@ -71,20 +71,9 @@ _TAKEN: Mapping[str, Mapping[str, str | None]] = {
 def directives(scheduler: str, name: str, resources: Resources) -> list[str]:
     """Return the directives, without their sign, that PSI/J's template of a scheduler lacks.
 
-    Parameters
-    ----------
-    scheduler : str
-        The batch system.
-    name : str
-        The job's name there. PSI/J's templates ask a job for it that has none.
-    resources : Resources
-        What is asked for.
-
-    Raises
-    ------
-    ConfigError
-        A scheduler option says what a resource says, or what the engine needs for itself; or
-        something is asked for that the batch system cannot be asked for.
+    PSI/J's templates ask a nameless job for its name. `ConfigError` is raised if a scheduler option
+    repeats a resource or an option of the engine's own. It is also raised if the batch system
+    cannot honour a resource.
     """
     for lacked, why in LACKS.get(scheduler, {}).items():
         if getattr(resources, lacked) is not None:
@@ -169,14 +158,8 @@ def mended(scheduler: str, script: str, resources: Resources) -> str:
 def with_end(scheduler: str, script: str, lasts_s: float | None) -> str:
     """Return a script whose first command tells the worker when the allocation is over.
 
-    Parameters
-    ----------
-    scheduler : str
-        The batch system.
-    script : str
-        It with all directives: behind a command they are none.
-    lasts_s : float, optional
-        How long the allocation lasts, in seconds; ``None``: as the queue says.
+    `script` has all directives: behind a command they are none. The allocation lasts `lasts_s`
+    seconds; ``None``: as the queue says.
     """
     ends = "" if lasts_s is None else f"$(($(date +%s) + {math.floor(lasts_s)}))"
     if scheduler == "slurm":
@@ -190,7 +173,7 @@ def with_end(scheduler: str, script: str, lasts_s: float | None) -> str:
 
 
 def _slurms_end(lasts_s: float | None) -> str:
-    """Have the shell tell it: Slurm says what it gave, old releases apart, by its own clock."""
+    """Return shell code for the end that Slurm has set; old releases: as asked for."""
     given = "${SLURM_JOB_END_TIME:+$(($(date +%s) + SLURM_JOB_END_TIME - SLURM_JOB_START_TIME))}"
     if lasts_s is None:
         return given
@@ -200,7 +183,7 @@ def _slurms_end(lasts_s: float | None) -> str:
 
 
 def _fluxs_end(lasts_s: float | None) -> str:
-    """Have the shell ask Flux how long it lasts: a number of 32 bits where there is no limit."""
+    """Return shell code that asks Flux for the time left: a 32-bit number if there is no limit."""
     given = (
         "$(left=$(timeout 30 flux job timeleft 2>/dev/null); "
         '[ "${left:-0}" -gt 0 ] && [ "$left" -lt 4000000000 ] && echo $(($(date +%s) + left)))'

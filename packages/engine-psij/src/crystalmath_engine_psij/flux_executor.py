@@ -40,12 +40,7 @@ class FluxExecutorConfig(BatchSchedulerExecutorConfig):  # type: ignore[misc]  #
 class FluxJobExecutor(BatchSchedulerExecutor):  # type: ignore[misc]  # may be missing
     """Submit with ``flux batch``, cancel with ``flux cancel``.
 
-    Parameters
-    ----------
-    url : str, optional
-        Not used; PSI/J's executors have it.
-    config : FluxExecutorConfig
-        Where the scripts of PSI/J's launcher may lie.
+    `url` is not used; PSI/J's executors have it.
     """
 
     def __init__(self, url: str | None, config: FluxExecutorConfig) -> None:
@@ -68,7 +63,7 @@ class FluxJobExecutor(BatchSchedulerExecutor):  # type: ignore[misc]  # may be m
         return ["flux", "cancel", native_id]
 
     def process_cancel_command_output(self, exit_code: int, out: str) -> None:
-        """Tell why it failed; that the job is over is no failure."""
+        """Raise the error of a failed cancel: `InvalidJobStateError` if the job is over."""
         del exit_code
         if _OVER.search(out):
             raise InvalidJobStateError

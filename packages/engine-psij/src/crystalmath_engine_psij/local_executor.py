@@ -66,12 +66,7 @@ class Reaper:
 def local_executor(directory: Path, reaper: Reaper) -> LocalJobExecutor:
     """Make the executor, which starts processes without PSI/J's launcher scripts.
 
-    Parameters
-    ----------
-    directory : pathlib.Path
-        Where PSI/J may write; it would use ``~/.psij``.
-    reaper : Reaper
-        Notices the ends.
+    PSI/J may write in `directory`; it would use ``~/.psij``. `reaper` notices the ends.
     """
     import_psij()
     from psij import JobExecutor, JobExecutorConfig, Launcher

@@ -23,20 +23,10 @@ if TYPE_CHECKING:
 
 
 class LocalJobs:
-    """Start processes through PSI/J, and keep back what is too much at once.
+    """Start processes through PSI/J, at most `workers` at a time.
 
-    An attempt is found by its id in the command line of its process, by whoever started it.
-
-    Parameters
-    ----------
-    directory : pathlib.Path
-        Where PSI/J may write.
-    workers : int
-        How many run at a time.
-    log : logging.Logger
-        The engine's.
-    ended : callable
-        Called with the id of an attempt whose process has ended.
+    An attempt is found by its id in the command line of its process, whichever process started it.
+    `ended` is called with the id of an attempt whose process has ended.
     """
 
     def __init__(
@@ -86,7 +76,7 @@ class LocalJobs:
         }
 
     def release(self, attempts: Sequence[Attempt]) -> None:
-        """Drop what is queued; core has stopped what ran."""
+        """Drop these attempts if they are queued; core has stopped those that ran."""
         with self._lock:
             for attempt in attempts:
                 self._queued.pop(attempt.id, None)

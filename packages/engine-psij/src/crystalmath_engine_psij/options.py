@@ -1,4 +1,4 @@
-"""What the configuration file says about the PSI/J engine; nothing here imports PSI/J."""
+"""The options and clusters of the PSI/J engine in the configuration; nothing here imports PSI/J."""
 
 from __future__ import annotations
 
@@ -29,10 +29,7 @@ def workers(settings: EngineSettings) -> int:
 def clusters(settings: EngineSettings) -> Mapping[str, Cluster]:
     """Return the clusters of this engine beside ``local``, by name.
 
-    Raises
-    ------
-    ConfigError
-        One of them says what this engine does not know or cannot do.
+    `ConfigError` is raised if one has options that this engine does not know or cannot honour.
     """
     for cluster in settings.clusters.values():
         cluster.check_options()

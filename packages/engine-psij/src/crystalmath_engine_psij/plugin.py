@@ -48,7 +48,7 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
 
 
 def _commands(cluster: Cluster) -> Sequence[Finding]:
-    """Say if a batch system's commands are not here."""
+    """Return a finding if a batch system's commands are not here."""
     command = COMMANDS[cluster.scheduler]
     if shutil.which(command):
         return []

@@ -1,4 +1,4 @@
-"""The PSI/J engine: one job, one allocation; here it is told which cluster takes which."""
+"""The PSI/J engine: one job, one allocation; here each cluster is given to its batch system."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class PsijRunner(EngineRunner):
         return len(os.sched_getaffinity(0)) if cluster == _LOCAL else None
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
-        """Have a process started, or submit an allocation, for each attempt.
+        """Start a process, or submit an allocation, for each attempt.
 
         One cluster's trouble keeps back its own jobs.
         """
