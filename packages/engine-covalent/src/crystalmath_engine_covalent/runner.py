@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 _ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "POSTPROCESSING_FAILED"})
 #: So many failed dispatches are asked for their reason at a time: each costs two requests.
 COMPLAINTS = 3
-#: So often Covalent is told to cancel: it forgets what comes while it hands a task to Dask.
+#: So often a cancel is sent: Covalent forgets it while it hands a task to Dask.
 CANCELS = 5
-#: How long it may take to cancel, in seconds; for each time that it is told it connects to Dask.
+#: How long a cancel may take, in seconds: Covalent connects to Dask for each.
 CANCEL_S = 4.0
 
 

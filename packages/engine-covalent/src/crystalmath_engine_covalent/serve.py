@@ -24,7 +24,7 @@ from typing import Any
 from crystalmath import processes
 from crystalmath_engine_covalent.private import MARK, Record, alone
 
-#: How long the server stays when nobody uses it: somebody was killed, and may come back.
+#: How long the server stays when nobody uses it: a killed user may come back.
 IDLE_S = 20.0
 #: How often it looks, in seconds.
 LOOK_S = 2.0

@@ -77,7 +77,7 @@ def batch_executor(cluster: Cluster, temporary: str, mark: str) -> HighThroughpu
         "label": cluster.name,
         # Without one the nodes try all addresses of this host.
         "address": cluster.engine_options.get("address"),
-        # A busy network delays; who is cut off for longer takes no more work, and its jobs go on.
+        # A busy network delays. A pool cut off for longer takes no more work; its jobs go on.
         "heartbeat_period": 5,
         "heartbeat_threshold": 30,
         "poll_period": 100,

@@ -80,7 +80,7 @@ class BatchPools(Pools):
         self._count_failed()
         seen = super().probe(attempts)
         if self._pool is not None:
-            with contextlib.suppress(EngineUnavailable):  # it is told as the reason
+            with contextlib.suppress(EngineUnavailable):  # it is reported as the reason
                 self._grow(self._pool)
         return seen
 

@@ -24,7 +24,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     folder = temporary_folder()
     try:
-        # Not `run`, which would kill it at once where this process is told to end.
+        # Not `run`, which would kill it at once when this process is asked to end.
         pool = subprocess.Popen(tethered(folder, *sys.argv[1:]))  # noqa: S603 - given by the engine
         code = pool.wait()
     finally:

@@ -83,7 +83,7 @@ class Pools:
             self._looked = True
             self._ownership.end_dead_pools()
         if self._tasks:
-            with contextlib.suppress(EngineUnavailable):  # it is told as the reason
+            with contextlib.suppress(EngineUnavailable):  # it is reported as the reason
                 self._mend()
         return {attempt.id: self._see(attempt) for attempt in attempts}
 

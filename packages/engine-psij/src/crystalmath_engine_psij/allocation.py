@@ -25,7 +25,8 @@ def _allocation() -> str | None:
 
 
 if __name__ == "__main__":
-    # It is recorded with the claim; and who is told to stop there waits for who else is.
+    # It is recorded with the claim. A supervisor in an allocation whose runner was ended waits a
+    # moment for a signal to itself: the scheduler may be ending them all.
     if allocation := _allocation():
         os.environ["CRYSTALMATH_ALLOCATION"] = allocation
     worker.run(Path(sys.argv[1]))

@@ -39,7 +39,7 @@ _UNSEEN = frozenset({"NODE_FAIL"})
 _SAYS_WHY = frozenset({"FAILED", "COMPLETED", "it is over"})
 #: By how much an allocation outlasts its job's walltime where it may, in seconds.
 MARGIN_S = 120.0
-#: So much of what an allocation printed is told, in characters.
+#: So much of an allocation's output is reported, in characters.
 _TOLD = 300
 
 

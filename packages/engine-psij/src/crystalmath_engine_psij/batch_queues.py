@@ -84,7 +84,7 @@ class PbsQueue:
         **dict.fromkeys("FX", "gone"),
     }
     _UNKNOWN = re.compile(r"Unknown Job Id(?: Error)?:?\s+(\S+)", re.IGNORECASE)
-    #: With this they tell of jobs that have ended, too; or fail where the server forgets those.
+    #: With this they list jobs that have ended, too; or fail where the server forgets those.
     _ENDED = "-x"
     _NO_HISTORY = re.compile(r"not configured to maintain job history", re.IGNORECASE)
 

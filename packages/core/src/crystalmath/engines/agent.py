@@ -268,7 +268,7 @@ class Agent:
         if process.poll() is not None:
             ending = None
         with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGCONT)  # somebody may have stopped it
+            process.send_signal(signal.SIGCONT)  # it may have been suspended
         try:
             process.wait(STOP_S)
         except subprocess.TimeoutExpired:

@@ -73,7 +73,7 @@ def _raised(error: Exception) -> bytes:
     try:
         body = pickle.dumps((False, error))
         pickle.loads(body)  # noqa: S301 - some can be written and not read
-    except Exception:  # noqa: BLE001 - whatever a class of somebody else's raises
+    except Exception:  # noqa: BLE001 - whatever a foreign class raises
         told = RuntimeError(f"{type(error).__name__}: {error}")
         told.__notes__ = error.__notes__
         body = pickle.dumps((False, told))

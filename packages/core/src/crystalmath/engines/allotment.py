@@ -83,7 +83,7 @@ def job_environment(
         try:
             own, _ = quacc_setting(name, environment) or (None, "")
         except ValueError:
-            break  # quacc does not start with such settings, which the preflight tells
+            break  # quacc does not start with such settings, which the preflight reports
         command = own if _says_something(own) else template
         if command is None:
             continue

@@ -37,9 +37,9 @@ LOOK_S = 0.1
 GATHER_S = 0.01
 #: How long `close` waits for the jobs that it cancels, in seconds.
 CLOSE_S = 20.0
-#: How long an engine may take to stop thereafter, as its author is told, in seconds.
+#: How long an engine may take to stop thereafter, as the guide promises, in seconds.
 STOP_S = 30.0
-#: Of so many jobs that ended the state is remembered; of others the directory tells it.
+#: The states of so many ended jobs are remembered; those of others are in the directories.
 FINISHED = 10_000
 _NOTHING = Looked()
 #: So many jobs are written down before others are looked at.
@@ -149,7 +149,7 @@ class Driver:
     def _write(self, job: Job) -> None:
         self.host.make_room()
         job.write_first()
-        # Somebody may have been quicker than we: it is on record since a while.
+        # Another process may have been quicker: the job is on record since a while.
         if job.directory.cancel_requested():
             job.update(cancelled=True)
 
@@ -258,7 +258,7 @@ class Driver:
             return False
         job.update(cancelled=True)
         try:
-            # A directory that is there before `spec` would be taken for one of somebody else.
+            # A directory that is there before `spec` would be taken for another process's.
             if self._followed.phase(job_id) is not Phase.NEW:
                 job.directory.request_cancel()
         except OSError as error:
@@ -398,7 +398,7 @@ class Driver:
         turned = 0.0
         while not self._is_over():
             self._wake_watcher.wait(LOOK_S if self._followed.jobs else None)
-            # What happens first is seen at once; what happens soon after that is told, and stored,
+            # The first change is seen at once; those soon after it are reported, and stored,
             # together.
             pause = turned + GATHER_S - time.monotonic()
             if pause > 0 and self._followed.count(Phase.NEW) < WRITES:
@@ -481,7 +481,7 @@ class Driver:
             return
         self._finished[job.job_id] = job.state
         if len(self._finished) > FINISHED:
-            del self._finished[next(iter(self._finished))]  # its directory tells
+            del self._finished[next(iter(self._finished))]  # its directory has it
         self._followed.forget(job.job_id)
 
     def _tell(self, changes: Sequence[Change]) -> None:

@@ -285,7 +285,7 @@ class Handover:
                     full.add(job.cluster)
                     continue
                 here -= 1
-            # From here on a cancel must tell the engine, too.
+            # From here on a cancel must reach the engine, too.
             job.update(offered=True, launched=True, released=False, dropped=False)
             self._followed.place(job)
             jobs.append(job)
@@ -393,7 +393,7 @@ class Handover:
             return PROBE_S
         if self._is_stopping(job):
             return 0.0
-        # Elsewhere it is the process table, quicker, that tells of what runs.
+        # Elsewhere the process table shows sooner which attempts run.
         return math.inf if self._engine.capabilities_of(job.cluster).workers_here else RUNNING_S
 
     def _is_stopping(self, job: Job) -> bool:

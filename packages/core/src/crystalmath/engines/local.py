@@ -150,7 +150,7 @@ class LocalRunner(EngineRunner):
         with self._taking:
             if attempt.id not in self._queued:
                 return False
-            # In this order: who looks between the two finds it in one of them.
+            # In this order: a reader between the two finds it in one of them.
             self._running.add(attempt.id)
             self._queued.discard(attempt.id)
         return True

@@ -31,7 +31,7 @@ class Change:
     started_at: float | None = None
 
 
-#: What is told of each batch of changes; it must return quickly.
+#: Called with each batch of changes; it must return quickly.
 Listener: TypeAlias = "Callable[[Sequence[Change]], None]"
 
 

@@ -129,7 +129,7 @@ class Host:
         try:
             heart = heart_of(identity, self._jobs_directory)
         except FileNotFoundError:
-            heart = Heart("", self.lease_s)  # who has ended in order, or will make it anew
+            heart = Heart("", self.lease_s)  # ended in order, or about to make it anew
         except (BadFile, OSError):
             return None
         whose = f"{self._jobs_directory}/{IDENTITIES}/{identity.lock}"

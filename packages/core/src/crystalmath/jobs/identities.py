@@ -26,7 +26,7 @@ from crystalmath.processes import Identity
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: The folder, beside the run directories, of the files that tell who owns and runs jobs.
+#: The folder, beside the run directories, of the identity files of processes.
 IDENTITIES = ".identities"
 #: A file of that folder that was begun so long ago is not going to be finished, in seconds.
 UNFINISHED_S = 60.0
@@ -101,7 +101,7 @@ class IdentityFile:
             if not self._descriptors:
                 return
             if not os.path.exists(self._path):
-                self._make()  # somebody has tidied it away
+                self._make()  # the user may have removed it
             self._beats += 1
             # Not under the lock: the file system may hang. Nobody else closes copies.
             self._beating = [os.dup(each) for each in self._descriptors]
@@ -119,7 +119,7 @@ class IdentityFile:
             if not self._descriptors:
                 self._make()
             if not self._durable:
-                # A claim that survives a power cut must still tell whose it is.
+                # A claim that survives a power cut must still name its claimant.
                 os.fsync(self._descriptors[-1])
                 self._durable = True
             try:
@@ -196,7 +196,7 @@ def own_identity(jobs_directory: str | os.PathLike[str], lease_s: float = LEASE_
     The file is made when it is needed first, and goes with the process. Only the first call sets
     the lease, in seconds.
     """
-    key = (os.fspath(jobs_directory), os.getpid())  # a forked child is somebody else
+    key = (os.fspath(jobs_directory), os.getpid())  # a forked child is another process
     with _making:
         if key not in _files:
             directory = f"{key[0]}/{IDENTITIES}"

@@ -119,7 +119,7 @@ def step(
     if owns and isinstance(files.spec, Spec) and files.spec.foreign:
         return Decision(record.state, record.attempt, (LetGo(),))
     told: tuple[Change, ...] = ()
-    if files.attempt > record.attempt:  # its last owner had no time to tell
+    if files.attempt > record.attempt:  # its last owner had no time to report it
         lost = f"attempt {record.attempt} was lost"
         record = evolve(record, state=JobState.PENDING, attempt=files.attempt, doubt=None)
         told = (_change(record, JobState.PENDING, now, reason=lost),)
@@ -208,7 +208,7 @@ def _seen(record: Record, files: Files, now: Moment, engine: Engine) -> Decision
     decision = _owned(record, files, now, engine)
     death = _death(record, files)
     if death is not None and death in decision.actions and not death.cancelled:
-        # Its owner is about to publish that. No end is told before it is published.
+        # Its owner is about to publish that. No end is reported before it is published.
         outcome = Outcome(state="lost", error=death.error, started=now.at)
         following = _decided(record, outcome, Absent(), now, engine)
         if not following.state.is_terminal():

@@ -162,7 +162,7 @@ def _claim(directory: Readable, attempt: int, host: Host) -> Claim | None:
     alive = directory.is_claimant_alive(attempt, claimant)
     if alive is False or (alive and host.sees(claimant)):
         return Claim(who, alive)
-    # A lock that is held tells of a kernel that lives, or that has not been missed yet.
+    # A lock that is held shows a kernel that lives, or that has not been missed yet.
     heart = directory.heart(attempt)
     if heart is None:
         return Claim(who, alive)

@@ -99,7 +99,7 @@ class Job:
         # Whether the last owner came so far is the engine's to say.
         job.update(launched=True, inherited=True, written=True)
         if recorded is not None:
-            # What is told from here on follows what is on record.
+            # Changes reported from here on follow those on record.
             attempt = min(recorded.attempt, header["attempt"])
             job.update(state=recorded.state, attempt=attempt, cancelled=recorded.cancelled)
         job.adopted = True

@@ -85,7 +85,7 @@ def remove_heavy(directory: Path) -> Generator[None, None, None]:
 
 def _remove_tree(path: Path) -> None:
     """Remove a tree that nobody owns; what cannot be removed now stays for the next time."""
-    # Somebody else may be removing it, too; a program may have left folders that nobody can write.
+    # Another process may be removing it, too; a program may have left unwritable folders.
     with contextlib.suppress(OSError):
         shutil.rmtree(path)
         return

@@ -329,7 +329,7 @@ class JobReader:
         with self._readable.reading() as snapshot:
             rows = snapshot.rows(
                 "SELECT jobs.job_id, jobs.name, jobs.recipe, jobs.finished_at, jobs.error "
-                # The index gives them in this order; one over the times would slow every change.
+                # The index has them in this order; one over the times would slow every change.
                 "FROM jobs JOIN (SELECT number FROM jobs WHERE state = 'failed' ORDER BY number "
                 f"DESC{limited(_LOOKED_THROUGH)}) AS newest ON newest.number = jobs.number "
                 f"ORDER BY jobs.finished_at DESC, jobs.number DESC{limited(limit)}"

@@ -46,7 +46,7 @@ def with_init(forwarded: Mapping[str, str], environ: Mapping[str, str]) -> dict[
 
     The job's own variables stay. Additions to ``PATH`` and ``LD_LIBRARY_PATH`` come first.
     """
-    # A node that lacks what writes it down tells nothing: there is always a PATH.
+    # Empty where the node lacks the command that writes it down: there is always a PATH.
     before = _before(environ.get(BEFORE, ""))
     if not before:
         return dict(forwarded)

@@ -69,7 +69,7 @@ def describe(error: BaseException, work: str) -> str:
 
 
 def _of(error: BaseException, name: str) -> object:
-    # Somebody's exception may fail even at that.
+    # A foreign exception may fail even at that.
     with contextlib.suppress(Exception):
         return getattr(error, name, None)
     return None
@@ -78,7 +78,7 @@ def _of(error: BaseException, name: str) -> object:
 def _said(error: BaseException) -> str:
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001 - somebody's exception may not even be able to speak
+    except Exception:  # noqa: BLE001 - the message of a foreign exception may fail
         text = "(its message cannot be shown)"
     if len(text) > _CAUSE:
         text = f"{text[:_CAUSE]} ..."

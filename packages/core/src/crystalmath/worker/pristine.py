@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 #: The libraries that are looked at.
 LIBRARIES = ("ase", "quacc")
-#: Larger arrays are data that somebody loaded, in bytes.
+#: Larger arrays are data that a job loaded, in bytes.
 _ARRAY = 1 << 16
 #: So deep a table is looked into.
 _DEPTH = 8
@@ -165,7 +165,7 @@ class Pristine:
 
     def _bind(self, place: str, variables: Mapping[str, Any], names: list[str]) -> None:
         if names:
-            names = [*names, names[0]]  # of one name alone, itemgetter gives no tuple
+            names = [*names, names[0]]  # of one name alone, itemgetter returns no tuple
             read: _Read = operator.itemgetter(*names)
             self._bound[place] = read, variables, read(variables)
             self._names[place] = names
@@ -174,7 +174,7 @@ class Pristine:
 
 def _version(variables: Mapping[str, Any]) -> ctypes.c_uint64:
     """Return the number that CPython up to 3.13 keeps in a dict, and counts up with each change."""
-    # A class gives a read-only view of its dict.
+    # A class has a read-only view of its dict.
     if isinstance(variables, types.MappingProxyType):
         (variables,) = gc.get_referents(variables)
     # Behind the number of references, the type, and the number of entries.

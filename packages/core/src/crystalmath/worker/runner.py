@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-#: Of so many parts of a result it is told that they are stored as text.
+#: At most so many parts of a result are reported as stored as text.
 _TOLD = 100
 
 

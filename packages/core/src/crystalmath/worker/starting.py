@@ -21,7 +21,7 @@ _PR_SET_PDEATHSIG = 1
 _NAME = b"CRYSTALMATH_ATTEMPT="
 #: As long as any attempt's id.
 PLACE = "-" * 48
-#: Where ``/proc/self/stat`` tells the address of the environment, counted behind the name.
+#: The field of ``/proc/self/stat`` with the address of the environment, counted behind the name.
 _ENV_START = 47
 
 

@@ -168,7 +168,7 @@ class Supervisor:
         )
 
     def _containment(self) -> dict[str, Any]:
-        """Return what claims say of the group or guardian of our processes (jobs.cgroups)."""
+        """Return what claims say of our allocation, and of our group or guardian (jobs.cgroups)."""
         told: dict[str, Any] = {"allocation": allocation} if (allocation := _allocation()) else {}
         if self._group:
             told["cgroup"] = self._group.path
@@ -220,7 +220,7 @@ class Supervisor:
 
     def _runner_for(self, job: RunningJob) -> Runner:
         runner = self._runner
-        # Somebody may have killed it while it had nothing to do; no job need pay for that.
+        # It may have been killed while it had nothing to do; no job need pay for that.
         if runner and (runner.environment != job.environment or runner.is_dead()):
             self._end_all()
         if self._runner is None:
@@ -232,7 +232,7 @@ class Supervisor:
     def _watch(self, job: RunningJob, runner: Runner) -> dict[str, str] | None:
         """Wait for the runner; return the verdict if it must be stopped before it is done."""
         while not runner.ended and runner.message is None:
-            # First: a scheduler that is told of a cancel ends all with SIGTERM.
+            # First: a scheduler that cancels ends all with SIGTERM.
             if job.directory.cancel_requested():
                 return {"state": "cancelled", "error": "cancelled"}
             if self._stopping:
