@@ -358,6 +358,38 @@ def test_the_kernel_says_whose_process_it_is():
         assert peer_uid(ours) == os.getuid()
 
 
+@pytest.mark.parametrize("then", ["subscribe", "unsubscribe"])
+async def test_a_notification_comes_whole_though_its_subscription_is_replaced(then):
+    called = asyncio.Event()
+
+    async def tell(session):
+        while True:
+            await session.notify("told", {"text": "x" * LARGE})
+
+    async def subscribe(session, params):
+        session.in_background(tell(session))
+        called.set()
+        return {}
+
+    async def unsubscribe(session, params):
+        session.in_background(None)
+        called.set()
+        return {}
+
+    methods = {f.__name__: method(f, of_session=True) for f in (subscribe, unsubscribe)}
+    async with serving(methods) as connect:
+        peer = await connect()
+        assert await peer.call("subscribe") == {}
+        header = await peer.reader.readuntil(b"\r\n\r\n")  # more than that nobody takes
+        called.clear()
+        peer.request(2, then)
+        await called.wait()
+        await asyncio.sleep(0.05)
+        told = json.loads(await peer.reader.readexactly(wire.read_length(header)))
+        assert told["params"] == {"text": "x" * LARGE}
+        assert (await peer.receive())["id"] == 2
+
+
 # --- large answers -----------------------------------------------------------------------------
 
 

@@ -64,6 +64,7 @@ class Session:
         self._sending, self._turn = asyncio.Lock(), asyncio.Lock()
         self._working: set[asyncio.Task[None]] = set()
         self._background: asyncio.Task[None] | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -76,7 +77,12 @@ class Session:
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification; wait while the client does not take what was sent before."""
-        await self._tell({"jsonrpc": "2.0", "method": method, "params": params})
+        parts = await large.encoded({"jsonrpc": "2.0", "method": method, "params": params})
+        await self._sending.acquire()
+        # From here on it is sent whole, also where another subscription takes this one's place.
+        self._telling = asyncio.create_task(self._send(parts))
+        self._telling.add_done_callback(lambda _: self._sending.release())
+        await asyncio.shield(self._telling)
 
     def in_background(self, work: Coroutine[Any, Any, None] | None) -> None:
         """Do one thing beside the requests until the connection ends, in place of the last one.
@@ -104,21 +110,24 @@ class Session:
 
     async def send(self, parts: Sequence[large.Part]) -> None:
         """Send a message, whole and between others."""
-        # A small message is whole before anything can come between, a cancellation too. Its
-        # header goes with it: a client that wakes for that alone has to wait again.
-        header = wire.header(sum(len(p) if isinstance(p, bytes) else p.size for p in parts))
         try:
             async with self._sending:
-                for part in parts:
-                    if isinstance(part, wire.Stream):
-                        await self._pass_on(part, header)
-                    else:
-                        await self._write(header + part)
-                    header = b""
+                await self._send(parts)
         finally:
             for part in parts:
                 if isinstance(part, wire.Stream):
                     part.close()
+
+    async def _send(self, parts: Sequence[large.Part]) -> None:
+        # A small message is whole before anything can come between, a cancellation too. Its
+        # header goes with it: a client that wakes for that alone has to wait again.
+        header = wire.header(sum(len(p) if isinstance(p, bytes) else p.size for p in parts))
+        for part in parts:
+            if isinstance(part, wire.Stream):
+                await self._pass_on(part, header)
+            else:
+                await self._write(header + part)
+            header = b""
 
     async def _pass_on(self, stream: wire.Stream, header: bytes) -> None:
         left = stream.size
@@ -202,6 +211,8 @@ class Session:
         self.in_background(None)
         for task in self._working:
             task.cancel()
+        if self._telling is not None:
+            self._telling.cancel()
         self._writer.close()
         try:
             async with asyncio.timeout(_GRACE_S):
