@@ -9,10 +9,15 @@ import json
 import os
 import socket
 import tempfile
+import threading
 import time
+import weakref
+from types import SimpleNamespace
 
 import pytest
 
+from crystalmath.errors import UnknownJob
+from crystalmath.server.methods import METHODS as METHODS_OF_SERVER
 from crystalmath.server.rpc import connections, session, wire
 from crystalmath.server.rpc import large as large_messages
 from crystalmath.server.rpc.connections import peer_uid
@@ -445,6 +450,77 @@ async def test_few_large_answers_are_in_memory_however_many_are_asked_for():
             assert answered == {*range(4), "ping"}
     assert len(made) == 32
     assert there == []
+
+
+async def test_few_answers_to_large_requests_are_made_at_once():
+    at_once, most = 0, 0
+
+    async def heavy(controller, params):
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.02)
+        at_once -= 1
+        return {"text": params["text"]}
+
+    async with serving({"heavy": method(heavy, bulk=True)}) as connect:
+        peers = [await connect() for _ in range(4)]
+        for peer in peers:
+            for number in range(2):
+                peer.request(number, "heavy", {"text": "x" * 100_000})
+        for peer in peers:
+            assert {(await peer.receive())["id"] for _ in range(2)} == {0, 1}
+    assert most == 2
+
+
+async def test_the_parameters_of_a_request_are_dropped_before_its_answer_is_taken():
+    class Mark:
+        pass
+
+    async def marked(controller, params):
+        params["mark"] = mark = Mark()
+        marks.append(weakref.ref(mark))
+        return {"text": "x" * LARGE}
+
+    marks = []
+    async with serving({"marked": method(marked)}) as connect:
+        peer = await connect()
+        peer.request(1, "marked", {})
+        header = await peer.reader.readuntil(b"\r\n\r\n")
+        assert wire.read_length(header) > LARGE
+        assert [mark() for mark in marks] == [None]
+
+
+@pytest.mark.parametrize(
+    ("name", "slow", "params"),
+    [
+        ("jobs.inputs", "job", {"job_id": "a"}),
+        ("jobs.script", "job", {"job_id": "a"}),
+        ("jobs.retry", "retry", {"job_ids": ["a"]}),
+        ("jobs.cancel_many", "cancel", {"job_ids": ["a"]}),
+    ],
+)
+async def test_slow_work_keeps_no_other_request_of_its_connection_waiting(
+    service, monkeypatch, name, slow, params
+):
+    began, go = threading.Event(), threading.Event()
+
+    def wait(*_, **__):
+        began.set()
+        go.wait(60)
+        raise UnknownJob("a")
+
+    monkeypatch.setattr(service, slow, wait)
+    async with serving(METHODS_OF_SERVER, SimpleNamespace(service=service)) as connect:
+        peer = await connect()
+        peer.request("slow", name, params)
+        assert await asyncio.to_thread(began.wait, 60)
+        try:
+            assert (await peer.call("jobs.list"))["error"] is None
+        finally:
+            go.set()
+        answer = await peer.receive()
+        assert answer["id"] == "slow"
 
 
 async def test_who_does_not_read_keeps_nobody_waiting():

@@ -13,6 +13,7 @@ from crystalmath.preflight.step_inputs import with_marks
 from crystalmath.progress.search import MOST_STEPS
 from crystalmath.server.handlers.submission import submitting_pool
 from crystalmath.server.pools import in_pool, in_slices
+from crystalmath.server.rpc import large
 from crystalmath.server.rpc.declare import JobIdParams, method
 from crystalmath.service import job_answers
 from crystalmath.service.job_script import asked_of_job, written_by_job
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 @method(
     "jobs.inputs",
     refused={"inputs": None},
-    bulk=True,
 )
 async def handle_jobs_inputs(service: JobService, params: JobIdParams) -> JobInputs:
     """Return what the programs of a job get, calculation by calculation, before it runs and after.
@@ -39,6 +39,7 @@ async def handle_jobs_inputs(service: JobService, params: JobIdParams) -> JobInp
     asking = submitting_pool({"recipe": job.recipe, "inputs": True})
     asked = await in_pool(asking, asked_of_job, service, job)
     inputs = with_marks(inputs, asked) if inputs.steps else asked
+    await large.turn()
     return {"job_id": job_id, "inputs": inputs.document(), "error": None}
 
 
@@ -58,7 +59,6 @@ class ScriptParams(JobIdParams, total=False):
 @method(
     "jobs.script",
     refused={"script": None, "shell": None},
-    bulk=True,
 )
 async def handle_jobs_script(service: JobService, params: ScriptParams) -> JobScript:
     """Write a job as a Python script that runs the same calculation with quacc alone."""
@@ -70,6 +70,7 @@ async def handle_jobs_script(service: JobService, params: ScriptParams) -> JobSc
         if answer["error"]:
             return cast("JobScript", {**answer, "script": None, "shell": None})
         shell = await in_pool("files", _shell, service, job_id, Inputs.read(answer["inputs"]))
+    await large.turn()
     return {"job_id": job_id, "script": told, "shell": shell, "error": None}
 
 

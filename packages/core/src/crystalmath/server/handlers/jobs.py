@@ -264,7 +264,6 @@ class CancelManyParams(FilterParams, total=False):
 @method(
     "jobs.cancel_many",
     refused={"jobs": []},
-    bulk=True,
     by_server=True,
 )
 async def handle_jobs_cancel_many(service: JobService, params: CancelManyParams) -> CancelledJobs:

@@ -198,7 +198,6 @@ class RetryParams(ChangeParams, total=False):
     "jobs.retry",
     refused={"jobs": []},
     pool="retrying",
-    bulk=True,
     by_server=True,
     repeatable=lambda params: has_key(params) or params.get("dry_run") is True,
 )

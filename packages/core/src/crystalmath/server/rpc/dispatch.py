@@ -158,7 +158,10 @@ class Dispatcher:
         self, method: Method, call: Call, session: Caller
     ) -> Sequence[large.Part] | None:
         """Make an answer; only its text is left."""
-        result = await _ask(method, call, session)
+        try:
+            result = await _ask(method, call, session)
+        finally:
+            call.params = {}  # the answer may wait for its client, and has no room for them
         # From here on a cancellation would tear the answer apart.
         self._forget(call, session)
         if not call.wants_answer:

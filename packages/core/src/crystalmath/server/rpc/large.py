@@ -75,9 +75,9 @@ class Memory:
 
 
 class Request:
-    """What one request has of the memory: room for its message, or the turn to make an answer.
+    """What one request has of the memory: room for its message, and the turn to make an answer.
 
-    It never waits for the turn while it has room: others would wait for a client that reads slowly.
+    While it has room, it waits for no client that reads slowly: others would wait for it, too.
     """
 
     def __init__(self, memory: Memory, connection: asyncio.Lock) -> None:
@@ -97,16 +97,19 @@ class Request:
 
     async def take_turn(self) -> None:
         """Wait until the answer may be made."""
-        if self._room or self._turns:
+        if self._turns:
             return
         self._memory.was_used = True
-        for turn in (self._connection, self._memory.answers[self.method]):
+        turns: list[asyncio.Lock | asyncio.Semaphore] = [self._memory.answers[self.method]]
+        if self._room is None:
+            turns.insert(0, self._connection)
+        for turn in turns:
             await turn.acquire()
             self._turns.append(turn)
 
     def is_made(self) -> None:
         """Let others make theirs: of the message and the answer only the text is left."""
-        self._leave(1)
+        self._leave(int(self._connection in self._turns))
 
     def close(self) -> None:
         """Return room and turn."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import define
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,9 +56,9 @@ class RpcError(Exception):
         return {"jsonrpc": "2.0", "id": asked, "error": error}
 
 
-@frozen
+@define
 class Call:
-    """A request, or a notification."""
+    """A request, or a notification. Its parameters are dropped once it is carried out."""
 
     method: str
     params: Mapping[str, Any]
