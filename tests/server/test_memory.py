@@ -9,6 +9,8 @@ import weakref
 import pytest
 
 from conftest import eventually
+from crystalmath.errors import UnknownJob
+from crystalmath.models.retry import Retry
 from crystalmath.server.memory import hand_back
 from crystalmath.server.methods import METHODS
 
@@ -68,3 +70,11 @@ async def test_what_was_refused_is_freed_without_the_collector(service):
     del given
     # The thread that looked at it may not have let go of it yet.
     eventually(lambda: freed() is None, 10)
+
+
+def test_a_refused_retry_is_freed_without_the_collector(service):
+    answers = service.retry(["no such job"], Retry())
+    assert isinstance(answers[0], UnknownJob)
+    freed = weakref.ref(answers[0])
+    del answers
+    assert freed() is None

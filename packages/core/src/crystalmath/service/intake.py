@@ -271,7 +271,7 @@ class Intake:
     def reread(
         self, job_id: str, changes: Retry, settings: Mapping[str, str] | None = None
     ) -> JobMetadata:
-        """Read the calculations of a failed job again; see :mod:`.reread_job` for what it takes."""
+        """Read the calculations of a failed job again, as :func:`.reading_again` describes."""
         job, text = self._home.job(job_id), self._home.specification(job_id)
         told = changes, settings or {}
         where = self._where(job_id)
@@ -298,7 +298,8 @@ class Intake:
                 where = self._where(job_id)
                 asked[index] = again(job, text, changes, *where, environ=self._environ, once=once)
             except CrystalMathError as error:
-                refused[index] = error
+                # Its frames hold this dict: only the collector would free both.
+                refused[index] = error.with_traceback(None)
         told = submit(list(asked.values()), wanted)
         answers = refused | dict(zip(asked, told, strict=True))
         return [answers[index] for index in range(len(job_ids))]
