@@ -569,6 +569,11 @@ def test_a_deep_look_finds_what_was_edited(archive, relaxed, cli, tmp_path, monk
     outcome.write_bytes(edited(b'"energy":', b'"energy":-999')(outcome.read_bytes()))
     assert look()["state"] == "error"
     assert f"{relaxed.job_id}: {outcome} is not as it was published" in look()["message"]
+    written = outcome.read_bytes().partition(b"\n")
+    told = json.loads(written[0])
+    del told["state"]
+    outcome.write_bytes(published(told, written[2]))
+    assert f"{relaxed.job_id}: {outcome} does not say how it ended" in look()["message"]
 
 
 def test_a_result_that_names_code_is_read_as_data(archive, relaxed, other_home, tmp_path):

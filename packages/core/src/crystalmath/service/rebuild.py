@@ -99,7 +99,12 @@ def damaged_outcomes(store: JobStore, jobs_directory: Path) -> list[str]:
 def _check_outcome(directory: RunDirectory, job: JobMetadata) -> None:
     if job.state is JobState.COMPLETED or directory.decided(job.attempt):
         directory.check_outcome(job.attempt)
-        told = (directory.outcome(job.attempt) or {})["state"]
+        header = directory.outcome(job.attempt)
+        if header is None:
+            return  # pruned meanwhile
+        told = header.get("state")
+        if told is None:
+            raise BadFile(f"{directory.file(f'{job.attempt}.outcome')} does not say how it ended")
         completed = JobState.COMPLETED.value
         if job.state.is_terminal() and (told == completed) != (job.state.value == completed):
             raise BadFile(f"the job is on record as {job.state.value}, and its outcome says {told}")
