@@ -6,7 +6,6 @@ imported that a client would have to wait for.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -142,11 +141,16 @@ class Place(NamedTuple):
         return is_alive(server.identity, self.home / "jobs") is False
 
     def named(self) -> Server | None:
-        """Tell whom the lock names, dead or alive."""
-        with contextlib.suppress(FileNotFoundError):
+        """Return whom the lock names, dead or alive."""
+        try:
             require_private(self.directory)
             return Server.read(self.lock.read_text(encoding="utf-8", errors="replace"))
-        return None
+        except FileNotFoundError:
+            return None
+        except NotADirectoryError as error:
+            raise PlaceError(
+                f"the home {self.home} is no folder; set CRYSTALMATH_HOME to one"
+            ) from error
 
     def has_crashed(self) -> bool:
         """Return whether the last server has died without leaving in order."""
