@@ -58,6 +58,7 @@ def test_a_cluster_is_read(home):
     [
         ("[clusters]\nbig = 3", "one table for each cluster"),
         ("[clusters.big]\nqueue = 'main'", r"\[clusters.big\] names no engine"),
+        ("[clusters.big]\nengin = 'x'", r"\[clusters.big\] 'engin' .* did you mean 'engine'"),
         ("[clusters.local]\nengine = 'parsl'", "take another"),
         ("[clusters.big]\nengine = 3", "engine must be a text, not 3"),
         ("[clusters.big]\nengine = 'x'\nscheduler = 'slrum'", "did you mean 'slurm'"),

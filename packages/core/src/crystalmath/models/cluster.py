@@ -136,6 +136,11 @@ def read_cluster(name: str, table: Mapping[str, Any]) -> Cluster:
     keys = ("engine", "scheduler", "worker_init", "scratch", "launcher")
     texts = {key: _text(name, table, key) for key in keys}
     if not texts["engine"]:
+        import difflib
+
+        others = [key for key in table if key not in _KNOWN]
+        if near := difflib.get_close_matches("engine", others, 1):
+            raise ConfigError(f"[clusters.{name}] {_unknown(near[0], _KNOWN)}")
         raise ConfigError(
             f'[clusters.{name}] names no engine; write engine = "parsl", or another that '
             "`crystalmath engines` lists"
