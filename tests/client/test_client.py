@@ -438,6 +438,11 @@ def test_of_named_jobs_filters_leave_those_that_fit(client, tmp_path):
     assert client.cancel_many(ids[:1], **odd) == []
     assert client.retry(ids, dry_run=True, filters=odd) == [None, None]
     assert client.retry(ids[:1], dry_run=True, filters=odd) == []
+    assert client.cancel_many(ids[:1], prefix=ids[1][:20]) == []
+    for several in ([*ids, NOBODY], [ids[1][:20]]):
+        for ask in (client.wait, client.cancel_many, client.prune):
+            with pytest.raises(UnknownJob, match="no job has the id"):
+                list(ask(several, **odd))
     assert [job["job_id"] for job in client.prune(ids, dry_run=True, **odd)["jobs"]] == [
         ids[1],
         ids[3],

@@ -116,6 +116,8 @@ def result_params(job_id: str, field: str | None, *, brief: bool) -> dict[str, A
 #: Jobs of one page, and how many ids are named where several begin alike.
 PAGE = 500
 SHOWN = 5
+#: Of so many named jobs each is looked up; of more it is cheaper to list all that fit.
+_EACH = 20
 
 
 def pages(ask: _Ask, limit: int | None, filters: Mapping[str, Any]) -> Iterator[JobDocument]:
@@ -162,6 +164,11 @@ def chosen(
     -------
     list of str or None
         Each once, in their order; ``None`` where filters alone choose.
+
+    Raises
+    ------
+    UnknownJob
+        Filters are given, and no job has one of the ids.
     """
     if job_ids is None:
         return None
@@ -169,7 +176,14 @@ def chosen(
     written = filters_document(filters)
     if not written or not named:
         return named
-    fitting = {job["job_id"] for job in pages(ask, None, written)}
+    if len(named) > _EACH or "prefix" in written:
+        fitting = {job["job_id"] for job in pages(ask, None, written)}
+    else:
+        each = (pages(ask, 1, {**written, "prefix": job_id}) for job_id in named)
+        fitting = {job["job_id"] for found in each for job in found}
+    for part in parts([job_id for job_id in named if job_id not in fitting]):
+        for told in ask("jobs.status_many", job_ids=part)["jobs"]:
+            raise_answered(told)
     return [job_id for job_id in named if job_id in fitting]
 
 
