@@ -66,8 +66,7 @@ def submit(
             "--sweep",
             metavar="K=[...]",
             help="A job for each value of a parameter or resource (ranks=16,32), labelled with it; "
-            "may be repeated, for "
-            "each combination.",
+            "may be repeated, for each combination. It goes before --params.",
         ),
     ] = None,
     label_info: Annotated[
@@ -85,7 +84,8 @@ def submit(
 ) -> int:
     """Submit jobs, print their ids, and return at once.
 
-    Each job is accepted or refused on its own. Exits 1 where one was refused.
+    Each job is accepted or refused on its own. Exits 1 where one was refused. With --key each of
+    many jobs gets KEY/NAME: the same command again submits only what is missing.
     """
     all_have = as_resources(options.get("resources")).given()
     of_resources, of_parameters = split_sweeps(sweep or (), recipe)

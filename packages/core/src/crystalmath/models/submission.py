@@ -261,8 +261,7 @@ class Terms:
             option=Option(
                 name="--key",
                 metavar="KEY",
-                help="The same key again gives the same job, never a second one. Of many jobs each "
-                "gets KEY/NAME: the same command again submits only what is missing.",
+                help="The same key again gives the same job, never a second one.",
             ),
         ),
     )

@@ -63,7 +63,7 @@ ParamsFile = Annotated[
     typer.Option(
         "--params",
         metavar="FILE",
-        help="Parameters from JSON or TOML; --param and --sweep go before what it says.",
+        help="Parameters from JSON or TOML; --param goes before what it says.",
     ),
 ]
 
