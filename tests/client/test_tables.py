@@ -239,6 +239,10 @@ def test_the_command_exports_what_is_asked_for(computed, cli, tmp_path, monkeypa
     told = cli("export", tmp_path / "t.extxyz", "--label", "of=tables", "--json").json
     assert (told["jobs"], told["left_out"], told["error"]) == (2, 1, None)
     assert cli("export", path).code == 1
+    for which in ((), (computed[1][0].job_id,)):
+        none = cli("export", tmp_path / "none.csv", *which, "--state", "cancelled")
+        assert (none.code, none.err) == (1, "error: there is no cancelled job\n")
+    assert not (tmp_path / "none.csv").exists()
 
 
 # --- parts of results ----------------------------------------------------------------------------

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import Json, any_client, chosen, require_choice
+from crystalmath.cli.shared.common_arguments import (
+    Json,
+    any_client,
+    chosen,
+    none_fits,
+    require_choice,
+)
 from crystalmath.cli.shared.job_filters import with_filters
 
 if TYPE_CHECKING:
@@ -78,6 +84,8 @@ def export(
     file = Path(given.pop(0))
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     with any_client() as client:
+        if filters and not given and not [*client.list(limit=1, **filters)]:
+            raise none_fits(filters)
         which = {"job_ids": chosen(client, given, filters)} if given else filters
         written, left = client.export(file, columns=names, sort=sort, limit=limit or None, **which)
     if as_json:
