@@ -207,7 +207,7 @@ class Record:
     ends: int = 0
     #: Since when the engine has lost the attempt, by `Moment.clock`.
     lost_since: float | None = None
-    #: What :func:`step` remembered for the next look.
+    #: What :func:`crystalmath.jobs.life.step` remembered for the next look.
     doubt: Doubt | None = None
 
 

@@ -224,7 +224,8 @@ atexit.register(remove_own)
 def is_alive(process: Identity, jobs_directory: str | os.PathLike[str]) -> bool | None:
     """Return whether a process that owns jobs of a home is alive; ``None`` if that is unknown.
 
-    For the process that claimed an attempt, use :meth:`RunDirectory.is_claimant_alive`.
+    For the process that claimed an attempt, use
+    :meth:`crystalmath.jobs.rundir.RunDirectory.is_claimant_alive`.
     """
     directory = os.fspath(jobs_directory)
     return process.is_alive(f"{directory}/{IDENTITIES}/{process.lock}" if process.lock else None)

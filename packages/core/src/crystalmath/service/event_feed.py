@@ -30,7 +30,6 @@ _HOLDS: Mapping[str, Callable[[Job, Any], bool]] = {
     "error": lambda job, text: text.casefold() in (job.error or "").casefold(),
     "prefix": lambda job, prefix: job.job_id.startswith(prefix),
 }
-FOLLOWED = ("state", *_HOLDS)
 
 
 def _is_of(recipe: str, wanted: str) -> bool:
@@ -58,7 +57,7 @@ class Wanted:
     state : collection of JobState, optional
         Those by which a job came to one of these states.
     filters : Selection
-        Those of jobs for which these hold (`FOLLOWED`).
+        Those of jobs for which these hold, of those in `_HOLDS`.
     with_job : bool
         Whether the job itself is wanted, too.
     """

@@ -168,9 +168,9 @@ class HomeJobs:
         before : str, optional
             Only jobs that come after this one.
         sort : str, optional
-            Another order; see :func:`crystalmath.store.ordering.sorted_page`.
+            Another order; see :func:`crystalmath.store.selection.sorted_page`.
         **filters
-            See :func:`crystalmath.store.selection.selected`.
+            See :class:`crystalmath.store.selection.Condition`.
         """
         if not self._records.exists():
             self._require_no_directories()

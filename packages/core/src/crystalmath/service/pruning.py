@@ -56,7 +56,7 @@ class Choice:
     keep_results : bool
         Only their heavy files (:data:`crystalmath.jobs.removal.HEAVY`).
     filters : Selection
-        See :func:`crystalmath.store.selection.selected`.
+        See :class:`crystalmath.store.selection.Condition`.
     """
 
     job_ids: Sequence[str] | None = None

@@ -1,4 +1,4 @@
-"""The parent of a process, and of all that it leaves behind: the side of :mod:`.keeper`.
+"""The parent of a process, and of all that it leaves behind: the side of :mod:`.owner`.
 
 Started as ``python -I -S keeper_process.py LINE KEPT...``, with the number of a socket and those of
 the descriptors that are for the process alone. A message there has its command and environment; its

@@ -1,7 +1,7 @@
 """A process of its own that owns jobs: asked in lines of JSON, and killed when a test wants it.
 
 It carries a mark, and so does what it starts: what is left of it can be found. What drops the mark
-can, too, for nothing leaves the process above it (:mod:`.keeper`).
+can, too, for nothing leaves the process above it (:mod:`.keeper_process`).
 """
 
 from __future__ import annotations
