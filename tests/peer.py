@@ -61,7 +61,8 @@ async def serving(methods, server=None, **options):
     peers = []
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "socket"))
-        connections = Connections(server or SimpleNamespace(service=None), methods, **options)
+        server = server or SimpleNamespace(service=None)
+        connections = Connections(server, methods, Path(folder), **options)
         listening = await asyncio.start_unix_server(connections, path)
 
         async def connect():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
+import resource
 import socket
 import tempfile
 import threading
@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from crystalmath.client.remote import Connection
 from crystalmath.errors import UnknownJob
 from crystalmath.server.methods import METHODS as METHODS_OF_SERVER
 from crystalmath.server.rpc import connections, session, wire
@@ -333,20 +334,72 @@ async def test_a_large_message_whose_request_waits_keeps_no_room():
         assert await honest.call("size", {"text": "x" * 500_000}) == {"size": 500_000}
 
 
-async def test_without_room_for_files_large_answers_are_sent_and_large_messages_refused(
-    connect, monkeypatch
-):
-    def full():
-        raise OSError(errno.ENOSPC, "No space left on device")
+@contextlib.contextmanager
+def files_of(size):
+    """Let no file grow beyond so many bytes, as on a disk that is full then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    monkeypatch.setattr(tempfile, "TemporaryFile", full)
-    peer = await connect()
-    assert len((await peer.call("large"))["result"]) == LARGE
-    peer.request(1, "size", {"text": "x" * 500_000})
-    told = (await peer.receive())["error"]["message"]
-    assert f"does not fit into {tempfile.gettempdir()} (No space left on device)" in told
-    assert await peer.receive() is None
-    assert await (await connect()).call("size", {"text": "x" * 100_000}) == {"size": 100_000}
+
+@pytest.mark.parametrize("fits", [300_000, 7_999_000])  # which are not all in Python's buffer
+async def test_a_large_message_that_the_disk_does_not_take_is_refused_with_the_reason(
+    connect, fits
+):
+    folder = connect.connections.memory.folder
+    client = await asyncio.to_thread(Connection, connect.path)
+
+    async def asked(size):
+        answer = await asyncio.to_thread(client.ask, "size", {"text": "x" * size}, 60)
+        return json.loads(answer)
+
+    with files_of(fits):
+        error = (await asked(8_000_000))["error"]
+        assert error["data"] == {"code": "disk_full"}
+        assert f"cannot be kept in {folder} (File too large)" in error["message"]
+        assert (await asked(250_000))["result"] == {"size": 250_000}
+        assert len((await (await connect()).call("large"))["result"]) == LARGE
+    assert (await asked(8_000_000))["result"] == {"size": 8_000_000}
+    client.close()
+
+
+async def kept(folder, count):
+    """Wait until this process has so many files without a name open in a folder."""
+    async with asyncio.timeout(60):
+        while True:
+            names = []
+            for number in os.listdir("/proc/self/fd"):
+                with contextlib.suppress(OSError):  # that of the list itself
+                    names.append(os.readlink(f"/proc/self/fd/{number}"))
+            found = [n for n in names if n.startswith(f"{folder}/") and "(deleted)" in n]
+            if len(found) == count:
+                return
+            await asyncio.sleep(0.01)
+
+
+async def test_large_messages_and_answers_lie_in_the_servers_folder_few_at_a_time(
+    connect, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    memory = connect.connections.memory
+    memory.files = threading.Semaphore(3)
+    begun = await connect()
+    begun.writer.write(wire.header(1_000_000) + b"x" * 500_000)
+    await kept(memory.folder, 1)
+    peers = [await connect() for _ in range(5)]
+    headers = []
+    for peer in peers:
+        peer.request(1, "large")
+        headers.append(await peer.reader.readuntil(b"\r\n\r\n"))
+    await kept(memory.folder, 1 + 3)
+    for peer, header in zip(peers, headers, strict=True):
+        answer = json.loads(await peer.reader.readexactly(wire.read_length(header)))
+        assert answer["result"]["result"] == "x" * LARGE
+    begun.writer.close()
+    await kept(memory.folder, 0)
 
 
 async def test_another_users_process_is_refused(monkeypatch):

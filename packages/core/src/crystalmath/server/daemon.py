@@ -197,7 +197,7 @@ class Server:
             # Who was started with nohup means it.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, lambda: self.stop(cancel=False))
-        self.connections = Connections(self, METHODS)
+        self.connections = Connections(self, METHODS, self.place.directory)
         care = asyncio.create_task(self._care())
         inbox = asyncio.create_task(Inbox(self.place).run())
         self._listening = await self._listen_on(listener)

@@ -17,6 +17,7 @@ from crystalmath.server.rpc.session import FIRST_S, Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from crystalmath.server.rpc.dispatch import Method
 
@@ -37,12 +38,13 @@ ROOM = 128 * 2**20
 
 
 class Connections:
-    """The connections of one server."""
+    """The connections of one server, which writes large messages to files in a folder."""
 
     def __init__(
         self,
         server: Any,
         methods: Mapping[str, Method],
+        folder: Path,
         *,
         most: int = MAX_CONNECTIONS,
         first_s: float = FIRST_S,
@@ -54,7 +56,7 @@ class Connections:
         self._most = most
         self._first_s = first_s
         self._idle_s = idle_s
-        self.memory = Memory(room)
+        self.memory = Memory(room, folder)
         self._sessions: dict[asyncio.Task[Any], Session] = {}
 
     @property

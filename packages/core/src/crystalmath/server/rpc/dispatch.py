@@ -78,6 +78,10 @@ class Caller(Protocol):
         """The job service."""
 
     @property
+    def memory(self) -> large.Memory:
+        """What all connections may have in memory."""
+
+    @property
     def may_only(self) -> str:
         """How the names of the methods begin that it may call."""
 
@@ -167,7 +171,8 @@ class Dispatcher:
         if not call.wants_answer:
             return None
         try:
-            return await large.encoded({"jsonrpc": "2.0", "id": call.request_id, "result": result})
+            document = {"jsonrpc": "2.0", "id": call.request_id, "result": result}
+            return await large.encoded(session.memory, document)
         except wire.WireError as error:
             _LOG.error("the answer of %s cannot be sent", call.method)
             raise RpcError(INTERNAL_ERROR, f"the answer cannot be sent: {error}") from None
@@ -175,7 +180,8 @@ class Dispatcher:
     async def _refuse(self, error: RpcError, call: Call, session: Caller) -> None:
         self._forget(call, session)
         if call.wants_answer:
-            await session.send(await large.encoded(error.document(call.request_id)))
+            document = error.document(call.request_id)
+            await session.send(await large.encoded(session.memory, document))
 
     def _forget(self, call: Call, session: Caller) -> None:
         found = session.pending.get(call.request_id) if call.wants_answer else None
@@ -208,5 +214,5 @@ def _decoded(body: bytes | IO[bytes]) -> tuple[Any, str | None]:
     """Return the document, or what is wrong: an exception would keep the body until it is gone."""
     try:
         return large.read(body), None
-    except wire.WireError as error:
+    except (wire.WireError, OSError) as error:
         return None, str(error)

@@ -8,16 +8,20 @@ are made at once. Its text is written to a temporary file: a client that reads s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import tempfile
+import threading
 from collections import defaultdict
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc import wire
+from crystalmath.server.rpc.messages import REFUSED, RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
+    from pathlib import Path
 
 Part: TypeAlias = bytes | wire.Stream
 
@@ -62,10 +66,13 @@ class Room:
 class Memory:
     """What all connections of a server may have in memory: so many bytes of decoded messages.
 
-    Messages of more than 1 MiB have as many again.
+    Messages of more than 1 MiB have as many again. Files lie in the folder that is named, and of
+    answers so many are open: a process may have 1024, and each connection takes up to two.
     """
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, folder: Path, files: int = 200) -> None:
+        self.folder = folder
+        self.files = threading.Semaphore(files)
         self.rooms = Room(room), Room(room)
         self.answers: dict[str, asyncio.Semaphore] = defaultdict(
             lambda: asyncio.Semaphore(_AT_ONCE)
@@ -142,32 +149,51 @@ def rest() -> None:
         request.close()
 
 
-async def receive(reader: asyncio.StreamReader, length: int, stall_s: float) -> IO[bytes]:
-    """Write a large message to a file as it arrives."""
+async def receive(
+    reader: asyncio.StreamReader, length: int, stall_s: float, folder: Path
+) -> IO[bytes]:
+    """Write a large message to a file as it arrives.
+
+    Raises
+    ------
+    RpcError
+        The file cannot be written. All was read: who still sends would never read why.
+    """
     file: IO[bytes] | None = None
+    failed: str | None = None
     try:
         for start in range(0, length, IN_FILE):
             async with asyncio.timeout(stall_s):
                 part = await reader.readexactly(min(IN_FILE, length - start))
-            file = await in_pool("receiving", _written, file, part)
+            try:
+                if failed is None:
+                    file = await in_pool("receiving", _written, file, part, folder)
+            except OSError as error:
+                failed = error.strerror
     except BaseException:
+        _close(file)
+        raise
+    if failed is None and file is not None:
+        return file
+    _close(file)
+    raise RpcError(
+        REFUSED,
+        f"a large message cannot be kept in {folder} ({failed}); make room there, and ask again",
+        data={"code": "disk_full"},
+    )
+
+
+def _written(file: IO[bytes] | None, part: bytes, folder: Path) -> IO[bytes]:
+    file = file or tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it is closed once it is read
+    file.write(part)
+    file.flush()  # what does not fit is told now, not when it is read
+    return file
+
+
+def _close(file: IO[bytes] | None) -> None:
+    with contextlib.suppress(OSError):  # what could not be written is tried again
         if file is not None:
             file.close()
-        raise
-    assert file is not None  # noqa: S101 - a large message is not empty
-    return file
-
-
-def _written(file: IO[bytes] | None, part: bytes) -> IO[bytes]:
-    try:
-        file = file or tempfile.TemporaryFile()  # noqa: SIM115 - it is closed once it is read
-        file.write(part)
-    except OSError as error:
-        raise wire.WireError(
-            f"a large message does not fit into {tempfile.gettempdir()} ({error.strerror}); make "
-            "room there, or start the server with another TMPDIR"
-        ) from error
-    return file
 
 
 def read(body: bytes | IO[bytes]) -> Any:
@@ -179,14 +205,16 @@ def read(body: bytes | IO[bytes]) -> Any:
         return wire.loads(body.read())
 
 
-async def encoded(document: Mapping[str, Any]) -> list[Part]:
+async def encoded(memory: Memory, document: Mapping[str, Any]) -> list[Part]:
     """Encode a message; a large one in threads, and into a file."""
     pieces = wire.pieces(document)
     parts, is_whole = _block(pieces)
-    return parts if is_whole else await in_slices("computing", _rest(parts, pieces))
+    return parts if is_whole else await in_slices("computing", _rest(memory, parts, pieces))
 
 
-def _rest(parts: list[Part], pieces: Iterator[Part]) -> Generator[None, None, list[Part]]:
+def _rest(
+    memory: Memory, parts: list[Part], pieces: Iterator[Part]
+) -> Generator[None, None, list[Part]]:
     is_whole = False
     while not is_whole:
         more, is_whole = _block(pieces)
@@ -194,25 +222,29 @@ def _rest(parts: list[Part], pieces: Iterator[Part]) -> Generator[None, None, li
         yield
     text = [part for part in parts if isinstance(part, bytes)]
     size = sum(map(len, text))
-    if size <= IN_FILE or len(text) < len(parts):
+    # Beside a stream, a result of its own file, stand a few members: they stay in memory.
+    if size <= IN_FILE or len(text) < len(parts) or not memory.files.acquire(blocking=False):
         return parts
     try:
-        chunks = _chunks(text)
+        chunks = _chunks(memory, text)
         next(chunks)
     except OSError:
         return parts  # in memory it may still be sent
     return [wire.Stream(size, chunks, "computing")]
 
 
-def _chunks(text: list[bytes]) -> Generator[bytes, None, None]:
+def _chunks(memory: Memory, text: list[bytes]) -> Generator[bytes, None, None]:
     """Write text to a file; then read it again."""
-    with tempfile.TemporaryFile() as file:
-        file.writelines(text)
-        file.seek(0)
-        text.clear()
-        yield b""
-        while chunk := file.read(wire.CHUNK):
-            yield chunk
+    try:
+        with tempfile.TemporaryFile(dir=memory.folder) as file:
+            file.writelines(text)
+            file.seek(0)
+            text.clear()
+            yield b""
+            while chunk := file.read(wire.CHUNK):
+                yield chunk
+    finally:
+        memory.files.release()
 
 
 def _block(pieces: Iterator[Part]) -> tuple[list[Part], bool]:

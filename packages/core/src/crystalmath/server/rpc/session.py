@@ -55,7 +55,7 @@ class Session:
         self.server = server
         self.pending: dict[Any, Pending] = {}
         self._dispatcher = dispatcher
-        self._memory = memory
+        self.memory = memory
         self._reader = reader
         self._writer = writer
         self._timeout_s = first_s
@@ -77,7 +77,9 @@ class Session:
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification; wait while the client does not take what was sent before."""
-        parts = await large.encoded({"jsonrpc": "2.0", "method": method, "params": params})
+        parts = await large.encoded(
+            self.memory, {"jsonrpc": "2.0", "method": method, "params": params}
+        )
         await self._sending.acquire()
         # From here on it is sent whole, also where another subscription takes this one's place.
         self._telling = asyncio.create_task(self._send(parts))
@@ -106,7 +108,7 @@ class Session:
     # --- writing -----------------------------------------------------------------------------
 
     async def _tell(self, document: Mapping[str, Any]) -> None:
-        await self.send(await large.encoded(document))
+        await self.send(await large.encoded(self.memory, document))
 
     async def send(self, parts: Sequence[large.Part]) -> None:
         """Send a message, whole and between others."""
@@ -269,7 +271,7 @@ class Session:
     async def _take(self, length: int) -> None:
         """Read a message and begin to carry it out; nothing of it stays here."""
         with contextlib.ExitStack() as stack:
-            request = large.Request(self._memory, self._turn)
+            request = large.Request(self.memory, self._turn)
             stack.callback(request.close)
             try:
                 call = await self._dispatcher.read(await self._body(length, request, stack))
@@ -292,7 +294,7 @@ class Session:
             async with asyncio.timeout(_RECEIVE_S):
                 body = await self._reader.readexactly(length)
         else:
-            body = await large.receive(self._reader, length, _RECEIVE_S)
+            body = await large.receive(self._reader, length, _RECEIVE_S, self.memory.folder)
             stack.callback(body.close)
         if length > large.LARGE:
             await self._has_place()  # while it has no room yet: those in flight may take hours
