@@ -432,6 +432,16 @@ def test_engines(cli):
     assert "local" in cli("engines").out
 
 
+def test_engines_say_what_keeps_one_from_running_jobs(cli, home):
+    (home / "config.toml").write_text("[engines.local]\nwrokers = 2\n")
+    infos = {info["name"]: info for info in cli("engines", "--json").json["engines"]}
+    (finding,) = infos["local"]["findings"]
+    assert (finding["severity"], finding["code"]) == ("error", "config")
+    assert "wrokers" in finding["message"]
+    table = cli("engines")
+    assert finding["message"] in " ".join((table.out + table.err).split())
+
+
 def test_recipes(cli):
     document = cli("recipes", "emt.core.relax_job", "--json").json["recipe"]
     assert document["name"] == "quacc.recipes.emt.core.relax_job"

@@ -42,8 +42,11 @@ def handle_engines_list(service: JobService, params: NoParams) -> EngineList:
     from crystalmath.quacc.engines import describe_engines
 
     del service, params
-    engines = [cast("EngineEntry", asdict(info)) for info in describe_engines()]
-    return {"engines": engines, "error": None}
+    engines = [
+        asdict(info) | {"findings": [dict(vars(finding)) for finding in info.findings]}
+        for info in describe_engines()
+    ]
+    return {"engines": cast("list[EngineEntry]", engines), "error": None}
 
 
 # --- clusters --------------------------------------------------------------------------------
