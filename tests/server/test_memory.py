@@ -7,9 +7,11 @@ import sys
 import weakref
 
 import pytest
+from ase.build import bulk
 
 from conftest import eventually
-from crystalmath.errors import UnknownJob
+from crystalmath.errors import KeyConflict, UnknownJob
+from crystalmath.models import Submission
 from crystalmath.models.retry import Retry
 from crystalmath.server.memory import hand_back
 from crystalmath.server.methods import METHODS
@@ -76,5 +78,17 @@ def test_a_refused_retry_is_freed_without_the_collector(service):
     answers = service.retry(["no such job"], Retry())
     assert isinstance(answers[0], UnknownJob)
     freed = weakref.ref(answers[0])
+    del answers
+    assert freed() is None
+
+
+def test_a_key_that_another_job_has_is_refused_without_work_for_the_collector(service):
+    jobs = [
+        Submission(recipe="lab_recipes.value", atoms=bulk("Al"), parameters={"number": n}, key="k")
+        for n in (1, 2)
+    ]
+    answers = service.submit_many(jobs)
+    assert isinstance(answers[1], KeyConflict)
+    freed = weakref.ref(answers[1])
     del answers
     assert freed() is None

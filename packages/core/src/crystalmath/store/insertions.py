@@ -44,7 +44,7 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
             if known is None and job.only_retry and (other := retried.get(_retry_of(job))):
                 raise AlreadyRetried.of(*other)
         except InvalidJob as error:
-            answers.append(error)
+            answers.append(error.with_traceback(None))  # its frames hold all of the batch
             continue
         if known is None:
             row = to_row(job)
