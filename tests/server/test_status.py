@@ -6,6 +6,7 @@ import json
 import shutil
 
 from conftest import eventually
+from crystalmath.cli.shared.health import waits_for_database
 
 
 def test_status_tells_workers_and_what_waits_for_them(served, go):
@@ -51,3 +52,12 @@ def test_status_tells_what_failed_last(served):
     assert len(failed) == 3
     assert failed[0].startswith(f"{last[:8]} Fe, ")
     assert failed[0].endswith("the last")
+
+
+def test_of_a_file_that_is_no_database_no_command_says_that_it_is_locked(server, monkeypatch):
+    server.home.mkdir()
+    (server.home / "jobs.sqlite").write_text("important notes " * 100)
+    server.start()
+    assert "failures" not in server.call("system.status")
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(server.home))
+    assert not waits_for_database()

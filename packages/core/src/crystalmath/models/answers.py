@@ -723,7 +723,7 @@ class ServerStatus(TypedDict):
     failures: NotRequired[
         Annotated[
             list[FailedJob] | None,
-            "the jobs that failed last, the newest failure first; null where the database does "
-            "not tell",
+            "the jobs that failed last, the newest failure first; null while the database does "
+            "not answer, and left out where it cannot be used",
         ]
     ]

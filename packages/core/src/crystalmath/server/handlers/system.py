@@ -106,7 +106,7 @@ async def describe_service(
 ) -> ServerStatus:
     """Return what is done: what ``system.status`` gives, and a client without a server."""
     disk = service.disk.last
-    return {
+    told: ServerStatus = {
         "jobs": _counts(service),
         "connections": connections,
         "quiet_s": round(quiet_s, 1),
@@ -115,16 +115,18 @@ async def describe_service(
         "workers": dict(await in_pool("status", service.engine_workers)),
         "backlog": dict(service.backlog()),
         "disk": None if disk is None else cast("DiskRoom", asdict(disk)),
-        "failures": await _failures(service),
     }
+    with contextlib.suppress(CrystalMathError):  # a database that cannot be used tells nothing
+        told["failures"] = await _failures(service)
+    return told
 
 
 async def _failures(service: JobService) -> list[FailedJob] | None:
-    """Return the newest failures, unless the database is locked, or gone with its file system."""
+    """Return the newest failures; ``None`` while the database does not answer."""
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             return [_failure(each) for each in await in_pool("asking", service.failures, _FAILURES)]
-    except (TimeoutError, CrystalMathError):
+    except TimeoutError:
         return None
 
 
