@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 import resource
@@ -400,6 +401,33 @@ async def test_large_messages_and_answers_lie_in_the_servers_folder_few_at_a_tim
         assert answer["result"]["result"] == "x" * LARGE
     begun.writer.close()
     await kept(memory.folder, 0)
+
+
+async def test_no_file_is_closed_by_the_event_loop(connect, monkeypatch):
+    threads = []
+
+    class Kept(io.BufferedRandom):
+        def close(self):
+            threads.append(threading.current_thread())
+            super().close()
+
+    def kept(**place):
+        return Kept(io.FileIO(os.open(place["dir"], os.O_TMPFILE | os.O_RDWR, 0o600), "r+"))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", kept)
+    leaving, reading, unread = [await connect() for _ in range(3)]
+    leaving.writer.write(wire.header(1_000_000) + b"x" * 500_000)
+    assert await reading.call("size", {"text": "x" * 1_000_000}) == {"size": 1_000_000}
+    assert len((await reading.call("large"))["result"]) == LARGE
+    unread.request(1, "large")
+    await unread.reader.readuntil(b"\r\n\r\n")
+    for peer in (leaving, reading, unread):
+        peer.writer.close()
+    await left(connect.connections)
+    async with asyncio.timeout(60):
+        while len(threads) < 4:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+    assert threading.main_thread() not in threads
 
 
 async def test_another_users_process_is_refused(monkeypatch):

@@ -64,6 +64,11 @@ async def in_pool(kind: str, function: Callable[_P, _T], *args: _P.args, **kwarg
             raise
 
 
+def afterwards(kind: str, function: Callable[[], object]) -> None:
+    """Call a function in a thread of its kind, and wait for nothing."""
+    _pool(kind).submit(function)
+
+
 async def in_slices(kind: str, work: Generator[None, None, _T]) -> _T:
     """Carry out in threads what may take long, so that others have a turn at each of its yields."""
     while True:

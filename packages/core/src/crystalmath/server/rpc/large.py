@@ -15,7 +15,7 @@ import threading
 from collections import defaultdict
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
-from crystalmath.server.pools import in_pool, in_slices
+from crystalmath.server.pools import afterwards, in_pool, in_slices
 from crystalmath.server.rpc import wire
 from crystalmath.server.rpc.messages import REFUSED, RpcError
 
@@ -171,29 +171,29 @@ async def receive(
             except OSError as error:
                 failed = error.strerror
     except BaseException:
-        _close(file)
+        if file is not None:
+            afterwards("receiving", file.close)
         raise
-    if failed is None and file is not None:
-        return file
-    _close(file)
-    raise RpcError(
-        REFUSED,
-        f"a large message cannot be kept in {folder} ({failed}); make room there, and ask again",
-        data={"code": "disk_full"},
-    )
+    if failed is not None or file is None:
+        raise RpcError(
+            REFUSED,
+            f"a large message cannot be kept in {folder} ({failed}); make room there, and ask "
+            "again",
+            data={"code": "disk_full"},
+        )
+    return file
 
 
 def _written(file: IO[bytes] | None, part: bytes, folder: Path) -> IO[bytes]:
     file = file or tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - it is closed once it is read
-    file.write(part)
-    file.flush()  # what does not fit is told now, not when it is read
-    return file
-
-
-def _close(file: IO[bytes] | None) -> None:
-    with contextlib.suppress(OSError):  # what could not be written is tried again
-        if file is not None:
+    try:
+        file.write(part)
+        file.flush()  # what does not fit is told now, not when it is read
+    except OSError:
+        with contextlib.suppress(OSError):  # it tries to write the rest
             file.close()
+        raise
+    return file
 
 
 def read(body: bytes | IO[bytes]) -> Any:

@@ -9,7 +9,7 @@ import select
 from typing import IO, TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError
-from crystalmath.server.pools import Asker, asker, in_pool
+from crystalmath.server.pools import Asker, afterwards, asker, in_pool
 from crystalmath.server.rpc import large, wire
 from crystalmath.server.rpc.messages import INVALID_REQUEST, REFUSED, RpcError
 
@@ -118,7 +118,7 @@ class Session:
         finally:
             for part in parts:
                 if isinstance(part, wire.Stream):
-                    part.close()
+                    afterwards(f"sending {part.kind}", part.close)  # its file system may hang
 
     async def _send(self, parts: Sequence[large.Part]) -> None:
         # A small message is whole before anything can come between, a cancellation too. Its
@@ -295,7 +295,7 @@ class Session:
                 body = await self._reader.readexactly(length)
         else:
             body = await large.receive(self._reader, length, _RECEIVE_S, self.memory.folder)
-            stack.callback(body.close)
+            stack.callback(afterwards, "receiving", body.close)
         if length > large.LARGE:
             await self._has_place()  # while it has no room yet: those in flight may take hours
             await request.take_room(length)
