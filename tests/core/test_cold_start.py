@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 
@@ -65,6 +66,15 @@ def test_the_help_of_a_command_imports_that_alone():
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_table_has_the_first_line_of_the_help(name):
     assert build(name).help.partition("\n")[0] == COMMANDS[name].line
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_options_of_the_command_alone(name):
+    command = build(name)
+    texts = [command.help, *(getattr(one, "help", None) or "" for one in command.params)]
+    of_it = re.sub(r"crystalmath \w+ --\S+", "", " ".join(texts))  # another command's
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", of_it))
+    assert named <= {option for one in command.params for option in one.opts}
 
 
 def test_commands_are_completed(cli, monkeypatch):

@@ -934,6 +934,8 @@ class Client:
         ------
         InvalidJob
             Nothing says which jobs are meant. Nothing was stopped.
+        UnknownJob
+            Filters are given, and no job has one of the ids; likewise.
         """
         named = chosen(self.ask, job_ids, filters)
         if named is None:
@@ -1001,6 +1003,8 @@ class Client:
         ------
         InvalidJob
             Nothing says which jobs are meant, or unfinished ones are. Nothing was removed.
+        UnknownJob
+            Filters are given, and no job has one of the ids; likewise.
         """
         asked = {
             "older_s": older_s,
