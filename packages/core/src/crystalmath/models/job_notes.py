@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, Literal, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Annotated, Literal, NotRequired, TypedDict, cast
 
-__all__ = ["NO_RESULT", "UNFINISHED", "JobState", "Parent", "Told"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from crystalmath.errors import Finding
+
+__all__ = ["NO_RESULT", "UNFINISHED", "JobState", "Parent", "Told", "written_findings"]
 
 
 class JobState(str, Enum):
@@ -44,6 +49,11 @@ class Told(TypedDict):
     path: str | None
     source: str | None
     remedy: str | None
+
+
+def written_findings(findings: Iterable[Finding]) -> list[Told]:
+    """Return findings as a record and an answer have them."""
+    return [cast("Told", dict(vars(finding))) for finding in findings]
 
 
 class Parent(TypedDict):

@@ -6,7 +6,7 @@ import difflib
 import json
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, evolve, frozen
 
@@ -14,6 +14,7 @@ from crystalmath.errors import CrystalMathError, InvalidJob, JobRefused
 from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Resources, Submission
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
+from crystalmath.models.job_notes import written_findings
 from crystalmath.service.asked_job import (
     AskedJob,
     SubmissionReader,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from crystalmath.config import Config
     from crystalmath.models.inputs import Inputs
-    from crystalmath.models.job_notes import Parent, Told
+    from crystalmath.models.job_notes import Parent
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.recipes.job_structure import JobStructure
     from crystalmath.recipes.lookup import Recipe
@@ -341,7 +342,7 @@ def _row(asked: AskedJob, files: Sequence[Pseudopotential], findings: Sequence[F
         created_at=time.time(),
         formula=None if spec.atoms is None else spec.atoms.get_chemical_formula(),
         parents=spec.parents,
-        warnings=[cast("Told", dict(vars(finding))) for finding in findings],
+        warnings=written_findings(findings),
         pseudopotentials=[asdict(file) for file in files],
         **spec.terms(),
     )

@@ -61,7 +61,9 @@ def error_document(
         **shape,
     }
     if found := getattr(error, "findings", None):
-        document["findings"] = [dict(vars(finding)) for finding in found]
+        from crystalmath.models.job_notes import written_findings
+
+        document["findings"] = written_findings(found)
     return document
 
 

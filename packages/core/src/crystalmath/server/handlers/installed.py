@@ -20,6 +20,7 @@ from crystalmath.models.answers import (
     RecipeList,
 )
 from crystalmath.models.fields import Limits
+from crystalmath.models.job_notes import written_findings
 from crystalmath.models.schemas import SUBMISSION
 from crystalmath.server.pools import is_wanted
 from crystalmath.server.rpc.declare import NoParams, method
@@ -43,8 +44,7 @@ def handle_engines_list(service: JobService, params: NoParams) -> EngineList:
 
     del service, params
     engines = [
-        asdict(info) | {"findings": [dict(vars(finding)) for finding in info.findings]}
-        for info in describe_engines()
+        asdict(info) | {"findings": written_findings(info.findings)} for info in describe_engines()
     ]
     return {"engines": cast("list[EngineEntry]", engines), "error": None}
 

@@ -20,7 +20,7 @@ from crystalmath.models.answers import (
 from crystalmath.models.checks import checked
 from crystalmath.models.fields import Limits, from_wire, properties
 from crystalmath.models.filters import FilterParams
-from crystalmath.models.job_notes import NO_RESULT, Told
+from crystalmath.models.job_notes import NO_RESULT, written_findings
 from crystalmath.models.retry import ChangeParams, Retry
 from crystalmath.models.submission import SubmitParams
 from crystalmath.server.pools import is_wanted
@@ -131,7 +131,7 @@ def handle_jobs_check(service: JobService, params: CheckParams) -> CheckedJob:
         "ok": not checked.errors,
         "status": "error" if checked.errors else "ok",
         "error": "\n".join(map(str, checked.errors)) or None,
-        "findings": [cast("Told", dict(vars(finding))) for finding in checked.findings],
+        "findings": written_findings(checked.findings),
         "potcars": [cast("Potcar", asdict(file)) for file in checked.pseudopotentials],
         "environment": list(checked.environment),
     }

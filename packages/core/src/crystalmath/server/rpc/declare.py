@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, get_type_hints
 
 from attrs import field, frozen
 
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.answers import JobId, JobIds, Refusal
 from crystalmath.models.checks import checked
+from crystalmath.models.job_notes import written_findings
 from crystalmath.models.schemas import schema_of
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc import large
@@ -254,7 +255,4 @@ def trouble(error: CrystalMathError | ImportError) -> Trouble:
 
 def findings_of(error: CrystalMathError | ImportError) -> list[Told]:
     """Return what a preflight found, where that is the error; else nothing."""
-    found = getattr(error, "findings", None)
-    if not found:
-        return []
-    return [cast("Told", dict(vars(finding))) for finding in found]
+    return written_findings(getattr(error, "findings", None) or ())
