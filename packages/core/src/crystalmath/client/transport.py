@@ -85,18 +85,7 @@ class Caller:
     def result_text(
         self, job_id: str, field: str | None = None, *, brief: bool = False
     ) -> bytes | None:
-        """Return a result as JSON text, as it is stored; ``None`` unless the job completed.
-
-        Parameters
-        ----------
-        job_id : str
-            The job.
-        field : str, optional
-            Only this part of it: ``results.energy``.
-        brief : bool
-            Of a large result only what a table has of it: the scalars, final geometry and forces
-            of its last calculation.
-        """
+        """Return a result as JSON text; see :meth:`.Client.result_json`."""
         told, result = split_last(
             self.transport.call_raw("jobs.result", result_params(job_id, field, brief=brief)),
             "result",
