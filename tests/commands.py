@@ -1,7 +1,5 @@
 """The commands of the command line, in this process or in one of their own."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import subprocess

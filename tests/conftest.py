@@ -1,7 +1,5 @@
 """Fixtures of all tests: a home of their own, and the recipes of `tests/lab` admitted."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import os

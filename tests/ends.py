@@ -1,7 +1,5 @@
 """Jobs from end to end: a service for each engine, and what must come of a job on it."""
 
-from __future__ import annotations
-
 import os
 import re
 

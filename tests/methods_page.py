@@ -1,7 +1,5 @@
 """Writes docs/methods.md of the OpenRPC document: `python tests/methods_page.py`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 PAGE = Path(__file__).parents[1] / "docs/methods.md"

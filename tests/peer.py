@@ -1,7 +1,5 @@
 """The other end of a connection, byte by byte; and a server with methods of a test's own."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import tempfile

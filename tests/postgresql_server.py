@@ -1,7 +1,5 @@
 """A PostgreSQL server for tests, of Debian's package `postgresql`, that nobody else can reach."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import shutil

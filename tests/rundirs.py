@@ -1,7 +1,5 @@
 """Run directories as an owner writes them, for tests that drive a worker without an engine."""
 
-from __future__ import annotations
-
 import uuid
 
 from ase.build import bulk

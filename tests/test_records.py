@@ -1,7 +1,5 @@
 """A submission and a job are declared once; what is written a second time agrees with that."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import math

@@ -1,7 +1,5 @@
 """Clients of both kinds, and servers for them."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

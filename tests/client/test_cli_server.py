@@ -1,7 +1,5 @@
 """The commands, asking a server: what a shell user does all day."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty

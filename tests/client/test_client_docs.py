@@ -1,7 +1,5 @@
 """What `docs/client.md` shows happens so."""
 
-from __future__ import annotations
-
 import contextlib
 import doctest
 import io

@@ -1,7 +1,5 @@
 """What docs/command-line.md has a chemist type on Monday morning, line by line."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

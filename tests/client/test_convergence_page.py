@@ -1,7 +1,5 @@
 """`docs/convergence.md`, word by word, at a shell."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

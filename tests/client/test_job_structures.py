@@ -1,7 +1,5 @@
 """A job's geometry as the structure of another: command line, client and wire."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from ase.build import bulk

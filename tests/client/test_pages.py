@@ -1,7 +1,5 @@
 """The pages of `docs` that are gone through at a shell, word by word."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """Curves of jobs: ionic steps, sweeps, equations of state; in a terminal and in files."""
 
-from __future__ import annotations
-
 import json
 import math
 import sys

@@ -1,7 +1,5 @@
 """What a client does when its server dies, stops, hangs, or is another than it thought."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import contextlib
 import os

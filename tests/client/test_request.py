@@ -1,7 +1,5 @@
 """What a client sends, and how it reads what comes back."""
 
-from __future__ import annotations
-
 import functools
 import json
 

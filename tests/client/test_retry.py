@@ -1,7 +1,5 @@
 """Jobs that are run again: command line, client and wire."""
 
-from __future__ import annotations
-
 import json
 from concurrent.futures import ThreadPoolExecutor
 

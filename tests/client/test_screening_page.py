@@ -1,7 +1,5 @@
 """`docs/screening.md`, word by word, at a shell: 200 structures, and the repair of what failed."""
 
-from __future__ import annotations
-
 import csv
 
 import ase.io

@@ -1,7 +1,5 @@
 """Jobs as tables: what stands in them is what the single results say."""
 
-from __future__ import annotations
-
 import csv
 import importlib.util
 import json

@@ -1,7 +1,5 @@
 """Jobs that leave their home: as a script, as a folder, and as an archive for another home."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import errno

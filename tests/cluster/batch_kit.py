@@ -1,7 +1,5 @@
 """The guide's batch engine keeps the contract on Slurm; `test_guide_batch.py` has it run there."""
 
-from __future__ import annotations
-
 import pytest
 
 from crystalmath.testing import EngineUnderTest, RunnerContract

@@ -4,8 +4,6 @@
 wrong with it; `run` does so on a cluster, and in a home, of a test's own.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

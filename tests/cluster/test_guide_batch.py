@@ -1,7 +1,5 @@
 """The batch engine of `docs/writing-an-engine.md`, typed in from the page, on Slurm."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`docs/slurm.md`, word by word, by somebody on the login node."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """Workers find quacc only where a test asks for it: each would import it for seconds."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

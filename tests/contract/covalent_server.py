@@ -1,7 +1,5 @@
 """A Covalent server as its users start it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import random

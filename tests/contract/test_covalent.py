@@ -1,7 +1,5 @@
 """The Covalent engine keeps the contract, on a server that its user has started."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import sys

@@ -1,7 +1,5 @@
 """The built-in engine keeps the contract."""
 
-from __future__ import annotations
-
 import pytest
 
 from crystalmath.testing import EngineUnderTest, RunnerContract

@@ -1,7 +1,5 @@
 """Parsl keeps the contract."""
 
-from __future__ import annotations
-
 import pytest
 
 from crystalmath.testing import EngineUnderTest, RunnerContract

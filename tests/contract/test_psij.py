@@ -1,7 +1,5 @@
 """PSI/J keeps the contract, with its executor for this host."""
 
-from __future__ import annotations
-
 import pytest
 
 from crystalmath.testing import EngineUnderTest, RunnerContract

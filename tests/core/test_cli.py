@@ -1,7 +1,5 @@
 """The commands, as people and scripts use them, on the real thing."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

@@ -1,7 +1,5 @@
 """logs ID FILE finds files below the work directory, and nothing else."""
 
-from __future__ import annotations
-
 import gzip
 import os
 

@@ -1,7 +1,5 @@
 """What programs get, as the commands show and write it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

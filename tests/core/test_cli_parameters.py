@@ -1,7 +1,5 @@
 """What people write after --param, --params, --sweep, --walltime and --label."""
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import json

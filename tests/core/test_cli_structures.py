@@ -1,7 +1,5 @@
 """The structures of a command: files, frames, patterns; what they are called."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import ase.io

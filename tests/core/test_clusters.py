@@ -1,7 +1,5 @@
 """Clusters in the configuration file: what is read, refused and listed, and the engine implied."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

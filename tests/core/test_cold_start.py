@@ -1,7 +1,5 @@
 """What a command imports: a shell user waits for each module. A count depends on no machine."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re

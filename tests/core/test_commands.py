@@ -1,7 +1,5 @@
 """Programs that are not where the job would look for them."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

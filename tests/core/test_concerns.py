@@ -1,7 +1,5 @@
 """Which recipes are asked for their pseudopotentials; told from source, nothing is imported."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

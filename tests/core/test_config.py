@@ -1,7 +1,5 @@
 """The configuration: what is read, and what is refused."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

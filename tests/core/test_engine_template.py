@@ -1,7 +1,5 @@
 """`crystalmath engine-template`; `tests/wheels` installs what it writes, and runs the kit on it."""
 
-from __future__ import annotations
-
 import tomllib
 
 import pytest

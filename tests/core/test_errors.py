@@ -1,7 +1,5 @@
 """Errors go from one process to another as they are."""
 
-from __future__ import annotations
-
 import inspect
 import pickle
 

@@ -1,7 +1,5 @@
 """Submissions that arrive together share a commit, and each is answered only after its own."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 import subprocess

@@ -1,7 +1,5 @@
 """The answers of ``jobs.*``, to the letter, on the real local engine."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import json

@@ -1,7 +1,5 @@
 """Who owns and runs jobs: the files that tell it, their locks, and what they tell of the dead."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

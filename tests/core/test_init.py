@@ -1,7 +1,5 @@
 """`crystalmath init`: what it asks, looks at and writes, and what it leaves alone."""
 
-from __future__ import annotations
-
 import os
 import stat
 import subprocess

@@ -1,7 +1,5 @@
 """Texts and arrays that are converted in pieces are what is made of them at one go."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 

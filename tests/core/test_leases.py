@@ -1,7 +1,5 @@
 """Hosts that see nothing of each other but files: hearts, leases, and who was cut off."""
 
-from __future__ import annotations
-
 import json
 import os
 import threading

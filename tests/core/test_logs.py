@@ -1,7 +1,5 @@
 """Logs: how they are opened, how long they become, and what a terminal gets of them."""
 
-from __future__ import annotations
-
 import io
 import os
 import re

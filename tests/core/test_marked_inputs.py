@@ -1,7 +1,5 @@
 """Who has set what in the files that a job has written."""
 
-from __future__ import annotations
-
 from crystalmath.models import Inputs, Setting, StepInputs
 from crystalmath.preflight.step_inputs import with_marks
 

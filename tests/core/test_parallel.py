@@ -1,7 +1,5 @@
 """Ranks that would not fit on this machine."""
 
-from __future__ import annotations
-
 import os
 import re
 

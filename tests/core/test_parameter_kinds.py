@@ -1,7 +1,5 @@
 """Parameters of a kind that the recipe cannot take, and how often that is told."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

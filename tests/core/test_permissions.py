@@ -1,7 +1,5 @@
 """What is not the user's own, or open to others, is neither read nor run."""
 
-from __future__ import annotations
-
 import grp
 import os
 import pwd

@@ -1,7 +1,5 @@
 """Finding, loading and refusing plugins, with distributions that are really on the path."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a failed job's error says: the cause, where its files are, and their last lines."""
 
-from __future__ import annotations
-
 import gzip
 import os
 

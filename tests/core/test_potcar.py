@@ -1,7 +1,5 @@
 """Finding and checking VASP's pseudopotentials, on real directory trees."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

@@ -1,7 +1,5 @@
 """Which presets there are, and what each sets, without quacc being imported."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

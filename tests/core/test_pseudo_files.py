@@ -1,7 +1,5 @@
 """What is known of a pseudopotential file: crystalmath.preflight.files."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Core's own readers keep the contract of readers; broken ones do not, nor do broken checks."""
 
-from __future__ import annotations
-
 import os
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Recipes by their source, with nothing imported."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import itertools

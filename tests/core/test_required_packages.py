@@ -1,7 +1,5 @@
 """A recipe whose packages are not installed is refused, and none that has them."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from pathlib import Path
 

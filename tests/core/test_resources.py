@@ -1,7 +1,5 @@
 """What a job asks of the machine: refused, or told to its programs; never ignored."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """A home for what strangers send: some recipes, some parameters, no environment."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

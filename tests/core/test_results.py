@@ -1,7 +1,5 @@
 """Summaries of real results, and of things that are none."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import io

@@ -1,7 +1,5 @@
 """Processes that are tied to this one by a socket."""
 
-from __future__ import annotations
-
 import errno
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Where a home's data lies: on what file system, in which database, in whose folders."""
 
-from __future__ import annotations
-
 import sqlite3
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The job store, on SQLite; on PostgreSQL too where ``CRYSTALMATH_TEST_POSTGRESQL`` is set."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

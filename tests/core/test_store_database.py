@@ -1,7 +1,5 @@
 """The job store's SQLite file: durable, private, and refused in plain words where it must be."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sqlite3

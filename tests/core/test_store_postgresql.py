@@ -3,8 +3,6 @@
 Runs where ``CRYSTALMATH_TEST_POSTGRESQL`` is set, on a server of its own.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

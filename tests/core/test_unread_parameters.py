@@ -1,7 +1,5 @@
 """Parameters that nothing of recipe, calculator and program reads."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 

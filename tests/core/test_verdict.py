@@ -1,7 +1,5 @@
 """The verdict on what a recipe was found to need: crystalmath.preflight.verdict."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

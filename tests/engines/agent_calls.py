@@ -1,7 +1,5 @@
 """What the tests have an agent call; it imports nothing of theirs."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

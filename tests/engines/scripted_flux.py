@@ -3,8 +3,6 @@
 Jobs are files of a folder, which is this command's; each has a process that is its instance.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import json

@@ -1,7 +1,5 @@
 """A Slurm made of scripts, which run its jobs on this host."""
 
-from __future__ import annotations
-
 #: Each starts, lists or ends what stands in a folder: a file a job, named as its id. It says which
 #: process runs the job, 0 where it waits, and the job's name.
 SBATCH = """#!/bin/sh

@@ -1,7 +1,5 @@
 """The agent: a process of an engine's own, which ends with its owner at whatever moment."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

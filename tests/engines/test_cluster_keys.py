@@ -1,7 +1,5 @@
 """Every key of a cluster and every resource of a job is seen where it counts, or refused."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """What only Covalent can get wrong: its server, its statuses, its deaths."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

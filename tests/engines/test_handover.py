@@ -1,7 +1,5 @@
 """What is between the driver and an engine, where the moment counts."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time

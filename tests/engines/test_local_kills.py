@@ -3,8 +3,6 @@
 The long run: ``KILL_RUNS=20 KILLS_A_RUN=25 pytest tests/engines/test_local_kills.py``.
 """
 
-from __future__ import annotations
-
 import os
 
 import pytest

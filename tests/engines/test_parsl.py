@@ -1,7 +1,5 @@
 """What only Parsl can get wrong: its processes, its interchange, its deaths."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """Which nodes of a pilot job a task over several of them gets, and when."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import queue

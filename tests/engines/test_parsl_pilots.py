@@ -1,7 +1,5 @@
 """Pilot jobs that are refused, that hang, and that are asked for, on a Slurm made of scripts."""
 
-from __future__ import annotations
-
 import logging
 import os
 import signal

@@ -1,7 +1,5 @@
 """Pools of Parsl's that die, that hang, that never start, and that nobody owns any more."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The PSI/J engine on a stand-in for Flux: one job, one allocation, and Flux's word for its end."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

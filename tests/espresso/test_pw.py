@@ -1,7 +1,5 @@
 """Quantum ESPRESSO jobs from end to end, with the real ``pw.x``."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import os

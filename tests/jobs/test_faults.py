@@ -1,7 +1,5 @@
 """The simulation finds each fault that the life of jobs once had, when it is put back."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import math

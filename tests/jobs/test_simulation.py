@@ -1,7 +1,5 @@
 """Hundreds of lives in each run, thousands in CI (``CRYSTALMATH_LIVES=20000``)."""
 
-from __future__ import annotations
-
 import logging
 import os
 

@@ -1,7 +1,5 @@
 """Engines that break `launch`, `probe` or `release`."""
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import itertools

@@ -3,8 +3,6 @@
 Of `STEPS` times `FAULTS` each is an engine: `ProcessInClusters` starts a process in `clusters()`.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import shlex

@@ -1,7 +1,5 @@
 """Engines that break what a caller sees."""
 
-from __future__ import annotations
-
 import threading
 import time
 

@@ -1,7 +1,5 @@
 """Engines that are bad guests in the process of the user, and on his machine."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import logging

@@ -1,7 +1,5 @@
 """Engines whose fault shows only after a while: in a long queue, an outage, the tenth release."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Engines that are broken in ways that show rarely, or elsewhere than one looks first."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """Engines that fail, or leave something, when something happens to the process that submits."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """Which test of the kit catches which broken engine, and what it says then."""
 
-from __future__ import annotations
-
 from broken_calls import FAULTS, STEPS, named
 
 #: What an engine starts too early, in the kit's words.

@@ -1,7 +1,5 @@
 """Runs the kit on the good engines and on the broken ones, once for all tests here."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

@@ -1,7 +1,5 @@
 """An engine that imports its library when its plugin is loaded."""
 
-from __future__ import annotations
-
 import fake_library  # noqa: F401
 from broken_engines import Engine
 

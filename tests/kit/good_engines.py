@@ -4,8 +4,6 @@ Beside these: the local engine (threads of its owner), that of `crystalmath engi
 agent), and the batch engine of the guide.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import itertools

@@ -6,8 +6,6 @@ for each job does here. Started as ``small_slurm.py SPOOL serve SLOTS``, or by t
 :func:`install` writes. A job is a directory, and its state is where that lies.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import json

@@ -1,7 +1,5 @@
 """Each broken engine is caught, by the test that should catch it; the good ones pass."""
 
-from __future__ import annotations
-
 import re
 import sys
 from concurrent.futures import ThreadPoolExecutor

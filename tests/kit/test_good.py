@@ -1,7 +1,5 @@
 """The good engines pass, and what they declare decides which tests they are put to."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

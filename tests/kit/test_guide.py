@@ -5,8 +5,6 @@ runs the same engine on Slurm. (`tests/test_docs.py` compares the Dask example w
 the session `contract(dask)` runs the kit on these.)
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

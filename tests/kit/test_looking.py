@@ -1,7 +1,5 @@
 """What the kit sees of folders and processes while these come and go."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What a subclass of the kit may change, and what its failures show."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Fixtures of the tests that ask recipes: one warm child for all tests of a module."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

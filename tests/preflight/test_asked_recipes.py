@@ -1,7 +1,5 @@
 """What recipes say they would read, asked in a real child."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Recipes are asked by warm supervised children, and nothing that they do there harms anybody."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

@@ -1,7 +1,5 @@
 """Many questions, and the end of the process that asks them."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

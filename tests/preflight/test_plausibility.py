@@ -1,7 +1,5 @@
 """What runs and is hardly meant is told before submission, and what is meant is not."""
 
-from __future__ import annotations
-
 import io
 import time
 import warnings

@@ -4,8 +4,6 @@ What is said is held against the same job run bare, by quacc and ASE, with a sta
 opens the files which DFTB+ opens.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -1,7 +1,5 @@
 """The host's own preflights, of VASP and Quantum ESPRESSO, keep the contract of preflights."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """Settings that quacc does not start with are told before a job is submitted, whatever it runs."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

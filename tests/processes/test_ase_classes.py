@@ -1,7 +1,5 @@
 """ASE's optimizers and dynamics, and numpy's generators, as parameters."""
 
-from __future__ import annotations
-
 import json
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a caller changes of quacc's settings reaches the job."""
 
-from __future__ import annotations
-
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`crystalmath conform`, on the real kit and on engines that cannot pass it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

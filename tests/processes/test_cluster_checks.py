@@ -1,7 +1,5 @@
 """`check` says of a cluster what `submit` says, and the job sees what was checked."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import subprocess

@@ -3,8 +3,6 @@
 Once with a control group, where this machine lets us make one, and once without.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

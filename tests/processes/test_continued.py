@@ -1,7 +1,5 @@
 """A relaxation that was stopped goes on where it was: quacc and EMT as they are."""
 
-from __future__ import annotations
-
 import contextlib
 import gzip
 import json

@@ -1,7 +1,5 @@
 """What the conformance kit does not ask of our engines, because it is core's own."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """A disk that a job fills up: nothing that was computed is lost, and the job can be stopped."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import subprocess

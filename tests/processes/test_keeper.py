@@ -1,7 +1,5 @@
 """The keeper of the conformance kit: all that a process leaves behind is found."""
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A runner that was killed: by the kernel for want of memory, or by somebody."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -3,8 +3,6 @@
 The conformance kit asks of an engine only what its four methods can break; the rest is here, once.
 """
 
-from __future__ import annotations
-
 import functools
 import signal
 import statistics

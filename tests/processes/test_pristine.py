@@ -1,7 +1,5 @@
 """What a job may have changed in the libraries of a warm process: all of it is noticed."""
 
-from __future__ import annotations
-
 import configparser
 import sys
 import types

@@ -1,7 +1,5 @@
 """Whatever a job starts is gone when its end is told, however it hides from the process table."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import threading

@@ -1,7 +1,5 @@
 """The run directories are the truth: rows that are gone are made again from them."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 import sqlite3

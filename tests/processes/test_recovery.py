@@ -1,7 +1,5 @@
 """Jobs whose owner was killed: another process follows them; none is lost, none runs twice."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

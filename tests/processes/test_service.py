@@ -1,7 +1,5 @@
 """The job service on the real local engine: what is recorded, and who may end or adopt a job."""
 
-from __future__ import annotations
-
 import errno
 import os
 import re

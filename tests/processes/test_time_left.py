@@ -1,7 +1,5 @@
 """What becomes of a job whose time is up, or nearly so: its walltime, or its allocation's."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The worker's process chain, driven as an engine's worker drives it: `crystalmath.worker.run`."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """A server that the tests of a module share."""
 
-from __future__ import annotations
-
 import pytest
 
 from server.home_server import HomeServer

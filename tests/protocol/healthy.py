@@ -5,8 +5,6 @@ and a result of 2 MB. Nothing of the package is imported: what the test's own pr
 be measured.
 """
 
-from __future__ import annotations
-
 import itertools
 import json
 import socket

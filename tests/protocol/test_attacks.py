@@ -3,8 +3,6 @@
 They speak with a server of this test's own, through its socket, for a few seconds each.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import gzip

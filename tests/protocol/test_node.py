@@ -1,7 +1,5 @@
 """Clients in another language, one of them by others, speak with a real server."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

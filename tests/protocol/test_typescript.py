@@ -1,7 +1,5 @@
 """TypeScript's types of all methods, made by OpenRPC's own generator from what the server tells."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """A recipe called as quacc's own documentation has it, and as a job: both give the same."""
 
-from __future__ import annotations
-
 import contextlib
 
 import pytest

@@ -1,7 +1,5 @@
 """Compare what came back from a job with what a recipe returned, down to numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

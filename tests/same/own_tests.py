@@ -8,8 +8,6 @@ it passes but tests that look into the process of the recipe, which is another o
 (`caplog`), at what `monkeypatch` has replaced there, or at files that it leaves in its directory.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import importlib

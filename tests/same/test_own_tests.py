@@ -1,7 +1,5 @@
 """Tests like quacc's own have its recipes run as jobs with `own_tests`: those that pass bare."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -4,8 +4,6 @@ All jobs and flows of the programs that need no files of their own: EMT, Lennard
 One that cannot run bare (an extra is missing) must fail through us for the same reason.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from ase.build import bulk, molecule

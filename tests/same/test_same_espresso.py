@@ -3,8 +3,6 @@
 What follows a calculation finds its files by ``copy_files``, so that both ways begin with the same.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Servers in homes of their own, always ended, with no process left."""
 
-from __future__ import annotations
-
 import pytest
 
 from server.home_server import HomeServer

@@ -1,7 +1,5 @@
 """The servers of a home of their own, always ended, with no process left; and how to ask one."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

@@ -4,8 +4,6 @@ Started with a home, it writes how many moments there were. It forks, which is f
 threads: all that has some is done in children.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

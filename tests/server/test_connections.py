@@ -1,7 +1,5 @@
 """Connections: who may come in, how much may be in flight, and how they end."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import io

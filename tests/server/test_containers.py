@@ -1,7 +1,5 @@
 """Hosts that change their names, containers that are killed, and nodes that are copies."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """`jobs.counts`: how many jobs ended in which state over time."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 

@@ -1,7 +1,5 @@
 """The server as a process: one a home, and no job ends with it unless asked."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import json

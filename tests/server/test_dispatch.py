@@ -1,7 +1,5 @@
 """JSON-RPC 2.0, seen from the other end of a connection."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """A job sees its submitter's environment, as far as it is forwarded; and no log tells of it."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

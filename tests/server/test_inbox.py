@@ -3,8 +3,6 @@
 That the server is elsewhere is written into its lock; tests/cluster has hosts that are.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

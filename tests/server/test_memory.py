@@ -1,7 +1,5 @@
 """What the server's process had in use for a moment is freed, whenever its memory is looked at."""
 
-from __future__ import annotations
-
 import gc
 import sys
 import weakref

@@ -1,7 +1,5 @@
 """The methods beside the four first ones, on the real local engine; each answer fits its schema."""
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import json

@@ -1,7 +1,5 @@
 """The published document is what the handlers take and give."""
 
-from __future__ import annotations
-
 import asyncio
 import importlib
 import inspect

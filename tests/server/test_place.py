@@ -1,7 +1,5 @@
 """Where a server is, who serves, and which places are not trusted."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

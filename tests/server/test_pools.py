@@ -1,7 +1,5 @@
 """Threads for what may block: connections take turns in them."""
 
-from __future__ import annotations
-
 import asyncio
 import collections
 import itertools

@@ -1,7 +1,5 @@
 """What a server says of itself: workers, what waits for them, the disk, what failed lately."""
 
-from __future__ import annotations
-
 import json
 import shutil
 

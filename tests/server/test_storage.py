@@ -1,7 +1,5 @@
 """What jobs take on the disk is measured and thrown away; their record stays."""
 
-from __future__ import annotations
-
 import os
 import random
 import shlex

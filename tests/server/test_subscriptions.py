@@ -1,7 +1,5 @@
 """`jobs.subscribe`: each change once, in order, also after a reconnect."""
 
-from __future__ import annotations
-
 import itertools
 from types import SimpleNamespace
 

@@ -1,7 +1,5 @@
 """A home with jobs that were never run: on record, and written down, by the test."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import time

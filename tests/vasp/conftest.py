@@ -1,7 +1,5 @@
 """What a submission asked of a recipe, it asked in a warm child: none may stay."""
 
-from __future__ import annotations
-
 import pytest
 
 from crystalmath.preflight import inspector

@@ -1,7 +1,5 @@
 """A job's pseudopotentials, from where it is checked to where its record is shown."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Relax, continue, make static: an antiferromagnet keeps its order, with the stand-in for VASP."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import re

@@ -1,7 +1,5 @@
 """What quacc makes of the number of cores is certain only of jobs that run on this machine."""
 
-from __future__ import annotations
-
 import asyncio
 from pathlib import Path
 

@@ -5,8 +5,6 @@ where the POTCARs should be; `truth` has quacc run them in a warm process, with 
 VASP; the verdict is asked for as a submission does. ``DIFFERENTIAL_CASES`` says how many.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

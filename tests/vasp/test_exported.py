@@ -1,7 +1,5 @@
 """A folder that `export --inputs` writes: VASP runs in it, without us and without quacc."""
 
-from __future__ import annotations
-
 import subprocess
 
 import pytest

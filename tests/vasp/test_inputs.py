@@ -4,8 +4,6 @@ The programs are stand-ins. VASP's computes with EMT, so that what is told of la
 against these; where EMT has no such element, and for Quantum ESPRESSO, jobs end with their first.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gzip
 import importlib.util

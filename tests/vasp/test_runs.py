@@ -1,7 +1,5 @@
 """VASP jobs from end to end, on engines of ours, with the stand-in for VASP and quacc as it is."""
 
-from __future__ import annotations
-
 import gzip
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """The stand-in for VASP: what it refuses, what it lets pass, and what it computes."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

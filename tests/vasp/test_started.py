@@ -4,8 +4,6 @@ Each job is run by quacc alone, too: those that are refused or warned of fail th
 complete.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

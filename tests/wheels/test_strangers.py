@@ -1,7 +1,5 @@
 """Engines of strangers come and go as wheels, in an environment of their own."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
