@@ -696,7 +696,7 @@ def test_what_was_asked_for_can_be_asked_for_again(service):
     assert both.pop("job") == call(service, "jobs.status", job_id=first)
     assert both == told
     unknown = call(service, "jobs.specification", job_id=NOBODY)
-    assert (unknown["code"], unknown["params"], unknown["potcars"]) == ("unknown_job", None, [])
+    assert (unknown["code"], unknown["params"], unknown["potcars"]) == ("unknown_job", {}, [])
 
 
 def test_a_structure_in_a_result_is_read_as_documented_and_goes_into_the_next_job(service):

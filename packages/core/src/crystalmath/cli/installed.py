@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 import typer
 
+from crystalmath import server
 from crystalmath.cli.shared import completion, output
 from crystalmath.cli.shared.common_arguments import Json, any_client
 from crystalmath.errors import InvalidJob
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def engines(*, as_json: Json = False) -> int:
     """List the installed engines, and why one cannot serve."""
     with any_client() as client:
-        infos = client.ask("engines.list")["engines"]
+        infos = client.ask(server.ENGINES_LIST)["engines"]
     if as_json:
         output.write_json({"engines": infos})
         return 0
@@ -60,14 +61,14 @@ def recipes(
 
     with any_client() as client:
         if name is None:
-            found = client.ask("recipes.list")["recipes"]
+            found = client.ask(server.RECIPES_LIST)["recipes"]
             return _list_recipes(found, as_json=as_json)
         allow = config.load().recipes_allow
         try:
-            described = client.ask("recipes.describe", recipe=full_name(name, allow))
+            described = client.ask(server.RECIPES_DESCRIBE, recipe=full_name(name, allow))
         except InvalidJob:
             module = name if name in allow else full_name(name, allow)
-            below = client.ask("recipes.list", prefix=f"{module}.")["recipes"]
+            below = client.ask(server.RECIPES_LIST, prefix=f"{module}.")["recipes"]
             if not below:
                 raise
             return _list_recipes(below, as_json=as_json)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from crystalmath import server
 from crystalmath.cli.shared import job_table, output
 from crystalmath.cli.shared.common_arguments import Json, home_reader
 from crystalmath.cli.shared.job_filters import with_filters
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import JobDocument, ProgressDocument
 
     _Progress: TypeAlias = Mapping[str, ProgressDocument | None]
-    _Look: TypeAlias = tuple[list[JobDocument], dict[str, int], _Progress]
+    _Look: TypeAlias = tuple[list[JobDocument], Mapping[str, int], _Progress]
 
 
 #: How often a live list is renewed, in seconds.
@@ -95,8 +96,7 @@ def list_jobs(
             return _summary(home, filters, as_json=as_json)
         jobs = list(home.jobs(limit or None, **wanted))
         full = 0 < limit == len(jobs)
-        counted = full or as_json
-        totals = home.ask("jobs.list", limit=0, totals=True, **filters)["totals"] if counted else {}
+        totals = _totals(home, filters) if full or as_json else {}
     more = sum(totals.values()) - len(jobs) if full else 0
     if as_json:
         output.write_json({"jobs": jobs, "totals": totals})
@@ -161,18 +161,19 @@ def _look(home: HomeReader, wanted: Mapping[str, Any], most: int) -> _Look:
     jobs, counts = _jobs_and_counts(home, wanted, most)
     running = [job["job_id"] for job in jobs if job["status"] == "running"]
     try:
-        told = home.ask("jobs.progress", job_ids=running[:_FOLLOWED])["jobs"] if running else []
+        some = running[:_FOLLOWED]
+        told = home.ask(server.JOBS_PROGRESS, job_ids=some)["jobs"] if some else ()
     except CrystalMathError:  # what it would add is not worth the list
-        told = []
+        told = ()
     return jobs, counts, {job["job_id"]: job["progress"] for job in told}
 
 
 def _jobs_and_counts(
     home: HomeReader, wanted: Mapping[str, Any], most: int
-) -> tuple[list[JobDocument], dict[str, int]]:
+) -> tuple[list[JobDocument], Mapping[str, int]]:
     """Return jobs, and all counted by state; where not all have room, first those that run."""
     filters = {name: value for name, value in wanted.items() if name != "sort"}
-    counts: dict[str, int] = home.ask("jobs.list", limit=0, totals=True, **filters)["totals"]
+    counts = _totals(home, filters)
     if wanted["sort"] or not most or sum(counts.values()) <= most:
         return list(home.jobs(most or None, **wanted)), counts
     jobs: list[JobDocument] = []
@@ -181,6 +182,11 @@ def _jobs_and_counts(
         if states and len(jobs) < most:
             jobs += home.jobs(most - len(jobs), **{**wanted, "state": states})
     return jobs, counts
+
+
+def _totals(home: HomeReader, filters: Mapping[str, Any]) -> Mapping[str, int]:
+    """Count all jobs by state."""
+    return home.ask(server.JOBS_LIST, limit=0, totals=True, **filters)["totals"] or {}
 
 
 def _renewed(wanted: Mapping[str, Any], limit: Callable[[], int]) -> Iterator[_Look]:
@@ -234,7 +240,7 @@ def _repeat(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) 
 
 
 def _summary(home: HomeReader, filters: Mapping[str, Any], *, as_json: bool) -> int:
-    counted = home.ask("jobs.summary", **filters)
+    counted = home.ask(server.JOBS_SUMMARY, **filters)
     if as_json:
         output.write_json({"states": counted["states"], "errors": counted["errors"]})
         return 0
@@ -274,7 +280,7 @@ def counts(
     bucket_s = _seconds(bucket, "--bucket")
     start = None if last is None else max(0.0, time.time() - _seconds(last, "--last"))
     with home_reader() as home:
-        counted = home.ask("jobs.counts", bucket_s=bucket_s, start=start, **filters)
+        counted = home.ask(server.JOBS_COUNTS, bucket_s=bucket_s, start=start, **filters)
     if as_json:
         output.write_json(counted)
         return 0

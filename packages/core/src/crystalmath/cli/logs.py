@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crystalmath import server
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import JobId, Json, home_reader
 
@@ -138,8 +139,7 @@ def _parts(home: HomeReader, job_id: str, file: str | None, tail: int | None) ->
 
 
 def _read(home: HomeReader, job_id: str, file: str | None, **which: float | None) -> LogPart:
-    told = home.ask("jobs.logs", job_id=job_id, file=file, max_bytes=_PART, **which)
-    return cast("LogPart", told)
+    return home.ask(server.JOBS_LOGS, job_id=job_id, file=file, max_bytes=_PART, **which)
 
 
 def _followed(
@@ -175,7 +175,7 @@ def _first(home: HomeReader, job_id: str, file: str | None, tail: int | None) ->
         try:
             return _read(home, job_id, file, tail=tail)
         except InvalidJob as error:
-            if home.ask("jobs.status", job_id=job_id)["finished_at"] is not None:
+            if home.ask(server.JOBS_STATUS, job_id=job_id)["finished_at"] is not None:
                 raise
             if not said:
                 output.note(output.printable(f"waiting: {error}"))

@@ -9,6 +9,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+from crystalmath import server
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json, any_client
 from crystalmath.cli.shared.submission_options import (
@@ -111,7 +112,7 @@ def _submitted(client: Client, submission: Submission, interrupts: Interrupts) -
     interrupts.leave_if_asked()
     interrupts.passed_on = False
     with asking([recipe]):
-        answer = client.ask("jobs.submit", **Writer().document(submission))
+        answer = client.ask(server.JOBS_SUBMIT, **Writer().document(submission))
         return str(answer["job_id"])
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path  # noqa: TC003 - Typer reads annotations
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from crystalmath import server
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import JobId, Json, home_reader
 
@@ -36,7 +37,7 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
     """Show what became of a job."""
     with home_reader() as home:
         asked = home.ask(
-            "jobs.specification",
+            server.JOBS_SPECIFICATION,
             job_id=job_id,
             prefix=True,
             job=True,
@@ -54,10 +55,9 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
 def _progress(document: ProgressDocument | None) -> Progress | None:
     if document is None:
         return None
-    from crystalmath.models.fields import from_wire
     from crystalmath.models.progress import Progress
 
-    return Progress(**from_wire(Progress, document))
+    return Progress.read(document)
 
 
 def status_fields(
@@ -153,7 +153,7 @@ def show(job_id: JobId, *, as_json: Json = False) -> int:
     crystalmath files ID lists what it has written, crystalmath logs ID prints it.
     """
     with home_reader() as home:
-        told = cast("Story", home.ask("jobs.show", job_id=home.find(job_id)))
+        told = home.ask(server.JOBS_SHOW, job_id=home.find(job_id))
     if as_json:
         output.write_json(told)
     else:
@@ -233,7 +233,7 @@ def result(
         other = "--json" if as_json else "--field"
         raise typer.BadParameter(f"does not go with {other}", param_hint="--structure")
     with home_reader() as home:
-        document = home.ask("jobs.status", job_id=home.find(job_id))
+        document = home.ask(server.JOBS_STATUS, job_id=home.find(job_id))
         job_id, state = document["job_id"], document["status"]
         if as_json:
             # The stored text goes out as it is: reading 20 MB to write them again helps nobody.
@@ -250,8 +250,8 @@ def result(
         elif structure is not None:
             _write_structure(job_id, home.result_json(job_id, brief=True) or b"null", structure)
         else:
-            failed = home.ask("jobs.result", job_id=job_id) if state == "failed" else {}
-            _print_result(job, failed.get("traceback"))
+            failed = home.ask(server.JOBS_RESULT, job_id=job_id) if state == "failed" else None
+            _print_result(job, failed and failed.get("traceback"))
     return 0 if state == "completed" else 1
 
 

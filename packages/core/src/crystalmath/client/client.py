@@ -6,10 +6,11 @@ import itertools
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, Unpack, overload
 
 from attrs import fields
 
+from crystalmath import server
 from crystalmath.client.client_errors import answered_error, raise_answered
 from crystalmath.client.follower import Follower, change_events, changes
 from crystalmath.client.request import RecipeLike, Writer, ask_again
@@ -26,7 +27,6 @@ from crystalmath.client.transport import (
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Finding, Inputs, Job, JobCheck, Preset, Progress, Submission
 from crystalmath.models.checkup import Check
-from crystalmath.models.fields import from_wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Client"]
 
+_Answer = TypeVar("_Answer")
 #: A structure (Å), or what ``jobs.submit`` takes in its place; a job for its final geometry.
 Structure: TypeAlias = "Atoms | str | Mapping[str, Any] | HasJobId"
 
@@ -114,7 +115,9 @@ class Client:
         """
         return self._caller.call(method, params, timeout)
 
-    def ask(self, method: str, *, timeout: float | None = None, **params: Any) -> dict[str, Any]:
+    def ask(
+        self, method: server.Method[_Answer], *, timeout: float | None = None, **params: Any
+    ) -> _Answer:
         """Do as :meth:`call`, without parameters that are ``None``; raise what the answer says."""
         return self._caller.ask(method, timeout=timeout, **params)
 
@@ -177,7 +180,7 @@ class Client:
         answers: dict[int, JobFuture | CrystalMathError] = {}
         begun = False
         with self._follower.submitting() as overheard:
-            answer = self.ask("jobs.submit_many", jobs=list(documents.values()))
+            answer = self.ask(server.JOBS_SUBMIT_MANY, jobs=list(documents.values()))
             for (index, document), job in zip(documents.items(), answer["jobs"], strict=True):
                 if job["job_id"] is None:
                     answers[index] = answered_error(job)
@@ -286,7 +289,7 @@ class Client:
             The latter with `inputs`.
         """
         sent = self._writer.document(_asked(recipe, atoms, parameters, options))
-        answer = self.call("jobs.check", {**sent, "inputs": True} if inputs else sent)
+        answer = self.call(server.JOBS_CHECK, {**sent, "inputs": True} if inputs else sent)
         if not answer.get("findings"):
             raise_answered(answer)
         findings = [Finding(**finding) for finding in answer["findings"]]
@@ -397,13 +400,13 @@ class Client:
             It has not failed, or its last calculation has not come to its end.
         """
         answer = self.ask(
-            "jobs.reread",
+            server.JOBS_REREAD,
             job_id=job_id,
             settings=settings or None,
             engine=engine,
             cluster=cluster,
         )
-        return self.future(answer["job_id"])
+        return self.future(str(answer["job_id"]))
 
     # --- futures and results -----------------------------------------------------------------
 
@@ -497,7 +500,7 @@ class Client:
 
     def job(self, job_id: str) -> Job:
         """Return what is on record of a job (`UnknownJob` if there is none)."""
-        return Job.read(self.ask("jobs.status", job_id=job_id))
+        return Job.read(self.ask(server.JOBS_STATUS, job_id=job_id))
 
     def totals(self, **filters: Unpack[Filters]) -> dict[str, int]:
         """Count jobs by state; states that none is in are left out.
@@ -507,8 +510,8 @@ class Client:
         **filters
             See :meth:`list`.
         """
-        answer = self.ask("jobs.list", limit=0, totals=True, **filters_document(filters))
-        return cast("dict[str, int]", answer["totals"])
+        answer = self.ask(server.JOBS_LIST, limit=0, totals=True, **filters_document(filters))
+        return dict(answer["totals"] or {})
 
     def find(self, prefix: str) -> str:
         """Return the one job id that begins so; a full one goes through as it is.
@@ -676,7 +679,7 @@ class Client:
     def _records(self, job_ids: Sequence[str]) -> list[Job]:
         found = []
         for part in parts(job_ids):
-            for told in self.ask("jobs.status_many", job_ids=part)["jobs"]:
+            for told in self.ask(server.JOBS_STATUS_MANY, job_ids=part)["jobs"]:
                 raise_answered(told)
                 found.append(Job.read(told))
         return found
@@ -691,7 +694,7 @@ class Client:
         dict
             As ``jobs.specification`` answers (docs/methods.md).
         """
-        return cast("Specification", self.ask("jobs.specification", job_id=job_id))
+        return self.ask(server.JOBS_SPECIFICATION, job_id=job_id)
 
     def script(self, job_id: str) -> str:
         """Write a job as a Python script that runs the same calculation with quacc alone.
@@ -701,7 +704,7 @@ class Client:
         InvalidJob
             A parameter cannot be written as Python.
         """
-        return str(self.ask("jobs.script", job_id=job_id)["script"])
+        return self.ask(server.JOBS_SCRIPT, job_id=job_id)["script"]
 
     def inputs(self, job_id: str) -> Inputs:
         """Return the inputs of a job's programs for each calculation, before and after it ran.
@@ -714,7 +717,7 @@ class Client:
         job_id : str
             The job; `UnknownJob` if there is no such one.
         """
-        return Inputs.read(self.ask("jobs.inputs", job_id=job_id)["inputs"])
+        return Inputs.read(self.ask(server.JOBS_INPUTS, job_id=job_id)["inputs"])
 
     def export_inputs(self, job_id: str, directory: str | os.PathLike[str]) -> list[Path]:
         """Write a folder from which a job's calculation runs without us.
@@ -742,7 +745,7 @@ class Client:
         """
         from crystalmath.client.input_folder import input_files, write_texts
 
-        told = self.ask("jobs.script", job_id=job_id, shell=True)  # noqa: S604 - no call of one
+        told = self.ask(server.JOBS_SCRIPT, job_id=job_id, shell=True)  # noqa: S604 - no call of one
         texts = input_files(self.inputs(job_id), os.fspath(directory))
         texts[Path(directory, "run.py")] = told["script"]
         if told["shell"] is not None:
@@ -784,7 +787,7 @@ class Client:
         """
         asked: dict[str, Any] = {"tail": tail, "offset": offset, "max_bytes": max_bytes}
         asked |= {"job_id": job_id, "file": file, "timeout_s": timeout_s}
-        return cast("LogPart", self.ask("jobs.logs", **asked))
+        return self.ask(server.JOBS_LOGS, **asked)
 
     def files(self, job_id: str, *, attempt: int | None = None) -> JobFiles:
         """List the files of a job, with their sizes in bytes and times in s since the epoch.
@@ -802,7 +805,7 @@ class Client:
             ``{"job_id", "attempt", "work_dir", "files", "more"}``; each file is ``{"file",
             "size", "modified_at", "is_link"}``, and :meth:`logs` reads it by its ``file``.
         """
-        return cast("JobFiles", self.ask("jobs.files", job_id=job_id, attempt=attempt))
+        return self.ask(server.JOBS_FILES, job_id=job_id, attempt=attempt)
 
     def progress(
         self, job_ids: Sequence[str], *, history: bool = False
@@ -823,10 +826,10 @@ class Client:
         """
         told: dict[str, Progress | None] = {}
         for part in parts(job_ids, HISTORIES_AT_ONCE if history else READ_AT_ONCE):
-            for job in self.ask("jobs.progress", job_ids=part, history=history)["jobs"]:
+            for job in self.ask(server.JOBS_PROGRESS, job_ids=part, history=history)["jobs"]:
                 raise_answered(job)
                 read = job["progress"]
-                told[job["job_id"]] = read and Progress(**from_wire(Progress, read))
+                told[job["job_id"]] = None if read is None else Progress.read(read)
         return told
 
     # --- changes -----------------------------------------------------------------------------
@@ -910,7 +913,7 @@ class Client:
 
         It reads cancelled once none of its processes is alive.
         """
-        return bool(self.ask("jobs.cancel", job_id=job_id)["cancelled"])
+        return self.ask(server.JOBS_CANCEL, job_id=job_id)["cancelled"]
 
     def cancel_many(
         self, job_ids: Sequence[str] | None = None, **filters: Unpack[Filters]
@@ -940,11 +943,10 @@ class Client:
         named = chosen(self.ask, job_ids, filters)
         if named is None:
             asked = filters_document(filters)
-            told = self.ask("jobs.cancel_many", timeout=LONG_S, **asked)["jobs"]
-            return cast("list[CancelledJob]", told)
+            return [*self.ask(server.JOBS_CANCEL_MANY, timeout=LONG_S, **asked)["jobs"]]
         answers: list[CancelledJob] = []
         for part in parts(named):
-            answers += self.ask("jobs.cancel_many", timeout=LONG_S, job_ids=part)["jobs"]
+            answers += self.ask(server.JOBS_CANCEL_MANY, timeout=LONG_S, job_ids=part)["jobs"]
         return answers
 
     # --- storage -----------------------------------------------------------------------------
@@ -963,7 +965,7 @@ class Client:
             ``{"total", "states", "recipes", "labels"}``, of each ``{"jobs", "files", "size",
             "heavy_size"}``, sizes in bytes; heavy are the files that can be computed again.
         """
-        return cast("Usage", self.ask("jobs.usage", timeout=LONG_S, **filters_document(filters)))
+        return self.ask(server.JOBS_USAGE, timeout=LONG_S, **filters_document(filters))
 
     def prune(
         self,
@@ -1023,10 +1025,10 @@ class Client:
         return whole
 
     def _pruned(self, asked: Mapping[str, Any]) -> Pruned:
-        whole = cast("Pruned", self.ask("jobs.prune", timeout=LONG_S, **asked))
+        whole = self.ask(server.JOBS_PRUNE, timeout=LONG_S, **asked)
         while whole["cursor"] is not None:
             more = {**asked, "cursor": whole["cursor"]}
-            rest = self.ask("jobs.prune", timeout=LONG_S, **more)
+            rest = self.ask(server.JOBS_PRUNE, timeout=LONG_S, **more)
             whole["jobs"] += rest["jobs"]
             whole["left"] += rest["left"]
             whole["cursor"] = rest["cursor"]
@@ -1074,12 +1076,7 @@ class Client:
         named = chosen(self.ask, job_ids, filters)
         which = {"filters": filters_document(filters)} if named is None else {"job_ids": named}
         file = str(Path(path).absolute())
-        answer = self.ask("jobs.archive", timeout=LONG_S, file=file, **which)
-        return {
-            "jobs": answer["jobs"],
-            "files": answer["files"],
-            "left_out": answer["left_out"],
-        }
+        return self.ask(server.JOBS_ARCHIVE, timeout=LONG_S, file=file, **which)
 
     def import_archive(self, path: str | os.PathLike[str]) -> ImportedJobs:
         """Take in the jobs of an archive that :meth:`archive` of another home has written.
@@ -1095,14 +1092,13 @@ class Client:
             Something in it is not as it should be. Nothing was taken in.
         """
         file = str(Path(path).absolute())
-        answer = self.ask("jobs.import", timeout=LONG_S, file=file)
-        return {"job_ids": answer["job_ids"], "known": answer["known"]}
+        return self.ask(server.JOBS_IMPORT, timeout=LONG_S, file=file)
 
     # --- clusters and the server -------------------------------------------------------------
 
     def clusters(self) -> list[ClusterEntry]:
         """List the clusters of the configuration file, and why one cannot be used."""
-        return cast("list[ClusterEntry]", self.ask("clusters.list")["clusters"])
+        return [*self.ask(server.CLUSTERS_LIST)["clusters"]]
 
     def check_cluster(
         self, name: str, job_id: str | None = None, *, timeout: float | None = None
@@ -1135,7 +1131,7 @@ class Client:
         return self._checked_cluster(name, job_id=job_id)
 
     def _checked_cluster(self, name: str, **more: object) -> ClusterChecked:
-        answer = self.call("clusters.check", {"cluster": name, **more})
+        answer = self.call(server.CLUSTERS_CHECK, {"cluster": name, **more})
         if not answer["checks"] and answer["status"] == "error":
             raise_answered(answer)
         return {
@@ -1148,7 +1144,7 @@ class Client:
     def presets(self, name: str | None = None) -> list[Preset]:
         """List quacc's presets with what each sets, or those of one name (`InvalidJob` if none)."""
         _, environment = self._writer.configured()
-        answer = self.ask("presets.list", name=name, environment=environment)
+        answer = self.ask(server.PRESETS_LIST, name=name, environment=environment)
         return [Preset.read(each) for each in answer["presets"]]
 
     def status(self) -> ServerStatus:
@@ -1161,7 +1157,7 @@ class Client:
             "failures"}``; `workers` and `backlog` (how many jobs wait to begin) by engine, `disk`
             in bytes.
         """
-        return cast("ServerStatus", self.ask("system.status"))
+        return self.ask(server.SYSTEM_STATUS)
 
     # --- the last, as it hides the builtin in what follows ------------------------------------
 

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
+from crystalmath import server
 from crystalmath.client.client_errors import (
     ClientClosed,
     ConnectionLost,
     ProtocolMismatch,
     answered_error,
-    raise_answered,
 )
+from crystalmath.client.transport import Caller
 from crystalmath.errors import CrystalMathError, ServerNotRunning
 from crystalmath.models import Job, JobChange, JobState
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from crystalmath.client.future import JobFuture
     from crystalmath.client.transport import Transport
+    from crystalmath.models.answers import EventList
 
 #: How long one request waits for events, in seconds.
 POLL_S = 10.0
@@ -74,10 +76,8 @@ class Backoff:
 def statuses(transport: Transport, job_ids: Sequence[str]) -> Iterator[Job | CrystalMathError]:
     """Yield the present state of jobs, in their order."""
     for start in range(0, len(job_ids), MANY):
-        answer = transport.call(
-            "jobs.status_many", {"job_ids": list(job_ids[start : start + MANY])}
-        )
-        raise_answered(answer)
+        asked = list(job_ids[start : start + MANY])
+        answer = Caller(transport).ask(server.JOBS_STATUS_MANY, job_ids=asked)
         for document in answer["jobs"]:
             yield answered_error(document) if document.get("code") else Job.read(document)
 
@@ -181,10 +181,8 @@ def _change_events(
         after = answer["last"]
 
 
-def _events(transport: Transport, params: Mapping[str, Any]) -> dict[str, Any]:
-    answer = transport.call("jobs.events", params)
-    raise_answered(answer)
-    return answer
+def _events(transport: Transport, params: Mapping[str, Any]) -> EventList:
+    return Caller(transport).ask(server.JOBS_EVENTS, **params)
 
 
 # --- futures ---------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ Neither a client with its futures is made for it, nor an event loop: a shell use
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from crystalmath import config
 from crystalmath.client.client_errors import ConnectionLost, raise_answered
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
     from crystalmath.client.client import Client
     from crystalmath.models.answers import JobDocument
+    from crystalmath.server import Method
     from crystalmath.service.home_jobs import HomeJobs
+
+_Answer = TypeVar("_Answer")
 
 
 class HomeReader:
@@ -47,7 +50,7 @@ class HomeReader:
             host = None if server.is_here() else server.identity.host
             check_build(server.version, self._place.home, host)
 
-    def ask(self, method: str, **params: Any) -> dict[str, Any]:
+    def ask(self, method: Method[_Answer], **params: Any) -> _Answer:
         """Call a method that only reads (docs/protocol.md), and return its result.
 
         Raises
@@ -56,13 +59,13 @@ class HomeReader:
             What the answer says is wrong; or the server went away, or does not answer.
         """
         given = {name: value for name, value in params.items() if value is not None}
-        answer: dict[str, Any] = self._answered(
+        answer = self._answered(
             lambda: read_result(self._request(method, given)),
             lambda client: client.call(method, given),
             lambda jobs, answers: answers.answer(jobs, method, given),
         )
         raise_answered(answer)
-        return answer
+        return answer  # type: ignore[no-any-return]
 
     def result_json(
         self, job_id: str, field: str | None = None, *, brief: bool = False

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
+from crystalmath import server
 from crystalmath.client.results import MOST
 from crystalmath.client.transport import PAGE
 from crystalmath.errors import InvalidJob, shown
@@ -49,7 +50,7 @@ class Documents:
         """Return the JSON text of a job's result, once; it may be large."""
         if job_id not in self._results and job_id in self._completed:
             at = self._completed.index(job_id)
-            answer = self._caller.ask("jobs.results", job_ids=self._completed[at : at + MOST])
+            answer = self._caller.ask(server.JOBS_RESULTS, job_ids=self._completed[at : at + MOST])
             if not answer["results"]:
                 self._completed = []  # they are large: each is asked for alone
             for each in answer["results"]:
@@ -61,12 +62,12 @@ class Documents:
         return self._caller.result_text(job_id) or b"null"
 
 
-def parameters_of(caller: Caller, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+def parameters_of(caller: Caller, job_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
     """Ask for the recipe's parameters of jobs, as many of them at a time as fit together."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Mapping[str, Any]] = {}
     left = list(job_ids)
     while left:
-        answer = caller.ask("jobs.parameters", job_ids=left[:PAGE])
+        answer = caller.ask(server.JOBS_PARAMETERS, job_ids=left[:PAGE])
         found |= {each["job_id"]: each["params"] or {} for each in answer["parameters"]}
         left = left[len(answer["parameters"]) :]
     return found

@@ -7,11 +7,11 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from attrs import evolve
 
-from crystalmath import config
+from crystalmath import config, server
 from crystalmath.client.transport import LONG_S, filters_document, parts
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Submission
@@ -158,7 +158,7 @@ def _size(document: object) -> int:
 
 
 def ask_again(
-    ask: Callable[..., dict[str, Any]],
+    ask: server.Ask,
     changes: Mapping[str, Any],
     *,
     job_ids: Sequence[str] | None = None,
@@ -172,10 +172,10 @@ def ask_again(
     if filters is not None:
         asked["filters"] = filters_document(filters)
     if job_ids is None:
-        return cast("list[RetriedJob]", ask("jobs.retry", timeout=LONG_S, **asked)["jobs"])
+        return [*ask(server.JOBS_RETRY, timeout=LONG_S, **asked)["jobs"]]
     found: list[RetriedJob] = []
     for part in parts(job_ids) or [[]]:
-        found += ask("jobs.retry", timeout=LONG_S, job_ids=part, **asked)["jobs"]
+        found += ask(server.JOBS_RETRY, timeout=LONG_S, job_ids=part, **asked)["jobs"]
     return found
 
 

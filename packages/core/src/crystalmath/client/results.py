@@ -13,6 +13,7 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from crystalmath import server
 from crystalmath.errors import CrystalMathError, InvalidJob
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Results:
 
     def traceback(self, job_id: str) -> str | None:
         """Return the traceback of a job that failed, if its recipe raised."""
-        return self._caller.ask("jobs.result", job_id=job_id).get("traceback")
+        return self._caller.ask(server.JOBS_RESULT, job_id=job_id).get("traceback")
 
     def _take(self, job_id: str) -> Mapping[str, Any] | None:
         """Return what ``jobs.result`` says of a job that completed, once; ``None``: ask for it."""
@@ -111,7 +112,7 @@ class Results:
 
     def _fetch(self, job_ids: list[str]) -> dict[str, Any]:
         try:
-            answer = self._caller.ask("jobs.results", job_ids=job_ids)
+            answer = self._caller.ask(server.JOBS_RESULTS, job_ids=job_ids)
         except CrystalMathError:
             self._most = self._many = 1  # whoever asks for one alone is told
             return {}

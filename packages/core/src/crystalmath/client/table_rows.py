@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from crystalmath import server
 from crystalmath.client.job_values import parameters_of
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.documents import cleaned
@@ -17,7 +18,7 @@ from crystalmath.models.written import label_cell
 from crystalmath.recipes.lookup import family_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ase import Atoms
 
@@ -60,7 +61,7 @@ def lines(caller: Caller, jobs: Iterable[Job]) -> Iterator[Line]:
             yield _line(job, asked.get(job.job_id) or {}, result)
 
 
-def _line(job: Job, params: dict[str, Any], result: Any) -> Line:
+def _line(job: Job, params: Mapping[str, Any], result: Any) -> Line:
     from crystalmath.recipes.summary import final_atoms, geometry_values, result_values
 
     values = {name: value(job) for name, value in JOB_COLUMNS.items()}
@@ -83,7 +84,7 @@ def _line(job: Job, params: dict[str, Any], result: Any) -> Line:
     return Line(job, known, atoms)
 
 
-def _calculator(recipe: str, params: dict[str, Any]) -> str | None:
+def _calculator(recipe: str, params: Mapping[str, Any]) -> str | None:
     """Name the calculator of one of quacc's recipes as ASE does; a user's own is not known."""
     if not (family := family_of(recipe)):
         return None
@@ -91,7 +92,7 @@ def _calculator(recipe: str, params: dict[str, Any]) -> str | None:
     return library.lower() if isinstance(library, str) else family
 
 
-def _flat(node: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, value in node.items():
         if isinstance(value, dict) and "@module" not in value:
             yield from _flat(value, f"{prefix}{name}.")
@@ -103,7 +104,7 @@ def _results(caller: Caller, job_ids: Sequence[str]) -> Iterator[Any]:
     """Yield results as plain JSON, in order; ``None`` where the files are gone."""
     left = list(job_ids)
     while left:
-        answer = caller.ask("jobs.results", job_ids=left)
+        answer = caller.ask(server.JOBS_RESULTS, job_ids=left)
         for each in answer["results"]:
             yield cleaned(each["result"])
         if not answer["results"]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from crystalmath import server
 from crystalmath.client.client_errors import raise_answered
 from crystalmath.errors import ID_LENGTH, the_one
 from crystalmath.server.rpc.wire import WireError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from crystalmath.models.answers import JobDocument
 
-    _Ask = Callable[..., dict[str, Any]]
-
+_Answer = TypeVar("_Answer")
 _Item = TypeVar("_Item")
 
 #: How long a server may look at, or remove, the files of many jobs, in seconds.
@@ -75,12 +75,14 @@ class Caller:
         """Call a method and return its result as it is."""
         return self.transport.call(method, params or {}, timeout)
 
-    def ask(self, method: str, *, timeout: float | None = None, **params: Any) -> dict[str, Any]:
+    def ask(
+        self, method: server.Method[_Answer], *, timeout: float | None = None, **params: Any
+    ) -> _Answer:
         """Call a method, without parameters that are ``None``; raise what its answer says."""
         given = {name: value for name, value in params.items() if value is not None}
-        answer = self.transport.call(method, given, timeout)
+        answer: Any = self.transport.call(method, given, timeout)
         raise_answered(answer)
-        return answer
+        return answer  # type: ignore[no-any-return]
 
     def result_text(
         self, job_id: str, field: str | None = None, *, brief: bool = False
@@ -109,13 +111,13 @@ SHOWN = 5
 _EACH = 20
 
 
-def pages(ask: _Ask, limit: int | None, filters: Mapping[str, Any]) -> Iterator[JobDocument]:
+def pages(ask: server.Ask, limit: int | None, filters: Mapping[str, Any]) -> Iterator[JobDocument]:
     """Go through the pages of ``jobs.list``."""
     cursor: str | None = None
     left = limit
     while left is None or left > 0:
         size = PAGE if left is None else min(left, PAGE)
-        page = ask("jobs.list", limit=size, cursor=cursor, **filters)
+        page = ask(server.JOBS_LIST, limit=size, cursor=cursor, **filters)
         yield from page["jobs"]
         cursor = page["cursor"]
         if cursor is None:
@@ -128,7 +130,7 @@ def parts(items: Sequence[_Item], size: int = PAGE) -> list[list[_Item]]:
     return [list(items[start : start + size]) for start in range(0, len(items), size)]
 
 
-def find(ask: _Ask, prefix: str) -> str:
+def find(ask: server.Ask, prefix: str) -> str:
     """Return the one job id that begins so; a full one goes through as it is.
 
     Raises
@@ -145,7 +147,7 @@ def find(ask: _Ask, prefix: str) -> str:
 
 
 def chosen(
-    ask: _Ask, job_ids: Sequence[str] | None, filters: Mapping[str, Any]
+    ask: server.Ask, job_ids: Sequence[str] | None, filters: Mapping[str, Any]
 ) -> list[str] | None:
     """Return the jobs that are named, of which filters leave those that fit.
 
@@ -171,7 +173,7 @@ def chosen(
         each = (pages(ask, 1, {**written, "prefix": job_id}) for job_id in named)
         fitting = {job["job_id"] for found in each for job in found}
     for part in parts([job_id for job_id in named if job_id not in fitting]):
-        for told in ask("jobs.status_many", job_ids=part)["jobs"]:
+        for told in ask(server.JOBS_STATUS_MANY, job_ids=part)["jobs"]:
             raise_answered(told)
     return [job_id for job_id in named if job_id in fitting]
 

@@ -265,7 +265,7 @@ class Specification(CommonTerms, Answer):
 class ListedResult(Answer):
     """What the recipe of a job returned (``jobs.results``); arrays and the like in monty's form."""
 
-    job_id: JobId | None
+    job_id: JobId
     status: Status
     result: Annotated[Any, "what the recipe returned, whole; null unless it completed"]
     code: NotRequired[str]
@@ -315,15 +315,15 @@ class ProgressList(Answer):
 class JobInputs(Answer):
     """What the programs of a job get (``jobs.inputs``)."""
 
-    job_id: JobId | None
-    inputs: InputsDocument | None
+    job_id: JobId
+    inputs: InputsDocument
 
 
 class JobScript(Answer):
     """A job as scripts that run without us (``jobs.script``): in Python, and for sh."""
 
-    job_id: JobId | None
-    script: Annotated[str | None, "in Python; it needs quacc alone"]
+    job_id: JobId
+    script: Annotated[str, "in Python; it needs quacc alone"]
     shell: Annotated[
         str | None,
         "for sh; null where that was not asked for, or a step is no program's that a command "
@@ -443,7 +443,7 @@ class JobFiles(Answer):
     more: Annotated[Count, "how many there are beyond 10000"]
 
 
-class ArchivedJobs(TypedDict):
+class ArchivedJobs(Answer):
     """What was archived (``jobs.archive``)."""
 
     jobs: Annotated[Count, "how many jobs are in it"]
@@ -453,19 +453,11 @@ class ArchivedJobs(TypedDict):
     ]
 
 
-class ArchiveAnswer(ArchivedJobs, Answer):
-    """The same as the server tells it."""
-
-
-class ImportedJobs(TypedDict):
+class ImportedJobs(Answer):
     """What was taken in (``jobs.import``)."""
 
     job_ids: list[str]
     known: Annotated[list[str], "jobs that were there already, and stay as they are"]
-
-
-class ImportAnswer(ImportedJobs, Answer):
-    """The same as the server tells it."""
 
 
 class Used(TypedDict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from attrs import field, frozen
 
@@ -90,6 +90,11 @@ class Progress:
             array({"type": "object", "properties": _STEP, "required": list(_STEP)}),
         ),
     )
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """Make the record of what ``jobs.progress`` answers."""
+        return cls(**from_wire(cls, document))
 
     def __str__(self) -> str:
         steps = [

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from crystalmath.store.records import Event, JobMetadata
 
 #: What is told of a submission, by its names on the wire.
-SPECIFIED = tuple(
+_SPECIFIED = tuple(
     one.wire
     for one in declared(Submission)
     if one.about.shown and one.wire not in {"environment", "key", "strict"}
@@ -215,7 +215,7 @@ def specification(
         reached = yield from progress_document(service, recorded)
     told: dict[str, Any] = {
         "job_id": job_id,
-        **{name: asked.get(name) for name in SPECIFIED},
+        **{name: asked.get(name) for name in _SPECIFIED},
         "structure": atoms and {"format": "ase-json", "data": atoms["data"]},
         "params": encoded["parameters"],
         "potcars": service.pseudopotentials(job_id),

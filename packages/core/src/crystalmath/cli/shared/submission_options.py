@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import typer
 
+from crystalmath import server
 from crystalmath.cli.shared import completion, output
 from crystalmath.cli.shared.common_arguments import option_of, taking
 from crystalmath.cli.shared.parameter_options import (
@@ -100,7 +101,7 @@ def checked(client: Client, submission: Submission, *, inputs: bool = False) -> 
 
     sent = Writer().document(submission)
     with asking([str(submission.recipe)], always=inputs):
-        return cast("CheckedJob", client.ask("jobs.check", inputs=inputs or None, **sent))
+        return client.ask(server.JOBS_CHECK, inputs=inputs or None, **sent)
 
 
 def is_asked(recipe: str) -> bool:

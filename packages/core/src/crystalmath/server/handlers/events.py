@@ -8,6 +8,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
+from crystalmath import server
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.models.answers import (
     MOST_JOBS,
@@ -134,10 +135,7 @@ class WaitParams(FilterParams, total=False):
     timeout_s: Annotated[Timeout, "in seconds; default: 30"]
 
 
-@method(
-    "jobs.wait",
-    refused={"jobs": [], "done": False},
-)
+@method(server.JOBS_WAIT)
 async def handle_jobs_wait(service: JobService, params: WaitParams) -> WaitedJobs:
     """Wait until all of some jobs have ended, or the time is over.
 
@@ -225,10 +223,7 @@ class EventsParams(WantedParams, total=False):
     job_ids: Annotated[JobIds, "only events of these jobs"]
 
 
-@method(
-    "jobs.events",
-    refused={"events": [], "last": 0},
-)
+@method(server.JOBS_EVENTS)
 async def handle_jobs_events(service: JobService, params: EventsParams) -> EventList:
     """Return what has happened to jobs since an event, the oldest first.
 
@@ -317,11 +312,7 @@ class SubscribeParams(WantedParams, total=False):
     ]
 
 
-@method(
-    "jobs.subscribe",
-    refused={"seq": None},
-    of_session=True,
-)
+@method(server.JOBS_SUBSCRIBE, of_session=True)
 async def handle_jobs_subscribe(session: Session, params: SubscribeParams) -> Subscribed:
     """Be told of each change of jobs, all or those asked for, until the connection ends.
 
@@ -338,7 +329,7 @@ async def handle_jobs_subscribe(session: Session, params: SubscribeParams) -> Su
     return {"seq": after, "error": None}
 
 
-@method("jobs.unsubscribe", of_session=True)
+@method(server.JOBS_UNSUBSCRIBE, of_session=True)
 async def handle_jobs_unsubscribe(session: Session, params: NoParams) -> Answer:
     """End the subscription; without one nothing happens."""
     del params

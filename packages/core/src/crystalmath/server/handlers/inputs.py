@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Required, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Required, TypedDict
 
+from crystalmath import server
 from crystalmath.errors import InvalidJob
 from crystalmath.models import Inputs
 from crystalmath.models.answers import JobId, JobInputs, JobScript, ProgressList, Story
@@ -22,10 +23,7 @@ if TYPE_CHECKING:
     from crystalmath.service import JobService
 
 
-@method(
-    "jobs.inputs",
-    refused={"inputs": None},
-)
+@method(server.JOBS_INPUTS)
 async def handle_jobs_inputs(service: JobService, params: JobIdParams) -> JobInputs:
     """Return what the programs of a job get, calculation by calculation, before it runs and after.
 
@@ -33,14 +31,17 @@ async def handle_jobs_inputs(service: JobService, params: JobIdParams) -> JobInp
     given, which may take seconds: it tells who has set what, and of calculators that have written
     nothing all.
     """
-    job_id = params["job_id"]
+    inputs = await _inputs(service, params["job_id"])
+    await large.turn()
+    return {"job_id": params["job_id"], "inputs": inputs.document(), "error": None}
+
+
+async def _inputs(service: JobService, job_id: str) -> Inputs:
     job = await in_pool("asking", service.job, job_id)
     inputs = await in_slices("files", written_by_job(service, job))
     asking = submitting_pool({"recipe": job.recipe, "inputs": True})
     asked = await in_pool(asking, asked_of_job, service, job)
-    inputs = with_marks(inputs, asked) if inputs.steps else asked
-    await large.turn()
-    return {"job_id": job_id, "inputs": inputs.document(), "error": None}
+    return with_marks(inputs, asked) if inputs.steps else asked
 
 
 # --- as scripts ------------------------------------------------------------------------------
@@ -56,20 +57,15 @@ class ScriptParams(JobIdParams, total=False):
     ]
 
 
-@method(
-    "jobs.script",
-    refused={"script": None, "shell": None},
-)
+@method(server.JOBS_SCRIPT)
 async def handle_jobs_script(service: JobService, params: ScriptParams) -> JobScript:
     """Write a job as a Python script that runs the same calculation with quacc alone."""
     job_id = params["job_id"]
     told = await in_pool("files", _script, service, job_id)
     shell = None
     if params.get("shell"):
-        answer = await handle_jobs_inputs(service, {"job_id": job_id})
-        if answer["error"]:
-            return cast("JobScript", {**answer, "script": None, "shell": None})
-        shell = await in_pool("files", _shell, service, job_id, Inputs.read(answer["inputs"]))
+        inputs = await _inputs(service, job_id)
+        shell = await in_pool("files", _shell, service, job_id, inputs)
     await large.turn()
     return {"job_id": job_id, "script": told, "shell": shell, "error": None}
 
@@ -116,11 +112,7 @@ class ProgressParams(TypedDict, total=False):
     ]
 
 
-@method(
-    "jobs.progress",
-    refused={"jobs": []},
-    bulk=True,
-)
+@method(server.JOBS_PROGRESS, bulk=True)
 async def handle_jobs_progress(service: JobService, params: ProgressParams) -> ProgressList:
     """Return how far the calculations of jobs have come, read from what their programs write.
 
@@ -141,15 +133,7 @@ async def handle_jobs_progress(service: JobService, params: ProgressParams) -> P
 # --- the story -------------------------------------------------------------------------------
 
 
-@method(
-    "jobs.show",
-    refused={
-        "job": None,
-        "params": {},
-        **{name: [] for name in ("potcars", "parents", "children", "attempts", "events")},
-    },
-    pool="files",
-)
+@method(server.JOBS_SHOW, pool="files")
 def handle_jobs_show(service: JobService, params: JobIdParams) -> Story:
     """Tell a job's whole story: what it came of and what came of it, its attempts and events.
 

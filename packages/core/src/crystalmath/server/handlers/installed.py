@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Required, TypedDict, cast
 
+from crystalmath import server
 from crystalmath.models import JobState
 from crystalmath.models.answers import (
     ClusterList,
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
 
 
 @method(
-    "engines.list",
-    refused={"engines": []},
+    server.ENGINES_LIST,
     # Each plugin is imported, and a stranger's may hang.
     pool="engines",
 )
@@ -53,8 +53,7 @@ def handle_engines_list(service: JobService, params: NoParams) -> EngineList:
 
 
 @method(
-    "clusters.list",
-    refused={"clusters": []},
+    server.CLUSTERS_LIST,
     # Its engine is loaded, and a stranger's may hang.
     pool="engines",
 )
@@ -79,8 +78,7 @@ class ClustersCheckParams(TypedDict, total=False):
 
 
 @method(
-    "clusters.check",
-    refused={"checks": []},
+    server.CLUSTERS_CHECK,
     # Its engine is loaded, and a stranger's may hang.
     pool="checking clusters",
     by_server=True,
@@ -124,11 +122,7 @@ class PresetsListParams(TypedDict, total=False):
     environment: Annotated[Mapping[str, str], Limits(**SUBMISSION["environment"])]
 
 
-@method(
-    "presets.list",
-    refused={"presets": []},
-    pool="recipes",
-)
+@method(server.PRESETS_LIST, pool="recipes")
 def handle_presets_list(service: JobService, params: PresetsListParams) -> PresetList:
     """List quacc's presets with what each sets, those that it inherits included.
 
@@ -149,11 +143,7 @@ class RecipesListParams(TypedDict, total=False):
     prefix: Annotated[str, "how the name begins; a leading quacc.recipes. may be left out"]
 
 
-@method(
-    "recipes.list",
-    refused={"recipes": []},
-    pool="recipes",
-)
+@method(server.RECIPES_LIST, pool="recipes")
 def handle_recipes_list(service: JobService, params: RecipesListParams) -> RecipeList:
     """List the recipes there are: quacc's jobs and flows, and those that the home admits."""
     from crystalmath.recipes.lookup import NAMESPACE, catalogue
@@ -174,11 +164,7 @@ class RecipesDescribeParams(TypedDict):
     recipe: Annotated[str, Limits(**SUBMISSION["recipe"])]
 
 
-@method(
-    "recipes.describe",
-    refused=dict.fromkeys(("name", "kind", "file", "line", "docstring", "structure", "parameters")),
-    pool="recipes",
-)
+@method(server.RECIPES_DESCRIBE, pool="recipes")
 def handle_recipes_describe(
     service: JobService, params: RecipesDescribeParams
 ) -> RecipeDescription:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
 
+from crystalmath import server
 from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
 from crystalmath.models import Job, JobFilter
 from crystalmath.models.answers import (
@@ -72,13 +73,7 @@ _LOOK_S = 0.5
 FILTERS = frozenset(one.name for one in declared(JobFilter))
 
 
-@method(
-    "jobs.submit",
-    refused={"job_id": None},
-    pool=submitting_pool,
-    by_server=True,
-    repeatable=has_key,
-)
+@method(server.JOBS_SUBMIT, pool=submitting_pool, by_server=True, repeatable=has_key)
 def handle_jobs_submit(service: JobService, params: SubmitParams) -> SubmittedJob:
     """Submit a job.
 
@@ -89,10 +84,7 @@ def handle_jobs_submit(service: JobService, params: SubmitParams) -> SubmittedJo
     return submitted(service.submit(read_submission(params), wanted=is_wanted))
 
 
-@method(
-    "jobs.status",
-    refused={"result": None},
-)
+@method(server.JOBS_STATUS)
 async def handle_jobs_status(service: JobService, params: JobIdParams) -> JobDocument:
     """Tell a job's state, and all that is recorded of it.
 
@@ -120,11 +112,7 @@ async def _asked(service: JobService, job_id: str) -> Job:
         asking.cancel()
 
 
-@method(
-    "jobs.status_many",
-    refused={"jobs": []},
-    bulk=True,
-)
+@method(server.JOBS_STATUS_MANY, bulk=True)
 async def handle_jobs_status_many(service: JobService, params: JobIdsParams) -> JobStates:
     """Return the states of many jobs, in the order of their ids.
 
@@ -152,12 +140,7 @@ def _documents(service: JobService, job_ids: list[str]) -> Generator[None, None,
     return answers
 
 
-@method(
-    "jobs.cancel",
-    refused={"cancelled": False},
-    pool="cancelling",
-    by_server=True,
-)
+@method(server.JOBS_CANCEL, pool="cancelling", by_server=True)
 def handle_jobs_cancel(service: JobService, params: JobIdParams) -> CancelledJob:
     """Request that a job be stopped.
 
@@ -184,11 +167,7 @@ class ListParams(FilterParams, total=False):
     totals: Annotated[bool, "count all that match, also on other pages; default: false"]
 
 
-@method(
-    "jobs.list",
-    refused={"jobs": [], "cursor": None, "totals": None},
-    bulk=True,
-)
+@method(server.JOBS_LIST, bulk=True)
 async def handle_jobs_list(service: JobService, params: ListParams) -> JobList:
     """List jobs, newest first.
 
@@ -198,10 +177,7 @@ async def handle_jobs_list(service: JobService, params: ListParams) -> JobList:
     return await in_slices("computing", job_answers.listed(service, params))
 
 
-@method(
-    "jobs.summary",
-    refused={"states": {}, "errors": []},
-)
+@method(server.JOBS_SUMMARY)
 def handle_jobs_summary(service: JobService, params: FilterParams) -> Counted:
     """Count jobs by state, and failures by their error.
 
@@ -219,15 +195,7 @@ class SpecificationParams(JobIdParams, total=False):
     prefix: Annotated[bool, "`job_id` is how the id of one job begins; default: false"]
 
 
-@method(
-    "jobs.specification",
-    refused={
-        **dict.fromkeys(job_answers.SPECIFIED),
-        "potcars": [],
-        "parents": [],
-    },
-    bulk=True,
-)
+@method(server.JOBS_SPECIFICATION, bulk=True)
 async def handle_jobs_specification(
     service: JobService, params: SpecificationParams
 ) -> Specification:
@@ -261,11 +229,7 @@ class CancelManyParams(FilterParams, total=False):
     job_ids: Annotated[JobIds, "exactly these jobs, without filters"]
 
 
-@method(
-    "jobs.cancel_many",
-    refused={"jobs": []},
-    by_server=True,
-)
+@method(server.JOBS_CANCEL_MANY, by_server=True)
 async def handle_jobs_cancel_many(service: JobService, params: CancelManyParams) -> CancelledJobs:
     """Request that jobs be stopped: those that are named, or all unfinished ones that fit filters.
 
@@ -338,11 +302,7 @@ class CountsParams(FilterParams, total=False):
     end: Annotated[_Time, "until then, in seconds since the epoch; default: now"]
 
 
-@method(
-    "jobs.counts",
-    refused={"bucket_s": 0, "buckets": [], "states": {}},
-    bulk=True,
-)
+@method(server.JOBS_COUNTS, bulk=True)
 def handle_jobs_counts(service: JobService, params: CountsParams) -> CountedOverTime:
     """Count how many jobs ended in which state over time.
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
+from crystalmath import server
 from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import as_text, files_below
@@ -58,10 +59,7 @@ class ResultParams(JobIdParams, total=False):
     ]
 
 
-@method(
-    "jobs.result",
-    refused={"result": None},
-)
+@method(server.JOBS_RESULT)
 async def handle_jobs_result(service: JobService, params: ResultParams) -> JobResult:
     """Return what the recipe returned, whole, as its worker wrote it.
 
@@ -98,11 +96,7 @@ def _answered(job: JobMetadata, result: wire.Raw | wire.Stream | None) -> JobRes
     }
 
 
-@method(
-    "jobs.results",
-    refused={"results": []},
-    bulk=True,
-)
+@method(server.JOBS_RESULTS, bulk=True)
 async def handle_jobs_results(service: JobService, params: JobIdsParams) -> ResultList:
     """Return what the recipes of many jobs returned, as many of the first ones as fit together.
 
@@ -130,11 +124,7 @@ def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[
     return found
 
 
-@method(
-    "jobs.parameters",
-    refused={"parameters": []},
-    bulk=True,
-)
+@method(server.JOBS_PARAMETERS, bulk=True)
 async def handle_jobs_parameters(service: JobService, params: JobIdsParams) -> ParametersList:
     """Return the recipe's parameters of many jobs, of as many of the first ones as fit together.
 
@@ -211,10 +201,7 @@ class LogsParams(JobIdParams, total=False):
     timeout_s: Timeout
 
 
-@method(
-    "jobs.logs",
-    refused={"file": None, "others": [], "text": "", "offset": 0, "size": 0, "finished": True},
-)
+@method(server.JOBS_LOGS)
 async def handle_jobs_logs(service: JobService, params: LogsParams) -> LogPart:
     """Read a job's log, or another of its files: all, the last lines, or what came since.
 
@@ -256,11 +243,7 @@ class FilesParams(JobIdParams, total=False):
     attempt: Annotated[int, Limits(minimum=1), "of this attempt; default: the present one"]
 
 
-@method(
-    "jobs.files",
-    refused={"attempt": None, "work_dir": None, "files": [], "more": 0},
-    bulk=True,
-)
+@method(server.JOBS_FILES, bulk=True)
 async def handle_jobs_files(service: JobService, params: FilesParams) -> JobFiles:
     """List the files of a job's work directory with their sizes and times, by their paths.
 

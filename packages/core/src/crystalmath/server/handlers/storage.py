@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Required, TypedDict, TypeVar, cast
 
 from attrs import asdict
 
+from crystalmath import server
 from crystalmath.errors import InvalidJob
 from crystalmath.models import answers
-from crystalmath.models.answers import MOST_JOBS, ArchiveAnswer, Count, ImportAnswer, JobIds
+from crystalmath.models.answers import MOST_JOBS, ArchivedJobs, Count, ImportedJobs, JobIds
 from crystalmath.models.fields import Limits
 from crystalmath.models.filters import FilterParams
 from crystalmath.server.handlers.jobs import filters_in
@@ -29,13 +30,9 @@ if TYPE_CHECKING:
 _Group = TypeVar("_Group")
 #: So many groups are told, the largest.
 _MOST = 1000
-_NO_USE = dict.fromkeys(answers.Used.__annotations__, 0)
 
 
-@method(
-    "jobs.usage",
-    refused={"total": _NO_USE, "states": [], "recipes": [], "labels": []},
-)
+@method(server.JOBS_USAGE)
 async def handle_jobs_usage(service: JobService, params: FilterParams) -> answers.Usage:
     """Measure what the run directories of jobs take: of all, by state, by recipe and by label.
 
@@ -80,11 +77,7 @@ class PruneParams(FilterParams, total=False):
     cursor: Annotated[str, "the `cursor` of the answer before"]
 
 
-@method(
-    "jobs.prune",
-    refused={"jobs": [], "left": [], "cursor": None},
-    by_server=True,
-)
+@method(server.JOBS_PRUNE, by_server=True)
 async def handle_jobs_prune(service: JobService, params: PruneParams) -> answers.Pruned:
     """Throw away the run directories of jobs that have ended, or only what is large in them.
 
@@ -143,11 +136,10 @@ class ArchiveParams(TypedDict, total=False):
 
 
 @method(
-    "jobs.archive",
-    refused={"jobs": 0, "files": 0, "left_out": []},
+    server.JOBS_ARCHIVE,
     repeatable=once,  # the file would be in the way of itself
 )
-async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> ArchiveAnswer:
+async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> ArchivedJobs:
     """Write jobs that have ended into a file that another home takes in (``jobs.import``).
 
     Record, results and files are in it; POTCARs and environments never are.
@@ -159,7 +151,7 @@ async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> Arc
 
 def _archived(
     service: JobService, path: Path, job_ids: list[str] | None, filters: FilterParams | None
-) -> Generator[None, None, ArchiveAnswer]:
+) -> Generator[None, None, ArchivedJobs]:
     from crystalmath.service.job_archive import write_archive
 
     if (job_ids is None) == (filters is None):
@@ -184,11 +176,8 @@ class ImportParams(TypedDict):
     file: Annotated[str, "the whole path of the archive"]
 
 
-@method(
-    "jobs.import",
-    refused={"job_ids": [], "known": []},
-)
-async def handle_jobs_import(service: JobService, params: ImportParams) -> ImportAnswer:
+@method(server.JOBS_IMPORT)
+async def handle_jobs_import(service: JobService, params: ImportParams) -> ImportedJobs:
     """Take in the jobs of an archive that another home has written (``jobs.archive``).
 
     All of them, or, where anything in it is not as it should be, none.

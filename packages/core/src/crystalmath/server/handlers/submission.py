@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
 
+from crystalmath import server
 from crystalmath.errors import AlreadyRetried, CrystalMathError, InvalidJob, shown
 from crystalmath.models import Submission
 from crystalmath.models.answers import (
@@ -73,8 +74,7 @@ class SubmitManyParams(TypedDict):
 
 
 @method(
-    "jobs.submit_many",
-    refused={"jobs": []},
+    server.JOBS_SUBMIT_MANY,
     pool=submitting_pool,
     by_server=True,
     repeatable=lambda params: (
@@ -107,11 +107,7 @@ class CheckParams(SubmitParams, total=False):
     inputs: Annotated[bool, "also tell what its programs would get, step by step; default: false"]
 
 
-@method(
-    "jobs.check",
-    refused={"ok": False, "findings": [], "potcars": [], "environment": []},
-    pool=submitting_pool,
-)
+@method(server.JOBS_CHECK, pool=submitting_pool)
 def handle_jobs_check(service: JobService, params: CheckParams) -> CheckedJob:
     """Return whether a job would be accepted, and everything that is wrong with it at once.
 
@@ -195,8 +191,7 @@ class RetryParams(ChangeParams, total=False):
 
 
 @method(
-    "jobs.retry",
-    refused={"jobs": []},
+    server.JOBS_RETRY,
     pool="retrying",
     by_server=True,
     repeatable=lambda params: has_key(params) or params.get("dry_run") is True,
@@ -274,7 +269,7 @@ class RereadParams(JobIdParams, total=False):
 
 
 @method(
-    "jobs.reread",
+    server.JOBS_REREAD,
     pool=lambda _: submitting_pool({"inputs": True}),
     by_server=True,
     repeatable=once,  # it would make a second job

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, cast
 
 from attrs import asdict
 
-from crystalmath import build_version, processes
+from crystalmath import build_version, processes, server
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.answers import (
     DiskRoom,
@@ -42,22 +42,14 @@ _FAILURES = 5
 _TIMEOUT_S = 1.0
 
 
-@method(
-    "system.ping",
-    of_session=True,
-    by_server=True,
-)
+@method(server.SYSTEM_PING, of_session=True, by_server=True)
 async def ping(session: Any, params: NoParams) -> Pong:
     """Answer, whatever else the server is doing."""
     del session, params
     return {"ok": True}
 
 
-@method(
-    "system.version",
-    of_session=True,
-    by_server=True,
-)
+@method(server.SYSTEM_VERSION, of_session=True, by_server=True)
 async def version(session: Any, params: NoParams) -> ServerVersion:
     """Return what serves: release, protocol, process, interpreter and admitted recipes.
 
@@ -83,11 +75,7 @@ def describe_process(home: Path, configured: Config, started_at: float) -> Serve
     }
 
 
-@method(
-    "system.status",
-    of_session=True,
-    by_server=True,
-)
+@method(server.SYSTEM_STATUS, of_session=True, by_server=True)
 async def status(session: Any, params: NoParams) -> ServerStatus:
     """Return what the server is doing, what it can do, and what has failed lately.
 
@@ -148,7 +136,7 @@ class SystemStopParams(TypedDict, total=False):
 
 
 @method(
-    "system.stop",
+    server.SYSTEM_STOP,
     of_session=True,
     by_server=True,
     repeatable=once,  # the next server would be ended
@@ -180,9 +168,7 @@ def _counts(service: JobService, *, abandoned: bool = False) -> dict[str, int]:
 _Document: TypeAlias = Annotated[Mapping[str, Any], "an OpenRPC document"]
 
 
-@method(
-    "rpc.discover",
-)
+@method(server.RPC_DISCOVER)
 def handle_rpc_discover(service: JobService, params: NoParams) -> _Document:
     """Describe all methods as an OpenRPC document (https://spec.open-rpc.org)."""
     del service, params

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, get_type_hints
 
 from attrs import field, frozen
 
@@ -17,11 +17,12 @@ from crystalmath.errors import CrystalMathError
 from crystalmath.models.answers import JobId, JobIds, Refusal
 from crystalmath.models.checks import checked
 from crystalmath.models.job_notes import written_findings
-from crystalmath.models.schemas import schema_of
+from crystalmath.models.schemas import components, schema_of
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc import large
 
 if TYPE_CHECKING:
+    from crystalmath import server
     from crystalmath.models.answers import Trouble
     from crystalmath.models.job_notes import Told
     from crystalmath.service import JobService
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 #: session for methods that say so.
 Handler: TypeAlias = Callable[[Any, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
+_Answer = TypeVar("_Answer")
 #: What a handler is written as. Its parameters, a `TypedDict`, are checked before.
-_Function: TypeAlias = Callable[[Any, Any], Any]
+_Function: TypeAlias = Callable[[Any, Any], _Answer | Awaitable[_Answer]]
 Pool: TypeAlias = str | Callable[[Mapping[str, Any]], str]
 
 
@@ -109,30 +111,27 @@ METHODS: dict[str, Method] = {}
 
 
 def method(
-    name: str,
+    name: server.Method[_Answer],
     *,
-    refused: Mapping[str, Any] | None = None,
     pool: Pool = "asking",
     of_session: bool = False,
     by_server: bool = False,
     repeatable: Callable[[Mapping[str, Any]], bool] = lambda _: True,
     bulk: bool = False,
-) -> Callable[[_Function], Handler]:
+) -> Callable[[_Function[_Answer]], Handler]:
     """Declare a handler.
 
     The function gets the job service (or the session) and the checked parameters. The types of its
     ``params``, a `TypedDict`, and of what it returns are the declaration: checks and schemas follow
     from them (:mod:`crystalmath.models.schemas`). A plain function runs in a thread, an ``async``
     one in the event loop. A `CrystalMathError` or `ImportError` that it raises becomes an answer:
-    ``{"status": "error", "error", "code"}``, with what `refused` adds, the findings of a preflight,
-    and the id of the job that was asked for.
+    ``{"status": "error", "error", "code"}``, with the findings of a preflight, the id of the job
+    that was asked for, and an empty value for all else that an answer always has.
 
     Parameters
     ----------
-    name : str
-        The method.
-    refused : mapping, optional
-        What else stands in an answer that tells an error.
+    name : Method
+        The method, which says what the function has to return.
     pool : str or callable
         The kind of thread that a plain function runs in; it may depend on the parameters.
     of_session : bool
@@ -149,7 +148,7 @@ def method(
         before it makes the answer, it awaits :func:`crystalmath.server.rpc.large.turn` instead.
     """
 
-    def declare(function: _Function) -> Handler:
+    def declare(function: _Function[_Answer]) -> Handler:
         def types() -> tuple[Any, Any]:
             # What a handler is called with first is imported for type checkers alone.
             hints = get_type_hints(function, localns=_SUBJECTS, include_extras=True)
@@ -159,20 +158,19 @@ def method(
 
         @functools.wraps(function)
         async def handler(controller: Any, params: Mapping[str, Any]) -> Mapping[str, Any]:
-            schema = _schemas(types)[0]
+            schema, result = _schemas(types)
             try:
                 return await answer(controller, await _checked(params, schema))
             except (CrystalMathError, ImportError) as error:
                 # Frames hold the parameters, and their error: only the collector would free them.
                 error.__traceback__ = None
-                asked = {}
+                told: dict[str, Any] = {"status": "error", **trouble(error)}
                 if "job_id" in schema["properties"] and isinstance(params, Mapping):
-                    asked = {"job_id": params.get("job_id")}
-                told: dict[str, Any] = {**trouble(error)}
+                    told = {"job_id": params.get("job_id"), **told}
                 if found := findings_of(error):
                     told["findings"] = found
-                # Once more: findings that there are count, and what `refused` adds stays last.
-                return {**asked, "status": "error", **told, **(refused or {}), **told}
+                # Once more: what is told comes first, and goes before what is empty.
+                return {**told, **_nothing(result), **told}
 
         if name in METHODS:
             raise ValueError(f"the method {name} is declared twice")
@@ -199,6 +197,27 @@ def _schemas(types: Callable[[], tuple[Any, Any]]) -> tuple[dict[str, Any], dict
     return schema_of(params, request=True), schema_of(result)
 
 
+#: Of a value that may be null, that; of others what they are without anything in them.
+_EMPTY = {"array": list, "boolean": bool, "integer": int, "number": int, "string": str}
+
+
+def _nothing(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what stands in the answer to a request that was refused: no value for each name."""
+    named = str(result.get("$ref", "")).rpartition("/")[2]
+    if named == "Job":
+        return {"result": None}
+    empty: dict[str, Any] = _empty(components()[named] if named else result)
+    return empty
+
+
+def _empty(schema: Mapping[str, Any]) -> Any:
+    kind = schema.get("type")
+    if kind == "object":
+        of_name = schema.get("properties", {})
+        return {name: _empty(of_name[name]) for name in schema.get("required", ())}
+    return _EMPTY[kind]() if isinstance(kind, str) and kind in _EMPTY else None
+
+
 def once(_: object) -> bool:
     """Declare, as `repeatable`, that a method must not be called again for a lost answer."""
     return False
@@ -210,7 +229,7 @@ def has_key(params: object) -> bool:
 
 
 def _answering(
-    function: _Function, *, pool: Pool, of_session: bool
+    function: _Function[Any], *, pool: Pool, of_session: bool
 ) -> Callable[[Any, dict[str, Any]], Awaitable[Mapping[str, Any]]]:
     if inspect.iscoroutinefunction(function):
 
