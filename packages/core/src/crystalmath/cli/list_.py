@@ -121,7 +121,7 @@ def _columns(text: str) -> list[str]:
 
 
 def _sort(text: str | None) -> str | None:
-    from crystalmath.models.filters import SORTED_BY
+    from crystalmath.models.columns import SORTED_BY
 
     if text is not None and (name := text.removeprefix("-")) not in SORTED_BY:
         raise typer.BadParameter(

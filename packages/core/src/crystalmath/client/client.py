@@ -1174,7 +1174,7 @@ class Client:
         ----------
         sort : str, optional
             In another order: ``energy_ev``, with a minus from the largest
-            (:data:`~crystalmath.models.filters.SORTED_BY`). Jobs without a value come last.
+            (:data:`~crystalmath.models.columns.SORTED_BY`). Jobs without a value come last.
         limit : int, optional
             So many at most.
         **filters

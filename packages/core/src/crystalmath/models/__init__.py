@@ -6,8 +6,8 @@
 ``job``           what is on record of a job
 ``job_notes``     its state, findings, and what it came of
 ``progress``      how far a job's calculation has come
-``columns``       what of a job stands in lists and tables
-``filters``       which jobs are meant, and how lists are sorted
+``columns``       what of a job stands in lists and tables, and sorts them
+``filters``       which jobs are meant
 ``curves``        what is drawn of several jobs: a sweep, an equation of state
 ``answers``       what the server's methods answer
 ``schemas``       JSON Schemas of requests and answers, from their types

@@ -1,4 +1,4 @@
-"""The columns of lists and tables that a job's record gives, by their names."""
+"""The columns of lists and tables that a job's record gives, and how lists are sorted by them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from crystalmath.models.job import Job
 
-__all__ = ["JOB_COLUMNS", "TIMES", "job_values", "read_columns"]
+__all__ = ["JOB_COLUMNS", "SORTED_BY", "TIMES", "job_values", "read_columns"]
 
 #: Moments, in seconds since the epoch on the wire, in ISO 8601 (UTC) in tables.
 TIMES = ("created_at", "started_at", "finished_at")
@@ -59,6 +59,13 @@ JOB_COLUMNS: dict[str, Callable[[Job], Any]] = {
     "runtime_s": _runtime,
     **{name: _field(name) for name in ("priority", "walltime_s", "attempt", "key")},
     **{name: _field(name) for name in ("error", "reason", "work_dir")},
+}
+
+#: The columns by which lists are sorted, each with whether every job has a value in it.
+SORTED_BY = {
+    **dict.fromkeys(("created_at", "state", "recipe", "engine", "cluster", "priority"), True),
+    **dict.fromkeys(("started_at", "finished_at", "runtime_s", "name", "formula", "natoms"), False),
+    **dict.fromkeys(("energy_ev", "energy_per_atom_ev", "max_force_ev_ang"), False),
 }
 
 

@@ -1,4 +1,4 @@
-"""Which jobs somebody means: the one declaration of the filters of lists, and how lists are sorted.
+"""Which jobs somebody means: the one declaration of the filters of lists.
 
 The command line, the client, the wire and the store know a filter by the same name.
 """
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXCLUDABLE",
-    "SORTED_BY",
     "EventFilterParams",
     "FilterParams",
     "Filters",
@@ -33,25 +32,6 @@ _TEXT = {"type": "string", "minLength": 1}
 _NUMBER = {"type": "number", "minimum": -1e300, "maximum": 1e300}
 _STATE = {"type": "string", "enum": [state.value for state in JobState]}
 _ELEMENTS = array(_TEXT, minItems=1, maxItems=120)
-
-#: By what lists can be sorted, from the smallest; a minus before it turns that round.
-SORTED_BY = (
-    "created_at",
-    "started_at",
-    "finished_at",
-    "runtime_s",
-    "name",
-    "state",
-    "recipe",
-    "engine",
-    "cluster",
-    "priority",
-    "formula",
-    "natoms",
-    "energy_ev",
-    "energy_per_atom_ev",
-    "max_force_ev_ang",
-)
 
 
 class Filters(TypedDict, total=False):

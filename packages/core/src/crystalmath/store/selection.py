@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, UnknownJob, did_you_mean, shown
-from crystalmath.models.filters import SORTED_BY
+from crystalmath.models.columns import SORTED_BY
 from crystalmath.models.job_notes import JobState
 from crystalmath.store.grouping import group_errors
 from crystalmath.store.plain_sql import Parameters, is_storable
@@ -235,8 +235,6 @@ _MADE = {
     f"WHEN abs(listed.energy_ev) < {_NOTHING_EV} THEN 0.0 "
     "ELSE listed.energy_ev / CAST(listed.natoms AS FLOAT) END",
 }
-#: Every job has a value of these.
-_ALWAYS = ("created_at", "state", "recipe", "engine", "cluster", "priority")
 
 
 def sorted_page(
@@ -267,7 +265,7 @@ def sorted_page(
             at, sign = given.add(last), "<" if falls else ">"
             same = f"{value} = {at} AND listed.number < {given.add(number)}"
             condition = f"({value} {sign} {at} OR {same} OR {value} IS NULL)"
-    order = [] if name in _ALWAYS else [f"{value} IS NULL"]
+    order = [] if SORTED_BY[name] else [f"{value} IS NULL"]
     order += [f"{value} {'DESC' if falls else 'ASC'}", newest_first]
     return condition, ", ".join(order)
 

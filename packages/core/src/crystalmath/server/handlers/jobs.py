@@ -25,8 +25,9 @@ from crystalmath.models.answers import (
     Specification,
     SubmittedJob,
 )
+from crystalmath.models.columns import SORTED_BY
 from crystalmath.models.fields import Limits, declared
-from crystalmath.models.filters import SORTED_BY, FilterParams
+from crystalmath.models.filters import FilterParams
 from crystalmath.models.job_notes import UNFINISHED
 from crystalmath.models.submission import SubmitParams
 from crystalmath.recipes.structures import parse_structure as _parse_structure
