@@ -23,7 +23,7 @@ from crystalmath.models.answers import Potcar
 from crystalmath.models.fields import Limits, properties
 from crystalmath.models.filters import ExcludeParams, FilterParams, JobFilter
 from crystalmath.models.job import Job, JobState, Pseudopotential
-from crystalmath.models.job_notes import Told
+from crystalmath.models.job_notes import FindingDocument
 from crystalmath.models.retry import ChangeParams, Retry
 from crystalmath.models.schemas import schema_of
 from crystalmath.models.submission import Submission, SubmitParams
@@ -141,7 +141,9 @@ def test_what_is_written_out_for_type_checkers_is_what_the_record_declares(writt
         assert NoneType not in get_args(hint), name
 
 
-@pytest.mark.parametrize(("written", "record"), [(Told, Finding), (Potcar, Pseudopotential)])
+@pytest.mark.parametrize(
+    ("written", "record"), [(FindingDocument, Finding), (Potcar, Pseudopotential)]
+)
 def test_what_is_written_out_of_an_answer_is_what_the_record_has(written, record):
     told = {name: hint.__forward_arg__ for name, hint in written.__annotations__.items()}
     assert told == record.__annotations__

@@ -14,7 +14,7 @@ from crystalmath.models.checkup import Check
 from crystalmath.models.fields import Limits
 from crystalmath.models.inputs import Inputs, Preset
 from crystalmath.models.job import Job
-from crystalmath.models.job_notes import JobState, Parent, Told
+from crystalmath.models.job_notes import FindingDocument, JobState, Parent
 from crystalmath.models.progress import Progress
 from crystalmath.models.resources import RESOURCES
 from crystalmath.models.submission import CommonTerms
@@ -68,7 +68,7 @@ class Refusal(Trouble):
     """What any method may answer in place of a result."""
 
     status: Literal["error"]
-    findings: NotRequired[list[Told]]
+    findings: NotRequired[list[FindingDocument]]
 
 
 class Potcar(TypedDict):
@@ -128,8 +128,8 @@ class SubmittedJob(Answer):
     job_id: str | None
     status: Status
     code: NotRequired[str]
-    findings: NotRequired[list[Told]]
-    warnings: NotRequired[list[Told]]
+    findings: NotRequired[list[FindingDocument]]
+    warnings: NotRequired[list[FindingDocument]]
     known: NotRequired[Annotated[bool, "with a key: whether it gave the job before"]]
 
 
@@ -148,8 +148,8 @@ class RetriedJob(Answer):
     job_id: Annotated[str | None, "the new job"]
     status: Annotated[str, Limits(enum=[*_STATES, "ok", "error"])]
     code: NotRequired[str]
-    findings: NotRequired[list[Told]]
-    warnings: NotRequired[list[Told]]
+    findings: NotRequired[list[FindingDocument]]
+    warnings: NotRequired[list[FindingDocument]]
     known: NotRequired[Annotated[bool, "with a key: whether it gave the new job before"]]
 
 
@@ -179,7 +179,7 @@ class CheckedJob(Answer):
 
     ok: Annotated[bool, "whether the job would be accepted"]
     status: Annotated[str, Limits(enum=["ok", "error"])]
-    findings: list[Told]
+    findings: list[FindingDocument]
     potcars: Annotated[list[Potcar], "the pseudopotentials it would read, as far as they are known"]
     environment: Annotated[list[str], "the variables of the caller's that the job would see"]
     inputs: NotRequired[Annotated[InputsDocument | None, "where that was asked for"]]
@@ -533,7 +533,7 @@ class EngineEntry(TypedDict):
     version: str
     loads: Annotated[bool, "its plugin can be used"]
     error: Annotated[str | None, "why it cannot"]
-    findings: list[Told]
+    findings: list[FindingDocument]
     configured: Annotated[bool, "submissions that name no engine use it"]
 
 

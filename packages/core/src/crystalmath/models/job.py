@@ -16,7 +16,7 @@ from crystalmath.models.submission import ENGINE, PARENTS, RECIPE, Terms
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from crystalmath.models.job_notes import Parent, Told
+    from crystalmath.models.job_notes import FindingDocument, Parent
 
 __all__ = ["Job", "JobChange", "NewJob", "Pseudopotential"]
 
@@ -78,7 +78,7 @@ class Job(Terms):
     cancel_requested_at: float | None = field(
         default=None, metadata=about("seconds since the epoch", _TIME)
     )
-    warnings: Sequence[Told] = field(
+    warnings: Sequence[FindingDocument] = field(
         default=(),
         metadata=about("findings of the preflight that travel along", array(reference("Finding"))),
     )

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from crystalmath.errors import Finding
 
-__all__ = ["NO_RESULT", "UNFINISHED", "JobState", "Parent", "Told", "written_findings"]
+__all__ = ["NO_RESULT", "UNFINISHED", "FindingDocument", "JobState", "Parent", "written_findings"]
 
 
 class JobState(str, Enum):
@@ -40,7 +40,7 @@ NO_RESULT = tuple(
 UNFINISHED = tuple(state for state in JobState if not state.is_terminal())
 
 
-class Told(TypedDict):
+class FindingDocument(TypedDict):
     """A finding of the preflight (:class:`~crystalmath.models.Finding`)."""
 
     severity: Literal["error", "warning"]
@@ -51,9 +51,9 @@ class Told(TypedDict):
     remedy: str | None
 
 
-def written_findings(findings: Iterable[Finding]) -> list[Told]:
+def written_findings(findings: Iterable[Finding]) -> list[FindingDocument]:
     """Return findings as a record and an answer have them."""
-    return [cast("Told", dict(vars(finding))) for finding in findings]
+    return [cast("FindingDocument", dict(vars(finding))) for finding in findings]
 
 
 class Parent(TypedDict):

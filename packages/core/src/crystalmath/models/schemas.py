@@ -35,7 +35,7 @@ from crystalmath.models.fields import ABOUT, Limits, array, nullable, properties
 from crystalmath.models.filters import EventFilterParams, ExcludeParams, FilterParams, JobFilter
 from crystalmath.models.inputs import Inputs, Preset, Setting, StepInputs
 from crystalmath.models.job import Job, Pseudopotential
-from crystalmath.models.job_notes import Parent, Told
+from crystalmath.models.job_notes import FindingDocument, Parent
 from crystalmath.models.retry import ChangeParams, Retry
 from crystalmath.models.submission import Submission, SubmitParams
 
@@ -56,7 +56,7 @@ _NAMED: dict[str, Any] = {
     "Summary": answers.Summary,
 }
 _NAMES = {declared: name for name, declared in _NAMED.items()}
-_NAMES |= {Told: "Finding", answers.Potcar: "Potcar"}
+_NAMES |= {FindingDocument: "Finding", answers.Potcar: "Potcar"}
 
 #: Where the fields of these are declared, which are written out for type checkers.
 _RECORDS: dict[Any, Any] = {

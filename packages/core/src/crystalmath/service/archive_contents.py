@@ -23,7 +23,7 @@ from crystalmath.models import Job, JobSpec, JobState, NewJob, Terms
 from crystalmath.models.answers import Potcar, Summary
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import declared, properties
-from crystalmath.models.job_notes import Parent, Told
+from crystalmath.models.job_notes import FindingDocument, Parent
 from crystalmath.models.schemas import fields_of
 from crystalmath.recipes import codec
 from crystalmath.recipes.lookup import check_name
@@ -188,7 +188,7 @@ def _job_and_row(told: Mapping[str, Any], place: str) -> tuple[Job, NewJob]:
     _check_parts(document, _JOB, required=("attempt", "created_at"))
     _check_parts(document.get("result", {}), fields_of(Summary))
     for finding in document.get("warnings", ()):
-        _check_parts(finding, fields_of(Told), required=("severity", "code", "message"))
+        _check_parts(finding, fields_of(FindingDocument), required=("severity", "code", "message"))
     job = Job.read(document)
     specification = told["specification"]
     if not isinstance(specification, str):
@@ -209,7 +209,8 @@ def _job_and_row(told: Mapping[str, Any], place: str) -> tuple[Job, NewJob]:
     return job, evolve(
         row_of(given, body, job.created_at),
         warnings=[
-            cast("Told", {**dict.fromkeys(Told.__annotations__), **each}) for each in job.warnings
+            cast("FindingDocument", {**dict.fromkeys(FindingDocument.__annotations__), **each})
+            for each in job.warnings
         ],
         pseudopotentials=[
             {**dict.fromkeys(Potcar.__annotations__), **each} for each in potcars or ()

@@ -24,7 +24,7 @@ from crystalmath.server.rpc import large
 if TYPE_CHECKING:
     from crystalmath import server
     from crystalmath.models.answers import Trouble
-    from crystalmath.models.job_notes import Told
+    from crystalmath.models.job_notes import FindingDocument
     from crystalmath.service import JobService
 
 #: What a dispatcher calls: with the job service (``None``: this process's own), or with the
@@ -272,6 +272,6 @@ def trouble(error: CrystalMathError | ImportError) -> Trouble:
     return {"error": str(error), "code": getattr(error, "code", "import")}
 
 
-def findings_of(error: CrystalMathError | ImportError) -> list[Told]:
+def findings_of(error: CrystalMathError | ImportError) -> list[FindingDocument]:
     """Return what a preflight found, where that is the error; else nothing."""
     return written_findings(getattr(error, "findings", None) or ())
