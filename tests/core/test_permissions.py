@@ -44,6 +44,16 @@ def test_what_others_can_write_to_is_refused_before_it_is_read(below, name):
         config.load()
 
 
+@pytest.mark.parametrize("name", ["file", "file/home", "file/some/home"])
+def test_a_home_that_is_no_folder_is_refused_with_the_remedy(tmp_path, monkeypatch, cli, name):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path / name))
+    for command in (["serve"], ["submit", "emt.core.static_job", AL], ["list"], ["stop"]):
+        answer = cli(*command)
+        assert answer.code == 1, command
+        assert "is no folder; set CRYSTALMATH_HOME to a folder of your own" in answer.err
+
+
 @as_root
 def test_somebody_elses_link_is_refused_and_a_link_to_what_is_theirs_too(home, tmp_path):
     (tmp_path / "config.toml").touch()

@@ -86,14 +86,6 @@ def test_a_home_that_cannot_be_made_names_the_setting():
         Place.of(Path("/proc/x"), {}).make()
 
 
-def test_a_home_that_is_a_file_names_the_setting(tmp_path):
-    home = tmp_path / "file"
-    home.write_text("")
-    for ask in (Place.read_lock, Place.address, Place.make):
-        with pytest.raises(PlaceError, match=f"the home {home}.* CRYSTALMATH_HOME"):
-            ask(Place.of(home, {}))
-
-
 def test_a_link_in_the_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / "theirs").mkdir(mode=0o700)
     (tmp_path / "home").mkdir()

@@ -54,6 +54,8 @@ def require_own(path: str, what: str, *, remedy: str = _REMEDY, or_root: bool = 
         found = status = os.lstat(path)
         if stat.S_ISLNK(found.st_mode):
             status = os.stat(path)
+    except NotADirectoryError as error:
+        raise PlaceError(f"{os.path.dirname(path)} is no folder; {remedy}") from error
     except OSError:
         return  # who uses it says what is wrong
     for owner in (found.st_uid, status.st_uid):

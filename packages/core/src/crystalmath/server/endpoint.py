@@ -147,10 +147,6 @@ class Place(NamedTuple):
             return Server.read(self.lock.read_text(encoding="utf-8", errors="replace"))
         except FileNotFoundError:
             return None
-        except NotADirectoryError as error:
-            raise PlaceError(
-                f"the home {self.home} is no folder; set CRYSTALMATH_HOME to one"
-            ) from error
 
     def has_crashed(self) -> bool:
         """Return whether the last server has died without leaving in order."""
