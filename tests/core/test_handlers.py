@@ -295,6 +295,52 @@ def crystalmath_preflight(parameters):
 """
 
 
+def test_each_of_many_like_jobs_is_what_it_would_be_alone(idle):
+    other = to_ase_json(bulk("Al", cubic=True))
+    marked = {**other, "data": {**other["data"], "info": {"site": 1}}}
+    differences = [
+        {},
+        {},
+        {"name": "third", "labels": {"x": "1"}, "key": "three"},
+        {"params": {"number": 1}},
+        {"params": {"number": 1.0}},
+        {"params": {"number": True}},
+        {"params": {"number": {"a": 1, "b": 2}}},
+        {"params": {"number": {"b": 2, "a": 1}}},
+        {"priority": 3},
+        {"priority": 3, "name": "tenth"},
+        {"environment": {"OMP_NUM_THREADS": "2"}},
+        {"walltime_s": 60},
+        {"structure": other},
+        {"structure": other, "name": "again"},
+        {"structure": marked},
+        {"structure": {**marked, "data": {**marked["data"], "info": {"site": 1.0}}}},
+        {"structure": poscar(bulk("Al", cubic=True))},
+        {"params": {"nobody": 1}},
+        {"params": {"nobody": 1}, "name": "refused too"},
+    ]
+    jobs = [{**VALUE, "params": {"number": 7}, **each} for each in differences]
+    together = call(idle, "jobs.submit_many", jobs=jobs)["jobs"]
+    alone = [call(idle, "jobs.submit", {**job, "key": None}) for job in jobs]
+    for number, (one, other) in enumerate(zip(together, alone, strict=True)):
+        assert one["status"] == other["status"], number
+        if other["job_id"] is None:
+            assert one == other
+            continue
+        rows = [idle.job(each["job_id"]) for each in (one, other)]
+        texts = [idle.specification(job.job_id) for job in rows]
+        headers = [json.loads(text.split("\n")[0]) for text in texts]
+        assert headers[0]["job_id"] == rows[0].job_id
+        for header in headers:
+            del header["job_id"], header["key"]
+        assert headers[0] == headers[1], number
+        assert texts[0].split("\n")[1] == texts[1].split("\n")[1], number
+        for name in ("spec_hash", "name", "labels", "priority", "walltime_s", "formula", "recipe"):
+            assert getattr(rows[0], name) == getattr(rows[1], name), (number, name)
+    assert together[2]["known"] is False
+    assert len({each["job_id"] for each in together}) == len(jobs) - 1
+
+
 @pytest.mark.parametrize("name", ["jobs.submit", "jobs.submit_many"])
 def test_a_submission_that_is_given_up_while_it_is_checked_is_not_recorded(
     idle, install, tmp_path, monkeypatch, name

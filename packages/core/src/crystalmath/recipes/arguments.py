@@ -189,8 +189,10 @@ def _check_choices(
 ) -> Iterator[Finding]:
     """Find texts that are none of those which an annotation names; a recipe may take more."""
     for item in others:
-        value, values = parameters.get(item.name), choices(item)
-        if isinstance(value, str) and values and value.lower() not in map(str.lower, values):
+        value = parameters.get(item.name)
+        if not isinstance(value, str) or not (values := choices(item)):
+            continue
+        if value.lower() not in map(str.lower, values):
             # Of a machine-learned potential's libraries quacc takes no other.
             certain = (recipe.name.split(".")[2:3], item.name) == (["mlip"], "library")
             yield Finding(

@@ -22,6 +22,7 @@ _SLICE = 1_000
 #: And so many characters of a text.
 _STRETCH = 2**16
 _CONTAINERS = (dict, list, tuple)
+_NUMBERS = frozenset((int, float))
 
 
 def json_text(value: object, *, compact: bool = False, sort_keys: bool = False) -> str:
@@ -38,23 +39,19 @@ def json_pieces(value: object, *, compact: bool = False, sort_keys: bool = False
     """Write what :func:`json_text` writes, one piece after the other."""
     separators = (",", ":") if compact else (", ", ": ")
     encoder = json.JSONEncoder(allow_nan=False, separators=separators, sort_keys=sort_keys)
-    return _pieces(value, encoder) if _is_long(value) else iter((encoder.encode(value),))
+    return _pieces(value, encoder) if is_long(value) else iter((encoder.encode(value),))
 
 
-def _is_long(value: object) -> bool:
-    """Return whether some list or text is: in a small document most of the time would be ours."""
-    inside: list[object] = [value]
-    while inside:
-        each = inside.pop()
-        if isinstance(each, dict):
-            inside.extend(each.values())
-        elif isinstance(each, list | tuple):
-            if len(each) > _SLICE:
-                return True
-            inside.extend(each)
-        elif _is_divided(each):
-            return True
-    return False
+def is_long(value: object) -> bool:
+    """Return whether a list or a text in a document is written in pieces."""
+    if isinstance(value, dict):
+        return any(map(is_long, value.values()))
+    if isinstance(value, list | tuple):
+        # Most lists are of numbers alone.
+        return len(value) > _SLICE or (
+            not _NUMBERS.issuperset(map(type, value)) and any(map(is_long, value))
+        )
+    return _is_divided(value)
 
 
 def _is_divided(value: object) -> bool:

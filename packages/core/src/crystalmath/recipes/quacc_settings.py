@@ -78,11 +78,12 @@ def relative_file(environment: Mapping[str, str]) -> str | None:
 
     It means another file in each directory, and where there is none quacc says nothing of it.
     """
+    named = _quacc_variable(_FILE_VARIABLE, environment)
     try:
-        named = _quacc_file(environment)
+        is_absolute = named is None or _quacc_file(environment).is_absolute()
     except ValueError:  # quacc does not start then
         return None
-    return None if named.is_absolute() else _quacc_variable(_FILE_VARIABLE, environment)
+    return None if is_absolute else named
 
 
 def ase_files(environment: Mapping[str, str]) -> list[Path]:

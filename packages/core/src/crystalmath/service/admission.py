@@ -16,6 +16,7 @@ from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
 from crystalmath.models.job_notes import written_findings
 from crystalmath.service.asked_job import (
+    OWN,
     AskedJob,
     SubmissionReader,
     check_restrictions,
@@ -108,6 +109,7 @@ class Admission:
         self._environments: list[Mapping[str, str]] = []
         self._recipes: dict[str, Recipe] = {}
         self._commands = CheckedCommands()
+        self._prepared: tuple[AskedJob, Prepared] | None = None
 
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
         """Return all that is wrong with a submission; `InvalidJob` if it cannot even be read."""
@@ -168,6 +170,13 @@ class Admission:
 
         The engine's plugin is loaded last: a job that is refused touches no engine.
         """
+        if self._prepared is not None and self._prepared[0] is asked.first:
+            return _prepared_likewise(self._prepared[1], asked)
+        prepared = self._prepare(asked)
+        self._prepared = asked, prepared
+        return prepared
+
+    def _prepare(self, asked: AskedJob) -> Prepared:
         from crystalmath.engines.registry import plugins
         from crystalmath.store.rows import check
 
@@ -331,6 +340,22 @@ class Admission:
         return check_packages(recipe, spec.environment, certain=certain)
 
 
+def _prepared_likewise(ready: Prepared, asked: AskedJob) -> Prepared:
+    """Make a job ready that differs from one that has passed in nothing but `OWN`."""
+    from crystalmath.store.rows import check
+
+    own: dict[str, Any] = {name: getattr(asked.spec, name) for name in OWN}
+    spec = evolve(ready.spec, **own)
+    text = _specification(spec, asked.document)
+    row = evolve(ready.row, **own, specification=text, created_at=time.time())
+    check(row)
+    return evolve(ready, row=row, spec=spec)
+
+
+def _specification(spec: JobSpec, document: str) -> str:
+    return f"{json.dumps(spec.header())}\n{document}"
+
+
 def _row(asked: AskedJob, files: Sequence[Pseudopotential], findings: Sequence[Finding]) -> NewJob:
     spec = asked.spec
     return NewJob(
@@ -338,7 +363,7 @@ def _row(asked: AskedJob, files: Sequence[Pseudopotential], findings: Sequence[F
         recipe=spec.recipe,
         engine=str(spec.engine),
         spec_hash=asked.spec_hash,
-        specification=f"{json.dumps(spec.header())}\n{asked.document}",
+        specification=_specification(spec, asked.document),
         created_at=time.time(),
         formula=None if spec.atoms is None else spec.atoms.get_chemical_formula(),
         parents=spec.parents,

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from crystalmath.errors import ID_LENGTH, InvalidJob, shown
 from crystalmath.models import JobSpec, JobState
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from crystalmath.service.home_jobs import HomeJobs
 
 
+#: What a job has of its own, and no check of it depends on anything else of the job.
+OWN = ("job_id", "name", "labels", "key")
+
+
 @frozen
 class AskedJob:
     """A submission that was read: what is to be run, and the text that the worker reads of it.
@@ -39,6 +43,9 @@ class AskedJob:
     document: str
     spec_hash: str
     strict: bool = False
+    #: The first of its batch from which it differs in nothing but `OWN`: what was found of that one
+    #: holds for both.
+    first: AskedJob | None = field(default=None, repr=False)
 
     def of_hooks(self) -> dict[str, Any]:
         """Return what a preflight hook is told."""
@@ -75,19 +82,20 @@ class SubmissionReader:
         self._take_geometry = take_geometry
         # Of a batch all have mostly the same.
         self._forwarded: list[tuple[Mapping[str, str], dict[str, str]]] = []
+        self._structure: tuple[str, tuple[Atoms, Mapping[str, Any]]] | None = None
+        self._first: tuple[str, AskedJob] | None = None
 
     def read(self, submission: Submission, parents: Sequence[Parent] = ()) -> AskedJob:
         """Read its structure and parameters; its fields have been checked."""
         from crystalmath.recipes import codec
         from crystalmath.recipes.ase_classes import with_classes
         from crystalmath.recipes.job_structure import JobStructure
-        from crystalmath.recipes.structures import parse_and_keep
 
         given: object = submission.atoms
         if (of_job := JobStructure.read(given)) is not None:
             given, parent = self._take_geometry(of_job)
             parents = [*parents, parent]
-        atoms, structure = (None, None) if given is None else parse_and_keep(given)
+        atoms, structure = (None, None) if given is None else self._parsed(given)
         spec = JobSpec(
             job_id=generate_job_id(),
             recipe=str(submission.recipe),
@@ -100,9 +108,27 @@ class SubmissionReader:
         )
         body = codec.body_of(structure, spec.parameters)
         spec = self._placed(spec)
-        hashed = spec_hash(spec.identity(), body)
         strict = submission.strict or self._config.strict
-        return AskedJob(spec, codec.body_text(body), hashed, strict)
+        text = _text_of([_shared(spec), body["parameters"], strict])
+        if text is not None and self._first is not None and self._first[0] == text:
+            first = self._first[1]
+            if first.spec.atoms is spec.atoms and first.spec.environment == spec.environment:
+                return evolve(first, spec=spec, first=first)
+        hashed = spec_hash(spec.identity(), body)
+        asked = AskedJob(spec, codec.body_text(body), hashed, strict)
+        self._first = None if text is None else (text, asked)
+        return asked
+
+    def _parsed(self, given: object) -> tuple[Atoms, Mapping[str, Any]]:
+        """Read a structure; equal short ones that follow each other are read once."""
+        from crystalmath.recipes.structures import parse_and_keep
+
+        text = _text_of(given)
+        if text is not None and self._structure is not None and self._structure[0] == text:
+            return self._structure[1]
+        parsed = parse_and_keep(given)
+        self._structure = None if text is None else (text, parsed)
+        return parsed
 
     def _environment(self, submission: Submission) -> dict[str, str]:
         """Return what the job sees of its submitter's environment; the preflight sees the same."""
@@ -138,6 +164,23 @@ class SubmissionReader:
         if named:
             return str(named)
         return get_workflow_engine(self._environ_of(submission)) or "local"
+
+
+def _shared(spec: JobSpec) -> list[object]:
+    """Return what a job has in common with others, beside structure, parameters, environment."""
+    terms = {name: value for name, value in spec.terms().items() if name not in OWN}
+    terms["resources"] = spec.resources.given()
+    return [terms, spec.recipe, spec.engine, spec.replaced, list(spec.parents)]
+
+
+def _text_of(document: object) -> str | None:
+    """Return the text of a short JSON document; ``None`` for a long one, and what is none."""
+    from crystalmath.recipes.json_text import is_long
+
+    try:
+        return None if is_long(document) else json.dumps(document)
+    except (RecursionError, TypeError, ValueError):
+        return None
 
 
 def replaced(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:

@@ -33,11 +33,12 @@ def moves_atoms_alone(name: str, configured: Config) -> bool:
 
     if _words(name) & _OTHER_GEOMETRIES:
         return False
+    if "relax" in _words(name):
+        return True
     try:
-        is_flow = look_up(name, configured.recipes_allow).kind == "flow"
+        return look_up(name, configured.recipes_allow).kind != "flow"
     except InvalidJob:
         return True  # what is wrong with the recipe is told where it is checked
-    return not is_flow or "relax" in _words(name)
 
 
 def with_continuation(spec: JobSpec, configured: Config) -> JobSpec:

@@ -67,7 +67,7 @@ class Intake:
         """Take submissions; see :meth:`.JobService.submit_many`."""
         answers, prepared = self._prepare(asked, wanted)
         _require(wanted)
-        answers |= self._record(prepared)
+        answers |= self._record(asked, prepared)
         return [answers[index] for index in range(len(asked))]
 
     def _prepare(
@@ -87,9 +87,7 @@ class Intake:
                 if job is not None and asked.spec_hash == job.spec_hash:
                     answers[index] = self._given_before(job)
                 else:
-                    ready = admission.prepare(asked)
-                    row = attrs.evolve(ready.row, only_retry=item.only_retry)
-                    prepared[index] = attrs.evolve(ready, row=row)
+                    prepared[index] = admission.prepare(asked)
             except (CrystalMathError, ImportError) as error:
                 # Its frames hold the answers, and with them all of a batch.
                 answers[index] = error.with_traceback(None)
@@ -155,12 +153,15 @@ class Intake:
         self._recorder.open()
         return self._recorder.store.by_key(keys)
 
-    def _record(self, prepared: dict[int, Prepared]) -> dict[int, Any]:
+    def _record(self, asked: Sequence[Again], prepared: dict[int, Prepared]) -> dict[int, Any]:
         """Commit the rows, and only then tell the engines of them."""
         if not prepared:
             return {}
         owner = self._recovery.host.own_fields()
-        rows = [attrs.evolve(item.row, owner=owner) for item in prepared.values()]
+        rows = [
+            attrs.evolve(item.row, owner=owner, only_retry=asked[index].only_retry)
+            for index, item in prepared.items()
+        ]
         recorded = dict(zip(prepared, self._recorder.insert(rows), strict=True))
         refused = {at: job for at, job in recorded.items() if isinstance(job, Exception)}
         accepted = {at: job for at, job in recorded.items() if not isinstance(job, Exception)}
