@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: 2008, 2832, which are `ase.data.covalent_radii`) are no molecule or crystal. The shortest bonds
 #: known are longer: V2 with 1.77 Å has 0.58, Cr2 with 1.68 Å 0.60, N2 0.77, H2 1.19.
 _CLOSEST = 0.5
+#: Of so few atoms all pairs are compared.
+_FEW = 64
 #: Of what is at hand in one cube so many are compared: where there are more, some are too close.
 _CROWD = 16
 #: A wrong scale shows in the first atoms, too: 100,000 take half a second.
@@ -159,6 +161,8 @@ def _pairs(atoms: Atoms, reach: float) -> tuple[Any, Any, Any]:
 
     Atoms are sorted into cubes as wide as the reach. ASE's own list takes 30 s for 100,000 atoms.
     """
+    if len(atoms) <= _FEW and (pairs := _pairs_of_few(atoms, reach)) is not None:
+        return pairs
     import numpy as np
 
     positions, indices = _with_images(atoms, reach)
@@ -190,15 +194,46 @@ def _pairs(atoms: Atoms, reach: float) -> tuple[Any, Any, Any]:
     return first, second, distances
 
 
+def _pairs_of_few(atoms: Atoms, reach: float) -> tuple[Any, Any, Any] | None:
+    """Compare all pairs with each other's nearest images; `None` where more images count."""
+    import numpy as np
+
+    periodic, cell = _periodic(atoms)
+    first, second = np.triu_indices(len(atoms))
+    apart = atoms.positions[first] - atoms.positions[second]
+    images = np.zeros((1, len(_AXES)))
+    if periodic.any():
+        # So many cells away from the nearest image there may be another within the reach.
+        away = np.floor(reach / _heights(cell) + 0.5) * periodic
+        if away.max() > 1:
+            return None
+        apart -= np.round(apart @ np.linalg.inv(cell)) * periodic @ cell
+        images = (list(np.ndindex(*(2 * away + 1).astype(int))) - away) @ cell
+    distances = np.linalg.norm(apart + images[:, None], axis=2)
+    image, pair = np.nonzero(distances < reach)
+    others = (first[pair] != second[pair]) | images[image].any(axis=1)
+    image, pair = image[others], pair[others]
+    return first[pair], second[pair], distances[image, pair]
+
+
+def _periodic(atoms: Atoms) -> tuple[Any, Any]:
+    """Return along which vectors a structure is repeated, and these, for each direction one."""
+    import numpy as np
+
+    cell = atoms.cell.complete().array
+    # Of parallel vectors and a missing one ASE makes no numbers at all.
+    spans = abs(np.linalg.det(cell)) >= 1e-9  # noqa: PLR2004
+    return atoms.pbc & atoms.cell.array.any(axis=1) & spans, cell
+
+
 def _with_images(atoms: Atoms, reach: float) -> tuple[Any, Any]:
     """Return the atoms in the cell, and the images within a reach of it: positions and indices."""
     import numpy as np
 
     atoms = atoms[:_MOST_ATOMS] if len(atoms) > _MOST_ATOMS else atoms
-    periodic = atoms.pbc & atoms.cell.array.any(axis=1)
-    cell = atoms.cell.complete().array
+    periodic, cell = _periodic(atoms)
     indices = np.arange(len(atoms))
-    if not periodic.any() or abs(np.linalg.det(cell)) < 1e-9:  # noqa: PLR2004 - a flat cell
+    if not periodic.any():
         return atoms.positions, indices
     places = atoms.positions @ np.linalg.inv(cell)
     for axis, height in enumerate(_heights(cell)):
@@ -230,13 +265,14 @@ def _vacuum(atoms: Atoms) -> dict[int, float]:
 
     if atoms.cell.rank < len(_AXES) or abs(np.linalg.det(atoms.cell.array)) < 1e-9:  # noqa: PLR2004
         return {}
-    places = (atoms.positions @ np.linalg.inv(atoms.cell.array)) % 1.0
     found = {}
     for axis, height in enumerate(_heights(atoms.cell.array)):
-        levels = np.sort(places[:, axis])
-        gap = height * float(np.diff(levels, append=levels[0] + 1.0).max())
-        if atoms.pbc[axis] and gap > _VACUUM_ANG:
-            found[axis] = gap
+        if atoms.pbc[axis] and height > _VACUUM_ANG:
+            places = (atoms.positions @ np.linalg.inv(atoms.cell.array)[:, axis]) % 1.0
+            levels = np.sort(places)
+            gap = height * float(np.diff(levels, append=levels[0] + 1.0).max())
+            if gap > _VACUUM_ANG:
+                found[axis] = gap
     return found
 
 
