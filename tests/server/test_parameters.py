@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 - schemas are made of annotations
-from types import NoneType
 from typing import (
     Annotated,
     Any,
@@ -11,8 +10,6 @@ from typing import (
     NotRequired,
     Required,
     TypedDict,
-    get_args,
-    get_type_hints,
 )
 
 import attrs
@@ -20,13 +17,10 @@ import pytest
 
 from crystalmath.errors import Finding
 from crystalmath.models.answers import Potcar
-from crystalmath.models.fields import Limits, properties
-from crystalmath.models.filters import ExcludeParams, FilterParams, JobFilter
+from crystalmath.models.fields import Limits
 from crystalmath.models.job import Job, JobState, Pseudopotential
 from crystalmath.models.job_notes import FindingDocument
-from crystalmath.models.retry import ChangeParams, Retry
 from crystalmath.models.schemas import schema_of
-from crystalmath.models.submission import Submission, SubmitParams
 from crystalmath.server.methods import METHODS
 
 Size = Annotated[int, Limits(minimum=0), "in bytes"]
@@ -102,43 +96,6 @@ def test_a_schema_says_what_its_type_says():
         "high": ends,
         "note": {"type": ["string", "null"], "description": "What it is."},
     }
-
-
-def kinds(schema):
-    """Tell which kinds of values a schema allows, and what is in them; null is the same as none."""
-    if "anyOf" in schema:
-        return frozenset().union(*map(kinds, schema["anyOf"]))
-    named = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-    return frozenset((kind, kinds_within(kind, schema)) for kind in named if kind != "null")
-
-
-def kinds_within(kind, schema):
-    if kind == "array":
-        return kinds(schema["items"])
-    if kind == "object" and "properties" in schema:
-        return frozenset((name, kinds(each)) for name, each in schema["properties"].items())
-    values = schema.get("additionalProperties")
-    return kinds(values) if values else None
-
-
-@pytest.mark.parametrize(
-    ("written", "record"),
-    [
-        (SubmitParams, Submission),
-        (ChangeParams, Retry),
-        (FilterParams, JobFilter),
-        (ExcludeParams, JobFilter),
-    ],
-)
-def test_what_is_written_out_for_type_checkers_is_what_the_record_declares(written, record):
-    declared = properties(record)
-    hints = get_type_hints(written)
-    assert (hints.keys() == declared.keys()) == (written is not ExcludeParams)
-    for name, hint in hints.items():
-        if name != "exclude":  # the record leaves open what is in it
-            assert kinds(schema_of(hint)) == kinds(declared[name]), name
-        # They reach the handler without those that are null.
-        assert NoneType not in get_args(hint), name
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from crystalmath.models.fields import Option, about, array, declared, documented
+from crystalmath.models.fields import Option, about, array, declared, documented, properties
 from crystalmath.models.job_notes import JobState
 
 if TYPE_CHECKING:
@@ -18,19 +18,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXCLUDABLE",
-    "EventFilterParams",
-    "FilterParams",
+    "EventFilter",
     "Filters",
     "JobFilter",
     "Selection",
     "StoreSelection",
-    "TraitParams",
 ]
 
 _TEXT = {"type": "string", "minLength": 1}
 # A database has no larger numbers.
 _NUMBER = {"type": "number", "minimum": -1e300, "maximum": 1e300}
 _STATE = {"type": "string", "enum": [state.value for state in JobState]}
+_PREFIX = about("whose id begins so", {"type": "string"})
 _ELEMENTS = array(_TEXT, minItems=1, maxItems=120)
 
 
@@ -81,49 +80,9 @@ class StoreSelection(Selection, total=False):
     owner: str
 
 
-class TraitParams(TypedDict, total=False):
-    """What all filters of a request have in common, once they are checked."""
-
-    state: str | list[str]
-    engine: str
-    cluster: str
-    recipe: str
-    name: str
-    labels: Mapping[str, str]
-    error: str
-
-
-class EventFilterParams(TraitParams, total=False):
-    """The filters of events in a request."""
-
-    prefix: str
-
-
-class ExcludeParams(TraitParams, total=False):
-    """The filters of lists in a request that can be turned round.
-
-    Ranges say so by their ends, and an id is what one looks for.
-    """
-
-    formula: str
-    elements: list[str]
-
-
-class FilterParams(ExcludeParams, total=False):
-    """The filters of lists in a request; see :class:`JobFilter`."""
-
-    energy_min: float
-    energy_max: float
-    since: float
-    until: float
-    prefix: str
-    exclude: ExcludeParams
-
-
-@documented
 @dataclass(frozen=True, kw_only=True)
-class JobFilter:
-    """Jobs for which all of this holds."""
+class TraitFilter:
+    """What all filters have in common."""
 
     state: str | Sequence[str] | None = field(
         default=None,
@@ -187,6 +146,32 @@ class JobFilter:
             ),
         ),
     )
+    error: str | None = field(
+        default=None,
+        metadata=about(
+            "whose error contains this text, in any case",
+            _TEXT,
+            option=Option(
+                name="--error", metavar="TEXT", help="Only jobs whose error contains this."
+            ),
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventFilter(TraitFilter):
+    """The filters of events."""
+
+    prefix: str | None = field(default=None, metadata=_PREFIX)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExcludeFilter(TraitFilter):
+    """The filters that can be turned round.
+
+    Ranges say so by their ends, and an id is what one looks for.
+    """
+
     formula: str | None = field(
         default=None,
         metadata=about(
@@ -211,6 +196,13 @@ class JobFilter:
             ),
         ),
     )
+
+
+@documented
+@dataclass(frozen=True, kw_only=True)
+class JobFilter(ExcludeFilter):
+    """Jobs for which all of this holds."""
+
     energy_min: float | None = field(
         default=None,
         metadata=about(
@@ -253,24 +245,17 @@ class JobFilter:
             ),
         ),
     )
-    error: str | None = field(
-        default=None,
-        metadata=about(
-            "whose error contains this text, in any case",
-            _TEXT,
-            option=Option(
-                name="--error", metavar="TEXT", help="Only jobs whose error contains this."
-            ),
-        ),
-    )
-    prefix: str | None = field(
-        default=None, metadata=about("whose id begins so", {"type": "string"})
-    )
+    prefix: str | None = field(default=None, metadata=_PREFIX)
     exclude: Mapping[str, Any] | None = field(
         default=None,
         metadata=about(
             "filters none of which may hold; of several labels and elements, not one",
-            {"type": "object"},
+            {
+                "type": "object",
+                "properties": properties(ExcludeFilter),
+                "required": [],
+                "additionalProperties": False,
+            },
             option=Option(
                 name="--exclude",
                 metavar="F=V",
@@ -282,6 +267,4 @@ class JobFilter:
 
 
 #: The filters that can be turned round.
-EXCLUDABLE = tuple(
-    one.name for one in declared(JobFilter) if one.name in ExcludeParams.__annotations__
-)
+EXCLUDABLE = tuple(one.name for one in declared(ExcludeFilter))

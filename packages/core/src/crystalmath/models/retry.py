@@ -9,12 +9,12 @@ from attrs import field, frozen
 
 from crystalmath.models.fields import About, Option, about, declared, documented
 from crystalmath.models.resources import Resources, ResourcesGiven, as_resources
-from crystalmath.models.submission import ChangeableParams, Submission
+from crystalmath.models.submission import Submission
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ChangeParams", "Retry", "RetryOptions"]
+__all__ = ["Retry", "RetryOptions"]
 
 _OF_SUBMISSION = {one.name: one.about for one in declared(Submission)}
 
@@ -37,14 +37,6 @@ class RetryOptions(TypedDict, total=False):
     continued: bool
     copy: Sequence[str]
     key: str | None
-
-
-class ChangeParams(ChangeableParams, total=False):
-    """What a request changes of jobs that are to run again, once it is checked."""
-
-    continued: bool
-    copy: list[str]
-    key: str
 
 
 @documented

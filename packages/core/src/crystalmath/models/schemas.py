@@ -2,7 +2,7 @@
 
 The type is the declaration: a `TypedDict` here or beside its handler, or a record. What stands
 beside a type in ``Annotated`` describes it (a text), has its limits (`Limits`), or is the record
-that a mapping is written from.
+that a mapping is written from, or whose fields a `TypedDict` has beside its own.
 """
 
 from __future__ import annotations
@@ -31,13 +31,19 @@ import attrs
 
 from crystalmath.errors import Finding
 from crystalmath.models import answers
-from crystalmath.models.fields import ABOUT, Limits, array, nullable, properties, reference
-from crystalmath.models.filters import EventFilterParams, ExcludeParams, FilterParams, JobFilter
+from crystalmath.models.fields import (
+    ABOUT,
+    Limits,
+    array,
+    declared,
+    nullable,
+    properties,
+    reference,
+)
 from crystalmath.models.inputs import Inputs, Preset, Setting, StepInputs
 from crystalmath.models.job import Job, Pseudopotential
 from crystalmath.models.job_notes import FindingDocument, Parent
-from crystalmath.models.retry import ChangeParams, Retry
-from crystalmath.models.submission import Submission, SubmitParams
+from crystalmath.models.submission import Submission
 
 #: What schemas refer to, by its name in the OpenRPC document.
 _NAMED: dict[str, Any] = {
@@ -57,16 +63,6 @@ _NAMED: dict[str, Any] = {
 }
 _NAMES = {declared: name for name, declared in _NAMED.items()}
 _NAMES |= {FindingDocument: "Finding", answers.Potcar: "Potcar"}
-
-#: Where the fields of these are declared, which are written out for type checkers.
-_RECORDS: dict[Any, Any] = {
-    ChangeParams: Retry,
-    EventFilterParams: JobFilter,
-    ExcludeParams: JobFilter,
-    FilterParams: JobFilter,
-    SubmitParams: Submission,
-    answers.Specification: Submission,
-}
 
 _PLAIN: dict[Any, dict[str, Any]] = {
     Any: {},
@@ -117,8 +113,13 @@ def schema_of(  # noqa: PLR0911 - each kind of type has its own
 
 
 def _annotated(args: tuple[Any, ...], *, request: bool) -> dict[str, Any]:
-    records = [schema_of(told) for told in args[1:] if isinstance(told, type)]
-    schema = _union(records) if records else schema_of(args[0], request=request)
+    records = [told for told in args[1:] if isinstance(told, type)]
+    if is_typeddict(args[0]) and records:
+        schema = _object(*records, args[0], request=request)
+    elif records:
+        schema = _union([schema_of(record, request=request) for record in records])
+    else:
+        schema = schema_of(args[0], request=request)
     for told in args[1:]:
         if isinstance(told, str):
             schema |= {"description": told}
@@ -136,46 +137,44 @@ def _union(schemas: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 @lru_cache
-def _fields(declared: Any, *, request: bool) -> tuple[dict[str, Any], list[str]]:
+def _fields(hint: Any, *, request: bool) -> tuple[dict[str, Any], list[str]]:
     """Return the schemas of the fields of a type, and which of them are always there."""
-    if not is_typeddict(declared):
-        found = _of_record(declared, request=request)
-        return found, list(found)
-    hints = get_type_hints(declared, include_extras=True)
-    found = {name: schema_of(hint, request=request) for name, hint in hints.items()}
+    if not is_typeddict(hint):
+        return _of_record(hint, request=request)
+    hints = get_type_hints(hint, include_extras=True)
+    found = {name: schema_of(kind, request=request) for name, kind in hints.items()}
     # Where annotations are text, the class itself has not seen what stands around them.
     required = [
         name
-        for name, hint in hints.items()
-        if get_origin(hint) is Required
-        or (get_origin(hint) is not NotRequired and name in declared.__required_keys__)
+        for name, kind in hints.items()
+        if get_origin(kind) is Required
+        or (get_origin(kind) is not NotRequired and name in hint.__required_keys__)
     ]
-    for base, record in _RECORDS.items():
-        if not base.__annotations__.items() <= declared.__annotations__.items():
-            continue  # neither that nor made of it
-        schemas = properties(record, answer=not request)
-        for name in base.__annotations__.keys() & schemas.keys():
-            # The record of filters leaves open what is in `exclude`.
-            part = {} if "properties" in schemas[name] else found[name]
-            found[name] = {**part, **schemas[name]}
-            if not request and name not in required:
-                required.append(name)
+    if hint is answers.Specification:  # written out for type checkers
+        schemas = properties(Submission, answer=True)
+        found |= {name: schemas[name] for name in found if name in schemas}
+        required += [name for name in schemas if name in found and name not in required]
     return found, required
 
 
-def _of_record(declared: Any, *, request: bool) -> dict[str, Any]:
-    of = dataclasses if dataclasses.is_dataclass(declared) else attrs
-    fields = of.fields(declared)
+def _of_record(record: Any, *, request: bool) -> tuple[dict[str, Any], list[str]]:
+    of = dataclasses if dataclasses.is_dataclass(record) else attrs
+    fields = of.fields(record)
     if any(ABOUT in one.metadata for one in fields):
-        return properties(declared, answer=not request)
-    told = described(inspect.getdoc(declared) or "")
-    hints = get_type_hints(declared, include_extras=True)
-    return {one.name: {**schema_of(hints[one.name]), **told.get(one.name, {})} for one in fields}
+        found = properties(record, answer=not request)
+        needed = {one.wire for one in declared(record) if one.required or not request}
+        return found, [name for name in found if name in needed]
+    told = described(inspect.getdoc(record) or "")
+    hints = get_type_hints(record, include_extras=True)
+    found = {one.name: {**schema_of(hints[one.name]), **told.get(one.name, {})} for one in fields}
+    return found, list(found)
 
 
-def _object(declared: Any, *, request: bool) -> dict[str, Any]:
-    found, required = _fields(declared, request=request)
-    schema: dict[str, Any] = {"type": "object", "properties": dict(found), "required": required}
+def _object(*parts: Any, request: bool) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "object", "properties": {}, "required": []}
+    for found, required in (_fields(part, request=request) for part in parts):
+        schema["properties"] |= found
+        schema["required"] += required
     return {**schema, "additionalProperties": False} if request else schema
 
 

@@ -1,8 +1,7 @@
 """What is asked for: the one declaration of a submission, and what an engine gets of it.
 
-A new field of a submission stands in :class:`Terms` (and in :class:`CommonTerms` and
-:class:`SubmitParams`, which say the same to type checkers, of callers and of the server); a column
-of the database follows it.
+A new field of a submission stands in :class:`Terms` (and in :class:`CommonTerms`, which says the
+same to the type checkers of callers); a column of the database follows it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from typing import (
     TYPE_CHECKING,
     Any,
     Protocol,
-    Required,
     TypedDict,
     cast,
 )
@@ -38,14 +36,12 @@ if TYPE_CHECKING:
     from crystalmath.models.job_notes import Parent
 
 __all__ = [
-    "ChangeableParams",
     "CommonTerms",
     "HasJobId",
     "JobSpec",
     "MapOptions",
     "Submission",
     "SubmissionOptions",
-    "SubmitParams",
     "Terms",
     "TermsGiven",
 ]
@@ -129,35 +125,10 @@ class MapOptions(CommonTerms, total=False):
     strict: bool
 
 
-class SubmissionOptions(TermsGiven, total=False):
+class SubmissionOptions(MapOptions, total=False):
     """What may be said of a submission beside recipe, structure and parameters."""
 
-    engine: str | None
-    strict: bool
-
-
-class ChangeableParams(TypedDict, total=False):
-    """Of the parameters of ``jobs.submit`` those that ``jobs.retry`` may change."""
-
-    params: Mapping[str, Any]
-    engine: str
-    cluster: str
-    walltime_s: float
-    resources: ResourcesGiven
-    priority: int
-    continue_lost: bool
-    strict: bool
-
-
-class SubmitParams(ChangeableParams, total=False):
-    """The parameters of ``jobs.submit``, once they are checked; see :class:`Submission`."""
-
-    recipe: Required[str]
-    structure: str | Mapping[str, Any]
-    name: str
-    labels: Mapping[str, str]
-    key: str
-    environment: Mapping[str, str]
+    key: str | None
 
 
 @documented

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         Specification,
         Story,
     )
-    from crystalmath.models.filters import Selection, TraitParams
+    from crystalmath.models.filters import Selection
     from crystalmath.models.job_notes import Parent
     from crystalmath.service.home_jobs import HomeJobs
     from crystalmath.store.records import Event, JobMetadata
@@ -104,7 +104,7 @@ def event_document(
     return told
 
 
-def read_filters(params: TraitParams) -> Selection:
+def read_filters(params: Mapping[str, Any]) -> Selection:
     """Read the filters of a request, all else taken out, as the service takes them."""
     names = {"labels": "label"}
     # Inside a parameter, too, null is the same as none.
@@ -147,7 +147,7 @@ def listed(service: HomeJobs, params: Any) -> Generator[None, None, JobList]:
     }
 
 
-def summary(service: HomeJobs, params: TraitParams) -> Counted:
+def summary(service: HomeJobs, params: Mapping[str, Any]) -> Counted:
     """Count jobs by state, and failures by their error."""
     states, errors = service.summary(**read_filters(params))
     return {

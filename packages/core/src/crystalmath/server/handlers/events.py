@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import functools
 import time
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
 
 from crystalmath import server
 from crystalmath.errors import InvalidJob, UnknownJob
@@ -23,7 +23,7 @@ from crystalmath.models.answers import (
     WaitedJobs,
 )
 from crystalmath.models.fields import Limits
-from crystalmath.models.filters import EventFilterParams, FilterParams
+from crystalmath.models.filters import EventFilter, JobFilter
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc import large
 from crystalmath.server.rpc.declare import NoParams, method
@@ -128,15 +128,17 @@ async def _adopt_orphans(service: JobService, job_ids: Collection[str]) -> None:
         await asyncio.sleep(_RECONCILE_S)
 
 
-class WaitParams(FilterParams, total=False):
-    """The parameters of ``jobs.wait``."""
+class WaitParams(TypedDict, total=False):
+    """The parameters of ``jobs.wait`` beside filters."""
 
     job_ids: Annotated[JobIds, "exactly these jobs"]
     timeout_s: Annotated[Timeout, "in seconds; default: 30"]
 
 
 @method(server.JOBS_WAIT)
-async def handle_jobs_wait(service: JobService, params: WaitParams) -> WaitedJobs:
+async def handle_jobs_wait(
+    service: JobService, params: Annotated[WaitParams, JobFilter]
+) -> WaitedJobs:
     """Wait until all of some jobs have ended, or the time is over.
 
     The answer has their states at that moment, in the order of the ids; ``done`` tells whether all
@@ -206,8 +208,8 @@ def _all_of(service: JobService, job_ids: list[str]) -> list[JobMetadata]:
     return [jobs[job_id] for job_id in job_ids]
 
 
-class WantedParams(EventFilterParams, total=False):
-    """What a request says of the events that are wanted."""
+class WantedParams(TypedDict, total=False):
+    """What a request says of the events that are wanted, beside filters."""
 
     job: Annotated[bool, "tell with each the job, as jobs.list does; default: false"]
 
@@ -224,7 +226,9 @@ class EventsParams(WantedParams, total=False):
 
 
 @method(server.JOBS_EVENTS)
-async def handle_jobs_events(service: JobService, params: EventsParams) -> EventList:
+async def handle_jobs_events(
+    service: JobService, params: Annotated[EventsParams, EventFilter]
+) -> EventList:
     """Return what has happened to jobs since an event, the oldest first.
 
     Where there is nothing to tell, wait up to ``timeout_s`` for something. Called again with
@@ -313,7 +317,9 @@ class SubscribeParams(WantedParams, total=False):
 
 
 @method(server.JOBS_SUBSCRIBE, of_session=True)
-async def handle_jobs_subscribe(session: Session, params: SubscribeParams) -> Subscribed:
+async def handle_jobs_subscribe(
+    session: Session, params: Annotated[SubscribeParams, EventFilter]
+) -> Subscribed:
     """Be told of each change of jobs, all or those asked for, until the connection ends.
 
     The answer's ``seq`` is where the subscription begins. What comes after it arrives as

@@ -7,11 +7,12 @@ What a caller did wrong comes back in the answer; only a fault of ours raises.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
 
 from crystalmath import server
 from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
-from crystalmath.models import Job, JobFilter
+from crystalmath.models import Job, JobFilter, Submission
 from crystalmath.models.answers import (
     MOST_JOBS,
     CancelledJob,
@@ -27,9 +28,7 @@ from crystalmath.models.answers import (
 )
 from crystalmath.models.columns import SORTED_BY
 from crystalmath.models.fields import Limits, declared
-from crystalmath.models.filters import FilterParams
 from crystalmath.models.job_notes import UNFINISHED
-from crystalmath.models.submission import SubmitParams
 from crystalmath.recipes.structures import parse_structure as _parse_structure
 from crystalmath.recipes.summary import summarize as _summarize_result
 from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
@@ -72,10 +71,13 @@ __all__ = [
 _LOOK_S = 0.5
 #: Which jobs, for ``jobs.list`` and all others that choose among them.
 FILTERS = frozenset(one.name for one in declared(JobFilter))
+FiltersDocument: TypeAlias = Annotated[Mapping[str, Any], JobFilter]
 
 
 @method(server.JOBS_SUBMIT, pool=submitting_pool, by_server=True, repeatable=has_key)
-def handle_jobs_submit(service: JobService, params: SubmitParams) -> SubmittedJob:
+def handle_jobs_submit(
+    service: JobService, params: Annotated[Mapping[str, Any], Submission]
+) -> SubmittedJob:
     """Submit a job.
 
     It is on record, durably, when the answer comes; the engine is told of it afterwards. A job that
@@ -152,8 +154,8 @@ def handle_jobs_cancel(service: JobService, params: JobIdParams) -> CancelledJob
     return {"job_id": job_id, "cancelled": service.cancel(job_id), "error": None}
 
 
-class ListParams(FilterParams, total=False):
-    """The parameters of ``jobs.list``."""
+class ListParams(TypedDict, total=False):
+    """The parameters of ``jobs.list`` beside filters."""
 
     limit: Annotated[
         int, Limits(minimum=0, maximum=MOST_JOBS), "no more than so many; default: 100"
@@ -169,7 +171,9 @@ class ListParams(FilterParams, total=False):
 
 
 @method(server.JOBS_LIST, bulk=True)
-async def handle_jobs_list(service: JobService, params: ListParams) -> JobList:
+async def handle_jobs_list(
+    service: JobService, params: Annotated[ListParams, JobFilter]
+) -> JobList:
     """List jobs, newest first.
 
     All filters must agree. There is another page where ``cursor`` is not ``null``; it is asked for
@@ -179,7 +183,7 @@ async def handle_jobs_list(service: JobService, params: ListParams) -> JobList:
 
 
 @method(server.JOBS_SUMMARY)
-def handle_jobs_summary(service: JobService, params: FilterParams) -> Counted:
+def handle_jobs_summary(service: JobService, params: FiltersDocument) -> Counted:
     """Count jobs by state, and failures by their error.
 
     Errors that differ in paths and ids only are one. Of each error the newest few jobs are named.
@@ -214,24 +218,25 @@ async def handle_jobs_specification(
     return await in_slices("files", told)
 
 
-def filters_in(params: FilterParams) -> FilterParams:
+def filters_in(params: Mapping[str, Any]) -> dict[str, Any]:
     """Return the filters among parameters; an empty filter chooses no job, never all."""
     items = params.items()
-    found = {name: value for name, value in items if name in FILTERS and value not in ("", [], {})}
-    return cast("FilterParams", found)
+    return {name: value for name, value in items if name in FILTERS and value not in ("", [], {})}
 
 
 # --- many at once ----------------------------------------------------------------------------
 
 
-class CancelManyParams(FilterParams, total=False):
-    """The parameters of ``jobs.cancel_many``."""
+class CancelManyParams(TypedDict, total=False):
+    """The parameters of ``jobs.cancel_many`` beside filters."""
 
     job_ids: Annotated[JobIds, "exactly these jobs, without filters"]
 
 
 @method(server.JOBS_CANCEL_MANY, by_server=True)
-async def handle_jobs_cancel_many(service: JobService, params: CancelManyParams) -> CancelledJobs:
+async def handle_jobs_cancel_many(
+    service: JobService, params: Annotated[CancelManyParams, JobFilter]
+) -> CancelledJobs:
     """Request that jobs be stopped: those that are named, or all unfinished ones that fit filters.
 
     Something must say which jobs are meant. ``error`` tells of each why it cannot be stopped; what
@@ -291,8 +296,8 @@ def _cancel(service: JobService, job_id: str) -> CancelledJob:
 _Time: TypeAlias = Annotated[float, Limits(minimum=0, maximum=2**40)]
 
 
-class CountsParams(FilterParams, total=False):
-    """The parameters of ``jobs.counts``."""
+class CountsParams(TypedDict, total=False):
+    """The parameters of ``jobs.counts`` beside filters."""
 
     bucket_s: Annotated[
         float,
@@ -304,7 +309,9 @@ class CountsParams(FilterParams, total=False):
 
 
 @method(server.JOBS_COUNTS, bulk=True)
-def handle_jobs_counts(service: JobService, params: CountsParams) -> CountedOverTime:
+def handle_jobs_counts(
+    service: JobService, params: Annotated[CountsParams, JobFilter]
+) -> CountedOverTime:
     """Count how many jobs ended in which state over time.
 
     Buckets begin at whole multiples of ``bucket_s`` since the epoch, and the first and the last are

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Required, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Required, TypedDict, TypeVar, cast
 
 from attrs import asdict
 
@@ -12,8 +12,8 @@ from crystalmath.errors import InvalidJob
 from crystalmath.models import answers
 from crystalmath.models.answers import MOST_JOBS, ArchivedJobs, Count, ImportedJobs, JobIds
 from crystalmath.models.fields import Limits
-from crystalmath.models.filters import FilterParams
-from crystalmath.server.handlers.jobs import filters_in
+from crystalmath.models.filters import JobFilter
+from crystalmath.server.handlers.jobs import FiltersDocument, filters_in
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, once, trouble
 from crystalmath.service.job_answers import read_filters
@@ -33,7 +33,7 @@ _MOST = 1000
 
 
 @method(server.JOBS_USAGE)
-async def handle_jobs_usage(service: JobService, params: FilterParams) -> answers.Usage:
+async def handle_jobs_usage(service: JobService, params: FiltersDocument) -> answers.Usage:
     """Measure what the run directories of jobs take: of all, by state, by recipe and by label.
 
     All filters must agree, as in jobs.list. Of recipes and labels the 1000 largest are told, the
@@ -60,8 +60,8 @@ def _largest(uses: Mapping[_Group, Use]) -> list[tuple[_Group, Use]]:
     return sorted(uses.items(), key=lambda item: (-item[1].size, str(item[0])))[:_MOST]
 
 
-class PruneParams(FilterParams, total=False):
-    """The parameters of ``jobs.prune``."""
+class PruneParams(TypedDict, total=False):
+    """The parameters of ``jobs.prune`` beside filters."""
 
     job_ids: Annotated[JobIds, "of exactly these jobs, without filters"]
     older_s: Annotated[float, Limits(minimum=0), "only of jobs that ended longer ago, in seconds"]
@@ -78,7 +78,9 @@ class PruneParams(FilterParams, total=False):
 
 
 @method(server.JOBS_PRUNE, by_server=True)
-async def handle_jobs_prune(service: JobService, params: PruneParams) -> answers.Pruned:
+async def handle_jobs_prune(
+    service: JobService, params: Annotated[PruneParams, JobFilter]
+) -> answers.Pruned:
     """Throw away the run directories of jobs that have ended, or only what is large in them.
 
     Rows, keys and summaries stay, and say what was removed when. Nothing of a job that has not
@@ -131,7 +133,7 @@ class ArchiveParams(TypedDict, total=False):
     file: Required[Annotated[str, "the whole path of the archive, which is made"]]
     job_ids: Annotated[JobIds, "these jobs"]
     filters: Annotated[
-        FilterParams, "in place of ids, the filters of jobs.list; of jobs that have ended"
+        FiltersDocument, "in place of ids, the filters of jobs.list; of jobs that have ended"
     ]
 
 
@@ -150,7 +152,7 @@ async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> Arc
 
 
 def _archived(
-    service: JobService, path: Path, job_ids: list[str] | None, filters: FilterParams | None
+    service: JobService, path: Path, job_ids: list[str] | None, filters: Mapping[str, Any] | None
 ) -> Generator[None, None, ArchivedJobs]:
     from crystalmath.service.job_archive import write_archive
 

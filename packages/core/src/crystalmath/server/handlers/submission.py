@@ -20,10 +20,9 @@ from crystalmath.models.answers import (
 )
 from crystalmath.models.checks import checked
 from crystalmath.models.fields import Limits, from_wire, properties
-from crystalmath.models.filters import FilterParams
+from crystalmath.models.filters import JobFilter
 from crystalmath.models.job_notes import NO_RESULT, written_findings
-from crystalmath.models.retry import ChangeParams, Retry
-from crystalmath.models.submission import SubmitParams
+from crystalmath.models.retry import Retry
 from crystalmath.server.pools import is_wanted
 from crystalmath.server.rpc.declare import (
     METHODS,
@@ -96,19 +95,21 @@ def handle_jobs_submit_many(service: JobService, params: SubmitManyParams) -> Su
 def _read(job: Mapping[str, Any]) -> Submission | SubmittedJob:
     """Read one of many submissions. Refused, it becomes its answer: an error holds on to much."""
     try:
-        return read_submission(cast("SubmitParams", checked(job, METHODS["jobs.submit"].params)))
+        return read_submission(checked(job, METHODS["jobs.submit"].params))
     except CrystalMathError as error:
         return answered(error)
 
 
-class CheckParams(SubmitParams, total=False):
-    """The parameters of ``jobs.check``."""
+class CheckParams(TypedDict, total=False):
+    """The parameters of ``jobs.check`` beside those of ``jobs.submit``."""
 
     inputs: Annotated[bool, "also tell what its programs would get, step by step; default: false"]
 
 
 @method(server.JOBS_CHECK, pool=submitting_pool)
-def handle_jobs_check(service: JobService, params: CheckParams) -> CheckedJob:
+def handle_jobs_check(
+    service: JobService, params: Annotated[CheckParams, Submission]
+) -> CheckedJob:
     """Return whether a job would be accepted, and everything that is wrong with it at once.
 
     It takes what ``jobs.submit`` takes, and finds what that would find: with the environment and
@@ -136,7 +137,7 @@ def handle_jobs_check(service: JobService, params: CheckParams) -> CheckedJob:
     return told
 
 
-def read_submission(params: SubmitParams) -> Submission:
+def read_submission(params: Mapping[str, Any]) -> Submission:
     """Read the parameters of ``jobs.submit``, once they are checked against their schema.
 
     Raises
@@ -178,12 +179,13 @@ def submitted(job: JobMetadata) -> SubmittedJob:
 # --- again -----------------------------------------------------------------------------------
 
 
-class RetryParams(ChangeParams, total=False):
-    """The parameters of ``jobs.retry``."""
+class RetryParams(TypedDict, total=False):
+    """The parameters of ``jobs.retry`` beside what is to be changed."""
 
     job_ids: Annotated[JobIds, "these jobs"]
     filters: Annotated[
-        FilterParams,
+        Mapping[str, Any],
+        JobFilter,
         "in place of ids, the filters of jobs.list; those that failed or were cancelled, unless "
         "`state` says otherwise, and have not been run again yet",
     ]
@@ -196,7 +198,7 @@ class RetryParams(ChangeParams, total=False):
     by_server=True,
     repeatable=lambda params: has_key(params) or params.get("dry_run") is True,
 )
-def handle_jobs_retry(service: JobService, params: RetryParams) -> RetriedJobs:
+def handle_jobs_retry(service: JobService, params: Annotated[RetryParams, Retry]) -> RetriedJobs:
     """Run jobs again that have ended, each as a new job that points to the old one.
 
     All is as it was submitted before, the environment too, but for what is given here. Each is
