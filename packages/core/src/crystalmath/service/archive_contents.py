@@ -74,10 +74,8 @@ _TERMS = {one.name for one in declared(Terms)}
 def read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, list[zipfile.ZipInfo]]:
     """Return what there is of each job, its record first, once all is found to be sound.
 
-    Raises
-    ------
-    InvalidJob
-        A name, a kind or a size is not as it should be, or the jobs are not those it speaks of.
+    `InvalidJob`: a name, a kind or a size is not as it should be, or the jobs are not those it
+    speaks of.
     """
     listed = archive.infolist()
     if len(listed) > _MOST_FILES:
@@ -148,10 +146,7 @@ def _job_of(info: zipfile.ZipInfo, path: Path) -> str:
 def read_record(archive: zipfile.ZipFile, job_id: str, path: Path, allow: Sequence[str]) -> Ended:
     """Read the record of a job, which must pass the checks of a submission.
 
-    Raises
-    ------
-    InvalidJob
-        The record is damaged, or holds what a submission could not.
+    `InvalidJob`: the record is damaged, or holds what a submission could not.
     """
     place = f"{job_id}/{RECORD} of {path}"
     told = _loaded(archive.read(f"{job_id}/{RECORD}"), place)

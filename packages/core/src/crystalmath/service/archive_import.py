@@ -67,14 +67,9 @@ class Imported:
 def import_archive(service: JobService, path: Path) -> Generator[None, None, Imported]:
     """Take in the jobs of an archive, with their records, results and files.
 
-    Those that are there already stay as they are. Keys stay behind.
-
-    Raises
-    ------
-    InvalidJob
-        It is no such archive, or something in it is not as it should be. No job was taken in.
-    CrystalMathError
-        The home cannot take them just now. No job was taken in.
+    Those that are there already stay as they are. Keys stay behind. `InvalidJob`: it is no such
+    archive, or something in it is not as it should be. `CrystalMathError`: the home cannot take
+    them just now. Then no job was taken in.
     """
     try:
         archive = zipfile.ZipFile(path)
@@ -129,10 +124,7 @@ def _has_files(ended: Ended) -> bool:
 def _fresh(service: JobService, records: Mapping[str, Ended]) -> list[str]:
     """Name the jobs that are not on record yet.
 
-    Raises
-    ------
-    InvalidJob
-        The run directory of one is there: nobody knows what is in it.
+    `InvalidJob`: the run directory of one is there, and nobody knows what is in it.
     """
     known = {job.job_id for job in service.some_jobs(list(records))}
     fresh = [job_id for job_id in records if job_id not in known]

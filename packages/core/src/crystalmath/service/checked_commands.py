@@ -98,11 +98,8 @@ def _gives_command(parameters: Mapping[str, Any]) -> bool:
 def unless_set_there(findings: Sequence[Finding], cluster: str) -> list[Finding]:
     """Let a job pass for which a cluster's commands may set what its submitter has not set.
 
-    Returns
-    -------
-    list of Finding
-        Errors about variables that are not set, programs that are not on ``PATH``, or the file of
-        quacc's settings, before which variables go, as warnings.
+    Errors about variables that are not set, programs that are not on ``PATH``, or the file of
+    quacc's settings, before which variables go, become warnings.
     """
     return [_softened(finding, cluster) for finding in findings]
 

@@ -88,19 +88,8 @@ def described(cluster: str, configured: Config) -> list[Check]:
 def judged(cluster: str, job: JobMetadata, found: Mapping[str, Any] | None) -> list[Check]:
     """Return what a job has found on a cluster, and what is to be mended there.
 
-    Parameters
-    ----------
-    cluster : str
-        The cluster.
-    job : JobMetadata
-        What is on record of the job.
-    found : mapping, optional
-        What it returned, once it has completed.
-
-    Raises
-    ------
-    InvalidJob
-        It is no job that was to look around there.
+    `found` is what it returned, once it has completed. `InvalidJob`: it was not to look around
+    there.
     """
     if job.recipe != PROBE or job.cluster != cluster:
         raise InvalidJob(

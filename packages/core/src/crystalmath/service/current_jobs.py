@@ -112,19 +112,7 @@ LOOK_S = 1.0
 
 @frozen(kw_only=True)
 class Disk:
-    """The file system of the run directories when somebody looked.
-
-    Parameters
-    ----------
-    path : str
-        The folder that was looked at.
-    free, size : int
-        What is left for this user, and the whole, in bytes.
-    full : bool
-        Whether results wait for room.
-    looked_at : float
-        When that was, in seconds since the epoch.
-    """
+    """The file system of the run directories when somebody looked: its room in bytes."""
 
     path: str
     free: int
@@ -136,15 +124,8 @@ class Disk:
 class HomeDisk:
     """Look at the disk from threads that read the home anyway; tell at once what was seen.
 
-    Parameters
-    ----------
-    place : callable
-        Gives the folder of the run directories; until it is there, what it will be in counts.
-
-    Attributes
-    ----------
-    last : Disk or None
-        What was seen last; ``None`` before the first look, and where it cannot be told.
+    Until the folder of the run directories is there, what it will be in counts. `last` is ``None``
+    before the first look, and where the room cannot be told.
     """
 
     def __init__(self, place: Callable[[], Path]) -> None:
@@ -187,16 +168,7 @@ def _seen(place: Path) -> Disk | None:
 class Onlooker:
     """See jobs as their files tell; nothing is written, neither there nor in the store.
 
-    Parameters
-    ----------
-    jobs_directory : pathlib.Path
-        Where the run directories are.
-    follows : callable
-        Tells whether a job is followed here: then its row is up to date.
-    host : Host, optional
-        This process.
-    open_directory : callable
-        Gives the run directory at a path.
+    The row of a job is up to date where `follows` says that it is followed here.
     """
 
     def __init__(

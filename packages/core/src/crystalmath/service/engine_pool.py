@@ -47,13 +47,8 @@ class Runners:
         """Return the runner of an engine, made with the options that are configured now.
 
         Options that have changed take effect once the engine has no unfinished jobs.
-
-        Raises
-        ------
-        UnknownEngine, ImportError, PluginError, ConfigError
-            There is none.
-        EngineUnavailable
-            It is still being loaded.
+        `UnknownEngine`, `ImportError`, `PluginError`, `ConfigError`: there is none.
+        `EngineUnavailable`: it is still being loaded.
         """
         runner = self._fitting(engine)
         if runner is not None:
@@ -155,14 +150,9 @@ class Runners:
         self._most_own = max(MOST_OWN, 2 * len(self._own))
 
     def close(self, *, cancel: bool) -> set[str]:
-        """End the engines; their jobs are cancelled, or let go.
+        """End the engines; their jobs are cancelled, or let go. Return those still followed here.
 
-        Another service of this process may use them, too: then its own jobs go on.
-
-        Returns
-        -------
-        set of str
-            The jobs that are followed on in this process.
+        Another service of this process may use the engines, too: then its own jobs go on.
         """
         with self._lock:
             self._closed = True

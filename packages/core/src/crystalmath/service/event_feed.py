@@ -48,18 +48,10 @@ class JobEvent:
 
 @frozen(kw_only=True)
 class Wanted:
-    """Which events are wanted.
+    """Which events are wanted: of which jobs, by which jobs came to one of some states.
 
-    Parameters
-    ----------
-    job_ids : frozenset of str, optional
-        Those of these jobs.
-    state : collection of JobState, optional
-        Those by which a job came to one of these states.
-    filters : Selection
-        Those of jobs for which these hold, of those in `_HOLDS`.
-    with_job : bool
-        Whether the job itself is wanted, too.
+    Of the `filters` those in `_HOLDS` must hold for the job. With `with_job` the job is wanted,
+    too.
     """
 
     job_ids: frozenset[str] | None = None
@@ -99,12 +91,8 @@ KEPT = 2000
 class Feed:
     """Read new events while somebody listens.
 
-    Parameters
-    ----------
-    store_of : callable
-        Gives the store, or ``None`` while there is no database.
-    jobs_of : callable
-        Gives the jobs of events, by id, as they are since.
+    `store_of` returns the store, or ``None`` while there is no database; `jobs_of` the jobs of
+    events, by id, as they are since.
     """
 
     def __init__(
@@ -130,17 +118,9 @@ class Feed:
     def listen(self, listener: Callable[[Sequence[Event]], None], *, jobs: bool = False) -> int:
         """Have a function called with each batch of events from now on; it must return quickly.
 
-        Parameters
-        ----------
-        listener : callable
-            Takes the events.
-        jobs : bool
-            Whether :meth:`since` is to know their jobs, too, until nobody listens any more.
-
-        Returns
-        -------
-        int
-            The ``seq`` after which it is told of every event. What came before stands in the store.
+        With `jobs` :meth:`since` knows their jobs, too, until nobody listens any more. Returns the
+        ``seq`` after which the function is told of every event. What came before stands in the
+        store.
         """
         with self._reading:
             if self._thread is None:
@@ -159,17 +139,7 @@ class Feed:
     def since(self, after: int, *, jobs: bool) -> tuple[list[JobEvent], int] | None:
         """Return what came after a ``seq`` from memory, and up to which ``seq`` that is.
 
-        Parameters
-        ----------
-        after : int
-            Only events whose ``seq`` is larger.
-        jobs : bool
-            With their jobs.
-
-        Returns
-        -------
-        list of JobEvent, int
-            ``None`` where not all of it is in memory: the store has it.
+        ``None`` where not all of it is in memory: the store has it.
         """
         with self._lock:
             if self._thread is None or not self._kept_after <= after <= self._position:
@@ -249,21 +219,9 @@ def wanted_events(
 ) -> Generator[None, None, tuple[list[JobEvent], int]]:
     """Yield events that are wanted, the oldest first, and the ``seq`` up to which that is all.
 
-    What is new is in memory while somebody listens, once for all who do; what came before is
-    read from the store, in parts: it yields after each.
-
-    Parameters
-    ----------
-    home : HomeJobs
-        Reads what the feed has not in memory.
-    feed : Feed
-        Tells of new events.
-    after : int
-        Only events whose ``seq`` is larger.
-    limit : int
-        No more than this many.
-    wanted : Wanted
-        Which.
+    What is new is in memory while somebody listens, once for all who do; what came before is read
+    from the store, in parts: it yields after each. There are at most `limit` events, with a ``seq``
+    larger than `after`.
     """
     found: list[JobEvent] = []
     while True:

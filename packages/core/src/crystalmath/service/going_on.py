@@ -45,12 +45,8 @@ def with_continuation(spec: JobSpec, configured: Config) -> JobSpec:
     """Return a job with what its cluster, or its home, says of attempts that follow a lost one.
 
     That counts for relaxations alone, whose end does not depend on where they begin: who submits
-    dynamics has to ask for it.
-
-    Raises
-    ------
-    InvalidJob
-        It was asked for, and the recipe has no geometry from which it may go on.
+    dynamics has to ask for it. `InvalidJob`: it was asked for, and the recipe has no geometry from
+    which it may go on.
     """
     # Most jobs are asked for nothing of the kind; of those the recipe need not be looked up.
     if spec.continue_lost is None and "relax" not in _words(spec.recipe):
@@ -90,23 +86,9 @@ def copied_files(
 ) -> dict[str, Any]:
     """Return the parameter with which a recipe copies files of a job's last calculation, too.
 
-    Parameters
-    ----------
-    job : JobMetadata
-        The job.
-    names : sequence of str
-        The files. They must all lie in one folder, compressed or not, and the newest such counts.
-    directory : RunDirectory
-        The job's.
-    configured : Config
-        The home's configuration, which admits recipes.
-    given : object
-        That parameter as the job has it, with the files that it is given from elsewhere.
-
-    Raises
-    ------
-    InvalidJob
-        The recipe copies no files, one is not there or empty, or it is none to be copied.
+    The files must all lie in one folder, compressed or not, and the newest such counts. `given` is
+    that parameter as the job has it, with files from elsewhere. `InvalidJob`: the recipe copies no
+    files, or one is not there, empty, or none to be copied.
     """
     for name in names:
         if not name or "/" in name or is_potcar(name):

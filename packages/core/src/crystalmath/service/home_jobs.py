@@ -64,13 +64,6 @@ class HomeJobs:
 
     Who asks changes nothing. Of a job that is not followed here the files are believed, whatever
     its row says.
-
-    Attributes
-    ----------
-    disk : HomeDisk
-        How much room there is for the jobs.
-    results : StoredResults
-        The results of completed jobs.
     """
 
     def __init__(
@@ -119,15 +112,7 @@ class HomeJobs:
         return job
 
     def find(self, prefix: str) -> str:
-        """Return the one job id that begins so.
-
-        Raises
-        ------
-        UnknownJob
-            None does.
-        InvalidJob
-            Several do.
-        """
+        """Return the one job id that begins so (`UnknownJob`: none, `InvalidJob`: several)."""
         return the_one(prefix, self._existing(prefix).find(prefix, limit=5))
 
     def events(
@@ -138,14 +123,7 @@ class HomeJobs:
     ) -> tuple[list[Event], int]:
         """Return the event log, the oldest first, and the ``seq`` up to which that is all there is.
 
-        Parameters
-        ----------
-        after : int
-            Only events whose ``seq`` is larger.
-        job_ids : collection of str, optional
-            Only of these jobs.
-        limit : int, optional
-            No more than this many.
+        At most `limit` events, with a ``seq`` larger than `after`, of some jobs or of all.
         """
         return self._store.follow(after, job_ids, limit) if self._records.exists() else ([], 0)
 
@@ -159,18 +137,10 @@ class HomeJobs:
         sort: str | None = None,
         **filters: Unpack[Selection],
     ) -> list[JobMetadata]:
-        """List jobs, newest first.
+        """List jobs, newest first, or in the order `sort`; only those after the job `before`.
 
-        Parameters
-        ----------
-        limit : int, optional
-            No more than this many.
-        before : str, optional
-            Only jobs that come after this one.
-        sort : str, optional
-            Another order; see :func:`crystalmath.store.selection.sorted_page`.
-        **filters
-            See :class:`crystalmath.store.selection.Condition`.
+        See :func:`crystalmath.store.selection.sorted_page`, and for filters
+        :class:`~crystalmath.models.JobFilter`.
         """
         if not self._records.exists():
             self._require_no_directories()

@@ -68,15 +68,7 @@ LOOK_S = 0.25
 
 
 def job_document(service: HomeJobs, job: JobMetadata) -> JobDocument:
-    """Describe a job.
-
-    Parameters
-    ----------
-    service : HomeJobs
-        Whose job it is; it knows where its files are.
-    job : JobMetadata
-        The job.
-    """
+    """Describe a job, with the places of its files."""
     directory = RunDirectory(service.config.jobs_directory / job.job_id)
     work_dir, log = Path(directory.work(job.attempt)), Path(directory.log(job.attempt))
     now = service.waiting_for_room(job)
@@ -447,15 +439,7 @@ _ANSWERS: dict[str, Callable[[HomeJobs, Any], Any]] = {
 
 
 def attempts(directory: RunDirectory, last: int) -> list[AttemptEntry]:
-    """Describe a job's attempts, the first one first.
-
-    Parameters
-    ----------
-    directory : RunDirectory
-        The job's; it may be gone.
-    last : int
-        The number of its present attempt.
-    """
+    """Describe a job's attempts, the first one first; its run directory may be gone."""
     return [_attempt(directory, number) for number in range(1, last + 1)]
 
 

@@ -46,15 +46,7 @@ _HOLLOW = 50
 
 @frozen
 class Archived:
-    """What has come of it.
-
-    Parameters
-    ----------
-    files : int
-        How many files are in the archive.
-    left_out : tuple of str
-        Which ones should be and could not, and why.
-    """
+    """How many files are in the archive; which ones should be and could not, and why."""
 
     files: int
     left_out: tuple[str, ...]
@@ -65,10 +57,7 @@ def write_archive(
 ) -> Generator[None, None, Archived]:
     """Write jobs that have ended into a new file.
 
-    Raises
-    ------
-    InvalidJob
-        The file is there already, or a job has not ended. Nothing was written.
+    `InvalidJob`: the file is there already, or a job has not ended. Nothing was written.
     """
     jobs = _ended(service, job_ids)
     if path.exists():

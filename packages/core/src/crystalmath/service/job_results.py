@@ -60,10 +60,7 @@ class StoredResults:
     def part(self, job: JobMetadata, place: stored_result.Located) -> bytes:
         """Read the JSON of a field that was located; the rest of a large result is not unpacked.
 
-        Raises
-        ------
-        InvalidJob
-            There is no such field.
+        `InvalidJob`: there is no such field.
         """
         with self._opened(job) as (file, header):
             if not header.get("index"):

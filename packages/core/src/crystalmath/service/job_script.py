@@ -34,14 +34,9 @@ _WORKFLOW = "QUACC_WORKFLOW_ENGINE"
 def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = ()) -> str:
     """Write what a job computes as a script.
 
-    Names in it are those of recipes that exist, and values are written by ``repr``: whoever runs
-    it runs nothing that a record says beside that.
-
-    Raises
-    ------
-    InvalidJob
-        The recipe is none that is installed here, or a parameter cannot be written as Python,
-        such as a random generator in some state.
+    Names in it are those of recipes that exist, and values are written by ``repr``: whoever runs it
+    runs nothing that a record says beside that. `InvalidJob`: the recipe is not installed here, or
+    a parameter cannot be written as Python, such as a random generator in some state.
     """
     from crystalmath.recipes import codec
     from crystalmath.recipes.structures import parse_structure
@@ -190,21 +185,8 @@ def shell_script(
 ) -> str | None:
     """Write how the programs are started in folders of their inputs.
 
-    Parameters
-    ----------
-    job : JobMetadata
-        The job.
-    steps : sequence of StepInputs
-        What they get. One step lies in the folder itself, several in ``step-1`` and so on.
-    commands : sequence of str or None
-        How each is started.
-    potcars : sequence of Potcar
-        Where the job's pseudopotentials were.
-
-    Returns
-    -------
-    str or None
-        ``None`` where a step is no program's that is started by a command.
+    One step lies in the folder itself, several in ``step-1`` and so on. ``None`` where a step is no
+    program's that is started by a command.
     """
     if not steps or None in commands:
         return None

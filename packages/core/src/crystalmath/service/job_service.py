@@ -48,13 +48,8 @@ POLL_S = 0.25
 class JobService(HomeJobs):
     """Submit, follow and cancel the jobs of one home.
 
-    Parameters
-    ----------
-    configured : Config or Source, optional
-        The home's configuration; a source is asked again at each submission. Default: as read now
-        from the environment and the configuration file.
-    environ : mapping of str to str
-        The environment of jobs whose submission brings none.
+    A `Source` of the configuration is asked again at each submission; by default the configuration
+    is read now. `environ` is the environment of jobs whose submission brings none.
     """
 
     def __init__(
@@ -91,12 +86,7 @@ class JobService(HomeJobs):
     def open(self) -> None:
         """Open the job database, if there is one, and bring it to this release's schema.
 
-        Raises
-        ------
-        NewerDatabaseError
-            A newer release uses it.
-        StoreError
-            It cannot be opened now.
+        `NewerDatabaseError`: a newer release uses it. `StoreError`: it cannot be opened now.
         """
         self._recorder.open()
 
@@ -109,11 +99,8 @@ class JobService(HomeJobs):
     def finish(self, *, cancel: bool = True) -> None:
         """End the engines; what became of the jobs can be read still.
 
-        Parameters
-        ----------
-        cancel : bool
-            Cancel this process's own unfinished jobs. Without it they are let go: what runs goes
-            on, and what waits is for whoever takes it over.
+        This process's own unfinished jobs are cancelled, or let go: then what runs goes on, and
+        what waits is for whoever takes it over.
         """
         if os.getpid() != self._process:
             return  # a forked child has no jobs of its own, and must not touch the parent's
@@ -131,27 +118,12 @@ class JobService(HomeJobs):
     def submit(
         self, submission: Submission, *, wanted: Callable[[], bool] = lambda: True
     ) -> JobMetadata:
-        """Take one job.
+        """Take one job, and return it as it is on record, durably; the engine is told afterwards.
 
-        Parameters
-        ----------
-        submission : Submission
-            What is asked for.
-        wanted : callable
-            Whether it is still to be recorded once it has been checked, which may take seconds.
-
-        Returns
-        -------
-        JobMetadata
-            As recorded, durably; the engine is told of it afterwards.
-
-        Raises
-        ------
-        InvalidJob
-            Something in it cannot be used (`JobRefused` with the findings of the preflight).
-            Nothing was recorded, written or started.
-        UnknownEngine, ImportError
-            The engine is not installed, or its plugin cannot load.
+        The check may take seconds: after it the job is recorded only if it is still `wanted`.
+        `InvalidJob` (`JobRefused` with the findings of the preflight): something in it cannot be
+        used. `UnknownEngine`, `ImportError`: the engine is not installed, or its plugin cannot
+        load. Then nothing was recorded, written or started.
         """
         answer = self.submit_many([submission], wanted=wanted)[0]
         if isinstance(answer, Exception):
@@ -207,14 +179,9 @@ class JobService(HomeJobs):
     def presets(
         self, environment: Mapping[str, str] | None = None, name: str | None = None
     ) -> list[Preset]:
-        """List quacc's presets with what each sets.
+        """List quacc's presets with what each sets, or those of one name (`InvalidJob` if none).
 
-        Parameters
-        ----------
-        environment : mapping of str to str, optional
-            The caller's, of which the home's configuration picks what a job sees.
-        name : str, optional
-            Only those of this name (`InvalidJob` if there is none).
+        Of the caller's environment the home's configuration picks what a job sees.
         """
         from crystalmath.preflight.programs_here import presets
         from crystalmath.quacc.engine import submission_environment
@@ -232,14 +199,7 @@ class JobService(HomeJobs):
     def wait(self, job_ids: Sequence[str], timeout: float | None = None) -> Iterator[JobMetadata]:
         """Yield the present state of each job and then each change, until all are finished.
 
-        Jobs that nobody follows are taken over.
-
-        Parameters
-        ----------
-        job_ids : sequence of str
-            The jobs.
-        timeout : float, optional
-            Time in seconds after which it ends all the same.
+        It ends after the timeout (seconds) all the same. Jobs that nobody follows are taken over.
         """
         end = math.inf if timeout is None else time.monotonic() + timeout
         changed: queue.SimpleQueue[list[JobMetadata]] = queue.SimpleQueue()
@@ -282,10 +242,7 @@ class JobService(HomeJobs):
     def cancel(self, job_id: str) -> bool:
         """Request that a job be stopped; ``False`` if it had finished.
 
-        Raises
-        ------
-        CrystalMathError
-            Another process owns it, and the request for that cannot be written.
+        `CrystalMathError`: another process owns it, and the request for that cannot be written.
         """
         job = self.job(job_id)
         if job.state.is_terminal():
@@ -335,21 +292,11 @@ class JobService(HomeJobs):
         return {job.engine for job in self._recovery.left()} if self._recorder.exists() else set()
 
     def take_over(self, engine: str | None = None) -> list[str]:
-        """Follow the unfinished jobs whose owner has died as this process's own.
+        """Follow the unfinished jobs whose owner has died, all or an engine's; return their ids.
 
         What is missing of their files is written again, the engines are asked what they know of
-        them, and what an engine does not know is handed out again.
-
-        Parameters
-        ----------
-        engine : str, optional
-            Only this engine's jobs.
-
-        Returns
-        -------
-        list of str
-            The ids of the jobs that are followed here now. One whose engine cannot be loaded stays
-            as it is, and the log says why.
+        them, and what an engine does not know is handed out again. A job whose engine cannot be
+        loaded stays as it is, and the log says why.
         """
         if not self._recorder.exists():
             return []

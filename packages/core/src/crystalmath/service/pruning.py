@@ -43,20 +43,11 @@ _JOB_ID = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 
 @frozen(kw_only=True)
 class Choice:
-    """Of which jobs what is thrown away.
+    """Of which jobs what is thrown away: named ones, or those for which the filters hold.
 
-    Parameters
-    ----------
-    job_ids : sequence of str, optional
-        Exactly these; default: those for which the filters hold.
-    older_s : float, optional
-        Only jobs that ended longer ago, in seconds.
-    larger : int, optional
-        Only jobs of which more would be removed, in bytes.
-    keep_results : bool
-        Only their heavy files (:data:`crystalmath.jobs.removal.HEAVY`).
-    filters : Selection
-        See :class:`crystalmath.store.selection.Condition`.
+    `older_s` (seconds) leaves jobs that ended longer ago, `larger` (bytes) those of which more
+    would be removed. With `keep_results` only heavy files go
+    (:data:`crystalmath.jobs.removal.HEAVY`).
     """
 
     job_ids: Sequence[str] | None = None
@@ -73,16 +64,9 @@ class Choice:
 
 @define
 class Pruned:
-    """What came of it.
+    """The jobs whose files were removed or would be, those whose files stay, and why.
 
-    Parameters
-    ----------
-    jobs : list of tuple
-        Each job whose files were removed, or would be, and what they took.
-    left : list of tuple
-        The id of each job whose files stay, and why.
-    cursor : str, optional
-        Where to go on, if there are more.
+    With a `cursor` there are more, after this job.
     """
 
     jobs: list[tuple[JobMetadata, Use]] = Factory(list)
@@ -101,27 +85,9 @@ def prune(
 ) -> Generator[None, None, Pruned]:
     """Throw away the files of ended jobs; rows, keys and summaries stay.
 
-    Yields where others may come between. Whoever is killed meanwhile can do it again.
-
-    Parameters
-    ----------
-    recorder : Recorder
-        The record of the jobs.
-    directory : pathlib.Path
-        Where the run directories are.
-    choice : Choice
-        Of which jobs what is removed.
-    dry_run : bool
-        Only tell.
-    limit : int
-        Of no more jobs than these at once.
-    cursor : str, optional
-        Go on behind this job.
-
-    Raises
-    ------
-    InvalidJob
-        Nothing says which jobs are meant, or jobs that run are. Nothing was removed.
+    Yields where others may come between. Whoever is killed meanwhile can do it again. At most
+    `limit` jobs after the job `cursor` are looked at, and in a dry run nothing is removed.
+    `InvalidJob`: nothing says which jobs are meant, or jobs that run are; nothing was removed.
     """
     _check(choice)
     pruned = Pruned()

@@ -44,15 +44,7 @@ def rebuild(
     """Record the jobs that have a run directory and no row, and what became of the unfinished.
 
     What stands in the database alone is lost: the findings of the preflight, and earlier events.
-
-    Parameters
-    ----------
-    store : JobStore
-        The record.
-    jobs_directory : pathlib.Path
-        Where the run directories are.
-    unwritten : callable, optional
-        Gives header and body of each job of this process that has no run directory yet.
+    `unwritten` returns header and body of each job of this process that has no run directory yet.
     """
     # Asked first: what is written down meanwhile is found below.
     more = {str(header["job_id"]): (header, body) for header, body in unwritten()}
@@ -159,15 +151,7 @@ def _row(directory: RunDirectory) -> NewJob:
 
 
 def row_of(header: Mapping[str, Any], body: str, created_at: float) -> NewJob:
-    """Make the row of a job from what was written down of it.
-
-    Parameters
-    ----------
-    header, body : mapping, str
-        Of its specification.
-    created_at : float
-        When it was submitted, in seconds since the epoch.
-    """
+    """Make the row of a job, submitted at that time (s since the epoch), from its specification."""
     given = {name: header[name] for name in fields_dict(JobSpec) if name in header}
     spec = JobSpec(atoms=None, **given)
     return NewJob(

@@ -42,11 +42,8 @@ class _Entry(Generic[_Item, _Answer]):
 class GroupCommit(Generic[_Item, _Answer]):
     """Have threads that come together share a transaction; each is answered after its commit.
 
-    Parameters
-    ----------
-    commit : callable
-        Commits the items of several threads, in their order and durably, and gives the answer to
-        each, or the exception that refuses it alone. What it raises refuses all of them.
+    `commit` commits the items of several threads, in their order and durably, and returns the
+    answer to each, or the exception that refuses it alone. What it raises refuses all of them.
     """
 
     def __init__(self, commit: Callable[[Sequence[_Item]], Sequence[_Answer | Exception]]) -> None:
@@ -114,25 +111,9 @@ REFUSED_S = 30.0
 class Recorder:
     """The one writer of changes of state of a service.
 
-    Parameters
-    ----------
-    url : str
-        The job database, which is opened, and made, when it is first used.
-    jobs_directory : pathlib.Path
-        Where the run directories are: what is there can be recorded again.
-    network : bool, optional
-        Whether other hosts may write to the database; see :class:`JobStore`.
-    unwritten : callable, optional
-        Gives header and body of each job that was acknowledged and has no run directory yet.
-
-    Attributes
-    ----------
-    feed : Feed
-        Tells of new events, this process's and others'.
-    recent : Recent
-        The jobs that were written or read last.
-    waiters : set of queue
-        Each gets the jobs of every transaction, as they are afterwards.
+    It opens, and makes, the job database when that is first used. `unwritten` returns header and
+    body of each job that was acknowledged and has no run directory yet. Each queue of `waiters`
+    gets the jobs of every transaction, as they are afterwards.
     """
 
     def __init__(

@@ -35,23 +35,7 @@ MOST = 10_000
 
 
 class Recovery(Onlooker):
-    """Look after the jobs that this process does not follow.
-
-    Parameters
-    ----------
-    recorder : Recorder
-        Their record.
-    runner_of : callable
-        Gives the runner of an engine.
-    follows : callable
-        Tells whether a job is followed here: then its row is up to date.
-    jobs_directory : pathlib.Path
-        Where the run directories are.
-    host : Host, optional
-        This process.
-    open_directory : callable
-        Gives the run directory at a path.
-    """
+    """Look after the jobs that this process does not follow."""
 
     def __init__(
         self,
