@@ -93,12 +93,7 @@ class EventLog:
     def changed(self, job_ids: Collection[str], wait_s: float) -> dict[str, str]:
         """Wait for events of any job; give those that have changed since, with their last state.
 
-        Parameters
-        ----------
-        job_ids : collection of str
-            The jobs that are waited for.
-        wait_s : float
-            How long to wait at most, in seconds.
+        It waits `wait_s` seconds at most. The owners of `job_ids` are looked after meanwhile.
         """
         self._transport.adopt_orphans(job_ids)
         # Not of these jobs alone: where others are followed meanwhile, their events count too.
@@ -192,14 +187,8 @@ def _events(transport: Transport, params: Mapping[str, Any]) -> EventList:
 class Overheard:
     """What the event log said of jobs without a future while a submission was under way.
 
-    Attributes
-    ----------
-    states : dict of str to str
-        Job id -> its last state.
-    is_all : bool
-        Whether nothing can have been missed.
-    log : EventLog, optional
-        Begun before the submission, where nobody reads one yet.
+    The last state of each job, by its id; whether nothing can have been missed; and the log, which
+    was begun before the submission where nobody reads one yet.
     """
 
     states: dict[str, str] = field(factory=dict)
@@ -249,14 +238,8 @@ class Follower:
     ) -> None:
         """Keep these up to date until they are done.
 
-        Parameters
-        ----------
-        futures : iterable of JobFuture
-            The futures.
-        overheard : Overheard, optional
-            What was said of them since before there was anything to say; default: ask.
-        look : bool
-            Bring them up to date before this returns.
+        What was overheard since before there was anything to say is believed; by default they are
+        asked for. With `look` they are up to date when this returns.
         """
         with self._lock:
             new = [future for future in futures if not future.done()]

@@ -22,17 +22,7 @@ def gather(
     progress: bool | None,
     return_exceptions: bool,
 ) -> list[Any]:
-    """Return the results of jobs in their order; see :meth:`~crystalmath.client.Client.map`.
-
-    Parameters
-    ----------
-    answers : sequence of (JobFuture or CrystalMathError)
-        What became of the submissions.
-    progress : bool, optional
-        Whether to show a bar.
-    return_exceptions : bool
-        Whether to give errors in their places.
-    """
+    """Return the results of jobs in their order; see :meth:`~crystalmath.client.Client.map`."""
     accepted = [one for one in answers if not isinstance(one, CrystalMathError)]
     if not return_exceptions:
         _raise_refusal(answers, len(accepted))
@@ -65,12 +55,7 @@ def _outcome(future: JobFuture) -> Any:
 def watch(futures: Sequence[JobFuture], *, shown: bool | None = None) -> Iterator[JobFuture]:
     """Yield each job as it ends, and show how many have.
 
-    Parameters
-    ----------
-    futures : sequence of JobFuture
-        The jobs.
-    shown : bool, optional
-        Whether to show it; default: on a terminal and in a notebook.
+    By default that is shown on a terminal and in a notebook.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

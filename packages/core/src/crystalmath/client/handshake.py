@@ -30,10 +30,7 @@ _told: set[tuple[Any, str]] = set()
 def check_server(server: Mapping[str, Any], home: Path) -> None:
     """Warn, once for each server, of what is not as it is here.
 
-    Raises
-    ------
-    ProtocolMismatch
-        It is of another build, or speaks another version of the protocol.
+    `ProtocolMismatch`: it is of another build, or speaks another version of the protocol.
     """
     check_build(str(server.get("version")), home)
     if server.get("protocol") != PROTOCOL:
@@ -49,13 +46,7 @@ def check_server(server: Mapping[str, Any], home: Path) -> None:
 
 
 def check_build(theirs: str, home: Path, host: str | None = None) -> None:
-    """Refuse a server of another build than this process.
-
-    Raises
-    ------
-    ProtocolMismatch
-        It is another one.
-    """
+    """Refuse a server of another build than this process (`ProtocolMismatch`)."""
     if theirs == _MINE:
         return
     if theirs == build_version.__wrapped__():

@@ -53,10 +53,8 @@ class HomeReader:
     def ask(self, method: Method[_Answer], **params: Any) -> _Answer:
         """Call a method that only reads (docs/protocol.md), and return its result.
 
-        Raises
-        ------
-        CrystalMathError
-            What the answer says is wrong; or the server went away, or does not answer.
+        `CrystalMathError`: what the answer says is wrong; or the server went away, or does not
+        answer.
         """
         given = {name: value for name, value in params.items() if value is not None}
         answer = self._answered(
@@ -92,12 +90,8 @@ class HomeReader:
     def find(self, prefix: str) -> str:
         """Return the one id that begins so; a full one goes through as it is.
 
-        Raises
-        ------
-        UnknownJob
-            None does.
-        InvalidJob
-            Several do, or `prefix` is empty: a script whose variable is not set means none.
+        `UnknownJob`: none does. `InvalidJob`: several do, or `prefix` is empty: a script whose
+        variable is not set means none.
         """
         return find(self.ask, prefix)
 

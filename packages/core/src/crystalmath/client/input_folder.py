@@ -29,17 +29,10 @@ def input_files(inputs: Inputs, directory: str) -> dict[Path, str]:
 
 
 def write_texts(texts: Mapping[Path, str], option: str) -> list[Path]:
-    """Write files with their folders.
+    """Write files with their folders, and return their paths.
 
-    Returns
-    -------
-    list of pathlib.Path
-        What was written.
-
-    Raises
-    ------
-    CrystalMathError
-        One of the files is there already, and `option` names another folder; nothing was written.
+    `CrystalMathError`: one of the files is there already, and `option` names another folder;
+    nothing was written.
     """
     for path in texts:
         if path.exists():

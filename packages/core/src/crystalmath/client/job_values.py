@@ -127,10 +127,7 @@ class JobValues:
     def given(self, name: str) -> float:
         """Return a number of its result: an energy in eV, the largest force in eV/Å, or a field.
 
-        Raises
-        ------
-        InvalidJob
-            It has none.
+        `InvalidJob`: it has none.
         """
         if self.job.state is not JobState.COMPLETED:
             state = self.job.state

@@ -36,16 +36,9 @@ _CHUNK = 1 << 16
 def start(place: Place) -> None:
     """Start the home's server, and return once one answers: this one, or another's.
 
-    It belongs to no terminal, so that a hang-up does not reach it.
-
-    Raises
-    ------
-    ServerError
-        None came up; the message tells the end of what it wrote.
-    ServedElsewhere
-        A server on another host serves the home.
-    PlaceError
-        The place must not be trusted.
+    It belongs to no terminal, so that a hang-up does not reach it. `ServerError`: none came up; the
+    message tells the end of what it wrote. `ServedElsewhere`: a server on another host serves the
+    home. `PlaceError`: the place must not be trusted.
     """
     place.make()
     place.address()
@@ -137,11 +130,7 @@ def bridge(place: Place, incoming: int = 0, outgoing: int = 1) -> bool:
     """Pass on what comes in, and what the server answers, until one of both ends.
 
     The server, which is started if none runs, does not notice more than a client that leaves.
-
-    Returns
-    -------
-    bool
-        Whether it was the client that left, not the server.
+    Returns whether it was the client that left, not the server.
     """
     # A server serves nobody long who says nothing; an editor may take its time.
     first = os.read(incoming, _CHUNK)

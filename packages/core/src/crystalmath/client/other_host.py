@@ -53,12 +53,8 @@ def can_read_here(configured: config.Config) -> bool:
 def require_home(place: Place, server: Server) -> None:
     """See that this process may read a home whose server it has not reached.
 
-    Raises
-    ------
-    ServedElsewhere
-        A server on another host has the job database for itself.
-    ProtocolMismatch
-        A server of another build uses the job database.
+    `ServedElsewhere`: a server on another host has the job database for itself. `ProtocolMismatch`:
+    a server of another build uses it.
     """
     check_build(server.version, place.home, None if server.is_here() else server.identity.host)
     if not server.is_here():
@@ -68,10 +64,7 @@ def require_home(place: Place, server: Server) -> None:
 def require_readable_here(place: Place, server: Server) -> None:
     """Refuse to run jobs on a host that would make a job database of its own.
 
-    Raises
-    ------
-    ServedElsewhere
-        The database is of the serving host alone.
+    `ServedElsewhere`: the database is of the serving host alone.
     """
     if not can_read_here(config.load()):
         raise ServedElsewhere(
@@ -84,10 +77,7 @@ def require_readable_here(place: Place, server: Server) -> None:
 class OtherHost:
     """The server of a home, on another host.
 
-    Raises
-    ------
-    ServedElsewhere
-        The server has not made its inbox yet.
+    `ServedElsewhere`: the server has not made its inbox yet.
     """
 
     ends_jobs = False

@@ -48,12 +48,8 @@ class Connection:
     def to(cls, place: Place) -> Self:
         """Open a connection to a home's server, if its socket can be trusted.
 
-        Raises
-        ------
-        ServerNotRunning
-            None listens there.
-        ServedElsewhere, PlaceError, OSError
-            It cannot be reached, or must not be.
+        `ServerNotRunning`: none listens there. `ServedElsewhere`, `PlaceError`, `OSError`: it
+        cannot be reached, or must not be.
         """
         path = place.address()
         try:
@@ -88,10 +84,7 @@ class Connection:
     def ask(self, method: str, params: Mapping[str, Any], timeout: float) -> bytes:
         """Send a request and return the whole message that answers it.
 
-        Raises
-        ------
-        OSError, EOFError
-            The server has gone, is going, or does not answer in time.
+        `OSError`, `EOFError`: the server has gone, is going, or does not answer in time.
         """
         return self.ask_both([(method, params)], timeout)[0]
 
@@ -131,15 +124,8 @@ class Connection:
 class Remote:
     """The home's server, over as many connections as there are requests at a time.
 
-    Parameters
-    ----------
-    place : Place
-        Where the server is.
-    start : callable, optional
-        Starts a server where none runs.
-    waiting : bool
-        Start one only where the last one has crashed: a server that was stopped stays stopped
-        while somebody merely waits.
+    `start` starts a server where none runs. Who is `waiting` starts one only where the last one has
+    crashed: a server that was stopped stays stopped while somebody merely waits.
     """
 
     ends_jobs = False

@@ -68,10 +68,7 @@ class Writer:
     def batches(self, submissions: Sequence[Submission]) -> Iterator[dict[int, Written]]:
         """Write many submissions, a request at a time.
 
-        Yields
-        ------
-        dict
-            For the number of each submission what is to be sent, or why it cannot be sent.
+        Yields for the number of each submission what is to be sent, or why it cannot be sent.
         """
         configured, environment = self.configured()
 
@@ -89,19 +86,8 @@ def document(
 ) -> dict[str, Any]:
     """Write a submission as the parameters of ``jobs.submit``: the one time that it is encoded.
 
-    Parameters
-    ----------
-    submission : Submission
-        What is asked for.
-    configured : Config
-        The home's configuration.
-    environment : mapping of str to str
-        What reaches the job of this process's environment, where the submission brings none.
-
-    Raises
-    ------
-    InvalidJob
-        Something in it cannot be sent.
+    Of this process's `environment` it has what reaches the job, where the submission brings none.
+    `InvalidJob`: something in it cannot be sent.
     """
     from crystalmath.recipes import codec
     from crystalmath.recipes.source_folders import anchored
@@ -182,10 +168,7 @@ def ask_again(
 def retry_document(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Write what is to be changed of jobs as the parameters of ``jobs.retry``.
 
-    Raises
-    ------
-    InvalidJob
-        Something in it cannot be sent.
+    `InvalidJob`: something in it cannot be sent.
     """
     from crystalmath.models.retry import Retry
     from crystalmath.recipes import codec
@@ -211,10 +194,7 @@ def _configured_engine(cluster: str, configured: Config) -> str | None:
 def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -> str:
     """Return a recipe's full dotted name.
 
-    Raises
-    ------
-    InvalidJob
-        It is a function that no other process can import.
+    `InvalidJob`: it is a function that no other process can import.
     """
     if isinstance(recipe, str):
         from crystalmath.recipes.lookup import full_name

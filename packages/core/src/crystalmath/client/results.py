@@ -139,11 +139,7 @@ def raised(traceback: str) -> Exception | None:
     """Make what a recipe raised, with its message and none of its other attributes.
 
     Nothing is imported for it: a type that this process has not imported nobody here waits for.
-
-    Returns
-    -------
-    Exception or None
-        ``None`` where its type is not at hand.
+    ``None`` where its type is not at hand.
     """
     told = _RAISED.fullmatch(_last(traceback))
     kind = _type(told[1]) if told else None

@@ -207,13 +207,7 @@ def _fitted(volumes: Sequence[float], energies: Sequence[float]) -> tuple[float,
 def _taken(
     every: Sequence[JobValues], point: Callable[[JobValues], tuple[Any, ...]]
 ) -> tuple[list[tuple[Job, Any]], Mapping[str, str]]:
-    """Return a point of each job that has one, and why the others have none.
-
-    Raises
-    ------
-    InvalidJob
-        None has.
-    """
+    """Return a point of each job that has one (`InvalidJob`: none), and why others have none."""
     points = []
     left_out: dict[str, str] = {}
     for values in every:

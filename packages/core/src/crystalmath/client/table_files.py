@@ -34,28 +34,10 @@ def write_table(
 ) -> tuple[int, int]:
     """Write lines to a new file; it appears once it is whole.
 
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    lines : iterable of Line
-        What is written.
-    columns : sequence of str, optional
-        Which columns; default: all.
-    form : str, optional
-        One of ``FORMATS``; default: what the file's name ends with.
-
-    Returns
-    -------
-    tuple of int
-        How many jobs were written, and how many left out because they have no geometry.
-
-    Raises
-    ------
-    InvalidJob
-        The format is not known, the file is there already, or no job has one of the columns.
-    CrystalMathError
-        What the format needs is not installed.
+    Returns how many jobs were written, and how many left out because they have no geometry. `form`
+    is one of ``FORMATS``, by default what the file's name ends with. `InvalidJob`: the format is
+    not known, the file is there already, or no job has one of the columns. `CrystalMathError`: what
+    the format needs is not installed.
     """
     form = form or path.suffix.lstrip(".").lower()
     if form not in FORMATS:
@@ -111,13 +93,7 @@ def _refuse_unknown(columns: Sequence[str] | None, seen: set[str]) -> None:
 
 
 class Spool:
-    """Lines in a temporary file, and the columns that they have.
-
-    Parameters
-    ----------
-    lines : iterable of Line
-        They are read at once.
-    """
+    """Lines, read at once, in a temporary file, and the columns that they have."""
 
     def __init__(self, lines: Iterable[Line]) -> None:
         self._file: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115

@@ -31,17 +31,7 @@ _PAGE = 100
 
 @frozen
 class Line:
-    """One job of a table.
-
-    Parameters
-    ----------
-    job : Job
-        Its record.
-    values : dict
-        Its values by the names of the columns, without those that it does not have.
-    atoms : ase.Atoms or None
-        Its final geometry.
-    """
+    """One job of a table: the values that it has by their columns, and its final geometry."""
 
     job: Job
     values: dict[str, Any]

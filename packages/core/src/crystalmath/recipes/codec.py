@@ -92,17 +92,9 @@ def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decode_spec(body: str) -> tuple[Atoms | None, dict[str, Any]]:
-    """Read what :func:`encode_spec` wrote. quacc is imported only where a sentinel is in it.
+    """Read the structure, if there is one, and parameters that :func:`encode_spec` wrote.
 
-    Returns
-    -------
-    tuple of (ase.Atoms or None, dict)
-        The structure, if there is one, and the parameters.
-
-    Raises
-    ------
-    InvalidJob
-        The text is damaged.
+    quacc is imported only where a sentinel is in it. `InvalidJob`: the text is damaged.
     """
     document = _document(body)
     return Decoder().decode(document["atoms"], ("structure",)), _decoded(document["parameters"])

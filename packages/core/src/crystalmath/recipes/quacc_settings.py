@@ -33,22 +33,9 @@ _FILE_VARIABLE = "QUACC_CONFIG_FILE"
 def quacc_setting(name: str, environment: Mapping[str, str]) -> tuple[object, str] | None:
     """Look up one of quacc's settings as a fresh process would, without importing quacc.
 
-    Parameters
-    ----------
-    name : str
-        The setting, ``VASP_PP_PATH``.
-    environment : mapping of str to str
-        The environment of that process.
-
-    Returns
-    -------
-    tuple of object and str, or None
-        The value as it is written and what named it; ``None`` where the default holds.
-
-    Raises
-    ------
-    ValueError
-        quacc's settings file cannot be read, which quacc itself does not survive either.
+    Returns the value as it is written in that process's environment or quacc's settings file, and
+    what named it; ``None`` where the default holds. `ValueError`: the settings file cannot be read,
+    which quacc itself does not survive either.
     """
     file = _quacc_file(environment)
     # Read in any case: quacc does, and does not start where it cannot.

@@ -51,17 +51,9 @@ _MOST_EVENTS = 10_000
 
 
 class Subscriber:
-    """Wakes a coroutine when there are events of some jobs.
+    """Wakes a coroutine when there are events of some jobs, or of any.
 
-    Parameters
-    ----------
-    job_ids : collection of str, optional
-        The jobs; default: all.
-
-    Attributes
-    ----------
-    told_after : int
-        The ``seq`` after which it is told of every event.
+    After the ``seq`` `told_after` it is told of every event.
     """
 
     told_after = 0
@@ -91,14 +83,8 @@ async def listening(
 ) -> AsyncIterator[Subscriber]:
     """Give a subscriber to all events of some jobs, or of all.
 
-    Parameters
-    ----------
-    service : JobService
-        Whose events they are.
-    job_ids : collection of str, optional
-        The jobs; those whose owner has died are taken over meanwhile. Default: all.
-    jobs : bool
-        Whether the jobs of events are asked for.
+    Named jobs whose owner has died are taken over meanwhile. With `jobs` the jobs of events are
+    asked for.
     """
     subscriber = Subscriber(job_ids)
     listen = functools.partial(service.feed.listen, subscriber.notify, jobs=jobs)

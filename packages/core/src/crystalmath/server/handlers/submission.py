@@ -140,10 +140,7 @@ def handle_jobs_check(
 def read_submission(params: Mapping[str, Any]) -> Submission:
     """Read the parameters of ``jobs.submit``, once they are checked against their schema.
 
-    Raises
-    ------
-    InvalidJob
-        The recipe's parameters cannot be read.
+    `InvalidJob`: the recipe's parameters cannot be read.
     """
     from crystalmath.recipes import codec
 

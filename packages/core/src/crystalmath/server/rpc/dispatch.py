@@ -90,13 +90,7 @@ class Caller(Protocol):
 
 
 class Dispatcher:
-    """Read messages and carry them out.
-
-    Parameters
-    ----------
-    methods : mapping of str to Method
-        What there is, by name.
-    """
+    """Read messages, and carry out the methods that they name."""
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
         self._methods = methods
@@ -104,10 +98,7 @@ class Dispatcher:
     async def read(self, body: bytes | IO[bytes]) -> Call:
         """Read a message, in a thread if it is large.
 
-        Raises
-        ------
-        RpcError
-            It is none that can be carried out.
+        `RpcError`: it is none that can be carried out.
         """
         small = isinstance(body, bytes) and len(body) <= large.LARGE
         document, told = _decoded(body) if small else await in_pool("decoding", _decoded, body)

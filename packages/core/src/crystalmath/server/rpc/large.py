@@ -154,10 +154,7 @@ async def receive(
 ) -> IO[bytes]:
     """Write a large message to a file as it arrives.
 
-    Raises
-    ------
-    RpcError
-        The file cannot be written. All was read: who still sends would never read why.
+    `RpcError`: the file cannot be written. All was read: who still sends would never read why.
     """
     file: IO[bytes] | None = None
     failed: str | None = None
