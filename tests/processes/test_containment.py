@@ -80,7 +80,7 @@ def test_both_killed(home, make, begin, tmp_path):
     directory = make("lab_recipes.sleeping_grandchild", pids=str(tmp_path / "pids"))
     _, claimant = begin(directory)
     found = started(tmp_path / "pids")
-    (runner,) = processes.children(claimant.pid)
+    (runner,) = processes.children(claimant.pid, claimant.pid)
     os.kill(claimant.pid, signal.SIGSTOP)
     for pid in (runner, claimant.pid):
         os.kill(pid, signal.SIGKILL)

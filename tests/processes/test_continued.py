@@ -219,7 +219,7 @@ def test_an_attempt_that_has_left_nothing_is_begun_anew(service):
         eventually(lambda directory=directory: frames_in(directory) > 1)
         supervisor = directory.claimant(1).pid
         os.kill(supervisor, signal.SIGSTOP)
-        (runner,) = processes.children(supervisor)
+        (runner,) = processes.children(supervisor, supervisor)
         os.kill(runner, signal.SIGSTOP)
         if not left:
             shutil.rmtree(directory.work(1))

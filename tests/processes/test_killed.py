@@ -18,7 +18,8 @@ pytestmark = pytest.mark.usefixtures("chains_end")
 
 def runner_of(directory):
     claimant = eventually(lambda: directory.claimant(1))
-    (runner,) = eventually(lambda: processes.children(claimant.pid))
+    # Its template is another thread's child.
+    (runner,) = eventually(lambda: processes.children(claimant.pid, claimant.pid))
     return runner
 
 

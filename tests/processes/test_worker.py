@@ -103,6 +103,116 @@ def test_what_cannot_be_put_back_costs_the_runner(run, leak):
         assert processes.start_time(left["child"]) is None
 
 
+#: A quacc that counts how often it is imported.
+QUACC = """
+import os, pathlib, threading, types
+FILE = pathlib.Path(__file__).parent.parent / "imports"
+with open(FILE, "a") as file:
+    file.write("x")
+if os.environ.get("VASP_START") == "thread":
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+settings = types.SimpleNamespace(RESULTS_DIR=None)
+def get_settings():
+    return settings
+"""
+QUACC_RECIPES = """
+import os, random, signal, threading, time
+import numpy
+def where(atoms):
+    drawn = [random.random(), float(numpy.random.random())]
+    return {"pid": os.getpid(), "parent": os.getppid(), "drawn": drawn}
+def thread(atoms):
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+def killed(atoms):
+    os.kill(os.getpid(), signal.SIGKILL)
+def child(atoms):
+    if os.fork() == 0:
+        os.setsid()
+        time.sleep(600)
+def overdue(atoms):
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def count_imports(tmp_path, with_quacc, monkeypatch, make):
+    """Run a recipe of a quacc that counts; return what it found, and how often it was imported."""
+    package = tmp_path / "counting" / "quacc"
+    for name, code in (("", QUACC), ("runners", ""), ("schemas", ""), ("recipes", "")):
+        (package / name).mkdir(parents=True)
+        (package / name / "__init__.py").write_text(code)
+    for name in ("runners", "schemas"):
+        (package / name / "ase.py").touch()
+    (package / "recipes" / "counting.py").write_text(QUACC_RECIPES)
+    monkeypatch.setenv("PYTHONPATH", f"{package.parent}{os.pathsep}{os.environ['PYTHONPATH']}")
+
+    def run(recipe, state="completed", **options):
+        directory = make(f"quacc.recipes.counting.{recipe}", **options)
+        worker.run(directory.path)
+        assert directory.outcome(1)["state"] == state, directory.outcome(1)
+        found = read_result(directory) if recipe == "where" else None
+        return found, len((package.parent / "imports").read_text())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "options"),
+    [
+        ("thread", "completed", {}),
+        ("child", "completed", {}),
+        ("killed", "lost", {}),
+        ("overdue", "failed", {"walltime_s": 0.3}),
+        ("where", "completed", {"environment": {"CRYSTALMATH_FRESH": "*"}}),
+    ],
+)
+def test_a_new_runner_need_not_import_quacc_again(count_imports, end, state, options):
+    """It is forked from a template, as the supervisor's own child."""
+    told = {name: value for name, value in options.items() if name == "environment"}
+    first, _ = count_imports("where", **told)
+    for _ in range(2):
+        count_imports(end, state, **options)
+    second, count = count_imports("where", **told)
+    assert count == 1
+    assert second["pid"] != first["pid"]
+    assert second["parent"] == first["parent"]
+    assert not set(second["drawn"]) & set(first["drawn"])
+
+
+def test_a_template_is_of_one_environment(count_imports):
+    """What is imported may read any variable."""
+    counts = [count_imports("where", environment={"VASP_X": x})[1] for x in "1121"]
+    assert counts == [1, 1, 2, 3]
+
+
+def test_a_killed_template_costs_no_job(count_imports):
+    """The next has another one."""
+    first, _ = count_imports("where")
+    supervisor = first["parent"]
+    (template,) = {*processes.children(supervisor)} - {first["pid"]}
+    os.kill(template, signal.SIGKILL)
+    eventually(lambda: processes.start_time(template) is None)
+    second, count = count_imports("where")
+    assert second["parent"] == supervisor
+    assert count == 2
+
+
+def test_what_starts_threads_when_imported_is_no_template(count_imports):
+    """They would not live on in a fork: the process that imported runs the jobs itself."""
+    told = {"environment": {"VASP_START": "thread"}}
+    first, _ = count_imports("where", **told)
+    assert processes.children(first["parent"]) == [first["pid"]]
+    assert count_imports("where", **told)[0]["pid"] == first["pid"]
+    count_imports("thread", **told)
+    assert count_imports("where", **told)[1] == 2
+
+
+def test_quacc_is_imported_for_its_own_recipes_alone(count_imports, run, tmp_path):
+    run("where")
+    assert not (tmp_path / "counting" / "imports").exists()
+    assert count_imports("where")[1] == 1
+
+
 @pytest.mark.parametrize("what", ["numpy", "units", "table", "class", "norm", "own"])
 def test_a_change_in_the_libraries_costs_the_runner(run, what):
     before = run("libraries")
@@ -116,15 +226,14 @@ def test_a_change_in_the_libraries_costs_the_runner(run, what):
 
 def test_what_most_jobs_do_changes_nothing_in_the_libraries(with_quacc, make, run):
     """Else each would cost a runner, and seconds."""
-    before = run("libraries")
+    found = []
     for recipe in ("emt.core.relax_job", "emt.slabs.bulk_to_slabs_flow", "lj.core.static_job"):
-        directory = make(
-            f"quacc.recipes.{recipe}",
-        )
+        directory = make(f"quacc.recipes.{recipe}")
         worker.run(directory.path)
         assert directory.outcome(1)["state"] == "completed", directory.outcome(1)
+        found.append(run("libraries"))
     run("change", what="warnings")
-    assert run("libraries") == before
+    assert [*found, run("libraries")] == found[:1] * 4
 
 
 def test_what_a_job_set_in_python_is_put_back(run):
@@ -186,6 +295,10 @@ def test_settings_that_cannot_be_put_back_cost_the_runner(with_quacc, run):
     left = run("leave_settings")
     after = run("gzip_files")
     assert (after["pid"] == left["pid"], after["gzip"]) == (False, True)
+
+
+def test_a_recipe_that_imports_quacc_itself_costs_no_runner(with_quacc, run):
+    assert run("gzip_files") == run("gzip_files")
 
 
 def test_what_can_be_put_back_does_not(run):

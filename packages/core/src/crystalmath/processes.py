@@ -13,6 +13,7 @@ import math
 import os
 import signal
 import socket
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,8 @@ __all__ = [
 
 #: How long children that end and come again are killed without a pause, in seconds.
 CHASE_S = 0.05
+#: For `waitpid`: the children of the calling thread alone (Linux).
+_WNOTHREAD = 0x20000000
 
 
 @dataclass(frozen=True)
@@ -249,14 +252,14 @@ def _pids() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
-def children(pid: int) -> list[int]:
-    """List the direct children of a process, zombies included."""
+def children(pid: int, thread: int | None = None) -> list[int]:
+    """List the direct children of a process, or of one of its threads, zombies included."""
     found: list[int] = []
     try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
+        for each in os.listdir(f"/proc/{pid}/task") if thread is None else [thread]:
             with (
                 contextlib.suppress(FileNotFoundError, ProcessLookupError),
-                open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as file,
+                open(f"/proc/{pid}/task/{each}/children", "rb", buffering=0) as file,
             ):
                 found += map(int, file.read().split())
     except (FileNotFoundError, ProcessLookupError):
@@ -322,8 +325,9 @@ def end_processes(
     grace_s : float
         How long they may take to end by themselves, in seconds.
     reap : bool
-        What is to end are all descendants of this process, a child subreaper: collect the exit
-        codes of our children, and go on until there are none.
+        What is to end are the descendants of this process, a child subreaper: collect the exit
+        codes of this thread's children, and go on until there are none. It is the main thread,
+        which inherits orphans. A child of another thread stays alive unless ``living`` names it.
     limit_s : float
         When to give up, in seconds: one that waits for a dead file system cannot be ended.
 
@@ -354,9 +358,9 @@ def end_processes(
 
 
 def reap_children() -> bool:
-    """Collect the exit codes of children that have ended; tell whether there are others."""
+    """Collect the exit codes of this thread's children that have ended; return if others live."""
     with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
+        while os.waitpid(-1, os.WNOHANG | _WNOTHREAD)[0]:
             pass
         return True
     return False
@@ -370,7 +374,7 @@ def _kill_children() -> None:
     """
     deadline = time.monotonic() + CHASE_S
     while reap_children() and time.monotonic() < deadline:
-        _send(children(os.getpid()), signal.SIGKILL)
+        _send(children(os.getpid(), threading.get_native_id()), signal.SIGKILL)
 
 
 def _send(pids: Iterable[int], number: signal.Signals) -> None:

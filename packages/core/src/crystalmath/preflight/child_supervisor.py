@@ -14,6 +14,7 @@ when its owner is gone, or has asked nothing for a while.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import select
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath import processes
 from crystalmath.errors import one_line
-from crystalmath.worker.child import Runner, become_subreaper, end_descendants
+from crystalmath.worker.child import Runner, become_subreaper, end_descendants, start
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -126,7 +127,7 @@ class Supervisor:
 
     def _start(self) -> Runner:
         os.makedirs(os.environ["TMPDIR"], mode=0o700, exist_ok=True)
-        self._child = Runner(self._environment, _CHILD)
+        self._child = Runner(functools.partial(start, _CHILD, self._environment))
         return self._child
 
     def _ask(self, child: Runner, question: dict[str, Any], limit_s: float) -> dict[str, Any]:

@@ -5,9 +5,9 @@ An engine's worker calls :func:`crystalmath.worker.run`. Behind it stands a chai
     engine worker -> supervisor -> runner -> whatever the recipe starts
 
 The supervisor (:mod:`crystalmath.worker.supervisor`) claims attempts, watches, kills and publishes;
-the runner (:mod:`crystalmath.worker.runner`) is warm: it has imported quacc and runs one recipe
-after another. Runner and all below sit in a control group; where none can be had, a guardian stands
-between worker and supervisor.
+the runner (:mod:`crystalmath.worker.runner`) is warm: it was forked from a template that has
+imported quacc, and runs one recipe after another. Template, runner and all below sit in a control
+group; where none can be had, a guardian stands between worker and supervisor.
 """
 
 from crystalmath.worker.chains import run

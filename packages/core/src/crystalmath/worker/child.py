@@ -1,20 +1,23 @@
-"""The supervisor's side of its runner: start it, feed it, read what it says."""
+"""The supervisor's side of its template and runner: start, feed, read and end them."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import json
 import os
+import queue
 import select
 import signal
 import socket
+import string
 import subprocess
 import sys
-from string import Template
+import threading
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from crystalmath import config, processes
 from crystalmath.jobs.cgroups import memberships
@@ -24,6 +27,8 @@ from crystalmath.worker.starting import PLACE
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from crystalmath.jobs.cgroups import ControlGroup
+
 #: What a runner says, before its message, when all is imported and the recipe is called.
 BEGUN = {"begun": True}
 _CHUNK = 1 << 16
@@ -32,6 +37,7 @@ _ROUNDS = 10
 _PR_SET_CHILD_SUBREAPER = 36
 #: quacc's setting of where calculations run, instead of the work directory.
 _SCRATCH = "QUACC_SCRATCH_DIR"
+_MODULE = "crystalmath.worker.runner"
 _EVENTS = ("memory.events", "memory.oom_control")
 
 
@@ -41,10 +47,17 @@ def become_subreaper() -> None:
         raise OSError(ctypes.get_errno(), "cannot become a child subreaper; Linux is needed")
 
 
-def end_descendants(grace_s: float = config.GRACE_S) -> None:
-    """End everything that descends from this process; what has not in `grace_s` is killed."""
+def end_descendants(grace_s: float = config.GRACE_S, spared: int | None = None) -> None:
+    """End everything that descends from this process; what has not in `grace_s` is killed.
+
+    `spared` is a child of another thread that stays alive.
+    """
     me = os.getpid()
-    processes.end_processes(lambda: processes.descendants(me), grace_s=grace_s, reap=True)
+    processes.end_processes(
+        lambda: [pid for pid in processes.descendants(me) if pid != spared],
+        grace_s=grace_s,
+        reap=True,
+    )
 
 
 @frozen
@@ -58,18 +71,118 @@ class Ending:
     by_somebody: bool = False
 
 
-class Runner:
-    """A warm process that runs recipes, one after another.
+@frozen
+class Started:
+    """A process below this one."""
 
-    Its standard output and error come back through a pipe. So a log file is made only for a job
-    that prints, and the output of its children is read, too.
+    pid: int
+    #: Readable once it has ended.
+    pidfd: int
+    #: Waits for its end and returns its exit code, as `subprocess.Popen.wait` does.
+    wait: Callable[[], int]
+
+
+def start(
+    module: str, environment: Mapping[str, str], control: int, log: int, *more: str
+) -> Started:
+    """Start a module of ours with the ends of a socket and of the pipe for its output."""
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+        [sys.executable, "-P", "-m", module, str(control), str(os.getpid()), *more],
+        pass_fds=[control],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        env=runner_environment(environment),
+    )
+    return Started(process.pid, os.pidfd_open(process.pid), process.wait)
+
+
+class Template:
+    """A process that has imported what runners need, and forks them. It runs no recipe.
+
+    A thread starts it and waits for it. So it is no child of the main thread, which must have none
+    when a job has ended (`processes.reap_children`).
     """
 
     def __init__(
-        self, environment: Mapping[str, str], module: str = "crystalmath.worker.runner"
+        self, environment: Mapping[str, str], *, quacc: bool, group: ControlGroup | None
     ) -> None:
         self.environment = dict(environment)
+        self.quacc = quacc
+        self._group = group
+        self._control, self._theirs = socket.socketpair()
+        self._process: Started | None = None
+        self._code = 0
+
+    def __del__(self) -> None:
+        self._control.close()
+        self._theirs.close()
+        if self._process is not None:
+            os.close(self._process.pidfd)
+
+    @property
+    def pid(self) -> int | None:
+        """Its pid, once it was started."""
+        return self._process.pid if self._process else None
+
+    def fork(self, control: int, log: int) -> Started:
+        """Have a runner forked as soon as all is imported; return the template's own process.
+
+        The first call starts it, and it prints to the same log: errors of an import are the job's.
+        """
+        if self._process is None:
+            self._process = self._start(log)
+            # Before the request: what it forks is in the group, too.
+            if self._group:
+                self._group.add(self._process.pid)
+        with contextlib.suppress(OSError):  # it has ended, as the caller will notice
+            socket.send_fds(self._control, [b"\n"], [control, log])
+        return evolve(self._process, pidfd=os.dup(self._process.pidfd))
+
+    def is_dead(self) -> bool:
+        """Return whether it was started and has ended."""
+        return self._process is not None and _is_readable(self._process.pidfd)
+
+    def _start(self, log: int) -> Started:
+        started: queue.SimpleQueue[Started | OSError] = queue.SimpleQueue()
+        more = ["quacc"] if self.quacc else []
+
+        def run() -> None:
+            try:
+                with self._theirs as theirs:
+                    process = start(_MODULE, self.environment, theirs.fileno(), log, *more)
+            except OSError as error:
+                started.put(error)
+                return
+            started.put(process)
+            self._code = process.wait()
+
+        def wait() -> int:
+            thread.join()
+            return self._code
+
+        thread = threading.Thread(target=run, name="crystalmath-template", daemon=True)
+        thread.start()
+        process = started.get()
+        if isinstance(process, OSError):
+            raise process
+        return evolve(process, wait=wait)
+
+
+class Runner:
+    """A warm process that runs recipes, one after another.
+
+    `begin` starts it, or has it forked, with a socket and the pipe for its output. So a log file is
+    made only for a job that prints, and the output of its children is read, too.
+    """
+
+    def __init__(self, begin: Callable[[int, int], Started]) -> None:
         self.message: dict[str, Any] | None = None
+        #: How many jobs it was given.
+        self.given = 0
+        #: Whether a template has forked it.
+        self.is_forked = False
         #: Whether the recipe itself has begun; told of a job with a walltime.
         self.begun = False
         self.ended = False
@@ -77,21 +190,8 @@ class Runner:
         self._log, log = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._log, False)
         with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [
-                    *(sys.executable, "-P", "-m", module),
-                    *(str(theirs.fileno()), str(os.getpid())),
-                ],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env=runner_environment(environment),
-            )
+            self._process = begin(theirs.fileno(), log)
         os.close(log)
-        self.pid = self._process.pid
-        self._pidfd = os.pidfd_open(self.pid)
         self._oom = OomKills(self.pid)
         self._buffer = b""
         self._silent: set[Any] = set()
@@ -99,11 +199,17 @@ class Runner:
     def __del__(self) -> None:
         self._control.close()
         os.close(self._log)
-        os.close(self._pidfd)
+        os.close(self._process.pidfd)
+
+    @property
+    def pid(self) -> int:
+        """Its pid; its template's until it was forked."""
+        return self._process.pid
 
     def give(self, request: dict[str, Any]) -> None:
         """Hand over a job."""
         self.message, self.begun = None, False
+        self.given += 1
         self._oom.note()
         with contextlib.suppress(OSError):  # it has ended; pump() will notice
             self._control.sendall(json.dumps(request).encode() + b"\n")
@@ -111,7 +217,8 @@ class Runner:
     def pump(self, write_log: Callable[[bytes], None], timeout: float) -> None:
         """Pass on what the runner prints, and take its message, for at most so many seconds."""
         # A recipe may close descriptors that are not its own; one at its end is always ready.
-        watched: list[Any] = [self._control, self._log, self._pidfd]
+        pidfd = self._process.pidfd
+        watched: list[Any] = [self._control, self._log, pidfd]
         watched = [each for each in watched if each not in self._silent]
         ready, _, _ = select.select(watched, [], [], timeout)
         if self._log in ready:
@@ -120,16 +227,27 @@ class Runner:
             else:
                 self._silent.add(self._log)
         if self._control in ready and (data := self._receive()):
-            *lines, self._buffer = (self._buffer + data).split(b"\n")
-            for message in map(json.loads, lines):
-                if message == BEGUN:
-                    self.begun = True
-                else:
-                    self.message = message
-        elif self._pidfd in ready:
+            self._take(data)
+        elif pidfd in ready:
             self.ended = True
         elif self._control in ready:
             self._silent.add(self._control)
+
+    def _take(self, data: bytes) -> None:
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        for message in map(json.loads, lines):
+            if message == BEGUN:
+                self.begun = True
+            elif "forked" in message:
+                self._become(message["forked"])
+            else:
+                self.message = message
+
+    def _become(self, pid: int) -> None:
+        """Follow the forked runner from now on: it has become our child."""
+        os.close(self._process.pidfd)
+        self._process = Started(pid, os.pidfd_open(pid), functools.partial(_wait_for, pid))
+        self.is_forked = True
 
     def drain(self, write_log: Callable[[bytes], None]) -> None:
         """Pass on all that was printed and not yet read."""
@@ -156,7 +274,10 @@ class Runner:
 
     def is_dead(self) -> bool:
         """Return whether it has ended."""
-        return bool(select.select([self._pidfd], [], [], 0)[0])
+        # One that was forked and has not run a job yet has still to be heard.
+        if _is_readable(self._control):
+            self._take(self._receive())
+        return _is_readable(self._process.pidfd)
 
     def leavings(self) -> list[int]:
         """List the processes that what it ran has left below it, and below us."""
@@ -164,7 +285,8 @@ class Runner:
         theirs = _living(processes.children(self.pid))
         ours: list[int] = []
         for _ in range(_ROUNDS):
-            ours = [pid for pid in processes.children(os.getpid()) if pid != self.pid]
+            ours = processes.children(os.getpid(), threading.get_native_id())
+            ours = [pid for pid in ours if pid != self.pid]
             if (left := theirs + _living(ours)) or not ours:
                 return left
             # Those have ended. What they had started has become ours since: look again.
@@ -183,6 +305,14 @@ class Runner:
             return os.read(self._log, _CHUNK)
         except BlockingIOError:
             return b""
+
+
+def _is_readable(descriptor: int | socket.socket) -> bool:
+    return bool(select.select([descriptor], [], [], 0)[0])
+
+
+def _wait_for(pid: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 def _living(pids: list[int]) -> list[int]:
@@ -211,7 +341,7 @@ def runner_environment(forwarded: Mapping[str, str]) -> dict[str, str]:
     # Recipes are plain functions here; the decorators read this when quacc is imported.
     own["QUACC_WORKFLOW_ENGINE"] = "None"
     # Where a node lacks what it is made of (`$TMPDIR`), quacc would take the name for a folder's.
-    if "$" in Template(own.get(_SCRATCH, "")).safe_substitute(own):
+    if "$" in string.Template(own.get(_SCRATCH, "")).safe_substitute(own):
         del own[_SCRATCH]
     return own
 

@@ -73,10 +73,7 @@ class Baseline:
         for number, handler in self._signals.items():
             signal.signal(number, handler)
         # A seed that one job set must not decide what another draws.
-        # Of four words: by themselves random and numpy draw 624 of the system, in up to 0.07 ms.
-        random.seed(os.urandom(16))
-        if "numpy" in sys.modules:
-            sys.modules["numpy"].random.seed([random.getrandbits(32) for _ in range(4)])
+        seed()
         if "torch" in sys.modules:
             _reset_torch(sys.modules["torch"])
         return self._leak()
@@ -99,11 +96,21 @@ class Baseline:
 
     def _changed(self) -> str | None:
         """Name a library's part that differs from its first state."""
+        if self._settings is None:  # quacc came with this job, which may have changed them
+            self._settings = _settings(anew=True)
         if _settings() != self._settings:
             return "quacc's settings"
         if self._numpy is not None and _numpy_settings() != self._numpy:
             return "numpy's settings"
         return self._pristine.changed() if self._pristine else None
+
+
+def seed() -> None:
+    """Seed random and numpy anew."""
+    # Of four words: by themselves they draw 624 of the system, in up to 0.07 ms.
+    random.seed(os.urandom(16))
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed([random.getrandbits(32) for _ in range(4)])
 
 
 def _limits() -> list[tuple[int, int]]:
@@ -151,7 +158,11 @@ def _reset_torch(torch: Any) -> None:
         torch.seed()
 
 
-def _settings() -> Any:
+def _settings(*, anew: bool = False) -> Any:
+    """Return quacc's settings, read anew on request; each job has another ``RESULTS_DIR``."""
     quacc = sys.modules.get("quacc")
+    if quacc is None:
+        return None
+    settings = type(quacc.get_settings())() if anew else quacc.get_settings()
     # As they are kept: to have pydantic write them down takes ten times as long.
-    return None if quacc is None else vars(quacc.get_settings())
+    return {**vars(settings), "RESULTS_DIR": None}

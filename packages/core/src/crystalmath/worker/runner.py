@@ -1,12 +1,18 @@
-"""The runner: a warm process that imports quacc once and runs recipes, one after another.
+"""The runner: a warm process that runs recipes, one after another; and its template.
 
-The supervisor starts it as ``python -P -m crystalmath.worker.runner FD PARENT``. For each job it
-writes the outcome under a name that nobody reads, and notifies the supervisor, which publishes it.
+The supervisor starts the template as ``python -P -m crystalmath.worker.runner FD PARENT [quacc]``.
+It imports what recipes need, with ``quacc`` that too, and runs none. For each message on FD, with
+a socket and a pipe for output, it forks a runner, which becomes the supervisor's child.
+
+For each job the runner writes the outcome under a name that nobody reads, and notifies the
+supervisor, which publishes it. A runner that a job has spoilt is replaced without an import.
 """
 
 from __future__ import annotations
 
+import _thread
 import contextlib
+import gc
 import hashlib
 import importlib.util
 import json
@@ -28,10 +34,10 @@ from crystalmath.recipes.summary import summarize
 from crystalmath.worker.child import BEGUN
 from crystalmath.worker.disk_space import when_there_is_room
 from crystalmath.worker.imports import Edited, install
-from crystalmath.worker.isolation import Baseline
+from crystalmath.worker.isolation import Baseline, seed
 from crystalmath.worker.postmortem import describe
 from crystalmath.worker.pristine import Pristine
-from crystalmath.worker.starting import Mark, begin_below, in_fork
+from crystalmath.worker.starting import Mark, begin_below, fork_beside
 from crystalmath.worker.time_left import reached
 
 if TYPE_CHECKING:
@@ -44,18 +50,14 @@ _TOLD = 100
 
 
 def main() -> None:
-    """Run the jobs that the supervisor hands over, until it is gone."""
+    """Import what recipes need, and fork a runner whenever the supervisor asks for one."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     # A runner whose supervisor was killed must not go on: nobody would fence or publish it.
     begin_below(parent)
     # A log is UTF-8, and what a recipe prints is no reason to fail, whatever the worker's locale.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
-    with socket.socket(fileno=descriptor) as control:
-        _serve(control)
-
-
-def _serve(control: socket.socket) -> None:
+    os.set_inheritable(descriptor, False)  # noqa: FBT003
     # What the home admitted at the submission came along. The file may just be edited, and broken.
     allow = config.admitted()
     mark = Mark()
@@ -63,9 +65,46 @@ def _serve(control: socket.socket) -> None:
     install(edited, pristine)
     started = time.time()
     edited.watch(quacc_settings.settings_files(os.environ))
-    _warm_up()
+    # What is imported stays: to look through it for garbage would only copy it into each runner.
+    gc.disable()
+    _warm_up(with_quacc="quacc" in sys.argv[3:])
     edited.note(started)
     pristine.add_functions()
+    gc.freeze()
+    gc.enable()
+    with socket.socket(fileno=descriptor) as supervisor:
+        control = _fork_runners(supervisor, parent)
+    if control is not None:
+        with control:
+            _serve(control, mark, edited, pristine, allow)
+
+
+def _fork_runners(supervisor: socket.socket, parent: int) -> socket.socket | None:
+    """Fork one for each request; in it, return its own connection to the supervisor."""
+    while True:
+        _, descriptors, _, _ = socket.recv_fds(supervisor, 1, 2, socket.MSG_CMSG_CLOEXEC)
+        if not descriptors:
+            return None
+        control, log = socket.socket(fileno=descriptors[0]), descriptors[1]
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        os.close(log)
+        # Threads do not live on in a fork. What was imported has started some: so be the runner.
+        if _thread._count():  # noqa: SLF001 - counts what threading does not know, too
+            return control
+        with warnings.catch_warnings(action="ignore"):  # of threads of libraries that know of forks
+            is_runner = fork_beside(parent)
+        if is_runner:
+            seed()
+            control.sendall(json.dumps({"forked": os.getpid()}).encode() + b"\n")
+            return control
+        control.close()
+
+
+def _serve(
+    control: socket.socket, mark: Mark, edited: Edited, pristine: Pristine, allow: tuple[str, ...]
+) -> None:
+    """Run the jobs that the supervisor hands over, until it is gone."""
     baseline = Baseline(pristine)
     for line in control.makefile("rb"):
         request = json.loads(line)
@@ -73,14 +112,10 @@ def _serve(control: socket.socket) -> None:
             control.sendall(b"{}\n")
             continue
         began = time.time()
-
-        def run(request: dict[str, Any] = request) -> dict[str, Any]:
-            return _run_marked(request, mark, allow, control)
-
+        message = _run_marked(request, mark, allow, control)
         if request["fresh"]:
-            message = in_fork(run)
+            message["keep"] = False
         else:
-            message = run()
             edited.note(began)
             if leak := baseline.restore():
                 print(f"crystalmath: the recipe left {leak} behind", file=sys.stderr)
@@ -99,7 +134,8 @@ def _run_marked(
         outcome = _run(directory, request["attempt"], allow, control)
     mark.clear()
     _flush()
-    return {"outcome": outcome, "keep": True}
+    has_quacc = sys.modules.get("quacc") is not None
+    return {"outcome": outcome, "keep": True, "quacc": has_quacc}
 
 
 def _flush() -> None:
@@ -108,10 +144,10 @@ def _flush() -> None:
             stream.flush()
 
 
-def _warm_up() -> None:
+def _warm_up(*, with_quacc: bool) -> None:
     import numpy  # noqa: ICN001, F401 - its settings are compared with what they are now
 
-    if importlib.util.find_spec("quacc") is None:
+    if not with_quacc or importlib.util.find_spec("quacc") is None:
         return
     with warnings.catch_warnings():
         # What quacc and its dependencies warn of when they are imported is not about the job.

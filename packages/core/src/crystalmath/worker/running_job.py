@@ -56,7 +56,8 @@ class RunningJob:
         self._asked = ""
         self._is_overdue = False
         self.environment: dict[str, str] = header["environment"]
-        self.fresh = config.is_fresh(header["recipe"], self.environment)
+        self.recipe: str = header["recipe"]
+        self.fresh = config.is_fresh(self.recipe, self.environment)
         self._tail = b""
         self.log = LogFile(directory.log(self.attempt), config.log_bytes(self.environment))
 

@@ -1,20 +1,14 @@
-"""How the processes of a job begin: their signals, their parent, their mark, and a fork for one."""
+"""How the processes of a job begin: their signals, their parent, their mark, and a fork beside."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import json
 import os
 import signal
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-#: More than a message has, and no more than a pipe holds, in bytes.
-_LONGEST = 1 << 16
 #: Python itself ignores these.
 _IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
 _PR_SET_PDEATHSIG = 1
@@ -38,34 +32,36 @@ def begin_below(parent: int) -> None:
     os.umask(0o077)
 
 
-def in_fork(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Run a job in a child, and return its message.
+def fork_beside(parent: int) -> bool:
+    """Fork a child of our own parent, a child subreaper; return whether this process is that child.
 
-    A child that ends without a message ends this process in the same way. This process is the warm
-    runner, which only waits meanwhile.
+    A process between the two ends at once, so that the child passes to the subreaper. The child
+    goes on once it has, in a session of its own, and begins below the parent (`begin_below`).
     """
-    parent = os.getpid()
-    ours, theirs = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            begin_below(parent)
-            os.write(theirs, json.dumps(run()).encode())
-        finally:
-            os._exit(0)
-    os.close(theirs)
-    # What the job left may hold the other end: the message is there when the child has ended.
-    _, status = os.waitpid(child, 0)
-    os.set_blocking(ours, False)
+    ready, told = os.pipe()
+    between = os.fork()
+    if between:
+        os.close(ready)
+        _, status = os.waitpid(between, 0)
+        if status:
+            end_as(status)
+        with contextlib.suppress(BrokenPipeError), os.fdopen(told, "wb", buffering=0) as go:
+            go.write(b"\n")
+        return False
     try:
-        said = os.read(ours, _LONGEST)
-    except BlockingIOError:
-        said = b""
-    os.close(ours)
-    if not said:
-        end_as(status)
-    message: dict[str, Any] = json.loads(said)
-    return message
+        is_between = os.fork() != 0
+    except OSError as error:
+        sys.stderr.write(f"crystalmath: cannot fork a runner: {error}\n")
+        os._exit(1)
+    if is_between:
+        os._exit(0)
+    os.close(told)
+    if not os.read(ready, 1):  # our starter was killed
+        os._exit(1)
+    os.close(ready)
+    os.setsid()
+    begin_below(parent)
+    return True
 
 
 def end_as(status: int) -> None:

@@ -31,7 +31,7 @@ from crystalmath.jobs.heartbeat import Heartbeat
 from crystalmath.jobs.identities import IDENTITIES, IdentityFile
 from crystalmath.jobs.potcars import replace_potcars
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.worker.child import Runner, become_subreaper, end_descendants
+from crystalmath.worker.child import Runner, Template, become_subreaper, end_descendants
 from crystalmath.worker.disk_space import keep_reserve, when_there_is_room
 from crystalmath.worker.running_job import RunningJob
 from crystalmath.worker.starting import receive_all_signals
@@ -78,7 +78,10 @@ class Supervisor:
         self._identity: IdentityFile | None = None
         self._heartbeat = Heartbeat(self._beat, math.inf)
         self._job: RunningJob | None = None
+        self._template: Template | None = None
         self._runner: Runner | None = None
+        # Whether the jobs here need quacc.
+        self._quacc = False
         self._grace_s = config.GRACE_S
         self._stopping = False
         self._busy = False
@@ -196,7 +199,7 @@ class Supervisor:
         keep_reserve(job.jobs_directory)
         try:
             while not self._run_once(job):
-                self._end_all()
+                pass
         finally:
             job.log.close()
 
@@ -207,26 +210,39 @@ class Supervisor:
         verdict = self._watch(job, runner)
         if verdict is not None:
             # Nothing of the job may be alive when its end is published.
-            self._end_all()
+            self._end_runner()
             runner.drain(job.write_log)
             job.publish(**verdict)
         elif runner.message is None:
             self._ended_early(job, runner)
         elif "outcome" not in runner.message:
+            # What a runner finds changed before its first job, its template has read.
+            if runner.given == 1:
+                self._end_all()
+            else:
+                self._end_runner()
             return False
         else:
             self._finish(job, runner, runner.message)
         return True
 
     def _runner_for(self, job: RunningJob) -> Runner:
-        runner = self._runner
-        # It may have been killed while it had nothing to do; no job need pay for that.
-        if runner and (runner.environment != job.environment or runner.is_dead()):
+        uses_quacc = job.recipe.startswith("quacc.")
+        self._quacc = self._quacc or uses_quacc
+        template, runner = self._template, self._runner
+        if template and (
+            template.environment != job.environment
+            or template.is_dead()
+            or (not template.quacc and (uses_quacc if runner else self._quacc))
+        ):
             self._end_all()
+        # It may have been killed while it had nothing to do; no job need pay for that.
+        elif runner and runner.is_dead():
+            self._end_runner()
+        if self._template is None:
+            self._template = Template(job.environment, quacc=self._quacc, group=self._group)
         if self._runner is None:
-            self._runner = Runner(job.environment)
-            if self._group:
-                self._group.add(self._runner.pid)
+            self._runner = Runner(self._template.fork)
         return self._runner
 
     def _watch(self, job: RunningJob, runner: Runner) -> dict[str, str] | None:
@@ -257,10 +273,11 @@ class Supervisor:
 
     def _finish(self, job: RunningJob, runner: Runner, message: dict[str, Any]) -> None:
         """Publish what the runner has written, once its leavings are gone."""
+        self._quacc = self._quacc or message["quacc"]
         leavings = runner.leavings()
         if leavings or not message["keep"]:
             # A thread that goes on is as much alive as a process.
-            self._end_all()
+            self._end_runner()
         runner.drain(job.write_log)
         if leavings:
             count = len(leavings)
@@ -275,7 +292,7 @@ class Supervisor:
     def _ended_early(self, job: RunningJob, runner: Runner) -> None:
         """Publish what became of an attempt whose runner has ended before it was done."""
         ending = runner.end()
-        self._end_all()
+        self._end_runner()
         runner.drain(job.write_log)
         error = f"the process that ran the recipe {ending.how}{job.last_words()}"
         stopping = self._is_stopping_with_all()
@@ -300,10 +317,18 @@ class Supervisor:
             time.sleep(0.01)
         return self._stopping
 
+    def _end_runner(self) -> None:
+        """End everything that descends from us but the template, if that is another process."""
+        if self._template and self._runner and self._runner.is_forked:
+            end_descendants(self._grace_s, self._template.pid)
+            self._runner = None
+        else:
+            self._end_all()
+
     def _end_all(self) -> None:
-        """End the runner and everything that descends from us."""
+        """End everything that descends from us."""
         end_descendants(self._grace_s)
-        self._runner = None
+        self._runner = self._template = None
 
 
 def _allocation() -> str | None:
