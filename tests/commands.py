@@ -1,7 +1,9 @@
-"""The commands of the command line, in this process or in one of their own."""
+"""The commands of the command line, in this process or in one of their own; and other programs."""
 
 import contextlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,6 +11,27 @@ import threading
 import pytest
 
 from crystalmath.cli import main
+
+
+def ran(*command, check=False, **more):
+    """Run a program to its end; give what it left behind, as text."""
+    command = [str(word) for word in command]
+    return subprocess.run(command, capture_output=True, text=True, check=check, **more)
+
+
+def restricted():
+    """Begin a command that may not read everything: root passes every permission check, else."""
+    if os.geteuid() != 0:
+        return ()
+    if (setpriv := shutil.which("setpriv")) is None:
+        pytest.skip("root passes every permission check, and setpriv is not installed")
+    return (setpriv, "--bounding-set=-dac_override,-dac_read_search")
+
+
+def piped(*command, **more):
+    """Start a program whose standard input and output are here, as text."""
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    return subprocess.Popen([str(word) for word in command], **{**streams, **more})
 
 
 class Answer:
@@ -29,13 +52,7 @@ class Answer:
 
 def start(*arguments, stderr=subprocess.PIPE, **more):
     """Start a command in a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "crystalmath", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-        **more,
-    )
+    return piped(sys.executable, "-m", "crystalmath", *arguments, stdin=None, stderr=stderr, **more)
 
 
 @contextlib.contextmanager

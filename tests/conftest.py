@@ -64,6 +64,14 @@ def lab(monkeypatch):
 
 
 @pytest.fixture
+def go(tmp_path):
+    """Give a file that jobs wait for; at the end it is there, and they are not."""
+    path = tmp_path / "go"
+    yield path
+    path.touch()
+
+
+@pytest.fixture
 def make(home):
     """Write down a job of the home, which nobody has launched; see :func:`rundirs.write_job`."""
     from rundirs import write_job

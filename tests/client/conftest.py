@@ -3,12 +3,12 @@
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from commands import ran
 from conftest import LAB, LIGHT
 from crystalmath.client import connect, in_process
 from server.home_server import HomeServer
@@ -72,14 +72,6 @@ def server(one_home, lab, monkeypatch):
 
 
 @pytest.fixture
-def go(tmp_path):
-    """Give a file that jobs wait for; at the end it is there, and they are not."""
-    path = tmp_path / "go"
-    yield path
-    path.touch()
-
-
-@pytest.fixture
 def follow(server, with_quacc, tmp_path):
     """Type in a page's commands one after the other, and give what they printed."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
@@ -94,10 +86,7 @@ def follow(server, with_quacc, tmp_path):
         blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
         assert blocks
         script = "set -euo pipefail\n" + "".join(blocks)
-        command = ("bash", "-c", script)
-        done = subprocess.run(
-            command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
+        done = ran("bash", "-c", script, cwd=tmp_path, env=environment)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

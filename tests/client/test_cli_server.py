@@ -688,13 +688,9 @@ def test_ids_are_completed(here, cli, complete):
 
 def test_a_shell_is_told_how_to_complete(cli, monkeypatch):
     monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
-    done = subprocess.run(
-        [sys.executable, "-m", "crystalmath", "--show-completion", "bash"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "complete -o default -F _crystalmath_completion crystalmath" in done.stdout
+    done = finish(start("--show-completion", "bash"))
+    assert done.code == 0
+    assert "complete -o default -F _crystalmath_completion crystalmath" in done.out
 
 
 def test_of_named_jobs_filters_leave_those_that_fit(here, cli, tmp_path):

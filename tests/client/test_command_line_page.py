@@ -3,9 +3,10 @@
 import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+
+from commands import ran
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/command-line.md").read_text(encoding="utf-8")
@@ -29,14 +30,8 @@ def test_monday_morning(home, tmp_path):
     }
 
     def type_in(text):
-        return subprocess.run(
-            ("bash", "-c", f"set -xeuo pipefail\n{text}"),
-            check=False,
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        script = f"set -xeuo pipefail\n{text}"
+        return ran("bash", "-c", script, cwd=tmp_path, env=environment)
 
     try:
         done = type_in(BEFORE + LINES)

@@ -8,7 +8,6 @@ import json
 import os
 import socket
 import stat
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -22,6 +21,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commands import ran
 from conftest import LAB
 from crystalmath.client import JobFailed, in_process
 from crystalmath.client.request import ask_again
@@ -92,14 +92,7 @@ def test_a_script_computes_the_same_with_quacc_alone(client, relaxed, here, cli,
     assert (folder / "run.py").read_text() == answer.out
     # Nothing of ours is there to be imported.
     plain = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-    done = subprocess.run(
-        [sys.executable, "-I", "run.py"],
-        cwd=folder,
-        env=plain,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ran(sys.executable, "-I", "run.py", cwd=folder, env=plain)
     assert done.returncode == 0, done.stderr
     energy = client.job(relaxed.job_id).summary["energy_ev"]
     assert float(done.stdout.split()[-2]) == pytest.approx(energy, abs=1e-9)

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import pytest
 
+from commands import piped
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.jobs import identities
@@ -41,11 +42,7 @@ def hold(jobs):
     started = []
 
     def start(*arguments):
-        process = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(jobs), *arguments],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        process = piped(sys.executable, "-c", HOLDER, jobs, *arguments, stdin=None)
         pid, lock = process.stdout.readline().split()
         process.stdout.close()
         started.append((int(pid), process))

@@ -5,7 +5,6 @@ import json
 import os
 import random
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from commands import ran, restricted
 from crystalmath.quacc.potcar import get_potcar_info, get_potcar_path, validate_potcars
 from crystalmath.recipes.quacc_settings import potcars_of
 
@@ -179,13 +179,7 @@ print(json.dumps(answers))
 
 
 def test_unreadable_folders(pots):
-    command = [sys.executable, "-c", RESTRICTED]
-    if os.geteuid() == 0:
-        # Root passes every permission check unless these capabilities are taken away.
-        if (setpriv := shutil.which("setpriv")) is None:
-            pytest.skip("root passes every permission check, and setpriv is not installed")
-        command = [setpriv, "--bounding-set=-dac_override,-dac_read_search", *command]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = ran(*restricted(), sys.executable, "-c", RESTRICTED, check=True, timeout=60)
     answers = json.loads(done.stdout)
     expected = {
         "root closed": "cannot be opened",
@@ -434,14 +428,8 @@ def test_a_fresh_process_agrees_with_quacc_and_ase(tmp_path, home):
         Path(origin.origin).with_name("settings.py"),
         Path(ase.origin).with_name("config.py"),
     )
-    done = subprocess.run(
-        [sys.executable, "-c", ORACLE, *modules],
-        input=json.dumps(cases),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    command = (sys.executable, "-c", ORACLE, *modules)
+    done = ran(*command, input=json.dumps(cases), check=True, timeout=120)
     for case, answer in zip(cases, json.loads(done.stdout), strict=True):
         where = potcars_of(case)
         if isinstance(answer, dict):  # quacc or ASE does not even start

@@ -4,9 +4,7 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,6 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from commands import ran, restricted
 from crystalmath.preflight.files import LIMIT, facts, signature
 from crystalmath.preflight.programs.espresso import Espresso
 from crystalmath.preflight.programs.vasp import Vasp
@@ -317,22 +316,10 @@ print(json.dumps(answers))
 
 
 def test_unreadable_files(tmp_path):
-    command = [sys.executable, "-c", RESTRICTED]
-    if os.geteuid() == 0:
-        # Root passes every permission check unless these capabilities are taken away.
-        if (setpriv := shutil.which("setpriv")) is None:
-            pytest.skip("root passes every permission check, and setpriv is not installed")
-        command = [setpriv, "--bounding-set=-dac_override,-dac_read_search", *command]
+    command = (*restricted(), sys.executable, "-c", RESTRICTED)
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "POTCAR").write_text(GOOD)
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-        env=os.environ | {"PLACE": str(tmp_path)},
-    )
+    done = ran(*command, check=True, timeout=60, env=os.environ | {"PLACE": str(tmp_path)})
     refused = ["unreadable", "Permission denied"]
     assert json.loads(done.stdout) == dict.fromkeys(("file", "folder", "parent"), refused)
 

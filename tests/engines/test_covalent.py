@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from ase.build import bulk
 
+from commands import piped
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.errors import ConfigError, EngineUnavailable
@@ -314,13 +315,7 @@ def test_a_server_of_its_own(home, lab, tmp_path):
     environment = {**os.environ, MARK: mark, "HOME": str(tmp_path), "MPLCONFIGDIR": cache}
 
     def start():
-        return subprocess.Popen(
-            [sys.executable, "-c", AUTOSTART],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        return piped(sys.executable, "-c", AUTOSTART, env=environment)
 
     def written():
         return Record.read(home / "engines" / "covalent" / "server")

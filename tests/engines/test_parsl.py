@@ -9,6 +9,7 @@ import uuid
 import pytest
 from ase.build import bulk
 
+from commands import piped
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.jobs.rundir import RunDirectory
@@ -54,15 +55,8 @@ def script(home, lab):
     def start(*arguments):
         # The environment is not activated: Parsl's own scripts are not on PATH.
         environment = {**os.environ, "PATH": "/usr/bin:/bin", "PARSL_TEST": mark}
-        process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT, *arguments],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            cwd=home,
-        )
+        options = {"stdin": None, "stderr": subprocess.PIPE, "start_new_session": True, "cwd": home}
+        process = piped(sys.executable, "-c", SCRIPT, *arguments, env=environment, **options)
         started.append(process)
         job = process.stdout.readline().strip()
         assert job, process.stderr.read()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 
-from commands import finish, start
+from commands import finish, ran, start
 from conftest import eventually
 from crystalmath.errors import ConfigError, EngineUnavailable
 from crystalmath.models import Attempt, Cluster, EngineSettings, Resources
@@ -177,14 +177,8 @@ def told_end(script, **environ):
     command = "\n".join([first, *(line for line in more if "CRYSTALMATH_ALLOCATION_ENDS" in line)])
     environ = {"PATH": os.environ["PATH"], "CRYSTALMATH_ALLOCATION_ENDS": "the server's"} | environ
     before = int(time.time())
-    done = subprocess.run(
-        ["bash", "-c", f"{command}\nprintenv CRYSTALMATH_ALLOCATION_ENDS"],
-        env=environ,
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    told = done.stdout.strip()
+    command = ("bash", "-c", f"{command}\nprintenv CRYSTALMATH_ALLOCATION_ENDS")
+    told = ran(*command, env=environ, check=True).stdout.strip()
     return int(told) - before if told else None
 
 

@@ -12,6 +12,7 @@ from ase.build import bulk
 from ase.io import read, write
 from ase.units import Ry
 
+from commands import ran
 from crystalmath.errors import JobRefused
 from crystalmath.models import Submission
 from crystalmath.models.retry import Retry
@@ -234,14 +235,7 @@ def test_an_exported_folder_runs_by_pw_alone(cli, service, environment, monkeypa
     # Open MPI wants a home.
     plain = {"PATH": environment["PATH"], "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
     allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    done = subprocess.run(
-        [folder / "run.sh"],
-        cwd="/",
-        env={**plain, **allowed},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = ran(folder / "run.sh", cwd="/", env={**plain, **allowed})
     assert done.returncode == 0, done.stderr
     alone = read(folder / "pw.out", format="espresso-out").get_potential_energy()
     assert alone == pytest.approx(energy, abs=1e-6 * Ry)

@@ -2,14 +2,13 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 from ase.build import bulk
 
-from commands import finish, limited, start
+from commands import finish, limited, ran, start
 from crystalmath import processes
 from crystalmath.preflight import inspector as inspector_module
 from crystalmath.preflight.inspector import LIMIT_S, CannotAsk, Inspector
@@ -48,14 +47,8 @@ print(child._process.pid)
 
 
 def test_nothing_is_left_when_the_interpreter_has_ended(environment):
-    ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", SCRIPT],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = (sys.executable, "-W", "error", "-c", SCRIPT)
+    ended = ran(*command, env={**os.environ, **environment}, timeout=60)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert processes.start_time(int(ended.stdout)) is None
 

@@ -7,13 +7,13 @@ opens the files which DFTB+ opens.
 import itertools
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from ase.build import molecule
 
+from commands import ran
 from crystalmath.engines.registry import plugins
 from crystalmath.models import JobSpec
 from crystalmath.preflight import inspector
@@ -120,14 +120,8 @@ def test_jobs_are_refused_if_and_only_if_they_die_for_want_of_their_files(enviro
     assert found[8][0].message.endswith("does not exist; wanted for H, O")
     assert "set DFTB_PREFIX to the folder that holds them" in found[9][0].remedy
 
-    bare = subprocess.run(
-        [sys.executable, "-c", RUN, json.dumps([parameters for parameters, _ in jobs])],
-        env={**os.environ, **environment},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = (sys.executable, "-c", RUN, json.dumps([parameters for parameters, _ in jobs]))
+    bare = ran(*command, env={**os.environ, **environment}, cwd=tmp_path, check=True)
     assert bare.stdout.split() == ["died" if code else "ran" for _, code in jobs]
 
 

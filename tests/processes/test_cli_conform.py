@@ -1,6 +1,5 @@
 """`crystalmath conform`, on the real kit and on engines that cannot pass it."""
 
-import json
 import os
 import re
 import subprocess
@@ -8,6 +7,7 @@ import sys
 
 import pytest
 
+from commands import Answer, ran
 from crystalmath import __version__
 
 REFUSED = "test_an_unknown_cluster_is_refused"
@@ -62,28 +62,11 @@ def engine(tmp_path, monkeypatch):
     return "lax"
 
 
-class Answer:
-    def __init__(self, done):
-        self.code, self.out, self.err = done.returncode, done.stdout, done.stderr
-
-    @property
-    def json(self):
-        assert self.out.count("\n") == 1
-        return json.loads(self.out)
-
-
 def conform(*arguments, code=None, **environment):
     """Run the command; `code` is run before it, in the same process."""
     run = f"{code or ''}\nfrom crystalmath.cli import main\nmain({['conform', *arguments]!r})"
-    return Answer(
-        subprocess.run(
-            [sys.executable, "-c", run],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, **environment},
-        )
-    )
+    done = ran(sys.executable, "-c", run, env={**os.environ, **environment})
+    return Answer(done.returncode, done.stdout, done.stderr)
 
 
 def test_a_good_engine(tmp_path, home, monkeypatch):

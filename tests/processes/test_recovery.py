@@ -12,6 +12,7 @@ import time
 import pytest
 from ase.build import bulk
 
+from commands import piped
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.engines.local import LocalRunner
@@ -46,13 +47,7 @@ class Owner:
 
     def __init__(self, home):
         self.jobs = home / "jobs"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", OWNER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        self.process = piped(sys.executable, "-c", OWNER, start_new_session=True)
 
     def submit(self, name, **parameters):
         pairs = [f"{key}={value}" for key, value in parameters.items()]
@@ -66,14 +61,6 @@ class Owner:
     def kill(self):
         self.process.send_signal(signal.SIGKILL)
         self.process.communicate()
-
-
-@pytest.fixture
-def go(tmp_path):
-    """Give a file that jobs wait for; at the end it is there, and they are not."""
-    path = tmp_path / "go"
-    yield path
-    path.touch()
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from ase import Atoms
 from ase.build import bulk
 from attrs import evolve
 
+from commands import piped
 from conftest import eventually
 from crystalmath import config
 from crystalmath.client.request import document
@@ -610,10 +611,7 @@ def test_a_script_that_ends_while_its_job_is_handed_over(home, lab):
 def test_another_process_cancels_and_after_a_kill_adopts(home, with_quacc, tmp_path):
     (home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
     gate = tmp_path / "gate"
-    owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, str(gate)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=tmp_path,
-    )  # fmt: skip
+    owner = piped(sys.executable, "-c", OWNER, gate, cwd=tmp_path)
     try:
         waiting, emt, sleeping, running, queued, unwritten = owner.stdout.readline().split()
         with JobService() as service:

@@ -24,11 +24,3 @@ def server(tmp_path):
         yield server
     finally:
         server.end()
-
-
-@pytest.fixture
-def go(tmp_path):
-    """Give a file that jobs wait for; at the end it is there, and they are not."""
-    path = tmp_path / "go"
-    yield path
-    path.touch()

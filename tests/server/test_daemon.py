@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from commands import piped, start
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.client.launch import answers
@@ -38,13 +39,8 @@ print(place.read_lock().identity.pid)
 
 def launcher(server, **environment):
     """Start a process that starts a server."""
-    return subprocess.Popen(
-        [sys.executable, "-c", LAUNCH],
-        env={**server.environment, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    options = {"env": {**server.environment, **environment}, "stderr": subprocess.PIPE}
+    return piped(sys.executable, "-c", LAUNCH, stdin=None, **options)
 
 
 @pytest.fixture
@@ -394,12 +390,7 @@ def test_stop_cancel_tells_those_who_wait(one_worker):
     watching = server.connect()
     # Those of this test that are closed are so at the server's end, too.
     eventually(lambda: watching.call("system.status")["connections"] == 1)
-    waiting = subprocess.Popen(
-        [sys.executable, "-m", "crystalmath", "wait", job_id],
-        env=server.environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    waiting = start("wait", job_id, env=server.environment)
     eventually(lambda: watching.call("system.status")["connections"] > 1)
     assert server.run("stop", "--cancel").returncode == 0
     _, told = waiting.communicate(timeout=60)
@@ -428,12 +419,7 @@ def test_stop_does_not_claim_what_a_killed_server_has_not_done(server, tmp_path,
     server.start()
     server.submit("wait_for", engine="clinging", params={"path": str(go)})
     eventually(lambda: server.counts() == {"pending": 0, "running": 1})
-    stopping = subprocess.Popen(
-        [sys.executable, "-m", "crystalmath", "stop"],
-        env=server.environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    stopping = start("stop", env=server.environment)
     eventually(lambda: not server.place.socket.exists())
     server.kill()
     _, told = stopping.communicate(timeout=60)
@@ -477,13 +463,7 @@ def test_jobs_of_a_script_that_died_are_taken_over(one_worker, go):
         "service = JobService()\n"
         "print(service.submit(submission).job_id, flush=True)\ninput()"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(go)],
-        env=server.environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    process = piped(sys.executable, "-c", script, go, env=server.environment)
     job_id = process.stdout.readline().strip()
     eventually(lambda: server.call("jobs.status", job_id=job_id)["status"] == "running")
     assert server.counts() == {"pending": 0, "running": 0}

@@ -7,13 +7,12 @@ VASP; the verdict is asked for as a submission does. ``DIFFERENTIAL_CASES`` says
 
 import os
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from commands import ran, restricted
 from vasp.standin import install
 
 CASES = int(os.environ.get("DIFFERENTIAL_CASES", "100"))
@@ -25,30 +24,18 @@ FAMILIES = ("VASP_", "QUACC_", "ASE_", "CRYSTALMATH_")
 def test_the_verdict_is_what_happens(named, cases, tmp_path, capsys):
     install(tmp_path / "bin")
     (tmp_path / "home").mkdir()
-    command = [sys.executable, "-m", "vasp.differential", str(cases), str(tmp_path), named]
-    if os.geteuid() == 0:
-        # Root passes every permission check unless these capabilities are taken away.
-        if (setpriv := shutil.which("setpriv")) is None:
-            pytest.skip("root passes every permission check, and setpriv is not installed")
-        command = [setpriv, "--bounding-set=-dac_override,-dac_read_search", *command]
+    command = (*restricted(), sys.executable, "-m", "vasp.differential", cases, tmp_path, named)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(FAMILIES)}
-    done = subprocess.run(
-        command,
-        cwd=Path(__file__).parents[1],
-        env=kept | {"HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600 + 2 * cases,
-    )
+    own = {"cwd": Path(__file__).parents[1], "env": kept | {"HOME": str(tmp_path / "home")}}
+    done = ran(*command, **own, timeout=600 + 2 * cases)
     with capsys.disabled():
         print(f"\n{done.stdout}", end="")
     assert done.returncode == 0, done.stderr
-    jobs, ran, died = (
+    jobs, alive, died = (
         int(re.search(rf"^ *(\d+) {words}", done.stdout, re.MULTILINE)[1])
         for words in ("jobs of", "ran:", "died for their POTCARs:")
     )
     assert jobs == cases
     # Neither half is empty: it could not tell anything.
     assert died > cases / 10
-    assert named == "nothing" or ran > cases / 10
+    assert named == "nothing" or alive > cases / 10

@@ -1,11 +1,10 @@
 """A folder that `export --inputs` writes: VASP runs in it, without us and without quacc."""
 
-import subprocess
-
 import pytest
 from ase.build import bulk
 from ase.io import read
 
+from commands import ran
 from ends import completed, finish, opened, submit
 from vasp import potcars, standin
 
@@ -49,14 +48,7 @@ def export(cli, service, tmp_path, monkeypatch):
 
 
 def run(folder, environment):
-    return subprocess.run(
-        [folder / "run.sh"],
-        cwd="/",
-        env={"PATH": environment["PATH"]},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return ran(folder / "run.sh", cwd="/", env={"PATH": environment["PATH"]})
 
 
 @pytest.mark.parametrize(

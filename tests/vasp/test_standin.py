@@ -1,7 +1,6 @@
 """The stand-in for VASP: what it refuses, what it lets pass, and what it computes."""
 
 import os
-import subprocess
 import sys
 
 import pytest
@@ -10,6 +9,7 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.io import read, write
 
+from commands import ran
 from vasp import standin
 from vasp.potcars import END, concatenated, potcar
 
@@ -33,9 +33,7 @@ def vasp(tmp_path):
                 (folder / name).write_bytes(content.encode("latin-1"))
         judged = folder / "judged"
         environment = {"STANDIN_JUDGE": str(judged)} if judge else {}
-        done = subprocess.run(
-            [command], cwd=folder, capture_output=True, text=True, env=environment, check=False
-        )
+        done = ran(command, cwd=folder, env=environment)
         assert done.stderr == ""
         verdict = judged.read_text().splitlines()[-1] if judge else None
         return done.returncode, done.stdout, verdict
@@ -101,14 +99,8 @@ def test_it_lets_pass_what_vasp_would_take(vasp, files):
 def test_a_verdict_is_quick(vasp):
     """It is asked for thousands of times: nothing heavy may be imported for it."""
     vasp()
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-I", standin.__file__],
-        cwd=vasp.folder,
-        capture_output=True,
-        text=True,
-        env={"STANDIN_JUDGE": "judged"},
-        check=True,
-    )
+    command = (sys.executable, "-X", "importtime", "-I", standin.__file__)
+    done = ran(*command, cwd=vasp.folder, env={"STANDIN_JUDGE": "judged"}, check=True)
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "os" in imported
     assert not {"ase", "numpy", "subprocess", "typing"} & imported

@@ -6,12 +6,12 @@ complete.
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
 from ase.build import bulk
 
+from commands import ran
 from crystalmath.models import Submission
 from ends import opened
 from vasp import potcars, standin
@@ -104,15 +104,8 @@ def fates(environments, tmp_path_factory):
         "QUACC_RESULTS_DIR": str(place),
         "QUACC_CONFIG_FILE": str(place / "none.yaml"),
     }
-    done = subprocess.run(
-        [sys.executable, "-c", BARE],
-        input=json.dumps(asked),
-        env=own,
-        cwd=place,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = (sys.executable, "-c", BARE)
+    done = ran(*command, input=json.dumps(asked), env=own, cwd=place, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
