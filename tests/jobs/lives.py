@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 
+from crystalmath.errors import BadFile
 from crystalmath.jobs.life import ATTEMPTS
 from crystalmath.models import JobState
 
@@ -271,6 +273,11 @@ class Life:
         last = attempts[-1]
         if last["state"] != "lost":
             assert last["state"] == row.state.value, f"{job_id}: {last}, and reads {row.state}"
+        if row.state in {JobState.COMPLETED, JobState.FAILED} and not world.several_hosts:
+            with contextlib.suppress(BadFile, FileNotFoundError):
+                world.of(job_id).read_header()
+                # The files alone tell the same end.
+                assert world.view(job_id).state is row.state, f"{job_id} is seen otherwise"
 
 
 RULES = [
