@@ -57,7 +57,7 @@ SERVERS = ["tests/server", "tests/client", "tests/protocol"]
 #: Tests in which workers, owners and what they leave are started, killed and taken over.
 PROCESSES = ["tests/processes", "tests/engines/test_local_kills.py"]
 #: VASP and Quantum ESPRESSO, and warm children that import quacc.
-VASP = ["tests/preflight", "tests/vasp", "tests/espresso"]
+VASP = ["tests/preflight", "tests/vasp"]
 #: Pages that are typed in from top to bottom, and take more than some seconds.
 PAGES = [
     f"tests/client/test_{page}_page.py" for page in ("command_line", "convergence", "screening")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vasp import standin
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
@@ -56,6 +58,17 @@ def library(root: Path, *setups: str, folder: str = "potpaw_PBE.64", **options: 
         place.mkdir(parents=True, exist_ok=True)
         (place / "POTCAR").write_text(potcar(setup, **options), encoding="ascii")
     return root
+
+
+def beside_vasp(
+    root: Path, *setups: str, versions: Iterable[str] = ("54", "64"), **more: str
+) -> dict[str, str]:
+    """Write POTCARs and the stand-in for VASP below ``root``; give what a job needs of them."""
+    for version in versions:
+        library(root / "potcars", *setups, folder=f"potpaw_PBE.{version}")
+    standin.install(root / "bin")
+    own = {"PATH": f"{root / 'bin'}:/usr/bin:/bin", "VASP_PP_PATH": str(root / "potcars")}
+    return {**own, **more}
 
 
 def concatenated(setups: Iterable[str]) -> str:

@@ -14,8 +14,8 @@ from crystalmath.errors import InvalidJob
 from crystalmath.models import JobState, Submission
 from crystalmath.models.retry import Retry
 from crystalmath.recipes.structures import parse_structure
-from ends import completed, failed, finish, opened, submit
-from vasp import potcars, standin
+from ends import completed, failed, finish, submit
+from vasp import potcars
 
 MOMENTS = [2, 0, -2, 0, -2, 0, 2, 0]
 
@@ -33,20 +33,7 @@ def nickel_oxide():
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     root = tmp_path_factory.mktemp("vasp")
-    for version in ("54", "64"):
-        potcars.library(root / "potcars", "Ni_pv", "Ni", "O", folder=f"potpaw_PBE.{version}")
-    standin.install(root / "bin")
-    return {
-        "PATH": f"{root / 'bin'}:/usr/bin:/bin",
-        "VASP_PP_PATH": str(root / "potcars"),
-        "QUACC_VASP_PARALLEL_CMD": "",
-    }
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    with opened(tmp_path_factory.mktemp("home"), "local") as service:
-        yield service
+    return potcars.beside_vasp(root, "Ni_pv", "Ni", "O", QUACC_VASP_PARALLEL_CMD="")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from crystalmath import config
 from crystalmath.models import Inputs, Submission
 from crystalmath.server.methods import METHODS
 from crystalmath.service import JobService
-from vasp import potcars, standin
+from vasp import potcars
 
 # Parsl, which looks for this host's addresses, leaves sockets open.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -23,10 +23,7 @@ CLUSTER = '[clusters.hpc]\nengine = "parsl"\nscheduler = "slurm"\nwalltime = "1h
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    root = tmp_path_factory.mktemp("cores")
-    potcars.library(root / "potcars", "Al")
-    standin.install(root / "bin")
-    return {"PATH": f"{root / 'bin'}:/usr/bin:/bin", "VASP_PP_PATH": str(root / "potcars")}
+    return potcars.beside_vasp(tmp_path_factory.mktemp("cores"), "Al", versions=["64"])
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ from ase.io import read
 
 from commands import ran
 from ends import completed, finish, opened, submit
-from vasp import potcars, standin
+from vasp import potcars
 
 AL = bulk("Al", a=4.1, cubic=True)
 AL.rattle(0.05, seed=1)
@@ -15,15 +15,8 @@ AL.rattle(0.05, seed=1)
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     root = tmp_path_factory.mktemp("a place")
-    for version in ("54", "64"):
-        potcars.library(root / "potcars", "Al", folder=f"potpaw_PBE.{version}")
-    standin.install(root / "bin")
-    return {
-        "PATH": f"{root / 'bin'}:/usr/bin:/bin",
-        "VASP_PP_PATH": str(root / "potcars"),
-        "QUACC_VASP_PARALLEL_CMD": "",
-        "QUACC_VASP_CUSTODIAN_HANDLERS": "[]",
-    }
+    more = {"QUACC_VASP_PARALLEL_CMD": "", "QUACC_VASP_CUSTODIAN_HANDLERS": "[]"}
+    return potcars.beside_vasp(root, "Al", **more)
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,8 @@ from attrs import evolve
 
 from crystalmath.models import Inputs, Submission
 from crystalmath.server.methods import METHODS
-from ends import finish, opened
-from vasp import potcars, standin
+from ends import finish
+from vasp import potcars
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("atomate2") is None,
@@ -101,10 +101,10 @@ JOBS = [
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     root = tmp_path_factory.mktemp("inputs")
-    for version in ("52", "54", "64", "original"):
-        datasets = ("Al", "Cu", "Cu_pv", "Fe", "Fe_pv")
-        potcars.library(root / "potcars", *datasets, folder=f"potpaw_PBE.{version}")
-    standin.install(root / "bin")
+    more = {"QUACC_VASP_PARALLEL_CMD": "", "QUACC_VASP_CUSTODIAN_HANDLERS": "[]"}
+    more |= {"QUACC_ESPRESSO_PSEUDO": f"{root}/pseudo", "QUACC_ESPRESSO_BIN_DIR": f"{root}/bin"}
+    versions, setups = ("52", "54", "64", "original"), ("Al", "Cu", "Cu_pv", "Fe", "Fe_pv")
+    environment = potcars.beside_vasp(root, *setups, versions=versions, **more)
     (root / "previous").mkdir()
     (root / "pseudo").mkdir()
     for name in ("Si.pz-vbc.UPF", "Si.pbe-n-rrkjus_psl.1.0.0.UPF"):
@@ -113,20 +113,7 @@ def environment(tmp_path_factory):
         program = root / "bin" / f"{name}.x"
         program.write_text("#!/bin/sh\nexit 3\n")
         program.chmod(0o755)
-    return {
-        "PATH": f"{root / 'bin'}:/usr/bin:/bin",
-        "VASP_PP_PATH": str(root / "potcars"),
-        "QUACC_VASP_PARALLEL_CMD": "",
-        "QUACC_VASP_CUSTODIAN_HANDLERS": "[]",
-        "QUACC_ESPRESSO_PSEUDO": str(root / "pseudo"),
-        "QUACC_ESPRESSO_BIN_DIR": str(root / "bin"),
-    }
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    with opened(tmp_path_factory.mktemp("home"), "local") as service:
-        yield service
+    return environment
 
 
 def asked(recipe, atoms, environment, parameters):

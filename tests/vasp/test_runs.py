@@ -20,7 +20,7 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Submission
 from crystalmath.store.grouping import group_errors
 from ends import ENGINES, completed, failed, finish, opened, submit
-from vasp import potcars, standin
+from vasp import potcars
 
 #: What the stand-in binds each atom by, in eV (`standin_run.BINDING`).
 BINDING = 4.0
@@ -41,29 +41,23 @@ needs_atomate2 = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """POTCARs, and the stand-in as ``vasp_std``."""
-    root = tmp_path_factory.mktemp("vasp")
-    for version in ("52", "54", "64"):
-        potcars.library(root / "potcars", "Al", "Cu", "Cu_pv", folder=f"potpaw_PBE.{version}")
-    standin.install(root / "bin")
-    return root
+    return tmp_path_factory.mktemp("vasp")
 
 
 @pytest.fixture(scope="module")
 def environment(tree):
     """What the submitter has set; the same for nearly all, so that one worker stays warm."""
-    return {
-        "PATH": f"{tree / 'bin'}:/usr/bin:/bin",
-        "VASP_PP_PATH": str(tree / "potcars"),
+    more = {
         "QUACC_VASP_PARALLEL_CMD": "",
         # Those that watch a running VASP look after it every ten seconds.
         "QUACC_VASP_CUSTODIAN_HANDLERS": '["UnconvergedErrorHandler"]',
         "QUACC_VASP_CUSTODIAN_MAX_ERRORS": "1",
     }
+    return potcars.beside_vasp(tree, "Al", "Cu", "Cu_pv", versions=["52", "54", "64"], **more)
 
 
 @pytest.fixture(scope="module", params=ENGINES)
-def service(request, tmp_path_factory):
+def service(open_mpi_as_root, request, tmp_path_factory):
     """One service for each engine, so that its workers are warm after the first jobs."""
     with opened(tmp_path_factory.mktemp("home"), request.param) as service:
         yield service
@@ -75,15 +69,6 @@ def run(service, environment):
         return finish(service, submit(service, f"vasp.{recipe}", atoms, environment, **parameters))
 
     return run
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _open_mpi_as_root():
-    """Open MPI refuses to run as root, as tests may, unless it is told so twice."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        patch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-        yield
 
 
 # --- what it computes ----------------------------------------------------------------------------

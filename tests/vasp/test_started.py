@@ -13,7 +13,6 @@ from ase.build import bulk
 
 from commands import ran
 from crystalmath.models import Submission
-from ends import opened
 from vasp import potcars, standin
 
 AL = bulk("Al", a=4.1, cubic=True)
@@ -107,12 +106,6 @@ def fates(environments, tmp_path_factory):
     command = (sys.executable, "-c", BARE)
     done = ran(*command, input=json.dumps(asked), env=own, cwd=place, check=True)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    with opened(tmp_path_factory.mktemp("home"), "local") as service:
-        yield service
 
 
 def found(service, environment, parameters, atoms=AL, recipe="core.static_job"):

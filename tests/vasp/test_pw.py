@@ -57,15 +57,6 @@ def environment():
     return {"PATH": f"{Path(PW).parent}:/usr/bin:/bin", "QUACC_ESPRESSO_PSEUDO": str(PSEUDO)}
 
 
-@pytest.fixture(scope="module")
-def open_mpi_as_root():
-    """Open MPI refuses to run as root, as tests may, unless it is told so twice."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMPI_ALLOW_RUN_AS_ROOT", "1")
-        patch.setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1")
-        yield
-
-
 @pytest.fixture(scope="module", params=ENGINES)
 def service(open_mpi_as_root, request, tmp_path_factory):
     with opened(tmp_path_factory.mktemp("home"), request.param) as service:
