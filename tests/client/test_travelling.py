@@ -197,16 +197,8 @@ def test_whoever_dies_while_jobs_are_taken_in_leaves_none_to_be_run(
 def test_a_job_without_outcome_is_not_run_when_its_row_is_made_again(
     archive, relaxed, cli, tmp_path, monkeypatch, status
 ):
-    def changed(name, data):
-        if name.endswith("1.outcome"):
-            return None
-        if name.endswith("record.json"):
-            told = json.loads(data)
-            told["job"] |= {"status": status, "error": status}
-            return json.dumps(told)
-        return data
-
-    file = rewritten(archive, tmp_path, changed)
+    ended = in_record(of_job(status=status, error=status))
+    file = rewritten(archive, tmp_path, {"1.outcome": lambda _: None, "record.json": ended})
     home = tmp_path / "second"
     monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
     with in_process() as other:
@@ -406,13 +398,22 @@ CHANGED = {
 def test_what_was_changed_is_refused(client, relaxed, archive, other_home, tmp_path, what):
     end, before, after, said = CHANGED[what]
 
-    def changed(name, data):
-        if not name.endswith(end):
-            return data
+    def changed(data):
         assert before.encode() in data
         return data.replace(before.encode(), after.encode())
 
-    refused(other_home, rewritten(archive, tmp_path, changed), said)
+    refused(other_home, rewritten(archive, tmp_path, {end: changed}), said)
+
+
+def in_record(change):
+    """Change what a record tells."""
+
+    def changed(data):
+        told = json.loads(data)
+        change(told)
+        return json.dumps(told)
+
+    return changed
 
 
 def of_job(**more):
@@ -493,23 +494,13 @@ OUTCOMES = {
 @pytest.mark.parametrize("what", OUTCOMES)
 def test_an_outcome_that_tells_another_story_is_refused(archive, other_home, tmp_path, what):
     change, said = OUTCOMES[what]
-
-    def changed(name, data):
-        return change(data) if name.endswith("1.outcome") else data
-
-    refused(other_home, rewritten(archive, tmp_path, changed), said)
+    refused(other_home, rewritten(archive, tmp_path, {"1.outcome": change}), said)
 
 
 def test_a_job_that_is_said_to_have_failed_has_no_result(archive, other_home, tmp_path):
-    def changed(name, data):
-        if name.endswith("record.json"):
-            told = json.loads(data)
-            told["job"] |= {"status": "failed", "error": "no"}
-            return json.dumps(told)
-        return data
-
+    failed = in_record(of_job(status="failed", error="no"))
     said = "on record as failed, and .* says 'completed'"
-    refused(other_home, rewritten(archive, tmp_path, changed), said)
+    refused(other_home, rewritten(archive, tmp_path, {"record.json": failed}), said)
 
 
 def test_a_file_that_unpacks_to_far_more_is_refused(archive, relaxed, other_home):
@@ -577,14 +568,14 @@ def test_a_result_that_names_code_is_read_as_data(archive, relaxed, other_home, 
         "composition": {"Al": 1},
     }
 
-    def changed(name, data):
+    def changed(data):
         def add(document, _):
             document["code"] = {"@module": "os", "@callable": "system", "@bound": None}
             document["entry"] = {**entry, "energy": 1.0, "correction": 0.0, "data": {"a": hidden}}
 
-        return with_result(data, add) if name.endswith("1.outcome") else data
+        return with_result(data, add)
 
-    other_home.import_archive(rewritten(archive, tmp_path, changed))
+    other_home.import_archive(rewritten(archive, tmp_path, {"1.outcome": changed}))
     result = other_home.future(relaxed.job_id).result()
     assert result["code"] == {"@module": "os", "@callable": "system", "@bound": None}
     assert result["entry"]["data"] == {"a": dict(pairs)}
@@ -632,26 +623,15 @@ WRONG = {
 
 @pytest.mark.parametrize("what", WRONG)
 def test_a_record_that_is_none_is_refused(archive, other_home, tmp_path, what):
-    def changed(name, data):
-        if not name.endswith("record.json"):
-            return data
-        told = json.loads(data)
-        WRONG[what](told)
-        return json.dumps(told)
-
-    refused(
-        other_home,
-        rewritten(archive, tmp_path, changed),
-        "record.json of .* is (damaged|not taken in)",
-    )
+    file = rewritten(archive, tmp_path, {"record.json": in_record(WRONG[what])})
+    refused(other_home, file, "record.json of .* is (damaged|not taken in)")
 
 
 @pytest.mark.parametrize("jobs", [None, 7, [], ["../evil"], [{}]])
 def test_an_archive_has_the_jobs_that_it_names(archive, other_home, tmp_path, jobs):
-    def changed(name, data):
-        return json.dumps({"format": 1, "jobs": jobs}) if name == "archive.json" else data
-
-    refused(other_home, rewritten(archive, tmp_path, changed), "are not those that archive.json")
+    named = json.dumps({"format": 1, "jobs": jobs})
+    file = rewritten(archive, tmp_path, {"archive.json": lambda _: named})
+    refused(other_home, file, "are not those that archive.json")
 
 
 def test_packed_data_that_is_damaged_is_refused(archive, other_home):
@@ -664,12 +644,12 @@ def test_packed_data_that_is_damaged_is_refused(archive, other_home):
     refused(other_home, archive, "cannot be read as an archive of jobs")
 
 
-def rewritten(archive, folder, changed):
-    """Write an archive again with other contents; what is `None` is left out."""
+def rewritten(archive, folder, changes):
+    """Write an archive again with others of the files of these names; `None` leaves one out."""
     file = folder / "changed.zip"
     with zipfile.ZipFile(archive) as old, zipfile.ZipFile(file, "w") as new:
         for name in old.namelist():
-            data = changed(name, old.read(name))
+            data = changes.get(name.rpartition("/")[2], bytes)(old.read(name))
             if data is not None:
                 new.writestr(name, data)
     return file

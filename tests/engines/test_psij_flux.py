@@ -261,27 +261,17 @@ def test_ends_that_another_attempt_would_meet_again_and_those_of_nodes(tmp_path,
         job(3, "INACTIVE", result="FAILED", exception=ends["LOST"]),
     ]
     command = tmp_path / "flux"
-    command.write_text(
-        f"#!/bin/sh\necho $* >> {tmp_path}/calls\n"
-        f"cat {tmp_path}/told\necho 'JobID f9 unknown' >&2\n"
-    )
+    says = f"echo $* >> {tmp_path}/calls; cat {tmp_path}/told; echo 'JobID f9 unknown' >&2"
+    command.write_text(f"#!/bin/sh\n{says}\n")
     command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     (tmp_path / "told").write_text(
         json.dumps({"jobs": [{**each, "name": f"a.{each['id']}"} for each in jobs]})
     )
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     clusters = {"there": Cluster(name="there", engine="psij", scheduler="flux")}
     runner = PsijRunner(EngineSettings(name="psij", home=tmp_path, clusters=clusters))
-    attempts = [
-        Attempt(
-            id=f"a.{number}",
-            job_id="a",
-            directory=tmp_path,
-            cluster="there",
-            handle=f"f{number}",
-        )
-        for number in (1, 2, 3, 9)
-    ]
+    told = {"job_id": "a", "directory": tmp_path, "cluster": "there"}
+    attempts = [Attempt(id=f"a.{n}", handle=f"f{n}", **told) for n in (1, 2, 3, 9)]
     seen = [runner.probe(attempts)[attempt.id] for attempt in attempts]
     assert [(each.reason, each.fatal, each.unseen) for each in seen] == [
         ("TIMEOUT", True, False),

@@ -1,6 +1,8 @@
 """What a job asks for stands in the script that a batch system gets, or is refused."""
 
+import functools
 import json
+import logging
 import os
 import re
 import signal
@@ -95,12 +97,36 @@ ANSWERS = {
 COMMANDS = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub", "flux": "flux"}
 NATIVES = {"slurm": "17", "pbs": "17.server", "lsf": "17", "flux": "fM7Zq9AKHno"}
 #: Keeps the last of its arguments, the script; and tells how long an allocation of Flux lasts.
-COMMAND = """#!/bin/sh
+COMMAND = """\
 if [ "$1 $2" = "job timeleft" ]; then echo ${{FLUX_LEFT:-4294967295}}; exit; fi
 for file; do :; done
 cp $file {place}/script
 echo '{answer}'
 """
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """Where commands of batch systems are made of scripts."""
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def write(name, script):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+
+    write.path = tmp_path
+    return write
+
+
+def runner_on(scheduler, home, *names):
+    names = names or ("there",)
+    clusters = {each: Cluster(name=each, engine="psij", scheduler=scheduler) for each in names}
+    return PsijRunner(EngineSettings(name="psij", home=home, clusters=clusters))
+
+
+def attempt_at(home, handle, number=1, cluster="there"):
+    id_ = f"{ID[:-2]}.{number}"
+    return Attempt(id=id_, job_id=ID[:-2], directory=home, cluster=cluster, handle=handle)
 
 
 @pytest.fixture(params=list(LINES))
@@ -109,36 +135,23 @@ def scheduler(request):
 
 
 @pytest.fixture
-def submit(tmp_path, scheduler, monkeypatch):
+def submit(tmp_path, scheduler, place):
     """Submit to a command that keeps the script; give handle and script."""
-    import logging
-
-    bin_ = tmp_path / "bin"
-    bin_.mkdir()
-    command = bin_ / COMMANDS[scheduler]
-    command.write_text(COMMAND.format(place=tmp_path, answer=ANSWERS[command.name]))
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{bin_}{os.pathsep}{os.environ['PATH']}")
+    name = COMMANDS[scheduler]
+    place(name, COMMAND.format(place=tmp_path, answer=ANSWERS[name]))
     jobs = batch_jobs.BatchJobs(scheduler, tmp_path / "engine", logging.getLogger("test"))
     directory = tmp_path / "run"
     directory.mkdir()
 
     def submit(asked, asked_s=90030.0, **cluster):
-        attempt = Attempt(
-            id=ID,
-            job_id=ID[:-2],
-            directory=directory,
-            cluster="there",
-            resources=asked,
-            walltime_s=asked_s,
-        )
+        attempt = evolve(attempt_at(directory, None), resources=asked, walltime_s=asked_s)
         made = Cluster(name="there", engine="psij", scheduler=scheduler, **cluster)
         handle = jobs.launch([attempt], made)[ID]
         if isinstance(handle, Exception):
             raise handle
         return handle, (tmp_path / "script").read_text()
 
-    submit.command = command
+    submit.says = functools.partial(place, name)
     return submit
 
 
@@ -241,7 +254,7 @@ def test_worker_init_is_sourced_before_the_worker(submit, tmp_path):
 
 
 def test_a_refusal_says_why(submit):
-    submit.command.write_text("#!/bin/sh\necho 'invalid partition' >&2\nexit 1\n")
+    submit.says("echo 'invalid partition' >&2; exit 1")
     with pytest.raises(ConfigError, match="refused it: invalid partition"):
         submit(Resources())
 
@@ -256,21 +269,21 @@ def test_a_refusal_says_why(submit):
     ],
 )
 def test_a_scheduler_that_is_away_is_asked_again(submit, told):
-    submit.command.write_text(f"#!/bin/sh\necho '{told}' >&2\nexit 1\n")
+    submit.says(f"echo '{told}' >&2; exit 1")
     with pytest.raises(EngineUnavailable, match=re.escape(told)):
         submit(Resources())
 
 
 @pytest.mark.parametrize("answer", ["", "<html>17</html>", "\\377\\376"])
 def test_an_answer_to_a_submission_that_cannot_be_read_is_no_verdict(submit, answer):
-    submit.command.write_text(f"#!/bin/sh\nprintf '{answer}'\n")
+    submit.says(f"printf '{answer}'")
     with pytest.raises(EngineUnavailable, match="cannot be read"):
         submit(Resources())
 
 
 def test_a_scheduler_that_hangs_is_asked_again(submit, monkeypatch):
     monkeypatch.setattr("crystalmath.engines.schedulers.ANSWER_S", 0.2)
-    submit.command.write_text("#!/bin/sh\nexec sleep 30\n")
+    submit.says("exec sleep 30")
     with pytest.raises(EngineUnavailable, match=r"did not answer in 0\.2 s"):
         submit(Resources())
 
@@ -299,34 +312,19 @@ def test_a_home_that_scripts_cannot_name_is_refused(tmp_path):
         options.clusters(settings)
 
 
-def test_a_poll_of_500_allocations_on_two_clusters_costs_the_scheduler_one_call(
-    tmp_path, monkeypatch
-):
+def test_a_poll_of_500_allocations_on_two_clusters_costs_the_scheduler_one_call(place):
+    names = ("one", "other")
     attempts = [
-        Attempt(
-            id=f"{ID[:-2]}.{number}",
-            job_id=ID[:-2],
-            directory=tmp_path,
-            cluster=("one", "other")[number % 2],
-            handle=str(number),
-        )
-        for number in range(1, 501)
+        attempt_at(place.path, str(number), number, names[number % 2]) for number in range(1, 501)
     ]
     told = "".join(f"{each.handle}|RUNNING|None|{each.id}\n" for each in attempts)
-    (tmp_path / "told").write_text(told)
-    command = tmp_path / "squeue"
-    command.write_text(f"#!/bin/sh\necho $* >> {tmp_path}/calls\ncat {tmp_path}/told\n")
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    clusters = {
-        name: Cluster(name=name, engine="psij", scheduler="slurm") for name in ("one", "other")
-    }
-    runner = PsijRunner(EngineSettings(name="psij", home=tmp_path, clusters=clusters))
-    seen = runner.probe(attempts)
+    (place.path / "told").write_text(told)
+    place("squeue", f"echo $* >> {place.path}/calls; cat {place.path}/told")
+    seen = runner_on("slurm", place.path, *names).probe(attempts)
     assert {each.id: seen[each.id].state for each in attempts} == {
         each.id: "running" for each in attempts
     }
-    assert len((tmp_path / "calls").read_text().splitlines()) == 1
+    assert len((place.path / "calls").read_text().splitlines()) == 1
 
 
 def test_the_id_of_the_allocation_is_recorded_with_the_claim(home, monkeypatch):
@@ -336,7 +334,7 @@ def test_the_id_of_the_allocation_is_recorded_with_the_claim(home, monkeypatch):
     assert directory.containment(1)["allocation"] == "17"
 
 
-QSTAT = """#!/bin/sh
+QSTAT = """\
 for id; do
     case $id in
         18.*|20.*) echo "qstat: Unknown Job Id $id.domain" >&2; status=153 ;;
@@ -349,7 +347,7 @@ exit $status
 
 
 #: Where the server forgets what has ended.
-NO_HISTORY = """#!/bin/sh
+NO_HISTORY = """\
 if [ $1 = -x ]; then echo "qstat: PBS is not configured to maintain job history" >&2; exit 1; fi
 """
 
@@ -360,54 +358,18 @@ if [ $1 = -x ]; then echo "qstat: PBS is not configured to maintain job history"
         ("pbs", "qstat", QSTAT, ["running", "gone", "queued", "gone"]),
         ("pbs", "qstat", NO_HISTORY + QSTAT, ["running", "gone", "queued", "gone"]),
         ("pbs", "qstat", QSTAT.replace("18.*|20.*", "*.server"), ["gone"] * 4),
-        ("lsf", "bjobs", "#!/bin/sh\necho 'No job found' >&2\nexit 255\n", ["gone"] * 4),
+        ("lsf", "bjobs", "echo 'No job found' >&2; exit 255", ["gone"] * 4),
     ],
 )
 def test_what_a_batch_system_has_forgotten_hides_nothing_else(
-    tmp_path, monkeypatch, scheduler, command, script, states
+    place, scheduler, command, script, states
 ):
-    attempts = [
-        Attempt(
-            id=f"{ID[:-2]}.{number}",
-            job_id=ID[:-2],
-            directory=tmp_path,
-            cluster="there",
-            handle=f"{number}.server",
-        )
-        for number in (17, 18, 19, 20)
-    ]
-    (tmp_path / command).write_text(script)
-    (tmp_path / command).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    clusters = {"there": Cluster(name="there", engine="psij", scheduler=scheduler)}
-    runner = PsijRunner(EngineSettings(name="psij", home=tmp_path, clusters=clusters))
-    seen = runner.probe(attempts)
+    attempts = [attempt_at(place.path, f"{number}.server", number) for number in (17, 18, 19, 20)]
+    place(command, script)
+    seen = runner_on(scheduler, place.path).probe(attempts)
     assert [seen[each.id].state for each in attempts] == states
     gone = [seen[each.id] for each in attempts if seen[each.id].state == "gone"]
     assert all(each.unseen and "does not know it" in each.reason for each in gone)
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch):
-    """Where commands of batch systems are made of scripts."""
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-
-    def write(name, script):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-
-    write.path = tmp_path
-    return write
-
-
-def runner_on(scheduler, home):
-    clusters = {"there": Cluster(name="there", engine="psij", scheduler=scheduler)}
-    return PsijRunner(EngineSettings(name="psij", home=home, clusters=clusters))
-
-
-def attempt_at(home, handle, number=1, cluster="there"):
-    id_ = f"{ID[:-2]}.{number}"
-    return Attempt(id=id_, job_id=ID[:-2], directory=home, cluster=cluster, handle=handle)
 
 
 #: The job 17 by the id that is recorded for an attempt; its name, and how it is cancelled.
