@@ -34,7 +34,7 @@ def submit(service, recipe, /, atoms, environment, *, resources=None, **paramete
 
 def finish(service, job_id):
     """Wait until it is over."""
-    *_, job = service.wait([job_id], 120)
+    *_, job = service.wait([job_id], 600)
     assert job.state.is_terminal(), f"the job did not finish: {job}"
     return job
 

@@ -1,12 +1,21 @@
-"""Run directories as an owner writes them, for tests that drive a worker without an engine."""
+"""Rows and run directories as an owner writes them, for tests that need no engine."""
 
+import time
 import uuid
 
 from ase.build import bulk
 
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobSpec
+from crystalmath.quacc.store import NewJob
 from crystalmath.recipes import codec
+
+
+def new_job(job_id=None, **more):
+    """Give the row of a job that nobody has launched."""
+    told = {"recipe": "lab_recipes.value", "engine": "local", "spec_hash": "0"}
+    told |= {"specification": "{}", "created_at": time.time(), **more}
+    return NewJob(job_id=job_id or str(uuid.uuid4()), **told)
 
 
 def write_job(home, recipe, /, environment=None, walltime_s=None, files=(), **parameters):

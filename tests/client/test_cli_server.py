@@ -22,8 +22,9 @@ from crystalmath.cli.shared import job_table
 from crystalmath.client import remote
 from crystalmath.errors import ServerError
 from crystalmath.jobs.changes import Change
-from crystalmath.models import JobState, NewJob
+from crystalmath.models import JobState
 from crystalmath.quacc.store import JobStore
+from rundirs import new_job
 from server.home_server import HomeServer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -365,12 +366,10 @@ def listed(served):
         url = config.load().database_url
     with JobStore(url) as store:
         jobs = [
-            NewJob(
-                job_id=f"00000000-0000-4000-8000-00000000000{index}",
+            new_job(
+                f"00000000-0000-4000-8000-00000000000{index}",
                 recipe="quacc.recipes.emt.core.static_job",
                 engine="other",
-                spec_hash="0",
-                specification="{}",
                 created_at=1.7e9 + index,
                 name=name,
                 formula=formula,

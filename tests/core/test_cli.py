@@ -20,7 +20,8 @@ from crystalmath.cli import submit
 from crystalmath.cli.shared import output
 from crystalmath.jobs.cgroups import ControlGroup
 from crystalmath.quacc import JobState
-from crystalmath.quacc.store import JobStore, NewJob
+from crystalmath.quacc.store import JobStore
+from rundirs import new_job
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 AL = str(EXAMPLES / "Al.poscar")
@@ -583,14 +584,8 @@ def test_the_jobs_of_a_sweep_without_a_structure_are_named_by_it(home):
 
 def test_show_tells_of_each_relative_once_and_in_which_ways(cli, home):
     old, new = (f"{number}" * 8 + "-0000-4000-8000-000000000000" for number in (1, 2))
-    job = NewJob(
-        job_id=old,
-        recipe="quacc.recipes.emt.core.relax_job",
-        engine="local",
-        spec_hash="h",
-        specification='{"owner": {}}\n{"parameters": {}}',
-        created_at=1.0,
-    )
+    told = {"specification": '{"owner": {}}\n{"parameters": {}}', "created_at": 1.0}
+    job = new_job(old, recipe="quacc.recipes.emt.core.relax_job", **told)
     taken = {"job_id": old, "role": "structure", "file": "1.work/opt.traj"}
     parents = [taken, {"job_id": old, "role": "retry"}]
     home.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ from ase.build import bulk
 from crystalmath import config
 from crystalmath.errors import ConfigError
 from crystalmath.jobs.changes import Change
-from crystalmath.models import Job, JobState, NewJob, Submission
+from crystalmath.models import Job, JobState, Submission
 from crystalmath.models.retry import Retry
 from crystalmath.preflight.node_probe import probe_job
 from crystalmath.quacc.engines import runner_for
@@ -22,6 +22,7 @@ from crystalmath.quacc.store import JobStore
 from crystalmath.recipes.lookup import PROBE
 from crystalmath.service import JobService, cluster_probe
 from crystalmath.service.cluster_probe import _clock, _version
+from rundirs import new_job
 
 SLURM = """
 [clusters.big]
@@ -168,12 +169,10 @@ def test_a_batch_system_is_ready_only_once_it_was_checked(home, cli, install, mo
     assert "big: not checked yet; `crystalmath clusters check big` runs a small job" in answer.err
     assert "clusters check near" not in answer.err
 
-    probe = NewJob(
-        job_id="1" * 8 + "-0000-4000-8000-000000000000",
+    probe = new_job(
         recipe=PROBE,
         engine="yonder",
         cluster="big",
-        spec_hash="h",
         specification='{"owner": {}}\n{"parameters": {}}',
         created_at=1.0,
     )

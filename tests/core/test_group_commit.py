@@ -12,25 +12,14 @@ from contextlib import closing, contextmanager
 import pytest
 from sqlalchemy import event
 
+from conftest import eventually
 from crystalmath.errors import KeyConflict, StoreError
 from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState
-from crystalmath.quacc.runner import generate_job_id
-from crystalmath.quacc.store import JobStore, NewJob
+from crystalmath.quacc.store import JobStore
 from crystalmath.service import recorder as recorders
 from crystalmath.service.recorder import GroupCommit, Recorder
-
-
-def new(**given):
-    options = {"recipe": "a.b", "engine": "local", "spec_hash": "abc", "specification": "{}"}
-    return NewJob(job_id=generate_job_id(), created_at=1.0, **(options | given))
-
-
-def wait_until(holds):
-    end = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.005)
+from rundirs import new_job
 
 
 @pytest.fixture
@@ -54,12 +43,12 @@ def busy(recorder, tmp_path):
 
 
 def test_submissions_that_arrive_together_share_a_commit_and_keep_their_order(recorder, tmp_path):
-    jobs = [new() for _ in range(12)]
+    jobs = [new_job() for _ in range(12)]
     with busy(recorder, tmp_path) as (commits, end), ThreadPoolExecutor(12) as pool:
         futures = []
         for count, job in enumerate(jobs):
             futures.append(pool.submit(recorder.insert, [job]))
-            wait_until(lambda at=count: recorder._insert._busy and recorder._insert.waiting == at)
+            eventually(lambda at=count: recorder._insert._busy and recorder._insert.waiting == at)
         assert not any(future.done() for future in futures)
         end()
         answers = [future.result(30) for future in futures]
@@ -72,21 +61,21 @@ def test_submissions_that_arrive_together_share_a_commit_and_keep_their_order(re
 
 
 def test_a_conflicting_key_refuses_nobody_else_of_its_commit(recorder, tmp_path):
-    first = recorder.insert([new(key="k")])[0]
+    first = recorder.insert([new_job(key="k")])[0]
     groups = [
-        [new(), new()],
-        [new(), new(key="k", spec_hash="another"), new()],
-        [new(key="k")],
-        [new(key="n")],
-        [new(key="n", spec_hash="another")],
+        [new_job(), new_job()],
+        [new_job(), new_job(key="k", spec_hash="another"), new_job()],
+        [new_job(key="k")],
+        [new_job(key="n")],
+        [new_job(key="n", spec_hash="another")],
     ]
     with busy(recorder, tmp_path) as (commits, end), ThreadPoolExecutor(6) as pool:
-        pool.submit(recorder.insert, [new()])
-        wait_until(lambda: recorder._insert._busy and not recorder._insert.waiting)
+        pool.submit(recorder.insert, [new_job()])
+        eventually(lambda: recorder._insert._busy and not recorder._insert.waiting)
         futures = []
         for count, group in enumerate(groups, 1):
             futures.append(pool.submit(recorder.insert, group))
-            wait_until(lambda at=count: recorder._insert.waiting == at)
+            eventually(lambda at=count: recorder._insert.waiting == at)
         end()
     assert len(commits) == 2
     refused = [
@@ -107,16 +96,16 @@ def test_who_was_refused_by_the_database_is_told_and_the_next_are_served(recorde
     connection = recorder.store._database._engine.raw_connection()
     connection.execute("ALTER TABLE events RENAME TO elsewhere")
     with pytest.raises(StoreError, match="events"):
-        recorder.insert([new()])
+        recorder.insert([new_job()])
     assert recorder.store.list() == []
     connection.execute("ALTER TABLE elsewhere RENAME TO events")
     connection.close()
-    assert recorder.insert([new()]) == recorder.store.list()
+    assert recorder.insert([new_job()]) == recorder.store.list()
 
 
 def test_an_interrupted_commit_leaves_nobody_waiting():
     def interrupted(items):
-        wait_until(lambda: commit.waiting == 1 or "second" in items)
+        eventually(lambda: commit.waiting == 1 or "second" in items)
         if "first" in items:
             raise KeyboardInterrupt
         return [item.upper() for item in items]
@@ -124,7 +113,7 @@ def test_an_interrupted_commit_leaves_nobody_waiting():
     commit = GroupCommit(interrupted)
     with ThreadPoolExecutor(2) as pool:
         first = pool.submit(commit, "first")
-        wait_until(lambda: commit._busy)
+        eventually(lambda: commit._busy)
         second = pool.submit(commit, "second")
         assert isinstance(first.exception(30), KeyboardInterrupt)
         assert second.result(30) == "SECOND"
@@ -214,7 +203,7 @@ def ended(job):
 
 def test_a_row_that_the_database_refuses_holds_up_no_other(recorder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(recorders, "REFUSED_S", 0.2)
-    jobs = [new() for _ in range(20)]
+    jobs = [new_job() for _ in range(20)]
     recorder.insert(jobs)
     bad = jobs[7]
     accept = refuse(
@@ -228,8 +217,8 @@ def test_a_row_that_the_database_refuses_holds_up_no_other(recorder, tmp_path, m
         return {job.job_id: job.state for job in recorder.store.list()}
 
     others = [job.job_id for job in jobs if job is not bad]
-    wait_until(lambda: all(states()[each] is JobState.COMPLETED for each in others))
-    wait_until(lambda: recorder.store.get(bad.job_id).reason)
+    eventually(lambda: all(states()[each] is JobState.COMPLETED for each in others))
+    eventually(lambda: recorder.store.get(bad.job_id).reason)
     told = recorder.store.get(bad.job_id)
     assert told.state is JobState.PENDING
     assert told.reason.startswith("its state cannot be recorded, trying again: ")
@@ -237,30 +226,30 @@ def test_a_row_that_the_database_refuses_holds_up_no_other(recorder, tmp_path, m
     time.sleep(0.5)
     assert [record.levelname for record in caplog.records].count("ERROR") == 1
     accept()
-    wait_until(lambda: states()[bad.job_id] is JobState.COMPLETED)
+    eventually(lambda: states()[bad.job_id] is JobState.COMPLETED)
     log = [event.to_state.value for event in recorder.store.events(job_id=bad.job_id)]
     assert log == ["pending", "pending", "running", "completed"]
 
 
 def test_what_is_refused_is_tried_a_last_time_at_the_end(recorder, tmp_path):
-    jobs = [new() for _ in range(2)]
+    jobs = [new_job() for _ in range(2)]
     recorder.insert(jobs)
     accept = refuse(tmp_path, f"UPDATE ON jobs WHEN NEW.job_id = '{jobs[0].job_id}'")
     recorder.report(ended(jobs[0]) + ended(jobs[1]))
-    wait_until(lambda: recorder.store.get(jobs[1].job_id).state is JobState.COMPLETED)
+    eventually(lambda: recorder.store.get(jobs[1].job_id).state is JobState.COMPLETED)
     accept()
     recorder.finish()
     assert recorder.store.get(jobs[0].job_id).state is JobState.COMPLETED
 
 
 def test_a_submission_that_the_database_refuses_is_refused_alone(recorder, tmp_path):
-    jobs = [new(name=name) for name in ("a", "bad", "c", "d", "e")]
+    jobs = [new_job(name=name) for name in ("a", "bad", "c", "d", "e")]
     refuse(tmp_path, "INSERT ON jobs WHEN NEW.name = 'bad'")
     with busy(recorder, tmp_path) as (_, end), ThreadPoolExecutor(2) as pool:
-        one = pool.submit(recorder.insert, [new(name="first")])
-        wait_until(lambda: recorder._insert.waiting or recorder._insert._busy)
+        one = pool.submit(recorder.insert, [new_job(name="first")])
+        eventually(lambda: recorder._insert.waiting or recorder._insert._busy)
         answers = pool.submit(recorder.insert, jobs)
-        wait_until(lambda: recorder._insert.waiting)
+        eventually(lambda: recorder._insert.waiting)
         end()
     assert one.result()[0].name == "first"
     refused = answers.result()[1]

@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,10 +18,11 @@ from sqlalchemy import inspect
 from crystalmath.errors import AlreadyRetried, InvalidJob, KeyConflict, UnknownJob
 from crystalmath.jobs.changes import Change
 from crystalmath.quacc.runner import JobState, generate_job_id
-from crystalmath.quacc.store import JobStore, NewJob
+from crystalmath.quacc.store import JobStore
 from crystalmath.store.grouping import group_errors
 from crystalmath.store.plain_sql import HEAD
 from crystalmath.store.tables import metadata
+from rundirs import new_job
 
 POSTGRESQL = os.environ.get("CRYSTALMATH_TEST_POSTGRESQL")
 STEPS = {
@@ -63,14 +63,8 @@ def store(url):
 
 
 def new(job_id=None, **given):
-    options = {
-        "recipe": "quacc.recipes.emt.core.relax_job",
-        "engine": "local",
-        "spec_hash": "abc",
-        "specification": "{}",
-        "created_at": 1.0,
-    }
-    return NewJob(job_id=job_id or str(uuid.uuid4()), **(options | given))
+    options = {"recipe": "quacc.recipes.emt.core.relax_job", "created_at": 1.0}
+    return new_job(job_id, **options | given)
 
 
 def submit(store, **given):

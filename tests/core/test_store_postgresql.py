@@ -21,7 +21,8 @@ from crystalmath import config
 from crystalmath.errors import StoreError
 from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState
-from crystalmath.quacc.store import JobStore, NewJob
+from crystalmath.quacc.store import JobStore
+from rundirs import new_job
 from server.home_server import CELL, HomeServer
 
 AL = Path(__file__).parents[2] / "examples/Al.poscar"
@@ -29,11 +30,6 @@ AL = Path(__file__).parents[2] / "examples/Al.poscar"
 pytestmark = pytest.mark.skipif(
     "CRYSTALMATH_TEST_POSTGRESQL" not in os.environ, reason="CRYSTALMATH_TEST_POSTGRESQL not set"
 )
-
-
-def new(job_id, **given):
-    asked = {"recipe": "r", "engine": "local", "spec_hash": "h", "specification": "{}"}
-    return NewJob(job_id=job_id, created_at=1.0, **(asked | given))
 
 
 @pytest.fixture
@@ -61,10 +57,10 @@ def test_two_homes_on_one_server_see_their_own_jobs_only(homes, tmp_path):
     one, two = homes
     with JobStore(one.database_url) as first, JobStore(two.database_url) as second:
         # The same keys and ids are no conflict: neither knows of the other.
-        first.insert([new("1", key="k", spec_hash="a", labels={"x": "y"}, formula="Cu4")])
+        first.insert([new_job("1", key="k", spec_hash="a", labels={"x": "y"}, formula="Cu4")])
         assert second.list() == []
         assert second.by_key(["k"]) == {}
-        second.insert([new("1", key="k", spec_hash="b"), new("2")])
+        second.insert([new_job("1", key="k", spec_hash="b"), new_job("2")])
         second.apply([Change(job_id="2", state=JobState.CANCELLED, at=2.0)])
         assert [job.spec_hash for job in first.list(elements=["Cu"], label={"x": "y"})] == ["a"]
         assert (len(first.events()), len(second.events())) == (1, 3)
@@ -81,7 +77,7 @@ def test_a_schema_can_be_named(postgresql):
     assert not JobStore.exists(f"{postgresql.url}&schema=mine")
     with JobStore(f"{postgresql.url}&schema=mine") as store:
         assert "(schema mine)" in repr(store)
-        store.insert([new("1")])
+        store.insert([new_job("1")])
     assert postgresql.ask("SELECT job_id FROM mine.jobs") == "1"
     with pytest.raises(StoreError, match="one name of a-z, 0-9 and _"):
         JobStore(f"{postgresql.url}&schema=Mine;drop")
@@ -109,7 +105,7 @@ def test_connections_that_are_dropped_lose_nothing(postgresql, store):
     def live(number):
         names = [f"{number}-{count}" for count in range(8)]
         for name in names:
-            store.insert_each([new(name, key=name)])
+            store.insert_each([new_job(name, key=name)])
             steps.release()
             store.apply([Change(job_id=name, state=JobState.RUNNING, at=2.0)])
             store.note_cancel(name, 3.0)
@@ -136,10 +132,10 @@ def test_connections_that_are_dropped_lose_nothing(postgresql, store):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "crash"])
 def test_a_server_that_comes_back_is_waited_for(postgresql, store, number):
-    store.insert([new("1")])
+    store.insert([new_job("1")])
     postgresql.stop(number)
     with ThreadPoolExecutor(2) as pool:
-        written = pool.submit(store.insert, [new("2", key="k")])
+        written = pool.submit(store.insert, [new_job("2", key="k")])
         read = pool.submit(store.get, "1")
         postgresql.start()
         assert read.result().state is JobState.PENDING
@@ -164,7 +160,7 @@ def test_a_commit_whose_answer_is_lost_is_asked_for(store, monkeypatch, through)
         commit(connection)
 
     monkeypatch.setattr(dialect, "do_commit", lose)
-    (job,) = store.insert([new("1")])
+    (job,) = store.insert([new_job("1")])
     assert lost
     assert store.get("1") == job
     assert len(store.events()) == 1
@@ -204,8 +200,8 @@ def locked(postgresql, url, how):
 def test_a_lock_of_another_program_is_told_and_waited_for_up_to_a_bound(
     postgresql, url, store, monkeypatch, caplog, how
 ):
-    ask = store.list if how == "reading" else lambda: store.insert([new("2")])
-    store.insert([new("1")])
+    ask = store.list if how == "reading" else lambda: store.insert([new_job("2")])
+    store.insert([new_job("1")])
     monkeypatch.setattr("crystalmath.store.plain_sql.TIMEOUT_S", 3.0)
     began = time.monotonic()
     with locked(postgresql, url, how):

@@ -8,10 +8,11 @@ import pytest
 from crystalmath import config
 from crystalmath.client import in_process
 from crystalmath.jobs.changes import Change
-from crystalmath.models import JobState, NewJob
+from crystalmath.models import JobState
 from crystalmath.quacc.store import JobStore
 from crystalmath.server.methods import METHODS
 from crystalmath.service import JobService
+from rundirs import new_job
 
 #: A whole hour, and when jobs ended after it (s), how, and whose they were.
 HOUR = 1_599_998_400
@@ -25,16 +26,9 @@ ENDS = [
 
 
 def job(number, project):
-    return NewJob(
-        job_id=f"00000000-0000-4000-8000-{number:012}",
-        recipe="quacc.recipes.emt.core.static_job",
-        engine="local",
-        name=f"job {number}",
-        labels={"project": project},
-        created_at=HOUR - 100.0,
-        spec_hash="",
-        specification="",
-    )
+    terms = {"name": f"job {number}", "labels": {"project": project}, "created_at": HOUR - 100.0}
+    recipe = "quacc.recipes.emt.core.static_job"
+    return new_job(f"00000000-0000-4000-8000-{number:012}", recipe=recipe, **terms)
 
 
 @pytest.fixture(scope="module")

@@ -69,7 +69,7 @@ async def test_what_was_refused_is_freed_without_the_collector(service):
     assert "no parameter 'unknown'" in answer["error"]
     del given
     # The thread that looked at it may not have let go of it yet.
-    eventually(lambda: freed() is None, 10)
+    eventually(lambda: freed() is None)
 
 
 def test_a_refused_retry_is_freed_without_the_collector(service):

@@ -16,11 +16,12 @@ from crystalmath.jobs.changes import Change
 from crystalmath.jobs.workfiles import read_tail
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models.schemas import components
-from crystalmath.quacc.runner import JobState, generate_job_id
-from crystalmath.quacc.store import JobStore, NewJob
+from crystalmath.quacc.runner import JobState
+from crystalmath.quacc.store import JobStore
 from crystalmath.server.methods import METHODS, is_repeatable
 from crystalmath.server.rpc import wire
 from crystalmath.service import JobService
+from rundirs import new_job
 
 AL = {"symbols": "Al", "cell": [3.0, 3.0, 3.0], "pbc": True}
 VALUE = {"recipe": "lab_recipes.value", "structure": AL}
@@ -169,16 +170,10 @@ def test_many_are_cancelled_each_on_its_own(service, tmp_path):
 
 def test_filters_of_a_retry_reach_beyond_the_most_jobs_of_a_request(service, other, monkeypatch):
     monkeypatch.setattr("crystalmath.server.handlers.submission.MOST_JOBS", 5)
-    asked = {"recipe": "r", "engine": "local", "spec_hash": "h", "specification": "{}"}
-    asked |= {"created_at": 1.0, "labels": {"set": "beyond"}}
-    olds = [NewJob(job_id=generate_job_id(), **asked) for _ in range(12)]
-    newest = olds[4:]
+    olds = [new_job(created_at=1.0, labels={"set": "beyond"}) for _ in range(12)]
     retries = [
-        NewJob(
-            job_id=generate_job_id(),
-            **{**asked, "labels": {}, "parents": [{"job_id": old.job_id, "role": "retry"}]},
-        )
-        for old in newest
+        new_job(created_at=1.0, parents=[{"job_id": old.job_id, "role": "retry"}])
+        for old in olds[4:]
     ]
     other.insert([*olds, *retries])
     failed = {"state": JobState.FAILED, "at": 2.0, "error": "x"}
@@ -198,13 +193,10 @@ def recorded(service):
     submit(service)  # the database is there
     with JobStore(service.config.database_url) as store:
         jobs = [
-            NewJob(
-                job_id=f"00000000-0000-4000-8000-0000000001{index:02}",
+            new_job(
+                f"00000000-0000-4000-8000-0000000001{index:02}",
                 recipe="lab_recipes.value" if index % 2 else "lab_recipes.fail",
                 engine="other",
-                spec_hash="0",
-                specification="{}",
-                created_at=time.time(),
                 name=f"slab {index}",
                 labels={"set": "recorded"},
             )
@@ -306,14 +298,7 @@ def test_events_are_told_once_whoever_wrote_them(service, other):
 
     def write():
         for index in range(30):
-            job = NewJob(
-                job_id=f"00000000-0000-4000-8000-0000000002{index:02}",
-                recipe="lab_recipes.value",
-                engine="other",
-                spec_hash="0",
-                specification="{}",
-                created_at=time.time(),
-            )
+            job = new_job(f"00000000-0000-4000-8000-0000000002{index:02}", engine="other")
             other.insert([job])
             change = Change(job_id=job.job_id, state=JobState.CANCELLED, at=time.time())
             other.apply([change])
@@ -410,15 +395,8 @@ def test_wait_gives_the_states_at_the_end_of_its_time(service, tmp_path):
 def test_what_nobody_follows_is_taken_over_by_who_waits_for_it(service, other, method):
     known = submit(service)
     done(service, known)
-    left = NewJob(
-        job_id=generate_job_id(),
-        recipe="lab_recipes.value",
-        engine="local",
-        spec_hash="0",
-        specification=other.specification(known),
-        created_at=time.time(),
-        owner={},  # its owner died before it wrote it down
-    )
+    # Its owner died before it wrote it down.
+    left = new_job(specification=other.specification(known), owner={})
     other.insert([left])
     last = call(service, "jobs.events", after=2**53)["last"]
     asked = {"job_ids": [left.job_id], "timeout_s": 60}
