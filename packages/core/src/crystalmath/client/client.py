@@ -52,8 +52,6 @@ if TYPE_CHECKING:
     from crystalmath.models.curves import EquationOfState, EquationsOfState, Sweep
     from crystalmath.models.retry import RetryOptions
 
-__all__ = ["Client"]
-
 _Answer = TypeVar("_Answer")
 #: A structure (Å), or what ``jobs.submit`` takes in its place; a job for its final geometry.
 Structure: TypeAlias = "Atoms | str | Mapping[str, Any] | HasJobId"
@@ -1008,30 +1006,22 @@ class Client:
         UnknownJob
             Filters are given, and no job has one of the ids; likewise.
         """
-        asked = {
-            "older_s": older_s,
-            "larger": larger,
-            "keep_results": keep_results,
-            "dry_run": dry_run,
-        }
+        asked: dict[str, Any] = {"older_s": older_s, "larger": larger}
+        asked |= {"keep_results": keep_results, "dry_run": dry_run}
         named = chosen(self.ask, job_ids, filters)
-        if named is None:
-            return self._pruned({**asked, **filters_document(filters)})
+        which: list[dict[str, Any]] = [filters_document(filters)]
+        if named is not None:
+            which = [{"job_ids": part} for part in parts(named) or [[]]]
         whole: Pruned = {"jobs": [], "left": [], "cursor": None, "error": None}
-        for part in parts(named) or [[]]:
-            pruned = self._pruned({**asked, "job_ids": part})
-            whole["jobs"] += pruned["jobs"]
-            whole["left"] += pruned["left"]
-        return whole
-
-    def _pruned(self, asked: Mapping[str, Any]) -> Pruned:
-        whole = self.ask(server.JOBS_PRUNE, timeout=LONG_S, **asked)
-        while whole["cursor"] is not None:
-            more = {**asked, "cursor": whole["cursor"]}
-            rest = self.ask(server.JOBS_PRUNE, timeout=LONG_S, **more)
-            whole["jobs"] += rest["jobs"]
-            whole["left"] += rest["left"]
-            whole["cursor"] = rest["cursor"]
+        for each in which:
+            more = True
+            while more:
+                asked["cursor"] = whole["cursor"]
+                pruned = self.ask(server.JOBS_PRUNE, timeout=LONG_S, **asked, **each)
+                whole["jobs"] += pruned["jobs"]
+                whole["left"] += pruned["left"]
+                whole["cursor"] = pruned["cursor"]
+                more = whole["cursor"] is not None
         return whole
 
     def archive(

@@ -110,7 +110,7 @@ class Connection:
         header = b"".join(iter(self._line, b"\r\n"))
         length = wire.read_length(header, most=None)
         body = self._answers.read(length)
-        if len(body) < length or _is_stopping(body):
+        if len(body) < length or wire.is_stopping(body):
             raise EOFError
         return body
 
@@ -285,14 +285,6 @@ def _is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
     from crystalmath.server.methods import is_repeatable  # needed where an answer is lost alone
 
     return is_repeatable(method, params)
-
-
-def _is_stopping(message: bytes) -> bool:
-    """Return whether the server only says that it is going."""
-    if len(message) > 2**10 or b'"stopping"' not in message:
-        return False
-    error = wire.loads(message, limited=False).get("error") or {}
-    return (error.get("data") or {}).get("code") == "stopping"
 
 
 def read_result(message: bytes) -> dict[str, Any]:

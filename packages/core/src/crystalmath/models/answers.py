@@ -355,29 +355,27 @@ class AttemptEntry(TypedDict):
     work_dir: str
 
 
-_Happened = TypedDict("_Happened", {"from": State | None})
+_From = TypedDict("_From", {"from": State | None})
+
+
+class _Happened(_From):
+    seq: Annotated[int, "grows; a gap means nothing"]
+    job_id: str
+    at: Time
+    reason: str | None
+    job: NotRequired[Annotated[JobDocument, "as it is by then, where that was asked for"]]
 
 
 class Event(_Happened):
     """Something that happened to a job (``jobs.events``)."""
 
-    seq: Annotated[int, "grows; a gap means nothing"]
-    job_id: str
-    at: Time
     to: Annotated[State, "the same as `from` where something was only noted"]
-    reason: str | None
-    job: NotRequired[Annotated[JobDocument, "as it is by then, where that was asked for"]]
 
 
 class Change(_Happened):
     """The same as a notification (``jobs.changed``)."""
 
-    seq: Annotated[int, "grows; a gap means nothing"]
-    job_id: str
-    at: Time
     status: Annotated[State, "the same as `from` where something was only noted"]
-    reason: str | None
-    job: NotRequired[Annotated[JobDocument, "as it is by then, where that was asked for"]]
 
 
 class EventList(Answer):

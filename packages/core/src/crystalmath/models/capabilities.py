@@ -15,13 +15,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models.cluster import Cluster
 
-__all__ = [
-    "Attempt",
-    "Capabilities",
-    "EngineSettings",
-    "Sighting",
-]
-
 
 @frozen(kw_only=True)
 class Attempt(Terms):

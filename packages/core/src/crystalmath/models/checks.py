@@ -20,8 +20,6 @@ from crystalmath.models.resources import Resources, check_resources
 if TYPE_CHECKING:
     from attrs import AttrsInstance
 
-__all__ = ["check_fields", "checked"]
-
 _VALUES = "additionalProperties"
 
 

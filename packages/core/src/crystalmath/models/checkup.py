@@ -11,8 +11,6 @@ from crystalmath.models.fields import Limits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Check", "cluster_checks"]
-
 
 @frozen
 class Check:

@@ -14,8 +14,6 @@ from crystalmath.models.fields import declared
 from crystalmath.models.resources import Resources, check_resources
 from crystalmath.models.written import read_timespan
 
-__all__ = ["FLUX_RUN", "SCHEDULERS", "Cluster", "read_cluster"]
-
 #: What hands out nodes; ``local`` is this machine itself.
 SCHEDULERS = ("slurm", "pbs", "lsf", "flux", "local")
 

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models.job import Job
 
-__all__ = ["JOB_COLUMNS", "SORTED_BY", "TIMES", "job_values", "read_columns"]
-
 #: Moments, in seconds since the epoch on the wire, in ISO 8601 (UTC) in tables.
 TIMES = ("created_at", "started_at", "finished_at")
 

@@ -11,8 +11,6 @@ from crystalmath.models.fields import about, documented
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["EquationOfState", "EquationsOfState", "Series", "Sweep"]
-
 _TEXT = {"type": "string"}
 _NUMBER = {"type": "number"}
 _LIST = {"type": "array"}

@@ -20,24 +20,6 @@ if TYPE_CHECKING:
 
     from attrs import AttrsInstance
 
-__all__ = [
-    "About",
-    "Field",
-    "Limits",
-    "Option",
-    "Schema",
-    "about",
-    "array",
-    "declared",
-    "documented",
-    "from_wire",
-    "nullable",
-    "plain",
-    "properties",
-    "reference",
-    "to_wire",
-]
-
 #: A JSON Schema. Units and limits of a field stand in it once.
 Schema: TypeAlias = Mapping[str, Any]
 

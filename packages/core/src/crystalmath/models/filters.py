@@ -16,15 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import datetime
 
-__all__ = [
-    "EXCLUDABLE",
-    "EventFilter",
-    "Filters",
-    "JobFilter",
-    "Selection",
-    "StoreSelection",
-]
-
 _TEXT = {"type": "string", "minLength": 1}
 # A database has no larger numbers.
 _NUMBER = {"type": "number", "minimum": -1e300, "maximum": 1e300}

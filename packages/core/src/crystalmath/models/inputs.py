@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from crystalmath.errors import Finding
 
-__all__ = ["Difference", "Inputs", "JobCheck", "Origin", "Preset", "Setting", "StepInputs"]
-
 #: Who has set something: the user, a preset, the recipe's own code, quacc (as where it swaps what
 #: does not go together), the structure, or the calculator's default.
 Origin: TypeAlias = Literal["asked", "preset", "recipe", "quacc", "structure", "default"]

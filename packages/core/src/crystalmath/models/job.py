@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models.job_notes import FindingDocument, Parent
 
-__all__ = ["Job", "JobChange", "NewJob", "Pseudopotential"]
-
-
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer"}
 _TIME = {"type": "number"}

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
 
     from crystalmath.errors import Finding
 
-__all__ = ["NO_RESULT", "UNFINISHED", "FindingDocument", "JobState", "Parent", "written_findings"]
-
 
 class JobState(str, Enum):
     """The states of a job that people see."""

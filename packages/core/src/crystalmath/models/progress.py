@@ -9,8 +9,6 @@ from attrs import field, frozen
 
 from crystalmath.models.fields import about, array, documented, from_wire, properties
 
-__all__ = ["IonicStep", "Progress"]
-
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
 _NUMBER = {"type": "number"}

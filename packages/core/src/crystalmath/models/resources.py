@@ -13,15 +13,6 @@ from crystalmath.models.fields import Option, about, declared, documented, from_
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = [
-    "RESOURCES",
-    "RESOURCE_NAMES",
-    "Resources",
-    "ResourcesGiven",
-    "as_resources",
-    "check_resources",
-]
-
 _MOST = 1_000_000
 _COUNT = {"type": "integer", "minimum": 1, "maximum": _MOST}
 _TITLE = {"type": "string", "minLength": 1, "maxLength": 255, "format": "printable"}

@@ -14,8 +14,6 @@ from crystalmath.models.submission import Submission
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Retry", "RetryOptions"]
-
 _OF_SUBMISSION = {one.name: one.about for one in declared(Submission)}
 
 

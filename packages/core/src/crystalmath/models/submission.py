@@ -35,17 +35,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models.job_notes import Parent
 
-__all__ = [
-    "CommonTerms",
-    "HasJobId",
-    "JobSpec",
-    "MapOptions",
-    "Submission",
-    "SubmissionOptions",
-    "Terms",
-    "TermsGiven",
-]
-
 _NAME = {"type": "string", "minLength": 1}
 _TITLE = {**_NAME, "maxLength": 255, "format": "printable"}
 _STRINGS = {

@@ -7,15 +7,6 @@ import math
 import re
 from typing import Any
 
-__all__ = [
-    "label_cell",
-    "label_of",
-    "label_value",
-    "memory_text",
-    "read_megabytes",
-    "read_timespan",
-]
-
 _NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _UNITS = re.compile("".join(f"(?:{_NUMBER}{unit})?" for unit in "dhms"), re.IGNORECASE)
 _SLURM = re.compile(r"(?:([0-9]+)-)?([0-9]+)(?::([0-9]{1,2}))?(?::([0-9]{1,2}))?")

@@ -39,8 +39,6 @@ PAUSE_S, BUSY_PAUSE_S, TROUBLE_PAUSE_S = 1.0, 0.1, 30.0
 BUSY_S = 10.0
 #: So many are carried out at a time.
 AT_ONCE = 16
-#: The answer of a server that is going has fewer bytes.
-_SMALL = 1024
 #: To who asked for what a killed server may have done, and what must not be done twice.
 _UNKNOWN = RpcError(
     REFUSED,
@@ -108,7 +106,7 @@ class Inbox:
             except FileNotFoundError:
                 return  # whoever asked has withdrawn it
             answer = await self._ask(message)
-            if _is_stopping(answer):
+            if wire.is_stopping(answer):
                 return  # the next server takes it
             await in_pool("inbox", _leave, taken, answer)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log
@@ -133,13 +131,6 @@ def _warn(what: str, error: Exception) -> None:
     # The log leaves out what an exception says, which may be anything; a system call's is known.
     reason = f": {error}" if isinstance(error, OSError) else ""
     _LOG.warning("%s%s", what, reason, exc_info=error)
-
-
-def _is_stopping(answer: bytes) -> bool:
-    """Return whether this server only says that it is going."""
-    if len(answer) > _SMALL or b'"stopping"' not in answer:
-        return False
-    return bool((wire.loads(answer).get("error") or {}).get("data", {}).get("code") == "stopping")
 
 
 def publish(file: Path, content: bytes) -> None:

@@ -29,12 +29,12 @@ from crystalmath.models.answers import (
 from crystalmath.models.columns import SORTED_BY
 from crystalmath.models.fields import Limits, declared
 from crystalmath.models.job_notes import UNFINISHED
-from crystalmath.recipes.structures import parse_structure as _parse_structure
-from crystalmath.recipes.summary import summarize as _summarize_result
+from crystalmath.recipes.structures import parse_structure as _parse_structure  # noqa: F401
+from crystalmath.recipes.summary import summarize as _summarize_result  # noqa: F401 - promised here
 from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
 from crystalmath.server.pools import in_pool, in_slices, is_wanted
 from crystalmath.server.rpc.declare import (
-    METHODS,
+    METHODS,  # noqa: F401 - they are looked for here, too
     JobIdParams,
     JobIdsParams,
     has_key,
@@ -50,22 +50,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models.filters import Selection
     from crystalmath.service import JobService
-
-
-__all__ = [
-    "FILTERS",
-    "METHODS",
-    "_parse_structure",
-    "_summarize_result",
-    "filters_in",
-    "handle_jobs_cancel",
-    "handle_jobs_list",
-    "handle_jobs_specification",
-    "handle_jobs_status",
-    "handle_jobs_status_many",
-    "handle_jobs_submit",
-    "handle_jobs_summary",
-]
 
 #: How often is looked whether an answer of the database is to be had in memory, in seconds.
 _LOOK_S = 0.5

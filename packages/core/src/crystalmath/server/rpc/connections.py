@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from crystalmath.server.rpc.dispatch import Method
+    from crystalmath.server.rpc.declare import Method
 
 _LOG = logging.getLogger("crystalmath.server")
 

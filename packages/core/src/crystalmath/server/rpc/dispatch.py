@@ -30,25 +30,11 @@ from crystalmath.server.rpc.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from crystalmath.server.rpc.declare import Method
 
 _LOG = logging.getLogger("crystalmath.server")
-
-
-class Method(Protocol):
-    """What the registry says of a method."""
-
-    @property
-    def handler(self) -> Callable[[Any, Mapping[str, Any]], Awaitable[Any]]:
-        """What answers; its first argument is the job service, or the caller's session."""
-
-    @property
-    def of_session(self) -> bool:
-        """Whether the handler gets the session, not the job service."""
-
-    @property
-    def bulk(self) -> bool:
-        """Whether an answer may be large."""
 
 
 @define

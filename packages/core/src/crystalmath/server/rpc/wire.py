@@ -48,6 +48,9 @@ _DIGITS = 18
 
 _CHARSETS = ("utf-8", "utf8")
 
+#: The message of a server that is going has fewer bytes.
+_STOPPING = 2**10
+
 
 class WireError(CrystalMathError, ValueError):
     """A message that is no message: a broken frame, or no strict JSON."""
@@ -166,6 +169,14 @@ def _told(error: ValueError | RecursionError) -> str:
     if isinstance(error, RecursionError):
         return _TOO_DEEP
     return "the message holds a whole number with too many digits"  # Python's own limit
+
+
+def is_stopping(message: bytes) -> bool:
+    """Return whether the server, in place of an answer, only says that it is going."""
+    if len(message) > _STOPPING or b'"stopping"' not in message:
+        return False
+    error = loads(message, limited=False).get("error") or {}
+    return (error.get("data") or {}).get("code") == "stopping"
 
 
 def dumps(document: Any) -> bytes:
