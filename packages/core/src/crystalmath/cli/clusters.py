@@ -14,8 +14,7 @@ from crystalmath.cli.shared.common_arguments import Json, any_client
 from crystalmath.cli.shared.health import show
 from crystalmath.cli.shared.parameter_options import parse_walltime
 from crystalmath.errors import ConfigError, CrystalMathError, did_you_mean
-from crystalmath.models.checkup import Check, cluster_checks
-from crystalmath.models.cluster import FLUX_RUN
+from crystalmath.models.cluster import FLUX_RUN, Check, cluster_checks
 from crystalmath.models.job_notes import JobState
 
 if TYPE_CHECKING:

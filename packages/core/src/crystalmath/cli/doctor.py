@@ -14,7 +14,7 @@ from crystalmath.cli.shared import completion, output
 from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.cli.shared.health import condition, server_checks, show, storage_checks
 from crystalmath.errors import CrystalMathError
-from crystalmath.models.checkup import Check
+from crystalmath.models.cluster import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,7 +17,7 @@ from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.cli.shared.health import condition, show
 from crystalmath.errors import ConfigError, did_you_mean
-from crystalmath.models.checkup import Check
+from crystalmath.models.cluster import Check
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

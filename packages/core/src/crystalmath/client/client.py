@@ -26,7 +26,7 @@ from crystalmath.client.transport import (
 )
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Finding, Inputs, Job, JobCheck, Preset, Progress, Submission
-from crystalmath.models.checkup import Check
+from crystalmath.models.cluster import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -12,12 +12,11 @@
 ``answers``       what the server's methods answer
 ``schemas``       JSON Schemas of requests and answers, from their types
 ``inputs``        what programs get, step by step
-``cluster``       a target of an engine, as the configuration file describes it
+``cluster``       a target of an engine, as the configuration file describes it, and checks
 ``written``       spans of time, amounts of memory and labels as people write them
 ``capabilities``  what core and an engine tell each other
 ``fields``        how a record declares its fields; names on the wire and JSON Schemas
 ``checks``        what holds values to their schemas
-``checkup``       one thing that was looked at, here or on a cluster
 ================  =========================================================================
 """
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
-from crystalmath.models.checkup import Check
+from crystalmath.models.cluster import Check
 from crystalmath.models.fields import Limits
 from crystalmath.models.inputs import Inputs, Preset
 from crystalmath.models.job import Job

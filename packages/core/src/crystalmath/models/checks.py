@@ -26,10 +26,7 @@ _VALUES = "additionalProperties"
 def check_fields(record: AttrsInstance, names: Collection[str]) -> None:
     """Hold fields of a record against what they declare.
 
-    Raises
-    ------
-    InvalidJob
-        One has a value that it cannot have; the message has its name on the wire.
+    `InvalidJob`: one has a value that it cannot have; the message has its name on the wire.
     """
     for one in declared(type(record)):
         value = getattr(record, one.name)
@@ -45,21 +42,10 @@ def check_fields(record: AttrsInstance, names: Collection[str]) -> None:
 
 
 def checked(params: object, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters that were given; ``null`` is the same as none.
+    """Return the parameters that were given, by the schema of an object; ``null`` is none.
 
-    Parameters
-    ----------
-    params : mapping
-        As they came.
-    schema : mapping
-        The JSON Schema of an object.
-
-    Raises
-    ------
-    InvalidJob
-        One is not known, missing, or of another type than declared.
-    UnknownJob
-        A job's id is no string.
+    `InvalidJob`: one is not known, missing, or of another type than declared. `UnknownJob`: a job's
+    id is no string.
     """
     if not isinstance(params, Mapping):
         raise InvalidJob(f"the parameters must be an object, not {shown(params)}")

@@ -1,16 +1,16 @@
-"""A cluster as the configuration file describes it: a target of an engine."""
+"""A cluster as the configuration file describes it, a target of an engine; and checks of one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from attrs import field, frozen
 
 from crystalmath.errors import ConfigError, InvalidJob, did_you_mean, shown
 from crystalmath.models.checks import check_fields
-from crystalmath.models.fields import declared
+from crystalmath.models.fields import Limits, declared
 from crystalmath.models.resources import Resources, check_resources
 from crystalmath.models.written import read_timespan
 
@@ -213,3 +213,39 @@ def _resources(name: str, table: Mapping[str, Any]) -> Resources:
 
 def _unknown(key: str, known: tuple[str, ...]) -> str:
     return f"{shown(key)} is not known; {did_you_mean(key, known)}"
+
+
+# --- checks ----------------------------------------------------------------------------------
+
+
+@frozen
+class Check:
+    """One thing that was looked at: by ``crystalmath doctor``, or on a cluster.
+
+    Parameters
+    ----------
+    name : str
+        What was looked at.
+    state : {"ok", "warning", "error"}
+        An error keeps every job from running, a warning some.
+    message : str
+        What was seen.
+    remedy : str, optional
+        What to do about it.
+    """
+
+    name: str
+    state: Annotated[str, Limits(enum=["ok", "warning", "error"])]
+    message: str
+    remedy: str | None = None
+
+
+def cluster_checks(entry: Mapping[str, Any]) -> list[Check]:
+    """Check what is in the way of all jobs on a cluster, by its entry in the list of clusters."""
+    told = f"{entry['name']}: engine {entry['engine']}, scheduler {entry['scheduler']}"
+    state = "error" if entry["error"] else "ok"
+    checks = [Check("cluster", state, told, entry["error"])]
+    if entry["trouble"]:
+        told = f"{entry['scheduler']} does not answer"
+        checks.append(Check("scheduler", "error", told, entry["trouble"]))
+    return checks

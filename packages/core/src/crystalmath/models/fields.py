@@ -55,17 +55,7 @@ def reference(name: str) -> dict[str, Any]:
 
 
 class Option(NamedTuple):
-    """A field's option on the command line.
-
-    Parameters
-    ----------
-    name : str
-        ``--walltime``.
-    metavar : str
-        What stands for its value in the help.
-    help : str
-        A sentence for people.
-    """
+    """A field's option on the command line, what stands for its value in the help, and the help."""
 
     name: str
     metavar: str
@@ -75,24 +65,10 @@ class Option(NamedTuple):
 class About(NamedTuple):
     """What a field says of itself, beside its type and default.
 
-    Parameters
-    ----------
-    doc : str
-        What it is, with its unit.
-    schema : mapping
-        The JSON Schema of a value, with its limits.
-    wire : str, optional
-        Its name on the wire, where that is another one.
-    hashed : bool
-        Another value makes it another job.
-    shown : bool
-        Answers tell it.
-    stored : bool
-        The job database has it.
-    known : bool
-        An answer always has a value, whatever the default says.
-    option : Option, optional
-        How the command line takes it.
+    Its text says what it is, with its unit; its schema has its limits. It may have another name on
+    the `wire`. Another value of a `hashed` one makes it another job. Answers tell what is `shown`,
+    the job database has what is `stored`, and an answer always has a value of what is `known`,
+    whatever the default says.
     """
 
     doc: str
@@ -114,19 +90,7 @@ about = _metadata(About)
 
 
 class Field(NamedTuple):
-    """A field as its record declares it.
-
-    Parameters
-    ----------
-    name, wire : str
-        Its name in Python, and on the wire.
-    about : About
-        What it says of itself.
-    required : bool
-        It has no default.
-    default : object
-        Its default (``None`` where it is required).
-    """
+    """A field as its record declares it; the default is ``None`` where it is required."""
 
     name: str
     wire: str
@@ -187,13 +151,8 @@ def documented(record: type[_Record]) -> type[_Record]:
 def properties(record: type[Any], *, answer: bool = False) -> dict[str, dict[str, Any]]:
     """Return the JSON Schemas of a record's fields by their names on the wire.
 
-    Parameters
-    ----------
-    record : type
-        The record.
-    answer : bool
-        As an answer tells them, ``null`` where there is no value; else as a request brings them,
-        where ``null`` is the same as none.
+    In an `answer` a field is ``null`` where there is no value; in a request ``null`` is the same as
+    none.
     """
     return {
         one.wire: nullable(one.schema) if answer and _may_be_null(one) else one.schema
@@ -207,15 +166,7 @@ def _may_be_null(one: Field) -> bool:
 
 
 def to_wire(record: AttrsInstance, *, defaults: bool = True) -> dict[str, Any]:
-    """Write what a record shows by its names on the wire.
-
-    Parameters
-    ----------
-    record : record
-        Any that declares its fields.
-    defaults : bool
-        Write also what is as it is by default.
-    """
+    """Write what a record shows by its names on the wire, with `defaults` all of it."""
     values = ((one, getattr(record, one.name)) for one in declared(type(record)) if one.about.shown)
     return {one.wire: plain(value) for one, value in values if defaults or value != one.default}
 

@@ -254,12 +254,9 @@ def as_resources(given: Resources | ResourcesGiven | None) -> Resources:
 
 
 def check_resources(resources: Resources) -> None:
-    """Refuse a combination that nothing can give; each value is checked already.
+    """Refuse a combination of nodes, ranks and ranks per node that nothing can give (`InvalidJob`).
 
-    Raises
-    ------
-    InvalidJob
-        Nodes, ranks and ranks per node do not fit together.
+    Each value is checked already.
     """
     if wrong := _contradiction(resources):
         raise InvalidJob(wrong)

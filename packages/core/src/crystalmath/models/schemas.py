@@ -78,14 +78,9 @@ _PLAIN: dict[Any, dict[str, Any]] = {
 def schema_of(  # noqa: PLR0911 - each kind of type has its own
     hint: Any, *, request: bool = False
 ) -> dict[str, Any]:
-    """Return the JSON Schema of a type.
+    """Return the JSON Schema of a type, as annotations write it.
 
-    Parameters
-    ----------
-    hint : type
-        As annotations write it.
-    request : bool
-        A request has no other keys than declared; an answer may gain some in later releases.
+    A request has no other keys than declared; an answer may gain some in later releases.
     """
     origin, args = get_origin(hint), get_args(hint)
     if hint in _PLAIN:

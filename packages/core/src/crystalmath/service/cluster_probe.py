@@ -12,7 +12,7 @@ from crystalmath import build_version
 from crystalmath.engines import schedulers
 from crystalmath.errors import InvalidJob
 from crystalmath.models import JobState, Submission
-from crystalmath.models.checkup import Check, cluster_checks
+from crystalmath.models.cluster import Check, cluster_checks
 from crystalmath.recipes.lookup import PROBE
 
 if TYPE_CHECKING:

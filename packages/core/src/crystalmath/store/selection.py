@@ -56,41 +56,11 @@ class Condition:
         owner: str | None = None,
         exclude: Selection | None = None,
     ) -> str:
-        """Make the condition that all of this holds.
+        """Make the condition that all of this holds (`InvalidJob`: a formula or element is none).
 
-        Parameters
-        ----------
-        state : JobState or collection of JobState, optional
-            One of these states.
-        seen : mapping of str to JobState, optional
-            The states of some jobs, by id, where more is known than the row says.
-        engine, cluster : str, optional
-            Exactly this engine, cluster.
-        label : mapping of str to str, optional
-            All of these labels.
-        recipe : str, optional
-            This recipe, or this group of recipes; ``quacc.recipes.`` may be left out.
-        name, error : str, optional
-            A text that its name, its error contains, in upper or lower case.
-        formula : str, optional
-            This formula, however written; one that cannot be reduced stands for its multiples.
-        elements : collection of str, optional
-            All of these elements.
-        energy_min, energy_max : float, optional
-            An energy in this range (eV).
-        since, until : float, optional
-            Submitted in this time, in seconds since the epoch.
-        prefix : str, optional
-            How its id begins.
-        owner : str, optional
-            Exactly this owner, as the row has it.
-        exclude : mapping, optional
-            Filters none of which may hold.
-
-        Raises
-        ------
-        InvalidJob
-            A formula or an element is none.
+        The filters are those of :class:`~crystalmath.models.JobFilter`, energies in eV and times in
+        seconds since the epoch. Beside them `seen` has the states of some jobs, by id, where more
+        is known than the row says, and `owner` is exactly what the row has.
         """
         of, given = self._of, self._given
         conditions = [self._labelled(key, value) for key, value in (label or {}).items()]

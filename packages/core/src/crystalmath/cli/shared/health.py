@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath._storage import file_system, is_shared
 from crystalmath.cli.shared import output
 from crystalmath.errors import CrystalMathError
-from crystalmath.models.checkup import Check
+from crystalmath.models.cluster import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
