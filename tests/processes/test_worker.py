@@ -11,12 +11,16 @@ import time
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
 
 from conftest import eventually
-from crystalmath import processes, worker
+from crystalmath import config, processes, worker
 from crystalmath.jobs.documents import FORMAT
 from crystalmath.jobs.identities import IdentityFile
 from crystalmath.jobs.view import read_result
+from crystalmath.models import JobState, Submission
+from crystalmath.service import JobService
+from ends import finish
 
 pytestmark = pytest.mark.usefixtures("chains_end")
 
@@ -269,6 +273,22 @@ def test_a_fresh_process_that_dies_is_told_as_a_warm_one(make):
     worker.run(directory.path)
     assert "walltime of 0.3 s" in directory.outcome(1)["error"]
     assert processes.marked("CRYSTALMATH_ATTEMPT", f"{os.path.basename(directory.path)}.1") == []
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_warm_home_has_imported_quacc_before_its_first_job(count_imports, home, tmp_path, warm):
+    """For the environment that the job has; and it may wait for that job for long."""
+    settings = f"[server]\nwarm = {str(warm).lower()}\n[engines.local]\nworkers = 1\n"
+    (home / "config.toml").write_text(settings)
+    imports = tmp_path / "counting" / "imports"
+    with JobService(config.load()) as service:
+        service.warm()
+        if warm:
+            eventually(imports.exists)
+        job = service.submit(Submission(recipe="lab_recipes.where", atoms=bulk("Al")))
+        assert finish(service, job.job_id).state is JobState.COMPLETED
+        assert imports.exists() == warm
+    assert not warm or imports.read_text() == "x"
 
 
 def test_a_seed_is_a_jobs_own(run):

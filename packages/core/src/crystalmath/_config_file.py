@@ -23,7 +23,7 @@ _SHAPE: dict[str, Any] = {
     "strict": bool,
     "recipes": {"allow": list, "fresh": list},
     "environment": {"forward": list, "set": {_ANY: str}},
-    "server": {"quiet_s": float},
+    "server": {"quiet_s": float, "warm": bool},
     "logs": {"max_mb": float},
     "walltime": {"notice_s": float},
     "cancel": {"grace_s": float},

@@ -100,6 +100,8 @@ class Config:
         Every warning refuses a job.
     quiet_s : float
         How long a server stays that has neither jobs nor clients, in seconds.
+    warm : bool
+        Whether a server has a worker import quacc at its start, and keeps it.
     log_mb : float
         How long a job's log may grow, in MB; beyond, its middle is left out.
     walltime_notice_s : float
@@ -131,6 +133,7 @@ class Config:
     variables: Mapping[str, str] = field(default_factory=dict)
     strict: bool = False
     quiet_s: float = QUIET_S
+    warm: bool = False
     log_mb: float = LOG_MB
     walltime_notice_s: float = 0.0
     cancel_grace_s: float = GRACE_S
@@ -207,6 +210,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         variables=_variables(table.get("environment", {}).get("set", {}), root / "config.toml"),
         strict=table.get("strict", False),
         quiet_s=float(table.get("server", {}).get("quiet_s", QUIET_S)),
+        warm=table.get("server", {}).get("warm", False),
         log_mb=float(table.get("logs", {}).get("max_mb", LOG_MB)),
         walltime_notice_s=float(table.get("walltime", {}).get("notice_s", 0.0)),
         cancel_grace_s=float(table.get("cancel", {}).get("grace_s", GRACE_S)),

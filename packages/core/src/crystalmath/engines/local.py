@@ -132,6 +132,10 @@ class LocalRunner(EngineRunner):
                 break
             time.sleep(0.01)
 
+    def warm(self, environment: Mapping[str, str]) -> None:
+        """Have a worker import quacc now, and keep it."""
+        worker.warm(environment)
+
     def _work(self) -> None:
         while (attempt := self._queue.get()[2]) is not None:
             if not self._take(attempt):

@@ -98,6 +98,12 @@ class EngineRunner(JobRunner):
         supervisors (`spared`); no other job of this process is alive any more.
         """
 
+    def warm(self, environment: Mapping[str, str]) -> None:
+        """Have a worker on this host ready for jobs with this environment, where that is possible.
+
+        A server calls it at its start where ``[server] warm`` is set. It returns at once.
+        """
+
     def clusters(self) -> Sequence[str]:
         """Name the clusters; the first is the default."""
         return ["local"]

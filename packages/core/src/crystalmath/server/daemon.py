@@ -200,6 +200,7 @@ class Server:
         self.connections = Connections(self, METHODS, self.place.directory)
         care = asyncio.create_task(self._care())
         inbox = asyncio.create_task(Inbox(self.place).run())
+        warming = asyncio.create_task(self._warm())
         self._listening = await self._listen_on(listener)
         try:
             await self._stop.wait()
@@ -215,7 +216,14 @@ class Server:
                     await in_pool("stopping", self._withdraw)
             care.cancel()
             inbox.cancel()
+            warming.cancel()
             await self.connections.close()
+
+    async def _warm(self) -> None:
+        try:
+            await in_pool("warming", self.service.warm)
+        except Exception as error:  # noqa: BLE001 - a job that needs that engine says so, too
+            _LOG.warning("no worker can be made ready: %s", error)
 
     async def _listen_on(self, listener: socket.socket) -> asyncio.Server:
         if sys.version_info >= (3, 13):

@@ -90,6 +90,16 @@ class JobService(HomeJobs):
         """
         self._recorder.open()
 
+    def warm(self) -> None:
+        """Have the configured engine's worker import quacc where the home is to be warm."""
+        from crystalmath.quacc.engine import submission_environment
+        from crystalmath.quacc.engines import get_workflow_engine
+
+        if self.config.warm:
+            engine = self.config.engine or get_workflow_engine(self._environ) or "local"
+            runner = self._runners.get(engine)
+            runner.warm(submission_environment(self.config, self._environ))
+
     def close(self, *, cancel: bool = True) -> None:
         """End the engines, and close the store; see :meth:`finish`."""
         self.finish(cancel=cancel)

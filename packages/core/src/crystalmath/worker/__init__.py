@@ -10,10 +10,18 @@ imported quacc, and runs one recipe after another. Template, runner and all belo
 group; where none can be had, a guardian stands between worker and supervisor.
 """
 
-from crystalmath.worker.chains import run
+from crystalmath.worker.chains import run, warm
 from crystalmath.worker.child import become_subreaper
 from crystalmath.worker.node_environment import init_script
 from crystalmath.worker.starting import end_with_parent
 from crystalmath.worker.time_left import ENDS, least_left
 
-__all__ = ["ENDS", "become_subreaper", "end_with_parent", "init_script", "least_left", "run"]
+__all__ = [
+    "ENDS",
+    "become_subreaper",
+    "end_with_parent",
+    "init_script",
+    "least_left",
+    "run",
+    "warm",
+]

@@ -92,6 +92,19 @@ def _with(
     return {**{name: filled(value) for name, value in submitted.items()}, **own}
 
 
+def warm(environment: Mapping[str, str]) -> None:
+    """Have quacc imported for the first job with this environment, and kept for it.
+
+    Parameters
+    ----------
+    environment : mapping of str to str
+        The environment variables of the job, all of them.
+    """
+    chain = _Chain()
+    chain.warm(dict(environment))
+    _give_back(chain)
+
+
 class _Chain:
     """A supervisor, seen through the socket that ties it to this process."""
 
@@ -123,6 +136,12 @@ class _Chain:
             return "done"
         self.close()
         return "lost"
+
+    def warm(self, environment: dict[str, str]) -> None:
+        """Have it start a template, and stay while this process lives."""
+        self.environment = environment
+        with contextlib.suppress(OSError):  # it has ended, as its first job will notice
+            self._socket.sendall(json.dumps({"warm": environment}).encode() + b"\n")
 
     def close(self) -> None:
         """Let go: an idle supervisor ends at once, a busy one after its job."""

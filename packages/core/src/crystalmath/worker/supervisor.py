@@ -5,8 +5,9 @@ itself, stays below this process and can be ended. It imports nothing heavy and 
 a recipe, so that it lives through whatever the recipe does.
 
 Started as ``python -P -m crystalmath.worker.supervisor FD``; FD is a socket to the engine worker:
-``{"directory", "header", "shared"}`` comes in, ``claimed`` and ``done`` go out, one line each. When
-the engine worker is gone, it finishes what it runs and ends.
+``{"directory", "header", "shared"}`` comes in, ``claimed`` and ``done`` go out, one line each. On
+``{"warm": environment}`` a runner is made ready for that environment, and the supervisor does not
+end when it is idle. When the engine worker is gone, it finishes what it runs and ends.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class Supervisor:
         # Whether the jobs here need quacc.
         self._quacc = False
         self._grace_s = config.GRACE_S
+        self._idle_s: float | None = IDLE_S
         self._stopping = False
         self._busy = False
         signal.signal(signal.SIGTERM, self._on_term)
@@ -92,7 +94,8 @@ class Supervisor:
         buffer = b""
         try:
             while not self._stopping:
-                if not select.select([self._owner], [], [], IDLE_S)[0] or self._is_unguarded():
+                ready, _, _ = select.select([self._owner], [], [], self._idle_s)
+                if not ready or self._is_unguarded():
                     return
                 if not (data := self._owner.recv(1 << 16)):
                     return
@@ -125,6 +128,10 @@ class Supervisor:
             raise SystemExit(0)
 
     def _serve_one(self, request: dict[str, Any]) -> None:
+        if "warm" in request:
+            self._idle_s = None
+            self._runner_for(request["warm"], uses_quacc=True)
+            return
         directory = RunDirectory(request["directory"])
         attempt = request["header"]["attempt"]
         if self._identity is None:
@@ -205,7 +212,7 @@ class Supervisor:
 
     def _run_once(self, job: RunningJob) -> bool:
         """Run the job; ``False`` if the runner found itself out of date and ran nothing."""
-        runner = self._runner_for(job)
+        runner = self._runner_for(job.environment, uses_quacc=job.recipe.startswith("quacc."))
         runner.give({"directory": job.directory.path, "attempt": job.attempt, "fresh": job.fresh})
         verdict = self._watch(job, runner)
         if verdict is not None:
@@ -226,12 +233,11 @@ class Supervisor:
             self._finish(job, runner, runner.message)
         return True
 
-    def _runner_for(self, job: RunningJob) -> Runner:
-        uses_quacc = job.recipe.startswith("quacc.")
+    def _runner_for(self, environment: dict[str, str], *, uses_quacc: bool) -> Runner:
         self._quacc = self._quacc or uses_quacc
         template, runner = self._template, self._runner
         if template and (
-            template.environment != job.environment
+            template.environment != environment
             or template.is_dead()
             or (not template.quacc and (uses_quacc if runner else self._quacc))
         ):
@@ -240,7 +246,7 @@ class Supervisor:
         elif runner and runner.is_dead():
             self._end_runner()
         if self._template is None:
-            self._template = Template(job.environment, quacc=self._quacc, group=self._group)
+            self._template = Template(environment, quacc=self._quacc, group=self._group)
         if self._runner is None:
             self._runner = Runner(self._template.fork)
         return self._runner
