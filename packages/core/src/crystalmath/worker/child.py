@@ -113,7 +113,6 @@ class Template:
         self._group = group
         self._control, self._theirs = socket.socketpair()
         self._process: Started | None = None
-        self._code = 0
 
     def __del__(self) -> None:
         self._control.close()
@@ -146,6 +145,7 @@ class Template:
 
     def _start(self, log: int) -> Started:
         started: queue.SimpleQueue[Started | OSError] = queue.SimpleQueue()
+        codes: list[int] = []
         more = ["quacc"] if self.quacc else []
 
         def run() -> None:
@@ -156,11 +156,11 @@ class Template:
                 started.put(error)
                 return
             started.put(process)
-            self._code = process.wait()
+            codes.append(process.wait())
 
         def wait() -> int:
             thread.join()
-            return self._code
+            return codes[0]
 
         thread = threading.Thread(target=run, name="crystalmath-template", daemon=True)
         thread.start()
