@@ -153,8 +153,9 @@ def test_what_a_caller_may_write_is_what_a_submission_has():
     terms = names(Terms)
     assert TermsGiven.__annotations__.keys() == terms
     assert CommonTerms.__annotations__.keys() == terms - {"key"}
-    assert SubmissionOptions.__annotations__.keys() == terms | {"engine", "strict"}
-    assert MapOptions.__annotations__.keys() == (terms | {"engine", "strict"}) - {"key"}
+    more = {"engine", "strict", "after", "on_failure", "inherit_labels"}
+    assert SubmissionOptions.__annotations__.keys() == terms | more
+    assert MapOptions.__annotations__.keys() == (terms | more) - {"key"}
     assert ResourcesGiven.__annotations__.keys() == names(Resources)
     types = {one.name: one.type for one in attrs.fields(Submission)}
     types["resources"] = "Resources | ResourcesGiven"

@@ -160,6 +160,25 @@ def test_all_of_a_structure_and_of_the_parameters_arrives(client, lab_recipes):
         client.submit(lab_recipes.report, AL, {"odd": {"@module": "os"}})
 
 
+def test_a_chain_of_quaccs_recipes_that_is_submitted_at_once(client):
+    final = {"path": ["atoms"]}
+    relaxed = client.submit(
+        "emt.core.relax_job", AL, {"relax_cell": True}, labels={"step": "relax"}
+    )
+    static = client.submit(
+        "emt.core.static_job", {**final, "$job": relaxed.job_id}, inherit_labels=True
+    )
+    job = static.info()
+    assert job.waits
+    assert (job.state, job.reason) == (JobState.PENDING, f"waits for job {relaxed.job_id}")
+    first, second = relaxed.result(LONG), static.result(LONG)
+    assert second["results"]["energy"] == pytest.approx(first["results"]["energy"], abs=1e-8)
+    assert second["input_atoms"]["atoms"] == first["atoms"]
+    job = client.job(static.job_id)
+    assert (job.formula, job.labels) == ("Al4", {"step": "relax"})
+    assert job.parents == [{"job_id": relaxed.job_id, "role": "structure", **final}]
+
+
 def test_the_environment_of_the_submission_reaches_the_job(client):
     seen = client.submit("lab_recipes.where", AL).result(LONG)["environment"]
     assert seen["OMP_OF_THE_TEST"] == "here"

@@ -438,6 +438,23 @@ def numbers(atoms):
     }
 
 
+def grid(atoms):
+    """Give back keys and values that JSON has no form for."""
+    import numpy as np
+
+    return {
+        "atoms": atoms,
+        "results": {1: {"q": (0.0, 0.5)}, 2: {"q": (0.5, 0.5)}},
+        "forces": np.arange(6.0).reshape(2, 3),
+        "name.with.dots": [{"a": 1}],
+    }
+
+
+def echo(atoms=None, **parameters):
+    """Give back what came, as Python writes it."""
+    return {"text": repr(parameters)}
+
+
 def opaque(atoms):
     """Give back what cannot be written down."""
     return {"deep": [object()]}

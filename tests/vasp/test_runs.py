@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -18,6 +19,8 @@ from conftest import eventually
 from crystalmath import processes
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Submission
+from crystalmath.recipes import codec
+from crystalmath.recipes.job_structure import JobValue
 from crystalmath.store.grouping import group_errors
 from ends import ENGINES, completed, failed, finish, opened, submit
 from vasp import potcars
@@ -346,3 +349,25 @@ def test_custodians_own_handlers_mpirun_and_a_scratch_directory(environment, tre
         assert service.cancel(long) is True
         assert finish(service, long).state is JobState.CANCELLED
         assert _standins(tmp_path / "scratch") == {}
+
+
+def test_a_chain_whose_steps_wait_for_each_other(service, environment):
+    def step(recipe, atoms, **parameters):
+        return submit(service, f"vasp.core.{recipe}", atoms, environment, **parameters)
+
+    relaxed = step("relax_job", AL)
+    final = {"$job": relaxed, "path": ["atoms"]}
+    static = step("static_job", final)
+    last = step("non_scf_job", final, prev_dir=JobValue(static, ("dir_name",)))
+    assert service.job(last).waits
+    first, second, third = (
+        completed(service, finish(service, job_id)) for job_id in (relaxed, static, last)
+    )
+    assert second["atoms"].positions == pytest.approx(first["atoms"].positions, abs=1e-8)
+    assert third["results"]["energy"] == pytest.approx(second["results"]["energy"], abs=1e-8)
+    # What the recipe reads for the structure was found once that was known.
+    assert [potcar["symbol"] for potcar in service.pseudopotentials(last)] == ["Al"]
+    document = json.loads(service.specification(last).split("\n", 1)[1])
+    given = codec.decode_request(document["parameters"])["prev_dir"]
+    assert Path(given).samefile(second["dir_name"])
+    assert any(Path(given).glob("CHGCAR*"))

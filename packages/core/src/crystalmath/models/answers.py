@@ -164,6 +164,9 @@ class CancelledJob(Answer):
 
     job_id: str
     cancelled: Annotated[bool, "it was asked that the job be stopped"]
+    successors: NotRequired[
+        Annotated[list[str], "the jobs that waited for it, and are stopped too"]
+    ]
     code: NotRequired[str]
     status: NotRequired[Literal["error"]]
 

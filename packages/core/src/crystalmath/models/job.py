@@ -132,6 +132,11 @@ class Job(Terms):
         ),
     )
 
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for other jobs, and has not been written to a run directory yet."""
+        return self.state is JobState.PENDING and any("awaited" in one for one in self.parents)
+
     def without_files(self) -> str | None:
         """Return what became of its files, in a sentence; ``None`` where they are there."""
         if self.removed == "all":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Literal, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict, cast
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,14 +55,27 @@ def written_findings(findings: Iterable[Finding]) -> list[FindingDocument]:
 
 
 class Parent(TypedDict):
-    """A job that another came of: its geometry was taken, or it was done or read again."""
+    """A job that another came of, or waits for."""
 
     job_id: str
     role: Annotated[
-        Literal["structure", "retry", "reread"],
-        "its geometry was taken, or it was done again",
+        Literal["structure", "value", "after", "retry", "reread"],
+        "its geometry or a value of its result was taken, it had to end before, or it was done "
+        "again",
     ]
     frame: NotRequired[
         Annotated[int, "which of its geometries, counted from 0; default: its final one"]
     ]
     file: NotRequired[Annotated[str, "the file of its run directory that it was read from"]]
+    place: NotRequired[Annotated[str, "the parameter that has the value: calc_kwargs.kpts"]]
+    path: NotRequired[Annotated[list[Any], "the keys and numbers that lead to it in the result"]]
+    awaited: NotRequired[
+        Annotated[
+            Literal["ok", "any"],
+            "that it is waited for: until it has completed, or until it has ended in any way",
+        ]
+    ]
+    on_failure: NotRequired[
+        Annotated[Literal["fail"], "that the waiting job fails where this one fails"]
+    ]
+    taken_from: NotRequired[Annotated[str, "the retry that gave what was wanted in its place"]]

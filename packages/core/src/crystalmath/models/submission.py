@@ -6,7 +6,7 @@ same to the type checkers of callers); a column of the database follows it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -29,12 +29,14 @@ from crystalmath.models.fields import (
 from crystalmath.models.resources import RESOURCES, Resources, ResourcesGiven, as_resources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from ase import Atoms
 
     from crystalmath.models.job_notes import Parent
 
+#: So many jobs can one be told to come after.
+MOST_AFTER = 10_000
 _NAME = {"type": "string", "minLength": 1}
 _TITLE = {**_NAME, "maxLength": 255, "format": "printable"}
 _STRINGS = {
@@ -55,15 +57,20 @@ ENGINE = about(
     option=Option(name="--engine", metavar="E", help="A workflow engine; see crystalmath engines."),
 )
 _ATOMS = about(
-    'a POSCAR as text, a dict for ase.Atoms(**dict) (Å), {"format": "ase-json", "data": ...}, or '
+    'a POSCAR as text, a dict for ase.Atoms(**dict) (Å), {"format": "ase-json", "data": ...}, '
     '{"format": "job", "job_id": ...}, the final geometry of that job ("frame": 0, what it was '
-    "given); left out for a recipe that takes none",
+    'given), or {"$job": ..., "path": [...]}, the structure there in its result; left out for a '
+    "recipe that takes none",
     {"anyOf": [{"type": "string"}, {"type": "object"}]},
     wire="structure",
     hashed=True,
 )
 _PARAMETERS = about(
-    "the recipe's parameters, all of them", {"type": "object"}, wire="params", hashed=True
+    'the recipe\'s parameters, all of them; {"$job": ID, "path": [...]} in them is the value there '
+    "in the result of another job, which is waited for",
+    {"type": "object"},
+    wire="params",
+    hashed=True,
 )
 
 PARENTS = about(
@@ -79,6 +86,10 @@ def _cluster(given: str | None) -> str:
 
 def _labels(given: Mapping[str, str] | None) -> Mapping[str, str]:
     return {} if given is None else given
+
+
+def _after(given: Sequence[str | Mapping[str, Any]] | str) -> list[str | Mapping[str, Any]]:
+    return [given] if isinstance(given, str) else list(given)
 
 
 class HasJobId(Protocol):
@@ -112,6 +123,9 @@ class MapOptions(CommonTerms, total=False):
 
     engine: str | None
     strict: bool
+    after: Sequence[str | Mapping[str, Any]]
+    on_failure: str
+    inherit_labels: bool
 
 
 class SubmissionOptions(MapOptions, total=False):
@@ -267,6 +281,30 @@ class Submission(Terms):
             ),
         ),
     )
+    after: Sequence[str | Mapping[str, Any]] = field(
+        factory=list,
+        converter=_after,
+        metadata=about(
+            "jobs that have to end before, each by its id (completed), or as "
+            '{"job_id": ID, "ends": "any"} (in any state)',
+            array({"anyOf": [{"type": "string"}, {"type": "object"}]}, maxItems=MOST_AFTER),
+        ),
+    )
+    on_failure: str = field(
+        default="wait",
+        metadata=about(
+            "what becomes of it where a job that it refers to fails or is cancelled: it waits for "
+            "a retry, or fails; default: wait",
+            {"type": "string", "enum": ["wait", "fail"]},
+        ),
+    )
+    inherit_labels: bool = field(
+        default=False,
+        metadata=about(
+            "take those labels of the jobs that it refers to that it does not set itself",
+            {"type": "boolean"},
+        ),
+    )
     environment: Mapping[str, str] | None = field(
         default=None,
         repr=False,
@@ -321,6 +359,15 @@ class JobSpec(Terms):
         metadata=about(
             "which of its terms nobody asked for: they are what its cluster, or its home, said",
             array({"enum": ["walltime_s", "continue_lost"]}),
+        ),
+    )
+
+    asked_hash: str | None = field(
+        default=None,
+        metadata=about(
+            "of a job that refers to others: the hash of what was asked for, whatever values were "
+            "put in since",
+            _NAME,
         ),
     )
 

@@ -265,6 +265,7 @@ class EngineRunner(JobRunner):
             allow = config.load().recipes_allow
             lookup.check_name(spec.recipe, allow)
             check_fields(spec, {"resources"})
+            _require_no_reference(spec)
             self.check_cluster(spec.cluster)
             _check_recipe(spec, allow)
             spec = self.allotted(spec)
@@ -451,6 +452,17 @@ def _check_recipe(spec: JobSpec, allow: Sequence[str]) -> None:
     except InvalidJob:
         return  # workers may have more than this process sees; they say what is wrong
     check_structure(recipe, given=spec.atoms is not None)
+
+
+def _require_no_reference(spec: JobSpec) -> None:
+    """Refuse a value of another job's result: nobody keeps a record of what waits for it."""
+    from crystalmath.recipes.job_structure import values_in
+
+    for place, _ in values_in(spec.parameters):
+        raise InvalidJob(
+            f"the parameter {place} refers to another job, and a runner keeps no job that waits; "
+            "pass the value itself, or submit the job by crystalmath.client"
+        )
 
 
 def _require_linux() -> None:

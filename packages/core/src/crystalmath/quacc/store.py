@@ -14,7 +14,7 @@ from crystalmath.store.insertions import insert_all, insert_each, insert_ended
 from crystalmath.store.job_reader import JobReader
 from crystalmath.store.plain_sql import Snapshot, patient
 from crystalmath.store.records import ErrorCount, Event, JobMetadata
-from crystalmath.store.rows import number_events_from, save
+from crystalmath.store.rows import PUT_IN, number_events_from, put_in, save
 from crystalmath.store.transitions import event_row, follow
 
 if TYPE_CHECKING:
@@ -180,6 +180,38 @@ class JobStore(JobReader):
             log = event_row(job, job.state, at, "cancel requested")
             save(connection, [(job.revision, noted)], [log])
         return noted
+
+    @patient
+    def put_in(self, ready: Sequence[tuple[JobMetadata, NewJob]], at: float) -> list[JobMetadata]:
+        """Record that jobs wait no more, with what they were given, in one durable transaction.
+
+        Parameters
+        ----------
+        ready : sequence of tuple of JobMetadata and NewJob
+            Each job as it was seen, and as it is with the values of those that it waited for. One
+            that has changed since stays as it is.
+        at : float
+            When, in seconds since the epoch.
+
+        Returns
+        -------
+        list of JobMetadata
+            The jobs that wait no more, as they are now.
+        """
+        with self._database.writing() as connection:
+            seen = {job.job_id: job for job, _ in ready}
+            now = fetch(Snapshot(connection), list(seen))
+            same = {job.job_id for job in now if job.revision == seen[job.job_id].revision}
+            changed, rows, log = [], [], []
+            for job, new in ready:
+                if job.job_id in same:
+                    known = {name: getattr(new, name) for name in PUT_IN}
+                    after = evolve(job, reason=None, revision=job.revision + 1, **known)
+                    changed.append((job.revision, after))
+                    rows.append(new)
+                    log.append(event_row(job, job.state, at, "waits for no other job any more"))
+            put_in(connection, changed, rows, log)
+        return [job for _, job in changed]
 
     @patient
     def set_owner(

@@ -17,8 +17,9 @@ from crystalmath import config
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.ase_json import decode_atoms
-from crystalmath.recipes.encoding import MAX_DEPTH, Sentinel, StrictEncoder, place_name
-from crystalmath.recipes.json_text import array_from, text_width
+from crystalmath.recipes.encoding import MAX_DEPTH, Sentinel, StrictEncoder
+from crystalmath.recipes.job_structure import JOB, JobValue
+from crystalmath.recipes.json_text import array_from, place_name, text_width
 
 _TAGS = frozenset(("@module", "@class", "@callable", "@bound", "@object_reference", "@version"))
 
@@ -383,6 +384,11 @@ class RequestDecoder(Decoder):
             return tuple(self.decode(list(value), place))
         StrictEncoder().encode(value, place)  # refuses what is not permitted
         return value
+
+    def _dict(self, value: dict[Any, Any], place: tuple[Any, ...]) -> Any:
+        if JOB in value:
+            return JobValue.read(value, place_name(place))
+        return super()._dict(value, place)
 
     def check_key(self, key: Any, place: tuple[Any, ...]) -> None:
         """Refuse what monty would take for an object."""

@@ -17,7 +17,8 @@ from attrs import frozen
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.ase_json import check_atoms, encode_atoms, prepare
-from crystalmath.recipes.json_text import array_items
+from crystalmath.recipes.job_structure import JobValue
+from crystalmath.recipes.json_text import array_items, place_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +36,6 @@ _SENTINELS = {
 _MOST_TEXT = 10_000
 _MOST_ITEMS = 100_000
 _HELD = 2  # parts of the place of what a result holds directly
-_SHOWN = 10  # parts of a place in a message
 _PLAIN = frozenset((str, bool, type(None)))
 
 
@@ -104,7 +104,9 @@ class StrictEncoder:
         )
 
     def named(self, value: Any, place: tuple[Any, ...]) -> dict[str, Any] | None:
-        """Encode what is known by its name: classes, quacc's sentinels, numpy's generators."""
+        """Encode what is known by its name: classes, references, quacc's sentinels, generators."""
+        if isinstance(value, JobValue):
+            return value.document()
         if isinstance(value, Sentinel):
             return _tag("quacc", value.name)
         if sentinel := _sentinel(value):
@@ -303,14 +305,6 @@ class ResultEncoder(StrictEncoder):
             reason = f"{type(value).__name__} cannot be written as JSON ({error})"
             raise self.refusal(place, reason) from error
         return self.encode(document, place)
-
-
-def place_name(place: tuple[Any, ...]) -> str:
-    """Spell a place in nested parameters, ``opt_params.optimizer``."""
-    text = ""
-    for part in place[:_SHOWN]:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if part != "" else ""
-    return text.lstrip(".") + ("..." if len(place) > _SHOWN else "")
 
 
 def tagged_atoms(document: Mapping[str, Any]) -> dict[str, Any]:

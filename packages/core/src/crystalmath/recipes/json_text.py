@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
 
@@ -287,3 +287,26 @@ def _check_items(kind: str, items: list[Any], *, finite: bool) -> None:
     if strange:
         names = ", ".join(sorted(item.__name__ for item in strange))
         raise ValueError(f"an array of kind {kind!r} holds items of type {names}")
+
+
+#: So many parts of a place are in a message.
+_SHOWN = 10
+
+
+def place_name(place: tuple[Any, ...]) -> str:
+    """Spell a place in nested parameters, ``opt_params.optimizer``."""
+    text = ""
+    for part in place[:_SHOWN]:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if part != "" else ""
+    return text.lstrip(".") + ("..." if len(place) > _SHOWN else "")
+
+
+def structure_of(body: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the structure of an encoded specification, as ``jobs.submit`` takes it.
+
+    Of a job that waits for it, it is the reference to another job.
+    """
+    atoms = body["atoms"]
+    if not atoms or "@module" not in atoms:
+        return atoms or None
+    return {"format": "ase-json", "data": atoms["data"]}

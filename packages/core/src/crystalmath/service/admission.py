@@ -29,14 +29,12 @@ from crystalmath.service.going_on import with_continuation
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from ase import Atoms
-
     from crystalmath.config import Config
     from crystalmath.models.inputs import Inputs
     from crystalmath.models.job_notes import Parent
     from crystalmath.quacc.engine import EngineRunner
-    from crystalmath.recipes.job_structure import JobStructure
     from crystalmath.recipes.lookup import Recipe
+    from crystalmath.service.references import References
 
 #: What of a submission is no structure and no environment.
 _VALUES = {one.name for one in declared(Submission)} - {"atoms", "environment"}
@@ -91,8 +89,8 @@ class Admission:
         Gives the runner of an engine by its name.
     environ : mapping of str to str
         The environment of submissions that bring none.
-    take_geometry : callable
-        Gives the structure that stands as a job's, and whose it was.
+    references : References
+        The jobs that submissions refer to.
     """
 
     def __init__(
@@ -100,11 +98,12 @@ class Admission:
         configured: Config,
         runner_of: Callable[[str], EngineRunner],
         environ: Mapping[str, str],
-        take_geometry: Callable[[JobStructure], tuple[Atoms | dict[str, Any], Parent]],
+        references: References,
     ) -> None:
         self._config = configured
         self._runner_of = runner_of
-        self._reader = SubmissionReader(configured, environ, take_geometry)
+        self._references = references
+        self._reader = SubmissionReader(configured, environ, references.named)
         # Of a batch all have mostly the same.
         self._environments: list[Mapping[str, str]] = []
         self._recipes: dict[str, Recipe] = {}
@@ -124,24 +123,28 @@ class Admission:
                 return False
             return True
 
-        can_be_called = passes(lambda: self._check_recipe(submission))
+        has_structure = submission.atoms is not None
+        can_be_called = passes(lambda: self._check_recipe(submission, has_structure=has_structure))
         passes(lambda: check_fields(submission, _VALUES))
         passes(lambda: check_restrictions(submission, self._config))
         if not passes(lambda: check_fields(submission, {"environment"})):
             return Checked(findings=tuple(findings))
         from crystalmath.store.rows import check as check_row
 
-        asked = self._reader.read(submission)
+        asked = self._references.settled(self._reader.read(submission))
+        findings += asked.findings
         # What cannot be called has nothing to say for itself.
-        answers = can_be_called and passes(lambda: self._preflight(asked))
+        known = can_be_called and not asked.refers
+        answers = known and passes(lambda: self._preflight(asked))
         files, told = self._pseudopotentials(asked) if answers else ([], [])
         findings += told
         has_engine = passes(lambda: self._check_engine(asked.spec))
         here = has_engine and self._runs_here(asked.spec)
-        written = self._inputs(asked, here=here) if inputs and can_be_called else None
+        written = self._inputs(asked, here=here) if inputs and known else None
         passes(lambda: self._check_ranks(asked.spec, has_engine=has_engine))
         if has_engine:
-            passes(lambda: self._check_continuation(asked.spec))
+            if not asked.refers:
+                passes(lambda: self._check_continuation(asked.spec))
             there = evolve(asked, spec=self._allotted(asked.spec))
             for look in self._looks(there):
                 passes(look)
@@ -168,7 +171,8 @@ class Admission:
     def prepare(self, asked: AskedJob) -> Prepared:
         """Check what was read, and make it ready; `InvalidJob` says what is wrong with it.
 
-        The engine's plugin is loaded last: a job that is refused touches no engine.
+        The engine's plugin is loaded last: a job that is refused touches no engine. What needs the
+        values of other jobs that have not ended is checked when they have.
         """
         if self._prepared is not None and self._prepared[0] is asked.first:
             return _prepared_likewise(self._prepared[1], asked)
@@ -180,21 +184,23 @@ class Admission:
         from crystalmath.engines.registry import plugins
         from crystalmath.store.rows import check
 
-        findings = self._check_recipe(asked.spec)
+        asked = self._references.settled(asked)
+        findings = self._check_recipe(asked.spec, has_structure=asked.has_structure)
         plugins().require(str(asked.spec.engine))
-        findings += self._preflight(asked)
+        findings += [] if asked.refers else self._preflight(asked)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
-        files, told = self._pseudopotentials(asked)
+        files, told = ([], []) if asked.refers else self._pseudopotentials(asked)
         runner = self._runner(asked.spec)
         findings += self._check_cluster(asked.spec)
-        spec = with_continuation(self._allotted(asked.spec), self._config)
+        spec = self._allotted(asked.spec)
+        spec = spec if asked.refers else with_continuation(spec, self._config)
         spec = evolve(spec, defaulted=defaulted(asked.spec, spec))
         findings += [*told, *self._check_ranks(asked.spec)]
         asked = evolve(asked, spec=spec)
         for look in self._looks(asked):
             findings += look()
-        findings = _judged(findings, strict=asked.strict)
+        findings = _judged([*findings, *asked.findings], strict=asked.strict)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
         if files:
@@ -206,6 +212,11 @@ class Admission:
 
     def _looks(self, asked: AskedJob) -> tuple[Callable[[], list[Finding]], ...]:
         """Return the checks of a job that its engine takes, with its resources told to it."""
+        if asked.refers:
+            return (
+                lambda: self._check_sources(asked.spec),
+                lambda: self._check_packages(asked.spec),
+            )
         return (
             lambda: self._engine_preflight(asked),
             lambda: self._check_commands(asked),
@@ -213,7 +224,7 @@ class Admission:
             lambda: self._check_packages(asked.spec),
         )
 
-    def _check_recipe(self, asked: Submission | JobSpec) -> list[Finding]:
+    def _check_recipe(self, asked: Submission | JobSpec, *, has_structure: bool) -> list[Finding]:
         from crystalmath.recipes.arguments import check_arguments
         from crystalmath.recipes.lookup import look_up
         from crystalmath.recipes.unread_parameters import check_unread
@@ -222,7 +233,7 @@ class Admission:
         recipe = self._recipes.get(name)
         if recipe is None:
             recipe = self._recipes[name] = look_up(name, self._config.recipes_allow)
-        findings = check_arguments(recipe, asked.parameters, structure=asked.atoms is not None)
+        findings = check_arguments(recipe, asked.parameters, structure=has_structure)
         return [*findings, *check_unread(recipe, asked.parameters)]
 
     def _check_continuation(self, spec: JobSpec) -> None:
@@ -352,21 +363,24 @@ def _prepared_likewise(ready: Prepared, asked: AskedJob) -> Prepared:
     return evolve(ready, row=row, spec=spec)
 
 
-def _specification(spec: JobSpec, document: str) -> str:
-    return f"{json.dumps(spec.header())}\n{document}"
+def _specification(spec: JobSpec, document: str, **more: bool) -> str:
+    return f"{json.dumps({**spec.header(), **more})}\n{document}"
 
 
 def _row(asked: AskedJob, files: Sequence[Pseudopotential], findings: Sequence[Finding]) -> NewJob:
     spec = asked.spec
+    # What would not be known any more when the values are there.
+    more = {"strict": True} if asked.strict and asked.reason is not None else {}
     return NewJob(
         job_id=spec.job_id,
         recipe=spec.recipe,
         engine=str(spec.engine),
         spec_hash=asked.spec_hash,
-        specification=_specification(spec, asked.document),
+        specification=_specification(spec, asked.document, **more),
         created_at=time.time(),
         formula=None if spec.atoms is None else spec.atoms.get_chemical_formula(),
         parents=spec.parents,
+        reason=asked.reason,
         warnings=written_findings(findings),
         pseudopotentials=[asdict(file) for file in files],
         **spec.terms(),

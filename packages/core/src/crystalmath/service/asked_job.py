@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, field, frozen
 
-from crystalmath.errors import ID_LENGTH, InvalidJob, shown
-from crystalmath.models import JobSpec, JobState
+from crystalmath.errors import InvalidJob, shown
+from crystalmath.models import JobSpec
 from crystalmath.quacc.runner import generate_job_id
 from crystalmath.recipes.lookup import full_name
 
@@ -20,11 +20,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.config import Config
-    from crystalmath.models import Submission
+    from crystalmath.models import Finding, Submission
     from crystalmath.models.job_notes import Parent
-    from crystalmath.quacc.store import JobMetadata
-    from crystalmath.recipes.job_structure import JobStructure
-    from crystalmath.service.home_jobs import HomeJobs
 
 
 #: What a job has of its own, and no check of it depends on anything else of the job.
@@ -46,6 +43,18 @@ class AskedJob:
     #: The first of its batch from which it differs in nothing but `OWN`: what was found of that one
     #: holds for both.
     first: AskedJob | None = field(default=None, repr=False)
+    #: Whether its structure, or its parameters, stand for those of other jobs still.
+    refers: bool = False
+    #: Why it cannot run yet: what it waits for, and what is to be said of that.
+    reason: str | None = None
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def has_structure(self) -> bool:
+        """Whether the recipe gets a structure, which may be one that another job has to give."""
+        return self.spec.atoms is not None or any(
+            parent["role"] == "structure" and "awaited" in parent for parent in self.spec.parents
+        )
 
     def of_hooks(self) -> dict[str, Any]:
         """Return what a preflight hook is told."""
@@ -67,19 +76,22 @@ class SubmissionReader:
         The home's configuration.
     environ : mapping of str to str
         The environment of submissions that bring none.
-    take_geometry : callable
-        Gives the structure that stands as a job's, and whose it was.
+    with_names : callable
+        Names the jobs that a submission refers to by their whole ids; see
+        :meth:`.References.named`.
     """
 
     def __init__(
         self,
         configured: Config,
         environ: Mapping[str, str],
-        take_geometry: Callable[[JobStructure], tuple[Atoms | dict[str, Any], Parent]],
+        with_names: Callable[
+            [Submission, JobSpec, Mapping[str, Any]], tuple[JobSpec, dict[str, Any]]
+        ],
     ) -> None:
         self._config = configured
         self._environ = environ
-        self._take_geometry = take_geometry
+        self._with_names = with_names
         # Of a batch all have mostly the same.
         self._forwarded: list[tuple[Mapping[str, str], dict[str, str]]] = []
         self._structure: tuple[str, tuple[Atoms, Mapping[str, Any]]] | None = None
@@ -89,13 +101,12 @@ class SubmissionReader:
         """Read its structure and parameters; its fields have been checked."""
         from crystalmath.recipes import codec
         from crystalmath.recipes.ase_classes import with_classes
-        from crystalmath.recipes.job_structure import JobStructure
+        from crystalmath.recipes.job_structure import JOB, JobStructure
 
         given: object = submission.atoms
-        if (of_job := JobStructure.read(given)) is not None:
-            given, parent = self._take_geometry(of_job)
-            parents = [*parents, parent]
-        atoms, structure = (None, None) if given is None else self._parsed(given)
+        of_job = JobStructure.read(given)
+        none = given is None or of_job is not None
+        atoms, structure = (None, None) if none else self._parsed(given)
         spec = JobSpec(
             job_id=generate_job_id(),
             recipe=str(submission.recipe),
@@ -110,12 +121,18 @@ class SubmissionReader:
         spec = self._placed(spec)
         strict = submission.strict or self._config.strict
         text = _text_of([_shared(spec), body["parameters"], strict])
+        document = codec.body_text(body) if text is None else None
+        refers = of_job is not None or f'"{JOB}"' in (text or document or "")
+        if refers or submission.after:
+            spec, body = self._with_names(submission, spec, body)
+            hashed = spec_hash(spec.identity(), body)
+            return AskedJob(spec, codec.body_text(body), hashed, strict, refers=refers)
         if text is not None and self._first is not None and self._first[0] == text:
             first = self._first[1]
             if first.spec.atoms is spec.atoms and first.spec.environment == spec.environment:
                 return evolve(first, spec=spec, first=first)
         hashed = spec_hash(spec.identity(), body)
-        asked = AskedJob(spec, codec.body_text(body), hashed, strict)
+        asked = AskedJob(spec, document or codec.body_text(body), hashed, strict)
         self._first = None if text is None else (text, asked)
         return asked
 
@@ -262,108 +279,3 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, Sequence):
         return type(value) in {list, tuple} and all(map(_is_plain, value))
     return value is None or type(value) in {bool, int, float}
-
-
-# --- structures that stand as jobs' ----------------------------------------------------------
-
-
-class Geometries:
-    """Give the structures that stand as jobs' in submissions."""
-
-    def __init__(self, jobs: HomeJobs) -> None:
-        self._jobs = jobs
-
-    def take(self, asked: JobStructure) -> tuple[Atoms | dict[str, Any], Parent]:
-        """Return a job's geometry as a submission may have it, and whose it was.
-
-        A final geometry has the tags, constraints and magnetic moments that its recipe gave it:
-        where a calculation has moments of its own (VASP), quacc hands these on. What of these the
-        recipe's result does not tell is as the job was given it.
-
-        Raises
-        ------
-        UnknownJob
-            There is no such job.
-        InvalidJob
-            It has no such geometry.
-        """
-        parent = self._parent(asked)
-        job = self._jobs.job(parent["job_id"])
-        return self._geometry(job, asked.frame), parent
-
-    def _parent(self, asked: JobStructure) -> Parent:
-        whole = len(asked.job_id) == ID_LENGTH
-        return asked.parent(asked.job_id if whole else self._jobs.find(asked.job_id))
-
-    def given_from(self, asked: JobStructure, child: JobMetadata) -> dict[str, Any] | None:
-        """Return a job's geometry as a later job was given it; ``None`` where it had another."""
-        return self.given(child) if self._parent(asked) in child.parents else None
-
-    def given(self, job: JobMetadata) -> dict[str, Any] | None:
-        """Return the structure that a job was given, if there was one, as it is stored."""
-        _, document = self._jobs.specification(job.job_id).split("\n", 1)
-        atoms = json.loads(document)["atoms"]
-        return None if atoms is None else {"format": "ase-json", "data": atoms["data"]}
-
-    def _geometry(self, job: JobMetadata, frame: int | None) -> Atoms | dict[str, Any]:
-        if frame == 0:
-            given = self.given(job)
-            if given is None:
-                raise InvalidJob(
-                    f"job {job.job_id} was given no structure: {job.recipe} takes none, and there "
-                    "is none to go on with"
-                )
-            return given
-        if not job.state.is_terminal():
-            raise InvalidJob(
-                f"job {job.job_id} is {job.state.value}, and has no final geometry yet; wait for "
-                f"it (crystalmath wait {job.job_id[:8]}), or take what it was given: "
-                f"job:{job.job_id[:8]}@0"
-            )
-        if job.state is not JobState.COMPLETED:
-            raise InvalidJob(
-                f"job {job.job_id} {job.state.ended}, and has no final geometry; what it was "
-                f"given is job:{job.job_id[:8]}@0, and crystalmath retry --continue "
-                f"{job.job_id[:8]} goes on from its last one"
-            )
-        try:
-            atoms = self._of_result(job, frame)
-        except InvalidJob as error:
-            raise InvalidJob(f"job {job.job_id} ({job.recipe}): {error}") from error
-        return self._completed(atoms, job)
-
-    def _of_result(self, job: JobMetadata, frame: int | None) -> Atoms:
-        from crystalmath.recipes.summary import find_structures, read_structure
-
-        found = find_structures(b"".join(self._jobs.results.chunks(job)))
-        frames = found.trajectory
-        if frame is None or frame == -1:
-            return read_structure(found.final)
-        if not frames:
-            raise InvalidJob(
-                f"its result holds no trajectory, so that there is no geometry {frame}; there are "
-                "0, what it was given, and the final one"
-            )
-        try:
-            return read_structure(frames[frame])
-        except IndexError:
-            raise InvalidJob(
-                f"its trajectory has {len(frames)} geometries; there is none numbered {frame}"
-            ) from None
-
-    def _completed(self, atoms: Atoms, job: JobMetadata) -> Atoms:
-        """Add what a recipe did not hand on of what its job was given, atom by atom."""
-        import numpy as np
-
-        from crystalmath.recipes.structures import parse_structure
-
-        document = self.given(job)
-        given = None if document is None else parse_structure(document)
-        if given is None or not np.array_equal(given.numbers, atoms.numbers):
-            return atoms
-        for name in ("tags", "initial_magmoms", "initial_charges"):
-            if given.has(name) and not atoms.has(name):
-                atoms.set_array(name, given.get_array(name))
-        if given.constraints and not atoms.constraints:
-            atoms.set_constraint(given.constraints)
-        return atoms

@@ -197,7 +197,7 @@ class Onlooker:
         return [self._seen(job) for job in jobs]
 
     def _seen(self, job: JobMetadata) -> JobMetadata:
-        if job.state.is_terminal() or self._follows(job.job_id):
+        if job.state.is_terminal() or job.waits or self._follows(job.job_id):
             return job
         from crystalmath.jobs.view import view
         from crystalmath.store.transitions import follow

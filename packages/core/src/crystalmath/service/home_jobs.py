@@ -195,6 +195,10 @@ class HomeJobs:
         jobs = {job.job_id: job for job in self.some_jobs(list(last.values()))}
         return {parent: jobs[job_id] for parent, job_id in last.items()}
 
+    def retries_of(self, job_id: str) -> list[str]:
+        """Return the jobs that run, or read, one again, the oldest first."""
+        return self._store.retries([job_id]).get(job_id, [])
+
     def children(self, job_id: str, *, limit: int | None = None) -> list[Parent]:
         """Return the jobs that came of a job, the oldest first, each with its role."""
         found = self._existing(job_id).children(job_id, limit=limit)

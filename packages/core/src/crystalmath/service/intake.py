@@ -5,20 +5,25 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import attrs
 
-from crystalmath.errors import CrystalMathError, EngineUnavailable, KeyConflict
+from crystalmath.errors import (
+    CrystalMathError,
+    EngineUnavailable,
+    InvalidJob,
+    KeyConflict,
+)
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import Finding, JobState
 from crystalmath.service.admission import Admission, Checked, Prepared
-from crystalmath.service.asked_job import Geometries
-from crystalmath.service.retrying import Again, again, reading_again
+from crystalmath.service.references import References
+from crystalmath.service.retrying import Again, again, as_asked, reading_again
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from crystalmath import config
     from crystalmath.models import Submission
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
     #: For each job that is asked for, the job or why there is none.
     Answers: TypeAlias = list[JobMetadata | CrystalMathError | ImportError]
 
+_Place = TypeVar("_Place")
 #: So many jobs are run again in one transaction: their structures are in memory meanwhile.
 _RETRIED = 200
 
@@ -54,6 +60,7 @@ class Intake:
         *,
         source: config.Source | None,
         environ: Mapping[str, str],
+        wait: Callable[[Collection[str]], None],
     ) -> None:
         self._home = home
         self._recorder = recorder
@@ -61,6 +68,7 @@ class Intake:
         self._runners = runners
         self._source = source
         self._environ = environ
+        self._wait = wait
         self.leaving = False
 
     def submit(self, asked: Sequence[Again], wanted: Callable[[], bool]) -> Answers:
@@ -83,9 +91,11 @@ class Intake:
             _require(wanted)
             try:
                 job = known.get(submission.key) if isinstance(submission.key, str) else None
-                asked = admission.read(self._as_known(submission, job), item.parents)
+                asked = admission.read(submission, item.parents)
                 if job is not None and asked.spec_hash == job.spec_hash:
                     answers[index] = self._given_before(job)
+                elif job is not None:
+                    answers[index] = KeyConflict.of(job.key, job.job_id)
                 else:
                     prepared[index] = admission.prepare(asked)
             except (CrystalMathError, ImportError) as error:
@@ -96,19 +106,6 @@ class Intake:
     def _given_before(self, job: JobMetadata) -> JobMetadata:
         """Return the job of a known key as it is now."""
         return attrs.evolve(self._recovery.seen([job])[0], given_before=True)
-
-    def _as_known(self, submission: Submission, known: JobMetadata | None) -> Submission:
-        """Have a job's geometry come from the job that the key has given, as that was given it.
-
-        The files of the one whose geometry it is may have been removed since.
-        """
-        from crystalmath.recipes.job_structure import JobStructure
-
-        structure = None if known is None else JobStructure.read(submission.atoms)
-        if known is None or structure is None:
-            return submission
-        atoms = Geometries(self._home).given_from(structure, known)
-        return submission if atoms is None else attrs.evolve(submission, atoms=atoms)
 
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
         """Return all that is wrong with a submission, and what it would read; submit nothing.
@@ -122,7 +119,6 @@ class Intake:
         """
         admission = self._admission()
         known = self._of_keys([submission]).get(str(submission.key))
-        submission = self._as_known(submission, known)
         checked = admission.check(submission, inputs=inputs)
         if known is None:
             return checked
@@ -141,9 +137,8 @@ class Intake:
             # Where the jobs are cannot change while somebody has them open.
             url = self._home.config.database_url
             self._home.config = replace(self._source.current(), database_url=url)
-        return Admission(
-            self._home.config, self._runners.get, self._environ, Geometries(self._home).take
-        )
+        references = References(self._home)
+        return Admission(self._home.config, self._runners.get, self._environ, references)
 
     def _of_keys(self, submissions: Sequence[Submission]) -> dict[str, JobMetadata]:
         """Return the jobs that have the keys of these."""
@@ -165,11 +160,53 @@ class Intake:
         recorded = dict(zip(prepared, self._recorder.insert(rows), strict=True))
         refused = {at: job for at, job in recorded.items() if isinstance(job, Exception)}
         accepted = {at: job for at, job in recorded.items() if not isinstance(job, Exception)}
-        return refused | self._start_all(prepared, accepted)
+        new = {at: job for at, job in accepted.items() if job.job_id == prepared[at].spec.job_id}
+        waiting = {at: job for at, job in new.items() if job.waits}
+        if waiting:
+            self._wait([job.job_id for job in waiting.values()])
+            accepted = {at: job for at, job in accepted.items() if at not in waiting}
+        return refused | waiting | self._start_all(prepared, accepted)
+
+    def release(self, jobs: Sequence[JobMetadata]) -> list[str]:
+        """Put in what jobs were given that wait no more, and hand them to their engines.
+
+        Parameters
+        ----------
+        jobs : sequence of JobMetadata
+            Jobs of this process for which all that they wait for has ended.
+
+        Returns
+        -------
+        list of str
+            The ids of those for which that cannot be done now, and is to be tried again.
+        """
+        admission = self._admission()
+        ready: list[tuple[JobMetadata, Prepared]] = []
+        again_later: list[str] = []
+        for job in jobs:
+            try:
+                item = self._released(job, admission)
+            except InvalidJob as error:
+                self._fail(job.job_id, str(error))
+            except (CrystalMathError, ImportError, OSError) as error:
+                again_later.append(job.job_id)
+                self._note(job, f"cannot be started now, which is tried again: {error}")
+            else:
+                if item.row.waits:  # what it took has changed meanwhile
+                    again_later.append(job.job_id)
+                else:
+                    ready.append((job, item))
+        if not ready:
+            return again_later
+        told = self._recorder.put_in([(job, item.row) for job, item in ready])
+        items = {item.spec.job_id: item for _, item in ready}
+        released = {job.job_id: job for job in told}
+        self._start_all(items, released)
+        return [*again_later, *(job_id for job_id in items if job_id not in released)]
 
     def _start_all(
-        self, prepared: Mapping[int, Prepared], accepted: Mapping[int, JobMetadata]
-    ) -> dict[int, JobMetadata]:
+        self, prepared: Mapping[_Place, Prepared], accepted: Mapping[_Place, JobMetadata]
+    ) -> dict[_Place, JobMetadata]:
         answers = dict(accepted)
         unstarted = dict(answers)
         try:
@@ -202,15 +239,26 @@ class Intake:
         except Exception as error:  # noqa: BLE001 - the row must not stay pending for ever
             if self.leaving:
                 return recorded  # it is for whoever comes next, as all others
-            failed = Change(
-                job_id=recorded.job_id,
-                state=JobState.FAILED,
-                at=time.time(),
-                error=f"could not be handed to the engine: {error}",
-            )
-            self._recorder.apply(failed)
+            self._fail(recorded.job_id, f"could not be handed to the engine: {error}")
             return self._recorder.store.get(recorded.job_id)
         return recorded
+
+    def _fail(self, job_id: str, error: str) -> None:
+        change = Change(job_id=job_id, state=JobState.FAILED, at=time.time(), error=error)
+        self._recorder.apply(change)
+
+    def _note(self, job: JobMetadata, reason: str) -> None:
+        if job.reason != reason:
+            state, now = job.state, time.time()
+            self._recorder.apply(Change(job_id=job.job_id, state=state, at=now, reason=reason))
+
+    def _released(self, job: JobMetadata, admission: Admission) -> Prepared:
+        """Make a job ready that waits no more; what is wrong with its values is told now."""
+        text = self._home.specification(job.job_id)
+        asked = as_asked(job, text, self._home.config, environ=self._environ)
+        prepared = admission.prepare(admission.read(asked.submission, asked.parents))
+        row = attrs.evolve(prepared.row, job_id=job.job_id, created_at=job.created_at)
+        return attrs.evolve(prepared, row=row, spec=attrs.evolve(prepared.spec, job_id=job.job_id))
 
     def _hand_over(self, item: Prepared) -> None:
         try:

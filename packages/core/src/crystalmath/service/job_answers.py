@@ -23,6 +23,7 @@ from crystalmath.jobs.worktree import at_once
 from crystalmath.models.fields import declared, to_wire
 from crystalmath.models.job_notes import JobState
 from crystalmath.models.submission import Submission
+from crystalmath.recipes.json_text import structure_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -199,7 +200,6 @@ def specification(
     """Yield what a job was asked to do."""
     _, document = service.specification(job_id).split("\n", 1)
     encoded = json.loads(document)
-    atoms = encoded["atoms"]
     recorded = service.job(job_id)
     asked = to_wire(recorded)
     reached = None
@@ -208,7 +208,7 @@ def specification(
     told: dict[str, Any] = {
         "job_id": job_id,
         **{name: asked.get(name) for name in _SPECIFIED},
-        "structure": atoms and {"format": "ase-json", "data": atoms["data"]},
+        "structure": structure_of(encoded),
         "params": encoded["parameters"],
         "potcars": service.pseudopotentials(job_id),
         "parents": asked["parents"],

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.recipes.encoding import Sentinel
+from crystalmath.recipes.json_text import structure_of
 from crystalmath.recipes.lookup import look_up
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = (
     source = _Source()
     body = []
     arguments = "**parameters"
-    if asked["atoms"]:
-        atoms = parse_structure({"format": "ase-json", "data": asked["atoms"]["data"]})
+    _require_values(job, asked)
+    if (given := structure_of(asked)) is not None:
+        atoms = parse_structure(given)
         body += [f"atoms = {source.atoms(atoms)}", ""]
         arguments = f"atoms, {arguments}"
     recipe = look_up(job.recipe, allow).name
@@ -89,6 +91,18 @@ def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = (
         "        print(result)",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _require_values(job: JobMetadata, body: Mapping[str, Any]) -> None:
+    """Refuse a job that has never got the values of other jobs."""
+    from crystalmath.recipes.job_structure import JobStructure, values_in
+
+    if JobStructure.read(body["atoms"]) or any(values_in(body["parameters"])):
+        names = ", ".join(parent["job_id"] for parent in job.parents if "awaited" in parent)
+        raise InvalidJob(
+            f"what job {job.job_id} computes is not known: it needs values of the jobs {names}, "
+            "and has none of them"
+        )
 
 
 class _Source:
@@ -239,7 +253,8 @@ def asked_of_job(service: JobService, job: JobMetadata) -> Inputs:
 
     header, _, document = service.specification(job.job_id).partition("\n")
     asked = json.loads(document)
-    given = asked["atoms"] and {"format": "ase-json", "data": asked["atoms"]["data"]}
+    _require_values(job, asked)
+    given = structure_of(asked)
     return asked_inputs(
         job.recipe,
         None if given is None else parse_structure(given),

@@ -17,6 +17,7 @@ from crystalmath.errors import CrystalMathError, InvalidJob, StoreError, Unknown
 from crystalmath.jobs.identities import own_identity
 from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.models import JobState
+from crystalmath.service.dependencies import Waiting
 from crystalmath.service.engine_pool import Runners
 from crystalmath.service.home_jobs import HomeJobs
 from crystalmath.service.intake import Intake
@@ -71,11 +72,22 @@ class JobService(HomeJobs):
         self._runners = Runners(lambda: self.config, self._recorder.report)
         own_identity(home.jobs_directory, home.lease_s)
         self._recovery = Recovery(
-            self._recorder, self._runners.get, self._follows, home.jobs_directory
+            self._recorder,
+            self._runners.get,
+            self._follows,
+            home.jobs_directory,
+            wait=lambda job_ids: self._waiting.add(job_ids),  # noqa: PLW0108 - it comes next
         )
         super().__init__(home, self._recorder, self._recovery, self._runners)
         parts = (self._recorder, self._recovery, self._runners)
-        self._intake = Intake(self, *parts, source=source, environ=environ)
+        self._intake = Intake(
+            self,
+            *parts,
+            source=source,
+            environ=environ,
+            wait=lambda job_ids: self._waiting.add(job_ids),  # noqa: PLW0108 - it comes next
+        )
+        self._waiting = Waiting(self, self._recorder, self._intake, self._recovery.host)
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +127,7 @@ class JobService(HomeJobs):
         if os.getpid() != self._process:
             return  # a forked child has no jobs of its own, and must not touch the parent's
         self._intake.leaving = not cancel
+        self._waiting.close(cancel=cancel)
         followed = self._runners.close(cancel=cancel)
         self._recorder.finish()
         try:
@@ -263,6 +276,8 @@ class JobService(HomeJobs):
         except StoreError as error:
             # A full disk, perhaps because of this very job: it is stopped all the same.
             _LOG.warning("cannot note that job %s is to be stopped: %s", job_id, error)
+        if self._waiting.cancel(job_id):
+            return True
         runner = self._runners.following(job_id)
         if runner is not None:
             # A job that was just taken over may have ended by what was noted, before it is asked.
@@ -271,7 +286,9 @@ class JobService(HomeJobs):
             return asked or (first and runner.get_status(job_id) is JobState.CANCELLED)
         # Another process owns it, perhaps one that is about to write it down; or its engine is
         # not to be had, and what there was to do is done.
-        if not self._store.get(job_id).state.is_terminal():
+        now = self._store.get(job_id)
+        # One that waits has no files, and its owner sees what was noted.
+        if not (now.state.is_terminal() or now.waits):
             try:
                 make_own(self.config.jobs_directory)
                 request_cancel(self._directory(job_id), self._recovery.host)
@@ -281,6 +298,16 @@ class JobService(HomeJobs):
                     f"for that ({error}); make room, and cancel it again"
                 ) from error
         return True
+
+    def successors(self, job_ids: Sequence[str]) -> list[str]:
+        """Return the jobs that wait for some, also through others, the farthest first."""
+        found: dict[str, None] = {}
+        left = list(job_ids)
+        while left:
+            jobs = self._existing(left[0]).get_many(self._store.successors(left))
+            left = [job.job_id for job in jobs if job.waits and job.job_id not in found]
+            found |= dict.fromkeys(left)
+        return [*reversed(found)]
 
     def cancel_all(self) -> None:
         """Request that all jobs be stopped that are followed here, or by nobody."""
@@ -323,7 +350,11 @@ class JobService(HomeJobs):
     def unfinished(self, *, abandoned: bool = False) -> dict[str, JobState]:
         """Return the states of unfinished jobs that are followed here, and of `abandoned` ones."""
         left = self._recovery.left() if abandoned and self._recorder.exists() else []
-        return {job.job_id: job.state for job in left} | self._runners.unfinished()
+        here = self._waiting.states() | self._runners.unfinished()
+        return {job.job_id: job.state for job in left} | here
+
+    def _follows(self, job_id: str) -> bool:
+        return job_id in self._waiting or super()._follows(job_id)
 
     # --- files and engines -------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from crystalmath.jobs.host import Host
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.view import view
 from crystalmath.models import JobSpec, JobState, NewJob
+from crystalmath.recipes.json_text import structure_of
 from crystalmath.service.asked_job import spec_hash
 from crystalmath.service.current_jobs import directory_names
 
@@ -158,7 +159,7 @@ def row_of(header: Mapping[str, Any], body: str, created_at: float) -> NewJob:
         job_id=spec.job_id,
         recipe=spec.recipe,
         engine=str(spec.engine),
-        spec_hash=spec_hash(spec.identity(), json.loads(body)),
+        spec_hash=spec.asked_hash or spec_hash(spec.identity(), json.loads(body)),
         specification=f"{json.dumps(spec.header())}\n{body}",
         created_at=created_at,
         formula=_formula(body),
@@ -172,8 +173,7 @@ def _formula(body: str) -> str | None:
     """Return the formula of the structure that went in, as a submission records it."""
     from crystalmath.recipes.structures import parse_structure
 
-    atoms = json.loads(body)["atoms"]
-    if not atoms:
+    structure = structure_of(json.loads(body))
+    if structure is None or "data" not in structure:
         return None
-    given = parse_structure({"format": "ase-json", "data": atoms["data"]})
-    return str(given.get_chemical_formula())
+    return str(parse_structure(structure).get_chemical_formula())

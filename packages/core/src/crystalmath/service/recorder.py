@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from crystalmath.errors import StoreError
 from crystalmath.jobs.changes import Change
@@ -100,6 +100,13 @@ class GroupCommit(Generic[_Item, _Answer]):
             self._changed.notify_all()
 
 
+class Waiter(Protocol):
+    """Gets the jobs of each transaction; a queue is one."""
+
+    def put(self, jobs: list[JobMetadata], /) -> None:
+        """Take jobs as they are now."""
+
+
 _LOG = logging.getLogger("crystalmath.service")
 
 #: How long changes are gathered before they are written in one transaction, in seconds.
@@ -112,7 +119,7 @@ class Recorder:
     """The one writer of changes of state of a service.
 
     It opens, and makes, the job database when that is first used. `unwritten` returns header and
-    body of each job that was acknowledged and has no run directory yet. Each queue of `waiters`
+    body of each job that was acknowledged and has no run directory yet. Each of `waiters`
     gets the jobs of every transaction, as they are afterwards.
     """
 
@@ -138,7 +145,7 @@ class Recorder:
         self._insert = GroupCommit(self._insert_groups)
         self.feed = Feed(lambda: self.store if self.exists() else None, self._jobs_of)
         self.recent = Recent()
-        self.waiters: set[queue.SimpleQueue[list[JobMetadata]]] = set()
+        self.waiters: set[Waiter] = set()
 
     @property
     def store(self) -> JobStore:
@@ -263,6 +270,12 @@ class Recorder:
         """Record jobs that have ended elsewhere; see :meth:`JobStore.insert_ended`."""
         if ended:
             self._tell(self._open(create=True).insert_ended(ended))
+
+    def put_in(self, ready: Sequence[tuple[JobMetadata, NewJob]]) -> list[JobMetadata]:
+        """Record that jobs wait no more; see :meth:`JobStore.put_in`."""
+        told = self.store.put_in(ready, time.time())
+        self._tell(told)
+        return told
 
     def note_cancel(self, job_id: str) -> None:
         """Record that somebody asked for a job to be stopped; see :meth:`JobStore.note_cancel`."""

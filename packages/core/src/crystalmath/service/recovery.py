@@ -35,7 +35,10 @@ MOST = 10_000
 
 
 class Recovery(Onlooker):
-    """Look after the jobs that this process does not follow."""
+    """Look after the jobs that this process does not follow.
+
+    `wait` takes those of them that wait for other jobs, once they are this process's.
+    """
 
     def __init__(
         self,
@@ -44,12 +47,14 @@ class Recovery(Onlooker):
         follows: Callable[[str], bool],
         jobs_directory: Path,
         *,
+        wait: Callable[[Collection[str]], None] = lambda _: None,
         host: Host | None = None,
         open_directory: Callable[[Path], RunDirectory] = RunDirectory,
     ) -> None:
         super().__init__(jobs_directory, follows, host=host, open_directory=open_directory)
         self._recorder = recorder
         self._runner_of = runner_of
+        self._wait = wait
         self._reconciler = Reconciler(self.host)
         self._owning = threading.Lock()
         self._disowned = False
@@ -72,9 +77,14 @@ class Recovery(Onlooker):
         ends that its files alone decide.
         """
         taken: list[str] = []
+        waiting: list[str] = []
         runners: dict[str, EngineRunner | None] = {}
         for job in jobs:
             if job.state.is_terminal() or not self.host.is_orphan(job.owner):
+                continue
+            if job.waits:  # for other jobs, and not for its engine
+                taken.append(job.job_id)
+                waiting.append(job.job_id)
                 continue
             if job.engine not in runners:
                 runners[job.engine] = self._runner(job.engine)
@@ -94,6 +104,8 @@ class Recovery(Onlooker):
             if len(self._taken) > self._most_taken:
                 self._taken &= set(self._own_unfinished())
                 self._most_taken = max(MOST, 2 * len(self._taken))
+        if waiting:
+            self._wait(waiting)
         return taken
 
     def _own_unfinished(self) -> list[str]:

@@ -7,7 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from attrs import evolve, frozen
 
@@ -19,6 +19,7 @@ from crystalmath.models.fields import declared
 from crystalmath.models.resources import RESOURCE_NAMES
 from crystalmath.models.submission import Terms
 from crystalmath.models.written import label_of, label_value, memory_text, read_megabytes
+from crystalmath.recipes.json_text import structure_of
 from crystalmath.service.going_on import PARAMETER, copied_files, moves_atoms_alone
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
     from crystalmath.models.submission import TermsGiven
     from crystalmath.preflight.program import Program
     from crystalmath.quacc.store import JobMetadata
+
+
+class _Awaited(TypedDict):
+    after: list[dict[str, str]]
+    on_failure: str
 
 
 @frozen
@@ -105,8 +111,8 @@ def again(
     unasked: dict[str, Any] = dict.fromkeys(told.get("defaulted", ()))
     job = evolve(job, **unasked)
     asked = json.loads(document)
-    given = asked["atoms"] and {"format": "ase-json", "data": asked["atoms"]["data"]}
-    parents = [parent for parent in job.parents if parent["role"] == "structure"]
+    given = structure_of(asked)
+    parents = [parent for parent in job.parents if _gave(parent)]
     if changes.continued:
         found = _last(job, given, directory, configured)
         given = found.atoms
@@ -142,10 +148,50 @@ def again(
         parameters=parameters,
         engine=engine,
         strict=changes.strict,
+        **_awaited(job),
         environment=None if restricted else _environment(told) or environ,
     )
     retried: Parent = {"job_id": job.job_id, "role": "retry"}
     return Again(submission, [*cast("Sequence[Parent]", parents), retried], once)
+
+
+def as_asked(
+    job: JobMetadata, specification: str, configured: Config, *, environ: Mapping[str, str]
+) -> Again:
+    """Ask for a job that waits for others as it was asked for; see :func:`again`."""
+    from crystalmath.recipes import codec
+
+    header, _, document = specification.partition("\n")
+    told, asked = json.loads(header), json.loads(document)
+    unasked: dict[str, Any] = dict.fromkeys(told.get("defaulted", ()))
+    restricted = configured.restricted is not None
+    submission = Submission(
+        **evolve(job, **unasked).terms(),
+        recipe=job.recipe,
+        atoms=structure_of(asked),
+        parameters=codec.decode_request(asked["parameters"]),
+        engine=job.engine,
+        strict=bool(told.get("strict")),
+        **_awaited(job),
+        environment=None if restricted else _environment(told) or environ,
+    )
+    return Again(submission, [parent for parent in job.parents if "awaited" not in parent])
+
+
+def _gave(parent: Parent) -> bool:
+    """Return whether a job has what it was given by another, and is given it again."""
+    return parent["role"] not in {"retry", "reread"} and "awaited" not in parent
+
+
+def _awaited(job: JobMetadata) -> _Awaited:
+    """Return which jobs one has waited for that has never begun; references are in its body."""
+    awaited = [parent for parent in job.parents if "awaited" in parent]
+    after = [parent for parent in awaited if parent["role"] == "after"]
+    fails = any(parent.get("on_failure") == "fail" for parent in awaited)
+    return {
+        "after": [{"job_id": one["job_id"], "ends": one["awaited"]} for one in after],
+        "on_failure": "fail" if fails else "wait",
+    }
 
 
 def _last(
@@ -162,7 +208,7 @@ def _last(
         raise InvalidJob(
             f"job {job.job_id} cannot be continued: {said}; without --continue it begins anew"
         )
-    if given is None:
+    if given is None or "data" not in given:
         raise InvalidJob(
             f"job {job.job_id} was given no structure, and there is none to go on from; without "
             "--continue it begins anew"

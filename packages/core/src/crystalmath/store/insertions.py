@@ -41,6 +41,8 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
     for job in new:
         try:
             known = _known(job, by_id, by_key)
+            if known is None:
+                _check_circle(snapshot, job, [one for one, _, _ in fresh])
             if known is None and job.only_retry and (other := retried.get(_retry_of(job))):
                 raise AlreadyRetried.of(*other)
         except InvalidJob as error:
@@ -99,7 +101,36 @@ def _known(
     return known
 
 
-def _retry_of(job: NewJob) -> str | None:
+def _check_circle(snapshot: Snapshot, job: NewJob, beside: Sequence[NewJob]) -> None:
+    """Refuse a retry that would wait for itself; `beside` are new jobs of the same transaction.
+
+    A job can refer only to those on record, so that only one that takes the place of another, whose
+    successors wait for it from then on, can close a circle.
+    """
+    chain, origin = set[str](), _retry_of(job)
+    while origin is not None and origin not in chain and job.waits:
+        chain.add(origin)
+        origin = next((_retry_of(one) for one in fetch(snapshot, [origin])), None)
+    seen: set[str] = set()
+    left = _awaited(job) if chain else set()
+    while left:
+        if left & chain:
+            raise InvalidJob(
+                f"the retry of job {_retry_of(job)} cannot refer to job {min(left & chain)}, nor "
+                "to a job that waits for that: it would wait for itself"
+            )
+        seen |= left
+        more = {retry for _, retry, _ in fetch_retries(snapshot, sorted(left))}
+        known = [*fetch(snapshot, sorted(left)), *(one for one in beside if _retry_of(one) in left)]
+        left = more.union(*map(_awaited, known)) - seen
+
+
+def _awaited(job: JobMetadata) -> set[str]:
+    """Return the jobs that one waits for."""
+    return {one["job_id"] for one in job.parents if "awaited" in one} if job.waits else set()
+
+
+def _retry_of(job: JobMetadata) -> str | None:
     """Return the id of the job that one runs, or reads, again."""
     roles = {parent["role"]: parent["job_id"] for parent in job.parents}
     return roles.get("retry") or roles.get("reread")
@@ -114,11 +145,14 @@ def _record(
         for job, _, _ in fresh
         for name, value in job.labels.items()
     ]
-    parents = [
-        {"job_id": job.job_id, "parent": parent["job_id"], "role": parent["role"]}
+    # A job may take several values of another.
+    related = dict.fromkeys(
+        (job.job_id, parent["job_id"], parent["role"])
         for job, _, _ in fresh
         for parent in job.parents
-    ]
+    )
+    names = ("job_id", "parent", "role")
+    parents = [dict(zip(names, values, strict=True)) for values in related]
     asked = [
         {
             "job_id": job.job_id,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 from crystalmath.models.job_notes import UNFINISHED, JobState
 from crystalmath.store.eventlog import count_reached, last_event, read_events
 from crystalmath.store.fetching import (
+    CHUNK,
     RECORD,
     fetch,
     fetch_one,
@@ -177,6 +178,29 @@ class JobReader:
             for parent, job_id, _ in fetch_retries(snapshot, ids):
                 found.setdefault(parent, []).append(job_id)
         return found
+
+    @patient
+    def successors(self, ids: Sequence[str]) -> _Ids:
+        """Return the pending jobs that refer to these, or to a job of which one is a retry."""
+        found: dict[str, None] = {}
+        with self._readable.reading() as snapshot:
+            wanted, known = list(ids), set(ids)
+            while wanted:
+                given = Parameters()
+                where = given.among("jobs.job_id", wanted[:CHUNK])
+                query = f"SELECT lineage.parent {_LINEAGE} WHERE {where} AND lineage.role IN "
+                rows = snapshot.rows(f"{query}('retry', 'reread')", given)
+                more = {str(row["parent"]) for row in rows} - known
+                given = Parameters()
+                where = given.among("lineage.parent", wanted[:CHUNK])
+                query = f"SELECT jobs.job_id, jobs.state {_LINEAGE} WHERE {where} "
+                query += "AND lineage.role IN ('structure', 'value', 'after') ORDER BY jobs.number"
+                # The state here: by its index SQLite would go through all that are pending.
+                pending = (row for row in snapshot.rows(query, given) if row["state"] == "pending")
+                found |= {str(row["job_id"]): None for row in pending}
+                known |= more
+                wanted = [*wanted[CHUNK:], *more]
+        return list(found)
 
     @patient
     def children(self, job_id: str, *, limit: int | None = None) -> _Rows:

@@ -53,6 +53,9 @@ _MUTABLE = (
     "removed",
     "removed_at",
 )
+#: What else is known of a job only once the jobs that it waited for have ended.
+PUT_IN = ("parents", "formula", "warnings", "walltime_s", "continue_lost")
+_PUT_IN_LISTED = ("formula", "reduced_formula", "elements")
 _COMPARE_AND_SET = update(jobs).where(
     jobs.c.job_id == bindparam("which"), jobs.c.revision == bindparam("seen")
 )
@@ -67,6 +70,11 @@ _INSERTIONS = {
 }
 _LIST = update(listed).where(
     listed.c.number
+    == select(jobs.c.number).where(jobs.c.job_id == bindparam("which")).scalar_subquery()
+)
+_PUT_IN_JOB = update(jobs).where(jobs.c.job_id == bindparam("which"))
+_SPECIFY = update(specifications).where(
+    specifications.c.number
     == select(jobs.c.number).where(jobs.c.job_id == bindparam("which")).scalar_subquery()
 )
 #: What of a listed row is the job's own, and what its summary's.
@@ -120,6 +128,24 @@ def save(
     insert_for_jobs(connection, events, log)
 
 
+def put_in(
+    connection: Connection,
+    changed: Sequence[tuple[int, JobMetadata]],
+    rows: Sequence[NewJob],
+    log: Sequence[dict[str, Any]],
+) -> None:
+    """Write jobs that wait no more as :func:`save` does, with what is known of them by now."""
+    save(connection, changed, log)
+    for (_, job), new in zip(changed, rows, strict=True):
+        where = {"which": job.job_id}
+        connection.execute(_PUT_IN_JOB, where | _columns(job, PUT_IN))
+        short = to_listed(job)
+        connection.execute(_LIST, where | {name: short[name] for name in _PUT_IN_LISTED})
+        potcars = json.dumps(list(new.pseudopotentials)) if new.pseudopotentials else None
+        told = {"specification": new.specification, "potcars": potcars}
+        connection.execute(_SPECIFY, where | told)
+
+
 def insert_for_jobs(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
     """Insert rows that name their job by its ``job_id`` into a table that wants its number."""
     if rows:
@@ -128,11 +154,14 @@ def insert_for_jobs(connection: Connection, table: Table, rows: Sequence[dict[st
 
 def to_row(job: JobMetadata, names: Collection[str] = _COLUMNS) -> dict[str, Any]:
     """Return a job as a row, or those of its columns that may have changed."""
+    return {**_columns(job, names), "state": job.state.value}
+
+
+def _columns(job: JobMetadata, names: Collection[str]) -> dict[str, Any]:
     row = {name: getattr(job, name) for name in names}
     for name in JSON:
         if row.get(name) is not None:
             row[name] = json.dumps(plain(row[name]))
-    row["state"] = job.state.value
     return row
 
 

@@ -96,7 +96,7 @@ def _of_job(asked: JobStructure) -> tuple[str, Document]:
     from crystalmath.cli.shared.common_arguments import any_client
 
     with any_client() as client:
-        job = client.job(client.find(asked.job_id))
+        job = client.job(client.find(str(asked.job_id)))
     frame = "" if asked.frame is None else f"-{asked.frame}"
     name = f"{job.name or job.formula or job.job_id[:8]}{frame}"
     return fit(name), JobStructure(job.job_id, asked.frame).document()

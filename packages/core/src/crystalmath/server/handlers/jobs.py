@@ -127,15 +127,32 @@ def _documents(service: JobService, job_ids: list[str]) -> Generator[None, None,
     return answers
 
 
+_Successors: TypeAlias = Annotated[
+    bool, "stop also all jobs that wait for these, also through others; default: false"
+]
+
+
+class CancelParams(JobIdParams, total=False):
+    """The parameters of ``jobs.cancel``."""
+
+    with_successors: _Successors
+
+
 @method(server.JOBS_CANCEL, pool="cancelling", by_server=True)
-def handle_jobs_cancel(service: JobService, params: JobIdParams) -> CancelledJob:
+def handle_jobs_cancel(service: JobService, params: CancelParams) -> CancelledJob:
     """Request that a job be stopped.
 
     ``cancelled`` tells whether that was requested; it is false for a job that had ended. The job
     reads ``cancelled`` once none of its processes is alive.
     """
     job_id = params["job_id"]
-    return {"job_id": job_id, "cancelled": service.cancel(job_id), "error": None}
+    if not params.get("with_successors"):
+        return {"job_id": job_id, "cancelled": service.cancel(job_id), "error": None}
+    service.job(job_id)
+    # They first: one that is to fail where the job is cancelled would do so.
+    successors = [one for one in service.successors([job_id]) if service.cancel(one)]
+    cancelled = service.cancel(job_id)
+    return {"job_id": job_id, "cancelled": cancelled, "successors": successors, "error": None}
 
 
 class ListParams(TypedDict, total=False):
@@ -215,6 +232,7 @@ class CancelManyParams(TypedDict, total=False):
     """The parameters of ``jobs.cancel_many`` beside filters."""
 
     job_ids: Annotated[JobIds, "exactly these jobs, without filters"]
+    with_successors: _Successors
 
 
 @method(server.JOBS_CANCEL_MANY, by_server=True)
@@ -227,6 +245,7 @@ async def handle_jobs_cancel_many(
     is wrong with one hinders no other. A job reads ``cancelled`` once no process of it is alive.
     """
     job_ids = params.pop("job_ids", None)
+    also = params.pop("with_successors", False)
     filters = filters_in(params)
     if job_ids is None and not filters:
         raise InvalidJob("nothing says which jobs are to be stopped; name them, or give filters")
@@ -238,12 +257,12 @@ async def handle_jobs_cancel_many(
     if all(state.is_terminal() for state in states):
         ended = " and ".join(state.value for state in states)
         raise InvalidJob(f"{ended} jobs have ended; only pending and running ones can be stopped")
-    work = _cancelled(service, job_ids, chosen)
+    work = _cancelled(service, job_ids, chosen, with_successors=also)
     return {"jobs": await in_slices("cancelling", work), "error": None}
 
 
 def _cancelled(
-    service: JobService, job_ids: list[str] | None, filters: Selection
+    service: JobService, job_ids: list[str] | None, filters: Selection, *, with_successors: bool
 ) -> Generator[None, None, list[CancelledJob]]:
     are_chosen = job_ids is None
     if job_ids is None:
@@ -251,13 +270,18 @@ def _cancelled(
         found = pages(service, **chosen)
         job_ids = [job.job_id for page in found for job in page if not job.state.is_terminal()]
     answers: list[CancelledJob] = []
+    after: list[CancelledJob] = []
+    for job_id in service.successors(job_ids) if with_successors and job_ids else ():
+        if job_id not in job_ids:
+            after.append(_cancel(service, job_id))
+            yield
     for job_id in dict.fromkeys(job_ids):
         answer = _cancel(service, job_id)
         # One that was chosen, and has ended since, is not among those that are meant any more.
         if not are_chosen or answer["cancelled"] or "code" in answer:
             answers.append(answer)
         yield
-    return answers
+    return answers + after
 
 
 def _cancel(service: JobService, job_id: str) -> CancelledJob:
@@ -270,7 +294,10 @@ def _cancel(service: JobService, job_id: str) -> CancelledJob:
             told = f"{state.ended} before" if state.is_terminal() else "has just ended"
             error = f"the job {told}"
     except CrystalMathError as failure:
-        return {"job_id": job_id, "status": "error", "cancelled": False, **trouble(failure)}
+        why = trouble(failure)
+        refused: CancelledJob = {"job_id": job_id, "cancelled": False, "error": why["error"]}
+        refused |= {"status": "error", "code": why["code"]}
+        return refused
     return {"job_id": job_id, "cancelled": requested, "error": error}
 
 

@@ -1,0 +1,230 @@
+"""Jobs that wait for other jobs: they are on record alone until those have ended.
+
+The rows hold who waits for whom (``parents``, and ``lineage``, by which the successors of a job are
+found). Nothing goes through all that wait: the event log tells which jobs have ended, by whatever
+process, and their successors are looked at.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from crystalmath.errors import CrystalMathError
+from crystalmath.jobs.changes import Change
+from crystalmath.models import JobState
+from crystalmath.service.references import References
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from crystalmath.jobs.host import Host
+    from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service.home_jobs import HomeJobs
+    from crystalmath.service.intake import Intake
+    from crystalmath.service.recorder import Recorder
+
+_LOG = logging.getLogger("crystalmath.service")
+
+#: How often is looked, while jobs wait here, for what other processes have recorded, in seconds.
+POLL_S = 1.0
+#: How long a release that could not be is left alone, in seconds.
+AGAIN_S = 5.0
+#: How long `close` waits for a release that is under way, in seconds.
+CLOSE_S = 30.0
+#: So many jobs are looked at, and released, in one transaction.
+_TOGETHER = 250
+_EVENTS = 5000
+
+
+class Waiting:
+    """The waiting jobs of this process, and the thread that releases them.
+
+    Parameters
+    ----------
+    jobs : HomeJobs
+        All that can be asked about jobs.
+    recorder : Recorder
+        Their record.
+    intake : Intake
+        Hands over what waits no more.
+    host : Host
+        This process.
+    """
+
+    def __init__(self, jobs: HomeJobs, recorder: Recorder, intake: Intake, host: Host) -> None:
+        self._jobs = jobs
+        self._recorder = recorder
+        self._intake = intake
+        self._host = host
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._ids: dict[str, None] = {}
+        # Those to be looked at; those that are tried again, and when.
+        self._due: dict[str, None] = {}
+        self._later: dict[str, None] = {}
+        self._later_at = 0.0
+        self._seq: int | None = None
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._ids
+
+    def states(self) -> dict[str, JobState]:
+        """Return the waiting jobs of this process, and their state."""
+        return dict.fromkeys(list(self._ids), JobState.PENDING)
+
+    def add(self, job_ids: Collection[str]) -> None:
+        """Wait for what these jobs, which are this process's own, wait for."""
+        with self._lock:
+            if self._closed:
+                return
+            self._ids |= dict.fromkeys(job_ids)
+            self._due |= dict.fromkeys(job_ids)
+            if self._thread is None:
+                self._recorder.waiters.add(self)
+                name = "crystalmath-waiting"
+                self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+                self._thread.start()
+        self._wake.set()
+
+    def put(self, jobs: list[JobMetadata], /) -> None:
+        """Look soon, as jobs were recorded that may concern those that wait."""
+        if any(job.state.is_terminal() or job.parents for job in jobs):
+            self._wake.set()
+
+    def close(self, *, cancel: bool) -> None:
+        """Release no more jobs; cancel those that wait here, or leave them to others."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        self._wake.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(CLOSE_S)
+        self._recorder.waiters.discard(self)
+        if cancel and self._ids:
+            try:
+                self._cancel(self._recorder.store.get_many(list(self._ids)))
+            except CrystalMathError as error:
+                _LOG.warning("cannot record that waiting jobs are cancelled: %s", error)
+        self._ids.clear()
+
+    def cancel(self, job_id: str) -> bool:
+        """End a job for which a cancel was recorded, if it waits here; return whether it did."""
+        return bool(self._cancel(self._recorder.store.get_many([job_id])))
+
+    def _cancel(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
+        mine = [job for job in jobs if job.waits and self._host.is_own(job.owner)]
+        self._end(mine, JobState.CANCELLED, "cancelled")
+        return mine
+
+    def _end(self, jobs: Sequence[JobMetadata], state: JobState, error: str) -> None:
+        now = time.time()
+        self._recorder.apply(
+            *(Change(job_id=job.job_id, state=state, at=now, error=error) for job in jobs)
+        )
+        self._forget(job.job_id for job in jobs)
+
+    def _forget(self, job_ids: Iterable[str]) -> None:
+        with self._lock:
+            for job_id in job_ids:
+                self._ids.pop(job_id, None)
+                self._later.pop(job_id, None)
+
+    # --- the thread --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait(POLL_S)
+            self._wake.clear()
+            with self._lock:
+                if self._closed or not (self._ids or self._due):
+                    self._recorder.waiters.discard(self)
+                    self._thread, self._seq = None, None
+                    return
+            try:
+                self._turn()
+            except Exception as error:  # noqa: BLE001 - a database that restarts, a full disk
+                _LOG.warning("cannot look after waiting jobs, trying again: %s", error)
+                self._wake.wait(POLL_S)
+
+    def _turn(self) -> None:
+        """Look at those whose turn it is."""
+        store = self._recorder.store
+        if self._seq is None:
+            # Before those are looked at that are new here: what they wait for may end meanwhile.
+            self._seq = store.last_event()
+        self._read_events()
+        if self._later and time.monotonic() >= self._later_at:
+            with self._lock:
+                self._due |= self._later
+                self._later.clear()
+        while self._due and not self._closed:
+            with self._lock:
+                some = list(self._due)[:_TOGETHER]
+                # First: one that is taken over again meanwhile is due again.
+                for job_id in some:
+                    del self._due[job_id]
+            try:
+                self._look(store.get_many(some), some)
+            except BaseException:
+                with self._lock:
+                    self._due |= dict.fromkeys(some)
+                raise
+
+    def _read_events(self) -> None:
+        """Find whom the newest events concern: successors of jobs that ended, or run again."""
+        store = self._recorder.store
+        while self._seq is not None:
+            events, seq = store.follow(self._seq, limit=_EVENTS)
+            changed = {
+                event.job_id
+                for event in events
+                if event.to_state.is_terminal() or event.from_state is None
+            }
+            noted = {event.job_id for event in events if event.job_id in self._ids}
+            found = store.successors(sorted(changed)) if changed else []
+            with self._lock:
+                self._due |= {name: None for name in (*found, *noted) if name in self._ids}
+            self._seq = seq
+            if len(events) < _EVENTS:
+                return
+
+    def _look(self, jobs: Sequence[JobMetadata], asked: Sequence[str]) -> None:
+        """Release, end or leave jobs, as those have ended that they wait for."""
+        self._forget(set(asked) - {job.job_id for job in jobs})
+        references = References(self._jobs)
+        references.look_up(parent["job_id"] for job in jobs for parent in job.parents)
+        ready: list[JobMetadata] = []
+        notes: list[Change] = []
+        now = time.time()
+        for job in jobs:
+            if not job.waits or not self._host.is_own(job.owner):
+                self._forget([job.job_id])
+                continue
+            self._ids[job.job_id] = None
+            if job.cancel_requested_at is not None:
+                self._cancel([job])
+                continue
+            outlook = references.outlook(job.parents)
+            if outlook.failed is not None:
+                self._end([job], JobState.FAILED, outlook.failed)
+            elif outlook.reason is None:
+                ready.append(job)
+            elif outlook.reason != job.reason:
+                told = outlook.reason
+                notes.append(Change(job_id=job.job_id, state=job.state, at=now, reason=told))
+        self._recorder.apply(*notes)
+        if ready:
+            self._release(ready)
+
+    def _release(self, ready: Sequence[JobMetadata]) -> None:
+        later = self._intake.release(ready)
+        self._forget({job.job_id for job in ready}.difference(later))
+        if later:
+            self._later_at = time.monotonic() + AGAIN_S
+            with self._lock:
+                self._later |= dict.fromkeys(later)

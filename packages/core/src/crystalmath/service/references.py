@@ -1,0 +1,453 @@
+"""The jobs that a submission refers to: which they are, whether they have ended, what they give."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from attrs import evolve, frozen
+
+from crystalmath.errors import ID_LENGTH, FilesRemoved, InvalidJob, UnknownJob, shown
+from crystalmath.models import Finding, JobFilter, JobState
+from crystalmath.models.checks import checked
+from crystalmath.models.fields import properties
+from crystalmath.recipes.job_structure import JobStructure, JobValue, with_values
+from crystalmath.recipes.json_text import place_name, structure_of
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from crystalmath.models import JobSpec, Submission
+    from crystalmath.models.job_notes import Parent
+    from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service.asked_job import AskedJob
+    from crystalmath.service.home_jobs import HomeJobs
+
+#: The roles of parents that a job may wait for.
+AWAITED = ("structure", "value", "after")
+#: So many of the jobs that one waits for are named in its reason.
+_NAMED = 3
+#: A key by which part of a stored result is found without reading all of it; not one of our tags.
+_KEY = re.compile(r"(?!(?:data|items|string)$)[A-Za-z_]\w*", re.ASCII)
+_AFTER = {"job_id": {}, "ends": {"type": "string", "enum": ["ok", "any"]}}
+
+
+@frozen
+class Outlook:
+    """Whether the jobs that one waits for have ended as they should.
+
+    Parameters
+    ----------
+    reason : str, optional
+        What it waits for; ``None`` where it can run.
+    failed : str, optional
+        Why it has to fail, as was asked for in that case.
+    is_broken : bool
+        One of them has failed, or its files were removed: it waits for a retry.
+    removed : str, optional
+        What has become of the files of one that has completed.
+    """
+
+    reason: str | None = None
+    failed: str | None = None
+    is_broken: bool = False
+    removed: str | None = None
+
+
+class References:
+    """Find the jobs that others refer to; what was found is remembered, so make a new one soon."""
+
+    def __init__(self, jobs: HomeJobs) -> None:
+        self._jobs = jobs
+        self._found: dict[str, JobMetadata] = {}
+        self._values: dict[tuple[str, tuple[str | int, ...]], Any] = {}
+
+    # --- which jobs --------------------------------------------------------------------------
+
+    def named(
+        self, submission: Submission, spec: JobSpec, body: Mapping[str, Any]
+    ) -> tuple[JobSpec, dict[str, Any]]:
+        """Return what is asked for with all references by whole ids, and those among its parents.
+
+        Raises
+        ------
+        UnknownJob, InvalidJob
+            There is no such job, or several fit; the message names the place.
+        """
+        parents: list[Parent] = []
+        atoms = body["atoms"]
+        if (of_job := JobStructure.read(submission.atoms)) is not None:
+            of_job = of_job.of(self._whole(of_job.job_id, None))
+            atoms = of_job.document()
+            parents.append(of_job.parent(str(of_job.job_id)))
+
+        def name(value: JobValue, place: tuple[Any, ...]) -> dict[str, Any]:
+            spelt = place_name(place)
+            job_id = self._whole(value.job_id, f"params.{spelt}")
+            path = list(value.path)
+            parents.append({"job_id": job_id, "role": "value", "place": spelt, "path": path})
+            return JobValue(job_id, value.path).document()
+
+        parameters = with_values(body["parameters"], name)
+        for parent in parents:
+            parent["awaited"] = "ok"
+        for index, item in enumerate(submission.after):
+            parents.append(self._after(item, f"after[{index}]"))
+        if submission.on_failure == "fail":
+            for parent in parents:
+                parent["on_failure"] = "fail"
+        spec = evolve(spec, parents=[*spec.parents, *parents])
+        if submission.inherit_labels:
+            labels: dict[str, str] = {}
+            for parent in reversed(parents):
+                labels |= self._job(parent["job_id"]).labels
+            spec = evolve(spec, labels={**labels, **spec.labels})
+        return spec, {"atoms": atoms, "parameters": parameters}
+
+    def _after(self, item: str | Mapping[str, Any], place: str) -> Parent:
+        ends = "ok"
+        if isinstance(item, Mapping):
+            given = checked(item, {"properties": _AFTER, "required": ["job_id"]})
+            item, ends = given["job_id"], given.get("ends", "ok")
+        job_id = self._whole(item, place)
+        return cast("Parent", {"job_id": job_id, "role": "after", "awaited": ends})
+
+    def _whole(self, given: object, place: str | None) -> str:
+        """Return the id of the job that is meant, by its id, the beginning of it, or filters."""
+        try:
+            if isinstance(given, Mapping):
+                return self._fitting(given)
+            whole = len(text := str(given)) == ID_LENGTH
+            return self._job(text if whole else self._jobs.find(text)).job_id
+        except (UnknownJob, InvalidJob) as error:
+            if place is not None:
+                error.args = (f"{place}: {error}",)
+            raise
+
+    def _fitting(self, filters: Mapping[str, Any]) -> str:
+        """Return the one job that filters fit, those left out that were run again."""
+        from crystalmath.service.job_answers import read_filters
+
+        chosen = read_filters(cast("Any", checked(filters, {"properties": properties(JobFilter)})))
+        found = [job.job_id for job in self._jobs.jobs(limit=100, **chosen)]
+        again = self._jobs.retried(found)
+        left = [job_id for job_id in found if job_id not in again]
+        if len(left) != 1:
+            count = "no job fits" if not left else f"{len(left)} jobs fit"
+            which = f": {', '.join(left[:_NAMED])}" if left else ""
+            raise InvalidJob(f"{count} the filters {shown(dict(filters))}, and one must{which}")
+        return left[0]
+
+    def _job(self, job_id: str) -> JobMetadata:
+        if job_id not in self._found:
+            self._found[job_id] = self._jobs.job(job_id)
+        return self._found[job_id]
+
+    def look_up(self, job_ids: Iterable[str]) -> None:
+        """Read jobs together that are asked for next."""
+        missing = [job_id for job_id in dict.fromkeys(job_ids) if job_id not in self._found]
+        self._found |= {job.job_id: job for job in self._jobs.some_jobs(missing)}
+
+    # --- whether they have ended -------------------------------------------------------------
+
+    def outlook(self, parents: Sequence[Parent]) -> Outlook:
+        """Tell what a job waits for, by its parents."""
+        waits: dict[str, None] = {}
+        broken: dict[str, str] = {}
+        awaited = [parent for parent in parents if "awaited" in parent]
+        for parent in awaited:
+            job_id, said = parent["job_id"], self._missing(parent)
+            if said == "":
+                waits[job_id] = None
+            elif said is not None:
+                if parent.get("on_failure") == "fail":
+                    return Outlook(said, f"it needs job {job_id}: {said}")
+                broken[job_id] = said
+        if not broken:
+            return Outlook(_waits_for(list(waits), awaited))
+        job_id, said = next(iter(broken.items()))
+        more = f" (so do {len(broken) - 1} more)" if len(broken) > 1 else ""
+        return Outlook(
+            f"waits for job {job_id}{more}: {said}; it goes on when that is retried with success "
+            f"(crystalmath retry {job_id[:8]})",
+            is_broken=True,
+            removed=said if self._job(job_id).state is JobState.COMPLETED else None,
+        )
+
+    def _missing(self, parent: Parent) -> str | None:
+        """Return why a job is still waited for: empty while it goes on, else what went wrong."""
+        try:
+            job = self._job(parent["job_id"])
+        except UnknownJob as error:
+            return str(error)
+        if parent["awaited"] == "any":
+            return None if job.state.is_terminal() else ""
+        if parent.get("frame") == 0 and not (
+            job.waits
+            and any(one["role"] == "structure" and "awaited" in one for one in job.parents)
+        ):
+            return None  # what it was given is known already
+        job = self._source(parent)
+        if not job.state.is_terminal():
+            return ""
+        if job.state is not JobState.COMPLETED:
+            return f"job {job.job_id} {job.state.ended}"
+        return job.without_files() if parent["role"] != "after" else None
+
+    def _source(self, parent: Parent) -> JobMetadata:
+        """Return the job that gives what is wanted: the one that is named, or a retry of it."""
+        if parent.get("frame") == 0:
+            return self._job(parent["job_id"])
+        seen: set[str] = set()
+        tries = [parent["job_id"]]
+        for job_id in tries:
+            if job_id not in seen:
+                seen.add(job_id)
+                job = self._job(job_id)
+                if job.state is JobState.COMPLETED and not job.without_files():
+                    return job
+                if job.state.is_terminal():
+                    tries += self._jobs.retries_of(job_id)
+        last = [self._job(job_id) for job_id in tries]
+        unfinished = (job for job in reversed(last) if not job.state.is_terminal())
+        completed = (job for job in last if job.state is JobState.COMPLETED)
+        return next(unfinished, None) or next(completed, None) or last[-1]
+
+    # --- what they give ----------------------------------------------------------------------
+
+    def settled(self, asked: AskedJob) -> AskedJob:
+        """Put in what the jobs give that a submission refers to, if all of them have ended.
+
+        Raises
+        ------
+        InvalidJob
+            One does not have what is wanted, or has failed, and that was to be no reason to wait.
+        FilesRemoved
+            The files of one were removed.
+        """
+        parents = asked.spec.parents
+        if not any("awaited" in parent for parent in parents):
+            return asked
+        self.look_up(parent["job_id"] for parent in parents)
+        outlook = self.outlook(parents)
+        if outlook.failed is not None:
+            raise InvalidJob(outlook.failed)
+        if outlook.removed is not None:
+            raise FilesRemoved(outlook.removed)
+        if outlook.reason is not None:
+            spec = evolve(asked.spec, asked_hash=asked.spec_hash)
+            told = (_waits(outlook.reason),) if outlook.is_broken else ()
+            return evolve(asked, spec=spec, reason=outlook.reason, findings=told)
+        given = [self._given(parent) for parent in parents]
+        spec = evolve(asked.spec, parents=given, asked_hash=asked.spec_hash)
+        if not asked.refers:
+            return evolve(asked, spec=spec)
+        return self._put_in(evolve(asked, spec=spec, refers=False), parents)
+
+    def _given(self, parent: Parent) -> Parent:
+        """Return a parent that is not waited for any more."""
+        told = {k: v for k, v in parent.items() if k not in {"awaited", "on_failure"}}
+        if parent.get("awaited") == "ok":
+            source = self._source(parent).job_id
+            told |= {"taken_from": source} if source != parent["job_id"] else {}
+        return cast("Parent", told)
+
+    def _put_in(self, asked: AskedJob, parents: Sequence[Parent]) -> AskedJob:
+        from crystalmath.recipes import codec
+        from crystalmath.recipes.ase_classes import with_classes
+        from crystalmath.recipes.structures import parse_and_keep
+
+        body = json.loads(asked.document)
+        later = [parent for parent in parents if parent.get("frame") != 0]
+        sources = {parent["job_id"]: self._source(parent) for parent in reversed(later)}
+
+        def give(value: JobValue, place: tuple[Any, ...]) -> Any:
+            try:
+                return self._value(sources[str(value.job_id)], value.path)
+            except InvalidJob as error:
+                raise InvalidJob(f"params.{place_name(place)}: {error}") from error
+
+        atoms, structure = asked.spec.atoms, body["atoms"] and body["atoms"].get("data")
+        if (of_job := JobStructure.read(body["atoms"])) is not None:
+            named = of_job.frame == 0
+            source = self._job(str(of_job.job_id)) if named else sources[str(of_job.job_id)]
+            atoms, structure = parse_and_keep(self._geometry(source, of_job))
+        parameters = with_classes(
+            asked.spec.recipe, codec.decode_request(with_values(body["parameters"], give))
+        )
+        text = codec.body_text(codec.body_of(structure, parameters))
+        return evolve(
+            asked, spec=evolve(asked.spec, atoms=atoms, parameters=parameters), document=text
+        )
+
+    def _value(self, job: JobMetadata, path: tuple[str | int, ...]) -> Any:
+        """Return a value of a job's result as it is stored."""
+        key = (job.job_id, path)
+        if key not in self._values:
+            try:
+                self._values[key] = self._read(job, path)
+            except InvalidJob:
+                if path != ("dir_name",):
+                    raise
+                # A recipe that does not tell where it ran has run in the job's work directory.
+                place = str(self._jobs.work_directory(job.job_id))
+                self._values[key] = {"@module": "pathlib", "@class": "Path", "string": place}
+        return self._values[key]
+
+    def _read(self, job: JobMetadata, path: tuple[str | int, ...]) -> Any:
+        results, text, at = self._jobs.results, b"", 0
+        if path and isinstance(path[0], str) and _KEY.fullmatch(path[0]):
+            with contextlib.suppress(InvalidJob):  # the whole tells which keys there are
+                text, at = results.part(job, results.locate(job, path[0])), 1
+        node = json.loads(text or b"".join(results.chunks(job)))
+        for index in range(at, len(path)):
+            try:
+                node = _member(node, path[index])
+            except _NoMemberError as error:
+                where = "".join(f"[{step!r}]" for step in path[:index]) or "it"
+                raise InvalidJob(
+                    f"the result of job {job.job_id} ({job.recipe}) has no "
+                    f"{''.join(f'[{step!r}]' for step in path)}; {where} {error}"
+                ) from None
+        return _without_host(node) if path[-1:] == ("dir_name",) else node
+
+    # --- geometries --------------------------------------------------------------------------
+
+    def given(self, job: JobMetadata) -> dict[str, Any] | None:
+        """Return the structure that a job was given, if there was one, as it is stored."""
+        _, document = self._jobs.specification(job.job_id).split("\n", 1)
+        structure = structure_of(json.loads(document))
+        return None if structure is None or "data" not in structure else structure
+
+    def _geometry(self, job: JobMetadata, asked: JobStructure) -> Atoms | dict[str, Any]:
+        """Return a job's geometry as a submission may have it.
+
+        A final geometry has the tags, constraints and magnetic moments that its recipe gave it:
+        where a calculation has moments of its own (VASP), quacc hands these on. What of these the
+        recipe's result does not tell is as the job was given it.
+        """
+        if asked.frame == 0:
+            given = self.given(job)
+            if given is None:
+                raise InvalidJob(
+                    f"job {job.job_id} was given no structure: {job.recipe} takes none, and there "
+                    "is none to go on with"
+                )
+            return given
+        from crystalmath.recipes.summary import read_structure
+
+        if asked.path is not None:
+            text = json.dumps(self._value(job, asked.path)).encode()
+            try:
+                return self._completed(read_structure(text), job)
+            except InvalidJob as error:
+                raise InvalidJob(f"structure: job {job.job_id}: {error}") from error
+        try:
+            atoms = self._of_result(job, asked.frame)
+        except InvalidJob as error:
+            raise InvalidJob(f"job {job.job_id} ({job.recipe}): {error}") from error
+        return self._completed(atoms, job)
+
+    def _of_result(self, job: JobMetadata, frame: int | None) -> Atoms:
+        from crystalmath.recipes.summary import find_structures, read_structure
+
+        found = find_structures(b"".join(self._jobs.results.chunks(job)))
+        frames = found.trajectory
+        if frame is None or frame == -1:
+            return read_structure(found.final)
+        if not frames:
+            raise InvalidJob(
+                f"its result holds no trajectory, so that there is no geometry {frame}; there are "
+                "0, what it was given, and the final one"
+            )
+        try:
+            return read_structure(frames[frame])
+        except IndexError:
+            raise InvalidJob(
+                f"its trajectory has {len(frames)} geometries; there is none numbered {frame}"
+            ) from None
+
+    def _completed(self, atoms: Atoms, job: JobMetadata) -> Atoms:
+        """Add what a recipe did not hand on of what its job was given, atom by atom."""
+        import numpy as np
+
+        from crystalmath.recipes.structures import parse_structure
+
+        document = self.given(job)
+        given = None if document is None else parse_structure(document)
+        if given is None or not np.array_equal(given.numbers, atoms.numbers):
+            return atoms
+        for name in ("tags", "initial_magmoms", "initial_charges"):
+            if given.has(name) and not atoms.has(name):
+                atoms.set_array(name, given.get_array(name))
+        if given.constraints and not atoms.constraints:
+            atoms.set_constraint(given.constraints)
+        return atoms
+
+
+def _waits_for(job_ids: Sequence[str], awaited: Sequence[Parent]) -> str | None:
+    """Say which jobs one waits for that go on."""
+    if len(job_ids) > _NAMED:
+        # How many there were at first: it would be another text at each of their ends.
+        return f"waits for {len({parent['job_id'] for parent in awaited})} jobs"
+    if len(job_ids) > 1:
+        return f"waits for the jobs {', '.join(job_ids)}"
+    return f"waits for job {job_ids[0]}" if job_ids else None
+
+
+def _waits(reason: str) -> Finding:
+    """Warn of a job that waits for one that has failed."""
+    return Finding(severity="warning", code="predecessor_failed", message=f"the job {reason}")
+
+
+class _NoMemberError(Exception):
+    """A path does not go on; the text says what there is, as the end of a sentence."""
+
+
+def _member(node: Any, step: str | int) -> Any:
+    """Go one step on in a result as it is stored."""
+    if isinstance(node, dict) and "@module" in node:
+        tag = (node["@module"], node.get("@class"))
+        if tag == ("builtins", "dict"):
+            return _at({_hashable(key): item for key, item in node["items"]}, step)
+        if tag == ("builtins", "tuple"):
+            return _at(node["data"], step)
+        if tag == ("numpy", "array"):
+            from crystalmath.recipes.decoding import ResultDecoder
+            from crystalmath.recipes.encoding import ResultEncoder
+
+            return ResultEncoder().encode(_at(ResultDecoder().decode(node, ()), step), ())
+        if tag[0] == "pymatgen.io.ase":
+            raise _NoMemberError("is a structure, into which no path leads")
+    return _at(node, step)
+
+
+def _at(node: Any, step: str | int) -> Any:
+    if isinstance(node, Mapping):
+        if step in node:
+            return node[step]
+        keys = [repr(key) for key in node if not str(key).startswith("@")]
+        more = ", ..." if len(keys) > 30 else ""  # noqa: PLR2004 - a line of them
+        raise _NoMemberError(f"has the keys {', '.join(keys[:30])}{more}")
+    if isinstance(node, str) or not hasattr(node, "__len__"):
+        raise _NoMemberError(f"is {shown(node)}")
+    if not isinstance(step, int):
+        raise _NoMemberError(f"has {len(node)} items, which are counted from 0")
+    try:
+        return node[step]
+    except IndexError:
+        raise _NoMemberError(f"has {len(node)} items") from None
+
+
+def _hashable(key: Any) -> Any:
+    return json.dumps(key) if isinstance(key, (list, dict)) else key
+
+
+def _without_host(node: Any) -> Any:
+    """Take off the host that emmet writes before a directory, node17:/scratch/run."""
+    if isinstance(node, str):
+        return re.sub(r"^[\w.-]+:(?=/)", "", node)
+    return node
