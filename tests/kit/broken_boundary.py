@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 from broken_engines import Engine, declare
 
@@ -19,9 +20,7 @@ from crystalmath.models import Sighting
 class RunsPastTheClaim(Engine):
     """Runs the recipe itself when an attempt is launched again, whoever has claimed it."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._seen = set()
+    keeps: ClassVar = {"_seen": set}
 
     def launch(self, attempts):
         again = [a for a in attempts if RunDirectory(a.directory).claimed(1) or a.id in self._seen]
@@ -128,9 +127,7 @@ class HandleOfThisProcess(Engine):
 
     start_s = 30.0
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._mine = {}
+    keeps: ClassVar = {"_mine": dict}
 
     def launch(self, attempts):
         handles = {attempt.id: f"{id(attempt):x}" for attempt in attempts}
@@ -183,9 +180,7 @@ class RunningForEver(Engine):
 
     start_s = 30.0
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._launched = set()
+    keeps: ClassVar = {"_launched": set}
 
     def launch(self, attempts):
         self._launched |= {a.id for a in attempts}
@@ -344,9 +339,7 @@ class FirstPageOnly(Engine):
 
     PAGE = 50
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._listed = {}
+    keeps: ClassVar = {"_listed": dict}
 
     def launch(self, attempts):
         self._listed |= dict.fromkeys(attempt.id for attempt in attempts)
@@ -362,9 +355,7 @@ class FirstPageOnly(Engine):
 class GoneOnItsWay(Engine):
     """Says gone of what has left its queue and is on its way to a worker."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._on_its_way = set()
+    keeps: ClassVar = {"_on_its_way": set}
 
     def _run(self, attempt):
         self._on_its_way.add(attempt.id)

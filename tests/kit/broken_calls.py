@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import attrs
 from broken_engines import Engine, Plugin
@@ -155,9 +156,7 @@ class IgnoresASecondLaunch(Engine):
 
     start_s = 30.0
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._seen = set()
+    keeps: ClassVar = {"_seen": set}
 
     def launch(self, attempts):
         new = [attempt for attempt in attempts if attempt.id not in self._seen]
@@ -238,9 +237,7 @@ class NamesUnquoted(FreshProcesses):
 
     start_s = 20.0
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._names = {}
+    keeps: ClassVar = {"_names": dict}
 
     def launch(self, attempts):
         self._names |= {str(each.directory): each.name or "" for each in attempts}
@@ -258,9 +255,7 @@ class SameNameOnce(Engine):
     start_s = 30.0
     crew = 2
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._named = {}
+    keeps: ClassVar = {"_named": dict}
 
     def launch(self, attempts):
         first = {

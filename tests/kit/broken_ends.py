@@ -14,7 +14,8 @@ import time
 from typing import ClassVar
 
 import psutil
-from broken_engines import LEAK, SHM, SLEEP, Engine, declare, leaked
+from broken_engines import LEAK, SHM, SLEEP, Engine, declare, engines, leaked
+from broken_surroundings import AtLaunch
 
 from crystalmath.errors import EngineUnavailable
 from crystalmath.hookspecs import hookimpl
@@ -98,13 +99,9 @@ class WorksWithNobody(Engine):
         return 0
 
 
-class LeaksProcess(Engine):
-    """Leaves a process of its own behind."""
-
-    def launch(self, attempts):
-        if not self._threads:
-            subprocess.Popen(SLEEP, env={**os.environ, LEAK: "1"})
-        return super().launch(attempts)
+def block():
+    """Wait for ever."""
+    threading.Event().wait()
 
 
 def detach():
@@ -114,13 +111,15 @@ def detach():
     subprocess.run([sys.executable, "-I", "-S", "-c", code], env={}, check=True)
 
 
-class LeavesDaemon(Engine):
-    """Leaves a process behind that has nothing of its owner."""
-
-    def launch(self, attempts):
-        if not self._threads:
-            detach()
-        return super().launch(attempts)
+engines(
+    globals(),
+    AtLaunch,
+    "begin",
+    LeaksProcess=lambda _: subprocess.Popen(SLEEP, env={**os.environ, LEAK: "1"}),
+    LeavesDaemon=lambda _: detach(),
+    LeaksThread=lambda _: threading.Thread(target=block, name="leak", daemon=True).start(),
+    LeavesFile=lambda _: os.close(tempfile.mkstemp(prefix="broken-engine-")[0]),
+)
 
 
 class LeavesDaemonAtRelease(Engine):
@@ -133,15 +132,6 @@ class LeavesDaemonAtRelease(Engine):
         detach()
 
 
-class LeaksThread(Engine):
-    """Leaves a thread behind."""
-
-    def launch(self, attempts):
-        if not self._threads:
-            threading.Thread(target=threading.Event().wait, name="leak", daemon=True).start()
-        return super().launch(attempts)
-
-
 class LeaksWorkers(Engine):
     """Ends nothing of what it has started."""
 
@@ -149,39 +139,24 @@ class LeaksWorkers(Engine):
         pass
 
 
-class LeavesFile(Engine):
-    """Leaves a temporary file behind."""
-
-    def launch(self, attempts):
-        if not self._threads:
-            descriptor, _ = tempfile.mkstemp(prefix="broken-engine-")
-            os.close(descriptor)
-        return super().launch(attempts)
-
-
-class LeavesSharedMemory(Engine):
+class LeavesSharedMemory(AtLaunch):
     """Leaves shared memory behind, as one does whose last process is killed."""
 
-    def launch(self, attempts):
-        if not self._threads:
-            with tempfile.NamedTemporaryFile(prefix=leaked(), dir=SHM, delete=False) as file:
-                file.write(b"x")
-                file.flush()
-                self._memory = mmap.mmap(file.fileno(), 1)
-        return super().launch(attempts)
+    def begin(self):
+        with tempfile.NamedTemporaryFile(prefix=leaked(), dir=SHM, delete=False) as file:
+            file.write(b"x")
+            file.flush()
+            self._memory = mmap.mmap(file.fileno(), 1)
 
-    def stop(self):
-        super().stop()
+    def end(self):
         self._memory.close()
 
 
-class LeavesSocket(Engine):
+class LeavesSocket(AtLaunch):
     """Goes on listening."""
 
-    def launch(self, attempts):
-        if not self._threads:
-            self._listening = socket.create_server(("127.0.0.1", 0))
-        return super().launch(attempts)
+    def begin(self):
+        self._listening = socket.create_server(("127.0.0.1", 0))
 
 
 class StopRaises(Engine):
@@ -284,9 +259,7 @@ class BlocksInClusters(Engine):
 class LocksItsClusters(Engine):
     """Has one lock for all that it does."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._one_at_a_time = threading.Lock()
+    keeps: ClassVar = {"_one_at_a_time": threading.Lock}
 
     def launch(self, attempts):
         with self._one_at_a_time:

@@ -9,13 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
 from crystalmath.engines.local import LocalRunner
 from crystalmath.hookspecs import hookimpl
 from crystalmath.models import Capabilities, Sighting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ENGINES = {}
 
@@ -62,11 +65,25 @@ class Engine(LocalRunner):
     takes_any_key: ClassVar[bool] = False
     #: Whether it looks for the file ``away`` in its home, which `conftest.HEAD` makes.
     can_be_away: ClassVar[bool] = False
+    #: What each runner keeps for itself: attributes, and what makes them.
+    keeps: ClassVar[dict[str, Callable[[], object]]] = {}
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)
         cls.plugin = Plugin(cls)
         ENGINES[cls.__name__] = cls
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        for name, make in self.keeps.items():
+            setattr(self, name, make())
+
+
+def engines(place, base, method, **does):
+    """Make engines in which one method does something else, for the namespace of a module."""
+    for name, function in does.items():
+        own = {method: function, "__module__": place["__name__"]}
+        place[name] = type(name, (base,), own)
 
 
 def declare(**more):

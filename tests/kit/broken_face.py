@@ -2,6 +2,7 @@
 
 import threading
 import time
+from typing import ClassVar
 
 import attrs
 from broken_engines import Engine
@@ -22,9 +23,7 @@ class FailedReadsCompleted(Engine):
 class CancelsOnPaper(Engine):
     """Cancels in its books alone; what runs goes on."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._paper = set()
+    keeps: ClassVar = {"_paper": set}
 
     def cancel(self, job_id):
         if super().get_status(job_id).is_terminal():
@@ -42,9 +41,7 @@ class CancelsOnPaper(Engine):
 class CancelledTooSoon(Engine):
     """Reads cancelled while the tree of the job is still alive."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._asked = set()
+    keeps: ClassVar = {"_asked": set}
 
     def cancel(self, job_id):
         asked = super().cancel(job_id)
@@ -99,10 +96,7 @@ class BlocksInSubmit(Engine):
 class ReusesIds(Engine):
     """Gives every tenth job the id of the one before it."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._given = []
-        self._one_at_a_time = threading.Lock()
+    keeps: ClassVar = {"_given": list, "_one_at_a_time": threading.Lock}
 
     def submit(self, *arguments, **keywords):
         job_id = super().submit(*arguments, **keywords)
@@ -114,9 +108,7 @@ class ReusesIds(Engine):
 class SerialIds(Engine):
     """Numbers its jobs, instead of UUIDs."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._ids = {}
+    keeps: ClassVar = {"_ids": dict}
 
     def submit(self, *arguments, **keywords):
         short = f"job-{len(self._ids) + 1}"
@@ -136,9 +128,7 @@ class SerialIds(Engine):
 class FlipsTerminal(Engine):
     """Says completed once, and something else when asked again."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._told = {}
+    keeps: ClassVar = {"_told": dict}
 
     def get_status(self, job_id):
         state = super().get_status(job_id)
@@ -168,9 +158,7 @@ class SwallowsMessage(Engine):
 class MixesResults(Engine):
     """Gives the result of a neighbour while there is much to do."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._all = []
+    keeps: ClassVar = {"_all": list}
 
     def submit(self, *arguments, **keywords):
         job_id = super().submit(*arguments, **keywords)
@@ -187,9 +175,7 @@ class MixesResults(Engine):
 class KeepsAtoms(Engine):
     """Encodes a job some time after submit has come back."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._late = set()
+    keeps: ClassVar = {"_late": set}
 
     def start(self, spec, document=None):
         self._late.add(spec.job_id)
@@ -265,9 +251,7 @@ class CancelsTheFinished(Engine):
 class CancelRaisesTwice(Engine):
     """Does not want to be asked twice."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._asked = set()
+    keeps: ClassVar = {"_asked": set}
 
     def cancel(self, job_id):
         if job_id in self._asked:

@@ -104,8 +104,7 @@ class ReapsAll(AtLaunch):
                 os.waitpid(-1, os.WNOHANG)
 
     def end(self):
-        if hasattr(self, "_over"):
-            self._over.set()
+        self._over.set()
 
 
 class EatsStandardInput(AtLaunch):
@@ -142,10 +141,9 @@ class RunsTheScriptAgain(AtLaunch):
         self._worker.start()
 
     def end(self):
-        if hasattr(self, "_worker"):
-            self._over.set()
-            self._worker.join()
-            self._worker.close()
+        self._over.set()
+        self._worker.join()
+        self._worker.close()
 
 
 class ForksItsWorkers(AtLaunch):
@@ -160,9 +158,8 @@ class ForksItsWorkers(AtLaunch):
             os._exit(0)
 
     def end(self):
-        if hasattr(self, "_worker"):
-            os.kill(self._worker, signal.SIGKILL)
-            os.waitpid(self._worker, 0)
+        os.kill(self._worker, signal.SIGKILL)
+        os.waitpid(self._worker, 0)
 
 
 # --- to the machine -------------------------------------------------------------------------------
@@ -176,8 +173,7 @@ class HearsByUdp(AtLaunch):
         self._ear.bind(("", 0))
 
     def end(self):
-        if hasattr(self, "_ear"):
-            self._ear.close()
+        self._ear.close()
 
 
 class ListensByAbstractName(AtLaunch):
@@ -189,8 +185,7 @@ class ListensByAbstractName(AtLaunch):
         self._ear.listen()
 
     def end(self):
-        if hasattr(self, "_ear"):
-            self._ear.close()
+        self._ear.close()
 
 
 class EnvironmentOnCommandLine(InAProcess):

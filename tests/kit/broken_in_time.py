@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 from broken_engines import Engine, declare
@@ -124,9 +125,7 @@ class ThreadPerFailedConnect(Engine):
 
     can_be_away = True
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._over = threading.Event()
+    keeps: ClassVar = {"_over": threading.Event}
 
     def probe(self, attempts):
         if (self.settings.home / "away").exists():
@@ -144,9 +143,7 @@ class AllocationEndsFirst(FreshProcesses):
 
     start_s = 60.0
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._limits = {}
+    keeps: ClassVar = {"_limits": dict}
 
     def launch(self, attempts):
         self._limits |= {str(a.directory): a.walltime_s for a in attempts}
@@ -198,8 +195,7 @@ class NeverSleeps(AtLaunch):
                 self._events.get_nowait()
 
     def end(self):
-        if hasattr(self, "_over"):
-            self._over.set()
+        self._over.set()
 
 
 class LooksForJobsAllTheTime(Engine):
@@ -230,9 +226,7 @@ class AsksForTheEndAllTheTime(InAProcess):
 class KeepsOfEachThatWaits(Engine):
     """Keeps something of each attempt until a worker begins it, or until it is dropped."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._kept = {}
+    keeps: ClassVar = {"_kept": dict}
 
     def launch(self, attempts):
         for each in attempts:

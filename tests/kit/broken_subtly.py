@@ -9,6 +9,7 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 from broken_engines import Engine, Plugin
 from broken_surroundings import AtLaunch, InAProcess
@@ -95,9 +96,7 @@ NotesFindings.plugin = _Noting(NotesFindings)
 class RecyclesHandles(Engine):
     """Numbers its tasks by the smallest number that is free, as operating systems do."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._tasks = {}
+    keeps: ClassVar = {"_tasks": dict}
 
     def launch(self, attempts):
         super().launch(attempts)
@@ -117,9 +116,7 @@ class RecyclesHandles(Engine):
 class ThreadPerRelease(Engine):
     """Has a thread wait for each attempt that it was told to drop."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._over = threading.Event()
+    keeps: ClassVar = {"_over": threading.Event}
 
     def release(self, attempts):
         super().release(attempts)
@@ -134,9 +131,7 @@ class ThreadPerRelease(Engine):
 class DescriptorPerFailure(InAProcess):
     """Keeps the log of each job that failed open."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._logs = []
+    keeps: ClassVar = {"_logs": list}
 
     def _run(self, directory):
         super()._run(directory)

@@ -17,7 +17,7 @@ import xmlrpc.server
 from pathlib import Path
 from typing import ClassVar
 
-from broken_engines import LEAK, SLEEP, Engine
+from broken_engines import LEAK, SLEEP, Engine, engines
 
 SPOIL = str(Path(__file__).with_name("spoil"))
 SCRIPT = "import sys; from crystalmath import worker; worker.run(sys.argv[1])"
@@ -55,18 +55,20 @@ class InAProcess(Engine):
 # --- to jobs: what core cannot put right ----------------------------------------------------------
 
 
-class EmptyEnvironment(InAProcess):
-    """Starts its workers with an empty environment."""
-
-    def environment(self):
-        return {}
+def _what_it_knows(*_):
+    """Give what such an engine passes on of the submitter's environment."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("A_")}
 
 
-class DropsVariable(InAProcess):
-    """Passes on what it knows, and nothing else of the submitter's."""
-
-    def environment(self):
-        return {name: v for name, v in os.environ.items() if not name.startswith("A_")}
+engines(
+    globals(),
+    InAProcess,
+    "environment",
+    EmptyEnvironment=lambda _: {},
+    DropsVariable=_what_it_knows,
+    # The user's modules are not found.
+    DropsPythonPath=lambda _: {k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+)
 
 
 class SecondWorkerKnowsLittle(InAProcess):
@@ -76,9 +78,8 @@ class SecondWorkerKnowsLittle(InAProcess):
 
     def environment(self):
         me = threading.current_thread()
-        if self.__dict__.setdefault("_first", me) is me:
-            return dict(os.environ)
-        return {name: v for name, v in os.environ.items() if not name.startswith("A_")}
+        first = self.__dict__.setdefault("_first", me)
+        return dict(os.environ) if first is me else _what_it_knows()
 
 
 class ReplacementKnowsLittle(InAProcess):
@@ -92,14 +93,7 @@ class ReplacementKnowsLittle(InAProcess):
         self._killed = self._killed or done.returncode < 0
 
     def environment(self):
-        return {n: v for n, v in os.environ.items() if not (self._killed and n.startswith("A_"))}
-
-
-class DropsPythonPath(InAProcess):
-    """Starts its workers without the user's modules."""
-
-    def environment(self):
-        return {name: v for name, v in os.environ.items() if name != "PYTHONPATH"}
+        return _what_it_knows() if self._killed else dict(os.environ)
 
 
 class OtherLocale(InAProcess):
@@ -145,25 +139,14 @@ class IgnoresSignals(InAProcess):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})
 
 
-class ClosesStreams(InAProcess):
-    """Closes the standard streams of its workers, as daemons do."""
-
-    def prepare(self):
-        os.closerange(0, 3)
-
-
-class OpenToAll(InAProcess):
-    """Clears the umask of its workers."""
-
-    def prepare(self):
-        os.umask(0)
-
-
-class WorksInRoot(InAProcess):
-    """Has its workers work in the root directory."""
-
-    def prepare(self):
-        os.chdir("/")
+engines(
+    globals(),
+    InAProcess,
+    "prepare",
+    ClosesStreams=lambda _: os.closerange(0, 3),  # as daemons do
+    OpenToAll=lambda _: os.umask(0),
+    WorksInRoot=lambda _: os.chdir("/"),
+)
 
 
 # --- to jobs: past what core puts right -----------------------------------------------------------
@@ -179,24 +162,16 @@ class PastCore(InAProcess):
         return {**os.environ, "PYTHONPATH": path, "SPOIL": self.what}
 
 
-class JobsIgnoreSignals(PastCore):
-    what = "ignore_signals"
-
-
-class JobsBlockSignals(PastCore):
-    what = "block_signals"
-
-
-class JobsWithoutStreams(PastCore):
-    what = "close_streams"
-
-
-class JobsOpenToAll(PastCore):
-    what = "open_to_all"
-
-
-class JobsElsewhere(PastCore):
-    what = "leave_directory"
+engines(
+    globals(),
+    PastCore,
+    "what",
+    JobsIgnoreSignals="ignore_signals",
+    JobsBlockSignals="block_signals",
+    JobsWithoutStreams="close_streams",
+    JobsOpenToAll="open_to_all",
+    JobsElsewhere="leave_directory",
+)
 
 
 # --- to its owner ---------------------------------------------------------------------------------
@@ -205,30 +180,24 @@ class JobsElsewhere(PastCore):
 class AtLaunch(Engine):
     """Does something at its first launch, and ends it in `stop`."""
 
+    _has_begun = False
+
     def launch(self, attempts):
         if not self._threads:
+            self._has_begun = True
             self.begin()
         return super().launch(attempts)
 
     def stop(self):
         super().stop()
-        self.end()
+        if self._has_begun:
+            self.end()
 
     def begin(self):
         """Do it."""
 
     def end(self):
         """Undo it."""
-
-
-class ChangesDirectory(AtLaunch):
-    def begin(self):
-        os.chdir("/")
-
-
-class ChangesUmask(AtLaunch):
-    def begin(self):
-        os.umask(0o007)
 
 
 class HandlesSignals(Engine):
@@ -239,50 +208,35 @@ class HandlesSignals(Engine):
         signal.signal(signal.SIGTERM, lambda *_: self.close())
 
 
-class SetsVariable(AtLaunch):
-    def begin(self):
+class ForAMoment(Engine):
+    """Launches with something changed that the threads of its owner see meanwhile."""
+
+    def launch(self, attempts):
+        with contextlib.ExitStack() as later:
+            self.change(later)
+            return super().launch(attempts)
+
+
+class ChangesDirectoryForAMoment(ForAMoment):
+    def change(self, later):
+        later.enter_context(contextlib.chdir("/"))
+
+
+class SetsVariableForAMoment(ForAMoment):
+    def change(self, later):
         os.environ["BROKEN_ENGINE_ADDRESS"] = "localhost:1"
+        later.callback(os.environ.pop, "BROKEN_ENGINE_ADDRESS")
 
 
-class ChangesDirectoryForAMoment(Engine):
-    """Launches from another directory, in which the threads of its owner are, too, meanwhile."""
-
-    def launch(self, attempts):
-        with contextlib.chdir("/"):
-            return super().launch(attempts)
+class ChangesUmaskForAMoment(ForAMoment):
+    def change(self, later):
+        later.callback(os.umask, os.umask(0o007))
 
 
-class SetsVariableForAMoment(Engine):
-    """Launches with a variable set that threads of its owner pass on to what they start."""
-
-    def launch(self, attempts):
-        os.environ["BROKEN_ENGINE_ADDRESS"] = "localhost:1"
-        try:
-            return super().launch(attempts)
-        finally:
-            del os.environ["BROKEN_ENGINE_ADDRESS"]
-
-
-class ChangesUmaskForAMoment(Engine):
-    """Launches with a umask of its own, in which others' threads make files meanwhile."""
-
-    def launch(self, attempts):
-        before = os.umask(0o007)
-        try:
-            return super().launch(attempts)
-        finally:
-            os.umask(before)
-
-
-class LimitsSocketsForAMoment(Engine):
-    """Has all sockets of the process time out while it launches."""
-
-    def launch(self, attempts):
+class LimitsSocketsForAMoment(ForAMoment):
+    def change(self, later):
         socket.setdefaulttimeout(5)
-        try:
-            return super().launch(attempts)
-        finally:
-            socket.setdefaulttimeout(None)
+        later.callback(socket.setdefaulttimeout, None)
 
 
 class CapturesWarnings(AtLaunch):
@@ -333,33 +287,33 @@ class LeavesTemporaryFile(AtLaunch):
         Path(f"/tmp/broken-engine-note-{os.getpid()}").write_text("{}")
 
 
-class ConfiguresLogging(AtLaunch):
-    def begin(self):
-        logging.basicConfig(level=logging.DEBUG, filename=os.devnull)
-
-
 class LowersLimit(AtLaunch):
     def begin(self):
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft - 1, hard))
 
 
-class ChangesPath(AtLaunch):
-    def begin(self):
-        sys.path.append("/broken/engine")
-
-
-class LeavesDescriptor(AtLaunch):
-    def begin(self):
-        os.open(os.devnull, os.O_RDONLY)
+engines(
+    globals(),
+    AtLaunch,
+    "begin",
+    ChangesDirectory=lambda _: os.chdir("/"),
+    ChangesUmask=lambda _: os.umask(0o007),
+    SetsVariable=lambda _: os.environ.update(BROKEN_ENGINE_ADDRESS="localhost:1"),
+    ConfiguresLogging=lambda _: logging.basicConfig(level=logging.DEBUG, filename=os.devnull),
+    ChangesPath=lambda _: sys.path.append("/broken/engine"),
+    LeavesDescriptor=lambda _: os.open(os.devnull, os.O_RDONLY),
+    # To the machine.
+    WritesToHome=lambda _: (Path.home() / ".broken-engine").touch(),
+    WritesWhereItStands=lambda _: Path("broken-engine.log").touch(),
+    OpensTheHome=lambda _: Path.home().chmod(0o777),
+)
 
 
 class KeepsOfEachJob(Engine):
     """Keeps something of each job until it is stopped."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._kept = contextlib.ExitStack()
+    keeps: ClassVar = {"_kept": contextlib.ExitStack}
 
     def launch(self, attempts):
         for _ in attempts:
@@ -402,8 +356,7 @@ class ListensToAll(AtLaunch):
         self._listening = socket.create_server(("0.0.0.0", 0))
 
     def end(self):
-        if hasattr(self, "_listening"):
-            self._listening.close()
+        self._listening.close()
 
 
 class Page(http.server.BaseHTTPRequestHandler):
@@ -426,20 +379,9 @@ class ServesAnybody(AtLaunch):
         self._thread.start()
 
     def end(self):
-        if hasattr(self, "_server"):
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()
-
-
-class WritesToHome(AtLaunch):
-    def begin(self):
-        (Path.home() / ".broken-engine").touch()
-
-
-class WritesWhereItStands(AtLaunch):
-    def begin(self):
-        Path("broken-engine.log").touch()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
 
 class ChangesModes(AtLaunch):
@@ -458,11 +400,6 @@ class OpensItsFolder(AtLaunch):
         folder.chmod(0o777)
 
 
-class OpensTheHome(AtLaunch):
-    def begin(self):
-        Path.home().chmod(0o777)
-
-
 class WritesElsewhereAtOnce(AtLaunch):
     """Keeps a log in a folder that it has chosen itself, and no file open."""
 
@@ -479,6 +416,5 @@ class WritesElsewhere(AtLaunch):
         self._log = Path(f"/var/tmp/broken-engine-{os.getpid()}.log").open("w")  # noqa: SIM115
 
     def end(self):
-        if hasattr(self, "_log"):
-            self._log.close()
-            Path(self._log.name).unlink(missing_ok=True)
+        self._log.close()
+        Path(self._log.name).unlink(missing_ok=True)

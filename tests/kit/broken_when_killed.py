@@ -113,8 +113,7 @@ class KilledLeavesFile(AtLaunch):
         os.close(descriptor)
 
     def end(self):
-        if hasattr(self, "_name"):
-            Path(self._name).unlink()
+        Path(self._name).unlink()
 
 
 class KilledLeavesSocket(AtLaunch):
@@ -129,9 +128,8 @@ class KilledLeavesSocket(AtLaunch):
         os.close(here)
 
     def end(self):
-        if hasattr(self, "_path"):
-            self._listening.close()
-            self._path.unlink()
+        self._listening.close()
+        self._path.unlink()
 
 
 class KilledLeavesShortSocket(AtLaunch):
@@ -142,9 +140,8 @@ class KilledLeavesShortSocket(AtLaunch):
         self._listening = socket.create_server(str(self._path), family=socket.AF_UNIX)
 
     def end(self):
-        if hasattr(self, "_path"):
-            self._listening.close()
-            self._path.unlink()
+        self._listening.close()
+        self._path.unlink()
 
 
 #: Ends its job with itself, as it was told by Ctrl-C.

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import attrs
 import psutil
@@ -50,9 +51,7 @@ class FillsUp(Good):
 
     size = 12
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._pool = []
+    keeps: ClassVar = {"_pool": list}
 
     def launch(self, attempts):
         missing = self.size - len(self._pool)
@@ -162,9 +161,7 @@ class Processes(InAProcess):
     #: Where several start at once, one can stay behind when the owner is killed, as the guide says.
     _turn = threading.Lock()
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._mine = threading.local()
+    keeps: ClassVar = {"_mine": threading.local}
 
     def _work(self):
         try:
@@ -256,9 +253,7 @@ class EndsWhatIsReleased(FreshProcesses):
 class LastOneFirst(Roomy):
     """Has room for all, and begins each a while after it was launched, the last one soonest."""
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._pauses = {}
+    keeps: ClassVar = {"_pauses": dict}
 
     def launch(self, attempts):
         if len(attempts) > 1:
@@ -277,9 +272,7 @@ class Strict(Good):
     start_s = 60.0
     capabilities = attrs.evolve(Engine.capabilities, max_queued=10)
 
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._taken = {}
+    keeps: ClassVar = {"_taken": dict}
 
     def launch(self, attempts):
         self._taken = {i: each for i, each in self._taken.items() if self._goes_on(each)}
