@@ -141,7 +141,7 @@ class ThreadPerFailedConnect(Engine):
 class AllocationEndsFirst(FreshProcesses):
     """Ends an allocation when the walltime of its job is over after its claim, and not later."""
 
-    start_s = 60.0
+    start_s = 180.0
 
     keeps: ClassVar = {"_limits": dict}
 

@@ -209,7 +209,7 @@ def test_closing_lets_go_of_what_was_taken_over(owner, running, home, lab, go, t
         assert set(first.take_over()) == {running, queued}
         assert first.take_over() == []
         begun = time.monotonic()
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     with JobService() as second:
         assert second.job(running).state is JobState.RUNNING
         go.touch()
