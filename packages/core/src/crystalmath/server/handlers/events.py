@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 #: How often it is looked whether the owner of a job that is waited for has died, in seconds.
 _RECONCILE_S = 2.0
+#: How soon a job is looked at again whose end was told before it could be read, in seconds.
+_AGAIN_S = 0.1
 _MOST_EVENTS = 10_000
 
 
@@ -62,19 +64,36 @@ class Subscriber:
         self._loop = asyncio.get_running_loop()
         self._job_ids = None if job_ids is None else frozenset(job_ids)
         self._happened = asyncio.Event()
+        self._ended: set[str] = set()
 
     def notify(self, events: Sequence[Event]) -> None:
         """Take new events; called by a thread of the service."""
-        if self._job_ids is None or any(event.job_id in self._job_ids for event in events):
+        ended: list[str] = []
+        if self._job_ids is not None:  # of all jobs there is no end
+            events = [event for event in events if event.job_id in self._job_ids]
+            ended = [event.job_id for event in events if event.to_state.is_terminal()]
+        if events:
             with contextlib.suppress(RuntimeError):  # the loop has ended
-                self._loop.call_soon_threadsafe(self._happened.set)
+                self._loop.call_soon_threadsafe(self._note, ended)
 
-    async def wait(self, most_s: float) -> None:
-        """Wait until something has happened since the last time, at most so long."""
+    def _note(self, ended: Sequence[str]) -> None:
+        self._ended.update(ended)
+        self._happened.set()
+
+    async def wait(self, most_s: float) -> set[str]:
+        """Wait until something has happened since the last time, at most so long.
+
+        Returns
+        -------
+        set of str
+            Of the jobs that were named, those that have ended since.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(most_s):
                 await self._happened.wait()
         self._happened.clear()
+        ended, self._ended = self._ended, set()
+        return ended
 
 
 @contextlib.asynccontextmanager
@@ -142,12 +161,19 @@ async def handle_jobs_wait(
     )
     large.rest()
     async with listening(service, job_ids) as subscriber:
+        unfinished, told, whole_at = set(job_ids), set(job_ids), 0.0
         while True:
-            done = await in_slices("computing", _have_ended(service, job_ids))
+            now = time.monotonic()
+            looked = told
+            if now >= whole_at:  # what files tell of others' jobs may be no event
+                looked, whole_at = unfinished, now + _RECONCILE_S
+            those = [job_id for job_id in job_ids if job_id in looked]
+            ended = await in_slices("computing", _ended(service, those))
+            unfinished, told = unfinished - ended, told - ended
             left = end - time.monotonic()
-            if done or left <= 0:
+            if not unfinished or left <= 0:
                 break
-            await subscriber.wait(left)
+            told |= unfinished & await subscriber.wait(min(left, _AGAIN_S) if told else left)
     await large.turn()
     documents, done = await in_slices("computing", _told_of(service, job_ids))
     return {"jobs": documents, "done": done, "error": None}
@@ -162,12 +188,12 @@ def _chosen(service: JobService, filters: Selection) -> list[str]:
     return [job.job_id for job in found]
 
 
-def _have_ended(service: JobService, job_ids: list[str]) -> Generator[None, None, bool]:
-    done = True
+def _ended(service: JobService, job_ids: list[str]) -> Generator[None, None, set[str]]:
+    ended: set[str] = set()
     for page in _pages(job_ids):
-        done &= all(job.state.is_terminal() for job in _all_of(service, page))
+        ended |= {job.job_id for job in _all_of(service, page) if job.state.is_terminal()}
         yield
-    return done
+    return ended
 
 
 def _told_of(
