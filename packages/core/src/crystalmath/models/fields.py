@@ -167,8 +167,13 @@ def _may_be_null(one: Field) -> bool:
 
 def to_wire(record: AttrsInstance, *, defaults: bool = True) -> dict[str, Any]:
     """Write what a record shows by its names on the wire, with `defaults` all of it."""
-    values = ((one, getattr(record, one.name)) for one in declared(type(record)) if one.about.shown)
-    return {one.wire: plain(value) for one, value in values if defaults or value != one.default}
+    return {
+        one.wire: plain(value)
+        for one in declared(type(record))
+        if one.about.shown
+        for value in (getattr(record, one.name),)
+        if defaults or value != one.default
+    }
 
 
 def from_wire(record: type[AttrsInstance], document: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class HomeJobs:
         self._records = records
         self._onlooker = onlooker
         self._following = following
-        self.results = StoredResults(self._directory)
+        self.results = StoredResults(self.directory)
 
     @classmethod
     @contextmanager
@@ -246,7 +246,7 @@ class HomeJobs:
 
     def work_directory(self, job_id: str) -> Path:
         """Return the working directory of a job's present attempt; it may not exist yet."""
-        return Path(self._directory(job_id).work(self.job(job_id).attempt))
+        return Path(self.directory(job_id).work(self.job(job_id).attempt))
 
     # --- what is seen ------------------------------------------------------------------------
 
@@ -269,7 +269,7 @@ class HomeJobs:
         if job.started_at is None or job.removed == "all" or not job.state.is_terminal():
             return False
         try:
-            return self._directory(job.job_id).is_gone()
+            return self.directory(job.job_id).is_gone()
         except OSError:
             return False  # the file system is away, and with it all of them
 
@@ -299,8 +299,9 @@ class HomeJobs:
     def _follows(self, job_id: str) -> bool:
         return self._following.following(job_id) is not None
 
-    def _directory(self, job_id: str) -> RunDirectory:
-        return RunDirectory(self.config.jobs_directory / job_id)
+    def directory(self, job_id: str) -> RunDirectory:
+        """Return the run directory of a job, whether or not it is there."""
+        return RunDirectory(f"{self.config.jobs_directory}/{job_id}")
 
     @property
     def _store(self) -> JobReader:

@@ -16,7 +16,6 @@ from crystalmath.errors import (
     KeyConflict,
 )
 from crystalmath.jobs.changes import Change
-from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import Finding, JobState
 from crystalmath.service.admission import Admission, Checked, Prepared
 from crystalmath.service.references import References
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from crystalmath import config
+    from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.models import Submission
     from crystalmath.models.retry import Retry
     from crystalmath.quacc.store import JobMetadata
@@ -360,8 +360,7 @@ class Intake:
         return [answers[index] for index in range(len(asked))]
 
     def _where(self, job_id: str) -> tuple[config.Config, RunDirectory]:
-        configured = self._home.config
-        return configured, RunDirectory(configured.jobs_directory / job_id)
+        return self._home.config, self._home.directory(job_id)
 
 
 def _given_before(job: JobMetadata) -> Finding:

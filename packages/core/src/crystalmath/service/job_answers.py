@@ -13,12 +13,11 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from crystalmath.errors import BadFile, InvalidJob, UnknownJob
 from crystalmath.jobs.documents import cleaned
 from crystalmath.jobs.moved import move_of
-from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models.fields import declared, to_wire
 from crystalmath.models.job_notes import JobState
@@ -28,6 +27,7 @@ from crystalmath.recipes.json_text import structure_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.jobs.workfiles import Found
     from crystalmath.models import answers
     from crystalmath.models.answers import (
@@ -70,10 +70,9 @@ LOOK_S = 0.25
 
 def job_document(service: HomeJobs, job: JobMetadata) -> JobDocument:
     """Describe a job, with the places of its files."""
-    directory = RunDirectory(service.config.jobs_directory / job.job_id)
-    work_dir, log = Path(directory.work(job.attempt)), Path(directory.log(job.attempt))
-    now = service.waiting_for_room(job)
-    document = evolve(now, work_dir=work_dir, log=log).document()
+    directory = service.directory(job.job_id)
+    document = service.waiting_for_room(job).document()
+    document |= {"work_dir": directory.work(job.attempt), "log": directory.log(job.attempt)}
     written = job.summary.get("work_dir") if job.summary else None
     if document["result"] and (move := move_of(written, directory.path)):
         document["result"]["work_dir"] = move.path(str(written))
@@ -232,7 +231,7 @@ def story(service: HomeJobs, job_id: str) -> Story:
         "potcars": service.pseudopotentials(job_id),
         "parents": _told(service, job.parents),
         "children": _told(service, service.children(job_id, limit=MOST_RELATED)),
-        "attempts": attempts(RunDirectory(service.config.jobs_directory / job_id), job.attempt),
+        "attempts": attempts(service.directory(job_id), job.attempt),
         "events": [event_document(service, event) for event in events],
         "error": None,
     }
@@ -284,7 +283,7 @@ def progress_document(
     service: HomeJobs, job: JobMetadata, *, history: bool = False
 ) -> Generator[None, None, ProgressDocument | None]:
     """Describe how far a job's newest calculation has come."""
-    work = RunDirectory(service.config.jobs_directory / job.job_id).work(job.attempt)
+    work = service.directory(job.job_id).work(job.attempt)
     from crystalmath.engines.registry import plugins
     from crystalmath.progress.search import read_progress
 
@@ -325,7 +324,7 @@ def look_at_file(
     job_id = params["job_id"]
     # Before the file is read: what an ended job wrote is there.
     job = service.job_with_files(job_id)
-    directory = RunDirectory(service.config.jobs_directory / job_id)
+    directory = service.directory(job_id)
     found = Found(Path(directory.log(job.attempt)))
     if "file" in params:
         found = yield from _found(Path(directory.work(job.attempt)), params, again=again)

@@ -291,7 +291,7 @@ class JobService(HomeJobs):
         if not (now.state.is_terminal() or now.waits):
             try:
                 make_own(self.config.jobs_directory)
-                request_cancel(self._directory(job_id), self._recovery.host)
+                request_cancel(self.directory(job_id), self._recovery.host)
             except OSError as error:
                 raise CrystalMathError(
                     f"job {job_id} has another owner, and the request to stop it cannot be written "

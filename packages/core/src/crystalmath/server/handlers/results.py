@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 from crystalmath import server
 from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
-from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import as_text, files_below
 from crystalmath.models.answers import (
     Bytes,
@@ -260,7 +259,7 @@ def _listed(
         had = f"{job.attempt} attempt{'s' if job.attempt > 1 else ''}"
         raise InvalidJob(f"job {job_id} has had {had}, there is no attempt {attempt} to list")
     number = attempt or job.attempt
-    work_dir = Path(RunDirectory(service.config.jobs_directory / job_id).work(number))
+    work_dir = Path(service.directory(job_id).work(number))
     found: list[WorkFile] = []
     count = 0
     for count, file in enumerate(files_below(str(work_dir)), 1):

@@ -153,6 +153,8 @@ class Session:
             if self._writer.is_closing():
                 raise ConnectionResetError
             self._writer.write(view[start : start + _CHUNK])
+            if not self._writer.transport.get_write_buffer_size():
+                continue  # the client has it, as most take an answer at once
             try:
                 async with asyncio.timeout(_SEND_S):
                     await self._writer.drain()
