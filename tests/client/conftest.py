@@ -27,16 +27,13 @@ def client(request, tmp_path_factory):
         patch.setenv("CRYSTALMATH_HOME", str(home))
         patch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
         patch.syspath_prepend(LAB)
-        server = HomeServer(home)
-        try:
+        with HomeServer(home) as server:
             if request.param == "server":
                 server.start()
             # All submissions have it, as a worker is warm for one environment only.
             patch.setenv("OMP_OF_THE_TEST", "here")
             with in_process() if request.param == "in process" else connect(start=False) as client:
                 yield client
-        finally:
-            server.end()
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +41,8 @@ def one_home(tmp_path_factory):
     """Give the servers of a home that the tests of a module share; none runs yet."""
     home = tmp_path_factory.mktemp("served")
     (home / "config.toml").write_text(CONFIG)
-    server = HomeServer(home)
-    try:
+    with HomeServer(home) as server:
         yield server
-    finally:
-        server.end()
 
 
 @pytest.fixture(scope="module")

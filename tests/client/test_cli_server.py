@@ -34,12 +34,9 @@ AL, CU = str(EXAMPLES / "Al.poscar"), str(EXAMPLES / "Cu.poscar")
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """Give a server that the tests of this module share."""
-    server = HomeServer(tmp_path_factory.mktemp("served"))
-    (server.home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
-    try:
+    with HomeServer(tmp_path_factory.mktemp("served")) as server:
+        (server.home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
         yield server.start()
-    finally:
-        server.end()
 
 
 @pytest.fixture
@@ -760,11 +757,8 @@ def test_ctrl_c_during_run_cancels_the_servers_job(here, cli):
 @pytest.fixture
 def alone(home, lab):
     """Give a home without a server, and end the one that a command starts."""
-    server = HomeServer(home)
-    try:
+    with HomeServer(home) as server:
         yield server
-    finally:
-        server.end()
 
 
 def test_completion_starts_and_writes_nothing(alone, complete):

@@ -7,8 +7,5 @@ from server.home_server import HomeServer
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = HomeServer(tmp_path_factory.mktemp("served"))
-    try:
+    with HomeServer(tmp_path_factory.mktemp("served")) as server:
         yield server.start()
-    finally:
-        server.end()

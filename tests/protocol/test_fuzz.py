@@ -255,15 +255,12 @@ class Fuzzed(HomeServer):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    server = Fuzzed(tmp_path_factory.mktemp("fuzzed"))
-    (server.home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
-    try:
+    with Fuzzed(tmp_path_factory.mktemp("fuzzed")) as server:
+        (server.home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
         server.start()
         server.accepted.append(server.submit("value"))
         server.finish(server.accepted[0])
         yield server
-    finally:
-        server.end()
 
 
 def memory(server, name):

@@ -8,19 +8,13 @@ from server.home_server import HomeServer
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     """Give a server that the tests of a module share; it finds no quacc."""
-    server = HomeServer(tmp_path_factory.mktemp("served"), light=True)
-    (server.home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
-    try:
+    with HomeServer(tmp_path_factory.mktemp("served"), light=True) as server:
+        (server.home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
         yield server.start()
-    finally:
-        server.end()
 
 
 @pytest.fixture
 def server(tmp_path):
     """Give a home whose servers the test starts; they find no quacc."""
-    server = HomeServer(tmp_path / "home", light=True)
-    try:
+    with HomeServer(tmp_path / "home", light=True) as server:
         yield server
-    finally:
-        server.end()

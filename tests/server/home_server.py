@@ -90,6 +90,12 @@ class HomeServer:
         self.process = None
         self._connections = []
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
     @property
     def place(self):
         return Place.of(self.home, self.environment)

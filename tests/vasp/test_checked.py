@@ -212,11 +212,8 @@ def test_a_recipe_that_cannot_be_asked_is_not_refused(pots):
 
 @pytest.fixture
 def server(tmp_path):
-    server = HomeServer(tmp_path / "home")
-    try:
+    with HomeServer(tmp_path / "home") as server:  # it fails where a process is left
         yield server
-    finally:
-        server.end()  # which fails where a process is left
 
 
 def test_start_the_server_then_export_and_submit(server, pots, monkeypatch):
