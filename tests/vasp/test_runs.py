@@ -17,6 +17,7 @@ from ase.optimize import BFGS
 
 from conftest import eventually
 from crystalmath import processes
+from crystalmath.errors import JobRefused
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Submission
 from crystalmath.recipes import codec
@@ -371,3 +372,18 @@ def test_a_chain_whose_steps_wait_for_each_other(service, environment):
     given = codec.decode_request(document["parameters"])["prev_dir"]
     assert Path(given).samefile(second["dir_name"])
     assert any(Path(given).glob("CHGCAR*"))
+
+
+def test_a_missing_potcar_is_found_before_the_structure_is_there(service, environment, tmp_path):
+    relaxed = submit(service, "emt.core.relax_job", AL, environment)
+    again = submit(service, "emt.core.relax_job", {"$job": relaxed, "path": ["atoms"]}, environment)
+    there = {**environment, "VASP_PP_PATH": str(tmp_path)}
+    with pytest.raises(JobRefused, match="potpaw_PBE.64"):
+        submit(service, "vasp.core.static_job", {"$job": again, "path": ["atoms"]}, there)
+    # Of a recipe that makes other structures nothing is known: the job itself tells later.
+    slabs = submit(service, "emt.slabs.bulk_to_slabs_flow", AL, environment)
+    path = {"$job": slabs, "path": ["static", 0, "atoms"]}
+    late = submit(service, "vasp.core.static_job", path, there)
+    job = finish(service, late)
+    assert job.state is JobState.FAILED
+    assert "potpaw_PBE.64" in job.error

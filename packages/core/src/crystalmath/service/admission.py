@@ -135,6 +135,8 @@ class Admission:
         findings += asked.findings
         # What cannot be called has nothing to say for itself.
         known = can_be_called and not asked.refers
+        if can_be_called and asked.refers:
+            passes(lambda: self._early_preflight(asked))
         answers = known and passes(lambda: self._preflight(asked))
         files, told = self._pseudopotentials(asked) if answers else ([], [])
         findings += told
@@ -187,7 +189,7 @@ class Admission:
         asked = self._references.settled(asked)
         findings = self._check_recipe(asked.spec, has_structure=asked.has_structure)
         plugins().require(str(asked.spec.engine))
-        findings += [] if asked.refers else self._preflight(asked)
+        findings += self._early_preflight(asked) if asked.refers else self._preflight(asked)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
         files, told = ([], []) if asked.refers else self._pseudopotentials(asked)
@@ -303,6 +305,19 @@ class Admission:
         from crystalmath.engines.registry import plugins
 
         return self._unless_set_there(asked.spec, plugins().preflight(**asked.of_hooks()))
+
+    def _early_preflight(self, asked: AskedJob) -> list[Finding]:
+        """Find what is wrong whatever the positions of the atoms are: a missing POTCAR."""
+        from crystalmath.recipes import codec
+        from crystalmath.recipes.structures import parse_and_keep
+
+        expected = self._references.expected(asked.spec.parents)
+        if expected is None:
+            return []
+        atoms, structure = parse_and_keep(expected)
+        text = codec.body_text(codec.body_of(structure, asked.spec.parameters))
+        asked = evolve(asked, spec=evolve(asked.spec, atoms=atoms), document=text)
+        return [finding for finding in self._preflight(asked) if finding.severity == "error"]
 
     def _has_init(self, spec: JobSpec) -> bool:
         cluster = self._config.clusters.get(spec.cluster)

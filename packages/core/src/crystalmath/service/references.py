@@ -16,6 +16,8 @@ from crystalmath.models.checks import checked
 from crystalmath.models.fields import properties
 from crystalmath.recipes.job_structure import JobStructure, JobValue, with_values
 from crystalmath.recipes.json_text import place_name, structure_of
+from crystalmath.recipes.lookup import is_quaccs
+from crystalmath.service.going_on import moves_atoms_alone
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -321,6 +323,21 @@ class References:
         _, document = self._jobs.specification(job.job_id).split("\n", 1)
         structure = structure_of(json.loads(document))
         return None if structure is None or "data" not in structure else structure
+
+    def expected(self, parents: Sequence[Parent]) -> Mapping[str, Any] | None:
+        """Return a structure of the atoms that a waiting job will get, if they are known.
+
+        Quacc's recipes that have one geometry at their end only move what they were given.
+        """
+        if any(parent["role"] == "value" and "awaited" in parent for parent in parents):
+            return None
+        for parent in parents:
+            if parent["role"] == "structure" and "awaited" in parent:
+                job = self._job(parent["job_id"])
+                moves = is_quaccs(job.recipe) and moves_atoms_alone(job.recipe, self._jobs.config)
+                if parent.get("path", ["atoms"]) == ["atoms"] and moves:
+                    return self.given(job) or self.expected(job.parents)
+        return None
 
     def _geometry(self, job: JobMetadata, asked: JobStructure) -> Atoms | dict[str, Any]:
         """Return a job's geometry as a submission may have it.
