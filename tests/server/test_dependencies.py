@@ -1,6 +1,7 @@
 """Jobs that refer to others, or come after them: they wait, and go on when those have ended."""
 
 import re
+import shutil
 
 import pytest
 
@@ -232,6 +233,52 @@ def test_a_runner_keeps_no_job_that_waits(served, home, lab):
     runner = get_runner("local")
     with pytest.raises(ValueError, match="the parameter x.y refers to another job"):
         runner.submit("lab_recipes.echo", None, x={"y": value(NOBODY, "atoms")})
+
+
+def test_what_is_waited_for_is_not_pruned(served, blocked, go):
+    first = served.submit("grid")
+    served.finish(first)
+    job_id = served.submit("echo", params={"x": value(first, "forces", 0, 1)}, after=[blocked])
+    told = served.call("jobs.prune", job_ids=[first])
+    assert (told["jobs"], told["left"][0]["job_id"]) == ([], first)
+    assert f"the unfinished job {job_id} is to read its files" in told["left"][0]["error"]
+    go.touch()
+    assert echoed(served, job_id) == "{'x': 1.0}"
+    assert [job["job_id"] for job in served.call("jobs.prune", job_ids=[first])["jobs"]] == [first]
+
+
+def test_files_that_somebody_removed_are_missed_only_until_a_retry(served, blocked, go):
+    first = served.submit("grid")
+    served.finish(first)
+    job_id = served.submit("echo", params={"x": value(first, "forces", 0, 1)}, after=[blocked])
+    shutil.rmtree(served.home / "jobs" / first)
+    go.touch()
+    gone = f"{WAITED} {first}: the run directory of job {first} is gone"
+    eventually(lambda: (status(served, job_id)["reason"] or "").startswith(gone))
+    again = served.call("jobs.retry", job_ids=[first])["jobs"][0]["job_id"]
+    assert echoed(served, job_id) == "{'x': 1.0}"
+    (taken,) = [each for each in status(served, job_id)["parents"] if each["role"] == "value"]
+    assert taken["taken_from"] == again
+
+
+def test_a_job_that_never_got_its_values_travels(served, blocked, tmp_path):
+    job_id = served.submit("echo", params={"x": value(blocked)}, structure=value(blocked, "atoms"))
+    served.call("jobs.cancel", job_id=job_id)
+    asked = served.call("jobs.specification", job_id=job_id)
+    assert asked["structure"] == value(blocked, "atoms")
+    told = served.call("jobs.inputs", job_id=job_id)
+    assert f"it needs values of the jobs {blocked}" in told["error"]
+    path = str(tmp_path / "archive.zip")
+    assert served.call("jobs.archive", file=path, job_ids=[job_id])["error"] is None
+    other = HomeServer(tmp_path / "o", light=True).start()
+    try:
+        assert other.call("jobs.import", file=path)["error"] is None
+        job = status(other, job_id)
+        assert (job["status"], job["parents"]) == ("cancelled", status(served, job_id)["parents"])
+        again = other.call("jobs.retry", job_ids=[job_id])["jobs"][0]
+        assert f"no job has the id '{blocked}'" in again["error"]
+    finally:
+        other.end()
 
 
 # --- those that fail -----------------------------------------------------------------------------

@@ -103,6 +103,7 @@ def prune(
                 meant.append((job, use))
         # Asked just before: a job that reads them may have been submitted meanwhile.
         used = _used_by(recorder, directory) if meant else {}
+        used |= _awaited_by(recorder, [job.job_id for job, _ in meant])
         in_use = [job.job_id for job, _ in meant if job.job_id in used]
         pruned.left += [(job_id, _in_use(used[job_id])) for job_id in in_use]
         meant = [(job, use) for job, use in meant if job.job_id not in used]
@@ -193,6 +194,19 @@ def _used_by(recorder: Recorder, directory: Path) -> dict[str, str]:
         for reader, specification in recorder.store.mentioning(place)
         for job_id in named.findall(specification)
     }
+
+
+def _awaited_by(recorder: Recorder, job_ids: Sequence[str]) -> dict[str, str]:
+    """Return which of these jobs have values that are put in once other jobs have ended, too."""
+    store = recorder.store
+    if not job_ids or not store.successors(job_ids):
+        return {}
+    found = {}
+    for job_id in job_ids:
+        waiting = (job for job in store.get_many(store.successors([job_id])) if job.waits)
+        if (reader := next(waiting, None)) is not None:
+            found[job_id] = reader.job_id
+    return found
 
 
 def _in_use(by: str) -> CrystalMathError:
