@@ -134,15 +134,15 @@ def loads(body: bytes, *, limited: bool = True) -> Any:
     many values, names a member twice, or escapes half a surrogate pair. A client reads its own
     server's answers without.
     """
-    if limited:
-        _check_count(body)
+    may_be_deep = limited and _check_count(body) > MAX_DEPTH
     try:
         text = body.decode("utf-8")
-        # The two functions let other threads in: the parser itself never gives way.
+        # The functions let other threads in: the parser itself never gives way.
         document = json.loads(
             text,
             parse_constant=_no_constant,
             parse_float=_finite if limited else None,
+            parse_int=_whole if limited else None,
             object_pairs_hook=_object if limited else None,
         )
     except WireError:
@@ -150,11 +150,10 @@ def loads(body: bytes, *, limited: bool = True) -> Any:
     except (ValueError, RecursionError) as error:
         told = _told(error)
     else:
-        may_be_deep = limited and body.count(b"[") + body.count(b"{") > MAX_DEPTH
         if may_be_deep and not _is_flat(document):
             raise WireError(_TOO_DEEP)
         # A result is told as its recipe returned it.
-        if limited and ("\\ud" in text or "\\uD" in text):
+        if limited and "\\" in text and ("\\ud" in text or "\\uD" in text):
             _check_surrogates(document)
         return document
     # Raised here, it does not hold on to the text, as the parser's own error does.
@@ -260,12 +259,17 @@ def _encode(value: Any) -> bytes:
         raise WireError(f"a value cannot be sent as JSON: {error}") from None
 
 
-def _check_count(body: bytes) -> None:
+def _check_count(body: bytes) -> int:
+    """Return how many arrays and objects are opened; refuse too many values."""
+    opened = commas = 0
     # Block by block: the interpreter goes to no other thread meanwhile.
-    blocks = range(0, len(body), _BLOCK)
-    values = sum(body.count(mark, at, at + _BLOCK) for at in blocks for mark in (b",", b"[", b"{"))
-    if values > MAX_VALUES:
+    for at in range(0, len(body), _BLOCK):
+        end = at + _BLOCK
+        commas += body.count(b",", at, end)
+        opened += body.count(b"[", at, end) + body.count(b"{", at, end)
+    if commas + opened > MAX_VALUES:
         raise WireError(f"the message holds more than {MAX_VALUES} values; send it in parts")
+    return opened
 
 
 def _is_flat(document: Any) -> bool:
@@ -293,6 +297,10 @@ def _check_surrogates(document: Any) -> None:
 
 def _no_constant(name: str) -> NoReturn:
     raise WireError(f"{name} is no JSON; numbers must be finite")
+
+
+def _whole(text: str) -> int:
+    return int(text)
 
 
 def _finite(text: str) -> float:
