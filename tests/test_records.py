@@ -159,6 +159,7 @@ def test_what_a_caller_may_write_is_what_a_submission_has():
     assert ResourcesGiven.__annotations__.keys() == names(Resources)
     types = {one.name: one.type for one in attrs.fields(Submission)}
     types["resources"] = "Resources | ResourcesGiven"
+    types["after"] = "Sequence[str | Mapping[str, Any] | HasJobId]"
     for name, written in SubmissionOptions.__annotations__.items():
         said = written.__forward_arg__
         assert said in {types[name], f"{types[name]} | None"}, name

@@ -7,7 +7,7 @@ from ase.constraints import FixAtoms
 
 from crystalmath.client import Submission
 from crystalmath.errors import InvalidJob, UnknownJob
-from crystalmath.recipes.job_structure import JobStructure
+from crystalmath.recipes.job_text import read_job_text
 from crystalmath.recipes.summary import find_structures
 
 # Commands ask that server, too.
@@ -176,8 +176,8 @@ def test_many_geometries_at_once(client, shifted):
 
 
 def test_a_text_that_is_no_job():
-    assert JobStructure.parse("POSCAR") is None
-    assert JobStructure.parse("job:a@0\nb") is None
+    assert read_job_text("POSCAR") is None
+    assert read_job_text("job:a@0\nb") is None
 
 
 def test_structures_are_found_in_the_text_of_a_large_result():

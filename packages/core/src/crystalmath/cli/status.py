@@ -71,6 +71,7 @@ def status_fields(
     progress = [("progress", reached and f"{reached} ({output.age(reached.updated_at)} ago)")]
     state = job["status"]
     failed = state == "failed"
+    waiting = output.awaited(job)
     stopping = job["cancel_requested_at"] is not None and job["finished_at"] is None
     return [
         ("state", f"{state} (being cancelled)" if stopping else state),
@@ -82,7 +83,8 @@ def status_fields(
         *output.summary_fields(job),
         ("name", job["name"]),
         ("labels", ", ".join(f"{key}={value}" for key, value in job["labels"].items())),
-        *each("came of", map(output.parent, job["parents"])),
+        *each("waits for", map(output.parent, waiting)),
+        *each("came of", (output.parent(one) for one in job["parents"] if one not in waiting)),
         ("recipe", output.short_recipe(job["recipe"])),
         ("parameters", ", ".join(f"{key}={_short(value)}" for key, value in parameters.items())),
         *each(kind, map(output.potcar, files)),
@@ -164,10 +166,13 @@ def show(job_id: JobId, *, as_json: Json = False) -> int:
 def _story(told: Story) -> list[tuple[str, object]]:
     # What it came of is told below, with what became of that.
     job: JobDocument = {**told["job"], "parents": []}
+    waiting = [one for one in told["parents"] if "awaited" in one]
+    taken = [one for one in told["parents"] if "awaited" not in one]
     known = status_fields(job, told["params"], told["potcars"])
     return [
         *known,
-        *each("came of", _relatives(told["parents"], output.taken_of)),
+        *each("waits for", _relatives(waiting, output.taken_of)),
+        *each("came of", _relatives(taken, output.taken_of)),
         *each("led to", _relatives(told["children"], _given_on)),
         *each("attempts", map(_attempt, told["attempts"])),
         *each("events", (_event(one) for one in told["events"])),
@@ -187,6 +192,8 @@ def _relatives(those: Sequence[Relative], how: Callable[[Relative], str]) -> Ite
 
 
 def _given_on(child: Relative) -> str:
+    if "awaited" in child:
+        return "waits for it"
     # Which of its geometries, the child's own record tells.
     return "from a geometry of it" if child["role"] == "structure" else output.taken_of(child)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     )
     from crystalmath.client.future import JobFuture
     from crystalmath.client.opening import connect, in_process
-    from crystalmath.models import Job, JobChange, Submission
+    from crystalmath.models import Job, JobChange, Reference, Submission
 
 __all__ = [
     "Client",
@@ -28,6 +28,7 @@ __all__ = [
     "JobFailed",
     "JobFuture",
     "ProtocolMismatch",
+    "Reference",
     "ServerMismatch",
     "Submission",
     "connect",
@@ -40,7 +41,7 @@ _PLACES = {
     "JobFuture": "client.future",
     "connect": "client.opening",
     "in_process": "client.opening",
-    **dict.fromkeys(("Job", "JobChange", "Submission"), "models"),
+    **dict.fromkeys(("Job", "JobChange", "Reference", "Submission"), "models"),
 }
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from crystalmath.client.client_errors import ClientClosed, JobFailed
 from crystalmath.client.results import raised
 from crystalmath.errors import CrystalMathError
-from crystalmath.models import JobState
+from crystalmath.models import JobState, Reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -83,6 +83,19 @@ class JobFuture(Future[Any]):
     def __repr__(self) -> str:
         name = f" {self.name!r}" if self.name else ""
         return f"<JobFuture {self.job_id}{name} {self._seen[1].value}>"
+
+    def __getitem__(self, key: str | int) -> Reference:
+        """Return a reference to a part of the result, whether or not the job has ended.
+
+        It is given to another submission, which waits for this job: as its structure
+        (``relaxed["atoms"]``, ``relaxed["trajectory"][-1]``) or inside its parameters. Nothing is
+        asked for. The value itself is in ``result()``.
+        """
+        return Reference(self.job_id)[key]
+
+    # Python would index it with 0, 1, ... for ever.
+    __iter__ = None
+    __contains__ = None
 
     def info(self) -> Job:
         """Ask for all that is on record of the job now."""

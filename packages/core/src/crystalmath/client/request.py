@@ -220,14 +220,16 @@ def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -
 
 
 def _structure(atoms: object) -> str | dict[str, Any] | None:
+    from crystalmath.models.reference import Reference
     from crystalmath.recipes.job_structure import JobStructure
+    from crystalmath.recipes.job_text import read_job_text
 
     if atoms is None:
         return None
     if isinstance(job_id := getattr(atoms, "job_id", None), str):
-        return JobStructure(job_id).document()
+        return atoms.document() if isinstance(atoms, Reference) else JobStructure(job_id).document()
     if isinstance(atoms, str):
-        if (of_job := JobStructure.parse(atoms)) is not None:
+        if (of_job := read_job_text(atoms)) is not None:
             return of_job.document()
         if atoms and "\n" not in atoms:
             raise InvalidJob(

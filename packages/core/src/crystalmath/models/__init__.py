@@ -4,6 +4,7 @@
 ``submission``    what is asked for, and what an engine gets of it
 ``resources``     what a job asks of a machine
 ``job``           what is on record of a job
+``reference``     a part of another job's result
 ``job_notes``     its state, findings, and what it came of
 ``progress``      how far a job's calculation has come
 ``columns``       what of a job stands in lists and tables, and sorts them
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from crystalmath.models.job import Job, JobChange, NewJob, Pseudopotential
     from crystalmath.models.job_notes import JobState
     from crystalmath.models.progress import IonicStep, Progress
+    from crystalmath.models.reference import Reference
     from crystalmath.models.resources import Resources, ResourcesGiven
     from crystalmath.models.submission import (
         HasJobId,
@@ -64,6 +66,7 @@ __all__ = [
     "Preset",
     "Progress",
     "Pseudopotential",
+    "Reference",
     "Resources",
     "ResourcesGiven",
     "Setting",
@@ -86,6 +89,7 @@ _PLACES = {
         "models.job_notes": ("JobState",),
         "models.progress": ("IonicStep", "Progress"),
         "models.resources": ("Resources", "ResourcesGiven"),
+        "models.reference": ("Reference",),
         "models.submission": (
             "HasJobId",
             "JobSpec",

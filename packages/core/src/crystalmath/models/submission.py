@@ -88,8 +88,13 @@ def _labels(given: Mapping[str, str] | None) -> Mapping[str, str]:
     return {} if given is None else given
 
 
-def _after(given: Sequence[str | Mapping[str, Any]] | str) -> list[str | Mapping[str, Any]]:
-    return [given] if isinstance(given, str) else list(given)
+def _after(
+    given: Sequence[str | Mapping[str, Any] | HasJobId] | str,
+) -> list[str | Mapping[str, Any]]:
+    several = [given] if isinstance(given, str) else given
+    # What is none of these is refused when it is checked.
+    ids = [getattr(one, "job_id", one) for one in several]
+    return cast("list[str | Mapping[str, Any]]", ids)
 
 
 class HasJobId(Protocol):
@@ -123,7 +128,7 @@ class MapOptions(CommonTerms, total=False):
 
     engine: str | None
     strict: bool
-    after: Sequence[str | Mapping[str, Any]]
+    after: Sequence[str | Mapping[str, Any] | HasJobId]
     on_failure: str
     inherit_labels: bool
 
@@ -288,6 +293,12 @@ class Submission(Terms):
             "jobs that have to end before, each by its id (completed), or as "
             '{"job_id": ID, "ends": "any"} (in any state)',
             array({"anyOf": [{"type": "string"}, {"type": "object"}]}, maxItems=MOST_AFTER),
+            option=Option(
+                name="--after",
+                metavar="ID[:any]",
+                help="Wait until this job has completed; with :any until it has ended in whatever "
+                "way. May be repeated, or several with commas.",
+            ),
         ),
     )
     on_failure: str = field(
@@ -296,6 +307,12 @@ class Submission(Terms):
             "what becomes of it where a job that it refers to fails or is cancelled: it waits for "
             "a retry, or fails; default: wait",
             {"type": "string", "enum": ["wait", "fail"]},
+            option=Option(
+                name="--on-failure",
+                metavar="wait|fail",
+                help="Where a job that this one waits for fails or is cancelled: wait until it is "
+                "run again, as without it, or fail.",
+            ),
         ),
     )
     inherit_labels: bool = field(
@@ -303,6 +320,11 @@ class Submission(Terms):
         metadata=about(
             "take those labels of the jobs that it refers to that it does not set itself",
             {"type": "boolean"},
+            option=Option(
+                name="--inherit-labels",
+                metavar="",
+                help="Take over the labels of the jobs that it waits for or takes something from.",
+            ),
         ),
     )
     environment: Mapping[str, str] | None = field(

@@ -15,10 +15,11 @@ from typing import Any
 
 from crystalmath import config
 from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.models.reference import JOB
 from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.ase_json import decode_atoms
 from crystalmath.recipes.encoding import MAX_DEPTH, Sentinel, StrictEncoder
-from crystalmath.recipes.job_structure import JOB, JobValue
+from crystalmath.recipes.job_structure import JobValue
 from crystalmath.recipes.json_text import array_from, place_name, text_width
 
 _TAGS = frozenset(("@module", "@class", "@callable", "@bound", "@object_reference", "@version"))

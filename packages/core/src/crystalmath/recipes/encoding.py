@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from crystalmath.errors import InvalidJob
+from crystalmath.models.reference import Reference
 from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.ase_json import check_atoms, encode_atoms, prepare
 from crystalmath.recipes.job_structure import JobValue
@@ -93,6 +94,10 @@ class StrictEncoder:
         """Deal with a type that is not on the list."""
         if (tagged := self.named(value, place)) is not None:
             return tagged
+        if isinstance(value, Reference):
+            return value.document()
+        if isinstance(job_id := getattr(value, "job_id", None), str):  # a job, or its future
+            return Reference(job_id).document()
         what = (
             f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else repr(value)
         )
@@ -100,7 +105,8 @@ class StrictEncoder:
             place,
             f"{what[:80]} ({type(value).__name__}) cannot be part of a job; permitted are numbers, "
             "strings, lists, tuples, sets, dicts, bytes, dates, paths, numpy arrays and random "
-            "generators, Atoms, and the optimizers and dynamics of ase.optimize and ase.md",
+            "generators, Atoms, the optimizers and dynamics of ase.optimize and ase.md, and parts "
+            'of the results of other jobs, future["atoms"]',
         )
 
     def named(self, value: Any, place: tuple[Any, ...]) -> dict[str, Any] | None:

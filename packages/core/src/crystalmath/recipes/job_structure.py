@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from attrs import evolve, frozen
 
 from crystalmath.errors import InvalidJob, UnknownJob, shown
+from crystalmath.models.reference import JOB
 from crystalmath.recipes.json_text import place_name
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from crystalmath.models.job_notes import Parent
 
 _FORMAT = "job"
-#: The key by which an object is known as a reference to a value of another job's result.
-JOB = "$job"
-_TEXT = re.compile(r"job:(?P<job_id>[^@\s]+)(?:@(?P<frame>-?[0-9]{1,9}))?")
 
 
 @frozen
@@ -90,23 +87,6 @@ class JobStructure:
     frame: int | None = None
     #: Where in the result it stands; ``None``: the job's geometry, wherever that is.
     path: tuple[str | int, ...] | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> Self | None:
-        """Read ``job:ID`` and ``job:ID@N``; ``None`` for a text that is meant otherwise.
-
-        Raises `InvalidJob`: it begins so, and goes on otherwise.
-        """
-        if not text.startswith("job:") or "\n" in text:
-            return None
-        found = _TEXT.fullmatch(text)
-        if found is None:
-            raise InvalidJob(
-                f"{shown(text)} names no job's geometry; write job:ID for the final one of a job, "
-                "job:ID@0 for what it was given"
-            )
-        frame = found["frame"]
-        return cls(found["job_id"], None if frame is None else int(frame))
 
     @classmethod
     def read(cls, structure: object) -> Self | None:

@@ -99,9 +99,10 @@ class SubmissionReader:
 
     def read(self, submission: Submission, parents: Sequence[Parent] = ()) -> AskedJob:
         """Read its structure and parameters; its fields have been checked."""
+        from crystalmath.models.reference import JOB
         from crystalmath.recipes import codec
         from crystalmath.recipes.ase_classes import with_classes
-        from crystalmath.recipes.job_structure import JOB, JobStructure
+        from crystalmath.recipes.job_structure import JobStructure
 
         given: object = submission.atoms
         of_job = JobStructure.read(given)

@@ -53,6 +53,7 @@ _COMPLETED: dict[str, Any] = {
     "cluster": completion.clusters,
     "recipe": completion.recipes,
     "labels": completion.labels,
+    "after": completion.job_ids,
 }
 
 

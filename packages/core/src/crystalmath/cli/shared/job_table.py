@@ -88,9 +88,11 @@ def _row(job: JobDocument, reached: ProgressDocument | None) -> tuple[str, ...]:
 
 
 def _state(job: JobDocument) -> str:
-    """Tell a job's state, and whether its files are there."""
-    files = {"all": "removed", "gone": "gone"}.get(job["removed"] or "")
-    return f"{job['status']}, {files}" if files else job["status"]
+    """Tell a job's state, what it waits for, and whether its files are there."""
+    told = {"all": "removed", "gone": "gone"}.get(job["removed"] or "")
+    if job["status"] == "pending" and (before := {one["job_id"] for one in output.awaited(job)}):
+        told = f"waits for {min(before)[:8] if len(before) == 1 else f'{len(before)} jobs'}"
+    return f"{job['status']}, {told}" if told else job["status"]
 
 
 def _fitted(cells: _Cells, width: int) -> _Cells:

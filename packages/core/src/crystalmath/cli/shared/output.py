@@ -125,14 +125,24 @@ def parent(given: Mapping[str, Any]) -> str:
 
 
 def taken_of(given: Mapping[str, Any]) -> str:
-    """Return what of a job another has."""
-    which = {None: "its final geometry", 0: "what it was given"}
-    frame = given.get("frame")
+    """Return what of a job another has, or waits for."""
     if "file" in given:
         return f"the geometry in {given['file']}"
+    if given["role"] == "after":
+        return "its end" if given.get("awaited") == "any" else "its completion"
+    if given["role"] == "value" or "path" in given:
+        place = f" as {given['place']}" if "place" in given else ""
+        return f"its {'.'.join(map(str, given.get('path') or ['result']))}{place}"
     if given["role"] == "structure":
+        which = {None: "its final geometry", 0: "what it was given"}
+        frame = given.get("frame")
         return which.get(frame, f"geometry {frame} of it")
     return "its calculations read again" if given["role"] == "reread" else "a retry of it"
+
+
+def awaited(job: JobDocument) -> list[Mapping[str, Any]]:
+    """Return those of a job's parents that it waits for."""
+    return [one for one in job["parents"] if "awaited" in one]
 
 
 def summary_fields(job: JobDocument) -> list[tuple[str, object]]:

@@ -64,7 +64,7 @@ def parse_sweep(
 
 
 def parse_value(text: str) -> object:
-    """Read a value: JSON, else a Python literal, else the text itself."""
+    """Read a value: JSON, else a Python literal, else a reference to a job, else the text."""
     try:
         value = _json(text)
     except json.JSONDecodeError:
@@ -76,13 +76,22 @@ def parse_value(text: str) -> object:
                     f"{text!r} opens a bracket or a quote, but is neither JSON nor a Python "
                     "literal; texts and keys in it stand in double quotes"
                 ) from None
-            return text
+            return _text(text)
     except RecursionError:
         raise ValueError("the value is nested too deeply") from None
     if value is Ellipsis:
         return text
     _refuse_unfit(value)
     return value
+
+
+def _text(text: str) -> object:
+    if not text.startswith("job:"):
+        return text
+    from crystalmath.recipes.job_text import as_value, read_job_text
+
+    of_job = read_job_text(text)
+    return text if of_job is None else as_value(of_job)
 
 
 def parse_walltime(text: str) -> float:
@@ -133,6 +142,31 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
             _refuse(f"the label {key!r} is given twice")
         labels[key] = value
     return labels
+
+
+def parse_after(texts: Iterable[str]) -> list[str | dict[str, Any]]:
+    """Read which jobs come before: ``ID``, ``ID:any``, several with commas, or filters."""
+    from crystalmath.errors import InvalidJob
+    from crystalmath.recipes.job_text import read_job
+
+    after: list[str | dict[str, Any]] = []
+    for text in (part.strip() for each in texts for part in each.split(",")):
+        job = text.removeprefix("job:").removesuffix(":any")
+        if not job:
+            _refuse(f"cannot read {text!r} as a job; write ID, or ID:any for one that may fail")
+        try:
+            known = read_job(job)
+        except InvalidJob as error:
+            _refuse(str(error))
+        after.append({"job_id": known, "ends": "any" if text.endswith(":any") else "ok"})
+    return after
+
+
+def parse_on_failure(text: str) -> str:
+    """Read what becomes of a job where one fails that it waits for."""
+    if text not in {"wait", "fail"}:
+        _refuse(f"{text!r} must be wait or fail")
+    return text
 
 
 def parse_memory(text: str) -> int:

@@ -12,6 +12,7 @@ import typer
 
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes.job_structure import JobStructure
+from crystalmath.recipes.job_text import read_job_text
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -36,7 +37,7 @@ def names_one(texts: Sequence[str]) -> bool:
     """Return whether one file or job is named, and no pattern."""
     if len(texts) != 1:
         return False
-    return JobStructure.parse(texts[0]) is not None or not _is_pattern(_split(texts[0])[0])
+    return read_job_text(texts[0]) is not None or not _is_pattern(_split(texts[0])[0])
 
 
 def read_structure(text: str) -> tuple[str, Atoms]:
@@ -59,7 +60,7 @@ def read_structure(text: str) -> tuple[str, Atoms]:
 
 def read_document(text: str) -> tuple[str, Document]:
     """Read the one structure that is meant, as ``jobs.submit`` takes it; see `read_structure`."""
-    if (of_job := JobStructure.parse(text)) is not None:
+    if (of_job := read_job_text(text)) is not None:
         return _of_job(of_job)
     path, index = _split(text)
     plain = _poscar(path) if index is None else None
@@ -87,19 +88,24 @@ def read_documents(texts: Sequence[str]) -> Iterator[tuple[str, Document | Inval
 
 
 def _named(text: str) -> list[_File | JobStructure]:
-    of_job = JobStructure.parse(text)
+    of_job = read_job_text(text)
     return [*_files(text)] if of_job is None else [of_job]
 
 
 def _of_job(asked: JobStructure) -> tuple[str, Document]:
-    """Return a job's structure by its whole id, with the job's name."""
+    """Return a job's structure with the job's name; by its whole id, unless filters name it."""
     from crystalmath.cli.shared.common_arguments import any_client
 
     with any_client() as client:
-        job = client.job(client.find(str(asked.job_id)))
+        if isinstance(asked.job_id, str):
+            found = [client.job(client.find(asked.job_id))]
+            asked = asked.of(found[0].job_id)
+        else:
+            # What the filters mean the server says; a job that was run again shares its name.
+            found = list(client.list(limit=1, **asked.job_id))
+    known = [job.name or job.formula or job.job_id[:8] for job in found]
     frame = "" if asked.frame is None else f"-{asked.frame}"
-    name = f"{job.name or job.formula or job.job_id[:8]}{frame}"
-    return fit(name), JobStructure(job.job_id, asked.frame).document()
+    return fit(f"{''.join(known)}{frame}"), asked.document()
 
 
 def _documents(

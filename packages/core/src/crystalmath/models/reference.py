@@ -1,0 +1,85 @@
+"""A part of another job's result, also before that job has ended."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, NoReturn
+
+from attrs import frozen
+
+__all__ = ["Reference"]
+
+#: The member of a parameter on the wire that says which job's result is meant.
+JOB = "$job"
+
+
+@frozen(repr=False)
+class Reference:
+    """A part of a job's result, in whatever state the job is.
+
+    ``future["atoms"]`` makes one. It can be indexed further, copied, and given to a submission as
+    its structure or anywhere inside its parameters: that job waits until this one has completed,
+    and gets the value then. All other use raises `TypeError`, because there is no value yet.
+
+    Parameters
+    ----------
+    job_id : str
+        The job's id; in the steps of a chain the name of an earlier step.
+    path : tuple of (str or int)
+        Keys and positions in the result; empty for the whole of it.
+    """
+
+    job_id: str
+    path: tuple[str | int, ...] = ()
+
+    def __getitem__(self, key: str | int) -> Reference:
+        """Return the reference to what stands there; it is not known yet whether anything does."""
+        if not isinstance(key, str):
+            try:
+                key = operator.index(key)
+            except TypeError:
+                raise TypeError(
+                    f"{self!r} is indexed by a key of the result or a position, "
+                    f"not by {key!r:.80} ({type(key).__name__})"
+                ) from None
+        return Reference(self.job_id, (*self.path, key))
+
+    def __repr__(self) -> str:
+        keys = "".join(f"[{key!r}]" for key in self.path)
+        return f"<Reference to result{keys} of job {self.job_id}>"
+
+    def document(self) -> dict[str, Any]:
+        """Write it as ``jobs.submit`` takes it, as the structure or inside the parameters."""
+        return {JOB: self.job_id, "path": list(self.path)}
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(_told(self, f"the attribute {name!r}"))
+
+
+def _told(reference: Reference, asked: str) -> str:
+    keys = "".join(f"[{key!r}]" for key in reference.path)
+    return (
+        f"{reference!r} is not the value itself, and has not {asked}; pass it to a submission, or "
+        f"wait for the value: client.future({reference.job_id!r}).result(){keys}"
+    )
+
+
+#: What a value would have, and Python looks up on the type. Without `__iter__` a loop would index
+#: for ever.
+_OF_VALUES = [
+    *("bool", "len", "iter", "contains", "call", "int", "float", "complex", "index", "round"),
+    *("lt", "le", "gt", "ge", "neg", "pos", "abs", "setitem", "delitem", "array", "fspath"),
+    *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or"),
+    *("radd", "rsub", "rmul", "rtruediv", "rfloordiv", "rmod", "rpow", "rmatmul", "rand", "ror"),
+]
+
+
+def _refuse(name: str) -> Any:
+    def method(self: Reference, *_: object, **__: object) -> NoReturn:
+        raise TypeError(_told(self, f"the method {name!r}"))
+
+    return method
+
+
+for _name in _OF_VALUES:
+    setattr(Reference, f"__{_name}__", _refuse(f"__{_name}__"))
