@@ -7,16 +7,23 @@ import pytest
 from crystalmath.client import connect
 
 
-def test_relax_then_static(follow, server):
-    said = " ".join(follow("relax-then-static.md").split())
+def test_chains(follow, server):
+    said = " ".join(follow("chains.md").split())
     assert re.search(r"name Al came of \S{36} \(its final geometry\)", said)
+    assert re.search(r"state pending reason \S.* waits for \S{36} \(its final geometry\)", said)
     with connect(start=False) as client:
-        energies = [job.summary["energy_ev"] for job in client.list()]
-    assert len(energies) == 6
+        of_chain = list(client.list(labels={"project": "chain"}))
+        assert {job.state.value for job in of_chain} == {"completed"}
+        assert sorted(job.labels["step"] for job in of_chain) == [
+            step for step in ("md", "relax", "static") for _ in range(3)
+        ]
+        (one, zero), (final, *_), (again,) = (
+            [job.summary["energy_ev"] for job in client.list(labels={"step": step})]
+            for step in ("way", "cutoff", "again")
+        )
     # The newest first: the geometries 1 and 0 of the way are above the relaxed one.
-    assert energies[0] > energies[-1]
-    assert energies[1] > energies[-1]
-    assert energies[-2] == pytest.approx(energies[-1], abs=1e-6)
+    assert min(one, zero) > final
+    assert again == pytest.approx(final, abs=1e-6)
 
 
 def test_repair(follow, server):

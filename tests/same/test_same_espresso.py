@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from ase.build import bulk
 
-from crystalmath.recipes.lookup import catalogue
-from same.both_ways import assert_runs_as_bare, opened
+from crystalmath.client import Reference
+from crystalmath.recipes.lookup import catalogue, resolve
+from same.both_ways import LONG, assert_runs_as_bare, opened
+from same.comparing import assert_same
 
 #: Where Debian's `quantum-espresso` has them.
 PSEUDO = Path("/usr/share/espresso/pseudo")
@@ -34,6 +36,12 @@ SCF = {"preset": None, **BANDS}
 PHONON = {"input_data": {"inputph": {"tr2_ph": 1e-8}}}
 #: On a grid of one point, which is quick.
 GRID = {"input_data": {"inputph": {"tr2_ph": 1e-8, "ldisp": True, "nq1": 1, "nq2": 1, "nq3": 1}}}
+_SYSTEM = {"ecutwfc": 12.0, "occupations": "tetrahedra"}
+TETRAHEDRA = {"input_data": {"control": {"tprnfor": True}, "system": _SYSTEM}}
+NSCF = {
+    "kpts": [4, 4, 4],
+    "input_data": {"control": {"calculation": "nscf", "verbosity": "high"}, "system": _SYSTEM},
+}
 DENSITIES = {"static_job": SCF, "non_scf_job": SCF}
 #: Recipe -> structure, parameters, and the recipe whose files it begins with.
 CASES = {
@@ -110,6 +118,24 @@ def test_each_recipe_has_a_case():
     prefix = "quacc.recipes.espresso."
     names = [one.name for one in catalogue() if one.name.startswith(prefix)]
     assert sorted(names) == sorted(f"{prefix}{name}" for name in CASES)
+
+
+def test_a_chain_gives_what_the_flow_gives(client, tmp_path):
+    from quacc import change_settings
+
+    scf = Reference("scf")["dir_name"]
+    steps = {
+        "scf": ("espresso.core.static_job", {**SCF, **TETRAHEDRA}),
+        "nscf": ("espresso.core.non_scf_job", {**SCF, **NSCF, "prev_outdir": scf}),
+        # It reads what the step before it has written there.
+        "dos": ("espresso.dos.dos_job", {"prev_outdir": scf}),
+    }
+    (chain,) = client.chain([SI], steps)
+    params = {"static_job": {**SCF, **TETRAHEDRA}, "non_scf_job": {**SCF, **NSCF}}
+    with change_settings({"RESULTS_DIR": tmp_path}):
+        flow = resolve("quacc.recipes.espresso.dos.dos_flow", ())(SI.copy(), job_params=params)
+    for (step, job), bare in zip(chain.items(), flow.values(), strict=True):
+        assert_same(job.result(LONG)["results"], bare["results"], step)
 
 
 @pytest.mark.parametrize("name", CASES)

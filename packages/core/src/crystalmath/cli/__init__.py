@@ -50,6 +50,12 @@ COMMANDS = {
         "submit",
         " vasp.core.static_job 'runs/*/POSCAR' --sweep encut=[400,500]",
     ),
+    "chain": _Listed(
+        "Submit steps that follow each other, for each structure.",
+        "chain",
+        " Cu.extxyz --step relax=emt.core.relax_job --step md=emt.md.md_job:steps=100",
+        {"jobs": []},
+    ),
     "check": _Listed(
         "Say whether a job would be accepted, or what is wrong.",
         "check",
@@ -117,7 +123,7 @@ COMMANDS = {
     "cancel": _Listed(
         "Stop jobs: those named, or all that fit the filters.",
         "cancel",
-        " 3f2a91c4",
+        " 3f2a91c4 --with-successors",
         {"cancelled": False},
     ),
     "counts": _Listed(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import (
@@ -29,7 +31,16 @@ if TYPE_CHECKING:
 
 
 @with_filters
-def cancel(job_ids: UnfinishedIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:
+def cancel(
+    job_ids: UnfinishedIds = None,
+    *,
+    filters: dict[str, Any],
+    with_successors: Annotated[
+        bool,
+        typer.Option("--with-successors", help="Also the jobs that wait for these, and so on."),
+    ] = False,
+    as_json: Json = False,
+) -> int:
     """Stop jobs: those named, or all that fit the filters.
 
     A job reads cancelled once none of its processes is alive. Exits 1 where one had ended before.
@@ -38,16 +49,19 @@ def cancel(job_ids: UnfinishedIds = None, *, filters: dict[str, Any], as_json: J
     many = len(job_ids or ()) != 1 or bool(filters)
     with any_client() as client:
         if job_ids and not filters:
-            answers = _cancel(client, list(dict.fromkeys(job_ids)))
+            answers = _cancel(client, list(dict.fromkeys(job_ids)), successors=with_successors)
             if not many and "code" in answers[0]:
                 raise _refusal(answers[0])
         else:
             named = chosen(client, job_ids, filters)
-            told = client.cancel_many(**filters) if named is None else client.cancel_many(named)
+            given = filters if named is None else {}
+            told = client.cancel_many(named, with_successors=with_successors, **given)
             answers = [dict(answer) for answer in told]
             if not answers:
                 raise none_fits({"state": [state.value for state in UNFINISHED], **filters})
-    if as_json:
+    if as_json and with_successors and not many:
+        output.write_json({**answers[0], "successors": [one["job_id"] for one in answers[1:]]})
+    elif as_json:
         output.write_json({"jobs": answers} if many else answers[0])
     else:
         _tell(answers)
@@ -60,7 +74,7 @@ def _refusal(answer: Mapping[str, Any]) -> CrystalMathError:
     return answered_error(answer)
 
 
-def _cancel(client: Client, prefixes: Sequence[str]) -> list[dict[str, Any]]:
+def _cancel(client: Client, prefixes: Sequence[str], *, successors: bool) -> list[dict[str, Any]]:
     """Cancel jobs: what is wrong with one of them hinders none of the others."""
     answers: dict[str, dict[str, Any]] = {}
     found: dict[str, str] = {}
@@ -69,9 +83,13 @@ def _cancel(client: Client, prefixes: Sequence[str]) -> list[dict[str, Any]]:
             found[prefix] = client.find(prefix)
         except CrystalMathError as error:
             answers[prefix] = output.error_document(error, error.code, prefix, cancelled=False)
-    told = {answer["job_id"]: answer for answer in client.cancel_many([*found.values()])}
-    answers |= {prefix: dict(told[job_id]) for prefix, job_id in found.items()}
-    return [answers[prefix] for prefix in prefixes]
+    told = {
+        answer["job_id"]: dict(answer)
+        for answer in client.cancel_many([*found.values()], with_successors=successors)
+    }
+    answers |= {prefix: told[job_id] for prefix, job_id in found.items()}
+    others = [answer for job_id, answer in told.items() if job_id not in found.values()]
+    return [*(answers[prefix] for prefix in prefixes), *others]
 
 
 def _tell(answers: Sequence[dict[str, Any]]) -> None:

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from attrs import evolve
 
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import Json, connected
+from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - read when the command is made
 from crystalmath.cli.shared.parameter_options import parse_memory, parse_sweep
 from crystalmath.cli.shared.structure_files import Document, fit, names_one, read_documents
 from crystalmath.cli.shared.submission_options import (
     Params,
     ParamsFile,
     Recipe,
-    asking,
     require_none,
+    submitted,
+    tell_known,
     with_options,
 )
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Resources, Submission, SubmissionOptions
 from crystalmath.models.fields import declared
-from crystalmath.models.job_notes import NO_RESULT
 from crystalmath.models.resources import RESOURCE_NAMES, as_resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from crystalmath.client import Client
+    from crystalmath.cli.shared.submission_options import Asked
 
 
 #: So many characters a label's name has at most.
@@ -39,9 +37,6 @@ _LABEL = 255
 
 # The name of a structure, and what was read; neither for a recipe that takes none.
 _Read = tuple[str | None, Document | InvalidJob | None]
-# A job's name, and the parameters of `jobs.submit`, or why there are none.
-_Asked = tuple[str, dict[str, Any] | CrystalMathError]
-_Answer = dict[str, Any]
 # Labels, the recipe's parameters, and resources.
 _Combination = tuple[dict[str, str], "Mapping[str, Any]", dict[str, Any]]
 
@@ -100,12 +95,12 @@ def submit(
     many = bool(structures and not names_one(structures)) or bool(sweep) or len(read) > 1
     asked = _asked(recipe, read, combinations, options, many=many, label_info=label_info)
     answers = []
-    for answer in _submitted(asked):
+    for answer in submitted(asked):
         answers.append(answer)
         if not as_json and answer["job_id"] is not None:
             output.write(answer["job_id"])
     output.tell_alike(answers)
-    _tell_known(answers)
+    tell_known(answers)
     if as_json:
         output.write_json({"jobs": answers} if many else answers[0])
     return 1 if any(answer["job_id"] is None for answer in answers) else 0
@@ -143,7 +138,7 @@ def _asked(
     *,
     many: bool,
     label_info: bool = False,
-) -> Iterator[_Asked]:
+) -> Iterator[Asked]:
     from crystalmath import config
     from crystalmath.client.request import document
 
@@ -188,58 +183,6 @@ def _info_labels(structure: Document | None) -> dict[str, str]:
         for name, text in texts.items()
         if name.isprintable() and 0 < len(name) <= _LABEL and text.isprintable()
     }
-
-
-def _submitted(asked: Iterable[_Asked]) -> Iterator[_Answer]:
-    """Submit batch by batch; a server is started only where there is something to submit."""
-    from crystalmath.client.request import batched
-
-    with contextlib.ExitStack() as stack:
-        client: Client | None = None
-        for number, batch in enumerate(batched(asked)):
-            if client is None and any(isinstance(job, dict) for _, job in batch):
-                client = stack.enter_context(connected())
-            recipes = {job["recipe"] for _, job in batch if isinstance(job, dict)}
-            with asking(() if number else recipes):
-                answers = list(_send(client, batch))
-            yield from answers
-            sys.stdout.flush()
-
-
-def _send(client: Client | None, batch: Sequence[_Asked]) -> Iterator[_Answer]:
-    """Submit a batch; give the answers in order, with the names."""
-    jobs = [job for _, job in batch if isinstance(job, dict)]
-    answers = iter(_answers(client, jobs) if client else ())
-    for name, job in batch:
-        answer = next(answers) if isinstance(job, dict) else output.error_document(job, job.code)
-        yield {**answer, "name": name}
-
-
-def _answers(client: Client, jobs: list[dict[str, Any]]) -> list[_Answer]:
-    from crystalmath.client.client_errors import raise_answered
-
-    try:
-        if len(jobs) == 1:  # does not wait for somebody's thousands
-            answers = [client.call("jobs.submit", jobs[0])]
-        else:
-            answer = client.call("jobs.submit_many", {"jobs": jobs})
-            raise_answered(answer)
-            answers = answer["jobs"]
-    except CrystalMathError as error:
-        # What earlier batches were answered must not be lost with this one.
-        return [output.error_document(error, error.code)] * len(jobs)
-    return answers
-
-
-def _tell_known(answers: Sequence[_Answer]) -> None:
-    """Tell how many jobs were there already, and which of these will not run again."""
-    known = [answer["status"] for answer in answers if answer.get("known")]
-    if not known:
-        return
-    new = sum(answer["job_id"] is not None for answer in answers) - len(known)
-    ended = [f"{known.count(state)} {state.value}" for state in NO_RESULT if state in known]
-    stay = f" ({', '.join(ended)}: they stay as they are; another --key runs them again)"
-    output.note(f"{new} new, {len(known)} there already{stay if ended else ''}")
 
 
 _PREFIX = "resources."

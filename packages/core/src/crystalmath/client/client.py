@@ -30,9 +30,11 @@ from crystalmath.models.cluster import Check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from ase import Atoms
 
+    from crystalmath.client.chaining import StepLike
     from crystalmath.client.future import JobFuture
     from crystalmath.client.transport import Transport
     from crystalmath.models import Filters, HasJobId, JobChange, MapOptions, SubmissionOptions
@@ -240,6 +242,105 @@ class Client:
             ]
         )
         return gather(answers, progress=progress, return_exceptions=return_exceptions)
+
+    def chain(
+        self,
+        structures: Iterable[Structure],
+        steps: Mapping[str, StepLike],
+        *,
+        key: str | None = None,
+        **options: Unpack[MapOptions],
+    ) -> list[dict[str, JobFuture | CrystalMathError]]:
+        """Submit several steps for each of many structures; all are on record when this returns.
+
+        Each step begins once the one before has completed, from the final geometry of the last
+        step that takes a structure.
+
+        Parameters
+        ----------
+        structures : iterable of ase.Atoms
+            One chain for each.
+        steps : mapping of str to (recipe or (recipe, parameters))
+            By name, in their order. In the parameters ``Reference("static")["dir_name"]`` stands
+            for the directory of the earlier step ``static``, and so on.
+        key : str, optional
+            The jobs get the keys ``key/0/relax`` and so on: the same call again gives the same
+            jobs, and submits what is missing.
+        **options
+            For all jobs alike; the fields of :class:`~crystalmath.models.Submission`. Each job gets
+            the label ``step`` too, and with a name that of the step after it.
+
+        Returns
+        -------
+        list of dict of str to (JobFuture or CrystalMathError)
+            For each structure its jobs by step; what was refused, and what follows it, has its
+            error in its place.
+
+        Raises
+        ------
+        InvalidJob
+            A step refers to a later one, or there is none.
+        """
+        from crystalmath.client.chaining import Chain
+
+        accepted: list[JobFuture] = []
+
+        def send(
+            asked: Sequence[Submission | CrystalMathError],
+        ) -> list[JobFuture | CrystalMathError]:
+            good = [one for one in asked if isinstance(one, Submission)]
+            try:
+                told = iter(self.submit_many(good))
+            except CrystalMathError as error:
+                if not accepted:
+                    raise
+                # What was answered of earlier steps must not be lost with this one.
+                return [error if isinstance(one, Submission) else one for one in asked]
+            answers = [next(told) if isinstance(one, Submission) else one for one in asked]
+            accepted.extend(_accepted(answers))
+            return answers
+
+        chain = Chain(steps, self._writer.configured()[0].recipes_allow)
+        return chain.submit(
+            [
+                (atoms, {**options, "key": None if key is None else f"{key}/{number}"})
+                for number, atoms in enumerate(structures)
+            ],
+            send,
+            lambda answer: None if isinstance(answer, CrystalMathError) else answer.job_id,
+        )
+
+    def recording(
+        self, *, label: Mapping[str, str] | None = None, **options: Unpack[MapOptions]
+    ) -> AbstractContextManager[None]:
+        """Have each call of a quacc job or flow within it be a submission, in this process.
+
+        A call returns the job's future, of which parts are passed on (``relaxed["atoms"]``), so
+        that a script written for quacc alone goes on by itself once it has ended. A flow that is
+        defined in the script is run in it, and what it calls is submitted.
+
+        Parameters
+        ----------
+        label : mapping of str to str, optional
+            The same as ``labels``.
+        **options
+            For all jobs alike; the fields of :class:`~crystalmath.models.Submission`.
+
+        Raises
+        ------
+        CrystalMathError
+            quacc is set to run its jobs by an engine of its own.
+        InvalidJob
+            A call: the job was refused, or no worker can import its function.
+        """
+        from crystalmath.client.recording import recording
+
+        if every := {**(options.get("labels") or {}), **(label or {})}:
+            options["labels"] = every
+        return recording(
+            lambda recipe, atoms, parameters: self.submit(recipe, atoms, parameters, **options),
+            self._writer.configured()[0].recipes_allow,
+        )
 
     @overload
     def check(
@@ -906,15 +1007,22 @@ class Client:
         asked = {**filters_document(filters), **({"job": True} if job else {})}
         return change_events(self._waiting, after, timeout, asked)
 
-    def cancel(self, job_id: str) -> bool:
+    def cancel(self, job_id: str, *, with_successors: bool = False) -> bool:
         """Ask for a job to be stopped; ``False`` if it had ended.
 
-        It reads cancelled once none of its processes is alive.
+        It reads cancelled once none of its processes is alive. With `with_successors` the jobs that
+        wait for it are cancelled, too, and those that wait for them.
         """
-        return self.ask(server.JOBS_CANCEL, job_id=job_id)["cancelled"]
+        successors = with_successors or None
+        answer = self.ask(server.JOBS_CANCEL, job_id=job_id, with_successors=successors)
+        return answer["cancelled"]
 
     def cancel_many(
-        self, job_ids: Sequence[str] | None = None, **filters: Unpack[Filters]
+        self,
+        job_ids: Sequence[str] | None = None,
+        *,
+        with_successors: bool = False,
+        **filters: Unpack[Filters],
     ) -> list[CancelledJob]:
         """Ask for jobs to be stopped.
 
@@ -922,14 +1030,16 @@ class Client:
         ----------
         job_ids : sequence of str, optional
             The jobs; default: all unfinished ones.
+        with_successors : bool
+            Also cancel the jobs that wait for these, and those that wait for them.
         **filters
             Of these only those that fit the filters of :meth:`list`.
 
         Returns
         -------
         list of dict
-            Of each job ``{"job_id", "cancelled", "error"}``; ``error`` tells why it cannot be
-            stopped, as one that had ended.
+            Of each job ``{"job_id", "cancelled", "error"}``, and then of each successor; ``error``
+            tells why it cannot be stopped, as one that had ended.
 
         Raises
         ------
@@ -939,12 +1049,14 @@ class Client:
             Filters are given, and no job has one of the ids; likewise.
         """
         named = chosen(self.ask, job_ids, filters)
+        too = {"with_successors": True} if with_successors else {}
         if named is None:
-            asked = filters_document(filters)
+            asked = {**filters_document(filters), **too}
             return [*self.ask(server.JOBS_CANCEL_MANY, timeout=LONG_S, **asked)["jobs"]]
         answers: list[CancelledJob] = []
         for part in parts(named):
-            answers += self.ask(server.JOBS_CANCEL_MANY, timeout=LONG_S, job_ids=part)["jobs"]
+            told = self.ask(server.JOBS_CANCEL_MANY, timeout=LONG_S, job_ids=part, **too)
+            answers += told["jobs"]
         return answers
 
     # --- storage -----------------------------------------------------------------------------

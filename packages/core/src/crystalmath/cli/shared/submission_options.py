@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
 
 import typer
 
 from crystalmath import server
 from crystalmath.cli.shared import completion, output
-from crystalmath.cli.shared.common_arguments import option_of, taking
+from crystalmath.cli.shared.common_arguments import connected, option_of, taking
 from crystalmath.cli.shared.parameter_options import (
     of_option,
+    parse_after,
     parse_labels,
     parse_memory,
+    parse_on_failure,
     parse_parameters,
     parse_scheduler_options,
     parse_walltime,
 )
 from crystalmath.cli.shared.structure_files import read_document
+from crystalmath.errors import CrystalMathError
 from crystalmath.models import Resources, Submission
 from crystalmath.models.fields import declared
+from crystalmath.models.job_notes import NO_RESULT
 from crystalmath.models.retry import Retry
 
 if TYPE_CHECKING:
@@ -193,6 +198,8 @@ _TEXTS = ("walltime_s", "memory_mb")
 _READ: dict[str, Callable[[Any], object]] = {
     "walltime_s": parse_walltime,
     "labels": parse_labels,
+    "after": parse_after,
+    "on_failure": parse_on_failure,
     "memory_mb": parse_memory,
     "options": parse_scheduler_options,
 }
@@ -232,3 +239,62 @@ def make_submission(
     name, document = read_document(structure)
     given: SubmissionOptions = {"name": name, **options}
     return Submission(recipe=recipe, atoms=document, parameters=parameters, **given)
+
+
+# --- sending ---------------------------------------------------------------------------------
+
+#: A job's name, and the parameters of `jobs.submit`, or why there are none.
+Asked: TypeAlias = tuple[str, dict[str, Any] | CrystalMathError]
+Answer: TypeAlias = dict[str, Any]
+
+
+def submitted(asked: Iterable[Asked]) -> Iterator[Answer]:
+    """Submit batch by batch; a server is started only where there is something to submit."""
+    from crystalmath.client.request import batched
+
+    with contextlib.ExitStack() as stack:
+        client: Client | None = None
+        for number, batch in enumerate(batched(asked)):
+            if client is None and any(isinstance(job, dict) for _, job in batch):
+                client = stack.enter_context(connected())
+            recipes = {job["recipe"] for _, job in batch if isinstance(job, dict)}
+            with asking(() if number else recipes):
+                answers = list(_send(client, batch))
+            yield from answers
+            sys.stdout.flush()
+
+
+def _send(client: Client | None, batch: Sequence[Asked]) -> Iterator[Answer]:
+    """Submit a batch; give the answers in order, with the names."""
+    jobs = [job for _, job in batch if isinstance(job, dict)]
+    answers = iter(_answers(client, jobs) if client else ())
+    for name, job in batch:
+        answer = next(answers) if isinstance(job, dict) else output.error_document(job, job.code)
+        yield {**answer, "name": name}
+
+
+def _answers(client: Client, jobs: list[dict[str, Any]]) -> list[Answer]:
+    from crystalmath.client.client_errors import raise_answered
+
+    try:
+        if len(jobs) == 1:  # does not wait for somebody's thousands
+            answers = [client.call("jobs.submit", jobs[0])]
+        else:
+            answer = client.call("jobs.submit_many", {"jobs": jobs})
+            raise_answered(answer)
+            answers = answer["jobs"]
+    except CrystalMathError as error:
+        # What earlier batches were answered must not be lost with this one.
+        return [output.error_document(error, error.code)] * len(jobs)
+    return answers
+
+
+def tell_known(answers: Sequence[Answer]) -> None:
+    """Tell how many jobs were there already, and which of these will not run again."""
+    known = [answer["status"] for answer in answers if answer.get("known")]
+    if not known:
+        return
+    new = sum(answer["job_id"] is not None for answer in answers) - len(known)
+    ended = [f"{known.count(state)} {state.value}" for state in NO_RESULT if state in known]
+    stay = f" ({', '.join(ended)}: they stay as they are; another --key runs them again)"
+    output.note(f"{new} new, {len(known)} there already{stay if ended else ''}")

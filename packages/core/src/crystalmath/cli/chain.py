@@ -1,0 +1,155 @@
+"""``crystalmath chain``: submit steps that follow each other, for each of many structures."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from crystalmath.cli.shared import output
+from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - read when the command is made
+from crystalmath.cli.shared.parameter_options import of_option, parse_parameters
+from crystalmath.cli.shared.structure_files import read_documents
+from crystalmath.cli.shared.submission_options import submitted, tell_known, with_options
+from crystalmath.errors import CrystalMathError, InvalidJob, did_you_mean
+from crystalmath.models import Submission, SubmissionOptions  # noqa: TC001 - as above
+from crystalmath.models.reference import Reference
+from crystalmath.recipes.job_text import read_path
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+_STEP = re.compile(r"(?P<name>[\w.-]+)=(?P<recipe>[\w.]+)(?::(?P<parameters>.*))?", re.DOTALL)
+#: Where the next parameter of a step begins.
+_NEXT = re.compile(r",\s*(?=[A-Za-z_][\w.]*=)")
+_OF_STEP = re.compile(r"([\w.]+)=@([\w.-]+)(?::(.*))?", re.DOTALL)
+
+
+@with_options
+def chain(
+    structures: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="STRUCTURE...",
+            help="As of crystalmath submit: files, all structures of each, patterns in quotes, "
+            "job:ID. Each has a chain of its own.",
+        ),
+    ],
+    *,
+    step: Annotated[
+        list[str],
+        typer.Option(
+            "--step",
+            metavar="NAME=RECIPE[:K=V,...]",
+            help="A step, and its recipe's parameters with commas; repeated, in their order. "
+            "K=@NAME is the directory of the earlier step NAME, K=@NAME:results.energy a part of "
+            "its result; text that begins with @ stands in quotes.",
+        ),
+    ],
+    options: SubmissionOptions,
+    as_json: Json = False,
+) -> int:
+    """Submit steps that follow each other, for each structure.
+
+    It prints the jobs' ids and returns. Each step begins once the one before has completed, from
+    its final geometry, and has its name as the label step. With --key the jobs get
+    KEY/STRUCTURE/STEP: the same command again submits only what is missing. Exits 1 where a job was
+    refused, and with it what follows.
+    """
+    from crystalmath import config
+    from crystalmath.client.chaining import STEP, Chain
+
+    if STEP in (options.get("labels") or {}):
+        raise typer.BadParameter(
+            f"each job is labelled {STEP!r} with its step; choose another name",
+            param_hint="--label",
+        )
+    with of_option("--step"):
+        steps = parse_steps(step)
+        try:
+            asked = Chain(steps, config.load().recipes_allow)
+        except InvalidJob as error:
+            raise typer.BadParameter(str(error)) from error
+    own, key = options.get("name"), options.get("key")
+    read = list(read_documents(structures))
+    each: list[tuple[Any, SubmissionOptions]] = [
+        (
+            structure,
+            {
+                **options,
+                "name": name if own is None else own if len(read) == 1 else f"{own}/{name}",
+                "key": None if key is None else f"{key}/{name}",
+            },
+        )
+        for name, structure in read
+    ]
+    told = asked.submit(each, _sent, lambda answer: answer["job_id"])
+    answers = [
+        {**answer, "step": name, "structure": structure}
+        for (structure, _), of_one in zip(read, told, strict=True)
+        for name, answer in of_one.items()
+    ]
+    if as_json:
+        output.write_json({"jobs": answers})
+    else:
+        for answer in answers:
+            if answer["job_id"] is not None:
+                output.write(answer["job_id"])
+    output.tell_alike(answers)
+    tell_known(answers)
+    return 1 if any(answer["job_id"] is None for answer in answers) else 0
+
+
+def _sent(asked: Sequence[Submission | CrystalMathError]) -> list[dict[str, Any]]:
+    """Submit one step of all structures."""
+    from crystalmath import config
+    from crystalmath.client.request import document
+
+    configured = config.load()
+    environment = config.submitters_environment(configured)
+
+    def written(one: Submission | CrystalMathError) -> dict[str, Any] | CrystalMathError:
+        if isinstance(one, CrystalMathError):
+            return one
+        try:
+            return document(one, configured, environment)
+        except CrystalMathError as error:
+            return error
+
+    return list(submitted((getattr(one, "name", None) or "", written(one)) for one in asked))
+
+
+def parse_steps(texts: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Read steps, ``NAME=RECIPE[:KEY=VALUE,...]`` each.
+
+    A comma divides two parameters where a name and ``=`` follow it.
+    """
+    steps: dict[str, tuple[str, dict[str, Any]]] = {}
+    for text in texts:
+        found = _STEP.fullmatch(text)
+        if found is None:
+            raise typer.BadParameter(
+                f"cannot read {text!r} as a step; write NAME=RECIPE or NAME=RECIPE:KEY=VALUE,..., "
+                "as md=emt.md.md_job:steps=100"
+            )
+        if found["name"] in steps:
+            raise typer.BadParameter(f"the step {found['name']!r} is given twice")
+        given = _NEXT.split(found["parameters"]) if found["parameters"] else []
+        parameters = parse_parameters([_with_step(one, steps) for one in given])
+        steps[found["name"]] = (found["recipe"], parameters)
+    return steps
+
+
+def _with_step(text: str, earlier: Collection[str]) -> str:
+    """Write ``KEY=@NAME`` as a reference to an earlier step."""
+    if (found := _OF_STEP.fullmatch(text)) is None:
+        return text
+    key, name, path = found.groups()
+    if name not in earlier:
+        raise typer.BadParameter(
+            f"{text!r} refers to a step that does not come before it; {did_you_mean(name, earlier)}"
+        )
+    where = ("dir_name",) if path is None else read_path(path)
+    return f"{key}={json.dumps(Reference(name, where).document())}"

@@ -1,0 +1,98 @@
+"""Scripts written for quacc alone: each call of a job or flow becomes a submission."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import sys
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import CrystalMathError, InvalidJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from crystalmath.client.future import JobFuture
+
+    Submit = Callable[[Callable[..., Any], Any, Mapping[str, Any]], JobFuture]
+
+
+@contextlib.contextmanager
+def recording(submit: Submit, allow: tuple[str, ...]) -> Iterator[None]:
+    """Have calls of quacc's jobs and flows submit them, in all threads.
+
+    See :meth:`~crystalmath.client.Client.recording`.
+
+    Parameters
+    ----------
+    submit : callable
+        Submits a recipe with its structure and parameters.
+    allow : tuple of str
+        The namespaces of recipes of the user's own.
+    """
+    from quacc import get_settings
+    from quacc.wflow_tools import context
+
+    engine = get_settings().WORKFLOW_ENGINE
+    if engine is not None:
+        raise CrystalMathError(
+            f"quacc is set to run its jobs by {engine} (WORKFLOW_ENGINE), so that their calls do "
+            "not come here; set QUACC_WORKFLOW_ENGINE=None before quacc is imported"
+        )
+    # Private, but the one place through which all calls go, whatever was imported before.
+    seam = vars(context)
+    before = seam["_tracked_call"]
+
+    def call(
+        function: Callable[..., Any],
+        kind: Any,
+        args: tuple[Any, ...],
+        keywords: dict[str, Any],
+    ) -> Any:
+        if _is_importable(function):
+            return submit(function, *_arguments(function, args, keywords, allow))
+        if kind is context.NodeType.FLOW:
+            # What it calls is submitted.
+            return function(*args, **keywords)
+        raise InvalidJob(
+            f"no worker can import {function.__qualname__} as it is called here: it is defined in "
+            "this script or notebook, or inside a function, or wrapped (settings_swap). Put it at "
+            "the top level of a module of its own, and have quacc.change_settings around the call"
+        )
+
+    seam["_tracked_call"] = call
+    try:
+        yield
+    finally:
+        seam["_tracked_call"] = before
+
+
+def _is_importable(function: Callable[..., Any]) -> bool:
+    """Return whether the name of a function gives this very function, anywhere."""
+    module = function.__module__
+    found = getattr(sys.modules.get(module), function.__qualname__, None)
+    return module != "__main__" and function in (found, getattr(found, "__wrapped__", None))
+
+
+def _arguments(
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    keywords: dict[str, Any],
+    allow: tuple[str, ...],
+) -> tuple[Any, dict[str, Any]]:
+    """Tell the structure of a call from its parameters, which are passed by name."""
+    from crystalmath.recipes.arguments import structure_argument
+    from crystalmath.recipes.lookup import look_up
+
+    signature = inspect.signature(function)
+    given = dict(signature.bind(*args, **keywords).arguments)
+    first = structure_argument(look_up(f"{function.__module__}.{function.__qualname__}", allow))
+    structure = None if first is None else given.pop(first.name, None)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            given |= given.pop(name, {})
+        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL and given.pop(name, ()):
+            raise InvalidJob(
+                f"{function.__qualname__}: what *{name} takes has no name to pass it by"
+            )
+    return structure, given
