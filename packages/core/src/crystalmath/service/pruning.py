@@ -45,8 +45,8 @@ _JOB_ID = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 class Choice:
     """Of which jobs what is thrown away: named ones, or those for which the filters hold.
 
-    `older_s` (seconds) leaves jobs that ended longer ago, `larger` (bytes) those of which more
-    would be removed. With `keep_results` only heavy files go
+    Of these only jobs that ended longer than `older_s` seconds ago, and of which more than `larger`
+    bytes would be removed. With `keep_results` only heavy files are removed
     (:data:`crystalmath.jobs.removal.HEAVY`).
     """
 
