@@ -103,7 +103,7 @@ def limits(schema):
 
 
 if __name__ == "__main__":
-    from crystalmath.server.methods import METHODS
+    from crystalmath.server.handlers import METHODS
     from crystalmath.server.rpc.openrpc import document
 
     PAGE.write_text(page(document(METHODS)), encoding="utf-8")

@@ -48,8 +48,8 @@ from crystalmath.quacc import store
 from crystalmath.recipes import ase_json, decoding, encoding
 from crystalmath.recipes import structures as structures_module
 from crystalmath.recipes.structures import parse_and_keep, to_ase_json
+from crystalmath.server.handlers import METHODS
 from crystalmath.server.handlers.submission import read_submission
-from crystalmath.server.methods import METHODS
 from crystalmath.service import JobService
 from crystalmath.store.fetching import from_row
 from crystalmath.store.rows import to_row

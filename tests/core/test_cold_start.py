@@ -110,7 +110,11 @@ BOUNDS = {
 HEAVY = {
     *("sqlalchemy", "asyncio", "ase", "numpy", "jsonschema", "quacc", "pluggy", "alembic"),
     *("logging", "importlib.metadata", "concurrent", "rich.table", "rich.console"),
-    *("crystalmath.client.client", "crystalmath.server.methods", "crystalmath.service.job_service"),
+    *(
+        "crystalmath.client.client",
+        "crystalmath.server.handlers",
+        "crystalmath.service.job_service",
+    ),
 }
 
 

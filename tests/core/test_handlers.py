@@ -16,7 +16,7 @@ from conftest import eventually
 from crystalmath import config
 from crystalmath.errors import CrystalMathError
 from crystalmath.recipes.structures import to_ase_json
-from crystalmath.server.methods import METHODS
+from crystalmath.server.handlers import METHODS
 from crystalmath.service import JobService, default_service
 
 CELL = [[3.8, 0, 0], [0, 3.8, 0], [0, 0, 3.8]]

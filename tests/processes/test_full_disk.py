@@ -11,7 +11,7 @@ from ase.build import bulk
 from conftest import LAB, eventually
 from crystalmath import config
 from crystalmath.models import JobState, Submission
-from crystalmath.server.methods import METHODS
+from crystalmath.server.handlers import METHODS
 from crystalmath.service import JobService
 
 AL = bulk("Al", a=4.0, cubic=True)

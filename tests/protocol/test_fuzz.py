@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import eventually
-from crystalmath.server.methods import METHODS
+from crystalmath.server.handlers import METHODS
 from crystalmath.server.rpc import wire
 from server.home_server import CELL, HomeServer
 

@@ -16,7 +16,7 @@ import pytest
 
 from crystalmath.client.remote import Connection
 from crystalmath.errors import UnknownJob
-from crystalmath.server.methods import METHODS as METHODS_OF_SERVER
+from crystalmath.server.handlers import METHODS as METHODS_OF_SERVER
 from crystalmath.server.rpc import connections, session, wire
 from crystalmath.server.rpc import large as large_messages
 from crystalmath.server.rpc.connections import peer_uid

@@ -10,7 +10,7 @@ from crystalmath.client import in_process
 from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState
 from crystalmath.quacc.store import JobStore
-from crystalmath.server.methods import METHODS
+from crystalmath.server.handlers import METHODS
 from crystalmath.service import JobService
 from rundirs import new_job
 

@@ -23,7 +23,7 @@ from crystalmath import processes
 from crystalmath.client.launch import answers
 from crystalmath.server.daemon import CARE_S
 from crystalmath.server.endpoint import LONGEST
-from crystalmath.server.methods import METHODS
+from crystalmath.server.handlers import METHODS
 from server.home_server import CELL, HomeServer
 
 ALUMINIUM = str(Path(__file__).parents[2] / "examples" / "Al.poscar")

@@ -18,7 +18,7 @@ from crystalmath.jobs.worktree import at_once
 from crystalmath.models.schemas import components
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore
-from crystalmath.server.methods import METHODS, is_repeatable
+from crystalmath.server.handlers import METHODS, is_repeatable
 from crystalmath.server.rpc import wire
 from crystalmath.service import JobService
 from rundirs import new_job

@@ -12,7 +12,7 @@ import pytest
 
 from crystalmath.models.checks import checked
 from crystalmath.server import handlers
-from crystalmath.server.methods import METHODS
+from crystalmath.server.handlers import METHODS
 from crystalmath.server.rpc.openrpc import document
 from methods_page import PAGE, page
 

@@ -21,7 +21,7 @@ from crystalmath.models.fields import Limits
 from crystalmath.models.job import Job, JobState, Pseudopotential
 from crystalmath.models.job_notes import FindingDocument
 from crystalmath.models.schemas import schema_of
-from crystalmath.server.methods import METHODS
+from crystalmath.server.handlers import METHODS
 
 Size = Annotated[int, Limits(minimum=0), "in bytes"]
 

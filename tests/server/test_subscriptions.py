@@ -7,7 +7,7 @@ import pytest
 
 from crystalmath.models import Job, JobState
 from crystalmath.models.schemas import components
-from crystalmath.server.methods import METHODS
+from crystalmath.server.handlers import METHODS
 from peer import serving
 
 STRUCTURE = {"symbols": "Al", "cell": [3, 3, 3], "pbc": True}

@@ -14,7 +14,7 @@ from crystalmath.models.schemas import components
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.recipes import codec
-from crystalmath.server.methods import METHODS
+from crystalmath.server.handlers import METHODS
 from crystalmath.server.rpc import wire
 from crystalmath.service import JobService
 

@@ -8,7 +8,7 @@ from ase.build import bulk
 
 from crystalmath import config
 from crystalmath.models import Inputs, Submission
-from crystalmath.server.methods import METHODS
+from crystalmath.server.handlers import METHODS
 from crystalmath.service import JobService
 from vasp import potcars
 

@@ -17,7 +17,7 @@ from ase.io import write
 from attrs import evolve
 
 from crystalmath.models import Inputs, Submission
-from crystalmath.server.methods import METHODS
+from crystalmath.server.handlers import METHODS
 from ends import finish
 from vasp import potcars
 

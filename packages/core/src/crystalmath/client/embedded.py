@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import config
 from crystalmath.client.client_errors import ClientClosed
 from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.server.handlers import METHODS
 from crystalmath.server.handlers.system import describe_process, describe_service
-from crystalmath.server.methods import METHODS
 from crystalmath.server.rpc import wire
 from crystalmath.service import JobService
 

@@ -125,7 +125,7 @@ class OtherHost:
             self._here.close()
 
     def _is_read_here(self, method: str) -> bool:
-        from crystalmath.server.methods import METHODS  # all handlers: not at every start
+        from crystalmath.server.handlers import METHODS  # all handlers: not at every start
 
         return self._reads and method in METHODS and not METHODS[method].by_server
 

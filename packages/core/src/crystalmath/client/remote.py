@@ -282,7 +282,7 @@ class Remote:
 
 
 def _is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
-    from crystalmath.server.methods import is_repeatable  # needed where an answer is lost alone
+    from crystalmath.server.handlers import is_repeatable  # needed where an answer is lost alone
 
     return is_repeatable(method, params)
 

@@ -26,11 +26,11 @@ from crystalmath.errors import (
     StoreError,
 )
 from crystalmath.jobs.identities import own_identity
+from crystalmath.server.handlers import METHODS
 from crystalmath.server.inbox import Inbox
 from crystalmath.server.lock import HomeLock
 from crystalmath.server.log import log_to
 from crystalmath.server.memory import hand_back, prepare
-from crystalmath.server.methods import METHODS
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc.connections import Connections
 from crystalmath.service import JobService

@@ -145,7 +145,7 @@ def publish(file: Path, content: bytes) -> None:
 
 
 def _is_repeatable(file: Path) -> bool:
-    from crystalmath.server.methods import is_repeatable  # a client imports this module
+    from crystalmath.server.handlers import is_repeatable  # a client imports this module
 
     try:
         message = wire.loads(file.read_bytes())

@@ -1,1 +1,32 @@
-"""Handlers of the JSON-RPC methods, one module for each family."""
+"""The handlers of all methods that a client can call.
+
+Each declares its method with :func:`crystalmath.server.rpc.declare.method`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from crystalmath.server.handlers import (  # noqa: F401 - each declares its methods
+    events,
+    inputs,
+    installed,
+    jobs,
+    results,
+    storage,
+    submission,
+    system,
+)
+from crystalmath.server.rpc.declare import METHODS
+
+__all__ = ["METHODS", "is_repeatable"]
+
+
+def is_repeatable(method: object, params: object) -> bool:
+    """Return whether a request does no more where it is carried out twice.
+
+    What is refused is refused as often as it comes.
+    """
+    if str(method) not in METHODS or not isinstance(params, Mapping):
+        return True
+    return METHODS[str(method)].repeatable(params)

@@ -106,7 +106,7 @@ class Method:
 
 
 _SUBJECTS = {"JobService": object, "Session": object}
-#: All that were declared; :mod:`crystalmath.server.methods` has seen to it that this is complete.
+#: All that were declared; :mod:`crystalmath.server.handlers` has seen to it that this is complete.
 METHODS: dict[str, Method] = {}
 
 
