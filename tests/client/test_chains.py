@@ -178,11 +178,8 @@ def test_a_step_refers_to_earlier_ones_alone():
 @pytest.fixture
 def alone(home, lab):
     """Give a home of its own, and the servers of it."""
-    server = HomeServer(home)
-    try:
+    with HomeServer(home) as server:
         yield server
-    finally:
-        server.end()
 
 
 # --- with a server ---------------------------------------------------------------------------
@@ -380,7 +377,10 @@ def test_a_chain_goes_on_where_the_server_was_killed(alone, cli, tmp_path, monke
     assert len(told.out.split()) == 150
     alone.kill()
     alone.start()
-    waited = alone.call("jobs.wait", job_ids=told.out.split(), timeout_s=150)
+    for _ in range(4):  # a busy machine may take its time
+        waited = alone.call("jobs.wait", job_ids=told.out.split(), timeout_s=150)
+        if waited["done"]:
+            break
     assert waited["done"], alone.log()
     assert {job["status"] for job in waited["jobs"]} == {"completed"}
     for number, job_id in enumerate(told.out.split()):
