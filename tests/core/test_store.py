@@ -741,6 +741,37 @@ def test_the_owners_of_what_is_not_finished(store):
     assert {job.owner["pid"] for job in store.unfinished(owner=owner)} == {1}
 
 
+def test_the_successors_of_a_job_and_what_they_are_given(store):
+    def waiting(job_id, role="value", **more):
+        return {"job_id": job_id, "role": role, "awaited": "ok", **more}
+
+    first = submit(store)
+    retry = submit(store, parents=[{"job_id": first, "role": "retry"}])
+    other = submit(store)
+    parents = [waiting(first, place="x", path=[]), waiting(first, place="y"), waiting(other)]
+    job_id = submit(store, parents=parents, formula=None)
+    later = submit(store, parents=[waiting(first, "after")])
+    ended = submit(store, parents=[waiting(first)])
+    store.apply([Change(job_id=ended, state=JobState.CANCELLED, at=2.0)])
+    assert store.successors([first]) == store.successors([retry]) == [job_id, later]
+    assert store.successors([other]) == [job_id]
+    assert store.successors([job_id, "no"]) == []
+    seen = store.get(job_id)
+    assert seen.waits
+    given = [{k: v for k, v in one.items() if k != "awaited"} for one in parents]
+    row = new(job_id, parents=given, formula="Al4", specification="{}\n{1}")
+    (told,) = store.put_in([(seen, row)], 3.0)
+    assert told == store.get(job_id)
+    assert (told.waits, told.parents, told.formula, told.reason) == (False, given, "Al4", None)
+    assert store.specification(job_id) == "{}\n{1}"
+    assert [job.job_id for job in store.list(formula="Al")] == [job_id]
+    # What has changed since it was seen stays as it is, as one whose cancel was noted.
+    seen = store.get(later)
+    store.note_cancel(later, 4.0)
+    assert store.put_in([(seen, row)], 5.0) == []
+    assert store.get(later).waits
+
+
 def test_the_schema_is_what_alembic_makes_of_it(url):
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext

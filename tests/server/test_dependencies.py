@@ -4,8 +4,10 @@ import re
 import shutil
 
 import pytest
+from ase.build import bulk
 
 from conftest import eventually
+from crystalmath.client import in_process
 from crystalmath.quacc.runner import get_runner
 from server.home_server import CELL, HomeServer
 
@@ -369,21 +371,36 @@ def test_a_retry_that_would_wait_for_itself_is_refused(served, blocked):
 # --- deaths --------------------------------------------------------------------------------------
 
 
-def test_what_waits_survives_the_death_of_the_server(tmp_path):
-    go = tmp_path / "go"
-    server = HomeServer(tmp_path / "h", light=True).start()
-    try:
-        first = server.submit("wait_for", params={"path": str(go)})
-        job_id = server.submit("echo", params={"x": value(first, "saw")})
-        last = server.submit("echo", after=[job_id])
+@pytest.mark.parametrize("end", ["killed", "stopped"])
+def test_what_waits_survives_the_end_of_the_server(server, go, end):
+    server.start()
+    first = server.submit("wait_for", params={"path": str(go)})
+    job_id = server.submit("echo", params={"x": value(first, "saw")})
+    last = server.submit("echo", after=[job_id])
+    if end == "killed":
         server.kill()
-        # Whoever looks without a server sees what it waits for.
-        shown = server.run("status", job_id, "--json")
-        assert f"{WAITED} {first}" in shown.stdout
+    else:
+        server.call("system.stop")
+        server.wait()
+    # Whoever looks without a server sees what it waits for.
+    assert f"{WAITED} {first}" in server.run("status", job_id, "--json").stdout
+    go.touch()
+    server.start()
+    assert echoed(server, job_id) == repr({"x": str(go)})
+    assert server.finish(last)["status"] == "completed"
+
+
+def test_a_job_may_wait_for_one_of_another_process(server, go, lab, monkeypatch):
+    server.start()
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(server.home))
+    with in_process() as client:
+        first = client.submit("lab_recipes.wait_for", bulk("Al"), {"path": str(go)})
+        job_id = server.submit("echo", params={"x": value(first.job_id, "saw")})
+        own = client.submit("lab_recipes.echo", bulk("Al"), {"x": value(job_id, "text")})
+        failed = server.submit("fail", params={"message": "no"})
+        left = client.submit("lab_recipes.echo", bulk("Al"), after=[failed])
         go.touch()
-        server.start()
         assert echoed(server, job_id) == repr({"x": str(go)})
-        assert server.finish(last)["status"] == "completed"
-    finally:
-        go.touch()
-        server.end()
+        assert own.result(120) == {"text": repr({"x": repr({"x": str(go)})})}
+    # A script that ends stops what it has submitted, and so what waits.
+    assert status(server, left.job_id)["status"] == "cancelled"

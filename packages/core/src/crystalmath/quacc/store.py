@@ -8,6 +8,7 @@ from attrs import evolve
 from sqlalchemy import text
 
 from crystalmath.models import NewJob
+from crystalmath.models.fields import plain
 from crystalmath.store import database
 from crystalmath.store.fetching import fetch, fetch_one
 from crystalmath.store.insertions import insert_all, insert_each, insert_ended
@@ -205,7 +206,7 @@ class JobStore(JobReader):
             changed, rows, log = [], [], []
             for job, new in ready:
                 if job.job_id in same:
-                    known = {name: getattr(new, name) for name in PUT_IN}
+                    known = {name: plain(getattr(new, name)) for name in PUT_IN}
                     after = evolve(job, reason=None, revision=job.revision + 1, **known)
                     changed.append((job.revision, after))
                     rows.append(new)
