@@ -195,7 +195,9 @@ class Waiting:
 
     def _look(self, jobs: Sequence[JobMetadata], asked: Sequence[str]) -> None:
         """Release, end or leave jobs, as those have ended that they wait for."""
-        self._forget(set(asked) - {job.job_id for job in jobs})
+        if gone := set(asked) - {job.job_id for job in jobs}:
+            _LOG.error("jobs that waited are not on record any more: %s", ", ".join(sorted(gone)))
+            self._forget(gone)
         references = References(self._jobs)
         references.look_up(parent["job_id"] for job in jobs for parent in job.parents)
         ready: list[JobMetadata] = []
