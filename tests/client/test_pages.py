@@ -11,6 +11,7 @@ def test_chains(follow, server):
     said = " ".join(follow("chains.md").split())
     assert re.search(r"name Al came of \S{36} \(its final geometry\)", said)
     assert re.search(r"state pending reason \S.* waits for \S{36} \(its final geometry\)", said)
+    assert re.search(r"came of \S{36} \(its final geometry, of its retry \w{8}\)", said)
     with connect(start=False) as client:
         of_chain = list(client.list(labels={"project": "chain"}))
         assert {job.state.value for job in of_chain} == {"completed"}

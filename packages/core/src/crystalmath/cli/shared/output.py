@@ -126,6 +126,9 @@ def parent(given: Mapping[str, Any]) -> str:
 
 def taken_of(given: Mapping[str, Any]) -> str:
     """Return what of a job another has, or waits for."""
+    if "taken_from" in given:
+        again = {name: value for name, value in given.items() if name != "taken_from"}
+        return f"{taken_of(again)}, of its retry {given['taken_from'][:8]}"
     if "file" in given:
         return f"the geometry in {given['file']}"
     if given["role"] == "after":
