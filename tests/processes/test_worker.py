@@ -20,6 +20,7 @@ from crystalmath.jobs.identities import IdentityFile
 from crystalmath.jobs.view import read_result
 from crystalmath.models import JobState, Submission
 from crystalmath.service import JobService
+from crystalmath.worker.chains import WorkerLost
 from ends import finish
 
 pytestmark = pytest.mark.usefixtures("chains_end")
@@ -212,6 +213,12 @@ def test_what_starts_threads_when_imported_is_no_template(count_imports):
     assert count_imports("where", **told)[0]["pid"] == first["pid"]
     count_imports("thread", **told)
     assert count_imports("where", **told)[1] == 2
+
+
+def test_a_template_that_cannot_be_started_holds_up_nobody(make):
+    directory = make("lab_recipes.where", environment={"VASP_X": "no value of a variable: \0"})
+    with pytest.raises(WorkerLost):
+        worker.run(directory.path)
 
 
 def test_quacc_is_imported_for_its_own_recipes_alone(count_imports, run, tmp_path):

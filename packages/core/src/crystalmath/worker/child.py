@@ -144,7 +144,7 @@ class Template:
         return self._process is not None and _is_readable(self._process.pidfd)
 
     def _start(self, log: int) -> Started:
-        started: queue.SimpleQueue[Started | OSError] = queue.SimpleQueue()
+        started: queue.SimpleQueue[Started | Exception] = queue.SimpleQueue()
         codes: list[int] = []
         more = ["quacc"] if self.quacc else []
 
@@ -152,7 +152,7 @@ class Template:
             try:
                 with self._theirs as theirs:
                     process = start(_MODULE, self.environment, theirs.fileno(), log, *more)
-            except OSError as error:
+            except Exception as error:  # noqa: BLE001 - raised where it is waited for
                 started.put(error)
                 return
             started.put(process)
@@ -165,7 +165,7 @@ class Template:
         thread = threading.Thread(target=run, name="crystalmath-template", daemon=True)
         thread.start()
         process = started.get()
-        if isinstance(process, OSError):
+        if isinstance(process, Exception):
             raise process
         return evolve(process, wait=wait)
 
