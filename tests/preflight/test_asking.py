@@ -534,6 +534,32 @@ def test_close_does_not_wait_for_a_recipe_that_hangs(inspector, environment, tmp
     assert not os.path.exists(os.path.dirname(directory))
 
 
+def test_close_does_not_wait_for_a_recipe_that_is_about_to_be_asked(
+    inspector, environment, monkeypatch, tmp_path
+):
+    asking, start = inspector(limit_s=600.0), inspector_module.start_tied
+    closing = threading.Thread(target=asking.close)
+
+    def start_late(*arguments, **more):
+        (child,) = asking._children.values()
+        closing.start()
+        eventually(lambda: child.ended)
+        return start(*arguments, **more)
+
+    monkeypatch.setattr(inspector_module, "start_tied", start_late)
+    with pytest.raises(CannotAsk, match="told to end"):
+        asking.ask("asked_recipes.hang", AL, {"path": str(tmp_path / "who")}, environment)
+    closing.join()
+
+
+def test_nothing_is_asked_once_the_process_is_to_end(inspector, who, tmp_path):
+    asking = inspector()
+    asking.close(for_good=True)
+    with pytest.raises(CannotAsk, match="this program is about to end"):
+        who(asking.ask)
+    assert not (tmp_path / "who").exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_supervisor_that_was_ended_is_replaced(who, number):
     pid, supervisor, directory = who()

@@ -74,6 +74,7 @@ class Inspector:
         self._failed: tuple[Hashable, float, Mapping[str, Any]] = (None, 0.0, {})
         self._in_a_row: dict[Hashable, tuple[int, float]] = {}
         self._term = 0  # how often the children were ended
+        self._is_over = False
         _inspectors.add(self)
 
     def ask(
@@ -91,8 +92,7 @@ class Inspector:
         if report := self._reports.find(question):
             return report
         term = self._term
-        while term == self._term:
-            child = self._child(environment)
+        while (child := self._child(environment, term)) is not None:
             with child.lock:
                 if child.ended:
                     continue
@@ -103,10 +103,14 @@ class Inspector:
                     return self._ask(child, question, config.admitted(environment))
         raise CannotAsk(f"{recipe} could not be asked: this program is about to end")
 
-    def close(self) -> None:
-        """End all children, and return when nothing of them is left."""
+    def close(self, *, for_good: bool = False) -> None:
+        """End all children, and return when nothing of them is left.
+
+        What is asked from then on is asked of new ones; `for_good`, it raises `CannotAsk`.
+        """
         with self._lock:
             self._term += 1
+            self._is_over = self._is_over or for_good
             children = list(self._children.values())
             self._children.clear()
         for child in children:
@@ -148,10 +152,15 @@ class Inspector:
         self._reports.keep(question, report, answer["watched"])
         return report
 
-    def _child(self, environment: Mapping[str, str]) -> SupervisorClient:
-        """Return the child of an environment; of too many, the one longest unused must go."""
+    def _child(self, environment: Mapping[str, str], term: int) -> SupervisorClient | None:
+        """Return the child of an environment; of too many, the one longest unused must go.
+
+        ``None`` where the children were ended since `term`, and no other is to be asked.
+        """
         key = frozenset(environment.items())
         with self._lock:
+            if self._is_over or term != self._term:
+                return None
             child = self._children.setdefault(key, SupervisorClient(environment))
             self._children.move_to_end(key)
             extra = len(self._children) > self._warm
@@ -201,9 +210,9 @@ def ask(
     return _default.ask(recipe, atoms, parameters, environment, document, inputs=inputs)
 
 
-def close() -> None:
-    """End the processes that recipes are asked in."""
-    _default.close()
+def close(*, for_good: bool = False) -> None:
+    """End the processes that recipes are asked in; `for_good`, where this process is to end."""
+    _default.close(for_good=for_good)
 
 
 def _forget_all() -> None:
@@ -213,7 +222,7 @@ def _forget_all() -> None:
 
 os.register_at_fork(after_in_child=_forget_all)
 # They would go by themselves, but only after this process.
-atexit.register(close)
+atexit.register(close, for_good=True)
 
 
 #: How long a supervisor may take to end what it runs, in seconds.
@@ -245,6 +254,9 @@ class SupervisorClient:
         while not (fresh or taken or self.ended):
             fresh = self._socket is None
             link = self._socket or self._start()
+            if self.ended:  # by another thread, before there was a socket to shut down
+                self._stop()  # type: ignore[unreachable]
+                break
             try:
                 link.sendall(line)
                 taken = bool(self._read_line(link))

@@ -93,10 +93,11 @@ def asking(recipes: Iterable[str], *, always: bool = False) -> Iterator[None]:
         try:
             yield
         except (KeyboardInterrupt, SystemExit):
-            # If it is asked in this process, a thread waits for the answer, and the end for that.
+            # If it is asked in this process, a thread waits for the answer, or is about to ask; and
+            # the end waits for the thread.
             from crystalmath.preflight.inspector import close
 
-            close()
+            close(for_good=True)
             raise
 
 
