@@ -5,10 +5,14 @@ import shutil
 
 import pytest
 from ase.build import bulk
+from attrs import evolve
 
 from conftest import eventually
 from crystalmath.client import in_process
+from crystalmath.models import JobState, Submission
 from crystalmath.quacc.runner import get_runner
+from crystalmath.service import JobService
+from crystalmath.service.admission import Admission
 from server.home_server import CELL, HomeServer
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -130,6 +134,14 @@ def test_what_a_result_does_not_have(served, blocked, go):
         assert job["status"] == "failed"
         assert re.search(rf"params.x: the result of job {blocked} .*{words[path]}", job["error"])
     assert "no structure of ASE's" in served.finish(shape)["error"]
+    # An array without dimensions has no length. It holds up nobody else.
+    first = served.submit("numbers", after=[blocked])
+    flat = served.submit("echo", params={"x": value(first, "scalar array", 0)})
+    beside = served.submit("echo", params={"x": value(first, "scalar array")})
+    assert "has no ['scalar array'][0]; ['scalar array'] is " in served.finish(flat)["error"]
+    assert echoed(served, beside) == "{'x': array(1.5)}"
+    told = refused(served, params={"x": value(first, "scalar array", 0)})
+    assert "['scalar array'] is array(1.5)" in told
     # Of one that has completed it is told at once.
     assert "has no ['sat']; it has the keys 'saw'" in refused(
         served, params={"x": value(blocked, "sat")}
@@ -366,6 +378,32 @@ def test_a_retry_that_would_wait_for_itself_is_refused(served, blocked):
     for one in (blocked, second, third):
         told = served.call("jobs.retry", job_ids=[blocked], params={"path": value(one)})["jobs"][0]
         assert "it would wait for itself" in told["error"], told
+
+
+def test_a_fault_of_one_job_holds_up_no_other(home, lab, go, monkeypatch, caplog):
+    read = Admission.read
+
+    def faulty(admission, submission, *more):
+        if submission.name == "bad" and (go.exists() or not submission.after):
+            raise ZeroDivisionError(str(submission.parameters))
+        return read(admission, submission, *more)
+
+    monkeypatch.setattr(Admission, "read", faulty)
+    asked = Submission(recipe="lab_recipes.echo", atoms=bulk("Al"), engine="local")
+    told = "it cannot be checked: ZeroDivisionError, a fault of CrystalMath's own; its log says"
+    with JobService() as service:
+        one = evolve(asked, recipe="lab_recipes.wait_for", parameters={"path": str(go)})
+        refused, first = service.submit_many([evolve(one, name="bad"), one])
+        assert str(refused).startswith(told)
+        later = evolve(asked, after=[first.job_id])
+        jobs = service.submit_many([evolve(later, name="bad"), later])
+        go.touch()
+        ends = {job.job_id: job for job in service.wait([job.job_id for job in jobs], 120)}
+        bad, good = (ends[job.job_id] for job in jobs)
+        assert (bad.state, good.state) == (JobState.FAILED, JobState.COMPLETED), (bad, good)
+        assert bad.error.startswith(told)
+    assert "in faulty" in caplog.text
+    assert str(go) not in caplog.text
 
 
 # --- deaths --------------------------------------------------------------------------------------

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState
-from crystalmath.service.references import References
+from crystalmath.service.intake import fault
+from crystalmath.service.references import Outlook, References
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -211,7 +212,7 @@ class Waiting:
             if job.cancel_requested_at is not None:
                 self._cancel([job])
                 continue
-            outlook = references.outlook(job.parents)
+            outlook = _outlook(job, references)
             if outlook.failed is not None:
                 self._end([job], JobState.FAILED, outlook.failed)
             elif outlook.reason is None:
@@ -230,3 +231,13 @@ class Waiting:
             self._later_at = time.monotonic() + AGAIN_S
             with self._lock:
                 self._later |= dict.fromkeys(later)
+
+
+def _outlook(job: JobMetadata, references: References) -> Outlook:
+    """Tell what a job waits for; one of which that cannot be told fails, and holds up no other."""
+    try:
+        return references.outlook(job.parents)
+    except (CrystalMathError, OSError, MemoryError):
+        raise  # that is no fault of this job
+    except Exception as error:  # noqa: BLE001 - whatever it is, it would come again
+        return Outlook(failed=str(fault(f"job {job.job_id}", error)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
+import traceback
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     #: For each job that is asked for, the job or why there is none.
     Answers: TypeAlias = list[JobMetadata | CrystalMathError | ImportError]
 
+_LOG = logging.getLogger("crystalmath.service")
 _Place = TypeVar("_Place")
 #: So many jobs are run again in one transaction: their structures are in memory meanwhile.
 _RETRIED = 200
@@ -101,6 +104,8 @@ class Intake:
             except (CrystalMathError, ImportError) as error:
                 # Its frames hold the answers, and with them all of a batch.
                 answers[index] = error.with_traceback(None)
+            except Exception as error:  # noqa: BLE001 - the others of a batch are not lost with it
+                answers[index] = fault("a submission", error)
         return answers, prepared
 
     def _given_before(self, job: JobMetadata) -> JobMetadata:
@@ -188,9 +193,11 @@ class Intake:
                 item = self._released(job, admission)
             except InvalidJob as error:
                 self._fail(job.job_id, str(error))
-            except (CrystalMathError, ImportError, OSError) as error:
+            except (CrystalMathError, ImportError, OSError, MemoryError) as error:
                 again_later.append(job.job_id)
                 self._note(job, f"cannot be started now, which is tried again: {error}")
+            except Exception as error:  # noqa: BLE001 - it would hold up all others, and for ever
+                self._fail(job.job_id, str(fault(f"job {job.job_id}", error)))
             else:
                 if item.row.waits:  # what it took has changed meanwhile
                     again_later.append(job.job_id)
@@ -371,6 +378,15 @@ def _given_before(job: JobMetadata) -> Finding:
         message=f"the key {job.key!r} has given job {job.job_id} already, which is "
         f"{job.state.value}: submitting it again gives that job, and starts nothing",
         remedy="take another key for another job",
+    )
+
+
+def fault(what: str, error: Exception) -> CrystalMathError:
+    """Log where a fault of ours is, but no text of it: that may hold parameters."""
+    name, where = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
+    _LOG.error("%s cannot be checked: %s\n%s", what, name, where)
+    return CrystalMathError(
+        f"it cannot be checked: {name}, a fault of CrystalMath's own; its log says where"
     )
 
 

@@ -449,7 +449,8 @@ def _at(node: Any, step: str | int) -> Any:
         keys = [repr(key) for key in node if not str(key).startswith("@")]
         more = ", ..." if len(keys) > 30 else ""  # noqa: PLR2004 - a line of them
         raise _NoMemberError(f"has the keys {', '.join(keys[:30])}{more}")
-    if isinstance(node, str) or not hasattr(node, "__len__"):
+    # An array without dimensions has `__len__`, which raises.
+    if isinstance(node, str) or not hasattr(node, "__len__") or getattr(node, "shape", None) == ():
         raise _NoMemberError(f"is {shown(node)}")
     if not isinstance(step, int):
         raise _NoMemberError(f"has {len(node)} items, which are counted from 0")
