@@ -194,6 +194,15 @@ def test_references_to_no_job_are_refused_with_their_place(served, blocked):
     assert "'on_failure' must be one of wait, fail" in refused(served, on_failure="go")
 
 
+def test_a_text_that_looks_like_a_reference_skips_no_check(home, lab, judge):
+    asked = Submission(recipe="lab_recipes.report", atoms=bulk("Al"), engine="local")
+    asked = evolve(asked, parameters={"number": "doomed", "note": "$job"})
+    with JobService() as service:
+        assert "doomed" in [finding.code for finding in service.check(asked).findings]
+        (refused,) = service.submit_many([asked])
+        assert "it would die" in str(refused)
+
+
 def test_filters_name_one_job(served, blocked, go):
     one = {"labels": {"step": str(go)}}
     job_id = served.submit("echo", params={"x": value(one, "saw")}, after=[{"job_id": one}])

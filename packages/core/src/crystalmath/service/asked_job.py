@@ -123,11 +123,14 @@ class SubmissionReader:
         strict = submission.strict or self._config.strict
         text = _text_of([_shared(spec), body["parameters"], strict])
         document = codec.body_text(body) if text is None else None
-        refers = of_job is not None or f'"{JOB}"' in (text or document or "")
-        if refers or submission.after:
+        if of_job is not None or submission.after or f'"{JOB}"' in (text or document or ""):
             spec, body = self._with_names(submission, spec, body)
-            hashed = spec_hash(spec.identity(), body)
-            return AskedJob(spec, codec.body_text(body), hashed, strict, refers=refers)
+            # That text may also be a value.
+            awaited = [parent["role"] for parent in spec.parents if "awaited" in parent]
+            if awaited:
+                hashed = spec_hash(spec.identity(), body)
+                refers = any(role != "after" for role in awaited)
+                return AskedJob(spec, codec.body_text(body), hashed, strict, refers=refers)
         if text is not None and self._first is not None and self._first[0] == text:
             first = self._first[1]
             if first.spec.atoms is spec.atoms and first.spec.environment == spec.environment:
