@@ -13,6 +13,7 @@ from crystalmath.service.current_jobs import Onlooker
 from crystalmath.service.dependencies import Waiting
 from crystalmath.service.home_jobs import HomeJobs
 from crystalmath.service.recorder import Recorder
+from crystalmath.service.references import References
 
 SEEDS = int(os.environ.get("CRYSTALMATH_LIVES", "300")) // 30
 STEPS = 60
@@ -238,3 +239,27 @@ def test_each_job_goes_on_once_when_all_that_it_waits_for_has_ended(recorded, se
         if job.error is not None and job.error.startswith("it needs job"):
             assert any(one.get("on_failure") == "fail" for one in job.parents)
             assert job_id not in world.launched
+
+
+def test_of_a_long_chain_only_the_end_is_looked_at(recorded):
+    world = World(*recorded, SEEDS)
+    parents, rows = [], []
+    for number in range(1500):
+        job_id = str(uuid.UUID(int=2**100 + number, version=4))
+        rows.append(
+            NewJob(
+                job_id=job_id,
+                recipe="quacc.recipes.emt.core.relax_job",
+                engine="e",
+                spec_hash="",
+                specification='{}\n{"atoms": null, "parameters": {}}',
+                created_at=1.0,
+                owner={},
+                parents=parents,
+            )
+        )
+        parents = [{"job_id": job_id, "role": "structure", "awaited": "ok"}]
+    assert not any(isinstance(row, Exception) for row in world.recorder.insert(rows))
+    references = References(world.jobs)
+    assert references.expected(parents) is None
+    assert references.outlook(parents).reason == f"waits for job {job_id}"

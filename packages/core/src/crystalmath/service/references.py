@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 AWAITED = ("structure", "value", "after")
 #: So many of the jobs that one waits for are named in its reason.
 _NAMED = 3
+#: Through so many predecessors is looked for the atoms that a job will get.
+_FAR = 100
 #: A key by which part of a stored result is found without reading all of it; not one of our tags.
 _KEY = re.compile(r"(?!(?:data|items|string)$)[A-Za-z_]\w*", re.ASCII)
 _AFTER = {"job_id": {}, "ends": {"type": "string", "enum": ["ok", "any"]}}
@@ -329,14 +331,18 @@ class References:
 
         Quacc's recipes that have one geometry at their end only move what they were given.
         """
-        if any(parent["role"] == "value" and "awaited" in parent for parent in parents):
-            return None
-        for parent in parents:
-            if parent["role"] == "structure" and "awaited" in parent:
-                job = self._job(parent["job_id"])
-                moves = is_quaccs(job.recipe) and moves_atoms_alone(job.recipe, self._jobs.config)
-                if parent.get("path", ["atoms"]) == ["atoms"] and moves:
-                    return self.given(job) or self.expected(job.parents)
+        for _ in range(_FAR):
+            awaited = [parent for parent in parents if "awaited" in parent]
+            sources = [parent for parent in awaited if parent["role"] == "structure"]
+            if not sources or any(parent["role"] == "value" for parent in awaited):
+                return None
+            job = self._job(sources[0]["job_id"])
+            moves = is_quaccs(job.recipe) and moves_atoms_alone(job.recipe, self._jobs.config)
+            if sources[0].get("path", ["atoms"]) != ["atoms"] or not moves:
+                return None
+            if (given := self.given(job)) is not None:
+                return given
+            parents = job.parents
         return None
 
     def _geometry(self, job: JobMetadata, asked: JobStructure) -> Atoms | dict[str, Any]:
