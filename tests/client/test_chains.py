@@ -411,6 +411,11 @@ def test_calls_within_a_recording_are_submissions(client, here, monkeypatch):
         for refused in (local, swapped):
             with pytest.raises(InvalidJob, match="no worker can import"):
                 refused(bulk("Al"))
+        with (
+            pytest.raises(CrystalMathError, match="leave that recording before another"),
+            client.recording(),
+        ):
+            raise AssertionError
     assert moved.labels == {"project": "recorded", "a": "b"}
     assert told.result(LONG)["parameters"] == {"energy": -1.0}
     assert (of_flow.result(LONG)["symbols"], of_flow.result()["parameters"]) == (

@@ -42,6 +42,11 @@ def recording(submit: Submit, allow: tuple[str, ...]) -> Iterator[None]:
     # Private, but the one place through which all calls go, whatever was imported before.
     seam = vars(context)
     before = seam["_tracked_call"]
+    if before.__module__ == __name__:
+        raise CrystalMathError(
+            "the calls of quacc's jobs are recorded already, in this whole process; leave that "
+            "recording before another one begins"
+        )
 
     def call(
         function: Callable[..., Any],

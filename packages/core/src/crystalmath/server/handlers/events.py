@@ -161,12 +161,9 @@ async def handle_jobs_wait(
     )
     large.rest()
     async with listening(service, job_ids) as subscriber:
-        unfinished, told, whole_at = set(job_ids), set(job_ids), 0.0
+        unfinished = looked = set(job_ids)
+        told: set[str] = set()  # by events, which may come before the end can be read
         while True:
-            now = time.monotonic()
-            looked = told
-            if now >= whole_at:  # what files tell of others' jobs may be no event
-                looked, whole_at = unfinished, now + _RECONCILE_S
             those = [job_id for job_id in job_ids if job_id in looked]
             ended = await in_slices("computing", _ended(service, those))
             unfinished, told = unfinished - ended, told - ended
@@ -174,6 +171,7 @@ async def handle_jobs_wait(
             if not unfinished or left <= 0:
                 break
             told |= unfinished & await subscriber.wait(min(left, _AGAIN_S) if told else left)
+            looked = told
     await large.turn()
     documents, done = await in_slices("computing", _told_of(service, job_ids))
     return {"jobs": documents, "done": done, "error": None}

@@ -150,7 +150,7 @@ def handle_jobs_cancel(service: JobService, params: CancelParams) -> CancelledJo
         return {"job_id": job_id, "cancelled": service.cancel(job_id), "error": None}
     service.job(job_id)
     # They first: one that is to fail where the job is cancelled would do so.
-    successors = [one for one in service.successors([job_id]) if service.cancel(one)]
+    successors = [one for one in service.successors([job_id]) if _cancel(service, one)["cancelled"]]
     cancelled = service.cancel(job_id)
     return {"job_id": job_id, "cancelled": cancelled, "successors": successors, "error": None}
 
