@@ -41,6 +41,10 @@ ATOMS = Reference("3f2a")["relax"][-1]["atoms"]
         lambda it: it.get_potential_energy(),
         Path,
         lambda it: it[1.5],
+        lambda it: it == 1.5,
+        lambda it: it in [1.5, 2.5],
+        "{}/WAVECAR".format,
+        lambda it: divmod(it, 2),
     ],
 )
 def test_a_reference_is_no_value(use):

@@ -19,7 +19,8 @@ class Reference:
 
     ``future["atoms"]`` makes one. It can be indexed further, copied, and given to a submission as
     its structure or anywhere inside its parameters: that job waits until this one has completed,
-    and gets the value then. All other use raises `TypeError`, because there is no value yet.
+    and gets the value then. All other use raises `TypeError`, because there is no value yet; only
+    `repr` and `str` name it.
 
     Parameters
     ----------
@@ -43,6 +44,14 @@ class Reference:
                     f"not by {key!r:.80} ({type(key).__name__})"
                 ) from None
         return Reference(self.job_id, (*self.path, key))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Reference):
+            raise TypeError(_told(self, "the method '__eq__'"))
+        return (self.job_id, self.path) == (other.job_id, other.path)
+
+    def __hash__(self) -> int:
+        return hash((self.job_id, self.path))
 
     def __repr__(self) -> str:
         keys = "".join(f"[{key!r}]" for key in self.path)
@@ -69,6 +78,7 @@ def _told(reference: Reference, asked: str) -> str:
 _OF_VALUES = [
     *("bool", "len", "iter", "contains", "call", "int", "float", "complex", "index", "round"),
     *("lt", "le", "gt", "ge", "neg", "pos", "abs", "setitem", "delitem", "array", "fspath"),
+    *("format", "divmod", "rdivmod", "lshift", "rlshift", "rshift", "rrshift", "xor", "rxor"),
     *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and", "or"),
     *("radd", "rsub", "rmul", "rtruediv", "rfloordiv", "rmod", "rpow", "rmatmul", "rand", "ror"),
 ]

@@ -42,7 +42,7 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
         try:
             known = _known(job, by_id, by_key)
             if known is None:
-                _check_circle(snapshot, job, [one for one, _, _ in fresh])
+                _check_circle(snapshot, job, fresh)
             if known is None and job.only_retry and (other := retried.get(_retry_of(job))):
                 raise AlreadyRetried.of(*other)
         except InvalidJob as error:
@@ -101,7 +101,9 @@ def _known(
     return known
 
 
-def _check_circle(snapshot: Snapshot, job: NewJob, beside: Sequence[NewJob]) -> None:
+def _check_circle(
+    snapshot: Snapshot, job: NewJob, beside: Sequence[tuple[object, JobMetadata, object]]
+) -> None:
     """Refuse a retry that would wait for itself; `beside` are new jobs of the same transaction.
 
     A job can refer only to those on record, so that only one that takes the place of another, whose
@@ -121,7 +123,10 @@ def _check_circle(snapshot: Snapshot, job: NewJob, beside: Sequence[NewJob]) -> 
             )
         seen |= left
         more = {retry for _, retry, _ in fetch_retries(snapshot, sorted(left))}
-        known = [*fetch(snapshot, sorted(left)), *(one for one in beside if _retry_of(one) in left)]
+        known = [
+            *fetch(snapshot, sorted(left)),
+            *(one for one, *_ in beside if _retry_of(one) in left),
+        ]
         left = more.union(*map(_awaited, known)) - seen
 
 
