@@ -102,7 +102,7 @@ def _known(
 
 
 def _check_circle(
-    snapshot: Snapshot, job: NewJob, beside: Sequence[tuple[object, JobMetadata, object]]
+    snapshot: Snapshot, job: NewJob, beside: Sequence[tuple[NewJob, JobMetadata, dict[str, Any]]]
 ) -> None:
     """Refuse a retry that would wait for itself; `beside` are new jobs of the same transaction.
 
