@@ -110,7 +110,7 @@ def test_what_cannot_be_put_back_costs_the_runner(run, leak):
 
 #: A quacc that counts how often it is imported.
 QUACC = """
-import os, pathlib, threading, types
+import contextlib, os, pathlib, signal, socket, threading, types
 FILE = pathlib.Path(__file__).parent.parent / "imports"
 with open(FILE, "a") as file:
     file.write("x")
@@ -119,6 +119,29 @@ if os.environ.get("VASP_START") == "thread":
 settings = types.SimpleNamespace(RESULTS_DIR=None)
 def get_settings():
     return settings
+DIES, TEMPLATE = FILE.with_name("dies"), os.getpid()
+def die(moment):
+    with contextlib.suppress(FileNotFoundError):
+        if DIES.read_text() == moment:
+            DIES.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+def hook(owner, name, before, after):
+    real = getattr(owner, name)
+    def call(*args):
+        who = "template" if os.getpid() == TEMPLATE else "other"
+        die(f"{who} {before}")
+        result = real(*args)
+        die(f"child of {who}" if result == 0 else f"{who} {after}")
+        return result
+    setattr(owner, name, call)
+if DIES.exists():
+    if DIES.read_text() == "import":
+        DIES.unlink()
+        raise ValueError("no such setting")
+    hook(os, "fork", "forks", "has forked")
+    hook(os, "waitpid", "waits", "has waited")
+    hook(os, "setsid", "goes on", "has gone on")
+    hook(socket.socket, "sendall", "tells", "has told")
 """
 QUACC_RECIPES = """
 import os, random, signal, threading, time
@@ -203,6 +226,45 @@ def test_a_killed_template_costs_no_job(count_imports):
     second, count = count_imports("where")
     assert second["parent"] == first["parent"]
     assert count == 2
+
+
+#: Of the template, of the process between, and of the runner that is on its way.
+MOMENTS = (
+    "template forks",
+    "other forks",
+    "other has forked",
+    "child of other",
+    "template has waited",
+    "other goes on",
+    "other has gone on",
+    "template has told",
+)
+
+
+def test_whoever_dies_on_the_way_to_a_runner_is_noticed(count_imports, make, tmp_path):
+    """It costs that one attempt, and the supervisor runs the next job."""
+    dies = tmp_path / "counting" / "dies"
+
+    def run():
+        directory = make("quacc.recipes.counting.where")
+        hangs = threading.Timer(300, directory.request_cancel)
+        hangs.start()
+        worker.run(directory.path)
+        hangs.cancel()
+        return directory.claimant(1), directory.outcome(1)
+
+    dies.write_text("import")
+    supervisor, outcome = run()
+    assert outcome["state"] == "failed"
+    assert "no such setting" in outcome["error"]
+    for moment in MOMENTS:
+        dies.write_text(moment)
+        found, outcome = run()
+        assert not dies.exists(), moment
+        assert (outcome["state"], found) == ("lost", supervisor), (moment, outcome)
+        assert "SIGKILL" in outcome["error"]
+        assert "Traceback" not in outcome["error"]
+    assert count_imports("where")[0]["parent"] == supervisor.pid
 
 
 def test_what_starts_threads_when_imported_is_no_template(count_imports):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import functools
 import gc
 import hashlib
 import importlib.util
@@ -93,12 +94,16 @@ def _fork_runners(supervisor: socket.socket, parent: int) -> socket.socket | Non
         if _thread._count():  # noqa: SLF001 - counts what threading does not know, too
             return control
         with warnings.catch_warnings(action="ignore"):  # of threads of libraries that know of forks
-            is_runner = fork_beside(parent)
+            is_runner = fork_beside(parent, functools.partial(_tell_of, control))
         if is_runner:
             seed()
-            control.sendall(json.dumps({"forked": os.getpid()}).encode() + b"\n")
             return control
         control.close()
+
+
+def _tell_of(control: socket.socket, pid: int) -> None:
+    """Have the supervisor follow the forked runner in place of the template."""
+    control.sendall(json.dumps({"forked": pid}).encode() + b"\n")
 
 
 def _serve(

@@ -6,8 +6,13 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Python itself ignores these.
 _IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
@@ -15,6 +20,8 @@ _PR_SET_PDEATHSIG = 1
 _NAME = b"CRYSTALMATH_ATTEMPT="
 #: As long as any attempt's id.
 PLACE = "-" * 48
+#: More digits than a pid has.
+_PID = 16
 #: The field of ``/proc/self/stat`` with the address of the environment, counted behind the name.
 _ENV_START = 47
 
@@ -32,33 +39,38 @@ def begin_below(parent: int) -> None:
     os.umask(0o077)
 
 
-def fork_beside(parent: int) -> bool:
+def fork_beside(parent: int, tell: Callable[[int], object]) -> bool:
     """Fork a child of our own parent, a child subreaper; return whether this process is that child.
 
-    A process between the two ends at once, so that the child passes to the subreaper. The child
-    goes on once it has, in a session of its own, and begins below the parent (`begin_below`).
+    A process between the two ends at once, so that the child passes to the subreaper. Once it has,
+    `tell` is called with its pid, for the subreaper to see its end however early that comes. Only
+    then does the child go on, in a session of its own, and begin below the parent (`begin_below`).
     """
-    ready, told = os.pipe()
+    ours, theirs = socket.socketpair()
     between = os.fork()
     if between:
-        os.close(ready)
+        theirs.close()
         _, status = os.waitpid(between, 0)
         if status:
             end_as(status)
-        with contextlib.suppress(BrokenPipeError), os.fdopen(told, "wb", buffering=0) as go:
-            go.write(b"\n")
+        with ours, contextlib.suppress(ConnectionError):  # it was killed, as is seen
+            tell(int(ours.recv(_PID)))
+            ours.send(b"\n")
         return False
     try:
-        is_between = os.fork() != 0
+        child = os.fork()
     except OSError as error:
         sys.stderr.write(f"crystalmath: cannot fork a runner: {error}\n")
         os._exit(1)
-    if is_between:
+    if child:
+        theirs.send(str(child).encode())
         os._exit(0)
-    os.close(told)
-    if not os.read(ready, 1):  # our starter was killed
-        os._exit(1)
-    os.close(ready)
+    ours.close()
+    go = b""
+    with theirs, contextlib.suppress(ConnectionResetError):
+        go = theirs.recv(1)
+    if not go:  # our starter was killed
+        os.kill(os.getpid(), signal.SIGKILL)
     os.setsid()
     begin_below(parent)
     return True
