@@ -115,6 +115,8 @@ class _Chain:
             stderr=None if _is_open(_STDERR) else subprocess.DEVNULL,
         )
         self.environment: dict[str, str] | None = None
+        #: Whether it stays for jobs with this environment alone.
+        self.is_kept = False
         self.term = _term
         self._lines: IO[bytes] = self._socket.makefile("rb")
 
@@ -139,7 +141,7 @@ class _Chain:
 
     def warm(self, environment: dict[str, str]) -> None:
         """Have it start a template, and stay while this process lives."""
-        self.environment = environment
+        self.environment, self.is_kept = environment, True
         with contextlib.suppress(OSError):  # it has ended, as its first job will notice
             self._socket.sendall(json.dumps({"warm": environment}).encode() + b"\n")
 
@@ -178,8 +180,10 @@ def _take(environment: dict[str, str]) -> tuple[_Chain, bool]:
             if chain.environment == environment:
                 _idle.remove(chain)
                 return chain, False
-        if _idle:
-            return _idle.pop(), False
+        for chain in reversed(_idle):
+            if not chain.is_kept:
+                _idle.remove(chain)
+                return chain, False
     return _Chain(), True
 
 
