@@ -146,6 +146,12 @@ def test_what_a_result_does_not_have(served, blocked, go):
     assert "has no ['sat']; it has the keys 'saw'" in refused(
         served, params={"x": value(blocked, "sat")}
     )
+    # A check tells all else that is wrong beside it.
+    check = {"recipe": "lab_recipes.echo", "structure": CELL, "engine": "nowhere"}
+    told = served.call("jobs.check", **check, params={"x": value(blocked, "sat")})
+    missing, engine = (finding["message"] for finding in told["findings"])
+    assert "has no ['sat']" in missing
+    assert "nowhere" in engine
     grid = served.submit("grid")
     served.finish(grid)
     assert "into which no path leads" in refused(

@@ -131,8 +131,14 @@ class Admission:
             return Checked(findings=tuple(findings))
         from crystalmath.store.rows import check as check_row
 
-        asked = self._references.settled(self._reader.read(submission))
-        findings += asked.findings
+        asked = self._reader.read(submission)
+
+        def settle() -> Sequence[Finding]:
+            nonlocal asked
+            asked = self._references.settled(asked)
+            return asked.findings
+
+        passes(settle)
         # What cannot be called has nothing to say for itself.
         known = can_be_called and not asked.refers
         if can_be_called and asked.refers:

@@ -97,7 +97,8 @@ class Intake:
                 asked = admission.read(submission, item.parents)
                 if job is not None and asked.spec_hash == job.spec_hash:
                     answers[index] = self._given_before(job)
-                elif job is not None:
+                elif job is not None and asked.refers:
+                    # The others may not have any more what it needs to be checked.
                     answers[index] = KeyConflict.of(job.key, job.job_id)
                 else:
                     prepared[index] = admission.prepare(asked)
