@@ -20,7 +20,7 @@ from crystalmath.jobs.changes import Change
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore
 from crystalmath.store.grouping import group_errors
-from crystalmath.store.plain_sql import HEAD
+from crystalmath.store.plain_sql import HEAD, Snapshot
 from crystalmath.store.tables import metadata
 from rundirs import new_job
 
@@ -739,6 +739,24 @@ def test_the_owners_of_what_is_not_finished(store):
     store.apply([change(other, "cancelled")])
     [owner] = store.owners()
     assert {job.owner["pid"] for job in store.unfinished(owner=owner)} == {1}
+
+
+def test_successors_are_found_by_an_index(tmp_path, monkeypatch):
+    plans = []
+
+    def rows(snapshot, query, given=None, **more):
+        plans.extend(row["detail"] for row in read(snapshot, f"EXPLAIN QUERY PLAN {query}", given))
+        return read(snapshot, query, given, **more)
+
+    read = Snapshot.rows
+    with JobStore(f"sqlite:///{tmp_path}/jobs.sqlite") as store:
+        ended = [submit(store), submit(store)]
+        parents = [{"job_id": ended[0], "role": "value", "awaited": "ok"}]
+        waiting = [submit(store, parents=parents)]
+        monkeypatch.setattr(Snapshot, "rows", rows)
+        assert store.successors(ended) == waiting
+    assert any("ix_lineage_parent (parent=?" in plan for plan in plans), plans
+    assert not [plan for plan in plans if plan.startswith("SCAN") or "state" in plan], plans
 
 
 def test_the_successors_of_a_job_and_what_they_are_given(store):
