@@ -68,6 +68,32 @@ def test_doctor_rebuilds_what_is_gone(service, home, cli):
         assert other.submit(value(1, key="k", cluster="here")).job_id == job.job_id
 
 
+def test_a_rebuilt_job_is_the_same_whose_filters_named_another(service, home, cli, tmp_path):
+    go = tmp_path / "go"
+    parameters = {"path": str(go)}
+    first = service.submit(
+        Submission(
+            recipe="lab_recipes.wait_for",
+            atoms=bulk("Al"),
+            parameters=parameters,
+            labels={"step": "a"},
+        )
+    )
+    given = {"$job": {"labels": {"step": "a"}}, "path": ["saw"]}
+    asked = Submission(
+        recipe="lab_recipes.echo", atoms=bulk("Al"), parameters={"x": given}, key="k"
+    )
+    job_id = service.submit(asked).job_id
+    go.touch()
+    assert finish(service, job_id).state is JobState.COMPLETED
+    service.close()
+    remove(home)
+    cli("doctor", "--rebuild", "--json")
+    with JobService() as other:
+        assert [parent["job_id"] for parent in other.job(job_id).parents] == [first.job_id]
+        assert other.submit(asked).job_id == job_id
+
+
 @pytest.mark.parametrize("older", [False, True], ids=["removed", "an older copy"])
 def test_a_database_that_is_replaced_under_a_living_service(service, home, tmp_path, older):
     first = finish(service, service.submit(value(1)).job_id)

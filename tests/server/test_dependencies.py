@@ -258,6 +258,38 @@ def test_the_same_key_gives_the_same_job_whatever_has_become_of_the_other(served
     assert "was removed on" in refused(served, params={"x": value(blocked, "saw")})
 
 
+def test_the_same_key_gives_the_same_job_whichever_job_its_filters_fit_now(served, blocked, go):
+    one = {"labels": {"step": str(go)}}
+    asked = {
+        "recipe": "lab_recipes.echo",
+        "structure": {"format": "job", "job_id": one, "frame": 0},
+        "params": {"x": value(one, "saw")},
+        "after": [{"job_id": one}],
+        "engine": "local",
+        "key": f"k{go}",
+    }
+
+    def same():
+        told = served.call("jobs.check", **asked)
+        assert [finding["code"] for finding in told["findings"]] == ["key_known"]
+        return served.call("jobs.submit", **asked)["job_id"] == job_id
+
+    job_id = served.call("jobs.submit", **asked)["job_id"]
+    served.call("jobs.cancel", job_id=blocked)
+    served.finish(blocked)
+    assert same()
+    (again,) = served.call("jobs.retry", job_ids=[blocked])["jobs"]
+    assert same()
+    go.touch()
+    assert echoed(served, job_id) == repr({"x": str(go)})
+    assert {each["job_id"] for each in status(served, job_id)["parents"]} == {blocked}
+    assert same()
+    served.submit("grid", labels=one["labels"])
+    assert same()
+    params = {"x": value(again["job_id"], "saw")}
+    assert "belongs to" in refused(served, **{**asked, "recipe": "echo", "params": params})
+
+
 def test_a_runner_keeps_no_job_that_waits(served, home, lab):
     runner = get_runner("local")
     with pytest.raises(ValueError, match="the parameter x.y refers to another job"):

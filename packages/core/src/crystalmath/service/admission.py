@@ -103,7 +103,7 @@ class Admission:
         self._config = configured
         self._runner_of = runner_of
         self._references = references
-        self._reader = SubmissionReader(configured, environ, references.named)
+        self._reader = SubmissionReader(configured, environ, references.with_ids)
         # Of a batch all have mostly the same.
         self._environments: list[Mapping[str, str]] = []
         self._recipes: dict[str, Recipe] = {}

@@ -45,6 +45,8 @@ class AskedJob:
     first: AskedJob | None = field(default=None, repr=False)
     #: Whether its structure, or its parameters, stand for those of other jobs still.
     refers: bool = False
+    #: What it was read from, until the jobs that it refers to are among its parents.
+    submission: Submission | None = field(default=None, repr=False)
     #: Why it cannot run yet: what it waits for, and what is to be said of that.
     reason: str | None = None
     findings: tuple[Finding, ...] = ()
@@ -76,22 +78,20 @@ class SubmissionReader:
         The home's configuration.
     environ : mapping of str to str
         The environment of submissions that bring none.
-    with_names : callable
+    with_ids : callable
         Names the jobs that a submission refers to by their whole ids; see
-        :meth:`.References.named`.
+        :meth:`.References.with_ids`.
     """
 
     def __init__(
         self,
         configured: Config,
         environ: Mapping[str, str],
-        with_names: Callable[
-            [Submission, JobSpec, Mapping[str, Any]], tuple[JobSpec, dict[str, Any]]
-        ],
+        with_ids: Callable[[Submission, Mapping[str, Any]], dict[str, Any]],
     ) -> None:
         self._config = configured
         self._environ = environ
-        self._with_names = with_names
+        self._with_ids = with_ids
         # Of a batch all have mostly the same.
         self._forwarded: list[tuple[Mapping[str, str], dict[str, str]]] = []
         self._structure: tuple[str, tuple[Atoms, Mapping[str, Any]]] | None = None
@@ -102,7 +102,7 @@ class SubmissionReader:
         from crystalmath.models.reference import JOB
         from crystalmath.recipes import codec
         from crystalmath.recipes.ase_classes import with_classes
-        from crystalmath.recipes.job_structure import JobStructure
+        from crystalmath.recipes.job_structure import JobStructure, values_in
 
         given: object = submission.atoms
         of_job = JobStructure.read(given)
@@ -123,14 +123,15 @@ class SubmissionReader:
         strict = submission.strict or self._config.strict
         text = _text_of([_shared(spec), body["parameters"], strict])
         document = codec.body_text(body) if text is None else None
-        if of_job is not None or submission.after or f'"{JOB}"' in (text or document or ""):
-            spec, body = self._with_names(submission, spec, body)
-            # That text may also be a value.
-            awaited = [parent["role"] for parent in spec.parents if "awaited" in parent]
-            if awaited:
-                hashed = spec_hash(spec.identity(), body)
-                refers = any(role != "after" for role in awaited)
-                return AskedJob(spec, codec.body_text(body), hashed, strict, refers=refers)
+        # That text may also be a value.
+        refers = of_job is not None or (
+            f'"{JOB}"' in (text or document or "") and any(values_in(body["parameters"]))
+        )
+        if refers or submission.after:
+            body = self._with_ids(submission, body) if refers else body
+            hashed, document = spec_hash(spec.identity(), body), codec.body_text(body)
+            more: dict[str, Any] = {"refers": refers, "submission": submission}
+            return AskedJob(spec, document, hashed, strict, **more)
         if text is not None and self._first is not None and self._first[0] == text:
             first = self._first[1]
             if first.spec.atoms is spec.atoms and first.spec.environment == spec.environment:

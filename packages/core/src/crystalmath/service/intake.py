@@ -264,7 +264,9 @@ class Intake:
         """Make a job ready that waits no more; what is wrong with its values is told now."""
         text = self._home.specification(job.job_id)
         asked = as_asked(job, text, self._home.config, environ=self._environ)
-        prepared = admission.prepare(admission.read(asked.submission, asked.parents))
+        read = admission.read(asked.submission, asked.parents)
+        # What was asked for may have named others by filters.
+        prepared = admission.prepare(attrs.evolve(read, spec_hash=str(job.spec_hash)))
         row = attrs.evolve(prepared.row, job_id=job.job_id, created_at=job.created_at)
         return attrs.evolve(prepared, row=row, spec=attrs.evolve(prepared.spec, job_id=job.job_id))
 

@@ -22,7 +22,7 @@ from crystalmath.service.going_on import moves_atoms_alone
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from crystalmath.models import JobSpec, Submission
+    from crystalmath.models import Submission
     from crystalmath.models.job_notes import Parent
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.asked_job import AskedJob
@@ -71,9 +71,30 @@ class References:
 
     # --- which jobs --------------------------------------------------------------------------
 
-    def named(
-        self, submission: Submission, spec: JobSpec, body: Mapping[str, Any]
-    ) -> tuple[JobSpec, dict[str, Any]]:
+    def with_ids(self, submission: Submission, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is asked for with the whole ids of jobs; filters stay as they are.
+
+        The same filters are the same request, whichever job they fit at the time.
+
+        Raises
+        ------
+        UnknownJob, InvalidJob
+            There is no such job; the message names the place.
+        """
+
+        def whole(given: object, place: str | None) -> Any:
+            return _filters(given) if isinstance(given, Mapping) else self._whole(given, place)
+
+        def name(value: JobValue, place: tuple[Any, ...]) -> dict[str, Any]:
+            job_id = whole(value.job_id, f"params.{place_name(place)}")
+            return JobValue(job_id, value.path).document()
+
+        atoms = body["atoms"]
+        if (of_job := JobStructure.read(submission.atoms)) is not None:
+            atoms = of_job.of(whole(of_job.job_id, None)).document()
+        return {"atoms": atoms, "parameters": with_values(body["parameters"], name)}
+
+    def _named(self, asked: AskedJob, submission: Submission) -> AskedJob:
         """Return what is asked for with all references by whole ids, and those among its parents.
 
         Raises
@@ -81,12 +102,10 @@ class References:
         UnknownJob, InvalidJob
             There is no such job, or several fit; the message names the place.
         """
+        from crystalmath.recipes import codec
+
         parents: list[Parent] = []
-        atoms = body["atoms"]
-        if (of_job := JobStructure.read(submission.atoms)) is not None:
-            of_job = of_job.of(self._whole(of_job.job_id, None))
-            atoms = of_job.document()
-            parents.append(of_job.parent(str(of_job.job_id)))
+        document = asked.document
 
         def name(value: JobValue, place: tuple[Any, ...]) -> dict[str, Any]:
             spelt = place_name(place)
@@ -95,7 +114,14 @@ class References:
             parents.append({"job_id": job_id, "role": "value", "place": spelt, "path": path})
             return JobValue(job_id, value.path).document()
 
-        parameters = with_values(body["parameters"], name)
+        if asked.refers:
+            body = json.loads(document)
+            if (of_job := JobStructure.read(body["atoms"])) is not None:
+                of_job = of_job.of(self._whole(of_job.job_id, None))
+                body["atoms"] = of_job.document()
+                parents.append(of_job.parent(str(of_job.job_id)))
+            body["parameters"] = with_values(body["parameters"], name)
+            document = codec.body_text(body)
         for parent in parents:
             parent["awaited"] = "ok"
         for index, item in enumerate(submission.after):
@@ -103,13 +129,13 @@ class References:
         if submission.on_failure == "fail":
             for parent in parents:
                 parent["on_failure"] = "fail"
-        spec = evolve(spec, parents=[*spec.parents, *parents])
+        spec = evolve(asked.spec, parents=[*asked.spec.parents, *parents])
         if submission.inherit_labels:
             labels: dict[str, str] = {}
             for parent in reversed(parents):
                 labels |= self._job(parent["job_id"]).labels
             spec = evolve(spec, labels={**labels, **spec.labels})
-        return spec, {"atoms": atoms, "parameters": parameters}
+        return evolve(asked, spec=spec, document=document, submission=None)
 
     def _after(self, item: str | Mapping[str, Any], place: str) -> Parent:
         ends = "ok"
@@ -135,7 +161,7 @@ class References:
         """Return the one job that filters fit, those left out that were run again."""
         from crystalmath.service.job_answers import read_filters
 
-        chosen = read_filters(cast("Any", checked(filters, {"properties": properties(JobFilter)})))
+        chosen = read_filters(cast("Any", _filters(filters)))
         found = [job.job_id for job in self._jobs.jobs(limit=100, **chosen)]
         again = self._jobs.retried(found)
         left = [job_id for job_id in found if job_id not in again]
@@ -227,11 +253,16 @@ class References:
 
         Raises
         ------
+        UnknownJob
+            There is no such job.
         InvalidJob
-            One does not have what is wanted, or has failed, and that was to be no reason to wait.
+            Not one job fits, one does not have what is wanted, or has failed, and that was to be no
+            reason to wait.
         FilesRemoved
             The files of one were removed.
         """
+        if asked.submission is not None:
+            asked = self._named(asked, asked.submission)
         parents = asked.spec.parents
         if not any("awaited" in parent for parent in parents):
             return asked
@@ -409,6 +440,10 @@ class References:
         if given.constraints and not atoms.constraints:
             atoms.set_constraint(given.constraints)
         return atoms
+
+
+def _filters(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    return checked(given, {"properties": properties(JobFilter)})
 
 
 def _waits_for(job_ids: Sequence[str], awaited: Sequence[Parent]) -> str | None:
