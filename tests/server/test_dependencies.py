@@ -11,7 +11,7 @@ from conftest import eventually
 from crystalmath.client import in_process
 from crystalmath.models import JobState, Submission
 from crystalmath.quacc.runner import get_runner
-from crystalmath.service import JobService
+from crystalmath.service import JobService, dependencies
 from crystalmath.service.admission import Admission
 from server.home_server import CELL, HomeServer
 
@@ -473,6 +473,28 @@ def test_what_waits_survives_the_end_of_the_server(server, go, end):
     server.start()
     assert echoed(server, job_id) == repr({"x": str(go)})
     assert server.finish(last)["status"] == "completed"
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_who_waits_takes_over_what_nobody_follows(server, go, lab, monkeypatch, ended):
+    server.start()
+    first = server.submit("wait_for", params={"path": str(go)})
+    eventually(lambda: status(server, first)["status"] == "running")
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(server.home))
+    with JobService() as service:
+        params = {"x": value(first, "saw")}
+        asked = Submission(recipe="lab_recipes.echo", engine="local", parameters=params)
+        monkeypatch.setattr(dependencies, "AGAIN_S", 3600.0 if ended else 0.1)
+        job_id = service.submit(asked).job_id
+        assert service.job(job_id).reason == f"{WAITED} {first}"
+        server.kill()
+        go.touch()
+        if ended:
+            eventually(lambda: service.job(first).state is JobState.COMPLETED)
+            assert [job.job_id for job in service.wait([first], 120)] == [first]
+        *_, job = service.wait([job_id], 60)
+        assert job.state is JobState.COMPLETED, job
+        assert service.result(job_id) == {"text": repr({"x": str(go)})}
 
 
 def test_a_job_may_wait_for_one_of_another_process(server, go, lab, monkeypatch):

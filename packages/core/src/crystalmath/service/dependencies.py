@@ -21,17 +21,18 @@ from crystalmath.service.references import Outlook, References
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-    from crystalmath.jobs.host import Host
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.home_jobs import HomeJobs
     from crystalmath.service.intake import Intake
     from crystalmath.service.recorder import Recorder
+    from crystalmath.service.recovery import Recovery
 
 _LOG = logging.getLogger("crystalmath.service")
 
 #: How often is looked, while jobs wait here, for what other processes have recorded, in seconds.
 POLL_S = 1.0
-#: How long a release that could not be is left alone, in seconds.
+#: How long a release that could not be is left alone, and how often owners are looked at, in
+#: seconds.
 AGAIN_S = 5.0
 #: How long `close` waits for a release that is under way, in seconds.
 CLOSE_S = 30.0
@@ -51,15 +52,18 @@ class Waiting:
         Their record.
     intake : Intake
         Hands over what waits no more.
-    host : Host
-        This process.
+    recovery : Recovery
+        Takes over what they wait for.
     """
 
-    def __init__(self, jobs: HomeJobs, recorder: Recorder, intake: Intake, host: Host) -> None:
+    def __init__(
+        self, jobs: HomeJobs, recorder: Recorder, intake: Intake, recovery: Recovery
+    ) -> None:
         self._jobs = jobs
         self._recorder = recorder
         self._intake = intake
-        self._host = host
+        self._recovery = recovery
+        self._host = recovery.host
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -69,6 +73,9 @@ class Waiting:
         self._due: dict[str, None] = {}
         self._later: dict[str, None] = {}
         self._later_at = 0.0
+        # Unfinished jobs of other owners that are waited for; whether these live is looked at.
+        self._foreign: dict[str, None] = {}
+        self._owners_at = 0.0
         self._seq: int | None = None
 
     def __contains__(self, job_id: str) -> bool:
@@ -145,6 +152,7 @@ class Waiting:
                 if self._closed or not (self._ids or self._due):
                     self._recorder.waiters.discard(self)
                     self._thread, self._seq = None, None
+                    self._foreign.clear()
                     return
             try:
                 self._turn()
@@ -175,6 +183,11 @@ class Waiting:
                 with self._lock:
                     self._due |= dict.fromkeys(some)
                 raise
+        if self._foreign and time.monotonic() >= self._owners_at:
+            self._owners_at = time.monotonic() + AGAIN_S
+            # Nobody else would record their ends, and perhaps nobody would run them.
+            left = [job for job in self._recovery.left() if job.job_id in self._foreign]
+            self._recovery.take_over(left)
 
     def _read_events(self) -> None:
         """Find whom the newest events concern: successors of jobs that ended, or run again."""
@@ -188,6 +201,8 @@ class Waiting:
             }
             noted = {event.job_id for event in events if event.job_id in self._ids}
             found = store.successors(sorted(changed)) if changed else []
+            for job_id in changed:
+                self._foreign.pop(job_id, None)
             with self._lock:
                 self._due |= {name: None for name in (*found, *noted) if name in self._ids}
             self._seq = seq
@@ -220,6 +235,9 @@ class Waiting:
             elif outlook.reason != job.reason:
                 told = outlook.reason
                 notes.append(Change(job_id=job.job_id, state=job.state, at=now, reason=told))
+        self._foreign |= {
+            job.job_id: None for job in references.unfinished() if not self._host.is_own(job.owner)
+        }
         self._recorder.apply(*notes)
         if ready:
             self._release(ready)

@@ -87,7 +87,7 @@ class JobService(HomeJobs):
             environ=environ,
             wait=lambda job_ids: self._waiting.add(job_ids),  # noqa: PLW0108 - it comes next
         )
-        self._waiting = Waiting(self, self._recorder, self._intake, self._recovery.host)
+        self._waiting = Waiting(self, self._recorder, self._intake, self._recovery)
 
     def __enter__(self) -> Self:
         return self
@@ -229,9 +229,11 @@ class JobService(HomeJobs):
         self._recorder.waiters.add(changed)
         try:
             seen: dict[str, tuple[int, JobState]] = {}
-            batch = self._all(job_ids)
-            if self._recovery.take_over(batch):
-                batch = self._all(job_ids)
+            # By their rows: the owner of one that was seen to have ended may have died before.
+            rows = self._rows(job_ids)
+            if self._recovery.take_over(rows):
+                rows = self._rows(job_ids)
+            batch = self._recovery.seen(rows)
             remaining = set(job_ids)
             while True:
                 for job in batch:
@@ -256,11 +258,11 @@ class JobService(HomeJobs):
         finally:
             self._recorder.waiters.discard(changed)
 
-    def _all(self, job_ids: Sequence[str]) -> list[JobMetadata]:
+    def _rows(self, job_ids: Sequence[str]) -> list[JobMetadata]:
         jobs = self._existing(next(iter(job_ids), "")).get_many(job_ids)
         for missing in set(job_ids) - {job.job_id for job in jobs}:
             raise UnknownJob(missing)
-        return self._recovery.seen(jobs)
+        return jobs
 
     def cancel(self, job_id: str) -> bool:
         """Request that a job be stopped; ``False`` if it had finished.

@@ -86,10 +86,8 @@ class Recovery(Onlooker):
                 taken.append(job.job_id)
                 waiting.append(job.job_id)
                 continue
-            if job.engine not in runners:
-                runners[job.engine] = self._runner(job.engine)
             try:
-                if self._take_over(job, runners[job.engine]):
+                if self._take_over(job, runners):
                     taken.append(job.job_id)
             except (CrystalMathError, OSError, ValueError, KeyError, TypeError) as error:
                 # One job's bad file must not keep the others from being taken over.
@@ -138,7 +136,7 @@ class Recovery(Onlooker):
             self._warn(engine, f"cannot take over jobs of {engine!r}: {error}")
             return None
 
-    def _take_over(self, job: JobMetadata, runner: EngineRunner | None) -> bool:
+    def _take_over(self, job: JobMetadata, runners: dict[str, EngineRunner | None]) -> bool:
         directory, record = self._directory(job), self._record(job)
         files = read(directory, record, self.host)
         decision = step(record, files, now=self.host.moment())
@@ -146,8 +144,11 @@ class Recovery(Onlooker):
         if decision.doubt is not None:
             self._doubts[job.job_id] = decision.doubt
         removed = isinstance(files.directory, Absent) and record.written
-        if runner is not None and not (decision.state.is_terminal() or removed):
-            return runner.adopt(job.job_id, self._recorded(job))
+        if not (decision.state.is_terminal() or removed):
+            if job.engine not in runners:
+                runners[job.engine] = self._runner(job.engine)
+            if (runner := runners[job.engine]) is not None:
+                return runner.adopt(job.job_id, self._recorded(job))
         if decision.actions or decision.changes:
             self._settle(job, record, decision)
         return False

@@ -183,6 +183,10 @@ class References:
 
     # --- whether they have ended -------------------------------------------------------------
 
+    def unfinished(self) -> list[JobMetadata]:
+        """Return those of the jobs that were looked at that have not ended."""
+        return [job for job in self._found.values() if not job.state.is_terminal()]
+
     def outlook(self, parents: Sequence[Parent]) -> Outlook:
         """Tell what a job waits for, by its parents."""
         waits: dict[str, None] = {}
