@@ -398,6 +398,15 @@ def test_a_job_that_is_to_fail_with_another(served, tmp_path):
     # It was never given anything, and waits again.
     again = served.call("jobs.retry", job_ids=[last])["jobs"][0]
     assert "it needs job" in again["error"]
+    # Of one request each sees what the others do, in whatever order they stand in it.
+    for step in range(2):
+        asked = [last, job_id, first]
+        told = served.call("jobs.retry", job_ids=asked, dry_run=True)["jobs"]
+        assert [job["status"] for job in told] == ["ok"] * 3, told
+        told = served.call("jobs.retry", job_ids=asked)["jobs"]
+        assert [(job["retry_of"], job["error"]) for job in told] == [(one, None) for one in asked]
+        last, job_id, first = (job["job_id"] for job in told)
+        assert "it needs job" in served.finish(last)["error"], step
 
 
 def test_a_cancel_takes_the_successors_along(served, blocked):

@@ -24,11 +24,12 @@ from crystalmath.service.references import References
 from crystalmath.service.retrying import Again, again, as_asked, reading_again
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from crystalmath import config
     from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.models import Submission
+    from crystalmath.models.job_notes import Parent
     from crystalmath.models.retry import Retry
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.engine_pool import Runners
@@ -82,10 +83,13 @@ class Intake:
         return [answers[index] for index in range(len(asked))]
 
     def _prepare(
-        self, submissions: Sequence[Again], wanted: Callable[[], bool]
+        self,
+        submissions: Sequence[Again],
+        wanted: Callable[[], bool],
+        planned: Collection[str] = (),
     ) -> tuple[dict[int, Any], dict[int, Prepared]]:
         """Give, by their numbers, what is answered already, and what is to be recorded."""
-        admission = self._admission()
+        admission = self._admission(planned)
         answers: dict[int, Any] = {}
         prepared: dict[int, Prepared] = {}
         known = self._of_keys([item.submission for item in submissions])
@@ -138,12 +142,12 @@ class Intake:
         conflict = Finding(severity="error", code=KeyConflict.code, message=told)
         return attrs.evolve(checked, findings=(*checked.findings, conflict))
 
-    def _admission(self) -> Admission:
+    def _admission(self, planned: Collection[str] = ()) -> Admission:
         if self._source is not None:
             # Where the jobs are cannot change while somebody has them open.
             url = self._home.config.database_url
             self._home.config = replace(self._source.current(), database_url=url)
-        references = References(self._home)
+        references = References(self._home, planned)
         return Admission(self._home.config, self._runners.get, self._environ, references)
 
     def _of_keys(self, submissions: Sequence[Submission]) -> dict[str, JobMetadata]:
@@ -313,19 +317,56 @@ class Intake:
             For each in turn the new job, or why there is none: it passes what any submission must
             pass. In a dry run, the new job as it would be.
         """
-        answers: Answers = []
-        for start in range(0, len(job_ids), _RETRIED):
-            some = job_ids[start : start + _RETRIED]
-            submit = self._rehearse if dry_run else self.submit
+        answers: dict[int, Any] = {}
+        planned: set[str] = set()
+
+        def rehearse(asked: Sequence[Again], wanted: Callable[[], bool]) -> Answers:
+            """Return what would be submitted, and record nothing of it."""
+            told, prepared = self._prepare(asked, wanted, planned)
+            told |= {index: item.row for index, item in prepared.items()}
+            planned.update(asked[index].parents[-1]["job_id"] for index in prepared)
+            return [told[index] for index in range(len(asked))]
+
+        submit = rehearse if dry_run else self.submit
+        for some in self._in_order(job_ids):
+            ids = [job_ids[index] for index in some]
             try:
-                answers += self._retry(some, changes, submit, wanted, once=once)
+                told = self._retry(ids, changes, submit, wanted, once=once)
             except CrystalMathError as error:
                 # What was recorded before is told: who asked for it again would have it twice.
-                if not start:
+                if not answers:
                     raise
-                answers += [error.with_traceback(None)] * (len(job_ids) - start)
+                left = set(range(len(job_ids))) - answers.keys()
+                answers |= dict.fromkeys(left, error.with_traceback(None))
                 break
-        return answers
+            answers |= zip(some, told, strict=True)
+        return [answers[index] for index in range(len(job_ids))]
+
+    def _in_order(self, job_ids: Sequence[str]) -> Iterator[list[int]]:
+        """Yield the numbers of jobs, of each after those of them that it waits for."""
+        parents: dict[str, Sequence[Parent]] = {}
+
+        def first_try(job_id: str) -> str:
+            while True:
+                if job_id not in parents:
+                    found = self._home.some_jobs([job_id])
+                    parents[job_id] = found[0].parents if found else []
+                again = [one for one in parents[job_id] if one["role"] in {"retry", "reread"}]
+                if not again:
+                    return job_id
+                job_id = again[0]["job_id"]
+
+        tries = [first_try(job_id) for job_id in job_ids]
+        awaited = [[one for one in parents[job_id] if "awaited" in one] for job_id in job_ids]
+        needs = [{first_try(one["job_id"]) for one in some} for some in awaited]
+        left = list(range(len(job_ids)))
+        while left:
+            unmet = {tries[index] for index in left}
+            ready = [at for at in left if not needs[at] & (unmet - {tries[at]})] or left
+            for start in range(0, len(ready), _RETRIED):
+                yield ready[start : start + _RETRIED]
+            done = set(ready)
+            left = [index for index in left if index not in done]
 
     def reread(
         self, job_id: str, changes: Retry, settings: Mapping[str, str] | None = None
@@ -362,12 +403,6 @@ class Intake:
         told = submit(list(asked.values()), wanted)
         answers = refused | dict(zip(asked, told, strict=True))
         return [answers[index] for index in range(len(job_ids))]
-
-    def _rehearse(self, asked: Sequence[Again], wanted: Callable[[], bool]) -> Answers:
-        """Return what would be submitted, and record nothing of it."""
-        answers, prepared = self._prepare(asked, wanted)
-        answers |= {index: item.row for index, item in prepared.items()}
-        return [answers[index] for index in range(len(asked))]
 
     def _where(self, job_id: str) -> tuple[config.Config, RunDirectory]:
         return self._home.config, self._home.directory(job_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from attrs import evolve, frozen
@@ -62,10 +62,14 @@ class Outlook:
 
 
 class References:
-    """Find the jobs that others refer to; what was found is remembered, so make a new one soon."""
+    """Find the jobs that others refer to; what was found is remembered, so make a new one soon.
 
-    def __init__(self, jobs: HomeJobs) -> None:
+    Of the jobs in `planned` a retry is about to be recorded.
+    """
+
+    def __init__(self, jobs: HomeJobs, planned: Collection[str] = ()) -> None:
         self._jobs = jobs
+        self._planned = planned
         self._found: dict[str, JobMetadata] = {}
         self._values: dict[tuple[str, tuple[str | int, ...]], Any] = {}
 
@@ -227,9 +231,10 @@ class References:
         job = self._source(parent)
         if not job.state.is_terminal():
             return ""
-        if job.state is not JobState.COMPLETED:
-            return f"job {job.job_id} {job.state.ended}"
-        return job.without_files() if parent["role"] != "after" else None
+        said: str | None = f"job {job.job_id} {job.state.ended}"
+        if job.state is JobState.COMPLETED:
+            said = job.without_files() if parent["role"] != "after" else None
+        return "" if said and job.job_id in self._planned else said
 
     def _source(self, parent: Parent) -> JobMetadata:
         """Return the job that gives what is wanted: the one that is named, or a retry of it."""
