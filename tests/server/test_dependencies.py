@@ -237,6 +237,11 @@ def test_labels_are_inherited(served):
     assert status(served, job_id)["labels"] == expected
     listed = served.call("jobs.list", labels={"extra": "e", "step": "next"})["jobs"]
     assert [job["job_id"] for job in listed] == [job_id]
+    many = [
+        served.submit("grid", labels={f"{name}{at}": "" for at in range(40)}) for name in ("a", "b")
+    ]
+    told = refused(served, after=many, inherit_labels=True)
+    assert "with the labels that it inherits: 'labels' must be an object of at most 64" in told
 
 
 def test_the_same_key_gives_the_same_job_whatever_has_become_of_the_other(served, blocked, go):

@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 
 from crystalmath.errors import ID_LENGTH, FilesRemoved, InvalidJob, UnknownJob, shown
 from crystalmath.models import Finding, JobFilter, JobState
-from crystalmath.models.checks import checked
+from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import properties
 from crystalmath.recipes.job_structure import JobStructure, JobValue, with_values
 from crystalmath.recipes.json_text import place_name, structure_of
@@ -135,11 +135,19 @@ class References:
                 parent["on_failure"] = "fail"
         spec = evolve(asked.spec, parents=[*asked.spec.parents, *parents])
         if submission.inherit_labels:
-            labels: dict[str, str] = {}
-            for parent in reversed(parents):
-                labels |= self._job(parent["job_id"]).labels
-            spec = evolve(spec, labels={**labels, **spec.labels})
+            spec = evolve(spec, labels=self._labels(submission, parents))
         return evolve(asked, spec=spec, document=document, submission=None)
+
+    def _labels(self, submission: Submission, parents: Sequence[Parent]) -> dict[str, str]:
+        labels: dict[str, str] = {}
+        for parent in reversed(parents):
+            labels |= self._job(parent["job_id"]).labels
+        labels |= submission.labels
+        try:
+            check_fields(evolve(submission, labels=labels), {"labels"})
+        except InvalidJob as error:
+            raise InvalidJob(f"with the labels that it inherits: {error}") from error
+        return labels
 
     def _after(self, item: str | Mapping[str, Any], place: str) -> Parent:
         ends = "ok"
