@@ -182,7 +182,8 @@ def test_references_to_no_job_are_refused_with_their_place(served, blocked):
         served, params={"a": {"b": [0, value(NOBODY)]}}
     )
     assert "after[1]: no job has the id 'zz'" in refused(served, after=[blocked, "zz"])
-    assert f"no job has the id '{NOBODY}'" in refused(served, structure=value(NOBODY, "atoms"))
+    told = refused(served, structure=value(NOBODY, "atoms"))
+    assert f"structure: no job has the id '{NOBODY}'" in told
     answer = served.call("jobs.submit", recipe="lab_recipes.echo", structure=CELL, after=[NOBODY])
     assert answer["code"] == "unknown_job"
     for wrong, words in (
@@ -194,8 +195,8 @@ def test_references_to_no_job_are_refused_with_their_place(served, blocked):
         told = refused(served, params={"x": {**value(blocked), **wrong}})
         assert "params.x: " in told
         assert words in told
-    assert "'ends' must be one of ok, any" in refused(
-        served, after=[{"job_id": blocked, "ends": "some"}]
+    assert "after[1]: 'ends' must be one of ok, any" in refused(
+        served, after=[blocked, {"job_id": blocked, "ends": "some"}]
     )
     assert "'on_failure' must be one of wait, fail" in refused(served, on_failure="go")
 
@@ -218,7 +219,7 @@ def test_filters_name_one_job(served, blocked, go):
     )
     served.submit("grid", labels=one["labels"])
     assert "2 jobs fit the filters" in refused(served, after=[{"job_id": one}])
-    assert "'lables' is not a known parameter" in refused(
+    assert "structure: 'lables' is not a known parameter" in refused(
         served, structure=value({"lables": {}}, "atoms")
     )
 

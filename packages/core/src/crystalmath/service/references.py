@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from attrs import evolve, frozen
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from crystalmath.service.asked_job import AskedJob
     from crystalmath.service.home_jobs import HomeJobs
 
-#: The roles of parents that a job may wait for.
-AWAITED = ("structure", "value", "after")
 #: So many of the jobs that one waits for are named in its reason.
 _NAMED = 3
 #: Through so many predecessors is looked for the atoms that a job will get.
@@ -86,8 +84,11 @@ class References:
             There is no such job; the message names the place.
         """
 
-        def whole(given: object, place: str | None) -> Any:
-            return _filters(given) if isinstance(given, Mapping) else self._whole(given, place)
+        def whole(given: object, place: str) -> Any:
+            if not isinstance(given, Mapping):
+                return self._whole(given, place)
+            with _said_of(place):
+                return _filters(given)
 
         def name(value: JobValue, place: tuple[Any, ...]) -> dict[str, Any]:
             job_id = whole(value.job_id, f"params.{place_name(place)}")
@@ -95,7 +96,7 @@ class References:
 
         atoms = body["atoms"]
         if (of_job := JobStructure.read(submission.atoms)) is not None:
-            atoms = of_job.of(whole(of_job.job_id, None)).document()
+            atoms = of_job.of(whole(of_job.job_id, "structure")).document()
         return {"atoms": atoms, "parameters": with_values(body["parameters"], name)}
 
     def _named(self, asked: AskedJob, submission: Submission) -> AskedJob:
@@ -121,7 +122,7 @@ class References:
         if asked.refers:
             body = json.loads(document)
             if (of_job := JobStructure.read(body["atoms"])) is not None:
-                of_job = of_job.of(self._whole(of_job.job_id, None))
+                of_job = of_job.of(self._whole(of_job.job_id, "structure"))
                 body["atoms"] = of_job.document()
                 parents.append(of_job.parent(str(of_job.job_id)))
             body["parameters"] = with_values(body["parameters"], name)
@@ -152,22 +153,19 @@ class References:
     def _after(self, item: str | Mapping[str, Any], place: str) -> Parent:
         ends = "ok"
         if isinstance(item, Mapping):
-            given = checked(item, {"properties": _AFTER, "required": ["job_id"]})
+            with _said_of(place):
+                given = checked(item, {"properties": _AFTER, "required": ["job_id"]})
             item, ends = given["job_id"], given.get("ends", "ok")
         job_id = self._whole(item, place)
         return cast("Parent", {"job_id": job_id, "role": "after", "awaited": ends})
 
-    def _whole(self, given: object, place: str | None) -> str:
+    def _whole(self, given: object, place: str) -> str:
         """Return the id of the job that is meant, by its id, the beginning of it, or filters."""
-        try:
+        with _said_of(place):
             if isinstance(given, Mapping):
                 return self._fitting(given)
             whole = len(text := str(given)) == ID_LENGTH
             return self._job(text if whole else self._jobs.find(text)).job_id
-        except (UnknownJob, InvalidJob) as error:
-            if place is not None:
-                error.args = (f"{place}: {error}",)
-            raise
 
     def _fitting(self, filters: Mapping[str, Any]) -> str:
         """Return the one job that filters fit, those left out that were run again."""
@@ -461,6 +459,16 @@ class References:
 
 def _filters(given: Mapping[str, Any]) -> Mapping[str, Any]:
     return checked(given, {"properties": properties(JobFilter)})
+
+
+@contextlib.contextmanager
+def _said_of(place: str) -> Iterator[None]:
+    """Say at which place of a submission the error is."""
+    try:
+        yield
+    except (UnknownJob, InvalidJob) as error:
+        error.args = (f"{place}: {error}",)
+        raise
 
 
 def _waits_for(job_ids: Sequence[str], awaited: Sequence[Parent]) -> str | None:
