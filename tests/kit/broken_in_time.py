@@ -159,7 +159,9 @@ class AllocationEndsFirst(FreshProcesses):
                 worker.wait(self._limits.get(directory))
             except subprocess.TimeoutExpired:
                 for each in psutil.Process(worker.pid).children(recursive=True):
-                    each.kill()
+                    # Some end with their parent.
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        each.kill()
                 worker.kill()
 
 

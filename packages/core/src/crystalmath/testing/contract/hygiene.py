@@ -231,7 +231,7 @@ def _python(*arguments: str) -> Any:
         env=dict(os.environ),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # only for what hangs: there may be hundreds of engines, and little of a core
         check=False,
     )
     assert done.returncode == 0, done.stderr
