@@ -79,3 +79,8 @@ class Parent(TypedDict):
         Annotated[Literal["fail"], "that the waiting job fails where this one fails"]
     ]
     taken_from: NotRequired[Annotated[str, "the retry that gave what was wanted in its place"]]
+
+
+def awaited(parents: Iterable[Parent]) -> list[Parent]:
+    """Return those of a job's parents that it waits for."""
+    return [parent for parent in parents if "awaited" in parent]

@@ -19,6 +19,7 @@ from crystalmath.errors import (
 )
 from crystalmath.jobs.changes import Change
 from crystalmath.models import Finding, JobState
+from crystalmath.models.job_notes import awaited
 from crystalmath.service.admission import Admission, Checked, Prepared
 from crystalmath.service.references import References
 from crystalmath.service.retrying import Again, again, as_asked, reading_again
@@ -357,8 +358,9 @@ class Intake:
                 job_id = again[0]["job_id"]
 
         tries = [first_try(job_id) for job_id in job_ids]
-        awaited = [[one for one in parents[job_id] if "awaited" in one] for job_id in job_ids]
-        needs = [{first_try(one["job_id"]) for one in some} for some in awaited]
+        needs = [
+            {first_try(one["job_id"]) for one in awaited(parents[job_id])} for job_id in job_ids
+        ]
         left = list(range(len(job_ids)))
         while left:
             unmet = {tries[index] for index in left}

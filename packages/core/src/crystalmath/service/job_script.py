@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models.job_notes import awaited
 from crystalmath.recipes.encoding import Sentinel
 from crystalmath.recipes.json_text import structure_of
 from crystalmath.recipes.lookup import look_up
@@ -98,7 +99,7 @@ def _require_values(job: JobMetadata, body: Mapping[str, Any]) -> None:
     from crystalmath.recipes.job_structure import JobStructure, values_in
 
     if JobStructure.read(body["atoms"]) or any(values_in(body["parameters"])):
-        names = ", ".join(parent["job_id"] for parent in job.parents if "awaited" in parent)
+        names = ", ".join(parent["job_id"] for parent in awaited(job.parents))
         raise InvalidJob(
             f"what job {job.job_id} computes is not known: it needs values of the jobs {names}, "
             "and has none of them"

@@ -14,6 +14,7 @@ from crystalmath.errors import ID_LENGTH, FilesRemoved, InvalidJob, UnknownJob, 
 from crystalmath.models import Finding, JobFilter, JobState
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import properties
+from crystalmath.models.job_notes import awaited
 from crystalmath.recipes.job_structure import JobStructure, JobValue, with_values
 from crystalmath.recipes.json_text import place_name, structure_of
 from crystalmath.recipes.lookup import is_quaccs
@@ -201,8 +202,8 @@ class References:
         """Tell what a job waits for, by its parents."""
         waits: dict[str, None] = {}
         broken: dict[str, str] = {}
-        awaited = [parent for parent in parents if "awaited" in parent]
-        for parent in awaited:
+        waited_for = awaited(parents)
+        for parent in waited_for:
             job_id, said = parent["job_id"], self._missing(parent)
             if said == "":
                 waits[job_id] = None
@@ -211,7 +212,7 @@ class References:
                     return Outlook(said, f"it needs job {job_id}: {said}")
                 broken[job_id] = said
         if not broken:
-            return Outlook(_waits_for(list(waits), awaited))
+            return Outlook(_waits_for(list(waits), waited_for))
         job_id, said = next(iter(broken.items()))
         more = f" (so do {len(broken) - 1} more)" if len(broken) > 1 else ""
         return Outlook(
@@ -279,7 +280,7 @@ class References:
         if asked.submission is not None:
             asked = self._named(asked, asked.submission)
         parents = asked.spec.parents
-        if not any("awaited" in parent for parent in parents):
+        if not awaited(parents):
             return asked
         self.look_up(parent["job_id"] for parent in parents)
         outlook = self.outlook(parents)
@@ -378,9 +379,9 @@ class References:
         Quacc's recipes that have one geometry at their end only move what they were given.
         """
         for _ in range(_FAR):
-            awaited = [parent for parent in parents if "awaited" in parent]
-            sources = [parent for parent in awaited if parent["role"] == "structure"]
-            if not sources or any(parent["role"] == "value" for parent in awaited):
+            waited_for = awaited(parents)
+            sources = [parent for parent in waited_for if parent["role"] == "structure"]
+            if not sources or any(parent["role"] == "value" for parent in waited_for):
                 return None
             job = self._job(sources[0]["job_id"])
             moves = is_quaccs(job.recipe) and moves_atoms_alone(job.recipe, self._jobs.config)

@@ -16,6 +16,7 @@ from crystalmath.jobs.potcars import is_potcar
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models import JobState, Resources, Submission
 from crystalmath.models.fields import declared
+from crystalmath.models.job_notes import awaited
 from crystalmath.models.resources import RESOURCE_NAMES
 from crystalmath.models.submission import Terms
 from crystalmath.models.written import label_of, label_value, memory_text, read_megabytes
@@ -185,9 +186,9 @@ def _gave(parent: Parent) -> bool:
 
 def _awaited(job: JobMetadata) -> _Awaited:
     """Return which jobs one has waited for that has never begun; references are in its body."""
-    awaited = [parent for parent in job.parents if "awaited" in parent]
-    after = [parent for parent in awaited if parent["role"] == "after"]
-    fails = any(parent.get("on_failure") == "fail" for parent in awaited)
+    waited_for = awaited(job.parents)
+    after = [parent for parent in waited_for if parent["role"] == "after"]
+    fails = any(parent.get("on_failure") == "fail" for parent in waited_for)
     return {
         "after": [{"job_id": one["job_id"], "ends": one["awaited"]} for one in after],
         "on_failure": "fail" if fails else "wait",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import insert
 
 from crystalmath.errors import AlreadyRetried, InvalidJob, KeyConflict
+from crystalmath.models.job_notes import awaited
 from crystalmath.store.fetching import fetch, fetch_retries, from_row
 from crystalmath.store.plain_sql import Snapshot
 from crystalmath.store.records import JobMetadata
@@ -132,7 +133,7 @@ def _check_circle(
 
 def _awaited(job: JobMetadata) -> set[str]:
     """Return the jobs that one waits for."""
-    return {one["job_id"] for one in job.parents if "awaited" in one} if job.waits else set()
+    return {one["job_id"] for one in awaited(job.parents)} if job.waits else set()
 
 
 def _retry_of(job: JobMetadata) -> str | None:
