@@ -84,3 +84,8 @@ class Parent(TypedDict):
 def awaited(parents: Iterable[Parent]) -> list[Parent]:
     """Return those of a job's parents that it waits for."""
     return [parent for parent in parents if "awaited" in parent]
+
+
+def awaits_structure(parents: Iterable[Parent]) -> bool:
+    """Return whether a job gets its structure from one that it waits for."""
+    return any(parent["role"] == "structure" for parent in awaited(parents))

@@ -11,6 +11,7 @@ from attrs import evolve, field, frozen
 
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.models import JobSpec
+from crystalmath.models.job_notes import awaits_structure
 from crystalmath.quacc.runner import generate_job_id
 from crystalmath.recipes.lookup import full_name
 
@@ -54,9 +55,7 @@ class AskedJob:
     @property
     def has_structure(self) -> bool:
         """Whether the recipe gets a structure, which may be one that another job has to give."""
-        return self.spec.atoms is not None or any(
-            parent["role"] == "structure" and "awaited" in parent for parent in self.spec.parents
-        )
+        return self.spec.atoms is not None or awaits_structure(self.spec.parents)
 
     def of_hooks(self) -> dict[str, Any]:
         """Return what a preflight hook is told."""

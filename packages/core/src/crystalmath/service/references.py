@@ -14,7 +14,7 @@ from crystalmath.errors import ID_LENGTH, FilesRemoved, InvalidJob, UnknownJob, 
 from crystalmath.models import Finding, JobFilter, JobState
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import properties
-from crystalmath.models.job_notes import awaited
+from crystalmath.models.job_notes import awaited, awaits_structure
 from crystalmath.recipes.job_structure import JobStructure, JobValue, with_values
 from crystalmath.recipes.json_text import place_name, structure_of
 from crystalmath.recipes.lookup import is_quaccs
@@ -230,10 +230,7 @@ class References:
             return str(error)
         if parent["awaited"] == "any":
             return None if job.state.is_terminal() else ""
-        if parent.get("frame") == 0 and not (
-            job.waits
-            and any(one["role"] == "structure" and "awaited" in one for one in job.parents)
-        ):
+        if parent.get("frame") == 0 and not (job.waits and awaits_structure(job.parents)):
             return None  # what it was given is known already
         job = self._source(parent)
         if not job.state.is_terminal():
