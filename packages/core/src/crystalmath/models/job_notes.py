@@ -89,3 +89,9 @@ def awaited(parents: Iterable[Parent]) -> list[Parent]:
 def awaits_structure(parents: Iterable[Parent]) -> bool:
     """Return whether a job gets its structure from one that it waits for."""
     return any(parent["role"] == "structure" for parent in awaited(parents))
+
+
+def repeated(parents: Iterable[Parent]) -> str | None:
+    """Return the id of the job that one runs, or reads, again."""
+    roles = {parent["role"]: parent["job_id"] for parent in parents}
+    return roles.get("retry") or roles.get("reread")

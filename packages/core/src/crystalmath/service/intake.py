@@ -19,7 +19,7 @@ from crystalmath.errors import (
 )
 from crystalmath.jobs.changes import Change
 from crystalmath.models import Finding, JobState
-from crystalmath.models.job_notes import awaited
+from crystalmath.models.job_notes import awaited, repeated
 from crystalmath.service.admission import Admission, Checked, Prepared
 from crystalmath.service.references import References
 from crystalmath.service.retrying import Again, again, as_asked, reading_again
@@ -352,10 +352,9 @@ class Intake:
                 if job_id not in parents:
                     found = self._home.some_jobs([job_id])
                     parents[job_id] = found[0].parents if found else []
-                again = [one for one in parents[job_id] if one["role"] in {"retry", "reread"}]
-                if not again:
+                if (before := repeated(parents[job_id])) is None:
                     return job_id
-                job_id = again[0]["job_id"]
+                job_id = before
 
         tries = [first_try(job_id) for job_id in job_ids]
         needs = [

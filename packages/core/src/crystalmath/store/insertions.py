@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import insert
 
 from crystalmath.errors import AlreadyRetried, InvalidJob, KeyConflict
-from crystalmath.models.job_notes import awaited
+from crystalmath.models.job_notes import awaited, repeated
 from crystalmath.store.fetching import fetch, fetch_retries, from_row
 from crystalmath.store.plain_sql import Snapshot
 from crystalmath.store.records import JobMetadata
@@ -33,7 +33,7 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
     by_id = {job.job_id: job for job in fetch(snapshot, [job.job_id for job in new])}
     keys = [job.key for job in new if job.key is not None]
     by_key = {job.key: job for job in fetch(snapshot, keys, by="key")}
-    only = [_retry_of(job) for job in new if job.only_retry]
+    only = [repeated(job.parents) for job in new if job.only_retry]
     retried: dict[str | None, tuple[str, str]] = {
         parent: (job_id, state) for parent, job_id, state in fetch_retries(snapshot, only)
     }
@@ -44,7 +44,7 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
             known = _known(job, by_id, by_key)
             if known is None:
                 _check_circle(snapshot, job, fresh)
-            if known is None and job.only_retry and (other := retried.get(_retry_of(job))):
+            if known is None and job.only_retry and (other := retried.get(repeated(job.parents))):
                 raise AlreadyRetried.of(*other)
         except InvalidJob as error:
             answers.append(error.with_traceback(None))  # its frames hold all of the batch
@@ -54,7 +54,7 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
             # Through the form in the database, so that it equals what is read later.
             known = by_id[job.job_id] = by_key[job.key] = JobMetadata(**from_row(row))
             fresh.append((job, known, row))
-            retried[_retry_of(job)] = (job.job_id, known.state.value)
+            retried[repeated(job.parents)] = (job.job_id, known.state.value)
         answers.append(known)
     if fresh:
         _record(connection, fresh)
@@ -110,23 +110,23 @@ def _check_circle(
     A job can refer only to those on record, so that only one that takes the place of another, whose
     successors wait for it from then on, can close a circle.
     """
-    chain, origin = set[str](), _retry_of(job)
+    chain, origin = set[str](), repeated(job.parents)
     while origin is not None and origin not in chain and job.waits:
         chain.add(origin)
-        origin = next((_retry_of(one) for one in fetch(snapshot, [origin])), None)
+        origin = next((repeated(one.parents) for one in fetch(snapshot, [origin])), None)
     seen: set[str] = set()
     left = _awaited(job) if chain else set()
     while left:
         if left & chain:
             raise InvalidJob(
-                f"the retry of job {_retry_of(job)} cannot refer to job {min(left & chain)}, nor "
-                "to a job that waits for that: it would wait for itself"
+                f"the retry of job {repeated(job.parents)} cannot refer to job "
+                f"{min(left & chain)}, nor to a job that waits for that: it would wait for itself"
             )
         seen |= left
         more = {retry for _, retry, _ in fetch_retries(snapshot, sorted(left))}
         known = [
             *fetch(snapshot, sorted(left)),
-            *(one for one, *_ in beside if _retry_of(one) in left),
+            *(one for one, *_ in beside if repeated(one.parents) in left),
         ]
         left = more.union(*map(_awaited, known)) - seen
 
@@ -134,12 +134,6 @@ def _check_circle(
 def _awaited(job: JobMetadata) -> set[str]:
     """Return the jobs that one waits for."""
     return {one["job_id"] for one in awaited(job.parents)} if job.waits else set()
-
-
-def _retry_of(job: JobMetadata) -> str | None:
-    """Return the id of the job that one runs, or reads, again."""
-    roles = {parent["role"]: parent["job_id"] for parent in job.parents}
-    return roles.get("retry") or roles.get("reread")
 
 
 def _record(
