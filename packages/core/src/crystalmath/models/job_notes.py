@@ -59,9 +59,12 @@ class Parent(TypedDict):
 
     job_id: str
     role: Annotated[
-        Literal["structure", "value", "after", "retry", "reread"],
-        "its geometry or a value of its result was taken, it had to end before, or it was done "
-        "again",
+        Literal["structure", "value", "after", "retry", "reread", "flow"],
+        "its geometry or a value of its result was taken, it had to end before, it was done again, "
+        "or it is the flow that this job is a step of",
+    ]
+    step: NotRequired[
+        Annotated[str, "the name of the step, unique in its flow: bulk_to_slabs#0/relax_job#1"]
     ]
     frame: NotRequired[
         Annotated[int, "which of its geometries, counted from 0; default: its final one"]

@@ -140,7 +140,12 @@ def taken_of(given: Mapping[str, Any]) -> str:
         which = {None: "its final geometry", 0: "what it was given"}
         frame = given.get("frame")
         return which.get(frame, f"geometry {frame} of it")
-    return "its calculations read again" if given["role"] == "reread" else "a retry of it"
+    others = {
+        "flow": f"its step {given.get('step')}",
+        "reread": "its calculations read again",
+        "retry": "a retry of it",
+    }
+    return others[given["role"]]
 
 
 def awaited(job: JobDocument) -> list[Mapping[str, Any]]:
