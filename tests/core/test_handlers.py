@@ -489,6 +489,12 @@ def test_list(service):
         ({"state": ["failed", "done"]}, "'state'"),
         ({"error": ""}, "'error'"),
         ({"cursor": 7}, "'cursor'"),
+        ({"skip": -1}, "'skip'"),
+        ({"skip": 10**30}, "'skip'"),
+        ({"fields": []}, "'fields'"),
+        ({"fields": "name"}, "'fields'"),
+        ({"fields": ["owner"]}, "'fields[0]' must be one of"),
+        ({"fields": ["name"] * 10**5}, "'fields'"),
         ({"stat": "failed"}, "did you mean 'state'"),
     ],
 )

@@ -234,6 +234,31 @@ def test_pages_by_a_cursor(service, recorded):
     assert call(service, "jobs.list", cursor=NOBODY)["code"] == "unknown_job"
 
 
+@pytest.mark.parametrize("sort", [None, "name", "-name", "energy_ev"])
+def test_a_page_begins_anywhere(service, recorded, sort):
+    asked = {"labels": {"set": "recorded"}, "engine": "other", "sort": sort}
+    every = ids(call(service, "jobs.list", **asked))
+    for start, skip in ((None, 0), (None, 4), (2, 0), (2, 5), (2, 10**15)):
+        cursor, first = (None, skip) if start is None else (every[start], start + 1 + skip)
+        page = call(service, "jobs.list", **asked, cursor=cursor, skip=skip, limit=3)
+        assert ids(page) == every[first : first + 3]
+        assert page["cursor"] == (every[first + 2] if first + 3 < len(every) else None)
+
+
+def test_a_list_has_the_fields_that_are_asked_for(service, recorded):
+    job_id = submit(service, labels={"set": "fields", "part": "a"})
+    (whole,) = done(service, job_id)
+    asked = {"labels": {"set": "fields"}}
+    for fields in (["status", "labels"], ["result"], ["work_dir", "log", "job_id"], [*whole]):
+        (row,) = call(service, "jobs.list", **asked, fields=fields)["jobs"]
+        assert row == {name: whole[name] for name in {*fields, "job_id"}}
+    parts = ["result.energy_ev", "result.natoms", "name"]
+    (row,) = call(service, "jobs.list", **asked, fields=parts)["jobs"]
+    assert row == {"job_id": job_id, "name": None, "result": {"energy_ev": None}}
+    (row,) = call(service, "jobs.list", prefix=recorded[0], fields=parts)["jobs"]
+    assert (row["name"], row["result"]) == ("slab 11", None)
+
+
 @pytest.mark.parametrize(
     ("filters", "count"),
     [

@@ -197,10 +197,19 @@ class JobStates(Answer):
     jobs: Sequence[Annotated[Mapping[str, Any], Job, Refusal]]
 
 
+class JobRow(TypedDict):
+    """Those fields of a job that a list was asked for."""
+
+    job_id: JobId
+
+
 class JobList(Answer):
     """A page of jobs, and how many there are in each state (``jobs.list``)."""
 
-    jobs: Sequence[JobDocument]
+    jobs: Annotated[
+        Sequence[Annotated[Mapping[str, Any], Job, JobRow]],
+        "each whole, or of `fields` and `job_id` alone",
+    ]
     cursor: Annotated[str | None, "of the next page, if any"]
     totals: Annotated[Mapping[str, int] | None, "how many jobs there are in each state"]
 

@@ -16,7 +16,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from attrs import AttrsInstance
 
@@ -165,12 +165,14 @@ def _may_be_null(one: Field) -> bool:
     return not one.required and one.default is None and not one.about.known
 
 
-def to_wire(record: AttrsInstance, *, defaults: bool = True) -> dict[str, Any]:
-    """Write what a record shows by its names on the wire, with `defaults` all of it."""
+def to_wire(
+    record: AttrsInstance, *, defaults: bool = True, only: Collection[str] | None = None
+) -> dict[str, Any]:
+    """Write what a record shows, or `only` some, by its names on the wire; `defaults`: all."""
     return {
         one.wire: plain(value)
         for one in declared(type(record))
-        if one.about.shown
+        if one.about.shown and (only is None or one.wire in only)
         for value in (getattr(record, one.name),)
         if defaults or value != one.default
     }

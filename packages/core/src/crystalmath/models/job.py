@@ -14,7 +14,7 @@ from crystalmath.models.resources import Resources
 from crystalmath.models.submission import ENGINE, PARENTS, RECIPE, Terms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from crystalmath.models.job_notes import FindingDocument, Parent
 
@@ -160,14 +160,15 @@ class Job(Terms):
         given["resources"] = Resources.read(given.get("resources", {}))
         return cls(**given)
 
-    def document(self) -> dict[str, Any]:
-        """Describe it as the answers of ``jobs.*`` do."""
-        told = to_wire(self)
-        told["result"] = None
-        if self.state is JobState.COMPLETED:
-            told["result"] = {**dict.fromkeys(_SUMMARY), **(self.summary or {})}
+    def document(self, fields: Collection[str] | None = None) -> dict[str, Any]:
+        """Describe it as the answers of ``jobs.*`` do, or only some fields of that."""
+        told = to_wire(self, only=fields)
+        if "result" in told:
+            told["result"] = None
+            if self.state is JobState.COMPLETED:
+                told["result"] = {**dict.fromkeys(_SUMMARY), **(self.summary or {})}
         first = ("job_id", "status", "error", "result")  # what people look for
-        return {name: told[name] for name in first} | told
+        return {name: told[name] for name in first if name in told} | told
 
 
 @frozen(kw_only=True)

@@ -134,11 +134,13 @@ class HomeJobs:
         *,
         limit: int | None = None,
         before: str | None = None,
+        skip: int = 0,
         sort: str | None = None,
         **filters: Unpack[Selection],
     ) -> list[JobMetadata]:
         """List jobs, newest first, or in the order `sort`; only those after the job `before`.
 
+        The first `skip` of them are passed over.
         See :func:`crystalmath.store.selection.sorted_page`, and for filters
         :class:`~crystalmath.models.JobFilter`.
         """
@@ -148,7 +150,9 @@ class HomeJobs:
         self.disk.look()
         seen = self._seen_elsewhere()
         states = {job_id: job.state for job_id, job in seen.items()}
-        found = self._store.list(limit=limit, before=before, sort=sort, seen=states, **filters)
+        found = self._store.list(
+            limit=limit, before=before, skip=skip, sort=sort, seen=states, **filters
+        )
         if not found and not self._store.list(limit=1):
             self._require_no_directories()
         return self.as_found([seen.get(job.job_id, job) for job in found])

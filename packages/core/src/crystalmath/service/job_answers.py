@@ -25,7 +25,7 @@ from crystalmath.models.submission import Submission
 from crystalmath.recipes.json_text import structure_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.jobs.workfiles import Found
@@ -54,6 +54,8 @@ _SPECIFIED = tuple(
     for one in declared(Submission)
     if one.about.shown and one.wire not in {"environment", "key", "strict"}
 )
+#: Fields of a job that name places in its run directory.
+_PLACES = frozenset(("work_dir", "log", "result"))
 #: So many jobs are described before others have a turn.
 PAGE = 200
 #: So many events and relatives are told; a job has a few.
@@ -68,14 +70,22 @@ USUAL_BYTES = 2**20
 LOOK_S = 0.25
 
 
-def job_document(service: HomeJobs, job: JobMetadata) -> JobDocument:
-    """Describe a job, with the places of its files."""
-    directory = service.directory(job.job_id)
-    document = service.waiting_for_room(job).document()
-    document |= {"work_dir": directory.work(job.attempt), "log": directory.log(job.attempt)}
-    written = job.summary.get("work_dir") if job.summary else None
-    if document["result"] and (move := move_of(written, directory.path)):
-        document["result"]["work_dir"] = move.path(str(written))
+def job_document(
+    service: HomeJobs, job: JobMetadata, fields: Collection[str] | None = None
+) -> JobDocument:
+    """Describe a job, with the places of its files; or only some fields (``result.energy_ev``)."""
+    names = None if fields is None else {"job_id", *(each.partition(".")[0] for each in fields)}
+    document = service.waiting_for_room(job).document(names)
+    if fields is None or not _PLACES.isdisjoint(fields):
+        directory = service.directory(job.job_id)
+        places = {"work_dir": directory.work(job.attempt), "log": directory.log(job.attempt)}
+        document |= {name: places[name] for name in places if name in document}
+        written = job.summary.get("work_dir") if job.summary else None
+        if document.get("result") and (move := move_of(written, directory.path)):
+            document["result"]["work_dir"] = move.path(str(written))
+    if document.get("result") and fields is not None and "result" not in fields:
+        summary = document["result"]
+        document["result"] = {name: summary[name] for name in summary if f"result.{name}" in fields}
     return document
 
 
@@ -117,14 +127,16 @@ def listed(service: HomeJobs, params: Any) -> Generator[None, None, JobList]:
     """List jobs, newest first, and count all that match where that is wanted."""
     limit, before = params.pop("limit", 100), params.pop("cursor", None)
     sort, counted = params.pop("sort", None), params.pop("totals", False)
+    skip, fields = params.pop("skip", 0), params.pop("fields", None)
     filters = read_filters(params)
     documents: list[JobDocument] = []
     while True:
         left = limit - len(documents)
-        jobs = service.jobs(limit=min(left, PAGE) + 1, before=before, sort=sort, **filters)
-        documents += [job_document(service, job) for job in jobs[: min(left, PAGE)]]
-        more = len(jobs) > min(left, PAGE) > 0
-        before = documents[-1]["job_id"] if more else None
+        page = min(left, PAGE)
+        jobs = service.jobs(limit=page + 1, before=before, skip=skip, sort=sort, **filters)
+        documents += [job_document(service, job, fields) for job in jobs[:page]]
+        more = len(jobs) > page > 0
+        before, skip = documents[-1]["job_id"] if more else None, 0
         if not more or len(documents) == limit:
             break
         yield

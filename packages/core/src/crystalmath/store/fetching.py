@@ -105,13 +105,16 @@ def searched(
     before: str | None,
     limit: int | None,
     filters: StoreSelection,
+    *,
+    skip: int,
 ) -> list[JobMetadata]:
     """Find the numbers of jobs in their short rows, and read only what was found."""
     given = Parameters()
     where = Condition(snapshot, given)(**filters)
     further, order = sorted_page(snapshot, given, sort, before)
     query = f"SELECT listed.number FROM {source(filters)} WHERE {where} AND {further}"
-    rows = snapshot.rows(f"{query} ORDER BY {order}{limited(limit)}", given)
+    those = f"{limited(2**53 if limit is None else limit)} OFFSET {int(skip)}"
+    rows = snapshot.rows(f"{query} ORDER BY {order}{those}", given)
     numbers = [int(row["number"]) for row in rows]
     found: dict[int, Row] = {}
     for start in range(0, len(numbers), CHUNK):

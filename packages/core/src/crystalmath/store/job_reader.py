@@ -133,6 +133,7 @@ class JobReader:
         limit: int | None = None,
         newest_first: bool = True,
         before: str | None = None,
+        skip: int = 0,
         sort: str | None = None,
         **filters: Unpack[StoreSelection],
     ) -> _Jobs:
@@ -146,6 +147,8 @@ class JobReader:
             From the newest back, or in the order of their recording (then without `sort`).
         before : str, optional
             Only jobs recorded before this one: the id that ends one page begins the next.
+        skip : int
+            Pass over so many of the first ones, where they come newest first or sorted.
         sort : str, optional
             Another order, and pages of it; see :func:`crystalmath.store.selection.sorted_page`.
         **filters
@@ -159,8 +162,8 @@ class JobReader:
             Nothing is sorted by `sort`, or a formula or an element is none.
         """
         with self._readable.reading() as snapshot:
-            if newest_first and (sort is not None or is_short(filters)):
-                return searched(snapshot, sort, before, limit, filters)
+            if newest_first and (sort is not None or skip or is_short(filters)):
+                return searched(snapshot, sort, before, limit, filters, skip=skip)
             given = Parameters()
             where = Condition(snapshot, given, "jobs")(**filters)
             if before is not None:

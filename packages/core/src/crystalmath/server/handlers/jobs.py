@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, get_type_hints
 
 from crystalmath import server
 from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
 from crystalmath.models import Job, JobFilter, Submission
 from crystalmath.models.answers import (
     MOST_JOBS,
+    Bytes,
     CancelledJob,
     CancelledJobs,
     Counted,
@@ -25,9 +26,10 @@ from crystalmath.models.answers import (
     JobStates,
     Specification,
     SubmittedJob,
+    Summary,
 )
 from crystalmath.models.columns import SORTED_BY
-from crystalmath.models.fields import Limits, declared
+from crystalmath.models.fields import Limits, declared, properties
 from crystalmath.models.job_notes import UNFINISHED
 from crystalmath.recipes.structures import parse_structure as _parse_structure  # noqa: F401
 from crystalmath.recipes.summary import summarize as _summarize_result  # noqa: F401 - promised here
@@ -155,13 +157,28 @@ def handle_jobs_cancel(service: JobService, params: CancelParams) -> CancelledJo
     return {"job_id": job_id, "cancelled": cancelled, "successors": successors, "error": None}
 
 
+#: What lists tell of a job, and of its summary.
+_FIELDS = [
+    *properties(Job),
+    *(f"result.{name}" for name in get_type_hints(Summary) if name != "work_dir"),
+]
+
+
 class ListParams(TypedDict, total=False):
     """The parameters of ``jobs.list`` beside filters."""
 
     limit: Annotated[
         int, Limits(minimum=0, maximum=MOST_JOBS), "no more than so many; default: 100"
     ]
-    cursor: Annotated[str, "the `cursor` of the page before"]
+    cursor: Annotated[
+        str, "the `cursor` of the page before, or the id of any job: those after it are listed"
+    ]
+    skip: Annotated[Bytes, "pass over so many of the first jobs after `cursor`; default: 0"]
+    fields: Annotated[
+        list[Annotated[str, Limits(enum=_FIELDS)]],
+        Limits(minItems=1, maxItems=len(_FIELDS)),
+        "only these fields of each job, and `job_id`; default: all",
+    ]
     sort: Annotated[
         str,
         Limits(enum=[f"{minus}{name}" for name in SORTED_BY for minus in ("", "-")]),
@@ -178,7 +195,7 @@ async def handle_jobs_list(
     """List jobs, newest first.
 
     All filters must agree. There is another page where ``cursor`` is not ``null``; it is asked for
-    with the same filters and ``sort``.
+    with the same filters and ``sort``. With ``fields`` an answer is a fraction as large.
     """
     return await in_slices("computing", job_answers.listed(service, params))
 
