@@ -175,6 +175,9 @@ def test_a_step_refers_to_earlier_ones_alone():
     }
     with pytest.raises(InvalidJob, match="'relax' refers to 'static', which does not come before"):
         Chain(steps, ())
+    steps["relax"] = ("lab.f", {"files": {Reference("static")["dir_name"]}})
+    with pytest.raises(InvalidJob, match="'relax' refers to 'static', which does not come before"):
+        Chain(steps, ())
     with pytest.raises(InvalidJob, match="a chain has one step at least"):
         Chain({}, ())
 

@@ -447,6 +447,7 @@ def grid(atoms):
         "results": {1: {"q": (0.0, 0.5)}, 2: {"q": (0.5, 0.5)}},
         "forces": np.arange(6.0).reshape(2, 3),
         "name.with.dots": [{"a": 1}],
+        "like a reference": [{"$job": "x", "more": {"$job": "y"}}],
     }
 
 

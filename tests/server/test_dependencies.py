@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from ase.build import bulk
@@ -9,7 +10,7 @@ from attrs import evolve
 
 from conftest import eventually
 from crystalmath.client import in_process
-from crystalmath.models import JobState, Submission
+from crystalmath.models import JobState, Reference, Submission
 from crystalmath.quacc.runner import get_runner
 from crystalmath.service import JobService, dependencies
 from crystalmath.service.admission import Admission
@@ -105,6 +106,7 @@ def test_keys_tuples_and_arrays_survive(served):
         "one": ["results", 1, "q", -1],
         "row": ["forces", 1],
         "dots": ["name.with.dots", 0, "a"],
+        "odd": ["like a reference"],
     }
     params = {name: value(job_id, *path) for name, path in paths.items()}
     expected = {
@@ -113,12 +115,15 @@ def test_keys_tuples_and_arrays_survive(served):
         "one": "0.5",
         "row": "array([3., 4., 5.])",
         "dots": "1",
+        "odd": "[{'$job': 'x', 'more': {'$job': 'y'}}]",
     }
     early = served.submit("echo", params=params)
     served.finish(job_id)
     late = served.submit("echo", params=params)
     told = ", ".join(f"{name!r}: {text}" for name, text in expected.items())
     assert echoed(served, early) == echoed(served, late) == f"{{{told}}}"
+    (again,) = served.call("jobs.retry", job_ids=[late])["jobs"]
+    assert echoed(served, again["job_id"]) == f"{{{told}}}"
 
 
 def test_what_a_result_does_not_have(served, blocked, go):
@@ -298,8 +303,13 @@ def test_the_same_key_gives_the_same_job_whichever_job_its_filters_fit_now(serve
 
 def test_a_runner_keeps_no_job_that_waits(served, home, lab):
     runner = get_runner("local")
-    with pytest.raises(ValueError, match="the parameter x.y refers to another job"):
-        runner.submit("lab_recipes.echo", None, x={"y": value(NOBODY, "atoms")})
+    for given, place in (
+        (value(NOBODY, "atoms"), "x.y"),
+        ({Reference(NOBODY)}, r"x.y.data\[0\]"),
+        ([SimpleNamespace(job_id=NOBODY)], r"x.y\[0\]"),
+    ):
+        with pytest.raises(ValueError, match=f"the parameter {place} refers to another job"):
+            runner.submit("lab_recipes.echo", None, x={"y": given})
 
 
 def test_what_is_waited_for_is_not_pruned(served, blocked, go):
@@ -497,7 +507,7 @@ def test_who_waits_takes_over_what_nobody_follows(server, go, lab, monkeypatch, 
     eventually(lambda: status(server, first)["status"] == "running")
     monkeypatch.setenv("CRYSTALMATH_HOME", str(server.home))
     with JobService() as service:
-        params = {"x": value(first, "saw")}
+        params = {"x": Reference(first)["saw"]}
         asked = Submission(recipe="lab_recipes.echo", engine="local", parameters=params)
         monkeypatch.setattr(dependencies, "AGAIN_S", 3600.0 if ended else 0.1)
         job_id = service.submit(asked).job_id

@@ -9,10 +9,10 @@ from attrs import evolve, frozen
 from crystalmath.client.request import RecipeLike, recipe_name
 from crystalmath.errors import CrystalMathError, InvalidJob, shown
 from crystalmath.models import Reference, Submission
-from crystalmath.models.reference import JOB
+from crystalmath.recipes.job_structure import references_in, with_values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from crystalmath.models import SubmissionOptions
 
@@ -55,7 +55,7 @@ class Chain:
         self._steps = [_read(name, given, allow) for name, given in steps.items()]
         earlier: set[str] = set()
         for step in self._steps:
-            for other in _references(step.parameters):
+            for other in _named(step.parameters):
                 if other in steps and other not in earlier:
                     raise InvalidJob(
                         f"the step {step.name!r} refers to {other!r}, which does not come before it"
@@ -119,7 +119,7 @@ class Chain:
         if before:
             # In the order of the steps, also where one works in the files of an earlier one.
             last = ids[before[-1].name]
-            waits = structure == f"job:{last}" or last in _references(parameters)
+            waits = structure == f"job:{last}" or last in _named(parameters)
             each["after"] = [] if waits else [last]
         return Submission(recipe=step.recipe, atoms=structure, parameters=parameters, **each)
 
@@ -141,25 +141,15 @@ def _takes_structure(recipe: RecipeLike, allow: tuple[str, ...]) -> bool:
         return True  # whoever checks the job says what is wrong with the recipe
 
 
-def _references(value: object) -> Iterator[str]:
-    """Yield which jobs or steps are referred to."""
-    if isinstance(value, Reference):
-        yield value.job_id
-    elif isinstance(value, dict) and isinstance(value.get(JOB), str):
-        yield value[JOB]
-    elif isinstance(value, (dict, list, tuple)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _references(item)
+def _named(parameters: Mapping[str, Any]) -> set[str]:
+    """Return which jobs or steps are referred to by their names."""
+    return {str(one.job_id) for one in references_in(parameters).values()}
 
 
-def _resolved(value: Any, ids: Mapping[str, str]) -> Any:
+def _resolved(parameters: Mapping[str, Any], ids: Mapping[str, str]) -> Any:
     """Write references to steps as references to their jobs."""
-    if isinstance(value, Reference):
-        return evolve(value, job_id=ids.get(value.job_id, value.job_id))
-    if isinstance(value, dict):
-        if isinstance(step := value.get(JOB), str):
-            return {**value, JOB: ids.get(step, step)}
-        return {key: _resolved(item, ids) for key, item in value.items()}
-    if type(value) in {list, tuple}:
-        return type(value)(_resolved(item, ids) for item in value)
-    return value
+
+    def resolve(one: Reference, _: object) -> Reference:
+        return evolve(one, job_id=ids.get(str(one.job_id), one.job_id))
+
+    return with_values(dict(parameters), resolve)

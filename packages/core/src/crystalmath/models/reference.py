@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from attrs import frozen
+
+from crystalmath.errors import InvalidJob, shown
 
 __all__ = ["Reference"]
 
@@ -24,13 +27,14 @@ class Reference:
 
     Parameters
     ----------
-    job_id : str
-        The job's id; in the steps of a chain the name of an earlier step.
+    job_id : str or mapping
+        The job's id, its beginning, or filters that fit it alone; in the steps of a chain the name
+        of an earlier step.
     path : tuple of (str or int)
         Keys and positions in the result; empty for the whole of it.
     """
 
-    job_id: str
+    job_id: str | Mapping[str, Any]
     path: tuple[str | int, ...] = ()
 
     def __getitem__(self, key: str | int) -> Reference:
@@ -63,6 +67,24 @@ class Reference:
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(_told(self, f"the attribute {name!r}"))
+
+
+def read_reference(value: Mapping[str, Any], place: str) -> Reference:
+    """Read ``{"$job": ID, "path": [...]}``; `InvalidJob` names the place where it stands."""
+    for name in value.keys() - {JOB, "path"}:
+        raise InvalidJob(
+            f"{place}: a reference to a job has an unknown key {shown(name)} beside "
+            f"'{JOB}' and 'path'"
+        )
+    job_id, path = value[JOB], value.get("path")
+    if not isinstance(job_id, (str, Mapping)) or not job_id:
+        raise InvalidJob(f"{place}: '{JOB}' must be a job's id, not {shown(job_id)}")
+    path = [] if path is None else path
+    if not isinstance(path, (list, tuple)) or not all(type(x) in {str, int} for x in path):
+        raise InvalidJob(
+            f"{place}: 'path' must be a list of keys and whole numbers, not {shown(path)}"
+        )
+    return Reference(job_id, tuple(path))
 
 
 def _told(reference: Reference, asked: str) -> str:

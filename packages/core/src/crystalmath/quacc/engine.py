@@ -28,6 +28,7 @@ from crystalmath.models import (
     Sighting,
 )
 from crystalmath.models.checks import check_fields
+from crystalmath.models.reference import JOB
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -265,13 +266,14 @@ class EngineRunner(JobRunner):
             allow = config.load().recipes_allow
             lookup.check_name(spec.recipe, allow)
             check_fields(spec, {"resources"})
-            _require_no_reference(spec)
             self.check_cluster(spec.cluster)
             _check_recipe(spec, allow)
             spec = self.allotted(spec)
         if not is_job_id(spec.job_id):
             raise InvalidJob(f"a job id must be a UUID4, not {spec.job_id!r}")
-        body = codec.encode_spec(spec) if document is None else document
+        body = document or codec.encode_spec(spec)
+        if document is None:
+            _require_no_reference(spec, body)
         host = self._driver.host
         header = spec_header(spec, self.settings.name, host.own_fields())
         header["created_at"] = host.now()
@@ -454,11 +456,15 @@ def _check_recipe(spec: JobSpec, allow: Sequence[str]) -> None:
     check_structure(recipe, given=spec.atoms is not None)
 
 
-def _require_no_reference(spec: JobSpec) -> None:
+def _require_no_reference(spec: JobSpec, body: str) -> None:
     """Refuse a value of another job's result: nobody keeps a record of what waits for it."""
-    from crystalmath.recipes.job_structure import values_in
+    from crystalmath.recipes.codec import encode_request
+    from crystalmath.recipes.job_structure import references_in
 
-    for place, _ in values_in(spec.parameters):
+    if f'"{JOB}"' not in body:
+        return
+    asked = {name: encode_request(value, name) for name, value in spec.parameters.items()}
+    for place in references_in(asked):
         raise InvalidJob(
             f"the parameter {place} refers to another job, and a runner keeps no job that waits; "
             "pass the value itself, or submit the job by crystalmath.client"

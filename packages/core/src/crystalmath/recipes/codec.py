@@ -17,7 +17,8 @@ What JSON lacks is tagged in monty's way, ``{"@module": ..., "@class": ...}``:
 Classes of ``ase.optimize`` and ``ase.md`` are ``{"@module": ..., "@callable": ...}``.
 
 ``builtins.dict`` carries what a JSON object cannot: keys that are no strings, and in specifications
-also keys that begin with ``@``, so that no plain dict is ever taken for a tag.
+also keys that begin with ``@``, so that no plain dict is ever taken for a tag, and the key
+``$job``, so that none is taken for a reference.
 
 Numbers that are not finite are refused in specifications. In results they are legal; as JSON has
 no word for them they become the tag ``builtins.float``, and within an array's ``data`` the strings
@@ -32,7 +33,12 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import BadFile, InvalidJob
 from crystalmath.recipes.ase_json import check_atoms
 from crystalmath.recipes.decoding import Decoder, RequestDecoder, ResultDecoder
-from crystalmath.recipes.encoding import ResultEncoder, StrictEncoder, tagged_atoms
+from crystalmath.recipes.encoding import (
+    ParameterEncoder,
+    ResultEncoder,
+    StrictEncoder,
+    tagged_atoms,
+)
 from crystalmath.recipes.json_text import json_text
 from crystalmath.recipes.stored_result import StoredResult, store, unpacked
 
@@ -84,7 +90,7 @@ def _body(atoms: object, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    encoder = StrictEncoder()
+    encoder = ParameterEncoder()
     for name in parameters:
         if not isinstance(name, str):
             raise InvalidJob(f"the parameter name {name!r} is no string")

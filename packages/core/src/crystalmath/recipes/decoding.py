@@ -15,11 +15,10 @@ from typing import Any
 
 from crystalmath import config
 from crystalmath.errors import CrystalMathError, InvalidJob
-from crystalmath.models.reference import JOB
+from crystalmath.models.reference import JOB, read_reference
 from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.ase_json import decode_atoms
 from crystalmath.recipes.encoding import MAX_DEPTH, Sentinel, StrictEncoder
-from crystalmath.recipes.job_structure import JobValue
 from crystalmath.recipes.json_text import array_from, place_name, text_width
 
 _TAGS = frozenset(("@module", "@class", "@callable", "@bound", "@object_reference", "@version"))
@@ -388,7 +387,7 @@ class RequestDecoder(Decoder):
 
     def _dict(self, value: dict[Any, Any], place: tuple[Any, ...]) -> Any:
         if JOB in value:
-            return JobValue.read(value, place_name(place))
+            return read_reference(value, place_name(place))
         return super()._dict(value, place)
 
     def check_key(self, key: Any, place: tuple[Any, ...]) -> None:

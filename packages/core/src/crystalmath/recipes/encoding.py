@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from crystalmath.errors import InvalidJob
-from crystalmath.models.reference import Reference
+from crystalmath.models.reference import JOB, Reference
 from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.ase_json import check_atoms, encode_atoms, prepare
-from crystalmath.recipes.job_structure import JobValue
 from crystalmath.recipes.json_text import array_items, place_name
 
 if TYPE_CHECKING:
@@ -110,9 +109,7 @@ class StrictEncoder:
         )
 
     def named(self, value: Any, place: tuple[Any, ...]) -> dict[str, Any] | None:
-        """Encode what is known by its name: classes, references, quacc's sentinels, generators."""
-        if isinstance(value, JobValue):
-            return value.document()
+        """Encode what is known by its name: classes, quacc's sentinels, generators."""
         if isinstance(value, Sentinel):
             return _tag("quacc", value.name)
         if sentinel := _sentinel(value):
@@ -218,6 +215,14 @@ class StrictEncoder:
         shape = {"shape": list(value.shape)} if not value.size else {}
         body = data if value.dtype.kind == "c" else data[0]
         return _tag("numpy", "array", dtype=str(value.dtype), data=body, **shape)
+
+
+class ParameterEncoder(StrictEncoder):
+    """Takes a dict with the key ``$job`` for plain data: references are `Reference` by now."""
+
+    def not_plain(self, key: str) -> bool:
+        """Return whether a dict with this key could be taken for a tag or a reference."""
+        return key == JOB or super().not_plain(key)
 
 
 class _TooDeepError(TypeError):

@@ -8,72 +8,49 @@ from typing import TYPE_CHECKING, Any, Self
 from attrs import evolve, frozen
 
 from crystalmath.errors import InvalidJob, UnknownJob, shown
-from crystalmath.models.reference import JOB
+from crystalmath.models.reference import JOB, Reference, read_reference
 from crystalmath.recipes.json_text import place_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from crystalmath.models.job_notes import Parent
 
 _FORMAT = "job"
 
 
-@frozen
-class JobValue:
-    """Which value of which job's result is meant."""
-
-    #: The job's id, its beginning, or filters that fit it alone.
-    job_id: str | Mapping[str, Any]
-    #: The keys and numbers that lead to the value; empty: the whole result.
-    path: tuple[str | int, ...] = ()
-
-    @classmethod
-    def read(cls, value: Mapping[str, Any], place: str) -> Self:
-        """Read ``{"$job": ID, "path": [...]}``; `InvalidJob` names the place where it stands."""
-        for name in value.keys() - {JOB, "path"}:
-            raise InvalidJob(
-                f"{place}: a reference to a job has an unknown key {shown(name)} beside "
-                f"'{JOB}' and 'path'"
-            )
-        job_id, path = value[JOB], value.get("path")
-        if not isinstance(job_id, (str, Mapping)) or not job_id:
-            raise InvalidJob(f"{place}: '{JOB}' must be a job's id, not {shown(job_id)}")
-        path = [] if path is None else path
-        if not isinstance(path, (list, tuple)) or not all(type(x) in {str, int} for x in path):
-            raise InvalidJob(
-                f"{place}: 'path' must be a list of keys and whole numbers, not {shown(path)}"
-            )
-        return cls(job_id, tuple(path))
-
-    def document(self) -> dict[str, Any]:
-        """Write it as ``jobs.submit`` takes it."""
-        return {JOB: self.job_id, "path": list(self.path)}
-
-
 def with_values(
-    value: Any, give: Callable[[JobValue, tuple[Any, ...]], Any], place: tuple[Any, ...] = ()
+    value: Any, give: Callable[[Reference, tuple[Any, ...]], Any], place: tuple[Any, ...] = ()
 ) -> Any:
-    """Return parameters as JSON with what `give` returns in the place of each reference."""
+    """Return parameters with what `give` returns in the place of each reference."""
+    if isinstance(value, Reference):
+        return give(value, place)
     if isinstance(value, dict):
         if JOB in value:
-            return give(JobValue.read(value, place_name(place)), place)
+            return give(read_reference(value, place_name(place)), place)
         return {key: with_values(item, give, (*place, key)) for key, item in value.items()}
-    if isinstance(value, list):
-        return [with_values(item, give, (*place, at)) for at, item in enumerate(value)]
+    for kind in (list, tuple, set, frozenset):
+        if isinstance(value, kind):
+            return kind(with_values(item, give, (*place, at)) for at, item in enumerate(value))
     return value
 
 
-def values_in(value: object, place: tuple[Any, ...] = ()) -> Iterator[tuple[str, object]]:
-    """Find the references in decoded parameters, each with its place."""
-    if isinstance(value, JobValue) or (isinstance(value, Mapping) and JOB in value):
-        yield place_name(place), value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from values_in(item, (*place, key))
-    elif isinstance(value, (list, tuple)):
-        for at, item in enumerate(value):
-            yield from values_in(item, (*place, at))
+def as_data(value: Any) -> Any:
+    """Return a value as JSON in which no dict with the key ``$job`` is taken for a reference."""
+    if isinstance(value, dict):
+        members = {key: as_data(item) for key, item in value.items()}
+        if JOB not in members:
+            return members
+        items = [[key, item] for key, item in members.items()]
+        return {"@module": "builtins", "@class": "dict", "items": items}
+    return [as_data(item) for item in value] if isinstance(value, list) else value
+
+
+def references_in(value: object) -> dict[str, Reference]:
+    """Return the references in parameters by their places."""
+    found: dict[str, Reference] = {}
+    with_values(value, lambda one, place: found.update({place_name(place): one}))
+    return found
 
 
 @frozen
@@ -94,12 +71,12 @@ class JobStructure:
 
         Raises `InvalidJob`: something in it cannot be used. `UnknownJob`: its id can be no job's.
         """
-        if isinstance(structure, JobValue):
+        if isinstance(structure, Reference):
             return cls(structure.job_id, path=structure.path)
         if not isinstance(structure, Mapping):
             return None
         if JOB in structure:
-            return cls.read(JobValue.read(structure, "structure"))
+            return cls.read(read_reference(structure, "structure"))
         if structure.get("format") != _FORMAT:
             return None
         for name in structure.keys() - {"format", "job_id", "frame"}:
@@ -116,7 +93,7 @@ class JobStructure:
     def document(self) -> dict[str, Any]:
         """Write it as ``jobs.submit`` takes it."""
         if self.path is not None:
-            return JobValue(self.job_id, self.path).document()
+            return Reference(self.job_id, self.path).document()
         frame = {} if self.frame is None else {"frame": self.frame}
         return {"format": _FORMAT, "job_id": self.job_id, **frame}
 

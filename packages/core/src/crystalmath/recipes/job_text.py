@@ -7,7 +7,8 @@ import shlex
 from typing import Any
 
 from crystalmath.errors import InvalidJob, did_you_mean, shown
-from crystalmath.recipes.job_structure import JobStructure, JobValue
+from crystalmath.models.reference import Reference
+from crystalmath.recipes.job_structure import JobStructure
 
 _TEXT = re.compile(
     r"""job:(?P<job>(?:[^:@"']|"[^"]*"|'[^']*')+)(?::(?P<path>[^:@]*))?(?:@(?P<frame>-?[0-9]{1,9}))?"""
@@ -49,7 +50,7 @@ def as_value(asked: JobStructure) -> dict[str, Any]:
             'job:ID:atoms its final geometry, "job:..." in quotes a text'
         )
     path = ("dir_name",) if asked.path is None else asked.path
-    return JobValue(asked.job_id, path).document()
+    return Reference(asked.job_id, path).document()
 
 
 def read_job(text: str) -> str | dict[str, Any]:

@@ -101,7 +101,7 @@ class SubmissionReader:
         from crystalmath.models.reference import JOB
         from crystalmath.recipes import codec
         from crystalmath.recipes.ase_classes import with_classes
-        from crystalmath.recipes.job_structure import JobStructure, values_in
+        from crystalmath.recipes.job_structure import JobStructure, references_in
 
         given: object = submission.atoms
         of_job = JobStructure.read(given)
@@ -124,7 +124,7 @@ class SubmissionReader:
         document = codec.body_text(body) if text is None else None
         # That text may also be a value.
         refers = of_job is not None or (
-            f'"{JOB}"' in (text or document or "") and any(values_in(body["parameters"]))
+            f'"{JOB}"' in (text or document or "") and bool(references_in(body["parameters"]))
         )
         if refers or submission.after:
             body = self._with_ids(submission, body) if refers else body

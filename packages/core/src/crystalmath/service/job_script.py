@@ -96,9 +96,9 @@ def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = (
 
 def _require_values(job: JobMetadata, body: Mapping[str, Any]) -> None:
     """Refuse a job that has never got the values of other jobs."""
-    from crystalmath.recipes.job_structure import JobStructure, values_in
+    from crystalmath.recipes.job_structure import JobStructure, references_in
 
-    if JobStructure.read(body["atoms"]) or any(values_in(body["parameters"])):
+    if JobStructure.read(body["atoms"]) or references_in(body["parameters"]):
         names = ", ".join(parent["job_id"] for parent in awaited(job.parents))
         raise InvalidJob(
             f"what job {job.job_id} computes is not known: it needs values of the jobs {names}, "

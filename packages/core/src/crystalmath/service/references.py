@@ -15,7 +15,8 @@ from crystalmath.models import Finding, JobFilter, JobState
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import properties
 from crystalmath.models.job_notes import awaited, awaits_structure
-from crystalmath.recipes.job_structure import JobStructure, JobValue, with_values
+from crystalmath.models.reference import Reference
+from crystalmath.recipes.job_structure import JobStructure, as_data, with_values
 from crystalmath.recipes.json_text import place_name, structure_of
 from crystalmath.recipes.lookup import is_quaccs
 from crystalmath.service.going_on import moves_atoms_alone
@@ -91,9 +92,9 @@ class References:
             with _said_of(place):
                 return _filters(given)
 
-        def name(value: JobValue, place: tuple[Any, ...]) -> dict[str, Any]:
+        def name(value: Reference, place: tuple[Any, ...]) -> dict[str, Any]:
             job_id = whole(value.job_id, f"params.{place_name(place)}")
-            return JobValue(job_id, value.path).document()
+            return Reference(job_id, value.path).document()
 
         atoms = body["atoms"]
         if (of_job := JobStructure.read(submission.atoms)) is not None:
@@ -113,12 +114,12 @@ class References:
         parents: list[Parent] = []
         document = asked.document
 
-        def name(value: JobValue, place: tuple[Any, ...]) -> dict[str, Any]:
+        def name(value: Reference, place: tuple[Any, ...]) -> dict[str, Any]:
             spelt = place_name(place)
             job_id = self._whole(value.job_id, f"params.{spelt}")
             path = list(value.path)
             parents.append({"job_id": job_id, "role": "value", "place": spelt, "path": path})
-            return JobValue(job_id, value.path).document()
+            return Reference(job_id, value.path).document()
 
         if asked.refers:
             body = json.loads(document)
@@ -312,9 +313,9 @@ class References:
         later = [parent for parent in parents if parent.get("frame") != 0]
         sources = {parent["job_id"]: self._source(parent) for parent in reversed(later)}
 
-        def give(value: JobValue, place: tuple[Any, ...]) -> Any:
+        def give(value: Reference, place: tuple[Any, ...]) -> Any:
             try:
-                return self._value(sources[str(value.job_id)], value.path)
+                return as_data(self._value(sources[str(value.job_id)], value.path))
             except InvalidJob as error:
                 raise InvalidJob(f"params.{place_name(place)}: {error}") from error
 
