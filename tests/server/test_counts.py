@@ -1,4 +1,4 @@
-"""`jobs.counts`: how many jobs ended in which state over time."""
+"""`jobs.counts` and `jobs.facets`: how many jobs ended when, and have which values of filters."""
 
 import asyncio
 import time
@@ -7,9 +7,11 @@ import pytest
 
 from crystalmath import config
 from crystalmath.client import in_process
+from crystalmath.client.home_reader import HomeReader
 from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState
 from crystalmath.quacc.store import JobStore
+from crystalmath.server import JOBS_FACETS
 from crystalmath.server.handlers import METHODS
 from crystalmath.service import JobService
 from rundirs import new_job
@@ -26,7 +28,9 @@ ENDS = [
 
 
 def job(number, project):
-    terms = {"name": f"job {number}", "labels": {"project": project}, "created_at": HOUR - 100.0}
+    labels = {"project": project} | ({"number": str(number)} if number else {})
+    terms = {"name": f"job {number}", "labels": labels, "created_at": HOUR - 100.0}
+    terms["formula"] = [None, "NaCl", "Na4Cl4", "Cu2O", "Cu"][number]
     recipe = "quacc.recipes.emt.core.static_job"
     return new_job(f"00000000-0000-4000-8000-{number:012}", recipe=recipe, **terms)
 
@@ -56,8 +60,8 @@ def service(home):
         yield service
 
 
-def ask(service, **params):
-    return asyncio.run(METHODS["jobs.counts"](service, params))
+def ask(service, method="jobs.counts", /, **params):
+    return asyncio.run(METHODS[method](service, params))
 
 
 def told(answer):
@@ -142,3 +146,60 @@ def test_the_command_and_the_client_tell_the_same(home, cli, monkeypatch):
     assert lines[-1].split() == ["all", "2", "1", "0"]
     answer = cli("counts", "--bucket", "1w")
     assert (answer.code, "--bucket" in answer.err, "1w" in answer.err) == (2, True, True)
+
+
+# --- facets --------------------------------------------------------------------------------------
+
+
+def values(answer):
+    """Give what was counted by the filter, or by the label."""
+    assert answer["error"] is None, answer
+    return {
+        each["label"] or each["filter"]: {one["value"]: one["count"] for one in each["values"]}
+        for each in answer["facets"]
+    }
+
+
+def test_jobs_are_counted_by_each_value_of_the_filters(service, home, monkeypatch):
+    answer = ask(service, "jobs.facets")
+    assert values(answer) == {
+        "state": {"completed": 3, "failed": 1, "cancelled": 1},
+        "recipe": {"quacc.recipes.emt.core.static_job": 5},
+        "engine": {"local": 5},
+        "cluster": {"local": 5},
+        "elements": {"Cl": 2, "Na": 2, "Cu": 2, "O": 1},
+        "number": {"1": 1, "2": 1, "3": 1, "4": 1},
+        "project": {"a": 3, "b": 2},
+    }
+    # A process that finds no server tells the same.
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
+    with HomeReader() as reader:
+        assert reader.ask(JOBS_FACETS) == answer
+    chosen = values(ask(service, "jobs.facets", elements=["Cu"], exclude={"state": "cancelled"}))
+    assert chosen["elements"] == {"Cu": 1}
+    assert (chosen["project"], chosen["state"]) == ({"a": 1}, {"completed": 1})
+    nothing = values(ask(service, "jobs.facets", labels={"project": "'; DROP TABLE jobs"}))
+    assert {name: found for name, found in nothing.items() if found} == {}
+    for facet in answer["facets"]:  # each value is one that its filter takes
+        for value, count in values({**answer, "facets": [facet]}).popitem()[1].items():
+            given = {facet["label"]: value} if facet["label"] else value
+            given = [given] if facet["filter"] == "elements" else given
+            found = ask(service, "jobs.list", **{facet["filter"]: given})["jobs"]
+            assert len(found) == count
+
+
+def test_only_the_first_values_and_labels_are_told_and_how_many_there_are(service):
+    answer = ask(service, "jobs.facets", limit=1)
+    assert [(each["filter"], each["label"], each["more"]) for each in answer["facets"]] == [
+        ("state", None, 2),
+        ("recipe", None, 0),
+        ("engine", None, 0),
+        ("cluster", None, 0),
+        ("elements", None, 3),
+        ("labels", "number", 3),
+    ]
+    assert values(answer)["state"] == {"completed": 3}
+    assert answer["more"] == 1
+    for wrong in ({"limit": 0}, {"limit": 10**9}, {"limit": "5"}, {"labels": {"a": 1}}):
+        refused = ask(service, "jobs.facets", **wrong)
+        assert (refused["code"], refused["facets"]) == ("invalid_job", [])

@@ -236,6 +236,32 @@ class Counted(Answer):
     errors: list[ErrorGroup]
 
 
+class FacetValue(TypedDict):
+    """How many jobs have a value."""
+
+    value: str
+    count: Count
+
+
+class Facet(TypedDict):
+    """How many jobs have which value of a filter, the most frequent first (``jobs.facets``)."""
+
+    filter: Annotated[
+        Literal["state", "recipe", "engine", "cluster", "elements", "labels"],
+        "the filter that takes these values",
+    ]
+    label: Annotated[str | None, "the name of the label; null of other filters"]
+    values: list[FacetValue]
+    more: Annotated[Count, "how many further values there are"]
+
+
+class Facets(Answer):
+    """How many jobs have which values of filters (``jobs.facets``); labels come last."""
+
+    facets: list[Facet]
+    more: Annotated[Count, "how many further labels there are"]
+
+
 _CameTo: TypeAlias = Annotated[dict[str, int], "state -> how many jobs came to it"]
 
 

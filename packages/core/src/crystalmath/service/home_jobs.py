@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from crystalmath.models.job_notes import Parent
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.store.records import ErrorCount, Event, Failure, JobMetadata
+    from crystalmath.store.selection import FacetCounts
 
 
 class Records(Protocol):
@@ -171,6 +172,14 @@ class HomeJobs:
             return {}, []
         seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
         return self._store.summary(seen=seen, **filters)
+
+    def facets(self, **filters: Unpack[Selection]) -> FacetCounts:
+        """Count jobs by the values that they have of some filters; see :meth:`JobStore.facets`."""
+        if not self._records.exists():
+            self._require_no_directories()
+            return {}
+        seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
+        return self._store.facets(seen=seen, **filters)
 
     def counts(
         self,

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
         AttemptEntry,
         Counted,
         CountedOverTime,
+        Facet,
+        Facets,
+        FacetValue,
         JobDocument,
         JobList,
         JobProgress,
@@ -161,6 +164,22 @@ def summary(service: HomeJobs, params: Mapping[str, Any]) -> Counted:
         ],
         "error": None,
     }
+
+
+def facets(service: HomeJobs, params: Any) -> Facets:
+    """Count jobs by the values that they have of filters, the most frequent values first."""
+    limit = params.pop("limit", 50)
+    found: list[Facet] = []
+    for (name, label), values in service.facets(**read_filters(params)).items():
+        first = sorted(values.items(), key=lambda item: (-item[1], item[0]))[:limit]
+        told: list[FacetValue] = [{"value": value, "count": count} for value, count in first]
+        more = len(values) - len(told)
+        found.append({"filter": name, "label": label, "values": told, "more": more})
+    labels = [each for each in found if each["label"] is not None]
+    labels.sort(key=lambda each: (each["more"] > 0, each["label"]))
+    others = [each for each in found if each["label"] is None]
+    more = max(0, len(labels) - limit)
+    return {"facets": others + labels[:limit], "more": more, "error": None}
 
 
 def counts(service: HomeJobs, params: Any) -> CountedOverTime:
@@ -440,6 +459,7 @@ _ANSWERS: dict[str, Callable[[HomeJobs, Any], Any]] = {
     "jobs.list": listed,
     "jobs.summary": summary,
     "jobs.counts": counts,
+    "jobs.facets": facets,
     "jobs.status": lambda service, params: job_document(service, service.job(params["job_id"])),
     "jobs.specification": _specification,
     "jobs.show": lambda service, params: story(service, params["job_id"]),

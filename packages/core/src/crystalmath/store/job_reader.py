@@ -26,6 +26,7 @@ from crystalmath.store.records import ErrorCount, Event, Failure, JobMetadata
 from crystalmath.store.selection import (
     Condition,
     count_errors,
+    count_facets,
     count_states,
     is_short,
     like,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from crystalmath.models.filters import StoreSelection
     from crystalmath.store.plain_sql import Readable
+    from crystalmath.store.selection import FacetCounts
 
 # The store has a method called list, which hides the type inside its class.
 _Jobs: TypeAlias = list[JobMetadata]
@@ -301,6 +303,23 @@ class JobReader:
         """
         with self._readable.reading() as snapshot:
             return count_states(snapshot, filters), count_errors(snapshot, filters)
+
+    @patient
+    def facets(self, **filters: Unpack[StoreSelection]) -> FacetCounts:
+        """Count the jobs by the values that they have of some filters, and of each label.
+
+        Parameters
+        ----------
+        **filters
+            Only these jobs; see :class:`crystalmath.store.selection.Condition`.
+
+        Returns
+        -------
+        dict
+            By the filter and, of labels, the label: how many jobs have each value.
+        """
+        with self._readable.reading() as snapshot:
+            return count_facets(snapshot, filters)
 
     @patient
     def totals(self, **filters: Unpack[StoreSelection]) -> dict[JobState, int]:

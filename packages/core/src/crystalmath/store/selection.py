@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from crystalmath.errors import InvalidJob, UnknownJob, did_you_mean, shown
 from crystalmath.models.columns import SORTED_BY
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from crystalmath.models.filters import Selection, StoreSelection
     from crystalmath.store.plain_sql import Snapshot
     from crystalmath.store.records import ErrorCount
+
+
+#: By filter and, of labels, label: how many jobs have each value.
+FacetCounts: TypeAlias = "dict[tuple[_Facet, str | None], Counter[str]]"
+_Facet: TypeAlias = Literal["state", "recipe", "engine", "cluster", "elements", "labels"]
 
 
 class Condition:
@@ -277,6 +282,30 @@ def count_states(snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, 
             counts[JobState(row["state"])] -= 1
             counts[seen[row["job_id"]]] += 1
     return {state: counts[state] for state in JobState if counts[state]}
+
+
+def count_facets(snapshot: Snapshot, filters: StoreSelection) -> FacetCounts:
+    """Count the jobs by the values that they have of some filters, and of each label."""
+    states = {state.value: count for state, count in count_states(snapshot, filters).items()}
+    found: FacetCounts = {("state", None): Counter(states)}
+    given = Parameters()
+    where = f"{source(filters)} WHERE {Condition(snapshot, given)(**filters)}"
+    columns: tuple[_Facet, ...] = ("recipe", "engine", "cluster", "elements")
+    found |= {(name, None): Counter() for name in columns}
+    named = ", ".join(f"listed.{name}" for name in columns)
+    # In one pass: most values come together.
+    for row in snapshot.rows(
+        f"SELECT {named}, count(*) AS count FROM {where} GROUP BY {named}", given
+    ):
+        for name in columns:
+            for value in (row[name] or "").split() if name == "elements" else [row[name]]:
+                found[name, None][value] += row["count"]
+    query = "SELECT labels.name, labels.value, count(*) AS count FROM labels"
+    if any(value not in (None, {}) for value in filters.values()):
+        query += f" WHERE number IN (SELECT listed.number FROM {where})"
+    for row in snapshot.rows(f"{query} GROUP BY labels.name, labels.value", given):
+        found.setdefault(("labels", row["name"]), Counter())[row["value"]] = row["count"]
+    return found
 
 
 def count_errors(snapshot: Snapshot, filters: StoreSelection) -> list[ErrorCount]:

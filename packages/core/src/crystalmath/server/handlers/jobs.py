@@ -20,6 +20,7 @@ from crystalmath.models.answers import (
     CancelledJobs,
     Counted,
     CountedOverTime,
+    Facets,
     JobDocument,
     JobIds,
     JobList,
@@ -208,6 +209,25 @@ def handle_jobs_summary(service: JobService, params: FiltersDocument) -> Counted
     The most frequent errors come first.
     """
     return job_answers.summary(service, params)
+
+
+class FacetsParams(TypedDict, total=False):
+    """The parameters of ``jobs.facets`` beside filters."""
+
+    limit: Annotated[
+        int,
+        Limits(minimum=1, maximum=1000),
+        "no more than so many values of each, and no more than so many labels; default: 50",
+    ]
+
+
+@method(server.JOBS_FACETS, bulk=True)
+def handle_jobs_facets(service: JobService, params: Annotated[FacetsParams, JobFilter]) -> Facets:
+    """Count jobs by state, recipe, engine, cluster, element and the values of each label.
+
+    All filters must agree, as in jobs.list. A job with several elements counts for each of them.
+    """
+    return job_answers.facets(service, params)
 
 
 class SpecificationParams(JobIdParams, total=False):
