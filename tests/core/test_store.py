@@ -385,8 +385,13 @@ def test_threads_that_race_to_finish_a_job_agree(url):
 
 def test_a_cancel_is_noted_once(store):
     job_id = submit(store)
-    job = store.note_cancel(job_id, 3.0)
-    assert job == store.note_cancel(job_id, 4.0) == store.get(job_id)
+    with pytest.raises(UnknownJob):
+        store.note_cancel([job_id, "unknown"], 2.0)
+    [job] = store.note_cancel([job_id], 3.0)
+    other = submit(store)
+    told = {each.job_id: each for each in store.note_cancel([job_id, other], 4.0)}
+    assert told == {job_id: job, other: store.get(other)}
+    assert (store.get(job_id), told[other].cancel_requested_at) == (job, 4.0)
     assert (job.cancel_requested_at, job.state) == (3.0, JobState.PENDING)
     noted = store.events(job_id=job_id)[-1]
     assert (noted.from_state, noted.to_state, noted.reason) == (
@@ -401,7 +406,7 @@ def test_a_cancel_is_noted_once(store):
 def test_a_cancel_of_a_finished_job_changes_nothing(store):
     job_id = submit(store)
     [job] = store.apply([change(job_id, "failed")])
-    assert store.note_cancel(job_id, 3.0) == job == store.get(job_id)
+    assert store.note_cancel([job_id], 3.0) == [job] == [store.get(job_id)]
 
 
 # --- questions ------------------------------------------------------------------------------------
@@ -414,7 +419,7 @@ def test_hostile_ids_are_unknown_jobs(store, name):
         store.get,
         store.specification,
         store.pseudopotentials,
-        lambda name: store.note_cancel(name, 1.0),
+        lambda name: store.note_cancel([name], 1.0),
     ):
         with pytest.raises(UnknownJob):
             ask(name)
@@ -785,7 +790,7 @@ def test_the_successors_of_a_job_and_what_they_are_given(store):
     assert [job.job_id for job in store.list(formula="Al")] == [job_id]
     # What has changed since it was seen stays as it is, as one whose cancel was noted.
     seen = store.get(later)
-    store.note_cancel(later, 4.0)
+    store.note_cancel([later], 4.0)
     assert store.put_in([(seen, row)], 5.0) == []
     assert store.get(later).waits
 
@@ -889,7 +894,7 @@ class Lives(RuleBasedStateMachine):
     @rule(which=st.integers(0, 9))
     def cancel(self, which):
         if self.last:
-            self.store.note_cancel(list(self.last)[which % len(self.last)], 5.0)
+            self.store.note_cancel([list(self.last)[which % len(self.last)]], 5.0)
 
     @rule()
     def reopen(self):

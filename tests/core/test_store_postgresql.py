@@ -108,7 +108,7 @@ def test_connections_that_are_dropped_lose_nothing(postgresql, store):
             store.insert_each([new_job(name, key=name)])
             steps.release()
             store.apply([Change(job_id=name, state=JobState.RUNNING, at=2.0)])
-            store.note_cancel(name, 3.0)
+            store.note_cancel([name], 3.0)
             steps.release()
             store.apply([Change(job_id=name, state=JobState.CANCELLED, at=4.0)])
             assert store.get(name).state is JobState.CANCELLED

@@ -178,9 +178,9 @@ class World:
         waiting = [job_id for job_id in self.names if self.state(job_id).waits]
         if waiting:
             job_id = self.random.choice(waiting)
-            self.recorder.note_cancel(job_id)
+            self.recorder.note_cancel([job_id])
             if self.random.random() < 0.5:
-                self.process.waiting.cancel(job_id)
+                self.process.waiting.cancel([job_id])
 
     def turn(self):
         if self.random.random() < 0.3:

@@ -342,7 +342,7 @@ def test_a_cancel_that_is_on_record_and_not_in_the_files(
     job_id = owner.submit("mark", path=tmp_path / "ran")
     owner.kill()
     with JobStore(service.config.database_url) as store:
-        store.note_cancel(job_id, time.time())
+        store.note_cancel([job_id], time.time())
     assert {job.job_id: job.state for job in service.wait([job_id], 60)}[job_id] is (
         JobState.CANCELLED
     )

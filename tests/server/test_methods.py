@@ -372,7 +372,7 @@ def test_a_poll_for_events_ends_with_the_first_of_them(service, other, tmp_path)
         last = (await ask(service, "jobs.events", after=2**53))["last"]
         poll = asyncio.create_task(ask(service, "jobs.events", after=last, timeout_s=60))
         await eventually_listening(service)
-        await asyncio.to_thread(other.note_cancel, job_id, 1.0)
+        await asyncio.to_thread(other.note_cancel, [job_id], 1.0)
         return await poll
 
     go = tmp_path / "go"

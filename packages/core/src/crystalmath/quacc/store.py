@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Self
 from attrs import evolve
 from sqlalchemy import text
 
+from crystalmath.errors import UnknownJob
 from crystalmath.models import NewJob
 from crystalmath.models.fields import plain
 from crystalmath.store import database
-from crystalmath.store.fetching import fetch, fetch_one
+from crystalmath.store.fetching import fetch
 from crystalmath.store.insertions import insert_all, insert_each, insert_ended
 from crystalmath.store.job_reader import JobReader
 from crystalmath.store.plain_sql import Snapshot, patient
@@ -160,27 +161,33 @@ class JobStore(JobReader):
         return [job for _, job in changed]
 
     @patient
-    def note_cancel(self, job_id: str, at: float) -> JobMetadata:
-        """Record that somebody asked for a job to be stopped; the first request counts.
+    def note_cancel(self, job_ids: Sequence[str], at: float) -> list[JobMetadata]:
+        """Record that somebody asked for jobs to be stopped; the first request counts.
 
         Returns
         -------
-        JobMetadata
-            The job as it is now; nothing has changed if it was terminal.
+        list of JobMetadata
+            The jobs as they are now; one that was terminal has not changed.
 
         Raises
         ------
         UnknownJob
-            No job has this id.
+            No job has one of these ids.
         """
         with self._database.writing() as connection:
-            job = fetch_one(Snapshot(connection), job_id)
-            if job.state.is_terminal() or job.cancel_requested_at is not None:
-                return job
-            noted = evolve(job, cancel_requested_at=at, revision=job.revision + 1)
-            log = event_row(job, job.state, at, "cancel requested")
-            save(connection, [(job.revision, noted)], [log])
-        return noted
+            found = {job.job_id: job for job in fetch(Snapshot(connection), job_ids)}
+            for job_id in job_ids:
+                if job_id not in found:
+                    raise UnknownJob(job_id)
+            changed, log = [], []
+            for job in [*found.values()]:
+                if not job.state.is_terminal() and job.cancel_requested_at is None:
+                    noted = evolve(job, cancel_requested_at=at, revision=job.revision + 1)
+                    found[job.job_id] = noted
+                    changed.append((job.revision, noted))
+                    log.append(event_row(job, job.state, at, "cancel requested"))
+            save(connection, changed, log)
+        return [*found.values()]
 
     @patient
     def put_in(self, ready: Sequence[tuple[JobMetadata, NewJob]], at: float) -> list[JobMetadata]:

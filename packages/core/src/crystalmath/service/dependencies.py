@@ -120,14 +120,14 @@ class Waiting:
                 _LOG.warning("cannot record that waiting jobs are cancelled: %s", error)
         self._ids.clear()
 
-    def cancel(self, job_id: str) -> bool:
-        """End a job for which a cancel was recorded, if it waits here; return whether it did."""
-        return bool(self._cancel(self._recorder.store.get_many([job_id])))
+    def cancel(self, job_ids: Sequence[str]) -> set[str]:
+        """End those jobs that wait here, for which a cancel was recorded; return their ids."""
+        return self._cancel(self._recorder.store.get_many(job_ids))
 
-    def _cancel(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
+    def _cancel(self, jobs: Sequence[JobMetadata]) -> set[str]:
         mine = [job for job in jobs if job.waits and self._host.is_own(job.owner)]
         self._end(mine, JobState.CANCELLED, "cancelled")
-        return mine
+        return {job.job_id for job in mine}
 
     def _end(self, jobs: Sequence[JobMetadata], state: JobState, error: str) -> None:
         now = time.time()

@@ -273,12 +273,12 @@ class JobService(HomeJobs):
         if job.state.is_terminal():
             return False
         try:
-            self._recorder.note_cancel(job_id)
+            self._recorder.note_cancel([job_id])
             self._recovery.take_over(self._store.get_many([job_id]))
         except StoreError as error:
             # A full disk, perhaps because of this very job: it is stopped all the same.
             _LOG.warning("cannot note that job %s is to be stopped: %s", job_id, error)
-        if self._waiting.cancel(job_id):
+        if self._waiting.cancel([job_id]):
             return True
         runner = self._runners.following(job_id)
         if runner is not None:
@@ -300,6 +300,15 @@ class JobService(HomeJobs):
                     f"for that ({error}); make room, and cancel it again"
                 ) from error
         return True
+
+    def cancel_waiting(self, job_ids: Collection[str]) -> set[str]:
+        """Cancel those of some jobs that wait here for others; return their ids."""
+        waiting = [job_id for job_id in job_ids if job_id in self._waiting]
+        if not waiting:
+            return set()
+        # First: what is about to be released is not handed over then.
+        self._recorder.note_cancel(waiting)
+        return self._waiting.cancel(waiting)
 
     def successors(self, job_ids: Sequence[str]) -> list[str]:
         """Return the jobs that wait for some, also through others, the farthest first."""

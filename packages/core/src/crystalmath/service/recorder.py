@@ -277,9 +277,9 @@ class Recorder:
         self._tell(told)
         return told
 
-    def note_cancel(self, job_id: str) -> None:
-        """Record that somebody asked for a job to be stopped; see :meth:`JobStore.note_cancel`."""
-        self._tell([self.store.note_cancel(job_id, time.time())])
+    def note_cancel(self, job_ids: Sequence[str]) -> None:
+        """Record that somebody asked for jobs to be stopped; see :meth:`JobStore.note_cancel`."""
+        self._tell(self.store.note_cancel(job_ids, time.time()))
 
     def note_removed(self, job_ids: Sequence[str], removed: str, reason: str) -> None:
         """Record what was removed of jobs' files; see :meth:`JobStore.note_removed`."""

@@ -49,13 +49,15 @@ from crystalmath.service.job_answers import PAGE, job_document, read_filters
 from crystalmath.service.pruning import pages
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
     from crystalmath.models.filters import Selection
     from crystalmath.service import JobService
 
 #: How often is looked whether an answer of the database is to be had in memory, in seconds.
 _LOOK_S = 0.5
+#: So many waiting jobs are cancelled in one transaction.
+_TOGETHER = 250
 #: Which jobs, for ``jobs.list`` and all others that choose among them.
 FILTERS = frozenset(one.name for one in declared(JobFilter))
 FiltersDocument: TypeAlias = Annotated[Mapping[str, Any], JobFilter]
@@ -153,7 +155,8 @@ def handle_jobs_cancel(service: JobService, params: CancelParams) -> CancelledJo
         return {"job_id": job_id, "cancelled": service.cancel(job_id), "error": None}
     service.job(job_id)
     # They first: one that is to fail where the job is cancelled would do so.
-    successors = [one for one in service.successors([job_id]) if _cancel(service, one)["cancelled"]]
+    told = [*_each_cancelled(service, service.successors([job_id]))]
+    successors = [answer["job_id"] for answer in told if answer["cancelled"]]
     cancelled = service.cancel(job_id)
     return {"job_id": job_id, "cancelled": cancelled, "successors": successors, "error": None}
 
@@ -306,19 +309,32 @@ def _cancelled(
         chosen: Selection = {"state": UNFINISHED, **filters}
         found = pages(service, **chosen)
         job_ids = [job.job_id for page in found for job in page if not job.state.is_terminal()]
-    answers: list[CancelledJob] = []
+    named = dict.fromkeys(job_ids)
+    waiting = service.successors(job_ids) if with_successors and job_ids else []
     after: list[CancelledJob] = []
-    for job_id in service.successors(job_ids) if with_successors and job_ids else ():
-        if job_id not in job_ids:
-            after.append(_cancel(service, job_id))
-            yield
-    for job_id in dict.fromkeys(job_ids):
-        answer = _cancel(service, job_id)
+    for answer in _each_cancelled(service, [one for one in waiting if one not in named]):
+        after.append(answer)
+        yield
+    answers: list[CancelledJob] = []
+    for answer in _each_cancelled(service, [*named]):
         # One that was chosen, and has ended since, is not among those that are meant any more.
         if not are_chosen or answer["cancelled"] or "code" in answer:
             answers.append(answer)
         yield
     return answers + after
+
+
+def _each_cancelled(service: JobService, job_ids: list[str]) -> Iterator[CancelledJob]:
+    """Request of each in turn that it be stopped; those that wait are cancelled together."""
+    for start in range(0, len(job_ids), _TOGETHER):
+        some = job_ids[start : start + _TOGETHER]
+        try:
+            waited = service.cancel_waiting(some)
+        except CrystalMathError:
+            waited = set()  # each says why
+        for job_id in some:
+            told: CancelledJob = {"job_id": job_id, "cancelled": True, "error": None}
+            yield told if job_id in waited else _cancel(service, job_id)
 
 
 def _cancel(service: JobService, job_id: str) -> CancelledJob:
