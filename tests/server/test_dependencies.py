@@ -500,6 +500,22 @@ def test_what_waits_survives_the_end_of_the_server(server, go, end):
     assert server.finish(last)["status"] == "completed"
 
 
+def test_what_waits_for_a_retry_keeps_no_server(server):
+    server.start()
+    first = server.submit("leave_files", params={"texts": {}, "end": "fail"})
+    second = server.submit("value", after=[first])
+    last = server.submit("value", after=[second])
+    assert server.finish(first)["status"] == "failed"
+    (server.home / "config.toml").write_text("[server]\nquiet_s = 0\n")
+    assert server.wait() == 0
+    assert "it has been quiet" in server.log()
+    (server.home / "config.toml").unlink()
+    server.start()
+    assert status(server, second)["reason"].startswith(f"{WAITED} {first}: job {first} failed")
+    (told,) = server.call("jobs.retry", job_ids=[first], params={"end": "return"})["jobs"]
+    assert (server.finish(last)["status"], told["error"]) == ("completed", None)
+
+
 @pytest.mark.parametrize("ended", [False, True])
 def test_who_waits_takes_over_what_nobody_follows(server, go, lab, monkeypatch, ended):
     server.start()

@@ -274,7 +274,7 @@ class Server:
         if mark != self._mark:
             await self._listen_again(mark)
         await self._hand_back()
-        return self._leave_if_quiet()
+        return await self._leave_if_quiet()
 
     def _look_at_files(self) -> tuple[int, ...] | None:
         """Look after output and configuration; give the mark of the socket that is there."""
@@ -321,12 +321,13 @@ class Server:
             await in_pool("caring", functools.partial(hand_back, at_rest=self._rested))
             self._handed_back_at = time.monotonic()
 
-    def _leave_if_quiet(self) -> float:
+    async def _leave_if_quiet(self) -> float:
         """Go if there were neither jobs nor clients for long enough; else tell when to look."""
-        if self.connections.count or self._adopting or self.service.unfinished():
+        left = self._quiet_since + self.source.last.quiet_s - time.monotonic()
+        busy = await in_pool("caring", self.service.is_busy, waiting=left <= 0)
+        if busy or self.connections.count or self._adopting:
             self._noise()
             return CARE_S
-        left = self._quiet_since + self.source.last.quiet_s - time.monotonic()
         if left <= 0:
             _LOG.info("it has been quiet for %.0f s", self.quiet_s)
             self.stop(cancel=False)

@@ -85,6 +85,17 @@ class Waiting:
         """Return the waiting jobs of this process, and their state."""
         return dict.fromkeys(list(self._ids), JobState.PENDING)
 
+    def may_go_on(self) -> bool:
+        """Return whether one of these jobs needs no retry to go on; all of them are looked at."""
+        references = References(self._jobs)
+        jobs = self._recorder.store.get_many(list(self._ids))
+        references.look_up(parent["job_id"] for job in jobs for parent in job.parents)
+        for job in jobs:
+            outlook = _outlook(job, references) if job.waits else Outlook()
+            if not job.state.is_terminal() and (outlook.failed or outlook.reason is None):
+                return True
+        return any(not job.waits or job.job_id not in self for job in references.unfinished())
+
     def add(self, job_ids: Collection[str]) -> None:
         """Wait for what these jobs, which are this process's own, wait for."""
         with self._lock:

@@ -364,6 +364,14 @@ class JobService(HomeJobs):
         here = self._waiting.states() | self._runners.unfinished()
         return {job.job_id: job.state for job in left} | here
 
+    def is_busy(self, *, waiting: bool = False) -> bool:
+        """Return whether engines have jobs of this service.
+
+        With `waiting` also whether a job waits for others that go on; each that waits is looked at.
+        """
+        # In this order: what waits no more is with its engine.
+        return (waiting and self._waiting.may_go_on()) or bool(self._runners.unfinished())
+
     def _follows(self, job_id: str) -> bool:
         return job_id in self._waiting or super()._follows(job_id)
 
