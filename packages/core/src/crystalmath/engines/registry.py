@@ -65,6 +65,10 @@ class Plugins:
         self.require(name)
         return self._load(ENGINES, self._installed(ENGINES)[name])
 
+    def engine_entry(self, name: str) -> EntryPoint:
+        """Return by what an installed engine was registered."""
+        return self._installed(ENGINES)[name][0]
+
     def plugin(self, name: str) -> Any:
         """Load a plugin that is no engine; `PluginError` if there is none, or as for `engine`."""
         installed = self._installed(PLUGINS)

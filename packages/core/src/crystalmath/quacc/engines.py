@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 import crystalmath.jobs.identities  # noqa: F401
 from crystalmath import config
-from crystalmath.engines.registry import ENGINES, distribution_of, plugins
+from crystalmath.engines.registry import distribution_of, plugins
 from crystalmath.errors import ConfigError, PluginError
 from crystalmath.models import EngineSettings, Finding
 
@@ -215,9 +215,7 @@ def _describe(name: str, configured: config.Config, chosen: str) -> EngineInfo:
 
 
 def _info(name: str, chosen: str, *, error: str | None, findings: list[Finding]) -> EngineInfo:
-    from importlib.metadata import entry_points
-
-    entry = next(iter(entry_points(group=ENGINES, name=name)))
+    entry = plugins().engine_entry(name)
     return EngineInfo(
         name=name,
         distribution=distribution_of(entry),
