@@ -269,6 +269,8 @@ def test_who_waits_is_cancelled_too(client, here, cli, go):
     ended = {job.state.value for job in client.wait([first, second, third])}
     assert "completed" not in ended
     assert [client.job(one).state.value for one in (first, second, third)] == ["cancelled"] * 3
+    for command in ("status", "show"):
+        assert f"waited for {first} (its completion)" in " ".join(cli(command, second).out.split())
 
 
 def test_what_becomes_of_who_waits_for_a_failure(client, here, cli):

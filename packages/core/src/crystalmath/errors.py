@@ -218,7 +218,7 @@ class UnknownJob(CrystalMathError, KeyError):
     code = "unknown_job"
 
     def __init__(self, job_id: object) -> None:
-        told = repr(job_id) if isinstance(job_id, str) else shown(job_id)
+        told = f"{job_id!r:.80}" if isinstance(job_id, str) else shown(job_id)
         super().__init__(f"no job has the id {told}")
 
     def __str__(self) -> str:

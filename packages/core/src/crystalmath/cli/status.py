@@ -72,6 +72,7 @@ def status_fields(
     state = job["status"]
     failed = state == "failed"
     waiting = output.awaited(job)
+    waits = "waits for" if state == "pending" else "waited for"
     stopping = job["cancel_requested_at"] is not None and job["finished_at"] is None
     return [
         ("state", f"{state} (being cancelled)" if stopping else state),
@@ -83,7 +84,7 @@ def status_fields(
         *output.summary_fields(job),
         ("name", job["name"]),
         ("labels", ", ".join(f"{key}={value}" for key, value in job["labels"].items())),
-        *each("waits for", map(output.parent, waiting)),
+        *each(waits, map(output.parent, waiting)),
         *each("came of", (output.parent(one) for one in job["parents"] if one not in waiting)),
         ("recipe", output.short_recipe(job["recipe"])),
         ("parameters", ", ".join(f"{key}={_short(value)}" for key, value in parameters.items())),
@@ -166,12 +167,13 @@ def show(job_id: JobId, *, as_json: Json = False) -> int:
 def _story(told: Story) -> list[tuple[str, object]]:
     # What it came of is told below, with what became of that.
     job: JobDocument = {**told["job"], "parents": []}
+    waits = "waits for" if job["status"] == "pending" else "waited for"
     waiting = [one for one in told["parents"] if "awaited" in one]
     taken = [one for one in told["parents"] if "awaited" not in one]
     known = status_fields(job, told["params"], told["potcars"])
     return [
         *known,
-        *each("waits for", _relatives(waiting, output.taken_of)),
+        *each(waits, _relatives(waiting, output.taken_of)),
         *each("came of", _relatives(taken, output.taken_of)),
         *each("led to", _relatives(told["children"], _given_on)),
         *each("attempts", map(_attempt, told["attempts"])),

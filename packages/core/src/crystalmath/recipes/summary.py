@@ -307,16 +307,16 @@ def find_structures(text: bytes) -> FoundStructures:
     return root.steps[-1]
 
 
-def read_structure(text: bytes) -> Atoms:
+def read_structure(text: bytes, what: str = "its result's 'atoms' are") -> Atoms:
     """Read one of them.
 
-    Raises `InvalidJob`: it is no structure of ASE's.
+    Raises `InvalidJob`: it is no structure of ASE's; `what` begins the message.
     """
     from crystalmath.recipes.ase_json import check_atoms, decode_atoms
 
     node = json.loads(text)
     if not isinstance(node, Mapping) or "atoms_json" not in node:
-        raise InvalidJob("its result's 'atoms' are no structure of ASE's")
+        raise InvalidJob(f"{what} no structure of ASE's")
     atoms = check_atoms(decode_atoms(node["atoms_json"]))
     info = node.get("atoms_info")
     if isinstance(info, Mapping):

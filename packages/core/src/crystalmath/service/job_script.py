@@ -99,10 +99,10 @@ def _require_values(job: JobMetadata, body: Mapping[str, Any]) -> None:
     from crystalmath.recipes.job_structure import JobStructure, references_in
 
     if JobStructure.read(body["atoms"]) or references_in(body["parameters"]):
-        names = ", ".join(parent["job_id"] for parent in awaited(job.parents))
+        names = ", ".join(dict.fromkeys(parent["job_id"] for parent in awaited(job.parents)))
         raise InvalidJob(
-            f"what job {job.job_id} computes is not known: it needs values of the jobs {names}, "
-            "and has none of them"
+            f"what job {job.job_id} computes is not known: it has not got what it waited for of "
+            f"{names}"
         )
 
 

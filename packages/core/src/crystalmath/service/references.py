@@ -408,9 +408,10 @@ class References:
         from crystalmath.recipes.summary import read_structure
 
         if asked.path is not None:
+            where = "".join(f"[{step!r}]" for step in asked.path)
             text = json.dumps(self._value(job, asked.path)).encode()
             try:
-                return self._completed(read_structure(text), job)
+                return self._completed(read_structure(text, f"its result{where} is"), job)
             except InvalidJob as error:
                 raise InvalidJob(f"structure: job {job.job_id}: {error}") from error
         try:
