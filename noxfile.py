@@ -31,13 +31,14 @@ PARSL = "./packages/engine-parsl"
 COVALENT = "./packages/engine-covalent"
 PSIJ = "./packages/engine-psij"
 DASK = "./examples/engine-dask"
-PACKAGES = (CORE, PARSL, COVALENT, PSIJ, DASK)
+WEB = "./packages/web"
+PACKAGES = (CORE, PARSL, COVALENT, PSIJ, DASK, WEB)
 SOURCES = [f"{package}/src" for package in PACKAGES]
 EXTRAS = "postgresql,quacc,tables,testing"
 #: The source tree of all packages that can be installed together with SQLAlchemy 2.
 EDITABLE = [
     f"--editable={CORE}[{EXTRAS}]",
-    *(f"--editable={package}" for package in (PARSL, PSIJ, DASK)),
+    *(f"--editable={package}" for package in (PARSL, PSIJ, DASK, WEB)),
     "quacc[atomate2,defects,phonons,tblite]",
     # Without bounds uv settles on releases of them that lie years apart from the others.
     *("maggma>=0.77", "jobflow>=0.4", "pyzmq>=26"),
@@ -376,9 +377,9 @@ def lock(session: nox.Session) -> None:
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     wanted = Path(session.create_tmp()).resolve() / "requirements.in"
     wanted.write_text("\n".join(EDITABLE), encoding="utf-8")
-    engines = [f"crystalmath-{Path(package).name}" for package in (PARSL, PSIJ, DASK)]
-    ours = [f"--no-emit-package={name}" for name in ("crystalmath", *engines)]
-    groups = [f"--group={name}" for name in ("test", "lint", "types", "build")]
+    others = [f"crystalmath-{Path(package).name}" for package in (PARSL, PSIJ, DASK, WEB)]
+    ours = [f"--no-emit-package={name}" for name in ("crystalmath", *others)]
+    groups = [f"--group={name}" for name in ("test", "lint", "types", "build", "browser")]
     session.run(
         "uv",
         "pip",

@@ -118,15 +118,15 @@ def install(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     registry.plugins.cache_clear()
 
-    def install(distribution, name, source, group="crystalmath.engines"):
+    def install(distribution, name, source, group="crystalmath.engines", attribute=""):
         module = f"{distribution.replace('-', '_')}_plugin"
         (tmp_path / f"{module}.py").write_text(source)
         info = tmp_path / f"{distribution.replace('-', '_')}-1.0.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(
-            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n"
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\nSummary: Made for a test\n"
         )
-        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}{attribute}\n")
         return module
 
     yield install

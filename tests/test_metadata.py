@@ -30,6 +30,7 @@ PROVIDES = {
     "crystalmath_engine_covalent": "crystalmath-engine-covalent",
     "crystalmath_engine_parsl": "crystalmath-engine-parsl",
     "crystalmath_engine_psij": "crystalmath-engine-psij",
+    "crystalmath_web": "crystalmath-web",
     "covalent_dispatcher": "covalent",
     "psij": "psij-python",
     "ruamel": "ruamel-yaml",
@@ -54,11 +55,11 @@ def package(request: pytest.FixtureRequest) -> str:
 
 def test_all_distributions_are_here() -> None:
     engines = {f"crystalmath-engine-{name}" for name in ("parsl", "covalent", "psij")}
-    assert {"crystalmath", *engines} <= set(PACKAGES)
+    assert {"crystalmath", "crystalmath-web", *engines} <= set(PACKAGES)
 
 
 def test_one_version(package: str) -> None:
-    if package in {"crystalmath-engine-covalent", "crystalmath-engine-psij"}:
+    if package not in {"crystalmath", "crystalmath-engine-parsl"}:
         name = package.replace("-", "_")
         pytest.importorskip(name, reason=f"{package} is not installed")
     assert distribution(package).version == crystalmath.__version__
@@ -132,7 +133,7 @@ def test_a_source_tree_is_told_by_its_commit(tmp_path: Path) -> None:
     assert _build(site) == f"{crystalmath.__version__}+g{first}"
 
 
-def test_an_engine_asks_for_the_core_beside_it_with_quacc() -> None:
+def test_another_distribution_asks_for_the_core_beside_it_with_quacc() -> None:
     for name in PACKAGES.keys() - {"crystalmath"}:
         (core,) = [item for item in _requirements(name) if item.name == "crystalmath"]
         assert "quacc" in core.extras
@@ -177,7 +178,7 @@ def test_the_lock_has_all_that_is_asked_for() -> None:
         locked.setdefault(canonicalize_name(name), []).append(version)
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     asked = [Requirement(item) for group in groups.values() for item in group]
-    for name in ("crystalmath", "crystalmath-engine-parsl"):
+    for name in ("crystalmath", "crystalmath-engine-parsl", "crystalmath-web"):
         asked += [item for item in _requirements(name) if item.name != "crystalmath"]
     for item in asked:
         versions = locked.get(canonicalize_name(item.name), [])

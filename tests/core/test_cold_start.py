@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import pytest
 from ase.build import bulk
 
+from commands import ran
 from crystalmath.cli import COMMANDS, build
 from crystalmath.client import connect
 
@@ -48,10 +50,13 @@ def commands_in(modules):
 
 
 def test_the_help_of_all_imports_no_command():
-    for code, modules in imported(["--help"], ["-h"], ["--version"]):
+    # To list the commands of other distributions takes `importlib.metadata`.
+    for (code, modules), most in zip(
+        imported(["--help"], ["-h"], ["--version"]), (58, 58, 9), strict=True
+    ):
         assert code == 0
         assert commands_in(modules) == set()
-        assert len(modules) <= 9, sorted(modules)
+        assert len(modules) <= most, sorted(modules)
 
 
 def test_the_help_of_a_command_imports_that_alone():
@@ -91,6 +96,74 @@ def test_a_mistyped_command_is_told_of_the_nearest(cli):
     answer = cli("statsu")
     assert answer.code == 2
     assert "No such command 'statsu'. Did you mean 'status'" in answer.err
+
+
+# --- commands of other distributions ---------------------------------------------------------
+
+GREET = '''
+from typing import Annotated
+import typer
+
+Loud = Annotated[bool, typer.Option("--loud", help="Shout.")]
+
+def greet(whom: str, *, loud: Loud = False) -> int:
+    """Greet somebody."""
+    print("HELLO" if loud else "hello", whom)
+    return 3
+'''
+
+
+@pytest.fixture
+def greeting(install, tmp_path, monkeypatch):
+    """Install a distribution that adds a command; commands in processes of their own see it."""
+    paths = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    monkeypatch.setenv("PYTHONPATH", paths)
+    return install("greetings", "greet", GREET, group="crystalmath.commands", attribute=":greet")
+
+
+def crystalmath(*arguments):
+    return ran(sys.executable, "-m", "crystalmath", *arguments)
+
+
+def test_a_distribution_adds_a_command(greeting):
+    done = crystalmath("greet", "you", "--loud")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "HELLO you\n", "")
+    told = crystalmath("greet", "--help").stdout
+    assert "Greet somebody." in told
+    assert "--loud" in told
+    assert crystalmath("greet", "--quiet").returncode == 2
+    assert re.search(r"^  greet +Made for a test$", crystalmath("--help").stdout, re.MULTILINE)
+
+
+def test_an_added_command_is_imported_by_itself_alone(greeting, jobs):
+    own, *others = imported(
+        ["greet", "you"], ["--help"], ["list"], ["status", jobs[0]], ["statsu"], ["--version"]
+    )
+    assert greeting in own[1]
+    for _, modules in others:
+        assert greeting not in modules
+    # The group is not even read where the name is in the table.
+    assert all("importlib.metadata" not in others[which][1] for which in (1, 2, 4))
+
+
+def test_an_added_command_that_cannot_be_used_hinders_no_other(install, greeting):
+    group = "crystalmath.commands"
+    install("broken", "shatter", "raise RuntimeError('in pieces')", group, ":shatter")
+    install("thief", "status", GREET, group, ":greet")
+    install("second", "greet", GREET, group, ":greet")
+    told = crystalmath("--help")
+    assert told.returncode == 0
+    assert "shatter" in told.stdout
+    assert "Show what became of a job." in crystalmath("status", "--help").stdout
+    shattered = crystalmath("shatter", "--json")
+    assert (shattered.returncode, shattered.stderr.strip()) == (
+        1,
+        (
+            "Error: the command 'shatter' of 'broken' cannot be loaded: RuntimeError: in pieces; "
+            "mend or uninstall it"
+        ),
+    )
+    assert "is provided by" in crystalmath("greet", "you").stderr
 
 
 # --- commands that read ----------------------------------------------------------------------

@@ -1,5 +1,9 @@
 """The command line: a table of commands, of which one is imported and built.
 
+Other distributions add commands: an entry point of the group ``crystalmath.commands`` has the name
+of a command, and leads to its function, which has the annotations that Typer reads and returns the
+exit code. The group is read if a name is not in the table, and to list all commands.
+
 Commands import what they need inside their bodies: a shell user feels how long ``crystalmath
 status`` takes to start.
 """
@@ -11,7 +15,7 @@ import inspect
 import os
 import sys
 import warnings
-from functools import wraps
+from functools import cache, wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -23,6 +27,7 @@ from crystalmath.cli.shared import output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from importlib.metadata import EntryPoint
 
 
 class _Listed(NamedTuple):
@@ -216,24 +221,67 @@ class _Group(TyperGroup):
         for name, listed in COMMANDS.items():
             self.add_command(TyperCommand(name, help=listed.line))
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        """List the names of all commands, those of other distributions last."""
+        return [*super().list_commands(ctx), *sorted(_added())]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command as the list of all has it; ``None`` where there is none."""
+        known = super().get_command(ctx, cmd_name)
+        if known is not None or cmd_name not in _added():
+            return known
+        # The distribution's own line: the command itself is not imported to be listed.
+        dist = _added()[cmd_name][0].dist
+        return TyperCommand(cmd_name, help=dist.metadata["Summary"] if dist else None)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the arguments call, and build it."""
         name, found, rest = super().resolve_command(ctx, args)
         return name, found and build(str(found.name)), rest
 
 
+@cache
+def _added() -> Mapping[str, Sequence[EntryPoint]]:
+    """Return the commands that other distributions provide, by their names."""
+    from importlib.metadata import entry_points
+
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group="crystalmath.commands"):
+        if point.name not in COMMANDS:
+            found.setdefault(point.name, []).append(point)
+    return found
+
+
 def build(name: str) -> TyperCommand:
-    """Import and build one command of the table."""
-    listed = COMMANDS[name]
-    module, _, function = listed.place.partition(":")
-    imported = import_module(f"{__name__}.{module}")
+    """Import and build one command, of the table or of another distribution."""
+    listed = COMMANDS.get(name, _Listed("", ""))
+    if name in COMMANDS:
+        module, _, of_it = listed.place.partition(":")
+        function = getattr(import_module(f"{__name__}.{module}"), of_it or module)
+    else:
+        function = _load(name)
     command = typer.Typer(add_completion=False, rich_markup_mode=None)
     command.command(name, epilog=f"Example: crystalmath {name}{listed.example}")(
-        _reporting(getattr(imported, function or module), listed.answer)
+        _reporting(function, listed.answer)
     )
     built = typer.main.get_command(command)
     assert isinstance(built, TyperCommand)  # noqa: S101 - Typer makes a group only of several
     return built
+
+
+def _load(name: str) -> Callable[..., int]:
+    points = _added()[name]
+    owners = " and ".join(repr(point.dist.name if point.dist else point.value) for point in points)
+    if len(points) > 1:
+        raise _ClickException(f"the command {name!r} is provided by {owners}; uninstall one")
+    try:
+        function: Callable[..., int] = points[0].load()
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise _ClickException(
+            f"the command {name!r} of {owners} cannot be loaded: {why}; mend or uninstall it"
+        ) from error
+    return function
 
 
 app = typer.Typer(
@@ -354,7 +402,7 @@ def _report(
 
         output.note("".join(traceback.format_exception(error)).rstrip())
     output.note(f"error: {output.printable(str(error) or type(error).__name__)}")
-    if options["as_json"]:
+    if options.get("as_json"):
         output.write_json(output.error_document(error, code, _asked(options), **shape))
 
 

@@ -1,0 +1,189 @@
+"""The page's requests: who may make which, and what answers them."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from attrs import field, frozen
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from crystalmath import build_version, config
+from crystalmath.errors import CrystalMathError
+from crystalmath_web.guard import Guard, Refused, read_json
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from starlette.requests import Request
+
+    from crystalmath.client import Client, JobChange
+
+PAGE = Path(__file__).parent / "page"
+#: Methods of the home's server that a page may call, and that change nothing.
+READING = frozenset(
+    {
+        *("jobs.list", "jobs.status", "jobs.status_many", "jobs.show", "jobs.counts"),
+        *("jobs.summary", "jobs.facets", "jobs.files", "jobs.file", "jobs.logs", "jobs.inputs"),
+        *("jobs.parameters", "jobs.progress", "jobs.script", "jobs.specification"),
+        *("jobs.result", "jobs.trajectory", "structures.read", "recipes.list"),
+        *("recipes.describe", "presets.list", "engines.list", "clusters.list"),
+        *("system.status", "system.version", "system.doctor"),
+    }
+)
+#: Those that change something, or run a recipe to check it: not with ``--read-only``.
+ACTING = frozenset(
+    {
+        *("jobs.check", "jobs.submit", "jobs.submit_many", "jobs.cancel", "jobs.cancel_many"),
+        *("jobs.retry", "jobs.prune"),
+    }
+)
+#: Their jobs see the environment of ``crystalmath ui``, whatever a page says.
+_WITH_ENVIRONMENT = frozenset({"jobs.check", "jobs.submit", "presets.list"})
+COOKIE = "crystalmath"
+KEY = "x-crystalmath-key"
+#: So many pages follow changes at a time, each in a thread.
+FOLLOWERS = 32
+#: After so many seconds without a change something is sent, so that a lost page is noticed.
+QUIET_S = 10.0
+_NEWEST = 2**53 - 1
+
+
+@frozen
+class Secrets:
+    """What lets a page in: made anew for each start, of 256 bits each."""
+
+    #: In the fragment of the page's address, which no browser sends.
+    token: str = field(factory=secrets.token_urlsafe)
+    #: What a page gets for it. Cookies go to all ports of a host, so that one alone is not enough.
+    cookie: str = field(factory=secrets.token_urlsafe)
+    key: str = field(factory=secrets.token_urlsafe)
+
+
+class _App:
+    def __init__(self, client: Client, known: Secrets, *, read_only: bool) -> None:
+        self._client = client
+        self._secrets = known
+        self._read_only = read_only
+        self._allowed = READING if read_only else READING | ACTING
+        self._followers = anyio.CapacityLimiter(FOLLOWERS)
+
+    async def page(self, _: Request) -> Response:
+        return FileResponse(PAGE / "index.html")
+
+    async def session(self, request: Request) -> Response:
+        """Exchange the token for a cookie and a key."""
+        asked = await read_json(request)
+        if not _same(asked.get("token"), self._secrets.token):
+            raise Refused(401, "the token is not that of this start: open the address anew")
+        told = {"key": self._secrets.key, "read_only": self._read_only, "version": build_version()}
+        response = JSONResponse(told)
+        response.set_cookie(COOKIE, self._secrets.cookie, httponly=True, samesite="strict")
+        return response
+
+    async def call(self, request: Request) -> Response:
+        """Pass a method that is allowed on to the home's server."""
+        self._require_session(request)
+        asked = await read_json(request)
+        method, params = str(asked.get("method")), asked.get("params", {})
+        if method not in self._allowed:
+            why = "this page is read-only" if method in ACTING else "a page cannot call that"
+            raise Refused(403, f"{method[:80]}: {why}")
+        if not isinstance(params, dict):
+            raise Refused(400, "the parameters of a method are an object")
+        if method in _WITH_ENVIRONMENT:
+            params = {**params, "environment": await run_in_threadpool(_environment)}
+        try:
+            answer = await run_in_threadpool(self._client.call_json, method, params)
+        except CrystalMathError as error:
+            return JSONResponse({"error": str(error), "code": error.code}, status_code=502)
+        return Response(answer, media_type="application/json")
+
+    async def events(self, request: Request) -> Response:
+        """Stream what happens to jobs, after the event that the page has seen last."""
+        self._require_session(request)
+        await read_json(request)
+        seen = request.headers.get("last-event-id", "")
+        if seen and not (seen.isascii() and seen.isdigit() and len(seen) < 17):  # noqa: PLR2004
+            raise Refused(400, f"Last-Event-ID is no number of an event: {seen[:40]!r}")
+        try:
+            last = int(seen) if seen else await run_in_threadpool(self._newest)
+        except CrystalMathError as error:
+            return JSONResponse({"error": str(error), "code": error.code}, status_code=502)
+        if self._followers.available_tokens < 1:
+            raise Refused(429, f"{FOLLOWERS} pages are open already: close one")
+        return StreamingResponse(self._stream(last), media_type="text/event-stream")
+
+    def _newest(self) -> int:
+        asked = {"after": _NEWEST, "limit": 1}
+        return int(self._client.call("jobs.events", asked)["last"])
+
+    async def _stream(self, last: int) -> AsyncIterator[str]:
+        yield f"id: {last}\nevent: from\ndata: {last}\n\n"
+        while True:
+            changes = self._client.changes(after=last, timeout=QUIET_S)
+            while True:
+                # It waits in its thread for no longer than `QUIET_S`, also if the page has gone.
+                change = await anyio.to_thread.run_sync(
+                    next, changes, None, limiter=self._followers, abandon_on_cancel=True
+                )
+                if change is None:
+                    break
+                last = change.seq
+                yield f"id: {last}\ndata: {_written(change)}\n\n"
+            yield ": nothing new\n\n"
+
+    def _require_session(self, request: Request) -> None:
+        cookie, key = request.cookies.get(COOKIE), request.headers.get(KEY)
+        if not (_same(cookie, self._secrets.cookie) and _same(key, self._secrets.key)):
+            raise Refused(401, "no session: open the address that `crystalmath ui` has printed")
+
+
+def create_app(client: Client, known: Secrets, *, read_only: bool = False) -> Guard:
+    """Make the application that serves a page.
+
+    Parameters
+    ----------
+    client : Client
+        Whom it asks.
+    known : Secrets
+        What lets a page in.
+    read_only : bool
+        Whether methods that change something are refused.
+    """
+    app = _App(client, known, read_only=read_only)
+    routes = [
+        Route("/", app.page, methods=["GET"]),
+        Route("/session", app.session, methods=["POST"]),
+        Route("/call", app.call, methods=["POST"]),
+        Route("/events", app.events, methods=["POST"]),
+        Mount("/page", StaticFiles(directory=PAGE)),
+    ]
+    refusals: Mapping[Any, Any] = {Refused: Refused.answer}
+    return Guard(Starlette(routes=routes, exception_handlers=refusals))
+
+
+def _same(given: object, known: str) -> bool:
+    return isinstance(given, str) and secrets.compare_digest(given.encode(), known.encode())
+
+
+def _environment() -> dict[str, str]:
+    return config.submitters_environment(config.load())
+
+
+def _written(change: JobChange) -> str:
+    told = {
+        "job_id": change.job_id,
+        "from": change.before and change.before.value,
+        "status": change.state.value,
+        "reason": change.reason,
+        "at": change.at,
+    }
+    return json.dumps(told)

@@ -1,0 +1,125 @@
+// What is done with jobs, each after it was said what that is: cancel, run again, remove files.
+
+import { Fragment, Trouble, bytes, html, useEffect, useRef, useState } from "./lib.js";
+import { call } from "./server.js";
+
+const MOST = 10_000; // ids of one request
+const jobs = (count) => (count === 1 ? "1 job" : `${count.toLocaleString()} jobs`);
+
+/** Look what a cancel would do: of the jobs, how many have not ended. */
+async function planCancel(ids) {
+  const states = {};
+  for (let start = 0; start < ids.length; start += 1000) {
+    const told = await call("jobs.status_many", { job_ids: ids.slice(start, start + 1000) });
+    for (const job of told.jobs) (states[job.status] ??= []).push(job.job_id);
+  }
+  const { running = [], pending = [] } = states;
+  const meant = [...running, ...pending];
+  const left = ids.length - meant.length;
+  return {
+    says: [
+      running.length && `${jobs(running.length)} will be stopped while running, and what was computed of it is lost.`,
+      pending.length && `${jobs(pending.length)} will never begin.`,
+      left && `${jobs(left)} ended already, and will stay as it is.`,
+    ],
+    button: meant.length && `Cancel ${jobs(meant.length)}`,
+    act: () => call("jobs.cancel_many", { job_ids: meant }),
+  };
+}
+
+/** Look what running jobs again would do, by a dry run. */
+async function planRetry(ids) {
+  const told = await call("jobs.retry", { job_ids: ids, dry_run: true });
+  const good = told.jobs.filter((job) => job.status === "ok").map((job) => job.retry_of);
+  const errors = {};
+  for (const job of told.jobs) if (job.status === "error") errors[job.error] = (errors[job.error] ?? 0) + 1;
+  // The same key again, as after a lost answer, gives the same new jobs.
+  const key = `page-${crypto.randomUUID()}`;
+  return {
+    says: [
+      good.length && `${jobs(good.length)} will run again as a new job, with all as it was submitted. The old one stays.`,
+      ...Object.entries(errors).map(([error, count]) => `${jobs(count)} cannot run again: ${error}`),
+    ],
+    button: good.length && `Run ${jobs(good.length)} again`,
+    act: () => call("jobs.retry", { job_ids: good, key }),
+  };
+}
+
+/** Look what removing the files of jobs would do, by a dry run. */
+async function planPrune(ids) {
+  const told = await call("jobs.prune", { job_ids: ids, dry_run: true, limit: MOST });
+  const size = told.jobs.reduce((sum, job) => sum + job.size, 0);
+  const errors = {};
+  for (const job of told.left) errors[job.error] = (errors[job.error] ?? 0) + 1;
+  const meant = told.jobs.map((job) => job.job_id);
+  return {
+    says: [
+      meant.length && `The files of ${jobs(meant.length)} (${bytes(size)}) will be removed for good: logs, outputs and ` +
+        "whole results. Records, energies and labels stay.",
+      ...Object.entries(errors).map(([error, count]) => `${jobs(count)}: ${error}`),
+    ],
+    button: meant.length && `Remove the files of ${jobs(meant.length)}`,
+    act: () => call("jobs.prune", { job_ids: meant, limit: MOST }),
+  };
+}
+
+const ACTIONS = { Cancel: planCancel, "Run again": planRetry, "Remove files": planPrune };
+
+/** Ask whether to do something, after the server was asked what it would do. */
+function Confirmation({ name, ids, onEnd }) {
+  const dialog = useRef();
+  const [plan, setPlan] = useState(null);
+  const [error, setError] = useState(null);
+  const [busy, setBusy] = useState(false);
+  useEffect(() => {
+    dialog.current.showModal();
+    ACTIONS[name](ids).then(setPlan, setError);
+  }, []);
+  const act = async (event) => {
+    event.preventDefault();
+    setBusy(true);
+    try {
+      const told = await plan.act();
+      const failed = told.jobs.filter((job) => job.error).map((job) => job.error);
+      if (failed.length) setError(new Error(`${jobs(failed.length)}: ${failed[0]}`));
+      else onEnd(told);
+    } catch (problem) {
+      setError(problem);
+    }
+    setBusy(false);
+  };
+  return html`<dialog ref=${dialog} aria-label=${name} onClose=${() => onEnd(null)}>
+    <h2>${name}</h2>
+    ${plan ? plan.says.filter(Boolean).map((text) => html`<p>${text}</p>`) : !error && html`<p>Looking …</p>`}
+    <${Trouble} error=${error} />
+    <form method="dialog" onSubmit=${() => dialog.current.close()}>
+      <button type="submit" autofocus>Leave as it is</button>
+      ${plan?.button && html`<button type="button" class="act" disabled=${busy} onClick=${act}>${plan.button}</button>`}
+    </form>
+  </dialog>`;
+}
+
+/** Buttons of what can be done with some jobs, and the question that each asks before. */
+export function JobActions({ ids, names = Object.keys(ACTIONS), onDone }) {
+  const [asked, setAsked] = useState(null);
+  const end = (told) => {
+    setAsked(null);
+    if (told) onDone?.(asked, told);
+  };
+  return html`<${Fragment}>
+    ${names.map((name) => html`<button key=${name} onClick=${() => setAsked(name)}>${name}</button>`)}
+    ${asked && html`<${Confirmation} name=${asked} ids=${ids} onEnd=${end} />`}
+  <//>`;
+}
+
+/** The bar below the table: what can be done with the chosen jobs. */
+export function Actions({ chosen, count, onChooseAll, onDone }) {
+  if (!chosen.size) return null;
+  const more = count > chosen.size && count <= MOST;
+  return html`<div class="actions" role="toolbar" aria-label="Chosen jobs">
+    <b>${jobs(chosen.size)}</b> chosen
+    ${more && html`<button class="quiet" onClick=${onChooseAll}>choose all ${count.toLocaleString()}</button>`}
+    <span class="space"></span>
+    <${JobActions} ids=${[...chosen]} onDone=${onDone} />
+  </div>`;
+}

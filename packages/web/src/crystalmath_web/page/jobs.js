@@ -1,0 +1,365 @@
+// The table of jobs: of however many there are, those that are on the screen are asked for and drawn.
+
+import {
+  Fragment, STATES, State, Trouble, address, ago, change, duration, fixed, formula, go, html, link,
+  moment, runtime, shortId, shortRecipe, useEffect, useMemo, useRef, useState,
+} from "./lib.js";
+import { call, onChange, session } from "./server.js";
+import { filtersOf, withToken, without } from "./filters.js";
+import { Actions } from "./actions.js";
+
+const ROW = 28; // pixels, as style.css has it
+const BLOCK = 100; // rows of one request
+/** So many rows are looked at beyond what is seen, so that they are there when one scrolls. */
+const BEYOND = 20;
+const MOST = 10_000; // ids of one request
+
+const COLUMNS = {
+  name: { title: "Name", cell: (job) => job.name ?? shortId(job.job_id), fields: ["name"] },
+  state: { title: "State", cell: (job) => html`<${State} state=${job.status} />`, fields: ["status"] },
+  formula: { title: "Formula", cell: (job) => formula(job.formula), fields: ["formula"] },
+  recipe: { title: "Recipe", cell: (job) => shortRecipe(job.recipe), fields: ["recipe"] },
+  energy_ev: {
+    title: "Energy (eV)", number: true, cell: (job) => fixed(job.result?.energy_ev, 4), fields: ["result.energy_ev"],
+  },
+  max_force_ev_ang: {
+    title: "Force (eV/Å)", number: true, cell: (job) => fixed(job.result?.max_force_ev_ang, 3),
+    fields: ["result.max_force_ev_ang"],
+  },
+  runtime_s: {
+    title: "Time", number: true, cell: (job) => duration(runtime(job)), fields: ["started_at", "finished_at"],
+  },
+  created_at: {
+    title: "Submitted", number: true, cell: (job) => ago(job.created_at), tip: (job) => moment(job.created_at),
+    fields: ["created_at"],
+  },
+  cluster: { title: "Where", cell: (job) => `${job.engine} ${job.cluster}`, fields: ["engine", "cluster"] },
+  labels: {
+    title: "Labels", sorted: false, fields: ["labels"],
+    cell: (job) => Object.entries(job.labels ?? {}).map(([key, value]) => `${key}=${value}`).join(" "),
+  },
+  error: {
+    title: "Error or reason", sorted: false, cell: (job) => (job.error ?? job.reason ?? "").split("\n")[0],
+    fields: ["error", "reason"],
+  },
+  id: { title: "Id", sorted: false, cell: (job) => shortId(job.job_id), fields: [] },
+};
+const SHOWN = ["name", "state", "formula", "recipe", "energy_ev", "max_force_ev_ang", "runtime_s", "created_at", "labels"];
+
+/** The rows of a list of jobs, of which those are asked for that are looked at. */
+class Rows {
+  constructor(filters, sort, fields, draw) {
+    Object.assign(this, { filters, sort, fields, draw });
+    this.blocks = new Map(); // number -> its jobs
+    this.asked = new Map(); // number -> what the request for it was made for
+    this.facets = null;
+    this.error = null;
+    this.version = 0;
+    this.seen = [0, 0];
+    this.ended = false;
+  }
+
+  get count() {
+    const states = this.facets?.find((each) => each.filter === "state")?.values;
+    return states ? states.reduce((sum, each) => sum + each.count, 0) : 0;
+  }
+
+  at(index) {
+    return this.blocks.get(Math.floor(index / BLOCK))?.[index % BLOCK];
+  }
+
+  /** Ask for what is missing of the rows from one number to another. */
+  look(first, last) {
+    this.seen = [Math.floor(first / BLOCK), Math.floor(last / BLOCK)];
+    for (let number = this.seen[0]; number <= this.seen[1]; number += 1) {
+      if (this.asked.get(number) !== this.version) this.load(number);
+    }
+  }
+
+  async load(number) {
+    const version = this.version;
+    this.asked.set(number, version);
+    const asked = { ...this.filters, limit: BLOCK, skip: number * BLOCK, fields: this.fields };
+    if (this.sort) asked.sort = this.sort;
+    await this.attempt(async () => {
+      const { jobs } = await call("jobs.list", asked);
+      if (version >= this.version || !this.blocks.has(number)) this.blocks.set(number, jobs);
+    });
+  }
+
+  /** Count what there is under the filters: of states, recipes and the like. */
+  async count_all() {
+    await this.attempt(async () => {
+      this.facets = (await call("jobs.facets", { ...this.filters, limit: 12 })).facets;
+    });
+  }
+
+  async attempt(ask) {
+    try {
+      await ask();
+      this.error = null;
+    } catch (error) {
+      this.error = error;
+    }
+    if (!this.ended) this.draw();
+  }
+
+  /** Look again at what is seen; rows that are not seen are asked for when they are. */
+  refresh() {
+    this.version += 1;
+    const [first, last] = this.seen;
+    for (const number of this.blocks.keys()) if (number < first || number > last) this.blocks.delete(number);
+    this.look(first * BLOCK, last * BLOCK);
+    this.count_all();
+  }
+}
+
+/** Have something done once changes have come, not more often than four times a second. */
+function useChanges(act) {
+  const latest = useRef(act);
+  latest.current = act;
+  useEffect(() => {
+    let waiting = null;
+    const end = onChange(() => {
+      waiting ??= setTimeout(() => {
+        waiting = null;
+        latest.current();
+      }, 250);
+    });
+    return () => {
+      end();
+      clearTimeout(waiting);
+    };
+  }, []);
+}
+
+export function Jobs() {
+  const query = address.value.get("q") ?? "";
+  const states = address.value.get("state")?.split(",") ?? [];
+  const sort = address.value.get("sort");
+  const columns = (address.value.get("columns")?.split(",") ?? SHOWN).filter((name) => COLUMNS[name]);
+  const [, draw] = useState(0);
+  const [chosen, setChosen] = useState(new Set());
+  const [facetsOpen, setFacetsOpen] = useState(false);
+  const key = JSON.stringify([query, states, sort, columns]);
+  const { rows, wrong } = useMemo(() => {
+    const { filters, wrong } = filtersOf(query);
+    if (states.length) filters.state = states;
+    const fields = [...new Set(["status", "name", ...columns.flatMap((name) => COLUMNS[name].fields)])];
+    return { rows: new Rows(filters, sort, fields, () => draw((count) => count + 1)), wrong };
+  }, [key]);
+  useEffect(() => {
+    rows.count_all();
+    setChosen(new Set());
+    return () => (rows.ended = true);
+  }, [rows]);
+  useChanges(() => rows.refresh());
+  return html`<${Fragment}>
+    <${Search} query=${query} states=${states} facets=${rows.facets} columns=${columns}
+      onFacets=${() => setFacetsOpen(!facetsOpen)} />
+    ${wrong && html`<p class="trouble">${wrong}</p>`}
+    <${Trouble} error=${rows.error} />
+    <div class="columns">
+      <${Facets} open=${facetsOpen} facets=${rows.facets} query=${query} />
+      <${Table} rows=${rows} columns=${columns} sort=${sort} chosen=${chosen} onChoose=${setChosen} key=${key} />
+    </div>
+    ${!session.value.read_only &&
+    html`<${Actions} chosen=${chosen} count=${rows.count} filters=${rows.filters}
+      onChooseAll=${() => chooseAll(rows, setChosen)} onDone=${() => setChosen(new Set())} />`}
+  <//>`;
+}
+
+async function chooseAll(rows, setChosen) {
+  const { jobs } = await call("jobs.list", { ...rows.filters, limit: MOST, fields: ["job_id"] });
+  setChosen(new Set(jobs.map((job) => job.job_id)));
+}
+
+// --- the search, and the counts ----------------------------------------------------------------
+
+function Search({ query, states, facets, columns, onFacets }) {
+  const [text, setText] = useState(query);
+  useEffect(() => setText(query), [query]);
+  const waiting = useRef();
+  const type = (event) => {
+    const typed = event.target.value;
+    setText(typed);
+    clearTimeout(waiting.current);
+    waiting.current = setTimeout(() => change({ q: typed }, { replace: true }), 200);
+  };
+  const counts = Object.fromEntries(
+    (facets?.find((each) => each.filter === "state")?.values ?? []).map((each) => [each.value, each.count]),
+  );
+  const toggle = (state) =>
+    change({ state: (states.includes(state) ? states.filter((one) => one !== state) : [...states, state]).join(",") });
+  return html`<div class="search" role="search">
+    <input type="search" aria-label="Search jobs" value=${text} onInput=${type} spellcheck="false"
+      placeholder="name, id, or recipe:emt label:project=alloys elements:Cu,O -state:failed" />
+    <div class="states" role="group" aria-label="States">
+      ${STATES.map(
+        (state) => html`<button aria-pressed=${String(states.includes(state))} onClick=${() => toggle(state)}>
+          <${State} state=${state} /> <b>${(counts[state] ?? 0).toLocaleString()}</b>
+        </button>`,
+      )}
+    </div>
+    <button class="quiet narrow" onClick=${onFacets}>Filters</button>
+    <${Columns} columns=${columns} />
+  </div>`;
+}
+
+function Columns({ columns }) {
+  const toggle = (name) => {
+    const wanted = Object.keys(COLUMNS).filter((each) => (each === name) !== columns.includes(each));
+    if (wanted.length) change({ columns: wanted.join(",") === SHOWN.join(",") ? "" : wanted.join(",") });
+  };
+  return html`<details class="menu">
+    <summary>Columns</summary>
+    <div>
+      ${Object.entries(COLUMNS).map(
+        ([name, { title }]) => html`<label>
+          <input type="checkbox" checked=${columns.includes(name)} onChange=${() => toggle(name)} /> ${title}
+        </label>`,
+      )}
+    </div>
+  </details>`;
+}
+
+function Facets({ open, facets, query }) {
+  const shown = (facets ?? []).filter((each) => each.filter !== "state" && each.values.length);
+  return html`<aside class=${open ? "facets open" : "facets"} aria-label="Filters">
+    ${shown.map((each) => {
+      const name = each.label ?? each.filter;
+      const token = (value) => (each.label === null ? `${each.filter}:${quoted(value)}` : `label:${each.label}=${quoted(value)}`);
+      return html`<section key=${name}>
+        <h2>${name}</h2>
+        <ul>
+          ${each.values.map(({ value, count }) => {
+            const own = token(each.filter === "recipe" ? shortRecipe(value) : value);
+            const chosen = without(query, own) !== query;
+            return html`<li>
+              <button aria-pressed=${String(chosen)} title=${value}
+                onClick=${() => change({ q: chosen ? without(query, own) : withToken(query, own) })}>
+                <span>${each.filter === "recipe" ? shortRecipe(value) : value}</span> <b>${count.toLocaleString()}</b>
+              </button>
+            </li>`;
+          })}
+        </ul>
+        ${each.more > 0 && html`<small>${each.more} more</small>`}
+      </section>`;
+    })}
+  </aside>`;
+}
+
+const quoted = (value) => (/[\s"]/.test(value) ? `"${value.replaceAll('"', "")}"` : value);
+
+// --- the table ---------------------------------------------------------------------------------
+
+function Table({ rows, columns, sort, chosen, onChoose }) {
+  const box = useRef();
+  const [window, setWindow] = useState([0, 40]);
+  const [at, setAt] = useState(0);
+  const anchor = useRef(null);
+  const count = rows.count;
+  const measure = () => {
+    if (!box.current) return;
+    const first = Math.floor(box.current.scrollTop / ROW);
+    const last = first + Math.ceil(box.current.clientHeight / ROW);
+    setWindow([Math.max(0, first - BEYOND), last + BEYOND]);
+  };
+  useEffect(() => {
+    const observer = new ResizeObserver(measure);
+    observer.observe(box.current);
+    box.current.focus({ preventScroll: true });
+    return () => observer.disconnect();
+  }, []);
+  const [first, last] = [window[0], Math.min(window[1], Math.max(count, 40))];
+  useEffect(() => rows.look(first, Math.max(first, last - 1)), [rows, first, last]);
+
+  const choose = (index, wanted) => {
+    const job = rows.at(index);
+    if (!job) return;
+    const next = new Set(chosen);
+    if (wanted ?? !next.has(job.job_id)) next.add(job.job_id);
+    else next.delete(job.job_id);
+    onChoose(next);
+  };
+  const chooseTo = (index) => {
+    const [low, high] = [anchor.current ?? at, index].sort((one, other) => one - other);
+    const next = new Set(chosen);
+    for (let each = low; each <= high; each += 1) if (rows.at(each)) next.add(rows.at(each).job_id);
+    onChoose(next);
+  };
+  const move = (index, extended) => {
+    const next = Math.max(0, Math.min(count - 1, index));
+    if (extended) chooseTo(next);
+    else anchor.current = next;
+    setAt(next);
+    const top = next * ROW;
+    const { scrollTop, clientHeight } = box.current;
+    if (top < scrollTop) box.current.scrollTop = top;
+    else if (top + 2 * ROW > scrollTop + clientHeight) box.current.scrollTop = top + 2 * ROW - clientHeight;
+  };
+  const press = (event) => {
+    const page = Math.floor(box.current.clientHeight / ROW) - 2;
+    const moves = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1, PageDown: page, PageUp: -page, Home: -count, End: count };
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key in moves) move(at + moves[event.key], event.shiftKey);
+    else if (event.key === "Enter" && rows.at(at)) go(link({ view: "job", id: rows.at(at).job_id }));
+    else if (event.key === " " || event.key === "x") choose(at);
+    else if (event.key === "Escape") onChoose(new Set());
+    else return;
+    event.preventDefault();
+  };
+  const order = (name) => change({ sort: sort === name ? `-${name}` : sort === `-${name}` ? "" : name });
+  const shown = [];
+  for (let index = first; index < Math.min(last, count); index += 1) {
+    shown.push(
+      html`<${Row} key=${index} index=${index} job=${rows.at(index)} columns=${columns} current=${index === at}
+        chosen=${chosen.has(rows.at(index)?.job_id)} onChoose=${choose} onAt=${setAt} />`,
+    );
+  }
+  const template = columns.map((name) => WIDTHS[name]).join(" ");
+  return html`<div class="table" role="grid" aria-label="Jobs" aria-rowcount=${count + 1} aria-multiselectable="true"
+    tabindex="0" ref=${box} onScroll=${measure} onKeyDown=${press} style=${{ "--columns": template }}
+    aria-activedescendant=${count ? `row-${at}` : null}>
+    <div class="row head" role="row" aria-rowindex="1">
+      <span role="columnheader" aria-label="Chosen"></span>
+      ${columns.map((name) => {
+        const { title, number, sorted = true } = COLUMNS[name];
+        const direction = sort === name ? "ascending" : sort === `-${name}` ? "descending" : null;
+        return html`<span role="columnheader" class=${number ? "number" : ""} aria-sort=${direction}>
+          ${sorted ? html`<button class="quiet" tabindex="-1" onClick=${() => order(name)}>${title}</button>` : title}
+        </span>`;
+      })}
+    </div>
+    <div class="rows" role="rowgroup" style=${{ height: `${count * ROW}px` }}>${shown}</div>
+    ${rows.facets && !count && html`<p class="empty">No job fits.</p>`}
+  </div>`;
+}
+
+const WIDTHS = {
+  name: "minmax(110px, 2fr)", state: "88px", formula: "minmax(64px, 1fr)", recipe: "minmax(120px, 1.6fr)",
+  energy_ev: "88px", max_force_ev_ang: "84px", runtime_s: "72px", created_at: "84px",
+  cluster: "minmax(90px, 1fr)", labels: "minmax(120px, 1.6fr)", error: "minmax(160px, 3fr)", id: "72px",
+};
+
+function Row({ index, job, columns, current, chosen, onChoose, onAt }) {
+  const kind = `row${current ? " current" : ""}${chosen ? " chosen" : ""}`;
+  const place = { transform: `translateY(${index * ROW}px)` };
+  if (!job) return html`<div class=${kind} role="row" id=${`row-${index}`} aria-rowindex=${index + 2} style=${place}></div>`;
+  return html`<div class=${kind} role="row" id=${`row-${index}`} aria-rowindex=${index + 2} style=${place}
+    aria-selected=${String(chosen)} onClick=${() => onAt(index)}>
+    <span role="gridcell">
+      <input type="checkbox" tabindex="-1" checked=${chosen} aria-label=${`Choose ${job.name ?? shortId(job.job_id)}`}
+        onClick=${() => onChoose(index)} />
+    </span>
+    ${columns.map((name, number) => {
+      const { cell, number: right, tip } = COLUMNS[name];
+      const content = cell(job);
+      const title = tip ? tip(job) : typeof content === "string" ? content : null;
+      return html`<span role="gridcell" class=${right ? "number" : ""} title=${title}>
+        ${number ? content : html`<a tabindex="-1" href=${link({ view: "job", id: job.job_id })}>${content}</a>`}
+      </span>`;
+    })}
+  </div>`;
+}
+

@@ -1,0 +1,106 @@
+// What all views share: the libraries, the address, and how values are written.
+
+import { Fragment, h, render } from "./vendor/preact.js";
+import { useEffect, useMemo, useRef, useState } from "./vendor/preact-hooks.js";
+import { batch, computed, effect, signal, useComputed, useSignal } from "./vendor/preact-signals.js";
+import htm from "./vendor/htm.js";
+
+export const html = htm.bind(h);
+export { Fragment, batch, computed, effect, render, signal };
+export { useComputed, useEffect, useMemo, useRef, useSignal, useState };
+
+export const STATES = ["pending", "running", "completed", "failed", "cancelled"];
+export const hasEnded = (state) => STATES.indexOf(state) > 1;
+
+// --- the address -------------------------------------------------------------------------------
+
+/** What stands in the address: the view, and all that it shows. */
+export const address = signal(new URLSearchParams(location.search));
+addEventListener("popstate", () => (address.value = new URLSearchParams(location.search)));
+
+/** Write an address with these parameters; those that are empty are left out. */
+export function link(parameters) {
+  const given = Object.entries(parameters).filter(([, value]) => value !== null && value !== "");
+  return "?" + new URLSearchParams(given);
+}
+
+/** Go to an address, as a new step of the browser's history or in place of the present one. */
+export function go(target, { replace = false } = {}) {
+  history[replace ? "replaceState" : "pushState"](null, "", target);
+  address.value = new URLSearchParams(location.search);
+}
+
+/** Change some parameters of the present address. */
+export function change(parameters, options) {
+  go(link({ ...Object.fromEntries(address.value), ...parameters }), options);
+}
+
+// Links of the page lead to another view without a reload.
+addEventListener("click", (event) => {
+  const anchor = event.target.closest?.("a[href^='?']");
+  if (!anchor || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  go(anchor.getAttribute("href"));
+});
+
+// --- how values are written --------------------------------------------------------------------
+
+export const shortRecipe = (name) => (name ?? "").replace(/^quacc\.recipes\./, "");
+export const shortId = (id) => (id ?? "").slice(0, 8);
+
+/** Write a number with so many digits behind the point; nothing of what is none. */
+export const fixed = (value, digits = 3) => (value === null || value === undefined ? "" : value.toFixed(digits));
+
+/** Write a time in seconds: 45 s, 3 min, 2 h 05 min, 4 d. */
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined || Number.isNaN(seconds)) return "";
+  if (seconds < 10) return `${Math.max(0, seconds).toFixed(1)} s`;
+  if (seconds < 100) return `${Math.round(seconds)} s`;
+  const minutes = Math.round(seconds / 60);
+  if (minutes < 100) return `${minutes} min`;
+  if (minutes < 2880) return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, "0")} min`;
+  return `${Math.round(minutes / 1440)} d`;
+}
+
+/** The present time in seconds, which goes on every 5 s: what shows ages is drawn anew then. */
+export const now = signal(Date.now() / 1000);
+setInterval(() => (now.value = Date.now() / 1000), 5000);
+
+export const ago = (at) => (at ? `${duration(Math.max(0, now.value - at))} ago` : "");
+export const moment = (at) => (at ? new Date(at * 1000).toLocaleString(undefined, { hour12: false }) : "");
+
+/** Write a size in bytes. */
+export function bytes(size) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let step = 0;
+  while (size >= 1000 && step < units.length - 1) {
+    size /= 1000;
+    step += 1;
+  }
+  return `${step ? size.toFixed(1) : size} ${units[step]}`;
+}
+
+/** Write a formula with its numbers below the line. */
+export const formula = (text) =>
+  (text ?? "").split(/(\d+)/).map((part) => (/^\d/.test(part) ? html`<sub>${part}</sub>` : part));
+
+export const State = ({ state }) => html`<span class=${`state ${state}`}>${state}</span>`;
+
+/** Return how long a job has run, or ran. */
+export const runtime = (job) =>
+  job.started_at ? (job.finished_at ?? now.value) - job.started_at : null;
+
+/** Copy a text, and say so for a moment. */
+export function Copy({ text, label = "copy" }) {
+  const [done, setDone] = useState(false);
+  const copy = async () => {
+    await navigator.clipboard.writeText(text);
+    setDone(true);
+    setTimeout(() => setDone(false), 1500);
+  };
+  return html`<button class="quiet" onClick=${copy}>${done ? "copied" : label}</button>`;
+}
+
+/** Show an error, or nothing. */
+export const Trouble = ({ error }) =>
+  error ? html`<p class="trouble" role="alert">${error.message ?? String(error)}</p>` : null;

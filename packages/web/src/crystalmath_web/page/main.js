@@ -1,0 +1,84 @@
+// The frame of all views: who may see them, which one is shown, and the keys that lead to each.
+
+import { Fragment, address, go, html, link, render, useEffect, useRef } from "./lib.js";
+import { enter, follow, following, refused, session } from "./server.js";
+import { Home } from "./home.js";
+import { Job } from "./job.js";
+import { Jobs } from "./jobs.js";
+import { Submit } from "./submit.js";
+
+const VIEWS = { jobs: Jobs, job: Job, submit: Submit, home: Home };
+const NAMES = [
+  ["jobs", "Jobs", "j"],
+  ["submit", "Submit", "s"],
+  ["home", "Home", "h"],
+];
+const KEYS = [
+  ["g j, g s, g h", "jobs, submit, home"],
+  ["/", "search jobs"],
+  ["↓ ↑, j k, Page Up, Page Down, Home, End", "move in the table"],
+  ["Enter", "open the job"],
+  ["Space, x", "choose the job, or not"],
+  ["Escape", "choose none; close what is open"],
+  ["?", "these keys"],
+];
+
+function Frame() {
+  const keys = useRef();
+  useEffect(() => listen(() => keys.current.showModal()), []);
+  if (refused.value) return html`<main class="refused"><h1>CrystalMath jobs</h1><p>${refused.value}</p></main>`;
+  if (!session.value) return null;
+  const view = address.value.get("view") ?? "jobs";
+  const Shown = VIEWS[view] ?? Jobs;
+  const offered = NAMES.filter(([name]) => name !== "submit" || !session.value.read_only);
+  return html`<${Fragment}>
+    <header>
+      <nav aria-label="Views">
+        ${offered.map(
+          ([name, title]) =>
+            html`<a href=${link({ view: name })} aria-current=${name === view ? "page" : null}>${title}</a>`,
+        )}
+      </nav>
+      ${session.value.read_only && html`<span class="note">read-only</span>`}
+      <span class=${`link ${following.value ? "on" : "off"}`} role="status">
+        ${following.value ? "live" : "not connected"}
+      </span>
+      <button class="quiet" aria-label="Keys" onClick=${() => keys.current.showModal()}>?</button>
+    </header>
+    <main class=${view}><${Shown} /></main>
+    <dialog ref=${keys} aria-label="Keys">
+      <h2>Keys</h2>
+      <dl>${KEYS.map(([key, does]) => html`<dt>${key}</dt><dd>${does}</dd>`)}</dl>
+      <form method="dialog"><button>Close</button></form>
+    </dialog>
+  <//>`;
+}
+
+/** Listen to the keys that mean the same in every view. */
+function listen(showKeys) {
+  let before = "";
+  const press = (event) => {
+    if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (document.querySelector("dialog[open]")) return;
+    const found = before === "g" && NAMES.find(([, , key]) => key === event.key);
+    if (found) go(link({ view: found[0] }));
+    else if (event.key === "?") showKeys();
+    else if (event.key === "/") {
+      const search = document.querySelector("input[type=search]");
+      if (!search) return;
+      search.focus();
+    } else {
+      before = event.key;
+      return;
+    }
+    before = "";
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  addEventListener("keydown", press, true);
+  return () => removeEventListener("keydown", press, true);
+}
+
+await enter();
+render(html`<${Frame} />`, document.body);
+if (session.value) follow();

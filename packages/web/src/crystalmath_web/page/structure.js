@@ -1,0 +1,194 @@
+// A structure in three dimensions, drawn by 3Dmol: atoms, cell, and arrows for forces and moments.
+
+import { Fragment, formula, html, useEffect, useRef, useState } from "./lib.js";
+
+const SYMBOLS = (
+  "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr " +
+  "Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt " +
+  "Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
+).split(" ");
+/** More atoms than that have no bonds, which would take seconds to find. */
+const MOST_BONDED = 2000;
+/** Of more atoms no images are drawn. */
+const MOST_IMAGED = 500;
+/** So near to a face of the cell an atom lies on it, as a share of the cell. */
+const ON_FACE = 1e-3;
+/** Less than this is no force, in eV/Å. */
+const LEAST = 1e-3;
+
+/** Write atoms as a formula, the symbols in their order in it. */
+export function formulaOf(numbers) {
+  const counts = new Map();
+  for (const number of numbers) counts.set(SYMBOLS[number], (counts.get(SYMBOLS[number]) ?? 0) + 1);
+  return [...counts].map(([symbol, count]) => symbol + (count > 1 ? count : "")).join("");
+}
+
+const array = (value) => (value?.__ndarray__ ? value.__ndarray__[2] : (value ?? []).flat());
+
+/** Read atoms as ASE writes them in JSON: numbers, and positions and cell (Å) one after another. */
+export function fromAse(text) {
+  const told = typeof text === "string" ? JSON.parse(text) : text;
+  const atoms = told.numbers ? told : told["1"];
+  const cell = atoms.cell?.array ?? atoms.cell;
+  return {
+    numbers: array(atoms.numbers), positions: array(atoms.positions), cell: array(cell?.array ?? cell),
+    pbc: array(atoms.pbc), moments: atoms.initial_magmoms ? array(atoms.initial_magmoms) : null,
+  };
+}
+
+/** Find the structure in a specification or a result; null where there is none. */
+export function structureIn(value) {
+  const text = value?.data ?? value?.atoms_json ?? value?.atoms?.atoms_json;
+  return text ? fromAse(text) : null;
+}
+
+let library;
+
+/** Draw one frame: `numbers`, and `positions`, `cell` and `forces` one after another (Å, eV/Å). */
+export function Structure({ frame, arrows = "", title }) {
+  const box = useRef();
+  const viewer = useRef();
+  const drawn = useRef(null);
+  const [error, setError] = useState("");
+  useEffect(() => {
+    let ended = false;
+    // The library has half a megabyte: it is loaded where there is something to see.
+    library ??= import("./vendor/3Dmol.js");
+    library.then(
+      (found) => {
+        if (ended) return;
+        viewer.current = found.createViewer(box.current, { backgroundAlpha: 0, antialias: true });
+        if (!viewer.current) setError("This browser draws no structures: it has no WebGL.");
+        else draw(viewer.current, frame, arrows, drawn, box.current);
+      },
+      (problem) => setError(String(problem)),
+    );
+    const observer = new ResizeObserver(() => viewer.current?.resize());
+    observer.observe(box.current);
+    return () => {
+      ended = true;
+      observer.disconnect();
+      viewer.current?.removeAllModels();
+    };
+  }, []);
+  useEffect(() => {
+    if (viewer.current) draw(viewer.current, frame, arrows, drawn, box.current);
+  }, [frame, arrows]);
+  return html`<${Fragment}>
+    <div class="structure" ref=${box} role="img" aria-label=${title ?? `Structure of ${formulaOf(frame.numbers)}`}></div>
+    ${error && html`<p class="trouble">${error}</p>`}
+  <//>`;
+}
+
+function draw(viewer, frame, arrows, drawn, box) {
+  const { numbers, positions, cell } = frame;
+  const lines = [];
+  for (let atom = 0; atom < numbers.length; atom += 1) {
+    for (const place of images(positions.slice(3 * atom, 3 * atom + 3), frame)) {
+      lines.push(`${SYMBOLS[numbers[atom]]} ${place.join(" ")}`);
+    }
+  }
+  lines.unshift(String(lines.length), "");
+  viewer.removeAllModels();
+  viewer.removeAllShapes();
+  const model = viewer.addModel(lines.join("\n"), "xyz", { assignBonds: numbers.length <= MOST_BONDED });
+  model.setStyle({}, { sphere: { scale: 0.28 }, stick: { radius: 0.09 } });
+  if (cell?.some((value) => value)) drawCell(viewer, cell, getComputedStyle(box).getPropertyValue("--muted").trim());
+  if (arrows && frame[arrows]) drawArrows(viewer, positions, frame[arrows], arrows);
+  const key = numbers.join();
+  if (drawn.current !== key) viewer.zoomTo(), viewer.zoom(1.3);
+  drawn.current = key;
+  viewer.render();
+}
+
+/** Return the place of an atom, and those of its images on the far faces of a periodic cell. */
+function images(place, { numbers, cell, pbc }) {
+  const found = [place];
+  const inverse = numbers.length <= MOST_IMAGED && inverted(cell);
+  if (!inverse) return found;
+  for (let axis = 0; axis < 3; axis += 1) {
+    const share = place[0] * inverse[axis] + place[1] * inverse[3 + axis] + place[2] * inverse[6 + axis];
+    if (!pbc?.[axis] || Math.abs(share) > ON_FACE) continue;
+    const vector = cell.slice(3 * axis, 3 * axis + 3);
+    found.push(...found.map((each) => each.map((value, i) => value + vector[i])));
+  }
+  return found;
+}
+
+/** Invert a matrix of three rows; null where it has no inverse. */
+function inverted(m) {
+  if (m?.length !== 9) return null;
+  const minor = (i, j) => {
+    const [a, b] = [0, 1, 2].filter((row) => row !== j);
+    const [c, d] = [0, 1, 2].filter((column) => column !== i);
+    return (m[3 * a + c] * m[3 * b + d] - m[3 * a + d] * m[3 * b + c]) * ((i + j) % 2 ? -1 : 1);
+  };
+  const determinant = m[0] * minor(0, 0) + m[1] * minor(1, 0) + m[2] * minor(2, 0);
+  if (Math.abs(determinant) < 1e-9) return null;
+  return [0, 1, 2].flatMap((i) => [0, 1, 2].map((j) => minor(i, j) / determinant));
+}
+
+function drawCell(viewer, cell, color) {
+  const [a, b, c] = [0, 3, 6].map((start) => cell.slice(start, start + 3));
+  const point = (i, j, k) => {
+    const [x, y, z] = [0, 1, 2].map((axis) => i * a[axis] + j * b[axis] + k * c[axis]);
+    return { x, y, z };
+  };
+  for (const [i, j] of [[0, 0], [0, 1], [1, 0], [1, 1]]) {
+    viewer.addLine({ start: point(0, i, j), end: point(1, i, j), color });
+    viewer.addLine({ start: point(i, 0, j), end: point(i, 1, j), color });
+    viewer.addLine({ start: point(i, j, 0), end: point(i, j, 1), color });
+  }
+}
+
+/** Draw an arrow for each atom: the longest is of 2 Å. Moments along one axis stand upright. */
+function drawArrows(viewer, positions, values, kind) {
+  const scalar = values.length * 3 === positions.length;
+  const vector = (atom) => (scalar ? [0, 0, values[atom]] : values.slice(3 * atom, 3 * atom + 3));
+  const count = positions.length / 3;
+  let longest = LEAST;
+  for (let atom = 0; atom < count; atom += 1) longest = Math.max(longest, Math.hypot(...vector(atom)));
+  for (let atom = 0; atom < count; atom += 1) {
+    const [x, y, z] = positions.slice(3 * atom, 3 * atom + 3);
+    const [u, v, w] = vector(atom).map((value) => (2 * value) / longest);
+    if (Math.hypot(u, v, w) * longest < 2 * LEAST) continue;
+    viewer.addArrow({
+      start: { x, y, z }, end: { x: x + u, y: y + v, z: z + w }, radius: 0.08,
+      color: kind === "forces" ? "#d9480f" : "#7048e8",
+    });
+  }
+}
+
+/** A structure with its frames: a slider, and what the shown one is. */
+export function Trajectory({ trajectory }) {
+  const { count } = trajectory;
+  const [at, setAt] = useState(count - 1);
+  const [playing, setPlaying] = useState(false);
+  const [arrows, setArrows] = useState("");
+  useEffect(() => setAt(count - 1), [count]);
+  useEffect(() => {
+    if (!playing) return undefined;
+    const timer = setInterval(() => setAt((before) => (before + 1) % count), 100);
+    return () => clearInterval(timer);
+  }, [playing, count]);
+  const frame = trajectory.frame(Math.min(at, count - 1));
+  const kinds = ["forces", "moments"].filter((kind) => frame[kind]);
+  return html`<${Fragment}>
+    <${Structure} frame=${frame} arrows=${arrows} />
+    <div class="frames">
+      ${count > 1 &&
+      html`<button class="quiet" aria-label=${playing ? "Stop" : "Play"} onClick=${() => setPlaying(!playing)}>
+          ${playing ? "❚❚" : "▶"}
+        </button>
+        <input type="range" min="0" max=${count - 1} value=${at} aria-label="Frame"
+          onInput=${(event) => setAt(Number(event.target.value))} />
+        <span>${at + 1} of ${count}</span>`}
+      <span>${formula(formulaOf(frame.numbers))}</span>
+      ${frame.energy !== undefined && frame.energy !== null && html`<span>${frame.energy.toFixed(4)} eV</span>`}
+      ${kinds.map(
+        (kind) => html`<label><input type="checkbox" checked=${arrows === kind}
+          onChange=${() => setArrows(arrows === kind ? "" : kind)} /> ${kind}</label>`,
+      )}
+    </div>
+  <//>`;
+}

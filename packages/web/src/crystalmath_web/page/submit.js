@@ -1,0 +1,287 @@
+// A form that submits jobs: structures, a recipe, its parameters, where; and the verdict while one types.
+
+import {
+  Fragment, Trouble, address, change, formula, go, html, link, shortRecipe, useEffect, useMemo, useRef, useState,
+} from "./lib.js";
+import { Steps } from "./job_parts.js";
+import { Structure, formulaOf } from "./structure.js";
+import { call } from "./server.js";
+
+/** How long after the last key the server is asked for its verdict, in milliseconds. */
+const PAUSE = 500;
+const MOST_SHOWN = 60;
+
+function useOnce(method, pick) {
+  const [value, setValue] = useState(null);
+  useEffect(() => {
+    call(method).then((told) => setValue(pick(told)), () => setValue([]));
+  }, []);
+  return value;
+}
+
+export function Submit() {
+  const recipe = address.value.get("recipe") ?? "";
+  const [structures, setStructures] = useState([]);
+  const [values, setValues] = useState({});
+  const [terms, setTerms] = useState({ name: "", labels: "", cluster: "", walltime: "" });
+  const [described, setDescribed] = useState(null);
+  const [error, setError] = useState(null);
+  useEffect(() => {
+    setDescribed(null);
+    setValues({});
+    if (!recipe) return;
+    call("recipes.describe", { recipe: `quacc.recipes.${shortRecipe(recipe)}` })
+      .catch(() => call("recipes.describe", { recipe }))
+      .then(setDescribed, setError);
+  }, [recipe]);
+  const ready = described && (structures.length || described.structure !== "required");
+  return html`<div class="submission">
+    <div class="form">
+      ${described?.structure !== "none" && html`<${Drop} structures=${structures} onStructures=${setStructures} />`}
+      <${Recipes} chosen=${recipe} />
+      <${Trouble} error=${error} />
+      ${described && html`<${Parameters} described=${described} values=${values} onValues=${setValues} />`}
+      ${described && html`<${Terms} terms=${terms} onTerms=${setTerms} />`}
+    </div>
+    <div class="beside">
+      ${structures[0]?.frame && html`<${Structure} frame=${structures[0].frame} key=${structures[0].name} />`}
+      ${described && html`<${Documentation} described=${described} />`}
+      ${ready && html`<${Verdict} described=${described} structures=${structures} values=${values} terms=${terms} />`}
+    </div>
+  </div>`;
+}
+
+// --- structures --------------------------------------------------------------------------------
+
+/** Read a file with a structure: a POSCAR, as the server takes it. */
+const read = async (file) => [{ name: file.name, sent: await file.text(), frame: null }];
+
+function Drop({ structures, onStructures }) {
+  const [over, setOver] = useState(false);
+  const [error, setError] = useState(null);
+  const take = async (files) => {
+    setOver(false);
+    setError(null);
+    try {
+      onStructures([...structures, ...(await Promise.all([...files].map(read))).flat()]);
+    } catch (problem) {
+      setError(problem);
+    }
+  };
+  const drop = (event) => {
+    event.preventDefault();
+    take(event.dataTransfer.files);
+  };
+  const hover = (event) => {
+    event.preventDefault();
+    setOver(true);
+  };
+  return html`<fieldset class=${over ? "drop over" : "drop"} onDragOver=${hover} onDragLeave=${() => setOver(false)} onDrop=${drop}>
+    <legend>Structures</legend>
+    <label>Drop POSCAR files here, or <input type="file" multiple onChange=${(event) => take(event.target.files)} /></label>
+    <ul>
+      ${structures.map(
+        (one, number) => html`<li key=${number}>
+          ${one.name}${" "}
+          ${one.frame && html`<b>${formula(formulaOf(one.frame.numbers))}</b> ${one.frame.numbers.length} atoms`}
+          <button class="quiet" aria-label=${`Leave out ${one.name}`} onClick=${() => onStructures(structures.filter((each) => each !== one))}>×</button>
+        </li>`,
+      )}
+    </ul>
+    <${Trouble} error=${error} />
+  </fieldset>`;
+}
+
+// --- the recipe --------------------------------------------------------------------------------
+
+function Recipes({ chosen }) {
+  const recipes = useOnce("recipes.list", (told) => told.recipes);
+  const [text, setText] = useState("");
+  const found = useMemo(() => {
+    const words = text.toLowerCase().split(/\s+/);
+    return (recipes ?? []).filter((one) => words.every((word) => `${one.name} ${one.summary}`.toLowerCase().includes(word)));
+  }, [recipes, text]);
+  if (chosen) {
+    return html`<fieldset><legend>Recipe</legend>
+      <b>${shortRecipe(chosen)}</b> <button onClick=${() => change({ recipe: "" })}>Another</button>
+    </fieldset>`;
+  }
+  return html`<fieldset><legend>Recipe</legend>
+    <input type="search" aria-label="Search recipes" placeholder="relax emt, static vasp, phonon …" value=${text}
+      onInput=${(event) => setText(event.target.value)} />
+    <ul class="recipes">
+      ${found.slice(0, MOST_SHOWN).map(
+        (one) => html`<li key=${one.name}>
+          <a href=${link({ view: "submit", recipe: one.name })}>${shortRecipe(one.name)}</a> <span class="note">${one.summary}</span>
+        </li>`,
+      )}
+    </ul>
+    ${found.length > MOST_SHOWN && html`<small>${found.length - MOST_SHOWN} more: search for some of them</small>`}
+  </fieldset>`;
+}
+
+const Documentation = ({ described }) => html`<section>
+  <h2>${shortRecipe(described.name)}</h2>
+  <pre class="doc" tabindex="0">${described.docstring ?? "It has no docstring."}</pre>
+</section>`;
+
+// --- its parameters ----------------------------------------------------------------------------
+
+const typeOf = (schema) => {
+  const types = [schema.type, ...(schema.anyOf ?? []).map((one) => one.type)].flat().filter((one) => one && one !== "null");
+  return schema.enum ? "enum" : types.length === 1 ? types[0] : types.length && types.every((one) => one === "number" || one === "integer") ? "number" : "any";
+};
+
+/** Read what was typed as a value of the parameter's kind; JSON where that may be anything. */
+export function valueOf(schema, text) {
+  const type = typeOf(schema);
+  if (type === "enum") return JSON.parse(text);
+  if (type === "string") return text;
+  if (type === "boolean") return text === "true";
+  try {
+    return JSON.parse(text);
+  } catch {
+    if (type === "any") return text;
+    throw new Error(`${text}: a value in JSON is wanted, as 500, [2, 2, 2] or {"fmax": 0.01}`);
+  }
+}
+
+function Field({ name, schema, value, required, onValue }) {
+  const type = typeOf(schema);
+  const id = `parameter-${name}`;
+  const initial = "default" in schema ? JSON.stringify(schema.default) : schema["x-default"] ?? "";
+  const common = { id, value: value ?? "", required, "aria-describedby": `${id}-told` };
+  const listen = (event) => onValue(event.target.value);
+  let input;
+  if (type === "boolean" || type === "enum") {
+    const choices = type === "boolean" ? ["true", "false"] : schema.enum.map((one) => JSON.stringify(one));
+    input = html`<select ...${common} onChange=${listen}>
+      <option value="">${initial ? `default: ${initial}` : ""}</option>
+      ${choices.map((one) => html`<option value=${one}>${one}</option>`)}
+    </select>`;
+  } else if (type === "object" || type === "array") {
+    input = html`<textarea ...${common} rows="2" placeholder=${initial || (type === "object" ? "{}" : "[]")} onInput=${listen} spellcheck="false"></textarea>`;
+  } else {
+    input = html`<input ...${common} placeholder=${initial} onInput=${listen} spellcheck="false" inputmode=${type === "number" || type === "integer" ? "decimal" : null} />`;
+  }
+  return html`<div class="field">
+    <label for=${id}>${name}</label>${input}<small id=${`${id}-told`}>${schema.description}</small>
+  </div>`;
+}
+
+function Parameters({ described, values, onValues }) {
+  const { properties = {}, required = [], additionalProperties } = described.parameters ?? {};
+  const set = (name) => (text) => onValues({ ...values, [name]: text });
+  return html`<fieldset><legend>Parameters</legend>
+    ${Object.entries(properties).map(
+      ([name, schema]) => html`<${Field} key=${name} name=${name} schema=${schema} value=${values[name]}
+        required=${required.includes(name)} onValue=${set(name)} />`,
+    )}
+    ${(additionalProperties || !described.parameters) &&
+    html`<${Field} name="**" schema=${{ type: "object", description: "Further parameters, as JSON." }} value=${values["**"]} onValue=${set("**")} />`}
+  </fieldset>`;
+}
+
+function Terms({ terms, onTerms }) {
+  const clusters = useOnce("clusters.list", (told) => told.clusters);
+  const engines = useOnce("engines.list", (told) => told.engines.filter((one) => one.loads));
+  const set = (name) => (event) => onTerms({ ...terms, [name]: event.target.value });
+  const usual = engines?.find((one) => one.configured)?.name ?? "local";
+  const places = [
+    ...(engines ?? []).map((one) => [one.name === usual ? "" : `engine ${one.name}`, `${one.name}, on this machine`]),
+    ...(clusters ?? []).map((one) => [`cluster ${one.name}`, `${one.name}, by ${one.engine}`]),
+  ];
+  return html`<fieldset><legend>Job</legend>
+    <div class="field"><label for="where">Where</label>
+      <select id="where" value=${terms.cluster} onChange=${set("cluster")}>
+        ${places.map(([value, title]) => html`<option value=${value}>${title}</option>`)}
+      </select></div>
+    <div class="field"><label for="name">Name</label><input id="name" value=${terms.name} onInput=${set("name")} /></div>
+    <div class="field"><label for="labels">Labels</label>
+      <input id="labels" value=${terms.labels} onInput=${set("labels")} placeholder="project=alloys set=a" spellcheck="false" /></div>
+    <div class="field"><label for="walltime">Walltime (h)</label>
+      <input id="walltime" value=${terms.walltime} onInput=${set("walltime")} inputmode="decimal" /></div>
+  </fieldset>`;
+}
+
+// --- the verdict -------------------------------------------------------------------------------
+
+/** Write what is in the form as the parameters of jobs.submit. */
+function submissionOf(described, structure, values, terms) {
+  const { properties = {} } = described.parameters ?? {};
+  const params = {};
+  for (const [name, text] of Object.entries(values)) {
+    if (text === "") continue;
+    if (name === "**") Object.assign(params, valueOf({ type: "object" }, text));
+    else params[name] = valueOf(properties[name] ?? {}, text);
+  }
+  const asked = { recipe: described.name, params };
+  if (structure) asked.structure = structure.sent;
+  if (terms.name) asked.name = terms.name;
+  const labels = terms.labels.split(/\s+/).filter(Boolean).map((each) => each.split(/=(.*)/s).slice(0, 2));
+  if (labels.some((pair) => pair.length < 2)) throw new Error("labels are written NAME=VALUE, with blanks between them");
+  if (labels.length) asked.labels = Object.fromEntries(labels);
+  const [kind, place] = terms.cluster.split(/ (.*)/s);
+  if (place) asked[kind] = place;
+  if (terms.walltime) asked.walltime_s = Number(terms.walltime) * 3600;
+  if (Number.isNaN(asked.walltime_s)) throw new Error(`${terms.walltime}: the walltime is a number of hours`);
+  return asked;
+}
+
+function Verdict({ described, structures, values, terms }) {
+  const [verdict, setVerdict] = useState(null);
+  const [error, setError] = useState(null);
+  const [busy, setBusy] = useState(false);
+  const keys = useRef({});
+  const wanted = JSON.stringify([described.name, structures.map((one) => one.name), values, terms]);
+  useEffect(() => {
+    setError(null);
+    let ended = false;
+    const check = async () => {
+      try {
+        const asked = submissionOf(described, structures[0], values, terms);
+        const told = await call("jobs.check", { ...asked, inputs: true }).catch((problem) => {
+          if (!problem.findings?.length) throw problem;
+          return { ok: false, findings: problem.findings };
+        });
+        if (!ended) setVerdict(told);
+      } catch (problem) {
+        if (!ended) setError(problem);
+      }
+    };
+    const waiting = setTimeout(check, PAUSE);
+    return () => {
+      ended = true;
+      clearTimeout(waiting);
+    };
+  }, [wanted]);
+  const submit = async () => {
+    setBusy(true);
+    setError(null);
+    try {
+      const given = structures.length ? structures : [null];
+      const jobs = given.map((structure, number) => {
+        // The same form sent twice, as after a lost answer, gives the same jobs.
+        keys.current[wanted] ??= crypto.randomUUID();
+        return { ...submissionOf(described, structure, values, terms), key: `page-${keys.current[wanted]}/${number}` };
+      });
+      const told = await Promise.all(jobs.map((job) => call("jobs.submit", job)));
+      go(told.length === 1 ? link({ view: "job", id: told[0].job_id }) : link({ view: "jobs" }));
+    } catch (problem) {
+      setError(problem);
+      if (problem.findings?.length) setVerdict({ ok: false, findings: problem.findings });
+    }
+    setBusy(false);
+  };
+  return html`<section class="verdict" aria-live="polite">
+    <h2>${verdict === null ? "Checking …" : verdict.ok ? "It would be accepted" : "It would be refused"}</h2>
+    <${Trouble} error=${error} />
+    <ul>${verdict?.findings?.map(
+      (one) => html`<li class=${one.severity}>${one.message} ${one.remedy && html`<small>${one.remedy}</small>`}</li>`,
+    )}</ul>
+    <button class="act" disabled=${busy || (verdict && !verdict.ok) || null} onClick=${submit}>
+      Submit ${structures.length > 1 ? `${structures.length} jobs` : "it"}
+    </button>
+    ${verdict?.inputs && html`<${Fragment}><h2>Inputs</h2><${Steps} inputs=${verdict.inputs} /><//>`}
+  </section>`;
+}
