@@ -115,6 +115,10 @@ class Client:
         """
         return self._caller.call(method, params, timeout)
 
+    def call_json(self, method: str, params: Mapping[str, Any] | None = None) -> bytes:
+        """Do as :meth:`call`, and give the result as JSON text, which is not decoded."""
+        return self._transport.call_raw(method, params or {})
+
     def ask(
         self, method: server.Method[_Answer], *, timeout: float | None = None, **params: Any
     ) -> _Answer:
