@@ -110,12 +110,14 @@ def test_what_cannot_be_put_back_costs_the_runner(run, leak):
 
 #: A quacc that counts how often it is imported.
 QUACC = """
-import contextlib, os, pathlib, signal, socket, threading, types
+import contextlib, os, pathlib, signal, socket, subprocess, threading, types
 FILE = pathlib.Path(__file__).parent.parent / "imports"
 with open(FILE, "a") as file:
     file.write("x")
 if os.environ.get("VASP_START") == "thread":
     threading.Thread(target=threading.Event().wait, daemon=True).start()
+if os.environ.get("VASP_START") == "process":
+    subprocess.Popen(["sleep", "600"])
 settings = types.SimpleNamespace(RESULTS_DIR=None)
 def get_settings():
     return settings
@@ -275,6 +277,16 @@ def test_what_starts_threads_when_imported_is_no_template(count_imports):
     assert count_imports("where", **told)[0]["pid"] == first["pid"]
     count_imports("thread", **told)
     assert count_imports("where", **told)[1] == 2
+
+
+def test_a_template_keeps_no_zombie_of_what_an_import_started(count_imports):
+    told = {"environment": {"VASP_START": "process"}}
+    first, _ = count_imports("where", **told)
+    count_imports("killed", "lost", **told)
+    second, count = count_imports("where", **told)
+    assert count == 1
+    (template,) = {*processes.children(first["parent"])} - {second["pid"]}
+    assert processes.children(template) == []
 
 
 def test_a_template_that_cannot_be_started_holds_up_nobody(make):

@@ -86,6 +86,9 @@ def _fork_runners(supervisor: socket.socket, parent: int) -> socket.socket | Non
         _, descriptors, _, _ = socket.recv_fds(supervisor, 1, 2, socket.MSG_CMSG_CLOEXEC)
         if not descriptors:
             return None
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass  # what an import started, and ended with a job
         control, log = socket.socket(fileno=descriptors[0]), descriptors[1]
         for stream in (1, 2):
             os.dup2(log, stream)
