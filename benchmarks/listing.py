@@ -12,6 +12,8 @@ import tempfile
 import time
 from typing import Any
 
+from attrs import evolve
+
 from crystalmath.jobs.changes import Change
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore, NewJob
@@ -19,6 +21,7 @@ from crystalmath.quacc.store import JobStore, NewJob
 _METALS = ("Cu", "Al", "Ag", "Au", "Ni", "Pd", "Pt", "Fe", "Ti")
 _ASKED: dict[str, dict[str, Any]] = {
     "nothing": {},
+    "steps are left out": {"steps": False},
     "a label": {"label": {"project": "alloys"}},
     "two labels": {"label": {"project": "alloys", "encut": "500"}},
     "part of the name": {"name": "encut=500"},
@@ -59,7 +62,7 @@ def main(count: int) -> None:
 def _list(store: JobStore, sort: str | None, filters: dict[str, Any]) -> float:
     # Computing alone: what else the machine does is not measured.
     begun = time.process_time()
-    store.list(limit=50, sort=sort, **filters)
+    store.steps([job.job_id for job in store.list(limit=50, sort=sort, **filters)])
     store.totals(**filters)
     return time.process_time() - begun
 
@@ -68,6 +71,14 @@ def _fill(store: JobStore, count: int) -> None:
     chance = random.Random(1)
     for done in range(0, count, 1000):
         jobs = [_job(chance) for _ in range(min(1000, count - done))]
+        # Nearly all are steps of flows, 50 of each.
+        flows = [job.job_id for job in jobs[::51]]
+        jobs = [
+            evolve(job, parents=[{"job_id": flows[at // 51], "role": "flow", "step": str(at)}])
+            if at % 51
+            else job
+            for at, job in enumerate(jobs)
+        ]
         store.insert(jobs)
         store.apply([_ended(job, chance) for job in jobs])
 

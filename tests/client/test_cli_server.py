@@ -242,11 +242,11 @@ def test_a_long_name_pushes_no_column_out_of_the_line(here, cli, monkeypatch):
 @pytest.mark.parametrize(("columns", "engine"), [(80, "local"), (66, "an-engine-with-a-long-name")])
 def test_ids_and_swept_values_are_whole_in_a_narrow_line(monkeypatch, columns, engine):
     monkeypatch.setenv("COLUMNS", str(columns))
-    same = ("completed", "emt.core.relax_job", engine, "", "", "", "-1234.5678", "", "12 min")
+    same = ("completed", "emt.core.relax_job", engine, *[""] * 4, "-1234.5678", "", "12 min")
     rows = [
         ("POSCAR opt_params.fmax=0.1", *same, "338c1a2b"),
         ("POSCAR opt_params.fmax=0.01", *same, "7d0e11aa"),
-        ("slab", "failed", "lab_recipes.value", "local", *[""] * 5, "1 d", "91ae6abe"),
+        ("slab", "failed", "lab_recipes.value", "local", *[""] * 6, "1 d", "91ae6abe"),
     ]
     cells = dict(zip(job_table._COLUMNS, zip(*rows, strict=True), strict=True))
     for optional in job_table._OPTIONAL:  # as where no job has any
@@ -410,6 +410,59 @@ def test_list_filters_and_sorts(here, cli, listed, options, found):
     document = cli("list", *listed, *options.split(), "--json").json
     assert [job["name"] for job in document["jobs"]] == found
     assert sum(document["totals"].values()) == len(found)
+
+
+@pytest.fixture(scope="module")
+def flow(served, listed):
+    """A flow that is on record alone, with a step that completed, one that failed, one to come."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSTALMATH_HOME", str(served.home))
+        url = config.load().database_url
+    common = {"engine": "other", "labels": {"of": "flow"}}
+    job = new_job(recipe="quacc.recipes.emt.slabs.bulk_to_slabs_flow", name="Cu slabs", **common)
+    steps = [
+        new_job(
+            recipe=f"quacc.recipes.emt.core.{name}_job",
+            parents=[{"job_id": job.job_id, "role": "flow", "step": f"{name}_job#{number}"}],
+            **common,
+        )
+        for number, name in enumerate(["relax", "static", "static"])
+    ]
+    ends = (("completed", None), ("failed", "boom: the slab\nhas split"))
+    with JobStore(url) as store:
+        store.insert([job, *steps])
+        store.apply(
+            [
+                Change(job_id=step.job_id, state=JobState(state), at=1.7e9, error=error)
+                for step, (state, error) in zip(steps, ends, strict=False)
+            ]
+        )
+    return [job.job_id, *(step.job_id for step in steps)]
+
+
+def test_a_list_shows_how_far_a_flow_is_and_its_steps_where_they_are_asked_for(
+    here, cli, flow, monkeypatch
+):
+    monkeypatch.setenv("COLUMNS", "160")
+    asked = ("--label", "of=flow")
+    header, row = cli("list", *asked).lines
+    assert "STEPS" in header
+    assert row.startswith("Cu slabs  pending  ")
+    assert "  1/3, 1 failed  " in row
+    whole = [line.split("  ")[0] for line in cli("list", *asked, "--steps").lines]
+    assert whole == ["NAME", "static_job#2", "static_job#1", "relax_job#0", "Cu slabs"]
+    _, *rows = cli("list", "--tree", *asked).lines
+    assert [row.rstrip()[-8:] for row in rows] == [job_id[:8] for job_id in flow]
+    assert [row[:15].rstrip() for row in rows] == [
+        *("Cu slabs", "  relax_job#0", "  static_job#1", "  static_job#2"),
+    ]
+    (failed,) = cli("list", "--parent", flow[0][:8], "--state", "failed", "--json").json["jobs"]
+    assert failed["job_id"] == flow[2]
+    columns = ("--columns", "step,flow,steps", "--csv")
+    assert cli("list", *columns, *asked).lines == ["step,flow,steps", ',,"1/3, 1 failed"']
+    of_flow = cli("list", *columns, "--parent", flow[0]).lines
+    assert of_flow[-1] == f"relax_job#0,{flow[0]},"
+    assert cli("list", "--tree", "--watch").code == 2
 
 
 def test_list_has_the_columns_that_were_asked_for(here, cli, listed):

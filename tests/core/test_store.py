@@ -554,6 +554,37 @@ def test_totals_are_those_of_now(url):
         assert store.totals(recipe="lab.h") == {JobState.PENDING: 1}
 
 
+def step(flow, name, job_id, **more):
+    return new(job_id, parents=[{"job_id": flow, "role": "flow", "step": name}], **more)
+
+
+def test_the_steps_of_flows(store):
+    store.insert(
+        [new("f"), step("f", "relax#0", "1", recipe="lab.f"), step("f", "static#0", "2"), new("g")]
+    )
+    assert store.totals(steps=False) == {JobState.PENDING: 2}
+    again = [*step("f", "static#0", "3").parents, {"job_id": "2", "role": "retry"}]
+    store.insert([new("3", parents=again), step("g", "relax#0", "4")])
+    store.apply([change("1", "completed"), change("2", "failed")])
+
+    def ids(**given):
+        found = "".join(job.job_id for job in store.list(**given))
+        assert sum(store.totals(**given).values()) == len(found)
+        return found
+
+    assert ids(steps=False) == "gf"
+    assert ids() == ids(steps=True) == "43g21f"
+    assert ids(parent="f") == "321"
+    assert ids(parent=["f", "g"], state=["pending"]) == "43"
+    assert ids(parent="f", recipe="lab", exclude={"state": ["failed"]}) == "1"
+    assert ids(parent="1") == ""
+    # Of one step the newest job counts: the retry of the failed one.
+    of_f = {JobState.COMPLETED: 1, JobState.PENDING: 1}
+    assert store.steps(["f", "g", "1", "\0"]) == {"f": of_f, "g": {JobState.PENDING: 1}}
+    with pytest.raises(UnknownJob):
+        store.list(parent="9")
+
+
 @pytest.mark.parametrize(("filters", "found"), FILTERED)
 def test_lists_are_filtered(four, filters, found):
     assert "".join(job.job_id for job in four.list(**filters)) == found

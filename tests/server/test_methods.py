@@ -160,6 +160,7 @@ def test_many_are_cancelled_each_on_its_own(service, tmp_path):
     for asked, said in (
         ({}, "nothing says which jobs"),
         ({"prefix": "", "labels": {}}, "nothing says which jobs"),
+        ({"steps": True}, "nothing says which jobs"),
         ({"job_ids": [ended], "labels": {"set": "stopped"}}, "leave out one of both"),
         ({"state": ["completed"]}, "completed jobs have ended"),
     ):
@@ -287,6 +288,42 @@ def test_filters(service, recorded, filters, count):
     assert set(found) <= set(recorded)
     states = call(service, "jobs.summary", **asked)["states"]
     assert sum(states.values()) == count
+
+
+def test_the_steps_of_a_flow_are_left_out_unless_they_are_meant(service, other):
+    common = {"created_at": 1.0, "labels": {"set": "flow"}}
+    flow = new_job(specification='{}\n{"parameters": {}, "atoms": null}', **common)
+    plain = new_job(**common)
+    steps = [
+        new_job(
+            parents=[{"job_id": flow.job_id, "role": "flow", "step": f"static_job#{number}"}],
+            **common,
+        )
+        for number in range(3)
+    ]
+    other.insert([plain, flow, *steps])
+    failed = {"state": JobState.FAILED, "at": 2.0, "error": "x"}
+    other.apply([Change(job_id=job.job_id, **failed) for job in (flow, plain, steps[0])])
+    asked = {"labels": {"set": "flow"}}
+    told = call(service, "jobs.list", **asked, totals=True)
+    assert ids(told) == [flow.job_id, plain.job_id]
+    assert told["totals"] == {"failed": 2}
+    assert [job["steps"] for job in told["jobs"]] == [{"pending": 2, "failed": 1}, None]
+    every = ids(call(service, "jobs.list", **asked, steps=True))
+    assert every == [*(job.job_id for job in reversed(steps)), *ids(told)]
+    assert ids(call(service, "jobs.list", parent=flow.job_id[:13])) == every[:3]
+    assert ids(call(service, "jobs.list", prefix=steps[1].job_id)) == [steps[1].job_id]
+    assert call(service, "jobs.list", parent=NOBODY)["code"] == "unknown_job"
+    assert call(service, "jobs.summary", **asked)["states"] == {"failed": 2}
+    assert call(service, "jobs.usage", **asked)["total"]["jobs"] == 5
+    # What is done about a flow is done about its steps; by themselves filters do not choose them.
+    again = call(service, "jobs.retry", filters=asked, dry_run=True)["jobs"]
+    assert {job["retry_of"] for job in again} == {*ids(told)}
+    assert call(service, "jobs.cancel_many", **asked)["jobs"] == []
+    told = call(service, "jobs.specification", job_id=flow.job_id, job=True)
+    assert told["job"]["steps"] == {"pending": 2, "failed": 1}
+    refused = call(service, "jobs.prune", dry_run=True, steps=True)
+    assert "nothing says whose files" in refused["error"]
 
 
 def test_summary_groups_failures_by_their_error(service, recorded):

@@ -9,7 +9,7 @@ import typer
 
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import JobId, JobIds, Json, any_client
-from crystalmath.cli.shared.job_filters import with_filters
+from crystalmath.cli.shared.job_filters import with_filters_but
 from crystalmath.cli.shared.parameter_options import parse_size
 from crystalmath.errors import FilesRemoved
 from crystalmath.models.written import read_timespan
@@ -75,7 +75,7 @@ def _file_row(file: JobFile) -> tuple[str, str, str]:
 _GROUPS = 20
 
 
-@with_filters
+@with_filters_but("steps")  # their files always count
 def du(*, filters: dict[str, Any], as_json: Json = False) -> int:
     """Measure the files of jobs: by recipe, by label, in all.
 
@@ -112,7 +112,7 @@ def _use_row(name: str, use: Mapping[str, Any]) -> tuple[str, ...]:
 _SHOWN = 20
 
 
-@with_filters
+@with_filters_but("steps")
 def prune(
     job_ids: JobIds = None,
     *,

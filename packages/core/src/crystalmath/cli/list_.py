@@ -34,6 +34,8 @@ _RENEW_S = 1.0
 _REST = 4.0
 #: Of so many running jobs it is told how far they have come; a screen has room for fewer.
 _FOLLOWED = 200
+#: The steps of so many flows are asked for at once.
+_FLOWS = 1000
 
 
 @with_filters
@@ -62,6 +64,9 @@ def list_jobs(
     csv: Annotated[
         bool, typer.Option("--csv", help="Write comma-separated values, unrounded.")
     ] = False,
+    tree: Annotated[
+        bool, typer.Option("--tree", help="Below each flow its steps, in their order.")
+    ] = False,
     watch: Annotated[
         bool,
         typer.Option(
@@ -84,6 +89,7 @@ def list_jobs(
         ("--csv", csv, {"--summary": summary, "--json": as_json}),
         ("--columns", columns is not None, {"--summary": summary, "--json": as_json}),
         ("--sort", sort is not None, {"--summary": summary}),
+        ("--tree", tree, {"--watch": watch, "--summary": summary, "--steps": "steps" in filters}),
     ):
         for other in (name for name, too in others.items() if given and too):
             raise typer.BadParameter(f"does not go with {other}", param_hint=option)
@@ -96,8 +102,11 @@ def list_jobs(
             return _summary(home, filters, as_json=as_json)
         jobs = list(home.jobs(limit or None, **wanted))
         full = 0 < limit == len(jobs)
+        count = len(jobs)
         totals = _totals(home, filters) if full or as_json else {}
-    more = sum(totals.values()) - len(jobs) if full else 0
+        if tree:
+            jobs = _with_steps(home, jobs)
+    more = sum(totals.values()) - count if full else 0
     if as_json:
         output.write_json({"jobs": jobs, "totals": totals})
     elif csv:
@@ -109,6 +118,19 @@ def list_jobs(
     if more and not as_json:
         output.note(f"{more} more; --limit 0 shows all; {output.counts(totals)}")
     return 0
+
+
+def _with_steps(home: HomeReader, jobs: Sequence[JobDocument]) -> list[JobDocument]:
+    """Put below each flow its steps, the first one first."""
+    from crystalmath.models.job_notes import step_of
+
+    below: dict[str, list[JobDocument]] = {job["job_id"]: [] for job in jobs if job.get("steps")}
+    flows = list(below)
+    for start in range(0, len(flows), _FLOWS):
+        for job in home.jobs(None, parent=flows[start : start + _FLOWS]):
+            flow, _ = step_of(job["parents"]) or ("", "")
+            below[flow].append(job)
+    return [each for job in jobs for each in (job, *below.get(job["job_id"], ())[::-1])]
 
 
 def _columns(text: str) -> list[str]:

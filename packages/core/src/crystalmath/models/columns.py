@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, did_you_mean, shown
 from crystalmath.models.fields import plain
+from crystalmath.models.job_notes import step_of, told_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -57,6 +58,9 @@ JOB_COLUMNS: dict[str, Callable[[Job], Any]] = {
     "runtime_s": _runtime,
     **{name: _field(name) for name in ("priority", "walltime_s", "attempt", "key")},
     **{name: _field(name) for name in ("error", "reason", "work_dir")},
+    "steps": lambda job: job.steps and told_steps(job.steps),
+    "flow": lambda job: (step_of(job.parents) or (None, None))[0],
+    "step": lambda job: (step_of(job.parents) or (None, None))[1],
 }
 
 #: The columns by which lists are sorted, each with whether every job has a value in it.

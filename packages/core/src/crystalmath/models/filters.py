@@ -41,6 +41,8 @@ class Filters(TypedDict, total=False):
     until: float | datetime | None
     error: str | None
     prefix: str | None
+    parent: str | Sequence[str] | None
+    steps: bool | None
     exclude: Mapping[str, Any] | None
 
 
@@ -61,6 +63,8 @@ class Selection(TypedDict, total=False):
     until: float
     error: str
     prefix: str
+    parent: str | Collection[str]
+    steps: bool
     exclude: Selection
 
 
@@ -237,6 +241,26 @@ class JobFilter(ExcludeFilter):
         ),
     )
     prefix: str | None = field(default=None, metadata=_PREFIX)
+    parent: str | Sequence[str] | None = field(
+        default=None,
+        metadata=about(
+            "that is a step of this flow, or of one of these: ids, or their beginnings",
+            {"anyOf": [_TEXT, array(_TEXT, minItems=1, maxItems=1000)]},
+            option=Option(name="--parent", metavar="ID", help="Only the steps of this flow."),
+        ),
+    )
+    steps: bool | None = field(
+        default=None,
+        metadata=about(
+            "also the steps of flows, which are left out unless `parent` or `prefix` is given",
+            {"type": "boolean"},
+            option=Option(
+                name="--steps",
+                metavar="",
+                help="Also the steps of flows, which are left out otherwise: a flow is one job.",
+            ),
+        ),
+    )
     exclude: Mapping[str, Any] | None = field(
         default=None,
         metadata=about(

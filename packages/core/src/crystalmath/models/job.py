@@ -121,6 +121,16 @@ class Job(Terms):
         repr=False,
         metadata=about("where its recipe raised; jobs.result tells it", _TEXT, shown=False),
     )
+    steps: Mapping[str, int] | None = field(
+        default=None,
+        eq=False,  # of other jobs
+        metadata=about(
+            "of a flow, in lists, jobs.show and jobs.specification: how many of its steps are in "
+            "which state",
+            {"type": "object", "additionalProperties": _COUNT},
+            stored=False,
+        ),
+    )
     given_before: bool = field(
         default=False,
         eq=False,  # of the answer, not of the job

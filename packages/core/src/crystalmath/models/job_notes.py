@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from crystalmath.errors import Finding
 
@@ -92,6 +92,20 @@ def awaited(parents: Iterable[Parent]) -> list[Parent]:
 def awaits_structure(parents: Iterable[Parent]) -> bool:
     """Return whether a job gets its structure from one that it waits for."""
     return any(parent["role"] == "structure" for parent in awaited(parents))
+
+
+def step_of(parents: Iterable[Parent]) -> tuple[str, str] | None:
+    """Return the id of the flow that a job is a step of, and the name of the step."""
+    for parent in parents:
+        if parent["role"] == "flow":
+            return parent["job_id"], parent.get("step", "")
+    return None
+
+
+def told_steps(steps: Mapping[str, int]) -> str:
+    """Tell how far a flow has come, of its steps by state: ``17/30, 2 failed``."""
+    others = [f"{steps[state]} {state}" for state in ("failed", "cancelled") if steps.get(state)]
+    return ", ".join([f"{steps.get('completed', 0)}/{sum(steps.values())}", *others])
 
 
 def repeated(parents: Iterable[Parent]) -> str | None:

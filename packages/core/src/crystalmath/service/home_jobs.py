@@ -212,6 +212,16 @@ class HomeJobs:
         """Return the jobs that run, or read, one again, the oldest first."""
         return self._store.retries([job_id]).get(job_id, [])
 
+    def with_steps(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
+        """Say of those of some jobs that are flows how many of their steps are in which state."""
+        counts = self._store.steps([job.job_id for job in jobs]) if jobs else {}
+        return [
+            evolve(job, steps={state.value: found[state] for state in JobState if state in found})
+            if (found := counts.get(job.job_id))
+            else job
+            for job in jobs
+        ]
+
     def children(self, job_id: str, *, limit: int | None = None) -> list[Parent]:
         """Return the jobs that came of a job, the oldest first, each with its role."""
         found = self._existing(job_id).children(job_id, limit=limit)

@@ -110,7 +110,17 @@ def event_document(
 
 
 def read_filters(params: Mapping[str, Any]) -> Selection:
-    """Read the filters of a request, all else taken out, as the service takes them."""
+    """Read the filters of a request, all else taken out, as the service takes them.
+
+    The steps of flows are left out unless they are asked for: a flow is one job to most.
+    """
+    given = all_filters(params)
+    asked = given.pop("steps", False) or "parent" in given or given.get("prefix")
+    return given if asked else {**given, "steps": False}
+
+
+def all_filters(params: Mapping[str, Any]) -> Selection:
+    """Read filters as `read_filters` does, but leave no steps of flows out."""
     names = {"labels": "label"}
     # Inside a parameter, too, null is the same as none.
     items = [(name, value) for name, value in params.items() if value is not None]
@@ -119,7 +129,7 @@ def read_filters(params: Mapping[str, Any]) -> Selection:
         states = given["state"] if isinstance(given["state"], list) else [given["state"]]
         given["state"] = [JobState(state) for state in states]
     if "exclude" in given:
-        given["exclude"] = read_filters(given["exclude"])
+        given["exclude"] = all_filters(given["exclude"])
     return cast("Selection", given)
 
 
@@ -137,7 +147,10 @@ def listed(service: HomeJobs, params: Any) -> Generator[None, None, JobList]:
         left = limit - len(documents)
         page = min(left, PAGE)
         jobs = service.jobs(limit=page + 1, before=before, skip=skip, sort=sort, **filters)
-        documents += [job_document(service, job, fields) for job in jobs[:page]]
+        shown = jobs[:page]
+        if fields is None or "steps" in fields:
+            shown = service.with_steps(shown)
+        documents += [job_document(service, job, fields) for job in shown]
         more = len(jobs) > page > 0
         before, skip = documents[-1]["job_id"] if more else None, 0
         if not more or len(documents) == limit:
@@ -245,7 +258,7 @@ def specification(
         "error": None,
     }
     if job:
-        told["job"] = job_document(service, recorded)
+        told["job"] = job_document(service, *service.with_steps([recorded]))
     if progress:
         told["progress"] = reached
     return cast("Specification", told)
@@ -257,7 +270,7 @@ def story(service: HomeJobs, job_id: str) -> Story:
     _, document = service.specification(job_id).split("\n", 1)
     events, _ = service.events(job_ids=[job_id], limit=MOST_RELATED)
     return {
-        "job": job_document(service, job),
+        "job": job_document(service, *service.with_steps([job])),
         "params": json.loads(document)["parameters"],
         "potcars": service.pseudopotentials(job_id),
         "parents": _told(service, job.parents),

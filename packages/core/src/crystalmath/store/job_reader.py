@@ -28,6 +28,7 @@ from crystalmath.store.selection import (
     count_errors,
     count_facets,
     count_states,
+    count_steps,
     is_short,
     like,
 )
@@ -206,6 +207,18 @@ class JobReader:
                 known |= more
                 wanted = [*wanted[CHUNK:], *more]
         return list(found)
+
+    @patient
+    def steps(self, ids: Sequence[str]) -> dict[str, dict[JobState, int]]:
+        """Count the steps of those of some jobs that are flows, by their state, by the flow's id.
+
+        Of a step that was run again, or replaced, the newest job counts.
+        """
+        found: dict[str, dict[JobState, int]] = {}
+        with self._readable.reading() as snapshot:
+            for start in range(0, len(ids), CHUNK):
+                found |= count_steps(snapshot, ids[start : start + CHUNK])
+        return found
 
     @patient
     def children(self, job_id: str, *, limit: int | None = None) -> _Rows:

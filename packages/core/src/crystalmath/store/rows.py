@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, insert, select, text, update
 from crystalmath.errors import InvalidJob, StoreError
 from crystalmath.models import NewJob
 from crystalmath.models.fields import declared, plain
+from crystalmath.models.job_notes import step_of
 from crystalmath.recipes.formulas import composition
 from crystalmath.store.eventlog import last_event
 from crystalmath.store.fetching import JSON
@@ -170,12 +171,15 @@ def to_listed(job: JobMetadata) -> dict[str, Any]:
     row = {name: getattr(job, name) for name in _SAME}
     found = composition(job.formula) if job.formula else None
     summary = job.summary or {}
+    flow, step = step_of(job.parents) or (None, None)
     return {
         **row,
         "state": job.state.value,
         "reduced_formula": found and found.reduced,
         "elements": found and f" {' '.join(found.elements)} ",
         **{name: summary.get(name) for name in _OF_SUMMARY},
+        "flow": flow,
+        "step": step,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from crystalmath.errors import InvalidJob, UnknownJob, did_you_mean, shown
+from crystalmath.errors import InvalidJob, UnknownJob, did_you_mean, shown, the_one
 from crystalmath.models.columns import SORTED_BY
 from crystalmath.models.job_notes import JobState
 from crystalmath.store.grouping import group_errors
@@ -58,14 +58,17 @@ class Condition:
         until: float | None = None,
         error: str | None = None,
         prefix: str | None = None,
+        parent: str | Collection[str] | None = None,
+        steps: bool | None = None,
         owner: str | None = None,
         exclude: Selection | None = None,
     ) -> str:
         """Make the condition that all of this holds (`InvalidJob`: a formula or element is none).
 
         The filters are those of :class:`~crystalmath.models.JobFilter`, energies in eV and times in
-        seconds since the epoch. Beside them `seen` has the states of some jobs, by id, where more
-        is known than the row says, and `owner` is exactly what the row has.
+        seconds since the epoch, but `steps` hides those of flows only where it is ``False``. Beside
+        them `seen` has the states of some jobs, by id, where more is known than the row says, and
+        `owner` is exactly what the row has.
         """
         of, given = self._of, self._given
         conditions = [self._labelled(key, value) for key, value in (label or {}).items()]
@@ -91,6 +94,11 @@ class Condition:
         if state is not None:
             states = [state] if isinstance(state, str) else state
             conditions.append(self._is_in({JobState(one) for one in states}, seen or {}))
+        if parent is not None:
+            flows = [parent] if isinstance(parent, str) else parent
+            conditions.append(given.among("listed.flow", [self._flow(one) for one in flows]))
+        if steps is False:
+            conditions.append("listed.flow IS NULL")
         if prefix:
             conditions.append(self.starts_with("jobs.job_id", prefix))
         # What is not known of a job does not hold.
@@ -130,6 +138,14 @@ class Condition:
         found = [job_id for job_id, state in seen.items() if state in states]
         return f"({on_record} AND NOT {self.has_id(seen)} OR {self.has_id(found)})"
 
+    def _flow(self, prefix: str) -> str:
+        """Return the one id that begins so (`UnknownJob`: none does, `InvalidJob`: several do)."""
+        given = Parameters()
+        where = Condition(self._snapshot, given).starts_with("job_id", prefix)
+        query = f"SELECT job_id FROM jobs WHERE {where} ORDER BY job_id LIMIT 5"
+        found = self._snapshot.rows(query, given)
+        return the_one(prefix, [str(row["job_id"]) for row in found])
+
     def has_id(self, job_ids: Collection[str]) -> str:
         """Make the condition that a job has one of these ids, however many they are."""
         return f"jobs.job_id IN ({self._snapshot.ids(self._given, job_ids)})"
@@ -161,7 +177,7 @@ def like(text: str) -> str:
 #: Filters whose columns only ``listed`` has, or has in shorter rows.
 _SHORT = {
     *("cluster", "recipe", "name", "formula", "elements", "energy_min", "energy_max"),
-    *("since", "until", "exclude"),
+    *("since", "until", "parent", "steps", "exclude"),
 }
 
 
@@ -255,6 +271,23 @@ def _place(snapshot: Snapshot, value: str, job_id: str) -> tuple[Any, int]:
 
 
 # --- counted ---------------------------------------------------------------------------------
+
+
+def count_steps(snapshot: Snapshot, flows: Collection[str]) -> dict[str, dict[JobState, int]]:
+    """Count the steps of flows by their state, by the flow; of one step, the newest job counts."""
+    found: dict[str, dict[JobState, int]] = {}
+    given = Parameters()
+    # In short rows, and by an index that has all of the inner query.
+    for row in snapshot.rows(
+        "SELECT newest.flow, listed.state, count(*) AS count FROM "
+        "(SELECT flow, max(number) AS number FROM listed "
+        f"WHERE {given.among('flow', flows)} GROUP BY flow, step) AS newest "
+        "JOIN listed ON listed.number = newest.number GROUP BY newest.flow, listed.state",
+        given,
+    ):
+        counts = found.setdefault(str(row["flow"]), {})
+        counts[JobState(row["state"])] = int(row["count"])
+    return found
 
 
 def count_states(snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, int]:

@@ -119,6 +119,15 @@ listed = Table(
     Column("natoms", Integer),
     Column("energy_ev", Float),
     Column("max_force_ev_ang", Float),
+    # The id of the flow that the job is a step of, and the name of the step.
+    Column("flow", _Exact),
+    Column("step", Text),
+)
+Index(
+    "ix_listed_flow",
+    *(listed.c.flow, listed.c.step, listed.c.number),
+    sqlite_where=listed.c.flow.is_not(None),
+    postgresql_where=listed.c.flow.is_not(None),
 )
 
 events = Table(

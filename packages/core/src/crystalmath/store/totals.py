@@ -23,7 +23,9 @@ _KEPT = 64
 #: After more events than this, all jobs are counted again.
 _MANY = 2000
 #: What these ask of a job never changes: it is among those that are counted for good.
-_STEADY = frozenset({"engine", "cluster", "label", "recipe", "name", "formula", "elements"})
+_STEADY = frozenset(
+    {"engine", "cluster", "label", "recipe", "name", "formula", "elements", "parent", "steps"}
+)
 _STEADY_ALONE = _STEADY | {"since", "until", "prefix"}
 
 

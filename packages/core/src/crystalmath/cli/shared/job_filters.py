@@ -58,6 +58,7 @@ _ENERGIES = ("energy_min", "energy_max")
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(_REPEATED, list[str] | None),
     **dict.fromkeys(_ENERGIES, float | None),
+    "steps": bool | None,
 }
 
 

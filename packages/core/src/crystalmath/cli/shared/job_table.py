@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crystalmath.cli.shared import output
+from crystalmath.models.job_notes import step_of, told_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +15,15 @@ if TYPE_CHECKING:
 
     from crystalmath.models.answers import JobDocument, ProgressDocument
 
-_STEPS = ("IONIC", "SCF")
+_PROGRESS = ("IONIC", "SCF")
 _FORCE = "FORCE/(eV/Å)"
 _COLUMNS = (
-    *("NAME", "STATE", "RECIPE", "ENGINE", "RESOURCES", *_STEPS, "ENERGY/eV", _FORCE, "AGE", "ID"),
+    *("NAME", "STATE", "RECIPE", "ENGINE", "RESOURCES", "STEPS", *_PROGRESS),
+    *("ENERGY/eV", _FORCE, "AGE", "ID"),
 )
-#: Columns that are left out where they have nothing to say: most jobs ask for no resources, and
-#: how far one has come is told of those that run.
-_OPTIONAL = ("RESOURCES", *_STEPS, _FORCE)
+#: Columns that are left out where they have nothing to say: most jobs ask for no resources, only
+#: flows have steps, and how far one has come is told of those that run.
+_OPTIONAL = ("RESOURCES", "STEPS", *_PROGRESS, _FORCE)
 #: What gives way where a line is too narrow, in this order, and how many columns it keeps.
 _GIVE_WAY = (
     ("RESOURCES", 10),
@@ -34,7 +36,7 @@ _GIVE_WAY = (
 #: How much of these is kept at the beginning; swept values stand at the end of a name.
 _BEGINNING = {"NAME": 0.3, "RECIPE": 0.0, "ENGINE": 1.0}
 
-_RIGHT = (*_STEPS, "ENERGY/eV", _FORCE, "AGE")
+_RIGHT = (*_PROGRESS, "ENERGY/eV", _FORCE, "AGE")
 
 #: The cells of each column.
 _Cells: TypeAlias = "dict[str, Sequence[str]]"
@@ -45,9 +47,19 @@ def usual(
     width: int,
     progress: Mapping[str, ProgressDocument | None] | None = None,
 ) -> str:
-    """Lay out what most want to see of jobs, in so many columns of text."""
+    """Lay out what most want to see of jobs, in so many columns of text.
+
+    A step below its flow is indented.
+    """
     told = progress or {}
-    rows = zip(*(_row(job, told.get(job["job_id"])) for job in jobs), strict=True)
+    flow = None
+    lines_of_jobs = []
+    for job in jobs:
+        step = step_of(job["parents"])
+        is_below = step is not None and step[0] == flow
+        flow = flow if is_below else job["job_id"]
+        lines_of_jobs.append(_row(job, told.get(job["job_id"]), indented=is_below))
+    rows = zip(*lines_of_jobs, strict=True)
     columns: _Cells = dict(zip(_COLUMNS, rows, strict=True))
     columns = {name: each for name, each in columns.items() if name not in _OPTIONAL or any(each)}
     padded = [_padded(name, cells) for name, cells in _fitted(columns, width).items()]
@@ -66,18 +78,20 @@ def _padded(name: str, cells: Sequence[str]) -> list[str]:
     return [blank + text if name in _RIGHT else text + blank for text, blank in pairs]
 
 
-def _row(job: JobDocument, reached: ProgressDocument | None) -> tuple[str, ...]:
+def _row(job: JobDocument, reached: ProgressDocument | None, *, indented: bool) -> tuple[str, ...]:
     energy = (job["result"] or {}).get("energy_ev")
     force = ionic = electronic = None
     if reached is not None:
         energy, force = reached["energy_ev"], reached["max_force_ev_ang"]
         ionic, electronic = reached["ionic_step"], reached["electronic_step"]
+    step = step_of(job["parents"])
     return (
-        job["name"] or "",
+        ("  " if indented else "") + (job["name"] or (step[1] if step else "")),
         _state(job),
         output.short_recipe(job["recipe"]),
         job["engine"],
         output.resources(job).replace(", ", " "),
+        told_steps(job["steps"]) if job["steps"] else "",
         "" if ionic is None else str(ionic),
         "" if electronic is None else str(electronic),
         "" if energy is None else f"{energy:.4f}",

@@ -30,6 +30,7 @@ from crystalmath.server.rpc.declare import NoParams, method
 from crystalmath.service.event_feed import Wanted, wanted_events
 from crystalmath.service.job_answers import (
     PAGE,
+    all_filters,
     event_document,
     job_document,
     read_filters,
@@ -261,7 +262,7 @@ async def handle_jobs_events(
 def read_wanted(params: WantedParams, job_ids: list[str] | None = None) -> Wanted:
     """Read from the parameters of a request, all others taken out, which events are wanted."""
     with_job = params.pop("job", False)
-    filters = read_filters(params)
+    filters = all_filters(params)
     return Wanted(
         job_ids=None if job_ids is None else frozenset(job_ids),
         state=filters.pop("state", None),

@@ -287,7 +287,7 @@ async def handle_jobs_cancel_many(
     job_ids = params.pop("job_ids", None)
     also = params.pop("with_successors", False)
     filters = filters_in(params)
-    if job_ids is None and not filters:
+    if job_ids is None and not filters.keys() - {"steps"}:
         raise InvalidJob("nothing says which jobs are to be stopped; name them, or give filters")
     if job_ids is not None and filters:
         given = ", ".join(filters)

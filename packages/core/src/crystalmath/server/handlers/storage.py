@@ -16,7 +16,7 @@ from crystalmath.models.filters import JobFilter
 from crystalmath.server.handlers.jobs import FiltersDocument, filters_in
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, once, trouble
-from crystalmath.service.job_answers import read_filters
+from crystalmath.service.job_answers import all_filters, read_filters
 from crystalmath.service.pruning import Choice, Pruned, Usage, measure, pages
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ async def handle_jobs_usage(service: JobService, params: FiltersDocument) -> ans
     All filters must agree, as in jobs.list. Of recipes and labels the 1000 largest are told, the
     largest first. It looks at every file, which takes a second for some ten thousand.
     """
-    usage: Usage = await in_slices("files", measure(service, **read_filters(params)))
+    usage: Usage = await in_slices("files", measure(service, **all_filters(params)))
     return {
         "total": _used(usage.total),
         "states": [{"state": state, **_used(use)} for state, use in _largest(usage.states)],
@@ -88,12 +88,14 @@ async def handle_jobs_prune(
     meant: ``job_ids``, or filters, an age or a size, which must all agree. With ``dry_run`` it
     only tells. Where ``cursor`` is not ``null``, ask again with it for the rest.
     """
+    filters = filters_in(params)
+    filters.pop("steps", None)  # their files are always among those that are meant
     choice = Choice(
         job_ids=params.get("job_ids"),
         older_s=params.get("older_s"),
         larger=params.get("larger"),
         keep_results=params.get("keep_results", False),
-        filters=read_filters(filters_in(params)),
+        filters=all_filters(filters),
     )
     work = service.prune(
         choice,

@@ -102,4 +102,14 @@ def upgrade() -> None:
         sa.Column("natoms", sa.Integer()),
         sa.Column("energy_ev", sa.Float()),
         sa.Column("max_force_ev_ang", sa.Float()),
+        sa.Column("flow", _exact),
+        sa.Column("step", sa.Text()),
+    )
+    of_flows = sa.text("flow IS NOT NULL")
+    op.create_index(
+        "ix_listed_flow",
+        "listed",
+        ["flow", "step", "number"],
+        sqlite_where=of_flows,
+        postgresql_where=of_flows,
     )
