@@ -258,7 +258,7 @@ def specification(
         "error": None,
     }
     if job:
-        told["job"] = job_document(service, *service.with_steps([recorded]))
+        told["job"] = job_document(service, service.with_steps([recorded])[0])
     if progress:
         told["progress"] = reached
     return cast("Specification", told)
@@ -270,7 +270,7 @@ def story(service: HomeJobs, job_id: str) -> Story:
     _, document = service.specification(job_id).split("\n", 1)
     events, _ = service.events(job_ids=[job_id], limit=MOST_RELATED)
     return {
-        "job": job_document(service, *service.with_steps([job])),
+        "job": job_document(service, service.with_steps([job])[0]),
         "params": json.loads(document)["parameters"],
         "potcars": service.pseudopotentials(job_id),
         "parents": _told(service, job.parents),
