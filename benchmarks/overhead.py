@@ -38,8 +38,9 @@ CASES = [
     ("noop_recipes.noop", 1000, {MANY: 2.2, EACH: 3.0}),
     ("quacc.recipes.emt.core.static_job", 200, {MANY: 1.2, EACH: 1.3}),
 ]
-#: Submissions of one after the other, and what one may take; so for those in one request.
-ALONE, ALONE_MS = 100, 2.0
+#: Submissions of one after the other, what one may take, and what a job with its result; so for
+#: those in one request.
+ALONE, ALONE_MS, RESULT_MS = 100, 2.0, 30.0
 TOGETHER, TOGETHER_S = 1000, 0.5
 BARE = "bare Parsl"
 #: Recipe and way -> seconds, one for each round.
@@ -62,8 +63,10 @@ def main() -> int:
             ways = _ways(stack, client, options.engine)
             times = _measure(ways, options.repeat)
             alone, together = _socket(client, options)
+            result = _to_result(client, options.engine)
     broken = _report(options, times)
     broken += _tell("a submission over the socket", 1000 * alone, "ms", ALONE_MS)
+    broken += _tell("a no-op from its submission to its result", 1000 * result, "ms", RESULT_MS)
     broken += _tell(f"{TOGETHER} submissions in one request", together, "s", TOGETHER_S)
     return 1 if broken else 0
 
@@ -208,6 +211,16 @@ def _socket(client: Client, options: argparse.Namespace) -> tuple[float, float]:
         together.append(took)
         list(client.wait([each["job_id"] for each in answer["jobs"]], TIMEOUT_S))
     return statistics.median(alone), statistics.median(together)
+
+
+def _to_result(client: Client, engine: str) -> float:
+    """Give the median time from a submission to its result, one after the other, in seconds."""
+    times = []
+    for submission in _submissions(CASES[0][0], ALONE, engine):
+        start = time.perf_counter()
+        client.submit(submission.recipe, submission.atoms, engine=engine).result(TIMEOUT_S)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def _timed(client: Client, method: str, params: dict[str, Any]) -> tuple[dict[str, Any], float]:

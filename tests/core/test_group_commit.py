@@ -8,6 +8,7 @@ import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import event
@@ -117,6 +118,27 @@ def test_an_interrupted_commit_leaves_nobody_waiting():
         second = pool.submit(commit, "second")
         assert isinstance(first.exception(30), KeyboardInterrupt)
         assert second.result(30) == "SECOND"
+
+
+def test_only_a_flood_of_ends_is_gathered(recorder, monkeypatch):
+    pauses = []
+    clock = SimpleNamespace(sleep=pauses.append, monotonic=lambda: 0.0, time=time.time)
+    monkeypatch.setattr(recorders, "time", clock)
+    jobs = recorder.insert([new_job() for _ in range(30)])
+
+    def end(some):
+        recorder.report(
+            [Change(job_id=one.job_id, state=JobState.COMPLETED, at=1.0) for one in some]
+        )
+        ids = [job.job_id for job in some]
+        eventually(lambda: all(each.state.is_terminal() for each in recorder.store.get_many(ids)))
+
+    end(jobs[:1])
+    end(jobs[1:2])
+    assert pauses == [0.0, 0.0]
+    end(jobs[2:29])
+    end(jobs[29:])
+    assert pauses == [0.0, 0.0, 0.0, recorders.GATHER_S]
 
 
 _DIES = """

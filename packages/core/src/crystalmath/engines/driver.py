@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 #: How often the files of unfinished jobs are looked at, in seconds.
 LOOK_S = 0.1
-#: How long what happens is gathered, in seconds.
-GATHER_S = 0.01
+#: How long what happens is gathered, in seconds, while more than so many jobs are followed: of few
+#: jobs each end is awaited.
+GATHER_S, FEW = 0.01, 4
 #: How long `close` waits for the jobs that it cancels, in seconds.
 CLOSE_S = 20.0
 #: How long an engine may take to stop thereafter, as the guide promises, in seconds.
@@ -384,7 +385,7 @@ class Driver:
         while not self._is_over():
             self._handover.wait()
             # The first of many is handed over at once, the others as many together as have come.
-            if (pause := turned + GATHER_S - time.monotonic()) > 0:
+            if (pause := self._pause(turned)) > 0:
                 time.sleep(pause)
                 self._handover.wake.clear()
             self._handover.turn()
@@ -400,12 +401,18 @@ class Driver:
             self._wake_watcher.wait(LOOK_S if self._followed.jobs else None)
             # The first change is seen at once; those soon after it are reported, and stored,
             # together.
-            pause = turned + GATHER_S - time.monotonic()
+            pause = self._pause(turned)
             if pause > 0 and self._followed.count(Phase.NEW) < WRITES:
                 time.sleep(pause)
             self._wake_watcher.clear()
             self.turn()
             turned = time.monotonic()
+
+    def _pause(self, turned: float) -> float:
+        """Return how long a thread gathers what happens, after its last turn, in seconds."""
+        if len(self._followed.jobs) <= FEW:
+            return 0.0
+        return turned + GATHER_S - time.monotonic()
 
     def turn(self) -> None:
         """Look at what was noticed and, if it is time, at those whose turn it is."""

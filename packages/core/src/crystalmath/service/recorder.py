@@ -109,8 +109,11 @@ class Waiter(Protocol):
 
 _LOG = logging.getLogger("crystalmath.service")
 
-#: How long changes are gathered before they are written in one transaction, in seconds.
-GATHER_S = 0.1
+#: How long a flood of changes is gathered before they are written in one transaction, in seconds,
+#: and how much of that each change of the last transaction beyond the first is worth.
+GATHER_S, EACH_S = 0.1, 0.01
+#: How long a change that ends no job waits for another: quick jobs begin and end in one write.
+BEGUN_S = 0.01
 #: How often the changes of a job are written again that the database refuses, in seconds.
 REFUSED_S = 30.0
 
@@ -322,18 +325,13 @@ class Recorder:
 
     def _write(self) -> None:
         open_ = True
-        written = again_at = 0.0
+        free_at = again_at = 0.0
         refused: list[Change] = []
         while open_:
-            batch: list[Sequence[Change] | None] = []
-            with contextlib.suppress(queue.Empty):
-                batch.append(self._changes.get(timeout=REFUSED_S if refused else None))
-            # The first change after a quiet time is written at once, a flood in few transactions.
-            time.sleep(max(0.0, GATHER_S - (time.monotonic() - written)))
-            while not self._changes.empty():
-                batch.append(self._changes.get())
+            batch = self._next_changes(REFUSED_S if refused else None, free_at)
             open_ = None not in batch
             changes = [change for group in batch if group is not None for change in group]
+            pause_s = min(GATHER_S, EACH_S * (len(changes) - 1))
             if refused:
                 # A job's changes stay in their order.
                 changes, refused = [*refused, *changes], []
@@ -344,7 +342,7 @@ class Recorder:
             while parts:
                 try:
                     refused += self._write_next(parts)
-                    written = time.monotonic()
+                    free_at = time.monotonic() + pause_s
                 except Exception as error:  # noqa: BLE001 - a full disk, a database restarting
                     # Nothing is lost: the outcomes are on disk, and the batch is tried again.
                     _LOG.warning("cannot write to the job database, trying again: %s", error)
@@ -354,6 +352,21 @@ class Recorder:
                     pause = min(2 * pause, 10.0)
             if time.monotonic() >= again_at:
                 again_at = time.monotonic() + REFUSED_S
+
+    def _next_changes(self, most_s: float | None, free_at: float) -> list[Sequence[Change] | None]:
+        """Wait for changes, and gather those that come with them until the writer is free.
+
+        A change that comes alone is written at once: somebody waits for it.
+        """
+        batch: list[Sequence[Change] | None] = []
+        with contextlib.suppress(queue.Empty):
+            batch.append(self._changes.get(timeout=most_s))
+            end = time.monotonic() + BEGUN_S
+            time.sleep(max(0.0, free_at - time.monotonic()))
+            while True:
+                left = 0.0 if any(map(_is_awaited, batch)) else end - time.monotonic()
+                batch.append(self._changes.get(timeout=max(0.0, left)))
+        return batch
 
     def _write_next(self, parts: list[list[Change]]) -> list[Change]:
         """Write the last of some parts, or divide it; return what the database refuses of it."""
@@ -384,6 +397,11 @@ class Recorder:
         with contextlib.suppress(Exception):  # the row may be what is refused
             state = self.store.get(job_id).state
             self.apply(Change(job_id=job_id, state=state, at=time.time(), reason=reason))
+
+
+def _is_awaited(changes: Sequence[Change] | None) -> bool:
+    """Return whether some changes are to be written at once: a job has ended, or the service."""
+    return changes is None or any(change.state.is_terminal() for change in changes)
 
 
 def _without(
