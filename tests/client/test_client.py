@@ -169,8 +169,10 @@ def test_a_chain_of_quaccs_recipes_that_is_submitted_at_once(client):
         "emt.core.static_job", {**final, "$job": relaxed.job_id}, inherit_labels=True
     )
     job = static.info()
+    last = client.submit("emt.core.static_job", {"format": "job", "job_id": static.job_id})
     assert job.waits
     assert (job.state, job.reason) == (JobState.PENDING, f"waits for job {relaxed.job_id}")
+    assert (job.formula, last.info().formula) == ("Al4", "Al4")
     first, second = relaxed.result(LONG), static.result(LONG)
     assert second["results"]["energy"] == pytest.approx(first["results"]["energy"], abs=1e-8)
     assert second["input_atoms"]["atoms"] == first["atoms"]

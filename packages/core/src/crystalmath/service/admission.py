@@ -399,7 +399,7 @@ def _row(asked: AskedJob, files: Sequence[Pseudopotential], findings: Sequence[F
         spec_hash=asked.spec_hash,
         specification=_specification(spec, asked.document, **more),
         created_at=time.time(),
-        formula=None if spec.atoms is None else spec.atoms.get_chemical_formula(),
+        formula=asked.formula if spec.atoms is None else spec.atoms.get_chemical_formula(),
         parents=spec.parents,
         reason=asked.reason,
         warnings=written_findings(findings),

@@ -48,6 +48,8 @@ class AskedJob:
     refers: bool = False
     #: What it was read from, until the jobs that it refers to are among its parents.
     submission: Submission | None = field(default=None, repr=False)
+    #: Of a structure that another job has to give.
+    formula: str | None = None
     #: Why it cannot run yet: what it waits for, and what is to be said of that.
     reason: str | None = None
     findings: tuple[Finding, ...] = ()

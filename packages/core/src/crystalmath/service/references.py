@@ -289,7 +289,8 @@ class References:
         if outlook.reason is not None:
             spec = evolve(asked.spec, asked_hash=asked.spec_hash)
             told = (_waits(outlook.reason),) if outlook.is_broken else ()
-            return evolve(asked, spec=spec, reason=outlook.reason, findings=told)
+            formula = self._formula(parents)
+            return evolve(asked, spec=spec, reason=outlook.reason, findings=told, formula=formula)
         given = [self._given(parent) for parent in parents]
         spec = evolve(asked.spec, parents=given, asked_hash=asked.spec_hash)
         if not asked.refers:
@@ -382,12 +383,24 @@ class References:
             if not sources or any(parent["role"] == "value" for parent in waited_for):
                 return None
             job = self._job(sources[0]["job_id"])
-            moves = is_quaccs(job.recipe) and moves_atoms_alone(job.recipe, self._jobs.config)
-            if sources[0].get("path", ["atoms"]) != ["atoms"] or not moves:
+            if not self._gives_its_atoms(job, sources[0]):
                 return None
             if (given := self.given(job)) is not None:
                 return given
             parents = job.parents
+        return None
+
+    def _gives_its_atoms(self, job: JobMetadata, parent: Parent) -> bool:
+        """Return whether what is taken of a job are the atoms that it was given, at most moved."""
+        moves = is_quaccs(job.recipe) and moves_atoms_alone(job.recipe, self._jobs.config)
+        return parent.get("frame") == 0 or (moves and parent.get("path", ["atoms"]) == ["atoms"])
+
+    def _formula(self, parents: Sequence[Parent]) -> str | None:
+        """Return the formula of the structure that a waiting job will get, if it is known."""
+        for parent in parents:
+            if parent["role"] == "structure":
+                job = self._job(parent["job_id"])
+                return job.formula if self._gives_its_atoms(job, parent) else None
         return None
 
     def _geometry(self, job: JobMetadata, asked: JobStructure) -> Atoms | dict[str, Any]:
