@@ -36,6 +36,7 @@ class Ledger:
         new = NewJob(
             job_id=job_id, recipe="r", engine="sim", cluster="local", spec_hash="h", key=key,
             specification=f"{json.dumps(header)}\n{body}", created_at=at, owner=owner,
+            stage="pass" if "flow" in header else None,
         )  # fmt: skip
         known = _known(new, self.rows, self.keys)
         if known is not None:
@@ -63,6 +64,17 @@ class Ledger:
         if not self.rows[job_id].state.is_terminal():
             with self._disk.change():
                 self.rows[job_id] = evolve(self.rows[job_id], cancel_requested_at=at)
+
+    def next_pass(self, row):
+        """Record that a flow's next pass begins, unless it has changed since."""
+        with self._disk.change():
+            attempt = row.attempt + 1
+            header = {**self.header(row.job_id), "flow": {"attempt": attempt}}
+            self.rows[row.job_id] = evolve(row, attempt=attempt, stage="pass")
+            self.specifications[row.job_id] = f"{json.dumps(header)}\nbody"
+
+    def header(self, job_id):
+        return json.loads(self.specifications[job_id].split("\n")[0])
 
     def specification(self, job_id):
         return self.specifications[job_id]

@@ -6,11 +6,11 @@ import contextlib
 import errno
 
 from crystalmath.errors import BadFile
-from crystalmath.jobs.life import ATTEMPTS
+from crystalmath.jobs.life import ATTEMPTS, PASS_ATTEMPTS
 from crystalmath.models import JobState
 
 from .simulated_owner import JOBS, LEASE_S
-from .world import NODES, World
+from .world import MOST_PASSES, NODES, World
 
 STEPS = 60
 #: How long it takes at most until all jobs have ended once nothing goes wrong any more, in seconds.
@@ -43,6 +43,8 @@ class Life:
             job_id = self.world.new_job()
             if self.random.random() < 0.2:
                 self.world.failing.add(job_id)
+            if self.random.random() < 0.3:
+                self.world.flows.add(job_id)
             key = f"key {len(self.world.keys)}"
             self.world.keys.append(key)
             self.world.act(lambda owner: owner.submit(job_id, key))
@@ -250,7 +252,8 @@ class Life:
             world.check_released(world.owner)
         for job_id, row in world.ledger.rows.items():
             assert row.state.is_terminal(), f"{job_id} is {row.state} for ever ({row.reason})"
-            assert row.attempt <= ATTEMPTS
+            most = MOST_PASSES * PASS_ATTEMPTS if job_id in world.flows else ATTEMPTS
+            assert row.attempt <= most
             if job_id not in world.damaged:
                 assert not world.running(job_id), f"{job_id} is {row.state}, and something runs"
             self.check_end(job_id, row)
@@ -267,13 +270,20 @@ class Life:
         assert "was removed" not in (row.error or ""), f"{job_id}: {row.error}"
         assert "the engine lost" not in (row.error or ""), f"{job_id}: {row.error}"
         attempts = [world.of(job_id).outcome(number) for number in range(1, row.attempt + 1)]
-        assert all(outcome["state"] == "lost" for outcome in attempts[:-1]), attempts
+        passed = {"lost", "waits"} if job_id in world.flows else {"lost"}
+        assert all(outcome["state"] in passed for outcome in attempts[:-1]), attempts
         ends = [number for path, number in world.disk.ended if path == str(JOBS / job_id)]
+        ends = [number for number in ends if attempts[number - 1]["state"] != "waits"]
         assert len(ends) <= 1, f"{job_id} was run to its end as attempts {ends}"
         last = attempts[-1]
-        if last["state"] != "lost":
+        if job_id in world.flows and row.state is not JobState.COMPLETED:
+            assert row.stage == "steps", f"{job_id} has ended with its pass, whatever its steps do"
+        if last["state"] == "waits":
+            assert row.state is JobState.CANCELLED
+        elif last["state"] != "lost":
             assert last["state"] == row.state.value, f"{job_id}: {last}, and reads {row.state}"
-        if row.state in {JobState.COMPLETED, JobState.FAILED} and not world.several_hosts:
+        ended = {JobState.COMPLETED, JobState.FAILED}
+        if row.state in ended and not world.several_hosts and job_id not in world.flows:
             with contextlib.suppress(BadFile, FileNotFoundError):
                 world.of(job_id).read_header()
                 # The files alone tell the same end.

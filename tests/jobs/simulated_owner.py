@@ -6,9 +6,11 @@ import logging
 from pathlib import Path
 
 from crystalmath.engines.driver import Driver
+from crystalmath.errors import BadFile
+from crystalmath.jobs.changes import Change
 from crystalmath.jobs.hearts import Hearts
 from crystalmath.jobs.host import Host
-from crystalmath.models import Sighting
+from crystalmath.models import JobState, Sighting
 from crystalmath.processes import Identity
 from crystalmath.service.recovery import Recovery
 
@@ -17,6 +19,9 @@ from .ledger import settings
 JOBS = Path("/home/jobs")
 #: In seconds.
 LEASE_S = 60.0
+
+
+_END = {"lost": "cancelled"}
 
 
 class SimulatedHost(Host):
@@ -110,6 +115,8 @@ class Owner:
     def submit(self, job_id, key):
         """Submit a job; a key that is known gives the job that it gave, and starts nothing."""
         header = {"engine": "sim", "cluster": "local", "walltime_s": None, "environment": {}}
+        if job_id in self.world.flows:
+            header["flow"] = {"attempt": 1}
         owner, now = self.host.own_fields(), self.world.time
         recorded = self.world.ledger.insert(job_id, header, "body", key, owner, now)
         assert self.world.acknowledged.setdefault(key, recorded.job_id) == recorded.job_id
@@ -122,7 +129,34 @@ class Owner:
     def adopt(self, job_id, recorded):
         return self.driver.adopt(job_id, recorded)
 
+    def go_on(self):
+        """Have flows go on whose pass has ended: to the next pass, or to their end."""
+        ledger = self.world.ledger
+        for row in ledger.unfinished():
+            if not row.waits or not self.host.is_own(row.owner):
+                continue
+            try:
+                end = self.open(JOBS / row.job_id).outcome(row.attempt)
+            except OSError:
+                continue
+            except BadFile:
+                end = None  # one more pass tells the same
+            if end is None or end.get("state") in {None, "waits"}:
+                end = {"state": "cancelled" if row.cancel_requested_at else "waits"}
+            if end["state"] != "waits":
+                lost = end["state"] == "lost" and not end.get("cancelled")
+                state = JobState.FAILED if lost else JobState(_END.get(end["state"], end["state"]))
+                at, error = self.world.time, end.get("error")
+                ledger.apply(Change(job_id=row.job_id, state=state, at=at, error=error))
+                continue
+            ledger.next_pass(row)
+            header = ledger.header(row.job_id)
+            header |= {"job_id": row.job_id, "attempt": row.attempt + 1}
+            header["owner"] = self.host.own_fields()
+            self.driver.add(header, "body", recorded=True)
+
     def turn(self):
+        self.go_on()
         self.driver.turn()
         self.driver._handover.turn()
 

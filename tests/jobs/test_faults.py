@@ -5,6 +5,7 @@ import logging
 import math
 
 import pytest
+from attrs import evolve
 
 from crystalmath.engines import handover
 from crystalmath.jobs import life, ownership, reading
@@ -170,6 +171,27 @@ def waits_by_a_clock_that_is_set(patch):
     patch.setattr(SimulatedHost, "moment", lambda self: Moment(self.now(), self.now()))
 
 
+def flows_end_with_their_pass(patch):
+    """A flow is told to have failed or been cancelled while its steps run on."""
+
+    def held(record, decision, files, now, *, owns):
+        ended = decision.state.is_terminal()
+        return decision if ended else _held(record, decision, files, now, owns=owns)
+
+    _held = life._held
+    patch.setattr(life, "_held", held)
+
+
+def a_pass_is_not_written_again(patch):
+    """A flow's owner dies between the record of its next pass and its file: that never begins."""
+    read = ownership._read
+
+    def older(directory, recorded):
+        return read(directory, recorded and evolve(recorded, attempt=0))
+
+    patch.setattr(ownership, "_read", older)
+
+
 FAULTS = [
     spec_is_not_written_again,
     one_look_is_enough,
@@ -189,6 +211,8 @@ FAULTS = [
     who_comes_back_holds_on,
     what_was_taken_over_is_written_down,
     waits_by_a_clock_that_is_set,
+    flows_end_with_their_pass,
+    a_pass_is_not_written_again,
 ]
 
 

@@ -31,6 +31,8 @@ LOGINS = ("login1", "login2")
 NODES = ("node1", "node2", "node3")
 #: In seconds.
 BEAT_S = LEASE_S / 10
+#: Attempts of a flow after which its passes wait no more.
+MOST_PASSES = 8
 #: For so long an owner that comes back may follow what is not its own any more, at most.
 LETS_GO_S = 40
 
@@ -65,6 +67,7 @@ class World:
         self.cancelled: set[str] = set()
         self.removed: set[str] = set()
         self.failing: set[str] = set()
+        self.flows: set[str] = set()
         self.damaged: set[str] = set()
         self.shown: dict[str, JobState] = {}
         self.workers: list[Worker] = []
@@ -271,7 +274,8 @@ class World:
         for row in self.ledger.rows.values():
             attempt = attempt_id(row.job_id, row.attempt)
             stopped = row.state is JobState.CANCELLED or "its run directory" in (row.error or "")
-            if stopped and attempt in owner.launched:
+            # Of a flow that was stopped between two passes nothing is left with the engine.
+            if stopped and attempt in owner.launched and row.stage != "steps":
                 assert attempt in owner.released, f"{attempt} was stopped, and is not released"
 
     def work(self, worker):
@@ -280,6 +284,8 @@ class World:
             return
         job_id = worker.attempt.rpartition(".")[0]
         state = "failed" if job_id in self.failing else "completed"
+        if job_id in self.flows and worker.number < MOST_PASSES and self.random.random() < 0.6:
+            state = "waits"
         if worker.directory.cancel_requested():
             state = "cancelled"
         if worker.fenced:
@@ -289,7 +295,7 @@ class World:
         self.workers.remove(worker)
         directory = worker.directory
         try:
-            if state in {"completed", "failed"}:
+            if state in {"completed", "failed", "waits"}:
                 prepared = directory.prepare_outcome(worker.number, header, b"result")
                 directory.publish_prepared(worker.number, prepared)
             else:
@@ -322,7 +328,11 @@ class World:
         """Look at a job as `status` does: that changes nothing, and is never taken back."""
         row, writes, alive = self.ledger.rows[job_id], self.disk.writes, len(self.alive)
         place = str(JOBS / job_id)
-        record = Record(job_id=job_id, place=place, state=row.state, attempt=row.attempt)
+        if row.waits:
+            return  # nobody looks at its files
+        flow = row.stage is not None
+        told = {"state": row.state, "attempt": row.attempt, "is_flow": flow}
+        record = Record(job_id=job_id, place=place, **told)
         host = SimulatedHost(self, self.random.choice(self.logins))
         directory = self.directory(JOBS / job_id, host)
         decision = view(directory, record, host)

@@ -14,7 +14,7 @@ from crystalmath.engines.followed import Followed, LeftJobs, Phase
 from crystalmath.engines.handover import Engine, Handover, is_passing
 from crystalmath.errors import BadFile, CrystalMathError, EngineUnavailable, UnknownJob
 from crystalmath.jobs import facts
-from crystalmath.jobs.changes import Launch, LetGo, Release
+from crystalmath.jobs.changes import Hold, Launch, LetGo, Release
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.reading import Depth
 from crystalmath.jobs.reconcile import Job, Looked, Reconciler, request_cancel
@@ -188,7 +188,8 @@ class Driver:
         with self._adopting:
             if self.follows(job_id):
                 return True
-            state = self._view(directory, job_id)
+            flow = recorded is not None and bool(recorded.header.get("flow"))
+            state = self._view(directory, job_id, is_flow=flow)
             if self.closed or state.is_terminal():
                 return False
             job = Job.taken_over(directory, self._runner.settings.name, self.host, recorded)
@@ -240,8 +241,8 @@ class Driver:
             return state
         return self.state(job_id)
 
-    def _view(self, directory: RunDirectory, job_id: str) -> JobState:
-        record = facts.Record(job_id=job_id, place=directory.path)
+    def _view(self, directory: RunDirectory, job_id: str, *, is_flow: bool = False) -> JobState:
+        record = facts.Record(job_id=job_id, place=directory.path, is_flow=is_flow)
         return view(directory, record, self.host).state
 
     def cancel(self, job_id: str) -> bool:
@@ -475,6 +476,8 @@ class Driver:
             self._handover.release(job)
         elif isinstance(request, Launch):
             self._handover.put_again(job, ends=request.ends)
+        elif isinstance(request, Hold):
+            self._followed.forget(job.job_id)
         elif isinstance(request, LetGo):
             self.log.warning("job %s has another owner now", job.job_id)
             self._followed.forget(job.job_id)

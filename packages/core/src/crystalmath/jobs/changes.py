@@ -29,6 +29,8 @@ class Change:
     summary: Mapping[str, Any] | None = None
     #: When the recipe began, in seconds since the epoch.
     started_at: float | None = None
+    #: Whether a pass of a flow has ended: it waits for its steps, or for its end.
+    waits: bool = False
 
 
 #: Called with each batch of changes; it must return quickly.
@@ -93,8 +95,15 @@ class Release:
 
 
 @frozen
+class Hold:
+    """Follow a flow no more: its pass has ended, and nothing of it runs until the next one."""
+
+
+@frozen
 class LetGo:
     """Follow the job no more: another process owns it."""
 
 
-Action = WriteSpec | WriteCancel | Publish | NoteEnd | EndProcesses | Launch | Release | LetGo
+Action = (
+    WriteSpec | WriteCancel | Publish | NoteEnd | EndProcesses | Launch | Release | Hold | LetGo
+)

@@ -45,6 +45,8 @@ class Spec:
     capabilities: Capabilities = field(factory=Capabilities)
     #: Whether another process owns the job.
     foreign: bool = False
+    #: Of a flow: the attempt with which its present pass has begun.
+    pass_from: int | None = None
 
 
 @frozen(kw_only=True)
@@ -207,6 +209,10 @@ class Record:
     ends: int = 0
     #: Since when the engine has lost the attempt, by `Moment.clock`.
     lost_since: float | None = None
+    #: Whether it is a flow whose steps are jobs, and each of its attempts a pass of its body.
+    is_flow: bool = False
+    #: Of a flow: the attempt with which its present pass has begun.
+    pass_from: int | None = None
     #: What :func:`crystalmath.jobs.life.step` remembered for the next look.
     doubt: Doubt | None = None
 

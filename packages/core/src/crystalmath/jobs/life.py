@@ -6,6 +6,9 @@
     pending -> failed | cancelled
     running -> pending            the attempt was lost, and another one is allowed
 
+A flow whose steps are jobs is one job whose attempts are passes of its body. A pass that has ended
+in any way but well leaves it as it was: it waits for its steps, and who keeps these ends it.
+
 All of it is decided here, from the record, the run directory and the engine's report. Nothing here
 reads a file, a clock or the process table, so that a simulation can run thousands of lives in a
 second. The owner of a job carries out what :func:`step` decides; other processes only see a state.
@@ -21,6 +24,7 @@ from crystalmath.jobs.changes import (
     Action,
     Change,
     EndProcesses,
+    Hold,
     Launch,
     LetGo,
     NoteEnd,
@@ -52,6 +56,10 @@ if TYPE_CHECKING:
 
 #: So many attempts a job has in all; only lost ones are repeated.
 ATTEMPTS = 2
+#: So many has each pass of a flow, of which nothing is lost with it.
+PASS_ATTEMPTS = 5
+#: The state of an outcome by which a pass of a flow says that it needs steps that have not ended.
+WAITS = "waits"
 #: A run directory that was missed so often, and for so long in seconds, was removed.
 GONE_LOOKS = 3
 GONE_S = 2.0
@@ -123,10 +131,27 @@ def step(
         lost = f"attempt {record.attempt} was lost"
         record = evolve(record, state=JobState.PENDING, attempt=files.attempt, doubt=None)
         told = (_change(record, JobState.PENDING, now, reason=lost),)
+    if record.pass_from is None and isinstance(files.spec, Spec) and files.spec.pass_from:
+        record = evolve(record, is_flow=True, pass_from=files.spec.pass_from)
     engine = engine or _unasked(files)
     decide = _owned if owns else _seen
     decision = decide(record, files, now, engine)
-    return evolve(decision, changes=(*told, *decision.changes))
+    decision = evolve(decision, changes=(*told, *decision.changes))
+    return _held(record, decision, files, now, owns=owns) if record.is_flow else decision
+
+
+def _held(record: Record, decision: Decision, files: Files, now: Moment, *, owns: bool) -> Decision:
+    """Have a flow wait where its pass has ended, unless with that the flow has completed."""
+    outcome, state = files.outcome, decision.state
+    waits = isinstance(outcome, Outcome) and outcome.state == WAITS
+    ended = state.is_terminal() and isinstance(outcome, Outcome)  # and not with its files
+    if not waits and (not ended or state is JobState.COMPLETED):
+        return decision
+    changes = tuple(change for change in decision.changes if not change.state.is_terminal())
+    before = changes[-1].state if changes else record.state
+    change = evolve(_change(record, before, now), attempt=decision.attempt, waits=True)
+    actions = (*decision.actions, Hold()) if owns else ()
+    return Decision(before, decision.attempt, actions, (*changes, change))
 
 
 def _owned(record: Record, files: Files, now: Moment, engine: Engine) -> Decision:
@@ -229,6 +254,8 @@ def _ended(record: Record, outcome: Outcome, error: str | None, now: Moment) -> 
     # What its owner ended before anybody ran it was never running.
     ran = record.state is JobState.PENDING and outcome.started is not None
     told = (_change(record, JobState.RUNNING, now),) if ran else ()
+    if outcome.state == WAITS:
+        return Decision(JobState.RUNNING, record.attempt, (), told)
     if outcome.state == "lost":
         return _lost(record, outcome, error, told, now)
     state = JobState(outcome.state)
@@ -264,7 +291,8 @@ def _lost(
     if outcome.cancelled:
         change = _change(record, JobState.CANCELLED, now, error="cancelled", reason=reason)
         return Decision(change.state, number, (end, *_release(record)), (*told, change))
-    if fatal is not None or number >= ATTEMPTS:
+    most = record.pass_from + PASS_ATTEMPTS - 1 if record.pass_from else ATTEMPTS
+    if fatal is not None or number >= most:
         error = f"lost: {outcome.error}" if fatal is None else f"{fatal} ({outcome.error})"
         change = _change(record, JobState.FAILED, now, error=error, reason=reason)
         return Decision(change.state, number, (end,), (*told, change))

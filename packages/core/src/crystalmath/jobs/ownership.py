@@ -40,7 +40,8 @@ class Recorded:
 
 def spec_header(spec: JobSpec, engine: str, owner: Mapping[str, Any]) -> dict[str, Any]:
     """Return what stands above a specification that its owner hands to an engine."""
-    return {**spec.header(), "attempt": 1, "engine": engine, "owner": dict(owner)}
+    attempt = spec.flow["attempt"] if spec.flow else 1
+    return {**spec.header(), "attempt": attempt, "engine": engine, "owner": dict(owner)}
 
 
 def take_over(
@@ -97,7 +98,8 @@ def _read(directory: RunDirectory, recorded: Recorded | None) -> tuple[dict[str,
         if recorded is None:
             raise
     else:
-        if recorded is None or body == recorded.body:
+        # A pass of a flow may be on record, and its owner have died before it was written down.
+        if recorded is None or (body == recorded.body and header["attempt"] >= recorded.attempt):
             return header, body
     more = {"attempt": recorded.attempt, "owner": recorded.owner}
     return {**recorded.header, **more}, recorded.body

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from crystalmath.processes import Identity
 
 _T = TypeVar("_T")
-#: How an attempt may have ended: as a job does, or lost.
-_ENDS = {"lost", *(state.value for state in JobState if state.is_terminal())}
+#: How an attempt may have ended: as a job does, lost, or as a pass of a flow that needs its steps.
+_ENDS = {"lost", "waits", *(state.value for state in JobState if state.is_terminal())}
 
 
 class Depth(IntEnum):
@@ -144,7 +144,14 @@ def _spec(directory: Readable, record: Record, host: Host, depth: Depth) -> Read
     if not isinstance(header, dict):
         return header
     foreign = is_of_another(header.get("owner"), host)
-    return Spec(header["attempt"], _capabilities(header.get("capabilities")), foreign=foreign)
+    can, pass_from = _capabilities(header.get("capabilities")), pass_begun(header)
+    return Spec(header["attempt"], can, foreign=foreign, pass_from=pass_from)
+
+
+def pass_begun(header: Mapping[str, Any]) -> int | None:
+    """Return with which attempt the present pass of a flow has begun; ``None`` of other jobs."""
+    flow = header.get("flow")
+    return flow.get("attempt") if isinstance(flow, dict) else None
 
 
 def _capabilities(told: object) -> Capabilities:

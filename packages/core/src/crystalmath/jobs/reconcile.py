@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -15,6 +16,7 @@ from crystalmath.jobs import ownership
 from crystalmath.jobs.changes import (
     Change,
     EndProcesses,
+    Hold,
     Launch,
     LetGo,
     NoteEnd,
@@ -26,7 +28,7 @@ from crystalmath.jobs.changes import (
 from crystalmath.jobs.facts import Engine, Files, Record
 from crystalmath.jobs.life import step
 from crystalmath.jobs.potcars import replace_potcars
-from crystalmath.jobs.reading import Depth, attempt_in, read
+from crystalmath.jobs.reading import Depth, attempt_in, pass_begun, read
 from crystalmath.jobs.rundir import attempt_id
 from crystalmath.models import Attempt, JobState, Terms
 
@@ -79,7 +81,14 @@ class Job:
     @classmethod
     def of(cls, header: dict[str, Any], body: str, directory: RunDirectory, host: Host) -> Job:
         """Make a job that is submitted here."""
-        record = Record(job_id=header["job_id"], place=directory.path, attempt=header["attempt"])
+        pass_from = pass_begun(header)
+        record = Record(
+            job_id=header["job_id"],
+            place=directory.path,
+            attempt=header["attempt"],
+            is_flow=pass_from is not None,
+            pass_from=pass_from,
+        )
         return cls(header, body, directory, host, record)
 
     @classmethod
@@ -102,6 +111,9 @@ class Job:
             # Changes reported from here on follow those on record.
             attempt = min(recorded.attempt, header["attempt"])
             job.update(state=recorded.state, attempt=attempt, cancelled=recorded.cancelled)
+            with contextlib.suppress(OSError):  # a look will show it
+                if job.record.is_flow and not directory.has(f"{attempt}.claim"):
+                    job.update(state=JobState.PENDING)  # the flow runs; its pass has not begun
         job.adopted = True
         return job
 
@@ -159,7 +171,9 @@ class Job:
         That process may have taken the job over while this one stood still: a look shows it.
         """
         with self.lock:
-            if not self.disowned and self.directory.make():
+            if self.record.attempt > 1:  # the next pass of a flow, whose directory is there
+                self.write(self.record.attempt)
+            elif not self.disowned and self.directory.make():
                 self.directory.write_spec(self.header, self.body)
                 self.update(written=True)
 
@@ -269,7 +283,10 @@ class Reconciler:
                 return self._host.sweep(attempt, lambda: notice(job.job_id))
             if isinstance(action, WriteSpec):
                 return job.write(action.attempt)
-            if isinstance(action, WriteCancel):
+            if isinstance(action, Hold):
+                job.let_go()  # who keeps its steps may be another process by then
+                requests.append(action)
+            elif isinstance(action, WriteCancel):
                 job.directory.request_cancel()
             elif isinstance(action, NoteEnd):
                 job.directory.note_ended(action.attempt, action.error)

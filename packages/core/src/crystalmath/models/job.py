@@ -80,6 +80,14 @@ class Job(Terms):
         metadata=about("findings of the preflight that travel along", array(reference("Finding"))),
     )
     parents: Sequence[Parent] = field(default=(), metadata=PARENTS)
+    stage: str | None = field(
+        default=None,
+        metadata=about(
+            "of a flow whose steps are jobs: `pass` while its body runs, or is to run, `steps` "
+            "while it waits for its steps",
+            {**_TEXT, "enum": ["pass", "steps"]},
+        ),
+    )
     removed: str | None = field(
         default=None,
         metadata=about(
@@ -144,7 +152,9 @@ class Job(Terms):
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for other jobs, and has not been written to a run directory yet."""
+        """Whether it waits for other jobs, those before it or its own steps: nobody runs it."""
+        if self.stage == "steps":
+            return not self.state.is_terminal()
         return self.state is JobState.PENDING and any("awaited" in one for one in self.parents)
 
     def without_files(self) -> str | None:

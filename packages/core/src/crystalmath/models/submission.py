@@ -393,6 +393,17 @@ class JobSpec(Terms):
         ),
     )
 
+    flow: Mapping[str, Any] | None = field(
+        default=None,
+        hash=False,
+        metadata=about(
+            "of a flow whose steps are jobs: which pass of its body this is (`pass`), with which "
+            "attempt that begins (`attempt`), which steps there are by now (`steps`), and on what "
+            "terms the flow was submitted (`asked`), which are those of its steps",
+            {"type": "object"},
+        ),
+    )
+
     def identity(self) -> dict[str, Any]:
         """Return what makes it this job and no other, beside structure and parameters."""
         return {

@@ -214,10 +214,12 @@ class JobStore(JobReader):
             for job, new in ready:
                 if job.job_id in same:
                     known = {name: plain(getattr(new, name)) for name in PUT_IN}
-                    after = evolve(job, reason=None, revision=job.revision + 1, **known)
+                    known |= {"attempt": new.attempt, "stage": new.stage, "reason": new.reason}
+                    after = evolve(job, revision=job.revision + 1, **known)
                     changed.append((job.revision, after))
                     rows.append(new)
-                    log.append(event_row(job, job.state, at, "waits for no other job any more"))
+                    told = new.reason or "waits for no other job any more"
+                    log.append(event_row(job, job.state, at, told))
             put_in(connection, changed, rows, log)
         return [job for _, job in changed]
 

@@ -220,6 +220,7 @@ class Onlooker:
             attempt=job.attempt,
             cancelled=job.cancel_requested_at is not None,
             written=job.state is JobState.RUNNING,
+            is_flow=job.stage is not None,
             doubt=self._doubts.get(job.job_id),
         )
 

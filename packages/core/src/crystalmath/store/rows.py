@@ -53,6 +53,7 @@ _MUTABLE = (
     "reason",
     "removed",
     "removed_at",
+    "stage",
 )
 #: What else is known of a job only once the jobs that it waited for have ended.
 PUT_IN = ("parents", "formula", "warnings", "walltime_s", "continue_lost")

@@ -55,6 +55,7 @@ jobs = Table(
     Column("parents", Text, nullable=False, server_default="[]"),
     Column("removed", Text),
     Column("removed_at", Float),
+    Column("stage", Text),
     Index("ix_jobs_job_id", "job_id", unique=True),
     Index("ix_jobs_key", "key", unique=True),
     Index("ix_jobs_state_number", "state", "number"),

@@ -21,6 +21,12 @@ def follow(job: JobMetadata, change: Change) -> tuple[JobMetadata, list[dict[str
     The job is the very same object where the change is no step of its life.
     """
     log = []
+    if change.waits and (job.waits or (change.attempt or 0) < job.attempt):
+        return job, []  # that is known
+    if change.waits and not job.state.is_terminal():
+        log = [event_row(job, job.state, change.at, f"pass {change.attempt} has ended")]
+        attempt = change.attempt or job.attempt
+        return evolve(job, attempt=attempt, stage="steps", revision=job.revision + 1), log
     if _is_note(job, change):
         noted = evolve(job, revision=job.revision + 1, reason=cleaned(change.reason))
         return noted, [event_row(job, job.state, change.at, change.reason)]

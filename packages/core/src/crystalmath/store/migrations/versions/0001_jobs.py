@@ -47,6 +47,7 @@ def upgrade() -> None:
         sa.Column("parents", sa.Text(), nullable=False, server_default="[]"),
         sa.Column("removed", sa.Text()),
         sa.Column("removed_at", sa.Float()),
+        sa.Column("stage", sa.Text()),
         sa.Column("continue_lost", sa.Boolean()),
         sqlite_autoincrement=True,
     )
