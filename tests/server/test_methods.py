@@ -1,6 +1,7 @@
 """The methods beside the four first ones, on the real local engine; each answer fits its schema."""
 
 import asyncio
+import base64
 import gzip
 import json
 import os
@@ -8,7 +9,11 @@ import time
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io.trajectory import Trajectory
 
 from conftest import eventually
 from crystalmath.jobs import workfiles
@@ -606,6 +611,180 @@ def test_the_newest_of_several_files_of_a_name_is_read_and_the_others_are_named(
     assert (answer["text"], answer["others"]) == ("step 2", ["3/OUTCAR", "1/OUTCAR"])
     assert answer["file"].endswith("/2/OUTCAR")
     assert call(service, "jobs.logs", job_id=job_id, file="1/OUTCAR")["others"] == []
+
+
+# --- trajectories --------------------------------------------------------------------------------
+
+
+def frame(number):
+    """Make the geometry after so many steps; the first one has not been computed."""
+    atoms = Atoms("AlCu", [[0, 0, 0], [0, 0, 2 + number / 10]], cell=[3, 3, 9 + number], pbc=True)
+    if number:
+        forces = [[0, 0, number / 7], [0, 0, -number / 7]]
+        atoms.calc = SinglePointCalculator(atoms, energy=-number / 3, forces=forces)
+    return atoms
+
+
+@pytest.fixture(scope="module")
+def moving(service):
+    """Give a job that has written some steps, and its work directory."""
+    job_id = submit(service)
+    done(service, job_id)
+    work = service.work_directory(job_id)
+    (work / "relax").mkdir(parents=True)
+    with Trajectory(work / "relax" / "opt.traj", "w") as file:
+        for number in range(10):
+            file.write(frame(number))
+    return job_id, work
+
+
+def read(array):
+    """Read an array as docs/protocol.md says."""
+    dtype = np.dtype(array["dtype"]).newbyteorder("<")
+    return np.frombuffer(base64.b64decode(array["data"]), dtype).reshape(array["shape"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "numbers"),
+    [
+        ({}, range(10)),
+        ({"start": -1}, [9]),
+        ({"start": 2, "stop": 9, "stride": 3}, [2, 5, 8]),
+        ({"start": -3, "stop": -1, "dtype": "float64"}, [7, 8]),
+        ({"start": 10}, []),
+        ({"start": 5, "stop": 2}, []),
+        ({"stride": 2**53}, [0]),
+    ],
+)
+def test_frames_are_chosen_as_by_a_slice(service, moving, asked, numbers):
+    job_id, work = moving
+    answer = call(service, "jobs.trajectory", job_id=job_id, **asked)
+    assert (answer["error"], answer["frames"], answer["next"]) == (None, 10, None)
+    assert answer["file"] == str(work / "relax" / "opt.traj")
+    assert (answer["numbers"], answer["pbc"]) == ([13, 29], [True] * 3)
+    frames = [frame(number) for number in numbers]
+    if frames:
+        assert (answer["start"], answer["stride"]) == (numbers[0], asked.get("stride", 1))
+    kind = asked.get("dtype", "float32")
+    assert (answer["positions"]["dtype"], answer["energies"] or answer["cells"]) == (
+        kind,
+        {**(answer["energies"] or answer["cells"]), "dtype": "float64"},
+    )
+    rounded = 1e-6 if kind == "float32" else 1e-14
+    positions = [one.positions for one in frames]
+    assert read(answer["positions"]) == pytest.approx(
+        np.array(positions).reshape(-1, 2, 3), rounded
+    )
+    assert read(answer["cells"]).tolist() == [one.cell.tolist() for one in frames]
+    if list(numbers) == [0]:
+        assert answer["energies"] is answer["forces"] is None
+    else:
+        energies = [-number / 3 if number else np.nan for number in numbers]
+        assert read(answer["energies"]) == pytest.approx(energies, nan_ok=True)
+        assert read(answer["forces"])[:, 1, 2] == pytest.approx(
+            [-number / 7 if number else np.nan for number in numbers], rounded, nan_ok=True
+        )
+    assert not frames or answer["magmoms"] is None
+
+
+def test_a_running_job_is_followed_frame_by_frame(service, tmp_path):
+    go = tmp_path / "go"
+    job_id = submit(service, recipe="lab_recipes.wait_for", params={"path": str(go)})
+    eventually(lambda: call(service, "jobs.status", job_id=job_id)["status"] == "running")
+    assert "holds no frames" in call(service, "jobs.trajectory", job_id=job_id)["error"]
+    work = service.work_directory(job_id)
+    work.mkdir(exist_ok=True)
+    with Trajectory(work / "md.traj", "w") as file:
+        for number in range(1, 4):
+            file.write(frame(number))
+            answer = call(service, "jobs.trajectory", job_id=job_id, start=number - 1)
+            assert (answer["frames"], read(answer["energies"]).tolist()) == (number, [-number / 3])
+            after = call(service, "jobs.trajectory", job_id=job_id, start=number)
+            assert after["positions"] == {"dtype": "float32", "shape": [0, 2, 3], "data": ""}
+    go.touch()
+    done(service, job_id)
+
+
+def test_frames_come_in_parts_where_they_are_many(service, moving, monkeypatch):
+    monkeypatch.setattr("crystalmath.service.job_answers._MOST_FRAMES", 4 * 2 * 56)
+    parts, start = [], 1
+    while start is not None:
+        answer = call(service, "jobs.trajectory", job_id=moving[0], start=start, stride=2, stop=-1)
+        assert answer["start"] == start
+        parts.append(read(answer["cells"])[:, 2, 2].tolist())
+        start = answer["next"]
+    assert parts == [[10, 12, 14, 16]]
+    monkeypatch.setattr("crystalmath.service.job_answers._MOST_FRAMES", 1)
+    answer = call(service, "jobs.trajectory", job_id=moving[0], start=-2)
+    assert (answer["next"], read(answer["cells"])[:, 2, 2].tolist()) == (9, [17])
+
+
+def test_another_file_is_read_and_what_is_torn_is_left_out(service, moving):
+    job_id, work = moving
+    data = (work / "relax" / "opt.traj").read_bytes()
+    for name, text in (("first", data), ("torn", data[:-100]), ("head", data[:50]), ("none", b"")):
+        (work / name).mkdir()
+        (work / name / "old.traj.gz").write_bytes(gzip.compress(text))
+        os.utime(work / name / "old.traj.gz", (1e9, 1e9))
+    answer = call(service, "jobs.trajectory", job_id=job_id, start=-1)
+    assert sorted(answer["others"]) == [
+        f"{name}/old.traj.gz" for name in ("first", "head", "none", "torn")
+    ]
+    for name, count in (("first", 10), ("torn", 9)):
+        told = call(service, "jobs.trajectory", job_id=job_id, file=f"{name}/old.traj", start=-1)
+        assert (told["frames"], told["start"]) == (count, count - 1)
+        assert read(told["cells"])[0, 2, 2] == 8 + count
+    for name in ("head", "none"):
+        told = call(service, "jobs.trajectory", job_id=job_id, file=f"{name}/old.traj")
+        assert told["code"] == "invalid_job"
+        assert f"{name}/old.traj.gz cannot be read" in told["error"]
+
+
+def test_frames_of_other_atoms_are_refused(service, moving):
+    job_id, work = moving
+    with Trajectory(work / "mixed.traj", "w") as file:
+        file.write(Atoms("Al"))
+        file.write(Atoms("Cu"))
+    os.utime(work / "mixed.traj", (1e9, 1e9))
+    answer = call(service, "jobs.trajectory", job_id=job_id, file="mixed.traj")
+    assert "frame 0 of" in answer["error"]
+    assert "other atoms" in answer["error"]
+
+
+def test_no_file_but_one_of_frames_is_read(service, moving, tmp_path):
+    job_id, work = moving
+    (work / "notes").write_text("words")
+    os.mkfifo(work / "pipe.traj")
+    os.utime(work / "pipe.traj", (1e9, 1e9))
+    (tmp_path / "outside.traj").write_bytes((work / "relax" / "opt.traj").read_bytes())
+    (work / "link.traj").symlink_to(tmp_path / "outside.traj")
+    try:
+        for file, said in (
+            ("notes", "holds no frames; these are read from trajectories of ASE"),
+            ("pipe.traj", "no regular file"),
+            ("link.traj", "leaves the work directory"),
+            ("../../etc/passwd", "no file below"),
+            ("/etc/passwd", "no file below"),
+            ("opt.traj\0", "no file"),
+            ("", "'file'"),
+            (5, "'file'"),
+        ):
+            answer = call(service, "jobs.trajectory", job_id=job_id, file=file)
+            assert (answer["code"], answer["positions"]) == ("invalid_job", None)
+            assert said in answer["error"], answer
+    finally:
+        (work / "pipe.traj").unlink()
+    for wrong in ({"start": 10**30}, {"stride": 0}, {"stop": "5"}, {"dtype": "O"}, {"step": 2}):
+        answer = call(service, "jobs.trajectory", job_id=job_id, **wrong)
+        assert (answer["code"], answer["numbers"]) == ("invalid_job", [])
+        assert next(iter(wrong)) in answer["error"]
+    assert call(service, "jobs.trajectory", job_id=NOBODY)["code"] == "unknown_job"
+    still = submit(service)
+    done(service, still)
+    assert "holds no frames" in call(service, "jobs.trajectory", job_id=still)["error"]
+
+
+# --- all files -----------------------------------------------------------------------------------
 
 
 def test_files_are_listed_by_their_paths_and_links_are_not_followed(service, monkeypatch):

@@ -1,5 +1,7 @@
 """Relax, continue, make static: an antiferromagnet keeps its order, with the stand-in for VASP."""
 
+import asyncio
+import base64
 import gzip
 import json
 import re
@@ -14,6 +16,7 @@ from crystalmath.errors import InvalidJob
 from crystalmath.models import JobState, Submission
 from crystalmath.models.retry import Retry
 from crystalmath.recipes.structures import parse_structure
+from crystalmath.server.handlers import METHODS
 from ends import completed, failed, finish, submit
 from vasp import potcars
 
@@ -123,6 +126,27 @@ def test_files_of_the_last_calculation_go_along(service, stopped, tmp_path):
     ):
         (told,) = service.retry([stopped.job_id], Retry(copy=("WAVECAR", name)), dry_run=True)
         assert re.search(said, str(told))
+
+
+def test_the_frames_of_vasp_have_the_order_of_the_atoms_that_were_given(service, stopped):
+    answer = asyncio.run(METHODS["jobs.trajectory"](service, {"job_id": stopped.job_id}))
+    assert (answer["error"], Path(answer["file"]).name) == (None, "vasprun.xml.gz")
+    assert answer["frames"] == answer["positions"]["shape"][0] == 3
+    given = nickel_oxide()
+    assert answer["numbers"] == given.numbers.tolist()
+    values = {
+        name: np.frombuffer(base64.b64decode(told["data"]), told["dtype"]).reshape(told["shape"])
+        for name, told in answer.items()
+        if name in {"positions", "forces", "energies"}
+    }
+    # The first frame is what the job was given; the fixed atom stays where it is.
+    assert np.abs(values["positions"][0] - given.positions).max() < 1e-5
+    assert np.abs(values["positions"][-1] - given.positions)[0].max() < 1e-5
+    assert np.abs(values["positions"][-1] - given.positions).max() > 1e-3
+    assert values["energies"].shape == (3,)
+    # Pulled along the forces that stand beside them, atom by atom.
+    moved = values["positions"][1] - values["positions"][0]
+    assert (moved * values["forces"][0]).sum(axis=1)[1:].min() > 0
 
 
 def test_files_that_are_torn_are_passed_over(service, stopped):

@@ -1,24 +1,26 @@
-"""The last whole geometry that a job's calculations have left in its run directory."""
+"""The geometries that a job's calculations have left in its run directory: the last, and all."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from crystalmath.errors import InvalidJob
-from crystalmath.jobs.workfiles import read_chunks
-from crystalmath.jobs.worktree import files_below
+from crystalmath.jobs.workfiles import find, opened, read_chunks
+from crystalmath.jobs.worktree import as_text, files_below
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from ase import Atoms
+    from numpy.typing import NDArray
 
     from crystalmath.jobs.rundir import RunDirectory
 
@@ -33,6 +35,8 @@ _SORTED = "ase-sort.dat"
 _SORTING = ("CONTCAR", "vasprun.xml")
 _POSCAR_HEAD = 8  # lines before the first position
 _NAMED = 5
+#: What is read of each atom in a frame, in bytes: position, force and moment.
+_ATOM_BYTES = 7 * 8
 
 
 @frozen
@@ -179,47 +183,157 @@ def _contcar(path: Path) -> Atoms:
     return atoms
 
 
-def _trajectory(path: Path) -> Atoms:
-    from ase.io.trajectory import Trajectory
-
-    source = io.BytesIO(_bytes(path)) if path.suffix == ".gz" else path
-    with Trajectory(source) as frames:
-        count = len(frames)
-        for index in range(count - 1, max(-1, count - 1 - _TORN_FRAMES), -1):
-            try:
-                return frames[index]
-            except Exception:  # noqa: BLE001, S112 - cut anywhere
-                continue
-    raise InvalidJob(f"{path} holds no whole frame")
+def _last_frame(path: Path) -> Atoms:
+    with _frames(path) as frames:
+        return frames[_count_whole(path, frames) - 1]
 
 
-def _last_of(kind: str) -> Callable[[Path], Atoms]:
-    def read(path: Path) -> Atoms:
-        import ase.io
-
-        last = None
+def _count_whole(path: Path, frames: Sequence[Atoms]) -> int:
+    """Return how many frames there are without those at the end that are torn."""
+    count = len(frames)
+    for whole in range(count, max(0, count - _TORN_FRAMES), -1):
         try:
-            for atoms in ase.io.iread(io.StringIO(_text(path)), index=":", format=kind):
-                last = atoms
-        except Exception:
-            # What came before the place where it is torn is whole.
-            if last is None:
-                raise
-        if last is None:
-            raise InvalidJob(f"{path} holds no structure")
-        return last
-
-    return read
+            frames[whole - 1]
+        except Exception:  # noqa: BLE001, S112 - cut anywhere
+            continue
+        return whole
+    raise InvalidJob(f"{path} holds no whole frame")
 
 
 def _named(*names: str) -> Callable[[str], bool]:
     return lambda name: name in names
 
 
+#: Files of many frames, by name, the best first; each with ASE's name of the format.
+_OF_FRAMES: Sequence[tuple[Callable[[str], bool], str]] = (
+    (lambda name: name.endswith(".traj"), "traj"),
+    (_named("vasprun.xml"), "vasp-xml"),
+    (lambda name: name == "pw.out" or name.endswith(".pwo"), "espresso-out"),
+)
 #: By name, the best first: CONTCAR is where the next step would have begun.
 _READERS: Sequence[tuple[Callable[[str], bool], Callable[[Path], Atoms]]] = (
     (_named("CONTCAR"), _contcar),
-    (lambda name: name.endswith(".traj"), _trajectory),
-    (_named("vasprun.xml"), _last_of("vasp-xml")),
-    (lambda name: name == "pw.out" or name.endswith(".pwo"), _last_of("espresso-out")),
+    *((matches, _last_frame) for matches, _ in _OF_FRAMES),
 )
+
+
+# --- frames ----------------------------------------------------------------------------------
+
+
+def _kind(path: Path) -> str | None:
+    name = path.name.removesuffix(".gz")
+    return next((kind for matches, kind in _OF_FRAMES if matches(name)), None)
+
+
+@contextlib.contextmanager
+def _frames(path: Path) -> Iterator[Sequence[Atoms]]:
+    """Open a file of frames; of a text that is torn, those before that place are read."""
+    if (kind := _kind(path)) == "traj":
+        from ase.io.trajectory import Trajectory
+
+        with io.BytesIO(_bytes(path)) if path.suffix == ".gz" else opened(path) as source:
+            yield Trajectory(source)
+        return
+    import ase.io
+
+    found: list[Atoms] = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for atoms in ase.io.iread(io.StringIO(_text(path)), index=":", format=kind):
+                found.append(atoms)  # noqa: PERF402 - those before an error stay
+    except Exception:
+        if not found:
+            raise
+    yield found
+
+
+@frozen(kw_only=True)
+class Frames:
+    """Frames of one file, from the one numbered `start` on.
+
+    `arrays` has one after the other for each frame: ``positions`` and ``cells`` (Å), ``energies``
+    (eV), ``forces`` (eV/Å) and ``magmoms`` (μB); NaN stands for what a frame does not have.
+    """
+
+    file: str
+    #: Further files of frames, by their paths below the work directory.
+    others: list[str]
+    #: How many whole frames the file holds.
+    count: int
+    start: int
+    #: The first one that was asked for and is not here.
+    next: int | None
+    numbers: list[int]
+    pbc: list[bool]
+    arrays: Mapping[str, NDArray[Any]]
+
+
+def read_frames(
+    work: str, file: str | None, *, start: int, stop: int | None, stride: int, most: int
+) -> Generator[None, None, Frames]:
+    """Read frames below a work directory, also while a program writes them.
+
+    `start` and `stop` are as in a slice. The frames are those of the newest calculation, or of
+    `file`, by its name or the end of its path. At most `most` bytes of them are read, but one frame
+    at least. `InvalidJob`: no such file, or it cannot be read, or its frames are of other atoms.
+    """
+    import numpy as np
+
+    from crystalmath.recipes.ase_json import check_atoms
+
+    paths = [each.path for each in _candidates(work) if _kind(each.path)]
+    yield
+    path = paths[0] if paths else Path(work)
+    if file is not None:
+        path = (yield from find(Path(work), file)).path
+    if _kind(path) is None:
+        raise InvalidJob(
+            f"{path} holds no frames; these are read from trajectories of ASE (opt.traj), "
+            "vasprun.xml and the output of pw.x (pw.out)"
+        )
+    number: int | str = "any"
+    try:
+        with _frames(path) as frames:
+            count = _count_whole(path, frames)
+            last = check_atoms(frames[count - 1])
+            order = _order(path.parent, len(last)) if path.name.startswith(_SORTING) else None
+            asked = range(*slice(start, stop, stride).indices(count))
+            taken = asked[: max(1, most // (len(last) * _ATOM_BYTES))]
+            of_atoms = (len(taken), len(last))
+            shapes = {"positions": (*of_atoms, 3), "forces": (*of_atoms, 3), "magmoms": of_atoms}
+            shapes |= {"cells": (len(taken), 3, 3), "energies": of_atoms[:1]}
+            arrays = {name: np.full(shape, np.nan) for name, shape in shapes.items()}
+            for row, number in enumerate(taken):
+                for name, value in _numbers(frames[number], last, order).items():
+                    if np.shape(value) == arrays[name].shape[1:]:
+                        arrays[name][row] = value
+                yield
+    except Exception as error:  # readers fail in their own ways
+        raise InvalidJob(f"frame {number} of {path} cannot be read: {error}") from error
+    return Frames(
+        file=str(path),
+        others=[as_text(os.path.relpath(each, work)) for each in paths if each != path],
+        count=count,
+        start=asked.start,
+        next=asked[len(taken)] if len(taken) < len(asked) else None,
+        numbers=(last.numbers if order is None else last.numbers[order]).tolist(),
+        pbc=last.pbc.tolist(),
+        arrays=arrays,
+    )
+
+
+def _numbers(atoms: Atoms, last: Atoms, order: list[int] | None) -> dict[str, Any]:
+    """Return what a frame holds, in the order of the atoms that the job was given."""
+    import numpy as np
+
+    from crystalmath.recipes.ase_json import check_atoms
+
+    if not np.array_equal(check_atoms(atoms).numbers, last.numbers):
+        raise InvalidJob("it is of other atoms than the last one")
+    results = getattr(atoms.calc, "results", {})
+    found = {name: results[name] for name in ("forces", "magmoms") if name in results}
+    found["positions"] = atoms.positions
+    if order is not None:
+        found = {name: values[order] for name, values in found.items()}
+    return {**found, "cells": atoms.cell.array, "energies": results.get("energy", float("nan"))}

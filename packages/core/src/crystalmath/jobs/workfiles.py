@@ -101,7 +101,7 @@ def read_chunks(path: Path) -> Iterator[bytes]:
     `InvalidJob` is raised if the file cannot be read or decompressed.
     """
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             stream = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
             while chunk := stream.read(_CHUNK):
                 yield chunk
@@ -109,7 +109,7 @@ def read_chunks(path: Path) -> Iterator[bytes]:
         raise InvalidJob(f"cannot read {path}: {error}") from error
 
 
-def _opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> BinaryIO:
     """Open a regular file; else raise `InvalidJob`, as a job may have left a FIFO or a link."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -196,7 +196,7 @@ def _window(path: Path, offset: int | None, most: int) -> _Work[tuple[bytes, int
     if path.suffix == ".gz":
         return (yield from _window_of(read_chunks(path), offset, most))
     try:
-        with _opened(path) as stream:
+        with opened(path) as stream:
             size = os.fstat(stream.fileno()).st_size
             stream.seek(max(0, size - most) if offset is None else offset)
             return stream.read(most), size

@@ -350,6 +350,34 @@ class ProgressList(Answer):
     jobs: Sequence[JobProgress]
 
 
+class Numbers(TypedDict):
+    """An array of numbers in a compact form: of NumPy's ``dtype`` in base64."""
+
+    dtype: Annotated[Literal["float32", "float64"], "little-endian"]
+    shape: list[Count]
+    data: Annotated[str, "base64, the last index running fastest; NaN where there is no value"]
+
+
+class Trajectory(Answer):
+    """Frames that a calculation of a job has written (``jobs.trajectory``)."""
+
+    job_id: JobId
+    attempt: Annotated[Count, "which attempt has written them"]
+    file: Annotated[str | None, "from which they were read, the whole path"]
+    others: Annotated[list[str], "further files of frames, the newest first, as `file` takes them"]
+    frames: Annotated[Count, "how many whole frames the file holds by now"]
+    start: Annotated[Count, "the number of the first frame here; the file's first one is 0"]
+    stride: Annotated[Count, "from one frame here to the next"]
+    next: Annotated[int | None, "the `start` for the rest that did not fit, if any"]
+    numbers: Annotated[list[int], "atomic numbers, the same in all frames"]
+    pbc: Annotated[list[bool], "whether the cell is periodic along each of its vectors"]
+    positions: Annotated[Numbers | None, "(frames, atoms, 3), in Å"]
+    cells: Annotated[Numbers | None, "(frames, 3, 3), the vectors as rows, in Å"]
+    energies: Annotated[Numbers | None, "(frames,), in eV; null where no frame has one"]
+    forces: Annotated[Numbers | None, "(frames, atoms, 3), in eV/Å; null where there are none"]
+    magmoms: Annotated[Numbers | None, "(frames, atoms), in μB; null where there are none"]
+
+
 class JobInputs(Answer):
     """What the programs of a job get (``jobs.inputs``)."""
 

@@ -52,6 +52,7 @@ _NAMED: dict[str, Any] = {
     "Finding": Finding,
     "Inputs": Inputs,
     "Job": Job,
+    "Numbers": answers.Numbers,
     "Parent": Parent,
     "Potcar": Pseudopotential,
     "Preset": Preset,

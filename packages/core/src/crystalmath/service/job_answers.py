@@ -6,12 +6,13 @@ long is a generator, which yields where others may come between.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from attrs import frozen
 
@@ -41,10 +42,12 @@ if TYPE_CHECKING:
         JobList,
         JobProgress,
         LogPart,
+        Numbers,
         ProgressDocument,
         Relative,
         Specification,
         Story,
+        Trajectory,
     )
     from crystalmath.models.filters import Selection
     from crystalmath.models.job_notes import Parent
@@ -69,6 +72,8 @@ _USUAL_BUCKETS = 24
 _ENDS = tuple(state for state in JobState if state.is_terminal())
 #: How much of a file goes into one answer, in bytes.
 USUAL_BYTES = 2**20
+#: How much of a trajectory goes into one answer, in bytes, before it is written in base64.
+_MOST_FRAMES = 16 * 2**20
 #: How often a file is looked at that somebody follows, in seconds.
 LOOK_S = 0.25
 
@@ -339,6 +344,53 @@ def progress_document(
     return {**to_wire(read), "history": steps}
 
 
+def trajectory(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, None, Trajectory]:
+    """Yield frames that a job's calculation has written."""
+    import numpy as np
+
+    from crystalmath.jobs.last_geometry import read_frames
+
+    job = service.job_with_files(params["job_id"])
+    stride = params.get("stride", 1)
+    found = yield from read_frames(
+        service.directory(job.job_id).work(job.attempt),
+        params.get("file"),
+        start=params.get("start", 0),
+        stop=params.get("stop"),
+        stride=stride,
+        most=_MOST_FRAMES,
+    )
+    dtype = params.get("dtype", "float32")
+
+    def numbers(name: str, dtype: Literal["float32", "float64"]) -> Numbers | None:
+        values = found.arrays[name]
+        if values.size and np.isnan(values).all():
+            return None
+        with np.errstate(over="ignore"):
+            written = values.astype(np.dtype(dtype).newbyteorder("<")).tobytes()
+        data = base64.b64encode(written).decode()
+        return {"dtype": dtype, "shape": list(values.shape), "data": data}
+
+    return {
+        "job_id": job.job_id,
+        "attempt": job.attempt,
+        "file": found.file,
+        "others": found.others,
+        "frames": found.count,
+        "start": found.start,
+        "stride": stride,
+        "next": found.next,
+        "numbers": found.numbers,
+        "pbc": found.pbc,
+        "positions": numbers("positions", dtype),
+        "cells": numbers("cells", "float64"),
+        "energies": numbers("energies", "float64"),
+        "forces": numbers("forces", dtype),
+        "magmoms": numbers("magmoms", dtype),
+        "error": None,
+    }
+
+
 # --- files -----------------------------------------------------------------------------------
 
 #: Where files were found that may be followed: a tree is not walked for every look at one.
@@ -478,6 +530,7 @@ _ANSWERS: dict[str, Callable[[HomeJobs, Any], Any]] = {
     "jobs.show": lambda service, params: story(service, params["job_id"]),
     "jobs.result": _result,
     "jobs.logs": _followed,
+    "jobs.trajectory": trajectory,
     "jobs.progress": lambda service, params: {"jobs": at_once(progress(service, **params))},
 }
 

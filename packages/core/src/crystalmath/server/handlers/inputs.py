@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated, Required, TypedDict
+from typing import TYPE_CHECKING, Annotated, Literal, Required, TypeAlias, TypedDict
 
 from crystalmath import server
 from crystalmath.errors import InvalidJob
 from crystalmath.models import Inputs
-from crystalmath.models.answers import JobId, JobInputs, JobScript, ProgressList, Story
+from crystalmath.models.answers import (
+    JobId,
+    JobInputs,
+    JobScript,
+    Name,
+    ProgressList,
+    Story,
+    Trajectory,
+)
 from crystalmath.models.fields import Limits
 from crystalmath.preflight.step_inputs import with_marks
 from crystalmath.progress.search import MOST_STEPS
@@ -128,6 +136,37 @@ async def handle_jobs_progress(service: JobService, params: ProgressParams) -> P
         )
     work = job_answers.progress(service, job_ids, history=history)
     return {"jobs": await in_slices("files", work), "error": None}
+
+
+_Place: TypeAlias = Annotated[int, Limits(minimum=-(2**53), maximum=2**53)]
+
+
+class TrajectoryParams(JobIdParams, total=False):
+    """The parameters of ``jobs.trajectory``."""
+
+    file: Annotated[
+        Name,
+        "a file of frames below the work directory, by its name or the end of its path; default: "
+        "that of the newest calculation",
+    ]
+    start: Annotated[_Place, "from this frame on; negative: counted from the end; default: 0"]
+    stop: Annotated[_Place, "before this frame; negative: counted from the end; default: to it"]
+    stride: Annotated[int, Limits(minimum=1, maximum=2**53), "each so many-th; default: 1"]
+    dtype: Annotated[
+        Literal["float32", "float64"],
+        "of positions, forces and moments; default: float32, as viewers draw them",
+    ]
+
+
+@method(server.JOBS_TRAJECTORY, bulk=True)
+async def handle_jobs_trajectory(service: JobService, params: TrajectoryParams) -> Trajectory:
+    """Return geometries, energies and forces that a job's calculation has written, frame by frame.
+
+    They are read from ASE's trajectories, vasprun.xml and the output of pw.x of the job's present
+    attempt, also while it runs: ``start`` -1 is its present geometry. Where more was asked for than
+    16 MiB, ``next`` says where to go on.
+    """
+    return await in_slices("files", job_answers.trajectory(service, params))
 
 
 # --- the story -------------------------------------------------------------------------------
