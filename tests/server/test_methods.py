@@ -532,6 +532,7 @@ def written(service):
     (work / "OUTCAR.gz").write_bytes(gzip.compress(text.encode()))
     (work / "bytes").write_bytes(b"a\xff\xfeb\xc3")
     (work / "passwd").symlink_to("/etc/passwd")
+    os.mkfifo(work / "pipe")
     return job_id, text
 
 
@@ -549,8 +550,9 @@ def test_a_file_is_read_in_parts(service, written, file, most):
             most = None
     assert "".join(parts) == text
     assert answer["file"].endswith(("relax/OSZICAR", "OUTCAR.gz"))
-    behind = call(service, "jobs.logs", job_id=job_id, file=file, offset=10**9)
-    assert (behind["text"], behind["finished"]) == ("", True)
+    for far in (10**9, 2**53):
+        behind = call(service, "jobs.logs", job_id=job_id, file=file, offset=far)
+        assert (behind["text"], behind["finished"]) == ("", True)
 
 
 @pytest.mark.parametrize("file", ["OSZICAR", "OUTCAR"])
@@ -566,6 +568,22 @@ def test_the_last_lines(service, written, file):
     assert tail(0) == ""
     assert tail(10**6) == text
     assert tail(5, max_bytes=4) == text.encode()[-4:].decode(errors="ignore")
+
+
+@pytest.mark.parametrize("file", ["OUTCAR.gz", "OUTCAR", "relax/OSZICAR", "bytes"])
+@pytest.mark.parametrize("most", [7, None])
+def test_the_bytes_of_a_file_come_as_they_are_stored(service, written, file, most):
+    job_id, _ = written
+    parts, offset, answer = [], 0, {"finished": False}
+    while not answer["finished"]:
+        answer = call(service, "jobs.file", job_id=job_id, file=file, offset=offset, max_bytes=most)
+        parts.append(base64.b64decode(answer["data"]))
+        assert answer["offset"] == offset + len(parts[-1]) > offset
+        offset = answer["offset"]
+    assert b"".join(parts) == Path(answer["file"]).read_bytes()
+    assert len(b"".join(parts)) == answer["size"]
+    behind = call(service, "jobs.file", job_id=job_id, file=file, offset=2**53)
+    assert (behind["data"], behind["size"]) == ("", answer["size"])
 
 
 def test_bytes_that_are_no_text(service, written):
@@ -591,12 +609,19 @@ def test_the_last_line_of_a_file_of_broken_characters(tmp_path):
         ({"tail": 1, "offset": 1}, "together"),
         ({"tail": -1}, "'tail'"),
         ({"max_bytes": 10**12}, "'max_bytes'"),
+        ({"file": "relax/../../spec"}, "no file below"),
+        ({"file": "relax"}, "no file 'relax'"),
+        ({"file": "pipe"}, "no regular file"),
+        ({"file": "OUT\0CAR"}, "no file"),
+        ({"file": "x" * 10**5}, "no file"),
+        ({"offset": -1}, "'offset'"),
     ],
 )
-def test_what_cannot_be_read(service, written, params, said):
-    answer = call(service, "jobs.logs", job_id=written[0], **params)
-    assert (answer["code"], answer["text"]) == ("invalid_job", "")
-    assert said in answer["error"]
+@pytest.mark.parametrize(("method", "empty"), [("jobs.logs", "text"), ("jobs.file", "data")])
+def test_what_cannot_be_read(service, written, params, said, method, empty):
+    answer = call(service, method, job_id=written[0], **params)
+    assert (answer["code"], answer[empty]) == ("invalid_job", "")
+    assert said in answer["error"] or "tail" in params
 
 
 def test_the_newest_of_several_files_of_a_name_is_read_and_the_others_are_named(service):

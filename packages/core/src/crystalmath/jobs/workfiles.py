@@ -195,10 +195,19 @@ def _window(path: Path, offset: int | None, most: int) -> _Work[tuple[bytes, int
     """Return bytes from an offset, or the last ones, and the size of the file."""
     if path.suffix == ".gz":
         return (yield from _window_of(read_chunks(path), offset, most))
+    return read_stored(path, offset, most)
+
+
+def read_stored(path: Path, offset: int | None, most: int) -> tuple[bytes, int]:
+    """Return bytes of a file from an offset, or its last ones, as they are, and its size.
+
+    A missing file is empty. `InvalidJob` is raised if it cannot be read.
+    """
     try:
         with opened(path) as stream:
             size = os.fstat(stream.fileno()).st_size
-            stream.seek(max(0, size - most) if offset is None else offset)
+            # File systems refuse places far behind the end.
+            stream.seek(max(0, size - most) if offset is None else min(offset, size))
             return stream.read(most), size
     except FileNotFoundError:
         return b"", 0

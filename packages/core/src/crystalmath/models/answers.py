@@ -488,6 +488,18 @@ class LogPart(Answer):
     finished: Annotated[bool, "the job has ended, and its file was read to the end"]
 
 
+class FilePart(Answer):
+    """Bytes of a file of a job (``jobs.file``)."""
+
+    job_id: JobId
+    file: Annotated[str | None, "the whole path"]
+    others: Annotated[list[str], "further files of that name, as jobs.logs names them"]
+    data: Annotated[str, "the bytes in base64"]
+    offset: Annotated[Bytes, "the `offset` of the next call"]
+    size: Annotated[Bytes, "of the file, as it is stored, in bytes"]
+    finished: Annotated[bool, "the job has ended, and its file was read to the end"]
+
+
 class JobFile(TypedDict):
     """A file of a job."""
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         Facet,
         Facets,
         FacetValue,
+        FilePart,
         JobDocument,
         JobList,
         JobProgress,
@@ -473,6 +474,26 @@ def read_file(snapshot: FileSeen, params: Mapping[str, Any]) -> Generator[None, 
     }
 
 
+def file_part(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, None, FilePart]:
+    """Yield the bytes of a file that are asked for."""
+    from crystalmath.jobs.workfiles import read_stored
+
+    snapshot = yield from look_at_file(service, params, again=False)
+    offset = params.get("offset", 0)
+    data, size = read_stored(snapshot.path, offset, params.get("max_bytes", USUAL_BYTES))
+    yield
+    return {
+        "job_id": snapshot.job_id,
+        "file": str(snapshot.path),
+        "others": list(snapshot.others),
+        "data": base64.b64encode(data).decode(),
+        "offset": offset + len(data),
+        "size": size,
+        "finished": snapshot.ended and offset + len(data) >= size,
+        "error": None,
+    }
+
+
 # --- without a server ------------------------------------------------------------------------
 
 
@@ -530,6 +551,7 @@ _ANSWERS: dict[str, Callable[[HomeJobs, Any], Any]] = {
     "jobs.show": lambda service, params: story(service, params["job_id"]),
     "jobs.result": _result,
     "jobs.logs": _followed,
+    "jobs.file": file_part,
     "jobs.trajectory": trajectory,
     "jobs.progress": lambda service, params: {"jobs": at_once(progress(service, **params))},
 }

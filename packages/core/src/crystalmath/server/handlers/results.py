@@ -13,6 +13,7 @@ from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
 from crystalmath.jobs.worktree import as_text, files_below
 from crystalmath.models.answers import (
     Bytes,
+    FilePart,
     JobFiles,
     JobParameters,
     JobResult,
@@ -231,6 +232,29 @@ async def handle_jobs_logs(service: JobService, params: LogsParams) -> LogPart:
 
 
 # --- files -----------------------------------------------------------------------------------
+
+
+class FileParams(JobIdParams, total=False):
+    """The parameters of ``jobs.file``."""
+
+    file: Annotated[Name, "as that of jobs.logs; default: the job's log"]
+    offset: Annotated[Bytes, "begin after so many bytes; default: 0"]
+    max_bytes: Annotated[
+        int,
+        Limits(minimum=1, maximum=_MOST),
+        f"no more than so many bytes; default: {job_answers.USUAL_BYTES}",
+    ]
+
+
+@method(server.JOBS_FILE, bulk=True)
+async def handle_jobs_file(service: JobService, params: FileParams) -> FilePart:
+    """Return bytes of one of a job's files as they are stored, a compressed one compressed.
+
+    The file is found as by ``jobs.logs``, never outside the job's work directory. To read all of
+    it, call again with ``offset`` until that is ``size``.
+    """
+    return await in_slices("files", job_answers.file_part(service, params))
+
 
 #: So many files are named.
 _MOST_FILES = 10_000
