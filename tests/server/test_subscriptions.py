@@ -89,6 +89,19 @@ async def test_what_is_no_sequence_number_is_refused(connect, after):
     assert answer["seq"] is None
 
 
+async def test_a_place_beyond_the_log_is_refused(connect):
+    peer = await connect()
+    last = (await peer.call("jobs.subscribe"))["seq"]
+    assert (await peer.call("jobs.subscribe", {"after": last}))["seq"] == last
+    for beyond in (last + 10**6, 2**53):
+        answer = await peer.call("jobs.subscribe", {"after": beyond})
+        assert (answer["code"], answer["seq"]) == ("invalid_job", None)
+        assert f"'after' is {beyond}, and the last event" in answer["error"]
+        assert "subscribe without 'after'" in answer["error"]
+    # The subscription from before goes on.
+    await changes(peer, await submit(await connect()))
+
+
 async def test_a_connection_whose_subscription_fails_is_closed(connect, monkeypatch):
     peer = await connect()
     await peer.call("jobs.subscribe")

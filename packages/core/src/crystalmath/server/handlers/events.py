@@ -337,11 +337,18 @@ async def handle_jobs_subscribe(
     notifications ``jobs.changed`` with ``{seq, job_id, at, from, status, reason}``, in the order of
     the growing ``seq``. With ``job`` each has the job as jobs.list tells it, as it is by then. All
     filters must agree. Who subscribes again after a reconnect, ``after`` the last ``seq`` seen,
-    misses nothing and is told nothing twice. A second subscription takes the place of the first.
+    misses nothing and is told nothing twice; a place beyond the log is refused. A second
+    subscription takes the place of the first.
     """
     after, wanted = params.pop("after", None), read_wanted(params)
-    if after is None:
-        _, after = await in_pool("asking", session.controller.events, _NEVER, None, 1)
+    _, last = await in_pool("asking", session.controller.events, _NEVER, None, 1)
+    after = last if after is None else after
+    if after > last:  # its own next events would be passed over
+        raise InvalidJob(
+            f"'after' is {after}, and the last event that there is has the seq {last}: that place "
+            "is of another home, or of a job database that was replaced; subscribe without "
+            "'after', and ask jobs.list again"
+        )
     session.in_background(_tell(session, after, wanted, asyncio.current_task()))
     return {"seq": after, "error": None}
 
