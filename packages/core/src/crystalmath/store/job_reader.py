@@ -215,9 +215,10 @@ class JobReader:
         Of a step that was run again, or replaced, the newest job counts.
         """
         found: dict[str, dict[JobState, int]] = {}
+        wanted = list(filter(is_storable, ids))
         with self._readable.reading() as snapshot:
-            for start in range(0, len(ids), CHUNK):
-                found |= count_steps(snapshot, ids[start : start + CHUNK])
+            for start in range(0, len(wanted), CHUNK):
+                found |= count_steps(snapshot, wanted[start : start + CHUNK])
         return found
 
     @patient
