@@ -419,6 +419,7 @@ def flow(served, listed):
         patch.setenv("CRYSTALMATH_HOME", str(served.home))
         url = config.load().database_url
     common = {"engine": "other", "labels": {"of": "flow"}}
+    common["specification"] = '{}\n{"parameters": {}, "atoms": null}'
     job = new_job(recipe="quacc.recipes.emt.slabs.bulk_to_slabs_flow", name="Cu slabs", **common)
     steps = [
         new_job(
@@ -463,6 +464,21 @@ def test_a_list_shows_how_far_a_flow_is_and_its_steps_where_they_are_asked_for(
     of_flow = cli("list", *columns, "--parent", flow[0]).lines
     assert of_flow[-1] == f"relax_job#0,{flow[0]},"
     assert cli("list", "--tree", "--watch").code == 2
+
+
+@pytest.mark.parametrize("command", ["status", "show"])
+def test_what_failed_of_a_flow_is_told_with_its_reason(here, cli, flow, command):
+    said = " ".join(cli(command, flow[0]).out.split())
+    assert "steps 1/3, 1 failed, 1 pending" in said
+    assert f"failed static_job#1 ({flow[2][:8]}): boom: the slab name Cu slabs" in said
+    assert "led to" not in said
+    of_step = " ".join(cli(command, flow[1]).out.split())
+    assert f"came of {flow[0]} (its step relax_job#0)" in of_step
+    document = cli(command, flow[0], "--json").json
+    assert document.get("job", document)["steps"] == {"completed": 1, "failed": 1, "pending": 1}
+    if command == "show":
+        steps = [(one["job_id"], one["step"]) for one in document["children"]]
+        assert steps[1:] == [(flow[2], "static_job#1"), (flow[3], "static_job#2")]
 
 
 def test_list_has_the_columns_that_were_asked_for(here, cli, listed):

@@ -12,10 +12,12 @@ import typer
 from crystalmath import server
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import JobId, Json, home_reader
+from crystalmath.models.job_notes import step_of, told_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+    from crystalmath.client.home_reader import HomeReader
     from crystalmath.models import Progress
     from crystalmath.models.answers import (
         AttemptEntry,
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 
 #: So much is shown of a parameter.
 _SHOWN = 60
+#: So many steps of a flow are named that failed, and that run.
+_STEPS = 10
 
 
 def status(job_id: JobId, *, as_json: Json = False) -> int:
@@ -43,13 +47,43 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
             job=True,
             progress=None if as_json else True,
         )
-    job, files = asked["job"], asked["potcars"]
+        job, files = asked["job"], asked["potcars"]
+        steps = [] if as_json else _steps(home, job)
     if as_json:
         output.write_json({**job, "params": asked["params"], "potcars": files})
     else:
         reached = _progress(asked["progress"])
-        output.write(output.fields(status_fields(job, asked["params"], files, reached)))
+        output.write(output.fields(status_fields(job, asked["params"], files, reached, steps)))
     return 0
+
+
+def _steps(home: HomeReader, job: JobDocument) -> list[tuple[str, object]]:
+    """Return how far a flow has come, and which of its steps failed, or run."""
+    counts = job.get("steps")
+    if not counts:
+        return []
+    told: list[tuple[str, object]] = [
+        ("steps", told_steps(counts, ("failed", "cancelled", "running", "pending")))
+    ]
+    states = [state for state in ("failed", "running") if counts.get(state)]
+    newest: dict[str, JobDocument] = {}
+    if states:
+        fields = ["status", "error", "parents"]
+        for one in home.jobs(None, parent=job["job_id"], fields=fields):
+            _, step = step_of(one["parents"]) or ("", "")
+            newest.setdefault(step, one)  # it was run again after the others
+    for state in states:
+        lines = [_step(step, one) for step, one in newest.items() if one["status"] == state][::-1]
+        if more := lines[_STEPS:]:
+            command = f"crystalmath list --parent {job['job_id'][:8]} --state {state}"
+            lines[_STEPS:] = [f"and {len(more)} more: {command}"]
+        told += each(state, lines)
+    return told
+
+
+def _step(name: str, job: JobDocument) -> str:
+    error = f": {output.first_line(job['error'])}" if job["error"] else ""
+    return f"{name} ({job['job_id'][:8]}){error}"
 
 
 def _progress(document: ProgressDocument | None) -> Progress | None:
@@ -65,8 +99,9 @@ def status_fields(
     parameters: Mapping[str, object],
     files: Sequence[Potcar],
     reached: Progress | None = None,
+    steps: Sequence[tuple[str, object]] = (),
 ) -> list[tuple[str, object]]:
-    """Return what is told of a job, line by line."""
+    """Return what is told of a job, line by line; of a flow, `steps` have been read apart."""
     kind = "POTCARs" if any(file["titel"] for file in files) else "UPF files"
     progress = [("progress", reached and f"{reached} ({output.age(reached.updated_at)} ago)")]
     state = job["status"]
@@ -81,7 +116,8 @@ def status_fields(
         ("error", None if state == "cancelled" else job["error"]),
         *(progress if failed else ()),
         ("go on", _go_on(job, reached) if failed else None),
-        *output.summary_fields(job),
+        *steps,
+        *(pair for pair in output.summary_fields(job) if not steps or pair[0] != "steps"),
         ("name", job["name"]),
         ("labels", ", ".join(f"{key}={value}" for key, value in job["labels"].items())),
         *each(waits, map(output.parent, waiting)),
@@ -157,25 +193,27 @@ def show(job_id: JobId, *, as_json: Json = False) -> int:
     """
     with home_reader() as home:
         told = home.ask(server.JOBS_SHOW, job_id=home.find(job_id))
+        steps = [] if as_json else _steps(home, told["job"])
     if as_json:
         output.write_json(told)
     else:
-        output.write(output.fields(_story(told)))
+        output.write(output.fields(_story(told, steps)))
     return 0
 
 
-def _story(told: Story) -> list[tuple[str, object]]:
+def _story(told: Story, steps: Sequence[tuple[str, object]]) -> list[tuple[str, object]]:
     # What it came of is told below, with what became of that.
     job: JobDocument = {**told["job"], "parents": []}
     waits = "waits for" if job["status"] == "pending" else "waited for"
     waiting = [one for one in told["parents"] if "awaited" in one]
     taken = [one for one in told["parents"] if "awaited" not in one]
-    known = status_fields(job, told["params"], told["potcars"])
+    known = status_fields(job, told["params"], told["potcars"], steps=steps)
+    others = [one for one in told["children"] if one["role"] != "flow"]
     return [
         *known,
         *each(waits, _relatives(waiting, output.taken_of)),
         *each("came of", _relatives(taken, output.taken_of)),
-        *each("led to", _relatives(told["children"], _given_on)),
+        *each("led to", _relatives(others, _given_on)),
         *each("attempts", map(_attempt, told["attempts"])),
         *each("events", (_event(one) for one in told["events"])),
         ("work dir", job["work_dir"]),

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from crystalmath.errors import Finding
 
@@ -102,9 +102,9 @@ def step_of(parents: Iterable[Parent]) -> tuple[str, str] | None:
     return None
 
 
-def told_steps(steps: Mapping[str, int]) -> str:
+def told_steps(steps: Mapping[str, int], states: Sequence[str] = ("failed", "cancelled")) -> str:
     """Tell how far a flow has come, of its steps by state: ``17/30, 2 failed``."""
-    others = [f"{steps[state]} {state}" for state in ("failed", "cancelled") if steps.get(state)]
+    others = [f"{steps[state]} {state}" for state in states if steps.get(state)]
     return ", ".join([f"{steps.get('completed', 0)}/{sum(steps.values())}", *others])
 
 

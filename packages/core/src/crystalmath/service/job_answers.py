@@ -21,7 +21,7 @@ from crystalmath.jobs.documents import cleaned
 from crystalmath.jobs.moved import move_of
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models.fields import declared, to_wire
-from crystalmath.models.job_notes import JobState
+from crystalmath.models.job_notes import JobState, step_of
 from crystalmath.models.submission import Submission
 from crystalmath.recipes.json_text import structure_of
 
@@ -296,7 +296,10 @@ def _told(service: HomeJobs, relatives: Sequence[Parent]) -> list[Relative]:
 def _relative(one: Parent, job: JobMetadata | None) -> Relative:
     if job is None:
         return {**one, "name": None, "recipe": None, "status": None}
-    return {**one, "name": job.name, "recipe": job.recipe, "status": job.state.value}
+    told: Relative = {**one, "name": job.name, "recipe": job.recipe, "status": job.state.value}
+    if one["role"] == "flow" and (step := step_of(job.parents)):
+        told["step"] = step[1]
+    return told
 
 
 def progress(

@@ -9,6 +9,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
+from crystalmath.models.job_notes import told_steps
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
@@ -162,7 +164,7 @@ def summary_fields(job: JobDocument) -> list[tuple[str, object]]:
         ("energy", None if energy is None else f"{energy:.10f} eV"),
         ("max force", None if force is None else f"{force:.6f} eV/Å"),
         ("formula", summary.get("formula") or job["formula"]),
-        ("steps", steps),
+        ("steps", told_steps(steps) if isinstance(steps, dict) else steps),
         ("as text", "\n".join(summary.get("as_text", ()))),
         ("note", _STOPPED if summary.get("asked_to_stop") else None),
         ("changed", "\n".join(map(_changed, summary.get("changed_files", ())))),
