@@ -34,19 +34,9 @@ class _Step:
 
 
 class Chain:
-    """Steps that were read.
+    """Steps that were read, by name in their order.
 
-    Parameters
-    ----------
-    steps : mapping of str to (recipe or (recipe, parameters))
-        By name, in their order.
-    allow : tuple of str
-        The namespaces of recipes of the user's own.
-
-    Raises
-    ------
-    InvalidJob
-        There is no step, or one has no name, refers to a later one, or is none.
+    Raises `InvalidJob`: there is no step, or one has no name, refers to a later one, or is none.
     """
 
     def __init__(self, steps: Mapping[str, StepLike], allow: tuple[str, ...]) -> None:
@@ -70,17 +60,9 @@ class Chain:
     ) -> list[dict[str, _Answer]]:
         """Submit step by step, each of all structures at once; return the answers by step.
 
-        What follows a step that was refused is refused, too.
-
-        Parameters
-        ----------
-        structures : sequence of (structure, mapping)
-            The structures, or why there is none, and the options of its jobs. Its key and its name
-            get the step's name at their ends.
-        send : callable
-            Submit jobs, and return what was answered of each.
-        job_id : callable
-            Return the id in such an answer; ``None`` if the job was refused.
+        What follows a step that was refused is refused, too. Each of `structures`, or why there is
+        none, comes with the options of its jobs, whose key and name get the step's name at their
+        ends. `job_id` returns the id in an answer of `send`; ``None`` if the job was refused.
         """
         answers: list[dict[str, _Answer]] = [{} for _ in structures]
         ids: list[dict[str, str]] = [{} for _ in structures]

@@ -22,13 +22,6 @@ def recording(submit: Submit, allow: tuple[str, ...]) -> Iterator[None]:
     """Have calls of quacc's jobs and flows submit them, in all threads.
 
     See :meth:`~crystalmath.client.Client.recording`.
-
-    Parameters
-    ----------
-    submit : callable
-        Submits a recipe with its structure and parameters.
-    allow : tuple of str
-        The namespaces of recipes of the user's own.
     """
     from quacc import get_settings
     from quacc.wflow_tools import context

@@ -44,17 +44,8 @@ _VALUES = {one.name for one in declared(Submission)} - {"atoms", "environment"}
 class Checked:
     """What was found of a submission, whether or not it would become a job.
 
-    Parameters
-    ----------
-    findings : tuple of Finding
-        All that is wrong with it.
-    pseudopotentials : tuple of Pseudopotential
-        The files that the job would read, as far as they are known.
-    environment : tuple of str
-        The names of the variables that the job would see of its submitter's environment, which all
-        of this is about.
-    inputs : Inputs, optional
-        What its programs would get, where that was asked for.
+    `pseudopotentials` are the files that the job would read, as far as they are known, and
+    `environment` the names of the variables that it would see of its submitter's.
     """
 
     findings: tuple[Finding, ...] = ()
@@ -81,16 +72,7 @@ class Prepared:
 class Admission:
     """Check submissions, and make them ready to be recorded; one for each batch.
 
-    Parameters
-    ----------
-    configured : Config
-        The home's configuration.
-    runner_of : callable
-        Gives the runner of an engine by its name.
-    environ : mapping of str to str
-        The environment of submissions that bring none.
-    references : References
-        The jobs that submissions refer to.
+    `environ` is the environment of submissions that bring none.
     """
 
     def __init__(
@@ -167,10 +149,7 @@ class Admission:
     def read(self, submission: Submission, parents: Sequence[Parent] = ()) -> AskedJob:
         """Read what is asked for: its terms, its structure and parameters.
 
-        Raises
-        ------
-        InvalidJob
-            Something in it can be no part of a job, whatever the recipe.
+        Raises `InvalidJob`: something in it can be no part of a job, whatever the recipe.
         """
         check_fields(submission, _VALUES | {"environment"})
         check_restrictions(submission, self._config)

@@ -73,15 +73,8 @@ class AskedJob:
 class SubmissionReader:
     """Read submissions, of a batch one after the other.
 
-    Parameters
-    ----------
-    configured : Config
-        The home's configuration.
-    environ : mapping of str to str
-        The environment of submissions that bring none.
-    with_ids : callable
-        Names the jobs that a submission refers to by their whole ids; see
-        :meth:`.References.with_ids`.
+    `environ` is the environment of submissions that bring none; `with_ids` is
+    :meth:`.References.with_ids`.
     """
 
     def __init__(

@@ -37,13 +37,8 @@ class CheckedCommands:
     def check(self, asked: AskedJob, runner: EngineRunner) -> list[Finding]:
         """Look for what starts a job's program, where its engine runs it on this machine.
 
-        Parameters
-        ----------
-        asked : AskedJob
-            The job. Of those of one environment all is done once that does not depend on
-            structure and parameters, for it reads quacc's settings.
-        runner : EngineRunner
-            Its engine's.
+        Of jobs of one environment all is done once that does not depend on structure and
+        parameters, for it reads quacc's settings.
         """
         spec = asked.spec
         if not runner.runs_here(spec.cluster):

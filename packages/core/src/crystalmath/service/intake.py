@@ -50,10 +50,7 @@ _RETRIED = 200
 class Intake:
     """The way of jobs from their submission to their engines.
 
-    Attributes
-    ----------
-    leaving : bool
-        Whether this process ends, and leaves its jobs to whoever comes next.
+    `leaving` says that this process ends, and leaves its jobs to whoever comes next.
     """
 
     def __init__(
@@ -121,12 +118,8 @@ class Intake:
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
         """Return all that is wrong with a submission, and what it would read; submit nothing.
 
-        Parameters
-        ----------
-        submission : Submission
-            What is asked for.
-        inputs : bool
-            Also say what its programs would get; any recipe is asked then, which may take seconds.
+        With `inputs` also what its programs would get; any recipe is asked then, which may take
+        seconds.
         """
         admission = self._admission()
         known = self._of_keys([submission]).get(str(submission.key))
@@ -181,15 +174,7 @@ class Intake:
     def release(self, jobs: Sequence[JobMetadata]) -> list[str]:
         """Put in what jobs were given that wait no more, and hand them to their engines.
 
-        Parameters
-        ----------
-        jobs : sequence of JobMetadata
-            Jobs of this process for which all that they wait for has ended.
-
-        Returns
-        -------
-        list of str
-            The ids of those for which that cannot be done now, and is to be tried again.
+        Return the ids of those for which that cannot be done now, and is to be tried again.
         """
         admission = self._admission()
         ready: list[tuple[JobMetadata, Prepared]] = []
@@ -298,25 +283,9 @@ class Intake:
     ) -> Answers:
         """Run jobs again that have ended, each as a new job that points to the old one.
 
-        Parameters
-        ----------
-        job_ids : sequence of str
-            The jobs.
-        changes : Retry
-            What is other this time; the rest is as it was submitted.
-        dry_run : bool
-            Record and start nothing.
-        once : bool
-            Refuse each job that another has run again by the time that its retry is recorded
-            (`AlreadyRetried`).
-        wanted : callable
-            Whether the next ones are still to be recorded.
-
-        Returns
-        -------
-        list of (JobMetadata or CrystalMathError or ImportError)
-            For each in turn the new job, or why there is none: it passes what any submission must
-            pass. In a dry run, the new job as it would be.
+        With `once` each job is refused that another has run again by the time that its retry is
+        recorded (`AlreadyRetried`). `wanted` says whether the next ones are still to be recorded.
+        For each in turn the new job is returned, in a dry run as it would be, or why there is none.
         """
         answers: dict[int, Any] = {}
         planned: set[str] = set()

@@ -65,28 +65,11 @@ def again(
 
     Its key stays with it, as a key never gives a second job.
 
-    Parameters
-    ----------
-    job : JobMetadata
-        What is on record of it.
-    specification : str
-        What was recorded of what was asked for.
-    changes : Retry
-        What is other this time.
-    configured : Config
-        The home's configuration, which says what engine a cluster is of.
-    directory : RunDirectory
-        Where its files are.
-    environ : mapping of str to str
-        The environment of submissions that bring none. It is taken where none is on record, as of a
-        job that was imported.
-    once : bool
-        Whether the job is refused, as it is recorded, where another is a retry of the same one.
+    `environ` is taken where no environment is on record, as of a job that was imported. With `once`
+    the job is refused, as it is recorded, where another is a retry of the same one.
 
-    Raises
-    ------
-    InvalidJob
-        It has not ended, a change cannot be made, or there is nothing to go on from.
+    Raises `InvalidJob`: it has not ended, a change cannot be made, or there is nothing to go on
+    from.
     """
     from crystalmath.recipes import codec
 
@@ -348,18 +331,10 @@ def reading_again(
 ) -> Again:
     """Ask for a job whose program is not started: its output is what the program wrote before.
 
-    Parameters
-    ----------
-    job, specification, configured, directory, environ
-        As for :func:`crystalmath.service.retrying.again`.
-    changes : tuple of Retry and mapping
-        Where it runs this time, and settings of quacc that are other (``CHECK_CONVERGENCE``:
-        ``False``).
+    `changes` say where it runs this time, and which settings of quacc are other
+    (``CHECK_CONVERGENCE``: ``False``). The others are as for :func:`again`.
 
-    Raises
-    ------
-    InvalidJob
-        It has not failed, or its last calculation has not come to its end.
+    Raises `InvalidJob`: it has not failed, or its last calculation has not come to its end.
     """
     short = job.job_id[:8]
     if job.state is not JobState.FAILED:

@@ -82,13 +82,7 @@ class Subscriber:
         self._happened.set()
 
     async def wait(self, most_s: float) -> set[str]:
-        """Wait until something has happened since the last time, at most so long.
-
-        Returns
-        -------
-        set of str
-            Of the jobs that were named, those that have ended since.
-        """
+        """Wait at most so long for something to happen; return the named jobs that ended since."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(most_s):
                 await self._happened.wait()
