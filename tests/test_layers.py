@@ -69,6 +69,7 @@ LAYERS = [
         "crystalmath._starting",
         "crystalmath._storage",
         "crystalmath.errors",
+        "crystalmath.flow",
         "crystalmath.processes",
         "crystalmath",
     ],
@@ -179,7 +180,7 @@ def test_a_file_name_says_what_is_inside_and_occurs_once() -> None:
 
 def test_at_the_top_stands_only_what_outsiders_import() -> None:
     top = {path.name for path in (SOURCE / "crystalmath").glob("*.py")}
-    public = {"hookspecs.py", "errors.py", "config.py", "processes.py"}
+    public = {"hookspecs.py", "errors.py", "config.py", "flow.py", "processes.py"}
     own = {"_config_file.py", "_permissions.py", "_starting.py", "_storage.py"}
     assert top == public | {"__init__.py", "__main__.py", *own}
 

@@ -12,6 +12,7 @@
 ``N.ended``               the engine's word that nothing is left of a stopped attempt (JSON)
 ``N.log``                 standard output and error, made at the first byte; bounded
 ``N.work``                working directory, and quacc's ``RESULTS_DIR``
+``step.*``                the result of a flow's step that has run in a pass of the flow itself
 ========================  =====================================================================
 
 ``claim`` and ``outcome`` are published once: a name that exists means that another process was
@@ -253,6 +254,19 @@ class RunDirectory:
         except FileNotFoundError:
             return None
 
+    def keep_step(self, name: str, header: Mapping[str, Any], payload: bytes) -> None:
+        """Keep the result of a flow's step that has run in a pass, durably, for later passes."""
+        temporary = self._temporary("step", document(header, payload), durable=True)
+        os.replace(temporary, self.file(_step_file(name)))
+        to_disk(self.path)
+
+    def kept_step(self, name: str) -> tuple[dict[str, Any], bytes] | None:
+        """Read what :meth:`keep_step` wrote."""
+        try:
+            return read_document(self.file(_step_file(name)))
+        except FileNotFoundError:
+            return None
+
     def prepare_outcome(self, attempt: int, header: Mapping[str, Any], payload: bytes = b"") -> str:
         """Write what a recipe has come to durably, ready to be published as the outcome."""
         return self._temporary(f"{attempt}.prepared", _outcome(header, payload), durable=True)
@@ -392,6 +406,12 @@ def _digest_of_header(header: Mapping[str, Any]) -> hashlib._Hash:
     import hashlib  # loads OpenSSL, and nobody who only looks needs it
 
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+
+
+def _step_file(name: str) -> str:
+    import hashlib
+
+    return f"step.{hashlib.sha256(name.encode()).hexdigest()[:32]}"
 
 
 def _is_there(path: str) -> bool:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import BadFile, InvalidJob
 from crystalmath.recipes.ase_json import check_atoms
-from crystalmath.recipes.decoding import Decoder, RequestDecoder, ResultDecoder
+from crystalmath.recipes.decoding import RequestDecoder, ResultDecoder, SpecDecoder
 from crystalmath.recipes.encoding import (
     ParameterEncoder,
     ResultEncoder,
@@ -103,7 +103,7 @@ def decode_spec(body: str) -> tuple[Atoms | None, dict[str, Any]]:
     quacc is imported only where a sentinel is in it. `InvalidJob`: the text is damaged.
     """
     document = _document(body)
-    return Decoder().decode(document["atoms"], ("structure",)), _decoded(document["parameters"])
+    return SpecDecoder().decode(document["atoms"], ("structure",)), _decoded(document["parameters"])
 
 
 def decode_parameters(body: str) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _document(body: str) -> dict[str, Any]:
 
 
 def _decoded(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    decoder = Decoder()
+    decoder = SpecDecoder()
     return {name: decoder.decode(value, (name,)) for name, value in parameters.items()}
 
 

@@ -69,17 +69,18 @@ def _result_array(node: Mapping[str, Any], recurse: Recurse) -> Any:
     return array if "shape" not in node else array.reshape(node["shape"])
 
 
-def _atoms_from(node: Mapping[str, Any], recurse: Recurse) -> Any:
-    if "data" in node:
-        return decode_atoms(node["data"])
-    atoms = decode_atoms(_string(node["atoms_json"]))
-    atoms.info = dict(recurse(node.get("atoms_info", {})))
-    return atoms
+def _atoms_from(node: Mapping[str, Any], recurse: Recurse, *, finite: bool = True) -> Any:
+    data, info = node.get("data"), node.get("info")
+    if data is None:
+        data, info = _string(node["atoms_json"]), node.get("atoms_info", {})
+    atoms = decode_atoms(data, finite=finite)
+    if info is not None:
+        atoms.info = dict(recurse(info))
+    if node.get("msonable") is True:
+        with contextlib.suppress(ImportError):  # a reader without pymatgen gets the plain class
+            from pymatgen.io.ase import MSONAtoms
 
-
-def _result_atoms(node: Mapping[str, Any], recurse: Recurse) -> Any:
-    atoms = decode_atoms(node["atoms_json"], finite=False)
-    atoms.info = dict(recurse(node["atoms_info"]))
+            atoms.__class__ = MSONAtoms
     return atoms
 
 
@@ -144,7 +145,7 @@ _REQUEST_BUILDERS: dict[tuple[Any, Any], Builder] = _BUILDERS | {
 # A result may also hold what is not finite.
 RESULT_BUILDERS: dict[tuple[Any, Any], Builder] = _BUILDERS | {
     ("numpy", "array"): _result_array,
-    ("pymatgen.io.ase", "MSONAtoms"): _result_atoms,
+    ("pymatgen.io.ase", "MSONAtoms"): functools.partial(_atoms_from, finite=False),
     ("builtins", "float"): lambda node, _: float(node["string"]),
 }
 
@@ -280,6 +281,9 @@ class ResultDecoder(Decoder):
         elif self._is_listed(*tag):
             with contextlib.suppress(_NotListedError):
                 return self._object(node, place)
+        return self._unlisted(node, place)
+
+    def _unlisted(self, node: dict[Any, Any], place: tuple[Any, ...]) -> Any:
         return {key: self.decode(item, (*place, key)) for key, item in node.items()}
 
     def _object(self, node: dict[Any, Any], place: tuple[Any, ...]) -> Any:
@@ -369,6 +373,14 @@ def _is_data(module: str, name: str) -> bool:
         and issubclass(found, (MSONable, Enum))
         and found.__module__ == module  # and is not imported there from elsewhere
     )
+
+
+class SpecDecoder(ResultDecoder):
+    """Reads specifications: the arguments of a flow's step may hold whatever a result may."""
+
+    def _unlisted(self, node: dict[Any, Any], place: tuple[Any, ...]) -> Any:
+        name = ".".join(map(str, (node["@module"], node.get("@class", node.get("@callable")))))
+        raise InvalidJob(f"{place_name(place)}: an object of {name} is not permitted here")
 
 
 class RequestDecoder(Decoder):

@@ -21,6 +21,8 @@ from crystalmath.recipes.ase_json import check_atoms, encode_atoms, prepare
 from crystalmath.recipes.json_text import array_items, place_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from ase import Atoms
 
@@ -280,7 +282,8 @@ class ResultEncoder(StrictEncoder):
         except (TypeError, ValueError) as error:
             raise self.refusal(place, str(error)) from error
         info = self._dict(value.info, (*place, "info"))
-        return _tag("pymatgen.io.ase", "MSONAtoms", atoms_json=text, atoms_info=info)
+        kind = {"msonable": True} if _is_msonable(value) else {}
+        return _tag("pymatgen.io.ase", "MSONAtoms", atoms_json=text, atoms_info=info, **kind)
 
     def not_finite(self, value: float, place: tuple[Any, ...]) -> Any:  # noqa: ARG002
         """Spell it."""
@@ -318,6 +321,36 @@ class ResultEncoder(StrictEncoder):
         return self.encode(document, place)
 
 
+class ArgumentEncoder(ResultEncoder):
+    """Takes the arguments of a flow's step: what results may hold, and references to other steps.
+
+    `reference` returns what stands for a value, or ``None`` where it is no reference. A structure
+    is written as in specifications, with the rest of its ``info`` beside it.
+    """
+
+    def __init__(self, reference: Callable[[Any], dict[str, Any] | None]) -> None:
+        super().__init__()
+        self._reference = reference
+
+    def encode(self, value: Any, place: tuple[Any, ...]) -> Any:
+        """Encode a value; ``place`` is where it stands, for messages."""
+        reference = self._reference(value)
+        return super().encode(value, place) if reference is None else reference
+
+    def atoms(self, value: Atoms, place: tuple[Any, ...]) -> Any:
+        """Encode a structure."""
+        document = encode_atoms(prepare(check_atoms(value)), info=True)
+        node = tagged_atoms(document)
+        info = self._dict(value.info, (*place, "info"))
+        if info != document.get("info", {}):
+            node["info"] = info
+        return node | ({"msonable": True} if _is_msonable(value) else {})
+
+    def not_plain(self, key: str) -> bool:
+        """Return whether a dict with this key could be taken for a reference."""
+        return key.startswith("$")
+
+
 def tagged_atoms(document: Mapping[str, Any]) -> dict[str, Any]:
     """Tag what :func:`~crystalmath.recipes.ase_json.encode_atoms` wrote as a structure."""
     return _tag("ase.atoms", "Atoms", data=document)
@@ -340,6 +373,11 @@ def _is_atoms(value: Any) -> bool:
     from ase import Atoms
 
     return isinstance(value, Atoms)
+
+
+def _is_msonable(value: Any) -> bool:
+    """Return whether a structure is of pymatgen's class, to which its adaptors convert."""
+    return type(value).__module__ == "pymatgen.io.ase"
 
 
 def _sentinel(value: Any) -> str | None:

@@ -309,4 +309,5 @@ def structure_of(body: Mapping[str, Any]) -> dict[str, Any] | None:
     atoms = body["atoms"]
     if not atoms or "@module" not in atoms:
         return atoms or None
-    return {"format": "ase-json", "data": atoms["data"]}
+    # A step of a flow may hold a structure as the result of another step has it.
+    return {"format": "ase-json", "data": atoms.get("data") or atoms["atoms_json"]}

@@ -336,6 +336,8 @@ def runner_environment(forwarded: Mapping[str, str]) -> dict[str, str]:
     # One thread for each process unless the user says otherwise: an engine runs as many jobs at
     # once as there are cores.
     own.setdefault("OMP_NUM_THREADS", "1")
+    # The passes of a flow go through sets, and so through its steps, in one order.
+    own.setdefault("PYTHONHASHSEED", "0")
     # Room for the mark that the runner writes over it (worker.starting).
     own["CRYSTALMATH_ATTEMPT"] = PLACE
     # Recipes are plain functions here; the decorators read this when quacc is imported.

@@ -31,9 +31,11 @@ from crystalmath.errors import InvalidJob
 from crystalmath.jobs.last_geometry import last_geometry
 from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.recipes import codec, lookup, quacc_settings
+from crystalmath.recipes.stored_result import store
 from crystalmath.recipes.summary import summarize
 from crystalmath.worker.child import BEGUN
 from crystalmath.worker.disk_space import when_there_is_room
+from crystalmath.worker.flow_pass import Awaited, FlowPass, raised
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, seed
 from crystalmath.worker.postmortem import describe
@@ -187,6 +189,7 @@ def _run(
             "state": asked["end"] if asked else "failed",
             "error": error_text,
             "traceback": trace,
+            "raised": raised(error),
             "summary": None,
         }
     if os.getpid() != me:
@@ -210,16 +213,22 @@ def _call(
     work = directory.work(attempt)
     os.chdir(work)
     atoms, parameters = codec.decode_spec(body)
-    if atoms is not None and attempt > 1 and header.get("continue_lost"):
+    steps: Mapping[str, Any] | None = header.get("flow")
+    if steps is None and atoms is not None and attempt > 1 and header.get("continue_lost"):
         atoms = _last_of_lost(directory, attempt, atoms)
     function = lookup.resolve(header["recipe"], allow)
     changed = _changed(header.get("files", {}))
     if header["walltime_s"] is not None:
         # It counts from now on: what was imported first is not the recipe's doing.
         control.sendall(json.dumps(BEGUN).encode() + b"\n")
+    call = functools.partial(function, *([] if atoms is None else [atoms]), **parameters)
+    flow = None if steps is None else FlowPass(directory, steps)
     with _results_in(Path(work)):
-        result = function(**parameters) if atoms is None else function(atoms, **parameters)
-    summary = summarize(result)
+        result = call() if flow is None else flow.run(call)
+    if isinstance(result, Awaited):
+        stored = store(result.document())
+        return stored.data, {"state": "waits", "error": None, "summary": None, **stored.sizes}
+    summary = summarize(result, None if flow is None else flow.counts())
     summary["work_dir"] = summary["work_dir"] or work
     if changed:
         summary["changed_files"] = changed

@@ -1,0 +1,712 @@
+"""One pass of a flow: its body runs, and the jobs that it calls become steps of the flow.
+
+quacc sends each call of a job, flow or subflow through one function, which is replaced meanwhile.
+The call of a step that has ended returns that step's result, or raises its error. The call of any
+other step returns a `StepValue`, which the body can hand on to further calls. What needs the value
+itself ends the pass, and the next pass runs the body again once that step has ended. The steps
+themselves are jobs on record, which the flow's owner submits.
+
+A step is known by its name: the flows and subflows around the call, the function, and how many
+times that function was called there before. A step that was launched binds: each later pass must
+call it with the same arguments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import random
+import sys
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from crystalmath import flow as flow_module
+from crystalmath.errors import BadFile, CrystalMathError, InvalidJob, shown
+from crystalmath.flow import StepFailed
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.recipes import codec
+from crystalmath.recipes.decoding import ResultDecoder
+from crystalmath.recipes.encoding import ArgumentEncoder
+from crystalmath.recipes.lookup import NAMESPACE
+from crystalmath.recipes.quacc_settings import changed_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+#: The arguments of a call that name a directory in which the job works, and not one it copies from.
+_WRITTEN = ("prev_outdir", "outdir")
+#: An error's arguments are stored up to so many characters.
+_MOST_ARGUMENTS = 10_000
+_ENDED = frozenset(("completed", "failed", "cancelled"))
+#: A flow may call so many steps, unless its specification says otherwise.
+MOST_STEPS = 5000
+#: The member of an argument that says which step's result is meant.
+STEP = "$step"
+
+
+class StepsNeededError(BaseException):
+    """The body cannot go on before some steps have ended."""
+
+
+class ReplayDiffersError(BaseException):
+    """The body has called something else than an earlier pass."""
+
+
+class FlowPass:
+    """One pass of a flow.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        That of the flow; its steps' lie beside it.
+    flow : mapping
+        What the flow's specification says of its steps (``steps``, ``most``, ``serial``).
+    """
+
+    def __init__(self, directory: RunDirectory, flow: Mapping[str, Any]) -> None:
+        self._directory = directory
+        self._known: dict[str, Mapping[str, Any]] = {each["name"]: each for each in flow["steps"]}
+        self._most = int(flow.get("most", MOST_STEPS))
+        self._is_serial = bool(flow.get("serial"))
+        self._repeats: str | None = flow.get("repeats")
+        self._thread = threading.get_ident()
+        self._scope: list[str] = []
+        self._counts: dict[str, int] = {}
+        self._in_step = False
+        self._end: BaseException | None = None
+        self._needs: list[str] = []
+        # The errors of steps that were raised in the body, to be told from its own.
+        self._raised: dict[int, tuple[Exception, Mapping[str, Any]]] = {}
+        self._calls: list[dict[str, Any]] = []
+        self._called: dict[str, bool] = {}
+        self._written: dict[str, str] = {}
+        self._before: dict[str, str] = {}
+        from quacc.wflow_tools import context
+
+        # Private, but the one place through which all calls go, whatever was imported before.
+        self._seam = vars(context)
+        self._original: Callable[..., Any] = self._seam["_tracked_call"]
+        self._kinds = context.NodeType
+
+    def run(self, body: Callable[[], Any]) -> Any:
+        """Run the body once; return its result, or an `Awaited` with the steps that it needs.
+
+        Raises
+        ------
+        StepFailed
+            A step has failed, and the body has not handled that.
+        CrystalMathError
+            The body has called something else than an earlier pass.
+        """
+        random.seed(self._directory.path)
+        if "numpy" in sys.modules:
+            sys.modules["numpy"].random.seed(random.getrandbits(32))
+        error: BaseException | None = None
+        result = None
+        with self._calls_replaced():
+            try:
+                result = body()
+            except BaseException as raised:  # noqa: BLE001 - also of sys.exit() it is told below
+                error = raised
+        if isinstance(self._end, ReplayDiffersError):
+            raise InvalidJob(str(self._end)) from None
+        needed = self._needs or [name for name, ended in self._called.items() if not ended]
+        if needed:
+            # What it has returned, or raised, was a guess while steps were open.
+            return Awaited(self._calls, needed)
+        if error is not None:
+            self._raise(error)
+        if gone := [
+            each
+            for name, each in self._known.items()
+            if name not in self._called and self._binds(each)
+        ]:
+            raise InvalidJob(
+                f"the flow has called {_named(gone[0])} in an earlier pass, and does not any more"
+                f"{f' (nor {len(gone) - 1} others)' if len(gone) > 1 else ''}; {_REMEDY}"
+            )
+        return result
+
+    def counts(self) -> dict[str, int]:
+        """Return how many steps of each state the body has called."""
+        found: dict[str, int] = {}
+        for name in self._called:
+            state = self._known[name]["state"] if name in self._known else "completed"
+            found[state] = found.get(state, 0) + 1
+        return found
+
+    def _binds(self, entry: Mapping[str, Any]) -> bool:
+        """Return whether a step was launched by an earlier pass of this flow."""
+        if entry["state"] == "waiting" or entry.get("taken_over"):
+            return False
+        # One that needed another that has failed was not.
+        return entry["state"] == "completed" or self._beside(entry["job_id"]).has("spec")
+
+    def _raise(self, error: BaseException) -> NoReturn:
+        for raised, entry in self._raised.values():
+            if raised is error and not isinstance(error, StepFailed):
+                raise StepFailed(f"{_named(entry)} failed: {_words(error)}") from error
+        raise error
+
+    @contextlib.contextmanager
+    def _calls_replaced(self) -> Iterator[None]:
+        self._before = changed_settings()
+        self._seam["_tracked_call"] = self.call
+        flow_module.recorder = self.record
+        try:
+            yield
+        finally:
+            self._seam["_tracked_call"] = self._original
+            flow_module.recorder = None
+
+    # --- calls -------------------------------------------------------------------------------
+
+    def call(
+        self,
+        function: Callable[..., Any],
+        kind: Any,
+        args: tuple[Any, ...],
+        keywords: dict[str, Any],
+    ) -> Any:
+        """Take the call of a job, flow or subflow, in the place of quacc's own function."""
+        if self._in_step or inspect.iscoroutinefunction(function):
+            return self._original(function, kind, args, keywords)
+        self._check_end()
+        if kind is self._kinds.JOB:
+            return self._step(function, args, keywords)
+        if not self._counts and kind is self._kinds.FLOW:
+            self._counts[""] = 1  # the flow itself
+            return function(*args, **keywords)
+        if kind is self._kinds.SUBFLOW:
+            self._need_values(args, keywords)
+        self._scope.append(self._name(function).rpartition("/")[2])
+        try:
+            return function(*args, **keywords)
+        finally:
+            self._scope.pop()
+
+    def record(
+        self, function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Any:
+        """Run a function in this pass, and keep its result for later ones."""
+        if self._in_step:
+            return function(*args, **keywords)
+        self._check_end()
+        name = self._name(function)
+        return self._run_here(name, function, args, keywords, required=True)
+
+    def _check_end(self) -> None:
+        """Raise again what has ended the pass, if the body has swallowed it."""
+        if threading.get_ident() != self._thread:
+            self.stop(
+                "a job of the flow is called from a thread that the flow has started, so that the "
+                "order of its steps is left to chance; call it from the flow's own thread, or "
+                "submit the flow with --in-one-job"
+            )
+        if self._end is not None:
+            raise self._end
+
+    def need(self, names: list[str]) -> NoReturn:
+        """End the pass, as the body needs the values of steps."""
+        if self._end is None:
+            self._needs = names
+            self._end = StepsNeededError(", ".join(names))
+        raise self._end
+
+    def stop(self, reason: str) -> NoReturn:
+        """End the pass for good."""
+        if not isinstance(self._end, ReplayDiffersError):
+            self._end = ReplayDiffersError(reason)
+        raise self._end
+
+    def _name(self, function: Callable[..., Any]) -> str:
+        qualified = getattr(function, "__qualname__", type(function).__qualname__)
+        module = getattr(function, "__module__", None) or ""
+        if f"{module}.".startswith(f"{NAMESPACE}."):
+            own = qualified.rpartition("<locals>.")[2]
+        else:
+            own = f"{module}.{qualified.replace('<locals>.', '')}"
+        path = "/".join([*self._scope, own])
+        number = self._counts[path] = self._counts.get(path, -1) + 1
+        return f"{path}#{number}"
+
+    def _step(
+        self, function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> Any:
+        name = self._name(function)
+        if len(self._called) >= self._most:
+            self.stop(
+                f"the flow calls more than {self._most} steps; [flows] most_steps in config.toml "
+                "is the bound"
+            )
+        submitted = self._submitted(function, args, keywords)
+        if submitted is None:
+            if (entry := self._known.get(name)) is not None:
+                self._differs(entry, "it was a job, and its arguments have no form in JSON now")
+            return self._run_here(name, function, args, keywords)
+        document, settings, recipe = submitted
+        after = self._order(name, document)
+        entry = self._compared(name, recipe, document)
+        call = {"name": name, "recipe": recipe, "step": recipe.rpartition(".")[2]}
+        if entry is not None:
+            self._calls.append({**call, "known": entry["job_id"], "after": after})
+            self._called[name] = entry["state"] in _ENDED
+            if self._called[name]:
+                return self._value(entry)
+        else:
+            replaced = self._known.pop(name, None)
+            self._called[name] = False
+            self._calls.append(
+                {
+                    **call,
+                    "known": None,
+                    "replaces": replaced and replaced["job_id"],
+                    "document": document,
+                    "after": after,
+                    "settings": settings,
+                }
+            )
+        if self._is_serial:
+            self.need([name])
+        return StepValue(self, name)
+
+    # --- whether a call can be a job of its own ----------------------------------------------
+
+    def _submitted(
+        self, function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, str] | None, str] | None:
+        """Return document, settings and recipe of a call; ``None`` if it has to run here."""
+        found = _importable(function)
+        if found is None:
+            return None
+        recipe, changes = found
+        from quacc import change_settings
+
+        with change_settings(changes):
+            now = changed_settings()
+        settings = {key: text for key, text in now.items() if self._before.get(key) != text}
+        given = _by_name(function, args, keywords)
+        if given is None:
+            return None
+        encoder = ArgumentEncoder(self._reference)
+        nodes = {key: encoder.encode(value, (key,)) for key, value in given.items()}
+        if encoder.as_text:
+            return None
+        first = next(iter(given), None)
+        atoms = None
+        if first is not None and self._is_structure(first, given[first], function):
+            atoms = nodes.pop(first)
+        return {"atoms": atoms, "parameters": nodes}, settings or None, recipe
+
+    def _is_structure(self, name: str, value: Any, function: Callable[..., Any]) -> bool:
+        if next(iter(inspect.signature(function).parameters)) != name:
+            return False
+        if type(value) is StepValue:
+            return name == "atoms"
+        from ase import Atoms
+
+        return isinstance(value, Atoms)
+
+    def _reference(self, value: Any) -> dict[str, Any] | None:
+        if type(value) is not StepValue:
+            return None
+        return {STEP: _name_of(value), "path": list(_path_of(value))}
+
+    def _order(self, name: str, document: Mapping[str, Any]) -> list[str]:
+        """Return the earlier steps that work in a directory in which this one works, too."""
+        parameters = document["parameters"]
+        places = {
+            _canonical(parameters[key]) for key in _WRITTEN if parameters.get(key) is not None
+        }
+        before = {self._written[place] for place in places if place in self._written}
+        self._written |= dict.fromkeys(places, name)
+        return sorted(each for each in before if not self._called[each])
+
+    # --- known steps -------------------------------------------------------------------------
+
+    def _compared(
+        self, name: str, recipe: str, document: Mapping[str, Any]
+    ) -> Mapping[str, Any] | None:
+        """Return a known step that is called as it was; ``None`` if it is new, or replaced."""
+        entry = self._known.get(name)
+        if entry is None:
+            return None
+        was = self._recorded(entry)
+        if was is None:
+            # It is about to be launched, or ended without that, as what it needed has failed.
+            return None if entry["state"] in {"failed", "cancelled"} else entry
+        told, body = was
+        if told is not None and told != recipe:
+            self._differs(entry, f"it was {told}, and is {recipe} now")
+            return None
+        now = _arguments(document)
+        then = _arguments(body)
+        if _differing(then, now):
+            then = _arguments(self._resolved(body))  # the same arguments may be written otherwise
+        for key in _differing(then, now):
+            one, other = then.get(key, "not given"), now.get(key, "not given")
+            place = "the structure" if key == "" else f"its argument {key!r}"
+            self._differs(entry, f"{place} was {shown(one)}, and is {shown(other)} now")
+            return None
+        return entry
+
+    def _differs(self, entry: Mapping[str, Any], how: str) -> None:
+        if self._binds(entry):
+            self.stop(f"the flow calls {_named(entry)} otherwise than before: {how}; {_REMEDY}")
+
+    def _recorded(self, entry: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]] | None:
+        document = entry.get("document")
+        if document is not None:
+            return None, json.loads(document) if isinstance(document, str) else document
+        try:
+            header, text = self._beside(entry.get("asked", entry["job_id"])).read_spec()
+        except FileNotFoundError:
+            return None
+        return header["recipe"], json.loads(text)
+
+    def _beside(self, job_id: str) -> RunDirectory:
+        return RunDirectory(f"{os.path.dirname(self._directory.path)}/{job_id}")
+
+    def _resolved(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the arguments of a recorded step as a call of it would be written now."""
+        by_id = {each["job_id"]: each for each in self._known.values()}
+        encoder = ArgumentEncoder(self._reference)
+
+        def named(node: Any) -> Any:
+            """Put steps in the place of jobs, and values in that of steps that have ended."""
+            if isinstance(node, list):
+                return [named(each) for each in node]
+            if not isinstance(node, dict):
+                return node
+            entry = by_id.get(node["$job"]) if isinstance(node.get("$job"), str) else None
+            if entry is None:
+                return {key: named(each) for key, each in node.items()}
+            if entry["state"] == "completed":
+                with contextlib.suppress(LookupError, TypeError, OSError, BadFile, InvalidJob):
+                    return encoder.encode(_at(self._result(entry), node["path"]), ())
+            return {STEP: entry["name"], "path": node["path"]}
+
+        def again(node: Any) -> Any:
+            return encoder.encode(decoder.decode(node, ()), ())
+
+        decoder = _StepDecoder(self)
+        atoms = body["atoms"]
+        return {
+            "atoms": None if atoms is None else again(named(atoms)),
+            "parameters": {key: again(named(each)) for key, each in body["parameters"].items()},
+        }
+
+    def _value(self, entry: Mapping[str, Any]) -> Any:
+        """Return the result of a step that has ended, or raise its error."""
+        if entry["state"] == "completed":
+            try:
+                return self._result(entry)
+            except (OSError, CrystalMathError) as error:
+                self.stop(f"the result of {_named(entry)} cannot be read: {_words(error)}")
+        failure = self._error(entry)
+        self._raised[id(failure)] = failure, entry
+        raise failure
+
+    def _result(self, entry: Mapping[str, Any]) -> Any:
+        payload = self._beside(entry["job_id"]).payload(entry["attempt"])
+        return codec.decode_result(payload)
+
+    def _error(self, entry: Mapping[str, Any]) -> Exception:
+        header = None
+        with contextlib.suppress(OSError, BadFile):
+            header = self._beside(entry["job_id"]).outcome(entry["attempt"])
+        told = entry.get("error") or (header or {}).get("error") or "no reason is known"
+        again = raised_again((header or {}).get("raised"))
+        if entry["state"] == "failed" and again is not None:
+            return again
+        ended = "was cancelled" if entry["state"] == "cancelled" else f"failed: {told}"
+        return StepFailed(f"{_named(entry)} {ended}")
+
+    # --- steps that run in the pass itself ---------------------------------------------------
+
+    def _run_here(
+        self,
+        name: str,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        keywords: dict[str, Any],
+        *,
+        required: bool = False,
+    ) -> Any:
+        """Run a step that is no job of its own, unless an earlier pass has; keep its result."""
+        self._need_values(args, keywords)
+        self._called[name] = True
+        asked = self._asked(args, keywords)
+        if (kept := self._kept(name)) is not None:
+            header, payload, ours = kept
+            if asked is None or header["arguments"] is None or header["arguments"] == asked:
+                if not ours:
+                    self._directory.keep_step(name, header, payload)
+                return codec.decode_result(payload)
+            if ours:
+                self.stop(
+                    f"the flow calls the step {name} with other arguments than before; {_REMEDY}"
+                )
+        self._in_step = True
+        try:
+            result = self._original(function, self._kinds.JOB, args, keywords)
+        finally:
+            self._in_step = False
+        as_text: list[str] = []
+        payload = codec.encode_result(result, as_text)
+        if not as_text:
+            self._directory.keep_step(name, {"name": name, "arguments": asked}, payload)
+        elif required:
+            self.stop(
+                f"the result of the step {name} cannot be kept: {as_text[0]} has no form in JSON"
+            )
+        return result
+
+    def _kept(self, name: str) -> tuple[dict[str, Any], bytes, bool] | None:
+        if (own := self._directory.kept_step(name)) is not None:
+            return *own, True
+        if self._repeats is None:
+            return None
+        other = self._beside(self._repeats).kept_step(name)
+        return None if other is None else (*other, False)
+
+    def _asked(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> str | None:
+        """Return a digest of the arguments; ``None`` where they cannot be compared."""
+        import hashlib
+
+        encoder = ArgumentEncoder(self._reference)
+        nodes = encoder.encode([list(args), keywords], ())
+        if encoder.as_text:
+            return None
+        return hashlib.sha256(_canonical(nodes).encode()).hexdigest()
+
+    def _need_values(self, *values: Any) -> None:
+        """End the pass if there are references in arguments whose values are needed."""
+        names = dict.fromkeys(_steps_in(values))
+        if names:
+            self.need(list(names))
+
+
+class Awaited:
+    """What a pass has found that cannot go on yet.
+
+    Parameters
+    ----------
+    calls : list of dict
+        The calls of jobs in their order.
+    needs : list of str
+        The names of the steps that the next pass waits for.
+    """
+
+    def __init__(self, calls: list[dict[str, Any]], needs: list[str]) -> None:
+        self.calls = calls
+        self.needs = needs
+
+    def document(self) -> dict[str, Any]:
+        """Write it as the payload of an outcome."""
+        reason = f"waits for {self.needs[0]}"
+        if len(self.needs) > 1:
+            reason = f"{reason} and {len(self.needs) - 1} more steps"
+        return {"calls": self.calls, "needs": self.needs, "reason": reason}
+
+
+class StepValue:
+    """A part of the result of a step that has not ended.
+
+    It can be indexed by texts and whole numbers, copied, and put into containers. All else needs
+    the value, and so ends the pass.
+    """
+
+    __slots__ = ("_flow", "_name", "_path")
+    # `isinstance` asks for it.
+    __class__ = property(lambda self: _need(self))  # noqa: PLW0108 - it is defined below
+
+    def __init__(self, flow: FlowPass, name: str, path: tuple[str | int, ...] = ()) -> None:
+        for slot, value in (("_flow", flow), ("_name", name), ("_path", path)):
+            object.__setattr__(self, slot, value)
+
+    def __getitem__(self, key: Any) -> Any:
+        if type(key) not in {str, int}:
+            _need(self)
+        return StepValue(self._flow, self._name, (*self._path, key))
+
+    def __copy__(self) -> StepValue:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> StepValue:
+        return self
+
+    def __getattr__(self, name: str) -> NoReturn:
+        _need(self)
+
+
+def _need(value: StepValue, *_: Any, **__: Any) -> NoReturn:
+    flow: FlowPass = object.__getattribute__(value, "_flow")
+    flow.need([_name_of(value)])
+
+
+def _name_of(value: StepValue) -> str:
+    return str(object.__getattribute__(value, "_name"))
+
+
+def _path_of(value: StepValue) -> tuple[str | int, ...]:
+    path: tuple[str | int, ...] = object.__getattribute__(value, "_path")
+    return path
+
+
+#: What Python looks up on the type, and not by `__getattr__`.
+_OF_VALUES = [
+    *("setattr", "delattr", "setitem", "delitem", "iter", "len", "bool", "contains", "call"),
+    *("eq", "ne", "lt", "le", "gt", "ge", "hash", "str", "repr", "format", "bytes", "int"),
+    *("float", "complex", "index", "round", "trunc", "floor", "ceil", "neg", "pos", "abs"),
+    *("invert", "enter", "exit", "reversed", "fspath", "reduce", "reduce_ex", "dir", "sizeof"),
+    *("await", "aiter", "anext", "aenter", "aexit", "next", "length_hint"),
+    *("array", "array_ufunc", "array_function"),
+    *(
+        f"{kind}{name}"
+        for kind in ("", "r", "i")
+        for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul")
+    ),
+    *(f"{kind}{name}" for kind in ("", "r", "i") for name in ("and", "or", "xor")),
+    *(f"{kind}{name}" for kind in ("", "r", "i") for name in ("lshift", "rshift")),
+    *("divmod", "rdivmod"),
+]
+for _method in _OF_VALUES:
+    setattr(StepValue, f"__{_method}__", _need)
+
+
+class _StepDecoder(ResultDecoder):
+    """Reads recorded arguments in which references to steps may stand."""
+
+    def __init__(self, flow: FlowPass) -> None:
+        self._flow = flow
+
+    def decode(self, value: Any, place: tuple[Any, ...]) -> Any:
+        if isinstance(value, dict) and STEP in value:
+            return StepValue(self._flow, value[STEP], tuple(value["path"]))
+        return super().decode(value, place)
+
+
+_REMEDY = (
+    "a flow must make the same calls whenever its steps have the same results: keep what is "
+    "random, or depends on the time or on files, by crystalmath.flow.step"
+)
+
+
+def _named(entry: Mapping[str, Any]) -> str:
+    return f"step {entry['name']} (job {entry['job_id']})"
+
+
+def _words(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _canonical(node: Any) -> str:
+    return json.dumps(node, sort_keys=True)
+
+
+def _arguments(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return each argument as text, and the structure under an empty name."""
+    found = {name: _canonical(node) for name, node in document["parameters"].items()}
+    if document["atoms"] is not None:
+        found[""] = _canonical(document["atoms"])
+    return found
+
+
+def _differing(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+
+
+def _at(value: Any, path: list[str | int]) -> Any:
+    for key in path:
+        value = value[key]
+    return value
+
+
+def _steps_in(value: Any) -> Iterator[str]:
+    """Find the references in the containers of a call's arguments."""
+    kind = type(value)
+    if kind is StepValue:
+        yield _name_of(value)
+    elif kind in {list, tuple}:
+        for item in value:
+            yield from _steps_in(item)
+    elif kind is dict:
+        for item in value.values():
+            yield from _steps_in(item)
+
+
+def _importable(function: Callable[..., Any]) -> tuple[str, dict[str, Any]] | None:
+    """Return the name by which a worker finds a function, and the settings it is wrapped with."""
+    changes: dict[str, Any] = {}
+    while True:
+        name = getattr(function, "__qualname__", "<")
+        module = getattr(function, "__module__", None) or "__main__"
+        found = vars(sys.modules[module]).get(name) if module in sys.modules else None
+        is_it = function is found or function is getattr(found, "__wrapped__", None)
+        if is_it and found is not None and module != "__main__" and "." not in name:
+            return f"{module}.{name}", changes
+        if not getattr(function, "_changed", False):
+            return None
+        # quacc's `settings_swap`: the same function, with settings.
+        changes = {**inspect.getclosurevars(function).nonlocals["changes"], **changes}
+        function = function._original_func  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+def _by_name(
+    function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]
+) -> dict[str, Any] | None:
+    """Return the arguments of a call by their names; ``None`` if some can have no name."""
+    try:
+        signature = inspect.signature(function)
+        given = dict(signature.bind(*args, **keywords).arguments)
+    except (TypeError, ValueError):
+        return None  # the call itself will say so
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            given |= given.pop(name, {})
+        elif name in given and parameter.kind in _NAMELESS:
+            return None
+    return given
+
+
+_NAMELESS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY)
+
+
+# --- errors of steps -------------------------------------------------------------------------
+
+
+def raised(error: BaseException) -> dict[str, Any] | None:
+    """Write what is needed to raise an error again elsewhere; ``None`` if that cannot be."""
+    kind = type(error)
+    if not isinstance(error, Exception) or "<" in kind.__qualname__:
+        return None
+    from crystalmath.recipes.encoding import ResultEncoder
+
+    encoder = ResultEncoder()
+    document = encoder.encode(list(error.args), ())
+    if encoder.as_text or len(json.dumps(document)) > _MOST_ARGUMENTS:
+        return None
+    return {"module": kind.__module__, "name": kind.__qualname__, "args": document}
+
+
+def raised_again(told: Mapping[str, Any] | None) -> Exception | None:
+    """Make the error that :func:`raised` has written.
+
+    Nothing is imported: a body that handles a class of errors has imported it.
+    """
+    if told is None:
+        return None
+    try:
+        found: Any = sys.modules[told["module"]]
+        for part in told["name"].split("."):
+            found = getattr(found, part)
+        if not issubclass(found, Exception):
+            return None
+        args = codec.decode_result_document(told["args"])
+        error: Exception = found(*args)
+    except Exception:  # noqa: BLE001 - whatever the class says of its arguments
+        return None
+    return error if list(error.args) == args else None

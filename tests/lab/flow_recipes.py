@@ -1,0 +1,196 @@
+"""Flows of a user's own, in ordinary Python; admitted through CRYSTALMATH_RECIPES."""
+
+import copy
+import functools
+import random
+import subprocess
+from pathlib import Path
+
+import numpy as np
+from ase.build import bulk
+from quacc import change_settings, flow, job, redecorate, subflow
+from quacc.recipes.emt.core import relax_job, static_job
+
+from crystalmath.flow import step
+
+#: What a test changes between two passes.
+world = {}
+
+
+@job
+def double(number):
+    return 2 * number
+
+
+@job
+def add(a, b=0, *, scale=1):
+    return {"sum": scale * (a + b), "parts": (a, b)}
+
+
+@job
+def pick(*items):
+    return items[-1]
+
+
+@job
+def broken(number):
+    raise ZeroDivisionError(number, "by nothing")
+
+
+@job
+def ends_program(number):
+    raise subprocess.CalledProcessError(3, ["program", str(number)])
+
+
+@job
+def calls_another(number):
+    return double(number) + 1
+
+
+@job
+def table(number):
+    return {1: number, (0, 1): {"set": {1, 2}, "array": np.arange(number)}, "path": Path("/x")}
+
+
+@job
+def scratch_of():
+    from quacc import get_settings
+
+    return str(get_settings().SCRATCH_DIR)
+
+
+@job
+def writes(prev_outdir, number):
+    return {"dir_name": str(prev_outdir), "number": number}
+
+
+@flow
+def until_converged(start=1, limit=100):
+    number = start
+    for _ in range(20):
+        number = double(number)
+        if number > limit:
+            return {"number": number, "converged": True}
+    return {"number": number, "converged": False}
+
+
+@flow
+def branches(number=3):
+    first = add(number, b=double(number))
+    if first["sum"] > 5:
+        return double(first["parts"][1])
+    return first
+
+
+@flow
+def of_a_generator(count=3):
+    return [each["sum"] for each in (add(number, scale=2) for number in range(count))]
+
+
+@flow
+def merges(number=1):
+    one, other = add(number), add(number, b=2)
+    return {**one, "other": other, "array": np.array([double(1), double(2)])}
+
+
+@flow
+def handles_failure(number=1):
+    results = []
+    for _ in range(2):
+        try:
+            results.append(double(broken(number)))
+        except ZeroDivisionError as error:
+            results.append(error.args)
+    return results
+
+
+@flow
+def fails(number=1):
+    return [double(number), broken(number), double(2)]
+
+
+@flow
+def swallows(number=1):
+    """Handle everything, as one must not, also what ends the pass."""
+    found = double(number)
+    for _ in range(2):
+        try:
+            found = found + double(2)
+        except BaseException:  # noqa: BLE001
+            found = "swallowed"
+            continue
+        return found
+    return found
+
+
+@flow
+def recursive(number=3):
+    return double(number) if number <= 1 else add(recursive(number - 1), b=number)["sum"]
+
+
+@subflow
+def fan(numbers):
+    return [double(number) for number in numbers]
+
+
+@flow
+def of_subflows(number=2):
+    return fan([number, *fan([add(number)["sum"], number])])
+
+
+@flow
+def in_containers(number=4):
+    told = table(number)
+    kept = copy.deepcopy({"list": [told], "tuple": (told["path"], 1)})
+    return [add(1, b=2), pick(told), kept, functools.partial(add, 1)(b=double(2))]
+
+
+@flow
+def nested_jobs(number=1):
+    return calls_another(number)
+
+
+@flow
+def local_jobs(number=1):
+    @job
+    def of_its_own(results, more):
+        world["ran"] = world.get("ran", 0) + 1
+        return {"most": max(results), more: True}
+
+    return double(double(of_its_own(fan([number, 3]), "x")["most"]))
+
+
+@flow
+def with_settings(folder):
+    swapped = redecorate(scratch_of, job(settings_swap={"SCRATCH_DIR": folder}))
+    with change_settings({"SCRATCH_DIR": f"{folder}/x"}):
+        inner = scratch_of()
+    return [scratch_of(), swapped(), inner]
+
+
+@flow
+def at_random(count=2):
+    numbers = step(lambda: [random.SystemRandom().random() for _ in range(count)])
+    return fan([double(number) for number in numbers])
+
+
+@flow
+def differs(number=1):
+    return double(add(number, b=world["b"])["sum"])
+
+
+@flow
+def forgets(number=1):
+    return [double(number) for number in fan(list(range(world["count"])))]
+
+
+@flow
+def one_directory(number=1):
+    first = writes("/a", number)
+    return [writes(first["dir_name"], 2), writes(first["dir_name"], 3), writes("/a", 4)]
+
+
+@flow
+def of_structures(lattice=3.6):
+    relaxed = relax_job(bulk("Cu", a=lattice))
+    return {"static": static_job(relaxed["atoms"]), "energy": relaxed["results"]["energy"]}
