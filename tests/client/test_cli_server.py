@@ -19,7 +19,7 @@ from commands import finish, limited, start
 from conftest import eventually
 from crystalmath import config
 from crystalmath.cli.shared import job_table
-from crystalmath.client import remote
+from crystalmath.client import connect, remote
 from crystalmath.errors import ServerError
 from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState
@@ -420,7 +420,8 @@ def flow(served, listed):
         url = config.load().database_url
     common = {"engine": "other", "labels": {"of": "flow"}}
     common["specification"] = '{}\n{"parameters": {}, "atoms": null}'
-    job = new_job(recipe="quacc.recipes.emt.slabs.bulk_to_slabs_flow", name="Cu slabs", **common)
+    of_flow = {"recipe": "quacc.recipes.emt.slabs.bulk_to_slabs_flow", "stage": "steps"}
+    job = new_job(name="Cu slabs", **of_flow, **common)
     steps = [
         new_job(
             recipe=f"quacc.recipes.emt.core.{name}_job",
@@ -464,6 +465,18 @@ def test_a_list_shows_how_far_a_flow_is_and_its_steps_where_they_are_asked_for(
     of_flow = cli("list", *columns, "--parent", flow[0]).lines
     assert of_flow[-1] == f"relax_job#0,{flow[0]},"
     assert cli("list", "--tree", "--watch").code == 2
+
+
+def test_the_progress_of_a_flow_is_a_bar_over_its_steps(here, cli, flow):
+    header, row = cli("progress", flow[0]).lines
+    assert "STEPS" in header
+    assert "━━━─────── 1/3, 1 failed" in row
+    (told,) = cli("progress", flow[0], "--json").json["jobs"]
+    assert told["steps"] == {"completed": 1, "failed": 1, "pending": 1}
+    with connect(start=False) as client:
+        assert client.job(flow[0]).steps == told["steps"]
+        assert [step.job_id for step in client.future(flow[0]).steps()] == flow[1:]
+        assert client.future(flow[1]).steps() == []
 
 
 @pytest.mark.parametrize("command", ["status", "show"])

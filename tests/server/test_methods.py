@@ -297,7 +297,7 @@ def test_filters(service, recorded, filters, count):
 
 def test_the_steps_of_a_flow_are_left_out_unless_they_are_meant(service, other):
     common = {"created_at": 1.0, "labels": {"set": "flow"}}
-    flow = new_job(specification='{}\n{"parameters": {}, "atoms": null}', **common)
+    flow = new_job(stage="steps", specification='{}\n{"parameters": {}, "atoms": null}', **common)
     plain = new_job(**common)
     steps = [
         new_job(

@@ -25,6 +25,7 @@ from crystalmath.cli.shared.submission_options import (
 )
 from crystalmath.errors import InvalidJob
 from crystalmath.models import SubmissionOptions  # noqa: TC001 - read when the command is made
+from crystalmath.models.job_notes import told_steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,6 +146,9 @@ def follow(
 
 
 def _reached(client: Client, job: Job) -> str | None:
+    if job.stage is not None:
+        steps = client.job(job.job_id).steps
+        return f"steps {told_steps(steps)}" if steps else None
     read = client.progress([job.job_id])[job.job_id]
     return None if read is None else str(read)
 
@@ -252,7 +256,8 @@ class Progress(output.LiveLine):
         if seen == self._shown:
             return
         self._shown, self._state, self._reached = seen, job.state.value, ""
-        again = f" (attempt {job.attempt})" if job.attempt > 1 else ""
+        # Each pass of a flow is an attempt.
+        again = f" (attempt {job.attempt})" if job.attempt > 1 and job.stage is None else ""
         reason = f": {output.printable(job.reason)}" if job.reason else ""
         self.say(f"{self._line()}{again}{reason}")
 

@@ -27,6 +27,7 @@ class _Controls(Protocol):
     """What a future asks of its client."""
 
     def job(self, job_id: str) -> Job: ...
+    def jobs(self, *, parent: str) -> list[JobFuture]: ...
     def cancel(self, job_id: str) -> bool: ...
     def wait(self, job_ids: Sequence[str], timeout: float) -> Iterator[Job]: ...
 
@@ -102,6 +103,13 @@ class JobFuture(Future[Any]):
         info = self._client.job(self.job_id)
         self.update(info)
         return info
+
+    def steps(self) -> list[JobFuture]:
+        """Return futures of the steps of a flow, in the order in which they were recorded.
+
+        A flow that runs in one job has none, and neither has any other job.
+        """
+        return self._client.jobs(parent=self.job_id)[::-1]
 
     def running(self) -> bool:
         """Return whether the job was running when the client was last told of it."""

@@ -133,8 +133,7 @@ class Job(Terms):
         default=None,
         eq=False,  # of other jobs
         metadata=about(
-            "of a flow, in lists, jobs.show and jobs.specification: how many of its steps are in "
-            "which state",
+            "of a flow whose steps are jobs: how many of them are in which state; not in events",
             {"type": "object", "additionalProperties": _COUNT},
             stored=False,
         ),

@@ -214,7 +214,8 @@ class HomeJobs:
 
     def with_steps(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
         """Say of those of some jobs that are flows how many of their steps are in which state."""
-        counts = self._store.steps([job.job_id for job in jobs]) if jobs else {}
+        flows = [job.job_id for job in jobs if job.stage is not None]
+        counts = self._store.steps(flows) if flows else {}
         return [
             evolve(job, steps={state.value: found[state] for state in JobState if state in found})
             if (found := counts.get(job.job_id))

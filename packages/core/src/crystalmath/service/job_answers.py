@@ -549,7 +549,9 @@ _ANSWERS: dict[str, Callable[[HomeJobs, Any], Any]] = {
     "jobs.summary": summary,
     "jobs.counts": counts,
     "jobs.facets": facets,
-    "jobs.status": lambda service, params: job_document(service, service.job(params["job_id"])),
+    "jobs.status": lambda service, params: job_document(
+        service, service.with_steps([service.job(params["job_id"])])[0]
+    ),
     "jobs.specification": _specification,
     "jobs.show": lambda service, params: story(service, params["job_id"]),
     "jobs.result": _result,

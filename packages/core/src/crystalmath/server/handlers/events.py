@@ -195,7 +195,7 @@ def _told_of(
     documents, done = [], True
     for page in _pages(job_ids):
         jobs = _all_of(service, page)
-        documents += [job_document(service, job) for job in jobs]
+        documents += [job_document(service, job) for job in service.with_steps(jobs)]
         done &= all(job.state.is_terminal() for job in jobs)
         yield
     return documents, done

@@ -89,6 +89,8 @@ async def handle_jobs_status(service: JobService, params: JobIdParams) -> JobDoc
     elif job.state.is_terminal():
         # Not in the threads that read files for others, which wait for the database, too.
         (job,) = await in_pool("looking", service.as_found, [job])
+    if job.stage is not None:
+        (job,) = await in_pool("asking", service.with_steps, [job])
     return job_document(service, job)
 
 
@@ -121,7 +123,7 @@ def _documents(service: JobService, job_ids: list[str]) -> Generator[None, None,
     answers: list[JobDocument] = []
     for start in range(0, len(job_ids), PAGE):
         page = job_ids[start : start + PAGE]
-        found = {job.job_id: job for job in service.some_jobs(page)}
+        found = {job.job_id: job for job in service.with_steps(service.some_jobs(page))}
         for job_id in page:
             if job_id in found:
                 answers.append(job_document(service, found[job_id]))
