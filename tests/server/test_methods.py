@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import gzip
+import io
 import json
 import os
 import time
@@ -12,7 +13,9 @@ import jsonschema
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
+from ase.io import write
 from ase.io.trajectory import Trajectory
 
 from conftest import eventually
@@ -23,6 +26,7 @@ from crystalmath.jobs.worktree import at_once
 from crystalmath.models.schemas import components
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore
+from crystalmath.recipes.structures import parse_structure
 from crystalmath.server.handlers import METHODS, is_repeatable
 from crystalmath.server.rpc import wire
 from crystalmath.service import JobService
@@ -809,6 +813,74 @@ def test_no_file_but_one_of_frames_is_read(service, moving, tmp_path):
     assert "holds no frames" in call(service, "jobs.trajectory", job_id=still)["error"]
 
 
+# --- structures ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("cif", "slab.cif"),
+        ("cif", None),
+        ("extxyz", "slab.XYZ"),
+        ("extxyz", None),
+        ("xyz", "slab.xyz"),
+        ("vasp", "POSCAR"),
+        ("vasp", None),
+    ],
+)
+def test_structures_are_read_from_text(service, kind, name):
+    atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True)
+    file = io.BytesIO() if kind == "cif" else io.StringIO()
+    write(file, atoms, format=kind)
+    text = file.getvalue() if isinstance(file, io.StringIO) else file.getvalue().decode()
+    answer = call(service, "structures.read", text=text, name=name)
+    (found,) = answer["structures"]
+    assert (answer["error"], answer["more"]) == (None, 0)
+    assert found["name"] == {"POSCAR": "POSCAR", None: "structure"}.get(name, "slab")
+    assert (found["formula"], sorted(found["numbers"])) == ("Cl4Na4", [11] * 4 + [17] * 4)
+    same = parse_structure(found["structure"])
+    assert same.positions.tolist() == found["positions"]
+    assert same.cell.tolist() == found["cell"]
+    if kind != "xyz":  # which has no cell
+        assert found["pbc"] == [True] * 3
+        assert np.array(found["cell"]) == pytest.approx(atoms.cell.array, abs=1e-6)
+    assert call(service, "jobs.check", **{**VALUE, "structure": found["structure"]})["ok"]
+
+
+def test_the_first_of_very_many_structures_are_told(service):
+    answer = call(service, "structures.read", text="1\nof many\nAl 0 0 0\n" * 1200)
+    names = [each["name"] for each in answer["structures"]]
+    assert (len(names), names[0], names[-1]) == (1000, "structure-0", "structure-999")
+    assert answer["more"] == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "said"),
+    [
+        ("", None, "'text'"),
+        ("x" * (4 * 2**20 + 1), None, "'text'"),
+        (["1"], None, "'text'"),
+        ("words", None, "no POSCAR"),
+        ("words", "a.cif", "a.cif"),
+        ("words", "a.xyz", "a.xyz"),
+        ("data_x\n", None, "no structure"),
+        ("1\n\nXx 0 0 0\n", "a.xyz", "no element 'Xx'"),
+        ("1\n\nAl 0 nan 0\n", "../../etc/passwd.xyz", "not finite"),
+        ("3\n\nAl 0 0 0\n", None, "announces 3 atoms in line 1; 2 lines follow"),
+        ("999999999\n\n", "a.xyz", "announces 999999999 atoms"),
+        ("1\n\nAl 0 0 0\n-1\n\n", "a.xyz", "announces -1 atoms in line 4"),
+        ("1\nProperties=a:R:999999999\n0\n", "a.xyz", "too many columns in line 2"),
+        ("1\n\nAl 0 0 0\n", "x" * 256, "'name'"),
+        ("\0\0", "a.cif", "a.cif"),
+    ],
+)
+def test_a_text_that_holds_no_structure_is_refused(service, text, name, said):
+    answer = call(service, "structures.read", text=text, name=name)
+    assert (answer["code"], answer["structures"]) == ("invalid_job", [])
+    assert said in answer["error"]
+    assert len(answer["error"]) < 500
+
+
 # --- all files -----------------------------------------------------------------------------------
 
 
@@ -1039,7 +1111,7 @@ HOSTILE = [
 @pytest.mark.parametrize("name", [name for name in METHODS if not METHODS[name].of_session])
 def test_whatever_is_sent_there_is_an_answer(service, name):
     fine = {"job_id": NOBODY, "job_ids": [], "jobs": [], "file": "/no/archive", **VALUE}
-    fine["cluster"] = "none-such"
+    fine |= {"cluster": "none-such", "text": "1\n\nAl 0 0 0\n"}
 
     async def send():
         for parameter in METHODS[name].params["properties"]:

@@ -709,6 +709,25 @@ class PresetList(Answer):
     presets: Sequence[PresetDocument]
 
 
+class ReadStructure(TypedDict):
+    """A structure that was read from a text."""
+
+    name: Annotated[str, "of its file, and of several which one: slab-0"]
+    formula: str
+    structure: Annotated[Mapping[str, Any], "as jobs.submit takes it"]
+    numbers: Annotated[list[int], "atomic numbers"]
+    positions: Annotated[list[list[float]], "a row for each atom, in Å"]
+    cell: Annotated[list[list[float]], "the vectors as rows, in Å"]
+    pbc: Annotated[list[bool], "whether it is periodic along each vector of the cell"]
+
+
+class Structures(Answer):
+    """The structures of a text (``structures.read``)."""
+
+    structures: Sequence[ReadStructure]
+    more: Annotated[Count, "how many further ones there are in the text"]
+
+
 # --- the server ----------------------------------------------------------------------------------
 
 

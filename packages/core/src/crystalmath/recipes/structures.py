@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ _OTHERWISE = (
     "text must be a POSCAR; of XYZ, CIF and others send symbols, positions, cell and pbc as an "
     'object, or {"format": "ase-json", "data": ase.io.jsonio.encode(ase.io.read(file))}'
 )
+#: A property of thousands of columns, in the second line of extended XYZ.
+_WIDE = re.compile(r":[RISL]:\s*[\d_+]{4,}")
 _POSCAR_LINES = 8  # comment, scale, three vectors, counts, kind of coordinates, one atom
 
 
@@ -122,8 +124,52 @@ def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms]]:
     if not file.is_file():
         what = "is a directory" if file.is_dir() else "does not exist"
         raise InvalidJob(f"the structure file {file} {what}")
-    frames = _read_frames(file)
-    stem = file.name.split(".")[0] or file.name
+    if not file.stat().st_size:
+        raise InvalidJob(f"the structure file {file} is empty")
+    return _named(_read_frames(file, str(file)), str(file))
+
+
+def read_text(text: str, file: str) -> list[tuple[str, Atoms]]:
+    """Read every structure of a text in CIF, (extended) XYZ or the format of POSCAR.
+
+    Where the name of its `file` does not tell which one it is, the text does. Raises `InvalidJob`:
+    it is in none of them, or holds no usable structure.
+    """
+    name, begin = file.lower(), text.lstrip()[:20].lower()
+    if name.endswith(".cif") or begin.startswith("data_"):
+        return _named(_read_frames(io.BytesIO(text.encode(errors="replace")), file, "cif"), file)
+    if name.endswith("xyz") or begin.partition("\n")[0].strip().isdecimal():
+        _check_xyz_counts(text.split("\n"), file)
+        return _named(_read_frames(io.StringIO(text), file, "extxyz"), file)
+    return _named([parse_structure(text)], file)
+
+
+def _check_xyz_counts(lines: list[str], file: str) -> None:
+    # ASE looks for as many lines as a frame announces, also behind the end of the text, and makes
+    # as many columns.
+    at = 0
+    while at < len(lines) and lines[at].strip():
+        if lines[at].startswith("VEC"):
+            at += 1
+            continue
+        try:
+            count = int(lines[at])
+        except ValueError:
+            return  # which ASE has words for
+        left = max(0, len(lines) - at - 2)
+        if not 0 <= count <= left:
+            raise InvalidJob(
+                f"{file} announces {count} atoms in line {at + 1}; {left} lines follow"
+            )
+        if wide := _WIDE.search("".join(lines[at + 1 : at + 2])):
+            raise InvalidJob(f"{file} announces too many columns in line {at + 2}: {wide[0]:.40}")
+        at += 2 + count
+
+
+def _named(frames: Sequence[Atoms], file: str) -> list[tuple[str, Atoms]]:
+    """Check structures, and name them by their file."""
+    name = Path(file).name
+    stem = name.split(".")[0] or name
     names = [stem] if len(frames) == 1 else [f"{stem}-{index}" for index in range(len(frames))]
     try:
         return [(name, check_atoms(atoms)) for name, atoms in zip(names, frames, strict=True)]
@@ -131,17 +177,17 @@ def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms]]:
         raise InvalidJob(f"{file}: {error}") from error
 
 
-def _read_frames(file: Path) -> list[Atoms]:
+def _read_frames(
+    source: Path | io.BytesIO | io.StringIO, file: str, kind: str | None = None
+) -> list[Atoms]:
     import ase.io
 
-    if not file.stat().st_size:
-        raise InvalidJob(f"the structure file {file} is empty")
     try:
         with warnings.catch_warnings():
             # Readers warn of what they skip (spacegroup conventions, occupancies); the preflight
             # reports what matters of it.
             warnings.simplefilter("ignore")
-            frames = ase.io.read(file, index=":")
+            frames = ase.io.read(source, index=":", format=kind)
     except Exception as error:  # every reader fails in its own way
         raise InvalidJob(
             f"ASE cannot read a structure from {file}: {_reading_failed(error)}"

@@ -1,4 +1,4 @@
-"""The handlers that tell what there is: engines, clusters, presets, recipes."""
+"""The handlers that tell what there is (engines, clusters, presets, recipes) or read structures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Required, TypedDict, cast
 
 from crystalmath import server
+from crystalmath.errors import InvalidJob
 from crystalmath.models import JobState
 from crystalmath.models.answers import (
     ClusterList,
@@ -16,9 +17,11 @@ from crystalmath.models.answers import (
     Name,
     PresetList,
     ProvenCluster,
+    ReadStructure,
     RecipeDescription,
     RecipeEntry,
     RecipeList,
+    Structures,
 )
 from crystalmath.models.fields import Limits
 from crystalmath.models.job_notes import written_findings
@@ -132,6 +135,56 @@ def handle_presets_list(service: JobService, params: PresetsListParams) -> Prese
 
     found = service.presets(params.get("environment"), params.get("name"))
     return {"presets": [asdict(each) for each in found], "error": None}
+
+
+# --- structures ------------------------------------------------------------------------------
+
+_MOST_STRUCTURES = 1000
+_MOST_ATOMS = 100_000
+
+
+class StructuresReadParams(TypedDict, total=False):
+    """The parameters of ``structures.read``."""
+
+    text: Required[Annotated[str, Limits(minLength=1, maxLength=4 * 2**20)]]
+    name: Annotated[
+        str, Limits(minLength=1, maxLength=255), "of the file: slab.cif; default: structure"
+    ]
+
+
+@method(server.STRUCTURES_READ, pool="reading structures", bulk=True)
+def handle_structures_read(service: JobService, params: StructuresReadParams) -> Structures:
+    """Read the structures of a text in CIF, XYZ, extended XYZ or the format of POSCAR.
+
+    Nothing is recorded. The first ones are answered, with 1000 structures and 100,000 atoms at
+    most.
+    """
+    from crystalmath.recipes.structures import read_text, to_ase_json
+
+    del service
+    found = read_text(params["text"], params.get("name", "structure"))
+    told: list[ReadStructure] = []
+    left = _MOST_ATOMS
+    for name, atoms in found[:_MOST_STRUCTURES]:
+        left -= len(atoms)
+        if left < 0:
+            break
+        told.append(
+            {
+                "name": name,
+                "formula": atoms.get_chemical_formula(),
+                "structure": to_ase_json(atoms),
+                "numbers": atoms.numbers.tolist(),
+                "positions": atoms.positions.tolist(),
+                "cell": atoms.cell.tolist(),
+                "pbc": atoms.pbc.tolist(),
+            }
+        )
+    if not told:
+        raise InvalidJob(
+            f"the structure has {len(found[0][1])} atoms; at most {_MOST_ATOMS} are read so"
+        )
+    return {"structures": told, "more": len(found) - len(told), "error": None}
 
 
 # --- recipes ---------------------------------------------------------------------------------

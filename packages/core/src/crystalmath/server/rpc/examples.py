@@ -150,6 +150,7 @@ _SAID: dict[str, dict[str, Any]] = {
     "jobs.usage": {"labels": _LABELS},
     "jobs.wait": {"job_ids": [_ID], "timeout_s": 60},
     "presets.list": {"name": "BulkSet"},
+    "structures.read": {"text": "1\n\nAl 0.0 0.0 0.0\n", "name": "al.xyz"},
     "recipes.list": {"prefix": "quacc.recipes.emt.core.s"},
     "system.stop": {"cancel": False},
 }
