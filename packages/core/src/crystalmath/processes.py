@@ -48,24 +48,10 @@ _WNOTHREAD = 0x20000000
 class Identity:
     """Which process of which boot of which host; the same words mean the same for ever.
 
-    A host is its machine id and its boot id. Its name is for people, and may change while it runs.
-
-    Parameters
-    ----------
-    host : str
-        The host's name when the process looked first.
-    boot_id : str
-        The kernel's id of this boot.
-    pid : int
-        Process id.
-    start_time : int
-        Clock ticks between boot and the process's start.
-    namespace : str
-        The kernel's name of the pid namespace: a container has pids of its own.
-    machine_id : str
-        The content of ``/etc/machine-id``, empty where there is none.
-    lock : str
-        The name of the file that the process holds a lock on for its life; empty if none.
+    A host is its machine id (``/etc/machine-id``, empty where there is none) and its boot id. Its
+    name is for people, and may change while it runs. `start_time` is in clock ticks since boot;
+    `namespace` is the kernel's name of the pid namespace, as a container has pids of its own;
+    `lock` names the file that the process holds a lock on for its life, empty if none.
     """
 
     host: str
@@ -105,13 +91,8 @@ class Identity:
 
         The process table decides where it is the same. Elsewhere the kernel's lock on the file
         does: one that is held has a living holder, wherever that is; one that is free had its
-        holder die, if it was a process of this kernel (of another container, say).
-
-        Parameters
-        ----------
-        lock : path-like, optional
-            The file that the process holds a lock on for its life. Without it, or where locks do
-            not work, only the process table is asked.
+        holder die, if it was a process of this kernel (of another container, say). Without `lock`,
+        or where locks do not work, only the process table is asked.
         """
         if self.is_here():
             return is_alive(self.pid, self.start_time)
@@ -211,15 +192,8 @@ def start_time(pid: int) -> int | None:
 def starved_s(thread: int | str) -> float:
     """Return how long a thread could have run so far and had no core, in seconds.
 
-    Parameters
-    ----------
-    thread : int or str
-        A process, of which its main thread counts, or ``"thread-self"``.
-
-    Returns
-    -------
-    float
-        0 where it has ended, or the kernel does not count it.
+    It is a process, of which the main thread counts, or ``"thread-self"``. The answer is 0 where it
+    has ended, or the kernel does not count it.
     """
     try:
         with open(f"/proc/{thread}/schedstat", "rb") as file:
@@ -316,25 +290,12 @@ def end_processes(
     """End all processes that ``living`` names, until it names none.
 
     First SIGTERM and a time of grace; then SIGSTOP to all, so that none can fork out of reach,
-    and SIGKILL, again and again.
+    and SIGKILL, again and again. After `limit_s` seconds it gives up: a process that waits for a
+    dead file system cannot be ended. It returns whether none is left.
 
-    Parameters
-    ----------
-    living : callable
-        Gives the pids that are still alive.
-    grace_s : float
-        How long they may take to end by themselves, in seconds.
-    reap : bool
-        What is to end are the descendants of this process, a child subreaper: collect the exit
-        codes of this thread's children, and go on until there are none. It is the main thread,
-        which inherits orphans. A child of another thread stays alive unless ``living`` names it.
-    limit_s : float
-        When to give up, in seconds: one that waits for a dead file system cannot be ended.
-
-    Returns
-    -------
-    bool
-        Whether none is left.
+    With `reap` what is to end are the descendants of this process, a child subreaper: collect the
+    exit codes of this thread's children, and go on until there are none. It is the main thread,
+    which inherits orphans. A child of another thread stays alive unless ``living`` names it.
     """
     end = time.monotonic() + limit_s
     _send(living(), signal.SIGTERM)

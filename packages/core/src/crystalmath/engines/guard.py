@@ -120,15 +120,7 @@ class _Watch:
 
 
 def end_in_turn(living: Callable[[], list[int]], *, grace_s: float) -> None:
-    """End all processes that ``living`` names; last those that tidy up after the others.
-
-    Parameters
-    ----------
-    living : callable
-        Returns the pids that are still alive.
-    grace_s : float
-        How long they may take to end by themselves, in seconds.
-    """
+    """End all processes that ``living`` names; last those that tidy up after the others."""
     processes.end_processes(
         lambda: [pid for pid in living() if not _tidies_up(pid)], grace_s=grace_s
     )

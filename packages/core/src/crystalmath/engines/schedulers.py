@@ -63,21 +63,9 @@ _PINGS: Mapping[str, Sequence[str]] = {
 def run(command: Sequence[str], *, answer_s: float | None = None) -> str:
     """Run a command of a batch system, and return what it prints.
 
-    Parameters
-    ----------
-    command : sequence of str
-        The command and its arguments.
-    answer_s : float, optional
-        How long it may take, in seconds; `ANSWER_S` by default.
-
-    Raises
-    ------
-    EngineUnavailable
-        It did not answer in time. It may have done what it was asked for.
-    ConfigError
-        There is no such command here.
-    subprocess.CalledProcessError
-        It failed; its ``output`` says why.
+    Raises `EngineUnavailable`: it did not answer within `answer_s` (`ANSWER_S` by default), and may
+    have done what it was asked for. `ConfigError`: there is no such command here.
+    `subprocess.CalledProcessError`: it failed; its ``output`` says why.
     """
     limit = ANSWER_S if answer_s is None else answer_s
     try:
@@ -110,35 +98,18 @@ def is_final(told: str) -> bool:
 
     A partition, an account, a limit that one job exceeds. All else may pass and is tried again:
     no credentials, no controller, too many jobs at once, or words that nobody knows.
-
-    Parameters
-    ----------
-    told : str
-        What the command printed.
     """
     told = _ANY_LIMIT.sub("", told)
     return _REQUEST.search(told) is not None and _PASSING.search(told) is None
 
 
 def takes_nothing(told: str) -> bool:
-    """Return whether a refusal says that no job is taken just now, so that no other need be tried.
-
-    Parameters
-    ----------
-    told : str
-        What the command printed.
-    """
+    """Return whether a refusal says that no job is taken just now: no other need be tried."""
     return _PASSING.search(_ANY_LIMIT.sub("", told)) is not None
 
 
 def trouble(scheduler: str) -> str | None:
-    """Return why a batch system does not answer, or ``None`` where it does.
-
-    Parameters
-    ----------
-    scheduler : str
-        Its name in a table ``[clusters.NAME]``. Of one without commands nothing is asked.
-    """
+    """Return why a batch system does not answer; ``None`` where it does, or has no commands."""
     command = _PINGS.get(scheduler)
     if command is None:
         return None
@@ -152,28 +123,15 @@ def trouble(scheduler: str) -> str | None:
 
 
 def unreadable(command: str, told: str) -> EngineUnavailable:
-    """Return the error for an answer that cannot be read: nothing follows from it.
-
-    Parameters
-    ----------
-    command : str
-        Which command answered.
-    told : str
-        What it printed.
-    """
+    """Return the error for an answer of a command that cannot be read: nothing follows from it."""
     return EngineUnavailable(f"what {command} answers cannot be read: {told[:_QUOTED]!r}")
 
 
 @frozen
 class SlurmJob:
-    """One job of this user that Slurm knows.
+    """One job of this user that Slurm knows; its id may come again once Slurm has lost its state.
 
-    Parameters
-    ----------
-    native_id, name : str
-        Slurm's id, which may come again once Slurm has lost its state, and the job's name.
-    state, reason : str
-        Slurm's words (``PENDING``, ``Priority``).
+    `state` and `reason` are Slurm's words (``PENDING``, ``Priority``).
     """
 
     native_id: str
@@ -190,10 +148,7 @@ _SLURM_LINE = re.compile(r"(\d+(?:[_+]\S+?)?)\|([A-Z_]+)\|(.*?)\|(.*)")
 def slurm_jobs() -> list[SlurmJob]:
     """Return this user's jobs, with those that ended within ``MinJobAge`` (300 s by default).
 
-    Raises
-    ------
-    EngineUnavailable
-        ``squeue`` cannot be run, fails, or answers what cannot be read.
+    Raises `EngineUnavailable`: ``squeue`` cannot be run, fails, or answers what cannot be read.
     """
     try:
         told = run(SQUEUE)
@@ -218,19 +173,10 @@ def slurm_rows(told: str) -> list[SlurmJob]:
 def cancel_slurm_job(native_id: str, name: str, *, pending_only: bool = False) -> None:
     """Cancel a job, if it is this user's and has this name when Slurm looks for it.
 
-    An id alone names another job once Slurm has lost its state.
+    An id alone names another job once Slurm has lost its state. With `pending_only` a job that has
+    begun is left alone.
 
-    Parameters
-    ----------
-    native_id, name : str
-        The job, of which both must agree.
-    pending_only : bool
-        Leave it alone if it has begun.
-
-    Raises
-    ------
-    EngineUnavailable
-        ``scancel`` cannot be run, or fails: the job may still be there.
+    Raises `EngineUnavailable`: ``scancel`` cannot be run, or fails: the job may still be there.
     """
     state = ["--state=PENDING"] if pending_only else []
     command = ["scancel", *state, f"--user={os.getuid()}", f"--name={name}", native_id]

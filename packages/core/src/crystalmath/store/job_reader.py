@@ -56,13 +56,7 @@ _LOOKED_THROUGH = 1000
 
 
 class JobReader:
-    """The records of jobs.
-
-    Parameters
-    ----------
-    database : Readable
-        The open database.
-    """
+    """The records of jobs in an open database."""
 
     def __init__(self, database: Readable) -> None:
         self._readable = database
@@ -80,13 +74,7 @@ class JobReader:
 
     @patient
     def get(self, job_id: str) -> JobMetadata:
-        """Return one job.
-
-        Raises
-        ------
-        UnknownJob
-            No job has this id.
-        """
+        """Return one job; `UnknownJob` if there is none with this id."""
         with self._readable.reading() as snapshot:
             return fetch_one(snapshot, job_id)
 
@@ -105,25 +93,13 @@ class JobReader:
 
     @patient
     def specification(self, job_id: str) -> str:
-        """Return the text that was recorded as a job's specification.
-
-        Raises
-        ------
-        UnknownJob
-            No job has this id.
-        """
+        """Return the text that was recorded as a job's specification; `UnknownJob` as for `get`."""
         with self._readable.reading() as snapshot:
             return str(value_of(snapshot, job_id, "specification"))
 
     @patient
     def pseudopotentials(self, job_id: str) -> _Rows:
-        """Return what was recorded of the pseudopotential files that a job reads.
-
-        Raises
-        ------
-        UnknownJob
-            No job has this id.
-        """
+        """Return the record of a job's pseudopotential files; `UnknownJob` as for `get`."""
         with self._readable.reading() as snapshot:
             potcars = value_of(snapshot, job_id, "potcars")
         found: _Rows = [] if potcars is None else json.loads(potcars)
@@ -308,13 +284,7 @@ class JobReader:
 
     @patient
     def summary(self, **filters: Unpack[StoreSelection]) -> tuple[dict[JobState, int], _Errors]:
-        """Count the jobs by their state, and those that failed by their error.
-
-        Parameters
-        ----------
-        **filters
-            See :class:`crystalmath.store.selection.Condition`.
-        """
+        """Count the jobs by their state, and those that failed by their error; see `list`."""
         with self._readable.reading() as snapshot:
             return count_states(snapshot, filters), count_errors(snapshot, filters)
 
@@ -322,15 +292,7 @@ class JobReader:
     def facets(self, **filters: Unpack[StoreSelection]) -> FacetCounts:
         """Count the jobs by the values that they have of some filters, and of each label.
 
-        Parameters
-        ----------
-        **filters
-            Only these jobs; see :class:`crystalmath.store.selection.Condition`.
-
-        Returns
-        -------
-        dict
-            By the filter and, of labels, the label: how many jobs have each value.
+        Return by the filter and, of labels, the label how many jobs have each value.
         """
         with self._readable.reading() as snapshot:
             return count_facets(snapshot, filters)
@@ -341,11 +303,6 @@ class JobReader:
 
         The same filters are counted once, and then only later changes: clients that watch a list,
         or turn its pages, repeat them.
-
-        Parameters
-        ----------
-        **filters
-            See :class:`crystalmath.store.selection.Condition`.
         """
         with self._readable.reading() as snapshot:
             return self._totals.count(snapshot, filters)
@@ -360,23 +317,10 @@ class JobReader:
         bucket_s: float,
         **filters: Unpack[StoreSelection],
     ) -> dict[tuple[int, JobState], int]:
-        """Count the changes of jobs to some states over time.
+        """Count the changes of jobs to some states from `start` on, until before `end`.
 
-        Parameters
-        ----------
-        states : collection of JobState
-            Only changes to these.
-        start, end : float
-            From when on, and until before when, in seconds since the epoch.
-        bucket_s : float
-            The length of a bucket in seconds; the first begins at `start` and has the number 0.
-        **filters
-            Only of these jobs; see :class:`crystalmath.store.selection.Condition`.
-
-        Returns
-        -------
-        dict
-            By the number of the bucket and the state; what there was none of is left out.
+        Return the counts by the number of the bucket, of which the first begins at `start` and has
+        the number 0, and the state; what there was none of is left out.
         """
         with self._readable.reading() as snapshot:
             return count_reached(

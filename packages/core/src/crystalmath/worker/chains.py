@@ -93,13 +93,7 @@ def _with(
 
 
 def warm(environment: Mapping[str, str]) -> None:
-    """Have quacc imported for the first job with this environment, and kept for it.
-
-    Parameters
-    ----------
-    environment : mapping of str to str
-        The environment variables of the job, all of them.
-    """
+    """Have quacc imported for the first job with this whole environment, and kept for it."""
     chain = _Chain()
     chain.warm(dict(environment))
     _give_back(chain)
