@@ -18,8 +18,7 @@ from crystalmath.client import Reference
 from crystalmath.client.chaining import Chain
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.recipes import codec
-from crystalmath.recipes.job_structure import JobStructure
-from crystalmath.recipes.job_text import read_job_text
+from crystalmath.recipes.job_structure import JobStructure, read_job_text
 from crystalmath.recipes.summary import final_atoms
 from server.home_server import HomeServer
 

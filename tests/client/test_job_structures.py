@@ -7,7 +7,7 @@ from ase.constraints import FixAtoms
 
 from crystalmath.client import Submission
 from crystalmath.errors import InvalidJob, UnknownJob
-from crystalmath.recipes.job_text import read_job_text
+from crystalmath.recipes.job_structure import read_job_text
 from crystalmath.recipes.summary import find_structures
 
 # Commands ask that server, too.

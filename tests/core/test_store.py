@@ -19,8 +19,8 @@ from crystalmath.errors import AlreadyRetried, InvalidJob, KeyConflict, UnknownJ
 from crystalmath.jobs.changes import Change
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore
-from crystalmath.store.grouping import group_errors
 from crystalmath.store.plain_sql import HEAD, Snapshot
+from crystalmath.store.records import group_errors
 from crystalmath.store.tables import metadata
 from rundirs import new_job
 

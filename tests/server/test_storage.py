@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from crystalmath.jobs.moved import move_of
 from crystalmath.jobs.worktree import at_once
+from crystalmath.service.job_results import move_of
 from server.written_home import RELAX, VASP, Home
 
 STATIC = "quacc.recipes.espresso.core.static_job"

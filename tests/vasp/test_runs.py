@@ -21,7 +21,7 @@ from crystalmath.errors import JobRefused
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Reference, Submission
 from crystalmath.recipes import codec
-from crystalmath.store.grouping import group_errors
+from crystalmath.store.records import group_errors
 from ends import ENGINES, completed, failed, finish, opened, submit
 from vasp import potcars
 

@@ -16,7 +16,7 @@ from crystalmath.cli.shared.submission_options import submitted, tell_known, wit
 from crystalmath.errors import CrystalMathError, InvalidJob, did_you_mean
 from crystalmath.models import Submission, SubmissionOptions  # noqa: TC001 - as above
 from crystalmath.models.reference import Reference
-from crystalmath.recipes.job_text import read_path
+from crystalmath.recipes.job_structure import read_path
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

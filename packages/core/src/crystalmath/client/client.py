@@ -236,7 +236,7 @@ class Client:
         JobFailed, concurrent.futures.CancelledError
             A job has no result: the first such, once all have ended.
         """
-        from crystalmath.client.gathering import gather
+        from crystalmath.client.future import gather
 
         keys = (None if key is None else f"{key}/{index}" for index in itertools.count())
         answers = self.submit_many(

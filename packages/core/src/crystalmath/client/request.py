@@ -221,8 +221,7 @@ def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -
 
 def _structure(atoms: object) -> str | dict[str, Any] | None:
     from crystalmath.models.reference import Reference
-    from crystalmath.recipes.job_structure import JobStructure
-    from crystalmath.recipes.job_text import read_job_text
+    from crystalmath.recipes.job_structure import JobStructure, read_job_text
 
     if atoms is None:
         return None

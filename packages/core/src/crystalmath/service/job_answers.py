@@ -18,12 +18,12 @@ from attrs import frozen
 
 from crystalmath.errors import BadFile, InvalidJob, UnknownJob
 from crystalmath.jobs.documents import cleaned
-from crystalmath.jobs.moved import move_of
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models.fields import declared, to_wire
 from crystalmath.models.job_notes import JobState, step_of
 from crystalmath.models.submission import Submission
 from crystalmath.recipes.json_text import structure_of
+from crystalmath.service.job_results import move_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
 
 from crystalmath.models.job_notes import UNFINISHED, JobState
-from crystalmath.store.eventlog import count_reached, last_event, read_events
+from crystalmath.store.eventlog import Totals, count_reached, last_event, read_events
 from crystalmath.store.fetching import (
     CHUNK,
     RECORD,
@@ -32,7 +32,6 @@ from crystalmath.store.selection import (
     is_short,
     like,
 )
-from crystalmath.store.totals import Totals
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence

@@ -1,14 +1,20 @@
-"""The records of the job store beside its jobs (:class:`~crystalmath.models.Job`)."""
+"""The records of the job store beside its jobs (:class:`~crystalmath.models.Job`).
+
+Errors are grouped by what they have in common: each names its own directory, id, address.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from attrs import define, field, frozen
 
 from crystalmath.models import Job
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from crystalmath.models import JobState
 
 #: The promised name (:mod:`crystalmath.quacc.store`) of the one record of a job.
@@ -45,3 +51,59 @@ class Failure:
     recipe: str
     finished_at: float | None
     error: str | None
+
+
+#: So many different errors are told.
+_ERRORS = 50
+#: So many jobs are named for each of them.
+_NAMED = 5
+#: So many are told apart on the way, whatever their number is.
+_APART = 5000
+_LONGEST = 500
+
+_OWN = re.compile(
+    r"""
+    (?<![^\s'"`(\[{<=:,;]) ~?/ [^\s'"`()\[\]{}<>,;]+                 # a path
+    | [0-9a-f]{8} -(?:[0-9a-f]{4}-){3} [0-9a-f]{12} [^\s'"`(),;]*    # an id, and what is below it
+    | \b0x[0-9a-f]{6,}\b                                            # an address in memory
+    """,
+    re.VERBOSE,
+)
+
+
+@define
+class _Group:
+    error: str
+    count: int = 0
+    job_ids: list[str] = field(factory=list)
+
+
+def group_errors(errors: Iterable[tuple[str, str]]) -> list[ErrorCount]:
+    """Count errors by their first line without paths and ids, the most frequent first.
+
+    `errors` has the error and the id of each failed job, the newest first. A group of equal errors
+    shows the error unchanged.
+    """
+    groups: dict[str, _Group] = {}
+    for error, job_id in errors:
+        common = _common(error)
+        group = groups.setdefault(common, _Group(error[:_LONGEST]))
+        if group.error != error[:_LONGEST]:
+            group.error = common
+        group.count += 1
+        if len(group.job_ids) < _NAMED:
+            group.job_ids.append(job_id)
+        if len(groups) > 2 * _APART:
+            groups = dict(_frequent(groups)[:_APART])
+    return [
+        ErrorCount(error=group.error, count=group.count, job_ids=tuple(group.job_ids))
+        for _, group in _frequent(groups)[:_ERRORS]
+    ]
+
+
+def _common(error: str) -> str:
+    return _OWN.sub("...", error.strip().partition("\n")[0][:_LONGEST])
+
+
+def _frequent(groups: dict[str, _Group]) -> list[tuple[str, _Group]]:
+    return sorted(groups.items(), key=lambda item: (-item[1].count, item[0]))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from crystalmath.errors import InvalidJob, UnknownJob, did_you_mean, shown, the_one
 from crystalmath.models.columns import SORTED_BY
 from crystalmath.models.job_notes import JobState
-from crystalmath.store.grouping import group_errors
 from crystalmath.store.plain_sql import Parameters, is_storable
+from crystalmath.store.records import group_errors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -88,7 +88,7 @@ def parse_value(text: str) -> object:
 def _text(text: str) -> object:
     if not text.startswith("job:"):
         return text
-    from crystalmath.recipes.job_text import as_value, read_job_text
+    from crystalmath.recipes.job_structure import as_value, read_job_text
 
     of_job = read_job_text(text)
     return text if of_job is None else as_value(of_job)
@@ -147,7 +147,7 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
 def parse_after(texts: Iterable[str]) -> list[str | dict[str, Any]]:
     """Read which jobs come before: ``ID``, ``ID:any``, several with commas, or filters."""
     from crystalmath.errors import InvalidJob
-    from crystalmath.recipes.job_text import read_job
+    from crystalmath.recipes.job_structure import read_job
 
     after: list[str | dict[str, Any]] = []
     for text in (part.strip() for each in texts for part in each.split(",")):

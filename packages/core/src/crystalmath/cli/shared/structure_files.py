@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from crystalmath.errors import InvalidJob
-from crystalmath.recipes.job_structure import JobStructure
-from crystalmath.recipes.job_text import read_job_text
+from crystalmath.recipes.job_structure import JobStructure, read_job_text
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
