@@ -325,6 +325,22 @@ def test_jobs_are_followed_by_what_happens_to_them(home):
     assert "jobs.status_many" not in broken.asked
 
 
+def test_the_next_job_is_followed_from_where_the_last_one_was_left(home):
+    told, begun = Told(), []
+
+    def behave(request):
+        if request["params"].get("limit") == 1:
+            begun.append(request["method"])
+        return told(request)
+
+    with Broken(home, behave), connect(start=False) as client:
+        for name in "abc":
+            future = client.submit("emt.core.static_job", AL, name=name)
+            assert eventually(future.cancelled)
+            eventually(lambda: client._follower._thread is None)
+    assert begun == ["jobs.events"]
+
+
 def test_a_submission_that_another_one_overtakes_misses_nothing(home):
     told = Told()
     with (

@@ -109,7 +109,7 @@ async def test_a_connection_whose_subscription_fails_is_closed(connect, monkeypa
     def broken(*_):
         raise OSError
 
-    monkeypatch.setattr("crystalmath.server.handlers.events.wanted_events", broken)
+    monkeypatch.setattr("crystalmath.server.handlers.events.few_events", broken)
     await submit(await connect())
     assert await peer.receive() is None
 

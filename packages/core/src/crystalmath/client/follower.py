@@ -211,6 +211,8 @@ class Follower:
         self._thread: threading.Thread | None = None
         self._behind = False
         self._submissions: list[Overheard] = []
+        # Where the last thread was in the event log, and until when another may go on from there.
+        self._left: tuple[EventLog, float] | None = None
 
     @contextlib.contextmanager
     def submitting(self) -> Iterator[Overheard]:
@@ -219,7 +221,10 @@ class Follower:
         with self._lock:
             self._submissions.append(overheard)
             is_first = self._thread is None
-        if is_first:
+            if is_first and self._left:
+                (log, until), self._left = self._left, None
+                overheard.log = log if time.monotonic() < until else None
+        if is_first and overheard.log is None:
             # Else the thread would have to ask for all that it is to follow.
             with contextlib.suppress(CrystalMathError, OSError):
                 overheard.log = EventLog(self._transport)
@@ -290,7 +295,7 @@ class Follower:
 
     def _run(self, log: EventLog | None) -> None:
         backoff = Backoff()
-        while self._goes_on():
+        while self._goes_on(log):
             try:
                 if log is None or self._behind:
                     self._behind = False
@@ -310,7 +315,7 @@ class Follower:
             except Exception as error:  # noqa: BLE001 - or those who wait would do so for ever
                 self._give_up(error)
 
-    def _goes_on(self) -> bool:
+    def _goes_on(self, log: EventLog | None) -> bool:
         with self._lock:
             left = {
                 job_id: [future for future in group if not future.done()]
@@ -319,6 +324,8 @@ class Follower:
             self._futures = {job_id: group for job_id, group in left.items() if group}
             if not self._futures or self._closed:
                 self._thread = None
+                if log is not None and not self._behind:
+                    self._left = log, time.monotonic() + POLL_S
                 return False
             return True
 

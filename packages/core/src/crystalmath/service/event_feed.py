@@ -131,10 +131,24 @@ class Feed:
                     target=self._follow, name="crystalmath-feed", daemon=True
                 )
                 self._thread.start()
-            with self._lock:
-                self._listeners.append(listener)
-                self._with_jobs = self._with_jobs or jobs
-            return self._position
+            return self._add(listener, jobs=jobs)
+
+    def listen_now(
+        self, listener: Callable[[Sequence[Event]], None], *, jobs: bool = False
+    ) -> int | None:
+        """Do the same without waiting for the store; ``None`` where that is not to be had."""
+        if not self._reading.acquire(blocking=False):
+            return None
+        try:
+            return None if self._thread is None else self._add(listener, jobs=jobs)
+        finally:
+            self._reading.release()
+
+    def _add(self, listener: Callable[[Sequence[Event]], None], *, jobs: bool) -> int:
+        with self._lock:
+            self._listeners.append(listener)
+            self._with_jobs = self._with_jobs or jobs
+        return self._position
 
     def since(self, after: int, *, jobs: bool) -> tuple[list[JobEvent], int] | None:
         """Return what came after a ``seq`` from memory, and up to which ``seq`` that is.
@@ -212,6 +226,19 @@ class Feed:
 
 #: So many events are read from the store at once.
 EVENTS_AT_ONCE = 500
+#: So many are looked through at once, and need no thread.
+FEW = 50
+
+
+def few_events(
+    feed: Feed, after: int, limit: int, wanted: Wanted
+) -> tuple[list[JobEvent], int] | None:
+    """Return the same as `wanted_events` at once, where that is little and in memory."""
+    read = None if wanted.needs_jobs else feed.since(after, jobs=False)
+    if read is None or len(read[0]) > FEW:
+        return None
+    found = [one for one in read[0] if wanted.holds(one)]
+    return (found[:limit], found[limit - 1].event.seq) if len(found) > limit else (found, read[1])
 
 
 def wanted_events(

@@ -27,7 +27,7 @@ from crystalmath.models.filters import EventFilter, JobFilter
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc import large
 from crystalmath.server.rpc.declare import NoParams, method
-from crystalmath.service.event_feed import Wanted, wanted_events
+from crystalmath.service.event_feed import Wanted, few_events, wanted_events
 from crystalmath.service.job_answers import (
     PAGE,
     all_filters,
@@ -101,18 +101,24 @@ async def listening(
     asked for.
     """
     subscriber = Subscriber(job_ids)
-    listen = functools.partial(service.feed.listen, subscriber.notify, jobs=jobs)
-    beginning = asyncio.create_task(in_pool("asking", listen))
     adopting = None
-    try:
-        subscriber.told_after = await asyncio.shield(beginning)
-        adopting = asyncio.create_task(_adopt_orphans(service, job_ids or ()))
+    async with contextlib.AsyncExitStack() as stack:
+        told_after = service.feed.listen_now(subscriber.notify, jobs=jobs)
+        if told_after is None:
+            listen = functools.partial(service.feed.listen, subscriber.notify, jobs=jobs)
+            beginning = asyncio.create_task(in_pool("asking", listen))
+            # A request that is cancelled may still be about to listen.
+            stack.callback(
+                beginning.add_done_callback, functools.partial(_forget, service, subscriber)
+            )
+            told_after = await asyncio.shield(beginning)
+        else:
+            stack.callback(service.feed.forget, subscriber.notify)
+        subscriber.told_after = told_after
+        if job_ids:
+            adopting = asyncio.create_task(_adopt_orphans(service, job_ids))
+            stack.callback(adopting.cancel)
         yield subscriber
-    finally:
-        if adopting is not None:
-            adopting.cancel()
-        # A request that is cancelled may still be about to listen.
-        beginning.add_done_callback(functools.partial(_forget, service, subscriber))
 
 
 def _forget(service: JobService, subscriber: Subscriber, beginning: asyncio.Task[int]) -> None:
@@ -123,7 +129,7 @@ def _forget(service: JobService, subscriber: Subscriber, beginning: asyncio.Task
 
 async def _adopt_orphans(service: JobService, job_ids: Collection[str]) -> None:
     """See to it that somebody follows the jobs that are waited for; an engine may be slow."""
-    while job_ids:
+    while True:
         await in_pool("adopting", service.adopt_orphans, job_ids)
         await asyncio.sleep(_RECONCILE_S)
 
@@ -249,7 +255,7 @@ async def handle_jobs_events(
         large.rest()
         after = await _first_after(after, service, wanted, most_s)
     await large.turn()
-    documents, last = await in_slices("computing", event_documents(service, after, limit, wanted))
+    documents, last = await _documents(service, after, limit, wanted)
     return {"events": documents, "last": last, "error": None}
 
 
@@ -263,6 +269,16 @@ def read_wanted(params: WantedParams, job_ids: list[str] | None = None) -> Wante
         filters=filters,
         with_job=with_job,
     )
+
+
+async def _documents(
+    service: JobService, after: int, limit: int, wanted: Wanted
+) -> tuple[list[answers.Event], int]:
+    """Describe events, in threads unless they are few and in memory."""
+    few = few_events(service.feed, after, limit, wanted)
+    if few is None:
+        return await in_slices("computing", event_documents(service, after, limit, wanted))
+    return [event_document(service, one.event) for one in few[0]], few[1]
 
 
 def event_documents(
@@ -286,9 +302,11 @@ async def _first_after(after: int, service: JobService, wanted: Wanted, most_s: 
         if after >= subscriber.told_after:  # there can be nothing yet
             await subscriber.wait(most_s)
         while True:
-            events, last = await in_slices(
-                "computing", wanted_events(service, service.feed, after, 1, wanted)
-            )
+            found = few_events(service.feed, after, 1, wanted)
+            if found is None:
+                work = wanted_events(service, service.feed, after, 1, wanted)
+                found = await in_slices("computing", work)
+            events, last = found
             left = end - time.monotonic()
             if events or left <= 0:
                 return after
@@ -363,8 +381,7 @@ async def _tell(
     service = session.controller
     async with listening(service, None, jobs=wanted.needs_jobs) as subscriber:
         while True:
-            events = event_documents(service, after, _AT_ONCE, wanted)
-            documents, last = await in_slices("computing", events)
+            documents, last = await _documents(service, after, _AT_ONCE, wanted)
             for document in documents:
                 await session.notify(_CHANGED, _change(document))
             if last <= after:  # there is no more

@@ -66,6 +66,9 @@ async def handle_jobs_result(service: JobService, params: ResultParams) -> JobRe
     ``result`` is ``null`` unless the job completed; of a failed job ``error`` and ``traceback``
     tell why. Arrays, structures and the like are in monty's form of JSON.
     """
+    remembered = service.remembered(params["job_id"])
+    if len(params) == 1 and remembered and remembered.state is JobState.COMPLETED:
+        return await in_slices("files", _found(service, remembered))
     job = await in_pool("asking", service.job, params["job_id"])
     if job.state is JobState.COMPLETED and "field" in params:
         place = await in_pool("files", service.results.locate, job, params["field"])
@@ -77,6 +80,11 @@ async def handle_jobs_result(service: JobService, params: ResultParams) -> JobRe
     if job.traceback:
         told["traceback"] = job.traceback
     return told
+
+
+def _found(service: JobService, job: JobMetadata) -> Generator[None, None, JobResult]:
+    (job,) = service.as_found([job])
+    return (yield from _described(service, job))
 
 
 def _part(service: JobService, job: JobMetadata, place: Located) -> JobResult:
