@@ -23,7 +23,7 @@ from conftest import eventually
 from crystalmath import config
 from crystalmath.client.request import document
 from crystalmath.engines.local import LocalRunner
-from crystalmath.engines.registry import plugins
+from crystalmath.engines.registry import Plugins, plugins
 from crystalmath.errors import (
     CrystalMathError,
     FilesRemoved,
@@ -40,6 +40,7 @@ from crystalmath.models import JobState, Submission
 from crystalmath.models.retry import Retry
 from crystalmath.quacc import get_runner
 from crystalmath.quacc.store import JobMetadata, JobStore
+from crystalmath.recipes.structures import to_ase_json
 from crystalmath.service import JobService, default_service
 from crystalmath.service.job_archive import write_archive
 from crystalmath.service.pruning import Choice
@@ -249,6 +250,34 @@ def test_one_conflict_among_many_costs_no_transaction(home, lab, monkeypatch):
     assert kinds.count(KeyConflict) == 1
     assert [answer.job_id for answer in answers if isinstance(answer, JobMetadata)]
     assert sizes == [64]
+
+
+def test_what_was_found_of_a_job_holds_for_an_equal_one_that_follows(home, lab, monkeypatch):
+    checked = []
+    preflight = Plugins.preflight
+
+    def counted(known, **asked):
+        checked.append(asked["parameters"]["number"])
+        return preflight(known, **asked)
+
+    monkeypatch.setattr("crystalmath.service.admission.HOLDS_S", 3600.0)
+    monkeypatch.setattr(LocalRunner, "start", lambda *_: None)
+    monkeypatch.setattr(Plugins, "preflight", counted)
+
+    def asked(number, **more):
+        return evolve(value(number, **more), atoms=to_ase_json(AL))  # as clients send it
+
+    with JobService(config.Source()) as service:
+        jobs = [service.submit(asked(1, name=name)) for name in ("first", "second")]
+        assert [job.name for job in jobs] == ["first", "second"]
+        assert len({job.job_id for job in jobs}) == 2
+        service.submit(asked(2))
+        assert checked == [1, 2]
+        service.check(asked(2))
+        assert checked == [1, 2, 2]
+        (home / "config.toml").write_text("strict = true\n")
+        service.submit(asked(2))
+        assert checked == [1, 2, 2, 2]
 
 
 def test_many_of_which_none_is_good(home, lab):

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from crystalmath.recipes.lookup import Recipe
     from crystalmath.service.references import References
 
+#: How long what was found of a job holds for equal ones, in seconds.
+HOLDS_S = 1.0
 #: What of a submission is no structure and no environment.
 _VALUES = {one.name for one in declared(Submission)} - {"atoms", "environment"}
 
@@ -72,7 +74,8 @@ class Prepared:
 class Admission:
     """Check submissions, and make them ready to be recorded; one for each batch.
 
-    `environ` is the environment of submissions that bring none.
+    `environ` is the environment of submissions that bring none. What was found of a job holds for
+    equal ones that follow, also in the next batches where these come within `HOLDS_S`.
     """
 
     def __init__(
@@ -91,6 +94,15 @@ class Admission:
         self._recipes: dict[str, Recipe] = {}
         self._commands = CheckedCommands()
         self._prepared: tuple[AskedJob, Prepared] | None = None
+        self._ends = time.monotonic() + HOLDS_S
+
+    def for_next(self, configured: Config, references: References) -> bool:
+        """Return whether it holds for the next batch, and take up what that refers to."""
+        if configured != self._config or time.monotonic() > self._ends:
+            return False
+        self._references = references
+        self._reader.refer(references.with_ids)
+        return True
 
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
         """Return all that is wrong with a submission; `InvalidJob` if it cannot even be read."""
@@ -164,7 +176,8 @@ class Admission:
         if self._prepared is not None and self._prepared[0] is asked.first:
             return _prepared_likewise(self._prepared[1], asked)
         prepared = self._prepare(asked)
-        self._prepared = asked, prepared
+        # Of a long one nothing is kept in memory, and none is found to be equal.
+        self._prepared = (asked, prepared) if self._reader.is_first(asked) else None
         return prepared
 
     def _prepare(self, asked: AskedJob) -> Prepared:

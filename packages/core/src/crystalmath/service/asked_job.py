@@ -91,6 +91,14 @@ class SubmissionReader:
         self._structure: tuple[str, tuple[Atoms, Mapping[str, Any]]] | None = None
         self._first: tuple[str, AskedJob] | None = None
 
+    def refer(self, with_ids: Callable[[Submission, Mapping[str, Any]], dict[str, Any]]) -> None:
+        """Have the jobs that the next submissions refer to named by another function."""
+        self._with_ids = with_ids
+
+    def is_first(self, asked: AskedJob) -> bool:
+        """Return whether the next ones are compared with this."""
+        return self._first is not None and self._first[1] is asked
+
     def read(self, submission: Submission, parents: Sequence[Parent] = ()) -> AskedJob:
         """Read its structure and parameters; its fields have been checked."""
         from crystalmath.models.reference import JOB

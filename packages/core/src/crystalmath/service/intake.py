@@ -6,6 +6,7 @@ import contextlib
 import logging
 import time
 import traceback
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -45,6 +46,8 @@ _LOG = logging.getLogger("crystalmath.service")
 _Place = TypeVar("_Place")
 #: So many jobs are run again in one transaction: their structures are in memory meanwhile.
 _RETRIED = 200
+#: So many admissions are kept for the next batches.
+_KEPT = 8
 
 
 class Intake:
@@ -71,6 +74,8 @@ class Intake:
         self._source = source
         self._environ = environ
         self._wait = wait
+        # Those of the last batches, of which each is used by one thread at a time.
+        self._admissions: deque[Admission] = deque(maxlen=_KEPT)
         self.leaving = False
 
     def submit(self, asked: Sequence[Again], wanted: Callable[[], bool]) -> Answers:
@@ -87,7 +92,7 @@ class Intake:
         planned: Collection[str] = (),
     ) -> tuple[dict[int, Any], dict[int, Prepared]]:
         """Give, by their numbers, what is answered already, and what is to be recorded."""
-        admission = self._admission(planned)
+        admission = self._admission(planned, kept=True)
         answers: dict[int, Any] = {}
         prepared: dict[int, Prepared] = {}
         known = self._of_keys([item.submission for item in submissions])
@@ -109,6 +114,7 @@ class Intake:
                 answers[index] = error.with_traceback(None)
             except Exception as error:  # noqa: BLE001 - the others of a batch are not lost with it
                 answers[index] = fault("a submission", error)
+        self._admissions.append(admission)
         return answers, prepared
 
     def _given_before(self, job: JobMetadata) -> JobMetadata:
@@ -136,12 +142,19 @@ class Intake:
         conflict = Finding(severity="error", code=KeyConflict.code, message=told)
         return attrs.evolve(checked, findings=(*checked.findings, conflict))
 
-    def _admission(self, planned: Collection[str] = ()) -> Admission:
+    def _admission(self, planned: Collection[str] = (), *, kept: bool = False) -> Admission:
+        """Return an admission: one that was kept, where that is allowed and it holds still."""
         if self._source is not None:
             # Where the jobs are cannot change while somebody has them open.
             url = self._home.config.database_url
             self._home.config = replace(self._source.current(), database_url=url)
         references = References(self._home, planned)
+        last = None
+        if kept:
+            with contextlib.suppress(IndexError):
+                last = self._admissions.pop()
+        if last is not None and last.for_next(self._home.config, references):
+            return last
         return Admission(self._home.config, self._runners.get, self._environ, references)
 
     def _of_keys(self, submissions: Sequence[Submission]) -> dict[str, JobMetadata]:
