@@ -12,7 +12,7 @@ from crystalmath.models.job_notes import awaited, repeated
 from crystalmath.store.fetching import fetch, fetch_retries, from_row
 from crystalmath.store.plain_sql import Snapshot
 from crystalmath.store.records import JobMetadata
-from crystalmath.store.rows import check, insert_for_jobs, save, to_listed, to_row
+from crystalmath.store.rows import carry_out, check, insert_for_jobs, save, to_listed, to_row
 from crystalmath.store.tables import events, jobs, labels, lineage, listed, specifications
 from crystalmath.store.transitions import event_row, follow
 
@@ -163,7 +163,7 @@ def _record(
     ]
     log = [event_row(job, job.state, job.created_at, "submitted", new=True) for _, job, _ in fresh]
     short = [{"job_id": job.job_id, **to_listed(job)} for _, job, _ in fresh]
-    connection.execute(_INSERT, [row for _, _, row in fresh])
+    carry_out(connection, _INSERT, [row for _, _, row in fresh])
     insert_for_jobs(connection, listed, short)
     insert_for_jobs(connection, specifications, asked)
     insert_for_jobs(connection, labels, tagged)
