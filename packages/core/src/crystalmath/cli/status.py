@@ -12,7 +12,6 @@ import typer
 from crystalmath import server
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import JobId, Json, home_reader
-from crystalmath.models.job_notes import step_of, told_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -62,6 +61,8 @@ def _steps(home: HomeReader, job: JobDocument) -> list[tuple[str, object]]:
     counts = job.get("steps")
     if not counts:
         return []
+    from crystalmath.models.job_notes import step_of, told_steps
+
     told: list[tuple[str, object]] = [
         ("steps", told_steps(counts, ("failed", "cancelled", "running", "pending")))
     ]

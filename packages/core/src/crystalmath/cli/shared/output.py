@@ -9,8 +9,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from crystalmath.models.job_notes import told_steps
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
@@ -160,11 +158,15 @@ def summary_fields(job: JobDocument) -> list[tuple[str, object]]:
     summary: Mapping[str, Any] = job["result"] or {}
     energy, force = summary.get("energy_ev"), summary.get("max_force_ev_ang")
     steps = summary.get("steps")
+    if isinstance(steps, dict):
+        from crystalmath.models.job_notes import told_steps
+
+        steps = told_steps(steps)
     return [
         ("energy", None if energy is None else f"{energy:.10f} eV"),
         ("max force", None if force is None else f"{force:.6f} eV/Å"),
         ("formula", summary.get("formula") or job["formula"]),
-        ("steps", told_steps(steps) if isinstance(steps, dict) else steps),
+        ("steps", steps),
         ("as text", "\n".join(summary.get("as_text", ()))),
         ("note", _STOPPED if summary.get("asked_to_stop") else None),
         ("changed", "\n".join(map(_changed, summary.get("changed_files", ())))),
