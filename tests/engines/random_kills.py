@@ -52,9 +52,11 @@ LEAVE_S = 120.0
 def run(engine: str, seed: int, home: Path, kills: int = 25) -> dict[str, object]:
     """Run one life; tell what happened, and what was wrong with it.
 
-    With an odd seed the owner, too, is killed at the end, and another one takes its jobs over.
+    With an odd seed the owner, too, is killed at the end, and another one takes its jobs over. The
+    seed also says how many jobs may go into one attempt of the engine's: 1, 5 or 50.
     """
     mark = uuid.uuid4().hex
+    (home / "config.toml").write_text(f"[engines.{engine}]\nparcel = {(1, 5, 50)[seed % 3]}\n")
     (home / "notes").mkdir()
     try:
         told = _life(home, mark, "live", engine, str(seed), str(kills))

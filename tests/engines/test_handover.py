@@ -56,7 +56,7 @@ def test_what_was_said_of_an_attempt_is_not_held_against_the_next_one(tmp_path):
     handover._probe_silent()
     assert job.take_sighting() == Sighting("gone")
     assert job.take_sighting() is None
-    job.since = 0.0
+    job.parcel.since = 0.0
     handover._probe_silent()
     job.update(attempt=2)
     assert job.take_sighting() is None
@@ -67,12 +67,19 @@ def test_which_of_very_many_jobs_is_next_costs_little(tmp_path):
     """The lock that a submission waits for is held meanwhile."""
     jobs = [followed_job(tmp_path, priority=n % 3) for n in range(30_000)]
     capabilities = Capabilities(max_queued=1)
-    engine = SimpleNamespace(log=logging.getLogger("test"), capabilities=capabilities)
+    engine = SimpleNamespace(
+        log=logging.getLogger("test"),
+        capabilities=capabilities,
+        capabilities_of=lambda cluster: capabilities,
+        settings=SimpleNamespace(parcel=None),
+        runs_here=lambda cluster: True,
+        workers=lambda: 2,
+    )
     handover = handover_of(engine, jobs)
     began = time.thread_time()
     order = []
     for _ in range(300):
-        (job,) = handover._next()
+        ((job,),) = (parcel.members for parcel in handover._next())
         order.append(job)
         job.update(state=JobState.CANCELLED)
         handover._followed.forget(job.job_id)

@@ -204,6 +204,24 @@ class MemoryDirectory(RunDirectory):
         with self._disk.change(self.path):
             self._files().pop(f"{attempt}.claim", None)
 
+    def write_parcel(self, attempt, others):
+        files = self._files()
+        with self._disk.change(self.path):
+            files[f"{attempt}.parcel"] = document({"others": others}, b"")
+
+    def remove_parcel(self, attempt):
+        if self.has(f"{attempt}.parcel"):
+            with self._disk.change(self.path):
+                self._files().pop(f"{attempt}.parcel", None)
+
+    def parcel(self, attempt):
+        if not self.has(f"{attempt}.parcel"):
+            return []
+        try:
+            return [tuple(each) for each in self._read(f"{attempt}.parcel")[0]["others"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadFile("no parcel") from error
+
     def write_handle(self, attempt, handle):
         raise AssertionError("the engine finds its work by the attempt's id")
 

@@ -89,5 +89,5 @@ class Ledger:
         return [row for row in self.rows.values() if not row.state.is_terminal()]
 
 
-def settings(home):
-    return SimpleNamespace(name="sim", home=home)
+def settings(home, parcel):
+    return SimpleNamespace(name="sim", home=home, parcel=parcel)

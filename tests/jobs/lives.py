@@ -39,12 +39,19 @@ class Life:
     # --- what happens ---
 
     def submit(self):
-        if len(self.world.ledger.rows) < 3:
+        # Several at once, so that there are some to pack.
+        for _ in range(self.random.randrange(1, 6) if self.world.packs else 1):
+            self.submit_one()
+
+    def submit_one(self):
+        if len(self.world.ledger.rows) < (8 if self.world.packs else 3):
             job_id = self.world.new_job()
             if self.random.random() < 0.2:
                 self.world.failing.add(job_id)
             if self.random.random() < 0.3:
                 self.world.flows.add(job_id)
+            if self.random.random() < 0.1:
+                self.world.slow.add(job_id)
             key = f"key {len(self.world.keys)}"
             self.world.keys.append(key)
             self.world.act(lambda owner: owner.submit(job_id, key))
@@ -221,6 +228,7 @@ class Life:
         early = [told for told in world.ledger.early_ends if told.split()[0] not in world.damaged]
         assert not early, early
         assert not world.disk.twice, world.disk.twice
+        assert not world.wronged, world.wronged
         for job_id in world.ledger.rows:
             world.check_alive(job_id)
 
@@ -238,11 +246,20 @@ class Life:
             world.act(lambda owner: owner.turn())
             world.begin()
             for worker in list(world.workers):
-                world.work(worker)
+                is_slow = worker.attempt.rpartition(".")[0] in world.slow
+                if not is_slow or worker.fenced or not self.others():
+                    world.work(worker)
             self.check()
             world.let_pass(1.0)
             if world.time > end - QUIET_S / 2:
                 world.left.clear()  # what is left running ends by itself some time
+                assert not self.others(), f"{self.others()} wait for slow ones: {world.slow}"
+
+    def others(self):
+        """Return the unfinished jobs that need not wait for slow ones, though they are packed."""
+        world = self.world
+        left = {row.job_id for row in world.ledger.unfinished()}
+        return left - world.slow - world.damaged - world.removed if world.packs else set()
 
     def check_ends(self):
         world = self.world
@@ -272,6 +289,8 @@ class Life:
         attempts = [world.of(job_id).outcome(number) for number in range(1, row.attempt + 1)]
         passed = {"lost", "waits"} if job_id in world.flows else {"lost"}
         assert all(outcome["state"] in passed for outcome in attempts[:-1]), attempts
+        begun = [(str(JOBS / job_id), number) in world.begun for number in range(1, row.attempt)]
+        assert all(begun), f"{job_id}: attempts that had not begun were counted"
         ends = [number for path, number in world.disk.ended if path == str(JOBS / job_id)]
         ends = [number for number in ends if attempts[number - 1]["state"] != "waits"]
         assert len(ends) <= 1, f"{job_id} was run to its end as attempts {ends}"

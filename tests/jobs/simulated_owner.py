@@ -95,7 +95,7 @@ class Owner:
     def __init__(self, world):
         self.world = world
         self.capabilities = world.capabilities
-        self.settings = settings(JOBS.parent)
+        self.settings = settings(JOBS.parent, world.parcel)
         self.host = SimulatedHost(world, world.random.choice(world.logins))
         self.driver = Driver(self, self.host, self.open)
         self.driver._start_threads = lambda: None
@@ -108,6 +108,8 @@ class Owner:
         #: What it was given, and has not told to be gone.
         self.launched: set[str] = set()
         self.released: set[str] = set()
+        #: The jobs of each of these.
+        self.parcels: dict[str, set[str]] = {}
 
     def open(self, path):
         return self.world.directory(path, self.host)
@@ -176,6 +178,9 @@ class Owner:
 
     def launch(self, attempts):
         self.world.need_descriptors()
+        for attempt in attempts:
+            others = self.open(attempt.directory).parcel(attempt.number)
+            self.parcels[attempt.id] = {attempt.job_id, *(job_id for job_id, _ in others)}
         self.queue += [attempt.id for attempt in attempts]
         self.launched |= {attempt.id for attempt in attempts}
         return {attempt.id: attempt.id for attempt in attempts}
@@ -184,11 +189,15 @@ class Owner:
         return {attempt.id: self._see(attempt.id) for attempt in attempts}
 
     def _see(self, attempt):
-        ran = [each for each in self.world.workers if each.attempt == attempt]
+        ran = [
+            each
+            for each in self.world.workers
+            if each.attempt == attempt or each.parcel.is_of(attempt, self)
+        ]
         if any(each.process.host in self.world.cut for each in ran):
             # Nothing is heard of that host, and some time it is given up.
             return Sighting("gone", "NODE_FAIL", unseen=True)
-        if ran or attempt in self.world.left:
+        if ran or attempt in self.world.left or self.world.has_parcel(attempt, self):
             return Sighting("running")
         if attempt in self.queue:
             return Sighting("queued")
@@ -199,5 +208,13 @@ class Owner:
     def release(self, attempts):
         for attempt in attempts:
             self.released.add(attempt.id)
+            rows = [self.world.ledger.rows[each] for each in self.parcels.get(attempt.id, ())]
+            wanted = [
+                row.job_id
+                for row in rows
+                if not (row.state.is_terminal() or row.job_id in self.world.cancelled)
+            ]
+            if len(rows) > 1 and wanted and attempt.id in self.queue:
+                self.world.wronged.append(f"{attempt.id} is released, and {wanted} are wanted")
             while attempt.id in self.queue:
                 self.queue.remove(attempt.id)

@@ -192,6 +192,21 @@ def a_pass_is_not_written_again(patch):
     patch.setattr(ownership, "_read", older)
 
 
+def long_ones_hold_up_their_parcel(patch):
+    """What is packed with a job that takes long waits for it, while workers have nothing to do."""
+    patch.setattr(handover, "HELD_UP_S", math.inf)
+
+
+def all_of_a_parcel_are_released(patch):
+    """One of several packed jobs is cancelled, and the engine drops them all."""
+
+    def release(self, job):
+        job.update(released=True)
+        self._to_release.append(job.parcel.attempt if job.parcel else job.attempt())
+
+    patch.setattr(handover.Handover, "release", release)
+
+
 FAULTS = [
     spec_is_not_written_again,
     one_look_is_enough,
@@ -213,6 +228,8 @@ FAULTS = [
     waits_by_a_clock_that_is_set,
     flows_end_with_their_pass,
     a_pass_is_not_written_again,
+    long_ones_hold_up_their_parcel,
+    all_of_a_parcel_are_released,
 ]
 
 

@@ -38,6 +38,20 @@ LETS_GO_S = 40
 
 
 @define(eq=False)
+class InTurn:
+    """What a worker of the engine was given: its attempts, of which it runs one at a time."""
+
+    attempt: str
+    owner: Owner
+    where: str
+    rest: list[tuple[str, int | None]]
+    is_busy: bool = False
+
+    def is_of(self, attempt, owner):
+        return self.attempt == attempt and self.owner is owner
+
+
+@define(eq=False)
 class Worker:
     """Somebody who has claimed an attempt, and runs it."""
 
@@ -45,6 +59,7 @@ class Worker:
     directory: MemoryDirectory
     number: int
     attempt: str
+    parcel: InTurn
     #: Whether it has ended what it ran, because it could not beat.
     fenced: bool = False
 
@@ -68,6 +83,11 @@ class World:
         self.removed: set[str] = set()
         self.failing: set[str] = set()
         self.flows: set[str] = set()
+        #: These run until all others have ended.
+        self.slow: set[str] = set()
+        self.begun: set[tuple[str, int]] = set()
+        self.wronged: list[str] = []
+        self.parcels: list[InTurn] = []
         self.damaged: set[str] = set()
         self.shown: dict[str, JobState] = {}
         self.workers: list[Worker] = []
@@ -76,6 +96,9 @@ class World:
         self.timed_out: set[str] = set()
         self.short_until = 0.0
         self.several_hosts = self.random.random() < 0.5
+        #: How many jobs are packed together.
+        self.parcel = self.random.choice((None, 2, 3, 8))
+        self.packs = self.parcel and not self.several_hosts
         self.logins = LOGINS if self.several_hosts else LOGINS[:1]
         self.nodes = (*LOGINS, *NODES) if self.several_hosts else LOGINS[:1]
         #: What a lock tells on another host: nothing, the truth, or that all are alive for ever.
@@ -230,7 +253,15 @@ class World:
     # --- workers ---
 
     def begin(self, *, drop=False):
-        """Have a worker of the engine take what is first in its queue, or lose it."""
+        """Have a worker of the engine take what is next, or lose it."""
+        between = [each for each in self.parcels if not each.is_busy]
+        if between and self.random.random() < 0.7:
+            parcel = self.random.choice(between)
+            if drop:
+                self.parcels.remove(parcel)
+            else:
+                self.go_on(parcel)
+            return
         if self.owner is None or not self.owner.queue:
             return
         attempt = self.owner.queue.pop(0)
@@ -238,20 +269,47 @@ class World:
             return
         job_id = attempt.rpartition(".")[0]
         where = self.random.choice([each for each in self.nodes if each not in self.cut])
-        host = SimulatedHost(self, where)
+        rest: list[tuple[str, int | None]] = [(job_id, None)]
+        try:
+            directory = self.of(job_id)
+            rest += directory.parcel(directory.read_header()["attempt"])
+        except (OSError, BadFile):
+            if self.random.random() < 0.5:
+                return  # it cannot be run; or that passes in a moment
+        self.parcels.append(InTurn(attempt, self.owner, where, rest))
+        self.go_on(self.parcels[-1])
+
+    def has_parcel(self, attempt, owner):
+        return any(each.is_of(attempt, owner) for each in self.parcels)
+
+    def go_on(self, parcel):
+        """Have a worker begin the next of its attempts that it may."""
+        while parcel.rest and not parcel.is_busy:
+            job_id, number = parcel.rest.pop(0)
+            host = SimulatedHost(self, parcel.where)
+            if not self.claim(parcel, job_id, number, host):
+                self.alive.discard(host.process.pid)
+        if not parcel.rest and not parcel.is_busy:
+            self.parcels.remove(parcel)
+
+    def claim(self, parcel, job_id, number, host):
         directory, process = self.directory(JOBS / job_id, host), host.process
         try:
-            number = directory.read_header()["attempt"]
-            if not directory.claim(number, process):
-                return
+            present = directory.read_header()["attempt"]
+            if number not in {None, present} or not directory.claim(present, process):
+                return False
         except (OSError, BadFile):
-            return
+            return False
         except Crash:
-            self.alive.discard(process.pid)
-            return
-        self.disk.held.add((directory.path, number))
-        self.workers.append(Worker(process, directory, number, attempt_id(job_id, number)))
+            self.begun.add((directory.path, present))  # perhaps its claim was there before
+            return False
+        self.disk.held.add((directory.path, present))
+        self.begun.add((directory.path, present))
+        parcel.is_busy = True
+        attempt = attempt_id(job_id, present)
+        self.workers.append(Worker(process, directory, present, attempt, parcel))
         self.check_alive(job_id)
+        return True
 
     def check_alive(self, job_id):
         workers = [each for each in self.workers if not each.fenced]
@@ -271,11 +329,19 @@ class World:
 
     def check_released(self, owner):
         """See that the engine was told to drop what it was given, and what was stopped since."""
-        for row in self.ledger.rows.values():
+        rows = self.ledger.rows
+        stopped = {
+            job_id
+            for job_id, row in rows.items()
+            if row.state is JobState.CANCELLED or "its run directory" in (row.error or "")
+        }
+        for row in rows.values():
             attempt = attempt_id(row.job_id, row.attempt)
-            stopped = row.state is JobState.CANCELLED or "its run directory" in (row.error or "")
+            jobs = owner.parcels.get(attempt, set())
+            # Of several one may have run: then nothing of it waits.
+            is_due = attempt in (owner.launched if len(jobs) < 2 else owner.queue)
             # Of a flow that was stopped between two passes nothing is left with the engine.
-            if stopped and attempt in owner.launched and row.stage != "steps":
+            if is_due and jobs and jobs <= stopped and row.stage != "steps":
                 assert attempt in owner.released, f"{attempt} was stopped, and is not released"
 
     def work(self, worker):
@@ -303,6 +369,13 @@ class World:
         except (OSError, Crash):
             pass
         self.die(worker)  # its supervisor ends, with that or some time after
+        self.leave(worker.parcel, lost=False)
+
+    def leave(self, parcel, *, lost):
+        """Have a worker whose supervisor has ended go on with the next, or end with it."""
+        parcel.is_busy = False
+        if lost or not parcel.rest:
+            self.parcels.remove(parcel)
 
     def die(self, worker):
         self.alive.discard(worker.process.pid)
@@ -311,6 +384,7 @@ class World:
     def kill(self, worker, *, leaves):
         self.workers.remove(worker)
         self.die(worker)
+        self.leave(worker.parcel, lost=self.random.random() < 0.5)
         if self.random.random() < 0.2:
             self.timed_out.add(worker.attempt)
         if leaves and not worker.fenced:

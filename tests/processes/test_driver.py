@@ -17,6 +17,7 @@ from crystalmath.engines.driver import WRITES, Driver
 from crystalmath.engines.followed import Followed
 from crystalmath.errors import EngineUnavailable
 from crystalmath.jobs.reading import Depth
+from crystalmath.jobs.reconcile import Job
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import Capabilities, JobState, Sighting
 
@@ -26,7 +27,7 @@ class Engine:
     log = logging.getLogger("crystalmath.noting")
 
     def __init__(self, home):
-        self.settings = SimpleNamespace(name="noting", home=home)
+        self.settings = SimpleNamespace(name="noting", home=home, parcel=None)
         self.launched: list[str] = []
         self.released: list[str] = []
         self.refusals = 0
@@ -265,8 +266,10 @@ def test_a_launch_that_fails_for_all_fails_each(driver, engine, monkeypatch):
 
 
 def pending(job_id, *, launched):
-    record = SimpleNamespace(state=JobState.PENDING, launched=launched, doubt=None, written=True)
-    return SimpleNamespace(job_id=job_id, record=record, cluster="local", header={})
+    header = {"job_id": job_id, "attempt": 1, "cluster": "local"}
+    job = Job.of(header, "{}", RunDirectory(f"/jobs/{job_id}"), host=None)
+    job.update(launched=launched, written=True)
+    return job
 
 
 def test_ten_thousand_jobs_that_wait_cost_few_looks():
@@ -285,7 +288,7 @@ def test_ten_thousand_jobs_that_wait_cost_few_looks():
             break
     assert looks <= 24  # 240 a second, each of some 30 microseconds
     assert now < 100.0 + 300.0, "some are looked at more seldom than every five minutes"
-    jobs["7"].record.state = JobState.RUNNING
+    jobs["7"].update(state=JobState.RUNNING)
     turns.place(jobs["7"])
     assert all("7" in turns.choose(now + 0.1 * turn) for turn in range(5))
     # Something changes a hundred times a second where many jobs are short.

@@ -213,7 +213,7 @@ class Pools:
         if task is None:
             return Sighting("gone")
         error = task.future.exception() if task.future.done() else None
-        if error is None or self._is_unbegun(error):
+        if error is None or (self._is_unbegun(error) and not self._runner.has_begun(task.attempt)):
             mended = self._pool is not None and self._pool.proved
             return Sighting("queued", None if mended else self._trouble)
         return Sighting("gone", f"{type(error).__name__}: {error}")

@@ -10,6 +10,8 @@ import time
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
+
 from crystalmath.engines.followed import Followed, LeftJobs, Phase
 from crystalmath.engines.handover import Engine, Handover, is_passing
 from crystalmath.errors import BadFile, CrystalMathError, EngineUnavailable, UnknownJob
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from crystalmath.jobs.changes import Action, Change, Listener
     from crystalmath.jobs.documents import SpecDocument
     from crystalmath.jobs.ownership import Recorded
-    from crystalmath.models import JobState
+    from crystalmath.models import Attempt, JobState
 
 #: How often the files of unfinished jobs are looked at, in seconds.
 LOOK_S = 0.1
@@ -98,7 +100,26 @@ class Driver:
 
     def notice(self, attempt: str) -> None:
         """Look at an attempt at once."""
-        self._notice(attempt.rpartition(".")[0])
+        parcel = self._followed.shared(attempt)
+        for job_id in list(parcel.jobs) if parcel else [attempt.rpartition(".")[0]]:
+            self._notice(job_id)
+
+    def has_begun(self, attempt: Attempt) -> bool:
+        """Return whether a worker has claimed an attempt, or one of its parcel."""
+        parcel = self._followed.shared(attempt.id)
+        if parcel is None:
+            return RunDirectory(attempt.directory).claimed(attempt.number)
+        # Who cancels what waits claims it, too.
+        wanted = {job: n for job, n in parcel.members.copy().items() if not job.record.cancelled}
+        return parcel.has_begun or any(job.directory.claimed(n) for job, n in wanted.items())
+
+    def has_ended(self, attempt: Attempt) -> bool:
+        """Return whether an attempt has its outcome, and each other one of its parcel."""
+        parcel = self._followed.shared(attempt.id)
+        if parcel is None:
+            return RunDirectory(attempt.directory).decided(attempt.number)
+        jobs = list(parcel.jobs.values())
+        return all(job.directory.decided(job.record.attempt) for job in jobs)
 
     def _notice(self, job_id: str, depth: Depth = Depth.GLANCE) -> None:
         self._noticed.put((job_id, depth))
@@ -192,6 +213,10 @@ class Driver:
             state = self._view(directory, job_id, is_flow=flow)
             if self.closed or state.is_terminal():
                 return False
+            if recorded is not None:
+                header = dict(recorded.header)
+                self._describe_engine(header)
+                recorded = evolve(recorded, header=header)
             job = Job.taken_over(directory, self._runner.settings.name, self.host, recorded)
             if job is None:
                 return False
@@ -356,8 +381,8 @@ class Driver:
         with self._lock:
             if job.job_id not in self._followed.jobs:
                 return
-            self._followed.forget(job.job_id)
             self.left.add(job)
+            self._followed.forget(job.job_id)
         job.let_go()
 
     def directory(self, job_id: str) -> RunDirectory:
@@ -465,6 +490,8 @@ class Driver:
                 for request in looked.requests:
                     self._pass_on(job, request)
                 self._place(job)
+                for change in looked.changes:
+                    self._handover.note_ran(job, change.ran_s)
         except Exception as error:  # noqa: BLE001 - one bad file must not end the watch over all
             self.log.warning("cannot look after job %s: %s", job.job_id, error)
             return ()

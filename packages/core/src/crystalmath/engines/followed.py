@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from crystalmath import processes
 from crystalmath.errors import BadFile
 from crystalmath.jobs.reading import Depth
+from crystalmath.jobs.reconcile import Parcel
 from crystalmath.models import JobState
 
 if TYPE_CHECKING:
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 CLOSE_S = 1.0
 #: So many running jobs are looked at in each turn.
 _RUNNING = 50
-#: So many are looked at in each turn of those that the engine was given first: it begins with them.
+#: So many parcels are looked at in each turn of those that the engine was given first.
 _FIRST = 16
+#: So many jobs are looked at of one that has begun.
+_AHEAD = 4
 #: So many of them are looked at after each change, which may come a hundred times in a second.
 _NEXT = 4
 #: So many are looked at in each turn of all, one after another.
@@ -49,6 +52,10 @@ class Phase(IntEnum):
     RUNNING = auto()
 
 
+#: The phases of the jobs that the engine has.
+WITH_ENGINE = (Phase.LAUNCHED, Phase.RUNNING)
+
+
 class Followed:
     """The unfinished jobs, by phase; the driver's lock guards all of it."""
 
@@ -56,6 +63,11 @@ class Followed:
         self.jobs: dict[str, Job] = {}
         self._phases: dict[str, Phase] = {}
         self._by_phase: dict[Phase, dict[str, Job]] = {phase: {} for phase in Phase}
+        #: What the engine has, in the order in which it was launched; and what of it has unbegun
+        #: jobs.
+        self.parcels: dict[Parcel, None] = {}
+        self._unbegun: dict[Parcel, None] = {}
+        self._by_attempt: dict[str, Parcel] = {}
         # The waiting jobs of each cluster: those of high priority first, then as they came. An
         # entry whose job does not wait any more is dropped when it is met.
         self._queues: dict[str, list[tuple[int, int, Job]]] = {}
@@ -82,7 +94,11 @@ class Followed:
             self._watched.setdefault(job.job_id, 0.0)
         else:
             self._watched.pop(job.job_id, None)
-        if phase is before:
+        # A look at a job that was taken over may find that its last owner had come to another one.
+        is_stale = job.parcel is not None and job.parcel.members[job] != record.attempt
+        if is_stale:
+            self._leave(job)
+        elif phase is before:
             return False
         self._move(job, phase)
         if phase is not Phase.WAITING:
@@ -95,12 +111,57 @@ class Followed:
         self._by_phase[before].pop(job.job_id, None)
         self._phases[job.job_id] = phase
         self._by_phase[phase][job.job_id] = job
+        if phase not in WITH_ENGINE:
+            self._leave(job)
+            return
+        parcel = job.parcel or self.pack(job)
+        if phase is Phase.RUNNING:
+            parcel.has_begun = parcel.has_moved = True
+            self._take_out(parcel, job)
+
+    def pack(self, job: Job, parcel: Parcel | None = None) -> Parcel:
+        """Put a job that the engine gets, or has, into a parcel: a new one, or one being made."""
+        if parcel is None:
+            parcel = Parcel(job.attempt())
+            self._by_attempt[parcel.attempt.id] = parcel
+            self.parcels[parcel] = self._unbegun[parcel] = None
+        job.parcel = parcel
+        parcel.members[job] = job.record.attempt
+        parcel.jobs[job.job_id] = parcel.unbegun[job.job_id] = job
+        return parcel
+
+    def _take_out(self, parcel: Parcel, job: Job) -> None:
+        """Look no more whether a job of a parcel has begun."""
+        parcel.unbegun.pop(job.job_id, None)
+        if not parcel.unbegun:
+            self._unbegun.pop(parcel, None)
+
+    def _leave(self, job: Job) -> None:
+        """Take a job out of its parcel: it has ended, or the engine has it no more."""
+        parcel, job.parcel = job.parcel, None
+        if parcel is None:
+            return
+        ran = job.state.is_terminal() and job.state is not JobState.CANCELLED
+        parcel.has_begun, parcel.has_moved = parcel.has_begun or ran, True
+        del parcel.jobs[job.job_id]
+        self._take_out(parcel, job)
+        if not parcel.jobs:
+            del self.parcels[parcel]
+            # An attempt that was launched again has another parcel.
+            if self._by_attempt.get(parcel.attempt.id) is parcel:
+                del self._by_attempt[parcel.attempt.id]
 
     def forget(self, job_id: str) -> None:
         """Follow a job no more."""
+        self._leave(self.jobs[job_id])
         del self.jobs[job_id], self._places[job_id]
         del self._by_phase[self._phases.pop(job_id)][job_id]
         self._watched.pop(job_id, None)
+
+    def shared(self, attempt: str) -> Parcel | None:
+        """Return what the engine has as an attempt, if that has several jobs."""
+        parcel = self._by_attempt.get(attempt)
+        return parcel if parcel is not None and len(parcel.members) > 1 else None
 
     def phase(self, job_id: str) -> Phase | None:
         """Return how far a job has come; ``None`` if it is not followed."""
@@ -159,7 +220,11 @@ class Followed:
         return chosen
 
     def _launched(self, most: int) -> dict[str, Depth]:
-        return dict.fromkeys(islice(self._by_phase[Phase.LAUNCHED], most), Depth.GLANCE)
+        chosen: dict[str, Depth] = {}
+        for parcel in islice(self._unbegun, most):
+            ahead = _AHEAD if parcel.has_begun else 1
+            chosen |= dict.fromkeys(islice(parcel.unbegun, ahead), Depth.GLANCE)
+        return chosen
 
     def _running(self, now: float) -> dict[str, Depth]:
         chosen = {}
@@ -183,14 +248,16 @@ class LeftJobs:
 
     def __init__(self) -> None:
         self._jobs: list[Job] = []
+        self._attempts: set[str] = set()
 
     def add(self, job: Job) -> None:
-        """Note a job that nobody follows any more."""
+        """Note a job that nobody follows from now on."""
         self._jobs.append(job)
+        self._attempts.add(job.parcel.attempt.id if job.parcel else job.attempt_id)
 
     def attempts(self) -> frozenset[str]:
-        """Return the ids of the attempts."""
-        return frozenset(job.attempt().id for job in self._jobs)
+        """Return the ids of the attempts by which the engine has them."""
+        return frozenset(self._attempts)
 
     def processes(self) -> set[int]:
         """Return the pids of those that run on this host."""

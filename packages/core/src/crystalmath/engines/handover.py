@@ -6,12 +6,16 @@ import errno
 import math
 import threading
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from crystalmath.engines.followed import Phase
+from attrs import evolve
+
+from crystalmath.engines.followed import WITH_ENGINE, Phase
 from crystalmath.errors import CrystalMathError, EngineUnavailable
 from crystalmath.jobs.changes import Publish
 from crystalmath.jobs.reconcile import publish
+from crystalmath.jobs.rundir import attempt_id
 from crystalmath.models import JobState, Sighting
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from crystalmath.engines.followed import Followed
     from crystalmath.jobs.changes import Change
     from crystalmath.jobs.host import Host
-    from crystalmath.jobs.reconcile import Job
+    from crystalmath.jobs.reconcile import Job, Parcel
     from crystalmath.models import Attempt, Capabilities, EngineSettings
 
 #: How long an attempt may be launched and unclaimed before the engine is asked, in seconds.
@@ -39,8 +43,21 @@ ENDS_S = 0.5
 #: So often what is to be released is offered to an engine that is about to be ended.
 _LAST_TRIES = 3
 
-#: The phases of the jobs that the engine has.
-_WITH_ENGINE = (Phase.LAUNCHED, Phase.RUNNING)
+#: How long the jobs of a parcel run together, about, in seconds: none waits longer for another.
+PARCEL_S = 2.0
+#: So many jobs it has at most, where the configuration says nothing.
+PARCEL_JOBS = 50
+#: So many parcels for each worker are made of what waits, at least.
+_PARCELS = 4
+#: So many jobs an engine may have, in however few parcels.
+_JOBS = 1000
+#: How long others wait for the first ones of a recipe to be measured, at most, in seconds.
+MEASURE_S = 5.0
+#: How long a job may hold up the others of its parcel, in seconds: they are then launched alone.
+HELD_UP_S = 10.0
+#: How much the last run time of a recipe counts in the mean.
+_WEIGHT = 0.3
+
 _PASSING = frozenset(
     {
         errno.EMFILE,
@@ -123,6 +140,11 @@ class Handover:
         # Of these a launch of several failed: each is handed over alone, to see which is to blame.
         self._alone: set[str] = set()
         self._to_release: list[Attempt] = []
+        # The mean run time of each recipe on each cluster, in seconds.
+        self._ran: dict[tuple[str, str], float] = {}
+        # When the first of a recipe was launched that has no mean yet; and whether others wait.
+        self._first_at: dict[tuple[str, str], float] = {}
+        self._measures = False
         # Whether a run directory may be new, and its name not on the disk yet.
         self._is_new = False
         self._retry_at = 0.0
@@ -148,13 +170,26 @@ class Handover:
         job.update(launched=False, relaunches=count, lost_since=since, ends=ends)
         pause = PROBE_S * 2 ** (record.relaunches - 1) if record.relaunches else 0.0
         job.not_before = now + min(pause, RELAUNCH_S)
+        # Those of a dead owner may go together again.
+        job.apart = not record.inherited
 
     def release(self, job: Job) -> None:
-        """Release the present attempt of a job."""
+        """Release the present attempt of a job, unless others of its parcel are still wanted."""
         with self._lock:
             job.update(released=True)
-            self._to_release.append(job.attempt())
+            parcel = job.parcel
+            if parcel is None:
+                self._to_release.append(job.attempt())
+            elif all(each.record.released for each in parcel.jobs.values()):
+                self._to_release.append(parcel.attempt)
         self.wake.set()
+
+    def note_ran(self, job: Job, ran_s: float | None) -> None:
+        """Note how long a recipe ran, in seconds, if it came to its end."""
+        if ran_s is not None and job.state is not JobState.CANCELLED:
+            kind = _kind(job)
+            self._first_at.pop(kind, None)
+            self._ran[kind] = ran_s + (1 - _WEIGHT) * (self._ran.get(kind, ran_s) - ran_s)
 
     def probe_soon(self) -> None:
         """Ask the engine about those that were silent for long."""
@@ -195,7 +230,7 @@ class Handover:
         pause = min(PROBE_S, max(0.05, self._probe_at - now))
         if self._followed.count(Phase.WAITING) and self._retry_at > now:
             pause = min(pause, max(0.05, self._retry_at - now))
-        return pause
+        return min(pause, MEASURE_S / 10) if self._measures else pause
 
     def _guarded(self, call: Callable[[], None]) -> None:
         try:
@@ -209,25 +244,27 @@ class Handover:
 
     def _launch_waiting(self) -> None:
         with self._lock:
-            jobs = [] if self.leaves else self._next()
-            attempts = [job.attempt() for job in jobs]
+            parcels = [] if self.leaves else self._next()
+        attempts = [parcel.attempt for parcel in parcels]
         if not attempts:
             return
         self._started = True
         answers: Mapping[str, str | Exception] = {}
         try:
             self._sync()
+            for parcel in parcels:
+                self._list_members(parcel)
             answers = self._engine.launch(attempts)
         except EngineUnavailable as error:
-            self._note(jobs, error)
+            self._note([job for parcel in parcels for job in parcel.members], error)
             raise
         except Exception as error:  # noqa: BLE001 - whatever an engine raises
-            if not self._is_decided(jobs, error):
+            if not self._is_decided([job for each in parcels for job in each.members], error):
                 return
             answers = {attempt.id: attempt.id for attempt in attempts}
         finally:
-            for job, attempt in zip(jobs, attempts, strict=True):
-                self._record_answer(job, attempt.id, answers.get(attempt.id))
+            for parcel in parcels:
+                self._record_answer(parcel, answers.get(parcel.attempt.id))
         left = [each for each in answers.values() if isinstance(each, EngineUnavailable)]
         if len(left) == len(answers):
             raise left[0] if left else EngineUnavailable("it took none of the attempts")
@@ -239,15 +276,36 @@ class Handover:
         """Report that jobs wait for an engine that is not available."""
         self._tell([note for job in jobs for note in job.note(f"trying again: {error}")])
 
-    def _record_answer(self, job: Job, attempt: str, answer: str | Exception | None) -> None:
-        """Do what follows for a job from what `launch` answered of its attempt."""
+    def _record_answer(self, parcel: Parcel, answer: str | Exception | None) -> None:
+        """Do what follows for jobs from what `launch` answered of their parcel."""
+        jobs = list(parcel.members)
         handle = None if isinstance(answer, Exception) else answer
         if isinstance(answer, EngineUnavailable):
-            self._note([job], answer)
+            self._note(jobs, answer)
+        elif isinstance(answer, Exception) and len(jobs) > 1:
+            self._separate(jobs, answer)
         elif isinstance(answer, Exception):
-            self._fail(job, answer)
-            handle = attempt
-        self._record_launch(job, attempt, handle)
+            self._fail(jobs[0], answer)
+            handle = parcel.attempt.id
+        self._record_launch(parcel, handle)
+
+    def _list_members(self, parcel: Parcel) -> None:
+        """Write down for the engine's worker what it runs after the first job of a parcel."""
+        (first, number), *others = list(parcel.members.items())
+        try:
+            if others:
+                first.leads = True
+                listed = [(job.job_id, attempt) for job, attempt in others]
+                first.directory.write_parcel(number, listed)
+            elif first.leads or first.adopted:
+                first.directory.remove_parcel(number)
+        except OSError as error:
+            self._log.warning("job %s is launched alone: %s", first.job_id, error)
+            with self._lock:
+                for job, _ in others:
+                    job.update(launched=False)
+                    self._followed.place(job)
+                    del parcel.members[job]
 
     def _sync(self) -> None:
         """Sync the names of new run directories to the disk before anything is published in them.
@@ -263,52 +321,61 @@ class Handover:
             self._is_new = True
             raise EngineUnavailable(f"run directories do not reach the disk: {error}") from error
 
-    def _next(self) -> list[Job]:
-        """Mark the jobs that the engine gets next: the urgent ones, then as they came."""
-        free = self._engine.capabilities.max_queued - self._followed.count(*_WITH_ENGINE)
+    def _next(self) -> list[Parcel]:
+        """Pack the jobs that the engine gets next: the urgent ones, then as they came."""
+        most = self._engine.capabilities.max_queued
+        room = most - len(self._followed.parcels)
+        if room <= 0 or not self._followed.count(Phase.WAITING):
+            return []
+        free = max(most, _JOBS) - self._followed.count(*WITH_ENGINE)
         now = self._host.monotonic()
-        jobs: list[Job] = []
+        packing = _Packing(
+            self._engine,
+            self._followed,
+            self._left_here(),
+            now,
+            ran=self._ran,
+            first_at=self._first_at,
+        )
         late: list[Job] = []
         full: set[str] = set()
-        waits = free > 0 and self._followed.count(Phase.WAITING)
-        here = self._left_here() if waits else math.inf
-        while len(jobs) < free and (job := self._followed.next_waiting(full)) is not None:
+        while free > 0 and (job := self._followed.next_waiting(full)) is not None:
             alone = job.job_id in self._alone
-            if jobs and alone:
+            if packing.parcels and alone:
                 break
             if job.not_before > now:
                 self._followed.set_aside(job)
                 late.append(job)
                 continue
-            if here < math.inf and self._is_here(job):
-                if here <= 0:
+            size = 1 if alone else packing.size(job)
+            parcel = packing.find(job, size)
+            if parcel is None:
+                if len(packing.parcels) >= room:
+                    break
+                if not packing.may_begin(job, size):
                     full.add(job.cluster)
                     continue
-                here -= 1
-            # From here on a cancel must reach the engine, too.
-            job.update(offered=True, launched=True, released=False, dropped=False)
-            self._followed.place(job)
-            jobs.append(job)
+            packing.add(job, size, parcel)
+            free -= 1
             if alone:
                 self._alone.remove(job.job_id)
                 break
         for job in late:
             self._followed.put_back(job)
-        return jobs
+        self._measures = packing.measures
+        return packing.parcels
 
     def _left_here(self) -> float:
-        """Return how many jobs more may run on this host, where some outlived the last owner.
+        """Return how many parcels more may run on this host, where some outlived the last owner.
 
         Their workers are none of the engine's, which has as many as `workers` says beside them.
         """
-        launched = list(self._followed.those(*_WITH_ENGINE))
-        if not any(job.survivor for job in launched):
+        if not any(job.survivor for job in self._followed.those(*WITH_ENGINE)):
             return math.inf
         workers = self._engine.workers()
-        return math.inf if workers is None else workers - sum(map(self._is_here, launched))
-
-    def _is_here(self, job: Job) -> bool:
-        return self._engine.runs_here(job.cluster)
+        with_engine = self._followed.parcels
+        here = sum(self._engine.runs_here(parcel.attempt.cluster) for parcel in with_engine)
+        return math.inf if workers is None else workers - here
 
     def _is_decided(self, jobs: Sequence[Job], error: Exception) -> bool:
         """Act on an exception; return whether it decides the handover."""
@@ -345,24 +412,34 @@ class Handover:
             self._log.warning("cannot end job %s: %s", job.job_id, failure)
         self._notice(job.job_id)
 
-    def _record_launch(self, job: Job, attempt: str, handle: str | None) -> None:
+    def _record_launch(self, parcel: Parcel, handle: str | None) -> None:
         with self._lock:
-            if job.attempt_id != attempt or self._followed.phase(job.job_id) is None:
-                return  # it was lost meanwhile and waits as another attempt, or has ended
+            parcel.since = self._host.monotonic()
+            if handle is not None:
+                parcel.attempt = evolve(parcel.attempt, handle=handle)
+            # Others were lost meanwhile and wait as another attempt, or have ended.
+            left = [job for job in parcel.members if job.parcel is parcel]
+            for job in left:
+                if handle is None:
+                    job.update(launched=False)
+                    self._followed.place(job)
+                else:
+                    job.update(inherited=False)
             if handle is None:
-                job.update(launched=False)
-                self._followed.place(job)
                 return
-            job.handle, job.since = handle, self._host.monotonic()
-            job.update(inherited=False)
-        self._notice(job.job_id)
-        if handle != attempt:
+            first, number = next(iter(parcel.members.items()))
+            leads = first in left and first.record.attempt == number
+            if leads:
+                first.handle = handle
+        for job in left:
+            self._notice(job.job_id)
+        if leads and handle != parcel.attempt.id:
             # An engine that finds its work by the attempt's id needs no file for that.
             try:
-                job.directory.write_handle(job.record.attempt, handle)
+                first.directory.write_handle(number, handle)
             except OSError as error:
                 # The engine finds its work by the attempt's id, too.
-                self._log.warning("cannot record the handle of %s: %s", attempt, error)
+                self._log.warning("cannot record the handle of %s: %s", parcel.attempt.id, error)
 
     def _release(self) -> None:
         with self._lock:
@@ -387,14 +464,15 @@ class Handover:
             self._notice(job.job_id)
         self._probe_at = min(self._probe_at, self._host.monotonic() + STOPPING_S)
 
-    def _probe_interval(self, job: Job) -> float:
-        """Return how long a job may be silent before the engine is asked, in seconds."""
-        if job.state is JobState.PENDING:
+    def _probe_interval(self, parcel: Parcel) -> float:
+        """Return how long a parcel may be silent before the engine is asked, in seconds."""
+        if parcel.unbegun:
             return PROBE_S
-        if self._is_stopping(job):
+        if any(map(self._is_stopping, parcel.jobs.values())):
             return 0.0
         # Elsewhere the process table shows sooner which attempts run.
-        return math.inf if self._engine.capabilities_of(job.cluster).workers_here else RUNNING_S
+        here = self._engine.capabilities_of(parcel.attempt.cluster).workers_here
+        return math.inf if here else RUNNING_S
 
     def _is_stopping(self, job: Job) -> bool:
         """Return whether a job is being stopped on hosts whose processes nobody here sees."""
@@ -404,25 +482,138 @@ class Handover:
     def _probe_silent(self) -> None:
         now = self._host.monotonic()
         with self._lock:
-            launched = self._followed.those(*_WITH_ENGINE)
-            silent = [job for job in launched if now - job.since > self._probe_interval(job)]
-            asked = {job.attempt(): job for job in silent}
-        if not asked:
+            silent = []
+            for parcel in self._followed.parcels:
+                if len(parcel.members) > 1 and parcel.has_moved:
+                    parcel.has_moved, parcel.moved_at = False, now
+                if now - max(parcel.since, parcel.moved_at) > self._probe_interval(parcel):
+                    silent.append(parcel)
+        if not silent:
             return
         # What it opens to answer, it has to close.
         self._started = True
         try:
-            sightings = self._engine.probe(list(asked))
+            attempts = {parcel.attempt.id: parcel.attempt for parcel in silent}
+            sightings = self._engine.probe(list(attempts.values()))
         except EngineUnavailable as error:
-            self._note(silent, error)
+            self._note([job for parcel in silent for job in parcel.jobs.copy().values()], error)
             raise
-        for attempt, job in asked.items():
-            sighting = sightings.get(attempt.id, Sighting("unknown"))
-            job.since = self._host.monotonic()
-            self._tell(job.note(sighting.reason))
-            if sighting.state in {"gone", "unknown"}:
-                job.note_sighting(attempt.id, sighting)
+        for parcel in silent:
+            sighting = sightings.get(parcel.attempt.id, Sighting("unknown"))
+            if len(parcel.members) > 1:
+                sighting = _of_each(parcel, sighting, now)
+            with self._lock:
+                parcel.since = self._host.monotonic()
+                jobs = list((parcel.unbegun or parcel.jobs).values())
+            self._tell([note for job in jobs for note in job.note(sighting.reason)])
+            for job in jobs if sighting.state in {"gone", "unknown"} else ():
+                job.note_sighting(attempt_id(job.job_id, parcel.members[job]), sighting)
                 self._notice(job.job_id)
+
+
+class _Packing:
+    """The parcels of one launch, and how many jobs go into each.
+
+    At most `here` may begin on this host. `ran` is the mean run time of recipes, in seconds;
+    `first_at` is when the first was launched of those without one.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        followed: Followed,
+        here: float,
+        now: float,
+        *,
+        ran: Mapping[tuple[str, str], float],
+        first_at: dict[tuple[str, str], float],
+    ) -> None:
+        self.parcels: list[Parcel] = []
+        #: Whether a recipe is being measured, for which others wait.
+        self.measures = False
+        self._engine = engine
+        self._followed = followed
+        self._here = here
+        self._now = now
+        self._ran = ran
+        self._first_at = first_at
+        self._size = engine.settings.parcel
+        self._workers = engine.workers() if self._size is None else None
+        self._unmeasured: Counter[tuple[str, str]] | None = None
+        self._open: dict[object, Parcel] = {}
+
+    def size(self, job: Job) -> int:
+        """Return how many may go into a job's parcel; 0: it waits until its recipe is measured."""
+        if not self._may_share(job):
+            return 1
+        if self._size is not None or self._workers is None:
+            return self._size or 1
+        least, kind = _PARCELS * self._workers, _kind(job)
+        waiting = self._followed.count(Phase.NEW, Phase.WAITING)
+        if (ran_s := self._ran.get(kind)) is not None:
+            return max(1, min(PARCEL_JOBS, waiting // least, int(PARCEL_S / max(ran_s, 1e-3))))
+        if waiting < PARCEL_JOBS * self._workers:
+            return 1  # it is not worth a pause
+        if self._unmeasured is None:
+            self._unmeasured = Counter(map(_kind, self._followed.those(*WITH_ENGINE)))
+        self._unmeasured[kind] += 1
+        since = self._first_at.setdefault(kind, self._now)
+        if self._unmeasured[kind] <= least or self._now - since > MEASURE_S:
+            return 1
+        self.measures = True
+        return 0
+
+    def _may_share(self, job: Job) -> bool:
+        """Return whether others may go with a job.
+
+        Elsewhere an engine's word is needed of each. One that was lost may lose its worker again.
+        """
+        first = job.record.attempt == 1 and not job.apart and job.header["walltime_s"] is None
+        return first and self._engine.capabilities_of(job.cluster).workers_here
+
+    def find(self, job: Job, size: int) -> Parcel | None:
+        """Return a parcel with room for a job, if one was begun."""
+        parcel = self._open.get(_needs(job)) if size > 1 else None
+        return parcel if parcel is not None and len(parcel.members) < size else None
+
+    def may_begin(self, job: Job, size: int) -> bool:
+        """Return whether a job may begin a parcel."""
+        return size > 0 and (self._here > 0 or not self._engine.runs_here(job.cluster))
+
+    def add(self, job: Job, size: int, parcel: Parcel | None) -> None:
+        """Launch a job: in a parcel, or in one that it begins."""
+        # From here on a cancel must reach the engine, too.
+        offered = job.record.offered or parcel is None
+        job.update(offered=offered, launched=True, released=False, dropped=False)
+        packed = self._followed.pack(job, parcel)
+        self._followed.place(job)
+        if parcel is not None:
+            return
+        self.parcels.append(packed)
+        if size > 1:
+            self._open[_needs(job)] = packed
+        if self._here < math.inf and self._engine.runs_here(job.cluster):
+            self._here -= 1
+
+
+def _of_each(parcel: Parcel, sighting: Sighting, now: float) -> Sighting:
+    """Return what an engine's report of a parcel says of its jobs that have not begun."""
+    held_up = parcel.has_begun and now - parcel.moved_at >= HELD_UP_S
+    if held_up or sighting.state == "gone":
+        # How it ended was another job's doing, perhaps; from now on the engine has each alone.
+        return Sighting("gone", sighting.reason)
+    return sighting
+
+
+def _kind(job: Job) -> tuple[str, str]:
+    return str(job.header.get("recipe")), job.cluster
+
+
+def _needs(job: Job) -> tuple[object, ...]:
+    """Return what all jobs of a parcel have in common."""
+    header = job.header
+    priority, resources = header.get("priority", 0), repr(header.get("resources"))
+    return *_kind(job), priority, resources, frozenset(header["environment"].items())
 
 
 def _logged(error: Exception) -> tuple[str, Exception | None]:

@@ -31,6 +31,8 @@ class Change:
     started_at: float | None = None
     #: Whether a pass of a flow has ended: it waits for its steps, or for its end.
     waits: bool = False
+    #: How long the recipe ran, in seconds.
+    ran_s: float | None = None
 
 
 #: Called with each batch of changes; it must return quickly.

@@ -114,6 +114,7 @@ class Outcome:
     traceback: str | None = None
     summary: Mapping[str, Any] | None = None
     started: float | None = None
+    finished: float | None = None
     #: The file of an earlier attempt from whose geometry it began.
     begun_from: str | None = None
     #: Of a lost attempt: whether a cancel came in time, decided once and for all.

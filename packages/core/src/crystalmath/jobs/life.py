@@ -267,6 +267,7 @@ def _ended(record: Record, outcome: Outcome, error: str | None, now: Moment) -> 
         traceback=outcome.traceback,
         summary=outcome.summary,
         started_at=outcome.started,
+        ran_s=_ran_s(outcome),
         reason=_begun_from(record, outcome),
     )
     actions: tuple[Action, ...] = _release(record) if state is JobState.CANCELLED else ()
@@ -274,6 +275,12 @@ def _ended(record: Record, outcome: Outcome, error: str | None, now: Moment) -> 
         # Whoever ended what runs found no claim: that had been removed.
         actions = (EndProcesses(record.attempt), *actions)
     return Decision(state, record.attempt, actions, (*told, change))
+
+
+def _ran_s(outcome: Outcome) -> float | None:
+    if outcome.started is None or outcome.finished is None:
+        return None
+    return max(0.0, outcome.finished - outcome.started)
 
 
 def _begun_from(record: Record, outcome: Outcome) -> str | None:

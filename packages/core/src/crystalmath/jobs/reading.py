@@ -188,6 +188,7 @@ def _outcome(head: Mapping[str, Any] | None) -> Outcome | None:
         traceback=head.get("traceback"),
         summary=head.get("summary"),
         started=head.get("started"),
+        finished=head.get("finished"),
         begun_from=head.get("begun_from"),
         cancelled=bool(head.get("cancelled")),
     )

@@ -66,9 +66,13 @@ class Job:
     survivor: bool = False
     #: The engine's handle of the present attempt.
     handle: str | None = None
-    #: When the engine was last asked about the job, in seconds of the monotonic clock.
-    since: float = -math.inf
-    #: When the job may be handed to the engine again, likewise.
+    #: What the engine has the present attempt in, as long as it has it.
+    parcel: Parcel | None = None
+    #: Whether a parcel of this process was lost before the job began: it goes alone from then on.
+    apart: bool = False
+    #: Whether what its worker runs after it was written down.
+    leads: bool = False
+    #: When the job may be handed to the engine again, in seconds of the monotonic clock.
     not_before: float = 0.0
     #: The reason for waiting that was reported last.
     told: str | None = None
@@ -220,6 +224,24 @@ class Job:
                 changes |= dict.fromkeys(unknown, False)
                 self.handle = self.told = None
         self.update(**changes)
+
+
+@define(eq=False)
+class Parcel:
+    """Jobs that the engine has as one attempt, the first one's; its worker runs them in turn."""
+
+    attempt: Attempt
+    #: All that were put into it, each with its attempt, in the order in which they are run.
+    members: dict[Job, int] = field(factory=dict)
+    #: Those of them that have not ended, and those that have not begun.
+    jobs: dict[str, Job] = field(factory=dict)
+    unbegun: dict[str, Job] = field(factory=dict)
+    has_begun: bool = False
+    #: When the engine was asked about it last, in seconds of the monotonic clock.
+    since: float = -math.inf
+    #: When a job of it was last seen to begin or to end, likewise; and whether one has since.
+    moved_at: float = -math.inf
+    has_moved: bool = False
 
 
 @frozen

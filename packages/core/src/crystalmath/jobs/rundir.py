@@ -5,6 +5,7 @@
 ``cancel``                a request that the job be stopped
 ``N.claim``               hard link to the identity file of the process that runs attempt N
 ``N.handle``              the engine's handle, where it differs from the attempt's id
+``N.parcel``              the attempts that the worker of attempt N runs after it (JSON)
 ``N.asked_to_stop``       which file has asked its program to stop before its time was up (JSON)
 ``N.begun_from``          names the file of an earlier attempt from whose geometry N has begun
 ``.N.prepared.*``         the outcome before it is published: a link to it, named ``N.outcome``
@@ -37,7 +38,7 @@ from crystalmath.processes import Identity, is_locked
 
 if TYPE_CHECKING:
     import hashlib
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from crystalmath.jobs.identities import IdentityFile
 
@@ -266,6 +267,27 @@ class RunDirectory:
             return read_document(self.file(_step_file(name)))
         except FileNotFoundError:
             return None
+
+    def write_parcel(self, attempt: int, others: Sequence[tuple[str, int]]) -> None:
+        """List what the worker of an attempt runs after it: job ids, and the attempt of each."""
+        temporary = self._temporary("parcel", document({"others": others}, b""))
+        os.replace(temporary, self.file(f"{attempt}.parcel"))
+
+    def remove_parcel(self, attempt: int) -> None:
+        """Have the worker of an attempt run nothing after it."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.file(f"{attempt}.parcel"))
+
+    def parcel(self, attempt: int) -> list[tuple[str, int]]:
+        """Return what the worker of an attempt runs after it; `BadFile` if that is unknown."""
+        try:
+            others = read_document(self.file(f"{attempt}.parcel"))[0]["others"]
+            found = [(job_id, number) for job_id, number in others if is_job_id(job_id)]
+        except FileNotFoundError:
+            return []
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadFile(f"{self.file(f'{attempt}.parcel')} lists no attempts") from error
+        return found
 
     def prepare_outcome(self, attempt: int, header: Mapping[str, Any], payload: bytes = b"") -> str:
         """Write what a recipe has come to durably, ready to be published as the outcome."""

@@ -127,12 +127,15 @@ class EngineSettings:
         The table ``[engines.<name>]`` of the configuration file.
     clusters : mapping of str to Cluster
         The tables ``[clusters.<name>]`` of it that are this engine's.
+    parcel : int, optional
+        How many small jobs core packs into one attempt; without it as many as take some 2 s.
     """
 
     name: str
     home: Path
     options: Mapping[str, Any] = field(factory=dict)
     clusters: Mapping[str, Cluster] = field(factory=dict)
+    parcel: int | None = None
 
     @property
     def directory(self) -> Path:

@@ -167,11 +167,11 @@ class EngineRunner(JobRunner):
 
     def has_begun(self, attempt: Attempt) -> bool:
         """Return whether somebody has claimed an attempt; who comes later leaves it alone."""
-        return RunDirectory(attempt.directory).claimed(attempt.number)
+        return self._driver.has_begun(attempt)
 
     def has_ended(self, attempt: Attempt) -> bool:
         """Return whether an attempt has its outcome."""
-        return RunDirectory(attempt.directory).decided(attempt.number)
+        return self._driver.has_ended(attempt)
 
     def allocation_of(self, attempt: Attempt) -> str | None:
         """Tell in which allocation of a scheduler's an attempt that was begun runs, or ran.

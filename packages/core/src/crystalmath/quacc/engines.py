@@ -125,9 +125,16 @@ def runner_for(engine: str, configured: config.Config | None = None) -> EngineRu
 
 
 def _settings(engine: str, configured: config.Config) -> EngineSettings:
-    options = configured.engines.get(engine, {})
+    options = dict(configured.engines.get(engine, {}))
+    parcel = options.pop("parcel", None)  # core's own, whatever the engine
+    if parcel is not None and (type(parcel) is not int or parcel < 1):
+        raise ConfigError(
+            f"[engines.{engine}] parcel must be a whole number from 1, not {parcel!r}"
+        )
     clusters = configured.clusters_of(engine)
-    return EngineSettings(name=engine, home=configured.home, options=options, clusters=clusters)
+    return EngineSettings(
+        name=engine, home=configured.home, options=options, clusters=clusters, parcel=parcel
+    )
 
 
 def _make(settings: EngineSettings) -> EngineRunner:

@@ -36,7 +36,7 @@ RECORD = "record.json"
 FILES = "files"
 #: What of a run directory belongs to a home, and not to the job.
 OWN = ("spec", "cancel")
-OWN_ENDS = (".claim", ".handle", ".asked_to_stop", ".ended")
+OWN_ENDS = (".claim", ".handle", ".parcel", ".asked_to_stop", ".ended")
 #: Of so many files it is said that they were left out, and why.
 _TOLD = 100
 #: A file of so many bytes is stored as it is where packing would make it so many times smaller.

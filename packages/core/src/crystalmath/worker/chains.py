@@ -14,9 +14,10 @@ from typing import IO, TYPE_CHECKING, Any
 from crystalmath._starting import start_tied
 from crystalmath.errors import BadFile, CrystalMathError
 from crystalmath.jobs.rundir import RunDirectory, attempt_id
+from crystalmath.worker.time_left import is_nearly_over
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 _STDERR = 2
 _lock = threading.Lock()
@@ -38,7 +39,8 @@ def run(
 ) -> None:
     """Run the job of a run directory, and return once its outcome is published.
 
-    Several threads may call it at once. A job that another process has claimed is left alone.
+    Small jobs that core has packed together are run after it, one after another. Several threads
+    may call it at once. A job that another process has claimed is left alone.
 
     Parameters
     ----------
@@ -62,24 +64,51 @@ def run(
     FileNotFoundError
         There is no such run directory on this host.
     """
-    header = RunDirectory(directory).read_header()
-    if environment:
-        header["environment"] = _with(header["environment"], environment, only_filled)
-    request = {"directory": os.path.abspath(directory), "header": header, "shared": shared}
+    term, first = _term, RunDirectory(os.path.abspath(directory))
+    own, others = first.read_header(), []
+    with contextlib.suppress(BadFile, OSError):  # what it would have begun is launched again
+        others = first.parcel(own["attempt"])
+    lost = []
+    for each, header in _in_turn(first, own, others):
+        if each is not first and (term != _term or is_nearly_over(header["environment"])):
+            break
+        if environment:
+            header["environment"] = _with(header["environment"], environment, only_filled)
+        if _run_one(each.path, header, shared=shared or bool(others)) == "lost":
+            declare_lost(each.path, header["attempt"])
+            lost.append(each.path)
+    if lost:
+        raise WorkerLost(f"the supervisor of {lost[0]} ended without an outcome")
+
+
+def _in_turn(
+    first: RunDirectory, own: dict[str, Any], others: Iterable[tuple[str, int]]
+) -> Iterator[tuple[RunDirectory, dict[str, Any]]]:
+    """Yield the jobs of a parcel that nobody has begun when it is their turn."""
+    yield first, own
+    for job_id, attempt in others:
+        each = RunDirectory(f"{os.path.dirname(first.path)}/{job_id}")
+        try:
+            header = each.read_header()
+        except (BadFile, OSError):
+            continue
+        if header["attempt"] == attempt and not each.claimed(attempt):
+            yield each, header
+
+
+def _run_one(path: str, header: dict[str, Any], *, shared: bool) -> str:
+    """Have a supervisor run a job: ``done``, or ``lost`` with its supervisor."""
+    request = {"directory": path, "header": header, "shared": shared}
     fresh = False
     while not fresh:
         chain, fresh = _take(header["environment"])
         if (reply := chain.run(request)) is None:
             # An idle chain may end at the very moment it is given work: nothing was claimed.
             continue
-        if reply == "lost":
-            declare_lost(directory, header["attempt"])
-            raise WorkerLost(f"the supervisor of {request['directory']} ended without an outcome")
-        _give_back(chain)
-        return
-    raise WorkerLost(
-        f"no supervisor could take {request['directory']}: the worker's standard error says why"
-    )
+        if reply == "done":
+            _give_back(chain)
+        return reply
+    raise WorkerLost(f"no supervisor could take {path}: the worker's standard error says why")
 
 
 def _with(

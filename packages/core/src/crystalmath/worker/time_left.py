@@ -109,8 +109,16 @@ def least_left(directory: str | os.PathLike[str]) -> float:
     directory : str or path-like
         The run directory of a job without a walltime.
     """
-    environment = RunDirectory(directory).read_header()["environment"]
+    return _least_left(RunDirectory(directory).read_header()["environment"])
+
+
+def _least_left(environment: Mapping[str, str]) -> float:
     return max(config.walltime_notice(environment), _margin(environment))
+
+
+def is_nearly_over(environment: Mapping[str, str]) -> bool:
+    """Return whether this worker's allocation has no time for another job."""
+    return _lasts(os.environ) < _least_left(environment)
 
 
 def _margin(environment: Mapping[str, str]) -> float:

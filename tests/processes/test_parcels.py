@@ -1,0 +1,256 @@
+"""Small jobs that the engine has as one attempt, of which each ends by itself."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+from ase.build import bulk
+from attrs import evolve
+
+from conftest import eventually
+from crystalmath.engines import handover
+from crystalmath.engines.local import LocalRunner
+from crystalmath.errors import ConfigError
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models import JobState, Submission
+from crystalmath.service import JobService
+
+COUNT = 8
+#: How long a job may take to begin or to end, also where Parsl starts a new pool first, in seconds.
+JOB_S = 300.0
+#: Owns such jobs until it is killed.
+OWNER = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[1:3]
+from test_parcels import JobService, LocalRunner, evolve, pack
+
+LocalRunner.capabilities = evolve(LocalRunner.capabilities, max_queued=1)
+with JobService() as service:
+    print(*pack(service, *map(Path, sys.argv[3:])), flush=True)
+    sys.stdin.read()
+"""
+
+
+def submit(service, folder, names, engine="local"):
+    asked = [
+        Submission(
+            recipe="lab_recipes.wait_for",
+            atoms=bulk("Al"),
+            parameters={"path": f"{folder}/{name}"},
+            engine=engine,
+        )
+        for name in names
+    ]
+    return [job.job_id for job in service.submit_many(asked)]
+
+
+def pack(service, home, folder, engine="local", busy=None):
+    """Submit jobs for which the engine has room only once another one has ended.
+
+    That is `busy`, behind which that other one is queued, or that other one itself.
+    """
+    (first,) = submit(service, folder, ["first"], engine)
+    if busy is None:
+        runs(service, first)
+    jobs = submit(service, folder, range(COUNT), engine)
+    eventually(lambda: all((home / "jobs" / each / "spec").exists() for each in jobs))
+    (folder / ("first" if busy is None else "busy")).touch()
+    eventually((home / "jobs" / jobs[0] / "1.parcel").exists)
+    assert len(RunDirectory(home / "jobs" / jobs[0]).parcel(1)) == COUNT - 1
+    return jobs
+
+
+@pytest.fixture
+def packing(home, lab, monkeypatch):
+    (home / "config.toml").write_text(
+        "[engines.local]\nworkers = 1\nparcel = 50\n[engines.parsl]\nworkers = 1\nparcel = 50\n"
+    )
+    monkeypatch.setattr(handover, "PROBE_S", 0.5)
+    monkeypatch.setattr(LocalRunner, "capabilities", evolve(LocalRunner.capabilities, max_queued=1))
+
+
+@pytest.fixture
+def service(packing):
+    with JobService() as service:
+        yield service
+
+
+@pytest.fixture(params=["local", "parsl"])
+def engine(request, monkeypatch):
+    """Name an engine that takes one attempt at a time."""
+    if request.param == "parsl":
+        plugin = pytest.importorskip("crystalmath_engine_parsl.runner")
+        one = evolve(plugin.ParslRunner.capabilities, max_queued=1)
+        monkeypatch.setattr(plugin.ParslRunner, "capabilities", one)
+    return request.param
+
+
+def finish(folder, names=range(COUNT)):
+    for name in names:
+        (folder / str(name)).touch()
+
+
+def states(service, jobs):
+    return [service.job(each).state for each in jobs]
+
+
+def ended(service, jobs):
+    eventually(lambda: all(state.is_terminal() for state in states(service, jobs)), JOB_S)
+    return [service.job(each) for each in jobs]
+
+
+def runs(service, job):
+    eventually(lambda: service.job(job).state is JobState.RUNNING, JOB_S)
+
+
+def supervisor_of(home, job):
+    return eventually(lambda: RunDirectory(home / "jobs" / job).claimant(1)).pid
+
+
+@pytest.mark.parametrize("setting", ["", "parcel = 50"])
+def test_two_hundred_small_jobs_come_to_their_results(home, lab, setting):
+    (home / "config.toml").write_text(f"[engines.local]\nworkers = 2\n{setting}\n")
+    asked = [
+        Submission(recipe="lab_recipes.value", atoms=bulk("Al"), parameters={"number": number})
+        for number in range(200)
+    ]
+    with JobService() as service:
+        ended(service, [service.submit(asked[0]).job_id])  # which measures the recipe
+        jobs = [job.job_id for job in service.submit_many(asked)]
+        ended(service, jobs)
+        assert [service.result(each)["value"] for each in jobs] == list(range(200))
+        assert {service.job(each).attempt for each in jobs} == {1}
+    packed = [RunDirectory(path.parent).parcel(1) for path in home.glob("jobs/*/1.parcel")]
+    assert packed
+    assert max(map(len, packed)) < 50
+
+
+def test_a_parcel_without_jobs_is_refused(home, lab):
+    (home / "config.toml").write_text("[engines.local]\nparcel = 0\n")
+    with JobService() as service, pytest.raises(ConfigError, match=r"parcel must be .*, not 0"):
+        service.submit(Submission(recipe="lab_recipes.value", atoms=bulk("Al")))
+
+
+def test_each_of_a_parcel_is_seen_to_begin_and_to_end(service, home, tmp_path, engine):
+    jobs = pack(service, home, tmp_path, engine)
+    for number, job in enumerate(jobs):
+        runs(service, job)
+        assert set(states(service, jobs[:number])) <= {JobState.COMPLETED}
+        assert set(states(service, jobs[number + 1 :])) <= {JobState.PENDING}
+        finish(tmp_path, [number])
+    for number, job in enumerate(ended(service, jobs)):
+        assert (job.state, job.attempt) == (JobState.COMPLETED, 1)
+        assert service.result(job.job_id) == {"saw": f"{tmp_path}/{number}"}
+
+
+def test_one_that_is_cancelled_neither_stops_nor_delays_the_others(service, home, tmp_path, engine):
+    jobs = pack(service, home, tmp_path, engine)
+    runs(service, jobs[0])
+    service.cancel(jobs[3])
+    eventually(lambda: service.job(jobs[3]).state is JobState.CANCELLED)
+    assert service.job(jobs[0]).state is JobState.RUNNING
+    supervisor = supervisor_of(home, jobs[0])
+    service.cancel(jobs[0])
+    runs(service, jobs[1])
+    assert service.job(jobs[0]).state is JobState.CANCELLED
+    assert supervisor_of(home, jobs[1]) == supervisor
+    finish(tmp_path)
+    done = [job.state for job in ended(service, jobs)]
+    assert [number for number, state in enumerate(done) if state is JobState.CANCELLED] == [0, 3]
+    assert done.count(JobState.COMPLETED) == COUNT - 2
+
+
+def test_a_queued_parcel_that_is_cancelled_is_released(service, home, tmp_path, monkeypatch):
+    two = evolve(LocalRunner.capabilities, max_queued=2)
+    monkeypatch.setattr(LocalRunner, "capabilities", two)
+    (busy,) = submit(service, tmp_path, ["busy"])
+    runs(service, busy)
+    jobs = pack(service, home, tmp_path, busy=busy)
+    engine = service._runners.get("local")
+    eventually(lambda: f"{jobs[0]}.1" in engine._queued)
+    for job in jobs[1:]:
+        service.cancel(job)
+    assert {job.state for job in ended(service, jobs[1:])} == {JobState.CANCELLED}
+    assert engine._queued == {f"{jobs[0]}.1"}
+    service.cancel(jobs[0])
+    assert [job.state for job in ended(service, jobs[:1])] == [JobState.CANCELLED]
+    eventually(lambda: not engine._queued)
+
+
+def test_of_a_killed_supervisor_only_what_had_begun_counts_an_attempt(
+    service, home, tmp_path, engine
+):
+    jobs = pack(service, home, tmp_path, engine)
+    runs(service, jobs[0])
+    finish(tmp_path, [0])
+    runs(service, jobs[1])
+    os.kill(supervisor_of(home, jobs[1]), signal.SIGKILL)
+    eventually(lambda: RunDirectory(home / "jobs" / jobs[1]).decided(1))  # else it may end well
+    finish(tmp_path)
+    done = ended(service, jobs)
+    assert [job.state for job in done] == [JobState.COMPLETED] * COUNT
+    assert [job.attempt for job in done] == [1, 2, *[1] * (COUNT - 2)]
+
+
+def test_of_a_killed_worker_the_others_are_launched_again(service, home, tmp_path):
+    plugin = pytest.importorskip("crystalmath_engine_parsl.runner")
+    one = evolve(plugin.ParslRunner.capabilities, max_queued=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugin.ParslRunner, "capabilities", one)
+        jobs = pack(service, home, tmp_path, "parsl")
+    runs(service, jobs[0])
+    supervisor = supervisor_of(home, jobs[0])
+    above = psutil.Process(supervisor).parents()
+    worker = next(each for each in above if "crystalmath.worker.supervisor" not in each.cmdline())
+    worker.kill()
+    eventually(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE)
+    finish(tmp_path)
+    done = ended(service, jobs)
+    assert [(job.state, job.attempt) for job in done] == [(JobState.COMPLETED, 1)] * COUNT
+
+
+def test_one_that_takes_long_holds_up_the_others_of_its_parcel_for_a_while_only(
+    service, home, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(handover, "HELD_UP_S", 1.0)
+    jobs = pack(service, home, tmp_path)
+    monkeypatch.setattr(LocalRunner, "capabilities", evolve(LocalRunner.capabilities, max_queued=9))
+    runs(service, jobs[0])
+    finish(tmp_path, range(1, COUNT))
+    engine = service._runners.get("local")
+    threading.Thread(target=engine._work, daemon=True).start()  # another worker, that has room
+    done = ended(service, jobs[1:])
+    assert {(job.state, job.attempt) for job in done} == {(JobState.COMPLETED, 1)}
+    assert service.job(jobs[0]).state is JobState.RUNNING
+    finish(tmp_path)
+    (slow,) = ended(service, jobs[:1])
+    assert (slow.state, slow.attempt) == (JobState.COMPLETED, 1)
+
+
+def test_what_a_killed_owner_had_packed_goes_on(packing, home, tmp_path):
+    here = Path(__file__).parent
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(here), str(here.parent), str(home), str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    jobs = owner.stdout.readline().split()
+    directories = [RunDirectory(home / "jobs" / each) for each in jobs]
+    eventually(lambda: directories[0].claimed(1))
+    finish(tmp_path, [0])
+    eventually(lambda: directories[1].claimed(1))
+    owner.kill()
+    owner.communicate()
+    with JobService() as service:
+        service.take_over()
+        finish(tmp_path)
+        done = ended(service, jobs)
+    assert [(job.state, job.attempt) for job in done] == [(JobState.COMPLETED, 1)] * COUNT
