@@ -12,17 +12,17 @@ import pytest
 from ase.build import bulk
 from attrs import evolve
 
-from conftest import eventually
+import conftest
 from crystalmath.engines import handover
 from crystalmath.engines.local import LocalRunner
 from crystalmath.errors import ConfigError
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.models import JobState, Submission
+from crystalmath.models import JobState, Reference, Submission
 from crystalmath.service import JobService
 
 COUNT = 8
 #: How long a job may take to begin or to end, also where Parsl starts a new pool first, in seconds.
-JOB_S = 300.0
+JOB_S = 900.0
 #: Owns such jobs until it is killed.
 OWNER = """
 import sys
@@ -37,13 +37,18 @@ with JobService() as service:
 """
 
 
-def submit(service, folder, names, engine="local"):
+def eventually(condition, timeout=JOB_S):
+    return conftest.eventually(condition, timeout)
+
+
+def submit(service, folder, names, engine="local", **more):
     asked = [
         Submission(
             recipe="lab_recipes.wait_for",
             atoms=bulk("Al"),
             parameters={"path": f"{folder}/{name}"},
             engine=engine,
+            **more,
         )
         for name in names
     ]
@@ -101,12 +106,12 @@ def states(service, jobs):
 
 
 def ended(service, jobs):
-    eventually(lambda: all(state.is_terminal() for state in states(service, jobs)), JOB_S)
+    eventually(lambda: all(state.is_terminal() for state in states(service, jobs)))
     return [service.job(each) for each in jobs]
 
 
 def runs(service, job):
-    eventually(lambda: service.job(job).state is JobState.RUNNING, JOB_S)
+    eventually(lambda: service.job(job).state is JobState.RUNNING)
 
 
 def supervisor_of(home, job):
@@ -137,8 +142,8 @@ def test_a_parcel_without_jobs_is_refused(home, lab):
         service.submit(Submission(recipe="lab_recipes.value", atoms=bulk("Al")))
 
 
-def test_each_of_a_parcel_is_seen_to_begin_and_to_end(service, home, tmp_path, engine):
-    jobs = pack(service, home, tmp_path, engine)
+def test_each_of_a_parcel_is_seen_to_begin_and_to_end(service, home, tmp_path):
+    jobs = pack(service, home, tmp_path)
     for number, job in enumerate(jobs):
         runs(service, job)
         assert set(states(service, jobs[:number])) <= {JobState.COMPLETED}
@@ -149,8 +154,8 @@ def test_each_of_a_parcel_is_seen_to_begin_and_to_end(service, home, tmp_path, e
         assert service.result(job.job_id) == {"saw": f"{tmp_path}/{number}"}
 
 
-def test_one_that_is_cancelled_neither_stops_nor_delays_the_others(service, home, tmp_path, engine):
-    jobs = pack(service, home, tmp_path, engine)
+def test_one_that_is_cancelled_neither_stops_nor_delays_the_others(service, home, tmp_path):
+    jobs = pack(service, home, tmp_path)
     runs(service, jobs[0])
     service.cancel(jobs[3])
     eventually(lambda: service.job(jobs[3]).state is JobState.CANCELLED)
@@ -164,6 +169,45 @@ def test_one_that_is_cancelled_neither_stops_nor_delays_the_others(service, home
     done = [job.state for job in ended(service, jobs)]
     assert [number for number, state in enumerate(done) if state is JobState.CANCELLED] == [0, 3]
     assert done.count(JobState.COMPLETED) == COUNT - 2
+
+
+def test_jobs_that_wait_for_one_of_a_parcel_are_packed_once_it_has_ended(service, home, tmp_path):
+    jobs = pack(service, home, tmp_path)
+    after = submit(service, tmp_path, range(COUNT), after=[jobs[0]])
+    asked = {"path": Reference(jobs[1])["saw"]}
+    readers = [
+        Submission(
+            recipe="lab_recipes.wait_for",
+            atoms=bulk("Al"),
+            parameters=asked,
+            after=[each],
+            engine="local",
+        )
+        for each in (jobs[-1], after[0])
+    ]
+    inside, outside = (job.job_id for job in service.submit_many(readers))
+    runs(service, jobs[0])
+    finish(tmp_path, range(2))
+    runs(service, jobs[2])
+    assert set(states(service, [*after, inside, outside])) == {JobState.PENDING}
+    finish(tmp_path)
+    done = ended(service, [*jobs, *after, inside, outside])
+    assert {(job.state, job.attempt) for job in done} == {(JobState.COMPLETED, 1)}
+    assert service.result(inside) == service.result(outside) == {"saw": f"{tmp_path}/1"}
+    packed = [RunDirectory(path.parent).parcel(1) for path in home.glob("jobs/*/1.parcel")]
+    assert any({job_id for job_id, _ in others} <= set(after) for others in packed)
+
+
+def test_a_cancelled_one_of_a_parcel_holds_up_only_those_that_wait_for_it(service, home, tmp_path):
+    jobs = pack(service, home, tmp_path)
+    runs(service, jobs[0])
+    (waits,) = submit(service, tmp_path, ["child"], after=[jobs[1]])
+    (other,) = submit(service, tmp_path, ["child"], after=[jobs[2]])
+    service.cancel(jobs[1])
+    finish(tmp_path, [*range(COUNT), "child"])
+    assert [job.state for job in ended(service, [other])] == [JobState.COMPLETED]
+    assert "was cancelled; it goes on when" in service.job(waits).reason
+    assert service.job(waits).state is JobState.PENDING
 
 
 def test_a_queued_parcel_that_is_cancelled_is_released(service, home, tmp_path, monkeypatch):
