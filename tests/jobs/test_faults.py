@@ -20,7 +20,7 @@ from .disk import MemoryDirectory
 from .simulated_owner import SimulatedHost
 
 #: So many lives find any of them.
-LIVES = 600
+LIVES = 1500
 
 
 @pytest.fixture(autouse=True)
