@@ -26,10 +26,12 @@ from conftest import LAB
 from crystalmath.client import JobFailed, in_process
 from crystalmath.client.request import ask_again
 from crystalmath.errors import FilesRemoved, InvalidJob, StoreError
+from crystalmath.jobs.changes import Change
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
 from crystalmath.quacc.store import JobStore
 from crystalmath.service.job_script import python_script
+from rundirs import new_job
 
 AL = bulk("Al", a=4.1, cubic=True)
 AL.rattle(0.05, seed=1)
@@ -177,6 +179,47 @@ def test_another_home_takes_jobs_in(client, relaxed, here, cli, tmp_path, monkey
     assert cli("import", tmp_path / "third.zip", "--json").json["known"] == [relaxed.job_id]
     said = cli("import", tmp_path / "third.zip").out
     assert said == "0 jobs taken in; 1 were here already\n"
+
+
+def test_a_flow_takes_its_steps_along(client, relaxed, tmp_path, monkeypatch):
+    home = client.ask("system.version")["home"]
+    with JobStore(f"sqlite:///{home}/jobs.sqlite") as store:
+        asked = store.specification(relaxed.job_id).partition("\n")
+        flow, step = new_job(stage="pass"), new_job()
+        parents = [{"job_id": flow.job_id, "role": "flow", "step": "relax_job#0"}]
+        headers = {flow.job_id: {"flow": {"pass": 2}}, step.job_id: {"parents": parents}}
+        rows = [
+            evolve(
+                one,
+                recipe=RECIPE,
+                labels={"of": "flow"},
+                parents=headers[one.job_id].get("parents", ()),
+                removed="all",
+                removed_at=2.0,
+                specification="\n".join(
+                    [
+                        json.dumps(
+                            json.loads(asked[0])
+                            | {"job_id": one.job_id, "labels": {"of": "flow"}}
+                            | headers[one.job_id]
+                        ),
+                        asked[2],
+                    ]
+                ),
+            )
+            for one in (flow, step)
+        ]
+        ends = [Change(job_id=one.job_id, state=JobState.COMPLETED, at=2.0) for one in rows]
+        store.insert_ended(list(zip(rows, ends, strict=True)))
+    assert client.archive(tmp_path / "jobs.zip", labels={"of": "flow"}) == 2
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path / "second"))
+    with in_process() as other:
+        other.import_archive(tmp_path / "jobs.zip")
+        assert other.job(flow.job_id).steps == {"completed": 1}
+        assert [job.job_id for job in other.list(parent=flow.job_id)] == [step.job_id]
+        assert other.export(tmp_path / "steps.jsonl", steps=True) == (2, 0)
+    table = (tmp_path / "steps.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("step") for line in table] == ["relax_job#0", None]
 
 
 def test_whoever_dies_while_jobs_are_taken_in_leaves_none_to_be_run(

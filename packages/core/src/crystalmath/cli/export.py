@@ -20,6 +20,8 @@ from crystalmath.cli.shared.job_filters import with_filters
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from crystalmath.client import Client
+
 
 @with_filters
 def export(
@@ -86,7 +88,7 @@ def export(
     with any_client() as client:
         if filters and not given and not [*client.list(limit=1, **filters)]:
             raise none_fits(filters)
-        which = {"job_ids": chosen(client, given, filters)} if given else filters
+        which = {"job_ids": _named(client, given, filters)} if given else filters
         written, left = client.export(file, columns=names, sort=sort, limit=limit or None, **which)
     if as_json:
         output.write_json({"file": str(file.absolute()), "jobs": written, "left_out": left})
@@ -94,6 +96,16 @@ def export(
     told = f"; {left} without a geometry left out" if left else ""
     output.note(f"{written} job{'s' if written != 1 else ''} written to {file}{told}")
     return 0
+
+
+def _named(client: Client, given: Sequence[str], filters: dict[str, Any]) -> list[str]:
+    """Return the jobs that are named, with --steps after each flow its steps."""
+    with_steps = filters.pop("steps", None)
+    ids = chosen(client, given, filters) or []
+    if not with_steps:
+        return ids
+    found = ((job_id, reversed([*client.list(parent=job_id)])) for job_id in ids)
+    return [each for job_id, steps in found for each in (job_id, *(job.job_id for job in steps))]
 
 
 def _one(given: Sequence[str], directory: str | None, *, as_json: bool) -> int:

@@ -1157,7 +1157,8 @@ class Client:
     ) -> ArchivedJobs:
         """Write jobs that have ended into a file that another home takes in.
 
-        Record, results and files are in it; POTCARs and environments never are.
+        Record, results and files are in it, of a flow those of its steps, too; POTCARs and
+        environments never are.
 
         Parameters
         ----------

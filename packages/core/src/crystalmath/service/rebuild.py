@@ -165,6 +165,7 @@ def row_of(header: Mapping[str, Any], body: str, created_at: float) -> NewJob:
         formula=_formula(body),
         owner=header.get("owner") or {},
         parents=spec.parents,
+        stage=None if spec.flow is None else "pass",
         **spec.terms(),
     )
 

@@ -16,11 +16,11 @@ from crystalmath.models.filters import JobFilter
 from crystalmath.server.handlers.jobs import FiltersDocument, filters_in
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, once, trouble
-from crystalmath.service.job_answers import all_filters, read_filters
+from crystalmath.service.job_answers import PAGE, all_filters, read_filters
 from crystalmath.service.pruning import Choice, Pruned, Usage, measure, pages
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
     from crystalmath.jobs.removal import Use
     from crystalmath.quacc.store import JobMetadata
@@ -146,7 +146,8 @@ class ArchiveParams(TypedDict, total=False):
 async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> ArchivedJobs:
     """Write jobs that have ended into a file that another home takes in (``jobs.import``).
 
-    Record, results and files are in it; POTCARs and environments never are.
+    Record, results and files are in it, of a flow those of its steps, too; POTCARs and environments
+    never are.
     """
     path = _path(service, params["file"])
     job_ids, filters = params.get("job_ids"), params.get("filters")
@@ -163,6 +164,7 @@ def _archived(
     if job_ids is None:
         found = pages(service, **read_filters(filters or {}))
         job_ids = [job.job_id for page in found for job in page if job.state.is_terminal()]
+    job_ids = [*job_ids, *_steps_of(service, job_ids)]
     if not job_ids:
         raise InvalidJob("there is no job that has ended and fits the filters; nothing was written")
     written = yield from write_archive(service, path, list(dict.fromkeys(job_ids)))
@@ -172,6 +174,14 @@ def _archived(
         "left_out": list(written.left_out),
         "error": None,
     }
+
+
+def _steps_of(service: JobService, job_ids: list[str]) -> Iterator[str]:
+    """Go through the steps of those of some jobs that are flows."""
+    flows = [job.job_id for job in service.some_jobs(job_ids) if job.stage is not None]
+    for start in range(0, len(flows), PAGE):
+        for page in pages(service, parent=flows[start : start + PAGE]):
+            yield from (job.job_id for job in page)
 
 
 class ImportParams(TypedDict):
