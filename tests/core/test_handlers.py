@@ -125,7 +125,8 @@ def test_unknown_ids(service, idle, home, job_id, fresh):
     controller = idle if fresh else service
     for method, more in (("jobs.status", {"result": None}), ("jobs.cancel", {"cancelled": False})):
         answer = call(controller, method, job_id=job_id)
-        said = {"status": "error", "code": "unknown_job", "error": f"no job has the id {job_id!r}"}
+        named = f"{job_id!r:.80}"
+        said = {"status": "error", "code": "unknown_job", "error": f"no job has the id {named}"}
         assert answer == {"job_id": job_id, **said, **more}
     # Asking makes no database.
     assert list(home.iterdir()) == []
@@ -278,6 +279,7 @@ def test_findings_of_the_preflight_come_along(idle, judge):
         "path": "/pp",
         "source": "VASP_PP_PATH",
         "remedy": "set VASP_PP_PATH",
+        "place": None,
     }
 
 

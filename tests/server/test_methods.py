@@ -121,6 +121,57 @@ def test_check_tells_everything_at_once(service):
     assert all(finding["message"] in answer["error"] for finding in answer["findings"])
 
 
+def places(answer):
+    """Give the place of each finding, with its code."""
+    assert [found["severity"] for found in answer["findings"]] == ["error"] * len(
+        answer["findings"]
+    )
+    assert (answer["ok"], answer["status"]) == (False, "error")
+    assert all(found["message"] in answer["error"] for found in answer["findings"])
+    return {found["place"]: found["code"] for found in answer["findings"]}
+
+
+def test_check_tells_of_each_wrong_value_and_where_it_stands(service):
+    wrong = {
+        "recipe": "lab_recipes.switch",
+        "structure": "what?",
+        "cluster": "huge",
+        "walltime_s": "5",
+        "wall": 3,
+        "resources": {"nodes": 0},
+        "labels": {"a": 1},
+        "params": {"relax_cell": "no", "atoms": 1},
+    }
+    answer = call(service, "jobs.check", **wrong)
+    assert places(answer) == dict.fromkeys(
+        [
+            *("structure", "cluster", "walltime_s", "wall", "resources.nodes", "labels.a"),
+            *("params.relax_cell", "params.atoms"),
+        ],
+        "invalid_job",
+    )
+    assert len(answer["findings"]) == 8
+    for some, found in (
+        ({"recipe": None, "engine": "slurm"}, {"recipe": "invalid_job"}),
+        ({"recipe": 7, "key": 5}, dict.fromkeys(("recipe", "key"), "invalid_job")),
+        ({"recipe": "lab_recipes.valeu"}, {"recipe": "invalid_job"}),
+        ({"engine": "slurm"}, {"engine": "unknown_engine"}),
+        ({"params": {"@module": "os"}}, {"params": "invalid_job"}),
+        ({"structure": None}, {"structure": "invalid_job"}),
+        ({"jobs": 5, "inputs": []}, dict.fromkeys(("jobs", "inputs"), "invalid_job")),
+    ):
+        assert places(call(service, "jobs.check", **{**VALUE, **some})) == found
+    emt = {
+        **VALUE,
+        "recipe": "quacc.recipes.emt.core.relax_job",
+        "params": {"opt_params": {"fmx": 1}},
+    }
+    answer = call(service, "jobs.check", **emt)
+    assert places(answer) == {"params.opt_params.fmx": "parameter_unknown"}
+    many = call(service, "jobs.check", **{f"x{number}": 1 for number in range(1000)})
+    assert len(many["findings"]) == 100
+
+
 def test_what_looks_like_a_slip_is_told_and_text_is_no_flag(service):
     switch = {**VALUE, "recipe": "lab_recipes.switch"}
     fine = call(service, "jobs.check", **switch, params={"relax_cel": True})

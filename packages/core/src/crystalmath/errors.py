@@ -7,7 +7,7 @@ never one of these.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -117,6 +117,8 @@ class Finding:
         What named that path.
     remedy : str, optional
         What to do about it.
+    place : str, optional
+        The parameter of the request that it is about, ``params.opt_params.fmax``.
     """
 
     severity: Literal["error", "warning"]
@@ -125,6 +127,7 @@ class Finding:
     path: str | None = None
     source: str | None = None
     remedy: str | None = None
+    place: str | None = None
 
     def __str__(self) -> str:
         return f"{self.message} ({self.remedy})" if self.remedy else self.message
@@ -137,9 +140,17 @@ class CrystalMathError(Exception):
     ----------
     code : str
         A short name that stays the same when the wording changes; front ends may branch on it.
+    place : str or None
+        The parameter of a request that it is about, where that is known.
     """
 
     code = "error"
+    place: str | None = None
+
+    def at(self, place: str) -> Self:
+        """Say which parameter of a request it is about, unless that was said; return it."""
+        self.place = self.place or place
+        return self
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Out of a pool, say, it comes as it is: `__init__` may take something else than its words.
@@ -152,6 +163,12 @@ def _remade(
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error
+
+
+def fault(error: CrystalMathError | ImportError, place: str | None = None) -> Finding:
+    """Return an error as a finding, of the parameter that it names or else of `place`."""
+    code, named = getattr(error, "code", "import"), getattr(error, "place", None)
+    return Finding(severity="error", code=code, message=str(error), place=named or place)
 
 
 class ConfigError(CrystalMathError, ValueError):

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from attrs import AttrsInstance
 
 _VALUES = "additionalProperties"
+#: So many wrong parameters are told of at once.
+_MOST_WRONG = 100
 
 
 def check_fields(record: AttrsInstance, names: Collection[str]) -> None:
@@ -52,16 +54,38 @@ def checked(params: object, schema: Mapping[str, Any]) -> dict[str, Any]:
     return _object(params, schema, "")
 
 
+def sifted(params: object, schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[InvalidJob]]:
+    """Return those parameters that :func:`checked` would take, and what is wrong with the others.
+
+    Each of the first hundred of the latter is told of once. `InvalidJob`: they are no object.
+    """
+    if not isinstance(params, Mapping):
+        raise InvalidJob(f"the parameters must be an object, not {shown(params)}")
+    given: dict[str, Any] = {}
+    wrong: list[InvalidJob] = []
+    missing = {name: None for name in schema.get("required", ()) if name not in params}
+    for name, value in {**params, **missing}.items():
+        needed = [name] if name in schema.get("required", ()) else []
+        try:
+            given |= _object({name: value}, {**schema, "required": needed}, "")
+        except InvalidJob as error:
+            wrong.append(error)
+            if len(wrong) == _MOST_WRONG:
+                break
+    return given, wrong
+
+
 def _object(params: Mapping[str, Any], schema: Mapping[str, Any], where: str) -> dict[str, Any]:
     known = schema["properties"]
     for name in params:
         if name not in known:
             hint = did_you_mean(name, known, None if known else "it takes none")
-            raise InvalidJob(f"{shown(f'{where}{name}')} is not a known parameter; {hint}")
+            unknown = InvalidJob(f"{shown(f'{where}{name}')} is not a known parameter; {hint}")
+            raise unknown.at(f"{where}{name}")
     for name in schema.get("required", ()):
         if params.get(name) is None:
             _refuse_job_id(None, known[name])
-            raise InvalidJob(f"{where + name!r} is missing")
+            raise InvalidJob(f"{where + name!r} is missing").at(f"{where}{name}")
     given = {name: value for name, value in params.items() if value is not None}
     for name, value in given.items():
         _check(value, known[name], where + name)
@@ -71,7 +95,8 @@ def _object(params: Mapping[str, Any], schema: Mapping[str, Any], where: str) ->
 def _check(value: object, schema: Mapping[str, Any], where: str) -> None:
     if not _fits(value, schema):
         _refuse_job_id(value, schema)
-        raise InvalidJob(f"{shown(where)} must be {_words(schema)}, not {_told(value, schema)}")
+        wrong = f"{shown(where)} must be {_words(schema)}, not {_told(value, schema)}"
+        raise InvalidJob(wrong).at(where)
     if "properties" in schema and isinstance(value, Mapping):
         _object(value, schema, f"{where}.")
     elif _VALUES in schema and isinstance(value, Mapping):
@@ -102,7 +127,8 @@ def _fit_together(value: Mapping[Any, Any], schema: Mapping[str, Any]) -> bool:
 
 def _check_name(name: object, schema: Mapping[str, Any] | None, where: str) -> None:
     if schema is not None and not _fits(name, schema):
-        raise InvalidJob(f"a name in {shown(where)} must be {_words(schema)}, not {shown(name)}")
+        wrong = f"a name in {shown(where)} must be {_words(schema)}, not {shown(name)}"
+        raise InvalidJob(wrong).at(where)
 
 
 def _told(value: object, schema: Mapping[str, Any]) -> str:

@@ -47,11 +47,25 @@ class FindingDocument(TypedDict):
     path: str | None
     source: str | None
     remedy: str | None
+    place: NotRequired[str | None]  # rows of earlier releases have none
+
+
+#: How checks name a parameter as the source of a finding.
+_PARAMETER = "the parameter "
 
 
 def written_findings(findings: Iterable[Finding]) -> list[FindingDocument]:
-    """Return findings as a record and an answer have them."""
-    return [cast("FindingDocument", dict(vars(finding))) for finding in findings]
+    """Return findings as a record and an answer have them, each with its place in the request."""
+    return [
+        cast("FindingDocument", {**vars(each), "place": each.place or _place(each.source)})
+        for each in findings
+    ]
+
+
+def _place(source: str | None) -> str | None:
+    if source is None or not source.startswith(_PARAMETER):
+        return None
+    return f"params.{source.removeprefix(_PARAMETER)}"
 
 
 class Parent(TypedDict):

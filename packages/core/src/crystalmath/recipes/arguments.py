@@ -125,63 +125,87 @@ def check_arguments(
 ) -> list[Finding]:
     """Check that parameters fit a recipe, which gets a structure, if any, as its first argument.
 
-    Raises `InvalidJob`: a parameter is unknown, missing, no string, or the recipe's own first
-    argument, or a text where the recipe wants true or false, or otherwise of a kind that it cannot
-    be; or a structure is missing, or is not taken.
+    Raises `InvalidJob`, the first of :func:`argument_faults`.
     """
-    for key in parameters:
-        if not isinstance(key, str):
-            raise InvalidJob(f"the parameter name {key!r} of {recipe.name} is no string")
-    if recipe.signature is None:
-        _check_first("atoms", recipe, parameters)
-        return []
-    first = structure_argument(recipe)
-    if first is not None:
-        _check_first(first.name, recipe, parameters)
-    check_structure(recipe, given=structure)
-    others = [item for item in recipe.signature.parameters.values() if item is not first]
-    findings = _check_unknown(recipe, parameters, others)
-    missing = [item.name for item in others if _is_missing(item, parameters)]
-    if missing:
-        values = choices(recipe.signature.parameters[missing[0]])
-        which = f", one of {', '.join(values)}: --param {missing[0]}={values[0]}" if values else ""
-        raise InvalidJob(f"the recipe {recipe.name} needs the parameter {missing[0]!r}{which}")
-    for item in others:
-        if item.kind in _BY_NAME:
-            check_flag(recipe, item, parameters.get(item.name))
-    check_kinds(recipe, parameters)
-    return [*findings, *_check_choices(recipe, parameters, others)]
+    findings = []
+    for found in argument_faults(recipe, parameters, structure=structure):
+        if isinstance(found, InvalidJob):
+            raise found
+        findings.append(found)
+    return findings
 
 
-def _check_first(first: str, recipe: Recipe, parameters: Mapping[str, Any]) -> None:
-    if first in parameters:
-        raise InvalidJob(
-            f"{first!r} is the structure itself, the first argument of {recipe.name}; "
+def argument_faults(
+    recipe: Recipe, parameters: Mapping[Any, Any], *, structure: bool = True
+) -> Iterator[InvalidJob | Finding]:
+    """Yield all that is wrong with the parameters for a recipe, and findings.
+
+    A parameter is unknown, missing, no string, or the recipe's own first argument, or a text where
+    the recipe wants true or false, or otherwise of a kind that it cannot be; or a structure is
+    missing, or is not taken.
+    """
+    if strange := [key for key in parameters if not isinstance(key, str)]:
+        yield InvalidJob(f"the parameter name {strange[0]!r} of {recipe.name} is no string")
+        return
+    first = None if recipe.signature is None else structure_argument(recipe)
+    itself = "atoms" if recipe.signature is None else first and first.name
+    if itself in parameters:
+        yield InvalidJob(
+            f"{itself!r} is the structure itself, the first argument of {recipe.name}; "
             "it cannot be a parameter too"
-        )
+        ).at(f"params.{itself}")
+    if recipe.signature is None:
+        return
+    try:
+        check_structure(recipe, given=structure)
+    except InvalidJob as error:
+        yield error.at("structure")
+    others = [item for item in recipe.signature.parameters.values() if item is not first]
+    yield from _check_unknown(recipe, parameters, others)
+    for name in (item.name for item in others if _is_missing(item, parameters)):
+        values = choices(recipe.signature.parameters[name])
+        which = f", one of {', '.join(values)}: --param {name}={values[0]}" if values else ""
+        needed = f"the recipe {recipe.name} needs the parameter {name!r}{which}"
+        yield InvalidJob(needed).at(f"params.{name}")
+    yield from _check_values(recipe, parameters, others)
+    yield from _check_choices(recipe, parameters, others)
+
+
+def _check_values(
+    recipe: Recipe, parameters: Mapping[str, Any], others: Sequence[inspect.Parameter]
+) -> Iterator[InvalidJob]:
+    for item in others:
+        try:
+            if item.kind in _BY_NAME:
+                check_flag(recipe, item, parameters.get(item.name))
+        except InvalidJob as error:
+            yield error.at(f"params.{item.name}")
+    try:
+        check_kinds(recipe, parameters)
+    except InvalidJob as error:
+        yield error.at("params")
 
 
 def _check_unknown(
     recipe: Recipe, parameters: Mapping[str, Any], others: Sequence[inspect.Parameter]
-) -> list[Finding]:
+) -> Iterator[InvalidJob | Finding]:
     known = [item.name for item in others if item.kind in _BY_NAME]
     rest = [item.name for item in others if item.kind is inspect.Parameter.VAR_KEYWORD]
-    findings = []
+    first = structure_argument(recipe)
     for name in parameters:
+        if first is not None and name == first.name:
+            continue  # that was told
         if name in known:
             continue
         unknown = f"the recipe {recipe.name} has no parameter {name!r}"
         if not rest:
-            raise InvalidJob(f"{unknown}{nearest(name, known)}")
-        if like := difflib.get_close_matches(name[:80], known, 1, _LIKE):
+            yield InvalidJob(f"{unknown}{nearest(name, known)}").at(f"params.{name}")
+        elif like := difflib.get_close_matches(name[:80], known, 1, _LIKE):
             message = f"{unknown}; it goes into {rest[0]}; did you mean {like[0]!r}?"
             source = f"the parameter {name}"
-            findings.append(
-                Finding(
-                    severity="warning", code="parameter_unknown", message=message, source=source
-                )
+            yield Finding(
+                severity="warning", code="parameter_unknown", message=message, source=source
             )
-    return findings
 
 
 def _check_choices(

@@ -6,11 +6,12 @@ import difflib
 import json
 import time
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from attrs import asdict, evolve, frozen
 
-from crystalmath.errors import CrystalMathError, InvalidJob, JobRefused
+from crystalmath.errors import CrystalMathError, InvalidJob, JobRefused, fault
 from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Resources, Submission
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
@@ -27,7 +28,7 @@ from crystalmath.service.checked_commands import CheckedCommands, unless_set_the
 from crystalmath.service.going_on import with_continuation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from crystalmath.config import Config
     from crystalmath.models.inputs import Inputs
@@ -71,6 +72,24 @@ class Prepared:
     runner: EngineRunner
 
 
+class _Findings(list[Finding]):
+    """What is found by checks one after the other."""
+
+    def passes(
+        self, check: Callable[[], Iterable[Finding | InvalidJob] | None], place: str | None = None
+    ) -> bool:
+        """Add what a check finds, or raises, and return whether it finds no error of its own."""
+        fits = True
+        try:
+            for found in check() or ():
+                fits &= isinstance(found, Finding)
+                self.append(found if isinstance(found, Finding) else fault(found, place))
+        except (CrystalMathError, ImportError) as error:
+            self.append(fault(error, place))
+            return False
+        return fits
+
+
 class Admission:
     """Check submissions, and make them ready to be recorded; one for each batch.
 
@@ -105,27 +124,25 @@ class Admission:
         return True
 
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
-        """Return all that is wrong with a submission; `InvalidJob` if it cannot even be read."""
-        findings: list[Finding] = []
-
-        def passes(check: Callable[[], Sequence[Finding] | None]) -> bool:
-            try:
-                findings.extend(check() or ())
-            except (CrystalMathError, ImportError) as error:
-                code = getattr(error, "code", "import")
-                findings.append(Finding(severity="error", code=code, message=str(error)))
-                return False
-            return True
-
+        """Return all that is wrong with a submission."""
+        findings = _Findings()
+        passes = findings.passes
         has_structure = submission.atoms is not None
-        can_be_called = passes(lambda: self._check_recipe(submission, has_structure=has_structure))
-        passes(lambda: check_fields(submission, _VALUES))
+        can_be_called = passes(
+            lambda: self._recipe_faults(submission, has_structure=has_structure), "recipe"
+        )
+        for name in sorted(_VALUES):
+            passes(partial(check_fields, submission, {name}))
         passes(lambda: check_restrictions(submission, self._config))
         if not passes(lambda: check_fields(submission, {"environment"})):
             return Checked(findings=tuple(findings))
         from crystalmath.store.rows import check as check_row
 
-        asked = self._reader.read(submission)
+        read = self._read_as_far(submission, findings)
+        if read is None:
+            return Checked(findings=tuple(findings))
+        asked, is_whole = read
+        can_be_called &= is_whole
 
         def settle() -> Sequence[Finding]:
             nonlocal asked
@@ -140,11 +157,15 @@ class Admission:
         answers = known and passes(lambda: self._preflight(asked))
         files, told = self._pseudopotentials(asked) if answers else ([], [])
         findings += told
-        has_engine = passes(lambda: self._check_engine(asked.spec))
+        has_engine = (
+            passes(lambda: self._check_plugin(asked.spec), "engine")
+            and passes(lambda: self._check_cluster(asked.spec), "cluster")
+            and passes(lambda: self._check_allotted(asked.spec), "resources")
+        )
         here = has_engine and self._runs_here(asked.spec)
         written = self._inputs(asked, here=here) if inputs and known else None
-        passes(lambda: self._check_ranks(asked.spec, has_engine=has_engine))
-        if has_engine:
+        passes(lambda: self._check_ranks(asked.spec, has_engine=has_engine), "resources")
+        if has_engine and is_whole:
             if not asked.refers:
                 passes(lambda: self._check_continuation(asked.spec))
             there = evolve(asked, spec=self._allotted(asked.spec))
@@ -157,6 +178,25 @@ class Admission:
             environment=tuple(sorted(asked.spec.environment)),
             inputs=written,
         )
+
+    def _read_as_far(
+        self, submission: Submission, findings: _Findings
+    ) -> tuple[AskedJob, bool] | None:
+        """Read a submission, else all but its structure; also return whether that is the whole."""
+        found: list[AskedJob] = []
+
+        def read(given: Submission) -> None:
+            found.append(self._reader.read(given))
+
+        if findings.passes(partial(read, submission)):
+            return found[0], True
+        if submission.atoms is None:
+            return None
+        wrong = findings.pop()
+        if not findings.passes(partial(read, evolve(submission, atoms=None))):
+            return None
+        findings.append(replace(wrong, place=wrong.place or "structure"))
+        return found[0], False
 
     def read(self, submission: Submission, parents: Sequence[Parent] = ()) -> AskedJob:
         """Read what is asked for: its terms, its structure and parameters.
@@ -226,23 +266,42 @@ class Admission:
 
     def _check_recipe(self, asked: Submission | JobSpec, *, has_structure: bool) -> list[Finding]:
         from crystalmath.recipes.arguments import check_arguments
-        from crystalmath.recipes.lookup import look_up
         from crystalmath.recipes.unread_parameters import check_unread
 
-        name = str(asked.recipe)
-        recipe = self._recipes.get(name)
-        if recipe is None:
-            recipe = self._recipes[name] = look_up(name, self._config.recipes_allow)
+        recipe = self._recipe(str(asked.recipe))
         findings = check_arguments(recipe, asked.parameters, structure=has_structure)
         return [*findings, *check_unread(recipe, asked.parameters)]
+
+    def _recipe(self, name: str) -> Recipe:
+        from crystalmath.recipes.lookup import look_up
+
+        if name not in self._recipes:
+            self._recipes[name] = look_up(name, self._config.recipes_allow)
+        return self._recipes[name]
+
+    def _recipe_faults(
+        self, asked: Submission | JobSpec, *, has_structure: bool
+    ) -> Iterator[Finding | InvalidJob]:
+        """Yield what is wrong with a recipe's name and arguments; it may raise, too."""
+        from crystalmath.recipes.arguments import argument_faults
+        from crystalmath.recipes.unread_parameters import check_unread
+
+        recipe = self._recipe(str(asked.recipe))
+        fits = True
+        for found in argument_faults(recipe, asked.parameters, structure=has_structure):
+            fits &= isinstance(found, Finding)
+            yield found
+        if fits:
+            yield from check_unread(recipe, asked.parameters)
 
     def _check_continuation(self, spec: JobSpec) -> None:
         with_continuation(spec, self._config)
 
-    def _check_engine(self, spec: JobSpec) -> list[Finding]:
-        findings = self._check_cluster(spec)
+    def _check_plugin(self, spec: JobSpec) -> None:
+        self._runner(spec)
+
+    def _check_allotted(self, spec: JobSpec) -> None:
         self._allotted(spec)
-        return findings
 
     def _check_cluster(self, spec: JobSpec) -> list[Finding]:
         runner, name = self._runner(spec), spec.cluster

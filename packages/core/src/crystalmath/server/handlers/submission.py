@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
 
 from crystalmath import server
-from crystalmath.errors import AlreadyRetried, CrystalMathError, InvalidJob, shown
+from crystalmath.errors import AlreadyRetried, CrystalMathError, InvalidJob, fault, shown
 from crystalmath.models import Submission
 from crystalmath.models.answers import (
     MOST_JOBS,
@@ -18,7 +18,7 @@ from crystalmath.models.answers import (
     SubmittedJob,
     SubmittedJobs,
 )
-from crystalmath.models.checks import checked
+from crystalmath.models.checks import checked, sifted
 from crystalmath.models.fields import Limits, from_wire, properties
 from crystalmath.models.filters import JobFilter
 from crystalmath.models.job_notes import NO_RESULT, written_findings
@@ -51,7 +51,9 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
     from crystalmath.preflight.programs_here import may_be_asked
     from crystalmath.quacc.engines import get_installed_engines
 
-    jobs = params.get("jobs", [params])
+    jobs = params.get("jobs")
+    jobs = jobs if isinstance(jobs, list) else [params]  # nothing may have been checked yet
+    jobs = [job for job in jobs if isinstance(job, Mapping)]
     engines = {engine for job in jobs if isinstance(engine := job.get("engine"), str)}
     # Only names that exist: a pool is never given up.
     known = len(engines) == 1 and engines <= set(get_installed_engines())
@@ -106,13 +108,14 @@ class CheckParams(TypedDict, total=False):
     inputs: Annotated[bool, "also tell what its programs would get, step by step; default: false"]
 
 
-@method(server.JOBS_CHECK, pool=submitting_pool)
+@method(server.JOBS_CHECK, pool=submitting_pool, as_sent=True)
 def handle_jobs_check(
     service: JobService, params: Annotated[CheckParams, Submission]
 ) -> CheckedJob:
     """Return whether a job would be accepted, and everything that is wrong with it at once.
 
-    It takes what ``jobs.submit`` takes, and finds what that would find: with the environment and
+    Each finding has the ``place`` of the parameter that it is about, where there is one. It takes
+    what ``jobs.submit`` takes, and finds what that would find: with the environment and
     the limits of its ``cluster``, and of a known ``key``. Nothing is recorded, and no engine is
     started. Recipes of VASP, Quantum ESPRESSO and the
     programs that plugins check are asked which files they read, in a process of their own and
@@ -121,14 +124,25 @@ def handle_jobs_check(
     """
     from attrs import asdict
 
-    wanted = params.get("inputs", False)
-    checked = service.check(read_submission(params), inputs=wanted)
+    from crystalmath.service.admission import Checked
+
+    given, wrong = sifted(params, METHODS["jobs.check"].params)
+    wanted = given.pop("inputs", False)
+    faults, checked = list(map(fault, wrong)), Checked()
+    if "recipe" in given:
+        try:
+            submission = read_submission(given)
+        except InvalidJob as error:
+            faults.append(fault(error, "params"))
+        else:
+            checked = service.check(submission, inputs=wanted)
+    errors = [*faults, *checked.errors]
     inputs = None if checked.inputs is None else checked.inputs.document()
     told: CheckedJob = {
-        "ok": not checked.errors,
-        "status": "error" if checked.errors else "ok",
-        "error": "\n".join(map(str, checked.errors)) or None,
-        "findings": written_findings(checked.findings),
+        "ok": not errors,
+        "status": "error" if errors else "ok",
+        "error": "\n".join(map(str, errors)) or None,
+        "findings": written_findings([*faults, *checked.findings]),
         "potcars": [cast("Potcar", asdict(file)) for file in checked.pseudopotentials],
         "environment": list(checked.environment),
     }

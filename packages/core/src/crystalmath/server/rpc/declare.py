@@ -118,6 +118,7 @@ def method(
     by_server: bool = False,
     repeatable: Callable[[Mapping[str, Any]], bool] = lambda _: True,
     bulk: bool = False,
+    as_sent: bool = False,
 ) -> Callable[[_Function[_Answer]], Handler]:
     """Declare a handler.
 
@@ -146,6 +147,8 @@ def method(
     bulk : bool
         Whether an answer may have more than some 100 KiB. Where the handler waits for something
         before it makes the answer, it awaits :func:`crystalmath.server.rpc.large.turn` instead.
+    as_sent : bool
+        Whether it checks its parameters itself, and gets them as they were sent.
     """
 
     def declare(function: _Function[_Answer]) -> Handler:
@@ -160,7 +163,9 @@ def method(
         async def handler(controller: Any, params: Mapping[str, Any]) -> Mapping[str, Any]:
             schema, result = _schemas(types)
             try:
-                return await answer(controller, await _checked(params, schema))
+                is_read = as_sent and isinstance(params, Mapping)
+                given = params if is_read else await _checked(params, schema)
+                return await answer(controller, given)
             except (CrystalMathError, ImportError) as error:
                 # Frames hold the parameters, and their error: only the collector would free them.
                 error.__traceback__ = None
@@ -230,16 +235,16 @@ def has_key(params: object) -> bool:
 
 def _answering(
     function: _Function[Any], *, pool: Pool, of_session: bool
-) -> Callable[[Any, dict[str, Any]], Awaitable[Mapping[str, Any]]]:
+) -> Callable[[Any, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]:
     if inspect.iscoroutinefunction(function):
 
-        async def answer(controller: Any, params: dict[str, Any]) -> Any:
+        async def answer(controller: Any, params: Mapping[str, Any]) -> Any:
             return await function(controller if of_session else _service(controller), params)
 
     else:
         chosen = isinstance(pool, str)
 
-        async def answer(controller: Any, params: dict[str, Any]) -> Any:
+        async def answer(controller: Any, params: Mapping[str, Any]) -> Any:
             nonlocal chosen
             subject = (lambda: controller) if of_session else (lambda: _service(controller))
             # The first time plugins are looked for, and loaded; then all is in memory.
