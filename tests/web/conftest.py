@@ -21,14 +21,15 @@ class Page:
         import uvicorn
 
         from crystalmath_web.app import Secrets, create_app
+        from crystalmath_web.serving import PageServer
 
         self.client = client
         self.secrets = Secrets()
-        app = create_app(client, self.secrets, read_only=read_only)
+        app, end = create_app(client, self.secrets, read_only=read_only)
         settings = uvicorn.Config(
             app, port=0, log_config=None, lifespan="off", timeout_graceful_shutdown=1
         )
-        self._server = uvicorn.Server(settings)
+        self._server = PageServer(settings, end)
         self._thread = threading.Thread(target=self._server.run)
 
     def __enter__(self):

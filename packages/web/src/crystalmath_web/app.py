@@ -20,7 +20,7 @@ from crystalmath.errors import CrystalMathError
 from crystalmath_web.guard import Guard, Refused, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from starlette.requests import Request
 
@@ -35,7 +35,7 @@ READING = frozenset(
         *("jobs.parameters", "jobs.progress", "jobs.script", "jobs.specification"),
         *("jobs.result", "jobs.trajectory", "structures.read", "recipes.list"),
         *("recipes.describe", "presets.list", "engines.list", "clusters.list"),
-        *("system.status", "system.version", "system.doctor"),
+        *("system.status", "system.version"),
     }
 )
 #: Those that change something, or run a recipe to check it: not with ``--read-only``.
@@ -74,6 +74,14 @@ class _App:
         self._read_only = read_only
         self._allowed = READING if read_only else READING | ACTING
         self._followers = anyio.CapacityLimiter(FOLLOWERS)
+        self._waiting: set[anyio.CancelScope] = set()
+        self._ended = False
+
+    def end(self) -> None:
+        """End the streams of changes, which have no end of their own."""
+        self._ended = True
+        for scope in self._waiting:
+            scope.cancel()
 
     async def page(self, _: Request) -> Response:
         return FileResponse(PAGE / "index.html")
@@ -127,18 +135,24 @@ class _App:
 
     async def _stream(self, last: int) -> AsyncIterator[str]:
         yield f"id: {last}\nevent: from\ndata: {last}\n\n"
-        while True:
+        while not self._ended:
             changes = self._client.changes(after=last, timeout=QUIET_S)
-            while True:
-                # It waits in its thread for no longer than `QUIET_S`, also if the page has gone.
-                change = await anyio.to_thread.run_sync(
-                    next, changes, None, limiter=self._followers, abandon_on_cancel=True
-                )
-                if change is None:
-                    break
+            while (change := await self._next(changes)) is not None:
                 last = change.seq
                 yield f"id: {last}\ndata: {_written(change)}\n\n"
             yield ": nothing new\n\n"
+
+    async def _next(self, changes: Iterator[JobChange]) -> JobChange | None:
+        with anyio.CancelScope() as scope:
+            self._waiting.add(scope)
+            try:
+                # It waits in its thread for no longer than `QUIET_S`, also if the page has gone.
+                return await anyio.to_thread.run_sync(
+                    next, changes, None, limiter=self._followers, abandon_on_cancel=True
+                )
+            finally:
+                self._waiting.discard(scope)
+        return None
 
     def _require_session(self, request: Request) -> None:
         cookie, key = request.cookies.get(COOKIE), request.headers.get(KEY)
@@ -146,8 +160,10 @@ class _App:
             raise Refused(401, "no session: open the address that `crystalmath ui` has printed")
 
 
-def create_app(client: Client, known: Secrets, *, read_only: bool = False) -> Guard:
-    """Make the application that serves a page.
+def create_app(
+    client: Client, known: Secrets, *, read_only: bool = False
+) -> tuple[Guard, Callable[[], None]]:
+    """Make the application that serves a page, and what ends its streams.
 
     Parameters
     ----------
@@ -167,7 +183,7 @@ def create_app(client: Client, known: Secrets, *, read_only: bool = False) -> Gu
         Mount("/page", StaticFiles(directory=PAGE)),
     ]
     refusals: Mapping[Any, Any] = {Refused: Refused.answer}
-    return Guard(Starlette(routes=routes, exception_handlers=refusals))
+    return Guard(Starlette(routes=routes, exception_handlers=refusals)), app.end
 
 
 def _same(given: object, known: str) -> bool:

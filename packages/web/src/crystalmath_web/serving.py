@@ -19,7 +19,7 @@ from crystalmath.server.endpoint import Place
 from crystalmath_web.app import Secrets, create_app
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 HOST = "127.0.0.1"
@@ -52,7 +52,7 @@ def serve(*, browser: bool, port: int, read_only: bool) -> int:
     """
     secrets = Secrets()
     with _listening(port) as listener, connected() as client:
-        app = create_app(client, secrets, read_only=read_only)
+        app, end = create_app(client, secrets, read_only=read_only)
         address = f"http://{HOST}:{listener.getsockname()[1]}/#{secrets.token}"
         output.write(address)
         sys.stdout.flush()
@@ -62,8 +62,29 @@ def serve(*, browser: bool, port: int, read_only: bool) -> int:
         )
         opened = _sent_on(address) if browser and _has_screen() else contextlib.nullcontext()
         with opened, contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(settings).run(sockets=[listener])
+            PageServer(settings, end).run(sockets=[listener])
     return 0
+
+
+class PageServer(uvicorn.Server):
+    """A server that ends the streams of its pages when it is told to stop.
+
+    Parameters
+    ----------
+    settings : uvicorn.Config
+        How it serves.
+    end : callable
+        Ends the streams.
+    """
+
+    def __init__(self, settings: uvicorn.Config, end: Callable[[], None]) -> None:
+        super().__init__(settings)
+        self._end = end
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop, as uvicorn does."""
+        self._end()
+        await super().shutdown(sockets)
 
 
 @contextlib.contextmanager

@@ -25,12 +25,12 @@ function useAnswer(method, params, seconds) {
 
 export function Home() {
   return html`<div class="cards">
+    <h1 class="unseen">Home</h1>
     <${Server} />
     <${Engines} />
     <${Clusters} />
     <${Ended} />
     <${Failures} />
-    <${Doctor} />
   </div>`;
 }
 
@@ -127,20 +127,5 @@ function Failures() {
           )}
         </ul>`
       : html`<p class="note">No job has failed.</p>`}
-  <//>`;
-}
-
-function Doctor() {
-  const answer = useAnswer("system.doctor", {});
-  if (answer.error) return null;
-  return html`<${Card} title="Doctor" answer=${answer}>
-    <table><tbody>
-      ${answer.told?.checks.map(
-        (one) => html`<tr>
-          <th scope="row">${one.name}</th><td class=${one.state === "ok" ? "" : "trouble"}>${one.state}</td>
-          <td>${one.message} ${one.remedy && html`<small>${one.remedy}</small>`}</td>
-        </tr>`,
-      )}
-    </tbody></table>
   <//>`;
 }

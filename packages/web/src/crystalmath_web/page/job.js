@@ -7,7 +7,7 @@ import {
 import { JobActions } from "./actions.js";
 import { Files, Inputs, Lines, Log, Result } from "./job_parts.js";
 import { Plot } from "./plot.js";
-import { Trajectory, structureIn } from "./structure.js";
+import { Trajectory } from "./structure.js";
 import { call, onChange, session } from "./server.js";
 import { trajectoryOf } from "./trajectory.js";
 
@@ -63,7 +63,7 @@ function useTrajectory(job, steps) {
   const [trajectory, setTrajectory] = useState(null);
   useEffect(() => {
     let ended = false;
-    trajectoryOf(job, structureIn).then((found) => ended || setTrajectory(found), () => null);
+    trajectoryOf(job, trajectory).then((found) => ended || setTrajectory(found), () => null);
     return () => (ended = true);
   }, [job.job_id, job.status, steps.length]);
   return trajectory;

@@ -44,7 +44,7 @@ const COLUMNS = {
   },
   id: { title: "Id", sorted: false, cell: (job) => shortId(job.job_id), fields: [] },
 };
-const SHOWN = ["name", "state", "formula", "recipe", "energy_ev", "max_force_ev_ang", "runtime_s", "created_at", "labels"];
+const SHOWN = ["name", "state", "formula", "recipe", "energy_ev", "max_force_ev_ang", "runtime_s", "created_at"];
 
 /** The rows of a list of jobs, of which those are asked for that are looked at. */
 class Rows {
@@ -155,6 +155,7 @@ export function Jobs() {
   }, [rows]);
   useChanges(() => rows.refresh());
   return html`<${Fragment}>
+    <h1 class="unseen">Jobs</h1>
     <${Search} query=${query} states=${states} facets=${rows.facets} columns=${columns}
       onFacets=${() => setFacetsOpen(!facetsOpen)} />
     ${wrong && html`<p class="trouble">${wrong}</p>`}
@@ -317,12 +318,11 @@ function Table({ rows, columns, sort, chosen, onChoose }) {
         chosen=${chosen.has(rows.at(index)?.job_id)} onChoose=${choose} onAt=${setAt} />`,
     );
   }
-  const template = columns.map((name) => WIDTHS[name]).join(" ");
   return html`<div class="table" role="grid" aria-label="Jobs" aria-rowcount=${count + 1} aria-multiselectable="true"
-    tabindex="0" ref=${box} onScroll=${measure} onKeyDown=${press} style=${{ "--columns": template }}
+    tabindex="0" ref=${box} onScroll=${measure} onKeyDown=${press} style=${widths(columns)}
     aria-activedescendant=${count ? `row-${at}` : null}>
     <div class="row head" role="row" aria-rowindex="1">
-      <span role="columnheader" aria-label="Chosen"></span>
+      <span role="columnheader"><span class="unseen">Chosen</span></span>
       ${columns.map((name) => {
         const { title, number, sorted = true } = COLUMNS[name];
         const direction = sort === name ? "ascending" : sort === `-${name}` ? "descending" : null;
@@ -336,11 +336,20 @@ function Table({ rows, columns, sort, chosen, onChoose }) {
   </div>`;
 }
 
+/** Of each column its least width in pixels, and its share of what is left. */
 const WIDTHS = {
-  name: "minmax(110px, 2fr)", state: "88px", formula: "minmax(64px, 1fr)", recipe: "minmax(120px, 1.6fr)",
-  energy_ev: "88px", max_force_ev_ang: "84px", runtime_s: "72px", created_at: "84px",
-  cluster: "minmax(90px, 1fr)", labels: "minmax(120px, 1.6fr)", error: "minmax(160px, 3fr)", id: "72px",
+  name: [100, 2], state: [88], formula: [60, 1], recipe: [110, 1.6], energy_ev: [84], max_force_ev_ang: [84],
+  runtime_s: [64], created_at: [76], cluster: [90, 1], labels: [120, 1.6], error: [160, 3], id: [72],
 };
+const EDGE = 46; // of the boxes, and what is left and right of a row
+const GAP = 12;
+
+/** Return the columns as CSS has them, and how wide a row is at least. */
+function widths(columns) {
+  const all = columns.map((name) => WIDTHS[name]);
+  const template = all.map(([least, share]) => (share ? `minmax(${least}px, ${share}fr)` : `${least}px`)).join(" ");
+  return { "--columns": template, "--least": `${all.reduce((sum, [least]) => sum + least + GAP, EDGE)}px` };
+}
 
 function Row({ index, job, columns, current, chosen, onChoose, onAt }) {
   const kind = `row${current ? " current" : ""}${chosen ? " chosen" : ""}`;

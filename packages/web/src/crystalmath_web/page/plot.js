@@ -17,13 +17,14 @@ export function Plot({ x, series, xLabel, height = 190, label }) {
   const box = useRef();
   const plot = useRef();
   useEffect(() => {
-    const style = getComputedStyle(box.current);
+    const element = box.current;
+    const style = getComputedStyle(element);
     const colour = (name) => style.getPropertyValue(name).trim();
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
     const font = `11px ${style.fontFamily}`;
     plot.current = new uPlot(
       {
-        width: box.current.clientWidth, height, cursor: { y: false }, legend: { live: true },
+        width: element.clientWidth, height, cursor: { y: false }, legend: { live: true },
         scales: { x: { time: false } },
         axes: [
           { ...axis, font, label: xLabel, labelFont: font, labelSize: 16, size: 30, incrs: STEPS },
@@ -38,10 +39,10 @@ export function Plot({ x, series, xLabel, height = 190, label }) {
         ],
       },
       [x, ...series.map((each) => each.values)],
-      box.current,
+      element,
     );
-    const observer = new ResizeObserver(() => plot.current.setSize({ width: box.current.clientWidth, height }));
-    observer.observe(box.current);
+    const observer = new ResizeObserver(() => plot.current.setSize({ width: element.clientWidth, height }));
+    observer.observe(element);
     return () => {
       observer.disconnect();
       plot.current.destroy();

@@ -52,19 +52,20 @@ export function Structure({ frame, arrows = "", title }) {
   const [error, setError] = useState("");
   useEffect(() => {
     let ended = false;
+    const element = box.current;
     // The library has half a megabyte: it is loaded where there is something to see.
     library ??= import("./vendor/3Dmol.js");
     library.then(
       (found) => {
         if (ended) return;
-        viewer.current = found.createViewer(box.current, { backgroundAlpha: 0, antialias: true });
+        viewer.current = found.createViewer(element, { backgroundAlpha: 0, antialias: true });
         if (!viewer.current) setError("This browser draws no structures: it has no WebGL.");
-        else draw(viewer.current, frame, arrows, drawn, box.current);
+        else draw(viewer.current, frame, arrows, drawn, element);
       },
       (problem) => setError(String(problem)),
     );
     const observer = new ResizeObserver(() => viewer.current?.resize());
-    observer.observe(box.current);
+    observer.observe(element);
     return () => {
       ended = true;
       observer.disconnect();

@@ -1,7 +1,7 @@
 // A form that submits jobs: structures, a recipe, its parameters, where; and the verdict while one types.
 
 import {
-  Fragment, Trouble, address, change, formula, go, html, link, shortRecipe, useEffect, useMemo, useRef, useState,
+  Trouble, address, change, formula, go, html, link, shortRecipe, useEffect, useMemo, useRef, useState,
 } from "./lib.js";
 import { Steps } from "./job_parts.js";
 import { Structure, formulaOf } from "./structure.js";
@@ -36,6 +36,7 @@ export function Submit() {
   }, [recipe]);
   const ready = described && (structures.length || described.structure !== "required");
   return html`<div class="submission">
+    <h1 class="unseen">Submit</h1>
     <div class="form">
       ${described?.structure !== "none" && html`<${Drop} structures=${structures} onStructures=${setStructures} />`}
       <${Recipes} chosen=${recipe} />
@@ -44,17 +45,25 @@ export function Submit() {
       ${described && html`<${Terms} terms=${terms} onTerms=${setTerms} />`}
     </div>
     <div class="beside">
-      ${structures[0]?.frame && html`<${Structure} frame=${structures[0].frame} key=${structures[0].name} />`}
-      ${described && html`<${Documentation} described=${described} />`}
+      ${structures[0] && html`<${Structure} frame=${structures[0].frame} key=${structures[0].name} />`}
       ${ready && html`<${Verdict} described=${described} structures=${structures} values=${values} terms=${terms} />`}
+      ${described && html`<${Documentation} described=${described} />`}
     </div>
   </div>`;
 }
 
 // --- structures --------------------------------------------------------------------------------
 
-/** Read a file with a structure: a POSCAR, as the server takes it. */
-const read = async (file) => [{ name: file.name, sent: await file.text(), frame: null }];
+/** Have the server read a file of structures. */
+async function read(file) {
+  const told = await call("structures.read", { text: await file.text(), name: file.name });
+  if (told.more) throw new Error(`${file.name} has ${told.more} structures more than can be read here`);
+  return told.structures.map((one, number) => ({
+    name: told.structures.length > 1 ? `${file.name} ${number + 1}` : file.name,
+    sent: one.structure,
+    frame: { numbers: one.numbers, positions: one.positions.flat(), cell: one.cell.flat(), pbc: one.pbc },
+  }));
+}
 
 function Drop({ structures, onStructures }) {
   const [over, setOver] = useState(false);
@@ -78,12 +87,11 @@ function Drop({ structures, onStructures }) {
   };
   return html`<fieldset class=${over ? "drop over" : "drop"} onDragOver=${hover} onDragLeave=${() => setOver(false)} onDrop=${drop}>
     <legend>Structures</legend>
-    <label>Drop POSCAR files here, or <input type="file" multiple onChange=${(event) => take(event.target.files)} /></label>
+    <label>Drop CIF, XYZ or POSCAR files here, or <input type="file" multiple onChange=${(event) => take(event.target.files)} /></label>
     <ul>
       ${structures.map(
         (one, number) => html`<li key=${number}>
-          ${one.name}${" "}
-          ${one.frame && html`<b>${formula(formulaOf(one.frame.numbers))}</b> ${one.frame.numbers.length} atoms`}
+          ${one.name} <b>${formula(formulaOf(one.frame.numbers))}</b> ${one.frame.numbers.length} atoms
           <button class="quiet" aria-label=${`Leave out ${one.name}`} onClick=${() => onStructures(structures.filter((each) => each !== one))}>×</button>
         </li>`,
       )}
@@ -282,6 +290,6 @@ function Verdict({ described, structures, values, terms }) {
     <button class="act" disabled=${busy || (verdict && !verdict.ok) || null} onClick=${submit}>
       Submit ${structures.length > 1 ? `${structures.length} jobs` : "it"}
     </button>
-    ${verdict?.inputs && html`<${Fragment}><h2>Inputs</h2><${Steps} inputs=${verdict.inputs} /><//>`}
+    ${verdict?.inputs && html`<details><summary>What its programs get</summary><${Steps} inputs=${verdict.inputs} /></details>`}
   </section>`;
 }
