@@ -103,7 +103,7 @@ SLICES = [
     ["minimums"],
     ["contract(psij)", "same", "wheels"],
     ["contract(covalent)", "together"],
-    ["drawn"],
+    ["drawn", "web"],
 ]
 
 # Users have bytecode; without it every worker and every cold start is three times as slow.
@@ -214,6 +214,14 @@ def processes(session: nox.Session) -> None:
     """Start workers and owners, kill them, and see that nothing is lost or left over."""
     _development(session)
     _pytest(session, *PROCESSES)
+
+
+@nox.session(venv_backend="none")
+def web(session: nox.Session) -> None:
+    """Use the page in Chromium; ``PICTURES=docs/pictures`` takes those of docs/web.md anew."""
+    packages = (f"--editable={CORE}[quacc]", f"--editable={WEB}", *_groups("test", "browser"))
+    _shared(session, "browser", *packages, f"--constraint={LOCK}")
+    _one_process(session, "tests/page")
 
 
 @nox.session(venv_backend="none")

@@ -1,0 +1,123 @@
+"""The page as a person has it: `crystalmath ui` in a process of its own, and a browser."""
+
+import contextlib
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlencode
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from commands import limited, start
+from crystalmath.client import connect
+
+ROOT = Path(__file__).parents[2]
+#: Software draws in place of a graphics card; root is no user whom Chromium confines.
+OPTIONS = (
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+)
+#: The machine does other things, too.
+WAIT_MS = 120_000
+#: Where pictures go that docs/web.md shows: ``PICTURES=docs/pictures nox -s web``.
+PICTURES = os.environ.get("PICTURES")
+#: A picture of the documentation is no larger, in bytes.
+LARGEST = 150_000
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("Debian's chromium is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def client(lab, with_quacc):
+    """Return a client of the home's server, which ends with the test."""
+    with connect() as client:
+        yield client
+        client.call("system.stop", {"cancel": True})
+
+
+@pytest.fixture
+def ui(client, home):
+    """Return a page's server: its address, which is the first line that it prints."""
+    with serving() as served:
+        yield served
+
+
+class Served(NamedTuple):
+    """A process that serves a page."""
+
+    address: str
+    pid: int
+
+    @property
+    def token(self):
+        return self.address.partition("#")[2]
+
+    def at(self, **parameters):
+        """Return the address of a view, without the token."""
+        return f"{self.address.partition('#')[0]}?{urlencode(parameters)}"
+
+
+@contextlib.contextmanager
+def serving(*options):
+    running = start("ui", "--no-browser", *options)
+    with running, limited(running, seconds=1200):
+        yield Served(running.stdout.readline().strip(), running.pid)
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate()
+    assert (running.returncode, out, err) == (0, "", "")
+
+
+@pytest.fixture
+def browser(chromium):
+    """Return what opens a page in a browser that knows none yet; nothing may go wrong in it."""
+    wrong = []
+    with contextlib.ExitStack() as stack:
+
+        def tell(told, expected):
+            if told.type == "error" and (expected is None or expected not in told.text):
+                wrong.append(told.text)
+
+        def visit(address, expected=None, **settings):
+            settings = {"viewport": {"width": 1080, "height": 640}, **settings}
+            context = chromium.new_context(**settings)
+            stack.callback(context.close)
+            page = context.new_page()
+            page.set_default_timeout(WAIT_MS)
+            page.on("pageerror", lambda error: wrong.append(f"{error}: {error.stack}"))
+            # What the rules for browsers forbid is said here, and what is not JavaScript.
+            page.on("console", lambda told: tell(told, expected))
+            page.on("dialog", lambda dialog: wrong.append(dialog.message))
+            page.goto(address)
+            return page
+
+        expect.set_options(timeout=WAIT_MS)
+        yield visit
+    assert wrong == []
+
+
+@pytest.fixture
+def picture(tmp_path):
+    """Return what takes a picture for the documentation."""
+
+    def take(page, name):
+        folder = ROOT / PICTURES if PICTURES else tmp_path
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{name}.png"
+        page.screenshot(path=path, animations="disabled")
+        assert path.stat().st_size < LARGEST
+
+    return take

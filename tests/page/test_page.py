@@ -1,0 +1,300 @@
+"""What a person sees and does on the page, and what a stranger cannot do there."""
+
+import contextlib
+import os
+import re
+from pathlib import Path
+
+import pytest
+from ase.build import bulk
+from playwright.sync_api import expect
+
+from commands import ran
+from page.conftest import serving
+
+MARK = "document.title='stolen'"
+SCRIPT = f"<script>{MARK}</script><img src=x onerror={MARK}>"
+FILE = f"<img src=x onerror={MARK}>.txt"
+
+
+@pytest.fixture
+def metals(client):
+    """Make a home with jobs that completed, and some that failed."""
+    labels = {"project": "metals"}
+    jobs = []
+    for symbol in ("Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt"):
+        for factor in (0.98, 1.0, 1.02):
+            atoms = bulk(symbol, cubic=True)
+            atoms.set_cell(atoms.cell * factor, scale_atoms=True)
+            told = {**labels, "strain": f"{factor - 1:+.0%}"}
+            jobs.append(("emt.core.static_job", atoms, {}, f"{symbol} {factor}", told))
+    atoms = bulk("Cu", cubic=True) * (2, 2, 2)
+    atoms.rattle(0.2, seed=1)
+    jobs.append(("emt.core.relax_job", atoms, {"opt_params": {"fmax": 0.02}}, "Cu rattled", labels))
+    stops = {"opt_params": {"max_steps": 1, "fmax": 0.001}}
+    jobs.append(("emt.core.relax_job", atoms, stops, "Cu stopped", labels))
+    told = [
+        client.submit(recipe, atoms, parameters, name=name, labels=labels, engine="local")
+        for recipe, atoms, parameters, name, labels in jobs
+    ]
+    list(client.wait([job.job_id for job in told], timeout=600))
+    return {job.name: job for job in told}
+
+
+def row(page, name):
+    return page.get_by_role("row").filter(has=page.get_by_role("link", name=name, exact=True))
+
+
+def state(page, word):
+    """Expect the state of the job that is shown."""
+    expect(page.locator(".title .state")).to_have_text(word)
+
+
+def test_from_a_file_to_a_relaxed_structure(ui, browser, picture, tmp_path):
+    cif = tmp_path / "copper.cif"
+    atoms = bulk("Cu", cubic=True)
+    atoms.rattle(0.1, seed=3)
+    atoms.write(cif)
+    page = browser(ui.address)
+    expect(page.get_by_text("No job fits.")).to_be_visible()
+    assert "#" not in page.url  # nobody who sees or copies the address is let in by it
+    page.get_by_role("link", name="Submit").click()
+    page.set_input_files("input[type=file]", cif)
+    expect(page.get_by_text("4 atoms")).to_be_visible()
+    page.get_by_label("Search recipes").fill("emt relax")
+    page.get_by_role("link", name="emt.core.relax_job").click()
+    expect(page.get_by_text("Carry out a geometry optimization")).to_be_visible()
+    expect(page.get_by_role("heading", name="It would be accepted")).to_be_visible()
+    page.get_by_label("opt_params").fill('{"fmaxx": 0.01}')
+    expect(page.get_by_role("heading", name="It would be refused")).to_be_visible()
+    expect(page.locator(".verdict")).to_contain_text("fmaxx")
+    page.get_by_label("opt_params").fill('{"fmax": 0.01}')
+    page.get_by_label("Name").fill("copper")
+    page.get_by_label("Labels").fill("project=first")
+    expect(page.get_by_role("heading", name="It would be accepted")).to_be_visible()
+    expect(page.locator(".structure canvas")).to_be_visible()
+    page.locator("main").evaluate("shown => shown.scrollTo(0, 0)")
+    picture(page, "submit")
+    page.get_by_role("button", name="Submit it").click()
+    state(page, "completed")
+    expect(page.locator(".structure canvas")).to_be_visible()
+    expect(page.get_by_role("img", name="Energy and largest force of")).to_be_visible()
+    expect(page.get_by_label("Frame")).to_be_visible()
+    assert page.title() == "copper completed"
+
+
+def test_what_happens_is_seen_without_a_reload(ui, browser, client, go):
+    page = browser(ui.address)
+    expect(page.get_by_text("No job fits.")).to_be_visible()
+    job = client.submit("lab_recipes.wait_for", bulk("Al"), {"path": str(go)}, name="waits")
+    expect(row(page, "waits")).to_contain_text("running")
+    go.touch()
+    expect(row(page, "waits")).to_contain_text("completed")
+    other = client.submit("lab_recipes.long_sleep", bulk("Al"), name="sleeps")
+    row(page, "sleeps").get_by_role("link").click()
+    state(page, "running")
+    client.cancel(other.job_id)
+    state(page, "cancelled")
+    assert job.done()
+
+
+def test_pictures_of_all_views(ui, browser, metals, picture):
+    page = browser(ui.address)
+    expect(page.get_by_role("row")).to_have_count(len(metals) + 1)
+    picture(page, "jobs")
+    page.get_by_role("button", name="failed").click()
+    expect(page.get_by_role("row")).to_have_count(2)
+    assert "state=failed" in page.url
+    page.goto(ui.at(view="job", id=metals["Cu rattled"].job_id))
+    expect(page.locator(".structure canvas")).to_be_visible()
+    page.get_by_label("Frame").fill("2")
+    page.get_by_label("forces").check()
+    picture(page, "job")
+    page.get_by_role("link", name="Home").click()
+    expect(page.get_by_text("did not converge")).to_be_visible()
+    picture(page, "home")
+
+
+def test_filters_stand_in_the_address(ui, browser, metals):
+    page = browser(ui.address)
+    page.get_by_role("button", name="Au").click()
+    expect(page.get_by_role("row")).to_have_count(4)
+    assert "elements" in page.url
+    search = page.get_by_role("searchbox")
+    search.fill("elements:Au -label:strain=+0%")
+    expect(page.get_by_role("row")).to_have_count(3)
+    page.get_by_role("button", name="Energy (eV)").click()
+    expect(page).to_have_url(re.compile("sort=energy_ev"))
+    page.reload()
+    expect(page.get_by_role("row")).to_have_count(3)
+    expect(search).to_have_value("elements:Au -label:strain=+0%")
+    search.fill(metals["Pt 1.0"].job_id[:8])
+    expect(row(page, "Pt 1.0")).to_be_visible()
+    expect(page.get_by_role("row")).to_have_count(2)
+    search.fill("colour:red")
+    expect(page.get_by_text("there is no filter colour")).to_be_visible()
+
+
+def test_all_is_done_by_keys_alone(ui, browser, client):
+    for name in ("first", "second", "third"):
+        client.submit("lab_recipes.long_sleep", bulk("Al"), name=name, engine="local")
+    page = browser(ui.address)
+    expect(row(page, "first")).to_be_visible()
+    press = page.keyboard.press
+    press("j")  # the newest is above
+    press("x")
+    press("Shift+ArrowDown")
+    expect(page.get_by_text("2 jobs chosen")).to_be_visible()
+    press("Tab")
+    while not page.evaluate("document.activeElement.textContent === 'Cancel'"):
+        press("Tab")
+    press("Enter")
+    expect(page.get_by_role("button", name="Cancel 2 jobs")).to_be_visible()
+    press("Escape")
+    expect(page.get_by_role("dialog")).to_be_hidden()
+    page.get_by_role("grid").focus()
+    press("Escape")
+    press("Home")
+    press("Enter")
+    expect(page.get_by_role("heading", name="third")).to_be_visible()
+    press("g")
+    press("h")
+    expect(page.get_by_role("heading", name="Engines")).to_be_visible()
+    press("?")
+    expect(page.get_by_role("heading", name="Keys")).to_be_visible()
+    press("Escape")
+    press("g")
+    press("j")
+    expect(row(page, "first")).to_be_visible()
+    press("/")
+    page.keyboard.type("second")
+    expect(row(page, "first")).to_be_hidden()
+    expect(row(page, "second")).to_be_visible()
+
+
+def test_an_action_says_what_it_does_and_does_it(ui, browser, client):
+    jobs = [
+        client.submit("lab_recipes.long_sleep", bulk("Al"), name="sleeps", engine="local"),
+        client.submit("lab_recipes.fail", bulk("Al"), {"message": "no luck"}, name="fails"),
+    ]
+    list(client.wait([jobs[1].job_id], timeout=300))
+    page = browser(ui.address)
+    for name in ("sleeps", "fails"):
+        row(page, name).get_by_role("checkbox").check()
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    dialog = page.get_by_role("dialog", name="Cancel")
+    expect(dialog).to_contain_text("1 job ended already, and will stay as it is.")
+    dialog.get_by_role("button", name="Cancel 1 job").click()
+    expect(row(page, "sleeps")).to_contain_text("cancelled")
+    row(page, "fails").get_by_role("checkbox").check()
+    page.get_by_role("button", name="Run again").click()
+    page.get_by_role("button", name="Run 1 job again").click()
+    expect(page.get_by_role("row").filter(has_text="fails")).to_have_count(2)
+    assert len(list(client.list(name="fails"))) == 2
+
+
+@pytest.mark.parametrize("view", ["jobs", "job", "submit", "home"])
+def test_dark_and_narrow(ui, browser, metals, picture, view):
+    settings = {"viewport": {"width": 390, "height": 760}, "color_scheme": "dark"}
+    page = browser(ui.address, **settings)
+    expect(page.get_by_role("row").nth(1)).to_be_visible()
+    recipe = "quacc.recipes.emt.core.relax_job"
+    page.goto(ui.at(view=view, id=metals["Cu rattled"].job_id, recipe=recipe))
+    shown = {"jobs": "grid", "job": "heading", "submit": "group", "home": "heading"}
+    expect(page.get_by_role(shown[view]).first).to_be_visible()
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert sum(map(int, re.findall(r"\d+", ground)[:3])) < 150
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    if view == "job":
+        expect(page.locator(".structure canvas")).to_be_visible()
+        picture(page, "dark")
+
+
+def test_what_comes_from_jobs_is_not_run(ui, browser, client):
+    told = {"name": SCRIPT, "labels": {"project": SCRIPT, "set": SCRIPT}}
+    jobs = [
+        client.submit("lab_recipes.fail", bulk("Al"), {"message": SCRIPT}, **told),
+        client.submit("lab_recipes.say", bulk("Al"), {"text": SCRIPT}, **told),
+        client.submit("lab_recipes.echo", bulk("Al"), {SCRIPT: [SCRIPT], "a": SCRIPT}, **told),
+        client.submit("lab_recipes.leave_files", bulk("Al"), {"texts": {FILE: SCRIPT}}, **told),
+    ]
+    list(client.wait([job.job_id for job in jobs], timeout=300))
+    page = browser(ui.address)
+    expect(page.get_by_role("row")).to_have_count(5)
+    expect(page.get_by_role("row").nth(1)).to_contain_text(SCRIPT)
+    for job in jobs:
+        for part in ("story", "inputs", "files", "log", "result", "lines"):
+            page.goto(ui.at(view="job", id=job.job_id, part=part))
+            expect(page.get_by_role("heading", level=1)).to_have_text(SCRIPT)
+            expect(page.get_by_text("Looking")).to_have_count(0)
+            expect(page).to_have_title(re.compile(re.escape(SCRIPT)))
+    page.goto(ui.at(view="job", id=jobs[-1].job_id, part="files", file=FILE))
+    expect(page.locator("pre.log")).to_have_text(SCRIPT)
+    page.goto(ui.at(view="home"))
+    expect(page.get_by_text("Failures by their error")).to_be_visible()
+    page.goto(ui.at(q=SCRIPT, columns=f"name,{SCRIPT}", sort=SCRIPT, view=SCRIPT))
+    expect(page.get_by_role("searchbox")).to_have_value(SCRIPT)
+    assert page.title() == "CrystalMath jobs"
+    assert not page.locator("img").count()
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory):
+    """Return what looks for faults that keep people from using a page."""
+    folder = tmp_path_factory.mktemp("axe")
+    install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", folder, "axe-core@4"]
+    ran(*install, check=True, timeout=600)
+    return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
+
+
+def test_nothing_keeps_people_from_using_it(ui, browser, metals, axe):
+    job = metals["Cu rattled"].job_id
+    views = [ui.at(), ui.at(view="home"), ui.at(view="submit"), ui.at(view="job", id=job)]
+    views.append(ui.at(view="submit", recipe="quacc.recipes.emt.core.relax_job"))
+    views += [ui.at(view="job", id=job, part=part) for part in ("inputs", "files", "lines")]
+    found = {}
+    for scheme in ("light", "dark"):
+        page = browser(ui.address, color_scheme=scheme)
+        expect(page.get_by_role("row").nth(1)).to_be_visible()
+        for address in views:
+            page.goto(address)
+            expect(page.get_by_text("live")).to_be_visible()
+            expect(page.get_by_text("Looking")).to_have_count(0)
+            page.evaluate(axe)
+            for one in page.evaluate("axe.run()")["violations"]:
+                found[scheme, one["id"]] = [address, *(node["html"] for node in one["nodes"])]
+    assert found == {}
+
+
+def test_who_has_no_token_sees_nothing(ui, browser, metals):
+    page = browser(ui.at(view="jobs"))
+    expect(page.get_by_text("Open the address")).to_be_visible()
+    assert not page.get_by_role("row").count()
+    other = browser(f"{ui.at()}#{'x' * 43}", expected="401")
+    expect(other.get_by_text("the token is not that of this start")).to_be_visible()
+
+
+def test_a_page_for_reading_offers_nothing_else(client, browser, metals):
+    with serving("--read-only") as served:
+        page = browser(served.address)
+        row(page, "Pt 1.0").get_by_role("checkbox").check()
+        expect(page.get_by_text("read-only")).to_be_visible()
+        assert not page.get_by_role("link", name="Submit").count()
+        assert not page.get_by_role("button", name="Cancel", exact=True).count()
+        row(page, "Pt 1.0").get_by_role("link").click()
+        state(page, "completed")
+        assert not page.get_by_role("button", name="Run again").count()
+        page.close()
+
+
+def test_the_token_is_in_no_log_and_on_no_command_line(ui, browser, home):
+    page = browser(ui.address)
+    expect(page.get_by_text("No job fits.")).to_be_visible()
+    assert len(ui.token) >= 43
+    lines = [Path("/proc", name, "cmdline") for name in os.listdir("/proc") if name.isdigit()]
+    for path in [*lines, Path("/proc", str(ui.pid), "environ")]:
+        with contextlib.suppress(OSError):
+            assert ui.token.encode() not in path.read_bytes()
+    written = [path for path in home.rglob("*") if path.is_file()]
+    assert any(path.name == "log" for path in written)
+    assert not [path for path in written if ui.token.encode() in path.read_bytes()]
