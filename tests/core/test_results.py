@@ -100,6 +100,23 @@ def test_a_table_has_the_same_of_a_result_in_brief(real, name):
     assert np.array_equal(one.get_forces(), other.get_forces())
 
 
+def test_a_table_has_what_a_flow_has_found_beside_the_results_of_its_steps(real):
+    found = {"bulk_modulus": {"vrh": 134.5}, "order": 2, "structure": {"x": 1}}
+    document = {
+        "deformed_results": {"relax": [real["relax"]]},
+        "elasticity_doc": {"@module": "emmet.core.elasticity", "@class": "ElasticityDoc", **found},
+        "set": {"@module": "numpy", "@class": "array", "dtype": "float64", "data": []},
+        "kind": "cubic",
+        "atoms": {"n": 1},
+    }
+    own = {"elasticity_doc.bulk_modulus.vrh": 134.5, "elasticity_doc.order": 2, "kind": "cubic"}
+    for read in (document, brief(document)):
+        assert result_values(read, of_last=False) == own
+        assert result_values(read) == result_values(real["relax"]) | own
+    # A recipe that makes its own result of what it computed has no steps there.
+    assert result_values(real["static"], of_last=False) == result_values(real["static"])
+
+
 NAMES = st.sampled_from(["a", "b", "a.b", "0", "\u00e9", ""])
 DOCUMENTS = st.recursive(
     st.one_of(

@@ -52,7 +52,12 @@ def lines(caller: Caller, jobs: Iterable[Job]) -> Iterator[Line]:
 
 
 def _line(job: Job, params: Mapping[str, Any], result: Any) -> Line:
-    from crystalmath.recipes.summary import final_atoms, geometry_values, result_values
+    from crystalmath.recipes.summary import (
+        final_atoms,
+        geometry_values,
+        last_step,
+        result_values,
+    )
 
     values = {name: value(job) for name, value in JOB_COLUMNS.items()}
     values |= {f"labels.{name}": label_cell(value) for name, value in job.labels.items()}
@@ -60,9 +65,11 @@ def _line(job: Job, params: Mapping[str, Any], result: Any) -> Line:
     atoms = None
     if result is not None:
         # The record goes first: what recipes call name is that of a method.
-        given = result_values(result).items()
+        # No step's values are those of a flow whose steps are jobs: each has its own row.
+        has_rows = job.stage is not None
+        given = result_values(result, of_last=not has_rows).items()
         values |= {f"result.{n}" if n in values else n: value for n, value in given}
-        atoms = final_atoms(result)
+        atoms = None if has_rows and last_step(result) is not result else final_atoms(result)
     if atoms is not None:
         values |= geometry_values(atoms)
         values["natoms"] = len(atoms)

@@ -161,10 +161,37 @@ _MAX_VALUES_DEPTH = 6
 _LONGEST = 200
 
 
-def result_values(document: object) -> dict[str, Any]:
-    """Return the scalars of a result by the recipe's own names, ``results.gibbs_energy``."""
-    last = last_step(document)
-    return dict(_scalars(last, "", 0)) if isinstance(last, Mapping) else {}
+def result_values(document: object, *, of_last: bool = True) -> dict[str, Any]:
+    """Return the scalars of a result by the recipe's own names, ``results.gibbs_energy``.
+
+    Of a flow's collection they are those of its last result, unless that is not `of_last`, and
+    those that stand beside the results of its steps, ``elasticity_doc.bulk_modulus.vrh``.
+    """
+    last, beside = last_step(document), _beside_steps(document)
+    of_step = of_last or last is document
+    values = dict(_scalars(last, "", 0)) if isinstance(last, Mapping) and of_step else {}
+    for name, value in beside.items():
+        values |= _scalars(value, f"{name}.", 1) if isinstance(value, Mapping) else {name: value}
+    return values
+
+
+def _beside_steps(document: object) -> dict[str, Any]:
+    """Return what a flow's collection names beside the results of its steps."""
+    if not isinstance(document, Mapping) or last_step(document) is document:
+        return {}
+    return {
+        name: value
+        for name, value in document.items()
+        if name not in _LEFT_OUT and not name.startswith("@") and _is_documented(value)
+    }
+
+
+def _is_documented(value: object) -> bool:
+    """Return whether a value is a scalar, or holds some: emmet's documents are tagged."""
+    if not isinstance(value, Mapping):
+        return _is_scalar(value)
+    is_own = str(value.get("@module", "emmet")).startswith("emmet")
+    return is_own and next(steps(value), None) is None
 
 
 def _scalars(node: Mapping[str, Any], prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
@@ -196,7 +223,10 @@ def brief(document: object) -> dict[str, Any] | None:
     if isinstance(results, Mapping):
         whole = {name: results[name] for name in ("forces", "vib_freqs") if name in results}
         kept["results"] = {**kept.get("results", {}), **whole}
-    return kept
+    if last is document:
+        return kept
+    beside = _beside_steps(document).items()
+    return {n: _pruned(v, 1) if isinstance(v, Mapping) else v for n, v in beside} | {"last": kept}
 
 
 def _pruned(node: Mapping[str, Any], depth: int) -> dict[str, Any]:

@@ -158,10 +158,10 @@ def summary_fields(job: JobDocument) -> list[tuple[str, object]]:
     summary: Mapping[str, Any] = job["result"] or {}
     energy, force = summary.get("energy_ev"), summary.get("max_force_ev_ang")
     steps = summary.get("steps")
-    if isinstance(steps, dict):
+    if counted := summary.get("flow_steps"):
         from crystalmath.models.job_notes import told_steps
 
-        steps = told_steps(steps)
+        steps = told_steps(counted)
     return [
         ("energy", None if energy is None else f"{energy:.10f} eV"),
         ("max force", None if force is None else f"{force:.6f} eV/Å"),

@@ -55,7 +55,7 @@ class ResultParams(JobIdParams, total=False):
     brief: Annotated[
         bool,
         "of a result of more than 256 KiB give only what a table has of it: the scalars, final "
-        "geometry and forces of its last calculation; default: false",
+        "geometry and forces of its last calculation, which is `last` of a flow; default: false",
     ]
 
 
