@@ -303,10 +303,7 @@ def admitted(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
 class Source:
     """The configuration of this process's home, read again when its file has changed.
 
-    Parameters
-    ----------
-    environ : mapping of str to str
-        The environment; it counts as it is now.
+    `environ` counts as it is now.
     """
 
     def __init__(self, environ: Mapping[str, str] = os.environ) -> None:
@@ -320,10 +317,7 @@ class Source:
     def current(self) -> Config:
         """Return the configuration as it is now.
 
-        Raises
-        ------
-        ConfigError
-            The file cannot be used as it is now; `last` stays.
+        Raises `ConfigError`: the file cannot be used as it is now; `last` stays.
         """
         if _signature(self._file) != self._seen:
             with self._lock:

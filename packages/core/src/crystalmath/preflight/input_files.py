@@ -76,14 +76,9 @@ def _plain(value: Any) -> object:
 def marked(
     settings: Iterable[Setting], origins: Mapping[str, tuple[Origin, str | None]]
 ) -> tuple[Setting, ...]:
-    """Mark settings with who has set them.
+    """Mark settings, as they were read, with who has set them.
 
-    Parameters
-    ----------
-    settings : iterable of Setting
-        As they were read.
-    origins : mapping of str to tuple
-        By their names in lower case: who, and what they stand in the place of.
+    `origins` says by their names in lower case who, and what they stand in the place of.
     """
     return tuple(
         evolve(each, origin=origin[0], instead_of=origin[1])
@@ -94,16 +89,9 @@ def marked(
 
 
 def of_parameters(calculator: Any, atoms: Atoms, given: Collection[str]) -> StepInputs:
-    """Return the parameters of a calculator that writes no files that anybody knows.
+    """Return the parameters of any ASE calculator that writes no files that anybody knows.
 
-    Parameters
-    ----------
-    calculator : object
-        Any of ASE's interface.
-    atoms : ase.Atoms
-        The structure.
-    given : collection of str
-        The names of all parameters that come from the user, in lower case.
+    `given` are the names of all parameters that come from the user, in lower case.
     """
     found = getattr(calculator, "parameters", None)
     parameters = dict(found) if isinstance(found, dict) else {}

@@ -102,12 +102,8 @@ def least_left(directory: str | os.PathLike[str]) -> float:
     """Return how much of a shared allocation must be left for a job to begin in it, in seconds.
 
     With less, the job would be asked to stop, or ended, at once. Another attempt of a job that was
-    just stopped so must not return to the rest of the same allocation.
-
-    Parameters
-    ----------
-    directory : str or path-like
-        The run directory of a job without a walltime.
+    just stopped so must not return to the rest of the same allocation. The job of the run directory
+    has no walltime.
     """
     return _least_left(RunDirectory(directory).read_header()["environment"])
 
