@@ -19,8 +19,10 @@ def opened(home, engine):
     return JobService(config.load({"CRYSTALMATH_HOME": str(home), "CRYSTALMATH_ENGINE": engine}))
 
 
-def submit(service, recipe, /, atoms, environment, *, resources=None, **parameters):
-    """Submit a recipe of quacc's; give the job's id."""
+def submit(
+    service, recipe, /, atoms, environment, *, resources=None, in_one_job=True, **parameters
+):
+    """Submit a recipe of quacc's, a flow as one job; give the job's id."""
     asked = Submission(
         recipe=f"quacc.recipes.{recipe}",
         atoms=atoms,
@@ -28,6 +30,7 @@ def submit(service, recipe, /, atoms, environment, *, resources=None, **paramete
         environment=environment,
         engine=service.config.engine,
         resources=resources,
+        in_one_job=in_one_job,
     )
     return service.submit(asked).job_id
 

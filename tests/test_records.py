@@ -127,7 +127,6 @@ def test_an_engine_hears_the_terms():
         "resources": Resources(ranks=4, options={"constraint": "skylake"}),
         "priority": 7,
         "continue_lost": True,
-        "parcel": 20,
         "name": "n",
         "labels": {"a": "b"},
         "key": "k",
@@ -154,7 +153,7 @@ def test_what_a_caller_may_write_is_what_a_submission_has():
     terms = names(Terms)
     assert TermsGiven.__annotations__.keys() == terms
     assert CommonTerms.__annotations__.keys() == terms - {"key"}
-    more = {"engine", "strict", "after", "on_failure", "inherit_labels"}
+    more = {"engine", "strict", "after", "on_failure", "inherit_labels", "in_one_job"}
     assert SubmissionOptions.__annotations__.keys() == terms | more
     assert MapOptions.__annotations__.keys() == (terms | more) - {"key"}
     assert ResourcesGiven.__annotations__.keys() == names(Resources)
@@ -284,7 +283,6 @@ terms = st.fixed_dictionaries(
         "walltime_s": walltimes,
         "resources": resources,
         "priority": st.integers(-1000, 1000),
-        "parcel": st.integers(1, 1000),
         "name": titles,
         "labels": label_sets,
         "key": titles,
@@ -326,7 +324,6 @@ records = st.builds(
     walltime_s=st.none() | walltimes,
     resources=resources,
     priority=st.integers(-1000, 1000),
-    parcel=st.none() | st.integers(1, 1000),
     state=st.sampled_from(JobState),
     error=st.none() | texts,
     reason=st.none() | texts,
@@ -375,7 +372,6 @@ def test_the_names_of_the_wire_are_translated_in_one_place():
         ("walltime_s", 10**400, r"'walltime_s' must be a smaller number than 1000"),
         ("walltime_s", True, r"'walltime_s' must be a number above 0, not True"),
         ("priority", 1001, r"'priority' must be a whole number from -1000 to 1000, not 1001"),
-        ("parcel", 0, r"'parcel' must be a whole number from 1 to 1000, not 0"),
         ("priority", 1.5, r"'priority' must be a whole number .*, not 1\.5"),
         ("resources", {"ranks": 0}, r"'resources\.ranks' must be a whole number from 1 .* not 0"),
         ("resources", {"gpus_per_rank": -1}, r"'resources\.gpus_per_rank' must be .* not -1"),

@@ -31,7 +31,7 @@ class Process:
         self.world = world
         self.owner = {"life": world.lives}
         self.host = self
-        self.waiting = Waiting(world.jobs, world.recorder, self, self)
+        self.waiting = Waiting(world.jobs, world.recorder, self, self, self)
         self.waiting._thread = object()  # the test takes its turns itself
         self.crash_in = None
 

@@ -4,6 +4,7 @@ import copy
 import functools
 import random
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -145,18 +146,6 @@ def in_containers(number=4):
     return [add(1, b=2), pick(told), kept, functools.partial(add, 1)(b=double(2))]
 
 
-@job
-def numpys(number):
-    scalars = {"one": np.float64(number), "few": [np.int64(1), np.int64(2)], 3: np.bool_(number)}
-    return {**scalars, "nested": (np.float32(0.5), [scalars]), "sum": np.float64(number) / 3}
-
-
-@flow
-def of_numpy(number=2):
-    told = numpys(number)
-    return [told, double(told["one"]), pick(1, told), add(told["few"][0], b=told["sum"]), told[3]]
-
-
 @flow
 def nested_jobs(number=1):
     return calls_another(number)
@@ -206,3 +195,46 @@ def one_directory(number=1):
 def of_structures(lattice=3.6):
     relaxed = relax_job(bulk("Cu", a=lattice))
     return {"static": static_job(relaxed["atoms"]), "energy": relaxed["results"]["energy"]}
+
+
+@job
+def counted(folder, number, *, fails=False, waits=False):
+    """Leave a mark for each time that it ran; fail, or run, until its file is there."""
+    with Path(folder, f"ran {number}").open("a") as file:
+        file.write("x")
+    while waits and not Path(folder, f"go {number}").exists():
+        time.sleep(0.02)
+    if fails and not Path(folder, f"mended {number}").exists():
+        raise RuntimeError("no luck")
+    return {"number": number, "next": [number + 1]}
+
+
+@job
+def total(numbers, after=None):
+    return sum(numbers)
+
+
+@subflow
+def counted_fan(folder, numbers):
+    return [counted(folder, number)["number"] for number in numbers]
+
+
+@flow
+def counts(*, folder, count=3, fails=(), waits=()):
+    """Call jobs one after another and side by side, then what needs all of them."""
+    firsts = [counted(folder, at, fails=at in fails, waits=at in waits) for at in range(count)]
+    nexts = [counted(folder, first["next"][0] + 10)["number"] for first in firsts]
+    return {"total": total(nexts), "fan": counted_fan(folder, nexts)}
+
+
+@flow
+def calls_unknown(*, folder):
+    """Call a job of a module whose recipes nobody has admitted."""
+    from flow_strangers import stranger
+
+    return [counted(folder, 1), stranger(1)]
+
+
+@flow
+def many(*, count):
+    return fan(list(range(count)))

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     from crystalmath.models.job_notes import Parent
 
-#: So many jobs go together at most, whatever is asked.
-MOST_PARCEL = 1000
 #: So many jobs can one be told to come after.
 MOST_AFTER = 10_000
 _NAME = {"type": "string", "minLength": 1}
@@ -75,6 +73,15 @@ _PARAMETERS = about(
     hashed=True,
 )
 
+IN_ONE_JOB = about(
+    "run a flow as one job, whose steps are no jobs of their own",
+    {"type": "boolean"},
+    option=Option(
+        name="--in-one-job",
+        metavar="",
+        help="Run a flow as one job; else each of its steps is a job of its own.",
+    ),
+)
 PARENTS = about(
     "the jobs that it came of, each with its role: its geometry was taken (structure), or it was "
     "done again (retry)",
@@ -115,7 +122,6 @@ class CommonTerms(TypedDict, total=False):
     resources: Resources | ResourcesGiven | None
     priority: int
     continue_lost: bool | None
-    parcel: int | None
     name: str | None
     labels: Mapping[str, str] | None
 
@@ -134,6 +140,7 @@ class MapOptions(CommonTerms, total=False):
     after: Sequence[str | Mapping[str, Any] | HasJobId]
     on_failure: str
     inherit_labels: bool
+    in_one_job: bool
 
 
 class SubmissionOptions(MapOptions, total=False):
@@ -199,20 +206,6 @@ class Terms:
                 metavar="",
                 help="Where a try is lost, begin the next from its last geometry, or anew; else as "
                 "the cluster says, for relaxations.",
-            ),
-        ),
-    )
-    parcel: int | None = field(
-        default=None,
-        metadata=about(
-            "so many small jobs of one recipe go together in an attempt of this host, at most; 1: "
-            "it goes alone; default: as [engines.NAME] parcel says, else as many as run in 2 s",
-            {"type": "integer", "minimum": 1, "maximum": MOST_PARCEL},
-            option=Option(
-                name="--parcel",
-                metavar="N",
-                help="Pack at most N small jobs of one recipe together on this machine (--parcel "
-                "1: none); else as the configuration says, or as many as run in some 2 s.",
             ),
         ),
     )
@@ -344,6 +337,7 @@ class Submission(Terms):
             ),
         ),
     )
+    in_one_job: bool = field(default=False, metadata=IN_ONE_JOB)
     environment: Mapping[str, str] | None = field(
         default=None,
         repr=False,
@@ -410,6 +404,7 @@ class JobSpec(Terms):
         ),
     )
 
+    in_one_job: bool = field(default=False, metadata=IN_ONE_JOB)
     flow: Mapping[str, Any] | None = field(
         default=None,
         hash=False,

@@ -25,6 +25,7 @@ from crystalmath.service.asked_job import (
     replaced,
 )
 from crystalmath.service.checked_commands import CheckedCommands, unless_set_there
+from crystalmath.service.flows import first_pass, taken_over
 from crystalmath.service.going_on import with_continuation
 
 if TYPE_CHECKING:
@@ -198,12 +199,24 @@ class Admission:
         findings.append(replace(wrong, place=wrong.place or "structure"))
         return found[0], False
 
-    def read(self, submission: Submission, parents: Sequence[Parent] = ()) -> AskedJob:
+    def plan(self, row: NewJob) -> None:
+        """Let what is asked for next refer to a job that is about to be recorded."""
+        self._references.plan(row)
+
+    def read(
+        self,
+        submission: Submission,
+        parents: Sequence[Parent] = (),
+        body: Mapping[str, Any] | None = None,
+    ) -> AskedJob:
         """Read what is asked for: its terms, its structure and parameters.
 
-        Raises `InvalidJob`: something in it can be no part of a job, whatever the recipe.
+        What a flow has called has its structure and parameters in the `body`, in the form of
+        results. Raises `InvalidJob`: something in it can be no part of a job, whatever the recipe.
         """
         check_fields(submission, _VALUES | {"environment"})
+        if body is not None:  # who has admitted the flow has admitted its steps
+            return self._reader.read_step(submission, parents, body)
         check_restrictions(submission, self._config)
         return self._reader.read(submission, parents)
 
@@ -225,9 +238,12 @@ class Admission:
         from crystalmath.store.rows import check
 
         asked = self._references.settled(asked)
-        findings = self._check_recipe(asked.spec, has_structure=asked.has_structure)
+        findings = self._check_recipe(asked, has_structure=asked.has_structure)
         plugins().require(str(asked.spec.engine))
-        findings += self._early_preflight(asked) if asked.refers else self._preflight(asked)
+        if not asked.refers:
+            findings += self._preflight(asked)
+        elif not asked.is_step:
+            findings += self._early_preflight(asked)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
         files, told = ([], []) if asked.refers else self._pseudopotentials(asked)
@@ -247,8 +263,18 @@ class Admission:
             spec = evolve(asked.spec, files={file.path: file.sha256 for file in files})
             asked = evolve(asked, spec=spec)
         row = _row(asked, files, findings)
+        if self._has_steps(asked):
+            spec = first_pass(asked.spec, *taken_over(self._references.jobs, asked.spec.parents))
+            text = _specification(spec, asked.document)
+            asked = evolve(asked, spec=spec)
+            row, runner = evolve(row, specification=text, stage="pass"), self._runner(spec)
         check(row)  # the store does so too, but only after it has made its database
         return Prepared(row, asked.spec, asked.document, runner)
+
+    def _has_steps(self, asked: AskedJob) -> bool:
+        """Return whether a job is a flow that begins now, and whose steps are jobs."""
+        one = asked.is_step or asked.spec.in_one_job or asked.reason is not None
+        return not one and self._recipes[asked.spec.recipe].kind == "flow"
 
     def _looks(self, asked: AskedJob) -> tuple[Callable[[], list[Finding]], ...]:
         """Return the checks of a job that its engine takes, with its resources told to it."""
@@ -264,13 +290,16 @@ class Admission:
             lambda: self._check_packages(asked.spec),
         )
 
-    def _check_recipe(self, asked: Submission | JobSpec, *, has_structure: bool) -> list[Finding]:
+    def _check_recipe(self, asked: AskedJob, *, has_structure: bool) -> list[Finding]:
         from crystalmath.recipes.arguments import check_arguments
         from crystalmath.recipes.unread_parameters import check_unread
 
-        recipe = self._recipe(str(asked.recipe))
-        findings = check_arguments(recipe, asked.parameters, structure=has_structure)
-        return [*findings, *check_unread(recipe, asked.parameters)]
+        recipe = self._recipe(asked.spec.recipe)
+        if asked.is_step:
+            return []  # Python has called it so
+        parameters = asked.spec.parameters
+        findings = check_arguments(recipe, parameters, structure=has_structure)
+        return [*findings, *check_unread(recipe, parameters)]
 
     def _recipe(self, name: str) -> Recipe:
         from crystalmath.recipes.lookup import look_up

@@ -46,6 +46,8 @@ class AskedJob:
     first: AskedJob | None = field(default=None, repr=False)
     #: Whether its structure, or its parameters, stand for those of other jobs still.
     refers: bool = False
+    #: Whether it is a step of a flow: then its document is in the form of results.
+    is_step: bool = False
     #: What it was read from, until the jobs that it refers to are among its parents.
     submission: Submission | None = field(default=None, repr=False)
     #: Of a structure that another job has to give.
@@ -118,6 +120,7 @@ class SubmissionReader:
             engine=self._engine_of(submission),
             environment=self._environment(submission),
             parents=parents,
+            in_one_job=submission.in_one_job,
             **submission.terms(),
         )
         body = codec.body_of(structure, spec.parameters)
@@ -142,6 +145,26 @@ class SubmissionReader:
         asked = AskedJob(spec, document or codec.body_text(body), hashed, strict)
         self._first = None if text is None else (text, asked)
         return asked
+
+    def read_step(
+        self, submission: Submission, parents: Sequence[Parent], body: Mapping[str, Any]
+    ) -> AskedJob:
+        """Read what a flow has called; its references are among the parents."""
+        from crystalmath.recipes import codec
+        from crystalmath.recipes.job_structure import references_in
+
+        spec = JobSpec(
+            job_id=generate_job_id(),
+            recipe=str(submission.recipe),
+            engine=self._engine_of(submission),
+            environment=self._environment(submission),
+            parents=parents,
+            **submission.terms(),
+        )
+        spec, document = self._placed(spec), codec.body_text(body)
+        hashed, refers = spec_hash(spec.identity(), body), bool(references_in(body))
+        asked = AskedJob(spec, document, hashed, refers=refers, is_step=True)
+        return asked if refers else with_arguments(asked)
 
     def _parsed(self, given: object) -> tuple[Atoms, Mapping[str, Any]]:
         """Read a structure; equal short ones that follow each other are read once."""
@@ -188,6 +211,14 @@ class SubmissionReader:
         if named:
             return str(named)
         return get_workflow_engine(self._environ_of(submission)) or "local"
+
+
+def with_arguments(step: AskedJob) -> AskedJob:
+    """Read structure and parameters of a step of a flow that refers to no other job any more."""
+    from crystalmath.recipes import codec
+
+    atoms, parameters = codec.decode_spec(step.document)
+    return evolve(step, spec=evolve(step.spec, atoms=atoms, parameters=parameters))
 
 
 def _shared(spec: JobSpec) -> list[object]:

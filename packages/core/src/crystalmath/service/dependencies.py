@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service.flows import Flows
     from crystalmath.service.home_jobs import HomeJobs
     from crystalmath.service.intake import Intake
     from crystalmath.service.recorder import Recorder
@@ -54,11 +55,21 @@ class Waiting:
         Hands over what waits no more.
     recovery : Recovery
         Takes over what they wait for.
+    flows : Flows
+        Has flows go on, which wait for their steps.
     """
 
     def __init__(
-        self, jobs: HomeJobs, recorder: Recorder, intake: Intake, recovery: Recovery
+        self,
+        jobs: HomeJobs,
+        recorder: Recorder,
+        intake: Intake,
+        recovery: Recovery,
+        flows: Flows,
     ) -> None:
+        self._flows = flows
+        # Those of its jobs that are flows; they stay here also while their passes run.
+        self._flow_ids: set[str] = set()
         self._jobs = jobs
         self._recorder = recorder
         self._intake = intake
@@ -77,13 +88,16 @@ class Waiting:
         self._foreign: dict[str, None] = {}
         self._owners_at = 0.0
         self._seq: int | None = None
+        recorder.waiters.add(self)
 
     def __contains__(self, job_id: str) -> bool:
         return job_id in self._ids
 
     def states(self) -> dict[str, JobState]:
         """Return the waiting jobs of this process, and their state."""
-        return dict.fromkeys(list(self._ids), JobState.PENDING)
+        flows = self._flow_ids
+        running, pending = JobState.RUNNING, JobState.PENDING
+        return {job_id: running if job_id in flows else pending for job_id in list(self._ids)}
 
     def may_go_on(self) -> bool:
         """Return whether one of these jobs needs no retry to go on; all of them are looked at."""
@@ -104,7 +118,6 @@ class Waiting:
             self._ids |= dict.fromkeys(job_ids)
             self._due |= dict.fromkeys(job_ids)
             if self._thread is None:
-                self._recorder.waiters.add(self)
                 name = "crystalmath-waiting"
                 self._thread = threading.Thread(target=self._run, name=name, daemon=True)
                 self._thread.start()
@@ -112,7 +125,11 @@ class Waiting:
 
     def put(self, jobs: list[JobMetadata], /) -> None:
         """Look soon, as jobs were recorded that may concern those that wait."""
-        if any(job.state.is_terminal() or job.parents for job in jobs):
+        flows = [job for job in jobs if job.stage == "steps" and job.waits]
+        if own := [job.job_id for job in flows if self._host.is_own(job.owner)]:
+            self._flow_ids |= set(own)
+            self.add(own)
+        elif any(job.state.is_terminal() or job.parents for job in jobs):
             self._wake.set()
 
     def close(self, *, cancel: bool) -> None:
@@ -137,7 +154,9 @@ class Waiting:
 
     def _cancel(self, jobs: Sequence[JobMetadata]) -> set[str]:
         mine = [job for job in jobs if job.waits and self._host.is_own(job.owner)]
-        self._end(mine, JobState.CANCELLED, "cancelled")
+        flows = [job.job_id for job in mine if job.stage is not None]
+        self._end([job for job in mine if job.stage is None], JobState.CANCELLED, "cancelled")
+        self.add(flows)  # whose steps are stopped first
         return {job.job_id for job in mine}
 
     def _end(self, jobs: Sequence[JobMetadata], state: JobState, error: str) -> None:
@@ -152,6 +171,9 @@ class Waiting:
             for job_id in job_ids:
                 self._ids.pop(job_id, None)
                 self._later.pop(job_id, None)
+                if job_id in self._flow_ids:
+                    self._flow_ids.discard(job_id)
+                    self._flows.forget(job_id)
 
     # --- the thread --------------------------------------------------------------------------
 
@@ -161,7 +183,6 @@ class Waiting:
             self._wake.clear()
             with self._lock:
                 if self._closed or not (self._ids or self._due):
-                    self._recorder.waiters.discard(self)
                     self._thread, self._seq = None, None
                     self._foreign.clear()
                     return
@@ -212,6 +233,8 @@ class Waiting:
             }
             noted = {event.job_id for event in events if event.job_id in self._ids}
             found = store.successors(sorted(changed)) if changed else []
+            if changed and self._flow_ids:
+                found = [*found, *store.flows_of(sorted(changed))]
             for job_id in changed:
                 self._foreign.pop(job_id, None)
             with self._lock:
@@ -227,31 +250,58 @@ class Waiting:
             self._forget(gone)
         references = References(self._jobs)
         references.look_up(parent["job_id"] for job in jobs for parent in job.parents)
+        waiting: list[JobMetadata] = []
+        for job in jobs:
+            is_flow = job.stage is not None and not job.state.is_terminal()
+            if not (job.waits or is_flow) or not self._host.is_own(job.owner):
+                self._forget([job.job_id])
+                continue
+            self._ids[job.job_id] = None
+            if is_flow:
+                self._flow_ids.add(job.job_id)
+                if job.waits:
+                    self._look_at_flow(job)
+            elif job.cancel_requested_at is not None:
+                self._cancel([job])
+            else:
+                waiting.append(job)
+        self._foreign |= {
+            job.job_id: None for job in references.unfinished() if not self._host.is_own(job.owner)
+        }
+        self._look_at_others(waiting, references)
+
+    def _look_at_others(self, jobs: Sequence[JobMetadata], references: References) -> None:
+        """Release, end or leave jobs that wait for others, and that nobody has cancelled."""
         ready: list[JobMetadata] = []
         notes: list[Change] = []
         now = time.time()
         for job in jobs:
-            if not job.waits or not self._host.is_own(job.owner):
-                self._forget([job.job_id])
-                continue
-            self._ids[job.job_id] = None
-            if job.cancel_requested_at is not None:
-                self._cancel([job])
-                continue
             outlook = _outlook(job, references)
             if outlook.failed is not None:
-                self._end([job], JobState.FAILED, outlook.failed)
+                self._end([job], outlook.state, outlook.failed)
             elif outlook.reason is None:
                 ready.append(job)
-            elif outlook.reason != job.reason:
+            elif outlook.reason not in {job.reason, ""}:
                 told = outlook.reason
                 notes.append(Change(job_id=job.job_id, state=job.state, at=now, reason=told))
-        self._foreign |= {
-            job.job_id: None for job in references.unfinished() if not self._host.is_own(job.owner)
-        }
         self._recorder.apply(*notes)
         if ready:
             self._release(ready)
+
+    def _look_at_flow(self, flow: JobMetadata) -> None:
+        """Have a flow go on as its steps have ended."""
+        try:
+            waiting = self._flows.look(flow)
+        except (CrystalMathError, OSError, MemoryError) as error:
+            _LOG.warning("flow %s cannot go on now, trying again: %s", flow.job_id, error)
+            self._later_at = time.monotonic() + AGAIN_S
+            with self._lock:
+                self._later[flow.job_id] = None
+        except Exception as error:  # noqa: BLE001 - it would hold up all others, and for ever
+            self._end([flow], JobState.FAILED, str(fault(f"flow {flow.job_id}", error)))
+        else:
+            with self._lock:
+                self._due |= {name: None for name in waiting if name in self._ids}
 
     def _release(self, ready: Sequence[JobMetadata]) -> None:
         later = self._intake.release(ready)
@@ -265,7 +315,7 @@ class Waiting:
 def _outlook(job: JobMetadata, references: References) -> Outlook:
     """Tell what a job waits for; one of which that cannot be told fails, and holds up no other."""
     try:
-        return references.outlook(job.parents)
+        return references.of_flow(job) or references.outlook(job.parents)
     except (CrystalMathError, OSError, MemoryError):
         raise  # that is no fault of this job
     except Exception as error:  # noqa: BLE001 - whatever it is, it would come again

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from crystalmath import config
     from crystalmath.jobs.rundir import RunDirectory
-    from crystalmath.models import Submission
+    from crystalmath.models import JobSpec, NewJob, Submission
     from crystalmath.models.job_notes import Parent
     from crystalmath.models.retry import Retry
     from crystalmath.quacc.store import JobMetadata
@@ -101,7 +101,7 @@ class Intake:
             _require(wanted)
             try:
                 job = known.get(submission.key) if isinstance(submission.key, str) else None
-                asked = admission.read(submission, item.parents)
+                asked = admission.read(submission, item.parents, item.body)
                 if job is not None and asked.spec_hash == job.spec_hash:
                     answers[index] = self._given_before(job)
                 elif job is not None and asked.refers:
@@ -215,6 +215,47 @@ class Intake:
         self._start_all(items, released)
         return [*again_later, *(job_id for job_id in items if job_id not in released)]
 
+    def record_steps(
+        self,
+        keys: Sequence[str],
+        ask: Callable[[int, Sequence[str]], Again],
+        refused: Callable[[int, Exception], CrystalMathError],
+    ) -> list[JobMetadata]:
+        """Take the steps that a flow has called, all of them or none; known keys give their jobs.
+
+        `ask` asks for the one with a number, given the ids of those before it; `refused` says which
+        one cannot be taken, and why.
+        """
+        admission = self._admission()
+        known = self._recorder.store.by_key(keys)
+        asked: list[Again] = []
+        ids: list[str] = []
+        prepared: dict[int, Prepared] = {}
+        for index, key in enumerate(keys):
+            asked.append(ask(index, ids))
+            if (job := known.get(key)) is not None:
+                ids.append(job.job_id)
+                continue
+            try:
+                item = admission.prepare(admission.read(*_parts(asked[index])))
+            except (InvalidJob, ImportError) as error:
+                raise refused(index, error) from error
+            admission.plan(item.row)
+            prepared[index] = item
+            ids.append(item.spec.job_id)
+        answers = known | {keys[at]: job for at, job in self._record(asked, prepared).items()}
+        for index, key in enumerate(keys):
+            if isinstance(answers[key], Exception):
+                raise refused(index, answers[key])
+        return [answers[key] for key in keys]
+
+    def next_pass(self, flow: JobMetadata, row: NewJob, spec: JobSpec, document: str) -> None:
+        """Record that the next pass of a flow begins, and hand it to its engine."""
+        runner = self._runners.get(str(spec.engine))
+        told = self._recorder.put_in([(flow, row)])
+        items = {flow.job_id: Prepared(row, spec, document, runner)}
+        self._start_all(items, {job.job_id: job for job in told})
+
     def _start_all(
         self, prepared: Mapping[_Place, Prepared], accepted: Mapping[_Place, JobMetadata]
     ) -> dict[_Place, JobMetadata]:
@@ -267,7 +308,7 @@ class Intake:
         """Make a job ready that waits no more; what is wrong with its values is told now."""
         text = self._home.specification(job.job_id)
         asked = as_asked(job, text, self._home.config, environ=self._environ)
-        read = admission.read(asked.submission, asked.parents)
+        read = admission.read(asked.submission, asked.parents, asked.body)
         # What was asked for may have named others by filters.
         prepared = admission.prepare(attrs.evolve(read, spec_hash=str(job.spec_hash)))
         row = attrs.evolve(prepared.row, job_id=job.job_id, created_at=job.created_at)
@@ -409,6 +450,12 @@ def fault(what: str, error: Exception) -> CrystalMathError:
     return CrystalMathError(
         f"it cannot be checked: {name}, a fault of CrystalMath's own; its log says where"
     )
+
+
+def _parts(
+    asked: Again,
+) -> tuple[Submission, Sequence[Parent], Mapping[str, Any] | None]:
+    return asked.submission, asked.parents, asked.body
 
 
 def _require(wanted: Callable[[], bool]) -> None:

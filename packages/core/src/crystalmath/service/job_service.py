@@ -19,6 +19,7 @@ from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.models import JobState
 from crystalmath.service.dependencies import Waiting
 from crystalmath.service.engine_pool import Runners
+from crystalmath.service.flows import Flows
 from crystalmath.service.home_jobs import HomeJobs
 from crystalmath.service.intake import Intake
 from crystalmath.service.pruning import Pruned, prune
@@ -87,7 +88,9 @@ class JobService(HomeJobs):
             environ=environ,
             wait=lambda job_ids: self._waiting.add(job_ids),  # noqa: PLW0108 - it comes next
         )
-        self._waiting = Waiting(self, self._recorder, self._intake, self._recovery)
+        self._flows = Flows(self, self._recorder, self._intake, self.cancel)
+        waited = (self._recorder, self._intake, self._recovery, self._flows)
+        self._waiting = Waiting(self, *waited)
 
     def __enter__(self) -> Self:
         return self
@@ -130,6 +133,8 @@ class JobService(HomeJobs):
         self._waiting.close(cancel=cancel)
         followed = self._runners.close(cancel=cancel)
         self._recorder.finish()
+        if cancel:
+            self._recovery.end_flows()
         try:
             self._recovery.disown(own=not cancel, but=followed)
         except CrystalMathError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import logging
 import re
 import time
@@ -21,6 +22,7 @@ from crystalmath.errors import (
 from crystalmath.jobs.removal import Use, finish_removals, remove_directory, remove_heavy, use_of
 from crystalmath.models import JobState
 from crystalmath.models.filters import Selection
+from crystalmath.models.job_notes import step_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -104,6 +106,7 @@ def prune(
         # Asked just before: a job that reads them may have been submitted meanwhile.
         used = _used_by(recorder, directory) if meant else {}
         used |= _awaited_by(recorder, [job.job_id for job, _ in meant])
+        used |= _needed_by_flows(recorder, [job for job, _ in meant])
         in_use = [job.job_id for job, _ in meant if job.job_id in used]
         pruned.left += [(job_id, _in_use(used[job_id])) for job_id in in_use]
         meant = [(job, use) for job, use in meant if job.job_id not in used]
@@ -189,11 +192,24 @@ def _used_by(recorder: Recorder, directory: Path) -> dict[str, str]:
     """Return whose files are named in what unfinished jobs are to do, and in which."""
     place = f"{directory.name}/"
     named = re.compile(re.escape(place) + _JOB_ID, re.ASCII)
-    return {
+    taken = {
+        step["job_id"]: reader
+        for reader, specification in recorder.store.mentioning('"taken_over": true')
+        for step in (json.loads(specification.partition("\n")[0]).get("flow") or {})["steps"]
+    }
+    return taken | {
         job_id: reader
         for reader, specification in recorder.store.mentioning(place)
         for job_id in named.findall(specification)
     }
+
+
+def _needed_by_flows(recorder: Recorder, jobs: Sequence[JobMetadata]) -> dict[str, str]:
+    """Return which of these jobs are steps of flows that have not ended."""
+    flows = {job.job_id: of_flow[0] for job in jobs if (of_flow := step_of(job.parents))}
+    found = recorder.store.get_many(list(dict.fromkeys(flows.values())))
+    unfinished = {job.job_id for job in found if not job.state.is_terminal()}
+    return {job_id: flow for job_id, flow in flows.items() if flow in unfinished}
 
 
 def _awaited_by(recorder: Recorder, job_ids: Sequence[str]) -> dict[str, str]:

@@ -8,13 +8,14 @@ import threading
 from typing import TYPE_CHECKING
 
 from crystalmath.errors import CrystalMathError
-from crystalmath.jobs.changes import Publish, WriteSpec
+from crystalmath.jobs.changes import Change, Publish, WriteSpec
 from crystalmath.jobs.facts import Absent, Record
 from crystalmath.jobs.life import step
 from crystalmath.jobs.ownership import Recorded
 from crystalmath.jobs.reading import Depth, read
 from crystalmath.jobs.reconcile import Job, Reconciler
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models import JobState
 from crystalmath.service.current_jobs import Onlooker
 
 if TYPE_CHECKING:
@@ -129,6 +130,23 @@ class Recovery(Onlooker):
             self._recorder.store.set_owner(left, {}, "let go", self.host.now())
         self._taken.clear()
 
+    def end_flows(self) -> None:
+        """Record that this process's flows are cancelled, of whose steps none is alive any more."""
+        if not self._recorder.exists():
+            return
+        store = self._recorder.store
+        unfinished = store.get_many(self._own_unfinished())
+        alive = set(store.flows_of([job.job_id for job in unfinished]))
+        flows = [job.job_id for job in unfinished if job.stage is not None]
+        now, state = self.host.now(), JobState.CANCELLED
+        self._recorder.apply(
+            *(
+                Change(job_id=job_id, state=state, at=now, error="cancelled")
+                for job_id in flows
+                if job_id not in alive and not self._follows(job_id)
+            )
+        )
+
     def _runner(self, engine: str) -> EngineRunner | None:
         try:
             return self._runner_of(engine)
@@ -145,10 +163,13 @@ class Recovery(Onlooker):
             self._doubts[job.job_id] = decision.doubt
         removed = isinstance(files.directory, Absent) and record.written
         if not (decision.state.is_terminal() or removed):
-            if job.engine not in runners:
-                runners[job.engine] = self._runner(job.engine)
-            if (runner := runners[job.engine]) is not None:
-                return runner.adopt(job.job_id, self._recorded(job))
+            recorded = self._recorded(job)
+            # The passes of a flow have an engine of their own.
+            engine = job.engine if job.stage is None else recorded.header["engine"]
+            if engine not in runners:
+                runners[engine] = self._runner(engine)
+            if (runner := runners[engine]) is not None:
+                return runner.adopt(job.job_id, recorded)
         if decision.actions or decision.changes:
             self._settle(job, record, decision)
         return False
@@ -159,7 +180,8 @@ class Recovery(Onlooker):
         writes = any(isinstance(action, (WriteSpec, Publish)) for action in decision.actions)
         owned: Job | None = Job(dict(recorded.header), recorded.body, directory, self.host, record)
         if writes:
-            owned = Job.taken_over(directory, job.engine, self.host, recorded)
+            engine = job.engine if job.stage is None else recorded.header["engine"]
+            owned = Job.taken_over(directory, engine, self.host, recorded)
         if owned is not None:
             owned.update(doubt=record.doubt)
             try:

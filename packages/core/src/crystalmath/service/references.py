@@ -14,21 +14,20 @@ from crystalmath.errors import ID_LENGTH, FilesRemoved, InvalidJob, UnknownJob, 
 from crystalmath.models import Finding, JobFilter, JobState
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import properties
-from crystalmath.models.job_notes import awaited, awaits_structure
+from crystalmath.models.job_notes import awaited, awaits_structure, step_of
 from crystalmath.models.reference import Reference
-from crystalmath.recipes.encoding import NUMPY, with_numpy_types
 from crystalmath.recipes.job_structure import JobStructure, as_data, with_values
 from crystalmath.recipes.json_text import place_name, structure_of
 from crystalmath.recipes.lookup import is_quaccs
+from crystalmath.service.asked_job import AskedJob, with_arguments
 from crystalmath.service.going_on import moves_atoms_alone
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from crystalmath.models import Submission
+    from crystalmath.models import NewJob, Submission
     from crystalmath.models.job_notes import Parent
     from crystalmath.quacc.store import JobMetadata
-    from crystalmath.service.asked_job import AskedJob
     from crystalmath.service.home_jobs import HomeJobs
 
 #: So many of the jobs that one waits for are named in its reason.
@@ -49,7 +48,9 @@ class Outlook:
     reason : str, optional
         What it waits for; ``None`` where it can run.
     failed : str, optional
-        Why it has to fail, as was asked for in that case.
+        Why it has to end without having run, as was asked for in that case.
+    state : JobState
+        How it ends then.
     is_broken : bool
         One of them has failed, or its files were removed: it waits for a retry.
     removed : str, optional
@@ -58,6 +59,7 @@ class Outlook:
 
     reason: str | None = None
     failed: str | None = None
+    state: JobState = JobState.FAILED
     is_broken: bool = False
     removed: str | None = None
 
@@ -69,10 +71,14 @@ class References:
     """
 
     def __init__(self, jobs: HomeJobs, planned: Collection[str] = ()) -> None:
-        self._jobs = jobs
+        self.jobs = jobs
         self._planned = planned
         self._found: dict[str, JobMetadata] = {}
         self._values: dict[tuple[str, tuple[str | int, ...]], Any] = {}
+
+    def plan(self, row: NewJob) -> None:
+        """Know a job that is about to be recorded."""
+        self._found[row.job_id] = row
 
     # --- which jobs --------------------------------------------------------------------------
 
@@ -168,15 +174,15 @@ class References:
             if isinstance(given, Mapping):
                 return self._fitting(given)
             whole = len(text := str(given)) == ID_LENGTH
-            return self._job(text if whole else self._jobs.find(text)).job_id
+            return self._job(text if whole else self.jobs.find(text)).job_id
 
     def _fitting(self, filters: Mapping[str, Any]) -> str:
         """Return the one job that filters fit, those left out that were run again."""
         from crystalmath.service.job_answers import read_filters
 
         chosen = read_filters(cast("Any", _filters(filters)))
-        found = [job.job_id for job in self._jobs.jobs(limit=100, **chosen)]
-        again = self._jobs.retried(found)
+        found = [job.job_id for job in self.jobs.jobs(limit=100, **chosen)]
+        again = self.jobs.retried(found)
         left = [job_id for job_id in found if job_id not in again]
         if len(left) != 1:
             count = "no job fits" if not left else f"{len(left)} jobs fit"
@@ -186,19 +192,30 @@ class References:
 
     def _job(self, job_id: str) -> JobMetadata:
         if job_id not in self._found:
-            self._found[job_id] = self._jobs.job(job_id)
+            self._found[job_id] = self.jobs.job(job_id)
         return self._found[job_id]
 
     def look_up(self, job_ids: Iterable[str]) -> None:
         """Read jobs together that are asked for next."""
         missing = [job_id for job_id in dict.fromkeys(job_ids) if job_id not in self._found]
-        self._found |= {job.job_id: job for job in self._jobs.some_jobs(missing)}
+        self._found |= {job.job_id: job for job in self.jobs.some_jobs(missing)}
 
     # --- whether they have ended -------------------------------------------------------------
 
     def unfinished(self) -> list[JobMetadata]:
         """Return those of the jobs that were looked at that have not ended."""
         return [job for job in self._found.values() if not job.state.is_terminal()]
+
+    def of_flow(self, job: JobMetadata) -> Outlook | None:
+        """Tell of a step that waits that its flow does not let it go on, if that is so."""
+        if (of_flow := step_of(job.parents)) is None:
+            return None
+        flow = self._job(of_flow[0])
+        if flow.state.is_terminal():
+            told = f"its flow {flow.job_id} {flow.state.ended}"
+            return Outlook(told, told, state=JobState.CANCELLED)
+        # The pass that runs may call it otherwise.
+        return Outlook("") if flow.stage == "pass" and flow.attempt > 1 else None
 
     def outlook(self, parents: Sequence[Parent]) -> Outlook:
         """Tell what a job waits for, by its parents."""
@@ -255,7 +272,7 @@ class References:
                 if job.state is JobState.COMPLETED and not job.without_files():
                     return job
                 if job.state.is_terminal():
-                    tries += self._jobs.retries_of(job_id)
+                    tries += self.jobs.retries_of(job_id)
         last = [self._job(job_id) for job_id in tries]
         unfinished = (job for job in reversed(last) if not job.state.is_terminal())
         completed = (job for job in last if job.state is JobState.COMPLETED)
@@ -314,6 +331,9 @@ class References:
         body = json.loads(asked.document)
         later = [parent for parent in parents if parent.get("frame") != 0]
         sources = {parent["job_id"]: self._source(parent) for parent in reversed(later)}
+        if asked.is_step:
+            body = with_values(body, lambda one, _: self._read(sources[str(one.job_id)], one.path))
+            return with_arguments(evolve(asked, document=codec.body_text(body)))
 
         def give(value: Reference, place: tuple[Any, ...]) -> Any:
             try:
@@ -339,25 +359,22 @@ class References:
         key = (job.job_id, path)
         if key not in self._values:
             try:
-                self._values[key] = self._read(job, path)
+                found = self._read(job, path)
+                self._values[key] = _without_host(found) if path[-1:] == ("dir_name",) else found
             except InvalidJob:
                 if path != ("dir_name",):
                     raise
                 # A recipe that does not tell where it ran has run in the job's work directory.
-                place = str(self._jobs.work_directory(job.job_id))
+                place = str(self.jobs.work_directory(job.job_id))
                 self._values[key] = {"@module": "pathlib", "@class": "Path", "string": place}
         return self._values[key]
 
     def _read(self, job: JobMetadata, path: tuple[str | int, ...]) -> Any:
-        results, text, at = self._jobs.results, b"", 0
+        results, text, at = self.jobs.results, b"", 0
         if path and isinstance(path[0], str) and _KEY.fullmatch(path[0]):
             with contextlib.suppress(InvalidJob):  # the whole tells which keys there are
                 text, at = results.part(job, results.locate(job, path[0])), 1
         node = json.loads(text or b"".join(results.chunks(job)))
-        if at and not isinstance(node, dict):
-            with contextlib.suppress(InvalidJob):  # nothing in it is a scalar of numpy's
-                types = json.loads(results.part(job, results.locate(job, NUMPY)))
-                node = with_numpy_types(node, types.get(path[0]))
         for index in range(at, len(path)):
             try:
                 node = _member(node, path[index])
@@ -367,13 +384,14 @@ class References:
                     f"the result of job {job.job_id} ({job.recipe}) has no "
                     f"{''.join(f'[{step!r}]' for step in path)}; {where} {error}"
                 ) from None
-        return _without_host(node) if path[-1:] == ("dir_name",) else node
+        return node
 
     # --- geometries --------------------------------------------------------------------------
 
     def given(self, job: JobMetadata) -> dict[str, Any] | None:
         """Return the structure that a job was given, if there was one, as it is stored."""
-        _, document = self._jobs.specification(job.job_id).split("\n", 1)
+        text = getattr(job, "specification", None) or self.jobs.specification(job.job_id)
+        document = text.split("\n", 1)[1]
         structure = structure_of(json.loads(document))
         return None if structure is None or "data" not in structure else structure
 
@@ -397,7 +415,7 @@ class References:
 
     def _gives_its_atoms(self, job: JobMetadata, parent: Parent) -> bool:
         """Return whether what is taken of a job are the atoms that it was given, at most moved."""
-        moves = is_quaccs(job.recipe) and moves_atoms_alone(job.recipe, self._jobs.config)
+        moves = is_quaccs(job.recipe) and moves_atoms_alone(job.recipe, self.jobs.config)
         return parent.get("frame") == 0 or (moves and parent.get("path", ["atoms"]) == ["atoms"])
 
     def _formula(self, parents: Sequence[Parent]) -> str | None:
@@ -441,7 +459,7 @@ class References:
     def _of_result(self, job: JobMetadata, frame: int | None) -> Atoms:
         from crystalmath.recipes.summary import find_structures, read_structure
 
-        found = find_structures(b"".join(self._jobs.results.chunks(job)))
+        found = find_structures(b"".join(self.jobs.results.chunks(job)))
         frames = found.trajectory
         if frame is None or frame == -1:
             return read_structure(found.final)
@@ -521,12 +539,9 @@ def _member(node: Any, step: str | int) -> Any:
             from crystalmath.recipes.encoding import ResultEncoder
 
             return ResultEncoder().encode(_at(ResultDecoder().decode(node, ()), step), ())
-        if tag[0] == "numpy":
-            return _at(node["data"], step)
         if tag[0] == "pymatgen.io.ase":
             raise _NoMemberError("is a structure, into which no path leads")
-    found, types = _at(node, step), node.get(NUMPY) if isinstance(node, dict) else None
-    return with_numpy_types(found, types.get(step)) if isinstance(types, dict) else found
+    return _at(node, step)
 
 
 def _at(node: Any, step: str | int) -> Any:

@@ -16,7 +16,7 @@ from crystalmath.jobs.potcars import is_potcar
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models import JobState, Resources, Submission
 from crystalmath.models.fields import declared
-from crystalmath.models.job_notes import awaited
+from crystalmath.models.job_notes import awaited, step_of
 from crystalmath.models.resources import RESOURCE_NAMES
 from crystalmath.models.submission import Terms
 from crystalmath.models.written import label_of, label_value, memory_text, read_megabytes
@@ -49,6 +49,8 @@ class Again:
     submission: Submission
     parents: Sequence[Parent] = ()
     only_retry: bool = False
+    #: Of a step of a flow: structure and parameters as the flow has called it, as JSON.
+    body: Mapping[str, Any] | None = None
 
 
 def again(
@@ -101,7 +103,8 @@ def again(
         found = _last(job, given, directory, configured)
         given = found.atoms
         parents = [{"job_id": job.job_id, "role": "structure", "file": found.file}]
-    had = codec.decode_request(asked["parameters"])
+    step = step_of(job.parents) is not None
+    had = {} if step else codec.decode_request(asked["parameters"])
     parameters = _merged(had, changes.parameters)
     if changes.copy:
         given_files = parameters.get(PARAMETER)
@@ -128,14 +131,21 @@ def again(
     submission = Submission(
         **terms,
         recipe=job.recipe,
-        atoms=given,
-        parameters=parameters,
+        atoms=None if step else given,
+        parameters={} if step else parameters,
         engine=engine,
         strict=changes.strict,
+        in_one_job=bool(told.get("in_one_job")),
         **_awaited(job),
-        environment=None if restricted else _environment(told) or environ,
+        environment=None if restricted else environment_before(told) or environ,
     )
     retried: Parent = {"job_id": job.job_id, "role": "retry"}
+    if step:
+        asked["parameters"] = _merged(asked["parameters"], codec.encode_request(parameters))
+        if changes.continued:
+            asked["atoms"] = codec.encode_request(given)
+        submission = evolve(submission, after=(), on_failure="wait")
+        return Again(submission, [*_not_again(job), retried], once, asked)
     return Again(submission, [*cast("Sequence[Parent]", parents), retried], once)
 
 
@@ -149,17 +159,26 @@ def as_asked(
     told, asked = json.loads(header), json.loads(document)
     unasked: dict[str, Any] = dict.fromkeys(told.get("defaulted", ()))
     restricted = configured.restricted is not None
+    step = step_of(job.parents) is not None
     submission = Submission(
         **evolve(job, **unasked).terms(),
         recipe=job.recipe,
-        atoms=structure_of(asked),
-        parameters=codec.decode_request(asked["parameters"]),
+        atoms=None if step else structure_of(asked),
+        parameters={} if step else codec.decode_request(asked["parameters"]),
         engine=job.engine,
         strict=bool(told.get("strict")),
-        **_awaited(job),
-        environment=None if restricted else _environment(told) or environ,
+        in_one_job=bool(told.get("in_one_job")),
+        environment=None if restricted else environment_before(told) or environ,
     )
+    if step:
+        return Again(submission, job.parents, body=asked)
+    submission = evolve(submission, **_awaited(job))
     return Again(submission, [parent for parent in job.parents if "awaited" not in parent])
+
+
+def _not_again(job: JobMetadata) -> list[Parent]:
+    """Return the parents of a job, but for those that it runs or reads again."""
+    return [parent for parent in job.parents if parent["role"] not in {"retry", "reread"}]
 
 
 def _gave(parent: Parent) -> bool:
@@ -221,7 +240,7 @@ def _place(job: JobMetadata, changes: Retry, configured: Config) -> tuple[str | 
     return changes.engine, "local"
 
 
-def _environment(header: Mapping[str, Any]) -> dict[str, str]:
+def environment_before(header: Mapping[str, Any]) -> dict[str, str]:
     """Return a job's environment as it was before its resources were told to its programs."""
     environment = dict(header.get("environment", {}))
     for name, value in header.get("replaced", {}).items():

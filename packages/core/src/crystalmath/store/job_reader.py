@@ -175,7 +175,8 @@ class JobReader:
                 given = Parameters()
                 where = given.among("lineage.parent", wanted[:CHUNK])
                 query = f"SELECT jobs.job_id, jobs.state {_LINEAGE} WHERE {where} "
-                query += "AND lineage.role IN ('structure', 'value', 'after') ORDER BY jobs.number"
+                query += "AND lineage.role IN ('structure', 'value', 'after', 'flow') "
+                query += "ORDER BY jobs.number"
                 # The state here: by its index SQLite would go through all that are pending.
                 pending = (row for row in snapshot.rows(query, given) if row["state"] == "pending")
                 found |= {str(row["job_id"]): None for row in pending}
@@ -195,6 +196,28 @@ class JobReader:
             for start in range(0, len(wanted), CHUNK):
                 found |= count_steps(snapshot, wanted[start : start + CHUNK])
         return found
+
+    @patient
+    def step_ids(self, flow: str) -> _Ids:
+        """Return the jobs that are, or were, steps of a flow, the oldest first."""
+        given = Parameters()
+        query = "SELECT jobs.job_id FROM listed JOIN jobs ON jobs.number = listed.number "
+        query += f"WHERE {given.equal('listed.flow', flow)} ORDER BY listed.number"
+        with self._readable.reading() as snapshot:
+            return [str(row["job_id"]) for row in snapshot.rows(query, given)]
+
+    @patient
+    def flows_of(self, ids: Sequence[str]) -> _Ids:
+        """Return the flows of which some jobs are steps."""
+        found: dict[str, None] = {}
+        with self._readable.reading() as snapshot:
+            for start in range(0, len(ids), CHUNK):
+                given = Parameters()
+                query = "SELECT DISTINCT listed.flow FROM listed JOIN jobs ON jobs.number = "
+                query += "listed.number WHERE listed.flow IS NOT NULL AND "
+                query += given.among("jobs.job_id", ids[start : start + CHUNK])
+                found |= {str(row["flow"]): None for row in snapshot.rows(query, given)}
+        return list(found)
 
     @patient
     def children(self, job_id: str, *, limit: int | None = None) -> _Rows:

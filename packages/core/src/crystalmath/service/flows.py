@@ -1,0 +1,398 @@
+"""Flows whose steps are jobs: their passes, the jobs that these call, and their ends.
+
+A flow is a job each of whose attempts is a pass of its body (:mod:`crystalmath.worker.flow_pass`).
+The outcome of a pass names the jobs that it has called. They are recorded here, and when those have
+ended that the body needs, the next pass begins. All that is known here can be read again: from the
+outcome of the last pass, and from the rows of the steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import define, evolve, field, fields_dict
+
+from crystalmath.errors import BadFile, InvalidJob
+from crystalmath.jobs.changes import Change
+from crystalmath.jobs.life import WAITS
+from crystalmath.models import JobSpec, JobState, NewJob, Resources, Submission
+from crystalmath.models.fields import plain
+from crystalmath.models.job_notes import awaited, repeated, step_of
+from crystalmath.models.reference import JOB
+from crystalmath.models.submission import Terms
+from crystalmath.recipes.json_text import place_name
+from crystalmath.recipes.stored_result import unpacked
+from crystalmath.service.retrying import Again, environment_before
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from crystalmath.errors import CrystalMathError
+    from crystalmath.models.job_notes import Parent
+    from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service.home_jobs import HomeJobs
+    from crystalmath.service.recorder import Recorder
+
+_LOG = logging.getLogger("crystalmath.service")
+
+#: So many steps a flow has at most.
+MOST_STEPS = 5000
+#: The member of an argument that says which step's result is meant, in a pass's words.
+STEP = "$step"
+_LONGEST_KEY = 255
+#: A pass goes ahead of all other jobs that wait: it takes little, and others wait for it.
+_FIRST = 1000
+
+
+def first_pass(spec: JobSpec, taken: Sequence[Mapping[str, Any]], repeats: str | None) -> JobSpec:
+    """Return what the first pass of a flow is to run, beside its owner and on none of its terms.
+
+    These are for its steps. `taken` are steps of the flow that it repeats, if it does.
+    """
+    asked = {name: plain(value) for name, value in spec.terms().items()}
+    return evolve(
+        spec,
+        engine="local",
+        cluster=spec.cluster if spec.engine == "local" else "local",
+        environment=environment_before(spec.header()),
+        replaced={},
+        resources=Resources(),
+        walltime_s=None,
+        continue_lost=None,
+        priority=_FIRST,
+        flow={
+            "pass": 1,
+            "attempt": 1,
+            "serial": False,
+            "most": MOST_STEPS,
+            "repeats": repeats,
+            "steps": list(taken),
+            "asked": {**asked, "engine": spec.engine},
+        },
+    )
+
+
+def taken_over(
+    jobs: HomeJobs, parents: Iterable[Parent]
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Return the completed steps of the flow that another one repeats, and that flow."""
+    origin = repeated(parents)
+    if origin is None:
+        return [], None
+    header = json.loads(jobs.specification(origin).partition("\n")[0])
+    told = (header.get("flow") or {}).get("steps", ())
+    found = {each["name"]: each for each in told if each.get("taken_over")}
+    own = _steps(jobs.some_jobs(jobs.step_ids(origin)))
+    found |= {
+        name: _entry(name, tries)
+        for name, tries in own.items()
+        if _present(tries).state is JobState.COMPLETED and not _present(tries).without_files()
+    }
+    return [{**each, "taken_over": True} for each in found.values()], origin
+
+
+def _steps(rows: Iterable[JobMetadata]) -> dict[str, list[JobMetadata]]:
+    """Sort the jobs of a flow by the step that they are tries at, those left out that are void."""
+    found: dict[str, list[JobMetadata]] = {}
+    for job in rows:
+        of_flow = step_of(job.parents)
+        if of_flow is not None and not _is_void(job):
+            found.setdefault(of_flow[1], []).append(job)
+    return found
+
+
+def _is_void(job: JobMetadata) -> bool:
+    """Return whether a step has ended without having been launched, and nobody has stopped it."""
+    ended = job.state.is_terminal() and job.state is not JobState.COMPLETED
+    return ended and job.cancel_requested_at is None and bool(awaited(job.parents))
+
+
+def _present(tries: Sequence[JobMetadata]) -> JobMetadata:
+    """Return which of the tries at a step counts, the oldest first."""
+    completed = (job for job in reversed(tries) if job.state is JobState.COMPLETED)
+    unfinished = (job for job in reversed(tries) if not job.state.is_terminal())
+    return next(completed, None) or next(unfinished, None) or tries[-1]
+
+
+def _entry(name: str, tries: Sequence[JobMetadata]) -> dict[str, Any]:
+    """Write what a pass is told of a step."""
+    job = _present(tries)
+    state = job.state.value
+    if not job.state.is_terminal():
+        state = "waiting" if job.waits else "launched"
+    entry: dict[str, Any] = {"name": name, "job_id": job.job_id, "state": state}
+    entry |= {"attempt": job.attempt, "error": job.error}
+    # A retry may have other parameters than those that the body calls it with.
+    known = {each.job_id for each in tries}
+    origin, asked = repeated(job.parents), job.job_id
+    while origin in known:
+        asked = origin
+        origin = next(repeated(each.parents) for each in tries if each.job_id == asked)
+    return entry if asked == job.job_id else {**entry, "asked": asked}
+
+
+class Intake(Protocol):
+    """Takes steps, and hands over passes."""
+
+    def record_steps(
+        self,
+        keys: Sequence[str],
+        ask: Callable[[int, Sequence[str]], Again],
+        refused: Callable[[int, Exception], CrystalMathError],
+    ) -> list[JobMetadata]:
+        """Take the steps that a flow has called, all of them or none."""
+
+    def next_pass(self, flow: JobMetadata, row: NewJob, spec: JobSpec, document: str) -> None:
+        """Record that the next pass of a flow begins, and hand it to its engine."""
+
+
+@define
+class _Plan:
+    """What the last pass of a flow has left to be done."""
+
+    attempt: int
+    #: The names of the steps that the next pass waits for.
+    needs: Sequence[str] = ()
+    #: How the pass has ended, unless it waits for steps.
+    end: Change | None = None
+    #: The jobs that were told to stop.
+    stopped: set[str] = field(factory=set)
+
+
+class Flows:
+    """Have the flows of this process go on, each time something has happened to their steps.
+
+    `cancel` stops a job.
+    """
+
+    def __init__(
+        self,
+        jobs: HomeJobs,
+        recorder: Recorder,
+        intake: Intake,
+        cancel: Callable[[str], object],
+    ) -> None:
+        self._jobs = jobs
+        self._recorder = recorder
+        self._intake = intake
+        self._cancel = cancel
+        self._plans: dict[str, _Plan] = {}
+
+    def forget(self, job_id: str) -> None:
+        """Forget a flow that waits here no more."""
+        self._plans.pop(job_id, None)
+
+    def look(self, flow: JobMetadata) -> list[str]:
+        """Do what follows for a flow between two passes.
+
+        Return the ids of those of its steps that may go on since its pass has ended. Raises
+        `OSError`, `CrystalMathError`: something cannot be done now, and is to be tried again.
+        """
+        plan = self._plans.get(flow.job_id)
+        is_new = plan is None or plan.attempt != flow.attempt
+        if plan is None or is_new:
+            plan = self._plans[flow.job_id] = self._read(flow)
+        rows = self._jobs.some_jobs(self._jobs.step_ids(flow.job_id))
+        steps = _steps(rows)
+        living = [job for job in rows if not job.state.is_terminal()]
+        if flow.cancel_requested_at is not None:
+            for job in living:
+                if job.cancel_requested_at is None and job.job_id not in plan.stopped:
+                    self._cancel(job.job_id)
+                    plan.stopped.add(job.job_id)
+            living = [job for job in self._again(living) if not job.state.is_terminal()]
+            if living:
+                self._note(flow, f"{_count(living)} to be stopped")
+            else:
+                self._end(flow, JobState.CANCELLED, "cancelled")
+        elif plan.end is not None:
+            if living:
+                self._note(flow, f"{plan.end.error}; {_count(living)} still to end")
+            else:
+                self._recorder.apply(evolve(plan.end, at=time.time()))
+        elif any(
+            not _present(steps[name]).state.is_terminal() for name in plan.needs if name in steps
+        ):
+            self._note(flow, _progress(steps))
+        else:
+            self._begin(flow, steps)
+        return [job.job_id for job in living if job.waits] if is_new else []
+
+    def _again(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
+        return self._recorder.store.get_many([job.job_id for job in jobs])
+
+    def _note(self, flow: JobMetadata, reason: str) -> None:
+        if reason != flow.reason:
+            at = time.time()
+            self._recorder.apply(Change(job_id=flow.job_id, state=flow.state, at=at, reason=reason))
+
+    def _end(self, flow: JobMetadata, state: JobState, error: str) -> None:
+        at = time.time()
+        self._recorder.apply(Change(job_id=flow.job_id, state=state, at=at, error=error))
+
+    # --- what a pass has come to -------------------------------------------------------------
+
+    def _read(self, flow: JobMetadata) -> _Plan:
+        """Read the outcome of the last pass, and record the steps that it has called."""
+        directory = self._jobs.directory(flow.job_id)
+        plan = _Plan(flow.attempt)
+        failed = Change(job_id=flow.job_id, state=JobState.FAILED, at=0.0)
+        try:
+            if directory.is_gone():
+                gone = f"its run directory {directory.path} was removed"
+                return evolve(plan, end=evolve(failed, error=gone))
+            header = directory.outcome(flow.attempt) or {}
+        except BadFile:
+            header = {}
+        state, error = header.get("state", WAITS), header.get("error")
+        if state == "lost":
+            state, error = "failed", f"lost: {error}"
+        if state != WAITS:
+            end = evolve(failed, state=JobState(state), error=error or state)
+            return evolve(plan, end=evolve(end, traceback=header.get("traceback")))
+        if not header or flow.cancel_requested_at is not None:
+            return plan  # what it has called is not known: one more pass tells
+        told = json.loads(unpacked(directory.payload(flow.attempt)))
+        try:
+            self._record(flow, told["calls"])
+        except InvalidJob as refused:
+            return evolve(plan, end=evolve(failed, error=str(refused)))
+        return evolve(plan, needs=told["needs"])
+
+    def _record(self, flow: JobMetadata, calls: Sequence[Mapping[str, Any]]) -> None:
+        """Record the new steps that a pass has called, all of them or none."""
+        header = json.loads(self._jobs.specification(flow.job_id).partition("\n")[0])
+        new = [call for call in calls if call["known"] is None]
+        ids = {call["name"]: call["known"] for call in calls if call["known"] is not None}
+        keys = [_key(flow, call["name"]) for call in new]
+
+        def ask(index: int, before: Sequence[str]) -> Again:
+            told = dict(zip((call["name"] for call in new), before, strict=False))
+            return _asked(flow, header, new[index], {**ids, **told}, keys[index])
+
+        def refused(index: int, error: Exception) -> InvalidJob:
+            return InvalidJob(f"the step {new[index]['name']} is refused: {error}")
+
+        recorded = self._intake.record_steps(keys, ask, refused) if new else []
+        called = {*ids.values(), *(job.job_id for job in recorded)}
+        waiting = [job for job in self._waiting(flow.job_id) if job.job_id not in called]
+        at, told = time.time(), "its flow calls it no more"
+        self._recorder.apply(
+            *(
+                Change(job_id=job.job_id, state=JobState.CANCELLED, at=at, error=told)
+                for job in waiting
+            )
+        )
+
+    def _waiting(self, flow: str) -> list[JobMetadata]:
+        rows = self._recorder.store.get_many(self._jobs.step_ids(flow))
+        return [job for job in rows if job.waits]
+
+    # --- the next pass -----------------------------------------------------------------------
+
+    def _begin(self, flow: JobMetadata, steps: Mapping[str, Sequence[JobMetadata]]) -> None:
+        """Begin the next pass, which is told of all steps."""
+        text, _, body = self._jobs.specification(flow.job_id).partition("\n")
+        header = json.loads(text)
+        before = header["flow"]
+        taken = {each["name"]: each for each in before["steps"] if each.get("taken_over")}
+        entries = taken | {name: _entry(name, tries) for name, tries in steps.items()}
+        for entry in entries.values():
+            if entry["state"] == "waiting":
+                asked = self._jobs.specification(entry["job_id"]).partition("\n")[2]
+                entry["document"] = json.loads(asked)
+        attempt = flow.attempt + 1
+        told = {"pass": before["pass"] + 1, "attempt": attempt, "steps": [*entries.values()]}
+        header["flow"] = {**before, **told}
+        known = {name: header[name] for name in fields_dict(JobSpec) if name in header}
+        spec = JobSpec(atoms=None, **known)
+        same = {one: getattr(flow, one) for one in fields_dict(type(flow)) if one not in _OTHER}
+        row = NewJob(
+            **same,
+            attempt=attempt,
+            stage="pass",
+            reason=_progress(steps) if steps else None,
+            specification=f"{json.dumps(spec.header())}\n{body}",
+        )
+        self._intake.next_pass(flow, row, spec, body)
+
+
+#: What of a flow's row is another one in its next pass.
+_OTHER = {"attempt", "stage", "reason"}
+
+
+def _progress(steps: Mapping[str, Sequence[JobMetadata]]) -> str:
+    """Say how far the steps of a flow have come."""
+    states = [_present(tries).state for tries in steps.values()]
+    ended = sum(state.is_terminal() for state in states)
+    failed = sum(state is JobState.FAILED for state in states)
+    more = f", {failed} failed" if failed else ""
+    return f"{ended} of {len(states)} steps have ended{more}"
+
+
+def _count(jobs: Sequence[JobMetadata]) -> str:
+    return "1 step has" if len(jobs) == 1 else f"{len(jobs)} steps have"
+
+
+def _key(flow: JobMetadata, name: str) -> str:
+    """Return the key by which a step is recorded once, however often its pass is read."""
+    key = f"{flow.job_id}/{name}/{flow.attempt}"
+    if len(key) <= _LONGEST_KEY and key.isprintable():
+        return key
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return f"{flow.job_id}/{digest}/{flow.attempt}"
+
+
+def _asked(
+    flow: JobMetadata,
+    header: Mapping[str, Any],
+    call: Mapping[str, Any],
+    ids: Mapping[str, str],
+    key: str,
+) -> Again:
+    """Ask for a step as its flow has called it, on the terms of the flow."""
+    terms: dict[str, Any] = {one: getattr(flow, one) for one in fields_dict(Terms)}
+    terms |= dict.fromkeys(header.get("defaulted", ()))
+    settings = {f"QUACC_{name}": value for name, value in (call.get("settings") or {}).items()}
+    submission = Submission(
+        **{
+            **terms,
+            "name": flow.name and f"{flow.name} {call['step']}"[:_LONGEST_KEY],
+            "labels": {**flow.labels, "step": call["step"]},
+            "key": key,
+        },
+        recipe=call["recipe"],
+        engine=flow.engine,
+        environment={**header.get("environment", {}), **settings},
+    )
+    parents: list[Parent] = [{"job_id": flow.job_id, "role": "flow", "step": call["name"]}]
+    body = _with_jobs(call["document"], ids, parents, ())
+    for name in call["after"]:
+        if not any(one["job_id"] == ids[name] for one in parents):
+            parents.append({"job_id": ids[name], "role": "after"})
+    for parent in parents[1:]:
+        parent |= {"awaited": "ok", "on_failure": "fail"}
+    return Again(submission, parents, body=body)
+
+
+def _with_jobs(
+    node: Any, ids: Mapping[str, str], parents: list[Parent], place: tuple[Any, ...]
+) -> Any:
+    """Write references to steps as references to their jobs, and these among the parents."""
+    if isinstance(node, list):
+        return [_with_jobs(each, ids, parents, (*place, at)) for at, each in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    if STEP not in node:
+        return {key: _with_jobs(each, ids, parents, (*place, key)) for key, each in node.items()}
+    job_id, path = ids[node[STEP]], list(node["path"])
+    if place == ("atoms",):
+        parents.append({"job_id": job_id, "role": "structure", "path": path})
+    else:
+        spelt = place_name(place[1:])
+        parents.append({"job_id": job_id, "role": "value", "place": spelt, "path": path})
+    return {JOB: job_id, "path": path}

@@ -1,0 +1,179 @@
+"""Flows whose steps are jobs: they go on whatever dies, and end as a whole."""
+
+import os
+import random
+
+import pytest
+
+from conftest import LAB, eventually
+from crystalmath import config
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.worktree import at_once
+from crystalmath.models import JobState, Submission
+from crystalmath.models.retry import Retry
+from crystalmath.service import JobService
+from crystalmath.service.pruning import Choice
+from server.home_server import HomeServer
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    """Give a service that the tests of this module share: its runners have imported quacc."""
+    home = tmp_path_factory.mktemp("flows")
+    (home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
+    told = {"CRYSTALMATH_HOME": str(home), "CRYSTALMATH_RECIPES": "flow_recipes"}
+    environ = {**os.environ, **told}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(LAB)
+        with JobService(config.load(environ), environ) as service:
+            yield service
+
+
+def submit(service, flow, **parameters):
+    """Submit a flow of `flow_recipes`; give its id."""
+    more = {name: parameters.pop(name) for name in ("labels", "in_one_job") if name in parameters}
+    recipe = f"flow_recipes.{flow}"
+    return service.submit(
+        Submission(recipe=recipe, parameters=parameters, engine="local", **more)
+    ).job_id
+
+
+def finish(service, job_id):
+    (*_, job) = service.wait([job_id], timeout=240)
+    assert job.state.is_terminal(), job
+    return job
+
+
+def steps(service, flow):
+    """Give the jobs of a flow by the number of the step, as `counted` has it."""
+    return service.some_jobs(service.step_ids(flow))
+
+
+def named(service, flow, name):
+    (found,) = [job for job in steps(service, flow) if job.parents[0]["step"].endswith(name)]
+    return found
+
+
+def marks(folder):
+    """Tell how often each job of `counted` ran."""
+    return {path.name.split()[1]: path.read_text() for path in folder.glob("ran *")}
+
+
+#: What `counts` returns, and the marks of its jobs.
+COUNTED = {"total": 36, "fan": [11, 12, 13]}
+ONCE = dict.fromkeys(["0", "1", "2", "11", "12", "13"], "x")
+
+
+def test_each_step_is_a_job_of_its_own(service, tmp_path):
+    flow = submit(service, "counts", folder=str(tmp_path), labels={"project": "x"})
+    job = finish(service, flow)
+    assert (job.state, job.error) == (JobState.COMPLETED, None)
+    assert job.started_at < job.finished_at
+    assert service.result(flow) == COUNTED
+    assert job.attempt >= 2
+    assert job.summary["flow_steps"] == {"completed": 10}
+    assert marks(tmp_path).keys() == ONCE.keys()
+    told = steps(service, flow)
+    assert len(told) == 10
+    assert {each.labels["step"] for each in told} == {"counted", "total"}
+    assert {each.labels["project"] for each in told} == {"x"}
+    names = [each.parents[0]["step"] for each in told]
+    assert all(each.parents[0]["job_id"] == flow for each in told)
+    assert len(set(names)) == 10
+    reasons = [event.reason for event in service.events(job_ids=[flow])[0]]
+    assert "10 of 10 steps have ended" in reasons
+    # As one job it has no steps, and the same result.
+    whole = submit(service, "counts", folder=str(tmp_path), in_one_job=True)
+    assert finish(service, whole).attempt == 1
+    assert service.result(whole) == COUNTED
+    assert service.step_ids(whole) == []
+
+
+def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service, tmp_path):
+    flow = submit(service, "counts", folder=str(tmp_path), fails=[1])
+    job = finish(service, flow)
+    assert job.state is JobState.FAILED
+    broken = named(service, flow, "counted#1")
+    assert f"{broken.parents[0]['step']} (job {broken.job_id}) failed" in job.error
+    assert "no luck" in job.error
+    assert marks(tmp_path).items() >= {"0": "x", "1": "x", "2": "x"}.items()
+    assert "12" not in marks(tmp_path)
+    (tmp_path / "mended 1").touch()
+    (again,) = service.retry([flow], Retry())
+    assert finish(service, again.job_id).state is JobState.COMPLETED
+    assert service.result(again.job_id) == COUNTED
+    assert {name for name, ran in marks(tmp_path).items() if ran == "xx"} >= {"1"}
+    assert {marks(tmp_path)[name] for name in ("0", "2")} == {"x"}
+
+
+def test_a_step_that_is_run_again_while_its_flow_goes_on(service, tmp_path):
+    flow = submit(service, "counts", folder=str(tmp_path), fails=[1], waits=[0])
+    eventually(lambda: any(job.state is JobState.FAILED for job in steps(service, flow)))
+    (broken,) = [job for job in steps(service, flow) if "no luck" in str(job.error)]
+    (tmp_path / "mended 1").touch()
+    (again,) = service.retry([broken.job_id], Retry())
+    assert again.parents[0] == broken.parents[0]
+    finish(service, again.job_id)
+    # Its flow is to read what it has left.
+    pruned = at_once(service.prune(Choice(job_ids=[again.job_id])))
+    assert flow in str(pruned.left)
+    (tmp_path / "go 0").touch()
+    assert finish(service, flow).state is JobState.COMPLETED
+    assert service.result(flow) == COUNTED
+
+
+def test_a_cancelled_flow_ends_when_none_of_its_steps_is_alive(service, tmp_path):
+    flow = submit(service, "counts", folder=str(tmp_path), waits=[0, 1])
+    eventually(lambda: marks(tmp_path).keys() >= {"0", "1"})
+    assert service.cancel(flow)
+    job = finish(service, flow)
+    assert (job.state, job.error) == (JobState.CANCELLED, "cancelled")
+    told = steps(service, flow)
+    assert all(each.state.is_terminal() for each in told)
+    assert max(each.finished_at for each in told) <= job.finished_at
+    for each in told:
+        directory = RunDirectory(service.directory(each.job_id).path)
+        assert not os.path.exists(directory.path) or directory.decided(each.attempt)
+    assert "11" not in marks(tmp_path)
+
+
+def test_a_step_that_is_refused_fails_its_flow(service, tmp_path):
+    flow = submit(service, "calls_unknown", folder=str(tmp_path))
+    job = finish(service, flow)
+    assert job.state is JobState.FAILED
+    assert "the step" in job.error
+    assert "is refused" in job.error
+    assert marks(tmp_path) == {}
+
+
+SEEDS = 2
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_whatever_is_killed_each_flow_completes(tmp_path, seed):
+    chance = random.Random(seed)
+    folder = tmp_path / "marks"
+    folder.mkdir()
+    environ = {"CRYSTALMATH_RECIPES": "flow_recipes"}
+    with HomeServer(tmp_path / "home", **environ) as server:
+        server.start()
+        told = {"recipe": "flow_recipes.counts", "params": {"folder": str(folder)}}
+        flow = server.call("jobs.submit", engine="local", **told)["job_id"]
+        jobs = server.home / "jobs"
+        for _ in range(4):
+            before = len(list(jobs.glob("*/*.outcome")))
+            wanted = before + chance.randrange(3)
+            eventually(lambda n=wanted: len(list(jobs.glob("*/*.outcome"))) >= n or ended(server))
+            server.kill()
+            server.start()
+        job = server.finish(flow)
+        assert job["status"] == "completed", job
+        assert server.call("jobs.result", job_id=flow)["result"] == COUNTED
+        assert marks(folder).keys() == ONCE.keys()
+        found = server.call("jobs.list", parent=flow)["jobs"]
+        assert {each["status"] for each in found} == {"completed"}
+        assert len(found) == 10
+
+
+def ended(server):
+    return not server.counts()["pending"] + server.counts()["running"]
