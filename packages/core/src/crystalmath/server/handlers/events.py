@@ -51,6 +51,8 @@ _RECONCILE_S = 2.0
 #: How soon a job is looked at again whose end was told before it could be read, in seconds.
 _AGAIN_S = 0.1
 _MOST_EVENTS = 10_000
+#: So many jobs are looked for in memory without a thread.
+_FEW_JOBS = 20
 
 
 class Subscriber:
@@ -166,7 +168,9 @@ async def handle_jobs_wait(
         told: set[str] = set()  # by events, which may come before the end can be read
         while True:
             those = [job_id for job_id in job_ids if job_id in looked]
-            ended = await in_slices("computing", _ended(service, those))
+            ended = _ended_of_few(service, those)
+            if ended is None:
+                ended = await in_slices("computing", _ended(service, those))
             unfinished, told = unfinished - ended, told - ended
             left = end - time.monotonic()
             if not unfinished or left <= 0:
@@ -185,6 +189,14 @@ def _chosen(service: JobService, filters: Selection) -> list[str]:
     if len(found) > MOST_JOBS:
         raise InvalidJob(f"more than {MOST_JOBS} jobs fit the filters; wait for fewer at once")
     return [job.job_id for job in found]
+
+
+def _ended_of_few(service: JobService, job_ids: list[str]) -> set[str] | None:
+    """Return those of a few jobs that have ended, where all are in memory."""
+    if len(job_ids) > _FEW_JOBS:
+        return None
+    jobs = [service.remembered(job_id) for job_id in job_ids]
+    return {job.job_id for job in jobs if job and job.state.is_terminal()} if all(jobs) else None
 
 
 def _ended(service: JobService, job_ids: list[str]) -> Generator[None, None, set[str]]:
