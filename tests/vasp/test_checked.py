@@ -138,7 +138,7 @@ def test_the_json_of_a_check(pots, cli):
     assert bad.code == 1
     assert (bad.json["ok"], bad.json["status"], bad.json["potcars"][:0]) == (False, "error", [])
     (error,) = [finding for finding in bad.json["findings"] if finding["severity"] == "error"]
-    assert error.keys() == {"severity", "code", "message", "path", "source", "remedy"}
+    assert error.keys() == {"severity", "code", "message", "path", "source", "remedy", "place"}
     assert error["path"] == str(path)
 
 
