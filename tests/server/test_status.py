@@ -52,6 +52,28 @@ def test_status_tells_what_failed_last(served):
     assert failed[0].endswith("the last")
 
 
+def test_the_doctor_tells_over_the_wire_what_it_tells_in_a_terminal(served):
+    told = served.call("system.doctor")
+    assert told["error"] is None
+    here = json.loads(served.run("doctor", "--json").stdout)
+    assert told["ok"] is (here["status"] == "ok")
+    assert [(check["name"], check["state"]) for check in told["checks"]] == [
+        (check["name"], check["state"]) for check in here["checks"]
+    ]
+    assert {"home", "disk", "database", "server", "engine"} <= {
+        check["name"] for check in told["checks"]
+    }
+    assert all(check.keys() == here["checks"][0].keys() for check in told["checks"])
+
+
+def test_the_doctor_tells_of_a_configuration_that_cannot_be_read(server):
+    server.start()
+    (server.home / "config.toml").write_text("[jobs\n")
+    told = server.call("system.doctor")
+    assert (told["ok"], told["error"]) == (False, None)
+    assert [check["name"] for check in told["checks"]] == ["platform", "config"]
+
+
 def test_of_a_file_that_is_no_database_no_command_says_that_it_is_locked(server, monkeypatch):
     server.home.mkdir()
     (server.home / "jobs.sqlite").write_text("important notes " * 100)

@@ -737,6 +737,13 @@ class Pong(TypedDict):
     ok: bool
 
 
+class Doctor(Answer):
+    """What was looked at of all that jobs need (``system.doctor``)."""
+
+    ok: Annotated[bool, "nothing was found that keeps jobs from running"]
+    checks: Sequence[CheckDocument]
+
+
 class UnfinishedJobs(TypedDict):
     """How many jobs have not ended."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
+import subprocess
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, cast
@@ -12,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, cast
 from attrs import asdict
 
 from crystalmath import build_version, processes, server
-from crystalmath.errors import CrystalMathError
+from crystalmath.errors import CrystalMathError, ServerError
 from crystalmath.models.answers import (
     DiskRoom,
+    Doctor,
     FailedJob,
     Pong,
     ServerStatus,
@@ -40,6 +43,8 @@ PROTOCOL = 1
 _FAILURES = 5
 #: How long the database may take to tell them, in seconds; all else is told without it.
 _TIMEOUT_S = 1.0
+#: How long the doctor may look, in seconds.
+_DOCTOR_S = 120.0
 
 
 @method(server.SYSTEM_PING, of_session=True, by_server=True)
@@ -127,6 +132,33 @@ def _failure(failure: Failure) -> FailedJob:
         "at": failure.finished_at,
         "error": first,
     }
+
+
+@method(server.SYSTEM_DOCTOR, pool="doctor", by_server=True)
+def handle_system_doctor(service: JobService, params: NoParams) -> Doctor:
+    """Look at what jobs need, as ``crystalmath doctor`` does, with the server's environment.
+
+    It takes seconds: plugins are loaded in a process of its own.
+    """
+    del params
+    environ = {**os.environ, "CRYSTALMATH_HOME": str(service.config.home)}
+    command = [sys.executable, "-m", "crystalmath", "doctor", "--json"]
+    try:
+        told = subprocess.run(  # noqa: S603 - all of it is our own
+            command,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=_DOCTOR_S,
+        )
+        found = json.loads(told.stdout)
+    except subprocess.TimeoutExpired as error:
+        raise ServerError(f"crystalmath doctor has not ended in {_DOCTOR_S:g} s") from error
+    except ValueError as error:
+        said = told.stderr.decode("utf-8", "replace").strip()[-500:]
+        raise ServerError(f"crystalmath doctor has failed: {said or told.returncode}") from error
+    return {"ok": found["status"] == "ok", "checks": found["checks"], "error": None}
 
 
 class SystemStopParams(TypedDict, total=False):
