@@ -136,6 +136,19 @@ def test_two_hundred_small_jobs_come_to_their_results(home, lab, setting):
     assert max(map(len, packed)) < 50
 
 
+@pytest.mark.parametrize(("said", "sizes"), [(1, []), (3, [3, 3, 2]), (None, [COUNT])])
+def test_a_submission_says_how_many_go_together(service, home, tmp_path, said, sizes):
+    (first,) = submit(service, tmp_path, ["first"])
+    runs(service, first)
+    jobs = submit(service, tmp_path, range(COUNT), parcel=said)
+    assert {service.job(each).parcel for each in jobs} == {said}
+    eventually(lambda: all((home / "jobs" / each / "spec").exists() for each in jobs))
+    finish(tmp_path, ["first", *range(COUNT)])
+    assert {job.state for job in ended(service, jobs)} == {JobState.COMPLETED}
+    packed = sorted(home.glob("jobs/*/1.parcel"), key=lambda path: path.stat().st_mtime_ns)
+    assert [len(RunDirectory(path.parent).parcel(1)) + 1 for path in packed] == sizes
+
+
 def test_a_parcel_without_jobs_is_refused(home, lab):
     (home / "config.toml").write_text("[engines.local]\nparcel = 0\n")
     with JobService() as service, pytest.raises(ConfigError, match=r"parcel must be .*, not 0"):

@@ -537,8 +537,7 @@ class _Packing:
         self._now = now
         self._ran = ran
         self._first_at = first_at
-        self._size = engine.settings.parcel
-        self._workers = engine.workers() if self._size is None else None
+        self._workers = engine.workers()
         self._unmeasured: Counter[tuple[str, str]] | None = None
         self._open: dict[object, Parcel] = {}
 
@@ -546,8 +545,9 @@ class _Packing:
         """Return how many may go into a job's parcel; 0: it waits until its recipe is measured."""
         if not self._may_share(job):
             return 1
-        if self._size is not None or self._workers is None:
-            return self._size or 1
+        size: int | None = job.header.get("parcel") or self._engine.settings.parcel
+        if size is not None or self._workers is None:
+            return size or 1
         least, kind = _PARCELS * self._workers, _kind(job)
         waiting = self._followed.count(Phase.NEW, Phase.WAITING)
         if (ran_s := self._ran.get(kind)) is not None:
@@ -612,8 +612,8 @@ def _kind(job: Job) -> tuple[str, str]:
 def _needs(job: Job) -> tuple[object, ...]:
     """Return what all jobs of a parcel have in common."""
     header = job.header
-    priority, resources = header.get("priority", 0), repr(header.get("resources"))
-    return *_kind(job), priority, resources, frozenset(header["environment"].items())
+    terms = [repr(header.get(name)) for name in ("priority", "resources", "parcel")]
+    return *_kind(job), *terms, frozenset(header["environment"].items())
 
 
 def _logged(error: Exception) -> tuple[str, Exception | None]:

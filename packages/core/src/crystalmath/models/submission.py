@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     from crystalmath.models.job_notes import Parent
 
+#: So many jobs go together at most, whatever is asked.
+MOST_PARCEL = 1000
 #: So many jobs can one be told to come after.
 MOST_AFTER = 10_000
 _NAME = {"type": "string", "minLength": 1}
@@ -122,6 +124,7 @@ class CommonTerms(TypedDict, total=False):
     resources: Resources | ResourcesGiven | None
     priority: int
     continue_lost: bool | None
+    parcel: int | None
     name: str | None
     labels: Mapping[str, str] | None
 
@@ -206,6 +209,20 @@ class Terms:
                 metavar="",
                 help="Where a try is lost, begin the next from its last geometry, or anew; else as "
                 "the cluster says, for relaxations.",
+            ),
+        ),
+    )
+    parcel: int | None = field(
+        default=None,
+        metadata=about(
+            "so many small jobs of one recipe go together in an attempt of this host, at most; 1: "
+            "it goes alone; default: as [engines.NAME] parcel says, else as many as run in 2 s",
+            {"type": "integer", "minimum": 1, "maximum": MOST_PARCEL},
+            option=Option(
+                name="--parcel",
+                metavar="N",
+                help="Pack at most N small jobs of one recipe together on this machine (--parcel "
+                "1: none); else as the configuration says, or as many as run in some 2 s.",
             ),
         ),
     )

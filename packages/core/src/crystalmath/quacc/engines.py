@@ -17,6 +17,7 @@ from crystalmath import config
 from crystalmath.engines.registry import distribution_of, plugins
 from crystalmath.errors import ConfigError, PluginError
 from crystalmath.models import EngineSettings, Finding
+from crystalmath.models.submission import MOST_PARCEL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,9 +128,10 @@ def runner_for(engine: str, configured: config.Config | None = None) -> EngineRu
 def _settings(engine: str, configured: config.Config) -> EngineSettings:
     options = dict(configured.engines.get(engine, {}))
     parcel = options.pop("parcel", None)  # core's own, whatever the engine
-    if parcel is not None and (type(parcel) is not int or parcel < 1):
+    if parcel is not None and (type(parcel) is not int or not 1 <= parcel <= MOST_PARCEL):
         raise ConfigError(
-            f"[engines.{engine}] parcel must be a whole number from 1, not {parcel!r}"
+            f"[engines.{engine}] parcel must be a whole number from 1 to {MOST_PARCEL}, not "
+            f"{parcel!r}"
         )
     clusters = configured.clusters_of(engine)
     return EngineSettings(

@@ -41,6 +41,7 @@ jobs = Table(
     Column("resources", Text, nullable=False, server_default="{}"),
     Column("priority", Integer, nullable=False, server_default="0"),
     Column("continue_lost", Boolean),
+    Column("parcel", Integer),
     Column("formula", Text),
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),

@@ -49,6 +49,7 @@ def upgrade() -> None:
         sa.Column("removed_at", sa.Float()),
         sa.Column("stage", sa.Text()),
         sa.Column("continue_lost", sa.Boolean()),
+        sa.Column("parcel", sa.Integer()),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_jobs_job_id", "jobs", ["job_id"], unique=True)
