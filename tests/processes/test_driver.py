@@ -16,6 +16,7 @@ from crystalmath.engines import followed
 from crystalmath.engines.driver import WRITES, Driver
 from crystalmath.engines.followed import Followed
 from crystalmath.errors import EngineUnavailable
+from crystalmath.jobs import life
 from crystalmath.jobs.reading import Depth
 from crystalmath.jobs.reconcile import Job
 from crystalmath.jobs.rundir import RunDirectory
@@ -263,6 +264,17 @@ def test_a_launch_that_fails_for_all_fails_each(driver, engine, monkeypatch):
     for job_id in jobs:
         eventually(lambda job_id=job_id: driver.directory(job_id).outcome(1))
         assert driver.directory(job_id).outcome(1)["error"].endswith("no program for 1")
+
+
+def test_what_the_owner_had_ended_whose_outcome_was_removed_ends(driver, engine, monkeypatch):
+    monkeypatch.setattr(life, "DAMAGED_S", 0.1)
+    job_id = add(driver)
+    eventually(lambda: engine.launched == [f"{job_id}.1"])
+    # As it does itself for a cancelled job that nobody has begun, before it publishes its end.
+    assert driver.directory(job_id).claim(1, driver.host.identity)
+    eventually(lambda: driver.state(job_id) is JobState.RUNNING)
+    driver.cancel(job_id)
+    eventually(lambda: driver.state(job_id) is JobState.CANCELLED)
 
 
 def pending(job_id, *, launched):

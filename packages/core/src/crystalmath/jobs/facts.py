@@ -70,12 +70,14 @@ class Silence:
 class Claim:
     """The claimant of an attempt, in words, and whether it is alive; ``None`` if that is unknown.
 
-    `silence` is set where only the heart can show whether the process lives.
+    `silence` is set where only the heart can show whether the process lives. An owner claims what
+    it ends unbegun (`own`), and runs nothing.
     """
 
     who: str
     alive: bool | None = None
     silence: Silence | None = None
+    own: bool = False
 
     def is_lease_over(self) -> bool:
         """Return whether nothing was heard of the claimant for so long that it is lost.

@@ -310,17 +310,21 @@ def _lost(
 
 def _claimed(record: Record, claim: Claim, files: Files, now: Moment, engine: Engine) -> Decision:
     actions: list[Action] = _restored(record, files)
+    doubt = _doubted(record, "own claim", now) if claim.own else None
     if _is_cancelled(record, files):
         actions += _asked_to_stop(files)
         actions += _release(record)
-    if (death := _death(record, files)) is not None:
+    if doubt is not None and now.clock - doubt.since >= DAMAGED_S:
+        actions.append(_publish_lost(record, files, "what its owner had published was removed"))
+    elif (death := _death(record, files)) is not None:
         actions += [EndProcesses(record.attempt), death]
     elif claim.alive is None and engine.is_over:
         # Should its supervisor have been quicker, what it published stands.
         actions.append(_publish_engines_end(record, files, engine))
     elif claim.is_lease_over():
         actions.append(_publish_lost(record, files, f"{claim.unheard()} for all of its lease"))
-    return evolve(_running(record, now), actions=tuple(actions), waits=claim.waits_for())
+    waits = claim.waits_for()
+    return evolve(_running(record, now), actions=tuple(actions), waits=waits, doubt=doubt)
 
 
 def _death(record: Record, files: Files) -> Publish | None:

@@ -168,7 +168,7 @@ def _claim(directory: Readable, attempt: int, host: Host) -> Claim | None:
     who = f"pid {claimant.pid} on {claimant.host}"
     alive = directory.is_claimant_alive(attempt, claimant)
     if alive is False or (alive and host.sees(claimant)):
-        return Claim(who, alive)
+        return Claim(who, alive, own=host.is_own(claimant.as_dict()))
     # A lock that is held shows a kernel that lives, or that has not been missed yet.
     heart = directory.heart(attempt)
     if heart is None:
