@@ -8,13 +8,14 @@ from attrs import evolve, frozen
 
 from crystalmath.client.request import RecipeLike, recipe_name
 from crystalmath.errors import CrystalMathError, InvalidJob, shown
-from crystalmath.models import Reference, Submission
+from crystalmath.models import Submission
 from crystalmath.recipes.job_structure import references_in, with_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from crystalmath.models import SubmissionOptions
+    from crystalmath.models.reference import JobValue
 
 #: A step: its recipe, or that and the recipe's parameters.
 StepLike: TypeAlias = "RecipeLike | tuple[RecipeLike, Mapping[str, Any]]"
@@ -131,7 +132,7 @@ def _named(parameters: Mapping[str, Any]) -> set[str]:
 def _resolved(parameters: Mapping[str, Any], ids: Mapping[str, str]) -> Any:
     """Write references to steps as references to their jobs."""
 
-    def resolve(one: Reference, _: object) -> Reference:
+    def resolve(one: JobValue, _: object) -> JobValue:
         return evolve(one, job_id=ids.get(str(one.job_id), one.job_id))
 
     return with_values(dict(parameters), resolve)

@@ -16,8 +16,24 @@ __all__ = ["Reference"]
 JOB = "$job"
 
 
+@frozen
+class JobValue:
+    """Which value of which job's result is meant: a plain record, as submissions are read.
+
+    A `Reference` has the methods of values, to refuse them: `os.PathLike`, `Sized` and the like
+    take it for one of theirs, and so would checks of parameters.
+    """
+
+    job_id: str | Mapping[str, Any]
+    path: tuple[str | int, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """Write it as ``jobs.submit`` takes it, as the structure or inside the parameters."""
+        return {JOB: self.job_id, "path": list(self.path)}
+
+
 @frozen(repr=False)
-class Reference:
+class Reference(JobValue):
     """A part of a job's result, in whatever state the job is.
 
     ``future["atoms"]`` makes one. It can be indexed further, copied, and given to a submission as
@@ -33,9 +49,6 @@ class Reference:
     path : tuple of (str or int)
         Keys and positions in the result; empty for the whole of it.
     """
-
-    job_id: str | Mapping[str, Any]
-    path: tuple[str | int, ...] = ()
 
     def __getitem__(self, key: str | int) -> Reference:
         """Return the reference to what stands there; it is not known yet whether anything does."""
@@ -61,15 +74,11 @@ class Reference:
         keys = "".join(f"[{key!r}]" for key in self.path)
         return f"<Reference to result{keys} of job {self.job_id}>"
 
-    def document(self) -> dict[str, Any]:
-        """Write it as ``jobs.submit`` takes it, as the structure or inside the parameters."""
-        return {JOB: self.job_id, "path": list(self.path)}
-
     def __getattr__(self, name: str) -> NoReturn:
         raise AttributeError(_told(self, f"the attribute {name!r}"))
 
 
-def read_reference(value: Mapping[str, Any], place: str) -> Reference:
+def read_reference(value: Mapping[str, Any], place: str) -> JobValue:
     """Read ``{"$job": ID, "path": [...]}``; `InvalidJob` names the place where it stands."""
     for name in value.keys() - {JOB, "path"}:
         raise InvalidJob(
@@ -84,7 +93,7 @@ def read_reference(value: Mapping[str, Any], place: str) -> Reference:
         raise InvalidJob(
             f"{place}: 'path' must be a list of keys and whole numbers, not {shown(path)}"
         )
-    return Reference(job_id, tuple(path))
+    return JobValue(job_id, tuple(path))
 
 
 def _told(reference: Reference, asked: str) -> str:

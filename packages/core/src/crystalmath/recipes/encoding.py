@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from crystalmath.errors import InvalidJob
-from crystalmath.models.reference import JOB, Reference
+from crystalmath.models.reference import JOB, JobValue
 from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.ase_json import check_atoms, encode_atoms, prepare
 from crystalmath.recipes.json_text import array_items, place_name
@@ -95,10 +95,10 @@ class StrictEncoder:
         """Deal with a type that is not on the list."""
         if (tagged := self.named(value, place)) is not None:
             return tagged
-        if isinstance(value, Reference):
+        if isinstance(value, JobValue):
             return value.document()
         if isinstance(job_id := getattr(value, "job_id", None), str):  # a job, or its future
-            return Reference(job_id).document()
+            return JobValue(job_id).document()
         what = (
             f"{value.__module__}.{value.__qualname__}" if isinstance(value, type) else repr(value)
         )
@@ -220,7 +220,7 @@ class StrictEncoder:
 
 
 class ParameterEncoder(StrictEncoder):
-    """Takes a dict with the key ``$job`` for plain data: references are `Reference` by now."""
+    """Takes a dict with the key ``$job`` for plain data: references are `JobValue` by now."""
 
     def not_plain(self, key: str) -> bool:
         """Return whether a dict with this key could be taken for a tag or a reference."""

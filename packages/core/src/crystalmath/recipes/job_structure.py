@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from attrs import evolve, frozen
 
 from crystalmath.errors import InvalidJob, UnknownJob, did_you_mean, shown
-from crystalmath.models.reference import JOB, Reference, read_reference
+from crystalmath.models.reference import JOB, JobValue, read_reference
 from crystalmath.recipes.json_text import place_name
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ _FORMAT = "job"
 
 
 def with_values(
-    value: Any, give: Callable[[Reference, tuple[Any, ...]], Any], place: tuple[Any, ...] = ()
+    value: Any, give: Callable[[JobValue, tuple[Any, ...]], Any], place: tuple[Any, ...] = ()
 ) -> Any:
     """Return parameters with what `give` returns in the place of each reference."""
-    if isinstance(value, Reference):
+    if isinstance(value, JobValue):
         return give(value, place)
     if isinstance(value, dict):
         if JOB in value:
@@ -48,9 +48,9 @@ def as_data(value: Any) -> Any:
     return [as_data(item) for item in value] if isinstance(value, list) else value
 
 
-def references_in(value: object) -> dict[str, Reference]:
+def references_in(value: object) -> dict[str, JobValue]:
     """Return the references in parameters by their places."""
-    found: dict[str, Reference] = {}
+    found: dict[str, JobValue] = {}
     with_values(value, lambda one, place: found.update({place_name(place): one}))
     return found
 
@@ -73,7 +73,7 @@ class JobStructure:
 
         Raises `InvalidJob`: something in it cannot be used. `UnknownJob`: its id can be no job's.
         """
-        if isinstance(structure, Reference):
+        if isinstance(structure, JobValue):
             return cls(structure.job_id, path=structure.path)
         if not isinstance(structure, Mapping):
             return None
@@ -95,7 +95,7 @@ class JobStructure:
     def document(self) -> dict[str, Any]:
         """Write it as ``jobs.submit`` takes it."""
         if self.path is not None:
-            return Reference(self.job_id, self.path).document()
+            return JobValue(self.job_id, self.path).document()
         frame = {} if self.frame is None else {"frame": self.frame}
         return {"format": _FORMAT, "job_id": self.job_id, **frame}
 
@@ -153,7 +153,7 @@ def as_value(asked: JobStructure) -> dict[str, Any]:
             'job:ID:atoms its final geometry, "job:..." in quotes a text'
         )
     path = ("dir_name",) if asked.path is None else asked.path
-    return Reference(asked.job_id, path).document()
+    return JobValue(asked.job_id, path).document()
 
 
 def read_job(text: str) -> str | dict[str, Any]:

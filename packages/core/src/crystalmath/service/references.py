@@ -15,7 +15,7 @@ from crystalmath.models import Finding, JobFilter, JobState
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import properties
 from crystalmath.models.job_notes import awaited, awaits_structure, step_of
-from crystalmath.models.reference import Reference
+from crystalmath.models.reference import JobValue
 from crystalmath.recipes.job_structure import JobStructure, as_data, with_values
 from crystalmath.recipes.json_text import place_name, structure_of
 from crystalmath.recipes.lookup import is_quaccs
@@ -99,9 +99,9 @@ class References:
             with _said_of(place):
                 return _filters(given)
 
-        def name(value: Reference, place: tuple[Any, ...]) -> dict[str, Any]:
+        def name(value: JobValue, place: tuple[Any, ...]) -> dict[str, Any]:
             job_id = whole(value.job_id, f"params.{place_name(place)}")
-            return Reference(job_id, value.path).document()
+            return JobValue(job_id, value.path).document()
 
         atoms = body["atoms"]
         if (of_job := JobStructure.read(submission.atoms)) is not None:
@@ -121,12 +121,12 @@ class References:
         parents: list[Parent] = []
         document = asked.document
 
-        def name(value: Reference, place: tuple[Any, ...]) -> dict[str, Any]:
+        def name(value: JobValue, place: tuple[Any, ...]) -> dict[str, Any]:
             spelt = place_name(place)
             job_id = self._whole(value.job_id, f"params.{spelt}")
             path = list(value.path)
             parents.append({"job_id": job_id, "role": "value", "place": spelt, "path": path})
-            return Reference(job_id, value.path).document()
+            return JobValue(job_id, value.path).document()
 
         if asked.refers:
             body = json.loads(document)
@@ -335,7 +335,7 @@ class References:
             body = with_values(body, lambda one, _: self._read(sources[str(one.job_id)], one.path))
             return with_arguments(evolve(asked, document=codec.body_text(body)))
 
-        def give(value: Reference, place: tuple[Any, ...]) -> Any:
+        def give(value: JobValue, place: tuple[Any, ...]) -> Any:
             try:
                 return as_data(self._value(sources[str(value.job_id)], value.path))
             except InvalidJob as error:
