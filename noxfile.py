@@ -358,7 +358,7 @@ def together(session: nox.Session) -> None:
     for engine in ENGINES:
         job = ["emt.core.relax_job", "examples/Cu.poscar", f"--engine={engine}"]
         session.run("crystalmath", "run", *job, env=environment)
-    _pytest(session, *STORE, *KEYS)
+    _pytest(session, *STORE, *KEYS, "tests/web")
 
 
 @nox.session(requires=["build"])

@@ -112,6 +112,7 @@ def test_pictures_of_all_views(ui, browser, metals, picture):
     picture(page, "job")
     page.get_by_role("link", name="Home").click()
     expect(page.get_by_text("did not converge")).to_be_visible()
+    expect(page.get_by_text("Looking")).to_have_count(0)
     picture(page, "home")
 
 

@@ -35,7 +35,7 @@ READING = frozenset(
         *("jobs.parameters", "jobs.progress", "jobs.script", "jobs.specification"),
         *("jobs.result", "jobs.trajectory", "structures.read", "recipes.list"),
         *("recipes.describe", "presets.list", "engines.list", "clusters.list"),
-        *("system.status", "system.version"),
+        *("system.status", "system.version", "system.doctor"),
     }
 )
 #: Those that change something, or run a recipe to check it: not with ``--read-only``.

@@ -1,7 +1,7 @@
 // What is typed into the search, as filters of jobs.list; and changes of it.
 
 const TOKEN = /(-?)(?:([a-z]+):)?("[^"]*"|[^\s"]+(?:"[^"]*")?)/g;
-const TEXTS = ["state", "engine", "cluster", "recipe", "name", "error", "formula"];
+const TEXTS = ["state", "engine", "cluster", "recipe", "name", "error", "formula", "parent"];
 
 /** Read a search: words are of a name or begin an id, `key:value` is a filter, `-key:value` excludes. */
 export function filtersOf(query) {

@@ -31,6 +31,7 @@ export function Home() {
     <${Clusters} />
     <${Ended} />
     <${Failures} />
+    <${Doctor} />
   </div>`;
 }
 
@@ -127,5 +128,19 @@ function Failures() {
           )}
         </ul>`
       : html`<p class="note">No job has failed.</p>`}
+  <//>`;
+}
+
+function Doctor() {
+  const answer = useAnswer("system.doctor", {});
+  return html`<${Card} title="Doctor" answer=${answer}>
+    <table><tbody>
+      ${answer.told?.checks.map(
+        (one) => html`<tr>
+          <th scope="row">${one.name}</th><td class=${one.state === "ok" ? "" : "trouble"}>${one.state}</td>
+          <td>${one.message} <small>${one.remedy}</small></td>
+        </tr>`,
+      )}
+    </tbody></table>
   <//>`;
 }

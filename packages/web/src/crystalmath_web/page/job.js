@@ -1,7 +1,7 @@
 // One job: where it stands, its structure and curves, what went in, and what came out.
 
 import {
-  Copy, Fragment, State, Trouble, address, ago, duration, fixed, formula, go, hasEnded, html, link, moment,
+  Copy, Fragment, STATES, State, Trouble, address, ago, duration, fixed, formula, go, hasEnded, html, link, moment,
   runtime, shortId, shortRecipe, useEffect, useState,
 } from "./lib.js";
 import { JobActions } from "./actions.js";
@@ -63,7 +63,8 @@ function useTrajectory(job, steps) {
   const [trajectory, setTrajectory] = useState(null);
   useEffect(() => {
     let ended = false;
-    trajectoryOf(job, trajectory).then((found) => ended || setTrajectory(found), () => null);
+    const show = (found) => ended || setTrajectory(found);
+    trajectoryOf(job, trajectory, show).then(show, () => null);
     return () => (ended = true);
   }, [job.job_id, job.status, steps.length]);
   return trajectory;
@@ -101,6 +102,7 @@ function Shown({ story }) {
       ${!session.value.read_only && html`<${JobActions} key=${job.status} ids=${[job.job_id]} names=${possible} onDone=${done} />`}
     </div>
     ${job.error ? html`<pre class="trouble">${job.error}</pre>` : job.reason && html`<p class="note">${job.reason}</p>`}
+    ${job.steps && html`<${FlowSteps} job=${job} />`}
     <div class="top">
       <section aria-label="Structure">${trajectory ? html`<${Trajectory} trajectory=${trajectory} />` : html`<p class="empty">No structure yet.</p>`}</section>
       <section aria-label="Energy and force">
@@ -115,6 +117,18 @@ function Shown({ story }) {
     </nav>
     <section class="part" aria-label=${name}><${Part} story=${story} job=${job} /></section>
   <//>`;
+}
+
+/** How far a flow is whose steps are jobs, and the way to them. */
+function FlowSteps({ job }) {
+  const counts = STATES.map((state) => [state, job.steps[state] ?? 0]).filter(([, count]) => count);
+  const all = counts.reduce((sum, [, count]) => sum + count, 0);
+  const done = job.steps.completed ?? 0;
+  return html`<p class="flow">
+    <progress max=${Math.max(1, all)} value=${done} aria-label=${`${done} of ${all} steps have completed`}></progress>
+    ${counts.map(([state, count]) => html`<a href=${link({ view: "jobs", q: `parent:${job.job_id}`, state })}><${State} state=${state} /> ${count}</a>`)}
+    <a href=${link({ view: "jobs", q: `parent:${job.job_id}` })}>all steps</a>
+  </p>`;
 }
 
 function Facts({ job }) {
@@ -144,7 +158,7 @@ function Curves({ steps }) {
 
 const ROLES = {
   structure: "its structure", value: "a value of its result", after: "it ended before", retry: "run again",
-  reread: "read again", flow: "step of this flow",
+  reread: "read again", flow: "a step of the flow",
 };
 
 function Relatives({ title, jobs }) {
@@ -155,7 +169,7 @@ function Relatives({ title, jobs }) {
         (one) => html`<li>
           <a href=${link({ view: "job", id: one.job_id })}>${one.name ?? shortId(one.job_id)}</a>
           ${" "}<${State} state=${one.status ?? "unknown"} /> ${shortRecipe(one.recipe)}
-          <span class="note"> ${ROLES[one.role] ?? one.role}${one.place ? `: ${one.place}` : ""}</span>
+          <span class="note"> ${ROLES[one.role] ?? one.role}${one.place ?? one.step ? `: ${one.place ?? one.step}` : ""}</span>
         </li>`,
       )}
     </ul>`;

@@ -1,6 +1,6 @@
 // What belongs to a job, one part at a time: inputs, files, log, result, and the lines that do it again.
 
-import { Copy, Fragment, Trouble, bytes, hasEnded, html, link, moment, address, shortRecipe, useEffect, useRef, useState } from "./lib.js";
+import { Copy, Fragment, Trouble, bytes, fromBase64, hasEnded, html, link, moment, address, shortRecipe, useEffect, useRef, useState } from "./lib.js";
 import { Tree } from "./tree.js";
 import { call } from "./server.js";
 
@@ -97,7 +97,7 @@ function Download({ job, file }) {
       do {
         setShare(offset / Math.max(1, file.size));
         const told = await call("jobs.file", { job_id: job.job_id, file: file.file, offset, max_bytes: PIECE });
-        pieces.push(Uint8Array.from(atob(told.data), (letter) => letter.charCodeAt(0)));
+        pieces.push(fromBase64(told.data));
         if (told.offset === offset) break;
         ({ offset } = told);
       } while (offset < file.size);

@@ -80,6 +80,10 @@ export function bytes(size) {
   return `${step ? size.toFixed(1) : size} ${units[step]}`;
 }
 
+/** Read bytes in base64; browsers of before 2025 do it letter by letter. */
+export const fromBase64 = (text) =>
+  Uint8Array.fromBase64?.(text) ?? Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+
 /** Write a formula with its numbers below the line. */
 export const formula = (text) =>
   (text ?? "").split(/(\d+)/).map((part) => (/^\d/.test(part) ? html`<sub>${part}</sub>` : part));

@@ -166,7 +166,12 @@ export function Trajectory({ trajectory }) {
   const [at, setAt] = useState(count - 1);
   const [playing, setPlaying] = useState(false);
   const [arrows, setArrows] = useState("");
-  useEffect(() => setAt(count - 1), [count]);
+  const before = useRef(count);
+  useEffect(() => {
+    // Who looks at the last frame goes on to the new one.
+    setAt((shown) => (shown >= before.current - 1 ? count - 1 : shown));
+    before.current = count;
+  }, [count]);
   useEffect(() => {
     if (!playing) return undefined;
     const timer = setInterval(() => setAt((before) => (before + 1) % count), 100);

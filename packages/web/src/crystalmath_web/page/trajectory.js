@@ -1,14 +1,19 @@
 // The frames of a job: those that its program has written so far, else the structure on record.
 
+import { fromBase64 } from "./lib.js";
 import { call } from "./server.js";
 import { structureIn } from "./structure.js";
 
 /** Read an array as the server sends it: in base64, one number after another. */
 function numbers(told) {
   if (!told) return null;
-  const bytes = Uint8Array.from(atob(told.data), (letter) => letter.charCodeAt(0));
-  return new (told.dtype === "float64" ? Float64Array : Float32Array)(bytes.buffer);
+  const { buffer } = fromBase64(told.data);
+  return new (told.dtype === "float64" ? Float64Array : Float32Array)(buffer);
 }
+
+/** So many atoms are asked for at once, in all frames together; at first so many frames. */
+const MOST_ATOMS = 40_000;
+const FIRST = 20;
 
 const known = (value) => (value === undefined || Number.isNaN(value) ? null : value);
 const part = (values, at, size) => {
@@ -18,21 +23,20 @@ const part = (values, at, size) => {
 
 /** Frames that were read, in the parts in which they came. Nothing of them is copied. */
 class Frames {
-  constructor(source) {
+  constructor(source, parts) {
     this.source = source;
-    this.parts = [];
-    this.count = 0;
+    this.parts = parts;
+    const last = parts.at(-1);
+    this.count = last ? last.first + last.count : 0;
   }
 
-  /** Take what an answer of jobs.trajectory brings. */
-  take(told) {
+  /** Return these frames and those that an answer of jobs.trajectory brings. */
+  with(told) {
     const values = Object.fromEntries(
       ["positions", "cells", "energies", "forces", "magmoms"].map((name) => [name, numbers(told[name])]),
     );
-    const size = told.numbers.length * 3;
-    const count = size && values.positions ? values.positions.length / size : 0;
-    if (count) this.parts.push({ first: this.count, count, told, ...values });
-    this.count += count;
+    const count = values.positions ? values.positions.length / (told.numbers.length * 3) : 0;
+    return count ? new Frames(this.source, [...this.parts, { first: this.count, count, told, ...values }]) : this;
   }
 
   frame(index) {
@@ -61,24 +65,24 @@ async function structureOf(job) {
 }
 
 /**
- * Return the frames of a job, in the place of those that were read `before` and with them; null where
- * there is no structure yet.
+ * Return the frames of a job, those that were read `before` with them; null where there is no structure
+ * yet. `show` is called with the first of many.
  */
-export async function trajectoryOf(job, before) {
-  const going = before instanceof Frames ? before : null;
-  let frames = null;
-  let start = going?.count ?? 0;
-  while (start !== null) {
-    const told = await call("jobs.trajectory", { job_id: job.job_id, start }).catch(() => null);
+export async function trajectoryOf(job, before, show) {
+  let frames = before instanceof Frames ? before : null;
+  for (;;) {
+    const start = frames?.count ?? 0;
+    const atoms = frames?.parts[0]?.told.numbers.length ?? MOST_ATOMS / FIRST;
+    const stop = start + Math.max(1, Math.floor(MOST_ATOMS / atoms));
+    const told = await call("jobs.trajectory", { job_id: job.job_id, start, stop }).catch(() => null);
     if (!told) break;
     const source = `${told.attempt} ${told.file}`;
-    if (start && source !== (frames ?? going).source) return trajectoryOf(job, null);
-    if (!frames) {
-      frames = new Frames(source);
-      if (start) Object.assign(frames, { parts: [...going.parts], count: going.count });
-    }
-    frames.take(told);
-    start = told.next;
+    // Another attempt, or calculation, has begun.
+    if (frames && frames.source !== source) return trajectoryOf(job, null, show);
+    frames = (frames ?? new Frames(source, [])).with(told);
+    if (frames.count <= start || frames.count >= told.frames) break;
+    // The first ones at once; the others all together, since each showing draws.
+    if (!start) show(frames);
   }
   return frames?.count ? frames : structureOf(job);
 }
