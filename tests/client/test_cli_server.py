@@ -435,7 +435,13 @@ def flow(served, listed):
         store.insert([job, *steps])
         store.apply(
             [
-                Change(job_id=step.job_id, state=JobState(state), at=1.7e9, error=error)
+                Change(
+                    job_id=step.job_id,
+                    state=JobState(state),
+                    at=1.7e9,
+                    error=error,
+                    started_at=1.7e9,
+                )
                 for step, (state, error) in zip(steps, ends, strict=False)
             ]
         )

@@ -27,6 +27,26 @@ def test_chains(follow, server):
     assert again == pytest.approx(final, abs=1e-6)
 
 
+def test_flows(follow, server):
+    said = " ".join(follow("flows.md").split())
+    assert "slabs completed emt.slabs.bulk_to_slabs_flow local 8/8" in said
+    assert re.search(
+        r"state failed error StepFailed: step \S*relax_job#0 .* did not converge", said
+    )
+    assert re.search(r"failed \S*relax_job#\d \(\w{8}\): RuntimeError: Optimization did not", said)
+    with connect(start=False) as client:
+        search, again, failing, slabs = client.jobs()
+        for flow in (search, again, slabs):
+            assert flow.info().steps == {"completed": len(flow.steps())}, flow.name
+        assert failing.info().steps["failed"] >= 2
+        best = min(
+            step.result()["results"]["energy"]
+            for step in search.steps()
+            if step.labels["step"] == "static_job"
+        )
+        assert search.result()["results"]["energy"] == best
+
+
 def test_repair(follow, server):
     said = follow("repair.md")
     with connect(start=False) as client:

@@ -236,7 +236,7 @@ def _bar(steps: Mapping[str, int]) -> str:
 
 def _row(job: Job, read: Progress | None) -> list[str]:
     step = step_of(job.parents)
-    name = job.name or (step[1] if step else "")
+    name = step[1] if step else job.name or ""
     row = [job.job_id[:8], name, job.state.value, _bar(job.steps) if job.steps else ""]
     if read is None:
         return row + [""] * (1 + len(_NUMBERS))

@@ -69,17 +69,24 @@ def _steps(home: HomeReader, job: JobDocument) -> list[tuple[str, object]]:
     states = [state for state in ("failed", "running") if counts.get(state)]
     newest: dict[str, JobDocument] = {}
     if states:
-        fields = ["status", "error", "parents"]
+        fields = ["status", "error", "parents", "started_at"]
         for one in home.jobs(None, parent=job["job_id"], fields=fields):
             _, step = step_of(one["parents"]) or ("", "")
             newest.setdefault(step, one)  # it was run again after the others
     for state in states:
-        lines = [_step(step, one) for step, one in newest.items() if one["status"] == state][::-1]
+        those = [(step, one) for step, one in newest.items() if one["status"] == state][::-1]
+        lines = [_step(step, one) for step, one in those if state == "running" or _began(one)]
         if more := lines[_STEPS:]:
             command = f"crystalmath list --parent {job['job_id'][:8]} --state {state}"
             lines[_STEPS:] = [f"and {len(more)} more: {command}"]
+        if others := len(those) - sum(_began(one) for _, one in those) if state == "failed" else 0:
+            lines.append(f"and {others} that never began, as what they needed had failed")
         told += each(state, lines)
     return told
+
+
+def _began(job: JobDocument) -> bool:
+    return job["started_at"] is not None
 
 
 def _step(name: str, job: JobDocument) -> str:

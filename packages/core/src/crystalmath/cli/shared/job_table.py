@@ -86,7 +86,7 @@ def _row(job: JobDocument, reached: ProgressDocument | None, *, indented: bool) 
         ionic, electronic = reached["ionic_step"], reached["electronic_step"]
     step = step_of(job["parents"])
     return (
-        ("  " if indented else "") + (job["name"] or (step[1] if step else "")),
+        ("  " if indented else "") + (step[1] if step else job["name"] or ""),
         _state(job),
         output.short_recipe(job["recipe"]),
         job["engine"],
