@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import attrs
 import pytest
 
 from crystalmath.client import in_process
@@ -41,6 +42,11 @@ def test_a_folder_of_ones_own(tmp_path, monkeypatch):
         assert mine.settings == {"encut": 333, "setups": {"Al": "Al"}}
         assert (mine.program, mine.file) == ("VASP", str(tmp_path / "mine.yaml"))
         assert "base" not in {each.name for each in client.presets()}
+        (told,) = client.ask("presets.list", name="mine", settings=False)["presets"]
+        assert told == {**attrs.asdict(mine), "settings": {}}
+        # A file is read again where it has changed, and what inherits from it with it.
+        (tmp_path / "base.yaml").write_text("inputs:\n  setups:\n    Al: Al_GW\n")
+        assert client.presets("mine")[0].settings["setups"] == {"Al": "Al_GW"}
         (tmp_path / "bad.yaml").write_text("inputs: [\n")
         with pytest.raises(InvalidJob, match=r"bad\.yaml cannot be read"):
             client.presets()

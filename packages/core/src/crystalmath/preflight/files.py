@@ -7,6 +7,7 @@ sparse file of gigabytes costs nothing here. What its content means, its program
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import hashlib
 import os
@@ -23,6 +24,7 @@ from crystalmath.worker.imports import settled, signature, signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
+    from pathlib import Path
 
     from crystalmath.preflight.program import Program
 
@@ -103,6 +105,34 @@ class FileMemo(Generic[_Made]):
                 self._known.clear()
             self._known[key] = now, made
         return made
+
+
+_presets: FileMemo[Any] = FileMemo()
+
+
+class PresetReader:
+    """In the place of :class:`ruamel.yaml.YAML`, as far as quacc's presets need it.
+
+    A file is read again only where it has changed.
+    """
+
+    def load(self, path: Path) -> Any:
+        """Return what a file holds."""
+        # What is read is changed afterwards.
+        return copy.deepcopy(_presets.get(path, [str(path)], lambda: _parse_preset(path)))
+
+
+def _parse_preset(path: Path) -> Any:
+    from ruamel.yaml import YAML
+
+    return _plain(YAML().load(path))
+
+
+def _plain(node: Any) -> Any:
+    """Leave out the comments, which take longest to copy."""
+    if isinstance(node, dict):
+        return {key: _plain(value) for key, value in node.items()}
+    return [_plain(value) for value in node] if isinstance(node, list) else node
 
 
 #: Bytes. VASP's own POTCARs have at most one million, UPF files a few.

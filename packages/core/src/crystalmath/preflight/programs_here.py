@@ -163,11 +163,14 @@ def _of_program(program: Program, environment: Mapping[str, str]) -> Iterator[Pr
 
 @cache
 def _loader(file: str) -> Callable[[Path], Any]:
+    from crystalmath.preflight.files import PresetReader
+
     spec = importlib.util.spec_from_file_location("_crystalmath_quacc_files", file)
     assert spec is not None  # noqa: S101 - a file of Python's
     assert spec.loader is not None  # noqa: S101 - as above
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module.YAML = PresetReader  # type: ignore[attr-defined]
     load: Callable[[Path], Any] = module.load_yaml_calc
     return load
 

@@ -7,7 +7,6 @@ that a recipe would run is run here (:mod:`~crystalmath.preflight.gate`).
 from __future__ import annotations
 
 import contextlib
-import copy
 import importlib.util
 import json
 import logging
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from crystalmath import config
-from crystalmath.preflight.files import FileMemo, OpenedFiles
+from crystalmath.preflight.files import OpenedFiles, PresetReader
 from crystalmath.preflight.settings_check import LEAVES_NOTHING, problems_of, refused
 from crystalmath.recipes import codec, lookup, quacc_settings
 from crystalmath.worker.imports import Edited, install
@@ -29,39 +28,14 @@ from crystalmath.worker.isolation import Baseline
 from crystalmath.worker.starting import begin_below
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from crystalmath.preflight.report import Report
-
-_presets: FileMemo[Any] = FileMemo()
 
 
 def _install_presets() -> None:
     """Have quacc read a preset again only where its file has changed."""
     import quacc.utils.files
 
-    quacc.utils.files.YAML = _PresetReader
-
-
-class _PresetReader:
-    """In the place of :class:`ruamel.yaml.YAML`, as far as quacc's presets need it."""
-
-    def load(self, path: Path) -> Any:
-        # What is read is changed afterwards.
-        return copy.deepcopy(_presets.get(path, [str(path)], lambda: _parse_preset(path)))
-
-
-def _parse_preset(path: Path) -> Any:
-    from ruamel.yaml import YAML
-
-    return _plain(YAML().load(path))
-
-
-def _plain(node: Any) -> Any:
-    """Leave out the comments, which take longest to copy."""
-    if isinstance(node, dict):
-        return {key: _plain(value) for key, value in node.items()}
-    return [_plain(value) for value in node] if isinstance(node, list) else node
+    quacc.utils.files.YAML = PresetReader
 
 
 #: Where this program's modules are.

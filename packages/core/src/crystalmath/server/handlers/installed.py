@@ -122,6 +122,7 @@ class PresetsListParams(TypedDict, total=False):
     """The parameters of ``presets.list``."""
 
     name: Annotated[Name, "only those of this name"]
+    settings: Annotated[bool, "tell what each sets, not its name alone; default: true"]
     environment: Annotated[Mapping[str, str], Limits(**SUBMISSION["environment"])]
 
 
@@ -134,7 +135,10 @@ def handle_presets_list(service: JobService, params: PresetsListParams) -> Prese
     from attrs import asdict
 
     found = service.presets(params.get("environment"), params.get("name"))
-    return {"presets": [asdict(each) for each in found], "error": None}
+    told = [asdict(each) for each in found]
+    if not params.get("settings", True):
+        told = [{**each, "settings": {}} for each in told]
+    return {"presets": told, "error": None}
 
 
 # --- structures ------------------------------------------------------------------------------
