@@ -10,6 +10,7 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobSpec
 from crystalmath.recipes import codec
 from crystalmath.recipes.stored_result import unpacked
+from crystalmath.service.references import _member
 from crystalmath.worker import runner
 
 ENDED = ("completed", "failed", "cancelled")
@@ -145,7 +146,7 @@ class FlowOwner:
     def _value(self, node):
         value = json.loads(unpacked(RunDirectory(self.home / node["$job"]).payload(1)))
         for key in node["path"]:
-            value = value[key]
+            value = _member(value, key)
         return value
 
     def _finish(self, step):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # quacc's own are no concern
 OWN = [
     *("until_converged", "branches", "of_a_generator", "merges", "handles_failure", "recursive"),
     *("of_subflows", "in_containers", "nested_jobs", "local_jobs", "with_settings"),
-    *("one_directory", "of_structures", "swallows"),
+    *("one_directory", "of_structures", "of_numpy", "swallows"),
 ]
 
 

@@ -146,6 +146,18 @@ def in_containers(number=4):
     return [add(1, b=2), pick(told), kept, functools.partial(add, 1)(b=double(2))]
 
 
+@job
+def numpys(number):
+    scalars = {"one": np.float64(number), "few": [np.int64(1), np.int64(2)], 3: np.bool_(number)}
+    return {**scalars, "nested": (np.float32(0.5), [scalars]), "sum": np.float64(number) / 3}
+
+
+@flow
+def of_numpy(number=2):
+    told = numpys(number)
+    return [told, double(told["one"]), pick(1, told), add(told["few"][0], b=told["sum"]), told[3]]
+
+
 @flow
 def nested_jobs(number=1):
     return calls_another(number)

@@ -34,14 +34,14 @@ def assert_same(ours, bare, place):
 
 
 def _tables(ours, bare, place):
-    assert set(map(str, ours)) == set(map(str, bare)), place
+    assert set(ours) == set(bare), place
     for key, value in bare.items():
         if key not in OWN:
             assert_same(ours[key], value, f"{place}.{key}")
 
 
 def _structures(ours, bare, place):
-    assert isinstance(ours, Atoms), place
+    assert type(ours) is type(bare), place
     for one in ("numbers", "positions", "cell", "pbc"):
         _numbers(getattr(ours, one), getattr(bare, one), f"{place}.{one}")
     assert_same(ours.info, bare.info, f"{place}.info")
@@ -49,11 +49,13 @@ def _structures(ours, bare, place):
 
 def _lists(ours, bare, place):
     assert len(ours) == len(bare), place
+    assert type(ours) is type(bare), (place, type(ours))
     for number, (one, other) in enumerate(zip(ours, bare, strict=True)):
         assert_same(one, other, f"{place}[{number}]")
 
 
 def _numbers(ours, bare, place):
+    assert type(ours) is type(bare), (place, ours, bare)
     ours, bare = np.asarray(ours), np.asarray(bare)
     assert ours.shape == bare.shape, place
     if bare.dtype.kind in "fc":

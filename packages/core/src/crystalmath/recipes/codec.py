@@ -11,6 +11,7 @@ What JSON lacks is tagged in monty's way, ``{"@module": ..., "@class": ...}``:
 ``builtins``                   ``complex`` and ``tuple``, ``set``, ``frozenset``: ``data``;
                                ``bytes``: ``data`` (base64); ``float``: ``string``
                                (``nan``, ``inf``, ``-inf``); ``dict``: ``items`` (pairs)
+``numpy`` ``float64``, ...     in results a scalar of numpy's: ``data``
 ``quacc``                      ``Remove`` and ``QuaccDefault``
 =============================  ==========================================================
 
@@ -19,6 +20,13 @@ Classes of ``ase.optimize`` and ``ase.md`` are ``{"@module": ..., "@callable": .
 ``builtins.dict`` carries what a JSON object cannot: keys that are no strings, and in specifications
 also keys that begin with ``@``, so that no plain dict is ever taken for a tag, and the key
 ``$job``, so that none is taken for a reference.
+
+Scalars of numpy's that are members of a dict in a result are plain numbers there, for all readers.
+The member ``@numpy`` of that dict has their types: ``{"energy": "float64", "frequencies":
+["float64"]}``, the second for a list of such scalars.
+
+A structure of pymatgen's class ``MSONAtoms`` has ``msonable`` beside it. The arguments of a flow's
+step are written as results are, and their structures as in specifications, with ``info``.
 
 Numbers that are not finite are refused in specifications. In results they are legal; as JSON has
 no word for them they become the tag ``builtins.float``, and within an array's ``data`` the strings

@@ -18,7 +18,13 @@ from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models.reference import JOB, read_reference
 from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.ase_json import decode_atoms
-from crystalmath.recipes.encoding import MAX_DEPTH, Sentinel, StrictEncoder
+from crystalmath.recipes.encoding import (
+    MAX_DEPTH,
+    NUMPY,
+    NUMPY_TYPES,
+    Sentinel,
+    StrictEncoder,
+)
 from crystalmath.recipes.json_text import array_from, place_name, text_width
 
 _TAGS = frozenset(("@module", "@class", "@callable", "@bound", "@object_reference", "@version"))
@@ -136,6 +142,10 @@ _BUILDERS: dict[tuple[Any, Any], Builder] = {
     ("builtins", "bytes"): lambda node, _: base64.b64decode(node["data"], validate=True),
     ("builtins", "dict"): _dict_from,
     ("numpy.random", "Generator"): _generator_from,
+    **{
+        ("numpy", kind): lambda node, recurse: _of_numpy(recurse(node["data"]), node["@class"], ())
+        for kind in NUMPY_TYPES
+    },
     ("quacc", "Remove"): _quacc_from,
     ("quacc", "QuaccDefault"): _quacc_from,
 }
@@ -216,9 +226,16 @@ class Decoder:
     def _dict(self, value: dict[Any, Any], place: tuple[Any, ...]) -> Any:
         if "@module" in value:
             return self._tagged(value, place)
+        types = value.get(NUMPY)
+        if isinstance(types, dict):
+            value = {key: item for key, item in value.items() if key != NUMPY}
         for key in value:
             self.check_key(key, place)
-        return {key: self.decode(item, (*place, key)) for key, item in value.items()}
+        built = {key: self.decode(item, (*place, key)) for key, item in value.items()}
+        if isinstance(types, dict):
+            for key in types.keys() & built.keys():
+                built[key] = _of_numpy(built[key], types[key], (*place, key))
+        return built
 
     def _tagged(self, node: dict[Any, Any], place: tuple[Any, ...]) -> Any:
         if isinstance(name := node.get("@callable"), str):
@@ -309,7 +326,7 @@ class ResultDecoder(Decoder):
         if not isinstance(value, dict):
             return value
         if not ("@module" in value and value.keys() & {"@class", "@callable"}):
-            return {key: self._for_monty(item) for key, item in value.items()}
+            return {key: self._for_monty(item) for key, item in value.items() if key != NUMPY}
         tag = (_hashable(value["@module"]), _hashable(value.get("@class")))
         if tag in RESULT_BUILDERS:
             return self._built_for_monty(tag, value)
@@ -349,6 +366,19 @@ class ResultDecoder(Decoder):
     @functools.cached_property
     def _own(self) -> dict[tuple[str, str], bool]:
         return {}
+
+
+def _of_numpy(value: Any, kind: Any, place: tuple[Any, ...]) -> Any:
+    """Make a number of numpy's of a plain one, or of each in a list."""
+    import numpy as np
+
+    if isinstance(kind, list) and isinstance(value, list) and len(kind) == 1:
+        return [_of_numpy(each, kind[0], place) for each in value]
+    plain = value is not None and not isinstance(value, (list, dict))
+    if plain and isinstance(kind, str) and kind in NUMPY_TYPES:
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            return np.str_(value) if kind == "str_" else np.dtype(kind).type(value)
+    raise InvalidJob(f"{place_name(place)}: {value!r:.80} is no {kind!r:.40} of numpy's")
 
 
 class _NotListedError(Exception):

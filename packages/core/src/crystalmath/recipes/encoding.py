@@ -39,6 +39,12 @@ _MOST_TEXT = 10_000
 _MOST_ITEMS = 100_000
 _HELD = 2  # parts of the place of what a result holds directly
 _PLAIN = frozenset((str, bool, type(None)))
+#: The member of a dict that names those of its values that are numbers of numpy's, and their types.
+NUMPY = "@numpy"
+#: Those types; all others are written as arrays.
+NUMPY_TYPES = frozenset(
+    ("bool", "str_", "float16", "float32", "float64", "complex64", "complex128")
+) | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 
 
 @frozen
@@ -241,6 +247,8 @@ class ResultEncoder(StrictEncoder):
     def __init__(self) -> None:
         #: Place and type of what was written so.
         self.as_text: list[str] = []
+        # Within what monty wrote, which its own classes read.
+        self._in_object = False
 
     def encode(self, value: Any, place: tuple[Any, ...]) -> Any:
         """Encode a value; ``place`` is where it stands, for messages."""
@@ -289,9 +297,30 @@ class ResultEncoder(StrictEncoder):
         """Spell it."""
         return _tag("builtins", "float", string=repr(float(value)))
 
-    def not_plain(self, key: str) -> bool:  # noqa: ARG002
+    def not_plain(self, key: str) -> bool:
         """Results hold objects that monty wrote already; they stay what they are."""
-        return False
+        return key == NUMPY
+
+    def _dict(self, value: Mapping[Any, Any], place: tuple[Any, ...]) -> Any:
+        if "@module" in value and not self._in_object:
+            self._in_object = True
+            try:
+                return super()._dict(value, place)
+            finally:
+                self._in_object = False
+        found = {} if self._in_object else {key: _numpy_type(each) for key, each in value.items()}
+        types = {key: kind for key, kind in found.items() if kind is not None}
+        if not types or any(not isinstance(key, str) or self.not_plain(key) for key in value):
+            return super()._dict(value, place)
+        # As plain numbers they are for every reader, and ours finds their types beside them.
+        plain = {key: _plain(each) if key in types else each for key, each in value.items()}
+        return {**super()._dict(plain, place), NUMPY: types}
+
+    def _numpy_scalar(self, value: np.generic, place: tuple[Any, ...]) -> Any:
+        kind = None if self._in_object else _numpy_type(value)
+        if kind is None:
+            return super()._numpy_scalar(value, place)
+        return _tag("numpy", kind, data=self.encode(value.item(), place))
 
     def strange_array(self, value: np.ndarray, place: tuple[Any, ...]) -> Any:
         """Write its items one by one."""
@@ -348,7 +377,14 @@ class ArgumentEncoder(ResultEncoder):
 
     def not_plain(self, key: str) -> bool:
         """Return whether a dict with this key could be taken for a reference."""
-        return key.startswith("$")
+        return key.startswith("$") or super().not_plain(key)
+
+
+def with_numpy_types(node: Any, kind: Any) -> Any:
+    """Tag a scalar, or those in a list, as of numpy's, where the dict that holds it says so."""
+    if isinstance(kind, list) and isinstance(node, list):
+        return [with_numpy_types(each, kind[0]) for each in node]
+    return _tag("numpy", kind, data=node) if isinstance(kind, str) else node
 
 
 def tagged_atoms(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -373,6 +409,22 @@ def _is_atoms(value: Any) -> bool:
     from ase import Atoms
 
     return isinstance(value, Atoms)
+
+
+def _numpy_type(value: Any) -> Any:
+    """Name the type of a scalar of numpy's; within a list for a list of such of one type."""
+    if type(value) is list:
+        inner = _numpy_type(value[0]) if value else None
+        same = inner is not None and all(_numpy_type(each) == inner for each in value)
+        return [inner] if same else None
+    if type(value).__module__ != "numpy" or getattr(value, "ndim", None) != 0:
+        return None
+    name = "str_" if isinstance(value, str) else str(getattr(value, "dtype", ""))
+    return name if name in NUMPY_TYPES else None
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(each) for each in value] if isinstance(value, list) else value.item()
 
 
 def _is_msonable(value: Any) -> bool:

@@ -232,6 +232,8 @@ def brief(document: object) -> dict[str, Any] | None:
 def _pruned(node: Mapping[str, Any], depth: int) -> dict[str, Any]:
     kept: dict[str, Any] = {}
     for name, value in node.items():
+        if name.startswith("@"):
+            continue
         if not isinstance(value, Mapping):
             if _is_scalar(value):
                 kept[name] = value
@@ -357,7 +359,7 @@ def read_structure(text: bytes, what: str = "its result's 'atoms' are") -> Atoms
     info = node.get("atoms_info")
     if isinstance(info, Mapping):
         # What is tagged is read by who trusts it.
-        atoms.info.update({k: v for k, v in info.items() if _is_plain(v)})
+        atoms.info.update({k: v for k, v in info.items() if k[:1] != "@" and _is_plain(v)})
     return atoms
 
 

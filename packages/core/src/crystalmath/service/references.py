@@ -16,6 +16,7 @@ from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import properties
 from crystalmath.models.job_notes import awaited, awaits_structure, step_of
 from crystalmath.models.reference import JobValue
+from crystalmath.recipes.encoding import NUMPY, with_numpy_types
 from crystalmath.recipes.job_structure import JobStructure, as_data, with_values
 from crystalmath.recipes.json_text import place_name, structure_of
 from crystalmath.recipes.lookup import is_quaccs
@@ -375,6 +376,10 @@ class References:
             with contextlib.suppress(InvalidJob):  # the whole tells which keys there are
                 text, at = results.part(job, results.locate(job, path[0])), 1
         node = json.loads(text or b"".join(results.chunks(job)))
+        if at and not isinstance(node, dict):
+            with contextlib.suppress(InvalidJob):  # nothing in it is a scalar of numpy's
+                types = json.loads(results.part(job, results.locate(job, NUMPY)))
+                node = with_numpy_types(node, types.get(path[0]))
         for index in range(at, len(path)):
             try:
                 node = _member(node, path[index])
@@ -541,7 +546,8 @@ def _member(node: Any, step: str | int) -> Any:
             return ResultEncoder().encode(_at(ResultDecoder().decode(node, ()), step), ())
         if tag[0] == "pymatgen.io.ase":
             raise _NoMemberError("is a structure, into which no path leads")
-    return _at(node, step)
+    found, types = _at(node, step), node.get(NUMPY) if isinstance(node, dict) else None
+    return with_numpy_types(found, types.get(step)) if isinstance(types, dict) else found
 
 
 def _at(node: Any, step: str | int) -> Any:

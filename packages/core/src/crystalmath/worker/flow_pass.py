@@ -28,7 +28,7 @@ from crystalmath.flow import StepFailed
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.recipes import codec
 from crystalmath.recipes.decoding import ResultDecoder
-from crystalmath.recipes.encoding import ArgumentEncoder
+from crystalmath.recipes.encoding import NUMPY, NUMPY_TYPES, ArgumentEncoder, ResultEncoder
 from crystalmath.recipes.lookup import NAMESPACE
 from crystalmath.recipes.quacc_settings import changed_settings
 
@@ -344,7 +344,8 @@ class FlowPass:
         now = _arguments(document)
         then = _arguments(body)
         if _differing(then, now):
-            then = _arguments(self._resolved(body))  # the same arguments may be written otherwise
+            # The same values may be written otherwise.
+            then, now = (_arguments(_by_value(each)) for each in (self._resolved(body), document))
         for key in _differing(then, now):
             one, other = then.get(key, "not given"), now.get(key, "not given")
             place = "the structure" if key == "" else f"its argument {key!r}"
@@ -607,6 +608,17 @@ def _canonical(node: Any) -> str:
     return json.dumps(node, sort_keys=True)
 
 
+def _by_value(node: Any) -> Any:
+    """Write arguments without telling which numbers are numpy's: a part of a result does not."""
+    if isinstance(node, list):
+        return [_by_value(each) for each in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("@module") == "numpy" and node.get("@class") in NUMPY_TYPES:
+        return _by_value(node["data"])
+    return {key: _by_value(each) for key, each in node.items() if key != NUMPY}
+
+
 def _arguments(document: Mapping[str, Any]) -> dict[str, str]:
     """Return each argument as text, and the structure under an empty name."""
     found = {name: _canonical(node) for name, node in document["parameters"].items()}
@@ -683,8 +695,6 @@ def raised(error: BaseException) -> dict[str, Any] | None:
     kind = type(error)
     if not isinstance(error, Exception) or "<" in kind.__qualname__:
         return None
-    from crystalmath.recipes.encoding import ResultEncoder
-
     encoder = ResultEncoder()
     document = encoder.encode(list(error.args), ())
     if encoder.as_text or len(json.dumps(document)) > _MOST_ARGUMENTS:
