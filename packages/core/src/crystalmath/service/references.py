@@ -544,6 +544,8 @@ def _member(node: Any, step: str | int) -> Any:
             from crystalmath.recipes.encoding import ResultEncoder
 
             return ResultEncoder().encode(_at(ResultDecoder().decode(node, ()), step), ())
+        if tag[0] == "numpy":
+            return _at(node["data"], step)
         if tag[0] == "pymatgen.io.ase":
             raise _NoMemberError("is a structure, into which no path leads")
     found, types = _at(node, step), node.get(NUMPY) if isinstance(node, dict) else None
