@@ -544,6 +544,7 @@ def test_results_hold_what_recipes_return(monkeypatch: pytest.MonkeyPatch) -> No
         "dir_name": Path("/a"),
         "at": dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
         "nan": math.nan,
+        "zero_d": np.array(1.5),
         "inf": [-math.inf, 1],
         "array": np.array([math.nan, math.inf, 2.0]),
         "z": np.array([complex(math.inf, 1)]),
@@ -558,7 +559,7 @@ def test_results_hold_what_recipes_return(monkeypatch: pytest.MonkeyPatch) -> No
     assert back["atoms"].arrays["custom"].tolist() == [7]
     assert same(result["objects"], back["objects"])
     assert back["colour"] is Colour.red
-    for name in ("dir_name", "at", "nan", "inf", "array", "z", "times", 3):
+    for name in ("dir_name", "at", "nan", "zero_d", "inf", "array", "z", "times", 3):
         assert same(result[name], back[name]), name
     for name in ("converged", "energy"):
         assert same(result[name], back[name]), name

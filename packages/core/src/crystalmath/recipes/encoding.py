@@ -417,9 +417,13 @@ def _numpy_type(value: Any) -> Any:
         inner = _numpy_type(value[0]) if value else None
         same = inner is not None and all(_numpy_type(each) == inner for each in value)
         return [inner] if same else None
-    if type(value).__module__ != "numpy" or getattr(value, "ndim", None) != 0:
+    if type(value).__module__ != "numpy":
         return None
-    name = "str_" if isinstance(value, str) else str(getattr(value, "dtype", ""))
+    import numpy as np
+
+    if not isinstance(value, np.generic):
+        return None
+    name = "str_" if isinstance(value, str) else str(value.dtype)
     return name if name in NUMPY_TYPES else None
 
 
