@@ -658,7 +658,10 @@ def _importable(function: Callable[..., Any]) -> tuple[str, dict[str, Any]] | No
         module = getattr(function, "__module__", None) or "__main__"
         found = vars(sys.modules[module]).get(name) if module in sys.modules else None
         is_it = function is found or function is getattr(found, "__wrapped__", None)
-        if is_it and found is not None and module != "__main__" and "." not in name:
+        is_public = module != "__main__" and "." not in name
+        if f"{module}.".startswith(f"{NAMESPACE}."):
+            is_public = is_public and not name.startswith("_")  # those are no recipes
+        if is_it and found is not None and is_public:
             return f"{module}.{name}", changes
         if not getattr(function, "_changed", False):
             return None
