@@ -1,10 +1,15 @@
 """Flows of quacc, each step a job of its own, return what they return bare."""
 
+import contextlib
+import importlib.util
+import shutil
+
 import pytest
 from ase.build import bulk
 
 from crystalmath.recipes.lookup import resolve
 from flow_owner import FlowOwner
+from same import test_same_espresso as cases
 from same.comparing import assert_same
 
 #: Flows, and in how many passes they end.
@@ -18,22 +23,70 @@ CASES = [
     ("tblite.phonons.phonon_flow", bulk("Si"), {"min_lengths": 3.0}, 3),
 ]
 
+#: Flow -> what it needs beside quacc.
+NEEDS = {
+    "emt.defects.bulk_to_defects_flow": ("shakenbreak", "pymatgen.analysis.defects"),
+    "emt.phonons.phonon_flow": ("phonopy", "seekpath"),
+    "tblite.phonons.phonon_flow": ("phonopy", "seekpath", "tblite"),
+}
 
-@pytest.mark.filterwarnings("default")  # quacc's own are no concern of ours
-@pytest.mark.parametrize(("name", "atoms", "parameters", "passes"), CASES)
-def test_same(monkeypatch, tmp_path, name, atoms, parameters, passes):
+pytestmark = pytest.mark.filterwarnings("default")  # quacc's own are no concern of ours
+
+
+@pytest.fixture(autouse=True)
+def own_folder(monkeypatch, tmp_path):
+    """Come back to where this process was; each run changes it."""
+    monkeypatch.chdir(tmp_path)
+
+
+def assert_steps_as_bare(folder, name, atoms, parameters, passes=30, **instead):
+    """Run a flow step by step and bare; `instead` are other parameters for bare."""
     from quacc import change_settings
 
-    monkeypatch.chdir(tmp_path)
-    try:
-        with change_settings({"RESULTS_DIR": tmp_path}):
-            bare = resolve(f"quacc.recipes.{name}")(atoms.copy(), **parameters)
-    except Exception as error:  # noqa: BLE001 - it lacks what is not installed here
-        pytest.skip(f"it does not run bare, either: {type(error).__name__}: {error}")
-    owner = FlowOwner(tmp_path, f"quacc.recipes.{name}", atoms, **parameters)
+    given = () if atoms is None else (atoms.copy(),)
+    with change_settings({"RESULTS_DIR": folder}):
+        bare = resolve(f"quacc.recipes.{name}")(*given, **{**parameters, **instead})
+    owner = FlowOwner(folder, f"quacc.recipes.{name}", atoms, **parameters)
     header, result = owner.run(passes=passes)
     assert header["state"] == "completed", header["error"]
     assert_same(result, bare, name)
     assert len(owner.ran) == len(owner.steps)
     assert header["summary"]["flow_steps"]["completed"] >= len(owner.steps)
     assert header["summary"]["energy_ev"] is None
+
+
+@pytest.mark.parametrize(("name", "atoms", "parameters", "passes"), CASES)
+def test_same(tmp_path, name, atoms, parameters, passes):
+    missing = [each for each in NEEDS.get(name, ()) if importlib.util.find_spec(each) is None]
+    if missing:
+        pytest.skip(f"quacc needs {missing[0]}")
+    assert_steps_as_bare(tmp_path, name, atoms, parameters, passes)
+
+
+@pytest.fixture(scope="module")
+def espresso(tmp_path_factory):
+    """Have Quantum ESPRESSO; give the folder of a calculation that others begin with."""
+    from quacc import change_settings
+
+    folder = tmp_path_factory.mktemp("scf")
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
+        for name in ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"):
+            patch.setenv(name, "1")
+        with change_settings({"ESPRESSO_PSEUDO": cases.PSEUDO, "RESULTS_DIR": folder}):
+            scf = resolve("quacc.recipes.espresso.core.static_job")(cases.SI, **cases.SCF)
+            yield scf["dir_name"]
+
+
+@cases.pytestmark[0]
+@pytest.mark.parametrize("name", [name for name in cases.CASES if name.endswith("_flow")])
+def test_same_of_espresso(espresso, tmp_path, name):
+    atoms, parameters, before = cases.CASES[name]
+    if before is None:
+        assert_steps_as_bare(tmp_path, f"espresso.{name}", atoms, parameters)
+    elif name == cases.IN_PLACE:
+        ours, theirs = (shutil.copytree(espresso, tmp_path / way) for way in ("job", "bare"))
+        parameters = {**parameters, "prev_outdir": ours}
+        assert_steps_as_bare(tmp_path, f"espresso.{name}", atoms, parameters, prev_outdir=theirs)
+    else:
+        parameters = {**parameters, "copy_files": [{"source": espresso, "filenames": ["*"]}]}
+        assert_steps_as_bare(tmp_path, f"espresso.{name}", atoms, parameters)
