@@ -22,6 +22,7 @@ from ase.constraints import FixAtoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monty.json import MSONable
+from pymatgen.core import Structure
 from pymatgen.io.ase import MSONAtoms
 
 from crystalmath.errors import BadFile, InvalidJob
@@ -563,6 +564,23 @@ def test_results_hold_what_recipes_return(monkeypatch: pytest.MonkeyPatch) -> No
         assert same(result[name], back[name]), name
     for name in ("converged", "energy"):
         assert same(result[name], back[name]), name
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:spglib")
+@pytest.mark.parametrize("symmetry", [False, True])
+def test_deformed_structures_come_back_as_they_were(*, symmetry: bool) -> None:
+    strain = pytest.importorskip("pymatgen.core.elasticity.strain")
+    given = strain.DeformedStructureSet(
+        Structure.from_ase_atoms(AL), norm_strains=[0.01], symmetry=symmetry
+    )
+    back = through_result({"set": given})["set"]
+    assert type(back) is type(given)
+    assert vars(back).keys() == vars(given).keys()
+    assert list(back) == list(given)
+    assert all(map(np.array_equal, back.deformations, given.deformations))
+    assert [type(each) for each in back.deformations] == [strain.Deformation] * len(given)
+    if symmetry:
+        assert list(map(len, back.sym_dict.values())) == list(map(len, given.sym_dict.values()))
 
 
 def test_a_result_is_plain_gzip_and_valid_json() -> None:

@@ -19,6 +19,7 @@ from crystalmath.models.reference import JOB, read_reference
 from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.ase_json import decode_atoms
 from crystalmath.recipes.encoding import (
+    DEFORMED,
     MAX_DEPTH,
     NUMPY,
     NUMPY_TYPES,
@@ -105,6 +106,19 @@ def _quacc_from(node: Mapping[str, Any], _: Recurse) -> Any:
     return getattr(quacc, node["@class"])
 
 
+def _deformed_from(node: Mapping[str, Any], recurse: Recurse) -> Any:
+    strain = importlib.import_module(node["@module"])
+    tensors = importlib.import_module("pymatgen.core.tensors")
+    made = strain.DeformedStructureSet.__new__(strain.DeformedStructureSet)
+    made.undeformed_structure = recurse(node["undeformed_structure"])
+    made.deformations = [strain.Deformation(each) for each in recurse(node["deformations"])]
+    made.def_structs = []
+    made.deformed_structures = recurse(node["deformed_structures"])
+    if node["symmetries"] is not None:
+        made.sym_dict = tensors.TensorMapping(made.deformations, recurse(node["symmetries"]))
+    return made
+
+
 #: Those that numpy's own documentation names; a state of any other is refused.
 _BIT_GENERATORS = frozenset(("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"))
 
@@ -157,6 +171,7 @@ RESULT_BUILDERS: dict[tuple[Any, Any], Builder] = _BUILDERS | {
     ("numpy", "array"): _result_array,
     ("pymatgen.io.ase", "MSONAtoms"): functools.partial(_atoms_from, finite=False),
     ("builtins", "float"): lambda node, _: float(node["string"]),
+    **dict.fromkeys(DEFORMED, _deformed_from),
 }
 
 _SCALARS = frozenset((str, bool, int, float, type(None)))

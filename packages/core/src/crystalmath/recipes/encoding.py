@@ -21,7 +21,7 @@ from crystalmath.recipes.ase_json import check_atoms, encode_atoms, prepare
 from crystalmath.recipes.json_text import array_items, place_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from ase import Atoms
@@ -45,6 +45,10 @@ NUMPY = "@numpy"
 NUMPY_TYPES = frozenset(
     ("bool", "str_", "float16", "float32", "float64", "complex64", "complex128")
 ) | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+#: What quacc's elastic flows return and monty cannot write, by the names that it has had.
+DEFORMED = frozenset(
+    (f"pymatgen.{part}.elasticity.strain", "DeformedStructureSet") for part in ("core", "analysis")
+)
 
 
 @frozen
@@ -340,6 +344,9 @@ class ResultEncoder(StrictEncoder):
             return self.encode(value.value, place)
         if (tagged := self.named(value, place)) is not None:
             return tagged
+        if (type(value).__module__, type(value).__name__) in DEFORMED:
+            parts = {name: self.encode(part, (*place, name)) for name, part in _parts(value)}
+            return _tag(type(value).__module__, type(value).__name__, **parts)
         if "<" in getattr(value, "__qualname__", ""):
             raise self.refusal(place, "a function that no module has cannot be found again")
         try:
@@ -409,6 +416,14 @@ def _is_atoms(value: Any) -> bool:
     from ase import Atoms
 
     return isinstance(value, Atoms)
+
+
+def _parts(deformed: Any) -> Iterator[tuple[str, Any]]:
+    """Go through what a ``DeformedStructureSet`` is made of."""
+    for name in ("undeformed_structure", "deformations", "deformed_structures"):
+        yield name, getattr(deformed, name)
+    mapping = getattr(deformed, "sym_dict", None)  # of those that symmetry has left out
+    yield "symmetries", None if mapping is None else list(mapping.values())
 
 
 def _numpy_type(value: Any) -> Any:
