@@ -357,7 +357,7 @@ def _asked(
     """Ask for a step as its flow has called it, on the terms of the flow."""
     terms: dict[str, Any] = {one: getattr(flow, one) for one in fields_dict(Terms)}
     terms |= dict.fromkeys(header.get("defaulted", ()))
-    settings = {f"QUACC_{name}": value for name, value in (call.get("settings") or {}).items()}
+    settings = call.get("settings") or {}
     submission = Submission(
         **{
             **terms,
