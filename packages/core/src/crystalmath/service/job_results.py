@@ -38,6 +38,17 @@ class StoredResults:
             yield
         return size
 
+    def small(self, job: JobMetadata, most: int) -> bytes | None:
+        """Read the stored JSON of a completed job's result that is known to have few bytes.
+
+        ``None`` for any other.
+        """
+        with self._opened(job) as (file, header):
+            size = header.get("text")
+            if size is None or int(size) > most or self._move(job) is not None:
+                return None
+            return b"".join(stored_result.result_chunks(file, stored_result.block_size(header)))
+
     def chunks(self, job: JobMetadata) -> Iterator[bytes]:
         """Yield the stored JSON of a completed job's result piece by piece, undecoded.
 

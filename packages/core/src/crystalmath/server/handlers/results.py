@@ -186,6 +186,9 @@ def _described(service: JobService, job: JobMetadata) -> Generator[None, None, J
     """Return a result as it is stored: nobody here decodes 20 MB, or has them in memory."""
     if job.state is not JobState.COMPLETED:
         return _answered(job, None)
+    # Its file is opened once, as most are small.
+    if (text := service.results.small(job, wire.CHUNK)) is not None:
+        return _answered(job, wire.Raw(text))
     size, chunks = (yield from service.results.measured(job)), service.results.chunks(job)
     is_large = size > wire.CHUNK
     return _answered(job, wire.Stream(size, chunks) if is_large else wire.Raw(b"".join(chunks)))
