@@ -19,7 +19,8 @@ from conftest import eventually
 from crystalmath import processes
 from crystalmath.errors import JobRefused
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.models import JobState, Reference, Submission
+from crystalmath.models import JobState, Submission
+from crystalmath.models.reference import JobValue
 from crystalmath.recipes import codec
 from crystalmath.store.records import group_errors
 from ends import ENGINES, completed, failed, finish, opened, submit
@@ -358,7 +359,7 @@ def test_a_chain_whose_steps_wait_for_each_other(service, environment):
     relaxed = step("relax_job", AL)
     final = {"$job": relaxed, "path": ["atoms"]}
     static = step("static_job", final)
-    last = step("non_scf_job", final, prev_dir=Reference(static, ("dir_name",)))
+    last = step("non_scf_job", final, prev_dir=JobValue(static, ("dir_name",)))
     assert service.job(last).waits
     first, second, third = (
         completed(service, finish(service, job_id)) for job_id in (relaxed, static, last)
