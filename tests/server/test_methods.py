@@ -570,6 +570,8 @@ def test_results_of_many_come_in_order_as_far_as_they_fit(service):
         alone.pop("traceback", None)
         assert answer == alone
     assert len(results(*[half] * 8)) == 5  # what fits into 1 MiB
+    assert call(service, "jobs.results", job_ids=[half] * 8)["more"] == 3
+    assert call(service, "jobs.results", job_ids=[small, other])["more"] == 0
     assert len(results(small, large, small)) == 1
     assert results(large) == []
     assert call(service, "jobs.results", job_ids=[7])["results"] == []

@@ -319,6 +319,7 @@ class ResultList(Answer):
     """What the recipes of the first jobs returned, as many as fit (``jobs.results``)."""
 
     results: Sequence[ListedResult]
+    more: Annotated[Count, "how many of the last ids did not fit"]
 
 
 class JobParameters(Answer):

@@ -109,11 +109,16 @@ async def handle_jobs_results(service: JobService, params: JobIdsParams) -> Resu
     """Return what the recipes of many jobs returned, as many of the first ones as fit together.
 
     ``results`` has for each id in turn what jobs.result gives, without a traceback, or why there is
-    nothing, and ends before more than 1 MiB would be sent. Ask again for the rest, and where none
-    fits, ask jobs.result for the first.
+    nothing, and ends before more than 1 MiB would be sent; ``more`` counts the rest. Ask again for
+    these, and where none fits, ask jobs.result for the first.
     """
     found = await in_slices("files", _all(service, params["job_ids"]))
-    return {"results": cast("list[ListedResult]", found), "error": None}  # as text already
+    more = len(params["job_ids"]) - len(found)
+    return {
+        "results": cast("list[ListedResult]", found),  # as text already
+        "more": more,
+        "error": None,
+    }
 
 
 def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[wire.Raw]]:
