@@ -90,7 +90,8 @@ def test_each_step_is_a_job_of_its_own(service, tmp_path):
 
 
 def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service, tmp_path):
-    flow = submit(service, "counts", folder=str(tmp_path), fails=[1])
+    (tmp_path / "go 1").touch()
+    flow = submit(service, "counts", folder=str(tmp_path), fails=[1], waits=[1])
     job = finish(service, flow)
     assert job.state is JobState.FAILED
     broken = named(service, flow, "counted#1")
@@ -99,7 +100,13 @@ def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service,
     assert marks(tmp_path).items() >= {"0": "x", "1": "x", "2": "x"}.items()
     assert "12" not in marks(tmp_path)
     (tmp_path / "mended 1").touch()
+    (tmp_path / "go 1").unlink()
     (again,) = service.retry([flow], Retry())
+    # The retry is to read what the steps of its predecessor have left.
+    first = named(service, flow, "counted#0").job_id
+    pruned = at_once(service.prune(Choice(job_ids=[first, flow])))
+    assert str(pruned.left).count(again.job_id) == 2
+    (tmp_path / "go 1").touch()
     assert finish(service, again.job_id).state is JobState.COMPLETED
     assert service.result(again.job_id) == COUNTED
     assert {name for name, ran in marks(tmp_path).items() if ran == "xx"} >= {"1"}

@@ -256,7 +256,10 @@ class Flows:
             return evolve(plan, end=evolve(end, traceback=header.get("traceback")))
         if not header or flow.cancel_requested_at is not None:
             return plan  # what it has called is not known: one more pass tells
-        told = json.loads(unpacked(directory.payload(flow.attempt)))
+        try:
+            told = json.loads(unpacked(directory.payload(flow.attempt)))
+        except BadFile:
+            return plan
         try:
             self._record(flow, told["calls"])
         except InvalidJob as refused:

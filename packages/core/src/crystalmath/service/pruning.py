@@ -192,11 +192,11 @@ def _used_by(recorder: Recorder, directory: Path) -> dict[str, str]:
     """Return whose files are named in what unfinished jobs are to do, and in which."""
     place = f"{directory.name}/"
     named = re.compile(re.escape(place) + _JOB_ID, re.ASCII)
-    taken = {
-        step["job_id"]: reader
-        for reader, specification in recorder.store.mentioning('"taken_over": true')
-        for step in (json.loads(specification.partition("\n")[0]).get("flow") or {})["steps"]
-    }
+    taken: dict[str, str] = {}
+    for reader, specification in recorder.store.mentioning('"repeats": "'):
+        if flow := json.loads(specification.partition("\n")[0]).get("flow"):
+            steps = [step["job_id"] for step in flow["steps"]]
+            taken |= dict.fromkeys([flow["repeats"], *steps], reader)
     return taken | {
         job_id: reader
         for reader, specification in recorder.store.mentioning(place)

@@ -6,7 +6,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from attrs import fields_dict, frozen
+from attrs import evolve, fields_dict, frozen
 
 from crystalmath.errors import BadFile, CrystalMathError
 from crystalmath.jobs.facts import Record
@@ -155,18 +155,20 @@ def row_of(header: Mapping[str, Any], body: str, created_at: float) -> NewJob:
     """Make the row of a job, submitted at that time (s since the epoch), from its specification."""
     given = {name: header[name] for name in fields_dict(JobSpec) if name in header}
     spec = JobSpec(atoms=None, **given)
+    # A pass of a flow runs on terms of its own.
+    asked = spec if spec.flow is None else evolve(spec, **spec.flow["asked"])
     return NewJob(
         job_id=spec.job_id,
         recipe=spec.recipe,
-        engine=str(spec.engine),
-        spec_hash=spec.asked_hash or spec_hash(spec.identity(), json.loads(body)),
+        engine=str(asked.engine),
+        spec_hash=spec.asked_hash or spec_hash(asked.identity(), json.loads(body)),
         specification=f"{json.dumps(spec.header())}\n{body}",
         created_at=created_at,
         formula=_formula(body),
         owner=header.get("owner") or {},
         parents=spec.parents,
         stage=None if spec.flow is None else "pass",
-        **spec.terms(),
+        **asked.terms(),
     )
 
 

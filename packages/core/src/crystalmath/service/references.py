@@ -14,7 +14,7 @@ from crystalmath.errors import ID_LENGTH, FilesRemoved, InvalidJob, UnknownJob, 
 from crystalmath.models import Finding, JobFilter, JobState
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import properties
-from crystalmath.models.job_notes import awaited, awaits_structure, step_of
+from crystalmath.models.job_notes import awaited, awaits_structure, repeated, step_of
 from crystalmath.models.reference import JobValue
 from crystalmath.recipes.encoding import NUMPY, with_numpy_types
 from crystalmath.recipes.job_structure import JobStructure, as_data, with_values
@@ -213,6 +213,8 @@ class References:
             return None
         flow = self._job(of_flow[0])
         if flow.state.is_terminal():
+            if repeated(job.parents) is not None:
+                return None  # somebody wants it all the same
             told = f"its flow {flow.job_id} {flow.state.ended}"
             return Outlook(told, told, state=JobState.CANCELLED)
         # The pass that runs may call it otherwise.

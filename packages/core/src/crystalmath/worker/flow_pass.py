@@ -238,8 +238,8 @@ class FlowPass:
         name = self._name(function)
         if len(self._called) >= self._most:
             self.stop(
-                f"the flow calls more than {self._most} steps; [flows] most_steps in config.toml "
-                "is the bound"
+                f"the flow calls more than {self._most} steps, and a flow may have no more; make "
+                "several flows of it, or submit it with --in-one-job"
             )
         submitted = self._submitted(function, args, keywords)
         if submitted is None:
