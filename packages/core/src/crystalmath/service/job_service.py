@@ -133,9 +133,9 @@ class JobService(HomeJobs):
         self._waiting.close(cancel=cancel)
         followed = self._runners.close(cancel=cancel)
         self._recorder.finish()
-        if cancel:
-            self._recovery.end_flows()
         try:
+            if cancel:
+                self._recovery.end_flows()
             self._recovery.disown(own=not cancel, but=followed)
         except CrystalMathError as error:
             _LOG.warning("cannot record that jobs are let go: %s", error)
