@@ -181,6 +181,17 @@ def test_another_home_takes_jobs_in(client, relaxed, here, cli, tmp_path, monkey
     assert said == "0 jobs taken in; 1 were here already\n"
 
 
+def test_a_job_that_waited_for_another_travels_with_it(client, tmp_path, monkeypatch):
+    first = client.submit("emt.core.static_job", AL, labels={"of": "chain"})
+    second = client.submit("emt.core.static_job", first["atoms"], labels={"of": "chain"})
+    assert second.exception(300) is None
+    assert client.archive(tmp_path / "chain.zip", labels={"of": "chain"}) == 2
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path / "second"))
+    with in_process() as other:
+        taken = other.import_archive(tmp_path / "chain.zip")["job_ids"]
+    assert sorted(taken) == sorted([first.job_id, second.job_id])
+
+
 def test_a_flow_takes_its_steps_along(client, relaxed, tmp_path, monkeypatch):
     home = client.ask("system.version")["home"]
     with JobStore(f"sqlite:///{home}/jobs.sqlite") as store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import time
 import traceback
@@ -311,8 +312,15 @@ class Intake:
         read = admission.read(asked.submission, asked.parents, asked.body)
         # What was asked for may have named others by filters.
         prepared = admission.prepare(attrs.evolve(read, spec_hash=str(job.spec_hash)))
-        row = attrs.evolve(prepared.row, job_id=job.job_id, created_at=job.created_at)
-        return attrs.evolve(prepared, row=row, spec=attrs.evolve(prepared.spec, job_id=job.job_id))
+        spec = attrs.evolve(prepared.spec, job_id=job.job_id)
+        body = prepared.row.specification.partition("\n")[2]
+        row = attrs.evolve(
+            prepared.row,
+            job_id=job.job_id,
+            created_at=job.created_at,
+            specification=f"{json.dumps(spec.header())}\n{body}",
+        )
+        return attrs.evolve(prepared, row=row, spec=spec)
 
     def _hand_over(self, item: Prepared) -> None:
         try:
