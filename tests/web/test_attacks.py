@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -183,6 +184,31 @@ def test_it_listens_on_the_loopback_interface_only():
     with serving._listening(0) as listener:
         assert listener.getsockname()[0] == "127.0.0.1"
         assert listener.family == socket.AF_INET
+
+
+class Slow:
+    """A client whose server does not answer until it may."""
+
+    def __init__(self):
+        self.asked, self.may = threading.Event(), threading.Event()
+
+    def call_json(self, method, params):
+        self.asked.set()
+        self.may.wait(120)
+        return b"{}"
+
+
+def test_a_server_that_is_stopped_answers_what_still_waits(capfd):
+    answers = []
+    slow = Slow()
+    with Page(slow) as page:
+        asking = threading.Thread(target=lambda: answers.append(page.call("jobs.logs")[0]))
+        asking.start()
+        assert slow.asked.wait(120)
+    asking.join()
+    slow.may.set()
+    assert answers == [503]
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_browser_is_sent_on_by_a_private_file(home, monkeypatch, capsys):

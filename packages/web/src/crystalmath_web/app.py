@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 from attrs import field, frozen
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
@@ -20,12 +20,13 @@ from crystalmath.errors import CrystalMathError
 from crystalmath_web.guard import Guard, Refused, read_json
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from starlette.requests import Request
 
     from crystalmath.client import Client, JobChange
 
+_Answer = TypeVar("_Answer")
 PAGE = Path(__file__).parent / "page"
 #: Methods of the home's server that a page may call, and that change nothing.
 READING = frozenset(
@@ -78,9 +79,9 @@ class _App:
         self._ended = False
 
     def end(self) -> None:
-        """End the streams of changes, which have no end of their own."""
+        """End what still waits: streams of changes have no end of their own."""
         self._ended = True
-        for scope in self._waiting:
+        for scope in list(self._waiting):
             scope.cancel()
 
     async def page(self, _: Request) -> Response:
@@ -107,9 +108,9 @@ class _App:
         if not isinstance(params, dict):
             raise Refused(400, "the parameters of a method are an object")
         if method in _WITH_ENVIRONMENT:
-            params = {**params, "environment": await run_in_threadpool(_environment)}
+            params = {**params, "environment": await self._in_thread(_environment)}
         try:
-            answer = await run_in_threadpool(self._client.call_json, method, params)
+            answer = await self._in_thread(self._client.call_json, method, params)
         except CrystalMathError as error:
             return JSONResponse({"error": str(error), "code": error.code}, status_code=502)
         return Response(answer, media_type="application/json")
@@ -122,7 +123,7 @@ class _App:
         if seen and not (seen.isascii() and seen.isdigit() and len(seen) < 17):  # noqa: PLR2004
             raise Refused(400, f"Last-Event-ID is no number of an event: {seen[:40]!r}")
         try:
-            last = int(seen) if seen else await run_in_threadpool(self._newest)
+            last = int(seen) if seen else await self._in_thread(self._newest)
         except CrystalMathError as error:
             return JSONResponse({"error": str(error), "code": error.code}, status_code=502)
         if self._followers.available_tokens < 1:
@@ -135,24 +136,32 @@ class _App:
 
     async def _stream(self, last: int) -> AsyncIterator[str]:
         yield f"id: {last}\nevent: from\ndata: {last}\n\n"
-        while not self._ended:
-            changes = self._client.changes(after=last, timeout=QUIET_S)
-            while (change := await self._next(changes)) is not None:
-                last = change.seq
-                yield f"id: {last}\ndata: {_written(change)}\n\n"
-            yield ": nothing new\n\n"
+        with contextlib.suppress(Refused):
+            while True:
+                # Each waits in its thread for no longer than `QUIET_S`, also if the page has gone.
+                changes = self._client.changes(after=last, timeout=QUIET_S)
+                while change := await self._in_thread(next, changes, None, limiter=self._followers):
+                    last = change.seq
+                    yield f"id: {last}\ndata: {_written(change)}\n\n"
+                yield ": nothing new\n\n"
 
-    async def _next(self, changes: Iterator[JobChange]) -> JobChange | None:
+    async def _in_thread(
+        self,
+        work: Callable[..., _Answer],
+        *given: Any,
+        limiter: anyio.CapacityLimiter | None = None,
+    ) -> _Answer:
+        """Wait for work in a thread, until the server is told to stop: some takes minutes."""
         with anyio.CancelScope() as scope:
             self._waiting.add(scope)
             try:
-                # It waits in its thread for no longer than `QUIET_S`, also if the page has gone.
-                return await anyio.to_thread.run_sync(
-                    next, changes, None, limiter=self._followers, abandon_on_cancel=True
-                )
+                if not self._ended:
+                    return await anyio.to_thread.run_sync(
+                        work, *given, limiter=limiter, abandon_on_cancel=True
+                    )
             finally:
                 self._waiting.discard(scope)
-        return None
+        raise Refused(503, "the page's server is being stopped")
 
     def _require_session(self, request: Request) -> None:
         cookie, key = request.cookies.get(COOKIE), request.headers.get(KEY)
