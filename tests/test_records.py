@@ -255,9 +255,9 @@ titles = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_s
 shorts = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=9)
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=9)
 label_sets = st.dictionaries(titles, shorts, max_size=3)
-# hypothesis draws constants of the code, too: what is tagged with @module is no plain JSON, and the
-# folder that `prev_dir` or `prev_outdir` names is sent as a whole path.
-keys = texts.filter(lambda text: not text.startswith("@") and not text.startswith("prev_"))
+# hypothesis draws constants of the code, too: what is tagged with @module is no plain JSON, `$job`
+# begins a reference, and the folder that `prev_dir` or `prev_outdir` names is sent as a whole path.
+keys = texts.filter(lambda text: not text.startswith(("@", "$job", "prev_")))
 walltimes = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | texts | walltimes,
