@@ -11,6 +11,7 @@ from crystalmath.recipes.lookup import resolve
 from flow_owner import FlowOwner
 from same import test_same_espresso as cases
 from same.comparing import assert_same
+from vasp import potcars
 
 #: Flows, and in how many passes they end.
 CASES = [
@@ -90,3 +91,30 @@ def test_same_of_espresso(espresso, tmp_path, name):
     else:
         parameters = {**parameters, "copy_files": [{"source": espresso, "filenames": ["*"]}]}
         assert_steps_as_bare(tmp_path, f"espresso.{name}", atoms, parameters)
+
+
+CU = bulk("Cu")
+SLABS = {"max_index": 1, "min_slab_size": 3.0, "min_length_width": 2.0, "max_normal_search": 1}
+#: Flows of VASP, for the stand-in.
+VASP = {
+    "core.double_relax_flow": (bulk("Al", a=4.1, cubic=True), {}),
+    "slabs.bulk_to_slabs_flow": (CU, {"make_slabs_kwargs": SLABS}),
+    "mp_legacy.mp_gga_relax_flow": (CU, {}),
+    "mof_off.mof_off_static_flow": (CU, {}),
+    "mp24.mp_metagga_relax_flow": (CU, {}),
+    "matpes.matpes_static_flow": (CU, {}),
+}
+
+
+@pytest.mark.parametrize("name", VASP)
+def test_same_of_vasp(monkeypatch, tmp_path, name):
+    from quacc import change_settings
+
+    atoms, parameters = VASP[name]
+    for variable, text in potcars.beside_vasp(
+        tmp_path, "Al", "Cu", "Cu_pv", versions=["52", "54", "64", "original"]
+    ).items():
+        monkeypatch.setenv(variable, text)
+    handlers = {"VASP_CUSTODIAN_HANDLERS": ["UnconvergedErrorHandler"]}
+    with change_settings({"VASP_PARALLEL_CMD": "", "VASP_CUSTODIAN_MAX_ERRORS": 1, **handlers}):
+        assert_steps_as_bare(tmp_path, f"vasp.{name}", atoms, parameters)
