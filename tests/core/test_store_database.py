@@ -82,6 +82,19 @@ def test_a_newer_schema_is_refused_in_plain_words(file, version):
         JobStore(f"sqlite:///{file}")
 
 
+def test_tables_of_an_unreleased_build_are_named_with_the_remedy(file, cli, monkeypatch):
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(file.parent))
+    with JobStore(f"sqlite:///{file}") as store:
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.execute("ALTER TABLE jobs RENAME COLUMN stage TO step")
+        with pytest.raises(StoreError, match=r"no such column.*`crystalmath doctor --rebuild`"):
+            store.insert([JOB])
+    listed = cli("list")
+    assert listed.code == 1
+    assert f"{file} cannot be used: no such column" in listed.err
+    assert "`crystalmath doctor --rebuild` records its jobs again" in listed.err
+
+
 def test_nothing_is_written_once_a_newer_release_has_migrated_an_open_database(file):
     with JobStore(f"sqlite:///{file}") as store:
         store.insert([JOB])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sqlite3
 import time
 from functools import wraps
@@ -38,6 +39,10 @@ LOCK_S = 2.0
 PAUSE_S = 0.2
 #: How long SQLite waits for another process that writes, in seconds.
 BUSY_S = 30.0
+#: What SQLite and PostgreSQL say where a schema of the right version has not the right tables.
+_OTHER_TABLES = re.compile(
+    r"no such (?:column|table)|has no column named|(?:column|relation) \S+ (?:of .*)?does not exist"
+)
 
 
 class DroppedError(StoreError):
@@ -253,4 +258,11 @@ def has_tables(file: Path) -> bool:
 
 def unusable(place: object, error: object) -> StoreError:
     """Make the error that a database cannot be used."""
-    return StoreError(f"the job database {place} cannot be used: {str(error).strip()}")
+    told = f"the job database {place} cannot be used: {str(error).strip()}"
+    if _OTHER_TABLES.search(told):
+        told += (
+            "; an unreleased build of crystalmath made its tables: stop the server, move the "
+            "database away, and `crystalmath doctor --rebuild` records its jobs again; or set "
+            "CRYSTALMATH_HOME to a new folder"
+        )
+    return StoreError(told)
