@@ -14,6 +14,7 @@ from crystalmath.errors import StoreError
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Submission
+from crystalmath.models.reference import JobValue
 from crystalmath.service import JobService
 
 
@@ -79,7 +80,7 @@ def test_a_rebuilt_job_is_the_same_whose_filters_named_another(service, home, cl
             labels={"step": "a"},
         )
     )
-    given = {"$job": {"labels": {"step": "a"}}, "path": ["saw"]}
+    given = JobValue({"labels": {"step": "a"}}, ("saw",))
     asked = Submission(
         recipe="lab_recipes.echo", atoms=bulk("Al"), parameters={"x": given}, key="k"
     )
