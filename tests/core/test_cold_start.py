@@ -166,6 +166,19 @@ def test_an_added_command_that_cannot_be_used_hinders_no_other(install, greeting
     assert "is provided by" in crystalmath("greet", "you").stderr
 
 
+def test_a_distribution_that_cannot_be_read_hinders_no_other(install, greeting, tmp_path):
+    install("latin", "salute", GREET, group="crystalmath.commands", attribute=":greet")
+    (tmp_path / "latin-1.0.dist-info/METADATA").write_bytes(b"Name: latin\nSummary: gr\xfc\xdfen\n")
+    install("broken", "shatter", "")
+    broken = tmp_path / "broken-1.0.dist-info/entry_points.txt"
+    broken.write_text("[crystalmath.commands]\nshatter\n")
+    told = crystalmath("--help")
+    assert told.returncode == 0
+    assert {"greet", "salute"} <= set(told.stdout.split())
+    assert f"{broken} cannot be read" in told.stderr
+    assert "local" in crystalmath("engines").stdout
+
+
 # --- commands that read ----------------------------------------------------------------------
 
 #: Without a server, and with one: no more modules than these beside Typer's, and none of those.

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zlib import crc32
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __version__ = "0.1.0.dev0"
 
@@ -19,6 +23,25 @@ def build_version() -> str:
     package = Path(__file__).absolute().parent
     mark = _recorded(package) or _commit(package)
     return f"{__version__}+{mark}" if mark else __version__
+
+
+def entry_points_of(group: str) -> list[EntryPoint]:
+    """Return the entry points of a group; a distribution whose own cannot be read hinders none."""
+    import warnings
+    from importlib.metadata import distributions, entry_points
+
+    try:
+        return list(entry_points(group=group))
+    except Exception:  # noqa: BLE001 - one broken file among those of all distributions
+        found: dict[EntryPoint, None] = {}
+    for each in distributions():
+        try:
+            found |= dict.fromkeys(each.entry_points.select(group=group))
+        except Exception as error:  # noqa: BLE001 - whatever is in that file
+            place = getattr(each, "_path", each.locate_file(""))
+            told = f"{place}/entry_points.txt cannot be read ({type(error).__name__})"
+            warnings.warn(f"{told}: mend or uninstall that distribution", stacklevel=2)
+    return list(found)
 
 
 def _recorded(package: Path) -> str:

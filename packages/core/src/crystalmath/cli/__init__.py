@@ -15,6 +15,7 @@ import inspect
 import os
 import sys
 import warnings
+from contextlib import suppress
 from functools import cache, wraps
 from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from crystalmath import build_version
+from crystalmath import build_version, entry_points_of
 from crystalmath.cli.shared import output
 
 if TYPE_CHECKING:
@@ -231,8 +232,10 @@ class _Group(TyperGroup):
         if known is not None or cmd_name not in _added():
             return known
         # The distribution's own line: the command itself is not imported to be listed.
-        dist = _added()[cmd_name][0].dist
-        return TyperCommand(cmd_name, help=dist.metadata["Summary"] if dist else None)
+        dist, line = _added()[cmd_name][0].dist, None
+        with suppress(Exception):  # whatever is in the file METADATA
+            line = dist.metadata["Summary"] if dist else None
+        return TyperCommand(cmd_name, help=line)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the arguments call, and build it."""
@@ -243,10 +246,8 @@ class _Group(TyperGroup):
 @cache
 def _added() -> Mapping[str, Sequence[EntryPoint]]:
     """Return the commands that other distributions provide, by their names."""
-    from importlib.metadata import entry_points
-
     found: dict[str, list[EntryPoint]] = {}
-    for point in entry_points(group="crystalmath.commands"):
+    for point in entry_points_of("crystalmath.commands"):
         if point.name not in COMMANDS:
             found.setdefault(point.name, []).append(point)
     return found

@@ -6,17 +6,17 @@ import difflib
 import functools
 import re
 import threading
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from crystalmath import hookspecs
+from crystalmath import entry_points_of, hookspecs
 from crystalmath.errors import InvalidJob, PluginError, UnknownEngine
 from crystalmath.models import Finding, Pseudopotential
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from importlib.metadata import EntryPoint
 
     from crystalmath.preflight.program import Program
     from crystalmath.progress.reader import ProgressReader
@@ -203,7 +203,7 @@ class Plugins:
         # Reading the metadata of all distributions takes milliseconds: once, not once a job.
         if group not in self._entries:
             found: dict[str, dict[str, EntryPoint]] = {}
-            for entry in entry_points(group=group):
+            for entry in entry_points_of(group):
                 # The same distribution may be found twice along sys.path.
                 found.setdefault(entry.name, {}).setdefault(distribution_of(entry), entry)
             self._entries[group] = {name: list(each.values()) for name, each in found.items()}

@@ -8,12 +8,12 @@ import re
 import socket
 import sys
 import time
-from importlib.metadata import PackageNotFoundError, entry_points, requires, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
-from crystalmath import build_version
+from crystalmath import build_version, entry_points_of
 from crystalmath.engines.registry import ENGINES
 from crystalmath.preflight.programs_here import conditions
 
@@ -45,7 +45,7 @@ def probe_job() -> dict[str, Any]:
             "quacc": _version("quacc"),
             "ase": _version("ase"),
         },
-        "engines": {entry.name: _versions(entry) for entry in entry_points(group=ENGINES)},
+        "engines": {entry.name: _versions(entry) for entry in entry_points_of(ENGINES)},
         "time": time.time(),
         "directory": os.getcwd(),
         "conditions": [asdict(each) for each in conditions(os.environ)],
