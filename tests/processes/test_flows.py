@@ -68,13 +68,15 @@ def test_each_step_is_a_job_of_its_own(service, tmp_path):
     flow = submit(service, "counts", folder=str(tmp_path), labels={"project": "x"})
     job = finish(service, flow)
     assert (job.state, job.error) == (JobState.COMPLETED, None)
-    assert job.started_at < job.finished_at
     assert service.result(flow) == COUNTED
     assert job.attempt >= 2
     assert job.summary["flow_steps"] == {"completed": 10}
     assert marks(tmp_path).keys() == ONCE.keys()
     told = steps(service, flow)
     assert len(told) == 10
+    # It began with its first pass, not with its last.
+    assert job.created_at < job.started_at < min(each.started_at for each in told)
+    assert max(each.finished_at for each in told) < job.finished_at
     assert {each.labels["step"] for each in told} == {"counted", "total"}
     assert {each.labels["project"] for each in told} == {"x"}
     names = [each.parents[0]["step"] for each in told]

@@ -253,7 +253,8 @@ def _ended(record: Record, outcome: Outcome, error: str | None, now: Moment) -> 
     """Decide what an outcome comes to; `error` is the engine's, where it fails the job."""
     # What its owner ended before anybody ran it was never running.
     ran = record.state is JobState.PENDING and outcome.started is not None
-    told = (_change(record, JobState.RUNNING, now),) if ran else ()
+    began = _change(record, JobState.RUNNING, now, started_at=outcome.started)
+    told = (began,) if ran else ()
     if outcome.state == WAITS:
         return Decision(JobState.RUNNING, record.attempt, (), told)
     if outcome.state == "lost":

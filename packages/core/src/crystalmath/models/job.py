@@ -67,7 +67,10 @@ class Job(Terms):
     created_at: float = field(metadata=about("seconds since the epoch", _TIME))
     started_at: float | None = field(
         default=None,
-        metadata=about("when the present attempt began, in seconds since the epoch", _TIME),
+        metadata=about(
+            "when the present attempt, of a flow its first pass, began, in seconds since the epoch",
+            _TIME,
+        ),
     )
     finished_at: float | None = field(
         default=None, metadata=about("seconds since the epoch", _TIME)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from typing import TYPE_CHECKING, Any
@@ -148,7 +149,12 @@ def _row(directory: RunDirectory) -> NewJob:
     header, body = directory.read_spec()
     if not isinstance(header.get("created_at"), float):
         raise BadFile(f"{directory.file('spec')} does not say when the job was submitted")
-    return row_of(header, body, header["created_at"])
+    row = row_of(header, body, header["created_at"])
+    if row.stage is not None:
+        with contextlib.suppress(BadFile):
+            # Its last pass is looked at below, and it began with its first one.
+            row = evolve(row, started_at=(directory.outcome(1) or {}).get("started"))
+    return row
 
 
 def row_of(header: Mapping[str, Any], body: str, created_at: float) -> NewJob:

@@ -37,7 +37,9 @@ def follow(job: JobMetadata, change: Change) -> tuple[JobMetadata, list[dict[str
         at = change.at if last or change.started_at is None else change.started_at
         log.append(event_row(job, state, at, change.reason if last else None))
         told = {**_given(change), "reason": cleaned(change.reason)} if last else {}
-        job = evolve(job, state=state, revision=job.revision + 1, **_times(change, state), **told)
+        job = evolve(
+            job, state=state, revision=job.revision + 1, **_times(job, change, state), **told
+        )
     return job, log
 
 
@@ -59,7 +61,11 @@ def event_row(
     }
 
 
-def _times(change: Change, state: JobState) -> dict[str, Any]:
+def _times(job: JobMetadata, change: Change, state: JobState) -> dict[str, Any]:
+    if job.stage is not None and job.started_at is not None:
+        # A flow began with its first pass, whichever one this is.
+        first = min(job.started_at, change.started_at or job.started_at)
+        return {"started_at": first} | ({"finished_at": change.at} if state.is_terminal() else {})
     if state is JobState.PENDING:
         # The next attempt starts at a time of its own.
         return {"started_at": None}
