@@ -133,9 +133,12 @@ def test_a_step_that_waits_is_replaced_where_it_is_called_otherwise(own, flow):
 
 
 def test_a_step_that_runs_in_the_pass_runs_once(own, flow):
-    header, _ = flow("local_jobs").run()
+    owner = flow("local_jobs")
+    header, _ = owner.run()
     assert header["state"] == "completed"
     assert own.world["ran"] == 1
+    counted = {name: header["summary"][name] for name in ("flow_steps", "steps_in_pass")}
+    assert counted == {"flow_steps": {"completed": len(owner.steps)}, "steps_in_pass": 1}
 
 
 def test_random_values_are_kept_by_a_step(flow):

@@ -113,6 +113,10 @@ def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service,
     assert service.result(again.job_id) == COUNTED
     assert {name for name, ran in marks(tmp_path).items() if ran == "xx"} >= {"1"}
     assert {marks(tmp_path)[name] for name in ("0", "2")} == {"x"}
+    job = service.job(again.job_id)
+    new = len(steps(service, again.job_id))
+    assert job.summary["flow_steps"] == {"completed": new}
+    assert job.summary["steps_taken_over"] == 10 - new
 
 
 def test_a_step_that_is_run_again_while_its_flow_goes_on(service, tmp_path):

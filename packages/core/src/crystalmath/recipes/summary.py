@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MAX_DEPTH = 8
 
 
-def summarize(result: object, flow_steps: Mapping[str, int] | None = None) -> dict[str, Any]:
+def summarize(result: object, flow_steps: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Summarise a recipe's result. It never raises, whatever the result is.
 
     Parameters
@@ -29,9 +29,11 @@ def summarize(result: object, flow_steps: Mapping[str, int] | None = None) -> di
         What the recipe returned. A flow's collection of results, a list or a dict of them, is
         summarised by its last one: the second of two relaxations, the static calculation after
         them, the last of the slabs. All of them are in the result.
-    flow_steps : mapping of str to int, optional
-        Of a flow whose steps are jobs the number of its steps in each state. No step's energy,
-        force or formula is the flow's then, as each step has its own.
+    flow_steps : mapping, optional
+        Of a flow whose steps are jobs ``flow_steps``, the number of these jobs in each state, and,
+        where there are such, ``steps_in_pass`` that ran in its own process, and
+        ``steps_taken_over`` from the flow that it retries. No step's energy, force or formula is
+        the flow's then, as each step has its own.
 
     Returns
     -------
@@ -44,7 +46,7 @@ def summarize(result: object, flow_steps: Mapping[str, int] | None = None) -> di
     """
     if flow_steps is not None:
         empty = dict.fromkeys(("energy_ev", "max_force_ev_ang", "formula", "work_dir"))
-        return empty | {"flow_steps": dict(flow_steps)}
+        return empty | dict(flow_steps)
     found = list(steps(result))
     last = found[-1] if found else result
     summary = {

@@ -129,12 +129,17 @@ class FlowPass:
             )
         return result
 
-    def counts(self) -> dict[str, int]:
-        """Return how many steps of each state the body has called."""
-        found: dict[str, int] = {}
+    def counts(self) -> dict[str, Any]:
+        """Count the called steps for the summary: jobs of this flow by their state, and others."""
+        jobs: dict[str, int] = {}
+        found: dict[str, Any] = {"flow_steps": jobs}
         for name in self._called:
-            state = self._known[name]["state"] if name in self._known else "completed"
-            found[state] = found.get(state, 0) + 1
+            entry = self._known.get(name)
+            if entry is None or entry.get("taken_over"):
+                other = "steps_in_pass" if entry is None else "steps_taken_over"
+                found[other] = found.get(other, 0) + 1
+            else:
+                jobs[entry["state"]] = jobs.get(entry["state"], 0) + 1
         return found
 
     def _binds(self, entry: Mapping[str, Any]) -> bool:

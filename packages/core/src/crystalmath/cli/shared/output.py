@@ -161,7 +161,8 @@ def summary_fields(job: JobDocument) -> list[tuple[str, object]]:
     if counted := summary.get("flow_steps"):
         from crystalmath.models.job_notes import told_steps
 
-        steps = told_steps(counted)
+        taken = summary.get("steps_taken_over")
+        steps = f"{told_steps(counted)}{f', {taken} more taken over' if taken else ''}"
     return [
         ("energy", None if energy is None else f"{energy:.10f} eV"),
         ("max force", None if force is None else f"{force:.6f} eV/Å"),
