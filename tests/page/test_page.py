@@ -218,10 +218,11 @@ def test_what_comes_from_jobs_is_not_run(ui, browser, client):
         client.submit("lab_recipes.say", bulk("Al"), {"text": SCRIPT}, **told),
         client.submit("lab_recipes.echo", bulk("Al"), {SCRIPT: [SCRIPT], "a": SCRIPT}, **told),
         client.submit("lab_recipes.leave_files", bulk("Al"), {"texts": {FILE: SCRIPT}}, **told),
+        client.submit("lab_recipes.echo", bulk("Al"), {"a": SCRIPT * 5000}, **told),  # large
     ]
     list(client.wait([job.job_id for job in jobs], timeout=300))
     page = browser(ui.address)
-    expect(page.get_by_role("row")).to_have_count(5)
+    expect(page.get_by_role("row")).to_have_count(6)
     expect(page.get_by_role("row").nth(1)).to_contain_text(SCRIPT)
     for job in jobs:
         for part in ("story", "inputs", "files", "log", "result", "lines"):
@@ -229,7 +230,9 @@ def test_what_comes_from_jobs_is_not_run(ui, browser, client):
             expect(page.get_by_role("heading", level=1)).to_have_text(SCRIPT)
             expect(page.get_by_text("Looking")).to_have_count(0)
             expect(page).to_have_title(re.compile(re.escape(SCRIPT)))
-    page.goto(ui.at(view="job", id=jobs[-1].job_id, part="files", file=FILE))
+    page.goto(ui.at(view="job", id=jobs[-1].job_id, part="result"))
+    expect(page.get_by_text("The result is large: this is a part of it.")).to_be_visible()
+    page.goto(ui.at(view="job", id=jobs[-2].job_id, part="files", file=FILE))
     expect(page.locator("pre.log")).to_have_text(SCRIPT)
     page.goto(ui.at(view="home"))
     expect(page.get_by_text("Failures by their error")).to_be_visible()

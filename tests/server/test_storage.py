@@ -410,7 +410,10 @@ def test_a_field_of_a_large_result_is_read_without_the_rest(tmp_path):
     assert field("notes.7")["result"] == steps[7]
     assert "'notes' has no field '901.x'; there are 0, 1," in field("notes.901.x")["error"]
     assert "'notes.7' has no field 'x'; there are number, text" in field("notes.7.x")["error"]
-    assert here.call("jobs.result", job_id=job_id, brief=True)["result"]["energy"] == -1.5
+    part = here.call("jobs.result", job_id=job_id, brief=True)
+    assert (part["result"]["energy"], part["brief"]) == (-1.5, True)
+    small = here.call("jobs.result", job_id=here.make(VASP, notes=["all of it"]), brief=True)
+    assert (small["result"]["notes"], "brief" in small) == (["all of it"], False)
     damaged = field("notes.450.number")
     assert (damaged["status"], "is damaged" in damaged["error"]) == ("error", True)
     here.close()

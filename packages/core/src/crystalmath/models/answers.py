@@ -313,6 +313,7 @@ class JobResult(ListedResult):
     """The same of one job, and where its recipe raised (``jobs.result``)."""
 
     traceback: NotRequired[str]
+    brief: NotRequired[Annotated[bool, "true where `result` is a part, as `brief` asked for"]]
 
 
 class ResultList(Answer):

@@ -516,7 +516,7 @@ def result_text(
         return None
     if field is not None:
         return service.results.part(job, service.results.locate(job, field))
-    return service.results.brief(job) if brief else b"".join(service.results.chunks(job))
+    return service.results.brief(job)[0] if brief else b"".join(service.results.chunks(job))
 
 
 def _specification(service: HomeJobs, params: dict[str, Any]) -> Any:

@@ -77,13 +77,13 @@ class StoredResults:
             text = stored_result.ResultIndex(file, header).text(place)
         return self._moved(job, json_part(text, place.left, place.way))
 
-    def brief(self, job: JobMetadata) -> bytes:
-        """Read what a table has of a completed job's result, as JSON; a small one is whole."""
+    def brief(self, job: JobMetadata) -> tuple[bytes, bool]:
+        """Read what a table has of a completed job's result, as JSON, and whether that is all."""
         with self._opened(job) as (file, header):
             if not header.get("index"):
-                return b"".join(self.chunks(job))
+                return b"".join(self.chunks(job)), True
             found = stored_result.ResultIndex(file, header).brief
-        return self._moved(job, json.dumps(found).encode())
+        return self._moved(job, json.dumps(found).encode()), False
 
     def _moved(self, job: JobMetadata, text: bytes) -> bytes:
         """Write paths anew where the home has moved."""

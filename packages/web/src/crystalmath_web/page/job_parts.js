@@ -160,8 +160,11 @@ export function Result({ job }) {
   const { told, error } = useAsked("jobs.result", { job_id: job.job_id, brief: true }, [job.job_id, job.status]);
   if (!hasEnded(job.status)) return html`<p class="empty">There is a result once the job has completed.</p>`;
   if (!told) return html`<${Waiting} error=${error} />`;
-  if (told.result === null) return html`<pre class="trouble">${told.traceback ?? told.error}</pre>`;
-  return html`<ul class="tree" role="tree" aria-label="Result"><${Tree} name="result" value=${told.result} open /></ul>`;
+  if (told.result === null && !told.brief) return html`<pre class="trouble">${told.traceback ?? told.error}</pre>`;
+  return html`<${Fragment}>
+    ${told.brief && html`<p class="note">The result is large: this is a part of it. <code>crystalmath result ${job.job_id} --json</code> prints all of it.</p>`}
+    ${told.result !== null && html`<ul class="tree" role="tree" aria-label="Result"><${Tree} name="result" value=${told.result} open /></ul>`}
+  <//>`;
 }
 
 // --- the lines that do it again ----------------------------------------------------------------

@@ -92,7 +92,9 @@ def _part(service: JobService, job: JobMetadata, place: Located) -> JobResult:
 
 
 def _brief(service: JobService, job: JobMetadata) -> JobResult:
-    return _answered(job, wire.Raw(service.results.brief(job)))
+    text, is_whole = service.results.brief(job)
+    told = _answered(job, wire.Raw(text))
+    return told if is_whole else {**told, "brief": True}
 
 
 def _answered(job: JobMetadata, result: wire.Raw | wire.Stream | None) -> JobResult:
