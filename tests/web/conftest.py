@@ -71,7 +71,7 @@ class Page:
             "Host": f"127.0.0.1:{self.port}",
             "Origin": self.origin,
             "Content-Type": TYPE,
-            "Cookie": f"crystalmath={self.secrets.cookie}",
+            "Cookie": f"crystalmath-{self.port}={self.secrets.cookie}",
             "X-CrystalMath-Key": self.secrets.key,
         }
         return {**headers, **{name.replace("_", "-"): value for name, value in changed.items()}}

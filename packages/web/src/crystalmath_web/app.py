@@ -42,13 +42,12 @@ READING = frozenset(
 #: Those that change something, or run a recipe to check it: not with ``--read-only``.
 ACTING = frozenset(
     {
-        *("jobs.check", "jobs.submit", "jobs.submit_many", "jobs.cancel", "jobs.cancel_many"),
+        *("jobs.check", "jobs.submit", "jobs.cancel", "jobs.cancel_many"),
         *("jobs.retry", "jobs.prune"),
     }
 )
 #: Their jobs see the environment of ``crystalmath ui``, whatever a page says.
 _WITH_ENVIRONMENT = frozenset({"jobs.check", "jobs.submit", "presets.list"})
-COOKIE = "crystalmath"
 KEY = "x-crystalmath-key"
 #: So many pages follow changes at a time, each in a thread.
 FOLLOWERS = 32
@@ -94,7 +93,9 @@ class _App:
             raise Refused(401, "the token is not that of this start: open the address anew")
         told = {"key": self._secrets.key, "read_only": self._read_only, "version": build_version()}
         response = JSONResponse(told)
-        response.set_cookie(COOKIE, self._secrets.cookie, httponly=True, samesite="strict")
+        response.set_cookie(
+            _cookie(request), self._secrets.cookie, httponly=True, samesite="strict"
+        )
         return response
 
     async def call(self, request: Request) -> Response:
@@ -164,7 +165,7 @@ class _App:
         raise Refused(503, "the page's server is being stopped")
 
     def _require_session(self, request: Request) -> None:
-        cookie, key = request.cookies.get(COOKIE), request.headers.get(KEY)
+        cookie, key = request.cookies.get(_cookie(request)), request.headers.get(KEY)
         if not (_same(cookie, self._secrets.cookie) and _same(key, self._secrets.key)):
             raise Refused(401, "no session: open the address that `crystalmath ui` has printed")
 
@@ -193,6 +194,11 @@ def create_app(
     ]
     refusals: Mapping[Any, Any] = {Refused: Refused.answer}
     return Guard(Starlette(routes=routes, exception_handlers=refusals)), app.end
+
+
+def _cookie(request: Request) -> str:
+    """Return the name of a page's cookie: a browser sends those of all ports of a host to each."""
+    return f"crystalmath-{request.url.port}"
 
 
 def _same(given: object, known: str) -> bool:
