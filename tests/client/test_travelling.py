@@ -198,7 +198,8 @@ def test_a_flow_takes_its_steps_along(client, relaxed, tmp_path, monkeypatch):
         asked = store.specification(relaxed.job_id).partition("\n")
         flow, step = new_job(stage="pass"), new_job()
         parents = [{"job_id": flow.job_id, "role": "flow", "step": "relax_job#0"}]
-        headers = {flow.job_id: {"flow": {"pass": 2}}, step.job_id: {"parents": parents}}
+        of_pass = {"flow": {"pass": 2, "asked": {}}}
+        headers = {flow.job_id: of_pass, step.job_id: {"parents": parents}}
         rows = [
             evolve(
                 one,
