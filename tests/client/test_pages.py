@@ -29,7 +29,8 @@ def test_chains(follow, server):
 
 def test_flows(follow, server):
     said = " ".join(follow("flows.md").split())
-    assert "slabs completed emt.slabs.bulk_to_slabs_flow local 8/8" in said
+    # A shell of 80 columns leaves less of the recipe where the ages are longer.
+    assert re.search(r"slabs completed \S*s\.bulk_to_slabs_flow local 8/8", said)
     assert re.search(
         r"state failed error StepFailed: step \S*relax_job#0 .* did not converge", said
     )
