@@ -17,6 +17,7 @@ from crystalmath.engines.driver import WRITES, Driver
 from crystalmath.engines.followed import Followed
 from crystalmath.errors import EngineUnavailable
 from crystalmath.jobs import life
+from crystalmath.jobs.ownership import Recorded
 from crystalmath.jobs.reading import Depth
 from crystalmath.jobs.reconcile import Job
 from crystalmath.jobs.rundir import RunDirectory
@@ -96,6 +97,23 @@ def test_a_run_directory_says_what_the_engine_can_do_on_the_jobs_own_cluster(dri
     for cluster, here in (("local", True), ("there", False)):
         directory = driver.directory(add(driver, cluster))
         assert directory.read_spec()[0]["capabilities"]["workers_here"] is here
+
+
+def test_a_lost_spec_says_what_the_engine_can_do_once_it_is_written_again(driver, engine):
+    """Without that, other processes decide otherwise about the job than its owner does."""
+    job_id = str(uuid.uuid4())
+    header = {
+        "job_id": job_id, "engine": "noting", "cluster": "there", "walltime_s": None,
+        "environment": {},
+    }  # fmt: skip
+    add(driver)  # it makes the folder of all
+    directory = RunDirectory(engine.settings.home / "jobs" / job_id)
+    directory.make()
+    recorded = Recorded(
+        header=header, body="{}", state=JobState.PENDING, attempt=1, cancelled=False, owner={}
+    )
+    assert driver.adopt(job_id, recorded)
+    assert directory.read_header()["capabilities"]["workers_here"] is False
 
 
 @pytest.mark.parametrize("refusals", [0, 1])
