@@ -117,6 +117,8 @@ def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service,
     new = len(steps(service, again.job_id))
     assert job.summary["flow_steps"] == {"completed": new}
     assert job.summary["steps_taken_over"] == 10 - new
+    reasons = [event.reason for event in service.events(job_ids=[again.job_id])[0]]
+    assert f"{new} of {new} steps have ended, {10 - new} more taken over" in reasons
 
 
 def test_a_step_that_is_run_again_while_its_flow_goes_on(service, tmp_path):

@@ -29,7 +29,7 @@ from crystalmath.recipes.stored_result import unpacked
 from crystalmath.service.retrying import Again, environment_before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from crystalmath.errors import CrystalMathError
     from crystalmath.models.job_notes import Parent
@@ -157,6 +157,8 @@ class _Plan:
     attempt: int
     #: The names of the steps that the next pass waits for.
     needs: Sequence[str] = ()
+    #: The names of the steps that it has called and that had jobs before.
+    known: Collection[str] = ()
     #: How the pass has ended, unless it waits for steps.
     end: Change | None = None
     #: The jobs that were told to stop.
@@ -217,9 +219,9 @@ class Flows:
         elif any(
             not _present(steps[name]).state.is_terminal() for name in plan.needs if name in steps
         ):
-            self._note(flow, _progress(steps))
+            self._note(flow, _progress(steps, plan.known))
         else:
-            self._begin(flow, steps)
+            self._begin(flow, steps, plan.known)
         return [job.job_id for job in living if job.waits] if is_new else []
 
     def _again(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
@@ -264,7 +266,8 @@ class Flows:
             self._record(flow, told["calls"])
         except InvalidJob as refused:
             return evolve(plan, end=evolve(failed, error=str(refused)))
-        return evolve(plan, needs=told["needs"])
+        known = [call["name"] for call in told["calls"] if call["known"] is not None]
+        return evolve(plan, needs=told["needs"], known=known)
 
     def _record(self, flow: JobMetadata, calls: Sequence[Mapping[str, Any]]) -> None:
         """Record the new steps that a pass has called, all of them or none."""
@@ -297,7 +300,12 @@ class Flows:
 
     # --- the next pass -----------------------------------------------------------------------
 
-    def _begin(self, flow: JobMetadata, steps: Mapping[str, Sequence[JobMetadata]]) -> None:
+    def _begin(
+        self,
+        flow: JobMetadata,
+        steps: Mapping[str, Sequence[JobMetadata]],
+        called: Collection[str],
+    ) -> None:
         """Begin the next pass, which is told of all steps."""
         text, _, body = self._jobs.specification(flow.job_id).partition("\n")
         header = json.loads(text)
@@ -318,7 +326,7 @@ class Flows:
             **same,
             attempt=attempt,
             stage="pass",
-            reason=_progress(steps) if steps else None,
+            reason=_progress(steps, called) if steps else None,
             specification=f"{json.dumps(spec.header())}\n{body}",
         )
         self._intake.next_pass(flow, row, spec, body)
@@ -328,12 +336,14 @@ class Flows:
 _OTHER = {"attempt", "stage", "reason"}
 
 
-def _progress(steps: Mapping[str, Sequence[JobMetadata]]) -> str:
-    """Say how far the steps of a flow have come."""
+def _progress(steps: Mapping[str, Sequence[JobMetadata]], known: Collection[str]) -> str:
+    """Say how far the steps of a flow have come; those `known` beside them it has taken over."""
     states = [_present(tries).state for tries in steps.values()]
     ended = sum(state.is_terminal() for state in states)
     failed = sum(state is JobState.FAILED for state in states)
+    taken = len(set(known) - steps.keys())
     more = f", {failed} failed" if failed else ""
+    more += f", {taken} more taken over" if taken else ""
     return f"{ended} of {len(states)} steps have ended{more}"
 
 
