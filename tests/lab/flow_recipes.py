@@ -174,7 +174,7 @@ def local_jobs(number=1):
 
 
 @flow
-def with_settings(folder):
+def with_settings(*, folder):
     swapped = redecorate(scratch_of, job(settings_swap={"SCRATCH_DIR": folder}))
     with change_settings({"SCRATCH_DIR": f"{folder}/x"}):
         inner = scratch_of()

@@ -15,12 +15,23 @@ from crystalmath.service import JobService
 from crystalmath.service.pruning import Choice
 from server.home_server import HomeServer
 
+CONFIG = """\
+[environment]
+forward = ["FLOW_*"]
+[engines.local]
+workers = 2
+[clusters.here]
+engine = "local"
+[clusters.here.environment]
+QUACC_SCRATCH_DIR = "{home}/scratch"
+"""
+
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     """Give a service that the tests of this module share: its runners have imported quacc."""
     home = tmp_path_factory.mktemp("flows")
-    (home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
+    (home / "config.toml").write_text(CONFIG.format(home=home))
     told = {"CRYSTALMATH_HOME": str(home), "CRYSTALMATH_RECIPES": "flow_recipes"}
     environ = {**os.environ, **told}
     with pytest.MonkeyPatch.context() as patch:
@@ -31,7 +42,11 @@ def service(tmp_path_factory):
 
 def submit(service, flow, **parameters):
     """Submit a flow of `flow_recipes`; give its id."""
-    more = {name: parameters.pop(name) for name in ("labels", "in_one_job") if name in parameters}
+    more = {
+        name: parameters.pop(name)
+        for name in ("labels", "in_one_job", "cluster")
+        if name in parameters
+    }
     recipe = f"flow_recipes.{flow}"
     return service.submit(
         Submission(recipe=recipe, parameters=parameters, engine="local", **more)
@@ -159,6 +174,17 @@ def test_a_step_that_is_refused_fails_its_flow(service, tmp_path):
     assert "the step" in job.error
     assert "is refused" in job.error
     assert marks(tmp_path) == {}
+
+
+def test_settings_that_a_flow_changes_reach_its_steps(service, tmp_path):
+    folder = str(tmp_path)
+    flow = submit(service, "with_settings", folder=folder, cluster="here")
+    assert finish(service, flow).state is JobState.COMPLETED
+    of_cluster = f"{service.config.home}/scratch"
+    assert service.result(flow)["value"] == [of_cluster, folder, f"{folder}/x"]
+    (again,) = service.retry([named(service, flow, "scratch_of#0").job_id], Retry())
+    assert finish(service, again.job_id).state is JobState.COMPLETED
+    assert service.result(again.job_id)["value"] == f"{folder}/x"
 
 
 SEEDS = 2

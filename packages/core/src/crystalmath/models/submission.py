@@ -403,6 +403,14 @@ class JobSpec(Terms):
             {"type": "object"},
         ),
     )
+    settings: Mapping[str, str] = field(
+        factory=dict,
+        metadata=about(
+            "settings of quacc that its flow, or who has it read again, has changed, as "
+            "environment variables; they go above those of its cluster",
+            _STRINGS,
+        ),
+    )
     defaulted: Sequence[str] = field(
         default=(),
         hash=False,

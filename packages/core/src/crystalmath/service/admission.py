@@ -208,17 +208,22 @@ class Admission:
         submission: Submission,
         parents: Sequence[Parent] = (),
         body: Mapping[str, Any] | None = None,
+        settings: Mapping[str, str] | None = None,
     ) -> AskedJob:
         """Read what is asked for: its terms, its structure and parameters.
 
         What a flow has called has its structure and parameters in the `body`, in the form of
-        results. Raises `InvalidJob`: something in it can be no part of a job, whatever the recipe.
+        results. It gets the `settings` in whatever environment. Raises `InvalidJob`: something in
+        it can be no part of a job, whatever the recipe.
         """
-        check_fields(submission, _VALUES | {"environment"})
+        settings = settings or {}
+        environment = {**(submission.environment or {}), **settings}
+        whole = evolve(submission, environment=environment) if settings else submission
+        check_fields(whole, _VALUES | {"environment"})
         if body is not None:  # who has admitted the flow has admitted its steps
-            return self._reader.read_step(submission, parents, body)
+            return self._reader.read_step(submission, parents, body, settings)
         check_restrictions(submission, self._config)
-        return self._reader.read(submission, parents)
+        return self._reader.read(submission, parents, settings)
 
     def prepare(self, asked: AskedJob) -> Prepared:
         """Check what was read, and make it ready; `InvalidJob` says what is wrong with it.

@@ -63,7 +63,10 @@ _JOB = {
     **dict.fromkeys(("created_at", "started_at", "finished_at", "removed_at"), _TIME),
 }
 #: What of a header is never taken from elsewhere.
-_NOT_TAKEN: Mapping[str, Any] = {"key": None, "owner": None, "environment": {}, "replaced": {}}
+_NOT_TAKEN: Mapping[str, Any] = {
+    **dict.fromkeys(("key", "owner")),
+    **{name: {} for name in ("environment", "replaced", "settings")},
+}
 _SPEC = {one.name: one.schema for one in declared(JobSpec)}
 _TERMS = {one.name for one in declared(Terms)}
 

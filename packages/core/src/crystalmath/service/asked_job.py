@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, field, frozen
@@ -101,7 +102,12 @@ class SubmissionReader:
         """Return whether the next ones are compared with this."""
         return self._first is not None and self._first[1] is asked
 
-    def read(self, submission: Submission, parents: Sequence[Parent] = ()) -> AskedJob:
+    def read(
+        self,
+        submission: Submission,
+        parents: Sequence[Parent] = (),
+        settings: Mapping[str, str] = MappingProxyType({}),
+    ) -> AskedJob:
         """Read its structure and parameters; its fields have been checked."""
         from crystalmath.models.reference import JOB
         from crystalmath.recipes import codec
@@ -120,6 +126,7 @@ class SubmissionReader:
             engine=self._engine_of(submission),
             environment=self._environment(submission),
             parents=parents,
+            settings=settings,
             in_one_job=submission.in_one_job,
             **submission.terms(),
         )
@@ -147,7 +154,11 @@ class SubmissionReader:
         return asked
 
     def read_step(
-        self, submission: Submission, parents: Sequence[Parent], body: Mapping[str, Any]
+        self,
+        submission: Submission,
+        parents: Sequence[Parent],
+        body: Mapping[str, Any],
+        settings: Mapping[str, str],
     ) -> AskedJob:
         """Read what a flow has called; its references are among the parents."""
         from crystalmath.recipes import codec
@@ -159,6 +170,7 @@ class SubmissionReader:
             engine=self._engine_of(submission),
             environment=self._environment(submission),
             parents=parents,
+            settings=settings,
             **submission.terms(),
         )
         spec, document = self._placed(spec), codec.body_text(body)
@@ -190,11 +202,12 @@ class SubmissionReader:
         return forwarded
 
     def _placed(self, spec: JobSpec) -> JobSpec:
-        """Give a job the variables of its cluster, in place of its submitter's."""
+        """Give a job its cluster's variables and its settings, in place of its submitter's."""
         cluster = self._config.clusters.get(spec.cluster)
-        if cluster is None or not cluster.environment:
+        own = {**(cluster.environment if cluster else {}), **spec.settings}
+        if not own:
             return spec
-        there = {**spec.environment, **cluster.environment}
+        there = {**spec.environment, **own}
         return evolve(spec, environment=there, replaced=replaced(spec.environment, there))
 
     def _environ_of(self, submission: Submission) -> Mapping[str, str]:

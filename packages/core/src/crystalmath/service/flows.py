@@ -370,7 +370,6 @@ def _asked(
     """Ask for a step as its flow has called it, on the terms of the flow."""
     terms: dict[str, Any] = {one: getattr(flow, one) for one in fields_dict(Terms)}
     terms |= dict.fromkeys(header.get("defaulted", ()))
-    settings = call.get("settings") or {}
     submission = Submission(
         **{
             **terms,
@@ -380,7 +379,7 @@ def _asked(
         },
         recipe=call["recipe"],
         engine=flow.engine,
-        environment={**header.get("environment", {}), **settings},
+        environment=header.get("environment", {}),
     )
     parents: list[Parent] = [{"job_id": flow.job_id, "role": "flow", "step": call["name"]}]
     body = _with_jobs(call["document"], ids, parents, ())
@@ -389,7 +388,7 @@ def _asked(
             parents.append({"job_id": ids[name], "role": "after"})
     for parent in parents[1:]:
         parent |= {"awaited": "ok", "on_failure": "fail"}
-    return Again(submission, parents, body=body)
+    return Again(submission, parents, body=body, settings=call.get("settings") or {})
 
 
 def _with_jobs(

@@ -102,7 +102,7 @@ class Intake:
             _require(wanted)
             try:
                 job = known.get(submission.key) if isinstance(submission.key, str) else None
-                asked = admission.read(submission, item.parents, item.body)
+                asked = admission.read(*_parts(item))
                 if job is not None and asked.spec_hash == job.spec_hash:
                     answers[index] = self._given_before(job)
                 elif job is not None and asked.refers:
@@ -309,7 +309,7 @@ class Intake:
         """Make a job ready that waits no more; what is wrong with its values is told now."""
         text = self._home.specification(job.job_id)
         asked = as_asked(job, text, self._home.config, environ=self._environ)
-        read = admission.read(asked.submission, asked.parents, asked.body)
+        read = admission.read(*_parts(asked))
         # What was asked for may have named others by filters.
         prepared = admission.prepare(attrs.evolve(read, spec_hash=str(job.spec_hash)))
         spec = attrs.evolve(prepared.spec, job_id=job.job_id)
@@ -462,8 +462,8 @@ def fault(what: str, error: Exception) -> CrystalMathError:
 
 def _parts(
     asked: Again,
-) -> tuple[Submission, Sequence[Parent], Mapping[str, Any] | None]:
-    return asked.submission, asked.parents, asked.body
+) -> tuple[Submission, Sequence[Parent], Mapping[str, Any] | None, Mapping[str, str]]:
+    return asked.submission, asked.parents, asked.body, asked.settings
 
 
 def _require(wanted: Callable[[], bool]) -> None:

@@ -120,7 +120,7 @@ def _ended(service: JobService, job_ids: Sequence[str]) -> list[JobMetadata]:
 
 def _record(service: JobService, job: JobMetadata) -> dict[str, Any]:
     header, _, document = service.specification(job.job_id).partition("\n")
-    told = {**json.loads(header), "environment": {}, "replaced": {}}
+    told = {**json.loads(header), "environment": {}, "replaced": {}, "settings": {}}
     return {
         "job": job.document(),
         "traceback": job.traceback,

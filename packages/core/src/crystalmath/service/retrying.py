@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.potcars import is_potcar
@@ -51,6 +51,8 @@ class Again:
     only_retry: bool = False
     #: Of a step of a flow: structure and parameters as the flow has called it, as JSON.
     body: Mapping[str, Any] | None = None
+    #: Settings of quacc, as environment variables; they go above those of its cluster.
+    settings: Mapping[str, str] = field(factory=dict)
 
 
 def again(
@@ -145,7 +147,8 @@ def again(
         if changes.continued:
             asked["atoms"] = codec.encode_request(given)
         submission = evolve(submission, after=(), on_failure="wait")
-        return Again(submission, [*_not_again(job), retried], once, asked)
+        settings = told.get("settings", {})
+        return Again(submission, [*_not_again(job), retried], once, asked, settings)
     return Again(submission, [*cast("Sequence[Parent]", parents), retried], once)
 
 
@@ -171,7 +174,7 @@ def as_asked(
         environment=None if restricted else environment_before(told) or environ,
     )
     if step:
-        return Again(submission, job.parents, body=asked)
+        return Again(submission, job.parents, body=asked, settings=told.get("settings", {}))
     submission = evolve(submission, **_awaited(job))
     return Again(submission, [parent for parent in job.parents if "awaited" not in parent])
 
@@ -366,8 +369,7 @@ def reading_again(
     work = directory.work(job.attempt)
     program = _ended_program(work, short)
     asked = again(job, specification, place, configured, directory, environ=environ)
-    environment = asked.submission.environment
-    if environment is None or program.launcher is None:
+    if asked.submission.environment is None or program.launcher is None:
         raise InvalidJob(
             f"job {job.job_id} cannot be read again: this home is restricted, and its jobs take no "
             "settings of their own"
@@ -380,12 +382,12 @@ def reading_again(
     told = {f"QUACC_{name}": value for name, value in settings.items()}
     launcher = {f"QUACC_{program.launcher}": shlex.join(command)}
     reread: Parent = {"job_id": job.job_id, "role": "reread"}
-    submission = evolve(
-        asked.submission,
-        environment={**environment, **told, **launcher},
-        resources=Resources(),
+    return evolve(
+        asked,
+        submission=evolve(asked.submission, resources=Resources()),
+        parents=[*asked.parents[:-1], reread],
+        settings={**asked.settings, **told, **launcher},
     )
-    return Again(submission, [*asked.parents[:-1], reread])
 
 
 def _ended_program(work: str, short: str) -> Program:
