@@ -22,6 +22,7 @@ OWN = [
     *("until_converged", "branches", "of_a_generator", "merges", "handles_failure", "recursive"),
     *("of_subflows", "in_containers", "nested_jobs", "local_jobs", "with_settings"),
     *("one_directory", "of_structures", "of_numpy", "swallows"),
+    *("falls_back", "until_one_fails"),
 ]
 
 
@@ -130,6 +131,17 @@ def test_a_step_that_waits_is_replaced_where_it_is_called_otherwise(own, flow):
     told = owner.one_pass()[1]
     assert [call["replaces"] is not None for call in told["calls"]] == [True, True]
     assert owner.run()[1] == 6
+
+
+def test_a_step_that_was_cancelled_while_it_waited_is_not_called_again(flow):
+    owner = flow("branches")
+    owner.one_pass()
+    owner.steps["flow_recipes.double#0"] |= {"state": "cancelled", "error": "cancelled"}
+    del owner.steps["flow_recipes.add#0"]
+    header, _ = owner.one_pass()
+    assert header["state"] == "failed"
+    assert "step flow_recipes.double#0" in header["error"]
+    assert "was cancelled" in header["error"]
 
 
 def test_a_step_that_runs_in_the_pass_runs_once(own, flow):

@@ -111,6 +111,30 @@ def fails(number=1):
 
 
 @flow
+def falls_back(number=1):
+    """Call others than without the failure, and others in their places."""
+    found = add(number, b=step(lambda: 2))
+    try:
+        told = broken(number)
+        for each in range(3):
+            found = add(found["sum"], b=double(each))
+    except ZeroDivisionError:
+        return [add(found["sum"], b=double(7)), double(1)]
+    return [told, found]
+
+
+@flow
+def until_one_fails(count=5):
+    found = []
+    for each in range(count):
+        try:
+            found.append(double(each) if each != 2 else broken(each))
+        except ZeroDivisionError:
+            break
+    return found
+
+
+@flow
 def swallows(number=1):
     """Handle everything, as one must not, also what ends the pass."""
     found = double(number)

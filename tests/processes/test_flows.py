@@ -134,6 +134,11 @@ def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service,
     assert job.summary["steps_taken_over"] == 10 - new
     reasons = [event.reason for event in service.events(job_ids=[again.job_id])[0]]
     assert f"{new} of {new} steps have ended, {10 - new} more taken over" in reasons
+    # What has been removed since is computed once more.
+    at_once(service.prune(Choice(job_ids=[first])))
+    (third,) = service.retry([again.job_id], Retry())
+    assert finish(service, third.job_id).state is JobState.COMPLETED
+    assert marks(tmp_path)["0"] == "xx"
 
 
 def test_a_step_that_is_run_again_while_its_flow_goes_on(service, tmp_path):

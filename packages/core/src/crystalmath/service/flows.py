@@ -85,14 +85,22 @@ def taken_over(
         return [], None
     header = json.loads(jobs.specification(origin).partition("\n")[0])
     told = (header.get("flow") or {}).get("steps", ())
-    found = {each["name"]: each for each in told if each.get("taken_over")}
+    earlier = [each for each in told if each.get("taken_over")]
+    there = {
+        job.job_id
+        for job in jobs.some_jobs([each["job_id"] for each in earlier])
+        if _has_result(job)
+    }
+    found = {each["name"]: each for each in earlier if each["job_id"] in there}
     own = _steps(jobs.some_jobs(jobs.step_ids(origin)))
     found |= {
-        name: _entry(name, tries)
-        for name, tries in own.items()
-        if _present(tries).state is JobState.COMPLETED and not _present(tries).without_files()
+        name: _entry(name, tries) for name, tries in own.items() if _has_result(_present(tries))
     }
     return [{**each, "taken_over": True} for each in found.values()], origin
+
+
+def _has_result(job: JobMetadata) -> bool:
+    return job.state is JobState.COMPLETED and not job.without_files()
 
 
 def _steps(rows: Iterable[JobMetadata]) -> dict[str, list[JobMetadata]]:

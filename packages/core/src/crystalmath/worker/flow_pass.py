@@ -118,15 +118,15 @@ class FlowPass:
             return Awaited(self._calls, needed)
         if error is not None:
             self._raise(error)
-        if gone := [
-            each
-            for name, each in self._known.items()
-            if name not in self._called and self._binds(each)
-        ]:
+        uncalled = [each for name, each in self._known.items() if name not in self._called]
+        # Where steps have failed, those were launched as if they would not.
+        if gone := [each for each in uncalled if not self._raised and self._binds(each)]:
             raise InvalidJob(
                 f"the flow has called {_named(gone[0])} in an earlier pass, and does not any more"
                 f"{f' (nor {len(gone) - 1} others)' if len(gone) > 1 else ''}; {_REMEDY}"
             )
+        if living := [each["name"] for each in uncalled if each["state"] not in _ENDED]:
+            return Awaited(self._calls, living)  # none of a flow's steps outlives it
         return result
 
     def counts(self) -> dict[str, Any]:
@@ -249,11 +249,13 @@ class FlowPass:
         submitted = self._submitted(function, args, keywords)
         if submitted is None:
             if (entry := self._known.get(name)) is not None:
-                self._differs(entry, "it was a job, and its arguments have no form in JSON now")
+                told = "it was a job, and its arguments have no form in JSON now"
+                if self._differs(entry, told):
+                    name += _OTHERWISE
             return self._run_here(name, function, args, keywords)
         document, settings, recipe = submitted
+        name, entry = self._compared(name, recipe, document)
         after = self._order(name, document)
-        entry = self._compared(name, recipe, document)
         call = {"name": name, "recipe": recipe, "step": recipe.rpartition(".")[2]}
         if entry is not None:
             self._calls.append({**call, "known": entry["job_id"], "after": after})
@@ -333,19 +335,32 @@ class FlowPass:
 
     def _compared(
         self, name: str, recipe: str, document: Mapping[str, Any]
-    ) -> Mapping[str, Any] | None:
-        """Return a known step that is called as it was; ``None`` if it is new, or replaced."""
+    ) -> tuple[str, Mapping[str, Any] | None]:
+        """Return a known step that is called as it was; ``None`` if it is new, or replaced.
+
+        With it comes its name: a new one where the one of that name was launched as if no step
+        would fail, and is called otherwise as one has.
+        """
         entry = self._known.get(name)
         if entry is None:
-            return None
+            return name, None
         was = self._recorded(entry)
         if was is None:
             # It is about to be launched, or ended without that, as what it needed has failed.
-            return None if entry["state"] in {"failed", "cancelled"} else entry
+            return name, None if entry["state"] == "failed" else entry
+        if (how := self._difference(was, recipe, document)) is None:
+            return name, entry
+        if self._differs(entry, how):
+            return self._compared(name + _OTHERWISE, recipe, document)
+        return name, None
+
+    def _difference(
+        self, was: tuple[str | None, dict[str, Any]], recipe: str, document: Mapping[str, Any]
+    ) -> str | None:
+        """Say in what a step is called otherwise than it was."""
         told, body = was
         if told is not None and told != recipe:
-            self._differs(entry, f"it was {told}, and is {recipe} now")
-            return None
+            return f"it was {told}, and is {recipe} now"
         now = _arguments(document)
         then = _arguments(body)
         if _differing(then, now):
@@ -354,13 +369,17 @@ class FlowPass:
         for key in _differing(then, now):
             one, other = then.get(key, "not given"), now.get(key, "not given")
             place = "the structure" if key == "" else f"its argument {key!r}"
-            self._differs(entry, f"{place} was {shown(one)}, and is {shown(other)} now")
-            return None
-        return entry
+            return f"{place} was {shown(one)}, and is {shown(other)} now"
+        return None
 
-    def _differs(self, entry: Mapping[str, Any], how: str) -> None:
-        if self._binds(entry):
+    def _differs(self, entry: Mapping[str, Any], how: str) -> bool:
+        """Return whether a step that is called otherwise needs another name, or end the pass."""
+        if not self._binds(entry):
+            return False
+        # Each failure is known to one pass at first, and may change the calls that follow it once.
+        if entry["name"].count(_OTHERWISE) >= len(self._raised):
             self.stop(f"the flow calls {_named(entry)} otherwise than before: {how}; {_REMEDY}")
+        return True
 
     def _recorded(self, entry: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]] | None:
         document = entry.get("document")
@@ -451,7 +470,7 @@ class FlowPass:
                 if not ours:
                     self._directory.keep_step(name, header, payload)
                 return codec.decode_result(payload)
-            if ours:
+            if ours and not self._raised:
                 self.stop(
                     f"the flow calls the step {name} with other arguments than before; {_REMEDY}"
                 )
@@ -595,6 +614,8 @@ class _StepDecoder(ResultDecoder):
         return super().decode(value, place)
 
 
+#: Marks the name of a step that is called otherwise since another has failed.
+_OTHERWISE = "~"
 _REMEDY = (
     "a flow must make the same calls whenever its steps have the same results: keep what is "
     "random, or depends on the time or on files, by crystalmath.flow.step"
