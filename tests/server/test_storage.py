@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import eventually
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import at_once
 from crystalmath.service.job_results import move_of
 from server.written_home import RELAX, VASP, Home
@@ -245,6 +247,18 @@ def test_what_cannot_be_written_is_removed_too(here):
     os.chmod(here.jobs / job_id / "1.work" / "s", 0o500)
     assert pruned(here, job_ids=[job_id]) == {job_id}
     assert list((here.jobs / ".removed").iterdir()) == []
+
+
+def test_a_job_ended_when_its_outcome_says_not_when_somebody_looks(here):
+    job_id, began = here.make(state="running"), time.time() - 3600.0
+    head = {"state": "failed", "error": "it broke", "started": began, "finished": began + 5.0}
+    RunDirectory(here.jobs / job_id).publish(1, head)
+    told = here.call("jobs.show", job_id=job_id)["job"]
+    assert (told["status"], told["finished_at"]) == ("failed", began + 5.0)
+    here.service.take_over()
+    eventually(lambda: here.store.get(job_id).finished_at)
+    recorded = here.store.get(job_id)
+    assert (recorded.started_at, recorded.finished_at) == (began, began + 5.0)
 
 
 def test_pages_of_jobs(here):

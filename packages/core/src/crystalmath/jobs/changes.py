@@ -29,6 +29,8 @@ class Change:
     summary: Mapping[str, Any] | None = None
     #: When the recipe began, in seconds since the epoch.
     started_at: float | None = None
+    #: When it ended, in seconds since the epoch, where its outcome says so.
+    finished_at: float | None = None
     #: Whether a pass of a flow has ended: it waits for its steps, or for its end.
     waits: bool = False
     #: How long the recipe ran, in seconds.

@@ -268,6 +268,7 @@ def _ended(record: Record, outcome: Outcome, error: str | None, now: Moment) -> 
         traceback=outcome.traceback,
         summary=outcome.summary,
         started_at=outcome.started,
+        finished_at=outcome.finished,
         ran_s=_ran_s(outcome),
         reason=_begun_from(record, outcome),
     )

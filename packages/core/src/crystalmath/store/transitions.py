@@ -62,17 +62,18 @@ def event_row(
 
 
 def _times(job: JobMetadata, change: Change, state: JobState) -> dict[str, Any]:
+    ended_at = change.at if change.finished_at is None else change.finished_at
     if job.stage is not None and job.started_at is not None:
         # A flow began with its first pass, whichever one this is.
         first = min(job.started_at, change.started_at or job.started_at)
-        return {"started_at": first} | ({"finished_at": change.at} if state.is_terminal() else {})
+        return {"started_at": first} | ({"finished_at": ended_at} if state.is_terminal() else {})
     if state is JobState.PENDING:
         # The next attempt starts at a time of its own.
         return {"started_at": None}
     began = {} if change.started_at is None else {"started_at": change.started_at}
     if state is JobState.RUNNING:
         return {"started_at": change.at, **began}
-    return {"finished_at": change.at, **began}
+    return {"finished_at": ended_at, **began}
 
 
 def _given(change: Change) -> dict[str, Any]:
