@@ -297,6 +297,8 @@ def test_a_job_is_named_by_filters(client, here, cli):
     assert told.code == 0, told.err
     info = client.job(told.json["job_id"])
     assert (info.name, info.parents[0]["job_id"]) == ("Cu", second.job_id)
+    named = Reference({"labels": {"step": "named", "of": "b"}}, ("atoms",))
+    assert client.submit(REPORT, named).info().parents[0]["job_id"] == second.job_id
     for text in ("job:label step=named", "job:label step=nobody"):
         refused = cli("submit", REPORT, text, "--json")
         assert refused.code == 1

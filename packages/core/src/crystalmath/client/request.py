@@ -220,13 +220,14 @@ def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -
 
 
 def _structure(atoms: object) -> str | dict[str, Any] | None:
-    from crystalmath.models.reference import Reference
+    from crystalmath.models.reference import JobValue
     from crystalmath.recipes.job_structure import JobStructure, read_job_text
 
     if atoms is None:
         return None
-    if isinstance(job_id := getattr(atoms, "job_id", None), str):
-        return atoms.document() if isinstance(atoms, Reference) else JobStructure(job_id).document()
+    if isinstance(job_id := getattr(atoms, "job_id", None), str) or isinstance(atoms, JobValue):
+        named = atoms if isinstance(atoms, JobValue) else JobStructure(str(job_id))
+        return named.document()
     if isinstance(atoms, str):
         if (of_job := read_job_text(atoms)) is not None:
             return of_job.document()
