@@ -83,6 +83,11 @@ def test_from_a_file_to_a_relaxed_structure(ui, browser, picture, tmp_path):
     assert page.title() == "copper completed"
 
 
+def hide(page, value):
+    told = f"Object.defineProperty(document, 'hidden', {{value: {value}, configurable: true}});"
+    page.evaluate(f"() => {{{told} document.dispatchEvent(new Event('visibilitychange'))}}")
+
+
 def test_what_happens_is_seen_without_a_reload(ui, browser, client, go):
     page = browser(ui.address)
     expect(page.get_by_text("No job fits.")).to_be_visible()
@@ -90,6 +95,12 @@ def test_what_happens_is_seen_without_a_reload(ui, browser, client, go):
     expect(row(page, "waits")).to_contain_text("running")
     go.touch()
     expect(row(page, "waits")).to_contain_text("completed")
+    # A tab that is not seen holds none of the six connections that a browser has for all.
+    hide(page, "true")
+    expect(page.locator("span.link")).to_have_text("not connected")
+    client.submit("lab_recipes.value", bulk("Al"), {"number": 1}, name="unseen")
+    hide(page, "false")
+    expect(row(page, "unseen")).to_contain_text("completed")
     other = client.submit("lab_recipes.long_sleep", bulk("Al"), name="sleeps")
     row(page, "sleeps").get_by_role("link").click()
     state(page, "running")

@@ -69,22 +69,41 @@ export function onChange(listener) {
   return () => listeners.delete(listener);
 }
 
-/** Follow the changes of jobs for as long as the page has a session; none is missed or told twice. */
+/** Wait until the page is seen. */
+const seen = () =>
+  new Promise((resolve) => {
+    const look = () => document.hidden || (document.removeEventListener("visibilitychange", look), resolve());
+    document.addEventListener("visibilitychange", look);
+    look();
+  });
+
+/**
+ * Follow the changes of jobs for as long as the page has a session; none is missed or told twice.
+ *
+ * A tab that is not seen holds no connection: a browser opens six to a server, for all tabs together.
+ */
 export async function follow() {
   let last = "";
   while (session.value) {
+    if (last) await seen();
+    const leaving = new AbortController();
+    const look = () => document.hidden && last && leaving.abort();
+    document.addEventListener("visibilitychange", look);
     try {
       const headers = last ? { "Last-Event-ID": last } : {};
-      const answer = await post("/events", {}, { headers });
+      const answer = await post("/events", {}, { headers, signal: leaving.signal });
       if (answer.status === 401) leave((await answer.json()).error);
       if (!answer.ok) throw new Error(String(answer.status));
       following.value = true;
       for await (const event of events(answer.body)) {
         last = event.id ?? last;
         if (event.event === undefined) for (const each of [...listeners]) each(JSON.parse(event.data));
+        look();
       }
     } catch (error) {
       if (!(error instanceof TypeError || error instanceof Error)) throw error;
+    } finally {
+      document.removeEventListener("visibilitychange", look);
     }
     following.value = false;
     await new Promise((resolve) => setTimeout(resolve, 1000));
