@@ -272,3 +272,11 @@ def test_the_page_makes_no_markup_of_text():
     for path in sources:
         assert not re.findall(unsafe, path.read_text(encoding="utf-8")), path
     assert "<script>" not in Path(app.PAGE / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_configuration_that_cannot_be_read_is_told(page, monkeypatch, tmp_path):
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path))
+    (tmp_path / "config.toml").write_text("[engines.local\n")
+    status, told = page.call("jobs.check", {"recipe": "emt.core.relax_job"})
+    assert status == 502
+    assert "config.toml" in told["error"]

@@ -108,9 +108,9 @@ class _App:
             raise Refused(403, f"{method[:80]}: {why}")
         if not isinstance(params, dict):
             raise Refused(400, "the parameters of a method are an object")
-        if method in _WITH_ENVIRONMENT:
-            params = {**params, "environment": await self._in_thread(_environment)}
         try:
+            if method in _WITH_ENVIRONMENT:
+                params = {**params, "environment": await self._in_thread(_environment)}
             answer = await self._in_thread(self._client.call_json, method, params)
         except CrystalMathError as error:
             return JSONResponse({"error": str(error), "code": error.code}, status_code=502)
