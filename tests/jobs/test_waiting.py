@@ -1,5 +1,7 @@
 """Jobs that wait for jobs: ends, retries, cancels, crashes and other owners in any order."""
 
+import gzip
+import json
 import os
 import random
 import uuid
@@ -11,6 +13,7 @@ from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState, NewJob
 from crystalmath.service.current_jobs import Onlooker
 from crystalmath.service.dependencies import Waiting
+from crystalmath.service.flows import Flows
 from crystalmath.service.home_jobs import HomeJobs
 from crystalmath.service.recorder import Recorder
 from crystalmath.service.references import References
@@ -247,6 +250,72 @@ def test_each_job_goes_on_once_when_all_that_it_waits_for_has_ended(recorded, se
         if job.error is not None and job.error.startswith("it needs job"):
             assert any(one.get("on_failure") == "fail" for one in job.parents)
             assert job_id not in world.launched
+
+
+class BetweenPasses:
+    """A flow whose first pass has ended, its intake, and its run directory."""
+
+    path = "/home/jobs/flow"
+
+    def __init__(self, world, calls=(), needs=(), steps=()):
+        self.told = {"calls": calls, "needs": needs}
+        self.id = str(uuid.UUID(int=world.random.getrandbits(128), version=4))
+        #: The attempts that its next passes were.
+        self.begun = []
+        row = {"job_id": self.id, "recipe": "r", "engine": "e", "owner": world.process.owner}
+        header = {"job_id": self.id, "recipe": "r", "flow": {"pass": 1, "steps": steps}}
+        specification = f"{json.dumps(header)}\n{{}}"
+        world.recorder.insert(
+            [NewJob(**row, spec_hash="", specification=specification, created_at=1.0)]
+        )
+        waits = Change(job_id=self.id, state=JobState.RUNNING, at=2.0, attempt=1, waits=True)
+        began = Change(job_id=self.id, state=JobState.RUNNING, at=1.0)
+        world.recorder.apply(began, waits)
+        world.jobs.directory = lambda _: self
+        self.flows = Flows(world.jobs, world.recorder, self, cancel=None)
+
+    def is_gone(self):
+        return False
+
+    def outcome(self, attempt):
+        return {"state": "waits"}
+
+    def payload(self, attempt):
+        return gzip.compress(json.dumps(self.told).encode())
+
+    def record_steps(self, keys, ask, refused):
+        raise AssertionError([ask(at, keys) for at in range(len(keys))])
+
+    def next_pass(self, flow, row, spec, document):
+        self.begun.append(row.attempt)
+
+
+def test_whoever_has_a_flow_takes_over_its_steps(recorded):
+    world = World(*recorded, SEEDS + 1)
+    flow = BetweenPasses(world, needs=["step#0"])
+    process, taken = world.process, []
+    mine, process.owner = process.owner, {"life": "ended"}
+    world.record([{"job_id": flow.id, "role": "flow", "step": "step#0"}])
+    process.owner = mine
+    (step,) = world.names
+    process.left = lambda: [world.state(step)]
+    process.take_over = taken.extend
+    process.waiting._flows = flow.flows
+    process.waiting.add([flow.id])
+    process.turn()
+    assert [job.job_id for job in taken] == [step]
+    assert flow.begun == []
+
+
+def test_where_a_step_that_was_called_is_not_on_record_one_more_pass_tells(recorded):
+    lost = str(uuid.UUID(int=1, version=4))
+    new = {"name": "new#0", "known": None, "recipe": "r", "step": "r", "after": ["lost#0"]}
+    calls = [{"name": "lost#0", "known": lost}, new]
+    steps = [{"name": "lost#0", "job_id": lost, "state": "waiting"}]
+    world = World(*recorded, SEEDS + 2)
+    flow = BetweenPasses(world, calls, steps=steps)
+    flow.flows.look(world.state(flow.id))
+    assert flow.begun == [2]
 
 
 def test_of_a_long_chain_only_the_end_is_looked_at(recorded):

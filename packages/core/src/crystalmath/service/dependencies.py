@@ -265,10 +265,13 @@ class Waiting:
                 self._cancel([job])
             else:
                 waiting.append(job)
-        self._foreign |= {
-            job.job_id: None for job in references.unfinished() if not self._host.is_own(job.owner)
-        }
+        self._note_foreign(references.unfinished())
         self._look_at_others(waiting, references)
+
+    def _note_foreign(self, jobs: Iterable[JobMetadata]) -> None:
+        """Have it looked at whether those live who run what is waited for here."""
+        foreign = [job.job_id for job in jobs if not self._host.is_own(job.owner)]
+        self._foreign |= dict.fromkeys(foreign)
 
     def _look_at_others(self, jobs: Sequence[JobMetadata], references: References) -> None:
         """Release, end or leave jobs that wait for others, and that nobody has cancelled."""
@@ -291,7 +294,7 @@ class Waiting:
     def _look_at_flow(self, flow: JobMetadata) -> None:
         """Have a flow go on as its steps have ended."""
         try:
-            waiting = self._flows.look(flow)
+            waiting, living = self._flows.look(flow)
         except (CrystalMathError, OSError, MemoryError) as error:
             _LOG.warning("flow %s cannot go on now, trying again: %s", flow.job_id, error)
             self._later_at = time.monotonic() + AGAIN_S
@@ -300,6 +303,7 @@ class Waiting:
         except Exception as error:  # noqa: BLE001 - it would hold up all others, and for ever
             self._end([flow], JobState.FAILED, str(fault(f"flow {flow.job_id}", error)))
         else:
+            self._note_foreign(living)
             with self._lock:
                 self._due |= {name: None for name in waiting if name in self._ids}
 

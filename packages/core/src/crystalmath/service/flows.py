@@ -196,11 +196,12 @@ class Flows:
         """Forget a flow that waits here no more."""
         self._plans.pop(job_id, None)
 
-    def look(self, flow: JobMetadata) -> list[str]:
+    def look(self, flow: JobMetadata) -> tuple[list[str], list[JobMetadata]]:
         """Do what follows for a flow between two passes.
 
-        Return the ids of those of its steps that may go on since its pass has ended. Raises
-        `OSError`, `CrystalMathError`: something cannot be done now, and is to be tried again.
+        Return the ids of those of its steps that may go on since its pass has ended, and all of
+        its steps that have not ended. Raises `OSError`, `CrystalMathError`: something cannot be
+        done now, and is to be tried again.
         """
         plan = self._plans.get(flow.job_id)
         is_new = plan is None or plan.attempt != flow.attempt
@@ -230,7 +231,7 @@ class Flows:
             self._note(flow, _progress(steps, plan.known))
         else:
             self._begin(flow, steps, plan.known)
-        return [job.job_id for job in living if job.waits] if is_new else []
+        return [job.job_id for job in living if job.waits] if is_new else [], living
 
     def _again(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
         return self._recorder.store.get_many([job.job_id for job in jobs])
@@ -271,15 +272,23 @@ class Flows:
         except BadFile:
             return plan
         try:
-            self._record(flow, told["calls"])
+            is_recorded = self._record(flow, told["calls"])
         except InvalidJob as refused:
             return evolve(plan, end=evolve(failed, error=str(refused)))
         known = [call["name"] for call in told["calls"] if call["known"] is not None]
-        return evolve(plan, needs=told["needs"], known=known)
+        # Steps that waited are lost with a database: one more pass tells.
+        return evolve(plan, needs=told["needs"], known=known) if is_recorded else plan
 
-    def _record(self, flow: JobMetadata, calls: Sequence[Mapping[str, Any]]) -> None:
-        """Record the new steps that a pass has called, all of them or none."""
+    def _record(self, flow: JobMetadata, calls: Sequence[Mapping[str, Any]]) -> bool:
+        """Record the new steps that a pass has called, all of them or none.
+
+        Return whether those are on record that it has called before.
+        """
         header = json.loads(self._jobs.specification(flow.job_id).partition("\n")[0])
+        told_of = {one["job_id"] for one in header["flow"]["steps"] if not one.get("taken_over")}
+        known_before = told_of.intersection(call["known"] for call in calls)
+        if len(self._jobs.some_jobs([*known_before])) < len(known_before):
+            return False
         new = [call for call in calls if call["known"] is None]
         ids = {call["name"]: call["known"] for call in calls if call["known"] is not None}
         keys = [_key(flow, call["name"]) for call in new]
@@ -301,6 +310,7 @@ class Flows:
                 for job in waiting
             )
         )
+        return True
 
     def _waiting(self, flow: str) -> list[JobMetadata]:
         rows = self._recorder.store.get_many(self._jobs.step_ids(flow))
