@@ -264,6 +264,21 @@ def counts(*, folder, count=3, fails=(), waits=()):
 
 
 @flow
+def calls_what_fails_meanwhile(*, folder):
+    """Call a step of one that fails while this pass runs, which has found it running."""
+    other = counted(folder, 0)
+    try:
+        first = counted(folder, 1, fails=True, waits=True)
+        if other["number"] == 0:
+            Path(folder, "go 1").touch()
+            while not Path(folder, "go on").exists():
+                time.sleep(0.02)
+        return counted(folder, first["number"])
+    except RuntimeError:
+        return "handled"
+
+
+@flow
 def calls_unknown(*, folder):
     """Call a job of a module whose recipes nobody has admitted."""
     from flow_strangers import stranger

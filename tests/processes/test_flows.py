@@ -181,6 +181,16 @@ def test_a_step_that_is_refused_fails_its_flow(service, tmp_path):
     assert marks(tmp_path) == {}
 
 
+def test_a_step_may_fail_while_its_flow_calls_another_that_needs_it(service, tmp_path):
+    flow = submit(service, "calls_what_fails_meanwhile", folder=str(tmp_path))
+    eventually(lambda: any(job.state is JobState.FAILED for job in steps(service, flow)))
+    (tmp_path / "go on").touch()
+    job = finish(service, flow)
+    assert (job.state, job.error) == (JobState.COMPLETED, None)
+    assert service.result(flow)["value"] == "handled"
+    assert marks(tmp_path) == {"0": "x", "1": "x"}
+
+
 def test_settings_that_a_flow_changes_reach_its_steps(service, tmp_path):
     folder = str(tmp_path)
     flow = submit(service, "with_settings", folder=folder, cluster="here")
