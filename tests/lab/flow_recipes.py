@@ -234,6 +234,30 @@ def of_structures(lattice=3.6):
 
 
 @job
+def made(lattice):
+    return {"slab": bulk("Cu", a=lattice)}
+
+
+@job
+def shifted(slab, *, by=0.1):
+    slab.positions += by
+    return {"slab": slab}
+
+
+@job
+def atoms_of(*, atoms, like=None):
+    return len(atoms) + len(like)
+
+
+@flow
+def of_slabs(lattice=3.6):
+    first, given = shifted(made(lattice)["slab"]), shifted(bulk("Al"))
+    if abs(first["slab"].positions[0, 0] - 0.1) < 1e-6:
+        second = shifted(slab=first["slab"], by=0.2)
+    return [second, given, atoms_of(atoms=bulk("Cu"), like=second["slab"])]
+
+
+@job
 def counted(folder, number, *, fails=False, waits=False):
     """Leave a mark for each time that it ran; fail, or run, until its file is there."""
     with Path(folder, f"ran {number}").open("a") as file:

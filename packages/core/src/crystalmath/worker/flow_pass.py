@@ -254,7 +254,7 @@ class FlowPass:
                     name += _OTHERWISE
             return self._run_here(name, function, args, keywords)
         document, settings, recipe = submitted
-        name, entry = self._compared(name, recipe, document)
+        name, entry = self._compared(name, recipe, document, _first(function))
         after = self._order(name, document)
         call = {"name": name, "recipe": recipe, "step": recipe.rpartition(".")[2]}
         if entry is not None:
@@ -301,15 +301,13 @@ class FlowPass:
         nodes = {key: encoder.encode(value, (key,)) for key, value in given.items()}
         if encoder.as_text:
             return None
-        first = next(iter(given), None)
+        first = _first(function)
         atoms = None
-        if first is not None and self._is_structure(first, given[first], function):
+        if first in given and self._is_structure(first, given[first]):
             atoms = nodes.pop(first)
         return {"atoms": atoms, "parameters": nodes}, settings or None, recipe
 
-    def _is_structure(self, name: str, value: Any, function: Callable[..., Any]) -> bool:
-        if next(iter(inspect.signature(function).parameters)) != name:
-            return False
+    def _is_structure(self, name: str, value: Any) -> bool:
         if type(value) is StepValue:
             return name == "atoms"
         from ase import Atoms
@@ -334,7 +332,7 @@ class FlowPass:
     # --- known steps -------------------------------------------------------------------------
 
     def _compared(
-        self, name: str, recipe: str, document: Mapping[str, Any]
+        self, name: str, recipe: str, document: Mapping[str, Any], first: str
     ) -> tuple[str, Mapping[str, Any] | None]:
         """Return a known step that is called as it was; ``None`` if it is new, or replaced.
 
@@ -348,28 +346,32 @@ class FlowPass:
         if was is None:
             # It is about to be launched, or ended without that, as what it needed has failed.
             return name, None if entry["state"] == "failed" else entry
-        if (how := self._difference(was, recipe, document)) is None:
+        if (how := self._difference(was, recipe, document, first)) is None:
             return name, entry
         if self._differs(entry, how):
-            return self._compared(name + _OTHERWISE, recipe, document)
+            return self._compared(name + _OTHERWISE, recipe, document, first)
         return name, None
 
     def _difference(
-        self, was: tuple[str | None, dict[str, Any]], recipe: str, document: Mapping[str, Any]
+        self,
+        was: tuple[str | None, dict[str, Any]],
+        recipe: str,
+        document: Mapping[str, Any],
+        first: str,
     ) -> str | None:
         """Say in what a step is called otherwise than it was."""
         told, body = was
         if told is not None and told != recipe:
             return f"it was {told}, and is {recipe} now"
-        now = _arguments(document)
-        then = _arguments(body)
+        now = _arguments(document, first)
+        then = _arguments(body, first)
         if _differing(then, now):
             # The same values may be written otherwise.
-            then, now = (_arguments(_by_value(each)) for each in (self._resolved(body), document))
+            both = self._resolved(body), document
+            then, now = (_arguments(_by_value(each), first) for each in both)
         for key in _differing(then, now):
             one, other = then.get(key, "not given"), now.get(key, "not given")
-            place = "the structure" if key == "" else f"its argument {key!r}"
-            return f"{place} was {shown(one)}, and is {shown(other)} now"
+            return f"its argument {key!r} was {shown(one)}, and is {shown(other)} now"
         return None
 
     def _differs(self, entry: Mapping[str, Any], how: str) -> bool:
@@ -645,11 +647,11 @@ def _by_value(node: Any) -> Any:
     return {key: _by_value(each) for key, each in node.items() if key != NUMPY}
 
 
-def _arguments(document: Mapping[str, Any]) -> dict[str, str]:
-    """Return each argument as text, and the structure under an empty name."""
+def _arguments(document: Mapping[str, Any], first: str) -> dict[str, str]:
+    """Return each argument as text: what is a structure now may have been a reference before."""
     found = {name: _canonical(node) for name, node in document["parameters"].items()}
     if document["atoms"] is not None:
-        found[""] = _canonical(document["atoms"])
+        found[first] = _canonical(document["atoms"])
     return found
 
 
@@ -714,6 +716,13 @@ def _by_name(
 
 
 _NAMELESS = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY)
+
+
+def _first(function: Callable[..., Any]) -> str:
+    """Return the parameter for which a worker passes the structure; an empty name if none."""
+    parameter = next(iter(inspect.signature(function).parameters.values()), None)
+    is_it = parameter is not None and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    return parameter.name if parameter is not None and is_it else ""
 
 
 # --- errors of steps -------------------------------------------------------------------------
