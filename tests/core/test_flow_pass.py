@@ -22,7 +22,7 @@ OWN = [
     *("until_converged", "branches", "of_a_generator", "merges", "handles_failure", "recursive"),
     *("of_subflows", "in_containers", "nested_jobs", "local_jobs", "with_settings"),
     *("one_directory", "of_structures", "of_numpy", "swallows"),
-    *("falls_back", "until_one_fails", "of_slabs"),
+    *("falls_back", "until_one_fails", "of_slabs", "of_odd_names"),
 ]
 
 

@@ -235,7 +235,7 @@ def of_structures(lattice=3.6):
 
 @job
 def made(lattice):
-    return {"slab": bulk("Cu", a=lattice)}
+    return {"slab": bulk("Cu", a=lattice), "odd": {"$step": "a", "$job": "b", "path": []}}
 
 
 @job
@@ -255,6 +255,17 @@ def of_slabs(lattice=3.6):
     if abs(first["slab"].positions[0, 0] - 0.1) < 1e-6:
         second = shifted(slab=first["slab"], by=0.2)
     return [second, given, atoms_of(atoms=bulk("Cu"), like=second["slab"])]
+
+
+@flow
+def of_odd_names(lattice=3.6):
+    told = pick_one(made(lattice))
+    return [told, pick_one(told["odd"]), double(double(1) + 1)]
+
+
+@job
+def pick_one(item):
+    return item
 
 
 @job

@@ -413,12 +413,12 @@ class FlowPass:
             if entry["state"] == "completed":
                 with contextlib.suppress(LookupError, TypeError, OSError, BadFile, InvalidJob):
                     return encoder.encode(_at(self._result(entry), node["path"]), ())
-            return {STEP: entry["name"], "path": node["path"]}
+            return StepValue(self, entry["name"], tuple(node["path"]))
 
         def again(node: Any) -> Any:
             return encoder.encode(decoder.decode(node, ()), ())
 
-        decoder = _StepDecoder(self)
+        decoder = _StepDecoder()
         atoms = body["atoms"]
         return {
             "atoms": None if atoms is None else again(named(atoms)),
@@ -607,13 +607,8 @@ for _method in _OF_VALUES:
 class _StepDecoder(ResultDecoder):
     """Reads recorded arguments in which references to steps may stand."""
 
-    def __init__(self, flow: FlowPass) -> None:
-        self._flow = flow
-
     def decode(self, value: Any, place: tuple[Any, ...]) -> Any:
-        if isinstance(value, dict) and STEP in value:
-            return StepValue(self._flow, value[STEP], tuple(value["path"]))
-        return super().decode(value, place)
+        return value if type(value) is StepValue else super().decode(value, place)
 
 
 #: Marks the name of a step that is called otherwise since another has failed.
