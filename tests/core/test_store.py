@@ -16,7 +16,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sqlalchemy import inspect
 
 from crystalmath.errors import AlreadyRetried, InvalidJob, KeyConflict, UnknownJob
+from crystalmath.jobs import life
 from crystalmath.jobs.changes import Change
+from crystalmath.jobs.facts import Ended, Files, Moment, Outcome, Record
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore
 from crystalmath.store.plain_sql import HEAD, Snapshot
@@ -334,6 +336,50 @@ def test_an_outcome_that_is_found_passes_through_running(store):
         ("completed", 9.0, "found"),
     ]
     assert job.revision == 2
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+@pytest.mark.parametrize(
+    ("told", "seen_at", "times"),
+    [
+        ((4.0, 9.0), 9.5, (4.0, 9.0)),
+        ((4.0, 9.0), 30000.0, (4.0, 9.0)),  # by the next owner, a night later
+        ((1004.0, 1009.0), 12.0, (7.0, 12.0)),  # the clock of its host is ahead
+        ((9.0, 4.0), 12.0, (9.0, 9.0)),  # or was set back
+    ],
+)
+def test_a_job_has_ended_when_its_outcome_says(store, told, seen_at, times, noticed):
+    job_id = submit(store)
+    if noticed:
+        store.apply([change(job_id, "running", 9.25)])
+    record = Record(job_id=job_id, place="/jobs", state=store.get(job_id).state)
+    outcome = Outcome(state="completed", started=told[0], finished=told[1])
+    files = Files(attempt=1, outcome=outcome)
+    looks = [
+        life.step(record, files, now=Moment(seen_at, 1.0), owns=owns).changes
+        for owns in (False, True)
+    ]
+    assert looks[0] == looks[1]
+    [job] = store.apply(looks[0])
+    assert (job.started_at, job.finished_at) == times
+
+
+def test_an_attempt_that_was_lost_keeps_when_it_began(store):
+    job_id = submit(store)
+    store.apply([change(job_id, "running", 3.0, attempt=2)])
+    record = Record(job_id=job_id, place="/jobs", state=JobState.RUNNING, attempt=2)
+    # Whoever finds it lost publishes that, and knows no other time.
+    outcome = Outcome(state="lost", error="it died", started=50.0, finished=50.0)
+    files = Files(attempt=2, outcome=outcome, ended=Ended())
+    [job] = store.apply(life.step(record, files, now=Moment(90.0, 1.0)).changes)
+    assert (job.state, job.started_at, job.finished_at) == (JobState.FAILED, 3.0, 50.0)
+
+
+def test_a_flow_has_begun_with_its_first_pass_and_ended_with_its_last(store):
+    job_id = submit(store, stage="pass")
+    store.apply([change(job_id, "running", 3.0)])
+    [job] = store.apply([change(job_id, "completed", 90.0, started_at=50.0, finished_at=60.0)])
+    assert (job.started_at, job.finished_at) == (3.0, 60.0)
 
 
 def test_a_lost_attempt_goes_back_to_pending(store):

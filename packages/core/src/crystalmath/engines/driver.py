@@ -491,7 +491,7 @@ class Driver:
                     self._pass_on(job, request)
                 self._place(job)
                 for change in looked.changes:
-                    self._handover.note_ran(job, change.ran_s)
+                    self._handover.note_ran(job, change)
         except Exception as error:  # noqa: BLE001 - one bad file must not end the watch over all
             self.log.warning("cannot look after job %s: %s", job.job_id, error)
             return ()

@@ -184,10 +184,11 @@ class Handover:
                 self._to_release.append(parcel.attempt)
         self.wake.set()
 
-    def note_ran(self, job: Job, ran_s: float | None) -> None:
-        """Note how long a recipe ran, in seconds, if it came to its end."""
-        if ran_s is not None and job.state is not JobState.CANCELLED:
-            kind = _kind(job)
+    def note_ran(self, job: Job, change: Change) -> None:
+        """Note how long a recipe ran, if it came to its end."""
+        began, ended = change.started_at, change.finished_at
+        if began is not None and ended is not None and job.state is not JobState.CANCELLED:
+            ran_s, kind = max(0.0, ended - began), _kind(job)
             self._first_at.pop(kind, None)
             self._ran[kind] = ran_s + (1 - _WEIGHT) * (self._ran.get(kind, ran_s) - ran_s)
 

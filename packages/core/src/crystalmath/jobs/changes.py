@@ -29,12 +29,10 @@ class Change:
     summary: Mapping[str, Any] | None = None
     #: When the recipe began, in seconds since the epoch.
     started_at: float | None = None
-    #: When it ended, in seconds since the epoch, where its outcome says so.
+    #: When the attempt ended, in seconds since the epoch; ``None`` where only `at` is known.
     finished_at: float | None = None
     #: Whether a pass of a flow has ended: it waits for its steps, or for its end.
     waits: bool = False
-    #: How long the recipe ran, in seconds.
-    ran_s: float | None = None
 
 
 #: Called with each batch of changes; it must return quickly.

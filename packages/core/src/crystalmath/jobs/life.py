@@ -251,6 +251,7 @@ def _running(record: Record, now: Moment) -> Decision:
 
 def _ended(record: Record, outcome: Outcome, error: str | None, now: Moment) -> Decision:
     """Decide what an outcome comes to; `error` is the engine's, where it fails the job."""
+    outcome = _not_ahead(outcome, now)
     # What its owner ended before anybody ran it was never running.
     ran = record.state is JobState.PENDING and outcome.started is not None
     began = _change(record, JobState.RUNNING, now, started_at=outcome.started)
@@ -269,7 +270,6 @@ def _ended(record: Record, outcome: Outcome, error: str | None, now: Moment) -> 
         summary=outcome.summary,
         started_at=outcome.started,
         finished_at=outcome.finished,
-        ran_s=_ran_s(outcome),
         reason=_begun_from(record, outcome),
     )
     actions: tuple[Action, ...] = _release(record) if state is JobState.CANCELLED else ()
@@ -279,10 +279,17 @@ def _ended(record: Record, outcome: Outcome, error: str | None, now: Moment) -> 
     return Decision(state, record.attempt, actions, (*told, change))
 
 
-def _ran_s(outcome: Outcome) -> float | None:
-    if outcome.started is None or outcome.finished is None:
-        return None
-    return max(0.0, outcome.finished - outcome.started)
+def _not_ahead(outcome: Outcome, now: Moment) -> Outcome:
+    """Set the times of an attempt back where the clock of its host is ahead of the clock here."""
+    ahead = max(outcome.started or 0.0, outcome.finished or 0.0) - now.at
+    if ahead <= 0.0:
+        return outcome
+    began, ended = outcome.started, outcome.finished
+    return evolve(
+        outcome,
+        started=None if began is None else began - ahead,
+        finished=None if ended is None else ended - ahead,
+    )
 
 
 def _begun_from(record: Record, outcome: Outcome) -> str | None:
@@ -297,13 +304,14 @@ def _lost(
     reason = f"attempt {number} was lost: {outcome.error}"
     # Nothing of it may be alive when anything else is said or started.
     end = EndProcesses(number)
+    noted = {"reason": reason, "finished_at": outcome.finished}
     if outcome.cancelled:
-        change = _change(record, JobState.CANCELLED, now, error="cancelled", reason=reason)
+        change = _change(record, JobState.CANCELLED, now, error="cancelled", **noted)
         return Decision(change.state, number, (end, *_release(record)), (*told, change))
     most = record.pass_from + PASS_ATTEMPTS - 1 if record.pass_from else ATTEMPTS
     if fatal is not None or number >= most:
         error = f"lost: {outcome.error}" if fatal is None else f"{fatal} ({outcome.error})"
-        change = _change(record, JobState.FAILED, now, error=error, reason=reason)
+        change = _change(record, JobState.FAILED, now, error=error, **noted)
         return Decision(change.state, number, (end,), (*told, change))
     following = evolve(record, attempt=number + 1)
     change = _change(following, JobState.PENDING, now, reason=reason)

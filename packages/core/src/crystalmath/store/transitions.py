@@ -62,18 +62,21 @@ def event_row(
 
 
 def _times(job: JobMetadata, change: Change, state: JobState) -> dict[str, Any]:
-    ended_at = change.at if change.finished_at is None else change.finished_at
-    if job.stage is not None and job.started_at is not None:
-        # A flow began with its first pass, whichever one this is.
-        first = min(job.started_at, change.started_at or job.started_at)
-        return {"started_at": first} | ({"finished_at": ended_at} if state.is_terminal() else {})
-    if state is JobState.PENDING:
-        # The next attempt starts at a time of its own.
-        return {"started_at": None}
-    began = {} if change.started_at is None else {"started_at": change.started_at}
-    if state is JobState.RUNNING:
-        return {"started_at": change.at, **began}
-    return {"finished_at": ended_at, **began}
+    # Of an attempt that was lost the change only says when that was found out, and a flow began
+    # with its first pass, whichever one this is.
+    known = [at for at in (job.started_at, change.started_at) if at is not None]
+    began = min(known, default=None)
+    if job.stage is None or job.started_at is None:
+        if state is JobState.PENDING:
+            return {"started_at": None}  # the next attempt starts at a time of its own
+        if state is JobState.RUNNING and began is None:
+            began = change.at
+    if not state.is_terminal():
+        return {"started_at": began}
+    ended = change.at
+    if change.finished_at is not None:
+        ended = max(change.finished_at, job.created_at if began is None else began)
+    return {"started_at": began, "finished_at": ended}
 
 
 def _given(change: Change) -> dict[str, Any]:
