@@ -290,6 +290,31 @@ def test_one_that_takes_long_holds_up_the_others_of_its_parcel_for_a_while_only(
     assert (slow.state, slow.attempt) == (JobState.COMPLETED, 1)
 
 
+def test_a_worker_behind_worker_init_begins_no_other_once_its_engine_has_ended(
+    packing, home, tmp_path
+):
+    config = home / "config.toml"
+    told = '[clusters.here]\nengine = "local"\nscheduler = "local"\nworker_init = "true"\n'
+    config.write_text(config.read_text() + told)
+    with JobService() as service:
+        (first,) = submit(service, tmp_path, ["first"], cluster="here")
+        runs(service, first)
+        jobs = submit(service, tmp_path, range(COUNT), cluster="here")
+        directories = [RunDirectory(home / "jobs" / each) for each in jobs]
+        eventually(lambda: all(each.has("spec") for each in directories))
+        (tmp_path / "first").touch()
+        runs(service, jobs[0])
+        (worker,) = (
+            each
+            for each in psutil.process_iter(["cmdline"])
+            if directories[0].path in (each.info["cmdline"] or ())
+        )
+        service.close(cancel=False)
+    finish(tmp_path)
+    worker.wait(JOB_S)
+    assert [each.decided(1) for each in directories] == [True] + [False] * (COUNT - 1)
+
+
 def test_what_a_killed_owner_had_packed_goes_on(packing, home, tmp_path):
     here = Path(__file__).parent
     owner = subprocess.Popen(

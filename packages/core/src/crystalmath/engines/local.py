@@ -5,16 +5,19 @@ It is the reference implementation of an engine, registered like any stranger's.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
+import os
 import queue
+import select
 import shlex
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from attrs import evolve
 
@@ -25,9 +28,10 @@ from crystalmath.hookspecs import hookimpl
 from crystalmath.models import Capabilities, Finding, Sighting
 from crystalmath.processes import available_cores
 from crystalmath.quacc.engine import EngineRunner
+from crystalmath.worker.chains import close_idle
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from crystalmath.models import Attempt, EngineSettings, JobSpec
 
@@ -65,6 +69,10 @@ class LocalRunner(EngineRunner):
         self._taking = threading.Lock()
         self._queued: set[str] = set()
         self._running: set[str] = set()
+        # What the workers behind `worker_init` read to know that this runner has not ended; and
+        # whether it has.
+        self._ties: set[IO[bytes]] = set()
+        self._ended = False
         # Why an attempt was not begun, until it is launched again.
         self._troubles: dict[str, str] = {}
 
@@ -122,6 +130,10 @@ class LocalRunner(EngineRunner):
     def stop(self) -> None:
         """End the worker threads; what was let go runs on without them."""
         self._queued.clear()
+        with self._taking:
+            self._ended = True
+            for tie in self._ties:
+                tie.close()
         for _ in self._threads:
             self._queue.put((math.inf, next(self._number), None))
         left = self.left
@@ -164,17 +176,47 @@ class LocalRunner(EngineRunner):
         if cluster is None or not (first := worker.init_script(cluster.worker_init)):
             worker.run(attempt.directory)
             return
-        command = [sys.executable, "-P", "-m", __name__, str(attempt.directory)]
-        script = f"{first}exec {shlex.join(command)}"
-        process = start_process(
-            ["bash", "-c", script],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the owner
-        )
-        if code := process.wait():
+        with self._tied() as end:
+            command = [sys.executable, "-P", "-m", __name__, str(attempt.directory), str(end)]
+            process = start_process(
+                ["bash", "-c", f"{first}exec {shlex.join(command)}"],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the owner
+                pass_fds=[end],
+            )
+            code = process.wait()
+        if code:
             raise ConfigError(
                 f"[clusters.{attempt.cluster}] the worker behind worker_init ended with {code}"
             )
+
+    @contextlib.contextmanager
+    def _tied(self) -> Iterator[int]:
+        """Make a pipe whose other end closes with this runner, also where its process is killed."""
+        theirs, ours = os.pipe()
+        with os.fdopen(theirs, "rb"), os.fdopen(ours, "wb") as tie:
+            with self._taking:
+                self._ties.add(tie)
+                if self._ended:
+                    tie.close()
+            try:
+                yield theirs
+            finally:
+                with self._taking:
+                    self._ties.discard(tie)
+
+
+def _run_tied(directory: Path, tie: int) -> None:
+    """Run an attempt as the engine's worker; begin no other of its parcel once the engine ended."""
+    if select.select([tie], [], [], 0)[0]:
+        return  # whoever takes the job over launches it again
+
+    def watch() -> None:
+        os.read(tie, 1)
+        close_idle()
+
+    threading.Thread(target=watch, daemon=True).start()
+    worker.run(directory)
 
 
 def _workers(settings: EngineSettings) -> int:
@@ -227,4 +269,4 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
 
 
 if __name__ == "__main__":
-    worker.run(Path(sys.argv[1]))
+    _run_tied(Path(sys.argv[1]), int(sys.argv[2]))
