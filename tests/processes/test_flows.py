@@ -79,6 +79,13 @@ COUNTED = {"total": 36, "fan": [11, 12, 13]}
 ONCE = dict.fromkeys(["0", "1", "2", "11", "12", "13"], "x")
 
 
+def test_a_flow_may_have_as_many_labels_as_any_job(service):
+    labels = {f"label {number}": "x" for number in range(64)}
+    flow = submit(service, "many", count=1, labels=labels)
+    assert finish(service, flow).error is None
+    assert [each.labels for each in steps(service, flow)] == [labels]
+
+
 def test_each_step_is_a_job_of_its_own(service, tmp_path):
     flow = submit(service, "counts", folder=str(tmp_path), labels={"project": "x"})
     job = finish(service, flow)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 MOST_PARCEL = 1000
 #: So many jobs can one be told to come after.
 MOST_AFTER = 10_000
+#: So many labels has a job at most.
+MOST_LABELS = 64
 _NAME = {"type": "string", "minLength": 1}
 _TITLE = {**_NAME, "maxLength": 255, "format": "printable"}
 _STRINGS = {
@@ -244,7 +246,7 @@ class Terms:
             "for people and filters; never passed to the recipe",
             {
                 "type": "object",
-                "maxProperties": 64,
+                "maxProperties": MOST_LABELS,
                 "propertyNames": _TITLE,
                 "additionalProperties": {
                     "type": "string",

@@ -23,7 +23,7 @@ from crystalmath.models import JobSpec, JobState, NewJob, Resources, Submission
 from crystalmath.models.fields import plain
 from crystalmath.models.job_notes import awaited, repeated, step_of
 from crystalmath.models.reference import JOB
-from crystalmath.models.submission import Terms
+from crystalmath.models.submission import MOST_LABELS, Terms
 from crystalmath.recipes.json_text import place_name
 from crystalmath.recipes.stored_result import unpacked
 from crystalmath.service.retrying import Again, environment_before
@@ -388,11 +388,12 @@ def _asked(
     """Ask for a step as its flow has called it, on the terms of the flow."""
     terms: dict[str, Any] = {one: getattr(flow, one) for one in fields_dict(Terms)}
     terms |= dict.fromkeys(header.get("defaulted", ()))
+    labels = {**flow.labels, "step": call["step"]}
     submission = Submission(
         **{
             **terms,
             "name": flow.name and f"{flow.name} {call['step']}"[:_LONGEST_KEY],
-            "labels": {**flow.labels, "step": call["step"]},
+            "labels": labels if len(labels) <= MOST_LABELS else flow.labels,
             "key": key,
         },
         recipe=call["recipe"],
