@@ -244,5 +244,5 @@ def test_nothing_is_computed_that_was_not_there(service, watched):
     failed(service, finish(service, job_id), "did not converge")
     new = finish(service, service.reread(job_id, Retry(), LET_PASS).job_id)
     assert new.state is JobState.FAILED
-    assert "had the input that stands in" in new.error, new.error
+    assert "no earlier calculation had this input" in new.error, new.error
     assert log.read_text() == "started\n"

@@ -33,8 +33,9 @@ def main(arguments: list[str]) -> int:
     folder = next((each for each in _folders(work) if _had(each, given)), None)
     if folder is None:
         sys.stderr.write(
-            f"crystalmath: no calculation below {work} had the input that stands in {Path.cwd()}, "
-            "and none is started; crystalmath retry runs the job again\n"
+            # Reports of a failure show the beginning of a line.
+            "crystalmath: no earlier calculation had this input, and none is started; "
+            f"crystalmath retry runs the job again ({work} has none with that of {Path.cwd()})\n"
         )
         return 1
     _copy(folder, {*names, INSTEAD})
