@@ -125,8 +125,14 @@ def asked(recipe, atoms, environment, parameters):
     )
 
 
-def written(work):
-    """Give the input files of each calculation below a work directory, in order of time."""
+def written(service, job_id):
+    """Return the input files of each calculation of a job, and of its steps if it is a flow."""
+    jobs = [job_id, *service.step_ids(job_id)]
+    return [files for each in jobs for files in written_below(service.work_directory(each))]
+
+
+def written_below(work):
+    """Return the input files of each calculation below a work directory, in order of time."""
     found = {}
     for path in Path(work).rglob("*"):
         name = path.name.removesuffix(".gz")
@@ -172,7 +178,7 @@ def jobs(service, environment):
 def test_what_is_known_is_what_the_job_writes(service, jobs, number):
     inputs, job_id = jobs[number]
     finish(service, job_id)
-    calculations = written(service.work_directory(job_id))
+    calculations = written(service, job_id)
     assert calculations
     assert inputs.steps[0].certain
     for step, files in zip(inputs.steps, calculations, strict=False):
@@ -197,7 +203,7 @@ def test_a_job_keeps_its_inputs(service, jobs):
         first, told_first = kept.steps[0], inputs.steps[0]
         assert first.settings == told_first.settings
         assert (first.preset, first.formula) == (told_first.preset, told_first.formula)
-        calculations = written(service.work_directory(job_id))
+        calculations = written(service, job_id)
         assert [set(step.files) for step in kept.steps] == [set(files) for files in calculations]
         assert kept.steps[0].program == inputs.steps[0].program
         first = evolve(kept, steps=kept.steps[:1])

@@ -98,13 +98,15 @@ _BEGAN = re.compile(r"quacc-(\d{4}(?:-\d+)+)")
 _FOLDER = re.compile(r"/[^\s'\"]*/tmp-quacc-[\d-]+")
 
 
-def written_inputs(work: str, programs: Sequence[Program]) -> _Work[Inputs]:
-    """Read the input files below an attempt's work directory, in the order of its calculations.
+def written_inputs(works: Sequence[str], programs: Sequence[Program]) -> _Work[Inputs]:
+    """Read the input files below attempts' work directories, of each in order of calculations.
 
     No links are followed but quacc's to its scratch directory. Who has set what is not told; see
     :func:`with_marks`.
     """
-    found = yield from calculations(work, programs)
+    found: list[tuple[Path, Program]] = []
+    for work in works:
+        found += yield from calculations(work, programs)
     steps: list[StepInputs] = []
     room = MOST_BYTES
     for folder, program in found:

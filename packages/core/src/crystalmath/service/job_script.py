@@ -235,12 +235,19 @@ def _potcar(titles: Sequence[str], paths: Mapping[str, str]) -> str:
 
 
 def written_by_job(service: JobService, job: JobMetadata) -> Generator[None, None, Inputs]:
-    """Read the input files that the present attempt of a job has written; it may have none."""
+    """Read the input files that the present attempt of a job has written; it may have none.
+
+    Those of a flow are its own and those of its steps, in the order of these.
+    """
     from crystalmath.preflight.programs_here import programs
     from crystalmath.preflight.step_inputs import written_inputs
 
-    directory = RunDirectory(service.config.jobs_directory / job.job_id)
-    return (yield from written_inputs(directory.work(job.attempt), programs()))
+    steps = [] if job.stage is None else service.some_jobs(service.step_ids(job.job_id))
+    works = [
+        RunDirectory(service.config.jobs_directory / each.job_id).work(each.attempt)
+        for each in (job, *steps)
+    ]
+    return (yield from written_inputs(works, programs()))
 
 
 def asked_of_job(service: JobService, job: JobMetadata) -> Inputs:
