@@ -7,6 +7,7 @@ import pytest
 
 from conftest import LAB, eventually
 from crystalmath import config
+from crystalmath.errors import EngineUnavailable
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models import JobState, Submission
@@ -207,6 +208,24 @@ def test_settings_that_a_flow_changes_reach_its_steps(service, tmp_path):
     (again,) = service.retry([named(service, flow, "scratch_of#0").job_id], Retry())
     assert finish(service, again.job_id).state is JobState.COMPLETED
     assert service.result(again.job_id)["value"] == f"{folder}/x"
+
+
+def test_a_pass_stays_beside_its_owner_where_the_engine_begins_anew(service, monkeypatch):
+    start, begun = service._runners.start, []
+
+    def closed_once(runner, spec, document):
+        begun.append(runner.settings.name)
+        if len(begun) == 1:
+            raise EngineUnavailable("the engine 'local' has been closed")
+        start(runner, spec, document)
+
+    monkeypatch.setattr(service._runners, "start", closed_once)
+    get, wanted = service._runners.get, []
+    monkeypatch.setattr(service._runners, "get", lambda name: wanted.append(name) or get(name))
+    submission = Submission(recipe="flow_recipes.many", parameters={"count": 0}, engine="parsl")
+    service.submit(submission)
+    assert begun == ["local"]
+    assert wanted[-1] == "local"
 
 
 SEEDS = 2

@@ -327,7 +327,7 @@ class Intake:
             self._runners.start(item.runner, item.spec, item.document)
         except EngineUnavailable:
             # Its options have changed meanwhile, and another runner was made.
-            runner = self._runners.get(item.row.engine)
+            runner = self._runners.get(str(item.spec.engine))
             if runner is item.runner:
                 raise
             self._runners.start(runner, item.spec, item.document)
