@@ -75,18 +75,19 @@ def _steps(home: HomeReader, job: JobDocument) -> list[tuple[str, object]]:
             newest.setdefault(step, one)  # it was run again after the others
     for state in states:
         those = [(step, one) for step, one in newest.items() if one["status"] == state][::-1]
-        lines = [_step(step, one) for step, one in those if state == "running" or _began(one)]
+        lines = [_step(step, one) for step, one in those if not _is_left(one)]
         if more := lines[_STEPS:]:
             command = f"crystalmath list --parent {job['job_id'][:8]} --state {state}"
             lines[_STEPS:] = [f"and {len(more)} more: {command}"]
-        if others := len(those) - sum(_began(one) for _, one in those) if state == "failed" else 0:
-            lines.append(f"and {others} that never began, as what they needed had failed")
+        if left := sum(_is_left(one) for _, one in those):
+            lines.append(f"{left} that never began, as what they needed had failed")
         told += each(state, lines)
     return told
 
 
-def _began(job: JobDocument) -> bool:
-    return job["started_at"] is not None
+def _is_left(job: JobDocument) -> bool:
+    """Return whether a step has failed only because one that it needs has."""
+    return job["started_at"] is None and (job["error"] or "").startswith("it needs job")
 
 
 def _step(name: str, job: JobDocument) -> str:
