@@ -94,7 +94,8 @@ def _part(service: JobService, job: JobMetadata, place: Located) -> JobResult:
 def _brief(service: JobService, job: JobMetadata) -> JobResult:
     text, is_whole = service.results.brief(job)
     told = _answered(job, wire.Raw(text))
-    return told if is_whole else {**told, "brief": True}
+    # Clients take the result from the end of the answer.
+    return told if is_whole else {"brief": True, **told}
 
 
 def _answered(job: JobMetadata, result: wire.Raw | wire.Stream | None) -> JobResult:
