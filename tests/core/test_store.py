@@ -627,6 +627,8 @@ def test_the_steps_of_flows(store):
     # Of one step the newest job counts: the retry of the failed one.
     of_f = {JobState.COMPLETED: 1, JobState.PENDING: 1}
     assert store.steps(["f", "g", "1", "\0"]) == {"f": of_f, "g": {JobState.PENDING: 1}}
+    states = {"1": JobState.COMPLETED, "2": JobState.FAILED, "3": JobState.PENDING}
+    assert store.step_states("f") == states
     with pytest.raises(UnknownJob):
         store.list(parent="9")
 

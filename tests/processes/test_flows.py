@@ -114,6 +114,18 @@ def test_each_step_is_a_job_of_its_own(service, tmp_path):
     assert service.step_ids(whole) == []
 
 
+def test_that_a_step_completes_reads_no_rows_of_the_others(service, monkeypatch):
+    read, some_jobs = [], service.some_jobs
+    count = 12
+    monkeypatch.setattr(service, "some_jobs", lambda ids: read.extend(ids) or some_jobs(ids))
+    flow = submit(service, "many", count=count)
+    assert finish(service, flow).state is JobState.COMPLETED
+    assert service.result(flow)["value"] == [2 * number for number in range(count)]
+    # Once where a pass has ended, and once where the next one begins.
+    own = set(service.step_ids(flow))
+    assert sum(job_id in own for job_id in read) <= 2 * count
+
+
 def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service, tmp_path):
     (tmp_path / "go 1").touch()
     flow = submit(service, "counts", folder=str(tmp_path), fails=[1], waits=[1])

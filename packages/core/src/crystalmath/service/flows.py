@@ -21,7 +21,7 @@ from crystalmath.jobs.changes import Change
 from crystalmath.jobs.life import WAITS
 from crystalmath.models import JobSpec, JobState, NewJob, Resources, Submission
 from crystalmath.models.fields import plain
-from crystalmath.models.job_notes import awaited, repeated, step_of
+from crystalmath.models.job_notes import NO_RESULT, awaited, repeated, step_of
 from crystalmath.models.reference import JOB
 from crystalmath.models.submission import MOST_LABELS, Terms
 from crystalmath.recipes.json_text import place_name
@@ -169,6 +169,9 @@ class _Plan:
     known: Collection[str] = ()
     #: How the pass has ended, unless it waits for steps.
     end: Change | None = None
+    #: The states of its jobs when all of them were last read, and by step, which of them counts.
+    states: Mapping[str, JobState] = field(factory=dict)
+    present: Mapping[str, str] = field(factory=dict)
     #: The jobs that were told to stop.
     stopped: set[str] = field(factory=set)
 
@@ -199,16 +202,22 @@ class Flows:
     def look(self, flow: JobMetadata) -> tuple[list[str], list[JobMetadata]]:
         """Do what follows for a flow between two passes.
 
-        Return the ids of those of its steps that may go on since its pass has ended, and all of
-        its steps that have not ended. Raises `OSError`, `CrystalMathError`: something cannot be
-        done now, and is to be tried again.
+        Return the ids of those of its steps that may go on since its pass has ended, and those of
+        its steps that have not ended, if they were read. Raises `OSError`, `CrystalMathError`:
+        something cannot be done now, and is to be tried again.
         """
         plan = self._plans.get(flow.job_id)
         is_new = plan is None or plan.attempt != flow.attempt
         if plan is None or is_new:
             plan = self._plans[flow.job_id] = self._read(flow)
-        rows = self._jobs.some_jobs(self._jobs.step_ids(flow.job_id))
+        states = self._recorder.store.step_states(flow.job_id)
+        if not is_new and flow.cancel_requested_at is None and (told := _waits(plan, states)):
+            self._note(flow, told)
+            return [], []
+        rows = self._jobs.some_jobs(list(states))
         steps = _steps(rows)
+        plan.states = states
+        plan.present = {name: _present(tries).job_id for name, tries in steps.items()}
         living = [job for job in rows if not job.state.is_terminal()]
         if flow.cancel_requested_at is not None:
             for job in living:
@@ -222,13 +231,13 @@ class Flows:
                 self._end(flow, JobState.CANCELLED, "cancelled")
         elif plan.end is not None:
             if living:
-                self._note(flow, f"{plan.end.error}; {_count(living)} still to end")
+                self._note(flow, _left(plan.end, living))
             else:
                 self._recorder.apply(evolve(plan.end, at=time.time()))
         elif any(
             not _present(steps[name]).state.is_terminal() for name in plan.needs if name in steps
         ):
-            self._note(flow, _progress(steps, plan.known))
+            self._note(flow, _progress(_states(steps), plan.known))
         else:
             self._begin(flow, steps, plan.known)
         return [job.job_id for job in living if job.waits] if is_new else [], living
@@ -344,7 +353,7 @@ class Flows:
             **same,
             attempt=attempt,
             stage="pass",
-            reason=_progress(steps, called) if steps else None,
+            reason=_progress(_states(steps), called) if steps else None,
             specification=f"{json.dumps(spec.header())}\n{body}",
         )
         self._intake.next_pass(flow, row, spec, body)
@@ -354,18 +363,45 @@ class Flows:
 _OTHER = {"attempt", "stage", "reason"}
 
 
-def _progress(steps: Mapping[str, Sequence[JobMetadata]], known: Collection[str]) -> str:
+def _waits(plan: _Plan, states: Mapping[str, JobState]) -> str | None:
+    """Say what a flow still waits for; ``None`` where only the rows of its jobs tell.
+
+    These are many, and need not be read where all that has happened is that some have completed.
+    """
+    open_before = {one for one in plan.present.values() if not plan.states[one].is_terminal()}
+    if states.keys() != plan.states.keys() or any(
+        state is not plan.states[one] and (one not in open_before or state in NO_RESULT)
+        for one, state in states.items()
+    ):
+        return None
+    if plan.end is not None:
+        living = [one for one, state in states.items() if not state.is_terminal()]
+        return _left(plan.end, living) if living else None
+    present = {name: states[one] for name, one in plan.present.items()}
+    if all(present[name].is_terminal() for name in plan.needs if name in present):
+        return None
+    return _progress(present, plan.known)
+
+
+def _states(steps: Mapping[str, Sequence[JobMetadata]]) -> dict[str, JobState]:
+    return {name: _present(tries).state for name, tries in steps.items()}
+
+
+def _progress(steps: Mapping[str, JobState], known: Collection[str]) -> str:
     """Say how far the steps of a flow have come; those `known` beside them it has taken over."""
-    states = [_present(tries).state for tries in steps.values()]
-    ended = sum(state.is_terminal() for state in states)
-    failed = sum(state is JobState.FAILED for state in states)
+    ended = sum(state.is_terminal() for state in steps.values())
+    failed = sum(state is JobState.FAILED for state in steps.values())
     taken = len(set(known) - steps.keys())
     more = f", {failed} failed" if failed else ""
     more += f", {taken} more taken over" if taken else ""
-    return f"{ended} of {len(states)} steps have ended{more}"
+    return f"{ended} of {len(steps)} steps have ended{more}"
 
 
-def _count(jobs: Sequence[JobMetadata]) -> str:
+def _left(end: Change, living: Sequence[object]) -> str:
+    return f"{end.error}; {_count(living)} still to end"
+
+
+def _count(jobs: Sequence[object]) -> str:
     return "1 step has" if len(jobs) == 1 else f"{len(jobs)} steps have"
 
 

@@ -225,7 +225,7 @@ class HomeJobs:
 
     def step_ids(self, job_id: str) -> list[str]:
         """Return the jobs that are, or were, steps of a flow, the oldest first."""
-        return self._store.step_ids(job_id)
+        return list(self._store.step_states(job_id))
 
     def children(self, job_id: str, *, limit: int | None = None) -> list[Parent]:
         """Return the jobs that came of a job, the oldest first, each with its role."""

@@ -198,13 +198,15 @@ class JobReader:
         return found
 
     @patient
-    def step_ids(self, flow: str) -> _Ids:
-        """Return the jobs that are, or were, steps of a flow, the oldest first."""
+    def step_states(self, flow: str) -> dict[str, JobState]:
+        """Return the states of the jobs that are, or were, steps of a flow, the oldest first."""
         given = Parameters()
-        query = "SELECT jobs.job_id FROM listed JOIN jobs ON jobs.number = listed.number "
+        query = "SELECT jobs.job_id, jobs.state FROM listed JOIN jobs "
+        query += "ON jobs.number = listed.number "
         query += f"WHERE {given.equal('listed.flow', flow)} ORDER BY listed.number"
         with self._readable.reading() as snapshot:
-            return [str(row["job_id"]) for row in snapshot.rows(query, given)]
+            rows = snapshot.rows(query, given)
+            return {str(row["job_id"]): JobState(row["state"]) for row in rows}
 
     @patient
     def flows_of(self, ids: Sequence[str]) -> _Ids:
