@@ -318,6 +318,26 @@ def test_where_a_step_that_was_called_is_not_on_record_one_more_pass_tells(recor
     assert flow.begun == [2]
 
 
+def test_an_end_that_is_on_record_before_it_is_in_memory_is_not_missed(recorded, monkeypatch):
+    recorder = recorded[0]
+    world = World(*recorded, SEEDS + 3)
+    world.record()
+    (first,) = world.names
+    world.record([{"job_id": first, "role": "after", "awaited": "ok"}])
+    world.process.turn()
+    put = recorder.recent.put
+
+    def put_late(jobs):
+        world.process.turn()
+        put(jobs)
+
+    monkeypatch.setattr(recorder.recent, "put", put_late)
+    world.end(world.state(first), JobState.COMPLETED)
+    monkeypatch.undo()
+    world.process.turn()
+    assert world.launched == world.names
+
+
 def test_of_a_long_chain_only_the_end_is_looked_at(recorded):
     world = World(*recorded, SEEDS)
     parents, rows = [], []

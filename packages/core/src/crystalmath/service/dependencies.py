@@ -88,6 +88,9 @@ class Waiting:
         self._foreign: dict[str, None] = {}
         self._owners_at = 0.0
         self._seq: int | None = None
+        # Those that were told here to have ended: where their event was read, and what is in memory
+        # of them was older still, nothing else would have their successors looked at again.
+        self._ended: dict[str, None] = {}
         recorder.waiters.add(self)
 
     def __contains__(self, job_id: str) -> bool:
@@ -130,6 +133,9 @@ class Waiting:
             self._flow_ids |= set(own)
             self.add(own)
         elif any(job.state.is_terminal() or job.parents for job in jobs):
+            with self._lock:
+                if self._thread is not None:
+                    self._ended |= {job.job_id: None for job in jobs if job.state.is_terminal()}
             self._wake.set()
 
     def close(self, *, cancel: bool) -> None:
@@ -185,6 +191,7 @@ class Waiting:
                 if self._closed or not (self._ids or self._due):
                     self._thread, self._seq = None, None
                     self._foreign.clear()
+                    self._ended.clear()
                     return
             try:
                 self._turn()
@@ -224,9 +231,11 @@ class Waiting:
     def _read_events(self) -> None:
         """Find whom the newest events concern: successors of jobs that ended, or run again."""
         store = self._recorder.store
+        ended = list(self._ended)
+        changed = set(ended)
         while self._seq is not None:
             events, seq = store.follow(self._seq, limit=_EVENTS)
-            changed = {
+            changed |= {
                 event.job_id
                 for event in events
                 if event.to_state.is_terminal() or event.from_state is None
@@ -239,7 +248,9 @@ class Waiting:
                 self._foreign.pop(job_id, None)
             with self._lock:
                 self._due |= {name: None for name in (*found, *noted) if name in self._ids}
-            self._seq = seq
+                for job_id in ended:
+                    self._ended.pop(job_id, None)
+            self._seq, changed, ended = seq, set(), []
             if len(events) < _EVENTS:
                 return
 
