@@ -36,7 +36,8 @@ def test_flows(follow, server):
     )
     assert re.search(r"failed \S*relax_job#\d \(\w{8}\): RuntimeError: Optimization did not", said)
     with connect(start=False) as client:
-        search, again, failing, slabs = client.jobs()
+        # Other pages use the same home.
+        search, again, failing, slabs = (job for job in client.jobs() if job.info().steps)
         for flow in (search, again, slabs):
             assert flow.info().steps == {"completed": len(flow.steps())}, flow.name
         assert failing.info().steps["failed"] >= 2
