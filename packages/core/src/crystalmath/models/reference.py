@@ -14,6 +14,8 @@ __all__ = ["Reference"]
 
 #: The member of a parameter on the wire that says which job's result is meant.
 JOB = "$job"
+#: The member that says which step's result is meant, in what a pass of a flow tells its owner.
+STEP = "$step"
 
 
 @frozen

@@ -22,7 +22,7 @@ from crystalmath.jobs.life import WAITS
 from crystalmath.models import JobSpec, JobState, NewJob, Resources, Submission
 from crystalmath.models.fields import plain
 from crystalmath.models.job_notes import NO_RESULT, awaited, repeated, step_of
-from crystalmath.models.reference import JOB
+from crystalmath.models.reference import JOB, STEP
 from crystalmath.models.submission import MOST_LABELS, Terms
 from crystalmath.recipes.json_text import place_name
 from crystalmath.recipes.stored_result import unpacked
@@ -41,8 +41,6 @@ _LOG = logging.getLogger("crystalmath.service")
 
 #: So many steps a flow has at most.
 MOST_STEPS = 5000
-#: The member of an argument that says which step's result is meant, in a pass's words.
-STEP = "$step"
 _LONGEST_KEY = 255
 #: A pass goes ahead of all other jobs that wait: it takes little, and others wait for it.
 _FIRST = 1000

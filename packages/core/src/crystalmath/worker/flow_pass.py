@@ -26,6 +26,7 @@ from crystalmath import flow as flow_module
 from crystalmath.errors import BadFile, CrystalMathError, InvalidJob, shown
 from crystalmath.flow import StepFailed
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models.reference import JOB, STEP
 from crystalmath.recipes import codec
 from crystalmath.recipes.decoding import ResultDecoder
 from crystalmath.recipes.encoding import NUMPY, NUMPY_TYPES, ArgumentEncoder, ResultEncoder
@@ -40,10 +41,6 @@ _WRITTEN = ("prev_outdir", "outdir")
 #: An error's arguments are stored up to so many characters.
 _MOST_ARGUMENTS = 10_000
 _ENDED = frozenset(("completed", "failed", "cancelled"))
-#: A flow may call so many steps, unless its specification says otherwise.
-MOST_STEPS = 5000
-#: The member of an argument that says which step's result is meant.
-STEP = "$step"
 
 
 class StepsNeededError(BaseException):
@@ -68,8 +65,8 @@ class FlowPass:
     def __init__(self, directory: RunDirectory, flow: Mapping[str, Any]) -> None:
         self._directory = directory
         self._known: dict[str, Mapping[str, Any]] = {each["name"]: each for each in flow["steps"]}
-        self._most = int(flow.get("most", MOST_STEPS))
-        self._is_serial = bool(flow.get("serial"))
+        self._most = int(flow["most"])
+        self._is_serial = bool(flow["serial"])
         self._repeats: str | None = flow.get("repeats")
         self._thread = threading.get_ident()
         self._scope: list[str] = []
@@ -407,7 +404,7 @@ class FlowPass:
                 return [named(each) for each in node]
             if not isinstance(node, dict):
                 return node
-            entry = by_id.get(node["$job"]) if isinstance(node.get("$job"), str) else None
+            entry = by_id.get(node[JOB]) if isinstance(node.get(JOB), str) else None
             if entry is None:
                 return {key: named(each) for key, each in node.items()}
             if entry["state"] == "completed":
