@@ -127,6 +127,37 @@ def test_pictures_of_all_views(ui, browser, metals, picture):
     picture(page, "home")
 
 
+def test_a_flow_is_seen_step_by_step(ui, browser, client, picture, tmp_path):
+    steps = {"opt_params": {"fmax": 0.01, "max_steps": 5}}
+    parameters = {"job_params": {"relax_job": steps}}
+    atoms = bulk("Cu", cubic=True)
+    slabs = client.submit("emt.slabs.bulk_to_slabs_flow", atoms, parameters, name="Cu slabs")
+    parameters = {"folder": str(tmp_path), "fails": [1], "waits": [2]}
+    client.submit("flow_recipes.counts", None, parameters, name="counts")
+    page = browser(ui.address)
+    expect(row(page, "counts")).to_contain_text("2/4, 1 failed")
+    row(page, "counts").get_by_role("link").click()
+    state(page, "running")
+    tree = page.get_by_role("tree", name="Steps")
+    expect(tree.get_by_role("treeitem").filter(has_text="counted#1")).to_contain_text("no luck")
+    expect(tree.get_by_role("treeitem").filter(has_text="counted#2")).to_contain_text("running")
+    (tmp_path / "go 2").touch()
+    expect(page.locator(".flow")).to_contain_text("3/4, 1 failed")
+    state(page, "failed")
+    tree.get_by_role("link", name="flow_recipes.counted#2").click()
+    state(page, "completed")
+    assert slabs.exception(timeout=300) is not None
+    page.goto(ui.at(view="job", id=slabs.job_id))
+    tree = page.get_by_role("tree", name="Steps")
+    expect(tree).to_contain_text("did not converge")
+    scope = tree.get_by_role("treeitem", expanded=True)
+    scope.get_by_role("button").click()
+    expect(tree.get_by_text("relax_job#1")).to_have_count(0)
+    tree.get_by_role("button").click()
+    expect(page.locator(".structure canvas")).to_be_visible()
+    picture(page, "flow")
+
+
 def test_filters_stand_in_the_address(ui, browser, metals):
     page = browser(ui.address)
     page.get_by_role("button", name="Au").click()

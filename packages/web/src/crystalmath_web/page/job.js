@@ -1,10 +1,11 @@
 // One job: where it stands, its structure and curves, what went in, and what came out.
 
 import {
-  Copy, Fragment, STATES, State, Trouble, address, ago, duration, fixed, formula, go, hasEnded, html, link, moment,
-  runtime, shortId, shortRecipe, useEffect, useState,
+  Copy, Fragment, State, Trouble, address, ago, duration, fixed, formula, go, hasEnded, html, link, moment, runtime,
+  shortId, shortRecipe, useEffect, useState,
 } from "./lib.js";
 import { JobActions } from "./actions.js";
+import { FlowProgress, FlowTree, useFlow } from "./flow.js";
 import { Files, Inputs, Lines, Log, Result } from "./job_parts.js";
 import { Plot } from "./plot.js";
 import { Trajectory } from "./structure.js";
@@ -81,6 +82,8 @@ function Shown({ story }) {
   const { job } = story;
   const name = address.value.get("part") ?? "story";
   const Part = PARTS[name] ?? Story;
+  const flow = useFlow(job);
+  const isFlow = job.stage !== null;
   const steps = useSteps(job);
   const trajectory = useTrajectory(job, steps);
   useEffect(() => {
@@ -102,11 +105,12 @@ function Shown({ story }) {
       ${!session.value.read_only && html`<${JobActions} key=${job.status} ids=${[job.job_id]} names=${possible} onDone=${done} />`}
     </div>
     ${job.error ? html`<pre class="trouble">${job.error}</pre>` : job.reason && html`<p class="note">${job.reason}</p>`}
-    ${job.steps && html`<${FlowSteps} job=${job} />`}
-    <div class="top">
+    ${isFlow && html`<${FlowProgress} flow=${job} root=${flow.root} />`}
+    <div class=${isFlow ? "top of-flow" : "top"}>
       <section aria-label="Structure">${trajectory ? html`<${Trajectory} trajectory=${trajectory} />` : html`<p class="empty">No structure yet.</p>`}</section>
-      <section aria-label="Energy and force">
+      <section aria-label=${isFlow ? "Steps" : "Energy and force"}>
         <${Facts} job=${job} />
+        ${isFlow && html`<${FlowTree} flow=${flow} />`}
         ${steps.length > 0 && html`<${Curves} steps=${steps} />`}
       </section>
     </div>
@@ -117,18 +121,6 @@ function Shown({ story }) {
     </nav>
     <section class="part" aria-label=${name}><${Part} story=${story} job=${job} /></section>
   <//>`;
-}
-
-/** How far a flow is whose steps are jobs, and the way to them. */
-function FlowSteps({ job }) {
-  const counts = STATES.map((state) => [state, job.steps[state] ?? 0]).filter(([, count]) => count);
-  const all = counts.reduce((sum, [, count]) => sum + count, 0);
-  const done = job.steps.completed ?? 0;
-  return html`<p class="flow">
-    <progress max=${Math.max(1, all)} value=${done} aria-label=${`${done} of ${all} steps have completed`}></progress>
-    ${counts.map(([state, count]) => html`<a href=${link({ view: "jobs", q: `parent:${job.job_id}`, state })}><${State} state=${state} /> ${count}</a>`)}
-    <a href=${link({ view: "jobs", q: `parent:${job.job_id}` })}>all steps</a>
-  </p>`;
 }
 
 function Facts({ job }) {
@@ -195,7 +187,7 @@ function Story({ story, job }) {
     </div>
     <div>
       <${Relatives} title="Came of" jobs=${parents} />
-      <${Relatives} title="Came of it" jobs=${children} />
+      <${Relatives} title="Came of it" jobs=${children.filter((one) => one.role !== "flow")} />
       <h2>Record</h2>
       <dl>
         <dt>Id</dt><dd>${job.job_id} <${Copy} text=${job.job_id} /></dd>

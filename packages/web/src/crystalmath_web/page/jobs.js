@@ -2,9 +2,9 @@
 
 import {
   Fragment, STATES, State, Trouble, address, ago, change, duration, fixed, formula, go, html, link,
-  moment, runtime, shortId, shortRecipe, useEffect, useMemo, useRef, useState,
+  moment, runtime, shortId, shortRecipe, toldSteps, useEffect, useMemo, useRef, useState,
 } from "./lib.js";
-import { call, onChange, session } from "./server.js";
+import { call, session, useChanges } from "./server.js";
 import { filtersOf, withToken, without } from "./filters.js";
 import { Actions } from "./actions.js";
 
@@ -17,6 +17,7 @@ const MOST = 10_000; // ids of one request
 const COLUMNS = {
   name: { title: "Name", cell: (job) => job.name ?? shortId(job.job_id), fields: ["name"] },
   state: { title: "State", cell: (job) => html`<${State} state=${job.status} />`, fields: ["status"] },
+  steps: { title: "Steps", sorted: false, cell: (job) => (job.steps ? toldSteps(job.steps) : ""), fields: ["steps"] },
   formula: { title: "Formula", cell: (job) => formula(job.formula), fields: ["formula"] },
   recipe: { title: "Recipe", cell: (job) => shortRecipe(job.recipe), fields: ["recipe"] },
   energy_ev: {
@@ -53,6 +54,7 @@ class Rows {
     this.blocks = new Map(); // number -> its jobs
     this.asked = new Map(); // number -> what the request for it was made for
     this.facets = null;
+    this.hasFlows = false;
     this.error = null;
     this.version = 0;
     this.seen = [0, 0];
@@ -84,6 +86,7 @@ class Rows {
     await this.attempt(async () => {
       const { jobs } = await call("jobs.list", asked);
       if (version >= this.version || !this.blocks.has(number)) this.blocks.set(number, jobs);
+      this.hasFlows ||= jobs.some((job) => job.steps);
     });
   }
 
@@ -114,38 +117,19 @@ class Rows {
   }
 }
 
-/** Have something done once changes have come, not more often than four times a second. */
-function useChanges(act) {
-  const latest = useRef(act);
-  latest.current = act;
-  useEffect(() => {
-    let waiting = null;
-    const end = onChange(() => {
-      waiting ??= setTimeout(() => {
-        waiting = null;
-        latest.current();
-      }, 250);
-    });
-    return () => {
-      end();
-      clearTimeout(waiting);
-    };
-  }, []);
-}
-
 export function Jobs() {
   const query = address.value.get("q") ?? "";
   const states = address.value.get("state")?.split(",") ?? [];
   const sort = address.value.get("sort");
-  const columns = (address.value.get("columns")?.split(",") ?? SHOWN).filter((name) => COLUMNS[name]);
+  const given = address.value.get("columns")?.split(",").filter((name) => COLUMNS[name]) ?? SHOWN;
   const [, draw] = useState(0);
   const [chosen, setChosen] = useState(new Set());
   const [facetsOpen, setFacetsOpen] = useState(false);
-  const key = JSON.stringify([query, states, sort, columns]);
+  const key = JSON.stringify([query, states, sort, given]);
   const { rows, wrong } = useMemo(() => {
     const { filters, wrong } = filtersOf(query);
     if (states.length) filters.state = states;
-    const fields = [...new Set(["status", "name", ...columns.flatMap((name) => COLUMNS[name].fields)])];
+    const fields = [...new Set(["status", "name", "steps", ...given.flatMap((name) => COLUMNS[name].fields)])];
     return { rows: new Rows(filters, sort, fields, () => draw((count) => count + 1)), wrong };
   }, [key]);
   useEffect(() => {
@@ -154,6 +138,8 @@ export function Jobs() {
     return () => (rows.ended = true);
   }, [rows]);
   useChanges(() => rows.refresh());
+  // Only flows have steps.
+  const columns = rows.hasFlows && given === SHOWN ? SHOWN.toSpliced(2, 0, "steps") : given;
   return html`<${Fragment}>
     <h1 class="unseen">Jobs</h1>
     <${Search} query=${query} states=${states} facets=${rows.facets} columns=${columns}
@@ -338,7 +324,7 @@ function Table({ rows, columns, sort, chosen, onChoose }) {
 
 /** Of each column its least width in pixels, and its share of what is left. */
 const WIDTHS = {
-  name: [100, 2], state: [88], formula: [60, 1], recipe: [110, 1.6], energy_ev: [84], max_force_ev_ang: [84],
+  name: [100, 2], state: [88], steps: [100, 0.6], formula: [60, 1], recipe: [110, 1.6], energy_ev: [84], max_force_ev_ang: [84],
   runtime_s: [64], created_at: [76], cluster: [90, 1], labels: [120, 1.6], error: [160, 3], id: [72],
 };
 const EDGE = 46; // of the boxes, and what is left and right of a row

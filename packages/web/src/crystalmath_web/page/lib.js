@@ -90,6 +90,13 @@ export const formula = (text) =>
 
 export const State = ({ state }) => html`<span class=${`state ${state}`}>${state}</span>`;
 
+/** Tell how far a flow has come, of its steps by state: 17/30, 2 failed. */
+export function toldSteps(steps) {
+  const all = Object.values(steps).reduce((sum, count) => sum + count, 0);
+  const others = ["failed", "cancelled"].filter((state) => steps[state]).map((state) => `${steps[state]} ${state}`);
+  return [`${steps.completed ?? 0}/${all}`, ...others].join(", ");
+}
+
 /** Return how long a job has run, or ran. */
 export const runtime = (job) =>
   job.started_at ? (job.finished_at ?? now.value) - job.started_at : null;

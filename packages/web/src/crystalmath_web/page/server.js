@@ -1,6 +1,6 @@
 // The page's session, and its requests to the home's server.
 
-import { signal } from "./lib.js";
+import { signal, useEffect, useRef } from "./lib.js";
 
 /** What the server has said of itself; null before, and where nobody has let the page in. */
 export const session = signal(null);
@@ -67,6 +67,25 @@ const listeners = new Set();
 export function onChange(listener) {
   listeners.add(listener);
   return () => listeners.delete(listener);
+}
+
+/** Have something done once changes have come, not more often than four times a second. */
+export function useChanges(act) {
+  const latest = useRef(act);
+  latest.current = act;
+  useEffect(() => {
+    let waiting = null;
+    const end = onChange(() => {
+      waiting ??= setTimeout(() => {
+        waiting = null;
+        latest.current();
+      }, 250);
+    });
+    return () => {
+      end();
+      clearTimeout(waiting);
+    };
+  }, []);
 }
 
 /** Wait until the page is seen. */
