@@ -293,6 +293,30 @@ def axe(tmp_path_factory):
     return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
 
 
+def test_a_notebook_shows_the_structure(browser, client, metals, tmp_path):
+    # What it was given is all that there is of it.
+    bare = client.submit("lab_recipes.value", bulk("Al"), {"number": 1})
+    assert bare.result(600) == 1
+    shown = [client.view(job.job_id) for job in (metals["Cu rattled"], metals["Al 1.0"], bare)]
+    notebook = tmp_path / "notebook.html"
+    # A document of its own that nothing of the network helps.
+    notebook.write_text("<!doctype html>" + "".join(one._repr_html_() for one in shown))
+    page = browser(notebook.as_uri())
+    for number, formula in enumerate(("Cu32", "Al4", "Al")):
+        frame = page.frame_locator("iframe").nth(number)
+        expect(frame.locator("canvas").first).to_be_visible()
+        expect(frame.locator(".frames")).to_contain_text(formula)
+    told = page.frame_locator("iframe").first.locator(".frames")
+    expect(told.get_by_role("slider")).to_be_visible()
+    expect(told.get_by_text("forces")).to_be_visible()
+    # The frame has no origin: it cannot reach the notebook.
+    frame = page.frames[1]
+    assert (
+        frame.evaluate("() => { try { return parent.document.title } catch { return null } }")
+        is None
+    )
+
+
 def test_nothing_keeps_people_from_using_it(ui, browser, metals, axe):
     job = metals["Cu rattled"].job_id
     views = [ui.at(), ui.at(view="home"), ui.at(view="submit"), ui.at(view="job", id=job)]

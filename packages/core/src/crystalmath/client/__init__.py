@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from crystalmath.client.future import JobFuture
     from crystalmath.client.opening import connect, in_process
     from crystalmath.models import Job, JobChange, Reference, Submission
+    from crystalmath.models.notebook import Jobs
 
 __all__ = [
     "Client",
@@ -27,6 +28,7 @@ __all__ = [
     "JobChange",
     "JobFailed",
     "JobFuture",
+    "Jobs",
     "ProtocolMismatch",
     "Reference",
     "ServerMismatch",
@@ -39,6 +41,7 @@ __all__ = [
 _PLACES = {
     "Client": "client.client",
     "JobFuture": "client.future",
+    "Jobs": "models.notebook",
     "connect": "client.opening",
     "in_process": "client.opening",
     **dict.fromkeys(("Job", "JobChange", "Reference", "Submission"), "models"),

@@ -27,6 +27,7 @@ from crystalmath.client.transport import (
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Finding, Inputs, Job, JobCheck, Preset, Progress, Submission
 from crystalmath.models.cluster import Check
+from crystalmath.models.notebook import Findings, Jobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -155,7 +156,7 @@ class Client:
             raise answer
         return answer
 
-    def submit_many(self, submissions: Sequence[Submission]) -> list[JobFuture | CrystalMathError]:
+    def submit_many(self, submissions: Sequence[Submission]) -> Jobs[JobFuture | CrystalMathError]:
         """Submit jobs with one call, each accepted or refused on its own.
 
         Returns
@@ -164,7 +165,7 @@ class Client:
             In their order; what was refused has its error in its place. So has what was not
             answered once others were accepted, as where the server went away.
         """
-        answers: list[JobFuture | CrystalMathError] = []
+        answers: Jobs[JobFuture | CrystalMathError] = Jobs()
         for batch in self._writer.batches(submissions):
             refused = {i: one for i, one in batch.items() if isinstance(one, CrystalMathError)}
             given = {i: one for i, one in batch.items() if not isinstance(one, CrystalMathError)}
@@ -355,7 +356,7 @@ class Client:
         *,
         inputs: Literal[False] = False,
         **options: Unpack[SubmissionOptions],
-    ) -> list[Finding]: ...
+    ) -> Findings: ...
 
     @overload
     def check(
@@ -376,7 +377,7 @@ class Client:
         *,
         inputs: bool = False,
         **options: Unpack[SubmissionOptions],
-    ) -> list[Finding] | JobCheck:
+    ) -> Findings | JobCheck:
         """Return all that is wrong with a job, without submitting it.
 
         Parameters
@@ -395,7 +396,7 @@ class Client:
         answer = self.call(server.JOBS_CHECK, {**sent, "inputs": True} if inputs else sent)
         if not answer.get("findings"):
             raise_answered(answer)
-        findings = [Finding(**finding) for finding in answer["findings"]]
+        findings = Findings(Finding(**finding) for finding in answer["findings"])
         if not inputs:
             return findings
         told = answer.get("inputs")
@@ -412,7 +413,7 @@ class Client:
         filters: Filters | None = None,
         dry_run: Literal[False] = False,
         **changes: Unpack[RetryOptions],
-    ) -> list[JobFuture | CrystalMathError]: ...
+    ) -> Jobs[JobFuture | CrystalMathError]: ...
 
     @overload
     def retry(
@@ -433,7 +434,7 @@ class Client:
         filters: Filters | None = None,
         dry_run: bool = False,
         **changes: Unpack[RetryOptions],
-    ) -> list[JobFuture | CrystalMathError] | list[CrystalMathError | None]:
+    ) -> Jobs[JobFuture | CrystalMathError] | list[CrystalMathError | None]:
         """Run jobs again that have ended, each as a new job that points to the old one.
 
         Parameters
@@ -465,13 +466,13 @@ class Client:
             return [answered_error(one) if one["status"] == "error" else None for one in told]
         with self._follower.submitting() as overheard:
             answers = ask_again(self.ask, given, job_ids=named, filters=filters)
-            accepted = [
+            accepted = Jobs(
                 answered_error(one)
                 if one["job_id"] is None
                 else self._future(one["job_id"], one["name"], one["labels"])
                 for one in answers
                 if one.get("code") != "retried"
-            ]
+            )
             self._follower.follow(_accepted(accepted), overheard=overheard)
         return accepted
 
@@ -523,7 +524,7 @@ class Client:
         label: Mapping[str, str] | None = None,
         sort: str | None = None,
         **filters: Unpack[Filters],
-    ) -> list[JobFuture]:
+    ) -> Jobs[JobFuture]:
         """Return futures of jobs, newest first: those of an earlier kernel too.
 
         Parameters
@@ -537,8 +538,8 @@ class Client:
             filters["labels"] = every
         return self._futures(self.list(sort=sort, **filters))
 
-    def _futures(self, infos: Iterable[Job]) -> list[JobFuture]:
-        futures = []
+    def _futures(self, infos: Iterable[Job]) -> Jobs[JobFuture]:
+        futures: Jobs[JobFuture] = Jobs()
         for info in infos:
             future = self._future(info.job_id, info.name, info.labels)
             future.update(info)
@@ -934,6 +935,31 @@ class Client:
                 read = job["progress"]
                 told[job["job_id"]] = None if read is None else Progress.read(read)
         return told
+
+    def view(self, job_id: str) -> Any:
+        """Return the structure of a job with the frames it has written, for a notebook to show.
+
+        The package ``crystalmath-web`` draws it, as on the page of ``crystalmath ui``. Of long
+        trajectories some frames are left out. It shows the job as it is now.
+
+        Parameters
+        ----------
+        job_id : str
+            The job; `UnknownJob` if there is no such one.
+
+        Raises
+        ------
+        CrystalMathError
+            ``crystalmath-web`` is not installed.
+        """
+        from crystalmath import entry_points_of
+
+        for viewer in entry_points_of("crystalmath.viewers"):
+            return viewer.load()(self, job_id)
+        raise CrystalMathError(
+            "crystalmath-web, which draws structures, is not installed: install it beside "
+            "crystalmath (pip install ./packages/web in a clone)"
+        )
 
     # --- changes -----------------------------------------------------------------------------
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import math
 import sys
 import threading
+import time
 from concurrent.futures import CancelledError, Future, as_completed, wait
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
@@ -15,22 +16,25 @@ from crystalmath.errors import CrystalMathError
 from crystalmath.models import JobState, Reference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from rich.console import Console
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from crystalmath.client.results import Results
-    from crystalmath.models import Job
+    from crystalmath.models import Job, Progress
+    from crystalmath.models.notebook import Jobs
 
 #: How long `cancel` waits until no process of the job is alive, in seconds.
 CANCEL_S = 60.0
+#: A notebook's bar is drawn anew no more often, in seconds.
+REDRAW_S = 0.25
 
 
 class _Controls(Protocol):
     """What a future asks of its client."""
 
     def job(self, job_id: str) -> Job: ...
-    def jobs(self, *, parent: str) -> list[JobFuture]: ...
+    def jobs(self, *, parent: str) -> Jobs[JobFuture]: ...
+    def progress(self, job_ids: Sequence[str], *, history: bool) -> dict[str, Progress | None]: ...
+    def view(self, job_id: str) -> Any: ...
     def cancel(self, job_id: str) -> bool: ...
     def wait(self, job_ids: Sequence[str], timeout: float) -> Iterator[Job]: ...
 
@@ -56,6 +60,11 @@ class JobFuture(Future[Any]):
         The job's name.
     labels : mapping of str to str
         The job's labels.
+    known : Job or None
+        What was on record of it when the client last asked.
+    energies : sequence of float
+        The energies (eV) of its ionic steps, as far as :meth:`progress` or :meth:`result` have
+        brought them. A notebook draws them.
     """
 
     def __reduce__(self) -> NoReturn:
@@ -76,6 +85,8 @@ class JobFuture(Future[Any]):
         self.job_id = job_id
         self.name = name
         self.labels = dict(labels)
+        self.known: Job | None = None
+        self.energies: Sequence[float] = ()
         self._client = client
         self._results = results
         self._seen = (0, JobState.PENDING)  # the record's revision, and the state then
@@ -87,6 +98,21 @@ class JobFuture(Future[Any]):
     def __repr__(self) -> str:
         name = f" {self.name!r}" if self.name else ""
         return f"<JobFuture {self.job_id}{name} {self._seen[1].value}>"
+
+    def _repr_html_(self) -> str:
+        from crystalmath.models.notebook import job_html
+
+        return job_html(self)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        from crystalmath.models.notebook import bundle
+
+        return bundle(self)
+
+    @property
+    def state(self) -> JobState:
+        """The job's state when the client was last told of it; nothing is asked for."""
+        return self._seen[1]
 
     def __getitem__(self, key: str | int) -> Reference:
         """Return a reference to a part of the result, whether or not the job has ended.
@@ -107,12 +133,30 @@ class JobFuture(Future[Any]):
         self.update(info)
         return info
 
-    def steps(self) -> list[JobFuture]:
+    def progress(self) -> Progress | None:
+        """Ask how far the calculation has come, with its ionic steps; ``None``: nothing is written.
+
+        A notebook draws their energies with the future from then on.
+        """
+        from crystalmath.models.notebook import energies
+
+        told = self._client.progress([self.job_id], history=True)[self.job_id]
+        if told is not None:
+            self.energies = energies(told)
+        return told
+
+    def view(self) -> Any:
+        """Return the structure, with its frames, for a notebook; see :meth:`Client.view`."""
+        return self._client.view(self.job_id)
+
+    def steps(self) -> Jobs[JobFuture]:
         """Return futures of the steps of a flow, in the order in which they were recorded.
 
         A flow that runs in one job has none, and neither has any other job.
         """
-        return self._client.jobs(parent=self.job_id)[::-1]
+        steps = self._client.jobs(parent=self.job_id)
+        steps.reverse()
+        return steps
 
     def running(self) -> bool:
         """Return whether the job was running when the client was last told of it."""
@@ -146,7 +190,13 @@ class JobFuture(Future[Any]):
             if not self._loaded:
                 self._value = self._results.value(self.job_id)
                 self._loaded = True
+                self._note_energies()
         return self._value
+
+    def _note_energies(self) -> None:
+        steps = self._value.get("trajectory_results") if isinstance(self._value, dict) else None
+        if isinstance(steps, list):
+            self.energies = [step["energy"] for step in steps if "energy" in step]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the job, and give the error that :meth:`result` raises, if any."""
@@ -207,6 +257,7 @@ class JobFuture(Future[Any]):
             if self._ended or (is_older and not info.state.is_terminal()):
                 return
             self._seen = (info.revision, info.state)
+            self.known = info
         if info.state is JobState.FAILED:
             self.end(JobFailed(self.job_id, info.error or "no reason is known"))
         else:
@@ -310,9 +361,22 @@ def watch(futures: Sequence[JobFuture], *, shown: bool | None = None) -> Iterato
 
     By default that is shown on a terminal and in a notebook.
     """
+    display = _notebook()
+    ended = cast("Iterator[JobFuture]", as_completed(futures))
+    if shown is False:
+        yield from ended
+    elif display is not None:
+        yield from _shown_in_notebook(futures, ended, display)
+    else:
+        yield from _shown_in_terminal(futures, ended, always=shown is True)
+
+
+def _shown_in_terminal(
+    futures: Sequence[JobFuture], ended: Iterator[JobFuture], *, always: bool
+) -> Iterator[JobFuture]:
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = _console()
     columns = (
         BarColumn(),
         MofNCompleteColumn(),
@@ -320,25 +384,50 @@ def watch(futures: Sequence[JobFuture], *, shown: bool | None = None) -> Iterato
         TimeElapsedColumn(),
         TextColumn("{task.description}"),
     )
-    without = 0
-    ended = cast("Iterator[JobFuture]", as_completed(futures))
-    if not (console.is_terminal or console.is_jupyter if shown is None else shown):
+    console = Console(stderr=True)
+    if not (always or console.is_terminal):
         yield from ended
         return
+    without = 0
     with Progress(*columns, console=console, refresh_per_second=4) as bar:
         task = bar.add_task("", total=len(futures))
         for future in ended:
-            without += future.cancelled() or future.exception() is not None
+            without += _has_none(future)
             told = f"{without} without a result" if without else ""
             bar.update(task, advance=1, description=told)
             yield future
 
 
-def _console() -> Console:
-    from rich.console import Console
+def _shown_in_notebook(
+    futures: Sequence[JobFuture], ended: Iterator[JobFuture], display: Callable[..., Any]
+) -> Iterator[JobFuture]:
+    from crystalmath.models.notebook import bar_html
 
-    console = Console(stderr=True)
-    if console.is_jupyter and importlib.util.find_spec("ipywidgets") is None:
-        # Rich would warn, and draw nothing. A line that is written over works there too.
-        return Console(stderr=True, force_jupyter=False, force_terminal=True)
-    return console
+    begun, without, drawn = time.monotonic(), 0, -math.inf
+
+    def bar(count: int) -> dict[str, str]:
+        told = f"{count}/{len(futures)} jobs"
+        html = bar_html(count, without, len(futures), time.monotonic() - begun)
+        return {"text/plain": told, "text/html": html}
+
+    shown = display(bar(0), raw=True, display_id=True)
+    for count, future in enumerate(ended, 1):
+        without += _has_none(future)
+        # A thousand jobs that end at once are no thousand messages.
+        if count == len(futures) or time.monotonic() > drawn + REDRAW_S:
+            shown.update(bar(count), raw=True)
+            drawn = time.monotonic()
+        yield future
+
+
+def _has_none(future: JobFuture) -> bool:
+    return future.cancelled() or future.exception() is not None
+
+
+def _notebook() -> Callable[..., Any] | None:
+    """Return IPython's function that shows something, where this process is a notebook's kernel."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
+    show: Callable[..., Any] = sys.modules["IPython.display"].display
+    return show

@@ -7,6 +7,7 @@
 ``reference``     a part of another job's result
 ``job_notes``     its state, findings, and what it came of
 ``progress``      how far a job's calculation has come
+``notebook``      what a notebook shows of jobs and findings
 ``columns``       what of a job stands in lists and tables, and sorts them
 ``filters``       which jobs are meant
 ``curves``        what is drawn of several jobs: a sweep, an equation of state

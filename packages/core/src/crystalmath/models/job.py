@@ -152,6 +152,16 @@ class Job(Terms):
         ),
     )
 
+    def _repr_html_(self) -> str:
+        from crystalmath.models.notebook import job_html
+
+        return job_html(self)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        from crystalmath.models.notebook import bundle
+
+        return bundle(self)
+
     @property
     def waits(self) -> bool:
         """Whether it waits for other jobs, those before it or its own steps: nobody runs it."""

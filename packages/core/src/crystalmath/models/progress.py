@@ -94,6 +94,16 @@ class Progress:
         """Make the record of what ``jobs.progress`` answers."""
         return cls(**from_wire(cls, document))
 
+    def _repr_html_(self) -> str:
+        from crystalmath.models.notebook import progress_html
+
+        return progress_html(self)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        from crystalmath.models.notebook import bundle
+
+        return bundle(self)
+
     def __str__(self) -> str:
         steps = [
             f"{name} step {step}"

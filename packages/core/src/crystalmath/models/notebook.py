@@ -1,0 +1,186 @@
+"""What a notebook shows of jobs and findings: HTML without scripts, of what is known already.
+
+Nothing is asked for to show something. What came from jobs is text: it is escaped, and no pair of
+dollars or backslashes is left for MathJax, whose `href` would lead anywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from html import escape
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from crystalmath.errors import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+_Item = TypeVar("_Item")
+#: So many rows of a list, points of a curve and letters of a text are shown at most.
+MOST_ROWS, _MOST_POINTS, _MOST_LETTERS = 60, 120, 300
+_COLORS = {
+    "pending": "#868e96",
+    "running": "#228be6",
+    "completed": "#2f9e44",
+    "failed": "#e03131",
+    "cancelled": "#e8590c",
+}
+_CELL = '<td style="text-align:left">'
+
+
+class Listed(list[_Item], Generic[_Item]):
+    """A list that a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return bundle(self)
+
+
+class Jobs(Listed[_Item]):
+    """A list of jobs, futures, or errors that stand in their place."""
+
+    def _repr_html_(self) -> str:
+        states = Counter(one.state.value for one in self if hasattr(one, "state"))
+        told = ", ".join(f"{count} {state}" for state, count in states.items())
+        rows = [_row(one) for one in self[:MOST_ROWS]]
+        names = ["job", "name", "formula", "recipe", "state", "energy (eV)", ""]
+        head = f"<p>{len(self)} job{'' if len(self) == 1 else 's'}{told and f': {told}'}</p>"
+        return head + _bar(states) + _table(names, rows, len(self))
+
+
+class Findings(Listed[Finding]):
+    """A list of what the check of a job has found; an empty one lets the job be accepted."""
+
+    def _repr_html_(self) -> str:
+        if not self:
+            return "<p>Nothing is wrong.</p>"
+        rows = [
+            [
+                _colored(one.severity, "#e03131" if one.severity == "error" else "#e8590c"),
+                text(one.place),
+                text(one.message),
+                text(one.remedy),
+            ]
+            for one in self[:MOST_ROWS]
+        ]
+        return _table(["", "place", "message", "remedy"], rows, len(self))
+
+
+def bundle(shown: Any) -> dict[str, str]:
+    """Return what ``_repr_mimebundle_`` does, of something that has ``_repr_html_``."""
+    return {"text/plain": repr(shown), "text/html": shown._repr_html_()}
+
+
+def text(value: object, most: int = _MOST_LETTERS) -> str:
+    """Write what came from a job as text that no browser takes for anything else."""
+    told = "" if value is None else str(value)
+    told = escape(told if len(told) <= most else f"{told[:most]}…")
+    return told.replace("$", "<span>$</span>").replace("\\", "<span>\\</span>")
+
+
+def job_html(one: Any) -> str:
+    """Show a job or a future."""
+    known = getattr(one, "known", one)
+    rows = [("job", text(one.job_id)), ("state", _state(one.state.value))]
+    if known is not None:
+        place = known.engine + (f" on {known.cluster}" if known.cluster else "")
+        rows += [("recipe", text(known.recipe)), ("formula", text(known.formula))]
+        rows += [("engine", text(place)), ("reason", text(known.reason))]
+        if known.started_at is not None and known.finished_at is not None:
+            rows.append(("took", f"{max(0.0, known.finished_at - known.started_at):.1f} s"))
+        summary = known.summary or {}
+        rows.append(("energy", _number(summary.get("energy_ev"), "eV")))
+        rows.append(("largest force", _number(summary.get("max_force_ev_ang"), "eV/Å")))
+        rows.append(("steps", _bar(known.steps or {})))
+    rows.append(("labels", ", ".join(f"{text(k)}={text(v)}" for k, v in one.labels.items())))
+    rows.append(("ionic steps", sparkline(getattr(one, "energies", ()))))
+    rows.append(("error", text(_error(one))))
+    body = "".join(f"<tr><th>{name}</th>{_CELL}{told}</td></tr>" for name, told in rows if told)
+    return f"<table>{f'<caption>{text(one.name)}</caption>' if one.name else ''}{body}</table>"
+
+
+def progress_html(one: Any) -> str:
+    """Show how far a calculation has come."""
+    return f"<p>{text(one)} {sparkline(energies(one))}</p>"
+
+
+def energies(one: Any) -> list[float]:
+    """Return the energies (eV) of the ionic steps whose history is known."""
+    return [step.energy_ev for step in one.history or () if step.energy_ev is not None]
+
+
+def sparkline(values: Iterable[Any]) -> str:
+    """Draw numbers as a curve in a line of text; nothing of fewer than two."""
+    points = [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
+    if len(points) < 2:  # noqa: PLR2004 - a curve
+        return ""
+    told = f"{len(points)} energies, from {points[0]:.4f} to {points[-1]:.4f} eV"
+    stride = -(-len(points) // _MOST_POINTS)
+    points = points[(len(points) - 1) % stride :: stride]
+    least, span = min(points), max(points) - min(points) or 1.0
+    places = " ".join(
+        f"{1 + 118 * i / (len(points) - 1):.1f},{22 - 20 * (value - least) / span:.1f}"
+        for i, value in enumerate(points)
+    )
+    return (
+        f'<svg width="120" height="24" role="img" aria-label="{told}"><title>{told}</title>'
+        f'<polyline points="{places}" fill="none" stroke="currentColor"/></svg>'
+    )
+
+
+def bar_html(ended: int, without: int, number: int, elapsed_s: float) -> str:
+    """Show how many of some jobs have ended."""
+    counts = {"completed": ended - without, "failed": without, "pending": number - ended}
+    told = f"{ended}/{number} jobs, {elapsed_s:.0f} s"
+    return f"<p>{_bar(counts)} {told}{f', {without} without a result' if without else ''}</p>"
+
+
+def _bar(counts: Mapping[str, int]) -> str:
+    total, drawn, at = sum(counts.values()), "", 0.0
+    for state in ("completed", "failed", "cancelled", "running", "pending"):
+        width = 240 * counts.get(state, 0) / max(total, 1)
+        drawn += f'<rect x="{at:.1f}" width="{width:.1f}" height="8" fill="{_COLORS[state]}"/>'
+        at += width
+    told = ", ".join(f"{text(count)} {text(state)}" for state, count in counts.items())
+    return f'<svg width="240" height="8" role="img" aria-label="{told}">{drawn}</svg>' * bool(total)
+
+
+def _row(one: Any) -> list[str]:
+    if not hasattr(one, "job_id"):  # an error stands in the place of the job that was refused
+        return ["", "", "", "", _colored("refused", _COLORS["failed"]), "", text(one)]
+    known = getattr(one, "known", one)
+    steps = _bar((known and known.steps) or {})
+    more = text(_error(one)) or sparkline(getattr(one, "energies", ())) or steps
+    recipe = known.recipe.removeprefix("quacc.recipes.") if known else ""
+    energy = ((known and known.summary) or {}).get("energy_ev")
+    first = [text(one.job_id[:8]), text(one.name), text(known and known.formula), text(recipe)]
+    return [*first, _state(one.state.value), _number(energy), more]
+
+
+def _error(one: Any) -> str | None:
+    """Return what is wrong with a job, in a line, as far as it is known."""
+    told: str | None = getattr(one, "known", one) and getattr(one, "known", one).error
+    return told.split("\n", 1)[0] if told else None
+
+
+def _state(state: str) -> str:
+    return _colored(state, _COLORS[state])
+
+
+def _colored(word: str, color: str) -> str:
+    return f'<span style="color:{color}">{text(word)}</span>'
+
+
+def _number(value: object, unit: str = "") -> str:
+    return f"{value:.6g} {unit}".strip() if isinstance(value, int | float) else ""
+
+
+def _table(names: Sequence[str], rows: Sequence[Sequence[str]], number: int) -> str:
+    head = "".join(f"<th>{name}</th>" for name in names)
+    body = "".join(f"<tr>{''.join(f'{_CELL}{one}</td>' for one in row)}</tr>" for row in rows)
+    rest = f"<p>and {number - len(rows)} more</p>" if number > len(rows) else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
