@@ -22,7 +22,9 @@ REQUIRED = {"adsorbate": molecule("CO"), "level": "PBE", "prev_dir": "/nowhere",
 EXTRA = "is not installed. Run `pip install quacc["
 
 VASP = "quacc.recipes.vasp."
+EMT = "quacc.recipes.emt."
 ESPRESSO = "quacc.recipes.espresso."
+GRID = f"{ESPRESSO}phonons.grid_phonon_flow"
 OWN = "own_recipes."
 
 
@@ -52,8 +54,8 @@ def environment(place):
 
 @pytest.fixture(scope="module")
 def ask(environment):
-    def ask(recipe, atoms, **parameters):
-        return inspector.ask(recipe, atoms, parameters, environment)
+    def ask(recipe, atoms, *, calls=False, **parameters):
+        return inspector.ask(recipe, atoms, parameters, environment, calls=calls)
 
     return ask
 
@@ -82,6 +84,8 @@ def test_every_recipe_of_quacc_is_seen_or_says_what_it_lacks(recipe, ask):
         if each.default is each.empty and each.kind != each.VAR_KEYWORD
     ]
     parameters = {name: REQUIRED[name] for name in given[1:]}
+    if recipe.name == GRID:
+        parameters["job_params"] = {"ph_job": {"input_data": {}}}
     report = ask(recipe.name, bulk("Al"), **parameters)
     if report.end == "failed":
         assert report.trouble.type == "RuntimeError"
@@ -213,6 +217,49 @@ def test_all_steps_of_a_flow_are_seen_with_their_own_parameters(ask):
     )
     assert names(report) == [["potpaw_PBE.64/Al"], ["potpaw_PBE.64/Al_GW"]]
     assert report.end == "done"
+
+
+def test_the_calls_of_a_flow_are_known_up_to_the_first_result_that_is_needed(ask):
+    slabs = ask(EMT + "slabs.bulk_to_slabs_flow", bulk("Al"), calls=True)
+    first = [call.name.removeprefix("bulk_to_slabs_subflow#0/") for call in slabs.calls[:2]]
+    assert first == ["relax_job#0", "static_job#0"]
+    assert {(call.known, call.recipe) for call in slabs.calls} == {
+        (True, EMT + "core.relax_job"),
+        (True, EMT + "core.static_job"),
+    }
+    assert [call.steps for call in slabs.calls] == [(n, n + 1) for n in range(len(slabs.steps))]
+    assert slabs.awaits is None
+    assert not ask(EMT + "core.relax_job", bulk("Al"), calls=True).calls
+    grid = ask(GRID, None, job_params={"ph_job": {"input_data": {}}}, calls=True)
+    assert [(call.name, call.known) for call in grid.calls] == [("phonon_job#0", True)]
+    assert (grid.end, grid.awaits) == ("stopped", "phonon_job#0")
+
+
+@pytest.mark.parametrize(
+    ("flow", "expected", "awaits"),
+    [
+        ("relaxes_twice", {"relax_job#0": True, "relax_job#1": True}, None),
+        # Only a result says whether it is relaxed again, and the stand-in lets it.
+        ("looks_at_atoms", {"relax_job#0": True, "relax_job#1": False}, "relax_job#0"),
+        # A reference is no text; what a body makes of one is a guess.
+        ("joins_text", {"relax_job#0": True}, None),
+        ("keeps_a_step", {"relax_job#0": False}, "builtins.len#0"),
+    ],
+)
+def test_what_only_results_decide_is_told_apart(flow, expected, awaits, ask):
+    report = ask(f"{OWN}{flow}", bulk("Al"), calls=True)
+    assert {call.name: call.known for call in report.calls} == expected
+    assert report.awaits == awaits
+    assert report.end == ("stopped" if flow == "joins_text" else "done")
+
+
+def test_a_flow_that_fails_with_and_without_results_is_bound_to(ask):
+    report = ask(GRID, None)
+    assert (report.end, str(report.trouble)) == ("failed", "KeyError: 'ph_job'")
+    # No stand-in is to blame for a wrong name of a parameter, either.
+    wrong = ask(f"{OWN}misnames", bulk("Al"))
+    assert (wrong.end, len(wrong.steps)) == ("failed", 1)
+    assert "unexpected keyword argument 'shfit'" in wrong.trouble.message
 
 
 def test_every_slab_is_relaxed_and_then_calculated(ask):

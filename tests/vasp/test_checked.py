@@ -120,6 +120,30 @@ def test_a_bad_tree_is_told_in_full(pots, cli, home, perovskite):
     assert left_in(home) == []
 
 
+def test_a_flow_is_a_tree_of_the_jobs_that_it_calls(pots, cli):
+    library(pots, "Al")
+    asked = ["check", "vasp.core.double_relax_flow", ALUMINIUM]
+    answer = cli(*asked, "--param", 'relax2_kwargs={"setups": {"Al": "_GW"}}')
+    assert answer.code == 1
+    at = answer.lines.index(next(line for line in answer.lines if line.startswith("STEP")))
+    first, second = [line.split(maxsplit=2) for line in answer.lines[at + 1 : at + 3]]
+    assert (first[:2], second[:2]) == (["relax_job#0", "Al4"], ["relax_job#1", "Al4"])
+    assert "error" not in first[2]
+    assert "error: see below" in second[2]
+    (missing,) = [line for line in answer.lines if line.startswith("error: no POTCAR")]
+    assert ", in step 2 of 2" in missing
+    fine = cli(*asked, "--inputs", "--json")
+    assert fine.code == 0
+    told = fine.json["flow"]
+    assert [(one["name"], one["known"], one["calculations"]) for one in told["steps"]] == [
+        ("relax_job#0", True, [1]),
+        ("relax_job#1", True, [2]),
+    ]
+    assert told["rest"] is None
+    assert all(each["severity"] == "warning" for each in told["steps"][0]["findings"])
+    assert [each["step"] for each in fine.json["inputs"]["steps"]] == ["relax_job#0", "relax_job#1"]
+
+
 def test_the_json_of_a_check(pots, cli):
     library(pots, "Al")
     fine = cli("check", "vasp.core.static_job", ALUMINIUM, "--json")

@@ -4,13 +4,15 @@ import sys
 
 from ase.calculators.espresso import Espresso, EspressoProfile
 from ase.calculators.vasp import Vasp as PlainVasp
-from quacc import change_settings
+from quacc import change_settings, flow, job
 from quacc.calculators.vasp import Vasp
 from quacc.recipes.emt.core import relax_job as emt_relax_job
 from quacc.recipes.vasp.core import ase_relax_job, relax_job, static_job
 from quacc.runners.ase import Runner
 from quacc.runners.generic import GenericRunner
 from quacc.schemas.ase import Summarize
+
+from crystalmath.flow import step
 
 
 def at_once(atoms):
@@ -106,3 +108,38 @@ def opens(atoms):
 def changes(atoms):
     atoms.positions += 1
     return static_job(atoms)
+
+
+@flow
+def relaxes_twice(atoms):
+    return relax_job(relax_job(atoms)["atoms"])
+
+
+@flow
+def looks_at_atoms(atoms):
+    relaxed = relax_job(atoms)["atoms"]
+    return relax_job(relaxed) if len(relaxed) else None
+
+
+@flow
+def joins_text(atoms):
+    """Raise with a reference, and need the result with its stand-in."""
+    relaxed = relax_job(atoms)
+    return ",".join([relaxed["dir_name"], relaxed["results"]["energy"]])
+
+
+@flow
+def keeps_a_step(atoms):
+    step(len, atoms)
+    return relax_job(atoms)
+
+
+@flow
+def misnames(atoms):
+    return moved(relax_job(atoms)["atoms"], shfit=1)
+
+
+@job
+def moved(atoms, shift=0):
+    atoms.positions += shift
+    return atoms

@@ -20,7 +20,7 @@ from crystalmath.cli.shared.submission_options import (
     make_submission,
     with_options,
 )
-from crystalmath.models import Inputs, SubmissionOptions
+from crystalmath.models import FlowCheck, Inputs, SubmissionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from crystalmath.models.answers import CheckedJob
     from crystalmath.models.inputs import Difference, Setting, StepInputs
+    from crystalmath.models.job_notes import FindingDocument
 
 
 Diff = Annotated[
@@ -44,6 +45,8 @@ Diff = Annotated[
 SHOWN = "-"
 #: So many lines of a file are shown: a large structure's positions tell nobody anything.
 _LINES = 60
+#: So many steps of a flow are shown.
+_MOST_STEPS = 60
 #: Where a mark stands, if the line leaves room for it.
 _COLUMN = 44
 _NAME = re.compile(r"[\s\"]*([A-Za-z][\w%]*(?:\([\d, ]+\))?)")
@@ -112,8 +115,9 @@ def document(inputs: Inputs, other: Inputs | None) -> dict[str, Any]:
 
 
 def _step(step: StepInputs, number: int, count: int, *, elsewhere: bool) -> Iterator[str]:
-    what = [step.program, step.formula, f"preset {step.preset}" if step.preset else ""]
-    yield f"step {number} of {count}: {', '.join(filter(None, what))}"
+    preset = f"preset {step.preset}" if step.preset else None
+    what = [each for each in (step.program, step.formula, preset, step.step) if each]
+    yield f"step {number} of {count}: {', '.join(what)}"
     if not step.certain:
         what = ["an earlier step's result"] * (number > 1)
         what += ["the machine that the job runs on"] * elsewhere
@@ -210,7 +214,8 @@ def check(
 ) -> int:
     """Say whether a job would be accepted, or what is wrong.
 
-    All that is wrong is told at once. Nothing is recorded or started. With --cluster, --ranks and
+    All that is wrong is told at once, of a flow by the jobs that it would call, as far as that is
+    known before they have run. Nothing is recorded or started. With --cluster, --ranks and
     so on the answer is submit's: with the cluster's environment, and what it can honour; what is
     known on its nodes alone is a warning, and `crystalmath clusters check NAME` runs a job there to
     see. A recipe of VASP or Quantum ESPRESSO is asked which files it reads: without a running
@@ -252,6 +257,10 @@ def _show_inputs(inputs: Inputs, other: Inputs | None, paths: Sequence[Path]) ->
 def _show(answer: CheckedJob) -> None:
     if answer["potcars"]:
         _show_potcars(answer["potcars"])
+    if "flow" in answer:
+        _show_steps(
+            FlowCheck.read(answer["flow"]), [each["message"] for each in answer["findings"]]
+        )
     for severity in ("error", "warning"):
         for finding in answer["findings"]:
             if finding["severity"] == severity:
@@ -261,6 +270,44 @@ def _show(answer: CheckedJob) -> None:
         output.write(output.printable(f"checked with your environment, as forwarded: {seen}"))
     if answer["ok"]:
         output.write("this job would be accepted")
+
+
+def _show_steps(flow: FlowCheck, below: Sequence[str]) -> None:
+    """Write the jobs that a flow would call, below the subflows that call them.
+
+    `below` are the messages that follow for the flow as a whole.
+    """
+    rows: list[tuple[str, str, str]] = []
+    scope: list[str] = []
+    for step in flow.steps[:_MOST_STEPS]:
+        *around, own = step.name.split("/")
+        if around != scope:
+            rows += [
+                (f"{'  ' * depth}{name}", "", "")
+                for depth, name in enumerate(around)
+                if around[: depth + 1] != scope[: depth + 1]
+            ]
+            scope = around
+        verdict = "; ".join(_verdict(step.findings, below))
+        open_ = "" if step.known else ", if results lead there"
+        rows.append((f"{'  ' * len(around)}{own}", step.formula or "", f"{verdict or 'ok'}{open_}"))
+    if rows:
+        output.table(("STEP", "FORMULA", "VERDICT"), rows, whole=("STEP", "VERDICT"))
+    if (more := len(flow.steps) - _MOST_STEPS) > 0:
+        output.write(f"... and {more} more")
+    if flow.rest:
+        output.write(output.printable(flow.rest))
+    output.write("")
+
+
+def _verdict(findings: Sequence[FindingDocument], below: Sequence[str]) -> Iterator[str]:
+    told = set()
+    for each in findings:
+        follows = any(message.startswith(each["message"]) for message in below)
+        text = "see below" if follows else output.sentence(each)
+        if text not in told:
+            told.add(text)
+            yield f"{each['severity']}: {text}"
 
 
 def _show_potcars(files: Sequence[Mapping[str, Any]]) -> None:

@@ -25,7 +25,16 @@ from crystalmath.client.transport import (
     parts,
 )
 from crystalmath.errors import CrystalMathError, InvalidJob
-from crystalmath.models import Finding, Inputs, Job, JobCheck, Preset, Progress, Submission
+from crystalmath.models import (
+    Finding,
+    FlowCheck,
+    Inputs,
+    Job,
+    JobCheck,
+    Preset,
+    Progress,
+    Submission,
+)
 from crystalmath.models.cluster import Check
 from crystalmath.models.notebook import Findings, Jobs
 
@@ -399,8 +408,12 @@ class Client:
         findings = Findings(Finding(**finding) for finding in answer["findings"])
         if not inputs:
             return findings
-        told = answer.get("inputs")
-        return JobCheck(findings=findings, inputs=Inputs.read(told) if told else Inputs())
+        told, flow = answer.get("inputs"), answer.get("flow")
+        return JobCheck(
+            findings=findings,
+            inputs=Inputs.read(told) if told else Inputs(),
+            flow=FlowCheck.read(flow) if flow else None,
+        )
 
     # --- running again -----------------------------------------------------------------------
 

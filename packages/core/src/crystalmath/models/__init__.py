@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from crystalmath.models.capabilities import Attempt, Capabilities, EngineSettings, Sighting
     from crystalmath.models.cluster import Cluster
     from crystalmath.models.filters import Filters, JobFilter
-    from crystalmath.models.inputs import Difference, Inputs, JobCheck, Preset, Setting, StepInputs
+    from crystalmath.models.inputs import (
+        Difference,
+        FlowCheck,
+        Inputs,
+        JobCheck,
+        Preset,
+        Setting,
+        StepCheck,
+        StepInputs,
+    )
     from crystalmath.models.job import Job, JobChange, NewJob, Pseudopotential
     from crystalmath.models.job_notes import JobState
     from crystalmath.models.progress import IonicStep, Progress
@@ -53,6 +62,7 @@ __all__ = [
     "EngineSettings",
     "Filters",
     "Finding",
+    "FlowCheck",
     "HasJobId",
     "Inputs",
     "IonicStep",
@@ -72,6 +82,7 @@ __all__ = [
     "ResourcesGiven",
     "Setting",
     "Sighting",
+    "StepCheck",
     "StepInputs",
     "Submission",
     "SubmissionOptions",
@@ -85,7 +96,16 @@ _PLACES = {
         "models.capabilities": ("Attempt", "Capabilities", "EngineSettings", "Sighting"),
         "models.cluster": ("Cluster",),
         "models.filters": ("Filters", "JobFilter"),
-        "models.inputs": ("Difference", "Inputs", "JobCheck", "Preset", "Setting", "StepInputs"),
+        "models.inputs": (
+            "Difference",
+            "FlowCheck",
+            "Inputs",
+            "JobCheck",
+            "Preset",
+            "Setting",
+            "StepCheck",
+            "StepInputs",
+        ),
         "models.job": ("Job", "JobChange", "NewJob", "Pseudopotential"),
         "models.job_notes": ("JobState",),
         "models.progress": ("IonicStep", "Progress"),

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypedDict
 
 from crystalmath.models.cluster import Check
 from crystalmath.models.fields import Limits
-from crystalmath.models.inputs import Inputs, Preset
+from crystalmath.models.inputs import FlowCheck, Inputs, Preset
 from crystalmath.models.job import Job
 from crystalmath.models.job_notes import FindingDocument, JobState, Parent
 from crystalmath.models.progress import Progress
@@ -186,6 +186,9 @@ class CheckedJob(Answer):
     potcars: Annotated[list[Potcar], "the pseudopotentials it would read, as far as they are known"]
     environment: Annotated[list[str], "the variables of the caller's that the job would see"]
     inputs: NotRequired[Annotated[InputsDocument | None, "where that was asked for"]]
+    flow: NotRequired[
+        Annotated[Mapping[str, Any], FlowCheck, "of a flow, the jobs that it would call"]
+    ]
 
 
 # --- jobs ----------------------------------------------------------------------------------------

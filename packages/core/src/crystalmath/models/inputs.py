@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from attrs import asdict, field, fields, frozen
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from crystalmath.models.job_notes import FindingDocument
 
+if TYPE_CHECKING:
     from crystalmath.errors import Finding
 
 #: Who has set something: the user, a preset, the recipe's own code, quacc (as where it swaps what
@@ -72,6 +72,8 @@ class StepInputs:
         What stands in them.
     certain : bool
         None of that changes any of it.
+    step : str, optional
+        The name of the step of a flow that calculates it.
     """
 
     program: str
@@ -80,6 +82,7 @@ class StepInputs:
     files: Mapping[str, str] = field(factory=dict)
     settings: tuple[Setting, ...] = ()
     certain: bool = True
+    step: str | None = None
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
@@ -164,6 +167,57 @@ class Difference:
 
 
 @frozen(kw_only=True)
+class StepCheck:
+    """A job that a flow would call.
+
+    Parameters
+    ----------
+    name : str
+        That of the step: the subflows around it, its function, how often that was called before.
+    recipe : str or None
+        Its full name; ``None`` where it runs in the flow's own process.
+    formula : str or None
+        Of its structure, as far as that is known.
+    known : bool
+        It is submitted at once. Of the others results decide, which nobody has yet: they are told
+        for structures that have not been relaxed.
+    calculations : tuple of int
+        Its calculations, numbered among all of the flow from 1.
+    findings : tuple of FindingDocument
+        What is wrong with it.
+    """
+
+    name: str
+    recipe: str | None
+    formula: str | None
+    known: bool
+    calculations: tuple[int, ...] = ()
+    findings: Sequence[FindingDocument] = ()
+
+
+@frozen(kw_only=True)
+class FlowCheck:
+    """The jobs that a flow would call, as far as that is known before any of them has run.
+
+    Parameters
+    ----------
+    steps : tuple of StepCheck
+        The jobs, in the order of their calls.
+    rest : str or None
+        Why there may be more, or others; ``None`` where these are all.
+    """
+
+    steps: tuple[StepCheck, ...] = ()
+    rest: str | None = None
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any]) -> Self:
+        """Make it of JSON; what a later release adds is left out."""
+        steps = tuple(StepCheck(**_known(StepCheck, each)) for each in document["steps"])
+        return cls(**{**_known(cls, document), "steps": steps})
+
+
+@frozen(kw_only=True)
 class JobCheck:
     """What was found of a job that was not submitted, and what its programs would get.
 
@@ -173,10 +227,13 @@ class JobCheck:
         All that is wrong with it.
     inputs : Inputs
         Its steps, as far as they are known.
+    flow : FlowCheck, optional
+        The jobs that it would call, if it is a flow.
     """
 
     findings: Sequence[Finding]
     inputs: Inputs
+    flow: FlowCheck | None = None
 
 
 @frozen(kw_only=True)

@@ -40,7 +40,7 @@ from crystalmath.models.fields import (
     properties,
     reference,
 )
-from crystalmath.models.inputs import Inputs, Preset, Setting, StepInputs
+from crystalmath.models.inputs import Inputs, Preset, Setting, StepCheck, StepInputs
 from crystalmath.models.job import Job, Pseudopotential
 from crystalmath.models.job_notes import FindingDocument, Parent
 from crystalmath.models.submission import Submission
@@ -58,6 +58,7 @@ _NAMED: dict[str, Any] = {
     "Preset": Preset,
     "Refusal": answers.Refusal,
     "Setting": Setting,
+    "StepCheck": StepCheck,
     "StepInputs": StepInputs,
     "Submitted": answers.SubmittedJob,
     "Summary": answers.Summary,

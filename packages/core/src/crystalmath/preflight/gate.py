@@ -7,6 +7,7 @@ patches stay for good: they belong into :mod:`~crystalmath.preflight.recipe_chil
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import traceback
@@ -17,6 +18,7 @@ from ase import Atoms
 from attrs import evolve
 
 from crystalmath.preflight import files
+from crystalmath.preflight.called_jobs import CalledJobs, FirstPass
 from crystalmath.preflight.program import Asked, Program
 from crystalmath.preflight.report import FileFacts, Report, Step, Trouble, is_passing, trouble
 from crystalmath.preflight.stand_ins import (
@@ -169,16 +171,29 @@ def ask(
     parameters: Mapping[str, Any] | None = None,
     *,
     inputs: bool = False,
+    calls: bool = False,
 ) -> Report:
     """Call a recipe in an empty folder, and say what it would have calculated.
 
     With `inputs` the steps have what their programs would get. A recipe of several calculations is
     then called again: what differs when the first ones end elsewhere is not known beforehand. So
     is one for which quacc looks how many cores there are: another machine may have others.
+
+    With `calls` the body of a flow is called again, without results: what it calls then is certain.
     """
     given = frozenset(_names(parameters or {}))
     first = _Gate(Path(directory), given, inputs=inputs)
-    report = _ask_once(call, first)
+    with contextlib.ExitStack() as stack:
+        called = None
+        with contextlib.suppress(ImportError):  # a quacc without flows, or none
+            called = CalledJobs(directory, first.steps, judges=calls)
+            stack.enter_context(called.watching())
+        report = _ask_once(call, first)
+    report = evolve(report, calls=called.noted if called else ())
+    # An error may be a stand-in's doing.
+    doubted = report.end == "stopped" and first.unknown is None
+    if report.calls and (calls or doubted):
+        report = _with_first_pass(call, directory, report)
     if inputs and first.counts_cores:
         other = _ask_once(call, _Gate(Path(directory), given, inputs=True, cores=CORES))
         report = with_cores(report, other)
@@ -188,6 +203,23 @@ def ask(
         other = _ask_once(call, _Gate(Path(directory), given, inputs=True, moment=moment))
         report = with_certainty(report, other)
     return report
+
+
+def _with_first_pass(call: Callable[[], object], directory: str, report: Report) -> Report:
+    """Mark what a flow calls before it needs a result, and whether it is bound to fail."""
+    global _gate  # noqa: PLW0603 - as in _ask_once()
+    gate = _gate = _Gate()
+    first = FirstPass(directory)
+    try:
+        first.run_body(call)
+    finally:
+        _gate = _Gate()
+    error, end = first.error, report.end
+    # It fails with stand-ins and without, and not for what a file lacks now.
+    if error is not None and not isinstance(error, OSError) and not is_passing(error):
+        end = "failed" if trouble("recipe", error) == report.trouble else end
+    awaits = first.awaits or ("what it computes itself" if gate.unknown else None)
+    return evolve(report, end=end, calls=first.marked(report.calls), awaits=awaits)
 
 
 def _ask_once(call: Callable[[], object], gate: _Gate) -> Report:

@@ -86,9 +86,12 @@ class Inspector:
         document: str | None = None,
         *,
         inputs: bool = False,
+        calls: bool = False,
     ) -> Report:
         """Ask a recipe; see :func:`ask`."""
-        question = Question(recipe, atoms, parameters, environment, document, inputs=inputs)
+        question = Question(
+            recipe, atoms, parameters, environment, document, inputs=inputs, calls=calls
+        )
         if report := self._reports.find(question):
             return report
         term = self._term
@@ -133,6 +136,7 @@ class Inspector:
             "allow": allow,
             "spec": question.spec,
             "inputs": question.inputs,
+            "calls": question.calls,
         }
         answer = child.ask(request, self._limit_s)
         if "report" not in answer:
@@ -201,13 +205,16 @@ def ask(
     document: str | None = None,
     *,
     inputs: bool = False,
+    calls: bool = False,
 ) -> Report:
     """Ask a recipe which files it would read. It is called up to its calculations, elsewhere.
 
     Raises `CannotAsk`: it took too long, or the process ended meanwhile. `InvalidJob`: the
     structure or the parameters cannot be part of a job.
     """
-    return _default.ask(recipe, atoms, parameters, environment, document, inputs=inputs)
+    return _default.ask(
+        recipe, atoms, parameters, environment, document, inputs=inputs, calls=calls
+    )
 
 
 def close(*, for_good: bool = False) -> None:

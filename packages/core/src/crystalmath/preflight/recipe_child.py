@@ -119,7 +119,8 @@ def _report(request: dict[str, Any]) -> Report:
         structure = () if atoms is None else (atoms.copy(),)
         return recipe(*structure, **codec.decode_parameters(request["spec"]))
 
-    report = gate.ask(call, directory, given, inputs=bool(request.get("inputs")))
+    wanted = {name: bool(request.get(name)) for name in ("inputs", "calls")}
+    report = gate.ask(call, directory, given, **wanted)
     theirs = not lookup.is_quaccs(name)
     if theirs and report.steps and gate.cannot_begin(report.steps[0], report.files):
         report = evolve(report, survives=gate.survives(call, directory))

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 __all__ = [
+    "CalledJob",
     "FileFacts",
     "Need",
     "Report",
@@ -172,6 +173,34 @@ class FileFacts:
 
 
 @frozen(kw_only=True)
+class CalledJob:
+    """A job that a flow calls, which will be a step of it.
+
+    Parameters
+    ----------
+    name : str
+        That of the step.
+    recipe : str, optional
+        Its full name; ``None`` where it runs in the flow's own process.
+    formula : str, optional
+        Of the structure that it is called with, be it a stand-in for another's result.
+    steps : tuple of int and int
+        Its calculations among those of the report: the first, and the one after the last.
+    findings : tuple of dict
+        What is hardly meant in its arguments, where that was asked for.
+    known : bool
+        It is called before a result is needed. Of the others results decide.
+    """
+
+    name: str
+    recipe: str | None
+    formula: str | None = None
+    steps: tuple[int, int] = (0, 0)
+    findings: tuple[dict[str, Any], ...] = ()
+    known: bool = False
+
+
+@frozen(kw_only=True)
 class Report:
     """All that a recipe was found to need.
 
@@ -188,6 +217,10 @@ class Report:
         By the path of each :class:`Need`.
     survives : bool
         Its first calculation cannot begin, and the recipe catches that and goes on.
+    calls : tuple of CalledJob
+        The jobs that it calls, if it is a flow.
+    awaits : str, optional
+        What a flow waits for before it calls more than is known, where that was asked for.
     """
 
     steps: tuple[Step, ...] = ()
@@ -195,6 +228,8 @@ class Report:
     trouble: Trouble | None = None
     files: Mapping[str, FileFacts] = field(factory=dict)
     survives: bool = False
+    calls: tuple[CalledJob, ...] = ()
+    awaits: str | None = None
 
     def to_json(self) -> str:
         """Write it as one line."""
@@ -210,6 +245,8 @@ class Report:
             trouble=Trouble(**document["trouble"]) if document["trouble"] else None,
             files={path: _facts(facts) for path, facts in document["files"].items()},
             survives=document["survives"],
+            calls=tuple(map(_call, document["calls"])),
+            awaits=document["awaits"],
         )
 
 
@@ -228,6 +265,11 @@ def _step(document: dict[str, Any]) -> Step:
         troubles=troubles,
         inputs=None if inputs is None else StepInputs.read(inputs),
     )
+
+
+def _call(document: dict[str, Any]) -> CalledJob:
+    first, last = document.pop("steps")
+    return CalledJob(**{**document, "findings": tuple(document["findings"])}, steps=(first, last))
 
 
 def _facts(document: dict[str, Any]) -> FileFacts:

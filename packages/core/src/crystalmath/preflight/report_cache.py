@@ -52,7 +52,8 @@ class Question:
     """What is asked, and what makes it the same as another.
 
     `document` is structure and parameters as the child reads them, if they are encoded already.
-    With `inputs` the answer has what the programs would get, which no other structure shares.
+    With `inputs` the answer has what the programs would get, and with `calls` which jobs a flow
+    calls for sure; neither is shared by another structure.
     """
 
     def __init__(
@@ -64,9 +65,11 @@ class Question:
         document: str | None = None,
         *,
         inputs: bool = False,
+        calls: bool = False,
     ) -> None:
         self._document = document
         self.inputs = inputs
+        self.calls = calls
         self.asked = time.time()
         self.recipe = recipe
         self._atoms = atoms
@@ -75,7 +78,7 @@ class Question:
         self.ours = lookup.is_quaccs(recipe)
         self.environment = frozenset(environment.items())
         self._place = recipe, encoded, self.environment, inputs
-        shares = self.ours and atoms is not None and not inputs
+        shares = self.ours and atoms is not None and not (inputs or calls)
         kind = _kind(atoms, parameters) if shares and atoms is not None else None
         self.shared: Hashable | None = None if kind is None else (*self._place, kind)
 
@@ -97,6 +100,15 @@ class Question:
     @cached_property
     def exact(self) -> Hashable:
         """The key of this structure alone."""
+        return (*self._of_structure, self.calls)
+
+    @cached_property
+    def with_calls(self) -> Hashable:
+        """The key of an answer that has the calls, too."""
+        return (*self._of_structure, True)
+
+    @cached_property
+    def _of_structure(self) -> tuple[Hashable, ...]:
         return (*self._place, hashlib.sha256(self.spec.encode()).digest())
 
 
@@ -117,7 +129,7 @@ class ReportCache:
         """Return the report of the same question, if it still holds."""
         if question.shared and (report := self._look_up(question.shared)):
             return report
-        return self._look_up(question.exact)
+        return self._look_up(question.exact) or self._look_up(question.with_calls)
 
     def keep(self, question: Question, report: Report, watched: Mapping[str, Any]) -> None:
         """Keep a report, if it can be known how long it holds.

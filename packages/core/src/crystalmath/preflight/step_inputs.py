@@ -47,9 +47,12 @@ def asked_inputs(
         report = inspector.ask(recipe, atoms, parameters, environment, document, inputs=True)
     except inspector.CannotAsk as error:
         return Inputs(rest=said(str(error)))
+    called = {number: call.name for call in report.calls for number in range(*call.steps)}
     steps = tuple(
-        step.inputs if here else _elsewhere(step.inputs, step.of_cores)
-        for step in report.steps
+        evolve(
+            step.inputs if here else _elsewhere(step.inputs, step.of_cores), step=called.get(number)
+        )
+        for number, step in enumerate(report.steps)
         if step.inputs is not None
     )
     return Inputs(steps=steps, rest="; ".join(_rest(report)) or None)

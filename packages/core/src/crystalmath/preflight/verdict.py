@@ -7,10 +7,15 @@ cannot be known is a warning. Neither quacc nor pymatgen is imported here.
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from attrs import evolve
 
 from crystalmath.errors import one_line
 from crystalmath.models import Finding, Pseudopotential
+from crystalmath.models.inputs import FlowCheck, StepCheck
+from crystalmath.models.job_notes import written_findings
 from crystalmath.preflight.checked_job import CheckedJob, brief, files_of, safe, said
 from crystalmath.preflight.programs_here import (
     file_kinds,
@@ -19,17 +24,19 @@ from crystalmath.preflight.programs_here import (
     program_of,
 )
 from crystalmath.preflight.recipe_findings import GHOST, recipe_findings
+from crystalmath.recipes.lookup import is_quaccs
 from crystalmath.recipes.quacc_settings import quacc_setting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ase import Atoms
 
+    from crystalmath.models.job_notes import FindingDocument
     from crystalmath.preflight.checked_job import Wanted
     from crystalmath.preflight.folders import Folders
     from crystalmath.preflight.program import Program
-    from crystalmath.preflight.report import Report
+    from crystalmath.preflight.report import CalledJob, Report
 
 
 def judge(
@@ -58,6 +65,57 @@ def judge(
         *_programs_own(job),
     ]
     return tuple(sorted(findings, key=_rank))
+
+
+def judge_calls(
+    recipe: str,
+    atoms: Atoms | None,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+    document: str | None = None,
+) -> FlowCheck | None:
+    """Judge each job that a flow would call as far as is known; ``None`` where it is no flow."""
+    from crystalmath.preflight import inspector
+
+    try:
+        report = inspector.ask(recipe, atoms, parameters, environment, document, calls=True)
+    except inspector.CannotAsk as error:
+        return FlowCheck(rest=said(str(error)))
+    if not report.calls:
+        return None
+    steps = tuple(
+        StepCheck(
+            name=call.name,
+            recipe=call.recipe,
+            formula=call.formula,
+            known=call.known,
+            calculations=tuple(number + 1 for number in range(*call.steps)),
+            findings=_of_call(call, report, recipe, parameters, environment),
+        )
+        for call in report.calls
+    )
+    rest = None if report.awaits is None else f"what follows needs {said(report.awaits)} to end"
+    if report.end != "done" and report.trouble is not None and rest is None:
+        ends = "the flow fails there" if report.end == "failed" else "what follows is not known"
+        rest = f"{ends}: {said(report.trouble)}"
+    return FlowCheck(steps=steps, rest=rest)
+
+
+def _of_call(
+    call: CalledJob,
+    report: Report,
+    flow: str,
+    parameters: Mapping[str, Any],
+    environment: Mapping[str, str],
+) -> Sequence[FindingDocument]:
+    own = evolve(
+        report, steps=report.steps[slice(*call.steps)], end="done", trouble=None, survives=False
+    )
+    told = [Finding(**each) for each in call.findings]
+    told += judge(own, call.recipe or flow, None, environment, parameters)
+    if not (call.known or is_quaccs(flow)):  # it may take another course
+        told = [replace(each, severity="warning") for each in told]
+    return tuple(written_findings(told))
 
 
 def _programs_own(job: CheckedJob) -> Iterator[Finding]:

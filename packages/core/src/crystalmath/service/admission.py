@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from crystalmath.config import Config
-    from crystalmath.models.inputs import Inputs
+    from crystalmath.models.inputs import FlowCheck, Inputs
     from crystalmath.models.job_notes import Parent
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.recipes.lookup import Recipe
@@ -56,6 +56,7 @@ class Checked:
     pseudopotentials: tuple[Pseudopotential, ...] = ()
     environment: tuple[str, ...] = ()
     inputs: Inputs | None = None
+    flow: FlowCheck | None = None
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -155,6 +156,8 @@ class Admission:
         known = can_be_called and not asked.refers
         if can_be_called and asked.refers:
             passes(lambda: self._early_preflight(asked))
+        # It is asked first for all that is wanted: that answers the other checks, too.
+        flow = self._flow(asked) if known else None
         answers = known and passes(lambda: self._preflight(asked))
         files, told = self._pseudopotentials(asked) if answers else ([], [])
         findings += told
@@ -178,6 +181,7 @@ class Admission:
             pseudopotentials=tuple(files),
             environment=tuple(sorted(asked.spec.environment)),
             inputs=written,
+            flow=flow,
         )
 
     def _read_as_far(
@@ -433,6 +437,14 @@ class Admission:
         from crystalmath.preflight.step_inputs import asked_inputs
 
         return asked_inputs(**asked.of_hooks(), here=here)
+
+    def _flow(self, asked: AskedJob) -> FlowCheck | None:
+        """Return which jobs a flow would call."""
+        if not self._has_steps(asked):
+            return None
+        from crystalmath.preflight.verdict import judge_calls
+
+        return judge_calls(**asked.of_hooks())
 
     def _check_commands(self, asked: AskedJob) -> list[Finding]:
         told = self._commands.check(asked, self._runner(asked.spec))

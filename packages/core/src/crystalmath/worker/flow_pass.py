@@ -282,7 +282,7 @@ class FlowPass:
         self, function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, str] | None, str] | None:
         """Return document, settings and recipe of a call; ``None`` if it has to run here."""
-        found = _importable(function)
+        found = importable(function)
         if found is None:
             return None
         recipe, changes = found
@@ -670,7 +670,7 @@ def _steps_in(value: Any) -> Iterator[str]:
             yield from _steps_in(item)
 
 
-def _importable(function: Callable[..., Any]) -> tuple[str, dict[str, Any]] | None:
+def importable(function: Callable[..., Any]) -> tuple[str, dict[str, Any]] | None:
     """Return the name by which a worker finds a function, and the settings it is wrapped with."""
     changes: dict[str, Any] = {}
     while True:

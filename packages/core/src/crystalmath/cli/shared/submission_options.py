@@ -106,7 +106,9 @@ def checked(client: Client, submission: Submission, *, inputs: bool = False) -> 
     from crystalmath.client.request import Writer
 
     sent = Writer().document(submission)
-    with asking([str(submission.recipe)], always=inputs):
+    recipe = str(submission.recipe)
+    # A flow is asked for its jobs.
+    with asking([recipe], always=inputs or recipe.endswith("_flow")):
         return client.ask(server.JOBS_CHECK, inputs=inputs or None, **sent)
 
 

@@ -59,7 +59,9 @@ def submitting_pool(params: Mapping[str, Any]) -> str:
     known = len(engines) == 1 and engines <= set(get_installed_engines())
     to = f" to {engines.pop()}" if known else ""
     recipes = {recipe for job in jobs if isinstance(recipe := job.get("recipe"), str)}
-    asked = any(map(may_be_asked, recipes)) or params.get("inputs")
+    # A flow is asked by `jobs.check`, and quacc's have such names; nothing is looked up here.
+    asked = any(may_be_asked(recipe) or recipe.endswith("_flow") for recipe in recipes)
+    asked = asked or bool(params.get("inputs"))
     return f"submitting{to}{' after asking the recipe' if asked else ''}"
 
 
@@ -119,8 +121,8 @@ def handle_jobs_check(
     the limits of its ``cluster``, and of a known ``key``. Nothing is recorded, and no engine is
     started. Recipes of VASP, Quantum ESPRESSO and the
     programs that plugins check are asked which files they read, in a process of their own and
-    under the caller's environment. For ``inputs`` any recipe is asked; they are ``null`` where it
-    cannot even be called.
+    under the caller's environment. So is any flow, for the jobs that it would call. For ``inputs``
+    any recipe is asked; they are ``null`` where it cannot even be called.
     """
     from attrs import asdict
 
@@ -146,6 +148,8 @@ def handle_jobs_check(
         "potcars": [cast("Potcar", asdict(file)) for file in checked.pseudopotentials],
         "environment": list(checked.environment),
     }
+    if checked.flow is not None:
+        told["flow"] = asdict(checked.flow)
     if wanted:
         told["inputs"] = inputs
     return told
