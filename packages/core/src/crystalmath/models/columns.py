@@ -82,13 +82,7 @@ def job_values(job: Job, names: Iterable[str]) -> list[Any]:
 
 
 def read_columns(text: str) -> list[str]:
-    """Read the names of columns, with commas between them.
-
-    Raises
-    ------
-    InvalidJob
-        There is no such column.
-    """
+    """Read names of columns, with commas between them; `InvalidJob`: there is no such column."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name not in JOB_COLUMNS and not (name.startswith("labels.") and name != "labels."):

@@ -37,15 +37,7 @@ class FolderTrouble:
 
 @frozen(slots=False)
 class Folders:
-    """The folders of a file. As it stands, for files that lie side by side in one.
-
-    Parameters
-    ----------
-    wanted : Wanted
-        The file.
-    job : CheckedJob
-        The job, whose environment may say where its program's files are.
-    """
+    """The folders of a file of a job. As it stands, for files that lie side by side in one."""
 
     wanted: Wanted
     job: CheckedJob

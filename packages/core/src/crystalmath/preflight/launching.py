@@ -61,13 +61,7 @@ class Command:
 
     @classmethod
     def of_setting(cls, name: str, default: str, environment: Mapping[str, str]) -> Command | None:
-        """Read one of quacc's settings; ``None`` where it is no text.
-
-        Raises
-        ------
-        ValueError
-            quacc's settings file cannot be read.
-        """
+        """Read a setting of quacc; ``None`` where it is no text. `ValueError`: a damaged file."""
         setting = quacc_setting(name, environment)
         if setting is None:
             return cls(default, f"the default of QUACC_{name}")
@@ -88,23 +82,15 @@ class Command:
 
 @frozen(kw_only=True)
 class Launch:
-    """How a program is started.
+    """How a program is started."""
 
-    Parameters
-    ----------
-    title : str
-        What people call it.
-    launcher : Command, optional
-        What stands before it, empty where nothing does; ``None`` where that cannot be told.
-    programs : tuple of Command or None
-        Those of which one is started; ``None`` for what cannot be told.
-    remedy : str
-        What to do where none is found.
-    """
-
+    #: What people call it.
     title: str
+    #: What stands before it, empty where nothing does; ``None`` where that cannot be told.
     launcher: Command | None
+    #: Those of which one is started; ``None`` for what cannot be told.
     programs: tuple[Command | None, ...]
+    #: What to do where none is found.
     remedy: str
 
 

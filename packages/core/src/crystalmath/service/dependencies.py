@@ -43,21 +43,7 @@ _EVENTS = 5000
 
 
 class Waiting:
-    """The waiting jobs of this process, and the thread that releases them.
-
-    Parameters
-    ----------
-    jobs : HomeJobs
-        All that can be asked about jobs.
-    recorder : Recorder
-        Their record.
-    intake : Intake
-        Hands over what waits no more.
-    recovery : Recovery
-        Takes over what they wait for.
-    flows : Flows
-        Has flows go on, which wait for their steps.
-    """
+    """The waiting jobs of this process, and the thread that releases them."""
 
     def __init__(
         self,

@@ -42,26 +42,16 @@ _AFTER = {"job_id": {}, "ends": {"type": "string", "enum": ["ok", "any"]}}
 
 @frozen
 class Outlook:
-    """Whether the jobs that one waits for have ended as they should.
+    """Whether the jobs that one waits for have ended as they should."""
 
-    Parameters
-    ----------
-    reason : str, optional
-        What it waits for; ``None`` where it can run.
-    failed : str, optional
-        Why it has to end without having run, as was asked for in that case.
-    state : JobState
-        How it ends then.
-    is_broken : bool
-        One of them has failed, or its files were removed: it waits for a retry.
-    removed : str, optional
-        What has become of the files of one that has completed.
-    """
-
+    #: What it waits for; ``None`` where it can run.
     reason: str | None = None
+    #: Why it has to end without having run, as was asked for in that case; and how it ends then.
     failed: str | None = None
     state: JobState = JobState.FAILED
+    #: One of them has failed, or its files were removed: it waits for a retry.
     is_broken: bool = False
+    #: What has become of the files of one that has completed.
     removed: str | None = None
 
 
@@ -84,14 +74,9 @@ class References:
     # --- which jobs --------------------------------------------------------------------------
 
     def with_ids(self, submission: Submission, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what is asked for with the whole ids of jobs; filters stay as they are.
+        """Return a request with whole ids of jobs; `UnknownJob`, `InvalidJob` name the wrong place.
 
-        The same filters are the same request, whichever job they fit at the time.
-
-        Raises
-        ------
-        UnknownJob, InvalidJob
-            There is no such job; the message names the place.
+        Filters stay: the same filters are the same request, whichever job they fit at the time.
         """
 
         def whole(given: object, place: str) -> Any:
@@ -110,13 +95,7 @@ class References:
         return {"atoms": atoms, "parameters": with_values(body["parameters"], name)}
 
     def _named(self, asked: AskedJob, submission: Submission) -> AskedJob:
-        """Return what is asked for with all references by whole ids, and those among its parents.
-
-        Raises
-        ------
-        UnknownJob, InvalidJob
-            There is no such job, or several fit; the message names the place.
-        """
+        """Put whole ids into all references, and name the jobs as parents; errors as `with_ids`."""
         from crystalmath.recipes import codec
 
         parents: list[Parent] = []
@@ -284,17 +263,10 @@ class References:
     # --- what they give ----------------------------------------------------------------------
 
     def settled(self, asked: AskedJob) -> AskedJob:
-        """Put in what the jobs give that a submission refers to, if all of them have ended.
+        """Put in the values of the jobs that a submission refers to, once all of them have ended.
 
-        Raises
-        ------
-        UnknownJob
-            There is no such job.
-        InvalidJob
-            Not one job fits, one does not have what is wanted, or has failed, and that was to be no
-            reason to wait.
-        FilesRemoved
-            The files of one were removed.
+        `UnknownJob`: there is no such job. `InvalidJob`: not one job fits, or one has failed, or
+        does not have that value. `FilesRemoved`: the files of one were removed.
         """
         if asked.submission is not None:
             asked = self._named(asked, asked.submission)

@@ -137,28 +137,10 @@ def is_unavailable(error: OwnerError) -> bool:
 
 
 class Owner:
-    """The test's side of such a process.
+    """The test's side of such a process, which has all of an environment and no other variables.
 
-    Parameters
-    ----------
-    engine : str
-        The engine's name.
-    environment : dict
-        The whole environment of the process.
-    errors : pathlib.Path, optional
-        Takes its standard error.
-    cluster : str
-        Where its jobs go.
-    folder : pathlib.Path, optional
-        Its working directory, if not the test's own.
-    typed : bytes
-        What its standard input gives before its end, some kilobytes at most.
-
-    Attributes
-    ----------
-    timeout_s : float
-        How long an answer may take, in seconds, once the process has imported what it needs; then
-        it is killed.
+    Its standard input has some kilobytes at most (`typed`). After `timeout_s` seconds without an
+    answer, once it has imported what it needs, it is killed.
     """
 
     #: All of this process that are still referred to.

@@ -27,19 +27,8 @@ class PaceError(AssertionError):
 def measure(engine: EngineUnderTest, home: Path, *, share: bool = False) -> Pace:
     """Run a job on a cold engine and one on the warm engine, in a process of its own.
 
-    Parameters
-    ----------
-    engine : EngineUnderTest
-        The engine.
-    home : pathlib.Path
-        An empty home; workers see it under the same path.
-    share : bool
-        Whether to find out if two processes share workers.
-
-    Raises
-    ------
-    PaceError
-        A job failed, or did not end in time.
+    Workers see the empty `home` under the same path. With `share` it is found out whether two
+    processes share workers. `PaceError`: a job failed, or did not end in time.
     """
     engine.configure(home)
     with Owner(engine.name, engine.environ(home), cluster=engine.cluster) as owner:

@@ -129,16 +129,9 @@ class PluginContract:
 
 @contextlib.contextmanager
 def unchanged(who: str, folder: Path, warm: Callable[[], object]) -> Iterator[None]:
-    """Check that what happens within changes neither the process nor files, and starts nothing.
+    """Check that what happens within changes neither the process nor `folder`, and starts nothing.
 
-    Parameters
-    ----------
-    who : str
-        Whose fault it would be.
-    folder : pathlib.Path
-        The files that are watched.
-    warm : callable
-        Called before: it may import and start what is needed once, and change nothing else.
+    `warm` is called before: it may import and start what is needed once. `who` is to blame.
     """
     before = process_state()
     warm()

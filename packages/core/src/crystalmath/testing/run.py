@@ -70,30 +70,19 @@ class SessionError(CrystalMathError):
 
 @frozen
 class Case:
-    """What became of one test.
+    """What became of one test."""
 
-    Parameters
-    ----------
-    owner, name : str
-        The test class, and the test with its parameters in brackets.
-    outcome : str
-        ``passed``, ``failed``, ``skipped`` or ``xfailed``.
-    seconds : float
-        How long it took, with its fixtures.
-    reason : str, optional
-        Why it has not passed.
-    details : str, optional
-        All that pytest shows of its failure.
-    phase : str
-        What failed: ``setup``, ``call`` or ``teardown``.
-    """
-
+    #: The test class.
     owner: str
+    #: The test, with its parameters in brackets.
     name: str
     outcome: Literal["passed", "failed", "skipped", "xfailed"]
+    #: How long it took, with its fixtures.
     seconds: float = 0.0
+    #: Why it has not passed, and all that pytest shows of its failure.
     reason: str | None = None
     details: str | None = None
+    #: What failed: ``setup``, ``call`` or ``teardown``.
     phase: str = "call"
 
     @property
@@ -104,47 +93,23 @@ class Case:
 
 @frozen
 class Verdict:
-    """One promise, which one test asks about, perhaps in several cases.
-
-    Parameters
-    ----------
-    topic : str
-        What it is about.
-    test : str
-        The test, to look closer: ``-k TEST``.
-    promise : str
-        What is asked of the engine.
-    guide : str
-        The section of the guide that says what an author does for it.
-    state : str
-        ``kept``, ``broken`` or ``not tried``.
-    reason : str, optional
-        Why it is not kept: what the first case said.
-    """
+    """One promise, which one test asks about, perhaps in several cases."""
 
     topic: str
+    #: The test, to look closer: ``-k TEST``.
     test: str
+    #: What is asked of the engine.
     promise: str
+    #: The section of the guide that says what an author does for it.
     guide: str
     state: Literal["kept", "broken", "not tried"] = "not tried"
+    #: Why it is not kept: what the first case said.
     reason: str | None = None
 
 
 @frozen
 class KitRun:
-    """What a run of the kit has found.
-
-    Parameters
-    ----------
-    pace : Pace, optional
-        What was measured.
-    cases : list of Case
-        The tests that have finished.
-    verdicts : list of Verdict
-        What they say of each promise.
-    seconds : float
-        How long the run took.
-    """
+    """What a run of the kit has measured and found; `cases` has the tests that have finished."""
 
     pace: Pace | None
     cases: list[Case]
@@ -191,10 +156,7 @@ def described(name: str) -> Verdict:
 def list_kit(subject: EngineUnderTest, folder: Path, keyword: str | None = None) -> list[str]:
     """Return the names of the tests that :func:`run_kit` would run, and run none.
 
-    Raises
-    ------
-    SessionError
-        There is none, or the keyword is no expression.
+    `SessionError`: there is none, or the keyword is no expression.
     """
     command = _pytest(folder, [*_chosen(subject, folder, keyword), "--collect-only", "-q"])
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
@@ -216,26 +178,11 @@ def run_kit(
 ) -> KitRun:
     """Measure an engine, unless both its limits are given, and run the kit on it.
 
-    Where no job comes through, no test is run. Tests run side by side, in a process on each core,
-    where two processes have workers each of their own. Pytest writes to standard error.
-
-    Parameters
-    ----------
-    subject : EngineUnderTest
-        The engine.
-    folder : pathlib.Path
-        An empty one, for all files; workers see it under the same path.
-    keyword : str, optional
-        Which tests, as pytest's ``-k``.
-    stops : bool
-        Whether the first failure ends it.
-    tell : callable
-        Takes what is known before the tests begin.
-
-    Raises
-    ------
-    SessionError
-        No test was run.
+    If no job comes through, no test is run. Tests run side by side, in a process on each core,
+    where two processes have workers each of their own. Pytest writes to standard error. Workers see
+    the empty `folder` under the same path; `keyword` chooses tests as pytest's ``-k``, `stops` ends
+    the run at the first failure, and `tell` takes what is known before the tests begin.
+    `SessionError`: no test was run.
     """
     began = time.monotonic()
     chosen = list_kit(subject, folder, keyword)
@@ -266,21 +213,10 @@ def run_kit(
 
 
 def run_pytest(folder: Path, arguments: Sequence[str], output: IO[str] | None = None) -> list[Case]:
-    """Run pytest in a folder, and return what became of each test.
+    """Run pytest in a folder with arguments that choose tests; return what became of each.
 
-    Parameters
-    ----------
-    folder : pathlib.Path
-        For its files.
-    arguments : sequence of str
-        Those of its command line that choose tests.
-    output : file, optional
-        Takes what it writes; else standard error does.
-
-    Raises
-    ------
-    SessionError
-        Pytest was interrupted or used wrongly, or has failed itself.
+    `output` takes what it writes; by default standard error does. `SessionError`: pytest was
+    interrupted or used wrongly, or has failed itself.
     """
     report = folder / "report.xml"
     command = _pytest(folder, [f"--junit-xml={report}", *arguments])

@@ -54,13 +54,7 @@ _READY_S = 1.0
 
 
 def take(engine: str = "") -> dict[str, dict[str, str]]:
-    """Take down what belongs to the whole process: by topic, what each thing is.
-
-    Parameters
-    ----------
-    engine : str
-        Whose logger is looked at, too.
-    """
+    """Return by topic what belongs to the whole process, with the logger of `engine`, too."""
     root = logging.getLogger()
     received = {_name(each): repr(signal.getsignal(each)) for each in signal.valid_signals()}
     found = [

@@ -14,16 +14,9 @@ _T = TypeVar("_T")
 
 
 def eventually(condition: Callable[[], _T], timeout: float, message: str | Callable[[], str]) -> _T:
-    """Wait until a condition holds, and give what it gave.
+    """Wait until a condition holds, and return its value; it is tested every 20 ms.
 
-    Parameters
-    ----------
-    condition : callable
-        Asked every 20 ms.
-    timeout : float
-        In seconds.
-    message : str or callable
-        What did not happen, for the failure; a callable is asked at the end.
+    After `timeout` seconds the failure has the `message`: what did not happen.
     """
     deadline = time.monotonic() + timeout
     while True:

@@ -47,17 +47,11 @@ _ASKING, _CLIENT = "crystalmath.preflight.", "SupervisorClient."
 
 @define
 class Watched:
-    """What one call did.
+    """What one call did."""
 
-    Parameters
-    ----------
-    seconds : float
-        How long it took, as :func:`own_time` has it.
-    started : list of str
-        What it started or wrote, each in words, and who did it: ``process: sleep 1 (mine.py:7)``.
-    """
-
+    #: How long it took, as :func:`own_time` measures.
     seconds: float = 0.0
+    #: What it started or wrote, in words, and who did it: ``process: sleep 1 (mine.py:7)``.
     started: list[str] = field(factory=list)
 
 
@@ -72,23 +66,11 @@ _installed = False
 def watched(
     folders: Sequence[Path] = (), *, skip_imports: bool = False, may_ask: bool = False
 ) -> Iterator[Watched]:
-    """Watch what this process does within the ``with`` block; one at a time.
+    """Watch what this process does within the ``with`` block; the record is complete after it.
 
-    Parameters
-    ----------
-    folders : sequence of pathlib.Path
-        Files that come up there count, whoever writes them: nobody else uses these.
-    skip_imports : bool
-        Do not blame a call for what a library does while it is imported, unless it is still there
-        afterwards.
-    may_ask : bool
-        Do not blame a call for the processes in which core asks recipes: they end, are replaced,
-        and start others, as it pleases core.
-
-    Yields
-    ------
-    Watched
-        Complete after the block.
+    Files that come up in `folders`, which nobody else uses, count whoever writes them. With
+    `skip_imports` no call is blamed for what a library does at its import, unless that is still
+    there afterwards; with `may_ask` none for the processes in which core asks recipes.
     """
     global _now, _skips_imports, _may_ask, _others, _installed  # noqa: PLW0603 - as audit hooks are
     if not _installed:
@@ -266,12 +248,7 @@ def _numpy_calls() -> list[tuple[ModuleType, str, int, str]]:
 class PassingChanges:
     """Note them from now on, as long as this process lives.
 
-    Parameters
-    ----------
-    home : str
-        A home: core alone may write to its run directories.
-    folder : str
-        Where files may be written, too.
+    Core alone may write to the run directories of `home`; files may be written in `folder`, too.
     """
 
     def __init__(self, home: str, folder: str) -> None:

@@ -18,24 +18,9 @@ _FOLDERS = {"test_conformance.py": "tests"}
 
 
 def write_engine(name: str, folder: Path) -> list[Path]:
-    """Write the distribution of an engine, whole or not at all.
+    """Write the distribution of an engine into a new folder, whole or not at all; return its files.
 
-    Parameters
-    ----------
-    name : str
-        The engine's name; it fits `ENGINE_NAME`.
-    folder : pathlib.Path
-        A new folder for it.
-
-    Returns
-    -------
-    list of pathlib.Path
-        The files.
-
-    Raises
-    ------
-    FileExistsError
-        The folder is there already; nothing was written.
+    The name fits `ENGINE_NAME`. `FileExistsError`: the folder is there; nothing was written.
     """
     distribution = f"crystalmath-engine-{name}".replace("_", "-")
     words = {

@@ -55,27 +55,14 @@ class JobIdsParams(TypedDict):
 
 @frozen(kw_only=True)
 class Method:
-    """One method of the server.
-
-    Parameters
-    ----------
-    name : str
-        As it is called, ``jobs.submit``.
-    handler : callable
-        ``await handler(controller, params)``; ``handler(session, params)`` where `of_session`.
-    types : callable
-        The types of its parameters and of its result; they are read when they are asked for first.
-    summary, description : str
-        The handler's docstring: its first line, and the whole.
-    of_session : bool
-        It needs the connection or the server, and is not there in process.
-    bulk : bool
-        An answer may be large: few are made at once, and of one connection one after another.
-    """
+    """One method of the server; what is not explained here, :func:`method` explains."""
 
     name: str
+    #: ``await handler(controller, params)``; ``handler(session, params)`` where `of_session`.
     handler: Handler = field(repr=False)
+    #: The types of its parameters and of its result; they are read when they are first needed.
     types: Callable[[], tuple[Any, Any]] = field(repr=False)
+    #: The handler's docstring: its first line, and the whole.
     summary: str
     description: str = field(repr=False)
     of_session: bool = False
@@ -120,35 +107,23 @@ def method(
     bulk: bool = False,
     as_sent: bool = False,
 ) -> Callable[[_Function[_Answer]], Handler]:
-    """Declare a handler.
+    """Declare the handler of a method.
 
-    The function gets the job service (or the session) and the checked parameters. The types of its
-    ``params``, a `TypedDict`, and of what it returns are the declaration: checks and schemas follow
-    from them (:mod:`crystalmath.models.schemas`). A plain function runs in a thread, an ``async``
+    The function gets the job service, or the session where `of_session`, and the checked
+    parameters. The types of its ``params``, a `TypedDict`, and of what it returns are the
+    declaration: checks and schemas follow from them (:mod:`crystalmath.models.schemas`). A plain
+    function runs in a thread of the kind `pool`, which may depend on the parameters, an ``async``
     one in the event loop. A `CrystalMathError` or `ImportError` that it raises becomes an answer:
-    ``{"status": "error", "error", "code"}``, with the findings of a preflight, the id of the job
-    that was asked for, and an empty value for all else that an answer always has.
+    ``{"status": "error", "error", "code"}``, with the findings of a preflight, the job's id, and an
+    empty value for all else that an answer always has.
 
-    Parameters
-    ----------
-    name : Method
-        The method, which says what the function has to return.
-    pool : str or callable
-        The kind of thread that a plain function runs in; it may depend on the parameters.
-    of_session : bool
-        Whether it is called with the session.
-    by_server : bool
-        Whether the home's server alone can answer, because something is changed or it is asked
-        about itself; what only looks is answered by any process that sees the home.
-    repeatable : callable
-        Whether a request with such parameters, which are not checked yet, does no more where it is
-        carried out twice. A submission with a key is such a one. Others are not asked again where
-        their answer was lost.
-    bulk : bool
-        Whether an answer may have more than some 100 KiB. Where the handler waits for something
-        before it makes the answer, it awaits :func:`crystalmath.server.rpc.large.turn` instead.
-    as_sent : bool
-        Whether it checks its parameters itself, and gets them as they were sent.
+    `by_server`: the home's server alone can answer, as something is changed or the server itself is
+    meant; any process that sees the home answers what only looks. `repeatable` returns whether a
+    request with such parameters, not checked yet, does no more when it is carried out twice, as a
+    submission with a key; others are not sent again after a lost answer. `bulk`: an answer may have
+    more than some 100 KiB, so few are made at once, and of one connection one after another; a
+    handler that waits before it makes the answer awaits :func:`crystalmath.server.rpc.large.turn`
+    instead. `as_sent`: the handler checks its parameters itself.
     """
 
     def declare(function: _Function[_Answer]) -> Handler:
