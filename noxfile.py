@@ -242,10 +242,11 @@ def kit(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def drawn(session: nox.Session) -> None:
-    """Draw more lives of jobs, and more VASP jobs whose verdict is compared, than each landing."""
+    """Draw more lives, VASP jobs and messages to a server than each landing."""
     _development(session)
     _one_process(session, "tests/jobs/test_simulation.py", CRYSTALMATH_LIVES="5000")
     _one_process(session, "tests/vasp/test_differential.py", DIFFERENTIAL_CASES="2000")
+    _one_process(session, "tests/protocol/test_fuzz.py", FUZZ_SERIES="2000")
 
 
 @nox.session(venv_backend="none")

@@ -26,6 +26,8 @@ from crystalmath.server.handlers import METHODS
 from crystalmath.server.rpc import wire
 from server.home_server import CELL, HomeServer
 
+#: So many series of 5 to 25 messages; the session `drawn` tries more.
+SERIES = int(os.environ.get("FUZZ_SERIES", "500"))
 #: How much the server may grow, in MB: what it keeps, and for a moment.
 GROWTH = 100
 PEAK = 400
@@ -335,7 +337,9 @@ def key(request_id):
 # --- the tests ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=900, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=SERIES, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
 @given(st.lists(GOOD, min_size=5, max_size=25), st.none() | broken_frames() | requests())
 def test_every_message_is_answered_or_its_connection_closed(server, messages, last):
     talk(server, messages, last)
