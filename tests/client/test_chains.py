@@ -17,6 +17,7 @@ from crystalmath.cli.shared.parameter_options import parse_parameters, parse_val
 from crystalmath.client import Reference
 from crystalmath.client.chaining import Chain
 from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.models import Submission
 from crystalmath.recipes import codec
 from crystalmath.recipes.job_structure import JobStructure, read_job_text
 from crystalmath.recipes.summary import final_atoms
@@ -339,23 +340,54 @@ def test_a_chain_at_a_shell(client, here, cli):
     assert "0 new, 6 there already" in again.err
 
 
-def test_what_follows_a_refused_step_is_refused(client, here, cli):
-    write("Al.extxyz", bulk("Al"))
+def test_a_chain_is_submitted_as_a_whole_or_not_at_all(client, here, cli):
+    write("Al.extxyz", [bulk("Al"), bulk("Al")])
+    count = len(list(client.list()))
     told = cli(
         *("chain", "Al.extxyz", "--step", f"one={SHIFT}", "--step", f"two={SHIFT}:stepz=1"),
         *("--step", f"three={SHIFT}", "--json"),
     )
     assert told.code == 1
-    one, two, three = told.json["jobs"]
-    assert one["job_id"]
-    assert "has no parameter 'stepz'" in two["error"]
-    assert "the step 'two' before it was refused" in three["error"]
+    assert [job["job_id"] for job in told.json["jobs"]] == [None] * 6
+    one, two, three, *_ = [job["error"] for job in told.json["jobs"]]
+    assert "has no parameter 'stepz'" in two
+    assert one == "not submitted: number 1 of the request was refused"
+    assert three == f"structure: {one}"
+    (chain,) = client.chain([bulk("Al")], {"one": SHIFT, "two": (SHIFT, {"steps": object()})})
+    assert [type(error) for error in chain.values()] == [InvalidJob, InvalidJob]
+    assert "the step 'two' of structure 0 was refused" in str(chain["one"])
+    assert len(list(client.list())) == count
     for words, arguments in {
         "each job is labelled 'step'": ("--step", f"a={SHIFT}", "--label", "step=x"),
         "is given twice": ("--step", f"a={SHIFT}", "--step", f"a={SHIFT}"),
     }.items():
         refused = cli("chain", "Al.extxyz", *arguments)
         assert (refused.code, words in refused.err) == (2, True)
+
+
+def test_jobs_of_a_request_refer_to_those_before_them(client, here):
+    first = Submission(recipe=SHIFT, atoms=bulk("Al"), parameters={"steps": 1}, key="first")
+    refused = Submission(recipe=SHIFT, atoms=bulk("Al"), parameters={"stepz": 1})
+    told = [
+        Submission(recipe=SHIFT, atoms="job:#0", parameters={"steps": 1}, key="second"),
+        Submission(recipe=REPORT, atoms="job:#-1", parameters={"x": Reference("#-1")["results"]}),
+        Submission(recipe=REPORT, atoms=bulk("Al"), after=["#1"]),
+        Submission(recipe=SHIFT, atoms="job:#4"),
+        Submission(recipe=SHIFT, atoms="job:#9"),
+    ]
+    jobs = client.submit_many([first, told[0], *told[1:3], refused, *told[3:]])
+    assert "number 4 of the request was refused" in str(jobs[5])
+    assert "'#9' is no earlier job of the request" in str(jobs[6])
+    ids = [job.job_id for job in jobs[:4]]
+    assert [one["job_id"] for one in jobs[2].info().parents] == [ids[1], ids[1]]
+    assert jobs[3].info().parents[0]["job_id"] == ids[1]
+    assert jobs[2].result(LONG)["parameters"]["x"] == {"energy": -1.0}
+    moved = jobs[1].result(LONG)["atoms"].positions[0, 0] - bulk("Al").positions[0, 0]
+    assert moved == pytest.approx(0.2)
+    again = client.submit_many([first, told[0]])
+    assert [job.job_id for job in again] == ids[:2]
+    with pytest.raises(InvalidJob, match="'#0' is no earlier job of the request, of which 0"):
+        client.submit(SHIFT, "job:#0")
 
 
 def test_a_chain_from_python(client, here):

@@ -13,8 +13,8 @@ from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - read w
 from crystalmath.cli.shared.parameter_options import of_option, parse_parameters
 from crystalmath.cli.shared.structure_files import read_documents
 from crystalmath.cli.shared.submission_options import submitted, tell_known, with_options
-from crystalmath.errors import CrystalMathError, InvalidJob, did_you_mean
-from crystalmath.models import Submission, SubmissionOptions  # noqa: TC001 - as above
+from crystalmath.errors import InvalidJob, did_you_mean
+from crystalmath.models import SubmissionOptions  # noqa: TC001 - as above
 from crystalmath.models.reference import Reference
 from crystalmath.recipes.job_structure import read_path
 
@@ -55,11 +55,12 @@ def chain(
 
     It prints the jobs' ids and returns. Each step begins once the one before has completed, from
     its final geometry, and has its name as the label step. With --key the jobs get
-    KEY/STRUCTURE/STEP: the same command again submits only what is missing. Exits 1 where a job was
-    refused, and with it what follows.
+    KEY/STRUCTURE/STEP: the same command again submits only what is missing. All jobs are submitted
+    with one request, and none where one is refused: exits 1 then.
     """
     from crystalmath import config
     from crystalmath.client.chaining import STEP, Chain
+    from crystalmath.client.request import document
 
     if STEP in (options.get("labels") or {}):
         raise typer.BadParameter(
@@ -85,11 +86,15 @@ def chain(
         )
         for name, structure in read
     ]
-    told = asked.submit(each, _sent, lambda answer: answer["job_id"])
+    configured = config.load()
+    environment = config.submitters_environment(configured)
+    written = asked.written(each, lambda one: document(one, configured, environment))
+    places = [(structure, name) for structure, _ in read for name in asked.names]
+    names = [" ".join(place) for place in places]
+    told = submitted(zip(names, written, strict=True), together=len(asked.names))
     answers = [
         {**answer, "step": name, "structure": structure}
-        for (structure, _), of_one in zip(read, told, strict=True)
-        for name, answer in of_one.items()
+        for answer, (structure, name) in zip(told, places, strict=True)
     ]
     if as_json:
         output.write_json({"jobs": answers})
@@ -100,25 +105,6 @@ def chain(
     output.tell_alike(answers)
     tell_known(answers)
     return 1 if any(answer["job_id"] is None for answer in answers) else 0
-
-
-def _sent(asked: Sequence[Submission | CrystalMathError]) -> list[dict[str, Any]]:
-    """Submit one step of all structures."""
-    from crystalmath import config
-    from crystalmath.client.request import document
-
-    configured = config.load()
-    environment = config.submitters_environment(configured)
-
-    def written(one: Submission | CrystalMathError) -> dict[str, Any] | CrystalMathError:
-        if isinstance(one, CrystalMathError):
-            return one
-        try:
-            return document(one, configured, environment)
-        except CrystalMathError as error:
-            return error
-
-    return list(submitted((getattr(one, "name", None) or "", written(one)) for one in asked))
 
 
 def parse_steps(texts: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from attrs import evolve, frozen
 
 from crystalmath.client.request import RecipeLike, recipe_name
 from crystalmath.errors import CrystalMathError, InvalidJob, shown
 from crystalmath.models import Submission
-from crystalmath.recipes.job_structure import references_in, with_values
+from crystalmath.recipes.job_structure import JobStructure, references_in, with_values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
+    from crystalmath.client.request import Written
     from crystalmath.models import SubmissionOptions
     from crystalmath.models.reference import JobValue
 
 #: A step: its recipe, or that and the recipe's parameters.
 StepLike: TypeAlias = "RecipeLike | tuple[RecipeLike, Mapping[str, Any]]"
-
-_Answer = TypeVar("_Answer")
 
 #: The label that says which step of its chain a job is.
 STEP = "step"
@@ -53,45 +52,45 @@ class Chain:
                     )
             earlier.add(step.name)
 
-    def submit(
+    @property
+    def names(self) -> list[str]:
+        """The names of the steps."""
+        return [step.name for step in self._steps]
+
+    def written(
         self,
-        structures: Sequence[tuple[Any, SubmissionOptions]],
-        send: Callable[[list[Submission | CrystalMathError]], Sequence[_Answer]],
-        job_id: Callable[[_Answer], str | None],
-    ) -> list[dict[str, _Answer]]:
-        """Submit step by step, each of all structures at once; return the answers by step.
+        structures: Iterable[tuple[Any, SubmissionOptions]],
+        write: Callable[[Submission], dict[str, Any]],
+    ) -> list[Written]:
+        """Write all steps of each structure, to be sent together; none where one cannot be.
 
-        What follows a step that was refused is refused, too. Each of `structures`, or why there is
-        none, comes with the options of its jobs, whose key and name get the step's name at their
-        ends. `job_id` returns the id in an answer of `send`; ``None`` if the job was refused.
+        Each of `structures`, or why there is none, comes with the options of its jobs, whose key
+        and name get the step's name at their ends.
         """
-        answers: list[dict[str, _Answer]] = [{} for _ in structures]
-        ids: list[dict[str, str]] = [{} for _ in structures]
-        for number, step in enumerate(self._steps):
-            asked = [
-                self._asked(number, *one, known) for one, known in zip(structures, ids, strict=True)
-            ]
-            told = send(asked)
-            for answer, all_of, known in zip(told, answers, ids, strict=True):
-                all_of[step.name] = answer
-                if (accepted := job_id(answer)) is not None:
-                    known[step.name] = accepted
-        return answers
+        jobs: list[Written] = []
+        for structure, options in structures:
+            for at in range(len(self._steps)):
+                try:
+                    if isinstance(structure, CrystalMathError):
+                        raise structure
+                    jobs.append(write(self._asked(at, structure, options)))
+                except CrystalMathError as error:
+                    jobs.append(error)
+        wrong = [at for at, job in enumerate(jobs) if isinstance(job, CrystalMathError)]
+        if not wrong:
+            return jobs
+        number, at = divmod(wrong[0], len(self._steps))
+        told = f"not submitted: the step {self.names[at]!r} of structure {number} was refused"
+        return [one if isinstance(one, CrystalMathError) else InvalidJob(told) for one in jobs]
 
-    def _asked(
-        self, number: int, structure: Any, options: SubmissionOptions, ids: Mapping[str, str]
-    ) -> Submission | CrystalMathError:
-        """Write one step of one structure, of whose earlier steps the ids are known."""
-        if isinstance(structure, CrystalMathError):
-            return structure
+    def _asked(self, number: int, structure: Any, options: SubmissionOptions) -> Submission:
+        """Write one step of one structure, which refers to the earlier ones by their position."""
         step, before = self._steps[number], self._steps[:number]
-        for one in before:
-            if one.name not in ids:
-                return InvalidJob(f"not submitted: the step {one.name!r} before it was refused")
+        ids = {one.name: f"#{at - number}" for at, one in enumerate(before)}
         if not step.takes_structure:
             structure = None
         elif with_structure := [one.name for one in before if one.takes_structure]:
-            structure = f"job:{ids[with_structure[-1]]}"
+            structure = JobStructure(ids[with_structure[-1]])
         each: SubmissionOptions = {**options}
         each["labels"] = {**(options.get("labels") or {}), STEP: step.name}
         if (key := options.get("key")) is not None:
@@ -102,9 +101,10 @@ class Chain:
         if before:
             # In the order of the steps, also where one works in the files of an earlier one.
             last = ids[before[-1].name]
-            waits = structure == f"job:{last}" or last in _named(parameters)
+            waits = structure == JobStructure(last) or last in _named(parameters)
             each["after"] = [] if waits else [last]
-        return Submission(recipe=step.recipe, atoms=structure, parameters=parameters, **each)
+        atoms = structure.document() if isinstance(structure, JobStructure) else structure
+        return Submission(recipe=step.recipe, atoms=atoms, parameters=parameters, **each)
 
 
 def _read(name: str, given: StepLike, allow: tuple[str, ...]) -> _Step:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from crystalmath.client.chaining import StepLike
     from crystalmath.client.future import JobFuture
+    from crystalmath.client.request import Written
     from crystalmath.client.transport import Transport
     from crystalmath.models import Filters, HasJobId, JobChange, MapOptions, SubmissionOptions
     from crystalmath.models.answers import (
@@ -176,25 +177,32 @@ class Client:
         """
         answers: Jobs[JobFuture | CrystalMathError] = Jobs()
         for batch in self._writer.batches(submissions):
-            refused = {i: one for i, one in batch.items() if isinstance(one, CrystalMathError)}
-            given = {i: one for i, one in batch.items() if not isinstance(one, CrystalMathError)}
-            try:
-                told = refused | (self._submit(given) if given else {})
-            except CrystalMathError as error:
-                if all(isinstance(one, CrystalMathError) for one in answers):
-                    raise
-                # What earlier batches were answered must not be lost with this one.
-                told = {**refused, **dict.fromkeys(given, error)}
-            answers += [told[index] for index in batch]
+            answers += self._batch(batch, accepted=bool(_accepted(answers)))
         return answers
 
+    def _batch(
+        self, batch: Mapping[int, Written], *, accepted: bool, all_or_none: bool = False
+    ) -> list[JobFuture | CrystalMathError]:
+        """Submit with one request, after others of which some were `accepted` or none."""
+        refused = {i: one for i, one in batch.items() if isinstance(one, CrystalMathError)}
+        given = {i: one for i, one in batch.items() if not isinstance(one, CrystalMathError)}
+        try:
+            told = refused | (self._submit(given, all_or_none=all_or_none) if given else {})
+        except CrystalMathError as error:
+            if not accepted:
+                raise
+            # What earlier batches were answered must not be lost with this one.
+            told = {**refused, **dict.fromkeys(given, error)}
+        return [told[index] for index in batch]
+
     def _submit(
-        self, documents: Mapping[int, dict[str, Any]]
+        self, documents: Mapping[int, dict[str, Any]], *, all_or_none: bool
     ) -> dict[int, JobFuture | CrystalMathError]:
         answers: dict[int, JobFuture | CrystalMathError] = {}
         begun = False
         with self._follower.submitting() as overheard:
-            answer = self.ask(server.JOBS_SUBMIT_MANY, jobs=list(documents.values()))
+            jobs = list(documents.values())
+            answer = self.ask(server.JOBS_SUBMIT_MANY, jobs=jobs, all_or_none=all_or_none or None)
             for (index, document), job in zip(documents.items(), answer["jobs"], strict=True):
                 if job["job_id"] is None:
                     answers[index] = answered_error(job)
@@ -287,8 +295,9 @@ class Client:
         Returns
         -------
         list of dict of str to (JobFuture or CrystalMathError)
-            For each structure its jobs by step; what was refused, and what follows it, has its
-            error in its place.
+            For each structure its jobs by step. They are submitted with one request, as long as
+            there are no more than 1,000, and none is where one is refused: then each has its error
+            in its place.
 
         Raises
         ------
@@ -296,33 +305,25 @@ class Client:
             A step refers to a later one, or there is none.
         """
         from crystalmath.client.chaining import Chain
-
-        accepted: list[JobFuture] = []
-
-        def send(
-            asked: Sequence[Submission | CrystalMathError],
-        ) -> list[JobFuture | CrystalMathError]:
-            good = [one for one in asked if isinstance(one, Submission)]
-            try:
-                told = iter(self.submit_many(good))
-            except CrystalMathError as error:
-                if not accepted:
-                    raise
-                # What was answered of earlier steps must not be lost with this one.
-                return [error if isinstance(one, Submission) else one for one in asked]
-            answers = [next(told) if isinstance(one, Submission) else one for one in asked]
-            accepted.extend(_accepted(answers))
-            return answers
+        from crystalmath.client.request import batched
 
         chain = Chain(steps, self._writer.configured()[0].recipes_allow)
-        return chain.submit(
-            [
+        written = chain.written(
+            (
                 (atoms, {**options, "key": None if key is None else f"{key}/{number}"})
                 for number, atoms in enumerate(structures)
-            ],
-            send,
-            lambda answer: None if isinstance(answer, CrystalMathError) else answer.job_id,
+            ),
+            self._writer.document,
         )
+        told: list[JobFuture | CrystalMathError] = []
+        for batch in batched(enumerate(written), len(chain.names)):
+            told += self._batch(dict(batch), accepted=bool(_accepted(told)), all_or_none=True)
+        answers = iter(told)
+        # A step takes the next answer, and so does each of the next structure.
+        return [
+            dict(zip(chain.names, answers, strict=False))
+            for _ in range(len(told) // len(chain.names))
+        ]
 
     def recording(
         self, *, label: Mapping[str, str] | None = None, **options: Unpack[MapOptions]

@@ -110,21 +110,25 @@ def document(
     return to_wire(sent, defaults=False)
 
 
-def batched(asked: Iterable[tuple[_Name, Written]]) -> Iterator[list[tuple[_Name, Written]]]:
+def batched(
+    asked: Iterable[tuple[_Name, Written]], together: int = 1
+) -> Iterator[list[tuple[_Name, Written]]]:
     """Divide what is to be sent, each by its name, in its order.
 
-    What is too large to be sent has an error in its place.
+    What is too large to be sent has an error in its place. So many as stay `together` come into one
+    request.
     """
     batch: list[tuple[_Name, Written]] = []
     total = 0
-    for name, given in asked:
+    for number, (name, given) in enumerate(asked):
         written, size = given, 0
         if not isinstance(given, CrystalMathError):
             try:
                 size = _size(given)
             except CrystalMathError as error:
                 written = error
-        if batch and (len(batch) >= MOST_JOBS or total + size > MOST_BYTES):
+        is_full = len(batch) + together > MOST_JOBS or total + size > MOST_BYTES
+        if batch and is_full and number % together == 0:
             yield batch
             batch, total = [], 0
         batch.append((name, written))

@@ -79,16 +79,32 @@ class Intake:
         self._admissions: deque[Admission] = deque(maxlen=_KEPT)
         self.leaving = False
 
-    def submit(self, asked: Sequence[Again], wanted: Callable[[], bool]) -> Answers:
+    def submit(
+        self,
+        asked: Sequence[Again | InvalidJob],
+        wanted: Callable[[], bool],
+        *,
+        all_or_none: bool = False,
+    ) -> Answers:
         """Take submissions; see :meth:`.JobService.submit_many`."""
-        answers, prepared = self._prepare(asked, wanted)
-        _require(wanted)
-        answers |= self._record(asked, prepared)
+        for _ in range(2):
+            answers, prepared = self._prepare(asked, wanted)
+            refused = [at for at, answer in answers.items() if isinstance(answer, Exception)]
+            if all_or_none and refused:
+                told = InvalidJob(
+                    f"not submitted: number {min(refused)} of the request was refused"
+                )
+                return [answers.get(index, told) for index in range(len(asked))]
+            _require(wanted)
+            answers |= self._record(asked, prepared)
+            # The same request may have been recorded meanwhile: then its jobs are found by keys.
+            if not (all_or_none and any(isinstance(one, KeyConflict) for one in answers.values())):
+                break
         return [answers[index] for index in range(len(asked))]
 
     def _prepare(
         self,
-        submissions: Sequence[Again],
+        submissions: Sequence[Again | InvalidJob],
         wanted: Callable[[], bool],
         planned: Collection[str] = (),
     ) -> tuple[dict[int, Any], dict[int, Prepared]]:
@@ -96,10 +112,14 @@ class Intake:
         admission = self._admission(planned, kept=True)
         answers: dict[int, Any] = {}
         prepared: dict[int, Prepared] = {}
-        known = self._of_keys([item.submission for item in submissions])
+        known = self._of_keys([one.submission for one in submissions if isinstance(one, Again)])
         for index, item in enumerate(submissions):
-            submission = item.submission
             _require(wanted)
+            if isinstance(item, InvalidJob):
+                answers[index] = item
+                admission.list_next(None)
+                continue
+            submission = item.submission
             try:
                 job = known.get(submission.key) if isinstance(submission.key, str) else None
                 asked = admission.read(*_parts(item))
@@ -110,11 +130,16 @@ class Intake:
                     answers[index] = KeyConflict.of(job.key, job.job_id)
                 else:
                     prepared[index] = admission.prepare(asked)
+                    admission.plan(prepared[index].row)
             except (CrystalMathError, ImportError) as error:
                 # Its frames hold the answers, and with them all of a batch.
                 answers[index] = error.with_traceback(None)
             except Exception as error:  # noqa: BLE001 - the others of a batch are not lost with it
                 answers[index] = fault("a submission", error)
+            if index in prepared:
+                admission.list_next(prepared[index].spec.job_id)
+            else:
+                admission.list_next(getattr(answers[index], "job_id", None))
         self._admissions.append(admission)
         return answers, prepared
 
@@ -166,13 +191,16 @@ class Intake:
         self._recorder.open()
         return self._recorder.store.by_key(keys)
 
-    def _record(self, asked: Sequence[Again], prepared: dict[int, Prepared]) -> dict[int, Any]:
+    def _record(
+        self, asked: Sequence[Again | InvalidJob], prepared: dict[int, Prepared]
+    ) -> dict[int, Any]:
         """Commit the rows, and only then tell the engines of them."""
         if not prepared:
             return {}
         owner = self._recovery.host.own_fields()
+        once = {at for at, one in enumerate(asked) if isinstance(one, Again) and one.only_retry}
         rows = [
-            attrs.evolve(item.row, owner=owner, only_retry=asked[index].only_retry)
+            attrs.evolve(item.row, owner=owner, only_retry=index in once)
             for index, item in prepared.items()
         ]
         recorded = dict(zip(prepared, self._recorder.insert(rows), strict=True))

@@ -159,15 +159,23 @@ class JobService(HomeJobs):
         return answer
 
     def submit_many(
-        self, submissions: Sequence[Submission], *, wanted: Callable[[], bool] = lambda: True
+        self,
+        submissions: Sequence[Submission | InvalidJob],
+        *,
+        all_or_none: bool = False,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> Answers:
-        """Take many jobs, each accepted or refused on its own, in order.
+        """Take many jobs, each accepted or refused on its own, in order; or all of them or none.
+
+        One may refer to an earlier one of them by its position, as job ``#0``, or ``#-1`` for the
+        one before it. In the place of one that cannot be read stands why.
 
         They are recorded in one transaction, with those that others submit at the time; none if
         they are not `wanted` any more. What a key has given before is given again, whatever has
         become of the files that the job was found to need.
         """
-        return self._intake.submit([Again(submission) for submission in submissions], wanted)
+        asked = [one if isinstance(one, InvalidJob) else Again(one) for one in submissions]
+        return self._intake.submit(asked, wanted, all_or_none=all_or_none)
 
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
         """Return all that is wrong with a submission; see :meth:`.Intake.check`."""

@@ -37,6 +37,8 @@ _NAMED = 3
 _FAR = 100
 #: A key by which part of a stored result is found without reading all of it; not one of our tags.
 _KEY = re.compile(r"(?!(?:data|items|string)$)[A-Za-z_]\w*", re.ASCII)
+#: A job of the same request, as a later one refers to it.
+_POSITION = re.compile(r"#(-?[0-9]{1,5})", re.ASCII)
 _AFTER = {"job_id": {}, "ends": {"type": "string", "enum": ["ok", "any"]}}
 
 
@@ -64,12 +66,17 @@ class References:
     def __init__(self, jobs: HomeJobs, planned: Collection[str] = ()) -> None:
         self.jobs = jobs
         self._planned = planned
+        self._listed: list[str | None] = []
         self._found: dict[str, JobMetadata] = {}
         self._values: dict[tuple[str, tuple[str | int, ...]], Any] = {}
 
     def plan(self, row: NewJob) -> None:
         """Know a job that is about to be recorded."""
         self._found[row.job_id] = row
+
+    def list_next(self, job_id: str | None) -> None:
+        """Know the id of the next job of a request, to which later ones refer by its position."""
+        self._listed.append(job_id)
 
     # --- which jobs --------------------------------------------------------------------------
 
@@ -154,7 +161,21 @@ class References:
             if isinstance(given, Mapping):
                 return self._fitting(given)
             whole = len(text := str(given)) == ID_LENGTH
+            if (position := _POSITION.fullmatch(text)) is not None:
+                return self._at(int(position[1]), text)
             return self._job(text if whole else self.jobs.find(text)).job_id
+
+    def _at(self, position: int, text: str) -> str:
+        """Return the id of an earlier job of the request, counted from 0, or back from this one."""
+        position += len(self._listed) if position < 0 else 0
+        if not 0 <= position < len(self._listed):
+            raise InvalidJob(
+                f"{text!r} is no earlier job of the request, of which {len(self._listed)} come "
+                "before this one; #0 is its first, #-1 the one before this"
+            )
+        if (job_id := self._listed[position]) is None:
+            raise InvalidJob(f"not submitted: number {position} of the request was refused")
+        return job_id
 
     def _fitting(self, filters: Mapping[str, Any]) -> str:
         """Return the one job that filters fit, those left out that were run again."""

@@ -251,39 +251,42 @@ Asked: TypeAlias = tuple[str, dict[str, Any] | CrystalMathError]
 Answer: TypeAlias = dict[str, Any]
 
 
-def submitted(asked: Iterable[Asked]) -> Iterator[Answer]:
-    """Submit batch by batch; a server is started only where there is something to submit."""
+def submitted(asked: Iterable[Asked], together: int | None = None) -> Iterator[Answer]:
+    """Submit batch by batch; a server is started only where there is something to submit.
+
+    Of each batch all or none are submitted where so many stay `together`.
+    """
     from crystalmath.client.request import batched
 
     with contextlib.ExitStack() as stack:
         client: Client | None = None
-        for number, batch in enumerate(batched(asked)):
+        for number, batch in enumerate(batched(asked, together or 1)):
             if client is None and any(isinstance(job, dict) for _, job in batch):
                 client = stack.enter_context(connected())
             recipes = {job["recipe"] for _, job in batch if isinstance(job, dict)}
             with asking(() if number else recipes):
-                answers = list(_send(client, batch))
+                answers = list(_send(client, batch, all_or_none=together is not None))
             yield from answers
             sys.stdout.flush()
 
 
-def _send(client: Client | None, batch: Sequence[Asked]) -> Iterator[Answer]:
+def _send(client: Client | None, batch: Sequence[Asked], *, all_or_none: bool) -> Iterator[Answer]:
     """Submit a batch; give the answers in order, with the names."""
     jobs = [job for _, job in batch if isinstance(job, dict)]
-    answers = iter(_answers(client, jobs) if client else ())
+    answers = iter(_answers(client, jobs, all_or_none=all_or_none) if client else ())
     for name, job in batch:
         answer = next(answers) if isinstance(job, dict) else output.error_document(job, job.code)
         yield {**answer, "name": name}
 
 
-def _answers(client: Client, jobs: list[dict[str, Any]]) -> list[Answer]:
+def _answers(client: Client, jobs: list[dict[str, Any]], *, all_or_none: bool) -> list[Answer]:
     from crystalmath.client.client_errors import raise_answered
 
     try:
         if len(jobs) == 1:  # does not wait for somebody's thousands
             answers = [client.call("jobs.submit", jobs[0])]
         else:
-            answer = client.call("jobs.submit_many", {"jobs": jobs})
+            answer = client.call("jobs.submit_many", {"jobs": jobs, "all_or_none": all_or_none})
             raise_answered(answer)
             answers = answer["jobs"]
     except CrystalMathError as error:

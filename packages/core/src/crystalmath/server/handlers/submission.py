@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict, cast
 
 from crystalmath import server
 from crystalmath.errors import AlreadyRetried, CrystalMathError, InvalidJob, fault, shown
@@ -72,7 +72,11 @@ class SubmitManyParams(TypedDict):
     jobs: Annotated[
         list[Mapping[str, Any]],
         Limits(maxItems=MOST_JOBS),
-        "each as the parameters of jobs.submit",
+        "each as the parameters of jobs.submit; where that takes a job's id, #0 is the first of "
+        "these, #-1 the one before",
+    ]
+    all_or_none: NotRequired[
+        Annotated[bool, "submit none of them where one is refused; default: false"]
     ]
 
 
@@ -85,14 +89,20 @@ class SubmitManyParams(TypedDict):
     ),
 )
 def handle_jobs_submit_many(service: JobService, params: SubmitManyParams) -> SubmittedJobs:
-    """Submit many jobs, each accepted or refused on its own, in order.
+    """Submit many jobs, each accepted or refused on its own, in order; or all of them or none.
 
-    They are recorded in one transaction.
+    They are recorded in one transaction. One may refer to those before it in the list.
     """
     read = [_read(job) for job in params["jobs"]]
-    good = [item for item in read if not isinstance(item, dict)]
-    answers = iter(service.submit_many(good, wanted=is_wanted))
-    jobs = [item if isinstance(item, dict) else answered(next(answers)) for item in read]
+    # What cannot be read keeps its position.
+    asked = [InvalidJob(str(each["error"])) if isinstance(each, dict) else each for each in read]
+    answers = service.submit_many(
+        asked, all_or_none=params.get("all_or_none", False), wanted=is_wanted
+    )
+    jobs = [
+        item if isinstance(item, dict) else answered(answer)
+        for item, answer in zip(read, answers, strict=True)
+    ]
     return {"jobs": jobs, "error": None}
 
 
