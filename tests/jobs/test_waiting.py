@@ -1,26 +1,33 @@
 """Jobs that wait for jobs: ends, retries, cancels, crashes and other owners in any order."""
 
 import gzip
+import itertools
 import json
 import os
 import random
 import uuid
 
 import pytest
+from attrs import evolve
 
 from crystalmath import config
 from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState, NewJob
+from crystalmath.models.job_notes import repeated, step_of
+from crystalmath.service import flows as service_flows
 from crystalmath.service.current_jobs import Onlooker
 from crystalmath.service.dependencies import Waiting
 from crystalmath.service.flows import Flows
 from crystalmath.service.home_jobs import HomeJobs
 from crystalmath.service.recorder import Recorder
+from crystalmath.service.recovery import Recovery
 from crystalmath.service.references import References
 
-SEEDS = int(os.environ.get("CRYSTALMATH_LIVES", "300")) // 30
+SEEDS = int(os.environ.get("CRYSTALMATH_LIVES", "300")) // 50
 STEPS = 60
 ENDS = (JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED)
+BAD = {"failed", "cancelled"}
+_ENDED = {"completed", *BAD}
 
 
 class Crash(BaseException):
@@ -34,24 +41,62 @@ class Process:
         self.world = world
         self.owner = {"life": world.lives}
         self.host = self
-        self.waiting = Waiting(world.jobs, world.recorder, self, self, self)
+        self.flows = Flows(world.jobs, world.recorder, self, self.stop)
+        self.waiting = Waiting(world.jobs, world.recorder, self, self, self.flows)
         self.waiting._thread = object()  # the test takes its turns itself
+        self.read_events = self.waiting._read_events
+        self.waiting._read_events = self.read
         self.crash_in = None
 
     def is_own(self, owner):
         return owner == self.owner
 
     def left(self):
-        """Find no jobs that nobody follows: the test has all taken over at once."""
-        return []
+        """Find the jobs that nobody follows: some steps of flows that were taken over."""
+        return [job for job in self.world.unfinished() if not self.is_own(job.owner)]
 
     def take_over(self, jobs):
-        assert jobs == []
+        ids = [job.job_id for job in jobs]
+        self.world.recorder.store.set_owner(ids, self.owner, "taken over", 3.0)
+        self.waiting.add([job.job_id for job in jobs if job.waits])
 
     def turn(self):
         with self.waiting._lock:
-            self.waiting._later_at = 0.0
+            self.waiting._later_at = self.waiting._owners_at = 0.0
         self.waiting._turn()
+
+    def read(self):
+        """Read the events; the end of a pass may be marked right after."""
+        self.read_events()
+        if self.world.random.random() < 0.3:
+            self.world.end_pass(late=False)
+
+    def stop(self, job_id):
+        self.world.recorder.note_cancel([job_id])
+        self.waiting.cancel([job_id])
+
+    def record_steps(self, keys, ask, refused):
+        """Stand for the intake: record the steps that have no job yet, all at once."""
+        known = {key: job.job_id for key, job in self.world.recorder.store.by_key(keys).items()}
+        ids, rows = [], []
+        for at, key in enumerate(keys):
+            asked = ask(at, ids)
+            if key not in known:
+                rows.append(self.world.row(asked.parents, key=key, body=json.dumps(asked.body)))
+                (flow,) = [one["job_id"] for one in asked.parents if one["role"] == "flow"]
+                self.world.called_by[rows[-1].job_id] = max(self.world.outcomes[flow])
+            ids.append(known.get(key) or rows[-1].job_id)
+        self.crash()
+        self.world.insert(rows)
+        self.crash()
+        return [self.world.state(job_id) for job_id in ids]
+
+    def next_pass(self, flow, row, spec, document):
+        """Stand for the intake: check that the pass may begin, and record that it does."""
+        self.world.check_pass(flow)
+        self.crash()
+        self.world.recorder.put_in([(flow, row)])
+        self.crash()
 
     def release(self, jobs):
         """Stand for the intake: check what is released, and record it."""
@@ -61,16 +106,19 @@ class Process:
                 world.check_met(parent)
         self.crash()
         ready = [(job, world.released(job)) for job in jobs]
-        told = {job.job_id for job in world.recorder.put_in(ready)}
-        world.launched += told
+        told = world.recorder.put_in(ready)
+        for job in told:
+            world.launch(job)
         self.crash()
-        return [job.job_id for job in jobs if job.job_id not in told]
+        released = {job.job_id for job in told}
+        return [job.job_id for job in jobs if job.job_id not in released]
 
     def crash(self):
         if self.crash_in is not None:
             self.crash_in -= 1
             if self.crash_in < 0:
-                raise Crash
+                self.crash_in = None
+                raise self.world.random.choice([Crash, OSError])
 
 
 class World:
@@ -83,38 +131,86 @@ class World:
         self.jobs = HomeJobs(configured, recorder, onlooker, self)
         self.lives = seed * 1000
         self.process = Process(self)
+        self.jobs.directory = lambda job_id: Passes(self.outcomes.get(job_id, {}))
         self.names = []
         #: What its engines were given, once for each time.
         self.launched = []
+        #: What each flow calls, and the outcomes of its passes by their attempt.
+        self.programs = {}
+        self.outcomes = {}
+        #: The pass that has called each step first.
+        self.called_by = {}
+        self.wrong = []
 
     def following(self, job_id):
         """Say that every job is followed: its row tells all."""
         return self
 
+    def row(self, parents=(), body="{}", header=None, **more):
+        job_id = str(uuid.UUID(int=self.random.getrandbits(128), version=4))
+        told = {"job_id": job_id, "recipe": "r", **(header or {})}
+        more |= {"specification": f"{json.dumps(told)}\n{body}", "owner": self.process.owner}
+        fields = {"job_id": job_id, "recipe": "r", "engine": "e", "spec_hash": ""}
+        return NewJob(**fields, created_at=1.0, parents=list(parents), **more)
+
+    def insert(self, rows):
+        for known in self.recorder.insert(rows):
+            assert not isinstance(known, Exception), known
+            self.names.append(known.job_id)
+            if known.waits:
+                self.process.waiting.add([known.job_id])
+            elif known.stage is None:
+                self.launch(known)
+
     def record(self, parents=(), retry_of=None):
         roles = [] if retry_of is None else [{"job_id": retry_of, "role": "retry"}]
-        job = NewJob(
-            job_id=str(uuid.UUID(int=self.random.getrandbits(128), version=4)),
-            recipe="r",
-            engine="e",
-            spec_hash="",
-            specification="{}\n{}",
-            created_at=1.0,
-            owner=self.process.owner,
-            parents=[*parents, *roles],
-        )
-        (known,) = self.recorder.insert([job])
-        assert not isinstance(known, Exception), known
-        self.names.append(job.job_id)
-        if known.waits:
-            self.process.waiting.add([job.job_id])
-        else:
-            self.launched.append(job.job_id)
+        self.insert([self.row([*parents, *roles])])
 
     def released(self, job):
         parents = [{k: v for k, v in one.items() if k != "awaited"} for one in job.parents]
         fields = {"job_id": job.job_id, "recipe": "r", "engine": "e", "created_at": 1.0}
         return NewJob(**fields, spec_hash="", specification="{}\n{}", parents=parents)
+
+    def launch(self, job):
+        """See that a step is begun once, and as the last pass of its flow has called it."""
+        self.launched.append(job.job_id)
+        if job.job_id not in self.called_by:
+            return
+        flow, name = step_of(job.parents)
+        attempt, last = max(self.outcomes[flow].items())
+        called = {call["name"]: call["known"] for call in last["calls"]}
+        is_new = called.get(name, "") is None and self.called_by[job.job_id] == attempt
+        if not (is_new or called.get(name) == job.job_id):
+            self.wrong.append(f"{name} begins, and is not called so")
+        others = [one for one in self.steps(flow, name) if one.job_id != job.job_id]
+        begun = [one for one in others if one.job_id in self.launched]
+        if not all(repeated(one.parents) for one in begun):
+            self.wrong.append(f"{name} begins twice")
+        if (origin := repeated(self.state(flow).parents)) is not None:
+            states = {one.state for one in self.steps(origin, name)}
+            if JobState.COMPLETED in states:
+                self.wrong.append(f"{name} is computed again")
+
+    def steps(self, flow, name=None):
+        steps = self.recorder.store.get_many(list(self.recorder.store.step_states(flow)))
+        return [job for job in steps if name in {None, step_of(job.parents)[1]}]
+
+    def check_pass(self, flow):
+        """See that a pass may begin: what it needs has ended, and nobody has cancelled its flow."""
+        if self.state(flow.job_id).cancel_requested_at is not None:
+            self.wrong.append(f"another pass of {flow.job_id} begins, which was cancelled")
+        for name in self.outcomes[flow.job_id][flow.attempt]["needs"]:
+            tries = self.steps(flow.job_id, name)
+            if tries and not any(job.state.is_terminal() for job in tries):
+                self.wrong.append(f"another pass begins, and {name} has not ended")
+
+    def check_flows(self):
+        """See that no flow has ended before its steps, those apart that somebody ran again."""
+        assert not self.wrong, self.wrong
+        for flow in self.programs:
+            if self.state(flow).state.is_terminal():
+                living = [job for job in self.steps(flow) if not job.state.is_terminal()]
+                assert all(repeated(job.parents) for job in living), f"{flow} ends before {living}"
 
     def state(self, job_id):
         return self.recorder.store.get(job_id)
@@ -137,13 +233,101 @@ class World:
             states = {self.state(each).state for each in self.tries(parent["job_id"])}
             assert JobState.COMPLETED in states
 
-    def under_way(self):
+    def unfinished(self):
         jobs = [self.state(job_id) for job_id in self.names]
-        return [job for job in jobs if not job.state.is_terminal() and not job.waits]
+        return [job for job in jobs if not job.state.is_terminal()]
+
+    def under_way(self):
+        own = [job for job in self.unfinished() if self.process.is_own(job.owner)]
+        return [job for job in own if not job.waits and job.stage is None]
 
     def end(self, job, state):
+        if job.cancel_requested_at is not None and self.random.random() < 0.7:
+            state = JobState.CANCELLED
         error = None if state is JobState.COMPLETED else "no"
-        self.recorder.apply(Change(job_id=job.job_id, state=state, at=2.0, error=error))
+        self.apply(Change(job_id=job.job_id, state=state, at=2.0, error=error))
+
+    def apply(self, change, *, late=True):
+        """Record a change; perhaps those that wait are looked at before memory has it."""
+        put = self.recorder.recent.put
+
+        def put_late(jobs):
+            self.recorder.recent.put = put
+            self.process.turn()
+            put(jobs)
+
+        if late and self.random.random() < 0.2:
+            self.recorder.recent.put = put_late
+        try:
+            self.recorder.apply(change)
+        finally:
+            self.recorder.recent.put = put
+
+    # --- flows -------------------------------------------------------------------------------
+
+    def submit_flow(self, retry_of=None):
+        """Submit a flow that calls some steps, with references and values of those before."""
+        parents, taken = [], []
+        if retry_of is not None:
+            parents = [{"job_id": retry_of, "role": "retry"}]
+            taken, _ = service_flows.taken_over(self.jobs, parents)
+        told = {"pass": 1, "steps": taken}
+        row = self.row(parents, header={"flow": told}, stage="pass")
+        chance, names = self.random, []
+        for number in range(chance.randrange(1, 6)) if retry_of is None else ():
+            few = [chance.sample(names, min(len(names), chance.randrange(3))) for _ in range(2)]
+            few = {"uses": few[0], "needs": few[1][: chance.randrange(2)]}
+            unless = chance.choice([None, *names])
+            self.programs.setdefault(row.job_id, []).append(
+                {"name": f"step#{number}", "unless": unless, **few}
+            )
+            names.append(f"step#{number}")
+        if retry_of is not None:
+            self.programs[row.job_id] = self.programs[retry_of]
+        self.outcomes[row.job_id] = {}
+        self.insert([row])
+        self.apply(Change(job_id=row.job_id, state=JobState.RUNNING, at=1.0))
+
+    def end_pass(self, *, late=True):
+        """Have a pass of a flow end, if one is under way; return whether one was."""
+        flows = [job for job in self.unfinished() if job.stage == "pass"]
+        if own := [job for job in flows if self.process.is_own(job.owner)]:
+            flow = self.random.choice(own)
+            told = self.outcomes[flow.job_id][flow.attempt] = self.body(flow)
+            change = Change(job_id=flow.job_id, state=JobState.COMPLETED, at=2.0)
+            if told["state"] != "completed":
+                waits = {"attempt": flow.attempt, "waits": True}
+                change = Change(job_id=flow.job_id, state=JobState.RUNNING, at=2.0, **waits)
+            self.apply(change, late=late)
+        return bool(own)
+
+    def body(self, flow):
+        """Run the body of a flow, as it was told of its steps; return the outcome of the pass."""
+        if flow.cancel_requested_at is not None:
+            return {"state": "cancelled", "calls": [], "needs": []}
+        header = json.loads(self.recorder.store.specification(flow.job_id).partition("\n")[0])
+        known = {each["name"]: each for each in header["flow"]["steps"]}
+        ended = {name: each["state"] for name, each in known.items() if each["state"] in _ENDED}
+        calls, called, needs = [], [], []
+        for step in self.programs[flow.job_id]:
+            if ended.get(step["unless"]) in BAD:
+                continue
+            needs = [name for name in step["needs"] if name in called and name not in ended]
+            if needs:
+                break
+            uses = [name for name in step["uses"] if name in called and ended.get(name) not in BAD]
+            given = {name: {"$step": name, "path": []} for name in uses}
+            entry = known.get(step["name"])
+            if entry is not None and entry["state"] == "waiting":
+                entry = entry if entry["document"]["parameters"].keys() == given.keys() else None
+            call = {"name": step["name"], "recipe": "r", "step": "r", "after": []}
+            call |= {"known": entry and entry["job_id"]}
+            calls.append({**call, "document": {"atoms": None, "parameters": given}})
+            called.append(step["name"])
+        else:
+            living = [name for name in known if name not in ended and name not in called]
+            needs = [name for name in called if name not in ended] or living
+        return {"state": "waits" if needs else "completed", "calls": calls, "needs": needs}
 
     # --- what happens ------------------------------------------------------------------------
 
@@ -171,14 +355,18 @@ class World:
             self.retry_one(self.random.choice(failed))
 
     def retry_one(self, job):
-        awaited = [one for one in job.parents if "awaited" in one]
+        if job.job_id in self.programs:
+            self.submit_flow(job.job_id)
+            return
+        awaited = [one for one in job.parents if "awaited" in one or one["role"] == "flow"]
         self.record(
             [{k: v for k, v in one.items() if k != "on_failure"} for one in awaited],
             retry_of=job.job_id,
         )
 
     def cancel(self):
-        waiting = [job_id for job_id in self.names if self.state(job_id).waits]
+        left = self.unfinished()
+        waiting = [job.job_id for job in left if job.waits or job.stage is not None]
         if waiting:
             job_id = self.random.choice(waiting)
             self.recorder.note_cancel([job_id])
@@ -192,22 +380,28 @@ class World:
             self.process.turn()
         except Crash:
             self.restart()
+        except OSError:
+            pass  # its thread tries again
         self.process.crash_in = None
 
     def restart(self):
-        """Have another process take over what waits."""
+        """Have another process take over what waits; it may leave out the steps of a flow."""
         self.lives += 1
         self.process = Process(self)
-        left = [job.job_id for job in self.recorder.store.unfinished() if job.job_id in self.names]
-        self.recorder.store.set_owner(left, self.process.owner, "taken over", 3.0)
-        self.process.waiting.add([job_id for job_id in left if self.state(job_id).waits])
+        some = [job for job in self.unfinished() if not step_of(job.parents)]
+        steps = [job for job in self.unfinished() if step_of(job.parents)]
+        self.process.take_over(some + [job for job in steps if self.random.random() < 0.7])
 
     def settle(self):
         """Run all that can run to a good end, and run again what others wait for."""
         for _ in range(200):
             self.process.turn()
-            waiting = [job for job_id in self.names if (job := self.state(job_id)).waits]
-            assert not any(job.cancel_requested_at for job in waiting)
+            self.check_flows()
+            if self.end_pass():
+                continue
+            waiting = [job for job in self.unfinished() if job.waits]
+            cancelled = [job for job in waiting if job.cancel_requested_at and job.stage is None]
+            assert all(step_of(job.parents) for job in cancelled)
             if jobs := self.under_way():
                 for job in jobs:
                     self.end(job, JobState.COMPLETED)
@@ -234,15 +428,20 @@ def recorded(tmp_path_factory):
     recorder.close()
 
 
+def live(world):
+    happens = {world.submit: 3, world.submit_flow: 2, world.finish: 7, world.end_pass: 6}
+    happens |= {world.retry: 2, world.cancel: 1, world.turn: 6, world.restart: 1}
+    for _ in range(STEPS):
+        world.random.choices([*happens], happens.values())[0]()
+        world.check_flows()
+    world.settle()
+
+
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_each_job_goes_on_once_when_all_that_it_waits_for_has_ended(recorded, seed):
     world = World(*recorded, seed)
     world.submit()
-    happens = [world.submit, world.finish, world.retry, world.cancel, world.turn, world.restart]
-    weights = [4, 5, 2, 1, 5, 1]
-    for _ in range(STEPS):
-        world.random.choices(happens, weights)[0]()
-    world.settle()
+    live(world)
     assert len(set(world.launched)) == len(world.launched)
     for job_id in world.names:
         job = world.state(job_id)
@@ -252,13 +451,96 @@ def test_each_job_goes_on_once_when_all_that_it_waits_for_has_ended(recorded, se
             assert job_id not in world.launched
 
 
-class BetweenPasses:
-    """A flow whose first pass has ended, its intake, and its run directory."""
+def outrun_by_the_log(patch):
+    """Who waits for a job is looked at before memory has its end, and never again."""
+    put = Waiting.put
+    patch.setattr(Waiting, "put", lambda self, jobs: put(self, jobs) or self._ended.clear())
+
+
+def read_twice(patch):
+    """The steps that a pass has called are recorded again by whoever reads its outcome next."""
+    numbers = itertools.count()
+    patch.setattr(service_flows, "_key", lambda *_: f"key {next(numbers)}")
+
+
+def released_unread(patch):
+    """A step goes on between the end of a pass, which may call it otherwise, and its reading."""
+    of_flow = References.of_flow
+    told = "of_flow", lambda self, job, _: of_flow(self, job, lambda flow: flow.waits)
+    patch.setattr(References, *told)
+
+
+def one_more_pass(patch):
+    """A flow that was cancelled is looked at as if it were not."""
+    look = Flows.look
+    as_before = {"cancel_requested_at": None}
+    patch.setattr(Flows, "look", lambda self, flow: look(self, evolve(flow, **as_before)))
+
+
+def nothing_taken_over(patch):
+    """The retry of a flow computes again what has completed."""
+    patch.setattr(service_flows, "taken_over", lambda *_: ([], None))
+
+
+def steps_left(patch):
+    """Who takes over a flow leaves its steps to nobody."""
+    patch.setattr(Waiting, "_note_foreign", lambda *_: None)
+
+
+def looked_at_in_part(patch):
+    """A flow whose steps could not be read goes on as if they had been."""
+    read = Flows._read
+
+    def read_and_keep(self, flow):
+        self._plans[flow.job_id] = read(self, flow)
+        return self._plans[flow.job_id]
+
+    patch.setattr(Flows, "_read", read_and_keep)
+
+
+#: Each fault, and a life that finds it or comes not long before one that does.
+FAULTS = {
+    outrun_by_the_log: 1000,
+    read_twice: 2000,
+    released_unread: 3010,
+    one_more_pass: 4000,
+    nothing_taken_over: 5003,
+    steps_left: 6002,
+    looked_at_in_part: 7012,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_it_is_found_when_it_is_put_back(recorded, fault, monkeypatch):
+    fault(monkeypatch)
+    worlds = (World(*recorded, seed) for seed in range(FAULTS[fault], FAULTS[fault] + 200))
+    with pytest.raises(AssertionError):
+        any(live(world) for world in worlds)
+
+
+class Passes:
+    """The run directory of a flow: the outcomes of its passes, by their attempt."""
 
     path = "/home/jobs/flow"
 
+    def __init__(self, told):
+        self.told = told
+
+    def is_gone(self):
+        return False
+
+    def outcome(self, attempt):
+        return {"state": self.told[attempt]["state"]}
+
+    def payload(self, attempt):
+        return gzip.compress(json.dumps(self.told[attempt]).encode())
+
+
+class BetweenPasses(Passes):
+    """A flow whose first pass has ended, its intake, and its run directory."""
+
     def __init__(self, world, calls=(), needs=(), steps=()):
-        self.told = {"calls": calls, "needs": needs}
+        super().__init__({1: {"state": "waits", "calls": calls, "needs": needs}})
         self.id = str(uuid.UUID(int=world.random.getrandbits(128), version=4))
         #: The attempts that its next passes were.
         self.begun = []
@@ -273,15 +555,6 @@ class BetweenPasses:
         world.recorder.apply(began, waits)
         world.jobs.directory = lambda _: self
         self.flows = Flows(world.jobs, world.recorder, self, cancel=None)
-
-    def is_gone(self):
-        return False
-
-    def outcome(self, attempt):
-        return {"state": "waits"}
-
-    def payload(self, attempt):
-        return gzip.compress(json.dumps(self.told).encode())
 
     def record_steps(self, keys, ask, refused):
         raise AssertionError([ask(at, keys) for at in range(len(keys))])
@@ -305,6 +578,26 @@ def test_whoever_has_a_flow_takes_over_its_steps(recorded):
     process.turn()
     assert [job.job_id for job in taken] == [step]
     assert flow.begun == []
+
+
+def test_a_flow_whose_pass_ends_as_it_is_taken_over_goes_on(recorded, monkeypatch):
+    recorder, configured = recorded
+    world, waiting = World(*recorded, SEEDS + 4), []
+    row = world.row(header={"flow": {"pass": 1, "steps": []}}, stage="pass")
+    world.insert([evolve(row, owner={})])
+    (flow,) = world.names
+    recovery = Recovery(
+        recorder, None, lambda _: False, configured.jobs_directory, wait=waiting.extend
+    )
+
+    def adopt(*_):
+        change = {"job_id": flow, "state": JobState.RUNNING, "at": 1.0}
+        recorder.apply(Change(**change), Change(**change, attempt=1, waits=True))
+        return True
+
+    monkeypatch.setattr(Recovery, "_take_over", adopt)
+    assert recovery.take_over([world.state(flow)]) == [flow]
+    assert waiting == [flow]
 
 
 def test_where_a_step_that_was_called_is_not_on_record_one_more_pass_tells(recorded):

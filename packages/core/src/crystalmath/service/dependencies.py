@@ -94,7 +94,7 @@ class Waiting:
         jobs = self._recorder.store.get_many(list(self._ids))
         references.look_up(parent["job_id"] for job in jobs for parent in job.parents)
         for job in jobs:
-            outlook = _outlook(job, references) if job.waits else Outlook()
+            outlook = self._outlook(job, references) if job.waits else Outlook()
             if not job.state.is_terminal() and (outlook.failed or outlook.reason is None):
                 return True
         return any(not job.waits or job.job_id not in self for job in references.unfinished())
@@ -276,7 +276,7 @@ class Waiting:
         notes: list[Change] = []
         now = time.time()
         for job in jobs:
-            outlook = _outlook(job, references)
+            outlook = self._outlook(job, references)
             if outlook.failed is not None:
                 self._end([job], outlook.state, outlook.failed)
             elif outlook.reason is None:
@@ -287,6 +287,19 @@ class Waiting:
         self._recorder.apply(*notes)
         if ready:
             self._release(ready)
+
+    def _outlook(self, job: JobMetadata, references: References) -> Outlook:
+        """Tell what a job waits for; one that cannot be told fails, and holds up no other."""
+        try:
+            return references.of_flow(job, self._has_read) or references.outlook(job.parents)
+        except (CrystalMathError, OSError, MemoryError):
+            raise  # that is no fault of this job
+        except Exception as error:  # noqa: BLE001 - whatever it is, it would come again
+            return Outlook(failed=str(fault(f"job {job.job_id}", error)))
+
+    def _has_read(self, flow: JobMetadata) -> bool:
+        # What another process has read of its own flow is not known.
+        return self._flows.has_read(flow) if self._host.is_own(flow.owner) else flow.waits
 
     def _look_at_flow(self, flow: JobMetadata) -> None:
         """Have a flow go on as its steps have ended."""
@@ -311,13 +324,3 @@ class Waiting:
             self._later_at = time.monotonic() + AGAIN_S
             with self._lock:
                 self._later |= dict.fromkeys(later)
-
-
-def _outlook(job: JobMetadata, references: References) -> Outlook:
-    """Tell what a job waits for; one of which that cannot be told fails, and holds up no other."""
-    try:
-        return references.of_flow(job) or references.outlook(job.parents)
-    except (CrystalMathError, OSError, MemoryError):
-        raise  # that is no fault of this job
-    except Exception as error:  # noqa: BLE001 - whatever it is, it would come again
-        return Outlook(failed=str(fault(f"job {job.job_id}", error)))

@@ -197,6 +197,11 @@ class Flows:
         """Forget a flow that waits here no more."""
         self._plans.pop(job_id, None)
 
+    def has_read(self, flow: JobMetadata) -> bool:
+        """Return whether it is known here what the last pass of a flow has called."""
+        plan = self._plans.get(flow.job_id)
+        return plan is not None and plan.attempt == flow.attempt
+
     def look(self, flow: JobMetadata) -> tuple[list[str], list[JobMetadata]]:
         """Do what follows for a flow between two passes.
 
@@ -204,10 +209,8 @@ class Flows:
         its steps that have not ended, if they were read. Raises `OSError`, `CrystalMathError`:
         something cannot be done now, and is to be tried again.
         """
-        plan = self._plans.get(flow.job_id)
-        is_new = plan is None or plan.attempt != flow.attempt
-        if plan is None or is_new:
-            plan = self._plans[flow.job_id] = self._read(flow)
+        is_new = not self.has_read(flow)
+        plan = self._read(flow) if is_new else self._plans[flow.job_id]
         states = self._recorder.store.step_states(flow.job_id)
         if not is_new and flow.cancel_requested_at is None and (told := _waits(plan, states)):
             self._note(flow, told)
@@ -238,6 +241,8 @@ class Flows:
             self._note(flow, _progress(_states(steps), plan.known))
         else:
             self._begin(flow, steps, plan.known)
+        # Not before: where something of this cannot be done now, all of it is tried again.
+        self._plans[flow.job_id] = plan
         return [job.job_id for job in living if job.waits] if is_new else [], living
 
     def _again(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:

@@ -103,6 +103,10 @@ class Recovery(Onlooker):
             if len(self._taken) > self._most_taken:
                 self._taken &= set(self._own_unfinished())
                 self._most_taken = max(MOST, 2 * len(self._taken))
+            # A pass that has ended since it was adopted was marked while its flow was another's.
+            passes = {job.job_id for job in jobs if job.stage is not None}.difference(waiting)
+            adopted = self._recorder.store.get_many(sorted(passes.intersection(taken)))
+            waiting += [job.job_id for job in adopted if job.waits]
         if waiting:
             self._wait(waiting)
         return taken

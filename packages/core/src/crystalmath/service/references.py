@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from attrs import evolve, frozen
@@ -207,8 +207,11 @@ class References:
         """Return those of the jobs that were looked at that have not ended."""
         return [job for job in self._found.values() if not job.state.is_terminal()]
 
-    def of_flow(self, job: JobMetadata) -> Outlook | None:
-        """Tell of a step that waits that its flow does not let it go on, if that is so."""
+    def of_flow(self, job: JobMetadata, has_read: Callable[[JobMetadata], bool]) -> Outlook | None:
+        """Tell of a step that waits that its flow does not let it go on, if that is so.
+
+        `has_read` says whether the outcome of a flow's last pass was read.
+        """
         if (of_flow := step_of(job.parents)) is None:
             return None
         flow = self._job(of_flow[0])
@@ -217,8 +220,9 @@ class References:
                 return None  # somebody wants it all the same
             told = f"its flow {flow.job_id} {flow.state.ended}"
             return Outlook(told, told, state=JobState.CANCELLED)
-        # The pass that runs may call it otherwise.
-        return Outlook("") if flow.stage == "pass" and flow.attempt > 1 else None
+        # The pass that runs, or whose outcome is still to be read, may call it otherwise.
+        is_open = flow.waits or (flow.stage == "pass" and flow.attempt > 1)
+        return Outlook("") if is_open and not has_read(flow) else None
 
     def outlook(self, parents: Sequence[Parent]) -> Outlook:
         """Tell what a job waits for, by its parents."""
