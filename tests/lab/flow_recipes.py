@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from ase.build import bulk
 from quacc import change_settings, flow, job, redecorate, subflow
-from quacc.recipes.emt.core import relax_job, static_job
 
 from crystalmath.flow import step
 
@@ -229,6 +228,9 @@ def one_directory(number=1):
 
 @flow
 def of_structures(lattice=3.6):
+    # Here: it takes longer than all else that the other flows need.
+    from quacc.recipes.emt.core import relax_job, static_job
+
     relaxed = relax_job(bulk("Cu", a=lattice))
     return {"static": static_job(relaxed["atoms"]), "energy": relaxed["results"]["energy"]}
 
