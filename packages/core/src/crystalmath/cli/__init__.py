@@ -346,7 +346,7 @@ def _run(arguments: list[str]) -> int:
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     # Where in our code it was raised tells a user nothing.
-    output.note(output.printable(f"warning: {message}"))
+    output.note(f"warning: {message}")
 
 
 def _version(*, show: bool) -> None:
@@ -402,7 +402,7 @@ def _report(
         import traceback
 
         output.note("".join(traceback.format_exception(error)).rstrip())
-    output.note(f"error: {output.printable(str(error) or type(error).__name__)}")
+    output.note(f"error: {str(error) or type(error).__name__}")
     if options.get("as_json"):
         output.write_json(output.error_document(error, code, _asked(options), **shape))
 

@@ -97,7 +97,7 @@ def _tell(answers: Sequence[dict[str, Any]]) -> None:
         if answer["cancelled"]:
             output.write(f"cancellation of {answer['job_id']} requested")
         elif "code" in answer:
-            output.note(output.printable(f"error: {answer['error']}"))
+            output.note(f"error: {answer['error']}")
         else:
             output.note(f"{answer['job_id']}: {answer['error']}; nothing was changed")
 
@@ -149,7 +149,7 @@ def _say(line: output.LiveLine, job: Job) -> None:
         return
     error = f": {output.first_line(job.error)}" if job.error and _failed(job) else ""
     name = f" {job.name}" if job.name else ""
-    line.say(output.printable(f"{job.job_id[:8]}{name} {job.state.value}{error}"))
+    line.say(f"{job.job_id[:8]}{name} {job.state.value}{error}")
 
 
 def _failed(job: Job) -> bool:

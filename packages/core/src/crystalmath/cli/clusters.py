@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from attrs import asdict
 
 from crystalmath._permissions import make_own
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json, any_client
-from crystalmath.cli.shared.health import show
+from crystalmath.cli.shared.health import report
 from crystalmath.cli.shared.parameter_options import parse_walltime
 from crystalmath.errors import ConfigError, CrystalMathError, did_you_mean
 from crystalmath.models.cluster import FLUX_RUN, Check, cluster_checks
@@ -146,7 +145,8 @@ def clusters(
     if action == "check":
         if name is None:
             raise typer.BadParameter("name the cluster: crystalmath clusters check NAME")
-        return _check(name, parse_walltime(timeout), as_json=as_json)
+        checks = _checks(name, parse_walltime(timeout))
+        return report(checks, as_json=as_json, cluster=name)
     if name is None:
         names = "|".join(EXAMPLES)
         raise typer.BadParameter(f"name the example: crystalmath clusters init {names}")
@@ -178,13 +178,11 @@ def _list(*, as_json: bool) -> int:
     ]
     output.table(("CLUSTER", "ENGINE", "SCHEDULER", "QUEUE", ""), rows)
     for each, word in zip(found, words, strict=True):
-        if each["error"]:
-            output.note(output.printable(f"{each['name']}: {each['error']}"))
-        elif each["trouble"]:
-            output.note(output.printable(f"{each['name']}: {each['trouble']}"))
+        if trouble := each["error"] or each["trouble"]:
+            output.note(f"{each['name']}: {trouble}")
         elif word == _CONFIGURED:
             check = f"`crystalmath clusters check {each['name']}` runs a small job there"
-            output.note(output.printable(f"{each['name']}: not checked yet; {check}"))
+            output.note(f"{each['name']}: not checked yet; {check}")
     return 0
 
 
@@ -220,24 +218,11 @@ def _init(name: str, *, as_json: bool) -> int:
     if as_json:
         output.write_json({"path": str(path), "cluster": name})
     else:
-        output.write(output.printable(f"wrote [clusters.{name}] to {path}; look it through"))
+        output.write(f"wrote [clusters.{name}] to {path}; look it through")
     return 0
 
 
 # --- check -----------------------------------------------------------------------------------
-
-
-def _check(name: str, timeout_s: float, *, as_json: bool) -> int:
-    checks = []
-    for check in _checks(name, timeout_s):
-        checks.append(check)
-        if not as_json:
-            show(check)
-    wrong = any(check.state == "error" for check in checks)
-    if as_json:
-        document: dict[str, Any] = {"status": "error" if wrong else "ok", "cluster": name}
-        output.write_json(document | {"checks": [asdict(check) for check in checks]})
-    return 1 if wrong else 0
 
 
 def _checks(name: str, timeout_s: float) -> Iterator[Check]:

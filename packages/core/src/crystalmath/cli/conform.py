@@ -151,7 +151,7 @@ def _find(engine: str) -> EngineInfo:
     if info.error:
         raise PluginError(f"the engine {engine!r} cannot be loaded: {info.error}")
     for finding in info.findings:
-        output.note(output.printable(f"{engine}: {finding}"))
+        output.note(f"{engine}: {finding}")
     return info
 
 
@@ -300,9 +300,9 @@ def _report(verdicts: Sequence[Verdict], again: str) -> None:
     output.show(grid)
     for each in verdicts:
         if each.state == "broken":
-            output.write(output.printable(f"\nbroken: {each.promise}"))
+            output.write(f"\nbroken: {each.promise}")
             for line in (each.reason or "").splitlines():
-                output.write(output.printable(f"  {line}"))
+                output.write(f"  {line}")
             output.write(f"  See {each.guide!r} in {_guide()}.")
             output.write(f"  Look closer: {again} -k {each.test}")
 
@@ -365,8 +365,8 @@ def engine_template(
         output.write_json({"engine": name, "path": str(folder), "files": written})
         return 0
     install = f"pip install -e {shlex.quote(f'{folder}[test]')}"
-    output.write(output.printable(f"wrote {folder}; next:"))
-    output.write(output.printable(f"  {install} && crystalmath conform {name}"))
+    output.write(f"wrote {folder}; next:")
+    output.write(f"  {install} && crystalmath conform {name}")
     return 0
 
 

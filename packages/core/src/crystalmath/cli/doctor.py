@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from attrs import asdict
 
 from crystalmath.cli.shared import completion, output
 from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
-from crystalmath.cli.shared.health import condition, server_checks, show, storage_checks
+from crystalmath.cli.shared.health import condition, report, server_checks, storage_checks
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.cluster import Check
 
@@ -51,16 +50,8 @@ def doctor(
     Each line that is not in order says what to do about it. Exits 1 where something keeps jobs from
     running.
     """
-    checks = []
-    for check in _checks(run=run, engine=engine, again=rebuild, deep=deep):
-        checks.append(check)
-        if not as_json:
-            show(check)
-    wrong = any(check.state == "error" for check in checks)
-    if as_json:
-        document: dict[str, Any] = {"status": "error" if wrong else "ok"}
-        output.write_json(document | {"checks": [asdict(check) for check in checks]})
-    return 1 if wrong else 0
+    checks = _checks(run=run, engine=engine, again=rebuild, deep=deep)
+    return report(checks, as_json=as_json)
 
 
 def _checks(*, run: bool, engine: str | None, again: bool, deep: bool) -> Iterator[Check]:

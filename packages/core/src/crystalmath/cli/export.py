@@ -128,7 +128,7 @@ def _one(given: Sequence[str], directory: str | None, *, as_json: bool) -> int:
         files = [str(path) for path in paths]
         output.write_json({"job_id": job_id, "files": files})
     for path in () if as_json else paths:
-        output.write(output.printable(f"wrote {path}"))
+        output.write(f"wrote {path}")
     return 0
 
 
@@ -144,7 +144,7 @@ def _archive(given: Sequence[str], file: Path, filters: dict[str, Any], *, as_js
         output.write_json(told)
         return 0
     for each in left_out:
-        output.note(output.printable(f"left out {each}"))
+        output.note(f"left out {each}")
     output.note(f"{count} job{'s' if count != 1 else ''} written to {file}")
     return 0
 

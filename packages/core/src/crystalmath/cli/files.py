@@ -60,7 +60,7 @@ def files(
         return 0
     # No table: a path is there to be copied, and must not be cut to fit.
     for size, age, name in [("SIZE", "AGE", "FILE"), *map(_file_row, listed["files"])]:
-        output.write(f"{size:>9}  {age:>6}  {output.printable(name)}")
+        output.write(f"{size:>9}  {age:>6}  {name}")
     if listed["more"]:
         output.note(f"{listed['more']} more, after these by their paths")
     return 0
@@ -164,7 +164,7 @@ def prune(
     if as_json:
         output.write_json({"jobs": told["jobs"], "left": told["left"]})
     for job in told["left"]:
-        output.note(output.printable(f"{job['job_id'][:8]} stays: {job['error']}"))
+        output.note(f"{job['job_id'][:8]} stays: {job['error']}")
     return 1 if told["left"] else 0
 
 

@@ -159,7 +159,7 @@ def init(
         written = {"path": str(path), "variables": variables, "workers": workers, "cluster": kind}
         output.write_json({**written, "checks": [asdict(check) for check in checks]})
     else:
-        output.write(output.printable(f"wrote {path}; `crystalmath doctor --run` tries it"))
+        output.write(f"wrote {path}; `crystalmath doctor --run` tries it")
     return 0
 
 
@@ -199,7 +199,7 @@ def _answer(
         if not _is_wrong(looked):
             return answer, looked
         for check in looked:
-            output.note(output.printable(f"{check.message}; {check.remedy}"))
+            output.note(f"{check.message}; {check.remedy}")
         if typer.confirm("Take it all the same?", err=True):
             return answer, looked
     return None
@@ -263,7 +263,7 @@ def _ask_number(question: str, found: int) -> int:
         answer = typer.prompt(question, default=str(found), err=True).strip()
         if answer.isdecimal() and int(answer) > 0:
             return int(answer)
-        output.note(output.printable(f"{answer!r} is no whole number from 1"))
+        output.note(f"{answer!r} is no whole number from 1")
 
 
 def _cores() -> int:

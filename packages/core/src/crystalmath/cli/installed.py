@@ -31,7 +31,7 @@ def engines(*, as_json: Json = False) -> int:
     for info in infos:
         reasons = [info["error"]] if info["error"] else []
         for reason in [*reasons, *map(output.sentence, info["findings"])]:
-            output.note(output.printable(f"{info['name']}: {reason}"))
+            output.note(f"{info['name']}: {reason}")
     return 0
 
 
@@ -114,7 +114,7 @@ def _recipe_text(recipe: Mapping[str, Any]) -> str:
     if given is None:
         arguments = " its source cannot tell"
     docstring = recipe["docstring"] or "It has no docstring."
-    return output.printable(
+    return (
         f"{recipe['name']}{kind}\n{recipe['file']}:{recipe['line']}\n\n"
         f"{_BEFORE.get(recipe.get('structure'), _BEFORE[None])}:{arguments}\n\n{docstring}"
     )
@@ -154,9 +154,7 @@ def presets(
     if not found:
         output.note("no presets: quacc is not installed; pip install 'crystalmath[quacc]'")
         return 1
-    output.write(
-        output.printable("\n\n".join(_text(each, whole=name is not None) for each in found))
-    )
+    output.write("\n\n".join(_text(each, whole=name is not None) for each in found))
     return 0
 
 

@@ -159,7 +159,7 @@ def _show(
     width = output.full_width()
     if names is None:
         width = width or shutil.get_terminal_size().columns
-        output.write(job_table.usual(jobs, width, progress))
+        sys.stdout.write(job_table.usual(jobs, width, progress) + "\n")
     else:
         output.show(job_table.chosen(jobs, names), width)
 

@@ -113,9 +113,7 @@ def _name_others(part: LogPart) -> None:
         return
     shown = ", ".join(part["others"][:_SHOWN])
     more = f" and {len(part['others']) - _SHOWN} more" if len(part["others"]) > _SHOWN else ""
-    output.note(
-        output.printable(f"{part['file']} is the newest of several; the others: {shown}{more}")
-    )
+    output.note(f"{part['file']} is the newest of several; the others: {shown}{more}")
 
 
 def _document(parts: list[LogPart]) -> dict[str, Any]:
@@ -178,7 +176,7 @@ def _first(home: HomeReader, job_id: str, file: str | None, tail: int | None) ->
             if home.ask(server.JOBS_STATUS, job_id=job_id)["finished_at"] is not None:
                 raise
             if not said:
-                output.note(output.printable(f"waiting: {error}"))
+                output.note(f"waiting: {error}")
                 said = True
             time.sleep(_LOOK_S)
 

@@ -157,7 +157,7 @@ def _say_what_is_missing(jobs: Sequence[Job], left_out: Mapping[str, str]) -> No
     names = {job.job_id: job.name for job in jobs}
     for job_id, why in list(left_out.items())[:_SHOWN]:
         name = f" ({names[job_id]})" if names[job_id] else ""
-        output.note(output.printable(f"not drawn: job {job_id[:8]}{name}: {why}"))
+        output.note(f"not drawn: job {job_id[:8]}{name}: {why}")
     if (more := len(left_out) - _SHOWN) > 0:
         output.note(f"not drawn: {more} more; --json tells all (left_out)")
 
@@ -299,7 +299,7 @@ def _fitted(state: EquationOfState) -> tuple[list[float], list[float]]:
 
 
 def _told(state: EquationOfState) -> str:
-    which = f" of {output.printable(state.name)}" if state.name else ""
+    which = f" of {state.name}" if state.name else ""
     if not state.is_bracketed:
         output.note(
             f"warning: the smallest energy{which} lies outside of the volumes; compute some beyond "
@@ -308,7 +308,7 @@ def _told(state: EquationOfState) -> str:
     if state.differing:
         output.note(
             f"warning: these jobs{which} differ in "
-            f"{', '.join(map(output.printable, state.differing))}; their energies make one curve "
+            f"{', '.join(state.differing)}; their energies make one curve "
             "only if that changes none of them"
         )
     pairs = [

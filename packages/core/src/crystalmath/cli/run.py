@@ -80,7 +80,7 @@ def run_submission(
     with any_client(runs=True) as client, Progress() as progress:
         job = client.job(_submitted(client, submission, interrupts))
         for warning in job.warnings:
-            output.note(output.printable(f"warning: {output.sentence(warning)}"))
+            output.note(f"warning: {output.sentence(warning)}")
         return _followed(client, job, interrupts, progress, timeout_s)
 
 
@@ -164,7 +164,7 @@ def report(job: Job) -> None:
     pairs += [("work dir", where), ("job", job.job_id)]
     output.write(output.fields(pairs))
     if job.state.value == "failed":
-        output.note(f"error: {output.printable(job.error or 'no reason is known')}")
+        output.note(f"error: {job.error or 'no reason is known'}")
         commands = [f"crystalmath {name} {job.job_id}" for name in ("status", "result", "logs")]
         output.note(f"see: {', '.join(commands)}")
 
@@ -258,7 +258,7 @@ class Progress(output.LiveLine):
         self._shown, self._state, self._reached = seen, job.state.value, ""
         # Each pass of a flow is an attempt.
         again = f" (attempt {job.attempt})" if job.attempt > 1 and job.stage is None else ""
-        reason = f": {output.printable(job.reason)}" if job.reason else ""
+        reason = f": {job.reason}" if job.reason else ""
         self.say(f"{self._line()}{again}{reason}")
 
     def wants_more(self, job: Job) -> bool:
@@ -272,7 +272,7 @@ class Progress(output.LiveLine):
     def tick(self, reached: str | None = None) -> None:
         """Renew the elapsed time, and how far the job has come."""
         if reached is not None:
-            self._reached = f": {output.printable(reached)}"
+            self._reached = f": {reached}"
         self.update(self._line() + self._reached)
 
     def _line(self) -> str:

@@ -67,7 +67,7 @@ def serve(
     except ServerError as error:
         if not written:
             raise
-        output.note(f"error: {output.printable(str(error))}")  # a second document would be none
+        output.note(f"error: {error}")  # a second document would be none
         return 1
     force_exit(0)
     return 0
@@ -127,7 +127,7 @@ def stop(
     else:
         output.note(_told(place, answer, leaving=server is not None, left=len(left)))
         for job_id, why in list(left.items())[:NAMED]:
-            output.note(output.printable(f"not over: {job_id}: {why or 'no reason is known'}"))
+            output.note(f"not over: {job_id}: {why or 'no reason is known'}")
     return 1 if left else 0
 
 

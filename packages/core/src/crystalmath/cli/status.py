@@ -319,11 +319,13 @@ def _without_result(job: Job) -> str:
 
 
 def _print_field(raw: bytes) -> None:
-    """Print a text as it is, and all else as JSON."""
+    """Print a text as people read it, and all else as JSON."""
     import json
 
-    text = raw.decode()
-    output.write(output.printable(json.loads(text)) if text.startswith('"') else text)
+    if raw.startswith(b'"'):
+        output.write(json.loads(raw))
+    else:
+        sys.stdout.write(raw.decode() + "\n")
 
 
 def _write_structure(job_id: str, raw: bytes, path: Path) -> None:
@@ -364,7 +366,7 @@ def _splice(job: Mapping[str, Any], raw: bytes) -> None:
 
 def _print_result(job: Job, traceback: str | None) -> None:
     for warning in job.warnings:
-        output.note(output.printable(f"warning: {output.sentence(warning)}"))
+        output.note(f"warning: {output.sentence(warning)}")
     if not job.state.is_terminal():
         output.note(_without_result(job))
         return
@@ -377,6 +379,6 @@ def _print_result(job: Job, traceback: str | None) -> None:
         return
     output.note(f"job {job.job_id} {job.state.ended}")
     if job.error and job.state.value != "cancelled":
-        output.note(f"error: {output.printable(job.error)}")
+        output.note(f"error: {job.error}")
     if traceback:
-        output.note(output.printable(traceback.rstrip()))
+        output.note(traceback.rstrip())

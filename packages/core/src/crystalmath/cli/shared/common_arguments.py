@@ -142,7 +142,7 @@ def _end_other_build(error: Exception) -> None:
     """Stop a server of another build, if that is wanted; else raise what is wrong."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise error
-    output.note(output.printable(f"error: {error}"))
+    output.note(f"error: {error}")
     if not typer.confirm("Stop it now, and go on?", err=True):
         raise typer.Exit(1)
     import subprocess

@@ -9,13 +9,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attrs import asdict
+
 from crystalmath._storage import file_system, is_shared
 from crystalmath.cli.shared import output
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.cluster import Check
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from crystalmath.config import Config
     from crystalmath.preflight.program import Condition
@@ -30,10 +32,24 @@ TAIL = 200_000
 
 def show(check: Check) -> None:
     """Print it, at once."""
-    output.write(output.printable(f"{check.state:8}{check.name:12}{check.message}"))
+    output.write(f"{check.state:8}{check.name:12}{check.message}")
     if check.remedy:
-        output.write(output.printable(f"{'':20}{check.remedy}"))
+        output.write(f"{'':20}{check.remedy}")
     sys.stdout.flush()
+
+
+def report(checks: Iterable[Check], *, as_json: bool, **more: object) -> int:
+    """Show checks as they come, or write all with `more` as JSON; return the exit code."""
+    seen = []
+    for check in checks:
+        seen.append(check)
+        if not as_json:
+            show(check)
+    wrong = any(check.state == "error" for check in seen)
+    if as_json:
+        told = [asdict(check) for check in seen]
+        output.write_json({"status": "error" if wrong else "ok", **more, "checks": told})
+    return 1 if wrong else 0
 
 
 def condition(each: Condition) -> Check:

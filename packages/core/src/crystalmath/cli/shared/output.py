@@ -27,13 +27,13 @@ _NAMED = 3
 
 
 def write(text: str) -> None:
-    """Write a line for people to standard output."""
-    sys.stdout.write(text + "\n")
+    """Write lines for people to standard output, without what could steer a terminal."""
+    sys.stdout.write(printable(text) + "\n")
 
 
 def note(text: str) -> None:
-    """Write a message to standard error, where it cannot mix with results."""
-    sys.stderr.write(text + "\n")
+    """Write a message likewise to standard error, where it cannot mix with results."""
+    sys.stderr.write(printable(text) + "\n")
     sys.stderr.flush()
 
 
@@ -82,7 +82,7 @@ def tell_alike(answers: Sequence[Mapping[str, Any]]) -> None:
     for (kind, text), names in alike.items():
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         which = f"{', '.join(names[:_NAMED])}{more}: " if len(answers) > 1 else ""
-        note(printable(f"{kind}: {which}{text}"))
+        note(f"{kind}: {which}{text}")
 
 
 def _trouble(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -331,11 +331,11 @@ class LiveLine:
         if self._status is not None:
             from rich.text import Text
 
-            self._status.update(Text(text))
+            self._status.update(Text(printable(text)))
 
     def say(self, text: str) -> None:
         """Write a line that stays."""
         if self._status is None:
             note(text)
         else:
-            self._status.console.print(text, markup=False)
+            self._status.console.print(printable(text), markup=False)
