@@ -30,10 +30,7 @@ RECONCILE_S = 2.0
 
 
 class InProcess:
-    """A job service and an event loop of its own, in a thread.
-
-    A loop that runs in the caller's thread (a notebook's) is not touched.
-    """
+    """A job service with an event loop in a thread; a notebook's own loop is not touched."""
 
     ends_jobs = True
 

@@ -28,10 +28,7 @@ _told: set[tuple[Any, str]] = set()
 
 
 def check_server(server: Mapping[str, Any], home: Path) -> None:
-    """Warn, once for each server, of what is not as it is here.
-
-    `ProtocolMismatch`: it is of another build, or speaks another version of the protocol.
-    """
+    """Warn, once for each server, of differences; `ProtocolMismatch`: it is of another build."""
     check_build(str(server.get("version")), home)
     if server.get("protocol") != PROTOCOL:
         raise ProtocolMismatch(

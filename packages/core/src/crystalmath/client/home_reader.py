@@ -88,11 +88,7 @@ class HomeReader:
         return found
 
     def find(self, prefix: str) -> str:
-        """Return the one id that begins so; a full one goes through as it is.
-
-        `UnknownJob`: none does. `InvalidJob`: several do, or `prefix` is empty: a script whose
-        variable is not set means none.
-        """
+        """Return the one id that begins so; `UnknownJob`: none does, `InvalidJob`: several do."""
         return find(self.ask, prefix)
 
     def jobs(self, limit: int | None, **filters: Any) -> Iterator[JobDocument]:

@@ -125,10 +125,7 @@ class JobValues:
     # --- what it gave ------------------------------------------------------------------------
 
     def given(self, name: str) -> float:
-        """Return a number of its result: an energy in eV, the largest force in eV/Å, or a field.
-
-        `InvalidJob`: it has none.
-        """
+        """Return an energy in eV, a force in eV/Å, or a field; `InvalidJob`: there is none."""
         if self.job.state is not JobState.COMPLETED:
             state = self.job.state
             raise InvalidJob("has failed" if state is JobState.FAILED else f"is {state.value}")

@@ -62,10 +62,7 @@ def require_home(place: Place, server: Server) -> None:
 
 
 def require_readable_here(place: Place, server: Server) -> None:
-    """Refuse to run jobs on a host that would make a job database of its own.
-
-    `ServedElsewhere`: the database is of the serving host alone.
-    """
+    """Refuse to run jobs if the database is of another host alone (`ServedElsewhere`)."""
     if not can_read_here(config.load()):
         raise ServedElsewhere(
             f"the job database of {place.home} is on the host of the {server} alone: submit the "
@@ -75,10 +72,7 @@ def require_readable_here(place: Place, server: Server) -> None:
 
 
 class OtherHost:
-    """The server of a home, on another host.
-
-    `ServedElsewhere`: the server has not made its inbox yet.
-    """
+    """The server of a home on another host; `ServedElsewhere`: it has no inbox yet."""
 
     ends_jobs = False
 

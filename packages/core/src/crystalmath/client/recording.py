@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def recording(submit: Submit, allow: tuple[str, ...]) -> Iterator[None]:
-    """Have calls of quacc's jobs and flows submit them, in all threads.
-
-    See :meth:`~crystalmath.client.Client.recording`.
-    """
+    """Have calls of quacc submit jobs, in all threads; see :meth:`.Client.recording`."""
     from quacc import get_settings
     from quacc.wflow_tools import context
 

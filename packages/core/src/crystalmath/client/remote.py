@@ -48,8 +48,8 @@ class Connection:
     def to(cls, place: Place) -> Self:
         """Open a connection to a home's server, if its socket can be trusted.
 
-        `ServerNotRunning`: none listens there. `ServedElsewhere`, `PlaceError`, `OSError`: it
-        cannot be reached, or must not be.
+        `ServerNotRunning`: none listens. `ServedElsewhere`, `PlaceError`, `OSError`: it is out of
+        reach.
         """
         path = place.address()
         try:

@@ -170,10 +170,7 @@ def ask_again(
 
 
 def retry_document(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Write what is to be changed of jobs as the parameters of ``jobs.retry``.
-
-    `InvalidJob`: something in it cannot be sent.
-    """
+    """Write changes as the parameters of ``jobs.retry``; `InvalidJob`: one cannot be sent."""
     from crystalmath.models.retry import Retry
     from crystalmath.recipes import codec
     from crystalmath.recipes.lookup import NAMESPACE
@@ -196,10 +193,7 @@ def _configured_engine(cluster: str, configured: Config) -> str | None:
 
 
 def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -> str:
-    """Return a recipe's full dotted name.
-
-    `InvalidJob`: it is a function that no other process can import.
-    """
+    """Return a full dotted name; `InvalidJob`: no other process can import the function."""
     if isinstance(recipe, str):
         from crystalmath.recipes.lookup import full_name
 

@@ -31,8 +31,7 @@ KEPT = 4
 class Results:
     """Fetches the results of completed jobs, of several at once; threads may share it.
 
-    The first request is for one result, each further one for twice as many as that before: who
-    wants one pays for one, and who wants a thousand does not ask a thousand times.
+    Each request is for twice as many as the one before: one result costs one, a thousand ten.
     """
 
     def __init__(self, caller: Caller) -> None:
@@ -136,10 +135,9 @@ _RAISED = re.compile(r"([A-Za-z_]\w*(?:\.(?:[A-Za-z_]\w*|<locals>))*)(?:: (.*))?
 
 
 def raised(traceback: str) -> Exception | None:
-    """Make what a recipe raised, with its message and none of its other attributes.
+    """Make what a recipe raised, with its message alone.
 
-    Nothing is imported for it: a type that this process has not imported nobody here waits for.
-    ``None`` where its type is not at hand.
+    ``None`` if its type is not imported here: then nobody here waits for it.
     """
     told = _RAISED.fullmatch(_last(traceback))
     kind = _type(told[1]) if told else None

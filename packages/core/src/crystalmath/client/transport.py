@@ -124,10 +124,7 @@ def parts(items: Sequence[_Item], size: int = PAGE) -> list[list[_Item]]:
 
 
 def find(ask: server.Ask, prefix: str) -> str:
-    """Return the one job id that begins so; a full one goes through as it is.
-
-    `UnknownJob`: none does. `InvalidJob`: several do, or `prefix` is empty.
-    """
+    """Return the one id that begins so; `UnknownJob`: none does, `InvalidJob`: several do."""
     if len(prefix) == ID_LENGTH:
         return prefix
     found = pages(ask, SHOWN, {"prefix": prefix})

@@ -26,10 +26,7 @@ _MOST_WRONG = 100
 
 
 def check_fields(record: AttrsInstance, names: Collection[str]) -> None:
-    """Hold fields of a record against what they declare.
-
-    `InvalidJob`: one has a value that it cannot have; the message has its name on the wire.
-    """
+    """Hold fields of a record against what they declare; `InvalidJob` has the name on the wire."""
     for one in declared(type(record)):
         value = getattr(record, one.name)
         if one.name in names and not (value is None and one.default is None):

@@ -190,10 +190,7 @@ class Resources:
         return made
 
     def needed(self) -> frozenset[str]:
-        """Name what an engine must be able to honour.
-
-        One rank on one node, and no GPU, are what every engine gives.
-        """
+        """Name what an engine must honour; each gives one rank on one node, without a GPU."""
         names = set(self.given())
         if self.gpus_per_rank == 0:
             names.discard("gpus_per_rank")

@@ -208,10 +208,7 @@ _NUMBER = re.compile(r"[0-9]{1,6}")
 
 
 def check_ranks(recipe: str, environment: Mapping[str, str], workers: int) -> Finding | None:
-    """Warn (``too_many_ranks``) if the jobs that an engine runs at once share this machine's cores.
-
-    `workers` is how many jobs it runs at once.
-    """
+    """Warn (``too_many_ranks``) if the jobs of all `workers` share this machine's cores."""
     program = program_of(recipe)
     name = program.launcher if program else None
     try:

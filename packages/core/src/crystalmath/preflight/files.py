@@ -111,10 +111,7 @@ _presets: FileMemo[Any] = FileMemo()
 
 
 class PresetReader:
-    """In the place of :class:`ruamel.yaml.YAML`, as far as quacc's presets need it.
-
-    A file is read again only where it has changed.
-    """
+    """In the place of `ruamel.yaml.YAML`: it reads a preset again only if its file has changed."""
 
     def load(self, path: Path) -> Any:
         """Return what a file holds."""

@@ -76,7 +76,7 @@ def _plain(value: Any) -> object:
 def marked(
     settings: Iterable[Setting], origins: Mapping[str, tuple[Origin, str | None]]
 ) -> tuple[Setting, ...]:
-    """Mark settings, as they were read, with who has set them.
+    """Mark settings with who has set them.
 
     `origins` says by their names in lower case who, and what they stand in the place of.
     """

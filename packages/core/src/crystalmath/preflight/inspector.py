@@ -174,10 +174,7 @@ class Inspector:
         return child
 
     def forget(self) -> None:
-        """Begin anew in a forked process: the children are the parent's.
-
-        Locks that were held at the fork would stay held for ever.
-        """
+        """Begin anew in a forked process: the children and held locks are the parent's."""
         for child in self._children.values():
             child.forget()
         self.__init__(limit_s=self._limit_s, warm=self._warm)  # type: ignore[misc]

@@ -105,10 +105,7 @@ def before_the_program(value: object) -> object:
 
 
 def is_certain(word: str, path: str) -> bool:
-    """Return whether a program that is not found here is not found by the job, either.
-
-    A relative folder on the path is another one where the job runs.
-    """
+    """Return whether a job would not find the program either: its path has no relative folder."""
     return os.path.isabs(word) or all(map(os.path.isabs, path.split(os.pathsep)))
 
 
@@ -125,7 +122,7 @@ def is_found(word: str, path: str) -> bool:
 def starts_here(words: list[str], path: str) -> bool:
     """Return whether a launcher starts the program that this machine finds by its name.
 
-    Not where a container, another machine or a script of somebody's comes between.
+    Not if a container, another machine or somebody's script comes between.
     """
     launchers = {Path(word).name for word in words} & LAUNCHERS
     if Path(words[0]).name not in LAUNCHERS and words[0] not in {"env", "nice"}:

@@ -73,10 +73,7 @@ def may_be_asked(recipe: str) -> bool:
 
 
 def concerns(recipe: str, environment: Mapping[str, str]) -> bool:
-    """Return whether a recipe runs a program whose files are checked, so that it must be asked.
-
-    Neither quacc nor the recipe is imported; of a user's own, the source is read.
-    """
+    """Return whether a recipe must be asked; neither it nor quacc is imported."""
     if is_quaccs(recipe):
         return program_of(recipe) is not None
     allow = config.admitted(environment)
@@ -122,11 +119,7 @@ def _is_of(recipe: str, program: Program) -> bool:
 
 
 def presets(environment: Mapping[str, str], name: str | None = None) -> list[Preset]:
-    """Return the presets of all programs, or those of one name.
-
-    Raises `InvalidJob`: there is none of that name, or one cannot be read, or quacc's settings
-    cannot.
-    """
+    """Return the presets of all programs, or of a name; `InvalidJob`: none, or one is damaged."""
     found = [each for program in programs() for each in _of_program(program, environment)]
     if name is None:
         return found

@@ -132,10 +132,7 @@ class ReportCache:
         return self._look_up(question.exact) or self._look_up(question.with_calls)
 
     def keep(self, question: Question, report: Report, watched: Mapping[str, Any]) -> None:
-        """Keep a report, if it can be known how long it holds.
-
-        `watched` has the signatures of what the child was made of and has read.
-        """
+        """Keep a report if it is known how long it holds; `watched` has signatures of its files."""
         known = {path: tuple(seen) for path, seen in watched.items() if seen is not None}
         seen = [*known.values(), *(facts.signature for facts in report.files.values())]
         sure = all(settled(each, question.asked) for each in seen if each)
@@ -198,10 +195,7 @@ def _is_common(question: Question, report: Report) -> bool:
 
 
 def _holds_of_files(report: Report) -> bool:
-    """Return whether the report can change with the watched files only.
-
-    A recipe that did not find a file may look for it under more names than were seen.
-    """
+    """Return whether watched files alone change the report; a file not found has more names."""
     if any(step.troubles for step in report.steps) or report.end == "failed":
         return False
     kind = getattr(builtins, report.trouble.type, None) if report.trouble else None

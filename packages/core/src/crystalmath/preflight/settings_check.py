@@ -40,8 +40,7 @@ class _Passing(Exception):  # noqa: N818 - named for what it is
 def settings_refused(environment: Mapping[str, str]) -> dict[str, str]:
     """Return which of quacc's settings no job would start with.
 
-    Where neither a variable nor a file sets any, nothing is looked at. Else a process reads them
-    once, and what it said is remembered by them.
+    If a variable or a file sets any, a process reads them once, and its answer is kept.
     """
     said = {
         name: value

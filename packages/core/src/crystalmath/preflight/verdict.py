@@ -48,8 +48,7 @@ def judge(
 ) -> tuple[Finding, ...]:
     """Judge a job by what its recipe was found to need.
 
-    Errors, which refuse the job, come first; then files of a wrong element. Files that are merely
-    not official come last.
+    Errors, which refuse it, come first, then files of a wrong element, unofficial files last.
     """
     job = CheckedJob(
         report=report,

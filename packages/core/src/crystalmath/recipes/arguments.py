@@ -73,10 +73,7 @@ def structure_argument(recipe: Recipe) -> inspect.Parameter | None:
 
 
 def check_structure(recipe: Recipe, *, given: bool) -> None:
-    """Refuse a structure for a recipe that takes none, and none for one that needs it.
-
-    Raises `InvalidJob`: the message names the recipe's first argument.
-    """
+    """Refuse a structure that a recipe does not take, or the lack of one that it needs."""
     taken = structure_taken(recipe)
     if taken == "required" and not given:
         first = structure_argument(recipe)
@@ -123,10 +120,7 @@ _LIKE = 0.8
 def check_arguments(
     recipe: Recipe, parameters: Mapping[str, Any], *, structure: bool = True
 ) -> list[Finding]:
-    """Check that parameters fit a recipe, which gets a structure, if any, as its first argument.
-
-    Raises `InvalidJob`, the first of :func:`argument_faults`.
-    """
+    """Raise the first of a recipe's :func:`argument_faults` as an error (`InvalidJob`)."""
     findings = []
     for found in argument_faults(recipe, parameters, structure=structure):
         if isinstance(found, InvalidJob):

@@ -22,10 +22,7 @@ _CLASS = re.compile(r"(ase\..*|[A-Z]\w*)", re.ASCII)
 
 
 def class_named(name: str) -> type:
-    """Return an optimizer or a dynamics of ASE's.
-
-    Raises `InvalidJob`: neither ``ase.optimize`` nor ``ase.md`` has it.
-    """
+    """Return an optimizer or a dynamics of ASE's; `InvalidJob`: ASE has none of that name."""
     module, _, last = name.rpartition(".")
     if _NAME.fullmatch(name) and (not module or is_named_here(name)):
         for home in [module] if module else _HOMES:

@@ -26,10 +26,9 @@ MAX_ATOMS = 1_000_000
 
 
 def check_atoms(atoms: object) -> Atoms:
-    """Return the structure back if a job can have it.
+    """Return the structure itself if a job can have it.
 
-    Raises `InvalidJob`: it has no atoms or too many, an unknown element, or numbers that are not
-    finite.
+    `InvalidJob`: it has no atoms or too many, an unknown element, or numbers that are not finite.
     """
     import numpy as np
     from ase import Atoms
@@ -50,10 +49,7 @@ def check_atoms(atoms: object) -> Atoms:
 
 
 def check_count(count: int) -> None:
-    """Refuse a number of atoms that no recipe can handle.
-
-    Raises `InvalidJob`: there are more than a million.
-    """
+    """Refuse more than a million atoms, which no recipe can handle (`InvalidJob`)."""
     if count > MAX_ATOMS:
         raise InvalidJob(f"the structure has {count} atoms; {MAX_ATOMS} is the limit")
 
@@ -106,10 +102,7 @@ _CORE_ARRAYS = ("numbers", "positions", "cell", "pbc")
 
 
 def decode_atoms(data: str | Mapping[str, Any], *, finite: bool = True) -> Atoms:
-    """Build a structure from ASE's JSON, checking all of it first.
-
-    Raises `InvalidJob`: it is anything else.
-    """
+    """Build a structure from ASE's JSON, all of which is checked first (`InvalidJob`)."""
     if isinstance(data, str):
         try:
             data = json.loads(data)

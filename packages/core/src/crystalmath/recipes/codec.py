@@ -72,19 +72,12 @@ def encode_spec(spec: JobSpec) -> str:
 
 
 def body_of(structure: Mapping[str, Any] | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what :func:`encode_spec` writes, of a structure that is encoded already.
-
-    Raises `InvalidJob`: something in the parameters cannot be written down; see
-    :func:`encode_spec`.
-    """
+    """Return the document that :func:`encode_spec` writes, of an encoded structure."""
     return _body(None if structure is None else tagged_atoms(structure), parameters)
 
 
 def body_text(body: Mapping[str, Any]) -> str:
-    """Write what :func:`body_of` gave.
-
-    Raises `InvalidJob`: it is larger than 64 MiB.
-    """
+    """Write what :func:`body_of` made; `InvalidJob`: it is larger than 64 MiB."""
     text = json_text(body, compact=True)
     if len(text) > _MAX_BYTES:
         raise InvalidJob(
@@ -135,7 +128,7 @@ def _decoded(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def encode_request(value: object, place: str = "params") -> Any:
     """Turn a parameter into what JSON can hold and :func:`decode_request` reads back.
 
-    Raises `InvalidJob`: it, or something in it, is none of the permitted types.
+    `InvalidJob`: something in it has none of the permitted types.
     """
     return StrictEncoder().encode(value, (place,))
 

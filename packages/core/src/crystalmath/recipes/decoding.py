@@ -333,8 +333,7 @@ class ResultDecoder(Decoder):
     def _for_monty(self, value: Any) -> Any:
         """Check and write anew an object of a listed class, whose own code reads what is in it.
 
-        That code knows monty's tags alone, and monty imports whatever they name: all must be
-        listed. What is a tuple in the object becomes a list, as in monty's JSON.
+        That code has monty import whatever a tag names: all must be listed. Tuples become lists.
         """
         if isinstance(value, list):
             return [self._for_monty(item) for item in value]

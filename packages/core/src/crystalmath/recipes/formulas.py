@@ -45,10 +45,7 @@ def composition(formula: str) -> Composition | None:
 
 
 def read_formula(text: str) -> Composition:
-    """Read a formula as people write it: ``NaCl``, ``Fe2(SO4)3``.
-
-    Raises `InvalidJob`: it is none.
-    """
+    """Read a formula as people write it, ``Fe2(SO4)3``; `InvalidJob`: it is none."""
     from ase.formula import Formula
 
     try:
@@ -62,10 +59,7 @@ def read_formula(text: str) -> Composition:
 
 
 def read_elements(symbols: Iterable[str]) -> tuple[str, ...]:
-    """Check symbols of elements, however capitalised.
-
-    Raises `InvalidJob`: one is none.
-    """
+    """Check symbols of elements, however capitalised; `InvalidJob`: one is none."""
     from ase.data import atomic_numbers
 
     found = tuple(symbol.strip().capitalize() for symbol in symbols)

@@ -121,10 +121,7 @@ _FILTERS = ("label", "name", "recipe", "state", "formula", "engine", "cluster", 
 
 
 def read_job_text(text: str) -> JobStructure | None:
-    """Read such a text; ``None`` for one that does not begin with ``job:``.
-
-    Raises `InvalidJob`: it begins so, and goes on otherwise.
-    """
+    """Read such a text; ``None`` if it begins otherwise. `InvalidJob`: it goes on otherwise."""
     if not text.startswith("job:") or "\n" in text:
         return None
     found = _TEXT.fullmatch(text)
@@ -143,10 +140,7 @@ def read_job_text(text: str) -> JobStructure | None:
 
 
 def as_value(asked: JobStructure) -> dict[str, Any]:
-    """Write what such a text means inside parameters: without a path the job's directory.
-
-    Raises `InvalidJob`: it names a frame.
-    """
+    """Write the meaning of such a text in parameters; without a path, the job's directory."""
     if asked.frame is not None:
         raise InvalidJob(
             f"as a parameter job:ID@{asked.frame} means nothing; job:ID is the job's directory, "
@@ -157,10 +151,7 @@ def as_value(asked: JobStructure) -> dict[str, Any]:
 
 
 def read_job(text: str) -> str | dict[str, Any]:
-    """Read an id, or filters that fit one job: ``label step=relax recipe emt.core``.
-
-    Raises `InvalidJob`: there is no such filter, or one has no value.
-    """
+    """Read an id, or filters of one job, ``label step=relax recipe emt.core`` (`InvalidJob`)."""
     try:
         words = shlex.split(text)
     except ValueError as error:

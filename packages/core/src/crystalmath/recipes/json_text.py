@@ -26,11 +26,9 @@ _NUMBERS = frozenset((int, float))
 
 
 def json_text(value: object, *, compact: bool = False, sort_keys: bool = False) -> str:
-    """Write what ``json.dumps`` writes.
+    """Write what ``json.dumps`` writes; `ValueError`: a number is not finite.
 
     A structure of 400,000 atoms takes half a second, in which a server answers others.
-
-    Raises `ValueError`: a number is not finite.
     """
     return "".join(json_pieces(value, compact=compact, sort_keys=sort_keys))
 
@@ -100,10 +98,7 @@ _TOLD = 20
 
 
 def json_part(text: bytes, field: str, way: str = "") -> bytes:
-    """Return the JSON text of a part.
-
-    Raises `InvalidJob`: there is no such part; the message names what there is in its place.
-    """
+    """Return the JSON text of a part; `InvalidJob` names what there is in its place."""
     start, end = _after(text, 0), len(text.rstrip())
     left = field
     while left:
@@ -213,10 +208,7 @@ def array_items(values: np.ndarray) -> list[Any]:
 
 
 def array_of(rows: Any) -> np.ndarray:
-    """Return what ``numpy.asarray`` makes of nested lists, a slice of many rows at a time.
-
-    Raises `ValueError`: they are ragged.
-    """
+    """Return ``numpy.asarray`` of nested lists, slice by slice; `ValueError`: they are ragged."""
     import numpy as np
 
     if not isinstance(rows, list) or len(rows) <= _ARRAY_SLICE:
@@ -262,8 +254,7 @@ def array_from(shape: Any, dtype: Any, items: Any, *, finite: bool = True) -> np
 def text_width(items: list[str]) -> int:
     """Return the length of the longest text of an array.
 
-    Raises `ValueError`: each item takes as much memory as the longest, which would be far more than
-    the texts.
+    `ValueError`: the array would take far more memory than its texts.
     """
     width = max(map(len, items), default=1) or 1
     if width * len(items) > max(_SMALL, _PADDING * sum(map(len, items))):

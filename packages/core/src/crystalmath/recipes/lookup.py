@@ -191,11 +191,7 @@ def check_namespace(namespace: str) -> None:
 
 
 def catalogue(allow: Sequence[str] = ()) -> Iterator[Recipe]:
-    """Go through all public recipes, by their source.
-
-    These are quacc's jobs and flows, and every public function of the admitted namespaces. A
-    module that cannot be read is left out.
-    """
+    """Yield all public recipes, by their source: quacc's, and the admitted namespaces'."""
     for namespace in (NAMESPACE, *allow):
         for module_name in sorted(_module_names(namespace)):
             yield from _public(module_name, decorated=namespace == NAMESPACE)

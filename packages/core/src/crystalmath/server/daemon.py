@@ -113,10 +113,7 @@ def _serve(place: Place, source: Source, lock: HomeLock, ready: Callable[[], Non
 
 
 def _disarm(source: Source) -> None:
-    """Drop from this process's environment what is forwarded.
-
-    What the server was started with must not reach a job whose submitter has it not.
-    """
+    """Drop from this process's environment what is forwarded: no submitter's job may get it."""
     for name in forwarded(source.last.forward):
         if not _OWN.match(name):
             os.environ.pop(name, None)  # an engine may have dropped it just now

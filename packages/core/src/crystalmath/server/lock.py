@@ -36,8 +36,8 @@ class HomeLock:
     """Serve a home alone.
 
     The kernel holds the lock and drops it with the process, however that ends. Its content names
-    the process for all who ask: with the file of its identity, by whose lock those in other
-    containers can tell whether it lives, and for those on other hosts.
+    the process: the file of its identity, too, by whose lock those in other containers know that it
+    lives.
     """
 
     def __init__(self, place: Place) -> None:

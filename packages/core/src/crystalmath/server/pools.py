@@ -47,10 +47,7 @@ _given_up: contextvars.ContextVar[threading.Event] = contextvars.ContextVar("giv
 
 
 async def in_pool(kind: str, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call a function in a thread of its kind, and wait for what it gives.
-
-    Connections take turns; what may take long is for :func:`in_slices`.
-    """
+    """Call a function in a thread of its kind; what may take long is for :func:`in_slices`."""
     given_up = threading.Event()
     context = contextvars.copy_context()
     context.run(_given_up.set, given_up)
@@ -88,10 +85,9 @@ def _slice(work: Generator[None, None, _T]) -> tuple[bool, _T | None]:
 
 
 def is_wanted() -> bool:
-    """Return whether somebody still waits for what the present thread is doing.
+    """Return whether somebody still waits for what the present thread does.
 
-    A thread cannot be stopped: whoever cancelled a request, or has left, does not want it
-    to have effects afterwards.
+    A thread cannot be stopped: a request that was cancelled must have no effects afterwards.
     """
     given_up = _given_up.get(None)
     return given_up is None or not given_up.is_set()

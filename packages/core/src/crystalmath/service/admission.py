@@ -48,8 +48,7 @@ _VALUES = {one.name for one in declared(Submission)} - {"atoms", "environment"}
 class Checked:
     """What was found of a submission, whether or not it would become a job.
 
-    `pseudopotentials` are the files that the job would read, as far as they are known, and
-    `environment` the names of the variables that it would see of its submitter's.
+    `environment` has the names of the variables that the job would see of its submitter's.
     """
 
     findings: tuple[Finding, ...] = ()

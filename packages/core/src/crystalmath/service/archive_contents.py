@@ -147,10 +147,7 @@ def _job_of(info: zipfile.ZipInfo, path: Path) -> str:
 
 
 def read_record(archive: zipfile.ZipFile, job_id: str, path: Path, allow: Sequence[str]) -> Ended:
-    """Read the record of a job, which must pass the checks of a submission.
-
-    `InvalidJob`: the record is damaged, or holds what a submission could not.
-    """
+    """Read the record of a job, which must pass the checks of a submission (`InvalidJob`)."""
     place = f"{job_id}/{RECORD} of {path}"
     told = _loaded(archive.read(f"{job_id}/{RECORD}"), place)
     try:

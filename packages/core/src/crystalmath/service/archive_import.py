@@ -122,10 +122,7 @@ def _has_files(ended: Ended) -> bool:
 
 
 def _fresh(service: JobService, records: Mapping[str, Ended]) -> list[str]:
-    """Name the jobs that are not on record yet.
-
-    `InvalidJob`: the run directory of one is there, and nobody knows what is in it.
-    """
+    """Name the jobs that are not on record; `InvalidJob`: one's run directory is there."""
     known = {job.job_id for job in service.some_jobs(list(records))}
     fresh = [job_id for job_id in records if job_id not in known]
     for job_id in fresh:
@@ -281,10 +278,9 @@ def _ended_at(job: Job) -> float:
 
 
 def complete_directory(directory: RunDirectory, job: Job, row: NewJob, trace: str | None) -> None:
-    """Make the run directory of a job that has ended elsewhere say what is on record.
+    """Write the outcome of an imported job, unless its archive had it.
 
-    Rows are made again from run directories, and a job without an outcome is one to be run. The
-    outcome of a job that has completed is the same already.
+    Rows are made again from run directories, and a job without an outcome is one to be run.
     """
     if job.state is not JobState.COMPLETED:
         end = {

@@ -34,8 +34,8 @@ OWN = ("job_id", "name", "labels", "key")
 class AskedJob:
     """A submission that was read: what is to be run, and the text that the worker reads of it.
 
-    The structure is decoded here for good, and the text is what everybody gets who is no part of
-    this process: the recipe's child, the database, the run directory.
+    The structure is decoded here once; the recipe's child, the database and the run directory get
+    the text.
     """
 
     spec: JobSpec

@@ -25,10 +25,7 @@ if TYPE_CHECKING:
 
 
 def describe_clusters(configured: Config) -> list[ClusterEntry]:
-    """Describe the clusters, each with what is in the way of its jobs; nothing is started.
-
-    Each batch system is asked for next to nothing, to see whether it answers.
-    """
+    """Describe the clusters, none of which is started, and whether batch systems answer."""
     from crystalmath.quacc.engines import describe_engines
 
     if not configured.clusters:
@@ -88,8 +85,7 @@ def described(cluster: str, configured: Config) -> list[Check]:
 def judged(cluster: str, job: JobMetadata, found: Mapping[str, Any] | None) -> list[Check]:
     """Return what a job has found on a cluster, and what is to be mended there.
 
-    `found` is what it returned, once it has completed. `InvalidJob`: it was not to look around
-    there.
+    `found` is the result of a completed job. `InvalidJob`: it was not sent to look around there.
     """
     if job.recipe != PROBE or job.cluster != cluster:
         raise InvalidJob(

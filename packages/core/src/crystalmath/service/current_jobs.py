@@ -168,7 +168,7 @@ def _seen(place: Path) -> Disk | None:
 class Onlooker:
     """See jobs as their files tell; nothing is written, neither there nor in the store.
 
-    The row of a job is up to date where `follows` says that it is followed here.
+    The row of a job is up to date if `follows` says that it is followed here.
     """
 
     def __init__(

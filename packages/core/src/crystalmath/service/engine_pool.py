@@ -150,10 +150,7 @@ class Runners:
         self._most_own = max(MOST_OWN, 2 * len(self._own))
 
     def close(self, *, cancel: bool) -> set[str]:
-        """End the engines; their jobs are cancelled, or let go. Return those still followed here.
-
-        Another service of this process may use the engines, too: then its own jobs go on.
-        """
+        """End the engines; their jobs are cancelled or let go. Return those still followed here."""
         with self._lock:
             self._closed = True
             runners, self._runners = self._runners, {}

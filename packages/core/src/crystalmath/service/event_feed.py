@@ -50,8 +50,7 @@ class JobEvent:
 class Wanted:
     """Which events are wanted: of which jobs, by which jobs came to one of some states.
 
-    Of the `filters` those in `_HOLDS` must hold for the job. With `with_job` the job is wanted,
-    too.
+    Those of `filters` that are in `_HOLDS` must hold for the job, which comes along `with_job`.
     """
 
     job_ids: frozenset[str] | None = None

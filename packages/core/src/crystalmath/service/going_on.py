@@ -123,10 +123,7 @@ def copied_files(
 
 
 def _others(given: object, names: Sequence[str]) -> Iterator[Any]:
-    """Yield what is copied already, but for those files: their sources may be gone by now.
-
-    Patterns and folders stay as they are. What is copied last stands.
-    """
+    """Yield what is copied already but for those files; patterns and folders stay."""
     for spec in given if isinstance(given, list | tuple) else ():
         if not isinstance(spec, Mapping) or "filenames" not in spec:
             yield spec

@@ -61,10 +61,9 @@ class Following(Protocol):
 
 
 class HomeJobs:
-    """All that can be asked about the jobs of a home.
+    """All questions about the jobs of a home; none changes anything.
 
-    Who asks changes nothing. Of a job that is not followed here the files are believed, whatever
-    its row says.
+    If a job is not followed here, its files are believed, whatever its row says.
     """
 
     def __init__(

@@ -47,10 +47,7 @@ def write_down(
     /,
     **parameters: Any,
 ) -> str:
-    """Make the run directory of a job that nobody has launched; give the job's id.
-
-    `terms` are arguments of :class:`~crystalmath.models.submission.Terms`.
-    """
+    """Make the run directory of a job that nobody has launched, on `terms`; return its id."""
     from crystalmath import config
     from crystalmath.jobs.ownership import spec_header
     from crystalmath.quacc.engine import submission_environment
@@ -93,7 +90,7 @@ def attempt_of(
 
 @contextlib.contextmanager
 def longer_timeout(owner: Owner, attempts: int) -> Iterator[None]:
-    """Give a call more time that is about many attempts."""
+    """Allow a call about many attempts more time."""
     timeout_s = owner.timeout_s
     owner.timeout_s = timeout_s * max(1.0, attempts / _AT_ONCE)
     try:
@@ -108,10 +105,7 @@ def hand_over(
     jobs: Sequence[str],
     terms: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, str]:
-    """Have a process launch attempts, again and again until its engine took all.
-
-    `terms` has those of jobs that have any of their own.
-    """
+    """Have a process launch attempts until its engine took all; `terms` has those of some jobs."""
     handles: dict[str, str] = {}
     told = ""
 
@@ -143,10 +137,7 @@ _T = TypeVar("_T")
 
 
 class Door:
-    """Hand attempts to an engine, look for them and drop them, as core does and on one thread.
-
-    It has the environment of the test.
-    """
+    """Hand attempts to an engine as core does, on one thread, in the environment of the test."""
 
     def __init__(self, engine: EngineUnderTest, oracle: Oracle) -> None:
         self._engine = engine
@@ -193,10 +184,7 @@ class Door:
     def seen(
         self, attempt: Attempt, handles: Mapping[str, str] | None = None, by: Owner | None = None
     ) -> str:
-        """Return what the engine says of an attempt, with the handles that are known.
-
-        One that cannot be reached for a moment is asked again, as core does.
-        """
+        """Return what the engine says of an attempt, with the handles that are known."""
         return str(self.probe([attempt.job_id], handles, by)[attempt.job_id][0])
 
     def probe(
@@ -274,10 +262,7 @@ class Door:
         return {job_id: self._terms[job_id] for job_id in jobs if job_id in self._terms}
 
     def over(self, *attempts: Attempt) -> None:
-        """Wait until attempts that were released while they ran have ended.
-
-        One may end with its allocation, too quickly for its supervisor to say so.
-        """
+        """Wait until attempts that were released while they ran have ended, by any end."""
         for each in attempts:
             what = f"{each.id}, which was released while it ran, goes on and does not end"
             eventually(partial(self._oracle.is_over, each.job_id), self._engine.limit_s, what)

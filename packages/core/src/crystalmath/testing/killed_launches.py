@@ -38,10 +38,7 @@ _TICK = 0.001
 
 
 class KilledLaunches:
-    """Launch a job in one process after another, and kill each at another moment.
-
-    The processes have their temporary files in `folder`, which is empty.
-    """
+    """Launch a job in one process after another, with files in `folder`; kill each later."""
 
     def __init__(self, kit: Kit, folder: Path) -> None:
         self._kit = kit

@@ -23,10 +23,7 @@ __all__ = ["METHODS", "is_repeatable"]
 
 
 def is_repeatable(method: object, params: object) -> bool:
-    """Return whether a request does no more where it is carried out twice.
-
-    What is refused is refused as often as it comes.
-    """
+    """Return whether a request does no more when it is carried out twice."""
     if str(method) not in METHODS or not isinstance(params, Mapping):
         return True
     return METHODS[str(method)].repeatable(params)

@@ -56,10 +56,7 @@ _FEW_JOBS = 20
 
 
 class Subscriber:
-    """Wakes a coroutine when there are events of some jobs, or of any.
-
-    After the ``seq`` `told_after` it is told of every event.
-    """
+    """Wakes a coroutine at events of some jobs, or of any, with a ``seq`` above `told_after`."""
 
     told_after = 0
 

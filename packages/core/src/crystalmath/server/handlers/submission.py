@@ -43,11 +43,7 @@ if TYPE_CHECKING:
 
 
 def submitting_pool(params: Mapping[str, Any]) -> str:
-    """Keep apart who would wait for different things.
-
-    An engine may take minutes to be loaded, and a recipe that is asked which files it reads
-    seconds, the first time.
-    """
+    """Keep apart submissions that wait for an engine, or for a recipe's first answer."""
     from crystalmath.preflight.programs_here import may_be_asked
     from crystalmath.quacc.engines import get_installed_engines
 
@@ -166,10 +162,7 @@ def handle_jobs_check(
 
 
 def read_submission(params: Mapping[str, Any]) -> Submission:
-    """Read the parameters of ``jobs.submit``, once they are checked against their schema.
-
-    `InvalidJob`: the recipe's parameters cannot be read.
-    """
+    """Read parameters of ``jobs.submit`` that fit their schema; `InvalidJob`: they make no job."""
     from crystalmath.recipes import codec
 
     given = from_wire(Submission, params)

@@ -82,10 +82,7 @@ class Dispatcher:
         self._methods = methods
 
     async def read(self, body: bytes | IO[bytes]) -> Call:
-        """Read a message, in a thread if it is large.
-
-        `RpcError`: it is none that can be carried out.
-        """
+        """Read a message, in a thread if it is large; `RpcError`: it cannot be carried out."""
         small = isinstance(body, bytes) and len(body) <= large.LARGE
         document, told = _decoded(body) if small else await in_pool("decoding", _decoded, body)
         if told is not None:

@@ -152,9 +152,9 @@ def rest() -> None:
 async def receive(
     reader: asyncio.StreamReader, length: int, stall_s: float, folder: Path
 ) -> IO[bytes]:
-    """Write a large message to a file as it arrives.
+    """Write a large message to a file as it arrives; `RpcError`: the file cannot be written.
 
-    `RpcError`: the file cannot be written. All was read: who still sends would never read why.
+    The message was read then: a client that still sends would never read the error.
     """
     file: IO[bytes] | None = None
     failed: str | None = None

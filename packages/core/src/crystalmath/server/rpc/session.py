@@ -89,8 +89,7 @@ class Session:
     def in_background(self, work: Coroutine[Any, Any, None] | None) -> None:
         """Do one thing beside the requests until the connection ends, in place of the last one.
 
-        The connection is not idle meanwhile; and where the work fails, it ends, so that the client
-        knows.
+        If the work fails, the connection ends, so that the client knows; meanwhile it is not idle.
         """
         if self._background is not None:
             self._background.cancel()

@@ -72,10 +72,7 @@ class Raw:
 
 
 class Stream:
-    """JSON text of so many bytes that is read while it is sent; see :class:`Raw`.
-
-    Chunks are of at most `CHUNK` bytes; each step may block, in a thread of the kind that is named.
-    """
+    """JSON text of a known length that is read while it is sent, in threads: :class:`Raw`."""
 
     __slots__ = ("chunks", "kind", "size")
 

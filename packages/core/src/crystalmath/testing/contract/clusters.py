@@ -42,10 +42,7 @@ class ClusterTables(Base):
     def table_home(
         self, kit: Kit, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
     ) -> Callable[..., Path]:
-        """Return what makes a home with one more cluster: ``table_home(worker_init=...)``.
-
-        Where the engine takes no such table, the test is skipped.
-        """
+        """Return what makes a home with a cluster more; skip if the engine takes no table."""
         table = next(iter(kit.engine.clusters.values()), {})
 
         def table_home(**keys: Any) -> Path:

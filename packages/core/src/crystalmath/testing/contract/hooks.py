@@ -104,10 +104,7 @@ class BusyWorkers:
         self._others.update(filter(self._oracle.outcome, others))
 
     def require_waiting(self, job_id: str, seen: Callable[[], str] = str) -> None:
-        """Skip the test if a job is begun that is to wait for a worker.
-
-        `seen` tells what the engine says of it, if that can be asked.
-        """
+        """Skip the test if a job is begun that is to wait; `seen` asks the engine about it."""
         deadline = time.monotonic() + self._look_s
         while time.monotonic() < deadline:
             if self._oracle.claimed(job_id):
@@ -151,10 +148,7 @@ BUSY = pytest.StashKey[BusyWorkers]()
 
 
 def behind_busy_workers(test: _Test) -> _Test:
-    """Mark a test in which something waits while all workers are busy.
-
-    Where it fails though more run at once than there are workers, it is skipped.
-    """
+    """Mark a test in which something waits for busy workers; skip it if more run at once."""
     test.waits_for_workers = True  # type: ignore[attr-defined]
     return test
 

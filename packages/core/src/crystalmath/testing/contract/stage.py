@@ -42,11 +42,10 @@ WORDS = "some words, \N{GREEK SMALL LETTER ALPHA} {\n  '$HOME' \"\\\n}"
 
 
 class Stage:
-    """One process runs some jobs and closes its engine; everything that a test asks is noted.
+    """One process runs some jobs and closes its engine; everything that a test needs is noted.
 
-    The process has its working directory, temporary files and home directory in `folder`, which is
-    empty. What takes long is looked at for those of the `tests` alone that ask. What should not be
-    is listed in words.
+    `folder` is empty and has its working directory, temporary files and home directory. What takes
+    long is noted for those of the `tests` alone that need it. Faults are listed in words.
     """
 
     def __init__(self, kit: Kit, folder: Path, tests: set[str]) -> None:

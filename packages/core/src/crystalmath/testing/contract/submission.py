@@ -204,10 +204,7 @@ class Cancelling(Base):
 
     @pytest.fixture
     def gone_s(self, kit: Kit) -> float:
-        """Return how long it may take until a running job is gone, in seconds.
-
-        Where jobs are on other hosts the engine has the last word, after a turn of its own.
-        """
+        """Return how long a running job may take to go, in seconds; on other hosts a turn more."""
         return GONE_S if kit.capabilities.workers_here else GONE_S + kit.engine.turn_s
 
     @behind_busy_workers

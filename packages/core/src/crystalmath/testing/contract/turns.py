@@ -303,11 +303,7 @@ class Stuck:
         return False
 
     def kill(self, pid: int, *, below: int) -> None:
-        """Kill the worker, if it is a process that another one has started.
-
-        One that is a thread of that process, or a worker of a server that others share, meets an
-        error instead.
-        """
+        """Kill the worker if it is a process below another; a thread meets an error instead."""
         self._kept.rename(self._spec)
         with contextlib.suppress(*TRANSIENT):
             worker = psutil.Process(pid)
