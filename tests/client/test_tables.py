@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import sqlite3
+import uuid
 
 import ase.db
 import ase.io
@@ -15,7 +16,6 @@ from hypothesis import strategies as st
 
 from crystalmath.client import JobFailed, Submission, in_process
 from crystalmath.client import table_files as files_module
-from crystalmath.client import table_rows as rows_module
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.recipes.json_text import json_part
 
@@ -192,16 +192,34 @@ def test_whole_numbers_beyond_64_bits_become_text_in_parquet(tmp_path):
 
     seeds = [2**63 - 1, 2**64 - 59]
     values = [{"params.seed": seed, "params.steps": 3} for seed in seeds]
-    lines = [rows_module.Line(None, each, None) for each in values]
+    lines = [files_module.Line(None, each, None) for each in values]
     files_module.FORMATS["parquet"](tmp_path / "t.parquet", lines, None)
     found = parquet.read_table(tmp_path / "t.parquet").to_pydict()
     assert found == {"params.seed": [str(seed) for seed in seeds], "params.steps": [3, 3]}
 
 
+def test_the_wire_has_the_same_lines_for_other_front_ends(computed, tmp_path, monkeypatch):
+    client, futures, _ = computed
+    ids = [future.job_id for future in futures]
+    arrays = ("cell_ang", "pbc", "numbers", "positions_ang")
+    lines = written(client, tmp_path)
+    told = client.call("jobs.table", {"job_ids": ids})
+    assert told["more"] == 0
+    assert told["rows"] == [{n: v for n, v in line.items() if n not in arrays} for line in lines]
+    names = ["labels.encut", "positions_ang", "nothing"]
+    told = client.call("jobs.table", {"job_ids": ids, "columns": names})["rows"]
+    wanted = [{n: line[n] for n in ("job_id", *names) if n in line} for line in lines]
+    assert told == wanted
+    monkeypatch.setattr("crystalmath.server.handlers.results._TOGETHER", 1)
+    told = client.call("jobs.table", {"job_ids": ids[::-1]})
+    assert ([row["job_id"] for row in told["rows"]], told["more"]) == (ids[:1:-1], 2)
+    assert client.call("jobs.table", {"job_ids": [str(uuid.uuid4())]})["code"] == "unknown_job"
+
+
 def test_pages_of_results_are_joined(computed, tmp_path, monkeypatch):
     client, *_ = computed
     whole = rows(client, tmp_path / "whole.jsonl").read_text()
-    monkeypatch.setattr(rows_module, "_PAGE", 2)
+    monkeypatch.setattr(files_module, "_PAGE", 2)
     assert rows(client, tmp_path / "pages.jsonl").read_text() == whole
 
 

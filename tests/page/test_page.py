@@ -1,44 +1,68 @@
 """What a person sees and does on the page, and what a stranger cannot do there."""
 
 import contextlib
+import csv
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from ase.build import bulk
 from playwright.sync_api import expect
 
 from commands import ran
-from page.conftest import serving
+from crystalmath.client import Client, JobFuture, connect
+from page.conftest import Served, serving
 
 MARK = "document.title='stolen'"
 SCRIPT = f"<script>{MARK}</script><img src=x onerror={MARK}>"
+SCALES = (0.96, 0.98, 1.0, 1.02, 1.04)
 FILE = f"<img src=x onerror={MARK}>.txt"
 
 
-@pytest.fixture
-def metals(client):
-    """Make a home with jobs that completed, and some that failed."""
+class Metals(NamedTuple):
+    """A home with jobs that have ended, which tests read and leave as they are."""
+
+    home: Path
+    client: Client
+    jobs: dict[str, JobFuture]
+    ui: Served
+
+
+@pytest.fixture(scope="module")
+def metals(tmp_path_factory):
+    """Make a home with jobs that completed, and some that failed, and serve its page."""
+    with pytest.MonkeyPatch.context() as patch:
+        home = tmp_path_factory.mktemp("metals")
+        patch.setenv("CRYSTALMATH_HOME", str(home))
+        with connect() as client:
+            jobs = {job.name: job for job in computed(client)}
+            list(client.wait([job.job_id for job in jobs.values()], timeout=600))
+            with serving() as served:
+                yield Metals(home, client, jobs, served)
+            client.call("system.stop", {"cancel": True})
+
+
+def computed(client):
+    """Submit jobs of metals."""
     labels = {"project": "metals"}
     jobs = []
     for symbol in ("Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt"):
-        for factor in (0.98, 1.0, 1.02):
+        for factor in SCALES if symbol in {"Al", "Cu"} else SCALES[1:-1]:
             atoms = bulk(symbol, cubic=True)
             atoms.set_cell(atoms.cell * factor, scale_atoms=True)
-            told = {**labels, "strain": f"{factor - 1:+.0%}"}
+            told = {**labels, "scale": str(factor)}
             jobs.append(("emt.core.static_job", atoms, {}, f"{symbol} {factor}", told))
     atoms = bulk("Cu", cubic=True) * (2, 2, 2)
     atoms.rattle(0.2, seed=1)
     jobs.append(("emt.core.relax_job", atoms, {"opt_params": {"fmax": 0.02}}, "Cu rattled", labels))
     stops = {"opt_params": {"max_steps": 1, "fmax": 0.001}}
     jobs.append(("emt.core.relax_job", atoms, stops, "Cu stopped", labels))
-    told = [
+    return [
         client.submit(recipe, atoms, parameters, name=name, labels=labels, engine="local")
         for recipe, atoms, parameters, name, labels in jobs
     ]
-    list(client.wait([job.job_id for job in told], timeout=600))
-    return {job.name: job for job in told}
 
 
 def row(page, name):
@@ -109,14 +133,14 @@ def test_what_happens_is_seen_without_a_reload(ui, browser, client, go):
     assert job.done()
 
 
-def test_pictures_of_all_views(ui, browser, metals, picture):
-    page = browser(ui.address)
-    expect(page.get_by_role("row")).to_have_count(len(metals) + 1)
+def test_pictures_of_all_views(browser, metals, picture):
+    page = browser(metals.ui.address)
+    expect(page.get_by_role("row")).to_have_count(len(metals.jobs) + 1)
     picture(page, "jobs")
     page.get_by_role("button", name="failed").click()
     expect(page.get_by_role("row")).to_have_count(2)
     assert "state=failed" in page.url
-    page.goto(ui.at(view="job", id=metals["Cu rattled"].job_id))
+    page.goto(metals.ui.at(view="job", id=metals.jobs["Cu rattled"].job_id))
     expect(page.locator(".structure canvas")).to_be_visible()
     page.get_by_label("Frame").fill("2")
     page.get_by_label("forces").check()
@@ -158,24 +182,57 @@ def test_a_flow_is_seen_step_by_step(ui, browser, client, picture, tmp_path):
     picture(page, "flow")
 
 
-def test_filters_stand_in_the_address(ui, browser, metals):
-    page = browser(ui.address)
+def test_filters_stand_in_the_address(browser, metals):
+    page = browser(metals.ui.address)
     page.get_by_role("button", name="Au").click()
     expect(page.get_by_role("row")).to_have_count(4)
     assert "elements" in page.url
     search = page.get_by_role("searchbox")
-    search.fill("elements:Au -label:strain=+0%")
+    search.fill("elements:Au -label:scale=1.0")
     expect(page.get_by_role("row")).to_have_count(3)
     page.get_by_role("button", name="Energy (eV)").click()
     expect(page).to_have_url(re.compile("sort=energy_ev"))
     page.reload()
     expect(page.get_by_role("row")).to_have_count(3)
-    expect(search).to_have_value("elements:Au -label:strain=+0%")
-    search.fill(metals["Pt 1.0"].job_id[:8])
+    expect(search).to_have_value("elements:Au -label:scale=1.0")
+    search.fill(metals.jobs["Pt 1.0"].job_id[:8])
     expect(row(page, "Pt 1.0")).to_be_visible()
     expect(page.get_by_role("row")).to_have_count(2)
     search.fill("colour:red")
     expect(page.get_by_text("there is no filter colour")).to_be_visible()
+
+
+def test_a_study_of_chosen_jobs(browser, metals, picture):
+    static = "emt.core.static_job"
+    page = browser(f"{metals.ui.at(view='jobs', q=f'recipe:{static}')}#{metals.ui.token}")
+    page.get_by_role("link", name="Study").click()
+    table = page.get_by_role("region", name="Table of the study")
+    expect(table.get_by_role("row")).to_have_count(26)
+    table.get_by_role("button", name="energy per atom").click()
+    lowest = min(
+        metals.client.list(recipe="emt.core.static_job"), key=lambda job: job.summary["energy_ev"]
+    )
+    expect(table.get_by_role("row").nth(1)).to_contain_text(lowest.name)
+    with page.expect_download() as brought:
+        page.get_by_role("button", name="Export the study as CSV").click()
+    with Path(brought.value.path()).open(newline="") as file:
+        rows = {row["job_id"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 25
+    assert float(rows[lowest.job_id]["energy_ev"]) == lowest.summary["energy_ev"]
+    assert rows[metals.jobs["Cu 1.04"].job_id]["labels.scale"] == "1.04"
+    page.get_by_role("button", name="curve").click()
+    curves = "against scale: 7 curves of 25 jobs"
+    expect(page.get_by_role("img", name=f"energy per atom (eV) {curves}")).to_be_visible()
+    picture(page, "curves")
+    assert "x=labels.scale" in page.url
+    page.get_by_label("from the last point").check()
+    expect(page.get_by_role("img", name=f"from the last point (meV) {curves}")).to_be_visible()
+    page.get_by_role("button", name="equation of state").click()
+    fitted = metals.client.equation_of_state([metals.jobs[f"Cu {each}"].job_id for each in SCALES])
+    copper = page.locator("table.fits").get_by_role("row").filter(has_text="Cu")
+    expect(copper).to_contain_text(f"{fitted.b_gpa:.1f}")
+    expect(page.get_by_text("15 not drawn: an equation of state takes jobs at 5")).to_be_visible()
+    picture(page, "study")
 
 
 def test_all_is_done_by_keys_alone(ui, browser, client):
@@ -231,20 +288,32 @@ def test_an_action_says_what_it_does_and_does_it(ui, browser, client):
     expect(row(page, "sleeps")).to_contain_text("cancelled")
     row(page, "fails").get_by_role("checkbox").check()
     page.get_by_role("button", name="Run again").click()
-    page.get_by_role("button", name="Run 1 job again").click()
+    dialog = page.get_by_role("dialog", name="Run again")
+    expect(dialog).to_contain_text("1 job will run again as a new job, with all as it was")
+    dialog.get_by_text("Change something").click()
+    expect(dialog.get_by_label("message")).to_have_attribute("placeholder", '"no luck"')
+    dialog.get_by_label("message").fill("no luck either")
+    dialog.get_by_label("Walltime").fill("two")
+    expect(dialog.get_by_role("alert")).to_contain_text("the walltime is a number of hours")
+    assert not dialog.get_by_role("button", name="Run 1 job again").count()
+    dialog.get_by_label("Walltime").fill("2")
+    expect(dialog).to_contain_text("with what is changed here")
+    dialog.get_by_role("button", name="Run 1 job again").click()
     expect(page.get_by_role("row").filter(has_text="fails")).to_have_count(2)
-    assert len(list(client.list(name="fails"))) == 2
+    again = next(iter(client.list(name="fails")))
+    assert again.walltime_s == 7200
+    assert client.specification(again.job_id)["params"] == {"message": "no luck either"}
 
 
-@pytest.mark.parametrize("view", ["jobs", "job", "submit", "home"])
-def test_dark_and_narrow(ui, browser, metals, picture, view):
+@pytest.mark.parametrize("view", ["jobs", "job", "study", "submit", "home"])
+def test_dark_and_narrow(browser, metals, picture, view):
     settings = {"viewport": {"width": 390, "height": 760}, "color_scheme": "dark"}
-    page = browser(ui.address, **settings)
+    page = browser(metals.ui.address, **settings)
     expect(page.get_by_role("row").nth(1)).to_be_visible()
     recipe = "quacc.recipes.emt.core.relax_job"
-    page.goto(ui.at(view=view, id=metals["Cu rattled"].job_id, recipe=recipe))
-    shown = {"jobs": "grid", "job": "heading", "submit": "group", "home": "heading"}
-    expect(page.get_by_role(shown[view]).first).to_be_visible()
+    page.goto(metals.ui.at(view=view, id=metals.jobs["Cu rattled"].job_id, recipe=recipe))
+    shown = {"jobs": "grid", "job": "heading", "submit": "group"}
+    expect(page.get_by_role(shown.get(view, "heading")).first).to_be_visible()
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert sum(map(int, re.findall(r"\d+", ground)[:3])) < 150
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
@@ -297,7 +366,8 @@ def test_a_notebook_shows_the_structure(browser, client, metals, tmp_path):
     # What it was given is all that there is of it.
     bare = client.submit("lab_recipes.value", bulk("Al"), {"number": 1})
     assert bare.result(600) == 1
-    shown = [client.view(job.job_id) for job in (metals["Cu rattled"], metals["Al 1.0"], bare)]
+    ids = [metals.jobs[name].job_id for name in ("Cu rattled", "Al 1.0")]
+    shown = [*map(metals.client.view, ids), client.view(bare.job_id)]
     notebook = tmp_path / "notebook.html"
     # A document of its own that nothing of the network helps.
     notebook.write_text("<!doctype html>" + "".join(one._repr_html_() for one in shown))
@@ -317,34 +387,39 @@ def test_a_notebook_shows_the_structure(browser, client, metals, tmp_path):
     )
 
 
-def test_nothing_keeps_people_from_using_it(ui, browser, metals, axe):
-    job = metals["Cu rattled"].job_id
-    views = [ui.at(), ui.at(view="home"), ui.at(view="submit"), ui.at(view="job", id=job)]
-    views.append(ui.at(view="submit", recipe="quacc.recipes.emt.core.relax_job"))
-    views += [ui.at(view="job", id=job, part=part) for part in ("inputs", "files", "lines")]
+def test_nothing_keeps_people_from_using_it(browser, metals, axe):
+    job = metals.jobs["Cu rattled"].job_id
+    at = metals.ui.at
+    views = [at(), at(view="home"), at(view="submit"), at(view="job", id=job)]
+    views.append(at(view="submit", recipe="quacc.recipes.emt.core.relax_job"))
+    views += [at(view="job", id=job, part=part) for part in ("inputs", "files", "lines")]
+    views += [at(view="study", show=show) for show in ("table", "curve", "equation of state")]
     found = {}
-    for scheme in ("light", "dark"):
-        page = browser(ui.address, color_scheme=scheme)
-        expect(page.get_by_role("row").nth(1)).to_be_visible()
-        for address in views:
-            page.goto(address)
-            expect(page.get_by_text("live")).to_be_visible()
-            expect(page.get_by_text("Looking")).to_have_count(0)
-            page.evaluate(axe)
-            for one in page.evaluate("axe.run()")["violations"]:
+    page = browser(metals.ui.address)
+    expect(page.get_by_role("row").nth(1)).to_be_visible()
+    for address in views:
+        page.emulate_media(color_scheme="light")
+        page.goto(address)
+        expect(page.get_by_text("live")).to_be_visible()
+        expect(page.get_by_text("Looking")).to_have_count(0)
+        page.evaluate(axe)
+        for scheme, which in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
+            page.emulate_media(color_scheme=scheme)
+            for one in page.evaluate("which => axe.run(which)", which)["violations"]:
                 found[scheme, one["id"]] = [address, *(node["html"] for node in one["nodes"])]
     assert found == {}
 
 
-def test_who_has_no_token_sees_nothing(ui, browser, metals):
-    page = browser(ui.at(view="jobs"))
+def test_who_has_no_token_sees_nothing(browser, metals):
+    page = browser(metals.ui.at(view="jobs"))
     expect(page.get_by_text("Open the address")).to_be_visible()
     assert not page.get_by_role("row").count()
-    other = browser(f"{ui.at()}#{'x' * 43}", expected="401")
+    other = browser(f"{metals.ui.at()}#{'x' * 43}", expected="401")
     expect(other.get_by_text("the token is not that of this start")).to_be_visible()
 
 
-def test_a_page_for_reading_offers_nothing_else(client, browser, metals):
+def test_a_page_for_reading_offers_nothing_else(browser, metals, monkeypatch):
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(metals.home))
     with serving("--read-only") as served:
         page = browser(served.address)
         row(page, "Pt 1.0").get_by_role("checkbox").check()

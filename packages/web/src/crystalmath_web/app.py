@@ -16,7 +16,8 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from crystalmath import build_version, config
-from crystalmath.errors import CrystalMathError
+from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.models.fields import to_wire
 from crystalmath_web.guard import Guard, Refused, read_json
 
 if TYPE_CHECKING:
@@ -28,15 +29,18 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 PAGE = Path(__file__).parent / "page"
-#: Methods of the home's server that a page may call, and that change nothing.
+#: What the page's own server answers: it has numbers in its process, and the home's server none.
+EQUATIONS = "page.equations_of_state"
+#: Methods that a page may call, and that change nothing.
 READING = frozenset(
     {
         *("jobs.list", "jobs.status", "jobs.status_many", "jobs.show", "jobs.counts"),
         *("jobs.summary", "jobs.facets", "jobs.files", "jobs.file", "jobs.logs", "jobs.inputs"),
         *("jobs.parameters", "jobs.progress", "jobs.script", "jobs.specification"),
-        *("jobs.result", "jobs.trajectory", "structures.read", "recipes.list"),
+        *("jobs.result", "jobs.table", "jobs.trajectory", "structures.read", "recipes.list"),
         *("recipes.describe", "presets.list", "engines.list", "clusters.list"),
         *("system.status", "system.version", "system.doctor"),
+        EQUATIONS,
     }
 )
 #: Those that change something, or run a recipe to check it: not with ``--read-only``.
@@ -111,6 +115,8 @@ class _App:
         try:
             if method in _WITH_ENVIRONMENT:
                 params = {**params, "environment": await self._in_thread(_environment)}
+            if method == EQUATIONS:
+                return JSONResponse(await self._in_thread(_equations, self._client, params))
             answer = await self._in_thread(self._client.call_json, method, params)
         except CrystalMathError as error:
             return JSONResponse({"error": str(error), "code": error.code}, status_code=502)
@@ -207,6 +213,18 @@ def _same(given: object, known: str) -> bool:
 
 def _environment() -> dict[str, str]:
     return config.submitters_environment(config.load())
+
+
+def _equations(client: Client, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Fit an equation of state for each material, as `crystalmath plot --eos` does."""
+    ids, by = params.get("job_ids"), params.get("by", "formula")
+    if not (isinstance(ids, list) and all(isinstance(each, str) for each in [*ids, by])):
+        raise Refused(400, f"{EQUATIONS} takes 'job_ids', a list of ids, and 'by', a name")
+    try:
+        told = client.equations_of_state(ids, by)
+    except InvalidJob as error:
+        return {"status": "error", "error": str(error), "code": error.code}
+    return {**to_wire(told), "states": [to_wire(state) for state in told.states]}
 
 
 def _written(change: JobChange) -> str:

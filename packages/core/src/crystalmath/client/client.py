@@ -670,8 +670,7 @@ class Client:
         CrystalMathError
             pandas is not installed.
         """
-        from crystalmath.client.table_files import frame
-        from crystalmath.client.table_rows import lines
+        from crystalmath.client.table_files import frame, lines
 
         return frame(lines(self._caller, self.list(sort=sort, limit=limit, **filters)), columns)
 
@@ -712,8 +711,7 @@ class Client:
         CrystalMathError
             pyarrow, which Parquet needs, is not installed.
         """
-        from crystalmath.client.table_files import write_table
-        from crystalmath.client.table_rows import lines
+        from crystalmath.client.table_files import lines, write_table
 
         jobs: Iterable[Job] = self.list(sort=sort, limit=limit, **filters)
         if job_ids is not None:

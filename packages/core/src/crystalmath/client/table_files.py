@@ -14,19 +14,60 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import IO, TYPE_CHECKING, Any
 
+from crystalmath import server
+from crystalmath.client.job_values import parameters_of
 from crystalmath.errors import CrystalMathError, InvalidJob, did_you_mean
+from crystalmath.jobs.documents import cleaned
+from crystalmath.models import JobState
+from crystalmath.service.table_rows import Line, line_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
     from typing import Self
 
-    from crystalmath.client.table_rows import Line
+    from crystalmath.client.transport import Caller
+    from crystalmath.models import Job
 
+#: Jobs whose results are in memory at once.
+_PAGE = 100
 #: So many lines of Parquet are made at once.
 _GROUP = 1000
 #: What stands first in a table; labels, parameters and results follow by their names.
 _ARRAYS = ("cell_ang", "pbc", "numbers", "positions_ang")
+
+
+def lines(caller: Caller, jobs: Iterable[Job]) -> Iterator[Line]:
+    """Make a line of each job, in their order; no more than a page of results is in memory."""
+    rest = iter(jobs)
+    while page := list(islice(rest, _PAGE)):
+        asked = parameters_of(caller, [job.job_id for job in page])
+        completed = [job.job_id for job in page if job.state is JobState.COMPLETED]
+        results = _results(caller, completed)
+        for job in page:
+            has_result = job.state is JobState.COMPLETED
+            result = next(results) if has_result else None
+            yield line_of(job, asked.get(job.job_id) or {}, result)
+
+
+def _results(caller: Caller, job_ids: Sequence[str]) -> Iterator[Any]:
+    """Yield results as plain JSON, in order; ``None`` where the files are gone."""
+    left = list(job_ids)
+    while left:
+        answer = caller.ask(server.JOBS_RESULTS, job_ids=left)
+        for each in answer["results"]:
+            yield cleaned(each["result"])
+        if not answer["results"]:
+            yield _large(caller, left[0])
+        left = left[max(1, len(answer["results"])) :]
+
+
+def _large(caller: Caller, job_id: str) -> Any:
+    try:
+        text = caller.result_text(job_id, brief=True)
+    except CrystalMathError:
+        return None
+    return None if text is None else cleaned(json.loads(text))
 
 
 def write_table(

@@ -340,6 +340,17 @@ class ParametersList(Answer):
     parameters: Sequence[JobParameters]
 
 
+class JobTable(Answer):
+    """The first jobs as lines of a table, as many as fit (``jobs.table``)."""
+
+    rows: Annotated[
+        Sequence[Mapping[str, Any]],
+        "of each job its values by the names of columns, and `job_id`; what it does not have is "
+        "left out",
+    ]
+    more: Annotated[Count, "how many of the last ids did not fit"]
+
+
 class JobProgress(Answer):
     """How far a job has come (``jobs.progress``)."""
 

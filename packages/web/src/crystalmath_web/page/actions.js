@@ -1,9 +1,14 @@
 // What is done with jobs, each after it was said what that is: cancel, run again, remove files.
 
-import { Fragment, Trouble, bytes, html, useEffect, useRef, useState } from "./lib.js";
-import { call } from "./server.js";
+import { Fragment, Trouble, bytes, html, link, useEffect, useRef, useState } from "./lib.js";
+import { call, session } from "./server.js";
+import { Parameters, Place, paramsOf, placeOf } from "./submit.js";
+import { Export } from "./table.js";
 
+/** How long after the last key the server is asked what would come of it, in milliseconds. */
+const PAUSE = 500;
 const MOST = 10_000; // ids of one request
+const NAMED = 500; // ids in an address
 const jobs = (count) => (count === 1 ? "1 job" : `${count.toLocaleString()} jobs`);
 
 /** Look what a cancel would do: of the jobs, how many have not ended. */
@@ -28,8 +33,9 @@ async function planCancel(ids) {
 }
 
 /** Look what running jobs again would do, by a dry run. */
-async function planRetry(ids) {
-  const told = await call("jobs.retry", { job_ids: ids, dry_run: true });
+async function planRetry(ids, changes) {
+  const told = await call("jobs.retry", { job_ids: ids, dry_run: true, ...changes });
+  const how = Object.keys(changes).length ? "with what is changed here, and all else as it was" : "with all as it was";
   const good = told.jobs.filter((job) => job.status === "ok").map((job) => job.retry_of);
   const errors = {};
   for (const job of told.jobs) if (job.status === "error") errors[job.error] = (errors[job.error] ?? 0) + 1;
@@ -37,11 +43,11 @@ async function planRetry(ids) {
   const key = `page-${crypto.randomUUID()}`;
   return {
     says: [
-      good.length && `${jobs(good.length)} will run again as a new job, with all as it was submitted. The old one stays.`,
+      good.length && `${jobs(good.length)} will run again as a new job, ${how} submitted. The old one stays.`,
       ...Object.entries(errors).map(([error, count]) => `${jobs(count)} cannot run again: ${error}`),
     ],
     button: good.length && `Run ${jobs(good.length)} again`,
-    act: () => call("jobs.retry", { job_ids: good, key }),
+    act: () => call("jobs.retry", { job_ids: good, key, ...changes }),
   };
 }
 
@@ -63,7 +69,48 @@ async function planPrune(ids) {
   };
 }
 
-const ACTIONS = { Cancel: planCancel, "Run again": planRetry, "Remove files": planPrune };
+/** What is changed of jobs that run again: of one recipe its parameters as a form, and the place. */
+function Changes({ ids, onChanges }) {
+  const [described, setDescribed] = useState(null);
+  const [before, setBefore] = useState({ params: {} });
+  const [values, setValues] = useState({});
+  const [terms, setTerms] = useState({});
+  const look = async () => {
+    const { rows } = await call("jobs.table", { job_ids: ids, columns: ["recipe"] });
+    const recipes = new Set(rows.map((row) => row.recipe));
+    const isOne = recipes.size === 1 && rows.length === ids.length;
+    if (ids.length === 1) setBefore(await call("jobs.specification", { job_id: ids[0] }));
+    setDescribed(isOne ? await call("recipes.describe", { recipe: [...recipes][0] }) : {});
+  };
+  useEffect(() => {
+    look().catch(() => setDescribed({})); // its parameters can still be written as JSON
+  }, []);
+  useEffect(() => {
+    if (!described) return;
+    try {
+      const { continued, ...place } = terms;
+      const params = paramsOf(described, values);
+      onChanges({
+        ...(Object.keys(params).length && { params }), ...placeOf(place), ...(continued && { continued }),
+      });
+    } catch (error) {
+      onChanges(null, error);
+    }
+  }, [described, values, terms]);
+  const goOn = (event) => setTerms({ ...terms, continued: event.target.checked });
+  if (!described) return html`<p class="note">Looking …</p>`;
+  return html`<details class="changes"><summary>Change something</summary>
+    <${Parameters} described=${described} values=${values} before=${before.params} onValues=${setValues} />
+    <fieldset><legend>Job</legend>
+      <label><input type="checkbox" onChange=${goOn} /> Go on from the last geometry</label>
+      <${Place} terms=${terms} before=${before} onTerms=${setTerms} />
+    </fieldset>
+  </details>`;
+}
+
+const ACTIONS = {
+  Cancel: { plan: planCancel }, "Run again": { plan: planRetry, Form: Changes }, "Remove files": { plan: planPrune },
+};
 
 /** Ask whether to do something, after the server was asked what it would do. */
 function Confirmation({ name, ids, onEnd }) {
@@ -71,10 +118,25 @@ function Confirmation({ name, ids, onEnd }) {
   const [plan, setPlan] = useState(null);
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
+  const [changes, setChanges] = useState({});
+  const { plan: look, Form } = ACTIONS[name];
+  useEffect(() => dialog.current.showModal(), []);
+  const wanted = JSON.stringify(changes);
   useEffect(() => {
-    dialog.current.showModal();
-    ACTIONS[name](ids).then(setPlan, setError);
-  }, []);
+    let ended = false;
+    setPlan(null);
+    const told = (found) => ended || setPlan(found);
+    const failed = (problem) => ended || setError(problem);
+    const waiting = setTimeout(() => changes && look(ids, changes).then(told, failed), wanted === "{}" ? 0 : PAUSE);
+    return () => {
+      ended = true;
+      clearTimeout(waiting);
+    };
+  }, [wanted]);
+  const change = (found, problem = null) => {
+    setError(problem);
+    setChanges(found);
+  };
   const act = async (event) => {
     event.preventDefault();
     setBusy(true);
@@ -92,6 +154,7 @@ function Confirmation({ name, ids, onEnd }) {
     <h2>${name}</h2>
     ${plan ? plan.says.filter(Boolean).map((text) => html`<p>${text}</p>`) : !error && html`<p>Looking …</p>`}
     <${Trouble} error=${error} />
+    ${Form && html`<${Form} ids=${ids} onChanges=${change} />`}
     <form method="dialog" onSubmit=${() => dialog.current.close()}>
       <button type="submit" autofocus>Leave as it is</button>
       ${plan?.button && html`<button type="button" class="act" disabled=${busy} onClick=${act}>${plan.button}</button>`}
@@ -115,11 +178,14 @@ export function JobActions({ ids, names = Object.keys(ACTIONS), onDone }) {
 /** The bar below the table: what can be done with the chosen jobs. */
 export function Actions({ chosen, count, onChooseAll, onDone }) {
   if (!chosen.size) return null;
+  const ids = [...chosen];
   const more = count > chosen.size && count <= MOST;
   return html`<div class="actions" role="toolbar" aria-label="Chosen jobs">
     <b>${jobs(chosen.size)}</b> chosen
     ${more && html`<button class="quiet" onClick=${onChooseAll}>choose all ${count.toLocaleString()}</button>`}
     <span class="space"></span>
-    <${JobActions} ids=${[...chosen]} onDone=${onDone} />
+    <${Export} find=${() => ids} what="the chosen jobs" />
+    ${ids.length <= NAMED && html`<a class="button" href=${link({ view: "study", ids: ids.join() })}>Study</a>`}
+    ${!session.value.read_only && html`<${JobActions} ids=${ids} onDone=${onDone} />`}
   </div>`;
 }

@@ -1,6 +1,6 @@
 // What belongs to a job, one part at a time: inputs, files, log, result, and the lines that do it again.
 
-import { Copy, Fragment, Trouble, bytes, fromBase64, hasEnded, html, link, moment, address, shortRecipe, useEffect, useRef, useState } from "./lib.js";
+import { Copy, Fragment, Trouble, bytes, fromBase64, hasEnded, html, link, moment, address, save, shortRecipe, useEffect, useRef, useState } from "./lib.js";
 import { Tree } from "./tree.js";
 import { call } from "./server.js";
 
@@ -101,9 +101,7 @@ function Download({ job, file }) {
         if (told.offset === offset) break;
         ({ offset } = told);
       } while (offset < file.size);
-      const address = URL.createObjectURL(new Blob(pieces));
-      Object.assign(document.createElement("a"), { href: address, download: file.file.split("/").pop() }).click();
-      setTimeout(() => URL.revokeObjectURL(address), 60_000);
+      save(pieces, file.file.split("/").pop());
     } catch (problem) {
       setError(problem);
     }

@@ -4,9 +4,10 @@ import {
   Fragment, STATES, State, Trouble, address, ago, change, duration, fixed, formula, go, html, link,
   moment, runtime, shortId, shortRecipe, toldSteps, useEffect, useMemo, useRef, useState,
 } from "./lib.js";
-import { call, session, useChanges } from "./server.js";
+import { call, useChanges } from "./server.js";
 import { filtersOf, withToken, without } from "./filters.js";
 import { Actions } from "./actions.js";
+import { Export, idsOf } from "./table.js";
 
 const ROW = 28; // pixels, as style.css has it
 const BLOCK = 100; // rows of one request
@@ -122,7 +123,7 @@ export function Jobs() {
   const states = address.value.get("state")?.split(",") ?? [];
   const sort = address.value.get("sort");
   const given = address.value.get("columns")?.split(",").filter((name) => COLUMNS[name]) ?? SHOWN;
-  const [, draw] = useState(0);
+  const [drawn, draw] = useState(0);
   const [chosen, setChosen] = useState(new Set());
   const [facetsOpen, setFacetsOpen] = useState(false);
   const key = JSON.stringify([query, states, sort, given]);
@@ -142,28 +143,23 @@ export function Jobs() {
   const columns = rows.hasFlows && given === SHOWN ? SHOWN.toSpliced(2, 0, "steps") : given;
   return html`<${Fragment}>
     <h1 class="unseen">Jobs</h1>
-    <${Search} query=${query} states=${states} facets=${rows.facets} columns=${columns}
+    <${Search} query=${query} states=${states} filters=${rows.filters} facets=${rows.facets} columns=${columns}
       onFacets=${() => setFacetsOpen(!facetsOpen)} />
     ${wrong && html`<p class="trouble">${wrong}</p>`}
     <${Trouble} error=${rows.error} />
     <div class="columns">
       <${Facets} open=${facetsOpen} facets=${rows.facets} query=${query} />
-      <${Table} rows=${rows} columns=${columns} sort=${sort} chosen=${chosen} onChoose=${setChosen} key=${key} />
+      ${/* With signals a component whose properties are the same is not drawn again. */ null}
+      <${Table} rows=${rows} drawn=${drawn} columns=${columns} sort=${sort} chosen=${chosen} onChoose=${setChosen} key=${key} />
     </div>
-    ${!session.value.read_only &&
-    html`<${Actions} chosen=${chosen} count=${rows.count} filters=${rows.filters}
-      onChooseAll=${() => chooseAll(rows, setChosen)} onDone=${() => setChosen(new Set())} />`}
+    <${Actions} chosen=${chosen} count=${rows.count}
+      onChooseAll=${async () => setChosen(new Set(await idsOf(rows.filters, MOST)))} onDone=${() => setChosen(new Set())} />
   <//>`;
-}
-
-async function chooseAll(rows, setChosen) {
-  const { jobs } = await call("jobs.list", { ...rows.filters, limit: MOST, fields: ["job_id"] });
-  setChosen(new Set(jobs.map((job) => job.job_id)));
 }
 
 // --- the search, and the counts ----------------------------------------------------------------
 
-function Search({ query, states, facets, columns, onFacets }) {
+function Search({ query, states, filters, facets, columns, onFacets }) {
   const [text, setText] = useState(query);
   useEffect(() => setText(query), [query]);
   const waiting = useRef();
@@ -190,6 +186,8 @@ function Search({ query, states, facets, columns, onFacets }) {
     </div>
     <button class="quiet narrow" onClick=${onFacets}>Filters</button>
     <${Columns} columns=${columns} />
+    <details class="menu"><summary>Export</summary><div><${Export} find=${() => idsOf(filters)} what="all that fit" /></div></details>
+    <a href=${link({ view: "study", q: query, state: states.join() })}>Study</a>
   </div>`;
 }
 

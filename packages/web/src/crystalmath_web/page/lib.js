@@ -84,6 +84,13 @@ export function bytes(size) {
 export const fromBase64 = (text) =>
   Uint8Array.fromBase64?.(text) ?? Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
 
+/** Write pieces of a file to the reader's own machine. */
+export function save(pieces, name) {
+  const href = URL.createObjectURL(new Blob(pieces));
+  Object.assign(document.createElement("a"), { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60_000);
+}
+
 /** Write a formula with its numbers below the line. */
 export const formula = (text) =>
   (text ?? "").split(/(\d+)/).map((part) => (/^\d/.test(part) ? html`<sub>${part}</sub>` : part));

@@ -5,9 +5,10 @@ import { enter, follow, following, refused, session } from "./server.js";
 import { Home } from "./home.js";
 import { Job } from "./job.js";
 import { Jobs } from "./jobs.js";
+import { Study } from "./study.js";
 import { Submit } from "./submit.js";
 
-const VIEWS = { jobs: Jobs, job: Job, submit: Submit, home: Home };
+const VIEWS = { jobs: Jobs, job: Job, study: Study, submit: Submit, home: Home };
 const NAMES = [
   ["jobs", "Jobs", "j"],
   ["submit", "Submit", "s"],

@@ -1,7 +1,7 @@
 // A form that submits jobs: structures, a recipe, its parameters, where; and the verdict while one types.
 
 import {
-  Trouble, address, change, formula, go, html, link, shortRecipe, useEffect, useMemo, useRef, useState,
+  Fragment, Trouble, address, change, formula, go, html, link, shortRecipe, useEffect, useMemo, useRef, useState,
 } from "./lib.js";
 import { Steps } from "./job_parts.js";
 import { Structure, formulaOf } from "./structure.js";
@@ -154,17 +154,17 @@ export function valueOf(schema, text) {
   }
 }
 
-function Field({ name, schema, value, required, onValue }) {
+function Field({ name, schema, value, required, before, onValue }) {
   const type = typeOf(schema);
   const id = `parameter-${name}`;
-  const initial = "default" in schema ? JSON.stringify(schema.default) : schema["x-default"] ?? "";
+  const initial = JSON.stringify(before ?? schema.default) ?? schema["x-default"] ?? "";
   const common = { id, value: value ?? "", required, "aria-describedby": `${id}-told` };
   const listen = (event) => onValue(event.target.value);
   let input;
   if (type === "boolean" || type === "enum") {
     const choices = type === "boolean" ? ["true", "false"] : schema.enum.map((one) => JSON.stringify(one));
     input = html`<select ...${common} onChange=${listen}>
-      <option value="">${initial ? `default: ${initial}` : ""}</option>
+      <option value="">${initial && `${before === undefined ? "default" : "as before"}: ${initial}`}</option>
       ${choices.map((one) => html`<option value=${one}>${one}</option>`)}
     </select>`;
   } else if (type === "object" || type === "array") {
@@ -177,45 +177,71 @@ function Field({ name, schema, value, required, onValue }) {
   </div>`;
 }
 
-function Parameters({ described, values, onValues }) {
+/** The parameters of a recipe as a form; `before` are those of the job that runs again. */
+export function Parameters({ described, values, before = null, onValues }) {
   const { properties = {}, required = [], additionalProperties } = described.parameters ?? {};
   const set = (name) => (text) => onValues({ ...values, [name]: text });
   return html`<fieldset><legend>Parameters</legend>
     ${Object.entries(properties).map(
       ([name, schema]) => html`<${Field} key=${name} name=${name} schema=${schema} value=${values[name]}
-        required=${required.includes(name)} onValue=${set(name)} />`,
+        required=${!before && required.includes(name)} before=${before?.[name]} onValue=${set(name)} />`,
     )}
     ${(additionalProperties || !described.parameters) &&
     html`<${Field} name="**" schema=${{ type: "object", description: "Further parameters, as JSON." }} value=${values["**"]} onValue=${set("**")} />`}
   </fieldset>`;
 }
 
-function Terms({ terms, onTerms }) {
+const RESOURCES = {
+  nodes: "Nodes", ranks: "Ranks", ranks_per_node: "Ranks per node", cores_per_rank: "Cores per rank",
+  gpus_per_rank: "GPUs per rank", memory_mb: "Memory (MB)", queue: "Queue", account: "Account",
+};
+const TEXTS = ["queue", "account"];
+
+/** Where a job runs, how long, and on how much; `before` is what the job had that runs again. */
+export function Place({ terms, before = null, onTerms }) {
   const clusters = useOnce("clusters.list", (told) => told.clusters);
   const engines = useOnce("engines.list", (told) => told.engines.filter((one) => one.loads));
   const set = (name) => (event) => onTerms({ ...terms, [name]: event.target.value });
   const usual = engines?.find((one) => one.configured)?.name ?? "local";
   const places = [
-    ...(engines ?? []).map((one) => [one.name === usual ? "" : `engine ${one.name}`, `${one.name}, on this machine`]),
+    ...(before ? [["", "as before"]] : []),
+    ...(engines ?? []).map((one) => [
+      one.name === usual && !before ? "" : `engine ${one.name}`, `${one.name}, on this machine`,
+    ]),
     ...(clusters ?? []).map((one) => [`cluster ${one.name}`, `${one.name}, by ${one.engine}`]),
   ];
-  return html`<fieldset><legend>Job</legend>
+  const hours = before?.walltime_s ? String(before.walltime_s / 3600) : "";
+  return html`<${Fragment}>
     <div class="field"><label for="where">Where</label>
       <select id="where" value=${terms.cluster} onChange=${set("cluster")}>
         ${places.map(([value, title]) => html`<option value=${value}>${title}</option>`)}
       </select></div>
+    <div class="field"><label for="walltime">Walltime (h)</label>
+      <input id="walltime" value=${terms.walltime ?? ""} placeholder=${hours} onInput=${set("walltime")} inputmode="decimal" /></div>
+    <details><summary>Resources</summary><div class="resources">
+      ${Object.entries(RESOURCES).map(
+        ([name, title]) => html`<label>${title}
+          <input value=${terms[name] ?? ""} placeholder=${before?.resources?.[name] ?? ""} onInput=${set(name)}
+            inputmode=${TEXTS.includes(name) ? null : "numeric"} spellcheck="false" /></label>`,
+      )}
+    </div></details>
+  <//>`;
+}
+
+function Terms({ terms, onTerms }) {
+  const set = (name) => (event) => onTerms({ ...terms, [name]: event.target.value });
+  return html`<fieldset><legend>Job</legend>
     <div class="field"><label for="name">Name</label><input id="name" value=${terms.name} onInput=${set("name")} /></div>
     <div class="field"><label for="labels">Labels</label>
       <input id="labels" value=${terms.labels} onInput=${set("labels")} placeholder="project=alloys set=a" spellcheck="false" /></div>
-    <div class="field"><label for="walltime">Walltime (h)</label>
-      <input id="walltime" value=${terms.walltime} onInput=${set("walltime")} inputmode="decimal" /></div>
+    <${Place} terms=${terms} onTerms=${onTerms} />
   </fieldset>`;
 }
 
 // --- the verdict -------------------------------------------------------------------------------
 
-/** Write what is in the form as the parameters of jobs.submit. */
-function submissionOf(described, structure, values, terms) {
+/** Read what was typed of a recipe's parameters. */
+export function paramsOf(described, values) {
   const { properties = {} } = described.parameters ?? {};
   const params = {};
   for (const [name, text] of Object.entries(values)) {
@@ -223,16 +249,33 @@ function submissionOf(described, structure, values, terms) {
     if (name === "**") Object.assign(params, valueOf({ type: "object" }, text));
     else params[name] = valueOf(properties[name] ?? {}, text);
   }
-  const asked = { recipe: described.name, params };
+  return params;
+}
+
+/** Read what was typed of a place, as jobs.submit and jobs.retry take it. */
+export function placeOf(terms) {
+  const asked = {};
+  const [kind, place] = (terms.cluster ?? "").split(/ (.*)/s);
+  if (place) asked[kind] = place;
+  if (terms.walltime) asked.walltime_s = Number(terms.walltime) * 3600;
+  if (Number.isNaN(asked.walltime_s)) throw new Error(`${terms.walltime}: the walltime is a number of hours`);
+  for (const name of Object.keys(RESOURCES)) {
+    if (!terms[name]) continue;
+    const value = TEXTS.includes(name) ? terms[name] : Number(terms[name]);
+    if (Number.isNaN(value)) throw new Error(`${terms[name]}: ${RESOURCES[name]} is a number`);
+    asked.resources = { ...asked.resources, [name]: value };
+  }
+  return asked;
+}
+
+/** Write what is in the form as the parameters of jobs.submit. */
+function submissionOf(described, structure, values, terms) {
+  const asked = { recipe: described.name, params: paramsOf(described, values), ...placeOf(terms) };
   if (structure) asked.structure = structure.sent;
   if (terms.name) asked.name = terms.name;
   const labels = terms.labels.split(/\s+/).filter(Boolean).map((each) => each.split(/=(.*)/s).slice(0, 2));
   if (labels.some((pair) => pair.length < 2)) throw new Error("labels are written NAME=VALUE, with blanks between them");
   if (labels.length) asked.labels = Object.fromEntries(labels);
-  const [kind, place] = terms.cluster.split(/ (.*)/s);
-  if (place) asked[kind] = place;
-  if (terms.walltime) asked.walltime_s = Number(terms.walltime) * 3600;
-  if (Number.isNaN(asked.walltime_s)) throw new Error(`${terms.walltime}: the walltime is a number of hours`);
   return asked;
 }
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from crystalmath import server
 from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
@@ -17,6 +17,7 @@ from crystalmath.models.answers import (
     JobFiles,
     JobParameters,
     JobResult,
+    JobTable,
     ListedResult,
     LogPart,
     Name,
@@ -33,7 +34,7 @@ from crystalmath.service import job_answers
 from crystalmath.service.job_answers import PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
 
     from crystalmath.jobs.worktree import WorkFile
     from crystalmath.quacc.store import JobMetadata
@@ -173,6 +174,31 @@ def _all_parameters(
         found.append(wire.Raw(text))
         yield
     return found
+
+
+class TableParams(JobIdsParams, total=False):
+    """The parameters of ``jobs.table``."""
+
+    columns: Annotated[
+        list[Name], Limits(minItems=1, maxItems=1000), "only these; default: all but geometries"
+    ]
+
+
+@method(server.JOBS_TABLE, bulk=True)
+async def handle_jobs_table(service: JobService, params: TableParams) -> JobTable:
+    """Return jobs as lines of a table, as ``crystalmath export`` writes it, in the order of ids.
+
+    Columns are those of the record, ``labels.NAME``, ``params.NAME``, the scalars of a result by
+    its own names (``results.gibbs_energy``), ``volume_ang3`` and, where they are named,
+    ``cell_ang``, ``pbc``, ``numbers`` and ``positions_ang``. ``rows`` ends before more than 1 MiB
+    would be sent, with at least one; ask again for the rest.
+    """
+    from crystalmath.service.table_rows import table
+
+    job_ids, columns = params["job_ids"], params.get("columns")
+    found = await in_slices("computing", table(service, job_ids, columns, _TOGETHER))
+    rows = cast("list[Mapping[str, Any]]", [wire.Raw(text) for text in found])  # as text already
+    return {"rows": rows, "more": len(job_ids) - len(found), "error": None}
 
 
 def _written(

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from crystalmath import server
-from crystalmath.client.job_values import parameters_of
-from crystalmath.errors import CrystalMathError
+from crystalmath.errors import CrystalMathError, UnknownJob
 from crystalmath.jobs.documents import cleaned
-from crystalmath.models import JobState
+from crystalmath.models import Job, JobState
 from crystalmath.models.columns import JOB_COLUMNS
 from crystalmath.models.written import label_cell
 from crystalmath.recipes.lookup import family_of
+from crystalmath.recipes.summary import GEOMETRY
+from crystalmath.service.job_answers import PAGE, job_document
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Generator, Iterator, Mapping, Sequence
 
     from ase import Atoms
 
-    from crystalmath.client.transport import Caller
-    from crystalmath.models import Job
-
-#: Jobs whose results are in memory at once.
-_PAGE = 100
+    from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service.home_jobs import HomeJobs
 
 
 @frozen
@@ -38,20 +35,44 @@ class Line:
     atoms: Atoms | None
 
 
-def lines(caller: Caller, jobs: Iterable[Job]) -> Iterator[Line]:
-    """Make a line of each job, in their order; no more than a page of results is in memory."""
-    rest = iter(jobs)
-    while page := list(islice(rest, _PAGE)):
-        asked = parameters_of(caller, [job.job_id for job in page])
-        completed = [job.job_id for job in page if job.state is JobState.COMPLETED]
-        results = _results(caller, completed)
-        for job in page:
-            has_result = job.state is JobState.COMPLETED
-            result = next(results) if has_result else None
-            yield _line(job, asked.get(job.job_id) or {}, result)
+def table(
+    service: HomeJobs, job_ids: Sequence[str], columns: Sequence[str] | None, most: int
+) -> Generator[None, None, list[bytes]]:
+    """Write a line of each of the first jobs as JSON, at least one, in no more bytes than `most`.
+
+    A large result is never decoded: of it there is what its worker has noted for tables.
+    """
+    left_out = () if columns else GEOMETRY[1:]
+    found: list[bytes] = []
+    for start in range(0, len(job_ids), PAGE):
+        page = job_ids[start : start + PAGE]
+        jobs = {job.job_id: job for job in service.with_steps(service.some_jobs(page))}
+        for job_id in page:
+            if job_id not in jobs:
+                raise UnknownJob(job_id)
+            values = _stored(service, jobs[job_id]).values
+            names = [name for name in columns or values if name in values and name not in left_out]
+            text = json.dumps({"job_id": job_id} | {name: values[name] for name in names}).encode()
+            most -= len(text)
+            if found and most < 0:
+                return found
+            found.append(text)
+            yield
+    return found
 
 
-def _line(job: Job, params: Mapping[str, Any], result: Any) -> Line:
+def _stored(service: HomeJobs, job: JobMetadata) -> Line:
+    params, result = {}, None
+    with contextlib.suppress(CrystalMathError):
+        params = json.loads(service.specification(job.job_id).partition("\n")[2])["parameters"]
+    if job.state is JobState.COMPLETED:
+        with contextlib.suppress(CrystalMathError):  # its files are gone
+            result = cleaned(json.loads(service.results.brief(job)[0]))
+    return line_of(Job.read(job_document(service, job)), params, result)
+
+
+def line_of(job: Job, params: Mapping[str, Any], result: Any) -> Line:
+    """Make a line of a job, its parameters, and its result as plain JSON."""
     from crystalmath.recipes.summary import (
         final_atoms,
         geometry_values,
@@ -95,23 +116,3 @@ def _flat(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield from _flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
-
-
-def _results(caller: Caller, job_ids: Sequence[str]) -> Iterator[Any]:
-    """Yield results as plain JSON, in order; ``None`` where the files are gone."""
-    left = list(job_ids)
-    while left:
-        answer = caller.ask(server.JOBS_RESULTS, job_ids=left)
-        for each in answer["results"]:
-            yield cleaned(each["result"])
-        if not answer["results"]:
-            yield _large(caller, left[0])
-        left = left[max(1, len(answer["results"])) :]
-
-
-def _large(caller: Caller, job_id: str) -> Any:
-    try:
-        text = caller.result_text(job_id, brief=True)
-    except CrystalMathError:
-        return None
-    return None if text is None else cleaned(json.loads(text))
