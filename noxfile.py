@@ -33,13 +33,14 @@ PSIJ = "./packages/engine-psij"
 DASK = "./examples/engine-dask"
 WEB = "./packages/web"
 MCP = "./packages/mcp"
-PACKAGES = (CORE, PARSL, COVALENT, PSIJ, DASK, WEB, MCP)
+TOP = "./packages/top"
+PACKAGES = (CORE, PARSL, COVALENT, PSIJ, DASK, WEB, MCP, TOP)
 SOURCES = [f"{package}/src" for package in PACKAGES]
 EXTRAS = "postgresql,quacc,tables,testing"
 #: The source tree of all packages that can be installed together with SQLAlchemy 2.
 EDITABLE = [
     f"--editable={CORE}[{EXTRAS}]",
-    *(f"--editable={package}" for package in (PARSL, PSIJ, DASK, WEB, MCP)),
+    *(f"--editable={package}" for package in (PARSL, PSIJ, DASK, WEB, MCP, TOP)),
     "quacc[atomate2,defects,phonons,tblite]",
     # Without bounds uv settles on releases of them that lie years apart from the others.
     *("maggma>=0.77", "jobflow>=0.4", "pyzmq>=26"),
@@ -387,7 +388,7 @@ def lock(session: nox.Session) -> None:
     before = path.read_text(encoding="utf-8") if path.exists() else ""
     wanted = Path(session.create_tmp()).resolve() / "requirements.in"
     wanted.write_text("\n".join(EDITABLE), encoding="utf-8")
-    others = [f"crystalmath-{Path(package).name}" for package in (PARSL, PSIJ, DASK, WEB, MCP)]
+    others = [f"crystalmath-{Path(package).name}" for package in (PARSL, PSIJ, DASK, WEB, MCP, TOP)]
     ours = [f"--no-emit-package={name}" for name in ("crystalmath", *others)]
     groups = [f"--group={name}" for name in ("test", "lint", "types", "build", "browser")]
     session.run(

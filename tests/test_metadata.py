@@ -25,12 +25,14 @@ PACKAGES = {
     tomllib.loads(path.read_text())["project"]["name"]: path.parent
     for path in (ROOT / "packages").glob("*/pyproject.toml")
 }
+FRONTS = ("mcp", "top", "web")
 #: Import name -> distribution, where they differ.
 PROVIDES = {
     "crystalmath_engine_covalent": "crystalmath-engine-covalent",
     "crystalmath_engine_parsl": "crystalmath-engine-parsl",
     "crystalmath_engine_psij": "crystalmath-engine-psij",
     "crystalmath_mcp": "crystalmath-mcp",
+    "crystalmath_top": "crystalmath-top",
     "crystalmath_web": "crystalmath-web",
     "covalent_dispatcher": "covalent",
     "psij": "psij-python",
@@ -56,7 +58,8 @@ def package(request: pytest.FixtureRequest) -> str:
 
 def test_all_distributions_are_here() -> None:
     engines = {f"crystalmath-engine-{name}" for name in ("parsl", "covalent", "psij")}
-    assert {"crystalmath", "crystalmath-mcp", "crystalmath-web", *engines} <= set(PACKAGES)
+    fronts = {f"crystalmath-{name}" for name in FRONTS}
+    assert {"crystalmath", *fronts, *engines} <= set(PACKAGES)
 
 
 def test_one_version(package: str) -> None:
@@ -179,7 +182,7 @@ def test_the_lock_has_all_that_is_asked_for() -> None:
         locked.setdefault(canonicalize_name(name), []).append(version)
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
     asked = [Requirement(item) for group in groups.values() for item in group]
-    for name in ("crystalmath", "crystalmath-engine-parsl", "crystalmath-mcp", "crystalmath-web"):
+    for name in ("crystalmath", *(f"crystalmath-{one}" for one in ("engine-parsl", *FRONTS))):
         asked += [item for item in _requirements(name) if item.name != "crystalmath"]
     for item in asked:
         versions = locked.get(canonicalize_name(item.name), [])

@@ -1,0 +1,1 @@
+"""A screen in the terminal that follows the jobs of the home: ``crystalmath top``."""

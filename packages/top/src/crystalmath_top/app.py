@@ -1,0 +1,397 @@
+"""The screen: a table of jobs that follows the event log, and a job with its curves and log.
+
+Requests are made in threads, so that the keys always answer. What came from jobs is text: no markup
+of it is read, and nothing of it steers the terminal.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from attrs import evolve
+from rich.console import Group
+from rich.text import Text
+from textual import work
+from textual.app import App
+from textual.binding import Binding
+from textual.containers import VerticalScroll
+from textual.screen import ModalScreen, Screen
+from textual.widgets import DataTable, Footer, Input, Static
+from textual.worker import get_current_worker
+
+from crystalmath.cli.shared.figure import Curve, Panel, draw
+from crystalmath.cli.shared.output import first_line, printable
+from crystalmath.errors import CrystalMathError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from textual.app import ComposeResult
+
+    from crystalmath.client import Client, Job, JobChange
+    from crystalmath.models import Progress
+
+#: So many of the newest jobs are in the table, and of the running ones the progress is asked for.
+MOST_JOBS, MOST_RUNNING = 1000, 100
+#: The table is drawn anew, the progress and a shown job are asked for, after so many seconds.
+DRAW_S, ASK_S = 0.25, 3.0
+#: A thread waits for changes no longer than this before it looks whether the screen has ended.
+WAIT_S = 1.0
+#: So many of the last lines of a log are shown, and so much of it is read, in bytes.
+LOG_LINES, LOG_BYTES = 200, 100_000
+COLUMNS = ("job", "name", "formula", "recipe", "state", "energy (eV)", "age", "")
+STYLES = {
+    "pending": "dim",
+    "running": "blue",
+    "completed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+}
+
+
+class Confirm(ModalScreen[bool]):
+    """A question that `y` answers with yes, and any other key with no.
+
+    Parameters
+    ----------
+    question : str
+        What would be done.
+    """
+
+    CSS = """
+    Confirm { align: center middle; }
+    Confirm Static { width: auto; max-width: 90%; padding: 1 2; border: round $error; }
+    Confirm Static { background: $panel; }
+    """
+
+    def __init__(self, question: str) -> None:
+        super().__init__()
+        self._question = question
+
+    def compose(self) -> ComposeResult:
+        """Show the question."""
+        yield Static(Text(f"{self._question}\n\ny: yes    any other key: no"))
+
+    def on_key(self, event: Any) -> None:
+        """Take the answer."""
+        event.stop()
+        self.dismiss(event.key == "y")
+
+
+class JobView(Screen[None]):
+    """A job: its story in some lines, the curves of its calculation, and the end of its log.
+
+    Parameters
+    ----------
+    client : Client
+        Whom to ask.
+    job_id : str
+        The job.
+    """
+
+    CSS = """
+    JobView Static { padding: 0 1; height: auto; }
+    JobView #log { color: $text-muted; }
+    """
+    BINDINGS: ClassVar = [Binding("escape,backspace", "app.pop_screen", "Back")]
+
+    def __init__(self, client: Client, job_id: str) -> None:
+        super().__init__()
+        self._client = client
+        self.job_id = job_id
+
+    def compose(self) -> ComposeResult:
+        """Lay out the parts."""
+        with VerticalScroll():
+            yield Static(id="story")
+            yield Static(id="curves")
+            yield Static(id="log")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Begin to follow the job."""
+        self.ask()
+        self.set_interval(ASK_S, self.ask)
+
+    # One that still waits for an answer must not be followed by another.
+    @work(thread=True, exclusive=True, exit_on_error=False)
+    def ask(self) -> None:
+        """Ask for all that is shown."""
+        show = self.app.call_from_thread
+        try:
+            job = self._client.job(self.job_id)
+            show(self.query_one("#story", Static).update, _story(job))
+            progress = self._client.progress([self.job_id], history=True)[self.job_id]
+            show(self.query_one("#curves", Static).update, _curves(progress, self.size.width))
+            log = self._client.logs(self.job_id, tail=LOG_LINES, max_bytes=LOG_BYTES)["text"]
+        except CrystalMathError as error:
+            log = str(error)
+        show(self.query_one("#log", Static).update, Text(printable(log)))
+
+
+class Top(App[None]):
+    """The screen.
+
+    Parameters
+    ----------
+    client : Client
+        Whose jobs are shown.
+    read_only : bool
+        Whether jobs cannot be cancelled or retried.
+    """
+
+    CSS = """
+    #counts { height: 1; padding: 0 1; }
+    #filter { display: none; }
+    #filter.shown { display: block; }
+    """
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar = [
+        Binding("c", "cancel", "Cancel"),
+        Binding("r", "retry", "Retry"),
+        Binding("slash", "filter", "Filter", key_display="/"),
+        Binding("q", "quit", "Leave"),
+    ]
+
+    def __init__(self, client: Client, *, read_only: bool = False) -> None:
+        super().__init__()
+        self._client = client
+        self._read_only = read_only
+        #: What threads have been told, for the screen to take in.
+        self._told: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._jobs: dict[str, Job] = {}
+        self._progress: Mapping[str, Progress | None] = {}
+        self._totals: Mapping[str, int] = {}
+        self._trouble = self._wanted = ""
+
+    def compose(self) -> ComposeResult:
+        """Lay out the parts."""
+        yield Static(id="counts")
+        table: DataTable[Text] = DataTable(cursor_type="row", zebra_stripes=True)
+        for name in COLUMNS:
+            table.add_column(name, key=name)
+        yield table
+        yield Input(id="filter", placeholder="part of a name, formula, recipe, label or state")
+        yield Footer()
+
+    def on_mount(self) -> None:
+        """Begin to follow the jobs."""
+        self.title = "CrystalMath jobs"
+        self.query_one(DataTable).focus()
+        self.follow()
+        self.look()
+        self.set_interval(DRAW_S, self.draw)
+        self.set_interval(ASK_S, self.look)
+
+    # --- what is asked for, in threads ---------------------------------------------------------
+
+    @work(thread=True, group="follow")
+    def follow(self) -> None:
+        """Read the jobs, and take in each change of one."""
+        worker, last = get_current_worker(), None
+        while not worker.is_cancelled:
+            try:
+                if last is None:
+                    newest = self._client.call("jobs.events", {"after": 2**53 - 1, "limit": 1})
+                    jobs = list(self._client.list(limit=MOST_JOBS))
+                    self._told.put(partial(self._begin, jobs))
+                    last = newest["last"]
+                for change in self._client.changes(after=last, job=True, timeout=WAIT_S):
+                    last = change.seq
+                    self._told.put(partial(self._change, change))
+            except CrystalMathError as error:
+                self._told.put(partial(setattr, self, "_trouble", first_line(str(error))))
+                time.sleep(WAIT_S)
+
+    @work(thread=True, exclusive=True, group="look")
+    def look(self) -> None:
+        """Ask how far the running jobs are, and of flows how many of their steps have ended."""
+        trouble = ""
+        try:
+            running = list(self._client.list(state="running", limit=MOST_RUNNING))
+            progress = self._client.progress([job.job_id for job in running])
+            self._told.put(partial(self._look, running, progress, self._client.totals()))
+        except CrystalMathError as error:
+            trouble = first_line(str(error))
+        self._told.put(partial(setattr, self, "_trouble", trouble))
+
+    # --- what is shown ---------------------------------------------------------------------------
+
+    def _begin(self, jobs: list[Job]) -> None:
+        self._jobs = {job.job_id: job for job in jobs} | self._jobs
+
+    def _change(self, change: JobChange) -> None:
+        if change.job is None or any(one["role"] == "flow" for one in change.job.parents):
+            return  # a flow is one job here
+        # What a flow's steps are doing is not in events.
+        before = self._jobs.get(change.job_id)
+        steps = before.steps if before else None
+        self._jobs[change.job_id] = evolve(change.job, steps=change.job.steps or steps)
+
+    def _look(
+        self,
+        running: list[Job],
+        progress: Mapping[str, Progress | None],
+        totals: Mapping[str, int],
+    ) -> None:
+        self._progress, self._totals = progress, totals
+        for job in running:
+            known = self._jobs.get(job.job_id)
+            if known is None or known.revision <= job.revision:
+                self._jobs[job.job_id] = job
+
+    def draw(self) -> None:
+        """Take in what was told, and draw the table where that has changed it."""
+        if self._told.empty():
+            return
+        while not self._told.empty():
+            self._told.get()()
+        fitting = [job for job in self._jobs.values() if self._wanted in _searched(job)]
+        jobs = sorted(fitting, key=lambda job: -job.created_at)[:MOST_JOBS]
+        table: DataTable[Text] = self.query_one(DataTable)
+        known = [str(key.value) for key in table.rows]
+        rows = {job.job_id: _row(job, self._progress.get(job.job_id)) for job in jobs}
+        if list(rows) == known:
+            for job_id, row in rows.items():
+                for name, cell in zip(COLUMNS, row, strict=True):
+                    if table.get_cell(job_id, name) != cell:
+                        table.update_cell(job_id, name, cell, update_width=True)
+        else:
+            chosen, scroll = self.chosen, table.scroll_y
+            table.clear()
+            for job_id, row in rows.items():
+                table.add_row(*row, key=job_id)
+            if chosen in rows:
+                table.move_cursor(row=table.get_row_index(chosen), scroll=False)
+                table.scroll_y = scroll
+        counts = "  ".join(f"{count} {state}" for state, count in self._totals.items())
+        line = Text(counts or "no jobs").append(f"  {self._trouble}", style="red")
+        self.query_one("#counts", Static).update(line)
+
+    @property
+    def chosen(self) -> str:
+        """The id of the job that is meant: the one that is shown, or that the cursor is on."""
+        if isinstance(self.screen, JobView):
+            return self.screen.job_id
+        table: DataTable[Text] = self.query_one(DataTable)
+        if not table.row_count:
+            return ""
+        return str(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value)
+
+    def tell(self, error: object) -> None:
+        """Say what is wrong."""
+        self.notify(printable(str(error))[:500], severity="error", markup=False)
+
+    # --- what keys do -----------------------------------------------------------------------------
+
+    def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
+        """Show a job."""
+        self.push_screen(JobView(self._client, str(event.row_key.value)))
+
+    def action_filter(self) -> None:
+        """Ask for what is looked for."""
+        found = self.query_one("#filter", Input)
+        found.add_class("shown")
+        found.focus()
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        """Show what fits."""
+        self._told.put(partial(setattr, self, "_wanted", event.value.lower()))
+
+    def on_input_submitted(self, event: Input.Submitted) -> None:
+        """Go back to the table; an empty filter goes away."""
+        event.input.set_class(bool(event.value), "shown")
+        self.query_one(DataTable).focus()
+
+    def action_cancel(self) -> None:
+        """Stop a job, after a question."""
+        self._act("Cancel", lambda job_id: self._client.cancel_many([job_id])[0]["error"])
+
+    def action_retry(self) -> None:
+        """Run a job again, after a question."""
+        self._act("Retry", self._retry)
+
+    def _retry(self, job_id: str) -> object:
+        (answer,) = self._client.retry(job_id)
+        return answer if isinstance(answer, CrystalMathError) else None
+
+    def _act(self, verb: str, act: Callable[[str], object]) -> None:
+        job = self._jobs.get(self.chosen)
+        if job is None or self._read_only:
+            self.tell("this screen only reads" if self._read_only else "there is no job here")
+            return
+        told = first_line(job.name or job.recipe)
+        question = f"{verb} {told} ({job.job_id[:8]}, {job.state.value})?"
+
+        def decided(yes: bool | None) -> None:  # noqa: FBT001 - Textual's
+            if yes:
+                self.act(act, job.job_id)
+
+        self.push_screen(Confirm(question), decided)
+
+    @work(thread=True)
+    def act(self, act: Callable[[str], object], job_id: str) -> None:
+        """Do something with a job."""
+        try:
+            wrong = act(job_id)
+        except CrystalMathError as error:
+            wrong = error
+        if wrong is not None:
+            self.tell(wrong)
+
+
+def _searched(job: Job) -> str:
+    labels = (f"{name}={value}" for name, value in job.labels.items())
+    told = (job.job_id, job.name or "", job.formula or "", job.recipe, job.state.value, *labels)
+    return "\n".join(told).lower()
+
+
+def _row(job: Job, progress: Progress | None) -> list[Text]:
+    more = first_line(job.error or "") if job.error else ""
+    if job.state.value == "running":
+        ended = (job.steps or {}).get("completed", 0)
+        more = f"{ended}/{sum(job.steps.values())} steps" if job.steps else str(progress or "")
+    energy = (job.summary or {}).get("energy_ev")
+    cells = (job.job_id[:8], job.name, job.formula, job.recipe.removeprefix("quacc.recipes."))
+    return [
+        *(Text(first_line(cell or "")) for cell in cells),
+        Text(job.state.value, style=STYLES[job.state.value]),
+        Text("" if energy is None else f"{energy:.4f}", justify="right"),
+        Text(_age(time.time() - job.created_at), justify="right"),
+        Text(first_line(more)),
+    ]
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return "< 1 min"
+
+
+def _story(job: Job) -> Group:
+    lines = [
+        Text(printable(job.name or job.job_id), style="bold"),
+        Text(job.state.value, style=STYLES[job.state.value]),
+        Text(f"{job.recipe} on {job.formula or 'no structure'}, {job.engine}, job {job.job_id}"),
+    ]
+    told = (job.reason, job.error, ", ".join(f"{k}={v}" for k, v in job.labels.items()))
+    return Group(*lines, *(Text(printable(one)) for one in told if one))
+
+
+def _curves(progress: Progress | None, width: int) -> Group:
+    steps = list(enumerate((progress and progress.history) or (), 1))
+    panels = []
+    for field, label, log in (
+        ("energy_ev", "energy / eV", False),
+        ("max_force_ev_ang", "largest force / (eV/Å)", True),
+    ):
+        points = [(at, value) for at, one in steps if (value := getattr(one, field)) is not None]
+        if len(points) > 1 and not (log and min(value for _, value in points) <= 0):
+            curve = Curve("", [at for at, _ in points], [value for _, value in points])
+            panels.append(Panel("ionic step", label, [curve], log_y=log))
+    lines = [line for panel in panels for line in draw(panel, min(width - 4, 100), 9)]
+    return Group(Text(printable(str(progress or ""))), *lines)
