@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from ase.build import bulk
 from ase.constraints import FixAtoms
+from ase.io import read, write
 
-from crystalmath.client import Submission
+from crystalmath.client import Reference, Submission
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.recipes.job_structure import read_job_text
 from crystalmath.recipes.summary import find_structures
@@ -143,6 +144,8 @@ def test_what_gives_no_geometry(client, shifted, cli):
     }.items():
         with pytest.raises(InvalidJob, match=words):
             client.submit(REPORT, one)
+    written = cli("result", slabs.job_id, "--structure", "slab.cif")
+    assert "has 3 structures beside each other, and none of them is its final one" in written.err
     answer = cli("submit", REPORT, f"job:{NOBODY}")
     assert (answer.code, answer.out) == (1, "")
     assert "no job has the id" in answer.err
@@ -187,3 +190,50 @@ def test_structures_are_found_in_the_text_of_a_large_result():
     text = b'{"trajectory":[%s],%s"results":{"f":[%s]},"atoms":%s}' % (atoms, note, rows, atoms)
     found = find_structures(text)
     assert (found.final, found.trajectory) == (atoms, (atoms,))
+
+
+def test_a_recipe_takes_all_structures_of_a_command_together(client, shifted, cli, tmp_path):
+    job, _ = shifted
+    file = tmp_path / "metals.extxyz"
+    write(file, [bulk("Al"), bulk("Cu")])
+    asked = ("submit", "lab_recipes.all_of", file, f"job:{job.job_id[:8]}", "--param", "factor=2")
+    told = cli(*asked, "--together", "--key", "all", "--json")
+    assert told.code == 0, told.err
+    future = client.future(told.json["job_id"])
+    result = future.result(LONG)
+    assert [atoms.get_chemical_formula() for atoms in result["atoms"]] == ["Al", "Cu", "Ni2O2"]
+    assert result["atoms"][0].cell.lengths() == pytest.approx(2 * bulk("Al").cell.lengths())
+    assert result["atoms"][2].positions[0] == pytest.approx(2 * job.result()["atoms"].positions[0])
+    assert (future.name, future.info().formula) == ("3 structures", None)
+    assert [one["job_id"] for one in future.info().parents] == [job.job_id]
+    assert cli(*asked, "--together", "--key", "all", "--json").json["job_id"] == future.job_id
+    shown = cli("result", future.job_id, "--structure", tmp_path / "all.extxyz")
+    assert (shown.code, len(read(tmp_path / "all.extxyz", ":"))) == (0, 3)
+    assert "cells" in cli("show", future.job_id).out
+    # One of them goes on.
+    first = client.submit(SHIFT, Reference(future.job_id)["atoms"][1]).result(LONG)
+    assert first["atoms"].get_chemical_formula() == "Cu"
+    archive = tmp_path / "all.tar"
+    assert cli("export", "--archive", archive, future.job_id).code == 0
+    again = client.retry(future)[0].result(LONG)
+    assert len(again["atoms"]) == 3
+
+
+def test_structures_are_taken_together_by_recipes_that_say_so(client, cli, tmp_path):
+    file = tmp_path / "metals.extxyz"
+    write(file, [bulk("Al"), bulk("Cu")])
+    for words, arguments in {
+        "takes no list of structures": (REPORT, file, "--together"),
+        "submit --together makes one job of all": ("lab_recipes.all_of", file),
+        "no structures were given": ("lab_recipes.all_of", "--together"),
+        "leave out --label-info": ("lab_recipes.all_of", file, "--together", "--label-info"),
+        "needs the parameter 'cells'": ("lab_recipes.all_of",),
+    }.items():
+        told = cli("submit", *arguments)
+        assert told.code != 0
+        assert words in told.err, told.err
+    with pytest.raises(InvalidJob, match="it cannot be a parameter too"):
+        client.submit("lab_recipes.all_of", [bulk("Al")], {"cells": []})
+    (finding,) = client.check(REPORT, [bulk("Al")])
+    assert (finding.place, "takes no list" in finding.message) == ("structure", True)
+    assert not client.check("lab_recipes.all_of", [bulk("Al"), bulk("Cu")])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes import lookup
-from crystalmath.recipes.arguments import check_arguments, structure_taken
+from crystalmath.recipes.arguments import check_arguments, structure_taken, structures_argument
 from crystalmath.server.rpc.recipe_schema import parameters_schema
 
 EMT = "quacc.recipes.emt.core.relax_job"
@@ -422,7 +422,6 @@ def test_arguments_that_do_not_fit(signature, parameters, message):
     [
         ("atoms", "required"),
         ("slab: Atoms", "required"),
-        ("images: list[Atoms]", "required"),
         ("structure, number=1", "required"),
         ("atoms: Atoms | None = None", "optional"),
         ("atoms: dict = {}", "optional"),
@@ -436,6 +435,9 @@ def test_arguments_that_do_not_fit(signature, parameters, message):
         ("table: dict[str, Any]", "none"),
         ("files: Optional[list[str]] = None", "none"),
         ("kind: 'Literal[\"a\"]'", "none"),
+        ("images: list[Atoms]", "none"),
+        ("images: 'Sequence[ase.Atoms]'", "none"),
+        ("images: list[Atoms] | Atoms", "required"),
         ("first: 'in words'", "required"),
     ],
 )
@@ -450,12 +452,17 @@ def test_whether_a_recipe_takes_a_structure(lab, signature, taken):
         assert check_arguments(found, {}) == check_arguments(found, {}, structure=False) == []
 
 
+def test_those_of_quacc_that_take_a_list_of_structures():
+    found = {each.name for each in lookup.catalogue() if structures_argument(each) is not None}
+    assert found == {f"quacc.recipes.torchsim.core.{job}_job" for job in ("md", "relax", "static")}
+
+
 def test_those_of_quacc_that_take_no_structure():
     """The dozen that go on from another calculation's files, of which each has a parameter."""
     without = {
         found.name.rpartition(".")[2]: parameters_schema(found)
         for found in lookup.catalogue()
-        if structure_taken(found) != "required"
+        if structure_taken(found) != "required" and structures_argument(found) is None
     }
     assert sorted(without) == [
         *("bands_pp_job", "dos_job", "dvscf_q2r_job", "fermi_surface_job", "grid_phonon_flow"),

@@ -9,6 +9,8 @@ import threading
 import time
 from pathlib import Path
 
+from ase import Atoms
+
 
 def value(atoms, number=1):
     return number
@@ -593,3 +595,15 @@ def spoil(atoms, path):
 def import_missing(atoms):
     """Import what is not there."""
     import a_module_that_nobody_has  # noqa: F401
+
+
+def all_of(cells: list[Atoms], factor: float = 1.0):
+    """Take several structures, as quacc's recipes of torchsim do, and return all of them."""
+    for number, atoms in enumerate(cells):
+        atoms.set_cell(atoms.cell * factor, scale_atoms=True)
+        atoms.info["number"] = number
+    return {
+        "atoms": cells,
+        "output": {"energy": [-1.0 * len(atoms) for atoms in cells], "forces": None},
+        "dir_name": None,
+    }

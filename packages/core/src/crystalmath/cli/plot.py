@@ -187,7 +187,12 @@ def _of_steps(
         raise InvalidJob(
             "there is nothing to plot: "
             + ("the job has" if len(jobs) == 1 else "the jobs have")
-            + " written no ionic step that can be read; crystalmath files ID lists what there is"
+            + " written no ionic step that can be read; "
+            + (
+                "crystalmath plot --parent ID draws those of a flow's steps"
+                if any(job.steps for job in jobs)
+                else "crystalmath files ID lists what there is"
+            )
         )
     document = {
         "jobs": [

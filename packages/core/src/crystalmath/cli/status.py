@@ -304,7 +304,7 @@ def result(
         if field is not None:
             _print_field(home.result_json(job_id, field) or b"null")
         elif structure is not None:
-            _write_structure(job_id, home.result_json(job_id, brief=True) or b"null", structure)
+            _write_structure(job, home.result_json(job_id) or b"null", structure)
         else:
             failed = home.ask(server.JOBS_RESULT, job_id=job_id) if state == "failed" else None
             _print_result(job, failed and failed.get("traceback"))
@@ -328,28 +328,45 @@ def _print_field(raw: bytes) -> None:
         sys.stdout.write(raw.decode() + "\n")
 
 
-def _write_structure(job_id: str, raw: bytes, path: Path) -> None:
+def _write_structure(job: Job, raw: bytes, path: Path) -> None:
     import json
 
     import ase.io
     from ase.io.formats import UnknownFileTypeError
 
     from crystalmath.errors import InvalidJob
-    from crystalmath.recipes.summary import final_atoms
+    from crystalmath.recipes.summary import final_atoms, structures_of
 
     if path.exists():
         raise InvalidJob(f"{path} is there already; remove it, or write another file")
-    atoms = final_atoms(json.loads(raw))
-    if atoms is None:
-        raise InvalidJob(f"the result of job {job_id} has no structure")
+    frames, beside = structures_of(raw)
+    if beside:
+        own = job.job_id[:8]
+        how = f"crystalmath result {own} --json has them all"
+        if job.steps:
+            how = (
+                f"crystalmath list --parent {own} lists its steps, and crystalmath result STEP "
+                f"--structure {path} writes the structure of one"
+            )
+        raise InvalidJob(
+            f"the result of job {job.job_id} has {beside} structures beside each other, and none "
+            f"of them is its final one; {how}"
+        )
+    if not frames:
+        atoms = final_atoms(json.loads(raw))
+        if atoms is None:
+            raise InvalidJob(f"the result of job {job.job_id} has no structure")
+        frames = [atoms]
     try:
-        ase.io.write(path, atoms)
+        ase.io.write(path, frames if len(frames) > 1 else frames[0])
     except (UnknownFileTypeError, ValueError, NotImplementedError) as error:
         path.unlink(missing_ok=True)
+        several = f"{len(frames)} structures, as out.extxyz" if len(frames) > 1 else "a structure"
         raise InvalidJob(
-            f"{path} cannot be written: {error}; name a file that ASE writes"
+            f"{path} cannot be written: {error}; name a file that ASE writes {several} into"
         ) from error
-    output.note(f"{atoms.get_chemical_formula()} written to {path}")
+    formulas = [atoms.get_chemical_formula() for atoms in frames]
+    output.note(f"{', '.join(formulas)} written to {path}")
 
 
 def _splice(job: Mapping[str, Any], raw: bytes) -> None:

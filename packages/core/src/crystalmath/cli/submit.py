@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 _LABEL = 255
 
 # The name of a structure, and what was read; neither for a recipe that takes none.
-_Read = tuple[str | None, Document | InvalidJob | None]
+_Given = tuple[str | None, Document | InvalidJob | None]
+_Read = _Given | tuple[str | None, list[Document]]
 # Labels, the recipe's parameters, and resources.
 _Combination = tuple[dict[str, str], "Mapping[str, Any]", dict[str, Any]]
 
@@ -72,6 +73,14 @@ def submit(
             "texts, numbers, true and false. --label and --sweep go before it.",
         ),
     ] = False,
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together",
+            help="All structures are those of one job, whose recipe takes a list of them: "
+            "crystalmath submit torchsim.core.static_job 'cells/*.cif' --together ...",
+        ),
+    ] = False,
     param: Params = None,
     params: ParamsFile = None,
     options: SubmissionOptions,
@@ -91,8 +100,10 @@ def submit(
     _refuse_twice(options.get("labels") or {}, combinations)
     if not structures:
         require_none(recipe)
-    read: list[_Read] = list(read_documents(structures)) if structures else [(None, None)]
-    many = bool(structures and not names_one(structures)) or bool(sweep) or len(read) > 1
+    given: list[_Given] = list(read_documents(structures)) if structures else [(None, None)]
+    read: list[_Read] = [_one(given, label_info=label_info)] if together else [*given]
+    one = together or ((not structures or names_one(structures)) and len(read) == 1)
+    many = bool(sweep) or not one
     asked = _asked(recipe, read, combinations, options, many=many, label_info=label_info)
     answers = []
     for answer in submitted(asked):
@@ -104,6 +115,24 @@ def submit(
     if as_json:
         output.write_json({"jobs": answers} if many else answers[0])
     return 1 if any(answer["job_id"] is None for answer in answers) else 0
+
+
+def _one(read: Sequence[_Given], *, label_info: bool) -> tuple[str | None, list[Document]]:
+    """Make one of all structures that were read."""
+    if label_info:
+        raise typer.BadParameter(
+            "one job has the labels of no frame; leave out --label-info or --together",
+            param_hint="--label-info",
+        )
+    structures: list[Document] = []
+    for _, structure in read:
+        if structure is None:
+            raise typer.BadParameter("no structures were given", param_hint="--together")
+        if isinstance(structure, InvalidJob):
+            raise structure
+        structures.append(structure)
+    name = read[0][0] if len(read) == 1 else f"{len(read)} structures"
+    return name, structures
 
 
 def _combined(
@@ -171,7 +200,7 @@ def _asked(
                 yield full, error
 
 
-def _info_labels(structure: Document | None) -> dict[str, str]:
+def _info_labels(structure: Document | list[Document] | None) -> dict[str, str]:
     """Make labels of what a frame says of itself, of all that can be one."""
     data = structure.get("data") if isinstance(structure, dict) else None
     info = data.get("info", {}) if isinstance(data, dict) else {}

@@ -102,7 +102,7 @@ def document(
     sent = evolve(
         submission,
         recipe=recipe,
-        atoms=_structure(submission.atoms),
+        atoms=_structures(submission.atoms),
         parameters=parameters,
         engine=submission.engine or _configured_engine(submission.cluster, configured),
         environment=environment if brought is None else brought,
@@ -215,6 +215,13 @@ def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -
             "mylab.recipes, and import it from there"
         )
     return f"{module}.{name}"
+
+
+def _structures(atoms: object) -> object:
+    """Write a structure, or each of a list that one job takes together."""
+    if isinstance(atoms, (list, tuple)):
+        return [_structure(each) for each in atoms]
+    return _structure(atoms)
 
 
 def _structure(atoms: object) -> str | dict[str, Any] | None:

@@ -63,9 +63,15 @@ ENGINE = about(
 _ATOMS = about(
     'a POSCAR as text, a dict for ase.Atoms(**dict) (Å), {"format": "ase-json", "data": ...}, '
     '{"format": "job", "job_id": ...}, the final geometry of that job ("frame": 0, what it was '
-    'given), or {"$job": ..., "path": [...]}, the structure there in its result; left out for a '
-    "recipe that takes none",
-    {"anyOf": [{"type": "string"}, {"type": "object"}]},
+    'given), or {"$job": ..., "path": [...]}, the structure there in its result; a list of such '
+    "for a recipe that takes them together; left out for a recipe that takes none",
+    {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "object"},
+            array({"anyOf": [{"type": "string"}, {"type": "object"}]}, minItems=1),
+        ]
+    },
     wire="structure",
     hashed=True,
 )
@@ -300,7 +306,9 @@ class Submission(Terms):
     """
 
     recipe: str | Callable[..., Any] = field(metadata=RECIPE)
-    atoms: Atoms | str | Mapping[str, Any] | HasJobId | None = field(default=None, metadata=_ATOMS)
+    atoms: Atoms | str | Mapping[str, Any] | HasJobId | Sequence[Atoms | HasJobId | str] | None = (
+        field(default=None, metadata=_ATOMS)
+    )
     parameters: Mapping[str, Any] = field(factory=dict, metadata=_PARAMETERS)
     engine: str | None = field(default=None, metadata=ENGINE)
     strict: bool = field(

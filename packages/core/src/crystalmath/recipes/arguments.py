@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import inspect
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -48,20 +49,36 @@ def structure_taken(recipe: Recipe) -> Taken:
 
     It is not where the annotation names only plain types, as ``copy_files: CopyFiles | None`` does,
     or where there is no positional argument. Without an annotation the first argument is the
-    structure; with a default it may be left out.
+    structure; with a default it may be left out. A list of structures is no structure.
     """
     if recipe.signature is None:
         return None
-    first = next(
-        (item for item in recipe.signature.parameters.values() if item.kind in POSITIONAL), None
-    )
-    if first is None:
+    first = _first(recipe)
+    if first is None or structures_argument(recipe) is not None:
         return "none"
     if first.kind is inspect.Parameter.VAR_POSITIONAL:
         return "optional"
     if first.name != "atoms" and _is_plain(first):
         return "none"
     return "required" if first.default is inspect.Parameter.empty else "optional"
+
+
+def structures_argument(recipe: Recipe) -> str | None:
+    """Return the name of a recipe's first argument if that is a list of structures."""
+    first = _first(recipe)
+    node = None if first is None or first.kind not in _BY_NAME else annotation_of(first)
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):  # a reference forward
+        with contextlib.suppress(SyntaxError):
+            node = ast.parse(node.value, mode="eval").body
+    if first is None or not (isinstance(node, ast.Subscript) and last_name(node.value) in _LISTS):
+        return None
+    names = {last_name(part) for part in ast.walk(node.slice) if isinstance(part, ast.expr)}
+    return first.name if names & {"Atoms", "MSONAtoms"} else None
+
+
+def _first(recipe: Recipe) -> inspect.Parameter | None:
+    arguments = recipe.signature.parameters.values() if recipe.signature else ()
+    return next((item for item in arguments if item.kind in POSITIONAL), None)
 
 
 def structure_argument(recipe: Recipe) -> inspect.Parameter | None:
@@ -82,6 +99,11 @@ def check_structure(recipe: Recipe, *, given: bool) -> None:
     if taken == "none" and given:
         arguments = recipe.signature.parameters if recipe.signature else {}
         first_name = next(iter(arguments), None)
+        if structures_argument(recipe) is not None:
+            raise InvalidJob(
+                f"the recipe {recipe.name} takes a list of structures, its first argument "
+                f"{first_name!r}, and not one; submit --together makes one job of all"
+            )
         begins = f"; its arguments begin with {first_name!r}" if first_name else ""
         raise InvalidJob(f"the recipe {recipe.name} takes no structure{begins}; leave it out")
 

@@ -113,6 +113,23 @@ class JobStructure:
         return parent
 
 
+def geometry_of(given: object) -> JobValue | None:
+    """Read a job's final geometry as a value; ``None`` for a structure that is meant otherwise.
+
+    Raises `InvalidJob`: another geometry of the job is meant.
+    """
+    of_job = JobStructure.read(given)
+    if of_job is None:
+        return None
+    if of_job.frame not in {None, -1}:
+        raise InvalidJob(
+            f"among structures that are taken together job:ID is a job's final geometry, and "
+            f"no @{of_job.frame}"
+        )
+    path = ("atoms",) if of_job.path is None else of_job.path
+    return JobValue(of_job.job_id, path)
+
+
 _TEXT = re.compile(
     r"""job:(?P<job>(?:[^:@"']|"[^"]*"|'[^']*')+)(?::(?P<path>[^:@]*))?(?:@(?P<frame>-?[0-9]{1,9}))?"""
 )

@@ -347,6 +347,23 @@ def find_structures(text: bytes) -> FoundStructures:
     return root.steps[-1]
 
 
+def structures_of(text: bytes) -> tuple[list[Atoms], int]:
+    """Return the structures that a recipe gives together, and how many it calculated beside others.
+
+    None where it gives one, or none; no calculations where one follows the other.
+    """
+    from crystalmath.recipes.ase_json import decode_atoms
+
+    document = json.loads(text)
+    given = document.get("atoms") if isinstance(document, Mapping) else None
+    root = _scan(text)
+    together = [one.get("atoms_json") for one in given] if isinstance(given, list) else []
+    return (
+        [decode_atoms(one, finite=False) for one in together if one is not None],
+        len(root.steps) if root.beside else 0,
+    )
+
+
 def read_structure(text: bytes, what: str = "its result's 'atoms' are") -> Atoms:
     """Read one of them.
 

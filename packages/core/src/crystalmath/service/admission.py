@@ -128,13 +128,17 @@ class Admission:
         """Return all that is wrong with a submission."""
         findings = _Findings()
         passes = findings.passes
+        passes(lambda: check_restrictions(submission, self._config))
+        try:
+            submission = self._together(submission)
+        except InvalidJob as error:
+            return Checked(findings=(*findings, fault(error, "structure")))
         has_structure = submission.atoms is not None
         can_be_called = passes(
             lambda: self._recipe_faults(submission, has_structure=has_structure), "recipe"
         )
         for name in sorted(_VALUES):
             passes(partial(check_fields, submission, {name}))
-        passes(lambda: check_restrictions(submission, self._config))
         if not passes(lambda: check_fields(submission, {"environment"})):
             return Checked(findings=tuple(findings))
         from crystalmath.store.rows import check as check_row
@@ -230,7 +234,32 @@ class Admission:
         if body is not None:  # who has admitted the flow has admitted its steps
             return self._reader.read_step(submission, parents, body, settings)
         check_restrictions(submission, self._config)
-        return self._reader.read(submission, parents, settings)
+        return self._reader.read(self._together(submission), parents, settings)
+
+    def _together(self, submission: Submission) -> Submission:
+        """Write several structures as the recipe's first argument; `InvalidJob` if it takes one."""
+        given: object = submission.atoms
+        if not isinstance(given, (list, tuple)):
+            return submission
+        from crystalmath.recipes.arguments import structures_argument
+        from crystalmath.recipes.job_structure import geometry_of
+        from crystalmath.recipes.structures import parse_structure
+
+        recipe = self._recipe(str(submission.recipe))
+        name = structures_argument(recipe)
+        if name is None:
+            raise InvalidJob(
+                f"the recipe {recipe.name} takes no list of structures as its first argument; "
+                f"submit each of the {len(given)} as a job of its own, without --together"
+            ).at("structure")
+        if name in submission.parameters:
+            raise InvalidJob(
+                f"{name!r} are the structures themselves, the first argument of {recipe.name}; it "
+                "cannot be a parameter too"
+            ).at(f"params.{name}")
+        structures = [geometry_of(each) or parse_structure(each) for each in given]
+        parameters = {name: structures, **submission.parameters}
+        return evolve(submission, atoms=None, parameters=parameters)
 
     def prepare(self, asked: AskedJob) -> Prepared:
         """Check what was read, and make it ready; `InvalidJob` says what is wrong with it.
