@@ -58,7 +58,7 @@ def start_tied(
 
 
 def _beside_streams(end: socket.socket) -> socket.socket:
-    """Give a socket that takes the place of no standard stream, where a worker has closed those."""
+    """Return a socket in the place of no standard stream, where a worker has closed those."""
     if end.fileno() > _STDERR:
         return end
     with end:

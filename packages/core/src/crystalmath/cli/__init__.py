@@ -366,7 +366,7 @@ def _common(
 
 
 def _reporting(function: Callable[..., int], answer: Mapping[str, Any]) -> Callable[..., int]:
-    """Give a command the option --verbose, and have it report its errors as a user needs them."""
+    """Add --verbose to a command, and report its errors as a user needs them."""
     signature = inspect.signature(function, eval_str=True)
     option = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
     verbose = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False)

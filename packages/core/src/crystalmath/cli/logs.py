@@ -33,9 +33,8 @@ _BEGUN = re.compile(
 class Plain:
     """Takes the control sequences out of a text that comes in parts.
 
-    Colours, titles, movements of the cursor and the like are left out; a carriage return, with
-    which progress bars write over their line, ends the line. What else cannot be printed
-    is shown as a replacement character.
+    A carriage return, with which progress bars write over their line, ends the line. What else
+    cannot be printed is shown as a replacement character.
     """
 
     def __init__(self) -> None:

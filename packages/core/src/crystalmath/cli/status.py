@@ -230,7 +230,7 @@ def _story(told: Story, steps: Sequence[tuple[str, object]]) -> list[tuple[str, 
 
 
 def _relatives(those: Sequence[Relative], how: Callable[[Relative], str]) -> Iterator[str]:
-    """Tell of each job once, in however many ways it is a relative."""
+    """Describe each job once, in however many ways it is a relative."""
     ways: dict[str, list[str]] = {}
     for one in those:
         ways.setdefault(one["job_id"], []).append(how(one))

@@ -334,7 +334,7 @@ class Follower:
             return list(self._futures)
 
     def _observe(self, states: Mapping[str, str]) -> None:
-        """Tell the futures what the event log says of them."""
+        """Update the futures by what the event log says of them."""
         failed = []
         for job_id, state in states.items():
             with self._lock:

@@ -59,7 +59,7 @@ def check_build(theirs: str, home: Path, host: str | None = None) -> None:
 
 
 def differences(server: Mapping[str, Any], home: Path) -> Iterator[str]:
-    """Tell, each with its remedy, what of a server is not as it is here."""
+    """Return, each with its remedy, what of a server is not as it is here."""
     again = "`crystalmath stop` (running jobs go on), and the next command starts it anew"
     if Path(server["home"]).resolve() != home.resolve():
         yield (

@@ -238,7 +238,7 @@ def _withdrawn(request: Path) -> bool:
 
 
 def _keyed(params: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Give each job that is submitted a key: a request that is carried out twice makes one job."""
+    """Add a key to each submitted job: a request that is carried out twice makes one job."""
     jobs = params.get("jobs")
     if isinstance(jobs, list):
         return {**params, "jobs": [_with_key(job, f"{name}-{at}") for at, job in enumerate(jobs)]}

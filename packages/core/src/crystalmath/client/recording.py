@@ -75,7 +75,7 @@ def _arguments(
     keywords: dict[str, Any],
     allow: tuple[str, ...],
 ) -> tuple[Any, dict[str, Any]]:
-    """Tell the structure of a call from its parameters, which are passed by name."""
+    """Separate the structure of a call from its parameters, which are passed by name."""
     from crystalmath.recipes.arguments import structure_argument
     from crystalmath.recipes.lookup import look_up
 

@@ -108,7 +108,7 @@ def _check(value: object, schema: Mapping[str, Any], where: str) -> None:
 
 
 def _fit_together(value: Mapping[Any, Any], schema: Mapping[str, Any]) -> bool:
-    """Tell at one go that the names and values of an environment fit.
+    """Check at one go that the names and values of an environment fit.
 
     Each submission brings one; to look at a hundred variables one by one took a third of its time.
     """

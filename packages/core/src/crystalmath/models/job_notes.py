@@ -117,7 +117,7 @@ def step_of(parents: Iterable[Parent]) -> tuple[str, str] | None:
 
 
 def told_steps(steps: Mapping[str, int], states: Sequence[str] = ("failed", "cancelled")) -> str:
-    """Tell how far a flow has come, of its steps by state: ``17/30, 2 failed``."""
+    """Say how far a flow has come, of its steps by state: ``17/30, 2 failed``."""
     others = [f"{steps[state]} {state}" for state in states if steps.get(state)]
     return ", ".join([f"{steps.get('completed', 0)}/{sum(steps.values())}", *others])
 

@@ -333,7 +333,7 @@ def _ranks(
 
 
 def _own(command: str, source: str, wanted: str, known: int | None, *, certain: bool) -> Finding:
-    """Tell of a command that its owner has fixed, and that is not overwritten."""
+    """Warn of a command that its owner has fixed, and that is not overwritten."""
     starts = f"starts {known}" if known is not None else "may start another number"
     return Finding(
         severity="error" if certain else "warning",

@@ -64,7 +64,7 @@ def file_kinds() -> Mapping[str, FileKind]:
 
 
 def may_be_asked(recipe: str) -> bool:
-    """Tell by its full name alone whether a recipe may be asked which files it reads.
+    """Return, by its full name alone, whether a recipe may be asked which files it reads.
 
     That takes seconds for the first one. Of quacc's own only those of a known program are asked;
     what a user's recipe calls is in its source.

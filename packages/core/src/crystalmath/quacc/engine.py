@@ -174,7 +174,7 @@ class EngineRunner(JobRunner):
         return self._driver.has_ended(attempt)
 
     def allocation_of(self, attempt: Attempt) -> str | None:
-        """Tell in which allocation of a scheduler's an attempt that was begun runs, or ran.
+        """Return in which allocation of a scheduler's an attempt that was begun runs, or ran.
 
         It is what ``CRYSTALMATH_ALLOCATION`` said in its worker's environment; ``None`` if nothing,
         or if nobody has begun it.
@@ -205,7 +205,7 @@ class EngineRunner(JobRunner):
         return self._driver.host.is_orphan(owner)
 
     def notice(self, attempt: str) -> None:
-        """Tell core that something happened to an attempt; it looks at once."""
+        """Notify core that something happened to an attempt; it looks at once."""
         self._driver.notice(attempt)
 
     def subscribe(self, listener: Listener) -> None:
@@ -352,7 +352,7 @@ class EngineRunner(JobRunner):
         return evolve(spec, environment=environment)
 
     def get_status(self, job_id: str) -> JobState:
-        """Tell a job's present state; see :meth:`JobRunner.get_status`."""
+        """Return a job's present state; see :meth:`JobRunner.get_status`."""
         return self._driver.state(job_id)
 
     def get_result(self, job_id: str) -> dict[str, Any] | None:

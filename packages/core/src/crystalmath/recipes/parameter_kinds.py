@@ -64,10 +64,7 @@ _COPY = 'a list of tables, [{"source": "/the/folder", "filenames": ["WAVECAR"]}]
 
 
 def check_kinds(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
-    """Refuse parameters of a wrong kind.
-
-    Raises `InvalidJob`: the message names all such parameters, and what each should be.
-    """
+    """Refuse parameters of a wrong kind; `InvalidJob` names all, and what each should be."""
     if recipe.signature is None:
         return
     arguments = recipe.signature.parameters
@@ -132,11 +129,7 @@ def choices(argument: inspect.Parameter) -> tuple[str, ...]:
 
 
 def members(annotation: str) -> set[str]:
-    """Return the names of the types that an annotation unites, empty for a note in words.
-
-    They are without their modules and what they are of: ``list`` and ``None`` of
-    ``list[int] | None``.
-    """
+    """Return the types that an annotation unites: ``list``, ``None`` of ``list[int] | None``."""
     node = _parsed(annotation)
     try:
         return set() if node is None else set(_members(node))

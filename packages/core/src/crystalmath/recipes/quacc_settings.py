@@ -61,10 +61,7 @@ def settings_file(environment: Mapping[str, str]) -> str | None:
 
 
 def relative_file(environment: Mapping[str, str]) -> str | None:
-    """Return the name of quacc's settings file where that is a relative path.
-
-    It means another file in each directory, and where there is none quacc says nothing of it.
-    """
+    """Return the name of quacc's settings file if it is relative: another in each directory."""
     named = _quacc_variable(_FILE_VARIABLE, environment)
     try:
         is_absolute = named is None or _quacc_file(environment).is_absolute()
@@ -82,10 +79,7 @@ def ase_files(environment: Mapping[str, str]) -> list[Path]:
 
 
 def expanded(value: str, environment: Mapping[str, str]) -> Path:
-    """Expand ``$NAME`` and ``~`` in a setting that is a path, as quacc does.
-
-    Raises `ValueError`: no such home directory is known.
-    """
+    """Expand ``$NAME`` and ``~`` as quacc does; `ValueError`: there is no such home directory."""
 
     def known(match: re.Match[str]) -> str:
         name = match[1].strip("{}")

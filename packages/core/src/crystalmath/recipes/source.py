@@ -104,10 +104,7 @@ def _namespace(name: str, path: Sequence[str]) -> ModuleSpec | None:
 
 
 def read_module(spec: ModuleSpec) -> Module:
-    """Read the source of a module.
-
-    Raises `InvalidJob`: its source cannot be read or parsed; the message names file and line.
-    """
+    """Read the source of a module; `InvalidJob` names the file and line that cannot be parsed."""
     path = None
     if spec.submodule_search_locations is not None:
         path = tuple(spec.submodule_search_locations)

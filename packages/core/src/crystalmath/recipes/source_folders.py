@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
 
 def folder_trouble(path: Path) -> tuple[str, str]:
-    """Return a code (``path``, ``not_a_folder``, ``unlisted``) and words for what ails a folder.
-
-    Both are empty if files can be found there; the words follow the folder's name.
-    """
+    """Return a code (``path``, ``not_a_folder``, ``unlisted``) and words, empty if all is well."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

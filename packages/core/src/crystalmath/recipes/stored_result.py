@@ -126,10 +126,7 @@ _DAMAGED = (
 
 
 def result_chunks(stored: BinaryIO, size: int) -> Iterator[bytes]:
-    """Read the JSON text of a stored result piece by piece, without decoding it.
-
-    Raises `BadFile`: it is damaged.
-    """
+    """Yield the JSON text of a stored result, undecoded; `BadFile`: it is damaged."""
     # Not gzip.open: it goes through the interpreter once for every few kilobytes.
     place = f"the result in {getattr(stored, 'name', 'memory')}"
     unpacking, data, left = None, b"", max(size, 1)

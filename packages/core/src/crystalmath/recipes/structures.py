@@ -81,13 +81,7 @@ def parse_structure(structure: object) -> Atoms:
 
 
 def parse_and_keep(structure: object) -> tuple[Atoms, Mapping[str, Any]]:
-    """Make a structure of what a request carries, and give it as ase-json too.
-
-    What came as ase-json, as our clients write it, is given as it came: it is not encoded again.
-
-    Raises `InvalidJob`: as for :func:`parse_structure`; or a constraint or an array has no JSON
-    form.
-    """
+    """Make a structure of what a request carries, and return it as ase-json too (`InvalidJob`)."""
     atoms = parse_structure(structure)
     data = structure.get("data") if isinstance(structure, Mapping) else None
     if isinstance(data, Mapping) and is_as_written(data, atoms):
@@ -116,10 +110,7 @@ def to_ase_json(atoms: Atoms) -> dict[str, Any]:
 
 
 def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms]]:
-    """Read every structure of a file, in any format that ASE reads.
-
-    Raises `InvalidJob`: the file is missing, in no known format, or holds no usable structure.
-    """
+    """Read every structure of a file, in any format of ASE's; `InvalidJob`: it has none."""
     file = Path(path)
     if not file.is_file():
         what = "is a directory" if file.is_dir() else "does not exist"

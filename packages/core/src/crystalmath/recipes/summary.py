@@ -331,10 +331,7 @@ class _Node:
 def find_structures(text: bytes) -> FoundStructures:
     """Find the final structure of a result, and the trajectory that led to it.
 
-    Of a flow that does one calculation after the other these are the last one's, whose energy the
-    job's summary tells.
-
-    Raises `InvalidJob`: there is none, or there are several, of which none is the last.
+    A flow's are those of its last calculation. `InvalidJob`: there is none, or no last one.
     """
     root = _scan(text)
     if len(root.steps) > 1 and root.beside:
@@ -365,10 +362,7 @@ def structures_of(text: bytes) -> tuple[list[Atoms], int]:
 
 
 def read_structure(text: bytes, what: str = "its result's 'atoms' are") -> Atoms:
-    """Read one of them.
-
-    Raises `InvalidJob`: it is no structure of ASE's; `what` begins the message.
-    """
+    """Read one of them; `InvalidJob`, whose message begins with `what`: ASE has none such."""
     from crystalmath.recipes.ase_json import check_atoms, decode_atoms
 
     node = json.loads(text)

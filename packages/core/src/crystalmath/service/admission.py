@@ -397,7 +397,7 @@ class Admission:
         return [Finding(severity="warning", code="cluster_outdated", message=told)]
 
     def _allotted(self, spec: JobSpec) -> JobSpec:
-        """Tell a job's programs what it asks for; of a batch, equal environments stay one."""
+        """Hand a job's programs what it asks for; of a batch, equal environments stay one."""
         before = spec.environment
         spec = self._runner(spec).allotted(spec)
         if spec.environment is not before:

@@ -29,7 +29,7 @@ MOST_OWN = 10_000
 
 
 class Runners:
-    """Give the runner of each engine, and ask all of them together."""
+    """Hold the runner of each engine, and ask all of them together."""
 
     def __init__(
         self, configured: Callable[[], Config], report: Callable[[Sequence[Change]], None]
@@ -116,7 +116,7 @@ class Runners:
         return {name: runner.workers() for name, runner in list(self._runners.items())}
 
     def backlog(self) -> dict[str, int]:
-        """Tell of each loaded engine how many jobs that are followed here wait to begin."""
+        """Return of each loaded engine how many jobs that are followed here wait to begin."""
         jobs = {name: runner.unfinished() for name, runner in list(self._runners.items())}
         return {
             name: sum(state is JobState.PENDING for state in states.values())
@@ -124,7 +124,7 @@ class Runners:
         }
 
     def states(self) -> Mapping[str, str]:
-        """Tell of each installed engine what has become of it here: not loaded, loading, ..."""
+        """Return the state of each installed engine here: not loaded, loading, ..."""
         from crystalmath.engines.registry import plugins
 
         return {name: self._state(name) for name in plugins().engine_names()}

@@ -121,10 +121,7 @@ class HomeJobs:
         job_ids: Collection[str] | None = None,
         limit: int | None = None,
     ) -> tuple[list[Event], int]:
-        """Return the event log, the oldest first, and the ``seq`` up to which that is all there is.
-
-        At most `limit` events, with a ``seq`` larger than `after`, of some jobs or of all.
-        """
+        """Return up to `limit` events after a ``seq``, and the ``seq`` up to which that is all."""
         return self._store.follow(after, job_ids, limit) if self._records.exists() else ([], 0)
 
     # --- lists and counts --------------------------------------------------------------------
@@ -138,10 +135,9 @@ class HomeJobs:
         sort: str | None = None,
         **filters: Unpack[Selection],
     ) -> list[JobMetadata]:
-        """List jobs, newest first, or in the order `sort`; only those after the job `before`.
+        """List jobs, newest first, or in the order `sort`, after the job `before`; skip `skip`.
 
-        The first `skip` of them are passed over.
-        See :func:`crystalmath.store.selection.sorted_page`, and for filters
+        See :func:`crystalmath.store.selection.sorted_page` and
         :class:`~crystalmath.models.JobFilter`.
         """
         if not self._records.exists():
@@ -278,10 +274,7 @@ class HomeJobs:
     # --- what is seen ------------------------------------------------------------------------
 
     def as_found(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
-        """Say of those of some jobs that have ended, and whose run directory is gone, that it is.
-
-        Nobody records that a directory was removed by hand, so it is looked for.
-        """
+        """Mark ended jobs whose run directory is missing: nobody records a removal by hand."""
         gone = {job.job_id for job in jobs if self._is_gone(job)}
         # Another process may have removed it since, and recorded that.
         now = {job.job_id: job for job in self._store.get_many(list(gone))} if gone else {}
@@ -301,10 +294,7 @@ class HomeJobs:
             return False  # the file system is away, and with it all of them
 
     def waiting_for_room(self, job: JobMetadata) -> JobMetadata:
-        """Say of a running job that the disk is full, as far as is known: this reads no file.
-
-        On a full disk nothing can be noted of it: that it runs, neither.
-        """
+        """Mark a running job if the disk is known to be full: nothing can be noted of it then."""
         if job.state.is_terminal() or not self.disk.is_full:
             return job
         state = job.state
@@ -371,7 +361,7 @@ class _Opened:
         return self._reader is not None or database_exists(self._url)
 
     def is_locked(self) -> bool:
-        """Tell nothing: nobody else waits here."""
+        """Do nothing: nobody else waits here."""
         return False
 
     @property

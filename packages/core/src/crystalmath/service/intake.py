@@ -52,10 +52,7 @@ _KEPT = 8
 
 
 class Intake:
-    """The way of jobs from their submission to their engines.
-
-    `leaving` says that this process ends, and leaves its jobs to whoever comes next.
-    """
+    """The way of jobs to their engines; `leaving`: this process ends, and the next one goes on."""
 
     def __init__(
         self,
@@ -108,7 +105,7 @@ class Intake:
         wanted: Callable[[], bool],
         planned: Collection[str] = (),
     ) -> tuple[dict[int, Any], dict[int, Prepared]]:
-        """Give, by their numbers, what is answered already, and what is to be recorded."""
+        """Return, by their numbers, what is answered already, and what is to be recorded."""
         admission = self._admission(planned, kept=True)
         answers: dict[int, Any] = {}
         prepared: dict[int, Prepared] = {}
@@ -150,8 +147,7 @@ class Intake:
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
         """Return all that is wrong with a submission, and what it would read; submit nothing.
 
-        With `inputs` also what its programs would get; any recipe is asked then, which may take
-        seconds.
+        With `inputs` any recipe is asked what its programs would get, which may take seconds.
         """
         admission = self._admission()
         known = self._of_keys([submission]).get(str(submission.key))
@@ -214,10 +210,7 @@ class Intake:
         return refused | waiting | self._start_all(prepared, accepted)
 
     def release(self, jobs: Sequence[JobMetadata]) -> list[str]:
-        """Put in what jobs were given that wait no more, and hand them to their engines.
-
-        Return the ids of those for which that cannot be done now, and is to be tried again.
-        """
+        """Complete jobs that wait no more, and hand them over; return the ids to try again."""
         admission = self._admission()
         ready: list[tuple[JobMetadata, Prepared]] = []
         again_later: list[str] = []

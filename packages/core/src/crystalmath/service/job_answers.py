@@ -271,7 +271,7 @@ def specification(
 
 
 def story(service: HomeJobs, job_id: str) -> Story:
-    """Tell a job's whole story."""
+    """Return a job's whole story."""
     job = service.job(job_id)
     _, document = service.specification(job_id).split("\n", 1)
     events, _ = service.events(job_ids=[job_id], limit=MOST_RELATED)
@@ -538,7 +538,7 @@ def _followed(service: HomeJobs, params: dict[str, Any]) -> LogPart:
 
 
 def _result(service: HomeJobs, params: dict[str, Any]) -> dict[str, Any]:
-    """Tell of a job that has no result why."""
+    """Say why a job has no result."""
     job = service.job(params["job_id"])
     told = {"job_id": job.job_id, "status": job.state.value, "error": job.error, "result": None}
     return {**told, "traceback": job.traceback} if job.traceback else told

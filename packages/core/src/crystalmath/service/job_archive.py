@@ -57,7 +57,7 @@ def write_archive(
 ) -> Generator[None, None, Archived]:
     """Write jobs that have ended into a new file.
 
-    `InvalidJob`: the file is there already, or a job has not ended. Nothing was written.
+    `InvalidJob`: the file exists, or a job has not ended; nothing was written.
     """
     jobs = _ended(service, job_ids)
     if path.exists():
@@ -186,7 +186,7 @@ def _why_not(directory: Path, name: str) -> str | None:
 
 
 def _put_in_place(part: Path, path: Path) -> None:
-    """Give a whole file its name; `FileExistsError` if somebody was first."""
+    """Rename a file that is whole; `FileExistsError` if somebody was first."""
     try:
         os.link(part, path)
     except FileExistsError:

@@ -25,10 +25,7 @@ class StoredResults:
         self._directory_of = directory_of
 
     def measured(self, job: JobMetadata) -> Generator[None, None, int]:
-        """Find how many bytes the stored JSON of a completed job's result has.
-
-        Where the result is unpacked for that, yield now and then.
-        """
+        """Count the bytes of a completed job's stored JSON; while it is unpacked, yield."""
         with self._opened(job) as (_, header):
             if self._move(job) is None and header.get("text") is not None:
                 return int(header["text"])
@@ -39,10 +36,7 @@ class StoredResults:
         return size
 
     def small(self, job: JobMetadata, most: int) -> bytes | None:
-        """Read the stored JSON of a completed job's result that is known to have few bytes.
-
-        ``None`` for any other.
-        """
+        """Read the stored JSON of a completed job's result if it has few bytes; else ``None``."""
         with self._opened(job) as (file, header):
             size = header.get("text")
             if size is None or int(size) > most or self._move(job) is not None:
@@ -50,10 +44,7 @@ class StoredResults:
             return b"".join(stored_result.result_chunks(file, stored_result.block_size(header)))
 
     def chunks(self, job: JobMetadata) -> Iterator[bytes]:
-        """Yield the stored JSON of a completed job's result piece by piece, undecoded.
-
-        Where its home has moved since, paths in it lead to where its files are now.
-        """
+        """Yield a result's stored JSON undecoded, in pieces, with paths of the home as it is."""
         with self._opened(job) as (file, header):
             move = self._move(job)
             chunks = stored_result.result_chunks(file, stored_result.block_size(header))
@@ -67,10 +58,7 @@ class StoredResults:
         return stored_result.Located(0, at_once(self.measured(job)), field)
 
     def part(self, job: JobMetadata, place: stored_result.Located) -> bytes:
-        """Read the JSON of a field that was located; the rest of a large result is not unpacked.
-
-        `InvalidJob`: there is no such field.
-        """
+        """Read the JSON of a located field alone; `InvalidJob`: there is no such field."""
         with self._opened(job) as (file, header):
             if not header.get("index"):
                 return json_part(b"".join(self.chunks(job)), place.left)
@@ -139,10 +127,7 @@ class Move(NamedTuple):
 
 
 def move_of(path: str | None, directory: str) -> Move | None:
-    """Return from where a run directory was moved; ``None`` if it was not.
-
-    `path` lay below the run directory when the job ran.
-    """
+    """Return from where a run directory was moved, by a `path` below it; ``None`` if it was not."""
     name = directory.rpartition("/")[2]
     before, found, below = (path or "").rpartition(f"/{name}")
     if not found or below[:1] not in {"", "/"}:

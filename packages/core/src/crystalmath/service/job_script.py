@@ -235,10 +235,7 @@ def _potcar(titles: Sequence[str], paths: Mapping[str, str]) -> str:
 
 
 def written_by_job(service: JobService, job: JobMetadata) -> Generator[None, None, Inputs]:
-    """Read the input files that the present attempt of a job has written; it may have none.
-
-    Those of a flow are its own and those of its steps, in the order of these.
-    """
+    """Read the inputs that a job's present attempt has written, and after it a flow's steps."""
     from crystalmath.preflight.programs_here import programs
     from crystalmath.preflight.step_inputs import written_inputs
 
@@ -251,10 +248,7 @@ def written_by_job(service: JobService, job: JobMetadata) -> Generator[None, Non
 
 
 def asked_of_job(service: JobService, job: JobMetadata) -> Inputs:
-    """Ask the recipe of a job what its programs would get, with what the job was given.
-
-    Presets and settings are as they are now.
-    """
+    """Ask the recipe of a job for its inputs, with the presets and settings of now."""
     from crystalmath.preflight.step_inputs import asked_inputs
     from crystalmath.recipes import codec
     from crystalmath.recipes.structures import parse_structure

@@ -215,10 +215,7 @@ class JobService(HomeJobs):
     def presets(
         self, environment: Mapping[str, str] | None = None, name: str | None = None
     ) -> list[Preset]:
-        """List quacc's presets with what each sets, or those of one name (`InvalidJob` if none).
-
-        Of the caller's environment the home's configuration picks what a job sees.
-        """
+        """List quacc's presets with their settings, or those of one name (`InvalidJob` if none)."""
         from crystalmath.preflight.programs_here import presets
         from crystalmath.quacc.engine import submission_environment
 
@@ -229,14 +226,11 @@ class JobService(HomeJobs):
 
     @property
     def feed(self) -> Feed:
-        """Tells of new events while somebody listens; close forgets who does."""
+        """Announces new events while somebody listens; close forgets who does."""
         return self._recorder.feed
 
     def wait(self, job_ids: Sequence[str], timeout: float | None = None) -> Iterator[JobMetadata]:
-        """Yield the present state of each job and then each change, until all are finished.
-
-        It ends after the timeout (seconds) all the same. Jobs that nobody follows are taken over.
-        """
+        """Yield the state of each job, then each change, until all have ended; take over others."""
         end = math.inf if timeout is None else time.monotonic() + timeout
         changed: queue.SimpleQueue[list[JobMetadata]] = queue.SimpleQueue()
         self._recorder.waiters.add(changed)
@@ -278,9 +272,9 @@ class JobService(HomeJobs):
         return jobs
 
     def cancel(self, job_id: str) -> bool:
-        """Request that a job be stopped; ``False`` if it had finished.
+        """Request that a job be stopped; ``False`` if it had ended.
 
-        `CrystalMathError`: another process owns it, and the request for that cannot be written.
+        `CrystalMathError`: the request cannot be written for the process that owns the job.
         """
         job = self.job(job_id)
         if job.state.is_terminal():
@@ -378,10 +372,7 @@ class JobService(HomeJobs):
         return {job.job_id: job.state for job in left} | here
 
     def is_busy(self, *, waiting: bool = False) -> bool:
-        """Return whether engines have jobs of this service.
-
-        With `waiting` also whether a job waits for others that go on; each that waits is looked at.
-        """
+        """Return whether engines have jobs of this service or, with `waiting`, some wait."""
         # In this order: what waits no more is with its engine.
         return (waiting and self._waiting.may_go_on()) or bool(self._runners.unfinished())
 
@@ -414,7 +405,7 @@ class JobService(HomeJobs):
         )
 
     def engine_states(self) -> Mapping[str, str]:
-        """Tell of each installed engine what has become of it here, without loading any."""
+        """Return the state of each installed engine here, without loading any."""
         return self._runners.states()
 
     def engine_workers(self) -> Mapping[str, int | None]:
@@ -422,7 +413,7 @@ class JobService(HomeJobs):
         return self._runners.workers()
 
     def backlog(self) -> Mapping[str, int]:
-        """Tell of each loaded engine how many jobs that are followed here wait to begin."""
+        """Return of each loaded engine how many jobs that are followed here wait to begin."""
         return self._runners.backlog()
 
 

@@ -66,10 +66,7 @@ class Choice:
 
 @define
 class Pruned:
-    """The jobs whose files were removed or would be, those whose files stay, and why.
-
-    With a `cursor` there are more, after this job.
-    """
+    """The jobs whose files were removed or would be, and the others; more follow a `cursor`."""
 
     jobs: list[tuple[JobMetadata, Use]] = Factory(list)
     left: list[tuple[str, CrystalMathError]] = Factory(list)
@@ -322,10 +319,7 @@ def pages(
 
 
 def measure(service: HomeJobs, **filters: Unpack[Selection]) -> Generator[None, None, Usage]:
-    """Measure the run directories of the jobs for which all filters hold.
-
-    Yields where others may come between.
-    """
+    """Measure the run directories of the jobs that fit all filters; yield now and then."""
     usage = Usage()
     for page in pages(service, **filters):
         for job in page:

@@ -227,10 +227,7 @@ class Recorder:
         self._tell(told + store.get_many(sorted(known)) if known else told)
 
     def insert(self, jobs: Sequence[NewJob]) -> list[JobMetadata | Refused]:
-        """Record new jobs durably, each on its own; see :meth:`JobStore.insert_each`.
-
-        Threads that come while a transaction is under way share the next one.
-        """
+        """Record new jobs durably, each on its own, with those of other threads that come now."""
         return self._insert(jobs)
 
     def _insert_groups(

@@ -36,10 +36,7 @@ MOST = 10_000
 
 
 class Recovery(Onlooker):
-    """Look after the jobs that this process does not follow.
-
-    `wait` takes those of them that wait for other jobs, once they are this process's.
-    """
+    """Look after the jobs that this process does not follow; `wait` takes those that wait."""
 
     def __init__(
         self,

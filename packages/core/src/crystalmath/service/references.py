@@ -58,10 +58,7 @@ class Outlook:
 
 
 class References:
-    """Find the jobs that others refer to; what was found is remembered, so make a new one soon.
-
-    Of the jobs in `planned` a retry is about to be recorded.
-    """
+    """Find and remember the jobs that others refer to; those in `planned` are being retried."""
 
     def __init__(self, jobs: HomeJobs, planned: Collection[str] = ()) -> None:
         self.jobs = jobs
@@ -208,10 +205,7 @@ class References:
         return [job for job in self._found.values() if not job.state.is_terminal()]
 
     def of_flow(self, job: JobMetadata, has_read: Callable[[JobMetadata], bool]) -> Outlook | None:
-        """Tell of a step that waits that its flow does not let it go on, if that is so.
-
-        `has_read` says whether the outcome of a flow's last pass was read.
-        """
+        """Return why a waiting step's flow does not let it go on; `has_read` the last outcome."""
         if (of_flow := step_of(job.parents)) is None:
             return None
         flow = self._job(of_flow[0])
@@ -225,7 +219,7 @@ class References:
         return Outlook("") if is_open and not has_read(flow) else None
 
     def outlook(self, parents: Sequence[Parent]) -> Outlook:
-        """Tell what a job waits for, by its parents."""
+        """Return what a job waits for, by its parents."""
         waits: dict[str, None] = {}
         broken: dict[str, str] = {}
         waited_for = awaited(parents)
@@ -402,10 +396,7 @@ class References:
         return None if structure is None or "data" not in structure else structure
 
     def expected(self, parents: Sequence[Parent]) -> Mapping[str, Any] | None:
-        """Return a structure of the atoms that a waiting job will get, if they are known.
-
-        Quacc's recipes that have one geometry at their end only move what they were given.
-        """
+        """Return a structure of the known atoms that a waiting job will get."""
         for _ in range(_FAR):
             waited_for = awaited(parents)
             sources = [parent for parent in waited_for if parent["role"] == "structure"]

@@ -50,11 +50,7 @@ _MARK = "CRYSTALMATH_ATTEMPT"
 
 
 class Oracle:
-    """Look at processes and run directories directly.
-
-    It knows the layout of a run directory (docs/internals/life.md, "Files") and nothing of the
-    classes that read it.
-    """
+    """Look at processes and run directories by the documented layout, past the tested classes."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -106,8 +102,7 @@ class Oracle:
     def end(self, job_id: str) -> str | None:
         """Return how the first attempt of a job ended; ``None`` if it has not.
 
-        A cancelled one may end with its allocation, too quickly for its supervisor to say so: it
-        is lost then, with a word that it was cancelled.
+        One that was cancelled may be lost with its allocation, too quickly for its supervisor.
         """
         outcome = self.outcome(job_id)
         if outcome is None:

@@ -34,10 +34,7 @@ _LOADER = ("LD_LIBRARY_PATH",)
 
 
 class Kept:
-    """A process below a keeper, with its session, to be used as a `subprocess.Popen`.
-
-    It gets the descriptors of this process by the same numbers; its environment is whole.
-    """
+    """A process below a keeper, as a `subprocess.Popen`: its descriptors keep their numbers."""
 
     def __init__(
         self,

@@ -77,7 +77,7 @@ class OwnerProcess:
         ]
 
     def status(self, job_id: str) -> str:
-        """Tell a state."""
+        """Return a state."""
         return self._runner.get_status(job_id).value
 
     def result(self, job_id: str) -> Any:
@@ -93,8 +93,8 @@ class OwnerProcess:
     ) -> dict[str, str]:
         """Hand attempts to the engine past core; ``{job id: handle}``, and none is recorded.
 
-        As core does, it keeps back what would be more than `max_queued` unfinished ones. `terms`
-        has those of jobs that have any of their own.
+        As core, it keeps back more than `max_queued` unfinished ones; `terms` has those of some
+        jobs.
         """
         self._launched = set(filter(self._is_unfinished, self._launched))
         most = self._runner.capabilities.max_queued
@@ -175,10 +175,7 @@ class OwnerProcess:
         return len(self._taken)
 
     def leave(self, limit_s: float) -> float | None:
-        """Close the runner and let its jobs go; tell how long `stop` took, if it came back in time.
-
-        Core waits for it, but not for ever, and `close` comes back before.
-        """
+        """Close the runner and let its jobs go; return how long `stop` took, if it was in time."""
         self.close(cancel=False)
         return self._stop_s if self._stopped.wait(limit_s) else None
 
@@ -228,10 +225,7 @@ class OwnerProcess:
         return self._child.wait()
 
     def end_pipe(self) -> str | None:
-        """Close the one end of a pipe that was there before there was a runner.
-
-        If the other one does not come to its end, its name is given: somebody else has it, too.
-        """
+        """Close one end of an older pipe; return its name if the other does not come to its end."""
         read, write = self._pipe
         name = str(Path(f"/proc/self/fd/{read}").readlink())
         os.close(write)

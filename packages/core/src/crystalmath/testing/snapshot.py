@@ -177,7 +177,7 @@ def encodings() -> dict[str, str]:
 
 
 def streams() -> dict[str, str]:
-    """Tell of each standard stream whether it is open, and what that means for it."""
+    """Return of each standard stream whether it is open, and what that means for it."""
     return {"input": _input(), "output": _output(sys.stdout), "error": _output(sys.stderr)}
 
 

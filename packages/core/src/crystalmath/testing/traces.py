@@ -157,10 +157,7 @@ def listening(processes: Iterable[psutil.Process]) -> list[Port]:
 
 
 def hearing(processes: Iterable[psutil.Process]) -> list[Port]:
-    """List the UDP ports, each once, at which some processes take what anybody sends.
-
-    A socket that is connected takes what its peer sends alone.
-    """
+    """List the UDP ports, each once, at which some processes take what anybody sends."""
     return _found(processes, "udp", lambda each: each.laddr and not each.raddr)
 
 
@@ -178,10 +175,7 @@ def _found(
 
 
 def open_to_strangers(ports: Iterable[Port]) -> list[str]:
-    """Return which ports serve who shows no key, as far as they speak what is known here.
-
-    Asked are ZeroMQ, Dask, HTTP and XML-RPC. What speaks something else, or says nothing, passes.
-    """
+    """Return which ports serve without a key, of ZeroMQ, Dask, HTTP and XML-RPC."""
     ports = list(ports)
     if not ports:
         return []
@@ -326,7 +320,7 @@ class Places:
         shutil.rmtree(self.home, ignore_errors=True)
 
     def _files(self) -> dict[str, str]:
-        """Tell of all files what they are; of what is only shown, its mode."""
+        """Return what all files are; of those that are only shown, the mode."""
         found = {}
         for place in (self.home, self.temporary, self.work):
             for path in (place, *below(place)):
@@ -346,10 +340,7 @@ def _told(path: Path) -> str:
 
 
 def _show(home: Path, folder: Path) -> None:
-    """Show in a folder what is in a home: libraries find it, and what they do there is seen.
-
-    What is small is copied, so that the user's own stays as it is; the rest are links.
-    """
+    """Copy the small files of a home into a folder, and link the rest, to see what libraries do."""
     for path in listed(home):
         shown = folder / path.name
         if path.name in _SHARED and path.is_dir() and not path.is_symlink():

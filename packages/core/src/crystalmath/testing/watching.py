@@ -144,7 +144,7 @@ def _told(event: str, arguments: tuple[Any, ...]) -> str | None:
 
 
 def writes(arguments: tuple[Any, ...]) -> bool:
-    """Tell of the arguments of an event `open` whether the file is opened for writing."""
+    """Return whether the arguments of an event `open` are for writing."""
     return isinstance(arguments[2], int) and bool(arguments[2] & _WRITES)
 
 

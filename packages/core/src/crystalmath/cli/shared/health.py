@@ -132,7 +132,7 @@ def _present(place: Place, server: Server) -> Iterator[Check]:
 
 
 def _by_engine(status: dict[str, Any]) -> str:
-    """Tell the workers of each engine that is loaded, and how many jobs wait for them."""
+    """Return the workers of each loaded engine, and how many jobs wait for them."""
     engines = [
         f"{name}: {'?' if workers is None else workers} workers, {status['backlog'][name]} waiting"
         for name, workers in status.get("workers", {}).items()

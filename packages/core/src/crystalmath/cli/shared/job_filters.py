@@ -22,16 +22,12 @@ if TYPE_CHECKING:
 
 
 def with_filters(function: Callable[..., int]) -> Callable[..., int]:
-    """Give a command the options of :class:`~crystalmath.models.JobFilter`.
-
-    They stand before its own; its parameter ``filters`` gets what was given, as the client takes
-    it.
-    """
+    """Add the options of :class:`~crystalmath.models.JobFilter`: the parameter ``filters``."""
     return _with_filters(function, _FILTERS)
 
 
 def with_filters_but(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Give a command those options without some, whose names mean something else there."""
+    """Add those options without some, whose names mean something else there."""
     filters = [one for one in _FILTERS if one.name not in names]
     return lambda function: _with_filters(function, filters)
 

@@ -102,7 +102,7 @@ def _row(job: JobDocument, reached: ProgressDocument | None, *, indented: bool) 
 
 
 def _state(job: JobDocument) -> str:
-    """Tell a job's state, what it waits for, and whether its files are there."""
+    """Return a job's state, what it waits for, and whether its files are there."""
     told = {"all": "removed", "gone": "gone"}.get(job["removed"] or "")
     if job["status"] == "pending" and (before := {one["job_id"] for one in output.awaited(job)}):
         told = f"waits for {min(before)[:8] if len(before) == 1 else f'{len(before)} jobs'}"

@@ -74,7 +74,7 @@ def sentence(finding: Mapping[str, Any]) -> str:
 
 
 def tell_alike(answers: Sequence[Mapping[str, Any]]) -> None:
-    """Tell of refusals and warnings; of many that are alike, once."""
+    """Write refusals and warnings; those that are alike once."""
     alike: dict[tuple[str, str], list[str]] = {}
     for answer in answers:
         for told in _trouble(answer):

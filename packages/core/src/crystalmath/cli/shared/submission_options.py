@@ -83,7 +83,7 @@ class PlaceOptions(TypedDict, total=False):
 
 @contextlib.contextmanager
 def asking(recipes: Iterable[str], *, always: bool = False) -> Iterator[None]:
-    """Tell whoever waits for a submission or a check what they wait for, and let them leave."""
+    """Say what a submission or a check waits for, and let the user leave meanwhile."""
     if not always and not any(map(is_asked, recipes)):
         yield
         return
@@ -123,21 +123,20 @@ def is_asked(recipe: str) -> bool:
 
 
 def with_options(function: Callable[..., int]) -> Callable[..., int]:
-    """Give a command the options that the fields of a submission declare.
+    """Add to a command the options that the fields of a submission declare.
 
-    They stand where its parameter ``options`` stands, which gets what was given, as
-    :class:`~crystalmath.models.Submission` takes it.
+    They stand in the place of its parameter ``options``, which takes what was given.
     """
     return _with(function, _OPTIONAL)
 
 
 def with_changes(function: Callable[..., int]) -> Callable[..., int]:
-    """Give a command likewise the options of :class:`~crystalmath.models.retry.Retry`."""
+    """Add likewise the options of :class:`~crystalmath.models.retry.Retry`."""
     return _with(function, _CHANGES)
 
 
 def with_place(function: Callable[..., int]) -> Callable[..., int]:
-    """Give a command those of them that say where a job runs."""
+    """Add those of them that say where a job runs."""
     return _with(function, _PLACE, ())
 
 
@@ -296,7 +295,7 @@ def _answers(client: Client, jobs: list[dict[str, Any]], *, all_or_none: bool) -
 
 
 def tell_known(answers: Sequence[Answer]) -> None:
-    """Tell how many jobs were there already, and which of these will not run again."""
+    """Say how many jobs were known already, and which of these will not run again."""
     known = [answer["status"] for answer in answers if answer.get("known")]
     if not known:
         return

@@ -106,7 +106,7 @@ class Espresso(Program):
         return espresso_calculator.settings(files)
 
     def written(self, files: Mapping[str, str]) -> StepInputs:
-        """Tell by the name of the input which of its programs got it."""
+        """Return which of its programs got an input, by the name of that."""
         from attrs import evolve
 
         title = f"{next(iter(files)).removesuffix('.in')}.x"

@@ -237,7 +237,7 @@ def _written(calculator: Any, atoms: Atoms, directory: Path) -> str:
 
 
 class _Whose:
-    """Tells who has set a variable: what the recipe has given to the calculator, and its preset."""
+    """Finds who has set a variable: what the recipe has given to the calculator, and its preset."""
 
     def __init__(self, calculator: Any, asked: Asked) -> None:
         given = getattr(calculator, "kwargs", calculator.parameters)

@@ -100,7 +100,7 @@ def _untitled(read: FileFacts) -> str:
 
 
 class _Whose:
-    """Tells who has set a tag: what the recipe has given to the calculator, and its preset."""
+    """Finds who has set a tag: what the recipe has given to the calculator, and its preset."""
 
     def __init__(self, calculator: Any, asked: Asked) -> None:
         from ase.calculators.vasp.create_input import GenerateVaspInput

@@ -94,7 +94,7 @@ class Subscriber:
 async def listening(
     service: JobService, job_ids: Collection[str] | None, *, jobs: bool = False
 ) -> AsyncIterator[Subscriber]:
-    """Give a subscriber to all events of some jobs, or of all.
+    """Yield a subscriber to all events of some jobs, or of all.
 
     Named jobs whose owner has died are taken over meanwhile. With `jobs` the jobs of events are
     asked for.

@@ -174,7 +174,7 @@ async def handle_jobs_trajectory(service: JobService, params: TrajectoryParams) 
 
 @method(server.JOBS_SHOW, pool="files")
 def handle_jobs_show(service: JobService, params: JobIdParams) -> Story:
-    """Tell a job's whole story: what it came of and what came of it, its attempts and events.
+    """Return a job's whole story: what it came of and what came of it, its attempts and events.
 
     ``jobs.files`` lists what it has written, ``jobs.logs`` reads it.
     """

@@ -78,7 +78,7 @@ def handle_jobs_submit(
 
 @method(server.JOBS_STATUS)
 async def handle_jobs_status(service: JobService, params: JobIdParams) -> JobDocument:
-    """Tell a job's state, and all that is recorded of it.
+    """Return a job's state, and all that is recorded of it.
 
     ``result`` is the summary once the job has completed, ``null`` in it for what the result does
     not have; ``reason`` tells what a job waits for, where that is known.

@@ -102,7 +102,7 @@ def _example(method: str, params: Mapping[str, Any], result: Mapping[str, Any]) 
 
 
 def _titled(schema: Mapping[str, Any], title: str) -> dict[str, Any]:
-    """Give each schema in a schema a title of its own: generators name their types by it."""
+    """Add a title of its own to each schema in a schema: generators name their types by it."""
     if "$ref" in schema:
         return dict(schema)  # it has that of what it refers to
     titled = {"title": title, **schema}

@@ -255,7 +255,7 @@ class Stage:
         return self._descriptors() - before
 
     def _betrayed(self, process: psutil.Process) -> list[str]:
-        """Tell of a process whose command line has a variable of its owner."""
+        """Describe a process whose command line has a variable of its owner."""
         try:
             words = process.cmdline()
         except TRANSIENT:
