@@ -104,7 +104,7 @@ SLICES = [
     ["pythons-3.13"],
     ["minimums"],
     ["contract(psij)", "same", "wheels"],
-    ["contract(covalent)", "together"],
+    ["contract(covalent)", "together", "guide"],
     ["drawn", "web"],
 ]
 
@@ -240,6 +240,13 @@ def kit(session: nox.Session) -> None:
     _one_process(session, "tests/jobs/test_simulation.py", CRYSTALMATH_LIVES="1000")
     # Each process runs the kit in six others.
     _one_process(session, "tests/kit", "--numprocesses=2", "--dist=loadfile")
+
+
+@nox.session(venv_backend="none")
+def guide(session: nox.Session) -> None:
+    """Run all of the kit on the guide's batch engine."""
+    _development(session)
+    _one_process(session, "tests/kit/test_guide.py", GUIDE="whole")
 
 
 @nox.session(venv_backend="none")

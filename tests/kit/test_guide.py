@@ -13,13 +13,18 @@ import pytest
 import small_slurm
 
 from crystalmath.models import Attempt, EngineSettings, Resources, Sighting
-from crystalmath.testing.run import run_pytest
+from crystalmath.testing import RunnerContract
+from crystalmath.testing.run import run_pytest, topic
 from crystalmath.testing.waiting import eventually
 from guide_page import type_in
 
-#: What takes most of the time, and what the queue of this host ends by a signal of its own, is left
-#: to the engines' own sessions; ``GUIDE_TESTS`` chooses others.
+#: What the queue of this host ends by a signal of its own is left to the engines' own sessions.
 CHOSEN = "not quacc and not cancel and not clos and not exit and not script and not exception"
+#: What depends on the engine; the session `guide` (``GUIDE=whole``) runs the other topics as well.
+TOPICS = (
+    *("first_job", "boundary", "handed_over", "turns", "honesty", "restarts", "calls", "hygiene"),
+    *("resources_asked", "cluster_tables"),
+)
 LIGHT = Path(__file__).parents[1] / "light"
 
 
@@ -30,8 +35,11 @@ def test_the_batch_engine_passes(queue, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     folder = tmp_path / "k"
     folder.mkdir()
-    chosen = [str(site / "test_batch.py"), "-k", os.environ.get("GUIDE_TESTS", CHOSEN)]
-    cases = run_pytest(folder, chosen)
+    whole = os.environ.get("GUIDE") == "whole"
+    names = [name for name in dir(RunnerContract) if name.startswith("test")]
+    kept = [name for name in names if whole or topic(getattr(RunnerContract, name)) in TOPICS]
+    nodes = [f"{site / 'test_batch.py'}::TestBatch::{name}" for name in kept]
+    cases = run_pytest(folder, [*nodes, "-k", CHOSEN])
     told = [f"{each.name}: {each.details}" for each in cases if each.outcome == "failed"]
     assert not told, "\n".join(told)
     assert "passed" in {each.outcome for each in cases}
