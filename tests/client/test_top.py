@@ -138,8 +138,15 @@ async def test_a_screen_that_only_reads(light_client, go):
     top = Top(light_client, read_only=True)
     async with top.run_test(size=(150, 40)) as pilot:
         await until(pilot, lambda: row(top, job.job_id))
-        await pilot.press("c", "y")
+        await pilot.press("c", "y", "r", "y")
         assert not isinstance(top.screen, Confirm)
-        await until(pilot, lambda: any("only reads" in str(n.message) for n in top._notifications))
+        # What a key does not do here, the line at the bottom does not name.
+        assert {key for key in top.active_bindings if key in set("crq")} == {"q"}
     go.touch()
     assert job.exception(300) is None
+
+
+def test_without_a_terminal_it_says_so(home, cli):
+    told = cli("top")
+    assert told.code == 2
+    assert "wants a terminal; crystalmath list" in " ".join(told.err.split())

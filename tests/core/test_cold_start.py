@@ -196,6 +196,7 @@ BOUNDS = {
 HEAVY = {
     *("sqlalchemy", "asyncio", "ase", "numpy", "jsonschema", "quacc", "pluggy", "alembic"),
     *("logging", "importlib.metadata", "concurrent", "rich.table", "rich.console"),
+    *("mcp", "pydantic", "starlette", "textual"),  # of front ends
     *(
         "crystalmath.client.client",
         "crystalmath.server.handlers",

@@ -485,13 +485,10 @@ def result(
 def _written(atoms: Any, form: str) -> str:
     from ase.io import write
 
-    if form == "cif":
-        binary = io.BytesIO()
-        write(binary, atoms, format="cif")
-        return binary.getvalue().decode()
-    text = io.StringIO()
-    write(text, atoms, format="extxyz")
-    return text.getvalue()
+    stream = io.BytesIO() if form == "cif" else io.StringIO()
+    write(stream, atoms, format=form)
+    told = stream.getvalue()
+    return told if isinstance(told, str) else told.decode()
 
 
 def logs(

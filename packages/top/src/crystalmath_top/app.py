@@ -291,6 +291,12 @@ class Top(App[None]):
         """Show a job."""
         self.push_screen(JobView(self._client, str(event.row_key.value)))
 
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
+        """Return whether a key does something now; the footer names those that do."""
+        if action in {"cancel", "retry"}:
+            return not self._read_only
+        return action != "filter" or len(self.screen_stack) == 1
+
     def action_filter(self) -> None:
         """Ask for what is looked for."""
         found = self.query_one("#filter", Input)
@@ -320,8 +326,8 @@ class Top(App[None]):
 
     def _act(self, verb: str, act: Callable[[str], object]) -> None:
         job = self._jobs.get(self.chosen)
-        if job is None or self._read_only:
-            self.tell("this screen only reads" if self._read_only else "there is no job here")
+        if job is None:
+            self.tell("there is no job here")
             return
         told = first_line(job.name or job.recipe)
         question = f"{verb} {told} ({job.job_id[:8]}, {job.state.value})?"

@@ -17,6 +17,11 @@ def top(
 
     Enter shows a job, c cancels and r retries it after a question, / filters, q leaves.
     """
+    import sys
+
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise typer.BadParameter("crystalmath top wants a terminal; crystalmath list prints jobs")
+
     from crystalmath.client import connect
     from crystalmath_top.app import Top
 
