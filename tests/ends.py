@@ -20,7 +20,7 @@ def opened(home, engine):
 
 
 def submit(
-    service, recipe, /, atoms, environment, *, resources=None, in_one_job=True, **parameters
+    service, recipe, /, atoms, environment, *, resources=None, in_one_job=None, **parameters
 ):
     """Submit a recipe of quacc's, a flow as one job; give the job's id."""
     asked = Submission(
@@ -30,7 +30,7 @@ def submit(
         environment=environment,
         engine=service.config.engine,
         resources=resources,
-        in_one_job=in_one_job,
+        in_one_job=recipe.endswith("_flow") if in_one_job is None else in_one_job,
     )
     return service.submit(asked).job_id
 

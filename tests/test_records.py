@@ -111,13 +111,16 @@ def test_a_promised_name_is_the_one_record():
 def test_what_makes_another_job():
     hashed = {one.name for one in declared(Submission) if one.about.hashed}
     assert hashed == {
-        *("recipe", "engine", "cluster", "walltime_s", "resources", "atoms", "parameters")
+        *("recipe", "engine", "cluster", "walltime_s", "resources", "atoms", "parameters"),
+        "by_step",
     }
     spec = JobSpec(job_id="1", recipe="r", atoms=bulk("Al"), engine="e")
     plain = {"recipe": "r", "engine": "e", "cluster": "local", "walltime_s": None, "resources": {}}
     assert spec.identity() == plain
     asked = attrs.evolve(spec, resources={"ranks": 4})
     assert asked.identity() == {**plain, "resources": {"ranks": 4}}
+    asked = attrs.evolve(spec, by_step={"a": {"cluster": "c"}})
+    assert asked.identity() == {**plain, "by_step": {"a": {"cluster": "c"}}}
 
 
 def test_an_engine_hears_the_terms():
@@ -154,7 +157,8 @@ def test_what_a_caller_may_write_is_what_a_submission_has():
     terms = names(Terms)
     assert TermsGiven.__annotations__.keys() == terms
     assert CommonTerms.__annotations__.keys() == terms - {"key"}
-    more = {"engine", "strict", "after", "on_failure", "inherit_labels", "in_one_job"}
+    more = {"engine", "strict", "after", "on_failure", "inherit_labels"}
+    more |= {"in_one_job", "serial", "by_step"}
     assert SubmissionOptions.__annotations__.keys() == terms | more
     assert MapOptions.__annotations__.keys() == (terms | more) - {"key"}
     assert ResourcesGiven.__annotations__.keys() == names(Resources)

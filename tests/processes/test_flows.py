@@ -1,6 +1,7 @@
 """Flows whose steps are jobs: they go on whatever dies, and end as a whole."""
 
 import contextlib
+import json
 import os
 import random
 import re
@@ -11,7 +12,7 @@ import pytest
 
 from conftest import LAB, eventually
 from crystalmath import config, processes
-from crystalmath.errors import EngineUnavailable
+from crystalmath.errors import EngineUnavailable, InvalidJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models import JobState, Submission
@@ -49,7 +50,7 @@ def submit(service, flow, **parameters):
     """Submit a flow of `flow_recipes`; give its id."""
     more = {
         name: parameters.pop(name)
-        for name in ("labels", "in_one_job", "cluster")
+        for name in ("labels", "in_one_job", "cluster", "by_step", "serial")
         if name in parameters
     }
     recipe = f"flow_recipes.{flow}"
@@ -169,8 +170,7 @@ def test_a_step_that_is_run_again_while_its_flow_goes_on(service, tmp_path):
     flow = submit(service, "counts", folder=str(tmp_path), fails=[1], waits=[0])
     eventually(lambda: any(job.state is JobState.FAILED for job in steps(service, flow)))
     (broken,) = [job for job in steps(service, flow) if "no luck" in str(job.error)]
-    (tmp_path / "mended 1").touch()
-    (again,) = service.retry([broken.job_id], Retry())
+    (again,) = service.retry([broken.job_id], Retry(parameters={"fails": False}))
     assert again.parents[0] == broken.parents[0]
     finish(service, again.job_id)
     # Its flow is to read what it has left.
@@ -179,6 +179,80 @@ def test_a_step_that_is_run_again_while_its_flow_goes_on(service, tmp_path):
     (tmp_path / "go 0").touch()
     assert finish(service, flow).state is JobState.COMPLETED
     assert service.result(flow) == COUNTED
+
+
+def test_steps_have_terms_of_their_own(service, tmp_path):
+    terms = {
+        "counted": {"walltime_s": 300, "resources": {"nodes": 1}, "priority": 1},
+        "*counted#1": {"priority": 2, "cluster": None},
+        "t*": {"cluster": "here"},
+        "totla": {"priority": 5},
+    }
+    flow = submit(service, "counts", folder=str(tmp_path), by_step=terms)
+    job = finish(service, flow)
+    assert (job.state, service.result(flow)) == (JobState.COMPLETED, COUNTED)
+    last = {"total": ("here", 0, None, None)}
+    had = {}
+    for each in steps(service, flow):
+        name = each.parents[0]["step"].rpartition(".")[2].partition("/")[0]
+        name = "total" if name.startswith("total") else name.rpartition("counted")[2]
+        nodes = each.resources.nodes
+        had[name] = (each.cluster, each.priority, each.walltime_s, nodes)
+    assert had.pop("total") == last["total"]
+    assert had.pop("#1") == ("local", 2, 300, 1)
+    assert set(had.values()) == {("local", 1, 300, 1)}
+    # What has meant no step is told of.
+    assert job.summary["by_step_unused"] == ["totla"]
+    # A retry keeps them.
+    (again,) = service.retry([flow], Retry(by_step={"totla": {"priority": 6}}))
+    assert finish(service, again.job_id).summary["by_step_unused"] == ["totla"]
+    header = json.loads(service.specification(again.job_id).partition("\n")[0])
+    assert header["by_step"] == {**terms, "totla": {"priority": 6}}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "terms", "words"),
+    [
+        (
+            "scratch_of",
+            {"in_one_job": True},
+            "for flows, and flow_recipes.scratch_of is",
+        ),
+        ("scratch_of", {"by_step": {"x": {"priority": 1}}}, "'by_step' is for flows"),
+        ("scratch_of", {"serial": True}, "'serial' is for flows"),
+        ("many", {"serial": True, "in_one_job": True}, "'serial' and 'in_one_job' exclude each"),
+        ("many", {"by_step": {"x": {"cluster": "heer"}}}, "by_step.x: .*did you mean 'here'"),
+        ("many", {"by_step": {"x": {"ranks": 1}}}, "'by_step.x.ranks' is not a known"),
+        ("many", {"by_step": {"x": {"resources": {"nodes": 0}}}}, "'by_step.x.resources.nodes'"),
+        ("many", {"by_step": {"x": {"resources": {"queue": "q"}}}}, "by_step.x: .*queue"),
+        ("many", {"by_step": {"x": {"params": {"a": {"$job": "1", "path": []}}}}}, "reference"),
+    ],
+)
+def test_terms_that_a_flow_alone_has_are_checked_at_once(service, recipe, terms, words):
+    parameters = {"count": 1} if recipe == "many" else {}
+    asked = Submission(recipe=f"flow_recipes.{recipe}", parameters=parameters, **terms)
+    with pytest.raises(InvalidJob, match=words):
+        service.submit(asked)
+    assert any(re.search(words, one.message) for one in service.check(asked).errors)
+
+
+def test_failed_steps_run_again_with_other_parameters(service, tmp_path):
+    flow = submit(service, "counts", folder=str(tmp_path), fails=[1])
+    assert finish(service, flow).state is JobState.FAILED
+    (refused,) = service.retry([flow], Retry(parameters={"countde": {"fails": False}}))
+    assert "'countde' is no parameter of flow_recipes.counts, and no step" in str(refused)
+    assert "did you mean 'counted'?" in str(refused)
+    (refused,) = service.retry([flow], Retry(parameters={"counted": False}))
+    assert "takes its parameters by their names" in str(refused)
+    (again,) = service.retry([flow], Retry(parameters={"counted": {"fails": False}}))
+    assert finish(service, again.job_id).state is JobState.COMPLETED
+    assert service.result(again.job_id) == COUNTED
+    # The third takes over what was changed, too, whatever is to be other for what runs again.
+    for changes in ({}, {"counted": {"waits": True}}):
+        (again,) = service.retry([again.job_id], Retry(parameters=changes))
+        job = finish(service, again.job_id)
+        assert (job.state, job.summary["steps_taken_over"]) == (JobState.COMPLETED, 10)
+    assert marks(tmp_path).items() >= {"0": "x", "1": "xx", "2": "x", "11": "xx"}.items()
 
 
 def test_a_cancelled_flow_ends_when_none_of_its_steps_is_alive(service, tmp_path):

@@ -218,8 +218,12 @@ def _story(told: Story, steps: Sequence[tuple[str, object]]) -> list[tuple[str, 
     taken = [one for one in told["parents"] if "awaited" not in one]
     known = status_fields(job, told["params"], told["potcars"], steps=steps)
     others = [one for one in told["children"] if one["role"] != "flow"]
+    flow = dict(told["flow"])
+    by_step = flow.pop("by_step", {})
     return [
         *known,
+        *each("flow", (f"{name}={_short(value)}" for name, value in flow.items())),
+        *each("by step", (f"{name}: {_settings(given)}" for name, given in by_step.items())),
         *each(waits, _relatives(waiting, output.taken_of)),
         *each("came of", _relatives(taken, output.taken_of)),
         *each("led to", _relatives(others, _given_on)),
@@ -227,6 +231,12 @@ def _story(told: Story, steps: Sequence[tuple[str, object]]) -> list[tuple[str, 
         *each("events", (_event(one) for one in told["events"])),
         ("work dir", job["work_dir"]),
     ]
+
+
+def _settings(given: Mapping[str, Any]) -> str:
+    told = {**given, **given.get("resources", {})}
+    told.pop("resources", None)
+    return ", ".join(f"{name}={_short(value)}" for name, value in told.items())
 
 
 def _relatives(those: Sequence[Relative], how: Callable[[Relative], str]) -> Iterator[str]:

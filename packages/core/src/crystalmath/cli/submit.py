@@ -10,7 +10,7 @@ from attrs import evolve
 
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - read when the command is made
-from crystalmath.cli.shared.parameter_options import parse_memory, parse_sweep
+from crystalmath.cli.shared.parameter_options import parse_sweep, read_resource
 from crystalmath.cli.shared.structure_files import Document, fit, names_one, read_documents
 from crystalmath.cli.shared.submission_options import (
     Params,
@@ -250,20 +250,7 @@ def parse_resource_sweep(text: str, given: Iterable[str]) -> list[tuple[str, str
     texts = [value.strip().strip("\"'") for value in values.strip().strip("[]").split(",")]
     if "" in texts or len(set(texts)) < len(texts):
         raise typer.BadParameter(f"--sweep {label}=16,32 takes values, each once, not {text!r}")
-    return [(label, name, value, _read_resource(name, value, text)) for value in texts]
-
-
-def _read_resource(name: str, value: str, text: str) -> object:
-    if name == "memory_mb":
-        return parse_memory(value)
-    schema = _FIELDS[name].about.schema
-    if schema["type"] == "string":
-        return value
-    if not value.isdecimal() or int(value) < schema["minimum"]:
-        raise typer.BadParameter(
-            f"{value!r} in {text!r} must be a whole number of at least {schema['minimum']}"
-        )
-    return int(value)
+    return [(label, name, value, read_resource(name, value, text)) for value in texts]
 
 
 def _parameters_of(recipe: str) -> frozenset[str]:

@@ -104,6 +104,7 @@ def document(
         recipe=recipe,
         atoms=_structures(submission.atoms),
         parameters=parameters,
+        by_step=_encoded(submission.by_step),
         engine=submission.engine or _configured_engine(submission.cluster, configured),
         environment=environment if brought is None else brought,
     )
@@ -183,7 +184,18 @@ def retry_document(changes: Mapping[str, Any]) -> dict[str, Any]:
         name: codec.encode_request(value, str(name))
         for name, value in anchored(f"{NAMESPACE}.", given.parameters).items()
     }
-    return to_wire(evolve(given, parameters=parameters), defaults=False)
+    sent = evolve(given, parameters=parameters, by_step=_encoded(given.by_step))
+    return to_wire(sent, defaults=False)
+
+
+def _encoded(by_step: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Encode the parameters that are other by step."""
+    from crystalmath.recipes import codec
+
+    return {
+        pattern: {**one, "params": codec.encode_request(one["params"])} if "params" in one else one
+        for pattern, one in by_step.items()
+    }
 
 
 def _configured_engine(cluster: str, configured: Config) -> str | None:

@@ -478,6 +478,10 @@ class Story(Answer):
 
     job: Annotated[JobDocument, "what jobs.status tells"]
     params: Annotated[Mapping[str, Any], "the recipe's parameters"]
+    flow: Annotated[
+        Mapping[str, Any],
+        "what jobs.submit takes for flows alone, as it was given: `serial`, `by_step` and the like",
+    ]
     potcars: Potcars
     parents: Annotated[list[Relative], "the jobs that it came of"]
     children: Annotated[list[Relative], "the jobs that came of it"]

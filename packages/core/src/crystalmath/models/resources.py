@@ -228,7 +228,7 @@ RESOURCE_NAMES = {
     for name in (one.name, one.about.option.name.removeprefix("--").replace("-", "_"))
 }
 
-RESOURCES = {
+RESOURCES: Mapping[str, Any] = {
     "type": "object",
     "properties": properties(Resources),
     "additionalProperties": False,

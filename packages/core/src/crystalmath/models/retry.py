@@ -9,7 +9,7 @@ from attrs import field, frozen
 
 from crystalmath.models.fields import About, Option, about, declared, documented
 from crystalmath.models.resources import Resources, ResourcesGiven, as_resources
-from crystalmath.models.submission import Submission
+from crystalmath.models.submission import Submission, as_by_step
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +32,8 @@ class RetryOptions(TypedDict, total=False):
     priority: int | None
     continue_lost: bool | None
     strict: bool
+    serial: bool | None
+    by_step: Mapping[str, Mapping[str, Any]] | None
     continued: bool
     copy: Sequence[str]
     key: str | None
@@ -45,7 +47,9 @@ class Retry:
     parameters: Mapping[str, Any] = field(
         factory=dict,
         metadata=about(
-            "what changes of the recipe's parameters; a table changes in what is named of it alone",
+            "what changes of the recipe's parameters; a table changes in what is named of it "
+            'alone. Of a flow also by step: {"relax_job": {...}} changes those of its steps that '
+            "run again",
             {"type": "object"},
             wire="params",
         ),
@@ -71,6 +75,15 @@ class Retry:
         ),
     )
     strict: bool = field(default=False, metadata={"crystalmath": _OF_SUBMISSION["strict"]})
+    serial: bool | None = field(
+        default=None,
+        metadata=_other("serial", "whether the steps of a flow are called one after the other"),
+    )
+    by_step: Mapping[str, Mapping[str, Any]] = field(
+        factory=dict,
+        converter=as_by_step,
+        metadata=_other("by_step", "what changes of that for some steps of a flow"),
+    )
     continued: bool = field(
         default=False,
         metadata=about(

@@ -7,6 +7,7 @@ same to the type checkers of callers); a column of the database follows it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -26,6 +27,7 @@ from crystalmath.models.fields import (
     plain,
     reference,
 )
+from crystalmath.models.reference import JOB, STEP
 from crystalmath.models.resources import RESOURCES, Resources, ResourcesGiven, as_resources
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ MOST_PARCEL = 1000
 MOST_AFTER = 10_000
 #: So many labels has a job at most.
 MOST_LABELS = 64
+#: What of a job's terms may be other for some steps of a flow.
+_BY_STEP = ("cluster", "walltime_s", "resources", "priority")
 _NAME = {"type": "string", "minLength": 1}
 _TITLE = {**_NAME, "maxLength": 255, "format": "printable"}
 _STRINGS = {
@@ -83,15 +87,6 @@ _PARAMETERS = about(
     hashed=True,
 )
 
-IN_ONE_JOB = about(
-    "run a flow as one job, whose steps are no jobs of their own",
-    {"type": "boolean"},
-    option=Option(
-        name="--in-one-job",
-        metavar="",
-        help="Run a flow as one job; else each of its steps is a job of its own.",
-    ),
-)
 PARENTS = about(
     "the jobs that it came of, each with its role: its geometry was taken (structure), or it was "
     "done again (retry)",
@@ -114,6 +109,19 @@ def _after(
     # What is none of these is refused when it is checked.
     ids = [getattr(one, "job_id", one) for one in several]
     return cast("list[str | Mapping[str, Any]]", ids)
+
+
+def as_by_step(given: Mapping[str, Mapping[str, Any]] | None) -> Mapping[str, Mapping[str, Any]]:
+    """Write resources by step as JSON has them; `InvalidJob` for one that there is not."""
+    told: Any = given  # what is none of these is refused when it is checked
+    if not isinstance(told, Mapping):
+        return {} if told is None else cast("Mapping[str, Mapping[str, Any]]", told)
+    return {
+        pattern: {**one, "resources": plain(as_resources(one["resources"]))}
+        if isinstance(one, Mapping) and one.get("resources")
+        else one
+        for pattern, one in told.items()
+    }
 
 
 class HasJobId(Protocol):
@@ -152,6 +160,8 @@ class MapOptions(CommonTerms, total=False):
     on_failure: str
     inherit_labels: bool
     in_one_job: bool
+    serial: bool
+    by_step: Mapping[str, Mapping[str, Any]] | None
 
 
 class SubmissionOptions(MapOptions, total=False):
@@ -293,9 +303,117 @@ class Terms:
         return cast("TermsGiven", {one.name: getattr(self, one.name) for one in fields(Terms)})
 
 
+_OF_STEP = {one.wire: one.schema for one in declared(Terms)}
+
+
+@frozen(kw_only=True)
+class FlowTerms(Terms):
+    """The terms of a job, with those that a flow alone has."""
+
+    in_one_job: bool = field(
+        default=False,
+        metadata=about(
+            "run a flow as one job, whose steps are no jobs of their own",
+            {"type": "boolean"},
+            option=Option(
+                name="--in-one-job",
+                metavar="",
+                help="Run a flow as one job; else each of its steps is a job of its own.",
+            ),
+        ),
+    )
+    serial: bool = field(
+        default=False,
+        metadata=about(
+            "each step of a flow is called once the one before has ended, so that none is called "
+            "on a guess",
+            {"type": "boolean"},
+            option=Option(
+                name="--serial",
+                metavar="",
+                help="Run the steps of a flow one after the other, for one whose calls would "
+                "differ else.",
+            ),
+        ),
+    )
+    by_step: Mapping[str, Mapping[str, Any]] = field(
+        factory=dict,
+        converter=as_by_step,
+        hash=False,
+        metadata=about(
+            "what is other for some steps of a flow than for the flow, by the name of their "
+            "function (relax_job) or a pattern (*.relax_job, static*); a longer one goes "
+            "before a shorter one",
+            {
+                "type": "object",
+                "maxProperties": 64,
+                "propertyNames": _TITLE,
+                "additionalProperties": {
+                    "type": "object",
+                    "properties": {
+                        **{name: _OF_STEP[name] for name in _BY_STEP},
+                        "engine": _NAME,
+                        "params": {
+                            "type": "object",
+                            "description": "what is other of the parameters that the flow calls "
+                            "them with; a table changes in what is named of it alone",
+                        },
+                    },
+                    "additionalProperties": False,
+                },
+            },
+            hashed=True,
+        ),
+    )
+
+    def flow_terms(self) -> dict[str, Any]:
+        """Return what a flow alone has, as the arguments of another such record."""
+        return {name: getattr(self, name) for name in _OF_FLOW}
+
+    @staticmethod
+    def flow_terms_in(header: Mapping[str, Any]) -> dict[str, Any]:
+        """Read the same of a header that :meth:`JobSpec.header` wrote."""
+        return {name: header[name] for name in _OF_FLOW if header.get(name) is not None}
+
+
+_OF_FLOW = ("in_one_job", "serial", "by_step")
+
+
+def step_matches(pattern: str, recipe: str, step: str) -> bool:
+    """Return whether a pattern means a step of a flow, by its recipe or its own name."""
+    names = (recipe.rpartition(".")[2], recipe, recipe.removeprefix("quacc.recipes."), step)
+    return any(fnmatchcase(name, pattern) for name in names)
+
+
+def of_step(by_step: Mapping[str, Mapping[str, Any]], recipe: str, step: str) -> dict[str, Any]:
+    """Return what `by_step` says of one step."""
+    found: dict[str, Any] = {}
+    for pattern in sorted(by_step, key=lambda one: (len(one), one)):
+        if step_matches(pattern, recipe, step):
+            found = merged(found, by_step[pattern])
+    return found
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Change of a table what is named, and of tables in it likewise.
+
+    A reference, or what is encoded as an object, is no table.
+    """
+    changed = dict(old)
+    for name, value in new.items():
+        before = changed.get(name, {})
+        both = _is_table(before) and _is_table(value)
+        changed[name] = merged(before, value) if both else value
+    return changed
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping) and not {JOB, STEP, "@module"} & value.keys()
+
+
 @documented
 @frozen(kw_only=True)
-class Submission(Terms):
+class Submission(FlowTerms):
     """What somebody asks for, from the command line or the client to the service.
 
     A client may name the recipe by the function as imported, and leave ``quacc.recipes.`` out;
@@ -364,7 +482,6 @@ class Submission(Terms):
             ),
         ),
     )
-    in_one_job: bool = field(default=False, metadata=IN_ONE_JOB)
     environment: Mapping[str, str] | None = field(
         default=None,
         repr=False,
@@ -383,7 +500,7 @@ class Submission(Terms):
 
 @documented
 @frozen(kw_only=True)
-class JobSpec(Terms):
+class JobSpec(FlowTerms):
     """Everything that decides what a job computes, and the terms on which it is run."""
 
     job_id: str = field(metadata=about("a UUID4 as text", _NAME))
@@ -439,7 +556,14 @@ class JobSpec(Terms):
         ),
     )
 
-    in_one_job: bool = field(default=False, metadata=IN_ONE_JOB)
+    changed: Mapping[str, Any] = field(
+        factory=dict,
+        hash=False,
+        metadata=about(
+            "of a step of a flow: what is other of its parameters than the flow has called it with",
+            {"type": "object"},
+        ),
+    )
     flow: Mapping[str, Any] | None = field(
         default=None,
         hash=False,
@@ -456,7 +580,9 @@ class JobSpec(Terms):
         return {
             one.name: None if one.name in self.defaulted else plain(getattr(self, one.name))
             for one in declared(JobSpec)
-            if one.about.hashed and one.name not in _ENCODED
+            if one.about.hashed
+            and one.name not in _ENCODED
+            and (self.by_step or one.name != "by_step")
         }
 
     def header(self) -> dict[str, Any]:

@@ -32,7 +32,8 @@ def summarize(result: object, flow_steps: Mapping[str, Any] | None = None) -> di
     flow_steps : mapping, optional
         Of a flow whose steps are jobs ``flow_steps``, the number of these jobs in each state, and,
         where there are such, ``steps_in_pass`` that ran in its own process, and
-        ``steps_taken_over`` from the flow that it retries. No step's energy, force or formula is
+        ``steps_taken_over`` from the flow that it retries. ``by_step_unused`` are the patterns of
+        its ``by_step`` that mean none of its steps. No step's energy, force or formula is
         the flow's then, as each step has its own.
 
     Returns

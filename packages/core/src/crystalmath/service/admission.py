@@ -16,6 +16,7 @@ from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Resour
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
 from crystalmath.models.job_notes import written_findings
+from crystalmath.models.resources import check_resources
 from crystalmath.service.asked_job import (
     OWN,
     AskedJob,
@@ -25,7 +26,7 @@ from crystalmath.service.asked_job import (
     replaced,
 )
 from crystalmath.service.checked_commands import CheckedCommands, unless_set_there
-from crystalmath.service.flows import first_pass, taken_over
+from crystalmath.service.flows import first_pass, taken_over, terms_by_step
 from crystalmath.service.going_on import with_continuation
 
 if TYPE_CHECKING:
@@ -138,7 +139,8 @@ class Admission:
             lambda: self._recipe_faults(submission, has_structure=has_structure), "recipe"
         )
         for name in sorted(_VALUES):
-            passes(partial(check_fields, submission, {name}))
+            fits = passes(partial(check_fields, submission, {name}))
+            can_be_called &= fits or name != "by_step"
         if not passes(lambda: check_fields(submission, {"environment"})):
             return Checked(findings=tuple(findings))
         from crystalmath.store.rows import check as check_row
@@ -155,6 +157,8 @@ class Admission:
             return asked.findings
 
         passes(settle)
+        if can_be_called:
+            can_be_called &= passes(lambda: self._check_flow(asked))
         # What cannot be called has nothing to say for itself.
         known = can_be_called and not asked.refers
         if can_be_called and asked.refers:
@@ -280,6 +284,7 @@ class Admission:
 
         asked = self._references.settled(asked)
         findings = self._check_recipe(asked, has_structure=asked.has_structure)
+        self._check_flow(asked)
         plugins().require(str(asked.spec.engine))
         if not asked.refers:
             findings += self._preflight(asked)
@@ -316,6 +321,44 @@ class Admission:
         """Return whether a job is a flow that begins now, and whose steps are jobs."""
         one = asked.is_step or asked.spec.in_one_job or asked.reason is not None
         return not one and self._recipes[asked.spec.recipe].kind == "flow"
+
+    def _check_flow(self, asked: AskedJob) -> None:
+        """Refuse what only a flow can have for what is none, and terms that its steps cannot have.
+
+        `InvalidJob` names the field.
+        """
+        spec = asked.spec
+        if asked.is_step:
+            return
+        for name, value in spec.flow_terms().items():
+            if value and self._recipe(spec.recipe).kind != "flow":
+                raise InvalidJob(
+                    f"{name!r} is for flows, and {spec.recipe} is none: it is one job; leave it out"
+                ).at(name)
+            if value and spec.in_one_job and name != "in_one_job":
+                raise InvalidJob(
+                    f"{name!r} and 'in_one_job' exclude each other: in one job a flow has no steps "
+                    "of its own; leave out one of them"
+                ).at(name)
+        for pattern, settings in spec.by_step.items():
+            try:
+                self._check_step(spec, settings)
+            except InvalidJob as error:
+                place = f"by_step.{pattern}"
+                raise InvalidJob(f"{place}: {error}").at(place) from error
+
+    def _check_step(self, spec: JobSpec, settings: Mapping[str, Any]) -> None:
+        from crystalmath.recipes import codec
+        from crystalmath.recipes.job_structure import references_in
+
+        codec.decode_request(parameters := settings.get("params") or {})
+        if references_in(parameters):
+            raise InvalidJob("a reference to a job cannot stand in its 'params'")
+        terms = {**spec.terms(), "engine": spec.engine}
+        step = evolve(spec, **terms_by_step(terms, settings, self._config))
+        check_resources(step.resources)
+        self._check_cluster(step)
+        self._allotted(step)
 
     def _looks(self, asked: AskedJob) -> tuple[Callable[[], list[Finding]], ...]:
         """Return the checks of a job that its engine takes, with its resources told to it."""

@@ -13,6 +13,7 @@ from attrs import evolve, field, frozen
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.models import JobSpec
 from crystalmath.models.job_notes import awaits_structure
+from crystalmath.models.submission import merged
 from crystalmath.quacc.runner import generate_job_id
 from crystalmath.recipes.lookup import full_name
 
@@ -127,7 +128,7 @@ class SubmissionReader:
             environment=self._environment(submission),
             parents=parents,
             settings=settings,
-            in_one_job=submission.in_one_job,
+            **submission.flow_terms(),
             **submission.terms(),
         )
         body = codec.body_of(structure, spec.parameters)
@@ -160,10 +161,15 @@ class SubmissionReader:
         body: Mapping[str, Any],
         settings: Mapping[str, str],
     ) -> AskedJob:
-        """Read what a flow has called; its references are among the parents."""
+        """Read what a flow has called; its references are among the parents.
+
+        The submission has those parameters that are other than the flow has called it with.
+        """
         from crystalmath.recipes import codec
         from crystalmath.recipes.job_structure import references_in
 
+        changed = codec.encode_request(submission.parameters)
+        body = {**body, "parameters": merged(body["parameters"], changed)}
         spec = JobSpec(
             job_id=generate_job_id(),
             recipe=str(submission.recipe),
@@ -171,6 +177,7 @@ class SubmissionReader:
             environment=self._environment(submission),
             parents=parents,
             settings=settings,
+            changed=changed,
             **submission.terms(),
         )
         spec, document = self._placed(spec), codec.body_text(body)
@@ -292,6 +299,10 @@ def check_restrictions(submission: Submission, configured: Config) -> None:
     if submission.resources:
         raise InvalidJob(
             f"this home takes no resources from a submission ({_WHERE}); leave them out"
+        )
+    if submission.by_step:
+        raise InvalidJob(
+            f"this home takes no terms by step from a submission ({_WHERE}); leave them out"
         )
     allow = configured.recipes_allow
     recipes = {full_name(name, allow): names for name, names in configured.restricted.items()}

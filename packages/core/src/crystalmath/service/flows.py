@@ -12,27 +12,30 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, evolve, field, fields_dict
 
-from crystalmath.errors import BadFile, InvalidJob
+from crystalmath.errors import BadFile, InvalidJob, did_you_mean, shown
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.life import WAITS
 from crystalmath.models import JobSpec, JobState, NewJob, Resources, Submission
 from crystalmath.models.fields import plain
 from crystalmath.models.job_notes import NO_RESULT, awaited, repeated, step_of
 from crystalmath.models.reference import JOB, STEP
-from crystalmath.models.submission import MOST_LABELS, Terms
+from crystalmath.models.submission import MOST_LABELS, Terms, merged, of_step, step_matches
 from crystalmath.recipes.json_text import place_name
 from crystalmath.recipes.stored_result import unpacked
 from crystalmath.service.retrying import Again, environment_before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
+    from crystalmath.config import Config
     from crystalmath.errors import CrystalMathError
     from crystalmath.models.job_notes import Parent
+    from crystalmath.models.retry import Retry
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.service.home_jobs import HomeJobs
     from crystalmath.service.recorder import Recorder
@@ -65,7 +68,7 @@ def first_pass(spec: JobSpec, taken: Sequence[Mapping[str, Any]], repeats: str |
         flow={
             "pass": 1,
             "attempt": 1,
-            "serial": False,
+            "serial": spec.serial,
             "most": MOST_STEPS,
             "repeats": repeats,
             "steps": list(taken),
@@ -307,7 +310,8 @@ class Flows:
 
         def ask(index: int, before: Sequence[str]) -> Again:
             told = dict(zip((call["name"] for call in new), before, strict=False))
-            return _asked(flow, header, new[index], {**ids, **told}, keys[index])
+            submission = _on_terms(flow, header, new[index], self._jobs.config)
+            return _asked(flow, submission, new[index], {**ids, **told})
 
         def refused(index: int, error: Exception) -> InvalidJob:
             return InvalidJob(f"the step {new[index]['name']} is refused: {error}")
@@ -344,8 +348,9 @@ class Flows:
         entries = taken | {name: _entry(name, tries) for name, tries in steps.items()}
         for entry in entries.values():
             if entry["state"] == "waiting":
-                asked = self._jobs.specification(entry["job_id"]).partition("\n")[2]
-                entry["document"] = json.loads(asked)
+                asked = self._jobs.specification(entry["job_id"]).partition("\n")
+                entry["document"] = json.loads(asked[2])
+                entry["changed"] = json.loads(asked[0]).get("changed", {})
         attempt = flow.attempt + 1
         told = {"pass": before["pass"] + 1, "attempt": attempt, "steps": [*entries.values()]}
         header["flow"] = {**before, **told}
@@ -417,28 +422,87 @@ def _key(flow: JobMetadata, name: str) -> str:
     return f"{flow.job_id}/{digest}/{flow.attempt}"
 
 
-def _asked(
-    flow: JobMetadata,
-    header: Mapping[str, Any],
-    call: Mapping[str, Any],
-    ids: Mapping[str, str],
-    key: str,
-) -> Again:
-    """Ask for a step as its flow has called it, on the terms of the flow."""
+def terms_by_step(
+    terms: Mapping[str, Any], settings: Mapping[str, Any], configured: Config
+) -> dict[str, Any]:
+    """Return the terms of a step, with the engine: those of its flow, but for its `settings`."""
+    own = {name: value for name, value in settings.items() if value is not None}
+    own.pop("params", None)
+    resources = Resources(**own.pop("resources", {})).over(terms["resources"])
+    if (cluster := configured.clusters.get(own.get("cluster", ""))) is not None:
+        own.setdefault("engine", cluster.engine)
+    return {**terms, **own, "resources": resources}
+
+
+def changes_by_step(changes: Retry, flow: JobMetadata, jobs: HomeJobs) -> Retry:
+    """Move parameters that are named after steps of a flow to what changes of these.
+
+    `InvalidJob`: one is called neither as a parameter of the flow nor as a step.
+    """
+    from crystalmath.recipes import codec
+    from crystalmath.recipes.lookup import look_up
+
+    signature = look_up(flow.recipe, jobs.config.recipes_allow).signature
+    parameters = {} if signature is None else signature.parameters
+    others = changes.parameters.keys() - parameters.keys()
+    if not others:
+        return changes
+    takes_any = signature is None or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    own, by_step = dict(changes.parameters), dict(changes.by_step)
+    header = json.loads(jobs.specification(flow.job_id).partition("\n")[0])
+    told = [each["job_id"] for each in header["flow"]["steps"]]
+    called = {
+        (job.recipe, of_flow[1])
+        for job in jobs.some_jobs([*told, *jobs.step_ids(flow.job_id)])
+        if (of_flow := step_of(job.parents))
+    }
+    for name in sorted(others):
+        if not any(step_matches(name, *one) for one in called):
+            if takes_any:
+                continue
+            known = sorted({recipe.rpartition(".")[2] for recipe, _ in called})
+            hint = did_you_mean(name, [*known, *parameters])
+            raise InvalidJob(
+                f"{shown(name)} is no parameter of {flow.recipe}, and no step of flow "
+                f"{flow.job_id} is called so; {hint}"
+            )
+        value = own.pop(name)
+        if not isinstance(value, Mapping):
+            raise InvalidJob(
+                f"{name!r} is a step of flow {flow.job_id}, and takes its parameters by their "
+                f"names ({name}.opt_params.fmax=0.05), not {shown(value)}"
+            )
+        by_step[name] = merged(by_step.get(name, {}), {"params": codec.encode_request(value)})
+    return evolve(changes, parameters=own, by_step=by_step)
+
+
+def _on_terms(
+    flow: JobMetadata, header: Mapping[str, Any], call: Mapping[str, Any], configured: Config
+) -> Submission:
+    """Make the submission of a step, on the terms of its flow, and those that are its own."""
+    from crystalmath.recipes import codec
+
     terms: dict[str, Any] = {one: getattr(flow, one) for one in fields_dict(Terms)}
-    terms |= dict.fromkeys(header.get("defaulted", ()))
+    terms |= {**dict.fromkeys(header.get("defaulted", ())), "engine": flow.engine}
+    settings = of_step(header.get("by_step", {}), call["recipe"], call["name"])
     labels = {**flow.labels, "step": call["step"]}
-    submission = Submission(
+    return Submission(
         **{
-            **terms,
+            **terms_by_step(terms, settings, configured),
             "name": flow.name and f"{flow.name} {call['step']}"[:_LONGEST_KEY],
             "labels": labels if len(labels) <= MOST_LABELS else flow.labels,
-            "key": key,
+            "key": _key(flow, call["name"]),
         },
         recipe=call["recipe"],
-        engine=flow.engine,
+        parameters=codec.decode_request(settings.get("params") or {}),
         environment=header.get("environment", {}),
     )
+
+
+def _asked(
+    flow: JobMetadata, submission: Submission, call: Mapping[str, Any], ids: Mapping[str, str]
+) -> Again:
+    """Ask for a step as its flow has called it."""
     parents: list[Parent] = [{"job_id": flow.job_id, "role": "flow", "step": call["name"]}]
     body = _with_jobs(call["document"], ids, parents, ())
     for name in call["after"]:

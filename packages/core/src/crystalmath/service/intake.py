@@ -23,6 +23,7 @@ from crystalmath.jobs.changes import Change
 from crystalmath.models import Finding, JobState
 from crystalmath.models.job_notes import awaited, repeated
 from crystalmath.service.admission import Admission, Checked, Prepared
+from crystalmath.service.flows import changes_by_step
 from crystalmath.service.references import References
 from crystalmath.service.retrying import Again, again, as_asked, reading_again
 
@@ -449,7 +450,8 @@ class Intake:
             try:
                 job, text = self._home.job(job_id), self._home.specification(job_id)
                 where = self._where(job_id)
-                asked[index] = again(job, text, changes, *where, environ=self._environ, once=once)
+                changed = changes_by_step(changes, job, self._home) if job.stage else changes
+                asked[index] = again(job, text, changed, *where, environ=self._environ, once=once)
             except CrystalMathError as error:
                 # Its frames hold this dict: only the collector would free both.
                 refused[index] = error.with_traceback(None)

@@ -273,11 +273,13 @@ def specification(
 def story(service: HomeJobs, job_id: str) -> Story:
     """Return a job's whole story."""
     job = service.job(job_id)
-    _, document = service.specification(job_id).split("\n", 1)
+    header, document = service.specification(job_id).split("\n", 1)
+    terms = Submission.flow_terms_in(json.loads(header))
     events, _ = service.events(job_ids=[job_id], limit=MOST_RELATED)
     return {
         "job": job_document(service, service.with_steps([job])[0]),
         "params": json.loads(document)["parameters"],
+        "flow": {name: value for name, value in terms.items() if value},
         "potcars": service.pseudopotentials(job_id),
         "parents": _told(service, job.parents),
         "children": _told(service, service.children(job_id, limit=MOST_RELATED)),

@@ -18,7 +18,7 @@ from crystalmath.models import JobState, Resources, Submission
 from crystalmath.models.fields import declared
 from crystalmath.models.job_notes import awaited, step_of
 from crystalmath.models.resources import RESOURCE_NAMES
-from crystalmath.models.submission import Terms
+from crystalmath.models.submission import Terms, merged
 from crystalmath.models.written import label_of, label_value, memory_text, read_megabytes
 from crystalmath.recipes.json_text import structure_of
 from crystalmath.service.going_on import PARAMETER, copied_files, moves_atoms_alone
@@ -106,8 +106,9 @@ def again(
         given = found.atoms
         parents = [{"job_id": job.job_id, "role": "structure", "file": found.file}]
     step = step_of(job.parents) is not None
-    had = {} if step else codec.decode_request(asked["parameters"])
-    parameters = _merged(had, changes.parameters)
+    # Of a step, what it was called with is in its body.
+    had = codec.decode_request(told.get("changed", {}) if step else asked["parameters"])
+    parameters = merged(had, changes.parameters)
     if changes.copy:
         given_files = parameters.get(PARAMETER)
         parameters |= copied_files(job, changes.copy, directory, configured, given_files)
@@ -128,22 +129,25 @@ def again(
             job.continue_lost if changes.continue_lost is None else changes.continue_lost
         ),
     }
+    flow_terms = Submission.flow_terms_in(told)
+    if changes.serial is not None:
+        flow_terms["serial"] = changes.serial
+    flow_terms["by_step"] = merged(flow_terms.get("by_step", {}), changes.by_step)
     # A home that is restricted takes none, and gives its own.
     restricted = configured.restricted is not None
     submission = Submission(
         **terms,
         recipe=job.recipe,
         atoms=None if step else given,
-        parameters={} if step else parameters,
+        parameters=parameters,
         engine=engine,
         strict=changes.strict,
-        in_one_job=bool(told.get("in_one_job")),
+        **flow_terms,
         **_awaited(job),
         environment=None if restricted else environment_before(told) or environ,
     )
     retried: Parent = {"job_id": job.job_id, "role": "retry"}
     if step:
-        asked["parameters"] = _merged(asked["parameters"], codec.encode_request(parameters))
         if changes.continued:
             asked["atoms"] = codec.encode_request(given)
         submission = evolve(submission, after=(), on_failure="wait")
@@ -167,10 +171,10 @@ def as_asked(
         **evolve(job, **unasked).terms(),
         recipe=job.recipe,
         atoms=None if step else structure_of(asked),
-        parameters={} if step else codec.decode_request(asked["parameters"]),
+        parameters=codec.decode_request(told.get("changed", {}) if step else asked["parameters"]),
         engine=job.engine,
         strict=bool(told.get("strict")),
-        in_one_job=bool(told.get("in_one_job")),
+        **Submission.flow_terms_in(told),
         environment=None if restricted else environment_before(told) or environ,
     )
     if step:
@@ -252,18 +256,6 @@ def environment_before(header: Mapping[str, Any]) -> dict[str, str]:
         else:
             environment[name] = value
     return environment
-
-
-def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Change of a table what is named, and of tables in it likewise."""
-    merged = dict(old)
-    for name, value in new.items():
-        before = merged.get(name)
-        if isinstance(before, Mapping) and isinstance(value, Mapping):
-            merged[name] = _merged(before, value)
-        else:
-            merged[name] = value
-    return merged
 
 
 # --- labels and names that tell what a job is asked for --------------------------------------

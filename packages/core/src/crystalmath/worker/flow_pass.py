@@ -27,6 +27,7 @@ from crystalmath.errors import BadFile, CrystalMathError, InvalidJob, shown
 from crystalmath.flow import StepFailed
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models.reference import JOB, STEP
+from crystalmath.models.submission import merged, step_matches
 from crystalmath.recipes import codec
 from crystalmath.recipes.decoding import ResultDecoder
 from crystalmath.recipes.encoding import NUMPY, NUMPY_TYPES, ArgumentEncoder, ResultEncoder
@@ -34,7 +35,7 @@ from crystalmath.recipes.lookup import NAMESPACE
 from crystalmath.recipes.quacc_settings import changed_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 #: The arguments of a call that name a directory in which the job works, and not one it copies from.
 _WRITTEN = ("prev_outdir", "outdir")
@@ -60,9 +61,14 @@ class FlowPass:
         That of the flow; its steps' lie beside it.
     flow : mapping
         What the flow's specification says of its steps (``steps``, ``most``, ``serial``).
+    by_step : iterable of str
+        The names and patterns of steps for which something is other.
     """
 
-    def __init__(self, directory: RunDirectory, flow: Mapping[str, Any]) -> None:
+    def __init__(
+        self, directory: RunDirectory, flow: Mapping[str, Any], by_step: Iterable[str] = ()
+    ) -> None:
+        self._by_step = by_step
         self._directory = directory
         self._known: dict[str, Mapping[str, Any]] = {each["name"]: each for each in flow["steps"]}
         self._most = int(flow["most"])
@@ -137,7 +143,9 @@ class FlowPass:
                 found[other] = found.get(other, 0) + 1
             else:
                 jobs[entry["state"]] = jobs.get(entry["state"], 0) + 1
-        return found
+        called = [(call["recipe"], call["name"]) for call in self._calls]
+        unused = [one for one in self._by_step if not any(step_matches(one, *c) for c in called)]
+        return {**found, "by_step_unused": unused} if unused else found
 
     def _binds(self, entry: Mapping[str, Any]) -> bool:
         """Return whether a step was launched by an earlier pass of this flow."""
@@ -343,7 +351,9 @@ class FlowPass:
         if was is None:
             # It is about to be launched, or ended without that, as what it needed has failed.
             return name, None if entry["state"] == "failed" else entry
-        if (how := self._difference(was, recipe, document, first)) is None:
+        # What is other by step was so when it was recorded.
+        now = {**document, "parameters": merged(document["parameters"], was[2])}
+        if (how := self._difference(was, recipe, now, first)) is None:
             return name, entry
         if self._differs(entry, how):
             return self._compared(name + _OTHERWISE, recipe, document, first)
@@ -351,13 +361,13 @@ class FlowPass:
 
     def _difference(
         self,
-        was: tuple[str | None, dict[str, Any]],
+        was: tuple[str | None, dict[str, Any], dict[str, Any]],
         recipe: str,
         document: Mapping[str, Any],
         first: str,
     ) -> str | None:
         """Say in what a step is called otherwise than it was."""
-        told, body = was
+        told, body, _ = was
         if told is not None and told != recipe:
             return f"it was {told}, and is {recipe} now"
         now = _arguments(document, first)
@@ -380,15 +390,19 @@ class FlowPass:
             self.stop(f"the flow calls {_named(entry)} otherwise than before: {how}; {_REMEDY}")
         return True
 
-    def _recorded(self, entry: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]] | None:
+    def _recorded(
+        self, entry: Mapping[str, Any]
+    ) -> tuple[str | None, dict[str, Any], dict[str, Any]] | None:
+        """Return recipe, arguments, and which of these are other than the flow called it with."""
         document = entry.get("document")
         if document is not None:
-            return None, json.loads(document) if isinstance(document, str) else document
+            document = json.loads(document) if isinstance(document, str) else document
+            return None, document, entry.get("changed", {})
         try:
             header, text = self._beside(entry.get("asked", entry["job_id"])).read_spec()
         except FileNotFoundError:
             return None
-        return header["recipe"], json.loads(text)
+        return header["recipe"], json.loads(text), header.get("changed", {})
 
     def _beside(self, job_id: str) -> RunDirectory:
         return RunDirectory(f"{os.path.dirname(self._directory.path)}/{job_id}")

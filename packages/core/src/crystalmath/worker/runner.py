@@ -222,7 +222,7 @@ def _call(
         # It counts from now on: what was imported first is not the recipe's doing.
         control.sendall(json.dumps(BEGUN).encode() + b"\n")
     call = functools.partial(function, *([] if atoms is None else [atoms]), **parameters)
-    flow = None if steps is None else FlowPass(directory, steps)
+    flow = None if steps is None else FlowPass(directory, steps, header.get("by_step", ()))
     with _results_in(Path(work)):
         result = call() if flow is None else flow.run(call)
     if isinstance(result, Awaited):

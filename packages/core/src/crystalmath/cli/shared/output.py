@@ -157,7 +157,7 @@ def summary_fields(job: JobDocument) -> list[tuple[str, object]]:
     """Return what a job's summary says, with units."""
     summary: Mapping[str, Any] = job["result"] or {}
     energy, force = summary.get("energy_ev"), summary.get("max_force_ev_ang")
-    steps = summary.get("steps")
+    steps, unused = summary.get("steps"), summary.get("by_step_unused")
     if counted := summary.get("flow_steps"):
         from crystalmath.models.job_notes import told_steps
 
@@ -168,6 +168,7 @@ def summary_fields(job: JobDocument) -> list[tuple[str, object]]:
         ("max force", None if force is None else f"{force:.6f} eV/Å"),
         ("formula", summary.get("formula") or job["formula"]),
         ("steps", steps),
+        ("unused", unused and f"{', '.join(unused)}: no step is called so"),
         ("as text", "\n".join(summary.get("as_text", ()))),
         ("note", _STOPPED if summary.get("asked_to_stop") else None),
         ("changed", "\n".join(map(_changed, summary.get("changed_files", ())))),

@@ -179,6 +179,61 @@ def parse_memory(text: str) -> int:
     return int(megabytes)
 
 
+def read_resource(name: str, value: str, text: str) -> object:
+    """Read a resource that stands somewhere in a text, not as an option of its own."""
+    from crystalmath.models.resources import RESOURCES
+
+    if name == "memory_mb":
+        return parse_memory(value)
+    schema = RESOURCES["properties"][name]
+    if schema["type"] == "string":
+        return value
+    if not value.isdecimal() or int(value) < schema["minimum"]:
+        _refuse(f"{value!r} in {text!r} must be a whole number of at least {schema['minimum']}")
+    return int(value)
+
+
+@of_option("--step-cluster")
+def parse_step_clusters(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Read clusters by step, ``NAME=CLUSTER`` each."""
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        name, _, cluster = text.partition("=")
+        if not name or not cluster:
+            _refuse(f"cannot read {text!r}; write STEP=CLUSTER: relax_job=big")
+        if name in found:
+            _refuse(f"the cluster of {name!r} is given twice")
+        found[name] = {"cluster": cluster}
+    return found
+
+
+@of_option("--step-resources")
+def parse_step_resources(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Read resources and walltime by step, ``NAME=RESOURCE=VALUE,...`` each."""
+    from crystalmath.errors import did_you_mean
+    from crystalmath.models.resources import RESOURCE_NAMES
+
+    found: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        step, _, asked = text.partition("=")
+        given = found.setdefault(step, {})
+        for each in asked.split(","):
+            name, _, value = each.partition("=")
+            known, place = RESOURCE_NAMES.get(name), given.setdefault("resources", {})
+            if not step or not value:
+                _refuse(f"cannot read {text!r}; write STEP=RESOURCE=VALUE: relax_job=ranks=16")
+            if known is None and name != "walltime":
+                meant = did_you_mean(name, [*RESOURCE_NAMES, "walltime"])
+                _refuse(f"{name!r} in {text!r} is no resource by step; {meant}")
+            if (known or "walltime_s") in {**given, **place}:
+                _refuse(f"{name!r} of {step!r} is given twice")
+            if known is None:
+                given["walltime_s"] = parse_walltime(value)
+            else:
+                place[known] = read_resource(known, value, text)
+    return found
+
+
 @of_option("--larger")
 def parse_size(text: str) -> int:
     """Read a size of files, ``500kB`` or ``1.5GB``, in bytes."""

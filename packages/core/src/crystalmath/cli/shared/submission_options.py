@@ -21,14 +21,17 @@ from crystalmath.cli.shared.parameter_options import (
     parse_on_failure,
     parse_parameters,
     parse_scheduler_options,
+    parse_step_clusters,
+    parse_step_resources,
     parse_walltime,
 )
 from crystalmath.cli.shared.structure_files import read_document
 from crystalmath.errors import CrystalMathError
 from crystalmath.models import Resources, Submission
-from crystalmath.models.fields import declared
+from crystalmath.models.fields import About, Field, Option, declared
 from crystalmath.models.job_notes import NO_RESULT
 from crystalmath.models.retry import Retry
+from crystalmath.models.submission import merged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,7 +39,6 @@ if TYPE_CHECKING:
     from crystalmath.client import Client
     from crystalmath.models import SubmissionOptions
     from crystalmath.models.answers import CheckedJob
-    from crystalmath.models.fields import Field
 
 Recipe = Annotated[
     str,
@@ -152,6 +154,11 @@ def _with(
     def read(given: dict[str, Any]) -> dict[str, Any]:
         asked = _given(resources, given)
         options = _given(optional, given) | ({"resources": asked} if asked else {})
+        by_step: dict[str, Any] = {}
+        for one in _BY_STEP:
+            by_step = merged(by_step, options.pop(one.name, {}))
+        if by_step:
+            options["by_step"] = by_step
         return {"options": options, **given}
 
     return taking(function, [*first, *map(_parameter, [*optional, *resources]), last], read)
@@ -177,10 +184,28 @@ def _parameter(one: Field) -> inspect.Parameter:
     return option_of(one, kind, schema.get("minimum"), schema.get("maximum"))
 
 
+#: What is said by step of a flow, in two options.
+_BY_STEP = [
+    Field(name, name, About("", {"type": "array"}, option=option), required=False, default=None)
+    for name, option in {
+        "step_cluster": Option(
+            "--step-cluster",
+            "STEP=C",
+            "Run those steps of a flow on another cluster: relax_job=big; STEP is the name of a "
+            "function, or a pattern. May be repeated.",
+        ),
+        "step_resources": Option(
+            "--step-resources",
+            "STEP=K=V,...",
+            "Other resources for those steps of a flow, as nodes, ranks, cores, gpus, memory, or "
+            "walltime: static_job=ranks=16,walltime=2h. May be repeated.",
+        ),
+    }.items()
+]
 #: The fields of a submission that have an option.
-_OPTIONAL = [one for one in declared(Submission) if one.about.option is not None]
+_OPTIONAL = [*(one for one in declared(Submission) if one.about.option is not None), *_BY_STEP]
 #: Those of a retry.
-_CHANGES = [one for one in declared(Retry) if one.about.option is not None]
+_CHANGES = [*(one for one in declared(Retry) if one.about.option is not None), *_BY_STEP]
 #: Those of them that say where it runs.
 _PLACE = [one for one in _CHANGES if one.name in PlaceOptions.__annotations__]
 #: Those of its resources, each with one.
@@ -199,6 +224,8 @@ _TEXTS = ("walltime_s", "memory_mb")
 #: What is written otherwise than it is kept, and how it is read.
 _READ: dict[str, Callable[[Any], object]] = {
     "walltime_s": parse_walltime,
+    "step_cluster": parse_step_clusters,
+    "step_resources": parse_step_resources,
     "labels": parse_labels,
     "after": parse_after,
     "on_failure": parse_on_failure,
