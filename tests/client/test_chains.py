@@ -446,7 +446,9 @@ def test_calls_within_a_recording_are_submissions(client, here, monkeypatch):
         raise AssertionError
 
     swapped = quacc.job(lab_recipes.report, settings_swap={"CREATE_UNIQUE_DIR": False})
-    with client.recording(label={"project": "recorded"}, labels={"a": "b"}):
+    # What a flow alone may have is for those among them.
+    options = {"labels": {"a": "b"}, "in_one_job": True}
+    with client.recording(label={"project": "recorded"}, **options):
         moved = shift(bulk("Al"), steps=1)
         told = report(atoms=moved["atoms"], energy=moved["results"]["energy"])
         of_flow = both(bulk("Cu"), 2)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from attrs import evolve, frozen
 
 from crystalmath.client.request import RecipeLike, recipe_name
 from crystalmath.errors import CrystalMathError, InvalidJob, shown
 from crystalmath.models import Submission
+from crystalmath.models.submission import OF_FLOW
 from crystalmath.recipes.job_structure import JobStructure, references_in, with_values
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class _Step:
     recipe: RecipeLike
     parameters: Mapping[str, Any]
     takes_structure: bool
+    is_flow: bool
 
 
 class Chain:
@@ -92,6 +94,9 @@ class Chain:
         elif with_structure := [one.name for one in before if one.takes_structure]:
             structure = JobStructure(ids[with_structure[-1]])
         each: SubmissionOptions = {**options}
+        if not step.is_flow and any(one.is_flow for one in self._steps):
+            those = {one: value for one, value in options.items() if one not in OF_FLOW}
+            each = cast("SubmissionOptions", those)
         each["labels"] = {**(options.get("labels") or {}), STEP: step.name}
         if (key := options.get("key")) is not None:
             each["key"] = f"{key}/{step.name}"
@@ -111,17 +116,16 @@ def _read(name: str, given: StepLike, allow: tuple[str, ...]) -> _Step:
     recipe, parameters = given if isinstance(given, tuple) else (given, {})
     if not name or not name.isprintable():
         raise InvalidJob(f"{shown(name)} is no name of a step")
-    return _Step(name, recipe, parameters, _takes_structure(recipe, allow))
-
-
-def _takes_structure(recipe: RecipeLike, allow: tuple[str, ...]) -> bool:
     from crystalmath.recipes.arguments import structure_taken
     from crystalmath.recipes.lookup import look_up
 
     try:
-        return structure_taken(look_up(recipe_name(recipe, allow), allow)) != "none"
+        found = look_up(recipe_name(recipe, allow), allow)
     except InvalidJob:
-        return True  # whoever checks the job says what is wrong with the recipe
+        # Whoever checks the job says what is wrong with the recipe.
+        return _Step(name, recipe, parameters, takes_structure=True, is_flow=False)
+    takes = structure_taken(found) != "none"
+    return _Step(name, recipe, parameters, takes, is_flow=found.kind == "flow")
 
 
 def _named(parameters: Mapping[str, Any]) -> set[str]:

@@ -37,6 +37,7 @@ from crystalmath.models import (
 )
 from crystalmath.models.cluster import Check
 from crystalmath.models.notebook import Findings, Jobs
+from crystalmath.models.submission import OF_FLOW
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -352,8 +353,13 @@ class Client:
 
         if every := {**(options.get("labels") or {}), **(label or {})}:
             options["labels"] = every
+        of_jobs: dict[str, Any] = {**options}
+        for name in OF_FLOW:
+            of_jobs.pop(name, None)
         return recording(
-            lambda recipe, atoms, parameters: self.submit(recipe, atoms, parameters, **options),
+            lambda recipe, atoms, parameters, is_flow: self.submit(
+                recipe, atoms, parameters, **(options if is_flow else of_jobs)
+            ),
             self._writer.configured()[0].recipes_allow,
         )
 

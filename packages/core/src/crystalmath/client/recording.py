@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from crystalmath.client.future import JobFuture
 
-    Submit = Callable[[Callable[..., Any], Any, Mapping[str, Any]], JobFuture]
+    Submit = Callable[[Callable[..., Any], Any, Mapping[str, Any], bool], JobFuture]
 
 
 @contextlib.contextmanager
@@ -45,7 +45,8 @@ def recording(submit: Submit, allow: tuple[str, ...]) -> Iterator[None]:
         keywords: dict[str, Any],
     ) -> Any:
         if _is_importable(function):
-            return submit(function, *_arguments(function, args, keywords, allow))
+            is_flow = kind is context.NodeType.FLOW
+            return submit(function, *_arguments(function, args, keywords, allow), is_flow)
         if kind is context.NodeType.FLOW:
             # What it calls is submitted.
             return function(*args, **keywords)

@@ -368,15 +368,16 @@ class FlowTerms(Terms):
 
     def flow_terms(self) -> dict[str, Any]:
         """Return what a flow alone has, as the arguments of another such record."""
-        return {name: getattr(self, name) for name in _OF_FLOW}
+        return {name: getattr(self, name) for name in OF_FLOW}
 
     @staticmethod
     def flow_terms_in(header: Mapping[str, Any]) -> dict[str, Any]:
         """Read the same of a header that :meth:`JobSpec.header` wrote."""
-        return {name: header[name] for name in _OF_FLOW if header.get(name) is not None}
+        return {name: header[name] for name in OF_FLOW if header.get(name) is not None}
 
 
-_OF_FLOW = ("in_one_job", "serial", "by_step")
+#: What of a submission a flow alone may have.
+OF_FLOW = ("in_one_job", "serial", "by_step")
 
 
 def step_matches(pattern: str, recipe: str, step: str) -> bool:
