@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import time
+import types
 
 import pytest
 
@@ -50,7 +51,7 @@ def submit(service, flow, **parameters):
     """Submit a flow of `flow_recipes`; give its id."""
     more = {
         name: parameters.pop(name)
-        for name in ("labels", "in_one_job", "cluster", "by_step", "serial")
+        for name in ("labels", "in_one_job", "cluster", "by_step", "serial", "walltime_total_s")
         if name in parameters
     }
     recipe = f"flow_recipes.{flow}"
@@ -268,6 +269,25 @@ def test_a_cancelled_flow_ends_when_none_of_its_steps_is_alive(service, tmp_path
         directory = RunDirectory(service.directory(each.job_id).path)
         assert not os.path.exists(directory.path) or directory.decided(each.attempt)
     assert "11" not in marks(tmp_path)
+
+
+def test_a_flow_whose_time_is_up_stops_its_steps_and_fails(service, tmp_path, monkeypatch):
+    terms = {"waits": [1], "walltime_total_s": 3600}
+    flow = submit(service, "counts", folder=str(tmp_path), **terms)
+    eventually(lambda: "1" in marks(tmp_path) and service.job(flow).stage == "steps")
+    with monkeypatch.context() as patch:
+        late = types.SimpleNamespace(time=lambda: time.time() + 3600)
+        patch.setattr("crystalmath.service.flows.time", late)
+        job = finish(service, flow)
+    assert job.state is JobState.FAILED
+    assert "--walltime-total" in job.error
+    assert all(each.state.is_terminal() for each in steps(service, flow))
+    assert named(service, flow, "counted#1").state is JobState.CANCELLED
+    assert "12" not in marks(tmp_path)
+    # Its retry has as much time again.
+    (tmp_path / "go 1").touch()
+    (again,) = service.retry([flow], Retry())
+    assert finish(service, again.job_id).state is JobState.COMPLETED
 
 
 def test_a_step_that_is_refused_fails_its_flow(service, tmp_path):

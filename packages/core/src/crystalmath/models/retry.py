@@ -33,6 +33,7 @@ class RetryOptions(TypedDict, total=False):
     continue_lost: bool | None
     strict: bool
     serial: bool | None
+    walltime_total_s: float | None
     by_step: Mapping[str, Mapping[str, Any]] | None
     continued: bool
     copy: Sequence[str]
@@ -78,6 +79,13 @@ class Retry:
     serial: bool | None = field(
         default=None,
         metadata=_other("serial", "whether the steps of a flow are called one after the other"),
+    )
+    walltime_total_s: float | None = field(
+        default=None,
+        metadata=_other(
+            "walltime_total_s",
+            "time after which a flow fails, and its steps are stopped, in seconds from its start",
+        ),
     )
     by_step: Mapping[str, Mapping[str, Any]] = field(
         factory=dict,

@@ -161,6 +161,7 @@ class MapOptions(CommonTerms, total=False):
     inherit_labels: bool
     in_one_job: bool
     serial: bool
+    walltime_total_s: float | None
     by_step: Mapping[str, Mapping[str, Any]] | None
 
 
@@ -336,6 +337,19 @@ class FlowTerms(Terms):
             ),
         ),
     )
+    walltime_total_s: float | None = field(
+        default=None,
+        metadata=about(
+            "time after which a flow fails, and its steps are stopped, in seconds from its start",
+            {"type": "number", "exclusiveMinimum": 0},
+            option=Option(
+                name="--walltime-total",
+                metavar="TIME",
+                help="Stop a flow with all of its steps after this time; --walltime is that of "
+                "each step.",
+            ),
+        ),
+    )
     by_step: Mapping[str, Mapping[str, Any]] = field(
         factory=dict,
         converter=as_by_step,
@@ -377,7 +391,7 @@ class FlowTerms(Terms):
 
 
 #: What of a submission a flow alone may have.
-OF_FLOW = ("in_one_job", "serial", "by_step")
+OF_FLOW = ("in_one_job", "serial", "walltime_total_s", "by_step")
 
 
 def step_matches(pattern: str, recipe: str, step: str) -> bool:

@@ -196,6 +196,8 @@ class Waiting:
             with self._lock:
                 self._due |= self._later
                 self._later.clear()
+        with self._lock:
+            self._due |= dict.fromkeys(self._flows.over())
         while self._due and not self._closed:
             with self._lock:
                 some = list(self._due)[:_TOGETHER]

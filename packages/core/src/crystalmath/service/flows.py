@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
@@ -45,6 +46,10 @@ _LOG = logging.getLogger("crystalmath.service")
 #: So many steps a flow has at most.
 MOST_STEPS = 5000
 _LONGEST_KEY = 255
+_OVER = (
+    "the time of the whole flow (--walltime-total) is up, and its steps were stopped; crystalmath "
+    "retry goes on from those that have completed"
+)
 #: A pass goes ahead of all other jobs that wait: it takes little, and others wait for it.
 _FIRST = 1000
 
@@ -62,7 +67,7 @@ def first_pass(spec: JobSpec, taken: Sequence[Mapping[str, Any]], repeats: str |
         environment=environment_before(spec.header()),
         replaced={},
         resources=Resources(),
-        walltime_s=None,
+        walltime_s=spec.walltime_total_s,
         continue_lost=None,
         priority=_FIRST,
         flow={
@@ -170,6 +175,9 @@ class _Plan:
     known: Collection[str] = ()
     #: How the pass has ended, unless it waits for steps.
     end: Change | None = None
+    #: When the time of the flow is up, in seconds since the epoch.
+    ends_at: float = math.inf
+    is_over: bool = False
     #: The states of its jobs when all of them were last read, and by step, which of them counts.
     states: Mapping[str, JobState] = field(factory=dict)
     present: Mapping[str, str] = field(factory=dict)
@@ -205,6 +213,13 @@ class Flows:
         plan = self._plans.get(flow.job_id)
         return plan is not None and plan.attempt == flow.attempt
 
+    def over(self) -> list[str]:
+        """Return the ids of flows whose time is up since they were last looked at."""
+        now = time.time()
+        return [
+            one for one, plan in self._plans.items() if plan.ends_at <= now and not plan.is_over
+        ]
+
     def look(self, flow: JobMetadata) -> tuple[list[str], list[JobMetadata]]:
         """Do what follows for a flow between two passes.
 
@@ -215,7 +230,9 @@ class Flows:
         is_new = not self.has_read(flow)
         plan = self._read(flow) if is_new else self._plans[flow.job_id]
         states = self._recorder.store.step_states(flow.job_id)
-        if not is_new and flow.cancel_requested_at is None and (told := _waits(plan, states)):
+        plan.is_over = plan.ends_at <= time.time()
+        is_stopped = plan.is_over or flow.cancel_requested_at is not None
+        if not is_new and not is_stopped and (told := _waits(plan, states)):
             self._note(flow, told)
             return [], []
         rows = self._jobs.some_jobs(list(states))
@@ -223,16 +240,8 @@ class Flows:
         plan.states = states
         plan.present = {name: _present(tries).job_id for name, tries in steps.items()}
         living = [job for job in rows if not job.state.is_terminal()]
-        if flow.cancel_requested_at is not None:
-            for job in living:
-                if job.cancel_requested_at is None and job.job_id not in plan.stopped:
-                    self._cancel(job.job_id)
-                    plan.stopped.add(job.job_id)
-            living = [job for job in self._again(living) if not job.state.is_terminal()]
-            if living:
-                self._note(flow, f"{_count(living)} to be stopped")
-            else:
-                self._end(flow, JobState.CANCELLED, "cancelled")
+        if is_stopped:
+            living = self._stop(flow, plan, living)
         elif plan.end is not None:
             if living:
                 self._note(flow, _left(plan.end, living))
@@ -243,10 +252,29 @@ class Flows:
         ):
             self._note(flow, _progress(_states(steps), plan.known))
         else:
-            self._begin(flow, steps, plan.known)
+            self._begin(flow, steps, plan)
         # Not before: where something of this cannot be done now, all of it is tried again.
         self._plans[flow.job_id] = plan
         return [job.job_id for job in living if job.waits] if is_new else [], living
+
+    def _stop(
+        self, flow: JobMetadata, plan: _Plan, living: Sequence[JobMetadata]
+    ) -> list[JobMetadata]:
+        """Stop the steps of a flow, and end it once none is left; return those that are."""
+        for job in living:
+            if job.cancel_requested_at is None and job.job_id not in plan.stopped:
+                self._cancel(job.job_id)
+                plan.stopped.add(job.job_id)
+        left = [job for job in self._again(living) if not job.state.is_terminal()]
+        if left:
+            self._note(flow, f"{_count(left)} to be stopped")
+        elif flow.cancel_requested_at is not None:
+            self._end(flow, JobState.CANCELLED, "cancelled")
+        elif plan.end is not None:
+            self._recorder.apply(evolve(plan.end, at=time.time()))
+        else:
+            self._end(flow, JobState.FAILED, _OVER)
+        return left
 
     def _again(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
         return self._recorder.store.get_many([job.job_id for job in jobs])
@@ -264,8 +292,14 @@ class Flows:
 
     def _read(self, flow: JobMetadata) -> _Plan:
         """Read the outcome of the last pass, and record the steps that it has called."""
+        asked = json.loads(self._jobs.specification(flow.job_id).partition("\n")[0])
+        total, since = asked.get("walltime_total_s"), flow.started_at or flow.created_at
+        plan = _Plan(flow.attempt, ends_at=math.inf if total is None else since + total)
+        is_stopped = flow.cancel_requested_at is not None or plan.ends_at <= time.time()
+        return plan if is_stopped else self._with_outcome(plan, flow, asked)
+
+    def _with_outcome(self, plan: _Plan, flow: JobMetadata, asked: Mapping[str, Any]) -> _Plan:
         directory = self._jobs.directory(flow.job_id)
-        plan = _Plan(flow.attempt)
         failed = Change(job_id=flow.job_id, state=JobState.FAILED, at=0.0)
         try:
             if directory.is_gone():
@@ -280,26 +314,27 @@ class Flows:
         if state != WAITS:
             end = evolve(failed, state=JobState(state), error=error or state)
             return evolve(plan, end=evolve(end, traceback=header.get("traceback")))
-        if not header or flow.cancel_requested_at is not None:
+        if not header:
             return plan  # what it has called is not known: one more pass tells
         try:
             told = json.loads(unpacked(directory.payload(flow.attempt)))
         except BadFile:
             return plan
         try:
-            is_recorded = self._record(flow, told["calls"])
+            is_recorded = self._record(flow, asked, told["calls"])
         except InvalidJob as refused:
             return evolve(plan, end=evolve(failed, error=str(refused)))
         known = [call["name"] for call in told["calls"] if call["known"] is not None]
         # Steps that waited are lost with a database: one more pass tells.
         return evolve(plan, needs=told["needs"], known=known) if is_recorded else plan
 
-    def _record(self, flow: JobMetadata, calls: Sequence[Mapping[str, Any]]) -> bool:
+    def _record(
+        self, flow: JobMetadata, header: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]
+    ) -> bool:
         """Record the new steps that a pass has called, all of them or none.
 
         Return whether those are on record that it has called before.
         """
-        header = json.loads(self._jobs.specification(flow.job_id).partition("\n")[0])
         told_of = {one["job_id"] for one in header["flow"]["steps"] if not one.get("taken_over")}
         known_before = told_of.intersection(call["known"] for call in calls)
         if len(self._jobs.some_jobs([*known_before])) < len(known_before):
@@ -338,7 +373,7 @@ class Flows:
         self,
         flow: JobMetadata,
         steps: Mapping[str, Sequence[JobMetadata]],
-        called: Collection[str],
+        plan: _Plan,
     ) -> None:
         """Begin the next pass, which is told of all steps."""
         text, _, body = self._jobs.specification(flow.job_id).partition("\n")
@@ -354,6 +389,8 @@ class Flows:
         attempt = flow.attempt + 1
         told = {"pass": before["pass"] + 1, "attempt": attempt, "steps": [*entries.values()]}
         header["flow"] = {**before, **told}
+        if plan.ends_at < math.inf:
+            header["walltime_s"] = max(plan.ends_at - time.time(), 1.0)
         known = {name: header[name] for name in fields_dict(JobSpec) if name in header}
         spec = JobSpec(atoms=None, **known)
         same = {one: getattr(flow, one) for one in fields_dict(type(flow)) if one not in _OTHER}
@@ -361,7 +398,7 @@ class Flows:
             **same,
             attempt=attempt,
             stage="pass",
-            reason=_progress(_states(steps), called) if steps else None,
+            reason=_progress(_states(steps), plan.known) if steps else None,
             specification=f"{json.dumps(spec.header())}\n{body}",
         )
         self._intake.next_pass(flow, row, spec, body)

@@ -18,7 +18,7 @@ from crystalmath.models import JobState, Resources, Submission
 from crystalmath.models.fields import declared
 from crystalmath.models.job_notes import awaited, step_of
 from crystalmath.models.resources import RESOURCE_NAMES
-from crystalmath.models.submission import Terms, merged
+from crystalmath.models.submission import OF_FLOW, Terms, merged
 from crystalmath.models.written import label_of, label_value, memory_text, read_megabytes
 from crystalmath.recipes.json_text import structure_of
 from crystalmath.service.going_on import PARAMETER, copied_files, moves_atoms_alone
@@ -129,10 +129,6 @@ def again(
             job.continue_lost if changes.continue_lost is None else changes.continue_lost
         ),
     }
-    flow_terms = Submission.flow_terms_in(told)
-    if changes.serial is not None:
-        flow_terms["serial"] = changes.serial
-    flow_terms["by_step"] = merged(flow_terms.get("by_step", {}), changes.by_step)
     # A home that is restricted takes none, and gives its own.
     restricted = configured.restricted is not None
     submission = Submission(
@@ -142,7 +138,7 @@ def again(
         parameters=parameters,
         engine=engine,
         strict=changes.strict,
-        **flow_terms,
+        **_flow_terms(told, changes),
         **_awaited(job),
         environment=None if restricted else environment_before(told) or environ,
     )
@@ -154,6 +150,14 @@ def again(
         settings = told.get("settings", {})
         return Again(submission, [*_not_again(job), retried], once, asked, settings)
     return Again(submission, [*cast("Sequence[Parent]", parents), retried], once)
+
+
+def _flow_terms(header: Mapping[str, Any], changes: Retry) -> dict[str, Any]:
+    """Return what a flow alone has, but for what is changed."""
+    had = Submission.flow_terms_in(header)
+    new = {name: getattr(changes, name, None) for name in OF_FLOW}
+    changed = {name: value for name, value in new.items() if value is not None}
+    return {**had, **changed, "by_step": merged(had.get("by_step", {}), changes.by_step)}
 
 
 def as_asked(

@@ -220,10 +220,11 @@ _TYPES: dict[str, Any] = {
     "array": list[str] | None,
 }
 #: Numbers that people write as texts.
-_TEXTS = ("walltime_s", "memory_mb")
+_TEXTS = ("walltime_s", "walltime_total_s", "memory_mb")
 #: What is written otherwise than it is kept, and how it is read.
 _READ: dict[str, Callable[[Any], object]] = {
     "walltime_s": parse_walltime,
+    "walltime_total_s": parse_walltime,
     "step_cluster": parse_step_clusters,
     "step_resources": parse_step_resources,
     "labels": parse_labels,
