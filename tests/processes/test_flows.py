@@ -160,6 +160,13 @@ def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service,
     assert job.summary["steps_taken_over"] == 10 - new
     reasons = [event.reason for event in service.events(job_ids=[again.job_id])[0]]
     assert f"{new} of {new} steps have ended, {10 - new} more taken over" in reasons
+    # What it took over is seen with its own, and with those of its predecessor as before.
+    assert service.with_steps([job])[0].steps == {"completed": 10}
+    seen = {one.job_id for one in service.jobs(parent=again.job_id)}
+    own, before = ({one.job_id for one in steps(service, one)} for one in (again.job_id, flow))
+    assert (len(seen), seen - own) == (10, seen & before)
+    relatives = service.children(again.job_id)
+    assert {one["job_id"] for one in relatives if one["role"] == "taken"} == seen - own
     # What has been removed since is computed once more.
     at_once(service.prune(Choice(job_ids=[first])))
     (third,) = service.retry([again.job_id], Retry())

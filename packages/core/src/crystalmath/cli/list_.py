@@ -125,11 +125,14 @@ def _with_steps(home: HomeReader, jobs: Sequence[JobDocument]) -> list[JobDocume
     from crystalmath.models.job_notes import step_of
 
     below: dict[str, list[JobDocument]] = {job["job_id"]: [] for job in jobs if job.get("steps")}
-    flows = list(below)
+    again = {one["job_id"] for one in jobs if any(p["role"] == "retry" for p in one["parents"])}
+    flows = [one for one in below if one not in again]
     for start in range(0, len(flows), _FLOWS):
         for job in home.jobs(None, parent=flows[start : start + _FLOWS]):
             flow, _ = step_of(job["parents"]) or ("", "")
             below[flow].append(job)
+    for flow in again & below.keys():  # it has taken over steps that name another flow
+        below[flow] = [*home.jobs(None, parent=flow)]
     return [each for job in jobs for each in (job, *below.get(job["job_id"], ())[::-1])]
 
 

@@ -217,7 +217,7 @@ def _story(told: Story, steps: Sequence[tuple[str, object]]) -> list[tuple[str, 
     waiting = [one for one in told["parents"] if "awaited" in one]
     taken = [one for one in told["parents"] if "awaited" not in one]
     known = status_fields(job, told["params"], told["potcars"], steps=steps)
-    others = [one for one in told["children"] if one["role"] != "flow"]
+    others = [one for one in told["children"] if one["role"] not in {"flow", "taken"}]
     flow = dict(told["flow"])
     by_step = flow.pop("by_step", {})
     return [

@@ -73,9 +73,9 @@ class Parent(TypedDict):
 
     job_id: str
     role: Annotated[
-        Literal["structure", "value", "after", "retry", "reread", "flow"],
+        Literal["structure", "value", "after", "retry", "reread", "flow", "taken"],
         "its geometry or a value of its result was taken, it had to end before, it was done again, "
-        "or it is the flow that this job is a step of",
+        "it is the flow that this job is a step of, or another one that has taken this step over",
     ]
     step: NotRequired[
         Annotated[str, "the name of the step, unique in its flow: bulk_to_slabs#0/relax_job#1"]

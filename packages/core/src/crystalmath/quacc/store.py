@@ -16,7 +16,7 @@ from crystalmath.store.insertions import insert_all, insert_each, insert_ended
 from crystalmath.store.job_reader import JobReader
 from crystalmath.store.plain_sql import Snapshot, patient
 from crystalmath.store.records import ErrorCount, Event, JobMetadata
-from crystalmath.store.rows import PUT_IN, number_events_from, put_in, save
+from crystalmath.store.rows import PUT_IN, number_events_from, put_in, save, take
 from crystalmath.store.transitions import event_row, follow
 
 if TYPE_CHECKING:
@@ -222,6 +222,12 @@ class JobStore(JobReader):
                     log.append(event_row(job, job.state, at, told))
             put_in(connection, changed, rows, log)
         return [job for _, job in changed]
+
+    @patient
+    def take_over(self, flow: str, steps: Sequence[str]) -> None:
+        """Record that a flow has taken over steps of others, by their ids, as far as not known."""
+        with self._database.writing() as connection:
+            take(connection, flow, steps)
 
     @patient
     def set_owner(

@@ -91,7 +91,7 @@ def taken_over(
         return [], None
     header = json.loads(jobs.specification(origin).partition("\n")[0])
     told = (header.get("flow") or {}).get("steps", ())
-    earlier = [each for each in told if each.get("taken_over")]
+    earlier = [{**each, "counted": False} for each in told if each.get("taken_over")]
     there = {
         job.job_id
         for job in jobs.some_jobs([each["job_id"] for each in earlier])
@@ -103,6 +103,12 @@ def taken_over(
         name: _entry(name, tries) for name, tries in own.items() if _has_result(_present(tries))
     }
     return [{**each, "taken_over": True} for each in found.values()], origin
+
+
+def counted(header: Mapping[str, Any]) -> list[str]:
+    """Return which steps of others a flow has taken over, as its specification says."""
+    told = (header.get("flow") or {}).get("steps", ())
+    return [each["job_id"] for each in told if each.get("counted")]
 
 
 def _has_result(job: JobMetadata) -> bool:
@@ -339,6 +345,11 @@ class Flows:
         known_before = told_of.intersection(call["known"] for call in calls)
         if len(self._jobs.some_jobs([*known_before])) < len(known_before):
             return False
+        told = [one for one in header["flow"]["steps"] if one.get("taken_over")]
+        taken = {one["job_id"] for one in told if not one.get("counted")}
+        taken.intersection_update(call["known"] for call in calls)
+        if taken:
+            self._recorder.store.take_over(flow.job_id, sorted(taken))
         new = [call for call in calls if call["known"] is None]
         ids = {call["name"]: call["known"] for call in calls if call["known"] is not None}
         keys = [_key(flow, call["name"]) for call in new]
@@ -380,6 +391,8 @@ class Flows:
         header = json.loads(text)
         before = header["flow"]
         taken = {each["name"]: each for each in before["steps"] if each.get("taken_over")}
+        for name in taken.keys() & plan.known:
+            taken[name] = {**taken[name], "counted": True}
         entries = taken | {name: _entry(name, tries) for name, tries in steps.items()}
         for entry in entries.values():
             if entry["state"] == "waiting":

@@ -299,7 +299,7 @@ def _relative(one: Parent, job: JobMetadata | None) -> Relative:
     if job is None:
         return {**one, "name": None, "recipe": None, "status": None}
     told: Relative = {**one, "name": job.name, "recipe": job.recipe, "status": job.state.value}
-    if one["role"] == "flow" and (step := step_of(job.parents)):
+    if one["role"] in {"flow", "taken"} and (step := step_of(job.parents)):
         told["step"] = step[1]
     return told
 

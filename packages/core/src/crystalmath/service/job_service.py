@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import logging
 import math
 import os
@@ -19,7 +20,7 @@ from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.models import JobState
 from crystalmath.service.dependencies import Waiting
 from crystalmath.service.engine_pool import Runners
-from crystalmath.service.flows import Flows
+from crystalmath.service.flows import Flows, counted
 from crystalmath.service.home_jobs import HomeJobs
 from crystalmath.service.intake import Intake
 from crystalmath.service.pruning import Pruned, prune
@@ -202,6 +203,10 @@ class JobService(HomeJobs):
     def record_ended(self, ended: Sequence[tuple[NewJob, Change]]) -> None:
         """Record jobs that have ended elsewhere: all, or none."""
         self._recorder.insert_ended(ended)
+        for row, _ in ended:
+            if row.stage is not None:
+                header = json.loads(row.specification.partition("\n")[0])
+                self._recorder.store.take_over(row.job_id, counted(header))
 
     def runs_here(self, job: JobMetadata) -> bool:
         """Return whether a job's cluster is this machine, as far as its engine can be asked."""

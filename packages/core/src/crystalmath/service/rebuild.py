@@ -18,6 +18,7 @@ from crystalmath.models import JobSpec, JobState, NewJob
 from crystalmath.recipes.json_text import structure_of
 from crystalmath.service.asked_job import spec_hash
 from crystalmath.service.current_jobs import directory_names
+from crystalmath.service.flows import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,6 +75,11 @@ def rebuild(
         for job in _inserted(store, rows, left_out):
             _catch_up(store, job, jobs_directory, host, left_out)
             recorded.append(job.job_id)
+    # Not before: what a flow has taken over may be on record after it.
+    for job in store.get_many(recorded):
+        if job.stage is not None:
+            header = json.loads(store.specification(job.job_id).partition("\n")[0])
+            store.take_over(job.job_id, counted(header))
     return Rebuilt(tuple(recorded), tuple(left_out))
 
 

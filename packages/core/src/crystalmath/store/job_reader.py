@@ -226,7 +226,8 @@ class JobReader:
         """Return the ids and roles of the jobs that came of a job, the oldest first."""
         given = Parameters()
         where = given.equal("lineage.parent", job_id)
-        query = f"SELECT jobs.job_id, lineage.role {_LINEAGE} WHERE {where} ORDER BY jobs.number"
+        query = f"SELECT jobs.job_id, lineage.role {_LINEAGE} WHERE {where}"
+        query += " ORDER BY jobs.number, lineage.role DESC"
         with self._readable.reading() as snapshot:
             return [dict(row) for row in snapshot.rows(query + limited(limit), given)]
 

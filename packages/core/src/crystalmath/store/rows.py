@@ -6,7 +6,7 @@ import json
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, insert, select, text, update
+from sqlalchemy import Text, bindparam, exists, insert, literal, select, text, update
 from sqlalchemy.dialects import sqlite
 
 from crystalmath.errors import InvalidJob, StoreError
@@ -72,6 +72,17 @@ _INSERTIONS = {
     table.name: insert(table).values(number=_NUMBER)
     for table in (events, labels, lineage, listed, specifications)
 }
+_TAKE = insert(lineage).from_select(
+    ["number", "parent", "role"],
+    select(jobs.c.number, bindparam("flow", type_=Text), literal("taken", Text)).where(
+        jobs.c.job_id == bindparam("step"),
+        ~exists().where(
+            lineage.c.number == jobs.c.number,
+            lineage.c.parent == bindparam("flow"),
+            lineage.c.role == "taken",
+        ),
+    ),
+)
 _LIST = update(listed).where(
     listed.c.number
     == select(jobs.c.number).where(jobs.c.job_id == bindparam("which")).scalar_subquery()
@@ -167,6 +178,12 @@ def put_in(
         potcars = json.dumps(list(new.pseudopotentials)) if new.pseudopotentials else None
         told = {"specification": new.specification, "potcars": potcars}
         carry_out(connection, _SPECIFY, [where | told])
+
+
+def take(connection: Connection, flow: str, steps: Sequence[str]) -> None:
+    """Record, once, that a flow has taken over steps of others; unknown ones are left out."""
+    if steps:
+        connection.execute(_TAKE, [{"flow": flow, "step": step} for step in steps])
 
 
 def insert_for_jobs(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:

@@ -96,7 +96,11 @@ class Condition:
             conditions.append(self._is_in({JobState(one) for one in states}, seen or {}))
         if parent is not None:
             flows = [parent] if isinstance(parent, str) else parent
-            conditions.append(given.among("listed.flow", [self._flow(one) for one in flows]))
+            ids = [self._flow(one) for one in flows]
+            conditions.append(
+                f"listed.number IN (SELECT number FROM listed WHERE {given.among('flow', ids)} "
+                f"UNION ALL SELECT number FROM lineage WHERE {_taken(given, ids)})"
+            )
         if steps is False:
             conditions.append("listed.flow IS NULL")
         if prefix:
@@ -270,6 +274,11 @@ def _place(snapshot: Snapshot, value: str, job_id: str) -> tuple[Any, int]:
     return found["value"], int(found["number"])
 
 
+def _taken(given: Parameters, flows: Collection[str]) -> str:
+    """Make the condition that flows have taken over what is a step of another one."""
+    return f"{given.among('lineage.parent', flows)} AND lineage.role = 'taken'"
+
+
 # --- counted ---------------------------------------------------------------------------------
 
 
@@ -280,8 +289,11 @@ def count_steps(snapshot: Snapshot, flows: Collection[str]) -> dict[str, dict[Jo
     # In short rows, and by an index that has all of the inner query.
     for row in snapshot.rows(
         "SELECT newest.flow, listed.state, count(*) AS count FROM "
-        "(SELECT flow, max(number) AS number FROM listed "
-        f"WHERE {given.among('flow', flows)} GROUP BY flow, step) AS newest "
+        "(SELECT flow, max(number) AS number FROM "
+        f"(SELECT flow, step, number FROM listed WHERE {given.among('flow', flows)} UNION ALL "
+        "SELECT lineage.parent, listed.step, listed.number FROM lineage JOIN listed "
+        f"ON listed.number = lineage.number WHERE {_taken(given, flows)}) AS tries "
+        "GROUP BY flow, step) AS newest "
         "JOIN listed ON listed.number = newest.number GROUP BY newest.flow, listed.state",
         given,
     ):

@@ -89,14 +89,14 @@ labels = Table(
 )
 
 # The parents once more, so that SQL finds a job's children. A parent is named by its id: its own
-# row may be gone.
+# row may be gone. With the role "taken" it is a flow that took over what is a step of another one.
 lineage = Table(
     "lineage",
     metadata,
     Column("number", _Serial, ForeignKey("jobs.number"), primary_key=True),
     Column("parent", _Exact, primary_key=True),
     Column("role", Text, primary_key=True),
-    Index("ix_lineage_parent", "parent", "number"),
+    Index("ix_lineage_parent", "parent", "role", "number"),
 )
 
 # The columns that filter and sort lists, once more and in short rows. To go through 100,000 of them

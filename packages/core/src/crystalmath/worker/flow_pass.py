@@ -119,6 +119,8 @@ class FlowPass:
         if needed:
             # What it has returned, or raised, was a guess while steps were open.
             return Awaited(self._calls, needed)
+        if any(self._is_untold(name) for name in self._called):
+            return Awaited(self._calls, [])  # its owner records what it has taken over
         if error is not None:
             self._raise(error)
         uncalled = [each for name, each in self._known.items() if name not in self._called]
@@ -146,6 +148,10 @@ class FlowPass:
         called = [(call["recipe"], call["name"]) for call in self._calls]
         unused = [one for one in self._by_step if not any(step_matches(one, *c) for c in called)]
         return {**found, "by_step_unused": unused} if unused else found
+
+    def _is_untold(self, name: str) -> bool:
+        entry = self._known.get(name, {})
+        return bool(entry.get("taken_over")) and not entry.get("counted")
 
     def _binds(self, entry: Mapping[str, Any]) -> bool:
         """Return whether a step was launched by an earlier pass of this flow."""
@@ -544,7 +550,7 @@ class Awaited:
 
     def document(self) -> dict[str, Any]:
         """Write it as the payload of an outcome."""
-        reason = f"waits for {self.needs[0]}"
+        reason = f"waits for {self.needs[0]}" if self.needs else "has taken over steps"
         if len(self.needs) > 1:
             reason = f"{reason} and {len(self.needs) - 1} more steps"
         return {"calls": self.calls, "needs": self.needs, "reason": reason}
@@ -626,7 +632,9 @@ class _StepDecoder(ResultDecoder):
 _OTHERWISE = "~"
 _REMEDY = (
     "a flow must make the same calls whenever its steps have the same results: keep what is "
-    "random, or depends on the time or on files, by crystalmath.flow.step"
+    "random, or depends on the time or on files, by crystalmath.flow.step. crystalmath retry makes "
+    "a new flow that takes over each completed step whose arguments agree; with --serial it calls "
+    "each step only once the one before has ended"
 )
 
 

@@ -142,6 +142,7 @@ def taken_of(given: Mapping[str, Any]) -> str:
         return which.get(frame, f"geometry {frame} of it")
     others = {
         "flow": f"its step {given.get('step')}",
+        "taken": f"taken over, its step {given.get('step')}",
         "reread": "its calculations read again",
         "retry": "a retry of it",
     }

@@ -85,7 +85,7 @@ def upgrade() -> None:
         sa.Column("parent", _exact, primary_key=True),
         sa.Column("role", sa.Text(), primary_key=True),
     )
-    op.create_index("ix_lineage_parent", "lineage", ["parent", "number"])
+    op.create_index("ix_lineage_parent", "lineage", ["parent", "role", "number"])
     op.create_table(
         "listed",
         sa.Column("number", _serial, sa.ForeignKey("jobs.number"), primary_key=True),
