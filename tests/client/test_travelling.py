@@ -196,10 +196,16 @@ def test_a_flow_takes_its_steps_along(client, relaxed, tmp_path, monkeypatch):
     home = client.ask("system.version")["home"]
     with JobStore(f"sqlite:///{home}/jobs.sqlite") as store:
         asked = store.specification(relaxed.job_id).partition("\n")
-        flow, step = new_job(stage="pass"), new_job()
+        flow, step, again = new_job(stage="pass"), new_job(), new_job(stage="pass")
         parents = [{"job_id": flow.job_id, "role": "flow", "step": "relax_job#0"}]
         of_pass = {"flow": {"pass": 2, "asked": {}}}
-        headers = {flow.job_id: of_pass, step.job_id: {"parents": parents}}
+        taken = {"job_id": step.job_id, "taken_over": True, "counted": True}
+        of_again = {"flow": {"pass": 2, "asked": {}, "steps": [taken]}}
+        headers = {
+            flow.job_id: of_pass,
+            step.job_id: {"parents": parents},
+            again.job_id: of_again,
+        }
         rows = [
             evolve(
                 one,
@@ -219,19 +225,26 @@ def test_a_flow_takes_its_steps_along(client, relaxed, tmp_path, monkeypatch):
                     ]
                 ),
             )
-            for one in (flow, step)
+            for one in (flow, step, again)
         ]
         ends = [Change(job_id=one.job_id, state=JobState.COMPLETED, at=2.0) for one in rows]
         store.insert_ended(list(zip(rows, ends, strict=True)))
-    assert client.archive(tmp_path / "jobs.zip", labels={"of": "flow"}) == 2
+        store.take_over(again.job_id, [step.job_id, step.job_id])
+        store.take_over(again.job_id, [step.job_id, "unknown"])
+    # What a flow has taken over from another one goes with it, too.
+    assert client.archive(tmp_path / "again.zip", job_ids=[again.job_id]) == 2
+    assert client.archive(tmp_path / "jobs.zip", labels={"of": "flow"}) == 3
     monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path / "second"))
     with in_process() as other:
         other.import_archive(tmp_path / "jobs.zip")
-        assert other.job(flow.job_id).steps == {"completed": 1}
-        assert [job.job_id for job in other.list(parent=flow.job_id)] == [step.job_id]
-        assert other.export(tmp_path / "steps.jsonl", steps=True) == (2, 0)
+        for one in (flow, again):
+            assert other.job(one.job_id).steps == {"completed": 1}
+            assert [job.job_id for job in other.list(parent=one.job_id)] == [step.job_id]
+        assert other.export(tmp_path / "steps.jsonl", steps=True) == (3, 0)
     table = (tmp_path / "steps.jsonl").read_text().splitlines()
-    assert [json.loads(line).get("step") for line in table] == ["relax_job#0", None]
+    assert sorted(str(json.loads(line).get("step")) for line in table) == [
+        *("None", "None", "relax_job#0")
+    ]
 
 
 def test_whoever_dies_while_jobs_are_taken_in_leaves_none_to_be_run(

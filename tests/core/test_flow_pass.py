@@ -111,6 +111,8 @@ def test_a_launched_step_binds_by_its_arguments(own, flow):
     )
     assert header["state"] == "failed"
     assert expected in header["error"]
+    assert "crystalmath retry makes a new flow" in header["error"]
+    assert "--serial" in header["error"]
 
 
 def test_a_launched_step_must_be_called_again(own, flow):

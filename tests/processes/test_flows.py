@@ -18,8 +18,10 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models import JobState, Submission
 from crystalmath.models.retry import Retry
+from crystalmath.quacc.store import JobStore
 from crystalmath.service import JobService
 from crystalmath.service.pruning import Choice
+from crystalmath.service.rebuild import rebuild
 from server.home_server import HomeServer
 
 CONFIG = """\
@@ -167,6 +169,9 @@ def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service,
     assert (len(seen), seen - own) == (10, seen & before)
     relatives = service.children(again.job_id)
     assert {one["job_id"] for one in relatives if one["role"] == "taken"} == seen - own
+    with JobStore(f"sqlite:///{tmp_path}/rebuilt.sqlite") as store:
+        rebuild(store, service.config.jobs_directory)
+        assert store.steps([again.job_id]) == {again.job_id: {JobState.COMPLETED: 10}}
     # What has been removed since is computed once more.
     at_once(service.prune(Choice(job_ids=[first])))
     (third,) = service.retry([again.job_id], Retry())

@@ -345,8 +345,8 @@ class Flows:
         known_before = told_of.intersection(call["known"] for call in calls)
         if len(self._jobs.some_jobs([*known_before])) < len(known_before):
             return False
-        told = [one for one in header["flow"]["steps"] if one.get("taken_over")]
-        taken = {one["job_id"] for one in told if not one.get("counted")}
+        others = [one for one in header["flow"]["steps"] if one.get("taken_over")]
+        taken = {one["job_id"] for one in others if not one.get("counted")}
         taken.intersection_update(call["known"] for call in calls)
         if taken:
             self._recorder.store.take_over(flow.job_id, sorted(taken))
