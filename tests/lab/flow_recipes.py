@@ -316,6 +316,13 @@ def calls_what_fails_meanwhile(*, folder):
 
 
 @flow
+def reads(*, folder):
+    """Call what a file says, as none must."""
+    first = counted(folder, 0, waits=True)
+    return [first, counted(folder, int(Path(folder, "wanted").read_text()))]
+
+
+@flow
 def calls_unknown(*, folder):
     """Call a job of a module whose recipes nobody has admitted."""
     from flow_strangers import stranger

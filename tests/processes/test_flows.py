@@ -268,6 +268,31 @@ def test_failed_steps_run_again_with_other_parameters(service, tmp_path):
     assert marks(tmp_path).items() >= {"0": "x", "1": "xx", "2": "x", "11": "xx"}.items()
 
 
+def test_a_flow_that_differs_says_what_helps_and_that_does(service, tmp_path):
+    (tmp_path / "wanted").write_text("1")
+    flow = submit(service, "reads", folder=str(tmp_path))
+    eventually(lambda: marks(tmp_path).keys() == {"0", "1"})
+    (tmp_path / "wanted").write_text("2")
+    (tmp_path / "go 0").touch()
+    job = finish(service, flow)
+    assert job.state is JobState.FAILED
+    other = named(service, flow, "counted#1")
+    step = f"{other.parents[0]['step']} (job {other.job_id})"
+    assert f"the flow calls step {step} otherwise than before" in job.error
+    assert "its argument 'number' was '1', and is '2' now" in job.error
+    assert "crystalmath retry makes a new flow" in job.error
+    assert "--serial" in job.error
+    (again,) = service.retry([flow], Retry(serial=True))
+    (third,) = [submit(service, "reads", folder=str(tmp_path), serial=True)]
+    assert finish(service, again.job_id).summary["steps_taken_over"] == 1
+    assert [one["number"] for one in service.result(again.job_id)["value"]] == [0, 2]
+    assert finish(service, third).state is JobState.COMPLETED
+    # Of those of a serial flow, none was recorded before the one before had ended.
+    first, second = steps(service, third)
+    assert first.finished_at <= second.created_at
+    assert marks(tmp_path) == {"0": "xx", "1": "x", "2": "xx"}
+
+
 def test_a_cancelled_flow_ends_when_none_of_its_steps_is_alive(service, tmp_path):
     flow = submit(service, "counts", folder=str(tmp_path), waits=[0, 1])
     eventually(lambda: marks(tmp_path).keys() >= {"0", "1"})
