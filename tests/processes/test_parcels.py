@@ -155,6 +155,20 @@ def test_a_parcel_without_jobs_is_refused(home, lab):
         service.submit(Submission(recipe="lab_recipes.value", atoms=bulk("Al")))
 
 
+def test_a_parcel_is_refused_where_it_has_no_effect(home, lab):
+    pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
+    (home / "config.toml").write_text("""[clusters.big]\nengine = "parsl"\nscheduler = "slurm"\n""")
+    alone = {"walltime_s": 60}, {"cluster": "big"}
+    with JobService() as service:
+        for more, why in zip(alone, ["a walltime", "the cluster 'big'"], strict=True):
+            for parcel in (3, 1):
+                options = {"atoms": bulk("Al"), "parameters": {"number": 1}, "parcel": parcel}
+                asked = Submission(recipe="lab_recipes.value", **options, **more)
+                said = [one.message for one in service.check(asked).errors]
+                assert len(said) == (parcel == 3), said
+                assert all("'parcel' is 3, and a job " in one and why in one for one in said)
+
+
 def test_each_of_a_parcel_is_seen_to_begin_and_to_end(service, home, tmp_path):
     jobs = pack(service, home, tmp_path)
     for number, job in enumerate(jobs):

@@ -364,10 +364,12 @@ class Admission:
         """Return the checks of a job that its engine takes, with its resources told to it."""
         if asked.refers:
             return (
+                lambda: self._check_parcel(asked),
                 lambda: self._check_sources(asked.spec),
                 lambda: self._check_packages(asked.spec),
             )
         return (
+            lambda: self._check_parcel(asked),
             lambda: self._engine_preflight(asked),
             lambda: self._check_commands(asked),
             lambda: self._check_sources(asked.spec),
@@ -524,6 +526,20 @@ class Admission:
     def _check_commands(self, asked: AskedJob) -> list[Finding]:
         told = self._commands.check(asked, self._runner(asked.spec))
         return self._unless_set_there(asked.spec, told)
+
+    def _check_parcel(self, asked: AskedJob) -> list[Finding]:
+        """Refuse to pack what would go alone whatever is asked; a step has what its flow asked."""
+        spec = asked.spec
+        if (spec.parcel or 1) == 1 or asked.is_step:
+            return []
+        if spec.walltime_s is not None:
+            why = "a job with a walltime"
+        elif not self._runner(spec).capabilities_of(spec.cluster).workers_here:
+            why = f"a job on the cluster {spec.cluster!r} of the engine {spec.engine!r}"
+        else:
+            return []
+        told = f"'parcel' is {spec.parcel}, and {why} always goes alone; leave 'parcel' out"
+        return [Finding(severity="error", code="parcel_unused", message=told, place="parcel")]
 
     def _check_sources(self, spec: JobSpec) -> list[Finding]:
         """Look for the folders that files are taken from, where this machine's are the worker's."""

@@ -123,6 +123,8 @@ def again(
         "key": None if changes.key is None else f"{changes.key}/{job.job_id}",
         "cluster": cluster,
         "walltime_s": changes.walltime_s or job.walltime_s,
+        # What it was packed with may have no use there.
+        "parcel": None if changes.engine or changes.cluster or changes.walltime_s else job.parcel,
         "resources": resources,
         "priority": job.priority if changes.priority is None else changes.priority,
         "continue_lost": (
