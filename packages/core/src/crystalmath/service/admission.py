@@ -138,9 +138,9 @@ class Admission:
         can_be_called = passes(
             lambda: self._recipe_faults(submission, has_structure=has_structure), "recipe"
         )
-        for name in sorted(_VALUES):
-            fits = passes(partial(check_fields, submission, {name}))
-            can_be_called &= fits or name != "by_step"
+        for name in sorted(_VALUES - {"by_step"}):
+            passes(partial(check_fields, submission, {name}))
+        can_be_called &= passes(lambda: check_fields(submission, {"by_step"}))
         if not passes(lambda: check_fields(submission, {"environment"})):
             return Checked(findings=tuple(findings))
         from crystalmath.store.rows import check as check_row
@@ -157,8 +157,7 @@ class Admission:
             return asked.findings
 
         passes(settle)
-        if can_be_called:
-            can_be_called &= passes(lambda: self._check_flow(asked))
+        can_be_called = can_be_called and passes(lambda: self._check_flow(asked))
         # What cannot be called has nothing to say for itself.
         known = can_be_called and not asked.refers
         if can_be_called and asked.refers:
