@@ -116,6 +116,12 @@ def step_of(parents: Iterable[Parent]) -> tuple[str, str] | None:
     return None
 
 
+def counted(header: Mapping[str, Any]) -> list[str]:
+    """Return which steps of others a flow has taken over, as its specification says."""
+    told = (header.get("flow") or {}).get("steps", ())
+    return [each["job_id"] for each in told if each.get("counted")]
+
+
 def told_steps(steps: Mapping[str, int], states: Sequence[str] = ("failed", "cancelled")) -> str:
     """Say how far a flow has come, of its steps by state: ``17/30, 2 failed``."""
     others = [f"{steps[state]} {state}" for state in states if steps.get(state)]

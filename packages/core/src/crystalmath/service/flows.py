@@ -105,12 +105,6 @@ def taken_over(
     return [{**each, "taken_over": True} for each in found.values()], origin
 
 
-def counted(header: Mapping[str, Any]) -> list[str]:
-    """Return which steps of others a flow has taken over, as its specification says."""
-    told = (header.get("flow") or {}).get("steps", ())
-    return [each["job_id"] for each in told if each.get("counted")]
-
-
 def _has_result(job: JobMetadata) -> bool:
     return job.state is JobState.COMPLETED and not job.without_files()
 

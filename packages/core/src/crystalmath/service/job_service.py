@@ -18,9 +18,10 @@ from crystalmath.errors import CrystalMathError, InvalidJob, StoreError, Unknown
 from crystalmath.jobs.identities import own_identity
 from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.models import JobState
+from crystalmath.models.job_notes import counted
 from crystalmath.service.dependencies import Waiting
 from crystalmath.service.engine_pool import Runners
-from crystalmath.service.flows import Flows, counted
+from crystalmath.service.flows import Flows
 from crystalmath.service.home_jobs import HomeJobs
 from crystalmath.service.intake import Intake
 from crystalmath.service.pruning import Pruned, prune

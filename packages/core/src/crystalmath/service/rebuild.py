@@ -15,10 +15,10 @@ from crystalmath.jobs.host import Host
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.view import view
 from crystalmath.models import JobSpec, JobState, NewJob
+from crystalmath.models.job_notes import counted
 from crystalmath.recipes.json_text import structure_of
 from crystalmath.service.asked_job import spec_hash
 from crystalmath.service.current_jobs import directory_names
-from crystalmath.service.flows import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
