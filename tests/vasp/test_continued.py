@@ -36,7 +36,9 @@ def nickel_oxide():
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     root = tmp_path_factory.mktemp("vasp")
-    return potcars.beside_vasp(root, "Ni_pv", "Ni", "O", QUACC_VASP_PARALLEL_CMD="")
+    # Custodian looks after a running VASP every ten seconds, if it has handlers.
+    more = {"QUACC_VASP_PARALLEL_CMD": "", "QUACC_VASP_CUSTODIAN_HANDLERS": "[]"}
+    return potcars.beside_vasp(root, "Ni_pv", "Ni", "O", **more)
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +190,7 @@ def watched(environment, tmp_path):
     log, program = tmp_path / "log", tmp_path / "vasp_watched"
     program.write_text(f"#!/bin/sh\necho started >> '{log}'\nexec vasp_std\n")
     program.chmod(0o755)
-    told = {"QUACC_VASP_CMD": str(program), "QUACC_VASP_CUSTODIAN_HANDLERS": "[]"}
+    told = {"QUACC_VASP_CMD": str(program)}
     return {**environment, **told}, log
 
 
