@@ -197,7 +197,7 @@ def _each(client: Client, submissions: list[Submission]) -> None:
 
 
 def _socket(client: Client, options: argparse.Namespace) -> tuple[float, float]:
-    """Give the median time of a submission, and that of many in one request, in seconds."""
+    """Return the median time of a submission, and that of many in one request, in seconds."""
     structure = {"symbols": "Cu", "cell": [3.0, 3.0, 3.0], "pbc": True}
     job = {"recipe": CASES[0][0], "structure": structure, "engine": options.engine}
     alone = []
@@ -214,7 +214,7 @@ def _socket(client: Client, options: argparse.Namespace) -> tuple[float, float]:
 
 
 def _to_result(client: Client, engine: str) -> float:
-    """Give the median time from a submission to its result, one after the other, in seconds."""
+    """Return the median time from a submission to its result, one after the other, in seconds."""
     times = []
     for submission in _submissions(CASES[0][0], ALONE, engine):
         start = time.perf_counter()

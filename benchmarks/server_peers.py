@@ -41,13 +41,13 @@ class Client:
         return cls(*await asyncio.open_unix_connection(path, limit=2**26))
 
     async def ask(self, method: str, params: dict[str, Any]) -> bytes:
-        """Give the body of the answer."""
+        """Return the body of the answer."""
         document = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
         self._writer.write(wire.frame(wire.dumps(document)))
         return await receive(self._reader)
 
     async def call(self, method: str, **params: Any) -> Any:
-        """Give a method's result."""
+        """Return a method's result."""
         answer = wire.loads(await self.ask(method, params), limited=False)
         if "error" in answer:
             raise RuntimeError(answer["error"])

@@ -35,7 +35,7 @@ def pytest_configure():
 
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory, monkeypatch):
-    """Give every test a home of its own; nothing of the developer's is read or written."""
+    """Make a home for every test; nothing of the developer's is read or written."""
     home = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
         if name.startswith(("CRYSTALMATH_", "QUACC_", "VASP_")):
@@ -65,7 +65,7 @@ def lab(monkeypatch):
 
 @pytest.fixture
 def go(tmp_path):
-    """Give a file that jobs wait for; at the end it is there, and they are not."""
+    """Yield a file that jobs wait for; at the end it is there, and they are not."""
     path = tmp_path / "go"
     yield path
     path.touch()
@@ -81,7 +81,7 @@ def make(home):
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    """Give a service that the tests of a module share, so that its worker is warm."""
+    """Yield a service that the tests of a module share, so that its worker is warm."""
     from crystalmath import config
     from crystalmath.service import JobService
 
@@ -169,7 +169,7 @@ def judge(install):
 
 @pytest.fixture(scope="session")
 def postgresql():
-    """Give a PostgreSQL server of these tests' own."""
+    """Yield a PostgreSQL server of these tests' own."""
     from postgresql_server import PostgreSQL
 
     with PostgreSQL() as server:

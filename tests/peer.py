@@ -31,7 +31,7 @@ class Peer:
         self.send({"jsonrpc": "2.0", "method": method, "params": params})
 
     async def receive(self):
-        """Give the next message, or None where the server has closed the connection."""
+        """Return the next message, or None where the server has closed the connection."""
         async with asyncio.timeout(60):
             try:
                 header = await self.reader.readuntil(b"\r\n\r\n")
@@ -40,7 +40,7 @@ class Peer:
             return wire.loads(await self.reader.readexactly(wire.read_length(header)))
 
     async def call(self, method, params=None, request_id="call"):
-        """Give the result of a request, or its error."""
+        """Return the result of a request, or its error."""
         self.request(request_id, method, params)
         answer = await self.receive()
         assert answer["id"] == request_id

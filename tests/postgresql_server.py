@@ -72,7 +72,7 @@ class PostgreSQL:
         return f"postgresql://{USER}@/postgres?host={self._root}"
 
     def new_url(self):
-        """Give the URL of a schema of its own, which is not there yet."""
+        """Return the URL of a schema of its own, which is not there yet."""
         return f"{self.url}&schema=test{next(self._numbers)}"
 
     def ask(self, sql):

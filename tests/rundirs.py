@@ -12,7 +12,7 @@ from crystalmath.recipes import codec
 
 
 def new_job(job_id=None, **more):
-    """Give the row of a job that nobody has launched."""
+    """Return the row of a job that nobody has launched."""
     told = {"recipe": "lab_recipes.value", "engine": "local", "spec_hash": "0"}
     told |= {"specification": "{}", "created_at": time.time(), **more}
     return NewJob(job_id=job_id or str(uuid.uuid4()), **told)

@@ -78,7 +78,7 @@ def test_example_is_short() -> None:
 
 
 def _published(chapter: str) -> Iterator[str]:
-    """Give the full names in the table: its first column, and what the second lists of it."""
+    """Yield the full names in the table: its first column, and what the second lists of it."""
     for place, contents in re.findall(
         r"^\| `(crystalmath[\w.]*)` \| (.*) \|$", chapter, re.MULTILINE
     ):
@@ -87,7 +87,7 @@ def _published(chapter: str) -> Iterator[str]:
 
 
 def _used(tree: ast.Module) -> Iterator[str]:
-    """Give the full names of ours that a module imports; of imported modules, what it uses."""
+    """Yield the full names of ours that a module imports; of imported modules, what it uses."""
     modules: dict[str, str] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -107,7 +107,7 @@ def _used(tree: ast.Module) -> Iterator[str]:
 
 
 def _code_lines(source: str) -> set[int]:
-    """Give the numbers of the lines that are code: no docstrings, comments or blank lines."""
+    """Return the numbers of the lines that are code: no docstrings, comments or blank lines."""
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type not in NO_CODE:

@@ -205,7 +205,7 @@ def _words(name: str) -> set[str]:
 
 
 def _prose(path: Path, tree: ast.AST) -> str:
-    """Give the comments and docstrings of a module."""
+    """Return the comments and docstrings of a module."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     docs = [ast.get_docstring(node) or "" for node in ast.walk(tree) if isinstance(node, kinds)]
     with path.open("rb") as file:

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module", params=["in process", "server"])
 def client(request, tmp_path_factory):
-    """Give a client of each kind, shared by a module, so that its workers are warm."""
+    """Yield a client of each kind, shared by a module, so that its workers are warm."""
     home = tmp_path_factory.mktemp("shared")
     (home / "config.toml").write_text(CONFIG)
     with pytest.MonkeyPatch.context() as patch:
@@ -38,7 +38,7 @@ def client(request, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one_home(tmp_path_factory):
-    """Give the servers of a home that the tests of a module share; none runs yet."""
+    """Yield the servers of a home that the tests of a module share; none runs yet."""
     home = tmp_path_factory.mktemp("served")
     (home / "config.toml").write_text(CONFIG)
     with HomeServer(home) as server:
@@ -47,7 +47,7 @@ def one_home(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def light_client(one_home):
-    """Give a client of a server that the tests of a module share."""
+    """Yield a client of a server that the tests of a module share."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRYSTALMATH_HOME", str(one_home.home))
         patch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
@@ -60,7 +60,7 @@ def light_client(one_home):
 
 @pytest.fixture
 def server(one_home, lab, monkeypatch):
-    """Give the servers of this process's home."""
+    """Return the servers of this process's home."""
     monkeypatch.setenv("CRYSTALMATH_HOME", str(one_home.home))
     return one_home
 

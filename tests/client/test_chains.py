@@ -184,7 +184,7 @@ def test_a_step_refers_to_earlier_ones_alone():
 
 @pytest.fixture
 def alone(home, lab):
-    """Give a home of its own, and the servers of it."""
+    """Yield a home of its own, and the servers of it."""
     with HomeServer(home) as server:
         yield server
 
@@ -209,7 +209,7 @@ def here(server, tmp_path, monkeypatch):
 
 
 def held(client, go):
-    """Give a job that ends once a file is there."""
+    """Return a job that ends once a file is there."""
     return client.submit("lab_recipes.wait_for", bulk("Al"), {"path": str(go)}, name="held")
 
 

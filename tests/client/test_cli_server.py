@@ -33,7 +33,7 @@ AL, CU = str(EXAMPLES / "Al.poscar"), str(EXAMPLES / "Cu.poscar")
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Give a server that the tests of this module share."""
+    """Yield a server that the tests of this module share."""
     with HomeServer(tmp_path_factory.mktemp("served")) as server:
         (server.home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
         yield server.start()
@@ -55,7 +55,7 @@ def submit(cli, recipe, *arguments):
 
 
 def names(cli, *filters):
-    """Give the jobs that fit, by their names."""
+    """Return the jobs that fit, by their names."""
     jobs = cli("list", "--limit", 0, "--json", *filters).json["jobs"]
     return {job["name"]: job for job in jobs}
 
@@ -295,7 +295,7 @@ def test_status_shows_the_parameters(here, cli):
 
 @pytest.fixture
 def asked(monkeypatch):
-    """Give the methods that commands ask a server for, as they do."""
+    """Return the methods that commands ask a server for, as they do."""
     ask, methods = remote.Connection.ask_both, []
 
     def noted(connection, requests, timeout):
@@ -715,7 +715,7 @@ def test_a_warning_of_the_server_is_one_line(here, cli, monkeypatch):
 
 
 def imported(*commands):
-    """Give what is heavy and was imported by these commands, in one process."""
+    """Return what is heavy and was imported by these commands, in one process."""
     code = (
         "import sys\nfrom crystalmath.cli import main\n"
         f"for command in {commands!r}:\n"
@@ -744,7 +744,7 @@ def test_submitting_a_poscar_imports_no_ase(here, with_quacc):
 
 @pytest.fixture
 def complete(cli, monkeypatch):
-    """Give what bash is offered for the last word."""
+    """Return what bash is offered for the last word."""
 
     # How soon somebody wants an answer who types is not what is tested.
     monkeypatch.setattr("crystalmath.cli.shared.completion._ANSWER_S", 60.0)
@@ -847,7 +847,7 @@ def test_ctrl_c_during_run_cancels_the_servers_job(here, cli):
 
 @pytest.fixture
 def alone(home, lab):
-    """Give a home without a server, and end the one that a command starts."""
+    """Yield a home without a server, and end the one that a command starts."""
     with HomeServer(home) as server:
         yield server
 

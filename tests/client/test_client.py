@@ -38,7 +38,7 @@ LONG = 120
 
 @pytest.fixture
 def lab_recipes(client):
-    """Give the module, as the client's user has imported it."""
+    """Return the module, as the client's user has imported it."""
     return importlib.import_module("lab_recipes")
 
 

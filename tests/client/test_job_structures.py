@@ -35,7 +35,7 @@ def nickel_oxide():
 
 @pytest.fixture(scope="module")
 def shifted(client):
-    """Give a finished job, and what it was given."""
+    """Return a finished job, and what it was given."""
     atoms = nickel_oxide()
     future = client.submit(SHIFT, atoms, name="NiO", labels={"set": "oxides"})
     future.result(LONG)
@@ -49,7 +49,7 @@ def seen(client, structure):
 
 
 def geometry(client, structure):
-    """Give the positions that another job was given (Å), and whose they were."""
+    """Return the positions that another job was given (Å), and whose they were."""
     future = client.submit(REPORT, structure)
     asked = client.specification(future.job_id)
     shape, _, items = asked["structure"]["data"]["positions"]["__ndarray__"]

@@ -101,7 +101,7 @@ class Home:
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
-    """Give a home with the jobs that the tests of this module draw, and their ids."""
+    """Yield a home with the jobs that the tests of this module draw, and their ids."""
     root = tmp_path_factory.mktemp("drawn")
     home = Home(root)
     with home.store:

@@ -221,7 +221,7 @@ class Broken:
 
 
 def named(broken, version):
-    """Give the content of its lock."""
+    """Return the content of its lock."""
     mine = processes.own_identity()
     socket = str(broken.place.socket)
     return Server(identity=mine, socket=socket, version=version, started_at=0.0).write()

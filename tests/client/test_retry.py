@@ -36,7 +36,7 @@ def client(light_client):
 
 
 def failing(client, *messages, **terms):
-    """Give jobs that have failed, each with its message."""
+    """Return jobs that have failed, each with its message."""
     recipe = "lab_recipes.fail"
     jobs = [client.submit(recipe, AL, {"message": message}, **terms) for message in messages]
     for job in jobs:

@@ -25,7 +25,7 @@ LONG = 300
 
 @pytest.fixture(scope="module")
 def computed(tmp_path_factory):
-    """Give a client, and jobs of its home: two of EMT that completed, one that failed."""
+    """Yield a client, and jobs of its home: two of EMT that completed, one that failed."""
     home = tmp_path_factory.mktemp("tables")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRYSTALMATH_HOME", str(home))

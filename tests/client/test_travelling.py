@@ -43,7 +43,7 @@ RECIPE = "quacc.recipes.emt.core.relax_job"
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory):
-    """Give a client of a home whose jobs run in this process."""
+    """Yield a client of a home whose jobs run in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRYSTALMATH_HOME", str(tmp_path_factory.mktemp("first")))
         patch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
@@ -54,7 +54,7 @@ def client(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def relaxed(client):
-    """Give a job that has completed."""
+    """Return a job that has completed."""
     asked = {"opt_params": {"fmax": 0.02, "optimizer": "FIRE"}, "asap_cutoff": True}
     job = client.submit(
         "emt.core.relax_job",

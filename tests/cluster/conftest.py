@@ -7,7 +7,7 @@ from cluster.slurm_cluster import SlurmCluster, missing
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory):
-    """Give a cluster with nodes that take jobs."""
+    """Yield a cluster with nodes that take jobs."""
     if lacking := missing():
         pytest.skip(f"a Slurm cluster needs {lacking}")
     with SlurmCluster(tmp_path_factory.mktemp("slurm")) as cluster:

@@ -237,7 +237,7 @@ class SlurmCluster:
         self.wait_for_nodes()
 
     def command(self, *command, on=LOGIN, cwd=None):
-        """Give the command line that runs a command on a host, for `subprocess`."""
+        """Return the command line that runs a command on a host, for `subprocess`."""
         where = f"--wdns={cwd or self.folder}"
         return [*self._entering(self._hosts[on][1]), where, "--", *map(str, command)]
 

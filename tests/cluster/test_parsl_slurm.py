@@ -56,7 +56,7 @@ def test_the_readmes_job_runs(slurm, there):
 
 @pytest.fixture
 def running(there, lab, tmp_path):
-    """Give a job that runs for as long as it is in its first attempt."""
+    """Yield a job that runs for as long as it is in its first attempt."""
     go = tmp_path / "go"
     path = f"path={json.dumps(str(go))}"
     job = submit(there, "lab_recipes.wait_for", "examples/Al.poscar", "--param", path)

@@ -135,7 +135,7 @@ def by_hand(folder, place):
 
 
 def energy(text):
-    """Give the total energy, in Ry."""
+    """Return the total energy, in Ry."""
     return re.findall(r"^! +total energy += +(\S+) Ry", text, re.MULTILINE)[-1]
 
 

@@ -93,7 +93,7 @@ class Hosts:
         )
 
     def server(self):
-        """Give who serves the home; its name is being written for a moment."""
+        """Return who serves the home; its name is being written for a moment."""
         return json.loads((self.home / "server" / "lock").read_text() or '{"host": null}')
 
     def left(self):

@@ -21,7 +21,7 @@ BLOCKS = re.findall(r"^```(sh|toml)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL
 
 @pytest.fixture
 def folder(tmp_path):
-    """Give a folder with the examples."""
+    """Return a folder with the examples."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     return tmp_path
 

@@ -33,7 +33,7 @@ COMMANDS += ("plot",)
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory):
-    """Give a home with a job of each kind, and the service that runs them."""
+    """Yield a home with a job of each kind, and the service that runs them."""
     from crystalmath.models import Submission
     from crystalmath.quacc.engines import close_all
     from crystalmath.service import JobService

@@ -37,14 +37,14 @@ for command in json.loads(sys.argv[1]):
 
 
 def imported(*commands):
-    """Give the exit code of each command, and what it imports beside Typer."""
+    """Return the exit code of each command, and what it imports beside Typer."""
     asked = [sys.executable, "-c", FORKS, json.dumps(commands)]
     out = subprocess.check_output(asked, text=True)
     return [(code, set(modules)) for code, modules in map(json.loads, out.splitlines())]
 
 
 def commands_in(modules):
-    """Give the modules of commands among modules."""
+    """Return the modules of commands among modules."""
     places = {f"crystalmath.cli.{one.place.partition(':')[0]}" for one in COMMANDS.values()}
     return places & modules
 

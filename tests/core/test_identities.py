@@ -65,7 +65,7 @@ def own_file(jobs):
 
 
 def elsewhere(identity, **changes):
-    """Give it as another container of this host would have it."""
+    """Return it as another container of this host would have it."""
     return replace(identity, namespace="pid:[1]", **changes)
 
 

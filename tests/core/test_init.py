@@ -13,7 +13,7 @@ from crystalmath.quacc.engine import submission_environment
 
 @pytest.fixture
 def potcars(tmp_path):
-    """Give a library of POTCARs, as far as it is looked at without elements."""
+    """Return a library of POTCARs, as far as it is looked at without elements."""
     folder = tmp_path / 'it\'s "mine" ü'
     (folder / "potpaw_PBE.64" / "Al").mkdir(parents=True)
     return folder
@@ -21,7 +21,7 @@ def potcars(tmp_path):
 
 @pytest.fixture
 def bare(home, monkeypatch):
-    """Give a home in an environment that says nothing."""
+    """Return a home in an environment that says nothing."""
     for name in list(os.environ):
         if name.startswith(("ASE_", "ESPRESSO_")):
             monkeypatch.delenv(name)

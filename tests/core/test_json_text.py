@@ -71,7 +71,7 @@ def test_a_specification_keeps_the_hash_of_earlier_releases():
 
 
 def converted(function, rows):
-    """Give the kind of array and its rows; ``None`` where it is no table of numbers."""
+    """Return the kind of array and its rows; ``None`` where it is no table of numbers."""
     try:
         array = function(rows)
     except ValueError:

@@ -87,7 +87,7 @@ def read(work):
 
 
 def steps(work):
-    """Give all steps: calculation, number, energy and force of each."""
+    """Return all steps: calculation, number, energy and force of each."""
     found = at_once(read_progress(work, plugins().progress_readers(), history=True))
     return [
         (step.calculation, step.ionic_step, step.energy_ev, step.max_force_ev_ang)

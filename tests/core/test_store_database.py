@@ -146,7 +146,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 
 @pytest.fixture
 def private():
-    """Give a folder of somebody to whom the mode of a file means something, and be him."""
+    """Yield a folder of somebody to whom the mode of a file means something, and be him."""
     with tempfile.TemporaryDirectory() as folder:
         if os.geteuid() != 0:
             yield Path(folder)

@@ -45,7 +45,7 @@ def store(url):
 
 @pytest.fixture
 def homes(postgresql, tmp_path):
-    """Give the configurations of two homes whose users name the same database."""
+    """Return the configurations of two homes whose users name the same database."""
     environments = [
         {"CRYSTALMATH_HOME": str(tmp_path / name), "CRYSTALMATH_DATABASE_URL": postgresql.url}
         for name in ("one", "two")

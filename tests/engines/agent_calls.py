@@ -21,7 +21,7 @@ class UnreadableError(Exception):
 
 
 def double(number):
-    """Give twice a number."""
+    """Return twice a number."""
     return 2 * number
 
 

@@ -55,12 +55,12 @@ class Flux:
     # --- jobs ------------------------------------------------------------------------------------
 
     def jobs(self):
-        """Give all of them, by number."""
+        """Return all of them, by number."""
         paths = sorted((self.folder / "jobs").glob("*.json"))
         return {int(path.stem): self.read(int(path.stem)) for path in paths}
 
     def read(self, number):
-        """Give a job, with the exception that was raised on it."""
+        """Return a job, with the exception that was raised on it."""
         job = json.loads((self.folder / f"jobs/{number}.json").read_text())
         raised = self.folder / f"jobs/{number}.raised"
         return {**job, "exception": json.loads(raised.read_text())} if raised.exists() else job

@@ -59,7 +59,7 @@ def slurm(tmp_path, monkeypatch):
 
 @pytest.fixture
 def start(home, lab, slurm):
-    """Give a runner whose cluster has further keys, and the reasons that it tells."""
+    """Yield a runner whose cluster has further keys, and the reasons that it tells."""
     runners = []
 
     def start(more=""):
@@ -350,7 +350,7 @@ def test_two_threads_never_ask_an_interchange_at_once():
 
 @pytest.fixture
 def process():
-    """Give the pid of a process that may be ended, with its group."""
+    """Yield the pid of a process that may be ended, with its group."""
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as sleeping:
         yield sleeping.pid
         sleeping.kill()

@@ -36,7 +36,7 @@ def reasons():
 
 @pytest.fixture
 def runner(home, lab, reasons):
-    """Give a runner with one worker."""
+    """Yield a runner with one worker."""
     (home / "config.toml").write_text("[engines.parsl]\nworkers = 1\n")
     runner = get_runner("parsl")
     runner.subscribe(lambda changes: reasons.extend(c.reason for c in changes if c.reason))

@@ -216,7 +216,7 @@ class World:
         return self.recorder.store.get(job_id)
 
     def tries(self, job_id):
-        """Give a job and what runs it again, by whatever way."""
+        """Return a job and what runs it again, by whatever way."""
         return [
             job_id,
             *(

@@ -154,7 +154,7 @@ class World:
     # --- hosts that cannot see each other ---
 
     def heart_of(self, process):
-        """Give the heart of a process as it stands on the disk: it beats while it can."""
+        """Return the heart of a process as it stands on the disk: it beats while it can."""
         if self.can_write(process):
             self.beats[process.pid] = Heart(str(int(self.time / BEAT_S)), LEASE_S)
         return self.beats.setdefault(process.pid, Heart("0", LEASE_S))
@@ -318,7 +318,7 @@ class World:
         assert len(running) <= 1, f"several attempts of {job_id} are alive: {running}"
 
     def running(self, job_id):
-        """Give the attempts of a job of which something lives that its owner sees."""
+        """Return the attempts of a job of which something lives that its owner sees."""
         if self.owner is None:
             return set()
         sees = self.owner.host.sees
@@ -393,7 +393,7 @@ class World:
     # --- who looks, and strangers ---
 
     def view(self, job_id):
-        """Give what a process sees of a job that knows its files alone."""
+        """Return what a process sees of a job that knows its files alone."""
         host, place = SimulatedHost(self, self.logins[0]), str(JOBS / job_id)
         self.alive.discard(host.process.pid)
         return view(self.directory(place, host), Record(job_id=job_id, place=place), host)

@@ -109,7 +109,7 @@ STEPS = {
 
 
 def named(fault, step):
-    """Give the name of the engine that breaks in this way there."""
+    """Return the name of the engine that breaks in this way there."""
     return f"{fault}In{step.capitalize()}"
 
 

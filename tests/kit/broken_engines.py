@@ -32,7 +32,7 @@ SHM = Path("/dev/shm")
 
 
 def leaked():
-    """Give how the names of shared memory begin that this run leaves behind."""
+    """Return how the names of shared memory begin that this run leaves behind."""
     return f"{LEAK}-{os.environ.get(RUN, '')}-"
 
 
@@ -87,7 +87,7 @@ def engines(place, base, method, **does):
 
 
 def declare(**more):
-    """Give the local engine's capabilities, some of them changed."""
+    """Return the local engine's capabilities, some of them changed."""
     return attrs.evolve(LocalRunner.capabilities, **more)
 
 
@@ -106,7 +106,7 @@ class Truthful(Engine):
 
 
 def _environments():
-    """Give what stands in the environments of all living processes."""
+    """Return what stands in the environments of all living processes."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):

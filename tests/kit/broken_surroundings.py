@@ -56,7 +56,7 @@ class InAProcess(Engine):
 
 
 def _what_it_knows(*_):
-    """Give what such an engine passes on of the submitter's environment."""
+    """Return what such an engine passes on of the submitter's environment."""
     return {name: value for name, value in os.environ.items() if not name.startswith("A_")}
 
 

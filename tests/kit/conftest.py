@@ -126,7 +126,7 @@ def _class(name, workers, limits, options):
 
 @pytest.fixture(scope="session")
 def queue(tmp_path_factory):
-    """Give a batch system that runs two jobs at a time; its commands are on PATH."""
+    """Yield a batch system that runs two jobs at a time; its commands are on PATH."""
     place = tmp_path_factory.mktemp("queue")
     spool, folder = place / "spool", place / "bin"
     small_slurm.install(spool, folder)

@@ -13,7 +13,7 @@ PARTS = 6
 
 @pytest.fixture(scope="session")
 def known(tmp_path_factory):
-    """Give a home of a user who has used such an engine before."""
+    """Yield a home of a user who has used such an engine before."""
     home = tmp_path_factory.mktemp("home")
     folder = home / ".known-engine"
     folder.mkdir()

@@ -50,7 +50,7 @@ def test_the_batch_engine_passes(queue, tmp_path, monkeypatch):
 
 @pytest.fixture
 def batch(tmp_path, monkeypatch):
-    """Give the guide's engine, and a queue in which nothing is ever started."""
+    """Return the guide's engine, and a queue in which nothing is ever started."""
     small_slurm.install(tmp_path / "spool", tmp_path / "bin")
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.syspath_prepend(type_in("batch", tmp_path / "site"))

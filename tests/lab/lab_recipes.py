@@ -421,7 +421,7 @@ def with_ranks(atoms, ranks=1):
 
 
 def numbers(atoms):
-    """Give back numpy's arrays and scalars."""
+    """Return numpy's arrays and scalars."""
     import numpy as np
 
     return {
@@ -441,7 +441,7 @@ def numbers(atoms):
 
 
 def grid(atoms):
-    """Give back keys and values that JSON has no form for."""
+    """Return keys and values that JSON has no form for."""
     import numpy as np
 
     return {
@@ -454,12 +454,12 @@ def grid(atoms):
 
 
 def echo(atoms=None, **parameters):
-    """Give back what came, as Python writes it."""
+    """Return what came, as Python writes it."""
     return {"text": repr(parameters)}
 
 
 def opaque(atoms):
-    """Give back what cannot be written down."""
+    """Return what cannot be written down."""
     return {"deep": [object()]}
 
 

@@ -26,7 +26,7 @@ def _children_end():
 
 @pytest.fixture
 def questions(monkeypatch):
-    """Give the recipes that children are asked about, a list that grows with each question."""
+    """Return the recipes that children are asked about, a list that grows with each question."""
     asked, ask = [], SupervisorClient.ask
 
     def noted(child, question, limit_s):
@@ -39,7 +39,7 @@ def questions(monkeypatch):
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
-    """Give a good library of POTCARs."""
+    """Return a good library of POTCARs."""
     root = library(tmp_path_factory.mktemp("potcars"), "Al", "Cu", "Si", "O", "Ba_sv")
     time.sleep(0.1)  # what was written just now might still change: no answer about it is kept
     return root
@@ -47,7 +47,7 @@ def tree(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(tree):
-    """Give the variables that a job would see, the same for all tests of a module."""
+    """Return the variables that a job would see, the same for all tests of a module."""
     return {
         "PATH": os.environ["PATH"],
         "VASP_PP_PATH": str(tree),

@@ -61,7 +61,7 @@ def ask(environment):
 
 
 def names(report):
-    """Give the folders of each step's files, as library/setup."""
+    """Return the folders of each step's files, as library/setup."""
     return [["/".join(need.path.split("/")[-3:-1]) for need in step.needs] for step in report.steps]
 
 

@@ -33,7 +33,7 @@ _cutoffs = itertools.count(300)
 
 
 def new_cutoff():
-    """Give a parameter that makes a question new, for all tests share what was answered."""
+    """Return a parameter that makes a question new, for all tests share what was answered."""
     return next(_cutoffs)
 
 
@@ -69,7 +69,7 @@ def who(tmp_path, environment):
 
 
 def children():
-    """Give the processes that are asked."""
+    """Return the processes that are asked."""
     found = set()
     for pid in processes.descendants(os.getpid()):
         with contextlib.suppress(OSError):

@@ -55,7 +55,7 @@ def test_nothing_is_left_when_the_interpreter_has_ended(environment):
 
 @pytest.fixture
 def job(environment, monkeypatch, tmp_path):
-    """Give a job whose recipe answers once the file `go` is there."""
+    """Return a job whose recipe answers once the file `go` is there."""
     bulk("Al").write(tmp_path / "Al.cif")
     monkeypatch.chdir(tmp_path)
     for name, value in environment.items():

@@ -35,7 +35,7 @@ SETTINGS = [
 
 @pytest.fixture
 def started(monkeypatch):
-    """Give the commands that are started, a list that grows."""
+    """Return the commands that are started, a list that grows."""
     commands, start = [], _starting.start_process
 
     def noted(command, **options):

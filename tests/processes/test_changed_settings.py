@@ -32,7 +32,7 @@ CHANGES = {
 
 @pytest.fixture(autouse=True)
 def own_settings():
-    """Give each test settings as quacc reads them now."""
+    """Have quacc read its settings anew for each test."""
     quacc._internally_set_settings(reset=True)
     yield
     quacc._internally_set_settings(reset=True)

@@ -28,7 +28,7 @@ def can_make_groups():
 
 
 def without_groups():
-    """Give what must stand before a command so that it cannot make control groups."""
+    """Return what must stand before a command so that it cannot make control groups."""
     if not can_make_groups():
         return []
     (mount,) = {each.mount for each in memberships(os.getpid()) if each.unified}

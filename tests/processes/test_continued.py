@@ -64,7 +64,7 @@ def going_on(service, job, **changes):
 
 
 def rehearsed(service, job):
-    """Give the structure from which a job would go on, and the file that it is read from."""
+    """Return the structure from which a job would go on, and the file that it is read from."""
     (row,) = service.retry([job.job_id], Retry(continued=True), dry_run=True)
     if isinstance(row, Exception):
         raise row
@@ -74,7 +74,7 @@ def rehearsed(service, job):
 
 @pytest.fixture(scope="module")
 def stopped(service):
-    """Give a relaxation that failed after three steps."""
+    """Return a relaxation that failed after three steps."""
     job = relax(service, steps=3)
     did_not_converge(job)
     return job
@@ -161,7 +161,7 @@ def asked(recipe=RELAX, atoms=None, **options):
 
 
 def many():
-    """Give so many atoms that their relaxation takes some seconds."""
+    """Return so many atoms that their relaxation takes some seconds."""
     atoms = bulk("Al", a=4.05, cubic=True).repeat((3, 3, 3))
     atoms.rattle(0.1, seed=3)
     atoms.set_tags(range(len(atoms)))

@@ -38,7 +38,7 @@ QUACC_SCRATCH_DIR = "{home}/scratch"
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
-    """Give a service that the tests of this module share: its runners have imported quacc."""
+    """Yield a service that the tests of this module share: its runners have imported quacc."""
     home = tmp_path_factory.mktemp("flows")
     (home / "config.toml").write_text(CONFIG.format(home=home))
     told = {"CRYSTALMATH_HOME": str(home), "CRYSTALMATH_RECIPES": "flow_recipes"}
@@ -69,7 +69,7 @@ def finish(service, job_id):
 
 
 def steps(service, flow):
-    """Give the jobs of a flow by the number of the step, as `counted` has it."""
+    """Return the jobs of a flow by the number of the step, as `counted` has it."""
     return service.some_jobs(service.step_ids(flow))
 
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a sm
 
 @pytest.fixture
 def disk(tmp_path, request):
-    """Give a small file system of its own; as a rule too small for a reserve."""
+    """Yield a small file system of its own; as a rule too small for a reserve."""
     place = tmp_path / "disk"
     place.mkdir()
     size = getattr(request, "param", 8)
@@ -34,7 +34,7 @@ def disk(tmp_path, request):
 
 @pytest.fixture
 def service(disk, lab, monkeypatch):
-    """Give a service whose home is on that disk."""
+    """Yield a service whose home is on that disk."""
     monkeypatch.syspath_prepend(LAB)
     environ = {"CRYSTALMATH_HOME": str(disk / "home"), "CRYSTALMATH_RECIPES": "lab_recipes"}
     with JobService(config.load(environ)) as service:
@@ -70,7 +70,7 @@ def test_a_reserve_is_given_up_for_a_result(service, disk):
 
 
 def told(service, job_id):
-    """Give a job as a front end sees it."""
+    """Return a job as a front end sees it."""
     return asyncio.run(METHODS["jobs.status"](service, {"job_id": job_id}))
 
 

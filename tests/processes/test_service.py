@@ -819,7 +819,7 @@ def waiting(service, path):
 
 @pytest.fixture
 def pair(home, lab):
-    """Give two services of a home in this process; both use its runner of an engine."""
+    """Yield two services of a home in this process; both use its runner of an engine."""
     (home / "config.toml").write_text("[engines.local]\nworkers = 3\n")
     with JobService() as one, JobService() as another:
         yield one, another

@@ -26,7 +26,7 @@ class Client:
         self.ids = itertools.count()
 
     def ask(self, method, **params):
-        """Give an answer, and the seconds until it was there."""
+        """Return an answer, and the seconds until it was there."""
         document = {"jsonrpc": "2.0", "id": next(self.ids), "method": method, "params": params}
         body = json.dumps(document).encode()
         began = time.perf_counter()

@@ -278,7 +278,7 @@ def connect(server):
 
 
 def receive(file):
-    """Give the next message, or None at the end."""
+    """Return the next message, or None at the end."""
     header = b""
     while not header.endswith(b"\r\n\r\n"):
         line = file.readline()
@@ -330,7 +330,7 @@ def named(server, sent):
 
 
 def key(request_id):
-    """Give what an id is compared by; no two types of it are the same."""
+    """Return what an id is compared by; no two types of it are the same."""
     return json.dumps(request_id)
 
 

@@ -15,7 +15,7 @@ LONG = 600
 
 @contextlib.contextmanager
 def opened(home, **environment):
-    """Give a client of a home with one worker, in an environment with more variables."""
+    """Yield a client of a home with one worker, in an environment with more variables."""
     (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CRYSTALMATH_HOME", str(home))

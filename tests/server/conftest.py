@@ -7,7 +7,7 @@ from server.home_server import HomeServer
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Give a server that the tests of a module share; it finds no quacc."""
+    """Yield a server that the tests of a module share; it finds no quacc."""
     with HomeServer(tmp_path_factory.mktemp("served"), light=True) as server:
         (server.home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
         yield server.start()
@@ -15,6 +15,6 @@ def served(tmp_path_factory):
 
 @pytest.fixture
 def server(tmp_path):
-    """Give a home whose servers the test starts; they find no quacc."""
+    """Yield a home whose servers the test starts; they find no quacc."""
     with HomeServer(tmp_path / "home", light=True) as server:
         yield server

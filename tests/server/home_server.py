@@ -38,13 +38,13 @@ class Wire:
         self.ids = itertools.count(1)
 
     def call(self, method, **params):
-        """Give a method's result."""
+        """Return a method's result."""
         message = self.ask(method, **params)
         assert "error" not in message, message
         return message["result"]
 
     def ask(self, method, **params):
-        """Give the whole answer."""
+        """Return the whole answer."""
         self.send({"jsonrpc": "2.0", "id": next(self.ids), "method": method, "params": params})
         return self.read()
 
@@ -52,7 +52,7 @@ class Wire:
         self.socket.sendall(wire.frame(wire.dumps(document)))
 
     def read(self):
-        """Give the next message; ``None`` at the end."""
+        """Return the next message; ``None`` at the end."""
         header = b"".join(iter(self.file.readline, b"\r\n")) if self.file.peek(1) else b""
         return json.loads(self.file.read(wire.read_length(header, most=None))) if header else None
 
@@ -157,19 +157,19 @@ class HomeServer:
         return None if server is None else server.identity.pid
 
     def connect(self):
-        """Give a new connection."""
+        """Return a new connection."""
         connection = Wire(self.place.address())
         self._connections.append(connection)
         return connection
 
     def call(self, method, **params):
-        """Give a method's result, over a connection of its own."""
+        """Return a method's result, over a connection of its own."""
         message = self.ask(method, **params)
         assert "error" not in message, message
         return message["result"]
 
     def ask(self, method, **params):
-        """Give the whole answer, over a connection of its own."""
+        """Return the whole answer, over a connection of its own."""
         connection = Wire(self.place.address())
         try:
             return connection.ask(method, **params)
@@ -203,12 +203,12 @@ class HomeServer:
         return self.process.wait(timeout)
 
     def log(self):
-        """Give all that the servers of this home wrote."""
+        """Return all that the servers of this home wrote."""
         files = [*sorted(self.place.directory.glob("log*")), self.place.output]
         return "\n".join(f.read_text(errors="replace") for f in files if f.exists())
 
     def living(self):
-        """Give the processes of this home, with their command lines."""
+        """Return the processes of this home, with their command lines."""
         pids = processes.marked("CRYSTALMATH_HOME", str(self.home))
         return {pid: command for pid in pids if (command := _command(pid))}
 

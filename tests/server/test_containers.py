@@ -77,7 +77,7 @@ def box():
 
 @pytest.fixture
 def home_of(tmp_path):
-    """Give the one home, as it is seen from a container."""
+    """Yield the one home, as it is seen from a container."""
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
     (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")
@@ -104,7 +104,7 @@ def cell(tmp_path):
 
 
 def told(answer, code=0):
-    """Give what a command said with `--json`."""
+    """Return what a command said with `--json`."""
     assert answer.returncode == code, answer
     return json.loads(answer.stdout)
 

@@ -37,7 +37,7 @@ def job(number, project):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """Give a home whose jobs ended long ago."""
+    """Return a home whose jobs ended long ago."""
     home = tmp_path_factory.mktemp("counted")
     with JobStore(f"sqlite:///{home / 'jobs.sqlite'}") as store:
         jobs = store.insert([job(n, project) for n, (*_, project) in enumerate(ENDS)])
@@ -65,7 +65,7 @@ def ask(service, method="jobs.counts", /, **params):
 
 
 def told(answer):
-    """Give the buckets by the hours after `HOUR`, without what there was none of."""
+    """Return the buckets by the hours after `HOUR`, without what there was none of."""
     assert answer["error"] is None, answer
     return {
         (bucket["at"] - HOUR) / answer["bucket_s"]: found
@@ -152,7 +152,7 @@ def test_the_command_and_the_client_tell_the_same(home, cli, monkeypatch):
 
 
 def values(answer):
-    """Give what was counted by the filter, or by the label."""
+    """Return what was counted by the filter, or by the label."""
     assert answer["error"] is None, answer
     return {
         each["label"] or each["filter"]: {one["value"]: one["count"] for one in each["values"]}

@@ -158,7 +158,7 @@ def test_a_server_whose_home_was_made_anew_leaves_it_to_the_next(server):
 
 
 def schema(server, version=None):
-    """Give the schema version of a server's database, or have it be another one."""
+    """Return the schema version of a server's database, or have it be another one."""
     with contextlib.closing(sqlite3.connect(server.home / "jobs.sqlite")) as connection:
         if version is not None:
             connection.execute("UPDATE alembic_version SET version_num = ?", [version])
@@ -202,7 +202,7 @@ main(["serve"])
 
 @pytest.fixture
 def old(server):
-    """Give a home that a server of another build serves."""
+    """Return a home that a server of another build serves."""
     server.process = subprocess.Popen(
         [sys.executable, "-c", OLD], env=server.environment, stderr=subprocess.DEVNULL
     )

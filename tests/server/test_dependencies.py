@@ -22,7 +22,7 @@ WAITED = "waits for job"
 
 @pytest.fixture
 def blocked(served, go):
-    """Give a running job that ends when the file is there."""
+    """Return a running job that ends when the file is there."""
     return served.submit("wait_for", params={"path": str(go)}, labels={"step": str(go)})
 
 
@@ -31,7 +31,7 @@ def value(job_id, *path):
 
 
 def echoed(server, job_id):
-    """Give what a job of `echo` got."""
+    """Return what a job of `echo` got."""
     job = server.finish(job_id)
     assert job["status"] == "completed", job
     return server.call("jobs.result", job_id=job_id)["result"]["text"]

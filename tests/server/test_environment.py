@@ -12,7 +12,7 @@ VALUE = {"recipe": "lab_recipes.value", "structure": {"symbols": "Al"}, "engine"
 
 
 def seen(server, job_id):
-    """Give what a job of `where` has seen."""
+    """Return what a job of `where` has seen."""
     assert server.finish(job_id)["status"] == "completed"
     return server.call("jobs.result", job_id=job_id)["result"]
 
@@ -152,7 +152,7 @@ def test_no_canary_is_ever_in_the_log(leaky, tmp_path):
 
 @pytest.fixture
 def log(tmp_path):
-    """Give a place for a log of this process."""
+    """Yield a place for a log of this process."""
     root, ours = logging.getLogger(), logging.getLogger("crystalmath")
     before = root.level, ours.level
     yield tmp_path / "log"

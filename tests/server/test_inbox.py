@@ -34,7 +34,7 @@ def written(place, **changes):
 
 @pytest.fixture
 def elsewhere(server):
-    """Give a home that is served, by what its lock says, on another host."""
+    """Yield a home that is served, by what its lock says, on another host."""
     server.start()
     eventually(server.place.inbox.is_dir)
     text = written(server.place, host="login", boot_id="theirs", machine_id="theirs")
@@ -136,7 +136,7 @@ def test_an_inbox_that_cannot_be_opened_yet_is_opened_later(server):
 
 @pytest.fixture
 def taken(home, monkeypatch):
-    """Give a server on another host that takes each request, and dies before it answers."""
+    """Return a server on another host that takes each request, and dies before it answers."""
     place = Place.of(home, {})
     place.make()
     place.inbox.mkdir(mode=0o700)

@@ -122,7 +122,7 @@ def test_check_tells_everything_at_once(service):
 
 
 def places(answer):
-    """Give the place of each finding, with its code."""
+    """Return the place of each finding, with its code."""
     assert [found["severity"] for found in answer["findings"]] == ["error"] * len(
         answer["findings"]
     )
@@ -709,7 +709,7 @@ def frame(number):
 
 @pytest.fixture(scope="module")
 def moving(service):
-    """Give a job that has written some steps, and its work directory."""
+    """Return a job that has written some steps, and its work directory."""
     job_id = submit(service)
     done(service, job_id)
     work = service.work_directory(job_id)

@@ -56,7 +56,7 @@ def test_every_handler_is_registered():
 
 
 def schemas(node):
-    """Give all schemas in one, itself among them."""
+    """Yield all schemas in one, itself among them."""
     yield node
     for key in ("properties", "items", "additionalProperties", "anyOf"):
         found = node.get(key)

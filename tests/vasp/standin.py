@@ -63,7 +63,7 @@ class Input:
         return float(self.incar.get(tag, str(default)).split()[0])
 
     def moments(self):
-        """Give the magnetic moments of the ions: what INCAR begins with is found to be right."""
+        """Return the magnetic moments of the ions: what INCAR begins with is found to be right."""
         ions = sum(count for _, count in self.blocks)
         if self.integer("ISPIN", 1) != 2 or "MAGMOM" not in self.incar:
             return [0.0] * ions
@@ -99,7 +99,7 @@ class Input:
             )
 
     def _read_poscar(self):
-        """Give element and number of each block of ions."""
+        """Return element and number of each block of ions."""
         try:
             lines = self._lines("POSCAR")
             scale = float(lines[1].split()[0])

@@ -39,7 +39,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mpirun(tmp_path_factory):
-    """Give a launcher that is there, wherever these tests run."""
+    """Return a launcher that is there, wherever these tests run."""
     program = tmp_path_factory.mktemp("mpi") / "mpirun"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o755)
@@ -48,7 +48,7 @@ def mpirun(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def pots(folder, mpirun, monkeypatch):
-    """Give the empty folder of the POTCARs; nothing of the developer's settings is read."""
+    """Return the empty folder of the POTCARs; nothing of the developer's settings is read."""
     for path in folder.iterdir():
         shutil.rmtree(path)
     monkeypatch.setenv("VASP_PP_PATH", str(folder))
@@ -68,7 +68,7 @@ def one_worker(home):
 
 @pytest.fixture
 def perovskite(tmp_path):
-    """Give a file of barium aluminate copper: three elements, of which one has a variant."""
+    """Return a file of barium aluminate copper: three elements, of which one has a variant."""
     atoms = Atoms("BaAlCu", positions=[(0, 0, 0), (2, 2, 2), (2, 2, 0)], cell=[4] * 3, pbc=True)
     write(tmp_path / "POSCAR", atoms, format="vasp")
     return str(tmp_path / "POSCAR")

@@ -43,7 +43,7 @@ def environment(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stopped(service, environment):
-    """Give a relaxation that did not converge in three steps."""
+    """Return a relaxation that did not converge in three steps."""
     asked = {"nsw": 3, "system": "STANDIN_UNCONVERGED=1", "use_custodian": False}
     job = finish(
         service, submit(service, "vasp.core.relax_job", nickel_oxide(), environment, **asked)
@@ -59,13 +59,13 @@ def incar(job):
 
 
 def magmom(job):
-    """Give the moments of the ions, in VASP's order: Ni first."""
+    """Return the moments of the ions, in VASP's order: Ni first."""
     words = [word.rpartition("*") for word in incar(job)["MAGMOM"].split()]
     return [float(moment) for count, _, moment in words for _ in range(int(count or 1))]
 
 
 def rehearsed(service, job):
-    """Give the structure from which a job would go on, and the file that it is read from."""
+    """Return the structure from which a job would go on, and the file that it is read from."""
     (row,) = service.retry([job.job_id], Retry(continued=True), dry_run=True)
     if isinstance(row, Exception):
         raise row
@@ -186,7 +186,7 @@ def test_files_that_are_torn_are_passed_over(service, stopped):
 
 @pytest.fixture
 def watched(environment, tmp_path):
-    """Give an environment whose program notes each of its starts, and that note."""
+    """Return an environment whose program notes each of its starts, and that note."""
     log, program = tmp_path / "log", tmp_path / "vasp_watched"
     program.write_text(f"#!/bin/sh\necho started >> '{log}'\nexec vasp_std\n")
     program.chmod(0o755)

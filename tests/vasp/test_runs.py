@@ -79,7 +79,7 @@ def run(service, environment):
 
 
 def emt(atoms):
-    """Give energy and largest force as bare EMT has them, and the stand-in binds them.
+    """Return energy and largest force as bare EMT has them, and the stand-in binds them.
 
     The force is on what may move, as ASE gives it.
     """

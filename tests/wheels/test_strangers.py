@@ -105,7 +105,7 @@ def build(source, folder):
 
 
 def ours(name, folder):
-    """Give the wheel of a package of ours: nox has built it, or it is built here."""
+    """Return the wheel of a package of ours: nox has built it, or it is built here."""
     if "WHEELS" not in os.environ:
         return build(ROOT / "packages" / name, folder)
     (wheel,) = Path(os.environ["WHEELS"], name).glob("*.whl")
@@ -140,7 +140,7 @@ def broken(stranger):
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
-    """Give an environment with core alone."""
+    """Return an environment with core alone."""
     core = ours("core", tmp_path_factory.mktemp("core"))
     environment = Environment(tmp_path_factory.mktemp("fresh") / "venv")
     environment.install(f"{core}[quacc]")
