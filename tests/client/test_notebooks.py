@@ -122,12 +122,19 @@ def test_a_future_shows_what_its_client_knows(light_client, monkeypatch):
     assert read(findings) == "Nothing is wrong."
 
 
-def test_map_draws_a_bar_in_a_kernel(light_client, monkeypatch, capsys):
+def test_map_draws_a_bar_in_a_kernel(light_client, capsys, tmp_path):
     pytest.importorskip("IPython")
     from IPython.core.displaypub import CapturingDisplayPublisher
     from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
 
-    shell = InteractiveShell.instance(display_pub_class=CapturingDisplayPublisher)
+    # Without a history, which a thread would write to a file.
+    config = Config(HistoryManager={"enabled": False})
+    shell = InteractiveShell.instance(
+        config=config,
+        display_pub_class=CapturingDisplayPublisher,
+        ipython_dir=str(tmp_path),
+    )
     try:
         shell.kernel = object()  # as in ipykernel
         assert light_client.map("lab_recipes.value", [AL] * 3, {"number": 1}) == [1, 1, 1]
