@@ -390,6 +390,40 @@ def test_jobs_of_a_request_refer_to_those_before_them(client, here):
         client.submit(SHIFT, "job:#0")
 
 
+def test_a_key_of_another_job_refuses_all_of_a_chain(client, here):
+    (told,) = client.chain([bulk("Al")], {"relax": SHIFT}, key="changed")
+    told["relax"].result(LONG)
+    steps = {"relax": (SHIFT, {"steps": 5}), "static": REPORT}
+    (refused,) = client.chain([bulk("Al")], steps, key="changed", labels={"project": "changed"})
+    assert type(refused["relax"]).__name__ == "KeyConflict"
+    assert "not submitted: number 0" in str(refused["static"])
+    assert not [*client.list(labels={"step": "static", "project": "changed"})]
+    # Each on its own: what refers to one that is not recorded is not recorded either.
+    asked = [
+        Submission(recipe=SHIFT, atoms=bulk("Al"), parameters={"steps": 1}, key="one"),
+        Submission(recipe=SHIFT, atoms=bulk("Al"), parameters={"steps": 1}, key="one"),
+        Submission(recipe=SHIFT, atoms=bulk("Al"), parameters={"steps": 2}, key="one"),
+        Submission(recipe=REPORT, atoms="job:#1", labels={"of": "one"}),
+        Submission(recipe=REPORT, atoms="job:#2"),
+    ]
+    first, same, other, successor, without = client.submit_many(asked)
+    assert first.job_id == same.job_id
+    assert type(other).__name__ == "KeyConflict"
+    assert "number 2 of the request was refused" in str(without)
+    assert successor.info().parents[0]["job_id"] == first.job_id
+    assert successor.result(LONG)
+
+
+def test_of_a_chain_with_a_step_too_large_to_be_sent_nothing_is(client, here, monkeypatch):
+    monkeypatch.setattr("crystalmath.client.request.LARGEST", 60_000)
+    large = bulk("Al") * (16, 16, 16)
+    labels = {"project": "large"}
+    first, second = client.chain([bulk("Cu"), large], {"a": SHIFT, "b": REPORT}, labels=labels)
+    assert "MiB" in str(second["a"])
+    assert "not submitted: the step 'a' of structure 1" in str(first["b"])
+    assert not [*client.list(labels=labels)]
+
+
 def test_a_chain_from_python(client, here):
     steps = {
         "shift": (SHIFT, {"steps": 1}),

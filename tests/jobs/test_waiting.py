@@ -631,6 +631,19 @@ def test_an_end_that_is_on_record_before_it_is_in_memory_is_not_missed(recorded,
     assert world.launched == world.names
 
 
+def test_a_job_that_waits_for_one_that_is_not_on_record_holds_up_no_other(recorded):
+    world = World(*recorded, SEEDS + 4)
+    lost = str(uuid.UUID(int=2, version=4))
+    world.record([{"job_id": lost, "role": "after", "awaited": "ok"}])
+    world.record()
+    lonely, first = world.names
+    world.record([{"job_id": first, "role": "after", "awaited": "ok"}])
+    world.end(world.state(first), JobState.COMPLETED)
+    world.process.turn()
+    assert world.launched == world.names[1:]
+    assert f"no job has the id '{lost}'" in world.state(lonely).reason
+
+
 def test_of_a_long_chain_only_the_end_is_looked_at(recorded):
     world = World(*recorded, SEEDS)
     parents, rows = [], []

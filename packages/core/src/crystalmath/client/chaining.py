@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from attrs import evolve, frozen
 
-from crystalmath.client.request import RecipeLike, recipe_name
+from crystalmath.client.request import RecipeLike, recipe_name, sent_size
 from crystalmath.errors import CrystalMathError, InvalidJob, shown
 from crystalmath.models import Submission
 from crystalmath.models.submission import OF_FLOW
@@ -75,7 +75,9 @@ class Chain:
                 try:
                     if isinstance(structure, CrystalMathError):
                         raise structure
-                    jobs.append(write(self._asked(at, structure, options)))
+                    document = write(self._asked(at, structure, options))
+                    sent_size(document)
+                    jobs.append(document)
                 except CrystalMathError as error:
                     jobs.append(error)
         wrong = [at for at, job in enumerate(jobs) if isinstance(job, CrystalMathError)]

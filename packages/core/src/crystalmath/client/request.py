@@ -125,7 +125,7 @@ def batched(
         written, size = given, 0
         if not isinstance(given, CrystalMathError):
             try:
-                size = _size(given)
+                size = sent_size(given)
             except CrystalMathError as error:
                 written = error
         is_full = len(batch) + together > MOST_JOBS or total + size > MOST_BYTES
@@ -138,7 +138,8 @@ def batched(
         yield batch
 
 
-def _size(document: object) -> int:
+def sent_size(document: object) -> int:
+    """Return how many bytes are sent for a job; `InvalidJob`: they are too many."""
     size = wire.size(document)
     if size > LARGEST:
         raise InvalidJob(

@@ -94,7 +94,7 @@ class Intake:
                 )
                 return [answers.get(index, told) for index in range(len(asked))]
             _require(wanted)
-            answers |= self._record(asked, prepared)
+            answers |= self._record(asked, prepared, all_or_none=all_or_none)
             # The same request may have been recorded meanwhile: then its jobs are found by keys.
             if not (all_or_none and any(isinstance(one, KeyConflict) for one in answers.values())):
                 break
@@ -111,6 +111,8 @@ class Intake:
         answers: dict[int, Any] = {}
         prepared: dict[int, Prepared] = {}
         known = self._of_keys([one.submission for one in submissions if isinstance(one, Again)])
+        # Of several with one key the first is recorded, which is then the job of all of them.
+        first: dict[str | None, NewJob] = {}
         for index, item in enumerate(submissions):
             _require(wanted)
             if isinstance(item, InvalidJob):
@@ -123,19 +125,25 @@ class Intake:
                 asked = admission.read(*_parts(item))
                 if job is not None and asked.spec_hash == job.spec_hash:
                     answers[index] = self._given_before(job)
-                elif job is not None and asked.refers:
-                    # The others may not have any more what it needs to be checked.
+                elif job is not None:
                     answers[index] = KeyConflict.of(job.key, job.job_id)
                 else:
-                    prepared[index] = admission.prepare(asked)
-                    admission.plan(prepared[index].row)
+                    ready = admission.prepare(asked)
+                    row = ready.row
+                    same = row if row.key is None else first.setdefault(row.key, row)
+                    if same.spec_hash == row.spec_hash:
+                        admission.plan(row)
+                        prepared[index] = ready
+                    else:
+                        answers[index] = KeyConflict.of(same.key, same.job_id)
             except (CrystalMathError, ImportError) as error:
                 # Its frames hold the answers, and with them all of a batch.
                 answers[index] = error.with_traceback(None)
             except Exception as error:  # noqa: BLE001 - the others of a batch are not lost with it
                 answers[index] = fault("a submission", error)
             if index in prepared:
-                admission.list_next(prepared[index].spec.job_id)
+                row = prepared[index].row
+                admission.list_next(first.get(row.key, row).job_id)
             else:
                 admission.list_next(getattr(answers[index], "job_id", None))
         self._admissions.append(admission)
@@ -189,7 +197,11 @@ class Intake:
         return self._recorder.store.by_key(keys)
 
     def _record(
-        self, asked: Sequence[Again | InvalidJob], prepared: dict[int, Prepared]
+        self,
+        asked: Sequence[Again | InvalidJob],
+        prepared: dict[int, Prepared],
+        *,
+        all_or_none: bool,
     ) -> dict[int, Any]:
         """Commit the rows, and only then tell the engines of them."""
         if not prepared:
@@ -200,7 +212,11 @@ class Intake:
             attrs.evolve(item.row, owner=owner, only_retry=index in once)
             for index, item in prepared.items()
         ]
-        recorded = dict(zip(prepared, self._recorder.insert(rows), strict=True))
+        try:
+            insert = self._recorder.insert_all if all_or_none else self._recorder.insert
+            recorded = dict(zip(prepared, insert(rows), strict=True))
+        except InvalidJob as error:
+            return dict.fromkeys(prepared, error.with_traceback(None))
         refused = {at: job for at, job in recorded.items() if isinstance(job, Exception)}
         accepted = {at: job for at, job in recorded.items() if not isinstance(job, Exception)}
         new = {at: job for at, job in accepted.items() if job.job_id == prepared[at].spec.job_id}
@@ -266,7 +282,8 @@ class Intake:
             admission.plan(item.row)
             prepared[index] = item
             ids.append(item.spec.job_id)
-        answers = known | {keys[at]: job for at, job in self._record(asked, prepared).items()}
+        told = self._record(asked, prepared, all_or_none=True)
+        answers = known | {keys[at]: job for at, job in told.items()}
         for index, key in enumerate(keys):
             if isinstance(answers[key], Exception):
                 raise refused(index, answers[key])

@@ -230,6 +230,16 @@ class Recorder:
         """Record new jobs durably, each on its own, with those of other threads that come now."""
         return self._insert(jobs)
 
+    def insert_all(self, jobs: Sequence[NewJob]) -> list[JobMetadata]:
+        """Record new jobs durably, all of them or none; `InvalidJob` says why not."""
+        while True:
+            store = self._open(create=True)
+            told = store.insert(jobs)
+            if not store.is_replaced():
+                break
+        self._tell(told, at_once=False)
+        return told
+
     def _insert_groups(
         self, groups: Sequence[Sequence[NewJob]]
     ) -> list[list[JobMetadata | Refused]]:

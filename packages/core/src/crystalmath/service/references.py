@@ -234,12 +234,13 @@ class References:
         if not broken:
             return Outlook(_waits_for(list(waits), waited_for))
         job_id, said = next(iter(broken.items()))
+        job = self._found.get(job_id)
         more = f" (so do {len(broken) - 1} more)" if len(broken) > 1 else ""
         return Outlook(
             f"waits for job {job_id}{more}: {said}; it goes on when that is retried with success "
             f"(crystalmath retry {job_id[:8]})",
             is_broken=True,
-            removed=said if self._job(job_id).state is JobState.COMPLETED else None,
+            removed=said if job is not None and job.state is JobState.COMPLETED else None,
         )
 
     def _missing(self, parent: Parent) -> str | None:

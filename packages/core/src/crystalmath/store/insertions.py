@@ -17,7 +17,7 @@ from crystalmath.store.tables import events, jobs, labels, lineage, listed, spec
 from crystalmath.store.transitions import event_row, follow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from sqlalchemy.engine import Connection
 
@@ -39,14 +39,16 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
     }
     answers: list[JobMetadata | InvalidJob] = []
     fresh: list[tuple[NewJob, JobMetadata, dict[str, Any]]] = []
+    unrecorded: set[str] = set()
     for job in new:
         try:
-            known = _known(job, by_id, by_key)
+            known = _known(job, by_id, by_key, unrecorded)
             if known is None:
                 _check_circle(snapshot, job, fresh)
             if known is None and job.only_retry and (other := retried.get(repeated(job.parents))):
                 raise AlreadyRetried.of(*other)
         except InvalidJob as error:
+            unrecorded.add(job.job_id)
             answers.append(error.with_traceback(None))  # its frames hold all of the batch
             continue
         if known is None:
@@ -55,6 +57,8 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
             known = by_id[job.job_id] = by_key[job.key] = JobMetadata(**from_row(row))
             fresh.append((job, known, row))
             retried[repeated(job.parents)] = (job.job_id, known.state.value)
+        elif known.job_id != job.job_id:
+            unrecorded.add(job.job_id)
         answers.append(known)
     if fresh:
         _record(connection, fresh)
@@ -89,7 +93,10 @@ def insert_ended(
 
 
 def _known(
-    job: NewJob, by_id: Mapping[str, JobMetadata], by_key: Mapping[str | None, JobMetadata]
+    job: NewJob,
+    by_id: Mapping[str, JobMetadata],
+    by_key: Mapping[str | None, JobMetadata],
+    unrecorded: Collection[str],
 ) -> JobMetadata | None:
     """Return the job that a key belongs to already; `InvalidJob` where it cannot be recorded."""
     check(job)
@@ -97,6 +104,8 @@ def _known(
     if known is None:
         if job.job_id in by_id:
             raise InvalidJob(f"a job with the id {job.job_id!r} exists; make a new id")
+        if unrecorded and any(parent["job_id"] in unrecorded for parent in job.parents):
+            raise InvalidJob("a job of the request to which it refers was refused")
     elif known.spec_hash != job.spec_hash:
         raise KeyConflict.of(job.key, known.job_id)
     return known
