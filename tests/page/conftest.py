@@ -73,11 +73,11 @@ class Served(NamedTuple):
 
 
 @contextlib.contextmanager
-def serving(*options):
-    running = start("ui", "--no-browser", *options)
+def serving(*options, browser="--no-browser", end=signal.SIGINT):
+    running = start("ui", browser, *options)
     with running, limited(running, seconds=1200):
         yield Served(running.stdout.readline().strip(), running.pid)
-        running.send_signal(signal.SIGINT)
+        running.send_signal(end)
         out, err = running.communicate()
     assert (running.returncode, out, err) == (0, "", "")
 

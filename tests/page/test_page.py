@@ -4,6 +4,7 @@ import contextlib
 import csv
 import os
 import re
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,9 @@ from ase.build import bulk
 from playwright.sync_api import expect
 
 from commands import ran
+from conftest import eventually
 from crystalmath.client import Client, JobFuture, connect
+from crystalmath.server.endpoint import Place
 from page.conftest import Served, serving
 
 MARK = "document.title='stolen'"
@@ -432,8 +435,15 @@ def test_a_page_for_reading_offers_nothing_else(browser, metals, monkeypatch):
         page.close()
 
 
-def test_the_token_is_in_no_log_and_on_no_command_line(ui, browser, home):
+def test_the_token_is_in_no_log_and_on_no_command_line(ui, browser, home, monkeypatch):
     page = browser(ui.address)
+    # What has sent a browser here is gone with the page, however that ends.
+    folder = Place.of(home).directory
+    monkeypatch.setenv("DISPLAY", ":0")
+    monkeypatch.setenv("BROWSER", "true")
+    with serving(browser="--browser", end=signal.SIGTERM):
+        eventually(lambda: any(folder.glob("page-*.html")))
+    assert not any(folder.glob("page-*.html"))
     expect(page.get_by_text("No job fits.")).to_be_visible()
     assert len(ui.token) >= 43
     lines = [Path("/proc", name, "cmdline") for name in os.listdir("/proc") if name.isdigit()]

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 from attrs import field, frozen
 from starlette.applications import Starlette
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from crystalmath import build_version, config
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models.fields import to_wire
-from crystalmath_web.guard import Guard, Refused, read_json
+from crystalmath_web.guard import Guard, Refused, in_json, read_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -53,6 +53,8 @@ ACTING = frozenset(
 #: Their jobs see the environment of ``crystalmath ui``, whatever a page says.
 _WITH_ENVIRONMENT = frozenset({"jobs.check", "jobs.submit", "presets.list"})
 KEY = "x-crystalmath-key"
+#: The most bytes of a request for a session.
+LARGEST_TOKEN = 4096
 #: So many pages follow changes at a time, each in a thread.
 FOLLOWERS = 32
 #: After so many seconds without a change something is sent, so that a lost page is noticed.
@@ -92,11 +94,12 @@ class _App:
 
     async def session(self, request: Request) -> Response:
         """Exchange the token for a cookie and a key."""
-        asked = await read_json(request)
+        # Anybody on this machine may send one.
+        asked = await read_json(request, LARGEST_TOKEN)
         if not _same(asked.get("token"), self._secrets.token):
             raise Refused(401, "the token is not that of this start: open the address anew")
         told = {"key": self._secrets.key, "read_only": self._read_only, "version": build_version()}
-        response = JSONResponse(told)
+        response = in_json(told)
         response.set_cookie(
             _cookie(request), self._secrets.cookie, httponly=True, samesite="strict"
         )
@@ -116,10 +119,10 @@ class _App:
             if method in _WITH_ENVIRONMENT:
                 params = {**params, "environment": await self._in_thread(_environment)}
             if method == EQUATIONS:
-                return JSONResponse(await self._in_thread(_equations, self._client, params))
+                return in_json(await self._in_thread(_equations, self._client, params))
             answer = await self._in_thread(self._client.call_json, method, params)
         except CrystalMathError as error:
-            return JSONResponse({"error": str(error), "code": error.code}, status_code=502)
+            return in_json({"error": str(error), "code": error.code}, 502)
         return Response(answer, media_type="application/json")
 
     async def events(self, request: Request) -> Response:
@@ -132,7 +135,7 @@ class _App:
         try:
             last = int(seen) if seen else await self._in_thread(self._newest)
         except CrystalMathError as error:
-            return JSONResponse({"error": str(error), "code": error.code}, status_code=502)
+            return in_json({"error": str(error), "code": error.code}, 502)
         if self._followers.available_tokens < 1:
             raise Refused(429, f"{FOLLOWERS} pages are open already: close one")
         return StreamingResponse(self._stream(last), media_type="text/event-stream")
@@ -208,7 +211,9 @@ def _cookie(request: Request) -> str:
 
 
 def _same(given: object, known: str) -> bool:
-    return isinstance(given, str) and secrets.compare_digest(given.encode(), known.encode())
+    if not isinstance(given, str):
+        return False
+    return secrets.compare_digest(given.encode(errors="surrogatepass"), known.encode())
 
 
 def _environment() -> dict[str, str]:

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -53,7 +53,7 @@ class Refused(Exception):  # noqa: N818 - it says what became of a request
 
     def response(self) -> Response:
         """Return the answer to the request."""
-        return JSONResponse({"error": str(self), "code": "web"}, status_code=self.status)
+        return in_json({"error": str(self), "code": "web"}, self.status)
 
     @staticmethod
     def answer(_: Request, error: Refused) -> Response:
@@ -112,13 +112,19 @@ def _require_own(method: str, headers: Headers) -> None:
         raise Refused(415, "the content type must be application/json")
 
 
-async def read_json(request: Request) -> dict[str, Any]:
+def in_json(document: object, status: int = 200) -> Response:
+    """Answer with a document, in ASCII: what comes from jobs may be no Unicode."""
+    return Response(json.dumps(document), status_code=status, media_type="application/json")
+
+
+async def read_json(request: Request, largest: int | None = None) -> dict[str, Any]:
     """Read the object that a request carries; `Refused` if it is none, or is too large."""
+    largest = LARGEST if largest is None else largest
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > LARGEST:
-            raise Refused(413, f"a request must not be larger than {LARGEST} bytes")
+        if len(body) > largest:
+            raise Refused(413, f"a request must not be larger than {largest} bytes")
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:

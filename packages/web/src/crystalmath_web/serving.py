@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import webbrowser
@@ -61,7 +62,9 @@ def serve(*, browser: bool, port: int, read_only: bool) -> int:
             app, log_config=None, access_log=False, timeout_graceful_shutdown=1, lifespan="off"
         )
         opened = _sent_on(address) if browser and _has_screen() else contextlib.nullcontext()
-        with opened, contextlib.suppress(KeyboardInterrupt):
+        # uvicorn sends itself what has stopped it, whereupon the token's file is removed, too.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with contextlib.suppress(KeyboardInterrupt), opened:
             PageServer(settings, end).run(sockets=[listener])
     return 0
 
