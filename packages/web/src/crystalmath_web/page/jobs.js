@@ -54,6 +54,7 @@ class Rows {
     Object.assign(this, { filters, sort, fields, draw });
     this.blocks = new Map(); // number -> its jobs
     this.asked = new Map(); // number -> what the request for it was made for
+    this.totals = null; // by state
     this.facets = null;
     this.hasFlows = false;
     this.error = null;
@@ -63,8 +64,7 @@ class Rows {
   }
 
   get count() {
-    const states = this.facets?.find((each) => each.filter === "state")?.values;
-    return states ? states.reduce((sum, each) => sum + each.count, 0) : 0;
+    return Object.values(this.totals ?? {}).reduce((sum, count) => sum + count, 0);
   }
 
   at(index) {
@@ -91,11 +91,22 @@ class Rows {
     });
   }
 
-  /** Count what there is under the filters: of states, recipes and the like. */
+  /** Count what there is under the filters: by state, which rows wait for, then by recipe and the like. */
   async count_all() {
     await this.attempt(async () => {
-      this.facets = (await call("jobs.facets", { ...this.filters, limit: 12 })).facets;
+      this.totals = (await call("jobs.list", { ...this.filters, limit: 0, totals: true })).totals;
     });
+    // Among very many jobs this takes long, and the next change may be here already.
+    this.stale = true;
+    if (this.counting) return;
+    this.counting = true;
+    while (this.stale && !this.ended) {
+      this.stale = false;
+      await this.attempt(async () => {
+        this.facets = (await call("jobs.facets", { ...this.filters, limit: 12 })).facets;
+      });
+    }
+    this.counting = false;
   }
 
   async attempt(ask) {
@@ -126,12 +137,18 @@ export function Jobs() {
   const [drawn, draw] = useState(0);
   const [chosen, setChosen] = useState(new Set());
   const [facetsOpen, setFacetsOpen] = useState(false);
+  const latest = useRef(null);
   const key = JSON.stringify([query, states, sort, given]);
   const { rows, wrong } = useMemo(() => {
     const { filters, wrong } = filtersOf(query);
     if (states.length) filters.state = states;
     const fields = [...new Set(["status", "name", "steps", ...given.flatMap((name) => COLUMNS[name].fields)])];
-    return { rows: new Rows(filters, sort, fields, () => draw((count) => count + 1)), wrong };
+    const rows = new Rows(filters, sort, fields, () => draw((count) => count + 1));
+    // In another order there are as many.
+    const { filters: others, totals, facets } = latest.current ?? {};
+    if (JSON.stringify(others) === JSON.stringify(filters)) Object.assign(rows, { totals, facets });
+    latest.current = rows;
+    return { rows, wrong };
   }, [key]);
   useEffect(() => {
     rows.count_all();
@@ -143,7 +160,7 @@ export function Jobs() {
   const columns = rows.hasFlows && given === SHOWN ? SHOWN.toSpliced(2, 0, "steps") : given;
   return html`<${Fragment}>
     <h1 class="unseen">Jobs</h1>
-    <${Search} query=${query} states=${states} filters=${rows.filters} facets=${rows.facets} columns=${columns}
+    <${Search} query=${query} states=${states} filters=${rows.filters} counts=${rows.totals ?? {}} columns=${columns}
       onFacets=${() => setFacetsOpen(!facetsOpen)} />
     ${wrong && html`<p class="trouble">${wrong}</p>`}
     <${Trouble} error=${rows.error} />
@@ -159,7 +176,7 @@ export function Jobs() {
 
 // --- the search, and the counts ----------------------------------------------------------------
 
-function Search({ query, states, filters, facets, columns, onFacets }) {
+function Search({ query, states, filters, counts, columns, onFacets }) {
   const [text, setText] = useState(query);
   useEffect(() => setText(query), [query]);
   const waiting = useRef();
@@ -169,9 +186,6 @@ function Search({ query, states, filters, facets, columns, onFacets }) {
     clearTimeout(waiting.current);
     waiting.current = setTimeout(() => change({ q: typed }, { replace: true }), 200);
   };
-  const counts = Object.fromEntries(
-    (facets?.find((each) => each.filter === "state")?.values ?? []).map((each) => [each.value, each.count]),
-  );
   const toggle = (state) =>
     change({ state: (states.includes(state) ? states.filter((one) => one !== state) : [...states, state]).join(",") });
   return html`<div class="search" role="search">
@@ -316,7 +330,7 @@ function Table({ rows, columns, sort, chosen, onChoose }) {
       })}
     </div>
     <div class="rows" role="rowgroup" style=${{ height: `${count * ROW}px` }}>${shown}</div>
-    ${rows.facets && !count && html`<p class="empty">No job fits.</p>`}
+    ${rows.totals && !count && html`<p class="empty">No job fits.</p>`}
   </div>`;
 }
 

@@ -44,36 +44,39 @@ export function structureIn(value) {
 
 let library;
 
+/** Let the browser do something else: draw, scroll, take keys. */
+const turn = () => new Promise((resolve) => setTimeout(resolve));
+
 /** Draw one frame: `numbers`, and `positions`, `cell` and `forces` one after another (Å, eV/Å). */
 export function Structure({ frame, arrows = "", title }) {
   const box = useRef();
-  const viewer = useRef();
-  const drawn = useRef(null);
+  const drawing = useRef({});
   const [error, setError] = useState("");
   useEffect(() => {
-    let ended = false;
+    const state = (drawing.current = { wanted: drawing.current.wanted });
     const element = box.current;
     // The library has half a megabyte: it is loaded where there is something to see.
     library ??= import("./vendor/3Dmol.js");
     library.then(
       (found) => {
-        if (ended) return;
-        viewer.current = found.createViewer(element, { backgroundAlpha: 0, antialias: true });
-        if (!viewer.current) setError("This browser draws no structures: it has no WebGL.");
-        else draw(viewer.current, frame, arrows, drawn, element);
+        if (state.ended) return;
+        state.viewer = found.createViewer(element, { backgroundAlpha: 0, antialias: true });
+        if (state.viewer) drawLast(state, element);
+        else setError("This browser draws no structures: it has no WebGL.");
       },
       (problem) => setError(String(problem)),
     );
-    const observer = new ResizeObserver(() => viewer.current?.resize());
+    const observer = new ResizeObserver(() => state.viewer?.resize());
     observer.observe(element);
     return () => {
-      ended = true;
+      state.ended = true;
       observer.disconnect();
-      viewer.current?.removeAllModels();
+      state.viewer?.removeAllModels();
     };
   }, []);
   useEffect(() => {
-    if (viewer.current) draw(viewer.current, frame, arrows, drawn, box.current);
+    drawing.current.wanted = [frame, arrows];
+    drawLast(drawing.current, box.current);
   }, [frame, arrows]);
   return html`<${Fragment}>
     <div class="structure" ref=${box} role="img" aria-label=${title ?? `Structure of ${formulaOf(frame.numbers)}`}></div>
@@ -81,7 +84,29 @@ export function Structure({ frame, arrows = "", title }) {
   <//>`;
 }
 
-function draw(viewer, frame, arrows, drawn, box) {
+/** Draw what was wanted last, in steps between which the page answers; what came before it is left out. */
+async function drawLast(state, box) {
+  if (state.busy || !state.viewer) return;
+  state.busy = true;
+  try {
+    while (state.wanted && !state.ended) {
+      const [frame, arrows] = state.wanted;
+      state.wanted = null;
+      await turn();
+      build(state.viewer, frame, arrows, box);
+      await turn();
+      const key = frame.numbers.join();
+      if (state.shown !== key) state.viewer.zoomTo(), state.viewer.zoom(1.3);
+      state.shown = key;
+      state.viewer.render();
+    }
+  } finally {
+    state.busy = false;
+  }
+}
+
+/** Put the atoms of a frame, its cell and its arrows into the viewer, which draws them later. */
+function build(viewer, frame, arrows, box) {
   const { numbers, positions, cell } = frame;
   const lines = [];
   for (let atom = 0; atom < numbers.length; atom += 1) {
@@ -96,10 +121,6 @@ function draw(viewer, frame, arrows, drawn, box) {
   model.setStyle({}, { sphere: { scale: 0.28 }, stick: { radius: 0.09 } });
   if (cell?.some((value) => value)) drawCell(viewer, cell, getComputedStyle(box).getPropertyValue("--muted").trim());
   if (arrows && frame[arrows]) drawArrows(viewer, positions, frame[arrows], arrows);
-  const key = numbers.join();
-  if (drawn.current !== key) viewer.zoomTo(), viewer.zoom(1.3);
-  drawn.current = key;
-  viewer.render();
 }
 
 /** Return the place of an atom, and those of its images on the far faces of a periodic cell. */
