@@ -259,3 +259,43 @@ def test_a_locked_database_keeps_nobody_from_what_is_in_memory(postgresql, tmp_p
     finally:
         (tmp_path / "go").touch()
         server.end()
+
+
+def test_flows_and_chains_on_a_server_that_is_killed(url, tmp_path):
+    mended = tmp_path / "mended 1"
+    told = {"CRYSTALMATH_DATABASE_URL": url, "CRYSTALMATH_RECIPES": "flow_recipes,lab_recipes"}
+    with HomeServer(tmp_path / "home", **told) as server:
+        server.start()
+
+        def submit(**more):
+            params = {"folder": str(tmp_path), **more}
+            told = {"recipe": "flow_recipes.counts", "params": params, "engine": "local"}
+            return server.call("jobs.submit", **told)["job_id"]
+
+        flow = submit(fails=[1])
+        shift = "lab_recipes.shift:steps=1"
+        done = server.run("chain", str(AL), f"--step=one={shift}", f"--step=two={shift}")
+        assert done.returncode == 0, done.stderr
+        first = tmp_path / "ran 0"
+        eventually(first.exists)
+        server.kill()
+        server.start()
+        assert [server.finish(job_id)["status"] for job_id in done.stdout.split()] == [
+            "completed",
+            "completed",
+        ]
+        assert "no luck" in server.finish(flow)["error"]
+        mended.touch()
+        ran = first.read_text()
+        (again,) = server.call("jobs.retry", job_ids=[flow])["jobs"]
+        assert server.finish(again["job_id"])["status"] == "completed"
+        result = server.call("jobs.result", job_id=again["job_id"])["result"]
+        assert result == {"total": 36, "fan": [11, 12, 13]}
+        assert first.read_text() == ran
+
+        stopped = submit(waits=[7, 0])
+        eventually(lambda: first.read_text() != ran)
+        server.call("jobs.cancel", job_id=stopped)
+        assert server.finish(stopped)["status"] == "cancelled"
+        steps = server.call("jobs.list", parent=stopped)["jobs"]
+        assert {job["status"] for job in steps} <= {"completed", "cancelled"}
