@@ -221,6 +221,7 @@ class Waiting:
         store = self._recorder.store
         ended = list(self._ended)
         changed = set(ended)
+        states: dict[str, JobState] = {}
         while self._seq is not None:
             events, seq = store.follow(self._seq, limit=_EVENTS)
             changed |= {
@@ -228,10 +229,13 @@ class Waiting:
                 for event in events
                 if event.to_state.is_terminal() or event.from_state is None
             }
+            states |= {event.job_id: event.to_state for event in events}
             noted = {event.job_id for event in events if event.job_id in self._ids}
             found = store.successors(sorted(changed)) if changed else []
             if changed and self._flow_ids:
-                found = [*found, *store.flows_of(sorted(changed))]
+                steps = store.flows_of(sorted(changed))
+                self._flows.follow(steps, states)
+                found = [*found, *steps.values()]
             for job_id in changed:
                 self._foreign.pop(job_id, None)
             with self._lock:

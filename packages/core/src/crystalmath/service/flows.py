@@ -23,7 +23,7 @@ from crystalmath.jobs.changes import Change
 from crystalmath.jobs.life import WAITS
 from crystalmath.models import JobSpec, JobState, NewJob, Resources, Submission
 from crystalmath.models.fields import plain
-from crystalmath.models.job_notes import NO_RESULT, awaited, repeated, step_of
+from crystalmath.models.job_notes import awaited, repeated, step_of
 from crystalmath.models.reference import JOB, STEP
 from crystalmath.models.submission import MOST_LABELS, Terms, merged, of_step, step_matches
 from crystalmath.recipes.json_text import place_name
@@ -178,11 +178,35 @@ class _Plan:
     #: When the time of the flow is up, in seconds since the epoch.
     ends_at: float = math.inf
     is_over: bool = False
-    #: The states of its jobs when all of them were last read, and by step, which of them counts.
-    states: Mapping[str, JobState] = field(factory=dict)
-    present: Mapping[str, str] = field(factory=dict)
+    #: The states of its jobs as the event log has told them since all rows were last read.
+    states: dict[str, JobState] = field(factory=dict)
+    #: Those of them that count: of steps that have not ended, and that the next pass waits for.
+    open: set[str] = field(factory=set)
+    needed: set[str] = field(factory=set)
+    #: How many steps there were, how many of them have failed, and how many were taken over.
+    count: int = 0
+    failed: int = 0
+    taken: int = 0
+    #: Whether only the rows tell what follows: something else than that steps completed.
+    must_read: bool = True
     #: The jobs that were told to stop.
     stopped: set[str] = field(factory=set)
+
+    def count_steps(self, steps: Mapping[str, Sequence[JobMetadata]]) -> None:
+        """Count the steps, of which all rows were read; memory may be behind their states."""
+        present = {name: _present(tries).job_id for name, tries in steps.items()}
+        self.open = {one for one in present.values() if not self.states[one].is_terminal()}
+        self.needed = self.open.intersection(present.get(name) for name in self.needs)
+        self.count = len(present)
+        self.failed = sum(self.states[one] is JobState.FAILED for one in present.values())
+        self.taken = len(set(self.known) - present.keys())
+        self.must_read = False
+
+    def progress(self) -> str:
+        """Say how far the steps have come; those beside them were taken over."""
+        more = f", {self.failed} failed" if self.failed else ""
+        more += f", {self.taken} more taken over" if self.taken else ""
+        return f"{self.count - len(self.open)} of {self.count} steps have ended{more}"
 
 
 class Flows:
@@ -220,6 +244,20 @@ class Flows:
             one for one, plan in self._plans.items() if plan.ends_at <= now and not plan.is_over
         ]
 
+    def follow(self, flows: Mapping[str, str], states: Mapping[str, JobState]) -> None:
+        """Take note of what the event log tells of steps; `flows` says whose they are."""
+        for job_id, flow in flows.items():
+            if (plan := self._plans.get(flow)) is None:
+                continue
+            before = plan.states.get(job_id)
+            state = states.get(job_id, before)
+            if state is JobState.COMPLETED and job_id in plan.open:
+                plan.states[job_id] = state
+                plan.open.discard(job_id)
+                plan.needed.discard(job_id)
+            elif state is None or (state is not before and state.is_terminal()) or before is None:
+                plan.must_read = True
+
     def look(self, flow: JobMetadata) -> tuple[list[str], list[JobMetadata]]:
         """Do what follows for a flow between two passes.
 
@@ -229,16 +267,17 @@ class Flows:
         """
         is_new = not self.has_read(flow)
         plan = self._read(flow) if is_new else self._plans[flow.job_id]
-        states = self._recorder.store.step_states(flow.job_id)
         plan.is_over = plan.ends_at <= time.time()
         is_stopped = plan.is_over or flow.cancel_requested_at is not None
-        if not is_new and not is_stopped and (told := _waits(plan, states)):
+        is_open = plan.open if plan.end is not None else plan.needed
+        if is_open and not plan.must_read and not is_stopped:
+            told = plan.progress() if plan.end is None else _left(plan.end, plan.open)
             self._note(flow, told)
             return [], []
-        rows = self._jobs.some_jobs(list(states))
+        plan.states = self._recorder.store.step_states(flow.job_id)
+        rows = self._jobs.some_jobs(list(plan.states))
         steps = _steps(rows)
-        plan.states = states
-        plan.present = {name: _present(tries).job_id for name, tries in steps.items()}
+        plan.count_steps(steps)
         living = [job for job in rows if not job.state.is_terminal()]
         if is_stopped:
             living = self._stop(flow, plan, living)
@@ -250,7 +289,7 @@ class Flows:
         elif any(
             not _present(steps[name]).state.is_terminal() for name in plan.needs if name in steps
         ):
-            self._note(flow, _progress(_states(steps), plan.known))
+            self._note(flow, plan.progress())
         else:
             self._begin(flow, steps, plan)
         # Not before: where something of this cannot be done now, all of it is tried again.
@@ -405,7 +444,7 @@ class Flows:
             **same,
             attempt=attempt,
             stage="pass",
-            reason=_progress(_states(steps), plan.known) if steps else None,
+            reason=plan.progress() if steps else None,
             specification=f"{json.dumps(spec.header())}\n{body}",
         )
         self._intake.next_pass(flow, row, spec, body)
@@ -415,45 +454,11 @@ class Flows:
 _OTHER = {"attempt", "stage", "reason"}
 
 
-def _waits(plan: _Plan, states: Mapping[str, JobState]) -> str | None:
-    """Say what a flow still waits for; ``None`` where only the rows of its jobs tell.
-
-    These are many, and need not be read where all that has happened is that some have completed.
-    """
-    open_before = {one for one in plan.present.values() if not plan.states[one].is_terminal()}
-    if states.keys() != plan.states.keys() or any(
-        state is not plan.states[one] and (one not in open_before or state in NO_RESULT)
-        for one, state in states.items()
-    ):
-        return None
-    if plan.end is not None:
-        living = [one for one, state in states.items() if not state.is_terminal()]
-        return _left(plan.end, living) if living else None
-    present = {name: states[one] for name, one in plan.present.items()}
-    if all(present[name].is_terminal() for name in plan.needs if name in present):
-        return None
-    return _progress(present, plan.known)
-
-
-def _states(steps: Mapping[str, Sequence[JobMetadata]]) -> dict[str, JobState]:
-    return {name: _present(tries).state for name, tries in steps.items()}
-
-
-def _progress(steps: Mapping[str, JobState], known: Collection[str]) -> str:
-    """Say how far the steps of a flow have come; those `known` beside them it has taken over."""
-    ended = sum(state.is_terminal() for state in steps.values())
-    failed = sum(state is JobState.FAILED for state in steps.values())
-    taken = len(set(known) - steps.keys())
-    more = f", {failed} failed" if failed else ""
-    more += f", {taken} more taken over" if taken else ""
-    return f"{ended} of {len(steps)} steps have ended{more}"
-
-
-def _left(end: Change, living: Sequence[object]) -> str:
+def _left(end: Change, living: Collection[object]) -> str:
     return f"{end.error}; {_count(living)} still to end"
 
 
-def _count(jobs: Sequence[object]) -> str:
+def _count(jobs: Collection[object]) -> str:
     return "1 step has" if len(jobs) == 1 else f"{len(jobs)} steps have"
 
 

@@ -137,7 +137,7 @@ class Recovery(Onlooker):
             return
         store = self._recorder.store
         unfinished = store.get_many(self._own_unfinished())
-        alive = set(store.flows_of([job.job_id for job in unfinished]))
+        alive = set(store.flows_of([job.job_id for job in unfinished]).values())
         flows = [job.job_id for job in unfinished if job.stage is not None]
         now, state = self.host.now(), JobState.CANCELLED
         self._recorder.apply(

@@ -209,17 +209,18 @@ class JobReader:
             return {str(row["job_id"]): JobState(row["state"]) for row in rows}
 
     @patient
-    def flows_of(self, ids: Sequence[str]) -> _Ids:
-        """Return the flows of which some jobs are steps."""
-        found: dict[str, None] = {}
+    def flows_of(self, ids: Sequence[str]) -> dict[str, str]:
+        """Return of which flow each of some jobs is a step, those left out that are of none."""
+        found: dict[str, str] = {}
         with self._readable.reading() as snapshot:
             for start in range(0, len(ids), CHUNK):
                 given = Parameters()
-                query = "SELECT DISTINCT listed.flow FROM listed JOIN jobs ON jobs.number = "
+                query = "SELECT jobs.job_id, listed.flow FROM listed JOIN jobs ON jobs.number = "
                 query += "listed.number WHERE listed.flow IS NOT NULL AND "
                 query += given.among("jobs.job_id", ids[start : start + CHUNK])
-                found |= {str(row["flow"]): None for row in snapshot.rows(query, given)}
-        return list(found)
+                rows = snapshot.rows(query, given)
+                found |= {str(row["job_id"]): str(row["flow"]) for row in rows}
+        return found
 
     @patient
     def children(self, job_id: str, *, limit: int | None = None) -> _Rows:
