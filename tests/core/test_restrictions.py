@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from ase.build import bulk
+from attrs import evolve
 
 from crystalmath import config
 from crystalmath.errors import ConfigError, InvalidJob
@@ -42,6 +43,7 @@ def submission(recipe=RELAX, environment=None, **parameters):
         (submission("lab_recipes.value"), "does not run lab_recipes.value"),
         (submission(environment={"PATH": "/theirs"}), "takes no environment"),
         (submission(command="sh"), "the parameter 'command'"),
+        (evolve(submission(), by_step={"x": {"params": {"a": 1}}}), "takes no other terms for"),
         (submission("lab_recipes.where", anything=1), "but: none"),
         (submission(opt_params={"fmax": 0.1, "trajectory": "x"}), "'opt_params.trajectory'"),
         (submission(opt_params=[1]), "the parameter 'opt_params'"),

@@ -1,6 +1,7 @@
 """Flows whose steps are jobs: they go on whatever dies, and end as a whole."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -291,6 +292,23 @@ def test_a_flow_that_differs_says_what_helps_and_that_does(service, tmp_path):
     first, second = steps(service, third)
     assert first.finished_at <= second.created_at
     assert marks(tmp_path) == {"0": "xx", "1": "x", "2": "xx"}
+
+
+def test_a_restricted_home_runs_steps_again_only_as_they_were(service):
+    flow = submit(service, "many", count=1)
+    assert finish(service, flow).error is None
+    (step,) = service.step_ids(flow)
+    narrowed = dataclasses.replace(service.config, restricted={"flow_recipes.many": ["count"]})
+    with JobService(narrowed) as other:
+        for job_id, changes in (
+            (step, {"parameters": {"number": 5}}),
+            (step, {"resources": {"ranks": 2}}),
+            (flow, {"parameters": {"double": {"number": 5}}}),
+        ):
+            (refused,) = other.retry([job_id], Retry(**changes), dry_run=True)
+            assert re.search(r"takes no .*\[restricted\]", str(refused))
+        (again,) = other.retry([step], Retry(), dry_run=True)
+        assert again.state is JobState.PENDING
 
 
 def test_a_cancelled_flow_ends_when_none_of_its_steps_is_alive(service, tmp_path):

@@ -234,7 +234,9 @@ class Admission:
         environment = {**(submission.environment or {}), **settings}
         whole = evolve(submission, environment=environment) if settings else submission
         check_fields(whole, _VALUES | {"environment"})
-        if body is not None:  # who has admitted the flow has admitted its steps
+        if body is not None:
+            if any(parent["role"] == "retry" for parent in parents):
+                check_restrictions(submission, self._config, is_step=True)
             return self._reader.read_step(submission, parents, body, settings)
         check_restrictions(submission, self._config)
         return self._reader.read(self._together(submission), parents, settings)

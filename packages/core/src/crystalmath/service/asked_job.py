@@ -288,8 +288,10 @@ def spec_hash(what: Mapping[str, Any], body: Mapping[str, Any]) -> str:
 _WHERE = "[restricted] in the home's config.toml"
 
 
-def check_restrictions(submission: Submission, configured: Config) -> None:
-    """Refuse what a restricted home does not take; `InvalidJob` names it."""
+def check_restrictions(
+    submission: Submission, configured: Config, *, is_step: bool = False
+) -> None:
+    """Refuse what a restricted home does not take, also for a step; `InvalidJob` names it."""
     if configured.restricted is None:
         return
     if submission.environment:
@@ -300,10 +302,10 @@ def check_restrictions(submission: Submission, configured: Config) -> None:
         raise InvalidJob(
             f"this home takes no resources from a submission ({_WHERE}); leave them out"
         )
-    if submission.by_step:
-        raise InvalidJob(
-            f"this home takes no terms by step from a submission ({_WHERE}); leave them out"
-        )
+    if submission.by_step or (is_step and submission.parameters):
+        raise InvalidJob(f"this home takes no other terms for steps of flows ({_WHERE})")
+    if is_step:
+        return  # who has admitted the flow has admitted it
     allow = configured.recipes_allow
     recipes = {full_name(name, allow): names for name, names in configured.restricted.items()}
     if submission.recipe not in recipes:
