@@ -79,6 +79,11 @@ def named(service, flow, name):
     return found
 
 
+def linked(service, flow):
+    """Give the links to the directories of a flow's steps."""
+    return [*(service.config.jobs_directory / flow / "steps").iterdir()]
+
+
 def marks(folder):
     """Tell how often each job of `counted` ran."""
     return {path.name.split()[1]: path.read_text() for path in folder.glob("ran *")}
@@ -114,6 +119,11 @@ def test_each_step_is_a_job_of_its_own(service, tmp_path):
     names = [each.parents[0]["step"] for each in told]
     assert all(each.parents[0]["job_id"] == flow for each in told)
     assert len(set(names)) == 10
+    # For people there is a folder of links to their directories.
+    links = {path.name.partition("-")[::2]: path.resolve() for path in linked(service, flow)}
+    assert sorted(number for number, _ in links) == [f"{number:02}" for number in range(1, 11)]
+    (total,) = [place for (_, name), place in links.items() if name == "total"]
+    assert total == service.work_directory(named(service, flow, "total#0").job_id).resolve()
     reasons = [event.reason for event in service.events(job_ids=[flow])[0]]
     assert "10 of 10 steps have ended" in reasons
     # As one job it has no steps, and the same result.
@@ -174,7 +184,10 @@ def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service,
         rebuild(store, service.config.jobs_directory)
         assert store.steps([again.job_id]) == {again.job_id: {JobState.COMPLETED: 10}}
     # What has been removed since is computed once more.
+    links = len(linked(service, flow))
     at_once(service.prune(Choice(job_ids=[first])))
+    assert len(linked(service, flow)) == links - 1
+    assert all(link.exists() for link in linked(service, flow))
     (third,) = service.retry([again.job_id], Retry())
     assert finish(service, third.job_id).state is JobState.COMPLETED
     assert marks(tmp_path)["0"] == "xx"

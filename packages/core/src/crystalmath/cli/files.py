@@ -24,16 +24,20 @@ if TYPE_CHECKING:
 def path(job_id: JobId, *, as_json: Json = False) -> int:
     """Print a job's work directory.
 
-    Whatever state the job is in; nothing where the directory was removed.
+    Whatever state the job is in; nothing where the directory was removed. Of a flow it is a folder
+    of links to those of its steps, by names as 03-static-Cu80, which are made as steps end.
     """
     with any_client() as client:
         job = client.job(client.find(job_id))
     if said := job.without_files():
         raise FilesRemoved(said)
+    place = str(job.work_dir)
+    if job.steps:
+        place = f"{place.rpartition('/')[0]}/steps"
     if as_json:
-        output.write_json({"job_id": job.job_id, "path": str(job.work_dir)})
+        output.write_json({"job_id": job.job_id, "path": place})
     else:
-        output.write(str(job.work_dir))
+        output.write(place)
     return 0
 
 

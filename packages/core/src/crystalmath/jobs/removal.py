@@ -59,6 +59,14 @@ def remove_directory(directory: Path) -> None:
     _remove_tree(moved)
 
 
+def remove_dangling(folder: Path) -> None:
+    """Remove the links in a folder that lead nowhere any more."""
+    with contextlib.suppress(OSError):
+        for link in folder.iterdir():
+            if not link.exists():
+                link.unlink()
+
+
 def finish_removals(jobs_directory: Path) -> None:
     """Remove what a process had moved aside before it was killed."""
     with contextlib.suppress(FileNotFoundError):

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
     from crystalmath.jobs.identities import IdentityFile
 
+#: The folder, in a flow's directory, of links to the work directories of its steps.
+STEPS = "steps"
 #: The lock, beside the run directories, of whoever changes an owner, or writes as one.
 OWNER_LOCK = ".adoption.lock"
 #: How long another process may hold it before we leave the job to that one, in seconds.
@@ -267,6 +269,19 @@ class RunDirectory:
             return read_document(self.file(_step_file(name)))
         except FileNotFoundError:
             return None
+
+    def link_steps(self, links: Mapping[str, str]) -> None:
+        """Have the folder of a flow's steps hold these links, by their names, and no others."""
+        folder = self.file(STEPS)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)  # no directory that was removed comes back
+        there = {name: os.readlink(f"{folder}/{name}") for name in os.listdir(folder)}
+        for name, target in there.items():
+            if links.get(name) != target:
+                os.unlink(f"{folder}/{name}")
+        for name, target in links.items():
+            if there.get(name) != target:
+                os.symlink(target, f"{folder}/{name}")
 
     def write_parcel(self, attempt: int, others: Sequence[tuple[str, int]]) -> None:
         """List what the worker of an attempt runs after it: job ids, and the attempt of each."""

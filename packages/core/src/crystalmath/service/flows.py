@@ -8,12 +8,15 @@ outcome of the last pass, and from the rows of the steps.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import math
+import re
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, evolve, field, fields_dict
@@ -50,6 +53,9 @@ _OVER = (
     "the time of the whole flow (--walltime-total) is up, and its steps were stopped; crystalmath "
     "retry goes on from those that have completed"
 )
+#: What the name of a link to a step does not have, and how long it is.
+_UNREADABLE = re.compile(r"[^\w.+-]", re.ASCII)
+_LONGEST_LINK = 80
 #: A pass goes ahead of all other jobs that wait: it takes little, and others wait for it.
 _FIRST = 1000
 
@@ -147,6 +153,28 @@ def _entry(name: str, tries: Sequence[JobMetadata]) -> dict[str, Any]:
         asked = origin
         origin = next(repeated(each.parents) for each in tries if each.job_id == asked)
     return entry if asked == job.job_id else {**entry, "asked": asked}
+
+
+def link_steps(jobs: HomeJobs, flow: str) -> None:
+    """Link to the work directories of a flow's steps from its own; `OSError` if that fails."""
+    steps = _steps(jobs.some_jobs(jobs.step_ids(flow)))
+    jobs.directory(flow).link_steps(_links(jobs, steps))
+
+
+def _links(jobs: HomeJobs, steps: Mapping[str, Sequence[JobMetadata]]) -> dict[str, str]:
+    """Return links to the work directories of steps, ``01-relax-Cu80``, in the order of calls."""
+    in_order = sorted(steps.items(), key=lambda step: step[1][0].created_at)
+    width = max(2, len(str(len(in_order))))
+    links: dict[str, str] = {}
+    for number, (name, tries) in enumerate(in_order, 1):
+        job = _present(tries)
+        work = Path(jobs.directory(job.job_id).work(job.attempt))
+        short = name.rpartition("/")[2].rpartition("#")[0].rpartition(".")[2].removesuffix("_job")
+        parts = [f"{number:0{width}}", short, *([job.formula] if job.formula else ())]
+        if work.is_dir():
+            own = _UNREADABLE.sub("_", "-".join(parts))[:_LONGEST_LINK]
+            links[own] = f"../../{job.job_id}/{work.name}"
+    return links
 
 
 class Intake(Protocol):
@@ -278,6 +306,7 @@ class Flows:
         rows = self._jobs.some_jobs(list(plan.states))
         steps = _steps(rows)
         plan.count_steps(steps)
+        self._link(flow, steps)
         living = [job for job in rows if not job.state.is_terminal()]
         if is_stopped:
             living = self._stop(flow, plan, living)
@@ -314,6 +343,12 @@ class Flows:
         else:
             self._end(flow, JobState.FAILED, _OVER)
         return left
+
+    def _link(self, flow: JobMetadata, steps: Mapping[str, Sequence[JobMetadata]]) -> None:
+        """Link to the work directories of the steps from the flow's own, by names for people."""
+        # They are for people alone: no flow stops for them.
+        with contextlib.suppress(OSError):
+            self._jobs.directory(flow.job_id).link_steps(_links(self._jobs, steps))
 
     def _again(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
         return self._recorder.store.get_many([job.job_id for job in jobs])

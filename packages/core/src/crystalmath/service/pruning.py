@@ -19,7 +19,15 @@ from crystalmath.errors import (
     StoreError,
     UnknownJob,
 )
-from crystalmath.jobs.removal import Use, finish_removals, remove_directory, remove_heavy, use_of
+from crystalmath.jobs.removal import (
+    Use,
+    finish_removals,
+    remove_dangling,
+    remove_directory,
+    remove_heavy,
+    use_of,
+)
+from crystalmath.jobs.rundir import STEPS
 from crystalmath.models import JobState
 from crystalmath.models.filters import Selection
 from crystalmath.models.job_notes import step_of
@@ -245,6 +253,9 @@ def _remove(
         # before leaves jobs whose directories are gone, and which can be chosen again.
         if gone := [job.job_id for job, _ in removed]:
             recorder.note_removed(gone, "all", "run directory removed")
+        flows = {of_flow[0] for job, _ in removed if (of_flow := step_of(job.parents))}
+        for flow in flows:
+            remove_dangling(directory / flow / STEPS)
     return removed
 
 
