@@ -77,7 +77,7 @@ def state(page, word):
     expect(page.locator(".title .state")).to_have_text(word)
 
 
-def test_from_a_file_to_a_relaxed_structure(ui, browser, picture, tmp_path):
+def test_from_a_file_to_a_relaxed_structure(ui, browser, client, picture, tmp_path):
     cif = tmp_path / "copper.cif"
     atoms = bulk("Cu", cubic=True)
     atoms.rattle(0.1, seed=3)
@@ -108,6 +108,17 @@ def test_from_a_file_to_a_relaxed_structure(ui, browser, picture, tmp_path):
     expect(page.get_by_role("img", name="Energy and largest force of")).to_be_visible()
     expect(page.get_by_label("Frame")).to_be_visible()
     assert page.title() == "copper completed"
+    page.goto(ui.at(view="submit", recipe="quacc.recipes.emt.core.static_job"))
+    page.set_input_files("input[type=file]", cif)
+    page.get_by_label("Sweep").fill("asap_cutoff")
+    expect(page.get_by_role("alert")).to_contain_text("a sweep is written NAME=VALUE,VALUE")
+    page.get_by_label("Sweep").fill("asap_cutoff=true,false")
+    page.get_by_role("button", name="Submit 2 jobs").click()
+    expect(row(page, "asap_cutoff=true")).to_be_visible()
+    expect(row(page, "asap_cutoff=false")).to_be_visible()
+    swept = [job for job in client.list() if "asap_cutoff" in job.labels]
+    params = [client.specification(job.job_id)["params"] for job in swept]
+    assert sorted(each["asap_cutoff"] for each in params) == [False, True]
 
 
 def hide(page, value):

@@ -10,6 +10,7 @@ import { call } from "./server.js";
 /** How long after the last key the server is asked for its verdict, in milliseconds. */
 const PAUSE = 500;
 const MOST_SHOWN = 60;
+const AT_ONCE = 5;
 
 function useOnce(method, pick) {
   const [value, setValue] = useState(null);
@@ -23,7 +24,7 @@ export function Submit() {
   const recipe = address.value.get("recipe") ?? "";
   const [structures, setStructures] = useState([]);
   const [values, setValues] = useState({});
-  const [terms, setTerms] = useState({ name: "", labels: "", cluster: "", walltime: "" });
+  const [terms, setTerms] = useState({ name: "", labels: "", cluster: "", walltime: "", sweep: "" });
   const [described, setDescribed] = useState(null);
   const [error, setError] = useState(null);
   useEffect(() => {
@@ -42,7 +43,7 @@ export function Submit() {
       <${Recipes} chosen=${recipe} />
       <${Trouble} error=${error} />
       ${described && html`<${Parameters} described=${described} values=${values} onValues=${setValues} />`}
-      ${described && html`<${Terms} terms=${terms} onTerms=${setTerms} />`}
+      ${described && html`<${Terms} described=${described} terms=${terms} onTerms=${setTerms} />`}
     </div>
     <div class="beside">
       ${structures[0] && html`<${Structure} frame=${structures[0].frame} key=${structures[0].name} />`}
@@ -228,14 +229,42 @@ export function Place({ terms, before = null, onTerms }) {
   <//>`;
 }
 
-function Terms({ terms, onTerms }) {
+function Terms({ described, terms, onTerms }) {
+  const inOne = (event) => onTerms({ ...terms, in_one_job: event.target.checked });
   const set = (name) => (event) => onTerms({ ...terms, [name]: event.target.value });
   return html`<fieldset><legend>Job</legend>
     <div class="field"><label for="name">Name</label><input id="name" value=${terms.name} onInput=${set("name")} /></div>
     <div class="field"><label for="labels">Labels</label>
       <input id="labels" value=${terms.labels} onInput=${set("labels")} placeholder="project=alloys set=a" spellcheck="false" /></div>
     <${Place} terms=${terms} onTerms=${onTerms} />
+    <div class="field"><label for="sweep">Sweep</label>
+      <textarea id="sweep" rows="2" value=${terms.sweep} onInput=${set("sweep")} spellcheck="false" placeholder="opt_params.fmax=0.05,0.01"></textarea>
+      <small>A line for each parameter; there is a job for each combination of values, with a label for each value.</small></div>
+    ${described.kind === "flow" && html`<label><input type="checkbox" onChange=${inOne} /> All steps in one job</label>`}
   </fieldset>`;
+}
+
+/** Read the sweep: for each combination of values, the last line varying fastest, the values by name. */
+function combinationsOf(text) {
+  let all = [{}];
+  for (const line of text.split("\n").map((each) => each.trim()).filter(Boolean)) {
+    const [, name, given] = /^([\w.]+)=(.+)$/.exec(line) ?? [];
+    if (!name) throw new Error(`${line}: a sweep is written NAME=VALUE,VALUE`);
+    let values;
+    try {
+      values = JSON.parse(`[${given}]`);
+    } catch {
+      values = given.split(",").map((each) => each.trim());
+    }
+    all = all.flatMap((before) => values.map((value) => ({ ...before, [name]: value })));
+  }
+  return all;
+}
+
+/** Set a value in the parameters by its dotted name. */
+function setIn(params, [first, ...rest], value) {
+  if (!rest.length) return { ...params, [first]: value };
+  return { ...params, [first]: setIn(params[first] ?? {}, rest, value) };
 }
 
 // --- the verdict -------------------------------------------------------------------------------
@@ -269,13 +298,20 @@ export function placeOf(terms) {
 }
 
 /** Write what is in the form as the parameters of jobs.submit. */
-function submissionOf(described, structure, values, terms) {
+function submissionOf(described, structure, values, terms, swept = {}) {
   const asked = { recipe: described.name, params: paramsOf(described, values), ...placeOf(terms) };
   if (structure) asked.structure = structure.sent;
   if (terms.name) asked.name = terms.name;
   const labels = terms.labels.split(/\s+/).filter(Boolean).map((each) => each.split(/=(.*)/s).slice(0, 2));
   if (labels.some((pair) => pair.length < 2)) throw new Error("labels are written NAME=VALUE, with blanks between them");
   if (labels.length) asked.labels = Object.fromEntries(labels);
+  for (const [name, value] of Object.entries(swept)) {
+    const text = typeof value === "string" ? value : JSON.stringify(value);
+    asked.params = setIn(asked.params, name.split("."), value);
+    asked.labels = { ...asked.labels, [name]: text };
+    asked.name = [asked.name, `${name}=${text}`].filter(Boolean).join(" ");
+  }
+  if (terms.in_one_job && described.kind === "flow") asked.in_one_job = true;
   return asked;
 }
 
@@ -290,7 +326,7 @@ function Verdict({ described, structures, values, terms }) {
     let ended = false;
     const check = async () => {
       try {
-        const asked = submissionOf(described, structures[0], values, terms);
+        const asked = submissionOf(described, structures[0], values, terms, combinationsOf(terms.sweep)[0]);
         const told = await call("jobs.check", { ...asked, inputs: true }).catch((problem) => {
           if (!problem.findings?.length) throw problem;
           return { ok: false, findings: problem.findings };
@@ -306,17 +342,29 @@ function Verdict({ described, structures, values, terms }) {
       clearTimeout(waiting);
     };
   }, [wanted]);
+  let count = Math.max(1, structures.length);
+  try {
+    count *= combinationsOf(terms.sweep).length;
+  } catch {
+    // The verdict says what is wrong.
+  }
   const submit = async () => {
     setBusy(true);
     setError(null);
     try {
       const given = structures.length ? structures : [null];
-      const jobs = given.map((structure, number) => {
+      const every = given.flatMap((structure) => combinationsOf(terms.sweep).map((swept) => [structure, swept]));
+      const jobs = every.map(([structure, swept], number) => {
         // The same form sent twice, as after a lost answer, gives the same jobs.
         keys.current[wanted] ??= crypto.randomUUID();
-        return { ...submissionOf(described, structure, values, terms), key: `page-${keys.current[wanted]}/${number}` };
+        return { ...submissionOf(described, structure, values, terms, swept), key: `page-${keys.current[wanted]}/${number}` };
       });
-      const told = await Promise.all(jobs.map((job) => call("jobs.submit", job)));
+      const told = [];
+      // As many at a time as a browser has connections.
+      while (told.length < jobs.length) {
+        const some = jobs.slice(told.length, told.length + AT_ONCE);
+        told.push(...(await Promise.all(some.map((job) => call("jobs.submit", job)))));
+      }
       go(told.length === 1 ? link({ view: "job", id: told[0].job_id }) : link({ view: "jobs" }));
     } catch (problem) {
       setError(problem);
@@ -331,7 +379,7 @@ function Verdict({ described, structures, values, terms }) {
       (one) => html`<li class=${one.severity}>${one.message} ${one.remedy && html`<small>${one.remedy}</small>`}</li>`,
     )}</ul>
     <button class="act" disabled=${busy || (verdict && !verdict.ok) || null} onClick=${submit}>
-      Submit ${structures.length > 1 ? `${structures.length} jobs` : "it"}
+      Submit ${count > 1 ? `${count} jobs` : "it"}
     </button>
     ${verdict?.inputs && html`<details><summary>What its programs get</summary><${Steps} inputs=${verdict.inputs} /></details>`}
   </section>`;
