@@ -474,6 +474,19 @@ def test_a_list_shows_how_far_a_flow_is_and_its_steps_where_they_are_asked_for(
     assert cli("export", "table.csv", flow[0], "--steps", "--columns", "step").code == 0
     table = Path("table.csv").read_text().splitlines()
     assert table == ["step", '""', "relax_job#0", "static_job#1", "static_job#2"]
+    # A flow that has taken over a step of another one shows it, too; so does that other one.
+    of_retry = {"recipe": "a.flow", "stage": "steps", "labels": {"of": "retry"}}
+    of_retry["specification"] = '{}\n{"parameters": {}, "atoms": null}'
+    again = new_job(parents=[{"job_id": "0" * 36, "role": "retry"}], **of_retry)
+    with JobStore(config.load().database_url) as store:
+        store.insert([again])
+        store.take_over(again.job_id, [flow[1]])
+    _, *rows = cli("list", "--tree", "--label", "of=retry").lines
+    assert [row.rstrip()[-8:] for row in rows] == [again.job_id[:8], flow[1][:8]]
+    assert "  1/1  " in rows[0]
+    assert cli("export", "again.csv", again.job_id, "--steps", "--columns", "step").code == 0
+    assert Path("again.csv").read_text().splitlines() == ["step", '""', "relax_job#0"]
+    assert len(cli("list", "--tree", *asked).lines) == 5
 
 
 def test_the_progress_of_a_flow_is_a_bar_over_its_steps(here, cli, flow):
