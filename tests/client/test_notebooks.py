@@ -108,6 +108,10 @@ def test_a_future_shows_what_its_client_knows(light_client, monkeypatch):
     failed = light_client.submit("lab_recipes.fail", AL, {"message": SCRIPT})
     assert done.result(300) == 1
     assert failed.exception(300) is not None
+    # A user's own recipe may call anything the steps of a trajectory.
+    given = [1.5, "energy", None, [2.0], {"energy": None}, {"energy": 10**400}, {"energy": -1.0}]
+    odd = light_client.submit("lab_recipes.tell", AL, {"trajectory_results": given * 2})
+    assert odd.result(300) == {"trajectory_results": given * 2}
     known = light_client.jobs()
     findings = light_client.check("lab_recipes.value", AL)
 
@@ -116,8 +120,9 @@ def test_a_future_shows_what_its_client_knows(light_client, monkeypatch):
 
     monkeypatch.setattr(Caller, "call", ask)
     monkeypatch.setattr(Caller, "ask", ask)
-    assert "2 jobs: 1 failed, 1 completed" in read(known)
-    assert SCRIPT[:20] in read(known[0])
+    assert "3 jobs: 2 completed, 1 failed" in read(known)
+    assert SCRIPT[:20] in read(known[1])
+    assert "2 energies, from -1.0000 to -1.0000 eV" in read(odd)
     assert "completed" in read(done)
     assert read(findings) == "Nothing is wrong."
 

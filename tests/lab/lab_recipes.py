@@ -458,6 +458,11 @@ def echo(atoms=None, **parameters):
     return {"text": repr(parameters)}
 
 
+def tell(atoms, **result):
+    """Return what came."""
+    return result
+
+
 def opaque(atoms):
     """Return what cannot be written down."""
     return {"deep": [object()]}

@@ -196,7 +196,8 @@ class JobFuture(Future[Any]):
     def _note_energies(self) -> None:
         steps = self._value.get("trajectory_results") if isinstance(self._value, dict) else None
         if isinstance(steps, list):
-            self.energies = [step["energy"] for step in steps if "energy" in step]
+            told = [step.get("energy") for step in steps if isinstance(step, dict)]
+            self.energies = [energy for energy in told if isinstance(energy, int | float)]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait for the job, and give the error that :meth:`result` raises, if any."""

@@ -6,7 +6,6 @@ dollars or backslashes is left for MathJax, whose `href` would lead anywhere.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from html import escape
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 _Item = TypeVar("_Item")
 #: So many rows of a list, points of a curve and letters of a text are shown at most.
 MOST_ROWS, _MOST_POINTS, _MOST_LETTERS = 60, 120, 300
+#: No energy is as large (eV); an integer of a recipe's own may be, and then is no float.
+_MOST_ENERGY = 1e100
 _COLORS = {
     "pending": "#868e96",
     "running": "#228be6",
@@ -115,7 +116,7 @@ def energies(one: Any) -> list[float]:
 
 def sparkline(values: Iterable[Any]) -> str:
     """Draw numbers as a curve in a line of text; nothing of fewer than two."""
-    points = [float(v) for v in values if isinstance(v, int | float) and math.isfinite(v)]
+    points = [float(v) for v in values if isinstance(v, int | float) and abs(v) < _MOST_ENERGY]
     if len(points) < 2:  # noqa: PLR2004 - a curve
         return ""
     told = f"{len(points)} energies, from {points[0]:.4f} to {points[-1]:.4f} eV"
