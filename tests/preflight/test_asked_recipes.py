@@ -253,6 +253,37 @@ def test_what_only_results_decide_is_told_apart(flow, expected, awaits, ask):
     assert report.end == ("stopped" if flow == "joins_text" else "done")
 
 
+@pytest.mark.parametrize("inputs", [False, True])
+def test_no_job_of_a_users_own_flow_runs(inputs, environment, tmp_path):
+    given = {"folder": str(tmp_path)}
+    report = inspector.ask(
+        f"{OWN}touches", bulk("Al"), given, environment, inputs=inputs, calls=True
+    )
+    assert os.listdir(tmp_path) == []
+    # quacc's own are judged all the same, and what follows is known as far as it is certain.
+    assert [step.calculator for step in report.steps] == ["vasp", "vasp"]
+    touched = {f"{OWN}touched#{number}": number == 0 for number in range(3)}
+    relaxed = {"relax_job#0": False, "relax_job#1": False}
+    assert {call.name: call.known for call in report.calls} == {**relaxed, **touched}
+    assert report.awaits == f"{OWN}noted#0"
+    assert (report.end, str(report.trouble)) == (
+        "stopped",
+        f"Unknown: the result of {OWN}touched#0 is needed",
+    )
+
+
+@pytest.mark.parametrize(("number", "known"), [(1500, 1500), (6000, 5000)])
+def test_as_many_calls_are_known_as_a_flow_may_have(number, known, ask):
+    report = ask(f"{OWN}touches_many", None, number=number, calls=True)
+    assert sum(call.known for call in report.calls) == known
+    assert len(report.calls) == number
+    if known == number:
+        assert report.end == "done"
+    else:
+        assert report.end == "stopped"
+        assert "calls more than 5000 steps" in str(report.trouble)
+
+
 def test_a_flow_that_fails_with_and_without_results_is_bound_to(ask):
     report = ask(GRID, None)
     assert (report.end, str(report.trouble)) == ("failed", "KeyError: 'ph_job'")

@@ -143,3 +143,30 @@ def misnames(atoms):
 def moved(atoms, shift=0):
     atoms.positions += shift
     return atoms
+
+
+@job
+def touched(path, after=None):
+    open(path, "w").close()
+    return {"path": path, "after": after}
+
+
+def noted(path):
+    open(path, "w").close()
+    return path
+
+
+@flow
+def touches(atoms, folder, number=2):
+    """Call jobs that are not quacc's, and that would leave files behind."""
+    first = touched(f"{folder}/first")
+    kept = step(noted, f"{folder}/kept")
+    relaxed = relax_job(relax_job(atoms)["atoms"])
+    for place in range(number):
+        touched(f"{folder}/{place}", after=[first["path"], kept, relaxed["dir_name"]])
+    return relax_job(atoms) if first["path"] else None
+
+
+@flow
+def touches_many(number):
+    return [touched(f"/nowhere/{place}") for place in range(number)]

@@ -392,6 +392,8 @@ class FlowTerms(Terms):
 
 #: What of a submission a flow alone may have.
 OF_FLOW = ("in_one_job", "serial", "walltime_total_s", "by_step")
+#: So many steps a flow has at most.
+MOST_STEPS = 5000
 
 
 def step_matches(pattern: str, recipe: str, step: str) -> bool:

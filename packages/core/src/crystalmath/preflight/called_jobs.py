@@ -8,34 +8,40 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ase import Atoms
 from attrs import evolve
 
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models.submission import MOST_STEPS
 from crystalmath.preflight import plausibility
 from crystalmath.preflight.report import CalledJob
-from crystalmath.worker.flow_pass import FlowPass, importable
+from crystalmath.recipes.lookup import is_quaccs
+from crystalmath.worker.flow_pass import FlowPass, StepValue, importable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from crystalmath.preflight.report import Step
-
-#: So many calls are noted before the first result that is needed.
-_MOST = 1000
+    from crystalmath.preflight.stand_ins import Stop
 
 
 class CalledJobs(FlowPass):
-    """Note which jobs a recipe calls, each of which runs up to its calculations.
+    """Note which jobs a recipe calls. quacc's own run up to their calculations.
 
-    `steps` are the calculations, which grow meanwhile. With `judges` what is hardly meant in the
-    arguments of a job is noted, too.
+    No other job of a flow runs: it may do anything. What needs its result raises what `stop`
+    returns. `steps` are the calculations, which grow meanwhile. With `judges` what is hardly meant
+    in the arguments of a job is noted, too.
     """
 
-    def __init__(self, directory: str, steps: Sequence[Step], *, judges: bool) -> None:
-        super().__init__(RunDirectory(directory), {"steps": [], "most": _MOST, "serial": False})
+    def __init__(
+        self, directory: str, steps: Sequence[Step], stop: Stop, *, judges: bool = False
+    ) -> None:
+        super().__init__(
+            RunDirectory(directory), {"steps": [], "most": MOST_STEPS, "serial": False}
+        )
+        self._stop = stop
         self._steps = steps
         self._judges = judges
         self._noted: list[CalledJob] = []
@@ -54,8 +60,14 @@ class CalledJobs(FlowPass):
     def record(
         self, function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Any:
-        """Call what the flow would keep; nothing is kept here."""
-        return function(*args, **keywords)
+        """Return a reference in the place of what the flow would keep: it may do anything."""
+        if self._in_step or "" not in self._counts:
+            return function(*args, **keywords)
+        return StepValue(self, self._name(function))
+
+    def need(self, names: list[str]) -> NoReturn:
+        """End the asking, as the body needs the values of jobs that do not run."""
+        raise self._stop(f"the result of {names[0]} is needed")
 
     def _check_end(self) -> None:
         """Go on in whatever thread: all are called at once."""
@@ -63,16 +75,24 @@ class CalledJobs(FlowPass):
     def _step(
         self, function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Any:
+        is_asked = "" not in self._counts or is_quaccs(function.__module__)
+        if is_asked:
+            self._need_values(args, keywords)
+        else:
+            _check_call(function, args, keywords)
         name, first = self._name(function), len(self._steps)
         found = importable(function)
         recipe = found and found[0]
-        atoms = args[0] if args and isinstance(args[0], Atoms) else None
+        # The class of a reference is that of a value that nobody has.
+        atoms = args[0] if args and issubclass(type(args[0]), Atoms) else None
         findings: list[dict[str, Any]] = []
-        if self._judges and recipe is not None:
+        if self._judges and is_asked and recipe is not None:
             findings = [vars(one) for one in plausibility.findings(recipe, atoms, keywords)]
         formula = None if atoms is None else atoms.get_chemical_formula()
         self._in_step = True
         try:
+            if not is_asked:
+                return StepValue(self, name)
             return self._original(function, self._kinds.JOB, args, keywords)
         finally:
             self._in_step = False
@@ -88,9 +108,13 @@ class FirstPass(FlowPass):
     """What a flow calls before any of its steps has ended. Nothing is run, and nothing is kept."""
 
     def __init__(self, directory: str) -> None:
-        super().__init__(RunDirectory(directory), {"steps": [], "most": _MOST, "serial": False})
+        super().__init__(
+            RunDirectory(directory), {"steps": [], "most": MOST_STEPS, "serial": False}
+        )
         #: What the body raises.
         self.error: Exception | None = None
+        #: Why it was not called to its end.
+        self.stopped: Exception | None = None
         #: What it waits for.
         self.awaits: str | None = None
 
@@ -104,11 +128,13 @@ class FirstPass(FlowPass):
                 self.error = error
                 raise
 
-        # What it has raised was noted, or is that it calls too many.
-        with contextlib.suppress(Exception):
+        try:
             told = self.run(noted)
             if self._needs:
                 self.awaits = told.document()["reason"].removeprefix("waits for ")
+        except Exception as error:  # noqa: BLE001 - whatever the body raises
+            # Else it calls too many.
+            self.stopped = None if self.error else error
 
     def marked(self, calls: Sequence[CalledJob]) -> tuple[CalledJob, ...]:
         """Mark which calls are known, and add those that were not seen with stand-ins."""
@@ -128,11 +154,19 @@ class FirstPass(FlowPass):
         keywords: dict[str, Any],
         **_: Any,
     ) -> Any:
-        try:
-            inspect.signature(function).bind(*args, **keywords)
-        except TypeError:
-            function(*args, **keywords)  # which says so in Python's own words
-        except ValueError:  # it has no signature
-            pass
+        _check_call(function, args, keywords)
         self._need_values(args, keywords)
         self.need([name])
+
+
+def _check_call(
+    function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]
+) -> None:
+    """Raise what Python would raise for arguments that a function does not take."""
+    try:
+        # What is wrapped may take less than its wrapper, which would begin with them.
+        inspect.signature(function, follow_wrapped=False).bind(*args, **keywords)
+    except TypeError:
+        function(*args, **keywords)  # which says so in Python's own words
+    except ValueError:  # it has no signature
+        pass

@@ -183,13 +183,7 @@ def ask(
     """
     given = frozenset(_names(parameters or {}))
     first = _Gate(Path(directory), given, inputs=inputs)
-    with contextlib.ExitStack() as stack:
-        called = None
-        with contextlib.suppress(ImportError):  # a quacc without flows, or none
-            called = CalledJobs(directory, first.steps, judges=calls)
-            stack.enter_context(called.watching())
-        report = _ask_once(call, first)
-    report = evolve(report, calls=called.noted if called else ())
+    report = _ask_once(call, first, judges=calls)
     # An error may be a stand-in's doing.
     doubted = report.end == "stopped" and first.unknown is None
     if report.calls and (calls or doubted):
@@ -214,6 +208,8 @@ def _with_first_pass(call: Callable[[], object], directory: str, report: Report)
         first.run_body(call)
     finally:
         _gate = _Gate()
+    if first.stopped:
+        report = evolve(report, end="stopped", trouble=trouble("recipe", first.stopped))
     error, end = first.error, report.end
     # It fails with stand-ins and without, and not for what a file lacks now.
     if error is not None and not isinstance(error, OSError) and not is_passing(error):
@@ -222,12 +218,25 @@ def _with_first_pass(call: Callable[[], object], directory: str, report: Report)
     return evolve(report, end=end, calls=first.marked(report.calls), awaits=awaits)
 
 
-def _ask_once(call: Callable[[], object], gate: _Gate) -> Report:
+@contextlib.contextmanager
+def _watching(gate: _Gate, *, judges: bool = False) -> Iterator[CalledJobs | None]:
+    """Note which jobs are called; none with a quacc that has no flows, or without one."""
+    try:
+        called = CalledJobs(str(gate.directory), gate.steps, gate.stop, judges=judges)
+    except ImportError:
+        yield None
+        return
+    with called.watching():
+        yield called
+
+
+def _ask_once(call: Callable[[], object], gate: _Gate, *, judges: bool = False) -> Report:
     global _gate  # noqa: PLW0603 - whatever thread the recipe uses
     _gate = gate
-    failure = None
+    failure = called = None
     try:
-        call()
+        with _watching(gate, judges=judges) as called:
+            call()
     except BaseException as error:  # noqa: BLE001 - sys.exit() of a recipe is a failure, too
         failure = trouble("recipe", error)
         # What a file lacks now, or a stand-in lacks, the job itself may have. A preset belongs to
@@ -241,7 +250,8 @@ def _ask_once(call: Callable[[], object], gate: _Gate) -> Report:
         end, failure = "stopped", Trouble(where="recipe", type="Unknown", message=gate.unknown)
     elif failure:
         end = "stopped" if stopped else "failed"
-    return Report(steps=tuple(gate.steps), end=end, trouble=failure, files=gate.files)
+    calls = called.noted if called else ()
+    return Report(steps=tuple(gate.steps), end=end, trouble=failure, files=gate.files, calls=calls)
 
 
 def cannot_begin(step: Step, known: Mapping[str, FileFacts]) -> bool:
@@ -256,7 +266,8 @@ def survives(call: Callable[[], object], directory: str) -> bool:
     global _gate  # noqa: PLW0603 - whatever thread the recipe uses
     gate = _gate = _Gate(Path(directory), lets_die=True)
     try:
-        call()
+        with _watching(gate):
+            call()
     except BaseException as error:  # noqa: BLE001 - as in ask()
         # It has tried all that it would, in words of its own perhaps.
         dies = gate.lets_die and gate.unknown is None

@@ -28,7 +28,14 @@ from crystalmath.models import JobSpec, JobState, NewJob, Resources, Submission
 from crystalmath.models.fields import plain
 from crystalmath.models.job_notes import awaited, repeated, step_of
 from crystalmath.models.reference import JOB, STEP
-from crystalmath.models.submission import MOST_LABELS, Terms, merged, of_step, step_matches
+from crystalmath.models.submission import (
+    MOST_LABELS,
+    MOST_STEPS,
+    Terms,
+    merged,
+    of_step,
+    step_matches,
+)
 from crystalmath.recipes.json_text import place_name
 from crystalmath.recipes.stored_result import unpacked
 from crystalmath.service.retrying import Again, environment_before
@@ -46,8 +53,6 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("crystalmath.service")
 
-#: So many steps a flow has at most.
-MOST_STEPS = 5000
 _LONGEST_KEY = 255
 _OVER = (
     "the time of the whole flow (--walltime-total) is up, and its steps were stopped; crystalmath "
