@@ -237,6 +237,25 @@ def test_steps_have_terms_of_their_own(service, tmp_path):
     assert header["by_step"] == {**terms, "totla": {"priority": 6}}
 
 
+def test_equal_flows_with_other_terms_are_other_flows(service, tmp_path):
+    asked = [
+        {"by_step": {"counted": {"priority": 1}}},
+        {},
+        {"in_one_job": True},
+        {"serial": True},
+        {"walltime_total_s": 900.0},
+        {"walltime_total_s": 901.0},
+    ]
+    told = service.submit_many(
+        [Submission(recipe="flow_recipes.many", parameters={"count": 0}, **one) for one in asked]
+    )
+    headers = [json.loads(service.specification(one.job_id).partition("\n")[0]) for one in told]
+    for header, terms in zip(headers, asked, strict=True):
+        alone = {"by_step": {}, "in_one_job": False, "serial": False, "walltime_total_s": None}
+        assert {name: header[name] for name in alone} == {**alone, **terms}
+    assert told[0].spec_hash != told[1].spec_hash
+
+
 @pytest.mark.parametrize(
     ("recipe", "terms", "words"),
     [

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field, fields, frozen
 
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.models import JobSpec
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 #: What a job has of its own, and no check of it depends on anything else of the job.
 OWN = ("job_id", "name", "labels", "key")
+_APART = frozenset((*OWN, "atoms", "parameters", "environment"))
 
 
 @frozen
@@ -241,11 +242,15 @@ def with_arguments(step: AskedJob) -> AskedJob:
     return evolve(step, spec=evolve(step.spec, atoms=atoms, parameters=parameters))
 
 
-def _shared(spec: JobSpec) -> list[object]:
-    """Return what a job has in common with others, beside structure, parameters, environment."""
-    terms = {name: value for name, value in spec.terms().items() if name not in OWN}
-    terms["resources"] = spec.resources.given()
-    return [terms, spec.recipe, spec.engine, spec.replaced, list(spec.parents)]
+def _shared(spec: JobSpec) -> dict[str, object]:
+    """Return what a job has in common with others, beside structure, parameters, environment.
+
+    That is every other field: one left out would be taken from the job that was read before.
+    """
+    shared = {
+        one.name: getattr(spec, one.name) for one in fields(JobSpec) if one.name not in _APART
+    }
+    return {**shared, "resources": spec.resources.given(), "settings": dict(spec.settings)}
 
 
 def _text_of(document: object) -> str | None:
