@@ -16,7 +16,8 @@ def mcp(
     """Serve an assistant that speaks the Model Context Protocol, on standard input and output.
 
     Assistants start it themselves: name this command in their configuration. Before anything is
-    submitted, stopped or removed, the person is asked.
+    submitted, stopped or removed, the person is asked, if the assistant's program can ask.
+    Otherwise the assistant confirms it in a second call, and should have shown it to the person.
     """
     from crystalmath.client import connect
     from crystalmath_mcp.server import make_server
