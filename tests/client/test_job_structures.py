@@ -123,6 +123,7 @@ def test_what_gives_no_geometry(client, shifted, cli):
     bare = client.submit("lab_recipes.without_structure")
     slabs = client.submit(SHIFT, bulk("Al"), {"shape": "slabs"})
     none = client.submit(SHIFT, bulk("Al"), {"shape": "none"})
+    numbers = client.submit(SHIFT, bulk("Al"), {"shape": "numbers"})
     refused = {
         f"job:{NOBODY}": f"no job has the id '{NOBODY}'",
         "job:zz": "no job has the id 'zz'",
@@ -133,7 +134,7 @@ def test_what_gives_no_geometry(client, shifted, cli):
     for structure, words in refused.items():
         with pytest.raises((InvalidJob, UnknownJob), match=words):
             client.submit(REPORT, structure)
-    for one in (bare, slabs, none):
+    for one in (bare, slabs, none, numbers):
         one.result(LONG)
     for one, words in {
         bare: r"\(lab_recipes.without_structure\): its result holds no structure",
@@ -144,13 +145,16 @@ def test_what_gives_no_geometry(client, shifted, cli):
     }.items():
         with pytest.raises(InvalidJob, match=words):
             client.submit(REPORT, one)
+    written = cli("result", numbers.job_id, "--structure", "none.cif")
+    assert (written.code, "Traceback" in written.err) == (1, False)
+    assert "has no structure" in written.err
     written = cli("result", slabs.job_id, "--structure", "slab.cif")
     assert "has 3 structures beside each other, and none of them is its final one" in written.err
     answer = cli("submit", REPORT, f"job:{NOBODY}")
     assert (answer.code, answer.out) == (1, "")
     assert "no job has the id" in answer.err
     states = client.totals()
-    assert sum(states.values()) == sum(before.values()) + 3
+    assert sum(states.values()) == sum(before.values()) + 4
 
 
 @pytest.mark.parametrize(

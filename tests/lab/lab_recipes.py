@@ -57,6 +57,7 @@ def shift(atoms, *, steps=3, moments=None, shape="one"):
         "flow": {"relax": other, "static": one},
         "slabs": {"bulk": other, "slabs": [other, one]},
         "bare": {"atoms": atoms},
+        "numbers": {"atoms": [1, None]},
         "none": {"results": {"energy": -1.0}, "note": '"atoms": {}'},
     }[shape]
 

@@ -355,7 +355,8 @@ def structures_of(text: bytes) -> tuple[list[Atoms], int]:
     document = json.loads(text)
     given = document.get("atoms") if isinstance(document, Mapping) else None
     root = _scan(text)
-    together = [one.get("atoms_json") for one in given] if isinstance(given, list) else []
+    listed = given if isinstance(given, list) else []
+    together = [one.get("atoms_json") for one in listed if isinstance(one, Mapping)]
     return (
         [decode_atoms(one, finite=False) for one in together if one is not None],
         len(root.steps) if root.beside else 0,
