@@ -478,14 +478,20 @@ def test_a_list_shows_how_far_a_flow_is_and_its_steps_where_they_are_asked_for(
     of_retry = {"recipe": "a.flow", "stage": "steps", "labels": {"of": "retry"}}
     of_retry["specification"] = '{}\n{"parameters": {}, "atoms": null}'
     again = new_job(parents=[{"job_id": "0" * 36, "role": "retry"}], **of_retry)
+    parent = {"job_id": again.job_id, "role": "flow", "awaited": None, "step": "static_job#1"}
+    own = new_job(parents=[parent], specification=of_retry["specification"])
     with JobStore(config.load().database_url) as store:
         store.insert([again])
         store.take_over(again.job_id, [flow[1]])
+        store.insert([own])
     _, *rows = cli("list", "--tree", "--label", "of=retry").lines
-    assert [row.rstrip()[-8:] for row in rows] == [again.job_id[:8], flow[1][:8]]
-    assert "  1/1  " in rows[0]
+    rows = {row.rstrip()[-8:]: row[:15].rstrip() for row in rows}
+    steps = {flow[1][:8]: "  relax_job#0", own.job_id[:8]: "  static_job#1"}
+    assert {name: rows.get(name) for name in steps} == steps
+    assert "  1/2  " in cli("list", "--label", "of=retry").lines[1]
     assert cli("export", "again.csv", again.job_id, "--steps", "--columns", "step").code == 0
-    assert Path("again.csv").read_text().splitlines() == ["step", '""', "relax_job#0"]
+    table = Path("again.csv").read_text().splitlines()
+    assert sorted(table) == ['""', "relax_job#0", "static_job#1", "step"]
     assert len(cli("list", "--tree", *asked).lines) == 5
 
 

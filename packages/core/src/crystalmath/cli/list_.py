@@ -17,7 +17,7 @@ from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.errors import CrystalMathError, InvalidJob, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from rich.console import RenderableType
 
@@ -104,6 +104,7 @@ def list_jobs(
         full = 0 < limit == len(jobs)
         count = len(jobs)
         totals = _totals(home, filters) if full or as_json else {}
+        listed = {job["job_id"] for job in jobs}
         if tree:
             jobs = _with_steps(home, jobs)
     more = sum(totals.values()) - count if full else 0
@@ -112,7 +113,7 @@ def list_jobs(
     elif csv:
         job_table.write_csv(jobs, names)
     elif jobs:
-        _show(jobs, names)
+        _show(jobs, names, steps={job["job_id"] for job in jobs} - listed)
     else:
         output.note("no jobs")
     if more and not as_json:
@@ -157,12 +158,15 @@ def _sort(text: str | None) -> str | None:
 
 
 def _show(
-    jobs: Sequence[JobDocument], names: Sequence[str] | None, progress: _Progress | None = None
+    jobs: Sequence[JobDocument],
+    names: Sequence[str] | None,
+    progress: _Progress | None = None,
+    steps: Collection[str] = (),
 ) -> None:
     width = output.full_width()
     if names is None:
         width = width or shutil.get_terminal_size().columns
-        sys.stdout.write(job_table.usual(jobs, width, progress) + "\n")
+        sys.stdout.write(job_table.usual(jobs, width, progress, steps) + "\n")
     else:
         output.show(job_table.chosen(jobs, names), width)
 

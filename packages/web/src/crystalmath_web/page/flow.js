@@ -15,7 +15,8 @@ const FIELDS = [
   "status", "formula", "recipe", "parents", "error", "reason", "started_at", "finished_at", "result.energy_ev",
 ];
 
-const partOf = (job, flow) => job.parents.find((one) => one.role === "flow" && one.job_id === flow)?.step ?? job.job_id;
+/** Return the name of a step; the flow that it names is another one where a retry has taken it over. */
+const partOf = (job) => job.parents.find((one) => one.role === "flow")?.step ?? job.job_id;
 
 /** Count jobs by state. */
 function countsOf(jobs) {
@@ -25,10 +26,10 @@ function countsOf(jobs) {
 }
 
 /** Put steps, the newest first, below their subflows: `fan#0/relax_job#1` is in `fan#0`. */
-function treeOf(flow, jobs) {
+function treeOf(jobs) {
   const newest = new Map();
   // One that was retried counts once.
-  for (const job of jobs) if (!newest.has(partOf(job, flow))) newest.set(partOf(job, flow), job);
+  for (const job of jobs) if (!newest.has(partOf(job))) newest.set(partOf(job), job);
   const root = { name: "", jobs: [], members: new Map() };
   for (const [path, job] of [...newest].reverse()) {
     const names = path.split("/");
@@ -50,7 +51,7 @@ export function useFlow(flow) {
   const ask = async () => {
     try {
       const { jobs } = await call("jobs.list", { parent: flow.job_id, limit: MOST, fields: FIELDS });
-      setState({ root: treeOf(flow.job_id, jobs) });
+      setState({ root: treeOf(jobs) });
     } catch (error) {
       setState((before) => ({ ...before, error }));
     }

@@ -9,7 +9,7 @@ from crystalmath.cli.shared import output
 from crystalmath.models.job_notes import step_of, told_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from rich.table import Table
 
@@ -46,20 +46,17 @@ def usual(
     jobs: Sequence[JobDocument],
     width: int,
     progress: Mapping[str, ProgressDocument | None] | None = None,
+    steps: Collection[str] = (),
 ) -> str:
     """Lay out what most want to see of jobs, in so many columns of text.
 
-    A step below its flow is indented.
+    Those of the `steps` stand below their flows, and are indented.
     """
     told = progress or {}
-    flow = None
-    lines_of_jobs = []
-    for job in jobs:
-        step = step_of(job["parents"])
-        is_below = step is not None and step[0] == flow
-        flow = flow if is_below else job["job_id"]
-        lines_of_jobs.append(_row(job, told.get(job["job_id"]), indented=is_below))
-    rows = zip(*lines_of_jobs, strict=True)
+    rows = zip(
+        *(_row(job, told.get(job["job_id"]), indented=job["job_id"] in steps) for job in jobs),
+        strict=True,
+    )
     columns: _Cells = dict(zip(_COLUMNS, rows, strict=True))
     columns = {name: each for name, each in columns.items() if name not in _OPTIONAL or any(each)}
     padded = [_padded(name, cells) for name, cells in _fitted(columns, width).items()]
