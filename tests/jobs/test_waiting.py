@@ -647,7 +647,8 @@ def test_a_job_that_waits_for_one_that_is_not_on_record_holds_up_no_other(record
     world.end(world.state(first), JobState.COMPLETED)
     world.process.turn()
     assert world.launched == world.names[1:]
-    assert f"no job has the id '{lost}'" in world.state(lonely).reason
+    assert world.state(lonely).state is JobState.FAILED
+    assert world.state(lonely).error == f"it needs job {lost}: no job has the id '{lost}'"
 
 
 def test_of_a_long_chain_only_the_end_is_looked_at(recorded):

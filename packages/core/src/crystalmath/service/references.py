@@ -228,19 +228,19 @@ class References:
             if said == "":
                 waits[job_id] = None
             elif said is not None:
-                if parent.get("on_failure") == "fail":
+                # One that is not on record is never retried.
+                if parent.get("on_failure") == "fail" or job_id not in self._found:
                     return Outlook(said, f"it needs job {job_id}: {said}")
                 broken[job_id] = said
         if not broken:
             return Outlook(_waits_for(list(waits), waited_for))
         job_id, said = next(iter(broken.items()))
-        job = self._found.get(job_id)
         more = f" (so do {len(broken) - 1} more)" if len(broken) > 1 else ""
         return Outlook(
             f"waits for job {job_id}{more}: {said}; it goes on when that is retried with success "
             f"(crystalmath retry {job_id[:8]})",
             is_broken=True,
-            removed=said if job is not None and job.state is JobState.COMPLETED else None,
+            removed=said if self._found[job_id].state is JobState.COMPLETED else None,
         )
 
     def _missing(self, parent: Parent) -> str | None:
