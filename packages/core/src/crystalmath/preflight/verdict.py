@@ -72,16 +72,21 @@ def judge_calls(
     parameters: Mapping[str, Any],
     environment: Mapping[str, str],
     document: str | None = None,
-) -> FlowCheck | None:
-    """Judge each job that a flow would call as far as is known; ``None`` where it is no flow."""
+) -> tuple[FlowCheck | None, Sequence[Finding]]:
+    """Judge each job that a flow would call as far as is known, and whether its body fails.
+
+    There is no `FlowCheck` where no job is called.
+    """
     from crystalmath.preflight import inspector
 
     try:
         report = inspector.ask(recipe, atoms, parameters, environment, document, calls=True)
     except inspector.CannotAsk as error:
-        return FlowCheck(rest=said(str(error)))
+        return FlowCheck(rest=said(str(error))), ()
+    told = judge(report, recipe, atoms, environment, parameters)
+    fails = [finding for finding in told if finding.code == "recipe_fails"]
     if not report.calls:
-        return None
+        return None, fails
     steps = tuple(
         StepCheck(
             name=call.name,
@@ -97,7 +102,7 @@ def judge_calls(
     if report.end != "done" and report.trouble is not None and rest is None:
         ends = "the flow fails there" if report.end == "failed" else "what follows is not known"
         rest = f"{ends}: {said(report.trouble)}"
-    return FlowCheck(steps=steps, rest=rest)
+    return FlowCheck(steps=steps, rest=rest), fails
 
 
 def _of_call(

@@ -163,8 +163,9 @@ class Admission:
         if can_be_called and asked.refers:
             passes(lambda: self._early_preflight(asked))
         # It is asked first for all that is wanted: that answers the other checks, too.
-        flow = self._flow(asked) if known else None
+        flow, fails = self._flow(asked) if known else (None, ())
         answers = known and passes(lambda: self._preflight(asked))
+        findings += [finding for finding in fails if finding not in findings]
         files, told = self._pseudopotentials(asked) if answers else ([], [])
         findings += told
         has_engine = (
@@ -516,10 +517,10 @@ class Admission:
 
         return asked_inputs(**asked.of_hooks(), here=here)
 
-    def _flow(self, asked: AskedJob) -> FlowCheck | None:
-        """Return which jobs a flow would call."""
+    def _flow(self, asked: AskedJob) -> tuple[FlowCheck | None, Sequence[Finding]]:
+        """Return which jobs a flow would call, and whether its body fails."""
         if not self._has_steps(asked):
-            return None
+            return None, ()
         from crystalmath.preflight.verdict import judge_calls
 
         return judge_calls(**asked.of_hooks())
