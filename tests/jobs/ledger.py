@@ -38,7 +38,7 @@ class Ledger:
             specification=f"{json.dumps(header)}\n{body}", created_at=at, owner=owner,
             stage="pass" if "flow" in header else None,
         )  # fmt: skip
-        known = _known(new, self.rows, self.keys)
+        known = _known(new, self.rows, self.keys, ())
         if known is not None:
             return self.rows[known.job_id]
         with self._disk.change():
@@ -84,6 +84,9 @@ class Ledger:
             for job_id in job_ids:
                 if not self.rows[job_id].state.is_terminal():
                     self.rows[job_id] = evolve(self.rows[job_id], owner=owner)
+
+    def get_many(self, job_ids):
+        return [self.rows[each] for each in job_ids if each in self.rows]
 
     def unfinished(self):
         return [row for row in self.rows.values() if not row.state.is_terminal()]
