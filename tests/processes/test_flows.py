@@ -185,11 +185,14 @@ def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service,
         assert store.steps([again.job_id]) == {again.job_id: {JobState.COMPLETED: 10}}
     # What has been removed since is computed once more.
     links = len(linked(service, flow))
+    assert len(linked(service, again.job_id)) == 10
     at_once(service.prune(Choice(job_ids=[first])))
-    assert len(linked(service, flow)) == links - 1
-    assert all(link.exists() for link in linked(service, flow))
+    for one, left in ((flow, links - 1), (again.job_id, 9)):
+        assert len(linked(service, one)) == left
+        assert all(link.exists() for link in linked(service, one))
     (third,) = service.retry([again.job_id], Retry())
     assert finish(service, third.job_id).state is JobState.COMPLETED
+    assert len(linked(service, third.job_id)) == 10
     assert marks(tmp_path)["0"] == "xx"
 
 

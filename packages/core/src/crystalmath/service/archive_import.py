@@ -25,7 +25,6 @@ from crystalmath.jobs.changes import Change
 from crystalmath.jobs.documents import to_disk
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
-from crystalmath.models.job_notes import step_of
 from crystalmath.processes import is_locked
 from crystalmath.service.archive_contents import check_outcome, read_members, read_record
 from crystalmath.service.flows import link_steps
@@ -159,8 +158,7 @@ def _take_in(service: JobService, aside: Path, records: Mapping[str, Ended]) -> 
         for job_id in moved:
             with contextlib.suppress(OSError):  # it says nothing of what is on record
                 (jobs / job_id / _MARK).unlink()
-        flows = {of_flow[0] for one in moved if (of_flow := step_of(records[one][0].parents))}
-        for flow in flows.intersection(moved):
+        for flow in (job for job in service.some_jobs(moved) if job.stage is not None):
             with contextlib.suppress(OSError):
                 link_steps(service, flow)
     return fresh

@@ -160,10 +160,20 @@ def _entry(name: str, tries: Sequence[JobMetadata]) -> dict[str, Any]:
     return entry if asked == job.job_id else {**entry, "asked": asked}
 
 
-def link_steps(jobs: HomeJobs, flow: str) -> None:
-    """Link to the work directories of a flow's steps from its own; `OSError` if that fails."""
-    steps = _steps(jobs.some_jobs(jobs.step_ids(flow)))
-    jobs.directory(flow).link_steps(_links(jobs, steps))
+def link_steps(
+    jobs: HomeJobs, flow: JobMetadata, own: Mapping[str, Sequence[JobMetadata]] | None = None
+) -> None:
+    """Link to the work directories of a flow's steps from its own; `OSError` if that fails.
+
+    Its `own` steps may be read already. Those that it has taken over are linked to, too.
+    """
+    if own is None:
+        own = _steps(jobs.some_jobs(jobs.step_ids(flow.job_id)))
+    if repeated(flow.parents) is not None:
+        children = jobs.children(flow.job_id)
+        taken = [child["job_id"] for child in children if child["role"] == "taken"]
+        own = {**_steps(jobs.some_jobs(taken)), **own}
+    jobs.directory(flow.job_id).link_steps(_links(jobs, own))
 
 
 def _links(jobs: HomeJobs, steps: Mapping[str, Sequence[JobMetadata]]) -> dict[str, str]:
@@ -353,7 +363,7 @@ class Flows:
         """Link to the work directories of the steps from the flow's own, by names for people."""
         # They are for people alone: no flow stops for them.
         with contextlib.suppress(OSError):
-            self._jobs.directory(flow.job_id).link_steps(_links(self._jobs, steps))
+            link_steps(self._jobs, flow, steps)
 
     def _again(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
         return self._recorder.store.get_many([job.job_id for job in jobs])

@@ -254,7 +254,8 @@ def _remove(
         if gone := [job.job_id for job, _ in removed]:
             recorder.note_removed(gone, "all", "run directory removed")
         flows = {of_flow[0] for job, _ in removed if (of_flow := step_of(job.parents))}
-        for flow in flows:
+        # Their retries may have taken over what was removed.
+        for flow in flows.union(*recorder.store.retries(list(flows)).values()):
             remove_dangling(directory / flow / STEPS)
     return removed
 
