@@ -27,7 +27,7 @@ from crystalmath.server.rpc import wire
 from server.home_server import CELL, HomeServer
 
 #: So many series of 5 to 25 messages; the session `drawn` tries more.
-SERIES = int(os.environ.get("FUZZ_SERIES", "500"))
+SERIES = int(os.environ.get("FUZZ_SERIES", "700"))
 #: How much the server may grow, in MB: what it keeps, and for a moment.
 GROWTH = 100
 PEAK = 400
