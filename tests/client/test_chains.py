@@ -15,6 +15,7 @@ from ase.io import write
 from crystalmath.cli.chain import parse_steps
 from crystalmath.cli.shared.parameter_options import parse_parameters, parse_value
 from crystalmath.client import Reference
+from crystalmath.client import request as request_module
 from crystalmath.client.chaining import Chain
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Submission
@@ -505,3 +506,10 @@ def test_calls_within_a_recording_are_submissions(client, here, monkeypatch):
     monkeypatch.setattr(quacc.get_settings(), "WORKFLOW_ENGINE", "dask")
     with pytest.raises(CrystalMathError, match="set QUACC_WORKFLOW_ENGINE=None"):
         client.recording().__enter__()
+
+
+def test_what_stays_together_counts_with_its_whole_size(monkeypatch):
+    monkeypatch.setattr(request_module, "MOST_BYTES", 1000)
+    asked = [(name, {"x": "y" * size}) for name, size in enumerate((300, 10, 10, 900, 100, 100))]
+    batches = request_module.batched(asked, together=2)
+    assert [[name for name, _ in batch] for batch in batches] == [[0, 1], [2, 3], [4, 5]]

@@ -55,8 +55,9 @@ def chain(
 
     It prints the jobs' ids and returns. Each step begins once the one before has completed, from
     its final geometry, and has its name as the label step. With --key the jobs get
-    KEY/STRUCTURE/STEP: the same command again submits only what is missing. All jobs are submitted
-    with one request, and none where one is refused: exits 1 then.
+    KEY/STRUCTURE/STEP: the same command again submits only what is missing. Of one request none is
+    submitted where one is refused: exits 1 then. More than 1,000 jobs, or 8 MiB, take several
+    requests, and what an earlier one has submitted stays.
     """
     from crystalmath import config
     from crystalmath.client.chaining import STEP, Chain

@@ -120,22 +120,26 @@ def batched(
     request.
     """
     batch: list[tuple[_Name, Written]] = []
-    total = 0
-    for number, (name, given) in enumerate(asked):
-        written, size = given, 0
+    group: list[tuple[_Name, Written]] = []
+    total = grown = 0
+    for number, (name, given) in enumerate(asked, 1):
+        written = given
         if not isinstance(given, CrystalMathError):
             try:
-                size = sent_size(given)
+                grown += sent_size(given)
             except CrystalMathError as error:
                 written = error
-        is_full = len(batch) + together > MOST_JOBS or total + size > MOST_BYTES
-        if batch and is_full and number % together == 0:
+        group.append((name, written))
+        if number % together:
+            continue
+        if batch and (len(batch) + together > MOST_JOBS or total + grown > MOST_BYTES):
             yield batch
             batch, total = [], 0
-        batch.append((name, written))
-        total += size
-    if batch:
-        yield batch
+        batch += group
+        total += grown
+        group, grown = [], 0
+    if batch or group:
+        yield [*batch, *group]
 
 
 def sent_size(document: object) -> int:
