@@ -102,7 +102,7 @@ def logs(
                     _name_others(part)
                 write(part["text"])
                 if not part["size"] and file is None:
-                    output.note(f"job {job_id} has written no log yet")
+                    output.note(f"job {job_id} has written no log (of a flow, its steps do)")
     return 0
 
 

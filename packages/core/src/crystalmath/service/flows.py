@@ -569,7 +569,7 @@ def changes_by_step(changes: Retry, flow: JobMetadata, jobs: HomeJobs) -> Retry:
         if not isinstance(value, Mapping):
             raise InvalidJob(
                 f"{name!r} is a step of flow {flow.job_id}, and takes its parameters by their "
-                f"names ({name}.opt_params.fmax=0.05), not {shown(value)}"
+                f"names ({name}.PARAMETER=VALUE), not {shown(value)}"
             )
         by_step[name] = merged(by_step.get(name, {}), {"params": codec.encode_request(value)})
     return evolve(changes, parameters=own, by_step=by_step)
