@@ -171,7 +171,7 @@ def test_a_flow_is_seen_step_by_step(ui, browser, client, picture, tmp_path):
     atoms = bulk("Cu", cubic=True)
     slabs = client.submit("emt.slabs.bulk_to_slabs_flow", atoms, parameters, name="Cu slabs")
     parameters = {"folder": str(tmp_path), "fails": [1], "waits": [2]}
-    client.submit("flow_recipes.counts", None, parameters, name="counts")
+    counts = client.submit("flow_recipes.counts", None, parameters, name="counts")
     page = browser(ui.address)
     expect(row(page, "counts")).to_contain_text("2/4, 1 failed")
     row(page, "counts").get_by_role("link").click()
@@ -184,6 +184,11 @@ def test_a_flow_is_seen_step_by_step(ui, browser, client, picture, tmp_path):
     state(page, "failed")
     tree.get_by_role("link", name="flow_recipes.counted#2").click()
     state(page, "completed")
+    # A retry has what it takes over by its own name, too.
+    (again,) = client.retry(counts)
+    assert again.exception(timeout=300) is not None
+    page.goto(ui.at(view="job", id=again.job_id))
+    expect(tree.get_by_role("link", name="flow_recipes.counted#2")).to_be_visible()
     assert slabs.exception(timeout=300) is not None
     page.goto(ui.at(view="job", id=slabs.job_id))
     tree = page.get_by_role("tree", name="Steps")
