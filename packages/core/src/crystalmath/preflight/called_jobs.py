@@ -21,10 +21,13 @@ from crystalmath.recipes.lookup import is_quaccs
 from crystalmath.worker.flow_pass import FlowPass, StepValue, importable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from crystalmath.preflight.report import Step
     from crystalmath.preflight.stand_ins import Stop
+
+#: What a specification says of the steps of a flow that has not begun.
+_NOT_BEGUN: Mapping[str, Any] = {"steps": [], "most": MOST_STEPS, "serial": False}
 
 
 class CalledJobs(FlowPass):
@@ -38,9 +41,7 @@ class CalledJobs(FlowPass):
     def __init__(
         self, directory: str, steps: Sequence[Step], stop: Stop, *, judges: bool = False
     ) -> None:
-        super().__init__(
-            RunDirectory(directory), {"steps": [], "most": MOST_STEPS, "serial": False}
-        )
+        super().__init__(RunDirectory(directory), _NOT_BEGUN)
         self._stop = stop
         self._steps = steps
         self._judges = judges
@@ -108,9 +109,7 @@ class FirstPass(FlowPass):
     """What a flow calls before any of its steps has ended. Nothing is run, and nothing is kept."""
 
     def __init__(self, directory: str) -> None:
-        super().__init__(
-            RunDirectory(directory), {"steps": [], "most": MOST_STEPS, "serial": False}
-        )
+        super().__init__(RunDirectory(directory), _NOT_BEGUN)
         #: What the body raises.
         self.error: Exception | None = None
         #: Why it was not called to its end.

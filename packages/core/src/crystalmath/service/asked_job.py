@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 #: What a job has of its own, and no check of it depends on anything else of the job.
 OWN = ("job_id", "name", "labels", "key")
 _APART = frozenset((*OWN, "atoms", "parameters", "environment"))
+#: All the others: one left out would be taken from the job that was read before.
+_SHARED = tuple(one.name for one in fields(JobSpec) if one.name not in _APART)
 
 
 @frozen
@@ -243,13 +245,8 @@ def with_arguments(step: AskedJob) -> AskedJob:
 
 
 def _shared(spec: JobSpec) -> dict[str, object]:
-    """Return what a job has in common with others, beside structure, parameters, environment.
-
-    That is every other field: one left out would be taken from the job that was read before.
-    """
-    shared = {
-        one.name: getattr(spec, one.name) for one in fields(JobSpec) if one.name not in _APART
-    }
+    """Return what a job has in common with others, beside structure, parameters, environment."""
+    shared = {name: getattr(spec, name) for name in _SHARED}
     return {**shared, "resources": spec.resources.given(), "settings": dict(spec.settings)}
 
 
