@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import os
 import random
 import subprocess
 import time
@@ -313,6 +314,20 @@ def calls_what_fails_meanwhile(*, folder):
         return counted(folder, first["number"])
     except RuntimeError:
         return "handled"
+
+
+@job
+def place():
+    return os.environ.get("FLOW_PLACE")
+
+
+@flow
+def waits_in_body(*, folder):
+    """Run until a file is there, and tell where the body and two of its steps have run."""
+    Path(folder, f"body {os.getpid()}").touch()
+    while not Path(folder, "go on").exists():
+        time.sleep(0.02)
+    return [os.environ.get("FLOW_PLACE"), place(), place()]
 
 
 @flow

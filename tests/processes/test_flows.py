@@ -10,6 +10,7 @@ import signal
 import time
 import types
 
+import attrs
 import pytest
 
 from conftest import LAB, eventually
@@ -28,12 +29,17 @@ from server.home_server import HomeServer
 CONFIG = """\
 [environment]
 forward = ["FLOW_*"]
+[flows]
+on_cluster = ["waits_in_*"]
 [engines.local]
 workers = 2
+[engines.parsl]
+workers = 1
 [clusters.here]
 engine = "local"
 [clusters.here.environment]
 QUACC_SCRATCH_DIR = "{home}/scratch"
+FLOW_PLACE = "here"
 """
 
 
@@ -52,15 +58,11 @@ def service(tmp_path_factory):
 
 def submit(service, flow, **parameters):
     """Submit a flow of `flow_recipes`; give its id."""
-    more = {
-        name: parameters.pop(name)
-        for name in ("labels", "in_one_job", "cluster", "by_step", "serial", "walltime_total_s")
-        if name in parameters
-    }
+    terms = [one.name for one in attrs.fields(Submission)]
+    more = {name: parameters.pop(name) for name in terms if name in parameters}
+    more = {"engine": "local", **more}
     recipe = f"flow_recipes.{flow}"
-    return service.submit(
-        Submission(recipe=recipe, parameters=parameters, engine="local", **more)
-    ).job_id
+    return service.submit(Submission(recipe=recipe, parameters=parameters, **more)).job_id
 
 
 def finish(service, job_id):
@@ -428,6 +430,56 @@ def test_a_pass_stays_beside_its_owner_where_the_engine_begins_anew(service, mon
     assert wanted[-1] == "local"
 
 
+@pytest.mark.parametrize("engine", ["local", "parsl"])
+def test_a_body_that_is_sent_to_the_flows_cluster_is_run_there_and_again(service, tmp_path, engine):
+    if engine == "parsl":
+        pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
+    cluster, place = {"local": ("here", "here"), "parsl": ("local", None)}[engine]
+    other = {"*place#1": {"engine": "local", "cluster": "local"}}
+    terms = {"walltime_s": 3600, "resources": {"nodes": 1}, "by_step": other}
+    flow = submit(
+        service, "waits_in_body", folder=str(tmp_path), engine=engine, cluster=cluster, **terms
+    )
+    eventually(lambda: list(tmp_path.iterdir()), timeout=300)
+    directory = RunDirectory(service.directory(flow).path)
+    told = directory.read_header()
+    assert (told["engine"], told["cluster"], told["walltime_s"]) == (engine, cluster, 3600)
+    assert told["resources"]["nodes"] == 1
+    # The next attempt runs the body anew.
+    (mark,) = tmp_path.iterdir()
+    os.kill(int(mark.name.split()[1]), signal.SIGKILL)
+    eventually(lambda: len(list(tmp_path.iterdir())) == 2, timeout=300)
+    assert not processes.marked("CRYSTALMATH_ATTEMPT", f"{flow}.1")
+    (tmp_path / "go on").touch()
+    assert finish(service, flow).error is None
+    assert service.result(flow)["value"] == [place, place, None]
+    assert "attempt 1 was lost" in str([each.reason for each in service.events(job_ids=[flow])[0]])
+
+
+def test_a_body_on_the_flows_cluster_ends_as_any_job_there(service, tmp_path):
+    terms = {"folder": str(tmp_path), "cluster": "here"}
+    # The time of the whole flow is longer, and bounds no pass that has less.
+    job = finish(
+        service, submit(service, "waits_in_body", walltime_s=1, walltime_total_s=3600, **terms)
+    )
+    assert (job.state, "walltime" in job.error) == (JobState.FAILED, True)
+    flow = submit(service, "waits_in_body", walltime_s=3600, **terms)
+    eventually(lambda: len(list(tmp_path.iterdir())) == 2)
+    assert service.cancel(flow)
+    assert finish(service, flow).state is JobState.CANCELLED
+    assert not processes.marked("CRYSTALMATH_ATTEMPT", f"{flow}.1")
+    # A batch system knows why it has ended what ran; then it is not run again.
+    seen = set(tmp_path.iterdir())
+    flow = submit(service, "waits_in_body", priority=1, **terms)
+    eventually(lambda: set(tmp_path.iterdir()) - seen)
+    RunDirectory(service.directory(flow).path).note_ended(1, "its allocation had no memory")
+    (mark,) = set(tmp_path.iterdir()) - seen
+    os.kill(int(mark.name.split()[1]), signal.SIGKILL)
+    job = finish(service, flow)
+    assert (job.state, job.attempt) == (JobState.FAILED, 1)
+    assert job.error.startswith("its allocation had no memory (")
+
+
 #: Lives of flows, and kills in each: ``KILL_RUNS=8 KILLS_A_RUN=25`` is a long run.
 RUNS = int(os.environ.get("KILL_RUNS", "2"))
 KILLS = int(os.environ.get("KILLS_A_RUN", "5"))
@@ -435,7 +487,11 @@ KILLS = int(os.environ.get("KILLS_A_RUN", "5"))
 
 @pytest.mark.parametrize("seed", range(RUNS))
 def test_whatever_is_killed_each_flow_completes_and_none_outlives_its_cancel(tmp_path, seed):
-    with HomeServer(tmp_path / "home", CRYSTALMATH_RECIPES="flow_recipes") as server:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    where = '["*"]' if seed % 4 in {1, 2} else "[]"
+    (home / "config.toml").write_text(f"[flows]\non_cluster = {where}\n")
+    with HomeServer(home, CRYSTALMATH_RECIPES="flow_recipes") as server:
         life = Life(server.start(), seed)
         while len(life.killed) < KILLS:
             life.submit()

@@ -28,6 +28,7 @@ _SHAPE: dict[str, Any] = {
     "walltime": {"notice_s": float},
     "cancel": {"grace_s": float},
     "jobs": {"lease_s": float, "continue_lost": bool},
+    "flows": {"on_cluster": list},
     # Any key: the names of recipes.
     "restricted": {_ANY: list},
     "engines": None,

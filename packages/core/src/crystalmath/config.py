@@ -115,6 +115,8 @@ class Config:
     continue_lost : bool
         Whether a relaxation that was lost goes on from its last geometry, where its cluster and its
         submission do not say otherwise.
+    flows_on_cluster : tuple of str
+        Names and patterns of flows whose bodies run on their cluster, and not beside their owner.
     restricted : mapping of str to tuple of str, optional
         The only recipes that the home takes, with their only parameters; ``None`` if not limited.
     engines : mapping of str to mapping
@@ -139,6 +141,7 @@ class Config:
     cancel_grace_s: float = GRACE_S
     lease_s: float = LEASE_S
     continue_lost: bool = False
+    flows_on_cluster: tuple[str, ...] = ()
     restricted: Mapping[str, tuple[str, ...]] | None = None
     engines: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     clusters: Mapping[str, Cluster] = field(default_factory=dict)
@@ -216,6 +219,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         cancel_grace_s=float(table.get("cancel", {}).get("grace_s", GRACE_S)),
         lease_s=_lease(table.get("jobs", {}), root / "config.toml"),
         continue_lost=table.get("jobs", {}).get("continue_lost", False),
+        flows_on_cluster=tuple(table.get("flows", {}).get("on_cluster", ())),
         restricted=(
             {name: tuple(names) for name, names in table["restricted"].items()}
             if "restricted" in table

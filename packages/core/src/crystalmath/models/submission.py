@@ -586,8 +586,9 @@ class JobSpec(FlowTerms):
         hash=False,
         metadata=about(
             "of a flow whose steps are jobs: which pass of its body this is (`pass`), with which "
-            "attempt that begins (`attempt`), which steps there are by now (`steps`), and on what "
-            "terms the flow was submitted (`asked`), which are those of its steps",
+            "attempt that begins (`attempt`), which steps there are by now (`steps`), on what "
+            "terms the flow was submitted (`asked`), which are those of its steps, and the "
+            "walltime of each pass on the flow's cluster (`walltime_s`)",
             {"type": "object"},
         ),
     )

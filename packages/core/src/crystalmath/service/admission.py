@@ -312,7 +312,8 @@ class Admission:
             asked = evolve(asked, spec=spec)
         row = _row(asked, files, findings)
         if self._has_steps(asked):
-            spec = first_pass(asked.spec, *taken_over(self._references.jobs, asked.spec.parents))
+            taken = taken_over(self._references.jobs, asked.spec.parents)
+            spec = first_pass(asked.spec, *taken, self._config.flows_on_cluster)
             text = _specification(spec, asked.document)
             asked = evolve(asked, spec=spec)
             row, runner = evolve(row, specification=text, stage="pass"), self._runner(spec)

@@ -65,20 +65,32 @@ _LONGEST_LINK = 80
 _FIRST = 1000
 
 
-def first_pass(spec: JobSpec, taken: Sequence[Mapping[str, Any]], repeats: str | None) -> JobSpec:
+def first_pass(
+    spec: JobSpec,
+    taken: Sequence[Mapping[str, Any]],
+    repeats: str | None,
+    on_cluster: Sequence[str],
+) -> JobSpec:
     """Return what the first pass of a flow is to run, beside its owner and on none of its terms.
 
-    These are for its steps. `taken` are steps of the flow that it repeats, if it does.
+    These are for its steps. A flow that `on_cluster` means has its passes where its steps are, on
+    the same terms. `taken` are steps of the flow that it repeats, if it does.
     """
     asked = {name: plain(value) for name, value in spec.terms().items()}
+    asked["engine"] = spec.engine
+    if not any(step_matches(pattern, spec.recipe, spec.recipe) for pattern in on_cluster):
+        spec = evolve(
+            spec,
+            engine="local",
+            cluster=spec.cluster if spec.engine == "local" else "local",
+            environment=environment_before(spec.header()),
+            replaced={},
+            resources=Resources(),
+            walltime_s=None,
+        )
     return evolve(
         spec,
-        engine="local",
-        cluster=spec.cluster if spec.engine == "local" else "local",
-        environment=environment_before(spec.header()),
-        replaced={},
-        resources=Resources(),
-        walltime_s=spec.walltime_total_s,
+        walltime_s=_least(spec.walltime_s, spec.walltime_total_s),
         continue_lost=None,
         priority=_FIRST,
         flow={
@@ -88,9 +100,14 @@ def first_pass(spec: JobSpec, taken: Sequence[Mapping[str, Any]], repeats: str |
             "most": MOST_STEPS,
             "repeats": repeats,
             "steps": list(taken),
-            "asked": {**asked, "engine": spec.engine},
+            "asked": asked,
+            "walltime_s": spec.walltime_s,
         },
     )
+
+
+def _least(*times: float | None) -> float | None:
+    return min((one for one in times if one is not None), default=None)
 
 
 def taken_over(
@@ -399,7 +416,8 @@ class Flows:
             header = {}
         state, error = header.get("state", WAITS), header.get("error")
         if state == "lost":
-            state, error = "failed", f"lost: {error}"
+            ended = (directory.ended(flow.attempt) or {}).get("error")
+            state, error = "failed", f"{ended} ({error})" if ended else f"lost: {error}"
         if state != WAITS:
             end = evolve(failed, state=JobState(state), error=error or state)
             return evolve(plan, end=evolve(end, traceback=header.get("traceback")))
@@ -485,8 +503,8 @@ class Flows:
         attempt = flow.attempt + 1
         told = {"pass": before["pass"] + 1, "attempt": attempt, "steps": [*entries.values()]}
         header["flow"] = {**before, **told}
-        if plan.ends_at < math.inf:
-            header["walltime_s"] = max(plan.ends_at - time.time(), 1.0)
+        left = None if plan.ends_at == math.inf else max(plan.ends_at - time.time(), 1.0)
+        header["walltime_s"] = _least(before.get("walltime_s"), left)
         known = {name: header[name] for name in fields_dict(JobSpec) if name in header}
         spec = JobSpec(atoms=None, **known)
         same = {one: getattr(flow, one) for one in fields_dict(type(flow)) if one not in _OTHER}
@@ -594,7 +612,7 @@ def _on_terms(
         },
         recipe=call["recipe"],
         parameters=codec.decode_request(settings.get("params") or {}),
-        environment=header.get("environment", {}),
+        environment=environment_before(header),
     )
 
 
