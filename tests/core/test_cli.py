@@ -346,6 +346,24 @@ def test_submit_puts_a_warning_into_the_same_words(capsys):
     assert capsys.readouterr().err == "warning: it is odd (do not)\n"
 
 
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("'by_step' is for flows", "--step-cluster/--step-resources is for flows"),
+        ("by_step.emt.*: no cluster 'x'", "--step-cluster/--step-resources emt.*: no cluster 'x'"),
+        ("'by_step.a.b*.resources.memory_mb' must be", "--step-resources a.b*=memory must be"),
+        ("'by_step.a.walltime_s' means no step", "--step-resources a=walltime means no step"),
+        ("'by_step.a.cluster' means no step", "--step-cluster a means no step"),
+        ("'walltime_total_s' must be a number", "--walltime-total must be a number"),
+        ("'serial' and 'in_one_job' exclude", "--serial and --in-one-job exclude"),
+        ("KeyError: 'serial'", "KeyError: 'serial'"),
+    ],
+)
+def test_messages_name_the_options_of_the_shell(message, told, capsys):
+    output.note(message)
+    assert capsys.readouterr().err == f"{told}\n"
+
+
 def test_an_error_of_several_lines(cli, lab):
     job_id = cli("run", "lab_recipes.fail", AL, "--param", "message=one\n two", "--json").json[
         "job_id"

@@ -272,7 +272,7 @@ def pick_one(item):
 
 
 @job
-def counted(folder, number, *, fails=False, waits=False):
+def counted(folder, number, *, fails: bool = False, waits=False):
     """Leave a mark for each time that it ran; fail, or run, until its file is there."""
     with Path(folder, f"ran {number}").open("a") as file:
         file.write("x")

@@ -52,6 +52,7 @@ def service(tmp_path_factory):
     environ = {**os.environ, **told}
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(LAB)
+        patch.setenv("PYTHONPATH", str(LAB))  # of where flows are asked for their steps
         with JobService(config.load(environ), environ) as service:
             yield service
 
@@ -219,6 +220,7 @@ def test_steps_have_terms_of_their_own(service, tmp_path):
         "*counted#1": {"priority": 2, "cluster": None},
         "t*": {"cluster": "here"},
         "totla": {"priority": 5},
+        "*conted#0": {"resources": {"ranks": 1}},
     }
     flow = submit(service, "counts", folder=str(tmp_path), by_step=terms)
     job = finish(service, flow)
@@ -233,11 +235,19 @@ def test_steps_have_terms_of_their_own(service, tmp_path):
     assert had.pop("total") == last["total"]
     assert had.pop("#1") == ("local", 2, 300, 1)
     assert set(had.values()) == {("local", 1, 300, 1)}
-    # What has meant no step is told of.
-    assert job.summary["by_step_unused"] == ["totla"]
+    # What has meant no step is told of, and at once where no other step can be meant.
+    assert job.summary["by_step_unused"] == ["totla", "*conted#0"]
+    (told,) = job.warnings
+    assert (told["code"], told["place"]) == ("step_unknown", "by_step.*conted#0")
+    assert told["message"].startswith("'by_step.*conted#0.resources' means no step of the flow")
+    assert told["remedy"] == "did you mean 'counted'?"
+    asked = {"parameters": {"folder": str(tmp_path)}, "by_step": {"totla": {"priority": 1}}}
+    checked = service.check(Submission(recipe="flow_recipes.counts", **asked))
+    assert not checked.findings
+    assert "'totla' means a step is known then" in str(checked.flow.rest)
     # A retry keeps them.
     (again,) = service.retry([flow], Retry(by_step={"totla": {"priority": 6}}))
-    assert finish(service, again.job_id).summary["by_step_unused"] == ["totla"]
+    assert finish(service, again.job_id).summary["by_step_unused"] == ["totla", "*conted#0"]
     header = json.loads(service.specification(again.job_id).partition("\n")[0])
     assert header["by_step"] == {**terms, "totla": {"priority": 6}}
 
@@ -295,12 +305,23 @@ def test_failed_steps_run_again_with_other_parameters(service, tmp_path):
     assert "did you mean 'counted'?" in str(refused)
     (refused,) = service.retry([flow], Retry(parameters={"counted": False}))
     assert "takes its parameters by their names" in str(refused)
+    for wrong, words in (
+        ({"fial": True}, "counted has no parameter 'fial'; did you mean fails?"),
+        ({"fails": "x"}, "'fails' of flow_recipes.counted must be true or false"),
+    ):
+        (refused,) = service.retry([flow], Retry(parameters={"counted": wrong}))
+        assert words in str(refused)
+        asked = Retry(by_step={"counted": {"params": wrong}})
+        (refused,) = service.retry([flow], asked, dry_run=True)
+        assert words in str(refused)
     (again,) = service.retry([flow], Retry(parameters={"counted": {"fails": False}}))
     assert finish(service, again.job_id).state is JobState.COMPLETED
     assert service.result(again.job_id) == COUNTED
     # The third takes over what was changed, too, whatever is to be other for what runs again.
     for changes in ({}, {"counted": {"waits": True}}):
         (again,) = service.retry([again.job_id], Retry(parameters=changes))
+        told = [one for one in again.warnings if one["code"] == "step_taken_over"]
+        assert len(told) == len(changes)
         job = finish(service, again.job_id)
         assert (job.state, job.summary["steps_taken_over"]) == (JobState.COMPLETED, 10)
     assert marks(tmp_path).items() >= {"0": "x", "1": "xx", "2": "x", "11": "xx"}.items()

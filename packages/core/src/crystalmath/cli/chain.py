@@ -124,7 +124,7 @@ def parse_steps(texts: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
         if found["name"] in steps:
             raise typer.BadParameter(f"the step {found['name']!r} is given twice")
         given = _NEXT.split(found["parameters"]) if found["parameters"] else []
-        parameters = parse_parameters([_with_step(one, steps) for one in given])
+        parameters = parse_parameters([_with_step(one, steps) for one in given], option="--step")
         steps[found["name"]] = (found["recipe"], parameters)
     return steps
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob
 from crystalmath.models import Finding
+from crystalmath.recipes.arguments import structure_argument
 from crystalmath.recipes.espresso_parameters import (
     program_of_recipe,
     unread_input,
@@ -177,7 +178,7 @@ def check_unread(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Finding]
     """
     if not is_quaccs(recipe.name):
         return []
-    return [*_of_job(recipe, parameters, ""), *_of_flow(recipe, parameters)]
+    return [*job_faults(recipe, parameters, ""), *_of_flow(recipe, parameters)]
 
 
 def place_of(recipe: Recipe, name: str) -> str | None:
@@ -213,7 +214,7 @@ def _of_flow(recipe: Recipe, parameters: Mapping[str, Any]) -> Iterator[Finding]
             jobs[name] = look_up(full)
     for name, job in jobs.items():
         if isinstance(given.get(name), Mapping):
-            yield from _of_job(job, given[name], f"job_params.{name}.")
+            yield from job_faults(job, given[name], f"job_params.{name}.")
     if isinstance(given.get(_ALL), Mapping):
         yield from _of_all(list(jobs.values()), given[_ALL])
 
@@ -238,7 +239,8 @@ def _looked_up(recipe: str) -> frozenset[tuple[str, str]]:
 def _of_all(jobs: list[Recipe], given: Mapping[str, Any]) -> Iterator[Finding]:
     """Look at what all jobs of a flow get: one that reads a parameter is enough."""
     by_job = [
-        {each.source: each for each in _of_job(job, given, f"job_params.{_ALL}.")} for job in jobs
+        {each.source: each for each in job_faults(job, given, f"job_params.{_ALL}.")}
+        for job in jobs
     ]
     for source in dict.fromkeys(name for of_job in by_job for name in of_job):
         findings = [of_job[source] for of_job in by_job if source in of_job]
@@ -248,7 +250,11 @@ def _of_all(jobs: list[Recipe], given: Mapping[str, Any]) -> Iterator[Finding]:
             yield findings[0]
 
 
-def _of_job(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
+def job_faults(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
+    """Find what is wrong with parameters of a job, which has others, too.
+
+    At a `place`, ``job_params.relax_job.``, it is one that a flow calls.
+    """
     if place:
         yield from _refused(recipe, parameters, place)
     yield from check_tables(recipe, parameters, place)
@@ -278,30 +284,33 @@ def _of_job(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterat
 def _refused(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
     """Look at a flow's job as at one of its own: it would end with an error."""
     arguments = {} if recipe.signature is None else recipe.signature.parameters
+    first = structure_argument(recipe) if arguments else None
+    wrong = []
     try:
         for name, item in arguments.items():
             check_flag(recipe, item, parameters.get(name))
         check_kinds(recipe, parameters)
     except InvalidJob as error:
+        remedy = "correct it, or leave it out"
+        wrong.append(("parameter_kind", str(error), place.removesuffix("."), remedy))
+    takes_any = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in arguments.values())
+    for name in parameters if arguments else ():
+        told = ""
+        if first is not None and name == first.name == "atoms":
+            told = f"{name!r} is the structure that {recipe.name} is called with"
+        elif name not in arguments and not takes_any:
+            near = nearest(str(name), list(arguments))
+            told = f"the recipe {recipe.name} has no parameter {name!r:.80}{near}"
+        if told:
+            wrong.append(("parameter_unknown", told, f"{place}{name}", _NO_PLACE))
+    for code, message, source, remedy in wrong:
         yield Finding(
             severity="error",
-            code="parameter_kind",
-            message=str(error),
-            source=f"the parameter {place.removesuffix('.')}",
-            remedy="correct it, or leave it out",
+            code=code,
+            message=message,
+            source=f"the parameter {source}",
+            remedy=remedy,
         )
-    if any(item.kind is inspect.Parameter.VAR_KEYWORD for item in arguments.values()):
-        return
-    for name in parameters if arguments else ():
-        if name not in arguments:
-            yield Finding(
-                severity="error",
-                code="parameter_unknown",
-                message=f"the recipe {recipe.name} has no parameter {name!r:.80}"
-                f"{nearest(str(name), list(arguments))}",
-                source=f"the parameter {place}{name}",
-                remedy=_NO_PLACE,
-            )
 
 
 def _of_espresso(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:

@@ -26,7 +26,7 @@ from crystalmath.service.asked_job import (
     replaced,
 )
 from crystalmath.service.checked_commands import CheckedCommands, unless_set_there
-from crystalmath.service.flows import first_pass, taken_over, terms_by_step
+from crystalmath.service.flows import by_step_faults, first_pass, taken_over, terms_by_step
 from crystalmath.service.going_on import with_continuation
 
 if TYPE_CHECKING:
@@ -163,11 +163,11 @@ class Admission:
         if can_be_called and asked.refers:
             passes(lambda: self._early_preflight(asked))
         # It is asked first for all that is wanted: that answers the other checks, too.
-        flow, fails = self._flow(asked) if known else (None, ())
+        flow, told = self._flow(asked) if known else (None, ())
         answers = known and passes(lambda: self._preflight(asked))
-        findings += [finding for finding in fails if finding not in findings]
-        files, told = self._pseudopotentials(asked) if answers else ([], [])
-        findings += told
+        findings += [finding for finding in told if finding not in findings]
+        files, found = self._pseudopotentials(asked) if answers else ([], [])
+        findings += found
         has_engine = (
             passes(lambda: self._check_plugin(asked.spec), "engine")
             and passes(lambda: self._check_cluster(asked.spec), "cluster")
@@ -290,17 +290,19 @@ class Admission:
         plugins().require(str(asked.spec.engine))
         if not asked.refers:
             findings += self._preflight(asked)
+            told = self._flow(asked)[1] if asked.spec.by_step else ()
+            findings += [finding for finding in told if finding not in findings]
         elif not asked.is_step:
             findings += self._early_preflight(asked)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
-        files, told = ([], []) if asked.refers else self._pseudopotentials(asked)
+        files, found = ([], []) if asked.refers else self._pseudopotentials(asked)
         runner = self._runner(asked.spec)
         findings += self._check_cluster(asked.spec)
         spec = self._allotted(asked.spec)
         spec = spec if asked.refers else with_continuation(spec, self._config)
         spec = evolve(spec, defaulted=defaulted(asked.spec, spec))
-        findings += [*told, *self._check_ranks(asked.spec)]
+        findings += [*found, *self._check_ranks(asked.spec)]
         asked = evolve(asked, spec=spec)
         for look in self._looks(asked):
             findings += look()
@@ -519,12 +521,19 @@ class Admission:
         return asked_inputs(**asked.of_hooks(), here=here)
 
     def _flow(self, asked: AskedJob) -> tuple[FlowCheck | None, Sequence[Finding]]:
-        """Return which jobs a flow would call, and whether its body fails."""
+        """Return which jobs a flow would call, and findings: its body fails, terms mean no step."""
         if not self._has_steps(asked):
             return None, ()
         from crystalmath.preflight.verdict import judge_calls
 
-        return judge_calls(**asked.of_hooks())
+        flow, findings = judge_calls(**asked.of_hooks())
+        if flow is None:
+            return None, findings
+        told, unknown = by_step_faults(asked.spec.by_step, flow.steps, self._config, flow.rest)
+        if unknown:
+            which = " or ".join(map(repr, unknown))
+            flow = evolve(flow, rest=f"{flow.rest}; whether {which} means a step is known then")
+        return flow, [*findings, *told]
 
     def _check_commands(self, asked: AskedJob) -> list[Finding]:
         told = self._commands.check(asked, self._runner(asked.spec))

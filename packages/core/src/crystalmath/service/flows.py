@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, evolve, field, fields_dict
 
-from crystalmath.errors import BadFile, InvalidJob, did_you_mean, shown
+from crystalmath.errors import (
+    BadFile,
+    Finding,
+    InvalidJob,
+    JobRefused,
+    did_you_mean,
+    shown,
+)
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.life import WAITS
 from crystalmath.models import JobSpec, JobState, NewJob, Resources, Submission
@@ -41,10 +48,11 @@ from crystalmath.recipes.stored_result import unpacked
 from crystalmath.service.retrying import Again, environment_before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
     from crystalmath.config import Config
     from crystalmath.errors import CrystalMathError
+    from crystalmath.models.inputs import StepCheck
     from crystalmath.models.job_notes import Parent
     from crystalmath.models.retry import Retry
     from crystalmath.quacc.store import JobMetadata
@@ -61,6 +69,8 @@ _OVER = (
 #: What the name of a link to a step does not have, and how long it is.
 _UNREADABLE = re.compile(r"[^\w.+-]", re.ASCII)
 _LONGEST_LINK = 80
+#: The ends of steps' names, which number those of one function.
+_NUMBER = re.compile(r"#.*")
 #: A pass goes ahead of all other jobs that wait: it takes little, and others wait for it.
 _FIRST = 1000
 
@@ -551,10 +561,71 @@ def terms_by_step(
     return {**terms, **own, "resources": resources}
 
 
-def changes_by_step(changes: Retry, flow: JobMetadata, jobs: HomeJobs) -> Retry:
+def by_step_faults(
+    by_step: Mapping[str, Mapping[str, Any]],
+    steps: Iterable[StepCheck],
+    configured: Config,
+    awaits: str | None,
+) -> tuple[list[Finding], list[str]]:
+    """Find terms by step that mean none of a flow's steps, and parameters that these do not take.
+
+    `awaits` says why there may be other steps. Then also return patterns that may mean these.
+    """
+    called = [(step.recipe, step.name) for step in steps if step.recipe]
+    functions = sorted({recipe.rpartition(".")[2] for recipe, _ in called})
+    findings: list[Finding] = []
+    unknown = []
+    for pattern, settings in by_step.items():
+        findings += _changed_faults(pattern, settings, called, configured)
+        # A later step of those that are known is none.
+        likely = _NUMBER.sub("*", pattern) if awaits else pattern
+        remedy = did_you_mean(pattern, functions, awaits and "")
+        if any(step_matches(pattern, *one) for one in called):
+            continue
+        if awaits and (not remedy or any(step_matches(likely, *one) for one in called)):
+            unknown.append(pattern)
+            continue
+        place = f"by_step.{pattern}"
+        known = " that is known before it has begun" if awaits else ""
+        told = f"'{place}.{next(iter(settings), '')}' means no step of the flow{known}"
+        findings.append(
+            Finding(
+                severity="warning",
+                code="step_unknown",
+                message=told,
+                remedy=remedy,
+                place=place,
+            )
+        )
+    return findings, unknown
+
+
+def _changed_faults(
+    pattern: str,
+    settings: Mapping[str, Any],
+    called: Iterable[tuple[str, str]],
+    configured: Config,
+) -> Iterator[Finding]:
+    """Find what is wrong with the parameters that are to be other for some steps."""
+    from crystalmath.recipes import codec
+    from crystalmath.recipes.lookup import look_up
+    from crystalmath.recipes.unread_parameters import job_faults
+
+    parameters = codec.decode_request(settings.get("params") or {})
+    recipes = {one[0] for one in called if step_matches(pattern, *one)} if parameters else ()
+    for recipe in sorted(recipes):
+        with contextlib.suppress(InvalidJob):  # it may be gone, which is told elsewhere
+            found = look_up(recipe, configured.recipes_allow)
+            yield from job_faults(found, parameters, f"{pattern}.")
+
+
+def changes_by_step(
+    changes: Retry, flow: JobMetadata, jobs: HomeJobs
+) -> tuple[Retry, tuple[Finding, ...]]:
     """Move parameters that are named after steps of a flow to what changes of these.
 
-    `InvalidJob`: one is called neither as a parameter of the flow nor as a step.
+    Also return what is wrong with changes by step. `InvalidJob`: one is called neither as a
+    parameter of the flow nor as a step. `JobRefused`: a step would not take it.
     """
     from crystalmath.recipes import codec
     from crystalmath.recipes.lookup import look_up
@@ -562,17 +633,17 @@ def changes_by_step(changes: Retry, flow: JobMetadata, jobs: HomeJobs) -> Retry:
     signature = look_up(flow.recipe, jobs.config.recipes_allow).signature
     parameters = {} if signature is None else signature.parameters
     others = changes.parameters.keys() - parameters.keys()
-    if not others:
-        return changes
+    if not (others or changes.by_step):
+        return changes, ()
     takes_any = signature is None or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
     own, by_step = dict(changes.parameters), dict(changes.by_step)
     header = json.loads(jobs.specification(flow.job_id).partition("\n")[0])
     told = [each["job_id"] for each in header["flow"]["steps"]]
-    called = {
-        (job.recipe, of_flow[1])
-        for job in jobs.some_jobs([*told, *jobs.step_ids(flow.job_id)])
-        if (of_flow := step_of(job.parents))
-    }
+    called: dict[tuple[str, str], bool] = {}
+    for job in jobs.some_jobs([*told, *jobs.step_ids(flow.job_id)]):
+        if of_flow := step_of(job.parents):
+            one = (job.recipe, of_flow[1])
+            called[one] = called.get(one, False) or _has_result(job)
     for name in sorted(others):
         if not any(step_matches(name, *one) for one in called):
             if takes_any:
@@ -590,7 +661,34 @@ def changes_by_step(changes: Retry, flow: JobMetadata, jobs: HomeJobs) -> Retry:
                 f"names ({name}.PARAMETER=VALUE), not {shown(value)}"
             )
         by_step[name] = merged(by_step.get(name, {}), {"params": codec.encode_request(value)})
-    return evolve(changes, parameters=own, by_step=by_step)
+    findings = [
+        finding
+        for pattern, settings in by_step.items()
+        for finding in _changed_faults(pattern, settings, called, jobs.config)
+    ]
+    if any(finding.severity == "error" for finding in findings):
+        raise JobRefused(findings)
+    findings += [] if own else _taken_over_all_the_same(by_step, called)
+    return evolve(changes, parameters=own, by_step=by_step), tuple(findings)
+
+
+def _taken_over_all_the_same(
+    by_step: Iterable[str], called: Mapping[tuple[str, str], bool]
+) -> Iterator[Finding]:
+    """Find changes that mean completed steps alone; `called` says of each whether it has."""
+    for pattern in by_step:
+        states = [completed for one, completed in called.items() if step_matches(pattern, *one)]
+        if states and all(states):
+            which = "the one step" if len(states) == 1 else f"each of the {len(states)} steps"
+            yield Finding(
+                severity="warning",
+                code="step_taken_over",
+                message=f"{which} that {pattern!r} means has completed, and is taken over as it is "
+                "where the flow calls it with the same arguments",
+                remedy="to compute it with what is changed, submit the flow anew, or run the step "
+                "again alone (crystalmath retry STEP)",
+                place=f"by_step.{pattern}",
+            )
 
 
 def _on_terms(

@@ -123,6 +123,8 @@ class Intake:
             try:
                 job = known.get(submission.key) if isinstance(submission.key, str) else None
                 asked = admission.read(*_parts(item))
+                if item.findings:
+                    asked = attrs.evolve(asked, findings=item.findings)
                 if job is not None and asked.spec_hash == job.spec_hash:
                     answers[index] = self._given_before(job)
                 elif job is not None:
@@ -467,13 +469,14 @@ class Intake:
             try:
                 job, text = self._home.job(job_id), self._home.specification(job_id)
                 where = self._where(job_id)
-                changed = changes_by_step(changes, job, self._home) if job.stage else changes
-                asked[index] = again(job, text, changed, *where, environ=self._environ, once=once)
+                told = changes_by_step(changes, job, self._home) if job.stage else (changes, ())
+                one = again(job, text, told[0], *where, environ=self._environ, once=once)
+                asked[index] = attrs.evolve(one, findings=told[1])
             except CrystalMathError as error:
                 # Its frames hold this dict: only the collector would free both.
                 refused[index] = error.with_traceback(None)
-        told = submit(list(asked.values()), wanted)
-        answers = refused | dict(zip(asked, told, strict=True))
+        retried = submit(list(asked.values()), wanted)
+        answers = refused | dict(zip(asked, retried, strict=True))
         return [answers[index] for index in range(len(job_ids))]
 
     def _where(self, job_id: str) -> tuple[config.Config, RunDirectory]:

@@ -303,7 +303,7 @@ class References:
             raise FilesRemoved(outlook.removed)
         if outlook.reason is not None:
             spec = evolve(asked.spec, asked_hash=asked.spec_hash)
-            told = (_waits(outlook.reason),) if outlook.is_broken else ()
+            told = (*asked.findings, *([_waits(outlook.reason)] if outlook.is_broken else ()))
             formula = self._formula(parents)
             return evolve(asked, spec=spec, reason=outlook.reason, findings=told, formula=formula)
         given = [self._given(parent) for parent in parents]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.config import Config
+    from crystalmath.errors import Finding
     from crystalmath.jobs.last_geometry import LastGeometry
     from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.models.job_notes import Parent
@@ -53,6 +54,7 @@ class Again:
     body: Mapping[str, Any] | None = None
     #: Settings of quacc, as environment variables; they go above those of its cluster.
     settings: Mapping[str, str] = field(factory=dict)
+    findings: tuple[Finding, ...] = ()
 
 
 def again(

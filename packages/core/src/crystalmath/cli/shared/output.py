@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import threading
 import time
@@ -33,7 +34,7 @@ def write(text: str) -> None:
 
 def note(text: str) -> None:
     """Write a message likewise to standard error, where it cannot mix with results."""
-    sys.stderr.write(printable(text) + "\n")
+    sys.stderr.write(printable(in_options(text)) + "\n")
     sys.stderr.flush()
 
 
@@ -70,7 +71,45 @@ def error_document(
 def sentence(finding: Mapping[str, Any]) -> str:
     """Put a finding into words."""
     remedy = finding.get("remedy")
-    return f"{finding['message']} ({remedy})" if remedy else str(finding["message"])
+    return in_options(f"{finding['message']} ({remedy})" if remedy else str(finding["message"]))
+
+
+#: How messages name fields of a submission that have an option here, and those by step.
+_FIELD = re.compile(
+    r"'(in_one_job|walltime_total_s|walltime_s|continue_lost|on_failure|inherit_labels"
+    r"|(?:serial|parcel)(?=' (?:is|and|exclude|out)\b))'"
+)
+_BY_STEP = re.compile(r"'?\bby_step\b(?:\.([^\s':]+))?'?")
+
+
+def in_options(text: str) -> str:
+    """Name the options of the shell where a message names fields of a submission."""
+    return _BY_STEP.sub(_of_step, _FIELD.sub(lambda found: _option(found[1]), text))
+
+
+def _option(field: str) -> str:
+    return f"--{field.removesuffix('_s').replace('_', '-')}"
+
+
+def _of_step(found: re.Match[str]) -> str:
+    place = found[1] or ""
+    for end, option in _OF_STEP.items():
+        step, is_so, more = place.partition(f".{end}")
+        if is_so:
+            from crystalmath.models.resources import RESOURCE_NAMES
+
+            names = {name: option for option, name in RESOURCE_NAMES.items()}
+            what = "walltime" if end == "walltime_s" else names.get(more.removeprefix("."))
+            return f"{option} {step}{f'={what}' if what else more}"
+    return f"--step-cluster/--step-resources{f' {place}' if place else ''}"
+
+
+#: The options for what is said by step.
+_OF_STEP = {
+    "cluster": "--step-cluster",
+    "params": "--param",
+    **dict.fromkeys(("walltime_s", "resources"), "--step-resources"),
+}
 
 
 def tell_alike(answers: Sequence[Mapping[str, Any]]) -> None:

@@ -32,13 +32,15 @@ def of_option(name: str) -> Iterator[None]:
         raise
 
 
-def parse_parameters(assignments: Iterable[str], file: Path | None = None) -> dict[str, Any]:
+def parse_parameters(
+    assignments: Iterable[str], file: Path | None = None, option: str = "--param"
+) -> dict[str, Any]:
     """Join the parameters of a file, JSON or TOML, with ``KEY=VALUE`` of the command line.
 
     These go before the file's; a dotted key reaches into a table, ``opt_params.fmax=0.01``.
     """
     table = _read_file(file) if file else {}
-    with of_option("--param"):
+    with of_option(option):
         return _join(table, [_assignment(text) for text in assignments])
 
 
