@@ -361,6 +361,7 @@ def test_a_chain_is_submitted_as_a_whole_or_not_at_all(client, here, cli):
     for words, arguments in {
         "each job is labelled 'step'": ("--step", f"a={SHIFT}", "--label", "step=x"),
         "is given twice": ("--step", f"a={SHIFT}", "--step", f"a={SHIFT}"),
+        "Invalid value for --step": ("--step", f"a={SHIFT}:relax_cell"),
     }.items():
         refused = cli("chain", "Al.extxyz", *arguments)
         assert (refused.code, words in refused.err) == (2, True)
