@@ -7,8 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from crystalmath.server.rpc import wire
-from crystalmath.server.rpc.connections import Connections
 from crystalmath.server.rpc.declare import Method
+from crystalmath.server.rpc.session import Connections
 
 
 class Peer:

@@ -54,7 +54,7 @@ LAYERS = [
     # What a plugin for a program is made of.
     [
         f"crystalmath.preflight.{name}"
-        for name in ("program", "folders", "input_files", "launching", "checked_job", "report")
+        for name in ("program", "folders", "launching", "checked_job", "report")
     ],
     ["crystalmath.worker"],
     ["crystalmath.progress"],
@@ -64,7 +64,6 @@ LAYERS = [
     [
         "crystalmath.config",
         "crystalmath.models",
-        "crystalmath._config_file",
         "crystalmath._permissions",
         "crystalmath._starting",
         "crystalmath._storage",
@@ -181,7 +180,7 @@ def test_a_file_name_says_what_is_inside_and_occurs_once() -> None:
 def test_at_the_top_stands_only_what_outsiders_import() -> None:
     top = {path.name for path in (SOURCE / "crystalmath").glob("*.py")}
     public = {"hookspecs.py", "errors.py", "config.py", "flow.py", "processes.py"}
-    own = {"_config_file.py", "_permissions.py", "_starting.py", "_storage.py"}
+    own = {"_permissions.py", "_starting.py", "_storage.py"}
     assert top == public | {"__init__.py", "__main__.py", *own}
 
 

@@ -19,8 +19,7 @@ from crystalmath.errors import UnknownJob
 from crystalmath.server.handlers import METHODS as METHODS_OF_SERVER
 from crystalmath.server.rpc import connections, session, wire
 from crystalmath.server.rpc import large as large_messages
-from crystalmath.server.rpc.connections import peer_uid
-from crystalmath.server.rpc.session import IN_FLIGHT
+from crystalmath.server.rpc.session import IN_FLIGHT, peer_uid
 from peer import method, serving
 
 LARGE = 5_000_000

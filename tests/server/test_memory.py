@@ -11,8 +11,8 @@ from conftest import eventually
 from crystalmath.errors import KeyConflict, UnknownJob
 from crystalmath.models import Submission
 from crystalmath.models.retry import Retry
+from crystalmath.server.daemon import hand_back
 from crystalmath.server.handlers import METHODS
-from crystalmath.server.memory import hand_back
 
 
 class Cycle:

@@ -7,17 +7,17 @@ import functools
 import os
 import re
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystalmath._config_file import read
 from crystalmath._permissions import require_own_database, require_own_home
 from crystalmath._storage import file_system, is_network, place_runs, url_of_home
-from crystalmath.errors import ConfigError
+from crystalmath.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from crystalmath.models.cluster import Cluster
 
@@ -71,6 +71,30 @@ LEASE_VARIABLE = "CRYSTALMATH_LEASE_S"
 #: By this variable `recipes_fresh` reaches a worker.
 FRESH_VARIABLE = "CRYSTALMATH_FRESH"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: What is wrong with most TOML that cannot be read.
+UNQUOTED = 'in TOML, text stands in quotes: name = "text"'
+
+_ANY = "*"
+_WORDS: dict[Any, str] = {str: "a str", list: "a list", bool: "true or false"}
+# What may stand in the file: a type, or the keys of a table; None takes any table.
+_SHAPE: dict[str, Any] = {
+    "engine": str,
+    "database_url": str,
+    "storage": {"database": str, "runs": str, "network": bool},
+    "strict": bool,
+    "recipes": {"allow": list, "fresh": list},
+    "environment": {"forward": list, "set": {_ANY: str}},
+    "server": {"quiet_s": float, "warm": bool},
+    "logs": {"max_mb": float},
+    "walltime": {"notice_s": float},
+    "cancel": {"grace_s": float},
+    "jobs": {"lease_s": float, "continue_lost": bool},
+    "flows": {"on_cluster": list},
+    # Any key: the names of recipes.
+    "restricted": {_ANY: list},
+    "engines": None,
+    "clusters": None,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +220,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         The home must not be trusted, see :func:`home`, or where it has its data.
     """
     root = home(environ)
-    table = read(root / "config.toml")
+    table = _read(root / "config.toml")
     storage = table.get("storage", {})
     place_runs(root, storage.get("runs"))
     url = _absolute(_database(table, root, environ))
@@ -375,3 +399,63 @@ def job_environment(configured: Config, environ: Mapping[str, str] = os.environ)
 def _matcher(patterns: tuple[str, ...]) -> Callable[[str], object]:
     # One expression for all: this runs at each submission, over the whole environment.
     return re.compile("|".join(map(fnmatch.translate, patterns)) or "(?!)").match
+
+
+# --- the file -------------------------------------------------------------------------------------
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return what stands in the file; an empty table where there is none."""
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration file {path}: {error}") from error
+    import tomllib  # most homes have no such file
+
+    try:
+        table = tomllib.loads(text.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        hint = f"; {UNQUOTED}" if isinstance(error, tomllib.TOMLDecodeError) else ""
+        raise ConfigError(f"cannot read the configuration file {path}: {error}{hint}") from error
+    _check(table, _SHAPE, path, "")
+    return table
+
+
+def _check(table: Mapping[str, Any], shape: Mapping[str, Any], path: Path, prefix: str) -> None:
+    for key, value in table.items():
+        place = f"{path}: {prefix}{key}"
+        if key not in shape and _ANY not in shape:
+            hint = did_you_mean(key, sorted(shape))
+            raise ConfigError(f"{place} is not a known setting; {hint}")
+        wanted = shape.get(key, shape.get(_ANY))
+        if wanted is None or isinstance(wanted, Mapping):
+            _check_table(value, wanted, path, f"{prefix}{key}")
+        else:
+            _check_value(value, wanted, place)
+
+
+def _check_table(value: object, shape: Mapping[str, Any] | None, path: Path, name: str) -> None:
+    place = f"{path}: {name}"
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{place} must be a table, not {value!r}")
+    if shape is not None:
+        _check(value, shape, path, f"{name}.")
+    elif not all(isinstance(item, Mapping) for item in value.values()):
+        raise ConfigError(f"{place} must hold one table for each {name.removesuffix('s')}")
+
+
+def _check_value(value: object, wanted: type, place: str) -> None:
+    if wanted is float:
+        # Also ``inf``: for ever.
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
+            raise ConfigError(f"{place} must be a number from 0, not {value!r}")
+        try:
+            float(value)
+        except OverflowError:
+            raise ConfigError(f"{place} is too large; inf means for ever") from None
+    elif not isinstance(value, wanted):
+        raise ConfigError(f"{place} must be {_WORDS[wanted]}, not {value!r}")
+    elif isinstance(value, list) and not all(isinstance(item, str) for item in value):
+        raise ConfigError(f"{place} must be a list of strings, not {value!r}")

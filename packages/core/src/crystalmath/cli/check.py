@@ -154,8 +154,8 @@ def _with_mark(line: str, setting: Setting | None) -> str:
 
 
 def write(inputs: Inputs, directory: str, option: str = "--inputs") -> list[Path]:
-    """Write the files into a folder; see :mod:`crystalmath.client.input_folder`."""
-    from crystalmath.client.input_folder import input_files, write_texts
+    """Write the files into a folder; see :mod:`crystalmath.models.inputs`."""
+    from crystalmath.models.inputs import input_files, write_texts
 
     return write_texts(input_files(inputs, directory), option)
 

@@ -865,7 +865,7 @@ class Client:
         CrystalMathError
             One of the files is there already; nothing was written.
         """
-        from crystalmath.client.input_folder import input_files, write_texts
+        from crystalmath.models.inputs import input_files, write_texts
 
         told = self.ask(server.JOBS_SCRIPT, job_id=job_id, shell=True)  # noqa: S604 - no call of one
         texts = input_files(self.inputs(job_id), os.fspath(directory))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 
 from attrs import asdict, field, fields, frozen
 
+from crystalmath.errors import CrystalMathError
 from crystalmath.models.job_notes import FindingDocument
 
 if TYPE_CHECKING:
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 #: Who has set something: the user, a preset, the recipe's own code, quacc (as where it swaps what
 #: does not go together), the structure, or the calculator's default.
 Origin: TypeAlias = Literal["asked", "preset", "recipe", "quacc", "structure", "default"]
+#: Where a calculation ran; a program that is started in the folder of its input has it here.
+_FOLDER = re.compile(r"/[^\s'\"]*/tmp-quacc-[\d-]+")
 
 
 @frozen(kw_only=True)
@@ -271,3 +276,34 @@ def _values(steps: Sequence[StepInputs], number: int) -> dict[tuple[str, str], s
 
 def _known(record: type, document: Mapping[str, Any]) -> dict[str, Any]:
     return {one.name: document[one.name] for one in fields(record) if one.name in document}
+
+
+def input_files(inputs: Inputs, directory: str) -> dict[Path, str]:
+    """Name the files of inputs in a folder; those of several steps lie in ``step-1`` and on."""
+    root = Path(directory)
+    several = len(inputs.steps) > 1
+    return {
+        (root / f"step-{number}" if several else root) / name: _FOLDER.sub(".", text)
+        for number, step in enumerate(inputs.steps, 1)
+        for name, text in step.files.items()
+    }
+
+
+def write_texts(texts: Mapping[Path, str], option: str) -> list[Path]:
+    """Write files with their folders, and return their paths.
+
+    `CrystalMathError`: one of the files is there already, and `option` names another folder;
+    nothing was written.
+    """
+    for path in texts:
+        if path.exists():
+            raise CrystalMathError(
+                f"{path} is there already, and is not overwritten; name another folder with "
+                f"{option}"
+            )
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="")
+        if text.startswith("#!"):
+            path.chmod(0o755)
+    return list(texts)

@@ -6,14 +6,16 @@ SQL, and Alembic is imported only where there is something to migrate.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 from sqlalchemy.engine import URL, Connection, Engine, RootTransaction, make_url
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
@@ -21,8 +23,9 @@ from sqlalchemy.pool import QueuePool
 from crystalmath._permissions import make_own
 from crystalmath._storage import file_system, is_network
 from crystalmath.errors import NewerDatabaseError, StoreError
-from crystalmath.store import postgresql, sqlite
+from crystalmath.store import postgresql
 from crystalmath.store.plain_sql import (
+    BUSY_S,
     HEAD,
     DroppedError,
     LockedError,
@@ -37,8 +40,18 @@ from crystalmath.store.plain_sql import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_LOG = logging.getLogger("crystalmath.store")
 
 _LOCK_TIMEOUT_S = 60.0
+#: How long another writer is waited for, and how much of that in silence, in milliseconds.
+_BUSY_MS, _SILENT_MS = int(BUSY_S * 1000), 1000
+#: Readers and writers of a WAL share memory, which those on two hosts do not have. (SQLite's own
+#: words: "WAL does not work over a network filesystem".)
+_JOURNALS = {False: "WAL", True: "DELETE"}
+#: Writes nothing, unless another release has migrated the tables.
+_WRITE_NOTHING = "UPDATE alembic_version SET version_num = version_num WHERE version_num <> ?"
+#: The low byte of a code says what it is about, the next one says more.
+_KIND = 0xFF
 
 
 class Database:
@@ -101,11 +114,11 @@ class Database:
                 if self.file is None:
                     postgresql.take_turn(connection, self.schema)
                 else:
-                    is_known = sqlite.take_turn(connection, prepared=self._opened is not None)
+                    is_known = _take_turn(connection, prepared=self._opened is not None)
                 break
             except BaseException as error:
                 transaction.rollback()
-                if not (again and sqlite.is_read_only(error)):
+                if not (again and _is_read_only(error)):
                     raise
                 # The file may be writable by now, but not by what was opened before.
                 connection.invalidate()
@@ -338,7 +351,55 @@ def _engine(url: URL, place: str, schema: str | None, *, network: bool) -> Engin
             "pip install 'crystalmath[postgresql]'"
         ) from error
     if is_file:
-        sqlite.listen(engine, network=network)
+        # On a network file system for writers on several hosts.
+        event.listen(engine, "connect", partial(_set_pragmas, journal=_JOURNALS[network]))
     else:
         postgresql.listen(engine, schema)
     return engine
+
+
+# --- SQLite alone ---------------------------------------------------------------------------------
+
+
+def _take_turn(connection: Connection, *, prepared: bool) -> bool:
+    """Begin a transaction as the only one that writes; its connection has not reached SQLite yet.
+
+    `prepared` says whether the tables are there. Return whether they are for sure those of this
+    release.
+    """
+    # At once: a writer that began as a reader could fail half-way.
+    driver: Any = connection.connection.dbapi_connection
+    driver.execute(f"PRAGMA busy_timeout = {_SILENT_MS}")
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlite_errorcode", 0) & _KIND != sqlite3.SQLITE_BUSY:
+            raise
+        _LOG.warning("another program writes to the job database; waiting up to %d s", BUSY_S)
+        driver.execute(f"PRAGMA busy_timeout = {_BUSY_MS - _SILENT_MS}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    # Where the file was opened for reading only, SQLite refuses no earlier than this.
+    return prepared and connection.exec_driver_sql(_WRITE_NOTHING, (HEAD,)).rowcount == 0
+
+
+def _is_read_only(error: BaseException) -> bool:
+    """Return whether SQLite has opened the file for reading only; it stays so for a connection."""
+    code = getattr(error.orig, "sqlite_errorcode", 0) if isinstance(error, DBAPIError) else 0
+    moved = code == sqlite3.SQLITE_READONLY_DBMOVED  # then another one would be opened
+    return code & _KIND == sqlite3.SQLITE_READONLY and not moved
+
+
+def _set_pragmas(connection: sqlite3.Connection, _record: object, *, journal: str) -> None:
+    # The driver must not begin transactions of its own; Database does.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (
+        f"busy_timeout = {_BUSY_MS}",
+        f"journal_mode = {journal}",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()

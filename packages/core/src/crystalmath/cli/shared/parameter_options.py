@@ -332,7 +332,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _table(path: Path) -> dict[str, Any]:
     import tomllib
 
-    from crystalmath._config_file import UNQUOTED
+    from crystalmath.config import UNQUOTED
 
     toml = path.suffix.lower() == ".toml"
     try:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.models.inputs import Setting, StepInputs
 from crystalmath.preflight.files import FileMemo, exists
-from crystalmath.preflight.input_files import assignments, marked, preset_name, same, shown_value
+from crystalmath.preflight.program import assignments, marked, preset_name, same, shown_value
 from crystalmath.preflight.report import FileFacts, Need, Step, Trouble, is_passing, trouble
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from attrs import evolve, frozen
 
 from crystalmath.preflight import gate
 from crystalmath.preflight.files import FileMemo, facts
-from crystalmath.preflight.input_files import assignments
+from crystalmath.preflight.program import assignments
 from crystalmath.preflight.programs.vasp_inputs import without_potcar
 from crystalmath.preflight.report import Need, Step, Trouble, troubles_of
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.models.inputs import Setting, StepInputs
 from crystalmath.preflight.files import facts
-from crystalmath.preflight.input_files import (
+from crystalmath.preflight.program import (
     assignments,
     marked,
     preset_name,
