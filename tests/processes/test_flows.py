@@ -7,6 +7,7 @@ import os
 import random
 import re
 import signal
+import sqlite3
 import time
 import types
 
@@ -22,6 +23,7 @@ from crystalmath.models import JobState, Submission
 from crystalmath.models.retry import Retry
 from crystalmath.quacc.store import JobStore
 from crystalmath.service import JobService
+from crystalmath.service.home_jobs import HomeJobs
 from crystalmath.service.pruning import Choice
 from crystalmath.service.rebuild import rebuild
 from server.home_server import HomeServer
@@ -138,14 +140,20 @@ def test_each_step_is_a_job_of_its_own(service, tmp_path):
 
 def test_that_a_step_completes_reads_no_rows_of_the_others(service, monkeypatch):
     read, some_jobs = [], service.some_jobs
+    asked, specification = [], service.specification
     count = 12
     monkeypatch.setattr(service, "some_jobs", lambda ids: read.extend(ids) or some_jobs(ids))
+    monkeypatch.setattr(
+        service, "specification", lambda one: asked.append(one) or specification(one)
+    )
     flow = submit(service, "many", count=count)
     assert finish(service, flow).state is JobState.COMPLETED
     assert service.result(flow)["value"] == [2 * number for number in range(count)]
     # Once where a pass has ended, and once where the next one begins.
     own = set(service.step_ids(flow))
     assert sum(job_id in own for job_id in read) <= 2 * count
+    # Of the flow itself once for each pass that has ended.
+    assert asked.count(flow) == service.job(flow).attempt - 1
 
 
 def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service, tmp_path):
@@ -410,6 +418,41 @@ def test_a_step_that_is_refused_fails_its_flow(service, tmp_path):
     assert "the step" in job.error
     assert "is refused" in job.error
     assert marks(tmp_path) == {}
+
+
+def test_of_steps_that_cannot_be_recorded_together_the_one_at_fault_is_named(
+    service, tmp_path, monkeypatch
+):
+    def check(job):
+        if "counted#1/" in str(job.key):
+            raise InvalidJob("the database takes none of them; call it otherwise")
+
+    monkeypatch.setattr("crystalmath.store.insertions.check", check)
+    flow = submit(service, "counts", folder=str(tmp_path))
+    job = finish(service, flow)
+    assert (job.state, service.step_ids(flow)) == (JobState.FAILED, [])
+    assert job.error == (
+        "the step flow_recipes.counted#1 is refused: the database takes none of them; call it "
+        "otherwise"
+    )
+
+
+def test_without_a_server_the_steps_of_a_flow_are_counted_as_their_files_tell(service, tmp_path):
+    flow = submit(service, "counts", folder=str(tmp_path), waits=[0])
+    known = {"completed": 2, "running": 1}
+    eventually(lambda: service.with_steps([service.job(flow)])[0].steps == known)
+    copy = tmp_path / "copy.sqlite"
+    with contextlib.closing(sqlite3.connect(copy)) as rows, rows:
+        with contextlib.closing(sqlite3.connect(service.config.home / "jobs.sqlite")) as now:
+            now.backup(rows)
+        rows.execute("UPDATE jobs SET owner = '{}'")
+    (tmp_path / "go 0").touch()
+    assert finish(service, flow).error is None
+    then = dataclasses.replace(service.config, database_url=f"sqlite:///{copy}")
+    with HomeJobs.look(then) as home:
+        (job,) = home.with_steps([home.job(flow)])
+    assert (job.state, job.steps) == (JobState.RUNNING, {"completed": 3})
+    assert job.reason == "3 of 3 steps have ended"
 
 
 def test_a_step_may_fail_while_its_flow_calls_another_that_needs_it(service, tmp_path):

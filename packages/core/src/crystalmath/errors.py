@@ -178,9 +178,16 @@ class ConfigError(CrystalMathError, ValueError):
 
 
 class InvalidJob(CrystalMathError, ValueError):
-    """A submission that cannot become a job. Nothing was recorded, written or started."""
+    """A submission that cannot become a job. Nothing was recorded, written or started.
+
+    Attributes
+    ----------
+    job_id : str or None
+        Of several that were to be recorded together, the one that cannot be.
+    """
 
     code = "invalid_job"
+    job_id: str | None = None
 
 
 class NoRecipe(InvalidJob):

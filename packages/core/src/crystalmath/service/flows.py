@@ -239,6 +239,9 @@ class _Plan:
     """What the last pass of a flow has left to be done."""
 
     attempt: int
+    #: The flow's specification: what stands above structure and parameters, and these.
+    header: Mapping[str, Any]
+    body: str
     #: The names of the steps that the next pass waits for.
     needs: Sequence[str] = ()
     #: The names of the steps that it has called and that had jobs before.
@@ -408,13 +411,15 @@ class Flows:
 
     def _read(self, flow: JobMetadata) -> _Plan:
         """Read the outcome of the last pass, and record the steps that it has called."""
-        asked = json.loads(self._jobs.specification(flow.job_id).partition("\n")[0])
+        text, _, body = self._jobs.specification(flow.job_id).partition("\n")
+        asked = json.loads(text)
         total, since = asked.get("walltime_total_s"), flow.started_at or flow.created_at
-        plan = _Plan(flow.attempt, ends_at=math.inf if total is None else since + total)
+        ends_at = math.inf if total is None else since + total
+        plan = _Plan(flow.attempt, asked, body, ends_at=ends_at)
         is_stopped = flow.cancel_requested_at is not None or plan.ends_at <= time.time()
-        return plan if is_stopped else self._with_outcome(plan, flow, asked)
+        return plan if is_stopped else self._with_outcome(plan, flow)
 
-    def _with_outcome(self, plan: _Plan, flow: JobMetadata, asked: Mapping[str, Any]) -> _Plan:
+    def _with_outcome(self, plan: _Plan, flow: JobMetadata) -> _Plan:
         directory = self._jobs.directory(flow.job_id)
         failed = Change(job_id=flow.job_id, state=JobState.FAILED, at=0.0)
         try:
@@ -438,7 +443,7 @@ class Flows:
         except BadFile:
             return plan
         try:
-            is_recorded = self._record(flow, asked, told["calls"])
+            is_recorded = self._record(flow, plan.header, told["calls"])
         except InvalidJob as refused:
             return evolve(plan, end=evolve(failed, error=str(refused)))
         known = [call["name"] for call in told["calls"] if call["known"] is not None]
@@ -498,9 +503,7 @@ class Flows:
         plan: _Plan,
     ) -> None:
         """Begin the next pass, which is told of all steps."""
-        text, _, body = self._jobs.specification(flow.job_id).partition("\n")
-        header = json.loads(text)
-        before = header["flow"]
+        header, before = dict(plan.header), plan.header["flow"]
         taken = {each["name"]: each for each in before["steps"] if each.get("taken_over")}
         for name in taken.keys() & plan.known:
             taken[name] = {**taken[name], "counted": True}
@@ -523,9 +526,9 @@ class Flows:
             attempt=attempt,
             stage="pass",
             reason=plan.progress() if steps else None,
-            specification=f"{json.dumps(spec.header())}\n{body}",
+            specification=f"{json.dumps(spec.header())}\n{plan.body}",
         )
-        self._intake.next_pass(flow, row, spec, body)
+        self._intake.next_pass(flow, row, spec, plan.body)
 
 
 #: What of a flow's row is another one in its next pass.

@@ -209,14 +209,40 @@ class HomeJobs:
 
     def with_steps(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
         """Say of those of some jobs that are flows how many of their steps are in which state."""
-        flows = [job.job_id for job in jobs if job.stage is not None]
-        counts = self._store.steps(flows) if flows else {}
+        flows = [job for job in jobs if job.stage is not None]
+        counts = self._store.steps([flow.job_id for flow in flows]) if flows else {}
+        reasons: dict[str, str] = {}
+        for flow in flows:
+            found = counts.get(flow.job_id)
+            if found and not flow.state.is_terminal() and self._correct(found, flow):
+                ended = sum(found[state] for state in found if state.is_terminal())
+                reasons[flow.job_id] = f"{ended} of {sum(found.values())} steps have ended"
         return [
-            evolve(job, steps={state.value: found[state] for state in JobState if state in found})
+            evolve(
+                job,
+                steps={state.value: found[state] for state in JobState if found.get(state)},
+                reason=reasons.get(job.job_id, job.reason),
+            )
             if (found := counts.get(job.job_id))
             else job
             for job in jobs
         ]
+
+    def _correct(self, counts: dict[JobState, int], flow: JobMetadata) -> bool:
+        """Count the steps of a flow as their files tell if no process keeps their rows up to date.
+
+        Return whether any differs from its row.
+        """
+        if self._onlooker.host.is_own(flow.owner):
+            return False
+        states = self._store.step_states(flow.job_id)
+        rows = self._store.get_many([one for one in states if not states[one].is_terminal()])
+        pairs = zip(rows, self._onlooker.seen(rows), strict=True)
+        changed = [(row.state, job.state) for row, job in pairs if job.state is not row.state]
+        for before, now in changed:
+            counts[before] = max(counts.get(before, 0) - 1, 0)
+            counts[now] = counts.get(now, 0) + 1
+        return bool(changed)
 
     def step_ids(self, job_id: str) -> list[str]:
         """Return the jobs that are, or were, steps of a flow, the oldest first."""

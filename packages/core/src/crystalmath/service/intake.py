@@ -89,9 +89,7 @@ class Intake:
             answers, prepared = self._prepare(asked, wanted)
             refused = [at for at, answer in answers.items() if isinstance(answer, Exception)]
             if all_or_none and refused:
-                told = InvalidJob(
-                    f"not submitted: number {min(refused)} of the request was refused"
-                )
+                told = _not_submitted(min(refused))
                 return [answers.get(index, told) for index in range(len(asked))]
             _require(wanted)
             answers |= self._record(asked, prepared, all_or_none=all_or_none)
@@ -218,7 +216,10 @@ class Intake:
             insert = self._recorder.insert_all if all_or_none else self._recorder.insert
             recorded = dict(zip(prepared, insert(rows), strict=True))
         except InvalidJob as error:
-            return dict.fromkeys(prepared, error.with_traceback(None))
+            ids = [row.job_id for row in rows]
+            at_fault = list(prepared)[ids.index(str(error.job_id))]
+            told = dict.fromkeys(prepared, _not_submitted(at_fault))
+            return {**told, at_fault: error.with_traceback(None)}
         refused = {at: job for at, job in recorded.items() if isinstance(job, Exception)}
         accepted = {at: job for at, job in recorded.items() if not isinstance(job, Exception)}
         new = {at: job for at, job in accepted.items() if job.job_id == prepared[at].spec.job_id}
@@ -287,7 +288,7 @@ class Intake:
         told = self._record(asked, prepared, all_or_none=True)
         answers = known | {keys[at]: job for at, job in told.items()}
         for index, key in enumerate(keys):
-            if isinstance(answers[key], Exception):
+            if isinstance(answers[key], InvalidJob) and answers[key].job_id is not None:
                 raise refused(index, answers[key])
         return [answers[key] for key in keys]
 
@@ -507,6 +508,10 @@ def _parts(
     asked: Again,
 ) -> tuple[Submission, Sequence[Parent], Mapping[str, Any] | None, Mapping[str, str]]:
     return asked.submission, asked.parents, asked.body, asked.settings
+
+
+def _not_submitted(number: int) -> InvalidJob:
+    return InvalidJob(f"not submitted: number {number} of the request was refused")
 
 
 def _require(wanted: Callable[[], bool]) -> None:

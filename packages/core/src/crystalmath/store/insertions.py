@@ -68,8 +68,9 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
 def insert_all(connection: Connection, new: Sequence[NewJob]) -> list[JobMetadata]:
     """Record jobs as pending; raise why one of them cannot be recorded."""
     recorded: list[JobMetadata] = []
-    for answer in insert_each(connection, new):
+    for job, answer in zip(new, insert_each(connection, new), strict=True):
         if isinstance(answer, InvalidJob):
+            answer.job_id = job.job_id
             raise answer
         recorded.append(answer)
     return recorded
