@@ -221,6 +221,34 @@ def test_filters_stand_in_the_address(browser, metals):
     expect(page.get_by_text("there is no filter colour")).to_be_visible()
 
 
+def test_rows_wait_for_no_count(browser, metals):
+    page = browser(metals.ui.address)
+    expect(page.get_by_role("button", name="Pd")).to_be_visible()
+    rows, counts, shown = [], [], []
+
+    def pass_on(route):
+        asked = route.request.post_data_json
+        if asked["method"] == "jobs.facets" or asked["params"].get("totals"):
+            counts.append(route)
+            if not shown:
+                return
+        else:
+            rows.append(asked)
+        route.continue_()
+
+    page.route("**/call", pass_on)
+    page.get_by_role("searchbox").fill("Au")
+    expect(page.get_by_role("row")).to_have_count(4)
+    # However many jobs there are: one request, of those that are seen and some more.
+    assert [(asked["method"], asked["params"]["limit"]) for asked in rows] == [("jobs.list", 100)]
+    eventually(lambda: counts or page.wait_for_timeout(100))
+    assert [route.request.post_data_json["method"] for route in counts] == ["jobs.list"]
+    shown.append(True)
+    counts[0].continue_()
+    expect(page.get_by_role("button", name="completed")).to_contain_text("3")
+    expect(page.get_by_role("button", name="Pd")).to_have_count(0)
+
+
 def test_a_study_of_chosen_jobs(browser, metals, picture):
     static = "emt.core.static_job"
     page = browser(f"{metals.ui.at(view='jobs', q=f'recipe:{static}')}#{metals.ui.token}")

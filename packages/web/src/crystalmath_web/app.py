@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 PAGE = Path(__file__).parent / "page"
+#: The page's modules, all at once: each names others that it needs. What draws structures is large.
+_MODULES = ", ".join(
+    f"</page/{path.relative_to(PAGE)}>; rel=modulepreload"
+    for path in sorted(PAGE.rglob("*.js"))
+    if path.name != "3Dmol.js"
+)
 #: What the page's own server answers: it has numbers in its process, and the home's server none.
 EQUATIONS = "page.equations_of_state"
 #: Methods that a page may call, and that change nothing.
@@ -90,7 +96,7 @@ class _App:
             scope.cancel()
 
     async def page(self, _: Request) -> Response:
-        return FileResponse(PAGE / "index.html")
+        return FileResponse(PAGE / "index.html", headers={"link": _MODULES})
 
     async def session(self, request: Request) -> Response:
         """Exchange the token for a cookie and a key."""

@@ -13,7 +13,14 @@ const ROW = 28; // pixels, as style.css has it
 const BLOCK = 100; // rows of one request
 /** So many rows are looked at beyond what is seen, so that they are there when one scrolls. */
 const BEYOND = 20;
+/** So many rows are drawn at first, before the height of the table is known. */
+const FIRST = 25;
 const MOST = 10_000; // ids of one request
+/** How long after the last key the search begins, in milliseconds. */
+const TYPED = 100;
+/** How long after the rows values are counted, in milliseconds, and how many times as long as that took it is not done again. */
+const QUIET = 300;
+const REST = 10;
 
 const COLUMNS = {
   name: { title: "Name", cell: (job) => job.name ?? shortId(job.job_id), fields: ["name"] },
@@ -56,6 +63,7 @@ class Rows {
     this.asked = new Map(); // number -> what the request for it was made for
     this.totals = null; // by state
     this.facets = null;
+    this.pause = QUIET;
     this.hasFlows = false;
     this.error = null;
     this.version = 0;
@@ -63,8 +71,10 @@ class Rows {
     this.ended = false;
   }
 
+  /** How many rows there are; as long as nobody has counted, how many have come. */
   get count() {
-    return Object.values(this.totals ?? {}).reduce((sum, count) => sum + count, 0);
+    if (!this.totals) return this.blocks.get(0)?.length ?? 0;
+    return Object.values(this.totals).reduce((sum, count) => sum + count, 0);
   }
 
   at(index) {
@@ -75,7 +85,7 @@ class Rows {
   look(first, last) {
     this.seen = [Math.floor(first / BLOCK), Math.floor(last / BLOCK)];
     for (let number = this.seen[0]; number <= this.seen[1]; number += 1) {
-      if (this.asked.get(number) !== this.version) this.load(number);
+      if (this.asked.get(number) !== this.version) this.looking = this.load(number);
     }
   }
 
@@ -91,20 +101,24 @@ class Rows {
     });
   }
 
-  /** Count what there is under the filters: by state, which rows wait for, then by recipe and the like. */
+  /** Count what there is under the filters, after the rows: by state, then by recipe and the like. */
   async count_all() {
+    await this.looking;
     await this.attempt(async () => {
       this.totals = (await call("jobs.list", { ...this.filters, limit: 0, totals: true })).totals;
     });
-    // Among very many jobs this takes long, and the next change may be here already.
     this.stale = true;
     if (this.counting) return;
     this.counting = true;
     while (this.stale && !this.ended) {
+      await new Promise((resolve) => setTimeout(resolve, this.pause));
+      if (this.ended) return; // another search is here
       this.stale = false;
+      const begun = performance.now();
       await this.attempt(async () => {
         this.facets = (await call("jobs.facets", { ...this.filters, limit: 12 })).facets;
       });
+      this.pause = Math.max(QUIET, REST * (performance.now() - begun));
     }
     this.counting = false;
   }
@@ -184,7 +198,7 @@ function Search({ query, states, filters, counts, columns, onFacets }) {
     const typed = event.target.value;
     setText(typed);
     clearTimeout(waiting.current);
-    waiting.current = setTimeout(() => change({ q: typed }, { replace: true }), 200);
+    waiting.current = setTimeout(() => change({ q: typed }, { replace: true }), TYPED);
   };
   const toggle = (state) =>
     change({ state: (states.includes(state) ? states.filter((one) => one !== state) : [...states, state]).join(",") });
@@ -254,7 +268,7 @@ const quoted = (value) => (/[\s"]/.test(value) ? `"${value.replaceAll('"', "")}"
 
 function Table({ rows, columns, sort, chosen, onChoose }) {
   const box = useRef();
-  const [window, setWindow] = useState([0, 40]);
+  const [window, setWindow] = useState([0, FIRST]);
   const [at, setAt] = useState(0);
   const anchor = useRef(null);
   const count = rows.count;
@@ -270,7 +284,7 @@ function Table({ rows, columns, sort, chosen, onChoose }) {
     box.current.focus({ preventScroll: true });
     return () => observer.disconnect();
   }, []);
-  const [first, last] = [window[0], Math.min(window[1], Math.max(count, 40))];
+  const [first, last] = [window[0], Math.min(window[1], Math.max(count, FIRST))];
   useEffect(() => rows.look(first, Math.max(first, last - 1)), [rows, first, last]);
 
   const choose = (index, wanted) => {
