@@ -314,6 +314,28 @@ def test_what_became_of_jobs_whose_cluster_was_removed_is_not_known(home, engine
     assert (type(refusal), str(refusal)) == (ConfigError, why)
 
 
+def test_an_idle_engine_is_made_anew_only_where_its_configuration_has_changed(home):
+    # `parcel` is core's own; of a cluster with `mpi` Parsl's runner has another picture.
+    options = "[engines.parsl]\nparcel = 3\n"
+    cluster = '[clusters.there]\nengine = "parsl"\nscheduler = "slurm"\nmpi = "srun"\nnodes = 2\n'
+    (home / "config.toml").write_text(options + cluster)
+    with JobService(config.Source()) as service:
+
+        def made():
+            asked = Submission(recipe="quacc.recipes.emt.core.relax_job", atoms=AL, cluster="there")
+            found = service.check(asked).findings
+            assert "cluster_outdated" not in [finding.code for finding in found]
+            return service._runners.get("parsl")
+
+        first = made()
+        assert made() is first
+        for changed in (options.replace("3", "4") + cluster, options + cluster.replace("2", "3")):
+            before = made()
+            (home / "config.toml").write_text(changed)
+            assert made() is not before
+        assert first.closed
+
+
 @pytest.mark.skipif(find_spec("psi4") is not None, reason="psi4 is installed")
 @pytest.mark.parametrize("engine", ["parsl", "psij"])
 def test_what_a_job_needs_is_looked_for_here_where_its_cluster_is_this_host(home, engine):

@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import threading
+import weakref
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,9 @@ __all__ = [
     "describe_engines",
     "get_installed_engines",
     "get_workflow_engine",
+    "made_with",
     "runner_for",
+    "settings_of",
 ]
 
 
@@ -100,6 +103,8 @@ def _quacc_setting(environ: Mapping[str, str]) -> str | None:
 
 
 _runners: dict[tuple[int, Path, str], EngineRunner] = {}
+#: As core gave them to the plugin, which may have changed them for the runner.
+_settings: weakref.WeakKeyDictionary[EngineRunner, EngineSettings] = weakref.WeakKeyDictionary()
 #: How long a plugin may take to describe itself, in seconds.
 DESCRIBE_S = 15.0
 #: Those that are at it.
@@ -114,7 +119,7 @@ def runner_for(engine: str, configured: config.Config | None = None) -> EngineRu
     Raises `UnknownEngine`: no installed plugin provides it. `ImportError`: the plugin cannot load;
     its own error is chained. `PluginError`: the plugin breaks the rules.
     """
-    settings = _settings(engine, configured or config.load())
+    settings = settings_of(engine, configured or config.load())
     plugins().require(engine)
     key = (os.getpid(), settings.home, engine)
     # The process is part of the key: a lock that was held at a fork is not the child's.
@@ -125,7 +130,13 @@ def runner_for(engine: str, configured: config.Config | None = None) -> EngineRu
         return runner
 
 
-def _settings(engine: str, configured: config.Config) -> EngineSettings:
+def made_with(runner: EngineRunner) -> EngineSettings:
+    """Return the settings that a runner was made with, as the configuration file had them."""
+    return _settings.get(runner, runner.settings)
+
+
+def settings_of(engine: str, configured: config.Config) -> EngineSettings:
+    """Return what the configuration says of an engine; `ConfigError` if that cannot be used."""
     options = dict(configured.engines.get(engine, {}))
     parcel = options.pop("parcel", None)  # core's own, whatever the engine
     if parcel is not None and (type(parcel) is not int or not 1 <= parcel <= MOST_PARCEL):
@@ -151,6 +162,7 @@ def _make(settings: EngineSettings) -> EngineRunner:
     if not isinstance(runner, EngineRunner):
         raise PluginError(f"the plugin of the engine {name!r} gave {runner!r} and no EngineRunner")
     _require_clusters(runner)
+    _settings[runner] = settings
     return runner
 
 
@@ -213,7 +225,7 @@ def _describe(name: str, configured: config.Config, chosen: str) -> EngineInfo:
     findings: list[Finding] = []
     try:
         plugin = plugins().engine(name)
-        settings = _settings(name, configured)
+        settings = settings_of(name, configured)
         for answer in plugins().call_engine(
             plugin, "crystalmath_engine_findings", settings=settings
         ):

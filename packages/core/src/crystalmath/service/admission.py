@@ -424,8 +424,10 @@ class Admission:
         self._allotted(spec)
 
     def _check_cluster(self, spec: JobSpec) -> list[Finding]:
+        from crystalmath.quacc.engines import made_with
+
         runner, name = self._runner(spec), spec.cluster
-        configured, served = self._config.clusters.get(name), runner.settings.clusters.get(name)
+        configured, served = self._config.clusters.get(name), made_with(runner).clusters.get(name)
         if configured is None or configured.engine != spec.engine or configured == served:
             known = [*self._config.clusters, *runner.clusters()]
             if name not in known and (near := difflib.get_close_matches(name, known, 1, 0.7)):

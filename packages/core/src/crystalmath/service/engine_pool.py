@@ -67,10 +67,9 @@ class Runners:
         runner = self._runners.get(engine)
         if runner is None or runner.closed:
             return None
-        configured = self._configured()
-        outdated = runner.settings.options != configured.engines.get(
-            engine, {}
-        ) or runner.settings.clusters != configured.clusters_of(engine)
+        from crystalmath.quacc.engines import made_with, settings_of
+
+        outdated = made_with(runner) != settings_of(engine, self._configured())
         return None if outdated and not runner.unfinished() else runner
 
     def _load(self, engine: str) -> EngineRunner:
