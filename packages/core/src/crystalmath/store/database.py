@@ -79,6 +79,8 @@ class Database:
         self._closed = False
         # SQLite's writers poll for their turn; threads of one process can queue instead.
         self._turn = threading.Lock()
+        # What writes to a SQLite file, kept: to take it from the pool costs half a transaction.
+        self._writer: Connection | None = None
 
     @contextmanager
     def reading(self) -> Iterator[Snapshot]:
@@ -91,7 +93,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Return the only connection that writes just now; commit at the end, or nothing at all."""
-        with self._translated(), self._turn, self._engine.connect() as connection:
+        with self._translated(), self._turn, self._writing_connection() as connection:
             transaction, is_known = self._begin(connection)
             try:
                 if self._opened is not None and not is_known:
@@ -102,6 +104,18 @@ class Database:
                 transaction.rollback()
                 raise
             self._commit(connection, transaction)
+
+    @contextmanager
+    def _writing_connection(self) -> Iterator[Connection]:
+        """Return the connection of the last transaction, unless that failed; under the turn."""
+        connection, self._writer = self._writer or self._engine.connect(), None
+        try:
+            yield connection
+            if self.file is not None:
+                self._writer = connection
+        finally:
+            if self._writer is None:
+                connection.close()
 
     def _begin(self, connection: Connection) -> tuple[RootTransaction, bool]:
         """Begin to write, as the only one; return whether the schema is for sure the known one."""
@@ -155,6 +169,14 @@ class Database:
     def close(self) -> None:
         """Close the idle connections now, and those in use as they are let go."""
         self._closed = True
+        self._close_idle()
+
+    def _close_idle(self) -> None:
+        if self._turn.acquire(blocking=False):  # else whoever writes does this afterwards
+            writer, self._writer = self._writer, None
+            self._turn.release()
+            if writer is not None:
+                writer.close()
         # Not the `dispose` of the engine, which forgets the pool that what is in use goes back to.
         self._engine.pool.dispose()
 
@@ -175,7 +197,7 @@ class Database:
             raise raised from (None if leaks else error)
         finally:
             if self._closed:
-                self._engine.pool.dispose()
+                self._close_idle()
 
 
 def open_database(url: str, *, create: bool = True, network: bool | None = None) -> Database:
@@ -371,22 +393,22 @@ def _take_turn(connection: Connection, *, prepared: bool) -> bool:
     driver: Any = connection.connection.dbapi_connection
     driver.execute(f"PRAGMA busy_timeout = {_SILENT_MS}")
     try:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlite_errorcode", 0) & _KIND != sqlite3.SQLITE_BUSY:
+        driver.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & _KIND != sqlite3.SQLITE_BUSY:
             raise
         _LOG.warning("another program writes to the job database; waiting up to %d s", BUSY_S)
         driver.execute(f"PRAGMA busy_timeout = {_BUSY_MS - _SILENT_MS}")
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        driver.execute("BEGIN IMMEDIATE")
     finally:
         driver.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
     # Where the file was opened for reading only, SQLite refuses no earlier than this.
-    return prepared and connection.exec_driver_sql(_WRITE_NOTHING, (HEAD,)).rowcount == 0
+    return prepared and driver.execute(_WRITE_NOTHING, (HEAD,)).rowcount == 0
 
 
 def _is_read_only(error: BaseException) -> bool:
     """Return whether SQLite has opened the file for reading only; it stays so for a connection."""
-    code = getattr(error.orig, "sqlite_errorcode", 0) if isinstance(error, DBAPIError) else 0
+    code = getattr(error, "sqlite_errorcode", 0)
     moved = code == sqlite3.SQLITE_READONLY_DBMOVED  # then another one would be opened
     return code & _KIND == sqlite3.SQLITE_READONLY and not moved
 
