@@ -63,11 +63,9 @@ def test_what_was_said_of_an_attempt_is_not_held_against_the_next_one(tmp_path):
     assert noticed == [job.job_id, job.job_id]
 
 
-def test_which_of_very_many_jobs_is_next_costs_little(tmp_path):
-    """The lock that a submission waits for is held meanwhile."""
-    jobs = [followed_job(tmp_path, priority=n % 3) for n in range(30_000)]
-    capabilities = Capabilities(max_queued=1)
-    engine = SimpleNamespace(
+def two_workers(max_queued):
+    capabilities = Capabilities(max_queued=max_queued)
+    return SimpleNamespace(
         log=logging.getLogger("test"),
         capabilities=capabilities,
         capabilities_of=lambda cluster: capabilities,
@@ -75,7 +73,12 @@ def test_which_of_very_many_jobs_is_next_costs_little(tmp_path):
         runs_here=lambda cluster: True,
         workers=lambda: 2,
     )
-    handover = handover_of(engine, jobs)
+
+
+def test_which_of_very_many_jobs_is_next_costs_little(tmp_path):
+    """The lock that a submission waits for is held meanwhile."""
+    jobs = [followed_job(tmp_path, priority=n % 3) for n in range(30_000)]
+    handover = handover_of(two_workers(max_queued=1), jobs)
     began = time.thread_time()
     order = []
     for _ in range(300):
@@ -85,6 +88,15 @@ def test_which_of_very_many_jobs_is_next_costs_little(tmp_path):
         handover._followed.forget(job.job_id)
     assert order == jobs[2 : 3 * 300 : 3]
     assert time.thread_time() - began < 1.0  # in 300 turns; sorting all of them took 7 ms in each
+
+
+def test_few_jobs_that_run_milliseconds_share_a_launch_for_each_worker(tmp_path):
+    """Each launch of its own cost more than such a job."""
+    jobs = [followed_job(tmp_path, recipe=("quick", "slow")[n % 2]) for n in range(12)]
+    handover = handover_of(two_workers(max_queued=100), jobs)
+    handover._ran.update({("quick", "local"): 0.004, ("slow", "local"): 0.1})
+    parcels = [[job.header["recipe"] for job in each.members] for each in handover._next()]
+    assert sorted(parcels) == [["quick"], ["quick"] * 5, *[["slow"]] * 6]
 
 
 PICKY = """

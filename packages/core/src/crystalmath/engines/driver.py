@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 #: How often the files of unfinished jobs are looked at, in seconds.
 LOOK_S = 0.1
 #: How long what happens is gathered, in seconds, while more than so many jobs are followed: of few
-#: jobs each end is awaited.
+#: jobs each end is awaited. And how long jobs are that come one after another, to go together.
 GATHER_S, FEW = 0.01, 4
+LAUNCH_S = 0.025
 #: How long `close` waits for the jobs that it cancels, in seconds.
 CLOSE_S = 20.0
 #: How long an engine may take to stop thereafter, as the guide promises, in seconds.
@@ -411,7 +412,7 @@ class Driver:
         while not self._is_over():
             self._handover.wait()
             # The first of many is handed over at once, the others as many together as have come.
-            if (pause := self._pause(turned)) > 0:
+            if (pause := self._pause(turned, LAUNCH_S)) > 0:
                 time.sleep(pause)
                 self._handover.wake.clear()
             self._handover.turn()
@@ -427,18 +428,18 @@ class Driver:
             self._wake_watcher.wait(LOOK_S if self._followed.jobs else None)
             # The first change is seen at once; those soon after it are reported, and stored,
             # together.
-            pause = self._pause(turned)
+            pause = self._pause(turned, GATHER_S)
             if pause > 0 and self._followed.count(Phase.NEW) < WRITES:
                 time.sleep(pause)
             self._wake_watcher.clear()
             self.turn()
             turned = time.monotonic()
 
-    def _pause(self, turned: float) -> float:
+    def _pause(self, turned: float, gather_s: float) -> float:
         """Return how long a thread gathers what happens, after its last turn, in seconds."""
         if len(self._followed.jobs) <= FEW:
             return 0.0
-        return turned + GATHER_S - time.monotonic()
+        return turned + gather_s - time.monotonic()
 
     def turn(self) -> None:
         """Look at what was noticed and, if it is time, at those whose turn it is."""

@@ -44,7 +44,8 @@ ENDS_S = 0.5
 _LAST_TRIES = 3
 
 #: How long the jobs of a parcel run together, about, in seconds: none waits longer for another.
-PARCEL_S = 2.0
+#: And how long they do where little waits: to hand over what is shorter costs more than to run it.
+PARCEL_S, SHORT_S = 2.0, 0.02
 #: So many jobs it has at most, where the configuration says nothing.
 PARCEL_JOBS = 50
 #: So many parcels for each worker are made of what waits, at least.
@@ -539,6 +540,7 @@ class _Packing:
         self._ran = ran
         self._first_at = first_at
         self._workers = engine.workers()
+        self._at_first = followed.count(Phase.NEW, Phase.WAITING)
         self._unmeasured: Counter[tuple[str, str]] | None = None
         self._open: dict[object, Parcel] = {}
 
@@ -552,7 +554,9 @@ class _Packing:
         least, kind = _PARCELS * self._workers, _kind(job)
         waiting = self._followed.count(Phase.NEW, Phase.WAITING)
         if (ran_s := self._ran.get(kind)) is not None:
-            return max(1, min(PARCEL_JOBS, waiting // least, int(PARCEL_S / max(ran_s, 1e-3))))
+            ran_s = max(ran_s, 1e-3)
+            short = min(math.ceil(self._at_first / self._workers), int(SHORT_S / ran_s))
+            return max(1, min(PARCEL_JOBS, max(waiting // least, short), int(PARCEL_S / ran_s)))
         if waiting < PARCEL_JOBS * self._workers:
             return 1  # it is not worth a pause
         if self._unmeasured is None:
