@@ -16,6 +16,18 @@ class Crash(BaseException):
     """The process that writes ends here."""
 
 
+class Journal:
+    """What a supervisor has written, and how much of it has reached the disk."""
+
+    def __init__(self, writer):
+        self.writer = writer
+        self.records: list[tuple[str, int, bytes]] = []
+        self.synced = 0
+
+    def find(self, path, attempt):
+        return next((each for *of, each in self.records if of == [path, attempt]), None)
+
+
 class Disk:
     """Folders and files, some of which cannot be reached for a while.
 
@@ -28,6 +40,10 @@ class Disk:
         # The path of a folder or a file, or "" for all: until when, errno.
         self.unreadable: dict[str, tuple[float, int]] = {}
         self.crash_in: int | None = None
+        #: By the pid of its writer.
+        self.journals: dict[int, Journal] = {}
+        #: Names that a power cut may take: folder and file.
+        self.unsynced: set[tuple[str, str]] = set()
         self.writes = 0
         #: What was published as an attempt's outcome, and was not damaged since.
         self.published: dict[tuple[str, int], bytes] = {}
@@ -46,6 +62,29 @@ class Disk:
         self.folders.pop(path, None)
         self.held = {each for each in self.held if each[0] != path}
         self.published = {key: end for key, end in self.published.items() if key[0] != path}
+
+    def cut_power(self, random):
+        """Lose what has not reached the disk, or some of it."""
+        for path, name in sorted(self.unsynced):
+            if random.random() < 0.5:
+                self.folders.get(path, {}).pop(name, None)
+        self.unsynced.clear()
+        self.held.clear()
+        for journal in self.journals.values():
+            self.tear(journal, random.randint(journal.synced, len(journal.records)))
+
+    def tear(self, journal, kept):
+        """Lose the end of a journal, from one of its records on."""
+        for path, attempt, content in journal.records[kept:]:
+            self.ended.discard((path, attempt))
+            files = self.folders.get(path, {})
+            if files.get(f"{attempt}.outcome") == content:
+                files[f"{attempt}.outcome"] = b"torn"  # it is a link to the journal
+        del journal.records[kept:]
+        journal.synced = len(journal.records)
+
+    def sync(self, path):
+        self.unsynced = {each for each in self.unsynced if each[0] != path}
 
     def is_away(self, path):
         try:
@@ -198,6 +237,7 @@ class MemoryDirectory(RunDirectory):
             return False
         with self._disk.change(self.path):
             files[f"{attempt}.claim"] = document(identity.as_dict(), b"")
+            self._disk.unsynced.add((self.path, f"{attempt}.claim"))
         return True
 
     def unclaim(self, attempt):
@@ -237,7 +277,34 @@ class MemoryDirectory(RunDirectory):
             del self._files()[temporary]
         return is_first
 
+    def journal(self, attempt, writer, header, payload=b""):
+        """Write an outcome into the journal of the claimant."""
+        with self._disk.change(self.path):
+            journal = self._disk.journals.setdefault(writer.pid, Journal(writer))
+            journal.records.append((self.path, attempt, _outcome(header, payload)))
+            self._disk.ended.add((self.path, attempt))
+
+    def publish_in(self, attempt, journal):
+        files, content = self._files(), journal.find(self.path, attempt)
+        if f"{attempt}.outcome" in files:
+            return files[f"{attempt}.outcome"] == content
+        with self._disk.change(self.path):
+            if content is None:
+                files[f"{attempt}.outcome"] = b"torn"
+            else:
+                self._put(files, attempt, content)
+            self._disk.unsynced.add((self.path, f"{attempt}.outcome"))
+        return True
+
     def publish_left(self, attempt):
+        with contextlib.suppress(BadFile):
+            claimant = self.claimant(attempt)
+            journal = self._disk.journals.get(claimant.pid) if claimant else None
+            if journal is not None and journal.find(self.path, attempt):
+                journal.synced = len(journal.records)
+                is_first = self.publish_in(attempt, journal)
+                self._disk.sync(self.path)
+                return is_first
         prepared = f".{attempt}.prepared"
         with contextlib.suppress(BadFile, FileNotFoundError):
             if "state" in self._whole(prepared):
@@ -253,6 +320,7 @@ class MemoryDirectory(RunDirectory):
             return False
         with self._disk.change(self.path):
             self._put(files, attempt, content)
+            self._disk.sync(self.path)
         return True
 
     def note_ended(self, attempt, error):

@@ -9,7 +9,7 @@ from crystalmath.errors import BadFile
 from crystalmath.jobs.life import ATTEMPTS, PASS_ATTEMPTS
 from crystalmath.models import JobState
 
-from .simulated_owner import JOBS, LEASE_S
+from .simulated_owner import JOBS, LEASE_S, SimulatedHost
 from .world import MOST_PASSES, NODES, World
 
 STEPS = 60
@@ -84,6 +84,46 @@ class Life:
         if self.world.workers:
             worker = self.random.choice(self.world.workers)
             self.world.kill(worker, leaves=self.random.random() < 0.5)
+
+    def publish(self):
+        if self.world.ended:
+            self.world.publish(self.random.choice(self.world.ended))
+
+    def kill_publisher(self):
+        if self.world.ended:
+            self.world.kill_publisher(self.random.choice(self.world.ended))
+
+    def cut_power(self):
+        if self.world.several_hosts:
+            return
+        # Soon after something has ended, as is rare by itself, and perhaps once it is on record.
+        self.new_owner()
+        self.submit()
+        for _ in range(self.random.randrange(6)):
+            self.turn()
+            self.begin()
+        for worker in list(self.world.workers):
+            self.world.work(worker)
+        for worker in list(self.world.ended):
+            for _ in range(self.random.randrange(3)):
+                if worker in self.world.ended:
+                    self.world.publish(worker)
+            if worker in self.world.ended and self.random.random() < 0.5:
+                self.world.kill_publisher(worker)
+        for _ in range(self.random.randrange(4)):
+            self.world.let_pass(0.5)
+            self.turn()
+        self.world.cut_power()
+
+    def damage_journal(self):
+        """Have a journal end early; what it told of those that it lacks is not known any more."""
+        if self.world.disk.journals:
+            journal = self.random.choice(list(self.world.disk.journals.values()))
+            kept = self.random.randrange(len(journal.records) + 1)
+            for path, attempt, _ in journal.records[kept:]:
+                self.world.damaged.add(path.rpartition("/")[2])
+                self.world.disk.published.pop((path, attempt), None)
+            self.world.disk.tear(journal, kept)
 
     def cancel(self):
         if job_id := self.some_job():
@@ -200,6 +240,8 @@ class Life:
             name = self.random.choice(names)
             if name != "cancel":
                 self.world.damaged.add(job_id)
+            if name.endswith(".claim"):
+                self.world.unclaimed.add(job_id)
             if name.endswith(".outcome"):
                 self.world.disk.published.pop((str(JOBS / job_id), int(name.split(".")[0])), None)
             del self.world.disk.folders[str(JOBS / job_id)][name]
@@ -237,6 +279,8 @@ class Life:
         world.disk.crash_in = None
         world.cut.clear()
         world.resume_owner()
+        for attempt in [each for each in world.left if each.partition(".")[0] in world.unclaimed]:
+            del world.left[attempt]  # nobody finds it; it ends by itself
         self.trace.append(f"{world.time:.1f} quiet")
         end = world.time + QUIET_S
         while world.ledger.unfinished() and world.time < end:
@@ -249,6 +293,8 @@ class Life:
                 is_slow = worker.attempt.rpartition(".")[0] in world.slow
                 if not is_slow or worker.fenced or not self.others():
                     world.work(worker)
+            for worker in list(world.ended):
+                world.publish(worker)
             self.check()
             world.let_pass(1.0)
             if world.time > end - QUIET_S / 2:
@@ -264,6 +310,7 @@ class Life:
     def check_ends(self):
         world = self.world
         world.disk.unreadable.clear()
+        SimulatedHost(world, world.logins[0]).publish_left()  # as who reads a result does
         assert set(world.acknowledged.values()) <= set(world.ledger.rows)
         if world.owner is not None:
             world.check_released(world.owner)
@@ -284,7 +331,10 @@ class Life:
             assert job_id in world.cancelled, f"{job_id} was never cancelled"
         if job_id in world.removed or job_id in world.damaged:
             return
-        assert "was removed" not in (row.error or ""), f"{job_id}: {row.error}"
+        missed = row.error or ""
+        if world.was_cut:  # which may take a claim
+            missed = missed.replace("its claim was removed", "")
+        assert "was removed" not in missed, f"{job_id}: {row.error}"
         assert "the engine lost" not in (row.error or ""), f"{job_id}: {row.error}"
         attempts = [world.of(job_id).outcome(number) for number in range(1, row.attempt + 1)]
         passed = {"lost", "waits"} if job_id in world.flows else {"lost"}
@@ -316,7 +366,8 @@ RULES = [
     (Life.new_owner, 4), (Life.cut_off, 2), (Life.connect, 2), (Life.power_off, 1),
     (Life.stall_owner, 1), (Life.resume_owner, 1), (Life.replace_owner, 1), (Life.time_passes, 8),
     (Life.unreadable, 2), (Life.short_of_descriptors, 1), (Life.damage, 2), (Life.lose_spec, 1),
-    (Life.lose_file, 1), (Life.remove, 1), (Life.set_clock, 2),
+    (Life.publish, 4), (Life.kill_publisher, 1), (Life.cut_power, 1), (Life.damage_journal, 1),
+    (Life.lose_file, 1), (Life.remove, 1), (Life.set_clock, 4),
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ What decides and acts is real: `life.step`, `ownership`, `Reconciler`, `Driver`,
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import random
 import uuid
@@ -46,6 +47,8 @@ class InTurn:
     where: str
     rest: list[tuple[str, int | None]]
     is_busy: bool = False
+    #: Whether its supervisor may write outcomes into a journal.
+    together: bool = False
 
     def is_of(self, attempt, owner):
         return self.attempt == attempt and self.owner is owner
@@ -89,8 +92,12 @@ class World:
         self.wronged: list[str] = []
         self.parcels: list[InTurn] = []
         self.damaged: set[str] = set()
+        #: Of these a claim was removed: nobody can find what its dead supervisor has left.
+        self.unclaimed: set[str] = set()
         self.shown: dict[str, JobState] = {}
         self.workers: list[Worker] = []
+        #: Whose outcome is in a journal, and not published yet.
+        self.ended: list[Worker] = []
         # What dead supervisors left alive, by attempt: how long its end takes, and whose it was.
         self.left: dict[str, tuple[int, Identity]] = {}
         self.timed_out: set[str] = set()
@@ -114,6 +121,7 @@ class World:
         #: Hosts that the file system is away from, and since when; processes that stand still.
         self.cut: dict[str, float] = {}
         self.still: set[int] = set()
+        self.was_cut = False
         self.boots: dict[str, int] = {}
         self.beats: dict[int, Heart] = {}
         self.stalled: Owner | None = None
@@ -276,7 +284,9 @@ class World:
         except (OSError, BadFile):
             if self.random.random() < 0.5:
                 return  # it cannot be run; or that passes in a moment
-        self.parcels.append(InTurn(attempt, self.owner, where, rest))
+        # Those that are alone use no journal as yet; that they might costs the rules nothing.
+        together = not self.several_hosts and (len(rest) > 1 or self.random.random() < 0.5)
+        self.parcels.append(InTurn(attempt, self.owner, where, rest, together=together))
         self.go_on(self.parcels[-1])
 
     def has_parcel(self, attempt, owner):
@@ -314,7 +324,8 @@ class World:
     def check_alive(self, job_id):
         workers = [each for each in self.workers if not each.fenced]
         running = {each.attempt for each in workers if each.attempt.startswith(job_id)}
-        running |= {attempt for attempt in self.left if attempt.startswith(job_id)}
+        if job_id not in self.unclaimed:
+            running |= {attempt for attempt in self.left if attempt.startswith(job_id)}
         assert len(running) <= 1, f"several attempts of {job_id} are alive: {running}"
 
     def running(self, job_id):
@@ -361,7 +372,13 @@ class World:
         self.workers.remove(worker)
         directory = worker.directory
         try:
-            if state in {"completed", "failed", "waits"}:
+            ran = state in {"completed", "failed", "waits"}
+            if ran and worker.parcel.together and self.random.random() < 0.8:
+                directory.journal(worker.number, worker.process, header, b"result")
+                self.ended.append(worker)
+                self.leave(worker.parcel, lost=False)
+                return
+            if ran:
                 prepared = directory.prepare_outcome(worker.number, header, b"result")
                 directory.publish_prepared(worker.number, prepared)
             else:
@@ -370,6 +387,52 @@ class World:
             pass
         self.die(worker)  # its supervisor ends, with that or some time after
         self.leave(worker.parcel, lost=False)
+
+    def publish(self, worker):
+        """Have a supervisor sync its journal, then publish what is in it, then let go of it."""
+        journal, directory = self.disk.journals.get(worker.process.pid), worker.directory
+        try:
+            if journal is None or journal.synced < len(journal.records):
+                with self.disk.change():
+                    journal.synced = len(journal.records)
+            elif (directory.path, f"{worker.number}.outcome") not in self.disk.unsynced:
+                with contextlib.suppress(FileNotFoundError):
+                    directory.publish_in(worker.number, journal)
+                if self.random.random() < 0.5:
+                    self.end_publishing(worker)  # before its journal is let go
+            else:
+                with self.disk.change():
+                    self.disk.sync(directory.path)
+                    del self.disk.journals[worker.process.pid]
+                self.end_publishing(worker)
+        except OSError:
+            pass  # it is tried again
+        except Crash:
+            self.end_publishing(worker)
+
+    def end_publishing(self, worker):
+        self.ended.remove(worker)
+        self.die(worker)
+
+    def kill_publisher(self, worker):
+        """Kill a supervisor that may not have written all of its journal."""
+        journal = self.disk.journals.get(worker.process.pid)
+        if journal is not None and self.random.random() < 0.5:
+            self.disk.tear(journal, self.random.randint(journal.synced, len(journal.records)))
+        self.end_publishing(worker)
+
+    def cut_power(self):
+        """Have all of the only host end at once."""
+        self.was_cut = True
+        self.kill_owner()
+        for worker in list(self.workers):
+            self.kill(worker, leaves=False)
+        for worker in list(self.ended):
+            self.end_publishing(worker)
+        self.parcels.clear()
+        self.left.clear()
+        self.boots[LOGINS[0]] = self.boots.get(LOGINS[0], 1) + 1
+        self.disk.cut_power(self.random)
 
     def leave(self, parcel, *, lost):
         """Have a worker whose supervisor has ended go on with the next, or end with it."""

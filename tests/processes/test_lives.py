@@ -1,5 +1,6 @@
 """Ends of jobs that their real run directories tell; tests/jobs has what is drawn at random."""
 
+import os
 import shutil
 import subprocess
 import uuid
@@ -9,14 +10,19 @@ from pathlib import Path
 import pytest
 
 from crystalmath import processes
+from crystalmath._permissions import make_own
+from crystalmath.errors import BadFile
 from crystalmath.jobs import life
+from crystalmath.jobs.documents import write
 from crystalmath.jobs.facts import Record
 from crystalmath.jobs.host import Host
-from crystalmath.jobs.identities import IdentityFile
+from crystalmath.jobs.identities import IDENTITIES, IdentityFile
+from crystalmath.jobs.journal import JOURNALS, Journal
 from crystalmath.jobs.reconcile import Job, Reconciler
-from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.rundir import RunDirectory, outcome_document
 from crystalmath.jobs.view import view
 from crystalmath.quacc.runner import JobState
+from crystalmath.worker.publishing import Publisher
 
 
 def dead_process():
@@ -82,3 +88,149 @@ def test_a_cancel_that_meets_a_dead_supervisor_reads_cancelled(home):
     states = [change.state for change in Reconciler(Calm(home)).look(job).changes]
     assert states[-1] is JobState.CANCELLED
     assert read_state(job.directory) is JobState.CANCELLED
+
+
+# --- journals ---
+
+
+def journal_of(jobs, count, writer=DEAD):
+    """Write outcomes of claimed jobs into a journal; give it, and their run directories."""
+    writer = replace(writer, lock="0123456789abcdef")
+    jobs.mkdir(exist_ok=True)
+    claim = IdentityFile(jobs / IDENTITIES, writer)
+    directories = [RunDirectory(jobs / str(uuid.uuid4())) for _ in range(count)]
+    outcomes = []
+    for number, each in enumerate(directories):
+        each.make()
+        header = {"state": "completed", "error": f"no {number}"}
+        name = f"{Path(each.path).name}.1"
+        outcomes.append((each.path, name, outcome_document(header, b"result")))
+    journal = Journal(str(jobs), writer)
+    for outcome in outcomes:
+        journal.append([outcome])
+    claim.remove()
+    return journal, directories
+
+
+def test_of_a_torn_journal_what_is_whole_is_published(tmp_path):
+    journal, directories = journal_of(tmp_path / "jobs", 3)
+    content = Path(journal.path).read_bytes()
+    os.close(journal._descriptor)  # and with it the lock
+    starts = [content.index(f"crystalmath {Path(each.path).name}".encode()) for each in directories]
+    ends = [*starts[1:], len(content)]
+    for cut in range(0, len(content) + 1, 7):
+        home = tmp_path / f"cut at {cut}" / "jobs"
+        for each in directories:
+            (home / Path(each.path).name).mkdir(parents=True)
+        make_own(home / JOURNALS)
+        damaged = bytearray(content[:cut])
+        if cut % 2 and cut > starts[0]:
+            damaged[-1] ^= 1  # a page that is there, and not as it was written
+        write(f"{home}/{JOURNALS}/torn", bytes(damaged))
+        Host(home).publish_left()
+        whole = [end < cut or (end == cut and not cut % 2) for end in ends]
+        found = [RunDirectory(home / Path(each.path).name).outcome(1) for each in directories]
+        assert [outcome is not None for outcome in found] == whole, cut
+        for number, outcome in enumerate(found):
+            assert outcome is None or outcome["error"] == f"no {number}"
+        assert not (home / JOURNALS / "torn").exists() or cut < starts[0]
+
+
+def test_a_journal_that_is_being_written_is_left_alone(tmp_path):
+    journal, directories = journal_of(tmp_path / "jobs", 2, processes.own_identity())
+    Host(tmp_path / "jobs").publish_left()
+    assert not any(each.decided(1) for each in directories)
+    assert directories[0].publish_in(1, journal.path)
+    journal.close()
+    assert not Path(journal.path).exists()
+    assert directories[0].payload(1) == b"result"
+    directories[0].check_outcome(1)
+    assert not directories[1].decided(1)
+
+
+def test_of_two_ends_of_an_attempt_the_first_counts_also_against_a_journal(tmp_path):
+    journal, (first, second) = journal_of(tmp_path / "jobs", 2)
+    assert first.publish(1, {"state": "lost", "error": "it was given up"})
+    assert not first.publish_in(1, journal.path)
+    os.close(journal._descriptor)
+    Host(tmp_path / "jobs").publish_left()
+    assert first.outcome(1)["state"] == "lost"
+    assert second.outcome(1)["error"] == "no 1"
+    assert not second.publish(1, {"state": "lost", "error": "it was given up"})
+    assert not Path(journal.path).exists()
+
+
+@pytest.mark.parametrize("by", ["who takes over", "who gives up"])
+def test_what_a_killed_writer_may_not_have_synced_is_synced_first(tmp_path, monkeypatch, by):
+    journal, (only,) = journal_of(tmp_path / "jobs", 1)
+    os.close(journal._descriptor)
+    number, calls = os.stat(journal.path).st_ino, []
+    fsync, link = os.fsync, os.link
+
+    def synced(descriptor):
+        calls.append(("sync", os.fstat(descriptor).st_ino))
+        fsync(descriptor)
+
+    def linked(source, target):
+        calls.append(("link", os.stat(source).st_ino))
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "link", linked)
+    if by == "who takes over":
+        Host(tmp_path / "jobs").publish_left()
+    else:
+        claimant = replace(DEAD, lock="0123456789abcdef")
+        monkeypatch.setattr(RunDirectory, "claimant", lambda *_: claimant)
+        assert only.publish_left(1)
+    assert only.outcome(1)["state"] == "completed"
+    assert calls.index(("sync", number)) < calls.index(("link", number))
+
+
+def test_an_outcome_that_cannot_be_published_keeps_its_journal(tmp_path):
+    journal, (first, second, third) = journal_of(tmp_path / "jobs", 3)
+    os.close(journal._descriptor)
+    Path(first.path).rmdir()  # it was removed: nobody misses its outcome
+    Path(second.path).rmdir()
+    Path(second.path).touch()  # not a directory
+    Host(tmp_path / "jobs").publish_left()
+    assert third.decided(1)
+    assert Path(journal.path).exists()
+    Path(second.path).unlink()
+    second.make()
+    Host(tmp_path / "jobs").publish_left()
+    assert second.outcome(1)["error"] == "no 1"
+    assert not Path(journal.path).exists()
+
+
+def test_a_supervisor_that_cannot_publish_leaves_that_to_others(tmp_path):
+    jobs = tmp_path / "jobs"
+    jobs.mkdir()
+    identity = IdentityFile(jobs / IDENTITIES, processes.own_identity())
+    publisher = Publisher(str(jobs), identity, lambda: True)
+    directory = RunDirectory(jobs / str(uuid.uuid4()))
+    Path(directory.path).touch()  # not a directory
+    publisher.add(directory, 1, outcome_document({"state": "completed"}))
+    with pytest.raises(NotADirectoryError):
+        publisher.flush()
+    publisher.close()
+    identity.remove()
+    (name,) = os.listdir(jobs / JOURNALS)
+    Path(directory.path).unlink()
+    directory.make()
+    assert directory.publish_in(1, f"{jobs}/{JOURNALS}/{name}")
+    assert directory.outcome(1)["state"] == "completed"
+
+
+def test_a_damaged_record_fails_no_other_job_of_its_journal(tmp_path):
+    journal, (first, second) = journal_of(tmp_path / "jobs", 2)
+    assert first.publish_in(1, journal.path)
+    assert second.publish_in(1, journal.path)
+    content = Path(journal.path).read_bytes()
+    with open(journal.path, "r+b") as file:
+        file.seek(content.index(b"no 0"))
+        file.write(b"on 1")
+    with pytest.raises(BadFile, match="without the outcome"):
+        first.outcome(1)
+    assert second.outcome(1)["error"] == "no 1"
+    journal.close()

@@ -1,10 +1,13 @@
 """Small jobs that the engine has as one attempt, of which each ends by itself."""
 
+import collections
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
+import zipfile
 from pathlib import Path
 
 import psutil
@@ -19,6 +22,7 @@ from crystalmath.errors import ConfigError
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Reference, Submission
 from crystalmath.service import JobService
+from crystalmath.service.job_archive import write_archive
 
 COUNT = 8
 #: How long a job may take to begin or to end, also where Parsl starts a new pool first, in seconds.
@@ -173,12 +177,41 @@ def test_each_of_a_parcel_is_seen_to_begin_and_to_end(service, home, tmp_path):
     jobs = pack(service, home, tmp_path)
     for number, job in enumerate(jobs):
         runs(service, job)
-        assert set(states(service, jobs[:number])) <= {JobState.COMPLETED}
+        assert {job.state for job in ended(service, jobs[:number])} <= {JobState.COMPLETED}
         assert set(states(service, jobs[number + 1 :])) <= {JobState.PENDING}
         finish(tmp_path, [number])
     for number, job in enumerate(ended(service, jobs)):
         assert (job.state, job.attempt) == (JobState.COMPLETED, 1)
         assert service.result(job.job_id) == {"saw": f"{tmp_path}/{number}"}
+
+
+def test_the_outcomes_of_a_parcel_share_a_journal_and_travel_alone(service, home, tmp_path):
+    jobs = pack(service, home, tmp_path)
+    finish(tmp_path)
+    ended(service, jobs)
+    outcomes = [home / "jobs" / each / "1.outcome" for each in jobs]
+    assert len({path.stat().st_ino for path in outcomes}) == 1
+    collections.deque(write_archive(service, tmp_path / "one.zip", jobs[:1]), 0)
+    with zipfile.ZipFile(tmp_path / "one.zip") as archive:
+        (outcome,) = (archive.read(name) for name in archive.namelist() if "outcome" in name)
+    assert json.loads(outcome.splitlines()[0])["state"] == "completed"
+    assert not any(each.encode() in outcome for each in jobs[1:])
+
+
+def test_a_killed_supervisor_loses_none_that_it_has_told_to_have_ended(service, home, tmp_path):
+    jobs = pack(service, home, tmp_path)
+    for number, job in enumerate(jobs[:3]):
+        runs(service, job)
+        finish(tmp_path, [number])
+    runs(service, jobs[3])
+    ended(service, jobs[:3])
+    os.kill(supervisor_of(home, jobs[3]), signal.SIGKILL)
+    finish(tmp_path)
+    attempts = [job.attempt for job in ended(service, jobs)]
+    assert attempts[:3] == [1, 1, 1]
+    assert [service.result(each)["saw"] for each in jobs] == [
+        f"{tmp_path}/{number}" for number in range(COUNT)
+    ]
 
 
 def test_one_that_is_cancelled_neither_stops_nor_delays_the_others(service, home, tmp_path):

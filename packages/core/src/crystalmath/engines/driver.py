@@ -210,6 +210,7 @@ class Driver:
         with self._adopting:
             if self.follows(job_id):
                 return True
+            self.host.publish_left()
             flow = recorded is not None and bool(recorded.header.get("flow"))
             state = self._view(directory, job_id, is_flow=flow)
             if self.closed or state.is_terminal():

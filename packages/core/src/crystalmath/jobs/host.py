@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import processes
@@ -22,10 +24,10 @@ from crystalmath.processes import Identity
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Future, ThreadPoolExecutor
-    from pathlib import Path
 
     from crystalmath.jobs.facts import Silence
     from crystalmath.jobs.identities import IdentityFile
+    from crystalmath.jobs.journal import Left
 
 #: How long it is tried at a time to end what a lost attempt left alive, in seconds.
 SWEEP_S = 5.0
@@ -66,6 +68,46 @@ class Host:
         Its other content tells a folder without jobs from one that is not mounted.
         """
         make_own(self._jobs_directory / IDENTITIES)
+
+    def publish_left(self) -> None:
+        """Publish outcomes that a power cut or a kill has left in the journals of dead processes.
+
+        Before anybody decides, from the files of a job, what became of it.
+        """
+        from crystalmath.jobs import journal
+
+        try:
+            for left in journal.left(os.fspath(self._jobs_directory)):
+                if left.writer.is_dead(left.path):
+                    self._publish(left)
+        except OSError as error:
+            _warn(f"cannot read {journal.JOURNALS} of {self._jobs_directory}: {error}")
+
+    def _publish(self, left: Left) -> None:
+        from crystalmath.jobs.journal import sync_all
+
+        to_disk(left.path)  # its writer may have been killed before that
+        directories = set()
+        keeps = False
+        for attempt, _ in left.outcomes:
+            job_id, _, number = attempt.rpartition(".")
+            directory = RunDirectory(self._jobs_directory / job_id)
+            claimant = None
+            try:
+                with contextlib.suppress(BadFile):
+                    claimant = directory.claimant(int(number))
+                if claimant in {None, left.writer}:
+                    directory.publish_in(int(number), left.path)
+                    directories.add(directory.path)
+            except FileNotFoundError:
+                pass  # it was removed, or another process publishes
+            except OSError as error:
+                _warn(f"cannot publish an outcome of {left.path}, trying again: {error}")
+                keeps = True
+        sync_all(directories)
+        if not keeps:
+            with contextlib.suppress(FileNotFoundError):
+                Path(left.path).unlink()
 
     def sync_entries(self) -> None:
         """Sync the names of all run directories, and of their folder, against a power cut."""
@@ -194,3 +236,9 @@ def _hearts(jobs_directory: str, pid: int) -> Hearts:
     # All that look in one process know what any of them has seen.
     del jobs_directory, pid
     return Hearts()
+
+
+def _warn(message: str) -> None:
+    import logging  # commands that only look need it in no other case
+
+    logging.getLogger("crystalmath.jobs").warning(message)

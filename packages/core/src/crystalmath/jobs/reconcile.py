@@ -368,6 +368,7 @@ def request_cancel(directory: RunDirectory, host: Host) -> None:
     """
     directory.request_cancel()
     try:
+        host.publish_left()  # it may have ended, and a power cut have hidden that
         end = Publish(state="cancelled", error="cancelled", unbegun=True)
         publish(directory, attempt_in(directory), end, host)
     except (CrystalMathError, OSError) as error:

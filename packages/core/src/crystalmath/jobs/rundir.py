@@ -9,7 +9,8 @@
 ``N.asked_to_stop``       which file has asked its program to stop before its time was up (JSON)
 ``N.begun_from``          names the file of an earlier attempt from whose geometry N has begun
 ``.N.prepared.*``         the outcome before it is published: a link to it, named ``N.outcome``
-``N.outcome``             header (JSON) and payload (gzipped result, its index): the one decision
+``N.outcome``             header (JSON) and payload (gzipped result, its index): the one decision;
+                          or the journal that has it among others (jobs.journal)
 ``N.ended``               the engine's word that nothing is left of a stopped attempt (JSON)
 ``N.log``                 standard output and error, made at the first byte; bounded
 ``N.work``                working directory, and quacc's ``RESULTS_DIR``
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -306,7 +308,8 @@ class RunDirectory:
 
     def prepare_outcome(self, attempt: int, header: Mapping[str, Any], payload: bytes = b"") -> str:
         """Write what a recipe has come to durably, ready to be published as the outcome."""
-        return self._temporary(f"{attempt}.prepared", _outcome(header, payload), durable=True)
+        content = outcome_document(header, payload)
+        return self._temporary(f"{attempt}.prepared", content, durable=True)
 
     def publish_prepared(self, attempt: int, temporary: str) -> bool:
         """Publish a prepared outcome, durably; ``False`` if another was first.
@@ -330,18 +333,41 @@ class RunDirectory:
         to_disk(self.path)
         return True
 
+    def publish_in(self, attempt: int, path: str) -> bool:
+        """Publish the outcome that a journal has on the disk; ``False`` if another was first."""
+        try:
+            os.link(path, self.file(f"{attempt}.outcome"))
+        except FileExistsError:
+            return os.path.samefile(path, self.file(f"{attempt}.outcome"))
+        return True
+
     def publish_left(self, attempt: int) -> bool:
         """Publish what was prepared for an attempt whose processes died before they could."""
         for name in sorted(os.listdir(self.path)):
             if name.startswith(f".{attempt}.prepared."):
                 with contextlib.suppress(BadFile, FileNotFoundError):
-                    if "state" in (self._outcome_in(self.file(name)) or {}):
+                    if "state" in (self._outcome_in(self.file(name), attempt) or {}):
                         return self.publish_prepared(attempt, self.file(name))
+        from crystalmath.jobs import journal
+
+        with contextlib.suppress(BadFile):
+            claimant = self.claimant(attempt)
+            jobs = os.path.dirname(self.path)
+            for left in journal.left(jobs, claimant.lock) if claimant and claimant.lock else ():
+                if self._name(attempt) in dict(left.outcomes):
+                    to_disk(left.path)
+                    was_first = self.publish_in(attempt, left.path)
+                    to_disk(self.path)
+                    return was_first
         return False
 
     def publish(self, attempt: int, header: Mapping[str, Any], payload: bytes = b"") -> bool:
         """Publish an outcome, durably; ``False`` if another was first."""
-        temporary = self._temporary("outcome", _outcome(header, payload), durable=True)
+        return self.publish_document(attempt, outcome_document(header, payload))
+
+    def publish_document(self, attempt: int, content: bytes) -> bool:
+        """Publish the document of an outcome, durably; ``False`` if another was first."""
+        temporary = self._temporary("outcome", content, durable=True)
         try:
             return self.publish_prepared(attempt, temporary)
         except OSError:
@@ -351,7 +377,7 @@ class RunDirectory:
 
     def replace_outcome(self, attempt: int, header: Mapping[str, Any]) -> None:
         """Publish an outcome, durably, in the place of one that says nothing."""
-        temporary = self._temporary("outcome", _outcome(header), durable=True)
+        temporary = self._temporary("outcome", outcome_document(header), durable=True)
         os.replace(temporary, self.file(f"{attempt}.outcome"))
         to_disk(self.path)
 
@@ -379,44 +405,73 @@ class RunDirectory:
 
     def outcome(self, attempt: int) -> dict[str, Any] | None:
         """Read the header of an outcome, without its result; `BadFile` if a part is missing."""
-        return self._outcome_in(self.file(f"{attempt}.outcome"))
+        return self._outcome_in(self.file(f"{attempt}.outcome"), attempt)
 
-    def _outcome_in(self, path: str) -> dict[str, Any] | None:
+    def _outcome_in(self, path: str, attempt: int) -> dict[str, Any] | None:
         try:
-            with open(path, "rb") as file:
+            with self._opened(path, attempt) as file:
                 line = file.readline()
-                header = read_header(line, file.name)
+                header = read_header(line, path)
                 size = header.get("size")
                 if not isinstance(size, int):
-                    raise BadFile(f"{file.name} does not say how large its result is")
-                if os.fstat(file.fileno()).st_size < (whole := len(line) + size):
-                    raise BadFile(f"{file.name} is cut short: it should have {whole} bytes")
+                    raise BadFile(f"{path} does not say how large its result is")
+                if file.seek(0, os.SEEK_END) < (whole := len(line) + size):
+                    raise BadFile(f"{path} is cut short: it should have {whole} bytes")
                 return header
         except FileNotFoundError:
             return None
 
+    def _opened(self, path: str, attempt: int) -> BinaryIO:
+        """Open the document of an outcome: a file of its own, or that part of a journal."""
+        file = open(path, "rb")  # noqa: SIM115 - it is given away
+        try:
+            if not file.peek(1).startswith(b"crystalmath "):  # as a record does, and no document
+                return file
+            from crystalmath.jobs import journal
+
+            content = journal.find(file.read(), self._name(attempt))
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+        if content is None:
+            raise BadFile(f"{path} is a journal without the outcome of {self._name(attempt)}")
+        return io.BytesIO(content)
+
+    def _name(self, attempt: int) -> str:
+        return attempt_id(os.path.basename(self.path), attempt)
+
+    def journaled(self, attempt: int) -> bytes | None:
+        """Read an outcome that stands in a journal; ``None`` where it has a file of its own."""
+        with self._opened(self.file(f"{attempt}.outcome"), attempt) as file:
+            return file.read() if isinstance(file, io.BytesIO) else None
+
     def check_outcome(self, attempt: int) -> None:
         """Raise `BadFile` if an outcome is not as it was published, by the digest in its header."""
-        with open(self.file(f"{attempt}.outcome"), "rb") as file:
-            header = read_header(file.readline(), file.name)
+        path = self.file(f"{attempt}.outcome")
+        with self._opened(path, attempt) as file:
+            header = read_header(file.readline(), path)
             told, size = header.pop("sha256", None), header.get("size", 0)
             digest = _digest_of_header(header)
             while size > 0 and (chunk := file.read(min(size, _CHUNK))):
                 digest.update(chunk)
                 size -= len(chunk)
             if size or file.read(1) or digest.hexdigest() != told:
-                raise BadFile(f"{file.name} is not as it was published: its digest differs")
+                raise BadFile(f"{path} is not as it was published: its digest differs")
 
     def payload(self, attempt: int) -> bytes:
         """Read the encoded result of an outcome, without its index."""
-        header, body = read_document(self.file(f"{attempt}.outcome"))
+        file, header = self.open_outcome(attempt)
+        with file:
+            body = file.read()
         return body[: len(body) - header.get("index", 0)]
 
     def open_outcome(self, attempt: int) -> tuple[BinaryIO, dict[str, Any]]:
         """Open an outcome where its encoded result begins; return its header, too."""
-        file = open(self.file(f"{attempt}.outcome"), "rb")  # noqa: SIM115 - it is given away
+        path = self.file(f"{attempt}.outcome")
+        file = self._opened(path, attempt)
         try:
-            return file, read_header(file.readline(), file.name)
+            return file, read_header(file.readline(), path)
         except BaseException:
             file.close()
             raise
@@ -432,7 +487,8 @@ class RunDirectory:
         return path
 
 
-def _outcome(header: Mapping[str, Any], payload: bytes = b"") -> bytes:
+def outcome_document(header: Mapping[str, Any], payload: bytes = b"") -> bytes:
+    """Return an outcome as it is published: its header, with a digest of all, and the result."""
     whole = {"format": FORMAT, **header, "size": len(payload)}
     digest = _digest_of_header(whole)
     digest.update(payload)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import stat
 import zipfile
@@ -37,6 +38,7 @@ FILES = "files"
 #: What of a run directory belongs to a home, and not to the job.
 OWN = ("spec", "cancel")
 OWN_ENDS = (".claim", ".handle", ".parcel", ".asked_to_stop", ".ended")
+_OUTCOME = re.compile(r"\d+\.outcome", re.ASCII)
 #: Of so many files it is said that they were left out, and why.
 _TOLD = 100
 #: A file of so many bytes is stored as it is where packing would make it so many times smaller.
@@ -140,7 +142,13 @@ def _written(
 
     for name in _travelling(directory, note):
         try:
-            if (why := _why_not(directory, name)) is None:
+            if (why := _why_not(directory, name)) is None and _OUTCOME.fullmatch(name):
+                own = RunDirectory(directory).journaled(int(name.partition(".")[0]))
+            else:
+                own = None
+            if own is not None:
+                archive.writestr(f"{job_id}/{FILES}/{name}", own)
+            elif why is None:
                 kind = zipfile.ZIP_STORED if _is_hollow(directory / name) else None
                 archive.write(directory / name, f"{job_id}/{FILES}/{name}", kind)
         except FileNotFoundError:

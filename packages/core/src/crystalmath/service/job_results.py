@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from crystalmath.errors import FilesRemoved
@@ -81,7 +82,12 @@ class StoredResults:
     @contextlib.contextmanager
     def _opened(self, job: JobMetadata) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
         with _readable(job):
-            file, header = self._directory_of(job.job_id).open_outcome(job.attempt)
+            directory = self._directory_of(job.job_id)
+            if not directory.decided(job.attempt):  # after a power cut, perhaps
+                from crystalmath.jobs.host import Host
+
+                Host(Path(directory.path).parent).publish_left()
+            file, header = directory.open_outcome(job.attempt)
             with file:
                 yield file, header
 

@@ -81,6 +81,7 @@ class JobService(HomeJobs):
             home.jobs_directory,
             wait=lambda job_ids: self._waiting.add(job_ids),  # noqa: PLW0108 - it comes next
         )
+        self._recovery.host.publish_left()
         super().__init__(home, self._recorder, self._recovery, self._runners)
         parts = (self._recorder, self._recovery, self._runners)
         self._intake = Intake(

@@ -77,6 +77,7 @@ class Recovery(Onlooker):
         taken: list[str] = []
         waiting: list[str] = []
         runners: dict[str, EngineRunner | None] = {}
+        self.host.publish_left()
         for job in jobs:
             if job.state.is_terminal() or not self.host.is_orphan(job.owner):
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import io
 import json
 import os
 from functools import partial
@@ -71,9 +72,21 @@ class Oracle:
     def outcome(self, job_id: str, attempt: int = 1) -> dict[str, Any] | None:
         """Read the head of an outcome."""
         try:
-            return _head(self.directory(job_id) / f"{attempt}.outcome")
+            head: dict[str, Any] = json.loads(self._outcome(job_id, attempt).readline())
         except FileNotFoundError:
             return None
+        return head
+
+    def _outcome(self, job_id: str, attempt: int) -> io.BytesIO:
+        """Read an outcome; one in a journal stands behind a line with its attempt and size."""
+        content = io.BytesIO((self.directory(job_id) / f"{attempt}.outcome").read_bytes())
+        while (line := content.readline()).startswith(b"crystalmath "):
+            _, name, size, _ = line.split()
+            record = content.read(int(size))
+            if name == f"{job_id}.{attempt}".encode():
+                return io.BytesIO(record)
+        content.seek(0)
+        return content
 
     def state(self, job_id: str, attempt: int = 1) -> str | None:
         """Return the state in an outcome; ``None`` while there is none."""
@@ -111,10 +124,10 @@ class Oracle:
 
     def payload(self, job_id: str, attempt: int = 1) -> Any:
         """Read the result in an outcome, as plain JSON."""
-        with (self.directory(job_id) / f"{attempt}.outcome").open("rb") as file:
-            header = json.loads(file.readline())
-            # What follows the result is its index.
-            return json.loads(gzip.decompress(file.read(header["size"] - header.get("index", 0))))
+        file = self._outcome(job_id, attempt)
+        header = json.loads(file.readline())
+        # What follows the result is its index.
+        return json.loads(gzip.decompress(file.read(header["size"] - header.get("index", 0))))
 
     def attempts(self, job_id: str) -> int:
         """Count the attempts that were begun."""

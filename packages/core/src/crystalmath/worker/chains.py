@@ -9,7 +9,7 @@ import re
 import subprocess
 import threading
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from crystalmath._starting import start_tied
 from crystalmath.errors import BadFile, CrystalMathError
@@ -69,14 +69,18 @@ def run(
     with contextlib.suppress(BadFile, OSError):  # what it would have begun is launched again
         others = first.parcel(own["attempt"])
     lost = []
-    for each, header in _in_turn(first, own, others):
-        if each is not first and (term != _term or is_nearly_over(header["environment"])):
-            break
-        if environment:
-            header["environment"] = _with(header["environment"], environment, only_filled)
-        if _run_one(each.path, header, shared=shared or bool(others)) == "lost":
-            declare_lost(each.path, header["attempt"])
-            lost.append(each.path)
+    with _Borrowed() as chain:
+        for each, header in _in_turn(first, own, others):
+            if each is not first and (term != _term or is_nearly_over(header["environment"])):
+                break
+            if environment:
+                header["environment"] = _with(header["environment"], environment, only_filled)
+            together = bool(others)
+            request = {"directory": each.path, "header": header, "together": together}
+            if not chain.run({**request, "shared": shared or together}):
+                lost.append(each.path)
+    if chain.lost and not lost:
+        lost = [chain.lost]
     if lost:
         raise WorkerLost(f"the supervisor of {lost[0]} ended without an outcome")
 
@@ -96,19 +100,52 @@ def _in_turn(
             yield each, header
 
 
-def _run_one(path: str, header: dict[str, Any], *, shared: bool) -> str:
-    """Have a supervisor run a job: ``done``, or ``lost`` with its supervisor."""
-    request = {"directory": path, "header": header, "shared": shared}
-    fresh = False
-    while not fresh:
-        chain, fresh = _take(header["environment"])
-        if (reply := chain.run(request)) is None:
-            # An idle chain may end at the very moment it is given work: nothing was claimed.
-            continue
-        if reply == "done":
-            _give_back(chain)
-        return reply
-    raise WorkerLost(f"no supervisor could take {path}: the worker's standard error says why")
+class _Borrowed:
+    """A chain for the jobs of one call, one after another; the next one where it was lost."""
+
+    def __init__(self) -> None:
+        self._chain: _Chain | None = None
+        # What its supervisor has been given, and may not have published yet.
+        self._given: list[dict[str, Any]] = []
+        #: A job whose supervisor ended after it, before the outcome was published.
+        self.lost = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def run(self, request: dict[str, Any]) -> bool:
+        """Have a supervisor run a job; ``False`` if it was lost with its supervisor."""
+        fresh = False
+        while not fresh:
+            if self._chain is None:
+                self._chain, fresh = _take(request["header"]["environment"])
+            if (reply := self._chain.run(request)) is None:
+                # An idle chain may end at the very moment it is given work: nothing was claimed.
+                self._chain = None
+                self._declare_lost()
+                continue
+            self._given.append(request)
+            if reply == "lost":
+                self._chain = None
+                self._declare_lost()
+            return reply == "done"
+        path = request["directory"]
+        raise WorkerLost(f"no supervisor could take {path}: the worker's standard error says why")
+
+    def __exit__(self, *_: object) -> None:
+        if self._chain is None:
+            return
+        # A job that was alone has its outcome by now.
+        if self._given and self._given[-1]["together"] and not self._chain.flush():
+            self.lost = self._given[-1]["directory"]
+            self._declare_lost()
+        else:
+            _give_back(self._chain)
+
+    def _declare_lost(self) -> None:
+        given, self._given = self._given, []
+        for request in given:
+            declare_lost(request["directory"], request["header"]["attempt"])
 
 
 def _with(
@@ -161,6 +198,17 @@ class _Chain:
             return "done"
         self.close()
         return "lost"
+
+    def flush(self) -> bool:
+        """Wait until all is published that it has run; ``False`` if it ended before that."""
+        try:
+            self._socket.sendall(b'{"flush": true}\n')
+            if self._lines.readline():
+                return True
+        except OSError:
+            pass
+        self.close()
+        return False
 
     def warm(self, environment: dict[str, str]) -> None:
         """Have it start a template, and stay while this process lives."""

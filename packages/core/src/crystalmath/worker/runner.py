@@ -4,13 +4,14 @@ The supervisor starts the template as ``python -P -m crystalmath.worker.runner F
 It imports what recipes need, with ``quacc`` that too, and runs none. For each message on FD, with
 a socket and a pipe for output, it forks a runner, which becomes the supervisor's child.
 
-For each job the runner writes the outcome under a name that nobody reads, and notifies the
-supervisor, which publishes it. A runner that a job has spoilt is replaced without an import.
+For each job the runner writes the outcome under a name that nobody reads, or sends it where it is
+small; the supervisor publishes it. A runner that a job has spoilt is replaced without an import.
 """
 
 from __future__ import annotations
 
 import _thread
+import base64
 import contextlib
 import functools
 import gc
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath import config
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.last_geometry import last_geometry
-from crystalmath.jobs.rundir import RunDirectory, attempt_id
+from crystalmath.jobs.rundir import RunDirectory, attempt_id, outcome_document
 from crystalmath.recipes import codec, lookup, quacc_settings
 from crystalmath.recipes.stored_result import store
 from crystalmath.recipes.summary import summarize
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
+#: An outcome of so few bytes, and such a result, may go into the supervisor's journal.
+_SMALL = 2**14
 #: At most so many parts of a result are reported as stored as text.
 _TOLD = 100
 
@@ -141,11 +144,11 @@ def _run_marked(
     directory = RunDirectory(request["directory"])
     mark.write(attempt_id(os.path.basename(directory.path), request["attempt"]))
     with warnings.catch_warnings():  # which of them are shown is the job's own business
-        outcome = _run(directory, request["attempt"], allow, control)
+        outcome = _run(directory, request["attempt"], allow, control, small=request["small"])
     mark.clear()
     _flush()
     has_quacc = sys.modules.get("quacc") is not None
-    return {"outcome": outcome, "keep": True, "quacc": has_quacc}
+    return {**outcome, "keep": True, "quacc": has_quacc}
 
 
 def _flush() -> None:
@@ -169,9 +172,14 @@ def _warm_up(*, with_quacc: bool) -> None:
 
 
 def _run(
-    directory: RunDirectory, attempt: int, allow: tuple[str, ...], control: socket.socket
-) -> str:
-    """Run one job and write its outcome, not yet published."""
+    directory: RunDirectory,
+    attempt: int,
+    allow: tuple[str, ...],
+    control: socket.socket,
+    *,
+    small: bool,
+) -> dict[str, Any]:
+    """Run one job; return the name of its outcome, not yet published, or its content if `small`."""
     me = os.getpid()
     started = time.time()
     payload = b""
@@ -200,10 +208,15 @@ def _run(
         "finished": time.time(),
         "begun_from": directory.begun_from(attempt),
     }
+    if small and len(payload) < _SMALL and not header.get("index"):
+        content = outcome_document(header, payload)
+        if len(content) < _SMALL:
+            return {"content": base64.b64encode(content).decode()}
     # The supervisor watches meanwhile: a cancel and the walltime end this, too.
-    return when_there_is_room(
+    prepared = when_there_is_room(
         lambda: directory.prepare_outcome(attempt, header, payload), os.path.dirname(directory.path)
     )
+    return {"outcome": prepared}
 
 
 def _call(

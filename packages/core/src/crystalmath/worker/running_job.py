@@ -51,6 +51,8 @@ class RunningJob:
         self.started: float | None = time.time()
         #: Whether others have decided it: then nobody waits for what it computes.
         self.given_up = False
+        #: Whether its outcome goes into a journal where that is small.
+        self.is_journaled = False
         self._time = TimeLeft(header, shared=shared)
         self._ask_at = 0.0
         self._asked = ""

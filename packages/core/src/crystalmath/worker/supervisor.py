@@ -5,13 +5,16 @@ itself, stays below this process and can be ended. It imports nothing heavy and 
 a recipe, so that it lives through whatever the recipe does.
 
 Started as ``python -P -m crystalmath.worker.supervisor FD``; FD is a socket to the engine worker:
-``{"directory", "header", "shared"}`` comes in, ``claimed`` and ``done`` go out, one line each. On
+``{"directory", "header", "shared", "together"}`` comes in, ``claimed`` and ``done`` go out, a line
+each. The outcomes of jobs that run together may be published later: ``{"flush": true}`` is answered
+when they are. On
 ``{"warm": environment}`` a runner is made ready for that environment, and the supervisor does not
 end when it is idle. When the engine worker is gone, it finishes what it runs and ends.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import math
@@ -34,6 +37,7 @@ from crystalmath.jobs.potcars import replace_potcars
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.worker.child import Runner, Template, become_subreaper, end_descendants
 from crystalmath.worker.disk_space import keep_reserve, when_there_is_room
+from crystalmath.worker.publishing import Publisher
 from crystalmath.worker.running_job import RunningJob
 from crystalmath.worker.starting import receive_all_signals
 
@@ -78,6 +82,7 @@ class Supervisor:
         self._guardian = guardian
         self._identity: IdentityFile | None = None
         self._heartbeat = Heartbeat(self._beat, math.inf)
+        self._publisher: Publisher | None = None
         self._job: RunningJob | None = None
         self._template: Template | None = None
         self._runner: Runner | None = None
@@ -111,6 +116,8 @@ class Supervisor:
             # A SIGTERM from now on must not break into the tidying up.
             self._busy = True
             self._end_all()
+            if self._publisher:
+                self._publisher.close()
             if self._identity:
                 self._identity.remove()
             if self._group:
@@ -132,6 +139,11 @@ class Supervisor:
             self._idle_s = None
             self._runner_for(request["warm"], uses_quacc=True)
             return
+        if "flush" in request:
+            if self._publisher:
+                self._publisher.flush()
+            self._tell("done")
+            return
         directory = RunDirectory(request["directory"])
         attempt = request["header"]["attempt"]
         if self._identity is None:
@@ -149,6 +161,12 @@ class Supervisor:
                 shared = request.get("shared", False)
                 header = request["header"]
                 self._job = RunningJob(directory, header, self._goes_on, shared=shared)
+                # Without locks nobody could tell a journal that is being written.
+                lock = request.get("together") and self._identity.identity.lock
+                if lock and self._publisher is None:
+                    jobs = os.path.dirname(directory.path)
+                    self._publisher = Publisher(jobs, self._identity, self._goes_on)
+                self._job.is_journaled = bool(lock)
                 self._run(self._job)
         finally:
             self._job = None
@@ -213,7 +231,8 @@ class Supervisor:
     def _run_once(self, job: RunningJob) -> bool:
         """Run the job; ``False`` if the runner found itself out of date and ran nothing."""
         runner = self._runner_for(job.environment, uses_quacc=job.recipe.startswith("quacc."))
-        runner.give({"directory": job.directory.path, "attempt": job.attempt, "fresh": job.fresh})
+        what = {"directory": job.directory.path, "attempt": job.attempt, "fresh": job.fresh}
+        runner.give({**what, "small": job.is_journaled})
         verdict = self._watch(job, runner)
         if verdict is not None:
             # Nothing of the job may be alive when its end is published.
@@ -222,7 +241,7 @@ class Supervisor:
             job.publish(**verdict)
         elif runner.message is None:
             self._ended_early(job, runner)
-        elif "outcome" not in runner.message:
+        elif not runner.message:
             # What a runner finds changed before its first job, its template has read.
             if runner.given == 1:
                 self._end_all()
@@ -289,6 +308,10 @@ class Supervisor:
             count = len(leavings)
             job.write_log(f"crystalmath: ended {count} process(es) left running\n".encode())
         replace_potcars(job.directory.work(job.attempt))
+        if self._publisher and "content" in message:
+            content = base64.b64decode(message["content"])
+            self._publisher.add(job.directory, job.attempt, content)
+            return
         when_there_is_room(
             lambda: job.directory.publish_prepared(job.attempt, message["outcome"]),
             job.jobs_directory,

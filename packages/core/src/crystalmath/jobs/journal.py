@@ -1,0 +1,169 @@
+"""Journals: small outcomes of the jobs of a parcel, several of which reach the disk at once.
+
+One supervisor writes a journal, ``jobs/.journals/<name>``, and holds the lock on it while it lives.
+A record is the document of an outcome behind a line with its attempt, length and checksum; the
+first record names the writer. An outcome is published once its record is synced, by a hard link of
+the journal to ``N.outcome``: of all ends of an attempt the first that has this name counts.
+
+The name of a journal is removed when these links are on the disk, too. A journal whose writer is
+dead may therefore hold outcomes that a power cut, or a kill, has left unpublished: who takes over
+the jobs publishes them first (:meth:`crystalmath.jobs.host.Host.publish_left`). Records count up to
+the first that is torn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import zlib
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from crystalmath._permissions import make_own
+from crystalmath.errors import BadFile
+from crystalmath.jobs.documents import document, read_header, to_disk, write_all
+from crystalmath.processes import Identity, is_locked
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+#: The folder, beside the run directories, of the journals.
+JOURNALS = ".journals"
+#: How a record begins, which no document does.
+_MARK = b"crystalmath "
+_LINE = b"%b%-52b %08d %08x\n"
+_HEAD = len(_LINE % (_MARK, b"", 0, 0))
+#: So many folders are synced side by side: the disk is asked once for several.
+_SYNCS = 4
+
+
+def record(attempt: str, content: bytes) -> bytes:
+    """Return the record of an outcome, whose document is `content`."""
+    name = attempt.encode()
+    return _LINE % (_MARK, name, len(content), zlib.crc32(content, zlib.crc32(name))) + content
+
+
+def records(content: bytes) -> Iterator[tuple[str, bytes]]:
+    """Return the attempts of a journal, and their documents, up to the first that is torn."""
+    for name, begin, end, checksum in _frames(content):
+        if zlib.crc32(content[begin:end], zlib.crc32(name)) != checksum:
+            return
+        yield name.decode(), content[begin:end]
+
+
+def find(content: bytes, attempt: str) -> bytes | None:
+    """Return the document of an attempt; ``None`` if it is not there, or torn."""
+    wanted = attempt.encode()
+    for name, begin, end, checksum in _frames(content):
+        if name == wanted:
+            found = content[begin:end]
+            return found if zlib.crc32(found, zlib.crc32(name)) == checksum else None
+    return None
+
+
+def _frames(content: bytes) -> Iterator[tuple[bytes, int, int, int]]:
+    at = 0
+    while content.startswith(_MARK, at) and content[at + _HEAD - 1 : at + _HEAD] == b"\n":
+        name, _, rest = content[at + len(_MARK) : at + _HEAD].partition(b" ")
+        try:
+            length, checksum = rest.split()
+            begin, end = at + _HEAD, at + _HEAD + int(length)
+            found = name, begin, end, int(checksum, 16)
+        except ValueError:
+            return
+        if end > len(content) or not name.isascii():
+            return
+        yield found
+        at = end
+
+
+class Journal:
+    """A journal that this process writes, which has claimed attempts as `claimant`."""
+
+    def __init__(self, jobs_directory: str, claimant: Identity) -> None:
+        folder = f"{jobs_directory}/{JOURNALS}"
+        make_own(folder)
+        to_disk(jobs_directory)  # another process may just have made it
+        self.path = f"{folder}/{claimant.lock}.{os.urandom(4).hex()}"
+        #: How many bytes and outcomes it holds.
+        self.size = self.count = 0
+        self._directories: set[str] = set()
+        temporary = f"{folder}/.{os.urandom(8).hex()}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._descriptor = os.open(temporary, flags, 0o600)
+        try:
+            # Whoever finds it by its name must find it locked.
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            own = record("claimant", document(claimant.as_dict(), b""))
+            write_all(self._descriptor, own, durable=True)
+            os.replace(temporary, self.path)
+            to_disk(folder)
+        except BaseException:
+            os.close(self._descriptor)
+            for path in (temporary, self.path):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+            raise
+
+    def append(self, outcomes: Sequence[tuple[str, str, bytes]]) -> None:
+        """Write outcomes to the disk: run directory, attempt and document of each.
+
+        After an `OSError` nothing more may be written: its end may be torn.
+        """
+        content = b"".join(record(attempt, each) for _, attempt, each in outcomes)
+        write_all(self._descriptor, content, durable=False)
+        os.fdatasync(self._descriptor)
+        self._directories |= {directory for directory, _, _ in outcomes}
+        self.size += len(content)
+        self.count += len(outcomes)
+
+    def close(self, *, published: bool = True) -> None:
+        """Let go of it, and remove its name once all that it holds is found without that."""
+        with contextlib.suppress(OSError):
+            if published:
+                sync_all(self._directories)
+                os.unlink(self.path)
+        os.close(self._descriptor)
+
+
+def sync_all(directories: set[str]) -> None:
+    """Sync the names in many folders; those that are gone have none."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_SYNCS) as pool:
+        list(pool.map(_sync, directories))
+
+
+def _sync(directory: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        to_disk(directory)
+
+
+@frozen
+class Left:
+    """A journal that nobody writes any more, as far as its lock shows."""
+
+    path: str
+    writer: Identity
+    #: Attempts, and their documents.
+    outcomes: tuple[tuple[str, bytes], ...]
+
+
+def left(jobs_directory: str, of: str = "") -> Iterator[Left]:
+    """Return the journals whose locks are free, or all that the claimant `of` has written."""
+    folder = f"{jobs_directory}/{JOURNALS}"
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return
+    for name in names:
+        path = f"{folder}/{name}"
+        if name.startswith(".") or (not name.startswith(f"{of}.") if of else is_locked(path)):
+            continue
+        with contextlib.suppress(FileNotFoundError, BadFile, KeyError, TypeError, ValueError):
+            with open(path, "rb") as file:
+                first, *others = records(file.read())
+            writer = Identity.read(read_header(first[1].partition(b"\n")[0], path))
+            yield Left(path, writer, tuple(others))
