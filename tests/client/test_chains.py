@@ -290,6 +290,12 @@ def test_what_becomes_of_who_waits_for_a_failure(client, here, cli):
         refused = cli("submit", REPORT, "Al.extxyz", option, value)
         assert refused.code == 2
         assert words in " ".join(refused.err.replace("│", " ").split())
+    # A flow may have several final geometries, of which one is named.
+    flow = client.submit("emt.slabs.bulk_to_slabs_flow", bulk("Cu"), after=[failed])
+    for of_flow, count in ((flow, 1), (flow["static"][0]["atoms"], 0)):
+        told = client.check("emt.core.static_job", of_flow)
+        assert [one.code for one in told].count("structure_of_several") == count
+    flow.cancel()
 
 
 def test_a_job_is_named_by_filters(client, here, cli):
@@ -338,7 +344,7 @@ def test_a_chain_at_a_shell(client, here, cli):
     ]
     again = cli(*command)
     assert [job["job_id"] for job in again.json["jobs"]] == [job["job_id"] for job in jobs]
-    assert "0 new, 6 there already" in again.err
+    assert "0 new, 6 there already, whose names and labels stay as they are" in again.err
 
 
 def test_a_chain_is_submitted_as_a_whole_or_not_at_all(client, here, cli):
@@ -352,8 +358,11 @@ def test_a_chain_is_submitted_as_a_whole_or_not_at_all(client, here, cli):
     assert [job["job_id"] for job in told.json["jobs"]] == [None] * 6
     one, two, three, *_ = [job["error"] for job in told.json["jobs"]]
     assert "has no parameter 'stepz'" in two
-    assert one == "not submitted: number 1 of the request was refused"
-    assert three == f"structure: {one}"
+    assert one == three == "not submitted, as 'Al-0 two' was refused"
+    told = cli("chain", "Al.extxyz", "--step", f"one={SHIFT}", "--step", f"two={SHIFT}:stepz=1")
+    reason, consequence = told.err.splitlines()
+    assert "Al-0 two, Al-1 two" in reason
+    assert consequence == f"error: Al-0 one, Al-1 one: {one}"
     (chain,) = client.chain([bulk("Al")], {"one": SHIFT, "two": (SHIFT, {"steps": object()})})
     assert [type(error) for error in chain.values()] == [InvalidJob, InvalidJob]
     assert "the step 'two' of structure 0 was refused" in str(chain["one"])
@@ -378,7 +387,7 @@ def test_jobs_of_a_request_refer_to_those_before_them(client, here):
         Submission(recipe=SHIFT, atoms="job:#9"),
     ]
     jobs = client.submit_many([first, told[0], *told[1:3], refused, *told[3:]])
-    assert "number 4 of the request was refused" in str(jobs[5])
+    assert "not submitted, as number 4 of the request was refused" in str(jobs[5])
     assert "'#9' is no earlier job of the request" in str(jobs[6])
     ids = [job.job_id for job in jobs[:4]]
     assert [one["job_id"] for one in jobs[2].info().parents] == [ids[1], ids[1]]
@@ -398,7 +407,7 @@ def test_a_key_of_another_job_refuses_all_of_a_chain(client, here):
     steps = {"relax": (SHIFT, {"steps": 5}), "static": REPORT}
     (refused,) = client.chain([bulk("Al")], steps, key="changed", labels={"project": "changed"})
     assert type(refused["relax"]).__name__ == "KeyConflict"
-    assert "not submitted: number 0" in str(refused["static"])
+    assert "not submitted, as number 0" in str(refused["static"])
     assert not [*client.list(labels={"step": "static", "project": "changed"})]
     # Each on its own: what refers to one that is not recorded is not recorded either.
     asked = [

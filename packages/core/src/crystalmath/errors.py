@@ -208,6 +208,18 @@ class KeyConflict(InvalidJob):
         )
 
 
+class NotSubmitted(InvalidJob):
+    """A job is not submitted, as another one of its request was refused."""
+
+    code = "not_submitted"
+
+    @classmethod
+    def of(cls, position: int, name: str | None) -> NotSubmitted:
+        """Make it of the position of the refused one, counted from 0, and of its name, if any."""
+        which = shown(name) if name else f"number {position} of the request"
+        return cls(f"not submitted, as {which} was refused")
+
+
 class AlreadyRetried(InvalidJob):
     """A job that was to run again only if no other job is a retry of it."""
 

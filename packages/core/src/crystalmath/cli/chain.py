@@ -13,7 +13,7 @@ from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - read w
 from crystalmath.cli.shared.parameter_options import of_option, parse_parameters
 from crystalmath.cli.shared.structure_files import read_documents
 from crystalmath.cli.shared.submission_options import submitted, tell_known, with_options
-from crystalmath.errors import InvalidJob, did_you_mean
+from crystalmath.errors import InvalidJob, NotSubmitted, did_you_mean
 from crystalmath.models import SubmissionOptions  # noqa: TC001 - as above
 from crystalmath.models.reference import Reference
 from crystalmath.recipes.job_structure import read_path
@@ -103,8 +103,9 @@ def chain(
         for answer in answers:
             if answer["job_id"] is not None:
                 output.write(answer["job_id"])
-    output.tell_alike(answers)
-    tell_known(answers)
+    # Why none was submitted stands before what follows of it.
+    output.tell_alike(sorted(answers, key=lambda one: one.get("code") == NotSubmitted.code))
+    tell_known(answers, options)
     return 1 if any(answer["job_id"] is None for answer in answers) else 0
 
 

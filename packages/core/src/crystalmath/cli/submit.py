@@ -111,7 +111,7 @@ def submit(
         if not as_json and answer["job_id"] is not None:
             output.write(answer["job_id"])
     output.tell_alike(answers)
-    tell_known(answers)
+    tell_known(answers, options)
     if as_json:
         output.write_json({"jobs": answers} if many else answers[0])
     return 1 if any(answer["job_id"] is None for answer in answers) else 0

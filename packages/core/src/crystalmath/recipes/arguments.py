@@ -17,6 +17,7 @@ from crystalmath.recipes.parameter_kinds import (
     check_kinds,
     choices,
     last_name,
+    parsed,
 )
 
 if TYPE_CHECKING:
@@ -74,6 +75,17 @@ def structures_argument(recipe: Recipe) -> str | None:
         return None
     names = {last_name(part) for part in ast.walk(node.slice) if isinstance(part, ast.expr)}
     return first.name if names & {"Atoms", "MSONAtoms"} else None
+
+
+def returns_beside(recipe: Recipe) -> str | None:
+    """Return a flow's annotation of its result, if that has calculations beside each other."""
+    written = None if recipe.signature is None else recipe.signature.return_annotation
+    if recipe.kind != "flow" or written in {None, inspect.Signature.empty}:
+        return None
+    node = parsed(repr(written))
+    parts = [] if node is None else ast.walk(node)
+    lists = (part for part in parts if isinstance(part, ast.expr) and last_name(part) in _LISTS)
+    return repr(written) if any(lists) else None
 
 
 def _first(recipe: Recipe) -> inspect.Parameter | None:

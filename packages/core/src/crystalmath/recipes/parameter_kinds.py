@@ -105,10 +105,11 @@ def check_flag(recipe: Recipe, argument: inspect.Parameter, value: object) -> No
 
 def annotation_of(argument: inspect.Parameter) -> ast.expr | None:
     """Parse an argument's annotation; ``None`` if it has none, or a note in words."""
-    return None if argument.annotation is argument.empty else _parsed(repr(argument.annotation))
+    return None if argument.annotation is argument.empty else parsed(repr(argument.annotation))
 
 
-def _parsed(annotation: str) -> ast.expr | None:
+def parsed(annotation: str) -> ast.expr | None:
+    """Parse an annotation; ``None`` for a note in words."""
     try:
         return ast.parse(annotation, mode="eval").body
     except (SyntaxError, SystemError):  # SystemError: see recipes.source
@@ -130,7 +131,7 @@ def choices(argument: inspect.Parameter) -> tuple[str, ...]:
 
 def members(annotation: str) -> set[str]:
     """Return the types that an annotation unites: ``list``, ``None`` of ``list[int] | None``."""
-    node = _parsed(annotation)
+    node = parsed(annotation)
     try:
         return set() if node is None else set(_members(node))
     except (SyntaxError, SystemError):  # in a reference forward

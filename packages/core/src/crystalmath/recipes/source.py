@@ -222,7 +222,7 @@ class _Scanner:
             problem="it is a coroutine function; recipes are plain functions" if is_async else None,
             is_function=True,
             docstring=ast.get_docstring(node),
-            signature=_signature(node.args) if trusted else None,
+            signature=_signature(node.args, node.returns) if trusted else None,
             kind=next((kind for kind in kinds if kind), None),
         )
 
@@ -303,7 +303,7 @@ def _value(name: str, value: ast.expr) -> Binding:
     if isinstance(value, _DATA):
         kind = type(value.value if isinstance(value, ast.Constant) else value).__name__
         return Binding(name=name, line=value.lineno, problem=f"it is data ({kind})")
-    signature = _signature(value.args) if isinstance(value, ast.Lambda) else None
+    signature = _signature(value.args, None) if isinstance(value, ast.Lambda) else None
     return Binding(name=name, line=value.lineno, signature=signature)
 
 
@@ -317,7 +317,7 @@ class _Written:
         return self.text
 
 
-def _signature(arguments: ast.arguments) -> inspect.Signature:
+def _signature(arguments: ast.arguments, returns: ast.expr | None) -> inspect.Signature:
     kind = inspect.Parameter
     positional = [
         *((item, kind.POSITIONAL_ONLY) for item in arguments.posonlyargs),
@@ -336,7 +336,7 @@ def _signature(arguments: ast.arguments) -> inspect.Signature:
         found.append(kind(item.arg, kind.KEYWORD_ONLY, **written))
     if arguments.kwarg:
         found.append(kind(arguments.kwarg.arg, kind.VAR_KEYWORD))
-    return inspect.Signature(found)
+    return inspect.Signature(found, return_annotation=_written(returns))
 
 
 def _written(value: ast.expr | None) -> Any:

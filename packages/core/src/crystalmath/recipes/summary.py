@@ -338,7 +338,8 @@ def find_structures(text: bytes) -> FoundStructures:
     if len(root.steps) > 1 and root.beside:
         raise InvalidJob(
             f"its result holds {len(root.steps)} calculations beside each other, and none of them "
-            "is its final one"
+            "is its final one; one is named by its place (job:ID:static.0.atoms, or from Python "
+            "future['static'][0]['atoms'])"
         )
     if not root.steps or not root.steps[-1].final:
         raise InvalidJob("its result holds no structure ('atoms')")

@@ -214,9 +214,9 @@ class Admission:
         """Let what is asked for next refer to a job that is about to be recorded."""
         self._references.plan(row)
 
-    def list_next(self, job_id: str | None) -> None:
+    def list_next(self, job_id: str | None, name: str | None) -> None:
         """Let what is asked for next refer to a job of its request; ``None`` if it was refused."""
-        self._references.list_next(job_id)
+        self._references.list_next(job_id, name)
 
     def read(
         self,

@@ -18,6 +18,7 @@ from crystalmath.errors import (
     EngineUnavailable,
     InvalidJob,
     KeyConflict,
+    NotSubmitted,
 )
 from crystalmath.jobs.changes import Change
 from crystalmath.models import Finding, JobState
@@ -89,7 +90,7 @@ class Intake:
             answers, prepared = self._prepare(asked, wanted)
             refused = [at for at, answer in answers.items() if isinstance(answer, Exception)]
             if all_or_none and refused:
-                told = _not_submitted(min(refused))
+                told = _not_submitted(asked, min(refused))
                 return [answers.get(index, told) for index in range(len(asked))]
             _require(wanted)
             answers |= self._record(asked, prepared, all_or_none=all_or_none)
@@ -115,7 +116,7 @@ class Intake:
             _require(wanted)
             if isinstance(item, InvalidJob):
                 answers[index] = item
-                admission.list_next(None)
+                admission.list_next(None, None)
                 continue
             submission = item.submission
             try:
@@ -143,9 +144,9 @@ class Intake:
                 answers[index] = fault("a submission", error)
             if index in prepared:
                 row = prepared[index].row
-                admission.list_next(first.get(row.key, row).job_id)
+                admission.list_next(first.get(row.key, row).job_id, row.name)
             else:
-                admission.list_next(getattr(answers[index], "job_id", None))
+                admission.list_next(getattr(answers[index], "job_id", None), _name(item))
         self._admissions.append(admission)
         return answers, prepared
 
@@ -218,7 +219,7 @@ class Intake:
         except InvalidJob as error:
             ids = [row.job_id for row in rows]
             at_fault = list(prepared)[ids.index(str(error.job_id))]
-            told = dict.fromkeys(prepared, _not_submitted(at_fault))
+            told = dict.fromkeys(prepared, _not_submitted(asked, at_fault))
             return {**told, at_fault: error.with_traceback(None)}
         refused = {at: job for at, job in recorded.items() if isinstance(job, Exception)}
         accepted = {at: job for at, job in recorded.items() if not isinstance(job, Exception)}
@@ -504,14 +505,18 @@ def fault(what: str, error: Exception) -> CrystalMathError:
     )
 
 
+def _name(asked: Again | InvalidJob) -> str | None:
+    return asked.submission.name if isinstance(asked, Again) else None
+
+
 def _parts(
     asked: Again,
 ) -> tuple[Submission, Sequence[Parent], Mapping[str, Any] | None, Mapping[str, str]]:
     return asked.submission, asked.parents, asked.body, asked.settings
 
 
-def _not_submitted(number: int) -> InvalidJob:
-    return InvalidJob(f"not submitted: number {number} of the request was refused")
+def _not_submitted(asked: Sequence[Again | InvalidJob], refused: int) -> InvalidJob:
+    return NotSubmitted.of(refused, _name(asked[refused]))
 
 
 def _require(wanted: Callable[[], bool]) -> None:

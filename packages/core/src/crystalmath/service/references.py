@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attrs import evolve, frozen
 
-from crystalmath.errors import ID_LENGTH, FilesRemoved, InvalidJob, UnknownJob, shown
+from crystalmath.errors import (
+    ID_LENGTH,
+    FilesRemoved,
+    InvalidJob,
+    NotSubmitted,
+    UnknownJob,
+    shown,
+)
 from crystalmath.models import Finding, JobFilter, JobState
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import properties
@@ -63,7 +70,7 @@ class References:
     def __init__(self, jobs: HomeJobs, planned: Collection[str] = ()) -> None:
         self.jobs = jobs
         self._planned = planned
-        self._listed: list[str | None] = []
+        self._listed: list[tuple[str | None, str | None]] = []
         self._found: dict[str, JobMetadata] = {}
         self._values: dict[tuple[str, tuple[str | int, ...]], Any] = {}
 
@@ -71,9 +78,9 @@ class References:
         """Know a job that is about to be recorded."""
         self._found[row.job_id] = row
 
-    def list_next(self, job_id: str | None) -> None:
-        """Know the id of the next job of a request, to which later ones refer by its position."""
-        self._listed.append(job_id)
+    def list_next(self, job_id: str | None, name: str | None) -> None:
+        """Know id and name of the next job of a request; later ones refer to it by its position."""
+        self._listed.append((job_id, name))
 
     # --- which jobs --------------------------------------------------------------------------
 
@@ -170,8 +177,9 @@ class References:
                 f"{text!r} is no earlier job of the request, of which {len(self._listed)} come "
                 "before this one; #0 is its first, #-1 the one before this"
             )
-        if (job_id := self._listed[position]) is None:
-            raise InvalidJob(f"not submitted: number {position} of the request was refused")
+        job_id, name = self._listed[position]
+        if job_id is None:
+            raise NotSubmitted.of(position, name)
         return job_id
 
     def _fitting(self, filters: Mapping[str, Any]) -> str:
@@ -304,6 +312,7 @@ class References:
         if outlook.reason is not None:
             spec = evolve(asked.spec, asked_hash=asked.spec_hash)
             told = (*asked.findings, *([_waits(outlook.reason)] if outlook.is_broken else ()))
+            told += tuple(self._without_geometry(parents))
             formula = self._formula(parents)
             return evolve(asked, spec=spec, reason=outlook.reason, findings=told, formula=formula)
         given = [self._given(parent) for parent in parents]
@@ -416,6 +425,31 @@ class References:
         moves = is_quaccs(job.recipe) and moves_atoms_alone(job.recipe, self.jobs.config)
         return parent.get("frame") == 0 or (moves and parent.get("path", ["atoms"]) == ["atoms"])
 
+    def _without_geometry(self, parents: Sequence[Parent]) -> Iterator[Finding]:
+        """Find flows whose geometry is awaited and whose results have several, none of them final.
+
+        It is a warning: of one calculation in a list the geometry is taken.
+        """
+        from crystalmath.recipes.arguments import returns_beside
+        from crystalmath.recipes.lookup import look_up
+
+        for parent in parents:
+            whole = parent["role"] == "structure" and not parent.get("path")
+            if not whole or parent.get("frame", -1) >= 0:
+                continue
+            recipe = self._job(parent["job_id"]).recipe
+            with contextlib.suppress(InvalidJob):  # it may not be admitted any more
+                if returns := returns_beside(look_up(recipe, self.jobs.config.recipes_allow)):
+                    yield Finding(
+                        severity="warning",
+                        code="structure_of_several",
+                        message=f"{recipe} returns calculations beside each other ({returns}); "
+                        "where these are several, none is its final one, and this job fails",
+                        remedy="name one by its place in the result: job:ID:static.0.atoms, or "
+                        "future['static'][0]['atoms'] from Python",
+                        place="structure",
+                    )
+
     def _formula(self, parents: Sequence[Parent]) -> str | None:
         """Return the formula of the structure that a waiting job will get, if it is known."""
         for parent in parents:
@@ -500,6 +534,8 @@ def _said_of(place: str) -> Iterator[None]:
     """Say at which place of a submission the error is."""
     try:
         yield
+    except NotSubmitted:
+        raise
     except (UnknownJob, InvalidJob) as error:
         error.args = (f"{place}: {error}",)
         raise

@@ -322,7 +322,7 @@ def _answers(client: Client, jobs: list[dict[str, Any]], *, all_or_none: bool) -
     return answers
 
 
-def tell_known(answers: Sequence[Answer]) -> None:
+def tell_known(answers: Sequence[Answer], options: SubmissionOptions) -> None:
     """Say how many jobs were known already, and which of these will not run again."""
     known = [answer["status"] for answer in answers if answer.get("known")]
     if not known:
@@ -330,4 +330,6 @@ def tell_known(answers: Sequence[Answer]) -> None:
     new = sum(answer["job_id"] is not None for answer in answers) - len(known)
     ended = [f"{known.count(state)} {state.value}" for state in NO_RESULT if state in known]
     stay = f" ({', '.join(ended)}: they stay as they are; another --key runs them again)"
-    output.note(f"{new} new, {len(known)} there already{stay if ended else ''}")
+    asked = options.keys() & {"name", "labels"}
+    named = ", whose names and labels stay as they are" if asked else ""
+    output.note(f"{new} new, {len(known)} there already{named}{stay if ended else ''}")
