@@ -471,6 +471,10 @@ def test_a_list_shows_how_far_a_flow_is_and_its_steps_where_they_are_asked_for(
     of_flow = cli("list", *columns, "--parent", flow[0]).lines
     assert of_flow[-1] == f"relax_job#0,{flow[0]},"
     assert cli("list", "--tree", "--watch").code == 2
+    for command in ("logs", "files"):
+        said = f"it is a flow; crystalmath list --parent {flow[0][:8]} lists its steps"
+        assert said in cli(command, flow[0]).err
+    assert "--steps writes the steps" in cli("export", "flow.extxyz", flow[0]).err
     assert cli("export", "table.csv", flow[0], "--steps", "--columns", "step").code == 0
     table = Path("table.csv").read_text().splitlines()
     assert table == ["step", '""', "relax_job#0", "static_job#1", "static_job#2"]

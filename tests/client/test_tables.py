@@ -230,6 +230,8 @@ def test_what_cannot_be_written_changes_nothing(computed, tmp_path, monkeypatch)
     with pytest.raises(InvalidJob, match=r"t\.csv is there already; remove it"):
         client.export(path)
     assert path.read_text() == "mine"
+    with pytest.raises(InvalidJob, match=r"none/t\.csv cannot be written: .*none is no folder"):
+        client.export(tmp_path / "none" / "t.csv")
     with pytest.raises(InvalidJob, match=r"'t\.xlsx' ends in no format .* csv, jsonl, extxyz"):
         client.export(tmp_path / "t.xlsx")
     for name in ("new.csv", "new.jsonl"):

@@ -132,7 +132,10 @@ def test_the_result_is_the_whole_of_what_the_recipe_returned(cli, jobs):
     assert answer.code == 0
     assert answer.json["status"] == "completed"
     assert answer.json["result"]["results"]["energy"] == pytest.approx(-0.00568151, abs=1e-7)
-    assert "work dir" in cli("result", jobs["relaxed"]).out
+    told = cli("result", jobs["relaxed"]).out
+    assert "work dir" in told
+    assert "returned   atoms={...}, " in told
+    assert " more (--field NAME prints one, --json all)" in told
 
 
 def test_the_result_of_a_failed_job_is_its_error_and_traceback(cli, jobs):

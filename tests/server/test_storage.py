@@ -345,6 +345,19 @@ def test_prune_shows_first_and_removes_what_it_showed(here, cli):
     assert cli("prune", "--older", "30d", "--yes").err == "there is nothing to remove\n"
 
 
+def test_prune_says_what_the_steps_of_a_flow_keep(here, cli):
+    flow = here.make({"CHG": 2**20}, stage="steps")
+    parent = {"job_id": flow, "role": "flow", "step": "relax_job#0"}
+    step = here.make({"CHG": 2**20}, parents=[parent])
+    told = cli("prune", flow, "--dry-run").err
+    assert told.startswith(
+        f"the steps of {flow[:8]} keep their files, 1.0 MB; crystalmath prune --par"
+    )
+    assert cli("prune", flow, step, "--dry-run").err == ""
+    assert cli("prune", "--parent", flow[:8], "--yes").err == "removed 1.0 MB of 1 job\n"
+    assert cli("prune", flow, "--yes").err == "removed 1.0 MB of 1 job\n"
+
+
 def test_the_lines_of_the_page(here, cli):
     job_id = here.make(VASP, ended_s=40 * DAY)
     page = Path(__file__).parents[2] / "docs/command-line.md"

@@ -84,6 +84,7 @@ def export(
     if not given:
         raise typer.BadParameter("name a file, such as alloys.csv", param_hint="FILE")
     file = Path(given.pop(0))
+    with_steps = "steps" in filters
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     with any_client() as client:
         if filters and not given and not [*client.list(limit=1, **filters)]:
@@ -93,7 +94,8 @@ def export(
     if as_json:
         output.write_json({"file": str(file.absolute()), "jobs": written, "left_out": left})
         return 0
-    told = f"; {left} without a geometry left out" if left else ""
+    of_flows = "" if with_steps else " (of a flow, --steps writes the steps)"
+    told = f"; {left} without a geometry left out{of_flows}" if left else ""
     output.note(f"{written} job{'s' if written != 1 else ''} written to {file}{told}")
     return 0
 

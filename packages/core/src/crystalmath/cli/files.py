@@ -31,9 +31,7 @@ def path(job_id: JobId, *, as_json: Json = False) -> int:
         job = client.job(client.find(job_id))
     if said := job.without_files():
         raise FilesRemoved(said)
-    place = str(job.work_dir)
-    if job.steps:
-        place = f"{place.rpartition('/')[0]}/steps"
+    place = str(output.work_dir({**job.document(), "result": None}))
     if as_json:
         output.write_json({"job_id": job.job_id, "path": place})
     else:
@@ -55,12 +53,13 @@ def files(
     crystalmath logs ID FILE prints one.
     """
     with any_client() as client:
-        listed = client.files(client.find(job_id), attempt=attempt)
+        listed = client.files(job_id := client.find(job_id), attempt=attempt)
+        steps = "" if listed["files"] else output.files_of_steps(client.job(job_id).document())
     if as_json:
         output.write_json(listed)
         return 0
     if not listed["files"]:
-        output.note(f"there are no files below {listed['work_dir']}")
+        output.note(f"there are no files below {listed['work_dir']}{steps}")
         return 0
     # No table: a path is there to be copied, and must not be cut to fit.
     for size, age, name in [("SIZE", "AGE", "FILE"), *map(_file_row, listed["files"])]:
@@ -163,6 +162,7 @@ def prune(
         told = client.prune(wanted, keep_results=keep_results, dry_run=True, **chosen)
         if not as_json:
             _show(told, keep_results=keep_results)
+            _tell_of_steps(client, wanted or (), told)
         if not dry_run:
             told = _remove(client, told, keep_results=keep_results, yes=yes)
     if as_json:
@@ -199,6 +199,20 @@ def _show(told: Pruned, *, keep_results: bool) -> None:
     what = "the heavy files" if keep_results else "the run directories"
     size = output.size(sum(job["size"] for job in jobs))
     output.write(f"{what} of {_jobs(jobs)}: {size}")
+
+
+def _tell_of_steps(client: Client, named: Sequence[str], told: Pruned) -> None:
+    """Say what the steps of flows keep that are named: they are jobs of their own."""
+    meant = {job["job_id"] for job in told["jobs"]}
+    for job_id in [one for one in named if one in meant][:_SHOWN]:
+        if not client.job(job_id).steps:
+            continue
+        keep = client.usage(parent=job_id)["total"]
+        if keep["size"] and not meant.issuperset(job.job_id for job in client.list(parent=job_id)):
+            output.note(
+                f"the steps of {job_id[:8]} keep their files, {output.size(keep['size'])}; "
+                f"crystalmath prune --parent {job_id[:8]} removes those"
+            )
 
 
 def _pruned_row(job: PrunedJob) -> tuple[str, ...]:

@@ -102,7 +102,8 @@ def logs(
                     _name_others(part)
                 write(part["text"])
                 if not part["size"] and file is None:
-                    output.note(f"job {job_id} has written no log (of a flow, its steps do)")
+                    steps = output.files_of_steps(home.ask(server.JOBS_STATUS, job_id=job_id))
+                    output.note(f"job {job_id} has written no log{steps}")
     return 0
 
 

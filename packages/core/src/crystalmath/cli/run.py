@@ -159,9 +159,7 @@ def report(job: Job) -> None:
     pairs: list[tuple[str, object]] = [("state", f"{job.state.value} ({took:.1f} s)")]
     if job.state.value == "completed":
         pairs += output.summary_fields(job.document())
-    # quacc makes a folder of its own in it, and names that in the result.
-    where = (job.summary or {}).get("work_dir") or job.work_dir
-    pairs += [("work dir", where), ("job", job.job_id)]
+    pairs += [("work dir", output.work_dir(job.document())), ("job", job.job_id)]
     output.write(output.fields(pairs))
     if job.state.value == "failed":
         output.note(f"error: {job.error or 'no reason is known'}")

@@ -229,7 +229,7 @@ def _story(told: Story, steps: Sequence[tuple[str, object]]) -> list[tuple[str, 
         *each("led to", _relatives(others, _given_on)),
         *each("attempts", map(_attempt, told["attempts"])),
         *each("events", (_event(one) for one in told["events"])),
-        ("work dir", job["work_dir"]),
+        ("work dir", output.work_dir({**job, "result": None})),
     ]
 
 
@@ -317,7 +317,9 @@ def result(
             _write_structure(job, home.result_json(job_id) or b"null", structure)
         else:
             failed = home.ask(server.JOBS_RESULT, job_id=job_id) if state == "failed" else None
-            _print_result(job, failed and failed.get("traceback"))
+            there = state == "completed" and not job.without_files()
+            returned = _returned(home, job_id) if there else None
+            _print_result(job, returned, failed and failed.get("traceback"))
     return 0 if state == "completed" else 1
 
 
@@ -391,15 +393,46 @@ def _splice(job: Mapping[str, Any], raw: bytes) -> None:
     out.flush()
 
 
-def _print_result(job: Job, traceback: str | None) -> None:
+def _returned(home: HomeReader, job_id: str) -> str | None:
+    """Write what a recipe returned, cut, and how all of it is printed."""
+    import json
+
+    found = json.loads(home.result_json(job_id, brief=True) or b"null")
+    if isinstance(found, dict) and "last" in found:  # that is no name in a flow's result
+        found = json.loads(home.result_json(job_id) or b"null")
+    if found is None:
+        return None
+    if not isinstance(found, dict) or "@module" in found:
+        told = [_value(found)]
+    else:
+        names = [name for name in found if name[:1] != "@"]
+        told = [f"{name}={_value(found[name])}" for name in names[:_RETURNED]]
+        told += [f"{len(names) - _RETURNED} more"] * (len(names) > _RETURNED)
+    return f"{', '.join(told)} (--field NAME prints one, --json all)"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, (list, dict)):
+        return f"[{len(value)}]" if isinstance(value, list) else "{...}"
+    text = str(value)
+    return text if len(text) <= _CUT else f"{text[: _CUT - 3]}..."
+
+
+#: So many members of a result are shown, and so much of each, in characters.
+_RETURNED = 8
+_CUT = 24
+
+
+def _print_result(job: Job, returned: str | None, traceback: str | None) -> None:
     for warning in job.warnings:
         output.note(f"warning: {output.sentence(warning)}")
     if not job.state.is_terminal():
         output.note(_without_result(job))
         return
     if job.state.value == "completed":
-        where = (job.summary or {}).get("work_dir") or job.work_dir
-        pairs = [*output.summary_fields(job.document()), ("work dir", where), ("job", job.job_id)]
+        document = job.document()
+        pairs = [*output.summary_fields(document), ("returned", returned)]
+        pairs += [("work dir", output.work_dir(document)), ("job", job.job_id)]
         output.write(output.fields(pairs))
         if said := job.without_files():
             output.note(f"{said}, and of the result what you see")

@@ -77,8 +77,8 @@ def write_table(
 
     Returns how many jobs were written, and how many left out because they have no geometry. `form`
     is one of ``FORMATS``, by default what the file's name ends with. `InvalidJob`: the format is
-    not known, the file is there already, or no job has one of the columns. `CrystalMathError`: what
-    the format needs is not installed.
+    not known, the file is there already or cannot be written, or no job has one of the columns.
+    `CrystalMathError`: what the format needs is not installed.
     """
     form = form or path.suffix.lstrip(".").lower()
     if form not in FORMATS:
@@ -87,6 +87,8 @@ def write_table(
         )
     if path.exists():
         raise InvalidJob(f"{path} is there already; remove it, or write another file")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InvalidJob(f"{path} cannot be written: {path.parent} is no folder to write into")
     _require(form)
     # ASE tells the kind of a database by the end of its name.
     part = path.with_name(f".{path.stem}.{os.getpid()}.{form}")

@@ -215,6 +215,20 @@ def summary_fields(job: JobDocument) -> list[tuple[str, object]]:
     ]
 
 
+def work_dir(job: JobDocument) -> str | None:
+    """Return where a job's files are; of a flow the folder of links to those of its steps."""
+    if job.get("steps") and job["work_dir"]:
+        return f"{job['work_dir'].rpartition('/')[0]}/steps"
+    return str((job["result"] or {}).get("work_dir") or job["work_dir"] or "") or None
+
+
+def files_of_steps(job: JobDocument) -> str:
+    """Return where the files of a flow are, as the end of a message; empty for any other job."""
+    if not job.get("steps"):
+        return ""
+    return f": it is a flow; crystalmath list --parent {job['job_id'][:8]} lists its steps"
+
+
 _STOPPED = "its program was asked to stop before its time was up, perhaps before all was done"
 
 
