@@ -85,7 +85,10 @@ KEYS = ["tests/engines/test_cluster_keys.py"]
 #: Engine -> how pytest runs the kit on it, and its other tests.
 ENGINES: dict[str, tuple[list[str], list[str]]] = {
     "local": ([*KIT, *SIDE_BY_SIDE, "tests/contract/test_local.py"], []),
-    "parsl": ([*KIT, *SIDE_BY_SIDE, "tests/contract/test_parsl.py"], DEATHS),
+    "parsl": (
+        [*KIT, *SIDE_BY_SIDE, "tests/contract/test_parsl.py"],
+        ["--numprocesses=2", "--dist=loadfile", *DEATHS],
+    ),
     "covalent": ([*KIT, "tests/contract/test_covalent.py"], ["tests/engines/test_covalent.py"]),
     "psij": ([*KIT, "tests/contract/test_psij.py"], SCRIPTS),
     # As its author would, with a configuration of its own.
@@ -95,8 +98,8 @@ ENGINES: dict[str, tuple[list[str], list[str]]] = {
 LONG = [f"tests/cluster/test_{name}.py" for name in ("conform", "guide_batch", "strikes")]
 CLUSTER = {"jobs": ["tests/cluster", *(f"--ignore={path}" for path in LONG)], "kit": LONG}
 
-#: What CI runs at each landing beside the default sessions, the longest first.
-LANDING = ["vasp", "server", "processes", "kit", "contract(parsl)", "contract(local)", "lock"]
+#: What CI runs at each landing beside the default sessions.
+LANDING = ["vasp", "kit", "contract(parsl)", "processes", "server", "contract(local)", "lock"]
 #: What it runs of by turns, one at each landing; `deep` runs them all.
 SLICES = [
     ["slurm(jobs)"],
@@ -106,6 +109,20 @@ SLICES = [
     ["contract(psij)", "same", "wheels"],
     ["contract(covalent)", "together", "guide"],
     ["drawn", "web"],
+]
+#: Those that take from 13 minutes to 3 beside another session. The longest begin first: what begins
+#: last would have one of the two cores for itself.
+LONGEST = [
+    *("pythons-3.13", "vasp", "minimums", "kit", "contract(parsl)", "processes", "server"),
+    *(
+        "contract(covalent)",
+        "slurm(kit)",
+        "slurm(jobs)",
+        "wheels",
+        "contract(psij)",
+        "same",
+        "guide",
+    ),
 ]
 
 # Users have bytecode; without it every worker and every cold start is three times as slow.
@@ -238,8 +255,8 @@ def kit(session: nox.Session) -> None:
     """Run the conformance kit on engines that are broken, and jobs through thousands of lives."""
     _development(session)
     _one_process(session, "tests/jobs/test_simulation.py", CRYSTALMATH_LIVES="1000")
-    # Each process runs the kit in six others.
-    _one_process(session, "tests/kit", "--numprocesses=2", "--dist=loadfile")
+    # A process for each of the long files, which run the kit in others.
+    _one_process(session, "tests/kit", "--numprocesses=3", "--dist=loadfile")
 
 
 @nox.session(venv_backend="none")
@@ -422,11 +439,12 @@ def landing(session: nox.Session) -> None:
 
 
 def _slice(number: int) -> None:
-    @nox.session(
-        name=f"slice-{number}", default=False, venv_backend="none", requires=SLICES[number]
-    )
+    named = [*LANDING, *SLICES[number]]
+    sessions = sorted(named, key=[*LONGEST, *named].index)
+
+    @nox.session(name=f"slice-{number}", default=False, venv_backend="none", requires=sessions)
     def slice_of_deep(session: nox.Session) -> None:
-        """Run one of the parts of `deep`; CI takes them by turns."""
+        """Run what each landing has to pass, and one of the parts of `deep`, by turns."""
 
 
 for each in range(len(SLICES)):

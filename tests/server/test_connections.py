@@ -17,8 +17,8 @@ import pytest
 from crystalmath.client.remote import Connection
 from crystalmath.errors import UnknownJob
 from crystalmath.server.handlers import METHODS as METHODS_OF_SERVER
-from crystalmath.server.rpc import connections, session, wire
 from crystalmath.server.rpc import large as large_messages
+from crystalmath.server.rpc import session, wire
 from crystalmath.server.rpc.session import IN_FLIGHT, peer_uid
 from peer import method, serving
 
@@ -187,7 +187,7 @@ async def test_when_all_places_are_taken_the_server_itself_can_still_be_asked():
 
 
 async def test_more_connections_than_there_are_places_are_refused(monkeypatch):
-    monkeypatch.setattr(connections, "_SPARE", 1)
+    monkeypatch.setattr(session, "_SPARE", 1)
     async with serving(METHODS, most=1) as connect:
         for _ in range(2):
             assert await (await connect()).call("system.ping") == {"ok": True}
@@ -209,8 +209,8 @@ async def test_who_says_nothing_soon_makes_room_for_others():
 
 
 async def test_who_only_asks_the_server_soon_makes_room(monkeypatch):
-    monkeypatch.setattr(connections, "_SPARE", 1)
-    monkeypatch.setattr(connections, "_SPARE_S", 1.0)
+    monkeypatch.setattr(session, "_SPARE", 1)
+    monkeypatch.setattr(session, "_SPARE_S", 1.0)
     async with serving(METHODS, most=1) as connect:
         kept, spare = await connect(), await connect()
         for peer in (kept, spare):

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from crystalmath.jobs.documents import write
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc import wire
-from crystalmath.server.rpc.messages import REFUSED, RpcError
+from crystalmath.server.rpc.wire import REFUSED, RpcError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import locale
-import logging
-import os
 import random
-import signal
-import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +16,7 @@ from crystalmath.preflight import inspector
 from crystalmath.progress.reader import LastLines, ProgressReader, Reading
 from crystalmath.progress.search import END
 from crystalmath.recipes import codec
+from crystalmath.testing import snapshot
 from crystalmath.testing.early_calls import call_early
 from crystalmath.testing.watching import watched
 
@@ -82,6 +78,8 @@ class ReaderCase:
 LOAD_S = 1.0
 #: A machine that is busy is no plugin's fault: the quickest of so many tries counts.
 TRIES = 3
+#: What of the process is nobody's to change; a library that is imported may set other things.
+ITS = ("working directory", "umask", "signal handlers", "environment", "root logger", "interpreter")
 
 
 class PluginContract:
@@ -133,26 +131,15 @@ def unchanged(who: str, folder: Path, warm: Callable[[], object]) -> Iterator[No
 
     `warm` is called before: it may import and start what is needed once. `who` is to blame.
     """
-    before = process_state()
+    before = snapshot.take()
     warm()
     with watched([folder], may_ask=True) as seen:
         yield
-    after = process_state()
-    changed = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+    changed = snapshot.differences(before, snapshot.take())
     rules = "(docs/writing-a-preflight.md, 'Rules')"
-    told = "; ".join(f"{name}: {_difference(*values)}" for name, values in changed.items())
-    assert not changed, f"{who} changes the process of whoever asks it {rules}: {told}"
+    told = "; ".join(f"{topic}: {', '.join(changed[topic])}" for topic in ITS if changed[topic])
+    assert not told, f"{who} changes the process of whoever asks it {rules}: {told}"
     assert not seen.started, f"{who} must start and write nothing {rules}: {seen.started}"
-
-
-def _difference(before: Any, after: Any) -> str:
-    """Return what is another, of a dictionary the entries alone."""
-    if not isinstance(before, dict):
-        return f"{after!r}, and was {before!r}"
-    names = [name for name in before | after if before.get(name) != after.get(name)]
-    return ", ".join(
-        f"{name} is {after.get(name)!r}, and was {before.get(name)!r}" for name in names
-    )
 
 
 def quickest(call: Callable[[], object]) -> float:
@@ -163,24 +150,6 @@ def quickest(call: Callable[[], object]) -> float:
             call()
         times.append(seen.seconds)
     return min(times)
-
-
-def process_state() -> dict[str, Any]:
-    """Return what is set in this process now, to be compared with what is set later."""
-    umask = os.umask(0o077)
-    os.umask(umask)
-    root = logging.getLogger()
-    return {
-        "environment": dict(os.environ),
-        "working directory": os.getcwd(),  # noqa: PTH109 - text is shown
-        "umask": oct(umask),
-        "sys.path": list(sys.path),
-        "locale": locale.setlocale(locale.LC_ALL),
-        "root logger": [root.level, *map(repr, root.handlers)],
-        "signal handlers": {
-            number.name: repr(signal.getsignal(number)) for number in signal.Signals
-        },
-    }
 
 
 #: How long a verdict may take once everything is warm, in seconds.

@@ -16,7 +16,7 @@ from attrs import define
 from crystalmath.errors import CrystalMathError, did_you_mean
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc import large, wire
-from crystalmath.server.rpc.messages import (
+from crystalmath.server.rpc.wire import (
     BUSY,
     CANCELLED,
     INTERNAL_ERROR,

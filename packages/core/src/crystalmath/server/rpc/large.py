@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from crystalmath.server.pools import afterwards, in_pool, in_slices
 from crystalmath.server.rpc import wire
-from crystalmath.server.rpc.messages import REFUSED, RpcError
+from crystalmath.server.rpc.wire import REFUSED, RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping

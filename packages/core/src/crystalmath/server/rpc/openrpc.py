@@ -8,7 +8,7 @@ from crystalmath import __version__
 from crystalmath.models.fields import reference
 from crystalmath.models.schemas import components
 from crystalmath.server.rpc.examples import example
-from crystalmath.server.rpc.messages import (
+from crystalmath.server.rpc.wire import (
     CANCELLED,
     INTERNAL_ERROR,
     INVALID_PARAMS,

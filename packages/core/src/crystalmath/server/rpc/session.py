@@ -18,7 +18,7 @@ from crystalmath.errors import CrystalMathError
 from crystalmath.server.pools import Asker, afterwards, asker, in_pool
 from crystalmath.server.rpc import large, wire
 from crystalmath.server.rpc.dispatch import Dispatcher
-from crystalmath.server.rpc.messages import BUSY, INVALID_REQUEST, REFUSED, RpcError
+from crystalmath.server.rpc.wire import BUSY, INVALID_REQUEST, REFUSED, RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from crystalmath.server.rpc.declare import Method
     from crystalmath.server.rpc.dispatch import Pending
-    from crystalmath.server.rpc.messages import Call
+    from crystalmath.server.rpc.wire import Call
 
 _LOG = logging.getLogger("crystalmath.server")
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from crystalmath.models import Finding
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.contract.base import Call, Kit
     from crystalmath.testing.subject import EngineUnderTest
@@ -64,10 +65,7 @@ class ClusterTables(Base):
     def test_an_unknown_key_of_a_cluster_is_refused(self, kit: Kit, table_home: Call) -> None:
         """A misspelt one would be ignored in silence."""
         home = table_home(**{UNKNOWN: 1})
-        settings = _settings(kit.engine, home)
-        plugin = plugins().engine(kit.engine.name)
-        answers = plugins().call_engine(plugin, "crystalmath_engine_findings", settings=settings)
-        told = [str(finding) for answer in answers for finding in answer]
+        told = [str(finding) for finding in findings_of(kit.engine, home)]
         try:
             _runner(kit.engine, home)
         except Exception as error:  # noqa: BLE001 - whatever it is, it says why
@@ -98,21 +96,25 @@ class ClusterTables(Base):
         )
 
 
-def _settings(engine: EngineUnderTest, home: Path) -> EngineSettings:
-    return EngineSettings(
+def _call(engine: EngineUnderTest, home: Path, hook: str) -> Any:
+    """Call a hook of an engine's plugin with the settings of a home, the present one."""
+    settings = EngineSettings(
         name=engine.name,
         home=home,
         options=engine.options,
         clusters=config.load().clusters_of(engine.name),
     )
+    return plugins().call_engine(plugins().engine(engine.name), hook, settings=settings)
+
+
+def findings_of(engine: EngineUnderTest, home: Path) -> list[Finding]:
+    """Return what an engine says that keeps it from serving a home."""
+    return [each for some in _call(engine, home, "crystalmath_engine_findings") for each in some]
 
 
 def _runner(engine: EngineUnderTest, home: Path) -> EngineRunner:
     """Make a runner that is not used: that starts nothing."""
-    plugin = plugins().engine(engine.name)
-    settings = _settings(engine, home)
-    made = plugins().call_engine(plugin, "crystalmath_make_runner", settings=settings)
-    return cast("EngineRunner", made)
+    return cast("EngineRunner", _call(engine, home, "crystalmath_make_runner"))
 
 
 #: Of each resource more than every engine gives.

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 from attrs import evolve
 
-from crystalmath import config
-from crystalmath.engines.registry import ENGINES, plugins
-from crystalmath.models import EngineSettings, Finding
+from crystalmath.engines.registry import ENGINES
+from crystalmath.models import Finding
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath.testing.contract.base import Base
+from crystalmath.testing.contract.clusters import findings_of
 from crystalmath.testing.oracle import below
 
 if TYPE_CHECKING:
@@ -59,19 +59,6 @@ except ImportError as error:
     print(error)
 else:
     sys.exit("a runner was made without the library")
-"""
-
-IMPORT = """
-import json, os, sys, threading
-from crystalmath.engines.registry import plugins
-before, threads = set(sys.modules), set(threading.enumerate())
-plugins().engine(sys.argv[1])
-children = open(f"/proc/self/task/{os.getpid()}/children").read().split()
-print(json.dumps({
-    "threads": [thread.name for thread in threading.enumerate() if thread not in threads],
-    "children": children,
-    "imported": sorted({name.partition(".")[0] for name in set(sys.modules) - before}),
-}))
 """
 
 REFUSE = """
@@ -151,16 +138,8 @@ class Hygiene(Base):
         home = tmp_path_factory.mktemp("findings")
         kit.engine.configure(home)
         monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
-        settings = EngineSettings(
-            name=kit.engine.name,
-            home=home,
-            options=kit.engine.options,
-            clusters=config.load().clusters_of(kit.engine.name),
-        )
-        plugin = plugins().engine(kit.engine.name)
         before = set(below(home))
-        answers = plugins().call_engine(plugin, "crystalmath_engine_findings", settings=settings)
-        findings = [finding for answer in answers for finding in answer]
+        findings = findings_of(kit.engine, home)
         assert all(isinstance(finding, Finding) for finding in findings), findings
         errors = [str(finding) for finding in findings if finding.severity != "warning"]
         assert not errors, f"the engine is under test, and says that it cannot serve: {errors}"
@@ -178,14 +157,6 @@ class Hygiene(Base):
             f"with `{UNKNOWN_OPTION} = 1` in its table of config.toml the engine has no error in "
             "its findings that names this key, and makes a runner: settings.check_options refuses "
             "what you do not know (docs/writing-an-engine.md, '2. The plugin')"
-        )
-
-    def test_import_starts_nothing(self, kit: Kit) -> None:
-        found = json.loads(_python("-c", IMPORT, kit.engine.name))
-        assert found["threads"] == []
-        assert found["children"] == []
-        assert kit.engine.library not in found["imported"], (
-            "the plugin imports the engine's library"
         )
 
     @pytest.fixture
@@ -206,12 +177,6 @@ class Hygiene(Base):
     def test_missing_library_is_named(self, kit: Kit, library: str) -> None:
         message = _python("-c", HIDE, library, MAKE, kit.engine.name)
         assert library in message.lower(), f"the message does not name {library!r}: {message}"
-
-    def test_making_a_runner_starts_nothing(self, kit: Kit) -> None:
-        made = kit.owner()
-        # Its runner was made before it could answer.
-        assert made.ask("threads") == []
-        assert made.children() == []
 
     def test_nothing_is_written_to_standard_output(self, kit: Kit) -> None:
         """Standard output is the user's: a front end reads a document there."""
