@@ -20,6 +20,25 @@ from page.conftest import Served, serving
 
 MARK = "document.title='stolen'"
 SCRIPT = f"<script>{MARK}</script><img src=x onerror={MARK}>"
+#: Whoever uses a program of shaders waits until it is linked; a fence tells when that is, at once.
+WAITED = """
+const gl = WebGL2RenderingContext.prototype, { linkProgram, useProgram, getSyncParameter } = gl;
+const linking = new Set();
+window.programs = { linked: 0, waited: 0 };
+gl.linkProgram = function (one) {
+  linking.add(one), (programs.linked += 1);
+  linkProgram.call(this, one);
+};
+gl.useProgram = function (one) {
+  if (linking.delete(one)) programs.waited += 1;
+  useProgram.call(this, one);
+};
+gl.getSyncParameter = function (...asked) {
+  const told = getSyncParameter.call(this, ...asked);
+  if (told === this.SIGNALED) linking.clear();
+  return told;
+};
+"""
 SCALES = (0.96, 0.98, 1.0, 1.02, 1.04)
 FILE = f"<img src=x onerror={MARK}>.txt"
 
@@ -154,11 +173,15 @@ def test_pictures_of_all_views(browser, metals, picture):
     page.get_by_role("button", name="failed").click()
     expect(page.get_by_role("row")).to_have_count(2)
     assert "state=failed" in page.url
+    page.add_init_script(WAITED)
     page.goto(metals.ui.at(view="job", id=metals.jobs["Cu rattled"].job_id))
     expect(page.locator(".structure canvas")).to_be_visible()
     page.get_by_label("Frame").fill("2")
     page.get_by_label("forces").check()
     picture(page, "job")
+    # Those that draw atoms were compiled while the page answered; two are there before.
+    eventually(lambda: page.evaluate("programs.linked") > 4 or page.wait_for_timeout(100))
+    assert page.evaluate("programs.waited") <= 2
     page.get_by_role("link", name="Home").click()
     expect(page.get_by_text("did not converge")).to_be_visible()
     expect(page.get_by_text("Looking")).to_have_count(0)

@@ -33,7 +33,7 @@ PAGE = Path(__file__).parent / "page"
 _MODULES = ", ".join(
     f"</page/{path.relative_to(PAGE)}>; rel=modulepreload"
     for path in sorted(PAGE.rglob("*.js"))
-    if path.name != "3Dmol.js"
+    if path.name not in {"3Dmol.js", "warm.js"}
 )
 #: What the page's own server answers: it has numbers in its process, and the home's server none.
 EQUATIONS = "page.equations_of_state"

@@ -44,8 +44,19 @@ export function structureIn(value) {
 
 let library;
 
+/** Load what draws, which has half a megabyte; and begin the process for the graphics card (a notebook has done so). */
+const load = () =>
+  Promise.all([
+    import("./vendor/3Dmol.js"),
+    location.protocol.startsWith("http") &&
+      new Promise((resolve) => {
+        const worker = new Worker("/page/warm.js");
+        worker.onmessage = worker.onerror = () => (worker.terminate(), resolve());
+      }),
+  ]).then(([found]) => found);
+
 /** Let the browser do something else: draw, scroll, take keys. */
-const turn = () => new Promise((resolve) => setTimeout(resolve));
+const turn = (wait = 0) => new Promise((resolve) => setTimeout(resolve, wait));
 
 /** Draw one frame: `numbers`, and `positions`, `cell` and `forces` one after another (Å, eV/Å). */
 export function Structure({ frame, arrows = "", title }) {
@@ -55,8 +66,7 @@ export function Structure({ frame, arrows = "", title }) {
   useEffect(() => {
     const state = (drawing.current = { wanted: drawing.current.wanted });
     const element = box.current;
-    // The library has half a megabyte: it is loaded where there is something to see.
-    library ??= import("./vendor/3Dmol.js");
+    library ??= load();
     library.then(
       (found) => {
         if (state.ended) return;
@@ -66,11 +76,8 @@ export function Structure({ frame, arrows = "", title }) {
       },
       (problem) => setError(String(problem)),
     );
-    const observer = new ResizeObserver(() => state.viewer?.resize());
-    observer.observe(element);
     return () => {
       state.ended = true;
-      observer.disconnect();
       state.viewer?.removeAllModels();
     };
   }, []);
@@ -98,11 +105,61 @@ async function drawLast(state, box) {
       const key = frame.numbers.join();
       if (state.shown !== key) state.viewer.zoomTo(), state.viewer.zoom(1.3);
       state.shown = key;
-      state.viewer.render();
+      await render(state.viewer);
     }
   } finally {
     state.busy = false;
   }
+}
+
+/** How often it is looked whether shaders are compiled, in milliseconds. */
+const LOOK = 20;
+const NOT_READY = Symbol("not ready");
+
+/**
+ * Draw what is in the viewer, while the page answers.
+ *
+ * The graphics card's process compiles shaders, and whoever asks for one waits for it. So it is drawn until a new one
+ * would be used, and again when that process has come so far; what was asked meanwhile is asked then.
+ */
+async function render(viewer) {
+  const gl = viewer.getRenderer().getContext();
+  if (!gl?.fenceSync) return viewer.render();
+  const { linkProgram, useProgram } = gl;
+  for (let program = null; ; program = null) {
+    const unasked = {
+      linkProgram: (given) => linkProgram.call(gl, (program = given)),
+      useProgram(given) {
+        if (given === program) throw NOT_READY;
+        useProgram.call(gl, given);
+      },
+      getShaderParameter: () => true, getProgramParameter: () => true, getUniformLocation: () => null,
+      getAttribLocation: () => -1,
+    };
+    Object.assign(gl, unasked);
+    try {
+      viewer.render();
+    } catch (problem) {
+      if (problem !== NOT_READY) throw problem;
+    } finally {
+      for (const name in unasked) delete gl[name];
+    }
+    if (!program) return undefined;
+    viewer.show = () => null; // it draws by itself, too, where its size has changed
+    await done(gl);
+    delete viewer.show;
+    const { uniforms, attributes } = program;
+    for (const name in uniforms) uniforms[name] = gl.getUniformLocation(program, name);
+    for (const name in attributes) attributes[name] = gl.getAttribLocation(program, name);
+  }
+}
+
+/** Wait until all that was asked of the graphics card is done, or its context is lost. */
+async function done(gl) {
+  const fence = gl.fenceSync(gl.SYNC_GPU_COMMANDS_COMPLETE, 0);
+  gl.flush();
+  while (!gl.isContextLost() && gl.getSyncParameter(fence, gl.SYNC_STATUS) !== gl.SIGNALED) await turn(LOOK);
+  gl.deleteSync(fence);
 }
 
 /** Put the atoms of a frame, its cell and its arrows into the viewer, which draws them later. */
