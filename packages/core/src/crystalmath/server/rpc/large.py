@@ -20,7 +20,7 @@ from crystalmath.server.rpc import wire
 from crystalmath.server.rpc.wire import REFUSED, RpcError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
     from pathlib import Path
 
 Part: TypeAlias = bytes | wire.Stream
@@ -150,7 +150,7 @@ def rest() -> None:
 
 
 async def receive(
-    reader: asyncio.StreamReader, length: int, stall_s: float, folder: Path
+    exactly: Callable[[int], Awaitable[bytes]], length: int, stall_s: float, folder: Path
 ) -> IO[bytes]:
     """Write a large message to a file as it arrives; `RpcError`: the file cannot be written.
 
@@ -161,7 +161,7 @@ async def receive(
     try:
         for start in range(0, length, IN_FILE):
             async with asyncio.timeout(stall_s):
-                part = await reader.readexactly(min(IN_FILE, length - start))
+                part = await exactly(min(IN_FILE, length - start))
             try:
                 if failed is None:
                     file = await in_pool("receiving", _written, file, part, folder)

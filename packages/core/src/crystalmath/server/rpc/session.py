@@ -79,6 +79,9 @@ class Session:
         self._dispatcher = dispatcher
         self.memory = memory
         self._reader = reader
+        # What was read and belongs to the next message: a small one comes in one piece, and costs
+        # one wait with one time limit.
+        self._begun = b""
         self._writer = writer
         self._timeout_s = first_s
         self._idle_s = idle_s
@@ -257,29 +260,38 @@ class Session:
     # --- reading -----------------------------------------------------------------------------
 
     async def _header(self) -> bytes | None:
-        first = await self._first_byte()
+        await self._begin()
+        header, end, rest = self._begun.partition(b"\r\n\r\n")
+        if end and 0 < len(header) < wire.MAX_HEADER and b"\n" not in header:
+            # One line, as most send.
+            self._begun = rest
+            return header + b"\r\n"
         # All of it, not each line: whoever sends one after the other could go on for ever.
         async with asyncio.timeout(min(self._timeout_s, _RECEIVE_S)):
-            return await self._lines(first)
+            return await self._lines()
 
-    async def _first_byte(self) -> bytes:
-        while True:
+    async def _begin(self) -> None:
+        """Wait until a message begins, or the client has left."""
+        is_over = False
+        while not (self._begun or is_over):
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    return await self._reader.read(1)
+                    self._begun = await self._reader.read(wire.MAX_HEADER)
+                    is_over = not self._begun
             except TimeoutError:
                 if not self._working and self._background is None:
                     raise
 
-    async def _lines(self, begun: bytes) -> bytes | None:
+    async def _lines(self) -> bytes | None:
         lines = b""
         while len(lines) <= wire.MAX_HEADER:
+            line, newline, self._begun = self._begun.partition(b"\n")
+            line += newline
             try:
-                line = begun + await self._reader.readline()
+                line += b"" if newline else await self._reader.readline()
             except ValueError:  # longer than the reader holds
                 raise wire.WireError("the message does not begin with a header") from None
-            begun = b""
-            if self._reader.at_eof():
+            if not self._begun and self._reader.at_eof():
                 return None
             if not line.endswith(b"\r\n"):
                 raise wire.WireError(
@@ -313,16 +325,24 @@ class Session:
         self, length: int, request: large.Request, stack: contextlib.ExitStack
     ) -> bytes | IO[bytes]:
         body: bytes | IO[bytes]
-        if length <= large.IN_FILE:
+        if length <= len(self._begun):
+            body = await self._exactly(length)
+        elif length <= large.IN_FILE:
             async with asyncio.timeout(_RECEIVE_S):
-                body = await self._reader.readexactly(length)
+                body = await self._exactly(length)
         else:
-            body = await large.receive(self._reader, length, _RECEIVE_S, self.memory.folder)
+            body = await large.receive(self._exactly, length, _RECEIVE_S, self.memory.folder)
             stack.callback(afterwards, "receiving", body.close)
         if length > large.LARGE:
             await self._has_place()  # while it has no room yet: those in flight may take hours
             await request.take_room(length)
         return body
+
+    async def _exactly(self, length: int) -> bytes:
+        """Read so many bytes."""
+        part, self._begun = self._begun[:length], self._begun[length:]
+        left = length - len(part)
+        return part + await self._reader.readexactly(left) if left else part
 
     async def _has_place(self) -> None:
         """Wait until another request may be carried out."""

@@ -136,14 +136,7 @@ def loads(body: bytes, *, limited: bool = True) -> Any:
     may_be_deep = limited and _check_count(body) > MAX_DEPTH
     try:
         text = body.decode("utf-8")
-        # The functions let other threads in: the parser itself never gives way.
-        document = json.loads(
-            text,
-            parse_constant=_no_constant,
-            parse_float=_finite if limited else None,
-            parse_int=_whole if limited else None,
-            object_pairs_hook=_object if limited else None,
-        )
+        document = (_LIMITED if limited else _UNLIMITED).decode(text)
     except WireError:
         raise
     except (ValueError, RecursionError) as error:
@@ -316,6 +309,16 @@ def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name, _ in members if name in seen or seen.add(name))  # type: ignore[func-returns-value]
         raise WireError(f"an object has the member {twice!r:.80} twice")
     return found
+
+
+# The functions let other threads in: the parser itself never gives way.
+_LIMITED = json.JSONDecoder(
+    parse_constant=_no_constant,
+    parse_float=_finite,
+    parse_int=_whole,
+    object_pairs_hook=_object,
+)
+_UNLIMITED = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _number(value: bytes) -> int:
