@@ -23,6 +23,7 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Reference, Submission
 from crystalmath.service import JobService
 from crystalmath.service.job_archive import write_archive
+from crystalmath.worker.chains import close_idle
 
 COUNT = 8
 #: How long a job may take to begin or to end, also where Parsl starts a new pool first, in seconds.
@@ -317,6 +318,17 @@ def test_of_a_killed_worker_the_others_are_launched_again(service, home, tmp_pat
     finish(tmp_path)
     done = ended(service, jobs)
     assert [(job.state, job.attempt) for job in done] == [(JobState.COMPLETED, 1)] * COUNT
+
+
+def test_a_supervisor_begins_no_other_once_its_chain_is_closed(service, home, tmp_path):
+    jobs = pack(service, home, tmp_path)
+    runs(service, jobs[0])
+    supervisor = supervisor_of(home, jobs[0])
+    close_idle()  # as an engine does that is closed
+    finish(tmp_path)
+    done = ended(service, jobs)
+    assert [(job.state, job.attempt) for job in done] == [(JobState.COMPLETED, 1)] * COUNT
+    assert [supervisor_of(home, each) == supervisor for each in jobs] == [True] + [False] * 7
 
 
 def test_one_that_takes_long_holds_up_the_others_of_its_parcel_for_a_while_only(

@@ -6,10 +6,11 @@ import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import threading
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any
 
 from crystalmath._starting import start_tied
 from crystalmath.errors import BadFile, CrystalMathError
@@ -17,7 +18,7 @@ from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.worker.time_left import is_nearly_over
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Mapping
 
 _STDERR = 2
 _lock = threading.Lock()
@@ -65,87 +66,44 @@ def run(
         There is no such run directory on this host.
     """
     term, first = _term, RunDirectory(os.path.abspath(directory))
-    own, others = first.read_header(), []
+    header, others = first.read_header(), []
     with contextlib.suppress(BadFile, OSError):  # what it would have begun is launched again
-        others = first.parcel(own["attempt"])
-    lost = []
-    with _Borrowed() as chain:
-        for each, header in _in_turn(first, own, others):
-            if each is not first and (term != _term or is_nearly_over(header["environment"])):
-                break
-            if environment:
-                header["environment"] = _with(header["environment"], environment, only_filled)
-            together = bool(others)
-            request = {"directory": each.path, "header": header, "together": together}
-            if not chain.run({**request, "shared": shared or together}):
-                lost.append(each.path)
-    if chain.lost and not lost:
-        lost = [chain.lost]
+        others = first.parcel(header["attempt"])
+    own = header["environment"]
+    if environment:
+        own = _with(own, environment, only_filled)
+    folder = os.path.dirname(first.path)
+    jobs = [(first.path, header["attempt"]), *((f"{folder}/{each}", n) for each, n in others)]
+    request = {"environment": own, "shared": shared or bool(others)}
+    lost: list[str] = []
+    while _hand_over(request, jobs, term) == "lost":
+        lost += [path for path, attempt in jobs if _is_unfinished(path, attempt)]
+        for path, attempt in jobs:
+            declare_lost(path, attempt)
+        jobs = [(path, number) for path, number in jobs if not RunDirectory(path).claimed(number)]
+        if not jobs or term != _term or is_nearly_over(own):
+            break
     if lost:
         raise WorkerLost(f"the supervisor of {lost[0]} ended without an outcome")
 
 
-def _in_turn(
-    first: RunDirectory, own: dict[str, Any], others: Iterable[tuple[str, int]]
-) -> Iterator[tuple[RunDirectory, dict[str, Any]]]:
-    """Yield the jobs of a parcel that nobody has begun when it is their turn."""
-    yield first, own
-    for job_id, attempt in others:
-        each = RunDirectory(f"{os.path.dirname(first.path)}/{job_id}")
-        try:
-            header = each.read_header()
-        except (BadFile, OSError):
-            continue
-        if header["attempt"] == attempt and not each.claimed(attempt):
-            yield each, header
+def _is_unfinished(path: str, attempt: int) -> bool:
+    directory = RunDirectory(path)
+    return directory.claimed(attempt) and not directory.decided(attempt)
 
 
-class _Borrowed:
-    """A chain for the jobs of one call, one after another; the next one where it was lost."""
-
-    def __init__(self) -> None:
-        self._chain: _Chain | None = None
-        # What its supervisor has been given, and may not have published yet.
-        self._given: list[dict[str, Any]] = []
-        #: A job whose supervisor ended after it, before the outcome was published.
-        self.lost = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def run(self, request: dict[str, Any]) -> bool:
-        """Have a supervisor run a job; ``False`` if it was lost with its supervisor."""
-        fresh = False
-        while not fresh:
-            if self._chain is None:
-                self._chain, fresh = _take(request["header"]["environment"])
-            if (reply := self._chain.run(request)) is None:
-                # An idle chain may end at the very moment it is given work: nothing was claimed.
-                self._chain = None
-                self._declare_lost()
-                continue
-            self._given.append(request)
-            if reply == "lost":
-                self._chain = None
-                self._declare_lost()
-            return reply == "done"
-        path = request["directory"]
-        raise WorkerLost(f"no supervisor could take {path}: the worker's standard error says why")
-
-    def __exit__(self, *_: object) -> None:
-        if self._chain is None:
-            return
-        # A job that was alone has its outcome by now.
-        if self._given and self._given[-1]["together"] and not self._chain.flush():
-            self.lost = self._given[-1]["directory"]
-            self._declare_lost()
-        else:
-            _give_back(self._chain)
-
-    def _declare_lost(self) -> None:
-        given, self._given = self._given, []
-        for request in given:
-            declare_lost(request["directory"], request["header"]["attempt"])
+def _hand_over(request: dict[str, Any], jobs: list[tuple[str, int]], term: int) -> str:
+    """Have a supervisor run jobs, one after another; ``lost`` where it ended before the last."""
+    fresh = False
+    while not fresh:
+        chain, fresh = _take(request["environment"])
+        reply = chain.run(request, jobs, term)
+        _give_back(chain)
+        # An idle chain may end at the very moment it is given work: nothing was claimed.
+        if reply is not None:
+            return reply
+    path, _ = jobs[0]
+    raise WorkerLost(f"no supervisor could take {path}: the worker's standard error says why")
 
 
 def _with(
@@ -178,13 +136,22 @@ class _Chain:
         #: Whether it stays for jobs with this environment alone.
         self.is_kept = False
         self.term = _term
+        self.is_closed = False
+        self._handing = threading.Lock()
+        self._is_given = False
         self._lines: IO[bytes] = self._socket.makefile("rb")
 
-    def run(self, request: dict[str, Any]) -> str | None:
-        """Hand over a job: ``done``, ``lost``, or ``None`` if it was not even taken."""
-        self.environment = request["header"]["environment"]
+    def run(self, request: dict[str, Any], jobs: list[tuple[str, int]], term: int) -> str | None:
+        """Hand over jobs: ``done``, ``lost``, or ``None`` if they were not even taken.
+
+        If the chains were closed since `term`, none is begun but the first.
+        """
+        self.environment = request["environment"]
         try:
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            with self._handing:
+                given = {**request, "jobs": jobs if term == _term else jobs[:1]}
+                self._socket.sendall(json.dumps(given).encode() + b"\n")
+                self._is_given = True
             if not self._lines.readline():
                 raise BrokenPipeError
         except OSError:
@@ -199,16 +166,11 @@ class _Chain:
         self.close()
         return "lost"
 
-    def flush(self) -> bool:
-        """Wait until all is published that it has run; ``False`` if it ended before that."""
-        try:
-            self._socket.sendall(b'{"flush": true}\n')
-            if self._lines.readline():
-                return True
-        except OSError:
-            pass
-        self.close()
-        return False
+    def stop(self) -> None:
+        """Have it begin no other of the jobs that it was given."""
+        with self._handing, contextlib.suppress(OSError):  # it has ended
+            if self._is_given:
+                self._socket.shutdown(socket.SHUT_WR)
 
     def warm(self, environment: dict[str, str]) -> None:
         """Have it start a template, and stay while this process lives."""
@@ -218,6 +180,7 @@ class _Chain:
 
     def close(self) -> None:
         """Let go: an idle supervisor ends at once, a busy one after its job."""
+        self.is_closed = True
         self._lines.close()
         self._socket.close()
         # Its exit code is of no interest; waiting keeps it from becoming a zombie.
@@ -232,6 +195,7 @@ def _is_open(descriptor: int) -> bool:
 
 
 _idle: list[_Chain] = []
+_busy: list[_Chain] = []
 
 
 def _forget_chains() -> None:
@@ -239,6 +203,7 @@ def _forget_chains() -> None:
     global _lock  # noqa: PLW0603 - a lock held at the fork would stay held for ever
     _lock = threading.Lock()
     _idle.clear()
+    _busy.clear()
 
 
 os.register_at_fork(after_in_child=_forget_chains)
@@ -247,19 +212,23 @@ os.register_at_fork(after_in_child=_forget_chains)
 def _take(environment: dict[str, str]) -> tuple[_Chain, bool]:
     """Take an idle chain, one with a fitting runner first, else start a fresh one."""
     with _lock:
-        for chain in reversed(_idle):
-            if chain.environment == environment:
-                _idle.remove(chain)
-                return chain, False
-        for chain in reversed(_idle):
-            if not chain.is_kept:
-                _idle.remove(chain)
-                return chain, False
-    return _Chain(), True
+        fitting = [chain for chain in _idle if chain.environment == environment]
+        for chain in reversed(fitting or [chain for chain in _idle if not chain.is_kept]):
+            _idle.remove(chain)
+            _busy.append(chain)
+            return chain, False
+    chain = _Chain()
+    with _lock:
+        _busy.append(chain)
+    return chain, True
 
 
 def _give_back(chain: _Chain) -> None:
     with _lock:
+        if chain in _busy:
+            _busy.remove(chain)
+        if chain.is_closed:
+            return
         if chain.term == _term:
             _idle.append(chain)
             return
@@ -276,6 +245,8 @@ def close_idle() -> None:
         _term += 1
         chains = _idle[:]
         _idle.clear()
+        for chain in _busy:
+            chain.stop()
     for chain in chains:
         chain.close()
     for chain in chains:

@@ -5,11 +5,11 @@ itself, stays below this process and can be ended. It imports nothing heavy and 
 a recipe, so that it lives through whatever the recipe does.
 
 Started as ``python -P -m crystalmath.worker.supervisor FD``; FD is a socket to the engine worker:
-``{"directory", "header", "shared", "together"}`` comes in, ``claimed`` and ``done`` go out, a line
-each. The outcomes of jobs that run together may be published later: ``{"flush": true}`` is answered
-when they are. On
-``{"warm": environment}`` a runner is made ready for that environment, and the supervisor does not
-end when it is idle. When the engine worker is gone, it finishes what it runs and ends.
+``{"jobs", "environment", "shared"}`` comes in, with a run directory and an attempt for each job;
+``claimed`` goes out when the first is claimed or passed over, and ``done`` when the outcomes of all
+are published, a line each. On ``{"warm": environment}`` a runner is made ready for that
+environment, and the supervisor does not end when it is idle. When the engine worker is gone, or
+writes no more, the supervisor finishes the job that it runs and ends.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from crystalmath.worker.disk_space import keep_reserve, when_there_is_room
 from crystalmath.worker.publishing import Publisher
 from crystalmath.worker.running_job import RunningJob
 from crystalmath.worker.starting import receive_all_signals
+from crystalmath.worker.time_left import is_nearly_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -139,39 +140,56 @@ class Supervisor:
             self._idle_s = None
             self._runner_for(request["warm"], uses_quacc=True)
             return
-        if "flush" in request:
-            if self._publisher:
-                self._publisher.flush()
-            self._tell("done")
-            return
-        directory = RunDirectory(request["directory"])
-        attempt = request["header"]["attempt"]
+        environment = request["environment"]
+        jobs = [(RunDirectory(path), attempt) for path, attempt in request["jobs"]]
+        folder = os.path.dirname(jobs[0][0].path)
         if self._identity is None:
-            jobs = os.path.dirname(directory.path)
-            lease_s = config.lease(request["header"]["environment"])
-            me = processes.own_identity()
-            self._identity = IdentityFile(f"{jobs}/{IDENTITIES}", me, self._containment(), lease_s)
-            sleeps = is_local(file_system(Path(jobs)))
+            lease_s = config.lease(environment)
+            told, me = self._containment(), processes.own_identity()
+            self._identity = IdentityFile(f"{folder}/{IDENTITIES}", me, told, lease_s)
+            sleeps = is_local(file_system(Path(folder)))
             self._heartbeat = Heartbeat(self._beat, lease_s, self._end_cut_off, sleeps=sleeps)
-        self._heartbeat.begin()
+        together = len(jobs) > 1
+        # Without locks nobody could tell a journal that is being written.
+        if together and self._publisher is None and self._identity.identity.lock:
+            self._publisher = Publisher(folder, self._identity, self._goes_on)
         try:
-            claimed = directory.claim(attempt, self._identity)
-            self._tell("claimed")
-            if claimed:
-                shared = request.get("shared", False)
-                header = request["header"]
-                self._job = RunningJob(directory, header, self._goes_on, shared=shared)
-                # Without locks nobody could tell a journal that is being written.
-                lock = request.get("together") and self._identity.identity.lock
-                if lock and self._publisher is None:
-                    jobs = os.path.dirname(directory.path)
-                    self._publisher = Publisher(jobs, self._identity, self._goes_on)
-                self._job.is_journaled = bool(lock)
-                self._run(self._job)
+            for number, (directory, attempt) in enumerate(jobs):
+                if number and (self._is_left() or is_nearly_over(environment)):
+                    break
+                self._heartbeat.begin()
+                header = self._claimed(directory, attempt)
+                if number == 0:
+                    self._tell("claimed")
+                if header is None:
+                    continue
+                header["environment"] = environment
+                job = RunningJob(directory, header, self._goes_on, shared=request["shared"])
+                job.is_journaled = together and self._publisher is not None
+                self._job = job
+                self._run(job)
         finally:
             self._job = None
             self._heartbeat.rest()
-        self._tell("done")
+        if together and self._publisher:
+            self._publisher.flush()
+        # Another supervisor runs what is left.
+        if not (together and self._stopping):
+            self._tell("done")
+
+    def _is_left(self) -> bool:
+        """Return whether no other job is to be run: nothing but the end is heard meanwhile."""
+        return self._stopping or bool(select.select([self._owner], [], [], 0)[0])
+
+    def _claimed(self, directory: RunDirectory, attempt: int) -> dict[str, Any] | None:
+        """Claim an attempt; return what is to be run, if it is still wanted and nobody runs it."""
+        assert self._identity  # noqa: S101 - it was made
+        try:
+            header = directory.read_header()
+        except (BadFile, OSError):
+            return None
+        wanted = header["attempt"] == attempt and directory.claim(attempt, self._identity)
+        return header if wanted else None
 
     def _beat(self) -> None:
         """Show our life to hosts that see nothing else of us; learn whether they gave us up."""
