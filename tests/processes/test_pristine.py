@@ -104,3 +104,18 @@ def test_a_recipes_own_module_may_keep_what_it_has_loaded():
     module.TABLE["a"] = 1
     module.FACTOR = 2.0
     assert pristine.changed() == "mylab.FACTOR"
+
+
+@pytest.mark.parametrize("name", ["WHOLE", "GAPS", "TURNED"])
+def test_an_array_that_was_changed_in_place_is_named(name):
+    module = types.ModuleType("ase.mine")
+    module.WHOLE, table = np.arange(3.0), np.arange(12.0).reshape(3, 4)
+    module.GAPS, module.TURNED = table[:, :2].copy()[::2], table.copy().T
+    pristine = Pristine()
+    pristine.add(module)
+    assert pristine.changed() is None
+    array = vars(module)[name]
+    before, array[1] = array[1].copy(), -1.0
+    assert pristine.changed() == f"ase.mine.{name}"
+    array[1] = before
+    assert pristine.changed() is None

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import queue
+import re
 import select
 import signal
 import socket
@@ -39,6 +40,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _SCRATCH = "QUACC_SCRATCH_DIR"
 _MODULE = "crystalmath.worker.runner"
 _EVENTS = ("memory.events", "memory.oom_control")
+_OOM_KILL = re.compile(rb"^oom_kill (\d+)", re.MULTILINE)
 
 
 def become_subreaper() -> None:
@@ -370,11 +372,9 @@ class OomKills:
 
 
 def _read(file: str) -> int:
-    with contextlib.suppress(OSError, ValueError), open(file, encoding="ascii") as lines:
-        for line in lines:
-            name, _, value = line.partition(" ")
-            if name == "oom_kill":
-                return int(value)
+    with contextlib.suppress(OSError), open(file, "rb") as stream:
+        found = _OOM_KILL.search(stream.read())
+        return int(found[1]) if found else 0
     return 0
 
 

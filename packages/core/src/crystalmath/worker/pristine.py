@@ -58,7 +58,10 @@ class Pristine:
         # The tables among them and their copies: two lists are compared in one go.
         self._tables: list[Any] = []
         self._copies: list[Any] = []
-        self._arrays: list[tuple[Any, bytes]] = []
+        # The arrays among them, and what they held one behind the other; those with gaps apart.
+        self._arrays: list[Any] = []
+        self._bytes = b""
+        self._gaps: list[tuple[Any, bytes]] = []
 
     def add(self, module: types.ModuleType, *, own: bool = False) -> None:
         """Record a module that has just been imported.
@@ -90,10 +93,11 @@ class Pristine:
                 read(names) == values for read, names, values in self._bound.values()
             )
             same = same and self._tables == self._copies
-            if same and all(bytes(array) == content for array, content in self._arrays):
+            same = same and b"".join(self._arrays) == self._bytes
+            if same and all(bytes(array) == content for array, content in self._gaps):
                 self._seen = versions
                 return None
-        except (AttributeError, KeyError, ValueError):  # deleted; an array instead
+        except (AttributeError, BufferError, KeyError, ValueError):  # deleted; an array instead
             pass
         return next(self._changes(), "something in ASE or quacc")
 
@@ -157,8 +161,11 @@ class Pristine:
             return
         is_array = isinstance(content, bytes)
         self._held[id(value)] = place, bytes if is_array else _itself, value, content
-        if is_array:
-            self._arrays.append((value, content))
+        if is_array and value.flags.c_contiguous:
+            self._arrays.append(value)
+            self._bytes += content
+        elif is_array:
+            self._gaps.append((value, content))
         else:
             self._tables.append(value)
             self._copies.append(content)

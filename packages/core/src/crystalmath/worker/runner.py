@@ -18,6 +18,7 @@ import gc
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import socket
 import sys
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
 
 #: An outcome of so few bytes, and such a result, may go into the supervisor's journal.
 _SMALL = 2**14
+#: So often it is looked whether files were edited while the jobs of a parcel run, in seconds.
+LOOK_S = 0.1
 #: At most so many parts of a result are reported as stored as text.
 _TOLD = 100
 
@@ -119,11 +122,15 @@ def _serve(
 ) -> None:
     """Run the jobs that the supervisor hands over, until it is gone."""
     baseline = Baseline(pristine)
+    looked = -math.inf
     for line in control.makefile("rb"):
         request = json.loads(line)
-        if edited.changed():
-            control.sendall(b"{}\n")
-            continue
+        # What goes with another job was submitted before that one began.
+        if not request["follows"] or time.monotonic() - looked > LOOK_S:
+            looked = time.monotonic()
+            if edited.changed():
+                control.sendall(b"{}\n")
+                continue
         began = time.time()
         message = _run_marked(request, mark, allow, control)
         if request["fresh"]:

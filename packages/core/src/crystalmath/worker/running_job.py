@@ -53,6 +53,8 @@ class RunningJob:
         self.given_up = False
         #: Whether its outcome goes into a journal where that is small.
         self.is_journaled = False
+        #: Whether another of its parcel was run before it.
+        self.follows = False
         self._time = TimeLeft(header, shared=shared)
         self._ask_at = 0.0
         self._asked = ""

@@ -166,6 +166,7 @@ class Supervisor:
                 header["environment"] = environment
                 job = RunningJob(directory, header, self._goes_on, shared=request["shared"])
                 job.is_journaled = together and self._publisher is not None
+                job.follows = number > 0
                 self._job = job
                 self._run(job)
         finally:
@@ -250,7 +251,7 @@ class Supervisor:
         """Run the job; ``False`` if the runner found itself out of date and ran nothing."""
         runner = self._runner_for(job.environment, uses_quacc=job.recipe.startswith("quacc."))
         what = {"directory": job.directory.path, "attempt": job.attempt, "fresh": job.fresh}
-        runner.give({**what, "small": job.is_journaled})
+        runner.give({**what, "small": job.is_journaled, "follows": job.follows})
         verdict = self._watch(job, runner)
         if verdict is not None:
             # Nothing of the job may be alive when its end is published.
