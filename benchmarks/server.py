@@ -1,8 +1,8 @@
 """What a client feels of the server: polls, many jobs, a large result; and what it costs idle.
 
 Run it in an environment that has both packages: ``python benchmarks/server.py [polls] [large]
-[idle]``. It uses temporary homes, prints each figure beside its limit, polls beside a bare echo
-over the same kind of socket, and exits 1 if a limit is broken.
+[idle] [waiting] [flows]``. It uses temporary homes, prints each figure beside its limit, polls
+beside a bare echo over the same kind of socket, and exits 1 if a limit is broken.
 """
 
 from __future__ import annotations
@@ -32,6 +32,34 @@ STRUCTURE = {"symbols": "Cu", "cell": [3.0, 3.0, 3.0], "pbc": True}
 #: Random numbers whose JSON takes 20 MB.
 NUMBERS = 1_000_000
 IDLE_S = 20.0
+#: Recipes for jobs that wait for others, and for flows.
+RECIPES = """
+import time
+from pathlib import Path
+
+from quacc import flow, job, subflow
+
+
+@job
+def number(number):
+    return number
+
+
+@subflow
+def fan(numbers):
+    return [number(each) for each in numbers]
+
+
+@flow
+def many(count):
+    return fan(list(range(count)))
+
+
+@job
+def hold(path):
+    while not Path(path).exists():
+        time.sleep(0.1)
+"""
 
 _broken: list[str] = []
 
@@ -234,6 +262,72 @@ async def _pages(client: Client) -> Any:
             return
 
 
+# --- jobs that wait, and flows -------------------------------------------------------------------
+
+
+def _server_of_flows(folder: Path, name: str) -> Server:
+    (folder / "flows.py").write_text(RECIPES)
+    os.environ["CRYSTALMATH_RECIPES"] = "noop_recipes,flows"
+    os.environ["PYTHONPATH"] += f"{os.pathsep}{folder}"
+    return Server(_home(folder, name))
+
+
+async def _waiting(folder: Path) -> None:
+    server, count = _server_of_flows(folder, "waiting"), 10_000
+    try:
+        client = await Client.connect(server.path)
+        hold = {"recipe": "flows.hold", "params": {"path": str(folder / "go")}, "engine": "local"}
+        first = (await client.call("jobs.submit", **hold))["job_id"]
+        job = {"recipe": "flows.number", "engine": "local", "after": [first]}
+        for start in range(0, count, 1000):
+            jobs = [{**job, "params": {"number": start + n}} for n in range(1000)]
+            await client.call("jobs.submit_many", jobs=jobs)
+        await asyncio.sleep(5)
+        began = _cpu_s(server.process.pid)
+        await asyncio.sleep(IDLE_S)
+        used = _cpu_s(server.process.pid) - began
+        await client.call("jobs.cancel", job_id=first, with_successors=True)
+    finally:
+        server.stop()
+    print(f"{count:,} jobs wait for one that runs:")
+    _tell("  of a core", 100 * used / IDLE_S, "%", 1.0)
+
+
+async def _flows(folder: Path) -> None:
+    server = _server_of_flows(folder, "flows")
+    pid = server.process.pid
+    try:
+        client = await Client.connect(server.path)
+        job = {"recipe": "flows.number", "engine": "local"}
+        flow = {"recipe": "flows.many", "engine": "local"}
+        await _run(client, [{**flow, "params": {"count": 1}}])  # what runs it is warm from now on
+        few = [{**job, "params": {"number": number}} for number in range(51)]
+        by_hand = [await _run(client, few) for _ in range(ROUNDS)]
+        as_flow = [await _run(client, [{**flow, "params": {"count": 51}}]) for _ in range(ROUNDS)]
+        began = _cpu_s(pid)
+        thousand = await _run(client, [{**flow, "params": {"count": 1000}}])
+        used = _cpu_s(pid) - began
+    finally:
+        server.stop()
+    more = statistics.median(as_flow) - statistics.median(by_hand)
+    _tell("51 jobs that do nothing, by hand", statistics.median(by_hand), "s")
+    _tell("  a flow of them takes so much longer", more, "s", 1.0)
+    _tell("a flow of 1,000 of them", thousand, "s")
+    _tell("  the server's processor time for each", used, "ms")
+
+
+async def _run(client: Client, jobs: list[dict[str, Any]]) -> float:
+    """Submit jobs in one request, and wait for them; give how long that took, in seconds."""
+    began = time.perf_counter()
+    answer = await client.call("jobs.submit_many", jobs=jobs)
+    ids = [job["job_id"] for job in answer["jobs"]]
+    while not (told := await client.call("jobs.wait", job_ids=ids, timeout_s=60))["done"]:
+        pass
+    if any(job["status"] != "completed" for job in told["jobs"]):
+        raise RuntimeError(f"jobs have failed: {told['jobs']}")
+    return time.perf_counter() - began
+
+
 def _cpu_s(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -245,7 +339,7 @@ def _memory_mb(pid: int) -> float:
     return int(line.split()[1]) * 1024 / 1e6
 
 
-_PARTS = {"polls": _polls, "large": _large, "idle": _idle}
+_PARTS = {"polls": _polls, "large": _large, "idle": _idle, "waiting": _waiting, "flows": _flows}
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["read"]:

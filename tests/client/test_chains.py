@@ -274,12 +274,15 @@ def test_who_waits_is_cancelled_too(client, here, cli, go):
         assert f"waited for {first} (its completion)" in " ".join(cli(command, second).out.split())
 
 
-def test_what_becomes_of_who_waits_for_a_failure(client, here, cli):
+def test_what_becomes_of_who_waits_for_a_failure(client, here, cli, tmp_path):
     write("Al.extxyz", bulk("Al"))
-    failed = client.submit("lab_recipes.fail", bulk("Al"), {"message": "no"}, labels={"of": "it"})
+    go = tmp_path / "go"
+    told = {"path": str(go), "message": "no"}
+    failed = client.submit("lab_recipes.wait_and_fail", bulk("Al"), told, labels={"of": "it"})
     given = ("submit", REPORT, "Al.extxyz", "--after")
     fails = cli(*given, failed.job_id, "--on-failure", "fail").out.strip()
     runs = cli(*given, f"{failed.job_id}:any", "--inherit-labels").out.strip()
+    go.touch()
     assert client.future(runs).result(LONG)["symbols"] == ["Al"]
     assert client.job(runs).labels == {"of": "it"}
     assert failed.job_id in str(client.future(fails).exception(LONG))

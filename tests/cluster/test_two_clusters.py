@@ -5,8 +5,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from ase.io import read
 
 from conftest import LAB, eventually
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.recipes import codec
+from same.comparing import assert_same
 
 pytest.importorskip("parsl")
 pytest.importorskip("psij")
@@ -16,6 +20,9 @@ CRYSTALMATH = (sys.executable, "-m", "crystalmath")
 CONFIG = """
 [jobs]
 lease_s = 60
+
+[flows]
+on_cluster = ["*"]
 
 [clusters.blocks]
 engine = "parsl"
@@ -29,6 +36,9 @@ engine = "psij"
 scheduler = "slurm"
 walltime = "00:20:00"
 """
+#: With slabs of few atoms.
+SLABS = {"max_index": 1, "min_slab_size": 3.0, "min_length_width": 2.0, "max_normal_search": 1}
+FLOW = ("emt.slabs.bulk_to_slabs_flow", "examples/Cu.poscar", "--param=run_static=False")
 #: Of the configuration file, and one that every engine has.
 CLUSTERS = {"blocks": "parsl", "allocations": "psij", "local": "local"}
 
@@ -65,7 +75,10 @@ def there(slurm, home):
     slurm.run(*CRYSTALMATH, "stop", "--cancel", env=there.environment, check=False, timeout=600)
 
 
-def test_jobs_run_and_end_on_each_whatever_becomes_of_the_server(slurm, there, home, tmp_path):
+@pytest.mark.filterwarnings("default")  # quacc's own are no concern of ours
+def test_jobs_run_and_end_on_each_whatever_becomes_of_the_server(
+    slurm, there, home, tmp_path, monkeypatch
+):
     go = tmp_path / "go"
     waits = {
         cluster: there.submit(cluster, "wait_for", f"--param=path={go}") for cluster in CLUSTERS
@@ -86,6 +99,8 @@ def test_jobs_run_and_end_on_each_whatever_becomes_of_the_server(slurm, there, h
     pid = json.loads((home / "server" / "lock").read_text())["pid"]
     slurm.run("kill", "-9", str(pid))
     value = {cluster: there.submit(cluster, "value") for cluster in CLUSTERS}
+    asked = ("submit", *FLOW, f"--param=make_slabs_kwargs={json.dumps(SLABS)}", "--cluster")
+    flows = {cluster: there.run(*asked, cluster)["job_id"] for cluster in ("blocks", "allocations")}
     assert json.loads((home / "server" / "lock").read_text())["pid"] != pid
     assert there.states(waits) == running
     go.touch()
@@ -93,5 +108,17 @@ def test_jobs_run_and_end_on_each_whatever_becomes_of_the_server(slurm, there, h
     eventually(lambda: there.states(waits) == there.states(value) == done, timeout=240)
     for job in waits.values():
         assert there.run("status", job)["attempt"] == 1
+    # Flows, whose bodies run there, too, return what they return bare.
+    eventually(lambda: there.states(flows) == dict.fromkeys(flows, "completed"), timeout=600)
+    from quacc.recipes.emt.slabs import bulk_to_slabs_flow
+
+    monkeypatch.chdir(tmp_path)
+    copper = read(ROOT / "examples/Cu.poscar")
+    bare = bulk_to_slabs_flow(copper, run_static=False, make_slabs_kwargs=SLABS)
+    for cluster, job in flows.items():
+        told = there.run("status", job)
+        assert told["steps"] == {"completed": len(bare["relax"])}
+        directory = RunDirectory(home / "jobs" / job)
+        assert_same(codec.decode_result(directory.payload(told["attempt"])), bare, cluster)
     there.run("stop")
     eventually(lambda: not slurm.queue())
