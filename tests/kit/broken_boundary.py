@@ -143,8 +143,8 @@ class HandleOfThisProcess(Engine):
 class RunsTwice(Engine):
     """Runs what failed once more, before its next job and behind core's back."""
 
-    def _work(self):
-        while (attempt := self._queue.get()[2]) is not None:
+    def _work(self, attempts):
+        while (attempt := attempts.get()[2]) is not None:
             if attempt.id not in self._queued:
                 continue
             self._running.add(attempt.id)

@@ -63,10 +63,10 @@ class ReleaseFreesASlot(Engine):
                 self._begun.discard(attempt.id)
                 self._slots.release()
 
-    def _work(self):
+    def _work(self, attempts):
         while True:
             with self._slots:
-                attempt = self._queue.get()[2]
+                attempt = attempts.get()[2]
                 if attempt is None:
                     return
                 if attempt.id not in self._queued:
@@ -84,8 +84,8 @@ class DropsTooLate(Engine):
 
     capabilities = declare(drops_queued=True)
 
-    def _work(self):
-        while (attempt := self._queue.get()[2]) is not None:
+    def _work(self, attempts):
+        while (attempt := attempts.get()[2]) is not None:
             if attempt.id not in self._queued:
                 continue
             time.sleep(0.3)

@@ -29,8 +29,8 @@ class InAProcess(Engine):
     def clusters(self):
         return ["local"]
 
-    def _work(self):
-        while (attempt := self._queue.get()[2]) is not None:
+    def _work(self, attempts):
+        while (attempt := attempts.get()[2]) is not None:
             self.wait()
             if not self._take(attempt):
                 continue
@@ -119,8 +119,8 @@ class UnquotedPaths(Engine):
 
     start_s = 30.0
 
-    def _work(self):
-        while (attempt := self._queue.get()[2]) is not None:
+    def _work(self, attempts):
+        while (attempt := attempts.get()[2]) is not None:
             command = f"{sys.executable} -P -c '{SCRIPT}' {attempt.directory}"
             subprocess.run(command, shell=True, check=False, stderr=subprocess.DEVNULL)
             self._queued.discard(attempt.id)

@@ -163,9 +163,9 @@ class Processes(InAProcess):
 
     keeps: ClassVar = {"_mine": threading.local}
 
-    def _work(self):
+    def _work(self, attempts):
         try:
-            super()._work()
+            super()._work(attempts)
         finally:
             self._put_away()
 

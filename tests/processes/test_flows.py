@@ -494,6 +494,16 @@ def test_a_pass_stays_beside_its_owner_where_the_engine_begins_anew(service, mon
     assert wanted[-1] == "local"
 
 
+def test_a_body_waits_for_no_long_job(service, tmp_path):
+    told = {"folder": str(tmp_path), "in_one_job": True}
+    long = [submit(service, "waits_in_body", **told) for _ in range(2)]
+    eventually(lambda: len(list(tmp_path.iterdir())) == 2)
+    # Both workers are busy until the flow, which has no steps, has completed.
+    assert finish(service, submit(service, "many", count=0)).error is None
+    (tmp_path / "go on").touch()
+    assert [finish(service, job).state for job in long] == [JobState.COMPLETED] * 2
+
+
 @pytest.mark.parametrize("engine", ["local", "parsl"])
 def test_a_body_that_is_sent_to_the_flows_cluster_is_run_there_and_again(service, tmp_path, engine):
     if engine == "parsl":
@@ -513,34 +523,36 @@ def test_a_body_that_is_sent_to_the_flows_cluster_is_run_there_and_again(service
     (mark,) = tmp_path.iterdir()
     os.kill(int(mark.name.split()[1]), signal.SIGKILL)
     eventually(lambda: len(list(tmp_path.iterdir())) == 2, timeout=300)
-    assert not processes.marked("CRYSTALMATH_ATTEMPT", f"{flow}.1")
+    assert not processes.marked("CRYSTALMATH_ATTEMPT", f"{flow}.2")
     (tmp_path / "go on").touch()
     assert finish(service, flow).error is None
-    assert service.result(flow)["value"] == [place, place, None]
-    assert "attempt 1 was lost" in str([each.reason for each in service.events(job_ids=[flow])[0]])
+    assert service.result(flow)["value"] == [place, str(place), None]
+    assert "attempt 2 was lost" in str([each.reason for each in service.events(job_ids=[flow])[0]])
 
 
 def test_a_body_on_the_flows_cluster_ends_as_any_job_there(service, tmp_path):
-    terms = {"folder": str(tmp_path), "cluster": "here"}
+    long = {"place": {"walltime_s": 3600}}
+    terms = {"folder": str(tmp_path), "cluster": "here", "by_step": long}
     # The time of the whole flow is longer, and bounds no pass that has less.
     job = finish(
         service, submit(service, "waits_in_body", walltime_s=1, walltime_total_s=3600, **terms)
     )
     assert (job.state, "walltime" in job.error) == (JobState.FAILED, True)
+    seen = set(tmp_path.iterdir())
     flow = submit(service, "waits_in_body", walltime_s=3600, **terms)
-    eventually(lambda: len(list(tmp_path.iterdir())) == 2)
+    eventually(lambda: set(tmp_path.iterdir()) - seen)
     assert service.cancel(flow)
     assert finish(service, flow).state is JobState.CANCELLED
-    assert not processes.marked("CRYSTALMATH_ATTEMPT", f"{flow}.1")
+    assert not processes.marked("CRYSTALMATH_ATTEMPT", f"{flow}.2")
     # A batch system knows why it has ended what ran; then it is not run again.
     seen = set(tmp_path.iterdir())
     flow = submit(service, "waits_in_body", priority=1, **terms)
     eventually(lambda: set(tmp_path.iterdir()) - seen)
-    RunDirectory(service.directory(flow).path).note_ended(1, "its allocation had no memory")
+    RunDirectory(service.directory(flow).path).note_ended(2, "its allocation had no memory")
     (mark,) = set(tmp_path.iterdir()) - seen
     os.kill(int(mark.name.split()[1]), signal.SIGKILL)
     job = finish(service, flow)
-    assert (job.state, job.attempt) == (JobState.FAILED, 1)
+    assert (job.state, job.attempt) == (JobState.FAILED, 2)
     assert job.error.startswith("its allocation had no memory (")
 
 

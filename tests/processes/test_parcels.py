@@ -340,7 +340,8 @@ def test_one_that_takes_long_holds_up_the_others_of_its_parcel_for_a_while_only(
     runs(service, jobs[0])
     finish(tmp_path, range(1, COUNT))
     engine = service._runners.get("local")
-    other = threading.Thread(target=engine._work, daemon=True)  # another worker, that has room
+    # another worker, that has room
+    other = threading.Thread(target=engine._work, args=(engine._queue,), daemon=True)
     engine._threads.append(other)  # ends with the engine, too
     other.start()
     done = ended(service, jobs[1:])

@@ -26,6 +26,7 @@ from crystalmath._starting import start_process
 from crystalmath.errors import ConfigError
 from crystalmath.hookspecs import hookimpl
 from crystalmath.models import Capabilities, Finding, Sighting
+from crystalmath.models.submission import MOST_PRIORITY
 from crystalmath.processes import available_cores
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath.worker.chains import close_idle
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from crystalmath.models import Attempt, EngineSettings, JobSpec
+
+    _Queue = queue.PriorityQueue[tuple[float, int, Attempt | None]]
 
 #: How long worker threads may take to end, in seconds.
 STOP_S = 10.0
@@ -62,9 +65,13 @@ class LocalRunner(EngineRunner):
         super().__init__(settings)
         self._workers = _workers(settings)
         # The urgent ones first, and as they came; `None`, which ends a worker thread, after all.
-        self._queue: queue.PriorityQueue[tuple[float, int, Attempt | None]] = queue.PriorityQueue()
+        self._queue: _Queue = queue.PriorityQueue()
+        # Passes of flows, which are in the other one, too. They have a thread of their own, so that
+        # none waits for a long job.
+        self._passes: _Queue = queue.PriorityQueue()
         self._number = itertools.count()
         self._threads: list[threading.Thread] = []
+        self._pass_thread: threading.Thread | None = None
         #: Guards the way of an attempt from one of these to the other: what was dropped stays so.
         self._taking = threading.Lock()
         self._queued: set[str] = set()
@@ -101,12 +108,21 @@ class LocalRunner(EngineRunner):
         for attempt in attempts:
             self._troubles.pop(attempt.id, None)
             self._queued.add(attempt.id)
-            self._queue.put((-attempt.priority, next(self._number), attempt))
+            place = (-attempt.priority, next(self._number), attempt)
+            self._queue.put(place)
+            if attempt.priority > MOST_PRIORITY:
+                self._passes.put(place)
+                if self._pass_thread is None:
+                    self._pass_thread = self._start_thread(self._passes)
         while len(self._threads) < min(self._workers, len(self._queued) + len(self._running)):
-            thread = threading.Thread(target=self._work, name="crystalmath-local", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            self._threads.append(self._start_thread(self._queue))
         return {attempt.id: attempt.id for attempt in attempts}
+
+    def _start_thread(self, attempts: _Queue) -> threading.Thread:
+        name = "crystalmath-local"
+        thread = threading.Thread(target=self._work, args=(attempts,), name=name, daemon=True)
+        thread.start()
+        return thread
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
         """Return what is queued and running; an attempt of another process's is gone."""
@@ -134,12 +150,14 @@ class LocalRunner(EngineRunner):
             self._ended = True
             for tie in self._ties:
                 tie.close()
+        threads = [*self._threads, *filter(None, [self._pass_thread])]
         for _ in self._threads:
             self._queue.put((math.inf, next(self._number), None))
+        self._passes.put((math.inf, next(self._number), None))
         left = self.left
         deadline = time.monotonic() + STOP_S
         while time.monotonic() < deadline:
-            alive = sum(thread.is_alive() for thread in self._threads)
+            alive = sum(thread.is_alive() for thread in threads)
             if alive <= len(left & self._running):
                 break
             time.sleep(0.01)
@@ -148,8 +166,8 @@ class LocalRunner(EngineRunner):
         """Have a worker import quacc now, and keep it."""
         worker.warm(environment)
 
-    def _work(self) -> None:
-        while (attempt := self._queue.get()[2]) is not None:
+    def _work(self, attempts: _Queue) -> None:
+        while (attempt := attempts.get()[2]) is not None:
             if not self._take(attempt):
                 continue
             try:

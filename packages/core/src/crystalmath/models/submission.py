@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     from crystalmath.models.job_notes import Parent
 
+#: The priority of what somebody asks for lies between this and the same below zero.
+MOST_PRIORITY = 1000
 #: So many jobs go together at most, whatever is asked.
 MOST_PARCEL = 1000
 #: So many jobs can one be told to come after.
@@ -208,7 +210,7 @@ class Terms:
         default=0,
         metadata=about(
             "of a home's waiting jobs the one with the higher number is launched first",
-            {"type": "integer", "minimum": -1000, "maximum": 1000},
+            {"type": "integer", "minimum": -MOST_PRIORITY, "maximum": MOST_PRIORITY},
             option=Option(
                 name="--priority",
                 metavar="N",

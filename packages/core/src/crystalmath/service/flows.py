@@ -37,6 +37,7 @@ from crystalmath.models.job_notes import awaited, repeated, step_of
 from crystalmath.models.reference import JOB, STEP
 from crystalmath.models.submission import (
     MOST_LABELS,
+    MOST_PRIORITY,
     MOST_STEPS,
     Terms,
     merged,
@@ -71,8 +72,6 @@ _UNREADABLE = re.compile(r"[^\w.+-]", re.ASCII)
 _LONGEST_LINK = 80
 #: The ends of steps' names, which number those of one function.
 _NUMBER = re.compile(r"#.*")
-#: A pass goes ahead of all other jobs that wait: it takes little, and others wait for it.
-_FIRST = 1000
 
 
 def first_pass(
@@ -88,6 +87,8 @@ def first_pass(
     """
     asked = {name: plain(value) for name, value in spec.terms().items()}
     asked["engine"] = spec.engine
+    # A pass goes ahead of all other jobs that wait: it takes little, and others wait for it.
+    priority = MOST_PRIORITY
     if not any(step_matches(pattern, spec.recipe, spec.recipe) for pattern in on_cluster):
         spec = evolve(
             spec,
@@ -98,11 +99,12 @@ def first_pass(
             resources=Resources(),
             walltime_s=None,
         )
+        priority += 1  # which only a pass has: no worker of the engine need be free for it
     return evolve(
         spec,
         walltime_s=_least(spec.walltime_s, spec.walltime_total_s),
         continue_lost=None,
-        priority=_FIRST,
+        priority=priority,
         flow={
             "pass": 1,
             "attempt": 1,
