@@ -33,6 +33,8 @@ GROWTH = 100
 PEAK = 400
 
 ENDED = {"completed", "failed", "cancelled"}
+#: What a server sends by itself.
+TOLD = {"jobs.changed", "jobs.progressed"}
 
 
 class Message(NamedTuple):
@@ -298,7 +300,7 @@ def talk(server, messages, last):
         while wanted:
             answer = receive(file)
             assert answer is not None, f"closed before {wanted} were answered"
-            if answer.get("method") == "jobs.changed":
+            if answer.get("method") in TOLD:
                 continue
             assert answer["jsonrpc"] == "2.0"
             assert ("result" in answer) != ("error" in answer)
@@ -317,7 +319,7 @@ def vanish(connection, file, last):
         connection.sendall(last.sent)
         connection.shutdown(socket.SHUT_WR)
         while (answer := receive(file)) is not None:
-            assert answer.get("method") == "jobs.changed" or "id" in answer
+            assert answer.get("method") in TOLD or "id" in answer
     except (BrokenPipeError, ConnectionResetError):
         pass  # closed while we wrote
 

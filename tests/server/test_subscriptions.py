@@ -188,6 +188,46 @@ async def test_a_change_carries_the_job_where_that_is_asked_for(connect):
     assert not any("job" in event for event in plain["events"])
 
 
+def oszicar(steps):
+    """Write what VASP does of so many ionic steps."""
+    lines = (
+        f"   {n} F= -.372{n}E+01 E0= -.372{n}E+01  d E =-.1E-02\n" for n in range(1, steps + 1)
+    )
+    return "".join(lines)
+
+
+async def test_the_progress_of_named_jobs_is_told_until_they_end(connect, service, go):
+    watching, submitting = await connect(), await connect()
+    params = {"files": {"OSZICAR": oszicar(1)}, "path": str(go)}
+    asked = {"recipe": "lab_recipes.write_and_wait", "structure": STRUCTURE, "params": params}
+    job_id = (await submitting.call("jobs.submit", {**asked, "engine": "local"}))["job_id"]
+    unknown = await watching.call("jobs.subscribe", {"progress": [job_id, "0" * 8]})
+    assert (unknown["code"], unknown["seq"]) == ("unknown_job", None)
+    begun = await watching.call("jobs.subscribe", {"progress": [job_id]})
+    assert begun["error"] is None
+
+    async def until(holds):
+        while True:
+            message = await watching.receive()
+            if message["method"] == "jobs.progressed":
+                told.append(message["params"])
+                if holds(told[-1]):
+                    return
+
+    def reached(steps):
+        return lambda one: (one["progress"] or {}).get("ionic_step") == steps
+
+    told = []
+    await until(reached(1))
+    (service.work_directory(job_id) / "OSZICAR").write_text(oszicar(2))
+    await until(reached(2))
+    go.touch()
+    await until(lambda one: one["status"] == "completed")
+    assert all(before != after for before, after in itertools.pairwise(told))
+    assert {one["job_id"] for one in told} == {job_id}
+    assert told[-1] == (await submitting.call("jobs.progress", {"job_ids": [job_id]}))["jobs"][0]
+
+
 async def test_subscribers_ask_no_database(connect, service, monkeypatch):
     watching = [await connect() for _ in range(8)]
     for number, peer in enumerate(watching):

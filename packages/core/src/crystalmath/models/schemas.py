@@ -52,6 +52,7 @@ _NAMED: dict[str, Any] = {
     "Finding": Finding,
     "Inputs": Inputs,
     "Job": Job,
+    "JobProgress": answers.JobProgress,
     "Numbers": answers.Numbers,
     "Parent": Parent,
     "Potcar": Pseudopotential,

@@ -17,13 +17,16 @@ from crystalmath.models.answers import (
     Change,
     EventList,
     JobDocument,
+    JobId,
     JobIds,
+    JobProgress,
     Subscribed,
     Timeout,
     WaitedJobs,
 )
 from crystalmath.models.fields import Limits
 from crystalmath.models.filters import EventFilter, JobFilter
+from crystalmath.models.job_notes import JobState
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc import large
 from crystalmath.server.rpc.declare import NoParams, method
@@ -33,6 +36,7 @@ from crystalmath.service.job_answers import (
     all_filters,
     event_document,
     job_document,
+    progress,
     read_filters,
 )
 
@@ -325,8 +329,13 @@ async def _first_after(after: int, service: JobService, wanted: Wanted, most_s: 
 
 # --- subscriptions ---------------------------------------------------------------------------
 
-#: The name of the notification.
+#: The names of the notifications.
 _CHANGED = "jobs.changed"
+_PROGRESSED = "jobs.progressed"
+
+#: The progress of so many jobs is told, each at most once in so many seconds.
+_MOST_WATCHED = 100
+_PROGRESS_S = 1.0
 
 #: How many events are read from the log at once.
 _AT_ONCE = 200
@@ -346,6 +355,11 @@ class SubscribeParams(WantedParams, total=False):
         Limits(minimum=0, maximum=_NEVER),
         "tell events whose seq is larger; default: what happens from now on",
     ]
+    progress: Annotated[
+        list[JobId],
+        Limits(maxItems=_MOST_WATCHED),
+        "also tell how far these jobs have come until they have ended; default: of none",
+    ]
 
 
 @method(server.JOBS_SUBSCRIBE, of_session=True)
@@ -360,8 +374,14 @@ async def handle_jobs_subscribe(
     filters must agree. Who subscribes again after a reconnect, ``after`` the last ``seq`` seen,
     misses nothing and is told nothing twice; a place beyond the log is refused. A second
     subscription takes the place of the first.
+
+    How far the jobs of ``progress`` have come arrives as notifications ``jobs.progressed``, with
+    what jobs.progress tells of each: at once, and when it has changed, at most once a second.
     """
-    after, wanted = params.pop("after", None), read_wanted(params)
+    after, watched = params.pop("after", None), params.pop("progress", [])
+    wanted = read_wanted(params)
+    if watched:
+        await in_pool("asking", _all_of, session.controller, watched)
     _, last = await in_pool("asking", session.controller.events, _NEVER, None, 1)
     after = last if after is None else after
     if after > last:  # its own next events would be passed over
@@ -370,7 +390,8 @@ async def handle_jobs_subscribe(
             "is of another home, or of a job database that was replaced; subscribe without "
             "'after', and ask jobs.list again"
         )
-    session.in_background(_tell(session, after, wanted, asyncio.current_task()))
+    told: dict[str, JobProgress | None] = dict.fromkeys(watched)
+    session.in_background(_tell(session, after, wanted, told, asyncio.current_task()))
     return {"seq": after, "error": None}
 
 
@@ -383,19 +404,39 @@ async def handle_jobs_unsubscribe(session: Session, params: NoParams) -> Answer:
 
 
 async def _tell(
-    session: Session, after: int, wanted: Wanted, request: asyncio.Task[Any] | None
+    session: Session,
+    after: int,
+    wanted: Wanted,
+    told: dict[str, JobProgress | None],
+    request: asyncio.Task[Any] | None,
 ) -> None:
+    """Tell events, and the progress of jobs of which the last one `told` is known."""
     if request is not None:  # its answer goes first
         await asyncio.wait([request])
-    service = session.controller
+    service, due = session.controller, 0.0
     async with listening(service, None, jobs=wanted.needs_jobs) as subscriber:
         while True:
             documents, last = await _documents(service, after, _AT_ONCE, wanted)
             for document in documents:
                 await session.notify(_CHANGED, _change(document))
+            if told and time.monotonic() >= due:
+                await _tell_progress(session, told)
+                due = time.monotonic() + _PROGRESS_S
             if last <= after:  # there is no more
-                await subscriber.wait(_WAIT_S)
+                await subscriber.wait(max(0, due - time.monotonic()) if told else _WAIT_S)
             after = max(after, last)
+
+
+async def _tell_progress(session: Session, told: dict[str, JobProgress | None]) -> None:
+    """Tell of jobs how far they have come since, and forget those that have ended."""
+    work = progress(session.controller, list(told))
+    for document in await in_slices("files", work):
+        job_id = document["job_id"]
+        if document != told[job_id]:
+            await session.notify(_PROGRESSED, document)
+        told[job_id] = document
+        if document["status"] == "error" or JobState(document["status"]).is_terminal():
+            del told[job_id]
 
 
 def _change(event: answers.Event) -> Change:

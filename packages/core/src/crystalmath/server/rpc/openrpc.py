@@ -53,7 +53,12 @@ def document(methods: Mapping[str, Method]) -> dict[str, Any]:
                 "name": "jobs.changed",
                 "summary": "A change of a job, to a client that called jobs.subscribe.",
                 "params": reference("Change"),
-            }
+            },
+            {
+                "name": "jobs.progressed",
+                "summary": "How far a job has come that jobs.subscribe names for it.",
+                "params": reference("JobProgress"),
+            },
         ],
         "components": {
             "schemas": {name: _titled(schema, name) for name, schema in components().items()},
