@@ -66,7 +66,7 @@ export function duration(seconds) {
 export const now = signal(Date.now() / 1000);
 setInterval(() => (now.value = Date.now() / 1000), 5000);
 
-export const ago = (at) => (at ? `${duration(Math.max(0, now.value - at))} ago` : "");
+export const ago = (at) => (at ? `${duration(Math.max(0, now.value - at)).replace(/ h .*/, " h")} ago` : "");
 export const moment = (at) => (at ? new Date(at * 1000).toLocaleString(undefined, { hour12: false }) : "");
 
 /** Write a size in bytes. */
