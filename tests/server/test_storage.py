@@ -301,6 +301,35 @@ def test_a_directory_that_was_removed_by_hand_is_gone(here, cli):
     assert here.call("jobs.status", job_id=job_id)["removed"] == "all"
 
 
+def test_a_directory_that_was_seen_is_looked_for_once_something_goes(here, monkeypatch):
+    job_id, other, _ = (here.make(VASP) for _ in range(3))
+    looked, look = [], RunDirectory.is_gone
+
+    def noted(directory):
+        looked.append(Path(directory.path).name)
+        return look(directory)
+
+    def status():
+        looked.clear()
+        return here.call("jobs.status", job_id=job_id)["removed"], looked
+
+    monkeypatch.setattr(RunDirectory, "is_gone", noted)
+    assert status() == (None, [job_id])
+    assert status() == (None, [])
+    shutil.rmtree(here.jobs / other)
+    assert status() == (None, [])
+    (here.jobs / job_id).rename(here.jobs / "away")
+    assert status() == ("gone", [job_id])
+    (here.jobs / "away").rename(here.jobs / job_id)
+    assert status() == (None, [job_id])
+    # All of them at once, as where the file system is mounted no more.
+    here.jobs.rename(here.jobs.with_name("elsewhere"))
+    assert status() == (None, [job_id])
+    here.jobs.with_name("elsewhere").rename(here.jobs)
+    shutil.rmtree(here.jobs / job_id)
+    assert status() == ("gone", [job_id])
+
+
 def test_a_home_that_is_not_mounted_loses_no_job(here):
     job_id = here.make(VASP)
     here.jobs.rename(here.jobs.with_name("away"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import struct
 import threading
 import time
 from collections import OrderedDict
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
 
+from crystalmath._storage import file_system, is_local
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.models.job_notes import JobState
 
@@ -98,6 +101,105 @@ class Recent:
         for name, job in list(self._jobs.items()):
             if not job.state.is_terminal():
                 del self._jobs[name]
+
+
+#: For the kernel's inotify: an entry of a folder was removed or moved away, or the folder was; and
+#: how each event begins (watch, what, cookie, length of the name).
+_GONE = 0x200 | 0x40
+_WATCHED = _GONE | 0x400 | 0x800 | 0x1000000
+_OPTIONS = os.O_NONBLOCK | os.O_CLOEXEC
+_EVENT = struct.Struct("iIII")
+#: Beside one of these an event is about the entry that it names.
+_IS_FOLDER = 0x40000000
+
+
+class Presence:
+    """Know which run directories are there, as the kernel tells of those that go.
+
+    To look at the file system takes a thread, as that may hang. Where other hosts may remove
+    something the kernel does not tell, and nothing is known.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = os.getpid()
+        # One for what may hang with the file system, one for what a loop waits for.
+        self._watching, self._lock = threading.Lock(), threading.Lock()
+        self._there: set[str] = set()
+        self._events: int | None = None
+        self._is_local: bool | None = None
+        #: Grows with each event, so that nothing is noted that was seen before one.
+        self._seen = 0
+
+    def __contains__(self, job_id: str) -> bool:
+        with self._lock:
+            self._read()
+            return job_id in self._there
+
+    def begin(self) -> int:
+        """Return what :meth:`add` needs of the moment before somebody looks; not on a loop."""
+        with self._watching:
+            events = self._watch() if self._events is None else None
+        with self._lock:
+            self._events = self._events if events is None else events
+            self._read()
+            return self._seen
+
+    def add(self, job_ids: Iterable[str], begun: int) -> None:
+        """Note the run directories that were seen since :meth:`begin`."""
+        with self._lock:
+            self._read()
+            if self._events is not None and self._seen == begun:
+                if len(self._there) > MOST:
+                    self._there.clear()
+                self._there.update(job_ids)
+
+    def close(self) -> None:
+        """Know nothing any more."""
+        with self._lock:
+            self._forget()
+
+    def _watch(self) -> int | None:
+        """Have the kernel tell from now on; ``None`` where it cannot."""
+        import ctypes
+
+        if self._process != os.getpid():
+            return None
+        if self._is_local is None:
+            self._is_local = is_local(file_system(self._folder))
+        library = ctypes.CDLL(None)
+        # The user may have too many already.
+        if not self._is_local or (events := library.inotify_init1(_OPTIONS)) < 0:
+            return None
+        if library.inotify_add_watch(events, os.fsencode(self._folder), _WATCHED) < 0:
+            os.close(events)
+            return None
+        return int(events)
+
+    def _read(self) -> None:
+        """Forget what has gone by now."""
+        if self._process != os.getpid():
+            self._there.clear()  # the events are those of the process that has forked
+            return
+        with contextlib.suppress(BlockingIOError):
+            while self._events is not None:
+                told = os.read(self._events, 2**16)
+                self._seen += 1
+                while told:
+                    _, what, _, length = _EVENT.unpack_from(told)
+                    name, told = told[16 : 16 + length], told[16 + length :]
+                    self._there.discard(os.fsdecode(name.rstrip(b"\0")))
+                    if what & ~(_GONE | _IS_FOLDER):
+                        # The folder itself has gone, or is no more mounted; or events were lost.
+                        self._forget()
+                        return
+
+    def _forget(self) -> None:
+        self._seen += 1
+        self._there.clear()
+        if self._events is not None and self._process == os.getpid():
+            os.close(self._events)
+        self._events = None
 
 
 #: Why a running job goes on running while the disk is full: what it has computed waits for room.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack, cast
 
@@ -16,6 +16,7 @@ from crystalmath.service.current_jobs import (
     DISK_FULL,
     HomeDisk,
     Onlooker,
+    Presence,
     Recent,
     directory_names,
 )
@@ -74,6 +75,8 @@ class HomeJobs:
         self._records = records
         self._onlooker = onlooker
         self._following = following
+        #: Of a process that goes on looking.
+        self._presence: Presence | None = None
         self.results = StoredResults(self.directory)
 
     @classmethod
@@ -301,7 +304,18 @@ class HomeJobs:
 
     def as_found(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
         """Mark ended jobs whose run directory is missing: nobody records a removal by hand."""
-        gone = {job.job_id for job in jobs if self._is_gone(job)}
+        begun = None if self._presence is None else self._presence.begin()
+        gone: set[str] = set()
+        there: list[str] = []
+        for job in jobs:
+            if not self.is_there(job):
+                with suppress(OSError):  # the file system is away, and with it all of them
+                    if self.directory(job.job_id).is_gone():
+                        gone.add(job.job_id)
+                    else:
+                        there.append(job.job_id)
+        if self._presence is not None and begun is not None and there:
+            self._presence.add(there, begun)
         # Another process may have removed it since, and recorded that.
         now = {job.job_id: job for job in self._store.get_many(list(gone))} if gone else {}
         found = [now.get(job.job_id, job) for job in jobs]
@@ -310,14 +324,11 @@ class HomeJobs:
             for job in found
         ]
 
-    def _is_gone(self, job: JobMetadata) -> bool:
-        """Return whether the run directory of an ended job, which had one once, is not there."""
+    def is_there(self, job: JobMetadata) -> bool:
+        """Return whether a job's run directory need not be looked for; this touches no file."""
         if job.started_at is None or job.removed == "all" or not job.state.is_terminal():
-            return False
-        try:
-            return self.directory(job.job_id).is_gone()
-        except OSError:
-            return False  # the file system is away, and with it all of them
+            return True
+        return self._presence is not None and job.job_id in self._presence
 
     def waiting_for_room(self, job: JobMetadata) -> JobMetadata:
         """Mark a running job if the disk is known to be full: nothing can be noted of it then."""

@@ -19,6 +19,7 @@ from crystalmath.jobs.identities import own_identity
 from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.models import JobState
 from crystalmath.models.job_notes import counted
+from crystalmath.service.current_jobs import Presence
 from crystalmath.service.dependencies import Waiting
 from crystalmath.service.engine_pool import Runners
 from crystalmath.service.flows import Flows
@@ -83,6 +84,7 @@ class JobService(HomeJobs):
         )
         self._recovery.host.publish_left()
         super().__init__(home, self._recorder, self._recovery, self._runners)
+        self._presence = Presence(home.jobs_directory)
         parts = (self._recorder, self._recovery, self._runners)
         self._intake = Intake(
             self,
@@ -123,6 +125,8 @@ class JobService(HomeJobs):
         self.finish(cancel=cancel)
         if os.getpid() == self._process:
             self._recorder.close()
+            if self._presence is not None:
+                self._presence.close()
 
     def finish(self, *, cancel: bool = True) -> None:
         """End the engines; what became of the jobs can be read still.

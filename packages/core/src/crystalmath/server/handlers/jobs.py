@@ -86,7 +86,7 @@ async def handle_jobs_status(service: JobService, params: JobIdParams) -> JobDoc
     job = service.remembered(params["job_id"])
     if job is None:
         job = await _asked(service, params["job_id"])
-    elif job.state.is_terminal():
+    elif not service.is_there(job):
         # Not in the threads that read files for others, which wait for the database, too.
         (job,) = await in_pool("looking", service.as_found, [job])
     if job.stage is not None:
