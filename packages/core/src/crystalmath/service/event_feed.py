@@ -168,9 +168,16 @@ class Feed:
         with self._lock, contextlib.suppress(ValueError):
             self._listeners.remove(listener)
 
-    def wake(self) -> None:
-        """Look at once: something was written."""
-        self._wake.set()
+    def look(self) -> None:
+        """Tell of what this thread has written: to wake another one for it costs a job more."""
+        if not self._reading.acquire(blocking=False):
+            self._wake.set()  # whoever reads may have read before that
+            return
+        try:
+            if self._thread is not None and self._listeners:
+                self._tell(self._new_events())
+        finally:
+            self._reading.release()
 
     def close(self) -> None:
         """End the reading; nobody is told of anything any more."""

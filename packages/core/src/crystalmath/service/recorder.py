@@ -302,7 +302,7 @@ class Recorder:
             for waiter in list(self.waiters):
                 waiter.put(jobs)
             if at_once:
-                self.feed.wake()
+                self.feed.look()
 
     def _jobs_of(self, events: Sequence[Event]) -> dict[str, JobMetadata]:
         """Return the jobs of events as they are since; those written here are in memory."""
