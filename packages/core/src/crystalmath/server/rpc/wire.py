@@ -184,6 +184,9 @@ def pieces(document: Any) -> Iterator[bytes | Stream]:
     return iter((_encode(document),)) if _room(document, _FEW) > 0 else _pieces(document, _LEVELS)
 
 
+_ATOMS = frozenset((bool, float, int, type(None)))
+
+
 def _room(value: Any, left: int) -> int:
     """Return the room for further values; there is none beside large values or text."""
     if isinstance(value, str):
@@ -191,7 +194,10 @@ def _room(value: Any, left: int) -> int:
     if isinstance(value, dict):
         left -= 1
         for name, member in value.items():
-            left = _room(member, left) if left > 0 and isinstance(name, str) else 0
+            if type(member) in _ATOMS:  # as of most: no call for each
+                left = left - 1 if isinstance(name, str) else 0
+            else:
+                left = _room(member, left) if left > 0 and isinstance(name, str) else 0
         return left
     if isinstance(value, list | tuple):
         left -= 1
