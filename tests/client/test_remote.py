@@ -356,6 +356,35 @@ def test_a_submission_that_another_one_overtakes_misses_nothing(home):
         assert eventually(slow.result(LONG).cancelled)
 
 
+def test_a_submission_goes_on_where_the_last_thread_was_left_meanwhile(home):
+    told, begun = Told(), []
+
+    def behave(request):
+        params = request["params"]
+        if params.get("limit") == 1:
+            begun.append(request["method"])
+        names = [job["name"] for job in params.get("jobs", ())]
+        if names == ["first"]:
+            return {"jobs": [{"job_id": "first", "status": "pending", "error": None}]}
+        if names:
+            told.events.append({"job_id": "first", "to": "cancelled"})
+        return told(request)
+
+    with (
+        Broken(home, behave) as broken,
+        connect(start=False) as client,
+        concurrent.futures.ThreadPoolExecutor(1) as pool,
+    ):
+        first = client.submit("emt.core.static_job", AL, name="first")
+        slow = pool.submit(client.submit, "emt.core.static_job", AL, name="slow")
+        assert eventually(first.cancelled)
+        assert eventually(lambda: client._follower._thread is None)
+        told.go.set()
+        assert eventually(slow.result(LONG).cancelled)
+    assert begun == ["jobs.events"]
+    assert "jobs.status_many" not in broken.asked
+
+
 def test_a_client_heeds_the_configuration_as_it_is_now(home):
     told = Told()
     with Broken(home, told), connect(start=False) as client:

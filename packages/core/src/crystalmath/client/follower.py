@@ -251,9 +251,13 @@ class Follower:
             for future in new:
                 self._futures.setdefault(future.job_id, []).append(future)
             started = bool(new) and self._thread is None
+            goes_on = False
             if started:
                 log = None if overheard is None else overheard.log
-                for other in self._submissions:
+                if log is None and overheard is not None and overheard.is_all and self._left:
+                    # The last thread has ended meanwhile, and overheard what it read.
+                    (log, _), self._left, goes_on = self._left, None, True
+                for other in () if goes_on else self._submissions:
                     # What is said of theirs may stand before the beginning of this log.
                     other.is_all = False
                 self._thread = threading.Thread(
@@ -261,7 +265,7 @@ class Follower:
                 )
                 self._thread.start()
             knows = overheard is not None and overheard.is_all and not look
-        if new and (look or not started):
+        if new and (look or goes_on or not started):
             # The thread may have read the events of these already, and knew of no future.
             ids = {future.job_id for future in new}
             try:
