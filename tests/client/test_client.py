@@ -341,7 +341,7 @@ def test_each_of_many_is_accepted_or_refused_on_its_own(client, monkeypatch):
         InvalidJob,
         InvalidJob,
     ]
-    assert "'name' must be 1 to 255 printable characters" in str(answers[7])
+    assert "'name' must be a text of 1 to 255 printable characters" in str(answers[7])
     assert "no function 'nothing'" in str(answers[1])
     assert "number: <object object" in str(answers[2])
     assert [answers[0].result(LONG), answers[4].result(LONG)] == [1, 3]
@@ -409,6 +409,11 @@ def test_map_and_jobs_without_a_result(client):
     assert good == 1
     assert isinstance(bad, InvalidJob)
     assert client.map("lab_recipes.value", []) == []
+    for one in (AL, "job:1"):
+        with pytest.raises(InvalidJob, match="must be a list"):
+            client.map("lab_recipes.value", one)
+        with pytest.raises(InvalidJob, match="must be a list"):
+            client.chain(one, {"value": "lab_recipes.value"})
 
 
 # --- asking --------------------------------------------------------------------------------------

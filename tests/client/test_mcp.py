@@ -66,6 +66,14 @@ def assistant(request, light_client, person):
 async def test_the_tools_and_what_they_say_of_themselves(assistant, light_client):
     async with assistant:
         tools = {tool.name: tool for tool in (await assistant.list_tools()).tools}
+        # What is wrong with a call is said in words.
+        says = "the schema of the tool 'submit' says what it takes"
+        assert await ask(assistant, "submit", recipe="x") == f"'request' is missing; {says}"
+        told = await act(assistant, "submit", key="", jobs=[{"recipe": 1, "structre": "x"}])
+        key, recipe, unknown, _ = told.split("; ", 3)
+        assert key == "'request.key' is '': string should have at least 1 character"
+        assert recipe == "'request.jobs.0.recipe' is 1: input should be a valid string"
+        assert unknown == "'request.jobs.0.structre' is not a known parameter"
     assert tools.keys() == READING | ACTING
     for name, tool in tools.items():
         assert tool.annotations.read_only_hint is (name in READING)

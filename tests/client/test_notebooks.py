@@ -9,7 +9,8 @@ from ase.build import bulk
 from crystalmath import errors
 from crystalmath.client import Jobs, in_process
 from crystalmath.client.transport import Caller
-from crystalmath.models import Finding, Job, JobState, Progress
+from crystalmath.models import Finding, FlowCheck, Inputs, Job, JobCheck, JobState, Progress
+from crystalmath.models.inputs import StepCheck, StepInputs
 from crystalmath.models.notebook import MOST_ROWS, Findings
 
 AL = bulk("Al")
@@ -77,6 +78,14 @@ def test_what_came_from_jobs_is_text():
     assert f"wrong{SCRIPT}" in read(Jobs([job, errors.InvalidJob(f"no{SCRIPT}")]))
     finding = Finding(severity="error", code="x", message=f"message{SCRIPT}", place=f"{MATH}")
     assert f"message{SCRIPT}" in read(Findings([finding]))
+    step = StepCheck(name=SCRIPT, recipe=None, formula=MATH, known=True, findings=[vars(finding)])
+    given = StepInputs(program=SCRIPT, formula="Al", files={MATH: SCRIPT}, settings=())
+    inputs = Inputs(steps=(given,), rest=SCRIPT)
+    check = JobCheck(findings=[finding], inputs=inputs, flow=FlowCheck(steps=(step,), rest=MATH))
+    assert read(check).count(SCRIPT) == 5
+    assert repr(check) == "<JobCheck: 1 errors, 0 warnings, 1 jobs of the flow, 1 inputs>"
+    parents = [{"job_id": "1" * 36, "role": "flow", "step": "x#0/relax_job#2"}]
+    assert "relax_job#2" in read(Jobs([hostile(parents=parents)]))
     assert SCRIPT in read(Progress(program=SCRIPT, calculation=1, file="x", updated_at=0.0))
 
 

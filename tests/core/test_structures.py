@@ -202,6 +202,8 @@ BAD = {
     "lengths": {"symbols": "Al2", "positions": [[0, 0, 0]]},
     "ragged": {"symbols": "Al2", "positions": [[0, 0, 0], [1]]},
     "nan positions": {"symbols": "Al", "positions": [[0, 0, math.nan]]},
+    "a metre apart": {"symbols": "Al", "positions": [[0, 0, -1e300]]},
+    "a cell of metres": {"symbols": "Al", "positions": [[0, 0, 0]], "cell": [1e11, 1, 1]},
     "strings": {"symbols": "Al", "positions": [["0", "0", "0"]]},
     "nan moments": {"symbols": "Al", "magmoms": [math.inf]},
     "both": {"symbols": "Al", "numbers": [13]},

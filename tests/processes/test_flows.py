@@ -305,6 +305,17 @@ def test_terms_that_a_flow_alone_has_are_checked_at_once(service, recipe, terms,
     assert any(re.search(words, one.message) for one in service.check(asked).errors)
 
 
+def test_times_that_that_of_the_flow_cuts_are_warnings(service):
+    terms = {"walltime_total_s": 60, "walltime_s": 61, "by_step": {"double": {"walltime_s": 62}}}
+    asked = Submission(recipe="flow_recipes.many", parameters={"count": 1}, **terms)
+    told = [one.message for one in service.check(asked).findings]
+    assert told == [
+        f"'{name}' is {time} s, longer than 'walltime_total_s' with 60 s, after which the whole "
+        "flow is stopped"
+        for name, time in (("walltime_s", 61), ("by_step.double.walltime_s", 62))
+    ]
+
+
 def test_failed_steps_run_again_with_other_parameters(service, tmp_path):
     flow = submit(service, "counts", folder=str(tmp_path), fails=[1])
     assert finish(service, flow).state is JobState.FAILED

@@ -145,15 +145,15 @@ def test_an_ambiguous_prefix(service):
 @pytest.mark.parametrize(
     ("labels", "said"),
     [
-        ({"a": "x\x1b[2J"}, "'labels.a' must be at most 1000 printable characters"),
+        ({"a": "x\x1b[2J"}, "'labels.a' must be a text of at most 1000 printable characters"),
         ({"a": "two\nlines"}, "'labels.a' must be"),
         ({"a": "x" * 1001}, "'labels.a' must be"),
-        ({"a\x07": "x"}, "a name in 'labels' must be 1 to 255 printable"),
+        ({"a\x07": "x"}, "a name in 'labels' must be a text of 1 to 255 printable"),
         ({"": "x"}, "a name in 'labels' must be"),
         ({"a" * 256: "x"}, "a name in 'labels' must be"),
         ({str(n): "x" for n in range(65)}, "'labels' must be an object of at most 64, not"),
         (["a"], "'labels' must be an object"),
-        ({"a": 1}, "'labels.a' must be at most 1000 printable characters, not 1"),
+        ({"a": 1}, "'labels.a' must be a text of at most 1000 printable characters, not 1"),
     ],
 )
 def test_labels_are_few_short_and_printable(service, labels, said):

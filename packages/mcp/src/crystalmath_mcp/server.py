@@ -26,11 +26,11 @@ from mcp.server.mcpserver import (
 )
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
 from mcp.types import ToolAnnotations
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from crystalmath import build_version
 from crystalmath.client import Submission
-from crystalmath.errors import CrystalMathError
+from crystalmath.errors import CrystalMathError, shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -45,6 +45,8 @@ MOST_SHARED = 60_000
 MOST_JOBS, MOST_RECIPES, MOST_STEPS, MOST_FINDINGS, MOST_INPUTS = 100, 200, 100, 50, 10
 #: So many confirmations are waited for; the oldest are forgotten.
 MOST_TOKENS = 100
+#: So many wrong arguments of a call are told.
+MOST_WRONG = 5
 #: Letters that take no room though Python prints them: fillers and selectors of a variant.
 UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
@@ -365,6 +367,33 @@ def _telling(tool: Callable[..., Any]) -> Callable[..., Any]:
     return told
 
 
+class _Server(MCPServer[Home]):
+    """Says in words what is wrong with the arguments of a call."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        try:
+            return await super().call_tool(name, arguments, context)
+        except ToolError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            raise ToolError(_wrong(name, error.__cause__)) from error.__cause__
+
+
+def _wrong(tool: str, error: ValidationError) -> str:
+    """Name each wrong argument, its value, and what it must be."""
+    told = []
+    for one in error.errors(include_url=False)[:MOST_WRONG]:
+        place = repr(".".join(map(str, one["loc"])))
+        if one["type"] == "missing":
+            told.append(f"{place} is missing")
+        elif one["type"] == "extra_forbidden":
+            told.append(f"{place} is not a known parameter; leave it out")
+        else:
+            words = one["msg"][:1].lower() + one["msg"][1:]
+            told.append(f"{place} is {shown(one['input'])}: {words}")
+    return _clean(f"{'; '.join(told)}; the schema of the tool {tool!r} says what it takes", 2000)
+
+
 def _what(client: Client, request: Any) -> str:
     """Say what would be done, for the person: all that is set, each job in a line."""
     if isinstance(request, Submit):
@@ -669,7 +698,7 @@ def make_server(client: Client, *, read_only: bool = False) -> MCPServer[Home]:
         yield home
 
     home = Home(client)
-    server = MCPServer(
+    server = _Server(
         "crystalmath",
         title="CrystalMath jobs",
         instructions="Runs quacc recipes on atoms, and tells what became of each job." + DATA,

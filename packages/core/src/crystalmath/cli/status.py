@@ -222,7 +222,7 @@ def _story(told: Story, steps: Sequence[tuple[str, object]]) -> list[tuple[str, 
     by_step = flow.pop("by_step", {})
     return [
         *known,
-        *each("flow", (f"{name}={_short(value)}" for name, value in flow.items())),
+        *each("flow", (_setting(name, value) for name, value in flow.items())),
         *each("by step", (f"{name}: {_settings(given)}" for name, given in by_step.items())),
         *each(waits, _relatives(waiting, output.taken_of)),
         *each("came of", _relatives(taken, output.taken_of)),
@@ -236,7 +236,17 @@ def _story(told: Story, steps: Sequence[tuple[str, object]]) -> list[tuple[str, 
 def _settings(given: Mapping[str, Any]) -> str:
     told = {**given, **given.get("resources", {})}
     told.pop("resources", None)
-    return ", ".join(f"{name}={_short(value)}" for name, value in told.items())
+    return ", ".join(_setting(name, value) for name, value in told.items())
+
+
+def _setting(name: str, value: Any) -> str:
+    """Write a term of a flow or its steps as the shell's options have it: ``walltime=1h``."""
+    from crystalmath.models.written import timespan_text
+
+    if name.endswith("_s"):
+        value, name = timespan_text(value), name.removesuffix("_s").replace("_", "-")
+        return f"{name}={value}"
+    return f"{name}={_short(value)}"
 
 
 def _relatives(those: Sequence[Relative], how: Callable[[Relative], str]) -> Iterator[str]:

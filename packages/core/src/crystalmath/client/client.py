@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, Unpack, overload
 
@@ -21,6 +21,7 @@ from crystalmath.client.transport import (
     chosen,
     filters_document,
     find,
+    ids_of,
     pages,
     parts,
 )
@@ -40,7 +41,7 @@ from crystalmath.models.notebook import Findings, Jobs
 from crystalmath.models.submission import OF_FLOW
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from ase import Atoms
@@ -69,6 +70,8 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 #: A structure (Å), or what ``jobs.submit`` takes in its place; a job for its final geometry.
 Structure: TypeAlias = "Atoms | str | Mapping[str, Any] | HasJobId"
+#: Jobs that a method is about: ids, futures or records, one or several.
+Named: TypeAlias = "str | HasJobId | Iterable[str | HasJobId]"
 
 #: So many jobs at once are asked for their progress, and with the histories of their ionic steps.
 READ_AT_ONCE = 200
@@ -261,7 +264,7 @@ class Client:
         answers = self.submit_many(
             [
                 _asked(recipe, atoms, parameters, {**options, "key": own})
-                for atoms, own in zip(structures, keys, strict=False)
+                for atoms, own in zip(_several(structures), keys, strict=False)
             ]
         )
         return gather(answers, progress=progress, return_exceptions=return_exceptions)
@@ -312,7 +315,7 @@ class Client:
         written = chain.written(
             (
                 (atoms, {**options, "key": None if key is None else f"{key}/{number}"})
-                for number, atoms in enumerate(structures)
+                for number, atoms in enumerate(_several(structures))
             ),
             self._writer.document,
         )
@@ -427,7 +430,7 @@ class Client:
     @overload
     def retry(
         self,
-        jobs: str | HasJobId | Iterable[str | HasJobId] | None = None,
+        jobs: Named | None = None,
         parameters: Mapping[str, Any] | None = None,
         *,
         filters: Filters | None = None,
@@ -438,7 +441,7 @@ class Client:
     @overload
     def retry(
         self,
-        jobs: str | HasJobId | Iterable[str | HasJobId] | None = None,
+        jobs: Named | None = None,
         parameters: Mapping[str, Any] | None = None,
         *,
         filters: Filters | None = None,
@@ -448,7 +451,7 @@ class Client:
 
     def retry(
         self,
-        jobs: str | HasJobId | Iterable[str | HasJobId] | None = None,
+        jobs: Named | None = None,
         parameters: Mapping[str, Any] | None = None,
         *,
         filters: Filters | None = None,
@@ -476,7 +479,7 @@ class Client:
             For each job the new one; what was refused has its error in its place. In a dry run
             ``None`` stands for each new job.
         """
-        named = chosen(self.ask, None if jobs is None else _ids(jobs), filters or {})
+        named = chosen(self.ask, jobs, filters or {})
         if named is not None:
             filters = None
         given = {"parameters": parameters or {}, **changes}
@@ -685,7 +688,7 @@ class Client:
         path: str | os.PathLike[str],
         *,
         columns: Sequence[str] | None = None,
-        job_ids: Sequence[str] | None = None,
+        job_ids: Named | None = None,
         sort: str | None = None,
         limit: int | None = None,
         **filters: Unpack[Filters],
@@ -699,7 +702,7 @@ class Client:
             ``.parquet``.
         columns : sequence of str, optional
             See :meth:`table`.
-        job_ids : sequence of str, optional
+        job_ids : str, Job, JobFuture, or several, optional
             The jobs; default: all.
         sort, limit, **filters
             See :meth:`list`.
@@ -731,7 +734,7 @@ class Client:
 
     def sweep(
         self,
-        job_ids: Sequence[str],
+        job_ids: Named,
         x: str,
         y: str = "energy_per_atom",
         by: str | None = None,
@@ -740,7 +743,7 @@ class Client:
 
         Parameters
         ----------
-        job_ids : sequence of str
+        job_ids : str, Job, JobFuture, or several
             The jobs; `UnknownJob` if there is no such one.
         x : str
             A label, else a parameter: ``encut``, ``opt_params.fmax``.
@@ -760,12 +763,12 @@ class Client:
 
         return make_sweep(self._caller, self._records(job_ids), x, y, by)
 
-    def equation_of_state(self, job_ids: Sequence[str]) -> EquationOfState:
+    def equation_of_state(self, job_ids: Named) -> EquationOfState:
         """Fit the energies of completed jobs of one cell against its volume (Birch-Murnaghan).
 
         Parameters
         ----------
-        job_ids : sequence of str
+        job_ids : str, Job, JobFuture, or several
             The jobs, at five volumes or more; `UnknownJob` if there is no such one.
 
         Raises
@@ -777,12 +780,12 @@ class Client:
 
         return make_equation_of_state(self._caller, self._records(job_ids))
 
-    def equations_of_state(self, job_ids: Sequence[str], by: str) -> EquationsOfState:
+    def equations_of_state(self, job_ids: Named, by: str) -> EquationsOfState:
         """Fit an equation of state for each of several materials.
 
         Parameters
         ----------
-        job_ids : sequence of str
+        job_ids : str, Job, JobFuture, or several
             The jobs; `UnknownJob` if there is no such one.
         by : str
             The label or parameter that tells the materials apart; ``formula`` is that of the job
@@ -798,9 +801,9 @@ class Client:
 
         return make_equations_of_state(self._caller, self._records(job_ids), by)
 
-    def _records(self, job_ids: Sequence[str]) -> list[Job]:
+    def _records(self, job_ids: Named) -> list[Job]:
         found = []
-        for part in parts(job_ids):
+        for part in parts(ids_of(job_ids)):
             for told in self.ask(server.JOBS_STATUS_MANY, job_ids=part)["jobs"]:
                 raise_answered(told)
                 found.append(Job.read(told))
@@ -929,14 +932,12 @@ class Client:
         """
         return self.ask(server.JOBS_FILES, job_id=job_id, attempt=attempt)
 
-    def progress(
-        self, job_ids: Sequence[str], *, history: bool = False
-    ) -> dict[str, Progress | None]:
+    def progress(self, job_ids: Named, *, history: bool = False) -> dict[str, Progress | None]:
         """Return how far the calculations of jobs have come, from what their programs write.
 
         Parameters
         ----------
-        job_ids : sequence of str
+        job_ids : str, Job, JobFuture, or several
             The jobs; `UnknownJob` if there is no such one.
         history : bool
             Tell the ionic steps of all of their calculations too, as ``history`` of each.
@@ -947,7 +948,7 @@ class Client:
             By job id; ``None`` where nothing is written yet that a reader knows.
         """
         told: dict[str, Progress | None] = {}
-        for part in parts(job_ids, HISTORIES_AT_ONCE if history else READ_AT_ONCE):
+        for part in parts(ids_of(job_ids), HISTORIES_AT_ONCE if history else READ_AT_ONCE):
             for job in self.ask(server.JOBS_PROGRESS, job_ids=part, history=history)["jobs"]:
                 raise_answered(job)
                 read = job["progress"]
@@ -983,7 +984,7 @@ class Client:
 
     def wait(
         self,
-        job_ids: Sequence[str] | None = None,
+        job_ids: Named | None = None,
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> Iterator[Job]:
@@ -991,7 +992,7 @@ class Client:
 
         Parameters
         ----------
-        job_ids : sequence of str, optional
+        job_ids : str, Job, JobFuture, or several, optional
             The jobs; default: all that there are now.
         timeout : float, optional
             Time in seconds after which it ends all the same.
@@ -1067,7 +1068,7 @@ class Client:
 
     def cancel_many(
         self,
-        job_ids: Sequence[str] | None = None,
+        job_ids: Named | None = None,
         *,
         with_successors: bool = False,
         **filters: Unpack[Filters],
@@ -1076,7 +1077,7 @@ class Client:
 
         Parameters
         ----------
-        job_ids : sequence of str, optional
+        job_ids : str, Job, JobFuture, or several, optional
             The jobs; default: all unfinished ones.
         with_successors : bool
             Also cancel the jobs that wait for these, and those that wait for them.
@@ -1127,7 +1128,7 @@ class Client:
 
     def prune(
         self,
-        job_ids: Sequence[str] | None = None,
+        job_ids: Named | None = None,
         *,
         older_s: float | None = None,
         larger: int | None = None,
@@ -1139,7 +1140,7 @@ class Client:
 
         Parameters
         ----------
-        job_ids : sequence of str, optional
+        job_ids : str, Job, JobFuture, or several, optional
             The jobs; without them something of what follows must say which are meant.
         older_s : float, optional
             Only of jobs that ended longer ago, in seconds.
@@ -1187,7 +1188,7 @@ class Client:
     def archive(
         self,
         path: str | os.PathLike[str],
-        job_ids: Sequence[str] | None = None,
+        job_ids: Named | None = None,
         **filters: Unpack[Filters],
     ) -> int:
         """Write jobs that have ended into a file, as :meth:`write_archive`; give their number."""
@@ -1196,7 +1197,7 @@ class Client:
     def write_archive(
         self,
         path: str | os.PathLike[str],
-        job_ids: Sequence[str] | None = None,
+        job_ids: Named | None = None,
         **filters: Unpack[Filters],
     ) -> ArchivedJobs:
         """Write jobs that have ended into a file that another home takes in.
@@ -1208,7 +1209,7 @@ class Client:
         ----------
         path : str or path
             The new file, a zip.
-        job_ids : sequence of str, optional
+        job_ids : str, Job, JobFuture, or several, optional
             The jobs; default: all.
         **filters
             Of these only those that fit the filters of :meth:`list`.
@@ -1351,9 +1352,11 @@ def _asked(
     return Submission(recipe=recipe, atoms=atoms, parameters=parameters or {}, **options)
 
 
-def _ids(jobs: str | HasJobId | Iterable[str | HasJobId]) -> list[str]:
-    several = [jobs] if isinstance(jobs, str) or not isinstance(jobs, Iterable) else jobs
-    return [one if isinstance(one, str) else one.job_id for one in several]
+def _several(structures: Iterable[Structure]) -> Iterable[Structure]:
+    """Refuse one structure where several are due; its atoms would be taken for them."""
+    if isinstance(structures, str | Mapping) or hasattr(structures, "get_positions"):
+        raise InvalidJob("the structures must be a list, with a job for each; submit() takes one")
+    return structures
 
 
 def _accepted(answers: Iterable[JobFuture | CrystalMathError]) -> list[JobFuture]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from crystalmath import server
@@ -13,6 +14,7 @@ from crystalmath.server.rpc.wire import WireError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
+    from crystalmath.models import HasJobId
     from crystalmath.models.answers import JobDocument
 
 _Answer = TypeVar("_Answer")
@@ -131,8 +133,16 @@ def find(ask: server.Ask, prefix: str) -> str:
     return the_one(prefix, [job["job_id"] for job in found])
 
 
+def ids_of(jobs: str | HasJobId | Iterable[str | HasJobId]) -> list[str]:
+    """Return the ids of jobs that are named by ids, futures or records."""
+    several = [jobs] if isinstance(jobs, str) or not isinstance(jobs, Iterable) else jobs
+    return [one if isinstance(one, str) else one.job_id for one in several]
+
+
 def chosen(
-    ask: server.Ask, job_ids: Sequence[str] | None, filters: Mapping[str, Any]
+    ask: server.Ask,
+    job_ids: str | HasJobId | Iterable[str | HasJobId] | None,
+    filters: Mapping[str, Any],
 ) -> list[str] | None:
     """Return the jobs that are named, each once, of which filters leave those that fit.
 
@@ -141,7 +151,7 @@ def chosen(
     """
     if job_ids is None:
         return None
-    named = list(dict.fromkeys(job_ids))
+    named = list(dict.fromkeys(ids_of(job_ids)))
     written = filters_document(filters)
     if not written or not named:
         return named

@@ -235,7 +235,7 @@ def _text(schema: Mapping[str, Any]) -> str:
     _, words = _FORMATS.get(schema.get("format", ""), (None, ""))
     if "maxLength" in schema:
         least = f"{schema['minLength']} to" if schema.get("minLength") else "at most"
-        return f"{least} {schema['maxLength']} {words or 'characters'}"
+        return f"a text of {least} {schema['maxLength']} {words or 'characters'}"
     return words or ("a string that is not empty" if schema.get("minLength") else "a string")
 
 

@@ -222,7 +222,7 @@ class FlowCheck:
         return cls(**{**_known(cls, document), "steps": steps})
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class JobCheck:
     """What was found of a job that was not submitted, and what its programs would get.
 
@@ -239,6 +239,22 @@ class JobCheck:
     findings: Sequence[Finding]
     inputs: Inputs
     flow: FlowCheck | None = None
+
+    def __repr__(self) -> str:
+        errors = sum(one.severity == "error" for one in self.findings)
+        told = [f"{errors} errors", f"{len(self.findings) - errors} warnings"]
+        told += [] if self.flow is None else [f"{len(self.flow.steps)} jobs of the flow"]
+        return f"<JobCheck: {', '.join([*told, f'{len(self.inputs.steps)} inputs'])}>"
+
+    def _repr_html_(self) -> str:
+        from crystalmath.models.notebook import check_html
+
+        return check_html(self)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
+        from crystalmath.models.notebook import bundle
+
+        return bundle(self)
 
 
 @frozen(kw_only=True)

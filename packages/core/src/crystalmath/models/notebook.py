@@ -11,6 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from crystalmath.errors import Finding
+from crystalmath.models.job_notes import step_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -104,6 +105,31 @@ def job_html(one: Any) -> str:
     return f"<table>{f'<caption>{text(one.name)}</caption>' if one.name else ''}{body}</table>"
 
 
+def check_html(check: Any) -> str:
+    """Show what was found of a job, the jobs that it would call, and its programs' inputs."""
+    steps = () if check.flow is None else check.flow.steps
+    called = [
+        [
+            text(one.name),
+            text(one.formula),
+            text("; ".join(each["message"] for each in one.findings)),
+        ]
+        for one in steps[:MOST_ROWS]
+    ]
+    given = [
+        [text(one.program), text(one.formula), text(one.step), text(", ".join(one.files))]
+        for one in check.inputs.steps[:MOST_ROWS]
+    ]
+    html: str = Findings(check.findings)._repr_html_()
+    if called:
+        html += _table(["step of the flow", "formula", "found"], called, len(steps))
+    if given:
+        names = ["program", "formula", "calculation", "files"]
+        html += _table(names, given, len(check.inputs.steps))
+    rest = [check.flow and check.flow.rest, check.inputs.rest]
+    return html + "".join(f"<p>{text(one)}</p>" for one in rest if one)
+
+
 def progress_html(one: Any) -> str:
     """Show how far a calculation has come."""
     return f"<p>{text(one)} {sparkline(energies(one))}</p>"
@@ -151,14 +177,16 @@ def _bar(counts: Mapping[str, int]) -> str:
 
 
 def _row(one: Any) -> list[str]:
-    if not hasattr(one, "job_id"):  # an error stands in the place of the job that was refused
+    if isinstance(one, Exception):  # it stands in the place of the job that was refused
         return ["", "", "", "", _colored("refused", _COLORS["failed"]), "", text(one)]
     known = getattr(one, "known", one)
     steps = _bar((known and known.steps) or {})
     more = text(_error(one)) or sparkline(getattr(one, "energies", ())) or steps
     recipe = known.recipe.removeprefix("quacc.recipes.") if known else ""
     energy = ((known and known.summary) or {}).get("energy_ev")
-    first = [text(one.job_id[:8]), text(one.name), text(known and known.formula), text(recipe)]
+    step = step_of((known and known.parents) or ())
+    name = step[1].rpartition("/")[2] if step else one.name
+    first = [text(one.job_id[:8]), text(name), text(known and known.formula), text(recipe)]
     return [*first, _state(one.state.value), _number(energy), more]
 
 

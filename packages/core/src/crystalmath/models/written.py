@@ -33,6 +33,15 @@ def read_timespan(text: str) -> float | None:
     return None
 
 
+def timespan_text(seconds: float) -> str:
+    """Write a span of time as `read_timespan` reads it: ``1d12h``, ``90.5s`` as ``1m30.5s``."""
+    told = ""
+    for unit, scale in zip("dhm", _SCALE, strict=False):
+        whole, seconds = divmod(seconds, scale)
+        told += f"{whole:.0f}{unit}" if whole else ""
+    return told + (f"{seconds:g}s" if seconds or not told else "")
+
+
 def _total(parts: tuple[str | None, ...]) -> float:
     return sum(float(part or 0) * scale for part, scale in zip(parts, _SCALE, strict=True))
 

@@ -190,7 +190,13 @@ def argument_faults(
         yield error.at("structure")
     others = [item for item in recipe.signature.parameters.values() if item is not first]
     yield from _check_unknown(recipe, parameters, others)
+    listed = structures_argument(recipe)
     for name in (item.name for item in others if _is_missing(item, parameters)):
+        if name == listed:
+            if not structure:
+                needs = f"the recipe {recipe.name} needs a list of structures, its first argument"
+                yield InvalidJob(f"{needs} {name!r}, and none was given").at("structure")
+            continue
         values = choices(recipe.signature.parameters[name])
         which = f", one of {', '.join(values)}: --param {name}={values[0]}" if values else ""
         needed = f"the recipe {recipe.name} needs the parameter {name!r}{which}"

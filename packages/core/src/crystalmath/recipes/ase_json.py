@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
 #: More atoms than any recipe can handle; a larger number is a mistake or an attack.
 MAX_ATOMS = 1_000_000
+#: No structure is as long, in Å: beyond a metre a double tells no bond lengths apart.
+MAX_LENGTH = 1e10
 
 
 def check_atoms(atoms: object) -> Atoms:
     """Return the structure itself if a job can have it.
 
-    `InvalidJob`: it has no atoms or too many, an unknown element, or numbers that are not finite.
+    `InvalidJob`: it has no atoms or too many, an unknown element, numbers that are not finite, or
+    positions or cell vectors beyond `MAX_LENGTH`.
     """
     import numpy as np
     from ase import Atoms
@@ -45,6 +48,11 @@ def check_atoms(atoms: object) -> Atoms:
     for name, values in named.items():
         if values.dtype.kind in "fc" and not np.isfinite(values).all():
             raise InvalidJob(f"the structure's {name} hold numbers that are not finite")
+        if name in {"positions", "cell"} and (largest := np.abs(values).max()) > MAX_LENGTH:
+            raise InvalidJob(
+                f"the structure's {name} hold a length of {largest:.3g} Å; {MAX_LENGTH:.0e} Å, a "
+                "metre, is the limit"
+            )
     return atoms
 
 

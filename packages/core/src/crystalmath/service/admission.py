@@ -255,8 +255,8 @@ class Admission:
         name = structures_argument(recipe)
         if name is None:
             raise InvalidJob(
-                f"the recipe {recipe.name} takes no list of structures as its first argument; "
-                f"submit each of the {len(given)} as a job of its own, without --together"
+                f"the recipe {recipe.name} takes no list of structures: its first argument is not "
+                "annotated as one, structures: list[Atoms]; submit each as a job of its own"
             ).at("structure")
         if name in submission.parameters:
             raise InvalidJob(
@@ -286,7 +286,7 @@ class Admission:
 
         asked = self._references.settled(asked)
         findings = self._check_recipe(asked, has_structure=asked.has_structure)
-        self._check_flow(asked)
+        findings += self._check_flow(asked)
         plugins().require(str(asked.spec.engine))
         if not asked.refers:
             findings += self._preflight(asked)
@@ -327,14 +327,14 @@ class Admission:
         one = asked.is_step or asked.spec.in_one_job or asked.reason is not None
         return not one and self._recipes[asked.spec.recipe].kind == "flow"
 
-    def _check_flow(self, asked: AskedJob) -> None:
+    def _check_flow(self, asked: AskedJob) -> list[Finding]:
         """Refuse what only a flow can have for what is none, and terms that its steps cannot have.
 
-        `InvalidJob` names the field.
+        Find times of steps that the time of the whole flow cuts. `InvalidJob` names the field.
         """
         spec = asked.spec
         if asked.is_step:
-            return
+            return []
         for name, value in spec.flow_terms().items():
             if value and self._recipe(spec.recipe).kind != "flow":
                 raise InvalidJob(
@@ -351,6 +351,23 @@ class Admission:
             except InvalidJob as error:
                 place = f"by_step.{pattern}"
                 raise InvalidJob(f"{place}: {error}").at(place) from error
+        times = {"walltime_s": spec.walltime_s}
+        times |= {
+            f"by_step.{name}.walltime_s": one.get("walltime_s")
+            for name, one in spec.by_step.items()
+        }
+        total = spec.walltime_total_s
+        return [
+            Finding(
+                severity="warning",
+                code="walltime_above_total",
+                message=f"'{place}' is {walltime:g} s, longer than 'walltime_total_s' with "
+                f"{total:g} s, after which the whole flow is stopped",
+                place=place,
+            )
+            for place, walltime in times.items()
+            if total is not None and walltime is not None and walltime > total
+        ]
 
     def _check_step(self, spec: JobSpec, settings: Mapping[str, Any]) -> None:
         from crystalmath.recipes import codec

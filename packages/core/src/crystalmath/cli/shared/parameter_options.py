@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
+#: So long may a job or a flow run at most, in seconds; more is a slip.
+_LONGEST_S = 3650 * 86400.0
 _OPENING = tuple("[{(\"'")
 
 
@@ -102,8 +104,8 @@ def parse_walltime(text: str) -> float:
     if seconds is None:
         lacks = "" if set(text) - set("0123456789. ") else ", which has no unit"
         _refuse(f"cannot read {text!r} as a time{lacks}; write 2h, 1h30m, 90s or 1-02:00:00")
-    if not 0 < seconds < math.inf:
-        _refuse(f"{text!r} is no time that a job could run; it must be above zero")
+    if not 0 < seconds <= _LONGEST_S:
+        _refuse(f"{text!r} is no time that a job could run; it must be above zero, at most 3650d")
     return seconds
 
 
