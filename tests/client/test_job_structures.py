@@ -231,13 +231,25 @@ def test_structures_are_taken_together_by_recipes_that_say_so(client, cli, tmp_p
         "submit --together makes one job of all": ("lab_recipes.all_of", file),
         "no structures were given": ("lab_recipes.all_of", "--together"),
         "leave out --label-info": ("lab_recipes.all_of", file, "--together", "--label-info"),
-        "needs the parameter 'cells'": ("lab_recipes.all_of",),
+        "needs a list of structures, its first argument 'cells'": ("lab_recipes.all_of",),
     }.items():
         told = cli("submit", *arguments)
         assert told.code != 0
         assert words in told.err, told.err
     with pytest.raises(InvalidJob, match="it cannot be a parameter too"):
         client.submit("lab_recipes.all_of", [bulk("Al")], {"cells": []})
+    for code, words, arguments in (
+        (0, "this job would be accepted", ("lab_recipes.all_of", file, "--together")),
+        (
+            1,
+            "error: the recipe lab_recipes.all_of takes a list",
+            ("lab_recipes.all_of", f"{file}@0"),
+        ),
+        (2, "one structure is checked, or several with --together", (REPORT, file, file)),
+    ):
+        told = cli("check", *arguments)
+        assert (told.code, words in told.out + told.err) == (code, True), told.out + told.err
+        assert "needs" not in told.out
     (finding,) = client.check(REPORT, [bulk("Al")])
     assert (finding.place, "takes no list" in finding.message) == ("structure", True)
     assert not client.check("lab_recipes.all_of", [bulk("Al"), bulk("Cu")])

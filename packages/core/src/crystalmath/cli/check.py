@@ -11,16 +11,17 @@ import typer
 
 from crystalmath.cli.shared import completion, output
 from crystalmath.cli.shared.common_arguments import JobId, Json, any_client
+from crystalmath.cli.shared.parameter_options import parse_parameters
+from crystalmath.cli.shared.structure_files import put_together, read_documents
 from crystalmath.cli.shared.submission_options import (
     Params,
     ParamsFile,
     Recipe,
-    Structure,
     checked,
     make_submission,
     with_options,
 )
-from crystalmath.models import FlowCheck, Inputs, SubmissionOptions
+from crystalmath.models import FlowCheck, Inputs, Submission, SubmissionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -195,8 +196,19 @@ def inputs(
 @with_options
 def check(
     recipe: Recipe,
-    structure: Structure = None,
+    structures: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STRUCTURE]",
+            help="As of crystalmath submit: a file, FILE@N, job:ID; several with --together. Left "
+            "out for a recipe that takes none.",
+        ),
+    ] = None,
     *,
+    together: Annotated[
+        bool,
+        typer.Option("--together", help="All structures are those of one job, as of submit."),
+    ] = False,
     param: Params = None,
     params: ParamsFile = None,
     options: SubmissionOptions,
@@ -226,12 +238,24 @@ def check(
     preset, the recipe, quacc, the structure, or the program's default. --diff JOB shows what
     differs from the inputs of another job.
     """
-    submission = make_submission(recipe, structure, param=param, params=params, options=options)
+    given = structures or []
+    if together:
+        name, documents = put_together([*read_documents(given)])
+        parameters = parse_parameters(param or (), params)
+        named: SubmissionOptions = {"name": name, **options}
+        submission = Submission(recipe=recipe, atoms=documents, parameters=parameters, **named)
+    elif len(given) > 1:
+        raise typer.BadParameter(
+            "one structure is checked, or several with --together", param_hint="STRUCTURE"
+        )
+    else:
+        one = given[0] if given else None
+        submission = make_submission(recipe, one, param=param, params=params, options=options)
     with any_client() as client:
         other = None if diff is None else client.inputs(client.find(diff))
         answer = checked(client, submission, inputs=inputs is not None or other is not None)
-    given = answer.get("inputs")
-    told = Inputs.read(given) if given else None
+    inputs_given = answer.get("inputs")
+    told = Inputs.read(inputs_given) if inputs_given else None
     folder = None if inputs in {None, SHOWN} else inputs
     paths = write(told, folder) if told and folder else []
     if as_json:

@@ -11,7 +11,13 @@ from attrs import evolve
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - read when the command is made
 from crystalmath.cli.shared.parameter_options import parse_sweep, read_resource
-from crystalmath.cli.shared.structure_files import Document, fit, names_one, read_documents
+from crystalmath.cli.shared.structure_files import (
+    Document,
+    fit,
+    names_one,
+    put_together,
+    read_documents,
+)
 from crystalmath.cli.shared.submission_options import (
     Params,
     ParamsFile,
@@ -124,15 +130,7 @@ def _one(read: Sequence[_Given], *, label_info: bool) -> tuple[str | None, list[
             "one job has the labels of no frame; leave out --label-info or --together",
             param_hint="--label-info",
         )
-    structures: list[Document] = []
-    for _, structure in read:
-        if structure is None:
-            raise typer.BadParameter("no structures were given", param_hint="--together")
-        if isinstance(structure, InvalidJob):
-            raise structure
-        structures.append(structure)
-    name = read[0][0] if len(read) == 1 else f"{len(read)} structures"
-    return name, structures
+    return put_together([(name, one) for name, one in read if name is not None and one is not None])
 
 
 def _combined(

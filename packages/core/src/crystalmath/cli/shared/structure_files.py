@@ -91,6 +91,20 @@ def _named(text: str) -> list[_File | JobStructure]:
     return [*_files(text)] if of_job is None else [of_job]
 
 
+def put_together(
+    read: Sequence[tuple[str, Document | InvalidJob]],
+) -> tuple[str, list[Document]]:
+    """Make one of all structures that were read, with a name; raise what is wrong with one."""
+    if not read:
+        raise typer.BadParameter("no structures were given", param_hint="--together")
+    structures: list[Document] = []
+    for _, structure in read:
+        if isinstance(structure, InvalidJob):
+            raise structure
+        structures.append(structure)
+    return read[0][0] if len(read) == 1 else f"{len(read)} structures", structures
+
+
 def _of_job(asked: JobStructure) -> tuple[str, Document]:
     """Return a job's structure with the job's name; by its whole id, unless filters name it."""
     from crystalmath.cli.shared.common_arguments import any_client
