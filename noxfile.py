@@ -82,6 +82,9 @@ DEATHS = [
 SCRIPTS = ["tests/engines/test_psij_scripts.py", "tests/engines/test_psij_flux.py"]
 #: What Parsl and PSI/J make of a cluster's keys: where both are.
 KEYS = ["tests/engines/test_cluster_keys.py"]
+#: An engine that needs a cluster of somebody else's, and its tests.
+DASK_APART = "./examples/engine-dask-apart"
+APART = ["tests/engines/test_apart.py"]
 #: Engine -> how pytest runs the kit on it, and its other tests.
 ENGINES: dict[str, tuple[list[str], list[str]]] = {
     "local": ([*KIT, *SIDE_BY_SIDE, "tests/contract/test_local.py"], []),
@@ -217,7 +220,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests that need no server, and kill nothing; arguments go to pytest."""
     _development(session)
-    elsewhere = [*DEATHS, *KEYS, *PROCESSES, *SCRIPTS, *SERVERS, *VASP]
+    elsewhere = [*APART, *DEATHS, *KEYS, *PROCESSES, *SCRIPTS, *SERVERS, *VASP]
     _pytest(session, *[f"--ignore={folder}" for folder in elsewhere])
 
 
@@ -306,7 +309,7 @@ def contract(session: nox.Session, engine: str) -> None:
 def pythons(session: nox.Session) -> None:
     """Run the tests on the other Pythons, those with servers and killed processes, too."""
     _install(session, *EDITABLE, *_groups("test"), f"--constraint={LOCK}")
-    elsewhere = [*DEATHS, *KEYS, *PAGES, *SCRIPTS, *VASP]
+    elsewhere = [*APART, *DEATHS, *KEYS, *PAGES, *SCRIPTS, *VASP]
     _pytest(session, "tests", *[f"--ignore={folder}" for folder in elsewhere])
 
 
@@ -385,7 +388,8 @@ def together(session: nox.Session) -> None:
     for engine in ENGINES:
         job = ["emt.core.relax_job", "examples/Cu.poscar", f"--engine={engine}"]
         session.run("crystalmath", "run", *job, env=environment)
-    _pytest(session, *STORE, *KEYS, "tests/web")
+    session.install(DASK_APART)
+    _pytest(session, *STORE, *KEYS, *APART, "tests/web")
 
 
 @nox.session(requires=["build"])

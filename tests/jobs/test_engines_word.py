@@ -162,6 +162,10 @@ def test_what_waited_is_cancelled_only_once_the_engine_was_told_to_drop_it(hande
     told = evolve(record, dropped=True)
     assert decide(DROPPED, None, record=told).state is JobState.CANCELLED
     assert decide(DROPPED, Sighting("gone"), record=record).state is JobState.CANCELLED
+    # A worker that sees no claim may run it all the same.
+    apart = evolve(BATCH, shares_files=False)
+    assert decide(DROPPED, None, apart, record=told).state is JobState.PENDING
+    assert decide(DROPPED, Sighting("gone"), apart, record=told).state is JobState.CANCELLED
 
 
 def test_who_looks_sees_what_waited_cancelled_only_with_its_owner():

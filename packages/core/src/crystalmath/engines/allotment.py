@@ -33,6 +33,19 @@ _UNBOUND = {
 _OPTIONS = {one.name: one.about.option.name for one in declared(Resources) if one.about.option}
 
 
+def travelling(environment: Mapping[str, str], there: Collection[str]) -> dict[str, str]:
+    """Return the variables of a job that mean something on a machine without our files.
+
+    These are our own, and those that its cluster or its flow has set (`there`). The others name
+    programs and folders of the submitter's machine.
+    """
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in there or name.startswith("CRYSTALMATH_")
+    }
+
+
 def check_honoured(
     resources: Resources,
     honoured: Collection[str],

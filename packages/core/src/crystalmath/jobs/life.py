@@ -216,7 +216,9 @@ def _may_be_alive(engine: Engine) -> bool:
 def _may_be_queued(record: Record, engine: Engine) -> bool:
     """Return whether what was cancelled before it began waits in a queue that nobody here sees."""
     offered = record.launched or record.offered or not engine.asked
-    return offered and not record.dropped and not engine.is_gone
+    # Without shared files a claim keeps no worker away: the attempt may even run by now.
+    dropped = record.dropped and engine.capabilities.shares_files
+    return offered and not dropped and not engine.is_gone
 
 
 def _unfinished(record: Record, files: Files, now: Moment, engine: Engine) -> Decision:

@@ -167,6 +167,17 @@ class RunDirectory:
             return False
         return True
 
+    def claim_for(self, attempt: int, claimant: Mapping[str, Any]) -> bool:
+        """Claim an attempt for a process that does not see this directory; ``False`` if it is."""
+        temporary = self._temporary("claim", document(claimant, b""), durable=True)
+        try:
+            os.link(temporary, self.file(f"{attempt}.claim"))
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(temporary)
+        return True
+
     def unclaim(self, attempt: int) -> None:
         """Take back our own claim of an attempt that nothing was done for."""
         with contextlib.suppress(FileNotFoundError):

@@ -92,6 +92,10 @@ class Capabilities:
         was on its way to a worker may be.
     workers_here : bool
         Jobs run on the host of the process that submits them.
+    shares_files : bool
+        Workers see the home under the same path. Without it a specification and an answer travel
+        as bytes (:mod:`crystalmath.worker.apart`), and only the engine knows of a job's processes:
+        `gone_means_dead` must be yes, `workers_here` no.
     starts_in_order : bool
         Of two attempts of the same priority on one cluster, the one that was launched first starts
         first.
@@ -101,6 +105,11 @@ class Capabilities:
     resources : frozenset of str
         The names of the resources (:class:`~crystalmath.models.Resources`) that it can honour;
         a job that asks for another one is refused.
+
+    Raises
+    ------
+    ValueError
+        An engine without shared files vouches for no end, or says that its workers are here.
     """
 
     max_queued: int = 1000
@@ -108,9 +117,17 @@ class Capabilities:
     queue_dies_with_owner: bool = False
     drops_queued: bool = False
     workers_here: bool = True
+    shares_files: bool = True
     starts_in_order: bool = True
     workers_inherit: bool = True
     resources: frozenset[str] = frozenset()
+
+    def __attrs_post_init__(self) -> None:
+        if not self.shares_files and (self.workers_here or not self.gone_means_dead):
+            raise ValueError(
+                "Capabilities(shares_files=False) needs gone_means_dead=True and "
+                "workers_here=False: nothing but the engine can tell that a job's processes ended"
+            )
 
 
 @frozen(kw_only=True)

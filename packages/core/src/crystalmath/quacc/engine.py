@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from attrs import evolve
 
 from crystalmath import config
-from crystalmath.engines.allotment import check_honoured, job_environment
+from crystalmath.engines.allotment import check_honoured, job_environment, travelling
 from crystalmath.engines.driver import Driver
 from crystalmath.engines.job_runner import JobRunner, generate_job_id
 from crystalmath.errors import BadFile, EngineUnavailable, InvalidJob, NoRecipe
@@ -331,12 +331,17 @@ class EngineRunner(JobRunner):
     def allotted(self, spec: JobSpec) -> JobSpec:
         """Return a job with what it asks of the machine told to its programs.
 
+        Without shared files the other variables are the worker's own, but those of its cluster.
+
         Raises
         ------
         InvalidJob
             Its cluster cannot honour that.
         """
         cluster = self.settings.clusters.get(spec.cluster)
+        if not self.capabilities_of(spec.cluster).shares_files:
+            there = {*(cluster.environment if cluster else ()), *spec.settings}
+            spec = evolve(spec, environment=travelling(spec.environment, there))
         resources = spec.resources.over(self.default_resources(spec.cluster))
         launcher = cluster.launcher if cluster else None
         if not resources and launcher is None:

@@ -93,6 +93,17 @@ def check_sources(recipe: str, parameters: Mapping[str, Any]) -> list[Finding]:
     ]
 
 
+def sources(parameters: Mapping[str, Any], above: str = "") -> list[str]:
+    """Name the parameters of a recipe of quacc's that have files copied into its calculation."""
+    found = []
+    for key, value in parameters.items():
+        if value and (key in FOLDERS or key == "copy_files"):
+            found.append(f"{above}{key}")
+        elif isinstance(value, Mapping):
+            found += sources(value, f"{above}{key}.")
+    return found
+
+
 def _sources(parameters: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any, list[str]]]:
     for key, value in parameters.items():
         name = f"{above}{key}"

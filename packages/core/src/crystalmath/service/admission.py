@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import time
@@ -25,8 +26,14 @@ from crystalmath.service.asked_job import (
     defaulted,
     replaced,
 )
-from crystalmath.service.checked_commands import CheckedCommands, unless_set_there
-from crystalmath.service.flows import by_step_faults, first_pass, taken_over, terms_by_step
+from crystalmath.service.checked_commands import CheckedCommands, unless_set_there, unless_there
+from crystalmath.service.flows import (
+    by_step_faults,
+    first_pass,
+    runs_on_cluster,
+    taken_over,
+    terms_by_step,
+)
 from crystalmath.service.going_on import with_continuation
 
 if TYPE_CHECKING:
@@ -296,8 +303,8 @@ class Admission:
             findings += self._early_preflight(asked)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
-        files, found = ([], []) if asked.refers else self._pseudopotentials(asked)
         runner = self._runner(asked.spec)
+        files, found = ([], []) if asked.refers else self._pseudopotentials(asked)
         findings += self._check_cluster(asked.spec)
         spec = self._allotted(asked.spec)
         spec = spec if asked.refers else with_continuation(spec, self._config)
@@ -387,14 +394,14 @@ class Admission:
         if asked.refers:
             return (
                 lambda: self._check_parcel(asked),
-                lambda: self._check_sources(asked.spec),
+                lambda: self._check_sources(asked),
                 lambda: self._check_packages(asked.spec),
             )
         return (
             lambda: self._check_parcel(asked),
             lambda: self._engine_preflight(asked),
             lambda: self._check_commands(asked),
-            lambda: self._check_sources(asked.spec),
+            lambda: self._check_sources(asked),
             lambda: self._check_packages(asked.spec),
         )
 
@@ -519,7 +526,14 @@ class Admission:
         cluster = self._config.clusters.get(spec.cluster)
         return cluster is not None and bool(cluster.worker_init)
 
+    def _shares_files(self, spec: JobSpec) -> bool:
+        with contextlib.suppress(CrystalMathError, ImportError):  # the engine's own check says why
+            return self._runner(spec).capabilities_of(spec.cluster).shares_files
+        return True
+
     def _unless_set_there(self, spec: JobSpec, told: list[Finding]) -> list[Finding]:
+        if any(finding.severity == "error" for finding in told):
+            told = list(unless_there(told, lambda: self._shares_files(spec)))
         return unless_set_there(told, spec.cluster) if self._has_init(spec) else told
 
     def _engine_preflight(self, asked: AskedJob) -> list[Finding]:
@@ -530,6 +544,8 @@ class Admission:
     def _pseudopotentials(self, asked: AskedJob) -> tuple[list[Pseudopotential], list[Finding]]:
         from crystalmath.engines.registry import plugins
 
+        if not self._shares_files(asked.spec):
+            return [], []  # it reads those of its worker's machine
         told = plugins().pseudopotentials(**asked.of_hooks())
         files = [each for each in told if isinstance(each, Pseudopotential)]
         return files, [each for each in told if isinstance(each, Finding)]
@@ -572,13 +588,38 @@ class Admission:
         told = f"'parcel' is {spec.parcel}, and {why} always goes alone; leave 'parcel' out"
         return [Finding(severity="error", code="parcel_unused", message=told, place="parcel")]
 
-    def _check_sources(self, spec: JobSpec) -> list[Finding]:
+    def _check_sources(self, asked: AskedJob) -> list[Finding]:
         """Look for the folders that files are taken from, where this machine's are the worker's."""
-        from crystalmath.recipes.source_folders import check_sources
+        from crystalmath.recipes.source_folders import check_sources, sources
 
+        spec = asked.spec
+        if not self._shares_files(spec):
+            return self._unseen(asked, sources(spec.parameters))
         if not self._runs_here(spec):
             return []
         return check_sources(spec.recipe, spec.parameters)
+
+    def _unseen(self, asked: AskedJob, sources: Sequence[str]) -> list[Finding]:
+        """Refuse what needs files of this machine that its workers do not see."""
+        spec, remedy = asked.spec, "choose another cluster, or leave it out"
+        reads = [f"the parameter {name} names files" for name in sources]
+        if self._has_steps(asked):
+            reads = []  # of its steps, which are checked when they are called
+            if runs_on_cluster(spec, self._config.flows_on_cluster):
+                reads = ["a flow's body reads the results of its steps"]
+                remedy = "leave it out of [flows] on_cluster: its steps run there all the same"
+        elif any(parent["role"] == "reread" for parent in spec.parents):
+            reads, remedy = ["it reads an earlier calculation"], "run it again (crystalmath retry)"
+        where = f"workers of the engine {spec.engine!r} on its cluster {spec.cluster!r}"
+        return [
+            Finding(
+                severity="error",
+                code="source_unseen",
+                message=f"{each}, and {where} see no files of this machine",
+                remedy=remedy,
+            )
+            for each in reads
+        ]
 
     def _check_packages(self, spec: JobSpec) -> list[Finding]:
         """Look for what a recipe of quacc's needs beside quacc."""

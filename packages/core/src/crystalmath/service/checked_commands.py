@@ -11,7 +11,7 @@ from attrs import field, frozen
 from crystalmath.models import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from crystalmath.preflight.commands import Commands
     from crystalmath.preflight.report import Report
@@ -97,6 +97,32 @@ def unless_set_there(findings: Sequence[Finding], cluster: str) -> list[Finding]
     quacc's settings, before which variables go, become warnings.
     """
     return [_softened(finding, cluster) for finding in findings]
+
+
+def unless_there(
+    findings: Sequence[Finding], shares_files: Callable[[], bool]
+) -> Sequence[Finding]:
+    """Let a job pass for which this machine lacks what the machine of its workers may have.
+
+    Errors about variables, settings, programs and the files that these read become warnings. The
+    engine is asked only where there are such.
+    """
+    from crystalmath.engines.registry import plugins
+
+    kinds = tuple(program.files.code for program in plugins().programs())
+
+    def is_of_machine(finding: Finding) -> bool:
+        of_files = finding.code.startswith(kinds) or finding.code.endswith("_unset")
+        of_others = finding.code in {"command_missing", "quacc_settings", "settings_relative"}
+        return finding.severity == "error" and (of_files or of_others)
+
+    if not any(map(is_of_machine, findings)) or shares_files():
+        return findings
+    remedy = "nothing, if the machine of the workers has it: they share no files with this one"
+    return [
+        replace(each, severity="warning", remedy=remedy) if is_of_machine(each) else each
+        for each in findings
+    ]
 
 
 def _softened(finding: Finding, cluster: str) -> Finding:

@@ -89,7 +89,7 @@ def first_pass(
     asked["engine"] = spec.engine
     # A pass goes ahead of all other jobs that wait: it takes little, and others wait for it.
     priority = MOST_PRIORITY
-    if not any(step_matches(pattern, spec.recipe, spec.recipe) for pattern in on_cluster):
+    if not runs_on_cluster(spec, on_cluster):
         spec = evolve(
             spec,
             engine="local",
@@ -116,6 +116,11 @@ def first_pass(
             "walltime_s": spec.walltime_s,
         },
     )
+
+
+def runs_on_cluster(spec: JobSpec, on_cluster: Sequence[str]) -> bool:
+    """Return whether patterns mean a flow, whose passes then run where its steps are."""
+    return any(step_matches(pattern, spec.recipe, spec.recipe) for pattern in on_cluster)
 
 
 def _least(*times: float | None) -> float | None:

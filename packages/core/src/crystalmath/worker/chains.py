@@ -37,6 +37,7 @@ def run(
     *,
     only_filled: Collection[str] = (),
     shared: bool = False,
+    tied: bool = False,
 ) -> None:
     """Run the job of a run directory, and return once its outcome is published.
 
@@ -57,6 +58,8 @@ def run(
         Whether the worker's allocation runs other jobs, too, one after another. A job without a
         walltime that is unfinished when the allocation ends (`CRYSTALMATH_ALLOCATION_ENDS`) is
         lost then, since its next attempt may find a fresh one. In an unshared allocation it fails.
+    tied : bool
+        Whether the job is ended with this process, as nobody else would take its outcome.
 
     Raises
     ------
@@ -74,7 +77,7 @@ def run(
         own = _with(own, environment, only_filled)
     folder = os.path.dirname(first.path)
     jobs = [(first.path, header["attempt"]), *((f"{folder}/{each}", n) for each, n in others)]
-    request = {"environment": own, "shared": shared or bool(others)}
+    request = {"environment": own, "shared": shared or bool(others), "tied": tied}
     lost: list[str] = []
     while _hand_over(request, jobs, term) == "lost":
         lost += [path for path, attempt in jobs if _is_unfinished(path, attempt)]

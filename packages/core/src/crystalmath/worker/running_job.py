@@ -55,6 +55,8 @@ class RunningJob:
         self.is_journaled = False
         #: Whether another of its parcel was run before it.
         self.follows = False
+        #: Whether it is ended with the engine worker.
+        self.tied = False
         self._time = TimeLeft(header, shared=shared)
         self._ask_at = 0.0
         self._asked = ""

@@ -5,11 +5,12 @@ itself, stays below this process and can be ended. It imports nothing heavy and 
 a recipe, so that it lives through whatever the recipe does.
 
 Started as ``python -P -m crystalmath.worker.supervisor FD``; FD is a socket to the engine worker:
-``{"jobs", "environment", "shared"}`` comes in, with a run directory and an attempt for each job;
+``{"jobs", "environment", "shared", "tied"}`` comes in, with run directory and attempt of each job;
 ``claimed`` goes out when the first is claimed or passed over, and ``done`` when the outcomes of all
 are published, a line each. On ``{"warm": environment}`` a runner is made ready for that
 environment, and the supervisor does not end when it is idle. When the engine worker is gone, or
-writes no more, the supervisor finishes the job that it runs and ends.
+writes no more, the supervisor finishes the job that it runs, unless that is tied to the worker,
+and ends.
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ class Supervisor:
                 header["environment"] = environment
                 job = RunningJob(directory, header, self._goes_on, shared=request["shared"])
                 job.is_journaled = together and self._publisher is not None
-                job.follows = number > 0
+                job.follows, job.tied = number > 0, request["tied"]
                 self._job = job
                 self._run(job)
         finally:
@@ -295,18 +296,24 @@ class Supervisor:
             # First: a scheduler that cancels ends all with SIGTERM.
             if job.directory.cancel_requested():
                 return {"state": "cancelled", "error": "cancelled"}
-            if self._stopping:
-                return {"state": "lost", "error": "the worker was told to stop (SIGTERM)"}
-            if self._heartbeat.is_overdue():
-                return {"state": "lost", "error": self._cut_off()}
-            if job.given_up:
-                return {"state": "lost", "error": "it was taken for lost, though it was not"}
+            if error := self._must_not_go_on(job):
+                return {"state": "lost", "error": error}
             left = job.left(begun=runner.begun)
             if left <= 0:
                 return job.overdue()
             job.ask_to_stop(left)
             runner.pump(job.write_log, min(LOOK_S, left))
         return None
+
+    def _must_not_go_on(self, job: RunningJob) -> str | None:
+        """Return why an attempt is to be ended as a lost one."""
+        if self._stopping:
+            return "the worker was told to stop (SIGTERM)"
+        if self._heartbeat.is_overdue():
+            return self._cut_off()
+        if job.tied and self._is_left():
+            return "the engine's worker ended"
+        return "it was taken for lost, though it was not" if job.given_up else None
 
     def _cut_off(self) -> str:
         lease_s = self._heartbeat.lease_s

@@ -1,0 +1,311 @@
+"""Jobs of workers that see nothing of the home: what travels is bytes.
+
+On the owner's host an engine sends `pack(attempt)` to a worker, calls `note_begun` once it sees
+that one runs it, and `collect` with the answer, or with the error that it got in its place. The
+worker calls `run_apart`, which runs the job as everywhere, in a run directory of its own.
+`running_apart` tells which jobs run in a worker's process, and stops some of them.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import functools
+import io
+import json
+import os
+import shutil
+import stat
+import tempfile
+import threading
+import time
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalmath import config
+from crystalmath.errors import BadFile
+from crystalmath.jobs.changes import Publish
+from crystalmath.jobs.documents import document, read_header, write
+from crystalmath.jobs.host import Host
+from crystalmath.jobs.potcars import is_potcar
+from crystalmath.jobs.reconcile import publish
+from crystalmath.jobs.rundir import RunDirectory, attempt_id
+from crystalmath.jobs.worktree import as_text, files_below
+from crystalmath.processes import Identity, is_locked
+from crystalmath.worker.chains import WorkerLost, run
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from crystalmath.models import Attempt
+
+#: Files of a job's work directory travel back up to so many bytes in all, the small ones first.
+MOST = 64 * 2**20
+#: So many of those that did not are named in the log.
+_NAMED = 20
+#: How the folders of workers begin, and after how many seconds one that nobody locks is left over.
+_PREFIX, _LEFT_S = "crystalmath-apart-", 60.0
+#: So many attempts that are not wanted are remembered for as long as they do not come.
+_UNWANTED = 10_000
+_HEAD, _RESULT, _LOG, _WORK = "answer.json", "result", "log", "work/"
+#: What an outcome says of its own form, which is written anew.
+_FORM = ("format", "size", "sha256")
+_DAMAGED = (
+    BadFile,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    TypeError,
+    ValueError,
+)
+
+_lock = threading.Lock()
+_running: dict[str, RunDirectory] = {}
+_unwanted: dict[str, None] = {}
+
+
+# --- on the owner's host -----------------------------------------------------------------------
+
+
+def pack(attempt: Attempt) -> bytes:
+    """Return what a worker needs to run an attempt: its specification, and no files.
+
+    Raises
+    ------
+    BadFile, OSError
+        The specification cannot be read.
+    """
+    header, body = RunDirectory(attempt.directory).read_spec()
+    return document(header, body.encode())
+
+
+def note_begun(attempt: Attempt, where: str) -> None:
+    """Claim an attempt for the worker that runs it, unless it is claimed: the job is running.
+
+    Parameters
+    ----------
+    attempt : Attempt
+        The attempt.
+    where : str
+        Words for the worker, for people; its address, say.
+    """
+    directory, number = RunDirectory(attempt.directory), attempt.number
+    if directory.claimed(number):
+        return
+    # No process of any host: nobody here can know whether it lives, and the engine is asked.
+    worker = Identity(where, "", 0, 0, "", "apart")
+    if directory.claim_for(number, worker.as_dict()):
+        told = f"crystalmath: it runs at {where}; log, files and progress come with its end\n"
+        with contextlib.suppress(OSError):
+            write(directory.log(number), told.encode())
+
+
+def collect(attempt: Attempt, answer: bytes | BaseException) -> bool:
+    """Publish what became of an attempt, with its log and files; the first answer counts.
+
+    An engine calls it before it says that the attempt is gone, which would decide it as lost.
+
+    Parameters
+    ----------
+    attempt : Attempt
+        The attempt.
+    answer : bytes or BaseException
+        What `run_apart` returned; or why there is no answer, with which the attempt is lost.
+
+    Returns
+    -------
+    bool
+        Whether it counts; ``False`` if the attempt was decided, or the job removed.
+
+    Raises
+    ------
+    OSError
+        The home cannot take it just now; to be called again.
+    """
+    directory, number = RunDirectory(attempt.directory), attempt.number
+    if directory.is_gone() or directory.decided(number):
+        return False
+    note_begun(attempt, "a worker that has answered")
+    with tempfile.TemporaryDirectory(prefix=f".{number}.answer.", dir=directory.path) as aside:
+        outcome: dict[str, Any] | None = None
+        trouble = answer
+        if isinstance(answer, bytes):
+            try:
+                outcome = _unpack(answer, attempt, aside)
+            except _DAMAGED as error:
+                trouble = BadFile(f"it is damaged: {error}")
+        with directory.owner_lock():  # of two answers the second leaves the first one's files
+            if directory.decided(number):
+                return False
+            if outcome is not None:
+                _move(aside, directory, number)
+                return directory.publish(number, outcome, Path(aside, _RESULT).read_bytes())
+            told = f"no answer came from its worker ({type(trouble).__name__}: {trouble!s})"
+            asked = directory.cancel_requested()
+            lost = Publish(state="lost", error=told, cancelled=asked)
+            publish(directory, number, lost, Host(attempt.directory.parent))
+            return True
+
+
+def _unpack(answer: bytes, attempt: Attempt, folder: str) -> dict[str, Any]:
+    """Write the files of an answer into a folder; return its outcome."""
+    with zipfile.ZipFile(io.BytesIO(answer)) as archive:
+        told = json.loads(archive.read(_HEAD))
+        if told["attempt"] != attempt.id:
+            raise BadFile(f"it is of attempt {told['attempt']}")
+        archive.extractall(folder)  # nothing is written elsewhere, whatever its name
+    outcome = {name: value for name, value in told["outcome"].items() if name not in _FORM}
+    if summary := outcome["summary"]:
+        work = RunDirectory(attempt.directory).work(attempt.number)
+        summary["work_dir"] = (summary.get("work_dir") or "").replace(told["work"], work) or None
+    return outcome
+
+
+def _move(folder: str, directory: RunDirectory, number: int) -> None:
+    """Move work directory and log to their places."""
+    work = directory.work(number)
+    shutil.rmtree(work, ignore_errors=True)  # of an owner that was killed here
+    os.makedirs(f"{folder}/{_WORK}", 0o700, exist_ok=True)
+    os.rename(f"{folder}/{_WORK}", work)
+    try:
+        os.replace(f"{folder}/{_LOG}", directory.log(number))
+    except FileNotFoundError:
+        Path(directory.log(number)).unlink(missing_ok=True)  # what `note_begun` says there is over
+
+
+# --- where the worker is -----------------------------------------------------------------------
+
+
+def run_apart(specification: bytes) -> bytes:
+    """Run a job on a worker without the home, and return the answer for its owner.
+
+    Its run directory lies in the worker's own folder for temporary files. Variables of the job that
+    its cluster does not set are the worker's own, as are licensed files. The job is ended with this
+    process. Several threads may call it at once.
+
+    Parameters
+    ----------
+    specification : bytes
+        What `pack` returned.
+
+    Raises
+    ------
+    BadFile
+        This release does not read the specification.
+    WorkerLost
+        There is no outcome, or the job runs here already.
+    """
+    line, _, body = specification.partition(b"\n")
+    header = read_header(line, "the specification")
+    number, job_id = header["attempt"], header["job_id"]
+    name = attempt_id(job_id, number)
+    own = config.forwarded(config.DEFAULT_FORWARD)
+    header["environment"] = {**own, **header["environment"]}
+    directory = RunDirectory(f"{_jobs(os.getpid())}/{job_id}")
+    with _lock:
+        if not directory.make():
+            raise WorkerLost(f"job {job_id} runs here already")
+        _running[name] = directory
+        if name in _unwanted:
+            directory.request_cancel()
+    try:
+        directory.write_spec(header, body.decode())
+        with contextlib.suppress(WorkerLost):
+            run(directory.path, tied=True)
+        return _answer(directory, number, name)
+    finally:
+        with _lock:
+            del _running[name]
+        shutil.rmtree(directory.path, ignore_errors=True)
+
+
+def running_apart(cancel: Collection[str] = ()) -> list[str]:
+    """Return the attempts that run in this process, and ask some of them to stop.
+
+    Parameters
+    ----------
+    cancel : collection of str
+        Attempts that are not wanted. What runs is stopped, and answers that it was cancelled; so
+        does what comes later.
+    """
+    with _lock:
+        for name in cancel:
+            _unwanted[name] = None
+            if name in _running:
+                _running[name].request_cancel()
+        while len(_unwanted) > _UNWANTED:
+            del _unwanted[next(iter(_unwanted))]
+        return list(_running)
+
+
+@functools.cache
+def _jobs(pid: int) -> str:
+    """Make the folder of this process, `pid`, which holds it locked; remove those of dead ones."""
+    folder = tempfile.mkdtemp(prefix=_PREFIX)
+    # Never closed: the kernel drops the lock with this process.
+    fcntl.flock(os.open(folder, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_EX)
+    for each in Path(folder).parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            seen = each.lstat()
+            old = time.time() - seen.st_ctime > _LEFT_S
+            if old and seen.st_uid == os.geteuid() and is_locked(each) is False:
+                shutil.rmtree(each, ignore_errors=True)
+
+    def remove() -> None:
+        if os.getpid() == pid:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(remove)
+    return folder
+
+
+def _answer(directory: RunDirectory, number: int, name: str) -> bytes:
+    """Return outcome, log and files of a job that has ended, as one archive."""
+    try:
+        file, outcome = directory.open_outcome(number)
+    except FileNotFoundError:
+        raise WorkerLost(f"the supervisor of {name} ended without an outcome") from None
+    work = directory.work(number)
+    told = {"attempt": name, "outcome": outcome, "work": work}
+    answer = io.BytesIO()
+    with (
+        file,
+        zipfile.ZipFile(
+            answer, "w", zipfile.ZIP_DEFLATED, compresslevel=3, strict_timestamps=False
+        ) as archive,
+    ):
+        archive.writestr(_HEAD, json.dumps(told))
+        archive.writestr(_RESULT, file.read(), zipfile.ZIP_STORED)
+        log = b""
+        with contextlib.suppress(FileNotFoundError):
+            log = Path(directory.log(number)).read_bytes()
+        if left_out := _add_files(archive, work):
+            more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+            log += (
+                f"crystalmath: these files stayed behind, as more than {MOST} bytes do not travel: "
+                f"{', '.join(left_out[:_NAMED])}{more}\n"
+            ).encode()
+        if log:
+            archive.writestr(_LOG, log)
+    return answer.getvalue()
+
+
+def _add_files(archive: zipfile.ZipFile, work: str) -> list[str]:
+    """Add the files of a work directory, apart from POTCARs and links; name those without room."""
+    left_out: list[str] = []
+    room = MOST
+    for file in sorted(files_below(work), key=lambda each: each.size):
+        path = f"{work}/{file.path}"
+        if file.is_link or is_potcar(file.path) or not stat.S_ISREG(os.lstat(path).st_mode):
+            continue
+        if (room := room - file.size) < 0:
+            left_out.append(f"{as_text(file.path)} ({file.size} bytes)")
+            continue
+        with contextlib.suppress(UnicodeEncodeError):  # a zip has names of UTF-8 alone
+            archive.write(path, f"{_WORK}{file.path}")
+    return left_out

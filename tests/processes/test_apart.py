@@ -1,0 +1,128 @@
+"""Jobs of workers that see nothing of the home, whose specifications and answers are bytes.
+
+What a real engine makes of it, tests/engines/test_apart.py has.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from conftest import eventually
+from crystalmath import processes
+from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.view import read_result
+from crystalmath.models import Attempt, Capabilities
+from crystalmath.worker import apart
+
+pytestmark = pytest.mark.usefixtures("chains_end")
+#: Runs the job of standard input, as an engine's worker does.
+WORKER = (
+    "import sys; from crystalmath.worker import apart; apart.run_apart(sys.stdin.buffer.read())"
+)
+TITLE = "   TITEL  = PAW_PBE Al 04Jan2001\n"
+
+
+@pytest.fixture
+def attempt(make):
+    """Write down a job; give its attempt."""
+
+    def attempt(recipe, /, **parameters):
+        path = Path(make(f"lab_recipes.{recipe}", **parameters).path)
+        return Attempt(id=f"{path.name}.1", job_id=path.name, directory=path)
+
+    return attempt
+
+
+def collected(attempt, answer):
+    """Collect an answer that counts; give the outcome's header."""
+    assert apart.collect(attempt, answer)
+    return RunDirectory(attempt.directory).outcome(1)
+
+
+def test_an_answer_brings_result_log_and_files_and_no_second_one_replaces_them(attempt):
+    texts = {"step/OUTCAR": "first", "step/POTCAR": TITLE}
+    job = attempt("leave_files", texts=texts)
+    answer = apart.run_apart(apart.pack(job))
+    assert os.listdir(job.directory) == ["spec"]
+    assert apart.running_apart() == []
+    outcome, work = collected(job, answer), job.directory / "1.work"
+    assert (outcome["state"], outcome["summary"]["work_dir"]) == ("completed", str(work))
+    assert read_result(RunDirectory(job.directory))["dir_name"] != str(work)  # as returned there
+    RunDirectory(job.directory).check_outcome(1)
+    assert (work / "step/OUTCAR").read_text() == "first"
+    assert {path.name for path in (work / "step").iterdir()} == {"OUTCAR", "POTCAR.titel"}
+    (work / "step/OUTCAR").write_text("kept")
+    for second in (answer, OSError("late")):
+        assert not apart.collect(job, second)
+    assert (work / "step/OUTCAR").read_text() == "kept"
+    assert sorted(os.listdir(job.directory)) == ["1.claim", "1.outcome", "1.work", "spec"]
+
+
+def test_a_failure_travels_with_its_traceback_and_large_files_stay_behind(attempt, monkeypatch):
+    monkeypatch.setattr(apart, "MOST", 10)
+    job = attempt("leave_files", texts={"large": "x" * 11, "small": "y"}, end="fail")
+    apart.note_begun(job, "node7")
+    assert "it runs at node7" in (job.directory / "1.log").read_text()
+    outcome = collected(job, apart.run_apart(apart.pack(job)))
+    assert (outcome["state"], outcome["error"]) == ("failed", "RuntimeError: no luck")
+    assert "leave_files" in outcome["traceback"]
+    log = (job.directory / "1.log").read_text()
+    assert "RuntimeError: no luck" in log
+    assert "more than 10 bytes do not travel: large (11 bytes)" in log
+    assert {path.name for path in (job.directory / "1.work").iterdir()} == {"small", "written"}
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_what_is_not_wanted_is_stopped_where_it_runs_or_never_begun(attempt, tmp_path, begun):
+    job, answers = attempt("wait_for", path=str(tmp_path / "never")), []
+    run = threading.Thread(target=lambda: answers.append(apart.run_apart(apart.pack(job))))
+    if begun:
+        run.start()
+        eventually(lambda: processes.marked("CRYSTALMATH_ATTEMPT", job.id))
+        assert apart.running_apart() == [job.id]
+    apart.running_apart(cancel=[job.id])
+    if not begun:
+        run.start()
+    run.join()
+    outcome = collected(job, answers[0])
+    assert outcome["state"] == "cancelled"
+    assert (outcome["started"] is not None) is begun
+
+
+def test_a_job_ends_with_its_worker(attempt, tmp_path):
+    job = attempt("wait_for", path=str(tmp_path / "never"))
+    with subprocess.Popen([sys.executable, "-c", WORKER], stdin=subprocess.PIPE) as worker:
+        worker.stdin.write(apart.pack(job))
+        worker.stdin.close()
+        eventually(lambda: processes.marked("CRYSTALMATH_ATTEMPT", job.id))
+        worker.kill()
+    eventually(lambda: not processes.marked("CRYSTALMATH_ATTEMPT", job.id))
+
+
+@pytest.mark.parametrize("answer", [b"", b"PK\5\6" + bytes(18), ConnectionError("node7 is gone")])
+def test_no_answer_is_a_lost_attempt(attempt, answer):
+    job = attempt("value")
+    (job.directory / "cancel").touch()
+    outcome = collected(job, answer)
+    assert (outcome["state"], outcome["cancelled"]) == ("lost", True)
+    assert outcome["error"].startswith("no answer came from its worker")
+    assert sorted(os.listdir(job.directory)) == ["1.claim", "1.log", "1.outcome", "cancel", "spec"]
+
+
+def test_an_answer_of_another_attempt_or_for_a_removed_job_does_not_count(attempt):
+    first, second = attempt("value"), attempt("value")
+    answer = apart.run_apart(apart.pack(first))
+    assert "it is of attempt" in collected(second, answer)["error"]
+    (first.directory / "spec").unlink()
+    first.directory.rmdir()
+    assert not apart.collect(first, answer)
+
+
+@pytest.mark.parametrize("more", [{"workers_here": False}, {"gone_means_dead": True}])
+def test_an_engine_without_shared_files_must_vouch_for_ends(more):
+    with pytest.raises(ValueError, match="nothing but the engine can tell"):
+        Capabilities(shares_files=False, **more)
