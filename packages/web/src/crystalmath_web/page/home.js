@@ -71,7 +71,7 @@ function Engines() {
       ${answer.told?.engines.map(
         (one) => html`<tr>
           <th scope="row">${one.name}</th><td>${one.distribution} ${one.version}</td>
-          <td>${one.loads ? (one.configured ? "default" : "ready") : "cannot load"}</td>
+          <td class="state bare">${one.loads ? (one.configured ? "default" : "ready") : "cannot load"}</td>
           <td class="trouble">${[one.error, ...one.findings.map((each) => each.message)].filter(Boolean).join("; ")}</td>
         </tr>`,
       )}
