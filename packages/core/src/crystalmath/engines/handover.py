@@ -148,6 +148,8 @@ class Handover:
         self._measures = False
         # Whether a run directory may be new, and its name not on the disk yet.
         self._is_new = False
+        # Whether some may have outlived the last owner.
+        self._has_survivors = False
         self._retry_at = 0.0
         self._backoff = 1.0
         self._probe_at = 0.0
@@ -158,6 +160,7 @@ class Handover:
     def place(self, job: Job) -> None:
         """Note how far a job has come; one that waits is launched next."""
         with self._lock:
+            self._has_survivors |= job.survivor
             if self._followed.place(job):
                 self._is_new = True
                 self.wake.set()
@@ -372,7 +375,10 @@ class Handover:
 
         Their workers are none of the engine's, which has as many as `workers` says beside them.
         """
-        if not any(job.survivor for job in self._followed.those(*WITH_ENGINE)):
+        if self._has_survivors:
+            followed = self._followed.those(*WITH_ENGINE)
+            self._has_survivors = any(job.survivor for job in followed)
+        if not self._has_survivors:
             return math.inf
         workers = self._engine.workers()
         with_engine = self._followed.parcels
