@@ -6,6 +6,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -18,6 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crystalmath import config
+from crystalmath.cli import plot
 from crystalmath.cli.shared.figure import Curve, Panel, draw, linear_marks, log_marks
 from crystalmath.client import in_process
 from crystalmath.errors import InvalidJob, UnknownJob
@@ -277,6 +279,17 @@ def test_lists_stand_beside_each_other_in_their_order(ids, cli):
 def test_what_can_be_drawn(ids, client, y, value):
     (series,) = client.sweep([ids["sweep-200-3"]], "encut", y).series
     assert (series.x, list(series.y)) == ([200], pytest.approx([value]))
+
+
+def test_points_of_one_name_are_no_curve():
+    def is_line(x, names):
+        series = SimpleNamespace(name="", x=x, y=[0.0] * len(x))
+        (panel,) = plot._of_sweep(SimpleNamespace(x="x", y="y", categories=names, series=[series]))
+        return panel.curves[0].line
+
+    assert is_line(["a", "b"], ["a", "b"])
+    assert not is_line(["a", "b", "a"], ["a", "b"])
+    assert is_line([1, 1], [])
 
 
 def test_what_gives_no_point_is_told(ids, cli):

@@ -22,7 +22,7 @@ from crystalmath.jobs.worktree import at_once
 from crystalmath.models import JobState, Submission
 from crystalmath.models.retry import Retry
 from crystalmath.quacc.store import JobStore
-from crystalmath.service import JobService
+from crystalmath.service import JobService, job_answers
 from crystalmath.service.home_jobs import HomeJobs
 from crystalmath.service.pruning import Choice
 from crystalmath.service.rebuild import rebuild
@@ -276,6 +276,9 @@ def test_equal_flows_with_other_terms_are_other_flows(service, tmp_path):
     for header, terms in zip(headers, asked, strict=True):
         alone = {"by_step": {}, "in_one_job": False, "serial": False, "walltime_total_s": None}
         assert {name: header[name] for name in alone} == {**alone, **terms}
+    for one, terms in zip(told, asked, strict=True):
+        given = at_once(job_answers.specification(service, one.job_id))
+        assert {name: given[name] for name in alone} == {**alone, **terms}
     assert told[0].spec_hash != told[1].spec_hash
 
 

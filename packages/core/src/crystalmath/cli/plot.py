@@ -244,6 +244,8 @@ def _of_sweep(sweep: Sweep) -> list[Panel]:
             output.printable(series.name or ""),
             [names.index(x) if isinstance(x, str) else x for x in series.x],
             series.y,
+            # Several of one name, as steps of a flow have it, are no curve.
+            line=not names or len(set(series.x)) == len(series.x),
         )
         for series in sweep.series
     ]

@@ -293,6 +293,10 @@ class Specification(CommonTerms, Answer):
     engine: str
     potcars: Potcars
     parents: Annotated[list[Parent], "the jobs that it came of"]
+    in_one_job: bool
+    serial: bool
+    walltime_total_s: float | None
+    by_step: Mapping[str, Mapping[str, Any]]
     job: NotRequired[Annotated[JobDocument, "what jobs.status tells, where that was asked for"]]
     progress: NotRequired[
         Annotated[

@@ -21,7 +21,7 @@ from crystalmath.jobs.documents import cleaned
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models.fields import declared, to_wire
 from crystalmath.models.job_notes import JobState, step_of
-from crystalmath.models.submission import Submission
+from crystalmath.models.submission import FlowTerms, Submission
 from crystalmath.recipes.json_text import structure_of
 from crystalmath.service.job_results import move_of
 
@@ -247,7 +247,7 @@ def specification(
     progress: bool = False,
 ) -> Generator[None, None, Specification]:
     """Yield what a job was asked to do."""
-    _, document = service.specification(job_id).split("\n", 1)
+    header, document = service.specification(job_id).split("\n", 1)
     encoded = json.loads(document)
     recorded = service.job(job_id)
     asked = to_wire(recorded)
@@ -261,6 +261,8 @@ def specification(
         "params": encoded["parameters"],
         "potcars": service.pseudopotentials(job_id),
         "parents": asked["parents"],
+        **FlowTerms().flow_terms(),
+        **_flow_terms(header),
         "error": None,
     }
     if job:
@@ -270,16 +272,21 @@ def specification(
     return cast("Specification", told)
 
 
+def _flow_terms(header: str) -> dict[str, Any]:
+    """Return what a flow alone has of what was asked for it."""
+    terms = Submission.flow_terms_in(json.loads(header))
+    return {name: value for name, value in terms.items() if value}
+
+
 def story(service: HomeJobs, job_id: str) -> Story:
     """Return a job's whole story."""
     job = service.job(job_id)
     header, document = service.specification(job_id).split("\n", 1)
-    terms = Submission.flow_terms_in(json.loads(header))
     events, _ = service.events(job_ids=[job_id], limit=MOST_RELATED)
     return {
         "job": job_document(service, service.with_steps([job])[0]),
         "params": json.loads(document)["parameters"],
-        "flow": {name: value for name, value in terms.items() if value},
+        "flow": _flow_terms(header),
         "potcars": service.pseudopotentials(job_id),
         "parents": _told(service, job.parents),
         "children": _told(service, service.children(job_id, limit=MOST_RELATED)),
