@@ -1,7 +1,7 @@
 """One life of an owner of an engine, under which processes are killed at random.
 
-``python tests/engines/random_kills.py ENGINE SEED [KILLS]`` runs one and tells what was wrong with
-it; `run` does so in a home of a test's own.
+``python tests/engines/random_kills.py ENGINE SEED [KILLS [agent]]`` runs one and tells what was
+wrong with it; `run` does so in a home of a test's own.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ KINDS = {
     "worker.supervisor": "supervisor",
     "worker.runner": "runner",
     "bash": "shell",
+    "engines.agent_process": "agent",
 }
 #: How long the jobs may take to end after the last kill, in seconds: what is stuck is so for ever,
 #: and on a busy machine a worker may take minutes to start.
@@ -49,14 +50,18 @@ END_S = 900.0
 LEAVE_S = 120.0
 
 
-def run(engine: str, seed: int, home: Path, kills: int = 25) -> dict[str, object]:
+def run(
+    engine: str, seed: int, home: Path, kills: int = 25, *, agent: bool = False
+) -> dict[str, object]:
     """Run one life; tell what happened, and what was wrong with it.
 
     With an odd seed the owner, too, is killed at the end, and another one takes its jobs over. The
-    seed also says how many jobs may go into one attempt of the engine's: 1, 5 or 50.
+    seed also says how many jobs may go into one attempt of the engine's: 1, 5 or 50. With `agent`
+    the engine's calls run in an agent.
     """
     mark = uuid.uuid4().hex
-    (home / "config.toml").write_text(f"[engines.{engine}]\nparcel = {(1, 5, 50)[seed % 3]}\n")
+    options = f"parcel = {(1, 5, 50)[seed % 3]}\nagent = {str(agent).lower()}\n"
+    (home / "config.toml").write_text(f"[engines.{engine}]\n{options}")
     (home / "notes").mkdir()
     try:
         told = _life(home, mark, "live", engine, str(seed), str(kills))
@@ -230,7 +235,8 @@ def main() -> None:
     if sys.argv[1] == "adopt":
         return adopt(*sys.argv[2:])
     home = Path(tempfile.mkdtemp(prefix="kills-"))
-    told = run(sys.argv[1], int(sys.argv[2]), home, *map(int, sys.argv[3:]))
+    kills = map(int, sys.argv[3:4])
+    told = run(sys.argv[1], int(sys.argv[2]), home, *kills, agent=sys.argv[4:] == ["agent"])
     failed = sum(job[0] == "failed" for job in told["jobs"].values())
     print(f"{home}: seed {told['seed']}, {len(told['kills'])} kills, {len(told['jobs'])} jobs,")
     print(f"{failed} failed; {told['seconds']} s from the last kill to the last end")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from crystalmath.jobs.facts import Record
     from crystalmath.jobs.reconcile import Job
+    from crystalmath.jobs.rundir import RunDirectory
 
 #: How often a running job is looked at closely, in seconds.
 CLOSE_S = 1.0
@@ -247,12 +248,12 @@ class LeftJobs:
     """Those that were let go; they are for whoever takes them over."""
 
     def __init__(self) -> None:
-        self._jobs: list[Job] = []
+        self._runs: list[tuple[RunDirectory, int]] = []
         self._attempts: set[str] = set()
 
     def add(self, job: Job) -> None:
         """Note a job that nobody follows from now on."""
-        self._jobs.append(job)
+        self._runs.append((job.directory, job.record.attempt))
         self._attempts.add(job.parcel.attempt.id if job.parcel else job.attempt_id)
 
     def attempts(self) -> frozenset[str]:
@@ -262,11 +263,11 @@ class LeftJobs:
     def processes(self) -> set[int]:
         """Return the pids of those that run on this host."""
         found: set[int] = set()
-        for job in self._jobs:
+        for directory, attempt in self._runs:
             claimant, guardian = None, []
             with contextlib.suppress(BadFile, OSError):
-                claimant = job.directory.claimant(job.record.attempt)
-                containment = job.directory.containment(job.record.attempt)
+                claimant = directory.claimant(attempt)
+                containment = directory.containment(attempt)
                 guardian = containment.get("guardian", [])[:1]
             if claimant and claimant.is_here():
                 found |= {claimant.pid, *guardian, *processes.descendants(claimant.pid)}

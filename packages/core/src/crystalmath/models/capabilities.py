@@ -146,6 +146,9 @@ class EngineSettings:
         The tables ``[clusters.<name>]`` of it that are this engine's.
     parcel : int, optional
         How many small jobs core packs into one attempt; without it as many as take some 2 s.
+    agent : bool
+        Whether `launch`, `probe`, `release`, `stop` and `warm` of this runner are called in an
+        agent, and not in this process: the engine's library need not be imported here.
     """
 
     name: str
@@ -153,6 +156,7 @@ class EngineSettings:
     options: Mapping[str, Any] = field(factory=dict)
     clusters: Mapping[str, Cluster] = field(factory=dict)
     parcel: int | None = None
+    agent: bool = False
 
     @property
     def directory(self) -> Path:

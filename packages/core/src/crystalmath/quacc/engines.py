@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import sys
 import threading
@@ -11,7 +12,7 @@ import weakref
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 import crystalmath.jobs.identities  # noqa: F401
 from crystalmath import config
@@ -102,6 +103,8 @@ def _quacc_setting(environ: Mapping[str, str]) -> str | None:
     return environ.get("QUACC_WORKFLOW_ENGINE")
 
 
+#: The options of every engine that are core's own.
+OF_CORE = frozenset({"agent", "parcel"})
 _runners: dict[tuple[int, Path, str], EngineRunner] = {}
 #: As core gave them to the plugin, which may have changed them for the runner.
 _settings: weakref.WeakKeyDictionary[EngineRunner, EngineSettings] = weakref.WeakKeyDictionary()
@@ -137,8 +140,10 @@ def made_with(runner: EngineRunner) -> EngineSettings:
 
 def settings_of(engine: str, configured: config.Config) -> EngineSettings:
     """Return what the configuration says of an engine; `ConfigError` if that cannot be used."""
-    options = dict(configured.engines.get(engine, {}))
-    parcel = options.pop("parcel", None)  # core's own, whatever the engine
+    table = configured.engines.get(engine, {})
+    agent, parcel = table.get("agent", False), table.get("parcel")
+    if type(agent) is not bool:
+        raise ConfigError(f"[engines.{engine}] agent must be true or false, not {agent!r}")
     if parcel is not None and (type(parcel) is not int or not 1 <= parcel <= MOST_PARCEL):
         raise ConfigError(
             f"[engines.{engine}] parcel must be a whole number from 1 to {MOST_PARCEL}, not "
@@ -146,7 +151,12 @@ def settings_of(engine: str, configured: config.Config) -> EngineSettings:
         )
     clusters = configured.clusters_of(engine)
     return EngineSettings(
-        name=engine, home=configured.home, options=options, clusters=clusters, parcel=parcel
+        name=engine,
+        home=configured.home,
+        options={name: value for name, value in table.items() if name not in OF_CORE},
+        clusters=clusters,
+        parcel=parcel,
+        agent=agent,
     )
 
 
@@ -162,6 +172,12 @@ def _make(settings: EngineSettings) -> EngineRunner:
     if not isinstance(runner, EngineRunner):
         raise PluginError(f"the plugin of the engine {name!r} gave {runner!r} and no EngineRunner")
     _require_clusters(runner)
+    if settings.agent:
+        from crystalmath.engines.in_agent import EngineInAgent
+
+        # With the settings as they were before the plugin changed them.
+        make = functools.partial(_make, evolve(settings, agent=False))
+        EngineInAgent(runner, vars(runner)["_driver"], make)
     _settings[runner] = settings
     return runner
 

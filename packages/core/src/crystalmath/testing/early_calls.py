@@ -25,11 +25,10 @@ from urllib.parse import unquote, urlsplit
 
 import psutil
 
-import crystalmath.quacc.engine
-import crystalmath.quacc.engines  # noqa: F401
+import crystalmath.quacc.engine  # noqa: F401
 from crystalmath import config
 from crystalmath.engines.registry import ENGINES, plugins
-from crystalmath.models import EngineSettings
+from crystalmath.quacc.engines import settings_of
 from crystalmath.testing.oracle import TRANSIENT
 from crystalmath.testing.watching import Watched, watched
 
@@ -179,13 +178,7 @@ def _load(group: str, name: str) -> Any:
 
 
 def _call_engine(recorder: _Recorder, plugin: Any, name: str) -> None:
-    configured = config.load()
-    settings = EngineSettings(
-        name=name,
-        home=configured.home,
-        options=configured.engines.get(name, {}),
-        clusters=configured.clusters_of(name),
-    )
+    settings = settings_of(name, config.load())
 
     def make() -> Any:
         return plugins().call_engine(plugin, "crystalmath_make_runner", settings=settings)

@@ -11,9 +11,10 @@ from attrs import evolve
 from crystalmath import config
 from crystalmath.engines.registry import plugins
 from crystalmath.errors import InvalidJob
-from crystalmath.models import EngineSettings, JobSpec, Resources
+from crystalmath.models import JobSpec, Resources
 from crystalmath.models.fields import declared
 from crystalmath.quacc.engine import submission_environment
+from crystalmath.quacc.engines import settings_of
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.testing.contract.base import AL, Base
 from crystalmath.testing.oracle import Oracle
@@ -98,12 +99,7 @@ class ClusterTables(Base):
 
 def _call(engine: EngineUnderTest, home: Path, hook: str) -> Any:
     """Call a hook of an engine's plugin with the settings of a home, the present one."""
-    settings = EngineSettings(
-        name=engine.name,
-        home=home,
-        options=engine.options,
-        clusters=config.load().clusters_of(engine.name),
-    )
+    settings = evolve(settings_of(engine.name, config.load()), home=home)
     return plugins().call_engine(plugins().engine(engine.name), hook, settings=settings)
 
 
