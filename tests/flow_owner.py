@@ -37,8 +37,8 @@ class FlowOwner:
     def _run(self, job_id, attempt, recipe, body, **more):
         directory = self._launch(job_id, attempt, recipe, body, **more)
         (self.home / job_id / f"{attempt}.work").mkdir()
-        prepared = runner._run(directory, attempt, self.allow, None)
-        assert directory.publish_prepared(attempt, prepared)
+        prepared = runner._run(directory, attempt, self.allow, None, small=False)
+        assert directory.publish_prepared(attempt, prepared["outcome"])
         return directory.outcome(attempt)
 
     def _launch(self, job_id, attempt, recipe, body, **more):
