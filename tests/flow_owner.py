@@ -34,6 +34,12 @@ class FlowOwner:
         self.body = codec.encode_spec(spec)
         self.directory = RunDirectory(home / self.id)
 
+    def in_one_job(self):
+        """Run the flow as one job; return its outcome's header and result."""
+        job_id = str(uuid.uuid4())
+        header = self._run(job_id, 1, self.recipe, self.body)
+        return header, codec.decode_result(RunDirectory(self.home / job_id).payload(1))
+
     def _run(self, job_id, attempt, recipe, body, **more):
         directory = self._launch(job_id, attempt, recipe, body, **more)
         (self.home / job_id / f"{attempt}.work").mkdir()
