@@ -248,7 +248,7 @@ def test_a_job_whose_worker_was_killed_runs_once_more(service, place):
     job = finish(service, job_id)
     assert (job.state, job.attempt) == (JobState.COMPLETED, 2)
     assert marks.read_text() == "xx"
-    assert processes.start_time(runner) is None
+    eventually(lambda: processes.start_time(runner) is None)
 
 
 @pytest.mark.parametrize("ends_meanwhile", [False, True])

@@ -120,8 +120,10 @@ def look(attempts: Sequence[Attempt]) -> dict[str, Sighting]:
     seen = {}
     for attempt in attempts:
         state = states.get(attempt.id, "forgotten")
-        if state != "forgotten" and attempt.id not in _futures:  # of a process before this one
-            _follow(attempt, client.get_dataset(attempt.id))
+        unknown = state != "forgotten" and attempt.id not in _futures
+        # Sent by a process before this one.
+        if unknown and (sent := client.get_dataset(attempt.id, default=None)) is not None:
+            _follow(attempt, sent)
         if attempt.id in running:
             apart.note_begun(attempt, f"the Dask worker {running[attempt.id]}")
             seen[attempt.id] = Sighting("running")
@@ -159,8 +161,9 @@ def _follow(attempt: Attempt, future: Future) -> None:
 def _settle(attempt: Attempt, future: Future) -> None:
     """Publish an answer, or that there is none; what cannot be stored now, `look` tries again."""
     with _settling:
+        is_followed = _futures.get(attempt.id) is future
         # One that is lost with the connection to the scheduler may run all the same.
-        if _futures.get(attempt.id) is not future or future.status not in {"finished", "error"}:
+        if not is_followed or future.status not in {"finished", "error"}:
             return
         error = future.exception(timeout=ANSWER_S)
         apart.collect(attempt, future.result(timeout=ANSWER_S) if error is None else error)
