@@ -1,5 +1,6 @@
 """Flows whose steps are jobs: they go on whatever dies, and end as a whole."""
 
+import collections
 import contextlib
 import dataclasses
 import json
@@ -23,7 +24,9 @@ from crystalmath.models import JobState, Submission
 from crystalmath.models.retry import Retry
 from crystalmath.quacc.store import JobStore
 from crystalmath.service import JobService, job_answers
+from crystalmath.service.archive_import import import_archive
 from crystalmath.service.home_jobs import HomeJobs
+from crystalmath.service.job_archive import write_archive
 from crystalmath.service.pruning import Choice
 from crystalmath.service.rebuild import rebuild
 from server.home_server import HomeServer
@@ -107,7 +110,13 @@ def test_a_flow_may_have_as_many_labels_as_any_job(service):
 
 
 def test_each_step_is_a_job_of_its_own(service, tmp_path):
-    flow = submit(service, "counts", folder=str(tmp_path), labels={"project": "x"})
+    asked = {
+        "labels": {"project": "x"},
+        "priority": 7,
+        "walltime_s": 900,
+        "resources": {"ranks": 1},
+    }
+    flow = submit(service, "counts", folder=str(tmp_path), cluster="here", **asked)
     job = finish(service, flow)
     assert (job.state, job.error) == (JobState.COMPLETED, None)
     assert service.result(flow) == COUNTED
@@ -131,6 +140,22 @@ def test_each_step_is_a_job_of_its_own(service, tmp_path):
     assert total == service.work_directory(named(service, flow, "total#0").job_id).resolve()
     reasons = [event.reason for event in service.events(job_ids=[flow])[0]]
     assert "10 of 10 steps have ended" in reasons
+    # Another home takes it in as it was asked for, not as its last pass ran.
+    jobs = [flow, *(each.job_id for each in told)]
+    collections.deque(write_archive(service, tmp_path / "flow.zip", jobs), 0)
+    home = {"CRYSTALMATH_HOME": str(tmp_path / "home"), "CRYSTALMATH_RECIPES": "flow_recipes"}
+    with JobService(config.load(home), home) as other:
+        collections.deque(import_archive(other, tmp_path / "flow.zip"), 0)
+        taken = other.job(flow)
+        header = json.loads(other.specification(flow).partition("\n")[0])
+        assert other.result(flow) == COUNTED
+        assert sorted(other.step_ids(flow)) == sorted(jobs[1:])
+    assert (taken.terms(), taken.engine) == (job.terms(), job.engine)
+    assert (taken.state, taken.attempt, taken.parents) == (job.state, job.attempt, job.parents)
+    told_terms = {
+        name: header.get(name) for name in ("engine", "cluster", "priority", "walltime_s")
+    }
+    assert told_terms == {"engine": "local", "cluster": "here", "priority": 7, "walltime_s": 900}
     # As one job it has no steps, and the same result.
     whole = submit(service, "counts", folder=str(tmp_path), in_one_job=True)
     assert finish(service, whole).attempt == 1

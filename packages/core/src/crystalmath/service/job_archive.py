@@ -122,7 +122,10 @@ def _ended(service: JobService, job_ids: Sequence[str]) -> list[JobMetadata]:
 
 def _record(service: JobService, job: JobMetadata) -> dict[str, Any]:
     header, _, document = service.specification(job.job_id).partition("\n")
-    told = {**json.loads(header), "environment": {}, "replaced": {}, "settings": {}}
+    told = json.loads(header)
+    # The last pass of a flow had terms of its own, which no submission may have.
+    told |= (told.get("flow") or {}).get("asked", {})
+    told |= {"environment": {}, "replaced": {}, "settings": {}}
     return {
         "job": job.document(),
         "traceback": job.traceback,
