@@ -245,7 +245,7 @@ def test_structures_are_taken_together_by_recipes_that_say_so(client, cli, tmp_p
             "error: the recipe lab_recipes.all_of takes a list",
             ("lab_recipes.all_of", f"{file}@0"),
         ),
-        (2, "one structure is checked, or several with --together", (REPORT, file, file)),
+        (2, "unexpected extra argument", (REPORT, file, file)),
     ):
         told = cli("check", *arguments)
         assert (told.code, words in told.out + told.err) == (code, True), told.out + told.err

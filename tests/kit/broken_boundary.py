@@ -355,11 +355,13 @@ class FirstPageOnly(Engine):
 class GoneOnItsWay(Engine):
     """Says gone of what has left its queue and is on its way to a worker."""
 
-    keeps: ClassVar = {"_on_its_way": set}
+    keeps: ClassVar = {"_on_its_way": set, "_first": list}
 
     def _run(self, attempt):
         self._on_its_way.add(attempt.id)
-        time.sleep(0.3)
+        # The first for longer than a launch of many takes on a busy machine.
+        time.sleep(0.3 if self._first else 5.0)
+        self._first.append(attempt.id)
         self._on_its_way.discard(attempt.id)
         super()._run(attempt)
 

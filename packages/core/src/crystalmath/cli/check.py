@@ -246,7 +246,9 @@ def check(
         submission = Submission(recipe=recipe, atoms=documents, parameters=parameters, **named)
     elif len(given) > 1:
         raise typer.BadParameter(
-            "one structure is checked, or several with --together", param_hint="STRUCTURE"
+            f"got an unexpected extra argument ({given[1]}); several structures are checked as "
+            "those of one job, with --together",
+            param_hint="STRUCTURE",
         )
     else:
         one = given[0] if given else None
