@@ -41,22 +41,22 @@ from quacc import flow, job, subflow
 
 
 @job
-def number(number):
+def number(*, number):
     return number
 
 
 @subflow
 def fan(numbers):
-    return [number(each) for each in numbers]
+    return [number(number=each) for each in numbers]
 
 
 @flow
-def many(count):
+def many(*, count):
     return fan(list(range(count)))
 
 
 @job
-def hold(path):
+def hold(*, path):
     while not Path(path).exists():
         time.sleep(0.1)
 """
@@ -240,15 +240,12 @@ async def _idle(folder: Path) -> None:
             raise RuntimeError(f"Parsl does not work here: {answer['jobs'][0]}")
         async for _ in _pages(client):
             pass
-        await asyncio.sleep(5)
-        began = _cpu_s(pid)
-        await asyncio.sleep(IDLE_S)
-        used = _cpu_s(pid) - began
+        used = await _used(pid)
         memory = _memory_mb(pid)
     finally:
         server.stop()
     print("idle with 10,000 finished jobs, all listed once, and Parsl loaded:")
-    _tell("  of a core", 100 * used / IDLE_S, "%", 1.0)
+    _tell("  of a core", used, "%", 1.0)
     _tell("  memory", memory, "MB", 160.0)
 
 
@@ -274,23 +271,30 @@ def _server_of_flows(folder: Path, name: str) -> Server:
 
 async def _waiting(folder: Path) -> None:
     server, count = _server_of_flows(folder, "waiting"), 10_000
+    pid = server.process.pid
     try:
         client = await Client.connect(server.path)
         hold = {"recipe": "flows.hold", "params": {"path": str(folder / "go")}, "engine": "local"}
-        first = (await client.call("jobs.submit", **hold))["job_id"]
+        (first,) = await _submitted(client, [hold])
+        alone = await _used(pid)
         job = {"recipe": "flows.number", "engine": "local", "after": [first]}
         for start in range(0, count, 1000):
             jobs = [{**job, "params": {"number": start + n}} for n in range(1000)]
-            await client.call("jobs.submit_many", jobs=jobs)
-        await asyncio.sleep(5)
-        began = _cpu_s(server.process.pid)
-        await asyncio.sleep(IDLE_S)
-        used = _cpu_s(server.process.pid) - began
+            await _submitted(client, jobs)
+        with_all = await _used(pid)
         await client.call("jobs.cancel", job_id=first, with_successors=True)
     finally:
         server.stop()
-    print(f"{count:,} jobs wait for one that runs:")
-    _tell("  of a core", 100 * used / IDLE_S, "%", 1.0)
+    _tell("one job runs: of a core", alone, "%")
+    _tell(f"  so much more while {count:,} wait for it", with_all - alone, "%", 1.0)
+
+
+async def _used(pid: int) -> float:
+    """Give what a server takes of a core at rest, in percent."""
+    await asyncio.sleep(5)
+    began = _cpu_s(pid)
+    await asyncio.sleep(IDLE_S)
+    return 100 * (_cpu_s(pid) - began) / IDLE_S
 
 
 async def _flows(folder: Path) -> None:
@@ -316,11 +320,17 @@ async def _flows(folder: Path) -> None:
     _tell("  the server's processor time for each", used, "ms")
 
 
+async def _submitted(client: Client, jobs: list[dict[str, Any]]) -> list[str]:
+    answers = (await client.call("jobs.submit_many", jobs=jobs))["jobs"]
+    if refused := [answer["error"] for answer in answers if answer["error"] is not None]:
+        raise RuntimeError(f"jobs were refused: {refused[0]}")
+    return [answer["job_id"] for answer in answers]
+
+
 async def _run(client: Client, jobs: list[dict[str, Any]]) -> float:
     """Submit jobs in one request, and wait for them; give how long that took, in seconds."""
     began = time.perf_counter()
-    answer = await client.call("jobs.submit_many", jobs=jobs)
-    ids = [job["job_id"] for job in answer["jobs"]]
+    ids = await _submitted(client, jobs)
     while not (told := await client.call("jobs.wait", job_ids=ids, timeout_s=60))["done"]:
         pass
     if any(job["status"] != "completed" for job in told["jobs"]):
