@@ -6,6 +6,7 @@ import time
 import uuid
 from types import SimpleNamespace
 
+import pytest
 from ase.build import bulk
 
 from crystalmath import config
@@ -88,6 +89,26 @@ def test_which_of_very_many_jobs_is_next_costs_little(tmp_path):
         handover._followed.forget(job.job_id)
     assert order == jobs[2 : 3 * 300 : 3]
     assert time.thread_time() - began < 1.0  # in 300 turns; sorting all of them took 7 ms in each
+
+
+@pytest.mark.parametrize("max_queued", [2, 100])
+def test_a_pass_of_a_flow_waits_for_no_other_job(tmp_path, max_queued):
+    """Neither for those that outlived the last owner, nor until the engine may have more."""
+    survivors = [followed_job(tmp_path) for _ in range(2)]
+    for survivor in survivors:
+        survivor.survivor = True
+        survivor.update(launched=True, state=JobState.RUNNING)
+    job, flow = followed_job(tmp_path), followed_job(tmp_path, priority=1001)
+    handover = handover_of(two_workers(max_queued), [*survivors, job, flow])
+    assert [list(parcel.members) for parcel in handover._next()] == [[flow]]
+    assert handover._next() == []
+    # Nor does it take a worker from them.
+    flow.update(state=JobState.RUNNING)
+    handover._followed.place(flow)
+    survivors[0].update(state=JobState.COMPLETED)
+    handover._followed.forget(survivors[0].job_id)
+    begun = [list(parcel.members) for parcel in handover._next()]
+    assert begun == ([[job]] if max_queued > 2 else [])
 
 
 def test_few_jobs_that_run_milliseconds_share_a_launch_for_each_worker(tmp_path):

@@ -17,6 +17,7 @@ from crystalmath.jobs.changes import Publish
 from crystalmath.jobs.reconcile import publish
 from crystalmath.jobs.rundir import attempt_id
 from crystalmath.models import JobState, Sighting
+from crystalmath.models.submission import MOST_PRIORITY
 
 if TYPE_CHECKING:
     import logging
@@ -328,10 +329,10 @@ class Handover:
 
     def _next(self) -> list[Parcel]:
         """Pack the jobs that the engine gets next: the urgent ones, then as they came."""
+        if not self._followed.count(Phase.WAITING):
+            return []
         most = self._engine.capabilities.max_queued
         room = most - len(self._followed.parcels)
-        if room <= 0 or not self._followed.count(Phase.WAITING):
-            return []
         free = max(most, _JOBS) - self._followed.count(*WITH_ENGINE)
         now = self._host.monotonic()
         packing = _Packing(
@@ -344,9 +345,11 @@ class Handover:
         )
         late: list[Job] = []
         full: set[str] = set()
-        while free > 0 and (job := self._followed.next_waiting(full)) is not None:
+        while (job := self._followed.next_waiting(full)) is not None:
             alone = job.job_id in self._alone
-            if packing.parcels and alone:
+            # A pass of a flow waits for no other job: it has as much room of its own.
+            own = most if _is_pass(job) else 0
+            if min(free, room) + own <= 0 or (packing.parcels and alone):
                 break
             if job.not_before > now:
                 self._followed.set_aside(job)
@@ -355,7 +358,7 @@ class Handover:
             size = 1 if alone else packing.size(job)
             parcel = packing.find(job, size)
             if parcel is None:
-                if len(packing.parcels) >= room:
+                if len(packing.parcels) >= room + own:
                     break
                 if not packing.may_begin(job, size):
                     full.add(job.cluster)
@@ -382,7 +385,11 @@ class Handover:
             return math.inf
         workers = self._engine.workers()
         with_engine = self._followed.parcels
-        here = sum(self._engine.runs_here(parcel.attempt.cluster) for parcel in with_engine)
+        here = sum(
+            parcel.attempt.priority <= MOST_PRIORITY
+            and self._engine.runs_here(parcel.attempt.cluster)
+            for parcel in with_engine
+        )
         return math.inf if workers is None else workers - here
 
     def _is_decided(self, jobs: Sequence[Job], error: Exception) -> bool:
@@ -589,7 +596,11 @@ class _Packing:
 
     def may_begin(self, job: Job, size: int) -> bool:
         """Return whether a job may begin a parcel."""
-        return size > 0 and (self._here > 0 or not self._engine.runs_here(job.cluster))
+        return size > 0 and (self._here > 0 or not self._takes_worker(job))
+
+    def _takes_worker(self, job: Job) -> bool:
+        """Return whether a job keeps one of the workers of this host."""
+        return not _is_pass(job) and self._engine.runs_here(job.cluster)
 
     def add(self, job: Job, size: int, parcel: Parcel | None) -> None:
         """Launch a job: in a parcel, or in one that it begins."""
@@ -603,7 +614,7 @@ class _Packing:
         self.parcels.append(packed)
         if size > 1:
             self._open[_needs(job)] = packed
-        if self._here < math.inf and self._engine.runs_here(job.cluster):
+        if self._here < math.inf and self._takes_worker(job):
             self._here -= 1
 
 
@@ -614,6 +625,10 @@ def _of_each(parcel: Parcel, sighting: Sighting, now: float) -> Sighting:
         # How it ended was another job's doing, perhaps; from now on the engine has each alone.
         return Sighting("gone", sighting.reason)
     return sighting
+
+
+def _is_pass(job: Job) -> bool:
+    return int(job.header.get("priority", 0)) > MOST_PRIORITY
 
 
 def _kind(job: Job) -> tuple[str, str]:
