@@ -21,6 +21,7 @@ from crystalmath import config, processes
 from crystalmath.errors import JobRefused
 from crystalmath.models import JobState, Submission
 from crystalmath.preflight import inspector
+from crystalmath.recipes.job_structure import JobValue
 from crystalmath.service import JobService
 
 pytest.importorskip("crystalmath_engine_dask_apart")
@@ -179,7 +180,7 @@ def is_running(service, job_id):
 
 
 def test_a_relaxation_gives_what_it_gives_bare_and_its_files_come_back(
-    service, root, tmp_path, monkeypatch
+    service, root, tmp_path, monkeypatch, cli
 ):
     from quacc import change_settings
     from quacc.recipes.emt.core import relax_job
@@ -196,9 +197,22 @@ def test_a_relaxation_gives_what_it_gives_bare_and_its_files_come_back(
     result = service.result(job.job_id)
     assert result["results"]["energy"] == bare["results"]["energy"]
     assert (result["atoms"].positions == bare["atoms"].positions).all()
-    work = Path(job.summary["work_dir"])
+    work = Path(result["dir_name"])
     assert work.is_relative_to(root / "jobs" / job.job_id / "1.work")
     assert any("opt" in path.name for path in work.iterdir()), list(work.iterdir())
+    source = JobValue(job.job_id, ("dir_name",))
+    asked = Submission(
+        recipe="quacc.recipes.emt.core.static_job",
+        atoms=atoms,
+        parameters={"copy_files": [{"source": source, "filenames": ["opt*"]}]},
+        engine="local",
+    )
+    again = finish(service, service.submit(asked).job_id)
+    assert again.state is JobState.COMPLETED, again.error
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(root))
+    shown = " ".join(cli("show", job.job_id).out.split())
+    assert "attempts 1 on the Dask worker tcp://" in shown
+    assert ", process" not in shown
 
 
 def test_potcars_do_not_travel(service, tmp_path, place):

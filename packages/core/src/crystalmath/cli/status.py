@@ -268,7 +268,9 @@ def _given_on(child: Relative) -> str:
 
 
 def _attempt(one: AttemptEntry) -> str:
-    where = f"on {one['host']}, process {one['pid']}" if one["host"] else "not begun"
+    # The claim of a worker without shared files names no process, and its engine's word for it.
+    process = f", process {one['pid']}" if one["pid"] else ""
+    where = f"on {one['host']}{process}" if one["host"] else "not begun"
     begun = f", from the geometry in {one['begun_from']}" if one["begun_from"] else ""
     error = f": {output.first_line(one['error'])}" if one["error"] else ""
     return (

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import fcntl
 import functools
 import io
@@ -21,7 +22,6 @@ import tempfile
 import threading
 import time
 import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,15 +53,11 @@ _UNWANTED = 10_000
 _HEAD, _RESULT, _LOG, _WORK = "answer.json", "result", "log", "work/"
 #: What an outcome says of its own form, which is written anew.
 _FORM = ("format", "size", "sha256")
-_DAMAGED = (
-    BadFile,
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    TypeError,
-    ValueError,
+#: How the job of an answer may have ended; a flow's pass does not run apart.
+_ENDS = frozenset(("completed", "failed", "lost", "cancelled"))
+#: Errors of names that the home's file system cannot have; any other is trouble of the home.
+_OF_NAMES = frozenset(
+    (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ)
 )
 
 _lock = threading.Lock()
@@ -133,18 +129,21 @@ def collect(attempt: Attempt, answer: bytes | BaseException) -> bool:
     note_begun(attempt, "a worker that has answered")
     with tempfile.TemporaryDirectory(prefix=f".{number}.answer.", dir=directory.path) as aside:
         outcome: dict[str, Any] | None = None
-        trouble = answer
+        result, trouble = b"", answer
         if isinstance(answer, bytes):
             try:
-                outcome = _unpack(answer, attempt, aside)
-            except _DAMAGED as error:
+                outcome, result = _unpack(answer, attempt, aside)
+            except Exception as error:
+                # Trouble of the home passes. What is wrong with the answer stays: it is lost.
+                if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+                    raise
                 trouble = BadFile(f"it is damaged: {error}")
         with directory.owner_lock():  # of two answers the second leaves the first one's files
             if directory.decided(number):
                 return False
             if outcome is not None:
                 _move(aside, directory, number)
-                return directory.publish(number, outcome, Path(aside, _RESULT).read_bytes())
+                return directory.publish(number, outcome, result)
             told = f"no answer came from its worker ({type(trouble).__name__}: {trouble!s})"
             asked = directory.cancel_requested()
             lost = Publish(state="lost", error=told, cancelled=asked)
@@ -152,25 +151,67 @@ def collect(attempt: Attempt, answer: bytes | BaseException) -> bool:
             return True
 
 
-def _unpack(answer: bytes, attempt: Attempt, folder: str) -> dict[str, Any]:
-    """Write the files of an answer into a folder; return its outcome."""
+def _unpack(answer: bytes, attempt: Attempt, folder: str) -> tuple[dict[str, Any], bytes]:
+    """Write log and files of an answer into a folder; return its outcome and the result."""
+    directory = RunDirectory(attempt.directory)
+    work = directory.work(attempt.number)
     with zipfile.ZipFile(io.BytesIO(answer)) as archive:
         told = json.loads(archive.read(_HEAD))
         if told["attempt"] != attempt.id:
             raise BadFile(f"it is of attempt {told['attempt']}")
-        archive.extractall(folder)  # nothing is written elsewhere, whatever its name
-    outcome = {name: value for name, value in told["outcome"].items() if name not in _FORM}
-    if summary := outcome["summary"]:
-        work = RunDirectory(attempt.directory).work(attempt.number)
-        summary["work_dir"] = (summary.get("work_dir") or "").replace(told["work"], work) or None
-    return outcome
+        # The summary and the result keep the worker's paths, which readers translate.
+        outcome = {name: value for name, value in told["outcome"].items() if name not in _FORM}
+        if outcome["state"] not in _ENDS:
+            raise BadFile(f"its state is {outcome['state']!r}")
+        if not isinstance(outcome["summary"], dict | None):
+            raise BadFile(f"its summary is {outcome['summary']!r}")
+        if outcome["state"] == "cancelled" and not directory.cancel_requested():
+            raise BadFile("it was cancelled, and nobody asked for that")
+        for name in ("error", "traceback"):
+            if outcome.get(name) is not None:
+                outcome[name] = outcome[name].replace(told["work"], work)
+        log = archive.read(_LOG) if _LOG in archive.namelist() else b""
+        log = log.replace(told["work"].encode(), work.encode())
+        log += _stayed(_extract(archive, folder))
+        if log:
+            write(f"{folder}/{_LOG}", log)
+        return outcome, archive.read(_RESULT)
+
+
+def _extract(archive: zipfile.ZipFile, folder: str) -> list[str]:
+    """Write the files of a work directory below a folder; name those that cannot be, and why."""
+    left_out: list[str] = []
+    room = MOST
+    os.mkdir(f"{folder}/{_WORK}", 0o700)
+    for member in archive.infolist():
+        if not member.filename.startswith(_WORK):
+            continue
+        name = member.filename.removeprefix(_WORK)
+        if (room := room - member.file_size) < 0:
+            left_out.append(f"{name} ({member.file_size} bytes)")
+            continue
+        try:
+            archive.extract(member, folder)  # nothing is written elsewhere, whatever its name
+        except OSError as error:
+            if error.errno not in _OF_NAMES:
+                raise
+            left_out.append(f"{name} ({error.strerror})")
+    return left_out
+
+
+def _stayed(left_out: list[str]) -> bytes:
+    """Return the line of the log about files that stayed behind, if there are any."""
+    if not left_out:
+        return b""
+    more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
+    told = f"these files stayed behind (more than {MOST} bytes do not travel)"
+    return f"crystalmath: {told}: {', '.join(left_out[:_NAMED])}{more}\n".encode()
 
 
 def _move(folder: str, directory: RunDirectory, number: int) -> None:
     """Move work directory and log to their places."""
     work = directory.work(number)
     shutil.rmtree(work, ignore_errors=True)  # of an owner that was killed here
-    os.makedirs(f"{folder}/{_WORK}", 0o700, exist_ok=True)
     os.rename(f"{folder}/{_WORK}", work)
     try:
         os.replace(f"{folder}/{_LOG}", directory.log(number))
@@ -246,7 +287,8 @@ def running_apart(cancel: Collection[str] = ()) -> list[str]:
 @functools.cache
 def _jobs(pid: int) -> str:
     """Make the folder of this process, `pid`, which holds it locked; remove those of dead ones."""
-    folder = tempfile.mkdtemp(prefix=_PREFIX)
+    # quacc names real paths, and the owner looks for them in what it is sent.
+    folder = os.path.realpath(tempfile.mkdtemp(prefix=_PREFIX))
     # Never closed: the kernel drops the lock with this process.
     fcntl.flock(os.open(folder, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_EX)
     for each in Path(folder).parent.glob(f"{_PREFIX}*"):
@@ -273,39 +315,34 @@ def _answer(directory: RunDirectory, number: int, name: str) -> bytes:
     work = directory.work(number)
     told = {"attempt": name, "outcome": outcome, "work": work}
     answer = io.BytesIO()
-    with (
-        file,
-        zipfile.ZipFile(
-            answer, "w", zipfile.ZIP_DEFLATED, compresslevel=3, strict_timestamps=False
-        ) as archive,
-    ):
+    with file, zipfile.ZipFile(answer, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
         archive.writestr(_HEAD, json.dumps(told))
         archive.writestr(_RESULT, file.read(), zipfile.ZIP_STORED)
         log = b""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # there is none, or the job took away the right
             log = Path(directory.log(number)).read_bytes()
-        if left_out := _add_files(archive, work):
-            more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
-            log += (
-                f"crystalmath: these files stayed behind, as more than {MOST} bytes do not travel: "
-                f"{', '.join(left_out[:_NAMED])}{more}\n"
-            ).encode()
-        if log:
+        if log := log + _stayed(_add_files(archive, work)):
             archive.writestr(_LOG, log)
     return answer.getvalue()
 
 
 def _add_files(archive: zipfile.ZipFile, work: str) -> list[str]:
-    """Add the files of a work directory, apart from POTCARs and links; name those without room."""
+    """Add the files of a work directory, apart from POTCARs and links; name the others, and why."""
     left_out: list[str] = []
     room = MOST
     for file in sorted(files_below(work), key=lambda each: each.size):
-        path = f"{work}/{file.path}"
-        if file.is_link or is_potcar(file.path) or not stat.S_ISREG(os.lstat(path).st_mode):
+        path, name = f"{work}/{file.path}", as_text(file.path)
+        if file.is_link or is_potcar(file.path):
             continue
         if (room := room - file.size) < 0:
-            left_out.append(f"{as_text(file.path)} ({file.size} bytes)")
+            left_out.append(f"{name} ({file.size} bytes)")
             continue
-        with contextlib.suppress(UnicodeEncodeError):  # a zip has names of UTF-8 alone
-            archive.write(path, f"{_WORK}{file.path}")
+        try:
+            if stat.S_ISREG(os.lstat(path).st_mode):
+                # Read first: what cannot be read to its end leaves no half of it.
+                archive.writestr(f"{_WORK}{file.path}", Path(path).read_bytes())
+        except OSError as error:
+            left_out.append(f"{name} ({error.strerror})")
+        except UnicodeEncodeError:  # a zip has names of UTF-8 alone
+            left_out.append(f"{name} (its name is no UTF-8)")
     return left_out
