@@ -55,7 +55,7 @@ def answer_of(job, members, **outcome):
     """Make an answer of a worker by hand; without a result if `members` has none."""
     answer = io.BytesIO()
     with zipfile.ZipFile(answer, "w") as archive:
-        told = {"attempt": job.id, "outcome": {**ENDED, **outcome}, "work": "/there/1.work"}
+        told = {"attempt": job.id, "outcome": {**ENDED, **outcome}, "work": "/there\udcff/1.work"}
         for name, content in {"answer.json": json.dumps(told), **members}.items():
             archive.writestr(name, content)
     return answer.getvalue()
@@ -179,14 +179,20 @@ def test_a_file_that_the_home_cannot_name_is_left_out(attempt, monkeypatch):
     monkeypatch.setattr(apart, "MOST", 10)
     job, deep = attempt("value"), "/".join(["d" * 200] * 25)
     names = ("a" * 300, f"{deep}/f", "kept", "kept/below", "..")
-    members = {"result": "", "work": "", **{f"work/{name}": "x" for name in names}}
+    members = {
+        "result": "",
+        "log": b"/there\xff/1.work/y\n",
+        "work": "",
+        **{f"work/{name}": "x" for name in names},
+    }
     answer = answer_of(
-        job, {**members, "work/large": "x" * 11}, state="failed", error="/there/1.work/x"
+        job, {**members, "work/large": "x" * 11}, state="failed", error="/there\\xff/1.work/x"
     )
     outcome, work = collected(job, answer), job.directory / "1.work"
     assert (outcome["state"], outcome["error"]) == ("failed", f"{work}/x")
     assert [path.name for path in work.iterdir() if path.is_file()] == ["kept"]
     log = (job.directory / "1.log").read_text()
+    assert log.startswith(f"{work}/y\n")
     assert f"{'a' * 300} (File name too long), {deep}/f (File name too long), kept/below (" in log
     assert "large (11 bytes)" in log
 

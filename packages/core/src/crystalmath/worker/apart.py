@@ -169,9 +169,9 @@ def _unpack(answer: bytes, attempt: Attempt, folder: str) -> tuple[dict[str, Any
             raise BadFile("it was cancelled, and nobody asked for that")
         for name in ("error", "traceback"):
             if outcome.get(name) is not None:
-                outcome[name] = outcome[name].replace(told["work"], work)
+                outcome[name] = outcome[name].replace(as_text(told["work"]), as_text(work))
         log = archive.read(_LOG) if _LOG in archive.namelist() else b""
-        log = log.replace(told["work"].encode(), work.encode())
+        log = log.replace(os.fsencode(told["work"]), os.fsencode(work))
         log += _stayed(_extract(archive, folder))
         if log:
             write(f"{folder}/{_LOG}", log)
