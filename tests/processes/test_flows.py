@@ -352,6 +352,7 @@ def test_failed_steps_run_again_with_other_parameters(service, tmp_path):
     assert "did you mean 'counted'?" in str(refused)
     (refused,) = service.retry([flow], Retry(parameters={"counted": False}))
     assert "takes its parameters by their names" in str(refused)
+    step = named(service, flow, "counted#1").job_id
     for wrong, words in (
         ({"fial": True}, "counted has no parameter 'fial'; did you mean fails?"),
         ({"fails": "x"}, "'fails' of flow_recipes.counted must be true or false"),
@@ -360,6 +361,8 @@ def test_failed_steps_run_again_with_other_parameters(service, tmp_path):
         assert words in str(refused)
         asked = Retry(by_step={"counted": {"params": wrong}})
         (refused,) = service.retry([flow], asked, dry_run=True)
+        assert words in str(refused)
+        (refused,) = service.retry([step], Retry(parameters=wrong), dry_run=True)
         assert words in str(refused)
     (again,) = service.retry([flow], Retry(parameters={"counted": {"fails": False}}))
     assert finish(service, again.job_id).state is JobState.COMPLETED

@@ -407,11 +407,14 @@ class Admission:
 
     def _check_recipe(self, asked: AskedJob, *, has_structure: bool) -> list[Finding]:
         from crystalmath.recipes.arguments import check_arguments
-        from crystalmath.recipes.unread_parameters import check_unread
+        from crystalmath.recipes.codec import decode_request
+        from crystalmath.recipes.unread_parameters import check_unread, job_faults
 
         recipe = self._recipe(asked.spec.recipe)
         if asked.is_step:
-            return []  # Python has called it so
+            # Python has called it so, but for what is changed.
+            place = recipe.name.rpartition(".")[2]
+            return [*job_faults(recipe, decode_request(asked.spec.changed), f"{place}.")]
         parameters = asked.spec.parameters
         findings = check_arguments(recipe, parameters, structure=has_structure)
         return [*findings, *check_unread(recipe, parameters)]
