@@ -24,7 +24,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crystalmath.errors import InvalidJob
-from crystalmath.recipes.structures import parse_structure, read_structures, to_ase_json
+from crystalmath.recipes.structures import (
+    parse_structure,
+    read_structures,
+    read_text,
+    to_ase_json,
+)
 
 POSCAR = """Al cell
 4.05
@@ -335,6 +340,16 @@ def test_files_of_any_format_are_read_with_all_their_frames(tmp_path):
     assert read_structures(tmp_path / "POSCAR")[0][0] == "POSCAR"
 
 
+@pytest.mark.parametrize("name", ["a.xyz", "a.cif", "POSCAR"])
+def test_a_mark_of_the_byte_order_before_a_text_changes_nothing(tmp_path, name):
+    write(tmp_path / name, bulk("Al"))
+    text = (tmp_path / name).read_text()
+    plain = read_structures(tmp_path / name)
+    (tmp_path / name).write_text(f"\ufeff{text}", encoding="utf-8")
+    assert read_structures(tmp_path / name) == plain
+    assert read_text(f"\ufeff{text}", name) == read_text(text, name)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -359,7 +374,9 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, message):
         ("cut.POSCAR", b"Al\n1.0\n4 0 0\n0 4 0\n0 0 4\n", "it ends too early"),
         ("notes.txt", b"about aluminium", "neither its name nor its content tells a format"),
         ("picture.xyz", b"\x91\x00\xff", "it is no text"),
-        ("xq.xyz", b"1\n\nXq 0 0 0\n", "there is no element 'Xq'"),
+        ("xq.xyz", b"1\n\nXq 0 0 0\n", r"there is no element 'Xq' \(line 3\)$"),
+        ("label.xyz", b"2\n\nAl 0 0 0\nCu1 0 0 3\n", r"'Cu1' \(line 4\); write its symbol, Cu$"),
+        ("number.xyz", b"1\n\n29 0 0 0\n", r"'29' \(line 3\); write its symbol, Cu$"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_told_in_words(tmp_path, name, content, said):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import re
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,7 +38,8 @@ _VECTOR_KEYS = frozenset(("positions", "scaled_positions", "momenta", "velocitie
 _SCALAR_KEYS = frozenset(("tags", "masses", "magmoms", "charges"))
 _NUMERIC_KEYS = _ATOMS_KEYS - {"symbols", "constraint", "info", "pbc"}
 _COORDINATES = 3
-_SYMBOL = re.compile(r"[A-Z][a-z]{0,2}")
+#: What stands for an element in a file, be it a label (Cu1, Fe_up) or an atomic number.
+_SPECIES = re.compile(r"[A-Z][a-z]{0,2}(?:[\d_+*-]\w{0,8})?|\d{1,3}")
 #: More atoms than these have positions: a formula of 8 letters would become 34 MB.
 _MOST_AT_ORIGIN = 100
 _OTHERWISE = (
@@ -117,7 +120,14 @@ def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms]]:
         raise InvalidJob(f"the structure file {file} {what}")
     if not file.stat().st_size:
         raise InvalidJob(f"the structure file {file} is empty")
-    return _named(_read_frames(file, str(file)), str(file))
+    with file.open("rb") as opened:
+        if opened.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+            return _named(_read_frames(file, str(file)), str(file))
+        # Editors of Windows begin a text with this mark, which ASE takes for a part of it.
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder, file.name)
+            copy.write_bytes(opened.read())
+            return _named(_read_frames(copy, str(file)), str(file))
 
 
 def read_text(text: str, file: str) -> list[tuple[str, Atoms]]:
@@ -126,6 +136,7 @@ def read_text(text: str, file: str) -> list[tuple[str, Atoms]]:
     Where the name of its `file` does not tell which one it is, the text does. Raises `InvalidJob`:
     it is in none of them, or holds no usable structure.
     """
+    text = text.removeprefix("\ufeff")
     name, begin = file.lower(), text.lstrip()[:20].lower()
     if name.endswith(".cif") or begin.startswith("data_"):
         return _named(_read_frames(io.BytesIO(text.encode(errors="replace")), file, "cif"), file)
@@ -181,14 +192,14 @@ def _read_frames(
             frames = ase.io.read(source, index=":", format=kind)
     except Exception as error:  # every reader fails in its own way
         raise InvalidJob(
-            f"ASE cannot read a structure from {file}: {_reading_failed(error)}"
+            f"ASE cannot read a structure from {file}: {_reading_failed(error, source)}"
         ) from error
     if not frames or not all(isinstance(frame, ase.Atoms) for frame in frames):
         raise InvalidJob(f"{file} holds no structure")
     return list(frames)
 
 
-def _reading_failed(error: Exception) -> str:
+def _reading_failed(error: Exception, source: Path | io.BytesIO | io.StringIO | None = None) -> str:
     """Return the meaning of an exception of ASE's readers, many of which say little."""
     from ase.io.formats import UnknownFileTypeError
 
@@ -196,13 +207,30 @@ def _reading_failed(error: Exception) -> str:
         return "neither its name nor its content tells a format (POSCAR, slab.cif, slab.xyz)"
     if isinstance(error, UnicodeDecodeError):
         return "it is no text, which the format is that its name promises"
-    if isinstance(error, KeyError) and _SYMBOL.fullmatch(str(error.args[0])):
-        return f"there is no element {error.args[0]!r}"
+    if isinstance(error, KeyError) and _SPECIES.fullmatch(str(error.args[0])):
+        return _no_element(str(error.args[0]), source)
     if isinstance(error, (IndexError, EOFError, StopIteration)):
         return "it ends too early, or is not in the format that its name promises"
     return str(error) or (
         f"it is damaged, or not in the format that its name promises ({type(error).__name__})"
     )
+
+
+def _no_element(species: str, source: Path | io.BytesIO | io.StringIO | None) -> str:
+    """Say where a structure has a label or a number in place of an element, and what it means."""
+    from ase.data import atomic_numbers, chemical_symbols
+
+    text = source.getvalue() if isinstance(source, io.StringIO) else ""
+    if isinstance(source, Path):
+        text = source.read_text(encoding="utf-8", errors="replace")
+    lines = [line.split() for line in text.split("\n")]
+    at = next((f" (line {n})" for n, line in enumerate(lines, 1) if line[:1] == [species]), "")
+    if species.isdecimal():
+        means = chemical_symbols[int(species)] if 0 < int(species) < len(chemical_symbols) else ""
+    else:
+        letters = species[: 2 if species[1:2].islower() else 1]
+        means = letters if letters in atomic_numbers and letters != species else ""
+    return f"there is no element {species!r}{at}" + (f"; write its symbol, {means}" * bool(means))
 
 
 def _from_format(structure: Mapping[str, Any]) -> Atoms:
