@@ -6,6 +6,7 @@ What a real engine makes of it, tests/engines/test_apart.py has.
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -81,6 +82,13 @@ def test_an_answer_brings_result_log_and_files_and_no_second_one_replaces_them(a
         assert not apart.collect(job, second)
     assert (work / "step/OUTCAR").read_text() == "kept"
     assert sorted(os.listdir(job.directory)) == ["1.claim", "1.outcome", "1.work", "spec"]
+
+
+def test_a_worker_whose_folder_was_tidied_away_goes_on(attempt):
+    for _ in range(2):
+        job = attempt("leave_files", texts={})
+        assert collected(job, apart.run_apart(apart.pack(job)))["state"] == "completed"
+        shutil.rmtree(apart._jobs(os.getpid()))
 
 
 def test_a_failure_travels_with_its_traceback_and_large_files_stay_behind(attempt, monkeypatch):

@@ -247,8 +247,10 @@ def run_apart(specification: bytes) -> bytes:
     name = attempt_id(job_id, number)
     own = config.forwarded(config.DEFAULT_FORWARD)
     header["environment"] = {**own, **header["environment"]}
-    directory = RunDirectory(f"{_jobs(os.getpid())}/{job_id}")
     with _lock:
+        if not os.path.isdir(_jobs(os.getpid())):  # somebody tidied it away
+            _jobs.cache_clear()
+        directory = RunDirectory(f"{_jobs(os.getpid())}/{job_id}")
         if not directory.make():
             raise WorkerLost(f"job {job_id} runs here already")
         _running[name] = directory
