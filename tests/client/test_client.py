@@ -20,7 +20,7 @@ from ase.constraints import FixAtoms
 
 from conftest import eventually
 from crystalmath import build_version
-from crystalmath.client import Job, JobFailed, JobFuture, Submission
+from crystalmath.client import Job, JobFailed, JobFuture, Submission, SubmissionWarning
 from crystalmath.client import request as request_module
 from crystalmath.errors import (
     CrystalMathError,
@@ -355,6 +355,30 @@ def test_a_refused_job_raises(client):
         client.submit("lab_recipes.value", [AL])
     with pytest.raises(UnknownEngine, match="none such"):
         client.submit("lab_recipes.value", AL, engine="none such")
+
+
+def test_what_is_odd_about_a_job_is_warned_of_once(client):
+    def asked(**parameters):
+        return Submission(recipe="emt.core.static_job", atoms=AL, parameters=parameters)
+
+    with pytest.warns(SubmissionWarning) as told:
+        jobs = client.submit_many([asked(asap_cutof=True), asked(asap_cutof=True), asked()])
+    (warning,) = told
+    assert warning.filename == __file__
+    assert "'asap_cutof' of quacc.recipes.emt.core.static_job" in str(warning.message)
+    assert "did you mean asap_cutoff?" in str(warning.message)
+    for job in jobs:
+        job.result(LONG)
+    with pytest.warns(SubmissionWarning, match="asap_cutof"):
+        client.retry(jobs[0], dry_run=True)
+    with pytest.warns(SubmissionWarning, match="asap_cutof"):
+        (again,) = client.retry(jobs[0])
+    assert again.result(LONG)
+    many = {f"odd{number}": 1 for number in range(20)}
+    with pytest.warns(SubmissionWarning) as told:
+        client.submit("emt.core.static_job", AL, many).result(LONG)
+    assert len(told) == 11
+    assert "with 10 more warnings" in str(told[-1].message)
 
 
 def test_a_key_gives_the_same_job(client):

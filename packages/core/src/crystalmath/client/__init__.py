@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         JobFailed,
         ProtocolMismatch,
         ServerMismatch,
+        SubmissionWarning,
     )
     from crystalmath.client.future import JobFuture
     from crystalmath.client.opening import connect, in_process
@@ -33,6 +34,7 @@ __all__ = [
     "Reference",
     "ServerMismatch",
     "Submission",
+    "SubmissionWarning",
     "connect",
     "in_process",
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, Unpack
 from attrs import fields
 
 from crystalmath import server
-from crystalmath.client.client_errors import answered_error, raise_answered
+from crystalmath.client.client_errors import answered_error, raise_answered, warn_of
 from crystalmath.client.follower import Follower, change_events, changes
 from crystalmath.client.request import RecipeLike, Writer, ask_again
 from crystalmath.client.results import Results
@@ -217,6 +217,7 @@ class Client:
                     # Its key has given the job of an earlier submission.
                     begun = begun or job["status"] != "pending"
             self._follower.follow(_accepted(answers.values()), overheard=overheard, look=begun)
+        warn_of(answer["jobs"])
         return answers
 
     def map(
@@ -485,6 +486,7 @@ class Client:
         given = {"parameters": parameters or {}, **changes}
         if dry_run:
             answers = ask_again(self.ask, given, job_ids=named, filters=filters, dry_run=True)
+            warn_of(answers)
             told = [one for one in answers if one.get("code") != "retried"]
             return [answered_error(one) if one["status"] == "error" else None for one in told]
         with self._follower.submitting() as overheard:
@@ -497,6 +499,7 @@ class Client:
                 if one.get("code") != "retried"
             )
             self._follower.follow(_accepted(accepted), overheard=overheard)
+        warn_of(answers)
         return accepted
 
     def reread(
@@ -533,6 +536,7 @@ class Client:
             engine=engine,
             cluster=cluster,
         )
+        warn_of([answer])
         return self.future(str(answer["job_id"]))
 
     # --- futures and results -----------------------------------------------------------------

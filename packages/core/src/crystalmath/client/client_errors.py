@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError, JobRefused, ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+
+#: So many different warnings are given of one request.
+_TOLD = 10
 
 
 class JobFailed(CrystalMathError):  # noqa: N818 - named for what is the case
@@ -53,8 +58,36 @@ class ProtocolMismatch(ServerError):  # noqa: N818 - named for what is the case
     code = "protocol"
 
 
+class SubmissionWarning(UserWarning):
+    """A job was accepted, and something about it may not be as it was meant."""
+
+
 class ServerMismatch(UserWarning):
     """The server is not like this process: another home, Python or recipe namespaces."""
+
+
+def warn_of(answers: Iterable[Mapping[str, Any]]) -> None:
+    """Warn of what was found of jobs that were accepted: once of what is alike."""
+    from crystalmath.models import Finding
+
+    found = [Finding(**each) for answer in answers for each in answer.get("warnings", ())]
+    told = dict.fromkeys(map(str, found))
+    texts = [f"accepted with a warning: {text}" for text in told][:_TOLD]
+    if len(told) > _TOLD:
+        texts.append(
+            f"accepted with {len(told) - _TOLD} more warnings; future.info().warnings has them"
+        )
+    for text in texts:
+        warnings.warn(text, SubmissionWarning, stacklevel=outside())
+
+
+def outside() -> int:
+    """Return how far up the stack the code is that called this package."""
+    # `skip_file_prefixes` does this from Python 3.12 on.
+    level, frame = 0, inspect.currentframe()
+    while frame and str(frame.f_globals.get("__name__")).startswith(__package__):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def raise_answered(answer: Mapping[str, Any]) -> None:

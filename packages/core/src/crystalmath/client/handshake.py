@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import build_version, config
-from crystalmath.client.client_errors import ProtocolMismatch, ServerMismatch
+from crystalmath.client.client_errors import ProtocolMismatch, ServerMismatch, outside
 from crystalmath.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def check_server(server: Mapping[str, Any], home: Path) -> None:
         told = (server["pid"], difference)
         if told not in _told:
             _told.add(told)
-            warnings.warn(difference, ServerMismatch, stacklevel=_outside())
+            warnings.warn(difference, ServerMismatch, stacklevel=outside())
 
 
 def check_build(theirs: str, home: Path, host: str | None = None) -> None:
@@ -86,12 +85,3 @@ def differences(server: Mapping[str, Any], home: Path) -> Iterator[str]:
             f"put them into [recipes] allow of {server['home']}/config.toml, which it reads again "
             f"by itself, or: {again} from here"
         )
-
-
-def _outside() -> int:
-    """Return how far up the stack the code is that called this package."""
-    # `skip_file_prefixes` does this from Python 3.12 on.
-    level, frame = 0, inspect.currentframe()
-    while frame and str(frame.f_globals.get("__name__")).startswith(__package__):
-        level, frame = level + 1, frame.f_back
-    return level
