@@ -19,6 +19,7 @@ from crystalmath import cli as command_line
 from crystalmath.cli import submit
 from crystalmath.cli.shared import output
 from crystalmath.jobs.cgroups import ControlGroup
+from crystalmath.jobs.changes import Change
 from crystalmath.quacc import JobState
 from crystalmath.quacc.store import JobStore
 from rundirs import new_job
@@ -642,3 +643,20 @@ def test_an_error_has_the_keys_that_an_answer_has(home, cli):
         answer = cli(command, "--json")
         assert answer.json["error"] is None, command
         assert answer.json.keys() >= command_line.COMMANDS[command].answer.keys(), command
+
+
+def test_on_a_terminal_it_is_told_that_unfinished_jobs_have_no_server(home, cli, monkeypatch):
+    told = {"specification": '{"owner": {}}\n{"atoms": null, "parameters": {}}'}
+    waiting, ended = new_job(**told), new_job(**told)
+    home.mkdir(exist_ok=True)
+    with JobStore(f"sqlite:///{home}/jobs.sqlite") as store:
+        store.insert([waiting])
+        end = Change(job_id=ended.job_id, state=JobState.CANCELLED, at=1.0)
+        store.insert_ended([(ended, end)])
+    commands = (("list",), ("status", waiting.job_id))
+    assert [cli(*command).err for command in commands] == ["", ""]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    for command in commands:
+        assert cli(*command).err.startswith("no server runs: what waits begins when one does")
+    for command in (("list", "--json"), ("list", "--state", "cancelled"), ("status", ended.job_id)):
+        assert cli(*command).err == ""

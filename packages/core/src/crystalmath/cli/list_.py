@@ -12,7 +12,7 @@ import typer
 
 from crystalmath import server
 from crystalmath.cli.shared import job_table, output
-from crystalmath.cli.shared.common_arguments import Json, home_reader
+from crystalmath.cli.shared.common_arguments import Json, home_reader, tell_unserved
 from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.errors import CrystalMathError, InvalidJob, did_you_mean
 
@@ -114,6 +114,7 @@ def list_jobs(
         job_table.write_csv(jobs, names)
     elif jobs:
         _show(jobs, names, steps={job["job_id"] for job in jobs} - listed)
+        tell_unserved(home, jobs)
     else:
         output.note("no jobs")
     if more and not as_json:

@@ -11,7 +11,7 @@ import typer
 
 from crystalmath import server
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import JobId, Json, home_reader
+from crystalmath.cli.shared.common_arguments import JobId, Json, home_reader, tell_unserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -53,6 +53,7 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
     else:
         reached = _progress(asked["progress"])
         output.write(output.fields(status_fields(job, asked["params"], files, reached, steps)))
+        tell_unserved(home, [job])
     return 0
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from crystalmath.client import Client, Job
     from crystalmath.client.home_reader import HomeReader
     from crystalmath.errors import CrystalMathError
+    from crystalmath.models.answers import JobDocument
     from crystalmath.models.fields import Field
 
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
@@ -118,6 +119,15 @@ def connected(*, start: bool = True) -> Client:
     except ProtocolMismatch as error:
         _end_other_build(error)
     return connect(start=start)
+
+
+def tell_unserved(home: HomeReader, jobs: Sequence[JobDocument]) -> None:
+    """Say on a terminal that no server runs which unfinished jobs may wait for."""
+    if home.is_unserved and sys.stderr.isatty() and any(not job["finished_at"] for job in jobs):
+        output.note(
+            "no server runs: what waits begins when one does (crystalmath wait or serve starts "
+            "it), unless another process has these jobs"
+        )
 
 
 @contextlib.contextmanager
