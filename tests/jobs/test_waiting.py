@@ -237,6 +237,11 @@ class World:
         jobs = [self.state(job_id) for job_id in self.names]
         return [job for job in jobs if not job.state.is_terminal()]
 
+    def is_spare(self, job):
+        """Return whether no flow needs a job: a step run again whose flow has ended without it."""
+        ended = (flow := step_of(job.parents)) and self.state(flow[0]).state.is_terminal()
+        return ended and repeated(job.parents) is not None
+
     def under_way(self):
         own = [job for job in self.unfinished() if self.process.is_own(job.owner)]
         return [job for job in own if not job.waits and job.stage is None]
@@ -405,6 +410,9 @@ class World:
             if jobs := self.under_way():
                 for job in jobs:
                     self.end(job, JobState.COMPLETED)
+                continue
+            if spare := [job for job in self.process.left() if self.is_spare(job)]:
+                self.process.take_over(spare)
                 continue
             if not waiting:
                 return
