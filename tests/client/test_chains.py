@@ -286,6 +286,18 @@ def test_what_becomes_of_who_waits_for_a_failure(client, here, cli, tmp_path):
     assert client.future(runs).result(LONG)["symbols"] == ["Al"]
     assert client.job(runs).labels == {"of": "it"}
     assert failed.job_id in str(client.future(fails).exception(LONG))
+    # What waits for it, and what waits for that, cannot go on by itself, also once a retry failed.
+    held = cli(*given, failed.job_id).out.strip()
+    beyond = cli(*given, held).out.strip()
+    tries = [failed]
+    for _ in range(2):
+        waited = cli("wait", beyond, runs, "--json")
+        assert (waited.code, waited.json["done"]) == (1, False)
+        assert client.job(tries[-1].job_id).state.value == "failed"
+        told_of = f"waits for job {failed.job_id[:8]}, which failed: crystalmath retry"
+        assert f"{beyond[:8]} Al {told_of} {failed.job_id[:8]} lets it go on" in waited.err
+        tries += client.retry([tries[-1]])
+    client.cancel_many([held, beyond])
     for option, value, words in (
         ("--on-failure", "retry", "'retry' must be wait or fail"),
         ("--after", "", "cannot read '' as a job"),

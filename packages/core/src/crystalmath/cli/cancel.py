@@ -21,13 +21,21 @@ from crystalmath.cli.shared.common_arguments import (
 from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.errors import CrystalMathError
 from crystalmath.models.fields import to_wire
-from crystalmath.models.job_notes import UNFINISHED, step_of, told_steps
+from crystalmath.models.job_notes import (
+    NO_RESULT,
+    UNFINISHED,
+    awaited,
+    awaits_structure,
+    step_of,
+    told_steps,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from crystalmath.client import Client, Job
     from crystalmath.models import Progress
+    from crystalmath.models.job_notes import Parent
 
 
 @with_filters
@@ -106,7 +114,8 @@ def _tell(answers: Sequence[dict[str, Any]]) -> None:
 def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:
     """Wait until jobs have ended, and show how far they are.
 
-    Jobs are named, or chosen by filters.
+    Jobs are named, or chosen by filters. Once all that are left wait for jobs that failed or were
+    cancelled, it ends, and says which to retry.
     Ctrl-C ends the waiting, not the jobs. Exits 0 if all of them completed, else 1.
     """
     require_choice(job_ids, filters)
@@ -123,33 +132,122 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
     output.note(_counts(jobs.values()))
     if as_json:
         documents = [job.document() for job in jobs.values()]
-        output.write_json({"jobs": documents, "done": True})
+        done = all(job.state.is_terminal() for job in jobs.values())
+        output.write_json({"jobs": documents, "done": done})
     return 0 if all(job.state.value == "completed" for job in jobs.values()) else 1
 
 
 def _follow(line: output.LiveLine, jobs: dict[str, Job]) -> None:
-    """Keep jobs up to date until all have ended."""
+    """Keep jobs up to date until all have ended, or what is left cannot go on by itself."""
     from crystalmath.client import connect
 
-    unfinished = [job.job_id for job in jobs.values() if not job.state.is_terminal()]
     try:
         with connect() as client:
             line.update(_counts(jobs.values()))
+            known = _with_awaited(client, jobs)
+            unfinished = [job.job_id for job in known.values() if not job.state.is_terminal()]
             for job in client.wait(unfinished):
-                jobs[job.job_id] = job
-                _say(line, job)
-                line.update(_counts(jobs.values()))
+                known[job.job_id] = job
+                if job.job_id in jobs:
+                    jobs[job.job_id] = job
+                    _say(line, job)
+                    line.update(_counts(jobs.values()))
+                if stuck := _stuck(client, jobs, known):
+                    break
+            else:
+                return
+        for job_id, failed in stuck.items():
+            line.say(
+                f"{_named(jobs[job_id])} waits for job {failed[:8]}, which "
+                f"{known[failed].state.ended}: crystalmath retry {failed[:8]} lets it go on"
+            )
     except KeyboardInterrupt:
         line.say("no longer waiting; the jobs go on")
         raise
+
+
+def _with_awaited(client: Client, jobs: Mapping[str, Job]) -> dict[str, Job]:
+    """Return jobs with those that they wait for, and that these wait for, as far as on record."""
+    from crystalmath import server
+    from crystalmath.client.transport import parts
+    from crystalmath.models import Job
+
+    known, new = dict(jobs), list(jobs.values())
+    while new:
+        parents = [one["job_id"] for job in new for one in awaited(job.parents)]
+        missing = [job_id for job_id in dict.fromkeys(parents) if job_id not in known]
+        told = [
+            client.ask(server.JOBS_STATUS_MANY, job_ids=part)["jobs"] for part in parts(missing)
+        ]
+        new = [Job.read(one) for answer in told for one in answer if not one.get("code")]
+        known |= {job.job_id: job for job in new}
+    return known
+
+
+def _stuck(client: Client, jobs: Mapping[str, Job], known: Mapping[str, Job]) -> dict[str, str]:
+    """Return which failed job each unfinished one waits for; nothing while one can go on."""
+    left = [job.job_id for job in jobs.values() if not job.state.is_terminal()]
+    failed = {job.job_id for job in known.values() if job.state in NO_RESULT}
+    if not failed or any(jobs[job_id].state.value == "running" for job_id in left):
+        return {}
+    found = _held_up(known, failed)
+    if found.keys() >= set(left):  # else the server need not be asked
+        found = _held_up(known, failed - _retried(client, {found[job_id] for job_id in left}))
+    return {job_id: found[job_id] for job_id in left} if found.keys() >= set(left) else {}
+
+
+def _held_up(known: Mapping[str, Job], failed: Collection[str]) -> dict[str, str]:
+    """Return of each failed job, and of each that waits for it, directly or not, the failed one."""
+    waiting: dict[str, list[tuple[Job, Parent]]] = {}
+    for job in known.values():
+        for parent in () if job.state.is_terminal() else awaited(job.parents):
+            waiting.setdefault(parent["job_id"], []).append((job, parent))
+    found = {job_id: job_id for job_id in failed}
+    queue = list(found)
+    for before in queue:
+        for job, parent in waiting.get(before, ()):
+            if before in failed:
+                goes_on = parent["awaited"] == "any" or "on_failure" in parent
+                goes_on |= parent.get("frame") == 0
+            else:
+                goes_on = parent.get("frame") == 0 and not awaits_structure(known[before].parents)
+            if not goes_on and job.job_id not in found:
+                found[job.job_id] = found[before]
+                queue.append(job.job_id)
+    return found
+
+
+def _retried(client: Client, failed: Collection[str]) -> set[str]:
+    """Return those of some failed jobs of which a retry goes on, or has completed."""
+    from crystalmath.client.transport import parts
+
+    first = {job_id: job_id for job_id in failed}
+    found: set[str] = set()
+    new = list(first)
+    while new:
+        retries = [job for part in parts(new) for job in client.list(parent=part)]
+        new = []
+        for job in retries:
+            before = [one["job_id"] for one in job.parents if one["role"] == "retry"]
+            for job_id in before:
+                if job_id in first and job.job_id not in first:
+                    first[job.job_id] = first[job_id]
+                    if job.state in NO_RESULT:
+                        new.append(job.job_id)
+                    else:
+                        found.add(first[job_id])
+    return found
 
 
 def _say(line: output.LiveLine, job: Job) -> None:
     if not job.state.is_terminal() or job.state.value == "completed":
         return
     error = f": {output.first_line(job.error)}" if job.error and _failed(job) else ""
-    name = f" {job.name}" if job.name else ""
-    line.say(f"{job.job_id[:8]}{name} {job.state.value}{error}")
+    line.say(f"{_named(job)} {job.state.value}{error}")
+
+
+def _named(job: Job) -> str:
+    return f"{job.job_id[:8]} {job.name}" if job.name else job.job_id[:8]
 
 
 def _failed(job: Job) -> bool:
