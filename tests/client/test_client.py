@@ -345,6 +345,9 @@ def test_each_of_many_is_accepted_or_refused_on_its_own(client, monkeypatch):
     assert "no function 'nothing'" in str(answers[1])
     assert "number: <object object" in str(answers[2])
     assert [answers[0].result(LONG), answers[4].result(LONG)] == [1, 3]
+    for ask in (client.progress, client.retry, client.cancel_many):
+        with pytest.raises(InvalidJob, match="number 1 of the jobs was not .* no function 'noth"):
+            ask(answers)
     assert client.submit_many([]) == []
 
 

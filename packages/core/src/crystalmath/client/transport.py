@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from crystalmath import server
 from crystalmath.client.client_errors import raise_answered
-from crystalmath.errors import ID_LENGTH, the_one
+from crystalmath.errors import ID_LENGTH, CrystalMathError, InvalidJob, the_one
 from crystalmath.server.rpc.wire import WireError
 
 if TYPE_CHECKING:
@@ -134,9 +134,17 @@ def find(ask: server.Ask, prefix: str) -> str:
 
 
 def ids_of(jobs: str | HasJobId | Iterable[str | HasJobId]) -> list[str]:
-    """Return the ids of jobs that are named by ids, futures or records."""
+    """Return the ids of jobs that are named by ids, futures or records.
+
+    `InvalidJob`: among them is the error of a job that was refused.
+    """
     several = [jobs] if isinstance(jobs, str) or not isinstance(jobs, Iterable) else jobs
-    return [one if isinstance(one, str) else one.job_id for one in several]
+    found = []
+    for number, one in enumerate(several):
+        if isinstance(one, CrystalMathError) and getattr(one, "job_id", None) is None:
+            raise InvalidJob(f"number {number} of the jobs was not submitted: {one}") from one
+        found.append(one if isinstance(one, str) else one.job_id)
+    return found
 
 
 def chosen(
