@@ -1,13 +1,14 @@
 """`jobs.subscribe`: each change once, in order, also after a reconnect."""
 
 import itertools
+import threading
 from types import SimpleNamespace
 
 import pytest
 
 from crystalmath.models import Job, JobState
 from crystalmath.models.schemas import components
-from crystalmath.server.handlers import METHODS
+from crystalmath.server.handlers import METHODS, events
 from peer import serving
 
 STRUCTURE = {"symbols": "Al", "cell": [3, 3, 3], "pbc": True}
@@ -145,8 +146,8 @@ async def test_only_what_is_asked_for_is_told(connect, which):
     assert {one["job_id"] for one in seen} == wanted
     # A long poll with the same filters, and who comes later, are told the same.
     asked = {**FILTERS[which], "after": begun["seq"]}
-    events = await submitting.call("jobs.events", asked)
-    assert [event["seq"] for event in events["events"]] == [one["seq"] for one in seen]
+    told = await submitting.call("jobs.events", asked)
+    assert [event["seq"] for event in told["events"]] == [one["seq"] for one in seen]
     again = await connect()
     await again.call("jobs.subscribe", asked)
     assert await heard(again, wanted) == seen
@@ -226,6 +227,25 @@ async def test_the_progress_of_named_jobs_is_told_until_they_end(connect, servic
     assert all(before != after for before, after in itertools.pairwise(told))
     assert {one["job_id"] for one in told} == {job_id}
     assert told[-1] == (await submitting.call("jobs.progress", {"job_ids": [job_id]}))["jobs"][0]
+
+
+async def test_changes_are_told_while_the_files_of_progress_hang(connect, monkeypatch):
+    watching, submitting = await connect(), await connect()
+    hangs = threading.Event()
+
+    def hanging(*_):
+        hangs.wait()
+        yield
+        return []
+
+    monkeypatch.setattr(events, "progress", hanging)
+    job_id = await submit(submitting)
+    try:
+        begun = await watching.call("jobs.subscribe", {"progress": [job_id]})
+        assert begun["error"] is None
+        await changes(watching, await submit(submitting))
+    finally:
+        hangs.set()
 
 
 async def test_subscribers_ask_no_database(connect, service, monkeypatch):

@@ -413,30 +413,39 @@ async def _tell(
     """Tell events, and the progress of jobs of which the last one `told` is known."""
     if request is not None:  # its answer goes first
         await asyncio.wait([request])
-    service, due = session.controller, 0.0
+    # Progress is read from files, which may hang; the events of the database go on meanwhile.
+    work = _tell_changes(session, after, wanted), _tell_progress(session, told)
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _tell_changes(session: Session, after: int, wanted: Wanted) -> None:
+    service = session.controller
     async with listening(service, None, jobs=wanted.needs_jobs) as subscriber:
         while True:
             documents, last = await _documents(service, after, _AT_ONCE, wanted)
             for document in documents:
                 await session.notify(_CHANGED, _change(document))
-            if told and time.monotonic() >= due:
-                await _tell_progress(session, told)
-                due = time.monotonic() + _PROGRESS_S
             if last <= after:  # there is no more
-                await subscriber.wait(max(0, due - time.monotonic()) if told else _WAIT_S)
+                await subscriber.wait(_WAIT_S)
             after = max(after, last)
 
 
 async def _tell_progress(session: Session, told: dict[str, JobProgress | None]) -> None:
-    """Tell of jobs how far they have come since, and forget those that have ended."""
-    work = progress(session.controller, list(told))
-    for document in await in_slices("files", work):
-        job_id = document["job_id"]
-        if document != told[job_id]:
-            await session.notify(_PROGRESSED, document)
-        told[job_id] = document
-        if document["status"] == "error" or JobState(document["status"]).is_terminal():
-            del told[job_id]
+    """Tell of jobs how far they have come, until all have ended."""
+    while told:
+        for document in await in_slices("files", progress(session.controller, list(told))):
+            job_id = document["job_id"]
+            if document != told[job_id]:
+                await session.notify(_PROGRESSED, document)
+            told[job_id] = document
+            if document["status"] == "error" or JobState(document["status"]).is_terminal():
+                del told[job_id]
+        await asyncio.sleep(_PROGRESS_S)
 
 
 def _change(event: answers.Event) -> Change:
