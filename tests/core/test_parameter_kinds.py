@@ -56,8 +56,7 @@ def check(recipe, **parameters):
         (RELAX, {"opt_params": {"run_kwargs": 3}}, r"'opt_params\.run_kwargs' must be a table"),
         ("emt.md.md_job", {"steps": "many"}, "'steps' must be a number, not 'many'"),
         ("emt.md.md_job", {"temperature_K": [300]}, "'temperature_K' must be a number"),
-        ("emt.md.md_job", {"steps": 1.5}, "'steps' must be a whole number, not 1.5"),
-        (RELAX, {"opt_params": {"max_steps": 1.5}}, r"'opt_params\.max_steps' must be a whole"),
+        (RELAX, {"opt_params": {"max_steps": "x"}}, r"'opt_params\.max_steps' must be a number"),
         ("emt.core.static_job", {"asap_cutoff": {"x": 1}}, "'asap_cutoff' must be true or false"),
         ("emt.core.static_job", {"asap_cutoff": "no"}, "'asap_cutoff' must be true or false"),
         ("lj.core.static_job", {"smooth": "no"}, "'smooth' must be true or false, not 'no'"),
@@ -91,7 +90,9 @@ def test_the_parameter_is_named_with_what_it_should_be(recipe, parameters, said)
         (RELAX, {"opt_params": {"optimizer": "FIRE", "fmax": None}}),
         (RELAX, {"opt_params": {"fmax": Sentinel("Remove"), "optimizer": Sentinel("Remove")}}),
         (RELAX, {"opt_params": []}),
-        ("emt.md.md_job", {"steps": 5.0, "dynamics": "nve", "temperature_K": np.array(300.0)}),
+        # ASE counts up to them.
+        (RELAX, {"opt_params": {"max_steps": 10.5}}),
+        ("emt.md.md_job", {"steps": 1.5, "dynamics": "nve", "temperature_K": np.array(300.0)}),
         (FLOW, {"job_params": {"all": {}}, "make_slabs_kwargs": {}}),
     ],
 )

@@ -261,12 +261,13 @@ def test_k_points_along_vacuum():
         ({"temperature_K": -300}, "temperature_K = -300 K is below zero"),
         ({"encut": -400}, "encut = -400 eV is below zero"),
         ({"job_params": {"relax_job": {"opt_params": {"max_steps": -3}}}}, "max_steps = -3 is"),
+        ({"opt_params": {"max_steps": 10.5}}, "max_steps = 10.5 is a number of steps, and not"),
         ({"input_data": {"system": {"ecutwfc": 600}}}, "ecutwfc is in Ry"),
         ({"ENCUT": 40}, "ENCUT is in eV"),
         ({"opt_params": {"fmax": 50}}, "fmax is in eV/Å"),
     ],
 )
-def test_numbers_below_zero_and_of_another_unit(parameters, said):
+def test_numbers_below_zero_not_whole_and_of_another_unit(parameters, said):
     (found,) = findings(VASP, CU, parameters)
     assert (found.severity, said in found.message) == ("warning", True)
     assert (found.source or "").startswith("the parameter ")

@@ -68,8 +68,8 @@ def findings(recipe: str, atoms: Atoms | None, parameters: Mapping[str, Any]) ->
     """Find what is no mistake for the programs and most likely one of the person.
 
     Warnings: ``structure_close``, ``structure_scattered``, ``structure_occupancy``,
-    ``structure_vacuum``, ``kpoints_many``, ``kpoints_vacuum``, ``parameter_negative`` and
-    ``parameter_unit``. An error: ``emt_element``.
+    ``structure_vacuum``, ``kpoints_many``, ``kpoints_vacuum``, ``parameter_negative``,
+    ``parameter_fraction`` and ``parameter_unit``. An error: ``emt_element``.
     """
     if atoms is not None:
         yield from _occupancies(atoms)
@@ -395,6 +395,9 @@ def _numbers(table: Mapping[str, Any], place: str) -> Iterator[Finding]:
         if key in _NEVER_NEGATIVE and value < 0:
             message = f"{one_line(full)} = {value}{unit} is below zero, and means nothing there"
             yield _warning("parameter_negative", message, "give a positive number", source)
+        elif _NEVER_NEGATIVE.get(key) == "" and value % 1:
+            message = f"{one_line(full)} = {value} is a number of steps, and not whole"
+            yield _warning("parameter_fraction", message, "give a whole number", source)
         elif value and not low <= value <= high:
             message = f"{one_line(full)} = {value}{unit} is likely meant in another unit: {why}"
             yield _warning("parameter_unit", message, "convert it, or leave it out", source)

@@ -257,8 +257,8 @@ def _wrong(name: str, value: Any, annotation: str) -> Iterator[str]:
         if not _is_copy(value):
             yield _must(name, _COPY, value)
     elif kind == "number":
-        if due := _due_number(value, whole=members(annotation) <= {"int", "None"}):
-            yield _must(name, due, value)
+        if isinstance(value, _NOT_NUMBERS):
+            yield _must(name, "a number", value)
     elif name in _NAMED:
         if isinstance(value, _NO_NAMES):
             yield _must(name, _NAMED[name], value)
@@ -298,21 +298,14 @@ def _inner(name: str, table: Mapping[Any, Any]) -> Iterator[str]:
             continue
         if key == "optimizer" and isinstance(value, (int, float, *_NOT_TEXT)):
             yield _must(place, "an optimizer of ase.optimize, such as FIRE", value)
-        elif key in _INNER_NUMBERS and (due := _due_number(value, whole=key != "fmax")):
-            yield _must(place, due, value)
+        elif key in _INNER_NUMBERS and isinstance(value, _NOT_NUMBERS):
+            yield _must(place, "a number", value)
         elif str(key).endswith("_kwargs") and _is_no_table(value):
             yield _must(place, 'a table, {"key": value}', value)
 
 
 def _must(name: str, what: str, value: object) -> str:
     return f"the parameter {name!r} must be {what}, not {shown(value)}"
-
-
-def _due_number(value: object, *, whole: bool) -> str | None:
-    if isinstance(value, _NOT_NUMBERS):
-        return "a number"
-    broken = whole and isinstance(value, float) and not value.is_integer()
-    return "a whole number" if broken else None
 
 
 def _is_no_table(value: object) -> bool:
