@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import random
+import threading
 import uuid
 
 import pytest
@@ -15,7 +16,7 @@ from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState, NewJob
 from crystalmath.models.job_notes import repeated, step_of
 from crystalmath.service import flows as service_flows
-from crystalmath.service.current_jobs import Onlooker
+from crystalmath.service.current_jobs import Onlooker, Presence
 from crystalmath.service.dependencies import Waiting
 from crystalmath.service.flows import Flows
 from crystalmath.service.home_jobs import HomeJobs
@@ -681,3 +682,23 @@ def test_of_a_long_chain_only_the_end_is_looked_at(recorded):
     references = References(world.jobs)
     assert references.expected(parents) is None
     assert references.outlook(parents).reason == f"waits for job {job_id}"
+
+
+def test_several_who_begin_at_once_to_look_have_the_kernel_tell_once(tmp_path, monkeypatch):
+    presence, asked = Presence(tmp_path), threading.Semaphore(0)
+
+    def watch(_):
+        asked.release()
+        return os.eventfd(0, os.EFD_NONBLOCK)  # a user may have too many that the kernel tells
+
+    monkeypatch.setattr(Presence, "_watch", watch)
+    several = [threading.Thread(target=presence.begin) for _ in range(2)]
+    with presence._lock:  # somebody asks what is there
+        for thread in several:
+            thread.start()
+        assert asked.acquire(timeout=60)
+        assert not asked.acquire(timeout=0.5)
+    for thread in several:
+        thread.join(60)
+    assert not asked.acquire(blocking=False)
+    presence.close()

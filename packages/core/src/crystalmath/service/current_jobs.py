@@ -140,10 +140,10 @@ class Presence:
         """Return what :meth:`add` needs of the moment before somebody looks; not on a loop."""
         with self._watching:
             events = self._watch() if self._events is None else None
-        with self._lock:
-            self._events = self._events if events is None else events
-            self._read()
-            return self._seen
+            with self._lock:
+                self._events = self._events if events is None else events
+                self._read()
+                return self._seen
 
     def add(self, job_ids: Iterable[str], begun: int) -> None:
         """Note the run directories that were seen since :meth:`begin`."""
