@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.errors import BadFile, CrystalMathError, InvalidJob
 from crystalmath.jobs.potcars import is_potcar
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import as_text, files_below
@@ -76,11 +76,10 @@ def write_archive(
             for job in jobs:
                 directory = service.config.jobs_directory / job.job_id
                 record = _record(service, job)
-                is_lost = _has_lost_result(job, directory)
-                record["job"] |= {"removed": "gone"} if is_lost else {}
+                lost = _lost_result(job, directory)
+                record["job"] |= {"removed": "gone"} if lost else {}
                 archive.writestr(f"{job.job_id}/{RECORD}", json.dumps(record))
-                lost = [(f"{job.attempt}.outcome", "it is gone; the record alone travels")]
-                files = lost if is_lost else _written(archive, job.job_id, directory)
+                files = lost or _written(archive, job.job_id, directory)
                 for name, why in files:
                     count += why is None
                     if why is not None:
@@ -100,10 +99,19 @@ def write_archive(
     return Archived(count, tuple(left_out))
 
 
-def _has_lost_result(job: JobMetadata, directory: Path) -> bool:
-    """Return whether a job has completed, and the outcome is missing that would say so."""
+def _lost_result(job: JobMetadata, directory: Path) -> list[tuple[str, str | None]]:
+    """Return the outcome that says that a job has completed, and why it cannot be had."""
     known = job.state is JobState.COMPLETED and job.removed in {None, "heavy"}
-    return known and directory.exists() and not RunDirectory(directory).decided(job.attempt)
+    if not (known and directory.exists()):
+        return []
+    name, files = f"{job.attempt}.outcome", RunDirectory(directory)
+    try:
+        if files.outcome(job.attempt) is None:
+            return [(name, "it is gone; the record alone travels")]
+        files.check_outcome(job.attempt)
+    except BadFile as error:  # no home would take it in, nor the jobs beside it
+        return [(name, f"{error}; the record alone travels")]
+    return []
 
 
 def _ended(service: JobService, job_ids: Sequence[str]) -> list[JobMetadata]:
@@ -156,6 +164,8 @@ def _written(
                 archive.write(directory / name, f"{job_id}/{FILES}/{name}", kind)
         except FileNotFoundError:
             why = "it was removed meanwhile"
+        except BadFile as error:
+            why = str(error)
         yield as_text(name), why
     yield from unread
 
