@@ -16,12 +16,13 @@ from ase.build import bulk
 from conftest import eventually
 from crystalmath import config, processes, worker
 from crystalmath.jobs.documents import FORMAT
-from crystalmath.jobs.identities import IdentityFile
+from crystalmath.jobs.identities import IDENTITIES, IdentityFile
 from crystalmath.jobs.view import read_result
 from crystalmath.models import JobState, Resources, Submission
 from crystalmath.service import JobService
 from crystalmath.worker.chains import WorkerLost
 from ends import finish
+from rundirs import write_job
 
 pytestmark = pytest.mark.usefixtures("chains_end")
 
@@ -39,6 +40,17 @@ def run(make):
 
 def test_the_runner_is_warm(run):
     assert run("where")["pid"] == run("where")["pid"]
+
+
+def test_a_supervisor_claims_in_one_home_alone(run, tmp_path):
+    """What others learn of it, and what it has not published yet, lies in the home of its jobs."""
+    first = run("where")["pid"]
+    (tmp_path / "other").mkdir()
+    other = write_job(tmp_path / "other", "lab_recipes.where")
+    worker.run(other.path)
+    identities = (tmp_path / "other" / "jobs" / IDENTITIES).iterdir()
+    assert any(os.path.samefile(each, other.file("1.claim")) for each in identities)
+    assert run("where")["pid"] == first
 
 
 POTCARS = {

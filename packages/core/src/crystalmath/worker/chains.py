@@ -99,7 +99,7 @@ def _hand_over(request: dict[str, Any], jobs: list[tuple[str, int]], term: int) 
     """Have a supervisor run jobs, one after another; ``lost`` where it ended before the last."""
     fresh = False
     while not fresh:
-        chain, fresh = _take(request["environment"])
+        chain, fresh = _take(request["environment"], os.path.dirname(jobs[0][0]))
         reply = chain.run(request, jobs, term)
         _give_back(chain)
         # An idle chain may end at the very moment it is given work: nothing was claimed.
@@ -136,6 +136,8 @@ class _Chain:
             stderr=None if _is_open(_STDERR) else subprocess.DEVNULL,
         )
         self.environment: dict[str, str] | None = None
+        #: Where its claims and journals are, after its first job.
+        self.folder: str | None = None
         #: Whether it stays for jobs with this environment alone.
         self.is_kept = False
         self.term = _term
@@ -149,7 +151,7 @@ class _Chain:
 
         If the chains were closed since `term`, none is begun but the first.
         """
-        self.environment = request["environment"]
+        self.environment, self.folder = request["environment"], os.path.dirname(jobs[0][0])
         try:
             with self._handing:
                 given = {**request, "jobs": jobs if term == _term else jobs[:1]}
@@ -212,11 +214,12 @@ def _forget_chains() -> None:
 os.register_at_fork(after_in_child=_forget_chains)
 
 
-def _take(environment: dict[str, str]) -> tuple[_Chain, bool]:
-    """Take an idle chain, one with a fitting runner first, else start a fresh one."""
+def _take(environment: dict[str, str], folder: str) -> tuple[_Chain, bool]:
+    """Take an idle chain of a folder, one with a fitting runner first, else start a fresh one."""
     with _lock:
-        fitting = [chain for chain in _idle if chain.environment == environment]
-        for chain in reversed(fitting or [chain for chain in _idle if not chain.is_kept]):
+        idle = [chain for chain in _idle if chain.folder in {None, folder}]
+        fitting = [chain for chain in idle if chain.environment == environment]
+        for chain in reversed(fitting or [chain for chain in idle if not chain.is_kept]):
             _idle.remove(chain)
             _busy.append(chain)
             return chain, False
