@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 import uuid
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from crystalmath.jobs import life
 from crystalmath.jobs.documents import write
 from crystalmath.jobs.facts import Record
 from crystalmath.jobs.host import Host
-from crystalmath.jobs.identities import IDENTITIES, IdentityFile
+from crystalmath.jobs.identities import IDENTITIES, LITTER_S, IdentityFile
 from crystalmath.jobs.journal import JOURNALS, Journal
 from crystalmath.jobs.reconcile import Job, Reconciler
 from crystalmath.jobs.rundir import RunDirectory, outcome_document
@@ -38,6 +39,7 @@ def dead_process():
 
 
 DEAD = dead_process()
+ELSEWHERE = replace(DEAD, host="elsewhere", boot_id="0" * 36, machine_id="0" * 32)
 
 
 def read_state(directory):
@@ -146,6 +148,42 @@ def test_a_journal_that_is_being_written_is_left_alone(tmp_path):
     assert directories[0].payload(1) == b"result"
     directories[0].check_outcome(1)
     assert not directories[1].decided(1)
+
+
+@pytest.mark.parametrize("kind", ["ext4", "nfs4"])
+def test_a_journal_of_a_host_that_does_not_return_is_published(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr("crystalmath._storage.file_system", lambda _: kind)
+    journal, directories = journal_of(tmp_path / "jobs", 2, ELSEWHERE)
+    host = Host(tmp_path / "jobs")
+    host.publish_left()  # it is being written
+    assert not any(each.decided(1) for each in directories)
+    os.close(journal._descriptor)  # and with it the lock
+    host.publish_left()
+    if kind == "nfs4":
+        # Its host may see that lock held, as this one sees none of the locks there.
+        assert not any(each.decided(1) for each in directories)
+        os.utime(journal.path, (0, time.time() - LITTER_S - 1))
+        host.publish_left()
+    assert [each.outcome(1)["error"] for each in directories] == ["no 0", "no 1"]
+    assert not Path(journal.path).exists()
+
+
+def test_a_writer_whose_journal_another_process_has_removed_publishes_all_the_same(tmp_path):
+    jobs = tmp_path / "jobs"
+    jobs.mkdir()
+    identity = IdentityFile(jobs / IDENTITIES, processes.own_identity())
+    publisher = Publisher(str(jobs), identity, lambda: True)
+    directories = [RunDirectory(jobs / str(uuid.uuid4())) for _ in range(3)]
+    for number, each in enumerate(directories):
+        each.make()
+        publisher.add(each, 1, outcome_document({"state": "completed", "error": f"no {number}"}))
+        publisher.flush()
+        if number == 0:
+            for left in os.listdir(jobs / JOURNALS):
+                (jobs / JOURNALS / left).unlink()
+    publisher.close()
+    identity.remove()
+    assert [each.outcome(1)["error"] for each in directories] == ["no 0", "no 1", "no 2"]
 
 
 def test_of_two_ends_of_an_attempt_the_first_counts_also_against_a_journal(tmp_path):

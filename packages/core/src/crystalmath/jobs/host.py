@@ -17,7 +17,7 @@ from crystalmath.jobs.documents import read_document, to_disk
 from crystalmath.jobs.facts import Moment
 from crystalmath.jobs.heartbeat import Heart
 from crystalmath.jobs.hearts import Hearts
-from crystalmath.jobs.identities import IDENTITIES, is_alive, own_identity
+from crystalmath.jobs.identities import IDENTITIES, LITTER_S, is_alive, own_identity
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.processes import Identity
 
@@ -70,7 +70,7 @@ class Host:
         make_own(self._jobs_directory / IDENTITIES)
 
     def publish_left(self) -> None:
-        """Publish outcomes that a power cut or a kill has left in the journals of dead processes.
+        """Publish outcomes that a power cut or a kill has left in journals that nobody writes.
 
         Before anybody decides, from the files of a job, what became of it.
         """
@@ -78,10 +78,23 @@ class Host:
 
         try:
             for left in journal.left(os.fspath(self._jobs_directory)):
-                if left.writer.is_dead(left.path):
-                    self._publish(left)
+                with contextlib.suppress(FileNotFoundError):  # another process publishes
+                    if self._is_closed(left):
+                        self._publish(left)
         except OSError as error:
             _warn(f"cannot read {journal.JOURNALS} of {self._jobs_directory}: {error}")
+
+    def _is_closed(self, left: Left) -> bool:
+        """Return whether nobody writes a journal any more, wherever its writer was."""
+        from crystalmath._storage import file_system, is_local
+
+        if left.writer.is_dead(left.path):
+            return True
+        if processes.is_locked(left.path) is not False:
+            return False
+        # Elsewhere a writer may hold a lock that is not seen here, or lose it with the network.
+        silent_s = self.now() - Path(left.path).stat().st_mtime
+        return silent_s > LITTER_S or is_local(file_system(Path(left.path)))
 
     def _publish(self, left: Left) -> None:
         from crystalmath.jobs.journal import sync_all
