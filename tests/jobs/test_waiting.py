@@ -6,6 +6,7 @@ import json
 import os
 import random
 import threading
+import tracemalloc
 import uuid
 
 import pytest
@@ -554,14 +555,14 @@ class Passes:
 class BetweenPasses(Passes):
     """A flow whose first pass has ended, its intake, and its run directory."""
 
-    def __init__(self, world, calls=(), needs=(), steps=()):
+    def __init__(self, world, calls=(), needs=(), steps=(), body="{}"):
         super().__init__({1: {"state": "waits", "calls": calls, "needs": needs}})
         self.id = str(uuid.UUID(int=world.random.getrandbits(128), version=4))
         #: The attempts that its next passes were.
         self.begun = []
         row = {"job_id": self.id, "recipe": "r", "engine": "e", "owner": world.process.owner}
         header = {"job_id": self.id, "recipe": "r", "flow": {"pass": 1, "steps": steps}}
-        specification = f"{json.dumps(header)}\n{{}}"
+        specification = f"{json.dumps(header)}\n{body}"
         world.recorder.insert(
             [NewJob(**row, spec_hash="", specification=specification, created_at=1.0)]
         )
@@ -580,7 +581,7 @@ class BetweenPasses(Passes):
 
 def test_whoever_has_a_flow_takes_over_its_steps(recorded):
     world = World(*recorded, SEEDS + 1)
-    flow = BetweenPasses(world, needs=["step#0"])
+    flow = BetweenPasses(world, needs=["step#0"], body=json.dumps("a structure" * 2**18))
     process, taken = world.process, []
     mine, process.owner = process.owner, {"life": "ended"}
     world.record([{"job_id": flow.id, "role": "flow", "step": "step#0"}])
@@ -590,7 +591,11 @@ def test_whoever_has_a_flow_takes_over_its_steps(recorded):
     process.take_over = taken.extend
     process.waiting._flows = flow.flows
     process.waiting.add([flow.id])
+    tracemalloc.start()
     process.turn()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert kept < 2**20  # the specification is in the database
     assert [job.job_id for job in taken] == [step]
     assert flow.begun == []
 

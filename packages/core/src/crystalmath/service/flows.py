@@ -246,9 +246,8 @@ class _Plan:
     """What the last pass of a flow has left to be done."""
 
     attempt: int
-    #: The flow's specification: what stands above structure and parameters, and these.
+    #: What stands in the flow's specification above structure and parameters, which may be large.
     header: Mapping[str, Any]
-    body: str
     #: The names of the steps that the next pass waits for.
     needs: Sequence[str] = ()
     #: The names of the steps that it has called and that had jobs before.
@@ -418,11 +417,10 @@ class Flows:
 
     def _read(self, flow: JobMetadata) -> _Plan:
         """Read the outcome of the last pass, and record the steps that it has called."""
-        text, _, body = self._jobs.specification(flow.job_id).partition("\n")
-        asked = json.loads(text)
+        asked = json.loads(self._jobs.specification(flow.job_id).partition("\n")[0])
         total, since = asked.get("walltime_total_s"), flow.started_at or flow.created_at
         ends_at = math.inf if total is None else since + total
-        plan = _Plan(flow.attempt, asked, body, ends_at=ends_at)
+        plan = _Plan(flow.attempt, asked, ends_at=ends_at)
         is_stopped = flow.cancel_requested_at is not None or plan.ends_at <= time.time()
         return plan if is_stopped else self._with_outcome(plan, flow)
 
@@ -528,14 +526,15 @@ class Flows:
         known = {name: header[name] for name in fields_dict(JobSpec) if name in header}
         spec = JobSpec(atoms=None, **known)
         same = {one: getattr(flow, one) for one in fields_dict(type(flow)) if one not in _OTHER}
+        body = self._jobs.specification(flow.job_id).partition("\n")[2]
         row = NewJob(
             **same,
             attempt=attempt,
             stage="pass",
             reason=plan.progress() if steps else None,
-            specification=f"{json.dumps(spec.header())}\n{plan.body}",
+            specification=f"{json.dumps(spec.header())}\n{body}",
         )
-        self._intake.next_pass(flow, row, spec, plan.body)
+        self._intake.next_pass(flow, row, spec, body)
 
 
 #: What of a flow's row is another one in its next pass.
