@@ -279,7 +279,13 @@ def test_steps_have_terms_of_their_own(service, tmp_path):
     assert not checked.findings
     assert "'totla' means a step is known then" in str(checked.flow.rest)
     # A retry keeps them.
-    (again,) = service.retry([flow], Retry(by_step={"totla": {"priority": 6}}))
+    changes = {"totla": {"priority": 6}, "*conted#0": terms["*conted#0"]}
+    (again,) = service.retry([flow], Retry(by_step=changes))
+    told = {one["place"]: one for one in again.warnings}
+    assert sorted(one["place"] for one in again.warnings) == ["by_step.*conted#0", "by_step.totla"]
+    message = f"'totla' means no step that flow {flow} has called"
+    totla = told["by_step.totla"]
+    assert (totla["message"], totla["remedy"]) == (message, "did you mean 'total'?")
     assert finish(service, again.job_id).summary["by_step_unused"] == ["totla", "*conted#0"]
     header = json.loads(service.specification(again.job_id).partition("\n")[0])
     assert header["by_step"] == {**terms, "totla": {"priority": 6}}

@@ -678,13 +678,14 @@ def _judged(findings: Sequence[Finding], *, strict: bool) -> list[Finding]:
 
 
 def _once(findings: Sequence[Finding]) -> list[Finding]:
-    """Leave out what several have to say of one parameter's name, after the first."""
+    """Leave out what several have to say of the name of one parameter or step, after the first."""
     told: set[str | None] = set()
     kept = []
     for finding in findings:
-        if finding.code in {"parameter_unknown", "parameter_unread"}:
-            if finding.source is not None and finding.source in told:
+        if finding.code in {"parameter_unknown", "parameter_unread", "step_unknown"}:
+            name = finding.place if finding.code == "step_unknown" else finding.source
+            if name is not None and name in told:
                 continue
-            told.add(finding.source)
+            told.add(name)
         kept.append(finding)
     return kept

@@ -678,7 +678,25 @@ def changes_by_step(
     if any(finding.severity == "error" for finding in findings):
         raise JobRefused(findings)
     findings += [] if own else _taken_over_all_the_same(by_step, called)
+    findings += _meant_for_none(changes.by_step, called, flow)
     return evolve(changes, parameters=own, by_step=by_step), tuple(findings)
+
+
+def _meant_for_none(
+    by_step: Iterable[str], called: Collection[tuple[str, str]], flow: JobMetadata
+) -> Iterator[Finding]:
+    """Find patterns that mean none of a flow's steps, and are nearly the name of one."""
+    functions = sorted({recipe.rpartition(".")[2] for recipe, _ in called})
+    for pattern in by_step:
+        near = did_you_mean(pattern, functions, "")
+        if near and not any(step_matches(pattern, *one) for one in called):
+            yield Finding(
+                severity="warning",
+                code="step_unknown",
+                message=f"{pattern!r} means no step that flow {flow.job_id} has called",
+                remedy=near,
+                place=f"by_step.{pattern}",
+            )
 
 
 def _taken_over_all_the_same(
