@@ -542,6 +542,9 @@ class Passes:
     def work(self, attempt):
         return f"{self.path}/{attempt}.work"
 
+    def request_cancel(self):
+        """Keep no file: nothing is rebuilt."""
+
     def is_gone(self):
         return False
 

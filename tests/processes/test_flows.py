@@ -219,6 +219,10 @@ def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service,
     with JobStore(f"sqlite:///{tmp_path}/rebuilt.sqlite") as store:
         rebuild(store, service.config.jobs_directory)
         assert store.steps([again.job_id]) == {again.job_id: {JobState.COMPLETED: 10}}
+        ended, told = service.job(flow), store.get(flow)
+        assert (told.state, told.error) == (JobState.FAILED, ended.error)
+        assert told.traceback == ended.traceback
+        assert ended.started_at < told.finished_at <= ended.finished_at
     # What has been removed since is computed once more.
     links = len(linked(service, flow))
     assert len(linked(service, again.job_id)) == 10
@@ -434,6 +438,10 @@ def test_a_cancelled_flow_ends_when_none_of_its_steps_is_alive(service, tmp_path
     told = steps(service, flow)
     assert all(each.state.is_terminal() for each in told)
     assert max(each.finished_at for each in told) <= job.finished_at
+    with JobStore(f"sqlite:///{tmp_path}/rebuilt.sqlite") as store:
+        rebuild(store, service.config.jobs_directory)
+        again = store.get(flow)
+        assert (again.state, again.error, again.attempt) == (job.state, job.error, job.attempt)
     for each in told:
         directory = RunDirectory(service.directory(each.job_id).path)
         assert not os.path.exists(directory.path) or directory.decided(each.attempt)

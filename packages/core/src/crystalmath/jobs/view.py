@@ -6,11 +6,14 @@ import errno
 import os
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.jobs.life import Decision, step
+from crystalmath.jobs.changes import Change
+from crystalmath.jobs.life import WAITS, Decision, step
 from crystalmath.jobs.reading import attempt_in, read
 from crystalmath.models import JobState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from crystalmath.jobs.facts import Record
     from crystalmath.jobs.host import Host
     from crystalmath.jobs.rundir import RunDirectory
@@ -19,6 +22,25 @@ if TYPE_CHECKING:
 def view(directory: RunDirectory, record: Record, host: Host) -> Decision:
     """Return a job's state as a process sees it that changes nothing."""
     return step(record, read(directory, record, host), now=host.moment(), owns=False)
+
+
+def flow_end(
+    directory: RunDirectory, job_id: str, attempt: int, outcome: Mapping[str, Any]
+) -> Change | None:
+    """Return how a flow ends by the outcome of its last pass; ``None`` where it goes on."""
+    state, error = outcome.get("state", WAITS), outcome.get("error")
+    if state == WAITS:
+        return None
+    if state == "lost":
+        ended = (directory.ended(attempt) or {}).get("error")
+        state, error = "failed", f"{ended} ({error})" if ended else f"lost: {error}"
+    return Change(
+        job_id=job_id,
+        state=JobState(state),
+        at=0.0,
+        error=error or state,
+        traceback=outcome.get("traceback"),
+    )
 
 
 def read_result(directory: RunDirectory, attempt: int | None = None) -> dict[str, Any]:

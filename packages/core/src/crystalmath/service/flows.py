@@ -30,7 +30,7 @@ from crystalmath.errors import (
     shown,
 )
 from crystalmath.jobs.changes import Change
-from crystalmath.jobs.life import WAITS
+from crystalmath.jobs.view import flow_end
 from crystalmath.models import JobSpec, JobState, NewJob, Resources, Submission
 from crystalmath.models.fields import plain
 from crystalmath.models.job_notes import awaited, repeated, step_of
@@ -380,6 +380,10 @@ class Flows:
         self, flow: JobMetadata, plan: _Plan, living: Sequence[JobMetadata]
     ) -> list[JobMetadata]:
         """Stop the steps of a flow, and end it once none is left; return those that are."""
+        if flow.cancel_requested_at is not None:
+            # For a record that is made anew; without room for it, it is stopped all the same.
+            with contextlib.suppress(OSError):
+                self._jobs.directory(flow.job_id).request_cancel()
         for job in living:
             if job.cancel_requested_at is None and job.job_id not in plan.stopped:
                 self._cancel(job.job_id)
@@ -434,13 +438,8 @@ class Flows:
             header = directory.outcome(flow.attempt) or {}
         except BadFile:
             header = {}
-        state, error = header.get("state", WAITS), header.get("error")
-        if state == "lost":
-            ended = (directory.ended(flow.attempt) or {}).get("error")
-            state, error = "failed", f"{ended} ({error})" if ended else f"lost: {error}"
-        if state != WAITS:
-            end = evolve(failed, state=JobState(state), error=error or state)
-            return evolve(plan, end=evolve(end, traceback=header.get("traceback")))
+        if (end := flow_end(directory, flow.job_id, flow.attempt, header)) is not None:
+            return evolve(plan, end=end)
         if not header:
             return plan  # what it has called is not known: one more pass tells
         try:

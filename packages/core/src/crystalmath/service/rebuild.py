@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve, fields_dict, frozen
 
 from crystalmath.errors import BadFile, CrystalMathError
+from crystalmath.jobs.changes import Change
 from crystalmath.jobs.facts import Record
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.jobs.view import view
+from crystalmath.jobs.view import flow_end, view
 from crystalmath.models import JobSpec, JobState, NewJob
 from crystalmath.models.job_notes import counted
 from crystalmath.recipes.json_text import structure_of
@@ -80,7 +81,25 @@ def rebuild(
         if job.stage is not None:
             header = json.loads(store.specification(job.job_id).partition("\n")[0])
             store.take_over(job.job_id, counted(header))
+            if not job.state.is_terminal():
+                _end_flow(store, job, RunDirectory(jobs_directory / job.job_id))
     return Rebuilt(tuple(recorded), tuple(left_out))
+
+
+def _end_flow(store: JobStore, flow: JobMetadata, directory: RunDirectory) -> None:
+    """Record what became of a flow whose last pass has ended, or that was to be stopped."""
+    end = None
+    if directory.cancel_requested():
+        (flow,) = store.note_cancel([flow.job_id], time.time())
+        end = Change(job_id=flow.job_id, state=JobState.CANCELLED, at=0.0, error="cancelled")
+    elif flow.waits:
+        with contextlib.suppress(BadFile):
+            outcome = directory.outcome(flow.attempt) or {}
+            end = flow_end(directory, flow.job_id, flow.attempt, outcome)
+    steps = store.get_many([*store.step_states(flow.job_id)])
+    if end is not None and flow.waits and all(step.state.is_terminal() for step in steps):
+        ended = [step.finished_at or 0.0 for step in steps]
+        store.apply([evolve(end, at=time.time(), finished_at=max(ended, default=None))])
 
 
 def damaged_outcomes(store: JobStore, jobs_directory: Path) -> list[str]:
