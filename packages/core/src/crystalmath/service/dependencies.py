@@ -251,8 +251,6 @@ class Waiting:
         if gone := set(asked) - {job.job_id for job in jobs}:
             _LOG.error("jobs that waited are not on record any more: %s", ", ".join(sorted(gone)))
             self._forget(gone)
-        references = References(self._jobs)
-        references.look_up(parent["job_id"] for job in jobs for parent in job.parents)
         waiting: list[JobMetadata] = []
         for job in jobs:
             is_flow = job.stage is not None and not job.state.is_terminal()
@@ -268,6 +266,9 @@ class Waiting:
                 self._cancel([job])
             else:
                 waiting.append(job)
+        # Not before: where the next pass of a flow has begun, its steps stay until that is read.
+        references = References(self._jobs)
+        references.look_up(parent["job_id"] for job in jobs for parent in job.parents)
         self._note_foreign(references.unfinished())
         self._look_at_others(waiting, references)
 
