@@ -211,7 +211,9 @@ def test_the_outcomes_of_a_parcel_share_a_journal_and_travel_alone(service, home
     assert "is a journal without the outcome" in said
 
 
-def test_a_killed_supervisor_loses_none_that_it_has_told_to_have_ended(service, home, tmp_path):
+def test_a_killed_supervisor_loses_none_that_it_has_told_to_have_ended(
+    service, home, tmp_path, cli
+):
     jobs = pack(service, home, tmp_path)
     for number, job in enumerate(jobs[:3]):
         runs(service, job)
@@ -225,6 +227,14 @@ def test_a_killed_supervisor_loses_none_that_it_has_told_to_have_ended(service, 
     assert [service.result(each)["saw"] for each in jobs] == [
         f"{tmp_path}/{number}" for number in range(COUNT)
     ]
+    service.close()
+    outcome = home / "jobs" / jobs[0] / "1.outcome"
+    outcome.rename(home / "jobs" / ".journals" / "left.1")  # as a power cut leaves it
+    for path in home.glob("jobs.sqlite*"):
+        path.unlink()
+    cli("doctor", "--rebuild", "--json")
+    states = [job["status"] for job in cli("list", "--json").json["jobs"]]
+    assert states == ["completed"] * (COUNT + 1)
 
 
 def test_one_that_is_cancelled_neither_stops_nor_delays_the_others(service, home, tmp_path):

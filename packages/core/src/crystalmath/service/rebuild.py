@@ -56,6 +56,7 @@ def rebuild(
     recorded: list[str] = []
     left_out: list[str] = []
     host = Host(jobs_directory)
+    host.publish_left()
     store.number_events_from(int(1000 * time.time()))
     for job in store.unfinished():
         _catch_up(store, job, jobs_directory, host, left_out)
