@@ -534,6 +534,24 @@ def test_what_failed_of_a_flow_is_told_with_its_reason(here, cli, flow, command)
         assert steps[1:] == [(flow[2], "static_job#1"), (flow[3], "static_job#2")]
 
 
+def test_a_failed_flow_whose_step_completed_when_run_again_says_what_to_do(here, cli):
+    asked = {"specification": '{}\n{"parameters": {}, "atoms": null}'}
+    job = new_job(recipe="a.flow", stage="steps", **asked)
+    parent = {"job_id": job.job_id, "role": "flow", "step": "relax_job#0"}
+    tries = [new_job(parents=[parent], **asked) for _ in range(2)]
+    ends = [("failed", "boom"), ("completed", None), ("failed", "StepFailed: relax_job#0 failed")]
+    with JobStore(config.load().database_url) as store:
+        store.insert([job, *tries])
+        store.apply(
+            [
+                Change(job_id=one.job_id, state=JobState(state), at=1.7e9, error=error)
+                for one, (state, error) in zip([*tries, job], ends, strict=True)
+            ]
+        )
+    told = f"go on crystalmath retry {job.job_id[:8]}: all its steps have completed since"
+    assert told in " ".join(cli("status", job.job_id).out.split())
+
+
 def test_list_has_the_columns_that_were_asked_for(here, cli, listed):
     asked = [*listed, "--columns", "name,labels.encut,energy_ev,created_at", "--sort", "energy_ev"]
     header, *rows = cli("list", *asked).lines

@@ -146,7 +146,10 @@ def status_fields(
 
 
 def _go_on(job: JobDocument, reached: Progress | None) -> str | None:
-    """Return how what a failed calculation has reached is gone on from."""
+    """Return how one goes on from what a failed calculation, or flow, has reached."""
+    if set(job.get("steps") or ()) == {"completed"} and "StepFailed" in (job["error"] or ""):
+        again = f"crystalmath retry {job['job_id'][:8]}"
+        return f"{again}: all its steps have completed since, and are taken over"
     if reached is None or reached.ionic_step is None:
         return None
     if "relax" not in job["recipe"].rpartition(".")[2].split("_"):
