@@ -284,15 +284,19 @@ def test_steps_have_terms_of_their_own(service, tmp_path):
     assert "'totla' means a step is known then" in str(checked.flow.rest)
     # A retry keeps them.
     changes = {"totla": {"priority": 6}, "*conted#0": terms["*conted#0"]}
+    changes["counted#0"] = {"priority": 3}
     (again,) = service.retry([flow], Retry(by_step=changes))
     told = {one["place"]: one for one in again.warnings}
-    assert sorted(one["place"] for one in again.warnings) == ["by_step.*conted#0", "by_step.totla"]
+    assert sorted(told) == [f"by_step.{name}" for name in ("*conted#0", "counted#0", "totla")]
+    assert len(again.warnings) == 3
     message = f"'totla' means no step that flow {flow} has called"
     totla = told["by_step.totla"]
     assert (totla["message"], totla["remedy"]) == (message, "did you mean 'total'?")
-    assert finish(service, again.job_id).summary["by_step_unused"] == ["totla", "*conted#0"]
+    assert told["by_step.counted#0"]["remedy"] == "did you mean '*counted#0'?"
+    unused = finish(service, again.job_id).summary["by_step_unused"]
+    assert unused == ["totla", "*conted#0", "counted#0"]
     header = json.loads(service.specification(again.job_id).partition("\n")[0])
-    assert header["by_step"] == {**terms, "totla": {"priority": 6}}
+    assert header["by_step"] == {**terms, **changes}
 
 
 def test_equal_flows_with_other_terms_are_other_flows(service, tmp_path):

@@ -580,14 +580,13 @@ def by_step_faults(
     `awaits` says why there may be other steps. Then also return patterns that may mean these.
     """
     called = [(step.recipe, step.name) for step in steps if step.recipe]
-    functions = sorted({recipe.rpartition(".")[2] for recipe, _ in called})
     findings: list[Finding] = []
     unknown = []
     for pattern, settings in by_step.items():
         findings += _changed_faults(pattern, settings, called, configured)
         # A later step of those that are known is none.
         likely = _NUMBER.sub("*", pattern) if awaits else pattern
-        remedy = did_you_mean(pattern, functions, awaits and "")
+        remedy = _meant(pattern, called, awaits and "")
         if any(step_matches(pattern, *one) for one in called):
             continue
         if awaits and (not remedy or any(step_matches(likely, *one) for one in called)):
@@ -606,6 +605,14 @@ def by_step_faults(
             )
         )
     return findings, unknown
+
+
+def _meant(pattern: str, called: Collection[tuple[str, str]], otherwise: str | None = None) -> str:
+    """Ask back which steps a pattern may mean that means none of them."""
+    anywhere = f"*{pattern}"  # in whichever part of the flow it is called
+    if "#" in pattern and any(step_matches(anywhere, *one) for one in called):
+        return f"did you mean {anywhere!r}?"
+    return did_you_mean(pattern, sorted({one[0].rpartition(".")[2] for one in called}), otherwise)
 
 
 def _changed_faults(
@@ -685,9 +692,8 @@ def _meant_for_none(
     by_step: Iterable[str], called: Collection[tuple[str, str]], flow: JobMetadata
 ) -> Iterator[Finding]:
     """Find patterns that mean none of a flow's steps, and are nearly the name of one."""
-    functions = sorted({recipe.rpartition(".")[2] for recipe, _ in called})
     for pattern in by_step:
-        near = did_you_mean(pattern, functions, "")
+        near = _meant(pattern, called, "")
         if near and not any(step_matches(pattern, *one) for one in called):
             yield Finding(
                 severity="warning",
