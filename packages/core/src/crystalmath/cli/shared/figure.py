@@ -283,4 +283,7 @@ def save(panels: Sequence[Panel], path: Path) -> None:
             axes.set_xticks(range(len(panel.x_names)), panel.x_names)
         if any(curve.name for curve in panel.curves):
             axes.legend()
-    figure.savefig(path, dpi=_DPI)
+    try:
+        figure.savefig(path, dpi=_DPI)
+    except OSError as error:
+        raise CrystalMathError(f"{path} cannot be written: {error.strerror or error}") from error
