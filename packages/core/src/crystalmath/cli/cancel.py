@@ -217,25 +217,21 @@ def _held_up(known: Mapping[str, Job], failed: Collection[str]) -> dict[str, str
     return found
 
 
-def _retried(client: Client, failed: Collection[str]) -> set[str]:
+def _retried(client: Client, failed: Iterable[str]) -> set[str]:
     """Return those of some failed jobs of which a retry goes on, or has completed."""
-    from crystalmath.client.transport import parts
+    from crystalmath import server
 
-    first = {job_id: job_id for job_id in failed}
-    found: set[str] = set()
-    new = list(first)
-    while new:
-        retries = [job for part in parts(new) for job in client.list(parent=part)]
-        new = []
-        for job in retries:
-            before = [one["job_id"] for one in job.parents if one["role"] == "retry"]
-            for job_id in before:
-                if job_id in first and job.job_id not in first:
-                    first[job.job_id] = first[job_id]
-                    if job.state in NO_RESULT:
-                        new.append(job.job_id)
-                    else:
-                        found.add(first[job_id])
+    found = set()
+    for first in failed:
+        tries = [first]
+        for job_id in tries:
+            for one in client.ask(server.JOBS_SHOW, job_id=job_id)["children"]:
+                if one["role"] not in {"retry", "reread"}:
+                    continue
+                if one["status"] in NO_RESULT:
+                    tries.append(one["job_id"])
+                else:
+                    found.add(first)
     return found
 
 
