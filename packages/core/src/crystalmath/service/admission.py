@@ -530,6 +530,8 @@ class Admission:
         return cluster is not None and bool(cluster.worker_init)
 
     def _shares_files(self, spec: JobSpec) -> bool:
+        if spec.engine == "local":  # a refused job begins no engine
+            return True
         with contextlib.suppress(CrystalMathError, ImportError):  # the engine's own check says why
             return self._runner(spec).capabilities_of(spec.cluster).shares_files
         return True
