@@ -49,8 +49,13 @@ def test_a_name_that_was_bound_to_this_machine_is_refused(page, path, host):
     told = {"token": page.secrets.token, "method": "jobs.list"}
     for method, body in (("GET", None), ("POST", told)):
         headers = page.own(Host=host, Origin=f"http://{host}")
-        status, _, content = page.ask(method, path, body, headers)
-        assert status in {400, 421}  # a request of HTTP/1.1 without any is none
+        try:
+            status, _, content = page.ask(method, path, body, headers)
+        except ConnectionResetError:
+            # A request of HTTP/1.1 without any is none: uvicorn may hang up before the body came.
+            assert host is None
+            continue
+        assert status in {400, 421}
         assert page.secrets.key.encode() not in content
 
 
