@@ -618,6 +618,18 @@ def test_a_flow_whose_pass_ends_as_it_is_taken_over_goes_on(recorded, monkeypatc
     assert waiting == [flow]
 
 
+def test_a_step_has_ended_as_soon_as_the_event_log_tells(recorded, monkeypatch):
+    world = World(*recorded, SEEDS + 9)
+    flow = BetweenPasses(world, needs=["step#0"])
+    world.record([{"job_id": flow.id, "role": "flow", "step": "step#0"}])
+    (step,) = world.names
+    before = world.state(step)
+    world.apply(Change(job_id=step, state=JobState.COMPLETED, at=2.0), late=False)
+    monkeypatch.setattr(world.jobs, "some_jobs", lambda _: [before])
+    flow.flows.look(world.state(flow.id))
+    assert flow.begun == [2]
+
+
 def test_a_flow_that_could_not_be_looked_at_to_the_end_is_read_again(recorded):
     world = World(*recorded, SEEDS + 8)
     flow = BetweenPasses(world)

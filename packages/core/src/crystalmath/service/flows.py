@@ -355,6 +355,12 @@ class Flows:
             return [], []
         plan.states = self._recorder.store.step_states(flow.job_id)
         rows = self._jobs.some_jobs(list(plan.states))
+        # Memory may learn of an end a moment later than the event log, which tells once.
+        ended = {one for one, state in plan.states.items() if state.is_terminal()}
+        stale = [row.job_id for row in rows if row.job_id in ended and not row.state.is_terminal()]
+        if stale:
+            fresh = {row.job_id: row for row in self._recorder.store.get_many(stale)}
+            rows = [fresh.get(row.job_id, row) for row in rows]
         steps = _steps(rows)
         plan.count_steps(steps)
         self._link(flow, steps)
