@@ -272,7 +272,7 @@ class _Plan:
     stopped: set[str] = field(factory=set)
 
     def count_steps(self, steps: Mapping[str, Sequence[JobMetadata]]) -> None:
-        """Count the steps, of which all rows were read; memory may be behind their states."""
+        """Count the steps, of which all rows were read, by the states of the database."""
         present = {name: _present(tries).job_id for name, tries in steps.items()}
         self.open = {one for one in present.values() if not self.states[one].is_terminal()}
         self.needed = self.open.intersection(present.get(name) for name in self.needs)
@@ -372,9 +372,7 @@ class Flows:
                 self._note(flow, _left(plan.end, living))
             else:
                 self._recorder.apply(evolve(plan.end, at=time.time()))
-        elif any(
-            not _present(steps[name]).state.is_terminal() for name in plan.needs if name in steps
-        ):
+        elif plan.needed:
             self._note(flow, plan.progress())
         else:
             self._begin(flow, steps, plan)
