@@ -11,6 +11,8 @@ from crystalmath.errors import BadFile
 
 #: Format number of every file.
 FORMAT = 2
+#: How each record of a journal begins (jobs.journal), and no document.
+RECORD_MARK = b"crystalmath "
 #: Header and body of the `spec` of a job, written down or still to be.
 SpecDocument: TypeAlias = tuple[Mapping[str, Any], str]
 

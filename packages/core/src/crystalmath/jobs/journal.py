@@ -23,7 +23,7 @@ from attrs import frozen
 
 from crystalmath._permissions import make_own
 from crystalmath.errors import BadFile
-from crystalmath.jobs.documents import document, read_header, to_disk, write_all
+from crystalmath.jobs.documents import RECORD_MARK, document, read_header, to_disk, write_all
 from crystalmath.processes import Identity, is_locked
 
 if TYPE_CHECKING:
@@ -31,10 +31,8 @@ if TYPE_CHECKING:
 
 #: The folder, beside the run directories, of the journals.
 JOURNALS = ".journals"
-#: How a record begins, which no document does.
-_MARK = b"crystalmath "
 _LINE = b"%b%-52b %08d %08x\n"
-_HEAD = len(_LINE % (_MARK, b"", 0, 0))
+_HEAD = len(_LINE % (RECORD_MARK, b"", 0, 0))
 #: So many folders are synced side by side: the disk is asked once for several.
 _SYNCS = 4
 
@@ -42,7 +40,9 @@ _SYNCS = 4
 def record(attempt: str, content: bytes) -> bytes:
     """Return the record of an outcome, whose document is `content`."""
     name = attempt.encode()
-    return _LINE % (_MARK, name, len(content), zlib.crc32(content, zlib.crc32(name))) + content
+    return (
+        _LINE % (RECORD_MARK, name, len(content), zlib.crc32(content, zlib.crc32(name))) + content
+    )
 
 
 def records(content: bytes) -> Iterator[tuple[str, bytes]]:
@@ -65,8 +65,8 @@ def find(content: bytes, attempt: str) -> bytes | None:
 
 def _frames(content: bytes) -> Iterator[tuple[bytes, int, int, int]]:
     at = 0
-    while content.startswith(_MARK, at) and content[at + _HEAD - 1 : at + _HEAD] == b"\n":
-        name, _, rest = content[at + len(_MARK) : at + _HEAD].partition(b" ")
+    while content.startswith(RECORD_MARK, at) and content[at + _HEAD - 1 : at + _HEAD] == b"\n":
+        name, _, rest = content[at + len(RECORD_MARK) : at + _HEAD].partition(b" ")
         try:
             length, checksum = rest.split()
             begin, end = at + _HEAD, at + _HEAD + int(length)

@@ -33,7 +33,15 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from crystalmath._permissions import make_own
 from crystalmath.errors import BadFile
-from crystalmath.jobs.documents import FORMAT, document, read_document, read_header, to_disk, write
+from crystalmath.jobs.documents import (
+    FORMAT,
+    RECORD_MARK,
+    document,
+    read_document,
+    read_header,
+    to_disk,
+    write,
+)
 from crystalmath.jobs.heartbeat import Heart
 from crystalmath.jobs.worktree import as_text
 from crystalmath.processes import Identity, is_locked
@@ -436,7 +444,7 @@ class RunDirectory:
         """Open the document of an outcome: a file of its own, or that part of a journal."""
         file = open(path, "rb")  # noqa: SIM115 - it is given away
         try:
-            if not file.peek(1).startswith(b"crystalmath "):  # as a record does, and no document
+            if not file.peek(1).startswith(RECORD_MARK):
                 return file
             from crystalmath.jobs import journal
 
