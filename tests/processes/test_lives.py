@@ -95,6 +95,13 @@ def test_a_cancel_that_meets_a_dead_supervisor_reads_cancelled(home):
 # --- journals ---
 
 
+def publisher_of(jobs):
+    """Make a folder of jobs, and a publisher as its only claimant; give its identity, too."""
+    jobs.mkdir()
+    identity = IdentityFile(jobs / IDENTITIES, processes.own_identity())
+    return identity, Publisher(str(jobs), identity, lambda: True)
+
+
 def journal_of(jobs, count, writer=DEAD):
     """Write outcomes of claimed jobs into a journal; give it, and their run directories."""
     writer = replace(writer, lock="0123456789abcdef")
@@ -170,9 +177,7 @@ def test_a_journal_of_a_host_that_does_not_return_is_published(tmp_path, monkeyp
 
 def test_a_writer_whose_journal_another_process_has_removed_publishes_all_the_same(tmp_path):
     jobs = tmp_path / "jobs"
-    jobs.mkdir()
-    identity = IdentityFile(jobs / IDENTITIES, processes.own_identity())
-    publisher = Publisher(str(jobs), identity, lambda: True)
+    identity, publisher = publisher_of(jobs)
     directories = [RunDirectory(jobs / str(uuid.uuid4())) for _ in range(3)]
     for number, each in enumerate(directories):
         each.make()
@@ -243,9 +248,7 @@ def test_an_outcome_that_cannot_be_published_keeps_its_journal(tmp_path):
 
 def test_a_supervisor_that_cannot_publish_leaves_that_to_others(tmp_path):
     jobs = tmp_path / "jobs"
-    jobs.mkdir()
-    identity = IdentityFile(jobs / IDENTITIES, processes.own_identity())
-    publisher = Publisher(str(jobs), identity, lambda: True)
+    identity, publisher = publisher_of(jobs)
     directory = RunDirectory(jobs / str(uuid.uuid4()))
     Path(directory.path).touch()  # not a directory
     publisher.add(directory, 1, outcome_document({"state": "completed"}))
