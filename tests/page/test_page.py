@@ -182,6 +182,13 @@ def test_pictures_of_all_views(browser, metals, picture):
     # Those that draw atoms were compiled while the page answered; two are there before.
     eventually(lambda: page.evaluate("programs.linked") > 4 or page.wait_for_timeout(100))
     assert page.evaluate("programs.waited") <= 2
+    # What draws is made once: another one is a second's wait, and is never freed.
+    page.locator(".structure canvas").evaluate("drawn => (drawn.dataset.made = 'first')")
+    page.get_by_role("link", name="Jobs").click()
+    row(page, "Pt 1.0").get_by_role("link").click()
+    expect(page.get_by_role("img", name="Structure of Pt4")).to_be_visible()
+    expect(page.locator(".structure canvas")).to_be_visible()
+    expect(page.locator("canvas[data-made]")).to_have_count(1)
     page.get_by_role("link", name="Home").click()
     expect(page.get_by_text("did not converge")).to_be_visible()
     expect(page.get_by_text("Looking")).to_have_count(0)

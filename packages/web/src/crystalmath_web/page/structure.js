@@ -58,32 +58,44 @@ const load = () =>
 /** Let the browser do something else: draw, scroll, take keys. */
 const turn = (wait = 0) => new Promise((resolve) => setTimeout(resolve, wait));
 
+/**
+ * What draws: one viewer for all structures of the page, which go into it one after another. Where software draws,
+ * another context with its shaders is a second's wait; and 3Dmol frees none.
+ */
+const drawing = { element: document.createElement("div"), viewer: null, wanted: null, busy: false, shown: [] };
+drawing.element.className = "drawing";
+const nothing = () => null;
+
+/** Put what draws into a box of the page; what it drew elsewhere is not seen there. */
+function place({ createViewer }, box) {
+  drawing.element.style.visibility = "hidden";
+  box.append(drawing.element);
+  // It takes its size from where it stands, and would draw at once what it has.
+  drawing.viewer ??= createViewer(drawing.element, { backgroundAlpha: 0, antialias: true });
+  if (drawing.viewer) drawing.viewer.show = nothing;
+  drawing.viewer?.resize();
+  return drawing.viewer;
+}
+
 /** Draw one frame: `numbers`, and `positions`, `cell` and `forces` one after another (Å, eV/Å). */
 export function Structure({ frame, arrows = "", title }) {
   const box = useRef();
-  const drawing = useRef({});
+  const wanted = useRef();
   const [error, setError] = useState("");
   useEffect(() => {
-    const state = (drawing.current = { wanted: drawing.current.wanted });
-    const element = box.current;
-    library ??= load();
-    library.then(
-      (found) => {
-        if (state.ended) return;
-        state.viewer = found.createViewer(element, { backgroundAlpha: 0, antialias: true });
-        if (state.viewer) drawLast(state, element);
-        else setError("This browser draws no structures: it has no WebGL.");
-      },
-      (problem) => setError(String(problem)),
-    );
-    return () => {
-      state.ended = true;
-      state.viewer?.removeAllModels();
+    let ended = false;
+    const begin = (found) => {
+      if (ended) return;
+      if (!place(found, box.current)) setError("This browser draws no structures: it has no WebGL.");
+      drawLast(wanted.current);
     };
+    library ??= load();
+    library.then(begin, (problem) => setError(String(problem)));
+    return () => (ended = true);
   }, []);
   useEffect(() => {
-    drawing.current.wanted = [frame, arrows];
-    drawLast(drawing.current, box.current);
+    wanted.current = { frame, arrows, box: box.current };
+    if (box.current.contains(drawing.element)) drawLast(wanted.current);
   }, [frame, arrows]);
   return html`<${Fragment}>
     <div class="structure" ref=${box} role="img" aria-label=${title ?? `Structure of ${formulaOf(frame.numbers)}`}></div>
@@ -92,23 +104,31 @@ export function Structure({ frame, arrows = "", title }) {
 }
 
 /** Draw what was wanted last, in steps between which the page answers; what came before it is left out. */
-async function drawLast(state, box) {
-  if (state.busy || !state.viewer) return;
-  state.busy = true;
+async function drawLast(wanted) {
+  const { viewer, element } = drawing;
+  drawing.wanted = wanted;
+  if (drawing.busy || !viewer) return;
+  drawing.busy = true;
   try {
-    while (state.wanted && !state.ended) {
-      const [frame, arrows] = state.wanted;
-      state.wanted = null;
+    while (drawing.wanted) {
+      const { frame, arrows, box } = drawing.wanted;
+      drawing.wanted = null;
       await turn();
-      build(state.viewer, frame, arrows, box);
+      if (!box.contains(element)) continue;
+      viewer.show = nothing; // it draws by itself at each step
+      build(viewer, frame, arrows, box);
       await turn();
       const key = frame.numbers.join();
-      if (state.shown !== key) state.viewer.zoomTo(), state.viewer.zoom(1.3);
-      state.shown = key;
-      await render(state.viewer);
+      if (drawing.shown[0] !== box || drawing.shown[1] !== key) {
+        viewer.setView([0, 0, 0, 0, 0, 0, 0, 1]), viewer.zoomTo(), viewer.zoom(1.3);
+      }
+      drawing.shown = [box, key];
+      delete viewer.show;
+      await render(viewer);
+      if (box.contains(element)) element.style.visibility = "visible";
     }
   } finally {
-    state.busy = false;
+    drawing.busy = false;
   }
 }
 
@@ -145,7 +165,7 @@ async function render(viewer) {
       for (const name in unasked) delete gl[name];
     }
     if (!program) return undefined;
-    viewer.show = () => null; // it draws by itself, too, where its size has changed
+    viewer.show = nothing; // it draws by itself, too, where its size has changed
     await done(gl);
     delete viewer.show;
     const { uniforms, attributes } = program;
