@@ -581,6 +581,8 @@ def test_a_list_that_goes_to_no_terminal_is_not_cut(here, cli, listed, monkeypat
     ("options", "told"),
     [
         (["--columns", "nam"], "there is no column 'nam'; did you mean 'name'?"),
+        (["--columns", "took"], "there is no column 'took'; did you mean 'runtime_s'?"),
+        (["--sort", "-took"], "not sorted by '-took'; did you mean 'runtime_s'?"),
         (["--sort", "energie_ev"], "not sorted by 'energie_ev'; did you mean 'energy_ev'?"),
         (["--since", "yesterday"], "'yesterday' is no time; write 2h"),
         (["--exclude", "colour=red"], "'colour=red' is no FILTER=VALUE; the filters are state"),

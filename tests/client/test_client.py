@@ -129,6 +129,7 @@ def test_a_job_from_submission_to_result(client, go):
     assert info.created_at <= info.started_at <= info.finished_at
     assert info.work_dir.is_dir()
     assert repr(future) == f"<JobFuture {future.job_id} 'one' completed>"
+    assert f" {info.work_dir.parents[2]}>" in repr(client)
     assert client.result(future.job_id) == future.result()
 
 
@@ -431,7 +432,7 @@ def test_map_and_jobs_without_a_result(client):
     odd.positions[0, 0] = float("nan")
     with pytest.raises(InvalidJob, match="not finite") as caught:
         client.map("lab_recipes.value", [AL, odd])
-    assert caught.value.__notes__[0].startswith("structure 1 of 2; 1 others")
+    assert caught.value.__notes__[0].startswith("structure 1 of 2; 1 other was")
     good, bad = client.map("lab_recipes.value", [AL, odd], return_exceptions=True)
     assert good == 1
     assert isinstance(bad, InvalidJob)

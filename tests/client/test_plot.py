@@ -309,6 +309,7 @@ def test_what_gives_no_point_is_told(ids, cli):
     [
         (("--x", "encutt"), "label or a parameter 'encutt'; did you mean encut? there are encut"),
         (("--x", "encut", "--by", "kpoints"), "label or a parameter 'kpoints'; did you mean kpts?"),
+        (("--x", "encut", "--y", "energi"), "no field 'energi'; did you mean energy? there are"),
         (("--x", "encut", "--y", "results.gap.drect"), "field 'drect'; did you mean direct?"),
         (("--x", "encut", "--y", "result.energy"), "its result has no field 'result'; did you"),
         (("--x", "encut", "--y", "results.forces"), "is no number, but [["),
@@ -321,11 +322,15 @@ def test_names_that_nothing_has(ids, cli, asked, said):
     assert answer.code == 1
     assert said in answer.err
     assert said in answer.json["error"]
+    assert "@" not in answer.err
 
 
 def test_a_sweep_of_what_failed_says_why(ids, client):
     with pytest.raises(InvalidJob, match=r"none of the jobs has a point; job \S+: has failed"):
         client.sweep([ids["failed"]], "message")
+    for call in (client.equation_of_state, lambda jobs: client.sweep(jobs, "encut")):
+        with pytest.raises(InvalidJob, match="no jobs were given"):
+            call([])
     with pytest.raises(UnknownJob):
         client.sweep(["0" * 8 + ids["failed"][8:]], "message")
 

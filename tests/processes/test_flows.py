@@ -352,9 +352,9 @@ def test_times_that_that_of_the_flow_cuts_are_warnings(service):
     asked = Submission(recipe="flow_recipes.many", parameters={"count": 1}, **terms)
     told = [one.message for one in service.check(asked).findings]
     assert told == [
-        f"'{name}' is {time} s, longer than 'walltime_total_s' with 60 s, after which the whole "
+        f"'{name}' is {time}, longer than 'walltime_total_s' with 1m, after which the whole "
         "flow is stopped"
-        for name, time in (("walltime_s", 61), ("by_step.double.walltime_s", 62))
+        for name, time in (("walltime_s", "1m1s"), ("by_step.double.walltime_s", "1m2s"))
     ]
 
 

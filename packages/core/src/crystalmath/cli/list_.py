@@ -14,7 +14,7 @@ from crystalmath import server
 from crystalmath.cli.shared import job_table, output
 from crystalmath.cli.shared.common_arguments import Json, home_reader, tell_unserved
 from crystalmath.cli.shared.job_filters import with_filters
-from crystalmath.errors import CrystalMathError, InvalidJob, did_you_mean
+from crystalmath.errors import CrystalMathError, InvalidJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -148,11 +148,11 @@ def _columns(text: str) -> list[str]:
 
 
 def _sort(text: str | None) -> str | None:
-    from crystalmath.models.columns import SORTED_BY
+    from crystalmath.models.columns import SORTED_BY, no_column
 
     if text is not None and (name := text.removeprefix("-")) not in SORTED_BY:
         raise typer.BadParameter(
-            f"jobs are not sorted by {text!r}; {did_you_mean(name, SORTED_BY)}",
+            f"jobs are not sorted by {text!r}; {no_column(name, SORTED_BY)}",
             param_hint="--sort",
         )
     return text

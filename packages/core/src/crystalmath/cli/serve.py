@@ -145,12 +145,12 @@ def _unfinished() -> dict[str, str | None]:
 
 def _ask(place: Place, *, cancel: bool) -> dict[str, Any] | None:
     """Have the server go, of whatever build it is; ``None`` if there is none."""
-    from crystalmath.client.remote import Connection, read_result
+    from crystalmath.client.remote import Connection
     from crystalmath.errors import ServerNotRunning
 
     try:
         with contextlib.closing(Connection.to(place)) as connection:
-            return read_result(connection.ask("system.stop", {"cancel": cancel}, ANSWER_S))
+            return connection.call("system.stop", {"cancel": cancel}, ANSWER_S)
     except ServerNotRunning:
         return None
     except (OSError, EOFError) as error:

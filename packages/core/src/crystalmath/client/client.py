@@ -99,6 +99,9 @@ class Client:
         self._results = Results(self._caller)
         self._writer = Writer()
 
+    def __repr__(self) -> str:
+        return f"<Client: {self._transport}>"
+
     def __enter__(self) -> Self:
         return self
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath import config
 from crystalmath.client.client_errors import ClientClosed
+from crystalmath.client.transport import Transport
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.server.handlers import METHODS
 from crystalmath.server.handlers.system import describe_process, describe_service
@@ -29,7 +30,7 @@ _LOG = logging.getLogger("crystalmath.client")
 RECONCILE_S = 2.0
 
 
-class InProcess:
+class InProcess(Transport):
     """A job service with an event loop in a thread; a notebook's own loop is not touched."""
 
     ends_jobs = True
@@ -50,6 +51,9 @@ class InProcess:
         import crystalmath.quacc.engines  # noqa: F401
 
         atexit.register(self.close)
+
+    def __str__(self) -> str:
+        return f"this process, with the jobs of {self._service.config.home}"
 
     def call(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
@@ -89,10 +93,6 @@ class InProcess:
         except BaseException:
             answer.cancel()  # Ctrl-C
             raise
-
-    def for_waiting(self) -> InProcess:
-        """Return itself."""
-        return self
 
     def adopt_orphans(self, job_ids: Collection[str]) -> None:
         """Take over jobs whose owner has died, in a thread: an engine may be slow."""

@@ -343,8 +343,13 @@ def gather(
 def _raise_refusal(answers: Sequence[JobFuture | CrystalMathError], accepted: int) -> None:
     for index, answer in enumerate(answers):
         if isinstance(answer, CrystalMathError):
+            others = (
+                "1 other was accepted and goes"
+                if accepted == 1
+                else f"{accepted} others were accepted and go"
+            )
             answer.add_note(
-                f"structure {index} of {len(answers)}; {accepted} others were accepted and go on; "
+                f"structure {index} of {len(answers)}; {others} on; "
                 "return_exceptions=True gives their results"
             )
             raise answer

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from crystalmath import config
 from crystalmath.client.client_errors import ConnectionLost, raise_answered
-from crystalmath.client.remote import ANSWER_S, Connection, read_result
-from crystalmath.client.transport import find, pages, result_params, split_last
+from crystalmath.client.remote import ANSWER_S, Connection
+from crystalmath.client.transport import find, pages, read_result, result_params, split_last
 from crystalmath.errors import ServedElsewhere, ServerNotRunning
 from crystalmath.server.endpoint import Place
 
@@ -154,7 +154,7 @@ class HomeReader:
         hello: tuple[str, Mapping[str, Any]] = ("system.version", {})
         server = self._place.read_lock()
         if server is None:
-            check_server(read_result(connection.ask(*hello, seconds)), self._place.home)
+            check_server(connection.call(*hello, seconds), self._place.home)
             return connection.ask(*request, seconds)
         version, answer = connection.ask_both([hello, request], seconds)
         check_server(read_result(version), self._place.home)

@@ -82,7 +82,9 @@ class JobValues:
 
     @classmethod
     def of(cls, caller: Caller, jobs: Sequence[Job]) -> list[Self]:
-        """Make them of several jobs."""
+        """Make them of several jobs (`InvalidJob` if there are none)."""
+        if not jobs:
+            raise InvalidJob("there is nothing to draw: no jobs were given")
         documents = Documents(caller, jobs)
         return [cls(job, documents) for job in jobs]
 
@@ -192,7 +194,10 @@ def _no_field(path: str, key: str, reached: list[str], value: Any) -> str:
     place = f"{'.'.join(reached)} of its result" if reached else "its result"
     if not isinstance(value, Mapping):
         return f"{place} has no fields, so that there is no {path!r}"
-    return f"{place} has no field {key!r}{suggestion(key, map(str, value))}"
+    known = [name for name in map(str, value) if name[:1] != "@"]  # that is how monty marks a type
+    if not reached:
+        known += [*_SUMMARY, _PER_ATOM[0]]
+    return f"{place} has no field {key!r}{suggestion(key, known)}"
 
 
 def _untagged(value: Any) -> Any:

@@ -18,8 +18,8 @@ from crystalmath import config
 from crystalmath._storage import is_shared
 from crystalmath.client.client_errors import ConnectionLost
 from crystalmath.client.handshake import check_build
-from crystalmath.client.remote import ANSWER_S, read_result
-from crystalmath.client.transport import split_last
+from crystalmath.client.remote import ANSWER_S
+from crystalmath.client.transport import Transport
 from crystalmath.errors import BadFile, ServedElsewhere
 from crystalmath.jobs.hearts import Hearts
 from crystalmath.jobs.host import heart_of
@@ -28,7 +28,7 @@ from crystalmath.server.inbox import ANSWER, REQUEST, TAKEN, publish
 from crystalmath.server.rpc import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Mapping
 
     from crystalmath.client.embedded import InProcess
     from crystalmath.server.endpoint import Place, Server
@@ -71,10 +71,8 @@ def require_readable_here(place: Place, server: Server) -> None:
         )
 
 
-class OtherHost:
+class OtherHost(Transport):
     """The server of a home on another host; `ServedElsewhere`: it has no inbox yet."""
-
-    ends_jobs = False
 
     def __init__(self, place: Place, server: Server) -> None:
         self._place = place
@@ -91,7 +89,7 @@ class OtherHost:
         """Return a method's result; see :class:`~crystalmath.client.transport.Transport`."""
         if self._is_read_here(method):
             return self._reader().call(method, params, timeout)
-        return read_result(self._answered(method, params, timeout))
+        return super().call(method, params, timeout)
 
     def call_raw(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
@@ -99,24 +97,15 @@ class OtherHost:
         """Return a method's result as JSON text."""
         if self._is_read_here(method):
             return self._reader().call_raw(method, params, timeout)
-        message = self._answered(method, params, timeout)
-        _, result = split_last(message, "result")
-        return wire.dumps(read_result(message)) if result is None else result
-
-    def for_waiting(self) -> OtherHost:
-        """Return itself."""
-        return self
-
-    def adopt_orphans(self, job_ids: Collection[str]) -> None:
-        """Do nothing: the server looks after jobs."""
-
-    def finish(self) -> None:
-        """Do nothing: the jobs are the server's."""
+        return super().call_raw(method, params, timeout)
 
     def close(self) -> None:
         """Let go of the database."""
         if self._here is not None:
             self._here.close()
+
+    def __str__(self) -> str:
+        return f"the {self._server}"
 
     def _is_read_here(self, method: str) -> bool:
         from crystalmath.server.handlers import METHODS  # all handlers: not at every start
@@ -130,7 +119,8 @@ class OtherHost:
             self._here = InProcess()
         return self._here
 
-    def _answered(self, method: str, params: Mapping[str, Any], timeout: float | None) -> bytes:
+    def message(self, method: str, params: Mapping[str, Any], timeout: float | None) -> bytes:
+        """Leave a request in the inbox, and wait for its answer."""
         name = secrets.token_hex(16)
         request = self._place.inbox / f"{name}{REQUEST}"
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": _keyed(params, name)}

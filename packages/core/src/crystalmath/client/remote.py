@@ -9,15 +9,15 @@ import socket
 import threading
 from typing import TYPE_CHECKING, Any, Self
 
-from crystalmath.client.client_errors import ClientClosed, ConnectionLost, answered_error
+from crystalmath.client.client_errors import ClientClosed, ConnectionLost
 from crystalmath.client.handshake import check_server
-from crystalmath.client.transport import split_last
+from crystalmath.client.transport import Transport, read_result
 from crystalmath.errors import ServerNotRunning
 from crystalmath.server.endpoint import require_socket
 from crystalmath.server.rpc import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from crystalmath.server.endpoint import Place
 
@@ -88,6 +88,10 @@ class Connection:
         """
         return self.ask_both([(method, params)], timeout)[0]
 
+    def call(self, method: str, params: Mapping[str, Any], timeout: float) -> dict[str, Any]:
+        """Send a request and return its result, or raise the error; otherwise as `ask`."""
+        return read_result(self.ask(method, params, timeout))
+
     def ask_both(
         self, requests: Sequence[tuple[str, Mapping[str, Any]]], timeout: float
     ) -> list[bytes]:
@@ -121,14 +125,12 @@ class Connection:
         return line
 
 
-class Remote:
+class Remote(Transport):
     """The home's server, over as many connections as there are requests at a time.
 
     `start` starts a server where none runs. Who is `waiting` starts one only where the last one has
     crashed: a server that was stopped stays stopped while somebody merely waits.
     """
-
-    ends_jobs = False
 
     def __init__(
         self, place: Place, start: Callable[[], object] | None = None, *, waiting: bool = False
@@ -138,6 +140,9 @@ class Remote:
         self._waiting = waiting
         self._closed = False
         self._reset()
+
+    def __str__(self) -> str:
+        return f"the server of {self._place.home}"
 
     def _reset(self) -> None:
         # After a fork too: the connections are the parent's, and somebody may hold the lock.
@@ -154,26 +159,6 @@ class Remote:
         """Return the same for somebody who waits for jobs."""
         return Remote(self._place, self._start, waiting=True)
 
-    def call(
-        self, method: str, params: Mapping[str, Any], timeout: float | None = None
-    ) -> dict[str, Any]:
-        """Return a method's result; see :class:`~crystalmath.client.transport.Transport`."""
-        return read_result(self._ask(method, params, timeout))
-
-    def call_raw(
-        self, method: str, params: Mapping[str, Any], timeout: float | None = None
-    ) -> bytes:
-        """Return a method's result as JSON text."""
-        message = self._ask(method, params, timeout)
-        _, result = split_last(message, "result")
-        return wire.dumps(read_result(message)) if result is None else result
-
-    def adopt_orphans(self, job_ids: Collection[str]) -> None:
-        """Do nothing: the server looks after jobs."""
-
-    def finish(self) -> None:
-        """Do nothing: the jobs are the server's."""
-
     def close(self) -> None:
         """Close the connections; requests under way end with an error."""
         if os.getpid() != self._process:
@@ -186,7 +171,8 @@ class Remote:
         for connection in idle:
             connection.close()
 
-    def _ask(self, method: str, params: Mapping[str, Any], timeout: float | None) -> bytes:
+    def message(self, method: str, params: Mapping[str, Any], timeout: float | None) -> bytes:
+        """Ask the server, again where it went away and that does no harm."""
         seconds = ANSWER_S + params.get("timeout_s", 0.0) if timeout is None else timeout
         again = False
         while True:
@@ -253,7 +239,7 @@ class Remote:
             self._start()
             connection = Connection.to(self._place)
         try:
-            version = read_result(connection.ask("system.version", {}, HELLO_S))
+            version = connection.call("system.version", {}, HELLO_S)
             check_server(version, self._place.home)
         except (OSError, EOFError) as error:
             connection.close()
@@ -285,14 +271,3 @@ def _is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
     from crystalmath.server.handlers import is_repeatable  # needed where an answer is lost alone
 
     return is_repeatable(method, params)
-
-
-def read_result(message: bytes) -> dict[str, Any]:
-    """Return the result that a message carries, or raise the error."""
-    document = wire.loads(message, limited=False)
-    if "error" in document:
-        error = document["error"]
-        code = (error.get("data") or {}).get("code", "rpc")
-        raise answered_error({"code": code, "error": error["message"]})
-    result: dict[str, Any] = document["result"]
-    return result

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from crystalmath import server
-from crystalmath.client.client_errors import raise_answered
+from crystalmath.client.client_errors import answered_error, raise_answered
 from crystalmath.errors import ID_LENGTH, CrystalMathError, InvalidJob, the_one
-from crystalmath.server.rpc.wire import WireError
+from crystalmath.server.rpc import wire
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -24,12 +24,11 @@ _Item = TypeVar("_Item")
 LONG_S = 3600.0
 
 
-class Transport(Protocol):
+class Transport:
     """Carries a request to its handler, and the answer back; threads may share it."""
 
-    @property
-    def ends_jobs(self) -> bool:
-        """Whether `finish` ends jobs."""
+    #: Whether `finish` ends jobs.
+    ends_jobs = False
 
     def call(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
@@ -39,14 +38,23 @@ class Transport(Protocol):
         After `timeout` seconds without an answer it gives up; by default after far too long for a
         server that is alive.
         """
+        return read_result(self.message(method, params, timeout))
 
     def call_raw(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> bytes:
         """Return a method's result as JSON text, not decoded."""
+        message = self.message(method, params, timeout)
+        _, result = split_last(message, "result")
+        return wire.dumps(read_result(message)) if result is None else result
+
+    def message(self, method: str, params: Mapping[str, Any], timeout: float | None) -> bytes:
+        """Send a request to the server, and return the message that answers it."""
+        raise NotImplementedError
 
     def for_waiting(self) -> Transport:
         """Return the same for somebody who waits for jobs; it is to be closed too."""
+        return self
 
     def adopt_orphans(self, job_ids: Collection[str]) -> None:
         """See to it that somebody follows jobs that are waited for; never blocks."""
@@ -56,6 +64,18 @@ class Transport(Protocol):
 
     def close(self) -> None:
         """Let go of everything."""
+        raise NotImplementedError
+
+
+def read_result(message: bytes) -> dict[str, Any]:
+    """Return the result that a message carries, or raise the error."""
+    document = wire.loads(message, limited=False)
+    if "error" in document:
+        error = document["error"]
+        code = (error.get("data") or {}).get("code", "rpc")
+        raise answered_error({"code": code, "error": error["message"]})
+    result: dict[str, Any] = document["result"]
+    return result
 
 
 class Caller:
@@ -226,7 +246,7 @@ def split_last(text: bytes, name: str) -> tuple[dict[str, Any], bytes | None]:
             members[member], at = decoder.raw_decode(head, at)
             at = _after(head, at, ",")
     except (ValueError, IndexError) as error:
-        raise WireError(f"the answer is no JSON object: {head[:80]!r}") from error
+        raise wire.WireError(f"the answer is no JSON object: {head[:80]!r}") from error
     return members, None
 
 

@@ -71,6 +71,15 @@ SORTED_BY = {
 }
 
 
+#: What other commands call the values of some columns.
+_CALLED = {"took": "runtime_s", "submitted": "created_at", "age": "created_at", "id": "job_id"}
+
+
+def no_column(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """Ask back, at the end of a message, which column was meant by an unknown name."""
+    return did_you_mean(_CALLED.get(name.lower(), name), known, otherwise)
+
+
 def job_values(job: Job, names: Iterable[str]) -> list[Any]:
     """Return a job's values in columns that :func:`read_columns` knows, ``None`` for none."""
     return [
@@ -88,6 +97,6 @@ def read_columns(text: str) -> list[str]:
         if name not in JOB_COLUMNS and not (name.startswith("labels.") and name != "labels."):
             known = f"known are {', '.join(JOB_COLUMNS)}, and labels.NAME for each label"
             raise InvalidJob(
-                f"there is no column {shown(name)}; {did_you_mean(name, JOB_COLUMNS, known)}"
+                f"there is no column {shown(name)}; {no_column(name, JOB_COLUMNS, known)}"
             )
     return names

@@ -51,13 +51,16 @@ _NEVER_NEGATIVE = {
     "fmax": "eV/Å",
     "forc_conv_thr": "Ry/bohr",
     "kspacing": "1/Å",
+    **dict.fromkeys(("rc", "ro"), "Å"),
     "temperature_k": "K",
     "timestep_fs": "fs",
 }
-#: Values below the first or above the second are those of another unit.
+#: Values below the first or above the second are those of another unit, or slips.
 _OTHER_UNIT = {
     "encut": (60.0, math.inf, "no POTCAR needs so little; ENCUT is in eV, and 1 Ry is 13.6 eV"),
     "ecutwfc": (0.0, 400.0, "no pseudopotential needs so much; ecutwfc is in Ry, 13.6 eV"),
+    "timestep_fs": (0.0, 50.0, "atoms collide within such a step; it is in fs, mostly 0.5 to 5"),
+    **dict.fromkeys(("max_steps", "steps"), (0.0, 1e12, "no calculation comes so far")),
     "fmax": (0.0, 5.0, "nearly every structure is relaxed by that; fmax is in eV/Å"),
 }
 _AXES = "abc"
@@ -69,7 +72,7 @@ def findings(recipe: str, atoms: Atoms | None, parameters: Mapping[str, Any]) ->
 
     Warnings: ``structure_close``, ``structure_scattered``, ``structure_occupancy``,
     ``structure_vacuum``, ``kpoints_many``, ``kpoints_vacuum``, ``parameter_negative``,
-    ``parameter_fraction`` and ``parameter_unit``. An error: ``emt_element``.
+    ``parameter_fraction``, ``parameter_zero`` and ``parameter_unit``. An error: ``emt_element``.
     """
     if atoms is not None:
         yield from _occupancies(atoms)
@@ -398,6 +401,11 @@ def _numbers(table: Mapping[str, Any], place: str) -> Iterator[Finding]:
         elif _NEVER_NEGATIVE.get(key) == "" and value % 1:
             message = f"{one_line(full)} = {value} is a number of steps, and not whole"
             yield _warning("parameter_fraction", message, "give a whole number", source)
+        elif key == "fmax" and not value and "max_steps" not in table:
+            message = (
+                f"{one_line(full)} = 0 is never reached, and nothing says after how many steps"
+            )
+            yield _warning("parameter_zero", message, "say max_steps beside it", source)
         elif value and not low <= value <= high:
-            message = f"{one_line(full)} = {value}{unit} is likely meant in another unit: {why}"
+            message = f"{one_line(full)} = {value}{unit} is likely meant otherwise: {why}"
             yield _warning("parameter_unit", message, "convert it, or leave it out", source)

@@ -116,6 +116,7 @@ def json_part(text: bytes, field: str, way: str = "") -> bytes:
 
 def no_field(way: str, left: str, names: Sequence[str]) -> InvalidJob:
     """Return the error that says which fields there are in place of one."""
+    names = [name for name in names if name[:1] != "@"]  # that is how monty marks a type
     there = f"there are {', '.join(names[:_TOLD])}" if names else "nothing is in it"
     more = ", ..." if len(names) > _TOLD else ""
     place = shown(way) if way else "the result"

@@ -18,6 +18,7 @@ from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
 from crystalmath.models.job_notes import written_findings
 from crystalmath.models.resources import check_resources
+from crystalmath.models.written import timespan_text
 from crystalmath.service.asked_job import (
     OWN,
     AskedJob,
@@ -368,8 +369,8 @@ class Admission:
             Finding(
                 severity="warning",
                 code="walltime_above_total",
-                message=f"'{place}' is {walltime:g} s, longer than 'walltime_total_s' with "
-                f"{total:g} s, after which the whole flow is stopped",
+                message=f"'{place}' is {timespan_text(walltime)}, longer than 'walltime_total_s' "
+                f"with {timespan_text(total)}, after which the whole flow is stopped",
                 place=place,
             )
             for place, walltime in times.items()

@@ -128,14 +128,14 @@ def _has_ended(job_id: str) -> bool:
 
 def _asked(method: str, params: dict[str, Any]) -> dict[str, Any]:
     """Ask the running server, if there is one that answers at once."""
-    from crystalmath.client.remote import Connection, read_result
+    from crystalmath.client.remote import Connection
     from crystalmath.config import home
     from crystalmath.errors import CrystalMathError
     from crystalmath.server.endpoint import Place
 
     try:
         with contextlib.closing(Connection.to(Place.of(home()))) as connection:
-            return read_result(connection.ask(method, params, _ANSWER_S))
+            return connection.call(method, params, _ANSWER_S)
     except (CrystalMathError, OSError, EOFError):
         return {}
 

@@ -141,7 +141,7 @@ def _by_engine(status: dict[str, Any]) -> str:
 
 
 def _ask(place: Place, *methods: str) -> list[dict[str, Any]] | None:
-    from crystalmath.client.remote import Connection, read_result
+    from crystalmath.client.remote import Connection
     from crystalmath.errors import ServerNotRunning
 
     with (
@@ -149,7 +149,7 @@ def _ask(place: Place, *methods: str) -> list[dict[str, Any]] | None:
         contextlib.closing(Connection.to(place)) as connection,
         contextlib.suppress(OSError, EOFError),
     ):
-        return [read_result(connection.ask(name, {}, ANSWER_S)) for name in methods]
+        return [connection.call(name, {}, ANSWER_S) for name in methods]
     return None
 
 
