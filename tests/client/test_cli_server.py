@@ -490,20 +490,20 @@ def test_a_list_shows_how_far_a_flow_is_and_its_steps_where_they_are_asked_for(
     of_retry = {"recipe": "a.flow", "stage": "steps", "labels": {"of": "retry"}}
     of_retry["specification"] = '{}\n{"parameters": {}, "atoms": null}'
     again = new_job(parents=[{"job_id": "0" * 36, "role": "retry"}], **of_retry)
-    parent = {"job_id": again.job_id, "role": "flow", "awaited": None, "step": "static_job#1"}
+    parent = {"job_id": again.job_id, "role": "flow", "awaited": None, "step": "sub#0/static#0"}
     own = new_job(parents=[parent], specification=of_retry["specification"])
     with JobStore(config.load().database_url) as store:
         store.insert([again])
         store.take_over(again.job_id, [flow[1]])
         store.insert([own])
     _, *rows = cli("list", "--tree", "--label", "of=retry").lines
-    rows = {row.rstrip()[-8:]: row[:15].rstrip() for row in rows}
-    steps = {flow[1][:8]: "  relax_job#0", own.job_id[:8]: "  static_job#1"}
+    rows = {row.rstrip()[-8:].strip(): row[:15].rstrip() for row in rows}
+    steps = {flow[1][:8]: "  relax_job#0", "sub#0": "  sub#0", own.job_id[:8]: "    static#0"}
     assert {name: rows.get(name) for name in steps} == steps
     assert "  1/2  " in cli("list", "--label", "of=retry").lines[1]
     assert cli("export", "again.csv", again.job_id, "--steps", "--columns", "step").code == 0
     table = Path("again.csv").read_text().splitlines()
-    assert sorted(table) == ['""', "relax_job#0", "static_job#1", "step"]
+    assert sorted(table) == ['""', "relax_job#0", "step", "sub#0/static#0"]
     assert len(cli("list", "--tree", *asked).lines) == 5
 
 

@@ -645,6 +645,24 @@ def test_an_error_has_the_keys_that_an_answer_has(home, cli):
         assert answer.json.keys() >= command_line.COMMANDS[command].answer.keys(), command
 
 
+def test_doctor_warns_of_flows_in_the_configuration_that_there_are_not(home, cli):
+    home.mkdir(mode=0o700, exist_ok=True)
+    given = '["bulk_to_slabs_flw", "emt.core.*", "nothing", "*.phonon_flow"]'
+    (home / "config.toml").write_text(f"[flows]\non_cluster = {given}\n")
+    told = [one for one in cli("doctor", "--json").json["checks"] if "on_cluster" in one["message"]]
+    assert [one["message"].split("config.toml: ")[1] for one in told] == [
+        f"'{name}' means no flow that there is"
+        for name in ("bulk_to_slabs_flw", "emt.core.*", "nothing")
+    ]
+    assert told[0]["remedy"] == "did you mean 'bulk_to_slabs_flow'?"
+
+
+def test_lines_of_a_table_end_with_their_last_word(cli):
+    lines = cli("recipes").out.splitlines()
+    assert lines
+    assert [line for line in lines if line != line.rstrip()] == []
+
+
 def test_on_a_terminal_it_is_told_that_unfinished_jobs_have_no_server(home, cli, monkeypatch):
     told = {"specification": '{"owner": {}}\n{"atoms": null, "parameters": {}}'}
     waiting, ended = new_job(**told), new_job(**told)
@@ -653,8 +671,11 @@ def test_on_a_terminal_it_is_told_that_unfinished_jobs_have_no_server(home, cli,
         store.insert([waiting])
         end = Change(job_id=ended.job_id, state=JobState.CANCELLED, at=1.0)
         store.insert_ended([(ended, end)])
-    commands = (("list",), ("status", waiting.job_id))
-    assert [cli(*command).err for command in commands] == ["", ""]
+    commands = (
+        *(("list",), ("status", waiting.job_id), ("show", waiting.job_id)),
+        ("progress", waiting.job_id),
+    )
+    assert [cli(*command).err for command in commands] == [""] * 4
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     for command in commands:
         assert cli(*command).err.startswith("no server runs: what waits begins when one does")

@@ -116,7 +116,7 @@ COMMANDS = {
     ),
     "progress": _Listed(
         "Show how far the calculations of jobs have come.",
-        "cancel:progress",
+        "list_:progress",
         " 3f2a91c4",
         {"jobs": []},
     ),

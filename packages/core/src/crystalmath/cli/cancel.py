@@ -1,4 +1,4 @@
-"""``crystalmath cancel``, ``wait`` and ``progress``: what is done about jobs that run."""
+"""``crystalmath cancel`` and ``wait``: what is done about jobs that run."""
 
 from __future__ import annotations
 
@@ -20,21 +20,18 @@ from crystalmath.cli.shared.common_arguments import (
 )
 from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.errors import CrystalMathError
-from crystalmath.models.fields import to_wire
 from crystalmath.models.job_notes import (
     NO_RESULT,
     UNFINISHED,
     awaited,
     awaits_structure,
-    step_of,
-    told_steps,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from crystalmath.client import Client, Job
-    from crystalmath.models import Progress
+    from crystalmath.client import Client
+    from crystalmath.models import Job
     from crystalmath.models.job_notes import Parent
 
 
@@ -118,9 +115,12 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
     cancelled, it ends, and says which to retry.
     Ctrl-C ends the waiting, not the jobs. Exits 0 if all of them completed, else 1.
     """
+    from crystalmath.models import Job
+
     require_choice(job_ids, filters)
     with any_client() as client:
-        jobs = {job.job_id: job for job in chosen_jobs(client, job_ids, filters)}
+        found = map(Job.read, chosen_jobs(client, job_ids, filters))
+        jobs = {job.job_id: job for job in found}
     with output.LiveLine("") as line:
         for job in jobs.values():
             _say(line, job)
@@ -252,94 +252,3 @@ def _failed(job: Job) -> bool:
 
 def _counts(jobs: Iterable[Job]) -> str:
     return output.counts(Counter(job.state.value for job in jobs))
-
-
-_NUMBERS = ("CALC", "IONIC", "SCF", "ENERGY/eV", "FORCE/(eV/Å)", "AGE")
-_HEADERS = ("ID", "NAME", "STATE", "STEPS", "PROGRAM", *_NUMBERS)
-#: The marks of a flow's bar.
-_BAR = 10
-#: What is shortened where a line is too narrow.
-_SHORTENED = ("NAME", "PROGRAM")
-
-
-@with_filters
-def progress(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:
-    """Show how far the calculations of jobs have come.
-
-    Without ids and --state it is of all jobs that run. Steps, energies and forces are read from
-    what the programs write: VASP, Quantum ESPRESSO's pw.x, ASE's optimizers and dynamics. CALC
-    counts the calculations of a job, IONIC and SCF its ionic and electronic steps; AGE is the time
-    since something was written. Of a job that has ended it is what was reached. Below a flow stand
-    those of its steps that run.
-    """
-    with any_client() as client:
-        if job_ids or "state" in filters:
-            jobs = chosen_jobs(client, job_ids, filters)
-        else:
-            jobs = list(client.list(state="running", **filters))
-        jobs = _with_steps(client, jobs)
-        read = client.progress([job.job_id for job in jobs])
-    if as_json:
-        output.write_json({"jobs": [_document(job, read[job.job_id]) for job in jobs]})
-    elif jobs:
-        rows = zip(*(_row(job, read[job.job_id]) for job in jobs), strict=True)
-        columns = dict(zip(_HEADERS, rows, strict=True))
-        if not any(columns["STEPS"]):
-            del columns["STEPS"]
-        if set(columns["STATE"]) == {"running"}:  # as without ids
-            del columns["STATE"]
-        whole = [header for header in columns if header not in _SHORTENED]
-        cells = zip(*columns.values(), strict=True)
-        output.show(output.grid(list(columns), cells, right=_NUMBERS, whole=whole))
-    else:
-        output.note("no running jobs")
-    return 0
-
-
-def _with_steps(client: Client, jobs: Sequence[Job]) -> list[Job]:
-    """Put below each flow those of its steps that run, and are not among the jobs anyway."""
-    from crystalmath.client.transport import parts
-
-    flows = [job.job_id for job in jobs if job.steps]
-    below: dict[str, list[Job]] = {flow: [] for flow in flows}
-    known = {job.job_id for job in jobs}
-    for part in parts(flows):
-        for step in client.list(parent=part, state="running"):
-            flow, _ = step_of(step.parents) or ("", "")
-            if step.job_id not in known:
-                below[flow].append(step)
-    return [each for job in jobs for each in (job, *below.get(job.job_id, ())[::-1])]
-
-
-def _document(job: Job, read: Progress | None) -> dict[str, object]:
-    return {
-        "job_id": job.job_id,
-        "status": job.state.value,
-        "error": job.error,
-        "progress": None if read is None else to_wire(read),
-        "steps": job.steps,
-        "parents": list(job.parents),
-    }
-
-
-def _bar(steps: Mapping[str, int]) -> str:
-    """Draw how many of a flow's steps have completed."""
-    done = _BAR * steps.get("completed", 0) // sum(steps.values())
-    return f"{'━' * done}{'─' * (_BAR - done)} {told_steps(steps)}"
-
-
-def _row(job: Job, read: Progress | None) -> list[str]:
-    step = step_of(job.parents)
-    name = step[1] if step else job.name or ""
-    row = [job.job_id[:8], name, job.state.value, _bar(job.steps) if job.steps else ""]
-    if read is None:
-        return row + [""] * (1 + len(_NUMBERS))
-    values = (read.calculation, read.ionic_step, read.electronic_step)
-    return [
-        *row,
-        read.program,
-        *("" if value is None else str(value) for value in values),
-        "" if read.energy_ev is None else f"{read.energy_ev:.4f}",
-        "" if read.max_force_ev_ang is None else f"{read.max_force_ev_ang:.4f}",
-        output.age(read.updated_at),
-    ]

@@ -22,6 +22,7 @@ from crystalmath.cli.shared.submission_options import (
     with_options,
 )
 from crystalmath.models import FlowCheck, Inputs, Submission, SubmissionOptions
+from crystalmath.models.job_notes import in_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -304,19 +305,12 @@ def _show_steps(flow: FlowCheck, below: Sequence[str]) -> None:
     `below` are the messages that follow for the flow as a whole.
     """
     rows: list[tuple[str, str, str]] = []
-    scope: list[str] = []
-    for step in flow.steps[:_MOST_STEPS]:
-        *around, own = step.name.split("/")
-        if around != scope:
-            rows += [
-                (f"{'  ' * depth}{name}", "", "")
-                for depth, name in enumerate(around)
-                if around[: depth + 1] != scope[: depth + 1]
-            ]
-            scope = around
+    steps = flow.steps[:_MOST_STEPS]
+    for step, (*above, own) in zip(steps, in_tree(step.name for step in steps), strict=True):
+        rows += [(subflow, "", "") for subflow in above]
         verdict = "; ".join(_verdict(step.findings, below))
         open_ = "" if step.known else ", if results lead there"
-        rows.append((f"{'  ' * len(around)}{own}", step.formula or "", f"{verdict or 'ok'}{open_}"))
+        rows.append((own, step.formula or "", f"{verdict or 'ok'}{open_}"))
     if rows:
         output.table(("STEP", "FORMULA", "VERDICT"), rows, whole=("STEP", "VERDICT"))
     if (more := len(flow.steps) - _MOST_STEPS) > 0:

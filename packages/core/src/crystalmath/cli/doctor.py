@@ -12,7 +12,7 @@ import typer
 from crystalmath.cli.shared import completion, output
 from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
 from crystalmath.cli.shared.health import condition, report, server_checks, storage_checks
-from crystalmath.errors import CrystalMathError
+from crystalmath.errors import CrystalMathError, did_you_mean
 from crystalmath.models.cluster import Check
 
 if TYPE_CHECKING:
@@ -287,12 +287,25 @@ def _schedulers(config: Config) -> Iterator[Check]:
 
 
 def _strangers(config: Config) -> Iterator[Check]:
+    """Look for names in the configuration that mean nothing here."""
     from crystalmath.engines.registry import plugins
+    from crystalmath.models.submission import step_matches
+    from crystalmath.recipes.lookup import catalogue
 
+    file = config.home / "config.toml"
+    if patterns := config.flows_on_cluster:
+        every = catalogue(config.recipes_allow)
+        flows = [one.name for one in every if one.kind != "job"]
+        last = sorted({name.rpartition(".")[2] for name in flows})
+        for pattern in patterns if flows else ():
+            if not any(step_matches(pattern, name, name) for name in flows):
+                message = f"[flows] on_cluster in {file}: {pattern!r} means no flow that there is"
+                remedy = did_you_mean(pattern, last, "`crystalmath recipes` lists those there are")
+                yield Check("config", "warning", message, remedy)
     installed = plugins().engine_names()
     for name in config.engines:
         if name not in installed:
-            message = f"[engines.{name}] in {config.home / 'config.toml'} is of no installed engine"
+            message = f"[engines.{name}] in {file} is of no installed engine"
             remedy = f"there are {', '.join(installed)}"
             yield Check("config", "warning", message, remedy)
 

@@ -1,4 +1,4 @@
-"""``crystalmath list`` and ``counts``: jobs as a table, once or live, or counted."""
+"""``crystalmath list``, ``progress`` and ``counts``: jobs as a table, once or live, or counted."""
 
 from __future__ import annotations
 
@@ -12,9 +12,17 @@ import typer
 
 from crystalmath import server
 from crystalmath.cli.shared import job_table, output
-from crystalmath.cli.shared.common_arguments import Json, home_reader, tell_unserved
+from crystalmath.cli.shared.common_arguments import (
+    JobIds,
+    Json,
+    chosen_jobs,
+    home_reader,
+    tell_unserved,
+    unserved,
+)
 from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.models.job_notes import step_of, told_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -34,8 +42,8 @@ _RENEW_S = 1.0
 _REST = 4.0
 #: Of so many running jobs it is told how far they have come; a screen has room for fewer.
 _FOLLOWED = 200
-#: The steps of so many flows are asked for at once.
-_FLOWS = 1000
+#: The steps of so many flows are asked for at once, and how far so many jobs have come.
+_FLOWS, _READ = 1000, 200
 
 
 @with_filters
@@ -114,7 +122,7 @@ def list_jobs(
         job_table.write_csv(jobs, names)
     elif jobs:
         _show(jobs, names, steps={job["job_id"] for job in jobs} - listed)
-        tell_unserved(home, jobs)
+        tell_unserved(jobs)
     else:
         output.note("no jobs")
     if more and not as_json:
@@ -122,20 +130,24 @@ def list_jobs(
     return 0
 
 
-def _with_steps(home: HomeReader, jobs: Sequence[JobDocument]) -> list[JobDocument]:
-    """Put below each flow its steps, the first one first."""
-    from crystalmath.models.job_notes import step_of
+def _with_steps(home: HomeReader, jobs: Sequence[JobDocument], **which: str) -> list[JobDocument]:
+    """Put below each flow its steps that are not there yet and fit, the first one first."""
+    from crystalmath.client.transport import parts
 
+    there = {job["job_id"] for job in jobs}
     below: dict[str, list[JobDocument]] = {job["job_id"]: [] for job in jobs if job.get("steps")}
     again = {one["job_id"] for one in jobs if any(p["role"] == "retry" for p in one["parents"])}
-    flows = [one for one in below if one not in again]
-    for start in range(0, len(flows), _FLOWS):
-        for job in home.jobs(None, parent=flows[start : start + _FLOWS]):
+    for part in parts([one for one in below if one not in again], _FLOWS):
+        for job in home.jobs(None, parent=part, **which):
             flow, _ = step_of(job["parents"]) or ("", "")
             below[flow].append(job)
     for flow in again & below.keys():  # it has taken over steps that name another flow
-        below[flow] = [*home.jobs(None, parent=flow)]
-    return [each for job in jobs for each in (job, *below.get(job["job_id"], ())[::-1])]
+        below[flow] = [*home.jobs(None, parent=flow, **which)]
+    listed: list[JobDocument] = []
+    for job in jobs:
+        steps = reversed(below.get(job["job_id"], ()))
+        listed += [job, *(step for step in steps if step["job_id"] not in there)]
+    return listed
 
 
 def _columns(text: str) -> list[str]:
@@ -191,11 +203,18 @@ def _look(home: HomeReader, wanted: Mapping[str, Any], most: int) -> _Look:
     jobs, counts = _jobs_and_counts(home, wanted, most)
     running = [job["job_id"] for job in jobs if job["status"] == "running"]
     try:
-        some = running[:_FOLLOWED]
-        told = home.ask(server.JOBS_PROGRESS, job_ids=some)["jobs"] if some else ()
+        reached = _reached(home, running[:_FOLLOWED])
     except CrystalMathError:  # what it would add is not worth the list
-        told = ()
-    return jobs, counts, {job["job_id"]: job["progress"] for job in told}
+        reached = {}
+    return jobs, counts, reached
+
+
+def _reached(home: HomeReader, job_ids: Sequence[str]) -> _Progress:
+    """Return how far jobs have come."""
+    from crystalmath.client.transport import parts
+
+    every = (home.ask(server.JOBS_PROGRESS, job_ids=part) for part in parts(job_ids, _READ))
+    return {one["job_id"]: one["progress"] for answer in every for one in answer["jobs"]}
 
 
 def _jobs_and_counts(
@@ -240,11 +259,12 @@ def _live(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) ->
     with Live(auto_refresh=False, console=output.console()) as live:
 
         def most() -> int:
-            rows = max(1, live.console.height - 3)  # the header, the counts, and the cursor's line
+            # The header, the counts, that no server runs, and the cursor's line.
+            rows = max(1, live.console.height - 4)
             return min(limit or rows, rows)
 
         for jobs, counts, progress in _renewed(wanted, most):
-            told = Text(output.counts(counts))
+            told = Text("\n".join(filter(None, [output.counts(counts), unserved(jobs)])))
             shown: list[RenderableType] = []
             if jobs and names is None:
                 table = job_table.usual(jobs, live.console.width, progress)
@@ -264,6 +284,77 @@ def _repeat(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) 
                 _show(jobs, names, progress)
             output.write(f"{output.counts(counts)}\n")
             sys.stdout.flush()
+
+
+# --- how far they are ------------------------------------------------------------------------
+
+_NUMBERS = ("CALC", "IONIC", "SCF", "ENERGY/eV", "FORCE/(eV/Å)", "AGE")
+_HEADERS = ("ID", "NAME", "STATE", "STEPS", "PROGRAM", *_NUMBERS)
+#: The marks of a flow's bar.
+_BAR = 10
+#: What is shortened where a line is too narrow.
+_SHORTENED = ("NAME", "PROGRAM")
+
+
+@with_filters
+def progress(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:
+    """Show how far the calculations of jobs have come.
+
+    Without ids and --state it is of all jobs that run. Steps, energies and forces are read from
+    what the programs write: VASP, Quantum ESPRESSO's pw.x, ASE's optimizers and dynamics. CALC
+    counts the calculations of a job, IONIC and SCF its ionic and electronic steps; AGE is the time
+    since something was written. Of a job that has ended it is what was reached. Below a flow stand
+    those of its steps that run.
+    """
+    with home_reader() as home:
+        if job_ids or "state" in filters:
+            jobs = chosen_jobs(home, job_ids, filters)
+        else:
+            jobs = [*home.jobs(None, **filters, state="running")]
+        jobs = _with_steps(home, jobs, state="running")
+        reached = _reached(home, [job["job_id"] for job in jobs])
+    if as_json:
+        names = ("job_id", "status", "error", "steps", "parents")
+        documents = [{name: job[name] for name in names} for job in jobs]
+        told = [{**each, "progress": reached[each["job_id"]]} for each in documents]
+        output.write_json({"jobs": told})
+        return 0
+    if not jobs:
+        output.note("no running jobs")
+        return 0
+    rows = zip(*(_progress_row(job, reached[job["job_id"]]) for job in jobs), strict=True)
+    columns = dict(zip(_HEADERS, rows, strict=True))
+    if not any(columns["STEPS"]):
+        del columns["STEPS"]
+    if set(columns["STATE"]) == {"running"}:  # as without ids
+        del columns["STATE"]
+    whole = [header for header in columns if header not in _SHORTENED]
+    cells = zip(*columns.values(), strict=True)
+    output.show(output.grid(list(columns), cells, right=_NUMBERS, whole=whole))
+    tell_unserved(jobs)
+    return 0
+
+
+def _progress_row(job: JobDocument, read: ProgressDocument | None) -> list[str]:
+    bar = _bar(job["steps"]) if job["steps"] else ""
+    row = [job["job_id"][:8], job_table.step_or_name(job), job["status"], bar]
+    if read is None:
+        return row + [""] * (1 + len(_NUMBERS))
+    counts = (read["calculation"], read["ionic_step"], read["electronic_step"])
+    values = (read["energy_ev"], read["max_force_ev_ang"])
+    return [
+        *row,
+        read["program"],
+        *("" if count is None else str(count) for count in counts),
+        *("" if value is None else f"{value:.4f}" for value in values),
+        output.age(read["updated_at"]),
+    ]
+
+
+def _bar(steps: Mapping[str, int]) -> str:
+    """Draw how many of a flow's steps have completed."""
+    done = _BAR * steps.get("completed", 0) // sum(steps.values())
+    return f"{'━' * done}{'─' * (_BAR - done)} {told_steps(steps)}"
 
 
 # --- counted ---------------------------------------------------------------------------------

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from crystalmath.cli.shared.figure import Curve, Panel
-    from crystalmath.client import Client, Job
-    from crystalmath.models import Progress
+    from crystalmath.client import Client
+    from crystalmath.models import Job, Progress
     from crystalmath.models.curves import EquationOfState, EquationsOfState, Sweep
 
 #: The steps of more jobs in one frame tell nobody anything.
@@ -98,8 +98,10 @@ def plot(
             raise typer.BadParameter(
                 f"{str(file)!r} must end in {' or '.join(FORMATS)}", param_hint="--output"
             )
+    from crystalmath.models import Job
+
     with any_client() as client:
-        jobs = chosen_jobs(client, job_ids, filters)
+        jobs = [*map(Job.read, chosen_jobs(client, job_ids, filters))]
         ids = [job.job_id for job in jobs]
         if eos and by is not None:
             told = client.equations_of_state(ids, by)

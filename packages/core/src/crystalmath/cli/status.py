@@ -53,7 +53,7 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
     else:
         reached = _progress(asked["progress"])
         output.write(output.fields(status_fields(job, asked["params"], files, reached, steps)))
-        tell_unserved(home, [job])
+        tell_unserved([job])
     return 0
 
 
@@ -211,6 +211,7 @@ def show(job_id: JobId, *, as_json: Json = False) -> int:
         output.write_json(told)
     else:
         output.write(output.fields(_story(told, steps)))
+        tell_unserved([told["job"]])
     return 0
 
 

@@ -24,6 +24,7 @@ from crystalmath.client.transport import (
     ids_of,
     pages,
     parts,
+    records,
 )
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import (
@@ -809,12 +810,7 @@ class Client:
         return make_equations_of_state(self._caller, self._records(job_ids), by)
 
     def _records(self, job_ids: Named) -> list[Job]:
-        found = []
-        for part in parts(ids_of(job_ids)):
-            for told in self.ask(server.JOBS_STATUS_MANY, job_ids=part)["jobs"]:
-                raise_answered(told)
-                found.append(Job.read(told))
-        return found
+        return [*map(Job.read, records(self.ask, ids_of(job_ids)))]
 
     # --- one job -----------------------------------------------------------------------------
 

@@ -32,8 +32,6 @@ class HomeReader:
         self._place = Place.of(config.home())
         self._connection: Connection | None = None
         self._elsewhere: Client | None = None
-        #: Whether no server runs, as the last answer showed.
-        self.is_unserved = False
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +108,6 @@ class HomeReader:
             from crystalmath.service.home_jobs import HomeJobs
 
             server = self._place.read_lock()
-            self.is_unserved = server is None
             if server is not None:
                 from crystalmath.client.other_host import require_home
 

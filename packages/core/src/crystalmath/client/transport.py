@@ -189,10 +189,17 @@ def chosen(
     else:
         each = (pages(ask, 1, {**written, "prefix": job_id}) for job_id in named)
         fitting = {job["job_id"] for found in each for job in found}
-    for part in parts([job_id for job_id in named if job_id not in fitting]):
+    for _ in records(ask, [job_id for job_id in named if job_id not in fitting]):
+        pass  # one that is not on record is an error
+    return [job_id for job_id in named if job_id in fitting]
+
+
+def records(ask: server.Ask, job_ids: Sequence[str]) -> Iterator[JobDocument]:
+    """Go through what is on record of jobs, in their order; raise what is wrong with one."""
+    for part in parts(job_ids):
         for told in ask(server.JOBS_STATUS_MANY, job_ids=part)["jobs"]:
             raise_answered(told)
-    return [job_id for job_id in named if job_id in fitting]
+            yield told
 
 
 def filters_document(filters: Mapping[str, Any]) -> dict[str, Any]:

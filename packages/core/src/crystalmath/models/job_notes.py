@@ -6,7 +6,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NotRequired, TypedDict, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from crystalmath.errors import Finding
 
@@ -114,6 +114,16 @@ def step_of(parents: Iterable[Parent]) -> tuple[str, str] | None:
         if parent["role"] == "flow":
             return parent["job_id"], parent.get("step", "")
     return None
+
+
+def in_tree(names: Iterable[str]) -> Iterator[list[str]]:
+    """Yield of each step's name the lines of a tree: the subflows that begin, and its own name."""
+    before: list[str] = []
+    for name in names:
+        *around, own = name.split("/")
+        depths = [at for at in range(len(around)) if around[: at + 1] != before[: at + 1]]
+        before = around
+        yield [*("  " * at + around[at] for at in depths), "  " * len(around) + own]
 
 
 def counted(header: Mapping[str, Any]) -> list[str]:

@@ -98,6 +98,30 @@ def job_document(
     return document
 
 
+def job_documents(
+    service: HomeJobs, job_ids: Sequence[str]
+) -> Generator[None, None, list[JobDocument]]:
+    """Describe jobs in the order of their ids; in the place of an unknown one is what is wrong."""
+    answers: list[JobDocument] = []
+    for start in range(0, len(job_ids), PAGE):
+        page = job_ids[start : start + PAGE]
+        found = {job.job_id: job for job in service.with_steps(service.some_jobs(page))}
+        for job_id in page:
+            if job_id in found:
+                answers.append(job_document(service, found[job_id]))
+            else:
+                answers.append(_unknown(job_id, "result"))
+        yield
+    return answers
+
+
+def _unknown(job_id: str, lacks: str) -> Any:
+    """Describe a job of which nothing is on record, without what is told of others."""
+    error = UnknownJob(job_id)
+    told = {"job_id": job_id, "status": "error", "error": str(error), "code": error.code}
+    return {**told, lacks: None}
+
+
 def event_document(
     service: HomeJobs, event: Event, job: JobMetadata | None = None
 ) -> answers.Event:
@@ -319,16 +343,7 @@ def progress(
     answers: list[JobProgress] = []
     for job_id in job_ids:
         if (job := jobs.get(job_id)) is None:
-            unknown = UnknownJob(job_id)
-            answers.append(
-                {
-                    "job_id": job_id,
-                    "status": "error",
-                    "error": str(unknown),
-                    "code": unknown.code,
-                    "progress": None,
-                }
-            )
+            answers.append(_unknown(job_id, "progress"))
             continue
         answers.append(
             {
@@ -561,6 +576,9 @@ _ANSWERS: dict[str, Callable[[HomeJobs, Any], Any]] = {
     "jobs.status": lambda service, params: job_document(
         service, service.with_steps([service.job(params["job_id"])])[0]
     ),
+    "jobs.status_many": lambda service, params: {
+        "jobs": at_once(job_documents(service, params["job_ids"]))
+    },
     "jobs.specification": _specification,
     "jobs.show": lambda service, params: story(service, params["job_id"]),
     "jobs.result": _result,

@@ -16,7 +16,7 @@ from crystalmath.cli.shared import completion, output
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from crystalmath.client import Client, Job
+    from crystalmath.client import Client
     from crystalmath.client.home_reader import HomeReader
     from crystalmath.errors import CrystalMathError
     from crystalmath.models.answers import JobDocument
@@ -121,13 +121,23 @@ def connected(*, start: bool = True) -> Client:
     return connect(start=start)
 
 
-def tell_unserved(home: HomeReader, jobs: Sequence[JobDocument]) -> None:
+def tell_unserved(jobs: Sequence[JobDocument]) -> None:
     """Say on a terminal that no server runs which unfinished jobs may wait for."""
-    if home.is_unserved and sys.stderr.isatty() and any(not job["finished_at"] for job in jobs):
-        output.note(
-            "no server runs: what waits begins when one does (crystalmath wait or serve starts "
-            "it), unless another process has these jobs"
-        )
+    if sys.stderr.isatty() and (told := unserved(jobs)):
+        output.note(told)
+
+
+def unserved(jobs: Sequence[JobDocument]) -> str | None:
+    """Return, where jobs are unfinished and no server runs, what becomes of them."""
+    from crystalmath.config import home
+    from crystalmath.server.endpoint import Place
+
+    if all(job["finished_at"] for job in jobs) or Place.of(home()).read_lock() is not None:
+        return None
+    return (
+        "no server runs: what waits begins when one does (crystalmath wait or serve starts it), "
+        "unless another process has these jobs"
+    )
 
 
 @contextlib.contextmanager
@@ -186,7 +196,7 @@ def require_choice(job_ids: Sequence[str] | None, filters: Mapping[str, Any]) ->
 
 
 def chosen(
-    client: Client, job_ids: Sequence[str] | None, filters: Mapping[str, Any]
+    asks: Client | HomeReader, job_ids: Sequence[str] | None, filters: Mapping[str, Any]
 ) -> list[str] | None:
     """Return the jobs that are named, of which filters leave those that fit.
 
@@ -194,20 +204,25 @@ def chosen(
     """
     from crystalmath.client import transport
 
-    named = [client.find(prefix) for prefix in job_ids or ()] or None
-    found = transport.chosen(client.ask, named, filters)
+    named = [asks.find(prefix) for prefix in job_ids or ()] or None
+    found = transport.chosen(asks.ask, named, filters)
     if found == []:
         raise none_fits(filters)
     return found
 
 
 def chosen_jobs(
-    client: Client, job_ids: Sequence[str] | None, filters: Mapping[str, Any]
-) -> list[Job]:
+    asks: Client | HomeReader, job_ids: Sequence[str] | None, filters: Mapping[str, Any]
+) -> list[JobDocument]:
     """Return what is on record of the jobs that are `chosen`; it is an error if there is none."""
-    named = chosen(client, job_ids, filters)
-    jobs = client.list(**filters) if named is None else client.wait(named, timeout=0)
-    if not (found := list(jobs)):
+    from crystalmath.client.transport import filters_document, pages, records
+
+    named = chosen(asks, job_ids, filters)
+    if named is None:
+        found = list(pages(asks.ask, None, filters_document(filters)))
+    else:
+        found = list(records(asks.ask, named))
+    if not found:
         raise none_fits(filters)
     return found
 

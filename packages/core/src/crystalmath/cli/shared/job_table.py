@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crystalmath.cli.shared import output
-from crystalmath.models.job_notes import step_of, told_steps
+from crystalmath.models.job_notes import in_tree, step_of, told_steps
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -50,14 +51,19 @@ def usual(
 ) -> str:
     """Lay out what most want to see of jobs, in so many columns of text.
 
-    Those of the `steps` stand below their flows, and are indented.
+    Those of the `steps` stand as a tree below their flows.
     """
     told = progress or {}
-    rows = zip(
-        *(_row(job, told.get(job["job_id"]), indented=job["job_id"] in steps) for job in jobs),
-        strict=True,
-    )
-    columns: _Cells = dict(zip(_COLUMNS, rows, strict=True))
+    rows = []
+    for is_below, group in groupby(jobs, lambda job: job["job_id"] in steps):
+        together = list(group)
+        names = [step_or_name(job) for job in together]
+        tree = in_tree(names) if is_below else ([name] for name in names)
+        for job, (*above, own) in zip(together, tree, strict=True):
+            indent = "  " * is_below
+            rows += [(indent + line, *[""] * (len(_COLUMNS) - 1)) for line in above]
+            rows.append(_row(job, told.get(job["job_id"]), indent + own))
+    columns: _Cells = dict(zip(_COLUMNS, zip(*rows, strict=True), strict=True))
     columns = {name: each for name, each in columns.items() if name not in _OPTIONAL or any(each)}
     padded = [_padded(name, cells) for name, cells in _fitted(columns, width).items()]
     head, *lines = ("  ".join(row).rstrip() for row in zip(*padded, strict=True))
@@ -75,15 +81,20 @@ def _padded(name: str, cells: Sequence[str]) -> list[str]:
     return [blank + text if name in _RIGHT else text + blank for text, blank in pairs]
 
 
-def _row(job: JobDocument, reached: ProgressDocument | None, *, indented: bool) -> tuple[str, ...]:
+def step_or_name(job: JobDocument) -> str:
+    """Return the name of a step in its flow, else the job's own."""
+    step = step_of(job["parents"])
+    return step[1] if step else job["name"] or ""
+
+
+def _row(job: JobDocument, reached: ProgressDocument | None, name: str) -> tuple[str, ...]:
     energy = (job["result"] or {}).get("energy_ev")
     force = ionic = electronic = None
     if reached is not None:
         energy, force = reached["energy_ev"], reached["max_force_ev_ang"]
         ionic, electronic = reached["ionic_step"], reached["electronic_step"]
-    step = step_of(job["parents"])
     return (
-        ("  " if indented else "") + (step[1] if step else job["name"] or ""),
+        name,
         _state(job),
         output.short_recipe(job["recipe"]),
         job["engine"],

@@ -266,7 +266,10 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[str]], whole: Sequence
 
 def show(grid: Table, width: int | None = None) -> None:
     """Print a table that fits the terminal, or a width; where it goes to none, whole lines."""
-    console(width or full_width()).print(grid)
+    shown = console(width or full_width())
+    with shown.capture() as captured:
+        shown.print(grid)
+    sys.stdout.write("\n".join(map(str.rstrip, captured.get().split("\n"))))
 
 
 def console(width: int | None = None) -> Console:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, get_type_hints
 
 from crystalmath import server
-from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
+from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Job, JobFilter, Submission
 from crystalmath.models.answers import (
     MOST_JOBS,
@@ -45,7 +45,7 @@ from crystalmath.server.rpc.declare import (
     trouble,
 )
 from crystalmath.service import job_answers
-from crystalmath.service.job_answers import PAGE, job_document, read_filters
+from crystalmath.service.job_answers import job_document, job_documents, read_filters
 from crystalmath.service.pruning import pages
 
 if TYPE_CHECKING:
@@ -115,23 +115,8 @@ async def handle_jobs_status_many(service: JobService, params: JobIdsParams) -> 
     """
     remembered = all(service.remembered(job_id) for job_id in params["job_ids"])
     kind = "computing" if remembered else "asking"
-    documents = await in_slices(kind, _documents(service, params["job_ids"]))
+    documents = await in_slices(kind, job_documents(service, params["job_ids"]))
     return {"jobs": documents, "error": None}
-
-
-def _documents(service: JobService, job_ids: list[str]) -> Generator[None, None, list[JobDocument]]:
-    answers: list[JobDocument] = []
-    for start in range(0, len(job_ids), PAGE):
-        page = job_ids[start : start + PAGE]
-        found = {job.job_id: job for job in service.with_steps(service.some_jobs(page))}
-        for job_id in page:
-            if job_id in found:
-                answers.append(job_document(service, found[job_id]))
-            else:
-                told = trouble(UnknownJob(job_id))
-                answers.append({"job_id": job_id, "status": "error", **told, "result": None})
-        yield
-    return answers
 
 
 _Successors: TypeAlias = Annotated[
