@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -294,8 +295,12 @@ def test_what_becomes_of_who_waits_for_a_failure(client, here, cli, tmp_path):
         waited = cli("wait", beyond, runs, "--json")
         assert (waited.code, waited.json["done"]) == (1, False)
         assert client.job(tries[-1].job_id).state.value == "failed"
-        told_of = f"waits for job {failed.job_id[:8]}, which failed: crystalmath retry"
-        assert f"{beyond[:8]} Al {told_of} {failed.job_id[:8]} lets it go on" in waited.err
+        why = f"waits for job {failed.job_id}: job {tries[-1].job_id} failed; it goes on when that"
+        again = f"is retried with success (crystalmath retry {failed.job_id[:8]})"
+        told = f"waits for job {held}, which {why} {again}"
+        assert f"{beyond[:8]} Al {told}" in waited.err
+        assert client.job(beyond).held_up_by == failed.job_id
+        assert told in " ".join(cli("status", beyond).out.split())
         tries += client.retry([tries[-1]])
     client.cancel_many([held, beyond])
     for option, value, words in (
@@ -311,6 +316,22 @@ def test_what_becomes_of_who_waits_for_a_failure(client, here, cli, tmp_path):
         told = client.check("emt.core.static_job", of_flow)
         assert [one.code for one in told].count("structure_of_several") == count
     flow.cancel()
+
+
+def test_waiting_ends_where_the_files_that_are_needed_were_removed(client, here, cli, go):
+    first, blocked = client.submit(SHIFT, bulk("Al")), held(client, go)
+    work = first.info().work_dir
+    first.result(LONG)
+    needs = client.submit(REPORT, first["atoms"], after=[blocked])
+    last = client.submit(REPORT, bulk("Al"), after=[needs])
+    shutil.rmtree(work.parent)
+    go.touch()
+    waited = cli("wait", last.job_id, blocked.job_id)
+    assert waited.code == 1
+    assert "was removed or moved, and not by crystalmath prune" in waited.err
+    (again,) = client.retry([client.job(last.job_id).held_up_by])
+    assert cli("wait", last.job_id).code == 0
+    assert needs.info().parents[0]["taken_from"] == again.job_id
 
 
 def test_a_job_is_named_by_filters(client, here, cli):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,20 +20,19 @@ from crystalmath.cli.shared.common_arguments import (
     require_choice,
 )
 from crystalmath.cli.shared.job_filters import with_filters
-from crystalmath.errors import CrystalMathError
-from crystalmath.models.job_notes import (
-    NO_RESULT,
-    UNFINISHED,
-    awaited,
-    awaits_structure,
-)
+from crystalmath.errors import CrystalMathError, ServerNotRunning
+from crystalmath.models.job_notes import UNFINISHED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from crystalmath.client import Client
     from crystalmath.models import Job
-    from crystalmath.models.job_notes import Parent
+
+
+#: How often is looked, while jobs are waited for, whether they can go on by themselves, in seconds.
+_TICK_S = 1.0
+_SLOW_TICK_S = 30.0
 
 
 @with_filters
@@ -140,99 +140,38 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
 def _follow(line: output.LiveLine, jobs: dict[str, Job]) -> None:
     """Keep jobs up to date until all have ended, or what is left cannot go on by itself."""
     from crystalmath.client import connect
+    from crystalmath.client.client_errors import ConnectionLost
+    from crystalmath.client.follower import Backoff
 
+    begun, backoff = time.monotonic(), Backoff()
+    going_on = {job.job_id for job in jobs.values() if not job.held_up_by}
     try:
         with connect() as client:
             line.update(_counts(jobs.values()))
-            known = _with_awaited(client, jobs)
-            unfinished = [job.job_id for job in known.values() if not job.state.is_terminal()]
-            for job in client.wait(unfinished):
-                known[job.job_id] = job
-                if job.job_id in jobs:
-                    jobs[job.job_id] = job
-                    _say(line, job)
-                    line.update(_counts(jobs.values()))
-                if stuck := _stuck(client, jobs, known):
-                    break
-            else:
-                return
-        for job_id, failed in stuck.items():
-            line.say(
-                f"{_named(jobs[job_id])} waits for job {failed[:8]}, which "
-                f"{known[failed].state.ended}: crystalmath retry {failed[:8]} lets it go on"
-            )
+            while left := [job for job in jobs.values() if not job.state.is_terminal()]:
+                if going_on.isdisjoint(job.job_id for job in left):
+                    for job in left:
+                        line.say(f"{_named(job)} {job.reason}")
+                    return
+                # No event tells of a job that what it waits for has just become held up.
+                tick = min(_SLOW_TICK_S, max(_TICK_S, (time.monotonic() - begun) / 20))
+                try:
+                    for job in client.wait([job.job_id for job in left], timeout=tick):
+                        jobs[job.job_id] = job
+                        if job.held_up_by or job.state.is_terminal():
+                            going_on.discard(job.job_id)
+                        else:
+                            going_on.add(job.job_id)
+                        _say(line, job)
+                        line.update(_counts(jobs.values()))
+                        if not going_on:
+                            break
+                    backoff.reset()
+                except (ServerNotRunning, ConnectionLost) as error:
+                    backoff.wait(error)
     except KeyboardInterrupt:
         line.say("no longer waiting; the jobs go on")
         raise
-
-
-def _with_awaited(client: Client, jobs: Mapping[str, Job]) -> dict[str, Job]:
-    """Return jobs with those that they wait for, and that these wait for, as far as on record."""
-    from crystalmath import server
-    from crystalmath.client.transport import parts
-    from crystalmath.models import Job
-
-    known, new = dict(jobs), list(jobs.values())
-    while new:
-        parents = [one["job_id"] for job in new for one in awaited(job.parents)]
-        missing = [job_id for job_id in dict.fromkeys(parents) if job_id not in known]
-        told = [
-            client.ask(server.JOBS_STATUS_MANY, job_ids=part)["jobs"] for part in parts(missing)
-        ]
-        new = [Job.read(one) for answer in told for one in answer if not one.get("code")]
-        known |= {job.job_id: job for job in new}
-    return known
-
-
-def _stuck(client: Client, jobs: Mapping[str, Job], known: Mapping[str, Job]) -> dict[str, str]:
-    """Return which failed job each unfinished one waits for; nothing while one can go on."""
-    left = [job.job_id for job in jobs.values() if not job.state.is_terminal()]
-    failed = {job.job_id for job in known.values() if job.state in NO_RESULT}
-    if not failed or any(jobs[job_id].state.value == "running" for job_id in left):
-        return {}
-    found = _held_up(known, failed)
-    if found.keys() >= set(left):  # else the server need not be asked
-        found = _held_up(known, failed - _retried(client, {found[job_id] for job_id in left}))
-    return {job_id: found[job_id] for job_id in left} if found.keys() >= set(left) else {}
-
-
-def _held_up(known: Mapping[str, Job], failed: Collection[str]) -> dict[str, str]:
-    """Return of each failed job, and of each that waits for it, directly or not, the failed one."""
-    waiting: dict[str, list[tuple[Job, Parent]]] = {}
-    for job in known.values():
-        for parent in () if job.state.is_terminal() else awaited(job.parents):
-            waiting.setdefault(parent["job_id"], []).append((job, parent))
-    found = {job_id: job_id for job_id in failed}
-    queue = list(found)
-    for before in queue:
-        for job, parent in waiting.get(before, ()):
-            if before in failed:
-                goes_on = parent["awaited"] == "any" or "on_failure" in parent
-                goes_on |= parent.get("frame") == 0
-            else:
-                goes_on = parent.get("frame") == 0 and not awaits_structure(known[before].parents)
-            if not goes_on and job.job_id not in found:
-                found[job.job_id] = found[before]
-                queue.append(job.job_id)
-    return found
-
-
-def _retried(client: Client, failed: Iterable[str]) -> set[str]:
-    """Return those of some failed jobs of which a retry goes on, or has completed."""
-    from crystalmath import server
-
-    found = set()
-    for first in failed:
-        tries = [first]
-        for job_id in tries:
-            for one in client.ask(server.JOBS_SHOW, job_id=job_id)["children"]:
-                if one["role"] not in {"retry", "reread"}:
-                    continue
-                if one["status"] in NO_RESULT:
-                    tries.append(one["job_id"])
-                else:
-                    found.add(first)
-    return found
 
 
 def _say(line: output.LiveLine, job: Job) -> None:

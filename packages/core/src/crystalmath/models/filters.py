@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from crystalmath.models.fields import Option, about, array, declared, documented, properties
 from crystalmath.models.job_notes import JobState
@@ -283,3 +283,27 @@ class JobFilter(ExcludeFilter):
 
 #: The filters that can be turned round.
 EXCLUDABLE = tuple(one.name for one in declared(ExcludeFilter))
+
+
+def read_filters(params: Mapping[str, Any]) -> Selection:
+    """Read the filters of a request, all else taken out, as the service takes them.
+
+    The steps of flows are left out unless they are asked for: a flow is one job to most.
+    """
+    given = all_filters(params)
+    asked = given.pop("steps", False) or "parent" in given or given.get("prefix")
+    return given if asked else {**given, "steps": False}
+
+
+def all_filters(params: Mapping[str, Any]) -> Selection:
+    """Read filters as `read_filters` does, but leave no steps of flows out."""
+    names = {"labels": "label"}
+    # Inside a parameter, too, null is the same as none.
+    items = [(name, value) for name, value in params.items() if value is not None]
+    given: dict[str, Any] = {names.get(name, name): value for name, value in items}
+    if "state" in given:
+        states = given["state"] if isinstance(given["state"], list) else [given["state"]]
+        given["state"] = [JobState(state) for state in states]
+    if "exclude" in given:
+        given["exclude"] = all_filters(given["exclude"])
+    return cast("Selection", given)

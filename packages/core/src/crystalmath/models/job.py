@@ -141,6 +141,16 @@ class Job(Terms):
             stored=False,
         ),
     )
+    held_up_by: str | None = field(
+        default=None,
+        eq=False,  # of other jobs
+        metadata=about(
+            "of a job that waits: the job that has failed, was cancelled, or has lost its files, "
+            "and that must be retried with success before this one can go on; not in events",
+            _TEXT,
+            stored=False,
+        ),
+    )
     given_before: bool = field(
         default=False,
         eq=False,  # of the answer, not of the job

@@ -14,12 +14,13 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from crystalmath.errors import BadFile, InvalidJob, UnknownJob
 from crystalmath.jobs.documents import cleaned
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models.fields import declared, to_wire
+from crystalmath.models.filters import read_filters
 from crystalmath.models.job_notes import JobState, step_of
 from crystalmath.models.submission import FlowTerms, Submission
 from crystalmath.recipes.json_text import structure_of
@@ -50,9 +51,9 @@ if TYPE_CHECKING:
         Story,
         Trajectory,
     )
-    from crystalmath.models.filters import Selection
     from crystalmath.models.job_notes import Parent
     from crystalmath.service.home_jobs import HomeJobs
+    from crystalmath.service.references import Outlook
     from crystalmath.store.records import Event, JobMetadata
 
 #: What is told of a submission, by its names on the wire.
@@ -105,7 +106,7 @@ def job_documents(
     answers: list[JobDocument] = []
     for start in range(0, len(job_ids), PAGE):
         page = job_ids[start : start + PAGE]
-        found = {job.job_id: job for job in service.with_steps(service.some_jobs(page))}
+        found = {job.job_id: job for job in in_full(service, service.some_jobs(page))}
         for job_id in page:
             if job_id in found:
                 answers.append(job_document(service, found[job_id]))
@@ -139,28 +140,19 @@ def event_document(
     return told
 
 
-def read_filters(params: Mapping[str, Any]) -> Selection:
-    """Read the filters of a request, all else taken out, as the service takes them.
+def in_full(service: HomeJobs, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
+    """Add what other jobs tell: the states of a flow's steps, and what holds up one that waits."""
+    found: Mapping[str, Outlook] = {}
+    if any(job.waits and job.stage is None for job in jobs):
+        from crystalmath.service.references import References
 
-    The steps of flows are left out unless they are asked for: a flow is one job to most.
-    """
-    given = all_filters(params)
-    asked = given.pop("steps", False) or "parent" in given or given.get("prefix")
-    return given if asked else {**given, "steps": False}
-
-
-def all_filters(params: Mapping[str, Any]) -> Selection:
-    """Read filters as `read_filters` does, but leave no steps of flows out."""
-    names = {"labels": "label"}
-    # Inside a parameter, too, null is the same as none.
-    items = [(name, value) for name, value in params.items() if value is not None]
-    given: dict[str, Any] = {names.get(name, name): value for name, value in items}
-    if "state" in given:
-        states = given["state"] if isinstance(given["state"], list) else [given["state"]]
-        given["state"] = [JobState(state) for state in states]
-    if "exclude" in given:
-        given["exclude"] = all_filters(given["exclude"])
-    return cast("Selection", given)
+        found = References(service).held_up(jobs)
+    return [
+        evolve(job, held_up_by=one.held_up_by, reason=one.reason)
+        if (one := found.get(job.job_id))
+        else job
+        for job in service.with_steps(jobs)
+    ]
 
 
 # --- lists and counts ------------------------------------------------------------------------
@@ -178,8 +170,8 @@ def listed(service: HomeJobs, params: Any) -> Generator[None, None, JobList]:
         page = min(left, PAGE)
         jobs = service.jobs(limit=page + 1, before=before, skip=skip, sort=sort, **filters)
         shown = jobs[:page]
-        if fields is None or "steps" in fields:
-            shown = service.with_steps(shown)
+        if fields is None or not {"steps", "held_up_by"}.isdisjoint(fields):
+            shown = in_full(service, shown)
         documents += [job_document(service, job, fields) for job in shown]
         more = len(jobs) > page > 0
         before, skip = documents[-1]["job_id"] if more else None, 0
@@ -290,7 +282,7 @@ def specification(
         "error": None,
     }
     if job:
-        told["job"] = job_document(service, service.with_steps([recorded])[0])
+        told["job"] = job_document(service, in_full(service, [recorded])[0])
     if progress:
         told["progress"] = reached
     return cast("Specification", told)
@@ -308,7 +300,7 @@ def story(service: HomeJobs, job_id: str) -> Story:
     header, document = service.specification(job_id).split("\n", 1)
     events, _ = service.events(job_ids=[job_id], limit=MOST_RELATED)
     return {
-        "job": job_document(service, service.with_steps([job])[0]),
+        "job": job_document(service, in_full(service, [job])[0]),
         "params": json.loads(document)["parameters"],
         "flow": _flow_terms(header),
         "potcars": service.pseudopotentials(job_id),
@@ -574,7 +566,7 @@ _ANSWERS: dict[str, Callable[[HomeJobs, Any], Any]] = {
     "jobs.counts": counts,
     "jobs.facets": facets,
     "jobs.status": lambda service, params: job_document(
-        service, service.with_steps([service.job(params["job_id"])])[0]
+        service, in_full(service, [service.job(params["job_id"])])[0]
     ),
     "jobs.status_many": lambda service, params: {
         "jobs": at_once(job_documents(service, params["job_ids"]))

@@ -21,6 +21,7 @@ from crystalmath.errors import (
 from crystalmath.models import Finding, JobFilter, JobState
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import properties
+from crystalmath.models.filters import read_filters
 from crystalmath.models.job_notes import awaited, awaits_structure, repeated, step_of
 from crystalmath.models.reference import JobValue
 from crystalmath.recipes.encoding import NUMPY, with_numpy_types
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 _NAMED = 3
 #: Through so many predecessors is looked for the atoms that a job will get.
 _FAR = 100
+#: So many waiting jobs are looked at to find what holds one up.
+_MOST_WAITING = 10_000
 #: A key by which part of a stored result is found without reading all of it; not one of our tags.
 _KEY = re.compile(r"(?!(?:data|items|string)$)[A-Za-z_]\w*", re.ASCII)
 #: A job of the same request, as a later one refers to it.
@@ -58,8 +61,8 @@ class Outlook:
     #: Why it has to end without having run, as was asked for in that case; and how it ends then.
     failed: str | None = None
     state: JobState = JobState.FAILED
-    #: One of them has failed, or its files were removed: it waits for a retry.
-    is_broken: bool = False
+    #: The one that has failed, or whose files were removed: it waits for a retry of that.
+    held_up_by: str | None = None
     #: What has become of the files of one that has completed.
     removed: str | None = None
 
@@ -184,8 +187,6 @@ class References:
 
     def _fitting(self, filters: Mapping[str, Any]) -> str:
         """Return the one job that filters fit, those left out that were run again."""
-        from crystalmath.service.job_answers import read_filters
-
         chosen = read_filters(cast("Any", _filters(filters)))
         found = [job.job_id for job in self.jobs.jobs(limit=100, **chosen)]
         again = self.jobs.retried(found)
@@ -247,21 +248,52 @@ class References:
         return Outlook(
             f"waits for job {job_id}{more}: {said}; it goes on when that is retried with success "
             f"(crystalmath retry {job_id[:8]})",
-            is_broken=True,
+            held_up_by=job_id,
             removed=said if self._found[job_id].state is JobState.COMPLETED else None,
         )
+
+    def held_up(self, jobs: Iterable[JobMetadata]) -> dict[str, Outlook]:
+        """Return of those jobs that go on only after a retry why, also where others are between."""
+        new = [job for job in jobs if job.waits and job.stage is None]
+        known = {job.job_id for job in new}
+        found: dict[str, Outlook] = {}
+        behind: dict[str, list[str]] = {}
+        while new and len(known) <= _MOST_WAITING:
+            self.look_up(parent["job_id"] for job in new for parent in job.parents)
+            sources: dict[str, JobMetadata] = {}
+            for job in new:
+                outlook = self.outlook(job.parents)
+                if outlook.held_up_by is not None:
+                    found[job.job_id] = outlook
+                elif outlook.reason is not None:
+                    for parent in awaited(job.parents):
+                        source = self._source(parent)
+                        behind.setdefault(source.job_id, []).append(job.job_id)
+                        sources[source.job_id] = source
+            new = [job for job in sources.values() if job.job_id not in known]
+            new = [job for job in new if job.waits and job.stage is None]
+            known |= {job.job_id for job in new}
+        first = dict(found)
+        for before in (queue := list(found)):
+            for job_id in behind.get(before, ()):
+                if job_id not in found:
+                    first[job_id] = first[before]
+                    reason = f"waits for job {before}, which {first[before].reason}"
+                    found[job_id] = evolve(first[before], reason=reason)
+                    queue.append(job_id)
+        return found
 
     def _missing(self, parent: Parent) -> str | None:
         """Return why a job is still waited for: empty while it goes on, else what went wrong."""
         try:
-            job = self._job(parent["job_id"])
+            self._job(parent["job_id"])
         except UnknownJob as error:
             return str(error)
+        job = self._source(parent)
         if parent["awaited"] == "any":
             return None if job.state.is_terminal() else ""
         if parent.get("frame") == 0 and not (job.waits and awaits_structure(job.parents)):
             return None  # what it was given is known already
-        job = self._source(parent)
         if not job.state.is_terminal():
             return ""
         said: str | None = f"job {job.job_id} {job.state.ended}"
@@ -271,7 +303,7 @@ class References:
 
     def _source(self, parent: Parent) -> JobMetadata:
         """Return the job that gives what is wanted: the one that is named, or a retry of it."""
-        if parent.get("frame") == 0:
+        if parent.get("frame") == 0 or parent.get("awaited") == "any":
             return self._job(parent["job_id"])
         seen: set[str] = set()
         tries = [parent["job_id"]]
@@ -311,7 +343,7 @@ class References:
             raise FilesRemoved(outlook.removed)
         if outlook.reason is not None:
             spec = evolve(asked.spec, asked_hash=asked.spec_hash)
-            told = (*asked.findings, *([_waits(outlook.reason)] if outlook.is_broken else ()))
+            told = (*asked.findings, *([_waits(outlook.reason)] if outlook.held_up_by else ()))
             told += tuple(self._without_geometry(parents))
             formula = self._formula(parents)
             return evolve(asked, spec=spec, reason=outlook.reason, findings=told, formula=formula)

@@ -25,7 +25,7 @@ from crystalmath.models.answers import (
     WaitedJobs,
 )
 from crystalmath.models.fields import Limits
-from crystalmath.models.filters import EventFilter, JobFilter
+from crystalmath.models.filters import EventFilter, JobFilter, all_filters, read_filters
 from crystalmath.models.job_notes import JobState
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc import large
@@ -33,11 +33,10 @@ from crystalmath.server.rpc.declare import NoParams, method
 from crystalmath.service.event_feed import Wanted, few_events, wanted_events
 from crystalmath.service.job_answers import (
     PAGE,
-    all_filters,
     event_document,
+    in_full,
     job_document,
     progress,
-    read_filters,
 )
 
 if TYPE_CHECKING:
@@ -214,7 +213,7 @@ def _told_of(
     documents, done = [], True
     for page in _pages(job_ids):
         jobs = _all_of(service, page)
-        documents += [job_document(service, job) for job in service.with_steps(jobs)]
+        documents += [job_document(service, job) for job in in_full(service, jobs)]
         done &= all(job.state.is_terminal() for job in jobs)
         yield
     return documents, done

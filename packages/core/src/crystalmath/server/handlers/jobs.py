@@ -31,6 +31,7 @@ from crystalmath.models.answers import (
 )
 from crystalmath.models.columns import SORTED_BY
 from crystalmath.models.fields import Limits, declared, properties
+from crystalmath.models.filters import read_filters
 from crystalmath.models.job_notes import UNFINISHED
 from crystalmath.recipes.structures import parse_structure as _parse_structure  # noqa: F401
 from crystalmath.recipes.summary import summarize as _summarize_result  # noqa: F401 - promised here
@@ -45,7 +46,7 @@ from crystalmath.server.rpc.declare import (
     trouble,
 )
 from crystalmath.service import job_answers
-from crystalmath.service.job_answers import job_document, job_documents, read_filters
+from crystalmath.service.job_answers import in_full, job_document, job_documents
 from crystalmath.service.pruning import pages
 
 if TYPE_CHECKING:
@@ -89,8 +90,8 @@ async def handle_jobs_status(service: JobService, params: JobIdParams) -> JobDoc
     elif not service.is_there(job):
         # Not in the threads that read files for others, which wait for the database, too.
         (job,) = await in_pool("looking", service.as_found, [job])
-    if job.stage is not None:
-        (job,) = await in_pool("asking", service.with_steps, [job])
+    if job.stage is not None or job.waits:
+        (job,) = await in_pool("asking", in_full, service, [job])
     return job_document(service, job)
 
 

@@ -20,7 +20,7 @@ from crystalmath.models.answers import (
 )
 from crystalmath.models.checks import checked, sifted
 from crystalmath.models.fields import Limits, from_wire, properties
-from crystalmath.models.filters import JobFilter
+from crystalmath.models.filters import JobFilter, read_filters
 from crystalmath.models.job_notes import NO_RESULT, written_findings
 from crystalmath.models.retry import Retry
 from crystalmath.server.pools import is_wanted
@@ -33,7 +33,6 @@ from crystalmath.server.rpc.declare import (
     once,
     trouble,
 )
-from crystalmath.service.job_answers import read_filters
 from crystalmath.service.pruning import pages
 
 if TYPE_CHECKING:
