@@ -47,20 +47,35 @@ class SimulatedHost(Host):
     def sync_entries(self):
         pass
 
+    def left(self):
+        found = {}
+        for journal in filter(self.is_over, self.world.disk.journals.values()):
+            for path, attempt, content in journal.records:
+                with contextlib.suppress(OSError):
+                    if self.is_writers(journal, path, attempt):
+                        found[f"{Path(path).name}.{attempt}"] = content
+        return found
+
+    def is_over(self, journal):
+        return self.knows(journal.writer) is False
+
+    def is_writers(self, journal, path, attempt):
+        claimant = None
+        with contextlib.suppress(BadFile):
+            claimant = self.world.directory(path, self).claimant(attempt)
+        return claimant in {None, journal.writer}
+
     def publish_left(self):
         disk = self.world.disk
         for pid, journal in list(disk.journals.items()):
-            if self.knows(journal.writer) is not False:
+            if not self.is_over(journal):
                 continue
             journal.synced = len(journal.records)
             with contextlib.suppress(OSError):
                 for path, attempt, _ in journal.records:
-                    directory, claimant = self.world.directory(path, self), None
-                    with contextlib.suppress(BadFile):
-                        claimant = directory.claimant(attempt)
-                    if claimant in {None, journal.writer}:
+                    if self.is_writers(journal, path, attempt):
                         with contextlib.suppress(FileNotFoundError):
-                            directory.publish_in(attempt, journal)
+                            self.world.directory(path, self).publish_in(attempt, journal)
                             disk.sync(path)
                 del disk.journals[pid]
 

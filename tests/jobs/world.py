@@ -472,8 +472,9 @@ class World:
         record = Record(job_id=job_id, place=place, **told)
         host = SimulatedHost(self, self.random.choice(self.logins))
         directory = self.directory(JOBS / job_id, host)
-        decision = view(directory, record, host)
-        files = read(directory, record, host)
+        left = host.left()
+        decision = view(directory, record, host, left)
+        files = read(directory, record, host, left=left)
         if isinstance(files.spec, Spec):
             files = evolve(files, spec=evolve(files.spec, foreign=False))
         engine = Engine(None, self.capabilities)

@@ -22,7 +22,9 @@ from crystalmath.jobs.journal import JOURNALS, Journal
 from crystalmath.jobs.reconcile import Job, Reconciler
 from crystalmath.jobs.rundir import RunDirectory, outcome_document
 from crystalmath.jobs.view import view
+from crystalmath.models import Job as JobRow
 from crystalmath.quacc.runner import JobState
+from crystalmath.service.current_jobs import Onlooker
 from crystalmath.worker.publishing import Publisher
 
 
@@ -147,7 +149,12 @@ def test_of_a_torn_journal_what_is_whole_is_published(tmp_path):
 
 def test_a_journal_that_is_being_written_is_left_alone(tmp_path):
     journal, directories = journal_of(tmp_path / "jobs", 2, processes.own_identity())
+    begun = [tmp_path / "jobs" / JOURNALS / name for name in (".by somebody", ".by the killed")]
+    for each in begun:
+        each.touch()
+    os.utime(begun[1], (0, time.time() - LITTER_S - 1))
     Host(tmp_path / "jobs").publish_left()
+    assert [each.exists() for each in begun] == [True, False]
     assert not any(each.decided(1) for each in directories)
     assert directories[0].publish_in(1, journal.path)
     journal.close()
@@ -155,6 +162,20 @@ def test_a_journal_that_is_being_written_is_left_alone(tmp_path):
     assert directories[0].payload(1) == b"result"
     directories[0].check_outcome(1)
     assert not directories[1].decided(1)
+
+
+def test_who_looks_sees_what_a_journal_has_left_as_its_owner_will(tmp_path):
+    journal, (only,) = journal_of(tmp_path / "jobs", 1)
+    job = JobRow(job_id=Path(only.path).name, recipe="lab.f", engine="local", created_at=0.0)
+    onlooker = Onlooker(tmp_path / "jobs")
+    assert onlooker.seen([job]) == [job]  # it is being written
+    os.close(journal._descriptor)
+    assert onlooker.seen([job])[0].state is JobState.COMPLETED
+    assert not only.decided(1)  # who looks publishes nothing
+    assert only.claim(1, IdentityFile(tmp_path / "jobs" / IDENTITIES, processes.own_identity()))
+    assert onlooker.seen([job])[0].state is JobState.RUNNING  # somebody else runs it
+    Host(tmp_path / "jobs").publish_left()
+    assert not only.decided(1)
 
 
 @pytest.mark.parametrize("kind", ["ext4", "nfs4"])

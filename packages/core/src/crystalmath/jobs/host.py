@@ -22,7 +22,7 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.processes import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from crystalmath.jobs.facts import Silence
@@ -74,13 +74,40 @@ class Host:
 
         Before anybody decides, from the files of a job, what became of it.
         """
+        from crystalmath.jobs.journal import remove_unfinished
+
+        with contextlib.suppress(OSError):
+            remove_unfinished(os.fspath(self._jobs_directory), self.now())
+        for left in self._left():
+            with contextlib.suppress(FileNotFoundError):  # another process publishes
+                self._publish(left)
+
+    def left(self) -> dict[str, bytes]:
+        """Return the outcomes, by their attempts, that `publish_left` would publish."""
+        found = {}
+        for left in self._left():
+            for attempt, each in left.outcomes:
+                with contextlib.suppress(OSError):  # nor could it be published
+                    if self._is_writers(left, attempt):
+                        found[attempt] = each
+        return found
+
+    def _is_writers(self, left: Left, attempt: str) -> bool:
+        """Return whether nobody but the writer of a journal has claimed an attempt."""
+        job_id, _, number = attempt.rpartition(".")
+        claimant = None
+        with contextlib.suppress(BadFile):
+            claimant = RunDirectory(self._jobs_directory / job_id).claimant(int(number))
+        return claimant in {None, left.writer}
+
+    def _left(self) -> Iterator[Left]:
         from crystalmath.jobs import journal
 
         try:
             for left in journal.left(os.fspath(self._jobs_directory)):
                 with contextlib.suppress(FileNotFoundError):  # another process publishes
                     if self._is_closed(left):
-                        self._publish(left)
+                        yield left
         except OSError as error:
             _warn(f"cannot read {journal.JOURNALS} of {self._jobs_directory}: {error}")
 
@@ -105,11 +132,8 @@ class Host:
         for attempt, _ in left.outcomes:
             job_id, _, number = attempt.rpartition(".")
             directory = RunDirectory(self._jobs_directory / job_id)
-            claimant = None
             try:
-                with contextlib.suppress(BadFile):
-                    claimant = directory.claimant(int(number))
-                if claimant in {None, left.writer}:
+                if self._is_writers(left, attempt):
                     directory.publish_in(int(number), left.path)
                     directories.add(directory.path)
             except FileNotFoundError:

@@ -24,6 +24,7 @@ from attrs import frozen
 from crystalmath._permissions import make_own
 from crystalmath.errors import BadFile
 from crystalmath.jobs.documents import RECORD_MARK, document, read_header, to_disk, write_all
+from crystalmath.jobs.identities import LITTER_S
 from crystalmath.processes import Identity, is_locked
 
 if TYPE_CHECKING:
@@ -139,6 +140,19 @@ def sync_all(directories: set[str]) -> None:
 def _sync(directory: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         to_disk(directory)
+
+
+def remove_unfinished(jobs_directory: str, now: float) -> None:
+    """Remove what a writer left that was killed while it made a journal.
+
+    `now` is the time in seconds since the epoch.
+    """
+    folder = f"{jobs_directory}/{JOURNALS}"
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            path = f"{folder}/{name}"
+            if name.startswith(".") and now - os.stat(path).st_mtime > LITTER_S:
+                os.unlink(path)
 
 
 @frozen

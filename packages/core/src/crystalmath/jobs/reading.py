@@ -6,6 +6,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from crystalmath.errors import BadFile
+from crystalmath.jobs.documents import read_header
 from crystalmath.jobs.facts import (
     Absent,
     Claim,
@@ -86,8 +87,9 @@ def read(
     record: Record,
     host: Host,
     depth: Depth = Depth.THOROUGH,
+    left: Mapping[str, bytes] | None = None,
 ) -> Files:
-    """Read the files of a job, as closely as `depth` says."""
+    """Read the files of a job, as closely as `depth` says; `left` are outcomes in journals."""
     spec = _spec(directory, record, host, depth)
     attempt = max(record.attempt, spec.attempt if isinstance(spec, Spec) else 0)
     begun = record.state is JobState.RUNNING and attempt == record.attempt
@@ -96,6 +98,12 @@ def read(
         if claimed is not True:
             return Files(attempt=attempt, claim=claimed)
     outcome = _try(lambda: _outcome(directory.outcome(attempt)))
+    if (
+        left
+        and isinstance(outcome, Absent)
+        and (name := attempt_id(record.job_id, attempt)) in left
+    ):
+        outcome = _try(lambda: _outcome(read_header(left[name].partition(b"\n")[0], name)))
     if isinstance(outcome, Outcome):
         host.hearts.forget(directory.file(f"{attempt}.claim"))
         ended = _try(lambda: _ended(directory.ended(attempt))) if outcome.was_stopped else Absent()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING, Any
 
+from crystalmath.errors import BadFile
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.life import WAITS, Decision, step
 from crystalmath.jobs.reading import attempt_in, read
@@ -19,9 +21,17 @@ if TYPE_CHECKING:
     from crystalmath.jobs.rundir import RunDirectory
 
 
-def view(directory: RunDirectory, record: Record, host: Host) -> Decision:
-    """Return a job's state as a process sees it that changes nothing."""
-    return step(record, read(directory, record, host), now=host.moment(), owns=False)
+def view(
+    directory: RunDirectory,
+    record: Record,
+    host: Host,
+    left: Mapping[str, bytes] | None = None,
+) -> Decision:
+    """Return a job's state as a process sees it that changes nothing.
+
+    Outcomes that are `left` in journals (:meth:`.Host.left`) count as its owner publishes them.
+    """
+    return step(record, read(directory, record, host, left=left), now=host.moment(), owns=False)
 
 
 def flow_end(
@@ -29,11 +39,14 @@ def flow_end(
 ) -> Change | None:
     """Return how a flow ends by the outcome of its last pass; ``None`` where it goes on."""
     state, error = outcome.get("state", WAITS), outcome.get("error")
-    if state == WAITS:
-        return None
-    if state == "lost":
-        ended = (directory.ended(attempt) or {}).get("error")
-        state, error = "failed", f"{ended} ({error})" if ended else f"lost: {error}"
+    if state in {WAITS, "lost"}:
+        ended = None
+        with contextlib.suppress(BadFile):
+            ended = (directory.ended(attempt) or {}).get("error")
+        if state == WAITS and ended is None:
+            return None
+        lost = f"{ended} ({error})" if ended else f"lost: {error}"
+        state, error = "failed", ended if state == WAITS else lost
     return Change(
         job_id=job_id,
         state=JobState(state),

@@ -18,7 +18,7 @@ from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.models.job_notes import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from crystalmath.jobs.facts import Doubt, Record
@@ -296,16 +296,22 @@ class Onlooker:
 
     def seen(self, jobs: Iterable[JobMetadata]) -> list[JobMetadata]:
         """Return jobs as their files tell."""
-        return [self._seen(job) for job in jobs]
+        left: dict[str, bytes] | None = None
+        found = []
+        for job in jobs:
+            if not (job.state.is_terminal() or job.waits or self._follows(job.job_id)):
+                left = self.host.left() if left is None else left
+                found.append(self._seen(job, left))
+            else:
+                found.append(job)
+        return found
 
-    def _seen(self, job: JobMetadata) -> JobMetadata:
-        if job.state.is_terminal() or job.waits or self._follows(job.job_id):
-            return job
+    def _seen(self, job: JobMetadata, left: Mapping[str, bytes]) -> JobMetadata:
         from crystalmath.jobs.view import view
         from crystalmath.store.transitions import follow
 
         revision = job.revision
-        for change in view(self._directory(job), self._record(job), self.host).changes:
+        for change in view(self._directory(job), self._record(job), self.host, left).changes:
             job, _ = follow(job, change)
         return evolve(job, revision=revision)
 
