@@ -537,7 +537,15 @@ class Passes:
     def work(self, attempt):
         return f"{self.path}/{attempt}.work"
 
+    is_to_stop = False
+
     def request_cancel(self):
+        self.is_to_stop = True
+
+    def ended(self, attempt):
+        return None
+
+    def note_ended(self, attempt, error):
         """Keep no file: nothing is rebuilt."""
 
     def is_gone(self):
@@ -616,6 +624,15 @@ def test_a_flow_whose_pass_ends_as_it_is_taken_over_goes_on(recorded, monkeypatc
     monkeypatch.setattr(Recovery, "_take_over", adopt)
     assert recovery.take_over([world.state(flow)]) == [flow]
     assert waiting == [flow]
+
+
+def test_who_leaves_has_its_flows_read_cancelled_also_where_the_record_is_made_anew(recorded):
+    world = World(*recorded, SEEDS + 12)
+    flow, waiting = BetweenPasses(world), world.process.waiting
+    waiting._flows, waiting._thread = flow.flows, None
+    waiting._ids[flow.id] = None
+    waiting.close(cancel=True)
+    assert flow.is_to_stop
 
 
 def test_a_step_has_ended_as_soon_as_the_event_log_tells(recorded, monkeypatch):

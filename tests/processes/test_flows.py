@@ -71,6 +71,13 @@ def submit(service, flow, **parameters):
     return service.submit(Submission(recipe=recipe, parameters=parameters, **more)).job_id
 
 
+def rebuilt(service, folder, flow):
+    """Return a flow as a record that is made anew has it."""
+    with JobStore(f"sqlite:///{folder}/rebuilt.sqlite") as store:
+        rebuild(store, service.config.jobs_directory)
+        return store.get(flow)
+
+
 def finish(service, job_id):
     (*_, job) = service.wait([job_id], timeout=240)
     assert job.state.is_terminal(), job
@@ -442,10 +449,8 @@ def test_a_cancelled_flow_ends_when_none_of_its_steps_is_alive(service, tmp_path
     told = steps(service, flow)
     assert all(each.state.is_terminal() for each in told)
     assert max(each.finished_at for each in told) <= job.finished_at
-    with JobStore(f"sqlite:///{tmp_path}/rebuilt.sqlite") as store:
-        rebuild(store, service.config.jobs_directory)
-        again = store.get(flow)
-        assert (again.state, again.error, again.attempt) == (job.state, job.error, job.attempt)
+    again = rebuilt(service, tmp_path, flow)
+    assert (again.state, again.error, again.attempt) == (job.state, job.error, job.attempt)
     for each in told:
         directory = RunDirectory(service.directory(each.job_id).path)
         assert not os.path.exists(directory.path) or directory.decided(each.attempt)
@@ -465,6 +470,8 @@ def test_a_flow_whose_time_is_up_stops_its_steps_and_fails(service, tmp_path, mo
     assert all(each.state.is_terminal() for each in steps(service, flow))
     assert named(service, flow, "counted#1").state is JobState.CANCELLED
     assert "12" not in marks(tmp_path)
+    again = rebuilt(service, tmp_path, flow)
+    assert (again.state, again.error) == (job.state, job.error)
     # Its retry has as much time again.
     (tmp_path / "go 1").touch()
     (again,) = service.retry([flow], Retry())
@@ -478,6 +485,8 @@ def test_a_step_that_is_refused_fails_its_flow(service, tmp_path):
     assert "the step" in job.error
     assert "is refused" in job.error
     assert marks(tmp_path) == {}
+    again = rebuilt(service, tmp_path, flow)
+    assert (again.state, again.error) == (job.state, job.error)
 
 
 def test_of_steps_that_cannot_be_recorded_together_the_one_at_fault_is_named(

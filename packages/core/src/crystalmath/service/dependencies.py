@@ -148,7 +148,9 @@ class Waiting:
         mine = [job for job in jobs if job.waits and self._host.is_own(job.owner)]
         flows = [job.job_id for job in mine if job.stage is not None]
         self._end([job for job in mine if job.stage is None], JobState.CANCELLED, "cancelled")
-        self.add(flows)  # whose steps are stopped first
+        for flow in flows:  # whose steps are stopped first
+            self._flows.request_cancel(flow)
+        self.add(flows)
         return {job.job_id for job in mine}
 
     def _end(self, jobs: Sequence[JobMetadata], state: JobState, error: str) -> None:

@@ -385,9 +385,7 @@ class Flows:
     ) -> list[JobMetadata]:
         """Stop the steps of a flow, and end it once none is left; return those that are."""
         if flow.cancel_requested_at is not None:
-            # For a record that is made anew; without room for it, it is stopped all the same.
-            with contextlib.suppress(OSError):
-                self._jobs.directory(flow.job_id).request_cancel()
+            self.request_cancel(flow.job_id)
         for job in living:
             if job.cancel_requested_at is None and job.job_id not in plan.stopped:
                 self._cancel(job.job_id)
@@ -400,8 +398,19 @@ class Flows:
         elif plan.end is not None:
             self._recorder.apply(evolve(plan.end, at=time.time()))
         else:
+            self._note_end(flow, _OVER)
             self._end(flow, JobState.FAILED, _OVER)
         return left
+
+    def request_cancel(self, flow: str) -> None:
+        """Write for a record that is made anew that a flow is to be stopped."""
+        with contextlib.suppress(OSError):  # without room for it, it is stopped all the same
+            self._jobs.directory(flow).request_cancel()
+
+    def _note_end(self, flow: JobMetadata, error: str) -> None:
+        """Write for a record that is made anew why a flow fails whose pass waits for steps."""
+        with contextlib.suppress(OSError):
+            self._jobs.directory(flow.job_id).note_ended(flow.attempt, error)
 
     def _link(self, flow: JobMetadata, steps: Mapping[str, Sequence[JobMetadata]]) -> None:
         """Link to the work directories of the steps from the flow's own, by names for people."""
@@ -453,6 +462,7 @@ class Flows:
         try:
             is_recorded = self._record(flow, plan.header, told["calls"])
         except InvalidJob as refused:
+            self._note_end(flow, str(refused))
             return evolve(plan, end=evolve(failed, error=str(refused)))
         known = [call["name"] for call in told["calls"] if call["known"] is not None]
         # Steps that waited are lost with a database: one more pass tells.
