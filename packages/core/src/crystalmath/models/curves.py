@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-from crystalmath.models.fields import about, documented
+from crystalmath.models.fields import about, documented, optional
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _LEFT_OUT = about("jobs that give no point, by their ids, and why", {"type": "ob
 class Series:
     """Points that belong together, sorted by x."""
 
-    name: str | None = field(default=None, metadata=about("what they share, kpts=[3,3,3]", _TEXT))
+    name: str | None = optional("what they share, kpts=[3,3,3]", _TEXT)
     x: Sequence[float | str] = field(
         metadata=about("numbers; texts where not all of them are numbers", _LIST)
     )
@@ -37,7 +37,7 @@ class Sweep:
 
     x: str = field(metadata=about("the label or parameter", _TEXT))
     y: str = field(metadata=about("the value: energy (eV), energy_per_atom (eV), ...", _TEXT))
-    by: str | None = field(default=None, metadata=about("what tells the series apart", _TEXT))
+    by: str | None = optional("what tells the series apart", _TEXT)
     series: Sequence[Series] = field(metadata=about("the points, sorted", _LIST))
     categories: Sequence[str] = field(
         metadata=about("the texts that are x, in their order; none where x are numbers", _LIST)
@@ -50,7 +50,7 @@ class Sweep:
 class EquationOfState:
     """Energies of a cell against its volume, and what Birch and Murnaghan make of them."""
 
-    name: str | None = field(default=None, metadata=about("what they share, metal=Cu", _TEXT))
+    name: str | None = optional("what they share, metal=Cu", _TEXT)
     formula: str = field(metadata=about("the atoms of the cell", _TEXT))
     volumes_ang3: Sequence[float] = field(
         metadata=about("the volumes of the cell in Å³, the smallest first", _LIST)

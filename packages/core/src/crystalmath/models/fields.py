@@ -1,8 +1,8 @@
 """How a record declares its fields, and what follows from that: names on the wire, JSON Schemas.
 
-A field is an ordinary field of attrs, or of a dataclass, whose metadata come from :func:`about`.
-What stands in a record is what a job can have; nothing here makes code, so a reader and mypy see
-what attrs sees.
+A field is an ordinary field of attrs, or of a dataclass, whose metadata come from :func:`about`;
+:func:`optional` makes one of attrs. What stands in a record is what a job can have; nothing here
+makes code, so a reader and mypy see what attrs sees.
 """
 
 from __future__ import annotations
@@ -87,6 +87,20 @@ def _metadata(make: Callable[_P, About]) -> Callable[_P, dict[str, About]]:
 
 #: Make the metadata of a field; see :class:`About`.
 about = _metadata(About)
+
+
+def optional(doc: str, schema: Schema, option: Option | None = None, **more: Any) -> Any:
+    """Make a field of attrs that may be left out, by default ``None``.
+
+    What there is `more` is of :class:`About`, or of ``attrs.field``. It is no place for a
+    converter, whose types mypy sees in ``attrs.field`` itself.
+    """
+    from attrs import field
+
+    of_field = {name: more.pop(name) for name in [*more] if name not in About._fields}
+    if "factory" not in of_field:
+        of_field.setdefault("default", None)
+    return field(metadata=about(doc, schema, option=option, **more), **of_field)
 
 
 class Field(NamedTuple):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
     from datetime import datetime
 
+    from crystalmath.models.fields import Schema
+
 _TEXT = {"type": "string", "minLength": 1}
 # A database has no larger numbers.
 _NUMBER = {"type": "number", "minimum": -1e300, "maximum": 1e300}
@@ -75,81 +77,49 @@ class StoreSelection(Selection, total=False):
     owner: str
 
 
+def _filter(doc: str, schema: Schema, option: str, told: str) -> Any:
+    """Make a filter, with its option (and what stands for a value of that) and the help."""
+    name, _, metavar = option.partition(" ")
+    return field(default=None, metadata=about(doc, schema, option=Option(name, metavar, told)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class TraitFilter:
     """What all filters have in common."""
 
-    state: str | Sequence[str] | None = field(
-        default=None,
-        metadata=about(
-            "in this state, or one of these",
-            {"anyOf": [_STATE, array(_STATE, minItems=1)]},
-            option=Option(
-                name="--state",
-                metavar="STATE",
-                help="Only jobs in this state; repeated: in one of them.",
-            ),
-        ),
+    state: str | Sequence[str] | None = _filter(
+        "in this state, or one of these",
+        {"anyOf": [_STATE, array(_STATE, minItems=1)]},
+        "--state STATE",
+        "Only jobs in this state; repeated: in one of them.",
     )
-    engine: str | None = field(
-        default=None,
-        metadata=about(
-            "of this engine",
-            _TEXT,
-            option=Option(name="--engine", metavar="E", help="Only jobs of this engine."),
-        ),
+    engine: str | None = _filter("of this engine", _TEXT, "--engine E", "Only jobs of this engine.")
+    cluster: str | None = _filter(
+        "for this cluster", _TEXT, "--cluster C", "Only jobs for this cluster."
     )
-    cluster: str | None = field(
-        default=None,
-        metadata=about(
-            "for this cluster",
-            _TEXT,
-            option=Option(name="--cluster", metavar="C", help="Only jobs for this cluster."),
-        ),
+    recipe: str | None = _filter(
+        "of this recipe, or of a group of them (`emt.core`); `quacc.recipes.` may be left out",
+        _TEXT,
+        "--recipe R",
+        "Only jobs of this recipe, or of a group of them: vasp, vasp.core.",
     )
-    recipe: str | None = field(
-        default=None,
-        metadata=about(
-            "of this recipe, or of a group of them (`emt.core`); `quacc.recipes.` may be left out",
-            _TEXT,
-            option=Option(
-                name="--recipe",
-                metavar="R",
-                help="Only jobs of this recipe, or of a group of them: vasp, vasp.core.",
-            ),
-        ),
+    name: str | None = _filter(
+        "whose name contains this text, in any case",
+        _TEXT,
+        "--name TEXT",
+        "Only jobs whose name contains this.",
     )
-    name: str | None = field(
-        default=None,
-        metadata=about(
-            "whose name contains this text, in any case",
-            _TEXT,
-            option=Option(
-                name="--name", metavar="TEXT", help="Only jobs whose name contains this."
-            ),
-        ),
+    labels: Mapping[str, str] | None = _filter(
+        "names and values of labels; all must agree",
+        {"type": "object", "additionalProperties": {"type": "string"}},
+        "--label K=V",
+        "Only jobs with this label; repeated: with all of them.",
     )
-    labels: Mapping[str, str] | None = field(
-        default=None,
-        metadata=about(
-            "names and values of labels; all must agree",
-            {"type": "object", "additionalProperties": {"type": "string"}},
-            option=Option(
-                name="--label",
-                metavar="K=V",
-                help="Only jobs with this label; repeated: with all of them.",
-            ),
-        ),
-    )
-    error: str | None = field(
-        default=None,
-        metadata=about(
-            "whose error contains this text, in any case",
-            _TEXT,
-            option=Option(
-                name="--error", metavar="TEXT", help="Only jobs whose error contains this."
-            ),
-        ),
+    error: str | None = _filter(
+        "whose error contains this text, in any case",
+        _TEXT,
+        "--error TEXT",
+        "Only jobs whose error contains this.",
     )
 
 
@@ -167,29 +137,17 @@ class ExcludeFilter(TraitFilter):
     Ranges say so by their ends, and an id is what one looks for.
     """
 
-    formula: str | None = field(
-        default=None,
-        metadata=about(
-            "of this formula, in any order: `NaCl` finds `Na4Cl4` too, `Na4Cl4` only itself",
-            _TEXT,
-            option=Option(
-                name="--formula",
-                metavar="F",
-                help="Only jobs of this formula: NaCl finds Na4Cl4 too, Na4Cl4 only itself.",
-            ),
-        ),
+    formula: str | None = _filter(
+        "of this formula, in any order: `NaCl` finds `Na4Cl4` too, `Na4Cl4` only itself",
+        _TEXT,
+        "--formula F",
+        "Only jobs of this formula: NaCl finds Na4Cl4 too, Na4Cl4 only itself.",
     )
-    elements: Sequence[str] | None = field(
-        default=None,
-        metadata=about(
-            "whose structure contains all of these elements",
-            _ELEMENTS,
-            option=Option(
-                name="--elements",
-                metavar="A,B",
-                help="Only jobs whose structure contains all of these elements.",
-            ),
-        ),
+    elements: Sequence[str] | None = _filter(
+        "whose structure contains all of these elements",
+        _ELEMENTS,
+        "--elements A,B",
+        "Only jobs whose structure contains all of these elements.",
     )
 
 
@@ -198,86 +156,54 @@ class ExcludeFilter(TraitFilter):
 class JobFilter(ExcludeFilter):
     """Jobs for which all of this holds."""
 
-    energy_min: float | None = field(
-        default=None,
-        metadata=about(
-            "of at least this energy, in eV",
-            _NUMBER,
-            option=Option(
-                name="--energy-min", metavar="EV", help="Only jobs of at least this energy in eV."
-            ),
-        ),
+    energy_min: float | None = _filter(
+        "of at least this energy, in eV",
+        _NUMBER,
+        "--energy-min EV",
+        "Only jobs of at least this energy in eV.",
     )
-    energy_max: float | None = field(
-        default=None,
-        metadata=about(
-            "of at most this energy, in eV",
-            _NUMBER,
-            option=Option(
-                name="--energy-max", metavar="EV", help="Only jobs of at most this energy in eV."
-            ),
-        ),
+    energy_max: float | None = _filter(
+        "of at most this energy, in eV",
+        _NUMBER,
+        "--energy-max EV",
+        "Only jobs of at most this energy in eV.",
     )
-    since: float | None = field(
-        default=None,
-        metadata=about(
-            "submitted then or later, in seconds since the epoch",
-            _NUMBER,
-            option=Option(
-                name="--since",
-                metavar="TIME",
-                help="Only jobs submitted since: 2h, 3d (ago), 2026-11-20, '2026-11-20 14:30'.",
-            ),
-        ),
+    since: float | None = _filter(
+        "submitted then or later, in seconds since the epoch",
+        _NUMBER,
+        "--since TIME",
+        "Only jobs submitted since: 2h, 3d (ago), 2026-11-20, '2026-11-20 14:30'.",
     )
-    until: float | None = field(
-        default=None,
-        metadata=about(
-            "submitted before that, in seconds since the epoch",
-            _NUMBER,
-            option=Option(
-                name="--until", metavar="TIME", help="Only jobs submitted before, as --since."
-            ),
-        ),
+    until: float | None = _filter(
+        "submitted before that, in seconds since the epoch",
+        _NUMBER,
+        "--until TIME",
+        "Only jobs submitted before, as --since.",
     )
     prefix: str | None = field(default=None, metadata=_PREFIX)
-    parent: str | Sequence[str] | None = field(
-        default=None,
-        metadata=about(
-            "that is a step of this flow, or of one of these: ids, or their beginnings",
-            {"anyOf": [_TEXT, array(_TEXT, minItems=1, maxItems=1000)]},
-            option=Option(name="--parent", metavar="ID", help="Only the steps of this flow."),
-        ),
+    parent: str | Sequence[str] | None = _filter(
+        "that is a step of this flow, or of one of these: ids, or their beginnings",
+        {"anyOf": [_TEXT, array(_TEXT, minItems=1, maxItems=1000)]},
+        "--parent ID",
+        "Only the steps of this flow.",
     )
-    steps: bool | None = field(
-        default=None,
-        metadata=about(
-            "also the steps of flows, which are left out unless `parent` or `prefix` is given",
-            {"type": "boolean"},
-            option=Option(
-                name="--steps",
-                metavar="",
-                help="Also the steps of flows, which are left out otherwise: a flow is one job.",
-            ),
-        ),
+    steps: bool | None = _filter(
+        "also the steps of flows, which are left out unless `parent` or `prefix` is given",
+        {"type": "boolean"},
+        "--steps",
+        "Also the steps of flows, which are left out otherwise: a flow is one job.",
     )
-    exclude: Mapping[str, Any] | None = field(
-        default=None,
-        metadata=about(
-            "filters none of which may hold; of several labels and elements, not one",
-            {
-                "type": "object",
-                "properties": properties(ExcludeFilter),
-                "required": [],
-                "additionalProperties": False,
-            },
-            option=Option(
-                name="--exclude",
-                metavar="F=V",
-                help="Not the jobs for which this filter holds: state=failed, elements=Cu, "
-                "label=set=test; may be repeated.",
-            ),
-        ),
+    exclude: Mapping[str, Any] | None = _filter(
+        "filters none of which may hold; of several labels and elements, not one",
+        {
+            "type": "object",
+            "properties": properties(ExcludeFilter),
+            "required": [],
+            "additionalProperties": False,
+        },
+        "--exclude F=V",
+        "Not the jobs for which this filter holds: state=failed, elements=Cu, "
+        "label=set=test; may be repeated.",
     )
 
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 from attrs import field, frozen
 
-from crystalmath.models.fields import about, array, documented, from_wire, reference, to_wire
+from crystalmath.models.fields import (
+    about,
+    array,
+    documented,
+    from_wire,
+    optional,
+    reference,
+    to_wire,
+)
 from crystalmath.models.job_notes import JobState
 from crystalmath.models.resources import Resources
 from crystalmath.models.submission import ENGINE, PARENTS, RECIPE, Terms
@@ -36,101 +44,64 @@ class Job(Terms):
     """
 
     job_id: str = field(metadata=about("a UUID4 as text", _TEXT))
-    state: JobState = field(
-        default=JobState.PENDING,
-        metadata=about("its state", {"type": "string", "enum": _STATES}, wire="status"),
+    state: JobState = optional(
+        "its state", {"type": "string", "enum": _STATES}, wire="status", default=JobState.PENDING
     )
-    error: str | None = field(default=None, metadata=about("what is wrong, for people", _TEXT))
-    summary: Mapping[str, Any] | None = field(
-        default=None,
-        metadata=about(
-            "the summary of a completed job (eV, eV/Å); jobs.result gives the whole",
-            reference("Summary"),
-            wire="result",
-        ),
+    error: str | None = optional("what is wrong, for people", _TEXT)
+    summary: Mapping[str, Any] | None = optional(
+        "the summary of a completed job (eV, eV/Å); jobs.result gives the whole",
+        reference("Summary"),
+        wire="result",
     )
-    reason: str | None = field(
-        default=None,
-        metadata=about(
-            "why it is in its state and what it waits for, in the engine's own words where it has "
-            "any",
-            _TEXT,
-        ),
+    reason: str | None = optional(
+        "why it is in its state and what it waits for, in the engine's own words where it has any",
+        _TEXT,
     )
     recipe: str = field(metadata=RECIPE)
     engine: str = field(metadata=ENGINE)
-    attempt: int = field(default=1, metadata=about("the number of the present attempt", _COUNT))
-    revision: int = field(default=0, metadata=about("grows with each change of the record", _COUNT))
-    formula: str | None = field(
-        default=None, metadata=about("of the structure that went in", _TEXT)
-    )
+    attempt: int = optional("the number of the present attempt", _COUNT, default=1)
+    revision: int = optional("grows with each change of the record", _COUNT, default=0)
+    formula: str | None = optional("of the structure that went in", _TEXT)
     created_at: float = field(metadata=about("seconds since the epoch", _TIME))
-    started_at: float | None = field(
-        default=None,
-        metadata=about(
-            "when the present attempt, of a flow its first pass, began, in seconds since the epoch",
-            _TIME,
-        ),
+    started_at: float | None = optional(
+        "when the present attempt, of a flow its first pass, began, in seconds since the epoch",
+        _TIME,
     )
-    finished_at: float | None = field(
-        default=None, metadata=about("seconds since the epoch", _TIME)
-    )
-    cancel_requested_at: float | None = field(
-        default=None, metadata=about("seconds since the epoch", _TIME)
-    )
-    warnings: Sequence[FindingDocument] = field(
-        default=(),
-        metadata=about("findings of the preflight that travel along", array(reference("Finding"))),
+    finished_at: float | None = optional("seconds since the epoch", _TIME)
+    cancel_requested_at: float | None = optional("seconds since the epoch", _TIME)
+    warnings: Sequence[FindingDocument] = optional(
+        "findings of the preflight that travel along", array(reference("Finding")), default=()
     )
     parents: Sequence[Parent] = field(default=(), metadata=PARENTS)
-    stage: str | None = field(
-        default=None,
-        metadata=about(
-            "of a flow whose steps are jobs: `pass` while its body runs, or is to run, `steps` "
-            "while it waits for its steps",
-            {**_TEXT, "enum": ["pass", "steps"]},
-        ),
+    stage: str | None = optional(
+        "of a flow whose steps are jobs: `pass` while its body runs, or is to run, `steps` "
+        "while it waits for its steps",
+        {**_TEXT, "enum": ["pass", "steps"]},
     )
-    removed: str | None = field(
-        default=None,
-        metadata=about(
-            "what was removed of its files: `heavy`, the large ones that can be computed again; "
-            "`all`, its run directory; `gone`: that is not there, and nobody has recorded why",
-            {**_TEXT, "enum": ["heavy", "all", "gone"]},
-        ),
+    removed: str | None = optional(
+        "what was removed of its files: `heavy`, the large ones that can be computed again; "
+        "`all`, its run directory; `gone`: that is not there, and nobody has recorded why",
+        {**_TEXT, "enum": ["heavy", "all", "gone"]},
     )
-    removed_at: float | None = field(
-        default=None,
-        metadata=about("when they were removed, in seconds since the epoch", _TIME),
+    removed_at: float | None = optional("when they were removed, in seconds since the epoch", _TIME)
+    work_dir: Path | None = optional(
+        "the working directory of the present attempt; may not exist yet",
+        _TEXT,
+        stored=False,
+        known=True,
     )
-    work_dir: Path | None = field(
-        default=None,
-        metadata=about(
-            "the working directory of the present attempt; may not exist yet",
-            _TEXT,
-            stored=False,
-            known=True,
-        ),
+    log: Path | None = optional(
+        "its log; exists once the job has printed", _TEXT, stored=False, known=True
     )
-    log: Path | None = field(
-        default=None,
-        metadata=about("its log; exists once the job has printed", _TEXT, stored=False, known=True),
-    )
-    spec_hash: str | None = field(
-        default=None, metadata=about("tells two specifications apart", _TEXT, shown=False)
-    )
-    owner: Mapping[str, Any] = field(
+    spec_hash: str | None = optional("tells two specifications apart", _TEXT, shown=False)
+    owner: Mapping[str, Any] = optional(
+        "the process whose job it is: host, boot_id, pid, start_time",
+        {"type": "object"},
+        shown=False,
         factory=dict,
-        metadata=about(
-            "the process whose job it is: host, boot_id, pid, start_time",
-            {"type": "object"},
-            shown=False,
-        ),
     )
-    traceback: str | None = field(
-        default=None,
-        repr=False,
-        metadata=about("where its recipe raised; jobs.result tells it", _TEXT, shown=False),
+    traceback: str | None = optional(
+        "where its recipe raised; jobs.result tells it", _TEXT, shown=False, repr=False
     )
     steps: Mapping[str, int] | None = field(
         default=None,
@@ -270,20 +241,15 @@ class NewJob(Job):
             "the whole encoded specification; a crash can be repaired from it", _TEXT, shown=False
         ),
     )
-    pseudopotentials: Sequence[Mapping[str, Any]] = field(
-        default=(),
-        metadata=about(
-            "the files that it was found to read", array(reference("Potcar")), shown=False
-        ),
+    pseudopotentials: Sequence[Mapping[str, Any]] = optional(
+        "the files that it was found to read", array(reference("Potcar")), shown=False, default=()
     )
-    only_retry: bool = field(
+    only_retry: bool = optional(
+        "whether it is refused where another job is a retry of the same one",
+        {"type": "boolean"},
+        shown=False,
+        stored=False,
         default=False,
-        metadata=about(
-            "whether it is refused where another job is a retry of the same one",
-            {"type": "boolean"},
-            shown=False,
-            stored=False,
-        ),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from attrs import field, frozen
 
-from crystalmath.models.fields import about, array, documented, from_wire, properties
+from crystalmath.models.fields import about, array, documented, from_wire, optional, properties
 
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
@@ -23,10 +23,8 @@ class IonicStep:
         metadata=about("which of the job's calculations it is of, from 1", _COUNT)
     )
     ionic_step: int = field(metadata=about("its number, as the program counts", _COUNT))
-    energy_ev: float | None = field(default=None, metadata=about("its energy, in eV", _NUMBER))
-    max_force_ev_ang: float | None = field(
-        default=None, metadata=about("the largest force on an atom, in eV/Å", _NUMBER)
-    )
+    energy_ev: float | None = optional("its energy, in eV", _NUMBER)
+    max_force_ev_ang: float | None = optional("the largest force on an atom, in eV/Å", _NUMBER)
 
 
 _STEP = properties(IonicStep, answer=True)
@@ -61,23 +59,15 @@ class Progress:
     updated_at: float = field(
         metadata=about("when that was last written to, in seconds since the epoch", _NUMBER)
     )
-    ionic_step: int | None = field(
-        default=None, metadata=about("the step of the relaxation or dynamics", _COUNT)
+    ionic_step: int | None = optional("the step of the relaxation or dynamics", _COUNT)
+    electronic_step: int | None = optional("the step of the self-consistent cycle in it", _COUNT)
+    energy_ev: float | None = optional(
+        "the energy of the last ionic step, of the first one that of its last electronic "
+        "step, in eV",
+        _NUMBER,
     )
-    electronic_step: int | None = field(
-        default=None, metadata=about("the step of the self-consistent cycle in it", _COUNT)
-    )
-    energy_ev: float | None = field(
-        default=None,
-        metadata=about(
-            "the energy of the last ionic step, of the first one that of its last electronic "
-            "step, in eV",
-            _NUMBER,
-        ),
-    )
-    max_force_ev_ang: float | None = field(
-        default=None,
-        metadata=about("the largest force on an atom after the last ionic step, in eV/Å", _NUMBER),
+    max_force_ev_ang: float | None = optional(
+        "the largest force on an atom after the last ionic step, in eV/Å", _NUMBER
     )
     history: Sequence[IonicStep] | None = field(
         default=None,

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 from attrs import field, frozen
 
 from crystalmath.errors import InvalidJob, did_you_mean, shown
-from crystalmath.models.fields import Option, about, declared, documented, from_wire, properties
+from crystalmath.models.fields import (
+    Option,
+    about,
+    declared,
+    documented,
+    from_wire,
+    optional,
+    properties,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -46,93 +54,52 @@ class Resources:
     ``ranks = nodes * ranks_per_node``, and memory is that of the whole job.
     """
 
-    nodes: int | None = field(
-        default=None,
-        metadata=about(
-            "number of nodes",
-            _COUNT,
-            option=Option(name="--nodes", metavar="N", help="Number of nodes."),
+    nodes: int | None = optional(
+        "number of nodes", _COUNT, Option("--nodes", "N", "Number of nodes.")
+    )
+    ranks: int | None = optional(
+        "number of ranks (processes) on all nodes together",
+        _COUNT,
+        Option("--ranks", "N", "Number of ranks (MPI processes) on all nodes together."),
+    )
+    ranks_per_node: int | None = optional(
+        "number of ranks on each node",
+        _COUNT,
+        Option("--ranks-per-node", "N", "Number of ranks on each node."),
+    )
+    cores_per_rank: int | None = optional(
+        "number of CPU cores for each rank, and of its threads",
+        _COUNT,
+        Option(
+            "--cores",
+            "N",
+            "Number of CPU cores for each rank, and of its threads (OMP_NUM_THREADS).",
         ),
     )
-    ranks: int | None = field(
-        default=None,
-        metadata=about(
-            "number of ranks (processes) on all nodes together",
-            _COUNT,
-            option=Option(
-                name="--ranks",
-                metavar="N",
-                help="Number of ranks (MPI processes) on all nodes together.",
-            ),
-        ),
+    gpus_per_rank: int | None = optional(
+        "number of GPUs for each rank",
+        {**_COUNT, "minimum": 0},
+        Option("--gpus", "N", "Number of GPUs for each rank."),
     )
-    ranks_per_node: int | None = field(
-        default=None,
-        metadata=about(
-            "number of ranks on each node",
-            _COUNT,
-            option=Option(
-                name="--ranks-per-node", metavar="N", help="Number of ranks on each node."
-            ),
-        ),
+    memory_mb: int | None = optional(
+        "memory of the whole job, in MB of 1024 * 1024 bytes, as schedulers count",
+        {"type": "integer", "minimum": 1, "maximum": 10**12},
+        Option("--memory", "SIZE", "Memory of the whole job: 4GB, 512MB; 1 GB is 1024 MB."),
     )
-    cores_per_rank: int | None = field(
-        default=None,
-        metadata=about(
-            "number of CPU cores for each rank, and of its threads",
-            _COUNT,
-            option=Option(
-                name="--cores",
-                metavar="N",
-                help="Number of CPU cores for each rank, and of its threads (OMP_NUM_THREADS).",
-            ),
-        ),
+    queue: str | None = optional(
+        "the scheduler's queue (partition)",
+        _TITLE,
+        Option("--queue", "Q", "The scheduler's queue (partition)."),
     )
-    gpus_per_rank: int | None = field(
-        default=None,
-        metadata=about(
-            "number of GPUs for each rank",
-            {**_COUNT, "minimum": 0},
-            option=Option(name="--gpus", metavar="N", help="Number of GPUs for each rank."),
-        ),
+    account: str | None = optional(
+        "the account (project) that pays",
+        _TITLE,
+        Option("--account", "A", "The account (project) that pays."),
     )
-    memory_mb: int | None = field(
-        default=None,
-        metadata=about(
-            "memory of the whole job, in MB of 1024 * 1024 bytes, as schedulers count",
-            {"type": "integer", "minimum": 1, "maximum": 10**12},
-            option=Option(
-                name="--memory",
-                metavar="SIZE",
-                help="Memory of the whole job: 4GB, 512MB; 1 GB is 1024 MB.",
-            ),
-        ),
-    )
-    queue: str | None = field(
-        default=None,
-        metadata=about(
-            "the scheduler's queue (partition)",
-            _TITLE,
-            option=Option(name="--queue", metavar="Q", help="The scheduler's queue (partition)."),
-        ),
-    )
-    account: str | None = field(
-        default=None,
-        metadata=about(
-            "the account (project) that pays",
-            _TITLE,
-            option=Option(name="--account", metavar="A", help="The account (project) that pays."),
-        ),
-    )
-    reservation: str | None = field(
-        default=None,
-        metadata=about(
-            "a reservation made with the scheduler",
-            _TITLE,
-            option=Option(
-                name="--reservation", metavar="R", help="A reservation made with the scheduler."
-            ),
-        ),
+    reservation: str | None = optional(
+        "a reservation made with the scheduler",
+        _TITLE,
+        Option("--reservation", "R", "A reservation made with the scheduler."),
     )
     options: Mapping[str, str] = field(
         factory=dict,

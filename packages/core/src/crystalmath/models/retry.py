@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from attrs import field, frozen
 
-from crystalmath.models.fields import About, Option, about, declared, documented
+from crystalmath.models.fields import About, Option, about, declared, documented, optional
 from crystalmath.models.resources import Resources, ResourcesGiven, as_resources
 from crystalmath.models.submission import Submission, as_by_step
 
@@ -45,15 +45,13 @@ class RetryOptions(TypedDict, total=False):
 class Retry:
     """What is other in the next try at a job; all else is as it was submitted before."""
 
-    parameters: Mapping[str, Any] = field(
+    parameters: Mapping[str, Any] = optional(
+        "what changes of the recipe's parameters; a table changes in what is named of it "
+        'alone. Of a flow also by step: {"relax_job": {...}} changes those of its steps that '
+        "run again",
+        {"type": "object"},
+        wire="params",
         factory=dict,
-        metadata=about(
-            "what changes of the recipe's parameters; a table changes in what is named of it "
-            'alone. Of a flow also by step: {"relax_job": {...}} changes those of its steps that '
-            "run again",
-            {"type": "object"},
-            wire="params",
-        ),
     )
     engine: str | None = field(default=None, metadata=_other("engine", "another engine"))
     cluster: str | None = field(default=None, metadata=_other("cluster", "another cluster"))
@@ -92,18 +90,16 @@ class Retry:
         converter=as_by_step,
         metadata=_other("by_step", "what changes of that for some steps of a flow"),
     )
-    continued: bool = field(
-        default=False,
-        metadata=about(
-            "go on from the last whole geometry that the job has left, with the constraints, tags "
-            "and magnetic moments that it was given; default: begin anew",
-            {"type": "boolean"},
-            option=Option(
-                name="--continue",
-                metavar="",
-                help="Go on from the last whole geometry of each job, in place of its first.",
-            ),
+    continued: bool = optional(
+        "go on from the last whole geometry that the job has left, with the constraints, tags "
+        "and magnetic moments that it was given; default: begin anew",
+        {"type": "boolean"},
+        Option(
+            "--continue",
+            "",
+            "Go on from the last whole geometry of each job, in place of its first.",
         ),
+        default=False,
     )
     copy: Sequence[str] = field(
         factory=list,
@@ -119,16 +115,9 @@ class Retry:
             ),
         ),
     )
-    key: str | None = field(
-        default=None,
-        metadata=about(
-            "the same key again gives the same new jobs, whose keys are KEY/ID with the id of the "
-            "job that runs again",
-            _OF_SUBMISSION["key"].schema,
-            option=Option(
-                name="--key",
-                metavar="KEY",
-                help="The same key again gives the same new jobs, never others.",
-            ),
-        ),
+    key: str | None = optional(
+        "the same key again gives the same new jobs, whose keys are KEY/ID with the id of the "
+        "job that runs again",
+        _OF_SUBMISSION["key"].schema,
+        Option("--key", "KEY", "The same key again gives the same new jobs, never others."),
     )

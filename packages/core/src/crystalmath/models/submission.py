@@ -24,6 +24,7 @@ from crystalmath.models.fields import (
     array,
     declared,
     documented,
+    optional,
     plain,
     reference,
 )
@@ -188,74 +189,54 @@ class Terms:
             option=Option(name="--cluster", metavar="C", help="One of the engine's clusters."),
         ),
     )
-    walltime_s: float | None = field(
-        default=None,
-        metadata=about(
-            "time after which the job is stopped, in seconds from its start",
-            {"type": "number", "exclusiveMinimum": 0},
-            hashed=True,
-            option=Option(
-                name="--walltime",
-                metavar="TIME",
-                help="Stop the job after this time: 2h, 1h30m, 90s.",
-            ),
-        ),
+    walltime_s: float | None = optional(
+        "time after which the job is stopped, in seconds from its start",
+        {"type": "number", "exclusiveMinimum": 0},
+        Option("--walltime", "TIME", "Stop the job after this time: 2h, 1h30m, 90s."),
+        hashed=True,
     )
     resources: Resources = field(
         factory=Resources,
         converter=as_resources,
         metadata=about("what it asks of the machine, by name", RESOURCES, hashed=True),
     )
-    priority: int = field(
+    priority: int = optional(
+        "of a home's waiting jobs the one with the higher number is launched first",
+        {"type": "integer", "minimum": -MOST_PRIORITY, "maximum": MOST_PRIORITY},
+        Option(
+            "--priority",
+            "N",
+            "Launch it before waiting jobs with a lower number, -1000 to 1000; else 0.",
+        ),
         default=0,
-        metadata=about(
-            "of a home's waiting jobs the one with the higher number is launched first",
-            {"type": "integer", "minimum": -MOST_PRIORITY, "maximum": MOST_PRIORITY},
-            option=Option(
-                name="--priority",
-                metavar="N",
-                help="Launch it before waiting jobs with a lower number, -1000 to 1000; else 0.",
-            ),
+    )
+    continue_lost: bool | None = optional(
+        "an attempt that follows a lost one begins from the last whole geometry that this has "
+        "left, not anew; default: as the cluster, else [jobs] continue_lost, says for "
+        "relaxations",
+        {"type": "boolean"},
+        Option(
+            "--continue-lost/--no-continue-lost",
+            "",
+            "Where a try is lost, begin the next from its last geometry, or anew; else as "
+            "the cluster says, for relaxations.",
         ),
     )
-    continue_lost: bool | None = field(
-        default=None,
-        metadata=about(
-            "an attempt that follows a lost one begins from the last whole geometry that this has "
-            "left, not anew; default: as the cluster, else [jobs] continue_lost, says for "
-            "relaxations",
-            {"type": "boolean"},
-            option=Option(
-                name="--continue-lost/--no-continue-lost",
-                metavar="",
-                help="Where a try is lost, begin the next from its last geometry, or anew; else as "
-                "the cluster says, for relaxations.",
-            ),
+    parcel: int | None = optional(
+        "so many small jobs of one recipe go together in an attempt of this host, at most; 1: "
+        "it goes alone; default: as [engines.NAME] parcel says, else as many as run in 2 s",
+        {"type": "integer", "minimum": 1, "maximum": MOST_PARCEL},
+        Option(
+            "--parcel",
+            "N",
+            "Pack at most N small jobs of one recipe together on this machine (--parcel "
+            "1: none); else as the configuration says, or as many as run in some 2 s.",
         ),
     )
-    parcel: int | None = field(
-        default=None,
-        metadata=about(
-            "so many small jobs of one recipe go together in an attempt of this host, at most; 1: "
-            "it goes alone; default: as [engines.NAME] parcel says, else as many as run in 2 s",
-            {"type": "integer", "minimum": 1, "maximum": MOST_PARCEL},
-            option=Option(
-                name="--parcel",
-                metavar="N",
-                help="Pack at most N small jobs of one recipe together on this machine (--parcel "
-                "1: none); else as the configuration says, or as many as run in some 2 s.",
-            ),
-        ),
-    )
-    name: str | None = field(
-        default=None,
-        metadata=about(
-            "for people; never passed to the recipe",
-            _TITLE,
-            option=Option(
-                name="--name", metavar="NAME", help="A name to find the job by; else the file's."
-            ),
-        ),
+    name: str | None = optional(
+        "for people; never passed to the recipe",
+        _TITLE,
+        Option("--name", "NAME", "A name to find the job by; else the file's."),
     )
     labels: Mapping[str, str] = field(
         factory=dict,
@@ -280,17 +261,10 @@ class Terms:
             ),
         ),
     )
-    key: str | None = field(
-        default=None,
-        metadata=about(
-            "the same key gives the same job, never a second one",
-            _TITLE,
-            option=Option(
-                name="--key",
-                metavar="KEY",
-                help="The same key again gives the same job, never a second one.",
-            ),
-        ),
+    key: str | None = optional(
+        "the same key gives the same job, never a second one",
+        _TITLE,
+        Option("--key", "KEY", "The same key again gives the same job, never a second one."),
     )
 
     @staticmethod
@@ -313,43 +287,32 @@ _OF_STEP = {one.wire: one.schema for one in declared(Terms)}
 class FlowTerms(Terms):
     """The terms of a job, with those that a flow alone has."""
 
-    in_one_job: bool = field(
-        default=False,
-        metadata=about(
-            "run a flow as one job, whose steps are no jobs of their own",
-            {"type": "boolean"},
-            option=Option(
-                name="--in-one-job",
-                metavar="",
-                help="Run a flow as one job; else each of its steps is a job of its own.",
-            ),
+    in_one_job: bool = optional(
+        "run a flow as one job, whose steps are no jobs of their own",
+        {"type": "boolean"},
+        Option(
+            "--in-one-job", "", "Run a flow as one job; else each of its steps is a job of its own."
         ),
-    )
-    serial: bool = field(
         default=False,
-        metadata=about(
-            "each step of a flow is called once the one before has ended, so that none is called "
-            "on a guess",
-            {"type": "boolean"},
-            option=Option(
-                name="--serial",
-                metavar="",
-                help="Run the steps of a flow one after the other, for one whose calls would "
-                "differ else.",
-            ),
-        ),
     )
-    walltime_total_s: float | None = field(
-        default=None,
-        metadata=about(
-            "time after which a flow fails, and its steps are stopped, in seconds from its start",
-            {"type": "number", "exclusiveMinimum": 0},
-            option=Option(
-                name="--walltime-total",
-                metavar="TIME",
-                help="Stop a flow with all of its steps after this time; --walltime is that of "
-                "each step.",
-            ),
+    serial: bool = optional(
+        "each step of a flow is called once the one before has ended, so that none is called "
+        "on a guess",
+        {"type": "boolean"},
+        Option(
+            "--serial",
+            "",
+            "Run the steps of a flow one after the other, for one whose calls would differ else.",
+        ),
+        default=False,
+    )
+    walltime_total_s: float | None = optional(
+        "time after which a flow fails, and its steps are stopped, in seconds from its start",
+        {"type": "number", "exclusiveMinimum": 0},
+        Option(
+            "--walltime-total",
+            "TIME",
+            "Stop a flow with all of its steps after this time; --walltime is that of each step.",
         ),
     )
     by_step: Mapping[str, Mapping[str, Any]] = field(
@@ -448,17 +411,11 @@ class Submission(FlowTerms):
     )
     parameters: Mapping[str, Any] = field(factory=dict, metadata=_PARAMETERS)
     engine: str | None = field(default=None, metadata=ENGINE)
-    strict: bool = field(
+    strict: bool = optional(
+        "every warning refuses the job",
+        {"type": "boolean"},
+        Option("--strict", "", "Refuse a job that would be accepted with warnings."),
         default=False,
-        metadata=about(
-            "every warning refuses the job",
-            {"type": "boolean"},
-            option=Option(
-                name="--strict",
-                metavar="",
-                help="Refuse a job that would be accepted with warnings.",
-            ),
-        ),
     )
     after: Sequence[str | Mapping[str, Any]] = field(
         factory=list,
@@ -475,45 +432,38 @@ class Submission(FlowTerms):
             ),
         ),
     )
-    on_failure: str = field(
+    on_failure: str = optional(
+        "what becomes of it where a job that it refers to fails or is cancelled: it waits for "
+        "a retry, or fails; default: wait",
+        {"type": "string", "enum": ["wait", "fail"]},
+        Option(
+            "--on-failure",
+            "wait|fail",
+            "Where a job that this one waits for fails or is cancelled: wait until it is "
+            "run again, as without it, or fail.",
+        ),
         default="wait",
-        metadata=about(
-            "what becomes of it where a job that it refers to fails or is cancelled: it waits for "
-            "a retry, or fails; default: wait",
-            {"type": "string", "enum": ["wait", "fail"]},
-            option=Option(
-                name="--on-failure",
-                metavar="wait|fail",
-                help="Where a job that this one waits for fails or is cancelled: wait until it is "
-                "run again, as without it, or fail.",
-            ),
-        ),
     )
-    inherit_labels: bool = field(
+    inherit_labels: bool = optional(
+        "take those labels of the jobs that it refers to that it does not set itself",
+        {"type": "boolean"},
+        Option(
+            "--inherit-labels",
+            "",
+            "Take over the labels of the jobs that it waits for or takes something from.",
+        ),
         default=False,
-        metadata=about(
-            "take those labels of the jobs that it refers to that it does not set itself",
-            {"type": "boolean"},
-            option=Option(
-                name="--inherit-labels",
-                metavar="",
-                help="Take over the labels of the jobs that it waits for or takes something from.",
-            ),
-        ),
     )
-    environment: Mapping[str, str] | None = field(
-        default=None,
+    environment: Mapping[str, str] | None = optional(
+        "the caller's environment, of which [environment] forward picks what reaches the job; "
+        "default: the server's own",
+        {
+            "type": "object",
+            "propertyNames": {"type": "string", "format": "variable"},
+            "additionalProperties": {"type": "string", "format": "no-nul", "writeOnly": True},
+            "writeOnly": True,
+        },
         repr=False,
-        metadata=about(
-            "the caller's environment, of which [environment] forward picks what reaches the job; "
-            "default: the server's own",
-            {
-                "type": "object",
-                "propertyNames": {"type": "string", "format": "variable"},
-                "additionalProperties": {"type": "string", "format": "no-nul", "writeOnly": True},
-                "writeOnly": True,
-            },
-        ),
     )
 
 
@@ -527,72 +477,55 @@ class JobSpec(FlowTerms):
     atoms: Atoms | None = field(default=None, metadata=_ATOMS)
     parameters: Mapping[str, Any] = field(factory=dict, metadata=_PARAMETERS)
     engine: str | None = field(default=None, metadata=ENGINE)
-    environment: Mapping[str, str] = field(
+    environment: Mapping[str, str] = optional(
+        "environment variables that the job sees, on top of its worker's own",
+        _STRINGS,
         factory=dict,
-        metadata=about(
-            "environment variables that the job sees, on top of its worker's own", _STRINGS
-        ),
     )
-    files: Mapping[str, str] = field(
+    files: Mapping[str, str] = optional(
+        "the pseudopotential files that it reads, and the SHA-256 of each when it was checked",
+        _STRINGS,
         factory=dict,
-        metadata=about(
-            "the pseudopotential files that it reads, and the SHA-256 of each when it was checked",
-            _STRINGS,
-        ),
     )
     parents: Sequence[Parent] = field(default=(), hash=False, metadata=PARENTS)
-    replaced: Mapping[str, str | None] = field(
+    replaced: Mapping[str, str | None] = optional(
+        "what of the submitter's environment was replaced to tell the programs the resources; "
+        "null where there was nothing",
+        {"type": "object"},
         factory=dict,
-        metadata=about(
-            "what of the submitter's environment was replaced to tell the programs the resources; "
-            "null where there was nothing",
-            {"type": "object"},
-        ),
     )
-    settings: Mapping[str, str] = field(
+    settings: Mapping[str, str] = optional(
+        "settings of quacc that its flow, or who has it read again, has changed, as "
+        "environment variables; they go above those of its cluster",
+        _STRINGS,
         factory=dict,
-        metadata=about(
-            "settings of quacc that its flow, or who has it read again, has changed, as "
-            "environment variables; they go above those of its cluster",
-            _STRINGS,
-        ),
     )
-    defaulted: Sequence[str] = field(
+    defaulted: Sequence[str] = optional(
+        "which of its terms nobody asked for: they are what its cluster, or its home, said",
+        array({"enum": ["walltime_s", "continue_lost"]}),
         default=(),
         hash=False,
-        metadata=about(
-            "which of its terms nobody asked for: they are what its cluster, or its home, said",
-            array({"enum": ["walltime_s", "continue_lost"]}),
-        ),
     )
 
-    asked_hash: str | None = field(
-        default=None,
-        metadata=about(
-            "of a job that refers to others: the hash of what was asked for, whatever values were "
-            "put in since",
-            _NAME,
-        ),
+    asked_hash: str | None = optional(
+        "of a job that refers to others: the hash of what was asked for, whatever values were "
+        "put in since",
+        _NAME,
     )
 
-    changed: Mapping[str, Any] = field(
+    changed: Mapping[str, Any] = optional(
+        "of a step of a flow: what is other of its parameters than the flow has called it with",
+        {"type": "object"},
         factory=dict,
         hash=False,
-        metadata=about(
-            "of a step of a flow: what is other of its parameters than the flow has called it with",
-            {"type": "object"},
-        ),
     )
-    flow: Mapping[str, Any] | None = field(
-        default=None,
+    flow: Mapping[str, Any] | None = optional(
+        "of a flow whose steps are jobs: which pass of its body this is (`pass`), with which "
+        "attempt that begins (`attempt`), which steps there are by now (`steps`), on what "
+        "terms the flow was submitted (`asked`), which are those of its steps, and the "
+        "walltime of each pass on the flow's cluster (`walltime_s`)",
+        {"type": "object"},
         hash=False,
-        metadata=about(
-            "of a flow whose steps are jobs: which pass of its body this is (`pass`), with which "
-            "attempt that begins (`attempt`), which steps there are by now (`steps`), on what "
-            "terms the flow was submitted (`asked`), which are those of its steps, and the "
-            "walltime of each pass on the flow's cluster (`walltime_s`)",
-            {"type": "object"},
-        ),
     )
 
     def identity(self) -> dict[str, Any]:
