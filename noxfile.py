@@ -66,7 +66,9 @@ PAGES = [
     f"tests/client/test_{page}_page.py" for page in ("command_line", "convergence", "screening")
 ]
 KIT = ["--config-file=tests/contract/pytest.ini"]
-#: Its tests wait most of the time.
+#: Tests that wait most of the time: two at once, also beside another session.
+TWO = "--numprocesses=2"
+#: So do these, of the kit.
 SIDE_BY_SIDE = ["--numprocesses=4", "--dist=worksteal"]
 
 #: The deaths of Parsl's processes; ``KILL_RUNS=20 KILLS_A_RUN=25`` is the long run, as of
@@ -90,7 +92,7 @@ ENGINES: dict[str, tuple[list[str], list[str]]] = {
     "local": ([*KIT, *SIDE_BY_SIDE, "tests/contract/test_local.py"], []),
     "parsl": (
         [*KIT, *SIDE_BY_SIDE, "tests/contract/test_parsl.py"],
-        ["--numprocesses=2", "--dist=loadfile", *DEATHS],
+        [TWO, "--dist=loadfile", *DEATHS],
     ),
     "covalent": ([*KIT, "tests/contract/test_covalent.py"], ["tests/engines/test_covalent.py"]),
     "psij": ([*KIT, "tests/contract/test_psij.py"], SCRIPTS),
@@ -113,19 +115,12 @@ SLICES = [
     ["contract(covalent)", "together", "guide"],
     ["drawn", "web"],
 ]
-#: Those that take from 13 minutes to 3 beside another session. The longest begin first: what begins
+#: Those that take from 12 minutes to 3 beside another session. The longest begin first: what begins
 #: last would have one of the two cores for itself.
 LONGEST = [
-    *("pythons-3.13", "vasp", "minimums", "kit", "contract(parsl)", "processes", "server"),
-    *(
-        "contract(covalent)",
-        "slurm(kit)",
-        "slurm(jobs)",
-        "wheels",
-        "contract(psij)",
-        "same",
-        "guide",
-    ),
+    *("vasp", "kit", "contract(parsl)", "pythons-3.13", "server", "contract(covalent)"),
+    *("slurm(kit)", "slurm(jobs)", "minimums", "processes", "wheels", "contract(psij)"),
+    *("same", "guide"),
 ]
 
 # Users have bytecode; without it every worker and every cold start is three times as slow.
@@ -235,7 +230,7 @@ def server(session: nox.Session) -> None:
 def processes(session: nox.Session) -> None:
     """Start workers and owners, kill them, and see that nothing is lost or left over."""
     _development(session)
-    _pytest(session, *PROCESSES)
+    _pytest(session, TWO, *PROCESSES)
 
 
 @nox.session(venv_backend="none")
@@ -310,7 +305,7 @@ def pythons(session: nox.Session) -> None:
     """Run the tests on the other Pythons, those with servers and killed processes, too."""
     _install(session, *EDITABLE, *_groups("test"), f"--constraint={LOCK}")
     elsewhere = [*APART, *DEATHS, *KEYS, *PAGES, *SCRIPTS, *VASP]
-    _pytest(session, "tests", *[f"--ignore={folder}" for folder in elsewhere])
+    _pytest(session, TWO, "tests", *[f"--ignore={folder}" for folder in elsewhere])
 
 
 @nox.session
@@ -320,6 +315,7 @@ def minimums(session: nox.Session) -> None:
     _install(session, "--resolution=lowest-direct", *lowest, *_groups("test"))
     _pytest(
         session,
+        TWO,
         "tests/core",
         "tests/processes",
         "tests/client/test_client.py",
