@@ -13,8 +13,7 @@ from conftest import eventually
 from crystalmath import config, processes
 from crystalmath.errors import ConfigError
 from crystalmath.jobs.facts import Claim, Engine, Files, Moment, Record, Silence
-from crystalmath.jobs.heartbeat import Heart, Heartbeat
-from crystalmath.jobs.hearts import Hearts
+from crystalmath.jobs.heartbeat import Heart, Heartbeat, Hearts
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.identities import IDENTITIES, IdentityFile, own_identity
 from crystalmath.jobs.life import step

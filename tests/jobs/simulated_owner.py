@@ -9,7 +9,7 @@ from pathlib import Path
 from crystalmath.engines.driver import Driver
 from crystalmath.errors import BadFile
 from crystalmath.jobs.changes import Change
-from crystalmath.jobs.hearts import Hearts
+from crystalmath.jobs.heartbeat import Hearts
 from crystalmath.jobs.host import Host
 from crystalmath.models import JobState, Sighting
 from crystalmath.processes import Identity

@@ -17,10 +17,9 @@ from crystalmath.errors import BadFile
 from crystalmath.jobs.facts import Engine, Record, Spec
 from crystalmath.jobs.heartbeat import Heart
 from crystalmath.jobs.life import step
-from crystalmath.jobs.reading import read
+from crystalmath.jobs.reading import read, view
 from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.jobs.rundir import attempt_id
-from crystalmath.jobs.view import view
 from crystalmath.models import Capabilities, JobState
 from crystalmath.processes import Identity
 

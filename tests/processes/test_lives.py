@@ -19,9 +19,9 @@ from crystalmath.jobs.facts import Record
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.identities import IDENTITIES, LITTER_S, IdentityFile
 from crystalmath.jobs.journal import JOURNALS, Journal
+from crystalmath.jobs.reading import view
 from crystalmath.jobs.reconcile import Job, Reconciler
 from crystalmath.jobs.rundir import RunDirectory, outcome_document
-from crystalmath.jobs.view import view
 from crystalmath.models import Job as JobRow
 from crystalmath.quacc.runner import JobState
 from crystalmath.service.current_jobs import Onlooker

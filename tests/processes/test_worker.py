@@ -17,7 +17,7 @@ from conftest import eventually
 from crystalmath import config, processes, worker
 from crystalmath.jobs.documents import FORMAT
 from crystalmath.jobs.identities import IDENTITIES, IdentityFile
-from crystalmath.jobs.view import read_result
+from crystalmath.jobs.reading import read_result
 from crystalmath.models import JobState, Resources, Submission
 from crystalmath.service import JobService
 from crystalmath.worker.chains import WorkerLost

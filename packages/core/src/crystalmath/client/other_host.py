@@ -21,7 +21,7 @@ from crystalmath.client.handshake import check_build
 from crystalmath.client.remote import ANSWER_S
 from crystalmath.client.transport import Transport
 from crystalmath.errors import BadFile, ServedElsewhere
-from crystalmath.jobs.hearts import Hearts
+from crystalmath.jobs.heartbeat import Hearts
 from crystalmath.jobs.host import heart_of
 from crystalmath.server.endpoint import require_private
 from crystalmath.server.inbox import ANSWER, REQUEST, TAKEN, publish

@@ -18,10 +18,9 @@ from crystalmath.errors import BadFile, CrystalMathError, EngineUnavailable, Unk
 from crystalmath.jobs import facts
 from crystalmath.jobs.changes import Hold, Launch, LetGo, Release
 from crystalmath.jobs.host import Host
-from crystalmath.jobs.reading import Depth
+from crystalmath.jobs.reading import Depth, view
 from crystalmath.jobs.reconcile import Job, Looked, Reconciler, request_cancel
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
-from crystalmath.jobs.view import view
 from crystalmath.worker.chains import close_idle
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ from crystalmath.errors import BadFile
 from crystalmath.jobs.cgroups import end_contained
 from crystalmath.jobs.documents import read_document, to_disk
 from crystalmath.jobs.facts import Moment
-from crystalmath.jobs.heartbeat import Heart
-from crystalmath.jobs.hearts import Hearts
+from crystalmath.jobs.heartbeat import Heart, Hearts
 from crystalmath.jobs.identities import IDENTITIES, LITTER_S, is_alive, own_identity
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.processes import Identity

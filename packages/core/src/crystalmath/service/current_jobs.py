@@ -307,7 +307,7 @@ class Onlooker:
         return found
 
     def _seen(self, job: JobMetadata, left: Mapping[str, bytes]) -> JobMetadata:
-        from crystalmath.jobs.view import view
+        from crystalmath.jobs.reading import view
         from crystalmath.store.transitions import follow
 
         revision = job.revision

@@ -30,7 +30,7 @@ from crystalmath.errors import (
     shown,
 )
 from crystalmath.jobs.changes import Change
-from crystalmath.jobs.view import flow_end
+from crystalmath.jobs.reading import flow_end
 from crystalmath.models import JobSpec, JobState, NewJob, Resources, Submission
 from crystalmath.models.fields import plain
 from crystalmath.models.job_notes import awaited, repeated, step_of

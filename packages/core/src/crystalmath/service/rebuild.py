@@ -13,8 +13,8 @@ from crystalmath.errors import BadFile, CrystalMathError
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.facts import Record
 from crystalmath.jobs.host import Host
+from crystalmath.jobs.reading import flow_end, view
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.jobs.view import flow_end, view
 from crystalmath.models import JobSpec, JobState, NewJob
 from crystalmath.models.job_notes import counted
 from crystalmath.recipes.json_text import structure_of
