@@ -65,7 +65,6 @@ LAYERS = [
         "crystalmath.config",
         "crystalmath.models",
         "crystalmath._permissions",
-        "crystalmath._starting",
         "crystalmath._storage",
         "crystalmath.errors",
         "crystalmath.flow",
@@ -180,7 +179,7 @@ def test_a_file_name_says_what_is_inside_and_occurs_once() -> None:
 def test_at_the_top_stands_only_what_outsiders_import() -> None:
     top = {path.name for path in (SOURCE / "crystalmath").glob("*.py")}
     public = {"hookspecs.py", "errors.py", "config.py", "flow.py", "processes.py"}
-    own = {"_permissions.py", "_starting.py", "_storage.py"}
+    own = {"_permissions.py", "_storage.py"}
     assert top == public | {"__init__.py", "__main__.py", *own}
 
 

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 from attrs import evolve
 
+from crystalmath.jobs.life import follow
 from crystalmath.models import JobState, NewJob
 from crystalmath.quacc.store import JobMetadata
 from crystalmath.store.fetching import from_row
 from crystalmath.store.insertions import _known
 from crystalmath.store.rows import to_row
-from crystalmath.store.transitions import follow
 
 
 class Ledger:

@@ -7,7 +7,7 @@ import sys
 import pytest
 from ase.build import bulk
 
-from crystalmath import _starting
+from crystalmath import processes
 from crystalmath.models import Submission
 from crystalmath.service import JobService
 
@@ -36,13 +36,13 @@ SETTINGS = [
 @pytest.fixture
 def started(monkeypatch):
     """Return the commands that are started, a list that grows."""
-    commands, start = [], _starting.start_process
+    commands, start = [], processes.start_process
 
     def noted(command, **options):
         commands.append(command)
         return start(command, **options)
 
-    monkeypatch.setattr(_starting, "start_process", noted)
+    monkeypatch.setattr(processes, "start_process", noted)
     return commands
 
 

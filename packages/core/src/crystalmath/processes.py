@@ -1,4 +1,4 @@
-"""Processes of this host: who is alive, who descends from whom, and how to end a whole tree.
+"""Processes of this host: who is alive, who descends from whom, how to start and end them.
 
 Linux only: it reads ``/proc``. A process is named by its pid and its start time, because pids are
 used again.
@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    import subprocess
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 __all__ = [
     "Identity",
@@ -354,3 +355,68 @@ def available_cores() -> int:
         return max(1, min(cores, int(int(quota) / int(period))))
     except (OSError, ValueError):  # no cgroup v2, or its quota is "max"
         return cores
+
+
+# --- starting them, from several threads ----------------------------------------------------------
+#
+# `subprocess` uses vfork: until a child executes its program, it is in its parent's memory, and
+# takes the locks of the C library there (glibc 2.41 has one for SIGABRT). Of two such children
+# one may hold what the other waits for. If their parent is killed at that moment, nobody is known
+# any more to hold it: a child waits for ever, and keeps open, and locked, what its parent had.
+
+_STDERR = 2
+#: Processes start one at a time.
+_turn = threading.Lock()
+
+
+def start_process(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """Start a process, once no other thread is about to."""
+    import subprocess
+
+    with _turn:
+        return subprocess.Popen(command, **options)  # noqa: S603 - whoever calls answers for it
+
+
+def start_tied(
+    module: str, *arguments: str, **options: Any
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """Start a module of ours in a session of its own, and return it and our end of a socket.
+
+    Its first argument is the number of its end, which it reads to know that we live.
+    """
+    import subprocess
+    import sys
+
+    with contextlib.ExitStack() as unless_started:
+        ours, theirs = (
+            unless_started.enter_context(_beside_streams(end)) for end in socket.socketpair()
+        )
+        number = theirs.fileno()
+        process = start_process(
+            # -P: a file of the working directory must never stand in for a library.
+            [sys.executable, "-P", "-m", module, str(number), *arguments],
+            pass_fds=[number, *options.pop("pass_fds", ())],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+            **options,
+        )
+        theirs.close()
+        unless_started.pop_all()
+    return process, ours
+
+
+def _beside_streams(end: socket.socket) -> socket.socket:
+    """Return a socket in the place of no standard stream, where a worker has closed those."""
+    if end.fileno() > _STDERR:
+        return end
+    with end:
+        return socket.socket(fileno=fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1))
+
+
+def _take_turns_anew() -> None:
+    global _turn  # noqa: PLW0603 - a lock held at the fork would stay held for ever
+    _turn = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_take_turns_anew)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from crystalmath.cli.shared.figure import Curve, Panel
     from crystalmath.client import Client
+    from crystalmath.client.sweeping import EquationOfState, EquationsOfState, Sweep
     from crystalmath.models import Job, Progress
-    from crystalmath.models.curves import EquationOfState, EquationsOfState, Sweep
 
 #: The steps of more jobs in one frame tell nobody anything.
 _MOST_JOBS = 8

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from crystalmath.client.chaining import StepLike
     from crystalmath.client.future import JobFuture
     from crystalmath.client.request import Written
+    from crystalmath.client.sweeping import EquationOfState, EquationsOfState, Sweep
     from crystalmath.client.transport import Transport
     from crystalmath.models import Filters, HasJobId, JobChange, MapOptions, SubmissionOptions
     from crystalmath.models.answers import (
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
         Specification,
         Usage,
     )
-    from crystalmath.models.curves import EquationOfState, EquationsOfState, Sweep
     from crystalmath.models.retry import RetryOptions
 
 _Answer = TypeVar("_Answer")

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystalmath._starting import start_process
 from crystalmath.errors import ServerError
+from crystalmath.processes import start_process
 from crystalmath.server.endpoint import require_socket
 from crystalmath.server.rpc import wire
 

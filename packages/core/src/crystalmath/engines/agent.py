@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from crystalmath import processes
 from crystalmath._permissions import make_own
-from crystalmath._starting import start_tied
 from crystalmath.engines.agent_process import LENGTH
 from crystalmath.errors import EngineUnavailable
+from crystalmath.processes import start_tied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

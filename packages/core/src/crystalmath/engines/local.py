@@ -22,12 +22,11 @@ from typing import IO, TYPE_CHECKING
 from attrs import evolve
 
 from crystalmath import worker
-from crystalmath._starting import start_process
 from crystalmath.errors import ConfigError
 from crystalmath.hookspecs import hookimpl
 from crystalmath.models import Capabilities, Finding, Sighting
 from crystalmath.models.submission import MOST_PRIORITY
-from crystalmath.processes import available_cores
+from crystalmath.processes import available_cores, start_process
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath.worker.chains import close_idle
 

@@ -10,7 +10,6 @@
 ``notebook``      what a notebook shows of jobs and findings
 ``columns``       what of a job stands in lists and tables, and sorts them
 ``filters``       which jobs are meant
-``curves``        what is drawn of several jobs: a sweep, an equation of state
 ``answers``       what the server's methods answer
 ``schemas``       JSON Schemas of requests and answers, from their types
 ``inputs``        what programs get, step by step

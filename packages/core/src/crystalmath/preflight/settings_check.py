@@ -60,7 +60,7 @@ def settings_refused(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _ask(environment: Mapping[str, str]) -> dict[str, str]:
-    from crystalmath._starting import start_process
+    from crystalmath.processes import start_process
     from crystalmath.worker.child import runner_environment
 
     with start_process(

@@ -8,6 +8,7 @@ from attrs import evolve
 from sqlalchemy import text
 
 from crystalmath.errors import UnknownJob
+from crystalmath.jobs.life import event_row, follow
 from crystalmath.models import NewJob
 from crystalmath.models.fields import plain
 from crystalmath.store import database
@@ -17,7 +18,6 @@ from crystalmath.store.job_reader import JobReader
 from crystalmath.store.plain_sql import Snapshot, patient
 from crystalmath.store.records import ErrorCount, Event, JobMetadata
 from crystalmath.store.rows import PUT_IN, number_events_from, put_in, save, take
-from crystalmath.store.transitions import event_row, follow
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

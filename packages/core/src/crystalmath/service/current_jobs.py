@@ -307,8 +307,8 @@ class Onlooker:
         return found
 
     def _seen(self, job: JobMetadata, left: Mapping[str, bytes]) -> JobMetadata:
+        from crystalmath.jobs.life import follow
         from crystalmath.jobs.reading import view
-        from crystalmath.store.transitions import follow
 
         revision = job.revision
         for change in view(self._directory(job), self._record(job), self.host, left).changes:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import insert
 
 from crystalmath.errors import AlreadyRetried, InvalidJob, KeyConflict
+from crystalmath.jobs.life import event_row, follow
 from crystalmath.models.job_notes import awaited, repeated
 from crystalmath.store.fetching import fetch, fetch_retries, from_row
 from crystalmath.store.plain_sql import Snapshot
 from crystalmath.store.records import JobMetadata
 from crystalmath.store.rows import carry_out, check, insert_for_jobs, save, to_listed, to_row
 from crystalmath.store.tables import events, jobs, labels, lineage, listed, specifications
-from crystalmath.store.transitions import event_row, follow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -12,9 +12,9 @@ import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from crystalmath._starting import start_tied
 from crystalmath.errors import BadFile, CrystalMathError
 from crystalmath.jobs.rundir import RunDirectory, attempt_id
+from crystalmath.processes import start_tied
 from crystalmath.worker.time_left import is_nearly_over
 
 if TYPE_CHECKING:
