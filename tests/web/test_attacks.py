@@ -290,3 +290,14 @@ def test_a_configuration_that_cannot_be_read_is_told(page, monkeypatch, tmp_path
     status, told = page.call("jobs.check", {"recipe": "emt.core.relax_job"})
     assert status == 502
     assert "config.toml" in told["error"]
+
+
+def test_an_answer_is_json_whatever_goes_wrong(page, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("<script>")
+
+    monkeypatch.setattr(page.client, "call_json", fail)
+    status, told = page.call("jobs.list")
+    assert (status, told["code"]) == (500, "web")
+    assert "ZeroDivisionError" in told["error"]
+    assert "script" not in told["error"]

@@ -207,8 +207,14 @@ def create_app(
         Route("/events", app.events, methods=["POST"]),
         Mount("/page", StaticFiles(directory=PAGE)),
     ]
-    refusals: Mapping[Any, Any] = {Refused: Refused.answer}
+    refusals: Mapping[Any, Any] = {Refused: Refused.answer, Exception: _failed}
     return Guard(Starlette(routes=routes, exception_handlers=refusals)), app.end
+
+
+def _failed(_: Request, error: Exception) -> Response:
+    """Answer as a page reads it; Starlette raises the error again, for the log."""
+    told = f"the page's server has failed: {type(error).__name__}; `crystalmath ui` tells where"
+    return in_json({"error": told, "code": "web"}, 500)
 
 
 def _cookie(request: Request) -> str:

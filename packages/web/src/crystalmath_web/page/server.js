@@ -23,7 +23,10 @@ export class CallError extends Error {
 function post(path, body, more = {}) {
   const headers = { "Content-Type": "application/json", ...more.headers };
   if (session.value) headers["X-CrystalMath-Key"] = session.value.key;
-  return fetch(path, { method: "POST", body: JSON.stringify(body), ...more, headers });
+  return fetch(path, { method: "POST", body: JSON.stringify(body), ...more, headers }).catch((problem) => {
+    if (!(problem instanceof TypeError)) throw problem;
+    throw new Error("The page's server does not answer: `crystalmath ui` has ended, or the way to it is cut.");
+  });
 }
 
 /** Exchange the token of the address for a session, or go on with the one that this page has. */
