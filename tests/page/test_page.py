@@ -104,7 +104,7 @@ def test_from_a_file_to_a_relaxed_structure(ui, browser, client, picture, tmp_pa
     page = browser(ui.address)
     expect(page.get_by_text("No job fits.")).to_be_visible()
     assert "#" not in page.url  # nobody who sees or copies the address is let in by it
-    page.get_by_role("link", name="Submit").click()
+    page.get_by_role("link", name="Submit", exact=True).click()
     page.set_input_files("input[type=file]", cif)
     expect(page.get_by_text("4 atoms")).to_be_visible()
     page.get_by_label("Search recipes").fill("emt relax")
@@ -114,6 +114,7 @@ def test_from_a_file_to_a_relaxed_structure(ui, browser, client, picture, tmp_pa
     page.get_by_label("opt_params").fill('{"fmaxx": 0.01}')
     expect(page.get_by_role("heading", name="It would be refused")).to_be_visible()
     expect(page.locator(".verdict")).to_contain_text("fmaxx")
+    expect(page.get_by_label("opt_params")).to_have_attribute("aria-invalid", "true")
     page.get_by_label("opt_params").fill('{"fmax": 0.01}')
     page.get_by_label("Name").fill("copper")
     page.get_by_label("Labels").fill("project=first")
@@ -312,6 +313,38 @@ def test_a_study_of_chosen_jobs(browser, metals, picture):
     picture(page, "study")
 
 
+def tab_to(page, wanted):
+    for _ in range(200):
+        if page.evaluate(f"document.activeElement.{wanted}"):
+            return
+        page.keyboard.press("Tab")
+    pytest.fail(f"no element of which {wanted} is reached by Tab")
+
+
+def study_and_submit_by_keys(page):
+    press = page.keyboard.press
+    press("g")
+    press("t")
+    expect(page.get_by_role("heading", name="Study")).to_be_visible()
+    expect(page.get_by_text("1 job", exact=True)).to_be_visible()
+    press("2")
+    expect(page).to_have_url(re.compile("show=curve"))
+    press("g")
+    press("s")
+    expect(page.get_by_role("searchbox")).to_be_visible()
+    press("/")
+    page.keyboard.type("without_structure")
+    expect(page.get_by_role("link", name="lab_recipes")).to_have_count(1)
+    press("Tab")
+    press("Enter")
+    expect(page.get_by_label("files")).to_be_visible()
+    tab_to(page, "id === 'parameter-files'")
+    page.keyboard.type('["a"]')
+    expect(page.get_by_role("heading", name="It would be accepted")).to_be_visible()
+    press("ControlOrMeta+Enter")
+    expect(page.locator(".title")).to_contain_text("lab_recipes.without_structure")
+
+
 def test_all_is_done_by_keys_alone(ui, browser, client):
     for name in ("first", "second", "third"):
         client.submit("lab_recipes.long_sleep", bulk("Al"), name=name, engine="local")
@@ -323,8 +356,7 @@ def test_all_is_done_by_keys_alone(ui, browser, client):
     press("Shift+ArrowDown")
     expect(page.get_by_text("2 jobs chosen")).to_be_visible()
     press("Tab")
-    while not page.evaluate("document.activeElement.textContent === 'Cancel'"):
-        press("Tab")
+    tab_to(page, "textContent === 'Cancel'")
     press("Enter")
     expect(page.get_by_role("button", name="Cancel 2 jobs")).to_be_visible()
     press("Escape")
@@ -347,6 +379,8 @@ def test_all_is_done_by_keys_alone(ui, browser, client):
     page.keyboard.type("second")
     expect(row(page, "first")).to_be_hidden()
     expect(row(page, "second")).to_be_visible()
+    press("Tab")
+    study_and_submit_by_keys(page)
 
 
 def test_an_action_says_what_it_does_and_does_it(ui, browser, client):
@@ -501,7 +535,7 @@ def test_a_page_for_reading_offers_nothing_else(browser, metals, monkeypatch):
         page = browser(served.address)
         row(page, "Pt 1.0").get_by_role("checkbox").check()
         expect(page.get_by_text("read-only")).to_be_visible()
-        assert not page.get_by_role("link", name="Submit").count()
+        assert not page.get_by_role("link", name="Submit", exact=True).count()
         assert not page.get_by_role("button", name="Cancel", exact=True).count()
         row(page, "Pt 1.0").get_by_role("link").click()
         state(page, "completed")

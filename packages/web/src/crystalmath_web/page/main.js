@@ -16,10 +16,14 @@ const NAMES = [
 ];
 const KEYS = [
   ["g j, g s, g h", "jobs, submit, home"],
-  ["/", "search jobs"],
+  ["g t", "study the jobs that are shown, or chosen"],
+  ["1, 2, 3 …", "a part of the job; a way to show the study"],
+  ["/", "search jobs, or recipes"],
   ["↓ ↑, j k, Page Up, Page Down, Home, End", "move in the table"],
   ["Enter", "open the job"],
   ["Space, x", "choose the job, or not"],
+  ["← → ↑ ↓, + −", "turn the structure that has the focus, and zoom"],
+  ["Ctrl Enter", "submit what the form has"],
   ["Escape", "choose none; close what is open"],
   ["?", "these keys"],
 ];
@@ -62,7 +66,12 @@ function listen(showKeys) {
     if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (document.querySelector("dialog[open]")) return;
     const found = before === "g" && NAMES.find(([, , key]) => key === event.key);
+    const part = /^[1-9]$/.test(event.key) && document.querySelectorAll(".parts > *")[event.key - 1];
     if (found) go(link({ view: found[0] }));
+    else if (before === "g" && event.key === "t") {
+      // The last one is that of the chosen jobs.
+      go([...document.querySelectorAll("main a[href*='view=study']")].at(-1)?.getAttribute("href") ?? link({ view: "study" }));
+    } else if (part) part.click();
     else if (event.key === "?") showKeys();
     else if (event.key === "/") {
       const search = document.querySelector("input[type=search]");

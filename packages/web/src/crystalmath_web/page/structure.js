@@ -65,6 +65,10 @@ const turn = (wait = 0) => new Promise((resolve) => setTimeout(resolve, wait));
 const drawing = { element: document.createElement("div"), viewer: null, wanted: null, busy: false, shown: [] };
 drawing.element.className = "drawing";
 const nothing = () => null;
+/** From where a structure is seen at first, as 3Dmol has it: a little from above and aside, turned by a quaternion. */
+const VIEW = [0, 0, 0, 0, 0.09, -0.12, 0, 0.99];
+/** Keys that turn it, by so many degrees about an axis of the screen. */
+const TURNS = { ArrowLeft: [-10, "y"], ArrowRight: [10, "y"], ArrowUp: [-10, "x"], ArrowDown: [10, "x"] };
 
 /** Put what draws into a box of the page; what it drew elsewhere is not seen there. */
 function place({ createViewer }, box) {
@@ -97,8 +101,16 @@ export function Structure({ frame, arrows = "", title }) {
     wanted.current = { frame, arrows, box: box.current };
     if (box.current.contains(drawing.element)) drawLast(wanted.current);
   }, [frame, arrows]);
+  const press = (event) => {
+    const { viewer } = drawing;
+    if (!viewer || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.key in TURNS) viewer.rotate(...TURNS[event.key]);
+    else if ("+-".includes(event.key)) viewer.zoom(event.key === "+" ? 1.2 : 1 / 1.2);
+    else return;
+    event.preventDefault();
+  };
   return html`<${Fragment}>
-    <div class="structure" ref=${box} role="img" aria-label=${title ?? `Structure of ${formulaOf(frame.numbers)}`}></div>
+    <div class="structure" ref=${box} tabindex="0" onKeyDown=${press} role="img" aria-label=${title ?? `Structure of ${formulaOf(frame.numbers)}`}></div>
     ${error && html`<p class="trouble">${error}</p>`}
   <//>`;
 }
@@ -120,7 +132,7 @@ async function drawLast(wanted) {
       await turn();
       const key = frame.numbers.join();
       if (drawing.shown[0] !== box || drawing.shown[1] !== key) {
-        viewer.setView([0, 0, 0, 0, 0, 0, 0, 1]), viewer.zoomTo(), viewer.zoom(1.3);
+        viewer.setView(VIEW), viewer.zoomTo(), viewer.zoom(1.3);
       }
       drawing.shown = [box, key];
       delete viewer.show;

@@ -36,7 +36,10 @@ export function Submit() {
       .then(setDescribed, setError);
   }, [recipe]);
   const ready = described && (structures.length || described.structure !== "required");
-  return html`<div class="submission">
+  const press = (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) event.currentTarget.querySelector(".act:enabled")?.click();
+  };
+  return html`<div class="submission" onKeyDown=${press}>
     <h1 class="unseen">Submit</h1>
     <div class="form">
       ${described?.structure !== "none" && html`<${Drop} structures=${structures} onStructures=${setStructures} />`}
@@ -47,6 +50,7 @@ export function Submit() {
     </div>
     <div class="beside">
       ${structures[0] && html`<${Structure} frame=${structures[0].frame} key=${structures[0].name} />`}
+      ${described && !ready && html`<p class="empty">This recipe takes a structure: drop a file.</p>`}
       ${ready && html`<${Verdict} described=${described} structures=${structures} values=${values} terms=${terms} />`}
       ${described && html`<${Documentation} described=${described} />`}
     </div>
@@ -158,7 +162,7 @@ export function valueOf(schema, text) {
 function Field({ name, schema, value, required, before, onValue }) {
   const type = typeOf(schema);
   const id = `parameter-${name}`;
-  const initial = JSON.stringify(before ?? schema.default) ?? schema["x-default"] ?? "";
+  const initial = JSON.stringify(before ?? schema.default ?? undefined) ?? schema["x-default"] ?? "";
   const common = { id, value: value ?? "", required, "aria-describedby": `${id}-told` };
   const listen = (event) => onValue(event.target.value);
   let input;
@@ -174,7 +178,7 @@ function Field({ name, schema, value, required, before, onValue }) {
     input = html`<input ...${common} placeholder=${initial} onInput=${listen} spellcheck="false" inputmode=${type === "number" || type === "integer" ? "decimal" : null} />`;
   }
   return html`<div class="field">
-    <label for=${id}>${name}</label>${input}<small id=${`${id}-told`}>${schema.description}</small>
+    <label for=${id}>${name === "**" ? "others" : name}</label>${input}<small id=${`${id}-told`}>${schema.description}</small>
   </div>`;
 }
 
@@ -342,6 +346,13 @@ function Verdict({ described, structures, values, terms }) {
       clearTimeout(waiting);
     };
   }, [wanted]);
+  useEffect(() => {
+    const places = (verdict?.findings ?? []).filter((one) => one.severity === "error").map((one) => one.place ?? "");
+    for (const input of document.querySelectorAll(".field [id^='parameter-']")) {
+      const name = input.id.replace("parameter-", "params.");
+      input.setAttribute("aria-invalid", String(places.some((place) => place === name || place.startsWith(`${name}.`))));
+    }
+  }, [verdict]);
   let count = Math.max(1, structures.length);
   try {
     count *= combinationsOf(terms.sweep).length;
@@ -373,7 +384,9 @@ function Verdict({ described, structures, values, terms }) {
     setBusy(false);
   };
   return html`<section class="verdict" aria-live="polite">
-    <h2>${verdict === null ? "Checking …" : verdict.ok ? "It would be accepted" : "It would be refused"}</h2>
+    <h2 class=${(error || verdict) && `state ${!error && verdict.ok ? "completed" : "failed"}`}>
+      ${error ? "It cannot be submitted" : verdict === null ? "Checking …" : verdict.ok ? "It would be accepted" : "It would be refused"}
+    </h2>
     <${Trouble} error=${error} />
     <ul>${verdict?.findings?.map(
       (one) => html`<li class=${one.severity}>${one.message} ${one.remedy && html`<small>${one.remedy}</small>`}</li>`,
