@@ -43,7 +43,7 @@ async function planRetry(ids, changes) {
   const key = `page-${crypto.randomUUID()}`;
   return {
     says: [
-      good.length && `${jobs(good.length)} will run again as a new job, ${how} submitted. The old one stays.`,
+      good.length && `${jobs(good.length)} will run again as ${good.length > 1 ? "new jobs" : "a new job"}, ${how} submitted. The old ${good.length > 1 ? "ones stay" : "one stays"}.`,
       ...Object.entries(errors).map(([error, count]) => `${jobs(count)} cannot run again: ${error}`),
     ],
     button: good.length && `Run ${jobs(good.length)} again`,

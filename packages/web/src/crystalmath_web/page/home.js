@@ -114,6 +114,12 @@ function Ended() {
   <//>`;
 }
 
+/** Return a search that finds the jobs of a group of errors: by the longest part that all have, and is no path or id. */
+function searchOf(error) {
+  const [part] = error.split(/\.{3}|["\n]/).sort((one, other) => other.length - one.length);
+  return `error:"${part.trim()}"`;
+}
+
 function Failures() {
   const answer = useAnswer("jobs.summary", {}, 30);
   const groups = answer.told?.errors ?? [];
@@ -122,7 +128,7 @@ function Failures() {
       ? html`<ul class="failures">
           ${groups.map(
             (group) => html`<li>
-              <b>${group.count.toLocaleString()}</b> <span>${group.error}</span>
+              <a href=${link({ q: searchOf(group.error), state: "failed", columns: "name,state,formula,recipe,created_at,error" })}><b>${group.count.toLocaleString()}</b></a> <span>${group.error}</span>
               ${group.job_ids.slice(0, 3).map((id) => html` <a href=${link({ view: "job", id })}>${shortId(id)}</a>`)}
             </li>`,
           )}

@@ -2,7 +2,7 @@
 
 import {
   Copy, Fragment, State, Trouble, address, ago, duration, fixed, formula, go, hasEnded, html, link, moment, runtime,
-  shortId, shortRecipe, useEffect, useState,
+  shortId, shortRecipe, useEffect, useState, whereOf,
 } from "./lib.js";
 import { JobActions } from "./actions.js";
 import { FlowProgress, FlowTree, useFlow } from "./flow.js";
@@ -59,13 +59,13 @@ function useSteps(job) {
   return steps;
 }
 
-/** Ask for the frames of a job; where there are none, for its structure. */
+/** Ask for the frames of a job; where there are none, for its structure; undefined until that is known. */
 function useTrajectory(job, steps) {
-  const [trajectory, setTrajectory] = useState(null);
+  const [trajectory, setTrajectory] = useState();
   useEffect(() => {
     let ended = false;
     const show = (found) => ended || setTrajectory(found);
-    trajectoryOf(job, trajectory, show).then(show, () => null);
+    trajectoryOf(job, trajectory, show).then(show, () => show(trajectory ?? null));
     return () => (ended = true);
   }, [job.job_id, job.status, steps.length]);
   return trajectory;
@@ -107,7 +107,7 @@ function Shown({ story }) {
     ${job.error ? html`<pre class="trouble">${job.error}</pre>` : job.reason && html`<p class="note">${job.reason}</p>`}
     ${isFlow && html`<${FlowProgress} flow=${job} root=${flow.root} />`}
     <div class=${isFlow ? "top of-flow" : "top"}>
-      <section aria-label="Structure">${trajectory ? html`<${Trajectory} trajectory=${trajectory} />` : html`<p class="empty">No structure yet.</p>`}</section>
+      <section aria-label="Structure">${trajectory ? html`<${Trajectory} trajectory=${trajectory} />` : html`<p class="empty">${trajectory === null ? "No structure yet." : "Looking …"}</p>`}</section>
       <section aria-label=${isFlow ? "Steps" : "Energy and force"}>
         <${Facts} job=${job} />
         ${isFlow && html`<${FlowTree} flow=${flow} />`}
@@ -128,7 +128,7 @@ function Facts({ job }) {
     ["Energy", job.result?.energy_ev != null && `${fixed(job.result.energy_ev, 6)} eV`],
     ["Largest force", job.result?.max_force_ev_ang != null && `${fixed(job.result.max_force_ev_ang, 4)} eV/Å`],
     ["Ran for", job.started_at && duration(runtime(job))],
-    ["Where", `${job.engine}, ${job.cluster}`],
+    ["Where", whereOf(job)],
     ["Submitted", ago(job.created_at)],
   ];
   return html`<dl class="facts">
@@ -140,7 +140,7 @@ function Curves({ steps }) {
   const x = steps.map((_, number) => number + 1);
   const series = [
     { label: "energy (eV)", values: steps.map((step) => step.energy_ev) },
-    { label: "largest force (eV/Å)", values: steps.map((step) => step.max_force_ev_ang) },
+    { label: "largest force (eV/Å)", values: steps.map((step) => step.max_force_ev_ang), log: true },
   ].filter((each) => each.values.some((value) => value !== null));
   if (!series.length) return null;
   const last = steps.at(-1);

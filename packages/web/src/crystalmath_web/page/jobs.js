@@ -2,9 +2,9 @@
 
 import {
   Fragment, STATES, State, Trouble, address, ago, change, duration, fixed, formula, go, html, link,
-  moment, runtime, shortId, shortRecipe, toldSteps, useEffect, useMemo, useRef, useState,
+  moment, runtime, shortId, shortRecipe, toldSteps, useEffect, useMemo, useRef, useState, whereOf,
 } from "./lib.js";
-import { call, useChanges } from "./server.js";
+import { call, session, useChanges } from "./server.js";
 import { filtersOf, withToken, without } from "./filters.js";
 import { Actions } from "./actions.js";
 import { Export, idsOf } from "./table.js";
@@ -42,7 +42,7 @@ const COLUMNS = {
     title: "Submitted", number: true, cell: (job) => ago(job.created_at), tip: (job) => moment(job.created_at),
     fields: ["created_at"],
   },
-  cluster: { title: "Where", cell: (job) => `${job.engine} ${job.cluster}`, fields: ["engine", "cluster"] },
+  cluster: { title: "Where", cell: whereOf, fields: ["engine", "cluster"] },
   labels: {
     title: "Labels", sorted: false, fields: ["labels"],
     cell: (job) => Object.entries(job.labels ?? {}).map(([key, value]) => `${key}=${value}`).join(" "),
@@ -344,7 +344,7 @@ function Table({ rows, columns, sort, chosen, onChoose }) {
       })}
     </div>
     <div class="rows" role="rowgroup" style=${{ height: `${count * ROW}px` }}>${shown}</div>
-    ${rows.totals && !count && html`<p class="empty">No job fits.</p>`}
+    ${rows.totals && !count && html`<p class="empty">No job fits.${!session.value.read_only && !location.search && html` <a href=${link({ view: "submit" })}>Submit the first one</a>`}</p>`}
   </div>`;
 }
 

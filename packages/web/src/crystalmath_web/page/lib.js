@@ -67,7 +67,7 @@ export const now = signal(Date.now() / 1000);
 setInterval(() => (now.value = Date.now() / 1000), 5000);
 
 export const ago = (at) => (at ? `${duration(Math.max(0, now.value - at)).replace(/ h .*/, " h")} ago` : "");
-export const moment = (at) => (at ? new Date(at * 1000).toLocaleString(undefined, { hour12: false }) : "");
+export const moment = (at) => (at ? new Date(at * 1000).toLocaleString("sv") : ""); // as ISO 8601 has it
 
 /** Write a size in bytes. */
 export function bytes(size) {
@@ -96,6 +96,9 @@ export const formula = (text) =>
   (text ?? "").split(/(\d+)/).map((part) => (/^\d/.test(part) ? html`<sub>${part}</sub>` : part));
 
 export const State = ({ state }) => html`<span class=${`state ${state}`}>${state}</span>`;
+
+/** Tell where a job runs: an engine, and which of its clusters where that is named otherwise. */
+export const whereOf = (job) => [...new Set([job.engine, job.cluster])].join(", ");
 
 /** Tell how far a flow has come, of its steps by state: 17/30, 2 failed. */
 export function toldSteps(steps) {

@@ -13,7 +13,10 @@ function written(_, values) {
   return values.map((value) => (value === null ? "" : value.toFixed(digits)));
 }
 
-/** Draw series over x; each has a label and values, and is drawn in the colour of its place. */
+/** Write the powers of ten of an axis, and what between them is drawn. */
+const powers = (_, values) => values.map((value) => (value === null ? "" : String(Number(value.toPrecision(2)))));
+
+/** Draw series over x; each has a label, values, and perhaps a logarithmic scale, and the colour of its place. */
 export function Plot({ x, series, xLabel, height = 190, label }) {
   const box = useRef();
   const plot = useRef();
@@ -23,18 +26,23 @@ export function Plot({ x, series, xLabel, height = 190, label }) {
     const colour = (name) => style.getPropertyValue(name).trim();
     const axis = { stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
     const font = `11px ${style.fontFamily}`;
+    const own = (number) => colour(number ? "--second" : "--accent");
+    const isLog = (each) => each.log && each.values.every((value) => value === null || value > 0);
     plot.current = new uPlot(
       {
         width: element.clientWidth, height, cursor: { y: false }, legend: { live: true },
-        scales: { x: { time: false } },
+        scales: { x: { time: false }, ...Object.fromEntries(series.map((each, number) => [number, { distr: isLog(each) ? 3 : 1 }])) },
         axes: [
           { ...axis, font, label: xLabel, labelFont: font, labelSize: 16, size: 30, incrs: STEPS },
-          ...series.map((_, number) => ({ ...axis, font, scale: String(number), side: number ? 1 : 3, size: 64, grid: { show: !number, ...axis.grid }, values: written })),
+          ...series.map((each, number) => ({
+            ...axis, stroke: own(number), font, scale: String(number), side: number ? 1 : 3, size: 64,
+            grid: { show: !number, ...axis.grid }, values: isLog(each) ? powers : written,
+          })),
         ],
         series: [
           { label: xLabel },
           ...series.map((each, number) => ({
-            label: each.label, scale: String(number), stroke: colour(number ? "--second" : "--accent"), width: 1.5,
+            label: each.label, scale: String(number), stroke: own(number), width: 1.5,
             points: { size: 4, show: x.length < 60 }, spanGaps: true,
           })),
         ],

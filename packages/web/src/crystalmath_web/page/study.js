@@ -15,12 +15,14 @@ const DRAWN = 300;
 const CURVES = 12;
 /** What tells nothing of a calculation. */
 const ASIDE = ["job_id", "created_at", "started_at", "finished_at", "work_dir", "dir_name", "error", "reason", "key", "attempt", "priority", "flow", "step"];
-const UNITS = { ev: "eV", ev_ang: "eV/Å", ang3: "Å³", s: "s" };
+/** Units by the end of a column's name, and digits behind the point. */
+const UNITS = { ev: ["eV", 5], ev_ang: ["eV/Å", 4], ang3: ["Å³", 3], s: ["s", 2] };
+const unitOf = (name) => /^(.*?)_(ev_ang|ev|ang3|s)$/.exec(name) ?? [null, name, ""];
 
 /** Write the name of a column with its unit: energy per atom (eV). */
 function titleOf(name) {
-  const [, plain, unit] = /^(.*?)_(ev_ang|ev|ang3|s)$/.exec(name) ?? [null, name, ""];
-  return plain.replace(/^(labels|params)\./, "").replaceAll("_", " ") + (unit && ` (${UNITS[unit]})`);
+  const [, plain, unit] = unitOf(name);
+  return plain.replace(/^(labels|params)\./, "").replaceAll("_", " ") + (unit && ` (${UNITS[unit][0]})`);
 }
 
 const isNumber = (value) => typeof value === "number";
@@ -81,10 +83,10 @@ function Shown({ query, state, ids }) {
   return html`<${Fragment}>
     <div class="title">
       <h1>Study</h1>
-      ${rows && html`<span>${more ? "the newest " : ""}${rows.length.toLocaleString()} jobs</span>`}
+      ${rows && html`<span>${more ? "the newest " : ""}${rows.length.toLocaleString()} ${rows.length === 1 ? "job" : "jobs"}</span>`}
       <a href=${link({ view: "jobs", q: query, state })}>${ids ? "all jobs" : query || state ? [query, state].filter(Boolean).join(" ") : "all jobs"}</a>
       <span class="space"></span>
-      <span role="group" aria-label="Show as">
+      <span class="parts" role="group" aria-label="Show as">
         ${Object.keys(SHOWN).map(
           (name) => html`<button aria-pressed=${String(name === shown)} onClick=${() => change({ show: name })}>${name}</button> `,
         )}
@@ -92,13 +94,20 @@ function Shown({ query, state, ids }) {
       ${rows && html`<${Export} find=${() => rows.map((row) => row.job_id)} what="the study" />`}
     </div>
     <${Trouble} error=${error} />
-    ${rows ? html`<${View} rows=${rows} columns=${columns} />` : !error && html`<p class="note">Looking … ${Math.round(100 * share)} %</p>`}
+    ${rows ? (rows.length ? html`<${View} rows=${rows} columns=${columns} />` : html`<p class="empty">No job fits.</p>`) : !error && html`<p class="note">Looking … ${Math.round(100 * share)} %</p>`}
   <//>`;
 }
 
-/** Return those columns in which rows differ, and a value goes into a cell. */
-const differing = (rows, columns) =>
-  columns.filter((name) => !ASIDE.includes(name) && new Set(rows.map((row) => written(row[name]))).size > 1);
+/** Return those columns in which rows differ; of a result not what stands in the record, too. */
+function differing(rows, columns) {
+  const told = new Set();
+  return columns.filter((name) => {
+    const values = rows.map((row) => written(row[name]));
+    const key = values.join("\n");
+    if (ASIDE.includes(name) || new Set(values).size < 2 || (name.startsWith("results.") && told.has(key))) return false;
+    return told.add(key);
+  });
+}
 
 function Choice({ name, label, options, none = null }) {
   const value = address.value.get(name) ?? "";
@@ -139,7 +148,6 @@ function Table({ rows, columns }) {
       </table>
     </div>
     ${rows.length > DRAWN && html`<p class="note">${rows.length - DRAWN} more are in the export.</p>`}
-    ${!rows.length && html`<p class="empty">No job fits.</p>`}
   <//>`;
 }
 
@@ -149,6 +157,8 @@ function cell(name, row) {
   if (name === "state") return html`<${State} state=${value} />`;
   if (name === "formula") return formula(value);
   if (name === "recipe") return shortRecipe(value);
+  const unit = unitOf(name)[2];
+  if (unit && isNumber(value)) return value.toFixed(UNITS[unit][1]);
   return isNumber(value) && !Number.isInteger(value) ? Number(value.toPrecision(8)).toString() : written(value);
 }
 
@@ -231,10 +241,9 @@ function energyAt(volume, { v0_ang3: v0, e0_ev: e0, b_gpa: b, b_prime: derivativ
 
 /** Draw what was computed as points, and the fit as a line; of several for one atom, above the minimum. */
 function curvesOfStates(states, rows) {
-  const atoms = new Map(rows.map((row) => [row.job_id, row.natoms]));
   return states.slice(0, CURVES).flatMap((state, colour) => {
     const several = states.length > 1;
-    const count = several ? (atoms.get(state.job_ids[0]) ?? 1) : 1;
+    const count = several ? atomsOf(state, rows) : 1;
     const point = (volume, energy, job_id) => ({ x: volume / count, y: (energy - (several ? state.e0_ev : 0)) / count, job_id });
     const low = Math.min(state.volumes_ang3[0], state.v0_ang3);
     const high = Math.max(state.volumes_ang3.at(-1), state.v0_ang3);
@@ -246,6 +255,7 @@ function curvesOfStates(states, rows) {
   });
 }
 
+const atomsOf = (state, rows) => rows.find((row) => row.job_id === state.job_ids[0])?.natoms ?? 1;
 const nameOf = (state) => (state.name ?? state.formula).replace(/^formula=/, "");
 
 function Equations({ rows, columns }) {
@@ -273,11 +283,13 @@ function Equations({ rows, columns }) {
     html`<${Chart} curves=${curves} xLabel=${`volume (Å³${per})`} onPoint=${open}
         yLabel=${per ? "energy above the minimum (eV/atom)" : "energy (eV)"} label=${`Equations of state: ${states.map(nameOf).join(", ")}`} />
       <table class="fits">
-        <thead><tr><th>Material</th>${["V₀ (Å³)", "E₀ (eV)", "B (GPa)", "B′"].map((one) => html`<th class="number">${one}</th>`)}<th>Note</th></tr></thead>
+        <thead><tr><th>Material</th>${[`V₀ (Å³${per})`, `E₀ (eV${per})`, "B (GPa)", "B′"].map((one) => html`<th class="number">${one}</th>`)}<th>Note</th></tr></thead>
         <tbody>${states.map(
           (state) => html`<tr>
             <th scope="row">${formula(nameOf(state))}</th>
-            <td class="number">${state.v0_ang3.toFixed(3)}</td><td class="number">${state.e0_ev.toFixed(4)}</td>
+            ${[[state.v0_ang3, 3], [state.e0_ev, 5]].map(
+              ([value, digits]) => html`<td class="number">${(value / (per ? atomsOf(state, rows) : 1)).toFixed(digits)}</td>`,
+            )}
             <td class="number">${state.b_gpa.toFixed(1)}</td><td class="number">${state.b_prime.toFixed(2)}</td>
             <td class="trouble">${troubleOf(state)}</td>
           </tr>`,

@@ -51,7 +51,7 @@ class Frames {
   }
 }
 
-const single = (frame) => frame && { count: 1, frame: () => frame };
+const single = (frame) => (frame ? { count: 1, frame: () => frame } : null);
 
 /** Return the structure of a job without frames: its result's, or what it was given. */
 async function structureOf(job) {
