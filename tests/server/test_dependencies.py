@@ -133,16 +133,16 @@ def test_what_a_result_does_not_have(served, blocked, go):
     }
     jobs = {path: served.submit("echo", params={"x": value(blocked, *path)}) for path in words}
     shape = served.submit("echo", structure=value(blocked, "saw"))
+    # An array without dimensions has no length. It holds up nobody else.
+    first = served.submit("numbers", after=[blocked])
+    flat = served.submit("echo", params={"x": value(first, "scalar array", 0)})
+    beside = served.submit("echo", params={"x": value(first, "scalar array")})
     go.touch()
     for path, job_id in jobs.items():
         job = served.finish(job_id)
         assert job["status"] == "failed"
         assert re.search(rf"params.x: the result of job {blocked} .*{words[path]}", job["error"])
     assert "its result['saw'] is no structure of ASE's" in served.finish(shape)["error"]
-    # An array without dimensions has no length. It holds up nobody else.
-    first = served.submit("numbers", after=[blocked])
-    flat = served.submit("echo", params={"x": value(first, "scalar array", 0)})
-    beside = served.submit("echo", params={"x": value(first, "scalar array")})
     assert "has no ['scalar array'][0]; ['scalar array'] is " in served.finish(flat)["error"]
     assert echoed(served, beside) == "{'x': array(1.5)}"
     told = refused(served, params={"x": value(first, "scalar array", 0)})
