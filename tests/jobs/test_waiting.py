@@ -660,6 +660,10 @@ def test_a_flow_that_could_not_be_looked_at_to_the_end_is_read_again(recorded):
         flow.flows.look(row)
     # Its waiting steps are looked at again with it.
     assert not flow.flows.has_read(row)
+    waiting = world.process.waiting
+    waiting._flows = flow.flows
+    waiting._look_at_flow(row)
+    assert world.state(flow.id).reason == "cannot go on now, trying again: the disk is full"
     flow.next_pass = begin
     flow.flows.look(row)
     assert (flow.begun, flow.flows.has_read(row)) == ([2], True)

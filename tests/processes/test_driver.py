@@ -230,10 +230,14 @@ def test_what_cannot_be_written_for_want_of_descriptors_is_written_later(
         write(self, header, body)
 
     monkeypatch.setattr(RunDirectory, "write_spec", short)
+    told = []
+    driver.listeners.append(told.extend)
     job_id = add(driver, recorded=True)
     assert driver.state(job_id) is JobState.PENDING
     eventually(lambda: engine.launched == [f"{job_id}.1"])
     assert driver.directory(job_id).read_header()["job_id"] == job_id
+    reasons = [change.reason for change in told]
+    assert reasons == ["cannot go on, trying again: Too many open files"]
 
 
 def test_a_launch_without_descriptors_is_tried_again(driver, engine, monkeypatch):

@@ -16,7 +16,7 @@ from commands import piped
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.engines.local import LocalRunner
-from crystalmath.errors import StoreError
+from crystalmath.errors import EngineUnavailable, StoreError
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import Submission
 from crystalmath.quacc import JobState, get_runner
@@ -200,6 +200,29 @@ def test_what_outlived_its_owner_has_a_worker(owner, running, home, service, go)
     assert not claimed(home, new)
     go.touch()
     assert {job.state for job in finish(service, running, queued, new)} == {JobState.COMPLETED}
+
+
+def test_what_nobody_can_take_over_says_why(owner, running, service, go, tmp_path, monkeypatch):
+    queued = owner.submit("mark", path=tmp_path / "count")
+    owner.kill()
+    store, written = service._recorder.store, []
+    write = store.apply
+
+    def missing(engine):
+        raise EngineUnavailable(f"{engine} is not installed here")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(service._recovery, "_runner_of", missing)
+        patch.setattr(store, "apply", lambda changes: written.append(changes) or write(changes))
+        assert service.take_over() == []
+    why = "cannot be taken over by its engine 'local': local is not installed here"
+    assert [service.job(job_id).reason for job_id in (running, queued)] == [why, why]
+    told = [[change.job_id for change in changes if change.reason == why] for changes in written]
+    assert [set(job_ids) for job_ids in told if job_ids] == [{running, queued}]  # at once
+    assert set(service.take_over()) == {running, queued}
+    assert service.job(running).reason.startswith("taken over by the process")
+    go.touch()
+    assert {job.state for job in finish(service, running, queued)} == {JobState.COMPLETED}
 
 
 def test_closing_lets_go_of_what_was_taken_over(owner, running, home, lab, go, tmp_path):

@@ -187,6 +187,7 @@ class Driver:
                 if is_passing(error):
                     name = job.job_id
                     self.log.warning("cannot write down job %s, trying again: %s", name, error)
+                    changes += job.note_stalled(error)
                 else:
                     changes += job.refuse(f"could not be handed to the engine: {error}")
         with self._lock:

@@ -76,6 +76,9 @@ GIVE_UP_S = 300.0
 #: An attempt of which so many allocations in a row have ended before they began it fails.
 ENDS = 3
 
+#: The end of an attempt that is cancelled before anybody has begun it.
+STOPPED = Publish(state="cancelled", error="cancelled", unbegun=True)
+
 # An outcome that is found passes through running.
 _STEPS: Mapping[tuple[JobState, JobState], tuple[JobState, ...]] = {
     (JobState.PENDING, JobState.RUNNING): (JobState.RUNNING,),
@@ -361,7 +364,7 @@ def _unbegun(record: Record, files: Files, now: Moment, engine: Engine) -> Decis
         actions.insert(0, EndProcesses(record.attempt))
     if _is_cancelled(record, files):
         actions += _asked_to_stop(files)
-        actions += [Publish(state="cancelled", error="cancelled", unbegun=True)]
+        actions += [STOPPED]
         actions += _release(record)
     elif record.launched and _has_lost(record, engine):
         actions.append(_again(record, engine, now))

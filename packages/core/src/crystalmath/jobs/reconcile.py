@@ -26,7 +26,7 @@ from crystalmath.jobs.changes import (
     WriteSpec,
 )
 from crystalmath.jobs.facts import Engine, Files, Record
-from crystalmath.jobs.life import step
+from crystalmath.jobs.life import STOPPED, step
 from crystalmath.jobs.potcars import replace_potcars
 from crystalmath.jobs.reading import Depth, attempt_in, pass_begun, read
 from crystalmath.jobs.rundir import attempt_id
@@ -76,6 +76,8 @@ class Job:
     not_before: float = 0.0
     #: The reason for waiting that was reported last.
     told: str | None = None
+    #: The reason why it cannot go on that was reported since it last could.
+    stalled: str | None = None
     #: An attempt and the engine's report of it, until a look has used it.
     sighting: tuple[str, Sighting] | None = None
     #: Whether the job was let go: another process writes its specification from then on.
@@ -211,8 +213,18 @@ class Job:
         self.told = reason
         return [Change(job_id=self.job_id, state=self.state, at=self.host.now(), reason=reason)]
 
+    def note_stalled(self, error: Exception) -> list[Change]:
+        """Return why the job cannot go on now, unless that was reported since it last could."""
+        why = getattr(error, "strerror", None) or str(error)  # no names of temporary files
+        told = f"cannot go on, trying again: {why}"
+        if told == self.stalled:
+            return []
+        self.stalled = told
+        return self.note(told)
+
     def settle(self, decision: Decision) -> None:
         """Remember what was decided, once that is done."""
+        self.stalled = None
         changes: dict[str, Any] = {"doubt": decision.doubt, "state": decision.state}
         if decision.state is JobState.RUNNING:
             changes["launched"] = True  # the engine has started it, whatever it said
@@ -279,7 +291,12 @@ class Reconciler:
         for _ in range(_MOST_STEPS):
             files = read(job.directory, job.record, self._host, depth)
             decision = step(job.record, files, now=self._host.moment(), engine=engine)
-            done = all(self._do(job, files, action, requests) for action in decision.actions)
+            try:
+                done = all(self._do(job, files, action, requests) for action in decision.actions)
+            except (CrystalMathError, OSError) as error:
+                _LOG.warning("cannot go on with job %s, trying again: %s", job.job_id, error)
+                changes += job.note_stalled(error)
+                done = False
             if not done:
                 break  # it is tried again
             job.settle(decision)
@@ -296,27 +313,22 @@ class Reconciler:
         """Take one step; ``False`` if it did not succeed, and what follows must wait."""
         if isinstance(action, (Launch, Release, LetGo)):
             requests.append(action)
-            return True
-        try:
-            if isinstance(action, EndProcesses):
-                attempt, notice = attempt_id(job.job_id, action.attempt), self._notice
-                if notice is None:
-                    return self._host.end_processes(attempt)
-                return self._host.sweep(attempt, lambda: notice(job.job_id))
-            if isinstance(action, WriteSpec):
-                return job.write(action.attempt)
-            if isinstance(action, Hold):
-                job.let_go()  # who keeps its steps may be another process by then
-                requests.append(action)
-            elif isinstance(action, WriteCancel):
-                job.directory.request_cancel()
-            elif isinstance(action, NoteEnd):
-                job.directory.note_ended(action.attempt, action.error)
-            else:
-                publish(job.directory, files.attempt, action, self._host)
-        except (CrystalMathError, OSError) as error:
-            _LOG.warning("cannot go on with job %s, trying again: %s", job.job_id, error)
-            return False
+        elif isinstance(action, EndProcesses):
+            attempt, notice = attempt_id(job.job_id, action.attempt), self._notice
+            if notice is None:
+                return self._host.end_processes(attempt)
+            return self._host.sweep(attempt, lambda: notice(job.job_id))
+        elif isinstance(action, WriteSpec):
+            return job.write(action.attempt)
+        elif isinstance(action, Hold):
+            job.let_go()  # who keeps its steps may be another process by then
+            requests.append(action)
+        elif isinstance(action, WriteCancel):
+            job.directory.request_cancel()
+        elif isinstance(action, NoteEnd):
+            job.directory.note_ended(action.attempt, action.error)
+        else:
+            publish(job.directory, files.attempt, action, self._host)
         return True
 
 
@@ -369,8 +381,7 @@ def request_cancel(directory: RunDirectory, host: Host) -> None:
     directory.request_cancel()
     try:
         host.publish_left()  # it may have ended, and a power cut have hidden that
-        end = Publish(state="cancelled", error="cancelled", unbegun=True)
-        publish(directory, attempt_in(directory), end, host)
+        publish(directory, attempt_in(directory), STOPPED, host)
     except (CrystalMathError, OSError) as error:
         # Its owner finds the request.
         _LOG.info("left the cancel of %s to its owner: %s", directory.path, error)

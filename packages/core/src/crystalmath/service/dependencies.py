@@ -315,7 +315,11 @@ class Waiting:
         try:
             waiting, living = self._flows.look(flow)
         except (CrystalMathError, OSError, MemoryError) as error:
-            _LOG.warning("flow %s cannot go on now, trying again: %s", flow.job_id, error)
+            told = f"cannot go on now, trying again: {error}"
+            _LOG.warning("flow %s %s", flow.job_id, told)
+            if told != flow.reason:
+                now, state = time.time(), flow.state
+                self._recorder.apply(Change(job_id=flow.job_id, state=state, at=now, reason=told))
             self._later_at = time.monotonic() + AGAIN_S
             with self._lock:
                 self._later[flow.job_id] = None

@@ -7,6 +7,8 @@ import logging
 import threading
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.changes import Change, Publish, WriteSpec
 from crystalmath.jobs.facts import Absent, Record
@@ -33,6 +35,7 @@ _LOG = logging.getLogger("crystalmath.service")
 #: From so many jobs on those that were taken over are looked through for what has ended; and of so
 #: many is known what was logged about them.
 MOST = 10_000
+_NOT_TAKEN = "cannot be taken over"
 
 
 class Recovery(Onlooker):
@@ -76,7 +79,8 @@ class Recovery(Onlooker):
         """
         taken: list[str] = []
         waiting: list[str] = []
-        runners: dict[str, EngineRunner | None] = {}
+        runners: dict[str, EngineRunner | str] = {}
+        notes: list[Change] = []
         self.host.publish_left()
         for job in jobs:
             if job.state.is_terminal() or not self.host.is_orphan(job.owner):
@@ -86,11 +90,14 @@ class Recovery(Onlooker):
                 waiting.append(job.job_id)
                 continue
             try:
-                if self._take_over(job, runners):
+                if self._take_over(job, runners, notes):
                     taken.append(job.job_id)
             except (CrystalMathError, OSError, ValueError, KeyError, TypeError) as error:
                 # One job's bad file must not keep the others from being taken over.
-                self._warn(job.job_id, f"cannot take over job {job.job_id}: {error}")
+                told = f"{_NOT_TAKEN}: {error}"
+                self._warn(job.job_id, f"job {job.job_id} {told}")
+                notes += self._note(job, told)
+        self._recorder.apply(*notes)
         with self._owning:
             if self._disowned or not taken:
                 return []  # an engine that ends has cancelled them, or let them go
@@ -98,6 +105,10 @@ class Recovery(Onlooker):
             me = self.host.own_fields()
             reason = f"taken over by the process {me['pid']} on {me['host']}"
             self._recorder.store.set_owner(taken, me, reason, self.host.now())
+            # What was said of those that could not be taken over before is true no more.
+            before = [job for job in jobs if (job.reason or "").startswith(_NOT_TAKEN)]
+            mine = [job for job in before if job.job_id in self._taken]
+            self._recorder.apply(*(note for job in mine for note in self._note(job, reason)))
             if len(self._taken) > self._most_taken:
                 self._taken &= set(self._own_unfinished())
                 self._most_taken = max(MOST, 2 * len(self._taken))
@@ -149,20 +160,24 @@ class Recovery(Onlooker):
             )
         )
 
-    def _runner(self, engine: str) -> EngineRunner | None:
+    def _runner(self, engine: str) -> EngineRunner | str:
         try:
             return self._runner_of(engine)
         except (CrystalMathError, ImportError) as error:
-            self._warn(engine, f"cannot take over jobs of {engine!r}: {error}")
-            return None
+            told = f"{_NOT_TAKEN} by its engine {engine!r}: {error}"
+            self._warn(engine, f"jobs {told}")
+            return told
 
-    def _take_over(self, job: JobMetadata, runners: dict[str, EngineRunner | None]) -> bool:
+    def _take_over(
+        self, job: JobMetadata, runners: dict[str, EngineRunner | str], notes: list[Change]
+    ) -> bool:
         directory, record = self._directory(job), self._record(job)
         files = read(directory, record, self.host)
         decision = step(record, files, now=self.host.moment())
         self._doubts.pop(job.job_id, None)
         if decision.doubt is not None:
             self._doubts[job.job_id] = decision.doubt
+        runner: EngineRunner | str | None = None
         removed = isinstance(files.directory, Absent) and record.written
         if not (decision.state.is_terminal() or removed):
             recorded = self._recorded(job)
@@ -170,10 +185,12 @@ class Recovery(Onlooker):
             engine = job.engine if job.stage is None else recorded.header["engine"]
             if engine not in runners:
                 runners[engine] = self._runner(engine)
-            if (runner := runners[engine]) is not None:
+            if not isinstance(runner := runners[engine], str):
                 return runner.adopt(job.job_id, recorded)
         if decision.actions or decision.changes:
             self._settle(job, record, decision)
+        if isinstance(runner, str):
+            notes += self._note(evolve(job, state=decision.state), runner)
         return False
 
     def _settle(self, job: JobMetadata, record: Record, decision: Decision) -> None:
@@ -205,6 +222,12 @@ class Recovery(Onlooker):
             cancelled=job.cancel_requested_at is not None,
             owner=job.owner,
         )
+
+    def _note(self, job: JobMetadata, reason: str) -> list[Change]:
+        """Return the change that says why nobody follows a job, where that is new."""
+        now = self.host.now()
+        change = Change(job_id=job.job_id, state=job.state, at=now, reason=reason)
+        return [change] if reason != job.reason else []
 
     def _warn(self, about: str, message: str) -> None:
         """Log what is tried every few seconds, and fails in the same way, once."""
