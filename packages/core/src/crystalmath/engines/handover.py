@@ -13,8 +13,6 @@ from attrs import evolve
 
 from crystalmath.engines.followed import WITH_ENGINE, Phase
 from crystalmath.errors import CrystalMathError, EngineUnavailable
-from crystalmath.jobs.changes import Publish
-from crystalmath.jobs.reconcile import publish
 from crystalmath.jobs.rundir import attempt_id
 from crystalmath.models import JobState, Sighting
 from crystalmath.models.submission import MOST_PRIORITY
@@ -414,17 +412,13 @@ class Handover:
         self.wake.set()
 
     def _fail(self, job: Job, error: Exception) -> None:
-        """Decide a job that the engine refuses to start."""
+        """Note that the engine refuses to start a job."""
         name, trace = _logged(error)
         trace = None if job.job_id in self._alone else trace  # it was told of all together
         self._log.error("the engine could not launch job %s: %s", job.job_id, name, exc_info=trace)
         told = name if isinstance(error, CrystalMathError) else f"{name}: {error}"
-        end = Publish(state="failed", error=f"the engine could not start it: {told}", unbegun=True)
-        try:
-            publish(job.directory, job.record.attempt, end, self._host)
-        except OSError as failure:
-            # The engine says that it has not got it, when it is asked.
-            self._log.warning("cannot end job %s: %s", job.job_id, failure)
+        # Should it run all the same, what became of it is for its heart to tell.
+        job.note_sighting(job.attempt_id, Sighting("gone", told, fatal=True, unseen=True))
         self._notice(job.job_id)
 
     def _record_launch(self, parcel: Parcel, handle: str | None) -> None:
