@@ -215,7 +215,8 @@ def test_only_heavy_files_are_removed_where_results_are_kept(here, cli):
     assert [(job["job_id"], job["size"]) for job in answer["jobs"]] == [(job_id, freed)]
     assert here.files_of(job_id) == ["s/CONTCAR", "s/OUTCAR.gz", "s/POTCAR.titel"]
     assert here.files_of(nothing) == ["OUTCAR"]
-    assert here.call("jobs.status", job_id=job_id)["removed"] == "heavy"
+    for _ in range(3):  # from the database, from memory, as it was written for the last answer
+        assert here.call("jobs.status", job_id=job_id)["removed"] == "heavy"
     assert here.call("jobs.status", job_id=nothing)["removed"] is None
     assert here.call("jobs.result", job_id=job_id)["result"]["energy"] == -1.5
     assert "densities and the like were removed on 20" in cli("status", job_id).out

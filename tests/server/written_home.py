@@ -15,7 +15,7 @@ from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.recipes import codec
 from crystalmath.server.handlers import METHODS
-from crystalmath.server.rpc import wire
+from crystalmath.server.rpc import large, wire
 from crystalmath.service import JobService
 
 RELAX = "quacc.recipes.vasp.core.relax_job"
@@ -71,8 +71,13 @@ class Home:
         return sorted(str(path.relative_to(work)) for path in found)
 
     def call(self, method, /, **params):
-        """Call a method; what it answers fits its schema."""
-        document = json.loads(wire.dumps(asyncio.run(METHODS[method](self.service, params))))
+        """Call a method as for a client of a server; what it answers fits its schema."""
+
+        async def asked():
+            large.present.set(large.Request(large.Memory(2**20, self.jobs), asyncio.Lock()))
+            return await METHODS[method](self.service, params)
+
+        document = json.loads(wire.dumps(asyncio.run(asked())))
         schema = {**METHODS[method].answer, "components": {"schemas": components()}}
         jsonschema.Draft7Validator(schema).validate(document)
         return document

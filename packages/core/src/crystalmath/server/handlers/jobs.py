@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, cast, get_type_hints
 
 from crystalmath import server
 from crystalmath.errors import CrystalMathError, InvalidJob
@@ -37,6 +37,7 @@ from crystalmath.recipes.structures import parse_structure as _parse_structure  
 from crystalmath.recipes.summary import summarize as _summarize_result  # noqa: F401 - promised here
 from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
 from crystalmath.server.pools import in_pool, in_slices, is_wanted
+from crystalmath.server.rpc import large, wire
 from crystalmath.server.rpc.declare import (
     METHODS,  # noqa: F401 - they are looked for here, too
     JobIdParams,
@@ -59,6 +60,9 @@ if TYPE_CHECKING:
 _LOOK_S = 0.5
 #: So many waiting jobs are cancelled in one transaction.
 _TOGETHER = 250
+#: Answers about ended jobs, which are asked for again and again, and their records.
+_WRITTEN: dict[str, tuple[Job, bytes]] = {}
+_MOST_WRITTEN = 1000
 #: Which jobs, for ``jobs.list`` and all others that choose among them.
 FILTERS = frozenset(one.name for one in declared(JobFilter))
 FiltersDocument: TypeAlias = Annotated[Mapping[str, Any], JobFilter]
@@ -90,9 +94,26 @@ async def handle_jobs_status(service: JobService, params: JobIdParams) -> JobDoc
     elif not service.is_there(job):
         # Not in the threads that read files for others, which wait for the database, too.
         (job,) = await in_pool("looking", service.as_found, [job])
+    elif job.state.is_terminal() and job.stage is None:
+        return _of_ended(service, job)
     if job.stage is not None or job.waits:
         (job,) = await in_pool("asking", in_full, service, [job])
     return job_document(service, job)
+
+
+def _of_ended(service: JobService, job: Job) -> JobDocument:
+    """Describe a job in memory that has ended; for the wire in text that is written once."""
+    if large.present.get() is None:
+        return job_document(service, job)
+    record, text = _WRITTEN.get(job.job_id, (None, None))
+    if text is None or record is not job:
+        document = job_document(service, job)
+        if (text := wire.short(document)) is None:
+            return document
+        if len(_WRITTEN) >= _MOST_WRITTEN:
+            _WRITTEN.clear()
+        _WRITTEN[job.job_id] = job, text
+    return cast("JobDocument", wire.Raw(text))
 
 
 async def _asked(service: JobService, job_id: str) -> Job:

@@ -181,7 +181,13 @@ def dumps(document: Any) -> bytes:
 
 def pieces(document: Any) -> Iterator[bytes | Stream]:
     """Write a message piece by piece, so that other threads and tasks come between."""
-    return iter((_encode(document),)) if _room(document, _FEW) > 0 else _pieces(document, _LEVELS)
+    text = short(document)
+    return _pieces(document, _LEVELS) if text is None else iter((text,))
+
+
+def short(document: Any) -> bytes | None:
+    """Write a document of few values at once; ``None`` for another, or one with encoded parts."""
+    return _encode(document) if _room(document, _FEW) > 0 else None
 
 
 _ATOMS = frozenset((bool, float, int, type(None)))
