@@ -34,10 +34,11 @@ if TYPE_CHECKING:
 
 #: How often the files of unfinished jobs are looked at, in seconds.
 LOOK_S = 0.1
-#: How long what happens is gathered, in seconds, while more than so many jobs are followed: of few
-#: jobs each end is awaited. And how long jobs are that come one after another, to go together.
-GATHER_S, FEW = 0.01, 4
-LAUNCH_S = 0.025
+#: How long what happens is gathered after a turn, in seconds: for each thing that the turn found,
+#: and at most. So what comes alone waits for nothing, and a flood goes together.
+GATHER_EACH_S, GATHER_S = 0.003, 0.05
+#: The same for the launches of jobs that come one after another.
+LAUNCH_EACH_S, LAUNCH_S = 0.01, 0.1
 #: How long `close` waits for the jobs that it cancels, in seconds.
 CLOSE_S = 20.0
 #: How long an engine may take to stop thereafter, as the guide promises, in seconds.
@@ -175,8 +176,8 @@ class Driver:
         if job.directory.cancel_requested():
             job.update(cancelled=True)
 
-    def _write_new(self) -> None:
-        """Write down the next of those that are on record and that nobody has waited for."""
+    def _write_new(self) -> int:
+        """Write down the next of those on record that nobody has waited for; return how many."""
         with self._lock:
             jobs = list(islice(self._followed.those(Phase.NEW), WRITES))
         changes: list[Change] = []
@@ -199,6 +200,7 @@ class Driver:
         self._tell(changes)
         if self._followed.count(Phase.NEW):
             self._wake_watcher.set()
+        return len(jobs)
 
     def adopt(self, job_id: str, recorded: Recorded | None = None) -> bool:
         """Take over a job that nobody follows; return whether it is followed here."""
@@ -416,42 +418,39 @@ class Driver:
 
     def _drive(self) -> None:
         """Call the engine."""
-        turned = 0.0
+        due = 0.0
         while not self._is_over():
             self._handover.wait()
             # The first of many is handed over at once, the others as many together as have come.
-            if (pause := self._pause(turned, LAUNCH_S)) > 0:
+            if (pause := due - time.monotonic()) > 0:
                 time.sleep(pause)
                 self._handover.wake.clear()
-            self._handover.turn()
-            turned = time.monotonic()
+            launched = self._handover.turn()
+            due = time.monotonic() + min(LAUNCH_S, launched * LAUNCH_EACH_S)
         if self._handover.finish():
             # Where the engine's workers are threads of this process, their chains are ours to end.
             close_idle()
 
     def _watch(self) -> None:
         """Look at the files of unfinished jobs."""
-        turned = 0.0
+        due = 0.0
         while not self._is_over():
             self._wake_watcher.wait(LOOK_S if self._followed.jobs else None)
             # The first change is seen at once; those soon after it are reported, and stored,
             # together.
-            pause = self._pause(turned, GATHER_S)
+            pause = due - time.monotonic()
             if pause > 0 and self._followed.count(Phase.NEW) < WRITES:
                 time.sleep(pause)
             self._wake_watcher.clear()
-            self.turn()
-            turned = time.monotonic()
+            found = self.turn()
+            due = time.monotonic() + min(GATHER_S, found * GATHER_EACH_S)
 
-    def _pause(self, turned: float, gather_s: float) -> float:
-        """Return how long a thread gathers what happens, after its last turn, in seconds."""
-        if len(self._followed.jobs) <= FEW:
-            return 0.0
-        return turned + gather_s - time.monotonic()
+    def turn(self) -> int:
+        """Look at what was noticed and, if it is time, at those whose turn it is.
 
-    def turn(self) -> None:
-        """Look at what was noticed and, if it is time, at those whose turn it is."""
-        self._write_new()
+        Return how many jobs were written down or had changed.
+        """
+        written = self._write_new()
         chosen: dict[str, Depth] = {}
         for _ in range(self._noticed.qsize()):
             job_id, depth = self._noticed.get()
@@ -469,9 +468,9 @@ class Driver:
                     others = self._followed.after_changes(now)
             for job_id, depth in others.items():
                 chosen[job_id] = max(depth, chosen.get(job_id, depth))
-        self._look(chosen)
+        return written + self._look(chosen)
 
-    def _look(self, chosen: Mapping[str, Depth]) -> None:
+    def _look(self, chosen: Mapping[str, Depth]) -> int:
         changes: list[Change] = []
         for job_id, depth in chosen.items():
             job = self._followed.jobs.get(job_id)
@@ -482,6 +481,7 @@ class Driver:
             self._changed = True
             self._wake_watcher.set()
             self._handover.wake.set()
+        return len(changes)
 
     def _look_at_one(self, job: Job, depth: Depth) -> Sequence[Change]:
         attempt, before, sighting = job.attempt_id, job.record, job.take_sighting()

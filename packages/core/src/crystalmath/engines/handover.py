@@ -44,7 +44,7 @@ _LAST_TRIES = 3
 
 #: How long the jobs of a parcel run together, about, in seconds: none waits longer for another.
 #: And how long they do where little waits: to hand over what is shorter costs more than to run it.
-PARCEL_S, SHORT_S = 2.0, 0.02
+PARCEL_S, SHORT_S = 2.0, 0.05
 #: So many jobs it has at most, where the configuration says nothing.
 PARCEL_JOBS = 50
 #: So many parcels for each worker are made of what waits, at least.
@@ -153,6 +153,8 @@ class Handover:
         self._backoff = 1.0
         self._probe_at = 0.0
         self._started = False
+        # How many jobs the present turn has handed over.
+        self._launched = 0
 
     # --- called by others --------------------------------------------------------------------
 
@@ -207,9 +209,10 @@ class Handover:
         self.wake.wait(self._pause())
         self.wake.clear()
 
-    def turn(self) -> None:
-        """Call the engine for all that there is to do."""
+    def turn(self) -> int:
+        """Call the engine for all that there is to do; return how many jobs it was handed."""
         now = self._host.monotonic()
+        self._launched = 0
         if now >= self._retry_at:
             self._guarded(self._launch_waiting)
         self._guarded(self._release)
@@ -219,6 +222,7 @@ class Handover:
             stopping = any(map(self._is_stopping, running))
             self._probe_at = now + (STOPPING_S if stopping else PROBE_S)
             self._guarded(self._probe_silent)
+        return self._launched
 
     def finish(self) -> bool:
         """Release what is left, and end the engine; return whether it was ever used."""
@@ -252,6 +256,7 @@ class Handover:
         attempts = [parcel.attempt for parcel in parcels]
         if not attempts:
             return
+        self._launched = sum(len(parcel.members) for parcel in parcels)
         self._started = True
         answers: Mapping[str, str | Exception] = {}
         try:
