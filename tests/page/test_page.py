@@ -179,6 +179,7 @@ def test_pictures_of_all_views(browser, metals, picture):
     expect(page.locator(".structure canvas")).to_be_visible()
     page.get_by_label("Frame").fill("2")
     page.get_by_label("forces").check()
+    expect(page.locator(".drawing")).to_have_attribute("data-arrows", "forces")
     picture(page, "job")
     # Those that draw atoms were compiled while the page answered; two are there before.
     eventually(lambda: page.evaluate("programs.linked") > 4 or page.wait_for_timeout(100))
@@ -301,7 +302,6 @@ def test_a_study_of_chosen_jobs(browser, metals, picture):
     page.get_by_role("button", name="curve").click()
     curves = "against scale: 7 curves of 25 jobs"
     expect(page.get_by_role("img", name=f"energy per atom (eV) {curves}")).to_be_visible()
-    picture(page, "curves")
     assert "x=labels.scale" in page.url
     page.get_by_label("from the last point").check()
     expect(page.get_by_role("img", name=f"from the last point (meV) {curves}")).to_be_visible()

@@ -137,7 +137,9 @@ async function drawLast(wanted) {
       drawing.shown = [box, key];
       delete viewer.show;
       await render(viewer);
-      if (box.contains(element)) element.style.visibility = "visible";
+      if (!box.contains(element)) continue;
+      element.style.visibility = "visible";
+      element.dataset.arrows = arrows;
     }
   } finally {
     drawing.busy = false;
@@ -257,16 +259,15 @@ function drawArrows(viewer, positions, values, kind) {
   const scalar = values.length * 3 === positions.length;
   const vector = (atom) => (scalar ? [0, 0, values[atom]] : values.slice(3 * atom, 3 * atom + 3));
   const count = positions.length / 3;
+  // One shape: as many as there are atoms are drawn one by one, which takes seconds.
+  const shape = viewer.addShape({ color: kind === "forces" ? "#d9480f" : "#7048e8" });
   let longest = LEAST;
   for (let atom = 0; atom < count; atom += 1) longest = Math.max(longest, Math.hypot(...vector(atom)));
   for (let atom = 0; atom < count; atom += 1) {
     const [x, y, z] = positions.slice(3 * atom, 3 * atom + 3);
     const [u, v, w] = vector(atom).map((value) => (2 * value) / longest);
     if (Math.hypot(u, v, w) * longest < 2 * LEAST) continue;
-    viewer.addArrow({
-      start: { x, y, z }, end: { x: x + u, y: y + v, z: z + w }, radius: 0.08,
-      color: kind === "forces" ? "#d9480f" : "#7048e8",
-    });
+    shape.addArrow({ start: { x, y, z }, end: { x: x + u, y: y + v, z: z + w }, radius: 0.08 });
   }
 }
 
