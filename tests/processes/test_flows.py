@@ -159,6 +159,11 @@ def test_each_step_is_a_job_of_its_own(service, tmp_path):
         assert sorted(other.step_ids(flow)) == sorted(jobs[1:])
     assert (taken.terms(), taken.engine) == (job.terms(), job.engine)
     assert (taken.state, taken.attempt, taken.parents) == (job.state, job.attempt, job.parents)
+    # A step that goes there alone is listed as a job of its own.
+    collections.deque(write_archive(service, tmp_path / "step.zip", jobs[1:2]), 0)
+    with JobService(config.load(home | {"CRYSTALMATH_HOME": str(tmp_path / "third")})) as other:
+        collections.deque(import_archive(other, tmp_path / "step.zip"), 0)
+        assert [one.job_id for one in other.jobs(steps=False)] == jobs[1:2]
     told_terms = {
         name: header.get(name) for name in ("engine", "cluster", "priority", "walltime_s")
     }
@@ -451,10 +456,17 @@ def test_a_cancelled_flow_ends_when_none_of_its_steps_is_alive(service, tmp_path
     assert max(each.finished_at for each in told) <= job.finished_at
     again = rebuilt(service, tmp_path, flow)
     assert (again.state, again.error, again.attempt) == (job.state, job.error, job.attempt)
-    for each in told:
-        directory = RunDirectory(service.directory(each.job_id).path)
-        assert not os.path.exists(directory.path) or directory.decided(each.attempt)
+    directories = {each.job_id: RunDirectory(service.directory(each.job_id).path) for each in told}
+    there = {one for one in directories if os.path.exists(directories[one].path)}
+    assert all(
+        directories[each.job_id].decided(each.attempt) for each in told if each.job_id in there
+    )
     assert "11" not in marks(tmp_path)
+    # Without their flow its steps are listed as jobs of their own.
+    at_once(service.prune(Choice(job_ids=[flow])))
+    with JobStore(f"sqlite:///{tmp_path}/pruned.sqlite") as store:
+        rebuild(store, service.config.jobs_directory)
+        assert {job.job_id for job in store.list(steps=False)} >= there > set()
 
 
 def test_a_flow_whose_time_is_up_stops_its_steps_and_fails(service, tmp_path, monkeypatch):

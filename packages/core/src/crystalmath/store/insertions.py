@@ -13,7 +13,15 @@ from crystalmath.models.job_notes import awaited, repeated
 from crystalmath.store.fetching import fetch, fetch_retries, from_row
 from crystalmath.store.plain_sql import Snapshot
 from crystalmath.store.records import JobMetadata
-from crystalmath.store.rows import carry_out, check, insert_for_jobs, save, to_listed, to_row
+from crystalmath.store.rows import (
+    ORPHANS,
+    carry_out,
+    check,
+    insert_for_jobs,
+    save,
+    to_listed,
+    to_row,
+)
 from crystalmath.store.tables import events, jobs, labels, lineage, listed, specifications
 
 if TYPE_CHECKING:
@@ -90,6 +98,7 @@ def insert_ended(
         changed.append((job.revision, after))
         log += steps
     save(connection, changed, log)
+    connection.execute(ORPHANS)
     return [job for _, job in changed]
 
 

@@ -83,6 +83,12 @@ _TAKE = insert(lineage).from_select(
         ),
     ),
 )
+#: Steps of flows that are not on record: as such they would be in no list.
+ORPHANS = (
+    update(listed)
+    .where(listed.c.flow.is_not(None), ~exists().where(jobs.c.job_id == listed.c.flow))
+    .values(flow=None, step=None)
+)
 _LIST = update(listed).where(
     listed.c.number
     == select(jobs.c.number).where(jobs.c.job_id == bindparam("which")).scalar_subquery()
