@@ -338,7 +338,7 @@ def test_an_outcome_that_is_found_passes_through_running(store):
     assert job.revision == 2
 
 
-@pytest.mark.parametrize("noticed", [True, False])
+@pytest.mark.parametrize("noticed", [None, 2.0, 9.25])  # also while it imported quacc
 @pytest.mark.parametrize(
     ("told", "seen_at", "times"),
     [
@@ -351,7 +351,7 @@ def test_an_outcome_that_is_found_passes_through_running(store):
 def test_a_job_has_ended_when_its_outcome_says(store, told, seen_at, times, noticed):
     job_id = submit(store)
     if noticed:
-        store.apply([change(job_id, "running", 9.25)])
+        store.apply([change(job_id, "running", noticed)])
     record = Record(job_id=job_id, place="/jobs", state=store.get(job_id).state)
     outcome = Outcome(state="completed", started=told[0], finished=told[1])
     files = Files(attempt=1, outcome=outcome)

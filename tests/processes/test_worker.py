@@ -448,13 +448,17 @@ def test_a_scratch_folder_that_a_node_does_not_name_is_none(run):
 def test_a_mended_recipe_never_runs_in_its_old_form(make, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
     recipe, helper = tmp_path / "edited.py", tmp_path / "edited_helper.py"
-    recipe.write_text("import edited_helper\ndef f(atoms): return edited_helper.VALUE\n")
+    code = "import time, edited_helper\nAT = time.time()\ndef f(atoms): return HELPER"
+    recipe.write_text(code.replace("HELPER", "{'value': edited_helper.VALUE, 'imported': AT}"))
     for value in (1, 2, 3, 4):
         # Same size, same second: the times and sizes that bytecode is trusted by do not change.
         helper.write_text(f"VALUE = {value}\n")
         directory = make("edited.f")
         worker.run(directory.path)
-        assert read_result(directory) == {"value": value}
+        found = read_result(directory)
+        assert found["value"] == value
+        # What it takes to import a recipe is no time of the job.
+        assert directory.outcome(1)["started"] >= found["imported"]
         # A bytecode file that somebody else left must not be trusted, either.
         subprocess.run([sys.executable, "-c", "import edited_helper"], cwd=tmp_path, check=True)
 

@@ -538,6 +538,8 @@ def _times(job: Job, change: Change, state: JobState) -> dict[str, Any]:
     # with its first pass, whichever one this is.
     known = [at for at in (job.started_at, change.started_at) if at is not None]
     began = min(known, default=None)
+    if state is JobState.COMPLETED and job.stage is None:
+        began = change.started_at or began  # not before it was imported what the recipe needs
     if job.stage is None or job.started_at is None:
         if state is JobState.PENDING:
             return {"started_at": None}  # the next attempt starts at a time of its own

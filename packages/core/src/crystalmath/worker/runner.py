@@ -188,10 +188,10 @@ def _run(
 ) -> dict[str, Any]:
     """Run one job; return the name of its outcome, not yet published, or its content if `small`."""
     me = os.getpid()
-    started = time.time()
+    times = {"started": time.time()}
     payload = b""
     try:
-        payload, header = _call(directory, attempt, allow, control)
+        payload, header = _call(directory, attempt, allow, control, times)
     except BaseException as error:  # noqa: BLE001 - sys.exit() of a recipe is a failure, too
         trace = "".join(traceback.format_exception(error))
         with contextlib.suppress(OSError, ValueError):
@@ -211,7 +211,7 @@ def _run(
         # The recipe forked, and the child came back: it must not speak for the job.
         os._exit(0)
     header |= {
-        "started": started,
+        **times,
         "finished": time.time(),
         "begun_from": directory.begun_from(attempt),
     }
@@ -227,7 +227,11 @@ def _run(
 
 
 def _call(
-    directory: RunDirectory, attempt: int, allow: tuple[str, ...], control: socket.socket
+    directory: RunDirectory,
+    attempt: int,
+    allow: tuple[str, ...],
+    control: socket.socket,
+    times: dict[str, float],
 ) -> tuple[bytes, dict[str, Any]]:
     header, body = directory.read_spec()
     work = directory.work(attempt)
@@ -238,8 +242,9 @@ def _call(
         atoms = _last_of_lost(directory, attempt, atoms)
     function = lookup.resolve(header["recipe"], allow)
     changed = _changed(header.get("files", {}))
+    # Times count from now on: what was imported first is not the recipe's doing.
+    times["started"] = time.time()
     if header["walltime_s"] is not None:
-        # It counts from now on: what was imported first is not the recipe's doing.
         control.sendall(json.dumps(BEGUN).encode() + b"\n")
     call = functools.partial(function, *([] if atoms is None else [atoms]), **parameters)
     flow = None if steps is None else FlowPass(directory, steps, header.get("by_step", ()))
