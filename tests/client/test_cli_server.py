@@ -914,12 +914,17 @@ def test_completion_starts_and_writes_nothing(alone, complete):
     assert complete("list", "--state", "f") == ["failed"]
     assert complete("status", "") == []
     assert [path.name for path in alone.home.iterdir()] == ["config.toml"]
-    (alone.home / "jobs" / "3f2a").mkdir(parents=True)
-    (alone.home / "jobs" / ".identities").mkdir()
-    assert complete("status", "3") == complete("cancel", "3") == ["3f2a"]
-    (alone.home / "jobs" / "3f2a" / "1.outcome").touch()
-    assert complete("cancel", "3") == []
-    assert {path.name for path in alone.home.iterdir()} == {"config.toml", "jobs"}
+    told = {"specification": '{"owner": {}}\n{"atoms": null, "parameters": {}}'}
+    waiting, ended = new_job(labels={"set": "one"}, **told), new_job(**told)
+    with JobStore(f"sqlite:///{alone.home}/jobs.sqlite") as store:
+        store.insert([waiting])
+        end = Change(job_id=ended.job_id, state=JobState.CANCELLED, at=1.0)
+        store.insert_ended([(ended, end)])
+    before = {path.name for path in alone.home.iterdir()}
+    assert set(complete("status", "")) == {waiting.job_id, ended.job_id}
+    assert complete("cancel", "") == [waiting.job_id]
+    assert complete("list", "--label", "s") == ["set=one"]
+    assert {path.name for path in alone.home.iterdir()} == before
 
 
 def test_a_broken_configuration_does_not_break_the_line(alone, complete):

@@ -404,9 +404,6 @@ def _report(
         output.note("".join(traceback.format_exception(error)).rstrip())
     output.note(f"error: {str(error) or type(error).__name__}")
     if options.get("as_json"):
-        output.write_json(output.error_document(error, code, _asked(options), **shape))
-
-
-def _asked(options: Mapping[str, Any]) -> object:
-    several: list[str] = options.get("job_ids") or []
-    return several[0] if len(several) == 1 else options.get("job_id")
+        several: Any = options.get("job_ids") or ()
+        job_id = several[0] if len(several) == 1 else options.get("job_id")
+        output.write_json(output.error_document(error, code, job_id, **shape))

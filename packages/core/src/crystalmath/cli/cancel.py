@@ -16,15 +16,16 @@ from crystalmath.cli.shared.common_arguments import (
     any_client,
     chosen,
     chosen_jobs,
+    find_each,
     none_fits,
     require_choice,
 )
 from crystalmath.cli.shared.job_filters import with_filters
-from crystalmath.errors import CrystalMathError, ServerNotRunning
+from crystalmath.errors import ServerNotRunning
 from crystalmath.models.job_notes import UNFINISHED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from crystalmath.client import Client
     from crystalmath.models import Job
@@ -56,7 +57,9 @@ def cancel(
         if job_ids and not filters:
             answers = _cancel(client, list(dict.fromkeys(job_ids)), successors=with_successors)
             if not many and "code" in answers[0]:
-                raise _refusal(answers[0])
+                from crystalmath.client.client_errors import answered_error
+
+                raise answered_error(answers[0])
         else:
             named = chosen(client, job_ids, filters)
             given = filters if named is None else {}
@@ -73,21 +76,13 @@ def cancel(
     return 0 if all(answer["cancelled"] for answer in answers) else 1
 
 
-def _refusal(answer: Mapping[str, Any]) -> CrystalMathError:
-    from crystalmath.client.client_errors import answered_error
-
-    return answered_error(answer)
-
-
 def _cancel(client: Client, prefixes: Sequence[str], *, successors: bool) -> list[dict[str, Any]]:
     """Cancel jobs: what is wrong with one of them hinders none of the others."""
-    answers: dict[str, dict[str, Any]] = {}
-    found: dict[str, str] = {}
-    for prefix in prefixes:
-        try:
-            found[prefix] = client.find(prefix)
-        except CrystalMathError as error:
-            answers[prefix] = output.error_document(error, error.code, prefix, cancelled=False)
+    found, wrong = find_each(client, prefixes)
+    answers = {
+        prefix: output.error_document(error, error.code, prefix, cancelled=False)
+        for prefix, error in wrong.items()
+    }
     told = {
         answer["job_id"]: dict(answer)
         for answer in client.cancel_many([*found.values()], with_successors=successors)

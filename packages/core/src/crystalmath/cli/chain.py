@@ -64,16 +64,15 @@ def chain(
     from crystalmath.client.request import document
 
     if STEP in (options.get("labels") or {}):
-        raise typer.BadParameter(
-            f"each job is labelled {STEP!r} with its step; choose another name",
-            param_hint="--label",
+        output.refuse(
+            f"each job is labelled {STEP!r} with its step; choose another name", "--label"
         )
     with of_option("--step"):
         steps = parse_steps(step)
         try:
             asked = Chain(steps, config.load().recipes_allow)
         except InvalidJob as error:
-            raise typer.BadParameter(str(error)) from error
+            output.refuse(str(error))
     own, key = options.get("name"), options.get("key")
     read = list(read_documents(structures))
     each: list[tuple[Any, SubmissionOptions]] = [
@@ -118,12 +117,12 @@ def parse_steps(texts: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
     for text in texts:
         found = _STEP.fullmatch(text)
         if found is None:
-            raise typer.BadParameter(
+            output.refuse(
                 f"cannot read {text!r} as a step; write NAME=RECIPE or NAME=RECIPE:KEY=VALUE,..., "
                 "as md=emt.md.md_job:steps=100"
             )
         if found["name"] in steps:
-            raise typer.BadParameter(f"the step {found['name']!r} is given twice")
+            output.refuse(f"the step {found['name']!r} is given twice")
         given = _NEXT.split(found["parameters"]) if found["parameters"] else []
         parameters = parse_parameters([_with_step(one, steps) for one in given], option="--step")
         steps[found["name"]] = (found["recipe"], parameters)
@@ -136,7 +135,7 @@ def _with_step(text: str, earlier: Collection[str]) -> str:
         return text
     key, name, path = found.groups()
     if name not in earlier:
-        raise typer.BadParameter(
+        output.refuse(
             f"{text!r} refers to a step that does not come before it; {did_you_mean(name, earlier)}"
         )
     where = ("dir_name",) if path is None else read_path(path)

@@ -69,10 +69,10 @@ def show(inputs: Inputs) -> None:
     elsewhere = any(not step.certain for step in inputs.steps[:1])
     for number, step in enumerate(inputs.steps, 1):
         lines = _step(step, number, len(inputs.steps), elsewhere=elsewhere)
-        output.write(output.printable("\n".join(lines)))
+        output.write("\n".join(lines))
     if inputs.rest or not inputs.steps:
         none = "the recipe begins no calculation that could be seen"
-        output.write(output.printable(inputs.rest or none))
+        output.write(inputs.rest or none)
 
 
 def show_differences(inputs: Inputs, other: Inputs) -> None:
@@ -82,9 +82,9 @@ def show_differences(inputs: Inputs, other: Inputs) -> None:
     for one in found:
         place = (one.step, one.file)
         if place != before:
-            output.write(output.printable(f"step {one.step}, {one.file}:"))
+            output.write(f"step {one.step}, {one.file}:")
             before = place
-        output.write(output.printable("\n".join(_difference(one))))
+        output.write("\n".join(_difference(one)))
     if not found:
         steps = len(inputs.steps)
         output.write(f"no differences in {steps} step{'' if steps == 1 else 's'}")
@@ -190,7 +190,7 @@ def inputs(
     elif not directory:
         show(found)
     for path in paths:
-        output.write(output.printable(f"wrote {path}"))
+        output.write(f"wrote {path}")
     return 0
 
 
@@ -246,10 +246,10 @@ def check(
         named: SubmissionOptions = {"name": name, **options}
         submission = Submission(recipe=recipe, atoms=documents, parameters=parameters, **named)
     elif len(given) > 1:
-        raise typer.BadParameter(
+        output.refuse(
             f"got an unexpected extra argument ({given[1]}); several structures are checked as "
             "those of one job, with --together",
-            param_hint="STRUCTURE",
+            "STRUCTURE",
         )
     else:
         one = given[0] if given else None
@@ -276,9 +276,9 @@ def _show_inputs(inputs: Inputs, other: Inputs | None, paths: Sequence[Path]) ->
     elif not paths:
         show(inputs)
     for path in paths:
-        output.write(output.printable(f"wrote {path}"))
+        output.write(f"wrote {path}")
     if paths and inputs.rest:
-        output.write(output.printable(inputs.rest))
+        output.write(inputs.rest)
 
 
 def _show(answer: CheckedJob) -> None:
@@ -291,10 +291,10 @@ def _show(answer: CheckedJob) -> None:
     for severity in ("error", "warning"):
         for finding in answer["findings"]:
             if finding["severity"] == severity:
-                output.write(output.printable(f"{severity}: {output.sentence(finding)}"))
+                output.write(f"{severity}: {output.sentence(finding)}")
     if answer["environment"]:
         seen = ", ".join(answer["environment"])
-        output.write(output.printable(f"checked with your environment, as forwarded: {seen}"))
+        output.write(f"checked with your environment, as forwarded: {seen}")
     if answer["ok"]:
         output.write("this job would be accepted")
 
@@ -316,7 +316,7 @@ def _show_steps(flow: FlowCheck, below: Sequence[str]) -> None:
     if (more := len(flow.steps) - _MOST_STEPS) > 0:
         output.write(f"... and {more} more")
     if flow.rest:
-        output.write(output.printable(flow.rest))
+        output.write(flow.rest)
     output.write("")
 
 
@@ -334,7 +334,7 @@ def _show_potcars(files: Sequence[Mapping[str, Any]]) -> None:
     paths = [file["path"] for file in files]
     folder = _shared_folder(paths)
     if folder:
-        output.write(output.printable(f"reads, below {folder}:"))
+        output.write(f"reads, below {folder}:")
         paths = [os.path.relpath(path, folder) for path in paths]
     rows = [
         (file["symbol"], file["setup"], file["titel"] or "", path)

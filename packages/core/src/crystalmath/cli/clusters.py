@@ -141,18 +141,18 @@ def clusters(
         return _list(as_json=as_json)
     if action not in {"init", "check"}:
         hint = did_you_mean(action, ["init", "check"])
-        raise typer.BadParameter(f"{action!r} is not known; {hint}")
+        output.refuse(f"{action!r} is not known; {hint}")
     if action == "check":
         if name is None:
-            raise typer.BadParameter("name the cluster: crystalmath clusters check NAME")
+            output.refuse("name the cluster: crystalmath clusters check NAME")
         checks = _checks(name, parse_walltime(timeout))
         return report(checks, as_json=as_json, cluster=name)
     if name is None:
         names = "|".join(EXAMPLES)
-        raise typer.BadParameter(f"name the example: crystalmath clusters init {names}")
+        output.refuse(f"name the example: crystalmath clusters init {names}")
     if name not in EXAMPLES:
         hint = did_you_mean(name, EXAMPLES)
-        raise typer.BadParameter(f"there is no example {name!r}; {hint}")
+        output.refuse(f"there is no example {name!r}; {hint}")
     return _init(name, as_json=as_json)
 
 

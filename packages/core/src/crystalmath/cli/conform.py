@@ -146,7 +146,7 @@ def _find(engine: str) -> EngineInfo:
     infos = {info.name: info for info in describe_engines()}
     if engine not in infos:
         message = f"there is no engine {engine!r}; installed are: {', '.join(infos)}"
-        raise typer.BadParameter(message, param_hint="ENGINE")
+        output.refuse(message, "ENGINE")
     info = infos[engine]
     if info.error:
         raise PluginError(f"the engine {engine!r} cannot be loaded: {info.error}")
@@ -168,7 +168,7 @@ def _seconds(text: str | None, option: str) -> float | None:
     try:
         return None if text is None else parse_walltime(text)
     except typer.BadParameter as error:
-        raise typer.BadParameter(error.message, param_hint=option) from None
+        output.refuse(error.message, option)
 
 
 def _subject(
@@ -193,7 +193,7 @@ def _subject(
     count = options["workers"]
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         message = f"workers must be a whole number from 1, not {count!r}"
-        raise typer.BadParameter(message, param_hint=f"[engines.{engine}]")
+        output.refuse(message, f"[engines.{engine}]")
     return EngineUnderTest(engine, options=options, workers=count)
 
 
@@ -208,7 +208,7 @@ def _cluster(engine: str, name: str) -> dict[str, Any]:
     if name not in known:
         message = f"the engine {engine!r} has no cluster {name!r} in config.toml; "
         message += f"it has: {', '.join(known)}" if known else "it has none"
-        raise typer.BadParameter(message, param_hint="--cluster")
+        output.refuse(message, "--cluster")
     text = (settings.home / "config.toml").read_text(encoding="utf-8")
     table: dict[str, Any] = tomllib.loads(text)["clusters"][name]
     table.pop("engine")
@@ -220,7 +220,7 @@ def _require_plain(table: Mapping[str, object], place: str) -> None:
     for name, value in table.items():
         if not _is_plain(value):
             message = f"{name} is {value!r}; the tests take text, numbers, booleans, and lists"
-            raise typer.BadParameter(message, param_hint=place)
+            output.refuse(message, place)
 
 
 def _is_plain(value: object) -> bool:
@@ -251,8 +251,7 @@ def _list(subject: EngineUnderTest, keyword: str | None, *, as_json: bool) -> in
         output.write_json({"engine": subject.name, "tests": shown})
     else:
         rows = dict.fromkeys((each.topic, each.test, each.promise) for each in tests.values())
-        headers = ("TOPIC", "TEST", "PROMISE")
-        output.show(output.grid(headers, list(rows), whole=("TOPIC", "TEST")))
+        output.table(("TOPIC", "TEST", "PROMISE"), rows, whole=("TOPIC", "TEST"))
     return 0
 
 
@@ -269,7 +268,7 @@ def _folder(place: Path | None = None) -> Iterator[Path]:
             yield Path(folder)
     except SessionError as error:
         if error.usage:
-            raise typer.BadParameter(str(error), param_hint="-k") from None
+            output.refuse(str(error), "-k")
         raise
 
 
@@ -295,34 +294,26 @@ def _write_document(info: EngineInfo, run: KitRun, counts: Mapping[str, int]) ->
 
 
 def _report(verdicts: Sequence[Verdict], again: str) -> None:
-    rows = [(each.topic, each.state, _told(each)) for each in verdicts]
-    grid = output.grid(("TOPIC", "", "PROMISE"), rows, whole=("TOPIC", ""))
-    output.show(grid)
+    from crystalmath.testing.run import GUIDE
+
+    why = {
+        each.test: f"\n  {output.first_line(each.reason or '')}"
+        for each in verdicts
+        if each.state == "not tried"
+    }
+    rows = [(each.topic, each.state, each.promise + why.get(each.test, "")) for each in verdicts]
+    output.table(("TOPIC", "", "PROMISE"), rows, whole=("TOPIC", ""))
     for each in verdicts:
         if each.state == "broken":
             output.write(f"\nbroken: {each.promise}")
             for line in (each.reason or "").splitlines():
                 output.write(f"  {line}")
-            output.write(f"  See {each.guide!r} in {_guide()}.")
+            output.write(f"  See {each.guide!r} in {GUIDE}.")
             output.write(f"  Look closer: {again} -k {each.test}")
-
-
-def _told(verdict: Verdict) -> str:
-    if verdict.state == "not tried":
-        return f"{verdict.promise}\n  {output.first_line(verdict.reason or '')}"
-    return verdict.promise
-
-
-def _guide() -> str:
-    from crystalmath.testing.run import GUIDE
-
-    return GUIDE
 
 
 def _again(engine: str, option: Iterable[str], given: Mapping[str, object]) -> str:
     """Return the command that was called, without what chose the tests."""
-    import shlex
-
     options = [f"--option={each}" for each in option]
     options += [f"--{name}={value}" for name, value in given.items() if value is not None]
     return shlex.join(["crystalmath", "conform", engine, *options])
@@ -377,7 +368,7 @@ def _require_free(name: str) -> None:
 
     if not ENGINE_NAME.fullmatch(name):
         message = f"{name!r} has more than small letters and digits, with single - or _ between"
-        raise typer.BadParameter(message, param_hint="NAME")
+        output.refuse(message, "NAME")
     if name in get_installed_engines():
         message = f"the engine {name!r} is installed already; two of one name are an error"
-        raise typer.BadParameter(message, param_hint="NAME")
+        output.refuse(message, "NAME")

@@ -76,13 +76,13 @@ def export(
     """
     given = list(what or ())
     if sum((script, inputs is not None, archive is not None)) > 1:
-        raise typer.BadParameter("give one of --script, --inputs and --archive")
+        output.refuse("give one of --script, --inputs and --archive")
     if script or inputs is not None:
         return _one(given, inputs, as_json=as_json)
     if archive is not None:
         return _archive(given, archive, filters, as_json=as_json)
     if not given:
-        raise typer.BadParameter("name a file, such as alloys.csv", param_hint="FILE")
+        output.refuse("name a file, such as alloys.csv", "FILE")
     file = Path(given.pop(0))
     with_steps = "steps" in filters
     names = None if columns is None else [name.strip() for name in columns.split(",")]
@@ -113,7 +113,7 @@ def _named(client: Client, given: Sequence[str], filters: dict[str, Any]) -> lis
 def _one(given: Sequence[str], directory: str | None, *, as_json: bool) -> int:
     """Write one job as a script to standard output, or as a folder."""
     if len(given) != 1:
-        raise typer.BadParameter("name one job by its id", param_hint="ID")
+        output.refuse("name one job by its id", "ID")
     with any_client() as client:
         job_id = client.find(given[0])
         if directory is None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from crystalmath.client import Client
-    from crystalmath.models.answers import JobFile, Pruned, PrunedJob
+    from crystalmath.models.answers import Pruned, PrunedJob
 
 
 def path(job_id: JobId, *, as_json: Json = False) -> int:
@@ -62,16 +62,13 @@ def files(
         output.note(f"there are no files below {listed['work_dir']}{steps}")
         return 0
     # No table: a path is there to be copied, and must not be cut to fit.
-    for size, age, name in [("SIZE", "AGE", "FILE"), *map(_file_row, listed["files"])]:
-        output.write(f"{size:>9}  {age:>6}  {name}")
+    output.write(f"{'SIZE':>9}  {'AGE':>6}  FILE")
+    for one in listed["files"]:
+        size, age = output.size(one["size"]), output.age(one["modified_at"])
+        output.write(f"{size:>9}  {age:>6}  {one['file']}{' (a link)' * one['is_link']}")
     if listed["more"]:
         output.note(f"{listed['more']} more, after these by their paths")
     return 0
-
-
-def _file_row(file: JobFile) -> tuple[str, str, str]:
-    name = f"{file['file']} (a link)" if file["is_link"] else file["file"]
-    return output.size(file["size"]), output.age(file["modified_at"]), name
 
 
 #: So many groups of a kind are shown, the largest.
@@ -95,7 +92,7 @@ def du(*, filters: dict[str, Any], as_json: Json = False) -> int:
     ]
     rows = [*groups, _use_row("all", usage["total"])]
     headers = ("SIZE", "HEAVY", "FILES", "JOBS", "")
-    output.show(output.grid(headers, rows, right=headers[:4], whole=headers[:4]))
+    output.table(headers, rows, right=headers[:4], whole=headers[:4])
     return 0
 
 
@@ -152,11 +149,11 @@ def prune(
         **filters,
     }
     if not job_ids and all(value is None for value in chosen.values()):
-        raise typer.BadParameter(
+        output.refuse(
             "name jobs, or choose them with --older, --larger, --label, --state or others"
         )
     if not (yes or dry_run or sys.stdin.isatty()):
-        raise typer.BadParameter("nobody can be asked here; give --dry-run, then --yes")
+        output.refuse("nobody can be asked here; give --dry-run, then --yes")
     with any_client() as client:
         wanted = [client.find(prefix) for prefix in job_ids] if job_ids else None
         told = client.prune(wanted, keep_results=keep_results, dry_run=True, **chosen)
@@ -191,9 +188,8 @@ def _show(told: Pruned, *, keep_results: bool) -> None:
         output.note("there is nothing to remove")
         return
     headers = ("SIZE", "NAME", "STATE", "RECIPE", "ENDED", "ID")
-    output.show(
-        output.grid(headers, map(_pruned_row, jobs[:_SHOWN]), right=("SIZE",), whole=("SIZE", "ID"))
-    )
+    rows = map(_pruned_row, jobs[:_SHOWN])
+    output.table(headers, rows, right=("SIZE",), whole=("SIZE", "ID"))
     if len(jobs) > _SHOWN:
         output.write(f"and {len(jobs) - _SHOWN} smaller ones")
     what = "the heavy files" if keep_results else "the run directories"
@@ -237,8 +233,7 @@ def _age(text: str | None) -> float | None:
     # The last digits of HH:MM:SS are seconds: it would remove what ended a moment ago.
     seconds = None if text.strip()[-1:].isdigit() else read_timespan(text)
     if seconds is None:
-        raise typer.BadParameter(
-            f"cannot read {text!r} as an age with its unit; write 30d, 12h or 1d12h",
-            param_hint="--older",
+        output.refuse(
+            f"cannot read {text!r} as an age with its unit; write 30d, 12h or 1d12h", "--older"
         )
     return seconds

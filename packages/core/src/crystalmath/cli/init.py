@@ -150,7 +150,9 @@ def init(
         for check in () if as_json else looked:
             show(check)
     if workers is None and asks:
-        workers = _ask_number("Jobs at a time on this machine", _cores())
+        from crystalmath.processes import available_cores
+
+        workers = _ask_number("Jobs at a time on this machine", available_cores())
     kind = _cluster(cluster, asks=asks)
     _write(path, _document(variables, workers, kind))
     if as_json:
@@ -266,12 +268,6 @@ def _ask_number(question: str, found: int) -> int:
         output.note(f"{answer!r} is no whole number from 1")
 
 
-def _cores() -> int:
-    from crystalmath.processes import available_cores
-
-    return available_cores()
-
-
 def _cluster(given: str | None, *, asks: bool) -> str | None:
     """Return which example of a cluster is to be added; one that is found is only asked for."""
     from crystalmath.cli.clusters import EXAMPLES
@@ -279,9 +275,7 @@ def _cluster(given: str | None, *, asks: bool) -> str | None:
     if given is not None:
         if given not in {*EXAMPLES, "none"}:
             hint = did_you_mean(given, [*EXAMPLES, "none"])
-            raise typer.BadParameter(
-                f"there is no example {given!r}; {hint}", param_hint="--cluster"
-            )
+            output.refuse(f"there is no example {given!r}; {hint}", "--cluster")
         return None if given == "none" else given
     if not asks:
         return None

@@ -100,7 +100,7 @@ def list_jobs(
         ("--tree", tree, {"--watch": watch, "--summary": summary, "--steps": "steps" in filters}),
     ):
         for other in (name for name, too in others.items() if given and too):
-            raise typer.BadParameter(f"does not go with {other}", param_hint=option)
+            output.refuse(f"does not go with {other}", option)
     names = None if columns is None else _columns(columns)
     wanted = {**filters, "sort": _sort(sort)}
     if watch:
@@ -156,17 +156,14 @@ def _columns(text: str) -> list[str]:
     try:
         return read_columns(text)
     except InvalidJob as error:
-        raise typer.BadParameter(str(error), param_hint="--columns") from error
+        output.refuse(str(error), "--columns")
 
 
 def _sort(text: str | None) -> str | None:
     from crystalmath.models.columns import SORTED_BY, no_column
 
     if text is not None and (name := text.removeprefix("-")) not in SORTED_BY:
-        raise typer.BadParameter(
-            f"jobs are not sorted by {text!r}; {no_column(name, SORTED_BY)}",
-            param_hint="--sort",
-        )
+        output.refuse(f"jobs are not sorted by {text!r}; {no_column(name, SORTED_BY)}", "--sort")
     return text
 
 
@@ -330,7 +327,7 @@ def progress(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json =
         del columns["STATE"]
     whole = [header for header in columns if header not in _SHORTENED]
     cells = zip(*columns.values(), strict=True)
-    output.show(output.grid(list(columns), cells, right=_NUMBERS, whole=whole))
+    output.table(list(columns), cells, right=_NUMBERS, whole=whole)
     tell_unserved(jobs)
     return 0
 
@@ -412,7 +409,7 @@ def counts(
     ]
     rows.append(("all", *(str(counted["states"][name]) for name in names)))
     headers = ("FROM", *(name.upper() for name in names))
-    output.show(output.grid(headers, rows, right=headers[1:], whole=headers))
+    output.table(headers, rows, right=headers[1:], whole=headers)
     return 0
 
 
@@ -421,9 +418,8 @@ def _seconds(text: str, option: str) -> float:
 
     seconds = read_timespan(text)
     if seconds is None or seconds < 1:
-        raise typer.BadParameter(
-            f"{text!r} is no span of time of a second or more; write 90s, 30m, 2h or 1d",
-            param_hint=option,
+        output.refuse(
+            f"{text!r} is no span of time of a second or more; write 90s, 30m, 2h or 1d", option
         )
     return seconds
 

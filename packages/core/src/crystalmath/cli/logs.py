@@ -85,25 +85,21 @@ def logs(
     On a terminal without its control sequences; through a pipe as it was written.
     """
     if follow and as_json:
-        raise typer.BadParameter("does not go with --json", param_hint="--follow")
+        output.refuse("does not go with --json", "--follow")
     write = _writer(raw=raw)
     with home_reader() as home:
         job_id = home.find(job_id)
-        if follow:
-            for number, part in enumerate(_followed(home, job_id, file, tail)):
-                if not number:
-                    _name_others(part)
-                write(part["text"])
-        elif as_json:
+        if as_json:
             output.write_json(_document(list(_parts(home, job_id, file, tail))))
-        else:
-            for number, part in enumerate(_parts(home, job_id, file, tail)):
-                if not number:
-                    _name_others(part)
-                write(part["text"])
-                if not part["size"] and file is None:
-                    steps = output.files_of_steps(home.ask(server.JOBS_STATUS, job_id=job_id))
-                    output.note(f"job {job_id} has written no log{steps}")
+            return 0
+        read = _followed if follow else _parts
+        for number, part in enumerate(read(home, job_id, file, tail)):
+            if not number:
+                _name_others(part)
+            write(part["text"])
+            if not (part["size"] or follow or file):
+                steps = output.files_of_steps(home.ask(server.JOBS_STATUS, job_id=job_id))
+                output.note(f"job {job_id} has written no log{steps}")
     return 0
 
 

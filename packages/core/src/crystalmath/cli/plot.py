@@ -95,9 +95,7 @@ def plot(
         from crystalmath.cli.shared.figure import FORMATS
 
         if file.suffix.lower() not in FORMATS:
-            raise typer.BadParameter(
-                f"{str(file)!r} must end in {' or '.join(FORMATS)}", param_hint="--output"
-            )
+            output.refuse(f"{str(file)!r} must end in {' or '.join(FORMATS)}", "--output")
     from crystalmath.models import Job
 
     with any_client() as client:
@@ -137,13 +135,11 @@ def plot(
 def _check(options: Mapping[str, str | None], *, eos: bool) -> None:
     for name, value in options.items():
         if value is not None and eos and name != "--by":
-            raise typer.BadParameter("does not go with --eos", param_hint=name)
+            output.refuse("does not go with --eos", name)
         if value == "":
-            raise typer.BadParameter("must not be empty", param_hint=name)
+            output.refuse("must not be empty", name)
         if value is not None and options["--x"] is None and not eos:
-            raise typer.BadParameter(
-                "is of a sweep: say with --x against which label or parameter", param_hint=name
-            )
+            output.refuse("is of a sweep: say with --x against which label or parameter", name)
 
 
 def _show(panels: Sequence[Panel]) -> None:

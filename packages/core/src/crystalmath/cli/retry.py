@@ -14,6 +14,7 @@ from crystalmath.cli.shared.common_arguments import (
     any_client,
     chosen,
     connected,
+    find_each,
     require_choice,
 )
 from crystalmath.cli.shared.job_filters import with_filters_but
@@ -25,14 +26,11 @@ from crystalmath.cli.shared.submission_options import (
     with_changes,
     with_place,
 )
-from crystalmath.errors import CrystalMathError
 from crystalmath.models.job_notes import NO_RESULT
 from crystalmath.models.retry import RetryOptions  # noqa: TC001 - read when the command is made
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from crystalmath.client import Client
 
 
 _Answer: TypeAlias = "Mapping[str, Any]"
@@ -63,10 +61,15 @@ def retry(
     from crystalmath.client.request import ask_again
 
     changes = {"parameters": parse_parameters(param or (), params), **options}
+    named: list[str] | None
     unknown: list[_Answer] = []
     with any_client() if dry_run else connected() as client:
         if job_ids and not filters:
-            named, unknown = _found(client, job_ids)
+            found, wrong = find_each(client, job_ids)
+            named = [found[prefix] for prefix in job_ids if prefix in found]
+            for prefix, error in wrong.items():
+                told_of = output.error_document(error, error.code)
+                unknown.append({"retry_of": prefix, "name": None, **told_of})
         else:
             named = chosen(client, job_ids, filters)
         which = {"filters": filters} if named is None else {"job_ids": named}
@@ -78,19 +81,6 @@ def retry(
         _tell(answers, filters, dry_run=dry_run)
     refused = any(answer["status"] == "error" and answer["code"] != "retried" for answer in answers)
     return 1 if refused or not answers else 0
-
-
-def _found(client: Client, prefixes: Sequence[str]) -> tuple[list[str] | None, list[_Answer]]:
-    """Return the whole ids; what is wrong with one hinders none of the others."""
-    found: list[str] = []
-    unknown: list[_Answer] = []
-    for prefix in prefixes:
-        try:
-            found.append(client.find(prefix))
-        except CrystalMathError as error:
-            told = output.error_document(error, error.code)
-            unknown.append({"retry_of": prefix, "name": None, **told})
-    return found, unknown
 
 
 def _tell(answers: Sequence[_Answer], filters: Mapping[str, Any], *, dry_run: bool) -> None:
@@ -111,15 +101,12 @@ def _tell(answers: Sequence[_Answer], filters: Mapping[str, Any], *, dry_run: bo
 def _counted(answers: Sequence[_Answer], again: int, *, dry_run: bool) -> str:
     accepted = sum(answer["status"] != "error" for answer in answers)
     refused = len(answers) - accepted - again
-    told = [f"{accepted} {'would be' if dry_run else _are(accepted)} run again"]
+    would = "would be" if dry_run else "is" if accepted == 1 else "are"
+    told = [f"{accepted} {would} run again"]
     told += [f"{refused} cannot be"] if refused else []
     before = "was run again before, and is" if again == 1 else "were run again before, and are"
     told += [f"{again} {before} passed over"] if again else []
     return ", ".join(told)
-
-
-def _are(count: int) -> str:
-    return "is" if count == 1 else "are"
 
 
 def _none(filters: Mapping[str, Any]) -> str:
@@ -164,7 +151,5 @@ def _read(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     name = name.removeprefix("QUACC_")
     if not equals or not name.isidentifier() or not name.isupper():
-        raise typer.BadParameter(
-            f"{text!r} is no SETTING=VALUE, as CHECK_CONVERGENCE=False", param_hint="--setting"
-        )
+        output.refuse(f"{text!r} is no SETTING=VALUE, as CHECK_CONVERGENCE=False", "--setting")
     return name, value

@@ -45,7 +45,7 @@ def serve(
     place = Place.of(source.last.home)
     if stdio:
         if as_json:
-            raise typer.BadParameter("with --stdio the output is the server's", param_hint="--json")
+            output.refuse("with --stdio the output is the server's", "--json")
         return _bridge(place)
     from crystalmath.server.daemon import force_exit
     from crystalmath.server.daemon import serve as serve_home

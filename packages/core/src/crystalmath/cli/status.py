@@ -314,7 +314,7 @@ def result(
     """
     if structure is not None and (field is not None or as_json):
         other = "--json" if as_json else "--field"
-        raise typer.BadParameter(f"does not go with {other}", param_hint="--structure")
+        output.refuse(f"does not go with {other}", "--structure")
     with home_reader() as home:
         document = home.ask(server.JOBS_STATUS, job_id=home.find(job_id))
         job_id, state = document["job_id"], document["status"]

@@ -126,9 +126,9 @@ def submit(
 def _one(read: Sequence[_Given], *, label_info: bool) -> tuple[str | None, list[Document]]:
     """Make one of all structures that were read."""
     if label_info:
-        raise typer.BadParameter(
+        output.refuse(
             "one job has the labels of no frame; leave out --label-info or --together",
-            param_hint="--label-info",
+            "--label-info",
         )
     return put_together([(name, one) for name, one in read if name is not None and one is not None])
 
@@ -151,9 +151,9 @@ def _combined(
 
 def _refuse_twice(labels: Mapping[str, str], combinations: Sequence[_Combination]) -> None:
     for key in labels.keys() & combinations[0][0].keys():
-        raise typer.BadParameter(
+        output.refuse(
             f"the jobs are labelled {key!r} with the value that is swept; choose another name",
-            param_hint="--label",
+            "--label",
         )
 
 
@@ -241,13 +241,13 @@ def parse_resource_sweep(text: str, given: Iterable[str]) -> list[tuple[str, str
     label = label.strip().removeprefix(_PREFIX)
     if label not in RESOURCE_NAMES:
         known = ", ".join(_FIELDS)
-        raise typer.BadParameter(f"there is no resource {label!r} to sweep; there are {known}")
+        output.refuse(f"there is no resource {label!r} to sweep; there are {known}")
     name = RESOURCE_NAMES[label]
     if name in set(given):
-        raise typer.BadParameter(f"{label!r} is swept, and given for all jobs by an option")
+        output.refuse(f"{label!r} is swept, and given for all jobs by an option")
     texts = [value.strip().strip("\"'") for value in values.strip().strip("[]").split(",")]
     if "" in texts or len(set(texts)) < len(texts):
-        raise typer.BadParameter(f"--sweep {label}=16,32 takes values, each once, not {text!r}")
+        output.refuse(f"--sweep {label}=16,32 takes values, each once, not {text!r}")
     return [(label, name, value, read_resource(name, value, text)) for value in texts]
 
 

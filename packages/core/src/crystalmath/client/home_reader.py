@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from crystalmath import config
 from crystalmath.client.client_errors import ConnectionLost, raise_answered
 from crystalmath.client.remote import ANSWER_S, Connection
-from crystalmath.client.transport import find, pages, read_result, result_params, split_last
+from crystalmath.client.transport import Caller, Transport, find, pages, read_result
 from crystalmath.errors import ServedElsewhere, ServerNotRunning
 from crystalmath.server.endpoint import Place
 
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 
 
-class HomeReader:
+class HomeReader(Transport):
     """Ask the server of the present home; where none runs, look at the home's files and rows."""
 
-    def __init__(self) -> None:
+    def __init__(self, answer_s: float = ANSWER_S) -> None:
+        self._answer_s = answer_s
         self._place = Place.of(config.home())
         self._connection: Connection | None = None
         self._elsewhere: Client | None = None
@@ -37,6 +38,10 @@ class HomeReader:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
         for one in (self._connection, self._elsewhere):
             if one is not None:
                 one.close()
@@ -58,7 +63,7 @@ class HomeReader:
         """
         given = {name: value for name, value in params.items() if value is not None}
         answer = self._answered(
-            lambda: read_result(self._request(method, given)),
+            lambda: self.call(method, given),
             lambda client: client.call(method, given),
             lambda jobs, answers: answers.answer(jobs, method, given),
         )
@@ -69,19 +74,8 @@ class HomeReader:
         self, job_id: str, field: str | None = None, *, brief: bool = False
     ) -> bytes | None:
         """Return a result as :meth:`Client.result_json` does."""
-        given = result_params(job_id, field, brief=brief)
-
-        def of_server() -> bytes | None:
-            message = self._request("jobs.result", given)
-            _, result = split_last(message, "result")
-            if result is None:
-                read_result(message)  # raises
-            told, value = split_last(result or b"", "result")
-            raise_answered(told)
-            return value if told["status"] == "completed" else None
-
         found: bytes | None = self._answered(
-            of_server,
+            lambda: Caller(self).result_text(job_id, field, brief=brief),
             lambda client: client.result_json(job_id, field, brief=brief),
             lambda jobs, answers: answers.result_text(jobs, job_id, field, brief=brief),
         )
@@ -121,9 +115,11 @@ class HomeReader:
                 self._elsewhere = connect(start=False)
             return elsewhere(self._elsewhere)
 
-    def _request(self, method: str, params: Mapping[str, Any]) -> bytes:
+    def message(
+        self, method: str, params: Mapping[str, Any], timeout: float | None = None
+    ) -> bytes:
         """Ask the server; the first time also who it is."""
-        seconds = ANSWER_S + params.get("timeout_s", 0.0)
+        seconds = timeout or self._answer_s + params.get("timeout_s", 0.0)
         for again in (True, False):
             try:
                 if self._connection is not None:

@@ -6,7 +6,6 @@ temporary file, not in memory.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import tempfile
@@ -250,9 +249,10 @@ def _db(path: Path, lines: Iterable[Line], columns: Sequence[str] | None) -> tup
 
     count = left = 0
     rest = iter(lines)
-    with contextlib.closing(_Closing(connect(path, append=False))) as opened:
+    opened = connect(path, append=False)
+    try:
         while page := list(islice(rest, _GROUP)):
-            with opened.database as database:
+            with opened as database:
                 for line in page:
                     if line.atoms is None:
                         left += 1
@@ -261,17 +261,10 @@ def _db(path: Path, lines: Iterable[Line], columns: Sequence[str] | None) -> tup
                     described = _described(line, columns)
                     database.write(line.atoms, data=described, key_value_pairs=_pairs(described))
                     count += 1
-    return count, left
-
-
-class _Closing:
-    def __init__(self, database: Any) -> None:
-        self.database = database
-
-    def close(self) -> None:
-        connection = getattr(self.database, "connection", None)
-        if connection is not None:
+    finally:
+        if (connection := getattr(opened, "connection", None)) is not None:
             connection.close()
+    return count, left
 
 
 def _pairs(described: Mapping[str, Any]) -> dict[str, Any]:

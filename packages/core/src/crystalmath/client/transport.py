@@ -103,18 +103,11 @@ class Caller:
         self, job_id: str, field: str | None = None, *, brief: bool = False
     ) -> bytes | None:
         """Return a result as JSON text; see :meth:`.Client.result_json`."""
-        told, result = split_last(
-            self.transport.call_raw("jobs.result", result_params(job_id, field, brief=brief)),
-            "result",
-        )
+        given = {"job_id": job_id, "field": field, "brief": brief or None}
+        asked = {name: one for name, one in given.items() if one is not None}
+        told, result = split_last(self.transport.call_raw("jobs.result", asked), "result")
         raise_answered(told)
         return result if told["status"] == "completed" else None
-
-
-def result_params(job_id: str, field: str | None, *, brief: bool) -> dict[str, Any]:
-    """Return the parameters of ``jobs.result``."""
-    part = {"field": field, "brief": brief or None}
-    return {"job_id": job_id, **{name: one for name, one in part.items() if one is not None}}
 
 
 # --- which jobs ------------------------------------------------------------------------------

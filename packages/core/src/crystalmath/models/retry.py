@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from attrs import field, frozen
 
-from crystalmath.models.fields import About, Option, about, declared, documented, optional
+from crystalmath.models.fields import ABOUT, About, Option, about, declared, documented, optional
 from crystalmath.models.resources import Resources, ResourcesGiven, as_resources
 from crystalmath.models.submission import Submission, as_by_step
 
@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 _OF_SUBMISSION = {one.name: one.about for one in declared(Submission)}
 
 
-def _other(name: str, doc: str) -> dict[str, About]:
+def _as_before(name: str, doc: str) -> dict[str, About]:
+    """Return what a field of a submission says of itself, whose default is what the job had."""
+    return {ABOUT: _OF_SUBMISSION[name]._replace(doc=f"{doc}; default: as before")}
+
+
+def _other(name: str, doc: str) -> Any:
     """Declare a field as that of a submission, whose default is what the job had."""
-    return {"crystalmath": _OF_SUBMISSION[name]._replace(doc=f"{doc}; default: as before")}
+    return field(default=None, metadata=_as_before(name, doc))
 
 
 class RetryOptions(TypedDict, total=False):
@@ -53,42 +58,32 @@ class Retry:
         wire="params",
         factory=dict,
     )
-    engine: str | None = field(default=None, metadata=_other("engine", "another engine"))
-    cluster: str | None = field(default=None, metadata=_other("cluster", "another cluster"))
-    walltime_s: float | None = field(
-        default=None,
-        metadata=_other("walltime_s", "time after which it is stopped, in seconds from its start"),
+    engine: str | None = _other("engine", "another engine")
+    cluster: str | None = _other("cluster", "another cluster")
+    walltime_s: float | None = _other(
+        "walltime_s", "time after which it is stopped, in seconds from its start"
     )
     resources: Resources = field(
         factory=Resources,
         converter=as_resources,
-        metadata=_other("resources", "what changes of what it asks of the machine"),
+        metadata=_as_before("resources", "what changes of what it asks of the machine"),
     )
-    priority: int | None = field(
-        default=None, metadata=_other("priority", "whether it is launched before others that wait")
+    priority: int | None = _other("priority", "whether it is launched before others that wait")
+    continue_lost: bool | None = _other(
+        "continue_lost", "whether an attempt goes on from the geometry of one that was lost"
     )
-    continue_lost: bool | None = field(
-        default=None,
-        metadata=_other(
-            "continue_lost", "whether an attempt goes on from the geometry of one that was lost"
-        ),
+    strict: bool = field(default=False, metadata={ABOUT: _OF_SUBMISSION["strict"]})
+    serial: bool | None = _other(
+        "serial", "whether the steps of a flow are called one after the other"
     )
-    strict: bool = field(default=False, metadata={"crystalmath": _OF_SUBMISSION["strict"]})
-    serial: bool | None = field(
-        default=None,
-        metadata=_other("serial", "whether the steps of a flow are called one after the other"),
-    )
-    walltime_total_s: float | None = field(
-        default=None,
-        metadata=_other(
-            "walltime_total_s",
-            "time after which a flow fails, and its steps are stopped, in seconds from its start",
-        ),
+    walltime_total_s: float | None = _other(
+        "walltime_total_s",
+        "time after which a flow fails, and its steps are stopped, in seconds from its start",
     )
     by_step: Mapping[str, Mapping[str, Any]] = field(
         factory=dict,
         converter=as_by_step,
-        metadata=_other("by_step", "what changes of that for some steps of a flow"),
+        metadata=_as_before("by_step", "what changes of that for some steps of a flow"),
     )
     continued: bool = optional(
         "go on from the last whole geometry that the job has left, with the constraints, tags "

@@ -14,7 +14,7 @@ import typer
 from crystalmath.cli.shared import completion, output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from crystalmath.client import Client
     from crystalmath.client.home_reader import HomeReader
@@ -192,7 +192,23 @@ def _tell_of_a_lock() -> None:
 def require_choice(job_ids: Sequence[str] | None, filters: Mapping[str, Any]) -> None:
     """Refuse a command to which nothing says which jobs are meant."""
     if not job_ids and not filters.keys() - {"steps"}:
-        raise typer.BadParameter("name jobs, or choose them with --label, --state or others")
+        output.refuse("name jobs, or choose them with --label, --state or others")
+
+
+def find_each(
+    client: Client, prefixes: Iterable[str]
+) -> tuple[dict[str, str], dict[str, CrystalMathError]]:
+    """Return the whole ids, and what is wrong with others, by what was given, each once."""
+    from crystalmath.errors import CrystalMathError
+
+    found: dict[str, str] = {}
+    wrong: dict[str, CrystalMathError] = {}
+    for prefix in prefixes:
+        try:
+            found[prefix] = client.find(prefix)
+        except CrystalMathError as error:
+            wrong[prefix] = error
+    return found, wrong
 
 
 def chosen(

@@ -7,9 +7,8 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from crystalmath.cli.shared.common_arguments import option_of, taking
+from crystalmath.cli.shared.output import refuse
 from crystalmath.errors import did_you_mean
 from crystalmath.models.fields import declared
 from crystalmath.models.filters import EXCLUDABLE, JobFilter
@@ -70,13 +69,13 @@ def _read(name: str, value: Any) -> Any:
         return [symbol.strip() for symbol in value.split(",")]
     if name in _ENERGIES and not math.isfinite(value):
         option = f"--{name.replace('_', '-')}"
-        raise typer.BadParameter(f"must be a finite number, not {value}", param_hint=option)
+        refuse(f"must be a finite number, not {value}", option)
     if name in {"since", "until"}:
         return _moment(value, f"--{name}")
     if name == "exclude":
         return _excluded(value)
     if value == "":
-        raise typer.BadParameter("must not be empty", param_hint=f"--{name}")
+        refuse("must not be empty", f"--{name}")
     return value
 
 
@@ -92,10 +91,9 @@ def _moment(text: str, option: str) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError):
-        raise typer.BadParameter(
-            f"{text!r} is no time; write 2h or 3d (ago), 2026-11-20, or '2026-11-20 14:30'",
-            param_hint=option,
-        ) from None
+        refuse(
+            f"{text!r} is no time; write 2h or 3d (ago), 2026-11-20, or '2026-11-20 14:30'", option
+        )
 
 
 def _excluded(given: Sequence[str]) -> dict[str, Any]:
@@ -105,9 +103,7 @@ def _excluded(given: Sequence[str]) -> dict[str, Any]:
         name = {"label": "labels"}.get(name, name)
         if name not in EXCLUDABLE or not equals or not value:
             known = ", ".join("label" if one == "labels" else one for one in EXCLUDABLE)
-            raise typer.BadParameter(
-                f"{text!r} is no FILTER=VALUE; the filters are {known}", param_hint="--exclude"
-            )
+            refuse(f"{text!r} is no FILTER=VALUE; the filters are {known}", "--exclude")
         read = _read(name, [value] if name in _REPEATED else value)
         if isinstance(read, list):
             excluded[name] = [*excluded.get(name, []), *read]
@@ -116,10 +112,7 @@ def _excluded(given: Sequence[str]) -> dict[str, Any]:
         elif name not in excluded:
             excluded[name] = read
         else:
-            raise typer.BadParameter(
-                f"{text!r}: another {name} is excluded already; only one can be",
-                param_hint="--exclude",
-            )
+            refuse(f"{text!r}: another {name} is excluded already; only one can be", "--exclude")
     return excluded
 
 
@@ -128,7 +121,5 @@ def states(names: Iterable[str] | None) -> list[str] | None:
     known = [state.value for state in JobState]
     for name in names or ():
         if name not in known:
-            raise typer.BadParameter(
-                f"{name!r} is no state; {did_you_mean(name, known)}", param_hint="--state"
-            )
+            refuse(f"{name!r} is no state; {did_you_mean(name, known)}", "--state")
     return list(names) if names else None

@@ -8,7 +8,9 @@ import re
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
+
+import typer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -48,6 +50,11 @@ def write_json(document: object) -> None:
     import json  # the help of all commands needs none
 
     sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+
+
+def refuse(message: str, place: str | None = None) -> NoReturn:
+    """Refuse what the command line says, as wrong usage of an argument or an option."""
+    raise typer.BadParameter(message, param_hint=place)
 
 
 def error_document(
@@ -259,9 +266,9 @@ def grid(
     return grid
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[str]], whole: Sequence[str] = ()) -> None:
+def table(headers: Sequence[str], rows: Iterable[Sequence[str]], **how: Sequence[str]) -> None:
     """Print a table, as `grid` lays it out."""
-    show(grid(headers, rows, whole=whole))
+    show(grid(headers, rows, **how))
 
 
 def show(grid: Table, width: int | None = None) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from crystalmath.cli.shared.output import refuse
 from crystalmath.models.written import label_of, read_megabytes, read_timespan
 
 if TYPE_CHECKING:
@@ -103,9 +104,9 @@ def parse_walltime(text: str) -> float:
     seconds = read_timespan(text)
     if seconds is None:
         lacks = "" if set(text) - set("0123456789. ") else ", which has no unit"
-        _refuse(f"cannot read {text!r} as a time{lacks}; write 2h, 1h30m, 90s or 1-02:00:00")
+        refuse(f"cannot read {text!r} as a time{lacks}; write 2h, 1h30m, 90s or 1-02:00:00")
     if not 0 < seconds <= _LONGEST_S:
-        _refuse(f"{text!r} is no time that a job could run; it must be above zero, at most 3650d")
+        refuse(f"{text!r} is no time that a job could run; it must be above zero, at most 3650d")
     return seconds
 
 
@@ -141,9 +142,9 @@ def parse_labels(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            _refuse(f"cannot read {text!r} as a label; write KEY=VALUE")
+            refuse(f"cannot read {text!r} as a label; write KEY=VALUE")
         if key in labels:
-            _refuse(f"the label {key!r} is given twice")
+            refuse(f"the label {key!r} is given twice")
         labels[key] = value
     return labels
 
@@ -157,11 +158,11 @@ def parse_after(texts: Iterable[str]) -> list[str | dict[str, Any]]:
     for text in (part.strip() for each in texts for part in each.split(",")):
         job = text.removeprefix("job:").removesuffix(":any")
         if not job:
-            _refuse(f"cannot read {text!r} as a job; write ID, or ID:any for one that may fail")
+            refuse(f"cannot read {text!r} as a job; write ID, or ID:any for one that may fail")
         try:
             known = read_job(job)
         except InvalidJob as error:
-            _refuse(str(error))
+            refuse(str(error))
         after.append({"job_id": known, "ends": "any" if text.endswith(":any") else "ok"})
     return after
 
@@ -169,7 +170,7 @@ def parse_after(texts: Iterable[str]) -> list[str | dict[str, Any]]:
 def parse_on_failure(text: str) -> str:
     """Read what becomes of a job where one fails that it waits for."""
     if text not in {"wait", "fail"}:
-        _refuse(f"{text!r} must be wait or fail")
+        refuse(f"{text!r} must be wait or fail")
     return text
 
 
@@ -177,9 +178,9 @@ def parse_memory(text: str) -> int:
     """Read an amount of memory, ``4GB`` or ``1.5T``, in MB of 1024 * 1024 bytes."""
     megabytes = read_megabytes(text)
     if megabytes is None:
-        _refuse(f"cannot read {text!r} as an amount of memory; write 4GB, 512MB or 1TB")
+        refuse(f"cannot read {text!r} as an amount of memory; write 4GB, 512MB or 1TB")
     if megabytes < 1 or not megabytes.is_integer():
-        _refuse(f"{text!r} must be a whole number of MB, from 1")
+        refuse(f"{text!r} must be a whole number of MB, from 1")
     return int(megabytes)
 
 
@@ -193,7 +194,7 @@ def read_resource(name: str, value: str, text: str) -> object:
     if schema["type"] == "string":
         return value
     if not value.isdecimal() or int(value) < schema["minimum"]:
-        _refuse(f"{value!r} in {text!r} must be a whole number of at least {schema['minimum']}")
+        refuse(f"{value!r} in {text!r} must be a whole number of at least {schema['minimum']}")
     return int(value)
 
 
@@ -204,9 +205,9 @@ def parse_step_clusters(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     for text in texts:
         name, _, cluster = text.partition("=")
         if not name or not cluster:
-            _refuse(f"cannot read {text!r}; write STEP=CLUSTER: relax_job=big")
+            refuse(f"cannot read {text!r}; write STEP=CLUSTER: relax_job=big")
         if name in found:
-            _refuse(f"the cluster of {name!r} is given twice")
+            refuse(f"the cluster of {name!r} is given twice")
         found[name] = {"cluster": cluster}
     return found
 
@@ -225,12 +226,12 @@ def parse_step_resources(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
             name, _, value = each.partition("=")
             known, place = RESOURCE_NAMES.get(name), given.setdefault("resources", {})
             if not step or not value:
-                _refuse(f"cannot read {text!r}; write STEP=RESOURCE=VALUE: relax_job=ranks=16")
+                refuse(f"cannot read {text!r}; write STEP=RESOURCE=VALUE: relax_job=ranks=16")
             if known is None and name != "walltime":
                 meant = did_you_mean(name, [*RESOURCE_NAMES, "walltime"])
-                _refuse(f"{name!r} in {text!r} is no resource by step; {meant}")
+                refuse(f"{name!r} in {text!r} is no resource by step; {meant}")
             if (known or "walltime_s") in {**given, **place}:
-                _refuse(f"{name!r} of {step!r} is given twice")
+                refuse(f"{name!r} of {step!r} is given twice")
             if known is None:
                 given["walltime_s"] = parse_walltime(value)
             else:
@@ -243,7 +244,7 @@ def parse_size(text: str) -> int:
     """Read a size of files, ``500kB`` or ``1.5GB``, in bytes."""
     read = _SIZE.fullmatch(text.strip())
     if read is None:
-        _refuse(f"cannot read {text!r} as a size; write 500kB, 20MB, 1.5GB, or bytes")
+        refuse(f"cannot read {text!r} as a size; write 500kB, 20MB, 1.5GB, or bytes")
     return int(float(read[1]) * 1024 ** " KMGT".index((read[2] or " ").upper()))
 
 
@@ -253,11 +254,11 @@ def parse_scheduler_options(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         key, _, value = text.partition("=")
         if not key.strip("-"):
-            _refuse(f"cannot read {text!r} as an option of the scheduler; write KEY=VALUE or KEY")
+            refuse(f"cannot read {text!r} as an option of the scheduler; write KEY=VALUE or KEY")
         if key.startswith("-"):
-            _refuse(f"write {key.lstrip('-')!r} for {key!r}: the dashes are left out")
+            refuse(f"write {key.lstrip('-')!r} for {key!r}: the dashes are left out")
         if key in options:
-            _refuse(f"the scheduler's option {key!r} is given twice")
+            refuse(f"the scheduler's option {key!r} is given twice")
         options[key] = value
     return options
 
@@ -269,24 +270,24 @@ _Assignment = tuple[list[str], Any, str]
 def _assignment(text: str) -> _Assignment:
     name, equals, value = text.partition("=")
     if not equals:
-        _refuse(f"cannot read {text!r}; write KEY=VALUE")
+        refuse(f"cannot read {text!r}; write KEY=VALUE")
     keys = name.strip().split(".")
     if not all(keys) or not keys[0].isidentifier():
-        _refuse(f"{name!r} in {text!r} is no parameter's name")
+        refuse(f"{name!r} in {text!r} is no parameter's name")
     try:
         return keys, parse_value(value), text
     except ValueError as error:
-        _refuse(f"{name}: {error}")
+        refuse(f"{name}: {error}")
 
 
 def _swept(text: str) -> list[_Assignment]:
     keys, values, _ = _assignment(text)
     if not isinstance(values, list | tuple) or not values:
-        _refuse(f"it takes a list of values, {'.'.join(keys)}=[1, 2], not {text!r}")
+        refuse(f"it takes a list of values, {'.'.join(keys)}=[1, 2], not {text!r}")
     written = [label_of(value) for value in values]
     for label in written:
         if written.count(label) > 1:
-            _refuse(f"the value {label} stands twice in {text!r}")
+            refuse(f"the value {label} stands twice in {text!r}")
     return [(keys, value, text) for value in values]
 
 
@@ -302,10 +303,10 @@ def _place(table: dict[str, Any], keys: list[str], value: object, text: str) -> 
     for key in keys[:-1]:
         inner = table.setdefault(key, _Dotted())
         if not isinstance(inner, _Dotted):
-            _refuse(f"{text!r} contradicts another parameter that gives {key!r} as a whole")
+            refuse(f"{text!r} contradicts another parameter that gives {key!r} as a whole")
         table = inner
     if keys[-1] in table:
-        _refuse(f"{'.'.join(keys)!r} is given twice, the second time in {text!r}")
+        refuse(f"{'.'.join(keys)!r} is given twice, the second time in {text!r}")
     table[keys[-1]] = value
 
 
@@ -321,7 +322,7 @@ def _merge(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
             continue
         below = base.get(key, {})
         if not isinstance(below, dict):
-            _refuse(f"--params gives {key!r} as {below!r}; --param cannot reach into that")
+            refuse(f"--params gives {key!r} as {below!r}; --param cannot reach into that")
         merged[key] = _merge(below, value)
     return merged
 
@@ -344,9 +345,9 @@ def _table(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         kind = "TOML" if toml else "JSON (TOML files end in .toml)"
         hint = f"; {UNQUOTED}" if isinstance(error, tomllib.TOMLDecodeError) else ""
-        _refuse(f"cannot read {path} as {kind}: {error}{hint}")
+        refuse(f"cannot read {path} as {kind}: {error}{hint}")
     if not isinstance(table, dict):
-        _refuse(f"{path} must hold a table of parameters, not {table!r}")
+        refuse(f"{path} must hold a table of parameters, not {table!r}")
     return table
 
 
@@ -389,7 +390,3 @@ def _refuse_unfit(value: object) -> None:
 
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(?:([KMGT])?I?B)?", re.IGNORECASE)
-
-
-def _refuse(message: str) -> NoReturn:
-    raise typer.BadParameter(message)

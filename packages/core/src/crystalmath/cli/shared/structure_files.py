@@ -8,8 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
+from crystalmath.cli.shared.output import refuse
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes.job_structure import JobStructure, read_job_text
 
@@ -96,7 +95,7 @@ def put_together(
 ) -> tuple[str, list[Document]]:
     """Make one of all structures that were read, with a name; raise what is wrong with one."""
     if not read:
-        raise typer.BadParameter("no structures were given", param_hint="--together")
+        refuse("no structures were given", "--together")
     structures: list[Document] = []
     for _, structure in read:
         if isinstance(structure, InvalidJob):
@@ -161,7 +160,7 @@ def _files(text: str) -> list[_File]:
     found = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 - absolute too
     files = [file for file in found if file.is_file()]
     if not files:
-        raise typer.BadParameter(f"no file fits {str(path)!r}", param_hint="STRUCTURE")
+        refuse(f"no file fits {str(path)!r}", "STRUCTURE")
     fixed = sum(1 for _ in _before_pattern(path))
     return [(str(Path(*file.parts[fixed:-1], _stem(file))), file, index) for file in files]
 
@@ -197,7 +196,7 @@ def _require(path: Path) -> None:
         file = str(path).rpartition("@")[0]
         if file and Path(file).is_file():
             told += f"; {file}@N is one of its structures, counted from 0"
-    raise typer.BadParameter(told, param_hint="STRUCTURE")
+    refuse(told, "STRUCTURE")
 
 
 def _frames(path: Path, index: int | None) -> list[tuple[str, Atoms]]:

@@ -250,7 +250,7 @@ def require_none(recipe: str) -> None:
     try:
         check_structure(found, given=False)
     except InvalidJob as error:
-        raise typer.BadParameter(str(error), param_hint="STRUCTURE") from error
+        output.refuse(str(error), "STRUCTURE")
 
 
 def make_submission(
