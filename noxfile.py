@@ -61,6 +61,8 @@ SERVERS = ["tests/server", "tests/client", "tests/protocol"]
 PROCESSES = ["tests/processes", "tests/engines/test_local_kills.py"]
 #: VASP and Quantum ESPRESSO, and warm children that import quacc.
 VASP = ["tests/preflight", "tests/vasp"]
+#: Of their jobs that two engines run, Parsl runs those in which the engine has a part.
+FEW_ON_PARSL = ["-k", "not parsl or ranks or cancelling"]
 #: Pages that are typed in from top to bottom, and take more than some seconds.
 PAGES = [
     f"tests/client/test_{page}_page.py" for page in ("command_line", "convergence", "screening")
@@ -113,7 +115,7 @@ SLICES = [
     ["minimums"],
     ["contract(psij)", "same", "wheels"],
     ["contract(covalent)", "together", "guide"],
-    ["drawn", "web"],
+    ["drawn", "web", "vasp_on_parsl"],
 ]
 #: Those that take from 12 minutes to 3 beside another session. The longest begin first: what begins
 #: last would have one of the two cores for itself.
@@ -245,7 +247,14 @@ def web(session: nox.Session) -> None:
 def vasp(session: nox.Session) -> None:
     """VASP's stand-in and Quantum ESPRESSO, end to end, and the checks before submission."""
     _development(session)
-    _pytest(session, *VASP, *PAGES, DIFFERENTIAL_CASES="200")
+    _pytest(session, *VASP, *PAGES, *FEW_ON_PARSL, DIFFERENTIAL_CASES="200")
+
+
+@nox.session(venv_backend="none")
+def vasp_on_parsl(session: nox.Session) -> None:
+    """Run VASP's stand-in and Quantum ESPRESSO on Parsl, whatever the engine has to do with it."""
+    _development(session)
+    _pytest(session, "tests/vasp", "-k", "parsl")
 
 
 @nox.session(venv_backend="none")
