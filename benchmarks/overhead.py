@@ -71,7 +71,7 @@ def main() -> int:
             client = _client(stack)
             ways = _ways(stack, client, options.engine)
             times = _measure(ways, options)
-            costs = _costs(ways[MANY], client, Path(home))
+            costs = _costs(ways[MANY], Path(home))
             alone, together = _socket(client, options)
             result = _to_result(client, options.engine)
     broken = _report(options, times)
@@ -205,14 +205,13 @@ def _cases(options: argparse.Namespace) -> list[tuple[str, int, dict[str, float]
     return CASES + (LARGE_CASES if options.large else [])
 
 
-def _costs(way: Way, client: Client, home: Path) -> list[tuple[str, float, str, float]]:
+def _costs(way: Way, home: Path) -> list[tuple[str, float, str, float]]:
     """Return what a no-op of many costs, each with its unit and limit."""
     recipe, count, _ = CASES[0]
-    ours = [client.call("system.version", {})["pid"], os.getpid()]
-    before = _used(ours, home)
+    before = _used(home)
     way(recipe, count)
     cpu, entries, disk = (
-        (after - was) / count for was, after in zip(before, _used(ours, home), strict=True)
+        (after - was) / count for was, after in zip(before, _used(home), strict=True)
     )
     return [
         ("CPU", 1000 * cpu, "ms", CPU_MS),
@@ -221,12 +220,13 @@ def _costs(way: Way, client: Client, home: Path) -> list[tuple[str, float, str, 
     ]
 
 
-def _used(ours: list[int], home: Path) -> tuple[float, int, int]:
-    """Return the CPU time of processes and all below (s), the home's entries and disk (bytes)."""
+def _used(home: Path) -> tuple[float, int, int]:
+    """Return the CPU time of this and the home's processes (s), the home's entries and bytes."""
     from crystalmath import processes
 
     ticks = 0
-    for pid in {pid for each in ours for pid in (each, *processes.descendants(each))}:
+    # Parsl's workers, with all that they start, are no descendants of the server.
+    for pid in (os.getpid(), *processes.marked("CRYSTALMATH_HOME", str(home))):
         with contextlib.suppress(FileNotFoundError):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
