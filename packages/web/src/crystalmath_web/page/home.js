@@ -143,7 +143,7 @@ function Doctor() {
     <table><tbody>
       ${answer.told?.checks.map(
         (one) => html`<tr>
-          <th scope="row">${one.name}</th><td class=${`state bare ${one.state === "ok" ? "" : "failed"}`}>${one.state}</td>
+          <th scope="row">${one.name}</th><td class=${`state bare ${{ ok: "", warning: "cancelled" }[one.state] ?? "failed"}`}>${one.state}</td>
           <td>${one.message} <small>${one.remedy}</small></td>
         </tr>`,
       )}

@@ -2,12 +2,11 @@
 
 import { Fragment, h, render } from "./vendor/preact.js";
 import { useEffect, useMemo, useRef, useState } from "./vendor/preact-hooks.js";
-import { batch, computed, effect, signal, useComputed, useSignal } from "./vendor/preact-signals.js";
+import { signal } from "./vendor/preact-signals.js";
 import htm from "./vendor/htm.js";
 
 export const html = htm.bind(h);
-export { Fragment, batch, computed, effect, render, signal };
-export { useComputed, useEffect, useMemo, useRef, useSignal, useState };
+export { Fragment, render, signal, useEffect, useMemo, useRef, useState };
 
 export const STATES = ["pending", "running", "completed", "failed", "cancelled"];
 export const hasEnded = (state) => STATES.indexOf(state) > 1;

@@ -12,7 +12,7 @@ export const following = signal(false);
 const STORED = "crystalmath-session";
 
 /** An answer that says what is wrong. */
-export class CallError extends Error {
+class CallError extends Error {
   constructor(document) {
     super(document.error);
     this.code = document.code;

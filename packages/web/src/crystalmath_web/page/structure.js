@@ -26,7 +26,7 @@ export function formulaOf(numbers) {
 const array = (value) => (value?.__ndarray__ ? value.__ndarray__[2] : (value ?? []).flat());
 
 /** Read atoms as ASE writes them in JSON: numbers, and positions and cell (Å) one after another. */
-export function fromAse(text) {
+function fromAse(text) {
   const told = typeof text === "string" ? JSON.parse(text) : text;
   const atoms = told.numbers ? told : told["1"];
   const cell = atoms.cell?.array ?? atoms.cell;

@@ -146,7 +146,7 @@ const typeOf = (schema) => {
 };
 
 /** Read what was typed as a value of the parameter's kind; JSON where that may be anything. */
-export function valueOf(schema, text) {
+function valueOf(schema, text) {
   const type = typeOf(schema);
   if (type === "enum") return JSON.parse(text);
   if (type === "string") return text;
