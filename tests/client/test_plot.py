@@ -381,7 +381,7 @@ def test_equations_of_state_of_several_materials(ids, cli, client):
     assert "energy above the minimum / (eV/atom)" in shown.out
     answer = cli("plot", *jobs, "--eos", "--by", "nothing")
     assert "none of these jobs has a label or a parameter 'nothing'" in answer.err
-    with pytest.raises(InvalidJob, match="no job is named"):
+    with pytest.raises(InvalidJob, match="no jobs were given"):
         client.equations_of_state([], by="formula")
     answer = cli("plot", *jobs, "--eos", "--by", "set", "--output", "eos.png")
     assert (answer.code, Path("eos.png").read_bytes()[:4]) == (0, b"\x89PNG")

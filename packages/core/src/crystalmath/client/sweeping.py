@@ -175,7 +175,7 @@ def make_equations_of_state(caller: Caller, jobs: Sequence[Job], by: str) -> Equ
         else:
             left_out |= states[-1].left_out
     if not states:
-        raise InvalidJob(next(iter(left_out.values()), "no job is named"))
+        raise InvalidJob(next(iter(left_out.values())))
     return EquationsOfState(by=by, states=states, left_out=left_out)
 
 
