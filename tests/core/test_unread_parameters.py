@@ -120,7 +120,7 @@ def test_where_it_may_belong(recipe, parameters, name, remedy):
         (RELAX, {"directory": "here"}),
         ("lj.core.relax_job", {"epsilon": 1, "sigma": 1, "rc": 3, "ro": 2, "smooth": True}),
         (SLABS, {"job_params": {"relax_job": {"relax_cell": True}}}),
-        (SLABS, {"job_params": {"all": {"asap_cutoff": True}, "no": 3}}),
+        (SLABS, {"job_params": {"all": {"asap_cutoff": True}, "static_job": {}}}),
         # One job that reads it is enough.
         (SLABS, {"job_params": {"all": {"opt_params": {"fmax": 1}}}}),
         (SLABS, {"job_params": None}),
@@ -169,6 +169,18 @@ def test_what_is_read_is_not_told(recipe, parameters):
             {"job_params": {"relax_job": {"opt_params": {"max_step": 3}}}},
             "job_params.relax_job.opt_params.max_step",
             "did you mean job_params.relax_job.opt_params.max_steps?",
+        ),
+        (
+            SLABS,
+            {"job_params": {"relx_job": {}}},
+            "job_params.relx_job",
+            "did you mean job_params.relax_job?",
+        ),
+        (
+            GRID,
+            {"job_params": {"ph_job": {"input_data": {}}, "no": 3}},
+            "job_params.no",
+            "leave it out",
         ),
         (
             RELAX,

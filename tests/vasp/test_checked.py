@@ -142,11 +142,14 @@ def test_a_flow_is_a_tree_of_the_jobs_that_it_calls(pots, cli):
     assert told["rest"] is None
     assert all(each["severity"] == "warning" for each in told["steps"][0]["findings"])
     assert [each["step"] for each in fine.json["inputs"]["steps"]] == ["relax_job#0", "relax_job#1"]
-    # A program that reads no files is asked all the same whether the body fails.
     wrong = ["emt.slabs.bulk_to_slabs_flow", ALUMINIUM, "--param", "job_params.relaxjob.fmax=1"]
     fails = cli("check", *wrong)
     assert fails.code == 1
-    assert "fails before its first calculation: ValueError: Invalid parameter keys" in fails.out
+    assert "did you mean job_params.relax_job?" in fails.out
+    # A submission, which does not ask the body, refuses it with the same words.
+    refused = cli("run", *wrong)
+    assert refused.code == 1
+    assert "did you mean job_params.relax_job?" in refused.err
 
 
 def test_the_json_of_a_check(pots, cli):

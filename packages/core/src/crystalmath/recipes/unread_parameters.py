@@ -208,6 +208,10 @@ def _of_flow(recipe: Recipe, parameters: Mapping[str, Any]) -> Iterator[Finding]
             )
     if not isinstance(given, Mapping):
         return
+    named = _named_jobs(recipe.name)
+    for name in given if named else ():
+        if name not in (*named, _ALL):
+            yield _unknown(recipe, "job_params", name, named)
     jobs = {}
     for name, full in _JOB.findall(recipe.docstring or ""):
         with contextlib.suppress(InvalidJob):  # the docstring may be about another release
@@ -234,6 +238,19 @@ def _looked_up(recipe: str) -> frozenset[tuple[str, str]]:
         and isinstance(node.value.slice, ast.Constant)
         and getattr(node.value.value, "id", "") == "job_params"
     )
+
+
+@functools.cache
+def _named_jobs(recipe: str) -> tuple[str, ...]:
+    """Return the names of jobs that a flow takes in its ``job_params``; none: nobody knows."""
+    module, _, name = recipe.rpartition(".")
+    found = definition(module, name)
+    for node in [] if found is None else ast.walk(found):
+        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Dict):
+            given = {each.arg: getattr(each.value, "id", "") for each in node.keywords}
+            if given.get("param_swaps") == "job_params":
+                return tuple(str(getattr(key, "value", "")) for key in node.args[0].keys)
+    return ()
 
 
 def _of_all(jobs: list[Recipe], given: Mapping[str, Any]) -> Iterator[Finding]:
