@@ -189,6 +189,8 @@ def test_a_job_that_waited_for_another_travels_with_it(client, tmp_path, monkeyp
     monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path / "second"))
     with in_process() as other:
         taken = other.import_archive(tmp_path / "chain.zip")["job_ids"]
+        # As in the home that they come from, the newest is listed first.
+        assert [job.job_id for job in other.list()] == [second.job_id, first.job_id]
     assert sorted(taken) == sorted([first.job_id, second.job_id])
 
 

@@ -55,7 +55,10 @@ def test_doctor_rebuilds_what_is_gone(service, home, cli):
     checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
     assert checks["database"]["state"] == "error"
     assert "doctor --rebuild" in checks["database"]["remedy"]
-    cli("doctor", "--rebuild", "--json")
+    checks = {one["name"]: one for one in cli("doctor", "--rebuild", "--json").json["checks"]}
+    told = checks["rebuild"]["message"]
+    assert told.startswith("recorded 1 jobs again")
+    assert "those that waited for others" in told
     with JobService() as other:
         again = other.job(job.job_id)
         assert (again.state, again.name, again.key) == (JobState.COMPLETED, "n", "k")
@@ -105,15 +108,27 @@ def test_a_database_that_is_replaced_under_a_living_service(service, home, tmp_p
     ):
         source.backup(target)
     second = finish(service, service.submit(value(2)).job_id)
+    go = tmp_path / "go"
+    parameters = {"path": str(go)}
+    held = service.submit(
+        Submission(recipe="lab_recipes.wait_for", atoms=bulk("Al"), parameters=parameters)
+    )
+    # It has no run directory, but the file that was removed is still open.
+    saw = JobValue(held.job_id, ("saw",))
+    echo = Submission(recipe="lab_recipes.echo", atoms=bulk("Al"), parameters={"x": saw}, key="k")
+    waits = service.submit(echo)
     remove(home)
     if older:
         shutil.move(copy, home / "jobs.sqlite")
     third = service.submit(value(3))
-    assert finish(service, third.job_id).state is JobState.COMPLETED
+    assert service.job(waits.job_id).reason == waits.reason is not None
+    go.touch()
+    jobs = (first, second, held, waits, third)
+    for job in jobs:
+        assert finish(service, job.job_id).state is JobState.COMPLETED
     with JobService() as other:
-        found = {job.job_id: job.state for job in other.jobs()}
-    jobs = (first, second, third)
-    assert found == {job.job_id: JobState.COMPLETED for job in jobs}
+        assert [job.job_id for job in other.jobs()] == [job.job_id for job in reversed(jobs)]
+        assert other.submit(echo).job_id == waits.job_id
 
 
 def test_a_database_that_a_newer_release_migrated_takes_no_jobs(service, home):

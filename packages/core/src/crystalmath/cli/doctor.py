@@ -147,7 +147,7 @@ def _config(config: Config) -> Check:
 def _rebuild(config: Config) -> Check:
     from crystalmath.quacc.store import JobStore
     from crystalmath.server.endpoint import Place
-    from crystalmath.service.rebuild import rebuild
+    from crystalmath.service.rebuild import NOT_REBUILT, rebuild
 
     server = Place.of(config.home).read_lock()
     if server is not None:
@@ -157,6 +157,8 @@ def _rebuild(config: Config) -> Check:
     with JobStore(config.database_url, network=config.network) as store:
         found = rebuild(store, config.jobs_directory)
     message = f"recorded {len(found.recorded)} jobs again from {config.jobs_directory}"
+    if found.recorded:
+        message += f"; {NOT_REBUILT}"
     if not found.left_out:
         return Check("rebuild", "ok", message)
     remedy = "these could not be recorded: " + "; ".join(found.left_out[:5])

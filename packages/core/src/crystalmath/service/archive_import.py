@@ -150,7 +150,8 @@ def _take_in(service: JobService, aside: Path, records: Mapping[str, Ended]) -> 
                     (aside / job_id).rename(jobs / job_id)
                     moved.append(job_id)
             to_disk(jobs)
-            ended = [records[job_id] for job_id in fresh]
+            # Lists go by the order in which jobs were recorded.
+            ended = sorted((records[each] for each in fresh), key=lambda one: one[0].created_at)
             service.record_ended([(_row(job, row), _end(job, trace)) for job, row, trace in ended])
         except BaseException:
             _take_back(service, aside, moved)

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 #: So many jobs are recorded in one transaction.
 _BATCH = 500
+#: The jobs that nothing is known of any more without the job database.
+NOT_REBUILT = (
+    "jobs without a run directory are not known any more: those that waited for others, "
+    "and those that were pruned"
+)
 
 
 @frozen
@@ -47,8 +52,8 @@ def rebuild(
 ) -> Rebuilt:
     """Record the jobs that have a run directory and no row, and what became of the unfinished.
 
-    What stands in the database alone is lost: the findings of the preflight, and earlier events.
-    `unwritten` returns header and body of each job of this process that has no run directory yet.
+    What stands in the database alone is lost: `NOT_REBUILT`, findings of the preflight, and events.
+    `unwritten` returns header and body of each known job that has no run directory yet.
     """
     # Asked first: what is written down meanwhile is found below.
     more = {str(header["job_id"]): (header, body) for header, body in unwritten()}
@@ -60,15 +65,21 @@ def rebuild(
     store.number_events_from(int(1000 * time.time()))
     for job in store.unfinished():
         _catch_up(store, job, jobs_directory, host, left_out)
-    for start in range(0, len(names), _BATCH):
-        batch = names[start : start + _BATCH]
-        known = {job.job_id for job in store.get_many(batch)}
+    # Lists go by the order in which jobs were recorded.
+    on_record = {name for batch in _batches(names) for name in _known(store, batch)}
+    at = {
+        name: _submitted(more[name][0] if name in more else None, jobs_directory / name)
+        for name in names
+        if name not in on_record
+    }
+    for batch in _batches(sorted(at, key=lambda name: (at[name], name))):
+        known = _known(store, batch)
         rows = []
         for name in batch:
             if name not in known:
                 try:
                     rows.append(
-                        row_of(*more[name], more[name][0]["created_at"])
+                        _row_in_memory(*more[name])
                         if name in more
                         else _row(RunDirectory(jobs_directory / name))
                     )
@@ -86,6 +97,22 @@ def rebuild(
             if not job.state.is_terminal():
                 _end_flow(store, job, RunDirectory(jobs_directory / job.job_id))
     return Rebuilt(tuple(recorded), tuple(left_out))
+
+
+def _batches(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (names[start : start + _BATCH] for start in range(0, len(names), _BATCH))
+
+
+def _known(store: JobStore, job_ids: Sequence[str]) -> set[str]:
+    return {job.job_id for job in store.get_many(job_ids)}
+
+
+def _submitted(header: Mapping[str, Any] | None, place: Path) -> float:
+    """Return when a job was submitted, in seconds since the epoch; 0 where nothing says so."""
+    with contextlib.suppress(BadFile, OSError, TypeError, ValueError):
+        header = RunDirectory(place).read_header() if header is None else header
+        return float(header.get("created_at", 0.0))
+    return 0.0
 
 
 def _end_flow(store: JobStore, flow: JobMetadata, directory: RunDirectory) -> None:
@@ -108,8 +135,8 @@ def damaged_outcomes(store: JobStore, jobs_directory: Path) -> list[str]:
     """Return which outcomes are not as they were published, or not as their jobs are on record."""
     names = sorted(directory_names(jobs_directory))
     found = []
-    for start in range(0, len(names), _BATCH):
-        for job in store.get_many(names[start : start + _BATCH]):
+    for batch in _batches(names):
+        for job in store.get_many(batch):
             try:
                 _check_outcome(RunDirectory(jobs_directory / job.job_id), job)
             except (CrystalMathError, OSError) as error:
@@ -182,6 +209,10 @@ def _row(directory: RunDirectory) -> NewJob:
             # Its last pass is looked at below, and it began with its first one.
             row = evolve(row, started_at=(directory.outcome(1) or {}).get("started"))
     return row
+
+
+def _row_in_memory(header: Mapping[str, Any], body: str) -> NewJob:
+    return evolve(row_of(header, body, header["created_at"]), reason=header.get("reason"))
 
 
 def row_of(header: Mapping[str, Any], body: str, created_at: float) -> NewJob:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import queue
 import threading
@@ -10,13 +11,13 @@ import time
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from crystalmath.errors import StoreError
+from crystalmath.errors import CrystalMathError, StoreError
 from crystalmath.jobs.changes import Change
 from crystalmath.service.current_jobs import Recent
 from crystalmath.service.event_feed import Feed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
     from typing import TypeAlias
 
@@ -140,6 +141,8 @@ class Recorder:
         self._unwritten = unwritten
         self._lock = threading.Lock()
         self._opened: JobStore | None = None
+        # Of a lost database, until its jobs are on record again.
+        self._waiting: list[SpecDocument] = []
         self._closed = False
         # The jobs whose changes the database refuses, and why.
         self._refused: dict[str, str] = {}
@@ -175,24 +178,31 @@ class Recorder:
     def _reopen(self, lost: JobStore) -> None:
         """Open what is in the place of the database now, and record all jobs there are."""
         from crystalmath.quacc.store import JobStore
-        from crystalmath.service.rebuild import rebuild
+        from crystalmath.service.rebuild import NOT_REBUILT, rebuild
 
         if not self._jobs_directory.exists():
             raise StoreError(
                 f"{lost!r} was removed, and {self._jobs_directory} too: nothing is recorded"
             )
         _LOG.error("%r was removed or replaced; its rows are made again", lost)
+        try:
+            # A removed file can be read where it is open, for the first attempt alone.
+            self._waiting = self._waiting or list(_waiting(lost))
+        except CrystalMathError as error:
+            _LOG.warning("%s: %s", error, NOT_REBUILT)
         lost.close()
         store = JobStore(self._url, network=self._network)
         try:
-            found = rebuild(store, self._jobs_directory, self._unwritten)
+            found = rebuild(
+                store, self._jobs_directory, lambda: [*self._waiting, *self._unwritten()]
+            )
         except BaseException:
             store.close()  # the one that was lost stays in its place, so that this is tried again
             raise
         _LOG.warning("recorded %d jobs from their run directories", len(found.recorded))
         for reason in found.left_out:
             _LOG.warning("not recorded: %s", reason)
-        self._opened = store
+        self._opened, self._waiting = store, []
         self.recent = Recent()
 
     def is_locked(self) -> bool:
@@ -404,6 +414,15 @@ class Recorder:
         with contextlib.suppress(Exception):  # the row may be what is refused
             state = self.store.get(job_id).state
             self.apply(Change(job_id=job_id, state=state, at=time.time(), reason=reason))
+
+
+def _waiting(store: JobStore) -> Iterator[SpecDocument]:
+    """Yield header and body of jobs that wait for others: they have no run directory yet."""
+    for job in store.unfinished():
+        if job.waits and job.stage is None:
+            header, _, body = store.specification(job.job_id).partition("\n")
+            more = {"created_at": job.created_at, "owner": job.owner, "reason": job.reason}
+            yield {**json.loads(header), **more}, body
 
 
 def _is_awaited(changes: Sequence[Change] | None) -> bool:
