@@ -324,8 +324,12 @@ def test_waiting_ends_where_the_files_that_are_needed_were_removed(client, here,
     first.result(LONG)
     needs = client.submit(REPORT, first["atoms"], after=[blocked])
     last = client.submit(REPORT, bulk("Al"), after=[needs])
+    goes_on = cli("submit", REPORT, f"job:{last.job_id}@0", "--after", blocked.job_id).out.strip()
     shutil.rmtree(work.parent)
+    # What it takes of one that is held up is known already.
+    assert [client.job(one).held_up_by for one in (last.job_id, goes_on)] == [first.job_id, None]
     go.touch()
+    assert client.future(goes_on).result(LONG)["symbols"] == ["Al"]
     waited = cli("wait", last.job_id, blocked.job_id)
     assert waited.code == 1
     assert "was removed or moved, and not by crystalmath prune" in waited.err

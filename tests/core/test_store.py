@@ -858,6 +858,10 @@ def test_the_successors_of_a_job_and_what_they_are_given(store):
     assert store.successors([first]) == store.successors([retry]) == [job_id, later]
     assert store.successors([other]) == [job_id]
     assert store.successors([job_id, "no"]) == []
+    behind = submit(store, parents=[waiting(job_id, "after")])
+    waits = {behind: True, job_id: True}
+    assert store.ancestors([behind, "no"], limit=9) == waits | {first: False, other: False}
+    assert store.ancestors([behind], limit=2) == waits
     seen = store.get(job_id)
     assert seen.waits
     given = [{k: v for k, v in one.items() if k != "awaited"} for one in parents]

@@ -8,6 +8,7 @@ import random
 import threading
 import tracemalloc
 import uuid
+from unittest.mock import Mock
 
 import pytest
 from attrs import evolve
@@ -21,6 +22,7 @@ from crystalmath.service.current_jobs import Onlooker, Presence
 from crystalmath.service.dependencies import Waiting
 from crystalmath.service.flows import Flows
 from crystalmath.service.home_jobs import HomeJobs
+from crystalmath.service.job_answers import in_full
 from crystalmath.service.recorder import Recorder
 from crystalmath.service.recovery import Recovery
 from crystalmath.service.references import References
@@ -728,6 +730,7 @@ def test_a_job_that_waits_for_one_that_is_not_on_record_holds_up_no_other(record
     world.record()
     lonely, first = world.names
     world.record([{"job_id": first, "role": "after", "awaited": "ok"}])
+    assert References(world.jobs).held_up([world.state(lonely)]) == {}
     world.end(world.state(first), JobState.COMPLETED)
     world.process.turn()
     assert world.launched == world.names[1:]
@@ -735,7 +738,7 @@ def test_a_job_that_waits_for_one_that_is_not_on_record_holds_up_no_other(record
     assert world.state(lonely).error == f"it needs job {lost}: no job has the id '{lost}'"
 
 
-def test_of_a_long_chain_only_the_end_is_looked_at(recorded):
+def test_of_a_long_chain_only_the_end_is_looked_at(recorded, monkeypatch):
     world = World(*recorded, SEEDS)
     parents, rows = [], []
     for number in range(1500):
@@ -757,6 +760,28 @@ def test_of_a_long_chain_only_the_end_is_looked_at(recorded):
     references = References(world.jobs)
     assert references.expected(parents) is None
     assert references.outlook(parents).reason == f"waits for job {job_id}"
+    first, *others = [row.job_id for row in rows]
+    beside = [{"job_id": first, "role": "after", "awaited": "ok"}]
+    world.insert([world.row(beside) for _ in range(9)])
+    asked = [Mock(wraps=ask) for ask in (world.jobs.some_jobs, world.jobs.retries_of)]
+    monkeypatch.setattr(world.jobs, "some_jobs", asked[0])
+    monkeypatch.setattr(world.jobs, "retries_of", asked[1])
+    ids = [*others, *world.names]
+    pages = [world.jobs.some_jobs(ids[at : at + 100]) for at in range(0, len(ids), 100)]
+
+    def held_up():
+        """Return what holds up all of them, page by page, and how often others were asked for."""
+        before, known = sum(ask.call_count for ask in asked), {}
+        found = [job for page in reversed(pages) for job in in_full(world.jobs, page, known)]
+        return {job.held_up_by for job in found}, sum(ask.call_count for ask in asked) - before
+
+    told, count = held_up()
+    assert told == {None}
+    assert count <= 2 * len(pages)
+    world.end(world.state(first), JobState.FAILED)
+    told, count = held_up()
+    assert told == {first}
+    assert count <= 3 * len(pages)
 
 
 def test_several_who_begin_at_once_to_look_have_the_kernel_tell_once(tmp_path, monkeypatch):

@@ -210,6 +210,10 @@ class HomeJobs:
         """Return the jobs that run, or read, one again, the oldest first."""
         return self._store.retries([job_id]).get(job_id, [])
 
+    def ancestors(self, job_ids: Sequence[str], *, limit: int) -> dict[str, bool]:
+        """Return jobs, and what those that wait, wait for; see :meth:`JobReader.ancestors`."""
+        return self._store.ancestors(job_ids, limit=limit) if job_ids else {}
+
     def with_steps(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
         """Say of those of some jobs that are flows how many of their steps are in which state."""
         flows = [job for job in jobs if job.stage is not None]

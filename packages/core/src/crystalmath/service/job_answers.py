@@ -104,9 +104,10 @@ def job_documents(
 ) -> Generator[None, None, list[JobDocument]]:
     """Describe jobs in the order of their ids; in the place of an unknown one is what is wrong."""
     answers: list[JobDocument] = []
+    known: dict[str, Outlook | None] = {}
     for start in range(0, len(job_ids), PAGE):
         page = job_ids[start : start + PAGE]
-        found = {job.job_id: job for job in in_full(service, service.some_jobs(page))}
+        found = {job.job_id: job for job in in_full(service, service.some_jobs(page), known)}
         for job_id in page:
             if job_id in found:
                 answers.append(job_document(service, found[job_id]))
@@ -140,13 +141,20 @@ def event_document(
     return told
 
 
-def in_full(service: HomeJobs, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
-    """Add what other jobs tell: the states of a flow's steps, and what holds up one that waits."""
+def in_full(
+    service: HomeJobs,
+    jobs: Sequence[JobMetadata],
+    known: dict[str, Outlook | None] | None = None,
+) -> list[JobMetadata]:
+    """Add what other jobs tell: the states of a flow's steps, and what holds up one that waits.
+
+    `known` keeps for the next of many jobs what was found of those that wait.
+    """
     found: Mapping[str, Outlook] = {}
     if any(job.waits and job.stage is None for job in jobs):
         from crystalmath.service.references import References
 
-        found = References(service).held_up(jobs)
+        found = References(service).held_up(jobs, known)
     return [
         evolve(job, held_up_by=one.held_up_by, reason=one.reason)
         if (one := found.get(job.job_id))
@@ -165,13 +173,14 @@ def listed(service: HomeJobs, params: Any) -> Generator[None, None, JobList]:
     skip, fields = params.pop("skip", 0), params.pop("fields", None)
     filters = read_filters(params)
     documents: list[JobDocument] = []
+    known: dict[str, Outlook | None] = {}
     while True:
         left = limit - len(documents)
         page = min(left, PAGE)
         jobs = service.jobs(limit=page + 1, before=before, skip=skip, sort=sort, **filters)
         shown = jobs[:page]
         if fields is None or not {"steps", "held_up_by"}.isdisjoint(fields):
-            shown = in_full(service, shown)
+            shown = in_full(service, shown, known)
         documents += [job_document(service, job, fields) for job in shown]
         more = len(jobs) > page > 0
         before, skip = documents[-1]["job_id"] if more else None, 0

@@ -63,6 +63,8 @@ class Outlook:
     state: JobState = JobState.FAILED
     #: The one that has failed, or whose files were removed: it waits for a retry of that.
     held_up_by: str | None = None
+    #: The job between, which waits for that too, and why that one does is `reason`.
+    through: str | None = None
     #: What has become of the files of one that has completed.
     removed: str | None = None
 
@@ -75,6 +77,7 @@ class References:
         self._planned = planned
         self._listed: list[tuple[str | None, str | None]] = []
         self._found: dict[str, JobMetadata] = {}
+        self._again: dict[str, list[str]] = {}
         self._values: dict[tuple[str, tuple[str | int, ...]], Any] = {}
 
     def plan(self, row: NewJob) -> None:
@@ -252,36 +255,65 @@ class References:
             removed=said if self._found[job_id].state is JobState.COMPLETED else None,
         )
 
-    def held_up(self, jobs: Iterable[JobMetadata]) -> dict[str, Outlook]:
-        """Return of those jobs that go on only after a retry why, also where others are between."""
-        new = [job for job in jobs if job.waits and job.stage is None]
-        known = {job.job_id for job in new}
-        found: dict[str, Outlook] = {}
+    def held_up(
+        self, jobs: Iterable[JobMetadata], known: dict[str, Outlook | None] | None = None
+    ) -> dict[str, Outlook]:
+        """Return of those jobs that go on only after a retry why, also where others are between.
+
+        What is found, also of those between, is kept in `known` for the next of many jobs.
+        """
+        known = {} if known is None else known
+        waiting = [job for job in jobs if job.waits and job.stage is None]
+        new = [job for job in waiting if job.job_id not in known]
+        parents = dict.fromkeys(one["job_id"] for job in new for one in awaited(job.parents))
+        asked = [job_id for job_id in parents if job_id not in known]
+        before = self.jobs.ancestors(asked, limit=_MOST_WAITING)
+        self.look_up(job_id for job_id, waits in before.items() if not waits)
+        broken = {job_id for job_id in before if self._is_broken(job_id)}
+        held = {job_id: outlook for job_id, outlook in known.items() if outlook is not None}
+        if broken or held:
+            self.look_up((*before, *parents))
+            between = [self._found[one] for one in before if before[one] and one not in known]
+            self._spread(held, {job.job_id: job for job in (*new, *between)}, known.keys())
+        known |= dict.fromkeys((*(before.keys() - broken), *(job.job_id for job in new))) | held
+        return {
+            job.job_id: evolve(one, reason=f"waits for job {one.through}, which {one.reason}")
+            if one.through is not None
+            else one
+            for job in waiting
+            if (one := known[job.job_id]) is not None
+        }
+
+    def _spread(
+        self, held: dict[str, Outlook], jobs: Mapping[str, JobMetadata], known: Collection[str]
+    ) -> None:
+        """Add to those that are held up which of some jobs are, themselves or through others."""
+        seen = set(jobs).union(known)
         behind: dict[str, list[str]] = {}
-        while new and len(known) <= _MOST_WAITING:
-            self.look_up(parent["job_id"] for job in new for parent in job.parents)
-            sources: dict[str, JobMetadata] = {}
-            for job in new:
-                outlook = self.outlook(job.parents)
-                if outlook.held_up_by is not None:
-                    found[job.job_id] = outlook
-                elif outlook.reason is not None:
-                    for parent in awaited(job.parents):
-                        source = self._source(parent)
-                        behind.setdefault(source.job_id, []).append(job.job_id)
-                        sources[source.job_id] = source
-            new = [job for job in sources.values() if job.job_id not in known]
-            new = [job for job in new if job.waits and job.stage is None]
-            known |= {job.job_id for job in new}
-        first = dict(found)
-        for before in (queue := list(found)):
-            for job_id in behind.get(before, ()):
-                if job_id not in found:
-                    first[job_id] = first[before]
-                    reason = f"waits for job {before}, which {first[before].reason}"
-                    found[job_id] = evolve(first[before], reason=reason)
+        for job in (after := list(jobs.values())):
+            outlook = self.outlook(job.parents) if job.waits and job.stage is None else Outlook()
+            if outlook.held_up_by is not None:
+                held[job.job_id] = outlook
+            elif outlook.reason is not None:
+                for source in (
+                    self._source(one) for one in awaited(job.parents) if self._missing(one) == ""
+                ):
+                    behind.setdefault(source.job_id, []).append(job.job_id)
+                    if source.job_id not in seen and len(after) < _MOST_WAITING:
+                        seen.add(source.job_id)  # a retry, which waits itself
+                        after.append(source)
+        for between in (queue := list(held)):
+            for job_id in behind.get(between, ()):
+                if job_id not in held:
+                    held[job_id] = evolve(held[between], through=between)
                     queue.append(job_id)
-        return found
+
+    def _is_broken(self, job_id: str) -> bool:
+        """Return whether a job has ended, and does not give all that others may want of it."""
+        job = self._found.get(job_id)
+        if job is None or not job.state.is_terminal():
+            return False
+        return job.state is not JobState.COMPLETED or job.without_files() is not None
 
     def _missing(self, parent: Parent) -> str | None:
         """Return why a job is still waited for: empty while it goes on, else what went wrong."""
@@ -314,7 +346,9 @@ class References:
                 if job.state is JobState.COMPLETED and not job.without_files():
                     return job
                 if job.state.is_terminal():
-                    tries += self.jobs.retries_of(job_id)
+                    if job_id not in self._again:
+                        self._again[job_id] = self.jobs.retries_of(job_id)
+                    tries += self._again[job_id]
         last = [self._job(job_id) for job_id in tries]
         unfinished = (job for job in reversed(last) if not job.state.is_terminal())
         completed = (job for job in last if job.state is JobState.COMPLETED)

@@ -185,6 +185,31 @@ class JobReader:
         return list(found)
 
     @patient
+    def ancestors(self, ids: Sequence[str], *, limit: int) -> dict[str, bool]:
+        """Return jobs, and through those that wait what these wait for; and of each if it waits.
+
+        The nearest come first, and beyond `limit` none follow.
+        """
+        found: dict[str, bool] = {}
+        for start in range(0, len(ids), CHUNK):
+            given = Parameters()
+            own = given.among("job_id", ids[start : start + CHUNK])
+            is_awaited = given.add('%"awaited"%')
+            waits = f"state = 'pending' AND stage IS NULL AND parents LIKE {is_awaited}"
+            query = (
+                "WITH RECURSIVE found(number, job_id, waits) AS ("
+                f"SELECT number, job_id, {waits} FROM jobs WHERE {own} UNION "
+                f"SELECT jobs.number, jobs.job_id, {waits} FROM found JOIN lineage "
+                "ON lineage.number = found.number AND lineage.role IN ('structure', 'value', "
+                "'after') JOIN jobs ON jobs.job_id = lineage.parent WHERE found.waits) "
+                f"SELECT job_id, waits FROM found{limited(limit - len(found))}"
+            )
+            with self._readable.reading() as snapshot:
+                rows = snapshot.rows(query, given)
+                found |= {str(row["job_id"]): bool(row["waits"]) for row in rows}
+        return found
+
+    @patient
     def steps(self, ids: Sequence[str]) -> dict[str, dict[JobState, int]]:
         """Count the steps of those of some jobs that are flows, by their state, by the flow's id.
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from crystalmath.quacc.store import Event, JobMetadata
     from crystalmath.server.rpc.session import Session
     from crystalmath.service import JobService
+    from crystalmath.service.references import Outlook
 
 
 #: How often it is looked whether the owner of a job that is waited for has died, in seconds.
@@ -211,9 +212,10 @@ def _told_of(
     service: JobService, job_ids: list[str]
 ) -> Generator[None, None, tuple[list[JobDocument], bool]]:
     documents, done = [], True
+    known: dict[str, Outlook | None] = {}
     for page in _pages(job_ids):
         jobs = _all_of(service, page)
-        documents += [job_document(service, job) for job in in_full(service, jobs)]
+        documents += [job_document(service, job) for job in in_full(service, jobs, known)]
         done &= all(job.state.is_terminal() for job in jobs)
         yield
     return documents, done
