@@ -15,6 +15,7 @@ from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import processes
+from crystalmath.engines import handover
 from crystalmath.models import Attempt
 from crystalmath.quacc import get_runner
 from crystalmath.testing.owner import Owner
@@ -22,7 +23,7 @@ from crystalmath.testing.traces import is_leaked, segments
 
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
 
-from crystalmath_engine_parsl import executor, ownership, tether
+from crystalmath_engine_parsl import executor, ownership, pools, tether
 from crystalmath_engine_parsl.ownership import MARK
 
 AL = bulk("Al", a=4.0, cubic=True)
@@ -76,8 +77,14 @@ def of_parsl(found):
     return {pid: each for pid, each in found.items() if "crystalmath.worker" not in each}
 
 
-def test_a_worker_that_died_with_the_lock_of_its_queue(runner, reasons):
-    worker, manager = run(runner)
+def test_a_worker_that_died_with_the_lock_of_its_queue(runner, reasons, monkeypatch):
+    # A new pool that has no core is waited for; one that has run something is not.
+    monkeypatch.setattr(processes, "starved_s", lambda _: 300.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(pools, "START_S", 0.1)
+        patched.setattr(handover, "PROBE_S", 0.1)
+        worker, manager = run(runner)
+    assert not any("left work alone" in reason for reason in reasons)
     # One that waits for work holds the lock; the next one waits for it, and all seems well.
     eventually(lambda: not runner._of["local"]._tasks and state(worker) == "S")
     before = set(processes.children(manager))

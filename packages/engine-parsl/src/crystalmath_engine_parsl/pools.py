@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from crystalmath import processes
 from crystalmath.errors import EngineUnavailable
 from crystalmath.models import Sighting
 from crystalmath_engine_parsl import executor
-from crystalmath_engine_parsl.ownership import MARK, Ownership
+from crystalmath_engine_parsl.ownership import MARK, Ownership, pool_processes
 from crystalmath_engine_parsl.pool import Pool
 
 if TYPE_CHECKING:
@@ -191,7 +192,8 @@ class Pools:
                 due.add(task)
         for task in self._tasks.copy().values():
             task.due = min(task.due, now) if task in due else math.inf
-        return any(now - task.due >= self._timeout_s(pool) for task in due)
+        over_s = max((now - task.due for task in due), default=0.0) - self._timeout_s(pool)
+        return over_s >= 0 and over_s >= min(self._starved_s(pool), CREDIT_S)
 
     def _first_unfinished(self) -> Iterator[_Task]:
         left = self._workers
@@ -204,6 +206,12 @@ class Pools:
 
     def _timeout_s(self, pool: Pool) -> float:
         return IDLE_S if pool.proved else min(START_S * self._later(), CREDIT_S)
+
+    def _starved_s(self, pool: Pool) -> float:
+        """Return how long the processes of a new pool had no core, one after another."""
+        if pool.proved:
+            return 0.0
+        return sum(map(processes.starved_s, pool_processes(self._ownership.token, os.getsid(0))))
 
     def _later(self) -> float:
         return 2.0 ** min(self._failures, 16)  # it may fail for days

@@ -185,7 +185,7 @@ def _tell_of_a_lock() -> None:
     if waits_for_database():
         output.note(
             "waiting for the job database, which does not answer the server: another program may "
-            "have locked it"
+            "have locked it, or it was removed and the server makes its rows again"
         )
 
 
