@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -211,8 +212,9 @@ def test_a_relaxation_gives_what_it_gives_bare_and_its_files_come_back(
     assert again.state is JobState.COMPLETED, again.error
     monkeypatch.setenv("CRYSTALMATH_HOME", str(root))
     shown = " ".join(cli("show", job.job_id).out.split())
-    assert "attempts 1 on the Dask worker tcp://" in shown
-    assert ", process" not in shown
+    # Of a quick job the engine knows the worker only where it was asked while the job ran.
+    worker = r"(the Dask worker tcp://[\d.:]+|a worker that has answered)"
+    assert re.search(f"attempts 1 on {worker}, completed", shown), shown
 
 
 def test_potcars_do_not_travel(service, tmp_path, place):
