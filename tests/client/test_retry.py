@@ -303,7 +303,8 @@ def test_wrong_usage(cli, arguments, words):
 def test_filters_that_nothing_fits(client, cli):
     answer = cli("retry", "--label", "set=none", "--error", "x")
     assert (answer.code, answer.out) == (1, "")
-    assert answer.err == "there is no failed or cancelled job that fits the filters\n"
+    told = "error: there is no failed or cancelled job labelled set=none that fits --error\n"
+    assert answer.err == told
 
 
 @pytest.mark.parametrize(

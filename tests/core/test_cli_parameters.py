@@ -193,7 +193,7 @@ def test_a_toml_file_without_quotes_says_what_is_missing(tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(typer.BadParameter, match=r"nowhere\.json"):
+    with pytest.raises(typer.BadParameter, match=r"nowhere\.json: No such file"):
         parse_parameters([], tmp_path / "nowhere.json")
 
 

@@ -97,6 +97,14 @@ def test_a_reader_that_says_nothing_is_put_into_words(here):
     (here / "broken.cif").write_text("junk\n")
     with pytest.raises(InvalidJob, match=r"broken\.cif: it is damaged, or not in the format"):
         read_document("broken.cif")
+    ase.io.write("plain", bulk("Cu"), format="vasp")
+    comment, *lines = (here / "plain").read_text().splitlines(keepends=True)
+    (here / "POSCAR").write_text("".join(["cell\n", *lines[:4], *lines[5:]]))
+    with pytest.raises(InvalidJob, match="the POSCAR names no elements; add the line of symbols"):
+        read_document("POSCAR")
+    (here / "POSCAR").write_text("".join([comment, lines[0], lines[1], "0.0\n", *lines[3:]]))
+    with pytest.raises(InvalidJob, match="POSCAR: it is damaged, or not in the format .*inhomog"):
+        read_document("POSCAR")
 
 
 def slab():

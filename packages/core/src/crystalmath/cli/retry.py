@@ -15,6 +15,7 @@ from crystalmath.cli.shared.common_arguments import (
     chosen,
     connected,
     find_each,
+    none_fits,
     require_choice,
 )
 from crystalmath.cli.shared.job_filters import with_filters_but
@@ -30,7 +31,7 @@ from crystalmath.models.job_notes import NO_RESULT
 from crystalmath.models.retry import RetryOptions  # noqa: TC001 - read when the command is made
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 
 _Answer: TypeAlias = "Mapping[str, Any]"
@@ -95,7 +96,9 @@ def _tell(answers: Sequence[_Answer], filters: Mapping[str, Any], *, dry_run: bo
             if answer not in again
         ]
     )
-    output.note(_counted(answers, len(again), dry_run=dry_run) if answers else _none(filters))
+    if not answers:
+        raise none_fits({"state": [state.value for state in NO_RESULT], **filters})
+    output.note(_counted(answers, len(again), dry_run=dry_run))
 
 
 def _counted(answers: Sequence[_Answer], again: int, *, dry_run: bool) -> str:
@@ -107,11 +110,6 @@ def _counted(answers: Sequence[_Answer], again: int, *, dry_run: bool) -> str:
     before = "was run again before, and is" if again == 1 else "were run again before, and are"
     told += [f"{again} {before} passed over"] if again else []
     return ", ".join(told)
-
-
-def _none(filters: Mapping[str, Any]) -> str:
-    kinds: Iterable[str] = filters.get("state") or (state.value for state in NO_RESULT)
-    return f"there is no {' or '.join(kinds)} job that fits the filters"
 
 
 @with_place

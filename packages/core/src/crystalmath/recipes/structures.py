@@ -199,6 +199,9 @@ def _read_frames(
     return list(frames)
 
 
+_NO_SYMBOLS = "the POSCAR names no elements; add the line of symbols before the line of counts"
+
+
 def _reading_failed(error: Exception, source: Path | io.BytesIO | io.StringIO | None = None) -> str:
     """Return the meaning of an exception of ASE's readers, many of which say little."""
     from ase.io.formats import UnknownFileTypeError
@@ -211,9 +214,13 @@ def _reading_failed(error: Exception, source: Path | io.BytesIO | io.StringIO | 
         return _no_element(str(error.args[0]), source)
     if isinstance(error, (IndexError, EOFError, StopIteration)):
         return "it ends too early, or is not in the format that its name promises"
-    return str(error) or (
-        f"it is damaged, or not in the format that its name promises ({type(error).__name__})"
-    )
+    if "determine chemical symbols" in str(error):  # ASE looks for them in files beside a POSCAR
+        return _NO_SYMBOLS
+    told = str(error)
+    if not told or isinstance(error, (TypeError, ValueError)):  # these have Python's words
+        told = told or type(error).__name__
+        told = f"it is damaged, or not in the format that its name promises ({told})"
+    return told
 
 
 def _no_element(species: str, source: Path | io.BytesIO | io.StringIO | None) -> str:
@@ -263,9 +270,7 @@ def _from_poscar(text: str) -> Atoms:
             warnings.simplefilter("ignore")
             return read_vasp(io.StringIO(text, newline=None))
     except AttributeError as error:  # ASE looks for a POTCAR beside a file that has no name here
-        raise InvalidJob(
-            "the POSCAR names no elements; add the line of symbols before the line of counts"
-        ) from error
+        raise InvalidJob(_NO_SYMBOLS) from error
     except Exception as error:  # ASE's reader fails in its own ways
         raise InvalidJob(f"ASE cannot read the POSCAR: {_reading_failed(error)}") from error
 

@@ -88,7 +88,8 @@ def import_archive(service: JobService, path: Path) -> Generator[None, None, Imp
 
 
 def _unreadable(path: Path, error: Exception) -> InvalidJob:
-    return InvalidJob(f"{path} cannot be read as an archive of jobs: {error}")
+    told = getattr(error, "strerror", None) or error
+    return InvalidJob(f"{path} cannot be read as an archive of jobs: {told}")
 
 
 def _import(

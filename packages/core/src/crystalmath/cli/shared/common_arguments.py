@@ -249,9 +249,10 @@ def none_fits(filters: Mapping[str, Any]) -> CrystalMathError:
 
     states = " or ".join(filters.get("state") or ())
     labels = ", ".join(f"{name}={value}" for name, value in filters.get("labels", {}).items())
-    others = filters.keys() - {"state", "labels"}
+    names = (name for name in filters if name not in {"state", "labels"})
+    others = [f"--{name.replace('_', '-')}" for name in names]
     return CrystalMathError(
         (f"there is no {states} job" if states else "there is no job")
         + (f" labelled {labels}" if labels else "")
-        + (" that fits the filters" if others else "")
+        + (f" that fits {' and '.join(others)}" if others else "")
     )

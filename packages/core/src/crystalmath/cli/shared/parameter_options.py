@@ -343,6 +343,8 @@ def _table(path: Path) -> dict[str, Any]:
         table: object = tomllib.loads(text) if toml else _json(text)
         _refuse_unfit(table)
     except (OSError, ValueError, RecursionError) as error:
+        if isinstance(error, OSError):
+            refuse(f"cannot read {path}: {error.strerror or error}")
         kind = "TOML" if toml else "JSON (TOML files end in .toml)"
         hint = f"; {UNQUOTED}" if isinstance(error, tomllib.TOMLDecodeError) else ""
         refuse(f"cannot read {path} as {kind}: {error}{hint}")
