@@ -15,7 +15,7 @@ from ase.io import write
 
 from crystalmath.cli.chain import parse_steps
 from crystalmath.cli.shared.parameter_options import parse_parameters, parse_value
-from crystalmath.client import Reference
+from crystalmath.client import Reference, follower
 from crystalmath.client import request as request_module
 from crystalmath.client.chaining import Chain
 from crystalmath.errors import CrystalMathError, InvalidJob
@@ -318,14 +318,26 @@ def test_what_becomes_of_who_waits_for_a_failure(client, here, cli, tmp_path):
     flow.cancel()
 
 
-def test_waiting_ends_where_the_files_that_are_needed_were_removed(client, here, cli, go):
+def test_waiting_ends_where_the_files_that_are_needed_were_removed(
+    client, here, cli, go, monkeypatch
+):
     first, blocked = client.submit(SHIFT, bulk("Al")), held(client, go)
     work = first.info().work_dir
     first.result(LONG)
     needs = client.submit(REPORT, first["atoms"], after=[blocked])
     last = client.submit(REPORT, bulk("Al"), after=[needs])
     goes_on = cli("submit", REPORT, f"job:{last.job_id}@0", "--after", blocked.job_id).out.strip()
-    shutil.rmtree(work.parent)
+    asked, statuses = [], follower.statuses
+    monkeypatch.setattr(
+        follower, "statuses", lambda *args: asked.append(args[1]) or statuses(*args)
+    )
+    for job in client.wait([last.job_id, blocked.job_id], LONG):
+        if job.held_up_by:
+            break
+        if job.job_id == last.job_id:
+            shutil.rmtree(work.parent)
+    # Of the others events tell.
+    assert job.job_id == last.job_id and asked[-1] == [last.job_id]  # noqa: PT018
     # What it takes of one that is held up is known already.
     assert [client.job(one).held_up_by for one in (last.job_id, goes_on)] == [first.job_id, None]
     go.touch()

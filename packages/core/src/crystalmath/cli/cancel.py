@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,11 +28,6 @@ if TYPE_CHECKING:
 
     from crystalmath.client import Client
     from crystalmath.models import Job
-
-
-#: How often is looked, while jobs are waited for, whether they can go on by themselves, in seconds.
-_TICK_S = 1.0
-_SLOW_TICK_S = 30.0
 
 
 @with_filters
@@ -138,27 +132,23 @@ def _follow(line: output.LiveLine, jobs: dict[str, Job]) -> None:
     from crystalmath.client.client_errors import ConnectionLost
     from crystalmath.client.follower import Backoff
 
-    begun, backoff = time.monotonic(), Backoff()
-    going_on = {job.job_id for job in jobs.values() if not job.held_up_by}
+    backoff = Backoff()
     try:
         with connect() as client:
             line.update(_counts(jobs.values()))
-            while left := [job for job in jobs.values() if not job.state.is_terminal()]:
-                if going_on.isdisjoint(job.job_id for job in left):
-                    for job in left:
-                        line.say(f"{_named(job)} {job.reason}")
-                    return
-                # No event tells of a job that what it waits for has just become held up.
-                tick = min(_SLOW_TICK_S, max(_TICK_S, (time.monotonic() - begun) / 20))
+            while left := _unfinished(jobs):
                 try:
-                    for job in client.wait([job.job_id for job in left], timeout=tick):
-                        jobs[job.job_id] = job
-                        if job.held_up_by or job.state.is_terminal():
-                            going_on.discard(job.job_id)
-                        else:
-                            going_on.add(job.job_id)
-                        _say(line, job)
-                        line.update(_counts(jobs.values()))
+                    # One that was held up may go on by now.
+                    going_on = set(left)
+                    for job in client.wait(left, timeout=0):
+                        _note(line, jobs, going_on, job)
+                    left = _unfinished(jobs)
+                    if not going_on:
+                        for job_id in left:
+                            line.say(f"{_named(jobs[job_id])} {jobs[job_id].reason}")
+                        return
+                    for job in client.wait(left):
+                        _note(line, jobs, going_on, job)
                         if not going_on:
                             break
                     backoff.reset()
@@ -167,6 +157,20 @@ def _follow(line: output.LiveLine, jobs: dict[str, Job]) -> None:
     except KeyboardInterrupt:
         line.say("no longer waiting; the jobs go on")
         raise
+
+
+def _unfinished(jobs: dict[str, Job]) -> list[str]:
+    return [job.job_id for job in jobs.values() if not job.state.is_terminal()]
+
+
+def _note(line: output.LiveLine, jobs: dict[str, Job], going_on: set[str], job: Job) -> None:
+    jobs[job.job_id] = job
+    if job.held_up_by or job.state.is_terminal():
+        going_on.discard(job.job_id)
+    else:
+        going_on.add(job.job_id)
+    _say(line, job)
+    line.update(_counts(jobs.values()))
 
 
 def _say(line: output.LiveLine, job: Job) -> None:

@@ -993,6 +993,8 @@ class Client:
     ) -> Iterator[Job]:
         """Yield the present state of each job and then each change, until all have ended.
 
+        A job that waits is also yielded once another holds it up (``held_up_by``), or does no more.
+
         Parameters
         ----------
         job_ids : str, Job, JobFuture, or several, optional

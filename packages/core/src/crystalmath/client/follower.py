@@ -26,6 +26,7 @@ from crystalmath.client.client_errors import (
 from crystalmath.client.transport import Caller
 from crystalmath.errors import CrystalMathError, ServerNotRunning
 from crystalmath.models import Job, JobChange, JobState
+from crystalmath.models.job_notes import awaited
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,11 @@ POLL_S = 10.0
 
 #: How often a server that has gone is looked for, in seconds.
 AGAIN_S = 0.5
+
+#: How often it is looked at least and at most whether jobs that wait for others are held up, in
+#: seconds.
+_LOOK_S = 1.0
+_LATER_S = 30.0
 
 #: Jobs in one request.
 MANY = 1000
@@ -105,17 +111,51 @@ class EventLog:
         return {event["job_id"]: event["to"] for event in answer["events"]}
 
 
+@define(eq=False)
+class _Waiting:
+    """Jobs that wait for others: no event tells that what one waits for has become held up."""
+
+    _begun: float = field(factory=time.monotonic)
+    _jobs: dict[str, str] = field(factory=dict)
+    _look_at: float = 0.0
+
+    @property
+    def rest_s(self) -> float:
+        """Until when they need not be asked for, in seconds from now."""
+        return max(0.0, self._look_at - time.monotonic()) if self._jobs else math.inf
+
+    def note(self, job: Job) -> None:
+        """Keep a job in mind as long as it waits."""
+        self._jobs.pop(job.job_id, None)
+        if awaited(job.parents) and not job.state.is_terminal():
+            self._jobs[job.job_id] = job.state.value
+
+    def due(self) -> dict[str, str]:
+        """Return those that are to be asked for now."""
+        return {} if self.rest_s else self._jobs
+
+    def rest(self, asked: float, job_ids: Collection[str]) -> None:
+        """Ask again the later, the longer it lasts and the more the answer has cost the server."""
+        if self._jobs.keys() <= set(job_ids):
+            now = time.monotonic()
+            pause = max(_LOOK_S, (now - self._begun) / 20, 10 * (now - asked))
+            self._look_at = now + min(pause, _LATER_S)
+
+
 def changes(transport: Transport, job_ids: Sequence[str], timeout: float | None) -> Iterator[Job]:
     """Yield the present state of each job and then each change, until all have ended."""
     end = math.inf if timeout is None else time.monotonic() + timeout
-    seen: dict[str, int] = {}
+    seen: dict[str, tuple[int, str]] = {}
     remaining = dict.fromkeys(job_ids)
+    waiting = _Waiting()
     log = EventLog(transport)
     batch = list(remaining)
     backoff = Backoff()
     while True:
+        asked = time.monotonic()
         try:
             now = list(statuses(transport, batch))
+            waiting.rest(asked, batch)
             batch = []
             backoff.reset()
         except (ServerNotRunning, ConnectionLost) as error:
@@ -124,9 +164,12 @@ def changes(transport: Transport, job_ids: Sequence[str], timeout: float | None)
         for job in now:
             if isinstance(job, CrystalMathError):
                 raise job
+            waiting.note(job)
             # Rows of a database that was made anew are counted anew; an end is one all the same.
-            if job.revision > seen.get(job.job_id, -1) or job.state.is_terminal():
-                seen[job.job_id] = job.revision
+            known = job.revision, job.held_up_by or ""
+            before = seen.get(job.job_id, (-1, ""))
+            if (known != before and known[0] >= before[0]) or job.state.is_terminal():
+                seen[job.job_id] = known
                 if job.state.is_terminal():
                     remaining.pop(job.job_id, None)
                 yield job
@@ -137,8 +180,8 @@ def changes(transport: Transport, job_ids: Sequence[str], timeout: float | None)
             batch = list(remaining)
             continue
         try:
-            changed = log.changed(remaining, min(POLL_S, left))
-            batch = [job_id for job_id in changed if job_id in remaining]
+            changed = log.changed(remaining, min(POLL_S, left, waiting.rest_s))
+            batch = [job_id for job_id in {**changed, **waiting.due()} if job_id in remaining]
         except (ServerNotRunning, ConnectionLost) as error:
             backoff.wait(error)
             batch = list(remaining)
