@@ -184,6 +184,7 @@ class Driver:
         for job in jobs:
             try:
                 self._write(job)
+                changes += job.go_on()
             except Exception as error:  # noqa: BLE001 - one bad job must not end the watch over all
                 if is_passing(error):
                     name = job.job_id

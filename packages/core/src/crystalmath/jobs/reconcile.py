@@ -222,9 +222,13 @@ class Job:
         self.stalled = told
         return self.note(told)
 
+    def go_on(self) -> list[Change]:
+        """Take back that the job cannot go on, if that was reported."""
+        told, self.stalled = self.stalled, None
+        return self.note("goes on again") if told and told == self.told else []
+
     def settle(self, decision: Decision) -> None:
         """Remember what was decided, once that is done."""
-        self.stalled = None
         changes: dict[str, Any] = {"doubt": decision.doubt, "state": decision.state}
         if decision.state is JobState.RUNNING:
             changes["launched"] = True  # the engine has started it, whatever it said
@@ -299,6 +303,7 @@ class Reconciler:
                 done = False
             if not done:
                 break  # it is tried again
+            changes += job.go_on()
             job.settle(decision)
             changes += [*decision.changes, *job.note(decision.waits)]
             again = any(isinstance(each, (Publish, WriteSpec)) for each in decision.actions)
