@@ -265,7 +265,10 @@ def test_k_points_along_vacuum():
         ({"input_data": {"system": {"ecutwfc": 600}}}, "ecutwfc is in Ry"),
         ({"ENCUT": 40}, "ENCUT is in eV"),
         ({"opt_params": {"fmax": 50}}, "fmax is in eV/Å"),
-        ({"opt_params": {"fmax": 0.0}}, "opt_params.fmax = 0 is never reached"),
+        (
+            {"opt_params": {"fmax": 0.0}},
+            "fmax = 0 is never reached: a relaxation goes on until max_steps, 1000",
+        ),
         ({"opt_params": {"max_steps": 10**23}}, "no calculation comes so far"),
         ({"timestep_fs": 1000}, "timestep_fs = 1000 fs is likely meant otherwise"),
         ({"rc": -1}, "rc = -1 Å is below zero"),

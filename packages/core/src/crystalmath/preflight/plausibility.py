@@ -402,10 +402,9 @@ def _numbers(table: Mapping[str, Any], place: str) -> Iterator[Finding]:
             message = f"{one_line(full)} = {value} is a number of steps, and not whole"
             yield _warning("parameter_fraction", message, "give a whole number", source)
         elif key == "fmax" and not value and "max_steps" not in table:
-            message = (
-                f"{one_line(full)} = 0 is never reached, and nothing says after how many steps"
-            )
-            yield _warning("parameter_zero", message, "say max_steps beside it", source)
+            ends = "a relaxation goes on until max_steps, 1000 by default"
+            message = f"{one_line(full)} = 0 is never reached: {ends}"
+            yield _warning("parameter_zero", message, "set max_steps beside it", source)
         elif value and not low <= value <= high:
             message = f"{one_line(full)} = {value}{unit} is likely meant otherwise: {why}"
             yield _warning("parameter_unit", message, "convert it, or leave it out", source)

@@ -362,7 +362,7 @@ class JobService(HomeJobs):
 
         What is missing of their files is written again, the engines are asked what they know of
         them, and what an engine does not know is handed out again. A job whose engine cannot be
-        loaded stays as it is, and the log says why.
+        loaded stays as it is; its reason and the log say why.
         """
         if not self._recorder.exists():
             return []

@@ -165,7 +165,7 @@ class Recovery(Onlooker):
             return self._runner_of(engine)
         except (CrystalMathError, ImportError) as error:
             told = f"{_NOT_TAKEN} by its engine {engine!r}: {error}"
-            self._warn(engine, f"jobs {told}")
+            self._warn(engine, f"jobs {_NOT_TAKEN} by their engine {engine!r}: {error}")
             return told
 
     def _take_over(
