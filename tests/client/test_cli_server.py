@@ -20,6 +20,7 @@ from conftest import eventually
 from crystalmath import config
 from crystalmath.cli.shared import job_table
 from crystalmath.client import connect, remote
+from crystalmath.client.home_reader import HomeReader
 from crystalmath.errors import ServerError
 from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState
@@ -812,7 +813,9 @@ def complete(cli, monkeypatch):
     return complete
 
 
-def test_ids_are_completed(here, cli, complete):
+def test_ids_are_completed(here, cli, complete, monkeypatch):
+    asked, answer = [], HomeReader.jobs
+    monkeypatch.setattr(HomeReader, "jobs", lambda *a, **k: asked.append(k) or answer(*a, **k))
     job_id = submit(cli, "value")
     assert complete("status", job_id[:20]) == [job_id]
     assert complete("wait", job_id, job_id[:20]) == [job_id]
@@ -822,6 +825,8 @@ def test_ids_are_completed(here, cli, complete):
     assert complete("cancel", job_id[:20]) == []
     submit(cli, "value", "--label", "completed=yes")
     assert complete("list", "--label", "comp") == ["completed=yes"]
+    # What others tell of them would be looked up for nothing.
+    assert all({"steps", "held_up_by"}.isdisjoint(one["fields"]) for one in asked)
 
 
 def test_a_shell_is_told_how_to_complete(cli, monkeypatch):

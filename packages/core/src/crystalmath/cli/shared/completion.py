@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _ANSWER_S = 0.5
 #: More than so many jobs are of no use in a list.
 _MOST = 200
+#: What is offered of jobs, or shown beside it.
+_FIELDS = ["name", "status", "recipe", "labels"]
 
 
 def engines(incomplete: str) -> list[str]:
@@ -107,7 +109,7 @@ def _jobs(**filters: Any) -> list[JobDocument]:
 
     try:
         with warnings.catch_warnings(action="ignore"), HomeReader(_ANSWER_S) as home:
-            return list(home.jobs(_MOST, **filters))
+            return list(home.jobs(_MOST, fields=_FIELDS, **filters))
     except (CrystalMathError, OSError):
         return []
 
