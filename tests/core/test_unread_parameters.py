@@ -22,91 +22,56 @@ def unread(recipe, parameters):
     return check_unread(look_up(f"quacc.recipes.{recipe}"), parameters)
 
 
-@pytest.mark.parametrize(
-    ("recipe", "parameters", "name", "remedy"),
-    [
-        (RELAX, {"fmax": 0.01}, "fmax", "it belongs into opt_params: opt_params.fmax"),
-        (RELAX, {"encut": 400}, "encut", "leave it out"),
-        (RELAX, {"cutoff": True}, "cutoff", "did you mean asap_cutoff?"),
-        (
-            "emt.md.md_job",
-            {"initial_temperature": 300},
-            "initial_temperature",
-            "did you mean temperature_K?",
-        ),
-        ("lj.core.static_job", {"sigm": 2}, "sigm", "did you mean sigma?"),
-        (
-            SLABS,
-            {"job_params": {"relax_job": {"fmax": 0.1}}},
-            "job_params.relax_job.fmax",
-            "it belongs into job_params.relax_job.opt_params: job_params.relax_job.opt_params.fmax",
-        ),
-        (
-            PW,
-            {"input_data": {"ecutwf": 15}},
-            "input_data.ecutwf",
-            "did you mean input_data.ecutwfc?",
-        ),
-        (
-            SLABS,
-            {"job_params": {"all": {"fmax": 0.01}}},
-            "job_params.all.fmax",
-            "it belongs into job_params.all.opt_params: job_params.all.opt_params.fmax",
-        ),
-        (PW, {"fmax": 15}, "fmax", "leave it out"),
-        (PW, {"ecutwf": 15}, "ecutwf", "did you mean input_data.ecutwfc?"),
-        # A keyword is looked for as it is written.
-        (PW, {"ECUTWFC": 15}, "ECUTWFC", "did you mean input_data.ecutwfc?"),
-        (PW, {"autorestart": True}, "autorestart", "leave it out"),
-        ("espresso.core.relax_job", {"fmax": 0.01}, "fmax", "leave it out"),
-        (
-            "espresso.core.ase_relax_job",
-            {"fmax": 0.01},
-            "fmax",
-            "it belongs into opt_params: opt_params.fmax",
-        ),
-        ("espresso.phonons.phonon_job", {"kpts": [1, 1, 1]}, "kpts", "did you mean qpts?"),
-        ("espresso.bands.fermi_surface_job", {"foo": 1}, "foo", "leave it out"),
-        (
-            PW,
-            {"input_data": {"fildyn": "x"}},
-            "input_data.fildyn",
-            "ph.x reads it, not pw.x; leave it out",
-        ),
-        (
-            PW,
-            {"input_data": {"systen": {"nbnd": 9}}},
-            "input_data.systen",
-            "did you mean input_data.system?",
-        ),
-        (
-            PW,
-            {"input_data": {"system": {"ecutwf": 15}, "control": {}}},
-            "input_data.system.ecutwf",
-            "did you mean input_data.system.ecutwfc?",
-        ),
-        (
-            PW,
-            {"input_data": {"system": {"calculation": "scf"}}},
-            "input_data.system.calculation",
-            "did you mean input_data.control.calculation?",
-        ),
-        (
-            PW,
-            {"input_data": {"Hubbard_U(1)": 2}},
-            "input_data.Hubbard_U(1)",
-            "where pw.x is so old that it reads it: input_data.system.Hubbard_U(1)",
-        ),
-        (
-            GRID,
-            {"job_params": {"ph_job": {"input_data": {"inputpf": {}}}}},
-            "job_params.ph_job.input_data.inputpf",
-            "did you mean job_params.ph_job.input_data.inputph?",
-        ),
-    ],
-)
-def test_where_it_may_belong(recipe, parameters, name, remedy):
-    (finding,) = unread(recipe, parameters)
+#: A parameter that nothing reads, by its path: its value, and what may help.
+UNREAD = [
+    (RELAX, "fmax", 0.01, "it belongs into opt_params: opt_params.fmax"),
+    (RELAX, "encut", 400, "leave it out"),
+    (RELAX, "cutoff", True, "did you mean asap_cutoff?"),
+    ("emt.md.md_job", "initial_temperature", 300, "did you mean temperature_K?"),
+    ("lj.core.static_job", "sigm", 2, "did you mean sigma?"),
+    (
+        *(SLABS, "job_params.relax_job.fmax", 0.1),
+        "it belongs into job_params.relax_job.opt_params: job_params.relax_job.opt_params.fmax",
+    ),
+    (
+        *(SLABS, "job_params.all.fmax", 0.01),
+        "it belongs into job_params.all.opt_params: job_params.all.opt_params.fmax",
+    ),
+    (PW, "fmax", 15, "leave it out"),
+    (PW, "ecutwf", 15, "did you mean input_data.ecutwfc?"),
+    # A keyword is looked for as it is written.
+    (PW, "ECUTWFC", 15, "did you mean input_data.ecutwfc?"),
+    (PW, "autorestart", True, "leave it out"),
+    ("espresso.core.relax_job", "fmax", 0.01, "leave it out"),
+    ("espresso.core.ase_relax_job", "fmax", 0.01, "it belongs into opt_params: opt_params.fmax"),
+    ("espresso.phonons.phonon_job", "kpts", [1, 1, 1], "did you mean qpts?"),
+    ("espresso.bands.fermi_surface_job", "foo", 1, "leave it out"),
+    (PW, "input_data.ecutwf", 15, "did you mean input_data.ecutwfc?"),
+    (PW, "input_data.fildyn", "x", "ph.x reads it, not pw.x; leave it out"),
+    (PW, "input_data.systen", {"nbnd": 9}, "did you mean input_data.system?"),
+    (PW, "input_data.system.ecutwf", 15, "did you mean input_data.system.ecutwfc?"),
+    (PW, "input_data.system.calculation", "scf", "did you mean input_data.control.calculation?"),
+    (
+        *(PW, "input_data.Hubbard_U(1)", 2),
+        "where pw.x is so old that it reads it: input_data.system.Hubbard_U(1)",
+    ),
+    (
+        *(GRID, "job_params.ph_job.input_data.inputpf", {}),
+        "did you mean job_params.ph_job.input_data.inputph?",
+    ),
+]
+
+
+def at(path, value):
+    """Return parameters that have this one at that path."""
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return value
+
+
+@pytest.mark.parametrize(("recipe", "name", "value", "remedy"), UNREAD)
+def test_where_it_may_belong(recipe, name, value, remedy):
+    (finding,) = unread(recipe, at(name, value))
     assert (finding.severity, finding.code) == ("warning", "parameter_unread")
     assert finding.source == f"the parameter {name}"
     assert f"nothing reads {'the parameter ' if 'input' not in name else ''}" in finding.message
@@ -153,81 +118,38 @@ def test_what_is_read_is_not_told(recipe, parameters):
     assert unread(recipe, parameters) == []
 
 
-@pytest.mark.parametrize(
-    ("recipe", "parameters", "name", "remedy"),
-    [
-        (RELAX, {"opt_params": {"fmx": 0.1}}, "opt_params.fmx", "did you mean opt_params.fmax?"),
-        (RELAX, {"opt_params": {"encut": 4}}, "opt_params.encut", "leave it out"),
-        (
-            "emt.md.md_job",
-            {"md_params": {"step": 9}},
-            "md_params.step",
-            "did you mean md_params.steps?",
-        ),
-        (
-            SLABS,
-            {"job_params": {"relax_job": {"opt_params": {"max_step": 3}}}},
-            "job_params.relax_job.opt_params.max_step",
-            "did you mean job_params.relax_job.opt_params.max_steps?",
-        ),
-        (
-            SLABS,
-            {"job_params": {"relx_job": {}}},
-            "job_params.relx_job",
-            "did you mean job_params.relax_job?",
-        ),
-        (
-            GRID,
-            {"job_params": {"ph_job": {"input_data": {}}, "no": 3}},
-            "job_params.no",
-            "leave it out",
-        ),
-        (
-            RELAX,
-            {"opt_params": {"relax_cell": True}},
-            "opt_params.relax_cell",
-            "give it as relax_cell",
-        ),
-        (
-            "emt.md.md_job",
-            {"md_params": {"dynamics": "x"}},
-            "md_params.dynamics",
-            "give it as dynamics",
-        ),
-        (
-            RELAX,
-            {"opt_params": {"optimizer_kwargs": {"maxste": 1}}},
-            "opt_params.optimizer_kwargs.maxste",
-            "did you mean opt_params.optimizer_kwargs.maxstep?",
-        ),
-        (
-            RELAX,
-            {"opt_params": {"optimizer": FIRE, "optimizer_kwargs": {"memory": 1}}},
-            "opt_params.optimizer_kwargs.memory",
-            "leave it out",
-        ),
-        (
-            "lj.core.freq_job",
-            {"vib_kwargs": {"delt": 1}},
-            "vib_kwargs.delt",
-            "did you mean vib_kwargs.delta?",
-        ),
-        ("lj.core.freq_job", {"vib_kwargs": {"name": "x"}}, "vib_kwargs.name", "leave it out"),
-        (
-            SLABS,
-            {"make_slabs_kwargs": {"max_inde": 1}},
-            "make_slabs_kwargs.max_inde",
-            "did you mean make_slabs_kwargs.max_index?",
-        ),
-        (
-            "emt.elastic.elastic_tensor_flow",
-            {"deform_kwargs": {"symetry": True}},
-            "deform_kwargs.symetry",
-            "did you mean deform_kwargs.symmetry?",
-        ),
-    ],
-)
-def test_a_key_that_nobody_takes_is_refused(recipe, parameters, name, remedy):
+#: A key that nobody takes, by its path: its value, what stands beside it, and what may help.
+UNKNOWN = [
+    (RELAX, "opt_params.fmx", 0.1, {}, "did you mean opt_params.fmax?"),
+    (RELAX, "opt_params.encut", 4, {}, "leave it out"),
+    ("emt.md.md_job", "md_params.step", 9, {}, "did you mean md_params.steps?"),
+    (
+        *(SLABS, "job_params.relax_job.opt_params.max_step", 3, {}),
+        "did you mean job_params.relax_job.opt_params.max_steps?",
+    ),
+    (SLABS, "job_params.relx_job", {}, {}, "did you mean job_params.relax_job?"),
+    (GRID, "job_params.no", 3, {"ph_job": {"input_data": {}}}, "leave it out"),
+    (RELAX, "opt_params.relax_cell", True, {}, "give it as relax_cell"),
+    ("emt.md.md_job", "md_params.dynamics", "x", {}, "give it as dynamics"),
+    (
+        *(RELAX, "opt_params.optimizer_kwargs.maxste", 1, {}),
+        "did you mean opt_params.optimizer_kwargs.maxstep?",
+    ),
+    (RELAX, "opt_params.optimizer_kwargs.memory", 1, {"optimizer": FIRE}, "leave it out"),
+    ("lj.core.freq_job", "vib_kwargs.delt", 1, {}, "did you mean vib_kwargs.delta?"),
+    ("lj.core.freq_job", "vib_kwargs.name", "x", {}, "leave it out"),
+    (SLABS, "make_slabs_kwargs.max_inde", 1, {}, "did you mean make_slabs_kwargs.max_index?"),
+    (
+        *("emt.elastic.elastic_tensor_flow", "deform_kwargs.symetry", True, {}),
+        "did you mean deform_kwargs.symmetry?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("recipe", "name", "value", "beside", "remedy"), UNKNOWN)
+def test_a_key_that_nobody_takes_is_refused(recipe, name, value, beside, remedy):
+    parameters = at(name, value)
+    parameters[name.partition(".")[0]] |= beside
     (finding,) = unread(recipe, parameters)
     assert (finding.severity, finding.code) == ("error", "parameter_unknown")
     assert finding.source == f"the parameter {name}"
