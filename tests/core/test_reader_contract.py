@@ -73,90 +73,80 @@ class TestOurs(ReaderContract):
 
 # --- the template, typed in from the guide ---------------------------------------------------
 
+LOADS = "TestChecks::test_loading_is_quick_and_starts_nothing"
+CHANGES_NOTHING = "TestChecks::test_verdicts_are_quick_and_change_nothing"
+#: What the check of the template does once it is asked.
+ASKED = "    if atoms is None"
 #: What is changed in the template, the test that must fail for it, and what it says.
 BROKEN = {
-    "wrong verdict": ("<= MOST_ATOMS", "> MOST_ATOMS", "test_verdicts", "mylab_atoms"),
-    "changes atoms": (
-        "    if atoms is None",
-        "    atoms.rattle(0.1)\n    if atoms is None",
-        "test_verdicts_are_quick_and_change_nothing",
-        "changes the structure",
-    ),
-    "changes the process": (
-        "    if atoms is None",
-        "    import os; os.environ['MYLAB'] = 'was here'\n    if atoms is None",
-        "test_verdicts_are_quick_and_change_nothing",
-        "environment: MYLAB was None, is was here",
-    ),
-    "writes a file": (
-        "    if atoms is None",
-        "    open('asked', 'w').close()\n    if atoms is None",
-        "test_verdicts_are_quick_and_change_nothing",
-        "file: asked",
-    ),
-    "slow": (
-        "    if atoms is None",
-        "    import time; time.sleep(1.1)\n    if atoms is None",
-        "test_verdicts_are_quick_and_change_nothing",
-        "whoever submits waits",
-    ),
-    "heavy": (
-        "import re\n",
-        "import re\nimport numpy\n",
-        "test_loading_is_quick_and_starts_nothing",
-        "imports numpy",
-    ),
+    "wrong verdict": ("<= MOST_ATOMS", "> MOST_ATOMS", "TestChecks::test_verdicts", "mylab_atoms"),
+    **{
+        how: (ASKED, f"    {statement}\n{ASKED}", CHANGES_NOTHING, said)
+        for how, statement, said in (
+            ("changes atoms", "atoms.rattle(0.1)", "changes the structure"),
+            (
+                *("changes the process", "import os; os.environ['MYLAB'] = 'was here'"),
+                "environment: MYLAB was None, is was here",
+            ),
+            ("writes a file", "open('asked', 'w').close()", "file: asked"),
+            ("slow", "import time; time.sleep(1.1)", "whoever submits waits"),
+        )
+    },
+    "heavy": ("import re\n", "import re\nimport numpy\n", LOADS, "imports numpy"),
     "wrong reading": (
-        "int(found[1])",
-        "int(found[1]) + 1",
-        "test_readings",
-        "ionic_step 3, and not 2",
+        *("int(found[1])", "int(found[1]) + 1"),
+        *("TestReaders::test_readings", "ionic_step 3, and not 2"),
     ),
     "reads numbers of cut lines": (
-        "if found := STEP.match(line):",
-        "if found := re.match(r'step (\\d+)(.*)', line):",
-        "test_files_that_are_cut_anywhere",
-        "raises ValueError",
+        *("if found := STEP.match(line):", "if found := re.match(r'step (\\d+)(.*)', line):"),
+        *("TestReaders::test_files_that_are_cut_anywhere", "raises ValueError"),
     ),
     "a folder in its name": (
-        '"mylab", "mylab.out"',
-        '"mylab", "out/mylab.out"',
-        "test_readers_say_which_files_they_read",
-        "plain name",
+        *('"mylab", "mylab.out"', '"mylab", "out/mylab.out"'),
+        *("TestReaders::test_readers_say_which_files_they_read", "plain name"),
     ),
 }
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory):
-    """Run tests of the template on the template, changed: ``judge(old, new, test)``."""
+def judged(tmp_path_factory):
+    """Run the tests of the template on it as it is, and the test of each change on that.
+
+    Each is a distribution of its own, whose name ends with its number; one pytest runs all.
+    """
     plugin, tests = re.findall(r"```python\n(\"\"\"(?:What our|Our).*?)```", GUIDE, re.DOTALL)
-
-    def judge(old="", new="", test="test"):
-        folder = tmp_path_factory.mktemp("mylab")
+    folder = tmp_path_factory.mktemp("mylab")
+    nodes = []
+    for number, (old, new, test, _) in enumerate([("", "", "", ""), *BROKEN.values()]):
+        name = f"mylab{number}"
         assert old in plugin
-        (folder / "mylab_plugin.py").write_text(plugin.replace(old, new, 1))
-        (folder / "test_mylab_plugin.py").write_text(tests)
-        info = folder / "mylab-1.0.dist-info"
+        source = plugin.replace(old, new, 1).replace("mylab", name)
+        (folder / f"{name}_plugin.py").write_text(source)
+        file = folder / f"test_{name}_plugin.py"
+        numbered = tests.replace("mylab", name).replace("class Test", f"class Test{number}")
+        file.write_text(numbered)
+        nodes.append(f"{file}::{test.replace('Test', f'Test{number}', 1)}" if test else str(file))
+        info = folder / f"{name}-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mylab\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text("[crystalmath.plugins]\nmylab = mylab_plugin\n")
-        with pytest.MonkeyPatch.context() as patch:
-            path = [str(folder), os.environ.get("PYTHONPATH")]
-            patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
-            return run_pytest(folder, [str(folder / "test_mylab_plugin.py"), "-k", test])
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        points = f"[crystalmath.plugins]\n{name} = {name}_plugin\n"
+        (info / "entry_points.txt").write_text(points)
+    with pytest.MonkeyPatch.context() as patch:
+        path = [str(folder), os.environ.get("PYTHONPATH")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+        return run_pytest(folder, nodes)
 
-    return judge
 
-
-def test_the_template_of_the_guide_keeps_the_contract(judge):
-    verdicts = judge()
-    assert len(verdicts) > 8
-    assert {each.outcome for each in verdicts} == {"passed"}, verdicts
+def test_the_template_of_the_guide_keeps_the_contract(judged):
+    of_it = [each for each in judged if each.owner.startswith("Test0")]
+    assert len(of_it) > 8
+    assert {each.outcome for each in of_it} == {"passed"}, of_it
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_broken_plugin_is_caught(judge, how):
-    old, new, test, said = BROKEN[how]
-    reasons = [e.reason for e in judge(old, new, test) if e.name == test and e.reason]
-    assert any(said in reason for reason in reasons), reasons
+def test_a_broken_plugin_is_caught(judged, how):
+    number = 1 + list(BROKEN).index(how)
+    *_, test, said = BROKEN[how]
+    owner = test.partition("::")[0].replace("Test", f"Test{number}", 1)
+    (found,) = [each for each in judged if each.owner == owner]
+    assert said.replace("mylab", f"mylab{number}") in found.reason
