@@ -52,29 +52,6 @@ def test_a_cluster_is_read(home):
     assert cluster.engine_options == {"max_blocks": 3}
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("[clusters]\nbig = 3", "one table for each cluster"),
-        ("[clusters.big]\nqueue = 'main'", r"\[clusters.big\] names no engine"),
-        ("[clusters.big]\nengin = 'x'", r"\[clusters.big\] 'engin' .* did you mean 'engine'"),
-        ("[clusters.local]\nengine = 'parsl'", "take another"),
-        ("[clusters.big]\nengine = 3", "engine must be a text, not 3"),
-        ("[clusters.big]\nengine = 'x'\nscheduler = 'slrum'", "did you mean 'slurm'"),
-        ("[clusters.big]\nengine = 'x'\nwalltime = 'soon'", "walltime must be a time"),
-        ("[clusters.big]\nengine = 'x'\nwalltime = true", "walltime must be a time"),
-        ("[clusters.big]\nengine = 'x'\nwalltime = 60", "with its unit"),
-        ("[clusters.big]\nengine = 'x'\nnodes = 0", "'nodes' must be"),
-        ("[clusters.big]\nengine = 'x'\nnodes = 2\nranks = 3", "spread evenly"),
-        ("[clusters.big]\nengine = 'x'\nqueue = 3", "'queue' must be"),
-    ],
-)
-def test_what_cannot_be_used_is_named(home, text, said):
-    (home / "config.toml").write_text(text)
-    with pytest.raises(ConfigError, match=said):
-        config.load()
-
-
 HERE_ALONE = """
 from crystalmath.engines.local import LocalRunner
 from crystalmath.hookspecs import hookimpl

@@ -48,6 +48,29 @@ def test_the_environment_goes_before_the_file(home, monkeypatch):
         (f"[server]\nquiet_s = 1{'0' * 400}", "quiet_s is too large; inf means for ever"),
         ("database_url = 'sqlite:///~nobody-here/x'", "the database's path '~nobody-here/x'"),
         ("[server]\nquiet = 5", "did you mean 'quiet_s'"),
+        ("[jobs]\nlease_s = 0", r"jobs\.lease_s must be at least 2 s, not 0"),
+        ("[environment.set]\nCRYSTALMATH_HOME = '/x'", "environment.set.CRYSTALMATH_HOME"),
+        ("[environment.set]\n'A B' = 'x'", "cannot be an environment variable"),
+        ("[environment.set]\nVASP_X = 3", "must be a str"),
+        ("[storage]\nruns = 'scratch'", "runs must be an absolute path, not 'scratch'"),
+        ("[storage]\nruns = '/proc/nothing'", "cannot be made"),
+        ("[storage]\nnetwork = 'yes'", "storage.network must be true or false"),
+        ("[storage]\nrun = '/x'", "did you mean 'runs'"),
+        ("restricted = 3", "restricted"),
+        ("[restricted]\n'a.b' = 'c'", "restricted"),
+        ("[restricted]\nx = [1]", "restricted"),
+        ("[clusters]\nbig = 3", "one table for each cluster"),
+        ("[clusters.big]\nqueue = 'main'", r"\[clusters.big\] names no engine"),
+        ("[clusters.big]\nengin = 'x'", r"\[clusters.big\] 'engin' .* did you mean 'engine'"),
+        ("[clusters.local]\nengine = 'parsl'", "take another"),
+        ("[clusters.big]\nengine = 3", "engine must be a text, not 3"),
+        ("[clusters.big]\nengine = 'x'\nscheduler = 'slrum'", "did you mean 'slurm'"),
+        ("[clusters.big]\nengine = 'x'\nwalltime = 'soon'", "walltime must be a time"),
+        ("[clusters.big]\nengine = 'x'\nwalltime = true", "walltime must be a time"),
+        ("[clusters.big]\nengine = 'x'\nwalltime = 60", "with its unit"),
+        ("[clusters.big]\nengine = 'x'\nnodes = 0", "'nodes' must be"),
+        ("[clusters.big]\nengine = 'x'\nnodes = 2\nranks = 3", "spread evenly"),
+        ("[clusters.big]\nengine = 'x'\nqueue = 3", "'queue' must be"),
         ("= nonsense", "config.toml"),
         ("engine = parsl", "in TOML, text stands in quotes"),
         ("\udcff", "config.toml"),
@@ -57,6 +80,7 @@ def test_what_cannot_be_used_is_named(home, text, said):
     (home / "config.toml").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(ConfigError, match=said):
         config.load()
+    assert not (home / "jobs").is_symlink()
 
 
 @pytest.mark.parametrize(("text", "quiet_s"), [("0", 0), ("1.5", 1.5), ("inf", math.inf)])

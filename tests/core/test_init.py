@@ -122,20 +122,6 @@ def test_what_cannot_be_is_wrong_usage(bare, cli, given):
     assert list(bare.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("CRYSTALMATH_HOME = '/x'", "environment.set.CRYSTALMATH_HOME"),
-        ("'A B' = 'x'", "cannot be an environment variable"),
-        ("VASP_X = 3", "must be a str"),
-    ],
-)
-def test_what_cannot_be_set_for_jobs_is_refused(bare, text, said):
-    (bare / "config.toml").write_text(f"[environment.set]\n{text}\n")
-    with pytest.raises(config.ConfigError, match=said):
-        config.load()
-
-
 def test_a_terminal_is_asked_and_each_answer_looked_at(bare, potcars, tmp_path):
     master, slave = os.openpty()
     answers = [

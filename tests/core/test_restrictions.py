@@ -7,8 +7,7 @@ import pytest
 from ase.build import bulk
 from attrs import evolve
 
-from crystalmath import config
-from crystalmath.errors import ConfigError, InvalidJob
+from crystalmath.errors import InvalidJob
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models import Submission
 from crystalmath.service import JobService
@@ -91,15 +90,6 @@ def test_results_are_not_removed_there(narrowed):
     assert at_once(narrowed.prune(Choice(older_s=0), dry_run=True)).jobs == []
     with pytest.raises(InvalidJob, match=re.escape("[restricted]")):
         at_once(narrowed.prune(Choice(older_s=0)))
-
-
-@pytest.mark.parametrize(
-    "text", ["restricted = 3", "[restricted]\n'a.b' = 'c'", "[restricted]\nx=[1]"]
-)
-def test_a_table_that_says_something_else_is_refused(home, text):
-    (home / "config.toml").write_text(text)
-    with pytest.raises(ConfigError, match="restricted"):
-        config.load()
 
 
 def test_an_empty_table_takes_nothing(home, lab):

@@ -91,22 +91,6 @@ def test_run_directories_on_another_file_system_follow_the_home(
     assert cli("result", kept["job_id"], "--json").code == 0
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ('runs = "scratch"', "storage. runs must be an absolute path, not 'scratch'"),
-        ('runs = "/proc/nothing"', "cannot be made"),
-        ("network = 'yes'", "storage.network must be true or false"),
-        ('run = "/x"', "did you mean 'runs'"),
-    ],
-)
-def test_what_cannot_be_used_is_named(home, text, said):
-    (home / "config.toml").write_text(f"[storage]\n{text}\n")
-    with pytest.raises(ConfigError, match=said.replace("storage. runs", "runs")):
-        config.load()
-    assert not (home / "jobs").is_symlink()
-
-
 def test_run_directories_that_are_there_are_not_left_behind(home, tmp_path):
     (home / "jobs" / "a-job").mkdir(parents=True)
     (home / "config.toml").write_text(f'[storage]\nruns = "{tmp_path}/scratch"\n')
