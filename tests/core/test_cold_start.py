@@ -16,7 +16,8 @@ from crystalmath.client import connect
 
 #: Runs each command in a fork of a process that has imported Typer, and tells what else it imports.
 FORKS = """
-import json, os, sys, typer
+import json, os, sys, threading, typer
+threading.Timer.start = lambda _: None  # begins what is told after a second: not on a busy machine
 before = set(sys.modules)
 for command in json.loads(sys.argv[1]):
     reading, writing = os.pipe()
