@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping
 
     import numpy as np
 
@@ -88,81 +87,42 @@ def _pieces(value: object, encoder: json.JSONEncoder) -> Iterator[str]:
         yield encoder.encode(value)
 
 
-_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_TEXT = re.compile(_STRING, re.DOTALL)
-_MARK = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
-_ATOM = re.compile(rb"[^\s,\]}]+")
-_BLANK = re.compile(rb"[\s,:]*")
 #: So many names are told where one is not there.
 _TOLD = 20
 
 
 def json_part(text: bytes, field: str, way: str = "") -> bytes:
-    """Return the JSON text of a part; `InvalidJob` names what there is in its place."""
-    start, end = _after(text, 0), len(text.rstrip())
-    left = field
-    while left:
-        names = []
-        for name, begin, stop in _members(text, start):
-            if left == name or left.startswith(f"{name}."):
-                start, end, left = begin, stop, left[len(name) + 1 :]
-                way = f"{way}.{name}" if way else name
-                break
-            names.append(name)
-        else:
-            raise no_field(way, left, names)
-    return text[start:end]
+    """Return the JSON text of a part; `InvalidJob` names what there is in its place.
+
+    All of the text is decoded: what is large of a result its index finds.
+    """
+    if not field:
+        return text
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidJob("the stored result is no whole JSON") from error
+    while field:
+        named = enumerate(value) if isinstance(value, list) else ()
+        members = value if isinstance(value, dict) else {str(at): item for at, item in named}
+        name, way, field = next_name(way, field, members)
+        value = members[name]
+    return json.dumps(value, separators=(",", ":")).encode()
 
 
-def no_field(way: str, left: str, names: Sequence[str]) -> InvalidJob:
-    """Return the error that says which fields there are in place of one."""
+def next_name(way: str, field: str, names: Collection[str]) -> tuple[str, str, str]:
+    """Return with which name a field goes on, the way so far with it, and what is left then.
+
+    `InvalidJob` names what there is in its place.
+    """
+    for name in names:
+        if f"{field}.".startswith(f"{name}."):
+            return name, f"{way}.{name}" if way else name, field[len(name) + 1 :]
     names = [name for name in names if name[:1] != "@"]  # that is how monty marks a type
     there = f"there are {', '.join(names[:_TOLD])}" if names else "nothing is in it"
     more = ", ..." if len(names) > _TOLD else ""
     place = shown(way) if way else "the result"
-    return InvalidJob(f"{place} has no field {shown(left)}; {there}{more}")
-
-
-def _members(text: bytes, start: int) -> Iterator[tuple[str, int, int]]:
-    """Go through the members of an object or a list, from where it begins."""
-    kind = text[start : start + 1]
-    if kind not in {b"{", b"["}:
-        return
-    at, number = _after(text, start + 1), 0
-    while text[at : at + 1] not in {b"}", b"]"}:
-        name = str(number)
-        if kind == b"{":
-            end = _end(text, at)
-            name = json.loads(text[at:end])
-            at = _after(text, end)
-        end = _end(text, at)
-        yield name, at, end
-        at, number = _after(text, end), number + 1
-
-
-def _after(text: bytes, at: int) -> int:
-    found = _BLANK.match(text, at)
-    assert found is not None  # noqa: S101 - it matches nothing, too
-    return found.end()
-
-
-def _end(text: bytes, at: int) -> int:
-    """Find where a value ends."""
-    first = text[at : at + 1]
-    if first not in {b"{", b"["}:
-        found = (_TEXT if first == b'"' else _ATOM).match(text, at)
-        assert found is not None  # noqa: S101 - our worker wrote JSON
-        return found.end()
-    depth = 0
-    for mark in _MARK.finditer(text, at):
-        token = mark[0]
-        if token in {b"{", b"["}:
-            depth += 1
-        elif token in {b"}", b"]"}:
-            depth -= 1
-            if not depth:
-                return mark.end()
-    raise InvalidJob("the stored result is no whole JSON")
+    raise InvalidJob(f"{place} has no field {shown(field)}; {there}{more}")
 
 
 #: So many items are converted at once, in which no other thread runs.

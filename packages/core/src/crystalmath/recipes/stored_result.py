@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from attrs import frozen
 
 from crystalmath.errors import BadFile, InvalidJob
-from crystalmath.recipes.json_text import no_field
+from crystalmath.recipes.json_text import next_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -226,10 +226,7 @@ class ResultIndex:
 def _step(tree: Tree, found: Located) -> tuple[Located, Tree | None]:
     """Go to the member with which a field's name goes on."""
     members = tree if isinstance(tree, dict) else {str(at): tree[at] for at in range(len(tree))}
-    for name, (at, size, *inner) in members.items():
-        if found.left == name or found.left.startswith(f"{name}."):
-            left = found.left[len(name) + 1 :]
-            way = f"{found.way}.{name}" if found.way else name
-            place = Located(found.start + int(at), int(size), left, way)
-            return place, inner[0] if inner else None
-    raise no_field(found.way, found.left, list(members))
+    name, way, left = next_name(found.way, found.left, members)
+    at, size, *inner = members[name]
+    place = Located(found.start + int(at), int(size), left, way)
+    return place, inner[0] if inner else None
