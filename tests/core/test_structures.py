@@ -103,6 +103,8 @@ def test_every_kind_of_constraint_in_files_survives():
 
 def test_info_that_json_cannot_hold_is_left_out():
     atoms = bulk("Al")
+    loop = []
+    loop.append(loop)
     atoms.info = {
         "a": 1,
         "b": object(),
@@ -112,6 +114,10 @@ def test_info_that_json_cannot_hold_is_left_out():
         "e": [object()],
         "f": {"__ndarray__": 1},
         "g": np.float64(2.5),
+        "h": np.array([1.0, math.nan]),
+        "i": 1j,
+        "j": np.longdouble(1),
+        "k": loop,
     }
     assert parse_structure(to_ase_json(atoms)).info == {"a": 1, "g": 2.5}
 

@@ -7,6 +7,7 @@ so every node is checked before anything is built.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import warnings
@@ -19,6 +20,7 @@ from crystalmath.recipes.json_text import array_from, array_items
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import numpy as np
     from ase import Atoms
 
 #: More atoms than any recipe can handle; a larger number is a mistake or an attack.
@@ -237,11 +239,11 @@ def encode_atoms(atoms: Atoms, *, info: bool = False) -> dict[str, Any]:
     """
     document: dict[str, Any] = {"__ase_objtype__": "atoms"}
     for name, values in atoms.arrays.items():
-        document[name] = _plain(values, name)
-    document["cell"] = _plain(atoms.cell.array, "cell")
-    document["pbc"] = _plain(atoms.pbc, "pbc")
+        document[name] = _array_node(values, name)
+    document["cell"] = _array_node(atoms.cell.array, "cell")
+    document["pbc"] = _array_node(atoms.pbc, "pbc")
     if atoms.get_celldisp().any():
-        document["celldisp"] = _plain(atoms.get_celldisp(), "celldisp")
+        document["celldisp"] = _array_node(atoms.get_celldisp(), "celldisp")
     return document | _beside(atoms, info=info)
 
 
@@ -289,21 +291,17 @@ def _beside(atoms: Atoms, *, info: bool) -> dict[str, Any]:
     return found
 
 
-def _plain(value: Any, place: str) -> Any:  # noqa: PLR0911
+def _plain(value: Any, place: str) -> Any:
     import numpy as np
 
     if isinstance(value, np.ndarray):
-        try:
-            items = array_items(value)
-        except TypeError as error:
-            raise TypeError(f"{place}: {error}") from error
-        return {"__ndarray__": [list(value.shape), str(value.dtype), items]}
+        if value.dtype.kind in "fc" and not np.isfinite(value).all():
+            raise TypeError(f"{place}: an array holds numbers that are not finite")
+        return _array_node(value, place)
     if isinstance(value, np.generic):
         return _plain(value.item(), place)
-    if isinstance(value, complex):
-        return {"__complex__": [value.real, value.imag]}
     if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{place}.{key}") for key, item in value.items()}
+        return _table(value, place)
     if isinstance(value, (list, tuple)):
         return [_plain(item, place) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -311,6 +309,21 @@ def _plain(value: Any, place: str) -> Any:  # noqa: PLR0911
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return _plain_object(value, place)
+
+
+def _array_node(values: np.ndarray, place: str) -> dict[str, Any]:
+    try:
+        items = array_items(values)
+    except TypeError as error:
+        raise TypeError(f"{place}: {error}") from error
+    return {"__ndarray__": [list(values.shape), str(values.dtype), items]}
+
+
+def _table(value: Mapping[Any, Any], place: str) -> dict[str, Any]:
+    # "__ndarray__" and its like would come back as something else.
+    if strange := [key for key in value if not isinstance(key, str) or key.startswith("__")]:
+        raise TypeError(f"{place}: the key {strange[0]!r:.80} cannot be written as JSON")
+    return {key: _plain(item, f"{place}.{key}") for key, item in value.items()}
 
 
 def _plain_object(value: Any, place: str) -> Any:
@@ -333,47 +346,10 @@ def _constraint_dict(constraint: Any) -> Any:
     return _plain(document, name)
 
 
-_DROPPED = object()
-
-
 def _json_info(atoms: Atoms) -> dict[str, Any]:
-    values = {
-        key: _json_value(value)
-        for key, value in atoms.info.items()
-        if isinstance(key, str) and not key.startswith("__")
-    }
-    return {key: value for key, value in values.items() if value is not _DROPPED}
-
-
-def _json_value(value: Any) -> Any:  # noqa: PLR0911
-    import numpy as np
-
-    if isinstance(value, np.ndarray):
-        try:
-            items = array_items(value)
-            json.dumps(items, allow_nan=False)
-        except (TypeError, ValueError):
-            return _DROPPED
-        finite = value.dtype.kind not in "fc" or bool(np.isfinite(value).all())
-        node = {"__ndarray__": [list(value.shape), str(value.dtype), items]}
-        return node if finite else _DROPPED
-    if isinstance(value, np.generic):
-        return _json_value(value.item())
-    if isinstance(value, Mapping):
-        return _json_mapping(value)
-    if isinstance(value, (list, tuple)):
-        items = [_json_value(item) for item in value]
-        return _DROPPED if _DROPPED in items else items
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError, RecursionError):
-        return _DROPPED
-    return value
-
-
-def _json_mapping(value: Mapping[Any, Any]) -> Any:
-    # "__ndarray__" and its like would come back as something else.
-    if not all(isinstance(key, str) and not key.startswith("__") for key in value):
-        return _DROPPED
-    items = {key: _json_value(item) for key, item in value.items()}
-    return _DROPPED if any(item is _DROPPED for item in items.values()) else items
+    """Write of ``info`` what JSON can hold."""
+    kept: dict[str, Any] = {}
+    for key, value in atoms.info.items():
+        with contextlib.suppress(TypeError, RecursionError):
+            kept |= _table({key: value}, "info")
+    return kept
