@@ -294,9 +294,7 @@ def test_highest_first(home, tmp_path, monkeypatch):
     assert found() == ("/variable", "QUACC_VASP_PP_PATH")
     quacc = ModuleType("quacc")
     monkeypatch.setitem(sys.modules, "quacc", quacc)
-    assert found()[0] == "/variable"  # a module with neither
-    quacc.SETTINGS = SimpleNamespace(VASP_PP_PATH=Path("/old"))
-    assert found() == ("/old", "quacc.SETTINGS.VASP_PP_PATH")
+    assert found()[0] == "/variable"  # a module without settings
     quacc.get_settings = lambda: SimpleNamespace(VASP_PP_PATH=Path("/new"))
     assert found() == ("/new", "quacc.get_settings().VASP_PP_PATH")
     assert potcars_of(os.environ).source == "QUACC_VASP_PP_PATH"
@@ -310,10 +308,8 @@ def test_highest_first(home, tmp_path, monkeypatch):
     refused({"Al"}, "does not exist", "without '~'")
 
 
-@pytest.mark.parametrize("attribute", ["get_settings", "SETTINGS"])
-def test_where_quacc_says_none_the_variable_counts(monkeypatch, attribute):
-    quacc, held = ModuleType("quacc"), SimpleNamespace(VASP_PP_PATH=None)
-    setattr(quacc, attribute, held if attribute == "SETTINGS" else lambda: held)
+def test_where_quacc_says_none_the_variable_counts(monkeypatch):
+    quacc = SimpleNamespace(get_settings=lambda: SimpleNamespace(VASP_PP_PATH=None))
     monkeypatch.setitem(sys.modules, "quacc", quacc)
     assert get_potcar_path() is None
     monkeypatch.setenv("VASP_PP_PATH", "/set/later")
@@ -325,9 +321,8 @@ def test_where_quacc_says_none_the_variable_counts(monkeypatch, attribute):
     [
         None,
         ModuleType("quacc"),
-        SimpleNamespace(SETTINGS=None),
         SimpleNamespace(get_settings=object),
-        SimpleNamespace(SETTINGS=SimpleNamespace(VASP_PP_PATH=7)),
+        SimpleNamespace(get_settings=lambda: SimpleNamespace(VASP_PP_PATH=7)),
     ],
 )
 def test_a_module_that_is_not_quacc_hinders_nothing(pots, monkeypatch, module):

@@ -248,14 +248,12 @@ def _ase(environment: Mapping[str, str]) -> PotcarPath | None:
 
 
 def _imported_quacc() -> PotcarPath | None:
-    module = sys.modules.get("quacc")
+    get_settings = getattr(sys.modules.get("quacc"), "get_settings", None)
+    if get_settings is None:
+        return None
     source = f"quacc.get_settings().{VARIABLE}"
     try:
-        if (get_settings := getattr(module, "get_settings", None)) is not None:
-            value = getattr(get_settings(), VARIABLE, False)
-        else:
-            source = f"quacc.SETTINGS.{VARIABLE}"
-            value = getattr(getattr(module, "SETTINGS", None), VARIABLE, False)
+        value = getattr(get_settings(), VARIABLE, False)
     except Exception as error:  # noqa: BLE001 - a new thread's settings are read from files here
         return PotcarPath(source=source, trouble=f"{source} cannot be read: {words_of(error)}")
     if value is None:
