@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes.lookup import is_quaccs, nearest
-from crystalmath.recipes.source import find_spec, read_module
+from crystalmath.recipes.source import find_spec, locate, read_module
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ def class_named(name: str) -> type:
     module, _, last = name.rpartition(".")
     if _NAME.fullmatch(name) and (not module or is_named_here(name)):
         for home in [module] if module else _HOMES:
-            if _is_there(home) and (found := _class(home, last)):
+            if (home in _HOMES or locate(home)) and (found := _class(home, last)):
                 return found
         for home in () if module else _modules_with(last):
             if found := _class(home, last):
@@ -86,25 +86,6 @@ def _class(module: str, name: str) -> type | None:
 
     found = getattr(importlib.import_module(module), name, None)
     return found if isinstance(found, type) and issubclass(found, BaseDynamics) else None
-
-
-def _is_there(module: str) -> bool:
-    parent, _, _ = module.rpartition(".")
-    if module in _HOMES:
-        return True
-    # Only once its parent is known to be ASE's is that imported.
-    path = importlib.import_module(parent).__path__ if _is_package(parent) else None
-    return path is not None and find_spec(module, path) is not None
-
-
-def _is_package(module: str) -> bool:
-    if module in _HOMES:
-        return True
-    home, _, _ = module.rpartition(".")
-    if not is_named_here(module) or not _is_package(home):
-        return False
-    spec = find_spec(module, importlib.import_module(home).__path__)
-    return spec is not None and spec.submodule_search_locations is not None
 
 
 def _modules_with(name: str) -> Iterator[str]:
