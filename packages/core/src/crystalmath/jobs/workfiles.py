@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import codecs
+import contextlib
 import errno
 import gzip
 import os
@@ -93,6 +94,17 @@ def check_inside(directory: Path, path: Path) -> Path:
     if not real.is_file():
         raise InvalidJob(f"{path} is no regular file")
     return real if path.is_symlink() else path
+
+
+def as_stored(folder: Path, name: str) -> Iterator[Path]:
+    """Yield the files of a name that are in a folder: as it was written, and compressed by quacc.
+
+    Links that leave the folder, and what is no regular file, are passed over.
+    """
+    for path in (folder / name, folder / f"{name}.gz"):
+        if os.path.lexists(path):
+            with contextlib.suppress(InvalidJob):
+                yield check_inside(folder, path)
 
 
 def read_chunks(path: Path) -> Iterator[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
 from itertools import zip_longest
 from pathlib import Path
@@ -12,7 +12,7 @@ from attrs import evolve
 
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.potcars import INSTEAD, is_potcar, titles
-from crystalmath.jobs.workfiles import check_inside, read_part
+from crystalmath.jobs.workfiles import as_stored, read_part
 from crystalmath.jobs.worktree import files_below, scratch_folders
 from crystalmath.models.inputs import Inputs, Setting
 from crystalmath.preflight.checked_job import said
@@ -125,8 +125,6 @@ def written_inputs(works: Sequence[str], programs: Sequence[Program]) -> _Work[I
 
 
 def _step(program: Program, files: dict[str, str]) -> StepInputs:
-    from attrs import evolve
-
     # Where it ran is another folder for each job.
     plain = {name: _FOLDER.sub(".", text) for name, text in files.items()}
     return evolve(program.written(plain), files=files)
@@ -160,16 +158,12 @@ def _read(folder: Path, program: Program, most: int) -> _Work[dict[str, str]]:
             if (said := titles(folder)) is not None:
                 files[INSTEAD] = "".join(f"{title}\n" for title in said)
             continue
-        for path in (folder / name, folder / f"{name}.gz"):
-            if not os.path.lexists(path):
-                continue
-            try:
+        for path in as_stored(folder, name):
+            with contextlib.suppress(InvalidJob):  # broken
                 # One more than there is room for: what is too large is seen to be.
-                part = yield from read_part(check_inside(folder, path), 0, most + 1, whole=True)
-            except (InvalidJob, FileNotFoundError):  # a link, a pipe, broken, or gone meanwhile
-                continue
-            files[name] = part.text
-            break
+                part = yield from read_part(path, 0, most + 1, whole=True)
+                files[name] = part.text
+                break
     return files
 
 

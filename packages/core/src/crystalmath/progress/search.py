@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import os
 import time
 from collections import defaultdict, deque
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from crystalmath.errors import InvalidJob
-from crystalmath.jobs.workfiles import check_inside, read_chunks, read_end
+from crystalmath.jobs.workfiles import as_stored, read_chunks, read_end
 from crystalmath.jobs.worktree import at_once, calculation_files
 from crystalmath.models.progress import IonicStep, Progress
 from crystalmath.progress.reader import LastLines, Reading
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from crystalmath.progress.reader import ProgressReader, StepCollector
@@ -105,15 +106,11 @@ def _shown(name: str) -> str:
 
 
 def _lines(folder: Path, name: str) -> _Work[LastLines]:
-    for path in (folder / name, folder / f"{name}.gz"):
-        if not os.path.lexists(path):
-            continue
-        try:
-            data = yield from read_end(check_inside(folder, path), END)
-        except (InvalidJob, FileNotFoundError):  # a link, a pipe, broken, or gone meanwhile
-            continue
-        # A line that is being written may end within a number.
-        return LastLines(data[: data.rfind(b"\n") + 1])
+    for path in as_stored(folder, name):
+        with contextlib.suppress(InvalidJob):  # broken
+            data = yield from read_end(path, END)
+            # A line that is being written may end within a number.
+            return LastLines(data[: data.rfind(b"\n") + 1])
     return LastLines()
 
 
@@ -153,10 +150,9 @@ def _read_steps(folder: Path, reader: ProgressReader) -> _Work[Sequence[Reading]
         return ()
     try:
         for name in (reader.file, *reader.others):
-            for path in (folder / name, folder / f"{name}.gz"):
-                if os.path.lexists(path):
-                    yield from _collect(path, name, collector)
-                    break
+            for path in as_stored(folder, name):
+                yield from _collect(path, name, collector)
+                break
         return collector.steps()
     except Exception:  # noqa: BLE001 - a plugin's; the other calculations have steps, too
         tell_failure(reader, folder / reader.file)
@@ -172,7 +168,7 @@ def tell_failure(reader: ProgressReader, path: Path) -> None:
 def _collect(path: Path, name: str, collector: StepCollector) -> _Work[None]:
     size, rest = 0, b""
     try:
-        for chunk in read_chunks(check_inside(path.parent, path)):
+        for chunk in read_chunks(path):
             # What has no end yet may be cut within a number.
             whole, _, rest = (rest + chunk).rpartition(b"\n")
             if whole:
@@ -181,5 +177,5 @@ def _collect(path: Path, name: str, collector: StepCollector) -> _Work[None]:
             if size > _MOST_READ or len(rest) > _LONGEST_LINE:
                 return
             yield
-    except (InvalidJob, FileNotFoundError):  # a link, a pipe, cut while it is compressed, or gone
+    except InvalidJob:  # cut while it is compressed, or gone
         return

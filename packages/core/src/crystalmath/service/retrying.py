@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 from attrs import evolve, field, frozen
 
 from crystalmath.errors import InvalidJob
+from crystalmath.jobs.last_geometry import last_geometry
 from crystalmath.jobs.potcars import is_potcar
+from crystalmath.jobs.workfiles import as_stored, read_tail
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models import JobState, Resources, Submission
 from crystalmath.models.fields import declared
@@ -20,7 +22,9 @@ from crystalmath.models.job_notes import awaited, step_of
 from crystalmath.models.resources import RESOURCE_NAMES
 from crystalmath.models.submission import OF_FLOW, Terms, merged
 from crystalmath.models.written import label_of, label_value, memory_text, read_megabytes
+from crystalmath.recipes import codec
 from crystalmath.recipes.json_text import structure_of
+from crystalmath.recipes.structures import parse_structure
 from crystalmath.service.going_on import PARAMETER, copied_files, moves_atoms_alone
 
 if TYPE_CHECKING:
@@ -77,8 +81,6 @@ def again(
     Raises `InvalidJob`: it has not ended, a change cannot be made, or there is nothing to go on
     from.
     """
-    from crystalmath.recipes import codec
-
     if not job.state.is_terminal():
         short = job.job_id[:8]
         raise InvalidJob(
@@ -168,8 +170,6 @@ def as_asked(
     job: JobMetadata, specification: str, configured: Config, *, environ: Mapping[str, str]
 ) -> Again:
     """Ask for a job that waits for others as it was asked for; see :func:`again`."""
-    from crystalmath.recipes import codec
-
     header, _, document = specification.partition("\n")
     told, asked = json.loads(header), json.loads(document)
     unasked: dict[str, Any] = dict.fromkeys(told.get("defaulted", ()))
@@ -219,9 +219,6 @@ def _last(
     configured: Config,
 ) -> LastGeometry:
     """Find the geometry from which a job can go on."""
-    from crystalmath.jobs.last_geometry import last_geometry
-    from crystalmath.recipes.structures import parse_structure
-
     if said := job.without_files():
         raise InvalidJob(
             f"job {job.job_id} cannot be continued: {said}; without --continue it begins anew"
@@ -418,9 +415,6 @@ def _ended_program(work: str, short: str) -> Program:
 
 
 def _end_of(folder: Path, name: str) -> str | None:
-    from crystalmath.jobs.workfiles import check_inside, read_tail
-
-    for path in (folder / name, folder / f"{name}.gz"):
-        if path.is_file():
-            return at_once(read_tail(check_inside(folder, path), _LINES, _TAIL, whole=True)).text
+    for path in as_stored(folder, name):
+        return at_once(read_tail(path, _LINES, _TAIL, whole=True)).text
     return None
