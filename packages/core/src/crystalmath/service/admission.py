@@ -19,6 +19,14 @@ from crystalmath.models.fields import declared
 from crystalmath.models.job_notes import written_findings
 from crystalmath.models.resources import check_resources
 from crystalmath.models.written import timespan_text
+from crystalmath.recipes import codec
+from crystalmath.recipes.arguments import argument_faults, check_arguments, structures_argument
+from crystalmath.recipes.job_structure import geometry_of, references_in
+from crystalmath.recipes.lookup import look_up
+from crystalmath.recipes.required_packages import check_packages
+from crystalmath.recipes.source_folders import check_sources, sources
+from crystalmath.recipes.structures import parse_and_keep, parse_structure
+from crystalmath.recipes.unread_parameters import check_unread, job_faults
 from crystalmath.service.asked_job import (
     OWN,
     AskedJob,
@@ -255,9 +263,6 @@ class Admission:
         given: object = submission.atoms
         if not isinstance(given, (list, tuple)):
             return submission
-        from crystalmath.recipes.arguments import structures_argument
-        from crystalmath.recipes.job_structure import geometry_of
-        from crystalmath.recipes.structures import parse_structure
 
         recipe = self._recipe(str(submission.recipe))
         name = structures_argument(recipe)
@@ -378,9 +383,6 @@ class Admission:
         ]
 
     def _check_step(self, spec: JobSpec, settings: Mapping[str, Any]) -> None:
-        from crystalmath.recipes import codec
-        from crystalmath.recipes.job_structure import references_in
-
         codec.decode_request(parameters := settings.get("params") or {})
         if references_in(parameters):
             raise InvalidJob("a reference to a job cannot stand in its 'params'")
@@ -407,22 +409,16 @@ class Admission:
         )
 
     def _check_recipe(self, asked: AskedJob, *, has_structure: bool) -> list[Finding]:
-        from crystalmath.recipes.arguments import check_arguments
-        from crystalmath.recipes.codec import decode_request
-        from crystalmath.recipes.unread_parameters import check_unread, job_faults
-
         recipe = self._recipe(asked.spec.recipe)
         if asked.is_step:
             # Python has called it so, but for what is changed.
             place = recipe.name.rpartition(".")[2]
-            return [*job_faults(recipe, decode_request(asked.spec.changed), f"{place}.")]
+            return [*job_faults(recipe, codec.decode_request(asked.spec.changed), f"{place}.")]
         parameters = asked.spec.parameters
         findings = check_arguments(recipe, parameters, structure=has_structure)
         return [*findings, *check_unread(recipe, parameters)]
 
     def _recipe(self, name: str) -> Recipe:
-        from crystalmath.recipes.lookup import look_up
-
         if name not in self._recipes:
             self._recipes[name] = look_up(name, self._config.recipes_allow)
         return self._recipes[name]
@@ -431,9 +427,6 @@ class Admission:
         self, asked: Submission | JobSpec, *, has_structure: bool
     ) -> Iterator[Finding | InvalidJob]:
         """Yield what is wrong with a recipe's name and arguments; it may raise, too."""
-        from crystalmath.recipes.arguments import argument_faults
-        from crystalmath.recipes.unread_parameters import check_unread
-
         recipe = self._recipe(str(asked.recipe))
         fits = True
         for found in argument_faults(recipe, asked.parameters, structure=has_structure):
@@ -515,9 +508,6 @@ class Admission:
 
     def _early_preflight(self, asked: AskedJob) -> list[Finding]:
         """Find what is wrong whatever the positions of the atoms are: a missing POTCAR."""
-        from crystalmath.recipes import codec
-        from crystalmath.recipes.structures import parse_and_keep
-
         expected = self._references.expected(asked.spec.parents)
         if expected is None:
             return []
@@ -596,8 +586,6 @@ class Admission:
 
     def _check_sources(self, asked: AskedJob) -> list[Finding]:
         """Look for the folders that files are taken from, where this machine's are the worker's."""
-        from crystalmath.recipes.source_folders import check_sources, sources
-
         spec = asked.spec
         if not self._shares_files(spec):
             return self._unseen(asked, sources(spec.parameters))
@@ -629,8 +617,6 @@ class Admission:
 
     def _check_packages(self, spec: JobSpec) -> list[Finding]:
         """Look for what a recipe of quacc's needs beside quacc."""
-        from crystalmath.recipes.required_packages import check_packages
-
         recipe = self._recipes.get(spec.recipe)
         if recipe is None:  # it cannot be called, which was told
             return []

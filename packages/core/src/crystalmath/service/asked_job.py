@@ -13,9 +13,15 @@ from attrs import evolve, field, fields, frozen
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.models import JobSpec
 from crystalmath.models.job_notes import awaits_structure
+from crystalmath.models.reference import JOB
 from crystalmath.models.submission import merged
 from crystalmath.quacc.runner import generate_job_id
+from crystalmath.recipes import codec
+from crystalmath.recipes.ase_classes import with_classes
+from crystalmath.recipes.job_structure import JobStructure, references_in
+from crystalmath.recipes.json_text import is_long, json_pieces
 from crystalmath.recipes.lookup import full_name
+from crystalmath.recipes.structures import parse_and_keep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -113,11 +119,6 @@ class SubmissionReader:
         settings: Mapping[str, str] = MappingProxyType({}),
     ) -> AskedJob:
         """Read its structure and parameters; its fields have been checked."""
-        from crystalmath.models.reference import JOB
-        from crystalmath.recipes import codec
-        from crystalmath.recipes.ase_classes import with_classes
-        from crystalmath.recipes.job_structure import JobStructure, references_in
-
         given: object = submission.atoms
         of_job = JobStructure.read(given)
         none = given is None or of_job is not None
@@ -168,9 +169,6 @@ class SubmissionReader:
 
         The submission has those parameters that are other than the flow has called it with.
         """
-        from crystalmath.recipes import codec
-        from crystalmath.recipes.job_structure import references_in
-
         changed = codec.encode_request(submission.parameters)
         body = {**body, "parameters": merged(body["parameters"], changed)}
         spec = JobSpec(
@@ -190,8 +188,6 @@ class SubmissionReader:
 
     def _parsed(self, given: object) -> tuple[Atoms, Mapping[str, Any]]:
         """Read a structure; equal short ones that follow each other are read once."""
-        from crystalmath.recipes.structures import parse_and_keep
-
         text = _text_of(given)
         if text is not None and self._structure is not None and self._structure[0] == text:
             return self._structure[1]
@@ -238,8 +234,6 @@ class SubmissionReader:
 
 def with_arguments(step: AskedJob) -> AskedJob:
     """Read structure and parameters of a step of a flow that refers to no other job any more."""
-    from crystalmath.recipes import codec
-
     atoms, parameters = codec.decode_spec(step.document)
     return evolve(step, spec=evolve(step.spec, atoms=atoms, parameters=parameters))
 
@@ -252,8 +246,6 @@ def _shared(spec: JobSpec) -> dict[str, object]:
 
 def _text_of(document: object) -> str | None:
     """Return the text of a short JSON document; ``None`` for a long one, and what is none."""
-    from crystalmath.recipes.json_text import is_long
-
     try:
         return None if is_long(document) else json.dumps(document)
     except (RecursionError, TypeError, ValueError):
@@ -274,8 +266,6 @@ def defaulted(before: JobSpec, after: JobSpec) -> list[str]:
 
 def spec_hash(what: Mapping[str, Any], body: Mapping[str, Any]) -> str:
     """Tell two specifications apart."""
-    from crystalmath.recipes.json_text import json_pieces
-
     # The environment is left out: another shell must not make the same job another one.
     # So is the order of the names: JSON objects have none.
     hashed = hashlib.sha256()

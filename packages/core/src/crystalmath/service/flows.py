@@ -44,8 +44,11 @@ from crystalmath.models.submission import (
     of_step,
     step_matches,
 )
+from crystalmath.recipes import codec
 from crystalmath.recipes.json_text import place_name
+from crystalmath.recipes.lookup import look_up
 from crystalmath.recipes.stored_result import unpacked
+from crystalmath.recipes.unread_parameters import job_faults
 from crystalmath.service.retrying import Again, environment_before
 
 if TYPE_CHECKING:
@@ -636,10 +639,6 @@ def _changed_faults(
     configured: Config,
 ) -> Iterator[Finding]:
     """Find what is wrong with the parameters that are to be other for some steps."""
-    from crystalmath.recipes import codec
-    from crystalmath.recipes.lookup import look_up
-    from crystalmath.recipes.unread_parameters import job_faults
-
     parameters = codec.decode_request(settings.get("params") or {})
     recipes = {one[0] for one in called if step_matches(pattern, *one)} if parameters else ()
     for recipe in sorted(recipes):
@@ -656,9 +655,6 @@ def changes_by_step(
     Also return what is wrong with changes by step. `InvalidJob`: one is called neither as a
     parameter of the flow nor as a step. `JobRefused`: a step would not take it.
     """
-    from crystalmath.recipes import codec
-    from crystalmath.recipes.lookup import look_up
-
     signature = look_up(flow.recipe, jobs.config.recipes_allow).signature
     parameters = {} if signature is None else signature.parameters
     others = changes.parameters.keys() - parameters.keys()
@@ -741,8 +737,6 @@ def _on_terms(
     flow: JobMetadata, header: Mapping[str, Any], call: Mapping[str, Any], configured: Config
 ) -> Submission:
     """Make the submission of a step, on the terms of its flow, and those that are its own."""
-    from crystalmath.recipes import codec
-
     terms: dict[str, Any] = {one: getattr(flow, one) for one in fields_dict(Terms)}
     terms |= {**dict.fromkeys(header.get("defaulted", ())), "engine": flow.engine}
     settings = of_step(header.get("by_step", {}), call["recipe"], call["name"])

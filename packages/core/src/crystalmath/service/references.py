@@ -24,10 +24,16 @@ from crystalmath.models.fields import properties
 from crystalmath.models.filters import read_filters
 from crystalmath.models.job_notes import awaited, awaits_structure, repeated, step_of
 from crystalmath.models.reference import JobValue
-from crystalmath.recipes.encoding import NUMPY, with_numpy_types
+from crystalmath.recipes import codec
+from crystalmath.recipes.arguments import returns_beside
+from crystalmath.recipes.ase_classes import with_classes
+from crystalmath.recipes.decoding import ResultDecoder
+from crystalmath.recipes.encoding import NUMPY, ResultEncoder, with_numpy_types
 from crystalmath.recipes.job_structure import JobStructure, as_data, with_values
 from crystalmath.recipes.json_text import place_name, structure_of
-from crystalmath.recipes.lookup import is_quaccs
+from crystalmath.recipes.lookup import is_quaccs, look_up
+from crystalmath.recipes.structures import parse_and_keep, parse_structure
+from crystalmath.recipes.summary import find_structures, read_structure
 from crystalmath.service.asked_job import AskedJob, with_arguments
 from crystalmath.service.going_on import moves_atoms_alone
 
@@ -113,8 +119,6 @@ class References:
 
     def _named(self, asked: AskedJob, submission: Submission) -> AskedJob:
         """Put whole ids into all references, and name the jobs as parents; errors as `with_ids`."""
-        from crystalmath.recipes import codec
-
         parents: list[Parent] = []
         document = asked.document
 
@@ -396,10 +400,6 @@ class References:
         return cast("Parent", told)
 
     def _put_in(self, asked: AskedJob, parents: Sequence[Parent]) -> AskedJob:
-        from crystalmath.recipes import codec
-        from crystalmath.recipes.ase_classes import with_classes
-        from crystalmath.recipes.structures import parse_and_keep
-
         body = json.loads(asked.document)
         later = [parent for parent in parents if parent.get("frame") != 0]
         sources = {parent["job_id"]: self._source(parent) for parent in reversed(later)}
@@ -496,9 +496,6 @@ class References:
 
         It is a warning: of one calculation in a list the geometry is taken.
         """
-        from crystalmath.recipes.arguments import returns_beside
-        from crystalmath.recipes.lookup import look_up
-
         for parent in parents:
             whole = parent["role"] == "structure" and not parent.get("path")
             if not whole or parent.get("frame", -1) >= 0:
@@ -539,7 +536,6 @@ class References:
                     "is none to go on with"
                 )
             return given
-        from crystalmath.recipes.summary import read_structure
 
         if asked.path is not None:
             where = "".join(f"[{step!r}]" for step in asked.path)
@@ -555,8 +551,6 @@ class References:
         return self._completed(atoms, job)
 
     def _of_result(self, job: JobMetadata, frame: int | None) -> Atoms:
-        from crystalmath.recipes.summary import find_structures, read_structure
-
         found = find_structures(b"".join(self.jobs.results.chunks(job)))
         frames = found.trajectory
         if frame is None or frame == -1:
@@ -576,8 +570,6 @@ class References:
     def _completed(self, atoms: Atoms, job: JobMetadata) -> Atoms:
         """Add what a recipe did not hand on of what its job was given, atom by atom."""
         import numpy as np
-
-        from crystalmath.recipes.structures import parse_structure
 
         document = self.given(job)
         given = None if document is None else parse_structure(document)
@@ -635,9 +627,6 @@ def _member(node: Any, step: str | int) -> Any:
         if tag == ("builtins", "tuple"):
             return _at(node["data"], step)
         if tag == ("numpy", "array"):
-            from crystalmath.recipes.decoding import ResultDecoder
-            from crystalmath.recipes.encoding import ResultEncoder
-
             return ResultEncoder().encode(_at(ResultDecoder().decode(node, ()), step), ())
         if tag[0] == "numpy":
             return _at(node["data"], step)
