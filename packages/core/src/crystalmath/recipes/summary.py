@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field, frozen
 
 from crystalmath.errors import InvalidJob
+from crystalmath.recipes.ase_json import check_atoms, decode_atoms
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -135,8 +136,6 @@ def _natoms(result: Mapping[str, Any]) -> int | None:
 def _atoms(result: Mapping[str, Any]) -> Any:
     atoms = result.get("atoms")
     if isinstance(atoms, Mapping):
-        from crystalmath.recipes.ase_json import decode_atoms
-
         atoms = decode_atoms(atoms.get("atoms_json", atoms), finite=False)
     return atoms if atoms is not None and len(atoms) else None
 
@@ -253,8 +252,6 @@ def last_step(document: object) -> object:
 
 def final_atoms(document: object) -> Atoms | None:
     """Return the geometry of a stored result, with its energy (eV) and forces (eV/Å), if any."""
-    from crystalmath.recipes.ase_json import decode_atoms
-
     last = last_step(document)
     if not isinstance(last, Mapping) or not isinstance(stored := last.get("atoms"), Mapping):
         return None
@@ -351,8 +348,6 @@ def structures_of(text: bytes) -> tuple[list[Atoms], int]:
 
     None where it gives one, or none; no calculations where one follows the other.
     """
-    from crystalmath.recipes.ase_json import decode_atoms
-
     document = json.loads(text)
     given = document.get("atoms") if isinstance(document, Mapping) else None
     root = _scan(text)
@@ -366,8 +361,6 @@ def structures_of(text: bytes) -> tuple[list[Atoms], int]:
 
 def read_structure(text: bytes, what: str = "its result's 'atoms' are") -> Atoms:
     """Read one of them; `InvalidJob`, whose message begins with `what`: ASE has none such."""
-    from crystalmath.recipes.ase_json import check_atoms, decode_atoms
-
     node = json.loads(text)
     if not isinstance(node, Mapping) or "atoms_json" not in node:
         raise InvalidJob(f"{what} no structure of ASE's")
