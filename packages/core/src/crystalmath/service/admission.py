@@ -394,19 +394,10 @@ class Admission:
 
     def _looks(self, asked: AskedJob) -> tuple[Callable[[], list[Finding]], ...]:
         """Return the checks of a job that its engine takes, with its resources told to it."""
-        if asked.refers:
-            return (
-                lambda: self._check_parcel(asked),
-                lambda: self._check_sources(asked),
-                lambda: self._check_packages(asked.spec),
-            )
-        return (
-            lambda: self._check_parcel(asked),
-            lambda: self._engine_preflight(asked),
-            lambda: self._check_commands(asked),
-            lambda: self._check_sources(asked),
-            lambda: self._check_packages(asked.spec),
-        )
+        # These two need the values that are still awaited.
+        whole = () if asked.refers else (self._engine_preflight, self._check_commands)
+        looks = (self._check_parcel, *whole, self._check_sources, self._check_packages)
+        return tuple(partial(look, asked) for look in looks)
 
     def _check_recipe(self, asked: AskedJob, *, has_structure: bool) -> list[Finding]:
         recipe = self._recipe(asked.spec.recipe)
@@ -615,8 +606,9 @@ class Admission:
             for each in reads
         ]
 
-    def _check_packages(self, spec: JobSpec) -> list[Finding]:
+    def _check_packages(self, asked: AskedJob) -> list[Finding]:
         """Look for what a recipe of quacc's needs beside quacc."""
+        spec = asked.spec
         recipe = self._recipes.get(spec.recipe)
         if recipe is None:  # it cannot be called, which was told
             return []
