@@ -67,6 +67,7 @@ FEW_ON_PARSL = ["-k", "not parsl or ranks or cancelling"]
 PAGES = [
     f"tests/client/test_{page}_page.py" for page in ("command_line", "convergence", "screening")
 ]
+NO_PAGES = [f"--ignore={page}" for page in PAGES]
 KIT = ["--config-file=tests/contract/pytest.ini"]
 #: Tests that wait most of the time: two at once, also beside another session.
 TWO = "--numprocesses=2"
@@ -89,6 +90,11 @@ KEYS = ["tests/engines/test_cluster_keys.py"]
 #: An engine that needs a cluster of somebody else's, and its tests.
 DASK_APART = "./examples/engine-dask-apart"
 APART = ["tests/engines/test_apart.py"]
+#: Of all tests, the default ones leave out these.
+NOT_EVERY_DAY = [
+    f"--ignore={folder}"
+    for folder in (*APART, *DEATHS, *KEYS, *PROCESSES, *SCRIPTS, *SERVERS, *VASP)
+]
 #: Engine -> how pytest runs the kit on it, and its other tests.
 ENGINES: dict[str, tuple[list[str], list[str]]] = {
     "local": ([*KIT, *SIDE_BY_SIDE, "tests/contract/test_local.py"], []),
@@ -105,24 +111,31 @@ ENGINES: dict[str, tuple[list[str], list[str]]] = {
 LONG = [f"tests/cluster/test_{name}.py" for name in ("conform", "guide_batch", "strikes")]
 CLUSTER = {"jobs": ["tests/cluster", *(f"--ignore={path}" for path in LONG)], "kit": LONG}
 
-#: What CI runs at each landing beside the default sessions.
-LANDING = ["vasp", "kit", "contract(parsl)", "processes", "server", "contract(local)", "lock"]
+#: What CI runs at each landing beside the default sessions. After `types` here, beside another
+#: session, mypy has its cache for that of the default sessions, which run one after the other.
+LANDING = [
+    *("vasp", "kit", "contract(parsl)", "processes", "server", "contract(local)", "types", "lock")
+]
 #: What it runs of by turns, one at each landing; `deep` runs them all.
 SLICES = [
     ["slurm(jobs)"],
-    ["slurm(kit)", "postgresql", "store"],
-    ["pythons-3.13"],
+    ["slurm(kit)", "store"],
+    ["pythons-3.13(tests)"],
+    ["pythons-3.13(servers)"],
     ["minimums"],
-    ["contract(psij)", "same", "wheels"],
-    ["contract(covalent)", "together", "guide"],
-    ["drawn", "web", "vasp_on_parsl"],
+    ["contract(psij)", "postgresql"],
+    ["contract(covalent)"],
+    ["wheels", "guide"],
+    ["together", "same"],
+    ["drawn"],
+    ["web", "vasp_on_parsl"],
 ]
-#: Those that take from 12 minutes to 3 beside another session. The longest begin first: what begins
+#: Those that take from 11 minutes to 3 beside another session. The longest begin first: what begins
 #: last would have one of the two cores for itself.
 LONGEST = [
-    *("vasp", "kit", "contract(parsl)", "pythons-3.13", "server", "contract(covalent)"),
-    *("slurm(kit)", "slurm(jobs)", "minimums", "processes", "wheels", "contract(psij)"),
-    *("same", "guide"),
+    *("vasp", "contract(parsl)", "server", "contract(covalent)", "slurm(kit)", "slurm(jobs)"),
+    *("minimums", "kit", "processes", "pythons-3.13(tests)", "pythons-3.13(servers)", "drawn"),
+    *("wheels", "contract(psij)", "same", "guide"),
 ]
 
 # Users have bytecode; without it every worker and every cold start is three times as slow.
@@ -217,15 +230,14 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests that need no server, and kill nothing; arguments go to pytest."""
     _development(session)
-    elsewhere = [*APART, *DEATHS, *KEYS, *PROCESSES, *SCRIPTS, *SERVERS, *VASP]
-    _pytest(session, *[f"--ignore={folder}" for folder in elsewhere])
+    _pytest(session, *NOT_EVERY_DAY)
 
 
 @nox.session(venv_backend="none")
 def server(session: nox.Session) -> None:
     """Have servers come and go, and talk to our client, Node, and who breaks the protocol."""
     _development(session)
-    _pytest(session, *SERVERS, *[f"--ignore={page}" for page in PAGES])
+    _pytest(session, *SERVERS, *NO_PAGES)
 
 
 @nox.session(venv_backend="none")
@@ -310,11 +322,15 @@ def contract(session: nox.Session, engine: str) -> None:
 
 
 @nox.session(python=["3.12", "3.13"])
-def pythons(session: nox.Session) -> None:
-    """Run the tests on the other Pythons, those with servers and killed processes, too."""
+@nox.parametrize("part", [nox.param(each, id=each) for each in ("tests", "servers")])
+def pythons(session: nox.Session, part: str) -> None:
+    """Run the tests on the other Pythons: those of `tests`, and of `server` and `processes`."""
     _install(session, *EDITABLE, *_groups("test"), f"--constraint={LOCK}")
-    elsewhere = [*APART, *DEATHS, *KEYS, *PAGES, *SCRIPTS, *VASP]
-    _pytest(session, TWO, "tests", *[f"--ignore={folder}" for folder in elsewhere])
+    chosen = {
+        "tests": NOT_EVERY_DAY,
+        "servers": ["tests/server", "tests/client", *PROCESSES, *NO_PAGES],
+    }
+    _pytest(session, TWO, *chosen[part])
 
 
 @nox.session

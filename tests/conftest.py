@@ -33,6 +33,18 @@ def pytest_configure():
     )
 
 
+def pytest_collection_modifyitems(config, items):
+    """Take a part of the tests that CI runs by turns: ``TURN=0/3`` is the first of three."""
+    turn = os.environ.get("TURN")
+    if turn is None:
+        return
+    number, turns = map(int, turn.split("/"))
+    by_turns = [item for item in items if item.get_closest_marker("by_turns")]
+    others = set(by_turns) - set(by_turns[number::turns])
+    config.hook.pytest_deselected(items=list(others))
+    items[:] = [item for item in items if item not in others]
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path_factory, monkeypatch):
     """Make a home for every test; nothing of the developer's is read or written."""

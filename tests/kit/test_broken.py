@@ -49,6 +49,7 @@ def verdicts(request, judge, known):
     return verdicts
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize(("engine", "test", "said"), CASES, ids=lambda value: value[:60])
 def test_a_broken_engine_is_caught(verdicts, engine, test, said):
     assert (engine, test) in verdicts, "there is no such test any more"

@@ -25,6 +25,9 @@ from crystalmath.preflight.report_cache import THEIRS_S
 from crystalmath.preflight.verdict import judge
 from vasp.potcars import library, potcar
 
+# Nearly each of them has quacc imported again.
+pytestmark = pytest.mark.by_turns
+
 AL = bulk("Al")
 STATIC = "quacc.recipes.vasp.core.static_job"
 
