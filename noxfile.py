@@ -111,6 +111,13 @@ ENGINES: dict[str, tuple[list[str], list[str]]] = {
 LONG = [f"tests/cluster/test_{name}.py" for name in ("conform", "guide_batch", "strikes")]
 CLUSTER = {"jobs": ["tests/cluster", *(f"--ignore={path}" for path in LONG)], "kit": LONG}
 
+#: What `drawn` draws more of: the tests, and how many.
+DRAWS = {
+    "lives": ("tests/jobs/test_simulation.py", {"CRYSTALMATH_LIVES": "5000"}),
+    "vasp": ("tests/vasp/test_differential.py", {"DIFFERENTIAL_CASES": "2000"}),
+    "messages": ("tests/protocol/test_fuzz.py", {"FUZZ_SERIES": "2000"}),
+}
+
 #: What CI runs at each landing beside the default sessions. After `types` here, beside another
 #: session, mypy has its cache for that of the default sessions, which run one after the other.
 LANDING = [
@@ -127,15 +134,16 @@ SLICES = [
     ["contract(covalent)"],
     ["wheels", "guide"],
     ["together", "same"],
-    ["drawn"],
+    ["drawn(lives)", "drawn(messages)"],
+    ["drawn(vasp)"],
     ["web", "vasp_on_parsl"],
 ]
-#: Those that take from 11 minutes to 3 beside another session. The longest begin first: what begins
+#: Those that take from 10 minutes to 3 beside another session. The longest begin first: what begins
 #: last would have one of the two cores for itself.
 LONGEST = [
-    *("vasp", "contract(parsl)", "server", "contract(covalent)", "slurm(kit)", "slurm(jobs)"),
-    *("minimums", "kit", "processes", "pythons-3.13(tests)", "pythons-3.13(servers)", "drawn"),
-    *("wheels", "contract(psij)", "same", "guide"),
+    *("vasp", "server", "drawn(vasp)", "contract(covalent)", "slurm(kit)", "slurm(jobs)"),
+    *("contract(parsl)", "minimums", "processes", "pythons-3.13(servers)", "pythons-3.13(tests)"),
+    *("wheels", "kit", "contract(psij)", "same", "guide"),
 ]
 
 # Users have bytecode; without it every worker and every cold start is three times as slow.
@@ -286,12 +294,12 @@ def guide(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-def drawn(session: nox.Session) -> None:
-    """Draw more lives, VASP jobs and messages to a server than each landing."""
+@nox.parametrize("what", [nox.param(each, id=each) for each in DRAWS])
+def drawn(session: nox.Session, what: str) -> None:
+    """Draw more lives, VASP jobs or messages to a server than each landing."""
     _development(session)
-    _one_process(session, "tests/jobs/test_simulation.py", CRYSTALMATH_LIVES="5000")
-    _one_process(session, "tests/vasp/test_differential.py", DIFFERENTIAL_CASES="2000")
-    _one_process(session, "tests/protocol/test_fuzz.py", FUZZ_SERIES="2000")
+    tests, number = DRAWS[what]
+    _one_process(session, tests, **number)
 
 
 @nox.session(venv_backend="none")

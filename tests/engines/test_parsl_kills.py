@@ -10,6 +10,8 @@ import random_kills
 
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
 
+pytestmark = pytest.mark.by_turns
+
 RUNS = int(os.environ.get("KILL_RUNS", "2"))
 KILLS = int(os.environ.get("KILLS_A_RUN", "8"))
 

@@ -33,6 +33,8 @@ from crystalmath_engine_parsl import (
 )
 from crystalmath_engine_parsl.ownership import BLOCKS
 
+pytestmark = pytest.mark.by_turns
+
 AL = bulk("Al", a=4.0, cubic=True)
 CLUSTER = """
 [clusters.there]

@@ -26,6 +26,8 @@ pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not 
 from crystalmath_engine_parsl import executor, ownership, pools, tether
 from crystalmath_engine_parsl.ownership import MARK
 
+pytestmark = pytest.mark.by_turns
+
 AL = bulk("Al", a=4.0, cubic=True)
 
 

@@ -188,6 +188,7 @@ def right(request, judge):
         return dict(pool.map(run, sorted(set(chosen))))
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("engine", RIGHT)
 def test_what_is_right_is_not_taken_for_wrong(right, engine):
     verdicts = {name: right[engine][engine, name] for name in RIGHT[engine]}
@@ -195,6 +196,7 @@ def test_what_is_right_is_not_taken_for_wrong(right, engine):
     assert not failed, "\n".join(map(str, failed.values()))
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("engine", UNTRIED)
 def test_what_cannot_be_tried_is_skipped(right, engine):
     tests, said = UNTRIED[engine]
@@ -313,6 +315,7 @@ def runs(request, judge, installed, load, queue):
         return dict(pool.map(run, chosen))
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("number", range(max(RUNS, 1)))
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_of_engine_passes(runs, kind, number):

@@ -12,7 +12,10 @@ from conftest import eventually
 from crystalmath import processes
 from server.home_server import HomeServer
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make containers")
+pytestmark = [
+    pytest.mark.by_turns,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can make containers"),
+]
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 MACHINE_ID = "/etc/machine-id"

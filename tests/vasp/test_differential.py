@@ -20,7 +20,14 @@ CASES = int(os.environ.get("DIFFERENTIAL_CASES", "100"))
 FAMILIES = ("VASP_", "QUACC_", "ASE_", "CRYSTALMATH_")
 
 
-@pytest.mark.parametrize(("named", "cases"), [("variable", CASES), ("config", 40), ("nothing", 20)])
+@pytest.mark.parametrize(
+    ("named", "cases"),
+    [
+        ("variable", CASES),
+        pytest.param("config", 40, marks=pytest.mark.by_turns),
+        pytest.param("nothing", 20, marks=pytest.mark.by_turns),
+    ],
+)
 def test_the_verdict_is_what_happens(named, cases, tmp_path, capsys):
     install(tmp_path / "bin")
     (tmp_path / "home").mkdir()
