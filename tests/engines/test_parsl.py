@@ -9,7 +9,7 @@ import uuid
 import pytest
 from ase.build import bulk
 
-from commands import piped
+from commands import piped, ran
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.jobs.rundir import RunDirectory
@@ -18,6 +18,7 @@ from crystalmath.quacc import JobState, get_runner
 pytest.importorskip("crystalmath_engine_parsl", reason="the Parsl engine is not installed")
 
 from crystalmath_engine_parsl.ownership import MARK
+from crystalmath_engine_parsl.tether import tethered
 
 AL = bulk("Al", a=4.0, cubic=True)
 #: How long a script may take to end, and all that it has started, in seconds.
@@ -115,6 +116,26 @@ def test_listing_engines_imports_no_parsl():
         "assert not {'parsl', 'quacc', 'ase'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+#: A script of Parsl's, as its interchange and its manager are, which starts workers.
+TELLS = """
+import multiprocessing, sys
+import parsl
+def told():
+    return [name in sys.modules for name in ("parsl", "sqlalchemy", "boto3")]
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as workers:
+        print(told(), workers.apply(told))
+"""
+
+
+def test_parsls_own_processes_import_only_what_they_need(tmp_path):
+    """Each of a pool's would import SQLAlchemy for nothing."""
+    script = tmp_path / "script.py"
+    script.write_text(TELLS)
+    done = ran(*tethered(str(tmp_path), str(script)))
+    assert done.stdout == "[True, False, False] [True, False, False]\n", done.stderr
 
 
 @pytest.fixture

@@ -54,7 +54,9 @@ def main() -> None:
         process = multiprocessing.process.current_process()
         vars(process)["_config"]["semprefix"] = ownership.semaphores(token)
     sys.argv[:] = argv
-    sys.path[0] = str(Path(argv[0]).parent)
+    # Processes that are started by multiprocessing inherit the path, too.
+    absent = str(Path(__file__).with_name("absent"))
+    sys.path[:1] = [str(Path(argv[0]).parent), absent]
     runpy.run_path(argv[0], run_name="__main__")
 
 
