@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from cases import CASES
 
-#: So many processes run at once; they wait more than they compute. Each takes some of the engines,
-#: and then others: one may take twenty times as long as another.
-AT_ONCE, PARTS = 8, 32
+#: So many processes run at once; they wait more than they compute. Each takes about so many of the
+#: engines, and then another takes others: one may take twenty times as long as another.
+AT_ONCE, EACH = 8, 7
 
 
 @pytest.fixture(scope="session")
@@ -39,7 +39,8 @@ def verdicts(request, judge, known):
         if item.module is sys.modules[__name__] and hasattr(item, "callspec"):
             case = item.callspec.params
             chosen.setdefault(case["engine"], []).append(case["test"])
-    shares = [dict(list(chosen.items())[part::PARTS]) for part in range(PARTS)]
+    parts = max(AT_ONCE, len(chosen) // EACH)
+    shares = [dict(list(chosen.items())[part::parts]) for part in range(parts)]
     limits = "turn_s=0.5, linger_s=15.0"
     verdicts = {}
     with ThreadPoolExecutor(AT_ONCE) as pool:
