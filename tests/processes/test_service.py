@@ -1,6 +1,7 @@
 """The job service on the real local engine: what is recorded, and who may end or adopt a job."""
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -278,6 +279,43 @@ def test_what_was_found_of_a_job_holds_for_an_equal_one_that_follows(home, lab, 
         (home / "config.toml").write_text("strict = true\n")
         service.submit(asked(2))
         assert checked == [1, 2, 2, 2]
+
+
+def test_only_a_job_that_is_equal_to_the_letter_is_taken_for_equal(home, lab, monkeypatch):
+    monkeypatch.setattr("crystalmath.service.admission.HOLDS_S", 3600.0)
+    monkeypatch.setattr(LocalRunner, "start", lambda *_: None)
+
+    def asked(number, atoms=AL, **more):
+        return evolve(value(number, **more), atoms=to_ase_json(atoms))
+
+    given = [
+        asked([1, 2]),
+        asked((1, 2)),
+        asked(1),
+        asked(True),  # noqa: FBT003 - it equals 1
+        asked(1.0),
+        asked(1, walltime_s=60),
+        asked(1, resources={"ranks": 2}),
+        asked(1, AL * (2, 1, 1)),
+        asked(1, environment={"OMP_NUM_THREADS": "7"}),
+        asked(1, environment={"OMP_NUM_THREADS": "8"}),
+    ]
+    with JobService(config.Source()) as service:
+        told = []
+        for each in given:
+            first, second = (service.submit(evolve(each, name=name)) for name in ("a", "b"))
+            assert (first.name, second.name) == ("a", "b")
+            assert first.spec_hash == second.spec_hash
+            texts = [service.specification(job.job_id) for job in (first, second)]
+            documents = [text.partition("\n")[2] for text in texts]
+            assert documents[0] == documents[1]
+            told.append((first.spec_hash, json.loads(texts[1].partition("\n")[0])["environment"]))
+        with pytest.raises(InvalidJob, match="labels"):
+            service.submit(evolve(given[-1], labels={"a": 1}))
+    hashes = [one for one, _ in told]
+    assert len(set(hashes[:8])) == 8
+    assert hashes[2] == hashes[8] == hashes[9]  # another shell makes no other job
+    assert [there["OMP_NUM_THREADS"] for _, there in told[-2:]] == ["7", "8"]
 
 
 def test_many_of_which_none_is_good(home, lab):

@@ -147,6 +147,7 @@ class Driver:
             # It looks by itself at others that are written down.
             is_awaited = not (self._batches if recorded else self._followed.jobs)
             if not recorded:
+                self.host.make_room()
                 self._write(job)
             self._followed.add(job)
             if not recorded:
@@ -170,7 +171,6 @@ class Driver:
             self._wake_watcher.set()
 
     def _write(self, job: Job) -> None:
-        self.host.make_room()
         job.write_first()
         # Another process may have been quicker: the job is on record since a while.
         if job.directory.cancel_requested():
@@ -180,7 +180,11 @@ class Driver:
         """Write down the next of those on record that nobody has waited for; return how many."""
         with self._lock:
             jobs = list(islice(self._followed.those(Phase.NEW), WRITES))
+        if not jobs:
+            return 0
         changes: list[Change] = []
+        with contextlib.suppress(OSError):  # then none of them can be written
+            self.host.make_room()
         for job in jobs:
             try:
                 self._write(job)

@@ -41,6 +41,8 @@ def json_pieces(value: object, *, compact: bool = False, sort_keys: bool = False
 
 def is_long(value: object) -> bool:
     """Return whether a list or a text in a document is written in pieces."""
+    if isinstance(value, str):
+        return len(value) > _STRETCH
     if isinstance(value, dict):
         return any(map(is_long, value.values()))
     if isinstance(value, list | tuple):
@@ -48,7 +50,7 @@ def is_long(value: object) -> bool:
         return len(value) > _SLICE or (
             not _NUMBERS.issuperset(map(type, value)) and any(map(is_long, value))
         )
-    return _is_divided(value)
+    return False
 
 
 def _is_divided(value: object) -> bool:

@@ -34,6 +34,7 @@ from crystalmath.service.asked_job import (
     check_restrictions,
     defaulted,
     replaced,
+    text_of_all,
 )
 from crystalmath.service.checked_commands import CheckedCommands, unless_set_there, unless_there
 from crystalmath.service.flows import (
@@ -247,6 +248,10 @@ class Admission:
         results. It gets the `settings` in whatever environment. Raises `InvalidJob`: something in
         it can be no part of a job, whatever the recipe.
         """
+        text = None if parents or body or settings else text_of_all(submission)
+        if text is not None and (asked := self._reader.likewise(submission, text)) is not None:
+            check_fields(submission, OWN)
+            return asked
         settings = settings or {}
         environment = {**(submission.environment or {}), **settings}
         whole = evolve(submission, environment=environment) if settings else submission
@@ -256,7 +261,7 @@ class Admission:
                 check_restrictions(submission, self._config, is_step=True)
             return self._reader.read_step(submission, parents, body, settings)
         check_restrictions(submission, self._config)
-        return self._reader.read(self._together(submission), parents, settings)
+        return self._reader.read(self._together(submission), parents, settings, text)
 
     def _together(self, submission: Submission) -> Submission:
         """Write several structures as the recipe's first argument; `InvalidJob` if it takes one."""

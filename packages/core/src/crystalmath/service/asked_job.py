@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve, field, fields, frozen
+from attrs import evolve, field, frozen
 
 from crystalmath.errors import InvalidJob, shown
-from crystalmath.models import JobSpec
+from crystalmath.models import JobSpec, Submission
+from crystalmath.models.fields import declared, to_wire
 from crystalmath.models.job_notes import awaits_structure
 from crystalmath.models.reference import JOB
 from crystalmath.models.submission import merged
@@ -29,15 +30,14 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.config import Config
-    from crystalmath.models import Finding, Submission
+    from crystalmath.models import Finding
     from crystalmath.models.job_notes import Parent
 
 
 #: What a job has of its own, and no check of it depends on anything else of the job.
 OWN = ("job_id", "name", "labels", "key")
-_APART = frozenset((*OWN, "atoms", "parameters", "environment"))
-#: All the others: one left out would be taken from the job that was read before.
-_SHARED = tuple(one.name for one in fields(JobSpec) if one.name not in _APART)
+#: All else of a submission: one left out would be taken from the job that was read before.
+_SHARED = {one.wire for one in declared(Submission)} - {*OWN, "params", "environment"}
 
 
 @frozen
@@ -102,7 +102,7 @@ class SubmissionReader:
         # Of a batch all have mostly the same.
         self._forwarded: list[tuple[Mapping[str, str], dict[str, str]]] = []
         self._structure: tuple[str, tuple[Atoms, Mapping[str, Any]]] | None = None
-        self._first: tuple[str, AskedJob] | None = None
+        self._first: tuple[str, Mapping[str, str] | None, AskedJob] | None = None
 
     def refer(self, with_ids: Callable[[Submission, Mapping[str, Any]], dict[str, Any]]) -> None:
         """Have the jobs that the next submissions refer to named by another function."""
@@ -110,15 +110,27 @@ class SubmissionReader:
 
     def is_first(self, asked: AskedJob) -> bool:
         """Return whether the next ones are compared with this."""
-        return self._first is not None and self._first[1] is asked
+        return self._first is not None and self._first[2] is asked
+
+    def likewise(self, submission: Submission, text: str | None) -> AskedJob | None:
+        """Return what is asked for, if the first has this `text_of_all` and environment, too."""
+        if self._first is None or self._first[:2] != (text, submission.environment):
+            return None
+        first = self._first[2]
+        own = {name: getattr(submission, name) for name in OWN if name != "job_id"}
+        return evolve(first, spec=evolve(first.spec, job_id=generate_job_id(), **own), first=first)
 
     def read(
         self,
         submission: Submission,
         parents: Sequence[Parent] = (),
         settings: Mapping[str, str] = MappingProxyType({}),
+        text: str | None = None,
     ) -> AskedJob:
-        """Read its structure and parameters; its fields have been checked."""
+        """Read its structure and parameters; its fields have been checked.
+
+        Those that come next with this `text_of_all` may be read likewise.
+        """
         given: object = submission.atoms
         of_job = JobStructure.read(given)
         none = given is None or of_job is not None
@@ -138,24 +150,19 @@ class SubmissionReader:
         body = codec.body_of(structure, spec.parameters)
         spec = self._placed(spec)
         strict = submission.strict or self._config.strict
-        text = _text_of([_shared(spec), body["parameters"], strict])
-        document = codec.body_text(body) if text is None else None
+        document = codec.body_text(body)
         # That text may also be a value.
         refers = of_job is not None or (
-            f'"{JOB}"' in (text or document or "") and bool(references_in(body["parameters"]))
+            f'"{JOB}"' in document and bool(references_in(body["parameters"]))
         )
         if refers or submission.after:
-            body = self._with_ids(submission, body) if refers else body
-            hashed, document = spec_hash(spec.identity(), body), codec.body_text(body)
+            if refers:
+                body = self._with_ids(submission, body)
+                document = codec.body_text(body)
             more: dict[str, Any] = {"refers": refers, "submission": submission}
-            return AskedJob(spec, document, hashed, strict, **more)
-        if text is not None and self._first is not None and self._first[0] == text:
-            first = self._first[1]
-            if first.spec.atoms is spec.atoms and first.spec.environment == spec.environment:
-                return evolve(first, spec=spec, first=first)
-        hashed = spec_hash(spec.identity(), body)
-        asked = AskedJob(spec, document or codec.body_text(body), hashed, strict)
-        self._first = None if text is None else (text, asked)
+            return AskedJob(spec, document, spec_hash(spec.identity(), body), strict, **more)
+        asked = AskedJob(spec, document, spec_hash(spec.identity(), body), strict)
+        self._first = None if text is None else (text, submission.environment, asked)
         return asked
 
     def read_step(
@@ -238,10 +245,19 @@ def with_arguments(step: AskedJob) -> AskedJob:
     return evolve(step, spec=evolve(step.spec, atoms=atoms, parameters=parameters))
 
 
-def _shared(spec: JobSpec) -> dict[str, object]:
-    """Return what a job has in common with others, beside structure, parameters, environment."""
-    shared = {name: getattr(spec, name) for name in _SHARED}
-    return {**shared, "resources": spec.resources.given(), "settings": dict(spec.settings)}
+def text_of_all(submission: Submission) -> str | None:
+    """Return the text of a short submission without environment and `OWN`; ``None``: it has none.
+
+    Where two have the same, they ask for the same.
+    """
+    if is_long(submission.parameters):
+        return None
+    try:
+        # Encoded, a tuple is no list.
+        parameters = codec.encode_request(submission.parameters)
+    except InvalidJob:
+        return None
+    return _text_of([to_wire(submission, only=_SHARED), parameters])
 
 
 def _text_of(document: object) -> str | None:

@@ -200,7 +200,8 @@ def _room(value: Any, left: int) -> int:
     if isinstance(value, dict):
         left -= 1
         for name, member in value.items():
-            if type(member) in _ATOMS:  # as of most: no call for each
+            kind = type(member)
+            if kind in _ATOMS or (kind is str and len(member) < _SHORT):  # most: no call for each
                 left = left - 1 if isinstance(name, str) else 0
             else:
                 left = _room(member, left) if left > 0 and isinstance(name, str) else 0
