@@ -145,6 +145,9 @@ class Dispatcher:
         if not call.wants_answer:
             return None
         try:
+            if isinstance(result, wire.Raw):  # it is short
+                number = wire.dumps(call.request_id)
+                return [b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (number, result.text)]
             document = {"jsonrpc": "2.0", "id": call.request_id, "result": result}
             return await large.encoded(session.memory, document)
         except wire.WireError as error:
