@@ -178,8 +178,9 @@ class Intake:
         """Return an admission: one that was kept, where that is allowed and it holds still."""
         if self._source is not None:
             # Where the jobs are cannot change while somebody has them open.
-            url = self._home.config.database_url
-            self._home.config = replace(self._source.current(), database_url=url)
+            now, url = self._source.current(), self._home.config.database_url
+            same = now.database_url == url
+            self._home.config = now if same else replace(now, database_url=url)
         references = References(self._home, planned)
         last = None
         if kept:
