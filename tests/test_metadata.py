@@ -11,6 +11,7 @@ import sys
 import tomllib
 from importlib.metadata import distribution, entry_points
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import crystalmath
-from conftest import parse
+from conftest import parse, pytest_collection_modifyitems
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = {
@@ -225,3 +226,21 @@ def test_ci_runs_the_readmes_first_two_commands_word_for_word() -> None:
     )
     assert commands[1] == f'{virtual}pip install "nox[uv]" && nox'
     assert all(f"'{command}'" in ci for command in commands[:2])
+
+
+def test_the_turns_of_ci_take_each_test_that_is_run_by_turns_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    marked, always = [
+        [SimpleNamespace(get_closest_marker={"by_turns": mark}.get) for _ in range(7)]
+        for mark in ("by_turns", None)
+    ]
+    config = SimpleNamespace(hook=SimpleNamespace(pytest_deselected=lambda items: None))
+    taken: list[SimpleNamespace] = []
+    for turn in ("0/3", "1/3", "2/3"):
+        monkeypatch.setenv("TURN", turn)
+        items = [*marked, *always]
+        pytest_collection_modifyitems(config, items)
+        assert items[-7:] == always
+        taken += items[:-7]
+    assert sorted(map(id, taken)) == sorted(map(id, marked))
