@@ -46,6 +46,11 @@ class Answer:
         return json.loads(self.out, parse_constant=pytest.fail)
 
     @property
+    def checks(self):
+        """What `doctor` and the like have looked at, by its name."""
+        return {check["name"]: check for check in self.json["checks"]}
+
+    @property
     def lines(self):
         return self.out.splitlines()
 

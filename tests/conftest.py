@@ -11,6 +11,8 @@ import hypothesis
 import pytest
 
 LAB = Path(__file__).parent / "lab"
+#: A file with a structure.
+AL = str(Path(__file__).parents[1] / "examples/Al.poscar")
 #: First on the path of a Python, it has it find no quacc.
 LIGHT = Path(__file__).parent / "light"
 

@@ -4,12 +4,14 @@ import os
 import re
 
 import pytest
+from ase.build import bulk
 
 from crystalmath import config
 from crystalmath.models import JobState, Submission
 from crystalmath.service import JobService
 
 ENGINES = ("local", "parsl")
+AL = bulk("Al", a=4.0, cubic=True)
 
 
 def opened(home, engine):
@@ -35,9 +37,14 @@ def submit(
     return service.submit(asked).job_id
 
 
-def finish(service, job_id):
+def lab_job(recipe, /, **more):
+    """Ask for a recipe of `tests/lab/lab_recipes.py`, on aluminium unless told otherwise."""
+    return Submission(**{"recipe": f"lab_recipes.{recipe}", "atoms": AL, **more})
+
+
+def finish(service, job_id, timeout=600):
     """Wait until it is over."""
-    *_, job = service.wait([job_id], 600)
+    *_, job = service.wait([job_id], timeout)
     assert job.state.is_terminal(), f"the job did not finish: {job}"
     return job
 

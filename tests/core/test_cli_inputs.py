@@ -1,15 +1,12 @@
 """What programs get, as the commands show and write it."""
 
-from pathlib import Path
-
 import pytest
 from attrs import evolve
 
+from conftest import AL
 from crystalmath.cli import check
 from crystalmath.errors import CrystalMathError
 from crystalmath.models import Inputs, Setting, StepInputs
-
-AL = Path(__file__).parents[2] / "examples" / "Al.poscar"
 
 INCAR = " ENCUT = 400.0\n IVDW = 12\n"
 FIRST = StepInputs(

@@ -22,6 +22,7 @@ from crystalmath.quacc.store import JobStore
 from crystalmath.recipes.lookup import PROBE
 from crystalmath.service import JobService, cluster_probe
 from crystalmath.service.cluster_probe import _clock, _version
+from ends import finish, lab_job
 from rundirs import new_job
 
 SLURM = """
@@ -94,11 +95,8 @@ def test_a_workstation_has_programs_and_defaults_of_its_own(home, cli, lab):
         disk = home / "disk"
         init = f"export VASP_INIT=there TMPDIR={disk}; mkdir {disk}"
         file.write(f'ranks = 1\nscratch = "$TMPDIR/of-jobs"\nworker_init = "{init}"\n')
-    atoms = bulk("Al")
-    asked = Submission(recipe="lab_recipes.where", atoms=atoms, cluster="workstation")
     with JobService() as service:
-        job = service.submit(asked)
-        list(service.wait([job.job_id], timeout=300))
+        job = finish(service, service.submit(lab_job("where", cluster="workstation")).job_id)
         told = service.result(job.job_id)["environment"]
     assert told["VASP_INIT"] == "there"
     assert told["QUACC_VASP_PARALLEL_CMD"] == "mpirun -np 1"
@@ -109,7 +107,7 @@ def test_a_workstation_has_programs_and_defaults_of_its_own(home, cli, lab):
 def test_a_clusters_name_implies_its_engine(home, install, lab):
     install("crystalmath-engine-odd", "odd", "raise ImportError('odd is not there')")
     (home / "config.toml").write_text("[clusters.big]\nengine = 'odd'\n")
-    asked = Submission(recipe="lab_recipes.value", atoms=bulk("Al"), cluster="big")
+    asked = lab_job("value", cluster="big")
     with JobService() as service, pytest.raises(ImportError, match="odd is not there"):
         service.submit(asked)
 
@@ -179,8 +177,7 @@ def test_a_workstations_walltime_is_that_of_jobs_which_ask_for_none(home, lab):
     (home / "config.toml").write_text("[clusters.big]\nengine = 'local'\nwalltime = '2h'\n")
 
     def given(**asked):
-        told = Submission(recipe="lab_recipes.value", atoms=bulk("Al"), **asked)
-        return service.submit(told).walltime_s
+        return service.submit(lab_job("value", **asked)).walltime_s
 
     with JobService() as service:
         assert given(cluster="big") == 7200.0
@@ -192,11 +189,9 @@ def test_a_clusters_walltime_does_not_follow_a_job_that_runs_again(home, lab):
     table = "[clusters.{}]\nengine = 'local'\nwalltime = '{}'\n"
     text = table.format("short", "1h") + table.format("long", "10h")
     (home / "config.toml").write_text(text)
-    asked = {"recipe": "lab_recipes.value", "atoms": bulk("Al"), "cluster": "short"}
     with JobService() as service:
-        jobs = [service.submit(Submission(**asked, walltime_s=at)).job_id for at in (None, 60.0)]
-        ended = {job.job_id for job in service.wait(jobs, 60) if job.state.is_terminal()}
-    assert ended == set(jobs)
+        asked = [lab_job("value", cluster="short", walltime_s=at) for at in (None, 60.0)]
+        jobs = [finish(service, service.submit(one).job_id).job_id for one in asked]
 
     def again(**changes):
         with JobService() as service:
@@ -217,7 +212,7 @@ def test_check_tells_what_a_job_finds_there(home, cli, monkeypatch):
     monkeypatch.setenv("VASP_PP_PATH", "/nowhere/at/all")
     answer = cli("clusters", "check", "local", "--json")
     assert answer.code == 0, answer.err
-    told = {check["name"]: check for check in answer.json["checks"]}
+    told = answer.checks
     assert answer.json["status"] == "ok"
     assert platform.node() in told["node"]["message"]
     assert sys.prefix in told["node"]["message"]

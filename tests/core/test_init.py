@@ -41,14 +41,14 @@ def test_what_is_found_is_written_where_jobs_see_it(bare, cli, potcars, monkeypa
     assert submission_environment(read, {})["VASP_PP_PATH"] == str(potcars)
     assert submission_environment(read, {"VASP_PP_PATH": "/own"})["VASP_PP_PATH"] == "/own"
     monkeypatch.delenv("VASP_PP_PATH")
-    checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+    checks = cli("doctor", "--json").checks
     assert checks["POTCARs"]["state"] == "ok"
     assert str(potcars) in checks["POTCARs"]["message"]
 
 
 def test_who_has_pw_is_told_of_it_and_of_its_pseudopotentials(bare, cli, monkeypatch, tmp_path):
     def told():
-        checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+        checks = cli("doctor", "--json").checks
         return [checks.get(name, {}).get("state") for name in ("UPF files", "pw.x")]
 
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -4,16 +4,15 @@ import grp
 import os
 import pwd
 import stat
-from pathlib import Path
 
 import pytest
 
+from conftest import AL
 from crystalmath import _permissions, config
 from crystalmath.errors import PlaceError
 from crystalmath.server.endpoint import Place
 
 SOMEBODY = 12345
-AL = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 

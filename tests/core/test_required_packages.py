@@ -1,14 +1,12 @@
 """A recipe whose packages are not installed is refused, and none that has them."""
 
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
+from conftest import AL
 from crystalmath.recipes.lookup import catalogue, look_up
 from crystalmath.recipes.required_packages import check_packages
-
-AL = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
 
 
 def missing(name, environment=(), *, certain=True):

@@ -4,23 +4,21 @@ import re
 
 import pytest
 import typer
-from ase.build import bulk
 from attrs import evolve
 
-from commands import finish, start
 from crystalmath import config
 from crystalmath.cli.shared.parameter_options import parse_memory, parse_scheduler_options
 from crystalmath.cli.submit import parse_resource_sweep, split_sweeps
 from crystalmath.engines.allotment import PARALLEL_COMMANDS, filled, job_environment
 from crystalmath.engines.local import LocalRunner
 from crystalmath.errors import InvalidJob, JobRefused, KeyConflict
-from crystalmath.models import EngineSettings, JobSpec, JobState, Resources, Submission
+from crystalmath.models import EngineSettings, JobSpec, Resources
 from crystalmath.models.cluster import read_cluster
 from crystalmath.models.fields import declared
 from crystalmath.preflight.commands import check_asked_ranks
 from crystalmath.service import JobService
+from ends import AL, completed, finish, lab_job
 
-AL = bulk("Al", a=4.0, cubic=True)
 COMMANDS = [f"QUACC_{name}" for name in PARALLEL_COMMANDS]
 STATIC = "quacc.recipes.vasp.core.static_job"
 
@@ -34,15 +32,13 @@ def service(home, lab, monkeypatch):
 
 
 def asked(resources, recipe="where", **more):
-    return Submission(recipe=f"lab_recipes.{recipe}", atoms=AL, resources=resources, **more)
+    return lab_job(recipe, resources=resources, **more)
 
 
 def environment(service, resources):
-    job = service.submit(asked(resources))
-    *_, job = service.wait([job.job_id], 60)
-    assert job.state is JobState.COMPLETED, job.error
+    job = finish(service, service.submit(asked(resources)).job_id)
     assert job.resources == Resources(**resources)
-    return service.result(job.job_id)["environment"]
+    return completed(service, job)["environment"]
 
 
 # --- every resource is seen, or refused ----------------------------------------------------------
@@ -368,21 +364,19 @@ def test_options_of_a_scheduler():
             parse_scheduler_options(texts)
 
 
-def test_a_sweep_of_ranks_on_the_command_line(home, lab, tmp_path):
+def test_a_sweep_of_ranks_on_the_command_line(home, lab, cli, tmp_path):
     AL.write(tmp_path / "Al.poscar", format="vasp")
     swept = ["--sweep", "ranks=1,2", "--sweep", "number=[1,2]", "--cores", "1"]
-    command = ["submit", "lab_recipes.value", str(tmp_path / "Al.poscar"), *swept, "--json"]
     try:
-        done = finish(start(*command))
+        done = cli("submit", "lab_recipes.value", tmp_path / "Al.poscar", *swept)
         assert done.code == 0, done.err
-        listed = finish(start("list", "--json")).json["jobs"]
+        listed = cli("list", "--json").json["jobs"]
         assert sorted((job["labels"]["ranks"], job["resources"]["ranks"]) for job in listed) == [
             ("1", 1), ("1", 1), ("2", 2), ("2", 2)
         ]  # fmt: skip
         assert {job["resources"]["cores_per_rank"] for job in listed} == {1}
-        shown = finish(start("list")).out
-        assert "RESOURCES" in shown
-        told = finish(start("status", listed[0]["job_id"])).out
+        assert "RESOURCES" in cli("list").out
+        told = cli("status", listed[0]["job_id"]).out
         assert re.search(r"resources +ranks=2, cores_per_rank=1", told)
     finally:
-        finish(start("stop", "--cancel"))
+        cli("stop", "--cancel")

@@ -7,13 +7,13 @@ import pytest
 from ase.build import bulk
 from attrs import evolve
 
+from conftest import AL
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models import Submission
 from crystalmath.service import JobService
 from crystalmath.service.pruning import Choice
 
-AL = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
 RELAX = "quacc.recipes.emt.core.relax_job"
 TABLE = """
 [restricted]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from conftest import AL
 from crystalmath import config
 from crystalmath._storage import file_system, is_network
 from crystalmath.errors import ConfigError
 
-AL = Path(__file__).parents[2] / "examples/Al.poscar"
 MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 40 22 0:50 / /home rw,relatime shared:9 - nfs4 filer:/home rw,vers=4.2
@@ -78,7 +78,7 @@ def test_run_directories_on_another_file_system_follow_the_home(
     # The rows are made again from there, and what is pruned is gone there.
     for file in moved.glob("jobs.sqlite*"):
         file.unlink()
-    rebuilt = {one["name"]: one for one in cli("doctor", "--rebuild", "--json").json["checks"]}
+    rebuilt = cli("doctor", "--rebuild", "--json").checks
     assert "recorded 2 jobs" in rebuilt["rebuild"]["message"]
     assert cli("prune", ran["job_id"], "--yes", "--json").code == 0
     assert {path.name for path in own.glob("[!.]*")} == {kept["job_id"]}

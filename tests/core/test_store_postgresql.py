@@ -12,11 +12,10 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
-from conftest import eventually
+from conftest import AL, eventually
 from crystalmath import config
 from crystalmath.errors import StoreError
 from crystalmath.jobs.changes import Change
@@ -24,8 +23,6 @@ from crystalmath.models import JobState
 from crystalmath.quacc.store import JobStore
 from rundirs import new_job
 from server.home_server import CELL, HomeServer
-
-AL = Path(__file__).parents[2] / "examples/Al.poscar"
 
 pytestmark = pytest.mark.skipif(
     "CRYSTALMATH_TEST_POSTGRESQL" not in os.environ, reason="CRYSTALMATH_TEST_POSTGRESQL not set"
@@ -173,7 +170,7 @@ def test_a_home_whose_jobs_are_on_a_server(postgresql, lab, cli, monkeypatch):
     assert ran.json["status"] == "completed"
     listed = cli("list", "--elements", "Al", "--label", "x=y", "--sort", "-runtime_s", "--json")
     assert [job["job_id"] for job in listed.json["jobs"]] == [ran.json["job_id"]]
-    checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+    checks = cli("doctor", "--json").checks
     assert checks["database"]["state"] == "ok"
     assert "(schema crystalmath_" in checks["database"]["message"]
 

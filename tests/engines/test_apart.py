@@ -24,6 +24,7 @@ from crystalmath.models import JobState, Submission
 from crystalmath.preflight import inspector
 from crystalmath.recipes.job_structure import JobValue
 from crystalmath.service import JobService
+from ends import finish
 
 pytest.importorskip("crystalmath_engine_dask_apart")
 
@@ -88,15 +89,9 @@ def _cluster(root, place):
     told, python = place / "scheduler.json", [sys.executable, "-m"]
     with (place / "log").open("w") as log:
         streams = {"stdout": log, "stderr": log, "start_new_session": True}
+        command = ("distributed.cli.dask_scheduler", "--host=127.0.0.1", "--port=0")
         scheduler = subprocess.Popen(
-            [
-                *python,
-                "distributed.cli.dask_scheduler",
-                "--host=127.0.0.1",
-                "--port=0",
-                "--no-dashboard",
-                f"--scheduler-file={told}",
-            ],
+            [*python, *command, "--no-dashboard", f"--scheduler-file={told}"],
             env={**os.environ, "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"},
             **streams,
         )
@@ -108,27 +103,12 @@ def _cluster(root, place):
             "PYTHONPATH": LAB,
             "VASP_PP_PATH": place / "potcars",
         }
+        apart = ("unshare", "--mount", "--propagation=private", "sh", "-c", as_another_user(), "sh")
+        given = (f"{name}={value}" for name, value in environment.items())
+        command = ("distributed.cli.dask_worker", address, "--nworkers=1", "--nthreads=1")
+        options = ("--no-dashboard", f"--local-directory={place}")
         workers = subprocess.Popen(
-            [
-                "unshare",
-                "--mount",
-                "--propagation=private",
-                "sh",
-                "-c",
-                as_another_user(),
-                "sh",
-                "env",
-                "-i",
-                *(f"{name}={value}" for name, value in environment.items()),
-                *python,
-                "distributed.cli.dask_worker",
-                address,
-                "--nworkers=1",
-                "--nthreads=1",
-                "--no-dashboard",
-                f"--local-directory={place}",
-            ],
-            **streams,
+            [*apart, "env", "-i", *given, *python, *command, *options], **streams
         )
         (root / "config.toml").write_text(
             f'[engines.dask-apart]\nscheduler = "{address}"\n[flows]\non_cluster = ["bulk_to*"]\n'
@@ -168,12 +148,6 @@ def submit(service, recipe, /, atoms=None, environment=None, **parameters):
         environment=environment,
     )
     return service.submit(asked).job_id
-
-
-def finish(service, job_id):
-    *_, job = service.wait([job_id], 600)
-    assert job.state.is_terminal(), job
-    return job
 
 
 def is_running(service, job_id):

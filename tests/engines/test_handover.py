@@ -7,7 +7,6 @@ import uuid
 from types import SimpleNamespace
 
 import pytest
-from ase.build import bulk
 
 from crystalmath import config
 from crystalmath.engines.followed import Followed
@@ -15,8 +14,9 @@ from crystalmath.engines.handover import Handover
 from crystalmath.jobs.facts import JobState
 from crystalmath.jobs.reconcile import Job
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.models import Capabilities, Sighting, Submission
+from crystalmath.models import Capabilities, Sighting
 from crystalmath.service import JobService
+from ends import lab_job
 
 
 def followed_job(folder, **more):
@@ -141,9 +141,8 @@ def crystalmath_make_runner(settings):
 def test_each_attempt_of_a_launch_may_be_refused_for_a_reason_of_its_own(home, lab, install):
     install("engine-picky", "picky", PICKY)
     with JobService(config.load()) as service:
-        asked = {"recipe": "lab_recipes.value", "atoms": bulk("Al"), "engine": "picky"}
         jobs = {
-            name: service.submit(Submission(**asked, name=name)).job_id
+            name: service.submit(lab_job("value", engine="picky", name=name)).job_id
             for name in ("later", "wrong", "good")
         }
         *_, good = service.wait([jobs["good"]], 120)

@@ -15,6 +15,7 @@ from crystalmath import config
 from crystalmath.errors import ConfigError
 from crystalmath.models import Attempt, Cluster, EngineSettings, JobState, Resources, Submission
 from crystalmath.service import JobService
+from ends import finish
 
 pytest.importorskip("psij")
 
@@ -66,11 +67,6 @@ def submit(service, recipe, /, resources=None, walltime_s=None, **parameters):
     return service.submit(asked).job_id
 
 
-def finished(service, job_id):
-    *_, job = service.wait([job_id], 300)
-    return job
-
-
 def test_a_job_runs_in_an_allocation_with_its_ranks(flux, opened, tmp_path):
     service = opened()
     (tmp_path / "rank.sh").write_text(f"#!/bin/sh\necho $FLUX_TASK_RANK >> {tmp_path}/ranks\n")
@@ -78,7 +74,7 @@ def test_a_job_runs_in_an_allocation_with_its_ranks(flux, opened, tmp_path):
     command = ["sh", "-c", f"$QUACC_VASP_PARALLEL_CMD {tmp_path}/rank.sh; env"]
     asked = {"ranks": 2, "cores_per_rank": 3, "account": "ab12", "queue": "main"}
     job_id = submit(service, "run_command", asked, walltime_s=3600.0, command=command)
-    job = finished(service, job_id)
+    job = finish(service, job_id)
     assert job.state is JobState.COMPLETED, job.error
     assert (tmp_path / "ranks").read_text().split() == ["0", "1"]
     (made,) = flux.jobs().values()
@@ -106,7 +102,7 @@ def test_a_job_that_waits_says_for_what_and_can_be_cancelled(flux, opened):
     job_id = submit(service, "value")
     eventually(lambda: service.job(job_id).reason == "insufficient resources", 120)
     assert service.cancel(job_id)
-    assert finished(service, job_id).state is JobState.CANCELLED
+    assert finish(service, job_id).state is JobState.CANCELLED
     eventually(lambda: [job.get("result") for job in flux.jobs().values()] == ["CANCELED"])
 
 
@@ -115,7 +111,7 @@ def test_a_job_that_runs_is_cancelled_with_its_allocation(flux, opened):
     job_id = submit(service, "long_sleep")
     eventually(lambda: service.job(job_id).state is JobState.RUNNING, 120)
     assert service.cancel(job_id)
-    assert finished(service, job_id).state is JobState.CANCELLED
+    assert finish(service, job_id).state is JobState.CANCELLED
     eventually(lambda: [job["state"] for job in flux.jobs().values()] == ["INACTIVE"])
 
 
@@ -128,7 +124,7 @@ def test_a_server_that_comes_back_finds_its_allocations_again(flux, opened):
     flux.is_stopped.unlink()
     eventually(lambda: [job["state"] for job in flux.jobs().values()] == ["INACTIVE"])
     service = opened()
-    assert finished(service, job_id).state is JobState.COMPLETED
+    assert finish(service, job_id).state is JobState.COMPLETED
     assert flux.calls("batch") == 1
 
 
@@ -138,7 +134,7 @@ def test_a_job_of_which_three_allocations_began_nothing_fails_with_their_last_wo
     service = opened()
     (home / "config.toml").write_text(f"{TABLE}worker_init = 'module load nosuch'")
     service = opened()
-    job = finished(service, submit(service, "value"))
+    job = finish(service, submit(service, "value"))
     assert job.state is JobState.FAILED
     assert "3 allocations ended without having begun it" in job.error
     assert "module: command not found" in job.error
@@ -148,7 +144,7 @@ def test_a_job_of_which_three_allocations_began_nothing_fails_with_their_last_wo
 def test_what_flux_refuses_says_why(flux, opened):
     flux.refusal.write_text("flux-batch: ERROR: [Errno 22] 'nope' is not a valid queue")
     service = opened()
-    job = finished(service, submit(service, "value", {"queue": "nope"}))
+    job = finish(service, submit(service, "value", {"queue": "nope"}))
     assert job.state is JobState.FAILED
     assert "'nope' is not a valid queue" in job.error
 

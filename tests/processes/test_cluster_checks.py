@@ -6,17 +6,15 @@ import subprocess
 import sys
 
 import pytest
-from ase.build import bulk
 
 from conftest import eventually
 from crystalmath.errors import CrystalMathError
-from crystalmath.models import JobState, Submission
+from crystalmath.models import Submission
 from crystalmath.models.retry import Retry
 from crystalmath.quacc.engines import runner_for
 from crystalmath.service import JobService
 from crystalmath.worker import init_script
-
-AL = bulk("Al", a=4.0, cubic=True)
+from ends import AL, completed, finish, lab_job
 
 #: An engine whose clusters are this machine, and say that they are not.
 ENGINE = """
@@ -74,7 +72,7 @@ def service(home, lab, install, judge, monkeypatch):
 
 def asked(number=1, recipe="value", **more):
     given = {"number": number} if recipe == "value" else {}
-    return Submission(recipe=f"lab_recipes.{recipe}", atoms=AL, parameters=given, **more)
+    return lab_job(recipe, parameters=given, **more)
 
 
 @pytest.mark.parametrize(
@@ -147,9 +145,8 @@ def test_it_does_so_for_who_submits_to_the_engine_itself(service, with_quacc, mo
 
 
 def _seen(service, job):
-    *_, job = service.wait([job.job_id], 120)
-    assert job.state is JobState.COMPLETED, job.error
-    return service.result(job.job_id)["environment"], job
+    job = finish(service, job.job_id)
+    return completed(service, job)["environment"], job
 
 
 VASP = "quacc.recipes.vasp.core.static_job"

@@ -29,6 +29,7 @@ from crystalmath.service.home_jobs import HomeJobs
 from crystalmath.service.job_archive import write_archive
 from crystalmath.service.pruning import Choice
 from crystalmath.service.rebuild import rebuild
+from ends import finish
 from server.home_server import HomeServer
 
 CONFIG = """\
@@ -76,12 +77,6 @@ def rebuilt(service, folder, flow):
     with JobStore(f"sqlite:///{folder}/rebuilt.sqlite") as store:
         rebuild(store, service.config.jobs_directory)
         return store.get(flow)
-
-
-def finish(service, job_id):
-    (*_, job) = service.wait([job_id], timeout=240)
-    assert job.state.is_terminal(), job
-    return job
 
 
 def steps(service, flow):

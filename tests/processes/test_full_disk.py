@@ -6,15 +6,13 @@ import subprocess
 import time
 
 import pytest
-from ase.build import bulk
 
 from conftest import LAB, eventually
 from crystalmath import config
-from crystalmath.models import JobState, Submission
+from crystalmath.models import JobState
 from crystalmath.server.handlers import METHODS
 from crystalmath.service import JobService
-
-AL = bulk("Al", a=4.0, cubic=True)
+from ends import lab_job
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small file system")
 
@@ -42,8 +40,7 @@ def service(disk, lab, monkeypatch):
 
 
 def submit(service, **parameters):
-    asked = Submission(recipe="lab_recipes.fill_disk", atoms=AL, parameters=parameters)
-    return service.submit(asked).job_id
+    return service.submit(lab_job("fill_disk", parameters=parameters)).job_id
 
 
 def test_a_result_waits_until_there_is_room(service, disk):

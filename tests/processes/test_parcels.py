@@ -12,7 +12,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from ase.build import bulk
 from attrs import evolve
 
 import conftest
@@ -20,10 +19,11 @@ from crystalmath.engines import handover
 from crystalmath.engines.local import LocalRunner
 from crystalmath.errors import ConfigError
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.models import JobState, Reference, Submission
+from crystalmath.models import JobState, Reference
 from crystalmath.service import JobService
 from crystalmath.service.job_archive import write_archive
 from crystalmath.worker.chains import close_idle
+from ends import lab_job
 
 COUNT = 8
 #: How long a job may take to begin or to end, also where Parsl starts a new pool first, in seconds.
@@ -47,16 +47,8 @@ def eventually(condition, timeout=JOB_S):
 
 
 def submit(service, folder, names, engine="local", **more):
-    asked = [
-        Submission(
-            recipe="lab_recipes.wait_for",
-            atoms=bulk("Al"),
-            parameters={"path": f"{folder}/{name}"},
-            engine=engine,
-            **more,
-        )
-        for name in names
-    ]
+    paths = [{"path": f"{folder}/{name}"} for name in names]
+    asked = [lab_job("wait_for", parameters=path, engine=engine, **more) for path in paths]
     return [job.job_id for job in service.submit_many(asked)]
 
 
@@ -126,10 +118,7 @@ def supervisor_of(home, job):
 @pytest.mark.parametrize("setting", ["", "parcel = 50"])
 def test_two_hundred_small_jobs_come_to_their_results(home, lab, setting):
     (home / "config.toml").write_text(f"[engines.local]\nworkers = 2\n{setting}\n")
-    asked = [
-        Submission(recipe="lab_recipes.value", atoms=bulk("Al"), parameters={"number": number})
-        for number in range(200)
-    ]
+    asked = [lab_job("value", parameters={"number": number}) for number in range(200)]
     with JobService() as service:
         ended(service, [service.submit(asked[0]).job_id])  # which measures the recipe
         jobs = [job.job_id for job in service.submit_many(asked)]
@@ -157,7 +146,7 @@ def test_a_submission_says_how_many_go_together(service, home, tmp_path, said, s
 def test_a_parcel_without_jobs_is_refused(home, lab):
     (home / "config.toml").write_text("[engines.local]\nparcel = 0\n")
     with JobService() as service, pytest.raises(ConfigError, match=r"parcel must be .*, not 0"):
-        service.submit(Submission(recipe="lab_recipes.value", atoms=bulk("Al")))
+        service.submit(lab_job("value"))
 
 
 def test_a_parcel_is_refused_where_it_has_no_effect(home, lab):
@@ -167,8 +156,7 @@ def test_a_parcel_is_refused_where_it_has_no_effect(home, lab):
     with JobService() as service:
         for more, why in zip(alone, ["a walltime", "the cluster 'big'"], strict=True):
             for parcel in (3, 1):
-                options = {"atoms": bulk("Al"), "parameters": {"number": 1}, "parcel": parcel}
-                asked = Submission(recipe="lab_recipes.value", **options, **more)
+                asked = lab_job("value", parcel=parcel, **more)
                 said = [one.message for one in service.check(asked).errors]
                 assert len(said) == (parcel == 3), said
                 assert all("'parcel' is 3, and a job " in one and why in one for one in said)
@@ -259,13 +247,7 @@ def test_jobs_that_wait_for_one_of_a_parcel_are_packed_once_it_has_ended(service
     after = submit(service, tmp_path, range(COUNT), after=[jobs[0]])
     asked = {"path": Reference(jobs[1])["saw"]}
     readers = [
-        Submission(
-            recipe="lab_recipes.wait_for",
-            atoms=bulk("Al"),
-            parameters=asked,
-            after=[each],
-            engine="local",
-        )
+        lab_job("wait_for", parameters=asked, after=[each], engine="local")
         for each in (jobs[-1], after[0])
     ]
     inside, outside = (job.job_id for job in service.submit_many(readers))

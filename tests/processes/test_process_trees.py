@@ -7,12 +7,11 @@ import time
 from pathlib import Path
 
 import pytest
-from ase.build import bulk
 
 from conftest import eventually
 from crystalmath import worker
-from crystalmath.models import JobState, Submission
-from ends import opened
+from crystalmath.models import JobState
+from ends import lab_job, opened
 
 pytestmark = pytest.mark.usefixtures("chains_end")
 
@@ -90,8 +89,7 @@ def test_a_program_may_be_given_time_to_tidy_up(home, tmp_path):
     path = tmp_path / "file"
     with opened(home, "local") as service:
         parameters = {"path": str(path), "seconds": 2}
-        asked = Submission(recipe="lab_recipes.tidy_up", atoms=bulk("Al"), parameters=parameters)
-        job_id = service.submit(asked).job_id
+        job_id = service.submit(lab_job("tidy_up", parameters=parameters)).job_id
         eventually(path.exists)
         assert service.cancel(job_id)
         eventually(lambda: service.job(job_id).state is JobState.CANCELLED)

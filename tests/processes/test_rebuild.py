@@ -13,14 +13,18 @@ from crystalmath.client import in_process
 from crystalmath.errors import StoreError
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.models import JobState, Submission
+from crystalmath.models import JobState
 from crystalmath.models.reference import JobValue
 from crystalmath.service import JobService
+from ends import finish, lab_job
 
 
 def value(number, **more):
-    parameters = {"number": number}
-    return Submission(recipe="lab_recipes.value", atoms=bulk("Al"), parameters=parameters, **more)
+    return lab_job("value", parameters={"number": number}, **more)
+
+
+def waiting(path, **more):
+    return lab_job("wait_for", parameters={"path": str(path)}, **more)
 
 
 @pytest.fixture
@@ -29,12 +33,6 @@ def service(home, lab):
     (home / "config.toml").write_text(f"[engines.local]\nworkers = 1\n{cluster}")
     with JobService() as service:
         yield service
-
-
-def finish(service, job_id):
-    *_, last = service.wait([job_id], 60)
-    assert last.state.is_terminal()
-    return last
 
 
 def remove(home):
@@ -52,10 +50,10 @@ def test_doctor_rebuilds_what_is_gone(service, home, cli):
     assert "doctor --rebuild" in answer.out + answer.err
     with JobService() as other, pytest.raises(StoreError, match="doctor --rebuild"):
         other.job(job.job_id)
-    checks = {check["name"]: check for check in cli("doctor", "--json").json["checks"]}
+    checks = cli("doctor", "--json").checks
     assert checks["database"]["state"] == "error"
     assert "doctor --rebuild" in checks["database"]["remedy"]
-    checks = {one["name"]: one for one in cli("doctor", "--rebuild", "--json").json["checks"]}
+    checks = cli("doctor", "--rebuild", "--json").checks
     told = checks["rebuild"]["message"]
     assert told.startswith("recorded 1 jobs again")
     assert "those that waited for others" in told
@@ -63,7 +61,7 @@ def test_doctor_rebuilds_what_is_gone(service, home, cli):
         again = other.job(job.job_id)
         assert (again.state, again.name, again.key) == (JobState.COMPLETED, "n", "k")
         assert (again.labels, again.spec_hash) == ({"a": "b"}, job.spec_hash)
-        assert again.formula == job.formula == "Al"
+        assert again.formula == job.formula == "Al4"
         assert again.walltime_s == job.walltime_s == 3600.0
         for filters in ({"elements": ["Al"]}, {"formula": "Al"}):
             assert [one.job_id for one in other.jobs(**filters)] == [job.job_id]
@@ -74,19 +72,9 @@ def test_doctor_rebuilds_what_is_gone(service, home, cli):
 
 def test_a_rebuilt_job_is_the_same_whose_filters_named_another(service, home, cli, tmp_path):
     go = tmp_path / "go"
-    parameters = {"path": str(go)}
-    first = service.submit(
-        Submission(
-            recipe="lab_recipes.wait_for",
-            atoms=bulk("Al"),
-            parameters=parameters,
-            labels={"step": "a"},
-        )
-    )
+    first = service.submit(waiting(go, labels={"step": "a"}))
     given = JobValue({"labels": {"step": "a"}}, ("saw",))
-    asked = Submission(
-        recipe="lab_recipes.echo", atoms=bulk("Al"), parameters={"x": given}, key="k"
-    )
+    asked = lab_job("echo", parameters={"x": given}, key="k")
     job_id = service.submit(asked).job_id
     go.touch()
     assert finish(service, job_id).state is JobState.COMPLETED
@@ -109,13 +97,10 @@ def test_a_database_that_is_replaced_under_a_living_service(service, home, tmp_p
         source.backup(target)
     second = finish(service, service.submit(value(2)).job_id)
     go = tmp_path / "go"
-    parameters = {"path": str(go)}
-    held = service.submit(
-        Submission(recipe="lab_recipes.wait_for", atoms=bulk("Al"), parameters=parameters)
-    )
+    held = service.submit(waiting(go))
     # It has no run directory, but the file that was removed is still open.
     saw = JobValue(held.job_id, ("saw",))
-    echo = Submission(recipe="lab_recipes.echo", atoms=bulk("Al"), parameters={"x": saw}, key="k")
+    echo = lab_job("echo", parameters={"x": saw}, key="k")
     waits = service.submit(echo)
     remove(home)
     if older:

@@ -10,7 +10,6 @@ import threading
 import time
 
 import pytest
-from ase.build import bulk
 
 from commands import piped
 from conftest import eventually
@@ -18,12 +17,12 @@ from crystalmath import processes
 from crystalmath.engines.local import LocalRunner
 from crystalmath.errors import EngineUnavailable, StoreError
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.models import Submission
 from crystalmath.quacc import JobState, get_runner
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath.quacc.store import JobStore
 from crystalmath.recipes.codec import encode_result
 from crystalmath.service import JobService, recovery
+from ends import lab_job
 
 OWNER = textwrap.dedent("""
     import sys
@@ -194,7 +193,7 @@ def test_what_outlived_its_owner_has_a_worker(owner, running, home, service, go)
     queued = owner.submit("value")
     owner.kill()
     assert set(service.take_over()) == {running, queued}
-    new = service.submit(Submission(recipe="lab_recipes.value", atoms=bulk("Al"))).job_id
+    new = service.submit(lab_job("value")).job_id
     time.sleep(2)
     assert not claimed(home, queued)
     assert not claimed(home, new)
@@ -385,11 +384,8 @@ def test_a_cancel_before_the_run_directory_is_there(home, lab, tmp_path, monkeyp
             start(spec, document)
 
         monkeypatch.setattr(runner, "start", cancelled_first)
-        recipe = "lab_recipes.mark"
         parameters = {"path": str(tmp_path / "ran")}
-        job = first.submit(
-            Submission(recipe=recipe, atoms=bulk("Al"), parameters=parameters, engine="local")
-        )
+        job = first.submit(lab_job("mark", parameters=parameters, engine="local"))
         (last,) = finish(first, job.job_id)
         assert last.state is JobState.CANCELLED
     assert not (tmp_path / "ran").exists()
