@@ -11,8 +11,12 @@ import pytest
 from ase.build import bulk
 
 from commands import ran
-from crystalmath.cli import COMMANDS, build
+from conftest import LAB, LIGHT
+from crystalmath.cli import COMMANDS, _added, build
 from crystalmath.client import connect
+from crystalmath.models import Submission
+from crystalmath.service import JobService
+from ends import finish
 
 #: Runs each command in a fork of a process that has imported Typer, and tells what else it imports.
 FORKS = """
@@ -99,6 +103,41 @@ def test_a_mistyped_command_is_told_of_the_nearest(cli):
     assert "No such command 'statsu'. Did you mean 'status'" in answer.err
 
 
+#: What is asked of Python, and what that may not import.
+ASKED = {
+    """
+from crystalmath.quacc.engines import get_installed_engines
+assert 'local' in get_installed_engines()
+""": {"ase", "numpy", "sqlalchemy", "crystalmath_engine_parsl", "crystalmath.engines.local"},
+    """
+from crystalmath.quacc import get_runner
+get_runner('local')
+""": {"parsl", "covalent", "quacc", "crystalmath_engine_parsl"},
+    """
+from crystalmath.quacc.engines import describe_engines
+assert {info.name: info.loads for info in describe_engines()}['local']
+""": {"parsl", "covalent", "quacc", "ase"},
+    """
+from crystalmath.recipes.lookup import catalogue, look_up
+found = look_up('quacc.recipes.emt.core.relax_job')
+assert found.kind == 'job' and found.docstring.startswith('Carry out')
+assert list(found.signature.parameters)[:2] == ['atoms', 'relax_cell']
+assert len(list(catalogue())) > 50
+""": {"quacc", "ase", "numpy", "monty", "pymatgen"},
+    """
+from crystalmath.preflight.programs_here import presets
+assert presets({})
+""": {"quacc"},
+    "import crystalmath.cli.conform": {"pytest", "psutil", "crystalmath.testing"},
+}
+
+
+@pytest.mark.parametrize(("code", "heavy"), ASKED.items())
+def test_what_is_asked_of_python_imports_nothing_heavy(code, heavy):
+    code = f"import sys\n{code}\nprint(*sys.modules)"
+    assert not heavy & {*subprocess.check_output([sys.executable, "-c", code], text=True).split()}
+
+
 # --- commands of other distributions ---------------------------------------------------------
 
 GREET = '''
@@ -119,21 +158,19 @@ def greeting(install, tmp_path, monkeypatch):
     """Install a distribution that adds a command; commands in processes of their own see it."""
     paths = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
     monkeypatch.setenv("PYTHONPATH", paths)
-    return install("greetings", "greet", GREET, group="crystalmath.commands", attribute=":greet")
+    _added.cache_clear()
+    yield install("greetings", "greet", GREET, group="crystalmath.commands", attribute=":greet")
+    _added.cache_clear()
 
 
-def crystalmath(*arguments):
-    return ran(sys.executable, "-m", "crystalmath", *arguments)
-
-
-def test_a_distribution_adds_a_command(greeting):
-    done = crystalmath("greet", "you", "--loud")
-    assert (done.returncode, done.stdout, done.stderr) == (3, "HELLO you\n", "")
-    told = crystalmath("greet", "--help").stdout
+def test_a_distribution_adds_a_command(cli, greeting):
+    done = cli("greet", "you", "--loud")
+    assert (done.code, done.out, done.err) == (3, "HELLO you\n", "")
+    told = cli("greet", "--help").out
     assert "Greet somebody." in told
     assert "--loud" in told
-    assert crystalmath("greet", "--quiet").returncode == 2
-    assert re.search(r"^  greet +Made for a test$", crystalmath("--help").stdout, re.MULTILINE)
+    assert cli("greet", "--quiet").code == 2
+    assert re.search(r"^  greet +Made for a test$", cli("--help").out, re.MULTILINE)
 
 
 def test_an_added_command_is_imported_by_itself_alone(greeting, jobs):
@@ -147,24 +184,24 @@ def test_an_added_command_is_imported_by_itself_alone(greeting, jobs):
     assert all("importlib.metadata" not in others[which][1] for which in (1, 2, 4))
 
 
-def test_an_added_command_that_cannot_be_used_hinders_no_other(install, greeting):
+def test_an_added_command_that_cannot_be_used_hinders_no_other(cli, install, greeting):
     group = "crystalmath.commands"
     install("broken", "shatter", "raise RuntimeError('in pieces')", group, ":shatter")
     install("thief", "status", GREET, group, ":greet")
     install("second", "greet", GREET, group, ":greet")
-    told = crystalmath("--help")
-    assert told.returncode == 0
-    assert "shatter" in told.stdout
-    assert "Show what became of a job." in crystalmath("status", "--help").stdout
-    shattered = crystalmath("shatter", "--json")
-    assert (shattered.returncode, shattered.stderr.strip()) == (
+    told = cli("--help")
+    assert told.code == 0
+    assert "shatter" in told.out
+    assert "Show what became of a job." in cli("status", "--help").out
+    shattered = cli("shatter", "--json")
+    assert (shattered.code, shattered.err.strip()) == (
         1,
         (
             "Error: the command 'shatter' of 'broken' cannot be loaded: RuntimeError: in pieces; "
             "mend or uninstall it"
         ),
     )
-    assert "is provided by" in crystalmath("greet", "you").stderr
+    assert "is provided by" in cli("greet", "you").err
 
 
 def test_a_distribution_that_cannot_be_read_hinders_no_other(install, greeting, tmp_path):
@@ -173,11 +210,12 @@ def test_a_distribution_that_cannot_be_read_hinders_no_other(install, greeting, 
     install("broken", "shatter", "")
     broken = tmp_path / "broken-1.0.dist-info/entry_points.txt"
     broken.write_text("[crystalmath.commands]\nshatter\n")
-    told = crystalmath("--help")
+    command = (sys.executable, "-m", "crystalmath")
+    told = ran(*command, "--help")
     assert told.returncode == 0
     assert {"greet", "salute"} <= set(told.stdout.split())
     assert f"{broken} cannot be read" in told.stderr
-    assert "local" in crystalmath("engines").stdout
+    assert "local" in ran(*command, "engines").stdout
 
 
 # --- commands that read ----------------------------------------------------------------------
@@ -206,15 +244,35 @@ HEAVY = {
 }
 
 
-@pytest.fixture
-def jobs(home, lab, cli, tmp_path):
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
     """Make a home with a job that completed, and one that failed."""
-    poscar = tmp_path / "Al.poscar"
-    bulk("Al").write(poscar, format="vasp")
-    options = ["--json", "--label", "set=a", "--engine", "local"]
-    done = cli("run", "lab_recipes.value", poscar, "--name", "good", *options).json
-    failed = cli("run", "lab_recipes.fail", poscar, "--param", "message=bad", *options).json
-    return [done["job_id"], failed["job_id"]]
+    environ = {
+        "CRYSTALMATH_HOME": str(tmp_path_factory.mktemp("shared")),
+        "CRYSTALMATH_RECIPES": "lab_recipes",
+        "PYTHONPATH": os.pathsep.join([str(LIGHT), os.environ["PYTHONPATH"]]),
+    }
+    common = {"atoms": bulk("Al"), "labels": {"set": "a"}, "engine": "local"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(LAB)
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        with JobService() as service:
+            asked = [
+                Submission(recipe="lab_recipes.value", name="good", **common),
+                Submission(recipe="lab_recipes.fail", parameters={"message": "bad"}, **common),
+            ]
+            ids = [service.submit(one).job_id for one in asked]
+            for job_id in ids:
+                finish(service, job_id)
+    return ids, environ["CRYSTALMATH_HOME"]
+
+
+@pytest.fixture
+def jobs(shared, lab, monkeypatch):
+    ids, home = shared
+    monkeypatch.setenv("CRYSTALMATH_HOME", home)
+    return ids
 
 
 @contextlib.contextmanager

@@ -6,12 +6,16 @@ import json
 import operator
 import os
 import pickle
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from ase.build import bulk
 
+from crystalmath.models import JobSpec
+from crystalmath.recipes import codec, lookup
 from crystalmath.worker.flow_pass import StepValue, raised, raised_again
 from flow_owner import FlowOwner
 from same.comparing import assert_same
@@ -224,6 +228,28 @@ def test_a_value_that_is_not_there_yet_ends_the_pass(use):
     with pytest.raises(Needed):
         use(value)
     assert needed == ["a#0"]
+
+
+# --- what this release of quacc has --------------------------------------------------------------
+
+
+def test_the_source_of_recipes_agrees_with_what_is_imported():
+    names = [each.name for each in lookup.catalogue() if re.search(r"emt\.core|\.lj\.", each.name)]
+    assert len(names) > 2
+    for name in names:
+        real = inspect.signature(lookup.resolve(name)).parameters.values()
+        seen = lookup.look_up(name).signature.parameters.values()
+        assert [(p.name, p.kind) for p in real] == [(p.name, p.kind) for p in seen], name
+        empty = inspect.Parameter.empty
+        assert [p.default is empty for p in real] == [p.default is empty for p in seen], name
+
+
+def test_quaccs_sentinels_are_its_own_where_a_job_runs():
+    import quacc
+
+    for real in (quacc.Remove, quacc.QuaccDefault):
+        spec = JobSpec(job_id="1", recipe="r", atoms=bulk("Al"), parameters={"x": [real]})
+        assert codec.decode_spec(codec.encode_spec(spec))[1]["x"][0] is real
 
 
 def test_calls_of_quacc_go_through_one_function():

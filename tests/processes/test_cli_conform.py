@@ -2,7 +2,6 @@
 
 import os
 import re
-import subprocess
 import sys
 
 import pytest
@@ -284,14 +283,6 @@ def test_what_is_missing_is_named(missing):
     assert answer.code == 1
     needed = {"xdist": "pytest-xdist"}.get(missing, missing)
     assert f"the tests need {needed}: pip install 'crystalmath[testing]'" in answer.err
-
-
-def test_nothing_of_the_tests_is_imported_at_a_cold_start():
-    code = (
-        "import sys\nimport crystalmath.cli.conform\n"
-        "assert not {'pytest', 'psutil', 'crystalmath.testing'} & set(sys.modules)\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_help_has_an_example():
