@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sqlalchemy import inspect
 
+from commands import ran
 from crystalmath.errors import AlreadyRetried, InvalidJob, KeyConflict, UnknownJob
 from crystalmath.jobs import life
 from crystalmath.jobs.changes import Change
@@ -235,31 +236,44 @@ def test_threads_that_race_for_a_key_get_one_job(url):
         assert len(one.list()) == 3
 
 
-RACER = """
-import sys, uuid
+#: Has four forks of one process, which has imported all, call `run` at once.
+RACE = """
+go, begin = os.pipe()
+racers = []
+for _ in range(4):
+    racers.append(os.fork())
+    if racers[-1] == 0:
+        os.read(go, 1)
+        os.write(1, run(*sys.argv[1:]).encode() + b" ")
+        os._exit(0)
+os.write(begin, b"....")
+sys.exit(any([os.waitpid(pid, 0)[1] for pid in racers]))
+"""
+
+
+def race(code, *arguments):
+    """Have four processes run code at once; return what each says."""
+    done = ran(sys.executable, "-W", "error", "-c", code + RACE, *arguments)
+    assert done.returncode == 0, done.stderr
+    return sorted(done.stdout.split())
+
+
+CREATES = """
+import os, sys, uuid
 from crystalmath.quacc.store import JobStore, NewJob
 import alembic.command, filelock, sqlalchemy.dialects.sqlite
-job = NewJob(job_id=str(uuid.uuid4()), recipe="r", engine="e", key="k", spec_hash="h",
-             specification="s", created_at=0.0)
-print("ready", flush=True)
-sys.stdin.readline()
-with JobStore(sys.argv[1]) as store:
-    print(store.insert([job])[0].job_id)
+
+def run(url):
+    job = NewJob(job_id=str(uuid.uuid4()), recipe="r", engine="e", key="k", spec_hash="h",
+                 specification="s", created_at=0.0)
+    with JobStore(url) as store:
+        return store.insert([job])[0].job_id
 """
 
 
 def test_processes_that_create_the_database_at_once_all_succeed(url):
-    command = [sys.executable, "-W", "error", "-c", RACER, url]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    racers = [subprocess.Popen(command, text=True, **pipes) for _ in range(4)]
-    ready = [racer.stdout.readline() for racer in racers]
-    for racer in racers:
-        racer.stdin.write("\n")
-        racer.stdin.flush()
-    answers = [racer.communicate(timeout=60) for racer in racers]
-    assert ready == ["ready\n"] * 4, answers
-    assert [racer.returncode for racer in racers] == [0] * 4, answers
-    assert len({out for out, _ in answers}) == 1
+    answers = race(CREATES, url)
+    assert answers == answers[:1] * 4
     with JobStore(url, create=False) as store:
         assert len(store.list()) == len(store.events()) == 1
 
@@ -291,34 +305,25 @@ def test_who_is_late_to_retry_a_job_is_told_of_the_retry_there_is(url):
         assert one.retries([olds[0]])[olds[0]][-1] == again.job_id
 
 
-RETRIER = """
-import sys
+RETRIES = """
+import os, sys
 from crystalmath.quacc.runner import generate_job_id
 from crystalmath.quacc.store import JobStore, NewJob
+import sqlalchemy.dialects.sqlite
 
-store, old = JobStore(sys.argv[1]), sys.argv[2]
-print("ready", flush=True)
-sys.stdin.readline()
-[answer] = store.insert_each([NewJob(
-    job_id=generate_job_id(), recipe="r", engine="local", spec_hash="h", specification="{}",
-    created_at=1.0, only_retry=True, parents=[{"job_id": old, "role": "retry"}],
-)])
-print(type(answer).__name__)
+def run(url, old):
+    [answer] = JobStore(url).insert_each([NewJob(
+        job_id=generate_job_id(), recipe="r", engine="local", spec_hash="h", specification="{}",
+        created_at=1.0, only_retry=True, parents=[{"job_id": old, "role": "retry"}],
+    )])
+    return type(answer).__name__
 """
 
 
 def test_processes_that_retry_a_job_at_once_make_one(url):
     with JobStore(url) as store:
         old = submit(store)
-        command = [sys.executable, "-W", "error", "-c", RETRIER, url, old]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        racers = [subprocess.Popen(command, text=True, **pipes) for _ in range(4)]
-        assert [racer.stdout.readline() for racer in racers] == ["ready\n"] * 4
-        for racer in racers:
-            racer.stdin.write("\n")
-            racer.stdin.flush()
-        answers = sorted(racer.communicate(timeout=60)[0].strip() for racer in racers)
-        assert answers == ["AlreadyRetried"] * 3 + ["Job"]
+        assert race(RETRIES, url, old) == ["AlreadyRetried"] * 3 + ["Job"]
         assert len(store.retries([old])[old]) == 1
 
 
