@@ -63,7 +63,7 @@ def poscar(atoms):
 
 
 def test_a_job_from_submission_to_summary(service):
-    answer = call(service, "jobs.submit", recipe="quacc.recipes.emt.core.static_job", structure=AL)
+    answer = call(service, "jobs.submit", recipe="lab_recipes.relax", structure=AL)
     job_id = answer["job_id"]
     assert answer == {"job_id": job_id, "status": "pending", "error": None}
     early = call(service, "jobs.status", job_id=job_id)
@@ -77,7 +77,7 @@ def test_a_job_from_submission_to_summary(service):
     assert isinstance(summary["energy_ev"], float)
     assert summary["max_force_ev_ang"] < 1e-6
     assert summary["formula"] == "Al4"
-    # quacc makes a folder of its own in ours.
+    # A recipe may make a folder of its own in ours, as quacc does.
     assert summary["work_dir"].startswith(str(service.work_directory(job_id)))
     assert call(service, "jobs.cancel", job_id=job_id) == {
         "job_id": job_id,
@@ -445,35 +445,6 @@ def test_the_same_key_gives_the_same_job(service):
 
 
 # --- list ----------------------------------------------------------------------------------------
-
-
-def test_list(service):
-    more = {"labels": {"list": "yes", "part": "a"}, "name": "first"}
-    first = run(service, VALUE, **more)
-    second = run(service, VALUE, recipe="lab_recipes.fail", params={"message": "x"},
-                 labels={"list": "yes", "part": "b"})  # fmt: skip
-
-    def listed(**params):
-        answer = call(service, "jobs.list", **params)
-        assert answer["error"] is None
-        return [job["job_id"] for job in answer["jobs"]]
-
-    both = [second["job_id"], first["job_id"]]
-    assert listed(labels={"list": "yes"}) == both
-    assert listed(labels={"list": "yes", "part": "a"}) == [first["job_id"]]
-    assert listed(labels={"list": "no"}) == []
-    assert listed(labels={"list": "yes"}, state="failed") == [second["job_id"]]
-    assert listed(labels={"list": "yes"}, engine="local") == both
-    assert listed(engine="other") == []
-    assert listed(limit=1) == both[:1]
-    assert listed(limit=0) == []
-    assert listed()[:2] == both
-    document = call(service, "jobs.list", labels={"part": "a", "list": "yes"})["jobs"][0]
-    assert document == first
-    assert (document["recipe"], document["engine"]) == ("lab_recipes.value", "local")
-    assert (document["cluster"], document["name"]) == ("local", "first")
-    assert document["labels"] == more["labels"]
-    assert document["created_at"] <= document["started_at"] <= document["finished_at"]
 
 
 @pytest.mark.parametrize(

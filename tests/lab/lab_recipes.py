@@ -62,6 +62,21 @@ def shift(atoms, *, steps=3, moments=None, shape="one"):
     }[shape]
 
 
+def relax(atoms):
+    """Relax with ASE's EMT in a folder of its own, as quacc's recipe does."""
+    from ase.calculators.emt import EMT
+    from ase.optimize import BFGS
+
+    folder = Path("quacc-1").absolute()
+    folder.mkdir()
+    atoms.calc = EMT()
+    with BFGS(atoms, logfile=str(folder / "opt.log")) as dynamics:
+        dynamics.run(fmax=0.01)
+    found = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces()}
+    atoms.calc = None
+    return {"atoms": atoms, "results": found, "dir_name": str(folder)}
+
+
 def switch(atoms, *, relax_cell: bool = False, note: "in words" = None, **more):  # noqa: F722
     return relax_cell
 
