@@ -4,10 +4,10 @@ import io
 import os
 import re
 import sys
-from pathlib import Path
 
 import pytest
 
+from conftest import AL
 from crystalmath.cli import logs as logs_module
 from crystalmath.cli.logs import Plain
 from crystalmath.errors import InvalidJob
@@ -15,8 +15,6 @@ from crystalmath.jobs.rundir import LEFT_OUT
 from crystalmath.jobs.workfiles import find, read_chunks, read_part, read_tail
 from crystalmath.jobs.worktree import at_once
 from crystalmath.worker.running_job import LogFile
-
-AL = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
 
 # --- opened safely -------------------------------------------------------------------------------
 
@@ -50,6 +48,31 @@ def test_a_link_inside_the_work_directory_leads_to_its_file(tmp_path):
     path = at_once(find(tmp_path, "OUTCAR")).path
     assert path == tmp_path.resolve() / "real"
     assert at_once(read_part(path, 0, 100, whole=True)).text == "text"
+
+
+def test_what_lies_at_the_top_goes_before_what_lies_deeper_and_no_folder_is_entered_by_a_link(
+    tmp_path,
+):
+    """What files have otherwise, and which are refused: tests/server/test_methods.py."""
+    work, elsewhere = tmp_path / "work", tmp_path / "elsewhere"
+    for folder in (work / "step", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "INCAR").write_text("deeper")
+    (elsewhere / "secret").touch()
+    (work / "INCAR").write_text("top")
+    (work / "folder").symlink_to(elsewhere)
+    assert at_once(find(work, "INCAR")).path == work / "INCAR"
+    for name in ("folder/secret", "secret", "", "."):
+        with pytest.raises(InvalidJob, match="no file"):
+            at_once(find(work, name))
+    with pytest.raises(InvalidJob, match="no file 'INCAR'"):
+        at_once(find(tmp_path / "nowhere", "INCAR"))
+
+
+def test_a_broken_archive_is_named(tmp_path):
+    (tmp_path / "broken.gz").write_bytes(b"no gzip")
+    with pytest.raises(InvalidJob, match=r"broken\.gz"):
+        list(read_chunks(at_once(find(tmp_path, "broken")).path))
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink(f"{path}-there", path)])
