@@ -204,21 +204,6 @@ def test_what_is_let_go_before_it_is_written_down_is_nobodys(driver, engine, hel
     assert engine.launched == []
 
 
-def test_what_can_never_be_written_down_fails(driver, engine, home):
-    told = []
-    driver.listeners.append(told.extend)
-    (home / "jobs").write_text("a file where the folder belongs")
-    job_id = add(driver, recorded=True)
-    eventually(lambda: told)
-    (change,) = told
-    assert (change.job_id, change.state) == (job_id, JobState.FAILED)
-    assert "could not be handed to the engine" in change.error
-    assert str(home / "jobs") in change.error
-    assert driver.state(job_id) is JobState.FAILED
-    assert driver.unfinished() == {}
-    (home / "jobs").unlink()
-
-
 def test_what_cannot_be_written_for_want_of_descriptors_is_written_later(
     driver, engine, monkeypatch
 ):

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -21,20 +20,6 @@ def runner_of(directory):
     # Its template is another thread's child.
     (runner,) = eventually(lambda: processes.children(claimant.pid, claimant.pid))
     return runner
-
-
-def test_a_runner_that_somebody_killed_is_a_lost_attempt(make, tmp_path):
-    directory = make("lab_recipes.talk", path=str(tmp_path / "never"))
-    thread = threading.Thread(target=worker.run, args=(directory.path,))
-    thread.start()
-    log = Path(directory.log(1))
-    eventually(lambda: log.exists() and "line 2" in log.read_text())
-    os.kill(runner_of(directory), signal.SIGKILL)
-    thread.join()
-    outcome = directory.outcome(1)
-    assert outcome["state"] == "lost"
-    assert outcome["error"].startswith("the process that ran the recipe was killed by signal 9")
-    assert "line 2" in outcome["error"]
 
 
 def test_a_runner_killed_while_it_had_nothing_to_do_costs_no_job(make):

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,7 +32,6 @@ from crystalmath.errors import (
     KeyConflict,
     StoreError,
     UnknownEngine,
-    UnknownJob,
 )
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import at_once
@@ -45,8 +43,7 @@ from crystalmath.recipes.structures import to_ase_json
 from crystalmath.service import JobService, default_service
 from crystalmath.service.job_archive import write_archive
 from crystalmath.service.pruning import Choice
-
-AL = bulk("Al", a=4.0, cubic=True)
+from ends import AL, finish, lab_job
 
 
 @pytest.fixture
@@ -55,18 +52,8 @@ def store(service):
         yield store
 
 
-def lab_job(recipe, /, **more):
-    return Submission(recipe=f"lab_recipes.{recipe}", atoms=AL, **more)
-
-
 def value(number=1, **more):
     return lab_job("value", parameters={"number": number}, **more)
-
-
-def finish(service, job_id, timeout=120.0):
-    *_, last = service.wait([job_id], timeout)
-    assert last.state.is_terminal(), f"the job did not finish: {last}"
-    return last
 
 
 def run(service, submission):
@@ -119,28 +106,6 @@ def test_finished_jobs_are_answered_from_the_store_alone(service):
             for question in (asked.result, asked.result_json):
                 with pytest.raises(CrystalMathError, match=f"{job.job_id} is gone.*was removed"):
                     question(job.job_id)
-
-
-def test_unknown_jobs(service, home):
-    with JobService() as new:
-        for asked in (new, service):
-            for question in (asked.job, asked.result, asked.cancel, asked.find):
-                with pytest.raises(UnknownJob, match="'no such job'"):
-                    question("no such job")
-            with pytest.raises(UnknownJob):
-                list(asked.wait(["no such job"], 1))
-        assert new.jobs() == []
-    assert here(home) == []
-
-
-def test_an_ambiguous_prefix(service):
-    for _ in range(17):
-        run(service, value())
-    first = Counter(job.job_id[0] for job in service.jobs())
-    with pytest.raises(InvalidJob, match="several"):
-        service.find(first.most_common(1)[0][0])
-    with pytest.raises(InvalidJob, match="is empty"):
-        service.find("")
 
 
 @pytest.mark.parametrize(
@@ -324,21 +289,6 @@ def test_many_of_which_none_is_good(home, lab):
         assert [type(answer) for answer in service.submit_many(bad)] == [InvalidJob] * 3
         assert service.submit_many([]) == []
     assert here(home) == []
-
-
-def test_the_same_key_from_many_threads_is_one_job(service):
-    ids = []
-    threads = [
-        threading.Thread(target=lambda: ids.append(service.submit(value(8, key="race")).job_id))
-        for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(ids) == 8
-    assert len(set(ids)) == 1
-    assert finish(service, ids[0]).state is JobState.COMPLETED
 
 
 def test_another_shell_does_not_make_it_another_job(service, monkeypatch):
@@ -745,13 +695,6 @@ def test_one_default_service_for_each_home(home, lab, monkeypatch, tmp_path):
     assert here(home) == here(tmp_path) == []
 
 
-def test_close_cancels_what_is_not_finished(home, lab):
-    with JobService() as service:
-        job = service.submit(lab_job("long_sleep"))
-    with JobStore(service.config.database_url) as store:
-        assert store.get(job.job_id).state is JobState.CANCELLED
-
-
 # --- what others do meanwhile --------------------------------------------------------------------
 
 
@@ -809,7 +752,7 @@ def test_jobs_that_were_run_again_are_told_where_the_next_cannot_be(service, mon
 def test_a_key_gives_its_job_after_the_files_of_its_parent_were_removed(service):
     parent = run(service, lab_job("shift"))
     of_job = {"format": "job", "job_id": parent.job_id}
-    asked = Submission(recipe="lab_recipes.value", atoms=of_job, key="of a parent")
+    asked = lab_job("value", atoms=of_job, key="of a parent")
     job = run(service, asked)
     at_once(service.prune(Choice(job_ids=[parent.job_id])))
     assert service.submit(asked).job_id == job.job_id

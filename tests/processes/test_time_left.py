@@ -13,13 +13,6 @@ from crystalmath.worker.running_job import RunningJob
 pytestmark = pytest.mark.usefixtures("chains_end")
 
 
-def test_walltime(make):
-    directory = make("lab_recipes.long_sleep", walltime_s=0.3)
-    worker.run(directory.path)
-    outcome = directory.outcome(1)
-    assert (outcome["state"], "walltime of 0.3 s" in outcome["error"]) == ("failed", True)
-
-
 def test_the_walltime_counts_from_when_the_recipe_begins(make, tmp_path, monkeypatch):
     """Neither the import of quacc nor that of the recipe's module is the recipe's doing."""
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")

@@ -538,25 +538,6 @@ def test_the_job_outlives_its_worker(make, tmp_path, home):
     eventually(claimant.is_dead, message="a chain whose owner is gone ends after its job")
 
 
-def test_an_outcome_is_published_once(make):
-    directory = make("lab_recipes.value")
-    header = {"state": "failed", "error": "first", "summary": None, "started": None}
-    assert directory.publish(1, header) is True
-    assert directory.publish(1, {**header, "error": "second"}) is False
-    assert directory.outcome(1)["error"] == "first"
-    assert [name for name in os.listdir(directory.path) if name.startswith(".")] == []
-
-
-def test_what_was_prepared_is_published_for_a_supervisor_that_died(make):
-    directory = make("lab_recipes.value")
-    assert directory.publish_left(1) is False
-    prepared = directory.prepare_outcome(1, {"state": "completed", "summary": None}, b"result")
-    assert not directory.decided(1)
-    assert directory.publish_left(1) is True
-    assert directory.outcome(1)["state"] == "completed"
-    assert not os.path.exists(prepared)
-
-
 def test_claims_outlast_the_links_that_a_file_may_have(make, home, monkeypatch):
     identity = IdentityFile(home / "jobs" / ".identities", processes.own_identity())
     first, second = make("lab_recipes.value"), make("lab_recipes.value")
