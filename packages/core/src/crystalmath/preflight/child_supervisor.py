@@ -7,9 +7,8 @@ It imports nothing heavy and runs no code of a recipe.
 Started as ``python -P -m crystalmath.preflight.child_supervisor FD``; FD is a socket to its owner,
 one line of JSON each way. ``{"environment", "scratch"}`` comes first. Then come questions,
 ``{"recipe", "allow", "spec", "limit_s"}``; the answer is the word ``taken``, and then the child's,
-or ``{"failed": why}``, with ``"cold": true`` where no question at all can be asked, and with what
-quacc says of the settings that it does not start with, by their names, as ``"refused"``. It ends
-when its owner is gone, or has asked nothing for a while.
+or ``{"failed": why}``, with ``"cold": true`` where no question at all can be asked. It ends when
+its owner is gone, or has asked nothing for a while.
 """
 
 from __future__ import annotations
@@ -115,11 +114,6 @@ class Supervisor:
             # It says so once when it can be asked.
             if failure := self._wait(child, WARM_UP_S, "while quacc was being imported"):
                 return {"failed": failure, "cold": True}
-            if refused := (child.message or {}).get("refused"):
-                self._end_child()
-                words = "; ".join(": ".join(filter(None, each)) for each in refused.items())
-                failure = one_line(f"quacc does not start with its settings: {words}")
-                return {"failed": failure, "cold": True, "refused": refused}
             if answer := self._ask(child, question, limit_s):
                 return answer
             self._end_child()

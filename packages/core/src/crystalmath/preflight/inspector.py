@@ -47,17 +47,9 @@ PAUSE_S = 30.0
 
 
 class CannotAsk(CrystalMathError):  # noqa: N818 - named for what happened
-    """A recipe could not be asked, or did not answer: nothing is known of its files.
-
-    `settings` has quacc's words about those of its settings, by their names, with which it does not
-    start, so that no job would run; the name is empty where quacc does not tell which it is.
-    """
+    """A recipe could not be asked, or did not answer: nothing is known of its files."""
 
     code = "recipe_unchecked"
-
-    def __init__(self, message: str, settings: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.settings = dict(settings or {})
 
 
 class Inspector:
@@ -71,7 +63,7 @@ class Inspector:
         self._lock = threading.Lock()
         self._children: OrderedDict[Hashable, SupervisorClient] = OrderedDict()
         self._reports = ReportCache()
-        self._failed: tuple[Hashable, float, Mapping[str, Any]] = (None, 0.0, {})
+        self._failed: tuple[Hashable, float, str] = (None, 0.0, "")
         self._in_a_row: dict[Hashable, tuple[int, float]] = {}
         self._term = 0  # how often the children were ended
         self._is_over = False
@@ -122,15 +114,15 @@ class Inspector:
     def _ask(self, child: SupervisorClient, question: Question, allow: tuple[str, ...]) -> Report:
         # A recipe that hangs shall do so once a submission, which asks twice; settings that quacc
         # does not start with, once for all jobs of a batch.
+        settings = _settings(question)
         key, when, before = self._failed
-        recently = time.monotonic() - when < FAILED_S
-        if recently and key in {question.exact, _settings(question)}:
+        if time.monotonic() - when < FAILED_S and key in {question.exact, settings}:
             raise _failure(question, before)
-        asked = question.recipe, question.environment
+        asked = question.recipe, settings
         failures, last = self._in_a_row.get(asked, (0, 0.0))
         if failures >= FAILURES and time.monotonic() - last < PAUSE_S:
             why = f"it has failed to answer {failures} times in a row, and is not asked for a while"
-            raise _failure(question, {"failed": why})
+            raise _failure(question, why)
         request = {
             "recipe": question.recipe,
             "allow": allow,
@@ -140,17 +132,14 @@ class Inspector:
         }
         answer = child.ask(request, self._limit_s)
         if "report" not in answer:
-            key = _settings(question) if answer.get("cold") else question.exact
+            key = settings if answer.get("cold") else question.exact
             now = time.monotonic()
-            self._failed = (key, now, answer)
+            self._failed = (key, now, answer["failed"])
             recent = {
                 key: failed for key, failed in self._in_a_row.items() if now - failed[1] < PAUSE_S
             }
-            # Settings that quacc refuses are an error, and no less for having been told before.
-            if "refused" not in answer:
-                recent[asked] = (failures + 1, now)
-            self._in_a_row = recent
-            raise _failure(question, answer)
+            self._in_a_row = {**recent, asked: (failures + 1, now)}
+            raise _failure(question, answer["failed"])
         self._in_a_row.pop(asked, None)
         report = Report.from_json(answer["report"])
         self._reports.keep(question, report, answer["watched"])
@@ -185,9 +174,8 @@ def _settings(question: Question) -> Hashable:
     return question.environment, tuple(map(signature, files))
 
 
-def _failure(question: Question, answer: Mapping[str, Any]) -> CannotAsk:
-    message = f"{question.recipe} could not be asked which files it reads: {answer['failed']}"
-    return CannotAsk(message, answer.get("refused"))
+def _failure(question: Question, why: str) -> CannotAsk:
+    return CannotAsk(f"{question.recipe} could not be asked which files it reads: {why}")
 
 
 _inspectors: weakref.WeakSet[Inspector] = weakref.WeakSet()

@@ -42,12 +42,14 @@ def crystalmath_preflight(
     findings = (*unread, *plausibility.findings(recipe, atoms, parameters))
     if not concerns(recipe, environment):
         return (*findings, *_refused(recipe, environment))
+    from crystalmath.preflight.settings_check import settings_refused
     from crystalmath.preflight.verdict import judge, unasked
 
     try:
         report = inspector.ask(recipe, atoms, parameters, environment, document)
     except inspector.CannotAsk as error:
-        return (*findings, unasked(str(error), recipe, environment, error.settings))
+        refused = settings_refused(environment)
+        return (*findings, unasked(str(error), recipe, environment, refused))
     return (*findings, *judge(report, recipe, atoms, environment, parameters))
 
 

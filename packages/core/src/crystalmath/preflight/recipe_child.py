@@ -21,7 +21,7 @@ from attrs import evolve
 
 from crystalmath import config
 from crystalmath.preflight.files import OpenedFiles, PresetReader
-from crystalmath.preflight.settings_check import LEAVES_NOTHING, problems_of, refused
+from crystalmath.preflight.settings_check import LEAVES_NOTHING
 from crystalmath.recipes import codec, lookup, quacc_settings
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline
@@ -57,13 +57,7 @@ def _serve(control: socket.socket) -> None:
     edited.watch(quacc_settings.settings_files(os.environ))
     install(edited)
     started = time.time()
-    try:
-        _warm_up()
-    except Exception as error:
-        if problems := problems_of(error) or refused():
-            control.sendall(json.dumps({"refused": problems}).encode() + b"\n")
-            return
-        raise
+    _warm_up()
     edited.note(started)
     opened = OpenedFiles()
     baseline = Baseline()

@@ -105,17 +105,8 @@ def main() -> None:
     sys.stdout.write(json.dumps({"refused": problems, "lasts": lasts}))
 
 
-def refused() -> dict[str, str]:
-    """Return which settings quacc does not start with, by their names, and why.
-
-    The name is empty where that cannot be told, and nothing is said of a quacc whose settings are
-    not where they are known to be.
-    """
-    return _read()[0]
-
-
-def problems_of(error: Exception) -> dict[str, str]:
-    """Return the same of what importing quacc has raised; empty if something else is wrong."""
+def _problems_of(error: Exception) -> dict[str, str]:
+    """Return which settings an error is about, by their names; empty if something else is wrong."""
     problems: dict[str, str] = {}
     if getattr(error, "title", None) == "QuaccSettings":  # pydantic's, which is imported by now
         for each in cast("Any", error).errors(include_url=False, include_context=False):
@@ -130,13 +121,17 @@ def problems_of(error: Exception) -> dict[str, str]:
 
 
 def _read() -> tuple[dict[str, str], bool]:
-    """Read the settings; say what is wrong, and whether it is as long as these are the same."""
+    """Return what is wrong with the settings, and whether it is as long as these are the same.
+
+    The name is empty where that cannot be told, and nothing is said of a quacc whose settings are
+    not where they are known to be.
+    """
     kind = _kind()
     try:
         if kind is not None:
             kind()
     except Exception as error:  # noqa: BLE001 - whatever it is, quacc would raise it as well
-        problems = problems_of(error) or {_culprit(kind): words_of(error)}
+        problems = _problems_of(error) or {_culprit(kind): words_of(error)}
         return problems, not isinstance(error, OSError)
     return {}, True
 
