@@ -164,7 +164,7 @@ def test_settings_that_quacc_does_not_start_with_fail_once(
     # Whatever their program, and however often that was told: no job would start.
     monkeypatch.setattr(inspector_module, "FAILED_S", 0.0)
     monkeypatch.setattr(inspector_module, "FAILURES", 1)
-    monkeypatch.setattr(inspector_module, "_default", asking)
+    monkeypatch.setattr(inspector_module, "ask", asking.ask)
     (finding,) = crystalmath_preflight("quacc.recipes.espresso.core.static_job", AL, {}, own, "")
     assert (finding.severity, finding.code) == ("error", "quacc_settings")
     assert f"NO_SUCH_SETTING in {settings} is 1: quacc has no such setting" in finding.message

@@ -15,7 +15,6 @@ import subprocess
 import tempfile
 import threading
 import time
-import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +66,6 @@ class Inspector:
         self._in_a_row: dict[Hashable, tuple[int, float]] = {}
         self._term = 0  # how often the children were ended
         self._is_over = False
-        _inspectors.add(self)
 
     def ask(
         self,
@@ -80,7 +78,11 @@ class Inspector:
         inputs: bool = False,
         calls: bool = False,
     ) -> Report:
-        """Ask a recipe; see :func:`ask`."""
+        """Ask a recipe which files it would read. It is called up to its calculations, elsewhere.
+
+        Raises `CannotAsk`: it took too long, or the process ended meanwhile. `InvalidJob`: the
+        structure or the parameters cannot be part of a job.
+        """
         question = Question(
             recipe, atoms, parameters, environment, document, inputs=inputs, calls=calls
         )
@@ -178,41 +180,10 @@ def _failure(question: Question, why: str) -> CannotAsk:
     return CannotAsk(f"{question.recipe} could not be asked which files it reads: {why}")
 
 
-_inspectors: weakref.WeakSet[Inspector] = weakref.WeakSet()
 _default = Inspector()
-
-
-def ask(
-    recipe: str,
-    atoms: Atoms | None,
-    parameters: Mapping[str, Any],
-    environment: Mapping[str, str],
-    document: str | None = None,
-    *,
-    inputs: bool = False,
-    calls: bool = False,
-) -> Report:
-    """Ask a recipe which files it would read. It is called up to its calculations, elsewhere.
-
-    Raises `CannotAsk`: it took too long, or the process ended meanwhile. `InvalidJob`: the
-    structure or the parameters cannot be part of a job.
-    """
-    return _default.ask(
-        recipe, atoms, parameters, environment, document, inputs=inputs, calls=calls
-    )
-
-
-def close(*, for_good: bool = False) -> None:
-    """End the processes that recipes are asked in; `for_good`, where this process is to end."""
-    _default.close(for_good=for_good)
-
-
-def _forget_all() -> None:
-    for inspector in list(_inspectors):
-        inspector.forget()
-
-
-os.register_at_fork(after_in_child=_forget_all)
+#: Ask with the children of this process, and end these; see :class:`Inspector`.
+ask, close = _default.ask, _default.close
+os.register_at_fork(after_in_child=_default.forget)
 # They would go by themselves, but only after this process.
 atexit.register(close, for_good=True)
 
