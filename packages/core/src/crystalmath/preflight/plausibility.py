@@ -11,6 +11,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from ase.data import covalent_radii
+
 from crystalmath.errors import InvalidJob, one_line
 from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import brief
@@ -123,9 +126,6 @@ def _occupancies(atoms: Atoms) -> Iterator[Finding]:
 
 
 def _distances(atoms: Atoms) -> Iterator[Finding]:
-    import numpy as np
-    from ase.data import covalent_radii
-
     radii = covalent_radii[atoms.numbers] * _CLOSEST
     first, second, distances = _pairs(atoms, max(2 * float(radii.max()), 0.1))
     too_close = distances < radii[first] + radii[second]
@@ -166,8 +166,6 @@ def _pairs(atoms: Atoms, reach: float) -> tuple[Any, Any, Any]:
     """
     if len(atoms) <= _FEW and (pairs := _pairs_of_few(atoms, reach)) is not None:
         return pairs
-    import numpy as np
-
     positions, indices = _with_images(atoms, reach)
     cubes = np.floor((positions - positions.min(axis=0)) / reach)
     # Cubes beyond the last one share it: candidates more, and no pair less.
@@ -199,8 +197,6 @@ def _pairs(atoms: Atoms, reach: float) -> tuple[Any, Any, Any]:
 
 def _pairs_of_few(atoms: Atoms, reach: float) -> tuple[Any, Any, Any] | None:
     """Compare all pairs with each other's nearest images; `None` where more images count."""
-    import numpy as np
-
     periodic, cell = _periodic(atoms)
     first, second = np.triu_indices(len(atoms))
     apart = atoms.positions[first] - atoms.positions[second]
@@ -221,8 +217,6 @@ def _pairs_of_few(atoms: Atoms, reach: float) -> tuple[Any, Any, Any] | None:
 
 def _periodic(atoms: Atoms) -> tuple[Any, Any]:
     """Return along which vectors a structure is repeated, and these, for each direction one."""
-    import numpy as np
-
     cell = atoms.cell.complete().array
     # Of parallel vectors and a missing one ASE makes no numbers at all.
     spans = abs(np.linalg.det(cell)) >= 1e-9  # noqa: PLR2004
@@ -231,8 +225,6 @@ def _periodic(atoms: Atoms) -> tuple[Any, Any]:
 
 def _with_images(atoms: Atoms, reach: float) -> tuple[Any, Any]:
     """Return the atoms in the cell, and the images within a reach of it: positions and indices."""
-    import numpy as np
-
     atoms = atoms[:_MOST_ATOMS] if len(atoms) > _MOST_ATOMS else atoms
     periodic, cell = _periodic(atoms)
     indices = np.arange(len(atoms))
@@ -257,15 +249,11 @@ def _with_images(atoms: Atoms, reach: float) -> tuple[Any, Any]:
 
 
 def _heights(cell: Any) -> Any:
-    import numpy as np
-
     return 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
 
 
 def _vacuum(atoms: Atoms) -> dict[int, float]:
     """Find periodic directions in which a layer of vacuum repeats, and how thick it is, in Å."""
-    import numpy as np
-
     if atoms.cell.rank < len(_AXES) or abs(np.linalg.det(atoms.cell.array)) < 1e-9:  # noqa: PLR2004
         return {}
     found = {}
@@ -361,8 +349,6 @@ def _kpoints(
 
 def _mesh(name: str, value: Any, atoms: Atoms) -> list[int]:
     """Count the k-points along each vector; none where a parameter makes no such mesh."""
-    import numpy as np
-
     if value is None:
         return []
     if isinstance(value, (list, tuple)):

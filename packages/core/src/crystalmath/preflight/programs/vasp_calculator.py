@@ -1,6 +1,7 @@
 """Ask a VASP calculator which POTCARs it reads, and whether its input can be written.
 
-All is said by ASE's own code, called as a calculation would call it.
+All is said by ASE's own code, called as a calculation would call it. Only the process that asks
+recipes imports this module: it brings quacc.
 """
 
 from __future__ import annotations
@@ -15,7 +16,18 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pymatgen.io.vasp
+from ase.calculators.vasp import Vasp as AseVasp
+from ase.calculators.vasp import create_input
+from ase.calculators.vasp.vasp import check_atoms
+from ase.config import cfg
 from attrs import evolve, frozen
+from custodian.vasp import jobs
+from pymatgen.io.vasp.inputs import Incar, Kpoints, Poscar, Potcar, PotcarSingle, VaspInput
+from quacc import get_settings
+from quacc.calculators.vasp import Vasp as QuaccVasp
+from quacc.calculators.vasp.params import MPtoASEConverter
+from quacc.schemas.vasp import VaspSummarize
 
 from crystalmath.preflight import gate
 from crystalmath.preflight.files import FileMemo, facts
@@ -49,15 +61,11 @@ _parsed: FileMemo[Trouble | None] = FileMemo()
 
 def install() -> None:
     """Load what the first question would wait for, and close the gate in what is VASP's alone."""
-    from ase.calculators.vasp import Vasp
-    from pymatgen.io.vasp.inputs import PotcarSingle
-    from quacc.schemas.vasp import VaspSummarize
-
     _known()
     # pymatgen loads its table of VASP's POTCARs for the first of them.
     with contextlib.suppress(Exception):
         PotcarSingle(_NOTHING)
-    gate.patch(Vasp, calculate=gate.calculate)
+    gate.patch(AseVasp, calculate=gate.calculate)
     gate.patch(VaspSummarize, run=gate.summary, ase_opt=gate.summary)
     _patch_converter()
 
@@ -67,8 +75,6 @@ def _patch_converter() -> None:
 
     What it takes from them (moments, a band gap) has no say in its pseudopotentials.
     """
-    from quacc.calculators.vasp.params import MPtoASEConverter
-
     begin = MPtoASEConverter.__init__
 
     def begin_without(converter: Any, atoms: Any = None, prev_dir: Any = None) -> None:
@@ -79,7 +85,7 @@ def _patch_converter() -> None:
 
 def ask(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
     """Find what a calculation of the atoms would read, and what keeps it from beginning."""
-    troubles = [*troubles_of("structure", lambda: _check(atoms))]
+    troubles = [*troubles_of("structure", lambda: check_atoms(atoms))]
     custodian = bool(getattr(calculator, "use_custodian", False))
     needs: tuple[Need, ...] = ()
     start = Started()
@@ -106,12 +112,6 @@ def ask(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
     )
 
 
-def _check(atoms: Atoms) -> None:
-    from ase.calculators.vasp.vasp import check_atoms
-
-    check_atoms(atoms)
-
-
 def _initialize(calculator: Any, atoms: Atoms) -> None:
     calculator.make_command(calculator.command)
     with _everything_exists():
@@ -133,8 +133,6 @@ class _Os:
 
 @contextlib.contextmanager
 def _everything_exists() -> Iterator[None]:
-    from ase.calculators.vasp import create_input
-
     create_input.os = _Os()
     try:
         yield
@@ -178,15 +176,11 @@ def _parameters(calculator: Any) -> Mapping[str, Any]:
 
 
 def _configured(name: str) -> str | None:
-    from ase.config import cfg
-
     return str(cfg[name]) if name in cfg else None
 
 
 def _special(calculator: Any) -> Sequence[int]:
-    from ase.calculators.vasp.create_input import get_pp_setup
-
-    special: Sequence[int] = get_pp_setup(calculator.input_params["setups"])[1]
+    special: Sequence[int] = create_input.get_pp_setup(calculator.input_params["setups"])[1]
     return special
 
 
@@ -194,16 +188,12 @@ def _write(
     calculator: Any, atoms: Atoms, asked: Asked, *, custodian: bool, readable: bool
 ) -> tuple[list[Trouble], Started]:
     """Do what is done before VASP starts. The POTCARs themselves are judged apart."""
-    from ase.calculators.vasp.create_input import GenerateVaspInput
-
     start = Started()
     with tempfile.TemporaryDirectory(dir=asked.directory) as folder:
         with without_potcar(calculator, readable=readable):
+            write = create_input.GenerateVaspInput.write_input
             found = [
-                *troubles_of(
-                    "input",
-                    lambda: GenerateVaspInput.write_input(calculator, atoms, directory=folder),
-                )
+                *troubles_of("input", lambda: write(calculator, atoms, directory=folder)),
             ]
         found = [_with_texts(problem, calculator) for problem in found]
         if custodian and not found:
@@ -231,8 +221,6 @@ def _with_texts(problem: Trouble, calculator: Any) -> Trouble:
 
 def _parse_input(folder: str) -> list[Trouble]:
     """Read the other files as custodian does."""
-    from pymatgen.io.vasp.inputs import Incar, Kpoints, Poscar, VaspInput
-
     found = [*troubles_of("input", lambda: VaspInput.from_directory(folder))]
     if not found:
         return []
@@ -253,17 +241,13 @@ def _parse_potcar(calculator: Any, folder: str, *, custodian: bool) -> Trouble |
     def make() -> Trouble | None:
         found = next(troubles_of("input", lambda: calculator.write_potcar(directory=folder)), None)
         if custodian and not found:
-            found = next(troubles_of("parse", lambda: _read(os.path.join(folder, "POTCAR"))), None)
+            found = next(
+                troubles_of("parse", lambda: Potcar.from_file(os.path.join(folder, "POTCAR"))), None
+            )
         return found
 
     paths = tuple(calculator.ppp_list)
     return _parsed.get((custodian, paths), paths, make)
-
-
-def _read(potcar: str) -> None:
-    from pymatgen.io.vasp.inputs import Potcar
-
-    Potcar.from_file(potcar)
 
 
 def _unknown(calculator: Any, given: Collection[str]) -> dict[str, str | None]:
@@ -278,15 +262,11 @@ def _unknown(calculator: Any, given: Collection[str]) -> dict[str, str | None]:
 @functools.cache
 def _known() -> frozenset[str]:
     """Collect the parameters of ASE's calculator and of quacc's, and the tags of INCAR."""
-    import pymatgen.io.vasp
-    from ase.calculators.vasp import Vasp, create_input
-    from quacc.calculators.vasp import Vasp as Quacc
-
     names: set[str] = set(create_input.GenerateVaspInput().input_params)
     for kind in vars(create_input):
         if kind.endswith("_keys"):
             names.update(getattr(create_input, kind))
-    for function in (Vasp.__init__, Quacc.__init__):
+    for function in (AseVasp.__init__, QuaccVasp.__init__):
         names.update(inspect.signature(function).parameters)
     tags = Path(pymatgen.io.vasp.__file__).with_name("incar_parameters.json")
     names.update(json.loads(tags.read_text(encoding="utf-8")))
@@ -324,10 +304,7 @@ def _is_true(value: str | None) -> bool:
 
 
 def _starts(calculator: Any, folder: str, *, exact: bool) -> Starts:
-    from quacc import get_settings
-    from quacc.calculators.vasp import Vasp
-
-    if not isinstance(calculator, Vasp):
+    if not isinstance(calculator, QuaccVasp):
         return ()
     settings = get_settings()
     usual, gamma = settings.VASP_CMD, settings.VASP_GAMMA_CMD
@@ -345,9 +322,6 @@ def _starts(calculator: Any, folder: str, *, exact: bool) -> Starts:
 
 
 def _is_gamma_alone(folder: str) -> bool | None:
-    from custodian.vasp import jobs
-    from pymatgen.io.vasp.inputs import VaspInput
-
     # A private name of custodian's, which another release may not have.
     check = getattr(jobs, "_gamma_point_only_check", None)
     return None if check is None else bool(check(VaspInput.from_directory(folder)))
