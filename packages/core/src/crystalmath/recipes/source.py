@@ -11,7 +11,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from crystalmath.errors import InvalidJob
 
@@ -202,13 +202,7 @@ class _Scanner:
     def _bind(self, binding: Binding, *, certain: bool) -> None:
         if not certain and binding.name in self.bindings:
             # Which of the two it is shows only when the module runs.
-            binding = Binding(
-                name=binding.name,
-                line=binding.line,
-                docstring=binding.docstring,
-                is_function=binding.is_function,
-                kind=binding.kind,
-            )
+            binding = evolve(binding, problem=None, origin=None, signature=None)
         self.bindings[binding.name] = binding
 
     def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Binding:
