@@ -11,6 +11,7 @@ from attrs import evolve
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.potcars import is_potcar
 from crystalmath.jobs.worktree import files_below, scratch_folders
+from crystalmath.recipes.lookup import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -29,8 +30,6 @@ _OTHER_GEOMETRIES = {
 
 def moves_atoms_alone(name: str, configured: Config) -> bool:
     """Return whether a recipe's last geometry is one that it may go on from."""
-    from crystalmath.recipes.lookup import look_up
-
     if _words(name) & _OTHER_GEOMETRIES:
         return False
     if "relax" in _words(name):
@@ -138,8 +137,6 @@ def _others(given: object, names: Sequence[str]) -> Iterator[Any]:
 
 
 def _check_recipe(recipe: str, names: Sequence[str], configured: Config) -> None:
-    from crystalmath.recipes.lookup import look_up
-
     signature = look_up(recipe, configured.recipes_allow).signature
     if signature is not None and PARAMETER not in signature.parameters:
         raise InvalidJob(

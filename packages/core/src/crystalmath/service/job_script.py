@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models.job_notes import awaited
+from crystalmath.recipes import codec
 from crystalmath.recipes.encoding import Sentinel
+from crystalmath.recipes.job_structure import JobStructure, references_in
 from crystalmath.recipes.json_text import structure_of
 from crystalmath.recipes.lookup import look_up
+from crystalmath.recipes.structures import parse_structure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -40,9 +43,6 @@ def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = (
     runs nothing that a record says beside that. `InvalidJob`: the recipe is not installed here, or
     a parameter cannot be written as Python, such as a random generator in some state.
     """
-    from crystalmath.recipes import codec
-    from crystalmath.recipes.structures import parse_structure
-
     header, _, document = specification.partition("\n")
     asked = json.loads(document)
     source = _Source()
@@ -96,8 +96,6 @@ def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = (
 
 def _require_values(job: JobMetadata, body: Mapping[str, Any]) -> None:
     """Refuse a job that has never got the values of other jobs."""
-    from crystalmath.recipes.job_structure import JobStructure, references_in
-
     if JobStructure.read(body["atoms"]) or references_in(body["parameters"]):
         names = ", ".join(dict.fromkeys(parent["job_id"] for parent in awaited(job.parents)))
         raise InvalidJob(
@@ -250,8 +248,6 @@ def written_by_job(service: JobService, job: JobMetadata) -> Generator[None, Non
 def asked_of_job(service: JobService, job: JobMetadata) -> Inputs:
     """Ask the recipe of a job for its inputs, with the presets and settings of now."""
     from crystalmath.preflight.step_inputs import asked_inputs
-    from crystalmath.recipes import codec
-    from crystalmath.recipes.structures import parse_structure
 
     header, _, document = service.specification(job.job_id).partition("\n")
     asked = json.loads(document)
