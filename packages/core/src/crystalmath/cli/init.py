@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from attrs import frozen
+from attrs import asdict, frozen
 
 from crystalmath._permissions import make_own
 from crystalmath.cli.shared import output
@@ -156,8 +156,6 @@ def init(
     kind = _cluster(cluster, asks=asks)
     _write(path, _document(variables, workers, kind))
     if as_json:
-        from attrs import asdict
-
         written = {"path": str(path), "variables": variables, "workers": workers, "cluster": kind}
         output.write_json({**written, "checks": [asdict(check) for check in checks]})
     else:

@@ -23,7 +23,7 @@ from crystalmath.cli.shared.submission_options import (
     make_submission,
     with_options,
 )
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import InvalidJob, ServerNotRunning
 from crystalmath.models import SubmissionOptions  # noqa: TC001 - read when the command is made
 from crystalmath.models.job_notes import told_steps
 
@@ -90,7 +90,6 @@ def _followed(
     """Follow a job, with the next server where the present one dies: the job goes on."""
     from crystalmath.client import connect
     from crystalmath.client.client_errors import ConnectionLost
-    from crystalmath.errors import ServerNotRunning
 
     try:
         return follow(client, job, interrupts, progress, timeout_s)

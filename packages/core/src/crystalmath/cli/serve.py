@@ -12,7 +12,7 @@ import typer
 
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
-from crystalmath.errors import ServerError
+from crystalmath.errors import ServerError, ServerNotRunning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,7 +146,6 @@ def _unfinished() -> dict[str, str | None]:
 def _ask(place: Place, *, cancel: bool) -> dict[str, Any] | None:
     """Have the server go, of whatever build it is; ``None`` if there is none."""
     from crystalmath.client.remote import Connection
-    from crystalmath.errors import ServerNotRunning
 
     try:
         with contextlib.closing(Connection.to(place)) as connection:

@@ -253,7 +253,6 @@ def parse_resource_sweep(text: str, given: Iterable[str]) -> list[tuple[str, str
 
 def _parameters_of(recipe: str) -> frozenset[str]:
     from crystalmath.config import load
-    from crystalmath.errors import InvalidJob
     from crystalmath.recipes.lookup import full_name, look_up
 
     allow = load().recipes_allow

@@ -13,7 +13,7 @@ from attrs import fields
 from crystalmath import server
 from crystalmath.client.client_errors import answered_error, raise_answered, warn_of
 from crystalmath.client.follower import Follower, change_events, changes
-from crystalmath.client.request import RecipeLike, Writer, ask_again
+from crystalmath.client.request import RecipeLike, Writer, ask_again, batched
 from crystalmath.client.results import Results
 from crystalmath.client.transport import (
     LONG_S,
@@ -314,7 +314,6 @@ class Client:
             A step refers to a later one, or there is none.
         """
         from crystalmath.client.chaining import Chain
-        from crystalmath.client.request import batched
 
         chain = Chain(steps, self._writer.configured()[0].recipes_allow)
         written = chain.written(

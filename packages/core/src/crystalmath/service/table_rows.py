@@ -14,7 +14,13 @@ from crystalmath.models import Job, JobState
 from crystalmath.models.columns import JOB_COLUMNS
 from crystalmath.models.written import label_cell
 from crystalmath.recipes.lookup import family_of
-from crystalmath.recipes.summary import GEOMETRY
+from crystalmath.recipes.summary import (
+    GEOMETRY,
+    final_atoms,
+    geometry_values,
+    last_step,
+    result_values,
+)
 from crystalmath.service.job_answers import PAGE, job_document
 
 if TYPE_CHECKING:
@@ -73,13 +79,6 @@ def _stored(service: HomeJobs, job: JobMetadata) -> Line:
 
 def line_of(job: Job, params: Mapping[str, Any], result: Any) -> Line:
     """Make a line of a job, its parameters, and its result as plain JSON."""
-    from crystalmath.recipes.summary import (
-        final_atoms,
-        geometry_values,
-        last_step,
-        result_values,
-    )
-
     values = {name: value(job) for name, value in JOB_COLUMNS.items()}
     values |= {f"labels.{name}": label_cell(value) for name, value in job.labels.items()}
     values |= dict(_flat(params, "params."))

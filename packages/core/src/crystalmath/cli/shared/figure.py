@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from crystalmath.errors import CrystalMathError
 
@@ -137,10 +137,8 @@ def draw(panel: Panel, width: int, height: int) -> list[Text]:
 
 
 def _log(curve: Curve) -> Curve:
-    import attrs
-
     kept = [(x, math.log10(y)) for x, y in zip(curve.x, curve.y, strict=True) if y > 0]
-    return attrs.evolve(curve, x=[x for x, _ in kept], y=[y for _, y in kept])
+    return evolve(curve, x=[x for x, _ in kept], y=[y for _, y in kept])
 
 
 def _x_marks(panel: Panel, curves: Sequence[Curve], most: int) -> Marks:

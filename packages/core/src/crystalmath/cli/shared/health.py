@@ -13,7 +13,7 @@ from attrs import asdict
 
 from crystalmath._storage import file_system, is_shared
 from crystalmath.cli.shared import output
-from crystalmath.errors import CrystalMathError
+from crystalmath.errors import CrystalMathError, ServerNotRunning
 from crystalmath.models.cluster import Check
 
 if TYPE_CHECKING:
@@ -142,7 +142,6 @@ def _by_engine(status: dict[str, Any]) -> str:
 
 def _ask(place: Place, *methods: str) -> list[dict[str, Any]] | None:
     from crystalmath.client.remote import Connection
-    from crystalmath.errors import ServerNotRunning
 
     with (
         contextlib.suppress(ServerNotRunning),

@@ -26,7 +26,7 @@ from crystalmath.cli.shared.parameter_options import (
     parse_walltime,
 )
 from crystalmath.cli.shared.structure_files import read_document
-from crystalmath.errors import CrystalMathError
+from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Resources, Submission
 from crystalmath.models.fields import About, Field, Option, declared
 from crystalmath.models.job_notes import NO_RESULT
@@ -238,7 +238,6 @@ _READ: dict[str, Callable[[Any], object]] = {
 def require_none(recipe: str) -> None:
     """Refuse a command without a structure whose recipe needs one (`typer.BadParameter`)."""
     from crystalmath.config import load
-    from crystalmath.errors import InvalidJob
     from crystalmath.recipes.arguments import check_structure
     from crystalmath.recipes.lookup import full_name, look_up
 

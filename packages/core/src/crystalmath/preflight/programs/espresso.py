@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from crystalmath.hookspecs import hookimpl
 from crystalmath.preflight.checked_job import FileKind
@@ -107,8 +107,6 @@ class Espresso(Program):
 
     def written(self, files: Mapping[str, str]) -> StepInputs:
         """Return which of its programs got an input, by the name of that."""
-        from attrs import evolve
-
         title = f"{next(iter(files)).removesuffix('.in')}.x"
         return evolve(super().written(files), program=title)
 

@@ -25,7 +25,7 @@ from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc import large
 from crystalmath.server.rpc.declare import JobIdParams, method
 from crystalmath.service import job_answers
-from crystalmath.service.job_script import asked_of_job, written_by_job
+from crystalmath.service.job_script import asked_of_job, python_script, shell_script, written_by_job
 
 if TYPE_CHECKING:
     from crystalmath.service import JobService
@@ -79,8 +79,6 @@ async def handle_jobs_script(service: JobService, params: ScriptParams) -> JobSc
 
 
 def _script(service: JobService, job_id: str) -> str:
-    from crystalmath.service.job_script import python_script
-
     return python_script(
         service.job(job_id), service.specification(job_id), service.config.recipes_allow
     )
@@ -88,7 +86,6 @@ def _script(service: JobService, job_id: str) -> str:
 
 def _shell(service: JobService, job_id: str, inputs: Inputs) -> str | None:
     from crystalmath.preflight.programs_here import programs
-    from crystalmath.service.job_script import shell_script
 
     header = json.loads(service.specification(job_id).partition("\n")[0])
     environment = header.get("environment", {})

@@ -28,7 +28,7 @@ from crystalmath.models.answers import (
 from crystalmath.models.fields import Limits
 from crystalmath.models.job_notes import written_findings
 from crystalmath.models.schemas import SUBMISSION, described
-from crystalmath.recipes.arguments import structure_argument
+from crystalmath.recipes.arguments import structure_argument, structure_taken
 from crystalmath.server.pools import is_wanted
 from crystalmath.server.rpc.declare import NoParams, method
 
@@ -234,7 +234,6 @@ def handle_recipes_describe(
 
     The first argument is left out where it gets the structure.
     """
-    from crystalmath.recipes.arguments import structure_taken
     from crystalmath.recipes.lookup import check_namespace, full_name, look_up
 
     allow = service.config.recipes_allow
