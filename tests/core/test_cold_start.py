@@ -55,9 +55,9 @@ def commands_in(modules):
 
 
 def test_the_help_of_all_imports_no_command():
-    # To list the commands of other distributions takes `importlib.metadata`.
+    # The commands of other distributions are listed without `importlib.metadata` and `email`.
     for (code, modules), most in zip(
-        imported(["--help"], ["-h"], ["--version"]), (58, 58, 9), strict=True
+        imported(["--help"], ["-h"], ["--version"]), (9, 9, 9), strict=True
     ):
         assert code == 0
         assert commands_in(modules) == set()

@@ -15,9 +15,9 @@ import inspect
 import os
 import sys
 import warnings
-from contextlib import suppress
 from functools import cache, wraps
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -28,7 +28,10 @@ from crystalmath.cli.shared import output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from importlib.metadata import EntryPoint
+
+
+#: The entry points of other distributions' commands.
+_GROUP = "crystalmath.commands"
 
 
 class _Listed(NamedTuple):
@@ -229,13 +232,10 @@ class _Group(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a command as the list of all has it; ``None`` where there is none."""
         known = super().get_command(ctx, cmd_name)
-        if known is not None or cmd_name not in _added():
-            return known
-        # The distribution's own line: the command itself is not imported to be listed.
-        dist, line = _added()[cmd_name][0].dist, None
-        with suppress(Exception):  # whatever is in the file METADATA
-            line = dist.metadata["Summary"] if dist else None
-        return TyperCommand(cmd_name, help=line)
+        if known is None and cmd_name in _added():
+            # The distribution's own line: the command itself is not imported to be listed.
+            known = TyperCommand(cmd_name, help=_added()[cmd_name])
+        return known
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the arguments call, and build it."""
@@ -244,13 +244,35 @@ class _Group(TyperGroup):
 
 
 @cache
-def _added() -> Mapping[str, Sequence[EntryPoint]]:
-    """Return the commands that other distributions provide, by their names."""
-    found: dict[str, list[EntryPoint]] = {}
-    for point in entry_points_of("crystalmath.commands"):
-        if point.name not in COMMANDS:
-            found.setdefault(point.name, []).append(point)
+def _added() -> Mapping[str, str | None]:
+    """Return the commands that other distributions provide, each with a line on it.
+
+    The files are read here: to import `importlib.metadata` takes longer than all else of the help.
+    """
+    found: dict[str, str | None] = {}
+    for folder in dict.fromkeys(sys.path):
+        for file in Path(folder).glob("*-info/entry_points.txt"):
+            _, _, section = _text(file).partition(f"[{_GROUP}]\n")
+            for line in map(str.strip, section.partition("\n[")[0].splitlines()):
+                name, is_point, _ = line.partition("=")
+                if is_point and (name := name.strip()) not in COMMANDS:
+                    found.setdefault(name, _summary(file.with_name("METADATA")))
+                elif line and not is_point:
+                    entry_points_of(_GROUP)  # warns of the file that is broken
     return found
+
+
+def _summary(metadata: Path) -> str | None:
+    head = "Summary: "
+    lines = (one for one in _text(metadata).splitlines() if one.startswith(head))
+    return next(lines, head).removeprefix(head) or None
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def build(name: str) -> TyperCommand:
@@ -271,7 +293,7 @@ def build(name: str) -> TyperCommand:
 
 
 def _load(name: str) -> Callable[..., int]:
-    points = _added()[name]
+    points = [point for point in entry_points_of(_GROUP) if point.name == name]
     owners = " and ".join(repr(point.dist.name if point.dist else point.value) for point in points)
     if len(points) > 1:
         raise _ClickException(f"the command {name!r} is provided by {owners}; uninstall one")

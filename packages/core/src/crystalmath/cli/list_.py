@@ -160,9 +160,11 @@ def _columns(text: str) -> list[str]:
 
 
 def _sort(text: str | None) -> str | None:
+    if text is None:
+        return None
     from crystalmath.models.columns import SORTED_BY, no_column
 
-    if text is not None and (name := text.removeprefix("-")) not in SORTED_BY:
+    if (name := text.removeprefix("-")) not in SORTED_BY:
         output.refuse(f"jobs are not sorted by {text!r}; {no_column(name, SORTED_BY)}", "--sort")
     return text
 

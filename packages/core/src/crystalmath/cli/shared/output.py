@@ -82,16 +82,16 @@ def sentence(finding: Mapping[str, Any]) -> str:
 
 
 #: How messages name fields of a submission that have an option here, and those by step.
-_FIELD = re.compile(
+_FIELD = (
     r"'(in_one_job|walltime_total_s|walltime_s|continue_lost|on_failure|inherit_labels"
     r"|(?:serial|parcel)(?=' (?:is|and|exclude|out)\b))'"
 )
-_BY_STEP = re.compile(r"'?\bby_step\b(?:\.([^\s':]+))?'?")
+_BY_STEP = r"'?\bby_step\b(?:\.([^\s':]+))?'?"
 
 
 def in_options(text: str) -> str:
     """Name the options of the shell where a message names fields of a submission."""
-    return _BY_STEP.sub(_of_step, _FIELD.sub(lambda found: _option(found[1]), text))
+    return re.sub(_BY_STEP, _of_step, re.sub(_FIELD, lambda found: _option(found[1]), text))
 
 
 def _option(field: str) -> str:
