@@ -107,6 +107,40 @@ def test_a_reader_that_says_nothing_is_put_into_words(here):
         read_document("POSCAR")
 
 
+@pytest.mark.parametrize(
+    ("at", "line", "words"),
+    [
+        (8, "Cu 0 bad 0\n", r"ASE .* path\.xyz: frame 1, counted from 0: line 9: .*'bad'"),
+        (7, 'Lattice="1 0 0"\n', r"ASE .* path\.xyz: frame 1, counted from 0: it is damaged"),
+        (8, "Qq 0 0 0\n", r"path\.xyz: frame 1, .* no element 'Qq' \(line 9\)"),
+        (8, "", r"path\.xyz: line 13 must be .* atoms of frame 2, .* and is Lattice=.* before it"),
+        (
+            17,
+            "",
+            r"announces 4 atoms in line 13; 3 lines follow in frame 2, counted from 0",
+        ),
+    ],
+)
+def test_where_a_trajectory_is_damaged_is_said(here, at, line, words):
+    ase.io.write("path.xyz", [bulk("Cu", cubic=True)] * 3, format="extxyz")
+    lines = (here / "path.xyz").read_text().splitlines(keepends=True)
+    (here / "path.xyz").write_text("".join([*lines[:at], line, *lines[at + 1 :]]))
+    with pytest.raises(InvalidJob, match=words):
+        read_document("path.xyz")
+
+
+def test_which_block_of_a_cif_is_damaged_is_said(here):
+    ase.io.write("two.cif", [bulk("Cu"), bulk("Al")])
+    text = (here / "two.cif").read_text()
+    for end, place in (
+        ("  Al  Al1", "block data_image1: it is damaged"),
+        ("1.0", "after the block data_image0: "),
+    ):
+        (here / "two.cif").write_text(text[: text.rindex(end)])
+        with pytest.raises(InvalidJob, match=rf"two\.cif: {place}"):
+            read_document("two.cif@0")
+
+
 def slab():
     atoms = fcc111("Al", (1, 2, 3), vacuum=5.0)
     atoms.set_constraint([FixAtoms([0, 1]), FixScaled(2, [True, False, True])])

@@ -149,7 +149,7 @@ def read_text(text: str, file: str) -> list[tuple[str, Atoms]]:
 def _check_xyz_counts(lines: list[str], file: str) -> None:
     # ASE looks for as many lines as a frame announces, also behind the end of the text, and makes
     # as many columns.
-    at = 0
+    at = frame = 0
     while at < len(lines) and lines[at].strip():
         if lines[at].startswith("VEC"):
             at += 1
@@ -157,15 +157,21 @@ def _check_xyz_counts(lines: list[str], file: str) -> None:
         try:
             count = int(lines[at])
         except ValueError:
-            return  # which ASE has words for
+            before = "; the frame before it has a line too few or too many" * (frame > 0)
+            raise InvalidJob(
+                f"ASE cannot read a structure from {file}: line {at + 1} must be the number of "
+                f"atoms of frame {frame}, counted from 0, and is {lines[at].strip():.40}{before}"
+            ) from None
         left = max(0, len(lines) - at - 2)
         if not 0 <= count <= left:
             raise InvalidJob(
-                f"{file} announces {count} atoms in line {at + 1}; {left} lines follow"
+                f"{file} announces {count} atoms in line {at + 1}; {left} lines follow in frame "
+                f"{frame}, counted from 0: the file was cut, or is still being written"
             )
         if wide := _WIDE.search("".join(lines[at + 1 : at + 2])):
             raise InvalidJob(f"{file} announces too many columns in line {at + 2}: {wide[0]:.40}")
         at += 2 + count
+        frame += 1
 
 
 def _named(frames: Sequence[Atoms], file: str) -> list[tuple[str, Atoms]]:
@@ -191,9 +197,13 @@ def _read_frames(
             warnings.simplefilter("ignore")
             frames = ase.io.read(source, index=":", format=kind)
     except Exception as error:  # every reader fails in its own way
-        raise InvalidJob(
-            f"ASE cannot read a structure from {file}: {_reading_failed(error, source)}"
-        ) from error
+        text = _text(source)
+        is_text = not isinstance(error, UnicodeDecodeError)
+        if is_text and file.lower().endswith("xyz"):
+            _check_xyz_counts(text.rstrip("\n").split("\n"), file)
+        place = _place(error, text, file) if is_text else ""
+        told = f"{place}{_reading_failed(error, text)}"
+        raise InvalidJob(f"ASE cannot read a structure from {file}: {told}") from error
     if not frames or not all(isinstance(frame, ase.Atoms) for frame in frames):
         raise InvalidJob(f"{file} holds no structure")
     return list(frames)
@@ -202,7 +212,43 @@ def _read_frames(
 _NO_SYMBOLS = "the POSCAR names no elements; add the line of symbols before the line of counts"
 
 
-def _reading_failed(error: Exception, source: Path | io.BytesIO | io.StringIO | None = None) -> str:
+def _text(source: Path | io.BytesIO | io.StringIO) -> str:
+    if isinstance(source, io.StringIO):
+        return source.getvalue()
+    read = source.read_bytes() if isinstance(source, Path) else source.getvalue()
+    return read.decode(errors="replace")
+
+
+#: The value that Python's words name as no number.
+_VALUE = re.compile(r": '(\S+)'$")
+
+
+def _place(error: Exception, text: str, file: str) -> str:
+    """Return where ASE could not read on in a text of XYZ or CIF, before a colon."""
+    import ase.io
+    from ase.io.cif import parse_cif
+
+    name = file.lower()
+    value = _VALUE.search(str(error))
+    lines = enumerate(text.split("\n"), 1) if value else ()
+    line = next((f"line {n}: " for n, each in lines if value and value[1] in each.split()), "")
+    place = ""
+    try:
+        if name.endswith("xyz"):
+            place = "frame 0, counted from 0: "
+            for read, _ in enumerate(ase.io.iread(io.StringIO(text), ":", "extxyz"), 1):
+                place = f"frame {read}, counted from 0: "
+        elif name.endswith(".cif"):
+            for each in parse_cif(io.BytesIO(text.encode())):
+                place = f"block data_{each.name}: "
+                each.get_atoms()
+                place = f"after the block data_{each.name}: "
+    except Exception:  # noqa: BLE001 - that which was raised before
+        return f"{place}{line}"
+    return line
+
+
+def _reading_failed(error: Exception, text: str = "") -> str:
     """Return the meaning of an exception of ASE's readers, many of which say little."""
     from ase.io.formats import UnknownFileTypeError
 
@@ -211,7 +257,7 @@ def _reading_failed(error: Exception, source: Path | io.BytesIO | io.StringIO | 
     if isinstance(error, UnicodeDecodeError):
         return "it is no text, which the format is that its name promises"
     if isinstance(error, KeyError) and _SPECIES.fullmatch(str(error.args[0])):
-        return _no_element(str(error.args[0]), source)
+        return _no_element(str(error.args[0]), text)
     if isinstance(error, (IndexError, EOFError, StopIteration)):
         return "it ends too early, or is not in the format that its name promises"
     if "determine chemical symbols" in str(error):  # ASE looks for them in files beside a POSCAR
@@ -223,13 +269,10 @@ def _reading_failed(error: Exception, source: Path | io.BytesIO | io.StringIO | 
     return told
 
 
-def _no_element(species: str, source: Path | io.BytesIO | io.StringIO | None) -> str:
+def _no_element(species: str, text: str) -> str:
     """Say where a structure has a label or a number in place of an element, and what it means."""
     from ase.data import atomic_numbers, chemical_symbols
 
-    text = source.getvalue() if isinstance(source, io.StringIO) else ""
-    if isinstance(source, Path):
-        text = source.read_text(encoding="utf-8", errors="replace")
     lines = [line.split() for line in text.split("\n")]
     at = next((f" (line {n})" for n, line in enumerate(lines, 1) if line[:1] == [species]), "")
     if species.isdecimal():
