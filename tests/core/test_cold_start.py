@@ -309,6 +309,18 @@ def test_commands_that_read_import_little(jobs, cli):
     ] == ["result"]
 
 
+def test_a_recipe_that_no_job_has_is_asked_back(jobs, cli):
+    told = cli("list", "--recipe", "lab_recipes.valeu")
+    none = "no jobs; none on record has the recipe"
+    assert (told.code, told.err.strip()) == (
+        0,
+        f"{none} 'lab_recipes.valeu'; did you mean 'lab_recipes.value'?",
+    )
+    assert cli("list", "--recipe", "vasp").err.strip() == f"{none} 'vasp'"
+    # Another filter leaves none of it.
+    assert cli("list", "--recipe", "lab_recipes", "--state", "cancelled").err.strip() == "no jobs"
+
+
 def test_answers_are_the_same_with_a_server_and_without(jobs, cli):
     commands = ["status", "show", "result --json", "logs --json", "result --field value --json"]
     asked = [named(command, job_id) for command in commands for job_id in jobs]

@@ -115,6 +115,7 @@ def list_jobs(
         listed = {job["job_id"] for job in jobs}
         if tree:
             jobs = _with_steps(home, jobs)
+        meant = "" if jobs or as_json else _of_recipe(home, filters.get("recipe"))
     more = sum(totals.values()) - count if full else 0
     if as_json:
         output.write_json({"jobs": jobs, "totals": totals})
@@ -124,10 +125,27 @@ def list_jobs(
         _show(jobs, names, steps={job["job_id"] for job in jobs} - listed)
         tell_unserved(jobs)
     else:
-        output.note("no jobs")
+        output.note(f"no jobs{meant}")
     if more and not as_json:
         output.note(f"{more} more; --limit 0 shows all; {output.counts(totals)}")
     return 0
+
+
+def _of_recipe(home: HomeReader, recipe: str | None) -> str:
+    """Say, as the end of a message, that no job has a recipe, and which one may be meant."""
+    if recipe is None:
+        return ""
+    from crystalmath.errors import did_you_mean
+
+    facets = home.ask(server.JOBS_FACETS, limit=1000, steps=True)["facets"]
+    values = [each for one in facets if one["filter"] == "recipe" for each in one["values"]]
+    names = [output.short_recipe(each["value"]) for each in values]
+    groups = {name[:at] for name in names for at, mark in enumerate(name) if mark == "."}
+    asked = output.short_recipe(recipe)
+    if asked in {*names, *groups}:
+        return ""  # other filters leave none
+    near = did_you_mean(asked, [*names, *groups], "")
+    return f"; none on record has the recipe {recipe!r}" + f"; {near}" * bool(near)
 
 
 def _with_steps(home: HomeReader, jobs: Sequence[JobDocument], **which: str) -> list[JobDocument]:
