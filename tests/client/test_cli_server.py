@@ -420,9 +420,11 @@ def flow(served, listed):
         patch.setenv("CRYSTALMATH_HOME", str(served.home))
         url = config.load().database_url
     common = {"engine": "other", "labels": {"of": "flow"}}
-    common["specification"] = '{}\n{"parameters": {}, "atoms": null}'
+    body = '{"parameters": {}, "atoms": null}'
+    common["specification"] = f"{{}}\n{body}"
     of_flow = {"recipe": "quacc.recipes.emt.slabs.bulk_to_slabs_flow", "stage": "steps"}
-    job = new_job(name="Cu slabs", **of_flow, **common)
+    header = '{"engine": "local", "cluster": "here", "flow": {"pass": 1}}'
+    job = new_job(name="Cu slabs", **of_flow, **{**common, "specification": f"{header}\n{body}"})
     steps = [
         new_job(
             recipe=f"quacc.recipes.emt.core.{name}_job",
@@ -455,6 +457,31 @@ def flow(served, listed):
                 for left in (steps[-1], job)
             ]
         )
+
+
+def test_show_says_where_the_body_of_a_flow_runs(here, cli, flow):
+    shown = " ".join(cli("show", flow[0]).out.split())
+    assert "engine other, cluster local " in shown
+    assert "body local, cluster here " in shown
+    assert cli("show", flow[0], "--json").json["body"] == {"engine": "local", "cluster": "here"}
+    assert cli("show", flow[1], "--json").json["body"] is None
+    assert "body" not in cli("show", flow[1]).out
+
+
+def test_the_result_of_a_flow_in_one_job_is_said_to_be_its_last(here, cli, served):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSTALMATH_HOME", str(served.home))
+        url = config.load().database_url
+    asked = '{"in_one_job": true}\n{"parameters": {}, "atoms": null}'
+    job = new_job(recipe="quacc.recipes.emt.slabs.bulk_to_slabs_flow", specification=asked)
+    summary = {"energy_ev": -1.5, "steps": 4}
+    with JobStore(url) as store:
+        store.insert([job])
+        ended = {"state": JobState.COMPLETED, "at": 1.7e9, "summary": summary}
+        store.apply([Change(job_id=job.job_id, **ended)])
+    shown = " ".join(cli("status", job.job_id).out.split())
+    assert "energy -1.5000000000 eV" in shown
+    assert "steps 4 in one job; energy, force, formula and work dir are those of the last" in shown
 
 
 def test_a_list_shows_how_far_a_flow_is_and_its_steps_where_they_are_asked_for(

@@ -334,6 +334,8 @@ def test_files_that_somebody_removed_are_missed_only_until_a_retry(served, block
     gone = f"{WAITED} {first}: the run directory of job {first} is gone"
     eventually(lambda: (status(served, job_id)["reason"] or "").startswith(gone))
     assert status(served, job_id)["held_up_by"] == first
+    (listed,) = served.call("jobs.list", prefix=job_id, fields=["reason"])["jobs"]
+    assert listed["reason"].startswith(gone)
     again = served.call("jobs.retry", job_ids=[first])["jobs"][0]["job_id"]
     assert echoed(served, job_id) == "{'x': 1.0}"
     (taken,) = [each for each in status(served, job_id)["parents"] if each["role"] == "value"]

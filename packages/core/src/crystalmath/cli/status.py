@@ -225,8 +225,10 @@ def _story(told: Story, steps: Sequence[tuple[str, object]]) -> list[tuple[str, 
     others = [one for one in told["children"] if one["role"] not in {"flow", "taken"}]
     flow = dict(told["flow"])
     by_step = flow.pop("by_step", {})
+    body = told["body"]
     return [
         *known,
+        ("body", body and f"{body['engine']}, cluster {body['cluster']}"),
         *each("flow", (_setting(name, value) for name, value in flow.items())),
         *each("by step", (f"{name}: {_settings(given)}" for name, given in by_step.items())),
         *each(waits, _relatives(waiting, output.taken_of)),

@@ -477,6 +477,13 @@ class Subscribed(Answer):
     seq: Annotated[int, Limits(minimum=0, maximum=2**53)] | None
 
 
+class Target(TypedDict):
+    """Where something runs."""
+
+    engine: str
+    cluster: str
+
+
 class Story(Answer):
     """A job's whole story (``jobs.show``)."""
 
@@ -485,6 +492,10 @@ class Story(Answer):
     flow: Annotated[
         Mapping[str, Any],
         "what jobs.submit takes for flows alone, as it was given: `serial`, `by_step` and the like",
+    ]
+    body: Annotated[
+        Target | None,
+        "of a flow whose steps are jobs, where its own function runs; `job` has where its steps do",
     ]
     potcars: Potcars
     parents: Annotated[list[Relative], "the jobs that it came of"]

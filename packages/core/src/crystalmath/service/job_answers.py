@@ -163,6 +163,9 @@ def in_full(
     ]
 
 
+#: What a job's document says of it that other jobs tell.
+_OF_OTHERS = {"steps", "held_up_by", "reason"}
+
 # --- lists and counts ------------------------------------------------------------------------
 
 
@@ -179,7 +182,7 @@ def listed(service: HomeJobs, params: Any) -> Generator[None, None, JobList]:
         page = min(left, PAGE)
         jobs = service.jobs(limit=page + 1, before=before, skip=skip, sort=sort, **filters)
         shown = jobs[:page]
-        if fields is None or not {"steps", "held_up_by"}.isdisjoint(fields):
+        if fields is None or not _OF_OTHERS.isdisjoint(fields):
             shown = in_full(service, shown, known)
         documents += [job_document(service, job, fields) for job in shown]
         more = len(jobs) > page > 0
@@ -287,7 +290,7 @@ def specification(
         "potcars": service.pseudopotentials(job_id),
         "parents": asked["parents"],
         **FlowTerms().flow_terms(),
-        **_flow_terms(header),
+        **_flow_terms(json.loads(header)),
         "error": None,
     }
     if job:
@@ -297,9 +300,9 @@ def specification(
     return cast("Specification", told)
 
 
-def _flow_terms(header: str) -> dict[str, Any]:
+def _flow_terms(header: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a flow alone has of what was asked for it."""
-    terms = Submission.flow_terms_in(json.loads(header))
+    terms = Submission.flow_terms_in(header)
     return {name: value for name, value in terms.items() if value}
 
 
@@ -307,11 +310,15 @@ def story(service: HomeJobs, job_id: str) -> Story:
     """Return a job's whole story."""
     job = service.job(job_id)
     header, document = service.specification(job_id).split("\n", 1)
+    written = json.loads(header)
     events, _ = service.events(job_ids=[job_id], limit=MOST_RELATED)
     return {
         "job": job_document(service, in_full(service, [job])[0]),
         "params": json.loads(document)["parameters"],
-        "flow": _flow_terms(header),
+        "flow": _flow_terms(written),
+        "body": {"engine": written["engine"], "cluster": written["cluster"]}
+        if written.get("flow")
+        else None,
         "potcars": service.pseudopotentials(job_id),
         "parents": _told(service, job.parents),
         "children": _told(service, service.children(job_id, limit=MOST_RELATED)),

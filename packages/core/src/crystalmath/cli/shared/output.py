@@ -210,6 +210,8 @@ def summary_fields(job: JobDocument) -> list[tuple[str, object]]:
 
         taken = summary.get("steps_taken_over")
         steps = f"{told_steps(counted)}{f', {taken} more taken over' if taken else ''}"
+    elif steps:
+        steps = f"{steps} in one job; energy, force, formula and work dir are those of the last"
     return [
         ("energy", None if energy is None else f"{energy:.10f} eV"),
         ("max force", None if force is None else f"{force:.6f} eV/Å"),
