@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: How often the files of unfinished jobs are looked at, in seconds.
 LOOK_S = 0.1
+#: How long a new job waits before it is written down, in seconds: who submits is answered first.
+ANSWER_S = 0.002
 #: How long what happens is gathered after a turn, in seconds: for each thing that the turn found,
 #: and at most. So what comes alone waits for nothing, and a flood goes together.
 GATHER_EACH_S, GATHER_S = 0.003, 0.05
@@ -443,8 +445,9 @@ class Driver:
             self._wake_watcher.wait(LOOK_S if self._followed.jobs else None)
             # The first change is seen at once; those soon after it are reported, and stored,
             # together.
-            pause = due - time.monotonic()
-            if pause > 0 and self._followed.count(Phase.NEW) < WRITES:
+            new = self._followed.count(Phase.NEW)
+            pause = max(due - time.monotonic(), ANSWER_S if new else 0.0)
+            if pause > 0 and new < WRITES:
                 time.sleep(pause)
             self._wake_watcher.clear()
             found = self.turn()
