@@ -208,20 +208,21 @@ def _cases(options: argparse.Namespace) -> list[tuple[str, int, dict[str, float]
 def _costs(way: Way, home: Path) -> list[tuple[str, float, str, float]]:
     """Return what a no-op of many costs, each with its unit and limit."""
     recipe, count, _ = CASES[0]
-    before = _used(home)
+    files = _files(home)
+    # To look through the files of all jobs takes seconds, which no job costs.
+    used = _cpu(home)
     way(recipe, count)
-    cpu, entries, disk = (
-        (after - was) / count for was, after in zip(before, _used(home), strict=True)
-    )
+    cpu = _cpu(home) - used
+    entries, disk = (after - was for was, after in zip(files, _files(home), strict=True))
     return [
-        ("CPU", 1000 * cpu, "ms", CPU_MS),
-        ("directory entries", entries, "", ENTRIES),
-        ("disk", disk / 1000, "kB", DISK_KB),
+        ("CPU", 1000 * cpu / count, "ms", CPU_MS),
+        ("directory entries", entries / count, "", ENTRIES),
+        ("disk", disk / 1000 / count, "kB", DISK_KB),
     ]
 
 
-def _used(home: Path) -> tuple[float, int, int]:
-    """Return the CPU time of this and the home's processes (s), the home's entries and bytes."""
+def _cpu(home: Path) -> float:
+    """Return the CPU time of this and the home's processes, in seconds."""
     from crystalmath import processes
 
     ticks = 0
@@ -230,6 +231,11 @@ def _used(home: Path) -> tuple[float, int, int]:
         with contextlib.suppress(FileNotFoundError):
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _files(home: Path) -> tuple[int, int]:
+    """Return how many entries the home has, and how many bytes they take on the disk."""
     entries, blocks = 0, {}
     for folder, folders, files in os.walk(home):
         entries += len(folders) + len(files)
@@ -238,7 +244,7 @@ def _used(home: Path) -> tuple[float, int, int]:
                 found = os.lstat(f"{folder}/{name}")
                 # Outcomes and claims are links to one file: the disk has it once.
                 blocks[found.st_dev, found.st_ino] = found.st_blocks
-    return ticks / os.sysconf("SC_CLK_TCK"), entries, 512 * sum(blocks.values())
+    return entries, 512 * sum(blocks.values())
 
 
 def _submissions(
