@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -491,6 +492,24 @@ def test_a_job_cancelled_before_it_is_claimed_never_runs(make, tmp_path):
     assert directory.outcome(1)["state"] == "cancelled"
     assert directory.outcome(1)["started"] is None
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_run_directory_that_is_removed_as_it_is_claimed_stops_no_others(make):
+    jobs = first, removed, last = [make("lab_recipes.where") for _ in range(3)]
+    first.write_parcel(1, [(os.path.basename(each.path), 1) for each in jobs[1:]])
+    spec = Path(removed.file("spec"))
+    content = spec.read_bytes()
+    spec.unlink()
+    os.mkfifo(spec)
+    thread = threading.Thread(target=worker.run, args=(first.path,))
+    thread.start()
+    # It waits until the supervisor reads.
+    with spec.open("wb") as file:
+        shutil.rmtree(removed.path)
+        file.write(content)
+    thread.join()
+    assert [each.outcome(1)["state"] for each in (first, last)] == ["completed"] * 2
+    assert first.claimant(1) == last.claimant(1), "its supervisor goes on"
 
 
 def test_a_supervisor_told_to_stop_says_that_the_attempt_is_lost(make):

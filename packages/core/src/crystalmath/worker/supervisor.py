@@ -190,8 +190,10 @@ class Supervisor:
             header = directory.read_header()
         except (BadFile, OSError):
             return None
-        wanted = header["attempt"] == attempt and directory.claim(attempt, self._identity)
-        return header if wanted else None
+        with contextlib.suppress(FileNotFoundError):  # it was removed just now
+            if header["attempt"] == attempt and directory.claim(attempt, self._identity):
+                return header
+        return None
 
     def _beat(self) -> None:
         """Show our life to hosts that see nothing else of us; learn whether they gave us up."""
