@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.errors import InvalidJob
-from crystalmath.recipes.json_text import array_from, array_items
+from crystalmath.recipes.json_text import array_from, array_items, dtype_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,7 +132,7 @@ def _decode(node: Any, place: str, depth: int, *, finite: bool) -> Any:
         raise InvalidJob(f"{place}: nested deeper than {_MAX_DEPTH} levels")
     if isinstance(node, (list, tuple)):
         return [_decode(item, place, depth + 1, finite=finite) for item in node]
-    if not isinstance(node, Mapping):
+    if not isinstance(node, (dict, Mapping)):  # asked of a dict alone, Mapping takes long
         return _scalar(node, place, finite=finite)
     for tag, build in (("__ndarray__", _array), ("__complex__", _complex)):
         if tag in node:
@@ -316,7 +316,7 @@ def _array_node(values: np.ndarray, place: str) -> dict[str, Any]:
         items = array_items(values)
     except TypeError as error:
         raise TypeError(f"{place}: {error}") from error
-    return {"__ndarray__": [list(values.shape), str(values.dtype), items]}
+    return {"__ndarray__": [list(values.shape), dtype_text(values.dtype), items]}
 
 
 def _table(value: Mapping[Any, Any], place: str) -> dict[str, Any]:

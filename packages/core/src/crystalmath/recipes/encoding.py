@@ -18,7 +18,7 @@ from crystalmath.errors import InvalidJob
 from crystalmath.models.reference import JOB, JobValue
 from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.ase_json import check_atoms, encode_atoms, prepare
-from crystalmath.recipes.json_text import array_items, place_name
+from crystalmath.recipes.json_text import array_items, dtype_text, place_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,9 +93,9 @@ class StrictEncoder:
         """Deal with a number that JSON cannot hold."""
         raise self.refusal(place, f"{value!r} is not finite")
 
-    def not_plain(self, key: str) -> bool:
-        """Return whether a dict with this key could be taken for a tag."""
-        return key.startswith("@")
+    def is_plain(self, value: Mapping[Any, Any]) -> bool:
+        """Return whether all keys are texts, and none could be taken for a tag."""
+        return all(isinstance(key, str) and not key.startswith("@") for key in value)
 
     def strange_array(self, value: np.ndarray, place: tuple[Any, ...]) -> Any:
         """Deal with an array of other things than numbers and strings."""
@@ -154,9 +154,10 @@ class StrictEncoder:
         return [self.encode(item, (*place, index)) for index, item in enumerate(value)]
 
     def _dict(self, value: Mapping[Any, Any], place: tuple[Any, ...]) -> Any:
-        if all(isinstance(key, str) and not self.not_plain(key) for key in value):
+        if self.is_plain(value):
             return {
-                str.__str__(key): self.encode(item, (*place, key)) for key, item in value.items()
+                str.__str__(key): item if type(item) in _PLAIN else self.encode(item, (*place, key))
+                for key, item in value.items()
             }
         items = [
             [self.encode(key, (*place, key)), self.encode(item, (*place, key))]
@@ -226,15 +227,15 @@ class StrictEncoder:
         data = [_nested(part) for part in parts]
         shape = {"shape": list(value.shape)} if not value.size else {}
         body = data if value.dtype.kind == "c" else data[0]
-        return _tag("numpy", "array", dtype=str(value.dtype), data=body, **shape)
+        return _tag("numpy", "array", dtype=dtype_text(value.dtype), data=body, **shape)
 
 
 class ParameterEncoder(StrictEncoder):
     """Takes a dict with the key ``$job`` for plain data: references are `JobValue` by now."""
 
-    def not_plain(self, key: str) -> bool:
-        """Return whether a dict with this key could be taken for a tag or a reference."""
-        return key == JOB or super().not_plain(key)
+    def is_plain(self, value: Mapping[Any, Any]) -> bool:
+        """Return whether no key could be taken for a tag or a reference, either."""
+        return JOB not in value and super().is_plain(value)
 
 
 class _TooDeepError(TypeError):
@@ -301,9 +302,9 @@ class ResultEncoder(StrictEncoder):
         """Spell it."""
         return _tag("builtins", "float", string=repr(float(value)))
 
-    def not_plain(self, key: str) -> bool:
+    def is_plain(self, value: Mapping[Any, Any]) -> bool:
         """Results hold objects that monty wrote already; they stay what they are."""
-        return key == NUMPY
+        return NUMPY not in value and all(isinstance(key, str) for key in value)
 
     def _dict(self, value: Mapping[Any, Any], place: tuple[Any, ...]) -> Any:
         if "@module" in value and not self._in_object:
@@ -312,9 +313,9 @@ class ResultEncoder(StrictEncoder):
                 return super()._dict(value, place)
             finally:
                 self._in_object = False
-        found = {} if self._in_object else {key: _numpy_type(each) for key, each in value.items()}
-        types = {key: kind for key, kind in found.items() if kind is not None}
-        if not types or any(not isinstance(key, str) or self.not_plain(key) for key in value):
+        found = {} if self._in_object else value
+        types = {key: kind for key, each in found.items() if (kind := _numpy_type(each))}
+        if not types or not self.is_plain(value):
             return super()._dict(value, place)
         # As plain numbers they are for every reader, and ours finds their types beside them.
         plain = {key: _plain(each) if key in types else each for key, each in value.items()}
@@ -334,7 +335,7 @@ class ResultEncoder(StrictEncoder):
             data = value.astype(str).tolist()
         else:
             raise self.refusal(place, f"an array of {value.dtype} cannot be written as JSON")
-        return _tag("numpy", "array", dtype=str(value.dtype), data=data)
+        return _tag("numpy", "array", dtype=dtype_text(value.dtype), data=data)
 
     def unknown(self, value: Any, place: tuple[Any, ...]) -> Any:
         """Let monty write it."""
@@ -382,9 +383,9 @@ class ArgumentEncoder(ResultEncoder):
             node["info"] = info
         return node | ({"msonable": True} if _is_msonable(value) else {})
 
-    def not_plain(self, key: str) -> bool:
-        """Return whether a dict with this key could be taken for a reference."""
-        return key.startswith("$") or super().not_plain(key)
+    def is_plain(self, value: Mapping[Any, Any]) -> bool:
+        """Return whether no key could be taken for a reference, either."""
+        return super().is_plain(value) and not any(key.startswith("$") for key in value)
 
 
 def with_numpy_types(node: Any, kind: Any) -> Any:
@@ -438,7 +439,7 @@ def _numpy_type(value: Any) -> Any:
 
     if not isinstance(value, np.generic):
         return None
-    name = "str_" if isinstance(value, str) else str(value.dtype)
+    name = "str_" if isinstance(value, str) else dtype_text(value.dtype)
     return name if name in NUMPY_TYPES else None
 
 

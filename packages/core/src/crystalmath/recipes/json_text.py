@@ -5,6 +5,7 @@ To encode or decode 20 MB at once would let no other thread run meanwhile.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 from typing import TYPE_CHECKING, Any
@@ -144,6 +145,10 @@ _ITEM_TYPES: dict[str, set[type]] = {
     "c": {int, float},
     "U": {str},
 }
+
+
+#: Spells the type of an array; numpy puts the text together anew, in some twenty calls.
+dtype_text = functools.lru_cache(str)
 
 
 def array_items(values: np.ndarray) -> list[Any]:

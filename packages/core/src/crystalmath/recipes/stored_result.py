@@ -62,12 +62,11 @@ def store(document: Any) -> StoredResult:
     """Write a result, which is encoded already, the same bytes for the same result."""
     from crystalmath.recipes.summary import brief
 
-    pieces: list[str] = []
-    _, tree = _write(document, pieces)
-    text = "".join(pieces).encode("ascii")
+    text = _json(document).encode("ascii")
     blocks = [_packed(text[at : at + BLOCK]) for at in range(0, len(text), BLOCK)]
     index = b""
     if len(blocks) > 1:
+        tree = _located(document)[1]
         found = {"blocks": list(map(len, blocks)), "tree": tree, "brief": brief(document)}
         index = _packed(_json(found).encode("ascii"))
     return StoredResult(b"".join([*blocks, index]), {"text": len(text), "index": len(index)})
@@ -77,35 +76,29 @@ def _packed(data: bytes) -> bytes:
     return gzip.compress(data, _GZIP_LEVEL, mtime=0)
 
 
-def _write(value: Any, pieces: list[str]) -> tuple[int, Tree | None]:
-    """Write a value in pieces; return its size, and its tree where it has one."""
+def _located(value: Any) -> tuple[int, Tree | None]:
+    """Return the size of a value's text; and its tree, where it has one."""
     tree: Tree
+    size = 1
     if isinstance(value, dict):
-        tree, size = {}, 1
+        tree = {}
         for name, item in value.items():
-            head = f"{',' if tree else '{'}{_json(name)}:"
-            pieces.append(head)
-            size += len(head) - (not tree)
-            tree[name], size = _member(item, pieces, size)
+            size += len(_json(name)) + (2 if tree else 1)
+            tree[name], size = _member(item, size)
     elif isinstance(value, list) and _holds_objects(value):
-        tree, size = [], 1
+        tree = []
         for item in value:
-            pieces.append("," if tree else "[")
             size += bool(tree)
-            entry, size = _member(item, pieces, size)
+            entry, size = _member(item, size)
             tree.append(entry)
     else:
-        pieces.append(_json(value))
-        return len(pieces[-1]), None
-    pieces.append("}" if isinstance(value, dict) else "]")
-    if not tree:
-        pieces[-1] = "{}"
+        return len(_json(value)), None
     size += 1
     return size, tree if size >= max(_LARGE, _MEMBER * len(tree)) else None
 
 
-def _member(item: Any, pieces: list[str], at: int) -> tuple[list[Any], int]:
-    size, tree = _write(item, pieces)
+def _member(item: Any, at: int) -> tuple[list[Any], int]:
+    size, tree = _located(item)
     return [at, size] if tree is None else [at, size, tree], at + size
 
 
