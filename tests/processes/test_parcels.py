@@ -300,6 +300,7 @@ def test_of_a_killed_supervisor_only_what_had_begun_counts_an_attempt(
     jobs = pack(service, home, tmp_path, engine)
     runs(service, jobs[0])
     finish(tmp_path, [0])
+    ended(service, jobs[:1])  # what the supervisor has not published yet is lost with it
     runs(service, jobs[1])
     os.kill(supervisor_of(home, jobs[1]), signal.SIGKILL)
     eventually(lambda: RunDirectory(home / "jobs" / jobs[1]).decided(1))  # else it may end well
