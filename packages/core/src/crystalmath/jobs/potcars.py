@@ -31,11 +31,14 @@ def replace_potcars(work: str) -> None:
     quacc leaves a failed calculation where it ran, which may be elsewhere, and a link to it. No
     other link is followed: it may lead to the library of POTCARs.
     """
-    for folder in [work, *scratch_folders(work)]:
-        for file in files_below(folder):
-            if is_potcar(file.path) and not file.is_link:
-                with contextlib.suppress(OSError):
-                    replace_potcar(Path(folder, file.path))
+    found = [(work, file) for file in files_below(work)]
+    if any(file.is_link for _, file in found):
+        for folder in scratch_folders(work):
+            found += [(folder, file) for file in files_below(folder)]
+    for folder, file in found:
+        if is_potcar(file.path) and not file.is_link:
+            with contextlib.suppress(OSError):
+                replace_potcar(Path(folder, file.path))
 
 
 def replace_potcar(path: Path) -> None:

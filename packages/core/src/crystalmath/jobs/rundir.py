@@ -260,6 +260,8 @@ class RunDirectory:
 
     def begun_from(self, attempt: int) -> str | None:
         """Name the file of an earlier attempt from which an attempt has its first geometry."""
+        if attempt == 1:
+            return None
         try:
             with open(self.file(f"{attempt}.begun_from"), "rb") as file:
                 return as_text(os.fsdecode(file.read()))

@@ -281,10 +281,10 @@ class Runner:
             self._take(self._receive())
         return _is_readable(self._process.pidfd)
 
-    def leavings(self) -> list[int]:
-        """List the processes that what it ran has left below it, and below us."""
+    def leavings(self, *, has_children: bool = True) -> list[int]:
+        """List the processes that what it ran has left below us, and below it if it has any."""
         # The runner's first: what one of them leaves at its end becomes our own child.
-        theirs = _living(processes.children(self.pid))
+        theirs = _living(processes.children(self.pid)) if has_children else []
         ours: list[int] = []
         for _ in range(_ROUNDS):
             ours = processes.children(os.getpid(), threading.get_native_id())

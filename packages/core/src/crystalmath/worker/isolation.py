@@ -24,7 +24,7 @@ GROWTH = 512 * 1024**2
 #: How many file descriptors a job may leave open before the runner is replaced.
 DESCRIPTORS = 16
 
-_LIMITS = sorted(number for name, number in vars(resource).items() if name.startswith("RLIMIT_"))
+_LIMITS = sorted({number for name, number in vars(resource).items() if name.startswith("RLIMIT_")})
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 

@@ -87,7 +87,7 @@ class Pristine:
 
     def changed(self) -> str | None:
         """Name something that is not as it was, if anything is."""
-        versions = [version.value for version in self._versions]
+        versions = list(map(_number, self._versions))
         try:
             same = (_HAS_VERSIONS and versions == self._seen) or all(
                 read(names) == values for read, names, values in self._bound.values()
@@ -186,6 +186,9 @@ def _version(variables: Mapping[str, Any]) -> ctypes.c_uint64:
         (variables,) = gc.get_referents(variables)
     # Behind the number of references, the type, and the number of entries.
     return ctypes.c_uint64.from_address(id(variables) + 3 * ctypes.sizeof(ctypes.c_ssize_t))
+
+
+_number = operator.attrgetter("value")
 
 
 def _has_versions() -> bool:

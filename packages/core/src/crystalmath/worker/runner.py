@@ -155,7 +155,15 @@ def _run_marked(
     mark.clear()
     _flush()
     has_quacc = sys.modules.get("quacc") is not None
-    return {**outcome, "keep": True, "quacc": has_quacc}
+    return {**outcome, "keep": True, "quacc": has_quacc, "children": _has_children()}
+
+
+def _has_children() -> bool:
+    """Return whether there is a child, alive or not; each may have others below it."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        return True
+    return False
 
 
 def _flush() -> None:

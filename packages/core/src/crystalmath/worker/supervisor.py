@@ -154,6 +154,7 @@ class Supervisor:
         # Without locks nobody could tell a journal that is being written.
         if together and self._publisher is None and self._identity.identity.lock:
             self._publisher = Publisher(folder, self._identity, self._goes_on)
+        keep_reserve(folder)
         try:
             for number, (directory, attempt) in enumerate(jobs):
                 if number and (self._is_left() or is_nearly_over(environment)):
@@ -243,7 +244,6 @@ class Supervisor:
             return
         with contextlib.suppress(FileExistsError):
             os.mkdir(job.directory.work(job.attempt), 0o700)
-        keep_reserve(job.jobs_directory)
         try:
             while not self._run_once(job):
                 pass
@@ -294,7 +294,10 @@ class Supervisor:
 
     def _watch(self, job: RunningJob, runner: Runner) -> dict[str, str] | None:
         """Wait for the runner; return the verdict if it must be stopped before it is done."""
-        while not runner.ended and runner.message is None:
+        while True:
+            runner.pump(job.write_log, min(LOOK_S, max(0.0, job.left(begun=runner.begun))))
+            if runner.ended or runner.message is not None:
+                return None
             # First: a scheduler that cancels ends all with SIGTERM.
             if job.directory.cancel_requested():
                 return {"state": "cancelled", "error": "cancelled"}
@@ -304,8 +307,6 @@ class Supervisor:
             if left <= 0:
                 return job.overdue()
             job.ask_to_stop(left)
-            runner.pump(job.write_log, min(LOOK_S, left))
-        return None
 
     def _must_not_go_on(self, job: RunningJob) -> str | None:
         """Return why an attempt is to be ended as a lost one."""
@@ -327,7 +328,7 @@ class Supervisor:
     def _finish(self, job: RunningJob, runner: Runner, message: dict[str, Any]) -> None:
         """Publish what the runner has written, once its leavings are gone."""
         self._quacc = self._quacc or message["quacc"]
-        leavings = runner.leavings()
+        leavings = runner.leavings(has_children=message["children"])
         if leavings or not message["keep"]:
             # A thread that goes on is as much alive as a process.
             self._end_runner()

@@ -114,7 +114,8 @@ def _least_left(environment: Mapping[str, str]) -> float:
 
 def is_nearly_over(environment: Mapping[str, str]) -> bool:
     """Return whether this worker's allocation has no time for another job."""
-    return _lasts(os.environ) < _least_left(environment)
+    lasts = _lasts(os.environ)
+    return math.isfinite(lasts) and lasts < _least_left(environment)
 
 
 def _margin(environment: Mapping[str, str]) -> float:
