@@ -263,6 +263,25 @@ def test_whoever_dies_while_jobs_are_taken_in_leaves_none_to_be_run(
         assert store.get(relaxed.job_id).state is JobState.COMPLETED
 
 
+def test_a_failed_job_travels_with_what_is_known_of_it(client, here, cli, tmp_path, monkeypatch):
+    job = client.submit("lab_recipes.fail", AL, {"message": "on purpose"}, labels={"of": "failure"})
+    error = job.exception(300)
+    assert "in fail" in error.traceback
+    told = cli("inputs", job.job_id)
+    assert told.out == "its steps are not known: RuntimeError: on purpose\n"
+    assert client.archive(tmp_path / "failed.zip", labels={"of": "failure"}) == 1
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path / "second"))
+    monkeypatch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
+    with in_process() as other:
+        other.import_archive(tmp_path / "failed.zip")
+        with pytest.raises(JobFailed) as raised:
+            other.result(job.job_id)
+        assert raised.value.traceback == error.traceback
+        # No process of this machine was it, and its folder was empty.
+        assert "1 on a host that is not known, failed" in cli("show", job.job_id).out
+        assert Path(cli("path", job.job_id).out.strip()).is_dir()
+
+
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 def test_a_job_without_outcome_is_not_run_when_its_row_is_made_again(
     archive, relaxed, cli, tmp_path, monkeypatch, status

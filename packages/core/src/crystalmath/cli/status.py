@@ -234,7 +234,7 @@ def _story(told: Story, steps: Sequence[tuple[str, object]]) -> list[tuple[str, 
         *each(waits, _relatives(waiting, output.taken_of)),
         *each("came of", _relatives(taken, output.taken_of)),
         *each("led to", _relatives(others, _given_on)),
-        *each("attempts", map(_attempt, told["attempts"])),
+        *each("attempts", (_attempt(one, job["started_at"]) for one in told["attempts"])),
         *each("events", (_event(one) for one in told["events"])),
         ("work dir", output.work_dir({**job, "result": None})),
     ]
@@ -274,10 +274,12 @@ def _given_on(child: Relative) -> str:
     return "from a geometry of it" if child["role"] == "structure" else output.taken_of(child)
 
 
-def _attempt(one: AttemptEntry) -> str:
+def _attempt(one: AttemptEntry, started_at: float | None) -> str:
     # The claim of a worker without shared files names no process, and its engine's word for it.
     process = f", process {one['pid']}" if one["pid"] else ""
-    where = f"on {one['host']}{process}" if one["host"] else "not begun"
+    # Nor does an archive have the claim.
+    nowhere = "not begun" if started_at is None else "on a host that is not known"
+    where = f"on {one['host']}{process}" if one["host"] else nowhere
     begun = f", from the geometry in {one['begun_from']}" if one["begun_from"] else ""
     error = f": {output.first_line(one['error'])}" if one["error"] else ""
     return (
@@ -393,8 +395,10 @@ def _write_structure(job: Job, raw: bytes, path: Path) -> None:
     except (UnknownFileTypeError, ValueError, NotImplementedError) as error:
         path.unlink(missing_ok=True)
         several = f"{len(frames)} structures, as out.extxyz" if len(frames) > 1 else "a structure"
+        unknown = isinstance(error, UnknownFileTypeError)
+        why = f"ASE knows no format {str(error)!r}" if unknown else error
         raise InvalidJob(
-            f"{path} cannot be written: {error}; name a file that ASE writes {several} into"
+            f"{path} cannot be written: {why}; name a file that ASE writes {several} into"
         ) from error
     formulas = [atoms.get_chemical_formula() for atoms in frames]
     output.note(f"{', '.join(formulas)} written to {path}")

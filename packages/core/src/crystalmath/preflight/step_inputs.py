@@ -83,7 +83,8 @@ def _rest(report: Report) -> Iterator[str]:
     if report.end != "done" and report.trouble is not None:
         trouble = report.trouble
         why = trouble.message if trouble.type == "Unknown" else str(trouble)
-        yield f"further steps are not known: {said(why)}"
+        which = "further steps are" if report.steps else "its steps are"
+        yield f"{which} not known: {said(why)}"
 
 
 _T = TypeVar("_T")

@@ -111,6 +111,8 @@ def _import(
             directory = RunDirectory(aside / job_id)
             check_outcome(directory, job, path)
             complete_directory(directory, job, row, trace)
+            if job.started_at is not None:  # no archive has an empty folder
+                os.makedirs(directory.work(job.attempt), mode=0o700, exist_ok=True)  # noqa: PTH103
             for outcome in (aside / job_id).glob("*.outcome"):
                 to_disk(outcome)  # what is on record as completed must have it
             to_disk(aside / job_id)
@@ -284,7 +286,7 @@ def _ended_at(job: Job) -> float:
 
 
 def complete_directory(directory: RunDirectory, job: Job, row: NewJob, trace: str | None) -> None:
-    """Write the outcome of an imported job, unless its archive had it.
+    """Write the outcome of an imported job that has not completed, as its record tells it.
 
     Rows are made again from run directories, and a job without an outcome is one to be run.
     """

@@ -136,7 +136,8 @@ def _record(service: JobService, job: JobMetadata) -> dict[str, Any]:
     told |= {"environment": {}, "replaced": {}, "settings": {}}
     return {
         "job": job.document(),
-        "traceback": job.traceback,
+        # Jobs in memory have none.
+        "traceback": None if job.state is JobState.COMPLETED else service.job(job.job_id).traceback,
         "specification": f"{json.dumps(told)}\n{document}",
         "potcars": service.pseudopotentials(job.job_id),
     }
