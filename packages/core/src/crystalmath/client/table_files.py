@@ -96,6 +96,10 @@ def write_table(
         counted = FORMATS[form](part, _noting(lines, seen), columns)
         _refuse_unknown(columns, seen)
         part.replace(path)
+    except OSError as error:
+        if error.filename != str(part):
+            raise
+        raise InvalidJob(f"{path} cannot be written: {error.strerror}") from error
     finally:
         part.unlink(missing_ok=True)
     return counted
@@ -275,6 +279,8 @@ def _pairs(described: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in described.items():
         key = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
         key = f"job_{key}" if key in reserved_keys or not key[0].islower() else key
+        while key in pairs:  # of another label: a-b and a_b
+            key += "_"
         read = convert_str_to_int_float_bool_or_str(value) if isinstance(value, str) else value
         pairs[key] = read
     return pairs
