@@ -3,7 +3,9 @@
 import csv
 import importlib.util
 import json
+import os
 import sqlite3
+import sys
 import uuid
 
 import ase.db
@@ -14,6 +16,7 @@ from ase.build import bulk
 from hypothesis import given
 from hypothesis import strategies as st
 
+from commands import ran
 from crystalmath.client import JobFailed, Submission, in_process
 from crystalmath.client import table_files as files_module
 from crystalmath.errors import CrystalMathError, InvalidJob
@@ -36,7 +39,7 @@ def computed(tmp_path_factory):
                 recipe="emt.core.static_job",
                 atoms=bulk("Al"),
                 name="Al, bulk",
-                labels={**OF, "encut": "400"},
+                labels={**OF, "encut": "400", "k-pts": "3", "k_pts": "5"},
             ),
             Submission(
                 recipe="emt.core.relax_job",
@@ -75,6 +78,19 @@ def test_texts_that_are_no_utf_8_hide_no_other_job(cli, tmp_path):
         assert client.export(tmp_path / "all.csv", columns=["dir_name"]) == (3, 0)
         assert client.export(tmp_path / "all.jsonl") == (3, 0)
     assert r"/x\udcff" in (tmp_path / "all.csv").read_text()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_without_a_character_gets_another(computed, encoding):
+    terminal = {"PYTHONIOENCODING": encoding, "COLUMNS": "60", "CRYSTALMATH_HOME": computed[2]}
+    told = ran(
+        *(sys.executable, "-m", "crystalmath", "list"),
+        env={**os.environ, **terminal},
+        encoding=encoding,
+    )
+    assert (told.returncode, told.stderr) == (0, "")
+    # Of an id that a narrow column cuts, an ellipsis is what such a terminal does not have.
+    assert "?" in told.stdout
 
 
 def rows(client, path):
@@ -148,6 +164,8 @@ def test_geometries_carry_energy_forces_and_what_describes_them(computed, tmp_pa
     frames = ase.io.read(tmp_path / "t.extxyz", ":")
     with ase.db.connect(tmp_path / "t.db") as database:
         (row,) = database.select(labels_encut=400)
+        # Letters and digits alone make two labels one.
+        assert {row.labels_k_pts, row.labels_k_pts_} == {3, 5}
         stored = [row.toatoms() for row in database.select()]
         assert (row.data["labels.encut"], row.calculator) == (400, "emt")
         assert database.count(calculator="emt") == 2
@@ -232,6 +250,9 @@ def test_what_cannot_be_written_changes_nothing(computed, tmp_path, monkeypatch)
     assert path.read_text() == "mine"
     with pytest.raises(InvalidJob, match=r"none/t\.csv cannot be written: .*none is no folder"):
         client.export(tmp_path / "none" / "t.csv")
+    # Nobody writes there, not even root, of whom no permission is asked.
+    with pytest.raises(InvalidJob, match=r"^/proc/t\.csv cannot be written: No such file"):
+        client.export("/proc/t.csv")
     with pytest.raises(InvalidJob, match=r"'t\.xlsx' ends in no format .* csv, jsonl, extxyz"):
         client.export(tmp_path / "t.xlsx")
     for name in ("new.csv", "new.jsonl"):
@@ -321,6 +342,7 @@ def test_the_final_geometry_goes_to_a_file(computed, cli, monkeypatch, tmp_path)
     again = cli("result", job_id, "--structure", path)
     assert (again.code, "is there already; remove it" in again.err) == (1, True)
     odd = cli("result", job_id, "--structure", tmp_path / "out.odd")
-    assert (odd.code, "name a file that ASE writes" in odd.err) == (1, True)
+    assert odd.code == 1
+    assert "ASE knows no format 'odd'; name a file that ASE writes" in odd.err
     assert cli("result", job_id, "--structure", path, "--json").code == 2
     assert [one.name for one in tmp_path.iterdir()] == ["out.extxyz"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import io
 import os
 import sys
 import warnings
@@ -328,6 +329,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this; the command still counts
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
+        # Such a terminal has no "…" or "Å", and no label of another script.
+        sys.stdout.reconfigure(errors="replace")
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         code = _run(given)
