@@ -468,6 +468,12 @@ def test_doctor_looks_without_writing(cli, home):
     assert list(home.iterdir()) == []
 
 
+def test_doctor_takes_no_file_system_without_room_for_a_disk(cli, monkeypatch):
+    monkeypatch.setenv("CRYSTALMATH_HOME", "/sys/crystalmath")
+    checks = cli("doctor", "--json").checks
+    assert (checks["home"]["state"], checks["disk"]["state"]) == ("error", "warning")
+
+
 def test_doctor_tells_what_ends_the_processes_of_a_job(cli):
     check = cli("doctor", "--json").checks["processes"]
     group = ControlGroup.make()

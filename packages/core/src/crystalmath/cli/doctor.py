@@ -126,7 +126,7 @@ def _disk(config: Config) -> Check:
 
     disk = HomeDisk(lambda: config.jobs_directory)
     disk.look()
-    if disk.last is None:
+    if disk.last is None or not disk.last.size:  # /proc and /sys have none
         return Check("disk", "warning", "it cannot be told how full it is")
     seen = disk.last
     message = f"{output.size(seen.free)} of {output.size(seen.size)} are free at {seen.path}"

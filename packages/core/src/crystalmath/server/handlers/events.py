@@ -258,9 +258,9 @@ async def handle_jobs_events(
 
     Where there is nothing to tell, wait up to ``timeout_s`` for something. Called again with
     ``last``, it misses nothing and tells nothing twice, whatever happened in between to the
-    connection or the server. All filters must agree; ``state`` is what a job came to, and those of
-    labels and the like are asked of the job as it is by then, which is the job that ``job`` asks
-    for.
+    connection or the server. Where ``last`` is below ``after``, the job database was replaced: ask
+    jobs.list again. All filters must agree; ``state`` is what a job came to, and those of labels
+    and the like are asked of the job as it is by then, which is the job that ``job`` asks for.
     """
     after, limit = params.pop("after", 0), params.pop("limit", 1000)
     most_s, job_ids = params.pop("timeout_s", 0), params.pop("job_ids", None)
