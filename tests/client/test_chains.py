@@ -397,6 +397,10 @@ def test_a_chain_at_a_shell(client, here, cli):
     again = cli(*command)
     assert [job["job_id"] for job in again.json["jobs"]] == [job["job_id"] for job in jobs]
     assert "0 new, 6 there already, whose names and labels stay as they are" in again.err
+    write("metals.extxyz", [bulk("Ni"), bulk("Al"), bulk("Cu")])
+    grown = cli(*command).json["jobs"]
+    assert [job["known"] for job in grown] == [False] * 3 + [True] * 6
+    assert [job["job_id"] for job in grown[3:]] == [job["job_id"] for job in jobs]
 
 
 def test_a_chain_is_submitted_as_a_whole_or_not_at_all(client, here, cli):

@@ -3,6 +3,8 @@
 import json
 import os
 import pty
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,13 +142,56 @@ def test_the_same_command_again_submits_only_what_is_missing(here, cli):
     again = cli(*command)
     assert [line for line in again.lines if line in first.lines] == first.lines
     found = names(cli, "--label", "k=1")
-    assert {job["key"] for job in found.values()} == {
-        f"campaign/{metal}/POSCAR" for metal in ("Cu", "Ag", "Au")
-    }
+    assert found.keys() == {"Cu/POSCAR", "Ag/POSCAR", "Au/POSCAR"}
+    keys = {job["key"] for job in found.values()}
+    assert len(keys) == 3
+    assert all(re.fullmatch("campaign/[0-9a-f]{16}", key) for key in keys)
     changed = cli(*command, "--param", "number=2")
     assert (changed.code, changed.out) == (1, "")
     assert "another specification" in changed.err
     assert "this job with another key" in changed.err
+
+
+def test_a_key_knows_a_job_whatever_else_the_command_is_given(here, cli):
+    (here / "k").mkdir()
+    for name, metal in (("Al.v1.poscar", "Al"), ("Cu.v1.poscar", "Cu")):
+        ase.io.write(f"k/{name}", bulk(metal), format="vasp")
+    both = cli("submit", "lab_recipes.value", "k/*.poscar", "--key", "k").lines
+    assert len(both) == 2
+
+    def again(*structures, new):
+        told = cli("submit", "lab_recipes.value", *structures, "--key", "k", "--json")
+        assert told.code == 0, told.err
+        jobs = told.json.get("jobs", [told.json])
+        assert sum(not job["known"] for job in jobs) == new, told.err
+        return [job["job_id"] for job in jobs]
+
+    # A second file with the same beginning, and structure: it is a job of its own.
+    shutil.copy("k/Al.v1.poscar", "k/Al.v2.poscar")
+    three = again("k/*.poscar", new=1)
+    assert {*both} < {*three}
+    assert again(str(here / "k/Cu.v1.poscar"), "k/Al.v1.poscar", new=0) == both[::-1]
+    # One of many, alone; and the folder elsewhere.
+    assert again("k/Cu.v1.poscar@0", new=0) == both[1:]
+    (here / "k").rename(here / "moved")
+    assert again("moved/*.poscar", new=0) == three
+
+
+def test_a_key_of_one_job_is_known_among_many(here, cli):
+    def submitted(*arguments):
+        told = cli("submit", "lab_recipes.value", *arguments, "--key", "grown", "--json")
+        assert told.code == 0, told.err
+        return [job["job_id"] for job in told.json.get("jobs", [told.json])]
+
+    ase.io.write("grow.extxyz", bulk("Cu"))
+    alone = submitted("grow.extxyz")
+    assert names(cli, "--name", "grow")["grow"]["key"] == "grown"
+    ase.io.write("grow.extxyz", [bulk("Ag"), bulk("Cu")])
+    grown = submitted("grow.extxyz")
+    assert (grown[1:], len({*grown})) == (alone, 2)
+    ase.io.write("one.extxyz", bulk("Au"))
+    more = submitted("one.extxyz", "grow.extxyz")
+    assert (more[1:], len({*more})) == (grown, 3)
 
 
 def test_what_a_key_gave_is_told(here, cli, monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ import typer
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - read when the command is made
 from crystalmath.cli.shared.parameter_options import of_option, parse_parameters
-from crystalmath.cli.shared.structure_files import read_documents
+from crystalmath.cli.shared.structure_files import own_key, read_documents
 from crystalmath.cli.shared.submission_options import submitted, tell_known, with_options
 from crystalmath.errors import InvalidJob, NotSubmitted, did_you_mean
 from crystalmath.models import SubmissionOptions  # noqa: TC001 - as above
@@ -55,9 +56,9 @@ def chain(
 
     It prints the jobs' ids and returns. Each step begins once the one before has completed, from
     its final geometry, and has its name as the label step. With --key the jobs get
-    KEY/STRUCTURE/STEP: the same command again submits only what is missing. Of one request none is
-    submitted where one is refused: exits 1 then. More than 1,000 jobs, or 8 MiB, take several
-    requests, and what an earlier one has submitted stays.
+    KEY/FINGERPRINT/STEP, of their structure: the command again, be it with more of them, submits
+    only what is missing. Of one request none is submitted where one is refused: exits 1 then. More
+    than 1,000 jobs, or 8 MiB, take several requests, and what an earlier one has submitted stays.
     """
     from crystalmath import config
     from crystalmath.client.chaining import STEP, Chain
@@ -75,13 +76,14 @@ def chain(
             output.refuse(str(error))
     own, key = options.get("name"), options.get("key")
     read = list(read_documents(structures))
+    before: Counter[str] = Counter()
     each: list[tuple[Any, SubmissionOptions]] = [
         (
             structure,
             {
                 **options,
                 "name": name if own is None else own if len(read) == 1 else f"{own}/{name}",
-                "key": None if key is None else f"{key}/{name}",
+                "key": _key(key, structure, before),
             },
         )
         for name, structure in read
@@ -106,6 +108,12 @@ def chain(
     output.tell_alike(sorted(answers, key=lambda one: one.get("code") == NotSubmitted.code))
     tell_known(answers, options)
     return 1 if any(answer["job_id"] is None for answer in answers) else 0
+
+
+def _key(key: str | None, structure: Any, before: Counter[str]) -> str | None:
+    if key is None or isinstance(structure, InvalidJob):
+        return None
+    return own_key(key, structure, before)
 
 
 def parse_steps(texts: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from attrs import evolve
 
+from crystalmath import server
 from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - read when the command is made
+from crystalmath.cli.shared.common_arguments import Json, connected
 from crystalmath.cli.shared.parameter_options import parse_sweep, read_resource
 from crystalmath.cli.shared.structure_files import (
     Document,
     fit,
     names_one,
+    own_key,
     put_together,
     read_documents,
 )
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from crystalmath.cli.shared.submission_options import Asked
+    from crystalmath.client import Client
 
 
 #: So many characters a label's name has at most.
@@ -94,8 +99,9 @@ def submit(
 ) -> int:
     """Submit jobs, print their ids, and return at once.
 
-    Each job is accepted or refused on its own. Exits 1 where one was refused. With --key each of
-    many jobs gets KEY/NAME: the same command again submits only what is missing.
+    Each job is accepted or refused on its own. Exits 1 where one was refused. With --key one job
+    gets KEY, and each of many KEY/FINGERPRINT, of its structure and swept values: the command
+    again, be it with more of them, submits only what is missing.
     """
     all_have = as_resources(options.get("resources")).given()
     of_resources, of_parameters = split_sweeps(sweep or (), recipe)
@@ -110,7 +116,9 @@ def submit(
     read: list[_Read] = [_one(given, label_info=label_info)] if together else [*given]
     one = together or ((not structures or names_one(structures)) and len(read) == 1)
     many = bool(sweep) or not one
-    asked = _asked(recipe, read, combinations, options, many=many, label_info=label_info)
+    asked = _asked(recipe, read, combinations, options, label_info=label_info)
+    if (key := options.get("key")) is not None:
+        asked = _recognised(asked, key, many=many)
     answers = []
     for answer in submitted(asked):
         answers.append(answer)
@@ -163,7 +171,6 @@ def _asked(
     combinations: Sequence[_Combination],
     options: SubmissionOptions,
     *,
-    many: bool,
     label_info: bool = False,
 ) -> Iterator[Asked]:
     from crystalmath import config
@@ -172,6 +179,7 @@ def _asked(
     configured = config.load()
     environment = config.submitters_environment(configured)
     name, key, labels = options.get("name"), options.get("key"), options.get("labels") or {}
+    before: Counter[str] = Counter()
     for file_name, structure in read:
         own = file_name if name is None else name if len(read) == 1 else f"{name}/{file_name}"
         for swept, parameters, resources in combinations:
@@ -189,13 +197,39 @@ def _asked(
             if resources:
                 own_resources = as_resources(options.get("resources"))
                 each["resources"] = evolve(own_resources, **resources)
-            if key is not None and many:
-                each["key"] = f"{key}/{full}"
+            if key is not None:
+                each["key"] = own_key(key, [structure, swept], before)
             try:
                 asked = Submission(recipe=recipe, atoms=structure, parameters=parameters, **each)
                 yield full, document(asked, configured, environment)
             except CrystalMathError as error:
                 yield full, error
+
+
+def _recognised(asked: Iterable[Asked], key: str, *, many: bool) -> Iterator[Asked]:
+    """Give jobs the keys that they have on record, whether they were submitted alone or not.
+
+    One that is alone gets the command's key as it is, unless it is on record as one of many.
+    """
+    taken: bool | None = None
+    with contextlib.ExitStack() as stack:
+        for name, job in asked:
+            if isinstance(job, dict) and taken is None:
+                client = stack.enter_context(connected())
+                taken = any(client.list(key=key if many else job["key"], limit=1))
+                if not many and not taken:
+                    job["key"] = key
+            if isinstance(job, dict) and many and taken and _is_known(client, {**job, "key": key}):
+                job["key"], taken = key, False
+            yield name, job
+
+
+def _is_known(client: Client, job: dict[str, Any]) -> bool:
+    try:
+        findings = client.ask(server.JOBS_CHECK, **job)["findings"]
+    except CrystalMathError:
+        return False  # whoever submits it is told
+    return any(one["code"] == "key_known" for one in findings)
 
 
 def _info_labels(structure: Document | list[Document] | None) -> dict[str, str]:

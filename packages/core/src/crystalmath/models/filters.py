@@ -43,6 +43,7 @@ class Filters(TypedDict, total=False):
     until: float | datetime | None
     error: str | None
     prefix: str | None
+    key: str | None
     parent: str | Sequence[str] | None
     steps: bool | None
     exclude: Mapping[str, Any] | None
@@ -65,6 +66,7 @@ class Selection(TypedDict, total=False):
     until: float
     error: str
     prefix: str
+    key: str
     parent: str | Collection[str]
     steps: bool
     exclude: Selection
@@ -185,6 +187,9 @@ class JobFilter(ExcludeFilter):
         "Only jobs submitted before, as --since.",
     )
     prefix: str | None = field(default=None, metadata=_PREFIX)
+    key: str | None = field(
+        default=None, metadata=about("that was submitted with this idempotency key", _TEXT)
+    )
     parent: str | Sequence[str] | None = _filter(
         "that is a step of this flow, or of one of these: ids, or their beginnings",
         {"anyOf": [_TEXT, array(_TEXT, minItems=1, maxItems=1000)]},

@@ -58,6 +58,7 @@ class Condition:
         until: float | None = None,
         error: str | None = None,
         prefix: str | None = None,
+        key: str | None = None,
         parent: str | Collection[str] | None = None,
         steps: bool | None = None,
         owner: str | None = None,
@@ -78,7 +79,8 @@ class Condition:
             conditions.append(self._contains(f"{of}.name", name))
         if error is not None:
             conditions.append(self._contains("jobs.error", error))
-        texts = {f"{of}.engine": engine, f"{of}.cluster": cluster, "jobs.owner": owner}
+        texts = {f"{of}.engine": engine, f"{of}.cluster": cluster}
+        texts |= {"jobs.key": key, "jobs.owner": owner}
         conditions += [
             given.equal(where, text) for where, text in texts.items() if text is not None
         ]
@@ -193,7 +195,7 @@ def is_short(filters: StoreSelection) -> bool:
 def source(filters: StoreSelection) -> str:
     """Return what to select from: ``listed``, with ``jobs`` where these filters need it."""
     excluded = filters.get("exclude") or {}
-    is_wide = any(filters.get(name) for name in ("seen", "prefix", "owner")) or any(
+    is_wide = any(filters.get(name) for name in ("seen", "prefix", "key", "owner")) or any(
         given.get("error") is not None for given in (filters, excluded)
     )
     return BOTH if is_wide else "listed"

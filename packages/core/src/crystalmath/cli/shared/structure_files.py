@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import hashlib
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -24,6 +26,8 @@ _File = tuple[str, Path, int | None]
 
 _LONGEST_NAME = 255
 _PATTERN = re.compile(r"[*?[]")
+# Which frame of a POSCAR, that has one.
+_ONLY = (None, 0, -1)
 
 
 def fit(name: str) -> str:
@@ -61,7 +65,7 @@ def read_document(text: str) -> tuple[str, Document]:
     if (of_job := read_job_text(text)) is not None:
         return _of_job(of_job)
     path, index = _split(text)
-    plain = _poscar(path) if index is None else None
+    plain = _poscar(path) if index in _ONLY else None
     if plain is not None:
         return fit(_stem(path)), plain
     from crystalmath.recipes.structures import to_ase_json
@@ -88,6 +92,19 @@ def read_documents(texts: Sequence[str]) -> Iterator[tuple[str, Document | Inval
 def _named(text: str) -> list[_File | JobStructure]:
     of_job = read_job_text(text)
     return [*_files(text)] if of_job is None else [of_job]
+
+
+def own_key(key: str, asked: object, before: Counter[str]) -> str:
+    """Return the key of one of a command's jobs: the command's, and a fingerprint of what is asked.
+
+    It depends on nothing else that the command is given, nor on where files lie. Of jobs that ask
+    the same, which `before` counts, each has a key of its own.
+    """
+    text = json.dumps(asked, sort_keys=True)
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
+    before[fingerprint] += 1
+    number = f"-{before[fingerprint]}" if before[fingerprint] > 1 else ""
+    return f"{key}/{fingerprint}{number}"
 
 
 def put_together(
@@ -129,7 +146,7 @@ def _documents(
             continue
         own, path, index = each
         name = str(path) if own in shared else own
-        text = _poscar(path) if index is None else None
+        text = _poscar(path) if index in _ONLY else None
         if text is not None:
             yield fit(name), text
             continue
