@@ -222,6 +222,16 @@ def test_on_the_command_line(home, cli):
     assert "--param opt_params.fmax=0.01" in " ".join(answer.err.split())
     answer = cli("check", RELAX, poscar, "--param", "fmax", "0.01")
     assert "--param fmax=0.01" in " ".join(answer.err.split())
+    for slip, value, option in (
+        ("--lable", "a=b", "--label"),
+        ("--walltme", "1h", "--walltime"),
+        ("--priorty", "5", "--priority"),
+        ("--wall-time", "1h", "--walltime"),
+    ):
+        answer = cli("submit", RELAX, poscar, slip, value)
+        told = " ".join(answer.err.split())
+        assert answer.code == 2
+        assert told.endswith(f"No such option: {slip} (Possible options: {option})")
     answer = cli("run", RELAX, poscar, "--relax-cell=true")
     assert "--param relax_cell=true" in " ".join(answer.err.split())
     answer = cli("run", RELAX, poscar, "--relax-cell")

@@ -350,9 +350,12 @@ def _run(arguments: list[str]) -> int:
     except _ClickException as error:
         option = getattr(error, "option_name", None)
         if option or "extra argument" in str(error):
-            from crystalmath.cli.shared.parameter_options import as_parameter
+            from crystalmath.cli.shared.parameter_options import as_parameter, nearest
 
-            if meant := as_parameter(option, arguments):
+            near = nearest(option, getattr(error, "possibilities", None) or ())
+            if near:
+                error.possibilities = near
+            if meant := as_parameter(option, arguments, is_slip=bool(near)):
                 error.message += f"; a parameter of the recipe is given as {meant}"
                 error.possibilities = None
         error.show(sys.stderr)

@@ -181,8 +181,11 @@ def check_unread(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Finding]
     return [*job_faults(recipe, parameters, ""), *_of_flow(recipe, parameters)]
 
 
-def place_of(recipe: Recipe, name: str) -> str | None:
-    """Return where one of quacc's recipes takes a parameter, ``opt_params.fmax``, if it does."""
+def place_of(recipe: Recipe, name: str, *, named: bool = False) -> str | None:
+    """Return where one of quacc's recipes takes a parameter, ``opt_params.fmax``, if it does.
+
+    Where it must be `named`, it is not enough that the recipe takes parameters of any name.
+    """
     arguments = {} if recipe.signature is None else recipe.signature.parameters
     if name in arguments:
         return name
@@ -190,7 +193,7 @@ def place_of(recipe: Recipe, name: str) -> str | None:
         if key == name:
             return full
     others = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in arguments.values())
-    return name if others else None
+    return name if others and not named else None
 
 
 def _of_flow(recipe: Recipe, parameters: Mapping[str, Any]) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import difflib
 import itertools
 import json
 import math
@@ -110,8 +111,19 @@ def parse_walltime(text: str) -> float:
     return seconds
 
 
-def as_parameter(option: str | None, arguments: Sequence[str]) -> str | None:
-    """Write an unknown option, or what stands behind ``--param fmax``, as a recipe's parameter."""
+def nearest(option: str | None, options: Sequence[str]) -> list[str]:
+    """Return the one of some options that an unknown one is so near that it must be a slip."""
+    return difflib.get_close_matches(option or "", options, 1, 0.8)
+
+
+def as_parameter(
+    option: str | None, arguments: Sequence[str], *, is_slip: bool = False
+) -> str | None:
+    """Write an unknown option, or what stands behind ``--param fmax``, as a recipe's parameter.
+
+    ``None`` where there is no such parameter. What is a slip for an option is only a parameter that
+    the recipe names.
+    """
     from crystalmath.config import load
     from crystalmath.errors import CrystalMathError
     from crystalmath.recipes.lookup import full_name, look_up
@@ -130,7 +142,7 @@ def as_parameter(option: str | None, arguments: Sequence[str]) -> str | None:
     for text in arguments[1:]:
         with contextlib.suppress(CrystalMathError):
             allow = load().recipes_allow
-            if place := place_of(look_up(full_name(text, allow), allow), name):
+            if place := place_of(look_up(full_name(text, allow), allow), name, named=is_slip):
                 return f"--param {place}={'VALUE' if value[:1] in ('', '-') else value}"
     return None
 
