@@ -305,6 +305,18 @@ def test_filters_that_nothing_fits(client, cli):
     assert (answer.code, answer.out) == (1, "")
     told = "error: there is no failed or cancelled job labelled set=none that fits --error\n"
     assert answer.err == told
+    written = cli("retry", "--label", "set=none", "--error", "x", "--json")
+    assert (written.code, written.err) == (1, told)
+    error = told.removeprefix("error: ").rstrip()
+    assert written.json == {
+        "jobs": [],
+        "job_id": None,
+        "status": "error",
+        "code": "none_fits",
+        "error": error,
+    }
+    for command in ("wait", "cancel"):
+        assert cli(command, "--label", "set=none", "--json").json["code"] == "none_fits"
 
 
 @pytest.mark.parametrize(

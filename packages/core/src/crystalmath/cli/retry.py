@@ -76,15 +76,17 @@ def retry(
         which = {"filters": filters} if named is None else {"job_ids": named}
         told = [] if named == [] else ask_again(client.ask, changes, dry_run=dry_run, **which)
     answers: list[_Answer] = [*unknown, *told]
+    if not answers:
+        raise none_fits({"state": [state.value for state in NO_RESULT], **filters})
     if as_json:
         output.write_json({"jobs": answers})
     else:
-        _tell(answers, filters, dry_run=dry_run)
+        _tell(answers, dry_run=dry_run)
     refused = any(answer["status"] == "error" and answer["code"] != "retried" for answer in answers)
-    return 1 if refused or not answers else 0
+    return 1 if refused else 0
 
 
-def _tell(answers: Sequence[_Answer], filters: Mapping[str, Any], *, dry_run: bool) -> None:
+def _tell(answers: Sequence[_Answer], *, dry_run: bool) -> None:
     for answer in answers:
         if answer["job_id"] is not None:
             output.write(answer["job_id"])
@@ -96,8 +98,6 @@ def _tell(answers: Sequence[_Answer], filters: Mapping[str, Any], *, dry_run: bo
             if answer not in again
         ]
     )
-    if not answers:
-        raise none_fits({"state": [state.value for state in NO_RESULT], **filters})
     output.note(_counted(answers, len(again), dry_run=dry_run))
 
 

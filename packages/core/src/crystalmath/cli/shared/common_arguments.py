@@ -251,8 +251,10 @@ def none_fits(filters: Mapping[str, Any]) -> CrystalMathError:
     labels = ", ".join(f"{name}={value}" for name, value in filters.get("labels", {}).items())
     names = (name for name in filters if name not in {"state", "labels"})
     others = [f"--{name.replace('_', '-')}" for name in names]
-    return CrystalMathError(
+    error = CrystalMathError(
         (f"there is no {states} job" if states else "there is no job")
         + (f" labelled {labels}" if labels else "")
         + (f" that fits {' and '.join(others)}" if others else "")
     )
+    error.code = "none_fits"
+    return error
