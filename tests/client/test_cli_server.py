@@ -1134,3 +1134,11 @@ def test_status_of_a_failed_relaxation_tells_what_it_reached(here, cli):
 def read_progress(cli, job):
     (told,) = cli("progress", job, "--json").json["jobs"]
     return told["progress"]
+
+
+@pytest.mark.parametrize("command", [["prune", "--older"], ["list", "--since"]], ids=" ".join)
+def test_a_month_is_no_span_of_time(here, cli, command):
+    told = cli(*command, "2M")
+    assert (told.code, told.out) == (2, "")
+    assert "'2M'" in told.err
+    assert "60d" in told.err

@@ -219,7 +219,7 @@ def test_walltimes(text, seconds):
 
 @pytest.mark.parametrize(
     "text", ["", " ", "0", "2", "90", "0.5", "0h", "-1", "-1h", "h", "1x", "30m1h", "02:30",
-             "1:2:3:4", "nan", "inf", "9" * 400, "1h2", "٣h", "1-"]
+             "1:2:3:4", "nan", "inf", "9" * 400, "1h2", "٣h", "1-", "2M", "1.5 M"]
 )  # fmt: skip
 def test_what_is_no_walltime(text):
     with pytest.raises(typer.BadParameter):

@@ -234,6 +234,8 @@ def _age(text: str | None) -> float | None:
     seconds = None if text.strip()[-1:].isdigit() else read_timespan(text)
     if seconds is None:
         output.refuse(
-            f"cannot read {text!r} as an age with its unit; write 30d, 12h or 1d12h", "--older"
+            f"cannot read {text!r} as an age with its unit; write 12h or 1d12h, "
+            "months in days (60d), minutes as 30m",
+            "--older",
         )
     return seconds

@@ -9,6 +9,8 @@ from typing import Any
 
 _NUMBER = r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 _UNITS = re.compile("".join(f"(?:{_NUMBER}{unit})?" for unit in "dhms"), re.IGNORECASE)
+# A capital M beside no other unit: in dates it stands for months, which have no one length.
+_MONTHS = re.compile(f"{_NUMBER}M")
 _SLURM = re.compile(r"(?:([0-9]+)-)?([0-9]+)(?::([0-9]{1,2}))?(?::([0-9]{1,2}))?")
 _SCALE = (86400.0, 3600.0, 60.0, 1.0)
 
@@ -21,9 +23,11 @@ def read_timespan(text: str) -> float | None:
     text : str
         With units (``90s``, ``2h``, ``1h30m``, ``1.5h``, ``1d``), or Slurm's ``HH:MM:SS`` and
         ``D-HH[:MM[:SS]]``. A number alone is none: it is minutes for Slurm, and seconds for others.
+        Neither is ``2M``, which may be meant as months.
     """
     text = text.strip()
-    units = _UNITS.fullmatch(text.replace(" ", ""))
+    joined = text.replace(" ", "")
+    units = None if _MONTHS.fullmatch(joined) else _UNITS.fullmatch(joined)
     if units and text:
         return _total(units.groups())
     slurm = _SLURM.fullmatch(text)
