@@ -950,7 +950,11 @@ def test_cancel_of_several(here, cli):
     two = cli("cancel", ids[0], ids[1], "ffffffff", "--json")
     assert two.code == 1
     assert [job["cancelled"] for job in two.json["jobs"]] == [False, True, False]
+    ended = "the job was cancelled before"
+    told = {"cancelled": False, "status": "error", "code": "ended", "error": ended}
+    assert two.json["jobs"][0] == {"job_id": ids[0], **told}
     assert two.json["jobs"][2]["code"] == "unknown_job"
+    assert cli("cancel", ids[0], "--json").json == {"job_id": ids[0], **told}
     rest = cli("cancel", *chosen, "--state", "pending", "--state", "running")
     assert rest.code == 0
     assert {*ids[2:]} <= {line.split()[2] for line in rest.lines} <= {*ids[1:]}

@@ -61,6 +61,8 @@ def cancel(
             answers = [dict(answer) for answer in told]
             if not answers:
                 raise none_fits({"state": [state.value for state in UNFINISHED], **filters})
+    if as_json:
+        answers = [*map(_whole, answers)]
     if as_json and with_successors and not many:
         output.write_json({**answers[0], "successors": [one["job_id"] for one in answers[1:]]})
     elif as_json:
@@ -84,6 +86,13 @@ def _cancel(client: Client, prefixes: Sequence[str], *, successors: bool) -> lis
     answers |= {prefix: told[job_id] for prefix, job_id in found.items()}
     others = [answer for job_id, answer in told.items() if job_id not in found.values()]
     return [*(answers[prefix] for prefix in prefixes), *others]
+
+
+def _whole(answer: dict[str, Any]) -> dict[str, Any]:
+    """Write an answer as all errors are written; the server's tells only why."""
+    if answer["error"] is None or "code" in answer:
+        return answer
+    return {**answer, "status": "error", "code": "ended"}
 
 
 def _tell(answers: Sequence[dict[str, Any]]) -> None:
