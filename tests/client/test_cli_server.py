@@ -20,6 +20,7 @@ from rich.cells import cell_len
 from commands import finish, limited, start
 from conftest import eventually
 from crystalmath import config
+from crystalmath.cli import check
 from crystalmath.cli.shared import job_table
 from crystalmath.client import connect, remote
 from crystalmath.client.home_reader import HomeReader
@@ -1146,3 +1147,19 @@ def test_a_month_is_no_span_of_time(here, cli, command):
     assert (told.code, told.out) == (2, "")
     assert "'2M'" in told.err
     assert "60d" in told.err
+
+
+def test_a_check_goes_on_without_a_server_that_dies_meanwhile(lab, tmp_path, monkeypatch, cli):
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path))
+    asked = check.checked
+    with HomeServer(tmp_path) as alone:
+
+        def after_its_death(client, *arguments, **options):
+            monkeypatch.setattr(check, "checked", asked)
+            alone.kill()
+            return asked(client, *arguments, **options)
+
+        monkeypatch.setattr(check, "checked", after_its_death)
+        alone.start()
+        told = cli("check", "lab_recipes.value", AL)
+    assert (told.code, told.lines[-1]) == (0, "this job would be accepted"), told.err

@@ -21,6 +21,7 @@ from crystalmath.cli.shared.submission_options import (
     make_submission,
     with_options,
 )
+from crystalmath.errors import ServerNotRunning
 from crystalmath.models import FlowCheck, Inputs, Submission, SubmissionOptions
 from crystalmath.models.job_notes import in_tree
 
@@ -254,9 +255,10 @@ def check(
     else:
         one = given[0] if given else None
         submission = make_submission(recipe, one, param=param, params=params, options=options)
-    with any_client() as client:
-        other = None if diff is None else client.inputs(client.find(diff))
-        answer = checked(client, submission, inputs=inputs is not None or other is not None)
+    try:
+        answer, other = _asked(submission, diff, inputs=inputs is not None)
+    except ServerNotRunning:  # it was there a moment ago, and none is needed
+        answer, other = _asked(submission, diff, inputs=inputs is not None)
     inputs_given = answer.get("inputs")
     told = Inputs.read(inputs_given) if inputs_given else None
     folder = None if inputs in {None, SHOWN} else inputs
@@ -268,6 +270,14 @@ def check(
             _show_inputs(told, other, paths)
         _show(answer)
     return 0 if answer["ok"] else 1
+
+
+def _asked(
+    submission: Submission, diff: str | None, *, inputs: bool
+) -> tuple[CheckedJob, Inputs | None]:
+    with any_client() as client:
+        other = None if diff is None else client.inputs(client.find(diff))
+        return checked(client, submission, inputs=inputs or other is not None), other
 
 
 def _show_inputs(inputs: Inputs, other: Inputs | None, paths: Sequence[Path]) -> None:
