@@ -92,7 +92,7 @@ def _moment(text: str, option: str) -> float:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError):
         refuse(
-            f"{text!r} is no time; write 30m, 2h or 60d (ago), 2026-11-20, or '2026-11-20 14:30'",
+            f"{text!r} is no time; write 2h or 60d (ago), 2026-11-20, or '2026-11-20 14:30'",
             option,
         )
 
