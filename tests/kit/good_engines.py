@@ -18,11 +18,10 @@ from typing import ClassVar
 
 import attrs
 import psutil
-from broken_engines import Engine, Plugin
+from broken_engines import Engine
 from broken_surroundings import InAProcess
 
 from crystalmath.errors import EngineUnavailable
-from crystalmath.hookspecs import hookimpl
 
 #: Calls core's worker for each run directory that it reads; standard output is for the answers.
 SERVE = """
@@ -62,34 +61,6 @@ class FillsUp(Good):
         super().stop()
         while self._pool:
             os.close(self._pool.pop())
-
-
-class Beats(Good):
-    """Writes into its home as long as it serves, also while somebody asks for its findings."""
-
-    start_s = 60.0
-    beats = 0
-
-    def __init__(self, settings):
-        super().__init__(settings)
-        self._over = threading.Event()
-        self._beating = threading.Thread(target=self._beat, daemon=True)
-
-    def launch(self, attempts):
-        if not self._beating.is_alive():
-            self._beating.start()
-        return super().launch(attempts)
-
-    def stop(self):
-        super().stop()
-        self._over.set()
-        if self._beating.is_alive():
-            self._beating.join()
-
-    def _beat(self):
-        while not self._over.wait(0.02):
-            (self.settings.home / f"beat {Beats.beats}").touch()
-            Beats.beats += 1
 
 
 class Falters(Good):
@@ -134,18 +105,6 @@ class LeavesItToPython(Good):
     def stop(self):
         super().stop()
         self._circle = None
-
-
-class _Asking(Plugin):
-    @hookimpl
-    def crystalmath_engine_findings(self, settings):
-        beats, deadline = Beats.beats, time.monotonic() + 60
-        while Beats.beats == beats and time.monotonic() < deadline:
-            time.sleep(0.01)
-        return []
-
-
-Beats.plugin = _Asking(Beats)
 
 
 class FreshProcesses(InAProcess):

@@ -12,7 +12,7 @@ from broken_engines import ENGINES, SHM, leaked
 from cases import MENDED
 
 from crystalmath.testing import RunnerContract
-from crystalmath.testing.run import topic
+from crystalmath.testing.run import described
 from crystalmath.testing.written_template import write_engine
 from guide_page import register, type_in
 
@@ -24,7 +24,7 @@ TOPICS = ("boundary", "handed_over", "honesty", "turns")
 @pytest.fixture(scope="session")
 def everything(judge):
     """Run these topics on good engines; the session `contract(local)` runs the kit on that one."""
-    some = [name for name in TESTS if topic(getattr(RunnerContract, name)) in TOPICS]
+    some = [name for name in TESTS if described(name).topic in TOPICS]
     shares = [{"Truthful": some}, {"Modest": some}]
     with ThreadPoolExecutor() as pool:
         return {
@@ -98,7 +98,6 @@ def test_a_pool_that_fills_up_is_no_leak(judge):
 
 #: What right engines do, and the tests that could take it for something wrong.
 RIGHT = {
-    "Beats": ["test_one_job_ends", "test_findings"],
     "Falters": [
         "test_queued_job_of_a_killed_process[launched]",
         "test_probe_of_running[recorded]",

@@ -14,7 +14,7 @@ import small_slurm
 
 from crystalmath.models import Attempt, EngineSettings, Resources, Sighting
 from crystalmath.testing import RunnerContract
-from crystalmath.testing.run import run_pytest, topic
+from crystalmath.testing.run import described, run_pytest
 from crystalmath.testing.waiting import eventually
 from guide_page import type_in
 
@@ -37,7 +37,7 @@ def test_the_batch_engine_passes(queue, tmp_path, monkeypatch):
     folder.mkdir()
     whole = os.environ.get("GUIDE") == "whole"
     names = [name for name in dir(RunnerContract) if name.startswith("test")]
-    kept = [name for name in names if whole or topic(getattr(RunnerContract, name)) in TOPICS]
+    kept = [name for name in names if whole or described(name).topic in TOPICS]
     nodes = [f"{site / 'test_batch.py'}::TestBatch::{name}" for name in kept]
     cases = run_pytest(folder, [*nodes, "-k", CHOSEN])
     told = [f"{each.name}: {each.details}" for each in cases if each.outcome == "failed"]

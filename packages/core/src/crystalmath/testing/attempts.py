@@ -12,7 +12,7 @@ from crystalmath.jobs.identities import own_identity
 from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.models import Attempt, JobSpec
 from crystalmath.quacc.runner import generate_job_id
-from crystalmath.testing.owner import Owner, OwnerError, is_unavailable
+from crystalmath.testing.owner import RECIPES, AwayError, Owner, OwnerError
 from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
@@ -38,6 +38,18 @@ def aluminium() -> Atoms:
     return Atoms("Al", cell=[(0, a, a), (a, 0, a), (a, a, 0)], pbc=True)
 
 
+def specification(
+    recipe: str, parameters: Mapping[str, Any] | None = None, /, **terms: Any
+) -> JobSpec:
+    """Return a fresh job with a recipe of the kit, as the service makes one, on `terms`."""
+    from crystalmath import config
+    from crystalmath.quacc.engine import submission_environment
+
+    own = {"environment": submission_environment(config.load()), "parameters": parameters or {}}
+    named = f"{RECIPES}.{recipe}"
+    return JobSpec(job_id=generate_job_id(), recipe=named, atoms=aluminium(), **{**own, **terms})
+
+
 def write_down(
     home: Path,
     engine: str,
@@ -48,19 +60,10 @@ def write_down(
     **parameters: Any,
 ) -> str:
     """Make the run directory of a job that nobody has launched, on `terms`; return its id."""
-    from crystalmath import config
     from crystalmath.jobs.ownership import spec_header
-    from crystalmath.quacc.engine import submission_environment
     from crystalmath.recipes import codec
 
-    spec = JobSpec(
-        job_id=generate_job_id(),
-        recipe=f"crystalmath.testing.recipes.{recipe}",
-        atoms=aluminium(),
-        parameters=parameters,
-        environment=submission_environment(config.load()),
-        **{"cluster": cluster, **(terms or {})},
-    )
+    spec = specification(recipe, parameters, **{"cluster": cluster, **(terms or {})})
     jobs = home / "jobs"
     jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = RunDirectory(jobs / spec.job_id)
@@ -73,14 +76,13 @@ def attempt_of(
     home: Path,
     job_id: str,
     handle: str | None = None,
-    number: int = 1,
     *,
     cluster: str = "local",
     terms: Mapping[str, Any] | None = None,
 ) -> Attempt:
-    """Return an attempt as core gives it to an engine, on terms as those of `write_down`."""
+    """Return a first attempt as core gives it to an engine, on terms as those of `write_down`."""
     return Attempt(
-        id=attempt_id(job_id, number),
+        id=attempt_id(job_id, 1),
         job_id=job_id,
         directory=home / "jobs" / job_id,
         handle=handle,
@@ -97,37 +99,6 @@ def longer_timeout(owner: Owner, attempts: int) -> Iterator[None]:
         yield
     finally:
         owner.timeout_s = timeout_s
-
-
-def hand_over(
-    owner: Owner,
-    engine: EngineUnderTest,
-    jobs: Sequence[str],
-    terms: Mapping[str, Mapping[str, Any]] | None = None,
-) -> dict[str, str]:
-    """Have a process launch attempts until its engine took all; `terms` has those of some jobs."""
-    handles: dict[str, str] = {}
-    told = ""
-
-    def taken() -> bool:
-        nonlocal told
-        left = [job_id for job_id in jobs if job_id not in handles]
-        try:
-            with longer_timeout(owner, len(left)):
-                handles.update(owner.ask("launch", left, terms))
-        except OwnerError as error:
-            if not is_unavailable(error):
-                raise
-            told = f": {str(error).partition(chr(10))[0]}"
-        return len(handles) == len(jobs)
-
-    # It may take some of them when others have ended.
-    limit = engine.start_s + (len(jobs) - 1) * engine.turn_s
-    what = (
-        "the engine did not take all attempts; one without a queue of its own says so in max_queued"
-    )
-    eventually(taken, limit, lambda: f"{what}{told}")
-    return handles
 
 
 #: How often the engine is asked about what was not begun yet, in seconds.
@@ -171,8 +142,25 @@ class Door:
 
     def launch(self, *attempts: Attempt, by: Owner | None = None) -> dict[str, str]:
         """Hand attempts over, again and again until the engine took all: ``{job id: handle}``."""
-        jobs = [each.job_id for each in attempts]
-        return hand_over(by or self.owner, self._engine, jobs, self._terms_of(jobs))
+        handles: dict[str, str] = {}
+        told = ""
+
+        def taken() -> bool:
+            nonlocal told
+            try:
+                handles.update(self.offer(*(a for a in attempts if a.job_id not in handles), by=by))
+            except AwayError as error:
+                told = f": {str(error).partition(chr(10))[0]}"
+            return len(handles) == len(attempts)
+
+        # It may take some of them when others have ended.
+        limit = self._engine.start_s + (len(attempts) - 1) * self._engine.turn_s
+        what = (
+            "the engine did not take all attempts; one without a queue of its own says so in "
+            "max_queued"
+        )
+        eventually(taken, limit, lambda: f"{what}{told}")
+        return handles
 
     def offer(self, *attempts: Attempt, by: Owner | None = None) -> dict[str, str]:
         """Hand attempts over once; what is not in the answer was not taken."""
@@ -220,10 +208,8 @@ class Door:
             nonlocal told
             try:
                 answers.append(call())
-            except OwnerError as error:
+            except AwayError as error:
                 told = str(error)
-                if not is_unavailable(error):
-                    raise
             return bool(answers)
 
         eventually(is_reached, self._engine.start_s, lambda: f"it cannot be {what}: {told}")
@@ -248,11 +234,11 @@ class Door:
 
         for attempt in attempts:
             what = f"{attempt.id} was not begun"
-            eventually(partial(is_begun, attempt.job_id), self._limit(), what)
+            eventually(partial(is_begun, attempt.job_id), self._engine.limit_of(1), what)
 
     def ended(self, *attempts: Attempt) -> list[str]:
         """Wait for the outcomes of attempts, as their files tell; give their states."""
-        limit = self._limit(len(attempts))
+        limit = self._engine.limit_of(len(attempts))
         return [
             self._oracle.ended(each.job_id, limit, f"{each.id} has no outcome")["state"]
             for each in attempts
@@ -266,9 +252,6 @@ class Door:
         for each in attempts:
             what = f"{each.id}, which was released while it ran, goes on and does not end"
             eventually(partial(self._oracle.is_over, each.job_id), self._engine.limit_s, what)
-
-    def _limit(self, jobs: int = 1) -> float:
-        return self._engine.start_s + (10 + jobs) * self._engine.turn_s
 
 
 class Line:

@@ -1,8 +1,7 @@
 """Load a plugin, and call what core calls before the plugin has anything to do.
 
 Of an engine: ask what keeps it from serving, make its runner, and ask that what core asks at each
-submission. Of another plugin: have
-it provide its programs and readers.
+submission. Of another plugin: have it provide its programs and readers.
 
 Run as ``python -P -m crystalmath.testing.early_calls GROUP NAME``, by the plugin's entry point, in
 a fresh process with a home and a ``TMPDIR`` of its own. It writes one JSON document: for each step
@@ -18,7 +17,12 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from importlib.metadata import PackageNotFoundError, distribution, entry_points
+from importlib.metadata import (
+    PackageNotFoundError,
+    distribution,
+    entry_points,
+    packages_distributions,
+)
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -33,10 +37,12 @@ from crystalmath.testing.oracle import TRANSIENT
 from crystalmath.testing.watching import Watched, watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
     from importlib.metadata import Distribution
 
 
+#: A machine that is busy with something else is no plugin's fault: the quickest of these counts.
+TRIES = 3
 #: So many modules of one package cost a tenth of a second or so.
 MANY = 50
 _CORE = "crystalmath"
@@ -56,23 +62,17 @@ def strangers(came: Mapping[str, int], group: str, name: str) -> list[str]:
     }
     (entry, *_) = entry_points(group=group, name=name)
     suspects.pop(entry.module.partition(".")[0], None)
-    own = _packages(entry.dist) if entry.dist else set()
+    owners = packages_distributions() if suspects else {}
+    own = entry.dist.name if entry.dist else ""
     root = _source(entry.dist) if entry.dist else None
-    required = {each for dist in _required(_CORE) for each in _packages(dist)} if suspects else ()
+    required = _required(_CORE) if suspects else set()
     return sorted(
         top
         for top, count in suspects.items()
-        if top not in own
+        if own not in owners.get(top, ())
         and not (root and _file(top).startswith(root))
-        and (top not in required or count > MANY)
+        and (count > MANY or required.isdisjoint(map(_canonical, owners.get(top, ()))))
     )
-
-
-def _packages(dist: Distribution) -> set[str]:
-    """Name the top-level packages of a distribution, of its wheel."""
-    listed = (dist.read_text("top_level.txt") or "").split()
-    files = (path.parts for path in dist.files or () if path.suffix in {".py", ".so"})
-    return {*listed, *(parts[0].partition(".")[0] for parts in files)}
 
 
 def _source(dist: Distribution) -> str | None:
@@ -89,51 +89,60 @@ def _file(top: str) -> str:
     return getattr(module, "__file__", None) or next(iter(places), "")
 
 
-def _required(name: str, seen: set[str] | None = None) -> list[Distribution]:
-    """Return what a distribution requires without extras, and what that requires."""
+def _required(name: str, seen: set[str] | None = None) -> set[str]:
+    """Name what a distribution requires without extras, and what that requires, and itself."""
     seen = set() if seen is None else seen
-    found = []
-    try:
-        dist = distribution(name)
-    except PackageNotFoundError:  # for another platform, or another Python
-        return []
-    for requirement in dist.requires or ():
-        words, _, marker = requirement.partition(";")
-        match = re.match(r"[\w.-]+", words)
-        if match is None or "extra" in marker or match[0].lower() in seen:
-            continue
-        seen.add(match[0].lower())
-        found += _required(match[0], seen)
-    return [dist, *found]
+    # One may be for another platform, or another Python.
+    with contextlib.suppress(PackageNotFoundError):
+        requirements = distribution(name).requires or ()
+        seen.add(_canonical(name))
+        for each in requirements:
+            words, _, marker = each.partition(";")
+            other = re.split(r"[^\w.-]", words)[0]
+            if "extra" not in marker and _canonical(other) not in seen:
+                _required(other, seen)
+    return seen
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 # What a plugin may take for granted; what comes in after this, it has brought.
 
 
-#: What is called, in this order; ``remade`` is the constructor again, with everything imported.
+#: What a plugin that is no engine provides.
+PROVIDED = ("crystalmath_programs", "crystalmath_progress_readers")
+#: What is called of an engine, in this order; ``remade`` is the constructor again, with everything
+#: imported.
 STEPS = (
     *("import", "findings", "constructor", "remade"),
     *("clusters", "workers", "honoured", "runs_here", "cores"),
 )
 
 
-class _Recorder:
-    """Makes calls, and keeps what they did."""
+def call_early(
+    group: str,
+    name: str,
+    folder: Path,
+    configure: Callable[[Path], None],
+    limits_s: Mapping[str, float],
+) -> Any:
+    """Run this module in fresh processes, in `folder`; return what the last of them says.
 
-    def __init__(self, folders: Sequence[Path]) -> None:
-        self.steps: dict[str, Watched] = {}
-        self._folders = folders
+    They are so many until one was quick in all steps. The least time of a step counts.
+    """
+    best: dict[str, float] = {}
+    for number in range(TRIES):
+        found = _call(group, name, folder / f"early.{number}", configure)
+        for step, seen in found["steps"].items():
+            best[step] = seen["seconds"] = min(seen["seconds"], best.get(step, seen["seconds"]))
+        if all(took <= limits_s[step] for step, took in best.items()):
+            break
+    return found
 
-    def call(self, step: str, what: Callable[[], Any]) -> Any:
-        """Make one call."""
-        # A library is imported when the runner is made, and may do then what it likes to do.
-        with watched(self._folders, skip_imports=step != "import") as seen:
-            answer = what()
-        self.steps[step] = seen
-        return answer
 
-
-def call_early(group: str, name: str, folder: Path, configure: Callable[[Path], None]) -> Any:
+def _call(group: str, name: str, folder: Path, configure: Callable[[Path], None]) -> Any:
     """Run this module in a fresh process, with a home in an empty folder; return what it says."""
     home, temporary = folder / "home", folder / "tmp"
     home.mkdir(parents=True)
@@ -154,30 +163,28 @@ def call_early(group: str, name: str, folder: Path, configure: Callable[[Path], 
 
 def _look(group: str, name: str) -> dict[str, Any]:
     folders = [config.load().home, Path(os.environ["TMPDIR"])]
-    recorder = _Recorder(folders)
+    steps: dict[str, Watched] = {}
+
+    def call(step: str, what: Callable[[], Any]) -> Any:
+        # A library is imported when the runner is made, and may do then what it likes to do.
+        with watched(folders, skip_imports=step != "import") as steps[step]:
+            return what()
+
     before = set(sys.modules)
-    plugin = recorder.call("import", lambda: _load(group, name))
+    kind = "engine" if group == ENGINES else "plugin"
+    plugin = call("import", lambda: getattr(plugins(), kind)(name))
     came = Counter(name.partition(".")[0] for name in set(sys.modules) - before)
     if group == ENGINES:
-        _call_engine(recorder, plugin, name)
+        _call_engine(call, plugin, name)
     else:
-        for hook in ("crystalmath_programs", "crystalmath_progress_readers"):
+        for hook in PROVIDED:
             if provide := getattr(plugin, hook, None):
-                recorder.call(hook, provide)
-    return {
-        "steps": {
-            name: {"seconds": each.seconds, "started": each.started}
-            for name, each in recorder.steps.items()
-        },
-        "modules": strangers(came, group, name),
-    }
+                call(hook, provide)
+    told = {step: {"seconds": it.seconds, "started": it.started} for step, it in steps.items()}
+    return {"steps": told, "modules": strangers(came, group, name)}
 
 
-def _load(group: str, name: str) -> Any:
-    return plugins().engine(name) if group == ENGINES else plugins().plugin(name)
-
-
-def _call_engine(recorder: _Recorder, plugin: Any, name: str) -> None:
+def _call_engine(call: Callable[[str, Callable[[], Any]], Any], plugin: Any, name: str) -> None:
     settings = settings_of(name, config.load())
 
     def make() -> Any:
@@ -186,14 +193,14 @@ def _call_engine(recorder: _Recorder, plugin: Any, name: str) -> None:
     def find() -> Any:
         return plugins().call_engine(plugin, "crystalmath_engine_findings", settings=settings)
 
-    recorder.call("findings", find)
-    runner = recorder.call("constructor", make)
-    runner = recorder.call("remade", make)
-    cluster = next(iter(recorder.call("clusters", runner.clusters)), "local")
-    recorder.call("workers", runner.workers)
-    recorder.call("honoured", lambda: runner.honoured(cluster))
-    recorder.call("runs_here", lambda: runner.runs_here(cluster))
-    recorder.call("cores", lambda: runner.cores(cluster))
+    call("findings", find)
+    runner = call("constructor", make)
+    runner = call("remade", make)
+    cluster = next(iter(call("clusters", runner.clusters)), "local")
+    call("workers", runner.workers)
+    call("honoured", lambda: runner.honoured(cluster))
+    call("runs_here", lambda: runner.runs_here(cluster))
+    call("cores", lambda: runner.cores(cluster))
 
 
 def _main() -> None:

@@ -7,19 +7,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from crystalmath.testing.oracle import TRANSIENT, below, found, shown
-from crystalmath.testing.owner import OwnerError, is_unavailable
+from crystalmath.testing.contract.base import all_gone
+from crystalmath.testing.oracle import below, found
+from crystalmath.testing.owner import AwayError
 from crystalmath.testing.traces import (
     is_channel,
     is_leaked,
-    listening_unix_sockets,
     names_in_use,
     segments,
+    unix_sockets,
 )
-from crystalmath.testing.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import psutil
 
     from crystalmath.testing.contract.base import Kit
     from crystalmath.testing.oracle import Oracle
@@ -61,7 +63,8 @@ class KilledLaunches:
         self._kill(MIDDLE, lambda launch: launch.age >= end)
         self._kill(CLAIMED, lambda launch: launch.claimed or launch.age > MOST_S)
         for count in counts:
-            self._kill(f"at the process number {count} that it started", _has_come(count))
+            moment = f"at the process number {count} that it started"
+            self._kill(moment, lambda it, count=count: it.count() >= count or it.over)  # type: ignore[misc]
 
     def left(self) -> list[str]:
         """List the files and the shared memory that nobody needs any more."""
@@ -94,11 +97,8 @@ class KilledLaunches:
     def _call(self, method: str, moment: str) -> None:
         """Kill after the engine was told of a job that it has not been given."""
         owner, attempt = self._new(), self._kit.door.write("echo")
-        try:
+        with contextlib.suppress(AwayError):
             owner.ask(method, [attempt.job_id])
-        except OwnerError as error:
-            if not is_unavailable(error):
-                raise
         self._put_down(moment, owner)
 
     def _watch(self) -> list[int]:
@@ -112,8 +112,7 @@ class KilledLaunches:
         processes = [*found([launch.owner.process.pid]), *launch.owner.others()]
         for process in processes:
             self._segments |= segments(process.pid)
-        bound = listening_unix_sockets(processes)
-        self._sockets |= {each.name for each in bound if not each.is_abstract}
+        self._sockets |= {each for each in unix_sockets(processes) if not each.startswith("@")}
         self._put_down(OVER, launch.owner)
         if counts and counts[-1] <= MOST_PROCESSES:
             # The next time those may come one by one that came in one moment, and in another order.
@@ -151,28 +150,15 @@ class KilledLaunches:
 
     def wait_for_the_end(self) -> None:
         """Check that of no killed process anything is alive."""
-        limit = self._kit.engine.linger_s + self._kit.engine.limit_s
-        for moment, owner in self.killed.items():
 
-            def what(moment: str = moment, owner: Owner = owner) -> str:
-                alive = [shown(process) for process in owner.others()]
-                return (
-                    f"expected of the engine: that nothing is alive {limit:g} s after its owner "
-                    f"was killed {moment}; found: {alive}"
-                )
+        def after() -> str:
+            moments = [moment for moment, owner in self.killed.items() if owner.others()]
+            return f"its owner was killed {' and '.join(moments)}"
 
-            try:
-                eventually(lambda owner=owner: not owner.others(), limit, what)  # type: ignore[misc]
-            except AssertionError:
-                self._end()
-                raise
+        def alive() -> list[psutil.Process]:
+            return [process for owner in self.killed.values() for process in owner.others()]
 
-    def _end(self) -> None:
-        """End what goes on: told once is enough, and nobody need wait for it again."""
-        for owner in self.killed.values():
-            for process in owner.others():
-                with contextlib.suppress(*TRANSIENT):
-                    process.kill()
+        all_gone(self._kit.engine, after, alive)
 
 
 class _Launch:
@@ -207,7 +193,3 @@ class _Launch:
         """Return how many processes have come up so far, detached or not."""
         self._seen |= {each.pid for each in self.owner.process.descendants()}
         return len(self._seen) - self._before
-
-
-def _has_come(count: int) -> Callable[[_Launch], bool]:
-    return lambda launch: launch.count() >= count or launch.over

@@ -97,12 +97,6 @@ class Oracle:
         """Return whether an attempt that was begun has an outcome, or left no process."""
         return self.outcome(job_id) is not None or not self.processes(job_id)
 
-    def begun(self, jobs: Iterable[str], limit_s: float) -> None:
-        """Wait until jobs were begun by workers."""
-        for job_id in jobs:
-            what = f"the job {job_id} was not begun"
-            eventually(partial(self.claimed, job_id), limit_s, what)
-
     def ended(
         self, job_id: str, limit_s: float, what: str | Callable[[], str] = ""
     ) -> dict[str, Any]:
@@ -176,6 +170,20 @@ def _is_alive(process: psutil.Process) -> bool:
             return bool(process.num_threads() > 1)
         return bool(state != psutil.STATUS_DEAD)
     return False
+
+
+def none_left(look: Callable[[], list[psutil.Process]]) -> Callable[[], bool]:
+    """Return a condition: that none is alive of those that `look` finds among all processes.
+
+    To look costs: until those have ended that it found, they alone are asked.
+    """
+    known: list[psutil.Process] = []
+
+    def are_gone() -> bool:
+        known[:] = alive(known) or look()
+        return not known
+
+    return are_gone
 
 
 def living(variable: str, prefix: str) -> list[psutil.Process]:

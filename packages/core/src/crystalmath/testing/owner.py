@@ -1,4 +1,4 @@
-"""A process of its own that owns jobs: asked in lines of JSON, and killed when a test wants it.
+"""A process of its own that owns jobs: asked in messages of JSON, and killed when a test wants it.
 
 It carries a mark, and so does what it starts: what is left of it can be found. What drops the mark
 can, too, for nothing leaves the process above it (:mod:`.keeper_process`).
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 import weakref
+from multiprocessing import Pipe
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from crystalmath.testing import keeper_process
@@ -128,9 +129,8 @@ class OwnerError(AssertionError):
     """The process raised, ended, or did not answer; its message, and its traceback below."""
 
 
-def is_unavailable(error: OwnerError) -> bool:
-    """Return whether the engine raised `EngineUnavailable`, after which core tries again."""
-    return str(error).startswith("EngineUnavailable")
+class AwayError(OwnerError):
+    """The engine raised `EngineUnavailable`, after which core tries again."""
 
 
 class Owner:
@@ -160,23 +160,21 @@ class Owner:
         self._read = dict.fromkeys((self._output, self._errors), 0)
         for file in self._read:
             weakref.finalize(self, file.close)
-        asked, self._questions = os.pipe()
-        self._answers, answered = os.pipe()
+        self._line, theirs = Pipe()
         keyboard = _holding(typed)
         try:
             self.process = Kept(
-                [sys.executable, "-P", "-m", SCRIPT, engine, cluster, str(asked), str(answered)],
+                [sys.executable, "-P", "-m", SCRIPT, engine, cluster, str(theirs.fileno())],
                 {**environment, MARK: self._mark},
-                (asked, answered),
+                [theirs.fileno()],
                 cwd=folder,
                 stdin=keyboard,
                 stdout=self._output,
                 stderr=self._errors,
             )
         finally:
-            for each in (keyboard, asked, answered):
-                os.close(each)
-        self._unread = b""
+            os.close(keyboard)
+            theirs.close()
         self._is_born = False
         Owner.made.add(self)
 
@@ -198,9 +196,8 @@ class Owner:
 
     def tell(self, method: str, *arguments: Any, **keywords: Any) -> None:
         """Ask without waiting for the answer, which :meth:`receive` gives."""
-        question = json.dumps([method, arguments, keywords]) + "\n"
         try:
-            os.write(self._questions, question.encode())
+            self._line.send_bytes(json.dumps([method, arguments, keywords]).encode())
         except OSError:
             code = self.process.wait()
             raise OwnerError(f"the process ended with {code} before {method!r}") from None
@@ -208,33 +205,30 @@ class Owner:
     def receive(self, method: str) -> Any:
         """Wait for the answer to what was asked last."""
         if not self._is_born:
-            self._line(method, max(self.timeout_s, _BIRTH_S))
+            self._message(method, max(self.timeout_s, _BIRTH_S))
             self._is_born = True
-        answer = json.loads(self._line(method, self.timeout_s))
+        answer = json.loads(self._message(method, self.timeout_s))
         if "error" in answer:
-            raise OwnerError(f"{answer['error']}\n\n{answer['traceback']}".rstrip())
+            kind = AwayError if answer["error"].startswith("EngineUnavailable") else OwnerError
+            raise kind(f"{answer['error']}\n\n{answer['traceback']}".rstrip())
         return answer["answer"]
 
-    def _line(self, method: str, timeout_s: float) -> bytes:
+    def _message(self, method: str, timeout_s: float) -> bytes:
         deadline = time.monotonic() + timeout_s
-        while b"\n" not in self._unread:
-            # What it forked may hold its end of the pipe: look at the process, too.
-            ended = self.process.poll() is not None
-            if select.select([self._answers], [], [], 0 if ended else _TICK)[0]:
-                more = os.read(self._answers, 2**16)
-                self._unread += more
-                ended = not more
-            if ended:
-                raise OwnerError(f"the process ended with {self.process.wait()} during {method!r}")
-            if time.monotonic() > deadline and not self._has_line():
-                self.kill()
-                raise OwnerError(f"{method!r} gave no answer in {timeout_s:g} s")
-        line, _, self._unread = self._unread.partition(b"\n")
-        return line
-
-    def _has_line(self) -> bool:
-        """Return whether an answer is there after all: this process, too, may have had no core."""
-        return b"\n" in self._unread or self.has_answered()
+        while not self._line.poll(_TICK):
+            # What it forked may hold its end of the line: look at the process, too.
+            has_ended, is_late = self.closed, time.monotonic() > deadline
+            # This process, too, may have had no core: is an answer there after all?
+            if not (has_ended or is_late) or self._line.poll():
+                continue
+            if has_ended:
+                break
+            self.kill()
+            raise OwnerError(f"{method!r} gave no answer in {timeout_s:g} s")
+        else:
+            with contextlib.suppress(EOFError, OSError):
+                return self._line.recv_bytes()
+        raise OwnerError(f"the process ended with {self.process.wait()} during {method!r}")
 
     @property
     def output(self) -> str:
@@ -255,23 +249,11 @@ class Owner:
             found.append(f"standard error of the process {self.process.pid}:\n{errors[-_TAIL:]}")
         return found
 
-    def has_answered(self) -> bool:
-        """Return whether :meth:`receive` would not wait."""
-        return bool(select.select([self._answers], [], [], 0)[0])
-
     def kill(self) -> None:
         """Kill it (SIGKILL), and nothing else."""
         self.process.kill()
-        self._reap()
-
-    def children(self) -> list[psutil.Process]:
-        """List the processes that descend from it."""
-        import psutil
-
-        found: list[psutil.Process] = []
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found = psutil.Process(self.process.pid).children(recursive=True)
-        return found
+        self._line.close()
+        self.process.wait()
 
     def others(self) -> list[psutil.Process]:
         """List what is alive of that which it has started, whether it is alive itself or not."""
@@ -284,7 +266,7 @@ class Owner:
 
     def leave(self, timeout: float = 90.0) -> int:
         """Have it end as a script ends; give its exit code."""
-        self._hang_up()
+        self._line.close()
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -294,18 +276,6 @@ class Owner:
             ) from None
         finally:
             self.kill()
-
-    def _reap(self) -> None:
-        self._hang_up()
-        if self._answers >= 0:
-            os.close(self._answers)
-            self._answers = -1
-        self.process.wait()
-
-    def _hang_up(self) -> None:
-        if self._questions >= 0:
-            os.close(self._questions)
-            self._questions = -1
 
 
 def _holding(typed: bytes) -> int:

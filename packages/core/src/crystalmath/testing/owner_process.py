@@ -1,9 +1,9 @@
-"""A process that owns jobs, asked in lines of JSON: the side of :mod:`~crystalmath.testing.owner`.
+"""A process that owns jobs, asked in messages: the side of :mod:`~crystalmath.testing.owner`.
 
-Started as ``python -P -m crystalmath.testing.owner_process ENGINE CLUSTER QUESTIONS ANSWERS``, with
-the numbers of two pipes: what the engine writes to standard output is then no answer. Each question
-is a line ``[method, arguments, keywords]``; each answer a line ``{"answer": ...}`` or
-``{"error": ..., "traceback": ...}``.
+Started as ``python -P -m crystalmath.testing.owner_process ENGINE CLUSTER NUMBER``, with the number
+of a socket: what the engine writes to standard output is then no answer. Each question is a message
+``[method, arguments, keywords]``; each answer ``{"answer": ...}`` or ``{"error": ..., "traceback":
+...}``, as JSON.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ import threading
 import time
 import traceback
 import warnings
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.testing import snapshot
 from crystalmath.testing.owner import CHILD_EXITS_WITH, NOTE, RECIPES
-from crystalmath.testing.waiting import own_time
+from crystalmath.testing.waiting import own_time, within
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -193,13 +194,13 @@ class OwnerProcess:
 
     def changes(self) -> dict[str, list[str]]:
         """Return what of this process is not as it was before it had a runner."""
-        deadline = time.monotonic() + SETTLE_S
-        while True:
-            found = snapshot.differences(self._born, snapshot.take(self._engine))
-            # A thread may be within `warnings.catch_warnings`, which puts it back.
-            if not any(found.values()) or time.monotonic() > deadline:
-                return found
-            time.sleep(0.1)
+
+        def found() -> dict[str, list[str]]:
+            return snapshot.differences(self._born, snapshot.take(self._engine))
+
+        # A thread may be within `warnings.catch_warnings`, which puts it back.
+        within(lambda: not any(found().values()), SETTLE_S)
+        return found()
 
     def note_passing(self, home: str, folder: str) -> None:
         """Note from now on what is changed for a moment, and files elsewhere than they may be."""
@@ -207,13 +208,10 @@ class OwnerProcess:
 
         self._passing = PassingChanges(home, folder)
 
-    def passing(self) -> dict[str, list[str]]:
-        """Return what was noted."""
-        return {topic: list(found) for topic, found in self._passing.found.items()}
-
-    def temporary(self) -> dict[str, str]:
-        """Return which temporary files were made outside TMPDIR, and where in the code."""
-        return self._passing.temporary
+    def passing(self) -> dict[str, Any]:
+        """Return what was noted, and which temporary files were made outside TMPDIR, and where."""
+        found = {topic: list(found) for topic, found in self._passing.found.items()}
+        return {**found, "temporary": self._passing.temporary}
 
     def start_child(self) -> None:
         """Start a process that ends at once, of which somebody must be told with which code."""
@@ -263,17 +261,10 @@ class OwnerProcess:
         """Read from standard input what is there, up to its end."""
         return sys.stdin.read()
 
-    def cores(self) -> list[int]:
-        """Return the cores that this process may use."""
-        return sorted(os.sched_getaffinity(0))
-
-    def limits(self) -> dict[str, list[int]]:
-        """Return this process's limits."""
-        return snapshot.limits()
-
-    def encodings(self) -> dict[str, str]:
-        """Return how text becomes bytes here."""
-        return snapshot.encodings()
+    def surroundings(self) -> dict[str, Any]:
+        """Return what jobs may find likewise: cores, limits, and how text becomes bytes."""
+        cores = sorted(os.sched_getaffinity(0))
+        return {"cores": cores, "limits": snapshot.limits(), "encodings": snapshot.encodings()}
 
     def threads(self) -> list[str]:
         """Name the threads that are alive and were not before there was a runner."""
@@ -329,20 +320,19 @@ def _spelt(sighting: Sighting) -> list[str | None]:
 
 
 def _main() -> None:
-    engine, cluster, asked, answered = sys.argv[1:]
-    for pipe in (asked, answered):
-        # Else what the engine starts would keep them open.
-        os.set_inheritable(int(pipe), False)  # noqa: FBT003 - the only form
+    engine, cluster, number = sys.argv[1:]
+    # Else what the engine starts would keep it open.
+    os.set_inheritable(int(number), False)  # noqa: FBT003 - the only form
     owner = OwnerProcess(engine, cluster)
-    with open(int(asked), encoding="utf-8") as questions, open(int(answered), "wb", 0) as answers:  # noqa: PTH123
-        answers.write(b"\n")  # it is born
-        for line in questions:
-            method, arguments, keywords = json.loads(line)
+    with Connection(int(number)) as line, contextlib.suppress(EOFError, ConnectionResetError):
+        line.send_bytes(b"it is born")
+        while True:
+            method, arguments, keywords = json.loads(line.recv_bytes())
             try:
                 answer = {"answer": getattr(owner, method)(*arguments, **keywords)}
             except Exception as error:  # noqa: BLE001 - whatever it is, the test shall see it
                 answer = {"error": f"{_kind(error)}: {error}", "traceback": _trace(error)}
-            answers.write(json.dumps(answer, default=str).encode() + b"\n")
+            line.send_bytes(json.dumps(answer, default=str).encode())
 
 
 def _kind(error: BaseException) -> str:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 from crystalmath.testing.owner import Owner, OwnerError
 from crystalmath.testing.subject import MARGIN, Pace
+from crystalmath.testing.waiting import within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from crystalmath.testing.subject import EngineUnderTest
 
-_TICK = 0.02
 #: How long a second process may take at least until its job has run, in seconds.
 _APART_S = 10.0
 
@@ -46,7 +45,7 @@ def _one_job(owner: Owner, limit_s: float) -> float:
     began = time.monotonic()
     try:
         (job_id,) = owner.ask("submit", "echo")
-        if not _comes_true(lambda: _is_over(owner, job_id), limit_s):
+        if not within(lambda: _is_over(owner, job_id), limit_s):
             raise PaceError(_told(owner, f"a job that does nothing did not end in {limit_s:g} s"))
     except OwnerError as error:
         raise PaceError(_told(owner, str(error))) from None
@@ -72,27 +71,16 @@ def _is_apart(first: Owner, engine: EngineUnderTest, home: Path, cold_s: float) 
     with Owner(engine.name, engine.environ(home), cluster=engine.cluster) as second:
         try:
             busy += first.ask("submit", "wait_for", engine.workers, path=str(gate))
-            if not _comes_true(all_busy, MARGIN * cold_s):
+            if not within(all_busy, MARGIN * cold_s):
                 return False
             (job_id,) = second.ask("submit", "echo")
-            return _comes_true(lambda: _is_over(second, job_id), max(_APART_S, 2 * cold_s))
+            return within(lambda: _is_over(second, job_id), max(_APART_S, 2 * cold_s))
         except (OwnerError, PaceError):
             return False  # the tests will say what is the matter
         finally:
             gate.touch()
             with contextlib.suppress(OwnerError):
                 second.ask("close")
-
-
-def _comes_true(condition: Callable[[], bool], limit_s: float) -> bool:
-    deadline = time.monotonic() + limit_s
-    is_late = False
-    while not condition():
-        if is_late:
-            return False
-        time.sleep(_TICK)
-        is_late = time.monotonic() > deadline
-    return True
 
 
 def _told(owner: Owner, what: str) -> str:

@@ -17,7 +17,7 @@ from crystalmath.progress.reader import LastLines, ProgressReader, Reading
 from crystalmath.progress.search import END
 from crystalmath.recipes import codec
 from crystalmath.testing import snapshot
-from crystalmath.testing.early_calls import call_early
+from crystalmath.testing.early_calls import PROVIDED, TRIES, call_early
 from crystalmath.testing.watching import watched
 
 if TYPE_CHECKING:
@@ -74,10 +74,9 @@ class ReaderCase:
     steps: Sequence[Reading] | None = None
 
 
+_GUIDE = "docs/writing-a-preflight.md"
 #: How long loading the plugin and having it provide what it has may take, in seconds.
 LOAD_S = 1.0
-#: A machine that is busy is no plugin's fault: the quickest of so many tries counts.
-TRIES = 3
 #: What of the process is nobody's to change; a library that is imported may set other things.
 ITS = ("working directory", "umask", "signal handlers", "environment", "root logger", "interpreter")
 
@@ -104,24 +103,21 @@ class PluginContract:
 
     def test_loading_is_quick_and_starts_nothing(self, plugin: str, tmp_path: Path) -> None:
         """`crystalmath status` loads it: nothing heavy is imported, and nothing is started."""
-        took: dict[str, float] = {}
-        for number in range(TRIES):
-            seen = call_early(PLUGINS, plugin, tmp_path / f"early.{number}", lambda _: None)
-            for step, one in seen["steps"].items():
-                assert not one["started"], (
-                    f"{step} of the plugin {plugin!r} must start nothing and write nothing; it "
-                    f"did: {'; '.join(one['started'])} (docs/writing-a-preflight.md, 'Rules')"
-                )
-                took[step] = min(took.get(step, one["seconds"]), one["seconds"])
-            assert not seen["modules"], (
-                f"loading the plugin {plugin!r} imports {', '.join(seen['modules'])}: import it "
-                "within functions (docs/writing-a-preflight.md, 'Rules')"
+        limits = dict.fromkeys(("import", *PROVIDED), LOAD_S)
+        seen = call_early(PLUGINS, plugin, tmp_path, lambda _: None, limits)
+        for step, one in seen["steps"].items():
+            assert not one["started"], (
+                f"{step} of the plugin {plugin!r} must start nothing and write nothing; it did: "
+                f"{'; '.join(one['started'])} ({_GUIDE}, 'Rules')"
             )
-            if max(took.values()) <= LOAD_S:
-                return
-        raise AssertionError(
+        assert not seen["modules"], (
+            f"loading the plugin {plugin!r} imports {', '.join(seen['modules'])}: import it within "
+            f"functions ({_GUIDE}, 'Rules')"
+        )
+        took = {step: one["seconds"] for step, one in seen["steps"].items()}
+        assert max(took.values()) <= LOAD_S, (
             f"loading the plugin {plugin!r} took {took}, in seconds; each may take {LOAD_S:g} s "
-            "(docs/writing-a-preflight.md, 'Rules')"
+            f"({_GUIDE}, 'Rules')"
         )
 
 
@@ -136,7 +132,7 @@ def unchanged(who: str, folder: Path, warm: Callable[[], object]) -> Iterator[No
     with watched([folder], may_ask=True) as seen:
         yield
     changed = snapshot.differences(before, snapshot.take())
-    rules = "(docs/writing-a-preflight.md, 'Rules')"
+    rules = f"({_GUIDE}, 'Rules')"
     told = "; ".join(f"{topic}: {', '.join(changed[topic])}" for topic in ITS if changed[topic])
     assert not told, f"{who} changes the process of whoever asks it {rules}: {told}"
     assert not seen.started, f"{who} must start and write nothing {rules}: {seen.started}"
@@ -154,7 +150,6 @@ def quickest(call: Callable[[], object]) -> float:
 
 #: How long a verdict may take once everything is warm, in seconds.
 VERDICT_S = 1.0
-_GUIDE = "docs/writing-a-preflight.md"
 
 
 class PreflightContract(PluginContract):
@@ -257,7 +252,7 @@ READ_S = 1.0
 CUTS = 100
 #: How energies and forces may differ from those of the case, of their size.
 RELATIVE = 1e-6
-_PROGRESS = "docs/writing-a-preflight.md, 'Its progress'"
+_PROGRESS = f"{_GUIDE}, 'Its progress'"
 _NUMBERS = ("ionic_step", "electronic_step", "energy_ev", "max_force_ev_ang")
 
 

@@ -125,32 +125,20 @@ def original(cls: type, name: str) -> Callable[..., Any]:
     return test
 
 
-def promise(test: Callable[..., Any]) -> str:
-    """Return what a test asks: its name in words, and the first line of its docstring."""
-    name = test.__name__.removeprefix("test_").replace("_", " ")
-    told = (inspect.getdoc(test) or "").partition("\n\n")[0].replace("\n", " ")
-    return f"{name}: {told}" if told else name
-
-
-def section(test: Callable[..., Any]) -> str:
-    """Name the section of the guide that says what an author has to do for a test."""
-    owner = getattr(sys.modules[test.__module__], test.__qualname__.partition(".")[0], None)
-    return str(getattr(owner, "guide", "What an engine is"))
-
-
-def topic(test: Callable[..., Any]) -> str:
-    """Name the topic of a test: the class that it is in."""
-    name = test.__qualname__.partition(".")[0]
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
-
-
-def described(name: str) -> Verdict:
-    """Describe what a test of the kit asks, which has not been tried."""
+def described(name: str, cls: type | None = None) -> Verdict:
+    """Describe what a test asks, of the kit or of a subclass, which has not been tried."""
     from crystalmath.testing import RunnerContract
 
-    function = name.partition("[")[0]
-    test = getattr(RunnerContract, function)
-    return Verdict(topic(test), function, promise(test), section(test))
+    test = original(cls or RunnerContract, name.partition("[")[0])
+    said = (inspect.getdoc(test) or "").partition("\n\n")[0].replace("\n", " ")
+    asked = test.__name__.removeprefix("test_").replace("_", " ")
+    owner = test.__qualname__.partition(".")[0]
+    topic = re.sub(r"(?<!^)(?=[A-Z])", "_", owner).lower()
+    # The section of the guide that says what an author has to do for it.
+    guide = getattr(
+        getattr(sys.modules[test.__module__], owner, None), "guide", "What an engine is"
+    )
+    return Verdict(topic, test.__name__, f"{asked}: {said}" if said else asked, str(guide))
 
 
 def list_kit(subject: EngineUnderTest, folder: Path, keyword: str | None = None) -> list[str]:
@@ -230,9 +218,8 @@ def run_pytest(folder: Path, arguments: Sequence[str], output: IO[str] | None = 
     try:
         code = process.wait()
     except BaseException:
-        process.send_signal(
-            signal.SIGINT
-        )  # Ctrl-C has reached it, too, unless only this process was told
+        # Ctrl-C has reached it, too, unless only this process was told.
+        process.send_signal(signal.SIGINT)
         try:
             process.wait(_LEAVE_S)
         finally:

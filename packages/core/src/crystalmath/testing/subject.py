@@ -139,7 +139,11 @@ class EngineUnderTest:
     @property
     def limit_s(self) -> float:
         """How long the kit waits for one job, also on the cold engine and behind some others."""
-        return self.start_s + 10 * self.turn_s
+        return self.limit_of(0)
+
+    def limit_of(self, jobs: int) -> float:
+        """Return how long the kit waits for some jobs, likewise."""
+        return self.start_s + (10 + jobs) * self.turn_s
 
     @property
     def first_s(self) -> float:

@@ -10,6 +10,7 @@ import shutil
 import socket
 import stat
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,34 @@ from crystalmath.testing.oracle import TRANSIENT, below, links, listed, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+
+def held(pid: int) -> dict[str, Counter[str]]:
+    """Count the descriptors, threads and children of a process, by what each is."""
+    # The number of a socket or a pipe says nothing.
+    opened = (name.partition(":[")[0] for name in links(f"/proc/{pid}/fd"))
+    children = psutil.Process(pid).children(recursive=True)
+    return {
+        "descriptors": Counter(opened),
+        "threads": Counter(map(_name, listed(f"/proc/{pid}/task"))),
+        "processes": Counter(map(shown, children)),
+    }
+
+
+def grown(pid: int, before: dict[str, Counter[str]], least: int) -> list[str]:
+    """Say of what a process has at least so many more than before, and what they are."""
+    return [
+        f"{more} more {what} ({', '.join(f'{n} of {it}' for it, n in (now - then).most_common(3))})"
+        for (what, then), now in zip(before.items(), held(pid).values(), strict=True)
+        if (more := now.total() - then.total()) >= least
+    ]
+
+
+def _name(task: Path) -> str:
+    try:
+        return (task / "comm").read_text(errors="replace").strip()
+    except OSError:
+        return "one that has ended"
 
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux has it
@@ -59,54 +88,23 @@ def _is_open(segment: str) -> bool:
     return any(segment in segments(each.name) for each in listed("/proc") if each.name.isdecimal())
 
 
-#: The flag of a socket that takes connections.
-_ACCEPTS = 0x10000
-#: The columns of the table up to the name, which may have blanks; two of them are asked for.
-_COLUMNS, _FLAGS, _INODE = 7, 3, 6
-
-
-@frozen
-class UnixSocket:
-    """A Unix socket that takes connections, by its path, or its abstract name behind an ``@``."""
-
-    name: str
-    #: Who has it, in words.
-    process: str
-
-    @property
-    def is_abstract(self) -> bool:
-        """Whether it has no path, and so no permissions."""
-        return self.name.startswith("@")
-
-
 def names_in_use() -> set[str]:
     """Return the names of all Unix sockets of this machine that some process has."""
-    return {row[-1] for row in _rows()}
+    return {each.laddr for each in psutil.net_connections("unix") if each.laddr}
 
 
-def listening_unix_sockets(processes: Iterable[psutil.Process]) -> list[UnixSocket]:
-    """List the Unix sockets that take connections in some processes, each once."""
-    names = {f"socket:[{row[_INODE]}]": row[-1] for row in _rows() if _accepts(row)}
-    found: dict[str, UnixSocket] = {}
+def unix_sockets(processes: Iterable[psutil.Process]) -> dict[str, str]:
+    """Return by what name some processes can be reached on this machine, and which, in words.
+
+    That is a path, or an abstract name behind an ``@``, which has no permissions.
+    """
+    found: dict[str, str] = {}
     for process in processes:
         with contextlib.suppress(*TRANSIENT):
-            for name in names.keys() & set(links(f"/proc/{process.pid}/fd")):
-                found.setdefault(name, UnixSocket(names[name], shown(process)))
-    return list(found.values())
-
-
-def _rows() -> list[list[str]]:
-    """Return the rows of the kernel's table of Unix sockets that have a name."""
-    try:
-        table = Path("/proc/net/unix").read_text(errors="replace")
-    except OSError:
-        return []
-    rows = (line.split(maxsplit=_COLUMNS) for line in table.splitlines()[1:])
-    return [row for row in rows if len(row) > _COLUMNS]
-
-
-def _accepts(row: list[str]) -> bool:
-    return bool(int(row[_FLAGS], 16) & _ACCEPTS)
+            for each in sockets(process, "unix"):
+                if each.laddr:
+                    found.setdefault(each.laddr, shown(process))
+    return found
 
 
 #: How long a port may take to say something, in seconds.
@@ -151,32 +149,22 @@ def sockets(process: psutil.Process, kind: str) -> Any:
     return connections(kind)
 
 
-def listening(processes: Iterable[psutil.Process]) -> list[Port]:
-    """List the ports on which some processes listen, each once."""
-    return _found(processes, "tcp", lambda each: each.status == psutil.CONN_LISTEN)
-
-
-def hearing(processes: Iterable[psutil.Process]) -> list[Port]:
-    """List the UDP ports, each once, at which some processes take what anybody sends."""
-    return _found(processes, "udp", lambda each: each.laddr and not each.raddr)
-
-
-def _found(
-    processes: Iterable[psutil.Process], kind: str, counts: Callable[[Any], Any]
-) -> list[Port]:
+def ports(processes: Iterable[psutil.Process], kind: str) -> list[Port]:
+    """List the ports, ``tcp`` or ``udp``, at which processes take what anybody sends, each once."""
     found: dict[tuple[str, int], Port] = {}
     for process in processes:
         with contextlib.suppress(*TRANSIENT):
             command = " ".join(process.cmdline())[:200]
-            for each in filter(counts, sockets(process, kind)):
-                host, number = each.laddr
-                found.setdefault((host, number), Port(host, number, process.pid, command))
+            for each in sockets(process, kind):
+                takes = each.status == psutil.CONN_LISTEN or (kind == "udp" and not each.raddr)
+                if each.laddr and takes:
+                    host, number = each.laddr
+                    found.setdefault((host, number), Port(host, number, process.pid, command))
     return list(found.values())
 
 
-def open_to_strangers(ports: Iterable[Port]) -> list[str]:
+def open_to_strangers(ports: list[Port]) -> list[str]:
     """Return which ports serve without a key, of ZeroMQ, Dask, HTTP and XML-RPC."""
-    ports = list(ports)
     if not ports:
         return []
     with ThreadPoolExecutor(len(ports)) as pool:
@@ -314,10 +302,6 @@ class Places:
             for path in before.keys() | after.keys()
             if before.get(path) != after.get(path)
         )
-
-    def remove_home(self) -> None:
-        """Remove the copies of what the user has."""
-        shutil.rmtree(self.home, ignore_errors=True)
 
     def _files(self) -> dict[str, str]:
         """Return what all files are; of those that are only shown, the mode."""

@@ -13,21 +13,26 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-def eventually(condition: Callable[[], _T], timeout: float, message: str | Callable[[], str]) -> _T:
-    """Wait until a condition holds, and return its value; it is tested every 20 ms.
+def within(condition: Callable[[], _T], timeout: float) -> _T:
+    """Wait until a condition holds, at most `timeout` seconds; return the last of its values.
 
-    After `timeout` seconds the failure has the `message`: what did not happen.
+    It is tested every 20 ms.
     """
     deadline = time.monotonic() + timeout
     while True:
         # Looked at before: however long this process has no core, it asks once more at the end.
         is_late = time.monotonic() > deadline
-        if value := condition():
+        if (value := condition()) or is_late:
             return value
-        if is_late:
-            told = message if isinstance(message, str) else message()
-            raise AssertionError(f"{told} (waited {timeout:g} s)")
         time.sleep(0.02)
+
+
+def eventually(condition: Callable[[], _T], timeout: float, message: str | Callable[[], str]) -> _T:
+    """Wait as :func:`within` does; the failure has the `message`: what did not happen."""
+    if value := within(condition, timeout):
+        return value
+    told = message if isinstance(message, str) else message()
+    raise AssertionError(f"{told} (waited {timeout:g} s)")
 
 
 _LOOKS = 1000

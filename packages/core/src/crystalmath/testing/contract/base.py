@@ -6,30 +6,24 @@ import contextlib
 import os
 import secrets
 import tempfile
-import time
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import pytest
-from ase.build import bulk
 
-from crystalmath import config
-from crystalmath.models import JobSpec
 from crystalmath.quacc import JobState, get_runner
-from crystalmath.quacc.engine import submission_environment
 from crystalmath.quacc.engines import close_all
-from crystalmath.quacc.runner import generate_job_id
-from crystalmath.testing.attempts import Door, attempt_of, write_down
-from crystalmath.testing.contract.hooks import BUSY, BusyWorkers, explain, judge_room
-from crystalmath.testing.oracle import TRANSIENT, Oracle, living, shown
+from crystalmath.testing.attempts import Door, aluminium, specification
+from crystalmath.testing.contract.hooks import BUSY, BusyWorkers, attend
+from crystalmath.testing.oracle import TRANSIENT, Oracle, found, living, none_left, shown
 from crystalmath.testing.owner import MARK, RECIPES, Owner
 from crystalmath.testing.pace import PaceError, measure
 from crystalmath.testing.subject import Pace
-from crystalmath.testing.waiting import eventually
+from crystalmath.testing.waiting import eventually, within
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     import psutil
@@ -41,8 +35,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 #: A function that a fixture gives; its own docstring says how it is called.
 Call: TypeAlias = "Callable[..., Any]"
-AL = bulk("Al", a=4.05)
-_DOOR = pytest.StashKey[Door]()
 _CLASS = pytest.StashKey["_Class"]()
 
 
@@ -54,12 +46,14 @@ class _Class:
         self.token = secrets.token_hex(8)
         self.callers: list[Owner] = []
         self.pace: Pace | PaceError | None = None
+        #: What else its first test made that asked for it.
+        self.made: dict[str, Any] = {}
         engine.configure(home)
 
     def left(self) -> list[psutil.Process]:
         """List what is alive of it: by its mark, and by descent, where the mark was dropped."""
-        found = living(MARK, self.token) + [each for one in self.callers for each in one.others()]
-        return list({process.pid: process for process in found}.values())
+        left = living(MARK, self.token) + [each for one in self.callers for each in one.others()]
+        return list({process.pid: process for process in left}.values())
 
 
 class Kit:
@@ -73,7 +67,9 @@ class Kit:
         self.oracle = Oracle(home)
         #: The processes of the test.
         self.owners: list[Owner] = []
+        self._grandchildren: list[psutil.Process] = []
         self._request = request
+        self._shared: _Class = _class_of(request).stash[_CLASS]
         self._folder = folder
         #: What knows the jobs that keep all workers busy.
         self.busy = request.node.stash[BUSY] = BusyWorkers(engine, self.oracle)
@@ -89,6 +85,17 @@ class Kit:
         return self.shared / "gate"
 
     @cached_property
+    def pids(self) -> Path:
+        """The parameter of `grandchild`: it writes down there whom it has started."""
+        return self.shared / "pids"
+
+    def grandchildren(self) -> list[psutil.Process]:
+        """Wait for the processes that `grandchild` starts; they are killed at the end."""
+        self.eventually(self.pids.exists, "the recipe started no process")
+        self._grandchildren = found(map(int, self.pids.read_text(encoding="ascii").split()))
+        return self._grandchildren
+
+    @cached_property
     def counted(self) -> dict[str, str]:
         """The parameters of `count_and_wait`: it marks each run, and waits for `gate`."""
         return {"count": str(self.shared / "count"), "path": str(self.gate)}
@@ -101,13 +108,32 @@ class Kit:
     @cached_property
     def door(self) -> Door:
         """The way past core to the engine; the tests of a class share it."""
-        node = _class_of(self._request)
-        door: Door | None = node.stash.get(_DOOR, None)
-        if door is None or door.closed:
-            door = node.stash[_DOOR] = Door(self.engine, self.oracle)
-            node.stash[_CLASS].callers.append(door.owner)
-            node.addfinalizer(door.close)
+        if (door := self._shared.made.get("door")) is not None and door.closed:
+            del self._shared.made["door"]
+        return self.once("door", self._new_door)
+
+    def _new_door(self) -> Door:
+        door = Door(self.engine, self.oracle)
+        self._shared.callers.append(door.owner)
+        self.at_the_end(door.close)
         return door
+
+    def once(self, what: str, make: Callable[[], _T]) -> _T:
+        """Return what the tests of a class share, made by the first one that asks for it."""
+        made = self._shared.made
+        if what not in made:
+            made[what] = make()
+        shared: _T = made[what]
+        return shared
+
+    def at_the_end(self, call: Callable[[], object]) -> None:
+        """Have something done once all tests of the class have run."""
+        _class_of(self._request).addfinalizer(call)
+
+    @property
+    def unmeasured(self) -> PaceError | None:
+        """The reason why no job could be measured, if none could."""
+        return self._shared.pace if isinstance(self._shared.pace, PaceError) else None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -142,21 +168,14 @@ class Kit:
     def submit(self, recipe: str, /, **parameters: Any) -> str:
         """Submit a recipe of the kit: ``submit("echo", x=1)``."""
         name = f"{RECIPES}.{recipe}"
-        return self.runner.submit(name, AL, self.engine.cluster, **parameters)
+        return self.runner.submit(name, aluminium(), self.engine.cluster, **parameters)
 
     def start(
         self, recipe: str, parameters: Mapping[str, Any], walltime_s: float | None = None
     ) -> str:
         """Start a recipe by a specification, as the service does: ``start("echo", {"x": 1})``."""
-        spec = JobSpec(
-            job_id=generate_job_id(),
-            recipe=f"{RECIPES}.{recipe}",
-            atoms=AL,
-            parameters=parameters,
-            cluster=self.engine.cluster,
-            walltime_s=walltime_s,
-            environment=submission_environment(config.load()),
-        )
+        cluster = self.engine.cluster
+        spec = specification(recipe, parameters, cluster=cluster, walltime_s=walltime_s)
         self.runner.start(spec)
         return spec.job_id
 
@@ -169,7 +188,12 @@ class Kit:
 
     def started(self, *jobs: str) -> None:
         """Wait until jobs were begun by workers, as their files tell."""
-        self.oracle.begun(jobs, self.engine.limit_s)
+        for job_id in jobs:
+            self.eventually(partial(self.oracle.claimed, job_id), f"the job {job_id} was not begun")
+
+    def are_begun(self, jobs: Iterable[str]) -> bool:
+        """Wait likewise, for as long as one job may take in all; return whether they were."""
+        return within(lambda: all(map(self.oracle.claimed, jobs)), self.engine.limit_s)
 
     def outcome(self, job_id: str, what: str | Callable[[], str] = "") -> dict[str, Any]:
         """Wait for the outcome of a job, as its files tell."""
@@ -178,12 +202,6 @@ class Kit:
     def eventually(self, condition: Callable[[], _T], what: str | Callable[[], str]) -> _T:
         """Wait for something for as long as the engine may take to run a job."""
         return eventually(condition, self.engine.limit_s, what)
-
-    def write(self, recipe: str, /, **parameters: Any) -> Attempt:
-        """Write a job down that only the test launches: ``attempt = write("echo")``."""
-        cluster = self.engine.cluster
-        job_id = write_down(self.home, self.engine.name, recipe, cluster, **parameters)
-        return attempt_of(self.home, job_id, cluster=cluster)
 
     def owner(self, **environment: str) -> Owner:
         """Start a process that owns jobs of the same home; it is killed at the end.
@@ -202,9 +220,12 @@ class Kit:
             self.gate.touch()
         for owner in self.owners:
             owner.kill()
+        for process in self._grandchildren:
+            with contextlib.suppress(*TRANSIENT):
+                process.kill()
         name = self._request.node.name
         for owner in self.owners:
-            _all_gone(self.engine, f"{name}, which killed its process,", owner.others)
+            all_gone(self.engine, lambda: f"{name}, which killed its process,", owner.others)
 
 
 class Base:
@@ -228,7 +249,7 @@ class Base:
         node = _class_of(request)
         if _CLASS not in node.stash:
             shared = node.stash[_CLASS] = _Class(engine, tmp_path_factory.mktemp("contract"))
-            node.addfinalizer(lambda: _all_gone(engine, "all tests", shared.left))
+            node.addfinalizer(lambda: all_gone(engine, lambda: "all tests", shared.left))
             node.addfinalizer(close_all)
         shared = node.stash[_CLASS]
         environment = engine.environ(shared.home)
@@ -237,8 +258,7 @@ class Base:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv(MARK, shared.token)
-        explain(request)
-        judge_room(request)
+        attend(request)
         # Unless its author has set limits, it is measured before anything of a class runs.
         if shared.pace is None and not engine.has_limits:
             try:
@@ -250,12 +270,6 @@ class Base:
         kit = Kit(engine, shared.home, request, tmp_path)
         yield kit
         kit.close()
-
-    @pytest.fixture
-    def unmeasured(self, request: pytest.FixtureRequest) -> PaceError | None:
-        """Return the reason why no job could be measured, if none could."""
-        pace = _class_of(request).stash[_CLASS].pace
-        return pace if isinstance(pace, PaceError) else None
 
     @pytest.fixture
     def blocked(self, kit: Kit) -> Iterator[Path]:
@@ -293,16 +307,11 @@ def _class_of(request: pytest.FixtureRequest) -> Any:
 
 def still_unbegun(oracle: Oracle, job_id: str, seconds: float) -> bool:
     """Watch that nobody begins a job for a time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if oracle.claimed(job_id):
-            return False
-        time.sleep(0.02)
-    return True
+    return not within(partial(oracle.claimed, job_id), seconds)
 
 
-def _all_gone(
-    engine: EngineUnderTest, after: str, alive: Callable[[], list[psutil.Process]]
+def all_gone(
+    engine: EngineUnderTest, after: Callable[[], str], alive: Callable[[], list[psutil.Process]]
 ) -> None:
     """Check that no process of the engine outlives what has ended."""
     # What had begun may end first.
@@ -310,14 +319,14 @@ def _all_gone(
 
     def what() -> str:
         return (
-            f"after {after} these processes of the engine are alive {limit:g} s later: "
+            f"after {after()} these processes of the engine are alive {limit:g} s later: "
             f"{'; '.join(map(shown, alive()))}; what an engine starts must end with the process "
             "that it is for, also when that is killed (docs/writing-an-engine.md, "
             '"What your engine leaves as it was")'
         )
 
     try:
-        eventually(lambda: not alive(), limit, what)
+        eventually(none_left(alive), limit, what)
     except AssertionError:
         # Told once is enough, and they would disturb what follows.
         for process in alive():

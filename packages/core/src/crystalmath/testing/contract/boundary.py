@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from functools import partial
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from crystalmath.quacc.runner import generate_job_id
+from crystalmath.testing import traces
 from crystalmath.testing.contract.base import Base, still_unbegun
 from crystalmath.testing.contract.hooks import behind_busy_workers
-from crystalmath.testing.oracle import listed
-from crystalmath.testing.owner import OwnerError, is_unavailable
+from crystalmath.testing.owner import AwayError, OwnerError
 from crystalmath.testing.subject import fewer
 from crystalmath.testing.waiting import eventually, own_time
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable
 
     from crystalmath.models import Attempt
@@ -83,15 +85,6 @@ class Boundary(Base):
         for attempt in attempts:
             if attempt.job_id not in given:
                 assert still_unbegun(kit.oracle, attempt.job_id, WATCH_S)
-
-    def test_launched_attempt_runs_once(self, kit: Kit) -> None:
-        count, go = kit.shared / "count", kit.shared / "go"
-        go.touch()
-        attempt = kit.door.write("count_and_wait", count=str(count), path=str(go))
-        kit.door.launch(attempt)
-        assert kit.door.ended(attempt) == ["completed"]
-        assert count.read_text() == "x"
-        assert kit.oracle.attempts(attempt.job_id) == 1
 
     def test_launched_twice_runs_once(self, kit: Kit) -> None:
         count = kit.shared / "count"
@@ -349,7 +342,7 @@ class HandedOver(Base):
                     raise
                 told = str(error).partition("\n")[0]
                 # After any other error core hands over each of them alone.
-                return not is_unavailable(error)
+                return not isinstance(error, AwayError)
 
         eventually(
             is_decided,
@@ -381,8 +374,7 @@ class HandedOver(Base):
                 lambda number=number: (  # type: ignore[misc]
                     f"of {count} attempts with the name {NAME!r} {begun()} were begun, and "
                     f"{number} could be: names and labels are the user's, any text, and not "
-                    "unique; quote them, and tag your work with the attempt's id "
-                    f"({_GUIDE}, 'Ids and handles')"
+                    "unique; quote them, and tag your work with the attempt's id"
                 ),
             )
             kit.gate.touch()
@@ -397,7 +389,11 @@ class HandedOver(Base):
         drops = kit.capabilities.drops_queued
         most = WAITING if drops else WAITING_TO_THE_END
         count = min(kit.room, fewer(most, kit.engine.turn_s))
-        before = _held(kit.door)
+        promise = (
+            f"max_queued, which is {kit.runner.capabilities.max_queued}, says how many may wait "
+            f"({_GUIDE}, 'What capabilities promise')"
+        )
+        before = traces.held(kit.door.owner.process.pid)
         waiting, given = _handed_over(kit.door, [kit.door.write("echo") for _ in range(count)])
         seen = kit.door.probe([each.job_id for each in waiting], given)
         lost = [
@@ -407,9 +403,7 @@ class HandedOver(Base):
         ]
         assert not lost, (
             f"of {len(waiting)} attempts that launch took while all workers were busy, probe says "
-            f"that {len(lost)} are gone, {lost[0]} among them: max_queued, which is "
-            f"{kit.runner.capabilities.max_queued}, says how many may wait ({_GUIDE}, 'What "
-            "capabilities promise')"
+            f"that {len(lost)} are gone, {lost[0]} among them: {promise}"
         )
         if len(waiting) >= COSTLY:
             _costs_nothing(kit.door, before, len(waiting))
@@ -422,38 +416,27 @@ class HandedOver(Base):
         left = 1 if drops else len(waiting)
         outcome = kit.oracle.ended(
             last.job_id,
-            kit.engine.start_s + (10 + left) * kit.engine.turn_s,
+            kit.engine.limit_of(left),
             f"launch took {len(waiting)} attempts while all workers were busy, and the last of "
-            f"them has no outcome: max_queued, which is {kit.runner.capabilities.max_queued}, says "
-            f"how many may wait ({_GUIDE}, 'What capabilities promise')",
+            f"them has no outcome: {promise}",
         )
         assert outcome["state"] == "completed"
         _remove(others, kit.oracle)
 
 
-def _held(door: Door) -> dict[str, int]:
-    """Count what the process has that hands over."""
-    place = f"/proc/{door.owner.process.pid}"
-    return {"descriptors": len(listed(f"{place}/fd")), "threads": len(listed(f"{place}/task"))}
-
-
-def _costs_nothing(door: Door, before: dict[str, int], waiting: int) -> None:
-    """Check that it does not have one more for each attempt that waits."""
+def _costs_nothing(door: Door, before: dict[str, Counter[str]], waiting: int) -> None:
+    """Check that its process does not have one more of anything for each attempt that waits."""
 
     def grown() -> list[str]:
-        return [
-            f"{more} more {what}"
-            for what, n in _held(door).items()
-            if (more := n - before[what]) >= waiting
-        ]
+        return traces.grown(door.owner.process.pid, before, waiting)
 
     eventually(
         lambda: not grown(),
         SETTLE_S,
         lambda: (
             f"while {waiting} attempts that launch took wait, the process that launched has "
-            f"{' and '.join(grown())} than before: max_queued says how many may wait, and each of "
-            "them costs its owner no descriptor and no thread. Keep a list, and wait for all of "
+            f"{' and '.join(grown())}: max_queued says how many may wait, and each of them costs "
+            "its owner no descriptor, thread or process. Keep a list, and wait for all of "
             f"them in one thread ({_GUIDE}, 'What your engine leaves as it was')"
         ),
     )
@@ -462,16 +445,11 @@ def _costs_nothing(door: Door, before: dict[str, int], waiting: int) -> None:
 def _handed_over(door: Door, attempts: list[Attempt]) -> tuple[list[Attempt], dict[str, str]]:
     """Hand attempts over until the engine takes no more; give those that it took."""
     given = door.launch(attempts[0])
-    while left := [each for each in attempts if each.job_id not in given]:
-        try:
+    more = given
+    with contextlib.suppress(AwayError):
+        while more and (left := [each for each in attempts if each.job_id not in given]):
             more = door.offer(*left)
-        except OwnerError as error:
-            if not is_unavailable(error):
-                raise
-            break
-        if not more:
-            break
-        given |= more
+            given |= more
     return [each for each in attempts if each.job_id in given], given
 
 

@@ -16,7 +16,7 @@ from crystalmath.testing.attempts import longer_timeout
 from crystalmath.testing.contract.base import Base
 from crystalmath.testing.early_calls import STEPS, call_early
 from crystalmath.testing.oracle import TRANSIENT
-from crystalmath.testing.owner import OwnerError
+from crystalmath.testing.owner import AwayError, OwnerError
 from crystalmath.testing.subject import fewer
 
 if TYPE_CHECKING:
@@ -24,21 +24,17 @@ if TYPE_CHECKING:
 
     from crystalmath.testing.contract.base import Kit
     from crystalmath.testing.owner import Owner
-    from crystalmath.testing.subject import EngineUnderTest
 
 #: How long loading the plugin and its findings may take, making the first runner, with all that
 #: this imports, making another one, and each call that core makes at a submission, in seconds.
 LIMITS_S = {"import": 1.0, "findings": 1.0, "constructor": 60.0, "remade": 0.5}
 LIMITS_S |= dict.fromkeys(STEPS[4:], 0.2)
-#: A machine that is busy with something else is no engine's fault: the quickest of these counts.
-TRIES = 3
 #: How long `stop` may take, in seconds: a server that is stopped waits for it, and a script's end.
 STOP_S = 30.0
 #: How many wait at the end of an engine that is warm in a moment.
 WAITING = 100
 #: How long `launch` may take none more before the end, beside a turn, in seconds.
 STALLED_S = 5.0
-_EARLY = pytest.StashKey[dict[str, Any]]()
 _GUIDE = "docs/writing-an-engine.md"
 
 
@@ -50,32 +46,28 @@ class Calls(Base):
     # --- before the first launch -------------------------------------------------------------
 
     @pytest.fixture
-    def early(self, kit: Kit, request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    def early(self, kit: Kit, tmp_path: Path) -> Any:
         """Return what fresh processes saw of the calls that precede a launch."""
-        node = request.node.getparent(pytest.Class)
-        if _EARLY not in node.stash:
-            node.stash[_EARLY] = _call_early(kit.engine, tmp_path)
-        found: dict[str, Any] = node.stash[_EARLY]
-        return found
+        name, configure = kit.engine.name, kit.engine.configure
+        return kit.once("early", lambda: call_early(ENGINES, name, tmp_path, configure, LIMITS_S))
 
     @pytest.mark.parametrize("step", STEPS)
-    def test_calls_are_quick(self, early: dict[str, Any], step: str) -> None:
+    def test_calls_are_quick(self, early: Any, step: str) -> None:
         took, limit = early["steps"][step]["seconds"], LIMITS_S[step]
         assert took <= limit, (
             f"{_CALLS[step]} took {took:.2f} s, and may take {limit:g} s: everybody who submits a "
-            f"job waits for it ({_GUIDE}, 'Who calls what')"
+            "job waits for it"
         )
 
     @pytest.mark.parametrize("step", STEPS)
-    def test_calls_start_nothing(self, early: dict[str, Any], step: str) -> None:
+    def test_calls_start_nothing(self, early: Any, step: str) -> None:
         started = early["steps"][step]["started"]
         assert not started, (
             f"{_CALLS[step]} must start no process and no thread, open no port and write no file: "
-            f"an engine starts at its first launch ({_GUIDE}, 'Who calls what'). It did: "
-            + "; ".join(started)
+            f"an engine starts at its first launch. It did: {'; '.join(started)}"
         )
 
-    def test_import_brings_no_library(self, early: dict[str, Any]) -> None:
+    def test_import_brings_no_library(self, early: Any) -> None:
         assert not early["modules"], (
             f"loading the plugin imports {', '.join(early['modules'])}: `crystalmath engines` "
             "loads it, must be quick, and must work where that is missing; import it within "
@@ -109,8 +101,7 @@ class Calls(Base):
         is_late = took_s is None or took_s >= STOP_S
         assert not is_late, (
             f"stop of an engine whose jobs are let go, {number} of them beside one that runs, "
-            f"{how}, and may take {STOP_S:g} s: a script's end and a server's stop wait for it "
-            f"({_GUIDE}, 'Who calls what')"
+            f"{how}, and may take {STOP_S:g} s: a script's end and a server's stop wait for it"
         )
         # Nobody is to begin them any more, or to wait behind them.
         unbegun = [each for each in left if not kit.oracle.claimed(each)]
@@ -135,9 +126,8 @@ class Calls(Base):
         try:
             with outage():
                 _ends(tenant, "in an outage")
-        except OwnerError as error:
-            if not str(error).startswith("EngineUnavailable"):
-                raise
+        except AwayError:
+            pass
         except TRANSIENT:
             # It wakes processes, and `stop` has ended some of them: wake the others.
             for process in psutil.Process().children(recursive=True):
@@ -151,23 +141,6 @@ _CALLS = {
     "constructor": "crystalmath_make_runner",
     "remade": "making another runner",
 } | {step: f"{step}()" for step in STEPS[4:]}
-
-
-def _call_early(engine: EngineUnderTest, folder: Path) -> dict[str, Any]:
-    """Make the early calls in fresh processes, until one was quick enough in all of them."""
-    best: dict[str, Any] | None = None
-    for number in range(TRIES):
-        found: dict[str, Any] = call_early(
-            ENGINES, engine.name, folder / f"early.{number}", engine.configure
-        )
-        if best is not None:
-            for step, seen in found["steps"].items():
-                seen["seconds"] = min(seen["seconds"], best["steps"][step]["seconds"])
-        best = found
-        if all(seen["seconds"] <= LIMITS_S[step] for step, seen in found["steps"].items()):
-            break
-    assert best is not None
-    return best
 
 
 def _all_taken(owner: Owner, number: int, stalled_s: float) -> None:
@@ -189,5 +162,5 @@ def _ends(owner: Owner, what: str) -> None:
             raise
         raise AssertionError(
             f"stop {what} did not come back in {STOP_S:g} s: a script's end and a server's stop "
-            f"wait for it ({_GUIDE}, 'Who calls what')"
+            "wait for it"
         ) from error

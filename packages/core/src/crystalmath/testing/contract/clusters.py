@@ -11,20 +11,21 @@ from attrs import evolve
 from crystalmath import config
 from crystalmath.engines.registry import plugins
 from crystalmath.errors import InvalidJob
-from crystalmath.models import JobSpec, Resources
+from crystalmath.models import Resources
 from crystalmath.models.fields import declared
 from crystalmath.quacc.engine import submission_environment
 from crystalmath.quacc.engines import settings_of
-from crystalmath.quacc.runner import JobState, generate_job_id
-from crystalmath.testing.contract.base import AL, Base
+from crystalmath.quacc.runner import JobState
+from crystalmath.testing.attempts import specification
+from crystalmath.testing.contract.base import Base
 from crystalmath.testing.oracle import Oracle
-from crystalmath.testing.owner import RECIPES, Owner
+from crystalmath.testing.owner import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from crystalmath.models import Finding
+    from crystalmath.models import Finding, JobSpec
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.contract.base import Call, Kit
     from crystalmath.testing.subject import EngineUnderTest
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 #: The cluster, a key of its table that no engine has, and a variable that reaches jobs.
 NAME, UNKNOWN, VARIABLE = "of-the-kit", "a_key_that_nobody_knows", "VASP_VARIABLE_OF_THE_CLUSTER"
-_GUIDE = "docs/writing-an-engine.md"
 
 
 class ClusterTables(Base):
@@ -66,15 +66,11 @@ class ClusterTables(Base):
     def test_an_unknown_key_of_a_cluster_is_refused(self, kit: Kit, table_home: Call) -> None:
         """A misspelt one would be ignored in silence."""
         home = table_home(**{UNKNOWN: 1})
-        told = [str(finding) for finding in findings_of(kit.engine, home)]
-        try:
-            _runner(kit.engine, home)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it says why
-            told.append(str(error))
+        told = [*map(str, findings_of(kit.engine, home)), *objections(kit.engine, home)]
         assert any(UNKNOWN in each for each in told), (
             f"with `{UNKNOWN} = 1` in a table [clusters.{NAME}] of config.toml the engine has no "
             "finding that names this key, and makes a runner: cluster.check_options refuses what "
-            f"you do not know ({_GUIDE}, 'Clusters and resources')"
+            "you do not know"
         )
 
     def test_worker_init_is_run(self, kit: Kit, table_home: Call) -> None:
@@ -93,7 +89,7 @@ class ClusterTables(Base):
         assert found == "some words", (
             f"the worker_init of [clusters.{NAME}] exports {VARIABLE}='some words', and a job on "
             f"that cluster finds {found!r}: have its worker begin with the commands that "
-            f"worker.init_script(cluster.worker_init) gives ({_GUIDE}, 'Clusters and resources')"
+            "worker.init_script(cluster.worker_init) gives"
         )
 
 
@@ -106,6 +102,16 @@ def _call(engine: EngineUnderTest, home: Path, hook: str) -> Any:
 def findings_of(engine: EngineUnderTest, home: Path) -> list[Finding]:
     """Return what an engine says that keeps it from serving a home."""
     return [each for some in _call(engine, home, "crystalmath_engine_findings") for each in some]
+
+
+def objections(engine: EngineUnderTest, home: Path) -> list[str]:
+    """Return why an engine cannot serve a home, as it says in findings or at a runner's making."""
+    told = [str(each) for each in findings_of(engine, home) if each.severity == "error"]
+    try:
+        _runner(engine, home)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it says why
+        told.append(str(error))
+    return told
 
 
 def _runner(engine: EngineUnderTest, home: Path) -> EngineRunner:
@@ -134,13 +140,8 @@ def _spec(**resources: Any) -> JobSpec:
     environment = submission_environment(config.load())
     for variable, _ in SEEN.values():
         environment.pop(variable, None)
-    return JobSpec(
-        job_id=generate_job_id(),
-        recipe=f"{RECIPES}.surroundings",
-        atoms=AL,
-        resources=Resources(**resources),
-        environment=environment,
-    )
+    terms = {"resources": Resources(**resources), "environment": environment}
+    return specification("surroundings", **terms)
 
 
 class ResourcesAsked(Base):

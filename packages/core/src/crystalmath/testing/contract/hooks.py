@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import collections
 import logging
-import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
 from crystalmath.testing.owner import Owner, OwnerError
-from crystalmath.testing.run import GUIDE, SAID, original, promise, section
+from crystalmath.testing.run import GUIDE, SAID, described, original
+from crystalmath.testing.waiting import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
 _WRITTEN = "What the processes of the test wrote"
 _ASKED = "What is asked of the engine"
 _LINES = 20
+_PLUGIN = "crystalmath-kit"
+_Test = TypeVar("_Test", bound="Callable[..., None]")
 
 
-class Explanation(logging.Handler):
+class _Attendant(logging.Handler):
     """A pytest plugin, which also receives what core logs of the engine in this process."""
 
     def __init__(self) -> None:
@@ -56,33 +59,29 @@ class Explanation(logging.Handler):
                     shown.addsection(title, text, "-")
         return report
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_pyfunc_call(self, pyfuncitem: Any) -> Generator[None, object, object]:
+        """Skip a test that fails because workers are free."""
+        try:
+            return (yield)
+        except OwnerError:
+            raise  # the engine raised, or did not answer
+        except AssertionError:
+            busy = pyfuncitem.stash.get(BUSY, None)
+            if busy is not None:  # it is a test of ours
+                test = original(pyfuncitem.cls, pyfuncitem.originalname)
+                if hasattr(test, "waits_for_workers") and busy.are_exceeded():
+                    busy.skip()
+            raise
+
     def _sections(self, item: Any) -> list[tuple[str, str]]:
-        test = original(item.cls, item.originalname)
+        asked = described(item.originalname, item.cls)
         told = [text for owner in tuple(Owner.made) for text in owner.told()]
-        place = f"See {section(test)!r} in {GUIDE}."
         return [
             (SAID, "\n".join(self._records)),
             (_WRITTEN, "\n\n".join(told)),
-            (_ASKED, f"{promise(test)}\n{place}"),
+            (_ASKED, f"{asked.promise}\nSee {asked.guide!r} in {GUIDE}."),
         ]
-
-
-def explain(request: pytest.FixtureRequest) -> None:
-    """Have a test explained if it fails."""
-    name = "crystalmath-explanation"
-    manager = request.config.pluginmanager
-    plugin: Explanation | None = manager.get_plugin(name)
-    if plugin is None:
-        plugin = Explanation()
-        manager.register(plugin, name)
-        logging.getLogger("crystalmath").addHandler(plugin)
-        request.config.add_cleanup(lambda: logging.getLogger("crystalmath").removeHandler(plugin))
-    plugin.begin(request.node)
-
-
-_TICK = 0.05
-_PLUGIN = "crystalmath-busy-workers"
-_Test = TypeVar("_Test", bound="Callable[..., None]")
 
 
 class BusyWorkers:
@@ -105,22 +104,14 @@ class BusyWorkers:
 
     def require_waiting(self, job_id: str, seen: Callable[[], str] = str) -> None:
         """Skip the test if a job is begun that is to wait; `seen` asks the engine about it."""
-        deadline = time.monotonic() + self._look_s
-        while time.monotonic() < deadline:
-            if self._oracle.claimed(job_id):
-                self.skip()
-            time.sleep(_TICK)
         # A worker may have it that has not begun it yet.
-        if seen() == "running":
+        if within(partial(self._oracle.claimed, job_id), self._look_s) or seen() == "running":
             self.skip()
 
     def are_exceeded(self) -> bool:
         """Return whether more run at once, or another was begun while all of them were busy."""
         # Those that were busy may have ended: what shows it may begin a while later, all the same.
-        deadline = time.monotonic() + self._engine.turn_s
-        while not (found := self._is_one_too_many()) and time.monotonic() < deadline:
-            time.sleep(_TICK)
-        return found
+        return within(self._is_one_too_many, self._engine.turn_s)
 
     def _is_one_too_many(self) -> bool:
         begun = [each for each in self._oracle.jobs() - self._others if self._oracle.claimed(each)]
@@ -153,28 +144,13 @@ def behind_busy_workers(test: _Test) -> _Test:
     return test
 
 
-class _Judge:
-    """A pytest plugin."""
-
-    @pytest.hookimpl(wrapper=True)
-    def pytest_pyfunc_call(self, pyfuncitem: Any) -> Generator[None, object, object]:
-        try:
-            return (yield)
-        except OwnerError:
-            raise  # the engine raised, or did not answer
-        except AssertionError:
-            busy = pyfuncitem.stash.get(BUSY, None)
-            if busy is not None and _waits(pyfuncitem) and busy.are_exceeded():
-                busy.skip()
-            raise
-
-
-def _waits(item: Any) -> bool:
-    return getattr(original(item.cls, item.originalname), "waits_for_workers", False)
-
-
-def judge_room(request: pytest.FixtureRequest) -> None:
-    """Have a test skipped that fails because the engine has room for more."""
+def attend(request: pytest.FixtureRequest) -> None:
+    """Have a test explained if it fails, or skipped if that is for the engine's room for more."""
     manager = request.config.pluginmanager
-    if not manager.has_plugin(_PLUGIN):
-        manager.register(_Judge(), _PLUGIN)
+    plugin: _Attendant | None = manager.get_plugin(_PLUGIN)
+    if plugin is None:
+        plugin = _Attendant()
+        manager.register(plugin, _PLUGIN)
+        logging.getLogger("crystalmath").addHandler(plugin)
+        request.config.add_cleanup(lambda: logging.getLogger("crystalmath").removeHandler(plugin))
+    plugin.begin(request.node)

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 from attrs import evolve
 
-from crystalmath.engines.registry import ENGINES
 from crystalmath.models import Finding
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath.quacc.engines import OF_CORE
+from crystalmath.quacc.runner import JobRunner
 from crystalmath.testing.contract.base import Base
-from crystalmath.testing.contract.clusters import findings_of
-from crystalmath.testing.oracle import below
+from crystalmath.testing.contract.clusters import findings_of, objections
 
 if TYPE_CHECKING:
     from crystalmath.testing.contract.base import Kit
@@ -44,12 +43,7 @@ sys.argv[1:] = sys.argv[3:]
 exec(code)
 """
 
-LIST = """
-import sys
-from crystalmath.cli import main
-sys.argv = ["crystalmath", "engines", "--json"]
-main()
-"""
+LIST = "from crystalmath.cli import main; main()"
 
 MAKE = """
 import sys
@@ -62,45 +56,14 @@ else:
     sys.exit("a runner was made without the library")
 """
 
-REFUSE = """
-import sys
-from crystalmath.quacc import get_runner
-from crystalmath.quacc.engines import describe_engines
-for info in describe_engines():
-    if info.name == sys.argv[1]:
-        print(info.error, *(each.message for each in info.findings if each.severity == "error"))
-try:
-    get_runner(sys.argv[1])
-except Exception as error:
-    print(error)
-"""
 #: A key of the engine's table in the configuration file that no engine has.
 UNKNOWN_OPTION = "an_option_that_nobody_knows"
-
-#: What stands in `JobRunner`; the promise that every caller builds on.
-SIGNATURES = {
-    "submit": [
-        ("recipe_fullname", "POSITIONAL_OR_KEYWORD"),
-        ("atoms", "POSITIONAL_OR_KEYWORD"),
-        ("cluster_name", "POSITIONAL_OR_KEYWORD"),
-        ("kwargs", "VAR_KEYWORD"),
-    ],
-    "get_status": [("job_id", "POSITIONAL_OR_KEYWORD")],
-    "get_result": [("job_id", "POSITIONAL_OR_KEYWORD")],
-    "cancel": [("job_id", "POSITIONAL_OR_KEYWORD")],
-}
 
 
 class Hygiene(Base):
     """Nothing is imported, started or promised too early."""
 
     guide: ClassVar[str] = "The plugin"
-
-    def test_entry_point(self, kit: Kit) -> None:
-        from importlib.metadata import entry_points
-
-        names = [entry.name for entry in entry_points(group=ENGINES)]
-        assert kit.engine.name in names
 
     def test_runner_is_an_engine_runner(self, kit: Kit) -> None:
         assert isinstance(kit.runner, EngineRunner)
@@ -109,10 +72,14 @@ class Hygiene(Base):
         own = {name: v for name, v in kit.engine.options.items() if name not in OF_CORE}
         assert dict(kit.runner.settings.options) == own
 
-    @pytest.mark.parametrize("method", list(SIGNATURES))
+    @pytest.mark.parametrize("method", ["submit", "get_status", "get_result", "cancel"])
     def test_signatures(self, kit: Kit, method: str) -> None:
-        parameters = inspect.signature(getattr(kit.runner, method)).parameters.values()
-        assert [(each.name, each.kind.name) for each in parameters] == SIGNATURES[method]
+        """As `JobRunner` has them: the promise that every caller builds on."""
+        found, promised = (
+            [(each.name, each.kind) for each in inspect.signature(one).parameters.values()]
+            for one in (getattr(type(kit.runner), method), getattr(JobRunner, method))
+        )
+        assert found == promised
 
     def test_clusters(self, kit: Kit) -> None:
         clusters = list(kit.runner.clusters())
@@ -133,19 +100,11 @@ class Hygiene(Base):
                 "(docs/writing-an-engine.md, 'Clusters and resources')"
             ) from error
 
-    def test_findings(
-        self, kit: Kit, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        # A fresh one: in that of the class the engine is at work, and files come up all the time.
-        home = tmp_path_factory.mktemp("findings")
-        kit.engine.configure(home)
-        monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
-        before = set(below(home))
-        findings = findings_of(kit.engine, home)
+    def test_findings(self, kit: Kit) -> None:
+        findings = findings_of(kit.engine, kit.home)
         assert all(isinstance(finding, Finding) for finding in findings), findings
         errors = [str(finding) for finding in findings if finding.severity != "warning"]
         assert not errors, f"the engine is under test, and says that it cannot serve: {errors}"
-        assert set(below(home)) <= before, "looking has made files"
 
     def test_an_unknown_option_is_refused(
         self, kit: Kit, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
@@ -154,8 +113,8 @@ class Hygiene(Base):
         home = tmp_path_factory.mktemp("options")
         evolve(kit.engine, options={**kit.engine.options, UNKNOWN_OPTION: 1}).configure(home)
         monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
-        told = _python("-c", REFUSE, kit.engine.name)
-        assert UNKNOWN_OPTION in told, (
+        told = objections(kit.engine, home)
+        assert any(UNKNOWN_OPTION in each for each in told), (
             f"with `{UNKNOWN_OPTION} = 1` in its table of config.toml the engine has no error in "
             "its findings that names this key, and makes a runner: settings.check_options refuses "
             "what you do not know (docs/writing-an-engine.md, '2. The plugin')"
@@ -169,7 +128,7 @@ class Hygiene(Base):
         return kit.engine.library
 
     def test_listed_without_its_library(self, kit: Kit, library: str) -> None:
-        document = json.loads(_python("-c", HIDE, library, LIST))
+        document = json.loads(_python("-c", HIDE, library, LIST, "engines", "--json"))
         found = {entry["name"]: entry for entry in document["engines"]}
         assert kit.engine.name in found
         entry = found[kit.engine.name]

@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-import psutil
 import pytest
 
+from crystalmath.testing import traces
 from crystalmath.testing.contract.base import Base
 from crystalmath.testing.contract.hooks import behind_busy_workers
 from crystalmath.testing.contract.restarts import count
-from crystalmath.testing.owner import Owner, OwnerError, is_unavailable
-from crystalmath.testing.waiting import eventually, own_time
+from crystalmath.testing.owner import AwayError, Owner, OwnerError
+from crystalmath.testing.waiting import eventually, own_time, within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from crystalmath.testing.contract.base import Kit
 
 
-_TROUBLES = pytest.StashKey["Troubles"]()
 _ENDS = frozenset({"completed", "failed", "cancelled"})
-_GUIDE = "docs/writing-an-engine.md"
 
 
 class Troubles:
@@ -113,8 +111,7 @@ class Troubles:
             state = self._owner.ask("status", job_id)
             return state in _ENDS
 
-        with contextlib.suppress(AssertionError):
-            self._kit.eventually(has_ended, "")
+        within(has_ended, self._kit.engine.limit_s)
         if state == "completed":
             return None
         if state not in _ENDS:
@@ -128,13 +125,9 @@ class Mishaps(Base):
     guide: ClassVar[str] = "What your engine survives"
 
     @pytest.fixture
-    def troubles(self, kit: Kit, request: pytest.FixtureRequest) -> Troubles:
+    def troubles(self, kit: Kit) -> Troubles:
         """Return what was noted; the tests of a class share it."""
-        node = request.node.getparent(pytest.Class)
-        if _TROUBLES not in node.stash:
-            node.stash[_TROUBLES] = Troubles(kit)
-        troubles: Troubles = node.stash[_TROUBLES]
-        return troubles
+        return kit.once("troubles", lambda: Troubles(kit))
 
     def test_its_owner_loses_its_working_directory(self, troubles: Troubles) -> None:
         """Before its first launch: a folder that is tidied up while a notebook is open."""
@@ -164,8 +157,7 @@ class Mishaps(Base):
 
 def _survived(trouble: str | None, mishap: str, remedy: str) -> None:
     assert trouble is None, (
-        f"after {mishap}, jobs that run go on and others are begun. {remedy} ({_GUIDE}, 'What your "
-        f"engine survives'). But {trouble}"
+        f"after {mishap}, jobs that run go on and others are begun. {remedy}. But {trouble}"
     )
 
 
@@ -216,12 +208,8 @@ class Outages(Base):
         kit.door.launch(queued)
         with outage():
             for attempt in (*occupied, queued):
-                try:
+                with contextlib.suppress(AwayError):
                     word = kit.door.ask(attempt)
-                except OwnerError as error:
-                    if not is_unavailable(error):
-                        raise
-                else:
                     assert word != "gone", "what cannot be reached cannot be known to be gone"
         assert not kit.oracle.claimed(queued.job_id)
 
@@ -231,39 +219,32 @@ class Outages(Base):
         attempt = kit.door.write("echo")
         kit.door.launch(attempt)
         kit.door.ended(attempt)
-        process = psutil.Process(kit.door.owner.process.pid)
+        pid = kit.door.owner.process.pid
 
         def ask(times: int) -> int:
             deadline = time.monotonic() + ASK_S
             for asked in range(times):
                 if time.monotonic() > deadline:  # it waits for an answer each time
                     return asked
-                try:
+                with contextlib.suppress(AwayError):
                     kit.door.ask(attempt)
-                except OwnerError as error:
-                    if not is_unavailable(error):
-                        raise
             return times
 
         with outage():
             ask(ASKED)
-            before = process.num_threads(), process.num_fds()
+            before = traces.held(pid)
             asked = ask(ASKED)
             if asked < ASKED:
                 pytest.skip(
                     f"an answer takes so long in an outage that {asked} were had in {ASK_S:g} s"
                 )
 
-            def grown() -> tuple[int, int]:
-                threads, descriptors = process.num_threads(), process.num_fds()
-                return threads - before[0], descriptors - before[1]
-
             eventually(
-                lambda: max(grown()) < ASKED,
+                lambda: not traces.grown(pid, before, ASKED),
                 kit.engine.turn_s,
                 lambda: (
                     f"in an outage probe was called {ASKED} times, and the process that submits "
-                    f"has {grown()[0]} threads and {grown()[1]} descriptors more "
+                    f"has {' and '.join(traces.grown(pid, before, ASKED))} "
                     "(docs/writing-an-engine.md, 'What your engine leaves as it was')"
                 ),
             )

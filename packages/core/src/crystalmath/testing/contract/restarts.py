@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import tempfile
@@ -11,20 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+import attrs
 import psutil
 import pytest
 
 from crystalmath.errors import UnknownJob
 from crystalmath.models import Capabilities
-from crystalmath.testing.attempts import hand_over
+from crystalmath.testing.attempts import attempt_of
 from crystalmath.testing.contract.base import Base, still_unbegun
-from crystalmath.testing.oracle import TRANSIENT, alive, found
+from crystalmath.testing.oracle import alive
 from crystalmath.testing.owner import Owner
-from crystalmath.testing.waiting import eventually
+from crystalmath.testing.waiting import eventually, within
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from crystalmath.models import Attempt
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.testing.contract.base import Kit
@@ -38,8 +36,6 @@ MOMENTS_S = (0.0, 0.01, None)
 WATCH_S = 1.5
 #: How long it may take until what ran has ended after a cancel, in seconds.
 CANCEL_S = 60.0
-
-_ESTATE = pytest.StashKey["Estate"]()
 
 
 class Restarts(Base):
@@ -55,14 +51,9 @@ class Restarts(Base):
         return busy
 
     @pytest.fixture
-    def estate(self, kit: Kit, request: pytest.FixtureRequest) -> Estate:
+    def estate(self, kit: Kit) -> Estate:
         """Return what a killed process had in its queue; the tests of a class share it."""
-        node = request.node.getparent(pytest.Class)
-        estate: Estate | None = node.stash.get(_ESTATE, None)
-        if estate is None:
-            estate = node.stash[_ESTATE] = Estate(kit)
-            node.addfinalizer(estate.gate.touch)
-        return estate
+        return kit.once("estate", lambda: Estate(kit))
 
     # --- what the dead leave behind ----------------------------------------------------------
 
@@ -73,7 +64,7 @@ class Restarts(Base):
         first.kill()
         second = kit.owner()
         assert second.ask("status", job_id) == "running"
-        touch(kit.counted["path"])
+        kit.gate.touch()
         kit.eventually(lambda: second.ask("status", job_id) == "completed", "it did not finish")
         assert isinstance(second.ask("result", job_id)["pid"], int)
         ran_once(kit.oracle, job_id, kit.counted)
@@ -92,7 +83,7 @@ class Restarts(Base):
         ran_once(kit.oracle, job_id, counted)
 
     def test_killed_at_any_moment_of_a_submission(self, kit: Kit) -> None:
-        touch(kit.counted["path"])
+        kit.gate.touch()
         before = kit.oracle.jobs()
         # They take a second to start: one must not wait for the other.
         owners = [kit.owner() for _ in MOMENTS_S]
@@ -129,7 +120,7 @@ class Restarts(Base):
         if not is_waiting:
             kit.busy.skip()
         assert state == "pending"
-        touch(kit.counted["path"])
+        kit.gate.touch()
         kit.eventually(lambda: kit.runner.get_status(job_id) == "completed", "it did not finish")
         kit.eventually(lambda: busy.ask("status", job_id) == "completed", "its owner is blind")
         ran_once(kit.oracle, job_id, kit.counted)
@@ -146,32 +137,19 @@ class Restarts(Base):
         # What runs the recipe ends soon after it, and would else see the file and complete.
         limit = kit.engine.linger_s + 10 * kit.engine.turn_s
         eventually(lambda: not alive(tree), limit, "a killed supervisor's recipe goes on")
-        touch(kit.counted["path"])
+        kit.gate.touch()
         assert kit.finish(job_id)[0] == "completed"
         assert kit.oracle.attempts(job_id) == 2
         assert [kit.oracle.state(job_id, each) for each in (1, 2)] == ["lost", "completed"]
 
     # --- cancel from another process ---------------------------------------------------------
 
-    @pytest.fixture
-    def tree(self, kit: Kit) -> Iterator[tuple[Owner, str, list[psutil.Process]]]:
-        """Yield a process, its job, and what that job has started."""
-        pids = kit.shared / "pids"
-        first = kit.owner()
-        (job_id,) = first.ask("submit", "grandchild", pids=str(pids))
-        kit.eventually(pids.exists, "it started no process")
-        processes = found(map(int, pids.read_text().split()))
-        yield first, job_id, processes
-        for process in processes:
-            with contextlib.suppress(*TRANSIENT):
-                process.kill()
-
     @pytest.mark.parametrize("killed", [False, True], ids=["alive", "killed"])
-    def test_cancel_by_another_process(
-        self, kit: Kit, request: pytest.FixtureRequest, *, killed: bool
-    ) -> None:
+    def test_cancel_by_another_process(self, kit: Kit, *, killed: bool) -> None:
         kit.needs("workers_here")
-        first, job_id, processes = request.getfixturevalue("tree")
+        first = kit.owner()
+        (job_id,) = first.ask("submit", "grandchild", pids=str(kit.pids))
+        processes = kit.grandchildren()
         if killed:
             first.kill()
         assert kit.runner.cancel(job_id) is True
@@ -192,7 +170,7 @@ class Restarts(Base):
         assert kit.runner.cancel(job_id) is True
         eventually(lambda: kit.runner.get_status(job_id) == "cancelled", CANCEL_S, "no word of it")
         assert kit.runner.get_result(job_id) == {"error": "cancelled"}
-        touch(kit.counted["path"])
+        kit.gate.touch()
         time.sleep(WATCH_S)
         assert count(kit.counted) == "", "it was cancelled, and was run"
         outcome = kit.oracle.outcome(job_id) or {}
@@ -223,6 +201,7 @@ class Estate:
         folder = Path(tempfile.mkdtemp(dir=kit.home, prefix="estate-"))
         self.gate = folder / "gate"
         self.jobs: dict[str, tuple[str, dict[str, str]]] = {}
+        kit.at_the_end(self.gate.touch)
         try:
             self._begin(kit, folder)
         except BaseException:
@@ -240,15 +219,11 @@ class Estate:
                 answer = owner.ask(method, "count_and_wait", **counted)
                 self.jobs[how] = (answer if past_core else answer[0], counted)
             if kit.room:
-                _wait_for_handle(kit.oracle.directory(self.jobs["submitted"][0]))
+                handle = kit.oracle.directory(self.jobs["submitted"][0]) / "1.handle"
+                within(handle.exists, _RECORD_S)
             if kit.room >= LAUNCHED_ROOM:
-                hand_over(owner, engine, [self.jobs["launched"][0]])
-
-
-def _wait_for_handle(directory: Path) -> None:
-    deadline = time.monotonic() + _RECORD_S
-    while not (directory / "1.handle").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+                job_id, _ = self.jobs["launched"]
+                kit.door.launch(attempt_of(kit.home, job_id, cluster=engine.cluster), by=owner)
 
 
 def occupy(owner: Owner, kit: Kit, path: str) -> None:
@@ -256,19 +231,10 @@ def occupy(owner: Owner, kit: Kit, path: str) -> None:
     kit.started(*owner.ask("submit", "wait_for", kit.engine.workers, path=path))
 
 
-def touch(path: str) -> None:
-    """Make a file that recipes wait for."""
-    with open(path, "ab"):  # noqa: PTH123 - a parameter of a recipe, and so a string
-        pass
-
-
 def count(counted: dict[str, str]) -> str:
     """Return the marks that the runs have left."""
-    try:
-        with open(counted["count"], encoding="ascii") as file:  # noqa: PTH123
-            return file.read()
-    except FileNotFoundError:
-        return ""
+    marks = Path(counted["count"])
+    return marks.read_text(encoding="ascii") if marks.exists() else ""
 
 
 def ran_once(oracle: Oracle, job_id: str, counted: dict[str, str]) -> None:
@@ -282,15 +248,6 @@ def ran_once(oracle: Oracle, job_id: str, counted: dict[str, str]) -> None:
 QUEUE_S = 5.0
 #: How long processes are watched that a dead supervisor left, in seconds.
 LEFT_S = 10.0
-#: The capabilities that are had or not.
-BOOLEANS = (
-    "gone_means_dead",
-    "queue_dies_with_owner",
-    "drops_queued",
-    "workers_here",
-    "workers_inherit",
-    "starts_in_order",
-)
 
 
 class Honesty(Base):
@@ -306,8 +263,9 @@ class Honesty(Base):
             assert isinstance(capabilities, Capabilities)
             assert type(capabilities.max_queued) is int
             assert capabilities.max_queued >= 1
-            for name in BOOLEANS:
-                assert type(getattr(capabilities, name)) is bool, name
+            for each in attrs.fields(Capabilities):
+                if each.type in {bool, "bool"}:  # it is had or not
+                    assert type(getattr(capabilities, each.name)) is bool, each.name
         workers = kit.runner.workers()
         assert workers is None or (type(workers) is int and workers >= 1)
 
@@ -360,24 +318,14 @@ class Honesty(Base):
         else:
             assert kit.door.ended(queued) == ["completed"]
 
-    @pytest.fixture
-    def bereft(self, kit: Kit) -> Iterator[Attempt]:
-        """Kill the supervisor of an attempt that has started processes; they are alive."""
-        pids = kit.shared / "pids"
-        attempt = kit.door.write("grandchild", pids=str(pids))
-        kit.door.launch(attempt)
-        kit.eventually(pids.exists, "it started no process")
-        left = found(map(int, pids.read_text().split()))
-        psutil.Process(kit.oracle.supervisor(attempt.job_id)).kill()
-        yield attempt
-        for process in left + kit.oracle.processes(attempt.job_id):
-            with contextlib.suppress(*TRANSIENT):
-                process.kill()
-
-    def test_gone_means_dead(self, kit: Kit, request: pytest.FixtureRequest) -> None:
+    def test_gone_means_dead(self, kit: Kit) -> None:
+        """The supervisor of an attempt that has started processes is killed."""
         kit.needs("gone_means_dead")
         kit.needs("workers_here")
-        attempt: Attempt = request.getfixturevalue("bereft")
+        attempt = kit.door.write("grandchild", pids=str(kit.pids))
+        kit.door.launch(attempt)
+        kit.grandchildren()
+        psutil.Process(kit.oracle.supervisor(attempt.job_id)).kill()
         deadline = time.monotonic() + LEFT_S
         while time.monotonic() < deadline:
             state = kit.door.seen(attempt)

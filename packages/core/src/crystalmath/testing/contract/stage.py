@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import tempfile
-import time
 from collections import Counter
 from itertools import takewhile
 from pathlib import Path
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from crystalmath.testing import traces
-from crystalmath.testing.oracle import TRANSIENT, links, listed, shown
+from crystalmath.testing.oracle import TRANSIENT, links, shown
 from crystalmath.testing.owner import NOTE, Owner
-from crystalmath.testing.waiting import eventually
+from crystalmath.testing.waiting import within
 
 if TYPE_CHECKING:
     from crystalmath.testing.contract.base import Kit
@@ -74,9 +74,9 @@ class Stage:
             self.was_run_again = self._note.exists()
             self.typed: str = self._owner.ask("typed")
             self.changed: dict[str, list[str]] = self._owner.ask("changes")
-            passing: dict[str, list[str]] = self._owner.ask("passing")
+            passing: dict[str, Any] = self._owner.ask("passing")
             self.files_in_use += passing.pop("files")
-            temporary: dict[str, str] = self._owner.ask("temporary")
+            temporary: dict[str, str] = passing.pop("temporary")
             self.changed_by_use |= {
                 topic: self.changed_by_use[topic] + found for topic, found in passing.items()
             }
@@ -84,8 +84,7 @@ class Stage:
             self._owner.ask("collect")
             # A turn tells how slow the machine is.
             linger = max(LINGER_S, 10 * kit.engine.turn_s)
-            with contextlib.suppress(AssertionError):
-                eventually(lambda: not self._left(descriptors), linger, "")
+            within(lambda: not self._left(descriptors), linger)
             self.descriptors = sorted(self._left(descriptors).elements())
         self.files: list[str] = []
 
@@ -99,9 +98,8 @@ class Stage:
             return not self.files
 
         # What its processes have made goes with them, and they may outlive it for a while.
-        with contextlib.suppress(AssertionError):
-            eventually(is_as_it_was, kit.engine.linger_s + 10 * kit.engine.turn_s, "")
-        self._places.remove_home()
+        within(is_as_it_was, kit.engine.linger_s + 10 * kit.engine.turn_s)
+        shutil.rmtree(self._places.home, ignore_errors=True)
 
     def _use(self) -> None:
         # Each worker has one of them before the first one ends, and before anything is counted.
@@ -109,12 +107,9 @@ class Stage:
         count = self._kit.engine.workers
         jobs: list[str] = self._owner.ask("submit", "surroundings", count, path=str(gate))
         # Whether it has so many workers is asked elsewhere.
-        self.ran_at_once = False
-        with contextlib.suppress(AssertionError):
-            self._kit.started(*jobs)
-            self.ran_at_once = True
+        self.ran_at_once = self._kit.are_begun(jobs)
         self._look_at_ports()
-        listening = traces.hearing(self._processes())
+        listening = traces.ports(self._processes(), "udp")
         self.told_to_all = [each for one in self._processes() for each in self._betrayed(one)]
         self.pipe_holders = self._pipe_holders()
         is_idleness_asked = IDLENESS in self._tests
@@ -131,13 +126,11 @@ class Stage:
             str(self._kit.oracle.directory(job_id) / "1.work"): self._kit.oracle.payload(job_id)
             for job_id in jobs
         }
-        self.limits: dict[str, list[int]] = self._owner.ask("limits")
-        self.cores: list[int] = self._owner.ask("cores")
-        self.encodings: dict[str, str] = self._owner.ask("encodings")
+        self.own: dict[str, Any] = self._owner.ask("surroundings")
         self.changed_by_use: dict[str, list[str]] = self._owner.ask("changes")
         self._look_at_ports()
         # One that was there for a moment, as to ask for a name, served nobody.
-        stayed = [port for port in traces.hearing(self._processes()) if port in listening]
+        stayed = [port for port in traces.ports(self._processes(), "udp") if port in listening]
         self.strange_ports += [f"UDP {port}" for port in stayed if not port.is_loopback]
         self.files_in_use = [each for one in self._processes() for each in self._written(one)]
         rounds = (self._leaks() for _ in range(ROUNDS if LEAKS in self._tests else 0))
@@ -152,14 +145,14 @@ class Stage:
 
     def _look_at_ports(self) -> None:
         """Look at those that are there now and were not before: some are there for a job alone."""
-        new = [port for port in traces.listening(self._processes()) if port not in self._ports]
+        new = [port for port in traces.ports(self._processes(), "tcp") if port not in self._ports]
         self._ports.update(new)
         self.strange_ports += [str(port) for port in new if not port.is_loopback]
         self.open_ports += traces.open_to_strangers(new)
         abstract = {
-            f"the abstract Unix socket {each.name} of process {each.process}, which has no mode"
-            for each in traces.listening_unix_sockets(self._processes())
-            if each.is_abstract
+            f"the abstract Unix socket {name} of process {process}, which has no mode"
+            for name, process in traces.unix_sockets(self._processes()).items()
+            if name.startswith("@")
         }
         self.open_ports += sorted(abstract.difference(self.open_ports))
 
@@ -174,8 +167,8 @@ class Stage:
         return holders or ["a process that has ended since"]
 
     def _leaks(self) -> list[str]:
-        """Return what some jobs have left behind."""
-        before = self._count()
+        """Return what jobs have left behind: some that completed, were cancelled, or failed."""
+        before = traces.held(self._owner.process.pid)
         # First: an engine may come to know of an end only some time after it. One by one: of jobs
         # that come together core may make one attempt.
         jobs = [self._begin("fail", message="as the test wants") for _ in range(JOBS)]
@@ -190,29 +183,11 @@ class Stage:
             self._end([job_id], "cancelled")
 
         def grown() -> list[str]:
-            return [
-                f"{more} more {what} after {JOBS} jobs that completed, {JOBS} that were cancelled, "
-                f"and {JOBS} that failed: {_listed(now - then)}"
-                for (what, then), now in zip(before.items(), self._count().values(), strict=True)
-                if (more := now.total() - then.total()) >= JOBS
-            ]
-
-        deadline = time.monotonic() + SETTLE_S
-        while grown() and time.monotonic() < deadline:
             self._owner.ask("collect")
-            time.sleep(0.1)
-        return grown()
+            return traces.grown(self._owner.process.pid, before, JOBS)
 
-    def _count(self) -> dict[str, Counter[str]]:
-        """Count what the process has, by what each is."""
-        tasks = listed(f"/proc/{self._owner.process.pid}/task")
-        # The number of a socket or a pipe says nothing.
-        opened = (name.partition(":[")[0] for name in self._descriptors().elements())
-        return {
-            "descriptors": Counter(opened),
-            "threads": Counter(_name(task) for task in tasks),
-            "processes": Counter(shown(process) for process in self._owner.children()),
-        }
+        within(lambda: not grown(), SETTLE_S)
+        return grown()
 
     def _begin(self, recipe: str, **parameters: str) -> str:
         """Submit a job, and wait until it is begun: what it was handed over with is over."""
@@ -222,9 +197,8 @@ class Stage:
         return job_id
 
     def _end(self, jobs: list[str], state: str = "completed") -> None:
-        limit = self._kit.engine.start_s + (10 + len(jobs)) * self._kit.engine.turn_s
         for job_id in jobs:
-            outcome = self._kit.oracle.ended(job_id, limit)
+            outcome = self._kit.oracle.ended(job_id, self._kit.engine.limit_of(len(jobs)))
             assert outcome["state"] == state, outcome["error"]
 
     def _environment(self) -> dict[str, str]:
@@ -258,35 +232,19 @@ class Stage:
 
     def _betrayed(self, process: psutil.Process) -> list[str]:
         """Describe a process whose command line has a variable of its owner."""
-        try:
+        with contextlib.suppress(*TRANSIENT):
             words = process.cmdline()
-        except TRANSIENT:
-            return []
-        if not any(self._secret in word for word in words):
-            return []
-        return [f"the value of {SECRET} in that of {process.pid} ({words[0]})"]
+            if any(self._secret in word for word in words):
+                return [f"the value of {SECRET} in that of {process.pid} ({words[0]})"]
+        return []
 
     def _written(self, process: psutil.Process) -> list[str]:
         """List the files outside the home that a process has open for writing."""
         places = [str(self._kit.home), str(self._folder), "/dev/", "/proc/"]
-        try:
-            files = process.open_files()
-        except TRANSIENT:
-            return []
-        return [
-            f"{file.path}, open in {shown(process)}"
-            for file in files
-            if file.mode != "r" and not file.path.startswith(tuple(places))
-        ]
-
-
-def _name(task: Path) -> str:
-    try:
-        return (task / "comm").read_text(errors="replace").strip()
-    except OSError:
-        return "one that has ended"
-
-
-def _listed(found: Counter[str]) -> str:
-    """Put into words the commonest of what was counted."""
-    return ", ".join(f"{times} of {what}" for what, times in found.most_common(3))
+        with contextlib.suppress(*TRANSIENT):
+            return [
+                f"{file.path}, open in {shown(process)}"
+                for file in process.open_files()
+                if file.mode != "r" and not file.path.startswith(tuple(places))
+            ]
+        return []

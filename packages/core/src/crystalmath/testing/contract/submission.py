@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import pytest
 
 from crystalmath.quacc import JobState
-from crystalmath.testing.contract.base import AL, Base
+from crystalmath.testing.attempts import aluminium
+from crystalmath.testing.contract.base import Base
 from crystalmath.testing.contract.hooks import behind_busy_workers
-from crystalmath.testing.oracle import alive, found
+from crystalmath.testing.oracle import alive
 from crystalmath.testing.owner import RECIPES
 from crystalmath.testing.waiting import eventually, own_time
 
@@ -102,12 +103,13 @@ class Submission(Base):
 
     def test_the_default_cluster_is_local(self, kit: Kit) -> None:
         assert "local" in kit.runner.clusters()
-        assert kit.finish(kit.runner.submit(f"{RECIPES}.echo", AL))[0] is JobState.COMPLETED
+        job_id = kit.runner.submit(f"{RECIPES}.echo", aluminium())
+        assert kit.finish(job_id)[0] is JobState.COMPLETED
 
     @pytest.mark.usefixtures("calm")
     def test_an_unknown_cluster_is_refused(self, kit: Kit) -> None:
         with pytest.raises(ValueError, match="no-such-cluster") as caught:
-            kit.runner.submit(f"{RECIPES}.echo", AL, "no-such-cluster")
+            kit.runner.submit(f"{RECIPES}.echo", aluminium(), "no-such-cluster")
         assert all(cluster in str(caught.value) for cluster in kit.runner.clusters())
 
     @pytest.mark.usefixtures("calm")
@@ -225,10 +227,8 @@ class Cancelling(Base):
     def test_a_running_job_is_gone_with_all_its_processes(self, kit: Kit) -> None:
         """One left the session, ignores SIGTERM and cleared its child's environment."""
         kit.needs("workers_here")
-        pids = kit.shared / "pids"
-        job_id = kit.submit("grandchild", pids=str(pids))
-        kit.eventually(pids.exists, "the recipe did not begin")
-        tree = found(map(int, pids.read_text().split()))
+        job_id = kit.submit("grandchild", pids=str(kit.pids))
+        tree = kit.grandchildren()
         assert len(alive(tree)) == 2
         assert kit.runner.cancel(job_id) is True
         left: list[psutil.Process] = []
@@ -244,17 +244,6 @@ class Cancelling(Base):
         assert not left
         assert kit.runner.get_result(job_id) == {"error": "cancelled"}
         assert kit.oracle.end(job_id) == "cancelled"
-
-    def test_a_finished_job_stays_what_it_is(self, kit: Kit) -> None:
-        job_id = kit.submit("echo")
-        state, result = kit.finish(job_id)
-        outcome = kit.oracle.outcome(job_id)
-        assert kit.runner.cancel(job_id) is False
-        # Long enough for whoever looks at files now and then.
-        time.sleep(0.5)
-        assert kit.runner.get_status(job_id) is state
-        assert kit.runner.get_result(job_id) == result
-        assert kit.oracle.outcome(job_id) == outcome
 
     def test_twice_and_by_several_at_once(self, kit: Kit, gone_s: float) -> None:
         """The job ends once, and is not run again; whoever comes late is told."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from crystalmath.testing import snapshot
 from crystalmath.testing.contract.base import Base
-from crystalmath.testing.contract.stage import TYPED, Stage
+from crystalmath.testing.contract.stage import JOBS, TYPED, Stage
 from crystalmath.testing.killed_launches import KilledLaunches
 from crystalmath.testing.oracle import Oracle
 from crystalmath.testing.owner import CHILD_EXITS_WITH, OwnerError
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.testing.contract.base import Kit
-
-_STAGE = pytest.StashKey["Stage | Exception"]()
 
 
 class Staged(Base):
@@ -30,15 +28,17 @@ class Staged(Base):
         self, kit: Kit, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     ) -> Stage:
         """Return what was noted; the tests of a class share it."""
-        node = request.node.getparent(pytest.Class)
-        stage: Stage | Exception | None = node.stash.get(_STAGE, None)
-        if stage is None:
+
+        def make() -> Stage | Exception:
+            items: list[Any] = [
+                each for each in request.session.items if each.parent is request.node.parent
+            ]
             try:
-                tests = {item.originalname for item in node.session.items if item.cls is node.cls}
-                stage = Stage(kit, tmp_path_factory.mktemp("stage"), tests)
+                return Stage(kit, tmp_path_factory.mktemp("stage"), {i.originalname for i in items})
             except Exception as error:  # noqa: BLE001 - once for all tests, in each of them
-                stage = error
-            node.stash[_STAGE] = stage
+                return error
+
+        stage = kit.once("stage", make)
         if isinstance(stage, Exception):
             raise stage
         return stage
@@ -89,9 +89,9 @@ class Inheritance(Staged):
 
     def test_a_job_has_the_locale_of_its_owner(self, kit: Kit, stage: Stage) -> None:
         kit.needs("workers_inherit")
-        what = f"a worker with the locale of the process that submits, {stage.encodings}"
+        what = f"a worker with the locale of the process that submits, {stage.own['encodings']}"
         for job in stage.jobs.values():
-            _kept(job["encodings"] == stage.encodings, what, job["encodings"])
+            _kept(job["encodings"] == stage.own["encodings"], what, job["encodings"])
 
     def test_a_job_has_the_umask_that_keeps_others_out(self, stage: Stage) -> None:
         for job in stage.jobs.values():
@@ -102,10 +102,10 @@ class Inheritance(Staged):
         kit.needs("workers_inherit")
         kit.needs("workers_here")
         lowered = [
-            f"{name} is {found} and was {stage.limits[name]}"
+            f"{name} is {found} and was {stage.own['limits'][name]}"
             for job in stage.jobs.values()
             for name, found in job["limits"].items()
-            if any(map(_is_lower, found, stage.limits[name]))
+            if any(map(_is_lower, found, stage.own["limits"][name]))
         ]
         what = (
             "a worker with the limits, soft and hard, of the process that submits, or higher ones"
@@ -116,13 +116,13 @@ class Inheritance(Staged):
         """All of them, or so many as there are jobs at once: workers may be bound to cores."""
         kit.needs("workers_inherit")
         kit.needs("workers_here")
-        enough = min(len(stage.cores), len(stage.jobs))
+        enough = min(len(stage.own["cores"]), len(stage.jobs))
         if enough == 1 or not stage.ran_at_once:
             pytest.skip("there is one core, or one job at a time")
         found = [job["cores"] for job in stage.jobs.values()]
         what = (
             f"{len(found)} jobs at once that have {enough} cores together, of those of the process "
-            f"that submits ({stage.cores}): bind each worker to others, or none"
+            f"that submits ({stage.own['cores']}): bind each worker to others, or none"
         )
         _kept(len({core for cores in found for core in cores}) >= enough, what, found)
 
@@ -149,7 +149,10 @@ class Surroundings(Staged):
         _kept(not stage.descriptors, what, stage.descriptors)
 
     def test_a_job_costs_its_owner_nothing(self, stage: Stage) -> None:
-        what = "no descriptor, thread or process more in its owner for each job that has ended"
+        what = (
+            "no descriptor, thread or process more in its owner for each job that has ended, of "
+            f"{JOBS} that completed, {JOBS} that were cancelled, and {JOBS} that failed"
+        )
         _kept(not stage.leaks, what, stage.leaks)
 
     def test_its_owner_hears_of_its_children(self, stage: Stage) -> None:
@@ -232,16 +235,13 @@ class Surroundings(Staged):
             if kit.capabilities.workers_here or refusal is None:
                 raise
             pytest.skip(refusal[0])
-        limit = kit.engine.limit_s
+        promised = f"that it runs jobs in a home named {home.name!r}"
 
         def what() -> str:
-            told = f"a job that is {tenant.ask('status', job_id)!r}, of {limit:g} s"
-            return _promise(f"that it runs jobs in a home named {home.name!r}", told)
+            return _promise(promised, f"a job that is {tenant.ask('status', job_id)!r}")
 
-        outcome = Oracle(home).ended(job_id, limit, what)
-        kept = outcome["state"] == "completed"
-        what_for = f"that it runs jobs in a home named {home.name!r}"
-        _kept(kept, what_for, outcome["error"])
+        outcome = Oracle(home).ended(job_id, kit.engine.limit_s, what)
+        _kept(outcome["state"] == "completed", promised, outcome["error"])
         tenant.ask("close")
 
     def test_killed_at_each_moment_of_a_launch(self, kit: Kit, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,9 +13,9 @@ import pytest
 from crystalmath.testing.attempts import Line
 from crystalmath.testing.contract.base import Base, still_unbegun
 from crystalmath.testing.contract.hooks import behind_busy_workers
-from crystalmath.testing.oracle import TRANSIENT, listed
+from crystalmath.testing.oracle import TRANSIENT, links
 from crystalmath.testing.subject import LEAST_TURN_S
-from crystalmath.testing.waiting import eventually
+from crystalmath.testing.waiting import eventually, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -101,8 +100,7 @@ class Turns(Base):
             ]
             kit.door.launch(*more, by=launcher)
             # Each worker has one of them, if all are there again.
-            with contextlib.suppress(AssertionError):
-                kit.door.started(*more)
+            kit.are_begun([each.job_id for each in more])
             path.touch()
             kit.door.ended(*more)
             seen = [kit.oracle.payload(each.job_id)["environment"] for each in more]
@@ -286,21 +284,12 @@ class Stuck:
         self._spec.rename(self._kept)
         os.mkfifo(self._spec, 0o600)
         self._pipe: int | None = os.open(self._spec, os.O_RDWR | os.O_CLOEXEC)
-        found = os.fstat(self._pipe)
-        self._inode = found.st_dev, found.st_ino
 
     def worker(self) -> int | None:
         """Return the pid of whoever reads it."""
+        name = os.path.realpath(self._spec)
         others = [pid for pid in psutil.pids() if pid != os.getpid()]
-        return next((pid for pid in others if self._is_open_in(pid)), None)
-
-    def _is_open_in(self, pid: int) -> bool:
-        for place in listed(f"/proc/{pid}/fd"):
-            with contextlib.suppress(OSError):
-                found = place.stat()
-                if (found.st_dev, found.st_ino) == self._inode:
-                    return True
-        return False
+        return next((pid for pid in others if name in links(f"/proc/{pid}/fd")), None)
 
     def kill(self, pid: int, *, below: int) -> None:
         """Kill the worker if it is a process below another; a thread meets an error instead."""
@@ -328,19 +317,16 @@ def _check_sightings(
     """Ask about all of them at once, until what has ended is not under way any more."""
     jobs = [each.job_id for each in asked]
 
-    def mistakes() -> list[tuple[str, str, str]]:
+    wrong: list[tuple[str, str, str]] = []
+
+    def is_decided() -> bool:
         said = door.probe(jobs, handles)
         answers = [(job_id, truth[job_id], str(said[job_id][0])) for job_id in jobs]
-        return [each for each in answers if each[2] in WRONG[each[1]]]
+        wrong[:] = [each for each in answers if each[2] in WRONG[each[1]]]
+        # An engine may need a while until it knows that something has ended; of nothing else.
+        return not wrong or any(kind != "finished" for _, kind, _ in wrong)
 
-    deadline = time.monotonic() + limit_s
-    is_late = False
-    # An engine may need a while until it knows that something has ended; of nothing else.
-    while (wrong := mistakes()) and all(kind == "finished" for _, kind, _ in wrong):
-        if is_late:
-            break
-        time.sleep(0.05)
-        is_late = time.monotonic() > deadline
+    within(is_decided, limit_s)
     told = [f"{job_id}, which is {kind}, is {state!r}" for job_id, kind, state in wrong]
     assert not wrong, (
         f"asked about {len(jobs)} attempts at once, each with the handle that launch gave for it, "
