@@ -1,7 +1,4 @@
-"""Engines that start something too early, do not come back, or serve out of turn.
-
-Of `STEPS` times `FAULTS` each is an engine: `ProcessInClusters` starts a process in `clusters()`.
-"""
+"""Engines that start something too early, do not come back, or serve out of turn."""
 
 import importlib
 import os
@@ -29,35 +26,14 @@ def block():
         time.sleep(0.05)
 
 
-def spawn():
-    """Have a command answer, and end."""
+def start():
+    """Start a process and a thread, open a port and write a file; nothing of it stays."""
     subprocess.run(["/bin/true"], check=True)
-
-
-def start_thread():
-    """Have a thread do something, and end."""
     thread = threading.Thread(target=int)
     thread.start()
     thread.join()
-
-
-def listen():
-    """Open a port, and close it."""
     socket.create_server(("127.0.0.1", 0)).close()
-
-
-def write():
-    """Leave a note below the home."""
     Path(os.environ["CRYSTALMATH_HOME"], "note").write_text("x")
-
-
-FAULTS = {
-    "Slow": block,
-    "Process": spawn,
-    "Thread": start_thread,
-    "Port": listen,
-    "File": write,
-}
 
 
 class Loading:
@@ -74,50 +50,34 @@ class Loading:
         return self._plugin
 
 
-def _in_constructor(name, fault):
-    def __init__(self, settings):  # noqa: N807 - it becomes a method
-        Engine.__init__(self, settings)
-        fault()
+class InEachCall(Engine):
+    """Does something in each of the calls that precede a launch."""
 
-    return type(name, (Engine,), {"__init__": __init__})
+    fault = staticmethod(int)
 
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        cls.plugin = Loading(cls, cls.fault)
 
-def _in_method(method):
-    def make(name, fault):
-        def broken(self, *arguments):
-            fault()
-            return getattr(Engine, method)(self, *arguments)
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.fault()
 
-        return type(name, (Engine,), {method: broken})
+    def clusters(self):
+        self.fault()
+        return super().clusters()
 
-    return make
-
-
-def _in_import(name, fault):
-    engine = type(name, (Engine,), {})
-    engine.plugin = Loading(engine, fault)
-    return engine
+    def workers(self):
+        self.fault()
+        return super().workers()
 
 
-#: The steps of `crystalmath.testing.early_calls`, and what puts a fault there.
-STEPS = {
-    "import": _in_import,
-    "constructor": _in_constructor,
-    "clusters": _in_method("clusters"),
-    "workers": _in_method("workers"),
-}
+class SlowInEachCall(InEachCall):
+    fault = staticmethod(block)
 
 
-def named(fault, step):
-    """Return the name of the engine that breaks in this way there."""
-    return f"{fault}In{step.capitalize()}"
-
-
-for _step, _make in STEPS.items():
-    for _name, _fault in FAULTS.items():
-        _class = _make(named(_name, _step), _fault)
-        _class.__module__ = __name__
-        globals()[_class.__name__] = _class
+class StartsInEachCall(InEachCall):
+    fault = staticmethod(start)
 
 
 class BringsItsLibrary(Engine):

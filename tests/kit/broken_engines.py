@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ENGINES = {}
+#: What is broken in several ways at once, each of which its own test catches: part -> whole.
+WHOLE = {}
 
 #: What the engines here leave behind on purpose carries this, so that the tests can end it.
 LEAK = "BROKEN_ENGINE_LEAK"
@@ -65,6 +67,8 @@ class Engine(LocalRunner):
     takes_any_key: ClassVar[bool] = False
     #: Whether it looks for the file ``away`` in its home, which `conftest.HEAD` makes.
     can_be_away: ClassVar[bool] = False
+    #: The engines that this one is broken as, all at once: one run of the kit shows each of them.
+    parts: ClassVar[tuple[type[Engine], ...]] = ()
     #: What each runner keeps for itself: attributes, and what makes them.
     keeps: ClassVar[dict[str, Callable[[], object]]] = {}
 
@@ -72,6 +76,7 @@ class Engine(LocalRunner):
         super().__init_subclass__(**keywords)
         cls.plugin = Plugin(cls)
         ENGINES[cls.__name__] = cls
+        WHOLE.update({part.__name__: cls.__name__ for part in vars(cls).get("parts", ())})
 
     def __init__(self, settings):
         super().__init__(settings)

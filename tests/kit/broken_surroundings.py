@@ -200,7 +200,7 @@ class AtLaunch(Engine):
         """Undo it."""
 
 
-class HandlesSignals(Engine):
+class HandlesSignals(AtLaunch):
     """Takes SIGTERM for itself."""
 
     def __init__(self, settings):
@@ -208,13 +208,12 @@ class HandlesSignals(Engine):
         signal.signal(signal.SIGTERM, lambda *_: self.close())
 
 
-class ForAMoment(Engine):
-    """Launches with something changed that the threads of its owner see meanwhile."""
+class ForAMoment(AtLaunch):
+    """Changes something that the threads of its owner see meanwhile."""
 
-    def launch(self, attempts):
+    def begin(self):
         with contextlib.ExitStack() as later:
             self.change(later)
-            return super().launch(attempts)
 
 
 class ChangesDirectoryForAMoment(ForAMoment):
@@ -302,7 +301,7 @@ engines(
     SetsVariable=lambda _: os.environ.update(BROKEN_ENGINE_ADDRESS="localhost:1"),
     ConfiguresLogging=lambda _: logging.basicConfig(level=logging.DEBUG, filename=os.devnull),
     ChangesPath=lambda _: sys.path.append("/broken/engine"),
-    LeavesDescriptor=lambda _: os.open(os.devnull, os.O_RDONLY),
+    LeavesDescriptor=lambda _: os.open("/dev/zero", os.O_RDONLY),
     # To the machine.
     WritesToHome=lambda _: (Path.home() / ".broken-engine").touch(),
     WritesWhereItStands=lambda _: Path("broken-engine.log").touch(),
@@ -413,7 +412,7 @@ class WritesElsewhere(AtLaunch):
     """Keeps its log in a folder that it has chosen itself."""
 
     def begin(self):
-        self._log = Path(f"/var/tmp/broken-engine-{os.getpid()}.log").open("w")  # noqa: SIM115
+        self._log = Path(f"/var/tmp/broken-engine-log-{os.getpid()}").open("w")  # noqa: SIM115
 
     def end(self):
         self._log.close()

@@ -16,6 +16,7 @@ import broken_guests  # noqa: F401
 import broken_in_time  # noqa: F401
 import broken_subtly  # noqa: F401
 import broken_surroundings  # noqa: F401
+import broken_together  # noqa: F401
 import broken_when_killed  # noqa: F401
 import early_engine  # noqa: F401
 import good_engines  # noqa: F401
@@ -46,6 +47,15 @@ def outage():
         yield
     finally:
         away.unlink()
+"""
+#: Of hundreds of classes with all tests of the kit each, pytest would make items for a minute.
+CHOOSE = """\
+ASKED = {asked!r}
+
+
+def pytest_pycollect_makeitem(collector, name):
+    if name.startswith("test_") and name not in ASKED.get(collector.name, [name]):
+        return []
 """
 CLASS = """
 
@@ -96,16 +106,19 @@ def site(tmp_path_factory):
 def judge(site, tmp_path_factory):
     """Run the kit on engines: ``judge({engine: tests}, ...)`` gives what became of each test."""
 
-    def judge(chosen, workers=2, limits="", options=None):
+    def judge(chosen, workers=2, limits="", options=None, at_once=0):
         folder = tmp_path_factory.mktemp("k")
         module = folder / "test_engines.py"
         classes = [_class(name, workers, limits, options) for name in chosen]
         module.write_text(HEAD + "".join(classes))
-        nodes = [
+        asked = {f"Test{n}": [t.partition("[")[0] for t in tests] for n, tests in chosen.items()}
+        nodes = dict.fromkeys(
             f"{module}::Test{name}::{test}" for name, tests in chosen.items() for test in tests
-        ]
+        )
+        (folder / "conftest.py").write_text(CHOOSE.format(asked=asked))
+        side_by_side = ["-p", "xdist.plugin", f"--numprocesses={at_once}", "--dist=loadscope"]
         with (folder / "output").open("w") as output:
-            cases = run_pytest(folder, nodes, output)
+            cases = run_pytest(folder, [*(side_by_side if at_once else ()), *nodes], output)
         return {(case.owner.removeprefix("Test"), case.name): case for case in cases}
 
     return judge

@@ -70,18 +70,17 @@ def test_a_test_is_skipped_with_the_name_of_what_is_lacking(verdicts, engine, na
 
 @pytest.fixture(scope="session")
 def mended(judge):
-    """Run the tests of what core puts right on engines that get it wrong."""
-    wrong = {engine: [test] for engine, test in MENDED}
-    right = {"Restricted": sorted({test for _, test in MENDED} | {INHERITED})}
-    return judge(wrong | right, workers=1)
+    """Run the tests of what core puts right on an engine that gets it wrong, and a right one."""
+    return judge({"MakesDaemons": MENDED, "Restricted": [*MENDED, INHERITED]}, workers=1)
 
 
 INHERITED = "test_a_job_finds_the_pythonpath_of_its_owner"
 
 
-@pytest.mark.parametrize(("engine", "test"), MENDED)
-def test_core_puts_right_what_an_engine_does_to_its_workers(mended, engine, test):
-    assert mended[engine, test].outcome == "passed", mended[engine, test].details
+@pytest.mark.parametrize("test", MENDED)
+def test_core_puts_right_what_an_engine_does_to_its_workers(mended, test):
+    verdict = mended["MakesDaemons", test]
+    assert verdict.outcome == "passed", verdict.details
 
 
 def test_workers_with_an_environment_of_their_own_pass_where_they_are_declared(mended):

@@ -38,7 +38,8 @@ class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == RECIPES:
             sys.meta_path.remove(self)
-            globals()[os.environ["SPOIL"]]()
+            for each in os.environ["SPOIL"].split():
+                globals()[each]()
 
 
 # As the tests' own (tests/light), which this stands before.
