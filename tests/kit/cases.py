@@ -266,7 +266,7 @@ SAID = {
         "DescriptorPerJob": r"\b([5-9]|1\d) more descriptors",
         "ThreadPerJob": r"\b([5-9]|1\d) more threads",
         "DescriptorPerFailure": "[45] more descriptors",
-        "ThreadPerRelease": "[45] more threads",
+        "ThreadPerRelease": r"\d more threads",
         "ProcessPerJob": r"\b([5-9]|1\d) more processes",
     },
     "test_its_owner_stays_as_it_was[loggers]": {
