@@ -482,8 +482,10 @@ def test_filters_that_cannot_be_used(service, params, said):
 )
 def test_what_is_huge_is_refused_at_once(service, params):
     began = time.process_time()
+    json.dumps(params)
+    written = time.process_time()
     answer = call(service, "jobs.list", params)
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - written < written - began  # far less than reading it
     assert (answer["code"], len(answer["error"]) < 500) == ("invalid_job", True)
 
 

@@ -127,10 +127,9 @@ def _occupancies(atoms: Atoms) -> Iterator[Finding]:
 
 def _distances(atoms: Atoms) -> Iterator[Finding]:
     radii = covalent_radii[atoms.numbers] * _CLOSEST
-    first, second, distances = _pairs(atoms, max(2 * float(radii.max()), 0.1))
-    too_close = distances < radii[first] + radii[second]
-    if too_close.any():
-        nearest = int(np.argmin(np.where(too_close, distances, np.inf)))
+    first, second, distances = _pairs(atoms, radii)
+    if len(distances):
+        nearest = int(np.argmin(distances))
         one, other = int(first[nearest]), int(second[nearest])
         symbols = atoms.symbols[[one, other]]
         bond = float(radii[one] + radii[other]) / _CLOSEST
@@ -156,15 +155,19 @@ def _distances(atoms: Atoms) -> Iterator[Finding]:
 
 def _is_scattered(atoms: Atoms) -> bool:
     roomy = bool(atoms.pbc.all()) and atoms.cell.volume > _ROOM_ANG3 * len(atoms)
-    return len(atoms) > 1 and roomy and not len(_pairs(atoms, _ALONE_ANG)[0])
+    return (
+        len(atoms) > 1 and roomy and not len(_pairs(atoms, np.full(len(atoms), _ALONE_ANG / 2))[0])
+    )
 
 
-def _pairs(atoms: Atoms, reach: float) -> tuple[Any, Any, Any]:
-    """Find pairs of atoms, and of atoms and images, within a reach: indices and distances, in Å.
+def _pairs(atoms: Atoms, radii: Any) -> tuple[Any, Any, Any]:
+    """Find atoms, and images of them, whose spheres overlap: indices and distances, in Å.
 
-    Atoms are sorted into cubes as wide as the reach. ASE's own list takes 30 s for 100,000 atoms.
+    Atoms are sorted into cubes as wide as the largest spheres. ASE's own list takes 30 s for
+    100,000 atoms. Where more spheres overlap than there are atoms, only some pairs are found.
     """
-    if len(atoms) <= _FEW and (pairs := _pairs_of_few(atoms, reach)) is not None:
+    reach = max(2 * float(radii.max()), 0.1)
+    if len(atoms) <= _FEW and (pairs := _pairs_of_few(atoms, radii, reach)) is not None:
         return pairs
     positions, indices = _with_images(atoms, reach)
     cubes = np.floor((positions - positions.min(axis=0)) / reach)
@@ -176,26 +179,27 @@ def _pairs(atoms: Atoms, reach: float) -> tuple[Any, Any, Any]:
     steps = [(x << 42) + (y << 21) + z for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)]
     none = np.empty(0, int)
     found = [(none, none, np.empty(0))]
+    count = 0
     for step in steps[len(steps) // 2 :]:
-        if sum(len(apart) for *_, apart in found) > len(keys):
-            break  # all lie in one heap, which is seen by now
         begin, end = (np.searchsorted(keys, keys + step, side) for side in ("left", "right"))
         if not step:
             begin = np.arange(len(keys)) + 1
         one = np.flatnonzero(begin < end)
         for place in range(_CROWD):
-            if not len(one):
+            if not len(one) or count > len(radii):
                 break
             one = one[begin[one] + place < end[one]]
             other = begin[one] + place
             apart = np.linalg.norm(positions[one] - positions[other], axis=1)
-            near = apart < reach
-            found.append((indices[one[near]], indices[other[near]], apart[near]))
+            first, second = indices[one], indices[other]
+            near = apart < radii[first] + radii[second]
+            found.append((first[near], second[near], apart[near]))
+            count += len(found[-1][0])
     first, second, distances = (np.concatenate(part) for part in zip(*found, strict=True))
     return first, second, distances
 
 
-def _pairs_of_few(atoms: Atoms, reach: float) -> tuple[Any, Any, Any] | None:
+def _pairs_of_few(atoms: Atoms, radii: Any, reach: float) -> tuple[Any, Any, Any] | None:
     """Compare all pairs with each other's nearest images; `None` where more images count."""
     periodic, cell = _periodic(atoms)
     first, second = np.triu_indices(len(atoms))
@@ -209,7 +213,7 @@ def _pairs_of_few(atoms: Atoms, reach: float) -> tuple[Any, Any, Any] | None:
         apart -= np.round(apart @ np.linalg.inv(cell)) * periodic @ cell
         images = (list(np.ndindex(*(2 * away + 1).astype(int))) - away) @ cell
     distances = np.linalg.norm(apart + images[:, None], axis=2)
-    image, pair = np.nonzero(distances < reach)
+    image, pair = np.nonzero(distances < radii[first] + radii[second])
     others = (first[pair] != second[pair]) | images[image].any(axis=1)
     image, pair = image[others], pair[others]
     return first[pair], second[pair], distances[image, pair]
