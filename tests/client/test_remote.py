@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+from concurrent.futures import Future
 from dataclasses import replace
 
 import pytest
@@ -21,6 +22,7 @@ from crystalmath.cli import serve as stop_module
 from crystalmath.client import (
     ClientClosed,
     ConnectionLost,
+    JobFuture,
     ProtocolMismatch,
     ServerMismatch,
     Submission,
@@ -323,6 +325,25 @@ def test_jobs_are_followed_by_what_happens_to_them(home):
         for future in client.submit_many(asked):
             assert eventually(future.cancelled)
     assert "jobs.status_many" not in broken.asked
+
+
+def test_an_end_costs_the_same_however_many_jobs_are_followed(home, monkeypatch):
+    told, looks = Told(), []
+    monkeypatch.setattr(JobFuture, "done", lambda self: looks.append(1) or Future.done(self))
+
+    def behave(request):
+        answer = told(request)
+        if request["method"] == "jobs.events" and request["params"]["limit"] > 1:
+            after = request["params"]["after"]
+            return {"events": answer["events"][:1], "last": min(after + 1, answer["last"])}
+        return answer
+
+    names = [str(number) for number in range(200)]
+    asked = [Submission(recipe="emt.core.static_job", atoms=AL, name=name) for name in names]
+    with Broken(home, behave), connect(start=False) as client:
+        futures = client.submit_many(asked)
+        assert eventually(lambda: all(map(Future.cancelled, futures)))
+    assert len(looks) < 5 * len(names)
 
 
 def test_the_next_job_is_followed_from_where_the_last_one_was_left(home):

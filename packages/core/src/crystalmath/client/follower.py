@@ -327,10 +327,7 @@ class Follower:
         if self._transport.ends_jobs:
             with contextlib.suppress(Exception):
                 self._take_in(self._ids())
-        with self._lock:
-            left = [future for group in self._futures.values() for future in group]
-            self._futures.clear()
-        for future in left:
+        for future in self._take_all():
             future.end(ClientClosed(f"the client was closed; job {future.job_id} goes on"))
 
     def abandon_in_fork(self) -> None:
@@ -351,7 +348,11 @@ class Follower:
                         for overheard in self._submissions:
                             overheard.is_all = False
                     self._take_in(self._ids())
-                self._observe(log.changed(self._ids(), POLL_S))
+                states = log.changed(self._ids(), POLL_S)
+                self._observe(states)
+                if not states:
+                    # An answer to a request may have ended some.
+                    self._forget_ended(self._ids())
                 backoff.reset()
             except (ClientClosed, ProtocolMismatch) as error:
                 self._give_up(error)
@@ -364,11 +365,6 @@ class Follower:
 
     def _goes_on(self, log: EventLog | None) -> bool:
         with self._lock:
-            left = {
-                job_id: [future for future in group if not future.done()]
-                for job_id, group in self._futures.items()
-            }
-            self._futures = {job_id: group for job_id, group in left.items() if group}
             if not self._futures or self._closed:
                 self._thread = None
                 if log is not None and not self._behind:
@@ -379,6 +375,18 @@ class Follower:
     def _ids(self) -> list[str]:
         with self._lock:
             return list(self._futures)
+
+    def _take_all(self) -> list[JobFuture]:
+        with self._lock:
+            groups, self._futures = self._futures.values(), {}
+        return [future for group in groups for future in group]
+
+    def _forget_ended(self, job_ids: Iterable[str]) -> None:
+        """Follow no more those of some jobs whose futures are done."""
+        with self._lock:
+            for job_id in job_ids:
+                if all(future.done() for future in self._futures.get(job_id, ())):
+                    self._futures.pop(job_id, None)
 
     def _observe(self, states: Mapping[str, str]) -> None:
         """Update the futures by what the event log says of them."""
@@ -394,6 +402,7 @@ class Follower:
             for future in futures:
                 future.observe(JobState(state))
         self._take_in(failed)
+        self._forget_ended(states)
 
     def _take_in(self, job_ids: Iterable[str]) -> None:
         """Bring the futures of some jobs up to date, where there are any."""
@@ -407,11 +416,10 @@ class Follower:
                     future.update(found)
                 else:
                     future.end(found)
+        self._forget_ended(asked)
 
     def _give_up(self, error: Exception) -> None:
-        with self._lock:
-            left = [future for group in self._futures.values() for future in group]
-        for future in left:
+        for future in self._take_all():
             future.end(error)
 
 
