@@ -65,7 +65,7 @@ class Driver:
         self,
         runner: Engine,
         host: Host | None = None,
-        open_directory: Callable[[Path], RunDirectory] = RunDirectory,
+        open_directory: Callable[[Path | str], RunDirectory] = RunDirectory,
     ) -> None:
         self._runner = runner
         self.log = runner.log
@@ -137,7 +137,9 @@ class Driver:
         written down, and what cannot be written now is written later.
         """
         self._describe_engine(header)
-        job = Job.of(header, body, self._open(self._jobs_directory / header["job_id"]), self.host)
+        job = Job.of(
+            header, body, self._open(f"{self._jobs_directory}/{header['job_id']}"), self.host
+        )
         if os.getpid() != self._owner:
             raise EngineUnavailable("a forked process must get a runner of its own (get_runner)")
         with self._lock:

@@ -21,7 +21,7 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.processes import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from crystalmath.jobs.facts import Silence
@@ -166,11 +166,14 @@ class Host:
         """Return whether this host's kernel knows for sure what became of a process."""
         return process.is_of_this_boot()
 
-    def own_fields(self) -> dict[str, Any]:
-        """Return this process as an owner, whose heart beats until `rest` is called."""
+    def own_fields(self) -> Mapping[str, Any]:
+        """Return this process as an owner, whose heart beats until `rest` is called.
+
+        All its jobs share what is returned.
+        """
         if not self._rests:
             self.identity.keep_beating(self)
-        return self.identity.identity.as_dict()
+        return vars(self.identity.identity)
 
     def rest(self) -> None:
         """Own nothing any more, for good."""

@@ -41,7 +41,7 @@ class Recorded:
 def spec_header(spec: JobSpec, engine: str, owner: Mapping[str, Any]) -> dict[str, Any]:
     """Return what stands above a specification that its owner hands to an engine."""
     attempt = spec.flow["attempt"] if spec.flow else 1
-    return {**spec.header(), "attempt": attempt, "engine": engine, "owner": dict(owner)}
+    return {**spec.header(), "attempt": attempt, "engine": engine, "owner": owner}
 
 
 def take_over(

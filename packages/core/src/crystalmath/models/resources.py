@@ -202,12 +202,15 @@ RESOURCES: Mapping[str, Any] = {
 }
 
 
+_NONE = Resources()
+
+
 def as_resources(given: Resources | ResourcesGiven | None) -> Resources:
     """Make the record of what a caller gave; `InvalidJob` for what it does not have."""
     if isinstance(given, Resources):
         return given
-    if given is None:
-        return Resources()
+    if not given and (given is None or isinstance(given, Mapping)):
+        return _NONE
     if not isinstance(given, Mapping):
         raise InvalidJob(f"'resources' must be an object, not {shown(given)}")
     known = [one.name for one in declared(Resources)]

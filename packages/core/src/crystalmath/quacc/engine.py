@@ -195,7 +195,7 @@ class EngineRunner(JobRunner):
 
     def own_name(self) -> dict[str, Any]:
         """Return this process as :meth:`is_orphan` knows it, to record with its children."""
-        return self._driver.host.own_fields()
+        return dict(self._driver.host.own_fields())
 
     def is_orphan(self, owner: object) -> bool:
         """Return whether the process of such a record has died.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import UnknownJob
@@ -32,11 +33,17 @@ def from_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     """Return what :class:`~crystalmath.quacc.store.JobMetadata` is made from."""
     values = {name: row[name] for name in _FIELDS}
     for name in JSON:
-        values[name] = None if values[name] is None else json.loads(values[name])
+        values[name] = None if values[name] is None else _decoded(values[name])
     if values["continue_lost"] is not None:  # SQLite has no truth values
         values["continue_lost"] = bool(values["continue_lost"])
     values["state"] = JobState(values["state"])
     return values
+
+
+# Most jobs have the same owner, labels and resources, which no record changes: they share them.
+@lru_cache(maxsize=64)
+def _decoded(text: str) -> Any:
+    return json.loads(text)
 
 
 def read_jobs(rows: Iterable[Row]) -> list[JobMetadata]:
