@@ -585,7 +585,7 @@ class _Packing:
 
         Elsewhere an engine's word is needed of each. One that was lost may lose its worker again.
         """
-        first = job.record.attempt == 1 and not job.apart and job.header["walltime_s"] is None
+        first = job.record.attempt == 1 and not job.apart and job.header.get("walltime_s") is None
         return first and self._engine.capabilities_of(job.cluster).workers_here
 
     def find(self, job: Job, size: int) -> Parcel | None:
@@ -638,7 +638,7 @@ def _needs(job: Job) -> tuple[object, ...]:
     """Return what all jobs of a parcel have in common."""
     header = job.header
     terms = [repr(header.get(name)) for name in ("priority", "resources", "parcel")]
-    return *_kind(job), *terms, frozenset(header["environment"].items())
+    return *_kind(job), *terms, frozenset(header.get("environment", {}).items())
 
 
 def _logged(error: Exception) -> tuple[str, Exception | None]:

@@ -539,11 +539,16 @@ class JobSpec(FlowTerms):
         }
 
     def header(self) -> dict[str, Any]:
-        """Return what stands above the encoded structure and parameters, as JSON can hold it."""
+        """Return what stands above the encoded structure and parameters, as JSON can hold it.
+
+        Fields that are empty by default, and are so here, are left out.
+        """
         return {
-            one.name: plain(getattr(self, one.name))
+            one.name: value
             for one in declared(JobSpec)
             if one.name not in _ENCODED
+            for value in (plain(getattr(self, one.name)),)
+            if value or value != plain(one.default)
         }
 
 

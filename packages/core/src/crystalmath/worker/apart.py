@@ -246,7 +246,7 @@ def run_apart(specification: bytes) -> bytes:
     number, job_id = header["attempt"], header["job_id"]
     name = attempt_id(job_id, number)
     own = config.forwarded(config.DEFAULT_FORWARD)
-    header["environment"] = {**own, **header["environment"]}
+    header["environment"] = {**own, **header.get("environment", {})}
     with _lock:
         if not os.path.isdir(_jobs(os.getpid())):  # somebody tidied it away
             _jobs.cache_clear()

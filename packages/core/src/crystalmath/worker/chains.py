@@ -72,7 +72,7 @@ def run(
     header, others = first.read_header(), []
     with contextlib.suppress(BadFile, OSError):  # what it would have begun is launched again
         others = first.parcel(header["attempt"])
-    own = header["environment"]
+    own = header.get("environment", {})
     if environment:
         own = _with(own, environment, only_filled)
     folder = os.path.dirname(first.path)

@@ -252,7 +252,7 @@ def _call(
     changed = _changed(header.get("files", {}))
     # Times count from now on: what was imported first is not the recipe's doing.
     times["started"] = time.time()
-    if header["walltime_s"] is not None:
+    if header.get("walltime_s") is not None:
         control.sendall(json.dumps(BEGUN).encode() + b"\n")
     call = functools.partial(function, *([] if atoms is None else [atoms]), **parameters)
     flow = None if steps is None else FlowPass(directory, steps, header.get("by_step", ()))
