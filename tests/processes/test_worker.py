@@ -74,6 +74,7 @@ def test_a_potcar_does_not_stay_with_a_job_that_has_ended(make, end, state, tmp_
     work.mkdir()
     (work / "symlink-library").symlink_to(library)
     (work / "symlink-failed-quacc-2026").symlink_to(scratch)
+    (work / "again").symlink_to(scratch)
     thread = threading.Thread(target=worker.run, args=[directory.path])
     thread.start()
     eventually((work / "written").exists)
@@ -83,10 +84,11 @@ def test_a_potcar_does_not_stay_with_a_job_that_has_ended(make, end, state, tmp_
     thread.join()
     assert directory.outcome(1)["state"] == state
     assert {path.name for path in (work / "step").iterdir()} == {"OUTCAR", "POTCAR.titel"}
-    said = (work / "step" / "POTCAR.titel").read_text()
-    assert "TITEL = PAW_PBE Al 04Jan2001\nTITEL = PAW_PBE Cu\nSHA-256 = " in said
     # Nor where quacc says that it has left a calculation; but no other link is followed.
     assert [path.name for path in scratch.iterdir()] == ["POTCAR.titel"]
+    for folder in (work / "step", scratch):
+        said = (folder / "POTCAR.titel").read_text()
+        assert "TITEL = PAW_PBE Al 04Jan2001\nTITEL = PAW_PBE Cu\nSHA-256 = " in said
     assert (library / "POTCAR").read_text() == POTCARS["step/POTCAR"]
 
 

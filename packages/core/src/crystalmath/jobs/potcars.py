@@ -31,14 +31,20 @@ def replace_potcars(work: str) -> None:
     quacc leaves a failed calculation where it ran, which may be elsewhere, and a link to it. No
     other link is followed: it may lead to the library of POTCARs.
     """
-    found = [(work, file) for file in files_below(work)]
-    if any(file.is_link for _, file in found):
+    if _replace_below(work):
         for folder in scratch_folders(work):
-            found += [(folder, file) for file in files_below(folder)]
-    for folder, file in found:
+            _replace_below(folder)
+
+
+def _replace_below(folder: str) -> bool:
+    """Replace the POTCARs below a folder; return whether there is a link, which is not followed."""
+    has_link = False
+    for file in files_below(folder):
+        has_link |= file.is_link
         if is_potcar(file.path) and not file.is_link:
             with contextlib.suppress(OSError):
                 replace_potcar(Path(folder, file.path))
+    return has_link
 
 
 def replace_potcar(path: Path) -> None:
