@@ -129,6 +129,21 @@ def test_where_a_trajectory_is_damaged_is_said(here, at, line, words):
         read_document("path.xyz")
 
 
+def test_a_large_file_that_is_no_structure_is_not_read(here):
+    def characters_read():
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    for name in ("WAVECAR", "path.traj"):
+        with Path(name).open("wb") as file:
+            file.truncate(2**28)
+        with pytest.raises(InvalidJob, match=f"ASE cannot read a structure from {name}: "):
+            read_document(name)
+        before = characters_read()
+        with pytest.raises(InvalidJob):
+            read_document(name)
+        assert characters_read() - before < 2**20, name
+
+
 def test_which_block_of_a_cif_is_damaged_is_said(here):
     ase.io.write("two.cif", [bulk("Cu"), bulk("Al")])
     text = (here / "two.cif").read_text()

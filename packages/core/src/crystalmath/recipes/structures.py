@@ -197,11 +197,10 @@ def _read_frames(
             warnings.simplefilter("ignore")
             frames = ase.io.read(source, index=":", format=kind)
     except Exception as error:  # every reader fails in its own way
-        text = _text(source)
-        is_text = not isinstance(error, UnicodeDecodeError)
-        if is_text and file.lower().endswith("xyz"):
+        text = _text(source) if _has_a_place(error, file) else ""
+        if text and file.lower().endswith("xyz"):
             _check_xyz_counts(text.rstrip("\n").split("\n"), file)
-        place = _place(error, text, file) if is_text else ""
+        place = _place(error, text, file) if text else ""
         told = f"{place}{_reading_failed(error, text)}"
         raise InvalidJob(f"ASE cannot read a structure from {file}: {told}") from error
     if not frames or not all(isinstance(frame, ase.Atoms) for frame in frames):
@@ -210,6 +209,13 @@ def _read_frames(
 
 
 _NO_SYMBOLS = "the POSCAR names no elements; add the line of symbols before the line of counts"
+
+
+def _has_a_place(error: Exception, file: str) -> bool:
+    """Return whether a file's text tells where it could not be read: other files may be large."""
+    if isinstance(error, UnicodeDecodeError):
+        return False
+    return isinstance(error, (KeyError, ValueError)) or file.lower().endswith(("xyz", ".cif"))
 
 
 def _text(source: Path | io.BytesIO | io.StringIO) -> str:
