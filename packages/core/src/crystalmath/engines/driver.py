@@ -311,6 +311,10 @@ class Driver:
         """Return the unfinished jobs that are followed here, and their states."""
         return {job_id: job.state for job_id, job in list(self._followed.jobs.items())}
 
+    def is_busy(self) -> bool:
+        """Return whether an unfinished job is followed here."""
+        return bool(self._followed.jobs)
+
     def unwritten(self) -> list[SpecDocument]:
         """Return header and body of the jobs that have no run directory yet."""
         with self._lock:

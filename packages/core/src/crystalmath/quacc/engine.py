@@ -374,6 +374,10 @@ class EngineRunner(JobRunner):
         """Return the unfinished jobs that are followed here, and their states."""
         return self._driver.unfinished()
 
+    def is_busy(self) -> bool:
+        """Return whether an unfinished job is followed here."""
+        return self._driver.is_busy()
+
     def close(self, *, cancel: bool = True) -> None:
         """End the engine.
 

@@ -70,7 +70,7 @@ class Runners:
         from crystalmath.quacc.engines import made_with, settings_of
 
         outdated = made_with(runner) != settings_of(engine, self._configured())
-        return None if outdated and not runner.unfinished() else runner
+        return None if outdated and not runner.is_busy() else runner
 
     def _load(self, engine: str) -> EngineRunner:
         from crystalmath.quacc.engines import runner_for
@@ -105,6 +105,10 @@ class Runners:
         for runner in list(self._runners.values()):
             jobs |= runner.unfinished()
         return jobs
+
+    def is_busy(self) -> bool:
+        """Return whether a job is followed here."""
+        return any(runner.is_busy() for runner in list(self._runners.values()))
 
     def unwritten(self) -> list[SpecDocument]:
         """Return the specifications of jobs that were taken and have no run directory yet."""

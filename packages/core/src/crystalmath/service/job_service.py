@@ -385,7 +385,7 @@ class JobService(HomeJobs):
     def is_busy(self, *, waiting: bool = False) -> bool:
         """Return whether engines have jobs of this service or, with `waiting`, some wait."""
         # In this order: what waits no more is with its engine.
-        return (waiting and self._waiting.may_go_on()) or bool(self._runners.unfinished())
+        return (waiting and self._waiting.may_go_on()) or self._runners.is_busy()
 
     def _follows(self, job_id: str) -> bool:
         return job_id in self._waiting or super()._follows(job_id)
