@@ -76,6 +76,7 @@ class Driver:
         self._lock = threading.RLock()
         self._followed = Followed()
         self._batches = 0
+        self._newest: dict[str, Any] = {}
         self._finished: dict[str, JobState] = {}
         self._noticed: queue.SimpleQueue[tuple[str, Depth]] = queue.SimpleQueue()
         self._reconciler = Reconciler(self.host, lambda job_id: self._notice(job_id, Depth.LOOK))
@@ -137,6 +138,9 @@ class Driver:
         written down, and what cannot be written now is written later.
         """
         self._describe_engine(header)
+        # Jobs that wait by the ten thousand share what is equal of them.
+        before, self._newest = self._newest, header
+        header |= {name: before[name] for name in before if header.get(name) == before[name]}
         job = Job.of(
             header, body, self._open(f"{self._jobs_directory}/{header['job_id']}"), self.host
         )

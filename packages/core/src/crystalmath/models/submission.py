@@ -544,11 +544,11 @@ class JobSpec(FlowTerms):
         Fields that are empty by default, and are so here, are left out.
         """
         return {
-            one.name: value
+            one.name: plain(value)
             for one in declared(JobSpec)
             if one.name not in _ENCODED
-            for value in (plain(getattr(self, one.name)),)
-            if value or value != plain(one.default)
+            for value in (getattr(self, one.name),)
+            if value or value != one.default
         }
 
 
