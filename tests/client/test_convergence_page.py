@@ -4,11 +4,14 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from crystalmath.client import connect
 
 PAGE = (Path(__file__).parents[2] / "docs/convergence.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.by_turns
 def test_convergence(follow, server, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     said = follow("convergence.md")

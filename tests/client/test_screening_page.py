@@ -3,12 +3,14 @@
 import csv
 
 import ase.io
+import pytest
 
 from crystalmath.client import connect
 
 COUNT = 200
 
 
+@pytest.mark.by_turns
 def test_screening(follow, server, tmp_path):
     said = follow("screening.md")
     assert f"{COUNT} structures\n" in said

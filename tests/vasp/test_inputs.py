@@ -21,10 +21,13 @@ from crystalmath.server.handlers import METHODS
 from ends import finish
 from vasp import potcars
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("atomate2") is None,
-    reason="quacc's MP24 recipes need atomate2: pip install quacc[atomate2]",
-)
+pytestmark = [
+    pytest.mark.by_turns,
+    pytest.mark.skipif(
+        importlib.util.find_spec("atomate2") is None,
+        reason="quacc's MP24 recipes need atomate2: pip install quacc[atomate2]",
+    ),
+]
 
 AL = bulk("Al", a=4.1, cubic=True)
 AL.rattle(0.05, seed=1)
