@@ -589,6 +589,7 @@ def written(service):
     (work / "OUTCAR.gz").write_bytes(gzip.compress(text.encode()))
     (work / "bytes").write_bytes(b"a\xff\xfeb\xc3")
     (work / "passwd").symlink_to("/etc/passwd")
+    (work / "loop").symlink_to("loop")
     os.mkfifo(work / "pipe")
     return job_id, text
 
@@ -669,6 +670,7 @@ def test_the_last_line_of_a_file_of_broken_characters(tmp_path):
         ({"file": "relax/../../spec"}, "no file below"),
         ({"file": "relax"}, "no file 'relax'"),
         ({"file": "pipe"}, "no regular file"),
+        ({"file": "loop"}, "no regular file"),
         ({"file": "OUT\0CAR"}, "no file"),
         ({"file": "x" * 10**5}, "no file"),
         ({"offset": -1}, "'offset'"),

@@ -88,7 +88,7 @@ def _written_at(path: Path) -> tuple[int, str]:
 
 def check_inside(directory: Path, path: Path) -> Path:
     """Return a path back if it is that of a file below a directory (`InvalidJob` if not)."""
-    real = path.resolve()
+    real = Path(os.path.realpath(path))  # `resolve` raises where a link leads to itself
     if not real.is_relative_to(directory.resolve()):
         raise InvalidJob(f"{path} is a link that leaves the work directory, to {real}")
     if not real.is_file():
