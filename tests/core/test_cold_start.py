@@ -204,6 +204,23 @@ def test_an_added_command_that_cannot_be_used_hinders_no_other(cli, install, gre
     assert "is provided by" in cli("greet", "you").err
 
 
+def test_what_python_does_not_take_for_a_command_is_none(cli, install, tmp_path, monkeypatch):
+    install("greetings", "greet", GREET, "crystalmath.commands", ":greet")
+    points = tmp_path / "greetings-1.0.dist-info/entry_points.txt"
+    points.write_text(points.read_text() + "# wave = greetings_plugin:wave\n")
+    # Of a distribution that is there twice, the first on the path.
+    older = tmp_path / "older/Greetings-0.9.dist-info"
+    older.mkdir(parents=True)
+    (older / "METADATA").write_text("Metadata-Version: 2.1\nName: Greetings\nVersion: 0.9\n")
+    (older / "entry_points.txt").write_text("[crystalmath.commands]\nhail = greetings:hail\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(older.parent)])
+    _added.cache_clear()
+    assert "greet" in _added()
+    assert not {"# wave", "hail"} & _added().keys()
+    assert "No such command 'hail'" in cli("hail").err
+    _added.cache_clear()
+
+
 def test_a_distribution_that_cannot_be_read_hinders_no_other(install, greeting, tmp_path):
     install("latin", "salute", GREET, group="crystalmath.commands", attribute=":greet")
     (tmp_path / "latin-1.0.dist-info/METADATA").write_bytes(b"Name: latin\nSummary: gr\xfc\xdfen\n")

@@ -251,15 +251,21 @@ def _added() -> Mapping[str, str | None]:
     The files are read here: to import `importlib.metadata` takes longer than all else of the help.
     """
     found: dict[str, str | None] = {}
+    files: dict[str, Path] = {}
     for folder in dict.fromkeys(sys.path):
         for file in Path(folder).glob("*-info/entry_points.txt"):
-            _, _, section = _text(file).partition(f"[{_GROUP}]\n")
-            for line in map(str.strip, section.partition("\n[")[0].splitlines()):
-                name, is_point, _ = line.partition("=")
-                if is_point and (name := name.strip()) not in COMMANDS:
-                    found.setdefault(name, _summary(file.with_name("METADATA")))
-                elif line and not is_point:
-                    entry_points_of(_GROUP)  # warns of the file that is broken
+            # Of a distribution that is there twice, Python takes the first.
+            files.setdefault(file.parent.stem.partition("-")[0].lower(), file)
+    for file in files.values():
+        _, _, section = _text(file).partition(f"[{_GROUP}]\n")
+        for line in map(str.strip, section.partition("\n[")[0].splitlines()):
+            name, is_point, _ = line.partition("=")
+            if line[:1] in {"", "#"}:
+                continue
+            if not is_point:
+                entry_points_of(_GROUP)  # warns of the file that is broken
+            elif (name := name.strip()) not in COMMANDS:
+                found.setdefault(name, _summary(file.with_name("METADATA")))
     return found
 
 
