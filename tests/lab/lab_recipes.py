@@ -1,5 +1,6 @@
 """Recipes that misbehave in every way a recipe can; admitted through CRYSTALMATH_RECIPES."""
 
+import ctypes
 import fcntl
 import os
 import signal
@@ -196,6 +197,15 @@ def sleeping_grandchild(atoms, pids):
 def leave_child(atoms):
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
     return {"pid": os.getpid(), "child": child.pid}
+
+
+def leave_clone(atoms):
+    """Leave a child of whose end nobody would be signalled."""
+    clone = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+    if (child := ctypes.CDLL(None).syscall(clone, 0, 0, 0, 0, 0)) == 0:
+        time.sleep(600)
+        os._exit(0)
+    return {"pid": os.getpid(), "child": child}
 
 
 def leave_thread(atoms):

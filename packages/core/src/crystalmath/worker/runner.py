@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 _SMALL = 2**14
 #: So often it is looked whether files were edited while the jobs of a parcel run, in seconds.
 LOOK_S = 0.1
+#: For `waitid`: also children whose end is signalled by something else than SIGCHLD, or not at all.
+_WALL = 0x40000000
 #: At most so many parts of a result are reported as stored as text.
 _TOLD = 100
 
@@ -161,7 +163,7 @@ def _run_marked(
 def _has_children() -> bool:
     """Return whether there is a child, alive or not; each may have others below it."""
     with contextlib.suppress(ChildProcessError):
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL)
         return True
     return False
 
