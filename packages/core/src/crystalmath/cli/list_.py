@@ -65,8 +65,7 @@ def list_jobs(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Which columns: name,labels.encut,energy_ev. A mistyped one is told which there "
-            "are.",
+            help="Which columns: name,labels.encut,energy_ev. Unknown names list the valid ones.",
         ),
     ] = None,
     csv: Annotated[

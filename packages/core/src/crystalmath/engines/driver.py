@@ -152,7 +152,7 @@ class Driver:
                     f"the engine {self._runner.settings.name!r} has been closed"
                 )
             self._start_threads()
-            # It looks by itself at others that are written down.
+            # The watcher is woken for the first job; after that it polls.
             is_awaited = not (self._batches if recorded else self._followed.jobs)
             if not recorded:
                 self.host.make_room()
@@ -191,7 +191,7 @@ class Driver:
         if not jobs:
             return 0
         changes: list[Change] = []
-        with contextlib.suppress(OSError):  # then none of them can be written
+        with contextlib.suppress(OSError):  # writing each job tells why
             self.host.make_room()
         for job in jobs:
             try:

@@ -282,7 +282,7 @@ class Runner:
         return _is_readable(self._process.pidfd)
 
     def leavings(self, *, has_children: bool = True) -> list[int]:
-        """List the processes that what it ran has left below us, and below it if it has any."""
+        """List the processes that a job left: our own children, and the runner's if it has any."""
         # The runner's first: what one of them leaves at its end becomes our own child.
         theirs = _living(processes.children(self.pid)) if has_children else []
         ours: list[int] = []

@@ -112,7 +112,7 @@ def parse_walltime(text: str) -> float:
 
 
 def nearest(option: str | None, options: Sequence[str]) -> list[str]:
-    """Return the one of some options that an unknown one is so near that it must be a slip."""
+    """Return the option that an unknown one misspells, if one is near enough."""
     return difflib.get_close_matches(option or "", options, 1, 0.8)
 
 
