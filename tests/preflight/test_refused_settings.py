@@ -9,6 +9,7 @@ from ase.build import bulk
 
 from crystalmath import processes
 from crystalmath.models import Submission
+from crystalmath.preflight import settings_check
 from crystalmath.service import JobService
 
 EMT = "quacc.recipes.emt.core.static_job"
@@ -105,6 +106,19 @@ def test_a_file_that_cannot_be_read_is_looked_at_again(service, tmp_path, starte
         (finding,) = told(service, environment)
         assert "Is a directory" in finding.message
     assert len(started) == 2
+
+
+def test_what_gives_no_answer_is_not_asked_for_each_job_of_a_batch(
+    service, tmp_path, started, monkeypatch
+):
+    monkeypatch.setattr(settings_check, "LIMIT_S", 0.0)
+    environment = environment_of(tmp_path, "QUACC_GZIP_FILES", "perhaps")
+    for _ in range(3):
+        assert told(service, environment) == ()
+    assert len(started) == 1
+    monkeypatch.setattr(settings_check, "LIMIT_S", 60.0)
+    monkeypatch.setattr(settings_check, "PAUSE_S", 0.0)
+    assert told(service, environment)
 
 
 def test_commands_of_a_cluster_may_set_what_goes_before_the_file(home, tmp_path):

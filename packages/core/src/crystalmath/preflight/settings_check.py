@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.errors import words_of
@@ -20,13 +22,17 @@ from crystalmath.preflight.files import FileMemo
 from crystalmath.recipes.quacc_settings import settings_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Hashable, Mapping
 
 #: How long the process that reads them may take, in seconds.
 LIMIT_S = 30.0
+#: How long it is not asked again if it gave no answer, so that no batch waits for each of its jobs.
+PAUSE_S = 30.0
 _PREFIX = "QUACC_"
 _FILE = "QUACC_CONFIG_FILE"
 _known: FileMemo[dict[str, str]] = FileMemo()
+#: What gave no answer last, and when.
+_silent: dict[Hashable, float] = {}
 
 
 class _Passing(Exception):  # noqa: N818 - named for what it is
@@ -53,9 +59,14 @@ def settings_refused(environment: Mapping[str, str]) -> dict[str, str]:
         return {}
     # `~` is made of the home, where it is forwarded.
     key = frozenset(said.items()), environment.get("HOME"), file
+    if time.monotonic() - _silent.get(key, -math.inf) < PAUSE_S:
+        return {}
     try:
         return _known.get(key, files, lambda: _ask(environment))
     except _Passing as found:
+        if not found.refused:
+            _silent.clear()
+            _silent[key] = time.monotonic()
         return found.refused
 
 
