@@ -187,7 +187,7 @@ def place_of(recipe: Recipe, name: str, *, named: bool = False) -> str | None:
     Where it must be `named`, it is not enough that the recipe takes parameters of any name.
     """
     arguments = {} if recipe.signature is None else recipe.signature.parameters
-    if name in arguments:
+    if name.partition(".")[0] in arguments:
         return name
     for full, key in _inner(arguments).items():
         if key == name:

@@ -135,7 +135,10 @@ def as_parameter(
                 return f"{flag} {name}={value}"
         return None
     name = option.lstrip("-").replace("-", "_")
-    if arguments[:1] not in (["run"], ["submit"], ["check"]) or not name.isidentifier():
+    if (
+        arguments[:1] not in (["run"], ["submit"], ["check"])
+        or not name.replace(".", "").isidentifier()
+    ):
         return None
     at = next((at for at, text in enumerate(arguments) if text.partition("=")[0] == option), -1)
     value = arguments[at].partition("=")[2] or next(iter(arguments[at + 1 :]), "")
