@@ -56,7 +56,7 @@ def is_long(value: object) -> bool:
 
 def _is_divided(value: object) -> bool:
     """Return whether it is not written at once."""
-    return isinstance(value, _CONTAINERS) or (isinstance(value, str) and len(value) > _STRETCH)
+    return isinstance(value, _CONTAINERS) or is_long(value)
 
 
 def _pieces(value: object, encoder: json.JSONEncoder) -> Iterator[str]:
@@ -81,7 +81,7 @@ def _pieces(value: object, encoder: json.JSONEncoder) -> Iterator[str]:
                 yield encoder.item_separator
             yield from _pieces(each, encoder)
         yield "]"
-    elif isinstance(value, str) and _is_divided(value):
+    elif isinstance(value, str) and is_long(value):
         yield '"'
         for start in range(0, len(value), _STRETCH):
             yield encoder.encode(value[start : start + _STRETCH])[1:-1]

@@ -116,9 +116,7 @@ def nearest(option: str | None, options: Sequence[str]) -> list[str]:
     return difflib.get_close_matches(option or "", options, 1, 0.8)
 
 
-def as_parameter(
-    option: str | None, arguments: Sequence[str], *, is_slip: bool = False
-) -> str | None:
+def as_parameter(option: str | None, arguments: Sequence[str], *, is_slip: bool) -> str | None:
     """Write an unknown option, or what stands behind ``--param fmax``, as a recipe's parameter.
 
     ``None`` where there is no such parameter. What is a slip for an option is only a parameter that
