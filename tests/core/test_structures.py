@@ -105,6 +105,8 @@ def test_info_that_json_cannot_hold_is_left_out():
     atoms = bulk("Al")
     loop = []
     loop.append(loop)
+    unfinished = bulk("Cu")
+    unfinished.set_array("forces", np.full((1, 3), math.nan))
     atoms.info = {
         "a": 1,
         "b": object(),
@@ -118,6 +120,7 @@ def test_info_that_json_cannot_hold_is_left_out():
         "i": 1j,
         "j": np.longdouble(1),
         "k": loop,
+        "l": unfinished,
     }
     assert parse_structure(to_ase_json(atoms)).info == {"a": 1, "g": 2.5}
 

@@ -331,7 +331,7 @@ def _plain_object(value: Any, place: str) -> Any:
     from ase.cell import Cell
 
     if isinstance(value, Atoms):  # FixSymmetry carries its reference structure
-        return encode_atoms(value)
+        return encode_atoms(value) | _table(value.arrays, place)
     if isinstance(value, Cell):
         return {"__ase_objtype__": "cell", "array": _plain(value.array, place)}
     raise TypeError(f"{place}: {type(value).__name__} cannot be written as JSON")
