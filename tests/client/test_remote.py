@@ -16,6 +16,8 @@ from dataclasses import replace
 import pytest
 from ase.build import bulk
 
+from commands import finish, limited
+from commands import start as command
 from conftest import eventually
 from crystalmath import build_version, processes
 from crystalmath.cli import serve as stop_module
@@ -237,6 +239,25 @@ def test_a_submission_is_not_repeated_unless_it_has_a_key(home):
         with connect(start=False) as client, pytest.raises(ConnectionLost):
             client.submit("emt.core.static_job", AL, key="k")
         assert broken.asked.count("jobs.submit_many") == 3
+
+
+def test_ctrl_c_tells_of_a_submission_that_was_sent(home):
+    arrived, go = threading.Event(), threading.Event()
+
+    def behave(request):
+        if request["method"] == "jobs.submit":
+            arrived.set()
+            go.wait(LONG)
+
+    with Broken(home, behave):
+        process = command("submit", "emt.core.static_job", "examples/Al.poscar")
+        with limited(process):
+            assert arrived.wait(LONG)
+            process.send_signal(signal.SIGINT)
+            answer = finish(process)
+        go.set()
+    assert answer.code == 130
+    assert "jobs.submit, and may carry it out all the same; crystalmath list" in answer.err
 
 
 @pytest.mark.parametrize(

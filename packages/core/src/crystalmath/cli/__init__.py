@@ -415,6 +415,10 @@ def _reporting(function: Callable[..., int], answer: Mapping[str, Any]) -> Calla
             return function(**options)
         except BrokenPipeError:
             raise
+        except KeyboardInterrupt as stopped:
+            for told in getattr(stopped, "__notes__", ()):
+                output.note(told)
+            raise
         except (CrystalMathError, ImportError, OSError) as error:
             code = getattr(error, "code", "import" if isinstance(error, ImportError) else "system")
             _report(error, code, options, answer, verbose=verbose)

@@ -185,8 +185,10 @@ class Remote(Transport):
                 if again or not repeatable or isinstance(error, TimeoutError):
                     raise self._lost(method, seconds, error, once=not repeatable) from error
                 again = True
-            except BaseException:
-                self._drop(connection)  # Ctrl-C: its answer would be taken for the next one's
+            except BaseException as stopped:  # Ctrl-C: its answer would be taken for the next one's
+                self._drop(connection)
+                if not _is_repeatable(method, params):
+                    stopped.add_note(_interrupted(method))
                 raise
             else:
                 self._keep(connection)
@@ -265,6 +267,13 @@ class Remote(Transport):
         else:
             told = f"went away before it answered {method}; its log is {self._place.log}"
         return ConnectionLost(f"the server of {self._place.home} {told}")
+
+
+def _interrupted(method: str) -> str:
+    return (
+        f"the server was asked for {method}, and may carry it out all the same; crystalmath list "
+        "shows the jobs"
+    )
 
 
 def _is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
