@@ -532,6 +532,12 @@ def test_the_configuration_is_read_again(one_worker, go):
         assert server.finish(job_id)["status"] == "completed"
     refused = server.call("jobs.submit", **given)
     assert "workers must be a whole number from 1" in refused["error"]
+    # That error is not kept for as long as one of an engine that cannot be loaded.
+    settings.write_text("[engines.local]\nparcal = 1\n")
+    refused = server.call("jobs.submit", **given)
+    assert "parcal is no option; did you mean 'parcel'?" in refused["error"]
+    settings.write_text("[engines.local]\nworkers = 1\n")
+    assert server.finish(server.submit("value"))["status"] == "completed"
 
 
 # --- engines -------------------------------------------------------------------------------------

@@ -130,6 +130,10 @@ class Capabilities:
             )
 
 
+#: The options of every engine that are core's own.
+OF_CORE = ("agent", "parcel")
+
+
 @frozen(kw_only=True)
 class EngineSettings:
     """What core tells a plugin that makes a runner.
@@ -167,5 +171,5 @@ class EngineSettings:
         """Refuse options that the engine does not know; `ConfigError` names the nearest."""
         for option in self.options:
             if option not in known:
-                hint = did_you_mean(option, known)
+                hint = did_you_mean(option, (*known, *OF_CORE))
                 raise ConfigError(f"[engines.{self.name}] {option} is no option; {hint}")

@@ -19,6 +19,7 @@ from crystalmath import config
 from crystalmath.engines.registry import distribution_of, plugins
 from crystalmath.errors import ConfigError, PluginError
 from crystalmath.models import EngineSettings, Finding
+from crystalmath.models.capabilities import OF_CORE
 from crystalmath.models.submission import MOST_PARCEL
 
 if TYPE_CHECKING:
@@ -103,8 +104,6 @@ def _quacc_setting(environ: Mapping[str, str]) -> str | None:
     return environ.get("QUACC_WORKFLOW_ENGINE")
 
 
-#: The options of every engine that are core's own.
-OF_CORE = frozenset({"agent", "parcel"})
 _runners: dict[tuple[int, Path, str], EngineRunner] = {}
 #: As core gave them to the plugin, which may have changed them for the runner.
 _settings: weakref.WeakKeyDictionary[EngineRunner, EngineSettings] = weakref.WeakKeyDictionary()

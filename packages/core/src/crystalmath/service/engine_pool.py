@@ -56,11 +56,12 @@ class Runners:
         from crystalmath.engines.registry import plugins
 
         plugins().require(engine)  # a try is remembered, and there is no end of names
+        configured = self._configured()
         with self._lock:
             self._check()
             loading = self._loadings.get(engine)
-            if loading is None or loading.is_over():
-                loading = self._loadings[engine] = _Loading(engine, self._load)
+            if loading is None or loading.is_over(configured):
+                loading = self._loadings[engine] = _Loading(engine, configured, self._load)
         return loading.wait()
 
     def _fitting(self, engine: str) -> EngineRunner | None:
@@ -168,19 +169,23 @@ class Runners:
 class _Loading:
     """One try to load an engine, in a thread that holds up nobody when it hangs."""
 
-    def __init__(self, engine: str, load: Callable[[str], EngineRunner]) -> None:
+    def __init__(
+        self, engine: str, configured: Config, load: Callable[[str], EngineRunner]
+    ) -> None:
         self._engine = engine
+        self._configured = configured
         self._load = load
         self._since = time.monotonic()
         self._ended = self._since
         self._future: Future[EngineRunner] = Future()
         threading.Thread(target=self._run, name=f"crystalmath-load-{engine}", daemon=True).start()
 
-    def is_over(self) -> bool:
-        """Return whether it may be tried again."""
+    def is_over(self, configured: Config) -> bool:
+        """Return whether it may be tried again; at once, where the configuration is another."""
         if not self._future.done():
             return False
-        return self._future.exception() is None or time.monotonic() - self._ended > RETRY_S
+        waited = time.monotonic() - self._ended > RETRY_S
+        return self._future.exception() is None or configured != self._configured or waited
 
     def wait(self) -> EngineRunner:
         """Return what was loaded, or raise why not."""

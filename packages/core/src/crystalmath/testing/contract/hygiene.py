@@ -13,8 +13,8 @@ import pytest
 from attrs import evolve
 
 from crystalmath.models import Finding
+from crystalmath.models.capabilities import OF_CORE
 from crystalmath.quacc.engine import EngineRunner
-from crystalmath.quacc.engines import OF_CORE
 from crystalmath.quacc.runner import JobRunner
 from crystalmath.testing.contract.base import Base
 from crystalmath.testing.contract.clusters import findings_of, objections
