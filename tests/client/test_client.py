@@ -201,6 +201,17 @@ def test_a_recipes_parameter_among_the_options_is_told_where_it_belongs(client):
             ask("emt.core.relax_job", AL, relax_cell=True)
     with pytest.raises(TypeError, match=told):
         client.map("emt.core.relax_job", [AL], relax_cell=True)
+    with pytest.raises(TypeError, match="did you mean 'walltime_s'"):
+        client.submit("emt.core.relax_job", AL, walltime=60)
+
+
+def test_what_is_no_submission_is_refused_before_any_is_sent(client):
+    before = client.totals()
+    with pytest.raises(
+        TypeError, match=r"list of Submission\(...\), not of \('emt.core.relax_job'"
+    ):
+        client.submit_many([value(1), ("emt.core.relax_job", AL)])
+    assert client.totals() == before
 
 
 def test_results_that_are_asked_for_in_a_row_come_together(client, monkeypatch):

@@ -26,7 +26,7 @@ from crystalmath.client.transport import (
     parts,
     records,
 )
-from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.errors import CrystalMathError, InvalidJob, did_you_mean
 from crystalmath.models import (
     Finding,
     FlowCheck,
@@ -184,7 +184,13 @@ class Client:
             answered once others were accepted, as where the server went away.
         """
         answers: Jobs[JobFuture | CrystalMathError] = Jobs()
-        for batch in self._writer.batches(submissions):
+        given = list(submissions)
+        for each in given:
+            if not isinstance(each, Submission):
+                raise TypeError(
+                    f"submit_many takes a list of Submission(...), not of {each!r:.100}"
+                )
+        for batch in self._writer.batches(given):
             answers += self._batch(batch, accepted=bool(_accepted(answers)))
         return answers
 
@@ -1349,10 +1355,13 @@ def _asked(
 ) -> Submission:
     known = {one.name for one in fields(Submission)}
     if unknown := [name for name in options if name not in known]:
-        raise TypeError(
-            f"{unknown[0]!r} is no option of a submission; if it is the recipe's, it stands in the "
-            f"third argument: (recipe, atoms, {{{unknown[0]!r}: ...}})"
+        hint = did_you_mean(
+            unknown[0],
+            known,
+            "if it is the recipe's, it stands in the third argument: (recipe, atoms, "
+            f"{{{unknown[0]!r}: ...}})",
         )
+        raise TypeError(f"{unknown[0]!r} is no option of a submission; {hint}")
     return Submission(recipe=recipe, atoms=atoms, parameters=parameters or {}, **options)
 
 
