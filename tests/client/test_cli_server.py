@@ -14,6 +14,7 @@ from pathlib import Path
 import ase.io
 import pytest
 from ase.build import bulk
+from ase.db import connect as connect_db
 from ase.io import write
 from rich.cells import cell_len
 
@@ -402,6 +403,27 @@ def test_what_frames_say_of_themselves_becomes_labels(here, cli):
     assert without == also == {"of": "test"}
     assert first == {"of": "test", "config_type": "bulk fcc", "batch": "3"}
     assert second == {"of": "test", "good": "True"}
+
+
+def test_pairs_of_a_database_become_labels_and_no_part_of_the_job(here, cli):
+    with connect_db(here / "cells.db") as rows:
+        rows.write(bulk("Cu"), pair="Cu-Au", strain=2)
+        rows.write(bulk("Al"))
+    swept = ["--sweep", "number=[1,2]", "--label-info", "--key", "pairs", "--json"]
+    told = cli("submit", "lab_recipes.value", here / "cells.db", *swept)
+    ids = [answer["job_id"] for answer in told.json["jobs"]]
+    labels = [cli("status", job_id, "--json").json["labels"] for job_id in ids]
+    of_row = {"pair": "Cu-Au", "strain": "2"}
+    assert labels == [
+        of_row | {"number": "1"},
+        of_row | {"number": "2"},
+        {"number": "1"},
+        {"number": "2"},
+    ]
+    with connect_db(here / "cells.db") as rows:
+        rows.update(2, done=True)
+    again = cli("submit", "lab_recipes.value", here / "cells.db", *swept)
+    assert [answer["job_id"] for answer in again.json["jobs"]] == ids, again.err
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json, connected
 from crystalmath.cli.shared.parameter_options import parse_sweep, read_resource
 from crystalmath.cli.shared.structure_files import (
+    PAIRS,
     Document,
     fit,
     names_one,
@@ -80,8 +81,9 @@ def submit(
         bool,
         typer.Option(
             "--label-info",
-            help="Label each job with what its frame of an extxyz file says of itself (info): "
-            "texts, numbers, true and false. --label and --sweep go before it.",
+            help="Label each job with what its frame of an extxyz file says of itself (info), or "
+            "its row of an ASE database (key-value pairs): texts, numbers, true and false. --label "
+            "and --sweep go before it.",
         ),
     ] = False,
     together: Annotated[
@@ -112,7 +114,9 @@ def submit(
     _refuse_twice(options.get("labels") or {}, combinations)
     if not structures:
         require_none(recipe)
-    given: list[_Given] = list(read_documents(structures)) if structures else [(None, None)]
+    given: list[_Given] = (
+        list(read_documents(structures, pairs=label_info)) if structures else [(None, None)]
+    )
     read: list[_Read] = [_one(given, label_info=label_info)] if together else [*given]
     one = together or ((not structures or names_one(structures)) and len(read) == 1)
     many = bool(sweep) or not one
@@ -182,6 +186,7 @@ def _asked(
     before: Counter[str] = Counter()
     for file_name, structure in read:
         own = file_name if name is None else name if len(read) == 1 else f"{name}/{file_name}"
+        of_info = _info_labels(structure) if label_info else {}
         for swept, parameters, resources in combinations:
             of_sweep = [f"{label}={value}" for label, value in swept.items()]
             full = " ".join(of_sweep if own is None else [own, *of_sweep])
@@ -191,7 +196,6 @@ def _asked(
             if isinstance(structure, InvalidJob):
                 yield full, structure
                 continue
-            of_info = _info_labels(structure) if label_info else {}
             every = {**of_info, **labels, **swept}
             each: SubmissionOptions = {**options, "name": full, "labels": every}
             if resources:
@@ -232,12 +236,16 @@ def _is_known(client: Client, job: dict[str, Any]) -> bool:
     return any(one["code"] == "key_known" for one in findings)
 
 
-def _info_labels(structure: Document | list[Document] | None) -> dict[str, str]:
-    """Make labels of what a frame says of itself, of all that can be one."""
+def _info_labels(structure: object) -> dict[str, str]:
+    """Make labels of what a frame says of itself, of all that can be one.
+
+    Pairs of a database are taken out: a job whose row got another pair is no other job.
+    """
     data = structure.get("data") if isinstance(structure, dict) else None
     info = data.get("info", {}) if isinstance(data, dict) else {}
+    told = {**info, **(info.pop(PAIRS) if isinstance(info.get(PAIRS), dict) else {})}
     texts = {
-        name: str(value) for name, value in info.items() if isinstance(value, (str, int, float))
+        name: str(value) for name, value in told.items() if isinstance(value, (str, int, float))
     }
     return {
         name: text

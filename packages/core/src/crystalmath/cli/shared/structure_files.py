@@ -26,6 +26,9 @@ _File = tuple[str, Path, int | None]
 
 _LONGEST_NAME = 255
 _PATTERN = re.compile(r"[*?[]")
+#: What ASE calls the labels of a row of its databases.
+PAIRS = "key_value_pairs"
+_DATABASES = (".db", ".json")
 # Which frame of a POSCAR, that has one.
 _ONLY = (None, 0, -1)
 
@@ -74,19 +77,21 @@ def read_document(text: str) -> tuple[str, Document]:
     return name, to_ase_json(atoms)
 
 
-def read_documents(texts: Sequence[str]) -> Iterator[tuple[str, Document | InvalidJob]]:
+def read_documents(
+    texts: Sequence[str], *, pairs: bool = False
+) -> Iterator[tuple[str, Document | InvalidJob]]:
     """Read all structures of files, patterns and jobs, each with a name.
 
     The name is the file's; of a file with several structures, with the frame's number. Of a pattern
     it is what the pattern leaves open: the files of ``runs/*/POSCAR`` are ``Al/POSCAR``,
     ``Cu/POSCAR``. Files that would share a name are named by their whole paths. A job's structure
-    has the job's name.
+    has the job's name. With `pairs`, those of a database of ASE's have its `PAIRS` in their info.
     """
     found = [each for text in texts for each in _named(text)]
     files = [each for each in found if isinstance(each, tuple)]
     places = dict.fromkeys((name, path) for name, path, _ in files)
     shared = {name for name, count in Counter(name for name, _ in places).items() if count > 1}
-    return _documents(found, shared)
+    return _documents(found, shared, pairs=pairs)
 
 
 def _named(text: str) -> list[_File | JobStructure]:
@@ -138,7 +143,7 @@ def _of_job(asked: JobStructure) -> tuple[str, Document]:
 
 
 def _documents(
-    found: Sequence[_File | JobStructure], shared: Container[str]
+    found: Sequence[_File | JobStructure], shared: Container[str], *, pairs: bool
 ) -> Iterator[tuple[str, Document | InvalidJob]]:
     for each in found:
         if isinstance(each, JobStructure):
@@ -151,7 +156,7 @@ def _documents(
             yield fit(name), text
             continue
         try:
-            frames = _frames(path, index)
+            frames = _frames(path, index, pairs=pairs)
         except InvalidJob as error:
             yield fit(name), error
             continue
@@ -216,10 +221,15 @@ def _require(path: Path) -> None:
     refuse(told, "STRUCTURE")
 
 
-def _frames(path: Path, index: int | None) -> list[tuple[str, Atoms]]:
+def _frames(path: Path, index: int | None, *, pairs: bool = False) -> list[tuple[str, Atoms]]:
     from crystalmath.recipes.structures import read_structures
 
     frames = read_structures(path)
+    if pairs and path.suffix in _DATABASES:
+        from ase.db import connect
+
+        for (_, atoms), row in zip(frames, connect(path, serial=True).select(), strict=True):
+            atoms.info[PAIRS] = row.key_value_pairs
     if index is None:
         return frames
     try:
