@@ -387,7 +387,8 @@ def submitters_environment(
 def forwarded(patterns: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Pick the environment variables that reach a job."""
     matches = _matcher(patterns)
-    return {name: value for name, value in environ.items() if matches(name)}
+    # `os.environ` decodes each value that is asked for.
+    return {name: environ[name] for name in environ if matches(name)}
 
 
 def job_environment(configured: Config, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -58,8 +58,9 @@ class Writer:
     def configured(self) -> tuple[Config, dict[str, str]]:
         """Return the home's configuration, and the present environment as jobs see it."""
         configured = self._source.current()
-        environ = {**os.environ, **changed_settings()}
-        return configured, config.submitters_environment(configured, environ)
+        told = (os.environ, changed_settings())
+        brought = [config.submitters_environment(configured, environ) for environ in told]
+        return configured, brought[0] | brought[1]
 
     def document(self, submission: Submission) -> dict[str, Any]:
         """Write a submission as the parameters of ``jobs.submit``; see :func:`document`."""

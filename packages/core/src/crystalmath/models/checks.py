@@ -28,8 +28,10 @@ _MOST_WRONG = 100
 def check_fields(record: AttrsInstance, names: Collection[str]) -> None:
     """Hold fields of a record against what they declare; `InvalidJob` has the name on the wire."""
     for one in declared(type(record)):
+        if one.name not in names:
+            continue
         value = getattr(record, one.name)
-        if one.name in names and not (value is None and one.default is None):
+        if not (value is None and one.default is None):
             # A path would be taken for text.
             given = plain(value) if isinstance(value, Resources) else value
             _check(given, one.about.schema, one.wire)

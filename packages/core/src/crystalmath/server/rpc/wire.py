@@ -208,6 +208,8 @@ def _room(value: Any, left: int) -> int:
         return left
     if isinstance(value, list | tuple):
         left -= 1
+        if len(value) < left and _ATOMS.issuperset(map(type, value)):  # as of positions
+            return left - len(value)
         for item in value:
             left = _room(item, left) if left > 0 else 0
         return left
