@@ -30,6 +30,7 @@ from crystalmath.errors import (
     InvalidJob,
     JobRefused,
     KeyConflict,
+    NotSubmitted,
     StoreError,
     UnknownEngine,
 )
@@ -196,6 +197,18 @@ def test_of_many_each_is_accepted_or_refused_in_order(service, judge):
         pass
     results = [service.result(job.job_id) for job in new.values()]
     assert results == [{"value": 1}, {"value": 3}, {"value": 5}]
+
+
+def test_a_job_equal_to_another_is_refused_for_its_own_labels(service):
+    known = {job.job_id for job in service.jobs()}
+    jobs = [value(1), value(1, labels={"of": "\u00e9" * 501}), value(1)]
+    before, told, after = service.submit_many(jobs)
+    assert "1000 bytes" in str(told)
+    accepted = known | {before.job_id, after.job_id}
+    assert {job.job_id for job in service.jobs()} == accepted
+    together = service.submit_many(jobs, all_or_none=True)
+    assert [type(answer) for answer in together] == [NotSubmitted, InvalidJob, NotSubmitted]
+    assert {job.job_id for job in service.jobs()} == accepted
 
 
 def test_one_conflict_among_many_costs_no_transaction(home, lab, monkeypatch):

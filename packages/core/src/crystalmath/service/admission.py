@@ -623,14 +623,11 @@ class Admission:
 
 def _prepared_likewise(ready: Prepared, asked: AskedJob) -> Prepared:
     """Make a job ready that differs from one that has passed in nothing but `OWN`."""
-    from crystalmath.store.rows import check
-
     own: dict[str, Any] = {name: getattr(asked.spec, name) for name in OWN}
     spec = evolve(ready.spec, **own)
     text = _specification(spec, asked.document)
     row = evolve(ready.row, **own, specification=text, created_at=time.time())
-    check(row)
-    return evolve(ready, row=row, spec=spec)
+    return Prepared(row, spec, asked.document, ready.runner)
 
 
 def _specification(spec: JobSpec, document: str, **more: bool) -> str:

@@ -257,7 +257,7 @@ def text_of_all(submission: Submission) -> str | None:
         parameters = codec.encode_request(submission.parameters)
     except InvalidJob:
         return None
-    return _text_of([to_wire(submission, only=_SHARED), parameters])
+    return _text_of([to_wire(submission, defaults=False, only=_SHARED), parameters])
 
 
 def _text_of(document: object) -> str | None:
