@@ -12,6 +12,7 @@ import time
 import warnings
 from concurrent.futures import Future
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from ase.build import bulk
@@ -29,6 +30,7 @@ from crystalmath.client import (
     ServerMismatch,
     Submission,
     connect,
+    home_reader,
     in_process,
 )
 from crystalmath.client import remote as remote_module
@@ -36,6 +38,7 @@ from crystalmath.client import request as request_module
 from crystalmath.client.launch import answers, start
 from crystalmath.errors import ServerError, ServerNotRunning
 from crystalmath.quacc import JobState
+from crystalmath.server import JOBS_FACETS
 from crystalmath.server.endpoint import Place, Server
 from crystalmath.server.rpc import wire
 
@@ -489,6 +492,20 @@ def test_a_server_that_hangs(home, monkeypatch):
         with pytest.raises(ConnectionLost, match=r"has not answered jobs.status for 0.1 s"):
             client.job("x")
         hang.set()
+
+
+def test_a_command_does_not_wait_long_for_a_server_that_is_suspended(home, monkeypatch):
+    monkeypatch.setattr(home_reader, "HELLO_S", 0.1)
+    with socket.socket(socket.AF_UNIX) as suspended:  # who is connected is never answered
+        place = Place.of(home)
+        place.make()
+        suspended.bind(str(place.socket))
+        suspended.listen()
+        for _ in ("without its lock", "with it"):
+            told = pytest.raises(ConnectionLost, match="has not answered in time")
+            with home_reader.HomeReader() as reader, told:
+                reader.ask(JOBS_FACETS)
+            place.lock.write_text(named(SimpleNamespace(place=place), build_version()))
 
 
 def test_another_protocol_is_refused(home):

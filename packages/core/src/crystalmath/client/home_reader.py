@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from crystalmath import config
 from crystalmath.client.client_errors import ConnectionLost, raise_answered
-from crystalmath.client.remote import ANSWER_S, Connection
+from crystalmath.client.remote import ANSWER_S, HELLO_S, Connection
 from crystalmath.client.transport import Caller, Transport, find, pages, read_result
 from crystalmath.errors import ServedElsewhere, ServerNotRunning
 from crystalmath.server.endpoint import Place
@@ -134,7 +134,7 @@ class HomeReader(Transport):
                     continue  # it was just leaving; the next one may be there
                 raise ConnectionLost(
                     f"the server of {self._place.home} went away before it answered {method}, or "
-                    f"has not answered for {seconds:g} s; its log is {self._place.log}"
+                    f"has not answered in time; its log is {self._place.log}"
                 ) from error
         raise AssertionError  # the second time returns or raises
 
@@ -145,10 +145,11 @@ class HomeReader(Transport):
         from crystalmath.client.handshake import check_server
 
         hello: tuple[str, Mapping[str, Any]] = ("system.version", {})
+        hello_s = min(HELLO_S, seconds)  # a server that is suspended does not even say its name
         server = self._place.read_lock()
         if server is None:
-            check_server(connection.call(*hello, seconds), self._place.home)
+            check_server(connection.call(*hello, hello_s), self._place.home)
             return connection.ask(*request, seconds)
-        version, answer = connection.ask_both([hello, request], seconds)
+        version, answer = connection.ask_both([hello, request], seconds, hello_s)
         check_server(read_result(version), self._place.home)
         return answer

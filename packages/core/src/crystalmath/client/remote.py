@@ -93,18 +93,26 @@ class Connection:
         return read_result(self.ask(method, params, timeout))
 
     def ask_both(
-        self, requests: Sequence[tuple[str, Mapping[str, Any]]], timeout: float
+        self,
+        requests: Sequence[tuple[str, Mapping[str, Any]]],
+        timeout: float,
+        first_s: float | None = None,
     ) -> list[bytes]:
-        """Send requests together, and return the messages that answer them, in their order."""
+        """Send requests together, and return the messages that answer them, in their order.
+
+        The first message must come within `first_s`, if given.
+        """
         numbers = [next(self._ids) for _ in requests]
-        self._socket.settimeout(timeout)
+        self._socket.settimeout(timeout if first_s is None else first_s)
         asked = zip(numbers, requests, strict=True)
         documents = [
             {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
             for number, (method, params) in asked
         ]
         self._socket.sendall(b"".join(wire.frame(wire.dumps(one)) for one in documents))
-        answers = [self._message() for _ in requests]
+        answers = [self._message()]
+        self._socket.settimeout(timeout)
+        answers += [self._message() for _ in requests[1:]]
         # Each comes when it is ready, and begins with the number of its request; one without tells
         # why there are no others.
         begins = [b'{"jsonrpc":"2.0","id":%d,' % number for number in numbers]
