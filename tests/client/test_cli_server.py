@@ -348,11 +348,11 @@ def asked(monkeypatch):
     """Return the methods that commands ask a server for, as they do."""
     ask, methods = remote.Connection.ask_both, []
 
-    def noted(connection, requests, timeout):
+    def noted(connection, requests, *waited):
         # A command that takes long asks in another thread what keeps its server.
         if threading.current_thread() is threading.main_thread():
             methods.extend(method for method, _ in requests)
-        return ask(connection, requests, timeout)
+        return ask(connection, requests, *waited)
 
     monkeypatch.setattr(remote.Connection, "ask_both", noted)
     return methods
@@ -364,9 +364,9 @@ def test_status_takes_one_round_trip(here, cli, asked, monkeypatch, more):
     assert cli("wait", job_id).code == 0
     ask, rounds = remote.Connection.ask_both, []
 
-    def noted(connection, requests, timeout):
+    def noted(connection, requests, *waited):
         rounds.append([method for method, _ in requests])
-        return ask(connection, requests, timeout)
+        return ask(connection, requests, *waited)
 
     monkeypatch.setattr(remote.Connection, "ask_both", noted)
     asked.clear()
