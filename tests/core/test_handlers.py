@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sqlite3
+import threading
 import time
 
 import pytest
@@ -15,6 +16,7 @@ from ase.io import write
 from conftest import eventually
 from crystalmath import config
 from crystalmath.errors import CrystalMathError
+from crystalmath.quacc.store import JobStore
 from crystalmath.recipes.structures import to_ase_json
 from crystalmath.server.handlers import METHODS
 from crystalmath.service import JobService, default_service
@@ -488,6 +490,28 @@ def test_what_is_huge_is_refused_at_once(service, params):
     answer = call(service, "jobs.list", params)
     assert time.process_time() - written < written - began  # far less than reading it
     assert (answer["code"], len(answer["error"]) < 500) == ("invalid_job", True)
+
+
+def test_an_end_that_the_events_tell_is_the_status_from_then_on(service, monkeypatch):
+    apply, committed, go = JobStore.apply, threading.Event(), threading.Event()
+
+    def slowly(store, changes):
+        told = apply(store, changes)
+        if any(change.state.is_terminal() for change in changes):
+            committed.set()
+            go.wait(60)
+        return told
+
+    monkeypatch.setattr(JobStore, "apply", slowly)
+    job_id = call(service, "jobs.submit", VALUE)["job_id"]
+    try:
+        while not committed.wait(0.01):
+            call(service, "jobs.status", job_id=job_id)  # it is remembered, and believed
+        assert call(service, "jobs.events", job_ids=[job_id])["events"][-1]["to"] == "completed"
+        (told,) = call(service, "jobs.status_many", job_ids=[job_id])["jobs"]
+        assert told["status"] == "completed"
+    finally:
+        go.set()
 
 
 # --- the loop ------------------------------------------------------------------------------------

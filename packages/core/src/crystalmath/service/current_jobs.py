@@ -18,7 +18,7 @@ from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.models.job_notes import JobState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from crystalmath.jobs.facts import Doubt, Record
@@ -41,6 +41,7 @@ class Recent:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._jobs: OrderedDict[str, JobMetadata] = OrderedDict()
+        self._changing: list[Collection[str]] = []
         self._position: int | None = None
         self._caught_up_at = -FRESH_S
 
@@ -48,6 +49,19 @@ class Recent:
         """Remember jobs as they were just read or written."""
         with self._lock:
             self._put(jobs)
+
+    @contextlib.contextmanager
+    def changing(self, job_ids: Collection[str]) -> Iterator[None]:
+        """Pass over unfinished jobs that are just written, until they have been put.
+
+        Their events can be read before that: whoever has seen the end of a job must not be told
+        later that it runs, as no other event would correct that.
+        """
+        self._changing.append(job_ids)
+        try:
+            yield
+        finally:
+            self._changing.remove(job_ids)
 
     def get(self, job_id: str, *, locked: bool = False) -> JobMetadata | None:
         """Return a job as it is remembered, if that is still true.
@@ -59,6 +73,8 @@ class Recent:
         job = self._jobs.get(job_id)
         if job is None or locked or job.state.is_terminal():
             return job
+        if any(job_id in job_ids for job_ids in tuple(self._changing)):
+            return None
         return job if time.monotonic() - self._caught_up_at < FRESH_S else None
 
     def since(self, event: Event) -> JobMetadata | None:

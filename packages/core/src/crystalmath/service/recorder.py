@@ -229,12 +229,15 @@ class Recorder:
         """Write changes now."""
         if not changes:
             return
-        store = self.store
-        told = store.apply(changes)
-        # Another service of this process may have written the same first: who waits here for a job
-        # that is followed is told of it by nobody else.
-        known = {change.job_id for change in changes} - {job.job_id for job in told}
-        self._tell(told + store.get_many(sorted(known)) if known else told)
+        store, job_ids = self.store, {change.job_id for change in changes}
+        with self.recent.changing(job_ids):
+            told = store.apply(changes)
+            # Another service of this process may have written the same first: who waits here for a
+            # job that is followed is told of it by nobody else.
+            known = job_ids - {job.job_id for job in told}
+            told = told + store.get_many(sorted(known)) if known else told
+            self.recent.put(told)
+        self._tell(told)
 
     def insert(self, jobs: Sequence[NewJob]) -> list[JobMetadata | Refused]:
         """Record new jobs durably, each on its own, with those of other threads that come now."""
