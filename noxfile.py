@@ -114,7 +114,7 @@ CLUSTER = {"jobs": ["tests/cluster", *(f"--ignore={path}" for path in LONG)], "k
 #: What `drawn` draws more of: the tests, and how many.
 DRAWS = {
     "lives": ("tests/jobs/test_simulation.py", {"CRYSTALMATH_LIVES": "5000"}),
-    "vasp": ("tests/vasp/test_differential.py", {"DIFFERENTIAL_CASES": "2000"}),
+    "vasp": ("tests/vasp/test_differential.py", {"DIFFERENTIAL_CASES": "1000"}),
     "messages": ("tests/protocol/test_fuzz.py", {"FUZZ_SERIES": "2000"}),
 }
 

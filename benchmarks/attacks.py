@@ -39,7 +39,7 @@ NUMBERS, MANY_NUMBERS = 100_000, 1_000_000
 #: How much is sent at once, in bytes.
 _PIECE = 2**18
 #: How soon the memory is to be back, in seconds.
-REST_S = 60.0
+REST_S = 1.0
 
 #: How long the processes that attack take to begin, in seconds.
 _BEGIN_S = 2.0

@@ -6,6 +6,8 @@ import io
 import re
 from pathlib import Path
 
+import pytest
+
 PAGE = (Path(__file__).parents[2] / "docs/client.md").read_text()
 #: A block of code, and the block of text right below it, if there is one.
 BLOCKS = re.findall(
@@ -13,6 +15,7 @@ BLOCKS = re.findall(
 )
 
 
+@pytest.mark.by_turns
 def test_the_page_from_top_to_bottom(server, with_quacc):
     assert len(BLOCKS) >= 10
     notebook = {"__name__": "__main__"}

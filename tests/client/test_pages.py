@@ -7,6 +7,7 @@ import pytest
 from crystalmath.client import connect
 
 
+@pytest.mark.by_turns
 def test_chains(follow, server):
     said = " ".join(follow("chains.md").split())
     assert re.search(r"name Al came of \S{36} \(its final geometry\)", said)
@@ -27,6 +28,7 @@ def test_chains(follow, server):
     assert again == pytest.approx(final, abs=1e-6)
 
 
+@pytest.mark.by_turns
 def test_flows(follow, server):
     said = " ".join(follow("flows.md").split())
     # A shell of 80 columns leaves less of the recipe where the ages are longer.
@@ -49,6 +51,7 @@ def test_flows(follow, server):
         assert search.result()["results"]["energy"] == best
 
 
+@pytest.mark.by_turns
 def test_repair(follow, server):
     said = follow("repair.md")
     with connect(start=False) as client:

@@ -135,6 +135,7 @@ def test_the_table_says_why(engine):
     )
 
 
+@pytest.mark.by_turns
 def test_options_come_from_the_configuration_and_the_command_line(engine, home):
     (home / "config.toml").write_text("[engines.lax]\nrefuses = true\nworkers = 3\n")
     chosen = (engine, *LIMITS, "-k", REFUSED)

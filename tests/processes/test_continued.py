@@ -176,6 +176,7 @@ def frames_in(directory):
     return 0
 
 
+@pytest.mark.by_turns
 def test_a_lost_attempt_goes_on_from_its_last_geometry(service):
     """Its worker is killed; the next attempt ends where an uninterrupted one ends."""
     atoms = many()
@@ -209,6 +210,7 @@ def test_a_lost_attempt_goes_on_from_its_last_geometry(service):
     assert np.array_equal(given.positions, atoms.positions)
 
 
+@pytest.mark.by_turns
 def test_an_attempt_that_has_left_nothing_is_begun_anew(service):
     """So is one that was not asked to go on, whatever it has left."""
     for options, left in (({"continue_lost": True}, False), ({}, True)):

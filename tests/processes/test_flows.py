@@ -111,6 +111,7 @@ def test_a_flow_may_have_as_many_labels_as_any_job(service):
     assert [each.labels for each in steps(service, flow)] == [labels]
 
 
+@pytest.mark.by_turns
 def test_each_step_is_a_job_of_its_own(service, tmp_path):
     asked = {
         "labels": {"project": "x"},
@@ -243,6 +244,7 @@ def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service,
     assert marks(tmp_path)["0"] == "xx"
 
 
+@pytest.mark.by_turns
 def test_a_step_that_is_run_again_while_its_flow_goes_on(service, tmp_path):
     flow = submit(service, "counts", folder=str(tmp_path), fails=[1], waits=[0])
     eventually(lambda: any(job.state is JobState.FAILED for job in steps(service, flow)))
@@ -258,6 +260,7 @@ def test_a_step_that_is_run_again_while_its_flow_goes_on(service, tmp_path):
     assert service.result(flow) == COUNTED
 
 
+@pytest.mark.by_turns
 def test_steps_have_terms_of_their_own(service, tmp_path):
     terms = {
         "counted": {"walltime_s": 300, "resources": {"nodes": 1}, "priority": 1},
@@ -542,6 +545,7 @@ def test_a_step_may_fail_while_its_flow_calls_another_that_needs_it(service, tmp
     assert marks(tmp_path) == {"0": "x", "1": "x"}
 
 
+@pytest.mark.by_turns
 def test_settings_that_a_flow_changes_reach_its_steps(service, tmp_path):
     folder = str(tmp_path)
     flow = submit(service, "with_settings", folder=folder, cluster="here")
@@ -571,6 +575,7 @@ def test_a_pass_stays_beside_its_owner_where_the_engine_begins_anew(service, mon
     assert wanted[-1] == "local"
 
 
+@pytest.mark.by_turns
 def test_a_body_waits_for_no_long_job(service, tmp_path):
     told = {"folder": str(tmp_path), "in_one_job": True}
     long = [submit(service, "waits_in_body", **told) for _ in range(2)]
@@ -638,6 +643,7 @@ RUNS = int(os.environ.get("KILL_RUNS", "2"))
 KILLS = int(os.environ.get("KILLS_A_RUN", "5"))
 
 
+@pytest.mark.by_turns
 @pytest.mark.parametrize("seed", range(RUNS))
 def test_whatever_is_killed_each_flow_completes_and_none_outlives_its_cancel(tmp_path, seed):
     home = tmp_path / "home"
