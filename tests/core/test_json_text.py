@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -53,6 +54,30 @@ def test_the_pieces_are_the_whole(value, compact, sort_keys):
 def test_no_piece_is_long(value):
     """While one is written nobody else has a turn."""
     assert max(map(len, json_text.json_pieces(value))) < 30
+
+
+@given(st.text("ab", min_size=1, max_size=4), st.text("ab", max_size=9))
+def test_a_part_is_found_wherever_it_stands(part, text):
+    assert json_text.is_in(part, text) == (part in text)
+
+
+def test_one_thread_at_a_time_copies_a_huge_text():
+    def copy(size):
+        with json_text.one_at_a_time(size):
+            inside.append(size)
+            most.append(len(inside))
+            if size == huge and len(most) == 1:
+                pool.submit(copy, 1).result()  # a short one waits for nobody
+                other.append(pool.submit(copy, huge))
+                with pytest.raises(TimeoutError):
+                    other[0].result(0.2)
+            inside.remove(size)
+
+    huge, inside, most, other = json_text._HUGE, [], [], []
+    with ThreadPoolExecutor(2) as pool:
+        copy(huge)
+    assert other[0].exception() is None
+    assert most == [1, 2, 1]
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,12 @@ To encode or decode 20 MB at once would let no other thread run meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob, shown
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 _SLICE = 1_000
 #: And so many characters of a text.
 _STRETCH = 2**16
+#: A text of so many characters keeps the interpreter for a millisecond when it is copied.
+_HUGE = 2**20
+#: How long others have the interpreter to themselves after that, in seconds.
+_PAUSE_S = 0.005
 _CONTAINERS = (dict, list, tuple)
 _NUMBERS = frozenset((int, float))
 
@@ -30,7 +37,9 @@ def json_text(value: object, *, compact: bool = False, sort_keys: bool = False) 
 
     A structure of 400,000 atoms takes half a second, in which a server answers others.
     """
-    return "".join(json_pieces(value, compact=compact, sort_keys=sort_keys))
+    pieces = [*json_pieces(value, compact=compact, sort_keys=sort_keys)]
+    with one_at_a_time(sum(map(len, pieces))):
+        return "".join(pieces)
 
 
 def json_pieces(value: object, *, compact: bool = False, sort_keys: bool = False) -> Iterator[str]:
@@ -52,6 +61,30 @@ def is_long(value: object) -> bool:
             not _NUMBERS.issuperset(map(type, value)) and any(map(is_long, value))
         )
     return False
+
+
+_copying = threading.Lock()
+
+
+@contextlib.contextmanager
+def one_at_a_time(size: int) -> Iterator[None]:
+    """Copy or read a text of so many characters at once, in one thread at a time.
+
+    No other thread runs meanwhile, for 20 ms with 30 MB. A server's event loop needs the
+    interpreter several times to answer a request: the pause after that lets it do so.
+    """
+    if size < _HUGE:
+        yield
+        return
+    with _copying:
+        yield
+        time.sleep(_PAUSE_S)
+
+
+def is_in(part: str, text: str) -> bool:
+    """Return whether a text has a short part, looked for in one stretch after the other."""
+    starts = range(0, len(text), _STRETCH)
+    return any(text.find(part, at, at + _STRETCH + len(part)) >= 0 for at in starts)
 
 
 def _is_divided(value: object) -> bool:

@@ -20,7 +20,7 @@ from crystalmath.quacc.runner import generate_job_id
 from crystalmath.recipes import codec
 from crystalmath.recipes.ase_classes import with_classes
 from crystalmath.recipes.job_structure import JobStructure, references_in
-from crystalmath.recipes.json_text import is_long, json_pieces
+from crystalmath.recipes.json_text import is_in, is_long, json_pieces
 from crystalmath.recipes.lookup import full_name
 from crystalmath.recipes.structures import parse_and_keep
 
@@ -153,7 +153,7 @@ class SubmissionReader:
         document = codec.body_text(body)
         # That text may also be a value.
         refers = of_job is not None or (
-            f'"{JOB}"' in document and bool(references_in(body["parameters"]))
+            is_in(f'"{JOB}"', document) and bool(references_in(body["parameters"]))
         )
         if refers or submission.after:
             if refers:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 from collections.abc import Generator, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -135,8 +136,10 @@ def loads(body: bytes, *, limited: bool = True) -> Any:
     """
     may_be_deep = limited and _check_count(body) > MAX_DEPTH
     try:
-        text = body.decode("utf-8")
-        document = (_LIMITED if limited else _UNLIMITED).decode(text)
+        with _alone(len(body)):
+            text = body.decode("utf-8")
+        with _alone(len(body)):
+            document = (_LIMITED if limited else _UNLIMITED).decode(text)
     except WireError:
         raise
     except (ValueError, RecursionError) as error:
@@ -150,6 +153,14 @@ def loads(body: bytes, *, limited: bool = True) -> Any:
         return document
     # Raised here, it does not hold on to the text, as the parser's own error does.
     raise WireError(told)
+
+
+def _alone(size: int) -> AbstractContextManager[None]:
+    if size < _BLOCK:  # as all are for most commands, which import no more for it
+        return contextlib.nullcontext()
+    from crystalmath.recipes.json_text import one_at_a_time
+
+    return one_at_a_time(size)
 
 
 def _told(error: ValueError | RecursionError) -> str:
