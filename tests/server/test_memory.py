@@ -11,7 +11,7 @@ from conftest import eventually
 from crystalmath.errors import KeyConflict, UnknownJob
 from crystalmath.models import Submission
 from crystalmath.models.retry import Retry
-from crystalmath.server.daemon import hand_back
+from crystalmath.server.daemon import free_cycles
 from crystalmath.server.handlers import METHODS
 
 
@@ -37,23 +37,23 @@ def nothing_is_passed_over():
 def test_what_was_in_use_is_freed_at_the_next_rest(first, then, monkeypatch):
     used = Cycle()
     freed = weakref.ref(used)
-    hand_back(at_rest=first)
+    free_cycles(at_rest=first)
     monkeypatch.setitem(sys.modules, "just_imported", sys)
-    hand_back(at_rest=first)
+    free_cycles(at_rest=first)
     del used
     for _ in range(then):
-        hand_back(at_rest=True)
+        free_cycles(at_rest=True)
     assert freed() is None
 
 
 def test_what_is_used_amid_work_is_freed_amid_work():
-    hand_back(at_rest=True)
+    free_cycles(at_rest=True)
     used = Cycle()
     freed = weakref.ref(used)
-    hand_back(at_rest=False)
+    free_cycles(at_rest=False)
     assert freed() is used
     del used
-    hand_back(at_rest=False)
+    free_cycles(at_rest=False)
     assert freed() is None
 
 
