@@ -1,8 +1,10 @@
 """Fixtures of all tests: a home of their own, and the recipes of `tests/lab` admitted."""
 
 import ast
+import contextlib
 import functools
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -115,6 +117,21 @@ def chains_end(lab):
 
     yield
     close_idle()
+
+
+@pytest.fixture
+def many_files():
+    """Hold so many files open that `select` takes none of those that are opened next."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as opened:
+        opened.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (1500, limits[1]))
+        except ValueError:
+            pytest.skip("the user may not open so many files")
+        for _ in range(1024):
+            opened.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        yield
 
 
 @pytest.fixture

@@ -89,6 +89,11 @@ def problems(report):
     return {facts.problem for facts in report.files.values()}
 
 
+def test_who_asks_may_have_very_many_files_open(inspector, environment, many_files):
+    report = inspector().ask(STATIC, AL, {"encut": new_cutoff()}, environment)
+    assert report.end == "done"
+
+
 # ---- the question ----------------------------------------------------------------------------
 
 

@@ -525,6 +525,18 @@ def test_a_supervisor_told_to_stop_says_that_the_attempt_is_lost(make):
     eventually(claimant.is_dead)
 
 
+def test_a_worker_may_have_very_many_files_open(make, many_files):
+    """What it starts inherits a line to it, under the number that it has here."""
+    plain, behind_init = make("lab_recipes.value"), make("lab_recipes.value")
+    worker.run(plain.path)
+    tie, ours = os.pipe()
+    command = [sys.executable, "-P", "-m", "crystalmath.engines.local", behind_init.path, str(tie)]
+    subprocess.run(command, pass_fds=[tie], check=True)
+    os.close(tie)
+    os.close(ours)
+    assert {each.outcome(1)["state"] for each in (plain, behind_init)} == {"completed"}
+
+
 def test_supervisors_are_started_one_after_another(make, monkeypatch):
     """Children between vfork and exec share locks, which are lost where their parent is killed."""
     met, both = [], threading.Barrier(2)

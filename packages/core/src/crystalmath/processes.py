@@ -30,6 +30,7 @@ __all__ = [
     "children",
     "descendants",
     "end_processes",
+    "inherited",
     "is_alive",
     "is_locked",
     "machine_id",
@@ -404,6 +405,13 @@ def start_tied(
         theirs.close()
         unless_started.pop_all()
     return process, ours
+
+
+def inherited(number: int) -> int:
+    """Give an inherited descriptor the lowest number: `select` takes none beyond 1023."""
+    descriptor = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
+    os.close(number)
+    return descriptor
 
 
 def _beside_streams(end: socket.socket) -> socket.socket:

@@ -26,7 +26,7 @@ from crystalmath.errors import ConfigError
 from crystalmath.hookspecs import hookimpl
 from crystalmath.models import Capabilities, Finding, Sighting
 from crystalmath.models.submission import MOST_PRIORITY
-from crystalmath.processes import available_cores, start_process
+from crystalmath.processes import available_cores, inherited, start_process
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath.worker.chains import close_idle
 
@@ -286,4 +286,4 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
 
 
 if __name__ == "__main__":
-    _run_tied(Path(sys.argv[1]), int(sys.argv[2]))
+    _run_tied(Path(sys.argv[1]), inherited(int(sys.argv[2])))

@@ -53,7 +53,7 @@ def main() -> None:
     """Serve one owner until it lets go."""
     become_subreaper()
     signal.signal(signal.SIGTERM, _end)
-    with socket.socket(fileno=int(sys.argv[1])) as owner:
+    with socket.socket(fileno=processes.inherited(int(sys.argv[1]))) as owner:
         Supervisor(owner).serve()
 
 

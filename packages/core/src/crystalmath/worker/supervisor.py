@@ -57,7 +57,7 @@ SIGNALLED_S = 0.5
 
 def main() -> None:
     """Serve one engine worker until it lets go."""
-    descriptor = int(sys.argv[1])
+    descriptor = processes.inherited(int(sys.argv[1]))
     receive_all_signals()
     group = ControlGroup.make()
     guardian = None if group else go_below_guardian(descriptor)
