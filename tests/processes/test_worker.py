@@ -1,6 +1,7 @@
 """The worker's process chain, driven as an engine's worker drives it: `crystalmath.worker.run`."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -628,6 +629,17 @@ def test_a_tree_that_resists_is_ended(tmp_path):
     top.wait()
     assert living() == []
     assert time.monotonic() - began < 60
+
+
+def test_a_process_that_cannot_be_looked_at_for_want_of_descriptors_is_not_passed_over(monkeypatch):
+    def short(path, *arguments, **options):
+        if str(path).endswith("/environ"):
+            raise OSError(errno.EMFILE, "Too many open files")
+        return open(path, *arguments, **options)
+
+    monkeypatch.setattr(processes, "open", short, raising=False)
+    with pytest.raises(OSError, match="Too many open files"):
+        processes.marked("CRYSTALMATH_ATTEMPT", "any.1")
 
 
 def test_a_killed_recipe_tells_the_last_few_lines_of_its_log(make):

@@ -264,9 +264,15 @@ def marked(variable: str, value: str) -> list[int]:
     mark = f"{variable}={value}".encode()
     found = []
     for pid in _pids():
-        with contextlib.suppress(OSError):
+        try:
             if mark in _environment(pid).split(b"\0") and start_time(pid) is not None:
                 found.append(pid)
+        except OSError as error:
+            import errno  # a module less for commands that only look
+
+            # Without descriptors nobody knows: a process that is passed over would live on.
+            if error.errno in {errno.EMFILE, errno.ENFILE}:
+                raise
     return [pid for pid in found if pid != os.getpid()]
 
 
