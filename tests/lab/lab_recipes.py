@@ -219,6 +219,11 @@ def leave_memory(atoms):
     return {"pid": os.getpid()}
 
 
+def leave_path(atoms):
+    sys.path = tuple(sys.path)
+    return {"pid": os.getpid()}
+
+
 def leave_environment(atoms):
     os.environ["LEFT_BEHIND"] = "yes"
     os.chdir("/tmp")

@@ -116,7 +116,9 @@ def test_a_broken_configuration_fails_no_job(home, run):
     assert run("where", environment={"VASP_OWN": "a runner of its own"})
 
 
-@pytest.mark.parametrize("leak", ["leave_thread", "leave_memory", "leave_child", "leave_clone"])
+@pytest.mark.parametrize(
+    "leak", ["leave_thread", "leave_memory", "leave_child", "leave_clone", "leave_path"]
+)
 def test_what_cannot_be_put_back_costs_the_runner(run, leak):
     left = run(leak)
     assert run("where")["pid"] != left["pid"]

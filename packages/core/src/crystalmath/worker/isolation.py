@@ -54,6 +54,13 @@ class Baseline:
 
     def restore(self) -> str | None:
         """Restore the process; return what cannot be restored, so that it must be replaced."""
+        try:
+            self._put_back()
+            return self._leak()
+        except Exception as error:  # noqa: BLE001 - its job has ended, and must not fail for that
+            return f"something odd ({type(error).__name__}: {error})"
+
+    def _put_back(self) -> None:
         os.chdir("/")
         # First of all: what follows may need memory and open files.
         self._lowered = _limits() != self._limits
@@ -76,7 +83,6 @@ class Baseline:
         seed()
         if "torch" in sys.modules:
             _reset_torch(sys.modules["torch"])
-        return self._leak()
 
     def _leak(self) -> str | None:
         if self._lowered:
