@@ -156,6 +156,17 @@ def test_claims_stay_locked_when_their_file_is_made_anew(jobs, tmp_path):
     assert [each.is_claimant_alive(1) for each in directories] == [False, False]
 
 
+def test_a_claim_in_a_folder_that_was_removed_makes_no_file_anew(jobs, tmp_path):
+    file = IdentityFile(jobs, processes.own_identity())
+    there = RunDirectory(tmp_path / "there")
+    os.mkdir(there.path)
+    assert there.claim(1, file)
+    with pytest.raises(FileNotFoundError):
+        RunDirectory(tmp_path / "removed").claim(1, file)
+    (made,) = jobs.iterdir()
+    assert made.samefile(there.file("1.claim"))
+
+
 def test_claims_of_attempts_that_are_over_are_forgotten_and_stay_claimed(
     jobs, tmp_path, monkeypatch
 ):

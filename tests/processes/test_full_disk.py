@@ -3,16 +3,18 @@
 import asyncio
 import os
 import subprocess
+import threading
 import time
 
 import pytest
 
 from conftest import LAB, eventually
-from crystalmath import config
+from crystalmath import config, worker
 from crystalmath.models import JobState
 from crystalmath.server.handlers import METHODS
 from crystalmath.service import JobService
 from ends import lab_job
+from rundirs import write_job
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small file system")
 
@@ -64,6 +66,29 @@ def test_a_reserve_is_given_up_for_a_result(service, disk):
         assert filler.stat().st_size > 100 * 2**20
         assert not (disk / "home/jobs/.reserve").exists()
         filler.unlink()
+
+
+@pytest.mark.parametrize("disk", [128], indirect=True)
+def test_a_job_begins_once_there_is_room(disk, chains_end):
+    """It has been launched; its supervisor finds no room for the claim, nor for what it needs."""
+    first, second = (write_job(disk, "lab_recipes.value") for _ in range(2))
+    worker.run(first.path)
+    assert (disk / "jobs/.reserve").exists()
+    there = os.statvfs(disk)
+    remount(disk, there.f_files - there.f_ffree)
+    thread = threading.Thread(target=worker.run, args=(second.path,))
+    thread.start()
+    # The reserve was given up for the claim, and then there is no room for the work directory.
+    eventually(lambda: second.claimed(1) or not thread.is_alive())
+    remount(disk, there.f_files)
+    thread.join()
+    assert second.outcome(1)["state"] == "completed"
+
+
+def remount(disk, files):
+    """Set how many files a disk can have."""
+    told = f"remount,nr_inodes={files}"
+    subprocess.run(["mount", "-o", told, str(disk)], check=True)
 
 
 def told(service, job_id):

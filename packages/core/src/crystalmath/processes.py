@@ -7,6 +7,7 @@ used again.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import math
@@ -268,8 +269,6 @@ def marked(variable: str, value: str) -> list[int]:
             if mark in _environment(pid).split(b"\0") and start_time(pid) is not None:
                 found.append(pid)
         except OSError as error:
-            import errno  # a module less for commands that only look
-
             # Without descriptors nobody knows: a process that is passed over would live on.
             if error.errno in {errno.EMFILE, errno.ENFILE}:
                 raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -127,7 +128,9 @@ class IdentityFile:
             except FileExistsError:
                 if not self._is_ours(name):
                     raise
-            except OSError:
+            except OSError as error:
+                if error.errno != errno.EMLINK and os.path.exists(self._path):
+                    raise
                 # The file was tidied away, or has as many links as the file system allows.
                 self._make(durable=True)
                 os.link(self._path, name)

@@ -191,8 +191,13 @@ class Supervisor:
             header = directory.read_header()
         except (BadFile, OSError):
             return None
+        identity = self._identity
         with contextlib.suppress(FileNotFoundError):  # it was removed just now
-            if header["attempt"] == attempt and directory.claim(attempt, self._identity):
+            if header["attempt"] == attempt and when_there_is_room(
+                lambda: directory.claim(attempt, identity),
+                os.path.dirname(directory.path),
+                is_wanted=lambda: not self._is_left(),
+            ):
                 return header
         return None
 
@@ -243,7 +248,11 @@ class Supervisor:
             job.publish("lost", error=self._cut_off())
             return
         with contextlib.suppress(FileExistsError):
-            os.mkdir(job.directory.work(job.attempt), 0o700)
+            when_there_is_room(
+                lambda: os.mkdir(job.directory.work(job.attempt), 0o700),
+                job.jobs_directory,
+                is_wanted=self._goes_on,
+            )
         try:
             while not self._run_once(job):
                 pass
