@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
 import uuid
 from types import SimpleNamespace
@@ -224,6 +225,19 @@ def test_what_cannot_be_written_for_want_of_descriptors_is_written_later(
     reasons = [change.reason for change in told]
     # It may wait long from then on.
     assert reasons == ["cannot go on, trying again: Too many open files", "goes on again"]
+
+
+def test_a_job_that_cannot_be_written_down_and_is_refused_leaves_nothing(
+    driver, engine, monkeypatch
+):
+    def full(self, header, body):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RunDirectory, "write_spec", full)
+    with pytest.raises(OSError, match="No space left"):
+        add(driver)
+    names = os.listdir(engine.settings.home / "jobs")
+    assert [name for name in names if not name.startswith(".")] == []
 
 
 def test_a_launch_without_descriptors_is_tried_again(driver, engine, monkeypatch):

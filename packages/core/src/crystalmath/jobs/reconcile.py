@@ -180,7 +180,11 @@ class Job:
             if self.record.attempt > 1:  # the next pass of a flow, whose directory is there
                 self.write(self.record.attempt)
             elif not self.disowned and self.directory.make():
-                self.directory.write_spec(self.header, self.body)
+                try:
+                    self.directory.write_spec(self.header, self.body)
+                except BaseException:
+                    self.directory.remove_empty()
+                    raise
                 self.update(written=True)
 
     def refuse(self, why: str) -> list[Change]:

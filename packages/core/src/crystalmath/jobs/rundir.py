@@ -132,6 +132,11 @@ class RunDirectory:
             return False
         return True
 
+    def remove_empty(self) -> None:
+        """Remove the directory if nothing was written into it."""
+        with contextlib.suppress(OSError):
+            os.rmdir(self.path)
+
     def write_spec(self, header: Mapping[str, Any], body: str) -> None:
         """Write what to run, for the owner alone to read; it replaces an older one."""
         content = document(header, body.encode())
