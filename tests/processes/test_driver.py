@@ -240,18 +240,28 @@ def test_a_job_that_cannot_be_written_down_and_is_refused_leaves_nothing(
     assert [name for name in names if not name.startswith(".")] == []
 
 
-def test_a_launch_without_descriptors_is_tried_again(driver, engine, monkeypatch):
-    launch, failures = engine.launch, iter(range(1))
+@pytest.mark.parametrize("answers", [False, True])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EMFILE, "Too many open files"), RuntimeError("can't start new thread")]
+)
+def test_a_launch_without_descriptors_or_threads_is_tried_again(
+    driver, engine, monkeypatch, error, answers
+):
+    launch, failures, told = engine.launch, iter(range(1)), []
 
     def short(attempts):
-        if next(failures, None) is not None:
-            raise OSError(errno.EMFILE, "Too many open files")
-        return launch(attempts)
+        if next(failures, None) is None:
+            return launch(attempts)
+        if answers:
+            return {attempt.id: error for attempt in attempts}
+        raise error
 
     monkeypatch.setattr(engine, "launch", short)
+    driver.listeners.append(told.extend)
     job_id = add(driver)
     eventually(lambda: engine.launched == [f"{job_id}.1"])
     assert driver.state(job_id) is JobState.PENDING
+    assert [change.reason for change in told] == [f"trying again: {error}"]
 
 
 def test_what_a_launch_of_several_refuses_fails_that_one_alone(driver, engine, monkeypatch):

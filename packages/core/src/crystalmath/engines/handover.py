@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeGuard
 
 from attrs import evolve
 
@@ -72,10 +72,14 @@ _PASSING = frozenset(
         errno.EDQUOT,
     }
 )
+#: What Python says of that where a thread cannot be started.
+_NO_THREADS = "can't start new thread"
 
 
-def is_passing(error: BaseException) -> bool:
+def is_passing(error: object) -> bool:
     """Return whether an error of the system may pass: no descriptors left, a file system away."""
+    if isinstance(error, RuntimeError):
+        return str(error) == _NO_THREADS
     return isinstance(error, OSError) and error.errno in _PASSING
 
 
@@ -274,9 +278,9 @@ class Handover:
         finally:
             for parcel in parcels:
                 self._record_answer(parcel, answers.get(parcel.attempt.id))
-        left = [each for each in answers.values() if isinstance(each, EngineUnavailable)]
+        left = [str(each) for each in answers.values() if _is_later(each)]
         if len(left) == len(answers):
-            raise left[0] if left else EngineUnavailable("it took none of the attempts")
+            raise EngineUnavailable(left[0] if left else "it took none of the attempts")
         self._backoff = 1.0
         if self._alone:
             self.wake.set()  # the next of them, after what there is to release
@@ -289,7 +293,7 @@ class Handover:
         """Do what follows for jobs from what `launch` answered of their parcel."""
         jobs = list(parcel.members)
         handle = None if isinstance(answer, Exception) else answer
-        if isinstance(answer, EngineUnavailable):
+        if _is_later(answer):
             self._note(jobs, answer)
         elif isinstance(answer, Exception) and len(jobs) > 1:
             self._separate(jobs, answer)
@@ -398,6 +402,7 @@ class Handover:
     def _is_decided(self, jobs: Sequence[Job], error: Exception) -> bool:
         """Act on an exception; return whether it decides the handover."""
         if is_passing(error):
+            self._note(jobs, error)
             raise EngineUnavailable(str(error)) from error
         if isinstance(error, RuntimeError) and _interpreter_ends():
             return False  # `close` comes in a moment, and cancels them
@@ -624,6 +629,11 @@ def _of_each(parcel: Parcel, sighting: Sighting, now: float) -> Sighting:
         # How it ended was another job's doing, perhaps; from now on the engine has each alone.
         return Sighting("gone", sighting.reason)
     return sighting
+
+
+def _is_later(answer: object) -> TypeGuard[Exception]:
+    """Return whether an engine's answer for an attempt is that it can be handed over later."""
+    return isinstance(answer, EngineUnavailable) or is_passing(answer)
 
 
 def _is_pass(job: Job) -> bool:
