@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import uuid
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -262,6 +263,33 @@ def test_a_launch_without_descriptors_or_threads_is_tried_again(
     eventually(lambda: engine.launched == [f"{job_id}.1"])
     assert driver.state(job_id) is JobState.PENDING
     assert [change.reason for change in told] == [f"trying again: {error}"]
+
+
+def test_a_forked_process_reads_what_became_of_a_job_from_its_files(driver, engine):
+    """It has the table of those that are followed as it was when it was forked."""
+    job_id, cancelled = add(driver), add(driver)
+    eventually(lambda: sorted(engine.launched) == sorted([f"{job_id}.1", f"{cancelled}.1"]))
+    read, written = os.pipe()
+    with warnings.catch_warnings(action="ignore"):  # of threads, which do not live on
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.close(written)
+            os.read(read, 1)
+            assert driver.state(job_id) is JobState.CANCELLED
+            assert driver.cancel(cancelled)
+            assert driver.state(cancelled) is JobState.CANCELLED
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(read)
+    try:
+        assert driver.cancel(job_id)
+        eventually(lambda: driver.state(job_id) is JobState.CANCELLED)
+    finally:
+        os.close(written)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_what_a_launch_of_several_refuses_fails_that_one_alone(driver, engine, monkeypatch):

@@ -273,7 +273,7 @@ class Driver:
 
     def state(self, job_id: str) -> JobState:
         """Return a job's present state; take over a job that nobody follows."""
-        job = self._followed.jobs.get(job_id)
+        job = self._job(job_id)
         if job is not None:
             return job.state
         if (ended := self._finished.get(job_id)) is not None:
@@ -283,6 +283,10 @@ class Driver:
             return state
         return self.state(job_id)
 
+    def _job(self, job_id: str) -> Job | None:
+        """Return a job that is followed here; a forked process has but what its parent knew."""
+        return self._followed.jobs.get(job_id) if os.getpid() == self._owner else None
+
     def _view(self, directory: RunDirectory, job_id: str, *, is_flow: bool = False) -> JobState:
         record = facts.Record(job_id=job_id, place=directory.path, is_flow=is_flow)
         return view(directory, record, self.host).state
@@ -291,7 +295,7 @@ class Driver:
         """Request that a job be stopped."""
         if self.state(job_id).is_terminal():
             return False
-        job = self._followed.jobs.get(job_id)
+        job = self._job(job_id)
         if job_id in self._finished:
             return False
         if job is None:

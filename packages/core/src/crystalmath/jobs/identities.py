@@ -208,7 +208,13 @@ def own_identity(jobs_directory: str | os.PathLike[str], lease_s: float = LEASE_
         return _files[key]
 
 
+def _lock_anew() -> None:
+    global _making  # noqa: PLW0603 - a lock held at the fork would stay held for ever
+    _making = threading.Lock()
+
+
 _making = threading.Lock()
+os.register_at_fork(after_in_child=_lock_anew)
 _files: dict[tuple[str, int], IdentityFile] = {}
 _own: list[tuple[int, IdentityFile]] = []
 
