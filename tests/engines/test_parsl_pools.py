@@ -110,6 +110,18 @@ def test_a_record_that_cannot_be_written_is_written_the_next_time(runner, tmp_pa
     assert list(runs.iterdir()) == []
 
 
+def test_a_pool_starts_though_temporary_files_were_tidied_up(runner):
+    """Many machines do that, and a server may live for months."""
+    _, manager = run(runner)
+    mine = runner._of["local"]._ownership
+    started = processes.start_time(manager)
+    os.kill(manager, signal.SIGKILL)
+    eventually(lambda: not processes.is_alive(manager, started))
+    shutil.rmtree(mine.temporary, ignore_errors=True)  # what is left of the pool does so, too
+    run(runner)
+    assert os.path.isdir(mine.temporary)
+
+
 def test_an_interchange_that_dies_while_it_starts(runner, reasons):
     token = runner._of["local"]._ownership.token
     killed = []

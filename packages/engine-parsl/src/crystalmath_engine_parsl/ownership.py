@@ -59,6 +59,9 @@ class Ownership:
     def record(self) -> None:
         """Make the folders, and the record of whose they are."""
         if self.temporary:
+            # Many machines remove what has lain in /tmp for days.
+            with contextlib.suppress(FileExistsError):
+                Path(self.temporary).mkdir(mode=0o700)
             return
         temporary = temporary_folder()
         record = {
