@@ -313,6 +313,14 @@ def test_a_template_that_cannot_be_started_holds_up_nobody(make):
         worker.run(directory.path)
 
 
+def test_why_no_process_can_be_started_is_told(make):
+    directory = make("lab_recipes.where", environment={"VASP_X": "x" * 200_000})
+    worker.run(directory.path)
+    outcome = directory.outcome(1)
+    assert outcome["state"] == "lost"
+    assert outcome["error"].startswith("no process could be started for it: [Errno 7] Argument")
+
+
 def test_quacc_is_imported_for_its_own_recipes_alone(count_imports, run, tmp_path):
     run("where")
     assert not (tmp_path / "counting" / "imports").exists()

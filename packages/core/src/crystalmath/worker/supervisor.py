@@ -261,7 +261,11 @@ class Supervisor:
 
     def _run_once(self, job: RunningJob) -> bool:
         """Run the job; ``False`` if the runner found itself out of date and ran nothing."""
-        runner = self._runner_for(job.environment, uses_quacc=job.recipe.startswith("quacc."))
+        try:
+            runner = self._runner_for(job.environment, uses_quacc=job.recipe.startswith("quacc."))
+        except OSError as error:
+            job.publish("lost", error=f"no process could be started for it: {error}")
+            raise
         what = {"directory": job.directory.path, "attempt": job.attempt, "fresh": job.fresh}
         runner.give({**what, "small": job.is_journaled, "follows": job.follows})
         verdict = self._watch(job, runner)
