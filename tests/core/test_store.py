@@ -605,6 +605,23 @@ def test_totals_are_those_of_now(url):
         assert store.totals(recipe="lab.h") == {JobState.PENDING: 1}
 
 
+def test_totals_follow_what_becomes_known_of_a_job_later(store):
+    """A waiting job gets its formula with the structure, and a flow takes over older steps."""
+    parent = {"job_id": "1", "role": "structure"}
+    store.insert([new("1", formula="Cu"), new("2", parents=[{**parent, "awaited": "ok"}])])
+    store.insert([new("f"), new("g"), step("f", "relax#0", "3"), step("g", "relax#0", "4")])
+    asked = [{"formula": "Cu"}, {"elements": ["Cu"]}, {"parent": "g"}]
+    for filters, count in zip(asked, (1, 1, 1), strict=True):
+        assert store.totals(**filters) == {JobState.PENDING: count}
+    store.put_in([(store.get("2"), new("2", formula="Cu2", parents=[parent]))], 3.0)
+    store.take_over("g", ["3"])
+    store.apply([change("2", "running")])
+    for filters in asked:
+        listed = Counter(job.state for job in store.list(**filters))
+        assert store.totals(**filters) == listed
+        assert listed.total() == 2
+
+
 def step(flow, name, job_id, **more):
     return new(job_id, parents=[{"job_id": flow, "role": "flow", "step": name}], **more)
 

@@ -122,10 +122,9 @@ def of_jobs(
 _KEPT = 64
 #: After more events than this, all jobs are counted again.
 _MANY = 2000
-#: What these ask of a job never changes: it is among those that are counted for good.
-_STEADY = frozenset(
-    {"engine", "cluster", "label", "recipe", "name", "formula", "elements", "parent", "steps"}
-)
+#: What these ask of a job never changes: it is among those that are counted for good. (A job that
+#: waits may get its formula later, and a flow takes over steps of others.)
+_STEADY = frozenset({"engine", "cluster", "label", "recipe", "name", "steps"})
 _STEADY_ALONE = _STEADY | {"since", "until", "prefix"}
 
 
