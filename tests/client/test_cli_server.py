@@ -584,6 +584,9 @@ def test_a_list_shows_how_far_a_flow_is_and_its_steps_where_they_are_asked_for(
     assert cli("export", "table.csv", flow[0], "--steps", "--columns", "step").code == 0
     table = Path("table.csv").read_text().splitlines()
     assert table == ["step", '""', "relax_job#0", "static_job#1", "static_job#2"]
+    sort = ("--steps", "--sort", "recipe", "--columns", "step")
+    assert cli("export", "sorted.csv", flow[0], *sort).code == 0
+    assert sorted(Path("sorted.csv").read_text().splitlines()) == sorted(table)
     # A flow that has taken over a step of another one shows it, too; so does that other one.
     of_retry = {"recipe": "a.flow", "stage": "steps", "labels": {"of": "retry"}}
     of_retry["specification"] = '{}\n{"parameters": {}, "atoms": null}'

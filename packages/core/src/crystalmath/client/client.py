@@ -740,7 +740,9 @@ class Client:
             named = chosen(self.ask, job_ids, filters) or []
             jobs = self._records(named)
             if sort is not None:
-                every, wanted = self.list(sort=sort, **filters), set(named)
+                # Whoever names a step of a flow means it.
+                fitting: Filters = {**filters, "steps": True}
+                every, wanted = self.list(sort=sort, **fitting), set(named)
                 jobs = (job for job in every if job.job_id in wanted)
             jobs = itertools.islice(jobs, limit)
         return write_table(Path(path), lines(self._caller, jobs), columns)
