@@ -535,6 +535,10 @@ def test_what_is_not_there(client):
         client.call("jobs.sumbit")
     with pytest.raises(InvalidJob, match="'stat' is not a known setting|known parameter"):
         client.ask("jobs.list", stat="failed")
+    with pytest.raises(InvalidJob, match="'labels' must be an object, not 'x'"):
+        client.table(labels="x")
+    with pytest.raises(InvalidJob, match="'exclude' must be an object, not 'x'"):
+        client.totals(exclude="x")
 
 
 def test_wait_tells_the_present_state_and_each_change(client, go):

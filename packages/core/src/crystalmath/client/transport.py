@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from crystalmath import server
@@ -12,7 +12,7 @@ from crystalmath.errors import ID_LENGTH, CrystalMathError, InvalidJob, the_one
 from crystalmath.server.rpc import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from crystalmath.models import HasJobId
     from crystalmath.models.answers import JobDocument
@@ -207,13 +207,14 @@ def filters_document(filters: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(name: str, value: Any) -> Any:
     from datetime import datetime
 
-    if name == "exclude":
+    # Whoever answers says what is wrong with another value.
+    if name == "exclude" and isinstance(value, Mapping):
         return filters_document(value)
     if name == "elements" and isinstance(value, str):
         return [symbol for symbol in value.replace(",", " ").split() if symbol]
     if isinstance(value, datetime):
         return value.timestamp()
-    if name == "labels":
+    if name == "labels" and isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, (list, tuple, set, frozenset)):
         return list(value)
