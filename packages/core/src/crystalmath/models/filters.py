@@ -160,7 +160,11 @@ class ExcludeFilter(TraitFilter):
 @documented
 @_declares
 class JobFilter(ExcludeFilter):
-    """Jobs for which all of this holds."""
+    """The filters that methods take as keywords, or as a mapping; all must hold.
+
+    It only declares them, and cannot be made: ``client.list(state="failed")``. Their type is
+    :class:`Filters`.
+    """
 
     energy_min: float | None = _filter(
         "of at least this energy, in eV",
