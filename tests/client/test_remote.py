@@ -244,23 +244,38 @@ def test_a_submission_is_not_repeated_unless_it_has_a_key(home):
         assert broken.asked.count("jobs.submit_many") == 3
 
 
-def test_ctrl_c_tells_of_a_submission_that_was_sent(home):
+@pytest.mark.parametrize(
+    ("method", "asked", "told"),
+    [
+        (
+            "jobs.submit",
+            ("submit", "emt.core.static_job", "examples/Al.poscar"),
+            "jobs.submit, and may carry it out all the same; crystalmath list",
+        ),
+        (
+            "jobs.retry",
+            ("retry", "0" * 36),
+            "asked to run again, and may all the same; crystalmath list",
+        ),
+    ],
+)
+def test_ctrl_c_tells_of_a_request_for_jobs_that_was_sent(home, method, asked, told):
     arrived, go = threading.Event(), threading.Event()
 
     def behave(request):
-        if request["method"] == "jobs.submit":
+        if request["method"] == method:
             arrived.set()
             go.wait(LONG)
 
     with Broken(home, behave):
-        process = command("submit", "emt.core.static_job", "examples/Al.poscar")
+        process = command(*asked)
         with limited(process):
             assert arrived.wait(LONG)
             process.send_signal(signal.SIGINT)
             answer = finish(process)
         go.set()
     assert answer.code == 130
-    assert "jobs.submit, and may carry it out all the same; crystalmath list" in answer.err
+    assert told in answer.err
 
 
 @pytest.mark.parametrize(

@@ -168,11 +168,20 @@ def ask_again(
     asked = {**retry_document(changes), "dry_run": dry_run, "key": key}
     if filters is not None:
         asked["filters"] = filters_document(filters)
-    if job_ids is None:
-        return [*ask(server.JOBS_RETRY, timeout=LONG_S, **asked)["jobs"]]
+    requests: list[dict[str, list[str]]] = [{}]
+    if job_ids is not None:
+        requests = [{"job_ids": part} for part in parts(job_ids) or [[]]]
     found: list[RetriedJob] = []
-    for part in parts(job_ids) or [[]]:
-        found += ask(server.JOBS_RETRY, timeout=LONG_S, job_ids=part, **asked)["jobs"]
+    try:
+        for each in requests:
+            found += ask(server.JOBS_RETRY, timeout=LONG_S, **each, **asked)["jobs"]
+    except KeyboardInterrupt as stopped:
+        if not (dry_run or changes.get("key")):  # a key of one's own gives the same jobs again
+            stopped.add_note(
+                "the jobs were asked to run again, and may all the same; crystalmath list shows "
+                "the new ones"
+            )
+        raise
     return found
 
 
