@@ -416,6 +416,21 @@ def test_a_submission_that_another_one_overtakes_misses_nothing(home):
         assert eventually(slow.result(LONG).cancelled)
 
 
+def test_a_job_that_is_answered_as_the_client_is_closed_has_a_future_that_ends(home, monkeypatch):
+    with Broken(home, Told()), connect(start=False) as client:
+        ask = client.ask
+
+        def close_afterwards(method, **params):
+            answer = ask(method, **params)
+            client.close()  # as another thread may
+            return answer
+
+        monkeypatch.setattr(client, "ask", close_afterwards)
+        future = client.submit("emt.core.static_job", AL, name="a")
+        with pytest.raises(ClientClosed, match="the client was closed; job a goes on"):
+            future.result(LONG)
+
+
 def test_a_submission_goes_on_where_the_last_thread_was_left_meanwhile(home):
     told, begun = Told(), []
 

@@ -319,6 +319,8 @@ class Follower:
                     self._take_in(ids)
             except (CrystalMathError, OSError):
                 self._behind = True
+        if self._closed:  # by another thread meanwhile, which knew nothing of these
+            _end_closed(new)
 
     def close(self) -> None:
         """Give up all futures that are not done."""
@@ -327,8 +329,7 @@ class Follower:
         if self._transport.ends_jobs:
             with contextlib.suppress(Exception):
                 self._take_in(self._ids())
-        for future in self._take_all():
-            future.end(ClientClosed(f"the client was closed; job {future.job_id} goes on"))
+        _end_closed(self._take_all())
 
     def abandon_in_fork(self) -> None:
         """Begin anew in a process that was forked: it has not the thread, and perhaps the lock."""
@@ -421,6 +422,11 @@ class Follower:
     def _give_up(self, error: Exception) -> None:
         for future in self._take_all():
             future.end(error)
+
+
+def _end_closed(futures: Iterable[JobFuture]) -> None:
+    for future in futures:
+        future.end(ClientClosed(f"the client was closed; job {future.job_id} goes on"))
 
 
 _all: weakref.WeakSet[Follower] = weakref.WeakSet()
