@@ -324,6 +324,7 @@ def test_filters_that_nothing_fits(client, cli):
     [
         ({}, "either 'job_ids' or 'filters'"),
         ({"job_ids": [], "filters": {}}, "either 'job_ids' or 'filters'"),
+        ({"filters": {"labels": {}}}, "nothing says which jobs are to run again"),
         ({"job_ids": [NOBODY], "recipe": "x"}, "'recipe' is not a known parameter"),
         ({"filters": {"lable": "x"}}, "did you mean"),
         ({"job_ids": [NOBODY], "params": {"x": {"@module": "os", "@class": "x"}}}, "os"),

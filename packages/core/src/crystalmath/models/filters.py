@@ -224,6 +224,13 @@ class JobFilter(ExcludeFilter):
 EXCLUDABLE = tuple(one.name for one in declared(ExcludeFilter))
 
 
+def filters_in(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the filters among parameters; an empty filter chooses no job, never all."""
+    known = {one.name for one in declared(JobFilter)}
+    items = params.items()
+    return {name: value for name, value in items if name in known and value not in ("", [], {})}
+
+
 def read_filters(params: Mapping[str, Any]) -> Selection:
     """Read the filters of a request, all else taken out, as the service takes them.
 

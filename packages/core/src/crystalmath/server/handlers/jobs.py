@@ -30,8 +30,8 @@ from crystalmath.models.answers import (
     Summary,
 )
 from crystalmath.models.columns import SORTED_BY
-from crystalmath.models.fields import Limits, declared, properties
-from crystalmath.models.filters import read_filters
+from crystalmath.models.fields import Limits, properties
+from crystalmath.models.filters import filters_in, read_filters
 from crystalmath.models.job_notes import UNFINISHED
 from crystalmath.recipes.structures import parse_structure as _parse_structure  # noqa: F401
 from crystalmath.recipes.summary import summarize as _summarize_result  # noqa: F401 - promised here
@@ -64,7 +64,6 @@ _TOGETHER = 250
 _WRITTEN: dict[str, tuple[Job, bytes]] = {}
 _MOST_WRITTEN = 1000
 #: Which jobs, for ``jobs.list`` and all others that choose among them.
-FILTERS = frozenset(one.name for one in declared(JobFilter))
 FiltersDocument: TypeAlias = Annotated[Mapping[str, Any], JobFilter]
 
 
@@ -266,12 +265,6 @@ async def handle_jobs_specification(
         service, job_id, job=params.get("job", False), progress=params.get("progress", False)
     )
     return await in_slices("files", told)
-
-
-def filters_in(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the filters among parameters; an empty filter chooses no job, never all."""
-    items = params.items()
-    return {name: value for name, value in items if name in FILTERS and value not in ("", [], {})}
 
 
 # --- many at once ----------------------------------------------------------------------------

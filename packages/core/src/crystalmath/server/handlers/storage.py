@@ -12,8 +12,8 @@ from crystalmath.errors import InvalidJob
 from crystalmath.models import answers
 from crystalmath.models.answers import MOST_JOBS, ArchivedJobs, Count, ImportedJobs, JobIds
 from crystalmath.models.fields import Limits
-from crystalmath.models.filters import JobFilter, all_filters, read_filters
-from crystalmath.server.handlers.jobs import FiltersDocument, filters_in
+from crystalmath.models.filters import JobFilter, all_filters, filters_in, read_filters
+from crystalmath.server.handlers.jobs import FiltersDocument
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, once, trouble
 from crystalmath.service.job_answers import PAGE
