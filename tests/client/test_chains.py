@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 import typer
@@ -41,7 +41,7 @@ ATOMS = Reference("3f2a")["relax"][-1]["atoms"]
         lambda it: "a" in it,
         lambda it: it(),
         lambda it: it.get_potential_energy(),
-        Path,
+        os.fspath,
         lambda it: it[1.5],
         lambda it: it == 1.5,
         lambda it: it in [1.5, 2.5],

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import sqlite3
 import stat
 import tempfile
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import attrs
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from conftest import eventually
 from crystalmath.errors import StoreError
@@ -212,6 +215,25 @@ def test_a_url_that_cannot_be_used_is_refused_without_showing_its_password(url, 
     with pytest.raises(StoreError) as caught:
         JobStore(url)
     assert "cret" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_no_insertion_of_many_rows_returns_any(file):
+    """The module of Python 3.13 does not take the second of them."""
+
+    def trace(connection, _):
+        connection.set_trace_callback(told.append)
+
+    told = []
+    event.listen(Engine, "connect", trace)
+    try:
+        with JobStore(f"sqlite:///{file}") as store:
+            store.insert([attrs.evolve(JOB, job_id=name, labels={"a": "b"}) for name in "12"])
+    finally:
+        event.remove(Engine, "connect", trace)
+    tables = "jobs|listed|specifications|labels|events"
+    insertions = [text for text in told if re.match(rf"INSERT INTO ({tables}) ", text)]
+    assert len(insertions) == 2 * 5
+    assert [text for text in insertions if "RETURNING" in text] == []
 
 
 def test_a_creation_that_was_cut_short_is_taken_up_again(file):

@@ -68,8 +68,10 @@ _COMPARE_AND_SET = update(jobs).where(
 #
 # The number of the job whose id is given.
 _NUMBER = select(jobs.c.number).where(jobs.c.job_id == bindparam("job_id")).scalar_subquery()
+# (`inline`: else SQLAlchemy asks for the number by RETURNING, and the module of Python 3.13 does
+# not take the second of many rows.)
 _INSERTIONS = {
-    table.name: insert(table).values(number=_NUMBER)
+    table.name: insert(table).values(number=_NUMBER).inline()
     for table in (events, labels, lineage, listed, specifications)
 }
 _TAKE = insert(lineage).from_select(
