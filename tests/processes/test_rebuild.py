@@ -86,6 +86,19 @@ def test_a_rebuilt_job_is_the_same_whose_filters_named_another(service, home, cl
         assert other.submit(asked).job_id == job_id
 
 
+def test_what_waits_is_kept_where_others_read_as_the_database_is_removed(service, home, tmp_path):
+    held = service.submit(waiting(tmp_path / "go"))
+    waits = service.submit(lab_job("echo", parameters={"x": JobValue(held.job_id, ("saw",))}))
+    store = service._recorder.store
+    reading = [store.mentioning("echo") for _ in range(4)]  # by all connections that are open
+    assert [next(each)[0] for each in reading] == [waits.job_id] * 4
+    remove(home)
+    service.submit(value(1))
+    assert service.job(waits.job_id).reason == waits.reason is not None
+    for each in reading:
+        each.close()
+
+
 @pytest.mark.parametrize("older", [False, True], ids=["removed", "an older copy"])
 def test_a_database_that_is_replaced_under_a_living_service(service, home, tmp_path, older):
     first = finish(service, service.submit(value(1)).job_id)

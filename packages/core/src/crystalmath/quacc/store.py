@@ -304,3 +304,7 @@ class JobStore(JobReader):
     def is_replaced(self) -> bool:
         """Return whether the SQLite file was removed, or another put in its place, since."""
         return self._database.is_replaced()
+
+    def of_open_file(self) -> JobReader:
+        """Return a reader of the SQLite file that is open here, also after it was removed."""
+        return JobReader(database.OpenFile(self._database))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from crystalmath.errors import InvalidJob
     from crystalmath.jobs.documents import SpecDocument
     from crystalmath.quacc.store import Event, JobMetadata, JobStore, NewJob
+    from crystalmath.store.job_reader import JobReader
 
     #: Why a job is not on record: the job itself, or the database.
     Refused: TypeAlias = InvalidJob | StoreError
@@ -187,7 +188,7 @@ class Recorder:
         _LOG.error("%r was removed or replaced; its rows are made again", lost)
         try:
             # A removed file can be read where it is open, for the first attempt alone.
-            self._waiting = self._waiting or list(_waiting(lost))
+            self._waiting = self._waiting or list(_waiting(lost.of_open_file()))
         except CrystalMathError as error:
             _LOG.warning("%s: %s", error, NOT_REBUILT)
         lost.close()
@@ -419,7 +420,7 @@ class Recorder:
             self.apply(Change(job_id=job_id, state=state, at=time.time(), reason=reason))
 
 
-def _waiting(store: JobStore) -> Iterator[SpecDocument]:
+def _waiting(store: JobReader) -> Iterator[SpecDocument]:
     """Yield header and body of jobs that wait for others: they have no run directory yet."""
     for job in store.unfinished():
         if job.waits and job.stage is None:

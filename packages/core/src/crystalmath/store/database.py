@@ -93,7 +93,7 @@ class Database:
     @contextmanager
     def writing(self) -> Iterator[Connection]:
         """Return the only connection that writes just now; commit at the end, or nothing at all."""
-        with self._translated(), self._turn, self._writing_connection() as connection:
+        with self.alone() as connection:
             transaction, is_known = self._begin(connection)
             try:
                 if self._opened is not None and not is_known:
@@ -104,6 +104,12 @@ class Database:
                 transaction.rollback()
                 raise
             self._commit(connection, transaction)
+
+    @contextmanager
+    def alone(self) -> Iterator[Connection]:
+        """Return the connection that writes, while nobody does."""
+        with self._translated(), self._turn, self._writing_connection() as connection:
+            yield connection
 
     @contextmanager
     def _writing_connection(self) -> Iterator[Connection]:
@@ -198,6 +204,26 @@ class Database:
         finally:
             if self._closed:
                 self._close_idle()
+
+
+class OpenFile:
+    """A SQLite file that was removed since, read by what writes to it: it is open there for sure.
+
+    Where all other connections are in use, a new one would make another file in its place.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @contextmanager
+    def reading(self) -> Iterator[Snapshot]:
+        """Read one state of the database."""
+        with self._database.alone() as connection, connection.begin():
+            connection.exec_driver_sql("BEGIN")
+            yield Snapshot(connection)
+
+    def close(self) -> None:
+        """Leave it open: the store closes it."""
 
 
 def open_database(url: str, *, create: bool = True, network: bool | None = None) -> Database:
