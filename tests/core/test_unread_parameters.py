@@ -229,11 +229,10 @@ def test_on_the_command_line(home, cli):
         ("--wall-time", "1h", "--walltime"),
     ):
         answer = cli("submit", RELAX, poscar, slip, value)
-        told = " ".join(answer.err.split())
-        assert answer.code == 2
         # The oldest Typer shows them as Python writes a tuple.
-        assert f"No such option: {slip} (" in told
-        assert f"(Possible options: {option})" in told
+        told = " ".join(answer.err.split()).replace("('(", "(").replace(")',)", ")")
+        assert answer.code == 2
+        assert told.endswith(f"No such option: {slip} (Possible options: {option})")
     answer = cli("run", RELAX, poscar, "--opt_params.fmax", "0.01")
     assert "--param opt_params.fmax=0.01" in " ".join(answer.err.split())
     assert "Possible" not in answer.err

@@ -70,7 +70,7 @@ _copying = threading.Lock()
 def one_at_a_time(size: int) -> Iterator[None]:
     """Copy or read a text of so many characters at once, in one thread at a time.
 
-    No other thread runs meanwhile, for 20 ms with 30 MB. A server's event loop needs the
+    No other thread runs meanwhile, for 20 to 45 ms with 30 MB. A server's event loop needs the
     interpreter several times to answer a request: the pause after that lets it do so.
     """
     if size < _HUGE:

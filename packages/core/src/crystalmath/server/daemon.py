@@ -333,8 +333,7 @@ class Server:
             self._rested = not memory.was_used
             memory.was_used = False
             if self._rested or time.monotonic() >= self._cycles_at:
-                freeing = functools.partial(free_cycles, at_rest=self._rested)
-                stood_still_s = await in_pool("caring", freeing)
+                stood_still_s = await in_pool("caring", free_cycles, at_rest=self._rested)
                 self._cycles_at = time.monotonic() + _SELDOM * stood_still_s
             await in_pool("caring", _hand_back)
             self._handed_back_at = time.monotonic()
