@@ -520,8 +520,10 @@ def test_of_named_jobs_filters_leave_those_that_fit(client, tmp_path):
     assert (tmp_path / "three.csv").read_text().split() == ["name", "n3", "n2", "n1"]
     with pytest.raises(UnknownJob):
         client.export(tmp_path / "no.csv", job_ids=[*ids, NOBODY])
-    with pytest.raises(InvalidJob, match="which jobs"):
-        client.cancel_many()
+    for ask in (client.wait, client.cancel_many):
+        for nothing in ({}, {"labels": {}}, {"prefix": ""}, {"steps": True}):
+            with pytest.raises(InvalidJob, match="nothing says which jobs"):
+                list(ask(**nothing))
 
 
 def test_what_is_not_there(client):
@@ -538,6 +540,10 @@ def test_what_is_not_there(client):
         client.ask("jobs.list", stat="failed")
     with pytest.raises(InvalidJob, match="'labels' must be an object, not 'x'"):
         client.table(labels="x")
+    with pytest.raises(InvalidJob, match="'labels' must be an object, not 'x'"):
+        client.jobs(labels="x")
+    with pytest.raises(InvalidJob, match="'labels' must be an object, not 'x'"):
+        client.jobs(label="x")
     with pytest.raises(InvalidJob, match="'exclude' must be an object, not 'x'"):
         client.totals(exclude="x")
 

@@ -511,6 +511,9 @@ def test_wait_gives_the_states_at_the_end_of_its_time(service, tmp_path):
     assert answer["done"]
     answer = call(service, "jobs.wait", job_ids=[held, NOBODY])
     assert (answer["code"], answer["jobs"], answer["done"]) == ("unknown_job", [], False)
+    for asked in ({}, {"labels": {}}, {"steps": True}, {"job_ids": [held], "labels": {}}):
+        refused = call(service, "jobs.wait", **asked)
+        assert "say which jobs to wait for" in refused["error"]
 
 
 @pytest.mark.parametrize("method", ["jobs.wait", "jobs.events"])

@@ -38,6 +38,7 @@ from crystalmath.models import (
     Submission,
 )
 from crystalmath.models.cluster import Check
+from crystalmath.models.filters import filters_in
 from crystalmath.models.notebook import Findings, Jobs
 from crystalmath.models.submission import OF_FLOW
 
@@ -570,8 +571,9 @@ class Client:
         sort, **filters
             See :meth:`list`.
         """
-        if every := {**(filters.get("labels") or {}), **(label or {})}:
-            filters["labels"] = every
+        if label:
+            labels = filters.get("labels")
+            filters["labels"] = {**labels, **label} if labels else label
         return self._futures(self.list(sort=sort, **filters))
 
     def _futures(self, infos: Iterable[Job]) -> Jobs[JobFuture]:
@@ -1005,7 +1007,7 @@ class Client:
         Parameters
         ----------
         job_ids : str, Job, JobFuture, or several, optional
-            The jobs; default: all that there are now.
+            The jobs; default: those that fit the filters now.
         timeout : float, optional
             Time in seconds after which it ends all the same.
         **filters
@@ -1016,8 +1018,8 @@ class Client:
         InvalidJob
             Nothing says which jobs are meant.
         """
-        if job_ids is None and not filters:
-            raise InvalidJob("say which jobs to wait for: ids or filters")
+        if job_ids is None and not filters_in(filters_document(filters)).keys() - {"steps"}:
+            raise InvalidJob("nothing says which jobs to wait for; name them, or give filters")
         named = chosen(self.ask, job_ids, filters)
         if named is None:
             named = [job.job_id for job in self.list(**filters)]

@@ -25,7 +25,13 @@ from crystalmath.models.answers import (
     WaitedJobs,
 )
 from crystalmath.models.fields import Limits
-from crystalmath.models.filters import EventFilter, JobFilter, all_filters, read_filters
+from crystalmath.models.filters import (
+    EventFilter,
+    JobFilter,
+    all_filters,
+    filters_in,
+    read_filters,
+)
 from crystalmath.models.job_notes import JobState
 from crystalmath.server.pools import in_pool, in_slices
 from crystalmath.server.rpc import large
@@ -156,7 +162,8 @@ async def handle_jobs_wait(
     """
     end = time.monotonic() + params.pop("timeout_s", 30)
     named = params.pop("job_ids", None)
-    if (named is None) == (not params):
+    given = params if named is not None else filters_in(params).keys() - {"steps"}
+    if (named is None) == (not given):
         raise InvalidJob("say which jobs to wait for: either 'job_ids' or filters")
     job_ids = (
         await in_pool("asking", _chosen, service, read_filters(params))
