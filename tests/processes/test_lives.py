@@ -18,7 +18,7 @@ from crystalmath.jobs.documents import write
 from crystalmath.jobs.facts import Record
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.identities import IDENTITIES, LITTER_S, IdentityFile
-from crystalmath.jobs.journal import JOURNALS, Journal
+from crystalmath.jobs.journal import JOURNALS, Journal, record
 from crystalmath.jobs.reading import view
 from crystalmath.jobs.reconcile import Job, Reconciler
 from crystalmath.jobs.rundir import RunDirectory, outcome_document
@@ -294,5 +294,23 @@ def test_a_damaged_record_fails_no_other_job_of_its_journal(tmp_path):
         file.write(b"on 1")
     with pytest.raises(BadFile, match="without the outcome"):
         first.outcome(1)
+    assert second.outcome(1)["error"] == "no 1"
+    journal.close()
+
+
+def test_what_looks_like_a_record_in_the_result_of_another_job_misleads_nobody(tmp_path):
+    journal, (first, second) = journal_of(tmp_path / "jobs", 2)
+    content = Path(journal.path).read_bytes()
+    name = f"{Path(second.path).name}.1"
+    start = content.index(f"crystalmath {name}".encode())
+    # Whole, cut short, and with the checksum of another job's.
+    fakes = [content[start:-1] + b"!", content[start : start + 80], content[:start]]
+    fakes.append(fakes[-1].replace(Path(first.path).name.encode(), Path(second.path).name.encode()))
+    with open(journal.path, "wb") as file:
+        file.write(record(f"{Path(first.path).name}.1", outcome_document({}, b"\n".join(fakes))))
+        file.write(content[start:])
+    assert first.publish_in(1, journal.path)
+    assert second.publish_in(1, journal.path)
+    assert first.outcome(1)["size"] > 0
     assert second.outcome(1)["error"] == "no 1"
     journal.close()

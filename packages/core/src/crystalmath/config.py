@@ -179,7 +179,7 @@ class Config:
         """Whether other hosts may write to the home's file system."""
         return is_network(file_system(self.home)) if self.network is None else self.network
 
-    @property
+    @functools.cached_property
     def jobs_directory(self) -> Path:
         """Where the run directories are, one for each job."""
         return self.home / "jobs"

@@ -141,7 +141,8 @@ def step(
     engine = engine or _unasked(files)
     decide = _owned if owns else _seen
     decision = decide(record, files, now, engine)
-    decision = evolve(decision, changes=(*told, *decision.changes))
+    if told:
+        decision = evolve(decision, changes=(*told, *decision.changes))
     return _held(record, decision, files, now, owns=owns) if record.is_flow else decision
 
 
