@@ -59,7 +59,7 @@ _UNITS = {
 }
 #: What ASE takes for true and false in INCAR, beside Python's own.
 _FLAGS = (".true.", "t", ".false.", "f")
-_KPTS = "a list of three whole numbers, [3, 3, 3]"
+_KPTS = "a list of three whole numbers, each at least 1: [3, 3, 3]"
 _COPY = 'a list of tables, [{"source": "/the/folder", "filenames": ["WAVECAR"]}]'
 
 
@@ -199,19 +199,29 @@ def _wrong_input(recipe: str, given: Mapping[str, Any]) -> Iterator[str]:
 def _wrong_in_vasp(given: Mapping[str, Any]) -> Iterator[str]:
     kpts = given.get("kpts")
     listed = kpts if isinstance(kpts, (list, tuple)) else ()
-    if isinstance(kpts, str) or any(isinstance(each, float) for each in listed):
+    if isinstance(kpts, str) or any(isinstance(each, float) for each in listed) or _no_mesh(kpts):
         yield _must("kpts", _KPTS, kpts)
     if isinstance(given.get("setups"), (int, float, list, tuple)):
         what = 'the name of a file of setups, or a table, {"Al": "_pv"}'
         yield _must("setups", what, given["setups"])
+    spelt: dict[str, str] = {}
     for name, value in given.items():
+        # Which of the two quacc takes depends on the recipe's own parameters.
+        if (before := spelt.setdefault(name.lower(), name)) != name:
+            yield f"{before!r} and {name!r} are one tag of INCAR; give it once, as {before!r}"
         if (due := _due_in_incar(name.lower(), value)) is not None:
             yield _must(name, due, value)
 
 
+def _no_mesh(kpts: object) -> bool:
+    """Return whether a mesh has no k-point, of which VASP and pw.x would end at once."""
+    is_mesh = isinstance(kpts, (list, tuple)) and len(kpts) == 3  # noqa: PLR2004
+    return is_mesh and any(type(each) is int and each < 1 for each in kpts)
+
+
 def _wrong_in_espresso(given: Mapping[str, Any]) -> Iterator[str]:
     kpts = given.get("kpts")
-    if isinstance(kpts, str) and kpts != "gamma":
+    if (isinstance(kpts, str) and kpts != "gamma") or _no_mesh(kpts):
         yield _must("kpts", _KPTS, kpts)
     if isinstance(given.get("kspacing"), _NOT_NUMBERS):
         yield _must("kspacing", "a number, in 1/Å", given["kspacing"])
