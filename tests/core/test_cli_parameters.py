@@ -192,6 +192,21 @@ def test_a_toml_file_without_quotes_says_what_is_missing(tmp_path):
         parse_parameters([], file)
 
 
+@pytest.mark.parametrize(("name", "text"), [("p.json", '{"a": 1}'), ("p.toml", "a = 1")])
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path, name, text):
+    file = tmp_path / name
+    file.write_text(text, encoding="utf-8-sig")
+    assert parse_parameters([], file) == {"a": 1}
+
+
+def test_of_a_long_list_in_place_of_a_table_the_beginning_is_told(tmp_path):
+    file = tmp_path / "p.json"
+    file.write_text(f"[{', '.join(['1'] * 100_000)}]")
+    with pytest.raises(typer.BadParameter, match=r"table of parameters, not \[1") as refused:
+        parse_parameters([], file)
+    assert len(str(refused.value)) < 500
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(typer.BadParameter, match=r"nowhere\.json: No such file"):
         parse_parameters([], tmp_path / "nowhere.json")

@@ -349,10 +349,12 @@ def _table(path: Path) -> dict[str, Any]:
     import tomllib
 
     from crystalmath.config import UNQUOTED
+    from crystalmath.errors import shown
 
     toml = path.suffix.lower() == ".toml"
     try:
-        text = path.read_text(encoding="utf-8")
+        # Editors of Windows begin a text with a mark of its encoding.
+        text = path.read_text(encoding="utf-8-sig")
         table: object = tomllib.loads(text) if toml else _json(text)
         _refuse_unfit(table)
     except (OSError, ValueError, RecursionError) as error:
@@ -362,7 +364,7 @@ def _table(path: Path) -> dict[str, Any]:
         hint = f"; {UNQUOTED}" if isinstance(error, tomllib.TOMLDecodeError) else ""
         refuse(f"cannot read {path} as {kind}: {error}{hint}")
     if not isinstance(table, dict):
-        refuse(f"{path} must hold a table of parameters, not {table!r}")
+        refuse(f"{path} must hold a table of parameters, not {shown(table)}")
     return table
 
 
