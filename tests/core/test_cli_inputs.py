@@ -45,6 +45,15 @@ def test_each_line_has_who_has_set_it(capsys):
     assert lines[-1] == "further steps are not known: why"
 
 
+def test_of_a_long_table_of_a_preset_the_beginning_is_shown(capsys):
+    long = evolve(FIRST.settings[0], instead_of=f"preset: {[520] * 9999}")
+    check.show(Inputs(steps=(evolve(FIRST, settings=(long,)),)))
+    line = next(line for line in capsys.readouterr().out.splitlines() if "ENCUT" in line)
+    assert "asked (preset: [520, 520" in line
+    assert line.endswith("...)")
+    assert len(line) < 200
+
+
 def test_what_the_machine_of_the_job_decides_is_marked_in_its_first_step_too(capsys):
     unsure = {"file": "INCAR", "origin": "quacc", "certain": False}
     told = evolve(

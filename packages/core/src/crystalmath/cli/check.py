@@ -52,6 +52,9 @@ _LINES = 60
 _MOST_STEPS = 60
 #: Where a mark stands, if the line leaves room for it.
 _COLUMN = 44
+#: So much of what a setting stands in the place of is shown: a preset's table of all
+#: pseudopotentials has 20 kB.
+_INSTEAD = 100
 _NAME = re.compile(r"[\s\"]*([A-Za-z][\w%]*(?:\([\d, ]+\))?)")
 
 
@@ -152,7 +155,9 @@ def _file(text: str, settings: Sequence[Setting]) -> Iterator[str]:
 def _with_mark(line: str, setting: Setting | None) -> str:
     if setting is None or setting.origin is None:
         return line
-    told = setting.origin + (f" ({setting.instead_of})" if setting.instead_of else "")
+    told: str = setting.origin
+    if instead := setting.instead_of:
+        told += f" ({instead[:_INSTEAD]}{'...' * (len(instead) > _INSTEAD)})"
     return f"{line:{_COLUMN}}  {told}{'' if setting.certain else ' ?'}"
 
 

@@ -215,8 +215,8 @@ def _wrong_in_vasp(given: Mapping[str, Any]) -> Iterator[str]:
 
 def _no_mesh(kpts: object) -> bool:
     """Return whether a mesh has no k-point, of which VASP and pw.x would end at once."""
-    is_mesh = isinstance(kpts, (list, tuple)) and len(kpts) == 3  # noqa: PLR2004
-    return is_mesh and any(type(each) is int and each < 1 for each in kpts)
+    listed = kpts if isinstance(kpts, (list, tuple)) else ()
+    return len(listed) == 3 and any(type(each) is int and each < 1 for each in listed)  # noqa: PLR2004
 
 
 def _wrong_in_espresso(given: Mapping[str, Any]) -> Iterator[str]:
