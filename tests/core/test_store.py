@@ -797,6 +797,11 @@ def test_counts_by_state_and_by_error(store):
     assert states == {JobState.FAILED: 3}
     assert [(group.error, group.count) for group in groups] == [("a", 2)]
     assert store.summary(engine="f") == ({}, [])
+    # Of one that runs, its files tell more than its row.
+    seen = {"errors": {ids[7]: "a"}, "seen": {ids[7]: JobState.FAILED}}
+    states, groups = store.summary(engine="e", **seen)
+    assert (states[JobState.FAILED], groups[0].count, groups[0].job_ids[0]) == (7, 4, ids[7])
+    assert store.summary(engine="f", **seen) == ({}, [])
 
 
 def test_errors_are_grouped_without_paths_and_ids(store):

@@ -116,6 +116,21 @@ def test_all_jobs_of_a_killed_owner_end_well(owner, home, service, go, tmp_path)
     assert any("taken over by the process" in reason for reason in reasons(service, queued[0]))
 
 
+def test_a_failure_that_nobody_has_recorded_is_counted_with_its_error(owner, home, go, cli):
+    failed = owner.submit("wait_and_fail", path=go, message="boom")
+    eventually(lambda: claimed(home, failed))
+    owner.kill()
+    go.touch()
+    eventually((home / "jobs" / failed / "1.outcome").exists)
+    told = cli("list", "--summary", "--json").json
+    assert told["states"] == {"failed": 1}
+    assert [(group["error"], group["job_ids"]) for group in told["errors"]] == [
+        ("RuntimeError: boom", [failed])
+    ]
+    other = cli("list", "--summary", "--json", "--label", "a=b").json
+    assert (other["states"], other["errors"]) == ({}, [])
+
+
 def test_a_lost_attempt_waits_for_somebody_who_makes_another(owner, home, service, tmp_path):
     count = tmp_path / "count"
     job_id = owner.submit("count_and_sleep", path=count)

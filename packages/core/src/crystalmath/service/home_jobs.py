@@ -168,8 +168,11 @@ class HomeJobs:
         if not self._records.exists():
             self._require_no_directories()
             return {}, []
-        seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
-        return self._store.summary(seen=seen, **filters)
+        elsewhere = self._seen_elsewhere()
+        seen = {job_id: job.state for job_id, job in elsewhere.items()}
+        failed = (job for job in elsewhere.values() if job.state is JobState.FAILED)
+        errors = {job.job_id: job.error for job in failed if job.error}
+        return self._store.summary(errors, seen=seen, **filters)
 
     def facets(self, **filters: Unpack[Selection]) -> FacetCounts:
         """Count jobs by the values that they have of some filters; see :meth:`JobStore.facets`."""

@@ -355,14 +355,22 @@ def count_facets(snapshot: Snapshot, filters: StoreSelection) -> FacetCounts:
     return found
 
 
-def count_errors(snapshot: Snapshot, filters: StoreSelection) -> list[ErrorCount]:
-    """Count the failed jobs by what their errors have in common, the most frequent first."""
+def count_errors(
+    snapshot: Snapshot, filters: StoreSelection, errors: Mapping[str, str]
+) -> list[ErrorCount]:
+    """Count the failed jobs by what their errors have in common, the most frequent first.
+
+    `errors` has those, by the job's id, of jobs that have failed by more than their rows say.
+    """
     given = Parameters()
-    where = Condition(snapshot, given)(**filters)
+    condition = Condition(snapshot, given)
+    failed = "listed.state = 'failed' AND jobs.error IS NOT NULL"
+    failed = f"({failed} OR {condition.has_id(errors)})" if errors else failed
     rows = snapshot.rows(
-        f"SELECT jobs.error, jobs.job_id FROM {BOTH} WHERE {where} AND listed.state = 'failed' "
-        "AND jobs.error IS NOT NULL ORDER BY listed.number DESC",
+        f"SELECT jobs.error, jobs.job_id FROM {BOTH} WHERE {condition(**filters)} AND {failed} "
+        "ORDER BY listed.number DESC",
         given,
         many=True,
     )
-    return group_errors((str(row["error"]), str(row["job_id"])) for row in rows)
+    told = ((str(row["job_id"]), str(row["error"])) for row in rows)
+    return group_errors((errors.get(job_id, error), job_id) for job_id, error in told)
