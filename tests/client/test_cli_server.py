@@ -20,7 +20,7 @@ from rich.cells import cell_len
 
 from commands import finish, limited, start
 from conftest import eventually
-from crystalmath import config
+from crystalmath import config, processes
 from crystalmath.cli import check
 from crystalmath.cli.shared import job_table
 from crystalmath.client import connect, remote
@@ -651,6 +651,22 @@ def test_a_failed_flow_whose_step_completed_when_run_again_says_what_to_do(here,
         )
     told = f"go on crystalmath retry {job.job_id[:8]}: all its steps have completed since"
     assert told in " ".join(cli("status", job.job_id).out.split())
+
+
+@pytest.mark.parametrize("count", [999, 1000, 1001])
+def test_show_says_where_it_tells_the_first_events_only(here, cli, count):
+    text = '{"engine": "local", "cluster": "local"}\n{"parameters": {}, "atoms": null}'
+    # It is this process's own: the server leaves it alone.
+    job = new_job(specification=text, owner=vars(processes.own_identity()))
+    change = {"job_id": job.job_id, "at": 1.7e9}
+    with JobStore(config.load().database_url) as store:
+        store.insert([job])
+        noted = {**change, "state": JobState.PENDING}
+        store.apply([Change(**noted, reason=f"for {number}") for number in range(1, count)])
+        told = cli("show", job.job_id).out
+        store.apply([Change(**change, state=JobState.CANCELLED)])
+    assert f"for {min(count, 1000) - 1}\n" in told
+    assert ("(the first 1000; more may follow" in told) == (count >= 1000)
 
 
 def test_list_has_the_columns_that_were_asked_for(here, cli, listed):

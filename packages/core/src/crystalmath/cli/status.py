@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _SHOWN = 60
 #: So many steps of a flow are named that failed, and that run.
 _STEPS = 10
+#: So many events ``jobs.show`` tells at most.
+_EVENTS = 1000
 
 
 def status(job_id: JobId, *, as_json: Json = False) -> int:
@@ -236,6 +238,7 @@ def _story(told: Story, steps: Sequence[tuple[str, object]]) -> list[tuple[str, 
         *each("led to", _relatives(others, _given_on)),
         *each("attempts", (_attempt(one, job["started_at"]) for one in told["attempts"])),
         *each("events", (_event(one) for one in told["events"])),
+        ("", None if len(told["events"]) < _EVENTS else f"(the first {_EVENTS}; more may follow)"),
         ("work dir", output.work_dir({**job, "result": None})),
     ]
 
