@@ -236,6 +236,13 @@ def test_a_flow_takes_its_steps_along(client, relaxed, tmp_path, monkeypatch):
     # What a flow has taken over from another one goes with it, too.
     assert client.archive(tmp_path / "again.zip", job_ids=[again.job_id]) == 2
     assert client.archive(tmp_path / "jobs.zip", labels={"of": "flow"}) == 3
+    # A step that is run again once its flow has ended is no reason to wait with that.
+    retry = {"job_id": step.job_id, "role": "retry"}
+    unfinished = new_job(recipe=RECIPE, parents=[*parents, retry])
+    with JobStore(f"sqlite:///{home}/jobs.sqlite") as store:
+        store.insert([unfinished])
+        assert client.archive(tmp_path / "meanwhile.zip", labels={"of": "flow"}) == 3
+        store.apply([Change(job_id=unfinished.job_id, state=JobState.CANCELLED, at=3.0)])
     monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path / "second"))
     with in_process() as other:
         other.import_archive(tmp_path / "jobs.zip")

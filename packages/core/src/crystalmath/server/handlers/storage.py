@@ -177,11 +177,11 @@ def _archived(
 
 
 def _steps_of(service: JobService, job_ids: list[str]) -> Iterator[str]:
-    """Go through the steps of those of some jobs that are flows."""
+    """Go through the steps of those of some jobs that are flows; one may be run again just now."""
     flows = [job.job_id for job in service.some_jobs(job_ids) if job.stage is not None]
     for start in range(0, len(flows), PAGE):
         for page in pages(service, parent=flows[start : start + PAGE]):
-            yield from (job.job_id for job in page)
+            yield from (job.job_id for job in page if job.state.is_terminal())
 
 
 class ImportParams(TypedDict):
