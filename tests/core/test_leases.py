@@ -104,6 +104,22 @@ def test_who_only_owns_jobs_beats_again_once_it_can():
     heart.stop()
 
 
+def test_a_heart_whose_thread_cannot_be_started_beats_once_it_can(monkeypatch):
+    beaten = threading.Event()
+    heart = Heartbeat(beaten.set, 0.5)
+
+    def fails(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fails)
+        with pytest.raises(RuntimeError):
+            heart.begin()
+    heart.begin()
+    assert beaten.wait(60), "other hosts take its jobs, though it lives"
+    heart.stop()
+
+
 @pytest.mark.parametrize("sleeps", [True, False])
 def test_a_night_asleep_counts_where_other_hosts_see_the_files(monkeypatch, sleeps):
     """On a file system that no other host sees, a job goes on in the morning."""

@@ -1,5 +1,6 @@
 """What a job asks for stands in the script that a batch system gets, or is refused."""
 
+import contextlib
 import functools
 import json
 import logging
@@ -7,10 +8,12 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
 from attrs import evolve
 
 from commands import finish, ran, start
@@ -617,3 +620,26 @@ def test_the_queue_of_lsf():
 def test_a_queue_that_makes_no_sense_says_nothing_about_jobs():
     with pytest.raises(EngineUnavailable, match="cannot be read"):
         rows("lsf", "LSF is down")
+
+
+# --- processes of this host ----------------------------------------------------------------------
+
+
+def test_ends_are_noticed_though_no_thread_could_be_started_at_first(home, lab, monkeypatch):
+    begin, failures = threading.Thread.start, ["the first"]
+
+    def start(thread):
+        if thread.name == "crystalmath-psij" and failures:
+            raise RuntimeError(f"can't start new thread: {failures.pop()}")
+        begin(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    settings = EngineSettings(name="psij", home=home, options={"workers": 1})
+    with contextlib.closing(PsijRunner(settings)) as runner:
+        for number in range(3):
+            job_id = runner.submit("lab_recipes.value", bulk("Al"), number=number)
+            eventually(lambda job_id=job_id: runner.get_status(job_id).is_terminal(), 120)
+            assert runner.get_result(job_id) == {"value": number}
+        # It ends with the last of the processes.
+        eventually(lambda: "crystalmath-psij" not in {one.name for one in threading.enumerate()})
+    assert not failures

@@ -40,10 +40,10 @@ class Reaper:
             entry.process.stdout = None
         with self._lock:
             self._entries.append(entry)
-            if self._works:
-                return
-            self._works = True
-        threading.Thread(target=self._work, name="crystalmath-psij", daemon=True).start()
+            if not self._works:
+                # Where it cannot be started, it is tried again with the next process.
+                threading.Thread(target=self._work, name="crystalmath-psij", daemon=True).start()
+                self._works = True
 
     def stop(self) -> None:
         """Look no more."""

@@ -74,10 +74,14 @@ class Heartbeat:
                 return
             self._stopping = stopping = threading.Event()
         if math.isfinite(self.lease_s):
-            for target in [self._go_on, *([self._watch_over] if self._end else [])]:
-                threading.Thread(
-                    target=target, args=[stopping], name="crystalmath-heart", daemon=True
-                ).start()
+            try:
+                for target in [self._go_on, *([self._watch_over] if self._end else [])]:
+                    threading.Thread(
+                        target=target, args=[stopping], name="crystalmath-heart", daemon=True
+                    ).start()
+            except RuntimeError:  # no more threads: the next `begin` tries again
+                self.stop()
+                raise
 
     def rest(self) -> None:
         """Pause until the next `begin`, which comes soon."""
