@@ -143,6 +143,8 @@ def drawn(tmp_path_factory):
             home.make(
                 f"silver-{number}", atoms, {"energy": emt_energy(atoms)}, labels={"set": "silver"}
             )
+        for text in ("NaN", "1e999", "2"):
+            home.make(f"odd-{text}", two, {"energy": -1.0}, labels={"set": "odd", "odd": text})
         home.make("lonely-0", bulk("Au"), {"energy": 0.0}, labels={"set": "lonely"})
         home.make("cubic", cell(1.0, cubic=True), {"energy": 0.0})
         home.make("bcc", bulk("Cu", "bcc", a=2.87), {"energy": 0.0})
@@ -269,6 +271,13 @@ def test_lists_stand_beside_each_other_in_their_order(ids, cli):
     shown = cli("plot", *jobs, "--x", "kpts")
     assert "[3,3,3]" in shown.out
     assert shown.lines[0] == "energy_per_atom / (eV/atom)"
+
+
+def test_labels_that_are_no_finite_numbers_are_texts(ids, cli):
+    jobs = chosen(ids, "odd")
+    assert cli("plot", *jobs, "--x", "odd", "--json").json["categories"] == ["2", "1e999", "NaN"]
+    shown = cli("plot", ids["odd-NaN"], "--x", "odd")
+    assert (shown.code, "NaN" in shown.out) == (0, True)
 
 
 @pytest.mark.parametrize(

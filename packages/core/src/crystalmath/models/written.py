@@ -86,15 +86,14 @@ def label_of(value: object) -> str:
 def label_cell(text: str) -> str | float:
     """Read a label for a table: a number where it is written as one, as ``400`` and not ``007``."""
     value = label_value(text)
-    number = (
-        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
-    )
+    number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if number and label_of(value) == text else text
 
 
 def label_value(text: str) -> Any:
-    """Read a label as the value that was swept."""
+    """Read a label as the value that was swept; none is swept that is not finite."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
         return text
+    return text if isinstance(value, float) and not math.isfinite(value) else value
