@@ -344,5 +344,7 @@ def test_the_final_geometry_goes_to_a_file(computed, cli, monkeypatch, tmp_path)
     odd = cli("result", job_id, "--structure", tmp_path / "out.odd")
     assert odd.code == 1
     assert "ASE knows no format 'odd'; name a file that ASE writes" in odd.err
+    unfit = cli("result", job_id, "--structure", tmp_path / "out.pwi")  # wants pseudopotentials
+    assert (unfit.code, "out.pwi cannot be written: KeyError: 'Cu'; name" in unfit.err) == (1, True)
     assert cli("result", job_id, "--structure", path, "--json").code == 2
     assert [one.name for one in tmp_path.iterdir()] == ["out.extxyz"]

@@ -395,11 +395,14 @@ def _write_structure(job: Job, raw: bytes, path: Path) -> None:
         frames = [atoms]
     try:
         ase.io.write(path, frames if len(frames) > 1 else frames[0])
-    except (UnknownFileTypeError, ValueError, NotImplementedError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # every writer fails in its own way
         path.unlink(missing_ok=True)
         several = f"{len(frames)} structures, as out.extxyz" if len(frames) > 1 else "a structure"
         unknown = isinstance(error, UnknownFileTypeError)
-        why = f"ASE knows no format {str(error)!r}" if unknown else error
+        why = f"{type(error).__name__}: {error}"
+        why = f"ASE knows no format {str(error)!r}" if unknown else why
         raise InvalidJob(
             f"{path} cannot be written: {why}; name a file that ASE writes {several} into"
         ) from error
