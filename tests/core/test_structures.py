@@ -349,6 +349,17 @@ def test_files_of_any_format_are_read_with_all_their_frames(tmp_path):
     assert read_structures(tmp_path / "POSCAR")[0][0] == "POSCAR"
 
 
+def test_an_at_sign_in_the_name_of_a_file_means_no_other_file(tmp_path):
+    write(tmp_path / "slab.xyz", bulk("Al"))
+    copper = (tmp_path / "slab.xyz").read_text().replace("Al", "Cu")
+    (tmp_path / "slab@300K.xyz").write_text(copper)
+    [(name, atoms)] = read_structures(tmp_path / "slab@300K.xyz")
+    assert (name, str(atoms.symbols)) == ("slab@300K", "Cu")
+    (tmp_path / "slab.xyz@0").write_text(copper)
+    with pytest.raises(InvalidJob, match="neither its name nor its content tells a format"):
+        read_structures(tmp_path / "slab.xyz@0")
+
+
 @pytest.mark.parametrize("name", ["a.xyz", "a.cif", "POSCAR"])
 def test_a_mark_of_the_byte_order_before_a_text_changes_nothing(tmp_path, name):
     write(tmp_path / name, bulk("Al"))

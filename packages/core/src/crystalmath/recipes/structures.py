@@ -195,7 +195,8 @@ def _read_frames(
             # Readers warn of what they skip (spacegroup conventions, occupancies); the preflight
             # reports what matters of it.
             warnings.simplefilter("ignore")
-            frames = ase.io.read(source, index=":", format=kind)
+            # Else Al@300K.xyz would be Al, another file perhaps.
+            frames = ase.io.read(source, index=":", format=kind, do_not_split_by_at_sign=True)
     except Exception as error:  # every reader fails in its own way
         text = _text(source) if _has_a_place(error, file) else ""
         if text and file.lower().endswith("xyz"):
