@@ -499,7 +499,7 @@ class Story(Answer):
     ]
     potcars: Potcars
     parents: Annotated[list[Relative], "the jobs that it came of"]
-    children: Annotated[list[Relative], "the jobs that came of it"]
+    children: Annotated[list[Relative], "the first 1000 jobs that came of it, the oldest first"]
     attempts: list[AttemptEntry]
     events: Annotated[list[Event], "the first 1000 with their reasons, the oldest first"]
 
