@@ -1216,7 +1216,7 @@ class Client:
     ) -> ArchivedJobs:
         """Write jobs that have ended into a file that another home takes in.
 
-        Record, results and files are in it, of a flow those of its steps, too; POTCARs and
+        Record, results and files are in it, of a flow those of its ended steps, too; POTCARs and
         environments never are.
 
         Parameters

@@ -146,8 +146,8 @@ class ArchiveParams(TypedDict, total=False):
 async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> ArchivedJobs:
     """Write jobs that have ended into a file that another home takes in (``jobs.import``).
 
-    Record, results and files are in it, of a flow those of its steps, too; POTCARs and environments
-    never are.
+    Record, results and files are in it, of a flow those of its ended steps, too; POTCARs and
+    environments never are.
     """
     path = _path(service, params["file"])
     job_ids, filters = params.get("job_ids"), params.get("filters")
