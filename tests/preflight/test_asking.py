@@ -379,7 +379,7 @@ def test_what_is_for_each_atom_is_asked_for_each_number_of_atoms(remembered, env
     assert ask(recipe, two, parameters, environment).steps[0].troubles
 
 
-@pytest.mark.parametrize("change", ["element", "cell", "pbc", "recipe", "constraint"])
+@pytest.mark.parametrize("change", ["element", "cell", "pbc", "recipe", "moment", "constraint"])
 def test_others_do_not(remembered, environment, change):
     cutoff = new_cutoff()
     ask(STATIC, AL, {"encut": cutoff}, environment)
@@ -392,6 +392,8 @@ def test_others_do_not(remembered, environment, change):
         atoms.pbc = False
     elif change == "recipe":
         recipe = "quacc.recipes.vasp.core.relax_job"
+    elif change == "moment":
+        atoms.set_initial_magnetic_moments([[0.0, 0.0, 1.0]])
     else:
         atoms.set_constraint(FixedLine(0, (1, 1, 0)))
     assert not remembered(recipe, atoms, encut=cutoff)

@@ -7,8 +7,8 @@ it was asked. A file that was missing must still be missing.
 Structures share a report where files are all that it tells, and these cannot differ: where each
 program says that elements alone choose them (:attr:`.report.Step.by_element`). What else can keep a
 calculation from beginning is in :func:`_kind`: ghost atoms (an element, too), no cell, no period,
-constraints that not every program knows, and, where a parameter is a list, how many atoms it would
-have to be for. Positions, the lengths of the cell, magnetic moments,
+constraints that not every program knows, moments with directions, and, where a parameter is a list,
+how many atoms it would have to be for. Positions, the lengths of the cell, the sizes of moments,
 charges, tags and ``atoms.info`` choose no file. All else is kept for the very same structure: one
 with a trouble of its own, and a flow that makes structures (slabs) and was told that files are bad,
 because another's slabs might do without them.
@@ -172,6 +172,7 @@ def _kind(atoms: Atoms, parameters: Mapping[str, Any]) -> Hashable | None:
         tuple(atoms.pbc.tolist()),
         3 if atoms.cell.volume > _SMALLEST_VOLUME else (atoms.cell.rank, "flat"),
         len(atoms) if _has_list(parameters) else None,
+        atoms.arrays.get("initial_magmoms", atoms.numbers).ndim,
     )
 
 
