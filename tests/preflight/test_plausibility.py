@@ -12,6 +12,7 @@ from ase.calculators.emt import EMT
 from ase.collections import g2
 from ase.data import chemical_symbols, covalent_radii
 from ase.io import read
+from ase.io.espresso import kspacing_to_grid
 from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -246,6 +247,15 @@ def test_too_many_k_points(parameters, said):
 )
 def test_what_passes_of_k_points(parameters):
     assert told(CU, VASP, **parameters) == []
+
+
+def test_a_spacing_of_k_points_means_what_the_program_makes_of_it():
+    silicon, recipe = bulk("Si"), "quacc.recipes.espresso.core.non_scf_job"
+    mesh = kspacing_to_grid(silicon, 0.008)
+    made = f"{mesh[0]} x {mesh[1]} x {mesh[2]} = "
+    assert made in message("kpoints_many", silicon, recipe, kspacing=0.008)
+    assert told(silicon, recipe, kspacing=0.01) == []
+    assert told(silicon, recipe, kspacing=0) == []
 
 
 def test_k_points_along_vacuum():

@@ -87,7 +87,7 @@ def findings(recipe: str, atoms: Atoms | None, parameters: Mapping[str, Any]) ->
         yield from _without_emt(recipe, atoms)
         gaps = _vacuum(atoms)
         yield from _as_solid(recipe, parameters, gaps)
-        yield from _kpoints(atoms, parameters, gaps)
+        yield from _kpoints(recipe, atoms, parameters, gaps)
 
 
 def _warning(code: str, message: str, remedy: str, source: str | None = None) -> Finding:
@@ -320,12 +320,12 @@ def _relaxes_cell(recipe: str, parameters: Mapping[str, Any]) -> bool:
 
 
 def _kpoints(
-    atoms: Atoms, parameters: Mapping[str, Any], gaps: Mapping[int, float]
+    recipe: str, atoms: Atoms, parameters: Mapping[str, Any], gaps: Mapping[int, float]
 ) -> Iterator[Finding]:
     for name in ("kpts", "kspacing", "pmg_kpts"):
         value = parameters.get(name)
         try:
-            mesh = _mesh(name, value, atoms)
+            mesh = _mesh(recipe, name, value, atoms)
         except (ArithmeticError, TypeError, ValueError):
             continue  # the recipe's own check has words for that
         if not mesh:
@@ -351,13 +351,17 @@ def _kpoints(
             )
 
 
-def _mesh(name: str, value: Any, atoms: Atoms) -> list[int]:
+def _mesh(recipe: str, name: str, value: Any, atoms: Atoms) -> list[int]:
     """Count the k-points along each vector; none where a parameter makes no such mesh."""
     if value is None:
         return []
     if isinstance(value, (list, tuple)):
         return [int(each) for each in value] if len(value) == len(_AXES) else []
     lengths = (2 * math.pi * np.linalg.norm(atoms.cell.reciprocal().array, axis=1)).tolist()
+    if name == "kspacing" and family_of(recipe) == "espresso":
+        # As ase.io.espresso.kspacing_to_grid: a length there has no factor of 2 pi.
+        fitting = (int(length / (2 * math.pi * value)) + 1 for length in lengths)
+        return [count if each else 1 for count, each in zip(fitting, atoms.pbc, strict=True)]
     if name == "kspacing":
         return [max(1, math.ceil(length / value)) for length in lengths]
     if name == "kpts":
