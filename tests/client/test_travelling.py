@@ -142,6 +142,25 @@ def test_values_in_a_script_are_nothing_but_data(relaxed, client, values):
     assert shape(script) == shape(bare)
 
 
+def test_a_script_of_a_flow_has_what_is_other_for_its_steps(relaxed, client):
+    def script(by_step, parameters):
+        header, body = {"by_step": by_step}, {"atoms": None, "parameters": parameters}
+        return python_script(flow, f"{json.dumps(header)}\n{json.dumps(body)}")
+
+    flow = evolve(client.job(relaxed.job_id), recipe="quacc.recipes.emt.slabs.bulk_to_slabs_flow")
+    before = {"job_params": {"relax_job": {"opt_params": {"max_steps": 6, "fmax": 0.1}}}}
+    changed = {"params": {"opt_params": {"max_steps": 100}}}
+    text = script({"relax_job": changed, "static_job": {"walltime_s": 60.0}}, before)
+    (told,) = (
+        ast.literal_eval(node.value)
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "parameters"
+    )
+    assert told == {"job_params": {"relax_job": {"opt_params": {"max_steps": 100, "fmax": 0.1}}}}
+    with pytest.raises(InvalidJob, match=r"other for some of its steps \(relax_\*\)"):
+        script({"relax_*": changed}, before)
+
+
 def shape(script):
     return [type(node) for node in ast.parse(script).body]
 

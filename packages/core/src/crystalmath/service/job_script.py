@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models.job_notes import awaited
+from crystalmath.models.submission import merged
 from crystalmath.recipes import codec
 from crystalmath.recipes.encoding import Sentinel
 from crystalmath.recipes.job_structure import JobStructure, references_in
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from crystalmath.models.answers import Potcar
     from crystalmath.models.inputs import Inputs, StepInputs
     from crystalmath.quacc.store import JobMetadata
+    from crystalmath.recipes.lookup import Recipe
     from crystalmath.service.job_service import JobService
 
 #: The variables of a job's environment that its calculation may depend on.
@@ -43,8 +45,8 @@ def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = (
     runs nothing that a record says beside that. `InvalidJob`: the recipe is not installed here, or
     a parameter cannot be written as Python, such as a random generator in some state.
     """
-    header, _, document = specification.partition("\n")
-    asked = json.loads(document)
+    head, _, document = specification.partition("\n")
+    header, asked = json.loads(head), json.loads(document)
     source = _Source()
     body = []
     arguments = "**parameters"
@@ -53,11 +55,17 @@ def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = (
         atoms = parse_structure(given)
         body += [f"atoms = {source.atoms(atoms)}", ""]
         arguments = f"atoms, {arguments}"
-    recipe = look_up(job.recipe, allow).name
+    found = look_up(job.recipe, allow)
+    recipe = found.name
     module, _, name = recipe.rpartition(".")
-    parameters = codec.decode_request(asked["parameters"])
+    parameters, left = _parameters(found, header, asked["parameters"])
+    if left:
+        raise InvalidJob(
+            f"no script of flow {job.job_id} can say what is other for some of its steps "
+            f"({', '.join(left)}); write those of its steps: crystalmath list --parent {job.job_id}"
+        )
     body += [f"parameters = {source.value(parameters)}", ""]
-    environment = json.loads(header).get("environment", {})
+    environment = header.get("environment", {})
     settings = {
         name: value
         for name, value in sorted(environment.items())
@@ -102,6 +110,24 @@ def _require_values(job: JobMetadata, body: Mapping[str, Any]) -> None:
             f"what job {job.job_id} computes is not known: it has not got what it waited for of "
             f"{names}"
         )
+
+
+def _parameters(
+    recipe: Recipe, header: Mapping[str, Any], encoded: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a job's parameters, and whose of its steps' they cannot have.
+
+    What is other for the steps that a function of quacc's makes goes into the flow's `job_params`.
+    """
+    takes = recipe.signature is not None and "job_params" in recipe.signature.parameters
+    left = []
+    for pattern, settings in header.get("by_step", {}).items():
+        if changed := settings.get("params"):
+            if takes and pattern.isidentifier():
+                encoded = merged(encoded, {"job_params": {pattern: changed}})
+            else:
+                left.append(pattern)
+    return codec.decode_request(encoded), left
 
 
 class _Source:
@@ -249,15 +275,21 @@ def asked_of_job(service: JobService, job: JobMetadata) -> Inputs:
     """Ask the recipe of a job for its inputs, with the presets and settings of now."""
     from crystalmath.preflight.step_inputs import asked_inputs
 
-    header, _, document = service.specification(job.job_id).partition("\n")
-    asked = json.loads(document)
+    head, _, body = service.specification(job.job_id).partition("\n")
+    header, asked = json.loads(head), json.loads(body)
+    document: str | None = body
     _require_values(job, asked)
     given = structure_of(asked)
+    if header.get("by_step"):
+        recipe = look_up(job.recipe, service.config.recipes_allow)
+        parameters, document = _parameters(recipe, header, asked["parameters"])[0], None
+    else:
+        parameters = codec.decode_request(asked["parameters"])
     return asked_inputs(
         job.recipe,
         None if given is None else parse_structure(given),
-        codec.decode_request(asked["parameters"]),
-        json.loads(header).get("environment", {}),
+        parameters,
+        header.get("environment", {}),
         document,
         here=service.runs_here(job),
     )
