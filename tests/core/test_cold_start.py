@@ -221,6 +221,14 @@ def test_what_python_does_not_take_for_a_command_is_none(cli, install, tmp_path,
     _added.cache_clear()
 
 
+@pytest.mark.parametrize(("name", "package"), [("ui", "web"), ("top", "top"), ("mcp", "mcp")])
+def test_a_command_whose_package_is_missing_says_so(cli, monkeypatch, name, package):
+    monkeypatch.setattr("crystalmath.cli._added", dict)
+    refused = cli(name)
+    assert refused.code == 2
+    assert f"pip install ./packages/{package}" in refused.err
+
+
 def test_a_distribution_that_cannot_be_read_hinders_no_other(install, greeting, tmp_path):
     install("latin", "salute", GREET, group="crystalmath.commands", attribute=":greet")
     (tmp_path / "latin-1.0.dist-info/METADATA").write_bytes(b"Name: latin\nSummary: gr\xfc\xdfen\n")

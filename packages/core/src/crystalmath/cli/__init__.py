@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: The entry points of other distributions' commands.
 _GROUP = "crystalmath.commands"
+#: Our own ones that have a package of their own: its folder in `packages`.
+_APART = {"ui": "web", "top": "top", "mcp": "mcp"}
 
 
 class _Listed(NamedTuple):
@@ -240,6 +242,11 @@ class _Group(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command that the arguments call, and build it."""
+        if args and (package := _APART.get(args[0])) and args[0] not in _added():
+            ctx.fail(
+                f"the command {args[0]!r} is in the package crystalmath-{package}, which is not "
+                f"installed here; in a clone: pip install ./packages/{package}"
+            )
         name, found, rest = super().resolve_command(ctx, args)
         return name, found and build(str(found.name)), rest
 
