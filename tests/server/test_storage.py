@@ -355,12 +355,14 @@ def test_prune_shows_first_and_removes_what_it_showed(here, cli):
     here.make(VASP, ended_s=DAY)
     shown = cli("prune", "--older", "30d", "--dry-run")
     assert shown.code == 0
-    header, row, total = shown.lines
+    header, row, total, results = shown.lines
     assert header.split() == ["SIZE", "NAME", "STATE", "RECIPE", "ENDED", "ID"]
     assert row.split() == [
         *("1.0", "MB", "bulk", "completed", "vasp.core.relax_job", "40", "d", "ago", job_id[:8])
     ]
     assert total == "the run directories of 1 job: 1.0 MB"
+    assert results == "with them go the results of 1 job, which --keep-results would keep"
+    assert "results" not in cli("prune", job_id, "--dry-run", "--keep-results").out
     refused = cli("prune", "--older", "30d")
     assert (refused.code, "give --dry-run, then --yes" in refused.err) == (2, True)
     assert here.call("jobs.status", job_id=job_id)["removed"] is None

@@ -195,6 +195,10 @@ def _show(told: Pruned, *, keep_results: bool) -> None:
     what = "the heavy files" if keep_results else "the run directories"
     size = output.size(sum(job["size"] for job in jobs))
     output.write(f"{what} of {_jobs(jobs)}: {size}")
+    if not keep_results and (completed := [job for job in jobs if job["status"] == "completed"]):
+        output.write(
+            f"with them go the results of {_jobs(completed)}, which --keep-results would keep"
+        )
 
 
 def _tell_of_steps(client: Client, named: Sequence[str], told: Pruned) -> None:
