@@ -387,6 +387,8 @@ def test_equations_of_state_of_several_materials(ids, cli, client):
     assert "at 5 volumes or more" in answer["left_out"][chosen(ids, "lonely")[0]]
     shown = cli("plot", *jobs, "--eos", "--by", "set")
     assert {"set=eos", "set=silver"} <= set(shown.lines)
+    # The volume and energy below are those of a cell, of which the figure has an atom's.
+    assert [line.split() for line in shown.lines if line.startswith("cell")] == [["cell", "Ag4"]]
     assert "energy above the minimum / (eV/atom)" in shown.out
     answer = cli("plot", *jobs, "--eos", "--by", "nothing")
     assert "none of these jobs has a label or a parameter 'nothing'" in answer.err

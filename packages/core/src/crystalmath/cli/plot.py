@@ -304,6 +304,8 @@ def _fitted(state: EquationOfState) -> tuple[list[float], list[float]]:
 
 
 def _told(state: EquationOfState) -> str:
+    from crystalmath.recipes.formulas import composition
+
     which = f" of {state.name}" if state.name else ""
     if not state.is_bracketed:
         output.note(
@@ -322,4 +324,6 @@ def _told(state: EquationOfState) -> str:
         ("B", f"{state.b_gpa:.2f} GPa"),
         ("B'", f"{state.b_prime:.2f}"),
     ]
+    if (cell := composition(state.formula)) and cell.natoms > 1:
+        pairs.insert(0, ("cell", state.formula))  # a figure of several materials is for an atom
     return f"{state.name}\n{output.fields(pairs)}" if state.name else output.fields(pairs)
