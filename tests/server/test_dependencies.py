@@ -325,6 +325,24 @@ def test_what_is_waited_for_is_not_pruned(served, blocked, go):
     assert [job["job_id"] for job in served.call("jobs.prune", job_ids=[first])["jobs"]] == [first]
 
 
+def test_large_files_that_were_removed_are_told_to_who_takes_the_folder(served, go):
+    go.touch()
+    params = {"files": {"pwscf.save/charge-density.dat": "x"}, "path": str(go)}
+    first = served.submit("write_and_wait", params=params)
+    served.finish(first)
+    params = {"x": value(first, "dir_name"), "y": value(first, "saw")}
+    assert served.finish(served.submit("echo", params=params))["warnings"] == []
+    pruned = served.call("jobs.prune", job_ids=[first], keep_results=True)
+    assert [job["job_id"] for job in pruned["jobs"]] == [first]
+    (told,) = status(served, served.submit("echo", params=params))["warnings"]
+    assert (told["code"], told["place"]) == ("large_files_removed", "params.x")
+    assert f"of job {first} were removed" in told["message"]
+    again = served.call("jobs.retry", job_ids=[first])["jobs"][0]["job_id"]
+    served.finish(again)
+    params["x"] = value(again, "dir_name")
+    assert status(served, served.submit("echo", params=params))["warnings"] == []
+
+
 def test_files_that_somebody_removed_are_missed_only_until_a_retry(served, blocked, go):
     first = served.submit("grid")
     served.finish(first)

@@ -387,6 +387,7 @@ class References:
             return evolve(asked, spec=spec, reason=outlook.reason, findings=told, formula=formula)
         given = [self._given(parent) for parent in parents]
         spec = evolve(asked.spec, parents=given, asked_hash=asked.spec_hash)
+        asked = evolve(asked, findings=(*asked.findings, *self._without_large_files(parents)))
         if not asked.refers:
             return evolve(asked, spec=spec)
         return self._put_in(evolve(asked, spec=spec, refers=False), parents)
@@ -512,6 +513,25 @@ class References:
                         "future['static'][0]['atoms'] from Python",
                         place="structure",
                     )
+
+    def _without_large_files(self, parents: Sequence[Parent]) -> Iterator[Finding]:
+        """Find jobs whose folder is taken, and whose large files were removed.
+
+        pw.x begins a calculation of bands from free atoms where there is no density, and says so in
+        its output alone. It is a warning: a relaxation needs no wave functions.
+        """
+        for parent in awaited(parents):
+            if parent.get("path", [])[-1:] != ["dir_name"]:
+                continue
+            if (job := self._source(parent)).removed == "heavy":
+                yield Finding(
+                    severity="warning",
+                    code="large_files_removed",
+                    message=f"the wave functions, densities and the like of job {job.job_id} were "
+                    "removed: a calculation that goes on from them fails, or begins without",
+                    remedy=f"crystalmath retry {job.job_id[:8]} makes them anew",
+                    place=f"params.{parent.get('place')}",
+                )
 
     def _formula(self, parents: Sequence[Parent]) -> str | None:
         """Return the formula of the structure that a waiting job will get, if it is known."""
