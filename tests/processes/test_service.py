@@ -741,6 +741,15 @@ def test_an_archive_says_what_was_removed_while_it_was_written(service, tmp_path
     assert any(each.startswith(jobs[1]) and "removed meanwhile" in each for each in told)
 
 
+def test_an_archive_lacks_nothing_of_a_job_that_has_never_begun(service, tmp_path):
+    before = service.submit(lab_job("wait_for", parameters={"path": str(tmp_path / "go")})).job_id
+    after = service.submit(value(1, after=[before], on_failure="fail")).job_id
+    service.cancel(before)
+    job = finish(service, after)
+    assert (job.state, job.started_at) == (JobState.FAILED, None)
+    assert at_once(write_archive(service, tmp_path / "jobs.zip", [after])).left_out == ()
+
+
 def test_jobs_that_were_run_again_are_told_where_the_next_cannot_be(service, monkeypatch):
     jobs = [run(service, value(number)).job_id for number in (1, 2, 3)]
     monkeypatch.setattr("crystalmath.service.intake._RETRIED", 2)

@@ -85,7 +85,8 @@ def write_archive(
                     if why is not None:
                         left_out.append(f"{job.job_id}/{name}: {why}")
                     yield
-                if job.removed is None and not directory.exists():
+                has_begun = job.started_at is not None
+                if has_begun and job.removed is None and not directory.exists():
                     left_out.append(f"{job.job_id}: its run directory was removed meanwhile")
         _put_in_place(part, path)
     except FileExistsError as error:
