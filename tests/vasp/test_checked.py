@@ -215,6 +215,17 @@ def test_what_a_job_reads_is_on_record(pots, cli, home):
     assert "encutt" in cli("result", job.job_id).err
 
 
+def test_a_retry_that_is_refused_says_whose_environment_it_sees(pots, cli, home):
+    library(pots, "Al")
+    with JobService() as service:
+        job = service.submit(Submission(recipe=STATIC, atoms=bulk("Al")))
+        eventually(lambda: service.job(job.job_id).finished_at)
+    shutil.rmtree(pots / "potpaw_PBE.64")
+    answer = cli("retry", job.job_id, "--dry-run")
+    assert answer.code == 1
+    assert "a retry sees the environment (PATH, ...) that its job was submitted with" in answer.err
+
+
 def test_ranks_times_the_engines_workers_are_compared_with_the_cores(pots, home, monkeypatch):
     library(pots, "Al")
     job = Submission(recipe=STATIC, atoms=bulk("Al"))

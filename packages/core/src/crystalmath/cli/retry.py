@@ -98,6 +98,11 @@ def _tell(answers: Sequence[_Answer], *, dry_run: bool) -> None:
             if answer not in again
         ]
     )
+    if any(answer.get("code") == "refused" for answer in answers):
+        output.note(
+            "a retry sees the environment (PATH, ...) that its job was submitted with, and not "
+            "this shell's; submit it anew for that"
+        )
     output.note(_counted(answers, len(again), dry_run=dry_run))
 
 
