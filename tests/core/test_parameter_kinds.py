@@ -41,6 +41,12 @@ def check(recipe, **parameters):
         (VASP, {"kpts": [9, 9, 0]}, r"'kpts' must be .* at least 1: .*, not \[9, 9, 0\]"),
         (STATIC, {"kpts": (2, -2, 2)}, "'kpts' must be .* at least 1"),
         (VASP, {"NSW": 9, "nsw": 5}, "'NSW' and 'nsw' are one tag of INCAR; .* once, as 'NSW'"),
+        (
+            STATIC,
+            {"input_data": {"system": {"ecutwfc": 30}, "SYSTEM": {"nspin": 2}}},
+            "'system' and 'SYSTEM' are one name in input_data; give it once, as 'system'",
+        ),
+        (STATIC, {"input_data": {"system": {"nspin": 1, "NSPIN": 2}}}, "'nspin' and 'NSPIN' are"),
         (VASP, {"kspacing": "x"}, "'kspacing' must be a number, in 1/Å"),
         (VASP, {"EDIFFG": "-0.01"}, "'EDIFFG' must be a number, in eV .or, below zero, eV/Å"),
         (STATIC, {"input_data": {"ecutwfc": "60Ry"}}, "'ecutwfc' must be a number, in Ry"),

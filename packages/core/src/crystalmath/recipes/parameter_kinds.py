@@ -204,13 +204,18 @@ def _wrong_in_vasp(given: Mapping[str, Any]) -> Iterator[str]:
     if isinstance(given.get("setups"), (int, float, list, tuple)):
         what = 'the name of a file of setups, or a table, {"Al": "_pv"}'
         yield _must("setups", what, given["setups"])
-    spelt: dict[str, str] = {}
+    yield from _twice(given, "tag of INCAR")
     for name, value in given.items():
-        # Which of the two quacc takes depends on the recipe's own parameters.
-        if (before := spelt.setdefault(name.lower(), name)) != name:
-            yield f"{before!r} and {name!r} are one tag of INCAR; give it once, as {before!r}"
         if (due := _due_in_incar(name.lower(), value)) is not None:
             yield _must(name, due, value)
+
+
+def _twice(given: Mapping[Any, Any], what: str) -> Iterator[str]:
+    """Find names that differ in capitals alone: which of them quacc takes is the recipe's doing."""
+    spelt: dict[str, str] = {}
+    for name in map(str, given):
+        if (before := spelt.setdefault(name.lower(), name)) != name:
+            yield f"{before!r} and {name!r} are one {what}; give it once, as {before!r}"
 
 
 def _no_mesh(kpts: object) -> bool:
@@ -225,6 +230,8 @@ def _wrong_in_espresso(given: Mapping[str, Any]) -> Iterator[str]:
         yield _must("kpts", _KPTS, kpts)
     if isinstance(given.get("kspacing"), _NOT_NUMBERS):
         yield _must("kspacing", "a number, in 1/Å", given["kspacing"])
+    for table in _tables_of(given):
+        yield from _twice(table, "name in input_data")
     for name, value in _numbers_of(given):
         if isinstance(value, str):
             yield _must(name, f"a number, in {_UNITS[name.lower()]}", value)
@@ -253,12 +260,18 @@ def _tags(kind: str) -> tuple[str, ...]:
 
 def _numbers_of(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Go through the numbers with a unit of Quantum ESPRESSO's input."""
-    data = given.get("input_data")
-    flat = data if isinstance(data, Mapping) else {}
-    for table in (flat, *(each for each in flat.values() if isinstance(each, Mapping))):
+    for table in _tables_of(given):
         for name, value in table.items():
             if str(name).lower() in _UNITS:
                 yield str(name), value
+
+
+def _tables_of(given: Mapping[str, Any]) -> Iterator[Mapping[Any, Any]]:
+    """Yield Quantum ESPRESSO's input, and each of its namelists."""
+    data = given.get("input_data")
+    flat = data if isinstance(data, Mapping) else {}
+    yield flat
+    yield from (each for each in flat.values() if isinstance(each, Mapping))
 
 
 def _wrong(name: str, value: Any, annotation: str) -> Iterator[str]:
