@@ -161,7 +161,8 @@ def import_jobs(
     """Take in the jobs of an archive, with all their files.
 
     Prints how many, with --json also their ids. Jobs that are here already stay as they are. Where
-    anything in the archive is not as it should be, nothing is taken in.
+    anything in the archive is not as it should be, nothing is taken in. Keys stay behind: with one
+    that was given where the jobs ran, crystalmath submit --key computes them anew here.
     """
     with any_client() as client:
         taken = client.import_archive(file)
