@@ -8,6 +8,7 @@ import os
 import threading
 import uuid
 import warnings
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -367,6 +368,38 @@ def test_ten_thousand_jobs_that_wait_cost_few_looks():
     assert "7" in turns.after_changes(now)
     assert len(turns.after_changes(now)) <= 5
     assert followed.CLOSE_S <= 1.0
+
+
+@pytest.mark.parametrize("cluster", ["local", "there"])
+def test_an_engine_that_fails_to_say_what_it_can_do_is_asked_again(
+    driver, engine, monkeypatch, cluster
+):
+    waits, runs = add(driver, cluster), add(driver, cluster)
+    eventually(lambda: len(engine.launched) == 2)
+    assert driver.directory(runs).claim(1, driver.host.identity)
+    driver.notice(f"{runs}.1")
+    eventually(lambda: driver.state(runs) is JobState.RUNNING)
+    driver.cancel(runs)
+    eventually(lambda: engine.released == [f"{runs}.1"])
+    by = Counter()
+
+    def fails(cluster):
+        by[threading.current_thread().name] += 1
+        raise RuntimeError("on purpose")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "capabilities_of", fails)
+        eventually(lambda: by["crystalmath-noting-watch"] > 1)
+        driver._handover.probe_soon()
+        eventually(lambda: by["crystalmath-noting-drive"])
+    driver.cancel(waits)
+    eventually(lambda: driver.state(waits) is JobState.CANCELLED)
+    added = add(driver, cluster)
+    eventually(lambda: f"{added}.1" in engine.launched)
+    ended = {"started": None, "finished": 1.0, "summary": None}
+    driver.directory(runs).publish(1, {"state": "cancelled", "error": "cancelled", **ended})
+    driver.notice(f"{runs}.1")
+    eventually(lambda: driver.state(runs) is JobState.CANCELLED)
 
 
 def test_processes_that_do_not_end_hold_up_no_other_job(driver, engine, monkeypatch):

@@ -507,8 +507,8 @@ class Driver:
 
     def _look_at_one(self, job: Job, depth: Depth) -> Sequence[Change]:
         attempt, before, sighting = job.attempt_id, job.record, job.take_sighting()
-        engine = facts.Engine(sighting, self._runner.capabilities_of(job.cluster))
         try:
+            engine = facts.Engine(sighting, self._runner.capabilities_of(job.cluster))
             # Without the lock: nobody who submits waits for the end of a lost tree.
             looked = self._reconciler.look(job, Depth.THOROUGH if sighting else depth, engine)
             if job.record is before and looked == _NOTHING:

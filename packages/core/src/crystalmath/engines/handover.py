@@ -221,10 +221,7 @@ class Handover:
             self._guarded(self._launch_waiting)
         self._guarded(self._release)
         if now >= self._probe_at:
-            with self._lock:
-                running = list(self._followed.those(Phase.RUNNING))
-            stopping = any(map(self._is_stopping, running))
-            self._probe_at = now + (STOPPING_S if stopping else PROBE_S)
+            self._probe_at = now + PROBE_S
             self._guarded(self._probe_silent)
         return self._launched
 
@@ -501,6 +498,8 @@ class Handover:
     def _probe_silent(self) -> None:
         now = self._host.monotonic()
         with self._lock:
+            if any(map(self._is_stopping, self._followed.those(Phase.RUNNING))):
+                self._probe_at = now + STOPPING_S
             silent = []
             for parcel in self._followed.parcels:
                 if len(parcel.members) > 1 and parcel.has_moved:
