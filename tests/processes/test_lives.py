@@ -314,3 +314,14 @@ def test_what_looks_like_a_record_in_the_result_of_another_job_misleads_nobody(t
     assert first.outcome(1)["size"] > 0
     assert second.outcome(1)["error"] == "no 1"
     journal.close()
+
+
+def test_a_journal_that_cannot_be_read_hides_no_other(tmp_path, caplog):
+    journal, (only,) = journal_of(tmp_path / "jobs", 1)
+    os.close(journal._descriptor)
+    unreadable = tmp_path / "jobs" / JOURNALS / "0"
+    unreadable.mkdir()
+    Host(tmp_path / "jobs").publish_left()
+    assert only.outcome(1)["error"] == "no 0"
+    assert "cannot read" in caplog.text
+    assert str(unreadable) in caplog.text

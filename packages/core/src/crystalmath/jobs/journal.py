@@ -170,18 +170,27 @@ class Left:
 
 
 def left(jobs_directory: str, of: str = "") -> Iterator[Left]:
-    """Return the journals whose locks are free, or all that the claimant `of` has written."""
+    """Return the journals whose locks are free, or all that the claimant `of` has written.
+
+    `OSError` is raised, after the others, if one of them cannot be read.
+    """
     folder = f"{jobs_directory}/{JOURNALS}"
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
         return
+    unreadable: OSError | None = None
     for name in names:
         path = f"{folder}/{name}"
         if name.startswith(".") or (not name.startswith(f"{of}.") if of else is_locked(path)):
             continue
-        with contextlib.suppress(FileNotFoundError, BadFile, KeyError, TypeError, ValueError):
-            with open(path, "rb") as file:
-                first, *others = records(file.read())
-            writer = Identity.read(read_header(first[1].partition(b"\n")[0], path))
-            yield Left(path, writer, tuple(others))
+        try:
+            with contextlib.suppress(FileNotFoundError, BadFile, KeyError, TypeError, ValueError):
+                with open(path, "rb") as file:
+                    first, *others = records(file.read())
+                writer = Identity.read(read_header(first[1].partition(b"\n")[0], path))
+                yield Left(path, writer, tuple(others))
+        except OSError as error:  # raised once the others were read
+            unreadable = error
+    if unreadable is not None:
+        raise unreadable
