@@ -38,7 +38,7 @@ from crystalmath.models import (
     Submission,
 )
 from crystalmath.models.cluster import Check
-from crystalmath.models.filters import filters_in
+from crystalmath.models.filters import choosing
 from crystalmath.models.notebook import Findings, Jobs
 from crystalmath.models.submission import OF_FLOW
 
@@ -1018,7 +1018,7 @@ class Client:
         InvalidJob
             Nothing says which jobs are meant.
         """
-        if job_ids is None and not filters_in(filters_document(filters)).keys() - {"steps"}:
+        if job_ids is None and not choosing(filters_document(filters)):
             raise InvalidJob("nothing says which jobs to wait for; name them, or give filters")
         named = chosen(self.ask, job_ids, filters)
         if named is None:

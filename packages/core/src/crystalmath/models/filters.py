@@ -231,6 +231,11 @@ def filters_in(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in items if name in known and value not in ("", [], {})}
 
 
+def choosing(params: Mapping[str, Any]) -> set[str]:
+    """Name the filters among parameters that say which jobs are meant: `steps` alone says none."""
+    return filters_in(params).keys() - {"steps"}
+
+
 def read_filters(params: Mapping[str, Any]) -> Selection:
     """Read the filters of a request, all else taken out, as the service takes them.
 

@@ -29,7 +29,7 @@ from crystalmath.models.filters import (
     EventFilter,
     JobFilter,
     all_filters,
-    filters_in,
+    choosing,
     read_filters,
 )
 from crystalmath.models.job_notes import JobState
@@ -162,7 +162,7 @@ async def handle_jobs_wait(
     """
     end = time.monotonic() + params.pop("timeout_s", 30)
     named = params.pop("job_ids", None)
-    given = params if named is not None else filters_in(params).keys() - {"steps"}
+    given = params if named is not None else choosing(params)
     if (named is None) == (not given):
         raise InvalidJob("say which jobs to wait for: either 'job_ids' or filters")
     job_ids = (

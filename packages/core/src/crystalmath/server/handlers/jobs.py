@@ -31,7 +31,7 @@ from crystalmath.models.answers import (
 )
 from crystalmath.models.columns import SORTED_BY
 from crystalmath.models.fields import Limits, properties
-from crystalmath.models.filters import filters_in, read_filters
+from crystalmath.models.filters import choosing, filters_in, read_filters
 from crystalmath.models.job_notes import UNFINISHED
 from crystalmath.recipes.structures import parse_structure as _parse_structure  # noqa: F401
 from crystalmath.recipes.summary import summarize as _summarize_result  # noqa: F401 - promised here
@@ -289,7 +289,7 @@ async def handle_jobs_cancel_many(
     job_ids = params.pop("job_ids", None)
     also = params.pop("with_successors", False)
     filters = filters_in(params)
-    if job_ids is None and not filters.keys() - {"steps"}:
+    if job_ids is None and not choosing(params):
         raise InvalidJob("nothing says which jobs are to be stopped; name them, or give filters")
     if job_ids is not None and filters:
         given = ", ".join(filters)

@@ -20,7 +20,7 @@ from crystalmath.models.answers import (
 )
 from crystalmath.models.checks import checked, sifted
 from crystalmath.models.fields import Limits, from_wire, properties
-from crystalmath.models.filters import JobFilter, filters_in, read_filters
+from crystalmath.models.filters import JobFilter, choosing, read_filters
 from crystalmath.models.job_notes import NO_RESULT, written_findings
 from crystalmath.models.retry import Retry
 from crystalmath.server.pools import is_wanted
@@ -228,7 +228,7 @@ def handle_jobs_retry(service: JobService, params: Annotated[RetryParams, Retry]
     named, filters = params.pop("job_ids", None), params.pop("filters", None)
     if (named is None) == (filters is None):
         raise InvalidJob("say which jobs: either 'job_ids' or 'filters'")
-    if filters is not None and not filters_in(filters).keys() - {"steps"}:
+    if filters is not None and not choosing(filters):
         raise InvalidJob("nothing says which jobs are to run again; name them, or give filters")
     given = from_wire(Retry, params)
     changes = Retry(**{**given, "parameters": codec.decode_request(given.get("parameters", {}))})
