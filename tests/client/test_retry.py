@@ -184,6 +184,28 @@ def test_the_failed_ones_by_their_error(client, cli):
     assert cli("retry", mended[0].job_id, "--dry-run").code == 0
 
 
+def test_wait_counts_a_retry_in_place_of_its_job(client, cli, tmp_path):
+    labels, wait = {"set": "waited"}, ("wait", "--label", "set=waited")
+    missing = tmp_path / "file"
+    old = client.submit(
+        "lab_recipes.run_command", AL, {"command": ["cat", str(missing)]}, labels=labels
+    )
+    assert cli(*wait).code == 1
+    (failed,) = client.retry(old)
+    answer = cli(*wait)
+    assert (answer.code, f"result {failed.job_id[:8]}" in answer.err) == (1, True)
+    missing.touch()
+    (good,) = client.retry(failed)
+    answer = cli(*wait, "--json")
+    assert answer.code == 0, answer.err
+    assert "2 of them were run again" in answer.err
+    assert len(answer.json["jobs"]) == 3
+    # Whoever names a job means it.
+    assert cli("wait", old.job_id, good.job_id).code == 1
+    client.submit("lab_recipes.fail", AL, {"message": "alone"}, labels=labels)
+    assert cli(*wait).code == 1
+
+
 def retries_of(client, labels):
     """Tell what the jobs with these labels are retries of, each as often as it was run again."""
     jobs = client.list(labels=labels)

@@ -21,7 +21,7 @@ from crystalmath.cli.shared.common_arguments import (
 )
 from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.errors import ServerNotRunning
-from crystalmath.models.job_notes import UNFINISHED
+from crystalmath.models.job_notes import UNFINISHED, repeated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -111,7 +111,8 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
 
     Jobs are named, or chosen by filters. Once all that are left wait for jobs that failed or were
     cancelled, it ends, and says which to retry.
-    Ctrl-C ends the waiting, not the jobs. Exits 0 if all of them completed, else 1.
+    Ctrl-C ends the waiting, not the jobs. Exits 0 if all of them completed, else 1. Where filters
+    choose a job and its retry, the retry counts.
     """
     from crystalmath.models import Job
 
@@ -124,15 +125,20 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
             _say(line, job)
         if not all(job.state.is_terminal() for job in jobs.values()):
             _follow(line, jobs)
-    failed = [job.job_id for job in jobs.values() if job.error and _failed(job)]
+    # Whoever names a job means it, whatever came after.
+    again = set() if job_ids else {repeated(job.parents) for job in jobs.values()}
+    counted = [job for job in jobs.values() if job.job_id not in again]
+    failed = [job.job_id for job in counted if job.error and _failed(job)]
     if failed:
         output.note(f"all that is known of an error: crystalmath result {failed[0][:8]}")
     output.note(_counts(jobs.values()))
+    if passed := len(jobs) - len(counted):
+        output.note(f"{passed} of them were run again: the retries count instead")
     if as_json:
         documents = [job.document() for job in jobs.values()]
         done = all(job.state.is_terminal() for job in jobs.values())
         output.write_json({"jobs": documents, "done": done})
-    return 0 if all(job.state.value == "completed" for job in jobs.values()) else 1
+    return 0 if all(job.state.value == "completed" for job in counted) else 1
 
 
 def _follow(line: output.LiveLine, jobs: dict[str, Job]) -> None:
