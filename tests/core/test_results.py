@@ -232,6 +232,43 @@ def test_numbers_are_numbers_or_null(results, energy, force):
     assert summary["max_force_ev_ang"] == force
 
 
+PW_OUT = """\
+     EXX-fraction              =        0.25
+!    total energy              =     -14.58888182 Ry
+     EXX: now go back to refine exchange calculation
+!    total energy              =     -14.62575652 Ry
+{converged}     EXX self-consistency reached
+"""
+
+
+@pytest.mark.parametrize(
+    ("output", "energy"),
+    [
+        (PW_OUT.format(converged="!!   total energy   =     -14.62575744 Ry\n"), -198.99355),
+        (PW_OUT.format(converged=""), -198.99354),
+        (PW_OUT.replace("EXX", "other").format(converged=""), -198.5),
+        ("EXX", -198.5),
+        ("EXX\n!    total energy              =     ******** Ry\n", -198.5),
+        (None, -198.5),
+    ],
+)
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_hybrid_functional_of_pw_has_the_last_energy_of_its_output(
+    tmp_path, output, energy, packed
+):
+    if output is not None and packed:
+        (tmp_path / "pw.out.gz").write_bytes(gzip.compress(output.encode()))
+    elif output is not None:
+        (tmp_path / "pw.out").write_text(output)
+    result = {
+        "dir_name": str(tmp_path),
+        "parameters": {"input_data": {}},
+        "results": {"energy": -198.5},
+    }
+    assert summarize(result)["energy_ev"] == pytest.approx(energy, abs=5e-6)
+    assert summarize({**result, "parameters": {"xc": "HSE06"}})["energy_ev"] == -198.5
+
+
 @pytest.mark.parametrize("result", [None, 7, "x", [], {}, [None, [1]], object(), {"results": 1}])
 def test_what_is_no_result_is_all_null(result):
     assert summarize(result) == NOTHING

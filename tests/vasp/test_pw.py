@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from ase.build import bulk
 from ase.io import read, write
+from ase.io.espresso import units
 from ase.units import Ry
 
 from commands import ran
@@ -110,6 +111,27 @@ def test_silicon_as_pw_has_it(service, environment, tmp_path, recipe, calculatio
     }
     assert job.job_id in job.summary["work_dir"]
     assert os.path.exists(f"{job.summary['work_dir']}/pw.out.gz")
+
+
+def test_the_energy_of_a_hybrid_functional_is_the_one_that_pw_ends_with(
+    cli, service, environment, monkeypatch, tmp_path
+):
+    """ASE reads the one before the loop over exact exchange, which the recipe's result keeps."""
+    hybrid = {"input_dft": "pbe0", "nqx1": 1, "nqx2": 1, "nqx3": 1, "ecutwfc": 12.0}
+    asked = {**SMALL, "kpts": None, "input_data": {"system": hybrid}}
+    job = finish(service, submit(service, "espresso.core.static_job", SI, environment, **asked))
+    first = completed(service, job)["results"]["energy"]
+    with gzip.open(f"{job.summary['work_dir']}/pw.out.gz", "rt") as output:
+        (last,) = (line for line in output if line.startswith("!!"))
+    energy = job.summary["energy_ev"]
+    assert energy == pytest.approx(float(last.split()[-2]) * units["Ry"], abs=1e-6)
+    assert energy < first - 0.1
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(service.config.home))
+    for name, command in (("a", ("result", job.job_id, "--structure")), ("b", ("export",))):
+        file = tmp_path / f"{name}.extxyz"
+        answer = cli(*command, file, *[job.job_id] * (command == ("export",)))
+        assert answer.code == 0, answer.err
+        assert read(file).get_potential_energy() == pytest.approx(energy, abs=1e-6)
 
 
 @pytest.mark.skipif(shutil.which("mpirun") is None, reason="there is no mpirun")

@@ -389,7 +389,7 @@ def _write_structure(job: Job, raw: bytes, path: Path) -> None:
             f"of them is its final one; {how}"
         )
     if not frames:
-        atoms = final_atoms(json.loads(raw))
+        atoms = final_atoms(json.loads(raw), (job.summary or {}).get("energy_ev"))
         if atoms is None:
             raise InvalidJob(f"the result of job {job.job_id} has no structure")
         frames = [atoms]

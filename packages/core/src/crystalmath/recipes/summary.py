@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
@@ -40,11 +41,12 @@ def summarize(result: object, flow_steps: Mapping[str, Any] | None = None) -> di
     Returns
     -------
     dict
-        ``energy_ev`` (float or None, eV), ``max_force_ev_ang`` (the largest norm of the force on
-        an atom, what its constraints take off left out, float or None, eV/Å), ``formula`` (of all
-        atoms that the energy is of, in Hill's order, str or None), ``work_dir`` (str or None);
-        where there are atoms ``natoms``, their number; and ``steps``, the number of results, for a
-        flow's collection.
+        ``energy_ev`` (float or None, eV; with a hybrid functional of pw.x the converged one, where
+        ``results.energy`` is that before exact exchange), ``max_force_ev_ang`` (the largest norm
+        of the force on an atom, what its constraints take off left out, float or None, eV/Å),
+        ``formula`` (of all atoms that the energy is of, in Hill's order, str or None),
+        ``work_dir`` (str or None); where there are atoms ``natoms``, their number; and ``steps``,
+        the number of results, for a flow's collection.
     """
     if flow_steps is not None:
         empty = dict.fromkeys(("energy_ev", "max_force_ev_ang", "formula", "work_dir"))
@@ -90,7 +92,29 @@ def steps(value: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
 def _energy(result: Mapping[str, Any]) -> float | None:
     results = result["results"]
     # Of vibrations it is the reference that the caller gave, 0 unless they gave one.
-    return None if "vib_freqs" in results else _number(results.get("energy"))
+    energy = None if "vib_freqs" in results else _number(results.get("energy"))
+    exchanged = None if energy is None else _quiet(_exact_exchange_energy, result)
+    return energy if exchanged is None else _number(exchanged)
+
+
+def _exact_exchange_energy(result: Mapping[str, Any]) -> float | None:
+    """Return the last energy in the output of pw.x, in eV, if its functional is a hybrid.
+
+    pw.x refines exact exchange in a loop, and ASE reads the energy before that loop.
+    """
+    folder = _work_dir(result)
+    if folder is None or "input_data" not in result["parameters"]:
+        return None
+    from ase.io.espresso import units
+
+    path, packed = Path(folder, "pw.out"), Path(folder, "pw.out.gz")
+    last, is_hybrid = b"", False
+    with gzip.open(packed) if packed.exists() else path.open("rb") as output:
+        for line in output:
+            if line.startswith(b"!") and b"total energy" in line:
+                last = line
+            is_hybrid = is_hybrid or b"EXX" in line
+    return float(last.split()[-2]) * float(units["Ry"]) if is_hybrid else None
 
 
 def _number(value: Any) -> float | None:
@@ -250,8 +274,11 @@ def last_step(document: object) -> object:
     return found[-1] if found else document
 
 
-def final_atoms(document: object) -> Atoms | None:
-    """Return the geometry of a stored result, with its energy (eV) and forces (eV/Å), if any."""
+def final_atoms(document: object, energy: float | None = None) -> Atoms | None:
+    """Return the geometry of a stored result, with its energy (eV) and forces (eV/Å), if any.
+
+    The `energy` of the job's summary goes before that of the result; see :func:`summarize`.
+    """
     last = last_step(document)
     if not isinstance(last, Mapping) or not isinstance(stored := last.get("atoms"), Mapping):
         return None
@@ -259,6 +286,8 @@ def final_atoms(document: object) -> Atoms | None:
     if not len(atoms):
         return None
     found = _calculated(last.get("results"), len(atoms))
+    if energy is not None and "energy" in found:
+        found["energy"] = energy
     if found:
         from ase.calculators.singlepoint import SinglePointCalculator
 

@@ -89,7 +89,8 @@ def line_of(job: Job, params: Mapping[str, Any], result: Any) -> Line:
         has_rows = job.stage is not None
         given = result_values(result, of_last=not has_rows).items()
         values |= {f"result.{n}" if n in values else n: value for n, value in given}
-        atoms = None if has_rows and last_step(result) is not result else final_atoms(result)
+        if not has_rows or last_step(result) is result:
+            atoms = final_atoms(result, values["energy_ev"])
     if atoms is not None:
         values |= geometry_values(atoms)
         values["natoms"] = len(atoms)
