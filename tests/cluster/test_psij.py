@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from conftest import LAB, eventually
+from crystalmath.engines import schedulers
 
 pytest.importorskip("psij")
 
@@ -70,6 +71,14 @@ def test_ranks_run_on_both_nodes(slurm, login):
     job_id = login.submit("lab_recipes.run_command", *asked, command=["srun", "hostname"])
     assert login.reached(job_id, "completed", "failed")["status"] == "completed"
     assert login.run("result", job_id)["result"]["lines"] == ["node1", "node1", "node2", "node2"]
+
+
+def test_the_names_of_other_jobs_may_hold_ends_of_lines(slurm):
+    name = "a\nb|c\n"
+    slurm.run("sbatch", "--hold", f"--job-name={name}", "--wrap=true")
+    told = schedulers.slurm_rows(slurm.run(*schedulers.SQUEUE).stdout)
+    assert [job.state for job in told if job.name == name] == ["PENDING"]
+    slurm.run("scancel", f"--name={name}")
 
 
 def test_the_reason_for_which_a_job_waits_is_told(slurm, login):

@@ -24,7 +24,7 @@ for job in *; do
     # At first it has no group of its own.
     if kill -0 $pid 2> /dev/null || kill -0 -$pid 2> /dev/null; then state=RUNNING; fi
     [ $pid = 0 ] && state=PENDING
-    echo "$job|$state|None|$name"
+    echo "$job|$state|None|$name|$job"
 done
 """
 #: As Slurm's, it ends of the jobs that are named those that fit what is asked beside.

@@ -320,7 +320,7 @@ def test_a_poll_of_500_allocations_on_two_clusters_costs_the_scheduler_one_call(
     attempts = [
         attempt_at(place.path, str(number), number, names[number % 2]) for number in range(1, 501)
     ]
-    told = "".join(f"{each.handle}|RUNNING|None|{each.id}\n" for each in attempts)
+    told = "".join(f"{each.handle}|RUNNING|None|{each.id}|{each.handle}\n" for each in attempts)
     (place.path / "told").write_text(told)
     place("squeue", f"echo $* >> {place.path}/calls; cat {place.path}/told")
     seen = runner_on("slurm", place.path, *names).probe(attempts)
@@ -377,7 +377,7 @@ def test_what_a_batch_system_has_forgotten_hides_nothing_else(
 
 #: The job 17 by the id that is recorded for an attempt; its name, and how it is cancelled.
 ANOTHERS = {
-    "slurm": ("squeue", "17|RUNNING|None|THIS", "scancel"),
+    "slurm": ("squeue", "17|RUNNING|None|THIS|17", "scancel"),
     "pbs": ("qstat", '{"Jobs": {"17": {"Job_Name": "THIS", "job_state": "R"}}}', "qdel"),
     "lsf": ("bjobs", '{"RECORDS": [{"JOBID": "17", "STAT": "RUN", "JOB_NAME": "THIS"}]}', "bkill"),
     "flux": (
@@ -421,7 +421,7 @@ def test_anothers_job_of_the_same_id_and_name_is_not_ours(place):
 
 
 def test_a_cancel_that_the_batch_system_was_not_told_of_is_tried_again(place):
-    place("squeue", f"echo '17|PENDING|Priority|{ID}'")
+    place("squeue", f"echo '17|PENDING|Priority|{ID}|17'")
     place(
         "scancel", "echo 'Kill job error on job id 17: Protocol authentication error' >&2; exit 1"
     )
@@ -467,7 +467,7 @@ def test_what_was_taken_though_sbatch_did_not_say_so_is_not_asked_for_twice(plac
         "sbatch",
         f"echo x >> {place.path}/asked; touch {place.path}/taken; echo timed out >&2; exit 1",
     )
-    place("squeue", f"[ -e {place.path}/taken ] && echo '17|PENDING|Priority|{ID}'; exit 0")
+    place("squeue", f"[ -e {place.path}/taken ] && echo '17|PENDING|Priority|{ID}|17'; exit 0")
     runner, attempt = runner_on("slurm", place.path), attempt_at(place.path, None)
     assert isinstance(runner.launch([attempt])[ID], EngineUnavailable)
     assert runner.launch([attempt]) == {ID: "17"}
@@ -477,16 +477,15 @@ def test_what_was_taken_though_sbatch_did_not_say_so_is_not_asked_for_twice(plac
 def test_what_a_hanging_sbatch_submits_after_all_is_one_of_ours(place, monkeypatch):
     """Both allocations are found, and dropped, by the name; the claim lets one of them begin."""
     monkeypatch.setattr("crystalmath.engines.schedulers.ANSWER_S", 0.5)
-    late = (
-        f"{{ sleep 3; echo '17|PENDING|Priority|{ID}' >> {place.path}/queue; }} > /dev/null 2>&1 &"
-    )
+    taken = f"echo '17|PENDING|Priority|{ID}|17' >> {place.path}/queue"
+    late = f"{{ sleep 3; {taken}; }} > /dev/null 2>&1 &"
     place("sbatch", f"{late}\nexec sleep 30")
     place("squeue", f"cat {place.path}/queue")
     place("scancel", f'echo "$@" >> {place.path}/cancelled')
     (place.path / "queue").touch()
     runner, attempt = runner_on("slurm", place.path), attempt_at(place.path, None)
     assert "sbatch did not answer" in str(runner.launch([attempt])[ID])
-    taken = f"echo '18|PENDING|Priority|{ID}' >> {place.path}/queue"
+    taken = f"echo '18|PENDING|Priority|{ID}|18' >> {place.path}/queue"
     place("sbatch", f"{taken}; echo Submitted batch job 18")
     assert runner.launch([attempt]) == {ID: "18"}
     eventually(lambda: len((place.path / "queue").read_text().splitlines()) == 2, 60)
@@ -497,7 +496,7 @@ def test_what_a_hanging_sbatch_submits_after_all_is_one_of_ours(place, monkeypat
 
 
 def test_an_allocation_says_what_its_script_printed_or_that_it_left_nothing(place):
-    place("squeue", f"echo '17|FAILED|NonZeroExitCode|{ID}'")
+    place("squeue", f"echo '17|FAILED|NonZeroExitCode|{ID}|17'")
     runner, attempt = runner_on("slurm", place.path), attempt_at(place.path, "17")
     seen = runner.probe([attempt])[ID]
     assert seen.reason == "FAILED: its script left nothing, as on a node that does not see the home"
@@ -521,7 +520,7 @@ def full(home, place):
     """Have a Slurm whose queue is full; give the file that holds the name of what waits there."""
     waits = place.path / "waits"
     place("sbatch", f"sed -n 's/#SBATCH --job-name=//p' $1 > {waits}; echo Submitted batch job 17")
-    place("squeue", f'[ -s {waits} ] && echo "17|PENDING|Resources|$(head -1 {waits})"; exit 0')
+    place("squeue", f'[ -s {waits} ] && echo "17|PENDING|Resources|$(head -1 {waits})|17"; exit 0')
     place("scancel", f"rm {waits}")
     (home / "config.toml").write_text('[clusters.there]\nengine = "psij"\nscheduler = "slurm"\n')
     yield waits
@@ -571,8 +570,8 @@ def rows(scheduler, text):
 
 def test_reasons_of_slurm_may_have_blanks_and_names_bars():
     text = (
-        "1|PENDING|ReqNodeNotAvail, UnavailableNodes:node1|a|b\n2|OUT_OF_MEMORY|OutOfMemory|c\n"
-        "3|RUNNING|None|d\n4|COMPLETING|None|e\n5|NEW_WORD|None|f\n"
+        "1|PENDING|ReqNodeNotAvail, UnavailableNodes:node1|a|b|1\n2|OUT_OF_MEMORY|OutOfMemory|c|2\n"
+        "3|RUNNING|None|d|3\n4|COMPLETING|None|e|4\n5|NEW_WORD|None|f|5\n"
     )
     assert rows("slurm", text) == [
         ("1", "a|b", "queued", "ReqNodeNotAvail, UnavailableNodes:node1"),

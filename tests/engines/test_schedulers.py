@@ -102,24 +102,33 @@ def test_a_command_that_hangs_or_is_missing(command):
 
 
 @pytest.mark.parametrize(
-    "answer", ["<html><p>a | b | c</p></html>", "1|RUNNING|None", r"\377\376|\377|\377|x"]
+    "answer",
+    [
+        "<html><p>a | b | c</p></html>",
+        "1|RUNNING|None",
+        "1|RUNNING|None|a|2",
+        r"\377\376|\377|\377|x",
+    ],
 )
 def test_what_squeue_says_that_cannot_be_read_is_no_verdict(command, answer):
-    command("squeue", f"printf '1|RUNNING|None|a\\n{answer}\\n'")
+    command("squeue", f"printf '1|RUNNING|None|a|1\\n{answer}\\n'")
     with pytest.raises(EngineUnavailable, match="what squeue answers cannot be read"):
         schedulers.slurm_jobs()
 
 
 def test_reasons_and_names_of_slurm_may_hold_anything(command):
     told = (
-        "1|PENDING|ReqNodeNotAvail, UnavailableNodes:node1|a|b\n"
-        "2_7|RUNNING|None|\n3+0|PENDING|None|a b\n"
+        "1|PENDING|ReqNodeNotAvail, UnavailableNodes:node1|a|b|1\n"
+        "2_7|RUNNING|None||2_7\n3+0|PENDING|None|a b|3+0\n"
+        "4|RUNNING|None|a\n\n5|RUNNING|None|x\f\n|4\n6|PENDING|None|last|6\n"
     )
     command("squeue", f"printf '{told}'")
     assert schedulers.slurm_jobs() == [
         schedulers.SlurmJob("1", "a|b", "PENDING", "ReqNodeNotAvail, UnavailableNodes:node1"),
         schedulers.SlurmJob("2_7", "", "RUNNING", "None"),
         schedulers.SlurmJob("3+0", "a b", "PENDING", "None"),
+        schedulers.SlurmJob("4", "a\n\n5|RUNNING|None|x\f\n", "RUNNING", "None"),
+        schedulers.SlurmJob("6", "last", "PENDING", "None"),
     ]
 
 

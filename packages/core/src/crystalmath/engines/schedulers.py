@@ -140,9 +140,11 @@ class SlurmJob:
     reason: str
 
 
-#: Lists this user's jobs. The name comes last: it may hold anything.
-SQUEUE = ("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%j")
-_SLURM_LINE = re.compile(r"(\d+(?:[_+]\S+?)?)\|([A-Z_]+)\|(.*?)\|(.*)")
+#: Lists this user's jobs. A name may hold anything, ends of lines too: the id comes after it again.
+SQUEUE = ("squeue", "--me", "--noheader", "--array", "--states=all", "--format=%i|%T|%r|%j|%i")
+_SLURM_JOB = re.compile(
+    r"(\d+(?:[_+]\S+?)?)\|([A-Z_]+)\|([^\n]*?)\|(.*?)\|\1(?:\n\s*|\Z)", re.DOTALL
+)
 
 
 def slurm_jobs() -> list[SlurmJob]:
@@ -160,13 +162,14 @@ def slurm_jobs() -> list[SlurmJob]:
 
 def slurm_rows(told: str) -> list[SlurmJob]:
     """Read what ``squeue`` printed for :func:`slurm_jobs`; `EngineUnavailable` if that fails."""
-    jobs = []
-    for line in filter(str.strip, told.splitlines()):
-        found = _SLURM_LINE.fullmatch(line)
+    jobs, at, end = [], 0, len(told.rstrip())
+    while at < end:
+        found = _SLURM_JOB.match(told, at)
         if found is None:
             raise unreadable("squeue", told)
         native_id, state, reason, name = found.groups()
         jobs.append(SlurmJob(native_id, name, state, reason))
+        at = found.end()
     return jobs
 
 
