@@ -175,6 +175,7 @@ def test_geometries_carry_energy_forces_and_what_describes_them(computed, tmp_pa
             energy = result["results"]["energy"]
             assert atoms.get_potential_energy() == pytest.approx(energy, abs=1e-8)
             assert atoms.get_forces() == pytest.approx(result["results"]["forces"], abs=1e-7)
+            assert atoms.get_stress() == pytest.approx(result["results"]["stress"], abs=1e-9)
             assert atoms.positions == pytest.approx(result["atoms"].positions, abs=1e-7)
             assert all(atoms.pbc)
     assert frames[0].info["job_id"] == futures[0].job_id
@@ -339,6 +340,7 @@ def test_the_final_geometry_goes_to_a_file(computed, cli, monkeypatch, tmp_path)
     atoms = ase.io.read(path)
     assert atoms.positions == pytest.approx(whole["atoms"].positions, abs=1e-7)
     assert atoms.get_potential_energy() == pytest.approx(whole["results"]["energy"], abs=1e-8)
+    assert atoms.get_stress() == pytest.approx(whole["results"]["stress"], abs=1e-9)
     again = cli("result", job_id, "--structure", path)
     assert (again.code, "is there already; remove it" in again.err) == (1, True)
     odd = cli("result", job_id, "--structure", tmp_path / "out.odd")

@@ -98,6 +98,25 @@ def test_a_table_has_the_same_of_a_result_in_brief(real, name):
     assert one == other
     assert one.get_potential_energy() == other.get_potential_energy()
     assert np.array_equal(one.get_forces(), other.get_forces())
+    assert np.array_equal(one.get_stress(), other.get_stress())
+
+
+@pytest.mark.parametrize(
+    ("stress", "expected"),
+    [
+        (np.arange(6.0), np.arange(6.0)),
+        ([[1, 6, 5], [6, 2, 4], [5, 4, 3]], [1, 2, 3, 4, 5, 6]),
+        ([1.0, 2.0, 3.0], None),
+        ("none", None),
+    ],
+)
+def test_a_final_structure_has_the_stress_of_its_result_in_ase_s_order(stress, expected):
+    result = {"atoms": bulk("Al"), "results": {"energy": 1.0, "stress": stress}}
+    atoms = final_atoms(json.loads(codec.unpacked(codec.encode_result(result))))
+    assert atoms.get_potential_energy() == 1.0
+    assert (atoms.calc.results.get("stress") is None) == (expected is None)
+    if expected is not None:
+        assert atoms.get_stress() == pytest.approx(expected)
 
 
 def test_a_table_has_what_a_flow_has_found_beside_the_results_of_its_steps(real):

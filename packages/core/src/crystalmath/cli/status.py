@@ -309,8 +309,8 @@ def result(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write the final geometry to a new file, with energy and forces where its format "
-            "has them: out.extxyz, POSCAR, out.cif.",
+            help="Write the final geometry to a new file, with energy, forces and stress where its "
+            "format has them: out.extxyz, POSCAR, out.cif.",
         ),
     ] = None,
     as_json: Json = False,

@@ -247,7 +247,8 @@ def brief(document: object) -> dict[str, Any] | None:
         kept["atoms"] = last["atoms"]
     results = last.get("results")
     if isinstance(results, Mapping):
-        whole = {name: results[name] for name in ("forces", "vib_freqs") if name in results}
+        wanted = ("forces", "stress", "vib_freqs")
+        whole = {name: results[name] for name in wanted if name in results}
         kept["results"] = {**kept.get("results", {}), **whole}
     if last is document:
         return kept
@@ -275,9 +276,10 @@ def last_step(document: object) -> object:
 
 
 def final_atoms(document: object, energy: float | None = None) -> Atoms | None:
-    """Return the geometry of a stored result, with its energy (eV) and forces (eV/Å), if any.
+    """Return the geometry of a stored result, with its energy, forces and stress, if any.
 
-    The `energy` of the job's summary goes before that of the result; see :func:`summarize`.
+    They are in eV, eV/Å and eV/Å³, the stress with ASE's sign and in its order. The `energy` of the
+    job's summary goes before that of the result; see :func:`summarize`.
     """
     last = last_step(document)
     if not isinstance(last, Mapping) or not isinstance(stored := last.get("atoms"), Mapping):
@@ -296,20 +298,33 @@ def final_atoms(document: object, energy: float | None = None) -> Atoms | None:
 
 
 def _calculated(results: object, natoms: int) -> dict[str, Any]:
-    """Return energy and forces of the results of a calculation."""
+    """Return energy, forces and stress of the results of a calculation."""
     if not isinstance(results, Mapping) or "vib_freqs" in results:
         return {}
     found: dict[str, Any] = {}
-    energy, forces = results.get("energy"), results.get("forces")
+    energy = results.get("energy")
     if isinstance(energy, (int, float)) and _is_scalar(energy):
         found["energy"] = float(energy)
-    if isinstance(forces, Mapping):  # monty's form of an array, not decoded
-        forces = forces.get("data")
-    if isinstance(forces, list) and len(forces) == natoms:
-        import numpy as np
+    if (forces := _array(results.get("forces"), (natoms, 3))) is not None:
+        found["forces"] = forces
+    if (stress := _array(results.get("stress"), (6,), (3, 3))) is not None:
+        from ase.stress import full_3x3_to_voigt_6_stress
 
-        found["forces"] = np.asarray(forces, dtype=float)
+        found["stress"] = stress if stress.shape == (6,) else full_3x3_to_voigt_6_stress(stress)
     return found
+
+
+def _array(value: object, *shapes: tuple[int, ...]) -> Any:
+    """Return numbers as an array, if it has one of these shapes."""
+    import numpy as np
+
+    if isinstance(value, Mapping):  # monty's form of an array, not decoded
+        value = value.get("data")
+    try:
+        array = np.asarray(value, dtype=float)
+    except (ArithmeticError, TypeError, ValueError):
+        return None
+    return array if array.shape in shapes else None
 
 
 def geometry_values(atoms: Atoms) -> dict[str, Any]:
