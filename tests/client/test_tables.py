@@ -182,6 +182,19 @@ def test_geometries_carry_energy_forces_and_what_describes_them(computed, tmp_pa
     assert frames[1].info["params.opt_params.fmax"] == 0.02
 
 
+def test_texts_of_an_extended_xyz_file_keep_their_backslashes(computed, tmp_path):
+    client, *_ = computed
+    texts = {"place": "C:\\temp\\new", "last": "a b\\", "said": '\\"x\\"', "after": "it"}
+    labels = {**texts, "blank": " ", "none": ""}
+    future = client.submit("emt.core.static_job", bulk("Ni"), name=r"Ni\bulk", labels=labels)
+    future.result(LONG)
+    client.export(tmp_path / "t.extxyz", job_ids=[future.job_id])
+    info = ase.io.read(tmp_path / "t.extxyz").info
+    assert info["name"] == r"Ni\bulk"
+    told = {name: value for name, value in info.items() if name.startswith("labels.")}
+    assert told == {f"labels.{name}": text for name, text in texts.items()}
+
+
 @pytest.mark.skipif(importlib.util.find_spec("pandas") is None, reason="there is no pandas")
 def test_a_frame_has_the_same_lines(computed, tmp_path):
     client, *_ = computed

@@ -240,12 +240,19 @@ def _extxyz(path: Path, lines: Iterable[Line], columns: Sequence[str] | None) ->
                 continue
             # What a recipe leaves in info may be of any size and type.
             line.atoms.info = {
-                name: " ".join(value.split()) if isinstance(value, str) else value
+                _escaped(name): _escaped(value) if isinstance(value, str) else value
                 for name, value in _described(line, columns).items()
+                # What is blank would be read with the next entry as its value.
+                if not isinstance(value, str) or value.strip()
             }
             write_extxyz(file, [line.atoms])
             count += 1
     return count, left
+
+
+def _escaped(text: str) -> str:
+    """Return a text as one line in which backslashes stay: ASE writes them as they are."""
+    return " ".join(text.split()).replace("\\", r"\\")
 
 
 def _db(path: Path, lines: Iterable[Line], columns: Sequence[str] | None) -> tuple[int, int]:
