@@ -459,6 +459,20 @@ def test_recipes(cli):
     assert cli("recipes", "emt.core.nothing").code == 1
 
 
+def test_own_recipes_by_the_start_of_their_module(cli, tmp_path, monkeypatch):
+    package = tmp_path / "ourlab"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "recipes.py").write_text(
+        "from quacc import job\n\n\n@job\ndef count(atoms):\n    return {'n': len(atoms)}\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("CRYSTALMATH_RECIPES", "ourlab.recipes")
+    for name in ("ourlab", "ourlab.recipes"):
+        (told,) = cli("recipes", name, "--json").json["recipes"]
+        assert told["name"] == "ourlab.recipes.count"
+
+
 def test_doctor_looks_without_writing(cli, home):
     document = cli("doctor", "--json").json
     assert document["status"] == "ok"

@@ -67,8 +67,7 @@ def recipes(
         try:
             described = client.ask(server.RECIPES_DESCRIBE, recipe=full_name(name, allow))
         except InvalidJob:
-            module = name if name in allow else full_name(name, allow)
-            below = client.ask(server.RECIPES_LIST, prefix=f"{module}.")["recipes"]
+            below = client.ask(server.RECIPES_LIST, prefix=f"{name}.")["recipes"]
             if not below:
                 raise
             return _list_recipes(below, as_json=as_json)
