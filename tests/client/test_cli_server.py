@@ -402,7 +402,7 @@ def test_what_frames_say_of_themselves_becomes_labels(here, cli):
     without, also, first, second = labels.values()
     assert without == also == {"of": "test"}
     assert first == {"of": "test", "config_type": "bulk fcc", "batch": "3"}
-    assert second == {"of": "test", "good": "True"}
+    assert second == {"of": "test", "good": "true"}
 
 
 def test_pairs_of_a_database_become_labels_and_no_part_of_the_job(here, cli):

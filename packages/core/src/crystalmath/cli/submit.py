@@ -36,6 +36,7 @@ from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Resources, Submission, SubmissionOptions
 from crystalmath.models.fields import declared
 from crystalmath.models.resources import RESOURCE_NAMES, as_resources
+from crystalmath.models.written import label_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -245,7 +246,9 @@ def _info_labels(structure: object) -> dict[str, str]:
     info = data.get("info", {}) if isinstance(data, dict) else {}
     told = {**info, **(info.pop(PAIRS) if isinstance(info.get(PAIRS), dict) else {})}
     texts = {
-        name: str(value) for name, value in told.items() if isinstance(value, (str, int, float))
+        name: label_of(value)
+        for name, value in told.items()
+        if isinstance(value, (str, int, float))
     }
     return {
         name: text
