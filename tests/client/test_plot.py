@@ -225,6 +225,14 @@ def test_histories_are_asked_for_in_portions(client, ids):
     assert client.progress(many, history=True).keys() == {ids["steps"]}
 
 
+def test_steps_of_dynamics_are_told_where_not_each_is_logged(client):
+    md = {"steps": 6, "md_params": {"dynamics_kwargs": {"loginterval": 3}}}
+    future = client.submit("emt.md.md_job", bulk("Cu"), md)
+    future.result(600)
+    read = client.progress([future.job_id], history=True)[future.job_id]
+    assert (read.ionic_step, [one.ionic_step for one in read.history]) == (6, [0, 3, 6])
+
+
 # --- sweeps ----------------------------------------------------------------------------------
 
 

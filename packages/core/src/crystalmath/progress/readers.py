@@ -74,8 +74,8 @@ _AVERAGED = 1000
 class AseMdLog(ProgressReader):
     """Dynamics of ASE, where quacc's recipes have them write: ``md.log``.
 
-    The energy is the potential one, as that of a relaxation's step. Steps count from 0, as ASE
-    counts them.
+    The energy is the potential one, as that of a relaxation's step. Steps count from 0, and are
+    those of ASE where each has a line: the log does not tell its interval.
     """
 
     program = "ASE"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from attrs import evolve, frozen
 
-from crystalmath.errors import BadFile, InvalidJob, UnknownJob
+from crystalmath.errors import BadFile, CrystalMathError, InvalidJob, UnknownJob
 from crystalmath.jobs.documents import cleaned
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models.fields import declared, to_wire
@@ -376,8 +376,22 @@ def progress_document(
     read = yield from read_progress(Path(work), readers, history=history)
     if read is None:
         return None
+    told = to_wire(read)
     steps = None if read.history is None else [to_wire(step) for step in read.history]
-    return {**to_wire(read), "history": steps}
+    if Path(read.file).name.removesuffix(".gz") == "md.log":
+        every = _logged_every(service, job.job_id)
+        for one in (told, *(steps or ())):
+            one["ionic_step"] = one["ionic_step"] and every * one["ionic_step"]
+    return {**told, "history": steps}
+
+
+def _logged_every(service: HomeJobs, job_id: str) -> int:
+    """Return after how many steps each dynamics of ASE is asked to write a line."""
+    try:
+        asked = json.loads(service.specification(job_id).partition("\n")[2])["parameters"]
+        return max(1, int(asked["md_params"]["dynamics_kwargs"]["loginterval"]))
+    except (CrystalMathError, LookupError, TypeError, ValueError):
+        return 1
 
 
 def trajectory(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, None, Trajectory]:
