@@ -434,16 +434,23 @@ def test_the_same_key_gives_the_same_job(service):
     present = {"job_id": first["job_id"], "status": "completed", "error": None, "known": True}
     assert call(service, "jobs.submit", again) == present
     before = call(service, "jobs.list")
-    for change in (
-        {"params": {"number": 2}},
-        {"recipe": "lab_recipes.report"},
-        {"walltime_s": 60},
-        {"structure": {**AL, "tags": [1, 1, 1, 1]}},
+    for change, named in (
+        ({"params": {"number": 2}}, "parameters.number"),
+        ({"params": {}}, "parameters.number"),
+        ({"recipe": "lab_recipes.report"}, "recipe"),
+        (
+            {"walltime_s": 60, "params": {"more": 1}},
+            "walltime_s, parameters.number, parameters.more",
+        ),
+        ({"structure": {**AL, "tags": [1, 1, 1, 1]}}, "structure"),
     ):
         answer = call(service, "jobs.submit", {**again, **change})
         assert (answer["job_id"], answer["status"]) == (None, "error")
         assert answer["code"] == "key_conflict"
         assert first["job_id"] in answer["error"]
+        assert f"(it differs in {named})" in answer["error"]
+        (*_, found) = call(service, "jobs.check", {**again, **change})["findings"]
+        assert found["message"] == answer["error"]
     assert call(service, "jobs.list") == before
 
 

@@ -200,11 +200,12 @@ class KeyConflict(InvalidJob):
     code = "key_conflict"
 
     @classmethod
-    def of(cls, key: str | None, job_id: str) -> KeyConflict:
-        """Name the key, and the job that it belongs to."""
+    def of(cls, key: str | None, job_id: str, differing: Sequence[str] = ()) -> KeyConflict:
+        """Name the key, the job that it belongs to, and what that has otherwise, if known."""
+        told = f" (it differs in {', '.join(differing[:5])})" if differing else ""
         return cls(
-            f"the key {key!r} belongs to job {job_id}, which has another specification; submit the "
-            "same again, or this job with another key"
+            f"the key {key!r} belongs to job {job_id}, which has another specification{told}; "
+            "submit the same again, or this job with another key"
         )
 
 

@@ -290,6 +290,35 @@ def spec_hash(what: Mapping[str, Any], body: Mapping[str, Any]) -> str:
     return hashed.hexdigest()
 
 
+def differing(asked: AskedJob, other_hash: str | None, other: str) -> list[str]:
+    """Name what a job asks for otherwise than another, of which the specification is known.
+
+    Nothing is named where that specification is not what was asked for: values of other jobs are
+    in it by now, or limits that those had.
+    """
+    try:
+        header, before = map(json.loads, other.split("\n", 1))
+    except ValueError:
+        return []
+    terms = JobSpec(job_id="", recipe="").identity()
+    was = {name: header.get(name, value) for name, value in terms.items()}
+    was |= dict.fromkeys(header.get("defaulted", ()))
+    if spec_hash(was, before) != other_hash:
+        return []
+    now = {**terms, **json.loads(json.dumps(asked.spec.identity()))}
+    after = json.loads(asked.document)
+    params, others = after["parameters"], before["parameters"]
+    return [
+        *(name for name, value in now.items() if was.get(name) != value),
+        *["structure"] * (after["atoms"] != before["atoms"]),
+        *(
+            f"parameters.{name}"
+            for name in {**others, **params}
+            if (name in params, params.get(name)) != (name in others, others.get(name))
+        ),
+    ]
+
+
 # --- what a restricted home takes ------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from crystalmath.jobs.changes import Change
 from crystalmath.models import Finding, JobState
 from crystalmath.models.job_notes import awaited, repeated
 from crystalmath.service.admission import Admission, Checked, Prepared
+from crystalmath.service.asked_job import differing
 from crystalmath.service.flows import changes_by_step
 from crystalmath.service.references import References
 from crystalmath.service.retrying import Again, again, as_asked, reading_again
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from crystalmath.models.job_notes import Parent
     from crystalmath.models.retry import Retry
     from crystalmath.quacc.store import JobMetadata
+    from crystalmath.service.asked_job import AskedJob
     from crystalmath.service.engine_pool import Runners
     from crystalmath.service.home_jobs import HomeJobs
     from crystalmath.service.recorder import Recorder
@@ -127,7 +129,7 @@ class Intake:
                 if job is not None and asked.spec_hash == job.spec_hash:
                     answers[index] = self._given_before(job)
                 elif job is not None:
-                    answers[index] = KeyConflict.of(job.key, job.job_id)
+                    answers[index] = self._conflict(job, asked)
                 else:
                     ready = admission.prepare(asked)
                     row = ready.row
@@ -136,7 +138,8 @@ class Intake:
                         admission.plan(row)
                         prepared[index] = ready
                     else:
-                        answers[index] = KeyConflict.of(same.key, same.job_id)
+                        told = differing(asked, same.spec_hash, same.specification)
+                        answers[index] = KeyConflict.of(same.key, same.job_id, told)
             except (CrystalMathError, ImportError) as error:
                 # Its frames hold the answers, and with them all of a batch.
                 answers[index] = error.with_traceback(None)
@@ -154,6 +157,10 @@ class Intake:
         """Return the job of a known key as it is now."""
         return attrs.evolve(self._recovery.seen([job])[0], given_before=True)
 
+    def _conflict(self, job: JobMetadata, asked: AskedJob) -> KeyConflict:
+        text = self._recorder.store.specification(job.job_id)
+        return KeyConflict.of(job.key, job.job_id, differing(asked, job.spec_hash, text))
+
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
         """Return all that is wrong with a submission, and what it would read; submit nothing.
 
@@ -165,12 +172,12 @@ class Intake:
         if known is None:
             return checked
         try:
-            same = admission.read(submission).spec_hash == known.spec_hash
+            asked = admission.read(submission)
         except CrystalMathError:
             return checked  # which says why it cannot be read
-        if same:
+        if asked.spec_hash == known.spec_hash:
             return attrs.evolve(checked, findings=(_given_before(known),))
-        told = str(KeyConflict.of(known.key, known.job_id))
+        told = str(self._conflict(known, asked))
         conflict = Finding(severity="error", code=KeyConflict.code, message=told)
         return attrs.evolve(checked, findings=(*checked.findings, conflict))
 
