@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from ase import Atoms
-from ase.build import bulk
+from ase.build import bulk, fcc111
 from attrs import evolve
 
 from commands import piped
@@ -482,7 +482,10 @@ def test_a_structure_that_repeats_without_a_lattice_vector_is_refused(home, pbc)
             found = service.check(Submission(recipe=recipe, atoms=atoms, engine="local")).errors
             told = [finding.code for finding in found if finding.code != "command_missing"]
             assert told == codes
-        slab = Atoms("Cu2", cell=[5, 5, 0], pbc=[True, True, False])
+        slab = fcc111("Cu", (1, 1, 3))  # quacc computes it, and cannot describe it afterwards
+        (found,) = service.check(Submission(recipe=EMT, atoms=slab, engine="local")).errors
+        assert found.code == "structure_no_cell"
+        slab.center(vacuum=8, axis=2)
         assert not service.check(Submission(recipe=EMT, atoms=slab, engine="local")).errors
 
 

@@ -113,19 +113,22 @@ def _settings_elsewhere(environment: Mapping[str, str], *, ours: bool) -> Sequen
 
 
 def _without_a_cell(recipe: str, atoms: Atoms | None) -> Sequence[Finding]:
-    """Find directions in which a structure is repeated without a lattice vector.
+    """Find periodic structures that lack a lattice vector, be it that of the vacuum on a slab.
 
-    Energies and forces come out as NaN, or the program dies. A user's own recipe may mend that.
+    Energies and forces come out as NaN, the program dies, or quacc fails where it describes the
+    structure in the result, by pymatgen. A user's own recipe may mend that.
     """
-    if not atoms or not (atoms.pbc & ~atoms.cell.array.any(axis=1)).any():
+    if not atoms or not atoms.pbc.any() or atoms.cell.array.any(axis=1).all():
         return ()
     if family_of(recipe) in ("", *_MOLECULES):
         return ()
     from crystalmath.models import Finding
 
     message = (
-        f"the structure is periodic (pbc {atoms.pbc.tolist()}) in a direction in which its cell "
-        f"has no length: {atoms.cell.array.tolist()} Å"
+        f"the structure is periodic (pbc {atoms.pbc.tolist()}), and its cell has a vector of no "
+        f"length: {atoms.cell.array.tolist()} Å"
     )
-    remedy = "give it lattice vectors, for a molecule with vacuum around it, or set pbc to false"
+    remedy = (
+        "give it three lattice vectors, with vacuum around a slab or molecule, or set pbc to false"
+    )
     return (Finding(severity="error", code="structure_no_cell", message=message, remedy=remedy),)
