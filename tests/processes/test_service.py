@@ -1,6 +1,7 @@
 """The job service on the real local engine: what is recorded, and who may end or adopt a job."""
 
 import errno
+import gc
 import json
 import os
 import re
@@ -17,6 +18,8 @@ import pytest
 from ase import Atoms
 from ase.build import bulk, fcc111
 from attrs import evolve
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from commands import piped
 from conftest import eventually
@@ -36,12 +39,13 @@ from crystalmath.errors import (
 )
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import at_once
-from crystalmath.models import JobState, Submission
+from crystalmath.models import Finding, JobState, Submission
 from crystalmath.models.retry import Retry
 from crystalmath.quacc import get_runner
 from crystalmath.quacc.store import JobMetadata, JobStore
 from crystalmath.recipes.structures import to_ase_json
 from crystalmath.service import JobService, default_service
+from crystalmath.service.asked_job import AskedJob
 from crystalmath.service.job_archive import write_archive
 from crystalmath.service.pruning import Choice
 from ends import AL, finish, lab_job
@@ -294,6 +298,57 @@ def test_only_a_job_that_is_equal_to_the_letter_is_taken_for_equal(home, lab, mo
     assert len(set(hashes[:8])) == 8
     assert hashes[2] == hashes[8] == hashes[9]  # another shell makes no other job
     assert [there["OMP_NUM_THREADS"] for _, there in told[-2:]] == ["7", "8"]
+
+
+def test_nothing_of_a_long_job_is_kept(home, lab, monkeypatch):
+    monkeypatch.setattr("crystalmath.service.admission.HOLDS_S", 3600.0)
+    monkeypatch.setattr(LocalRunner, "start", lambda *_: None)
+    large = AL * (10, 10, 10)
+    with JobService(config.Source()) as service:
+        for atoms in (large, AL, large):
+            service.submit(evolve(value(1), atoms=to_ase_json(atoms)))
+            gc.collect()
+            kept = [each.document for each in gc.get_objects() if isinstance(each, AskedJob)]
+            assert all(len(document) < 10_000 for document in kept)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(places=st.lists(st.integers(0, 12), min_size=2, max_size=8))
+def test_a_batch_is_checked_as_its_jobs_are_one_by_one(home, lab, places):
+    close = Atoms("H2", positions=[[0, 0, 0], [0, 0, 0.1]])
+    cases = [
+        value(1),
+        evolve(value(1), atoms=to_ase_json(AL)),
+        evolve(value(1), atoms=to_ase_json(AL * (2, 1, 1))),
+        evolve(value(1), atoms=to_ase_json(close)),
+        evolve(value(1), atoms=to_ase_json(close), strict=True),
+        evolve(value(1), atoms=to_ase_json(Atoms("Au", cell=[3, 0, 0], pbc=True))),
+        evolve(value(1), atoms={"format": "ase-json", "data": "no structure"}),
+        evolve(value(1), atoms=[to_ase_json(AL)]),
+        lab_job("all_of", atoms=[to_ase_json(AL)]),
+        lab_job("all_of", atoms=None),
+        evolve(value(1), atoms=None),
+        evolve(value(2), atoms=to_ase_json(AL)),
+        evolve(value(1), atoms=to_ase_json(close), resources={"ranks": 2}),
+    ]
+
+    def seen(_plugins, _engine, *, atoms, **_):
+        return [Finding(severity="warning", code="seen", message=str(atoms))]
+
+    def told(service, answer):
+        if isinstance(answer, Exception):
+            return type(answer), str(answer)
+        header, _, body = service.specification(answer.job_id).partition("\n")
+        spec = json.loads(header) | {"job_id": ""}
+        return answer.spec_hash, answer.formula, answer.warnings, spec, body
+
+    with pytest.MonkeyPatch.context() as patch, JobService(config.Source()) as service:
+        patch.setattr(LocalRunner, "start", lambda *_: None)
+        patch.setattr("crystalmath.service.admission.HOLDS_S", -1.0)
+        patch.setattr(Plugins, "engine_preflight", seen)
+        jobs = [cases[place] for place in places]
+        together = [told(service, answer) for answer in service.submit_many(jobs)]
+        assert together == [told(service, *service.submit_many([job])) for job in jobs]
 
 
 def test_many_of_which_none_is_good(home, lab):

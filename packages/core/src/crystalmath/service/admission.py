@@ -8,7 +8,7 @@ import json
 import time
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from attrs import asdict, evolve, frozen
 
@@ -34,7 +34,7 @@ from crystalmath.service.asked_job import (
     check_restrictions,
     defaulted,
     replaced,
-    text_of_all,
+    terms_of,
 )
 from crystalmath.service.checked_commands import CheckedCommands, unless_set_there, unless_there
 from crystalmath.service.flows import (
@@ -56,8 +56,11 @@ if TYPE_CHECKING:
     from crystalmath.recipes.lookup import Recipe
     from crystalmath.service.references import References
 
+_Found = TypeVar("_Found")
 #: How long what was found of a job holds for equal ones, in seconds.
 HOLDS_S = 1.0
+#: The last checks that look at a job's structure, too.
+_OF_STRUCTURE = {"_engine_preflight", "_check_commands"}
 #: What of a submission is no structure and no environment.
 _VALUES = {one.name for one in declared(Submission)} - {"atoms", "environment"}
 
@@ -113,7 +116,8 @@ class Admission:
     """Check submissions, and make them ready to be recorded; one for each batch.
 
     `environ` is the environment of submissions that bring none. What was found of a job holds for
-    equal ones that follow, also in the next batches where these come within `HOLDS_S`.
+    equal ones that follow, also in the next batches where these come within `HOLDS_S`. So does, for
+    another structure, what was found of its terms and parameters.
     """
 
     def __init__(
@@ -132,6 +136,8 @@ class Admission:
         self._recipes: dict[str, Recipe] = {}
         self._commands = CheckedCommands()
         self._prepared: tuple[AskedJob, Prepared] | None = None
+        # What was found of terms and parameters, by the checks' names, and of which job.
+        self._found: tuple[AskedJob | None, dict[str, object]] = (None, {})
         self._ends = time.monotonic() + HOLDS_S
 
     def for_next(self, configured: Config, references: References) -> bool:
@@ -198,7 +204,7 @@ class Admission:
                 passes(lambda: self._check_continuation(asked.spec))
             there = evolve(asked, spec=self._allotted(asked.spec))
             for look in self._looks(there):
-                passes(look)
+                passes(partial(look, there))
             passes(lambda: check_row(_row(there, files, findings)))
         return Checked(
             findings=tuple(_judged(findings, strict=asked.strict)),
@@ -248,8 +254,9 @@ class Admission:
         results. It gets the `settings` in whatever environment. Raises `InvalidJob`: something in
         it can be no part of a job, whatever the recipe.
         """
-        text = None if parents or body or settings else text_of_all(submission)
-        if text is not None and (asked := self._reader.likewise(submission, text)) is not None:
+        several = isinstance(submission.atoms, (list, tuple))
+        terms = None if parents or body or settings or several else terms_of(submission)
+        if terms is not None and (asked := self._reader.likewise(submission, terms)) is not None:
             check_fields(submission, OWN)
             return asked
         settings = settings or {}
@@ -261,7 +268,7 @@ class Admission:
                 check_restrictions(submission, self._config, is_step=True)
             return self._reader.read_step(submission, parents, body, settings)
         check_restrictions(submission, self._config)
-        return self._reader.read(self._together(submission), parents, settings, text)
+        return self._reader.read(self._together(submission), parents, settings, terms)
 
     def _together(self, submission: Submission) -> Submission:
         """Write several structures as the recipe's first argument; `InvalidJob` if it takes one."""
@@ -294,17 +301,19 @@ class Admission:
         if self._prepared is not None and self._prepared[0] is asked.first:
             return _prepared_likewise(self._prepared[1], asked)
         prepared = self._prepare(asked)
-        # Of a long one nothing is kept in memory, and none is found to be equal.
-        self._prepared = (asked, prepared) if self._reader.is_first(asked) else None
+        # Likewise, and none is found to be equal to a long one.
+        self._prepared = (asked, prepared) if self._reader.is_last(asked) else None
         return prepared
 
     def _prepare(self, asked: AskedJob) -> Prepared:
         from crystalmath.engines.registry import plugins
         from crystalmath.store.rows import check
 
+        # Of a long one nothing is kept in memory.
+        like = (asked.like or asked) if self._reader.is_last(asked) else None
         asked = self._references.settled(asked)
-        findings = self._check_recipe(asked, has_structure=asked.has_structure)
-        findings += self._check_flow(asked)
+        findings = [*self._once(like, self._check_recipe, asked)]
+        findings += self._once(like, self._check_flow, asked)
         plugins().require(str(asked.spec.engine))
         if not asked.refers:
             findings += self._preflight(asked)
@@ -316,14 +325,12 @@ class Admission:
             raise JobRefused(findings)
         runner = self._runner(asked.spec)
         files, found = ([], []) if asked.refers else self._pseudopotentials(asked)
-        findings += self._check_cluster(asked.spec)
-        spec = self._allotted(asked.spec)
-        spec = spec if asked.refers else with_continuation(spec, self._config)
-        spec = evolve(spec, defaulted=defaulted(asked.spec, spec))
-        findings += [*found, *self._check_ranks(asked.spec)]
-        asked = evolve(asked, spec=spec)
+        given, told = self._once(like, self._given_terms, asked)
+        findings += [*found, *told]
+        asked = evolve(asked, spec=evolve(asked.spec, **given))
         for look in self._looks(asked):
-            findings += look()
+            of_terms = look.__name__ not in _OF_STRUCTURE
+            findings += self._once(like, look, asked) if of_terms else look(asked)
         findings = _judged([*findings, *asked.findings], strict=asked.strict)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
@@ -339,6 +346,37 @@ class Admission:
             row, runner = evolve(row, specification=text, stage="pass"), self._runner(spec)
         check(row)  # the store does so too, but only after it has made its database
         return Prepared(row, asked.spec, asked.document, runner)
+
+    def _once(
+        self, like: AskedJob | None, check: Callable[[AskedJob], _Found], asked: AskedJob
+    ) -> _Found:
+        """Make a check of terms and parameters once for all jobs that are `like` one, if any.
+
+        What it raises is found anew for each.
+        """
+        if like is None:
+            return check(asked)
+        if self._found[0] is not like:
+            self._found = like, {}
+        known, name = self._found[1], check.__name__
+        if name not in known:
+            known[name] = check(asked)
+        return cast("_Found", known[name])
+
+    def _given_terms(self, asked: AskedJob) -> tuple[dict[str, Any], list[Finding]]:
+        """Return the terms that a job is given by its engine and cluster, and what is found."""
+        findings = self._check_cluster(asked.spec)
+        spec = self._allotted(asked.spec)
+        spec = spec if asked.refers else with_continuation(spec, self._config)
+        spec = evolve(spec, defaulted=defaulted(asked.spec, spec))
+        findings += self._check_ranks(asked.spec)
+        given = {
+            one.name: value
+            for one in declared(JobSpec)
+            for value in (getattr(spec, one.name),)
+            if value is not getattr(asked.spec, one.name)
+        }
+        return given, findings
 
     def _has_steps(self, asked: AskedJob) -> bool:
         """Return whether a job is a flow that begins now, and whose steps are jobs."""
@@ -397,21 +435,20 @@ class Admission:
         self._check_cluster(step)
         self._allotted(step)
 
-    def _looks(self, asked: AskedJob) -> tuple[Callable[[], list[Finding]], ...]:
+    def _looks(self, asked: AskedJob) -> tuple[Callable[[AskedJob], list[Finding]], ...]:
         """Return the checks of a job that its engine takes, with its resources told to it."""
         # These two need the values that are still awaited.
         whole = () if asked.refers else (self._engine_preflight, self._check_commands)
-        looks = (self._check_parcel, *whole, self._check_sources, self._check_packages)
-        return tuple(partial(look, asked) for look in looks)
+        return self._check_parcel, *whole, self._check_sources, self._check_packages
 
-    def _check_recipe(self, asked: AskedJob, *, has_structure: bool) -> list[Finding]:
+    def _check_recipe(self, asked: AskedJob) -> list[Finding]:
         recipe = self._recipe(asked.spec.recipe)
         if asked.is_step:
             # Python has called it so, but for what is changed.
             place = recipe.name.rpartition(".")[2]
             return [*job_faults(recipe, codec.decode_request(asked.spec.changed), f"{place}.")]
         parameters = asked.spec.parameters
-        findings = check_arguments(recipe, parameters, structure=has_structure)
+        findings = check_arguments(recipe, parameters, structure=asked.has_structure)
         return [*findings, *check_unread(recipe, parameters)]
 
     def _recipe(self, name: str) -> Recipe:

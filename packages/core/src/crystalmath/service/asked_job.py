@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 #: What a job has of its own, and no check of it depends on anything else of the job.
 OWN = ("job_id", "name", "labels", "key")
-#: All else of a submission: one left out would be taken from the job that was read before.
-_SHARED = {one.wire for one in declared(Submission)} - {*OWN, "params", "environment"}
+#: All else but these three: one left out would be taken from the job that was read before.
+_TERMS = {one.wire for one in declared(Submission)} - {*OWN, "structure", "params", "environment"}
 
 
 @frozen
@@ -55,6 +55,9 @@ class AskedJob:
     #: The first of its batch from which it differs in nothing but `OWN`: what was found of that one
     #: holds for both.
     first: AskedJob | None = field(default=None, repr=False)
+    #: The first that has the same terms, parameters and environment: what was found of these holds
+    #: for both.
+    like: AskedJob | None = field(default=None, repr=False)
     #: Whether its structure, or its parameters, stand for those of other jobs still.
     refers: bool = False
     #: Whether it is a step of a flow: then its document is in the form of results.
@@ -83,6 +86,16 @@ class AskedJob:
         }
 
 
+@frozen
+class _Last:
+    """What was read last, and what it was read from."""
+
+    terms: str
+    environment: Mapping[str, str] | None
+    structure: str
+    asked: AskedJob
+
+
 class SubmissionReader:
     """Read submissions, of a batch one after the other.
 
@@ -102,39 +115,55 @@ class SubmissionReader:
         # Of a batch all have mostly the same.
         self._forwarded: list[tuple[Mapping[str, str], dict[str, str]]] = []
         self._structure: tuple[str, tuple[Atoms, Mapping[str, Any]]] | None = None
-        self._first: tuple[str, Mapping[str, str] | None, AskedJob] | None = None
+        self._last: _Last | None = None
 
     def refer(self, with_ids: Callable[[Submission, Mapping[str, Any]], dict[str, Any]]) -> None:
         """Have the jobs that the next submissions refer to named by another function."""
         self._with_ids = with_ids
 
-    def is_first(self, asked: AskedJob) -> bool:
+    def is_last(self, asked: AskedJob) -> bool:
         """Return whether the next ones are compared with this."""
-        return self._first is not None and self._first[2] is asked
+        return self._last is not None and self._last.asked is asked
 
-    def likewise(self, submission: Submission, text: str | None) -> AskedJob | None:
-        """Return what is asked for, if the first has this `text_of_all` and environment, too."""
-        if self._first is None or self._first[:2] != (text, submission.environment):
+    def likewise(self, submission: Submission, terms: str | None) -> AskedJob | None:
+        """Return what is asked for, if the last one has these `terms_of` and environment, too.
+
+        `InvalidJob`: its structure is none.
+        """
+        last, given = self._last, submission.atoms
+        if last is None or (last.terms, last.environment) != (terms, submission.environment):
             return None
-        first = self._first[2]
         own = {name: getattr(submission, name) for name in OWN if name != "job_id"}
-        return evolve(first, spec=evolve(first.spec, job_id=generate_job_id(), **own), first=first)
+        spec = evolve(last.asked.spec, job_id=generate_job_id(), **own)
+        text = _text_of(given)
+        if text is not None and text == last.structure:
+            return evolve(last.asked, spec=spec, first=last.asked)
+        if spec.atoms is None or not isinstance(given, (str, Mapping)) or JobStructure.read(given):
+            return None
+        atoms, structure = self._parsed(given, text)
+        body = codec.body_of(structure, spec.parameters)
+        hashed, strict = spec_hash(spec.identity(), body), last.asked.strict
+        like, spec = last.asked.like or last.asked, evolve(spec, atoms=atoms)
+        asked = AskedJob(spec, codec.body_text(body), hashed, strict, like=like)
+        self._last = None if text is None else evolve(last, structure=text, asked=asked)
+        return asked
 
     def read(
         self,
         submission: Submission,
         parents: Sequence[Parent] = (),
         settings: Mapping[str, str] = MappingProxyType({}),
-        text: str | None = None,
+        terms: str | None = None,
     ) -> AskedJob:
         """Read its structure and parameters; its fields have been checked.
 
-        Those that come next with this `text_of_all` may be read likewise.
+        Those that come next with these `terms_of` may be read likewise.
         """
         given: object = submission.atoms
+        text = _text_of(given)
         of_job = JobStructure.read(given)
         none = given is None or of_job is not None
-        atoms, structure = (None, None) if none else self._parsed(given)
+        atoms, structure = (None, None) if none else self._parsed(given, text)
         spec = JobSpec(
             job_id=generate_job_id(),
             recipe=str(submission.recipe),
@@ -162,7 +191,9 @@ class SubmissionReader:
             more: dict[str, Any] = {"refers": refers, "submission": submission}
             return AskedJob(spec, document, spec_hash(spec.identity(), body), strict, **more)
         asked = AskedJob(spec, document, spec_hash(spec.identity(), body), strict)
-        self._first = None if text is None else (text, submission.environment, asked)
+        self._last = None
+        if terms is not None and text is not None:
+            self._last = _Last(terms, submission.environment, text, asked)
         return asked
 
     def read_step(
@@ -193,9 +224,8 @@ class SubmissionReader:
         asked = AskedJob(spec, document, hashed, refers=refers, is_step=True)
         return asked if refers else with_arguments(asked)
 
-    def _parsed(self, given: object) -> tuple[Atoms, Mapping[str, Any]]:
-        """Read a structure; equal short ones that follow each other are read once."""
-        text = _text_of(given)
+    def _parsed(self, given: object, text: str | None) -> tuple[Atoms, Mapping[str, Any]]:
+        """Read a structure; those of one short text that follow each other are read once."""
         if text is not None and self._structure is not None and self._structure[0] == text:
             return self._structure[1]
         parsed = parse_and_keep(given)
@@ -245,10 +275,10 @@ def with_arguments(step: AskedJob) -> AskedJob:
     return evolve(step, spec=evolve(step.spec, atoms=atoms, parameters=parameters))
 
 
-def text_of_all(submission: Submission) -> str | None:
-    """Return the text of a short submission without environment and `OWN`; ``None``: it has none.
+def terms_of(submission: Submission) -> str | None:
+    """Return the text of a short submission without structure, environment and `OWN`, or ``None``.
 
-    Where two have the same, they ask for the same.
+    Where two have the same, they ask for the same of it.
     """
     if is_long(submission.parameters):
         return None
@@ -257,7 +287,7 @@ def text_of_all(submission: Submission) -> str | None:
         parameters = codec.encode_request(submission.parameters)
     except InvalidJob:
         return None
-    return _text_of([to_wire(submission, defaults=False, only=_SHARED), parameters])
+    return _text_of([to_wire(submission, defaults=False, only=_TERMS), parameters])
 
 
 def _text_of(document: object) -> str | None:
