@@ -31,7 +31,8 @@ def check_fields(record: AttrsInstance, names: Collection[str]) -> None:
         if one.name not in names:
             continue
         value = getattr(record, one.name)
-        if not (value is None and one.default is None):
+        # Most are at their default; of another type, as True is, it would only be equal.
+        if type(value) is not type(one.default) or value != one.default:
             # A path would be taken for text.
             given = plain(value) if isinstance(value, Resources) else value
             _check(given, one.about.schema, one.wire)

@@ -65,7 +65,7 @@ def check_count(count: int) -> None:
 
 
 def prepare(atoms: Atoms) -> Atoms:
-    """Copy a structure without its calculator, keeping the magnetic moments that it computed.
+    """Return a structure as a job can take it: itself, or a copy where something is to change.
 
     quacc's VASP calculator takes the moments of a finished calculation as the initial ones of the
     next. Files read by ASE carry them in a ``SinglePointCalculator``, which no job can take along:
@@ -74,10 +74,14 @@ def prepare(atoms: Atoms) -> Atoms:
     arrays of numpy's own; other arrays of objects, which have no JSON form, are left out with a
     warning.
     """
+    objects = {name: values for name, values in atoms.arrays.items() if values.dtype.kind == "O"}
+    computed = getattr(atoms.calc, "results", None) or {}
+    magmoms = computed.get("magmoms") if isinstance(computed, Mapping) else None
+    takes = magmoms is not None and not atoms.has("initial_magmoms")
+    if not (objects or takes):
+        return atoms
     copied = atoms.copy()
-    for name, values in list(copied.arrays.items()):
-        if values.dtype.kind != "O":
-            continue
+    for name, values in objects.items():
         del copied.arrays[name]
         if all(isinstance(value, str) for value in values.flat):
             copied.set_array(name, values, dtype=str)
@@ -87,9 +91,7 @@ def prepare(atoms: Atoms) -> Atoms:
                 "job can take along",
                 stacklevel=2,
             )
-    computed = getattr(atoms.calc, "results", None) or {}
-    magmoms = computed.get("magmoms") if isinstance(computed, Mapping) else None
-    if magmoms is not None and not atoms.has("initial_magmoms"):
+    if takes:
         copied.set_initial_magnetic_moments(magmoms)
     return copied
 

@@ -70,7 +70,7 @@ def parse_structure(structure: object) -> Atoms:
     from ase import Atoms
 
     if isinstance(structure, Atoms):
-        return check_atoms(prepare(structure))
+        return check_atoms(prepare(structure).copy())
     if isinstance(structure, str):
         return check_atoms(_from_poscar(structure))
     if isinstance(structure, Mapping):
