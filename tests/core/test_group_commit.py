@@ -121,24 +121,32 @@ def test_an_interrupted_commit_leaves_nobody_waiting():
 
 
 def test_only_a_flood_of_ends_is_gathered(recorder, monkeypatch):
-    pauses = []
-    clock = SimpleNamespace(sleep=pauses.append, monotonic=lambda: 0.0, time=time.time)
-    monkeypatch.setattr(recorders, "time", clock)
-    jobs = recorder.insert([new_job() for _ in range(30)])
+    changes, waited = recorder._changes, []
+
+    def get(timeout):
+        waited.append(timeout)
+        return changes.get(timeout=timeout)
+
+    monkeypatch.setattr(recorder, "_changes", SimpleNamespace(put=changes.put, get=get))
+    monkeypatch.setattr(
+        recorders, "time", SimpleNamespace(monotonic=lambda: 0.0, time=time.time, sleep=time.sleep)
+    )
+    jobs = recorder.insert([new_job() for _ in range(58)])
 
     def end(some):
+        waited.clear()
         recorder.report(
             [Change(job_id=one.job_id, state=JobState.COMPLETED, at=1.0) for one in some]
         )
         ids = [job.job_id for job in some]
         eventually(lambda: all(each.state.is_terminal() for each in recorder.store.get_many(ids)))
+        return [pause for pause in waited if pause]
 
-    end(jobs[:1])
-    end(jobs[1:2])
-    assert pauses == [0.0, 0.0]
-    end(jobs[2:29])
-    end(jobs[29:])
-    assert pauses == [0.0, 0.0, 0.0, recorders.GATHER_S]
+    assert [end(jobs[:1]), end(jobs[1:2]), end(jobs[2:29])] == [[], [], []]
+    assert end(jobs[29:30]) == [recorders.GATHER_S]
+    assert end(jobs[30:57]) == []
+    monkeypatch.setattr(recorder, "_is_busy", lambda: False)
+    assert end(jobs[57:]) == []  # no other comes
 
 
 _DIES = """

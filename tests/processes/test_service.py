@@ -89,6 +89,15 @@ def test_the_way_of_a_job_is_in_the_events(service, store):
     assert (last.formula, last.error) == ("Al4", None)
 
 
+def test_the_last_ends_are_recorded_at_once_however_long_others_are_gathered(service, monkeypatch):
+    for name in ("GATHER_S", "EACH_S"):
+        monkeypatch.setattr(f"crystalmath.service.recorder.{name}", 3600.0)
+    jobs = service.submit_many([value(number) for number in range(4)])
+    *_, last = service.wait([job.job_id for job in jobs], 120)
+    assert {job.state for job in service.jobs()} == {JobState.COMPLETED}
+    assert last.state is JobState.COMPLETED
+
+
 def test_a_failure_and_its_traceback(service):
     job = run(service, lab_job("fail", parameters={"message": "no convergence"}))
     assert (job.state, job.error) == (JobState.FAILED, "RuntimeError: no convergence")

@@ -72,6 +72,7 @@ class JobService(HomeJobs):
             home.jobs_directory,
             network=home.network,
             unwritten=lambda: self._runners.unwritten(),  # noqa: PLW0108 - they come next
+            is_busy=lambda: self._runners.is_busy(),  # noqa: PLW0108 - likewise
         )
         self._runners = Runners(lambda: self.config, self._recorder.report)
         own_identity(home.jobs_directory, home.lease_s)

@@ -124,8 +124,8 @@ class Recorder:
     """The one writer of changes of state of a service.
 
     It opens, and makes, the job database when that is first used. `unwritten` returns header and
-    body of each job that was acknowledged and has no run directory yet. Each of `waiters`
-    gets the jobs of every transaction, as they are afterwards.
+    body of each job that was acknowledged and has no run directory yet; `is_busy`, whether further
+    changes may come. Each of `waiters` gets the jobs of every transaction, as they are afterwards.
     """
 
     def __init__(
@@ -135,11 +135,13 @@ class Recorder:
         *,
         network: bool | None = None,
         unwritten: Callable[[], Sequence[SpecDocument]] = tuple,
+        is_busy: Callable[[], bool] = lambda: True,
     ) -> None:
         self._url = url
         self._network = network
         self._jobs_directory = jobs_directory
         self._unwritten = unwritten
+        self._is_busy = is_busy
         self._lock = threading.Lock()
         self._opened: JobStore | None = None
         # Of a lost database, until its jobs are on record again.
@@ -377,15 +379,15 @@ class Recorder:
     def _next_changes(self, most_s: float | None, free_at: float) -> list[Sequence[Change] | None]:
         """Wait for changes, and gather those that come with them until the writer is free.
 
-        A change that comes alone is written at once: somebody waits for it.
+        A change that comes alone is written at once, as are the last ones: somebody waits for them.
         """
         batch: list[Sequence[Change] | None] = []
         with contextlib.suppress(queue.Empty):
             batch.append(self._changes.get(timeout=most_s))
             end = time.monotonic() + BEGUN_S
-            time.sleep(max(0.0, free_at - time.monotonic()))
             while True:
-                left = 0.0 if any(map(_is_awaited, batch)) else end - time.monotonic()
+                until = free_at if any(map(_is_awaited, batch)) else max(end, free_at)
+                left = until - time.monotonic() if self._is_busy() else 0.0
                 batch.append(self._changes.get(timeout=max(0.0, left)))
         return batch
 
