@@ -120,13 +120,14 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
     with any_client() as client:
         found = map(Job.read, chosen_jobs(client, job_ids, filters))
         jobs = {job.job_id: job for job in found}
-    with output.LiveLine("") as line:
-        for job in jobs.values():
-            _say(line, job)
-        if not all(job.state.is_terminal() for job in jobs.values()):
-            _follow(line, jobs)
     # Whoever names a job means it, whatever came after.
     again = set() if job_ids else {repeated(job.parents) for job in jobs.values()}
+    with output.LiveLine("") as line:
+        for job in jobs.values():
+            if job.job_id not in again:
+                _say(line, job)
+        if not all(job.state.is_terminal() for job in jobs.values()):
+            _follow(line, jobs)
     counted = [job for job in jobs.values() if job.job_id not in again]
     failed = [job.job_id for job in counted if job.error and _failed(job)]
     if failed:
