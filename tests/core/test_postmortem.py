@@ -224,6 +224,10 @@ def test_what_pw_says_itself_goes_first_and_once(work):
             {"pw__out": "   convergence NOT achieved after   1 iterations: stopping\nDONE.\n"},
             "pw.x: convergence NOT achieved after 1 iterations: stopping (",
         ),
+        (
+            {"pw__out": "     The maximum number of steps has been reached.\n JOB DONE.\n"},
+            "pw.x: The maximum number of steps has been reached. (",
+        ),
         ({"pw__out": " JOB DONE.\n", "pw__err": "STOP 2\n"}, "RuntimeError"),
     ],
 )

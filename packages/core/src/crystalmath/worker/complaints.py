@@ -20,6 +20,7 @@ _LOOKED_AT = 1 << 18
 _ESPRESSO = frozenset(
     ("pw", "ph", "phcg", "neb", "q2r", "dos", "matdyn", "dynmat", "bands", "projwfc", "pp", "fs")
 )
+_UNCONVERGED = re.compile("convergence NOT achieved|maximum number of steps has been reached")
 _LONGEST = 300
 _WIDTH = 400
 #: A message of Quantum ESPRESSO has so many lines at most.
@@ -111,7 +112,7 @@ def _espresso(names: list[str], lines: Callable[[str], list[str]]) -> tuple[str,
     for program in programs:
         said = (
             _in_routine(lines(f"{program}.out"))
-            or _first(lines(f"{program}.out"), re.compile("convergence NOT achieved"))
+            or _first(lines(f"{program}.out"), _UNCONVERGED)
             or _first(lines(f"{program}.err"), _RUNTIME)
         )
         if said:
