@@ -180,6 +180,19 @@ def test_the_largest_force_in_vasp_is_one_that_may_move_something(tmp_path):
         assert steps(tmp_path) == [(1, 1, -3.7210001, told)]
 
 
+def test_the_largest_force_in_pw_is_one_that_may_move_something(tmp_path):
+    """The output has the forces on all atoms; which of them move is told by the input alone."""
+    (tmp_path / "pw.out").write_text(PW)
+    other = math.hypot(-0.01529149, 0.01861275, -0.00264724)
+    for flags, force in (("", 0.05), ("1 1 1", 0.05), ("1 1 0", 0.03), ("0 0 0", 0.0)):
+        atoms = f"ATOMIC_POSITIONS angstrom\nSi 0.0 0.0 0.0 {flags}\nSi 1.4 1.4 1.4\n\n"
+        (tmp_path / "pw.in").write_text(f"&SYSTEM\n/\n{atoms}K_POINTS gamma\n")
+        told = pytest.approx(max(force, other) * Ry / Bohr)
+        energy = -15.61606979 * Ry
+        assert seen(tmp_path) == ("Quantum ESPRESSO", 1, None, energy, told)
+        assert steps(tmp_path) == [(1, 1, energy, told)]
+
+
 def test_quantum_espresso_tells_them_too(tmp_path):
     out = tmp_path / "pw.out"
     out.write_text(PW_FIRST)

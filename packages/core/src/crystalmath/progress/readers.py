@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+from array import array
 from itertools import islice, zip_longest
 from typing import TYPE_CHECKING
+
+from attrs import evolve
 
 from crystalmath.progress.reader import ProgressReader, Reading, StepCollector, largest
 
@@ -219,14 +222,17 @@ _PW_IONIC = re.compile(
     r"|Entering Dynamics:\s+iteration =\s+(\d+))"
 )
 _PW_FORCE = re.compile(r"\s+atom\s+\d+ type\s+\d+\s+force =(.*)")
+#: It tells the forces on all atoms, also on those that the input keeps in place.
 _PW_FORCES = "Forces acting on atoms"
+_PW_POSITIONS = "ATOMIC_POSITIONS"
 
 
 class PwOutput(ProgressReader):
-    """``pw.x`` of Quantum ESPRESSO, whose output quacc calls ``pw.out``."""
+    """``pw.x`` of Quantum ESPRESSO, whose input and output quacc calls ``pw.in`` and ``pw.out``."""
 
     program = "Quantum ESPRESSO"
     file = "pw.out"
+    others = ("pw.in",)
 
     def read(self, lines: Lines) -> Reading:
         """Read backwards: what is written of a step stands before its end."""
@@ -241,11 +247,14 @@ class PwOutput(ProgressReader):
             ionic_step=done + (electronic is not None),
             electronic_step=electronic,
             energy_ev=None if energy is None else energy * Ry,
-            max_force_ev_ang=_last_pw_force(text, Ry / Bohr),
+            max_force_ev_ang=_last_pw_force(text, lines("pw.in"), Ry / Bohr),
         )
 
     def collector(self) -> StepCollector:
-        """Collect the last energy before each step's end, and the first table of forces."""
+        """Collect the last energy before each step's end, and the first table of forces.
+
+        The input, which is read last, tells which of the forces count.
+        """
         return _PwSteps()
 
 
@@ -255,39 +264,47 @@ class _PwSteps(StepCollector):
 
         self._ry, self._ry_per_bohr = Ry, Ry / Bohr
         self._steps: list[Reading] = []
+        self._tables: list[array[float]] = []
         self._energy: float | None = None
-        self._rows: list[list[float]] = []
+        self._forces = array("d")
         self._in_table = False
+        self._input: list[str] = []
 
     def take(self, file: str, lines: Sequence[str]) -> None:
-        del file  # there is one
+        if file != PwOutput.file:
+            self._input += lines
+            return
         for line in lines:
             self._take(line)
 
     def _take(self, line: str) -> None:
         if self._in_table:
             if found := _PW_FORCE.match(line):
-                self._rows.append([float(word) for word in found[1].split()])
-            elif self._rows:
+                self._forces.extend(map(float, found[1].split()))
+            elif self._forces:
                 self._in_table = False
         elif _PW_FORCES in line:
-            self._in_table, self._rows = True, []
+            self._in_table, self._forces = True, array("d")
         if (found := _PW_ENERGY.match(line)) and found[1]:
             self._energy = float(found[2]) * self._ry
         elif (found := _PW_IONIC.match(line)) and self._energy is not None:
-            self._steps.append(self._step(int(found[found.lastindex or 0])))
-            self._energy, self._rows = None, []
-
-    def _step(self, number: int) -> Reading:
-        force = largest(self._rows, self._ry_per_bohr)
-        return Reading(ionic_step=number, energy_ev=self._energy, max_force_ev_ang=force)
+            number = int(found[found.lastindex or 0])
+            self._steps.append(Reading(ionic_step=number, energy_ev=self._energy))
+            self._tables.append(self._forces)
+            self._energy, self._forces = None, array("d")
 
     def steps(self) -> Sequence[Reading]:
-        if self._energy is None:
-            return self._steps
-        # No line tells the end of a single calculation, nor of the last one of vc-relax.
-        last = self._steps[-1].ionic_step if self._steps else 0
-        return [*self._steps, self._step((last or 0) + 1)]
+        steps, tables = self._steps, self._tables
+        if self._energy is not None:
+            # No line tells the end of a single calculation, nor of the last one of vc-relax.
+            last = (steps[-1].ionic_step or 0) if steps else 0
+            steps = [*steps, Reading(ionic_step=last + 1, energy_ev=self._energy)]
+            tables = [*tables, self._forces]
+        moves = _pw_moves(self._input)
+        return [
+            evolve(step, max_force_ev_ang=_largest_pw(forces, moves, self._ry_per_bohr))
+            for step, forces in zip(steps, tables, strict=True)
+        ]
 
 
 def _pw_steps(lines: Sequence[str]) -> tuple[int, int | None]:
@@ -313,16 +330,37 @@ def _last_pw_energy(lines: Sequence[str]) -> float | None:
     return first
 
 
-def _last_pw_force(lines: LastLines, unit: float) -> float | None:
-    """Return the largest force of the last whole table, in eV/Å.
+def _last_pw_force(lines: LastLines, given: LastLines, unit: float) -> float | None:
+    """Return the largest force of the last whole table, in eV/Å; the input is `given`.
 
     With high verbosity tables of contributions follow the total, each under a heading of its own.
     """
     for section in lines.sections(_PW_FORCES):
-        rows = []
+        forces: list[float] = []
         for line in islice(section, 1, None):
             if found := _PW_FORCE.match(line):
-                rows.append([float(word) for word in found[1].split()])
-            elif rows:
-                return largest(rows, unit)
+                forces += map(float, found[1].split())
+            elif forces:
+                positions = next(given.sections(_PW_POSITIONS), iter(()))
+                return _largest_pw(forces, _pw_moves(positions), unit)
     return None
+
+
+def _pw_moves(lines: Iterable[str]) -> list[int]:
+    """Return for x, y and z of each atom 0 where the input keeps it in place, else 1."""
+    moves: list[int] = []
+    within = False
+    for line in lines:
+        words = line.split()
+        if within and len(words) in (4, 7):  # Si 0.0 0.0 0.0 0 0 1
+            moves += (int(word != "0") for word in words[4:] or "111")
+        elif within and words:
+            break
+        within = within or words[:1] == [_PW_POSITIONS]
+    return moves
+
+
+def _largest_pw(forces: Sequence[float], moves: Sequence[int], unit: float) -> float | None:
+    if len(moves) == len(forces):
+        forces = [force * move for force, move in zip(forces, moves, strict=True)]
+    return largest([forces[at : at + 3] for at in range(0, len(forces), 3)], unit)
