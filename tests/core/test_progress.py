@@ -13,7 +13,7 @@ from ase.calculators.emt import EMT
 from ase.md.logger import MDLogger
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS, FIRE, BFGSLineSearch
-from ase.units import Bohr, Ry, fs
+from ase.units import create_units, fs
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,6 +46,8 @@ OUTCAR = """\
  -----------------------------------------------------------------------------------
     total drift:                                0.000000     -0.000000     -0.000000
 """
+#: With which ASE reads the output of pw.x, and so what a result has.
+Ry, Bohr = map(create_units("2006").get, ("Ry", "Bohr"))
 # As pw.x 6.7 writes them: silicon that relaxes, in its second step.
 PW_FIRST = """\
      iteration #  5     ecut=    12.00 Ry     beta= 0.70
@@ -371,6 +373,10 @@ def test_all_steps_of_quantum_espresso_are_told(tmp_path):
     last = "!    total energy              =     -15.7 Ry\n"
     (tmp_path / "pw.out").write_text(PW + PW_SECOND + last)
     assert steps(tmp_path) == [first, (1, 2, pytest.approx(-15.7 * Ry), None)]
+    exact = "!!   total energy              =     -15.8 Ry\n"  # of a hybrid functional
+    (tmp_path / "pw.out").write_text(PW + PW_SECOND + last + exact)
+    assert steps(tmp_path) == [first, (1, 2, pytest.approx(-15.8 * Ry), None)]
+    assert read(tmp_path).energy_ev == -15.8 * Ry
 
 
 def test_the_steps_of_all_calculations_are_told_in_their_order(tmp_path):

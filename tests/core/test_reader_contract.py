@@ -5,8 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ase.units import Bohr, Ry
-from test_progress import FIRST_STEP, OSZICAR, OUTCAR, PW, PW_FIRST, PW_SECOND
+from test_progress import FIRST_STEP, OSZICAR, OUTCAR, PW, PW_FIRST, PW_SECOND, Bohr, Ry
 
 from crystalmath.progress.reader import Reading
 from crystalmath.testing import ReaderCase, ReaderContract

@@ -214,7 +214,8 @@ def _largest_of(table: Sequence[str], fixed: Sequence[bool]) -> float | None:
         return None
 
 
-_PW_ENERGY = re.compile(r"(!?)\s+total energy\s+=\s+(-?\d+\.\d+) Ry")
+#: After ``!`` it is converged, after ``!!`` so is exact exchange.
+_PW_ENERGY = re.compile(r"(!{0,2})\s+total energy\s+=\s+(-?\d+\.\d+) Ry")
 _PW_ELECTRONIC = re.compile(r"\s+iteration #\s*(\d+)\s")
 #: After each ionic step: of a relaxation (also ``bfgs converged in   3 scf cycles``), of dynamics.
 _PW_IONIC = re.compile(
@@ -236,9 +237,8 @@ class PwOutput(ProgressReader):
 
     def read(self, lines: Lines) -> Reading:
         """Read backwards: what is written of a step stands before its end."""
-        from ase.units import Bohr, Ry
-
         text = lines(self.file)
+        ry, ry_per_bohr = _pw_units()
         done, electronic = _pw_steps(text)
         energy = _last_pw_energy(text)
         if electronic is None and not done:
@@ -246,8 +246,8 @@ class PwOutput(ProgressReader):
         return Reading(
             ionic_step=done + (electronic is not None),
             electronic_step=electronic,
-            energy_ev=None if energy is None else energy * Ry,
-            max_force_ev_ang=_last_pw_force(text, lines("pw.in"), Ry / Bohr),
+            energy_ev=None if energy is None else energy * ry,
+            max_force_ev_ang=_last_pw_force(text, lines("pw.in"), ry_per_bohr),
         )
 
     def collector(self) -> StepCollector:
@@ -260,9 +260,7 @@ class PwOutput(ProgressReader):
 
 class _PwSteps(StepCollector):
     def __init__(self) -> None:
-        from ase.units import Bohr, Ry
-
-        self._ry, self._ry_per_bohr = Ry, Ry / Bohr
+        self._ry, self._ry_per_bohr = _pw_units()
         self._steps: list[Reading] = []
         self._tables: list[array[float]] = []
         self._energy: float | None = None
@@ -305,6 +303,14 @@ class _PwSteps(StepCollector):
             evolve(step, max_force_ev_ang=_largest_pw(forces, moves, self._ry_per_bohr))
             for step, forces in zip(steps, tables, strict=True)
         ]
+
+
+def _pw_units() -> tuple[float, float]:
+    """Return Ry in eV and Ry/bohr in eV/Å, by the constants with which ASE reads pw.x."""
+    from ase.units import create_units
+
+    units = create_units("2006")
+    return units["Ry"], units["Ry"] / units["Bohr"]
 
 
 def _pw_steps(lines: Sequence[str]) -> tuple[int, int | None]:
