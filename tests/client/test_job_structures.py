@@ -81,6 +81,22 @@ def test_moments_that_were_computed_go_before_those_that_were_given(client):
     assert seen(client, f"job:{job.job_id}@0")["magmoms"] == [2, -2, -2, 2]
 
 
+def test_moments_that_a_calculation_has_lost_are_told(client):
+    kept = client.submit(SHIFT, nickel_oxide(), {"moments": [1.7, -1.7, 0, 0]})
+    lost = client.submit(SHIFT, nickel_oxide(), {"moments": [0, 0, 0, 0]})
+    waits = client.submit(REPORT, lost)
+    assert waits.result(LONG)["magmoms"] == [0, 0, 0, 0]
+    told = f"the geometry of job {lost.job_id} has no magnetic moments, though the job was given"
+    for future in (waits, client.submit(REPORT, lost)):
+        (warning,) = future.info().warnings
+        assert warning["code"] == "moments_lost"
+        assert warning["message"].startswith(told)
+    for structure in (kept, f"job:{lost.job_id}@0"):
+        future = client.submit(REPORT, structure)
+        future.result(LONG)
+        assert not future.info().warnings
+
+
 @pytest.mark.parametrize("shape", ["flow", "bare"])
 def test_of_a_flow_the_last_step_counts(client, shape):
     job = client.submit(SHIFT, bulk("Al"), {"shape": shape})

@@ -419,6 +419,8 @@ class References:
             named = of_job.frame == 0
             source = self._job(str(of_job.job_id)) if named else sources[str(of_job.job_id)]
             atoms, structure = parse_and_keep(self._geometry(source, of_job))
+            told = self._without_moments(source, atoms)
+            asked = evolve(asked, findings=(*asked.findings, *told))
         parameters = with_classes(
             asked.spec.recipe, codec.decode_request(with_values(body["parameters"], give))
         )
@@ -513,6 +515,25 @@ class References:
                         "future['static'][0]['atoms'] from Python",
                         place="structure",
                     )
+
+    def _without_moments(self, job: JobMetadata, atoms: Atoms) -> Iterator[Finding]:
+        """Find jobs that were given magnetic moments, and whose geometry has lost all of them.
+
+        They may have vanished; or nobody has read them: of pw.x 6, ASE takes another column.
+        """
+        if not atoms.has("initial_magmoms") or atoms.get_initial_magnetic_moments().any():
+            return
+        given = self.given(job)
+        if given is not None and parse_structure(given).get_initial_magnetic_moments().any():
+            yield Finding(
+                severity="warning",
+                code="moments_lost",
+                message=f"the geometry of job {job.job_id} has no magnetic moments, though the job "
+                "was given some: this one begins without",
+                remedy="look whether the program's output has them: ASE reads 0 from that of pw.x "
+                "6; if so, submit a structure that has them",
+                place="structure",
+            )
 
     def _without_large_files(self, parents: Sequence[Parent]) -> Iterator[Finding]:
         """Find jobs whose folder is taken, and whose large files were removed.
