@@ -129,6 +129,11 @@ def test_a_failure_that_nobody_has_recorded_is_counted_with_its_error(owner, hom
     ]
     other = cli("list", "--summary", "--json", "--label", "a=b").json
     assert (other["states"], other["errors"]) == ({}, [])
+    for chosen in (("--error", "BOOM"), ("--exclude", "error=no such")):
+        told = cli("list", *chosen, "--json").json
+        assert [job["job_id"] for job in told["jobs"]] == [failed], chosen
+    for chosen in (("--error", "no such"), ("--exclude", "error=boom")):
+        assert cli("list", *chosen, "--json").json["jobs"] == [], chosen
 
 
 def test_a_lost_attempt_waits_for_somebody_who_makes_another(owner, home, service, tmp_path):

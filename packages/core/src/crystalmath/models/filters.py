@@ -76,6 +76,7 @@ class StoreSelection(Selection, total=False):
     """And what only the service asks the store for."""
 
     seen: Mapping[str, JobState]
+    errors: Mapping[str, str]
     owner: str
 
 

@@ -25,11 +25,11 @@ from crystalmath.store.job_reader import JobReader
 from crystalmath.store.plain_sql import HEAD, SqliteFile, has_tables, sqlite_file
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from crystalmath.config import Config
     from crystalmath.models.answers import Potcar
-    from crystalmath.models.filters import Selection
+    from crystalmath.models.filters import Selection, StoreSelection
     from crystalmath.models.job_notes import Parent
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.store.records import ErrorCount, Event, Failure, JobMetadata
@@ -148,9 +148,8 @@ class HomeJobs:
             return []
         self.disk.look()
         seen = self._seen_elsewhere()
-        states = {job_id: job.state for job_id, job in seen.items()}
         found = self._store.list(
-            limit=limit, before=before, skip=skip, sort=sort, seen=states, **filters
+            limit=limit, before=before, skip=skip, sort=sort, **_fuller(filters, seen)
         )
         if not found and not self._store.list(limit=1):
             self._require_no_directories()
@@ -160,27 +159,21 @@ class HomeJobs:
         """Count jobs by their state."""
         if not self._records.exists():
             return {}
-        seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
-        return self._store.totals(seen=seen, **filters)
+        return self._store.totals(**_fuller(filters, self._seen_elsewhere()))
 
     def summary(self, **filters: Unpack[Selection]) -> tuple[dict[JobState, int], list[ErrorCount]]:
         """Count jobs by their state, and those that failed by their error."""
         if not self._records.exists():
             self._require_no_directories()
             return {}, []
-        elsewhere = self._seen_elsewhere()
-        seen = {job_id: job.state for job_id, job in elsewhere.items()}
-        failed = (job for job in elsewhere.values() if job.state is JobState.FAILED)
-        errors = {job.job_id: job.error for job in failed if job.error}
-        return self._store.summary(errors, seen=seen, **filters)
+        return self._store.summary(**_fuller(filters, self._seen_elsewhere()))
 
     def facets(self, **filters: Unpack[Selection]) -> FacetCounts:
         """Count jobs by the values that they have of some filters; see :meth:`JobStore.facets`."""
         if not self._records.exists():
             self._require_no_directories()
             return {}
-        seen = {job_id: job.state for job_id, job in self._seen_elsewhere().items()}
-        return self._store.facets(seen=seen, **filters)
+        return self._store.facets(**_fuller(filters, self._seen_elsewhere()))
 
     def counts(
         self,
@@ -382,6 +375,16 @@ class HomeJobs:
                 f"the job database has no jobs, and {self.config.jobs_directory} has {count}: it "
                 "was removed or replaced; crystalmath doctor --rebuild records them again"
             )
+
+
+def _fuller(filters: Selection, jobs: Mapping[str, JobMetadata]) -> StoreSelection:
+    """Add to filters what is known of jobs of which the files tell more than their rows."""
+    failed = (job for job in jobs.values() if job.state is JobState.FAILED)
+    more = {
+        "seen": {job_id: job.state for job_id, job in jobs.items()},
+        "errors": {job.job_id: job.error for job in failed if job.error},
+    }
+    return cast("StoreSelection", {**filters, **more})
 
 
 class _Nobody:

@@ -34,7 +34,7 @@ from crystalmath.store.selection import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from crystalmath.models.filters import StoreSelection
     from crystalmath.store.plain_sql import Readable
@@ -334,15 +334,10 @@ class JobReader:
             return last_event(snapshot)
 
     @patient
-    def summary(
-        self, errors: Mapping[str, str] | None = None, **filters: Unpack[StoreSelection]
-    ) -> tuple[dict[JobState, int], _Errors]:
-        """Count the jobs by their state, and those that failed by their error; see `list`.
-
-        `errors` has those of jobs, by id, that are `seen` to have failed.
-        """
+    def summary(self, **filters: Unpack[StoreSelection]) -> tuple[dict[JobState, int], _Errors]:
+        """Count the jobs by their state, and those that failed by their error; see `list`."""
         with self._readable.reading() as snapshot:
-            return count_states(snapshot, filters), count_errors(snapshot, filters, errors or {})
+            return count_states(snapshot, filters), count_errors(snapshot, filters)
 
     @patient
     def facets(self, **filters: Unpack[StoreSelection]) -> FacetCounts:

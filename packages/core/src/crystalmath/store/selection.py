@@ -45,6 +45,7 @@ class Condition:
         *,
         state: JobState | Collection[JobState] | None = None,
         seen: Mapping[str, JobState] | None = None,
+        errors: Mapping[str, str] | None = None,
         engine: str | None = None,
         cluster: str | None = None,
         label: Mapping[str, str] | None = None,
@@ -68,8 +69,9 @@ class Condition:
 
         The filters are those of :class:`~crystalmath.models.JobFilter`, energies in eV and times in
         seconds since the epoch, but `steps` hides those of flows only where it is ``False``. Beside
-        them `seen` has the states of some jobs, by id, where more is known than the row says, and
-        `owner` is exactly what the row has.
+        them `seen` has the states of some jobs, by id, where more is known than the row says,
+        `errors` the errors of those of them that have failed, and `owner` is exactly what the row
+        has.
         """
         of, given = self._of, self._given
         conditions = [self._labelled(key, value) for key, value in (label or {}).items()]
@@ -78,7 +80,7 @@ class Condition:
         if name is not None:
             conditions.append(self._contains(f"{of}.name", name))
         if error is not None:
-            conditions.append(self._contains("jobs.error", error))
+            conditions.append(self._failed_by(error, errors or {}))
         texts = {f"{of}.engine": engine, f"{of}.cluster": cluster}
         texts |= {"jobs.key": key, "jobs.owner": owner}
         conditions += [
@@ -108,7 +110,7 @@ class Condition:
         if prefix:
             conditions.append(self.starts_with("jobs.job_id", prefix))
         # What is not known of a job does not hold.
-        conditions += [f"({self(**one)}) IS NOT TRUE" for one in _each(exclude or {}, seen)]
+        conditions += [f"({self(**one)}) IS NOT TRUE" for one in _each(exclude or {}, seen, errors)]
         return " AND ".join(conditions) or "1 = 1"
 
     def _labelled(self, name: str, value: str) -> str:
@@ -143,6 +145,11 @@ class Condition:
             return on_record
         found = [job_id for job_id, state in seen.items() if state in states]
         return f"({on_record} AND NOT {self.has_id(seen)} OR {self.has_id(found)})"
+
+    def _failed_by(self, text: str, errors: Mapping[str, str]) -> str:
+        on_record = self._contains("jobs.error", text)
+        found = [job_id for job_id, told in errors.items() if text.lower() in told.lower()]
+        return f"({on_record} OR {self.has_id(found)})" if found else on_record
 
     def _flow(self, prefix: str) -> str:
         """Return the one id that begins so (`UnknownJob`: none does, `InvalidJob`: several do)."""
@@ -205,7 +212,9 @@ def source(filters: StoreSelection) -> str:
 BOTH = "listed JOIN jobs ON listed.number = jobs.number"
 
 
-def _each(exclude: Selection, seen: Mapping[str, JobState] | None) -> list[dict[str, Any]]:
+def _each(
+    exclude: Selection, seen: Mapping[str, JobState] | None, errors: Mapping[str, str] | None
+) -> list[dict[str, Any]]:
     """Return each filter, each label, and each element apart."""
     given: Mapping[str, Any] = exclude
     single: list[dict[str, Any]] = [
@@ -219,7 +228,7 @@ def _each(exclude: Selection, seen: Mapping[str, JobState] | None) -> list[dict[
             else [value]
         )
     ]
-    return [{**one, "seen": seen} if "state" in one else one for one in single]
+    return [{**one, "seen": seen, "errors": errors} for one in single]
 
 
 # --- order -----------------------------------------------------------------------------------
@@ -355,14 +364,9 @@ def count_facets(snapshot: Snapshot, filters: StoreSelection) -> FacetCounts:
     return found
 
 
-def count_errors(
-    snapshot: Snapshot, filters: StoreSelection, errors: Mapping[str, str]
-) -> list[ErrorCount]:
-    """Count the failed jobs by what their errors have in common, the most frequent first.
-
-    `errors` has those, by the job's id, of jobs that have failed by more than their rows say.
-    """
-    given = Parameters()
+def count_errors(snapshot: Snapshot, filters: StoreSelection) -> list[ErrorCount]:
+    """Count the failed jobs by what their errors have in common, the most frequent first."""
+    given, errors = Parameters(), filters.get("errors") or {}
     condition = Condition(snapshot, given)
     failed = "listed.state = 'failed' AND jobs.error IS NOT NULL"
     failed = f"({failed} OR {condition.has_id(errors)})" if errors else failed
