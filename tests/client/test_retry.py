@@ -198,7 +198,7 @@ def test_wait_counts_a_retry_in_place_of_its_job(client, cli, tmp_path):
     (good,) = client.retry(failed)
     answer = cli(*wait, "--json")
     assert answer.code == 0, answer.err
-    assert "2 of them were run again" in answer.err
+    assert "run again: 2; of a job and its retry the retry counts" in answer.err
     assert "failed: " not in answer.err
     assert len(answer.json["jobs"]) == 3
     # Whoever names a job means it.

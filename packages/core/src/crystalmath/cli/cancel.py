@@ -134,7 +134,7 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
         output.note(f"all that is known of an error: crystalmath result {failed[0][:8]}")
     output.note(_counts(jobs.values()))
     if passed := len(jobs) - len(counted):
-        output.note(f"{passed} of them were run again: the retries count instead")
+        output.note(f"run again: {passed}; of a job and its retry the retry counts")
     if as_json:
         documents = [job.document() for job in jobs.values()]
         done = all(job.state.is_terminal() for job in jobs.values())
