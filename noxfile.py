@@ -104,8 +104,17 @@ ENGINES: dict[str, tuple[list[str], list[str]]] = {
     ),
     "covalent": ([*KIT, "tests/contract/test_covalent.py"], ["tests/engines/test_covalent.py"]),
     "psij": ([*KIT, "tests/contract/test_psij.py"], SCRIPTS),
-    # As its author would, with a configuration of its own.
-    "dask": ([f"--config-file={DASK}/pyproject.toml", f"{DASK}/tests"], []),
+    # As its author would, with a configuration of its own, and none for a plugin of ours.
+    "dask": (
+        [
+            "-p",
+            "no:asyncio",
+            *SIDE_BY_SIDE,
+            f"--config-file={DASK}/pyproject.toml",
+            f"{DASK}/tests",
+        ],
+        [],
+    ),
 }
 #: The tests on a cluster, in two halves: each of them is a session.
 LONG = [f"tests/cluster/test_{name}.py" for name in ("conform", "guide_batch", "strikes")]
@@ -134,7 +143,7 @@ SLICES = [
     ["contract(covalent)"],
     ["wheels", "guide"],
     ["together", "same"],
-    ["drawn(lives)", "drawn(messages)"],
+    ["drawn(lives)", "drawn(messages)", "contract(dask)"],
     ["drawn(vasp)"],
     ["web", "vasp_on_parsl"],
 ]

@@ -19,8 +19,9 @@ _futures: dict[str, Future] = {}  # Dask drops a task whose future nobody holds
 def start(workers: int, directory: str) -> None:
     """Start the cluster, and a client that stays the default one."""
     # Dask tidies up there itself: what a cluster that was killed has left goes with the next one.
-    # Unless told that jobs are long, Dask queues one behind another while a worker is idle.
-    long_jobs = {"distributed.scheduler.unknown-task-duration": "1h"}
+    # Unless told that jobs are long, Dask queues one behind another while a worker is idle. With
+    # more, what a killed worker leaves would stay for minutes behind a job that runs elsewhere.
+    long_jobs = {"distributed.scheduler.unknown-task-duration": "5s"}
     dask.config.set({"temporary-directory": directory, **long_jobs})
     # Else whoever may log in here could have Dask run what they like, as us.
     security = Security.temporary()
