@@ -11,12 +11,13 @@ import json
 import math
 import time
 from collections.abc import Generator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from attrs import evolve, frozen
 
-from crystalmath.errors import BadFile, CrystalMathError, InvalidJob, UnknownJob
+from crystalmath.errors import BadFile, InvalidJob, UnknownJob
 from crystalmath.jobs.documents import cleaned
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models.fields import declared, to_wire
@@ -385,12 +386,13 @@ def progress_document(
     return {**told, "history": steps}
 
 
+@lru_cache(maxsize=1000)  # it is asked for every few seconds, and a specification may be long
 def _logged_every(service: HomeJobs, job_id: str) -> int:
     """Return after how many steps each dynamics of ASE is asked to write a line."""
+    asked = json.loads(service.specification(job_id).partition("\n")[2])["parameters"]
     try:
-        asked = json.loads(service.specification(job_id).partition("\n")[2])["parameters"]
         return max(1, int(asked["md_params"]["dynamics_kwargs"]["loginterval"]))
-    except (CrystalMathError, LookupError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError):
         return 1
 
 
