@@ -111,10 +111,12 @@ def _exact_exchange_energy(result: Mapping[str, Any]) -> float | None:
     last, is_hybrid = b"", False
     with gzip.open(packed) if packed.exists() else path.open("rb") as output:
         for line in output:
-            if line.startswith(b"!") and b"total energy" in line:
-                last = line
             is_hybrid = is_hybrid or b"EXX" in line
-    return float(last.split()[-2]) * float(units["Ry"]) if is_hybrid else None
+            if line.startswith(b"!"):
+                if not is_hybrid:  # it would stand in the head
+                    return None
+                last = line
+    return float(last.split()[-2]) * float(units["Ry"])
 
 
 def _number(value: Any) -> float | None:
