@@ -8,7 +8,7 @@ import json
 import time
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from attrs import asdict, evolve, frozen
 
@@ -56,11 +56,11 @@ if TYPE_CHECKING:
     from crystalmath.recipes.lookup import Recipe
     from crystalmath.service.references import References
 
+    _Look: TypeAlias = Callable[[AskedJob], list[Finding]]
+
 _Found = TypeVar("_Found")
 #: How long what was found of a job holds for equal ones, in seconds.
 HOLDS_S = 1.0
-#: The last checks that look at a job's structure, too.
-_OF_STRUCTURE = {"_engine_preflight", "_check_commands"}
 #: What of a submission is no structure and no environment.
 _VALUES = {one.name for one in declared(Submission)} - {"atoms", "environment"}
 
@@ -328,9 +328,9 @@ class Admission:
         given, told = self._once(like, self._given_terms, asked)
         findings += [*found, *told]
         asked = evolve(asked, spec=evolve(asked.spec, **given))
+        of_structure = self._looks_at_structure(asked)
         for look in self._looks(asked):
-            of_terms = look.__name__ not in _OF_STRUCTURE
-            findings += self._once(like, look, asked) if of_terms else look(asked)
+            findings += look(asked) if look in of_structure else self._once(like, look, asked)
         findings = _judged([*findings, *asked.findings], strict=asked.strict)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
@@ -435,11 +435,14 @@ class Admission:
         self._check_cluster(step)
         self._allotted(step)
 
-    def _looks(self, asked: AskedJob) -> tuple[Callable[[AskedJob], list[Finding]], ...]:
+    def _looks(self, asked: AskedJob) -> tuple[_Look, ...]:
         """Return the checks of a job that its engine takes, with its resources told to it."""
-        # These two need the values that are still awaited.
-        whole = () if asked.refers else (self._engine_preflight, self._check_commands)
-        return self._check_parcel, *whole, self._check_sources, self._check_packages
+        of_structure = self._looks_at_structure(asked)
+        return self._check_parcel, *of_structure, self._check_sources, self._check_packages
+
+    def _looks_at_structure(self, asked: AskedJob) -> tuple[_Look, ...]:
+        """Return those of them that look at more than its terms; some values may be awaited yet."""
+        return () if asked.refers else (self._engine_preflight, self._check_commands)
 
     def _check_recipe(self, asked: AskedJob) -> list[Finding]:
         recipe = self._recipe(asked.spec.recipe)
