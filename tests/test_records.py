@@ -208,14 +208,12 @@ def test_a_command_takes_every_option(name):
     assert taken["options"].opts == ["--scheduler-option"]
 
 
-def test_options_make_a_submission(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    bulk("Al").write("Al.poscar", format="vasp")
+def test_options_make_a_submission():
     given = {"engine": "e", "cluster": "c", "walltime_s": 5.0, "labels": {"a": "b"}, "key": "k"}
-    made = make_submission("r", "Al.poscar", param=["x=1"], params=None, options=given)
+    made = make_submission("r", ("Al", "a POSCAR"), {"x": 1}, given)
     assert (made.recipe, made.parameters, made.name) == ("r", {"x": 1}, "Al")
     assert {name: getattr(made, name) for name in given} == given
-    named = make_submission("r", "Al.poscar", param=None, params=None, options={"name": "n"})
+    named = make_submission("r", ("Al", "a POSCAR"), {}, {"name": "n"})
     assert named.name == "n"
 
 

@@ -1,5 +1,7 @@
 """A job's geometry as the structure of another: command line, client and wire."""
 
+import json
+
 import numpy as np
 import pytest
 from ase.build import bulk
@@ -261,7 +263,7 @@ def test_structures_are_taken_together_by_recipes_that_say_so(client, cli, tmp_p
             "error: the recipe lab_recipes.all_of takes a list",
             ("lab_recipes.all_of", f"{file}@0"),
         ),
-        (2, "unexpected extra argument", (REPORT, file, file)),
+        (2, "--inputs: it shows one job, and 4 structures", (REPORT, file, file, "--inputs")),
     ):
         told = cli("check", *arguments)
         assert (told.code, words in told.out + told.err) == (code, True), told.out + told.err
@@ -269,3 +271,26 @@ def test_structures_are_taken_together_by_recipes_that_say_so(client, cli, tmp_p
     (finding,) = client.check(REPORT, [bulk("Al")])
     assert (finding.place, "takes no list" in finding.message) == ("structure", True)
     assert not client.check("lab_recipes.all_of", [bulk("Al"), bulk("Cu")])
+
+
+def test_many_structures_are_checked_as_those_of_as_many_jobs(cli, tmp_path):
+    for metal in ("Al", "Cu", "Fe"):
+        (tmp_path / metal).mkdir()
+        write(tmp_path / metal / "POSCAR", bulk(metal), format="vasp")
+    (tmp_path / "Cu" / "POSCAR").write_text("no structure")
+    pair = tmp_path / "pair.extxyz"
+    write(pair, [bulk("W"), bulk("Ni")])
+    told = cli("check", "emt.core.static_job", f"{tmp_path}/*/POSCAR", pair)
+    assert told.code == 1
+    *errors, verdict = told.out.splitlines()
+    assert verdict == "2 of 5 jobs would be accepted"
+    assert [error.split(": ")[1] for error in errors] == ["Cu/POSCAR", "Fe/POSCAR", "pair-0"]
+    assert "ASE cannot read" in errors[0]
+    assert "EMT has no parameters for W" in errors[2]
+    # What is wrong with all of them is told once.
+    told = cli("check", "emt.core.static_job", pair, "--cluster", "none")
+    assert told.out.count("no cluster 'none'") == 1
+    assert "error: pair-0, pair-1: " in told.out
+    jobs = json.loads(cli("check", "emt.core.static_job", pair, "--json").out)["jobs"]
+    assert [(job["name"], job["ok"]) for job in jobs] == [("pair-0", False), ("pair-1", True)]
+    assert cli("check", "emt.core.static_job", f"{pair}@1", f"{pair}@1").code == 0

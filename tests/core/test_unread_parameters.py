@@ -221,6 +221,8 @@ def test_on_the_command_line(home, cli):
     assert "No such option: --fmax; a parameter of the recipe is given as" in answer.err
     assert "--param opt_params.fmax=0.01" in " ".join(answer.err.split())
     answer = cli("check", RELAX, poscar, "--param", "fmax", "0.01")
+    assert "cannot read 'fmax'; write KEY=VALUE" in answer.err
+    answer = cli("run", RELAX, poscar, "--param", "fmax", "0.01")
     assert "--param fmax=0.01" in " ".join(answer.err.split())
     for slip, value, option in (
         ("--lable", "a=b", "--label"),

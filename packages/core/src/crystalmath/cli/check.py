@@ -12,7 +12,7 @@ import typer
 from crystalmath.cli.shared import completion, output
 from crystalmath.cli.shared.common_arguments import JobId, Json, any_client
 from crystalmath.cli.shared.parameter_options import parse_parameters
-from crystalmath.cli.shared.structure_files import put_together, read_documents
+from crystalmath.cli.shared.structure_files import names_one, put_together, read_documents
 from crystalmath.cli.shared.submission_options import (
     Params,
     ParamsFile,
@@ -21,14 +21,15 @@ from crystalmath.cli.shared.submission_options import (
     make_submission,
     with_options,
 )
-from crystalmath.errors import ServerNotRunning
+from crystalmath.errors import Finding, InvalidJob, ServerNotRunning
 from crystalmath.models import FlowCheck, Inputs, Submission, SubmissionOptions
-from crystalmath.models.job_notes import in_tree
+from crystalmath.models.job_notes import in_tree, written_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from crystalmath.cli.shared.submission_options import Read
     from crystalmath.models.answers import CheckedJob
     from crystalmath.models.inputs import Difference, Setting, StepInputs
     from crystalmath.models.job_notes import FindingDocument
@@ -206,9 +207,9 @@ def check(
     structures: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[STRUCTURE]",
-            help="As of crystalmath submit: a file, FILE@N, job:ID; several with --together. Left "
-            "out for a recipe that takes none.",
+            metavar="[STRUCTURE...]",
+            help="As of crystalmath submit: files, FILE@N, 'runs/*/POSCAR', job:ID. Left out for a "
+            "recipe that takes none.",
         ),
     ] = None,
     *,
@@ -234,32 +235,28 @@ def check(
     """Say whether a job would be accepted, or what is wrong.
 
     All that is wrong is told at once, of a flow by the jobs that it would call, as far as that is
-    known before they have run. Nothing is recorded or started. With --cluster, --ranks and
+    known before they have run. Of several structures, a job each, what is alike is told once.
+    Nothing is recorded or started. With --cluster, --ranks and
     so on the answer is submit's: with the cluster's environment, and what it can honour; what is
     known on its nodes alone is a warning, and `crystalmath clusters check NAME` runs a job there to
     see. A recipe of VASP or Quantum ESPRESSO is asked which files it reads: without a running
     server that takes some seconds each time; submit, or serve, starts one that stays warm. Exits 1
-    where the job would be refused.
+    where a job would be refused.
 
     With --inputs any recipe is asked. Beside each line stands who has set it: asked (you), the
     preset, the recipe, quacc, the structure, or the program's default. --diff JOB shows what
     differs from the inputs of another job.
     """
     given = structures or []
-    if together:
-        name, documents = put_together([*read_documents(given)])
-        parameters = parse_parameters(param or (), params)
-        named: SubmissionOptions = {"name": name, **options}
-        submission = Submission(recipe=recipe, atoms=documents, parameters=parameters, **named)
-    elif len(given) > 1:
-        output.refuse(
-            f"got an unexpected extra argument ({given[1]}); several structures are checked as "
-            "those of one job, with --together",
-            "STRUCTURE",
-        )
-    else:
-        one = given[0] if given else None
-        submission = make_submission(recipe, one, param=param, params=params, options=options)
+    parameters = parse_parameters(param or (), params)
+    documents = [*read_documents(given)]
+    read: list[Read] = [put_together(documents)] if together else [*documents]
+    if given and not (together or (names_one(given) and len(read) == 1)):
+        if inputs is not None or diff is not None:
+            option = "--diff" if inputs is None else "--inputs"
+            output.refuse(f"it shows one job, and {len(read)} structures are given", option)
+        return _check_each(recipe, read, parameters, options, as_json=as_json)
+    submission = make_submission(recipe, read[0] if read else None, parameters, options)
     try:
         answer, other = _asked(submission, diff, inputs=inputs is not None)
     except ServerNotRunning:  # it was there a moment ago, and none is needed
@@ -275,6 +272,46 @@ def check(
             _show_inputs(told, other, paths)
         _show(answer)
     return 0 if answer["ok"] else 1
+
+
+def _check_each(
+    recipe: str,
+    read: Sequence[Read],
+    parameters: Mapping[str, Any],
+    options: SubmissionOptions,
+    *,
+    as_json: bool,
+) -> int:
+    """Check a job for each structure; tell what is alike once."""
+    answers: list[dict[str, Any]] = []
+    with any_client() as client:
+        for each in read:
+            try:
+                answer = {**checked(client, make_submission(recipe, each, parameters, options))}
+            except InvalidJob as error:
+                finding = Finding(severity="error", code=error.code, message=str(error))
+                answer = {
+                    "ok": False,
+                    "status": "error",
+                    "error": str(error),
+                    "findings": written_findings([finding]),
+                    "potcars": [],
+                    "environment": [],
+                }
+            answers.append({"name": each[0], **answer})
+    refused = sum(not each["ok"] for each in answers)
+    if as_json:
+        output.write_json({"jobs": answers})
+        return 1 if refused else 0
+    told = [
+        (each["name"], finding["severity"], output.sentence(finding))
+        for each in answers
+        for finding in each["findings"]
+    ]
+    for line in output.alike(told, len(answers)):
+        output.write(line)
+    output.write(f"{len(answers) - refused} of {len(answers)} jobs would be accepted")
+    return 1 if refused else 0
 
 
 def _asked(

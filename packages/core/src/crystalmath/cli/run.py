@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from crystalmath import server
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json, any_client
+from crystalmath.cli.shared.parameter_options import parse_parameters
+from crystalmath.cli.shared.structure_files import read_document
 from crystalmath.cli.shared.submission_options import (
     Params,
     ParamsFile,
@@ -59,7 +61,9 @@ def run(
     Ctrl-C stops the job and waits until it has stopped; a second Ctrl-C leaves at once.
     """
     with Interrupts() as interrupts:
-        submission = make_submission(recipe, structure, param=param, params=params, options=options)
+        parameters = parse_parameters(param or (), params)
+        read = None if structure is None else read_document(structure)
+        submission = make_submission(recipe, read, parameters, options)
         job = run_submission(submission, interrupts)
     if as_json:
         output.write_json(job.document())

@@ -121,14 +121,23 @@ _OF_STEP = {
 
 def tell_alike(answers: Sequence[Mapping[str, Any]]) -> None:
     """Write refusals and warnings; those that are alike once."""
-    alike: dict[tuple[str, str], list[str]] = {}
-    for answer in answers:
-        for told in _trouble(answer):
-            alike.setdefault(told, []).append(answer["name"])
-    for (kind, text), names in alike.items():
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        which = f"{', '.join(names[:_NAMED])}{more}: " if len(answers) > 1 else ""
-        note(f"{kind}: {which}{text}")
+    told = [(each["name"], *trouble) for each in answers for trouble in _trouble(each)]
+    for line in alike(told, len(answers)):
+        note(line)
+
+
+def alike(told: Iterable[tuple[str, str, str]], count: int) -> Iterator[str]:
+    """Put what is told of jobs into lines: name, kind and text of each; those alike once.
+
+    There are `count` jobs in all: of a single one no name is told.
+    """
+    names: dict[tuple[str, str], list[str]] = {}
+    for name, kind, text in told:
+        names.setdefault((kind, text), []).append(name)
+    for (kind, text), of in names.items():
+        more = f" and {len(of) - _NAMED} more" if len(of) > _NAMED else ""
+        which = f"{', '.join(of[:_NAMED])}{more}: " if count > 1 else ""
+        yield f"{kind}: {which}{text}"
 
 
 def _trouble(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -19,13 +19,12 @@ from crystalmath.cli.shared.parameter_options import (
     parse_labels,
     parse_memory,
     parse_on_failure,
-    parse_parameters,
     parse_scheduler_options,
     parse_step_clusters,
     parse_step_resources,
     parse_walltime,
 )
-from crystalmath.cli.shared.structure_files import read_document
+from crystalmath.cli.shared.structure_files import Document
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Resources, Submission
 from crystalmath.models.fields import About, Field, Option, declared
@@ -34,7 +33,7 @@ from crystalmath.models.retry import Retry
 from crystalmath.models.submission import merged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from crystalmath.client import Client
     from crystalmath.models import SubmissionOptions
@@ -252,22 +251,22 @@ def require_none(recipe: str) -> None:
         output.refuse(str(error), "STRUCTURE")
 
 
+#: The name of a structure, and what was read.
+Read: TypeAlias = tuple[str, Document | list[Document] | InvalidJob]
+
+
 def make_submission(
-    recipe: str,
-    structure: str | None,
-    *,
-    param: list[str] | None,
-    params: Path | None,
-    options: SubmissionOptions,
+    recipe: str, read: Read | None, parameters: Mapping[str, Any], options: SubmissionOptions
 ) -> Submission:
-    """Turn what a command was given into one submission."""
-    parameters = parse_parameters(param or (), params)
-    if structure is None:
+    """Make the submission of one structure, or of none; raise what is wrong with it."""
+    if read is None:
         require_none(recipe)
         return Submission(recipe=recipe, parameters=parameters, **options)
-    name, document = read_document(structure)
-    given: SubmissionOptions = {"name": name, **options}
-    return Submission(recipe=recipe, atoms=document, parameters=parameters, **given)
+    name, structure = read
+    if isinstance(structure, InvalidJob):
+        raise structure
+    named: SubmissionOptions = {"name": name, **options}
+    return Submission(recipe=recipe, atoms=structure, parameters=parameters, **named)
 
 
 # --- sending ---------------------------------------------------------------------------------
