@@ -295,6 +295,24 @@ class ReleaseDoesNothing(Engine):
         pass
 
 
+class ReleasesTheFirst(Engine):
+    """Drops the first of several attempts, and declares that it drops what is queued."""
+
+    capabilities = declare(drops_queued=True)
+
+    def release(self, attempts):
+        super().release([each for each in attempts if each.id in self._queued][:1])
+
+
+class ReleaseStopsAtAStranger(Engine):
+    """Drops those of several attempts that stand before one that it does not know."""
+
+    capabilities = declare(drops_queued=True)
+
+    def release(self, attempts):
+        super().release(itertools.takewhile(lambda each: each.id in self._queued, attempts))
+
+
 class SerialHandles(Engine):
     """Numbers its tasks from 1 in each process."""
 

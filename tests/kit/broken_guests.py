@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import gc
 import logging
 import multiprocessing
 import os
@@ -72,6 +73,28 @@ class SubreapsInItsOwner(AtLaunch):
 
     def begin(self):
         ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+
+class CollectsNoGarbage(AtLaunch):
+    """Switches the collection of garbage off, as its library has it for speed."""
+
+    def begin(self):
+        gc.disable()
+
+    def end(self):
+        gc.enable()
+
+
+class WaitsForNoReader(AtLaunch):
+    """Has standard output not wait for its reader, and a timer end what takes too long."""
+
+    def begin(self):
+        os.set_blocking(1, False)
+        signal.setitimer(signal.ITIMER_REAL, 1e6)
+
+    def end(self):
+        os.set_blocking(1, True)
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 class KeepsItsLog(AtLaunch):

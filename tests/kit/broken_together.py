@@ -95,6 +95,8 @@ class ChangesItsOwner(BadGuest):
         guests.SilencesWarnings,
         guests.PatchesTheLibrary,
         guests.SubreapsInItsOwner,
+        guests.CollectsNoGarbage,
+        guests.WaitsForNoReader,
         guests.EatsStandardInput,
         guests.ReapsAll,
     )

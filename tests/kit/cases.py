@@ -87,7 +87,11 @@ SAID = {
         "LeavesDaemonAtRelease": "after all tests these .*sleep 300",
     },
     "test_release_of_what_is_not_queued": {"ReleaseRaises": "KeyError"},
-    "test_release_drops_what_is_queued": {"ReleaseDoesNothing": "released, and begun"},
+    "test_release_drops_what_is_queued": {
+        "ReleaseDoesNothing": "released, and begun",
+        "ReleasesTheFirst": "released, and begun",
+        "ReleaseStopsAtAStranger": "released, and begun",
+    },
     "test_queue_dies_with_owner": {"QueueOutlivesOwner": "without an owner"},
     "test_gone_means_dead": {"GoneAfterItsOwner": "are alive"},
     "test_capabilities_are_sane": {
@@ -232,6 +236,7 @@ SAID = {
     "test_its_owner_stays_as_it_was[interpreter]": {
         "LimitsSocketsForAMoment": r"setdefaulttimeout\(5\)",
         "CapturesWarnings": "showwarning was",
+        "CollectsNoGarbage": "garbage collection was True, is False",
         "ChangesPath": "/broken/engine",
     },
     "test_no_file_elsewhere": {
@@ -279,7 +284,10 @@ SAID = {
         "PatchesTheLibrary": r"socket\.getaddrinfo was .*broken_guests\.py"
     },
     "test_its_owner_stays_as_it_was[kernel attributes]": {
-        "SubreapsInItsOwner": "PR_GET_CHILD_SUBREAPER was 0, is 1"
+        "SubreapsInItsOwner": "PR_GET_CHILD_SUBREAPER was 0, is 1",
+        "WaitsForNoReader": (
+            "(?=.*ITIMER_REAL was off, is on)(?=.*standard output blocks was True, is False)"
+        ),
     },
     "test_its_owner_hears_of_its_children": {"ReapsAll": "exited with 7.* found: 0"},
     "test_its_owner_reads_its_standard_input": {

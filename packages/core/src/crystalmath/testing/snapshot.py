@@ -5,7 +5,9 @@ It imports only what every Python has: recipes take it in workers, too.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import locale
 import logging
 import multiprocessing
@@ -83,11 +85,12 @@ def take(engine: str = "") -> dict[str, dict[str, str]]:
             "start of processes": multiprocessing.get_start_method(allow_none=True)
             or multiprocessing.get_all_start_methods()[0],
             "locale": locale.setlocale(locale.LC_ALL),
+            "garbage collection": str(gc.isenabled()),
         },
         {k: v for each in ("", f".engines.{engine}") for k, v in _logger(f"crystalmath{each}")},
         {"filters that match every warning": repr(_sweeping_filters())},
         {f"{module.__name__}.{name}": _defined(module, name) for module, name in _REPLACED},
-        _attributes(),
+        {**_attributes(), **_timers(), **_blocking(), "cores": repr(os.sched_getaffinity(0))},
         # Whoever draws one changes these: who seeds them is seen as it happens alone.
         {},
     ]
@@ -129,6 +132,22 @@ def _attributes() -> dict[str, str]:
     for name, number in _ATTRIBUTES.items():
         answered = prctl(number, ctypes.byref(value), 0, 0, 0) == 0
         found[name] = str(value.value) if answered else "unknown"
+    return found
+
+
+def _timers() -> dict[str, str]:
+    """Return how often each timer of the process sends its signal; what is left of it changes."""
+    names = ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF")
+    timers = {name: signal.getitimer(getattr(signal, name)) for name in names}
+    return {name: f"on, every {each[1]} s" if any(each) else "off" for name, each in timers.items()}
+
+
+def _blocking() -> dict[str, str]:
+    """Return of each standard stream whether who writes to it waits where it is full."""
+    found = {}
+    for number, name in enumerate(("input", "output", "error")):
+        with contextlib.suppress(OSError):  # it is closed
+            found[f"standard {name} blocks"] = str(os.get_blocking(number))
     return found
 
 

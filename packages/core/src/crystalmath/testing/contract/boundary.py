@@ -250,16 +250,19 @@ class Boundary(Base):
 
     @behind_busy_workers
     def test_release_drops_what_is_queued(self, kit: Kit, occupied: list[Attempt]) -> None:
+        """All of several, behind one that the engine never had."""
         kit.needs("drops_queued")
-        kit.needs_room(2)
-        dropped, kept = kit.door.write("echo"), kit.door.write("echo")
-        kit.door.launch(dropped, kept)
-        kit.busy.require_waiting(dropped.job_id, partial(kit.door.seen, dropped))
-        kit.door.release(dropped)
+        kit.needs_room(3)
+        never, *dropped, kept = (kit.door.write("echo") for _ in range(4))
+        kit.door.launch(*dropped, kept)
+        for each in dropped:
+            kit.busy.require_waiting(each.job_id, partial(kit.door.seen, each))
+        kit.door.release(never, *dropped)
         kit.gate.touch()
         kit.door.ended(*occupied, kept)
-        assert still_unbegun(kit.oracle, dropped.job_id, WATCH_S), "it was released, and begun"
-        assert kit.door.seen(dropped) in OVER
+        for each in dropped:
+            assert still_unbegun(kit.oracle, each.job_id, WATCH_S), "it was released, and begun"
+            assert kit.door.seen(each) in OVER
 
     def test_release_on_the_way_to_a_worker(self, kit: Kit) -> None:
         """Workers are free: what is begun all the same is not said to be gone before."""
