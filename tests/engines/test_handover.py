@@ -152,3 +152,35 @@ def test_each_attempt_of_a_launch_may_be_refused_for_a_reason_of_its_own(home, l
         assert "no partition x" in wrong.error
         later = service.job(jobs["later"])
         assert (later.state, later.reason) == (JobState.PENDING, "trying again: no munge")
+
+
+QUITTING = """
+import sys
+from crystalmath.engines.local import LocalRunner
+from crystalmath.hookspecs import hookimpl
+
+class Quitting(LocalRunner):
+    def launch(self, attempts):
+        if "wrong" in {each.name for each in attempts}:
+            sys.exit("no licence")
+        return super().launch(attempts)
+
+@hookimpl
+def crystalmath_make_runner(settings):
+    return Quitting(settings)
+"""
+
+
+def test_an_engine_that_calls_sys_exit_fails_its_job_alone(home, lab, install):
+    """It ended the engine's thread without a word, and all its jobs waited for ever."""
+    install("engine-quitting", "quitting", QUITTING)
+    with JobService(config.load()) as service:
+        wrong, good = (
+            service.submit(lab_job("value", engine="quitting", name=name)).job_id
+            for name in ("wrong", "good")
+        )
+        *_, failed = service.wait([wrong], 120)
+        assert failed.state is JobState.FAILED
+        assert "sys.exit('no licence')" in failed.error
+        *_, completed = service.wait([good], 120)
+        assert completed.state is JobState.COMPLETED

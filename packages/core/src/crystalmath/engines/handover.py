@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import threading
@@ -19,7 +20,7 @@ from crystalmath.models.submission import MOST_PRIORITY
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from crystalmath.engines.followed import Followed
     from crystalmath.jobs.changes import Change
@@ -243,7 +244,8 @@ class Handover:
 
     def _guarded(self, call: Callable[[], None]) -> None:
         try:
-            call()
+            with _exit_raised():
+                call()
         except EngineUnavailable as error:
             self._retry_at = self._host.monotonic() + self._backoff
             self._backoff = min(2 * self._backoff, BACKOFF_S)
@@ -264,7 +266,8 @@ class Handover:
             self._sync()
             for parcel in parcels:
                 self._list_members(parcel)
-            answers = self._engine.launch(attempts)
+            with _exit_raised():
+                answers = self._engine.launch(attempts)
         except EngineUnavailable as error:
             self._note([job for parcel in parcels for job in parcel.members], error)
             raise
@@ -467,7 +470,8 @@ class Handover:
             asked = [(each, self._followed.jobs.get(each.job_id)) for each in attempts]
             jobs = [job for each, job in asked if job is not None and job.attempt_id == each.id]
         try:
-            self._engine.release(attempts)
+            with _exit_raised():
+                self._engine.release(attempts)
         except EngineUnavailable as error:
             with self._lock:
                 self._to_release += attempts
@@ -628,6 +632,15 @@ def _of_each(parcel: Parcel, sighting: Sighting, now: float) -> Sighting:
         # How it ended was another job's doing, perhaps; from now on the engine has each alone.
         return Sighting("gone", sighting.reason)
     return sighting
+
+
+@contextlib.contextmanager
+def _exit_raised() -> Iterator[None]:
+    """Raise an error where an engine calls `sys.exit`, which would end its thread in silence."""
+    try:
+        yield
+    except SystemExit as error:
+        raise RuntimeError(f"it called sys.exit({error.code!r})") from error
 
 
 def _is_later(answer: object) -> TypeGuard[Exception]:
