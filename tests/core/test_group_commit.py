@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -270,6 +271,29 @@ def test_what_is_refused_is_tried_a_last_time_at_the_end(recorder, tmp_path):
     accept()
     recorder.finish()
     assert recorder.store.get(jobs[0].job_id).state is JobState.COMPLETED
+
+
+def test_a_database_that_takes_nothing_keeps_nobody_from_the_end(recorder, monkeypatch):
+    """On a full disk what was reported before the end was tried for ever, and a server stayed."""
+    (job,) = recorder.insert([new_job()])
+    tried = threading.Event()
+
+    def full(*_):
+        tried.set()
+        raise StoreError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder, "apply", full)
+        patch.setattr(JobStore, "require_writable", full)
+        clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: time.sleep(0.01))
+        patch.setattr(recorders, "time", clock)
+        recorder.report(ended(job))
+        eventually(tried.is_set)
+        leaving = threading.Thread(target=recorder.finish, daemon=True)
+        leaving.start()
+        eventually(lambda: not leaving.is_alive())
+    recorder.report(ended(job))
+    eventually(lambda: recorder.store.get(job.job_id).state is JobState.COMPLETED)
 
 
 def test_a_submission_that_the_database_refuses_is_refused_alone(recorder, tmp_path):

@@ -369,7 +369,11 @@ class Recorder:
                 except Exception as error:  # noqa: BLE001 - a full disk, a database restarting
                     # Nothing is lost: the outcomes are on disk, and the batch is tried again.
                     _LOG.warning("cannot write to the job database, trying again: %s", error)
-                    if not open_ and pause > 5:  # noqa: PLR2004 - seconds
+                    is_last = self._thread is not threading.current_thread()
+                    if is_last and pause > 5:  # noqa: PLR2004 - seconds
+                        # What was reported meanwhile could not be written, either.
+                        while open_ and self._changes.get() is not None:
+                            pass
                         return
                     time.sleep(pause)
                     pause = min(2 * pause, 10.0)
