@@ -17,7 +17,7 @@ import pytest
 
 from conftest import LAB, eventually
 from crystalmath import config, processes
-from crystalmath.errors import EngineUnavailable, InvalidJob
+from crystalmath.errors import EngineUnavailable, InvalidJob, KeyConflict
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models import JobState, Submission
@@ -109,6 +109,15 @@ def test_a_flow_may_have_as_many_labels_as_any_job(service):
     flow = submit(service, "many", count=1, labels=labels)
     assert finish(service, flow).error is None
     assert [each.labels for each in steps(service, flow)] == [labels]
+
+
+def test_a_refused_key_names_what_differs_from_a_flow(service):
+    asked = {"key": "kept", "resources": {"ranks": 1}, "by_step": {"double": {"priority": 1}}}
+    finish(service, submit(service, "until_converged", limit=3, **asked))
+    with pytest.raises(KeyConflict, match=r"\(it differs in parameters\.limit\)"):
+        submit(service, "until_converged", limit=2, **asked)
+    with pytest.raises(KeyConflict, match=r"\(it differs in by_step\)"):
+        submit(service, "until_converged", limit=3, **{**asked, "by_step": {}})
 
 
 @pytest.mark.by_turns

@@ -321,6 +321,18 @@ def test_nothing_of_a_long_job_is_kept(home, lab, monkeypatch):
             assert all(len(document) < 10_000 for document in kept)
 
 
+def test_a_refused_key_names_what_differs_to_the_letter_and_no_default(home, lab, monkeypatch):
+    (home / "config.toml").write_text("[jobs]\ncontinue_lost = true\n")
+    monkeypatch.setattr(LocalRunner, "start", lambda *_: None)
+    with JobService(config.Source()) as service:
+        service.submit(lab_job("relax", key="k"))
+        with pytest.raises(KeyConflict, match=r"\(it differs in structure\)"):
+            service.submit(lab_job("relax", key="k", atoms=bulk("Cu")))
+        service.submit(value(1, key="one"))
+        with pytest.raises(KeyConflict, match=r"\(it differs in parameters\.number\)"):
+            service.submit(value(True, key="one"))  # noqa: FBT003 - it equals 1
+
+
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(places=st.lists(st.integers(0, 12), min_size=2, max_size=8))
 def test_a_batch_is_checked_as_its_jobs_are_one_by_one(home, lab, places):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field, fields_dict, frozen
 
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.models import JobSpec, Submission
@@ -320,6 +320,16 @@ def spec_hash(what: Mapping[str, Any], body: Mapping[str, Any]) -> str:
     return hashed.hexdigest()
 
 
+def read_header(header: Mapping[str, Any]) -> tuple[JobSpec, JobSpec]:
+    """Return a job as :meth:`.JobSpec.header` tells that it runs, and as it was asked for.
+
+    They differ for a flow, whose passes run on terms of their own.
+    """
+    given = {name: header[name] for name in fields_dict(JobSpec) if name in header}
+    spec = JobSpec(atoms=None, **given)
+    return spec, spec if spec.flow is None else evolve(spec, **spec.flow["asked"])
+
+
 def differing(asked: AskedJob, other_hash: str | None, other: str) -> list[str]:
     """Name what a job asks for otherwise than another, of which the specification is known.
 
@@ -330,23 +340,19 @@ def differing(asked: AskedJob, other_hash: str | None, other: str) -> list[str]:
         header, before = map(json.loads, other.split("\n", 1))
     except ValueError:
         return []
-    terms = JobSpec(job_id="", recipe="").identity()
-    was = {name: header.get(name, value) for name, value in terms.items()}
-    was |= dict.fromkeys(header.get("defaulted", ()))
-    if spec_hash(was, before) != other_hash:
+    identity = read_header(header)[1].identity()
+    if spec_hash(identity, before) != other_hash:
         return []
-    now = {**terms, **json.loads(json.dumps(asked.spec.identity()))}
-    after = json.loads(asked.document)
-    params, others = after["parameters"], before["parameters"]
-    return [
-        *(name for name, value in now.items() if was.get(name) != value),
-        *["structure"] * (after["atoms"] != before["atoms"]),
-        *(
-            f"parameters.{name}"
-            for name in {**others, **params}
-            if (name in params, params.get(name)) != (name in others, others.get(name))
-        ),
-    ]
+    was = _texts(identity, before)
+    now = _texts(asked.spec.identity(), json.loads(asked.document))
+    return [name for name in {**was, **now} if was.get(name) != now.get(name)]
+
+
+def _texts(what: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, str]:
+    """Return each part of a specification as a text, by its name: 1, 1.0 and true are three."""
+    params = {f"parameters.{name}": value for name, value in body["parameters"].items()}
+    parts = {**what, "structure": body["atoms"], **params}
+    return {name: json.dumps(value, sort_keys=True) for name, value in parts.items()}
 
 
 # --- what a restricted home takes ------------------------------------------------------------

@@ -7,7 +7,7 @@ import json
 import time
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve, fields_dict, frozen
+from attrs import evolve, frozen
 
 from crystalmath.errors import BadFile, CrystalMathError
 from crystalmath.jobs.changes import Change
@@ -15,10 +15,10 @@ from crystalmath.jobs.facts import Record
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.reading import flow_end, view
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.models import JobSpec, JobState, NewJob
+from crystalmath.models import JobState, NewJob
 from crystalmath.models.job_notes import counted
 from crystalmath.recipes.json_text import structure_of
-from crystalmath.service.asked_job import spec_hash
+from crystalmath.service.asked_job import read_header, spec_hash
 from crystalmath.service.current_jobs import directory_names
 
 if TYPE_CHECKING:
@@ -217,10 +217,7 @@ def _row_in_memory(header: Mapping[str, Any], body: str) -> NewJob:
 
 def row_of(header: Mapping[str, Any], body: str, created_at: float) -> NewJob:
     """Make the row of a job, submitted at that time (s since the epoch), from its specification."""
-    given = {name: header[name] for name in fields_dict(JobSpec) if name in header}
-    spec = JobSpec(atoms=None, **given)
-    # A pass of a flow runs on terms of its own.
-    asked = spec if spec.flow is None else evolve(spec, **spec.flow["asked"])
+    spec, asked = read_header(header)
     return NewJob(
         job_id=spec.job_id,
         recipe=spec.recipe,
