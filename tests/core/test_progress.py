@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import sys
 import time
 
 import pytest
@@ -193,6 +194,21 @@ def test_the_largest_force_in_pw_is_one_that_may_move_something(tmp_path):
         energy = -15.61606979 * Ry
         assert seen(tmp_path) == ("Quantum ESPRESSO", 1, None, energy, told)
         assert steps(tmp_path) == [(1, 1, energy, told)]
+
+
+def test_the_forces_of_a_step_in_pw_are_compared_at_once():
+    """There may be millions, and a server answers nobody meanwhile."""
+    collector, calls = plugins().progress_readers()["pw.out"].collector(), []
+    rows = [f"     atom {n} type  1   force =  0.3  0.0  0.{n:04d}" for n in range(1000)]
+    energy = "!    total energy              =     -15.7 Ry"
+    collector.take("pw.out", ["     Forces acting on atoms", "", *rows, "", energy])
+    sys.setprofile(lambda *_: calls.append(1))
+    try:
+        (step,) = collector.steps()
+    finally:
+        sys.setprofile(None)
+    assert step.max_force_ev_ang == pytest.approx(math.hypot(0.3, 0.0999) * Ry / Bohr)
+    assert len(calls) < len(rows)
 
 
 def test_quantum_espresso_tells_them_too(tmp_path):

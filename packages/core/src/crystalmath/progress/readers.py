@@ -14,6 +14,9 @@ from crystalmath.progress.reader import ProgressReader, Reading, StepCollector, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from crystalmath.progress.reader import LastLines, Lines
 
 # BFGS:    3 15:09:38       -0.005682        0.0123
@@ -352,21 +355,26 @@ def _last_pw_force(lines: LastLines, given: LastLines, unit: float) -> float | N
     return None
 
 
-def _pw_moves(lines: Iterable[str]) -> list[int]:
-    """Return for x, y and z of each atom 0 where the input keeps it in place, else 1."""
-    moves: list[int] = []
+def _pw_moves(lines: Iterable[str]) -> NDArray[np.float64]:
+    """Return a row for each atom: of x, y and z 0 where the input keeps it in place, else 1."""
+    import numpy as np
+
+    moves: list[bool] = []
     within = False
     for line in lines:
         words = line.split()
         if within and len(words) in (4, 7):  # Si 0.0 0.0 0.0 0 0 1
-            moves += (int(word != "0") for word in words[4:] or "111")
+            moves += (word != "0" for word in words[4:] or "111")
         elif within and words:
             break
         within = within or words[:1] == [_PW_POSITIONS]
-    return moves
+    return np.array(moves, dtype=float).reshape(-1, 3)
 
 
-def _largest_pw(forces: Sequence[float], moves: Sequence[int], unit: float) -> float | None:
-    if len(moves) == len(forces):
-        forces = [force * move for force, move in zip(forces, moves, strict=True)]
-    return largest([forces[at : at + 3] for at in range(0, len(forces), 3)], unit)
+def _largest_pw(forces: Sequence[float], moves: NDArray[np.float64], unit: float) -> float | None:
+    import numpy as np
+
+    rows = np.array(forces).reshape(-1, 3)  # dynamics have millions, all of which are looked at
+    if moves.shape == rows.shape:
+        rows *= moves
+    return float(np.linalg.norm(rows, axis=1).max()) * unit if len(rows) else None
