@@ -304,12 +304,13 @@ def test_what_the_preset_added_is_marked_beside_what_was_asked_for(cli, as_submi
 
 
 def test_who_has_set_what_of_quantum_espresso(service, environment):
-    given = {"input_data": {"system": {"ecutwfc": 12.0}}, "kpts": [2, 2, 2], "kspacing": None}
+    system = {"ecutwfc": 12.0, "lda_plus_u": True, "Hubbard_U(1)": 2.0}
+    given = {"input_data": {"system": system}, "kpts": [2, 2, 2], "kspacing": None}
     asked_for = asked("espresso.core.static_job", SI, environment, given)
     (step,) = service.check(asked_for, inputs=True).inputs.steps
     assert (step.program, step.preset) == ("pw.x", "sssp_1.3.0_pbe_efficiency")
     origins = {each.name: each.origin for each in step.settings}
-    assert origins["ecutwfc"] == origins["K_POINTS"] == "asked"
+    assert origins["ecutwfc"] == origins["K_POINTS"] == origins["hubbard_u(1)"] == "asked"
     assert origins["ecutrho"] == origins["ATOMIC_SPECIES"] == "preset"
     assert origins["conv_thr"] == "recipe"
     assert origins["nat"] == origins["ATOMIC_POSITIONS"] == "structure"

@@ -251,7 +251,8 @@ class _Whose:
         """Return who has set it, and what it stands in the place of."""
         name = setting.name.lower()
         base = name.partition("(")[0]
-        for one in _MADE_FROM.get(base, (base,)):
+        # One of several, `Hubbard_U(1)`, is given by its whole name.
+        for one in _MADE_FROM.get(base, (name, base)):
             if one in self.given and self.given[one] is not None:
                 before = self.preset.get(one)
                 differs = before is not None and not same(before, self.given[one])
