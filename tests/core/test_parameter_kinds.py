@@ -40,6 +40,9 @@ def check(recipe, **parameters):
         (VASP, {"kpts": [3.5, 3, 3]}, "'kpts' must be a list of three whole numbers"),
         (VASP, {"kpts": [9, 9, 0]}, r"'kpts' must be .* at least 1: .*, not \[9, 9, 0\]"),
         (STATIC, {"kpts": (2, -2, 2)}, "'kpts' must be .* at least 1"),
+        (STATIC, {"kpts": 4}, "'kpts' must be a list of three whole numbers, .* not 4"),
+        (STATIC, {"kpts": [4, 4]}, r"'kpts' must be a list of three .* not \[4, 4\]"),
+        (STATIC, {"kpts": [4.5, 4, 4]}, r"'kpts' must be .* whole numbers, .* not \[4.5, 4, 4\]"),
         (VASP, {"NSW": 9, "nsw": 5}, "'NSW' and 'nsw' are one tag of INCAR; .* once, as 'NSW'"),
         (
             STATIC,
@@ -88,6 +91,8 @@ def test_the_parameter_is_named_with_what_it_should_be(recipe, parameters, said)
         (STATIC, {"copy_files": [{"source": "/x", "filenames": ["y"]}]}),
         (STATIC, {"copy_files": [{"source": Path("/x"), "filenames": Path("y")}], "kpts": "gamma"}),
         (STATIC, {"preset": Path("x.yaml"), "kpts": {"path": "GX"}, "kspacing": 0.1}),
+        (STATIC, {"kpts": (4, 4, 1)}),
+        (STATIC, {"kpts": np.array([[0.0, 0.0, 0.0, 1.0]])}),
         (VASP, {"kpts": [3, 3, 3], "setups": {"Al": ""}, "preset": "BulkSet"}),
         (VASP, {"LCHARG": ".TRUE.", "lwave": "F", "nsw": "10", "encut": 520, "ediffg": -0.01}),
         (VASP, {"ismear": Sentinel("Remove"), "lreal": "Auto", "magmom": [1.0], "nbands": 8.0}),

@@ -224,9 +224,18 @@ def _no_mesh(kpts: object) -> bool:
     return len(listed) == 3 and any(type(each) is int and each < 1 for each in listed)  # noqa: PLR2004
 
 
+def _is_cut(kpts: object) -> bool:
+    """Return whether a mesh has too few numbers for pw.x, or one that is not whole."""
+    return isinstance(kpts, (list, tuple)) and (
+        len(kpts) < 3 or any(isinstance(each, float) for each in kpts)  # noqa: PLR2004
+    )
+
+
 def _wrong_in_espresso(given: Mapping[str, Any]) -> Iterator[str]:
     kpts = given.get("kpts")
-    if (isinstance(kpts, str) and kpts != "gamma") or _no_mesh(kpts):
+    text = isinstance(kpts, str) and kpts != "gamma"
+    # A single number is a density for VASP alone.
+    if text or isinstance(kpts, (int, float)) or _is_cut(kpts) or _no_mesh(kpts):
         yield _must("kpts", _KPTS, kpts)
     if isinstance(given.get("kspacing"), _NOT_NUMBERS):
         yield _must("kspacing", "a number, in 1/Å", given["kspacing"])
