@@ -118,6 +118,51 @@ def test_what_is_read_is_not_told(recipe, parameters):
     assert unread(recipe, parameters) == []
 
 
+MD = "emt.md.md_job"
+COMPRESSED = "md_params.dynamics_kwargs.compressibility_au"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "missing"),
+    [
+        ({"dynamics": "nvt"}, "temperature_K"),
+        ({"dynamics": "NPT_MTK", "pressure_bar": 1, "temperature_K": None}, "temperature_K"),
+        ({"dynamics": "npt_berendsen", "temperature_K": 300}, COMPRESSED),
+        (
+            {
+                "dynamics": "npt_inhomogeneous",
+                "md_params": {"dynamics_kwargs": {"temperature_K": 9}},
+            },
+            COMPRESSED,
+        ),
+    ],
+)
+def test_what_an_ensemble_wants_beside_its_name_is_named(parameters, missing):
+    (finding,) = unread(MD, parameters)
+    assert (finding.severity, finding.code) == ("error", "parameter_missing")
+    assert finding.source == f"the parameter {missing}"
+    assert repr(parameters["dynamics"]) in finding.message
+    assert "give it, in " in finding.remedy
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"dynamics": "nve"},
+        {"dynamics": "nvt_langevin", "temperature_K": 300},
+        {"dynamics": "nvt", "md_params": {"dynamics_kwargs": {"temperature_K": 300}}},
+        {
+            "dynamics": "npt_berendsen",
+            "temperature_K": 300,
+            "md_params": {"dynamics_kwargs": {"compressibility_au": 1.2}},
+        },
+    ],
+)
+def test_an_ensemble_that_has_all_it_wants_passes(parameters):
+    assert unread(MD, parameters) == []
+
+
 #: A key that nobody takes, by its path: its value, what stands beside it, and what may help.
 UNKNOWN = [
     (RELAX, "opt_params.fmx", 0.1, {}, "did you mean opt_params.fmax?"),

@@ -54,6 +54,8 @@ _GOES_TO: dict[str, tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]] = {
     "make_ads_kwargs": (((_SLABS, "make_adsorbate_structures"),), ("adsorbate",)),
     "deform_kwargs": ((("quacc.atoms.deformation", "make_deformations_from_bulk"),), ()),
 }
+#: Ensembles that want a compressibility, which quacc does not set.
+_COMPRESSED = ("npt_berendsen", "npt_inhomogeneous")
 _LIKE = 0.75
 
 
@@ -78,6 +80,8 @@ def check_tables(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> I
                 yield _unknown(recipe, f"{place}{table}", name, taken)
         if table == "opt_params":
             yield from _of_optimizer(recipe, given, f"{place}{table}.optimizer_kwargs")
+    if "md_params" in named and isinstance(parameters.get("dynamics"), str):
+        yield from _of_ensemble(recipe, parameters, place)
 
 
 def _keys_of(table: str) -> tuple[str, ...]:
@@ -135,6 +139,30 @@ def _optimizer_takes(given: object) -> tuple[str, ...]:
     ]
     quaccs = {"self", "atoms", "trajectory", "args", "kwargs"}
     return tuple(name for name in dict.fromkeys(found) if name not in quaccs)
+
+
+def _of_ensemble(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
+    """Find what an ensemble of quacc's wants and is not given: ASE's class would not begin."""
+    ensemble = parameters["dynamics"].lower()
+    table = parameters.get("md_params")
+    given = table.get("dynamics_kwargs") if isinstance(table, Mapping) else None
+    told = set(given) if isinstance(given, Mapping) else set()
+    if parameters.get("temperature_K") is not None:
+        told.add("temperature_K")
+    if ensemble.startswith(("nvt", "npt")) and not told & {"temperature_K", "temperature"}:
+        full, remedy = f"{place}temperature_K", "give it, in K"
+    elif ensemble in _COMPRESSED and not told & {"compressibility_au", "compressibility"}:
+        full = f"{place}md_params.dynamics_kwargs.compressibility_au"
+        remedy = "give it, in Å³/eV: the 4.57e-5 per bar of water are 73.2"
+    else:
+        return
+    yield Finding(
+        severity="error",
+        code="parameter_missing",
+        message=f"{recipe.name} needs {full!r} where dynamics = {parameters['dynamics']!r}",
+        source=f"the parameter {full}",
+        remedy=remedy,
+    )
 
 
 def _given_twice(recipe: Recipe, place: str, table: str, name: object) -> Finding:
