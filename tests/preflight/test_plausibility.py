@@ -10,9 +10,18 @@ from ase import Atoms
 from ase.build import bulk, fcc111, graphene, molecule
 from ase.calculators.emt import EMT
 from ase.collections import g2
+from ase.constraints import (
+    FixAtoms,
+    FixBondLength,
+    FixCartesian,
+    FixedLine,
+    FixedPlane,
+    FixScaled,
+)
 from ase.data import chemical_symbols, covalent_radii
 from ase.io import read
-from ase.io.espresso import kspacing_to_grid
+from ase.io.espresso import kspacing_to_grid, write_espresso_in
+from ase.io.vasp import write_vasp
 from ase.neighborlist import neighbor_list
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -264,6 +273,60 @@ def test_k_points_along_vacuum():
     assert told(slab, VASP, kpts=[5, 5, 1]) == []
 
 
+# ---- constraints ----
+
+PW = "quacc.recipes.espresso.core.relax_job"
+
+
+def held(*constraints):
+    slab = fcc111("Cu", (1, 1, 4), vacuum=8, periodic=True)
+    slab.set_constraint(constraints)
+    return slab
+
+
+@pytest.mark.filterwarnings("ignore:Ignored unknown constraint")
+@pytest.mark.parametrize(
+    ("recipe", "constraint"),
+    [
+        (PW, FixScaled([0], (True, True, False))),
+        (PW, FixedPlane([0], (0, 0, 1))),
+        (VASP, FixCartesian([0])),
+        (VASP, FixBondLength(0, 1)),
+    ],
+)
+def test_a_constraint_that_the_program_does_not_get_is_told(recipe, constraint):
+    atoms = held(FixAtoms([1]), constraint)
+    said = message("constraint_dropped", atoms, recipe)
+    assert type(constraint).__name__ in said
+    assert "FixAtoms" not in said
+    # So it is: ASE writes the same without it.
+    written = []
+    for each in (atoms, held(FixAtoms([1]))):
+        file = io.StringIO()
+        if recipe == PW:
+            write_espresso_in(file, each, pseudopotentials={"Cu": "Cu.upf"})
+        else:
+            write_vasp(file, each)
+        written.append(file.getvalue())
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "constraint"),
+    [
+        (PW, FixCartesian([0], (True, True, False))),
+        (VASP, FixScaled([0], (True, True, False))),
+        (VASP, FixedLine([0], (0, 0, 1))),
+        # ASE moves the atoms, or nobody does.
+        ("quacc.recipes.espresso.core.ase_relax_job", FixedPlane([0], (0, 0, 1))),
+        ("quacc.recipes.vasp.core.static_job", FixCartesian([0])),
+        (EMT_JOB, FixBondLength(0, 1)),
+    ],
+)
+def test_a_constraint_that_is_kept_passes(recipe, constraint):
+    assert told(held(constraint), recipe) == []
+
+
 # ---- numbers ----
 
 
@@ -303,6 +366,33 @@ def test_numbers_below_zero_not_whole_and_of_another_unit(parameters, said):
 )
 def test_usual_numbers_pass(parameters):
     assert told(CU, VASP, **parameters) == told(None, VASP, **parameters) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said", "remedy"),
+    [
+        ({"ldau_luj": {"ni": {"L": 2, "U": 6, "J": 0}}}, "ldau_luj has 'ni'", "did you mean Ni?"),
+        ({"setups": {"NI": "_pv"}}, "setups has 'NI'", "did you mean Ni?"),
+        (
+            {"job_params": {"all": {"elemental_magmoms": {"Iron": 5}}}},
+            "job_params.all.elemental_magmoms has 'Iron'",
+            "write the symbol of an element",
+        ),
+    ],
+)
+def test_a_table_by_element_with_what_is_none_is_told(parameters, said, remedy):
+    (found,) = findings(VASP, CU, parameters)
+    assert (found.severity, found.code) == ("warning", "parameter_element")
+    assert f"{said}, which is no element: nothing reads that" in found.message
+    assert found.remedy == remedy
+
+
+def test_a_table_by_element_of_elements_that_are_not_there_passes():
+    tables = {
+        "ldau_luj": {"Ni": {"L": 2, "U": 6, "J": 0}},
+        "setups": {"base": "minimal", "Ca": "_sv", "2": "O_s"},
+    }
+    assert told(CU, VASP, **tables) == []
 
 
 def test_a_users_own_recipe_may_mean_another_thing():

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ase.data import covalent_radii
+from ase.data import chemical_symbols, covalent_radii
 
 from crystalmath.errors import InvalidJob, one_line
 from crystalmath.models import Finding
@@ -66,6 +66,14 @@ _OTHER_UNIT = {
     **dict.fromkeys(("max_steps", "steps"), (0.0, 1e12, "no calculation comes so far")),
     "fmax": (0.0, 5.0, "nearly every structure is relaxed by that; fmax is in eV/Å"),
 }
+#: Constraints that ASE writes into the input of a program which moves the atoms itself.
+_WRITTEN = {
+    "espresso": ("FixAtoms", "FixCartesian"),
+    "vasp": ("FixAtoms", "FixScaled", "FixedPlane", "FixedLine"),
+}
+#: Tables by element. Setups may have a `base`, and the index of an atom.
+_BY_ELEMENT = ("elemental_magmoms", "ldau_luj", "pseudopotentials", "setups")
+_SYMBOLS = frozenset((*chemical_symbols, "base"))
 _AXES = "abc"
 _FULL = 0.999
 
@@ -74,8 +82,9 @@ def findings(recipe: str, atoms: Atoms | None, parameters: Mapping[str, Any]) ->
     """Find what is no mistake for the programs and most likely one of the person.
 
     Warnings: ``structure_close``, ``structure_scattered``, ``structure_occupancy``,
-    ``structure_vacuum``, ``kpoints_many``, ``kpoints_vacuum``, ``parameter_negative``,
-    ``parameter_fraction``, ``parameter_zero`` and ``parameter_unit``. An error: ``emt_element``.
+    ``structure_vacuum``, ``constraint_dropped``, ``kpoints_many``, ``kpoints_vacuum``,
+    ``parameter_negative``, ``parameter_fraction``, ``parameter_zero``, ``parameter_unit`` and
+    ``parameter_element``. An error: ``emt_element``.
     """
     if atoms is not None:
         yield from _occupancies(atoms)
@@ -85,6 +94,7 @@ def findings(recipe: str, atoms: Atoms | None, parameters: Mapping[str, Any]) ->
     yield from _numbers(parameters, "")
     if atoms is not None:
         yield from _without_emt(recipe, atoms)
+        yield from _constraints(recipe, atoms)
         gaps = _vacuum(atoms)
         yield from _as_solid(recipe, parameters, gaps)
         yield from _kpoints(recipe, atoms, parameters, gaps)
@@ -287,6 +297,24 @@ def _without_emt(recipe: str, atoms: Atoms) -> Iterator[Finding]:
         )
 
 
+def _constraints(recipe: str, atoms: Atoms) -> Iterator[Finding]:
+    """Find constraints of atoms that a program would move without them."""
+    family, name = family_of(recipe), recipe.rpartition(".")[2]
+    moves = "relax" in name or name == "md_job"
+    if family not in _WRITTEN or not moves or name.startswith("ase_"):
+        return
+    kinds = dict.fromkeys(type(each).__name__ for each in atoms.constraints)
+    dropped = [kind for kind in kinds if kind not in _WRITTEN[family]]
+    if dropped:
+        yield _warning(
+            "constraint_dropped",
+            f"the structure has constraints {brief(dropped)}, which ASE does not write into the "
+            f"input of {recipe}: the atoms move as if there were none",
+            f"take {', '.join(_WRITTEN[family])}, or {family}.core.ase_relax_job, where ASE moves "
+            "the atoms",
+        )
+
+
 # ---- the structure and the parameters ----
 
 
@@ -383,7 +411,7 @@ def _numbers(table: Mapping[str, Any], place: str) -> Iterator[Finding]:
     for name, value in table.items():
         full, key = f"{place}{name}", str(name).lower()
         if isinstance(value, Mapping):
-            yield from _numbers(value, f"{full}.")
+            yield from _elements(full, value) if key in _BY_ELEMENT else _numbers(value, f"{full}.")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         source = f"the parameter {full}"
@@ -402,3 +430,17 @@ def _numbers(table: Mapping[str, Any], place: str) -> Iterator[Finding]:
         elif value and not low <= value <= high:
             message = f"{one_line(full)} = {value}{unit} is likely meant otherwise: {why}"
             yield _warning("parameter_unit", message, "convert it, or leave it out", source)
+
+
+def _elements(name: str, table: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find keys that no atom has: what stands there is not read, as a U for `ni`."""
+    for key in map(str, table):
+        if key in _SYMBOLS or key.isdecimal():
+            continue
+        meant = key.strip().capitalize()
+        yield _warning(
+            "parameter_element",
+            f"{one_line(name)} has {one_line(key)!r}, which is no element: nothing reads that",
+            f"did you mean {meant}?" if meant in _SYMBOLS else "write the symbol of an element",
+            f"the parameter {name}.{key}",
+        )
