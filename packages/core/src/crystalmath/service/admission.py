@@ -301,7 +301,7 @@ class Admission:
         if self._prepared is not None and self._prepared[0] is asked.first:
             return _prepared_likewise(self._prepared[1], asked)
         prepared = self._prepare(asked)
-        # Likewise, and none is found to be equal to a long one.
+        # A long one is not kept in memory: no other is found to be equal to it.
         self._prepared = (asked, prepared) if self._reader.is_last(asked) else None
         return prepared
 
