@@ -63,10 +63,13 @@ def test_who_has_pw_is_told_of_it_and_of_its_pseudopotentials(bare, cli, monkeyp
     assert told() == ["ok", "warning"]
 
 
-def test_what_options_say_is_written(bare, cli, potcars, tmp_path):
+def test_what_options_say_is_written(bare, cli, potcars, monkeypatch, tmp_path):
     pseudo = tmp_path / "upf"
     pseudo.mkdir()
     (pseudo / "Al.UPF").touch()
+    # A folder of pseudopotentials is refused where there is no program that reads them.
+    (tmp_path / "pw.x").touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
     given = ("--potcars", potcars, "--pseudopotentials", pseudo, "--workers", 3)
     commands = ("--vasp", "/opt/vasp/bin/vasp_std", "--vasp-launcher", "mpirun -np {ranks}")
     answer = cli("init", *given, *commands, "--cluster", "slurm")
