@@ -1,6 +1,6 @@
 """One life of an owner of an engine, under which processes are killed at random.
 
-``python tests/engines/random_kills.py ENGINE SEED [KILLS [agent]]`` runs one and tells what was
+``python tests/engines/random_kills.py ENGINE SEED [KILLS]`` runs one and tells what was
 wrong with it; `run` does so in a home of a test's own.
 """
 
@@ -50,17 +50,14 @@ END_S = 900.0
 LEAVE_S = 120.0
 
 
-def run(
-    engine: str, seed: int, home: Path, kills: int = 25, *, agent: bool = False
-) -> dict[str, object]:
+def run(engine: str, seed: int, home: Path, kills: int = 25) -> dict[str, object]:
     """Run one life; tell what happened, and what was wrong with it.
 
     With an odd seed the owner, too, is killed at the end, and another one takes its jobs over. The
-    seed also says how many jobs may go into one attempt of the engine's: 1, 5 or 50. With `agent`
-    the engine's calls run in an agent.
+    seed also says how many jobs may go into one attempt of the engine's: 1, 5 or 50.
     """
     mark = uuid.uuid4().hex
-    options = f"parcel = {(1, 5, 50)[seed % 3]}\nagent = {str(agent).lower()}\n"
+    options = f"parcel = {(1, 5, 50)[seed % 3]}\n"
     (home / "config.toml").write_text(f"[engines.{engine}]\n{options}")
     (home / "notes").mkdir()
     try:
@@ -236,7 +233,7 @@ def main() -> None:
         return adopt(*sys.argv[2:])
     home = Path(tempfile.mkdtemp(prefix="kills-"))
     kills = map(int, sys.argv[3:4])
-    told = run(sys.argv[1], int(sys.argv[2]), home, *kills, agent=sys.argv[4:] == ["agent"])
+    told = run(sys.argv[1], int(sys.argv[2]), home, *kills)
     failed = sum(job[0] == "failed" for job in told["jobs"].values())
     print(f"{home}: seed {told['seed']}, {len(told['kills'])} kills, {len(told['jobs'])} jobs,")
     print(f"{failed} failed; {told['seconds']} s from the last kill to the last end")

@@ -13,12 +13,8 @@ import pytest
 
 from conftest import eventually
 from crystalmath import processes
-from crystalmath.engines import in_agent
 from crystalmath.engines.agent import Agent, AgentEnded, AgentSilent
-from crystalmath.engines.driver import Driver
-from crystalmath.errors import ConfigError, EngineUnavailable
-from crystalmath.models import Attempt
-from crystalmath.quacc import get_runner
+from crystalmath.errors import EngineUnavailable
 
 HERE = str(Path(__file__).parent)
 #: Longer than any answer here takes on a slow machine, in seconds.
@@ -235,65 +231,3 @@ def test_nothing_outlives_an_owner_that_is_killed_at_any_moment(mark, tmp_path):
             lambda: not mark(),
             message=f"{mark()} outlive an owner (seed {seed}, kill {kill})",
         )
-
-
-# --- an engine that is called in an agent ---------------------------------------------------------
-
-STRANGER = """
-import os, time
-import agent_calls as calls
-from crystalmath.hookspecs import hookimpl
-from crystalmath.quacc.engine import EngineRunner
-
-class Runner(EngineRunner):
-    def launch(self, attempts):
-        (attempt,) = attempts
-        self.log.warning("%s comes to %d", attempt.id, os.getpid())
-        self.notice(attempt.id)
-        if attempt.name == "hang":
-            time.sleep(600)
-        if attempt.name == "refuse":
-            return {attempt.id: calls.UnreadableError("no", "room")}
-        return {attempt.id: str(os.getpid())}
-
-@hookimpl
-def crystalmath_make_runner(settings):
-    return Runner(settings)
-"""
-
-
-def test_an_engine_is_called_in_its_agent(mark, install, home, tmp_path, monkeypatch, caplog):
-    install("stranger-engine", "stranger", STRANGER)
-    paths = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
-    monkeypatch.setenv("PYTHONPATH", paths)
-    (home / "config.toml").write_text("[engines.stranger]\nagent = 1\n")
-    with pytest.raises(
-        ConfigError, match=r"\[engines.stranger\] agent must be true or false, not 1"
-    ):
-        get_runner("stranger")
-    (home / "config.toml").write_text("[engines.stranger]\nagent = true\n")
-    noticed = []
-    monkeypatch.setattr(Driver, "notice", lambda _, attempt: noticed.append(attempt))
-    runner = get_runner("stranger")
-    assert not mark(), "it started something before it was asked for anything"
-
-    def launch(name):
-        attempt = Attempt(
-            id=f"{name}.1", job_id=name, directory=home / name, name=name, cluster="c"
-        )
-        return runner.launch([attempt])[attempt.id]
-
-    pid = int(launch("one"))
-    assert pid in mark()
-    assert eventually(lambda: noticed == ["one.1"] and f"one.1 comes to {pid}" in caplog.text)
-    # What cannot travel still says whom it refuses, and no other is failed for it.
-    assert repr(launch("refuse")) == repr(RuntimeError("UnreadableError: no: room"))
-
-    with monkeypatch.context() as short:
-        short.setattr(in_agent, "CALL_S", 1.0)
-        with pytest.raises(AgentSilent):
-            launch("hang")
-    assert int(launch("two")) != pid
-    assert "agent was stopped; another one is started" in caplog.text
-    runner.stop()
-    assert eventually(lambda: not mark())

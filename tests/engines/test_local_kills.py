@@ -14,5 +14,5 @@ KILLS = int(os.environ.get("KILLS_A_RUN", "8"))
 
 @pytest.mark.parametrize("seed", range(1, RUNS + 1))
 def test_no_job_is_lost_stuck_or_run_twice(seed, home):
-    told = random_kills.run("local", seed, home, KILLS, agent=seed % 4 >= 2)
+    told = random_kills.run("local", seed, home, KILLS)
     assert told["wrong"] == {}

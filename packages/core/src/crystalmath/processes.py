@@ -401,7 +401,7 @@ def start_tied(
         process = start_process(
             # -P: a file of the working directory must never stand in for a library.
             [sys.executable, "-P", "-m", module, str(number), *arguments],
-            pass_fds=[number, *options.pop("pass_fds", ())],
+            pass_fds=[number],
             stdin=subprocess.DEVNULL,
             start_new_session=True,
             cwd="/",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from crystalmath.hookspecs import hookimpl
@@ -21,13 +20,10 @@ _REMEDY = "pip install --force-reinstall crystalmath-engine-parsl"
 @hookimpl
 def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner:
     """Make the runner."""
-    from crystalmath_engine_parsl.runner import ParslRunner
-
     if importlib.util.find_spec("parsl") is None:
         raise ImportError(f"Parsl is not installed; try `{_REMEDY}`")
     try:
-        if not settings.agent:
-            import_module("crystalmath_engine_parsl.batch_pools")
+        from crystalmath_engine_parsl.runner import ParslRunner
     except ImportError as error:
         raise ImportError(f"Parsl cannot be imported ({error}); try `{_REMEDY}`") from error
     return ParslRunner(settings)

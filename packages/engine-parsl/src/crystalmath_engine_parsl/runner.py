@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -12,12 +11,13 @@ from crystalmath.errors import ConfigError, EngineUnavailable
 from crystalmath.models import Capabilities, Sighting
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath_engine_parsl import config
+from crystalmath_engine_parsl.batch_pools import BatchPools
+from crystalmath_engine_parsl.pools import Pools
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from crystalmath.models import Attempt, EngineSettings, JobSpec
-    from crystalmath_engine_parsl.pools import Pools
 
 _ON_A_NODE = frozenset({"ranks", "cores_per_rank"})
 _OVER_NODES = _ON_A_NODE | {"nodes", "ranks_per_node"}
@@ -45,19 +45,14 @@ class ParslRunner(EngineRunner):
         super().__init__(evolve(settings, clusters=seen))
         self._workers = config.workers(settings)
         self._blocks = blocks
-
-    @cached_property
-    def _of(self) -> dict[str, Pools]:
-        # With `agent` there are none in the owner, which does not import Parsl either.
-        from crystalmath_engine_parsl.batch_pools import BatchPools
-        from crystalmath_engine_parsl.pools import Pools
-
-        batch = {name: BatchPools(self, cluster) for name, cluster in self._blocks.items()}
-        return {"local": Pools(self, self._workers), **batch}
+        self._of: dict[str, Pools] = {
+            "local": Pools(self, self._workers),
+            **{name: BatchPools(self, cluster) for name, cluster in blocks.items()},
+        }
 
     def clusters(self) -> Sequence[str]:
         """Name the clusters: this machine, and those of the configuration file."""
-        return ["local", *self._blocks]
+        return list(self._of)
 
     def workers(self) -> int:
         """Return how many jobs run at once on this machine."""

@@ -30,7 +30,7 @@ from crystalmath.errors import EngineUnavailable
 from crystalmath.processes import start_tied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 __all__ = ["Agent", "AgentEnded", "AgentSilent"]
@@ -78,8 +78,6 @@ class Agent:
         self._received = b""
         self._owes = False  # an answer to a question that has run out of time
         self._ending = "was not started"
-        #: Descriptors that the process inherits when it is started, under the same numbers.
-        self.pass_fds: Sequence[int] = ()
 
     @property
     def alive(self) -> bool:
@@ -192,9 +190,7 @@ class Agent:
         owner = str(me), str(processes.start_time(me))
         try:
             module = "crystalmath.engines.agent_process"
-            self._process, ours = start_tied(
-                module, *owner, stdout=log, stderr=log, pass_fds=self.pass_fds
-            )
+            self._process, ours = start_tied(module, *owner, stdout=log, stderr=log)
         finally:
             os.close(log)
         self._owner, self._line, self._received, self._owes = me, ours, b"", False

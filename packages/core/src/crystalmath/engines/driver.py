@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from crystalmath.engines.followed import WITH_ENGINE, Followed, LeftJobs, Phase
+from crystalmath.engines.followed import Followed, LeftJobs, Phase
 from crystalmath.engines.handover import Engine, Handover, is_passing
 from crystalmath.errors import BadFile, CrystalMathError, EngineUnavailable, UnknownJob
 from crystalmath.jobs import facts
@@ -417,13 +417,6 @@ class Driver:
         if directory is None or not directory.has("spec"):
             raise UnknownJob(job_id)
         return directory
-
-    def launch_lost(self) -> None:
-        """Have the engine asked about what it was given: who launched that has died."""
-        with self._lock:
-            for job in self._followed.those(*WITH_ENGINE):
-                job.update(inherited=True)
-        self._handover.probe_soon()
 
     # --- the two threads ---------------------------------------------------------------------
 

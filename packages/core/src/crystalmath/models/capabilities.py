@@ -131,7 +131,7 @@ class Capabilities:
 
 
 #: The options of every engine that are core's own.
-OF_CORE = ("agent", "parcel")
+OF_CORE = ("parcel",)
 
 
 @frozen(kw_only=True)
@@ -150,9 +150,6 @@ class EngineSettings:
         The tables ``[clusters.<name>]`` of it that are this engine's.
     parcel : int, optional
         How many small jobs core packs into one attempt; without it as many as take some 2 s.
-    agent : bool
-        Whether `launch`, `probe`, `release`, `stop` and `warm` of this runner are called in an
-        agent, and not in this process: the engine's library need not be imported here.
     """
 
     name: str
@@ -160,7 +157,6 @@ class EngineSettings:
     options: Mapping[str, Any] = field(factory=dict)
     clusters: Mapping[str, Cluster] = field(factory=dict)
     parcel: int | None = None
-    agent: bool = False
 
     @property
     def directory(self) -> Path:

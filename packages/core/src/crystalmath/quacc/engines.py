@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import os
 import sys
 import threading
@@ -12,7 +11,7 @@ import weakref
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 import crystalmath.jobs.identities  # noqa: F401
 from crystalmath import config
@@ -140,9 +139,7 @@ def made_with(runner: EngineRunner) -> EngineSettings:
 def settings_of(engine: str, configured: config.Config) -> EngineSettings:
     """Return what the configuration says of an engine; `ConfigError` if that cannot be used."""
     table = configured.engines.get(engine, {})
-    agent, parcel = table.get("agent", False), table.get("parcel")
-    if type(agent) is not bool:
-        raise ConfigError(f"[engines.{engine}] agent must be true or false, not {agent!r}")
+    parcel = table.get("parcel")
     if parcel is not None and (type(parcel) is not int or not 1 <= parcel <= MOST_PARCEL):
         raise ConfigError(
             f"[engines.{engine}] parcel must be a whole number from 1 to {MOST_PARCEL}, not "
@@ -155,7 +152,6 @@ def settings_of(engine: str, configured: config.Config) -> EngineSettings:
         options={name: value for name, value in table.items() if name not in OF_CORE},
         clusters=clusters,
         parcel=parcel,
-        agent=agent,
     )
 
 
@@ -171,12 +167,6 @@ def _make(settings: EngineSettings) -> EngineRunner:
     if not isinstance(runner, EngineRunner):
         raise PluginError(f"the plugin of the engine {name!r} gave {runner!r} and no EngineRunner")
     _require_clusters(runner)
-    if settings.agent:
-        from crystalmath.engines.in_agent import EngineInAgent
-
-        # With the settings as they were before the plugin changed them.
-        make = functools.partial(_make, evolve(settings, agent=False))
-        EngineInAgent(runner, vars(runner)["_driver"], make)
     _settings[runner] = settings
     return runner
 
