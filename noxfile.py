@@ -55,6 +55,7 @@ WHEELS = ROOT / ".nox/.cache/wheels"
 #: Each process that `coverage` measures leaves a file here, whose name begins so.
 COVERED = ROOT / ".nox/.cache/coverage/data"
 STORE = ["tests/core/test_store.py", "tests/core/test_store_database.py"]
+POSTGRESQL = ["tests/core/test_store_postgresql.py"]
 #: Tests that need a server, or a client that starts one.
 SERVERS = ["tests/server", "tests/client", "tests/protocol"]
 #: Tests in which workers, owners and what they leave are started, killed and taken over.
@@ -90,10 +91,13 @@ KEYS = ["tests/engines/test_cluster_keys.py"]
 #: An engine that needs a cluster of somebody else's, and its tests.
 DASK_APART = "./examples/engine-dask-apart"
 APART = ["tests/engines/test_apart.py"]
-#: Of all tests, the default ones leave out these.
+#: Those of an engine that the environment of most sessions lacks.
+COVALENTS = ["tests/engines/test_covalent.py"]
+#: The default tests are all but these: they need Python and its packages alone.
 NOT_EVERY_DAY = [
-    f"--ignore={folder}"
-    for folder in (*APART, *DEATHS, *KEYS, *PROCESSES, *SCRIPTS, *SERVERS, *VASP)
+    f"--ignore={path}"
+    for paths in (APART, COVALENTS, DEATHS, KEYS, POSTGRESQL, PROCESSES, SCRIPTS, SERVERS, VASP)
+    for path in paths
 ]
 #: Engine -> how pytest runs the kit on it, and its other tests.
 ENGINES: dict[str, tuple[list[str], list[str]]] = {
@@ -102,7 +106,10 @@ ENGINES: dict[str, tuple[list[str], list[str]]] = {
         [*KIT, *SIDE_BY_SIDE, "tests/contract/test_parsl.py"],
         [TWO, "--dist=loadfile", *DEATHS],
     ),
-    "covalent": ([*KIT, "tests/contract/test_covalent.py"], ["tests/engines/test_covalent.py"]),
+    "covalent": (
+        [*KIT, "tests/contract/test_covalent.py"],
+        [*COVALENTS, "tests/test_metadata.py::test_one_version"],
+    ),
     "psij": ([*KIT, "tests/contract/test_psij.py"], SCRIPTS),
     # As its author would, with a configuration of its own, and none for a plugin of ours.
     "dask": (
@@ -375,7 +382,7 @@ def store(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def postgresql(session: nox.Session) -> None:
     """Run the store's tests on a PostgreSQL server that they start, with SQLAlchemy 2.1 and 1.4."""
-    tests = [STORE[0], "tests/core/test_store_postgresql.py", "-k", "postgresql"]
+    tests = [STORE[0], *POSTGRESQL, "-k", "postgresql"]
     for use in (_development, _with_covalent):
         use(session)
         _pytest(session, *tests, CRYSTALMATH_TEST_POSTGRESQL="1")

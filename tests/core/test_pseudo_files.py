@@ -24,8 +24,6 @@ from vasp.potcars import concatenated, potcar
 VASP, ESPRESSO = Vasp(), Espresso()
 HEADER_END = "END of PSCTR-controll parameters\n"
 GOOD = potcar("Ba_sv", zval=10)
-# What pw.x 6.7 of Debian ships with.
-PSEUDO = Path("/usr/share/espresso/pseudo")
 
 
 @pytest.fixture
@@ -418,32 +416,6 @@ def test_other_formats_are_left_alone(tmp_path):
         found = upf_facts(tmp_path / name, "'PZ'\n'Si',4.0,2,2,3,.f.,2,.t.\n")
         assert (found.problem, found.element) == (None, None)
         assert upf_facts(tmp_path / name, "").problem == "empty"
-
-
-def real_files():
-    if not PSEUDO.is_dir():
-        pytest.skip("Debian's quantum-espresso-data is not installed")
-    return [path for path in sorted(PSEUDO.iterdir()) if path.name != "clean_ps"]
-
-
-def test_every_file_that_pw_x_ships_with():
-    for path in real_files():
-        found = facts(str(path), ESPRESSO)
-        assert found.problem is None, (path, found.detail)
-        # Those that are not UPF begin with the formats of others.
-        if path.suffix.lower() == ".upf" and path.name != "CorelUSPBE.RRKJ3.UPF":
-            element = re.match("[A-Za-z][a-z]?", path.name)[0].capitalize()
-            assert found.element == {"Rh": "Rh", "Pb": "Pb"}.get(element, element)
-            assert found.zval > 0
-
-
-def test_real_files_that_are_cut(tmp_path):
-    cut = tmp_path / "cut.UPF"
-    for name in ("Si.pz-vbc.UPF", "Si.rel-pbe-rrkj.UPF", "Si_r.upf"):
-        content = next(path for path in real_files() if path.name == name).read_bytes()
-        for part in range(1, 20):
-            found = upf_facts(cut, content[: len(content) * part // 20])
-            assert found.problem == "truncated", (name, part)
 
 
 # ---- any file ----

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,6 +18,8 @@ from commands import ran
 from crystalmath.errors import JobRefused
 from crystalmath.models import Submission
 from crystalmath.models.retry import Retry
+from crystalmath.preflight.files import facts
+from crystalmath.preflight.programs.espresso import Espresso
 from crystalmath.recipes.structures import parse_structure
 from ends import ENGINES, completed, failed, finish, opened, submit
 
@@ -252,3 +255,27 @@ def test_an_exported_folder_runs_by_pw_alone(cli, service, environment, monkeypa
     assert done.returncode == 0, done.stderr
     alone = read(folder / "pw.out", format="espresso-out").get_potential_energy()
     assert alone == pytest.approx(energy, abs=1e-6 * Ry)
+
+
+def pseudo_files():
+    return [path for path in sorted(PSEUDO.iterdir()) if path.name != "clean_ps"]
+
+
+def test_the_preflight_accepts_every_file_that_pw_x_ships_with():
+    for path in pseudo_files():
+        found = facts(str(path), Espresso())
+        assert found.problem is None, (path, found.detail)
+        # Those that are not UPF begin with the formats of others.
+        if path.suffix.lower() == ".upf" and path.name != "CorelUSPBE.RRKJ3.UPF":
+            assert found.element == re.match("[A-Za-z][a-z]?", path.name)[0].capitalize()
+            assert found.zval > 0
+
+
+def test_the_preflight_finds_real_files_that_are_cut(tmp_path):
+    cut = tmp_path / "cut.UPF"
+    for name in ("Si.pz-vbc.UPF", "Si.rel-pbe-rrkj.UPF", "Si_r.upf"):
+        content = next(path for path in pseudo_files() if path.name == name).read_bytes()
+        for part in range(1, 20):
+            cut.write_bytes(content[: len(content) * part // 20])
+            found = facts(str(cut), Espresso())
+            assert found.problem == "truncated", (name, part)
