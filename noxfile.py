@@ -91,13 +91,17 @@ KEYS = ["tests/engines/test_cluster_keys.py"]
 #: An engine that needs a cluster of somebody else's, and its tests.
 DASK_APART = "./examples/engine-dask-apart"
 APART = ["tests/engines/test_apart.py"]
+#: How Dask shares its work out, which takes half a minute.
+QUEUE = ["tests/engines/test_dask.py"]
 #: Those of an engine that the environment of most sessions lacks.
 COVALENTS = ["tests/engines/test_covalent.py"]
 #: The default tests are all but these: they need Python and its packages alone.
 NOT_EVERY_DAY = [
     f"--ignore={path}"
-    for paths in (APART, COVALENTS, DEATHS, KEYS, POSTGRESQL, PROCESSES, SCRIPTS, SERVERS, VASP)
-    for path in paths
+    for path in (
+        *(*APART, *COVALENTS, *DEATHS, *KEYS, *POSTGRESQL, *PROCESSES, *QUEUE, *SCRIPTS),
+        *(*SERVERS, *VASP),
+    )
 ]
 #: Engine -> how pytest runs the kit on it, and its other tests.
 ENGINES: dict[str, tuple[list[str], list[str]]] = {
@@ -120,7 +124,7 @@ ENGINES: dict[str, tuple[list[str], list[str]]] = {
             f"--config-file={DASK}/pyproject.toml",
             f"{DASK}/tests",
         ],
-        [],
+        QUEUE,
     ),
 }
 #: The tests on a cluster, in two halves: each of them is a session.

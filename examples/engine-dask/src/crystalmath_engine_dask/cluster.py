@@ -19,15 +19,14 @@ _futures: dict[str, Future] = {}  # Dask drops a task whose future nobody holds
 def start(workers: int, directory: str) -> None:
     """Start the cluster, and a client that stays the default one."""
     # Dask tidies up there itself: what a cluster that was killed has left goes with the next one.
-    # Unless told that jobs are long, Dask queues one behind another while a worker is idle. With
-    # more, what a killed worker leaves would stay for minutes behind a job that runs elsewhere.
-    long_jobs = {"distributed.scheduler.unknown-task-duration": "5s"}
-    dask.config.set({"temporary-directory": directory, **long_jobs})
+    dask.config.set({"temporary-directory": directory})
     # Else whoever may log in here could have Dask run what they like, as us.
     security = Security.temporary()
+    # Dask gives each task to a process at once, by estimates, and may leave another process idle.
+    # Threads of one process share a queue: the first that is free takes the next task.
     cluster = LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
+        n_workers=1,
+        threads_per_worker=workers,
         memory_limit=None,  # jobs run in processes that Dask does not know
         dashboard_address=None,
         security=security,

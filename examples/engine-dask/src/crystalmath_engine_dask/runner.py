@@ -24,7 +24,7 @@ class DaskRunner(EngineRunner):
     """Run jobs on a Dask cluster of our own, on this machine; it ends with this process."""
 
     # Dask drops what is queued, but not always: a cancel outruns a task that is on its way. And it
-    # queues a task behind each one that runs, whichever of these ends first.
+    # sorts the tasks of one batch by their keys.
     capabilities = Capabilities(queue_dies_with_owner=True, starts_in_order=False)
 
     def __init__(self, settings: EngineSettings, workers: int) -> None:
