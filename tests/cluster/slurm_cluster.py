@@ -1,9 +1,9 @@
 """A real Slurm cluster on this machine: four hosts made of namespaces, and nothing is pretended.
 
-``login``, ``login2``, ``node1`` and ``node2`` have a network, a name, processes, a machine id and
-a boot id of their own, and see the same files; ``/dev/shm`` is not among these. All of them live
-below one process, the room, which reads from a pipe of ours: however we end, the kernel ends all of
-it.
+``login``, ``login2``, ``node1`` and ``node2`` have a network, a name, processes, a machine id, a
+boot id and a time of boot of their own. They see the same files, but each has its own ``/dev/shm``.
+All of them live below one process, the room, which reads from a pipe of ours: however we end, the
+kernel ends all of it.
 
 Needs root, and Debian's ``slurmctld slurmd slurm-client munge iproute2``.
 """
@@ -158,16 +158,19 @@ class SlurmCluster:
             self._room, self._hosts = None, {}
 
     def power_on(self, name):
-        """Start a host that is off, as after a failure of its power: it has a new boot id."""
+        """Start a host that is off, as after a failure of its power: its boot is another one."""
         (self.folder / f"{name}.boot").write_text(f"{uuid.uuid4()}\n")
         is_on = self.folder / f"{name}.on"
         is_on.unlink(missing_ok=True)
-        new = ("unshare", "--net", "--uts", "--mount", "--ipc", "--pid", "--fork")
+        new = ("unshare", "--net", "--uts", "--mount", "--ipc", "--pid", "--fork", "--time")
+        # Slurm tells a host's time of boot by how long it is up.
+        up_s = int(time.clock_gettime(time.CLOCK_BOOTTIME))
         with open(self.folder / f"{name}.console", "ab") as console:
             helper = subprocess.Popen(
                 [
                     *self._entering(self._room[1]),
                     *new,
+                    f"--boottime=-{up_s}",
                     "--mount-proc",
                     "--kill-child",
                     "sh",
@@ -311,7 +314,7 @@ class SlurmCluster:
         (self.folder / "cgroup.conf").write_text("CgroupPlugin=disabled\n")
 
     def _entering(self, first):
-        spaces = ("--net", "--mount", "--pid", "--uts", "--ipc")
+        spaces = ("--net", "--mount", "--pid", "--uts", "--ipc", "--time")
         return ["nsenter", f"--target={first}", *spaces]
 
     def _in_room(self, *command):

@@ -151,3 +151,80 @@ def test_a_batch_system_that_does_not_answer_is_said(command):
     command("squeue", "echo 'Protocol authentication error' >&2; exit 1")
     assert schedulers.trouble("slurm") == "squeue: Protocol authentication error"
     assert schedulers.trouble("local") is None
+
+
+# --- hosts that have booted ----------------------------------------------------------------------
+
+#: As Slurm 24.11 prints it, shortened.
+A_NODE = (
+    "NodeName={name} Arch=x86_64 NodeAddr=10.77.0.12 State=IDLE Partitions=main BootTime={boot} "
+    "SlurmdStartTime=1796198900 LastBusyTime=1796198461 \n"
+)
+BEGAN, BEFORE, LATER = 1796198360, 1796190000, 1796198367
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Have Slurm's commands print files, and note what they are asked."""
+    for command in ("squeue", "scontrol"):
+        script = tmp_path / command
+        script.write_text(
+            f"#!/bin/sh\ncd {tmp_path}\n"
+            f'echo "$SLURM_TIME_FORMAT {command}" >> asked\nexec cat {command}.says\n'
+        )
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(schedulers, "BOOTS_S", 0.0)
+    lost = [f"{job}|{BEGAN}|node[1-2]|block-{job}|{job}\n" for job in (2, 3)]
+    (tmp_path / "squeue.says").write_text("".join(lost))
+    return tmp_path
+
+
+def boots(slurm, *times):
+    nodes = (A_NODE.format(name=f"node{n}", boot=each) for n, each in enumerate(times, 1))
+    (slurm / "scontrol.says").write_text("".join(nodes))
+
+
+def test_nothing_of_an_allocation_lives_once_all_its_hosts_have_booted(slurm):
+    reboots = schedulers.SlurmReboots()
+    boots(slurm, BEFORE, BEFORE)
+    assert not reboots.ended("2", "block-2")
+    boots(slurm, BEFORE, LATER)
+    assert not reboots.ended("2", "block-2")
+    (slurm / "squeue.says").write_text("")  # Slurm forgets it
+    boots(slurm, LATER, LATER)
+    assert reboots.ended("2", "block-2")
+    assert not reboots.ended("2", "another")
+    assert not reboots.ended("4", "block-4")
+    assert set((slurm / "asked").read_text().splitlines()) == {"%s squeue", "%s scontrol"}
+
+
+def test_slurm_is_asked_once_for_all_that_were_on_the_same_hosts(slurm, monkeypatch):
+    monkeypatch.setattr(schedulers, "BOOTS_S", 600.0)
+    reboots = schedulers.SlurmReboots()
+    boots(slurm, BEFORE)
+    assert not any(reboots.ended(job, f"block-{job}") for job in "234" * 9)
+    assert (slurm / "asked").read_text().splitlines() == ["%s squeue", "%s scontrol"]
+
+
+@pytest.mark.parametrize(
+    ("squeue", "node"),
+    [
+        ("2|2026-12-02T07:59:20|node1|block-2|2\n", A_NODE),
+        (f"2|{BEGAN}|node1|block-2|2\n", A_NODE.replace("={boot}", "=2026-12-02T07:59:27")),
+        (f"2|{BEGAN}|node1|block-2|2\n", A_NODE.replace("={boot}", "=None")),
+        (f"2|{BEGAN}|node1|block-2|2\n", ""),
+        (f"2|{BEGAN}||block-2|2\n", A_NODE),
+        ("slurm_load_jobs error: Unable to contact slurm controller\n", A_NODE),
+    ],
+    ids=["no such times", "nor boots", "never booted", "no such host", "no hosts", "no answer"],
+)
+def test_what_slurm_does_not_say_plainly_proves_no_end(slurm, squeue, node):
+    (slurm / "squeue.says").write_text(squeue)
+    (slurm / "scontrol.says").write_text(node.format(name="node1", boot=LATER))
+    assert not schedulers.SlurmReboots().ended("2", "block-2")
+
+
+def test_where_slurm_cannot_be_asked_no_host_has_booted(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not schedulers.SlurmReboots().ended("2", "block-2")

@@ -45,6 +45,7 @@ class SlurmQueue:
         self._seen: dict[str, tuple[str, str]] = {}
         self._at = float("-inf")
         self._ended: dict[str, str] = {}
+        self._reboots = schedulers.SlurmReboots()
 
     def active(self) -> dict[str, tuple[str, str]]:
         """Return state and reason of each allocation that is not over.
@@ -63,8 +64,10 @@ class SlurmQueue:
 
     def saw_end(self, allocation: str) -> bool:
         """Return whether Slurm saw that nothing is alive of an allocation that is over."""
-        # A node that it knows nothing of any more may go on.
-        return self._ended.get(allocation, "NODE_FAIL") != "NODE_FAIL"
+        if self._ended.get(allocation, "NODE_FAIL") != "NODE_FAIL":
+            return True
+        # A node that it knows nothing of any more may go on, until it boots.
+        return self._reboots.ended(short(allocation), name_of(allocation))
 
     def end_of(self, allocation: str) -> str | None:
         """Return the state in which Slurm saw an allocation end, or ``None``."""

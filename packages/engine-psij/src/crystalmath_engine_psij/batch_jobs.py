@@ -56,6 +56,7 @@ class BatchJobs:
         self._log = log
         self._executor = batch_executor(scheduler, directory)
         self._queue = QUEUES[scheduler]
+        self._reboots = schedulers.SlurmReboots() if scheduler == "slurm" else None
         # Of these it is not known whether the batch system has taken them.
         self._unsure: set[str] = set()
 
@@ -237,13 +238,20 @@ class BatchJobs:
             why = f"{self._scheduler} does not know it (any more)"
             if any(row.native_id == attempt.handle for row in rows):
                 why = f"{self._scheduler}'s job {attempt.handle} is another one by now"
-            return Sighting("gone", why, unseen=True)
+            return Sighting("gone", why, unseen=not self._has_rebooted(attempt, attempt.handle))
         reason = mine[-1].reason or "it is over"
         fatal = mine[-1].fatal or reason in _FINAL
-        unseen = reason in _UNSEEN
+        unseen = reason in _UNSEEN and not self._has_rebooted(attempt, mine[-1].native_id)
         if reason in _SAYS_WHY and (printed := _printed(attempt, mine[-1].native_id)):
             reason = f"{reason}: {printed}"
-        return Sighting("gone", reason, fatal=fatal, unseen=unseen, ended=not unseen)
+        ended = reason not in _UNSEEN
+        return Sighting("gone", reason, fatal=fatal, unseen=unseen, ended=ended)
+
+    def _has_rebooted(self, attempt: Attempt, native_id: str | None) -> bool:
+        """Return whether the hosts of an attempt's allocation have booted since it began."""
+        if self._reboots is None or native_id is None:
+            return False
+        return self._reboots.ended(native_id, attempt.id)
 
 
 def _concern_all(refusals: Sequence[EngineUnavailable]) -> bool:

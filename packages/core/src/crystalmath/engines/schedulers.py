@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SQUEUE",
     "SlurmJob",
+    "SlurmReboots",
     "cancel_slurm_job",
     "is_final",
     "run",
@@ -31,6 +34,8 @@ __all__ = [
 ANSWER_S = 30.0
 #: How long one may take for which a person waits, in seconds: Slurm's own give up after ten.
 CHECK_S = 15.0
+#: Slurm is asked so often whether hosts have booted, in seconds.
+BOOTS_S = 10.0
 #: So much of an answer that cannot be read is quoted, in characters.
 _QUOTED = 200
 
@@ -60,8 +65,15 @@ _PINGS: Mapping[str, Sequence[str]] = {
 }
 
 
-def run(command: Sequence[str], *, answer_s: float | None = None) -> str:
+def run(
+    command: Sequence[str],
+    *,
+    answer_s: float | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> str:
     """Run a command of a batch system, and return what it prints.
+
+    `variables` are added to its environment.
 
     Raises `EngineUnavailable`: it did not answer within `answer_s` (`ANSWER_S` by default), and may
     have done what it was asked for. `ConfigError`: there is no such command here.
@@ -75,6 +87,7 @@ def run(command: Sequence[str], *, answer_s: float | None = None) -> str:
             capture_output=True,
             text=True,
             errors="replace",
+            env={**os.environ, **variables} if variables else None,
             timeout=limit,
             check=False,
         )
@@ -171,6 +184,62 @@ def slurm_rows(told: str) -> list[SlurmJob]:
         jobs.append(SlurmJob(native_id, name, state, reason))
         at = found.end()
     return jobs
+
+
+#: Lists this user's jobs that ended as their hosts fell silent: when they began, and those hosts.
+_NODE_FAILS = (
+    "squeue",
+    "--me",
+    "--noheader",
+    "--array",
+    "--states=NODE_FAIL",
+    "--format=%i|%S|%N|%j|%i",
+)
+_NODE_FAIL = re.compile(r"(\d+(?:[_+]\S+?)?)\|(\d+)\|([^|\s]+)\|(.*?)\|\1(?:\n\s*|\Z)", re.DOTALL)
+_BOOT = re.compile(r"\bBootTime=(\S+)")
+
+
+class SlurmReboots:
+    """Find allocations whose hosts have all booted since they began.
+
+    Slurm ends an allocation as ``NODE_FAIL`` when it loses sight of a host, where processes may go
+    on. None of them outlives that host's next boot. One object serves one thread.
+    """
+
+    def __init__(self) -> None:
+        self._begun: dict[tuple[str, str], tuple[float, str]] = {}
+        self._booted: dict[str, float] = {}
+        self._at = float("-inf")
+
+    def ended(self, native_id: str, name: str) -> bool:
+        """Return whether no process of an allocation can be alive, as its hosts have booted.
+
+        Slurm is asked every `BOOTS_S` seconds, once for all. The answer is no if it does not say.
+        """
+        try:
+            if time.monotonic() - self._at >= BOOTS_S:
+                self._at, self._booted = time.monotonic(), {}
+                # It forgets them some minutes after their end.
+                for job, began, hosts, its_name in _NODE_FAIL.findall(_ask(*_NODE_FAILS)):
+                    self._begun[job, its_name] = (float(began), hosts)
+            began, hosts = self._begun.get((native_id, name), (math.inf, ""))
+            return bool(hosts) and self._boot_of(hosts) > began
+        except (ConfigError, EngineUnavailable, subprocess.CalledProcessError):
+            return False
+
+    def _boot_of(self, hosts: str) -> float:
+        """Return when the first of some hosts has booted, in seconds since the epoch; or never."""
+        if hosts not in self._booted:
+            self._booted[hosts] = -math.inf
+            told = _BOOT.findall(_ask("scontrol", "--oneliner", "show", "node", hosts))
+            if told and all(map(str.isdecimal, told)):
+                self._booted[hosts] = min(map(float, told))
+        return self._booted[hosts]
+
+
+def _ask(*command: str) -> str:
+    """Ask Slurm, with its times in seconds since the epoch."""
+    return run(command, variables={"SLURM_TIME_FORMAT": "%s"})
 
 
 def cancel_slurm_job(native_id: str, name: str, *, pending_only: bool = False) -> None:
