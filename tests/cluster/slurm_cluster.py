@@ -157,14 +157,17 @@ class SlurmCluster:
                 helper.wait()
             self._room, self._hosts = None, {}
 
-    def power_on(self, name):
-        """Start a host that is off, as after a failure of its power: its boot is another one."""
+    def power_on(self, name, *, has_own_time=True):
+        """Start a host that is off, as after a failure of its power: its boot is another one.
+
+        Without a time of its own it is up for as long as this machine, as a system container is.
+        """
         (self.folder / f"{name}.boot").write_text(f"{uuid.uuid4()}\n")
         is_on = self.folder / f"{name}.on"
         is_on.unlink(missing_ok=True)
         new = ("unshare", "--net", "--uts", "--mount", "--ipc", "--pid", "--fork", "--time")
         # Slurm tells a host's time of boot by how long it is up.
-        up_s = int(time.clock_gettime(time.CLOCK_BOOTTIME))
+        up_s = int(time.clock_gettime(time.CLOCK_BOOTTIME)) if has_own_time else 0
         with open(self.folder / f"{name}.console", "ab") as console:
             helper = subprocess.Popen(
                 [

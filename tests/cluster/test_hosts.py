@@ -105,8 +105,11 @@ def test_a_job_whose_node_lost_its_power_runs_again_once_its_lease_is_over(slurm
     assert (told["status"], told["attempt"], noted) == ("completed", 2, ["end"])
 
 
+@pytest.mark.parametrize("has_own_time", [True, False], ids=["machine", "container"])
 @pytest.mark.parametrize("shared", [3600], indirect=True)
-def test_no_lease_is_waited_for_once_a_node_that_lost_its_power_has_booted(slurm, shared, home):
+def test_no_lease_is_waited_for_once_a_node_that_lost_its_power_has_booted(
+    slurm, shared, home, has_own_time
+):
     """Twelve jobs, of which some run in a pilot job and others in an allocation each."""
     notes = {}
     for number in range(12):
@@ -118,7 +121,7 @@ def test_no_lease_is_waited_for_once_a_node_that_lost_its_power_has_booted(slurm
     slurm.power_off(pilot)
     zero = time.monotonic()
     time.sleep(6)
-    slurm.power_on(pilot)
+    slurm.power_on(pilot, has_own_time=has_own_time)
     told = [shared.ended(job)[0] for job in notes]
     took_s = time.monotonic() - zero
     assert {each["status"] for each in told} == {"completed"}, told

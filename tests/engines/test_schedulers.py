@@ -158,15 +158,16 @@ def test_a_batch_system_that_does_not_answer_is_said(command):
 #: As Slurm 24.11 prints it, shortened.
 A_NODE = (
     "NodeName={name} Arch=x86_64 NodeAddr=10.77.0.12 State=IDLE Partitions=main BootTime={boot} "
-    "SlurmdStartTime=1796198900 LastBusyTime=1796198461 \n"
+    "SlurmdStartTime={start} LastBusyTime=1796198461 \n"
 )
+LOST = "2|1796198360|node1|main|me|block-2|2\n"
 BEGAN, BEFORE, LATER = 1796198360, 1796190000, 1796198367
 
 
 @pytest.fixture
 def slurm(tmp_path, monkeypatch):
     """Have Slurm's commands print files, and note what they are asked."""
-    for command in ("squeue", "scontrol"):
+    for command in ("squeue", "scontrol", "srun"):
         script = tmp_path / command
         script.write_text(
             f"#!/bin/sh\ncd {tmp_path}\n"
@@ -175,13 +176,15 @@ def slurm(tmp_path, monkeypatch):
         script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(schedulers, "BOOTS_S", 0.0)
-    lost = [f"{job}|{BEGAN}|node[1-2]|block-{job}|{job}\n" for job in (2, 3)]
+    lost = [f"{job}|{BEGAN}|node[1-2]|main|(null)|block-{job}|{job}\n" for job in (2, 3)]
     (tmp_path / "squeue.says").write_text("".join(lost))
     return tmp_path
 
 
-def boots(slurm, *times):
-    nodes = (A_NODE.format(name=f"node{n}", boot=each) for n, each in enumerate(times, 1))
+def boots(slurm, *times, start=1796198900):
+    nodes = [
+        A_NODE.format(name=f"node{n}", boot=each, start=start) for n, each in enumerate(times, 1)
+    ]
     (slurm / "scontrol.says").write_text("".join(nodes))
 
 
@@ -210,21 +213,63 @@ def test_slurm_is_asked_once_for_all_that_were_on_the_same_hosts(slurm, monkeypa
 @pytest.mark.parametrize(
     ("squeue", "node"),
     [
-        ("2|2026-12-02T07:59:20|node1|block-2|2\n", A_NODE),
-        (f"2|{BEGAN}|node1|block-2|2\n", A_NODE.replace("={boot}", "=2026-12-02T07:59:27")),
-        (f"2|{BEGAN}|node1|block-2|2\n", A_NODE.replace("={boot}", "=None")),
-        (f"2|{BEGAN}|node1|block-2|2\n", ""),
-        (f"2|{BEGAN}||block-2|2\n", A_NODE),
+        ("2|2026-12-02T07:59:20|node1|main|me|block-2|2\n", A_NODE),
+        (LOST, A_NODE.replace("={boot}", "=2026-12-02T07:59:27")),
+        (LOST, A_NODE.replace("={boot}", "=None")),
+        (LOST, ""),
+        (LOST.replace("node1", ""), A_NODE),
         ("slurm_load_jobs error: Unable to contact slurm controller\n", A_NODE),
     ],
     ids=["no such times", "nor boots", "never booted", "no such host", "no hosts", "no answer"],
 )
 def test_what_slurm_does_not_say_plainly_proves_no_end(slurm, squeue, node):
     (slurm / "squeue.says").write_text(squeue)
-    (slurm / "scontrol.says").write_text(node.format(name="node1", boot=LATER))
-    assert not schedulers.SlurmReboots().ended("2", "block-2")
+    (slurm / "scontrol.says").write_text(node.format(name="node1", boot=LATER, start=LATER))
+    reboots = schedulers.SlurmReboots()
+    assert not reboots.ended("2", "block-2")
+    assert reboots.boot_id("2", "block-2") is None
 
 
 def test_where_slurm_cannot_be_asked_no_host_has_booted(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert not schedulers.SlurmReboots().ended("2", "block-2")
+    reboots = schedulers.SlurmReboots()
+    assert not reboots.ended("2", "block-2")
+    assert reboots.boot_id("2", "block-2") is None
+
+
+BOOT_ID = "1d4ed5de-4d3c-4b3c-9b8c-3d3c0ffe5fd5"
+
+
+def asked_hosts(slurm):
+    return [each for each in (slurm / "asked").read_text().splitlines() if "srun" in each]
+
+
+def test_a_host_whose_daemon_has_started_again_is_asked_once_for_its_boot_id(slurm):
+    reboots = schedulers.SlurmReboots()
+    (slurm / "squeue.says").write_text(LOST)
+    (slurm / "srun.says").write_text(f"Welcome to main\n{BOOT_ID}\n")
+    boots(slurm, BEFORE, start=BEFORE)
+    assert reboots.boot_id("2", "block-2") is None
+    assert asked_hosts(slurm) == []
+    boots(slurm, BEFORE, start=LATER)
+    assert [reboots.boot_id("2", "block-2") for _ in range(3)] == [BOOT_ID] * 3
+    assert len(asked_hosts(slurm)) == 1
+    boots(slurm, BEFORE, start=LATER + 60)
+    assert reboots.boot_id("2", "block-2") is None  # for a minute
+    assert not reboots.ended("2", "block-2")
+
+
+@pytest.mark.parametrize("says", [None, "", "no such file\n"])
+def test_a_host_that_cannot_be_asked_is_left_alone_for_a_while(slurm, says):
+    reboots = schedulers.SlurmReboots()
+    (slurm / "squeue.says").write_text(LOST)
+    boots(slurm, BEFORE, start=LATER)
+    if says is not None:
+        (slurm / "srun.says").write_text(says)
+    assert [reboots.boot_id("2", "block-2") for _ in range(3)] == [None] * 3
+    assert len(asked_hosts(slurm)) == 1
+
+
+def test_an_allocation_of_two_hosts_has_no_boot_id_of_its_own(slurm):
+    boots(slurm, BEFORE, BEFORE, start=LATER)
+    assert schedulers.SlurmReboots().boot_id("2", "block-2") is None

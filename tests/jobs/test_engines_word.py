@@ -52,6 +52,26 @@ def test_what_was_to_be_stopped_does_not_fail_by_that():
     assert Publish(state="lost", error="the engine ended it: TIMEOUT", cancelled=True) in actions
 
 
+@pytest.mark.parametrize(
+    ("then", "now", "capabilities", "lost"),
+    [
+        ("one", "another", BATCH, True),
+        ("one", "one", BATCH, False),
+        ("one", None, BATCH, False),
+        (None, "another", BATCH, False),
+        ("one", "another", Capabilities(workers_here=False), False),
+    ],
+)
+def test_nothing_outlives_a_boot_of_its_host(then, now, capabilities, lost):
+    """The engine has lost sight of the host, and says in which boot that is now."""
+    claim = Claim("pid 7 on node1", None, boot_id=then)
+    sighting = Sighting("gone", "NODE_FAIL", unseen=True, boot_id=now)
+    decision = decide(evolve(ELSEWHERE, claim=claim), sighting, capabilities)
+    error = "the engine ended it: NODE_FAIL"
+    expected = (Publish(state="lost", error=error, cancelled=False),) if lost else ()
+    assert decision.actions == expected
+
+
 @pytest.mark.parametrize("sighting", [None, Sighting("running"), Sighting("unknown")])
 def test_without_its_word_it_goes_on(sighting):
     assert decide(ELSEWHERE, sighting).actions == ()

@@ -283,7 +283,9 @@ class BatchPools(Pools):
         if seen := self._queue.active().get(allocation):
             return Sighting("running", None if seen[0] == "RUNNING" else f"Slurm: {seen[0]}")
         why = f"Slurm's job {short(allocation)}, in which it ran, is over"
-        return Sighting("gone", why, unseen=not self._queue.saw_end(allocation))
+        if self._queue.saw_end(allocation):
+            return Sighting("gone", why)
+        return Sighting("gone", why, unseen=True, boot_id=self._queue.boot_of(allocation))
 
     def _see_waiting(self, attempt: Attempt) -> Sighting:
         if why := self._given_up.get(attempt.id):

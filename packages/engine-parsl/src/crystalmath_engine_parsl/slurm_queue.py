@@ -69,6 +69,10 @@ class SlurmQueue:
         # A node that it knows nothing of any more may go on, until it boots.
         return self._reboots.ended(short(allocation), name_of(allocation))
 
+    def boot_of(self, allocation: str) -> str | None:
+        """Return the present boot id of the host of an allocation whose end Slurm did not see."""
+        return self._reboots.boot_id(short(allocation), name_of(allocation))
+
     def end_of(self, allocation: str) -> str | None:
         """Return the state in which Slurm saw an allocation end, or ``None``."""
         return self._ended.get(allocation)

@@ -238,20 +238,23 @@ class BatchJobs:
             why = f"{self._scheduler} does not know it (any more)"
             if any(row.native_id == attempt.handle for row in rows):
                 why = f"{self._scheduler}'s job {attempt.handle} is another one by now"
-            return Sighting("gone", why, unseen=not self._has_rebooted(attempt, attempt.handle))
+            return self._unseen_end(attempt, attempt.handle, why)
         reason = mine[-1].reason or "it is over"
         fatal = mine[-1].fatal or reason in _FINAL
-        unseen = reason in _UNSEEN and not self._has_rebooted(attempt, mine[-1].native_id)
+        if reason in _UNSEEN:
+            return self._unseen_end(attempt, mine[-1].native_id, reason)
         if reason in _SAYS_WHY and (printed := _printed(attempt, mine[-1].native_id)):
             reason = f"{reason}: {printed}"
-        ended = reason not in _UNSEEN
-        return Sighting("gone", reason, fatal=fatal, unseen=unseen, ended=ended)
+        return Sighting("gone", reason, fatal=fatal, ended=True)
 
-    def _has_rebooted(self, attempt: Attempt, native_id: str | None) -> bool:
-        """Return whether the hosts of an attempt's allocation have booted since it began."""
+    def _unseen_end(self, attempt: Attempt, native_id: str | None, why: str) -> Sighting:
+        """Report an allocation whose end nobody saw, and whether its hosts have booted since."""
         if self._reboots is None or native_id is None:
-            return False
-        return self._reboots.ended(native_id, attempt.id)
+            return Sighting("gone", why, unseen=True)
+        if self._reboots.ended(native_id, attempt.id):
+            return Sighting("gone", why)
+        boot_id = self._reboots.boot_id(native_id, attempt.id)
+        return Sighting("gone", why, unseen=True, boot_id=boot_id)
 
 
 def _concern_all(refusals: Sequence[EngineUnavailable]) -> bool:

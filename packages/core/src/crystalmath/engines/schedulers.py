@@ -36,6 +36,8 @@ ANSWER_S = 30.0
 CHECK_S = 15.0
 #: Slurm is asked so often whether hosts have booted, in seconds.
 BOOTS_S = 10.0
+#: A host that could not be asked for its boot is left alone for so long, in seconds.
+BUSY_S = 60.0
 #: So much of an answer that cannot be read is quoted, in characters.
 _QUOTED = 200
 
@@ -186,55 +188,115 @@ def slurm_rows(told: str) -> list[SlurmJob]:
     return jobs
 
 
-#: Lists this user's jobs that ended as their hosts fell silent: when they began, and those hosts.
+#: Lists this user's jobs that ended as their hosts fell silent: when they began, and on which.
 _NODE_FAILS = (
     "squeue",
     "--me",
     "--noheader",
     "--array",
     "--states=NODE_FAIL",
-    "--format=%i|%S|%N|%j|%i",
+    "--format=%i|%S|%N|%P|%a|%j|%i",
 )
-_NODE_FAIL = re.compile(r"(\d+(?:[_+]\S+?)?)\|(\d+)\|([^|\s]+)\|(.*?)\|\1(?:\n\s*|\Z)", re.DOTALL)
-_BOOT = re.compile(r"\bBootTime=(\S+)")
+_NODE_FAIL = re.compile(
+    r"(\d+(?:[_+]\S+?)?)\|(\d+)\|([^|\s]+)\|([^|\s]*)\|([^|\s]*)\|(.*?)\|\1(?:\n\s*|\Z)", re.DOTALL
+)
+_BOOT = re.compile(r"\bBootTime=(\d+) SlurmdStartTime=(\d+)\b")
+#: Asks a node, in a job of a second, for its boot; it does not wait long for a free core.
+_ASK_BOOT = (
+    *("srun", "--quiet", "--immediate=5", "--time=1", "--job-name=crystalmath-boot"),
+    *("--nodes=1", "--ntasks=1", "--mem=16M", "--chdir=/"),
+)
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+_A_BOOT_ID = re.compile(r"^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.MULTILINE)
+
+
+@frozen
+class _NodeFail:
+    """An allocation that Slurm has lost sight of; times in seconds since the epoch."""
+
+    began: float
+    hosts: str
+    partition: str
+    account: str
 
 
 class SlurmReboots:
-    """Find allocations whose hosts have all booted since they began.
+    """Find allocations that nothing is alive of, as their hosts have booted since they began.
 
     Slurm ends an allocation as ``NODE_FAIL`` when it loses sight of a host, where processes may go
     on. None of them outlives that host's next boot. One object serves one thread.
     """
 
     def __init__(self) -> None:
-        self._begun: dict[tuple[str, str], tuple[float, str]] = {}
-        self._booted: dict[str, float] = {}
+        self._failed: dict[tuple[str, str], _NodeFail] = {}
+        self._up_since: dict[str, tuple[float, float]] = {}
         self._at = float("-inf")
+        self._boot_ids: dict[str, tuple[float, str]] = {}
+        self._not_before: dict[str, float] = {}
 
     def ended(self, native_id: str, name: str) -> bool:
-        """Return whether no process of an allocation can be alive, as its hosts have booted.
+        """Return whether Slurm says that all hosts of an allocation have booted since it began.
 
         Slurm is asked every `BOOTS_S` seconds, once for all. The answer is no if it does not say.
         """
         try:
-            if time.monotonic() - self._at >= BOOTS_S:
-                self._at, self._booted = time.monotonic(), {}
-                # It forgets them some minutes after their end.
-                for job, began, hosts, its_name in _NODE_FAIL.findall(_ask(*_NODE_FAILS)):
-                    self._begun[job, its_name] = (float(began), hosts)
-            began, hosts = self._begun.get((native_id, name), (math.inf, ""))
-            return bool(hosts) and self._boot_of(hosts) > began
+            failed = self._find(native_id, name)
+            return failed is not None and self._times_of(failed.hosts)[0] > failed.began
         except (ConfigError, EngineUnavailable, subprocess.CalledProcessError):
             return False
 
-    def _boot_of(self, hosts: str) -> float:
-        """Return when the first of some hosts has booted, in seconds since the epoch; or never."""
-        if hosts not in self._booted:
-            self._booted[hosts] = -math.inf
-            told = _BOOT.findall(_ask("scontrol", "--oneliner", "show", "node", hosts))
-            if told and all(map(str.isdecimal, told)):
-                self._booted[hosts] = min(map(float, told))
-        return self._booted[hosts]
+    def boot_id(self, native_id: str, name: str) -> str | None:
+        """Return the present boot id of the host of an allocation; ``None`` if nobody can tell.
+
+        Only a host whose ``slurmd`` has started since is asked. Slurm goes by how long a host is
+        up, and a system container, which has its own boot id, is up for as long as its machine.
+        """
+        try:
+            failed = self._find(native_id, name)
+            if failed is None or not re.fullmatch(r"[^\[,]+", failed.hosts):
+                return None
+            started = self._times_of(failed.hosts)[1]
+            return self._ask_host(failed, started) if started > failed.began else None
+        except (ConfigError, EngineUnavailable, subprocess.CalledProcessError):
+            return None
+
+    def _find(self, native_id: str, name: str) -> _NodeFail | None:
+        if time.monotonic() - self._at >= BOOTS_S:
+            self._at, self._up_since = time.monotonic(), {}
+            # Slurm forgets them some minutes after their end.
+            for job, began, *where, its_name in _NODE_FAIL.findall(_ask(*_NODE_FAILS)):
+                self._failed[job, its_name] = _NodeFail(float(began), *where)
+        return self._failed.get((native_id, name))
+
+    def _times_of(self, hosts: str) -> tuple[float, float]:
+        """Return since when all of some hosts are up, and their ``slurmd``."""
+        if hosts not in self._up_since:
+            self._up_since[hosts] = (-math.inf, -math.inf)
+            told = _ask("scontrol", "--oneliner", "show", "node", hosts)
+            times = _BOOT.findall(told)
+            if times and len(times) == told.count("NodeName="):
+                boots, starts = zip(*times, strict=True)
+                self._up_since[hosts] = (min(map(float, boots)), min(map(float, starts)))
+        return self._up_since[hosts]
+
+    def _ask_host(self, failed: _NodeFail, started: float) -> str | None:
+        """Ask a host for its boot id, once for each start of its ``slurmd``."""
+        host, now = failed.hosts, time.monotonic()
+        since, boot_id = self._boot_ids.get(host, (-math.inf, ""))
+        if since == started:
+            return boot_id
+        if now < self._not_before.get(host, now):
+            return None
+        self._not_before[host] = now + BUSY_S
+        terms = [f"--nodelist={host}", f"--partition={failed.partition}"]
+        if failed.account not in {"", "(null)"}:
+            terms.append(f"--account={failed.account}")
+        # A prolog of the site may print something before it.
+        told: list[str] = _A_BOOT_ID.findall(run((*_ASK_BOOT, *terms, "cat", _BOOT_ID)))
+        if not told:
+            return None
+        self._boot_ids[host] = (started, told[-1])
+        return told[-1]
 
 
 def _ask(*command: str) -> str:

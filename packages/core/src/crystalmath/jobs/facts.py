@@ -71,13 +71,14 @@ class Claim:
     """The claimant of an attempt, in words, and whether it is alive; ``None`` if that is unknown.
 
     `silence` is set where only the heart can show whether the process lives. An owner claims what
-    it ends unbegun (`own`), and runs nothing.
+    it ends unbegun (`own`), and runs nothing. `boot_id` names the boot of the claimant's host.
     """
 
     who: str
     alive: bool | None = None
     silence: Silence | None = None
     own: bool = False
+    boot_id: str | None = None
 
     def is_lease_over(self) -> bool:
         """Return whether nothing was heard of the claimant for so long that it is lost.
@@ -241,6 +242,12 @@ class Engine:
         """Whether the engine vouches that nothing of the attempt is alive."""
         seen = self.sighting is not None and not self.sighting.unseen
         return self.is_gone and seen and self.capabilities.gone_means_dead
+
+    def has_outlived(self, claim: Claim) -> bool:
+        """Return whether the host of a claimant has booted since, by the engine's word."""
+        boot_id = self.sighting.boot_id if self.sighting is not None else None
+        other = None not in {boot_id, claim.boot_id} and boot_id != claim.boot_id
+        return other and self.is_gone and self.capabilities.gone_means_dead
 
     @property
     def is_fatal(self) -> bool:

@@ -186,9 +186,10 @@ def _claim(directory: Readable, attempt: int, host: Host) -> Claim | None:
     # A lock that is held shows a kernel that lives, or that has not been missed yet.
     heart = directory.heart(attempt)
     if heart is None:
-        return Claim(who, alive)
+        return Claim(who, alive, boot_id=claimant.boot_id)
     where = (claimant.machine_id, claimant.boot_id)
-    return Claim(who, alive, host.hearts.listen(directory.file(f"{attempt}.claim"), heart, where))
+    silence = host.hearts.listen(directory.file(f"{attempt}.claim"), heart, where)
+    return Claim(who, alive, silence, boot_id=claimant.boot_id)
 
 
 def _outcome(head: Mapping[str, Any] | None) -> Outcome | None:

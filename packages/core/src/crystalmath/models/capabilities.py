@@ -65,6 +65,9 @@ class Sighting:
     ended : bool
         Of what is ``gone``: it had an allocation of its own, which came to its end. Where three in
         a row have ended without having begun the job, it fails with the reason.
+    boot_id : str, optional
+        Of what is `unseen`: the present boot id of its host, if it had only one. Nothing that began
+        in another boot is alive, and `Capabilities.gone_means_dead` vouches for that.
     """
 
     state: Literal["queued", "running", "gone", "unknown"]
@@ -72,6 +75,7 @@ class Sighting:
     fatal: bool = False
     unseen: bool = False
     ended: bool = False
+    boot_id: str | None = None
 
 
 @frozen(kw_only=True)
