@@ -229,16 +229,24 @@ class Owner:
             for each in self.world.workers
             if each.attempt == attempt or each.parcel.is_of(attempt, self)
         ]
-        if any(each.process.host in self.world.cut for each in ran):
+        if cut := {each.process.host for each in ran if each.process.host in self.world.cut}:
             # Nothing is heard of that host, and some time it is given up.
-            return Sighting("gone", "NODE_FAIL", unseen=True)
+            return self._unseen(cut.pop())
         if ran or attempt in self.world.left or self.world.has_parcel(attempt, self):
             return Sighting("running")
         if attempt in self.queue:
             return Sighting("queued")
         self.launched.discard(attempt)
+        if attempt in self.world.fell:
+            return self._unseen(self.world.fell[attempt])
         # Of some that had no time left another attempt would have none, either.
         return Sighting("gone", "TIMEOUT", fatal=attempt in self.world.timed_out)
+
+    def _unseen(self, host):
+        """Give up a host, of which may be known in which boot it is."""
+        known = self.world.random.random() < 0.5
+        boot_id = self.world.boot_of(host) if known else None
+        return Sighting("gone", "NODE_FAIL", unseen=True, boot_id=boot_id)
 
     def release(self, attempts):
         for attempt in attempts:

@@ -122,6 +122,8 @@ class World:
         self.still: set[int] = set()
         self.was_cut = False
         self.boots: dict[str, int] = {}
+        #: The hosts that lost their power, by the attempts that ran there.
+        self.fell: dict[str, str] = {}
         self.beats: dict[int, Heart] = {}
         self.stalled: Owner | None = None
         self.owner: Owner | None = None
@@ -130,8 +132,10 @@ class World:
     def start_process(self, where):
         self.pid += 1
         self.alive.add(self.pid)
-        boot = f"boot {self.boots.get(where, 1)} of {where}"
-        return Identity(where, boot, self.pid, self.pid, "pid:[1]", where)
+        return Identity(where, self.boot_of(where), self.pid, self.pid, "pid:[1]", where)
+
+    def boot_of(self, where):
+        return f"boot {self.boots.get(where, 1)} of {where}"
 
     def directory(self, path, host=None):
         return MemoryDirectory(self.disk, host, str(path))
@@ -197,6 +201,7 @@ class World:
 
     def power_off(self, where):
         for worker in [each for each in self.workers if each.process.host == where]:
+            self.fell[worker.attempt] = where
             self.kill(worker, leaves=False)
         self.left = {name: each for name, each in self.left.items() if each[1].host != where}
         self.cut.pop(where, None)

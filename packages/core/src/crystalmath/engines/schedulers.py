@@ -249,7 +249,7 @@ class SlurmReboots:
         """Return the present boot id of the host of an allocation; ``None`` if nobody can tell.
 
         Only a host whose ``slurmd`` has started since is asked. Slurm goes by how long a host is
-        up, and a system container, which has its own boot id, is up for as long as its machine.
+        up. A system container has its own boot id, but is up for as long as its machine.
         """
         try:
             failed = self._find(native_id, name)
@@ -272,9 +272,9 @@ class SlurmReboots:
         """Return since when all of some hosts are up, and their ``slurmd``."""
         if hosts not in self._up_since:
             self._up_since[hosts] = (-math.inf, -math.inf)
-            told = _ask("scontrol", "--oneliner", "show", "node", hosts)
-            times = _BOOT.findall(told)
-            if times and len(times) == told.count("NodeName="):
+            nodes = _ask("scontrol", "--oneliner", "show", "node", hosts)
+            times = _BOOT.findall(nodes)
+            if times and len(times) == nodes.count("NodeName="):
                 boots, starts = zip(*times, strict=True)
                 self._up_since[hosts] = (min(map(float, boots)), min(map(float, starts)))
         return self._up_since[hosts]
@@ -292,11 +292,11 @@ class SlurmReboots:
         if failed.account not in {"", "(null)"}:
             terms.append(f"--account={failed.account}")
         # A prolog of the site may print something before it.
-        told: list[str] = _A_BOOT_ID.findall(run((*_ASK_BOOT, *terms, "cat", _BOOT_ID)))
-        if not told:
+        ids: list[str] = _A_BOOT_ID.findall(run((*_ASK_BOOT, *terms, "cat", _BOOT_ID)))
+        if not ids:
             return None
-        self._boot_ids[host] = (started, told[-1])
-        return told[-1]
+        self._boot_ids[host] = (started, ids[-1])
+        return ids[-1]
 
 
 def _ask(*command: str) -> str:

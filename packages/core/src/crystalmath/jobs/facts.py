@@ -243,7 +243,7 @@ class Engine:
         seen = self.sighting is not None and not self.sighting.unseen
         return self.is_gone and seen and self.capabilities.gone_means_dead
 
-    def has_outlived(self, claim: Claim) -> bool:
+    def has_rebooted(self, claim: Claim) -> bool:
         """Return whether the host of a claimant has booted since, by the engine's word."""
         boot_id = self.sighting.boot_id if self.sighting is not None else None
         other = None not in {boot_id, claim.boot_id} and boot_id != claim.boot_id

@@ -336,7 +336,7 @@ def _claimed(record: Record, claim: Claim, files: Files, now: Moment, engine: En
         actions.append(_publish_lost(record, files, "what its owner had published was removed"))
     elif (death := _death(record, files)) is not None:
         actions += [EndProcesses(record.attempt), death]
-    elif claim.alive is None and (engine.is_over or engine.has_outlived(claim)):
+    elif claim.alive is None and (engine.is_over or engine.has_rebooted(claim)):
         # Should its supervisor have been quicker, what it published stands.
         actions.append(_publish_engines_end(record, files, engine))
     elif claim.is_lease_over():
