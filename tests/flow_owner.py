@@ -12,6 +12,7 @@ from crystalmath.recipes import codec
 from crystalmath.recipes.stored_result import unpacked
 from crystalmath.service.references import _member
 from crystalmath.worker import runner
+from digests import digests
 
 ENDED = ("completed", "failed", "cancelled")
 
@@ -33,6 +34,8 @@ class FlowOwner:
         spec = JobSpec(job_id=self.id, recipe=recipe, atoms=atoms, parameters=parameters)
         self.body = codec.encode_spec(spec)
         self.directory = RunDirectory(home / self.id)
+        #: Work directory of each completed step -> what it held then.
+        self.left = {}
 
     def in_one_job(self):
         """Run the flow as one job; return its outcome's header and result."""
@@ -133,6 +136,12 @@ class FlowOwner:
         after = [self.steps[name] for name in step["after"]]
         return [by_id[job_id] for job_id in found], after
 
+    def _parents(self, step):
+        of_flow = {"job_id": self.id, "role": "flow"}
+        needed = zip(("value", "after"), self._needed(step), strict=True)
+        named = [(one["job_id"], role) for role, some in needed for one in some]
+        return [of_flow, *({"job_id": job_id, "role": role} for job_id, role in named)]
+
     def _is_ready(self, step):
         if step["state"] in ENDED:
             return False
@@ -146,7 +155,7 @@ class FlowOwner:
             step |= {"state": "failed", "error": f"it needs job {failed[0]['job_id']}"}
             return
         body = json.dumps(_replaced(step["document"], "$job", self._value))
-        self._launch(step["job_id"], 1, step["recipe"], body)
+        self._launch(step["job_id"], 1, step["recipe"], body, parents=self._parents(step))
         step |= {"state": "launched", "body": body}
 
     def _value(self, node):
@@ -160,8 +169,12 @@ class FlowOwner:
         if step["state"] == "launched":
             self.ran.append(step["recipe"])
             with change_settings({name[6:]: text for name, text in step["settings"].items()}):
-                header = self._run(step["job_id"], 1, step["recipe"], step["body"])
+                more = {"parents": self._parents(step)}
+                header = self._run(step["job_id"], 1, step["recipe"], step["body"], **more)
             step |= {"state": header["state"], "error": header["error"]}
+            if header["state"] == "completed":
+                work = self.home / step["job_id"] / "1.work"
+                self.left[work] = digests(work)
 
 
 def _replaced(node, key, give):

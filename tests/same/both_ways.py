@@ -1,14 +1,18 @@
 """A recipe called as quacc's own documentation has it, and as a job: both give the same."""
 
 import contextlib
+import os
+from pathlib import Path
 
 import pytest
 
 from crystalmath.client import JobFailed, in_process
 from crystalmath.recipes.lookup import resolve
+from crystalmath.recipes.source_folders import FOLDERS
+from digests import digests
 from same.comparing import assert_same
 
-__all__ = ["assert_runs_as_bare", "opened"]
+__all__ = ["assert_runs_as_bare", "kept", "opened"]
 
 LONG = 600
 
@@ -25,8 +29,20 @@ def opened(home, **environment):
             yield client
 
 
+@contextlib.contextmanager
+def kept(*folders):
+    """Assert that folders, and what earlier jobs of the home have left, stay as they are."""
+    jobs = Path(os.environ["CRYSTALMATH_HOME"], "jobs").glob("*/*.work")
+    left = {folder: digests(folder) for folder in (*folders, *jobs)}
+    yield
+    for folder, held in left.items():
+        assert digests(folder) == held, folder
+
+
 def assert_runs_as_bare(client, name, atoms, parameters, folder, **instead):
     """Run a recipe both ways and compare what it gave, or its error, and give that.
+
+    Ours leaves each folder that it names, and those of earlier jobs, as they were.
 
     Parameters
     ----------
@@ -43,15 +59,23 @@ def assert_runs_as_bare(client, name, atoms, parameters, folder, **instead):
     **instead
         Parameters that are others for the bare one: files that it writes to.
     """
-    job = client.submit(name, atoms, parameters, engine="local")
+    with kept(*_named(parameters)):
+        job = client.submit(name, atoms, parameters, engine="local")
+        failed = job.exception(LONG)
     bare, error = _bare(name, atoms, {**parameters, **instead}, folder)
     if error is not None:
-        with pytest.raises(JobFailed) as failed:
-            job.result(LONG)
-        assert f"{type(error).__name__}: " in failed.value.traceback
+        assert isinstance(failed, JobFailed), failed
+        assert f"{type(error).__name__}: " in failed.traceback
         return error
     assert_same(job.result(LONG), bare, name)
     return bare
+
+
+def _named(parameters):
+    """Return the folders of earlier calculations among a recipe's parameters."""
+    sources = [spec["source"] for spec in parameters.get("copy_files") or ()]
+    sources += [parameters[name] for name in FOLDERS if parameters.get(name)]
+    return [source for source in sources if Path(source).is_dir()]
 
 
 def _bare(name, atoms, parameters, folder):

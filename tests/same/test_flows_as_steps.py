@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.build import bulk, fcc100
 
 from crystalmath.recipes.lookup import catalogue, resolve
+from digests import digests
 from flow_owner import FlowOwner
 from same import test_same_espresso as cases
 from same.comparing import assert_same
@@ -41,8 +42,8 @@ def own_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-def assert_steps_as_bare(folder, name, atoms, parameters, passes=30, *, bare=None, one=None):
-    """Run a flow bare, step by step and in one job; for `bare` and `one` parameters are others."""
+def assert_steps_as_bare(folder, name, atoms, parameters, passes=30, *, bare=None):
+    """Run a flow bare, step by step and in one job; for `bare` parameters are others."""
     from quacc import change_settings
 
     given = () if atoms is None else (atoms.copy(),)
@@ -53,9 +54,11 @@ def assert_steps_as_bare(folder, name, atoms, parameters, passes=30, *, bare=Non
     assert header["state"] == "completed", header["error"]
     assert_same(result, wanted, name)
     assert len(owner.ran) == len(owner.steps)
+    for work, held in owner.left.items():
+        assert digests(work) == held, f"{work} has changed since its step completed"
     assert header["summary"]["flow_steps"] == {"completed": len(owner.steps)}
     assert header["summary"]["energy_ev"] is None
-    alone = FlowOwner(folder, f"quacc.recipes.{name}", atoms, **{**parameters, **(one or {})})
+    alone = FlowOwner(folder, f"quacc.recipes.{name}", atoms, **parameters)
     header, result = alone.in_one_job()
     assert header["state"] == "completed", header["error"]
     assert_same(result, wanted, name)
@@ -98,19 +101,18 @@ def espresso(tmp_path_factory):
 @cases.pytestmark[0]
 @pytest.mark.parametrize("name", [name for name in cases.CASES if name.endswith("_flow")])
 def test_same_of_espresso(espresso, tmp_path, name):
+    left = digests(espresso)
     atoms, parameters, before = cases.CASES[name]
     if before is None:
         assert_steps_as_bare(tmp_path, f"espresso.{name}", atoms, parameters)
     elif name == cases.IN_PLACE:
-        given, bare, one = (
-            {"prev_outdir": shutil.copytree(espresso, tmp_path / way)}
-            for way in ("steps", "bare", "one")
-        )
-        told = (f"espresso.{name}", atoms, {**parameters, **given})
-        assert_steps_as_bare(tmp_path, *told, bare=bare, one=one)
+        told = (f"espresso.{name}", atoms, {**parameters, "prev_outdir": espresso})
+        bare = {"prev_outdir": shutil.copytree(espresso, tmp_path / "bare")}
+        assert_steps_as_bare(tmp_path, *told, bare=bare)
     else:
         parameters = {**parameters, "copy_files": [{"source": espresso, "filenames": ["*"]}]}
         assert_steps_as_bare(tmp_path, f"espresso.{name}", atoms, parameters)
+    assert digests(espresso) == left
 
 
 CU = bulk("Cu")

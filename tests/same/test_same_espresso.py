@@ -1,6 +1,7 @@
 """Quantum ESPRESSO's recipes give through us what they give bare, with the real programs.
 
-What follows a calculation finds its files by ``copy_files``, so that both ways begin with the same.
+What follows a calculation finds its files by ``copy_files``, and once more by ``prev_outdir``. The
+bare run then gets a copy, because its program writes into the folder that ``prev_outdir`` names.
 """
 
 import shutil
@@ -10,8 +11,8 @@ import pytest
 from ase.build import bulk
 
 from crystalmath.client import Reference
-from crystalmath.recipes.lookup import catalogue, resolve
-from same.both_ways import LONG, assert_runs_as_bare, opened
+from crystalmath.recipes.lookup import catalogue, look_up, resolve
+from same.both_ways import LONG, assert_runs_as_bare, kept, opened
 from same.comparing import assert_same
 
 #: Where Debian's `quantum-espresso` has them.
@@ -95,7 +96,7 @@ CASES = {
 
 #: These want a grid, and an integration, that take longer: their errors are compared.
 FAIL = {"phonons.dvscf_q2r_job", "phonons.postahc_job"}
-#: This one looks for files in the folder of the calculation before it, and writes there.
+#: This one looks for files in the folder of the calculation before it.
 IN_PLACE = "phonons.grid_phonon_flow"
 
 
@@ -120,22 +121,35 @@ def test_each_recipe_has_a_case():
     assert sorted(names) == sorted(f"{prefix}{name}" for name in CASES)
 
 
+#: Those of them that take the folder in which Quantum ESPRESSO shall run.
+IN_A_FOLDER = [
+    name
+    for name in CASES
+    if "prev_outdir" in look_up(f"quacc.recipes.espresso.{name}").signature.parameters
+]
+
+
 def test_a_chain_gives_what_the_flow_gives(client, tmp_path):
     from quacc import change_settings
 
-    scf = Reference("scf")["dir_name"]
+    scf, nscf = Reference("scf")["dir_name"], Reference("nscf")["dir_name"]
     steps = {
         "scf": ("espresso.core.static_job", {**SCF, **TETRAHEDRA}),
         "nscf": ("espresso.core.non_scf_job", {**SCF, **NSCF, "prev_outdir": scf}),
-        # It reads what the step before it has written there.
+        # It reads what the step before it has left of that folder.
         "dos": ("espresso.dos.dos_job", {"prev_outdir": scf}),
+        "again": ("espresso.dos.dos_job", {"prev_outdir": nscf}),
     }
     (chain,) = client.chain([SI], steps)
+    chain["scf"].result(LONG)
     params = {"static_job": {**SCF, **TETRAHEDRA}, "non_scf_job": {**SCF, **NSCF}}
+    with kept():
+        found = {step: job.result(LONG) for step, job in chain.items()}
     with change_settings({"RESULTS_DIR": tmp_path}):
         flow = resolve("quacc.recipes.espresso.dos.dos_flow", ())(SI.copy(), job_params=params)
-    for (step, job), bare in zip(chain.items(), flow.values(), strict=True):
-        assert_same(job.result(LONG)["results"], bare["results"], step)
+    flow["again"] = flow["dos_job"]
+    for (step, ours), bare in zip(found.items(), flow.values(), strict=True):
+        assert_same(ours["results"], bare["results"], step)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -146,10 +160,22 @@ def test_same(client, bare, monkeypatch, tmp_path, name):
     if before is not None:
         source = bare[before]["dir_name"]
         if name == IN_PLACE:
-            ours, theirs = (shutil.copytree(source, tmp_path / way) for way in ("job", "bare"))
-            parameters, instead = {**parameters, "prev_outdir": ours}, {"prev_outdir": theirs}
+            parameters = {**parameters, "prev_outdir": source}
+            instead = {"prev_outdir": shutil.copytree(source, tmp_path / "bare")}
         else:
             parameters = {**parameters, "copy_files": [{"source": source, "filenames": ["*"]}]}
     given = assert_runs_as_bare(client, f"espresso.{name}", atoms, parameters, tmp_path, **instead)
     assert isinstance(given, Exception) == (name in FAIL), given
     bare[name] = given
+
+
+@pytest.mark.parametrize("name", IN_A_FOLDER)
+def test_same_in_a_folder_that_is_named(client, bare, monkeypatch, tmp_path, name):
+    """Each recipe that takes `prev_outdir`: ours leaves that folder as it is."""
+    atoms, parameters, before = CASES[name]
+    monkeypatch.chdir(tmp_path)
+    source = bare[before or "core.static_job"]["dir_name"]
+    parameters = {**parameters, "prev_outdir": source}
+    instead = {"prev_outdir": shutil.copytree(source, tmp_path / "bare")}
+    given = assert_runs_as_bare(client, f"espresso.{name}", atoms, parameters, tmp_path, **instead)
+    assert isinstance(given, Exception) == (name in FAIL), given

@@ -20,7 +20,9 @@ from crystalmath.models import Submission
 from crystalmath.models.retry import Retry
 from crystalmath.preflight.files import facts
 from crystalmath.preflight.programs.espresso import Espresso
+from crystalmath.recipes.job_structure import JobValue
 from crystalmath.recipes.structures import parse_structure
+from digests import digests
 from ends import ENGINES, completed, failed, finish, opened, submit
 
 PW = shutil.which("pw.x")
@@ -158,11 +160,43 @@ def test_a_density_of_states_goes_on_from_the_files_of_another_job(service, envi
     """It takes no structure, only where these files are."""
     static = submit(service, "espresso.core.static_job", SI, environment, **SMALL)
     folder = completed(service, finish(service, static))["dir_name"]
+    left = digests(folder)
     job_id = submit(service, "espresso.dos.dos_job", None, environment, prev_outdir=str(folder))
     job = finish(service, job_id)
     result = completed(service, job)
     assert job.formula is None
     assert result["results"]["dos_results"]["fermi"] == pytest.approx(6, abs=3)
+    assert digests(folder) == left
+    assert not [*service.work_directory(job_id).glob("**/pw.out*")], "it looks as if pw.x had run"
+
+
+NSCF = {**SMALL, "input_data": {**SMALL["input_data"], "control": {"calculation": "nscf"}}}
+
+
+@pytest.mark.skipif(shutil.which("dos.x") is None, reason="there is no dos.x")
+def test_a_completed_job_keeps_its_files_whoever_goes_on_from_it(service, environment):
+    """Each gets a copy of its own, and what follows one of them reads what that has left."""
+    static = submit(service, "espresso.core.static_job", SI, environment, **SMALL)
+    folder = completed(service, finish(service, static))["dir_name"]
+    left = digests(folder.parent)
+    meshes = ([2, 2, 2], [3, 3, 3], [4, 4, 4])
+    nscf = {**NSCF, "prev_outdir": JobValue(static, ("dir_name",))}
+    jobs = [
+        submit(service, "espresso.core.non_scf_job", SI, environment, **{**nscf, "kpts": mesh})
+        for mesh in meshes
+    ]
+    folders = [completed(service, finish(service, each))["dir_name"].parent for each in jobs]
+    assert digests(folder.parent) == left
+    before = [digests(each) for each in folders]
+    for each, mesh in zip(jobs, meshes, strict=True):
+        follows = JobValue(each, ("dir_name",))
+        dos = submit(service, "espresso.dos.dos_job", None, environment, prev_outdir=follows)
+        completed(service, finish(service, dos))
+        saved = Path(service.work_directory(dos), "outdir/pwscf.save/data-file-schema.xml")
+        mesh_of = re.search(r'<monkhorst_pack nk1="(\d)"', saved.read_text())
+        assert int(mesh_of[1]) == mesh[0]
+    assert [digests(each) for each in folders] == before
+    assert digests(folder.parent) == left
 
 
 def test_what_pw_refuses_is_told_in_its_own_words(service, environment):

@@ -72,7 +72,7 @@ COMMANDS = {
         "Say whether a job would be accepted, or what is wrong.",
         "check",
         " vasp.core.static_job POSCAR --param kpts=[3,3,3] --inputs",
-        {"ok": False, "findings": [], "potcars": [], "environment": []},
+        {"ok": False, "findings": [], "potcars": [], "environment": [], "copies": []},
     ),
     "list": _Listed(
         "List jobs, the newest first, and tell how many there are.",

@@ -297,6 +297,7 @@ def _check_each(
                     "findings": written_findings([finding]),
                     "potcars": [],
                     "environment": [],
+                    "copies": [],
                 }
             answers.append({"name": each[0], **answer})
     refused = sum(not each["ok"] for each in answers)
@@ -340,6 +341,8 @@ def _show(answer: CheckedJob) -> None:
         _show_steps(
             FlowCheck.read(answer["flow"]), [each["message"] for each in answer["findings"]]
         )
+    for copy in answer["copies"]:
+        output.write(f"runs in a copy of {copy['folder']} ({output.size(copy['size'])})")
     for severity in ("error", "warning"):
         for finding in answer["findings"]:
             if finding["severity"] == severity:

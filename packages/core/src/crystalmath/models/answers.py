@@ -177,6 +177,13 @@ class CancelledJobs(Answer):
     jobs: Sequence[CancelledJob]
 
 
+class FolderCopy(TypedDict):
+    """A folder of which a job gets a copy to run in."""
+
+    folder: Annotated[str, "the folder that is copied"]
+    size: Annotated[int, "how large the copy is, in bytes"]
+
+
 class CheckedJob(Answer):
     """Whether a job would be accepted, and what is wrong with it (``jobs.check``)."""
 
@@ -185,6 +192,9 @@ class CheckedJob(Answer):
     findings: list[FindingDocument]
     potcars: Annotated[list[Potcar], "the pseudopotentials it would read, as far as they are known"]
     environment: Annotated[list[str], "the variables of the caller's that the job would see"]
+    copies: Annotated[
+        list[FolderCopy], "the folders that it would copy, to run in, as far as they are there"
+    ]
     inputs: NotRequired[Annotated[InputsDocument | None, "where that was asked for"]]
     flow: NotRequired[
         Annotated[Mapping[str, Any], FlowCheck, "of a flow, the jobs that it would call"]

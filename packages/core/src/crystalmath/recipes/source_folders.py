@@ -42,8 +42,10 @@ def names_in(path: Path) -> list[str] | None:
         return None
 
 
+#: Parameters that are the folder of an earlier calculation in which programs would run.
+RUN_IN = frozenset(("prev_outdir",))
 #: Parameters that are the folder of an earlier calculation.
-FOLDERS = frozenset(("prev_dir", "prev_outdir"))
+FOLDERS = frozenset(("prev_dir", *RUN_IN))
 
 
 def anchored(recipe: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,6 +104,15 @@ def sources(parameters: Mapping[str, Any], above: str = "") -> list[str]:
         elif isinstance(value, Mapping):
             found += sources(value, f"{above}{key}.")
     return found
+
+
+def run_folders(recipe: str, parameters: Mapping[str, Any]) -> list[str]:
+    """Return the folders in which a recipe of quacc's would have its programs run, each once."""
+    if not is_quaccs(recipe):
+        return []
+    named = (each for each in _sources(parameters, "") if each[0].rpartition(".")[2] in RUN_IN)
+    folders = (os.path.expanduser(os.fspath(folder)) for _, folder, _ in named)
+    return list(dict.fromkeys(folder for folder in folders if os.path.isdir(folder)))
 
 
 def _sources(parameters: Mapping[str, Any], above: str) -> Iterator[tuple[str, Any, list[str]]]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from attrs import asdict, evolve, frozen
 
-from crystalmath.errors import CrystalMathError, InvalidJob, JobRefused, fault
+from crystalmath.errors import BadFile, CrystalMathError, InvalidJob, JobRefused, fault
+from crystalmath.jobs import outdirs
 from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Resources, Submission
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared
@@ -24,7 +25,7 @@ from crystalmath.recipes.arguments import argument_faults, check_arguments, stru
 from crystalmath.recipes.job_structure import geometry_of, references_in
 from crystalmath.recipes.lookup import look_up
 from crystalmath.recipes.required_packages import check_packages
-from crystalmath.recipes.source_folders import check_sources, sources
+from crystalmath.recipes.source_folders import check_sources, run_folders, sources
 from crystalmath.recipes.structures import parse_and_keep, parse_structure
 from crystalmath.recipes.unread_parameters import check_unread, job_faults
 from crystalmath.service.asked_job import (
@@ -77,6 +78,8 @@ class Checked:
     environment: tuple[str, ...] = ()
     inputs: Inputs | None = None
     flow: FlowCheck | None = None
+    #: The folders that it would copy, to run in, and how large each copy is, in bytes.
+    copies: tuple[tuple[str, int], ...] = ()
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -212,6 +215,7 @@ class Admission:
             environment=tuple(sorted(asked.spec.environment)),
             inputs=written,
             flow=flow,
+            copies=tuple(self._copies(asked.spec)) if has_engine and is_whole else (),
         )
 
     def _read_as_far(
@@ -628,6 +632,15 @@ class Admission:
         if not self._runs_here(spec):
             return []
         return check_sources(spec.recipe, spec.parameters)
+
+    def _copies(self, spec: JobSpec) -> Iterator[tuple[str, int]]:
+        """Yield the folders that a job copies, to run in, with the size of each copy in bytes."""
+        if not self._shares_files(spec):
+            return
+        for folder in run_folders(spec.recipe, spec.parameters):
+            # One that cannot be read is no news: the job itself may see it.
+            with contextlib.suppress(OSError, BadFile):
+                yield folder, outdirs.size(folder)
 
     def _unseen(self, asked: AskedJob, sources: Sequence[str]) -> list[Finding]:
         """Refuse what needs files of this machine that its workers do not see."""

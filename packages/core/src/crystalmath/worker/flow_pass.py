@@ -37,7 +37,8 @@ from crystalmath.recipes.quacc_settings import changed_settings
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-#: The arguments of a call that name a directory in which the job works, and not one it copies from.
+#: The arguments of a call that name a directory whose copy the job works in (`own_outdirs`), with
+#: what the steps before it have left there.
 _WRITTEN = ("prev_outdir", "outdir")
 #: An error's arguments are stored up to so many characters.
 _MOST_ARGUMENTS = 10_000
@@ -338,7 +339,11 @@ class FlowPass:
         }
         before = {self._written[place] for place in places if place in self._written}
         self._written |= dict.fromkeys(places, name)
-        return sorted(each for each in before if not self._called[each])
+        return sorted(each for each in before if self._may_have_written(each))
+
+    def _may_have_written(self, name: str) -> bool:
+        """Return whether a step has completed, or may do so; nobody waits for a failed one."""
+        return not self._called[name] or self._known[name]["state"] == "completed"
 
     # --- known steps -------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ import sys
 import sysconfig
 from typing import TYPE_CHECKING
 
+from crystalmath.worker import own_outdirs
 from crystalmath.worker.pristine import LIBRARIES
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class _FromSource(importlib.machinery.SourceFileLoader):
 
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
+        _watch(module)
         if self._pristine is not None:
             self._pristine.add(module, own=True)
 
@@ -55,7 +57,14 @@ class _Noting(importlib.machinery.SourceFileLoader):
 
     def exec_module(self, module: ModuleType) -> None:
         super().exec_module(module)
+        _watch(module)
         self._pristine.add(module)
+
+
+def _watch(module: ModuleType) -> None:
+    """Change what must be other than its source before it counts as it was imported."""
+    if module.__name__ == own_outdirs.ESPRESSO:
+        own_outdirs.watch(module)
 
 
 class _Finder(importlib.abc.MetaPathFinder):

@@ -40,6 +40,7 @@ from crystalmath.worker.disk_space import when_there_is_room
 from crystalmath.worker.flow_pass import Awaited, FlowPass, raised
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, seed
+from crystalmath.worker.own_outdirs import own_outdirs
 from crystalmath.worker.postmortem import describe
 from crystalmath.worker.pristine import Pristine
 from crystalmath.worker.starting import Mark, begin_below, fork_beside
@@ -258,7 +259,7 @@ def _call(
         control.sendall(json.dumps(BEGUN).encode() + b"\n")
     call = functools.partial(function, *([] if atoms is None else [atoms]), **parameters)
     flow = None if steps is None else FlowPass(directory, steps, header.get("by_step", ()))
-    with _results_in(Path(work)):
+    with _results_in(Path(work)), own_outdirs(directory, attempt, header):
         result = call() if flow is None else flow.run(call)
     if isinstance(result, Awaited):
         stored = store(result.document())

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from crystalmath.jobs import outdirs
 from crystalmath.models.inputs import Setting, StepInputs
 from crystalmath.preflight.files import FileMemo, exists
 from crystalmath.preflight.program import assignments, marked, preset_name, same, shown_value
@@ -139,9 +140,11 @@ def _saved(calculator: Any, control: Mapping[str, Any], copy_files: Iterable[Any
     """Return the folders of an earlier calculation that this one goes on from."""
     if control.get("calculation") not in _CONTINUE:
         return []
-    folders = [getattr(calculator.template, "outdir", None), *_sources(copy_files)]
     name = f"{control.get('prefix', 'pwscf')}.save"
-    return [Path(folder).expanduser() / name for folder in folders if folder]
+    folders = [Path(source).expanduser() for source in _sources(copy_files) if source]
+    if outdir := getattr(calculator.template, "outdir", None):
+        folders.insert(0, outdirs.place_of(outdir))
+    return [folder / name for folder in folders]
 
 
 def _sources(copy_files: Iterable[Any]) -> list[Any]:

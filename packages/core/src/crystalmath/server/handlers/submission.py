@@ -152,6 +152,7 @@ def handle_jobs_check(
         "findings": written_findings([*faults, *checked.findings]),
         "potcars": [cast("Potcar", asdict(file)) for file in checked.pseudopotentials],
         "environment": list(checked.environment),
+        "copies": [{"folder": folder, "size": size} for folder, size in checked.copies],
     }
     if checked.flow is not None:
         told["flow"] = asdict(checked.flow)

@@ -1,0 +1,199 @@
+"""Programs run in their job's own work directory, whatever folder a recipe names for them.
+
+Quantum ESPRESSO's programs write into the folder that ``prev_outdir`` names. If it lies outside the
+job's work directory, the job makes a copy of it there, and its programs run in the copy. All
+calculations of a job that name one folder share one copy, as they would share the folder.
+
+A job's copy has what the jobs before it have left. These are the jobs among its parents, and among
+their parents, that have completed and ran in a copy of the same folder; the last of them counts. So
+a chain of jobs that name one folder computes what it would compute if all of them ran there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+import threading
+import time
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalmath.errors import BadFile, one_line
+from crystalmath.jobs import outdirs
+from crystalmath.jobs.outdirs import Outdir
+from crystalmath.jobs.rundir import RunDirectory, is_job_id
+from crystalmath.worker.disk_space import FULL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import ModuleType
+
+#: Where the class is that writes the inputs of all of Quantum ESPRESSO's programs.
+ESPRESSO = "quacc.calculators.espresso.espresso"
+#: The roles of parents whose place a job takes: it repeats what they have done.
+_REPEATED = frozenset(("retry", "reread", "taken"))
+#: At most so many jobs are looked at that a job comes after.
+_MOST_BEFORE = 10_000
+
+_current: OwnOutdirs | None = None
+
+
+class OwnOutdirs:
+    """The folders in which the programs of one attempt run.
+
+    Parameters
+    ----------
+    directory : RunDirectory
+        That of the job.
+    attempt : int
+        The number of the attempt.
+    header : mapping
+        The header of the job's specification, with its parents.
+    """
+
+    def __init__(self, directory: RunDirectory, attempt: int, header: Mapping[str, Any]) -> None:
+        self._directory = directory
+        self._work = Path(directory.work(attempt)).resolve()
+        self._header = header
+        self._lock = threading.Lock()
+        self._outdirs: dict[Path, Outdir] = {}
+
+    def own(self, folder: str | os.PathLike[str], calculation: str) -> str:
+        """Return the folder to run in where a recipe names this one.
+
+        Parameters
+        ----------
+        folder : path-like
+            What the recipe names.
+        calculation : str
+            The name of the calculation's own folder.
+
+        Returns
+        -------
+        str
+            The folder itself if it lies in the work directory, else the job's copy.
+        """
+        with self._lock:
+            place = outdirs.place_of(folder)
+            if place.is_relative_to(self._work):
+                return str(place)
+            if place not in self._outdirs:
+                self._outdirs[place] = self._copied(place)
+            used = self._outdirs[place] = outdirs.used_by(self._outdirs[place], calculation)
+            outdirs.write(self._work, self._outdirs.values())
+            return str(self._work / used.name)
+
+    def _copied(self, place: Path) -> Outdir:
+        number = len(self._outdirs) + 1
+        name = outdirs.NAME if number == 1 else f"{outdirs.NAME}-{number}"
+        source = self._last_state(place)
+        _log(f"copies {source}, to run in a folder of its own")
+        began = time.monotonic()
+        try:
+            copied = outdirs.copy(source, self._work / name)
+        except OSError as error:
+            if error.errno in FULL:
+                raise _no_room(error, source, self._work) from error
+            raise
+        how = " that share their blocks" if copied.shared else ""
+        _log(f"copied {copied.size / 1e6:.1f} MB{how} in {time.monotonic() - began:.1f} s")
+        return Outdir(str(place), name)
+
+    def _last_state(self, place: Path) -> Path:
+        """Return the copy in which the last of the earlier jobs ran, else the place itself."""
+        found = [
+            (job_id, header, copy)
+            for job_id, header, is_repeated in self._before(self._header)
+            if not is_repeated and (copy := self._copy_of(place, job_id, header)) is not None
+        ]
+        for job_id, _, copy in found:
+            later = (self._before(header) for other, header, _ in found if other != job_id)
+            if not any(job_id == each for jobs in later for each, *_ in jobs):
+                return copy
+        return place
+
+    def _before(self, header: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+        """Yield the jobs that one comes after, the nearest first, and whether it repeats them."""
+        return islice(self._all_before(header), _MOST_BEFORE)
+
+    def _all_before(
+        self, header: Mapping[str, Any]
+    ) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+        seen: set[str] = set()
+        headers = [header]
+        for each in headers:
+            # Of several, the one that was named last is taken for the later one.
+            for parent in reversed(each.get("parents", ())):
+                job_id = parent.get("taken_from", parent["job_id"])
+                if job_id in seen or not is_job_id(job_id):
+                    continue
+                seen.add(job_id)
+                # It may have been pruned, or never been here.
+                with contextlib.suppress(OSError, BadFile):
+                    headers.append(self._beside(job_id).read_header())
+                    yield job_id, headers[-1], parent["role"] in _REPEATED
+
+    def _copy_of(self, place: Path, job_id: str, header: Mapping[str, Any]) -> Path | None:
+        directory, attempt = self._beside(job_id), header["attempt"]
+        outcome = directory.outcome(attempt)
+        if outcome is None or outcome["state"] != "completed":
+            return None
+        work = Path(directory.work(attempt)).resolve()
+        copies = (work / each.name for each in outdirs.read(work) if each.of == str(place))
+        return next(copies, None)
+
+    def _beside(self, job_id: str) -> RunDirectory:
+        return RunDirectory(f"{os.path.dirname(self._directory.path)}/{job_id}")
+
+
+def _log(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):  # the recipe may have closed it
+        sys.stderr.write(f"crystalmath: {text}\n")
+
+
+def _no_room(error: OSError, source: Path, work: Path) -> OSError:
+    needed = ""
+    with contextlib.suppress(OSError, BadFile):
+        needed = f" of {outdirs.size(source) / 1e6:.0f} MB"
+    return OSError(
+        error.errno,
+        f"{os.strerror(error.errno or 0)}: a job runs in its own copy{needed} of the folder "
+        f"{one_line(str(source))}, and the disk of {one_line(str(work))} has no room for it; free "
+        "some, or name a larger disk in config.toml ([storage] runs), and retry the job",
+    )
+
+
+@contextlib.contextmanager
+def own_outdirs(directory: RunDirectory, attempt: int, header: Mapping[str, Any]) -> Iterator[None]:
+    """Have the programs of an attempt run in folders of its own."""
+    global _current  # noqa: PLW0603 - whatever thread the recipe uses; a runner has one job at once
+    if (module := sys.modules.get(ESPRESSO)) is not None:
+        watch(module)
+    before, _current = _current, OwnOutdirs(directory, attempt, header)
+    try:
+        yield
+    finally:
+        _current = before
+
+
+def watch(module: ModuleType) -> None:
+    """Have quacc's class ask for the folder to run in just before it writes an input there."""
+    template = module.EspressoTemplate
+    original = template.write_input
+    if getattr(original, "asks_for_own", False):
+        return
+
+    @functools.wraps(original)
+    def write_input(
+        self: Any, profile: Any, directory: str | os.PathLike[str], *args: Any, **keywords: Any
+    ) -> Any:
+        if _current is not None and self.outdir:
+            calculation = os.path.basename(os.path.normpath(directory))
+            self.outdir = _current.own(self.outdir, calculation)
+        return original(self, profile, directory, *args, **keywords)
+
+    write_input.asks_for_own = True  # type: ignore[attr-defined]
+    template.write_input = write_input
