@@ -17,10 +17,10 @@ from ase.units import Ry
 from commands import ran
 from crystalmath.errors import JobRefused
 from crystalmath.models import Submission
+from crystalmath.models.reference import JobValue
 from crystalmath.models.retry import Retry
 from crystalmath.preflight.files import facts
 from crystalmath.preflight.programs.espresso import Espresso
-from crystalmath.recipes.job_structure import JobValue
 from crystalmath.recipes.structures import parse_structure
 from digests import digests
 from ends import ENGINES, completed, failed, finish, opened, submit
