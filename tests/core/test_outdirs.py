@@ -23,6 +23,7 @@ from crystalmath.models import JobSpec
 from crystalmath.recipes import codec
 from crystalmath.recipes.lookup import catalogue, look_up
 from crystalmath.recipes.source_folders import FOLDERS, RUN_IN, run_folders
+from crystalmath.worker import given_outputs
 from crystalmath.worker.own_outdirs import ESPRESSO, OwnOutdirs, own_outdirs
 from digests import digests
 
@@ -129,6 +130,14 @@ def test_calculations_of_one_job_share_the_copy_of_a_folder(home, scf, tmp_path)
     ]
 
 
+def test_a_folder_of_the_recipes_own_is_left_alone(home, scf):
+    """A recipe begins in the work directory, and may make there what it likes."""
+    job = home.job()
+    (home.work(job) / "outdir").mkdir()
+    assert home.own(job, scf).name == "outdir-2"
+    assert not os.listdir(home.work(job) / "outdir")
+
+
 def test_the_folder_of_a_calculation_leads_to_the_copy_it_ran_in(home, scf):
     nscf = home.job()
     place = home.write(nscf, scf, "nscf")
@@ -181,6 +190,16 @@ def test_a_retry_begins_with_what_its_job_began_with(home, scf):
     home.write(second, scf, "second")
     retry = home.job(second, role="retry")
     assert home.read(retry, scf) == "first"
+
+
+def test_a_job_that_is_read_again_has_what_its_program_left(home, scf):
+    failed = home.job()
+    home.write(failed, scf, "computed", state="failed")
+    again = home.job(failed, role="reread")
+    assert home.read(again, scf) == "computed"
+    written = [f"outdir = '{home.work(job)}/outdir'".encode() for job in (failed, again)]
+    assert written[0] != written[1]
+    assert len(set(map(given_outputs._plain, written))) == 1, "both have the same input"
 
 
 def test_the_retry_of_a_job_takes_its_place(home, scf):

@@ -17,7 +17,7 @@ import os
 import sys
 import threading
 import time
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 
 #: Where the class is that writes the inputs of all of Quantum ESPRESSO's programs.
 ESPRESSO = "quacc.calculators.espresso.espresso"
-#: The roles of parents whose place a job takes: it repeats what they have done.
-_REPEATED = frozenset(("retry", "reread", "taken"))
+#: The roles of parents whose place a job takes: it repeats what they have done. One that is read
+#: again has done it already, whatever became of it.
+_REPEATED = frozenset(("retry", "taken"))
 #: At most so many jobs are looked at that a job comes after.
 _MOST_BEFORE = 10_000
 
@@ -87,8 +88,9 @@ class OwnOutdirs:
             return str(self._work / used.name)
 
     def _copied(self, place: Path) -> Outdir:
-        number = len(self._outdirs) + 1
-        name = outdirs.NAME if number == 1 else f"{outdirs.NAME}-{number}"
+        names = chain([outdirs.NAME], (f"{outdirs.NAME}-{number}" for number in count(2)))
+        # The recipe begins in the work directory, and may have made a folder of that name.
+        name = next(name for name in names if not os.path.lexists(self._work / name))
         source = self._last_state(place)
         _log(f"copies {source}, to run in a folder of its own")
         began = time.monotonic()
@@ -104,24 +106,24 @@ class OwnOutdirs:
 
     def _last_state(self, place: Path) -> Path:
         """Return the copy in which the last of the earlier jobs ran, else the place itself."""
-        found = [
-            (job_id, header, copy)
-            for job_id, header, is_repeated in self._before(self._header)
-            if not is_repeated and (copy := self._copy_of(place, job_id, header)) is not None
-        ]
+        found = []
+        for job_id, header, role in self._before(self._header):
+            copy = None if role in _REPEATED else self._copy_of(place, job_id, header)
+            if copy is not None and (role == "reread" or self._is_completed(job_id, header)):
+                found.append((job_id, header, copy))
         for job_id, _, copy in found:
             later = (self._before(header) for other, header, _ in found if other != job_id)
             if not any(job_id == each for jobs in later for each, *_ in jobs):
                 return copy
         return place
 
-    def _before(self, header: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
-        """Yield the jobs that one comes after, the nearest first, and whether it repeats them."""
+    def _before(self, header: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+        """Yield the jobs that one comes after, the nearest first, and in which role."""
         return islice(self._all_before(header), _MOST_BEFORE)
 
     def _all_before(
         self, header: Mapping[str, Any]
-    ) -> Iterator[tuple[str, Mapping[str, Any], bool]]:
+    ) -> Iterator[tuple[str, Mapping[str, Any], str]]:
         seen: set[str] = set()
         headers = [header]
         for each in headers:
@@ -134,16 +136,17 @@ class OwnOutdirs:
                 # It may have been pruned, or never been here.
                 with contextlib.suppress(OSError, BadFile):
                     headers.append(self._beside(job_id).read_header())
-                    yield job_id, headers[-1], parent["role"] in _REPEATED
+                    yield job_id, headers[-1], parent["role"]
 
     def _copy_of(self, place: Path, job_id: str, header: Mapping[str, Any]) -> Path | None:
         directory, attempt = self._beside(job_id), header["attempt"]
-        outcome = directory.outcome(attempt)
-        if outcome is None or outcome["state"] != "completed":
-            return None
         work = Path(directory.work(attempt)).resolve()
         copies = (work / each.name for each in outdirs.read(work) if each.of == str(place))
         return next(copies, None)
+
+    def _is_completed(self, job_id: str, header: Mapping[str, Any]) -> bool:
+        outcome = self._beside(job_id).outcome(header["attempt"])
+        return outcome is not None and outcome["state"] == "completed"
 
     def _beside(self, job_id: str) -> RunDirectory:
         return RunDirectory(f"{os.path.dirname(self._directory.path)}/{job_id}")
