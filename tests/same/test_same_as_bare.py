@@ -10,8 +10,8 @@ from ase.build import bulk, molecule
 from ase.md.langevin import Langevin
 from ase.optimize import FIRE
 
-from crystalmath.recipes.lookup import catalogue
-from same.both_ways import assert_runs_as_bare, opened
+from crystalmath.recipes.lookup import catalogue, look_up
+from same.both_ways import LONG, assert_runs_as_bare, opened
 
 CU = bulk("Cu", cubic=True)
 CU.rattle(0.05, seed=1)
@@ -83,3 +83,20 @@ def test_same(client, monkeypatch, tmp_path, name, number):
     given = assert_runs_as_bare(client, name, *CASES[name][number], tmp_path)
     if isinstance(given, Exception):
         pytest.skip(f"it does not run bare, either: {type(given).__name__}: {given}")
+
+
+#: Those of them that take files from the folder of another calculation.
+WITH_FILES = [
+    name for name in CASES if "copy_files" in look_up(f"quacc.recipes.{name}").signature.parameters
+]
+
+
+@pytest.mark.filterwarnings("default")  # quacc's own are no concern of ours
+@pytest.mark.parametrize("name", WITH_FILES)
+def test_same_with_the_files_of_another_job(client, monkeypatch, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    atoms, parameters = CASES[name][0]
+    source = client.submit("emt.core.relax_job", CU, engine="local").result(LONG)["dir_name"]
+    copied = {"copy_files": [{"source": source, "filenames": ["*"]}]}
+    given = assert_runs_as_bare(client, name, atoms, {**parameters, **copied}, tmp_path)
+    assert not isinstance(given, Exception), given

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -313,3 +314,41 @@ def test_the_preflight_finds_real_files_that_are_cut(tmp_path):
             cut.write_bytes(content[: len(content) * part // 20])
             found = facts(str(cut), Espresso())
             assert found.problem == "truncated", (name, part)
+
+
+@pytest.mark.skipif(shutil.which("dos.x") is None, reason="there is no dos.x")
+def test_what_is_exported_of_a_job_with_a_copy_changes_nothing(
+    cli, service, environment, monkeypatch, tmp_path
+):
+    """Its program gets a copy once more, by the script with quacc and by the one without."""
+    static = submit(service, "espresso.core.static_job", SI, environment, **SMALL)
+    folder = completed(service, finish(service, static))["dir_name"]
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(service.config.home))
+    asked = service.check(
+        Submission(
+            recipe="quacc.recipes.espresso.dos.dos_job",
+            parameters={"prev_outdir": JobValue(static, ("dir_name",))},
+            environment=environment,
+        )
+    )
+    ((named, size),) = asked.copies
+    assert named == str(folder)
+    dos = submit(service, "espresso.dos.dos_job", None, environment, prev_outdir=str(folder))
+    completed(service, finish(service, dos))
+    # What quacc has compressed is unpacked there.
+    assert size < sum(f.stat().st_size for f in service.work_directory(dos).rglob("outdir/**/*"))
+    left = [digests(service.work_directory(each)) for each in (static, dos)]
+    out, script = tmp_path / "out it is", tmp_path / "dos.py"
+    answer = cli("export", dos, "--inputs", out)
+    assert answer.code == 0, answer.err
+    answer = cli("export", dos, "--script")
+    assert answer.code == 0, answer.err
+    script.write_text(answer.out)
+    plain = {"PATH": environment["PATH"], "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)}
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    done = ran(out / "run.sh", cwd="/", env={**plain, **allowed})
+    assert done.returncode == 0, done.stderr
+    assert (out / "pwscf.dos").exists()
+    done = ran(sys.executable, script, cwd=tmp_path, env={**plain, **allowed})
+    assert done.returncode == 0, done.stderr
+    assert [digests(service.work_directory(each)) for each in (static, dos)] == left

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 #: Who has set something: the user, a preset, the recipe's own code, quacc (as where it swaps what
 #: does not go together), the structure, or the calculator's default.
 Origin: TypeAlias = Literal["asked", "preset", "recipe", "quacc", "structure", "default"]
+#: A job's own copy of a folder, in which its programs ran.
+OUTDIR = re.compile(r"/[^\s'\"]*/\d+\.work/outdir(?:-\d+)?")
 #: Where a calculation ran; a program that is started in the folder of its input has it here.
-_FOLDER = re.compile(r"/[^\s'\"]*/tmp-quacc-[\d-]+")
+FOLDER = re.compile(rf"/[^\s'\"]*/tmp-quacc-[\d-]+|{OUTDIR.pattern}")
 
 
 @frozen(kw_only=True)
@@ -299,7 +301,7 @@ def input_files(inputs: Inputs, directory: str) -> dict[Path, str]:
     root = Path(directory)
     several = len(inputs.steps) > 1
     return {
-        (root / f"step-{number}" if several else root) / name: _FOLDER.sub(".", text)
+        (root / f"step-{number}" if several else root) / name: FOLDER.sub(".", text)
         for number, step in enumerate(inputs.steps, 1)
         for name, text in step.files.items()
     }

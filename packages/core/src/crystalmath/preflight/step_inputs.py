@@ -14,7 +14,7 @@ from crystalmath.errors import InvalidJob
 from crystalmath.jobs.potcars import INSTEAD, is_potcar, titles
 from crystalmath.jobs.workfiles import as_stored, read_part
 from crystalmath.jobs.worktree import files_below, scratch_folders
-from crystalmath.models.inputs import Inputs, Setting
+from crystalmath.models.inputs import FOLDER, Inputs, Setting
 from crystalmath.preflight.checked_job import said
 
 if TYPE_CHECKING:
@@ -98,8 +98,6 @@ _MOST_STEPS = 50
 _STEPS = 1000
 #: How quacc names the folder of a calculation: by the time when it began.
 _BEGAN = re.compile(r"quacc-(\d{4}(?:-\d+)+)")
-#: The path of such a folder, which is another one once the calculation has ended.
-_FOLDER = re.compile(r"/[^\s'\"]*/tmp-quacc-[\d-]+")
 
 
 def written_inputs(works: Sequence[str], programs: Sequence[Program]) -> _Work[Inputs]:
@@ -127,7 +125,7 @@ def written_inputs(works: Sequence[str], programs: Sequence[Program]) -> _Work[I
 
 def _step(program: Program, files: dict[str, str]) -> StepInputs:
     # Where it ran is another folder for each job.
-    plain = {name: _FOLDER.sub(".", text) for name, text in files.items()}
+    plain = {name: FOLDER.sub(".", text) for name, text in files.items()}
     return evolve(program.written(plain), files=files)
 
 

@@ -10,14 +10,17 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import InvalidJob
+from crystalmath.jobs import outdirs
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.models.inputs import OUTDIR
 from crystalmath.models.job_notes import awaited
 from crystalmath.models.submission import merged
 from crystalmath.recipes import codec
 from crystalmath.recipes.encoding import Sentinel
 from crystalmath.recipes.job_structure import JobStructure, references_in
 from crystalmath.recipes.json_text import structure_of
-from crystalmath.recipes.lookup import look_up
+from crystalmath.recipes.lookup import is_quaccs, look_up
+from crystalmath.recipes.source_folders import RUN_IN
 from crystalmath.recipes.structures import parse_structure
 
 if TYPE_CHECKING:
@@ -65,6 +68,16 @@ def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = (
             f"({', '.join(left)}); write those of its steps: crystalmath list --parent {job.job_id}"
         )
     body += [f"parameters = {source.value(parameters)}", ""]
+    for key in RUN_IN & parameters.keys():
+        if isinstance(parameters[key], str | Path) and is_quaccs(recipe):
+            source.imports.add("import shutil")
+            place = str(outdirs.place_of(parameters[key]))
+            copy = f"shutil.copytree({place!r}, os.path.abspath({key!r}), dirs_exist_ok=True)"
+            body += [
+                "# The program writes there, and gets a copy.",
+                f"parameters[{key!r}] = {copy}",
+                "",
+            ]
     environment = header.get("environment", {})
     settings = {
         name: value
@@ -242,6 +255,9 @@ def shell_script(
         inner = [f"cd step-{number}"] if len(steps) > 1 else []
         if (titles := step.files.get("POTCAR.titel")) is not None:
             inner.append(_potcar(titles.splitlines(), paths))
+        # The program writes there, and what the job has left must stay as it is.
+        found = (OUTDIR.search(text) for text in step.files.values())
+        inner += [f"cp -R {shlex.quote(each[0])}/. ." for each in found if each]
         lines.append(f"({' && '.join([*inner, str(command)])})")
     return "\n".join(lines) + "\n"
 

@@ -19,9 +19,10 @@ from crystalmath.jobs.potcars import INSTEAD
 from crystalmath.jobs.removal import is_heavy
 from crystalmath.jobs.workfiles import read_chunks
 from crystalmath.jobs.worktree import files_below, scratch_folders
+from crystalmath.models.inputs import FOLDER
 
-#: Where a calculation runs, which may stand in its input: its own folder, or its job's copy of one.
-_FOLDER = re.compile(rb"/[^\s'\"]*/(tmp-quacc-[\d-]+|\d+\.work/outdir(-\d+)?)")
+#: Where a calculation runs, which may stand in its input.
+_FOLDER = re.compile(FOLDER.pattern.encode())
 #: How custodian keeps what it has changed in the course of a calculation.
 _ORIGINAL = ".orig"
 
