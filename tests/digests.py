@@ -7,7 +7,7 @@ from pathlib import Path
 
 def digests(folder):
     """Return the path of each file, link and folder below a folder, and what it holds."""
-    found = {}
+    held_by = {}
     for above, folders, files in os.walk(folder):
         for name in (*folders, *files):
             path = Path(above, name)
@@ -17,5 +17,5 @@ def digests(folder):
                 held = "folder"
             else:
                 held = hashlib.sha256(path.read_bytes()).hexdigest()
-            found[str(path.relative_to(folder))] = held
-    return found
+            held_by[str(path.relative_to(folder))] = held
+    return held_by

@@ -123,8 +123,8 @@ def test_calculations_of_one_job_share_the_copy_of_a_folder(home, scf, tmp_path)
     other = calculation(tmp_path / "other", "another")
     second = Path(runs.own(other, "tmp-quacc-4"))
     assert second.name == "outdir-2"
-    found = outdirs.read(Path(directory.work(1)))
-    assert [each.calculations for each in found] == [
+    record = outdirs.read(Path(directory.work(1)))
+    assert [each.calculations for each in record] == [
         ("quacc-1", "quacc-2", "quacc-3"),
         ("quacc-4",),
     ]
@@ -263,10 +263,10 @@ def test_a_full_disk_says_what_had_no_room(home, scf):
         (scf / "pwscf.wfc1").write_bytes(bytes(3_000_000))
         job = home.job()
         words = r"own copy of 3 MB of the folder .*\[storage\] runs"
-        with pytest.raises(OSError, match=words) as told:
+        with pytest.raises(OSError, match=words) as raised:
             home.own(job, scf)
-        assert told.value.errno == errno.ENOSPC
-        assert str(scf) in str(told.value)
+        assert raised.value.errno == errno.ENOSPC
+        assert str(scf) in str(raised.value)
         assert not os.listdir(home.work(job)), "what was copied takes no room any more"
     finally:
         subprocess.run(["umount", "--lazy", str(home.path)], check=True)
@@ -329,14 +329,14 @@ def test_quaccs_programs_ask_just_before_they_write_their_input(home, scf):
 
 def test_each_parameter_of_quacc_that_names_a_folder_is_known():
     """One that is new must be looked at: does a program write where it leads?"""
-    found = {
+    names = {
         name
         for recipe in catalogue()
         for name, parameter in look_up(recipe.name).signature.parameters.items()
         if name.endswith(("dir", "_path"))
         or any(word in str(parameter.annotation) for word in ("Path", "Directory", "CopyFiles"))
     }
-    assert found == KNOWN | READ
+    assert names == KNOWN | READ
 
 
 def test_quacc_runs_programs_nowhere_else():

@@ -335,7 +335,7 @@ def test_what_is_exported_of_a_job_with_a_copy_changes_nothing(
     assert named == str(folder)
     dos = submit(service, "espresso.dos.dos_job", None, environment, prev_outdir=str(folder))
     completed(service, finish(service, dos))
-    # What quacc has compressed is unpacked there.
+    # The copy has been unpacked.
     assert size < sum(f.stat().st_size for f in service.work_directory(dos).rglob("outdir/**/*"))
     left = [digests(service.work_directory(each)) for each in (static, dos)]
     out, script = tmp_path / "out it is", tmp_path / "dos.py"

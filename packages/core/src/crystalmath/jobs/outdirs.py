@@ -2,8 +2,8 @@
 
 A recipe may name the folder of an earlier calculation for a program to run in, as ``prev_outdir``
 does for Quantum ESPRESSO. The job gets a copy of that folder in its own work directory instead
-(``outdir``, ``outdir-2``, ...). A record beside it says of which folder it is the copy, and which
-calculations ran in it, so that a later job finds what they left.
+(``outdir``, ``outdir-2``, ...). A record beside it names the folder, and the calculations that ran in
+the copy. By this record a later job finds what they left.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ NAME = "outdir"
 RECORD = "outdir.json"
 #: How quacc names the folder of a calculation while it runs, and when it has failed.
 _STATES = ("tmp-", "failed-")
-#: What a calculation was asked and what it said: no program goes on from that, and whoever looks
-#: for the calculations of a job must not take it for one of them.
+#: Inputs, outputs and messages of a calculation. No program goes on from these, and whoever looks
+#: for a job's own calculations must not come upon them.
 _SPOKEN = re.compile(r".*\.(in|out|err)(\.gz)?|CRASH(\.gz)?|" + re.escape(RECORD), re.DOTALL)
 #: quacc's folders of calculations, and its links to those in a scratch directory.
 _CALCULATION = re.compile(r"(symlink-)?(tmp-|failed-)?quacc-[\d-]+", re.ASCII)

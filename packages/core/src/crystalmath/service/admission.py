@@ -638,7 +638,7 @@ class Admission:
         if not self._shares_files(spec):
             return
         for folder in run_folders(spec.recipe, spec.parameters):
-            # One that cannot be read is no news: the job itself may see it.
+            # A folder that cannot be read here may be readable where the job runs.
             with contextlib.suppress(OSError, BadFile):
                 yield folder, outdirs.size(folder)
 

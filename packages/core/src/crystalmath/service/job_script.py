@@ -256,8 +256,8 @@ def shell_script(
         if (titles := step.files.get("POTCAR.titel")) is not None:
             inner.append(_potcar(titles.splitlines(), paths))
         # The program writes there, and what the job has left must stay as it is.
-        found = (OUTDIR.search(text) for text in step.files.values())
-        inner += [f"cp -R {shlex.quote(each[0])}/. ." for each in found if each]
+        copies = (OUTDIR.search(text) for text in step.files.values())
+        inner += [f"cp -R {shlex.quote(each[0])}/. ." for each in copies if each]
         lines.append(f"({' && '.join([*inner, str(command)])})")
     return "\n".join(lines) + "\n"
 

@@ -21,7 +21,7 @@ from crystalmath.jobs.workfiles import read_chunks
 from crystalmath.jobs.worktree import files_below, scratch_folders
 from crystalmath.models.inputs import FOLDER
 
-#: Where a calculation runs, which may stand in its input.
+#: The path of a running calculation, as it may stand in its input.
 _FOLDER = re.compile(FOLDER.pattern.encode())
 #: How custodian keeps what it has changed in the course of a calculation.
 _ORIGINAL = ".orig"

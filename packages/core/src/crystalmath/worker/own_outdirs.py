@@ -4,9 +4,9 @@ Quantum ESPRESSO's programs write into the folder that ``prev_outdir`` names. If
 job's work directory, the job makes a copy of it there, and its programs run in the copy. All
 calculations of a job that name one folder share one copy, as they would share the folder.
 
-A job's copy has what the jobs before it have left. These are the jobs among its parents, and among
-their parents, that have completed and ran in a copy of the same folder; the last of them counts. So
-a chain of jobs that name one folder computes what it would compute if all of them ran there.
+A job's copy has what the jobs before it have left: its parents, and their parents in turn. The last
+of them that has completed and ran in a copy of the same folder counts. So a chain of jobs that name
+one folder computes what it would compute if all of them ran there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import ModuleType
 
-#: Where the class is that writes the inputs of all of Quantum ESPRESSO's programs.
+#: The module of the class that writes the inputs of Quantum ESPRESSO's programs.
 ESPRESSO = "quacc.calculators.espresso.espresso"
 #: The roles of parents whose place a job takes: it repeats what they have done. One that is read
 #: again has done it already, whatever became of it.
@@ -106,13 +106,13 @@ class OwnOutdirs:
 
     def _last_state(self, place: Path) -> Path:
         """Return the copy in which the last of the earlier jobs ran, else the place itself."""
-        found = []
+        candidates = []
         for job_id, header, role in self._before(self._header):
             copy = None if role in _REPEATED else self._copy_of(place, job_id, header)
             if copy is not None and (role == "reread" or self._is_completed(job_id, header)):
-                found.append((job_id, header, copy))
-        for job_id, _, copy in found:
-            later = (self._before(header) for other, header, _ in found if other != job_id)
+                candidates.append((job_id, header, copy))
+        for job_id, _, copy in candidates:
+            later = (self._before(header) for other, header, _ in candidates if other != job_id)
             if not any(job_id == each for jobs in later for each, *_ in jobs):
                 return copy
         return place
@@ -127,7 +127,7 @@ class OwnOutdirs:
         seen: set[str] = set()
         headers = [header]
         for each in headers:
-            # Of several, the one that was named last is taken for the later one.
+            # If two are as near, the one that was named last counts as the later one.
             for parent in reversed(each.get("parents", ())):
                 job_id = parent.get("taken_from", parent["job_id"])
                 if job_id in seen or not is_job_id(job_id):
