@@ -2,8 +2,8 @@
 
 A recipe may name the folder of an earlier calculation for a program to run in, as ``prev_outdir``
 does for Quantum ESPRESSO. The job gets a copy of that folder in its own work directory instead
-(``outdir``, ``outdir-2``, ...). A record beside it names the folder, and the calculations that ran in
-the copy. By this record a later job finds what they left.
+(``outdir``, ``outdir-2``, ...). A record beside it names the folder, and the calculations that ran
+in the copy. By this record a later job finds what they left.
 """
 
 from __future__ import annotations

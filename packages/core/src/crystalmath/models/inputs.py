@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Origin: TypeAlias = Literal["asked", "preset", "recipe", "quacc", "structure", "default"]
 #: A job's own copy of a folder, in which its programs ran.
 OUTDIR = re.compile(r"/[^\s'\"]*/\d+\.work/outdir(?:-\d+)?")
-#: The folder in which a calculation ran. A program that is started beside its input has that here.
+#: The folder in which a calculation ran. A program that is started beside its input has it here.
 FOLDER = re.compile(rf"/[^\s'\"]*/tmp-quacc-[\d-]+|{OUTDIR.pattern}")
 
 
