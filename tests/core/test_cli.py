@@ -416,7 +416,7 @@ def test_check_names_everything_at_once(cli):
     assert len(document["findings"]) >= 2
     fine = cli("check", "emt.core.relax_job", AL, "--param", "relax_cell=true", "--json")
     assert fine.code == 0
-    same = {"status": "ok", "error": None, "findings": [], "potcars": []}
+    same = {"status": "ok", "error": None, "findings": [], "potcars": [], "copies": []}
     assert fine.json == {"ok": True, **same, "environment": ["PATH"]}
 
 

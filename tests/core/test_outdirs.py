@@ -6,6 +6,7 @@ import gzip
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,6 +146,7 @@ def test_the_folder_of_a_calculation_leads_to_the_copy_it_ran_in(home, scf):
     for name in ("quacc-1", "failed-quacc-1", "quacc-2"):
         (work / name).mkdir()
     assert outdirs.place_of(work / "quacc-1") == place
+    assert outdirs.place_of(work / "failed-quacc-1") == place
     assert outdirs.place_of(work) == place
     assert outdirs.place_of(work / "quacc-2") == work / "quacc-2"
     assert home.read(home.job(nscf), work / "quacc-1") == "nscf"
@@ -294,6 +296,36 @@ def test_a_copy_that_was_killed_half_way_is_never_taken_for_whole(tmp_path):
         copier.send_signal(signal.SIGKILL)
     assert part.exists()
     assert not target.exists()
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("mkfs.btrfs") is None,
+    reason="only root mounts a file system that shares blocks: apt-get install btrfs-progs",
+)
+def test_a_copy_shares_its_blocks_where_the_file_system_can(tmp_path):
+    image, place = tmp_path / "image", tmp_path / "disk"
+    place.mkdir()
+    with image.open("wb") as file:
+        file.truncate(300_000_000)
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True)
+    if subprocess.run(["mount", "-o", "loop", image, place], check=False).returncode:
+        pytest.skip("file systems cannot be mounted here")
+    try:
+        source = calculation(place / "scf")
+        file = source / "pwscf.wfc1"
+        file.write_bytes(os.urandom(100_000_000))
+        os.sync()
+        free = os.statvfs(place).f_bfree
+        copied = outdirs.copy(source, place / "outdir")
+        os.sync()
+        assert copied.shared == copied.size > 100_000_000
+        assert (free - os.statvfs(place).f_bfree) * os.statvfs(place).f_frsize < 1_000_000
+        left = digests(source)
+        with (place / "outdir/pwscf.wfc1").open("r+b") as program:
+            program.write(b"changed")
+        assert digests(source) == left
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def test_how_large_a_copy_will_be(home, scf):

@@ -112,7 +112,7 @@ def test_the_states_of_many_in_their_order(service):
 def test_check_tells_everything_at_once(service):
     fine = call(service, "jobs.check", **VALUE, environment={"PATH": "/bin", "SECRET": "x"})
     seen = ["CRYSTALMATH_RECIPES", "PATH"]
-    same = {"status": "ok", "error": None, "findings": [], "potcars": []}
+    same = {"status": "ok", "error": None, "findings": [], "potcars": [], "copies": []}
     assert fine == {"ok": True, **same, "environment": seen}
     bad = {**VALUE, "recipe": "lab_recipes.valeu", "engine": "slurm", "walltime_s": 10**400}
     answer = asyncio.run(METHODS["jobs.check"](service, bad))

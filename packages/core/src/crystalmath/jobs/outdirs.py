@@ -90,7 +90,7 @@ def place_of(folder: str | os.PathLike[str]) -> Path:
         return real
     # If calculations get no folder of their own, the last one counts.
     for each in reversed(read(work)):
-        if real == work or real.name in each.calculations:
+        if real == work or _plain(real.name) in each.calculations:
             return work / each.name
     return real
 
