@@ -251,6 +251,13 @@ def test_nothing_written_into_a_copy_goes_through_links(home, scf, tmp_path):
     assert sorted(os.listdir(place)) == ["pwscf.linked", "pwscf.save", "pwscf.xml"]
 
 
+def test_a_copy_of_files_that_nobody_may_write_can_be_written(home, scf):
+    for path in scf.rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    place = home.own(home.job(), scf)
+    assert all(path.stat().st_mode & 0o200 for path in place.rglob("*"))
+
+
 def test_a_folder_that_is_not_there_is_an_empty_one(home, tmp_path):
     """As for pw.x, which makes it."""
     assert not os.listdir(home.own(home.job(), tmp_path / "none"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -102,7 +101,7 @@ def _copy(source: Path, target: Path) -> bool:
                 raise
             # In large pieces, inside the kernel where it can.
             shutil.copyfile(source, target)
-    # A program needs no times; people do.
-    with contextlib.suppress(OSError):
-        shutil.copystat(source, target)
+    # Times tell people what is new. Permissions stay: the program must be able to write.
+    times = source.stat()
+    os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
     return is_shared

@@ -133,10 +133,12 @@ class OwnOutdirs:
                 if job_id in seen or not is_job_id(job_id):
                     continue
                 seen.add(job_id)
-                # It may have been pruned, or never been here.
-                with contextlib.suppress(OSError, BadFile):
-                    headers.append(self._beside(job_id).read_header())
-                    yield job_id, headers[-1], parent["role"]
+                try:
+                    header = self._beside(job_id).read_header()
+                except FileNotFoundError:
+                    continue  # it was pruned, or has never been here
+                headers.append(header)
+                yield job_id, header, parent["role"]
 
     def _copy_of(self, place: Path, job_id: str, header: Mapping[str, Any]) -> Path | None:
         directory, attempt = self._beside(job_id), header["attempt"]
