@@ -350,6 +350,54 @@ def test_waiting_ends_where_the_files_that_are_needed_were_removed(
     assert needs.info().parents[0]["taken_from"] == again.job_id
 
 
+def damage(outcome, how):
+    """Damage an outcome as disks, and people, do."""
+    content = outcome.read_bytes()
+    outcome.unlink()
+    head, _, result = content.partition(b"\n")
+    if how == "a folder":
+        outcome.mkdir()
+    elif how != "removed":
+        garbled = bytes(byte ^ 0x5A for byte in result[12:])
+        outcome.write_bytes(
+            {
+                "cut short": content[:-20],
+                "garbled": head + b"\n" + result[:12] + garbled,
+                "overwritten": b"nothing of ours\n",
+                "zeros": bytes(len(content)),
+                "without a size": b'{"format": 2, "state": "completed"}\n' + result,
+            }[how]
+        )
+
+
+HARM = ["removed", "cut short", "garbled", "overwritten", "zeros", "without a size", "a folder"]
+
+
+@pytest.mark.parametrize("how", HARM)
+def test_a_damaged_result_is_waited_for_until_it_is_computed_again(client, here, cli, go, how):
+    first, blocked = client.submit(SHIFT, bulk("Al"), {"steps": 1}), held(client, go)
+    first.result(LONG)
+    waits = client.submit(REPORT, first["atoms"], {"x": first["results"]}, after=[blocked])
+    fails = client.submit(REPORT, first["atoms"], after=[blocked], on_failure="fail")
+    outcome = first.info().work_dir.with_name("1.outcome")
+    damage(outcome, how)
+    go.touch()
+    error = str(fails.exception(LONG))
+    assert f"it needs job {first.job_id}: the result of job {first.job_id}" in error
+    assert str(outcome) in error
+    waited = cli("wait", waits.job_id)
+    assert waited.code == 1
+    reason = " ".join(waited.err.split())
+    assert str(outcome) in reason
+    assert f"with success (crystalmath retry {first.job_id[:8]})" in reason
+    assert waits.info().held_up_by == first.job_id
+    with pytest.raises(CrystalMathError, match=f"; crystalmath retry {first.job_id[:8]} computes"):
+        client.submit(REPORT, first["atoms"])
+    (again,) = client.retry([first])
+    assert waits.result(LONG)["parameters"]["x"] == {"energy": -1.0}
+    assert waits.info().parents[0]["taken_from"] == again.job_id
+
+
 def test_a_job_is_named_by_filters(client, here, cli):
     first = client.submit(SHIFT, bulk("Al"), labels={"step": "named", "of": "a"})
     second = client.submit(SHIFT, bulk("Cu"), labels={"step": "named", "of": "b"}, name="Cu")

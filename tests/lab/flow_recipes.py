@@ -302,6 +302,13 @@ def counts(*, folder, count=3, fails=(), waits=()):
 
 
 @flow
+def sums(*, folder):
+    """Call what takes the values of two steps, the second of which may wait."""
+    both = [counted(folder, 0), counted(folder, 1, waits=True)]
+    return total([each["number"] for each in both])
+
+
+@flow
 def calls_what_fails_meanwhile(*, folder):
     """Call a step of one that fails while this pass runs, which has found it running."""
     other = counted(folder, 0)

@@ -253,6 +253,32 @@ def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service,
     assert marks(tmp_path)["0"] == "xx"
 
 
+@pytest.mark.parametrize("how", ["removed", "cut short"])
+def test_a_flow_fails_for_a_damaged_result_of_a_step_and_its_retry_computes_it(
+    service, tmp_path, how
+):
+    flow = submit(service, "sums", folder=str(tmp_path))
+    eventually(lambda: len(steps(service, flow)) == 3)
+    first = finish(service, named(service, flow, "counted#0").job_id)
+    outcome = service.config.jobs_directory / first.job_id / "1.outcome"
+    content = outcome.read_bytes()
+    outcome.unlink()
+    if how == "cut short":
+        outcome.write_bytes(content[:-20])
+    (tmp_path / "go 1").touch()
+    job = finish(service, flow, 60)
+    assert job.state is JobState.FAILED
+    assert first.parents[0]["step"] in job.error
+    assert str(outcome) in job.error
+    assert "crystalmath retry of the flow computes this step again" in job.error
+    needs = named(service, flow, "total#0")
+    assert f"it needs job {first.job_id}: the result of job {first.job_id}" in needs.error
+    (again,) = service.retry([flow], Retry())
+    assert finish(service, again.job_id).state is JobState.COMPLETED
+    assert service.result(again.job_id) == {"value": 1}
+    assert marks(tmp_path) == {"0": "xx", "1": "x"}
+
+
 @pytest.mark.by_turns
 def test_a_step_that_is_run_again_while_its_flow_goes_on(service, tmp_path):
     flow = submit(service, "counts", folder=str(tmp_path), fails=[1], waits=[0])

@@ -437,10 +437,8 @@ class RunDirectory:
         try:
             with self._opened(path, attempt) as file:
                 line = file.readline()
-                header = read_header(line, path)
-                size = header.get("size")
-                if not isinstance(size, int):
-                    raise BadFile(f"{path} does not say how large its result is")
+                header = _outcome_header(line, path)
+                size = header["size"]
                 if file.seek(0, os.SEEK_END) < (whole := len(line) + size):
                     raise BadFile(f"{path} is cut short: it should have {whole} bytes")
                 return header
@@ -497,7 +495,7 @@ class RunDirectory:
         path = self.file(f"{attempt}.outcome")
         file = self._opened(path, attempt)
         try:
-            return file, read_header(file.readline(), path)
+            return file, _outcome_header(file.readline(), path)
         except BaseException:
             file.close()
             raise
@@ -519,6 +517,13 @@ def outcome_document(header: Mapping[str, Any], payload: bytes = b"") -> bytes:
     digest = _digest_of_header(whole)
     digest.update(payload)
     return document({**whole, "sha256": digest.hexdigest()}, payload)
+
+
+def _outcome_header(line: bytes, path: str) -> dict[str, Any]:
+    header = read_header(line, path)
+    if not isinstance(header.get("size"), int):
+        raise BadFile(f"{path} does not say how large its result is")
+    return header
 
 
 def _digest_of_header(header: Mapping[str, Any]) -> hashlib._Hash:

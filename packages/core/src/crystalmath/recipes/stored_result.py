@@ -210,6 +210,9 @@ class ResultIndex:
             for size in self._blocks[first:end]:
                 unpacking = zlib.decompressobj(wbits=_GZIP_WBITS)
                 text += unpacking.decompress(self._stored.read(size), BLOCK)
+                # Its checksum stands behind the text, and is compared when that is passed.
+                if unpacking.decompress(unpacking.unconsumed_tail, 1) or not unpacking.eof:
+                    raise self._damaged()
         except _DAMAGED as error:
             raise self._damaged() from error
         begin = place.start - first * BLOCK

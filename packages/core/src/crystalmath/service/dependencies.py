@@ -294,8 +294,11 @@ class Waiting:
                 told = outlook.reason
                 notes.append(Change(job_id=job.job_id, state=job.state, at=now, reason=told))
         self._recorder.apply(*notes)
-        if ready:
-            self._release(ready)
+        if ready and (later := self._release(ready)):
+            # A result may turn out to be damaged when it is read: then a retry is waited for.
+            unread = [job for job in ready if job.job_id in later]
+            held = [job for job in unread if self._outlook(job, references).reason is not None]
+            self._look_at_others(held, references)
 
     def _outlook(self, job: JobMetadata, references: References) -> Outlook:
         """Tell what a job waits for; one that cannot be told fails, and holds up no other."""
@@ -330,10 +333,12 @@ class Waiting:
             with self._lock:
                 self._due |= {name: None for name in waiting if name in self._ids}
 
-    def _release(self, ready: Sequence[JobMetadata]) -> None:
+    def _release(self, ready: Sequence[JobMetadata]) -> Collection[str]:
+        """Hand jobs over that wait no more; return the ids of those that are tried again."""
         later = self._intake.release(ready)
         self._forget({job.job_id for job in ready}.difference(later))
         if later:
             self._later_at = time.monotonic() + AGAIN_S
             with self._lock:
                 self._later |= dict.fromkeys(later)
+        return later

@@ -143,18 +143,26 @@ def taken_over(
     there = {
         job.job_id
         for job in jobs.some_jobs([each["job_id"] for each in earlier])
-        if _has_result(job)
+        if _has_result(jobs, job)
     }
     found = {each["name"]: each for each in earlier if each["job_id"] in there}
     own = _steps(jobs.some_jobs(jobs.step_ids(origin)))
     found |= {
-        name: _entry(name, tries) for name, tries in own.items() if _has_result(_present(tries))
+        name: _entry(name, tries)
+        for name, tries in own.items()
+        if _has_result(jobs, _present(tries))
     }
     return [{**each, "taken_over": True} for each in found.values()], origin
 
 
-def _has_result(job: JobMetadata) -> bool:
-    return job.state is JobState.COMPLETED and not job.without_files()
+def _has_result(jobs: HomeJobs, job: JobMetadata) -> bool:
+    """Return whether a step has completed, and its result is as it was published."""
+    if job.state is not JobState.COMPLETED or job.without_files():
+        return False
+    try:
+        return jobs.results.verify(job) is None
+    except OSError:
+        return True  # that may pass
 
 
 def _steps(rows: Iterable[JobMetadata]) -> dict[str, list[JobMetadata]]:
@@ -668,7 +676,7 @@ def changes_by_step(
     for job in jobs.some_jobs([*told, *jobs.step_ids(flow.job_id)]):
         if of_flow := step_of(job.parents):
             one = (job.recipe, of_flow[1])
-            called[one] = called.get(one, False) or _has_result(job)
+            called[one] = called.get(one, False) or _has_result(jobs, job)
     for name in sorted(others):
         if not any(step_matches(name, *one) for one in called):
             if takes_any:

@@ -16,6 +16,7 @@ import attrs
 from crystalmath.errors import (
     CrystalMathError,
     EngineUnavailable,
+    FilesRemoved,
     InvalidJob,
     KeyConflict,
     NotSubmitted,
@@ -248,6 +249,8 @@ class Intake:
                 item = self._released(job, admission)
             except InvalidJob as error:
                 self._fail(job.job_id, str(error))
+            except FilesRemoved:
+                again_later.append(job.job_id)  # what it waits for was found out by reading it
             except (CrystalMathError, ImportError, OSError, MemoryError) as error:
                 again_later.append(job.job_id)
                 self._note(job, f"cannot be started now, which is tried again: {error}")

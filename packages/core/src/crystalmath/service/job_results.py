@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, TypeAlias
 
-from crystalmath.errors import FilesRemoved
+from crystalmath.errors import BadFile, FilesRemoved
 from crystalmath.jobs.worktree import at_once
 from crystalmath.recipes import stored_result
 from crystalmath.recipes.json_text import json_part
@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.store.records import JobMetadata
 
+    #: Inode, size in bytes and time of change of a file in ns; ``None`` where it is not there.
+    _Signature: TypeAlias = tuple[int, int, int] | None
+
 
 class StoredResults:
     """Read results from the run directories of a home, undecoded."""
 
     def __init__(self, directory_of: Callable[[str], RunDirectory]) -> None:
         self._directory_of = directory_of
+        # Why results could not be read, by job and attempt, and the signature of the file then.
+        self._damaged: dict[tuple[str, int], tuple[_Signature, str]] = {}
 
     def measured(self, job: JobMetadata) -> Generator[None, None, int]:
         """Count the bytes of a completed job's stored JSON; while it is unpacked, yield."""
@@ -79,9 +84,62 @@ class StoredResults:
         move = self._move(job)
         return b"".join(move.texts([text])) if move else text
 
+    def damage(self, job: JobMetadata) -> str | None:
+        """Return why a completed job's result is known to be unreadable; ``None`` if it is not.
+
+        A result that was read in vain is known, until its file changes.
+        """
+        known = self._damaged.get(key := (job.job_id, job.attempt))
+        if known is None:
+            return None
+        signature, why = known
+        if signature != self._signature(job):
+            self._damaged.pop(key, None)
+            return None
+        return why
+
+    def verify(self, job: JobMetadata) -> str | None:
+        """Read a completed job's stored result, and return why it is no use; ``None`` if it is.
+
+        `OSError` is raised if it cannot be read just now.
+        """
+        with contextlib.suppress(FilesRemoved, BadFile), self._readable(job):
+            self._directory_of(job.job_id).check_outcome(job.attempt)
+        return self.damage(job)
+
+    def _signature(self, job: JobMetadata) -> _Signature:
+        try:
+            now = Path(self._directory_of(job.job_id).file(f"{job.attempt}.outcome")).stat()
+        except OSError:
+            return None
+        return now.st_ino, now.st_size, now.st_mtime_ns
+
+    @contextlib.contextmanager
+    def _readable(self, job: JobMetadata) -> Iterator[None]:
+        """Raise in plain words that a finished job's result is gone or damaged; remember it."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            if said := job.without_files():
+                raise FilesRemoved(said) from error
+            raise FilesRemoved(
+                self._noted(job, f"is gone: {error.filename} was removed")
+            ) from error
+        except IsADirectoryError as error:
+            raise BadFile(self._noted(job, f"is gone: {error.filename} is a folder")) from error
+        except BadFile as error:
+            raise BadFile(self._noted(job, f"cannot be read: {error}")) from error
+
+    def _noted(self, job: JobMetadata, why: str) -> str:
+        """Remember why a result cannot be read; return that with the remedy."""
+        if (known := self.damage(job)) is None:
+            known = f"the result of job {job.job_id} {why}"
+            self._damaged[job.job_id, job.attempt] = self._signature(job), known
+        return recomputed(known, job.job_id)
+
     @contextlib.contextmanager
     def _opened(self, job: JobMetadata) -> Iterator[tuple[BinaryIO, dict[str, Any]]]:
-        with _readable(job):
+        with self._readable(job):
             directory = self._directory_of(job.job_id)
             if not directory.decided(job.attempt):  # after a power cut, perhaps
                 from crystalmath.jobs.host import Host
@@ -96,16 +154,9 @@ class StoredResults:
         return move_of(written, self._directory_of(job.job_id).path)
 
 
-@contextlib.contextmanager
-def _readable(job: JobMetadata) -> Iterator[None]:
-    """Say in plain words that the files of a finished job are gone."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        said = job.without_files()
-        raise FilesRemoved(
-            said or f"the result of job {job.job_id} is gone: {error.filename} was removed"
-        ) from error
+def recomputed(why: str, job_id: str) -> str:
+    """Add the remedy to the reason why the result of a job is no use."""
+    return f"{why}; crystalmath retry {job_id[:8]} computes it again"
 
 
 class Move(NamedTuple):

@@ -12,6 +12,7 @@ from attrs import evolve, frozen
 
 from crystalmath.errors import (
     ID_LENGTH,
+    BadFile,
     FilesRemoved,
     InvalidJob,
     NotSubmitted,
@@ -36,6 +37,7 @@ from crystalmath.recipes.structures import parse_and_keep, parse_structure
 from crystalmath.recipes.summary import find_structures, read_structure
 from crystalmath.service.asked_job import AskedJob, with_arguments
 from crystalmath.service.going_on import moves_atoms_alone
+from crystalmath.service.job_results import recomputed
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -317,7 +319,11 @@ class References:
         job = self._found.get(job_id)
         if job is None or not job.state.is_terminal():
             return False
-        return job.state is not JobState.COMPLETED or job.without_files() is not None
+        return job.state is not JobState.COMPLETED or self._without_result(job) is not None
+
+    def _without_result(self, job: JobMetadata) -> str | None:
+        """Return why a completed job's result cannot be had; ``None`` while that is not known."""
+        return job.without_files() or self.jobs.results.damage(job)
 
     def _missing(self, parent: Parent) -> str | None:
         """Return why a job is still waited for: empty while it goes on, else what went wrong."""
@@ -334,7 +340,7 @@ class References:
             return ""
         said: str | None = f"job {job.job_id} {job.state.ended}"
         if job.state is JobState.COMPLETED:
-            said = job.without_files() if parent["role"] != "after" else None
+            said = self._without_result(job) if parent["role"] != "after" else None
         return "" if said and job.job_id in self._planned else said
 
     def _source(self, parent: Parent) -> JobMetadata:
@@ -347,7 +353,7 @@ class References:
             if job_id not in seen:
                 seen.add(job_id)
                 job = self._job(job_id)
-                if job.state is JobState.COMPLETED and not job.without_files():
+                if job.state is JobState.COMPLETED and not self._without_result(job):
                     return job
                 if job.state.is_terminal():
                     if job_id not in self._again:
@@ -372,25 +378,44 @@ class References:
         if not awaited(parents):
             return asked
         self.look_up(parent["job_id"] for parent in parents)
-        outlook = self.outlook(parents)
+        while True:
+            outlook, sources = self.outlook(parents), self._sources(parents)
+            if outlook.reason is not None:
+                return self._unsettled(asked, outlook)
+            try:
+                return self._with_values(asked)
+            except (BadFile, FilesRemoved):
+                # Now that this is known, a retry may stand in for it, or be waited for.
+                if (outlook, sources) == (self.outlook(parents), self._sources(parents)):
+                    raise
+
+    def _sources(self, parents: Sequence[Parent]) -> list[str]:
+        return [self._source(parent).job_id for parent in awaited(parents)]
+
+    def _unsettled(self, job: AskedJob, outlook: Outlook) -> AskedJob:
+        """Have a job wait, unless what it waits for has failed for good."""
+        parents = job.spec.parents
         # A step that its flow has just called waits all the same: it fails as one that has waited,
         # and the next pass tells the body of the failure.
-        if outlook.failed is not None and not (asked.is_step and repeated(parents) is None):
+        if outlook.failed is not None and not (job.is_step and repeated(parents) is None):
             raise InvalidJob(outlook.failed)
         if outlook.removed is not None:
-            raise FilesRemoved(outlook.removed)
-        if outlook.reason is not None:
-            spec = evolve(asked.spec, asked_hash=asked.spec_hash)
-            told = (*asked.findings, *([_waits(outlook.reason)] if outlook.held_up_by else ()))
-            told += tuple(self._without_geometry(parents))
-            formula = self._formula(parents)
-            return evolve(asked, spec=spec, reason=outlook.reason, findings=told, formula=formula)
+            raise FilesRemoved(recomputed(outlook.removed, str(outlook.held_up_by)))
+        spec = evolve(job.spec, asked_hash=job.spec_hash)
+        findings = (*job.findings, *([_waits(str(outlook.reason))] if outlook.held_up_by else ()))
+        findings += tuple(self._without_geometry(parents))
+        formula = self._formula(parents)
+        return evolve(job, spec=spec, reason=outlook.reason, findings=findings, formula=formula)
+
+    def _with_values(self, job: AskedJob) -> AskedJob:
+        """Put in the values of jobs that have all ended well."""
+        parents = job.spec.parents
         given = [self._given(parent) for parent in parents]
-        spec = evolve(asked.spec, parents=given, asked_hash=asked.spec_hash)
-        asked = evolve(asked, findings=(*asked.findings, *self._without_large_files(parents)))
-        if not asked.refers:
-            return evolve(asked, spec=spec)
-        return self._put_in(evolve(asked, spec=spec, refers=False), parents)
+        spec = evolve(job.spec, parents=given, asked_hash=job.spec_hash)
+        job = evolve(job, findings=(*job.findings, *self._without_large_files(parents)))
+        if not job.refers:
+            return evolve(job, spec=spec)
+        return self._put_in(evolve(job, spec=spec, refers=False), parents)
 
     def _given(self, parent: Parent) -> Parent:
         """Return a parent that is not waited for any more."""

@@ -453,7 +453,11 @@ class FlowPass:
             try:
                 return self._result(entry)
             except (OSError, CrystalMathError) as error:
-                self.stop(f"the result of {_named(entry)} cannot be read: {_words(error)}")
+                file = self._beside(entry["job_id"]).file(f"{entry['attempt']}.outcome")
+                self.stop(
+                    f"the result of {_named(entry)} in {file} cannot be read: {_words(error)}; "
+                    "crystalmath retry of the flow computes this step again"
+                )
         failure = self._error(entry)
         self._raised[id(failure)] = failure, entry
         raise failure
