@@ -398,6 +398,25 @@ def test_a_damaged_result_is_waited_for_until_it_is_computed_again(client, here,
     assert waits.info().parents[0]["taken_from"] == again.job_id
 
 
+def test_no_job_takes_the_text_of_an_object_for_it(client, here, cli, go):
+    first, blocked = client.submit("lab_recipes.opaque", bulk("Al")), held(client, go)
+    shown = first.result(LONG)["deep"][0]
+    assert shown.keys() == {"type", "text"}
+    waits = [
+        client.submit(REPORT, bulk("Al"), {"x": part}, after=[blocked])
+        for part in (first, first["deep"], first["deep"][0], first["deep"][0]["text"])
+    ]
+    go.touch()
+    for one in waits:
+        assert first.job_id in (error := str(one.exception(LONG)))
+        assert "is builtins.object, which has no form in JSON" in error
+    refused = cli("submit", REPORT, f"job:{blocked.job_id}@0", "--param", f"x=job:{first.job_id}:")
+    assert refused.code == 1
+    assert "['deep'][0]" in refused.err
+    number = client.submit(REPORT, bulk("Al"), {"x": first["number"]})
+    assert number.result(LONG)["parameters"] == {"x": 1}
+
+
 def test_a_job_is_named_by_filters(client, here, cli):
     first = client.submit(SHIFT, bulk("Al"), labels={"step": "named", "of": "a"})
     second = client.submit(SHIFT, bulk("Cu"), labels={"step": "named", "of": "b"}, name="Cu")

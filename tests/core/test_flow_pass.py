@@ -159,6 +159,42 @@ def test_a_step_that_runs_in_the_pass_runs_once(own, flow):
     assert counted == {"flow_steps": {"completed": len(owner.steps)}, "steps_in_pass": 1}
 
 
+@pytest.mark.parametrize(("kind", "shown"), [("tool", "Tool"), ("plan", "Plan")])
+def test_an_object_without_a_form_is_never_replaced_by_its_text(own, flow, kind, shown):
+    for name, expected in (("hands_on", 1), ("looks_into", 2)):
+        assert flow(name, kind=kind).in_one_job()[1] == expected
+        owner = flow(name, kind=kind)
+        header, _ = owner.run()
+        assert header["state"] == "failed"
+        assert f"flow_recipes.{shown}" in header["error"]
+        assert "has no form in JSON" in header["error"]
+    # The body needs the object of its one step.
+    (step,) = owner.steps.values()
+    assert f"step {step['name']} (job {step['job_id']}) has returned" in header["error"]
+    assert "as result.made," in header["error"]
+    assert "--in-one-job" in header["error"]
+
+
+@pytest.mark.parametrize("kind", ["tool", "plan"])
+def test_what_is_beside_an_object_without_a_form_goes_on(own, flow, kind):
+    header, result = flow("leaves_aside", kind=kind).run()
+    bare, expected = flow("leaves_aside", kind=kind).in_one_job()
+    assert (header["state"], bare["state"]) == ("completed", "completed"), header["error"]
+    assert (result["double"], result["all"][0]["number"]) == (2, 1)
+    if kind == "tool":  # whose text names its address
+        for one in (result, expected):
+            one["all"][0]["made"].pop("text")
+        assert header["summary"]["as_text"] == bare["summary"]["as_text"]
+    assert result == expected
+
+
+@pytest.mark.parametrize("kind", ["tool", "plan"])
+def test_an_object_that_is_made_in_the_pass_stays_the_object(own, flow, kind):
+    header, result = flow("makes_locally", kind=kind).run()
+    assert (header["state"], result) == ("completed", 4), header["error"]
+    assert own.world["ran"] > 1  # it is made anew in each pass, and never kept as text
+
+
 def test_random_values_are_kept_by_a_step(flow):
     owner = flow("at_random")
     header, result = owner.run()

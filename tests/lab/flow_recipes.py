@@ -1,6 +1,7 @@
 """Flows of a user's own, in ordinary Python; admitted through CRYSTALMATH_RECIPES."""
 
 import copy
+import dataclasses
 import functools
 import os
 import random
@@ -299,6 +300,70 @@ def counts(*, folder, count=3, fails=(), waits=()):
     firsts = [counted(folder, at, fails=at in fails, waits=at in waits) for at in range(count)]
     nexts = [counted(folder, first["next"][0] + 10)["number"] for first in firsts]
     return {"total": total(nexts), "fan": counted_fan(folder, nexts)}
+
+
+class Tool:
+    """An object that is neither JSON nor monty's."""
+
+    def __init__(self, number):
+        self.number = number
+
+
+@dataclasses.dataclass
+class Plan:
+    """An object that monty writes, and that is not read again as one."""
+
+    number: int
+
+
+@job
+def made_tool(number, *, kind="tool"):
+    """Return an object without a form in JSON beside a number."""
+    return {"number": number, "made": {"tool": Tool, "plan": Plan}[kind](number)}
+
+
+@job
+def uses(tool):
+    """Return the number of a tool, or its absence."""
+    return getattr(tool, "number", "no tool")
+
+
+@flow
+def hands_on(number=1, *, kind="tool"):
+    """Hand an object on to a step."""
+    return uses(made_tool(number, kind=kind)["made"])
+
+
+@flow
+def looks_into(number=1, *, kind="tool"):
+    """Use an object in the body."""
+    made = made_tool(number, kind=kind)["made"]
+    return double(made.number if hasattr(made, "number") else -1)
+
+
+@flow
+def leaves_aside(number=1, *, kind="tool"):
+    """Use what is beside an object, and return the object among other things."""
+    made = made_tool(number, kind=kind)
+    return {"double": double(made["number"]), "all": [dict(made)]}
+
+
+@flow
+def makes_locally(number=1, *, kind="tool"):
+    """Hand an object on that a job of the body's own has made."""
+
+    @job
+    def of_its_own(number):
+        world["ran"] = world.get("ran", 0) + 1
+        return {"tool": Tool, "plan": Plan}[kind](number)
+
+    made = of_its_own(double(number))
+
+    @job
+    def use_of_its_own(tool):
+        return tool.number
+
+    return double(use_of_its_own(made))
 
 
 @flow

@@ -253,6 +253,22 @@ def test_a_failed_step_stops_no_other_and_a_retry_goes_on_from_the_rest(service,
     assert marks(tmp_path)["0"] == "xx"
 
 
+@pytest.mark.parametrize(("kind", "shown"), [("tool", "Tool"), ("plan", "Plan")])
+def test_a_step_takes_no_text_for_an_object_that_another_has_returned(service, kind, shown):
+    flow = submit(service, "hands_on", kind=kind)
+    job = finish(service, flow)
+    assert job.state is JobState.FAILED
+    assert "step flow_recipes.made_tool#0" in job.error
+    uses = named(service, flow, "uses#0")
+    assert uses.state is JobState.FAILED
+    for error in (job.error, uses.error):
+        assert f"flow_recipes.{shown}" in error
+    assert "no form in JSON" in job.error
+    one = submit(service, "hands_on", kind=kind, in_one_job=True)
+    assert finish(service, one).state is JobState.COMPLETED
+    assert service.result(one) == {"value": 1}
+
+
 @pytest.mark.parametrize("how", ["removed", "cut short"])
 def test_a_flow_fails_for_a_damaged_result_of_a_step_and_its_retry_computes_it(
     service, tmp_path, how

@@ -161,27 +161,27 @@ def encode_result(result: object, as_text: list[str] | None = None) -> bytes:
     return stored.data[: len(stored.data) - stored.sizes["index"]]
 
 
-def decode_result(data: bytes) -> Any:
+def decode_result(data: bytes, decoder: ResultDecoder | None = None) -> Any:
     """Read what :func:`encode_result` wrote, which an archive may have brought.
 
     Raises `BadFile`: it is no gzipped JSON. `InvalidJob`: an object in it cannot be read.
     """
-    return decode_result_json(unpacked(data))
+    return decode_result_json(unpacked(data), decoder)
 
 
-def decode_result_json(text: bytes) -> Any:
+def decode_result_json(text: bytes, decoder: ResultDecoder | None = None) -> Any:
     """Read the text of a stored result; see :func:`decode_result`."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise BadFile(f"a stored result is damaged: {error}") from error
-    return decode_result_document(document)
+    return decode_result_document(document, decoder)
 
 
-def decode_result_document(document: Any) -> Any:
+def decode_result_document(document: Any, decoder: ResultDecoder | None = None) -> Any:
     """Read such a text that was parsed already.
 
     Only listed classes become objects (:mod:`crystalmath.recipes.decoding`), and those of recipes
     of the user's own; of any other an object stays the table that it is written as.
     """
-    return ResultDecoder().decode(document, ("result",))
+    return (decoder or ResultDecoder()).decode(document, ("result",))

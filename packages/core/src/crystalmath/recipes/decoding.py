@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from crystalmath import config
 from crystalmath.errors import CrystalMathError, InvalidJob
@@ -19,6 +19,7 @@ from crystalmath.models.reference import JOB, read_reference
 from crystalmath.recipes.ase_classes import class_named, is_named_here
 from crystalmath.recipes.ase_json import decode_atoms
 from crystalmath.recipes.encoding import (
+    AS_TEXT,
     DEFORMED,
     MAX_DEPTH,
     NUMPY,
@@ -303,6 +304,17 @@ class ResultDecoder(Decoder):
             return value
         return super().decode(value, place)
 
+    def _dict(self, value: dict[Any, Any], place: tuple[Any, ...]) -> Any:
+        if value.get(AS_TEXT) is True:
+            return self.formless(value, place)
+        return super()._dict(value, place)
+
+    def formless(self, node: dict[Any, Any], place: tuple[Any, ...]) -> Any:
+        """Return what stands for an object that cannot be made again: the table that is stored."""
+        return {
+            key: self.decode(each, (*place, key)) for key, each in node.items() if key != AS_TEXT
+        }
+
     def _tagged(self, node: dict[Any, Any], place: tuple[Any, ...]) -> Any:
         tag = (_hashable(node["@module"]), _hashable(node.get("@class")))
         if tag in self.builders:
@@ -311,19 +323,19 @@ class ResultDecoder(Decoder):
             with contextlib.suppress(InvalidJob):
                 return self._class(node, name, place)
         elif self._is_listed(*tag):
-            with contextlib.suppress(_NotListedError):
+            with contextlib.suppress(NotListedError):
                 return self._object(node, place)
         return self._unlisted(node, place)
 
     def _unlisted(self, node: dict[Any, Any], place: tuple[Any, ...]) -> Any:
-        return {key: self.decode(item, (*place, key)) for key, item in node.items()}
+        return self.formless(node, place)
 
     def _object(self, node: dict[Any, Any], place: tuple[Any, ...]) -> Any:
         from monty.json import MontyDecoder
 
         try:
             return MontyDecoder().process_decoded(self._for_monty(node))
-        except _NotListedError:
+        except NotListedError:
             raise
         except Exception as error:  # whatever a class says of data that it did not write
             reason = f"{node['@module']}.{node['@class']} cannot be read"
@@ -339,14 +351,20 @@ class ResultDecoder(Decoder):
             return [self._for_monty(item) for item in value]
         if not isinstance(value, dict):
             return value
+        if value.get(AS_TEXT) is True:
+            value = self.text_in_object(value)
         if not ("@module" in value and value.keys() & {"@class", "@callable"}):
             return {key: self._for_monty(item) for key, item in value.items() if key != NUMPY}
         tag = (_hashable(value["@module"]), _hashable(value.get("@class")))
         if tag in RESULT_BUILDERS:
             return self._built_for_monty(tag, value)
         if not self._is_listed(*tag) or (tag[1] == "Incar" and _repeats(value)):
-            raise _NotListedError
+            raise NotListedError
         return {key: self._for_monty(item) for key, item in value.items()}
+
+    def text_in_object(self, node: dict[Any, Any]) -> dict[Any, Any]:
+        """Return what an object of a listed class has for a member that is kept as text."""
+        return {key: each for key, each in node.items() if key != AS_TEXT}
 
     def _built_for_monty(self, tag: tuple[str, str], value: dict[Any, Any]) -> Any:
         built = RESULT_BUILDERS[tag](value, self._for_monty)
@@ -356,7 +374,7 @@ class ResultDecoder(Decoder):
             return value
         # Pairs of a dict would be taken for a tag.
         if tag[0] != "builtins" or (isinstance(built, dict) and not _TAGS.isdisjoint(built)):
-            raise _NotListedError
+            raise NotListedError
         return list(built) if isinstance(built, tuple) else built
 
     def _is_listed(self, module: str, name: str) -> bool:
@@ -395,7 +413,7 @@ def _of_numpy(value: Any, kind: Any, place: tuple[Any, ...]) -> Any:
     raise InvalidJob(f"{place_name(place)}: {value!r:.80} is no {kind!r:.40} of numpy's")
 
 
-class _NotListedError(Exception):
+class NotListedError(Exception):
     """Something in an object is of a class that is not listed."""
 
 
@@ -422,9 +440,10 @@ def _is_data(module: str, name: str) -> bool:
 class SpecDecoder(ResultDecoder):
     """Reads specifications: the arguments of a flow's step may hold whatever a result may."""
 
-    def _unlisted(self, node: dict[Any, Any], place: tuple[Any, ...]) -> Any:
-        name = ".".join(map(str, (node["@module"], node.get("@class", node.get("@callable")))))
-        raise InvalidJob(f"{place_name(place)}: an object of {name} is not permitted here")
+    def formless(self, node: dict[Any, Any], place: tuple[Any, ...]) -> NoReturn:
+        """Refuse what no worker could make again."""
+        name = node.get("type") or f"{node['@module']}.{node.get('@class', node.get('@callable'))}"
+        raise InvalidJob(f"{place_name(place)}: an object of {name} has no form in JSON")
 
 
 class RequestDecoder(Decoder):
@@ -448,7 +467,7 @@ class RequestDecoder(Decoder):
 
     def check_key(self, key: Any, place: tuple[Any, ...]) -> None:
         """Refuse what monty would take for an object."""
-        if isinstance(key, str) and key in _TAGS:
+        if isinstance(key, str) and (key in _TAGS or key == AS_TEXT):
             raise InvalidJob(
                 f"{place_name(place)}: a dict with the key {key!r} is not permitted here"
             )

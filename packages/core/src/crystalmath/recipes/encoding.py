@@ -45,6 +45,8 @@ NUMPY = "@numpy"
 NUMPY_TYPES = frozenset(
     ("bool", "str_", "float16", "float32", "float64", "complex64", "complex128")
 ) | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
+#: Marks what stands for an object that has no form in JSON.
+AS_TEXT = "@as_text"
 #: What quacc's elastic flows return and monty cannot write, by the names that it has had.
 DEFORMED = frozenset(
     (f"pymatgen.{part}.elasticity.strain", "DeformedStructureSet") for part in ("core", "analysis")
@@ -245,8 +247,9 @@ class _TooDeepError(TypeError):
 class ResultEncoder(StrictEncoder):
     """Takes also what monty can write, and numbers that are not finite.
 
-    What cannot be written is written as text: ``{"type": ..., "text": ...}``, of a sequence with
-    its ``items``. A calculation is never lost for want of a form.
+    What cannot be written is written as text: ``{"@as_text": true, "type": ..., "text": ...}``, of
+    a sequence with its ``items``. A calculation is never lost for want of a form, and nothing that
+    feeds another job takes this for the value (`formless`).
     """
 
     def __init__(self) -> None:
@@ -269,7 +272,7 @@ class ResultEncoder(StrictEncoder):
 
     def _as_text(self, value: Any, place: tuple[Any, ...]) -> dict[str, Any]:
         name = f"{type(value).__module__}.{type(value).__qualname__}"
-        self.as_text.append(f"{place_name(place)} ({name})")
+        self._note(name, place)
         try:
             text = repr(value)
         except Exception:  # noqa: BLE001 - as above
@@ -281,7 +284,10 @@ class ResultEncoder(StrictEncoder):
                     items = {"items": self.encode(list(value), (*place, "items"))}
         # Without halves of pairs, which are no text in UTF-8.
         shortened = text[:_MOST_TEXT].encode("utf-8", "replace").decode()
-        return {"type": name, "text": shortened, **items}
+        return {AS_TEXT: True, "type": name, "text": shortened, **items}
+
+    def _note(self, name: object, place: tuple[Any, ...]) -> None:
+        self.as_text.append(f"{place_name(place)} ({name})")
 
     def refusal(self, place: tuple[Any, ...], reason: str) -> Exception:
         """As the base class, for a result."""
@@ -307,6 +313,8 @@ class ResultEncoder(StrictEncoder):
         return NUMPY not in value and all(isinstance(key, str) for key in value)
 
     def _dict(self, value: Mapping[Any, Any], place: tuple[Any, ...]) -> Any:
+        if value.get(AS_TEXT) is True:  # a flow returns what a step of it has returned
+            self._note(value.get("type"), place)
         if "@module" in value and not self._in_object:
             self._in_object = True
             try:
@@ -386,6 +394,19 @@ class ArgumentEncoder(ResultEncoder):
     def is_plain(self, value: Mapping[Any, Any]) -> bool:
         """Return whether no key could be taken for a reference, either."""
         return super().is_plain(value) and not any(key.startswith("$") for key in value)
+
+
+def formless(node: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
+    """Find what is kept as text in a stored result: the place, and the type of the object."""
+    if isinstance(node, list):
+        for index, each in enumerate(node):
+            yield from formless(each, (*place, index))
+    elif isinstance(node, dict):
+        if node.get(AS_TEXT) is True:
+            yield place, str(node.get("type"))
+        else:
+            for key, each in node.items():
+                yield from formless(each, (*place, key))
 
 
 def with_numpy_types(node: Any, kind: Any) -> Any:

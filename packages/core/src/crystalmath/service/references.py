@@ -29,7 +29,13 @@ from crystalmath.recipes import codec
 from crystalmath.recipes.arguments import returns_beside
 from crystalmath.recipes.ase_classes import with_classes
 from crystalmath.recipes.decoding import ResultDecoder
-from crystalmath.recipes.encoding import NUMPY, ResultEncoder, with_numpy_types
+from crystalmath.recipes.encoding import (
+    AS_TEXT,
+    NUMPY,
+    ResultEncoder,
+    formless,
+    with_numpy_types,
+)
 from crystalmath.recipes.job_structure import JobStructure, as_data, with_values
 from crystalmath.recipes.json_text import place_name, structure_of
 from crystalmath.recipes.lookup import is_quaccs, look_up
@@ -483,12 +489,24 @@ class References:
             try:
                 node = _member(node, path[index])
             except _NoMemberError as error:
-                where = "".join(f"[{step!r}]" for step in path[:index]) or "it"
+                where = _indices(path[:index]) or "it"
                 raise InvalidJob(
-                    f"the result of job {job.job_id} ({job.recipe}) has no "
-                    f"{''.join(f'[{step!r}]' for step in path)}; {where} {error}"
+                    f"the result of job {job.job_id} ({job.recipe}) has no {_indices(path)}; "
+                    f"{where} {error}"
                 ) from None
+        if (job.summary or {}).get("as_text"):
+            self._require_form(job, node, path)
         return node
+
+    def _require_form(self, job: JobMetadata, node: Any, path: tuple[str | int, ...]) -> None:
+        """Raise `InvalidJob` if a value holds what is kept as text alone."""
+        for place, kind in formless(node, path):
+            raise InvalidJob(
+                f"the result{_indices(place)} of job {job.job_id} ({job.recipe}) is {kind}, which "
+                "has no form in JSON: only its text is kept, and no job takes that for the value; "
+                "take a part of the result that has one, or have the recipe return numbers, texts, "
+                "arrays, structures or dicts of such"
+            )
 
     # --- geometries --------------------------------------------------------------------------
 
@@ -686,6 +704,8 @@ class _NoMemberError(Exception):
 
 def _member(node: Any, step: str | int) -> Any:
     """Go one step on in a result as it is stored."""
+    if isinstance(node, dict) and node.get(AS_TEXT) is True:
+        raise _NoMemberError(f"is {node.get('type')}, which has no form in JSON")
     if isinstance(node, dict) and "@module" in node:
         tag = (node["@module"], node.get("@class"))
         if tag == ("builtins", "dict"):
@@ -718,6 +738,10 @@ def _at(node: Any, step: str | int) -> Any:
         return node[step]
     except IndexError:
         raise _NoMemberError(f"has {len(node)} items") from None
+
+
+def _indices(path: Iterable[object]) -> str:
+    return "".join(f"[{step!r}]" for step in path)
 
 
 def _hashable(key: Any) -> Any:

@@ -29,8 +29,9 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models.reference import JOB, STEP
 from crystalmath.models.submission import merged, step_matches
 from crystalmath.recipes import codec
-from crystalmath.recipes.decoding import ResultDecoder
+from crystalmath.recipes.decoding import NotListedError, ResultDecoder
 from crystalmath.recipes.encoding import NUMPY, NUMPY_TYPES, ArgumentEncoder, ResultEncoder
+from crystalmath.recipes.json_text import place_name
 from crystalmath.recipes.lookup import NAMESPACE
 from crystalmath.recipes.quacc_settings import changed_settings
 
@@ -133,7 +134,7 @@ class FlowPass:
             )
         if living := [each["name"] for each in uncalled if each["state"] not in _ENDED]:
             return Awaited(self._calls, living)  # none of a flow's steps outlives it
-        return result
+        return _as_stored(result)
 
     def counts(self) -> dict[str, Any]:
         """Count the called steps for the summary: jobs of this flow by their state, and others."""
@@ -327,6 +328,8 @@ class FlowPass:
         return isinstance(value, Atoms)
 
     def _reference(self, value: Any) -> dict[str, Any] | None:
+        if type(value) is FormlessValue:
+            _need(value)
         if type(value) is not StepValue:
             return None
         return {STEP: _name_of(value), "path": list(_path_of(value))}
@@ -464,7 +467,11 @@ class FlowPass:
 
     def _result(self, entry: Mapping[str, Any]) -> Any:
         payload = self._beside(entry["job_id"]).payload(entry["attempt"])
-        return codec.decode_result(payload)
+        return self._decoded(payload, _named(entry))
+
+    def _decoded(self, payload: bytes, step: str) -> Any:
+        """Read the result of a step; the use of what has no form in JSON ends the pass."""
+        return codec.decode_result(payload, _StepResultDecoder(self, step))
 
     def _error(self, entry: Mapping[str, Any]) -> Exception:
         header = None
@@ -497,7 +504,7 @@ class FlowPass:
             if asked is None or header["arguments"] is None or header["arguments"] == asked:
                 if not ours:
                     self._directory.keep_step(name, header, payload)
-                return codec.decode_result(payload)
+                return self._decoded(payload, f"step {name}")
             if ours and not self._raised:
                 self.stop(
                     f"the flow calls the step {name} with other arguments than before; {_REMEDY}"
@@ -509,6 +516,7 @@ class FlowPass:
             self._in_step = False
         as_text: list[str] = []
         payload = codec.encode_result(result, as_text)
+        as_text += self._formless(payload, name)
         if not as_text:
             self._directory.keep_step(name, {"name": name, "arguments": asked}, payload)
         elif required:
@@ -516,6 +524,15 @@ class FlowPass:
                 f"the result of the step {name} cannot be kept: {as_text[0]} has no form in JSON"
             )
         return result
+
+    def _formless(self, payload: bytes, name: str) -> list[str]:
+        """Return which objects in a result no later pass would get as they are."""
+        decoder = _StepResultDecoder(self, f"step {name}")
+        try:
+            codec.decode_result(payload, decoder)
+        except InvalidJob as error:
+            return [str(error)]
+        return decoder.formless_places
 
     def _kept(self, name: str) -> tuple[dict[str, Any], bytes, bool] | None:
         if (own := self._directory.kept_step(name)) is not None:
@@ -595,9 +612,42 @@ class StepValue:
         _need(self)
 
 
+class FormlessValue(StepValue):
+    """Stands in the result of a step for an object that has no form in JSON.
+
+    It can be copied, put into containers and returned by the flow. All else needs the object, and
+    ends the flow: another value in its place would be a wrong one.
+    """
+
+    __slots__ = ("_node",)
+
+    def __init__(self, flow: FlowPass, what: str, node: Mapping[str, Any]) -> None:
+        super().__init__(flow, what)
+        object.__setattr__(self, "_node", node)
+
+    def __getitem__(self, key: Any) -> NoReturn:
+        _need(self)
+
+
 def _need(value: StepValue, *_: Any, **__: Any) -> NoReturn:
     flow: FlowPass = object.__getattribute__(value, "_flow")
+    if type(value) is FormlessValue:
+        flow.stop(
+            f"{_name_of(value)}, which has no form in JSON: the flow needs the object, and its "
+            "text alone is kept; have the step return numbers, texts, arrays, structures or dicts "
+            "of such, or submit the flow with --in-one-job"
+        )
     flow.need([_name_of(value)])
+
+
+def _as_stored(value: Any) -> Any:
+    """Return the result of a flow with what is stored of objects without a form in JSON."""
+    kind = type(value)
+    if kind is FormlessValue:
+        return object.__getattribute__(value, "_node")
+    if kind is dict:
+        return {key: _as_stored(each) for key, each in value.items()}
+    return kind(map(_as_stored, value)) if kind in {list, tuple} else value
 
 
 def _name_of(value: StepValue) -> str:
@@ -635,6 +685,24 @@ class _StepDecoder(ResultDecoder):
 
     def decode(self, value: Any, place: tuple[Any, ...]) -> Any:
         return value if type(value) is StepValue else super().decode(value, place)
+
+
+class _StepResultDecoder(ResultDecoder):
+    """Reads the result of a step, in which `FormlessValue` stands for what cannot be read."""
+
+    def __init__(self, flow: FlowPass, step: str) -> None:
+        self._flow, self._step = flow, step
+        #: The places of such values, each with the object's class.
+        self.formless_places: list[str] = []
+
+    def formless(self, node: dict[Any, Any], place: tuple[Any, ...]) -> Any:
+        kind = node.get("type") or f"{node.get('@module')}.{node.get('@class')}"
+        self.formless_places.append(f"{place_name(place)} ({kind})")
+        what = f"{self._step} has returned {kind} as {place_name(place)}"
+        return FormlessValue(self._flow, what, node)
+
+    def text_in_object(self, node: dict[Any, Any]) -> NoReturn:
+        raise NotListedError(node.get("type"))  # all of the object has no form then
 
 
 #: Marks the name of a step that is called otherwise since another has failed.
