@@ -321,7 +321,8 @@ def test_a_journal_that_cannot_be_read_hides_no_other(tmp_path, caplog):
     os.close(journal._descriptor)
     unreadable = tmp_path / "jobs" / JOURNALS / "0"
     unreadable.mkdir()
-    Host(tmp_path / "jobs").publish_left()
+    host = Host(tmp_path / "jobs")
+    for _ in range(3):
+        host.publish_left()
     assert only.outcome(1)["error"] == "no 0"
-    assert "cannot read" in caplog.text
-    assert str(unreadable) in caplog.text
+    assert caplog.text.count(f"the journal {unreadable}, which may hold outcomes, cannot be") == 1

@@ -221,6 +221,34 @@ def test_what_outlived_its_owner_has_a_worker(owner, running, home, service, go)
     assert {job.state for job in finish(service, running, queued, new)} == {JobState.COMPLETED}
 
 
+def test_a_journal_that_cannot_be_read_keeps_back_its_jobs_alone(
+    owner, running, home, service, go, cli, caplog
+):
+    supervisor = RunDirectory(home / "jobs" / running).claimant(1)
+    journal = home / "jobs" / ".journals" / f"{supervisor.lock}.00000000"
+    journal.mkdir(parents=True)
+    owner.kill()
+    os.kill(supervisor.pid, signal.SIGKILL)
+    assert service.take_over() == [running]
+    # The one worker that there is runs what comes later.
+    new = [service.submit(lab_job("value")).job_id for _ in range(3)]
+    assert {job.state for job in finish(service, *new)} == {JobState.COMPLETED}
+    time.sleep(5)
+    why = f"the journal {journal}, which may hold outcomes, cannot be read (Is a directory)"
+    job = service.job(running)
+    assert not job.state.is_terminal()
+    assert job.reason.startswith(f"cannot go on, trying again: {why}")
+    # The job, the service and its engine log it once each.
+    assert caplog.text.count(why) <= 3
+    checks = cli("doctor", "--json").json["checks"]
+    (journals,) = [each for each in checks if each["name"] == "journals"]
+    assert (journals["state"], journals["message"]) == ("error", why)
+    assert "was removed" in journals["remedy"]
+    go.touch()
+    journal.rmdir()
+    assert finish(service, running)[0].state is JobState.COMPLETED
+
+
 def test_what_nobody_can_take_over_says_why(owner, running, service, go, tmp_path, monkeypatch):
     queued = owner.submit("mark", path=tmp_path / "count")
     owner.kill()

@@ -71,6 +71,7 @@ def _checks(*, run: bool, engine: str | None, again: bool, deep: bool) -> Iterat
     if again:
         yield _guarded("rebuild", _rebuild, config)
     yield _guarded("database", _database, config)
+    yield from _journals(config)
     if deep:
         yield _guarded("outcomes", _outcomes, config)
     yield from _failures(config)
@@ -183,6 +184,16 @@ def _database(config: Config) -> Check:
             return Check("database", "error", message, remedy)
         message = f"the last job is {output.age(newest[0].created_at)} old" if newest else "empty"
         return Check("database", "ok", f"{store!r}, {message}")
+
+
+def _journals(config: Config) -> Iterator[Check]:
+    """Look whether results can be read that a dead worker has left behind."""
+    from crystalmath.jobs.journal import unreadable
+
+    if wrong := unreadable(os.fspath(config.jobs_directory)):
+        more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+        why, _, remedy = wrong[0].partition("; ")
+        yield Check("journals", "error", why + more, remedy)
 
 
 def _outcomes(config: Config) -> Check:

@@ -305,6 +305,7 @@ class Driver:
         if job.state.is_terminal():
             return False
         job.update(cancelled=True)
+        job.try_at_once()
         try:
             # A directory that is there before `spec` would be taken for another process's.
             if self._followed.phase(job_id) is not Phase.NEW:

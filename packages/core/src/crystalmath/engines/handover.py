@@ -339,7 +339,8 @@ class Handover:
         if not self._followed.count(Phase.WAITING):
             return []
         most = self._engine.capabilities.max_queued
-        room = most - len(self._followed.parcels)
+        # One whose ends cannot be published keeps nothing else back: none of it runs any more.
+        room = most - sum(not parcel.is_over() for parcel in self._followed.parcels)
         free = max(most, _JOBS) - self._followed.count(*WITH_ENGINE)
         now = self._host.monotonic()
         packing = _Packing(
@@ -387,13 +388,16 @@ class Handover:
         """
         if self._has_survivors:
             followed = self._followed.those(*WITH_ENGINE)
-            self._has_survivors = any(job.survivor for job in followed)
+            self._has_survivors = any(
+                job.survivor and job.swept != job.record.attempt for job in followed
+            )
         if not self._has_survivors:
             return math.inf
         workers = self._engine.workers()
         with_engine = self._followed.parcels
         here = sum(
             parcel.attempt.priority <= MOST_PRIORITY
+            and not parcel.is_over()
             and self._engine.runs_here(parcel.attempt.cluster)
             for parcel in with_engine
         )

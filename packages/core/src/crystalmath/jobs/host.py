@@ -43,6 +43,8 @@ class Host:
         self._is_synced = False
         self._sweepers: ThreadPoolExecutor | None = None
         self._sweeps: dict[str, Future[bool]] = {}
+        # The last warning about each journal, and about all of them: they are read every second.
+        self._warned: dict[str, str] = {}
 
     @property
     def identity(self) -> IdentityFile:
@@ -107,8 +109,14 @@ class Host:
                 with contextlib.suppress(FileNotFoundError):  # another process publishes
                     if self._is_closed(left):
                         yield left
+            self._warned.pop("", None)
         except OSError as error:
-            _warn(f"cannot read {journal.JOURNALS} of {self._jobs_directory}: {error}")
+            self._warn_once("", str(error.strerror))
+
+    def _warn_once(self, about: str, message: str) -> None:
+        if self._warned.get(about) != message:
+            self._warned[about] = message
+            _warn(message)
 
     def _is_closed(self, left: Left) -> bool:
         """Return whether nobody writes a journal any more, wherever its writer was."""
@@ -138,10 +146,12 @@ class Host:
             except FileNotFoundError:
                 pass  # it was removed, or another process publishes
             except OSError as error:
-                _warn(f"cannot publish an outcome of {left.path}, trying again: {error}")
+                why = f"cannot publish an outcome of {left.path}, trying again: {error}"
+                self._warn_once(left.path, why)
                 keeps = True
         sync_all(directories)
         if not keeps:
+            self._warned.pop(left.path, None)
             with contextlib.suppress(FileNotFoundError):
                 Path(left.path).unlink()
 

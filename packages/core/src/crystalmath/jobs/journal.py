@@ -174,12 +174,29 @@ def left(jobs_directory: str, of: str = "") -> Iterator[Left]:
 
     `OSError` is raised, after the others, if one of them cannot be read.
     """
+    trouble: list[OSError] = []
+    yield from _left(jobs_directory, of, trouble)
+    if trouble:
+        raise trouble[0]
+
+
+def unreadable(jobs_directory: str) -> list[str]:
+    """Return why journals cannot be read that may hold outcomes, each with its path."""
+    trouble: list[OSError] = []
+    for _ in _left(jobs_directory, "", trouble):
+        pass
+    return [str(error.strerror) for error in trouble]
+
+
+def _left(jobs_directory: str, of: str, trouble: list[OSError]) -> Iterator[Left]:
     folder = f"{jobs_directory}/{JOURNALS}"
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
         return
-    unreadable: OSError | None = None
+    except OSError as error:
+        trouble.append(_unreadable(folder, error))
+        return
     for name in names:
         path = f"{folder}/{name}"
         if name.startswith(".") or (not name.startswith(f"{of}.") if of else is_locked(path)):
@@ -190,7 +207,10 @@ def left(jobs_directory: str, of: str = "") -> Iterator[Left]:
                     first, *others = records(file.read())
                 writer = Identity.read(read_header(first[1].partition(b"\n")[0], path))
                 yield Left(path, writer, tuple(others))
-        except OSError as error:  # raised once the others were read
-            unreadable = error
-    if unreadable is not None:
-        raise unreadable
+        except OSError as error:
+            trouble.append(_unreadable(path, error))
+
+
+def _unreadable(path: str, error: OSError) -> OSError:
+    why = f"the journal {path}, which may hold outcomes, cannot be read ({error.strerror})"
+    return OSError(error.errno, f"{why}; its jobs wait until it can be, or was removed")

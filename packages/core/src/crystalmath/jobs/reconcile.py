@@ -46,6 +46,9 @@ _LOG = logging.getLogger("crystalmath.jobs")
 
 #: So many decisions may follow from one look: found dead, lost, handed out again.
 _MOST_STEPS = 4
+#: A job that cannot go on is tried again after this part of the time since it last could, and at
+#: the latest after so many seconds.
+_PART, _AGAIN_S = 0.25, 30.0
 
 
 @define(eq=False)
@@ -76,8 +79,13 @@ class Job:
     not_before: float = 0.0
     #: The reason for waiting that was reported last.
     told: str | None = None
-    #: The reason why it cannot go on that was reported since it last could.
+    #: The reason why it cannot go on that was reported since it last could; since when that is so,
+    #: and when it is tried again, in seconds of the monotonic clock.
     stalled: str | None = None
+    stalled_since: float | None = None
+    again_at: float = -math.inf
+    #: The attempt that is known to have no process on this host any more.
+    swept: int | None = None
     #: An attempt and the engine's report of it, until a look has used it.
     sighting: tuple[str, Sighting] | None = None
     #: Whether the job was let go: another process writes its specification from then on.
@@ -224,10 +232,22 @@ class Job:
         if told == self.stalled:
             return []
         self.stalled = told
+        _LOG.warning("job %s %s", self.job_id, told)
         return self.note(told)
+
+    def pause(self) -> None:
+        """Leave a job alone that cannot go on, the longer the longer that lasts."""
+        now = self.host.monotonic()
+        since = self.stalled_since = now if self.stalled_since is None else self.stalled_since
+        self.again_at = now + min(_PART * (now - since), _AGAIN_S)
+
+    def try_at_once(self) -> None:
+        """Look at a job that cannot go on as soon as its turn comes: what is wanted has changed."""
+        self.again_at = -math.inf
 
     def go_on(self) -> list[Change]:
         """Take back that the job cannot go on, if that was reported."""
+        self.stalled_since, self.again_at = None, -math.inf
         told, self.stalled = self.stalled, None
         return self.note("goes on again") if told and told == self.told else []
 
@@ -263,6 +283,10 @@ class Parcel:
     moved_at: float = -math.inf
     has_moved: bool = False
 
+    def is_over(self) -> bool:
+        """Return whether no job of it has a process, though their ends are not published yet."""
+        return all(job.swept == attempt for job, attempt in self.members.items())
+
 
 @frozen
 class Looked:
@@ -291,6 +315,8 @@ class Reconciler:
         """Look at a job, act on its files, and return what follows for others."""
         if depth is Depth.GLANCE and _is_idle(job):
             return Looked()
+        if job.again_at > self._host.monotonic():
+            return Looked(done=False)
         if job.record.doubt is not None:
             depth = max(depth, Depth.LOOK)
         changes: list[Change] = []
@@ -302,8 +328,8 @@ class Reconciler:
             try:
                 done = all(self._do(job, files, action, requests) for action in decision.actions)
             except (CrystalMathError, OSError) as error:
-                _LOG.warning("cannot go on with job %s, trying again: %s", job.job_id, error)
                 changes += job.note_stalled(error)
+                job.pause()
                 done = False
             if not done:
                 break  # it is tried again
@@ -325,8 +351,11 @@ class Reconciler:
         elif isinstance(action, EndProcesses):
             attempt, notice = attempt_id(job.job_id, action.attempt), self._notice
             if notice is None:
-                return self._host.end_processes(attempt)
-            return self._host.sweep(attempt, lambda: notice(job.job_id))
+                ended = self._host.end_processes(attempt)
+            else:
+                ended = self._host.sweep(attempt, lambda: notice(job.job_id))
+            job.swept = action.attempt if ended else job.swept
+            return ended
         elif isinstance(action, WriteSpec):
             return job.write(action.attempt)
         elif isinstance(action, Hold):
