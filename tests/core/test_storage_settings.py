@@ -1,14 +1,21 @@
 """Where a home's data lies: on what file system, in which database, in whose folders."""
 
+import errno
+import os
+import shutil
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
+from ase.build import bulk
 
 from conftest import AL
 from crystalmath import config
 from crystalmath._storage import file_system, is_network
-from crystalmath.errors import ConfigError
+from crystalmath.client import in_process
+from crystalmath.errors import ConfigError, PlaceError
+from crystalmath.quacc import get_runner
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
@@ -132,3 +139,72 @@ def test_a_database_of_one_host_is_told(home, cli):
     assert apart[1].endswith("the database is apart, at /proc/nowhere/jobs.sqlite")
     assert alone[0] == "warning"
     assert "is on proc, of this host alone" in alone[1]
+
+
+WITHOUT_LINKS = "a file system without hard links (Operation not permitted)"
+
+
+def refused_everywhere(home, cli):
+    """Check that no job is taken in a home, whoever asks, and that doctor names the remedy."""
+    (home / "config.toml").write_text("")
+    with in_process() as client:
+        with pytest.raises(PlaceError, match="without hard links") as refused:
+            client.submit("lab_recipes.value", bulk("Al"))
+        assert [*client.list()] == []
+    with pytest.raises(PlaceError, match="no job is taken"):
+        get_runner("local").submit("lab_recipes.value", bulk("Al"), "local")
+    checks = cli("doctor", "--json").json["checks"]
+    (storage,) = [each for each in checks if each["name"] == "storage"]
+    assert storage["state"] == "error"
+    for words in (storage["message"], str(refused.value)):
+        assert str(home / "jobs") in words
+        assert WITHOUT_LINKS in words
+    for words in (storage["remedy"], str(refused.value)):
+        assert "set CRYSTALMATH_HOME, or [storage] runs" in words
+    assert [*(home / "jobs").glob("[0-9a-f]*")] == []
+
+
+def test_no_job_is_taken_without_hard_links(home, lab, cli, monkeypatch):
+    def link(*_, **__):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", link)
+        refused_everywhere(home, cli)
+    with in_process() as client:  # once it is elsewhere, jobs are taken
+        assert client.submit("lab_recipes.value", bulk("Al")).result(60)
+
+
+@pytest.fixture
+def exfat(tmp_path):
+    """Yield a folder on exFAT, which has no hard links, where FUSE and a loop device are there."""
+    if os.geteuid() or not (shutil.which("mount.exfat-fuse") and shutil.which("mkfs.exfat")):
+        pytest.skip("exFAT cannot be mounted: not root, or no exfat-fuse and exfatprogs")
+    image, folder = tmp_path / "image", tmp_path / "exfat"
+    image.touch()
+    os.truncate(image, 64 * 2**20)
+    folder.mkdir()
+
+    def run(*command):
+        return subprocess.run(command, check=False, capture_output=True, text=True)
+
+    assert run("mkfs.exfat", image).returncode == 0
+    loop = run("losetup", "--find", "--show", image)
+    if loop.returncode:
+        pytest.skip(f"exFAT cannot be mounted: {loop.stderr}")
+    device = loop.stdout.strip()
+    try:
+        mounted = run("mount.exfat-fuse", "-o", "umask=077", device, folder)
+        if mounted.returncode:
+            pytest.skip(f"exFAT cannot be mounted: {mounted.stderr}")
+        yield folder
+    finally:
+        run("umount", "--lazy", folder)  # this process may hold its identity there
+        run("losetup", "--detach", device)
+
+
+def test_no_job_is_taken_on_exfat(exfat, lab, cli, monkeypatch):
+    home = exfat / "home"
+    home.mkdir()
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
+    refused_everywhere(home, cli)

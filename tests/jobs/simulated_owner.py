@@ -44,6 +44,9 @@ class SimulatedHost(Host):
     def make_room(self):
         pass
 
+    def require_links(self):
+        pass
+
     def sync_entries(self):
         pass
 

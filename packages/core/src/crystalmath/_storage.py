@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 from pathlib import Path
 
 from crystalmath._permissions import make_own, require_own
-from crystalmath.errors import ConfigError
+from crystalmath.errors import ConfigError, PlaceError
 
 #: The file in a home that tells it from all others where they share a database server or a folder.
 HOME_ID = "home-id"
@@ -25,6 +26,12 @@ NETWORK = frozenset(
 LOCAL = frozenset(
     ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "tmpfs", "overlay")
 )
+#: The remedy where a home cannot be in its place.
+ELSEWHERE = (
+    "set CRYSTALMATH_HOME, or [storage] runs in config.toml, to a folder on another file system"
+)
+#: The errors of `link` on a file system without hard links.
+_WITHOUT_LINKS = frozenset((errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK))
 _MOUNTS = "/proc/self/mountinfo"
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
@@ -65,6 +72,35 @@ def is_shared(file: Path, home: Path) -> bool:
     except OSError:
         pass  # one of them is not there yet
     return file.is_relative_to(home) or is_network(file_system(folder))
+
+
+def require_links(folder: Path) -> None:
+    """Raise `PlaceError` if no hard links can be made in the folder of the run directories."""
+    if (why := no_links(folder)) is not None:
+        raise PlaceError(f"no job is taken: {without_links(folder, why)}; {ELSEWHERE}")
+
+
+def without_links(folder: Path, why: str) -> str:
+    """Return words for a folder that cannot be the one of the run directories."""
+    return (
+        f"{folder} is on {file_system(folder)}, a file system without hard links ({why}), which "
+        "keep two processes from running one job"
+    )
+
+
+def no_links(folder: Path) -> str | None:
+    """Return why no hard link can be made in a folder; ``None`` if one can be, or nobody knows."""
+    import tempfile
+
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".link-") as file:
+            link = f"{file.name}.2"
+            os.link(file.name, link)
+            Path(link).unlink()
+    except OSError as error:
+        # Any other trouble, such as a full disk, is reported where it keeps a job back.
+        return error.strerror if error.errno in _WITHOUT_LINKS else None
+    return None
 
 
 def place_runs(home: Path, named: str | None) -> None:
@@ -139,7 +175,12 @@ def _publish(file: Path, text: str) -> None:
         os.write(descriptor, f"{text}\n".encode())
         os.fsync(descriptor)
         with contextlib.suppress(FileExistsError):
-            file.hardlink_to(draft)
+            try:
+                file.hardlink_to(draft)
+            except OSError as error:
+                if error.errno not in _WITHOUT_LINKS:
+                    raise
+                draft.replace(file)  # the home need not have hard links where its jobs lie apart
     finally:
         os.close(descriptor)
         draft.unlink(missing_ok=True)

@@ -155,6 +155,7 @@ class Driver:
             # The watcher is woken for the first job; after that it polls.
             is_awaited = not (self._batches if recorded else self._followed.jobs)
             if not recorded:
+                self.host.require_links()
                 self.host.make_room()
                 self._write(job)
             self._followed.add(job)

@@ -41,6 +41,7 @@ class Host:
         self._jobs_directory = jobs_directory
         self._rests = False
         self._is_synced = False
+        self._has_links = False
         self._sweepers: ThreadPoolExecutor | None = None
         self._sweeps: dict[str, Future[bool]] = {}
         # The last warning about each journal, and about all of them: they are read every second.
@@ -69,6 +70,15 @@ class Host:
         Its other content tells a folder without jobs from one that is not mounted.
         """
         make_own(self._jobs_directory / IDENTITIES)
+
+    def require_links(self) -> None:
+        """Raise `PlaceError` if no job could be claimed, as there are no hard links; ask once."""
+        if not self._has_links:
+            from crystalmath._storage import require_links
+
+            self.make_room()
+            require_links(self._jobs_directory)
+            self._has_links = True
 
     def publish_left(self) -> None:
         """Publish outcomes that a power cut or a kill has left in journals that nobody writes.

@@ -27,6 +27,7 @@ from crystalmath.errors import (
     ServerError,
     StoreError,
 )
+from crystalmath.jobs.host import Host
 from crystalmath.jobs.identities import own_identity
 from crystalmath.server.handlers import METHODS
 from crystalmath.server.inbox import Inbox
@@ -97,6 +98,7 @@ def serve(
 ) -> None:
     """Serve a home until told to stop, or until it has been quiet for long enough."""
     place.make()
+    Host(place.home / "jobs").require_links()
     own_identity(place.home / "jobs", source.last.lease_s)
     with HomeLock(place) as lock:
         lock.take(LEAVE_S)

@@ -216,6 +216,7 @@ class Intake:
         """Commit the rows, and only then tell the engines of them."""
         if not prepared:
             return {}
+        self._recovery.host.require_links()
         owner = self._recovery.host.own_fields()
         once = {at for at, one in enumerate(asked) if isinstance(one, Again) and one.only_retry}
         rows = [

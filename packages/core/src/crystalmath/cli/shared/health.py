@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import asdict
 
-from crystalmath._storage import file_system, is_shared
+from crystalmath._storage import ELSEWHERE, file_system, is_shared, no_links, without_links
 from crystalmath.cli.shared import output
 from crystalmath.errors import CrystalMathError, ServerNotRunning
 from crystalmath.models.cluster import Check
@@ -185,6 +185,11 @@ def storage_checks(config: Config) -> Iterator[Check]:
             "mount it with locks (Lustre: -o flock; NFS: not nolock), or choose another "
             "home with CRYSTALMATH_HOME",
         )
+        return
+    jobs = config.jobs_directory
+    runs = next(place for place in (jobs, *jobs.parents) if place.is_dir())
+    if (without := no_links(runs)) is not None:
+        yield Check("storage", "error", without_links(runs, without), ELSEWHERE)
         return
     yield Check("storage", "ok", f"{told} file system{why}; {_kept(config)}")
     file = _file(config)
