@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from ase.build import bulk
+from attrs import evolve
 
 from conftest import eventually
 from crystalmath.client import in_process
@@ -139,6 +140,29 @@ def test_a_database_that_a_newer_release_migrated_takes_no_jobs(service, home):
     with contextlib.closing(sqlite3.connect(home / "jobs.sqlite")) as database, database:
         assert database.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
         database.execute("UPDATE alembic_version SET version_num = ?", [_head()])
+
+
+def test_a_home_of_an_older_build_goes_on_once_its_database_is_set_aside(home, lab, cli):
+    with JobService() as service:
+        job = finish(service, service.submit(evolve(value(1), key="kept")).job_id)
+    database = home / "jobs.sqlite"
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = '0017'")
+    listed = cli("list")
+    assert listed.code == 1
+    for words in ("schema version 0017", "older unreleased build", "crystalmath doctor --rebuild"):
+        assert words in " ".join(listed.err.split())
+    checks = cli("doctor", "--json").json["checks"]
+    (wrong,) = [each for each in checks if each["name"] == "database"]
+    assert "older unreleased build" in wrong["message"]
+    for file in home.glob("jobs.sqlite*"):
+        file.rename(home / f"old-{file.name}")
+    rebuilt = cli("doctor", "--rebuild", "--json").json["checks"]
+    (message,) = [each["message"] for each in rebuilt if each["name"] == "rebuild"]
+    assert message.startswith("recorded 1 jobs again")
+    with JobService() as service:
+        assert service.job(job.job_id).state is JobState.COMPLETED
+        assert service.submit(evolve(value(1), key="kept")).job_id == job.job_id
 
 
 def _head():

@@ -327,8 +327,8 @@ class StoreError(CrystalMathError):
     code = "store"
 
 
-class NewerDatabaseError(StoreError):
-    """A newer release has brought the job database to a schema that this one does not know."""
+class UnknownSchemaError(StoreError):
+    """The job database has the schema of a newer release, or of an unreleased build."""
 
 
 class PlaceError(CrystalMathError):

@@ -22,10 +22,10 @@ from crystalmath import build_version
 from crystalmath.config import forwarded
 from crystalmath.errors import (
     CrystalMathError,
-    NewerDatabaseError,
     PlaceError,
     ServerError,
     StoreError,
+    UnknownSchemaError,
 )
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.identities import own_identity
@@ -112,7 +112,7 @@ def _serve(place: Place, source: Source, lock: HomeLock, ready: Callable[[], Non
     server = Server(place, source, environ, lock)
     try:
         server.service.open()
-    except NewerDatabaseError:
+    except UnknownSchemaError:
         raise
     except StoreError as error:
         _LOG.warning("the job database cannot be opened yet: %s", error)

@@ -107,7 +107,7 @@ class JobService(HomeJobs):
     def open(self) -> None:
         """Open the job database, if there is one, and bring it to this release's schema.
 
-        `NewerDatabaseError`: a newer release uses it. `StoreError`: it cannot be opened now.
+        `UnknownSchemaError`: another build has made it. `StoreError`: it cannot be opened now.
         """
         self._recorder.open()
 

@@ -22,11 +22,12 @@ from sqlalchemy.pool import QueuePool
 
 from crystalmath._permissions import make_own
 from crystalmath._storage import file_system, is_network
-from crystalmath.errors import NewerDatabaseError, StoreError
+from crystalmath.errors import StoreError, UnknownSchemaError
 from crystalmath.store import postgresql
 from crystalmath.store.plain_sql import (
     BUSY_S,
     HEAD,
+    SET_ASIDE,
     DroppedError,
     LockedError,
     Snapshot,
@@ -229,8 +230,8 @@ class OpenFile:
 def open_database(url: str, *, create: bool = True, network: bool | None = None) -> Database:
     """Open a job database; `create` it if it is missing, and migrate an older schema.
 
-    `network` is as for `Database`. `NewerDatabaseError` is raised if its schema is newer than this
-    release. `StoreError` is raised if it cannot be opened; without `create` also if it is missing,
+    `network` is as for `Database`. `UnknownSchemaError` is raised if this build does not know its
+    schema. `StoreError` is raised if it cannot be opened; without `create` also if it is missing,
     or older than this release.
     """
     database = Database(_parse(url), network=network)
@@ -307,9 +308,10 @@ def _upgrade(connection: Connection) -> None:
 def _refuse_unknown(version: str | None, place: str) -> None:
     older = version is None or (version.isdecimal() and len(version) == len(HEAD))
     if not older or (version is not None and version > HEAD):
-        raise NewerDatabaseError(
-            f"the job database {place} has schema version {version}, and this release of "
-            f"crystalmath knows versions up to {HEAD}; upgrade crystalmath"
+        raise UnknownSchemaError(
+            f"the job database {place} has schema version {version}, which this build of "
+            f"crystalmath, with schema {HEAD}, does not know. If a newer release has made it, "
+            f"upgrade crystalmath. If an older unreleased build has, {SET_ASIDE}"
         )
 
 

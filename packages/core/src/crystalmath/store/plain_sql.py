@@ -31,6 +31,13 @@ Row: TypeAlias = Any
 
 #: The schema that this release reads and writes: the newest file of ``migrations/versions``.
 HEAD = "0001"
+#: The remedy for tables that no release has made, and what it loses.
+SET_ASIDE = (
+    "stop the server (`crystalmath stop`), move the database away (of SQLite also the files of its "
+    "name with -wal and -shm), and `crystalmath doctor --rebuild` records its jobs again; what has "
+    "no run directory is lost (jobs that waited for others, or were pruned), and so are findings "
+    "of the preflight and events"
+)
 #: For so long it is waited for a server that has gone, or a lock that is held, in seconds.
 TIMEOUT_S = 30.0
 #: After so long a lock is said to be held, in seconds.
@@ -260,9 +267,5 @@ def unusable(place: object, error: object) -> StoreError:
     """Make the error that a database cannot be used."""
     told = f"the job database {place} cannot be used: {str(error).strip()}"
     if _OTHER_TABLES.search(told):
-        told += (
-            "; an unreleased build of crystalmath made its tables: stop the server, move the "
-            "database away, and `crystalmath doctor --rebuild` records its jobs again; or set "
-            "CRYSTALMATH_HOME to a new folder"
-        )
+        told += f"; an unreleased build of crystalmath made its tables: {SET_ASIDE}"
     return StoreError(told)
