@@ -277,6 +277,24 @@ def talk_and_die(atoms, lines):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def killed_once_prepared(atoms, path, whole):
+    """Be killed between the file with the outcome and its publication; note that it was run."""
+    from crystalmath.jobs.rundir import RunDirectory
+
+    with open(path, "a") as file:
+        file.write("x")
+    prepare = RunDirectory.prepare_outcome
+
+    def prepare_and_die(*arguments):
+        prepared = prepare(*arguments)
+        if not whole:
+            os.truncate(prepared, os.path.getsize(prepared) - 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    RunDirectory.prepare_outcome = prepare_and_die
+    return {"value": 42}
+
+
 def raise_it(atoms, module, name, message):
     """Raise an exception of a module, of one of this name that nobody else has, or leave."""
     import importlib

@@ -10,6 +10,7 @@ import pytest
 
 from conftest import eventually
 from crystalmath import processes, worker
+from crystalmath.jobs.reading import read_result
 from crystalmath.worker.child import OomKills
 
 pytestmark = pytest.mark.usefixtures("chains_end")
@@ -31,6 +32,17 @@ def test_a_runner_killed_while_it_had_nothing_to_do_costs_no_job(make):
     worker.run(second.path)
     assert second.outcome(1)["state"] == "completed"
     assert second.claimant(1) == first.claimant(1)
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "cut short"])
+def test_a_whole_outcome_is_published_though_its_runner_was_killed(make, tmp_path, whole):
+    count = tmp_path / "count"
+    directory = make("lab_recipes.killed_once_prepared", path=str(count), whole=whole)
+    worker.run(directory.path)
+    outcome = directory.outcome(1)
+    assert outcome["state"] == ("completed" if whole else "lost"), outcome
+    assert not whole or read_result(directory) == {"value": 42}
+    assert count.read_text() == "x"
 
 
 @pytest.fixture

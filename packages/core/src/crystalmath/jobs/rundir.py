@@ -373,6 +373,7 @@ class RunDirectory:
             if name.startswith(f".{attempt}.prepared."):
                 with contextlib.suppress(BadFile, FileNotFoundError):
                     if "state" in (self._outcome_in(self.file(name), attempt) or {}):
+                        to_disk(self.file(name))  # its writer may have been killed before that
                         return self.publish_prepared(attempt, self.file(name))
         from crystalmath.jobs import journal
 

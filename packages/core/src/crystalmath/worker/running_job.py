@@ -103,7 +103,10 @@ class RunningJob:
         return "\n".join(["\nthe end of its log:", *said]) if said else ""
 
     def publish(self, state: str, error: str) -> None:
-        """Publish an end that is not the recipe's own; none of its processes is alive."""
+        """Publish an end that is not the recipe's own; none of its processes is alive.
+
+        An outcome that the recipe's process had prepared comes first, unless the job is cancelled.
+        """
         work = self.directory.work(self.attempt)
         replace_potcars(work)
         header = {
@@ -114,11 +117,13 @@ class RunningJob:
             "summary": None,
             "begun_from": self.directory.begun_from(self.attempt),
         }
-        when_there_is_room(
-            lambda: self.directory.publish(self.attempt, header),
-            self.jobs_directory,
-            is_wanted=self._is_wanted,
-        )
+
+        def publish() -> bool:
+            if state != "cancelled" and self.directory.publish_left(self.attempt):
+                return True
+            return self.directory.publish(self.attempt, header)
+
+        when_there_is_room(publish, self.jobs_directory, is_wanted=self._is_wanted)
 
 
 class LogFile:
