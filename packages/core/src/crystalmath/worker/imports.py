@@ -14,6 +14,7 @@ import os
 import site
 import sys
 import sysconfig
+import time
 from typing import TYPE_CHECKING
 
 from crystalmath.worker import own_outdirs
@@ -35,8 +36,9 @@ _OURS = __name__.partition(".")[0]
 
 
 class _FromSource(importlib.machinery.SourceFileLoader):
-    def __init__(self, fullname: str, path: str, pristine: Pristine | None) -> None:
+    def __init__(self, fullname: str, path: str, edited: Edited, pristine: Pristine | None) -> None:
         super().__init__(fullname, path)
+        self._edited = edited
         self._pristine = pristine
 
     def exec_module(self, module: ModuleType) -> None:
@@ -47,7 +49,9 @@ class _FromSource(importlib.machinery.SourceFileLoader):
 
     def get_code(self, fullname: str) -> CodeType | None:
         path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
+        source = self.get_data(path)
+        self._edited.keep(path, source)
+        return self.source_to_code(source, path)
 
 
 class _Noting(importlib.machinery.SourceFileLoader):
@@ -85,7 +89,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         if is_source and spec.origin and self._edited.covers(fullname, spec.origin):
             # Others that are edited keep what they like.
             own = self._pristine if self._edited.admits(fullname) else None
-            spec.loader = _FromSource(fullname, spec.origin, own)
+            spec.loader = _FromSource(fullname, spec.origin, self._edited, own)
         elif is_source and spec.origin and self._pristine and _is_of(fullname, LIBRARIES):
             spec.loader = _Noting(fullname, spec.origin, self._pristine)
         return spec
@@ -107,6 +111,12 @@ class Edited:
         #: By path: the signature of what was read; ``None`` where that is not certain.
         self.files: dict[str, tuple[int, ...] | None] = {}
         self._known: set[str] = set()
+        # The sources that were compiled since modules were noted last.
+        self._sources: dict[str, bytes] = {}
+        # The files that are not certain, each with its signature and, if known, with what was read;
+        # and when the last of them was noted, in seconds of the monotonic clock.
+        self._doubtful: dict[str, tuple[tuple[int, ...], bytes | None]] = {}
+        self._noted = 0.0
 
     def covers(self, module: str, origin: str) -> bool:
         """Return whether a module is one that people edit."""
@@ -124,20 +134,47 @@ class Edited:
         """Watch files, those that are not there, too. To be called before they are read."""
         self.files |= {path: signature(path) for path in paths}
 
+    def keep(self, path: str, source: bytes) -> None:
+        """Remember the source that is compiled until its module is noted."""
+        self._sources[path] = source
+
     def note(self, since: float) -> None:
         """Take stock of what has been imported since a time (seconds since the epoch)."""
         if len(sys.modules) == len(self._known):
             return
         for name in sys.modules.keys() - self._known:
-            path = getattr(sys.modules.get(name), "__file__", None)
+            path = _file_of(sys.modules.get(name))
             if path and self.covers(name, path):
                 seen = signature(path)
                 self.files[path] = seen if settled(seen, since) else None
+                if self.files[path] is None:
+                    self._doubtful[path] = seen, self._sources.get(path)
+                    self._noted = time.monotonic()
+        self._sources.clear()
         self._known = set(sys.modules)
 
-    def changed(self) -> bool:
-        """Return whether any of the files is not as it was when it was read."""
-        return any(known is None or signature(path) != known for path, known in self.files.items())
+    def changed(self) -> str | None:
+        """Name a file that is not as it was when it was read, if there is one."""
+        self._look_again()
+        for path, known in self.files.items():
+            if known is None or signature(path) != known:
+                return path
+        return None
+
+    def _look_again(self) -> None:
+        """Trust the files that are still as they were noted, and read as they were read.
+
+        The clock of their server may be ahead of this host's for good. By the monotonic clock any
+        later change has a time of its own.
+        """
+        if not self._doubtful:
+            return
+        time.sleep(max(0.0, self._noted + _MARGIN_S - time.monotonic()))
+        for path, (seen, source) in self._doubtful.items():
+            # In this order: a change after the reading shows in the signature.
+            if (source is None or source == _content(path)) and signature(path) == seen:
+                self.files[path] = seen
+        self._doubtful.clear()
 
 
 def install(edited: Edited, pristine: Pristine | None = None) -> None:
@@ -150,6 +187,25 @@ def install(edited: Edited, pristine: Pristine | None = None) -> None:
 
 def _is_of(module: str, packages: Iterable[str]) -> bool:
     return module.split(".", maxsplit=1)[0] in packages
+
+
+def _file_of(module: ModuleType | None) -> str | None:
+    """Return the file that a module was imported from.
+
+    Some modules are objects that a library has made, and only name a file: `torch.ops` does.
+    """
+    spec = getattr(module, "__spec__", None)
+    if isinstance(spec, importlib.machinery.ModuleSpec) and spec.has_location:
+        return spec.origin
+    return None
+
+
+def _content(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return None
 
 
 def signature(path: str) -> tuple[int, ...]:
