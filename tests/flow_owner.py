@@ -46,7 +46,7 @@ class FlowOwner:
     def _run(self, job_id, attempt, recipe, body, **more):
         directory = self._launch(job_id, attempt, recipe, body, **more)
         (self.home / job_id / f"{attempt}.work").mkdir()
-        prepared = runner._run(directory, attempt, self.allow, None, small=False)
+        prepared = runner._run(directory, attempt, self.allow, None, dict, small=False)
         assert directory.publish_prepared(attempt, prepared["outcome"])
         return directory.outcome(attempt)
 

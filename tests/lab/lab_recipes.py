@@ -2,6 +2,7 @@
 
 import ctypes
 import fcntl
+import functools
 import os
 import signal
 import subprocess
@@ -213,9 +214,24 @@ def leave_thread(atoms):
     return {"pid": os.getpid()}
 
 
+def leave_thread_and_fail(atoms):
+    leave_thread(atoms)
+    raise ValueError("it is left with a thread")
+
+
+@functools.cache
+def loaded(name):
+    return bytearray(600 * 1024**2)
+
+
+def load(atoms, name="small"):
+    """Load a potential once, as quacc's `pick_calculator` does."""
+    loaded(name)
+    return {"pid": os.getpid()}
+
+
 def leave_memory(atoms):
-    module = sys.modules[__name__]
-    module.hoard = bytearray(700 * 1024**2)
+    vars(sys.modules[__name__]).setdefault("memory", []).append(bytearray(300 * 1024**2))
     return {"pid": os.getpid()}
 
 

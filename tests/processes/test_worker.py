@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -116,14 +117,48 @@ def test_a_broken_configuration_fails_no_job(home, run):
     assert run("where", environment={"VASP_OWN": "a runner of its own"})
 
 
-@pytest.mark.parametrize(
-    "leak", ["leave_thread", "leave_memory", "leave_child", "leave_clone", "leave_path"]
-)
+@pytest.mark.parametrize("leak", ["leave_thread", "leave_child", "leave_clone", "leave_path"])
 def test_what_cannot_be_put_back_costs_the_runner(run, leak):
     left = run(leak)
     assert run("where")["pid"] != left["pid"]
     if "child" in left:
         assert processes.start_time(left["child"]) is None
+
+
+def test_what_a_recipe_loads_once_costs_no_runner(run):
+    """However large it is, and another one beside it."""
+    found = [run("load", name=name)["pid"] for name in ("small", "small", "large", "small")]
+    assert len({*found, run("where")["pid"]}) == 1
+
+
+def test_memory_that_grows_from_job_to_job_costs_the_runner(make, run):
+    directories = [make("lab_recipes.leave_memory") for _ in range(4)]
+    found = []
+    for directory in directories:
+        worker.run(directory.path)
+        assert directory.outcome(1)["state"] == "completed", directory.outcome(1)
+        found.append(read_result(directory)["pid"])
+    # The first job may have loaded its 300 MB; with the third it is 600 MB more.
+    assert found[0] == found[1] == found[2] != found[3]
+    said = {"the recipe left memory behind": 1}
+    outcomes = [directory.outcome(1) for directory in directories]
+    assert [each.get("process_replaced") for each in outcomes] == [None, None, said, None]
+    assert outcomes[2]["summary"]["process_replaced"] == said
+
+
+def test_the_user_reads_why_a_process_was_replaced(home, cli):
+    with JobService(config.load()) as service:
+        left, failed = (
+            finish(service, service.submit(Submission(recipe=recipe, atoms=bulk("Al"))).job_id)
+            for recipe in ("lab_recipes.leave_thread", "lab_recipes.leave_thread_and_fail")
+        )
+    why = "the recipe left threads behind"
+    for job, state in ((left, "completed"), (failed, "failed")):
+        shown = " ".join(cli("show", job.job_id).out.split())
+        assert f", {state}" in shown
+        assert f"its process was replaced: {why}" in shown
+    document = json.loads(cli("status", left.job_id, "--json").out)
+    assert document["result"]["process_replaced"] == {why: 1}
 
 
 #: A quacc that counts how often it is imported.

@@ -285,9 +285,12 @@ def _attempt(one: AttemptEntry, started_at: float | None) -> str:
     where = f"on {one['host']}{process}" if one["host"] else nowhere
     begun = f", from the geometry in {one['begun_from']}" if one["begun_from"] else ""
     error = f": {output.first_line(one['error'])}" if one["error"] else ""
-    return (
-        f"{one['attempt']} {where}{begun}{', ' + one['outcome'] if one['outcome'] else ''}{error}"
+    ended = f", {one['outcome']}" if one["outcome"] else ""
+    replaced = "".join(
+        f"\n  its process was replaced{'' if times == 1 else f' {times} times'}: {why}"
+        for why, times in one.get("process_replaced", {}).items()
     )
+    return f"{one['attempt']} {where}{begun}{ended}{error}{replaced}"
 
 
 def _event(one: Event) -> str:

@@ -88,6 +88,12 @@ Potcars: TypeAlias = Annotated[
 ]
 
 
+Replaced = Annotated[
+    Mapping[str, Count],
+    "why the warm process that runs recipes had to be replaced for this job, each with how often",
+]
+
+
 class Summary(TypedDict):
     """What people look for in the result of a completed job."""
 
@@ -117,6 +123,7 @@ class Summary(TypedDict):
             "pseudopotentials that were not, when the job ran, what they were at submission",
         ]
     ]
+    process_replaced: NotRequired[Replaced]
 
 
 # --- what becomes of a request -------------------------------------------------------------------
@@ -448,6 +455,7 @@ class AttemptEntry(TypedDict):
         "the file of an earlier attempt from whose geometry it began; null where it began with "
         "what the job was given",
     ]
+    process_replaced: NotRequired[Replaced]
     work_dir: str
 
 

@@ -633,6 +633,8 @@ def _attempt(directory: RunDirectory, number: int) -> AttemptEntry:
             entry["host"], entry["pid"] = claimant.host, claimant.pid
         if (outcome := directory.outcome(number)) is not None:
             entry["outcome"], entry["error"] = outcome["state"], cleaned(outcome.get("error"))
+            if replaced := outcome.get("process_replaced"):
+                entry["process_replaced"] = replaced
     except (BadFile, OSError) as error:
         entry["error"] = str(error)
     return entry

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from crystalmath.worker.pristine import Pristine
 
-#: How much a runner may grow before it is replaced, in bytes.
+#: How much a runner may grow before it is replaced, in bytes; what recipes load comes on top.
 GROWTH = 512 * 1024**2
 #: How many file descriptors a job may leave open before the runner is replaced.
 DESCRIPTORS = 16
@@ -45,12 +45,21 @@ class Baseline:
         }
         self._threads = _thread._count()  # noqa: SLF001 - counts what threading does not know too
         self._memory = _resident()
+        # What the first jobs of recipes have loaded, in bytes; a potential is loaded once.
+        self._loaded = 0
+        self._recipes: set[str] = set()
+        self._before: int | None = None
         self._limits = _limits()
         self._lowered = False
         self._descriptors = len(os.listdir("/proc/self/fd"))
         self._settings = copy.deepcopy(_settings())
         self._recursion = sys.getrecursionlimit()
         self._decimal = decimal.getcontext().copy()
+
+    def begin(self, recipe: str) -> None:
+        """Prepare for a job; what the first one of a recipe adds is what that recipe loads."""
+        self._before = None if recipe in self._recipes else _resident()
+        self._recipes.add(recipe)
 
     def restore(self) -> str | None:
         """Restore the process; return what cannot be restored, so that it must be replaced."""
@@ -93,12 +102,20 @@ class Baseline:
             return f"a change in {changed}"
         if len(os.listdir("/proc/self/fd")) > self._descriptors + DESCRIPTORS:
             return "open files"
+        return "memory" if self._has_grown() else None
+
+    def _has_grown(self) -> bool:
+        """Return whether memory grows from job to job."""
+        if self._before is not None:
+            self._loaded += max(0, _resident() - self._before)
+            return False
+        # A recipe may load another potential, about as large.
+        most = self._memory + self._loaded + max(GROWTH, self._loaded)
         # What it never had it need not be asked for, in one system call and not in eight.
-        if _most_resident() > self._memory + GROWTH and _resident() > self._memory + GROWTH:
-            gc.collect()
-            if _resident() > self._memory + GROWTH:
-                return "memory"
-        return None
+        if _most_resident() <= most or _resident() <= most:
+            return False
+        gc.collect()
+        return _resident() > most
 
     def _changed(self) -> str | None:
         """Name a library's part that differs from its first state."""

@@ -47,7 +47,7 @@ from crystalmath.worker.starting import Mark, begin_below, fork_beside
 from crystalmath.worker.time_left import reached
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ase import Atoms
 
@@ -131,34 +131,47 @@ def _serve(
         # What goes with another job was submitted before that one began.
         if not request["follows"] or time.monotonic() - looked > LOOK_S:
             looked = time.monotonic()
-            if edited.changed():
-                control.sendall(b"{}\n")
+            if path := edited.changed():
+                control.sendall(json.dumps({"outdated": f"{path} has changed"}).encode() + b"\n")
                 continue
         began = time.time()
-        message = _run_marked(request, mark, allow, control)
-        if request["fresh"]:
-            message["keep"] = False
-        else:
+        message = _run_marked(request, mark, allow, control, baseline)
+        if message["keep"]:
             edited.note(began)
-            if leak := baseline.restore():
-                print(f"crystalmath: the recipe left {leak} behind", file=sys.stderr)
-                message["keep"] = False
-            _flush()
         control.sendall(json.dumps(message).encode() + b"\n")
 
 
 def _run_marked(
-    request: dict[str, Any], mark: Mark, allow: tuple[str, ...], control: socket.socket
+    request: dict[str, Any],
+    mark: Mark,
+    allow: tuple[str, ...],
+    control: socket.socket,
+    baseline: Baseline,
 ) -> dict[str, Any]:
     """Run one job; return the message for the supervisor."""
     directory = RunDirectory(request["directory"])
+    replaced, keep = dict(request["replaced"]), not request["fresh"]
+
+    def restore() -> dict[str, int]:
+        nonlocal keep
+        mark.withdraw()
+        if keep and (leak := baseline.restore()):
+            keep = False
+            why = f"the recipe left {leak} behind"
+            with contextlib.suppress(OSError, ValueError):
+                print(f"crystalmath: {why}", file=sys.stderr)
+            replaced[why] = 1
+        return replaced
+
     mark.write(attempt_id(os.path.basename(directory.path), request["attempt"]))
+    baseline.begin(request["recipe"])
+    small = request["small"]
     with warnings.catch_warnings():  # which of them are shown is the job's own business
-        outcome = _run(directory, request["attempt"], allow, control, small=request["small"])
+        outcome = _run(directory, request["attempt"], allow, control, restore, small=small)
     mark.clear()
     _flush()
     has_quacc = sys.modules.get("quacc") is not None
-    return {**outcome, "keep": True, "quacc": has_quacc, "children": _has_children()}
+    return {**outcome, "keep": keep, "quacc": has_quacc, "children": _has_children()}
 
 
 def _has_children() -> bool:
@@ -194,10 +207,15 @@ def _run(
     attempt: int,
     allow: tuple[str, ...],
     control: socket.socket,
+    restore: Callable[[], Mapping[str, int]],
     *,
     small: bool,
 ) -> dict[str, Any]:
-    """Run one job; return the name of its outcome, not yet published, or its content if `small`."""
+    """Run one job; return the name of its outcome, not yet published, or its content if `small`.
+
+    `restore` is called once the recipe has ended. It counts why the process was, or has to be,
+    replaced.
+    """
     me = os.getpid()
     times = {"started": time.time()}
     payload = b""
@@ -226,6 +244,10 @@ def _run(
         "finished": time.time(),
         "begun_from": directory.begun_from(attempt),
     }
+    if replaced := restore():
+        header["process_replaced"] = replaced
+        if header["summary"] is not None:
+            header["summary"]["process_replaced"] = replaced
     if small and len(payload) < _SMALL and not header.get("index"):
         content = outcome_document(header, payload)
         if len(content) < _SMALL:

@@ -57,6 +57,8 @@ class RunningJob:
         self.follows = False
         #: Whether it is ended with the engine worker.
         self.tied = False
+        #: Why the runner had to be replaced for it, each with how often.
+        self.replaced: dict[str, int] = {}
         self._time = TimeLeft(header, shared=shared)
         self._ask_at = 0.0
         self._asked = ""
@@ -92,6 +94,10 @@ class RunningJob:
         self._is_overdue = True
         return {"state": self._time.end, "error": f"{self._time.over()}{self._asked}"}
 
+    def note_replaced(self, why: str) -> None:
+        """Count that the runner has to be replaced for it."""
+        self.replaced[why] = self.replaced.get(why, 0) + 1
+
     def write_log(self, data: bytes) -> None:
         """Append to the log."""
         self.log.write(data)
@@ -116,6 +122,7 @@ class RunningJob:
             "finished": time.time(),
             "summary": None,
             "begun_from": self.directory.begun_from(self.attempt),
+            **({"process_replaced": self.replaced} if self.replaced else {}),
         }
 
         def publish() -> bool:

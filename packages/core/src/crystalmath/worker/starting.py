@@ -146,9 +146,13 @@ class Mark:
         os.environ["CRYSTALMATH_ATTEMPT"] = attempt
         self._put(attempt.encode())
 
+    def withdraw(self) -> None:
+        """Mark no program that is started from now on; this process stays marked."""
+        os.environ.pop("CRYSTALMATH_ATTEMPT", None)
+
     def clear(self) -> None:
         """Take the mark away: the next job is not yet known."""
-        os.environ.pop("CRYSTALMATH_ATTEMPT", None)
+        self.withdraw()
         self._put(b"")
 
     def _put(self, value: bytes) -> None:

@@ -262,12 +262,15 @@ class Supervisor:
     def _run_once(self, job: RunningJob) -> bool:
         """Run the job; ``False`` if the runner found itself out of date and ran nothing."""
         try:
+            if self._runner and self._template and self._template.environment != job.environment:
+                job.note_replaced("its environment is another one")
             runner = self._runner_for(job.environment, uses_quacc=job.recipe.startswith("quacc."))
         except OSError as error:
             job.publish("lost", error=f"no process could be started for it: {error}")
             raise
-        what = {"directory": job.directory.path, "attempt": job.attempt, "fresh": job.fresh}
-        runner.give({**what, "small": job.is_journaled, "follows": job.follows})
+        what = {"directory": job.directory.path, "attempt": job.attempt, "recipe": job.recipe}
+        how = {"fresh": job.fresh, "small": job.is_journaled, "follows": job.follows}
+        runner.give({**what, **how, "replaced": job.replaced})
         verdict = self._watch(job, runner)
         if verdict is not None:
             # Nothing of the job may be alive when its end is published.
@@ -276,7 +279,8 @@ class Supervisor:
             job.publish(**verdict)
         elif runner.message is None:
             self._ended_early(job, runner)
-        elif not runner.message:
+        elif "outdated" in runner.message:
+            job.note_replaced(runner.message["outdated"])
             # What a runner finds changed before its first job, its template has read.
             if runner.given == 1:
                 self._end_all()
