@@ -161,6 +161,20 @@ def test_the_user_reads_why_a_process_was_replaced(home, cli):
     assert document["result"]["process_replaced"] == {why: 1}
 
 
+def test_jobs_of_a_recipe_go_to_the_process_that_has_run_it(make, run, go):
+    """Of two that are idle, whichever ran the last job."""
+    waiting = make("lab_recipes.wait_for", path=str(go))
+    thread = threading.Thread(target=worker.run, args=[waiting.path])
+    thread.start()
+    eventually(lambda: waiting.claimant(1))
+    process = run("where")["pid"]
+    go.touch()
+    thread.join()
+    for _ in range(2):
+        assert run("where")["pid"] == process
+        run("wait_for", path=str(go))
+
+
 #: A quacc that counts how often it is imported.
 QUACC = """
 import contextlib, os, pathlib, signal, socket, subprocess, threading, types

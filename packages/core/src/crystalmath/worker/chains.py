@@ -79,7 +79,7 @@ def run(
     jobs = [(first.path, header["attempt"]), *((f"{folder}/{each}", n) for each, n in others)]
     request = {"environment": own, "shared": shared or bool(others), "tied": tied}
     lost: list[str] = []
-    while _hand_over(request, jobs, term) == "lost":
+    while _hand_over(request, jobs, term, header["recipe"]) == "lost":
         lost += [path for path, attempt in jobs if _is_unfinished(path, attempt)]
         for path, attempt in jobs:
             declare_lost(path, attempt)
@@ -95,11 +95,12 @@ def _is_unfinished(path: str, attempt: int) -> bool:
     return directory.claimed(attempt) and not directory.decided(attempt)
 
 
-def _hand_over(request: dict[str, Any], jobs: list[tuple[str, int]], term: int) -> str:
+def _hand_over(request: dict[str, Any], jobs: list[tuple[str, int]], term: int, recipe: str) -> str:
     """Have a supervisor run jobs, one after another; ``lost`` where it ended before the last."""
     fresh = False
     while not fresh:
-        chain, fresh = _take(request["environment"], os.path.dirname(jobs[0][0]))
+        chain, fresh = _take(request["environment"], os.path.dirname(jobs[0][0]), recipe)
+        chain.recipes.add(recipe)
         reply = chain.run(request, jobs, term)
         _give_back(chain)
         # An idle chain may end at the very moment it is given work: nothing was claimed.
@@ -138,6 +139,8 @@ class _Chain:
         self.environment: dict[str, str] | None = None
         #: Where its claims and journals are, after its first job.
         self.folder: str | None = None
+        #: The recipes that it was given: its runner has what these load.
+        self.recipes: set[str] = set()
         #: Whether it stays for jobs with this environment alone.
         self.is_kept = False
         self.term = _term
@@ -214,11 +217,15 @@ def _forget_chains() -> None:
 os.register_at_fork(after_in_child=_forget_chains)
 
 
-def _take(environment: dict[str, str], folder: str) -> tuple[_Chain, bool]:
-    """Take an idle chain of a folder, one with a fitting runner first, else start a fresh one."""
+def _take(environment: dict[str, str], folder: str, recipe: str) -> tuple[_Chain, bool]:
+    """Take an idle chain of a folder, or else start one.
+
+    One whose runner has this environment comes first, and among those one that has run the recipe.
+    """
     with _lock:
         idle = [chain for chain in _idle if chain.folder in {None, folder}]
         fitting = [chain for chain in idle if chain.environment == environment]
+        fitting.sort(key=lambda chain: recipe in chain.recipes)
         for chain in reversed(fitting or [chain for chain in idle if not chain.is_kept]):
             _idle.remove(chain)
             _busy.append(chain)
