@@ -22,6 +22,7 @@ _METALS = ("Cu", "Al", "Ag", "Au", "Ni", "Pd", "Pt", "Fe", "Ti")
 _ASKED: dict[str, dict[str, Any]] = {
     "nothing": {},
     "steps are left out": {"steps": False},
+    "what lists show": {"steps": False, "superseded": False},
     "a label": {"label": {"project": "alloys"}},
     "two labels": {"label": {"project": "alloys", "encut": "500"}},
     "part of the name": {"name": "encut=500"},
@@ -80,7 +81,11 @@ def _fill(store: JobStore, count: int) -> None:
             for at, job in enumerate(jobs)
         ]
         store.insert(jobs)
-        store.apply([_ended(job, chance) for job in jobs])
+        ends = [_ended(job, chance) for job in jobs]
+        store.apply(ends)
+        failed = [end.job_id for end in ends if end.state is JobState.FAILED]
+        again = [[{"job_id": job_id, "role": "retry"}] for job_id in failed]
+        store.insert([evolve(_job(chance), parents=parents) for parents in again])
 
 
 def _job(chance: random.Random) -> NewJob:

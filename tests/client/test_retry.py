@@ -1,6 +1,7 @@
 """Jobs that are run again: command line, client and wire."""
 
 import json
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -184,6 +185,96 @@ def test_the_failed_ones_by_their_error(client, cli):
     assert cli("retry", mended[0].job_id, "--dry-run").code == 0
 
 
+def shown(client, labels, **filters):
+    """Tell which jobs lists, counts, groups, facets and curves show, each by its own request."""
+    listed = list(client.list(labels=labels, **filters))
+    ids = {job.job_id for job in listed}
+    states = Counter(job.state.value for job in listed)
+    assert client.totals(labels=labels, **filters) == states
+    counted = client.ask("jobs.summary", labels=labels, **filters)
+    assert {name: count for name, count in counted["states"].items() if count} == states
+    failed = {job.job_id for job in listed if job.state is JobState.FAILED}
+    assert {each for group in counted["errors"] for each in group["job_ids"]} == failed
+    facets = client.ask("jobs.facets", labels=labels, **filters)["facets"]
+    assert {one["value"]: one["count"] for one in facets[0]["values"]} == states
+    over_time = client.ask("jobs.counts", labels=labels, **filters)["states"]
+    assert sum(over_time.values()) == len(ids)
+    assert set(client.table(labels=labels, **filters)["job_id"]) == ids
+    return ids
+
+
+def test_the_latest_try_stands_for_all(client, cli, tmp_path):
+    labels, option = {"set": "superseded"}, ("--label", "set=superseded")
+    mended, broken = failing(client, "mended", "broken", labels=labels, key=None)
+    assert shown(client, labels) == {mended.job_id, broken.job_id}
+    missing = tmp_path / "file"
+    command = {"command": ["cat", str(missing)]}
+    cat = client.submit("lab_recipes.run_command", AL, command, labels=labels, key="cat")
+    assert cat.exception(LONG) is not None
+    assert shown(client, labels) == {mended.job_id, broken.job_id, cat.job_id}
+    (second,) = client.retry(cat)
+    assert second.exception(LONG) is not None  # and yet it is the one that counts
+    assert shown(client, labels) == {mended.job_id, broken.job_id, second.job_id}
+    missing.touch()
+    (third,) = client.retry(second)
+    third.result(LONG)
+    left = {mended.job_id, broken.job_id, third.job_id}
+    every = left | {cat.job_id, second.job_id}
+    assert shown(client, labels) == left
+    assert shown(client, labels, all_tries=True) == every
+    assert shown(client, labels, state="failed") == {mended.job_id, broken.job_id}
+    # Each names its direct successor, and stays what it was.
+    assert [job.info().superseded_by for job in (cat, second, third)] == [
+        second.job_id, third.job_id, None
+    ]  # fmt: skip
+    assert client.ask("jobs.status", job_id=cat.job_id)["status"] == "failed"
+    assert client.ask("jobs.status", job_id=cat.job_id)["superseded_by"] == second.job_id
+    # An id, and a key, mean their job.
+    (by_key,), (by_id,) = client.list(key="cat"), client.list(prefix=cat.job_id[:9])
+    assert by_key.job_id == by_id.job_id == cat.job_id
+    failures = client.ask("system.status")["failures"]
+    assert not {cat.job_id, second.job_id} & {one["job_id"] for one in failures}
+
+    listed = cli("list", *option, "--columns", "job_id,superseded_by", "--all-tries", "--csv").lines
+    assert f"{cat.job_id},{second.job_id}" in listed
+    assert len(listed) == 1 + len(every)
+    assert len(cli("list", *option, "--columns", "job_id", "--csv").lines) == 1 + len(left)
+    assert "SUPERSEDED BY" not in cli("list", *option).out
+    assert f"{cat.job_id[:8]}  {second.job_id[:8]}" in cli("list", *option, "--all-tries").out
+    assert cli("list", *option, "--summary").out.startswith("       1 completed\n       2 failed\n")
+    assert f"superseded by  {second.job_id}" in cli("status", cat.job_id).out
+    named = cli("export", tmp_path / "named.csv", cat.job_id, *option)
+    assert "1 job written" in named.err
+    assert "3 jobs written" in cli("export", tmp_path / "left.csv", *option).err
+    assert "5 jobs written" in cli("export", tmp_path / "all.csv", *option, "--all-tries").err
+    # It only widens a choice.
+    assert cli("cancel", "--all-tries").code == 2
+
+
+def test_wait_tells_those_that_failed_alike_in_one_line(client, cli):
+    labels, wait = {"set": "waited alike"}, ("wait", "--label", "set=waited alike")
+    same = failing(client, *["did not converge"] * 6, labels=labels)
+    (other,) = failing(client, "no POTCAR", labels=labels)
+    lines = cli(*wait).err.splitlines()
+    assert len(lines) == 4
+    assert any(line.startswith("6 failed (") and "and 3 more): " in line for line in lines)
+    assert any(line.startswith(f"{other.job_id[:8]} failed: ") for line in lines)
+    assert sum(job.job_id[:8] in lines[0] + lines[1] for job in same) == 3
+    # While it waits it says at once what is new, and at the end how often it was.
+    command = {"command": ["sh", "-c", 'sleep "$QUACC_SLEEP"; exit 3']}
+    slow = [
+        client.submit(
+            "lab_recipes.run_command", AL, command, labels=labels, environment={"QUACC_SLEEP": text}
+        )
+        for text in ("1", "1", "2")
+    ]
+    told = cli(*wait).err
+    assert "3 failed (" in told
+    assert told.count("exit 3") <= 2
+    for job in slow:
+        assert job.exception(LONG) is not None
+
+
 def test_wait_counts_a_retry_in_place_of_its_job(client, cli, tmp_path):
     labels, wait = {"set": "waited"}, ("wait", "--label", "set=waited")
     missing = tmp_path / "file"
@@ -198,9 +289,10 @@ def test_wait_counts_a_retry_in_place_of_its_job(client, cli, tmp_path):
     (good,) = client.retry(failed)
     answer = cli(*wait, "--json")
     assert answer.code == 0, answer.err
-    assert "run again: 2; of a job and its retry the retry counts" in answer.err
     assert "failed: " not in answer.err
-    assert len(answer.json["jobs"]) == 3
+    assert [job["job_id"] for job in answer.json["jobs"]] == [good.job_id]
+    assert client.ask("jobs.wait", labels=labels)["jobs"] == [good.info().document()]
+    assert cli(*wait, "--all-tries").code == 1
     # Whoever names a job means it.
     assert cli("wait", old.job_id, good.job_id).code == 1
     client.submit("lab_recipes.fail", AL, {"message": "alone"}, labels=labels)
@@ -383,7 +475,8 @@ def test_the_whole_story(client, cli):
     assert attempt["work_dir"] == str(old.info().work_dir)
     steps = [(event["from"], event["to"], event["reason"]) for event in told["events"]]
     assert steps[0] == (None, "pending", "submitted")
-    assert steps[-1][:2] == ("running", "failed")
+    assert steps[-2][:2] == ("running", "failed")
+    assert steps[-1] == ("failed", "failed", f"superseded by job {new.job_id}")
     assert client.ask("jobs.show", job_id=new.job_id)["parents"] == [
         {"job_id": old.job_id, **relative}
     ]

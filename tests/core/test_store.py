@@ -88,6 +88,34 @@ def history(store, job_id=None):
 # --- what is recorded -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("role", ["retry", "reread"])
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 0, 2]])
+def test_a_job_that_is_run_again_is_superseded_in_whatever_order_they_come(store, order, role):
+    first, second, third = ids = [generate_job_id() for _ in range(3)]
+    parents = [[], [{"job_id": first, "role": role}], [{"job_id": second, "role": role}]]
+    assert store.totals(steps=False, superseded=False) == {}
+    last = 0
+    for at in order:
+        (recorded,) = store.insert([new(ids[at], parents=parents[at], name=f"try {at}")])
+        assert recorded == store.get(ids[at])
+        store.apply([change(ids[at], "failed", error=f"error {at}")])
+        left = [job for job in store.list() if job.superseded_by is None]
+        assert store.list(superseded=False) == left
+        # What was counted before is only brought up to date.
+        assert store.totals(steps=False, superseded=False) == {JobState.FAILED: len(left)}
+        assert {one.job_id for one in store.failures(5)} == {job.job_id for job in left}
+        last, before = store.last_event(), last
+        assert last > before
+    assert [store.get(each).superseded_by for each in ids] == [second, third, None]
+    told = [event.reason for event in store.events(job_id=first)]
+    assert told.count(f"superseded by job {second}") == 1
+    # Of several that run the same job again, the newest.
+    fourth = submit(store, parents=[{"job_id": first, "role": role}])
+    assert store.get(first).superseded_by == fourth
+    assert {job.job_id for job in store.list(superseded=True)} == {first, second}
+    assert all(job.state is JobState.FAILED for job in store.list(superseded=True))
+
+
 def test_a_new_job_reads_back_as_it_was_given(store):
     given = new(
         name="Cu, ä",

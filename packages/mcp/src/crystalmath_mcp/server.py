@@ -163,6 +163,7 @@ class JobSeen(BaseModel):
     result: dict[str, Any] | None = Field(description="a summary; the tool `result` has more")
     error: str | None
     reason: str | None
+    superseded_by: str | None = Field(description="the job that runs it again, and counts")
     steps: dict[str, int] | None
     created_at: float
     started_at: float | None

@@ -226,6 +226,9 @@ class Top(App[None]):
     def _change(self, change: JobChange) -> None:
         if change.job is None or any(one["role"] == "flow" for one in change.job.parents):
             return  # a flow is one job here
+        if change.job.superseded_by is not None:
+            self._jobs.pop(change.job_id, None)  # its retry stands in for it
+            return
         # What a flow's steps are doing is not in events.
         before = self._jobs.get(change.job_id)
         steps = before.steps if before else None

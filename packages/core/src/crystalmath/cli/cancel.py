@@ -21,7 +21,8 @@ from crystalmath.cli.shared.common_arguments import (
 )
 from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.errors import ServerNotRunning
-from crystalmath.models.job_notes import UNFINISHED, repeated
+from crystalmath.models.job_notes import UNFINISHED
+from crystalmath.store.records import in_common
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -111,8 +112,8 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
 
     Jobs are named, or chosen by filters. Once all that are left wait for jobs that failed or were
     cancelled, it ends, and says which to retry.
-    Ctrl-C ends the waiting, not the jobs. Exits 0 if all of them completed, else 1. Where filters
-    choose a job and its retry, the retry counts.
+    Ctrl-C ends the waiting, not the jobs. Exits 0 if all of them completed, else 1. Jobs that
+    failed alike are told in one line.
     """
     from crystalmath.models import Job
 
@@ -120,29 +121,92 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
     with any_client() as client:
         found = map(Job.read, chosen_jobs(client, job_ids, filters))
         jobs = {job.job_id: job for job in found}
-    # Whoever names a job means it, whatever came after.
-    again = set() if job_ids else {repeated(job.parents) for job in jobs.values()}
     with output.LiveLine("") as line:
-        for job in jobs.values():
-            if job.job_id not in again:
-                _say(line, job)
+        failures = _Failures(line)
+        failures.say_new(jobs.values())
         if not all(job.state.is_terminal() for job in jobs.values()):
-            _follow(line, jobs)
-    counted = [job for job in jobs.values() if job.job_id not in again]
-    failed = [job.job_id for job in counted if job.error and _failed(job)]
+            _follow(line, jobs, failures)
+            failures.say_new(jobs.values())
+    failed = [job.job_id for job in jobs.values() if job.error and _failed(job)]
     if failed:
         output.note(f"all that is known of an error: crystalmath result {failed[0][:8]}")
     output.note(_counts(jobs.values()))
-    if passed := len(jobs) - len(counted):
-        output.note(f"run again: {passed}; of a job and its retry the retry counts")
     if as_json:
         documents = [job.document() for job in jobs.values()]
         done = all(job.state.is_terminal() for job in jobs.values())
         output.write_json({"jobs": documents, "done": done})
-    return 0 if all(job.state.value == "completed" for job in counted) else 1
+    return 0 if all(job.state.value == "completed" for job in jobs.values()) else 1
 
 
-def _follow(line: output.LiveLine, jobs: dict[str, Job]) -> None:
+#: So many jobs of a group are named.
+_NAMED = 3
+
+
+class _Failures:
+    """Say which jobs did not complete: those that failed alike in one line."""
+
+    def __init__(self, line: output.LiveLine) -> None:
+        self._line = line
+        #: How many jobs of each kind have been told.
+        self._told: dict[str, int] = {}
+
+    def say_first(self, job: Job) -> None:
+        """Say at once that a job failed if it is the first of its kind."""
+        if (kind := _kind(job)) is not None and kind not in self._told:
+            self._told[kind] = 1
+            self._line.say(_failure([job]))
+
+    def say_new(self, jobs: Iterable[Job]) -> None:
+        """Say of each kind that has more jobs than were told how many there are."""
+        kinds: dict[str, list[Job]] = {}
+        for job in jobs:
+            if (kind := _kind(job)) is not None:
+                kinds.setdefault(kind, []).append(job)
+        for kind, alike in kinds.items():
+            if len(alike) > self._told.get(kind, 0):
+                self._told[kind] = len(alike)
+                self._line.say(_failure(alike))
+
+
+def _kind(job: Job) -> str | None:
+    """Return in what way a job did not complete; ``None`` while it may."""
+    if not job.state.is_terminal() or job.state.value == "completed":
+        return None
+    return in_common(job.error) if job.error and _failed(job) else job.state.value
+
+
+def _failure(alike: Sequence[Job]) -> str:
+    first = alike[0]
+    error = ""
+    if first.error and _failed(first):
+        texts = {job.error for job in alike}
+        error = f": {output.first_line(first.error if len(texts) == 1 else in_common(first.error))}"
+    if len(alike) == 1:
+        return f"{_named(first)} {first.state.value}{error}"
+    return f"{len(alike)} {first.state.value} ({_some(alike)}){error}"
+
+
+def _some(jobs: Sequence[Job]) -> str:
+    """Name a few of many jobs by their ids."""
+    ids = ", ".join(job.job_id[:8] for job in jobs[:_NAMED])
+    return f"{ids} and {len(jobs) - _NAMED} more" if len(jobs) > _NAMED else ids
+
+
+def _say_held_up(line: output.LiveLine, jobs: Iterable[Job]) -> None:
+    """Say what jobs wait for that cannot go on by themselves; those that wait alike in one line."""
+    reasons: dict[str, list[Job]] = {}
+    for job in jobs:
+        reasons.setdefault(in_common(job.reason or ""), []).append(job)
+    for reason, alike in reasons.items():
+        if len(alike) == 1:
+            line.say(f"{_named(alike[0])} {alike[0].reason}")
+        else:
+            same = len({job.reason for job in alike}) == 1
+            told = alike[0].reason if same else reason
+            line.say(f"{len(alike)} jobs ({_some(alike)}): {told}")
+
+
+def _follow(line: output.LiveLine, jobs: dict[str, Job], failures: _Failures) -> None:
     """Keep jobs up to date until all have ended, or what is left cannot go on by itself."""
     from crystalmath.client import connect
     from crystalmath.client.client_errors import ConnectionLost
@@ -157,14 +221,17 @@ def _follow(line: output.LiveLine, jobs: dict[str, Job]) -> None:
                     # One that was held up may go on by now.
                     going_on = set(left)
                     for job in client.wait(left, timeout=0):
-                        _note(line, jobs, going_on, job)
+                        _note(jobs, going_on, job)
+                        failures.say_first(job)
+                    line.update(_counts(jobs.values()))
                     left = _unfinished(jobs)
                     if not going_on:
-                        for job_id in left:
-                            line.say(f"{_named(jobs[job_id])} {jobs[job_id].reason}")
+                        _say_held_up(line, [jobs[job_id] for job_id in left])
                         return
                     for job in client.wait(left):
-                        _note(line, jobs, going_on, job)
+                        _note(jobs, going_on, job)
+                        failures.say_first(job)
+                        line.update(_counts(jobs.values()))
                         if not going_on:
                             break
                     backoff.reset()
@@ -179,21 +246,12 @@ def _unfinished(jobs: dict[str, Job]) -> list[str]:
     return [job.job_id for job in jobs.values() if not job.state.is_terminal()]
 
 
-def _note(line: output.LiveLine, jobs: dict[str, Job], going_on: set[str], job: Job) -> None:
+def _note(jobs: dict[str, Job], going_on: set[str], job: Job) -> None:
     jobs[job.job_id] = job
     if job.held_up_by or job.state.is_terminal():
         going_on.discard(job.job_id)
     else:
         going_on.add(job.job_id)
-    _say(line, job)
-    line.update(_counts(jobs.values()))
-
-
-def _say(line: output.LiveLine, job: Job) -> None:
-    if not job.state.is_terminal() or job.state.value == "completed":
-        return
-    error = f": {output.first_line(job.error)}" if job.error and _failed(job) else ""
-    line.say(f"{_named(job)} {job.state.value}{error}")
 
 
 def _named(job: Job) -> str:

@@ -75,7 +75,7 @@ def files(
 _GROUPS = 20
 
 
-@with_filters_but("steps")  # their files always count
+@with_filters_but("steps", "all_tries")  # their files always count
 def du(*, filters: dict[str, Any], as_json: Json = False) -> int:
     """Measure the files of jobs: by recipe, by label, in all.
 
@@ -112,7 +112,7 @@ def _use_row(name: str, use: Mapping[str, Any]) -> tuple[str, ...]:
 _SHOWN = 20
 
 
-@with_filters_but("steps")
+@with_filters_but("steps", "all_tries")
 def prune(
     job_ids: JobIds = None,
     *,

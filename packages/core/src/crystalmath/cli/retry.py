@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 _Answer: TypeAlias = "Mapping[str, Any]"
 
 
-@with_filters_but("engine", "cluster")  # these are what may be changed
+# Engine and cluster are what may be changed; jobs that were run again are passed over, and counted.
+@with_filters_but("engine", "cluster", "all_tries")
 @with_changes
 def retry(
     job_ids: JobIds = None,

@@ -742,8 +742,8 @@ class Client:
             named = chosen(self.ask, job_ids, filters) or []
             jobs = self._records(named)
             if sort is not None:
-                # Whoever names a step of a flow means it.
-                fitting: Filters = {**filters, "steps": True}
+                # Whoever names a step of a flow, or an earlier try, means it.
+                fitting: Filters = {**filters, "steps": True, "all_tries": True}
                 every, wanted = self.list(sort=sort, **fitting), set(named)
                 jobs = (job for job in every if job.job_id in wanted)
             jobs = itertools.islice(jobs, limit)

@@ -176,7 +176,7 @@ def chosen(
     written = filters_document(filters)
     if not written or not named:
         return named
-    written["steps"] = True  # whoever names one means it
+    written |= {"steps": True, "all_tries": True}  # whoever names one means it
     if len(named) > _EACH or "prefix" in written:
         fitting = {job["job_id"] for job in pages(ask, None, written)}
     else:

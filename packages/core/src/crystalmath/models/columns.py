@@ -58,6 +58,7 @@ JOB_COLUMNS: dict[str, Callable[[Job], Any]] = {
     "runtime_s": _runtime,
     **{name: _field(name) for name in ("priority", "walltime_s", "attempt", "key")},
     **{name: _field(name) for name in ("error", "reason", "work_dir")},
+    "superseded_by": _field("superseded_by"),
     "steps": lambda job: job.steps and told_steps(job.steps),
     "flow": lambda job: (step_of(job.parents) or (None, None))[0],
     "step": lambda job: (step_of(job.parents) or (None, None))[1],

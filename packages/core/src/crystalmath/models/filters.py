@@ -46,6 +46,7 @@ class Filters(TypedDict, total=False):
     key: str | None
     parent: str | Sequence[str] | None
     steps: bool | None
+    all_tries: bool | None
     exclude: Mapping[str, Any] | None
 
 
@@ -69,6 +70,7 @@ class Selection(TypedDict, total=False):
     key: str
     parent: str | Collection[str]
     steps: bool
+    superseded: bool
     exclude: Selection
 
 
@@ -207,6 +209,13 @@ class JobFilter(ExcludeFilter):
         "--steps",
         "Also the steps of flows, which are left out otherwise: a flow is one job.",
     )
+    all_tries: bool | None = _filter(
+        "also superseded jobs, which a retry or a reread stands in for; they are left out unless "
+        "`prefix` or `key` is given",
+        {"type": "boolean"},
+        "--all-tries",
+        "Also superseded jobs, which a retry or a reread stands in for.",
+    )
     exclude: Mapping[str, Any] | None = _filter(
         "filters none of which may hold; of several labels and elements, not one",
         {
@@ -233,26 +242,32 @@ def filters_in(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def choosing(params: Mapping[str, Any]) -> set[str]:
-    """Name the filters among parameters that say which jobs are meant: `steps` alone says none."""
-    return filters_in(params).keys() - {"steps"}
+    """Name the filters among parameters that say which jobs are meant; some only widen a choice."""
+    return filters_in(params).keys() - {"steps", "all_tries"}
 
 
 def read_filters(params: Mapping[str, Any]) -> Selection:
     """Read the filters of a request, all else taken out, as the service takes them.
 
-    The steps of flows are left out unless they are asked for: a flow is one job to most.
+    The steps of flows are left out unless they are asked for: a flow is one job to most. So are
+    superseded jobs, as the latest try stands for all; an id or a key selects its job all the same.
     """
     given = all_filters(params)
-    asked = given.pop("steps", False) or "parent" in given or given.get("prefix")
-    return given if asked else {**given, "steps": False}
+    if not (given.pop("steps", False) or "parent" in given or given.get("prefix")):
+        given["steps"] = False
+    if not (params.get("all_tries") or given.get("prefix") or given.get("key")):
+        given["superseded"] = False
+    return given
 
 
 def all_filters(params: Mapping[str, Any]) -> Selection:
-    """Read filters as `read_filters` does, but leave no steps of flows out."""
+    """Read filters as `read_filters` does, but leave out no steps of flows and no earlier tries."""
     names = {"labels": "label"}
     # Inside a parameter, too, null is the same as none.
     items = [(name, value) for name, value in params.items() if value is not None]
     given: dict[str, Any] = {names.get(name, name): value for name, value in items}
+    if given.pop("all_tries", True) is False:
+        given["superseded"] = False
     if "state" in given:
         states = given["state"] if isinstance(given["state"], list) else [given["state"]]
         given["state"] = [JobState(state) for state in states]

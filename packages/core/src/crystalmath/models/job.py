@@ -78,6 +78,11 @@ class Job(Terms):
         "while it waits for its steps",
         {**_TEXT, "enum": ["pass", "steps"]},
     )
+    superseded_by: str | None = optional(
+        "the newest job that runs, or reads, this one again, and stands in for it; that one may be "
+        "superseded in turn",
+        _TEXT,
+    )
     removed: str | None = optional(
         "what was removed of its files: `heavy`, the large ones that can be computed again; "
         "`all`, its run directory; `gone`: that is not there, and nobody has recorded why",

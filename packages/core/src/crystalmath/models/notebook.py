@@ -98,6 +98,7 @@ def job_html(one: Any) -> str:
         rows.append(("energy", _number(summary.get("energy_ev"), "eV")))
         rows.append(("largest force", _number(summary.get("max_force_ev_ang"), "eV/Å")))
         rows.append(("steps", _bar(known.steps or {})))
+        rows.append(("superseded by", text(known.superseded_by)))
     rows.append(("labels", ", ".join(f"{text(k)}={text(v)}" for k, v in one.labels.items())))
     rows.append(("ionic steps", sparkline(getattr(one, "energies", ()))))
     rows.append(("error", text(_error(one))))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from crystalmath.errors import CrystalMathError, StoreError
 from crystalmath.jobs.changes import Change
+from crystalmath.models.job_notes import repeated
 from crystalmath.service.current_jobs import Recent
 from crystalmath.service.event_feed import Feed
 
@@ -253,7 +254,7 @@ class Recorder:
             told = store.insert(jobs)
             if not store.is_replaced():
                 break
-        self._tell(told, at_once=False)
+        self._tell_new(told)
         return told
 
     def _insert_groups(
@@ -266,8 +267,7 @@ class Recorder:
             # What went into a file that was removed meanwhile would be acknowledged, and gone.
             if not store.is_replaced():
                 break
-        # Who submits knows; whoever else follows the events sees them at the next look.
-        self._tell([each for each in answers if not isinstance(each, Exception)], at_once=False)
+        self._tell_new([each for each in answers if not isinstance(each, Exception)])
         left = iter(answers)
         return [list(islice(left, len(group))) for group in groups]
 
@@ -295,7 +295,8 @@ class Recorder:
     def insert_ended(self, ended: Sequence[tuple[NewJob, Change]]) -> None:
         """Record jobs that have ended elsewhere; see :meth:`JobStore.insert_ended`."""
         if ended:
-            self._tell(self._open(create=True).insert_ended(ended))
+            told = self._open(create=True).insert_ended(ended)
+            self._tell([*told, *self._superseded(told)])
 
     def put_in(self, ready: Sequence[tuple[JobMetadata, NewJob]]) -> list[JobMetadata]:
         """Record that jobs wait no more; see :meth:`JobStore.put_in`."""
@@ -311,6 +312,15 @@ class Recorder:
         """Record what was removed of jobs' files; see :meth:`JobStore.note_removed`."""
         if job_ids:
             self._tell(self.store.note_removed(job_ids, removed, reason, time.time()))
+
+    def _tell_new(self, jobs: list[JobMetadata]) -> None:
+        # Who submits knows; whoever else follows the events sees them at the next look.
+        self._tell([*jobs, *self._superseded(jobs)], at_once=False)
+
+    def _superseded(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
+        """Read the jobs that new ones run, or read, again: their records have changed."""
+        earlier = [job_id for job in jobs if (job_id := repeated(job.parents)) is not None]
+        return self.store.get_many(earlier) if earlier else []
 
     def _tell(self, jobs: list[JobMetadata], *, at_once: bool = True) -> None:
         if jobs:

@@ -201,11 +201,9 @@ class References:
         return job_id
 
     def _fitting(self, filters: Mapping[str, Any]) -> str:
-        """Return the one job that filters fit, those left out that were run again."""
+        """Return the one job that filters fit."""
         chosen = read_filters(cast("Any", _filters(filters)))
-        found = [job.job_id for job in self.jobs.jobs(limit=100, **chosen)]
-        again = self.jobs.retried(found)
-        left = [job_id for job_id in found if job_id not in again]
+        left = [job.job_id for job in self.jobs.jobs(limit=100, **chosen)]
         if len(left) != 1:
             count = "no job fits" if not left else f"{len(left)} jobs fit"
             which = f": {', '.join(left[:_NAMED])}" if left else ""

@@ -138,6 +138,18 @@ class Totals:
 
     def count(self, snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, int]:
         """Count the jobs that are selected by their state; states that none has are left out."""
+        if filters.get("superseded") is not False:
+            return self._count(snapshot, filters)
+        # What supersedes a job comes later, and changes no state: those are counted apart, by
+        # their own index.
+        all_tries = filters.copy()
+        del all_tries["superseded"]
+        every = self._count(snapshot, all_tries)
+        superseded = count_states(snapshot, {**filters, "superseded": True})
+        left = {state: every[state] - superseded.get(state, 0) for state in every}
+        return {state: count for state, count in left.items() if count}
+
+    def _count(self, snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, int]:
         counted, states = _of_all_states(filters)
         asked = repr(counted)
         last = last_event(snapshot)

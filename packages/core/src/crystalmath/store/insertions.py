@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
 from sqlalchemy import insert
 
 from crystalmath.errors import AlreadyRetried, InvalidJob, KeyConflict
@@ -70,6 +71,11 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
         answers.append(known)
     if fresh:
         _record(connection, fresh)
+        superseded = _supersede(connection, [job for _, job, _ in fresh])
+        answers = [
+            job if isinstance(job, InvalidJob) else superseded.get(job.job_id, job)
+            for job in answers
+        ]
     return answers
 
 
@@ -188,3 +194,26 @@ def _record(
     insert_for_jobs(connection, labels, tagged)
     insert_for_jobs(connection, lineage, parents)
     insert_for_jobs(connection, events, log)
+
+
+def _supersede(connection: Connection, fresh: Sequence[JobMetadata]) -> dict[str, JobMetadata]:
+    """Mark the jobs that others run, or read, again; return those that changed, by id.
+
+    Either may be on record before the other: rows are made again, and taken in, in any order.
+    """
+    snapshot = Snapshot(connection)
+    at = {job.job_id: job.created_at for job in fresh}
+    concerned = {*at, *(repeated(job.parents) for job in fresh)}
+    # The oldest come first, so that the newest try is the one that stays.
+    newest = {parent: job_id for parent, job_id, _ in fetch_retries(snapshot, [*concerned])}
+    changed: dict[str, tuple[int, JobMetadata]] = {}
+    log = []
+    for job in fetch(snapshot, list(newest)):
+        successor = newest[job.job_id]
+        if job.superseded_by != successor:
+            after = evolve(job, superseded_by=successor, revision=job.revision + 1)
+            changed[job.job_id] = job.revision, after
+            when = at[successor] if successor in at else at[job.job_id]
+            log.append(event_row(job, job.state, when, f"superseded by job {successor}"))
+    save(connection, list(changed.values()), log)
+    return {job_id: job for job_id, (_, job) in changed.items()}

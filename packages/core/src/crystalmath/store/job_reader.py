@@ -380,13 +380,14 @@ class JobReader:
 
     @patient
     def failures(self, limit: int) -> _Failures:
-        """Return the jobs that failed last, the newest failure first, at most `limit` of them."""
+        """Return the failed jobs that failed last, the newest first, without superseded ones."""
         with self._readable.reading() as snapshot:
             rows = snapshot.rows(
                 "SELECT jobs.job_id, jobs.name, jobs.recipe, jobs.finished_at, jobs.error "
                 # The index has them in this order; one over the times would slow every change.
-                "FROM jobs JOIN (SELECT number FROM jobs WHERE state = 'failed' ORDER BY number "
-                f"DESC{limited(_LOOKED_THROUGH)}) AS newest ON newest.number = jobs.number "
+                "FROM jobs JOIN (SELECT number FROM jobs WHERE state = 'failed' "
+                f"AND superseded_by IS NULL ORDER BY number DESC{limited(_LOOKED_THROUGH)}) "
+                "AS newest ON newest.number = jobs.number "
                 f"ORDER BY jobs.finished_at DESC, jobs.number DESC{limited(limit)}"
             )
             return [Failure(**dict(row)) for row in rows]

@@ -86,7 +86,7 @@ def group_errors(errors: Iterable[tuple[str, str]]) -> list[ErrorCount]:
     """
     groups: dict[str, _Group] = {}
     for error, job_id in errors:
-        common = _common(error)
+        common = in_common(error)
         group = groups.setdefault(common, _Group(error[:_LONGEST]))
         if group.error != error[:_LONGEST]:
             group.error = common
@@ -101,7 +101,8 @@ def group_errors(errors: Iterable[tuple[str, str]]) -> list[ErrorCount]:
     ]
 
 
-def _common(error: str) -> str:
+def in_common(error: str) -> str:
+    """Return what an error has in common with others of its kind: no paths, no ids."""
     return _OWN.sub("...", error.strip().partition("\n")[0][:_LONGEST])
 
 

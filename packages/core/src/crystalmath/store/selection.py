@@ -12,7 +12,7 @@ from crystalmath.store.plain_sql import Parameters, is_storable
 from crystalmath.store.records import group_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from crystalmath.models.filters import Selection, StoreSelection
     from crystalmath.store.plain_sql import Snapshot
@@ -62,13 +62,15 @@ class Condition:
         key: str | None = None,
         parent: str | Collection[str] | None = None,
         steps: bool | None = None,
+        superseded: bool | None = None,
         owner: str | None = None,
         exclude: Selection | None = None,
     ) -> str:
         """Make the condition that all of this holds (`InvalidJob`: a formula or element is none).
 
         The filters are those of :class:`~crystalmath.models.JobFilter`, energies in eV and times in
-        seconds since the epoch, but `steps` hides those of flows only where it is ``False``. Beside
+        seconds since the epoch, but `steps` hides those of flows only where it is ``False``.
+        `superseded` hides jobs that were run, or read, again; ``True`` leaves only those. Beside
         them `seen` has the states of some jobs, by id, where more is known than the row says,
         `errors` the errors of those of them that have failed, and `owner` is exactly what the row
         has.
@@ -105,8 +107,7 @@ class Condition:
                 f"listed.number IN (SELECT number FROM listed WHERE {given.among('flow', ids)} "
                 f"UNION ALL SELECT number FROM lineage WHERE {_taken(given, ids)})"
             )
-        if steps is False:
-            conditions.append("listed.flow IS NULL")
+        conditions += _shown(steps=steps, superseded=superseded)
         if prefix:
             conditions.append(self.starts_with("jobs.job_id", prefix))
         # What is not known of a job does not hold.
@@ -180,6 +181,14 @@ class Condition:
         return f"({' OR '.join(found)})"
 
 
+def _shown(*, steps: bool | None, superseded: bool | None) -> Iterator[str]:
+    """Make the conditions that leave out what most lists do not show."""
+    if steps is False:
+        yield "listed.flow IS NULL"
+    if superseded is not None:
+        yield f"listed.superseded_by IS {'NOT ' * superseded}NULL"
+
+
 def like(text: str) -> str:
     """Write a text as a pattern of ``LIKE`` that finds it anywhere; ``/`` escapes."""
     for mark in "/%_":
@@ -190,7 +199,7 @@ def like(text: str) -> str:
 #: Filters whose columns only ``listed`` has, or has in shorter rows.
 _SHORT = {
     *("cluster", "recipe", "name", "formula", "elements", "energy_min", "energy_max"),
-    *("since", "until", "parent", "steps", "exclude"),
+    *("since", "until", "parent", "steps", "superseded", "exclude"),
 }
 
 

@@ -57,6 +57,8 @@ jobs = Table(
     Column("removed", Text),
     Column("removed_at", Float),
     Column("stage", Text),
+    # The id of the newest job that runs, or reads, this one again (see ``lineage``).
+    Column("superseded_by", _Exact),
     Index("ix_jobs_job_id", "job_id", unique=True),
     Index("ix_jobs_key", "key", unique=True),
     Index("ix_jobs_state_number", "state", "number"),
@@ -124,12 +126,19 @@ listed = Table(
     # The id of the flow that the job is a step of, and the name of the step.
     Column("flow", _Exact),
     Column("step", Text),
+    Column("superseded_by", _Exact),
 )
 Index(
     "ix_listed_flow",
     *(listed.c.flow, listed.c.step, listed.c.number),
     sqlite_where=listed.c.flow.is_not(None),
     postgresql_where=listed.c.flow.is_not(None),
+)
+Index(
+    "ix_listed_superseded",
+    listed.c.number,
+    sqlite_where=listed.c.superseded_by.is_not(None),
+    postgresql_where=listed.c.superseded_by.is_not(None),
 )
 
 events = Table(

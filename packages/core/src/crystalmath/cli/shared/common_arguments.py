@@ -191,7 +191,9 @@ def _tell_of_a_lock() -> None:
 
 def require_choice(job_ids: Sequence[str] | None, filters: Mapping[str, Any]) -> None:
     """Refuse a command to which nothing says which jobs are meant."""
-    if not job_ids and not filters.keys() - {"steps"}:
+    from crystalmath.models.filters import choosing
+
+    if not job_ids and not choosing(filters):
         output.refuse("name jobs, or choose them with --label, --state or others")
 
 

@@ -53,7 +53,7 @@ _ENERGIES = ("energy_min", "energy_max")
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(_REPEATED, list[str] | None),
     **dict.fromkeys(_ENERGIES, float | None),
-    "steps": bool | None,
+    **dict.fromkeys(("steps", "all_tries"), bool | None),
 }
 
 

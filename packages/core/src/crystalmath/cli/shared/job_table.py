@@ -20,11 +20,11 @@ _PROGRESS = ("IONIC", "SCF")
 _FORCE = "FORCE/(eV/Å)"
 _COLUMNS = (
     *("NAME", "STATE", "RECIPE", "ENGINE", "RESOURCES", "STEPS", *_PROGRESS),
-    *("ENERGY/eV", _FORCE, "AGE", "ID"),
+    *("ENERGY/eV", _FORCE, "AGE", "ID", "SUPERSEDED BY"),
 )
 #: Columns that are left out where they have nothing to say: most jobs ask for no resources, only
-#: flows have steps, and how far one has come is told of those that run.
-_OPTIONAL = ("RESOURCES", "STEPS", *_PROGRESS, _FORCE)
+#: flows have steps, how far one has come is told of those that run, and earlier tries are hidden.
+_OPTIONAL = ("RESOURCES", "STEPS", *_PROGRESS, _FORCE, "SUPERSEDED BY")
 #: What gives way where a line is too narrow, in this order, and how many columns it keeps.
 _GIVE_WAY = (
     ("RESOURCES", 10),
@@ -106,6 +106,7 @@ def _row(job: JobDocument, reached: ProgressDocument | None, name: str) -> tuple
         "" if force is None else f"{force:.4f}",
         output.age(job["created_at"]),
         job["job_id"][:8],
+        (job["superseded_by"] or "")[:8],
     )
 
 

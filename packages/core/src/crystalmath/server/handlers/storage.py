@@ -89,7 +89,8 @@ async def handle_jobs_prune(
     only tells. Where ``cursor`` is not ``null``, ask again with it for the rest.
     """
     filters = filters_in(params)
-    filters.pop("steps", None)  # their files are always among those that are meant
+    for wider in ("steps", "all_tries"):  # their files are always among those that are meant
+        filters.pop(wider, None)
     choice = Choice(
         job_ids=params.get("job_ids"),
         older_s=params.get("older_s"),

@@ -50,6 +50,7 @@ def upgrade() -> None:
         sa.Column("stage", sa.Text()),
         sa.Column("continue_lost", sa.Boolean()),
         sa.Column("parcel", sa.Integer()),
+        sa.Column("superseded_by", _exact),
         sqlite_autoincrement=True,
     )
     op.create_index("ix_jobs_job_id", "jobs", ["job_id"], unique=True)
@@ -106,6 +107,7 @@ def upgrade() -> None:
         sa.Column("max_force_ev_ang", sa.Float()),
         sa.Column("flow", _exact),
         sa.Column("step", sa.Text()),
+        sa.Column("superseded_by", _exact),
     )
     of_flows = sa.text("flow IS NOT NULL")
     op.create_index(
@@ -114,4 +116,12 @@ def upgrade() -> None:
         ["flow", "step", "number"],
         sqlite_where=of_flows,
         postgresql_where=of_flows,
+    )
+    superseded = sa.text("superseded_by IS NOT NULL")
+    op.create_index(
+        "ix_listed_superseded",
+        "listed",
+        ["number"],
+        sqlite_where=superseded,
+        postgresql_where=superseded,
     )
