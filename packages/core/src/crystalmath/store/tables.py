@@ -134,9 +134,10 @@ Index(
     sqlite_where=listed.c.flow.is_not(None),
     postgresql_where=listed.c.flow.is_not(None),
 )
+# It has all that counting superseded jobs by their state takes.
 Index(
     "ix_listed_superseded",
-    listed.c.number,
+    *(listed.c.flow, listed.c.state, listed.c.number),
     sqlite_where=listed.c.superseded_by.is_not(None),
     postgresql_where=listed.c.superseded_by.is_not(None),
 )

@@ -20,8 +20,9 @@ export function filtersOf(query) {
       into.labels = { ...into.labels, [name]: rest.join("=") };
     } else if (key === "elements") into.elements = [...(into.elements ?? []), ...value.split(",").filter(Boolean)];
     else if (key === "state") into.state = value.split(",");
+    else if (key === "tries" && value === "all" && !minus) filters.all_tries = true;
     else if (TEXTS.includes(key)) into[key] = value;
-    else wrong = `${whole}: there is no filter ${key}; there are ${TEXTS.join(", ")}, elements, and label:NAME=VALUE`;
+    else wrong = `${whole}: there is no such filter; there are ${TEXTS.join(", ")}, elements, label:NAME=VALUE, and tries:all`;
   }
   if (words.length) filters.name = words.join(" ");
   if (Object.keys(exclude).length) filters.exclude = exclude;

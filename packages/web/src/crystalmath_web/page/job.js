@@ -105,6 +105,7 @@ function Shown({ story }) {
       ${!session.value.read_only && html`<${JobActions} key=${job.status} ids=${[job.job_id]} names=${possible} onDone=${done} />`}
     </div>
     ${job.error ? html`<pre class="trouble">${job.error}</pre>` : job.reason && html`<p class="note">${job.reason}</p>`}
+    ${job.superseded_by && html`<p class="note">Superseded by <a href=${link({ view: "job", id: job.superseded_by })}>job ${shortId(job.superseded_by)}</a>, which counts in its place.</p>`}
     ${isFlow && html`<${FlowProgress} flow=${job} root=${flow.root} />`}
     <div class=${isFlow ? "top of-flow" : "top"}>
       <section aria-label="Structure">${trajectory ? html`<${Trajectory} trajectory=${trajectory} />` : html`<p class="empty">${trajectory === null ? "No structure yet." : "Looking …"}</p>`}</section>

@@ -51,6 +51,10 @@ const COLUMNS = {
     title: "Error or reason", sorted: false, cell: (job) => (job.error ?? job.reason ?? "").split("\n")[0],
     fields: ["error", "reason"],
   },
+  superseded_by: {
+    title: "Superseded by", sorted: false, cell: (job) => (job.superseded_by ? shortId(job.superseded_by) : ""),
+    fields: ["superseded_by"],
+  },
   id: { title: "Id", sorted: false, cell: (job) => shortId(job.job_id), fields: [] },
 };
 const SHOWN = ["name", "state", "formula", "recipe", "energy_ev", "max_force_ev_ang", "runtime_s", "created_at"];
@@ -351,7 +355,7 @@ function Table({ rows, columns, sort, chosen, onChoose }) {
 /** Of each column its least width in pixels, and its share of what is left. */
 const WIDTHS = {
   name: [100, 2], state: [88], steps: [100, 0.6], formula: [60, 1], recipe: [110, 1.6], energy_ev: [84], max_force_ev_ang: [84],
-  runtime_s: [64], created_at: [76], cluster: [90, 1], labels: [120, 1.6], error: [160, 3], id: [72],
+  runtime_s: [64], created_at: [76], cluster: [90, 1], labels: [120, 1.6], error: [160, 3], superseded_by: [100], id: [72],
 };
 const EDGE = 46; // of the boxes, and what is left and right of a row
 const GAP = 12;

@@ -121,7 +121,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_listed_superseded",
         "listed",
-        ["number"],
+        ["flow", "state", "number"],
         sqlite_where=superseded,
         postgresql_where=superseded,
     )
