@@ -176,12 +176,18 @@ def test_another_home_takes_jobs_in(client, relaxed, here, cli, tmp_path, monkey
     first = client.job(relaxed.job_id)
     monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path / "second"))
     answer = cli("import", file, "--json")
-    assert answer.json == {"job_ids": [relaxed.job_id], "known": [], "error": None}, answer.err
+    told = {"job_ids": [relaxed.job_id], "known": [], "without_key": [], "error": None}
+    assert answer.json == told, answer.err
     with in_process() as other:
         taken = other.job(relaxed.job_id)
         for name in ("state", "name", "labels", "recipe", "created_at", "finished_at", "formula"):
             assert getattr(taken, name) == getattr(first, name), name
-        assert (taken.key, first.key) == (None, "once")
+        assert taken.key == first.key == "once"
+        # Who submits it with the key has it, and computes nothing.
+        same = client.specification(relaxed.job_id)
+        asked = {name: same[name] for name in ("recipe", "structure", "params", "labels", "name")}
+        known = other.ask("jobs.submit", **asked, key="once", engine=first.engine)
+        assert (known["job_id"], known["status"]) == (relaxed.job_id, "completed"), known
         assert taken.summary["energy_ev"] == first.summary["energy_ev"]
         assert other.result(relaxed.job_id)["atoms"] == relaxed.result()["atoms"]
         assert str(taken.work_dir).startswith(str(tmp_path / "second"))
@@ -198,6 +204,50 @@ def test_another_home_takes_jobs_in(client, relaxed, here, cli, tmp_path, monkey
     assert cli("import", tmp_path / "third.zip", "--json").json["known"] == [relaxed.job_id]
     said = cli("import", tmp_path / "third.zip").out
     assert said == "0 jobs taken in; 1 were here already\n"
+
+
+def test_a_key_that_another_job_has_stays_with_that(client, relaxed, cli, tmp_path, monkeypatch):
+    client.archive(tmp_path / "jobs.zip", [relaxed.job_id])
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path / "second"))
+    with in_process() as other:
+        own = other.submit("emt.core.static_job", AL, key="once")
+        own.result(300)
+        taken = other.import_archive(tmp_path / "jobs.zip")
+        assert taken["job_ids"] == taken["without_key"] == [relaxed.job_id]
+        assert other.job(relaxed.job_id).key is None
+        assert other.job(own.job_id).key == "once"
+    # Rows are made again from what is in the run directories.
+    for file in (tmp_path / "second").glob("jobs.sqlite*"):
+        file.unlink()
+    assert cli("doctor", "--rebuild", "--json").checks["rebuild"]["state"] == "ok"
+    with in_process() as other:
+        assert other.job(relaxed.job_id).key is None
+        assert other.job(own.job_id).key == "once"
+
+
+def test_a_superseded_job_is_one_where_its_successor_is(client, cli, tmp_path, monkeypatch):
+    old = client.submit("emt.core.relax_job", AL, {"opt_params": {"max_steps": 0}})
+    assert old.exception(300) is not None
+    (new,) = client.retry(old)
+    assert new.exception(300) is not None
+    for name, jobs in (("first", [old]), ("second", [new])):
+        client.archive(tmp_path / f"{name}.zip", [job.job_id for job in jobs])
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path / "second"))
+    for names in (["first", "second"], ["second", "first"]):
+        monkeypatch.setenv("CRYSTALMATH_HOME", str(tmp_path / names[0]))
+        with in_process() as other:
+            other.import_archive(tmp_path / f"{names[0]}.zip")
+            (alone,) = other.list()
+            assert alone.superseded_by is None  # nothing stands in for it here
+            other.import_archive(tmp_path / f"{names[1]}.zip")
+            assert [job.job_id for job in other.list()] == [new.job_id]
+            assert other.job(old.job_id).superseded_by == new.job_id
+        for file in (tmp_path / names[0]).glob("jobs.sqlite*"):
+            file.unlink()
+        assert cli("doctor", "--rebuild", "--json").checks["rebuild"]["state"] == "ok"
+        with in_process() as other:
+            assert [job.job_id for job in other.list()] == [new.job_id]
+            assert other.job(old.job_id).superseded_by == new.job_id
 
 
 def test_a_job_that_waited_for_another_travels_with_it(client, tmp_path, monkeypatch):
@@ -239,7 +289,7 @@ def test_a_flow_takes_its_steps_along(client, relaxed, tmp_path, monkeypatch):
                     [
                         json.dumps(
                             json.loads(asked[0])
-                            | {"job_id": one.job_id, "labels": {"of": "flow"}}
+                            | {"job_id": one.job_id, "labels": {"of": "flow"}, "key": None}
                             | headers[one.job_id]
                         ),
                         asked[2],

@@ -151,6 +151,10 @@ def _archive(given: Sequence[str], file: Path, filters: dict[str, Any], *, as_js
     return 0
 
 
+#: So many jobs are named.
+_NAMED = 5
+
+
 def import_jobs(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="What crystalmath export --archive has written.")
@@ -161,8 +165,9 @@ def import_jobs(
     """Take in the jobs of an archive, with all their files.
 
     Prints how many, with --json also their ids. Jobs that are here already stay as they are. Where
-    anything in the archive is not as it should be, nothing is taken in. Keys stay behind: with one
-    that was given where the jobs ran, crystalmath submit --key computes them anew here.
+    anything in the archive is not as it should be, nothing is taken in. Keys come along: with the
+    key that was given where the jobs ran, crystalmath submit --key finds them here. A key that
+    another job has here stays with that one.
     """
     with any_client() as client:
         taken = client.import_archive(file)
@@ -172,4 +177,8 @@ def import_jobs(
     count, known = len(taken["job_ids"]), len(taken["known"])
     there = f"; {known} were here already" if known else ""
     output.write(f"{count} job{'s' if count != 1 else ''} taken in{there}")
+    if without_key := taken["without_key"]:
+        ids = ", ".join(job_id[:8] for job_id in without_key[:_NAMED])
+        more = f" and {len(without_key) - _NAMED} more" if len(without_key) > _NAMED else ""
+        output.note(f"without their keys, which other jobs have here: {ids}{more}")
     return 0

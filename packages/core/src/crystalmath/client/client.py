@@ -1250,7 +1250,8 @@ class Client:
         Returns
         -------
         dict
-            ``{"job_ids", "known"}``; the latter were here already, and stay as they are.
+            ``{"job_ids", "known", "without_key"}``: those in ``known`` were here already, and stay
+            as they are; those in ``without_key`` came without their keys, which others have here.
 
         Raises
         ------

@@ -587,6 +587,9 @@ class ImportedJobs(Answer):
 
     job_ids: list[str]
     known: Annotated[list[str], "jobs that were there already, and stay as they are"]
+    without_key: Annotated[
+        list[str], "jobs that were taken in without their keys, which other jobs have there"
+    ]
 
 
 class Used(TypedDict):

@@ -64,7 +64,7 @@ _JOB = {
 }
 #: What of a header is never taken from elsewhere.
 _NOT_TAKEN: Mapping[str, Any] = {
-    **dict.fromkeys(("key", "owner")),
+    "owner": None,
     **{name: {} for name in ("environment", "replaced", "settings")},
 }
 _SPEC = {one.name: one.schema for one in declared(JobSpec)}

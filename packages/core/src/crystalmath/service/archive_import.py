@@ -59,18 +59,22 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError)
 
 @frozen
 class Imported:
-    """The ids of the jobs that were taken in, and of those that were there already."""
+    """The ids of the jobs that were taken in, and of those that were there already.
+
+    Some were taken in without their keys, which other jobs have here.
+    """
 
     job_ids: tuple[str, ...]
     known: tuple[str, ...]
+    without_key: tuple[str, ...]
 
 
 def import_archive(service: JobService, path: Path) -> Generator[None, None, Imported]:
     """Take in the jobs of an archive, with their records, results and files.
 
-    Those that are there already stay as they are. Keys stay behind. `InvalidJob`: it is no such
-    archive, or something in it is not as it should be. `CrystalMathError`: the home cannot take
-    them just now. Then no job was taken in.
+    Those that are there already stay as they are. A key that another job has here stays with that.
+    `InvalidJob`: it is no such archive, or something in it is not as it should be.
+    `CrystalMathError`: the home cannot take them just now. Then no job was taken in.
     """
     try:
         archive = zipfile.ZipFile(path)
@@ -100,6 +104,7 @@ def _import(
     for job_id in members:
         records[job_id] = read_record(archive, job_id, path, service.config.recipes_allow)
         yield
+    records, without_key = _own_keys(service, records)
     jobs = service.config.jobs_directory
     make_own(jobs)
     with _folder_aside(jobs) as aside:
@@ -117,7 +122,34 @@ def _import(
                 to_disk(outcome)  # what is on record as completed must have it
             to_disk(aside / job_id)
         taken = _take_in(service, aside, records)
-    return Imported(tuple(taken), tuple(sorted(set(records) - set(taken))))
+    known = sorted(set(records) - set(taken))
+    return Imported(tuple(taken), tuple(known), tuple(sorted(without_key & set(taken))))
+
+
+def _own_keys(
+    service: JobService, records: Mapping[str, Ended]
+) -> tuple[dict[str, Ended], set[str]]:
+    """Take keys away that other jobs have in this home; name the jobs that had them."""
+    known = service.by_key([row.key for _, row, _ in records.values() if row.key is not None])
+    taken = {
+        job_id
+        for job_id, (_, row, _) in records.items()
+        if row.key in known and known[row.key].job_id != job_id
+    }
+    kept = {
+        job_id: (job, _without_key(row) if job_id in taken else row, trace)
+        for job_id, (job, row, trace) in records.items()
+    }
+    return kept, taken
+
+
+def _without_key(row: NewJob) -> NewJob:
+    header, _, body = row.specification.partition("\n")
+    told = json.loads(header)
+    told.pop("key", None)
+    if (flow := told.get("flow")) is not None:  # it has the terms of the flow, apart from its pass
+        flow["asked"].pop("key", None)
+    return evolve(row, key=None, specification=f"{json.dumps(told)}\n{body}")
 
 
 def _has_files(ended: Ended) -> bool:

@@ -251,6 +251,10 @@ class HomeJobs:
         """Return the jobs that are, or were, steps of a flow, the oldest first."""
         return list(self._store.step_states(job_id))
 
+    def by_key(self, keys: Sequence[str]) -> dict[str, JobMetadata]:
+        """Return the jobs that have these keys, by key."""
+        return self._store.by_key(keys) if self._records.exists() else {}
+
     def children(self, job_id: str, *, limit: int | None = None) -> list[Parent]:
         """Return the jobs that came of a job, the oldest first, each with its role."""
         found = self._existing(job_id).children(job_id, limit=limit)

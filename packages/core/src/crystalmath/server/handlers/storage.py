@@ -200,7 +200,12 @@ async def handle_jobs_import(service: JobService, params: ImportParams) -> Impor
     from crystalmath.service.archive_import import import_archive
 
     taken = await in_slices("files", import_archive(service, _path(service, params["file"])))
-    return {"job_ids": list(taken.job_ids), "known": list(taken.known), "error": None}
+    return {
+        "job_ids": list(taken.job_ids),
+        "known": list(taken.known),
+        "without_key": list(taken.without_key),
+        "error": None,
+    }
 
 
 def _path(service: JobService, file: str) -> Path:
