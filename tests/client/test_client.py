@@ -430,6 +430,28 @@ def test_map_gives_results_in_order_and_shows_a_bar(client, lab_recipes, capsys)
     assert len(client.jobs(label={"of": "map"})) == 3
 
 
+def test_map_knows_its_jobs_by_their_structures(client):
+    structures = [bulk("Al", a=4.0), bulk("Al", a=4.1), bulk("Cu")]
+    client.map("lab_recipes.value", structures, {"number": 3}, key="known")
+
+    def keys():
+        return {job.key for job in client.list() if (job.key or "").startswith("known/")}
+
+    first = keys()
+    assert len(first) == 3
+    client.map("lab_recipes.value", structures[::-1][:2], {"number": 3}, key="known")
+    assert keys() == first
+    client.map("lab_recipes.value", [bulk("Ag"), *structures], {"number": 3}, key="known")
+    assert len(keys()) == 4
+    # A refused structure has its reason in its place.
+    some = ["Al", bulk("Al")]
+    told = client.map(
+        "lab_recipes.value", some, {"number": 5}, key="refused", return_exceptions=True
+    )
+    assert isinstance(told[0], InvalidJob)
+    assert told[1] == 5
+
+
 def test_map_shows_no_bar_where_nobody_looks(client, capsys):
     assert client.map("lab_recipes.value", [AL, AL], {"number": 2}, key="two") == [2, 2]
     assert client.map("lab_recipes.value", [AL, AL], {"number": 2}, key="two") == [2, 2]

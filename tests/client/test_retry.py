@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+import ase.io
 import pytest
 from ase.build import bulk
 
@@ -136,6 +137,21 @@ def test_labels_and_name_of_a_sweep_tell_what_is_changed(client, cli):
         "conv ranks=2 ranks=2",
     )
     assert fourth.result(LONG) == 5
+
+
+def test_the_command_line_and_python_make_the_same_keys(client, cli, tmp_path):
+    file = tmp_path / "all.extxyz"
+    ase.io.write(file, [bulk("Al", a=4.0), bulk("Al", a=4.1), bulk("Cu")])
+    structures = ase.io.read(file, ":")
+    assert client.map("lab_recipes.value", structures, {"number": 4}, key="same") == [4, 4, 4]
+    answer = cli("submit", "lab_recipes.value", file, "--param", "number=4", "--key", "same")
+    made = {job.job_id for job in client.list() if (job.key or "").startswith("same/")}
+    assert set(answer.lines) == made, answer.err
+    assert len(made) == 3
+    (told,) = client.chain([structures[2]], {"value": "lab_recipes.value"}, key="chained")
+    step = ("--step", "value=lab_recipes.value")
+    answer = cli("chain", f"{file}@2", *step, "--key", "chained")
+    assert answer.lines == [told["value"].job_id], answer.err
 
 
 def test_a_label_of_memory_is_read_as_it_was_written():

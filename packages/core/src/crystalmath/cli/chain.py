@@ -12,8 +12,9 @@ import typer
 from crystalmath.cli.shared import output
 from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - read when the command is made
 from crystalmath.cli.shared.parameter_options import of_option, parse_parameters
-from crystalmath.cli.shared.structure_files import own_key, read_documents
+from crystalmath.cli.shared.structure_files import read_documents
 from crystalmath.cli.shared.submission_options import submitted, tell_known, with_options
+from crystalmath.client.job_keys import own_key
 from crystalmath.errors import InvalidJob, NotSubmitted, did_you_mean
 from crystalmath.models import SubmissionOptions  # noqa: TC001 - as above
 from crystalmath.models.reference import Reference

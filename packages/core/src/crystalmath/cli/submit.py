@@ -19,7 +19,6 @@ from crystalmath.cli.shared.structure_files import (
     Document,
     fit,
     names_one,
-    own_key,
     put_together,
     read_documents,
 )
@@ -32,6 +31,7 @@ from crystalmath.cli.shared.submission_options import (
     tell_known,
     with_options,
 )
+from crystalmath.client.job_keys import own_key
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Resources, Submission, SubmissionOptions
 from crystalmath.models.fields import declared

@@ -13,6 +13,7 @@ from attrs import fields
 from crystalmath import server
 from crystalmath.client.client_errors import answered_error, raise_answered, warn_of
 from crystalmath.client.follower import Follower, change_events, changes
+from crystalmath.client.job_keys import keyed
 from crystalmath.client.request import RecipeLike, Writer, ask_again, batched
 from crystalmath.client.results import Results
 from crystalmath.client.transport import (
@@ -251,8 +252,9 @@ class Client:
         structures : iterable of ase.Atoms
             One job for each.
         key : str, optional
-            The jobs get the keys ``key/0``, ``key/1`` and so on: the same call again, in a new
-            kernel too, gives the same jobs.
+            The jobs get the keys ``key/FINGERPRINT``, made of their structures as ``crystalmath
+            submit --key`` makes them: the same call again gives the same jobs, in whatever order
+            the structures come, and submits what is missing.
         progress : bool, optional
             Whether to show a bar; default: on a terminal and in a notebook.
         return_exceptions : bool
@@ -272,11 +274,11 @@ class Client:
         """
         from crystalmath.client.future import gather
 
-        keys = (None if key is None else f"{key}/{index}" for index in itertools.count())
         answers = self.submit_many(
             [
                 _asked(recipe, atoms, parameters, {**options, "key": own})
-                for atoms, own in zip(_several(structures), keys, strict=False)
+                # The command line's fingerprint has swept values, too, and here are none.
+                for atoms, own in keyed(_several(structures), key, lambda one: [one, {}])
             ]
         )
         return gather(answers, progress=progress, return_exceptions=return_exceptions)
@@ -302,8 +304,9 @@ class Client:
             By name, in their order. In the parameters ``Reference("static")["dir_name"]`` stands
             for the directory of the earlier step ``static``, and so on.
         key : str, optional
-            The jobs get the keys ``key/0/relax`` and so on: the same call again gives the same
-            jobs, and submits what is missing.
+            The jobs get the keys ``key/FINGERPRINT/relax`` and so on, made of the structures as
+            ``crystalmath chain --key`` makes them: the same call again gives the same jobs, and
+            submits what is missing.
         **options
             For all jobs alike; the fields of :class:`~crystalmath.models.Submission`. Each job gets
             the label ``step`` too, and with a name that of the step after it.
@@ -325,8 +328,8 @@ class Client:
         chain = Chain(steps, self._writer.configured()[0].recipes_allow)
         written = chain.written(
             (
-                (atoms, {**options, "key": None if key is None else f"{key}/{number}"})
-                for number, atoms in enumerate(_several(structures))
+                (atoms, {**options, "key": own})
+                for atoms, own in keyed(_several(structures), key, lambda one: one)
             ),
             self._writer.document,
         )

@@ -103,7 +103,7 @@ def document(
     sent = evolve(
         submission,
         recipe=recipe,
-        atoms=_structures(submission.atoms),
+        atoms=structure_document(submission.atoms),
         parameters=parameters,
         by_step=_encoded(submission.by_step),
         engine=submission.engine or _configured_engine(submission.cluster, configured),
@@ -244,7 +244,7 @@ def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -
     return f"{module}.{name}"
 
 
-def _structures(atoms: object) -> object:
+def structure_document(atoms: object) -> object:
     """Write a structure, or each of a list that one job takes together."""
     if isinstance(atoms, (list, tuple)):
         return [_structure(each) for each in atoms]

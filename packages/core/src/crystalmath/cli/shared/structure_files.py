@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
-import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -97,19 +95,6 @@ def read_documents(
 def _named(text: str) -> list[_File | JobStructure]:
     of_job = read_job_text(text)
     return [*_files(text)] if of_job is None else [of_job]
-
-
-def own_key(key: str, asked: object, before: Counter[str]) -> str:
-    """Return the key of one of a command's jobs: the command's, and a fingerprint of what is asked.
-
-    It depends on nothing else that the command is given, nor on where files lie. Of jobs that ask
-    the same, which `before` counts, each has a key of its own.
-    """
-    text = json.dumps(asked, sort_keys=True)
-    fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
-    before[fingerprint] += 1
-    number = f"-{before[fingerprint]}" if before[fingerprint] > 1 else ""
-    return f"{key}/{fingerprint}{number}"
 
 
 def put_together(
