@@ -430,6 +430,18 @@ def test_map_gives_results_in_order_and_shows_a_bar(client, lab_recipes, capsys)
     assert len(client.jobs(label={"of": "map"})) == 3
 
 
+def test_only_the_first_question_to_a_recipe_waits_for_quacc(client, capsys):
+    from crystalmath.cli.shared.submission_options import asking
+
+    # This process, or a server that was there before this client.
+    for is_cold in ("server" not in repr(client), False):
+        with asking(client, [], always=True):
+            time.sleep(1.3)
+        told = capsys.readouterr().err
+        assert "asking the recipe which files it reads" in told
+        assert ("quacc is imported first" in told) is is_cold
+
+
 def test_map_knows_its_jobs_by_their_structures(client):
     structures = [bulk("Al", a=4.0), bulk("Al", a=4.1), bulk("Cu")]
     client.map("lab_recipes.value", structures, {"number": 3}, key="known")

@@ -20,6 +20,7 @@ from commands import ran
 from crystalmath.client import JobFailed, Submission, in_process
 from crystalmath.client import table_files as files_module
 from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.models.columns import JOB_COLUMNS
 from crystalmath.recipes.json_text import json_part
 
 OF = {"of": "tables"}
@@ -200,13 +201,23 @@ def test_a_frame_has_the_same_lines(computed, tmp_path):
     client, *_ = computed
     lines = written(client, tmp_path)
     table = client.table(labels=OF, sort="created_at")
-    assert set(table.columns) == {name for line in lines for name in line}
+    assert set(table.columns) == {*JOB_COLUMNS, *(name for line in lines for name in line)}
     for (_, row), line in zip(table.iterrows(), lines, strict=True):
         assert {name: row[name] for name in line} == line
     assert list(client.table(labels=OF, columns=["name"]).columns) == ["name"]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="there is no pyarrow")
+def test_a_frame_has_the_columns_of_the_record_whatever_they_hold(computed):
+    client, *_ = computed
+    unnamed = client.submit("emt.core.static_job", bulk("Al"))
+    unnamed.result(300)
+    for table in (client.table(labels={"of": "nothing"}), client.table(prefix=unnamed.job_id)):
+        assert list(table["superseded_by"].dropna()) == []
+        assert list(table["flow"].dropna()) == []
+        assert list(table.columns[:3]) == ["job_id", "name", "state"]
+
+
 def test_parquet_has_the_same_lines(computed, tmp_path):
     from pyarrow import parquet
 

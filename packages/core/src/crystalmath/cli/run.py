@@ -115,7 +115,7 @@ def _submitted(client: Client, submission: Submission, interrupts: Interrupts) -
             checked(client, submission)
     interrupts.leave_if_asked()
     interrupts.passed_on = False
-    with asking([recipe]):
+    with asking(client, [recipe]):
         answer = client.ask(server.JOBS_SUBMIT, **Writer().document(submission))
         return str(answer["job_id"])
 

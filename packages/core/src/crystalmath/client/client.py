@@ -98,6 +98,8 @@ class Client:
         self._transport = transport
         self._waiting = transport.for_waiting()
         self._caller = Caller(transport)
+        #: Whether no recipe has been asked there before, in this process or a server just started.
+        self.is_cold = transport.is_cold
         self._follower = Follower(self._waiting)
         self._results = Results(self._caller)
         self._writer = Writer()
@@ -688,7 +690,7 @@ class Client:
         Parameters
         ----------
         columns : sequence of str, optional
-            Which columns; default: all that any of the jobs has.
+            Which columns; default: those of the record, and all that any of the jobs has.
         sort, limit, **filters
             See :meth:`list`.
 

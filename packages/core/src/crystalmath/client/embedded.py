@@ -34,6 +34,7 @@ class InProcess(Transport):
     """A job service with an event loop in a thread; a notebook's own loop is not touched."""
 
     ends_jobs = True
+    is_cold = True
 
     def __init__(self) -> None:
         self._service = JobService(config.Source())

@@ -247,6 +247,7 @@ class Remote(Transport):
             if self._start is None or (self._waiting and not self._place.has_crashed()):
                 raise
             self._start()
+            self.is_cold = True
             connection = Connection.to(self._place)
         try:
             version = connection.call("system.version", {}, HELLO_S)

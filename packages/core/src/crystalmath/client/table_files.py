@@ -106,15 +106,19 @@ def write_table(
 
 
 def frame(lines: Iterable[Line], columns: Sequence[str] | None) -> Any:
-    """Make a pandas DataFrame of lines, a column for each that any of them has."""
+    """Make a pandas DataFrame of lines: the record's columns, and each that any of them has."""
     if find_spec("pandas") is None:
         raise CrystalMathError(f"a table needs pandas, which is missing: {_REMEDY}")
     import pandas as pd
 
+    from crystalmath.models.columns import JOB_COLUMNS
+
     seen: set[str] = set()
     rows = [line.values for line in _noting(lines, seen)]
     _refuse_unknown(columns, seen)
-    names = _ordered({name for row in rows for name in row}) if columns is None else columns
+    # The record's columns are there without a value, too: a script may ask for them.
+    found = {*JOB_COLUMNS, *(name for row in rows for name in row)}
+    names = _ordered(found) if columns is None else columns
     return pd.DataFrame(
         {name: [row.get(name) for row in rows] for name in names}, columns=list(names)
     )

@@ -29,6 +29,8 @@ class Transport:
 
     #: Whether `finish` ends jobs.
     ends_jobs = False
+    #: Whether nobody has asked a recipe there yet: whoever does waits until quacc is imported.
+    is_cold = False
 
     def call(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None

@@ -83,16 +83,18 @@ class PlaceOptions(TypedDict, total=False):
 
 
 @contextlib.contextmanager
-def asking(recipes: Iterable[str], *, always: bool = False) -> Iterator[None]:
+def asking(
+    client: Client | None, recipes: Iterable[str], *, always: bool = False
+) -> Iterator[None]:
     """Say what a submission or a check waits for, and let the user leave meanwhile."""
-    if not always and not any(map(is_asked, recipes)):
+    if client is None or (not always and not any(map(is_asked, recipes))):
         yield
         return
-    with output.note_of_delay(
-        "asking the recipe which files it reads; the first one of a session takes some seconds ..."
-    ):
+    cold = "; quacc is imported first, which takes some seconds" if client.is_cold else ""
+    with output.note_of_delay(f"asking the recipe which files it reads{cold} ..."):
         try:
             yield
+            client.is_cold = False
         except (KeyboardInterrupt, SystemExit):
             # If it is asked in this process, a thread waits for the answer, or is about to ask; and
             # the end waits for the thread.
@@ -109,7 +111,7 @@ def checked(client: Client, submission: Submission, *, inputs: bool = False) -> 
     sent = Writer().document(submission)
     recipe = str(submission.recipe)
     # A flow is asked for its jobs.
-    with asking([recipe], always=inputs or recipe.endswith("_flow")):
+    with asking(client, [recipe], always=inputs or recipe.endswith("_flow")):
         return client.ask(server.JOBS_CHECK, inputs=inputs or None, **sent)
 
 
@@ -289,7 +291,7 @@ def submitted(asked: Iterable[Asked], together: int | None = None) -> Iterator[A
             if client is None and any(isinstance(job, dict) for _, job in batch):
                 client = stack.enter_context(connected())
             recipes = {job["recipe"] for _, job in batch if isinstance(job, dict)}
-            with asking(() if number else recipes):
+            with asking(client, () if number else recipes):
                 answers = list(_send(client, batch, all_or_none=together is not None))
             yield from answers
             sys.stdout.flush()
