@@ -294,9 +294,9 @@ def test_ids_and_swept_values_are_whole_in_a_narrow_line(monkeypatch, columns, e
     monkeypatch.setenv("COLUMNS", str(columns))
     same = ("completed", "emt.core.relax_job", engine, *[""] * 4, "-1234.5678", "", "12 min")
     rows = [
-        ("POSCAR opt_params.fmax=0.1", *same, "338c1a2b"),
-        ("POSCAR opt_params.fmax=0.01", *same, "7d0e11aa"),
-        ("slab", "failed", "lab_recipes.value", "local", *[""] * 6, "1 d", "91ae6abe"),
+        ("POSCAR opt_params.fmax=0.1", *same, "338c1a2b", ""),
+        ("POSCAR opt_params.fmax=0.01", *same, "7d0e11aa", ""),
+        ("slab", "failed", "lab_recipes.value", "local", *[""] * 6, "1 d", "91ae6abe", ""),
     ]
     cells = dict(zip(job_table._COLUMNS, zip(*rows, strict=True), strict=True))
     for optional in job_table._OPTIONAL:  # as where no job has any
@@ -670,17 +670,19 @@ def test_show_says_where_it_tells_the_first_events_only(here, cli, count):
 
 
 def test_list_has_the_columns_that_were_asked_for(here, cli, listed):
-    asked = [*listed, "--columns", "name,labels.encut,energy_ev,created_at", "--sort", "energy_ev"]
+    asked = [*listed, "--columns", "name,labels_encut,energy_ev,created_at", "--sort", "energy_ev"]
     header, *rows = cli("list", *asked).lines
-    assert header.split() == ["name", "labels.encut", "energy_ev", "created_at"]
+    assert header.split() == ["name", "labels_encut", "energy_ev", "created_at"]
     assert [row.split()[0] for row in rows] == ["slab,", "bulk", "oxide"]
     written = cli("list", *asked, "--csv")
     assert written.out.splitlines() == [
-        "name,labels.encut,energy_ev,created_at",
+        "name,labels_encut,energy_ev,created_at",
         '"slab, Cu",500,-3.0,2023-11-14T22:13:21+00:00',
         "bulk Cu,400,-2.0,2023-11-14T22:13:20+00:00",
         "oxide,500,,2023-11-14T22:13:22+00:00",
     ]
+    dotted = cli("list", *listed, "--columns", "labels.encut")
+    assert (dotted.code, "did you mean 'labels_encut'?" in dotted.err) == (2, True), dotted.err
     cut = cli("list", *asked, "--csv", "--limit", 1)
     assert len(cut.out.splitlines()) == 2
     assert cut.err.startswith("2 more; --limit 0 shows all; 3 jobs: 2 completed, 1 failed")

@@ -127,7 +127,7 @@ def test_json_lines_equal_the_single_results(computed, tmp_path):
     assert [line["job_id"] for line in lines] == [future.job_id for future in futures]
     for line, future in zip(lines[:2], futures, strict=False):
         assert {name: line[name] for name in expected(future)} == expected(future)
-    assert lines[0]["labels.encut"] == 400
+    assert lines[0]["labels_encut"] == 400
     assert lines[1]["params.opt_params.fmax"] == 0.02
     assert lines[1]["converged"] is True
     assert (lines[2]["state"], "energy_ev" in lines[2]) == ("failed", False)
@@ -150,11 +150,11 @@ def test_csv_has_the_same_lines(computed, tmp_path):
 
 def test_columns_are_chosen(computed, tmp_path):
     client, *_ = computed
-    chosen = ["name", "labels.encut", "results.energy"]
+    chosen = ["name", "labels_encut", "results.energy"]
     path = tmp_path / "t.csv"
     client.export(path, columns=chosen, labels=OF, elements="Al")
     header, row = path.read_text().splitlines()
-    assert header == "name,labels.encut,results.energy"
+    assert header == "name,labels_encut,results.energy"
     assert row.startswith('"Al, bulk",400,-0.00')
 
 
@@ -167,8 +167,14 @@ def test_geometries_carry_energy_forces_and_what_describes_them(computed, tmp_pa
         (row,) = database.select(labels_encut=400)
         # Letters and digits alone make two labels one.
         assert {row.labels_k_pts, row.labels_k_pts_} == {3, 5}
+        # They are called the same in all tables.
+        named = {key for key in row.key_value_pairs if key.startswith("labels_")}
+        header = rows(client, tmp_path / "t.csv").read_text().partition("\n")[0].split(",")
+        assert named == {name for name in header if name.startswith("labels")}
+        assert named == {name for name in client.table(labels=OF).columns if "labels" in name}
+        assert named == {name for name in row.data if name.startswith("labels")}
         stored = [row.toatoms() for row in database.select()]
-        assert (row.data["labels.encut"], row.calculator) == (400, "emt")
+        assert (row.data["labels_encut"], row.calculator) == (400, "emt")
         assert database.count(calculator="emt") == 2
     for found in (frames, stored):
         for atoms, future in zip(found, futures[:2], strict=True):
@@ -192,8 +198,8 @@ def test_texts_of_an_extended_xyz_file_keep_their_backslashes(computed, tmp_path
     client.export(tmp_path / "t.extxyz", job_ids=[future.job_id])
     info = ase.io.read(tmp_path / "t.extxyz").info
     assert info["name"] == r"Ni\bulk"
-    told = {name: value for name, value in info.items() if name.startswith("labels.")}
-    assert told == {f"labels.{name}": text for name, text in texts.items()}
+    told = {name: value for name, value in info.items() if name.startswith("labels_")}
+    assert told == {f"labels_{name}": text for name, text in texts.items()}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("pandas") is None, reason="there is no pandas")
@@ -249,7 +255,7 @@ def test_the_wire_has_the_same_lines_for_other_front_ends(computed, tmp_path, mo
     told = client.call("jobs.table", {"job_ids": ids})
     assert told["more"] == 0
     assert told["rows"] == [{n: v for n, v in line.items() if n not in arrays} for line in lines]
-    names = ["labels.encut", "positions_ang", "nothing"]
+    names = ["labels_encut", "positions_ang", "nothing"]
     told = client.call("jobs.table", {"job_ids": ids, "columns": names})["rows"]
     wanted = [{n: line[n] for n in ("job_id", *names) if n in line} for line in lines]
     assert told == wanted

@@ -301,11 +301,11 @@ def test_a_study_of_chosen_jobs(browser, metals, picture):
         rows = {row["job_id"]: row for row in csv.DictReader(file)}
     assert len(rows) == 25
     assert float(rows[lowest.job_id]["energy_ev"]) == lowest.summary["energy_ev"]
-    assert rows[metals.jobs["Cu 1.04"].job_id]["labels.scale"] == "1.04"
+    assert rows[metals.jobs["Cu 1.04"].job_id]["labels_scale"] == "1.04"
     page.get_by_role("button", name="curve").click()
     curves = "against scale: 7 curves of 25 jobs"
     expect(page.get_by_role("img", name=f"energy per atom (eV) {curves}")).to_be_visible()
-    assert "x=labels.scale" in page.url
+    assert "x=labels_scale" in page.url
     page.get_by_label("from the last point").check()
     expect(page.get_by_role("img", name=f"from the last point (meV) {curves}")).to_be_visible()
     page.get_by_role("button", name="equation of state").click()

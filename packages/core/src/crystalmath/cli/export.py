@@ -70,7 +70,7 @@ def export(
     """Write jobs as a table, a script, inputs or an archive.
 
     A table has their records, labels, parameters, energies, results and geometries.
-    Columns of labels are labels.NAME, of parameters params.NAME, and what a recipe gives is named
+    Columns of labels are labels_NAME, of parameters params.NAME, and what a recipe gives is named
     as the recipe names it (results.energy). Units are eV, Å and s. Parquet needs pyarrow:
     pip install 'crystalmath[tables]'.
     """

@@ -65,7 +65,7 @@ def list_jobs(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Which columns: name,labels.encut,energy_ev. Unknown names list the valid ones.",
+            help="Which columns: name,labels_encut,energy_ev. Unknown names list the valid ones.",
         ),
     ] = None,
     csv: Annotated[

@@ -683,7 +683,7 @@ class Client:
     ) -> Any:
         """Return jobs as a pandas DataFrame: parameters, labels, energies, geometry, results.
 
-        Columns are named as in ``crystalmath list``; labels are ``labels.NAME``, parameters
+        Columns are named as in ``crystalmath list``; labels are ``labels_NAME``, parameters
         ``params.NAME``, and what a recipe gives has the recipe's own names
         (``results.gibbs_energy``). Of a flow the last result counts, as in its summary.
 

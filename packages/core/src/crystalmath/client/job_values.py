@@ -106,9 +106,15 @@ class JobValues:
     # --- what it was asked -------------------------------------------------------------------
 
     def asked(self, name: str) -> Any:
-        """Return a label, else a parameter: ``opt_params.fmax`` (`KeyError` if it has neither)."""
-        if name in self.job.labels:
-            return label_value(self.job.labels[name])
+        """Return a label, else a parameter: ``opt_params.fmax`` (`KeyError` if it has neither).
+
+        A label may be named as its column is, ``labels_encut``.
+        """
+        from crystalmath.models.columns import label_values
+
+        labels = {**label_values(self.job.labels), **self.job.labels}
+        if name in labels:
+            return label_value(labels[name])
         value: Any = self._parameters
         for key in name.split("."):
             if not isinstance(value, Mapping) or key not in value:

@@ -182,7 +182,7 @@ def _ordered(names: Iterable[str]) -> list[str]:
     known = set(names)
     groups: list[list[str]] = [
         [name for name in JOB_COLUMNS if name in known],
-        sorted(name for name in known if name.startswith("labels.")),
+        sorted(name for name in known if name.startswith("labels_")),
         sorted(name for name in known if name.startswith("params.")),
     ]
     taken = {*GEOMETRY, *(name for group in groups for name in group)}
@@ -290,7 +290,7 @@ def _pairs(described: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in described.items():
         key = "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
         key = f"job_{key}" if key in reserved_keys or not key[0].islower() else key
-        while key in pairs:  # of another label: a-b and a_b
+        while key in pairs:  # of another parameter: a.b and a_b
             key += "_"
         read = convert_str_to_int_float_bool_or_str(value) if isinstance(value, str) else value
         pairs[key] = read

@@ -10,7 +10,7 @@ from crystalmath.models.fields import plain
 from crystalmath.models.job_notes import step_of, told_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from crystalmath.models.job import Job
 
@@ -81,12 +81,26 @@ def no_column(name: str, known: Iterable[str], otherwise: str | None = None) -> 
     return did_you_mean(_CALLED.get(name.lower(), name), known, otherwise)
 
 
+def label_column(name: str) -> str:
+    """Return the column of a label: letters and digits, as ASE's databases and SQL take no dots."""
+    return "labels_" + "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
+
+
+def label_values(labels: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of labels by their columns."""
+    found: dict[str, str] = {}
+    for name, value in labels.items():
+        column = label_column(name)
+        while column in found:  # of another label: a-b and a_b
+            column += "_"
+        found[column] = value
+    return found
+
+
 def job_values(job: Job, names: Iterable[str]) -> list[Any]:
     """Return a job's values in columns that :func:`read_columns` knows, ``None`` for none."""
     return [
-        job.labels.get(name.removeprefix("labels."))
-        if name.startswith("labels.")
-        else JOB_COLUMNS[name](job)
+        label_values(job.labels).get(name) if name.startswith("labels_") else JOB_COLUMNS[name](job)
         for name in names
     ]
 
@@ -95,9 +109,9 @@ def read_columns(text: str) -> list[str]:
     """Read names of columns, with commas between them; `InvalidJob`: there is no such column."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
-        if name not in JOB_COLUMNS and not (name.startswith("labels.") and name != "labels."):
-            known = f"known are {', '.join(JOB_COLUMNS)}, and labels.NAME for each label"
-            raise InvalidJob(
-                f"there is no column {shown(name)}; {no_column(name, JOB_COLUMNS, known)}"
-            )
+        if name not in JOB_COLUMNS and not (name.startswith("labels_") and name != "labels_"):
+            known = f"known are {', '.join(JOB_COLUMNS)}, and labels_NAME for each label"
+            of_label = [label_column(name[7:])] if name.startswith("labels.") else []
+            hint = no_column(name, [*JOB_COLUMNS, *of_label], known)
+            raise InvalidJob(f"there is no column {shown(name)}; {hint}")
     return names

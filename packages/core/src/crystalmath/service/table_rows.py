@@ -11,7 +11,7 @@ from attrs import frozen
 from crystalmath.errors import CrystalMathError, UnknownJob
 from crystalmath.jobs.documents import cleaned
 from crystalmath.models import Job, JobState
-from crystalmath.models.columns import JOB_COLUMNS
+from crystalmath.models.columns import JOB_COLUMNS, label_values
 from crystalmath.models.written import label_cell
 from crystalmath.recipes.lookup import family_of
 from crystalmath.recipes.summary import (
@@ -80,7 +80,7 @@ def _stored(service: HomeJobs, job: JobMetadata) -> Line:
 def line_of(job: Job, params: Mapping[str, Any], result: Any) -> Line:
     """Make a line of a job, its parameters, and its result as plain JSON."""
     values = {name: value(job) for name, value in JOB_COLUMNS.items()}
-    values |= {f"labels.{name}": label_cell(value) for name, value in job.labels.items()}
+    values |= {name: label_cell(value) for name, value in label_values(job.labels).items()}
     values |= dict(_flat(params, "params."))
     atoms = None
     if result is not None:

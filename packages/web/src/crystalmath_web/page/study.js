@@ -14,7 +14,7 @@ const MOST = 2000;
 const DRAWN = 300;
 const CURVES = 12;
 /** What tells nothing of a calculation. */
-const ASIDE = ["job_id", "created_at", "started_at", "finished_at", "work_dir", "dir_name", "error", "reason", "key", "attempt", "priority", "flow", "step"];
+const ASIDE = ["job_id", "created_at", "started_at", "finished_at", "work_dir", "dir_name", "error", "reason", "key", "attempt", "priority", "flow", "step", "superseded_by"];
 /** Units by the end of a column's name, and digits behind the point. */
 const UNITS = { ev: ["eV", 5], ev_ang: ["eV/Å", 4], ang3: ["Å³", 3], s: ["s", 2] };
 const unitOf = (name) => /^(.*?)_(ev_ang|ev|ang3|s)$/.exec(name) ?? [null, name, ""];
@@ -22,7 +22,7 @@ const unitOf = (name) => /^(.*?)_(ev_ang|ev|ang3|s)$/.exec(name) ?? [null, name,
 /** Write the name of a column with its unit: energy per atom (eV). */
 function titleOf(name) {
   const [, plain, unit] = unitOf(name);
-  return plain.replace(/^(labels|params)\./, "").replaceAll("_", " ") + (unit && ` (${UNITS[unit][0]})`);
+  return plain.replace(/^(labels_|params\.)/, "").replaceAll("_", " ") + (unit && ` (${UNITS[unit][0]})`);
 }
 
 const isNumber = (value) => typeof value === "number";
@@ -192,7 +192,7 @@ function curvesOf(rows, x, y, by, difference) {
 
 function Curve({ rows, columns }) {
   const differ = differing(rows, columns);
-  const asked = differ.filter((name) => /^(labels|params)\./.test(name));
+  const asked = differ.filter((name) => /^(labels_|params\.)/.test(name));
   const xs = [...asked, ...differ.filter((name) => !asked.includes(name) && !name.startsWith("results."))];
   const ys = columns.filter((name) => !ASIDE.includes(name) && rows.some((row) => isNumber(row[name])));
   const hasNumbers = (name) => rows.every((row) => row[name] === undefined || isNumber(row[name]));
@@ -263,7 +263,7 @@ function Equations({ rows, columns }) {
   const [told, setTold] = useState({});
   useEffect(() => {
     let ended = false;
-    const asked = { job_ids: rows.map((row) => row.job_id), ...(by && { by: by.replace(/^(labels|params)\./, "") }) };
+    const asked = { job_ids: rows.map((row) => row.job_id), ...(by && { by: by.replace(/^params\./, "") }) };
     call("page.equations_of_state", asked).then(
       (found) => ended || setTold(found),
       (error) => ended || setTold({ error }),
@@ -276,7 +276,7 @@ function Equations({ rows, columns }) {
   const per = states.length > 1 ? "/atom" : "";
   return html`<${Fragment}>
     <p class="choices"><${Choice} name="by" label="one for each" none="material"
-      options=${differing(rows, columns).filter((name) => /^(labels|params)\./.test(name))} /></p>
+      options=${differing(rows, columns).filter((name) => /^(labels_|params\.)/.test(name))} /></p>
     <${Trouble} error=${error} />
     ${!told.states && !error && html`<p class="note">Looking …</p>`}
     ${curves.length > 0 &&

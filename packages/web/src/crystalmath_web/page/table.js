@@ -32,7 +32,7 @@ export async function rowsOf(ids, tell = () => null) {
 /** Return the columns that any row has: those of the record, labels, parameters, then results. */
 export function columnsOf(rows) {
   const names = [...new Set(rows.flatMap(Object.keys))];
-  const kind = (name) => ["labels.", "params."].findIndex((prefix) => name.startsWith(prefix));
+  const kind = (name) => ["labels_", "params."].findIndex((prefix) => name.startsWith(prefix));
   const of = (wanted) => names.filter((name) => kind(name) === wanted);
   return [...of(-1), ...of(0).sort(), ...of(1).sort()];
 }

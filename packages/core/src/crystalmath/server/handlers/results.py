@@ -188,7 +188,7 @@ class TableParams(JobIdsParams, total=False):
 async def handle_jobs_table(service: JobService, params: TableParams) -> JobTable:
     """Return jobs as lines of a table, as ``crystalmath export`` writes it, in the order of ids.
 
-    Columns are those of the record, ``labels.NAME``, ``params.NAME``, the scalars of a result by
+    Columns are those of the record, ``labels_NAME``, ``params.NAME``, the scalars of a result by
     its own names (``results.gibbs_energy``), ``volume_ang3`` and, where they are named,
     ``cell_ang``, ``pbc``, ``numbers`` and ``positions_ang``. ``rows`` ends before more than 1 MiB
     would be sent, with at least one; ask again for the rest.
