@@ -2,20 +2,26 @@
 
 import contextlib
 import csv
+import io
 import os
 import re
 import signal
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
-from ase.build import bulk
+from ase import Atoms
+from ase.build import bulk, fcc111
+from PIL import Image
 from playwright.sync_api import expect
 
 from commands import ran
 from conftest import eventually
 from crystalmath.client import Client, JobFuture, connect
 from crystalmath.server.endpoint import Place
+from elements_page import PAGE
+from elements_page import page as written_page
 from page.conftest import Served, serving
 
 MARK = "document.title='stolen'"
@@ -195,6 +201,82 @@ def test_pictures_of_all_views(browser, metals, picture):
     expect(page.get_by_text("did not converge")).to_be_visible()
     expect(page.get_by_text("Looking")).to_have_count(0)
     picture(page, "home")
+
+
+def drawn(page):
+    """Return the pixels of a structure, and which are of atoms: all else is grey."""
+    expect(page.locator(".structure canvas")).to_be_visible()
+    shot = io.BytesIO(page.locator(".structure").screenshot())
+    pixels = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    return pixels, pixels.max(axis=2) - pixels.min(axis=2) > 40
+
+
+def test_structures_fill_the_view_in_the_colours_of_their_elements(ui, browser, client):
+    alloy = bulk("Cu", cubic=True)
+    alloy.symbols[[0, 3]] = "Ni"
+    slab = fcc111("Au", (2, 2, 4), vacuum=12.0)
+    jobs = {
+        name: client.submit("lab_recipes.value", atoms, {"number": 1}, name=name)
+        for name, atoms in {
+            "alloy": alloy,
+            "slab": slab,
+            "large": bulk("Cu", cubic=True) * (5, 5, 5),
+        }.items()
+    }
+    for job in jobs.values():
+        assert job.result(300) == 1
+    page = browser(ui.address)
+    expect(row(page, "alloy")).to_be_visible()
+    for name, job in jobs.items():
+        page.goto(ui.at(view="job", id=job.job_id))
+        pixels, of_atoms = drawn(page)
+        height, width = of_atoms.shape
+        rows, columns = np.nonzero(of_atoms.any(axis=1))[0], np.nonzero(of_atoms.any(axis=0))[0]
+        # Whole, and as large as the box lets it be.
+        assert rows[0] > 2, name
+        assert rows[-1] < height - 3, name
+        assert columns[0] > 2, name
+        assert columns[-1] < width - 3, name
+        assert len(rows) > 0.7 * height, name
+        if name == "alloy":
+            red, green, _ = pixels[of_atoms].T
+            copper, nickel = (red > green + 30).sum(), (green > red + 30).sum()
+            assert min(copper, nickel) > 0.1 * of_atoms.sum()
+            legend = page.get_by_role("list", name="Elements").get_by_role("listitem")
+            expect(legend).to_have_text([" Cu", " Ni"], use_inner_text=False)
+
+
+def test_atoms_on_a_face_keep_their_images_in_a_relaxation(ui, browser, client):
+    atoms = bulk("Cu", cubic=True) * (2, 2, 1)
+    atoms.positions[5] += (0.25, 0.1, 0.2)
+    job = client.submit("emt.core.relax_job", atoms, {"opt_params": {"fmax": 0.01}})
+    assert job.exception(300) is None
+    page = browser(ui.at(view="job", id=job.job_id) + f"#{ui.token}")
+    seen = []
+    for frame in ("1", "0"):
+        page.get_by_label("Frame").fill(frame)
+        page.get_by_label("forces").check()
+        expect(page.locator(".drawing")).to_have_attribute("data-arrows", "forces")
+        seen.append(page.locator(".drawing").get_attribute("data-spheres"))
+        page.get_by_label("forces").uncheck()
+        expect(page.locator(".drawing")).to_have_attribute("data-arrows", "")
+    assert seen[0] == seen[1]
+    assert int(seen[0]) > len(atoms)
+
+
+@pytest.mark.parametrize("symbols", ["Ni3Al", "CH3OH", "O2H4", "TiO2Ba", "C60", "HCl"])
+def test_the_page_writes_a_formula_as_the_server_does(browser, metals, symbols):
+    page = browser(metals.ui.address)
+    atoms = Atoms(symbols)
+    written = page.evaluate(
+        "async numbers => (await import('/page/structure.js')).formulaOf(numbers)",
+        atoms.numbers.tolist(),
+    )
+    assert written == atoms.get_chemical_formula()
+
+
+def test_the_elements_are_those_of_ase():
+    assert PAGE.read_text(encoding="utf-8") == written_page().rstrip("\n") + "\n"
 
 
 def test_a_flow_is_seen_step_by_step(ui, browser, client, picture, tmp_path):

@@ -1,12 +1,8 @@
 // A structure in three dimensions, drawn by 3Dmol: atoms, cell, and arrows for forces and moments.
 
-import { Fragment, formula, html, useEffect, useRef, useState } from "./lib.js";
+import { COLOURS, RADII, SYMBOLS } from "./elements.js";
+import { Fragment, formula, html, useEffect, useMemo, useRef, useState } from "./lib.js";
 
-const SYMBOLS = (
-  "X H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br Kr Rb Sr Y Zr " +
-  "Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er Tm Yb Lu Hf Ta W Re Os Ir Pt " +
-  "Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
-).split(" ");
 /** More atoms than that have no bonds, which would take seconds to find. */
 const MOST_BONDED = 2000;
 /** Of more atoms no images are drawn. */
@@ -15,12 +11,20 @@ const MOST_IMAGED = 500;
 const ON_FACE = 1e-3;
 /** Less than this is no force, in eV/Å. */
 const LEAST = 1e-3;
+/** The radius of a drawn sphere, as a share of the covalent one. */
+const SPHERE = 0.5;
 
-/** Write atoms as a formula, the symbols in their order in it. */
+// The tables end before the heaviest elements, which look like the last one in them.
+const colourOf = (number) => COLOURS[number] ?? COLOURS.at(-1);
+const radiusOf = (number) => SPHERE * (RADII[number] ?? RADII.at(-1));
+
+/** Write atoms as a formula as ASE does, and so the server: C and H first, the others by the alphabet. */
 export function formulaOf(numbers) {
   const counts = new Map();
   for (const number of numbers) counts.set(SYMBOLS[number], (counts.get(SYMBOLS[number]) ?? 0) + 1);
-  return [...counts].map(([symbol, count]) => symbol + (count > 1 ? count : "")).join("");
+  const first = ["C", "H"].filter((symbol) => counts.has(symbol));
+  const rest = [...counts.keys()].filter((symbol) => !first.includes(symbol)).sort();
+  return [...first, ...rest].map((symbol) => symbol + (counts.get(symbol) > 1 ? counts.get(symbol) : "")).join("");
 }
 
 const array = (value) => (value?.__ndarray__ ? value.__ndarray__[2] : (value ?? []).flat());
@@ -65,8 +69,11 @@ const turn = (wait = 0) => new Promise((resolve) => setTimeout(resolve, wait));
 const drawing = { element: document.createElement("div"), viewer: null, wanted: null, busy: false, shown: [] };
 drawing.element.className = "drawing";
 const nothing = () => null;
-/** From where a structure is seen at first, as 3Dmol has it: a little from above and aside, turned by a quaternion. */
-const VIEW = [0, 0, 0, 0, 0.09, -0.12, 0, 0.99];
+/** From where a structure is seen at first: a little from above and aside, as a quaternion (x, y, z, w). */
+const TURNED = [0.09, -0.12, 0, 0.9886];
+/** No view is closer than of this half width, in Å, and this share of it stays free at the edges. */
+const CLOSEST = 1.8;
+const EDGE = 0.06;
 /** Keys that turn it, by so many degrees about an axis of the screen. */
 const TURNS = { ArrowLeft: [-10, "y"], ArrowRight: [10, "y"], ArrowUp: [-10, "x"], ArrowDown: [10, "x"] };
 
@@ -81,8 +88,11 @@ function place({ createViewer }, box) {
   return drawing.viewer;
 }
 
-/** Draw one frame: `numbers`, and `positions`, `cell` and `forces` one after another (Å, eV/Å). */
-export function Structure({ frame, arrows = "", title }) {
+/**
+ * Draw one frame: `numbers`, and `positions`, `cell` and `forces` one after another (Å, eV/Å). The `first` frame
+ * decides which atoms have images on the faces of the cell.
+ */
+export function Structure({ frame, first = frame, arrows = "", title }) {
   const box = useRef();
   const wanted = useRef();
   const [error, setError] = useState("");
@@ -98,9 +108,9 @@ export function Structure({ frame, arrows = "", title }) {
     return () => (ended = true);
   }, []);
   useEffect(() => {
-    wanted.current = { frame, arrows, box: box.current };
+    wanted.current = { frame, first, arrows, box: box.current };
     if (box.current.contains(drawing.element)) drawLast(wanted.current);
-  }, [frame, arrows]);
+  }, [frame, first, arrows]);
   const press = (event) => {
     const { viewer } = drawing;
     if (!viewer || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -111,8 +121,18 @@ export function Structure({ frame, arrows = "", title }) {
   };
   return html`<${Fragment}>
     <div class="structure" ref=${box} tabindex="0" onKeyDown=${press} role="img" aria-label=${title ?? `Structure of ${formulaOf(frame.numbers)}`}></div>
+    <${Legend} numbers=${frame.numbers} />
     ${error && html`<p class="trouble">${error}</p>`}
   <//>`;
+}
+
+/** Which colour is which element. */
+function Legend({ numbers }) {
+  const symbol = (number) => SYMBOLS[number];
+  const elements = [...new Set(numbers)].sort((one, other) => (symbol(one) < symbol(other) ? -1 : 1));
+  return html`<ul class="legend" aria-label="Elements">
+    ${elements.map((number) => html`<li><i style=${{ background: colourOf(number) }}></i> ${symbol(number)}</li>`)}
+  </ul>`;
 }
 
 /** Draw what was wanted last, in steps between which the page answers; what came before it is left out. */
@@ -123,23 +143,22 @@ async function drawLast(wanted) {
   drawing.busy = true;
   try {
     while (drawing.wanted) {
-      const { frame, arrows, box } = drawing.wanted;
+      const { frame, first, arrows, box } = drawing.wanted;
       drawing.wanted = null;
       await turn();
       if (!box.contains(element)) continue;
       viewer.show = nothing; // it draws by itself at each step
-      build(viewer, frame, arrows, box);
+      const spheres = spheresOf(frame, first);
+      build(viewer, spheres, frame, arrows, box);
       await turn();
       const key = frame.numbers.join();
-      if (drawing.shown[0] !== box || drawing.shown[1] !== key) {
-        viewer.setView(VIEW), viewer.zoomTo(), viewer.zoom(1.3);
-      }
+      if (drawing.shown[0] !== box || drawing.shown[1] !== key) fit(viewer, spheres, box);
       drawing.shown = [box, key];
       delete viewer.show;
       await render(viewer);
       if (!box.contains(element)) continue;
       element.style.visibility = "visible";
-      element.dataset.arrows = arrows;
+      Object.assign(element.dataset, { arrows, spheres: spheres.length });
     }
   } finally {
     drawing.busy = false;
@@ -197,35 +216,81 @@ async function done(gl) {
 }
 
 /** Put the atoms of a frame, its cell and its arrows into the viewer, which draws them later. */
-function build(viewer, frame, arrows, box) {
-  const { numbers, positions, cell } = frame;
-  const lines = [];
-  for (let atom = 0; atom < numbers.length; atom += 1) {
-    for (const place of images(positions.slice(3 * atom, 3 * atom + 3), frame)) {
-      lines.push(`${SYMBOLS[numbers[atom]]} ${place.join(" ")}`);
-    }
-  }
-  lines.unshift(String(lines.length), "");
+function build(viewer, spheres, { numbers, positions, cell, ...values }, arrows, box) {
+  const lines = spheres.map(({ number, place }) => `${SYMBOLS[number]} ${place.join(" ")}`);
   viewer.removeAllModels();
   viewer.removeAllShapes();
-  const model = viewer.addModel(lines.join("\n"), "xyz", { assignBonds: numbers.length <= MOST_BONDED });
-  model.setStyle({}, { sphere: { scale: 0.28 }, stick: { radius: 0.09 } });
+  const text = [lines.length, "", ...lines].join("\n");
+  const model = viewer.addModel(text, "xyz", { assignBonds: numbers.length <= MOST_BONDED });
+  for (const number of new Set(numbers)) {
+    const color = colourOf(number);
+    model.setStyle({ elem: SYMBOLS[number] }, { sphere: { radius: radiusOf(number), color }, stick: { radius: 0.09, color } });
+  }
   if (cell?.some((value) => value)) drawCell(viewer, cell, getComputedStyle(box).getPropertyValue("--muted").trim());
-  if (arrows && frame[arrows]) drawArrows(viewer, positions, frame[arrows], arrows);
+  if (arrows && values[arrows]) drawArrows(viewer, positions, values[arrows], arrows);
 }
 
-/** Return the place of an atom, and those of its images on the far faces of a periodic cell. */
-function images(place, { numbers, cell, pbc }) {
-  const found = [place];
-  const inverse = numbers.length <= MOST_IMAGED && inverted(cell);
-  if (!inverse) return found;
-  for (let axis = 0; axis < 3; axis += 1) {
-    const share = place[0] * inverse[axis] + place[1] * inverse[3 + axis] + place[2] * inverse[6 + axis];
-    if (!pbc?.[axis] || Math.abs(share) > ON_FACE) continue;
-    const vector = cell.slice(3 * axis, 3 * axis + 3);
-    found.push(...found.map((each) => each.map((value, i) => value + vector[i])));
+/** Return what is drawn of a frame: its atoms, and their images on the other faces of a periodic cell. */
+function spheresOf({ numbers, positions, cell }, first) {
+  const spheres = [];
+  for (let atom = 0; atom < numbers.length; atom += 1) {
+    for (const shift of shiftsOf(atom, first)) {
+      const moved = (axis) => (cell ? shift.reduce((sum, count, vector) => sum + count * cell[3 * vector + axis], 0) : 0);
+      spheres.push({ number: numbers[atom], place: [0, 1, 2].map((axis) => positions[3 * atom + axis] + moved(axis)) });
+    }
   }
-  return found;
+  return spheres;
+}
+
+/**
+ * Return by how many cells along each vector an atom and its images are moved.
+ *
+ * The first frame decides for all: an atom that leaves its face in a relaxation keeps its images.
+ */
+function shiftsOf(atom, { numbers, positions, cell, pbc }) {
+  const shifts = [[0, 0, 0]];
+  const inverse = numbers.length <= MOST_IMAGED && inverted(cell);
+  if (!inverse) return shifts;
+  const [x, y, z] = positions.slice(3 * atom, 3 * atom + 3);
+  for (let axis = 0; axis < 3; axis += 1) {
+    const share = x * inverse[axis] + y * inverse[3 + axis] + z * inverse[6 + axis];
+    const step = Math.abs(share) < ON_FACE ? 1 : Math.abs(share - 1) < ON_FACE ? -1 : 0;
+    if (!pbc?.[axis] || !step) continue;
+    shifts.push(...shifts.map((shift) => shift.with(axis, step)));
+  }
+  return shifts;
+}
+
+/** Turn a vector by a quaternion. */
+function turned([x, y, z], [a, b, c, w] = TURNED) {
+  const [u, v, t] = [2 * (b * z - c * y), 2 * (c * x - a * z), 2 * (a * y - b * x)];
+  return [x + w * u + b * t - c * v, y + w * v + c * u - a * t, z + w * t + a * v - b * u];
+}
+
+/** Move the camera to where all spheres are seen, as large as they can be. */
+function fit(viewer, spheres, box) {
+  const middle = (values) => {
+    // Not Math.min(...values): so many arguments no function takes.
+    const [low, high] = values.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], [Infinity, -Infinity]);
+    return (low + high) / 2;
+  };
+  const seen = spheres.map(({ place }) => turned(place));
+  const centre = [0, 1, 2].map((axis) => middle(seen.map((place) => place[axis])));
+  const upright = Math.tan((viewer.fov * Math.PI) / 360) * (1 - EDGE);
+  const across = (upright * box.clientWidth) / box.clientHeight;
+  let distance = CLOSEST / upright;
+  let size = CLOSEST;
+  seen.forEach((place, index) => {
+    const radius = radiusOf(spheres[index].number);
+    const [x, y, z] = place.map((value, axis) => value - centre[axis]);
+    distance = Math.max(distance, z + radius + (Math.abs(x) + radius) / across, z + radius + (Math.abs(y) + radius) / upright);
+    size = Math.max(size, Math.hypot(x, y, z) + radius);
+  });
+  const [a, b, c, w] = TURNED;
+  // The centre in the structure's own axes: turned back.
+  const back = turned(centre, [-a, -b, -c, w]);
+  viewer.setView([...back.map((value) => -value), viewer.CAMERA_Z - distance, ...TURNED]);
+  viewer.setSlab(Math.min(-4 * size, -50), Math.max(4 * size, 50));
 }
 
 /** Invert a matrix of three rows; null where it has no inverse. */
@@ -289,9 +354,10 @@ export function Trajectory({ trajectory }) {
     return () => clearInterval(timer);
   }, [playing, count]);
   const frame = trajectory.frame(Math.min(at, count - 1));
+  const first = useMemo(() => trajectory.frame(0), [trajectory.source ?? trajectory]);
   const kinds = ["forces", "moments"].filter((kind) => frame[kind]);
   return html`<${Fragment}>
-    <${Structure} frame=${frame} arrows=${arrows} />
+    <${Structure} frame=${frame} first=${first} arrows=${arrows} />
     <div class="frames">
       ${count > 1 &&
       html`<button class="quiet" aria-label=${playing ? "Stop" : "Play"} onClick=${() => setPlaying(!playing)}>
