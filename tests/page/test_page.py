@@ -147,6 +147,30 @@ def test_from_a_file_to_a_relaxed_structure(ui, browser, client, picture, tmp_pa
     assert sorted(each["asap_cutoff"] for each in params) == [False, True]
 
 
+def test_a_verdict_about_another_input_does_not_stay(browser, metals):
+    page = browser(metals.ui.address)
+    expect(page.get_by_role("row").nth(1)).to_be_visible()
+    recipe = "quacc.recipes.emt.core.relax_job"
+    page.goto(metals.ui.at(view="submit", recipe=recipe))
+    with io.StringIO() as text:
+        bulk("Cu").write(text, format="extxyz")
+        copper = {"name": "Cu.xyz", "mimeType": "text/plain", "buffer": text.getvalue().encode()}
+    page.set_input_files("input[type=file]", copper)
+    verdict, field = page.locator(".verdict"), page.get_by_label("opt_params")
+    field.fill('{"fmaxx": 0.01}')
+    expect(verdict).to_contain_text("It would be refused")
+    held = []
+    page.route("**/call", lambda route: held.append(route))  # noqa: PLW0108 - it sets a mark on it
+    field.fill('{"fmax": 0.01}')
+    # What was said of the last input is gone before the server is asked.
+    expect(verdict.get_by_role("heading")).to_have_text("Checking …", timeout=5000)
+    expect(verdict.get_by_role("listitem")).to_have_count(0)
+    expect(field).to_have_attribute("aria-invalid", "false")
+    eventually(lambda: held or page.wait_for_timeout(100))
+    page.unroute("**/call")  # which lets those go on that were held
+    expect(verdict).to_contain_text("It would be accepted")
+
+
 def hide(page, value):
     told = f"Object.defineProperty(document, 'hidden', {{value: {value}, configurable: true}});"
     page.evaluate(f"() => {{{told} document.dispatchEvent(new Event('visibilitychange'))}}")

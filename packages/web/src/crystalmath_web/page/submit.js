@@ -64,6 +64,7 @@ async function read(file) {
   const told = await call("structures.read", { text: await file.text(), name: file.name });
   if (told.more) throw new Error(`${file.name} has ${told.more} structures more than can be read here`);
   return told.structures.map((one, number) => ({
+    id: crypto.randomUUID(),
     name: told.structures.length > 1 ? `${file.name} ${number + 1}` : file.name,
     sent: one.structure,
     frame: { numbers: one.numbers, positions: one.positions.flat(), cell: one.cell.flat(), pbc: one.pbc },
@@ -320,13 +321,14 @@ function submissionOf(described, structure, values, terms, swept = {}) {
 }
 
 function Verdict({ described, structures, values, terms }) {
-  const [verdict, setVerdict] = useState(null);
-  const [error, setError] = useState(null);
+  const [answer, setAnswer] = useState({});
   const [busy, setBusy] = useState(false);
+  const [inputsOpen, setInputsOpen] = useState(false);
   const keys = useRef({});
-  const wanted = JSON.stringify([described.name, structures.map((one) => one.name), values, terms]);
+  const wanted = JSON.stringify([described.name, structures.map((one) => one.id), values, terms]);
+  // An answer about another input is none.
+  const { verdict = null, error = null } = answer.wanted === wanted ? answer : {};
   useEffect(() => {
-    setError(null);
     let ended = false;
     const check = async () => {
       try {
@@ -335,9 +337,9 @@ function Verdict({ described, structures, values, terms }) {
           if (!problem.findings?.length) throw problem;
           return { ok: false, findings: problem.findings };
         });
-        if (!ended) setVerdict(told);
+        if (!ended) setAnswer({ wanted, verdict: told });
       } catch (problem) {
-        if (!ended) setError(problem);
+        if (!ended) setAnswer({ wanted, error: problem });
       }
     };
     const waiting = setTimeout(check, PAUSE);
@@ -361,7 +363,6 @@ function Verdict({ described, structures, values, terms }) {
   }
   const submit = async () => {
     setBusy(true);
-    setError(null);
     try {
       const given = structures.length ? structures : [null];
       const every = given.flatMap((structure) => combinationsOf(terms.sweep).map((swept) => [structure, swept]));
@@ -378,8 +379,8 @@ function Verdict({ described, structures, values, terms }) {
       }
       go(told.length === 1 ? link({ view: "job", id: told[0].job_id }) : link({ view: "jobs" }));
     } catch (problem) {
-      setError(problem);
-      if (problem.findings?.length) setVerdict({ ok: false, findings: problem.findings });
+      const { findings } = problem;
+      setAnswer({ wanted, error: problem, verdict: findings?.length ? { ok: false, findings } : null });
     }
     setBusy(false);
   };
@@ -394,6 +395,7 @@ function Verdict({ described, structures, values, terms }) {
     <button class="act" disabled=${busy || (verdict && !verdict.ok) || null} onClick=${submit}>
       Submit ${count > 1 ? `${count} jobs` : "it"}
     </button>
-    ${verdict?.inputs && html`<details><summary>What its programs get</summary><${Steps} inputs=${verdict.inputs} /></details>`}
+    ${verdict?.inputs && html`<details open=${inputsOpen} onToggle=${(event) => setInputsOpen(event.target.open)}>
+      <summary>What its programs get</summary><${Steps} inputs=${verdict.inputs} /></details>`}
   </section>`;
 }
