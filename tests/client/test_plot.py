@@ -390,6 +390,18 @@ def test_equations_of_state_of_several_materials(ids, cli, client):
     assert copper.b_gpa == client.equation_of_state(chosen(ids, "eos")).b_gpa
     assert silver.b_gpa == client.equation_of_state(chosen(ids, "silver")).b_gpa != copper.b_gpa
     assert set(told.left_out) == {*chosen(ids, "lonely")}
+    # What cannot be read is left out, with its reason.
+    damaged = RunDirectory(str(Path(client.job(jobs[0]).work_dir).parent)).file("1.outcome")
+    Path(damaged).rename(aside := f"{damaged}.aside")
+    Path(damaged).mkdir()
+    without = client.equations_of_state(jobs, by="formula")
+    Path(damaged).rmdir()
+    Path(aside).rename(damaged)
+    assert [len(one.job_ids) for one in without.states] == [
+        len(silver.job_ids),
+        len(copper.job_ids) - 1,
+    ]
+    assert "is a folder" in without.left_out[jobs[0]]
     answer = cli("plot", *jobs, "--eos", "--by", "set", "--json").json
     assert [one["name"] for one in answer["states"]] == ["set=eos", "set=silver"]
     assert "at 5 volumes or more" in answer["left_out"][chosen(ids, "lonely")[0]]

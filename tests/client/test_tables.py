@@ -1,5 +1,6 @@
 """Jobs as tables: what stands in them is what the single results say."""
 
+import contextlib
 import csv
 import importlib.util
 import json
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from commands import ran
 from crystalmath.client import JobFailed, Submission, in_process
 from crystalmath.client import table_files as files_module
-from crystalmath.errors import CrystalMathError, InvalidJob
+from crystalmath.errors import BadFile, CrystalMathError, InvalidJob
 from crystalmath.models.columns import JOB_COLUMNS
 from crystalmath.recipes.json_text import json_part
 
@@ -263,6 +264,35 @@ def test_the_wire_has_the_same_lines_for_other_front_ends(computed, tmp_path, mo
     told = client.call("jobs.table", {"job_ids": ids[::-1]})
     assert ([row["job_id"] for row in told["rows"]], told["more"]) == (ids[:1:-1], 2)
     assert client.call("jobs.table", {"job_ids": [str(uuid.uuid4())]})["code"] == "unknown_job"
+
+
+@contextlib.contextmanager
+def unreadable(home, job_id):
+    """Put a directory in the place of a job's outcome: nobody can read it, root included."""
+    outcome = home / "jobs" / job_id / "1.outcome"
+    outcome.rename(aside := outcome.with_name("aside"))
+    outcome.mkdir()
+    try:
+        yield
+    finally:
+        outcome.rmdir()
+        aside.rename(outcome)
+
+
+def test_a_result_that_cannot_be_read_leaves_the_other_rows_alone(computed):
+    client, (first, second, _), home = computed
+    ids = [first.job_id, second.job_id]
+    whole = client.call("jobs.table", {"job_ids": ids})
+    assert whole["unreadable"] == {}
+    with unreadable(home, first.job_id):
+        told = client.call("jobs.table", {"job_ids": ids})
+        with pytest.raises(BadFile, match=r"1\.outcome is a folder"):
+            client.result(first.job_id)
+    assert told["rows"][1] == whole["rows"][1]
+    # What the record has of it is there.
+    assert told["rows"][0]["energy_ev"] == whole["rows"][0]["energy_ev"]
+    assert told["unreadable"].keys() == {first.job_id}
+    assert "is a folder" in told["unreadable"][first.job_id]
 
 
 def test_pages_of_results_are_joined(computed, tmp_path, monkeypatch):

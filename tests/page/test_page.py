@@ -422,6 +422,58 @@ def test_a_study_of_chosen_jobs(browser, metals, picture):
     picture(page, "study")
 
 
+def legend(page):
+    """Return what the legend of a chart tells of the place under the pointer, by its curves."""
+    labels, values = (page.locator(f".u-legend {each}") for each in (".u-label", ".u-value"))
+    return dict(zip(labels.all_inner_texts(), values.all_inner_texts(), strict=True))
+
+
+def test_a_study_draws_what_varies_and_tells_all_of_a_place(browser, metals):
+    # Of each metal there is one scale, of all of them two.
+    names = ("Al 0.98", "Cu 1.0", "Ag 0.98", "Au 1.0")
+    chosen = ",".join(metals.jobs[name].job_id for name in names)
+    page = browser(f"{metals.ui.at(view='study', show='curve', ids=chosen)}#{metals.ui.token}")
+    label = "energy per atom (eV) against"
+    expect(page.get_by_role("img", name=f"{label} formula: 1 curves of 4 jobs")).to_be_visible()
+    page.get_by_label("against x").select_option("labels.scale")
+    # Single points are no curves of eight colours.
+    expect(page.get_by_role("img", name=f"{label} scale: 1 curves of 4 jobs")).to_be_visible()
+    page.goto(metals.ui.at(view="study", show="curve", q="recipe:emt.core.static_job"))
+    chart = page.locator(".u-over")
+    expect(page.get_by_role("img", name=f"{label} scale: 7 curves")).to_be_visible()
+    box = chart.bounding_box()
+    chart.hover(position={"x": box["width"] / 2, "y": 20})
+    told = legend(page)
+    assert told.pop("scale") == "1"
+    energies = {
+        each: metals.client.job(metals.jobs[f"{each} 1.0"].job_id).summary["energy_ev"] / 4
+        for each in ("Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt")
+    }
+    assert told == {each: f"{value:.5f}" for each, value in energies.items()}
+    page.goto(metals.ui.at(view="study", show="curve", x="labels.scale", by="name"))
+    markers = page.locator(".u-legend .u-series .u-marker")
+    expect(markers).to_have_count(13)  # the first one is that of x, and is not shown
+    looks = markers.evaluate_all("all => all.slice(1).map(one => getComputedStyle(one).border)")
+    assert len(set(looks)) == 12
+
+
+def test_a_result_that_cannot_be_read_leaves_the_study_alone(browser, metals):
+    job_id = metals.jobs["Cu 0.98"].job_id
+    outcome = metals.home / "jobs" / job_id / "1.outcome"
+    outcome.rename(aside := outcome.with_name("aside"))
+    outcome.mkdir()
+    page = browser(
+        f"{metals.ui.at(view='study', q='recipe:emt.core.static_job')}#{metals.ui.token}"
+    )
+    table = page.get_by_role("region", name="Table of the study")
+    expect(table.get_by_role("row")).to_have_count(26)
+    expect(page.get_by_text("A result cannot be read")).to_contain_text(job_id)
+    page.get_by_role("button", name="equation of state").click()
+    expect(page.locator("table.fits").get_by_role("row", name=re.compile("^Al"))).to_be_visible()
+    outcome.rmdir()
+    aside.rename(outcome)
+
+
 def tab_to(page, wanted):
     for _ in range(200):
         if page.evaluate(f"document.activeElement.{wanted}"):

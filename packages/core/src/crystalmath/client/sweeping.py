@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import field, frozen
 
 from crystalmath.client.job_values import JobValues, suggestion
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import BadFile, FilesRemoved, InvalidJob
 from crystalmath.models.fields import about, documented, optional
 from crystalmath.recipes.formulas import composition
 
@@ -288,7 +288,7 @@ def _taken(
     for values in every:
         try:
             points.append((values.job, point(values)))
-        except InvalidJob as error:
+        except (InvalidJob, BadFile, FilesRemoved) as error:
             left_out[values.job.job_id] = str(error)
     if not points:
         reasons = list(dict.fromkeys(left_out.values()))

@@ -370,6 +370,10 @@ class JobTable(Answer):
         "left out",
     ]
     more: Annotated[Count, "how many of the last ids did not fit"]
+    unreadable: Annotated[
+        Mapping[str, str],
+        "why the results of some jobs in `rows` cannot be read, by job id: their rows lack values",
+    ]
 
 
 class JobProgress(Answer):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from crystalmath.errors import CrystalMathError, UnknownJob
+from crystalmath.errors import BadFile, CrystalMathError, UnknownJob
 from crystalmath.jobs.documents import cleaned
 from crystalmath.models import Job, JobState
 from crystalmath.models.columns import JOB_COLUMNS, label_values
@@ -43,38 +43,47 @@ class Line:
 
 def table(
     service: HomeJobs, job_ids: Sequence[str], columns: Sequence[str] | None, most: int
-) -> Generator[None, None, list[bytes]]:
+) -> Generator[None, None, tuple[list[bytes], dict[str, str]]]:
     """Write a line of each of the first jobs as JSON, at least one, in no more bytes than `most`.
 
-    A large result is never decoded: of it there is what its worker has noted for tables.
+    Return the lines, and by the ids of jobs why their results cannot be read. A large result is
+    never decoded: of it there is what its worker has noted for tables.
     """
     left_out = () if columns else GEOMETRY[1:]
     found: list[bytes] = []
+    unreadable: dict[str, str] = {}
     for start in range(0, len(job_ids), PAGE):
         page = job_ids[start : start + PAGE]
         jobs = {job.job_id: job for job in service.with_steps(service.some_jobs(page))}
         for job_id in page:
             if job_id not in jobs:
                 raise UnknownJob(job_id)
-            values = _stored(service, jobs[job_id]).values
+            values, wrong = _stored(service, jobs[job_id])
             names = [name for name in columns or values if name in values and name not in left_out]
             text = json.dumps({"job_id": job_id} | {name: values[name] for name in names}).encode()
             most -= len(text)
             if found and most < 0:
-                return found
+                return found, unreadable
             found.append(text)
+            if wrong is not None:
+                unreadable[job_id] = wrong
             yield
-    return found
+    return found, unreadable
 
 
-def _stored(service: HomeJobs, job: JobMetadata) -> Line:
-    params, result = {}, None
+def _stored(service: HomeJobs, job: JobMetadata) -> tuple[dict[str, Any], str | None]:
+    """Return a job's values, and why its result cannot be read, if so."""
+    params, result, wrong = {}, None, None
     with contextlib.suppress(CrystalMathError):
         params = json.loads(service.specification(job.job_id).partition("\n")[2])["parameters"]
     if job.state is JobState.COMPLETED:
-        with contextlib.suppress(CrystalMathError):  # its files are gone
+        try:
             result = cleaned(json.loads(service.results.brief(job)[0]))
-    return line_of(Job.read(job_document(service, job)), params, result)
+        except (BadFile, OSError) as error:
+            wrong = str(error)
+        except CrystalMathError:  # its files are gone
+            pass
+    return line_of(Job.read(job_document(service, job)), params, result).values, wrong
 
 
 def line_of(job: Job, params: Mapping[str, Any], result: Any) -> Line:

@@ -62,12 +62,67 @@ export function Plot({ x, series, xLabel, height = 190, label }) {
 }
 
 const COLOURS = 8;
+/** A click opens what lies no further from it, in pixels. */
+const NEAR = 24;
+/** The edge of a square that marks a point, in pixels of the screen. */
+const SQUARE = 7;
+
+/** Put points into rows, one for each x; a curve with several points at one x has a row for each of them. */
+function rowsOfCurves(curves) {
+  const rows = new Map();
+  curves.forEach(({ points }, number) => {
+    const seen = new Map();
+    for (const point of points) {
+      const before = seen.get(point.x) ?? 0;
+      seen.set(point.x, before + 1);
+      const key = `${point.x} ${before}`;
+      if (!rows.has(key)) rows.set(key, { x: point.x, points: new Map() });
+      rows.get(key).points.set(number, point);
+    }
+  });
+  return [...rows.values()].sort((one, other) => one.x - other.x);
+}
+
+/** Return the nearest row in which a series has a value, no further from a row than so much of x; else that row. */
+function nearest([xs, ...series], number, at, most) {
+  const values = series[number];
+  let found = at;
+  let distance = values[at] === null ? Infinity : 0;
+  for (const step of [-1, 1]) {
+    for (let row = at + step; Math.abs(xs[row] - xs[at]) <= most && Math.abs(xs[row] - xs[at]) < distance; row += step) {
+      if (values[row] !== null) [found, distance] = [row, Math.abs(xs[row] - xs[at])];
+    }
+  }
+  return found;
+}
+
+/** Mark the points of a series by squares. */
+function squares(plot, series, first, last) {
+  const path = new Path2D();
+  const size = SQUARE * devicePixelRatio;
+  const [xs, ys] = [plot.data[0], plot.data[series]];
+  for (let row = first; row <= last; row += 1) {
+    if (ys[row] === null) continue;
+    path.rect(plot.valToPos(xs[row], "x", true) - size / 2, plot.valToPos(ys[row], "y", true) - size / 2, size, size);
+  }
+  return { stroke: path, fill: path, flags: 3 }; // clipped as the library's own points are
+}
+
+/** How a curve looks: each of the first eight has a colour, the next ones have squares and broken lines as well. */
+function lookOf({ colour: place, line, dots }, number, colour) {
+  const at = place ?? number;
+  const again = at >= COLOURS;
+  return {
+    stroke: colour(`--series-${at % COLOURS}`), width: line === false ? 0 : 1.5, ...(again && { dash: [6, 4] }),
+    points: { show: dots !== false, size: 6, ...(again && { paths: squares }) },
+  };
+}
 
 /**
  * Draw curves in one frame, each with points of its own: `x`, `y`, and what else `onPoint` gets of the one that is
- * clicked. With `xNames`, x counts them.
+ * clicked. With `xNames`, x counts them; values of y have so many `digits` behind the point, or six in all.
  */
-export function Chart({ curves, xLabel, yLabel, xNames = null, label, height = 340, onPoint }) {
+export function Chart({ curves, xLabel, yLabel, xNames = null, digits = null, label, height = 340, onPoint }) {
   const box = useRef();
   useEffect(() => {
     const element = box.current;
@@ -77,14 +132,18 @@ export function Chart({ curves, xLabel, yLabel, xNames = null, label, height = 3
     const axis = {
       stroke: colour("--muted"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font, labelFont: font,
     };
-    // A row for each point, so that two of one curve may have the same x.
-    const rows = curves.flatMap((curve, number) => curve.points.map((point) => ({ ...point, number })));
-    rows.sort((one, other) => one.x - other.x);
+    const rows = rowsOfCurves(curves);
+    const data = [rows.map((row) => row.x), ...curves.map((_, number) => rows.map((row) => row.points.get(number)?.y ?? null))];
+    const looks = curves.map((curve, number) => lookOf(curve, number, colour));
     const names = xNames && { incrs: STEPS, values: (_, splits) => splits.map((at) => xNames[at] ?? "") };
     const margin = xNames ? 0.5 : (rows.at(-1).x - rows[0].x) / 40 || 1;
+    const told = (value) => (digits === null ? String(Number(value.toPrecision(6))) : value.toFixed(digits));
     const plot = new uPlot(
       {
-        width: element.clientWidth, height, cursor: { y: false },
+        width: element.clientWidth, height,
+        // Each series tells its value where the pointer is.
+        cursor: { y: false, dataIdx: (_, series, at) => (series ? nearest(data, series - 1, at, margin) : at) },
+        legend: { markers: { dash: (_, series) => (looks[series - 1]?.dash ? "dashed" : "solid") } },
         scales: { x: { time: false, range: (_, low, high) => [low - margin, high + margin] } },
         axes: [
           { ...axis, label: xLabel, labelSize: 16, size: 30, ...(names ?? { values: written }) },
@@ -93,16 +152,21 @@ export function Chart({ curves, xLabel, yLabel, xNames = null, label, height = 3
         series: [
           { label: xLabel, ...(xNames && { value: (_, at) => xNames[at] ?? "" }) },
           ...curves.map((curve, number) => ({
-            label: curve.label, class: curve.label ? "named" : "unnamed", stroke: colour(`--series-${(curve.colour ?? number) % COLOURS}`), spanGaps: true,
-            width: curve.line === false ? 0 : 1.5, points: { show: curve.dots !== false, size: 6 },
-            value: (_, value) => (value === null ? "" : String(Number(value.toPrecision(8)))),
+            label: curve.label, class: curve.label ? "named" : "unnamed", spanGaps: true, ...looks[number],
+            value: (_, value) => (value === null ? "" : told(value)),
           })),
         ],
       },
-      [rows.map((row) => row.x), ...curves.map((_, number) => rows.map((row) => (row.number === number ? row.y : null)))],
+      data,
       element,
     );
-    const click = () => plot.cursor.idx !== null && onPoint?.(rows[plot.cursor.idx]);
+    const click = () => {
+      const { left, top } = plot.cursor;
+      const away = ({ x, y }) => Math.hypot(plot.valToPos(x, "x") - left, plot.valToPos(y, "y") - top);
+      const near = curves.flatMap(({ points }) => points).filter((point) => away(point) <= NEAR);
+      const [found] = near.sort((one, other) => away(one) - away(other));
+      if (found) onPoint?.(found);
+    };
     plot.over.addEventListener("click", click);
     const observer = new ResizeObserver(() => plot.setSize({ width: element.clientWidth, height }));
     observer.observe(element);

@@ -50,8 +50,8 @@ function useRows(ids, filters) {
     const begun = performance.now();
     try {
       const found = ids ?? (await idsOf(filters, MOST + 1));
-      const rows = await rowsOf(found.slice(0, MOST), (share) => setState((before) => (before.rows ? before : { share })));
-      setState({ rows, more: found.length > MOST });
+      const told = await rowsOf(found.slice(0, MOST), (share) => setState((before) => (before.rows ? before : { share })));
+      setState({ ...told, more: found.length > MOST });
     } catch (error) {
       setState((before) => ({ ...before, error }));
     }
@@ -76,7 +76,7 @@ const SHOWN = { table: Table, curve: Curve, "equation of state": Equations };
 function Shown({ query, state, ids }) {
   const { filters } = filtersOf(query);
   if (state) filters.state = state.split(",");
-  const { rows, more, share, error } = useRows(ids, filters);
+  const { rows, unreadable, more, share, error } = useRows(ids, filters);
   const shown = address.value.get("show") ?? "table";
   const View = SHOWN[shown] ?? Table;
   const columns = useMemo(() => columnsOf(rows ?? []), [rows]);
@@ -94,6 +94,7 @@ function Shown({ query, state, ids }) {
       ${rows && html`<${Export} find=${() => rows.map((row) => row.job_id)} what="the study" />`}
     </div>
     <${Trouble} error=${error} />
+    ${unreadable?.length > 0 && html`<p class="trouble">${unreadable.length === 1 ? "A result" : `${unreadable.length} results`} cannot be read, and the values are missing: ${unreadable[0]}</p>`}
     ${rows ? (rows.length ? html`<${View} rows=${rows} columns=${columns} />` : html`<p class="empty">No job fits.</p>`) : !error && html`<p class="note">Looking … ${Math.round(100 * share)} %</p>`}
   <//>`;
 }
@@ -176,16 +177,23 @@ function curvesOf(rows, x, y, by, difference) {
     materials.set(place, (materials.get(place) ?? new Set()).add(reduced(row.formula)));
   }
   const isShared = x !== "formula" && by !== "formula" && [...materials.values()].some((each) => each.size > 1);
-  const groups = new Map();
-  for (const row of points) {
-    const label = [isShared && reduced(row.formula), by && `${titleOf(by)} ${written(row[by])}`].filter(Boolean).join(", ");
-    if (!groups.has(label)) groups.set(label, []);
-    const at = numbers ? row[x] : names.indexOf(written(row[x]));
-    groups.get(label).push({ x: at, y: row[y], job_id: row.job_id });
-  }
+  const groupsBy = (labelOf) => {
+    const groups = new Map();
+    for (const row of points) {
+      const label = labelOf(row);
+      if (!groups.has(label)) groups.set(label, []);
+      const at = numbers ? row[x] : names.indexOf(written(row[x]));
+      groups.get(label).push({ x: at, y: row[y], job_id: row.job_id });
+    }
+    return groups;
+  };
+  let groups = groupsBy((row) => [isShared && reduced(row.formula), by && `${titleOf(by)} ${written(row[by])}`].filter(Boolean).join(", "));
+  // Single points are no curves: all of them are one series.
+  const isScattered = !by && groups.size > 1 && [...groups.values()].every((own) => own.length === 1);
+  if (isScattered) groups = groupsBy(() => "");
   const curves = [...groups].sort(([one], [other]) => compare(one, other)).map(([label, own]) => {
     const last = own.at(-1).y;
-    return { label: label || titleOf(y), points: difference ? own.map((each) => ({ ...each, y: 1000 * (each.y - last) })) : own };
+    return { label: label || titleOf(y), line: !isScattered, points: difference ? own.map((each) => ({ ...each, y: 1000 * (each.y - last) })) : own };
   });
   return { curves, names, left: rows.filter((row) => !known(row)) };
 }
@@ -196,10 +204,14 @@ function Curve({ rows, columns }) {
   const xs = [...asked, ...differ.filter((name) => !asked.includes(name) && !name.startsWith("results."))];
   const ys = columns.filter((name) => !ASIDE.includes(name) && rows.some((row) => isNumber(row[name])));
   const hasNumbers = (name) => rows.every((row) => row[name] === undefined || isNumber(row[name]));
-  const x = address.value.get("x") ?? asked.find(hasNumbers) ?? xs[0];
   const y = address.value.get("y") ?? (ys.includes("energy_per_atom_ev") ? "energy_per_atom_ev" : ys[0]);
   const by = address.value.get("by") ?? "";
   const difference = address.value.has("difference");
+  // A curve needs values at several places: against what is the same for each material there is none.
+  const varies = (name) =>
+    curvesOf(rows, name, y, by, false).curves.some(({ line, points }) => line && points.some((point) => point.x !== points[0].x));
+  const candidates = [...asked.filter(hasNumbers), ...asked, ...xs.filter((name) => name === "formula"), ...xs];
+  const x = address.value.get("x") ?? candidates.find(varies) ?? xs[0];
   const made = useMemo(() => curvesOf(rows, x, y, by, difference), [rows, x, y, by, difference]);
   useEffect(() => {
     // What is chosen by itself stands in the address, too.
@@ -208,6 +220,8 @@ function Curve({ rows, columns }) {
   if (!x || !y) return html`<p class="empty">These jobs differ in no label or parameter, or have no number to draw.</p>`;
   const { curves, names, left } = made;
   const unit = difference ? `${titleOf(y).replace(/ \(.*/, "")} from the last point (${y.endsWith("_ev") ? "meV" : "1/1000"})` : titleOf(y);
+  // Differences are a thousand times as large: meV.
+  const digits = unitOf(y)[2] ? UNITS[unitOf(y)[2]][1] - (difference ? 3 : 0) : null;
   const states = Object.entries(Object.groupBy(left, (row) => row.state));
   return html`<${Fragment}>
     <p class="choices">
@@ -217,8 +231,8 @@ function Curve({ rows, columns }) {
       <label><input type="checkbox" checked=${difference} onChange=${() => change({ difference: difference ? "" : "1" })} /> from the last point</label>
     </p>
     ${curves.length
-      ? html`<${Chart} curves=${curves.slice(0, CURVES)} xLabel=${titleOf(x)} yLabel=${unit} xNames=${names} onPoint=${open}
-          label=${`${unit} against ${titleOf(x)}: ${curves.length} curves of ${rows.length - left.length} jobs`} />`
+      ? html`<${Chart} curves=${curves.slice(0, CURVES)} xLabel=${titleOf(x)} yLabel=${unit} xNames=${names} digits=${digits}
+          onPoint=${open} label=${`${unit} against ${titleOf(x)}: ${curves.length} curves of ${rows.length - left.length} jobs`} />`
       : html`<p class="empty">No job has both values.</p>`}
     ${curves.length > CURVES && html`<p class="note">${curves.length - CURVES} more curves: choose fewer jobs.</p>`}
     ${left.length > 0 && html`<p class="note">Not drawn, as a value is missing: ${states.map(([name, all]) => `${all.length} ${name}`).join(", ")}.</p>`}
@@ -280,7 +294,7 @@ function Equations({ rows, columns }) {
     <${Trouble} error=${error} />
     ${!told.states && !error && html`<p class="note">Looking …</p>`}
     ${curves.length > 0 &&
-    html`<${Chart} curves=${curves} xLabel=${`volume (Å³${per})`} onPoint=${open}
+    html`<${Chart} curves=${curves} xLabel=${`volume (Å³${per})`} digits=${UNITS.ev[1]} onPoint=${open}
         yLabel=${per ? "energy above the minimum (eV/atom)" : "energy (eV)"} label=${`Equations of state: ${states.map(nameOf).join(", ")}`} />
       <table class="fits">
         <thead><tr><th>Material</th>${[`V₀ (Å³${per})`, `E₀ (eV${per})`, "B (GPa)", "B′"].map((one) => html`<th class="number">${one}</th>`)}<th>Note</th></tr></thead>

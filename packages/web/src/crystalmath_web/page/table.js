@@ -19,14 +19,17 @@ export async function idsOf(filters, most = Infinity) {
   return ids;
 }
 
-/** Return the rows of jobs; `tell` is called with the share of them that is there. */
+/** Return the rows of jobs, and why some results cannot be read; `tell` is called with the share that is there. */
 export async function rowsOf(ids, tell = () => null) {
   const rows = [];
+  const unreadable = [];
   while (rows.length < ids.length) {
     tell(rows.length / ids.length);
-    rows.push(...(await call("jobs.table", { job_ids: ids.slice(rows.length, rows.length + PAGE) })).rows);
+    const told = await call("jobs.table", { job_ids: ids.slice(rows.length, rows.length + PAGE) });
+    rows.push(...told.rows);
+    unreadable.push(...Object.values(told.unreadable));
   }
-  return rows;
+  return { rows, unreadable };
 }
 
 /** Return the columns that any row has: those of the record, labels, parameters, then results. */
@@ -58,7 +61,7 @@ export function Export({ find, what }) {
     setError(null);
     setShare(0);
     try {
-      save(make(await rowsOf(await find(), setShare)), `jobs.${form}`);
+      save(make((await rowsOf(await find(), setShare)).rows), `jobs.${form}`);
     } catch (problem) {
       setError(problem);
     }

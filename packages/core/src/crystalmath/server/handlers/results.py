@@ -191,14 +191,16 @@ async def handle_jobs_table(service: JobService, params: TableParams) -> JobTabl
     Columns are those of the record, ``labels_NAME``, ``params.NAME``, the scalars of a result by
     its own names (``results.gibbs_energy``), ``volume_ang3`` and, where they are named,
     ``cell_ang``, ``pbc``, ``numbers`` and ``positions_ang``. ``rows`` ends before more than 1 MiB
-    would be sent, with at least one; ask again for the rest.
+    would be sent, with at least one; ask again for the rest. A damaged result leaves the others
+    alone: ``unreadable`` names its job.
     """
     from crystalmath.service.table_rows import table
 
     job_ids, columns = params["job_ids"], params.get("columns")
-    found = await in_slices("computing", table(service, job_ids, columns, _TOGETHER))
+    found, unreadable = await in_slices("computing", table(service, job_ids, columns, _TOGETHER))
     rows = cast("list[Mapping[str, Any]]", [wire.Raw(text) for text in found])  # as text already
-    return {"rows": rows, "more": len(job_ids) - len(found), "error": None}
+    more = len(job_ids) - len(found)
+    return {"rows": rows, "more": more, "unreadable": unreadable, "error": None}
 
 
 def _written(
