@@ -68,7 +68,7 @@ async def test_the_tools_and_what_they_say_of_themselves(assistant, light_client
         tools = {tool.name: tool for tool in (await assistant.list_tools()).tools}
         # What is wrong with a call is said in words.
         says = "the schema of the tool 'submit' says what it takes"
-        assert await ask(assistant, "submit", recipe="x") == f"'request' is missing; {says}"
+        assert await ask(assistant, "submit") == f"'request' is missing; {says}"
         told = await act(assistant, "submit", key="", jobs=[{"recipe": 1, "structre": "x"}])
         key, recipe, unknown, _ = told.split("; ", 3)
         assert key == "'request.key' is '': string should have at least 1 character"
@@ -91,6 +91,25 @@ async def test_the_tools_and_what_they_say_of_themselves(assistant, light_client
         assert {tool.name for tool in (await reading.list_tools()).tools} == READING
 
 
+async def test_unknown_arguments_are_refused(assistant):
+    async with assistant:
+        told = await ask(assistant, "recipes", query="relax", prefix="emt")
+        assert told == "recipes takes no 'query'; it takes prefix, name"
+        for tool in (await assistant.list_tools()).tools:
+            assert tool.input_schema["additionalProperties"] is False
+
+
+async def test_what_an_assistant_pays_for_is_small(assistant):
+    async with assistant:
+        tools = await assistant.list_tools()
+        # These were 28,014 and 27,861 bytes.
+        assert len(tools.model_dump_json(by_alias=True, exclude_none=True)) < 14_000
+        told = await assistant.call_tool("recipes", {"prefix": "quacc."})
+        assert len(told.structured_content["recipes"]) >= 100
+        assert len(told.content[0].text.encode()) < 14_000
+        assert json.loads(told.content[0].text) == told.structured_content
+
+
 async def test_from_a_recipe_to_a_structure(assistant, person, light_client, go, tmp_path):
     async with assistant:
         (found,) = (await ask(assistant, "recipes", prefix="lab_recipes.shift"))["recipes"]
@@ -103,8 +122,9 @@ async def test_from_a_recipe_to_a_structure(assistant, person, light_client, go,
         asked = {"key": f"shift {os.urandom(4).hex()}", "jobs": [job(found["name"], name="one")]}
         (job_id,) = (await act(assistant, "submit", **asked))["job_ids"]
         assert person.asked[-1].startswith("Submit 1 jobs:\nlab_recipes.shift on Al")
-        # The same key gives the same job.
+        # The same key gives the same job, and the person is not asked again.
         assert (await act(assistant, "submit", **asked))["job_ids"] == [job_id]
+        assert len(person.asked) == 1
         assert await asyncio.to_thread(light_client.future(job_id).exception, 300) is None
 
         (seen,) = (await ask(assistant, "status", job_ids=[job_id]))["jobs"]
@@ -177,7 +197,9 @@ async def test_who_cannot_ask_confirms_in_a_second_step(light_client):
         assert light_client.totals() == before
         token = (await act(assistant, "submit", **request))["confirm"]["token"]
         (job_id,) = (await act(assistant, "submit", **request, token=token))["job_ids"]
-        assert (await act(assistant, "submit", **request, token=token))["confirm"]
+        # The same request again is the same job, and needs no confirmation.
+        assert (await act(assistant, "submit", **request))["job_ids"] == [job_id]
+        assert (await act(assistant, "submit", **request, token=token))["job_ids"] == [job_id]
     assert light_client.future(job_id).result(300) == 1
 
 

@@ -25,10 +25,19 @@ from mcp.server.mcpserver import (
     Resolve,
 )
 from mcp.server.mcpserver.exceptions import ResourceError, ToolError
-from mcp.types import ToolAnnotations
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from mcp.types import CallToolResult, InputRequiredResult, TextContent, Tool, ToolAnnotations
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from crystalmath import build_version
+from crystalmath.cli.shared.output import short_recipe
 from crystalmath.client import Submission
 from crystalmath.errors import CrystalMathError, shown
 
@@ -43,7 +52,7 @@ MOST_TEXT, MOST_NAME = 20_000, 300
 MOST_SHARED = 60_000
 #: So many jobs, recipes, ionic steps, findings and steps with inputs are answered at most.
 MOST_JOBS, MOST_RECIPES, MOST_STEPS, MOST_FINDINGS, MOST_INPUTS = 100, 200, 100, 50, 10
-#: So many confirmations are waited for; the oldest are forgotten.
+#: So many confirmations are waited for, or remembered; the oldest are forgotten.
 MOST_TOKENS = 100
 #: So many wrong arguments of a call are told.
 MOST_WRONG = 5
@@ -149,7 +158,15 @@ class Prune(Acting):
     keep_results: bool = Field(default=True, description="only large files that can be made again")
 
 
-class JobSeen(BaseModel):
+class Answer(BaseModel):
+    """What an assistant gets; what is not known is left out."""
+
+    @model_serializer(mode="wrap")
+    def _known(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in write(self).items() if value is not None}
+
+
+class JobSeen(Answer):
     """A job on record; energies in eV, forces in eV/Å, times in seconds since the epoch."""
 
     job_id: str
@@ -170,7 +187,7 @@ class JobSeen(BaseModel):
     finished_at: float | None
 
 
-class JobsSeen(BaseModel):
+class JobsSeen(Answer):
     """Jobs, and how many of them there are by state."""
 
     jobs: list[JobSeen]
@@ -191,7 +208,7 @@ class Confirm(BaseModel):
     token: str
 
 
-class Done(BaseModel):
+class Done(Answer):
     """What was done with jobs, or what must be confirmed first."""
 
     job_ids: list[str] = []
@@ -212,18 +229,18 @@ class Settled(Consent):
     confirm: Confirm | None = None
 
 
-class RecipeSeen(BaseModel):
+class RecipeSeen(Answer):
     """A recipe; what its source says where it was asked for by its name."""
 
     name: str
-    kind: str | None
+    kind: str | None = None
     summary: str = ""
     docstring: str | None = None
     structure: str | None = None
     parameters: dict[str, Any] | None = None
 
 
-class RecipesSeen(BaseModel):
+class RecipesSeen(Answer):
     """Recipes, and how many more there are."""
 
     recipes: list[RecipeSeen]
@@ -239,7 +256,7 @@ class StepSeen(BaseModel):
     settings: list[str]
 
 
-class InputsSeen(BaseModel):
+class InputsSeen(Answer):
     """The inputs of a job's calculations; of one that was checked whether it would be accepted."""
 
     steps: list[StepSeen]
@@ -248,7 +265,7 @@ class InputsSeen(BaseModel):
     more: int = Field(0, description="so many steps and findings are left out")
 
 
-class ProgressSeen(BaseModel):
+class ProgressSeen(Answer):
     """How far a job's calculation has come, with its last ionic steps (eV, eV/Å)."""
 
     job: JobSeen
@@ -256,7 +273,7 @@ class ProgressSeen(BaseModel):
     history: list[dict[str, float | None]]
 
 
-class ResultSeen(BaseModel):
+class ResultSeen(Answer):
     """A job's result as JSON text, and its final geometry as text."""
 
     job: JobSeen
@@ -264,7 +281,7 @@ class ResultSeen(BaseModel):
     structure: str | None
 
 
-class TextSeen(BaseModel):
+class TextSeen(Answer):
     """The end of a file of a job, and the job's other files of that name."""
 
     file: str | None
@@ -282,6 +299,8 @@ class Home:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.tokens: dict[str, str] = {}
+        #: Requests with a key to which the person has agreed; the same one again does nothing new.
+        self.agreed: dict[str, None] = {}
 
 
 HomeContext: TypeAlias = Context[Home, Any]
@@ -369,15 +388,64 @@ def _telling(tool: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Server(MCPServer[Home]):
-    """Says in words what is wrong with the arguments of a call."""
+    """Takes known arguments only, says in words what is wrong, and keeps schemas short."""
+
+    async def list_tools(self) -> list[Tool]:
+        return [
+            tool.model_copy(
+                update={
+                    "input_schema": _short(tool.input_schema) | {"additionalProperties": False},
+                    "output_schema": _outline(tool.output_schema or {}),
+                }
+            )
+            for tool in await super().list_tools()
+        ]
 
     async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        for tool in await super().list_tools():
+            known = tool.input_schema["properties"]
+            if tool.name == name and (unknown := sorted(arguments.keys() - known.keys())):
+                told = ", ".join(map(shown, unknown))
+                raise ToolError(_clean(f"{name} takes no {told}; it takes {', '.join(known)}"))
         try:
-            return await super().call_tool(name, arguments, context)
+            return _compact(await super().call_tool(name, arguments, context))
         except ToolError as error:
             if not isinstance(error.__cause__, ValidationError):
                 raise
             raise ToolError(_wrong(name, error.__cause__)) from error.__cause__
+
+
+def _short(schema: Any) -> Any:
+    """Leave out of a schema what repeats names, and the default of what may be left out."""
+    if isinstance(schema, list):
+        return [_short(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {name: value for name, value in schema.items() if name not in {"title", "default"}}
+    short = {name: _short(value) for name, value in kept.items()}
+    for group in ("properties", "$defs"):  # whose members may have any name
+        if group in schema:
+            short[group] = {name: _short(value) for name, value in schema[group].items()}
+    if schema.get("default") not in (None, {}, []):
+        short["default"] = schema["default"]
+    return short
+
+
+def _outline(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep of an answer's schema its keys and their kinds; the answer itself shows the rest."""
+    kinds = {}
+    for name, one in schema.get("properties", {}).items():
+        kind = one.get("type", "object" if "$ref" in one else None)
+        kinds[name] = {} if kind is None else {"type": kind}
+    return {"type": "object", "properties": kinds}
+
+
+def _compact(result: CallToolResult | InputRequiredResult) -> CallToolResult | InputRequiredResult:
+    """Write the answer as text without blanks: assistants pay for each of them."""
+    if not isinstance(result, CallToolResult) or result.structured_content is None:
+        return result
+    text = json.dumps(result.structured_content, ensure_ascii=False, separators=(",", ":"))
+    return result.model_copy(update={"content": [TextContent(type="text", text=text)]})
 
 
 def _wrong(tool: str, error: ValidationError) -> str:
@@ -431,20 +499,30 @@ def _one_line(text: str, most: int = MOST_NAME) -> str:
 @_telling
 def ask(ctx: HomeContext, request: Acting) -> Elicit[Consent] | Settled:
     """Have the person asked; where the client cannot, look whether the token is of this request."""
+    given = _identity(request)
+    if given in _home(ctx).agreed:
+        return Settled(agreed=True)
     tokens, what = _home(ctx).tokens, _what(_client(ctx), request)
     asked = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
     if asked is not None and (asked.form is not None or asked.url is None):
         return Elicit(f"{what}\n\nCarry this out?", Consent)
-    # As JSON, in which 1 and true are two.
-    document = request.model_dump(exclude={"token"})
-    given = json.dumps([type(request).__name__, document], sort_keys=True)
     if request.token and tokens.pop(request.token, None) == given:
         return Settled(agreed=True)
-    while len(tokens) >= MOST_TOKENS:
-        del tokens[next(iter(tokens))]
     token = secrets.token_urlsafe()
-    tokens[token] = given
+    _remember(tokens, token, given)
     return Settled(agreed=False, confirm=Confirm(what=what, token=token))
+
+
+def _identity(request: Acting) -> str:
+    """Return what tells requests apart: JSON, in which 1 and true are two."""
+    document = request.model_dump(exclude={"token"})
+    return json.dumps([type(request).__name__, document], sort_keys=True)
+
+
+def _remember(known: dict[str, Any], name: str, value: Any = None) -> None:
+    while len(known) >= MOST_TOKENS:
+        del known[next(iter(known))]
+    known[name] = value
 
 
 Asked: TypeAlias = Annotated[ElicitationResult[Consent], Resolve(ask)]
@@ -473,7 +551,14 @@ def recipes(ctx: HomeContext, prefix: str = "", name: str | None = None) -> Reci
         described = {one: _all_clean(told[one], MOST_TEXT) for one in fields if one in told}
         return RecipesSeen(recipes=[RecipeSeen(**described)])
     found = _client(ctx).call("recipes.list", {"prefix": prefix})["recipes"]
-    seen = [RecipeSeen(**one) for one in found[:MOST_RECIPES]]
+    seen = [
+        RecipeSeen(
+            name=short_recipe(one["name"]),
+            kind=None if one["kind"] == "job" else one["kind"],
+            summary=one["summary"].removesuffix("."),
+        )
+        for one in found[:MOST_RECIPES]
+    ]
     return RecipesSeen(recipes=seen, more=len(found) - len(seen))
 
 
@@ -608,6 +693,7 @@ def submit(ctx: HomeContext, request: Submit, consent: Asked) -> Done:
     """
     if waiting := _unconfirmed(consent):
         return waiting
+    _remember(_home(ctx).agreed, _identity(request))
     client = _client(ctx)
     submissions = [
         Submission(
@@ -627,6 +713,7 @@ def retry(ctx: HomeContext, request: Retry, consent: Asked) -> Done:
     """Run jobs again that have ended, each as a new job. The person is asked first."""
     if waiting := _unconfirmed(consent):
         return waiting
+    _remember(_home(ctx).agreed, _identity(request))
     answers = _client(ctx).retry(
         request.job_ids,
         request.parameters,
