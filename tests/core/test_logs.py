@@ -166,8 +166,9 @@ STEERING = {
     "\x1bctext": "text",
     "\x9b31mtext": "text",
     "one\rtwo\r\nthree": "one\ntwo\nthree",
-    "a\tb\x07\x08c": "a\tb\ufffd\ufffdc",
-    "right \u202eleft": "right \ufffdleft",
+    "a\tb\x07\x08c": "a\tb\\x07\\x08c",
+    "right \u202eleft": r"right \u202eleft",
+    "one\u2066two\u2069": r"one\u2066two\u2069",
     "é Å ✓": "é Å ✓",
 }
 

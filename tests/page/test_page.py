@@ -18,6 +18,7 @@ from playwright.sync_api import expect
 
 from commands import ran
 from conftest import eventually
+from crystalmath.cli.shared.output import printable
 from crystalmath.client import Client, JobFuture, connect
 from crystalmath.server.endpoint import Place
 from elements_page import PAGE
@@ -630,6 +631,19 @@ def test_what_comes_from_jobs_is_not_run(ui, browser, client):
     expect(page.get_by_role("searchbox")).to_have_value(SCRIPT)
     assert page.title() == "CrystalMath jobs"
     assert not page.locator("img").count()
+
+
+def test_what_turns_the_direction_of_text_is_a_code(ui, browser, client):
+    turned = "ok \u202egnp.exe\u202c \u2066x\u2069 \x1b[31mred\x1b[0m \x07"
+    job = client.submit("lab_recipes.say", bulk("Al"), {"text": turned})
+    assert job.exception(300) is None
+    page = browser(f"{ui.at(view='job', id=job.job_id, part='log')}#{ui.token}")
+    expect(page.locator("pre.log")).to_contain_text(
+        r"ok \u202egnp.exe\u202c \u2066x\u2069 red \x07", use_inner_text=True
+    )
+    letters = "".join(map(chr, [*range(0x20, 0x300), *range(0x2000, 0x2070), 0xFEFF, 0xE0041]))
+    written = page.evaluate("async text => (await import('/page/lib.js')).visible(text)", letters)
+    assert written == printable(letters)
 
 
 @pytest.fixture(scope="session")

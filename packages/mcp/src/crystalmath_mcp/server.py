@@ -37,7 +37,7 @@ from pydantic import (
 )
 
 from crystalmath import build_version
-from crystalmath.cli.shared.output import short_recipe
+from crystalmath.cli.shared.output import printable, short_recipe
 from crystalmath.client import Submission
 from crystalmath.errors import CrystalMathError, shown
 
@@ -315,11 +315,11 @@ def _client(ctx: HomeContext) -> Client:
 
 
 def _clean(text: object, most: int = MOST_NAME) -> str:
-    """Return text of a job without what nobody sees, and no more of it than is allowed."""
+    """Return text of a job with codes for what nobody sees, and no more of it than is allowed."""
     told = str(text)
     cut = f"… ({len(told) - most} more characters)" if len(told) > most else ""
-    told = UNSEEN.sub("�", told[:most])
-    return "".join(one if one.isprintable() or one in "\n\t" else "�" for one in told) + cut
+    seen = UNSEEN.sub(lambda found: ascii(found[0])[1:-1], told[:most])
+    return printable(seen)[:most] + cut
 
 
 def _cleaned(text: object, most: int = MOST_NAME) -> str | None:

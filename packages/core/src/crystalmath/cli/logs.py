@@ -34,7 +34,7 @@ class Plain:
     """Takes the control sequences out of a text that comes in parts.
 
     A carriage return, with which progress bars write over their line, ends the line. What else
-    cannot be printed is shown as a replacement character.
+    cannot be printed is shown as its code.
     """
 
     def __init__(self) -> None:

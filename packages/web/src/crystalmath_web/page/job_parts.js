@@ -1,6 +1,6 @@
 // What belongs to a job, one part at a time: inputs, files, log, result, and the lines that do it again.
 
-import { Copy, Fragment, Trouble, bytes, fromBase64, hasEnded, html, link, moment, address, save, shortRecipe, useEffect, useRef, useState } from "./lib.js";
+import { Copy, Fragment, Trouble, bytes, fromBase64, hasEnded, html, link, moment, address, save, shortRecipe, useEffect, useRef, useState, visible } from "./lib.js";
 import { Tree } from "./tree.js";
 import { call } from "./server.js";
 
@@ -65,13 +65,13 @@ export function Files({ job }) {
   if (!told) return html`<${Waiting} error=${error} />`;
   const there = link({ view: "job", id: job.job_id, part: "files" });
   return html`<${Fragment}>
-    ${shown && html`<h2>${shown} <a class="note" href=${there}>close</a></h2><${Text} job=${job} file=${shown} key=${shown} />`}
+    ${shown && html`<h2>${visible(shown)} <a class="note" href=${there}>close</a></h2><${Text} job=${job} file=${shown} key=${shown} />`}
     <table class="files">
       <thead><tr><th>File</th><th class="number">Size</th><th>Written</th><th><span class="unseen">Download</span></th></tr></thead>
       <tbody>
         ${told.files.map(
           (one) => html`<tr key=${one.file}>
-            <td>${one.is_link ? one.file : html`<a href=${`${there}&${new URLSearchParams({ file: one.file })}`}>${one.file}</a>`}</td>
+            <td>${one.is_link ? visible(one.file) : html`<a href=${`${there}&${new URLSearchParams({ file: one.file })}`}>${visible(one.file)}</a>`}</td>
             <td class="number">${bytes(one.size)}</td><td>${moment(one.modified_at)}</td>
             <td>${!one.is_link && html`<${Download} job=${job} file=${one} />`}</td>
           </tr>`,
@@ -130,7 +130,7 @@ function Text({ job, file = null }) {
         const asked = { job_id: job.job_id, ...(file && { file }), max_bytes: 262144 };
         const where = offset === null ? { tail: 1000 } : { offset, timeout_s: 20 };
         const told = await call("jobs.logs", { ...asked, ...where }, { signal: leaving.signal });
-        setText((before) => ((before ?? "") + plain(told.text)).slice(-LONGEST));
+        setText((before) => ((before ?? "") + told.text).slice(-LONGEST));
         offset = told.offset;
         if (told.finished || (told.file === null && hasEnded(job.status)) || (offset >= told.size && hasEnded(job.status))) return;
         if (!told.text) await new Promise((resolve) => setTimeout(resolve, 500));
@@ -145,12 +145,12 @@ function Text({ job, file = null }) {
   if (error) return html`<${Trouble} error=${error} />`;
   if (text === null) return html`<p class="note">Looking …</p>`;
   if (!text) return html`<p class="empty">Nothing was written.</p>`;
-  return html`<pre class="log" tabindex="0" ref=${box} aria-label=${file ?? "Log"}>${text}</pre>`;
+  return html`<pre class="log" tabindex="0" ref=${box} aria-label=${visible(file ?? "Log")}>${plain(text)}</pre>`;
 }
 
-/** Take control sequences of terminals out of a text. */
+/** Take control sequences of terminals out of a text; a carriage return ends its line, as in `crystalmath logs`. */
 const plain = (text) =>
-  text.replace(/\u001b\[[0-9;?]*[A-Za-z]|\u001b\][^\u0007]*\u0007|[\u0000-\u0008\u000b-\u001f]/g, "");
+  visible(text.replace(/\u001b\[[0-9;?]*[A-Za-z]|\u001b\][^\u0007]*\u0007/g, "").replace(/\r\n?/g, "\n"));
 
 // --- the result --------------------------------------------------------------------------------
 
@@ -158,7 +158,7 @@ export function Result({ job }) {
   const { told, error } = useAsked("jobs.result", { job_id: job.job_id, brief: true }, [job.job_id, job.status]);
   if (!hasEnded(job.status)) return html`<p class="empty">There is a result once the job has completed.</p>`;
   if (!told) return html`<${Waiting} error=${error} />`;
-  if (told.result === null && !told.brief) return html`<pre class="trouble">${told.traceback ?? told.error}</pre>`;
+  if (told.result === null && !told.brief) return html`<pre class="trouble">${visible(told.traceback ?? told.error)}</pre>`;
   return html`<${Fragment}>
     ${told.brief && html`<p class="note">The result is large: this is a part of it. <code>crystalmath result ${job.job_id} --json</code> prints all of it.</p>`}
     ${told.result !== null && html`<ul class="tree" role="tree" aria-label="Result"><${Tree} name="result" value=${told.result} open /></ul>`}

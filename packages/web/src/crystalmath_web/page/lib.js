@@ -121,6 +121,18 @@ export function Copy({ text, label = "copy" }) {
   return html`<button class="quiet" onClick=${copy}>${done ? "copied" : label}</button>`;
 }
 
+/**
+ * Write the code of each character that is not seen or turns the direction of text, as `printable` of the command line
+ * does: all but line ends and tabs of what Python calls unprintable.
+ */
+export const visible = (text) =>
+  text.replace(/[^\n\t -~]/gu, (letter) => {
+    if (!/[\p{C}\p{Z}]/u.test(letter)) return letter;
+    const code = letter.codePointAt(0);
+    const [mark, digits] = code < 0x100 ? ["x", 2] : code < 0x10000 ? ["u", 4] : ["U", 8];
+    return `\\${mark}${code.toString(16).padStart(digits, "0")}`;
+  });
+
 /** Show an error, or nothing. */
 export const Trouble = ({ error }) =>
-  error ? html`<p class="trouble" role="alert">${error.message ?? String(error)}</p>` : null;
+  error ? html`<p class="trouble" role="alert">${visible(error.message ?? String(error))}</p>` : null;

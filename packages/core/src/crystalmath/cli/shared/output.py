@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: A width that cuts no line, in columns.
 _WIDEST = 100_000
+#: What may be unprintable: all but line ends, tabs and ASCII.
+_UNUSUAL = re.compile(r"[^\n\t -~]")
 #: So many names of refused jobs are told.
 _NAMED = 3
 
@@ -303,10 +305,16 @@ def full_width() -> int | None:
 
 
 def printable(text: str) -> str:
-    """Replace what could steer a terminal."""
-    return "".join(
-        c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
+    r"""Write the code of each character that steers a terminal or turns the direction of text.
+
+    The codes are Python's, as messages quote names: ``\x1b``, ``\u202e``. The page has the same
+    rule (``visible`` in ``lib.js``).
+    """
+    return _UNUSUAL.sub(lambda found: found[0] if found[0].isprintable() else _code(found[0]), text)
+
+
+def _code(letter: str) -> str:
+    return ascii(letter)[1:-1]
 
 
 def first_line(text: str) -> str:
