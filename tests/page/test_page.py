@@ -195,6 +195,7 @@ def test_what_happens_is_seen_without_a_reload(ui, browser, client, go):
     state(page, "running")
     client.cancel(other.job_id)
     state(page, "cancelled")
+    expect(page.locator("pre.trouble")).to_have_count(0)  # that is no error
     assert job.done()
 
 
@@ -361,6 +362,48 @@ def test_filters_stand_in_the_address(browser, metals):
     expect(page.get_by_role("row")).to_have_count(2)
     search.fill("colour:red")
     expect(page.get_by_text("colour:red: there is no such filter")).to_be_visible()
+
+
+def test_buttons_and_facets_tell_what_a_click_would_show(browser, metals):
+    page = browser(metals.ui.address)
+    completed = page.get_by_role("button", name="completed")
+    number = str(len(metals.jobs) - 1)
+    expect(completed).to_contain_text(number)
+    page.get_by_role("button", name="failed").click()
+    expect(page.get_by_role("row")).to_have_count(2)
+    expect(completed).to_contain_text(number)
+    expect(page.get_by_role("grid")).to_have_attribute("aria-rowcount", "2")
+    page.get_by_role("button", name="failed").click()
+    page.get_by_role("searchbox").fill("recipe:emt.core.static_job label:scale=1.0")
+    expect(page.get_by_role("row")).to_have_count(8)
+    facets = page.get_by_role("complementary", name="Filters")
+    # A click on another value would replace the chosen one.
+    expect(facets.get_by_role("button", name="1.02")).to_contain_text("7")
+    expect(facets.get_by_role("button", name="1.04")).to_contain_text("2")
+
+
+def test_a_menu_closes_and_a_choice_stays(browser, metals):
+    page = browser(metals.ui.address)
+    box = row(page, "Pt 1.0").get_by_role("checkbox")
+    box.check()
+    expect(page.get_by_text("1 job chosen")).to_be_visible()
+    menu = page.get_by_text("Columns", exact=True)
+    for close in (lambda: page.keyboard.press("Escape"), page.get_by_role("searchbox").click):
+        menu.click()
+        expect(page.locator("details.menu[open]")).to_have_count(1)
+        close()
+        expect(page.locator("details.menu[open]")).to_have_count(0)
+    expect(page.get_by_text("1 job chosen")).to_be_visible()
+    row(page, "Pt 1.0").get_by_role("link").click()
+    state(page, "completed")
+    page.go_back()
+    expect(box).to_be_checked()
+    page.get_by_role("button", name="Submitted").click()
+    for name in ("Submitted", "Energy (eV)", "Force (eV/Å)", "Time"):
+        head = page.get_by_role("columnheader", name=name)
+        head.get_by_role("button").click()
+        expect(head).to_have_attribute("aria-sort", re.compile("ascending|descending"))
+        assert head.evaluate("one => one.scrollWidth <= one.clientWidth"), name
 
 
 def test_rows_wait_for_no_count(browser, metals):

@@ -1,7 +1,7 @@
 // A flow: how far it has come, and its steps as a tree, in which each is a job.
 
 import {
-  Fragment, STATES, State, Trouble, duration, fixed, formula, hasEnded, html, link, runtime, shortRecipe, toldSteps,
+  Fragment, STATES, State, Trouble, duration, errorOf, fixed, formula, hasEnded, html, link, runtime, shortRecipe, toldSteps,
   useEffect, useMemo, useState,
 } from "./lib.js";
 import { call, useChanges } from "./server.js";
@@ -113,7 +113,7 @@ function Scope({ scope, isOpen }) {
 }
 
 function Step({ name, job }) {
-  const why = job.error ?? (job.status === "pending" ? job.reason : null);
+  const why = errorOf(job) ?? (job.status === "pending" ? job.reason : null);
   return html`<li role="treeitem">
     <div class="step">
       <a href=${link({ view: "job", id: job.job_id })} title=${shortRecipe(job.recipe)}>${name}</a>

@@ -1,8 +1,8 @@
 // One job: where it stands, its structure and curves, what went in, and what came out.
 
 import {
-  Copy, Fragment, State, Trouble, address, ago, duration, fixed, formula, go, hasEnded, html, link, moment, runtime,
-  shortId, shortRecipe, useEffect, useState, whereOf,
+  Copy, Fragment, State, Trouble, address, ago, duration, errorOf, fixed, formula, go, hasEnded, html, link, moment,
+  runtime, shortId, shortRecipe, useEffect, useState, visible, whereOf,
 } from "./lib.js";
 import { JobActions } from "./actions.js";
 import { FlowProgress, FlowTree, useFlow } from "./flow.js";
@@ -104,7 +104,7 @@ function Shown({ story }) {
       <span class="space"></span>
       ${!session.value.read_only && html`<${JobActions} key=${job.status} ids=${[job.job_id]} names=${possible} onDone=${done} />`}
     </div>
-    ${job.error ? html`<pre class="trouble">${job.error}</pre>` : job.reason && html`<p class="note">${job.reason}</p>`}
+    ${errorOf(job) ? html`<pre class="trouble">${visible(job.error)}</pre>` : job.reason && html`<p class="note">${job.reason}</p>`}
     ${job.superseded_by && html`<p class="note">Superseded by <a href=${link({ view: "job", id: job.superseded_by })}>job ${shortId(job.superseded_by)}</a>, which counts in its place.</p>`}
     ${isFlow && html`<${FlowProgress} flow=${job} root=${flow.root} />`}
     <div class=${isFlow ? "top of-flow" : "top"}>
@@ -184,7 +184,7 @@ function Story({ story, job }) {
       </ol>
       ${attempts.length > 1 &&
       html`<h2>Attempts</h2>
-        <ul>${attempts.map((one) => html`<li>${one.attempt}: ${one.outcome ?? "not ended"} ${one.host && `on ${one.host}`} ${one.error}</li>`)}</ul>`}
+        <ul>${attempts.map((one) => html`<li>${one.attempt}: ${one.outcome ?? "not ended"} ${one.host && `on ${one.host}`} ${errorOf({ ...one, status: one.outcome })}</li>`)}</ul>`}
     </div>
     <div>
       <${Relatives} title="Came of" jobs=${parents} />

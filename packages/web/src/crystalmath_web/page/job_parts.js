@@ -158,6 +158,7 @@ export function Result({ job }) {
   const { told, error } = useAsked("jobs.result", { job_id: job.job_id, brief: true }, [job.job_id, job.status]);
   if (!hasEnded(job.status)) return html`<p class="empty">There is a result once the job has completed.</p>`;
   if (!told) return html`<${Waiting} error=${error} />`;
+  if (job.status === "cancelled") return html`<p class="empty">It was cancelled, and has no result.</p>`;
   if (told.result === null && !told.brief) return html`<pre class="trouble">${visible(told.traceback ?? told.error)}</pre>`;
   return html`<${Fragment}>
     ${told.brief && html`<p class="note">The result is large: this is a part of it. <code>crystalmath result ${job.job_id} --json</code> prints all of it.</p>`}

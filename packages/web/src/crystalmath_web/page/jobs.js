@@ -1,7 +1,7 @@
 // The table of jobs: of however many there are, those that are on the screen are asked for and drawn.
 
 import {
-  Fragment, STATES, State, Trouble, address, ago, change, duration, fixed, formula, go, html, link,
+  Fragment, STATES, State, Trouble, address, ago, change, duration, errorOf, fixed, formula, go, html, link,
   moment, runtime, shortId, shortRecipe, toldSteps, useEffect, useMemo, useRef, useState, whereOf,
 } from "./lib.js";
 import { call, session, useChanges } from "./server.js";
@@ -48,7 +48,7 @@ const COLUMNS = {
     cell: (job) => Object.entries(job.labels ?? {}).map(([key, value]) => `${key}=${value}`).join(" "),
   },
   error: {
-    title: "Error or reason", sorted: false, cell: (job) => (job.error ?? job.reason ?? "").split("\n")[0],
+    title: "Error or reason", sorted: false, cell: (job) => (errorOf(job) ?? job.reason ?? "").split("\n")[0],
     fields: ["error", "reason"],
   },
   superseded_by: {
@@ -58,6 +58,28 @@ const COLUMNS = {
   id: { title: "Id", sorted: false, cell: (job) => shortId(job.job_id), fields: [] },
 };
 const SHOWN = ["name", "state", "formula", "recipe", "energy_ev", "max_force_ev_ang", "runtime_s", "created_at"];
+
+/** Filters of one value, which is replaced when another one is chosen. */
+const SINGLE = ["recipe", "engine", "cluster"];
+
+/** Count the values of each filter under the other filters: its own one would leave out what it could be instead. */
+async function facetsOf(filters) {
+  const count = async (given) => (await call("jobs.facets", { ...given, limit: 12 })).facets;
+  const found = await count(filters);
+  const isChosen = ({ filter, label }) => (label === null ? SINGLE.includes(filter) && filter in filters : label in (filters.labels ?? {}));
+  return Promise.all(
+    found.map(async (each) => {
+      if (!isChosen(each)) return each;
+      const { [each.filter]: _, ...others } = filters;
+      if (each.label !== null) {
+        const { [each.label]: __, ...labels } = filters.labels;
+        others.labels = labels;
+      }
+      const same = (one) => one.filter === each.filter && one.label === each.label;
+      return (await count(others)).find(same) ?? each;
+    }),
+  );
+}
 
 /** The rows of a list of jobs, of which those are asked for that are looked at. */
 class Rows {
@@ -78,7 +100,8 @@ class Rows {
   /** How many rows there are; as long as nobody has counted, how many have come. */
   get count() {
     if (!this.totals) return this.blocks.get(0)?.length ?? 0;
-    return Object.values(this.totals).reduce((sum, count) => sum + count, 0);
+    const { state = Object.keys(this.totals) } = this.filters;
+    return state.reduce((sum, each) => sum + (this.totals[each] ?? 0), 0);
   }
 
   at(index) {
@@ -109,7 +132,9 @@ class Rows {
   async count_all() {
     await this.looking;
     await this.attempt(async () => {
-      this.totals = (await call("jobs.list", { ...this.filters, limit: 0, totals: true })).totals;
+      // Of every state: a button tells what a click on it would show.
+      const { state, ...others } = this.filters;
+      this.totals = (await call("jobs.list", { ...others, limit: 0, totals: true })).totals;
     });
     this.stale = true;
     if (this.counting) return;
@@ -120,7 +145,7 @@ class Rows {
       this.stale = false;
       const begun = performance.now();
       await this.attempt(async () => {
-        this.facets = (await call("jobs.facets", { ...this.filters, limit: 12 })).facets;
+        this.facets = await facetsOf(this.filters);
       });
       this.pause = Math.max(QUIET, REST * (performance.now() - begun));
     }
@@ -147,16 +172,22 @@ class Rows {
   }
 }
 
+const NONE = new Set();
+/** What was chosen last, and of which table: who comes back to that finds it chosen. */
+let kept = { key: null, chosen: NONE };
+
 export function Jobs() {
   const query = address.value.get("q") ?? "";
   const states = address.value.get("state")?.split(",") ?? [];
   const sort = address.value.get("sort");
   const given = address.value.get("columns")?.split(",").filter((name) => COLUMNS[name]) ?? SHOWN;
   const [drawn, draw] = useState(0);
-  const [chosen, setChosen] = useState(new Set());
+  const [selection, setSelection] = useState(kept);
   const [facetsOpen, setFacetsOpen] = useState(false);
   const latest = useRef(null);
   const key = JSON.stringify([query, states, sort, given]);
+  const chosen = selection.key === key ? selection.chosen : NONE;
+  const setChosen = (wanted) => setSelection((kept = { key, chosen: wanted }));
   const { rows, wrong } = useMemo(() => {
     const { filters, wrong } = filtersOf(query);
     if (states.length) filters.state = states;
@@ -170,7 +201,6 @@ export function Jobs() {
   }, [key]);
   useEffect(() => {
     rows.count_all();
-    setChosen(new Set());
     return () => (rows.ended = true);
   }, [rows]);
   useChanges(() => rows.refresh());
@@ -354,8 +384,8 @@ function Table({ rows, columns, sort, chosen, onChoose }) {
 
 /** Of each column its least width in pixels, and its share of what is left. */
 const WIDTHS = {
-  name: [100, 2], state: [88], steps: [100, 0.6], formula: [60, 1], recipe: [110, 1.6], energy_ev: [84], max_force_ev_ang: [84],
-  runtime_s: [64], created_at: [76], cluster: [90, 1], labels: [120, 1.6], error: [160, 3], superseded_by: [100], id: [72],
+  name: [100, 2], state: [88], steps: [100, 0.6], formula: [60, 1], recipe: [110, 1.6], energy_ev: [100], max_force_ev_ang: [104],
+  runtime_s: [64], created_at: [92], cluster: [90, 1], labels: [120, 1.6], error: [160, 3], superseded_by: [100], id: [72],
 };
 const EDGE = 46; // of the boxes, and what is left and right of a row
 const GAP = 12;

@@ -106,6 +106,9 @@ export function toldSteps(steps) {
   return [`${steps.completed ?? 0}/${all}`, ...others].join(", ");
 }
 
+/** Return what is wrong with a job; that it was cancelled is its state, and no error. */
+export const errorOf = (job) => (job.status === "cancelled" && job.error === "cancelled" ? null : job.error);
+
 /** Return how long a job has run, or ran. */
 export const runtime = (job) =>
   job.started_at ? (job.finished_at ?? now.value) - job.started_at : null;

@@ -63,6 +63,14 @@ function Frame() {
 function listen(showKeys) {
   let before = "";
   const press = (event) => {
+    const menu = event.key === "Escape" && document.querySelector("details.menu[open]");
+    if (menu) {
+      menu.open = false;
+      menu.querySelector("summary").focus();
+      event.preventDefault();
+      event.stopPropagation();
+      return;
+    }
     if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (document.querySelector("dialog[open]")) return;
     const found = before === "g" && NAMES.find(([, , key]) => key === event.key);
@@ -85,8 +93,15 @@ function listen(showKeys) {
     event.preventDefault();
     event.stopPropagation();
   };
+  const leave = (event) => {
+    for (const menu of document.querySelectorAll("details.menu[open]")) if (!menu.contains(event.target)) menu.open = false;
+  };
   addEventListener("keydown", press, true);
-  return () => removeEventListener("keydown", press, true);
+  addEventListener("click", leave);
+  return () => {
+    removeEventListener("keydown", press, true);
+    removeEventListener("click", leave);
+  };
 }
 
 await enter();
