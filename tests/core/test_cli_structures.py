@@ -1,5 +1,6 @@
 """The structures of a command: files, frames, patterns; what they are called."""
 
+import re
 from pathlib import Path
 
 import ase.io
@@ -9,7 +10,12 @@ import typer
 from ase.build import bulk, fcc111
 from ase.constraints import FixAtoms, FixScaled
 
-from crystalmath.cli.shared.structure_files import names_one, read_document, read_documents
+from crystalmath.cli.shared.structure_files import (
+    names_one,
+    put_together,
+    read_document,
+    read_documents,
+)
 from crystalmath.errors import InvalidJob
 from crystalmath.recipes.structures import parse_structure, to_ase_json
 
@@ -75,6 +81,23 @@ def test_one_that_cannot_be_read_hinders_no_other(here):
     pairs = list(read_documents(["bad.xyz", "Cu.xyz", "Cu.xyz@7"]))
     assert [isinstance(document, InvalidJob) for _, document in pairs] == [True, False, True]
     assert "none numbered 7" in str(pairs[2][1])
+
+
+def test_one_bad_frame_of_a_file_hinders_no_other(here):
+    frames = [bulk("Cu") for _ in range(3)]
+    frames[1].positions[0, 0] = float("nan")
+    ase.io.write("path.extxyz", frames)
+    pairs = dict(read_documents(["path.extxyz"]))
+    assert list(pairs) == ["path-0", "path-1", "path-2"]
+    refused = [isinstance(document, InvalidJob) for document in pairs.values()]
+    assert refused == [False, True, False]
+    words = r"path\.extxyz: frame 1, counted from 0: the structure's positions hold .* not finite"
+    assert re.fullmatch(words, str(pairs["path-1"]))
+    assert list(read("path.extxyz@2")) == ["path-2"]
+    with pytest.raises(InvalidJob, match="frame 1, counted from 0"):
+        read_document("path.extxyz@1")
+    with pytest.raises(InvalidJob, match="frame 1, counted from 0"):
+        put_together([*pairs.items()])
 
 
 @pytest.mark.parametrize("text", ["nowhere.xyz", "*.nothing", "runs"])

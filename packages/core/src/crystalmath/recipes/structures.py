@@ -112,8 +112,12 @@ def to_ase_json(atoms: Atoms) -> dict[str, Any]:
     return {"format": "ase-json", "data": _encoded(prepare(atoms))}
 
 
-def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms]]:
-    """Read every structure of a file, in any format of ASE's; `InvalidJob`: it has none."""
+def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms | InvalidJob]]:
+    """Read every structure of a file, in any format of ASE's, each with a name.
+
+    A frame that no calculation can take, as one with a position that is not finite, has the reason
+    in its place. Raises `InvalidJob`: ASE cannot read the file, or the file holds no structure.
+    """
     file = Path(path)
     if not file.is_file():
         what = "is a directory" if file.is_dir() else "does not exist"
@@ -134,8 +138,17 @@ def read_text(text: str, file: str) -> list[tuple[str, Atoms]]:
     """Read every structure of a text in CIF, (extended) XYZ or the format of POSCAR.
 
     Where the name of its `file` does not tell which one it is, the text does. Raises `InvalidJob`:
-    it is in none of them, or holds no usable structure.
+    it is in none of them, holds no structure, or one that no calculation can take.
     """
+    found = []
+    for name, structure in _read_text(text, file):
+        if isinstance(structure, InvalidJob):
+            raise structure
+        found.append((name, structure))
+    return found
+
+
+def _read_text(text: str, file: str) -> list[tuple[str, Atoms | InvalidJob]]:
     text = text.removeprefix("\ufeff")
     name, begin = file.lower(), text.lstrip()[:20].lower()
     if name.endswith(".cif") or begin.startswith("data_"):
@@ -174,15 +187,23 @@ def _check_xyz_counts(lines: list[str], file: str) -> None:
         frame += 1
 
 
-def _named(frames: Sequence[Atoms], file: str) -> list[tuple[str, Atoms]]:
-    """Check structures, and name them by their file."""
+def _named(frames: Sequence[Atoms], file: str) -> list[tuple[str, Atoms | InvalidJob]]:
+    """Check each structure on its own, and name it by its file."""
     name = Path(file).name
     stem = name.split(".")[0] or name
-    names = [stem] if len(frames) == 1 else [f"{stem}-{index}" for index in range(len(frames))]
+    if len(frames) == 1:
+        return [(stem, _checked_frame(frames[0], file))]
+    return [
+        (f"{stem}-{index}", _checked_frame(atoms, f"{file}: frame {index}, counted from 0"))
+        for index, atoms in enumerate(frames)
+    ]
+
+
+def _checked_frame(atoms: Atoms, place: str) -> Atoms | InvalidJob:
     try:
-        return [(name, check_atoms(atoms)) for name, atoms in zip(names, frames, strict=True)]
+        return check_atoms(atoms)
     except InvalidJob as error:
-        raise InvalidJob(f"{file}: {error}") from error
+        return InvalidJob(f"{place}: {error}")
 
 
 def _read_frames(

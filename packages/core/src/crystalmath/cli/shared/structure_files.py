@@ -58,6 +58,8 @@ def read_structure(text: str) -> tuple[str, Atoms]:
             f"choose with {path}@N, counted from 0, or {path}@-1 for the last"
         )
     name, atoms = frames[0]
+    if isinstance(atoms, InvalidJob):
+        raise atoms
     return fit(name), atoms
 
 
@@ -150,9 +152,11 @@ def _documents(
             yield fit(name + frame[len(_stem(path)) :]), _document(atoms)
 
 
-def _document(atoms: Atoms) -> Document | InvalidJob:
+def _document(atoms: Atoms | InvalidJob) -> Document | InvalidJob:
     from crystalmath.recipes.structures import to_ase_json
 
+    if isinstance(atoms, InvalidJob):
+        return atoms
     try:
         return to_ase_json(atoms)
     except InvalidJob as error:
@@ -206,7 +210,9 @@ def _require(path: Path) -> None:
     refuse(told, "STRUCTURE")
 
 
-def _frames(path: Path, index: int | None, *, pairs: bool = False) -> list[tuple[str, Atoms]]:
+def _frames(
+    path: Path, index: int | None, *, pairs: bool = False
+) -> list[tuple[str, Atoms | InvalidJob]]:
     from crystalmath.recipes.structures import read_structures
 
     frames = read_structures(path)
@@ -214,7 +220,8 @@ def _frames(path: Path, index: int | None, *, pairs: bool = False) -> list[tuple
         from ase.db import connect
 
         for (_, atoms), row in zip(frames, connect(path, serial=True).select(), strict=True):
-            atoms.info[PAIRS] = row.key_value_pairs
+            if not isinstance(atoms, InvalidJob):
+                atoms.info[PAIRS] = row.key_value_pairs
     if index is None:
         return frames
     try:
