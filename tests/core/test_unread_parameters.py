@@ -79,8 +79,33 @@ def test_where_it_may_belong(recipe, name, value, remedy):
 
 
 @pytest.mark.parametrize(
+    ("parameters", "place", "said"),
+    [
+        (
+            {"ecutwfc": 60, "input_data": {"system": {"ecutwfc": 40}}},
+            "input_data.system.ecutwfc",
+            "pw.x gets ecutwfc = 60, and not 40",
+        ),
+        (
+            {"input_data": {"ecutrho": 200, "SYSTEM": {"ECUTRHO": 320}}},
+            "input_data.SYSTEM.ECUTRHO",
+            "pw.x gets input_data.ecutrho = 200, and not 320",
+        ),
+    ],
+)
+def test_a_variable_that_is_given_twice_is_told_with_what_is_written(parameters, place, said):
+    (finding,) = unread(PW, parameters)
+    assert (finding.severity, finding.code) == ("warning", "parameter_unread")
+    assert finding.source == f"the parameter {place}"
+    assert said in finding.message
+    assert finding.remedy == "give it once"
+
+
+@pytest.mark.parametrize(
     ("recipe", "parameters"),
     [
+        (PW, {"ecutwfc": 60, "input_data": {"system": {"ecutwfc": 60.0}}}),
+        (PW, {"input_data": {"system": {"Hubbard_U(1)": 2, "Hubbard_U(2)": 3}}}),
         (RELAX, {"relax_cell": True, "opt_params": {"fmax": 0.1}, "asap_cutoff": True}),
         (RELAX, {"directory": "here"}),
         ("lj.core.relax_job", {"epsilon": 1, "sigma": 1, "rc": 3, "ro": 2, "smooth": True}),

@@ -267,6 +267,19 @@ def test_a_spacing_of_k_points_means_what_the_program_makes_of_it():
     assert told(silicon, recipe, kspacing=0) == []
 
 
+@pytest.mark.parametrize(("spacing", "made"), [(22, "1 x 1 x 1 = 1"), (1.5, "2 x 2 x 2 = 8")])
+def test_a_spacing_that_makes_few_k_points_is_told(spacing, made):
+    said = f"kspacing = {spacing} makes {made} k-points, where a usual spacing makes 4 x 4 x 4"
+    assert message("kpoints_few", CU, VASP, kspacing=spacing) == said
+    pw = "quacc.recipes.espresso.core.static_job"
+    assert "where a usual spacing makes" in message("kpoints_few", CU, pw, kspacing=0.22)
+    assert told(CU, VASP, kspacing=0.9) == told(CU, pw, kspacing=0.15) == []
+    # A molecule needs one k-point, and a slab one along its vacuum.
+    assert told(boxed("H2O"), VASP, kspacing=1.5) == []
+    box = Atoms("O", cell=[12, 12, 12], pbc=True)
+    assert told(box, VASP, kspacing=1.5) == []
+
+
 def test_k_points_along_vacuum():
     slab = fcc111("Cu", (1, 1, 4), vacuum=8, periodic=True)
     assert "more than one along c," in message("kpoints_vacuum", slab, VASP, kpts=[5, 5, 2])

@@ -120,6 +120,40 @@ def test_a_bad_tree_is_told_in_full(pots, cli, home, perovskite):
     assert left_in(home) == []
 
 
+@pytest.mark.parametrize(
+    ("recipe", "parameters", "codes", "said"),
+    [
+        ("relax_job", {"ediffg": 0.01}, {"parameter_sign"}, "less than 0.01 eV, whatever the"),
+        ("relax_job", {"ediffg": -0.01}, set(), ""),
+        ("relax_job", {"ediffg": 1e-4}, set(), ""),
+        ("static_job", {"ediffg": 0.01}, set(), ""),
+        (
+            "static_job",
+            {"xc": "r2scan"},
+            {"parameter_algo", "parameter_dispersion"},
+            "IVDW = 12 (DFT-D3) with METAGGA = R2SCAN: VASP knows no damping parameters",
+        ),
+        ("static_job", {"xc": "r2scan", "algo": "all", "ivdw": 0}, set(), ""),
+        ("static_job", {"preset": "DefaultSetMetaGGA"}, set(), ""),
+        ("static_job", {"preset": "DefaultSetHybrid"}, set(), ""),
+        ("static_job", {"xc": "scan"}, {"parameter_algo"}, "ALGO = FAST with METAGGA = SCAN"),
+        ("static_job", {"xc": "am05"}, {"parameter_dispersion"}, "with GGA = AM"),
+        ("static_job", {"xc": "am05", "vdw_s8": 1, "vdw_a1": 0.4, "vdw_a2": 4.8}, set(), ""),
+        ("double_relax_flow", {"relax1_kwargs": {"ediffg": 0.1}}, {"parameter_sign"}, "in step 1"),
+    ],
+)
+def test_tags_that_vasp_takes_and_nobody_means_are_told(pots, recipe, parameters, codes, said):
+    library(pots, "Al")
+    asked = Submission(
+        recipe=f"quacc.recipes.vasp.core.{recipe}", atoms=bulk("Al"), parameters=parameters
+    )
+    with JobService() as service:
+        found = service.check(asked).findings
+    told = [one for one in found if one.code.startswith("parameter_")]
+    assert {(one.code, one.severity) for one in told} == {(code, "warning") for code in codes}
+    assert said in " ".join(one.message for one in told)
+
+
 def test_a_flow_is_a_tree_of_the_jobs_that_it_calls(pots, cli):
     library(pots, "Al")
     asked = ["check", "vasp.core.double_relax_flow", ALUMINIUM]

@@ -70,14 +70,14 @@ def service(open_mpi_as_root, request, tmp_path_factory):
         yield service
 
 
-def bare(folder, calculation, library=PSEUDO):
+def bare(folder, calculation, library=PSEUDO, **cutoffs):
     """Run ``pw.x`` by hand; give its exit code."""
     control = {"calculation": calculation, "pseudo_dir": str(library), "tprnfor": True}
     write(
         folder / "pw.in",
         SI,
         format="espresso-in",
-        input_data={"control": control, **GIVEN},
+        input_data={"control": control, **GIVEN, "system": {**GIVEN["system"], **cutoffs}},
         pseudopotentials=SMALL["pseudopotentials"],
         kpts=SMALL["kpts"],
     )
@@ -212,6 +212,25 @@ def test_what_pw_refuses_is_told_in_its_own_words(service, environment):
         "too few bands",
     )
     assert {"CRASH", "pw.in", "pw.out"} <= set(files)
+
+
+@pytest.mark.parametrize(
+    ("rho", "severity"), [(48.0, None), (40.0, "warning"), (30.0, "warning"), (12.0, "error")]
+)
+def test_cutoffs_that_do_not_go_together_are_told_as_pw_takes_them(
+    service, environment, tmp_path, rho, severity
+):
+    cutoffs = {"ecutwfc": 12.0, "ecutrho": rho}
+    asked = Submission(
+        recipe="quacc.recipes.espresso.core.static_job",
+        atoms=SI,
+        parameters={**SMALL, "input_data": {"system": cutoffs}},
+        environment=environment,
+    )
+    told = [one for one in service.check(asked).findings if one.code == "parameter_cutoffs"]
+    assert [one.severity for one in told] == ([] if severity is None else [severity])
+    assert all(f"ecutrho = {rho:g} Ry is" in one.message for one in told)
+    assert (bare(tmp_path, "scf", **cutoffs) == 0) is (severity != "error")
 
 
 def test_pw_is_asked_to_stop_before_the_walltime_is_over(open_mpi_as_root, environment, tmp_path):

@@ -44,6 +44,10 @@ _ROOM_ANG3, _ALONE_ANG = 200.0, 6.0
 #: k-points times atoms. The AFLOW standard takes 10,000 for a static calculation (Calderon et al.,
 #: Comput. Mater. Sci. 108, 233 (2015), section 3.1); ten times as many are hardly ever meant.
 _KPOINTS = 100_000
+#: A spacing of k-points, in 1/Å with 2 pi: twice VASP's default of 0.5
+#: (https://www.vasp.at/wiki/index.php/KSPACING). pymatgen's MPScanRelaxSet takes 0.22 for metals,
+#: and never more than 0.44.
+_COARSE = 1.0
 #: Flows that cut slabs, defects or strained cells out of a solid.
 _OF_SOLIDS = ("bulk_to_slabs_flow", "bulk_to_defects_flow", "elastic_tensor_flow")
 #: Thresholds, cutoffs and numbers of steps, which mean nothing below zero, and their units.
@@ -82,7 +86,8 @@ def findings(recipe: str, atoms: Atoms | None, parameters: Mapping[str, Any]) ->
     """Find what is no mistake for the programs and most likely one of the person.
 
     Warnings: ``structure_close``, ``structure_scattered``, ``structure_occupancy``,
-    ``structure_vacuum``, ``constraint_dropped``, ``kpoints_many``, ``kpoints_vacuum``,
+    ``structure_vacuum``, ``constraint_dropped``, ``kpoints_many``, ``kpoints_few``,
+    ``kpoints_vacuum``,
     ``parameter_negative``, ``parameter_fraction``, ``parameter_zero``, ``parameter_unit`` and
     ``parameter_element``. An error: ``emt_element``.
     """
@@ -369,6 +374,14 @@ def _kpoints(
                 "take fewer, such as kpts=[9, 9, 9]; densities of 3 to 6 per 1/Å are usual",
                 f"the parameter {name}",
             )
+        elif name == "kspacing" and (finer := _finer(recipe, value, mesh, atoms, gaps)):
+            yield _warning(
+                "kpoints_few",
+                f"{made}, where a usual spacing makes {finer}",
+                "kspacing is in 1/Å, and a smaller one makes more k-points: 0.2 to 0.5 of VASP, "
+                "0.03 to 0.08 of pw.x, whose spacing has no factor of 2π",
+                f"the parameter {name}",
+            )
         elif idle:
             yield _warning(
                 "kpoints_vacuum",
@@ -377,6 +390,17 @@ def _kpoints(
                 "one k-point is enough in a direction of vacuum",
                 f"the parameter {name}",
             )
+
+
+def _finer(
+    recipe: str, spacing: Any, mesh: list[int], atoms: Atoms, gaps: Mapping[int, float]
+) -> str | None:
+    """Return the mesh of half the spacing `_COARSE`, if a coarser one makes fewer k-points."""
+    coarse = _COARSE / (2 * math.pi if family_of(recipe) == "espresso" else 1)
+    usual = _mesh(recipe, "kspacing", coarse / 2, atoms)
+    solid = [axis for axis in range(len(_AXES)) if atoms.pbc[axis] and axis not in gaps]
+    few = spacing > coarse and any(mesh[axis] < usual[axis] for axis in solid)
+    return " x ".join(map(str, usual)) if few else None
 
 
 def _mesh(recipe: str, name: str, value: Any, atoms: Atoms) -> list[int]:

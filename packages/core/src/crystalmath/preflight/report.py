@@ -105,8 +105,8 @@ class Step:
         The commands that may start it, without what stands before them: of each group the first
         that is there. Several groups where it is not known which of them it is, as the cell, which
         others that share the report have otherwise, decides it; none where nobody can tell.
-    notes : tuple of str
-        What its program's own findings go by: tags of its input.
+    tags : mapping of str to str
+        The settings of its input that its program's own findings go by, as they are written there.
     of_cores : tuple of tuple of str and str
         The settings, by their files and names, that depend on how many cores the machine has on
         which the recipe runs. Known with `inputs` alone.
@@ -122,7 +122,7 @@ class Step:
     by_index: bool = False
     inputs: StepInputs | None = None
     starts: Starts = ()
-    notes: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(factory=dict)
     of_cores: tuple[tuple[str, str], ...] = ()
 
 
@@ -254,12 +254,11 @@ def _step(document: dict[str, Any]) -> Step:
     needs = tuple(Need(**need) for need in document.pop("needs"))
     troubles = tuple(Trouble(**trouble) for trouble in document.pop("troubles"))
     inputs = document.pop("inputs")
-    starts, notes = tuple(map(tuple, document.pop("starts"))), tuple(document.pop("notes"))
+    starts = tuple(map(tuple, document.pop("starts")))
     cores = document.pop("of_cores")
     return Step(
         **document,
         starts=starts,
-        notes=notes,
         of_cores=tuple((file, name) for file, name in cores),
         needs=needs,
         troubles=troubles,

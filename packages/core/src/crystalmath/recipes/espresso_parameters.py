@@ -14,6 +14,7 @@ import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from crystalmath.errors import shown
 from crystalmath.recipes.source import arguments_of, definition
 
 if TYPE_CHECKING:
@@ -120,6 +121,33 @@ def unread_input(program: str, given: Mapping[Any, object]) -> Iterator[_Unread]
         ):
             why = f"no namelist of {program}.x has it, so that it is not written"
             yield name, why, _meant(program, name)
+
+
+def beaten_input(
+    program: str, given: Mapping[Any, object], keywords: Mapping[str, object]
+) -> Iterator[_Unread]:
+    """Find values of `input_data` in whose place another one of the same variable is written.
+
+    A keyword goes before what stands in no namelist, and this before what stands in one: so ASE
+    writes it, in `ase.io.espresso_namelist.namelist`.
+    """
+    known = {key for section in _namelists(program).values() for key in section}
+    tables = {"": keywords, "input_data.": given}
+    tables |= {
+        f"input_data.{section}.": table
+        for section, table in given.items()
+        if isinstance(table, Mapping)
+    }
+    first: dict[str, tuple[str, object]] = {}
+    for place, table in tables.items():
+        for name, value in table.items():
+            key = str(name).lower().strip()
+            if isinstance(value, Mapping) or key.partition("(")[0].strip() not in known:
+                continue
+            winner, written = first.setdefault(key, (f"{place}{name}", value))
+            if written != value:
+                why = f"{program}.x gets {winner} = {shown(written)}, and not {shown(value)}"
+                yield f"{place}{name}".removeprefix("input_data."), why, "give it once"
 
 
 def _unread_keys(

@@ -59,6 +59,8 @@ _UNITS = {
 }
 #: What ASE takes for true and false in INCAR, beside Python's own.
 _FLAGS = (".true.", "t", ".false.", "f")
+#: What ISPIN may be (https://www.vasp.at/wiki/index.php/ISPIN).
+_SPINS = (1, 2)
 _KPTS = "a list of three whole numbers, each at least 1: [3, 3, 3]"
 _COPY = 'a list of tables, [{"source": "/the/folder", "filenames": ["WAVECAR"]}]'
 
@@ -208,6 +210,8 @@ def _wrong_in_vasp(given: Mapping[str, Any]) -> Iterator[str]:
     for name, value in given.items():
         if (due := _due_in_incar(name.lower(), value)) is not None:
             yield _must(name, due, value)
+        elif name.lower() == "ispin" and float(value) not in _SPINS:
+            yield _must(name, "1, without spin, or 2, spin-polarized", value)
 
 
 def _twice(given: Mapping[Any, Any], what: str) -> Iterator[str]:

@@ -21,6 +21,7 @@ from crystalmath.errors import InvalidJob
 from crystalmath.models import Finding
 from crystalmath.recipes.arguments import structure_argument
 from crystalmath.recipes.espresso_parameters import (
+    beaten_input,
     program_of_recipe,
     unread_input,
     unread_keywords,
@@ -366,13 +367,13 @@ def _of_espresso(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> I
     if program is None:
         return
     named = {} if recipe.signature is None else recipe.signature.parameters
+    keywords = {name: value for name, value in parameters.items() if name not in named}
+    given = parameters.get("input_data")
+    table = given if isinstance(given, Mapping) else {}
     unread = [
         (name, f"the parameter {name!r} of {recipe.name}", why, remedy)
-        for name, why, remedy in unread_keywords(
-            program, [name for name in parameters if name not in named]
-        )
+        for name, why, remedy in unread_keywords(program, keywords)
     ]
-    given = parameters.get("input_data")
     unread += [
         (
             f"input_data.{name}",
@@ -380,7 +381,10 @@ def _of_espresso(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> I
             why,
             remedy,
         )
-        for name, why, remedy in unread_input(program, given if isinstance(given, Mapping) else {})
+        for name, why, remedy in (
+            *unread_input(program, table),
+            *beaten_input(program, table, keywords),
+        )
     ]
     for name, what, why, remedy in unread:
         meant = _in_table(name, named, place)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
+    from crystalmath.models import Finding
     from crystalmath.models.inputs import Setting, StepInputs
     from crystalmath.preflight.checked_job import CheckedJob, Wanted
     from crystalmath.preflight.report import FileFacts, Step
@@ -128,6 +129,10 @@ class Espresso(Program):
     def folders(self, wanted: Wanted, job: CheckedJob) -> UpfFolders:
         """Look around a pseudopotential."""
         return UpfFolders(wanted, job)
+
+    def findings(self, job: CheckedJob) -> Iterator[Finding]:
+        """Find cutoffs that do not go together."""
+        return espresso_calculator.findings(job)
 
     def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:
         """Return how pw.x is started, where it comes first."""

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.jobs import outdirs
+from crystalmath.models import Finding
 from crystalmath.models.inputs import Setting, StepInputs
 from crystalmath.preflight.files import FileMemo, exists
 from crystalmath.preflight.program import assignments, marked, preset_name, same, shown_value
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.models.inputs import Origin
+    from crystalmath.preflight.checked_job import CheckedJob
     from crystalmath.preflight.program import Asked, Program
 
 _NONE = "(none)"
@@ -61,12 +63,13 @@ def ask(name: str, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
         message = f"no pseudopotential is given for {', '.join(unnamed)}"
         troubles.append(Trouble(where="input", type="KeyError", message=message))
     try:
-        control, species = _write(calculator, atoms, parameters, asked.directory)
+        namelists, species = _write(calculator, atoms, parameters, asked.directory)
     except Exception as error:
         # Whatever the calculation would die of.
         if is_passing(error):
             raise
         return Step(calculator=name, troubles=(*troubles, trouble("input", error)))
+    control, system = namelists.get("control", {}), namelists.get("system", {})
     root = str(control.get("pseudo_dir", ""))
     reason = _reason(calculator)
     saved = _saved(calculator, control, asked.copy_files)
@@ -83,20 +86,21 @@ def ask(name: str, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
         needs=tuple(needs),
         root=None if root in ("", "None") else root,
         troubles=tuple(troubles),
+        tags={name: str(system[name]) for name in CUTOFFS if name in system},
     )
 
 
 def _write(
     calculator: Any, atoms: Atoms, parameters: dict[str, Any], directory: Path
-) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """Write the input, and return its ``&CONTROL`` and the file of each species."""
+) -> tuple[Mapping[str, Mapping[str, Any]], dict[str, str]]:
+    """Write the input, and return its namelists and the file of each species."""
     from ase.io.espresso import read_fortran_namelist
 
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         # Elsewhere it would unpack files, or leave one.
         text = _input(calculator, atoms, parameters, Path(folder), outdir=None)
     namelists, cards = read_fortran_namelist(io.StringIO(text))
-    return namelists.get("control", {}), dict(_species(cards))
+    return namelists, dict(_species(cards))
 
 
 def _input(
@@ -190,9 +194,35 @@ _OF_STRUCTURE = {
     *("starting_magnetization", "nspin"),
 }
 #: Made from the pseudopotentials of a preset.
-_CUTOFFS = {"ecutwfc", "ecutrho"}
+CUTOFFS = ("ecutwfc", "ecutrho")
+
+#: pw.x warns below ("dual < 4, is this really what you want?"); its documentation advises against
+#: less even for norm-conserving pseudopotentials (INPUT_PW, ecutrho).
+_LEAST_DUAL = 4
 
 _Told = tuple["Origin", str | None]
+
+
+def findings(job: CheckedJob) -> Iterator[Finding]:
+    """Find cutoffs that do not go together; pw.x ends at once if the density's is not larger."""
+    found: dict[tuple[float, float], list[int]] = {}
+    for number, step in enumerate(job.report.steps):
+        wfc, rho = (_number(step.tags.get(name, "")) for name in CUTOFFS)
+        if wfc and rho and wfc > 0:
+            found.setdefault((wfc, rho), []).append(number)
+    for (wfc, rho), steps in found.items():
+        if rho < _LEAST_DUAL * wfc:
+            ends = rho <= wfc
+            told = "pw.x stops unless it is larger" if ends else "the density is cut off"
+            yield Finding(
+                severity=job.severity(steps) if ends else "warning",
+                code="parameter_cutoffs",
+                message=f"ecutrho = {rho:g} Ry is {rho / wfc:.2g} times ecutwfc = {wfc:g} Ry, and "
+                f"should be at least {_LEAST_DUAL} times: {told}{job.where(steps)}",
+                source="ecutrho in pw.in",
+                remedy=f"give ecutrho={_LEAST_DUAL * wfc:g} or more, 8 to 12 times ecutwfc with "
+                "ultrasoft pseudopotentials",
+            )
 
 
 def settings(files: Mapping[str, str]) -> Iterator[Setting]:
@@ -263,7 +293,7 @@ class _Whose:
                 return ("asked" if one in self.asked else "recipe"), instead
             if one in self.preset:
                 return "preset", None
-        if base in _CUTOFFS and "pseudopotentials" in self.preset:
+        if base in CUTOFFS and "pseudopotentials" in self.preset:
             return "preset", None
         if base in _OF_STRUCTURE:
             return "structure", None

@@ -21,7 +21,7 @@ from ase.calculators.vasp import Vasp as AseVasp
 from ase.calculators.vasp import create_input
 from ase.calculators.vasp.vasp import check_atoms
 from ase.config import cfg
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from custodian.vasp import jobs
 from pymatgen.io.vasp.inputs import Incar, Kpoints, Poscar, Potcar, PotcarSingle, VaspInput
 from quacc import get_settings
@@ -32,6 +32,7 @@ from quacc.schemas.vasp import VaspSummarize
 from crystalmath.preflight import gate
 from crystalmath.preflight.files import FileMemo, facts
 from crystalmath.preflight.program import assignments
+from crystalmath.preflight.programs.vasp_findings import JUDGED, noncollinear
 from crystalmath.preflight.programs.vasp_inputs import without_potcar
 from crystalmath.preflight.report import Need, Step, Trouble, troubles_of
 
@@ -106,9 +107,9 @@ def ask(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
         unknown=_unknown(calculator, asked.given),
         by_index=not unnamed and bool(_special(calculator)),
         # Of the few with spin-orbit coupling each is asked what starts it.
-        by_element=not start.noncollinear,
+        by_element=not noncollinear(start.tags),
         starts=start.starts,
-        notes=start.noncollinear,
+        tags=start.tags,
     )
 
 
@@ -273,18 +274,12 @@ def _known() -> frozenset[str]:
     return frozenset(name.lower() for name in names)
 
 
-#: Tags with which moments have a direction: of VASP's programs one alone computes that.
-NONCOLLINEAR = ("LSORBIT", "LNONCOLLINEAR")
-
-
 @frozen(kw_only=True)
 class Started:
-    """What starts a calculation."""
+    """What starts a calculation, and the tags that findings go by; as in `Step`."""
 
-    #: As in :class:`~crystalmath.preflight.report.Step`.
     starts: Starts = ()
-    #: Those of the tags `NONCOLLINEAR` that are on.
-    noncollinear: tuple[str, ...] = ()
+    tags: Mapping[str, str] = field(factory=dict)
 
 
 def started(calculator: Any, folder: str, *, exact: bool) -> Started:
@@ -293,14 +288,13 @@ def started(calculator: Any, folder: str, *, exact: bool) -> Started:
     Unless it is for this structure alone (`exact`) another cell may have more k-points or fewer.
     """
     incar = Path(folder, "INCAR").read_text(errors="replace")
-    on = {each.name.upper() for each in assignments("INCAR", incar) if _is_true(each.value)}
-    noncollinear = tuple(tag for tag in NONCOLLINEAR if tag in on)
-    exact = exact or bool(noncollinear)
-    return Started(starts=_starts(calculator, folder, exact=exact), noncollinear=noncollinear)
-
-
-def _is_true(value: str | None) -> bool:
-    return (value or "").upper().lstrip(".").startswith("T")
+    tags = {
+        name: each.value or ""
+        for each in assignments("INCAR", incar)
+        if (name := each.name.upper()) in JUDGED
+    }
+    exact = exact or bool(noncollinear(tags))
+    return Started(starts=_starts(calculator, folder, exact=exact), tags=tags)
 
 
 def _starts(calculator: Any, folder: str, *, exact: bool) -> Starts:

@@ -160,6 +160,27 @@ _CLASSES = {
     **dict.fromkeys(("91", "AM", "LM", "PB", "PE", "PS", "PW", "RP"), "GGA"),
     **dict.fromkeys(("CA", "HL", "WI"), "LDA"),
 }
+#: Tags with which moments have a direction: of VASP's programs one alone computes that.
+_NONCOLLINEAR = ("LSORBIT", "LNONCOLLINEAR")
+#: The damping parameters of DFT-D3, by the IVDW that reads them.
+_DAMPING = {
+    "11": ("VDW_S8", "VDW_SR"),
+    "12": ("VDW_S8", "VDW_A1", "VDW_A2"),
+}
+#: Functionals for which VASP itself has damping parameters, as GGA and METAGGA name them
+#: (https://www.vasp.at/wiki/index.php/DFT-D3). Hybrids are not looked at.
+_DAMPED = ("PE", "RP", "RE", "PS", "TPSS", "M06L", "SCAN")
+#: An energy criterion so loose, in eV, is most likely meant as a force: VASP's own is 0.001, ten
+#: times the default of EDIFF (https://www.vasp.at/wiki/index.php/EDIFFG).
+_LOOSE_EV = 1e-3
+#: The tags of INCAR that findings go by.
+JUDGED = frozenset(
+    (
+        *("ALGO", "EDIFFG", "GGA", "IVDW", "METAGGA", "NSW"),
+        *_NONCOLLINEAR,
+        *(tag for tags in _DAMPING.values() for tag in tags),
+    )
+)
 #: VASP's programs without directed moments, as its own makefile names them.
 _COLLINEAR = frozenset(("vasp_std", "vasp_gam"))
 #: The folders that ASE knows by the names of functionals; it calls VASP's old LDA files potpaw.
@@ -179,6 +200,7 @@ def findings(job: CheckedJob) -> Iterator[Finding]:
     yield from _of_files(job, "potcar_hash", message, changed, remedy)
     yield from _parameters(job)
     yield from _noncollinear(job)
+    yield from _tags(job)
     unknown = [wanted for wanted in good if wanted.facts.official is False]
     unknown = [wanted for wanted in unknown if wanted not in changed]
     message = "not official, as far as pymatgen's table of VASP's own POTCARs goes"
@@ -282,14 +304,92 @@ def _of_files(
         )
 
 
+def noncollinear(tags: Mapping[str, str]) -> list[str]:
+    """Name the tags that give moments a direction, if they are on."""
+    return [tag for tag in _NONCOLLINEAR if _is_on(tags.get(tag))]
+
+
+def _is_on(value: str | None) -> bool:
+    return (value or "").upper().lstrip(".").startswith("T")
+
+
+def _number(tags: Mapping[str, str], name: str) -> float:
+    """Return a tag as a number; 0, which all of them may be, if it is none."""
+    try:
+        return float(tags.get(name, 0))
+    except ValueError:
+        return 0.0
+
+
+def _tags(job: CheckedJob) -> Iterator[Finding]:
+    """Find tags that VASP takes, and that do not go together: each once, with its steps."""
+    found: dict[tuple[str, str, str, str], list[int]] = {}
+    for number, step in enumerate(job.report.steps):
+        for one in _of_incar(step.tags) if step.calculator == NAME else ():
+            found.setdefault(one, []).append(number)
+    for (code, tag, message, remedy), steps in found.items():
+        yield Finding(
+            severity="warning",
+            code=code,
+            message=f"{message}{job.where(steps)}",
+            source=f"{tag} in INCAR",
+            remedy=remedy,
+        )
+
+
+def _of_incar(tags: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    """Judge the tags of one step; yield code, tag, message and remedy."""
+    yield from _energy_criterion(tags)
+    metagga = _name(tags, "METAGGA")
+    if metagga in {"NONE", "--"}:
+        metagga = ""
+    preset = ", or preset=DefaultSetMetaGGA" if metagga == "R2SCAN" else ""
+    algo = _name(tags, "ALGO")
+    if metagga and algo[:1] in {"F", "V"}:
+        message = (
+            f"ALGO = {algo} with METAGGA = {metagga}: quacc recommends All for meta-GGAs, and VASP "
+            "minimizes directly with that, as its RMM-DIIS may not converge"
+        )
+        yield "parameter_algo", "ALGO", message, f"give algo=All{preset}"
+    ivdw = _name(tags, "IVDW")
+    missing = [tag for tag in _DAMPING.get(ivdw, ()) if tag not in tags]
+    gga = _name(tags, "GGA") or "PE"
+    if missing and (metagga or gga) not in _DAMPED:
+        functional = f"METAGGA = {metagga}" if metagga else f"GGA = {gga}"
+        message = (
+            f"IVDW = {ivdw} (DFT-D3) with {functional}: VASP knows no damping parameters for that "
+            f"functional, and {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not given"
+        )
+        remedy = f"give {', '.join(map(str.lower, missing))} of the functional, or ivdw=0{preset}"
+        yield "parameter_dispersion", "IVDW", message, remedy
+
+
+def _energy_criterion(tags: Mapping[str, str]) -> Iterator[tuple[str, str, str, str]]:
+    """Find a relaxation that ends by its energy, with a number that is one of forces."""
+    ediffg = _number(tags, "EDIFFG")
+    if ediffg >= _LOOSE_EV and _number(tags, "NSW") > 0:
+        message = (
+            f"EDIFFG = {ediffg:g} is above zero, and so an energy: the relaxation ends once a step "
+            f"changes the energy by less than {ediffg:g} eV, whatever the forces are"
+        )
+        remedy = f"write ediffg=-{ediffg:g} for a largest force of {ediffg:g} eV/Å"
+        yield "parameter_sign", "EDIFFG", message, remedy
+
+
+def _name(tags: Mapping[str, str], tag: str) -> str:
+    """Return a tag whose value is a name, in capitals; empty if it is not there."""
+    return one_line(tags.get(tag, "").strip().strip("'\"").upper())
+
+
 def _noncollinear(job: CheckedJob) -> Iterator[Finding]:
     """Find calculations with directed moments that a program starts which has none."""
     found: dict[tuple[str, str], list[int]] = {}
     for number, step in enumerate(job.report.steps):
-        if step.calculator == NAME and step.notes:
+        tags = noncollinear(step.tags) if step.calculator == NAME else []
+        if tags:
             command = _started(step, job.environment.get("PATH"))
             if command is not None and _COLLINEAR.intersection(_names(command)):
-                found.setdefault((step.notes[0], command), []).append(number)
+                found.setdefault((tags[0], command), []).append(number)
     for (tag, command), steps in found.items():
         yield Finding(
             severity="warning",
