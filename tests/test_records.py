@@ -157,7 +157,7 @@ def test_what_a_caller_may_write_is_what_a_submission_has():
     terms = names(Terms)
     assert TermsGiven.__annotations__.keys() == terms
     assert CommonTerms.__annotations__.keys() == terms - {"key"}
-    more = {"engine", "strict", "after", "on_failure", "inherit_labels"}
+    more = {"engine", "strict", "lax", "after", "on_failure", "inherit_labels"}
     more |= {"in_one_job", "serial", "walltime_total_s", "by_step"}
     assert SubmissionOptions.__annotations__.keys() == terms | more
     assert MapOptions.__annotations__.keys() == (terms | more) - {"key"}

@@ -374,7 +374,7 @@ def test_a_refused_job_raises(client):
 
 def test_what_is_odd_about_a_job_is_warned_of_once(client):
     def asked(**parameters):
-        return Submission(recipe="emt.core.static_job", atoms=AL, parameters=parameters)
+        return Submission(recipe="emt.core.static_job", atoms=AL, parameters=parameters, lax=True)
 
     with pytest.warns(SubmissionWarning) as told:
         jobs = client.submit_many([asked(asap_cutof=True), asked(asap_cutof=True), asked()])
@@ -385,9 +385,9 @@ def test_what_is_odd_about_a_job_is_warned_of_once(client):
     for job in jobs:
         job.result(LONG)
     with pytest.warns(SubmissionWarning, match="asap_cutof"):
-        client.retry(jobs[0], dry_run=True)
+        client.retry(jobs[0], dry_run=True, lax=True)
     with pytest.warns(SubmissionWarning, match="asap_cutof"):
-        (again,) = client.retry(jobs[0])
+        (again,) = client.retry(jobs[0], lax=True)
     assert again.result(LONG)
     many = {f"odd{number}": 1 for number in range(20)}
     with pytest.warns(SubmissionWarning) as told:

@@ -364,7 +364,7 @@ def test_what_looks_like_a_slip_is_told(lab):
     found = lookup.look_up(f"{name}.work.g", [name])
     assert check_arguments(found, {"relax_cell": True, "prec": "Accurate", "fmax": 1}) == []
     (finding,) = check_arguments(found, {"relax_cel": True})
-    assert (finding.severity, finding.code) == ("warning", "parameter_unknown")
+    assert (finding.severity, finding.code) == ("warning", "parameter_misspelt")
     said = "no parameter 'relax_cel'; it goes into calc_kwargs; did you mean 'relax_cell'?"
     assert said in finding.message
 

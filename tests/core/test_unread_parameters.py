@@ -4,17 +4,24 @@ import importlib.util
 import re
 
 import pytest
+from ase.io.espresso_namelist.keys import ALL_KEYS
 from ase.optimize import FIRE
 
-from crystalmath.client import in_process
+from crystalmath.client import SubmissionWarning, in_process
 from crystalmath.errors import JobRefused
-from crystalmath.recipes.lookup import catalogue, look_up
+from crystalmath.recipes.arguments import argument_faults
+from crystalmath.recipes.lookup import catalogue, family_of, look_up
+from crystalmath.recipes.source import keys_of
 from crystalmath.recipes.unread_parameters import check_unread
 
 AL = {"symbols": "Al", "cell": [3, 3, 3], "pbc": True}
 RELAX = "emt.core.relax_job"
 PW = "espresso.core.static_job"
 GRID = "espresso.phonons.grid_phonon_flow"
+INCAR = "ase.calculators.vasp.create_input"
+#: What ASE's lists of tags are called, before `_keys`.
+KINDS = ("float", "exp", "string", "int", "bool", "list_int", "list_bool", "list_float", "special")
+LONG = 120
 SLABS = "emt.slabs.bulk_to_slabs_flow"
 
 
@@ -72,7 +79,9 @@ def at(path, value):
 @pytest.mark.parametrize(("recipe", "name", "value", "remedy"), UNREAD)
 def test_where_it_may_belong(recipe, name, value, remedy):
     (finding,) = unread(recipe, at(name, value))
-    assert (finding.severity, finding.code) == ("warning", "parameter_unread")
+    asks = remedy.startswith(("did you mean", "it belongs into"))
+    code = "parameter_misspelt" if asks else "parameter_unread"
+    assert (finding.severity, finding.code) == ("warning", code)
     assert finding.source == f"the parameter {name}"
     assert f"nothing reads {'the parameter ' if 'input' not in name else ''}" in finding.message
     assert finding.remedy == remedy
@@ -263,14 +272,57 @@ def test_what_a_flow_looks_up_must_be_there(of_jobs):
     assert finding.source == "the parameter job_params.ph_job.input_data"
 
 
+def test_a_misspelt_parameter_refuses_the_job_unless_that_is_lax(home):
+    with in_process() as client:
+        for parameters in ({"fmax": 0.01}, {"relax_cel": True}):
+            given = (f"quacc.recipes.{RELAX}", AL, parameters)
+            (finding,) = client.check(*given)
+            assert (finding.severity, finding.code) == ("error", "parameter_misspelt")
+            assert finding.remedy.endswith("'lax' lets it pass")
+            with pytest.raises(JobRefused, match="'lax' lets it pass"):
+                client.submit(*given)
+            (passes,) = client.check(*given, lax=True)
+            assert passes.severity == "warning"
+            assert "'lax'" not in str(passes)
+            (strict,) = client.check(*given, lax=True, strict=True)
+            assert strict.severity == "error"
+        assert list(client.list()) == []
+        with pytest.warns(SubmissionWarning, match="relax_cell"):
+            job = client.submit(*given, lax=True)
+        assert job.result(LONG)
+        (refused,) = client.retry(job)
+        assert "'lax' lets it pass" in str(refused)
+        with pytest.warns(SubmissionWarning, match="relax_cell"):
+            (again,) = client.retry(job, lax=True)
+        assert again.result(LONG)
+
+
+def test_no_keyword_of_a_calculator_is_taken_for_a_misspelt_one():
+    for recipe in catalogue():
+        family = family_of(recipe.name)
+        known = {
+            "vasp": [key for kind in KINDS for key in keys_of(INCAR, f"{kind}_keys")],
+            "espresso": [key for each in ALL_KEYS["pw"].values() for key in each],
+        }.get(family, [])
+        others = [key for key in known if key not in recipe.signature.parameters]
+        found = argument_faults(recipe, dict.fromkeys(others), structure=True)
+        assert [each for each in found if getattr(each, "code", "") == "parameter_misspelt"] == []
+
+
+def test_a_key_of_a_namelist_that_a_newer_program_may_have_is_a_warning():
+    for key, code in (("ecutwf", "parameter_misspelt"), ("ecutfock_x", "parameter_unread")):
+        (finding,) = unread(PW, {"input_data": {"system": {key: 1}}})
+        assert (finding.code, "did you mean" in finding.remedy) == (code, True)
+
+
 def test_a_warning_of_a_job_and_a_refusal_where_that_is_wanted(home):
     with in_process() as client:
-        given = (f"quacc.recipes.{RELAX}", AL, {"fmax": 0.01})
+        given = (f"quacc.recipes.{RELAX}", AL, {"qqqqq": 0.01})
         (finding,) = client.check(*given)
         assert (finding.severity, finding.code) == ("warning", "parameter_unread")
         (strict,) = client.check(*given, strict=True)
         assert strict.severity == "error"
-        with pytest.raises(JobRefused, match=r"'fmax'.*opt_params\.fmax"):
+        with pytest.raises(JobRefused, match="'qqqqq'"):
             client.submit(*given, strict=True)
         (home / "config.toml").write_text("strict = true\n")
         with pytest.raises(JobRefused):
@@ -282,9 +334,11 @@ def test_a_warning_of_a_job_and_a_refusal_where_that_is_wanted(home):
 def test_on_the_command_line(home, cli):
     poscar = home / "Al.poscar"
     poscar.write_text("Al\n1.0\n3 0 0\n0 3 0\n0 0 3\nAl\n1\nDirect\n0 0 0\n")
-    answer = cli("check", RELAX, poscar, "--param", "fmax=0.01")
+    answer = cli("check", RELAX, poscar, "--param", "fmax=0.01", "--lax")
     assert (answer.code, "it belongs into opt_params" in answer.out) == (0, True)
-    answer = cli("run", RELAX, poscar, "--param", "fmax=0.01", "--strict")
+    answer = cli("submit", RELAX, poscar, "--param", "relax_cel=true")
+    assert (answer.code, "did you mean relax_cell? --lax lets it pass" in answer.err) == (1, True)
+    answer = cli("run", RELAX, poscar, "--param", "fmax=0.01", "--lax", "--strict")
     assert (answer.code, "it belongs into opt_params" in answer.err) == (1, True)
     answer = cli("check", RELAX, poscar, "--fmax", "0.01")
     assert answer.code == 2

@@ -51,6 +51,17 @@ def shown(value: object) -> str:
     return text[:_SHOWN]
 
 
+def is_slip(name: str, known: str) -> bool:
+    """Return whether a name has one letter too many or too few, another, or two exchanged."""
+    pairs = enumerate(zip(name, known, strict=False))
+    same = next((n for n, (a, b) in pairs if a != b), min(len(name), len(known)))
+    one, other = name[same:], known[same:]
+    exchanged = (one[1:2] + one[:1], one[2:]) == (other[:2], other[2:])
+    return one != other and (
+        one[1:] in {other, other[1:]} or one == other[1:] or (exchanged and len(one) > 1)
+    )
+
+
 def one_line(value: object) -> str:
     """Write a path, a value or an error on one line, quoted where it could be misread."""
     text = str(value)
@@ -131,6 +142,11 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.message} ({self.remedy})" if self.remedy else self.message
+
+
+#: The code of a warning that asks back which parameter was meant: most likely a misspelt one. It
+#: refuses the job, unless the submission is `lax`.
+MISSPELT = "parameter_misspelt"
 
 
 class CrystalMathError(Exception):

@@ -37,6 +37,7 @@ class RetryOptions(TypedDict, total=False):
     priority: int | None
     continue_lost: bool | None
     strict: bool
+    lax: bool
     serial: bool | None
     walltime_total_s: float | None
     by_step: Mapping[str, Mapping[str, Any]] | None
@@ -73,6 +74,7 @@ class Retry:
         "continue_lost", "whether an attempt goes on from the geometry of one that was lost"
     )
     strict: bool = field(default=False, metadata={ABOUT: _OF_SUBMISSION["strict"]})
+    lax: bool = field(default=False, metadata={ABOUT: _OF_SUBMISSION["lax"]})
     serial: bool | None = _other(
         "serial", "whether the steps of a flow are called one after the other"
     )

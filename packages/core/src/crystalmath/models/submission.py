@@ -159,6 +159,7 @@ class MapOptions(CommonTerms, total=False):
 
     engine: str | None
     strict: bool
+    lax: bool
     after: Sequence[str | Mapping[str, Any] | HasJobId]
     on_failure: str
     inherit_labels: bool
@@ -415,6 +416,12 @@ class Submission(FlowTerms):
         "every warning refuses the job",
         {"type": "boolean"},
         Option("--strict", "", "Refuse a job that would be accepted with warnings."),
+        default=False,
+    )
+    lax: bool = optional(
+        "a parameter that is most likely misspelt is a warning, and does not refuse the job",
+        {"type": "boolean"},
+        Option("--lax", "", "Accept parameters that are most likely misspelt, with a warning."),
         default=False,
     )
     after: Sequence[str | Mapping[str, Any]] = field(

@@ -8,14 +8,15 @@ import difflib
 import inspect
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from crystalmath.errors import InvalidJob, did_you_mean
+from crystalmath.errors import MISSPELT, InvalidJob, did_you_mean
 from crystalmath.models import Finding
-from crystalmath.recipes.lookup import nearest
+from crystalmath.recipes.lookup import family_of, nearest
 from crystalmath.recipes.parameter_kinds import (
     annotation_of,
     check_flag,
     check_kinds,
     choices,
+    is_tag,
     last_name,
     parsed,
 )
@@ -229,7 +230,7 @@ def _check_unknown(
     for name in parameters:
         if first is not None and name == first.name:
             continue  # that was told
-        if name in known:
+        if name in known or (rest and family_of(recipe.name) == "vasp" and is_tag(name)):
             continue
         unknown = f"the recipe {recipe.name} has no parameter {name!r}"
         if not rest:
@@ -237,9 +238,7 @@ def _check_unknown(
         elif like := difflib.get_close_matches(name[:80], known, 1, _LIKE):
             message = f"{unknown}; it goes into {rest[0]}; did you mean {like[0]!r}?"
             source = f"the parameter {name}"
-            yield Finding(
-                severity="warning", code="parameter_unknown", message=message, source=source
-            )
+            yield Finding(severity="warning", code=MISSPELT, message=message, source=source)
 
 
 def _check_choices(

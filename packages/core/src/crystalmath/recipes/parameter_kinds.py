@@ -59,6 +59,8 @@ _UNITS = {
 }
 #: What ASE takes for true and false in INCAR, beside Python's own.
 _FLAGS = (".true.", "t", ".false.", "f")
+#: How ASE's lists of tags of INCAR are called, before `_keys`.
+_KINDS = ("float", "exp", "string", "int", "bool", "list_int", "list_bool", "list_float", "special")
 #: What ISPIN may be (https://www.vasp.at/wiki/index.php/ISPIN).
 _SPINS = (1, 2)
 _KPTS = "a list of three whole numbers, each at least 1: [3, 3, 3]"
@@ -264,6 +266,11 @@ def _due_in_incar(name: str, value: Any) -> str | None:
         wrong = isinstance(value, (int, float, *_NOT_NUMBERS)) and not known
         return "true or false" if wrong else None
     return None
+
+
+def is_tag(name: str) -> bool:
+    """Return whether ASE writes a parameter into INCAR."""
+    return any(name.lower() in _tags(kind) for kind in _KINDS)
 
 
 def _tags(kind: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from crystalmath.errors import InvalidJob
+from crystalmath.errors import MISSPELT, InvalidJob, is_slip
 from crystalmath.models import Finding
 from crystalmath.recipes.arguments import structure_argument
 from crystalmath.recipes.espresso_parameters import (
@@ -196,14 +196,19 @@ _JOB = re.compile(r'- name: "(\w+)"\s*\n\s*- job: \[([\w.]+)\]')
 #: What quacc's flows give to each of their jobs.
 _ALL = "all"
 _NO_PLACE = "leave it out"
+#: How a remedy begins that names the parameter which was meant.
+_ASKS = re.compile("did you mean |it belongs into ")
 _SHORTEST_WORD = 4
+#: How many dots a key of a namelist has: ``input_data.system.ecutwfc``.
+_IN_NAMELIST = 2
 
 
 def check_unread(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Finding]:
     """Find parameters of one of quacc's recipes that nothing reads, or that would end it.
 
-    The parameters of a flow's jobs lie in ``job_params``. Codes: ``parameter_unread``, a warning;
-    the errors ``parameter_unknown``, ``parameter_kind`` and ``parameter_missing``.
+    The parameters of a flow's jobs lie in ``job_params``. Codes: ``parameter_unread`` and
+    ``parameter_misspelt``, warnings; the errors ``parameter_unknown``, ``parameter_kind`` and
+    ``parameter_missing``.
     """
     if not is_quaccs(recipe.name):
         return []
@@ -294,7 +299,7 @@ def _of_all(jobs: list[Recipe], given: Mapping[str, Any]) -> Iterator[Finding]:
     for source in dict.fromkeys(name for of_job in by_job for name in of_job):
         findings = [of_job[source] for of_job in by_job if source in of_job]
         # One that says where it may belong says more than another.
-        findings.sort(key=lambda each: (each.severity != "error", each.remedy == _NO_PLACE))
+        findings.sort(key=lambda each: (each.severity != "error", each.code != MISSPELT))
         if findings[0].severity == "error" or len(findings) == len(jobs):
             yield findings[0]
 
@@ -392,13 +397,21 @@ def _of_espresso(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> I
             meant = remedy.replace("%", place, 1)
         elif meant is None:
             meant = _belongs(name, named, (), place)
-        yield _finding(f"{place}{name}", f"nothing reads {what}: {why}", meant)
+        # A namelist is written as it is given, and a newer program may know more.
+        certain = name.count(".") < _IN_NAMELIST or (meant is not None and _is_slip(name, meant))
+        yield _finding(f"{place}{name}", f"nothing reads {what}: {why}", meant, certain=certain)
 
 
-def _finding(name: str, message: str, remedy: str | None) -> Finding:
+def _is_slip(name: str, meant: str) -> bool:
+    given, key = (each.rpartition(".")[2].lower() for each in (name, meant.removesuffix("?")))
+    return given == key or is_slip(given, key)
+
+
+def _finding(name: str, message: str, remedy: str | None, *, certain: bool = True) -> Finding:
+    """Make a warning; one of a misspelt parameter if it is `certain` that nothing reads it."""
     return Finding(
         severity="warning",
-        code="parameter_unread",
+        code=MISSPELT if remedy and certain and _ASKS.match(remedy) else "parameter_unread",
         message=message,
         source=f"the parameter {name}",
         remedy=remedy or _NO_PLACE,

@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from attrs import asdict, evolve, frozen
 
-from crystalmath.errors import BadFile, CrystalMathError, InvalidJob, JobRefused, fault
+from crystalmath.errors import (
+    MISSPELT,
+    BadFile,
+    CrystalMathError,
+    InvalidJob,
+    JobRefused,
+    fault,
+)
 from crystalmath.jobs import outdirs
 from crystalmath.models import Finding, JobSpec, NewJob, Pseudopotential, Resources, Submission
 from crystalmath.models.checks import check_fields
@@ -210,7 +217,7 @@ class Admission:
                 passes(partial(look, there))
             passes(lambda: check_row(_row(there, files, findings)))
         return Checked(
-            findings=tuple(_judged(findings, strict=asked.strict)),
+            findings=tuple(_judged(findings, asked)),
             pseudopotentials=tuple(files),
             environment=tuple(sorted(asked.spec.environment)),
             inputs=written,
@@ -325,6 +332,7 @@ class Admission:
             findings += [finding for finding in told if finding not in findings]
         elif not asked.is_step:
             findings += self._early_preflight(asked)
+        findings = _unless_lax(findings, asked)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
         runner = self._runner(asked.spec)
@@ -335,7 +343,7 @@ class Admission:
         of_structure = self._looks_at_structure(asked)
         for look in self._looks(asked):
             findings += look(asked) if look in of_structure else self._once(like, look, asked)
-        findings = _judged([*findings, *asked.findings], strict=asked.strict)
+        findings = _judged([*findings, *asked.findings], asked)
         if any(finding.severity == "error" for finding in findings):
             raise JobRefused(findings)
         if files:
@@ -554,7 +562,8 @@ class Admission:
         atoms, structure = parse_and_keep(expected)
         text = codec.body_text(codec.body_of(structure, asked.spec.parameters))
         asked = evolve(asked, spec=evolve(asked.spec, atoms=atoms), document=text)
-        return [finding for finding in self._preflight(asked) if finding.severity == "error"]
+        found = self._preflight(asked)
+        return [each for each in found if each.severity == "error" or each.code == MISSPELT]
 
     def _has_init(self, spec: JobSpec) -> bool:
         cluster = self._config.clusters.get(spec.cluster)
@@ -690,7 +699,8 @@ def _specification(spec: JobSpec, document: str, **more: bool) -> str:
 def _row(asked: AskedJob, files: Sequence[Pseudopotential], findings: Sequence[Finding]) -> NewJob:
     spec = asked.spec
     # What would not be known any more when the values are there.
-    more = {"strict": True} if asked.strict and asked.reason is not None else {}
+    terms = {"strict": asked.strict, "lax": asked.lax and not asked.is_step}
+    more = {name: True for name, on in terms.items() if on and asked.reason is not None}
     return NewJob(
         job_id=spec.job_id,
         recipe=spec.recipe,
@@ -707,10 +717,24 @@ def _row(asked: AskedJob, files: Sequence[Pseudopotential], findings: Sequence[F
     )
 
 
-def _judged(findings: Sequence[Finding], *, strict: bool) -> list[Finding]:
+def _judged(findings: Sequence[Finding], asked: AskedJob) -> list[Finding]:
     """Leave out what is told twice; where that is wanted, a warning refuses the job, too."""
-    told = _once(findings)
-    return [replace(finding, severity="error") for finding in told] if strict else told
+    told = _once(_unless_lax(findings, asked))
+    return [replace(finding, severity="error") for finding in told] if asked.strict else told
+
+
+def _unless_lax(findings: Sequence[Finding], asked: AskedJob) -> list[Finding]:
+    """Have misspelt parameters refuse the job, unless that is not wanted."""
+    return [
+        replace(finding, severity="error", remedy=_or_lax(finding.remedy))
+        if finding.code == MISSPELT and finding.severity == "warning" and not asked.lax
+        else finding
+        for finding in findings
+    ]
+
+
+def _or_lax(remedy: str | None) -> str:
+    return " ".join(filter(None, (remedy, "'lax' lets it pass")))
 
 
 def _once(findings: Sequence[Finding]) -> list[Finding]:
@@ -718,7 +742,7 @@ def _once(findings: Sequence[Finding]) -> list[Finding]:
     told: set[str | None] = set()
     kept = []
     for finding in findings:
-        if finding.code in {"parameter_unknown", "parameter_unread", "step_unknown"}:
+        if finding.code in {"parameter_unknown", "parameter_unread", MISSPELT, "step_unknown"}:
             name = finding.place if finding.code == "step_unknown" else finding.source
             if name is not None and name in told:
                 continue

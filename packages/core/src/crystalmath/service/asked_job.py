@@ -52,6 +52,8 @@ class AskedJob:
     document: str
     spec_hash: str
     strict: bool = False
+    #: Whether a misspelt parameter is a warning, as it always is of a flow's steps.
+    lax: bool = False
     #: The first of its batch from which it differs in nothing but `OWN`: what was found of that one
     #: holds for both.
     first: AskedJob | None = field(default=None, repr=False)
@@ -142,9 +144,9 @@ class SubmissionReader:
             return None
         atoms, structure = self._parsed(given, text)
         body = codec.body_of(structure, spec.parameters)
-        hashed, strict = spec_hash(spec.identity(), body), last.asked.strict
+        hashed, strict, lax = spec_hash(spec.identity(), body), last.asked.strict, last.asked.lax
         like, spec = last.asked.like or last.asked, evolve(spec, atoms=atoms)
-        asked = AskedJob(spec, codec.body_text(body), hashed, strict, like=like)
+        asked = AskedJob(spec, codec.body_text(body), hashed, strict, lax, like=like)
         self._last = None if text is None else evolve(last, structure=text, asked=asked)
         return asked
 
@@ -178,7 +180,7 @@ class SubmissionReader:
         )
         body = codec.body_of(structure, spec.parameters)
         spec = self._placed(spec)
-        strict = submission.strict or self._config.strict
+        judged = (submission.strict or self._config.strict, submission.lax)
         document = codec.body_text(body)
         # That text may also be a value.
         refers = of_job is not None or (
@@ -189,8 +191,8 @@ class SubmissionReader:
                 body = self._with_ids(submission, body)
                 document = codec.body_text(body)
             more: dict[str, Any] = {"refers": refers, "submission": submission}
-            return AskedJob(spec, document, spec_hash(spec.identity(), body), strict, **more)
-        asked = AskedJob(spec, document, spec_hash(spec.identity(), body), strict)
+            return AskedJob(spec, document, spec_hash(spec.identity(), body), *judged, **more)
+        asked = AskedJob(spec, document, spec_hash(spec.identity(), body), *judged)
         self._last = None
         if terms is not None and text is not None:
             self._last = _Last(terms, submission.environment, text, asked)
@@ -221,7 +223,7 @@ class SubmissionReader:
         )
         spec, document = self._placed(spec), codec.body_text(body)
         hashed, refers = spec_hash(spec.identity(), body), bool(references_in(body))
-        asked = AskedJob(spec, document, hashed, refers=refers, is_step=True)
+        asked = AskedJob(spec, document, hashed, lax=True, refers=refers, is_step=True)
         return asked if refers else with_arguments(asked)
 
     def _parsed(self, given: object, text: str | None) -> tuple[Atoms, Mapping[str, Any]]:

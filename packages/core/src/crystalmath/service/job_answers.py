@@ -61,7 +61,7 @@ if TYPE_CHECKING:
 _SPECIFIED = tuple(
     one.wire
     for one in declared(Submission)
-    if one.about.shown and one.wire not in {"environment", "key", "strict"}
+    if one.about.shown and one.wire not in {"environment", "key", "strict", "lax"}
 )
 #: Fields of a job that name places in its run directory.
 _PLACES = frozenset(("work_dir", "log", "result"))

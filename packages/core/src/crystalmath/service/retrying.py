@@ -144,6 +144,7 @@ def again(
         parameters=parameters,
         engine=engine,
         strict=changes.strict,
+        lax=changes.lax,
         **_flow_terms(told, changes),
         **_awaited(job),
         environment=None if restricted else environment_before(told) or environ,
@@ -182,6 +183,7 @@ def as_asked(
         parameters=codec.decode_request(told.get("changed", {}) if step else asked["parameters"]),
         engine=job.engine,
         strict=bool(told.get("strict")),
+        lax=bool(told.get("lax")),
         **Submission.flow_terms_in(told),
         environment=None if restricted else environment_before(told) or environ,
     )

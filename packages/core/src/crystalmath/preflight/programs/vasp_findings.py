@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from crystalmath.errors import InvalidJob, one_line
+from crystalmath.errors import MISSPELT, InvalidJob, is_slip, one_line
 from crystalmath.models import Finding
 from crystalmath.preflight.checked_job import brief, safe
 from crystalmath.preflight.folders import Folders, FolderTrouble, names_below
@@ -426,13 +426,16 @@ def _parameters(job: CheckedJob) -> Iterator[Finding]:
         for parameter in step.unknown.items():
             unknown.setdefault(parameter, []).append(number)
     for (name, near), steps in unknown.items():
+        meant = _meant(job, name)
+        # What is farther from a known tag may be one of a newer VASP.
+        misspelt = not meant and near is not None and is_slip(name.lower(), near.lower())
         yield Finding(
             severity="warning",
-            code="parameter_unknown",
+            code=MISSPELT if misspelt else "parameter_unknown",
             message=f"no parameter of VASP is known as {one_line(name)!r}; it is written into "
             f"INCAR as it stands{job.where(steps)}",
             source=f"the parameter {name}",
-            remedy=_meant(job, name) or (f"did you mean {near!r}?" if near else None),
+            remedy=meant or (f"did you mean {near!r}?" if near else None),
         )
 
 
