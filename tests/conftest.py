@@ -110,6 +110,17 @@ def service(tmp_path_factory):
             yield service
 
 
+@pytest.fixture(scope="module")
+def folders_stay(tmp_path_factory):
+    """Assert at the end of a module that no completed job's files have changed since its end."""
+    from digests import changed_since
+
+    base = tmp_path_factory.getbasetemp()
+    before = set(base.iterdir())
+    yield
+    assert not changed_since(set(base.iterdir()) - before)
+
+
 @pytest.fixture
 def chains_end(lab):
     """End the worker processes that the test has left idle."""

@@ -4,6 +4,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from crystalmath.jobs.rundir import RunDirectory
+
 
 def digests(folder):
     """Return the path of each file, link and folder below a folder, and what it holds."""
@@ -19,3 +21,17 @@ def digests(folder):
                 held = hashlib.sha256(path.read_bytes()).hexdigest()
             held_by[str(path.relative_to(folder))] = held
     return held_by
+
+
+def changed_since(homes):
+    """Return the files of completed jobs in homes that were written after the job's end."""
+    changed = []
+    for outcome in (path for home in homes for path in home.glob("**/jobs/*/*.outcome")):
+        directory, attempt = RunDirectory(outcome.parent), int(outcome.stem)
+        if (directory.outcome(attempt) or {}).get("state") != "completed":
+            continue
+        # What is written before it carries an earlier time: the kernel's, which nobody can set.
+        ended = outcome.stat().st_ctime_ns
+        files = (path for path in Path(directory.work(attempt)).rglob("*") if path.is_file())
+        changed += [path for path in files if path.lstat().st_ctime_ns > ended]
+    return changed

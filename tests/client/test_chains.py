@@ -25,6 +25,8 @@ from crystalmath.recipes.job_structure import JobStructure, read_job_text
 from crystalmath.recipes.summary import final_atoms
 from server.home_server import HomeServer
 
+pytestmark = pytest.mark.usefixtures("folders_stay")
+
 ATOMS = Reference("3f2a")["relax"][-1]["atoms"]
 
 

@@ -16,7 +16,7 @@ from crystalmath.models import JobState, Resources
 from crystalmath.service.retrying import Asked, told_anew
 
 # Commands ask that server, too.
-pytestmark = pytest.mark.usefixtures("server")
+pytestmark = pytest.mark.usefixtures("server", "folders_stay")
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 LONG = 300

@@ -26,7 +26,7 @@ from crystalmath.recipes.lookup import catalogue, look_up
 from crystalmath.recipes.source_folders import FOLDERS, RUN_IN, run_folders
 from crystalmath.worker import given_outputs
 from crystalmath.worker.own_outdirs import ESPRESSO, OwnOutdirs, own_outdirs
-from digests import digests
+from digests import changed_since, digests
 
 #: Parameters by which quacc's recipes take folders and files, each of which a test runs with.
 KNOWN = {"copy_files", *FOLDERS}
@@ -403,3 +403,13 @@ def test_the_record_is_json_of_ours(home, scf):
     assert header["outdirs"] == [
         {"of": str(scf.resolve()), "name": "outdir", "calculations": ["quacc-1"]}
     ]
+
+
+def test_what_is_written_after_the_end_of_a_job_is_noticed(home, scf, tmp_path):
+    """The check that stands behind the tests of chains, flows and retries."""
+    job = home.job()
+    place = home.write(job, scf, "changed")
+    assert not changed_since([tmp_path])
+    time.sleep(0.05)
+    (place / "pwscf.xml").write_text("other")
+    assert changed_since([tmp_path]) == [place / "pwscf.xml"]

@@ -32,6 +32,8 @@ from crystalmath.service.rebuild import rebuild
 from ends import finish
 from server.home_server import HomeServer
 
+pytestmark = pytest.mark.usefixtures("folders_stay")
+
 CONFIG = """\
 [environment]
 forward = ["FLOW_*"]

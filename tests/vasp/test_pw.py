@@ -30,10 +30,13 @@ PW = shutil.which("pw.x")
 #: Where Debian's `quantum-espresso` has them.
 PSEUDO = Path("/usr/share/espresso/pseudo")
 
-pytestmark = pytest.mark.skipif(
-    PW is None or not (PSEUDO / "Si.pz-vbc.UPF").exists(),
-    reason="there is no pw.x, or not Debian's pseudopotentials: apt-get install quantum-espresso",
-)
+pytestmark = [
+    pytest.mark.usefixtures("folders_stay"),
+    pytest.mark.skipif(
+        PW is None or not (PSEUDO / "Si.pz-vbc.UPF").exists(),
+        reason="there is no pw.x, or no pseudopotentials: apt-get install quantum-espresso",
+    ),
+]
 
 SI = bulk("Si", a=5.43)
 SI.rattle(0.02, seed=2)
