@@ -1,5 +1,6 @@
 """Where a home's data lies: on what file system, in which database, in whose folders."""
 
+import contextlib
 import errno
 import os
 import shutil
@@ -208,3 +209,60 @@ def test_no_job_is_taken_on_exfat(exfat, lab, cli, monkeypatch):
     home.mkdir()
     monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
     refused_everywhere(home, cli)
+
+
+@contextlib.contextmanager
+def read_only(home):
+    """Have nobody write to a home meanwhile: root passes all permissions, and mounts it so."""
+    if os.geteuid():
+        home.chmod(0o500)
+        try:
+            yield
+        finally:
+            home.chmod(0o700)
+        return
+    if subprocess.run(["mount", "--bind", home, home], check=False).returncode:
+        pytest.skip("root may not mount here")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", home], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", home], check=True)
+
+
+def test_a_read_only_home_is_read(home, lab, cli):
+    with in_process() as client:
+        job = client.submit("lab_recipes.value", bulk("Al"), {"number": 3})
+        job.result(60)
+    with read_only(home):
+        for command in ("list", "status", "show", "result", "logs", "path"):
+            answer = cli(command, *([] if command == "list" else [job.job_id]))
+            assert answer.code == 0, f"{command}: {answer.err}"
+        assert cli("result", job.job_id, "--json").json["result"]
+        with in_process() as client:
+            assert [one.job_id for one in client.list()] == [job.job_id]
+            with pytest.raises(PlaceError, match="is read-only .*nothing can be changed"):
+                client.submit("lab_recipes.value", bulk("Al"))
+        refused = cli("retry", job.job_id)
+        assert refused.code == 1
+        for words in (str(home), "ead-only", "set CRYSTALMATH_HOME"):
+            assert words in refused.err
+    with in_process() as client:
+        assert client.submit("lab_recipes.value", bulk("Al")).result(60)
+
+
+def test_what_was_recorded_last_is_never_left_out_of_a_read_only_home(home, lab, cli, tmp_path):
+    with in_process() as client:
+        client.submit("lab_recipes.value", bulk("Al")).result(60)
+        # As a crash leaves it: the log holds what the file does not have yet.
+        copy = tmp_path / "copy"
+        shutil.copytree(home, copy, ignore=shutil.ignore_patterns("*-shm", "socket"))
+    assert (copy / "jobs.sqlite-wal").stat().st_size
+    home.rename(tmp_path / "before")
+    copy.rename(home)
+    with read_only(home):
+        told = cli("list")
+        assert told.code == 1
+        assert "is read-only, and what was recorded last is in" in told.err
+        assert "open a copy of the home" in told.err
+    assert cli("list", "--json").code == 0

@@ -74,9 +74,25 @@ def is_shared(file: Path, home: Path) -> bool:
     return file.is_relative_to(home) or is_network(file_system(folder))
 
 
+def read_only(place: Path, error: OSError) -> PlaceError:
+    """Make the error that a home, or the place of its jobs, can only be read."""
+    return PlaceError(
+        f"{place} is read-only ({error.strerror}): its jobs can be looked at, and nothing can be "
+        "changed; set CRYSTALMATH_HOME to a folder in which you may write"
+    )
+
+
 def require_links(folder: Path) -> None:
-    """Raise `PlaceError` if no hard links can be made in the folder of the run directories."""
-    if (why := no_links(folder)) is not None:
+    """Raise `PlaceError` if the folder of the run directories takes no files, or no hard links."""
+    try:
+        make_own(folder)
+        why = no_links(folder)
+    except OSError as error:
+        # Any other trouble, such as a full disk, is reported where it keeps a job back.
+        if error.errno in {errno.EROFS, errno.EACCES}:
+            raise read_only(folder, error) from error
+        return
+    if why is not None:
         raise PlaceError(f"no job is taken: {without_links(folder, why)}; {ELSEWHERE}")
 
 
@@ -89,17 +105,21 @@ def without_links(folder: Path, why: str) -> str:
 
 
 def no_links(folder: Path) -> str | None:
-    """Return why no hard link can be made in a folder; ``None`` if one can be, or nobody knows."""
+    """Return why no hard link can be made in a folder; ``None`` if one can be.
+
+    `OSError` is raised if that is unknown.
+    """
     import tempfile
 
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".link-") as file:
-            link = f"{file.name}.2"
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".link-") as file:
+        link = f"{file.name}.2"
+        try:
             os.link(file.name, link)
-            Path(link).unlink()
-    except OSError as error:
-        # Any other trouble, such as a full disk, is reported where it keeps a job back.
-        return error.strerror if error.errno in _WITHOUT_LINKS else None
+        except OSError as error:
+            if error.errno not in _WITHOUT_LINKS:
+                raise
+            return error.strerror
+        Path(link).unlink()
     return None
 
 

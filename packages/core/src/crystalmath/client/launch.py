@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from crystalmath._storage import read_only
 from crystalmath.errors import ServerError
 from crystalmath.processes import start_process
 from crystalmath.server.endpoint import require_socket
@@ -87,7 +89,12 @@ def _spawn(place: Place) -> subprocess.Popen[bytes]:
         absolute = [os.fspath(Path(path).absolute()) for path in paths.split(os.pathsep) if path]
         environment["PYTHONPATH"] = os.pathsep.join(absolute)
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    output = os.open(place.output, flags, 0o600)
+    try:
+        output = os.open(place.output, flags, 0o600)
+    except OSError as error:
+        if error.errno not in {errno.EROFS, errno.EACCES}:
+            raise
+        raise read_only(place.home, error) from error
     try:
         return start_process(
             # -P: a file of the working directory must never stand in for a library.

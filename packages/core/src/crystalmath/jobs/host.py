@@ -72,11 +72,10 @@ class Host:
         make_own(self._jobs_directory / IDENTITIES)
 
     def require_links(self) -> None:
-        """Raise `PlaceError` if no job could be claimed, as there are no hard links; ask once."""
+        """Raise `PlaceError` if no job could be claimed here; look once."""
         if not self._has_links:
             from crystalmath._storage import require_links
 
-            self.make_room()
             require_links(self._jobs_directory)
             self._has_links = True
 

@@ -34,7 +34,9 @@ from crystalmath.store.plain_sql import (
     absolute,
     has_content,
     has_tables,
+    is_writable,
     patient,
+    sqlite_uri,
     unusable,
 )
 
@@ -388,8 +390,16 @@ def _engine(url: URL, place: str, schema: str | None, *, network: bool) -> Engin
     options: dict[str, Any]
     if is_file:
         # A pool, because SQLite tidies the WAL away when the last connection closes.
-        connecting = {"check_same_thread": False, "timeout": 30.0}
-        options = {"poolclass": QueuePool, "connect_args": connecting}
+        connecting: dict[str, Any] = {"check_same_thread": False, "timeout": 30.0}
+        file = Path(str(url.database))
+
+        def connect() -> sqlite3.Connection:
+            is_uri = has_content(file) and not is_writable(file)
+            name = sqlite_uri(file) if is_uri else file
+            connection: sqlite3.Connection = sqlite3.connect(name, uri=is_uri, **connecting)
+            return connection
+
+        options = {"poolclass": QueuePool, "creator": connect}
     else:
         url = postgresql.with_driver(url)
         options = postgresql.engine_options(url)

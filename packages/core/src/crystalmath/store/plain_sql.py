@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import sqlite3
 import time
@@ -199,10 +200,7 @@ class SqliteFile:
         self.file = file
         with self._translated():
             self._connection = sqlite3.connect(
-                f"file:{quote(str(file))}?mode=rw",
-                timeout=BUSY_S,
-                isolation_level=None,
-                uri=True,
+                sqlite_uri(file), timeout=BUSY_S, isolation_level=None, uri=True
             )
 
     @contextlib.contextmanager
@@ -225,6 +223,27 @@ class SqliteFile:
             yield
         except sqlite3.Error as error:
             raise unusable(self.file, error) from error
+
+
+def is_writable(file: Path) -> bool:
+    """Return whether this process may write to a SQLite file, and make others beside it."""
+    return os.access(file.parent, os.W_OK) and os.access(file, os.W_OK)
+
+
+def sqlite_uri(file: Path) -> str:
+    """Return the URI by which a SQLite file that is there is opened: to write, if that may be.
+
+    SQLite reads a write-ahead log by a file that it makes beside it. In a read-only folder an
+    empty log is left aside; any other is read if another process has made that file.
+    """
+    mode = "rw"
+    if not is_writable(file):
+        mode = "ro" if has_content(_log_of(file)) else "ro&immutable=1"
+    return f"file:{quote(str(file))}?mode={mode}"
+
+
+def _log_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}-wal")
 
 
 def sqlite_file(url: str) -> Path | None:
@@ -266,6 +285,13 @@ def has_tables(file: Path) -> bool:
 def unusable(place: object, error: object) -> StoreError:
     """Make the error that a database cannot be used."""
     told = f"the job database {place} cannot be used: {str(error).strip()}"
+    if isinstance(place, (str, Path)) and (file := Path(place)).is_file() and not is_writable(file):
+        told += f"; {file.parent} is read-only"
+        if has_content(log := _log_of(file)):
+            told += (
+                f", and what was recorded last is in {log}: open a copy of the home in a place "
+                "where you may write"
+            )
     if _OTHER_TABLES.search(told):
         told += f"; an unreleased build of crystalmath made its tables: {SET_ASIDE}"
     return StoreError(told)
