@@ -173,7 +173,10 @@ def test_what_a_caller_may_write_is_what_a_submission_has():
 def test_filters_are_declared_once():
     declared_there = names(JobFilter)
     assert Filters.__annotations__.keys() == declared_there
-    assert Selection.__annotations__.keys() == declared_there - {"labels"} | {"label"}
+    assert Selection.__annotations__.keys() == declared_there - {"labels", "all_tries"} | {
+        "label",
+        "superseded",
+    }
     only_inside = StoreSelection.__annotations__.keys() - Selection.__annotations__
     assert only_inside == {"seen", "errors", "owner"}
     filters = METHODS["jobs.list"].params["properties"].items()

@@ -138,12 +138,12 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
     return 0 if all(job.state.value == "completed" for job in jobs.values()) else 1
 
 
-#: So many jobs of a group are named.
+#: How many jobs of a group are named.
 _NAMED = 3
 
 
 class _Failures:
-    """Say which jobs did not complete: those that failed alike in one line."""
+    """Report the jobs that did not complete: those that failed alike in one line."""
 
     def __init__(self, line: output.LiveLine) -> None:
         self._line = line
@@ -151,13 +151,13 @@ class _Failures:
         self._told: dict[str, int] = {}
 
     def say_first(self, job: Job) -> None:
-        """Say at once that a job failed if it is the first of its kind."""
+        """Report a job at once if it is the first of its kind to fail."""
         if (kind := _kind(job)) is not None and kind not in self._told:
             self._told[kind] = 1
             self._line.say(_failure([job]))
 
     def say_new(self, jobs: Iterable[Job]) -> None:
-        """Say of each kind that has more jobs than were told how many there are."""
+        """Report each kind of failure that has more jobs than were reported before."""
         kinds: dict[str, list[Job]] = {}
         for job in jobs:
             if (kind := _kind(job)) is not None:
@@ -193,7 +193,7 @@ def _some(jobs: Sequence[Job]) -> str:
 
 
 def _say_held_up(line: output.LiveLine, jobs: Iterable[Job]) -> None:
-    """Say what jobs wait for that cannot go on by themselves; those that wait alike in one line."""
+    """Report what jobs wait for that cannot go on by themselves: alike ones in one line."""
     reasons: dict[str, list[Job]] = {}
     for job in jobs:
         reasons.setdefault(in_common(job.reason or ""), []).append(job)
@@ -202,8 +202,8 @@ def _say_held_up(line: output.LiveLine, jobs: Iterable[Job]) -> None:
             line.say(f"{_named(alike[0])} {alike[0].reason}")
         else:
             same = len({job.reason for job in alike}) == 1
-            told = alike[0].reason if same else reason
-            line.say(f"{len(alike)} jobs ({_some(alike)}): {told}")
+            text = alike[0].reason if same else reason
+            line.say(f"{len(alike)} jobs ({_some(alike)}): {text}")
 
 
 def _follow(line: output.LiveLine, jobs: dict[str, Job], failures: _Failures) -> None:

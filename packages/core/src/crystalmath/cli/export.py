@@ -151,7 +151,7 @@ def _archive(given: Sequence[str], file: Path, filters: dict[str, Any], *, as_js
     return 0
 
 
-#: So many jobs are named.
+#: How many jobs are named.
 _NAMED = 5
 
 

@@ -747,7 +747,7 @@ class Client:
             named = chosen(self.ask, job_ids, filters) or []
             jobs = self._records(named)
             if sort is not None:
-                # Whoever names a step of a flow, or an earlier try, means it.
+                # A step of a flow, or an earlier try, that is named is meant.
                 fitting: Filters = {**filters, "steps": True, "all_tries": True}
                 every, wanted = self.list(sort=sort, **fitting), set(named)
                 jobs = (job for job in every if job.job_id in wanted)

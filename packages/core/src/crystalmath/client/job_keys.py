@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def own_key(key: str, asked: object, before: Counter[str]) -> str:
     """Return the key of one of many jobs: the common one, and a fingerprint of what is asked.
 
-    It depends on nothing else that is given, nor on where files lie. Of jobs that ask the same,
-    which `before` counts, each has a key of its own.
+    It depends on nothing else that is given, nor on where files lie. Jobs that ask the same get
+    keys of their own: `before` counts them.
     """
     text = json.dumps(asked, sort_keys=True)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -117,8 +117,8 @@ def frame(lines: Iterable[Line], columns: Sequence[str] | None) -> Any:
     rows = [line.values for line in _noting(lines, seen)]
     _refuse_unknown(columns, seen)
     # The record's columns are there without a value, too: a script may ask for them.
-    found = {*JOB_COLUMNS, *(name for row in rows for name in row)}
-    names = _ordered(found) if columns is None else columns
+    every = {*JOB_COLUMNS, *(name for row in rows for name in row)}
+    names = _ordered(every) if columns is None else columns
     return pd.DataFrame(
         {name: [row.get(name) for row in rows] for name in names}, columns=list(names)
     )

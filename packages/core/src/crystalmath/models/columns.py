@@ -88,13 +88,13 @@ def label_column(name: str) -> str:
 
 def label_values(labels: Mapping[str, str]) -> dict[str, str]:
     """Return the values of labels by their columns."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for name, value in labels.items():
         column = label_column(name)
-        while column in found:  # of another label: a-b and a_b
+        while column in values:  # of another label: a-b and a_b
             column += "_"
-        found[column] = value
-    return found
+        values[column] = value
+    return values
 
 
 def job_values(job: Job, names: Iterable[str]) -> list[Any]:

@@ -145,11 +145,11 @@ def _own_keys(
 
 def _without_key(row: NewJob) -> NewJob:
     header, _, body = row.specification.partition("\n")
-    told = json.loads(header)
-    told.pop("key", None)
-    if (flow := told.get("flow")) is not None:  # it has the terms of the flow, apart from its pass
+    terms = json.loads(header)
+    terms.pop("key", None)
+    if (flow := terms.get("flow")) is not None:  # it has the terms of the flow, apart from its pass
         flow["asked"].pop("key", None)
-    return evolve(row, key=None, specification=f"{json.dumps(told)}\n{body}")
+    return evolve(row, key=None, specification=f"{json.dumps(terms)}\n{body}")
 
 
 def _has_files(ended: Ended) -> bool:

@@ -295,8 +295,8 @@ class Recorder:
     def insert_ended(self, ended: Sequence[tuple[NewJob, Change]]) -> None:
         """Record jobs that have ended elsewhere; see :meth:`JobStore.insert_ended`."""
         if ended:
-            told = self._open(create=True).insert_ended(ended)
-            self._tell([*told, *self._superseded(told)])
+            recorded = self._open(create=True).insert_ended(ended)
+            self._tell([*recorded, *self._superseded(recorded)])
 
     def put_in(self, ready: Sequence[tuple[JobMetadata, NewJob]]) -> list[JobMetadata]:
         """Record that jobs wait no more; see :meth:`JobStore.put_in`."""

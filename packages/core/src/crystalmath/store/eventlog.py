@@ -140,8 +140,7 @@ class Totals:
         """Count the jobs that are selected by their state; states that none has are left out."""
         if filters.get("superseded") is not False:
             return self._count(snapshot, filters)
-        # What supersedes a job comes later, and changes no state: those are counted apart, by
-        # their own index.
+        # A job is superseded without a change of state, so those are counted apart, by an index.
         all_tries = filters.copy()
         del all_tries["superseded"]
         every = self._count(snapshot, all_tries)

@@ -236,8 +236,8 @@ def handle_jobs_retry(service: JobService, params: Annotated[RetryParams, Retry]
     once = named is None
     if named is None:
         # Superseded ones too: they are passed over below, but for those of an earlier request.
-        given = {**(filters or {}), "all_tries": True}
-        chosen: Selection = {"state": [*NO_RESULT], **read_filters(given)}
+        every_try = {**(filters or {}), "all_tries": True}
+        chosen: Selection = {"state": [*NO_RESULT], **read_filters(every_try)}
         found = (job for page in pages(service, **chosen) for job in page)
         named = [job.job_id for job in found if not _is_of(changes, job)][::-1]
     named = list(dict.fromkeys(named))
