@@ -39,7 +39,9 @@ def test_flows(follow, server):
     assert re.search(r"failed \S*relax_job#\d \(\w{8}\): RuntimeError: Optimization did not", said)
     with connect(start=False) as client:
         # Other pages use the same home.
-        search, again, failing, slabs = (job for job in client.jobs() if job.info().steps)
+        every = client.jobs(all_tries=True)
+        search, again, failing, slabs = (job for job in every if job.info().steps)
+        assert failing.info().superseded_by == again.job_id
         for flow in (search, again, slabs):
             assert flow.info().steps == {"completed": len(flow.steps())}, flow.name
         assert failing.info().steps["failed"] >= 2
@@ -55,9 +57,11 @@ def test_flows(follow, server):
 def test_repair(follow, server):
     said = follow("repair.md")
     with connect(start=False) as client:
-        jobs = list(client.list(labels={"project": "metals"}))
+        jobs = list(client.list(labels={"project": "metals"}, all_tries=True))
+        left = list(client.list(labels={"project": "metals"}))
     old = {job.job_id: job for job in jobs if not job.parents}
     new = [job for job in jobs if job.parents]
+    assert left == new
     assert old
     assert {job.state.value for job in old.values()} == {"failed"}
     assert {job.state.value for job in new} == {"completed"}
