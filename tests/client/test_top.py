@@ -10,6 +10,8 @@ pytest.importorskip("crystalmath_top.app", reason="crystalmath-top is not instal
 
 from textual.widgets import DataTable, Static
 
+from crystalmath.models import Progress
+from crystalmath.models.progress import IonicStep, step_numbers
 from crystalmath_top.app import COLUMNS, Confirm, JobView, Top
 
 AL = bulk("Al")
@@ -70,6 +72,40 @@ async def test_jobs_come_and_change_by_themselves(top, light_client, go):
         assert isinstance(top.focused, DataTable)
 
 
+async def test_a_narrow_terminal_shows_state_and_energy(top, light_client):
+    job = light_client.submit("lab_recipes.fail", AL, {"message": "no"}, name="a long name " * 9)
+    assert job.exception(300) is not None
+    async with top.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: row(top, job.job_id).get("state") == "failed")
+        table = top.query_one(DataTable)
+        shown = COLUMNS[: max(COLUMNS.index("state"), COLUMNS.index("energy (eV)")) + 1]
+
+        def width():
+            return sum(table.columns[name].get_render_width(table) for name in shown)
+
+        await until(pilot, lambda: 0 < width() < 80)
+
+
+def test_steps_have_the_numbers_of_their_program():
+    history = [
+        IonicStep(calculation=calculation, ionic_step=step)
+        for calculation, step in ((1, 7), (1, 8), (2, 0), (2, 1), (3, 1))
+    ]
+    assert step_numbers(history) == [7, 8, 9, 10, 11]
+    curve = {"energy_ev": 1.0, "max_force_ev_ang": 0.01234}
+    steps = [IonicStep(calculation=1, ionic_step=step, **curve) for step in (0, 1, 2)]
+    read = Progress(
+        program="ASE",
+        calculation=1,
+        file="opt.log",
+        updated_at=0.0,
+        **{"ionic_step": 2, **curve, "history": steps},
+    )
+    assert "ionic step 2" in str(read)
+    assert "0.0123 eV/Å" in str(read)
+    assert step_numbers(read.history)[-1] == read.ionic_step
+
+
 async def test_a_job_with_its_curves_and_its_log(top, light_client, go, tmp_path):
     from ase.calculators.emt import EMT
     from ase.optimize import BFGS
@@ -125,6 +161,7 @@ async def test_keys_cancel_and_retry_after_a_question(top, light_client, go):
         assert not light_client.job(job.job_id).state.is_terminal()
         await pilot.press("c", "y")
         await until(pilot, lambda: row(top, job.job_id).get("state") == "cancelled")
+        assert row(top, job.job_id)[""] == ""  # that is no error
         await pilot.press("r", "y")
         named = {"name": "long one", "state": ["pending", "running"]}
         (again,) = await until(pilot, lambda: light_client.jobs(**named))

@@ -20,6 +20,9 @@ from commands import ran
 from conftest import eventually
 from crystalmath.cli.shared.output import printable
 from crystalmath.client import Client, JobFuture, connect
+from crystalmath.models.fields import to_wire
+from crystalmath.models.progress import IonicStep, step_numbers
+from crystalmath.models.written import force_text
 from crystalmath.server.endpoint import Place
 from elements_page import PAGE
 from elements_page import page as written_page
@@ -687,6 +690,20 @@ def test_what_turns_the_direction_of_text_is_a_code(ui, browser, client):
     letters = "".join(map(chr, [*range(0x20, 0x300), *range(0x2000, 0x2070), 0xFEFF, 0xE0041]))
     written = page.evaluate("async text => (await import('/page/lib.js')).visible(text)", letters)
     assert written == printable(letters)
+
+
+def test_the_page_numbers_steps_and_writes_forces_as_core_does(browser, metals):
+    page = browser(metals.ui.address)
+    steps = [(1, 7), (1, 8), (2, 0), (2, 1), (3, 1)]
+    history = [IonicStep(calculation=number, ionic_step=step) for number, step in steps]
+    numbers, force = page.evaluate(
+        """async steps => {
+          const { stepNumbers, fixed, FORCE_DIGITS } = await import("/page/lib.js");
+          return [stepNumbers(steps), fixed(0.012345, FORCE_DIGITS)];
+        }""",
+        [to_wire(step) for step in history],
+    )
+    assert (numbers, force) == (step_numbers(history), force_text(0.012345))
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from textual.worker import get_current_worker
 from crystalmath.cli.shared.figure import Curve, Panel, draw
 from crystalmath.cli.shared.output import first_line, printable
 from crystalmath.errors import CrystalMathError
+from crystalmath.models.progress import step_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,7 +43,8 @@ DRAW_S, ASK_S = 0.25, 3.0
 WAIT_S = 1.0
 #: So many of the last lines of a log are shown, and so much of it is read, in bytes.
 LOG_LINES, LOG_BYTES = 200, 100_000
-COLUMNS = ("job", "name", "formula", "recipe", "state", "energy (eV)", "age", "")
+#: State and energy come first: a narrow terminal shows them, however long names are.
+COLUMNS = ("job", "state", "energy (eV)", "name", "formula", "recipe", "age", "")
 STYLES = {
     "pending": "dim",
     "running": "blue",
@@ -359,19 +361,26 @@ def _searched(job: Job) -> str:
 
 
 def _row(job: Job, progress: Progress | None) -> list[Text]:
-    more = first_line(job.error or "") if job.error else ""
+    more = first_line(_error(job) or "")
     if job.state.value == "running":
         ended = (job.steps or {}).get("completed", 0)
         more = f"{ended}/{sum(job.steps.values())} steps" if job.steps else str(progress or "")
     energy = (job.summary or {}).get("energy_ev")
     cells = (job.job_id[:8], job.name, job.formula, job.recipe.removeprefix("quacc.recipes."))
+    job_id, *names = (Text(first_line(cell or "")) for cell in cells)
     return [
-        *(Text(first_line(cell or "")) for cell in cells),
+        job_id,
         Text(job.state.value, style=STYLES[job.state.value]),
         Text("" if energy is None else f"{energy:.4f}", justify="right"),
+        *names,
         Text(_age(time.time() - job.created_at), justify="right"),
         Text(first_line(more)),
     ]
+
+
+def _error(job: Job) -> str | None:
+    """Return what is wrong with a job; that it was cancelled is its state."""
+    return None if job.state.value == "cancelled" else job.error
 
 
 def _age(seconds: float) -> str:
@@ -387,12 +396,13 @@ def _story(job: Job) -> Group:
         Text(job.state.value, style=STYLES[job.state.value]),
         Text(f"{job.recipe} on {job.formula or 'no structure'}, {job.engine}, job {job.job_id}"),
     ]
-    told = (job.reason, job.error, ", ".join(f"{k}={v}" for k, v in job.labels.items()))
+    told = (job.reason, _error(job), ", ".join(f"{k}={v}" for k, v in job.labels.items()))
     return Group(*lines, *(Text(printable(one)) for one in told if one))
 
 
 def _curves(progress: Progress | None, width: int) -> Group:
-    steps = list(enumerate((progress and progress.history) or (), 1))
+    history = (progress and progress.history) or ()
+    steps = list(zip(step_numbers(history), history, strict=True))
     panels = []
     for field, label, log in (
         ("energy_ev", "energy / eV", False),

@@ -23,6 +23,7 @@ from crystalmath.cli.shared.common_arguments import (
 from crystalmath.cli.shared.job_filters import with_filters
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models.job_notes import step_of, told_steps
+from crystalmath.models.written import force_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -357,12 +358,13 @@ def _progress_row(job: JobDocument, read: ProgressDocument | None) -> list[str]:
     if read is None:
         return row + [""] * (1 + len(_NUMBERS))
     counts = (read["calculation"], read["ionic_step"], read["electronic_step"])
-    values = (read["energy_ev"], read["max_force_ev_ang"])
+    energy, force = read["energy_ev"], read["max_force_ev_ang"]
     return [
         *row,
         read["program"],
         *("" if count is None else str(count) for count in counts),
-        *("" if value is None else f"{value:.4f}" for value in values),
+        "" if energy is None else f"{energy:.4f}",
+        "" if force is None else force_text(force),
         output.age(read["updated_at"]),
     ]
 

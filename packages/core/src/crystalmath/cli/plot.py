@@ -212,12 +212,14 @@ def _steps(read: Progress | None) -> Sequence[Any]:
 
 def _step_panels(jobs: Sequence[Job], told: Mapping[str, Progress | None]) -> list[Panel]:
     from crystalmath.cli.shared.figure import Curve, Panel
+    from crystalmath.models.progress import step_numbers
 
     energies: list[Curve] = []
     forces: list[Curve] = []
     for job in jobs:
         name = output.printable(job.name or job.job_id[:8]) if len(jobs) > 1 else ""
-        steps = list(enumerate(_steps(told[job.job_id]), 1))
+        read = _steps(told[job.job_id])
+        steps = list(zip(step_numbers(read), read, strict=True))
         for curves, field in ((energies, "energy_ev"), (forces, "max_force_ev_ang")):
             points = [(at, getattr(step, field)) for at, step in steps]
             known = [(at, value) for at, value in points if value is not None]

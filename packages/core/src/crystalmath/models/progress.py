@@ -8,6 +8,7 @@ from typing import Any, Self
 from attrs import field, frozen
 
 from crystalmath.models.fields import about, array, documented, from_wire, optional, properties
+from crystalmath.models.written import force_text
 
 _TEXT = {"type": "string"}
 _COUNT = {"type": "integer", "minimum": 0}
@@ -25,6 +26,23 @@ class IonicStep:
     ionic_step: int = field(metadata=about("its number, as the program counts", _COUNT))
     energy_ev: float | None = optional("its energy, in eV", _NUMBER)
     max_force_ev_ang: float | None = optional("the largest force on an atom, in eV/Å", _NUMBER)
+
+
+def step_numbers(steps: Iterable[IonicStep]) -> list[int]:
+    """Return the numbers of ionic steps as their program counts, through all calculations.
+
+    A later calculation goes on from the one before. Curves, lists and messages thus name a step
+    alike: an optimizer of ASE begins with 0, VASP with 1.
+    The page has the same rule (``stepNumbers`` in ``lib.js``).
+    """
+    numbers: list[int] = []
+    before, shift = None, 0
+    for step in steps:
+        if before is not None and step.calculation != before:
+            shift = numbers[-1] + 1 - step.ionic_step
+        before = step.calculation
+        numbers.append(step.ionic_step + shift)
+    return numbers
 
 
 _STEP = properties(IonicStep, answer=True)
@@ -100,13 +118,8 @@ class Progress:
             for name, step in (("ionic", self.ionic_step), ("electronic", self.electronic_step))
             if step is not None
         ]
-        values = [
-            f"{value:.{digits}f} {unit}"
-            for value, digits, unit in (
-                (self.energy_ev, 6, "eV"),
-                (self.max_force_ev_ang, 4, "eV/Å"),
-            )
-            if value is not None
-        ]
+        values = [f"{self.energy_ev:.6f} eV"] if self.energy_ev is not None else []
+        if self.max_force_ev_ang is not None:
+            values.append(f"{force_text(self.max_force_ev_ang)} eV/Å")
         number = f"calculation {self.calculation}"
         return ", ".join([self.program, number, *steps, *values])

@@ -1,4 +1,4 @@
-"""Spans of time, amounts of memory and labels, as people write them."""
+"""Spans of time, amounts of memory, forces and labels, as people write them."""
 
 from __future__ import annotations
 
@@ -69,6 +69,11 @@ def read_megabytes(text: str) -> float | None:
 def memory_text(megabytes: float) -> str:
     """Write an amount of memory, in GB where that is a whole number."""
     return f"{megabytes / 1024:g}GB" if megabytes % 1024 == 0 else f"{megabytes:g}MB"
+
+
+def force_text(ev_ang: float) -> str:
+    """Write a force (eV/Å) for people, wherever they read one; the page has as many digits."""
+    return f"{ev_ang:.4f}"
 
 
 def label_of(value: object) -> str:

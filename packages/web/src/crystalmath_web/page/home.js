@@ -137,11 +137,14 @@ function Failures() {
   <//>`;
 }
 
+/** Return the checks that no other card shows: that of failures, and of a disk that has room. */
+const checksOf = (told) => (told?.checks ?? []).filter(({ name, state }) => name !== "failed" && !(name === "disk" && state === "ok"));
+
 function Doctor() {
   const answer = useAnswer("system.doctor", {});
   return html`<${Card} title="Doctor" answer=${answer}>
     <table><tbody>
-      ${answer.told?.checks.map(
+      ${checksOf(answer.told).map(
         (one) => html`<tr>
           <th scope="row">${one.name}</th><td class=${`state bare ${{ ok: "", warning: "cancelled" }[one.state] ?? "failed"}`}>${one.state}</td>
           <td>${one.message} <small>${one.remedy}</small></td>

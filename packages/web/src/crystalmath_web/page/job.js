@@ -1,8 +1,8 @@
 // One job: where it stands, its structure and curves, what went in, and what came out.
 
 import {
-  Copy, Fragment, State, Trouble, address, ago, duration, errorOf, fixed, formula, go, hasEnded, html, link, moment,
-  runtime, shortId, shortRecipe, useEffect, useState, visible, whereOf,
+  Copy, FORCE_DIGITS, Fragment, State, Trouble, address, ago, duration, errorOf, fixed, formula, go, hasEnded, html, link, moment,
+  runtime, shortId, shortRecipe, stepNumbers, useEffect, useState, visible, whereOf,
 } from "./lib.js";
 import { JobActions } from "./actions.js";
 import { FlowProgress, FlowTree, useFlow } from "./flow.js";
@@ -127,7 +127,7 @@ function Shown({ story }) {
 function Facts({ job }) {
   const facts = [
     ["Energy", job.result?.energy_ev != null && `${fixed(job.result.energy_ev, 6)} eV`],
-    ["Largest force", job.result?.max_force_ev_ang != null && `${fixed(job.result.max_force_ev_ang, 4)} eV/Å`],
+    ["Largest force", job.result?.max_force_ev_ang != null && `${fixed(job.result.max_force_ev_ang, FORCE_DIGITS)} eV/Å`],
     ["Ran for", job.started_at && duration(runtime(job))],
     ["Where", whereOf(job)],
     ["Submitted", ago(job.created_at)],
@@ -138,14 +138,14 @@ function Facts({ job }) {
 }
 
 function Curves({ steps }) {
-  const x = steps.map((_, number) => number + 1);
+  const x = stepNumbers(steps);
   const series = [
     { label: "energy (eV)", values: steps.map((step) => step.energy_ev) },
     { label: "largest force (eV/Å)", values: steps.map((step) => step.max_force_ev_ang), log: true },
   ].filter((each) => each.values.some((value) => value !== null));
   if (!series.length) return null;
   const last = steps.at(-1);
-  const label = `Energy and largest force of ${steps.length} steps; the last ${fixed(last.energy_ev, 4)} eV, ${fixed(last.max_force_ev_ang)} eV/Å`;
+  const label = `Energy and largest force of ${steps.length} steps; step ${x.at(-1)} has ${fixed(last.energy_ev, 4)} eV, ${fixed(last.max_force_ev_ang, FORCE_DIGITS)} eV/Å`;
   return html`<${Plot} x=${x} series=${series} xLabel="ionic step" label=${label} />`;
 }
 

@@ -1,7 +1,7 @@
 // The table of jobs: of however many there are, those that are on the screen are asked for and drawn.
 
 import {
-  Fragment, STATES, State, Trouble, address, ago, change, duration, errorOf, fixed, formula, go, html, link,
+  FORCE_DIGITS, Fragment, STATES, State, Trouble, address, ago, change, duration, errorOf, fixed, formula, go, html, link,
   moment, runtime, shortId, shortRecipe, toldSteps, useEffect, useMemo, useRef, useState, whereOf,
 } from "./lib.js";
 import { call, session, useChanges } from "./server.js";
@@ -32,7 +32,7 @@ const COLUMNS = {
     title: "Energy (eV)", number: true, cell: (job) => fixed(job.result?.energy_ev, 4), fields: ["result.energy_ev"],
   },
   max_force_ev_ang: {
-    title: "Force (eV/Å)", number: true, cell: (job) => fixed(job.result?.max_force_ev_ang, 3),
+    title: "Force (eV/Å)", number: true, cell: (job) => fixed(job.result?.max_force_ev_ang, FORCE_DIGITS),
     fields: ["result.max_force_ev_ang"],
   },
   runtime_s: {

@@ -50,6 +50,20 @@ export const shortId = (id) => (id ?? "").slice(0, 8);
 /** Write a number with so many digits behind the point; nothing of what is none. */
 export const fixed = (value, digits = 3) => (value === null || value === undefined ? "" : value.toFixed(digits));
 
+/** Digits of a force in eV/Å behind the point, as `force_text` has them in core. */
+export const FORCE_DIGITS = 4;
+
+/** Number ionic steps as their program does, on from there in a later calculation, as `step_numbers` does in core. */
+export function stepNumbers(steps) {
+  let shift = 0;
+  const numbers = [];
+  steps.forEach(({ calculation, ionic_step: number }, index) => {
+    if (index && calculation !== steps[index - 1].calculation) shift = numbers.at(-1) + 1 - number;
+    numbers.push(number + shift);
+  });
+  return numbers;
+}
+
 /** Write a time in seconds: 45 s, 3 min, 2 h 05 min, 4 d. */
 export function duration(seconds) {
   if (seconds === null || seconds === undefined || Number.isNaN(seconds)) return "";

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from crystalmath.cli.shared import output
 from crystalmath.models.job_notes import in_tree, step_of, told_steps
+from crystalmath.models.written import force_text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -103,7 +104,7 @@ def _row(job: JobDocument, reached: ProgressDocument | None, name: str) -> tuple
         "" if ionic is None else str(ionic),
         "" if electronic is None else str(electronic),
         "" if energy is None else f"{energy:.4f}",
-        "" if force is None else f"{force:.4f}",
+        "" if force is None else force_text(force),
         output.age(job["created_at"]),
         job["job_id"][:8],
         (job["superseded_by"] or "")[:8],
@@ -199,6 +200,8 @@ def _told(name: str, value: Any) -> str:
     if name == "recipe":
         return output.short_recipe(value)
     if isinstance(value, float):
+        if name.endswith("_ev_ang"):
+            return force_text(value)
         return f"{value:.1f}" if name.endswith("_s") else f"{value:.6f}"
     return " ".join(str(value).split())
 

@@ -214,6 +214,8 @@ def awaited(job: JobDocument) -> list[Mapping[str, Any]]:
 def summary_fields(job: JobDocument) -> list[tuple[str, object]]:
     """Return what a job's summary says, with units."""
     summary: Mapping[str, Any] = job["result"] or {}
+    from crystalmath.models.written import force_text
+
     energy, force = summary.get("energy_ev"), summary.get("max_force_ev_ang")
     steps, unused = summary.get("steps"), summary.get("by_step_unused")
     if counted := summary.get("flow_steps"):
@@ -225,7 +227,7 @@ def summary_fields(job: JobDocument) -> list[tuple[str, object]]:
         steps = f"{steps} in one job; energy, force, formula and work dir are those of the last"
     return [
         ("energy", None if energy is None else f"{energy:.10f} eV"),
-        ("max force", None if force is None else f"{force:.6f} eV/Å"),
+        ("max force", None if force is None else f"{force_text(force)} eV/Å"),
         ("formula", summary.get("formula") or job["formula"]),
         ("steps", steps),
         ("unused", unused and f"{', '.join(unused)}: no step is called so"),
