@@ -333,6 +333,8 @@ def _share(number: int, most: int = 2000) -> int:
 
 def _seen(job: Job, of: int = 1) -> JobSeen:
     told, share = job.document(JobSeen.model_fields), _share(of)
+    if told["status"] == "cancelled":  # which is a state, and no error
+        told["error"] = None
     return JobSeen(**{name: _all_clean(value, share, share) for name, value in told.items()})
 
 

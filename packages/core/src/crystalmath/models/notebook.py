@@ -192,7 +192,9 @@ def _row(one: Any) -> list[str]:
 
 
 def _error(one: Any) -> str | None:
-    """Return what is wrong with a job, in a line, as far as it is known."""
+    """Return what is wrong with a job, in a line, as far as it is known; cancelled is a state."""
+    if one.state.value == "cancelled":
+        return None
     told: str | None = getattr(one, "known", one) and getattr(one, "known", one).error
     return told.split("\n", 1)[0] if told else None
 
