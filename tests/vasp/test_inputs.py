@@ -152,7 +152,9 @@ def _as_told(folder, files):
     if potcar := files.pop("POTCAR.titel", None):
         titles = re.findall(rb"TITEL\s*=\s*(.*\S)", potcar)
         files["POTCAR.titel"] = b"".join(title + b"\n" for title in titles)
-    running = re.compile(re.escape(str(folder.parent)).encode() + rb"/tmp-quacc-[\d-]+")
+    running = re.compile(
+        re.escape(str(folder.parent)).encode() + rb"/(tmp-quacc-[\d-]+|outdir(-\d+)?)"
+    )
     return {name: running.sub(b".", data) for name, data in files.items()}
 
 

@@ -255,7 +255,7 @@ def inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Ste
 
 
 def _written(calculator: Any, atoms: Atoms, directory: Path) -> str:
-    """Return the input with ``.`` for its run directory, and ``../step-1`` for an earlier one."""
+    """Return the input with ``.`` for where it runs, and ``../step-1`` for an earlier step."""
     outdir = getattr(calculator.template, "outdir", None)
     with tempfile.TemporaryDirectory(dir=directory) as name:
         folder = Path(name).resolve()
@@ -265,7 +265,10 @@ def _written(calculator: Any, atoms: Atoms, directory: Path) -> str:
             calculator, atoms, calculator.parameters, folder, elsewhere if outdir else None
         )
     if outdir:
-        text = text.replace(elsewhere, str(Path(outdir).expanduser().resolve()))
+        place = Path(outdir).expanduser().resolve()
+        # The job runs in its own copy of a folder that is none of its own.
+        is_own = place.is_relative_to(directory.resolve())
+        text = text.replace(elsewhere, str(place) if is_own else ".")
     return text.replace(str(folder), ".").replace(str(directory.resolve()), "..")
 
 
