@@ -71,6 +71,11 @@ def test_the_environment_goes_before_the_file(home, monkeypatch):
         ("[clusters.big]\nengine = 'x'\nnodes = 0", "'nodes' must be"),
         ("[clusters.big]\nengine = 'x'\nnodes = 2\nranks = 3", "spread evenly"),
         ("[clusters.big]\nengine = 'x'\nqueue = 3", "'queue' must be"),
+        (
+            "[defaults]\nwalltime = '60'",
+            "defaults.walltime must be a time above zero with its unit",
+        ),
+        ("[defaults]\nwalltme = '2h'", "did you mean 'walltime'"),
         ("= nonsense", "config.toml"),
         ("engine = parsl", "in TOML, text stands in quotes"),
         ("\udcff", "config.toml"),

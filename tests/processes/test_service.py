@@ -272,6 +272,17 @@ def test_what_was_found_of_a_job_holds_for_an_equal_one_that_follows(home, lab, 
         assert checked == [1, 2, 2, 2]
 
 
+def test_a_job_without_a_walltime_has_that_of_the_home(home, lab, monkeypatch):
+    monkeypatch.setattr(LocalRunner, "start", lambda *_: None)
+    (home / "config.toml").write_text("[defaults]\nwalltime = '2h'\n")
+    with JobService(config.Source()) as service:
+        given = [service.submit(value(1, **more)) for more in ({}, {"walltime_s": 60.0})]
+        assert [job.walltime_s for job in given] == [7200.0, 60.0]
+        assert service.submit(value(1, parcel=4)).walltime_s is None
+        (home / "config.toml").write_text("")
+        assert service.submit(value(1)).walltime_s is None
+
+
 def test_only_a_job_that_is_equal_to_the_letter_is_taken_for_equal(home, lab, monkeypatch):
     monkeypatch.setattr("crystalmath.service.admission.HOLDS_S", 3600.0)
     monkeypatch.setattr(LocalRunner, "start", lambda *_: None)

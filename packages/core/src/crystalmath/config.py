@@ -86,6 +86,7 @@ _SHAPE: dict[str, Any] = {
     "environment": {"forward": list, "set": {_ANY: str}},
     "server": {"quiet_s": float, "warm": bool},
     "logs": {"max_mb": float},
+    "defaults": {"walltime": str},
     "walltime": {"notice_s": float},
     "cancel": {"grace_s": float},
     "jobs": {"lease_s": float, "continue_lost": bool},
@@ -128,6 +129,8 @@ class Config:
         Whether a server has a worker import quacc at its start, and keeps it.
     log_mb : float
         How long a job's log may grow, in MB; beyond, its middle is left out.
+    walltime_s : float, optional
+        The walltime of jobs that are submitted without one, in seconds (``[defaults] walltime``).
     walltime_notice_s : float
         How long before its walltime is over a job's program is asked to stop, in seconds; 0: never.
     cancel_grace_s : float
@@ -161,6 +164,7 @@ class Config:
     quiet_s: float = QUIET_S
     warm: bool = False
     log_mb: float = LOG_MB
+    walltime_s: float | None = None
     walltime_notice_s: float = 0.0
     cancel_grace_s: float = GRACE_S
     lease_s: float = LEASE_S
@@ -239,6 +243,7 @@ def load(environ: Mapping[str, str] = os.environ) -> Config:
         quiet_s=float(table.get("server", {}).get("quiet_s", QUIET_S)),
         warm=table.get("server", {}).get("warm", False),
         log_mb=float(table.get("logs", {}).get("max_mb", LOG_MB)),
+        walltime_s=_walltime(table.get("defaults", {}), root / "config.toml"),
         walltime_notice_s=float(table.get("walltime", {}).get("notice_s", 0.0)),
         cancel_grace_s=float(table.get("cancel", {}).get("grace_s", GRACE_S)),
         lease_s=_lease(table.get("jobs", {}), root / "config.toml"),
@@ -273,6 +278,17 @@ def _clusters(tables: Mapping[str, Any], path: Path) -> dict[str, Cluster]:
         return {name: read_cluster(name, table) for name, table in tables.items()}
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _walltime(table: Mapping[str, str], path: Path) -> float | None:
+    if (given := table.get("walltime")) is None:
+        return None
+    from crystalmath.models.written import read_timespan
+
+    if not (seconds := read_timespan(given)):
+        wanted = 'a time above zero with its unit, as "12:00:00" or "2h"'
+        raise ConfigError(f"{path}: defaults.walltime must be {wanted}, not {given!r}")
+    return seconds
 
 
 def _lease(table: Mapping[str, float], path: Path) -> float:

@@ -520,7 +520,7 @@ class Admission:
     def _allotted(self, spec: JobSpec) -> JobSpec:
         """Hand a job's programs what it asks for; of a batch, equal environments stay one."""
         before = spec.environment
-        spec = self._runner(spec).allotted(spec)
+        spec = self._runner(spec).allotted(self._limited(spec))
         if spec.environment is not before:
             # What the cluster has replaced already was the submitter's own.
             own = {**replaced(before, spec.environment), **spec.replaced}
@@ -532,6 +532,18 @@ class Admission:
                 return evolve(spec, environment=known)
         self._environments.append(spec.environment)
         return spec
+
+    def _limited(self, spec: JobSpec) -> JobSpec:
+        """Give a job the walltime of the home, unless it has one, or is packed with others.
+
+        What its cluster allows is no less than that.
+        """
+        default = self._config.walltime_s
+        if default is None or spec.walltime_s is not None or (spec.parcel or 1) > 1:
+            return spec
+        cluster = self._config.clusters.get(spec.cluster)
+        allowed = cluster.walltime_s if cluster else None
+        return evolve(spec, walltime_s=default if allowed is None else min(default, allowed))
 
     def _check_ranks(self, spec: JobSpec, *, has_engine: bool = True) -> list[Finding]:
         from crystalmath.preflight.commands import check_asked_ranks
