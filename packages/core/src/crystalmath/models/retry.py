@@ -42,6 +42,7 @@ class RetryOptions(TypedDict, total=False):
     walltime_total_s: float | None
     by_step: Mapping[str, Mapping[str, Any]] | None
     continued: bool
+    force: bool
     copy: Sequence[str]
     key: str | None
 
@@ -96,6 +97,12 @@ class Retry:
             "",
             "Go on from the last whole geometry of each job, in place of its first.",
         ),
+        default=False,
+    )
+    force: bool = optional(
+        "go on also from a geometry in which atoms overlap; default: such a job is refused",
+        {"type": "boolean"},
+        Option("--force", "", "With --continue: go on also from a geometry whose atoms overlap."),
         default=False,
     )
     copy: Sequence[str] = field(

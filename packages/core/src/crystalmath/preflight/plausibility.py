@@ -140,23 +140,32 @@ def _occupancies(atoms: Atoms) -> Iterator[Finding]:
         )
 
 
-def _distances(atoms: Atoms) -> Iterator[Finding]:
+def close_atoms(atoms: Atoms) -> str | None:
+    """Name the atoms nearest to each other, if they are nearer than half a bond; else ``None``."""
     radii = covalent_radii[atoms.numbers] * _CLOSEST
     first, second, distances = _pairs(atoms, radii)
-    if len(distances):
-        nearest = int(np.argmin(distances))
-        one, other = int(first[nearest]), int(second[nearest])
-        symbols = atoms.symbols[[one, other]]
-        bond = float(radii[one] + radii[other]) / _CLOSEST
-        whose = (
-            f"{symbols[0]} {one} and {symbols[1]} {other}"
-            if one != other
-            else (f"{symbols[0]} {one} and its own image in the next cell")
-        )
+    if not len(distances):
+        return None
+    nearest = int(np.argmin(distances))
+    one, other = int(first[nearest]), int(second[nearest])
+    symbols = atoms.symbols[[one, other]]
+    bond = float(radii[one] + radii[other]) / _CLOSEST
+    whose = (
+        f"{symbols[0]} {one} and {symbols[1]} {other}"
+        if one != other
+        else f"{symbols[0]} {one} and its own image in the next cell"
+    )
+    return (
+        f"the atoms {whose} are {distances[nearest]:.2f} Å apart; a bond of theirs has about "
+        f"{bond:.2f} Å"
+    )
+
+
+def _distances(atoms: Atoms) -> Iterator[Finding]:
+    if (close := close_atoms(atoms)) is not None:
         yield _warning(
             "structure_close",
-            f"the atoms {whose} are {distances[nearest]:.2f} Å apart; a bond of theirs has about "
-            f"{bond:.2f} Å",
+            close,
             "check the positions and the cell, which are in Å, for doubled atoms and a wrong scale",
         )
     elif _is_scattered(atoms):

@@ -107,6 +107,8 @@ def again(
     parents = [parent for parent in job.parents if _gave(parent)]
     if changes.continued:
         found = _last(job, given, directory, configured)
+        if not changes.force:
+            _check_runaway(job, found)
         given = found.atoms
         parents = [{"job_id": job.job_id, "role": "structure", "file": found.file}]
     step = step_of(job.parents) is not None
@@ -242,6 +244,17 @@ def _last(
         raise InvalidJob(
             f"job {job.job_id} cannot be continued: {error}; without --continue it begins anew"
         ) from error
+
+
+def _check_runaway(job: JobMetadata, found: LastGeometry) -> None:
+    """Refuse to go on from atoms in each other: such a calculation ends nowhere, after hours."""
+    from crystalmath.preflight.plausibility import close_atoms
+
+    if (close := close_atoms(found.atoms)) is not None:
+        raise InvalidJob(
+            f"job {job.job_id} ran away, and is not continued: in its last geometry {close}; begin "
+            "anew from another structure, or continue it with 'force' all the same"
+        )
 
 
 def _place(job: JobMetadata, changes: Retry, configured: Config) -> tuple[str | None, str]:

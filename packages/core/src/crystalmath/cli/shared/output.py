@@ -85,7 +85,7 @@ def sentence(finding: Mapping[str, Any]) -> str:
 
 #: How messages name fields of a submission that have an option here, and those by step.
 _FIELD = (
-    r"'(in_one_job|walltime_total_s|walltime_s|continue_lost|on_failure|inherit_labels|lax"
+    r"'(in_one_job|walltime_total_s|walltime_s|continue_lost|on_failure|inherit_labels|lax|force"
     r"|(?:serial|parcel)(?=' (?:is|and|exclude|out)\b))'"
 )
 _BY_STEP = r"'?\bby_step\b(?:\.([^\s':]+))?'?"
