@@ -166,7 +166,7 @@ def test_a_verdict_about_another_input_does_not_stay(browser, metals):
     held = []
     page.route("**/call", lambda route: held.append(route))  # noqa: PLW0108 - it sets a mark on it
     field.fill('{"fmax": 0.01}')
-    # What was said of the last input is gone before the server is asked.
+    # The last verdict is gone before the server is asked.
     expect(verdict.get_by_role("heading")).to_have_text("Checking …", timeout=5000)
     expect(verdict.get_by_role("listitem")).to_have_count(0)
     expect(field).to_have_attribute("aria-invalid", "false")
@@ -476,7 +476,7 @@ def legend(page):
 
 
 def test_a_study_draws_what_varies_and_tells_all_of_a_place(browser, metals):
-    # Of each metal there is one scale, of all of them two.
+    # Each metal has one scale, all of them have two.
     names = ("Al 0.98", "Cu 1.0", "Ag 0.98", "Au 1.0")
     chosen = ",".join(metals.jobs[name].job_id for name in names)
     page = browser(f"{metals.ui.at(view='study', show='curve', ids=chosen)}#{metals.ui.token}")

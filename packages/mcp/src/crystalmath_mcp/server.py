@@ -159,7 +159,7 @@ class Prune(Acting):
 
 
 class Answer(BaseModel):
-    """What an assistant gets; what is not known is left out."""
+    """An answer for an assistant, without values that are not known."""
 
     @model_serializer(mode="wrap")
     def _known(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -318,7 +318,7 @@ def _clean(text: object, most: int = MOST_NAME) -> str:
     """Return text of a job with codes for what nobody sees, and no more of it than is allowed."""
     told = str(text)
     cut = f"… ({len(told) - most} more characters)" if len(told) > most else ""
-    seen = UNSEEN.sub(lambda found: ascii(found[0])[1:-1], told[:most])
+    seen = UNSEEN.sub(lambda match: ascii(match[0])[1:-1], told[:most])
     return printable(seen)[:most] + cut
 
 
@@ -407,8 +407,8 @@ class _Server(MCPServer[Home]):
         for tool in await super().list_tools():
             known = tool.input_schema["properties"]
             if tool.name == name and (unknown := sorted(arguments.keys() - known.keys())):
-                told = ", ".join(map(shown, unknown))
-                raise ToolError(_clean(f"{name} takes no {told}; it takes {', '.join(known)}"))
+                names = ", ".join(map(shown, unknown))
+                raise ToolError(_clean(f"{name} takes no {names}; it takes {', '.join(known)}"))
         try:
             return _compact(await super().call_tool(name, arguments, context))
         except ToolError as error:

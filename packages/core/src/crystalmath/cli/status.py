@@ -94,8 +94,8 @@ def _is_left(job: JobDocument) -> bool:
 
 
 def _step(name: str, job: JobDocument) -> str:
-    told = job["error"] if job["status"] != "cancelled" else None
-    error = f": {output.first_line(told)}" if told else ""
+    reason = job["error"] if job["status"] != "cancelled" else None
+    error = f": {output.first_line(reason)}" if reason else ""
     return f"{name} ({job['job_id'][:8]}){error}"
 
 
@@ -286,8 +286,8 @@ def _attempt(one: AttemptEntry, started_at: float | None) -> str:
     nowhere = "not begun" if started_at is None else "on a host that is not known"
     where = f"on {one['host']}{process}" if one["host"] else nowhere
     begun = f", from the geometry in {one['begun_from']}" if one["begun_from"] else ""
-    told = one["error"] if one["outcome"] != "cancelled" else None
-    error = f": {output.first_line(told)}" if told else ""
+    reason = one["error"] if one["outcome"] != "cancelled" else None
+    error = f": {output.first_line(reason)}" if reason else ""
     ended = f", {one['outcome']}" if one["outcome"] else ""
     replaced = "".join(
         f"\n  its process was replaced{'' if times == 1 else f' {times} times'}: {why}"

@@ -132,7 +132,7 @@ class Rows {
   async count_all() {
     await this.looking;
     await this.attempt(async () => {
-      // Of every state: a button tells what a click on it would show.
+      // Every state is counted: a button tells what a click on it would show.
       const { state, ...others } = this.filters;
       this.totals = (await call("jobs.list", { ...others, limit: 0, totals: true })).totals;
     });

@@ -312,7 +312,7 @@ def printable(text: str) -> str:
     The codes are Python's, as messages quote names: ``\x1b``, ``\u202e``. The page has the same
     rule (``visible`` in ``lib.js``).
     """
-    return _UNUSUAL.sub(lambda found: found[0] if found[0].isprintable() else _code(found[0]), text)
+    return _UNUSUAL.sub(lambda match: match[0] if match[0].isprintable() else _code(match[0]), text)
 
 
 def _code(letter: str) -> str:
