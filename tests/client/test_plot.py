@@ -390,7 +390,7 @@ def test_equations_of_state_of_several_materials(ids, cli, client):
     assert copper.b_gpa == client.equation_of_state(chosen(ids, "eos")).b_gpa
     assert silver.b_gpa == client.equation_of_state(chosen(ids, "silver")).b_gpa != copper.b_gpa
     assert set(told.left_out) == {*chosen(ids, "lonely")}
-    # What cannot be read is left out, with its reason.
+    # A result that cannot be read is left out, with its reason.
     damaged = RunDirectory(str(Path(client.job(jobs[0]).work_dir).parent)).file("1.outcome")
     Path(damaged).rename(aside := f"{damaged}.aside")
     Path(damaged).mkdir()

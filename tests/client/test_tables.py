@@ -289,7 +289,7 @@ def test_a_result_that_cannot_be_read_leaves_the_other_rows_alone(computed):
         with pytest.raises(BadFile, match=r"1\.outcome is a folder"):
             client.result(first.job_id)
     assert told["rows"][1] == whole["rows"][1]
-    # What the record has of it is there.
+    # Its row has the values of the record.
     assert told["rows"][0]["energy_ev"] == whole["rows"][0]["energy_ev"]
     assert told["unreadable"].keys() == {first.job_id}
     assert "is a folder" in told["unreadable"][first.job_id]
