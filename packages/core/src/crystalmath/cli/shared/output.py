@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: A width that cuts no line, in columns.
 _WIDEST = 100_000
-#: What may be unprintable: all but line ends, tabs and ASCII.
+#: Characters that may be unprintable: all but line ends, tabs and ASCII.
 _UNUSUAL = re.compile(r"[^\n\t -~]")
 #: So many names of refused jobs are told.
 _NAMED = 3
