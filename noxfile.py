@@ -66,7 +66,8 @@ VASP = ["tests/preflight", "tests/vasp"]
 FEW_ON_PARSL = ["-k", "not parsl or ranks or cancelling"]
 #: Pages that are typed in from top to bottom, and take more than some seconds.
 PAGES = [
-    f"tests/client/test_{page}_page.py" for page in ("command_line", "convergence", "screening")
+    f"tests/client/test_{page}_page.py"
+    for page in ("command_line", "convergence", "cutoff", "screening")
 ]
 NO_PAGES = [f"--ignore={page}" for page in PAGES]
 KIT = ["--config-file=tests/contract/pytest.ini"]
