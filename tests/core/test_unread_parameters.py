@@ -19,7 +19,7 @@ RELAX = "emt.core.relax_job"
 PW = "espresso.core.static_job"
 GRID = "espresso.phonons.grid_phonon_flow"
 INCAR = "ase.calculators.vasp.create_input"
-#: What ASE's lists of tags are called, before `_keys`.
+#: The names of ASE's lists of tags, before `_keys`.
 KINDS = ("float", "exp", "string", "int", "bool", "list_int", "list_bool", "list_float", "special")
 LONG = 120
 SLABS = "emt.slabs.bulk_to_slabs_flow"

@@ -61,7 +61,7 @@ _UNITS = {
 _FLAGS = (".true.", "t", ".false.", "f")
 #: How ASE's lists of tags of INCAR are called, before `_keys`.
 _KINDS = ("float", "exp", "string", "int", "bool", "list_int", "list_bool", "list_float", "special")
-#: What ISPIN may be (https://www.vasp.at/wiki/index.php/ISPIN).
+#: The values of ISPIN (https://www.vasp.at/wiki/index.php/ISPIN).
 _SPINS = (1, 2)
 _KPTS = "a list of three whole numbers, each at least 1: [3, 3, 3]"
 _COPY = 'a list of tables, [{"source": "/the/folder", "filenames": ["WAVECAR"]}]'

@@ -140,12 +140,12 @@ def read_text(text: str, file: str) -> list[tuple[str, Atoms]]:
     Where the name of its `file` does not tell which one it is, the text does. Raises `InvalidJob`:
     it is in none of them, holds no structure, or one that no calculation can take.
     """
-    found = []
+    usable = []
     for name, structure in _read_text(text, file):
         if isinstance(structure, InvalidJob):
             raise structure
-        found.append((name, structure))
-    return found
+        usable.append((name, structure))
+    return usable
 
 
 def _read_text(text: str, file: str) -> list[tuple[str, Atoms | InvalidJob]]:

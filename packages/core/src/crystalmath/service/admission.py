@@ -731,8 +731,8 @@ def _row(asked: AskedJob, files: Sequence[Pseudopotential], findings: Sequence[F
 
 def _judged(findings: Sequence[Finding], asked: AskedJob) -> list[Finding]:
     """Leave out what is told twice; where that is wanted, a warning refuses the job, too."""
-    told = _once(_unless_lax(findings, asked))
-    return [replace(finding, severity="error") for finding in told] if asked.strict else told
+    kept = _once(_unless_lax(findings, asked))
+    return [replace(finding, severity="error") for finding in kept] if asked.strict else kept
 
 
 def _unless_lax(findings: Sequence[Finding], asked: AskedJob) -> list[Finding]:

@@ -205,20 +205,20 @@ _Told = tuple["Origin", str | None]
 
 def findings(job: CheckedJob) -> Iterator[Finding]:
     """Find cutoffs that do not go together; pw.x ends at once if the density's is not larger."""
-    found: dict[tuple[float, float], list[int]] = {}
+    cutoffs: dict[tuple[float, float], list[int]] = {}
     for number, step in enumerate(job.report.steps):
         wfc, rho = (_number(step.tags.get(name, "")) for name in CUTOFFS)
         if wfc and rho and wfc > 0:
-            found.setdefault((wfc, rho), []).append(number)
-    for (wfc, rho), steps in found.items():
+            cutoffs.setdefault((wfc, rho), []).append(number)
+    for (wfc, rho), steps in cutoffs.items():
         if rho < _LEAST_DUAL * wfc:
             ends = rho <= wfc
-            told = "pw.x stops unless it is larger" if ends else "the density is cut off"
+            why = "pw.x stops unless it is larger" if ends else "the density is cut off"
             yield Finding(
                 severity=job.severity(steps) if ends else "warning",
                 code="parameter_cutoffs",
                 message=f"ecutrho = {rho:g} Ry is {rho / wfc:.2g} times ecutwfc = {wfc:g} Ry, and "
-                f"should be at least {_LEAST_DUAL} times: {told}{job.where(steps)}",
+                f"should be at least {_LEAST_DUAL} times: {why}{job.where(steps)}",
                 source="ecutrho in pw.in",
                 remedy=f"give ecutrho={_LEAST_DUAL * wfc:g} or more, 8 to 12 times ecutwfc with "
                 "ultrasoft pseudopotentials",

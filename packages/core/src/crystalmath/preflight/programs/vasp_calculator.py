@@ -276,7 +276,7 @@ def _known() -> frozenset[str]:
 
 @frozen(kw_only=True)
 class Started:
-    """What starts a calculation, and the tags that findings go by; as in `Step`."""
+    """Commands that start a calculation, and the tags that findings go by; as in `Step`."""
 
     starts: Starts = ()
     tags: Mapping[str, str] = field(factory=dict)
