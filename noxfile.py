@@ -60,6 +60,11 @@ POSTGRESQL = ["tests/core/test_store_postgresql.py"]
 SERVERS = ["tests/server", "tests/client", "tests/protocol"]
 #: Tests in which workers, owners and what they leave are started, killed and taken over.
 PROCESSES = ["tests/processes", "tests/engines/test_local_kills.py"]
+#: Those that make a file system with a program of Debian's; without it the everyday tests skip them.
+FILE_SYSTEMS = [
+    "tests/core/test_outdirs.py::test_a_copy_shares_its_blocks_where_the_file_system_can",
+    "tests/core/test_storage_settings.py::test_no_job_is_taken_on_exfat",
+]
 #: VASP and Quantum ESPRESSO, and warm children that import quacc.
 VASP = ["tests/preflight", "tests/vasp"]
 #: Of their jobs that two engines run, Parsl runs those in which the engine has a part.
@@ -273,7 +278,7 @@ def server(session: nox.Session) -> None:
 def processes(session: nox.Session) -> None:
     """Start workers and owners, kill them, and see that nothing is lost or left over."""
     _development(session)
-    _pytest(session, TWO, *PROCESSES)
+    _pytest(session, TWO, *PROCESSES, *FILE_SYSTEMS)
 
 
 @nox.session(venv_backend="none")
