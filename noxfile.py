@@ -60,7 +60,7 @@ POSTGRESQL = ["tests/core/test_store_postgresql.py"]
 SERVERS = ["tests/server", "tests/client", "tests/protocol"]
 #: Tests in which workers, owners and what they leave are started, killed and taken over.
 PROCESSES = ["tests/processes", "tests/engines/test_local_kills.py"]
-#: Those that make a file system with a program of Debian's; without it the everyday tests skip them.
+#: Those that make a file system with a program of Debian's: the everyday tests skip them without.
 FILE_SYSTEMS = [
     "tests/core/test_outdirs.py::test_a_copy_shares_its_blocks_where_the_file_system_can",
     "tests/core/test_storage_settings.py::test_no_job_is_taken_on_exfat",
