@@ -21,6 +21,7 @@ def test_a_recipe_without_its_package_is_refused(cli):
     refused = cli("submit", "psi4.core.static_job", AL, "--json")
     assert [finding["code"] for finding in refused.json["findings"]] == ["package_missing"]
     assert cli("list").out == ""
+    assert cli("stop").code == 0  # which submit has started
 
 
 @pytest.mark.skipif(find_spec("phonopy") is not None, reason="phonopy is installed")
