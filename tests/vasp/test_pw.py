@@ -111,7 +111,8 @@ def test_silicon_as_pw_has_it(service, environment, tmp_path, recipe, calculatio
     positions = parse_structure({"format": "ase-json", "data": taken}).positions
     assert abs(positions - result["atoms"].positions).max() < 1e-4
     force = (expected.get_forces() ** 2).sum(axis=1).max() ** 0.5
-    assert job.summary == {
+    # quacc's recipes change a constant of their own module, so that the process is replaced.
+    assert {key: value for key, value in job.summary.items() if key != "process_replaced"} == {
         "energy_ev": pytest.approx(energy, abs=1e-6 * Ry),
         "max_force_ev_ang": pytest.approx(force, abs=1e-3),
         "formula": SI.get_chemical_formula(),
