@@ -41,6 +41,14 @@ def export(
             metavar="A,B", help="Which columns: name,params.kpts,results.gibbs_energy; else all."
         ),
     ] = None,
+    references: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="K=V",
+            help="Formation energies refer to the pure elements among completed jobs with this "
+            "label, and not among the jobs that are written.",
+        ),
+    ] = None,
     sort: Annotated[
         str | None,
         typer.Option(metavar="COLUMN", help="Sort as crystalmath list does."),
@@ -72,7 +80,8 @@ def export(
     A table has their records, labels, parameters, energies, results and geometries.
     Columns of labels are labels_NAME, of parameters params.NAME, and what a recipe gives is named
     as the recipe names it (results.energy). Units are eV, Å and s. Parquet needs pyarrow:
-    pip install 'crystalmath[tables]'.
+    pip install 'crystalmath[tables]'. The columns formation_energy and e_above_hull (eV/atom)
+    are there if they are named. All jobs that fit count for the hull, whatever the --limit.
     """
     given = list(what or ())
     if sum((script, inputs is not None, archive is not None)) > 1:
@@ -85,12 +94,19 @@ def export(
         output.refuse("name a file, such as alloys.csv", "FILE")
     file = Path(given.pop(0))
     with_steps = "steps" in filters
+    of_label = None
+    if references:
+        from crystalmath.cli.shared.parameter_options import parse_labels
+
+        of_label = parse_labels(references, "--references")
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     with any_client() as client:
         if filters and not given and not [*client.list(limit=1, **filters)]:
             raise none_fits(filters)
         which = {"job_ids": _named(client, given, filters)} if given else filters
-        written, left = client.export(file, columns=names, sort=sort, limit=limit or None, **which)
+        written, left = client.export(
+            file, columns=names, references=of_label, sort=sort, limit=limit or None, **which
+        )
     if as_json:
         output.write_json({"file": str(file.absolute()), "jobs": written, "left_out": left})
         return 0

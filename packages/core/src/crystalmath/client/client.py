@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -677,6 +676,7 @@ class Client:
         self,
         *,
         columns: Sequence[str] | None = None,
+        references: Mapping[str, str] | None = None,
         sort: str | None = None,
         limit: int | None = None,
         **filters: Unpack[Filters],
@@ -691,23 +691,36 @@ class Client:
         ----------
         columns : sequence of str, optional
             Which columns; default: those of the record, and all that any of the jobs has.
+            ``formation_energy`` and ``e_above_hull`` (eV/atom) are there only if they are named.
+        references : mapping of str to str, optional
+            Labels of the jobs to which formation energies refer, of which those of pure elements
+            count; default: the pure elements among the jobs of the table.
         sort, limit, **filters
-            See :meth:`list`.
+            See :meth:`list`. The hull is made of all jobs that fit, whatever the `limit`.
 
         Raises
         ------
+        InvalidJob
+            An element has no reference, or the jobs of a hull are of several programs.
         CrystalMathError
-            pandas is not installed.
-        """
-        from crystalmath.client.table_files import frame, lines
+            pandas, or pymatgen for formation energies, is not installed.
 
-        return frame(lines(self._caller, self.list(sort=sort, limit=limit, **filters)), columns)
+        Warns
+        -----
+        UserWarning
+            The jobs of a hull differ in their recipes or parameters.
+        """
+        from crystalmath.client.table_files import chosen_lines, frame
+
+        jobs = self.list(sort=sort, **filters)
+        return frame(chosen_lines(self._caller, jobs, columns, references, limit), columns)
 
     def export(
         self,
         path: str | os.PathLike[str],
         *,
         columns: Sequence[str] | None = None,
+        references: Mapping[str, str] | None = None,
         job_ids: Named | None = None,
         sort: str | None = None,
         limit: int | None = None,
@@ -720,7 +733,7 @@ class Client:
         path : str or path
             A new file; its end names the format: ``.csv``, ``.jsonl``, ``.extxyz``, ``.db``,
             ``.parquet``.
-        columns : sequence of str, optional
+        columns, references
             See :meth:`table`.
         job_ids : str, Job, JobFuture, or several, optional
             The jobs; default: all.
@@ -736,13 +749,13 @@ class Client:
         Raises
         ------
         InvalidJob
-            The file is there already, or its name ends in no format.
+            The file is there already, or its name ends in no format; see also :meth:`table`.
         CrystalMathError
-            pyarrow, which Parquet needs, is not installed.
+            pyarrow for Parquet, or pymatgen for formation energies, is not installed.
         """
-        from crystalmath.client.table_files import lines, write_table
+        from crystalmath.client.table_files import chosen_lines, write_table
 
-        jobs: Iterable[Job] = self.list(sort=sort, limit=limit, **filters)
+        jobs: Iterable[Job] = self.list(sort=sort, **filters)
         if job_ids is not None:
             named = chosen(self.ask, job_ids, filters) or []
             jobs = self._records(named)
@@ -751,8 +764,8 @@ class Client:
                 fitting: Filters = {**filters, "steps": True, "all_tries": True}
                 every, wanted = self.list(sort=sort, **fitting), set(named)
                 jobs = (job for job in every if job.job_id in wanted)
-            jobs = itertools.islice(jobs, limit)
-        return write_table(Path(path), lines(self._caller, jobs), columns)
+        of_jobs = chosen_lines(self._caller, jobs, columns, references, limit)
+        return write_table(Path(path), of_jobs, columns)
 
     def sweep(
         self,

@@ -172,6 +172,13 @@ class JobValues:
         return _number(path, value)
 
 
+def differing(every: Sequence[JobValues]) -> list[str]:
+    """Name the recipe and the parameters in which jobs differ."""
+    asked = [each.calculation() for each in every]
+    names = dict.fromkeys(name for one in asked for name in one)
+    return [name for name in names if len({json.dumps(one.get(name)) for one in asked}) > 1]
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return which name may have been meant, and which there are."""
     names = sorted(known)

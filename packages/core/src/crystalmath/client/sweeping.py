@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from crystalmath.client.job_values import JobValues, suggestion
+from crystalmath.client.job_values import JobValues, differing, suggestion
 from crystalmath.errors import BadFile, FilesRemoved, InvalidJob
 from crystalmath.models.fields import about, documented, optional
 from crystalmath.recipes.formulas import composition
@@ -213,7 +213,7 @@ def _equation_of_state(every: Sequence[JobValues], name: str | None = None) -> E
         e0_ev=e0,
         b_gpa=b_gpa,
         b_prime=b_prime,
-        differing=_differing([each for each in every if each.job.job_id not in left_out]),
+        differing=differing([each for each in every if each.job.job_id not in left_out]),
         left_out=left_out,
     )
 
@@ -240,13 +240,6 @@ def _shape(values: JobValues) -> Any:
     shape = values.atoms.cell.cellpar()
     shape[:3] /= values.atoms.get_volume() ** (1 / 3)
     return shape
-
-
-def _differing(every: Sequence[JobValues]) -> list[str]:
-    """Name what of recipe and parameters is not the same in all jobs."""
-    asked = [each.calculation() for each in every]
-    names = dict.fromkeys(name for one in asked for name in one)
-    return [name for name in names if len({json.dumps(one.get(name)) for one in asked}) > 1]
 
 
 def _fitted(volumes: Sequence[float], energies: Sequence[float]) -> tuple[float, ...]:

@@ -36,8 +36,42 @@ _GROUP = 1000
 _ARRAYS = ("cell_ang", "pbc", "numbers", "positions_ang")
 
 
-def lines(caller: Caller, jobs: Iterable[Job]) -> Iterator[Line]:
-    """Make a line of each job, in their order; no more than a page of results is in memory."""
+def chosen_lines(
+    caller: Caller,
+    jobs: Iterable[Job],
+    columns: Sequence[str] | None,
+    references: Mapping[str, str] | None,
+    limit: int | None,
+) -> Iterator[Line]:
+    """Make a line of each of the first jobs; all of them count for formation energies.
+
+    `InvalidJob`: `references` are named for none of the `columns`, or such energies cannot be made.
+    """
+    from crystalmath.models.columns import PHASE_COLUMNS
+
+    if set(PHASE_COLUMNS).isdisjoint(columns or ()):
+        if references:
+            raise InvalidJob(
+                f"references are for the columns {' and '.join(PHASE_COLUMNS)}; name one of these "
+                "columns too"
+            )
+        return lines(caller, islice(jobs, limit))
+    from crystalmath.client.phase_energies import phase_energies
+
+    every = [*jobs]
+    energies = phase_energies(caller, every, references)
+    return lines(caller, islice(every, limit), energies)
+
+
+def lines(
+    caller: Caller,
+    jobs: Iterable[Job],
+    energies: Mapping[str, Mapping[str, float]] | None = None,
+) -> Iterator[Line]:
+    """Make a line of each job, in their order; no more than a page of results is in memory.
+
+    `energies` are further values of jobs, by their ids and columns.
+    """
     rest = iter(jobs)
     while page := list(islice(rest, _PAGE)):
         asked = parameters_of(caller, [job.job_id for job in page])
@@ -46,7 +80,9 @@ def lines(caller: Caller, jobs: Iterable[Job]) -> Iterator[Line]:
         for job in page:
             has_result = job.state is JobState.COMPLETED
             result = next(results) if has_result else None
-            yield line_of(job, asked.get(job.job_id) or {}, result)
+            line = line_of(job, asked.get(job.job_id) or {}, result)
+            line.values.update((energies or {}).get(job.job_id, {}))
+            yield line
 
 
 def _results(caller: Caller, job_ids: Sequence[str]) -> Iterator[Any]:
@@ -132,10 +168,10 @@ def _noting(lines: Iterable[Line], seen: set[str]) -> Iterator[Line]:
 
 def _refuse_unknown(columns: Sequence[str] | None, seen: set[str]) -> None:
     """Refuse columns that no job has, where there are jobs."""
-    from crystalmath.models.columns import JOB_COLUMNS
+    from crystalmath.models.columns import JOB_COLUMNS, PHASE_COLUMNS
     from crystalmath.recipes.summary import GEOMETRY
 
-    known = seen | {*JOB_COLUMNS, *GEOMETRY}
+    known = seen | {*JOB_COLUMNS, *PHASE_COLUMNS, *GEOMETRY}
     for name in (columns or ()) if seen else ():
         if name not in known:
             hint = did_you_mean(name, known, "without --columns all are written")

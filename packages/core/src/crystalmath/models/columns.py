@@ -64,6 +64,9 @@ JOB_COLUMNS: dict[str, Callable[[Job], Any]] = {
     "step": lambda job: (step_of(job.parents) or (None, None))[1],
 }
 
+#: The columns of tables, in eV/atom, in which a job's value depends on all jobs of the table.
+PHASE_COLUMNS = ("formation_energy", "e_above_hull")
+
 #: The columns by which lists are sorted, each with whether every job has a value in it.
 SORTED_BY = {
     **dict.fromkeys(("created_at", "state", "recipe", "engine", "cluster", "priority"), True),
@@ -109,6 +112,11 @@ def read_columns(text: str) -> list[str]:
     """Read names of columns, with commas between them; `InvalidJob`: there is no such column."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
+        if name in PHASE_COLUMNS:
+            raise InvalidJob(
+                f"{name} is a column of tables alone, as it depends on all jobs of one; use "
+                f"crystalmath export FILE --columns {name}, or client.table()"
+            )
         if name not in JOB_COLUMNS and not (name.startswith("labels_") and name != "labels_"):
             known = f"known are {', '.join(JOB_COLUMNS)}, and labels_NAME for each label"
             of_label = [label_column(name[7:])] if name.startswith("labels.") else []

@@ -148,16 +148,15 @@ def as_parameter(option: str | None, arguments: Sequence[str], *, is_slip: bool)
     return None
 
 
-@of_option("--label")
-def parse_labels(texts: Iterable[str]) -> dict[str, str]:
+def parse_labels(texts: Iterable[str], option: str = "--label") -> dict[str, str]:
     """Read labels, ``KEY=VALUE`` each."""
     labels: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            refuse(f"cannot read {text!r} as a label; write KEY=VALUE")
+            refuse(f"cannot read {text!r} as a label; write KEY=VALUE", option)
         if key in labels:
-            refuse(f"the label {key!r} is given twice")
+            refuse(f"the label {key!r} is given twice", option)
         labels[key] = value
     return labels
 
