@@ -35,3 +35,13 @@ def test_screening(follow, server, tmp_path):
     energies = sorted(atoms.get_potential_energy() / len(atoms) for atoms in frames)
     told = sorted(float(row["energy_per_atom_ev"]) for row in rows)
     assert all(abs(one - other) < 1e-6 for one, other in zip(energies, told, strict=True))
+    # The five alloys that were printed are the first of the hull, and none lies below it.
+    with (tmp_path / "hull.csv").open(encoding="utf-8") as file:
+        header, *lines = file.read().splitlines()
+    hull = [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
+    above = sorted(float(row["e_above_hull"]) for row in hull)
+    assert len(hull) == COUNT / 5
+    assert above[0] == 0 < above[-1]
+    printed = [line for line in said.splitlines() if line in lines]
+    assert [float(line.rpartition(",")[2]) for line in printed] == above[:5]
+    assert min(float(row["formation_energy"]) for row in hull) < -0.01
