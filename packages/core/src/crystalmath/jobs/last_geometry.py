@@ -217,6 +217,15 @@ _READERS: Sequence[tuple[Callable[[str], bool], Callable[[Path], Atoms]]] = (
 )
 
 
+def first_and_last(work: str) -> tuple[Atoms, Atoms] | None:
+    """Return the first and the last whole frame of the newest file of frames below `work`."""
+    path = next((each.path for each in _candidates(work) if _kind(each.path)), None)
+    if path is None:
+        return None
+    with _frames(path) as frames:
+        return frames[0], frames[_count_whole(path, frames) - 1]
+
+
 # --- frames ----------------------------------------------------------------------------------
 
 

@@ -100,9 +100,9 @@ class Retry:
         default=False,
     )
     force: bool = optional(
-        "go on also from a geometry in which atoms overlap; default: such a job is refused",
+        "go on also from overlapping atoms or an absurd energy; default: these jobs are refused",
         {"type": "boolean"},
-        Option("--force", "", "With --continue: go on also from a geometry whose atoms overlap."),
+        Option("--force", "", "With --continue: also from overlapping atoms or an absurd energy."),
         default=False,
     )
     copy: Sequence[str] = field(

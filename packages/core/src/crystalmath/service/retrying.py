@@ -108,7 +108,7 @@ def again(
     if changes.continued:
         found = _last(job, given, directory, configured)
         if not changes.force:
-            _check_runaway(job, found)
+            _check_runaway(job, found, directory.work(job.attempt))
         given = found.atoms
         parents = [{"job_id": job.job_id, "role": "structure", "file": found.file}]
     step = step_of(job.parents) is not None
@@ -246,14 +246,15 @@ def _last(
         ) from error
 
 
-def _check_runaway(job: JobMetadata, found: LastGeometry) -> None:
-    """Refuse to go on from atoms in each other: such a calculation ends nowhere, after hours."""
-    from crystalmath.preflight.plausibility import close_atoms
+def _check_runaway(job: JobMetadata, found: LastGeometry, work: str) -> None:
+    """Refuse to go on from a calculation that ran away: it would end nowhere, after hours."""
+    from crystalmath.jobs.runaway import find_runaway
 
-    if (close := close_atoms(found.atoms)) is not None:
+    if (ran_away := find_runaway(found.atoms, work)) is not None:
         raise InvalidJob(
-            f"job {job.job_id} ran away, and is not continued: in its last geometry {close}; begin "
-            "anew from another structure, or continue it with 'force' all the same"
+            f"job {job.job_id} ran away, and is not continued: {ran_away.cause} ({found.file}): "
+            f"{ran_away.details}; begin anew from another structure, or continue it with 'force' "
+            "all the same"
         )
 
 

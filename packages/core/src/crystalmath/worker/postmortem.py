@@ -11,10 +11,15 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from crystalmath.errors import InvalidJob
+from crystalmath.jobs.last_geometry import last_geometry
+from crystalmath.recipes import codec
 from crystalmath.worker.complaints import complaint, lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from crystalmath.jobs.rundir import RunDirectory
 
 #: The files in which codes speak, in the order in which their ends are shown; or compressed.
 _SPEAKING = ("vasp.out", "std_err.txt", "OUTCAR", "*.out", "*.err", "CRASH")
@@ -66,6 +71,26 @@ def describe(error: BaseException, work: str) -> str:
         cause = "\n".join([f"{said} ({first})", *others])
     where = [f"the calculation's files are in {place}"] if place else []
     return "\n".join([cause, *where, *last_words])
+
+
+def runaway(directory: RunDirectory, attempt: int) -> str:
+    """Return two lines that stand before the error of a job that ran away; else nothing.
+
+    The first line names the cause alone, as errors are grouped by their first lines. It never
+    raises, whatever the files are.
+    """
+    from crystalmath.jobs.runaway import find_runaway
+
+    with contextlib.suppress(Exception):
+        header, body = directory.read_spec()
+        atoms, _ = codec.decode_spec(body)
+        # The calculations of a flow are those of its steps, which are judged by themselves.
+        if atoms is not None and not header.get("flow"):
+            with contextlib.suppress(InvalidJob):  # it has left none: it failed at the first one
+                atoms = last_geometry(directory, attempt, atoms).atoms
+            if (found := find_runaway(atoms, directory.work(attempt))) is not None:
+                return f"{found.cause}\n{found.details}\n"
+    return ""
 
 
 def _of(error: BaseException, name: str) -> object:

@@ -41,7 +41,7 @@ from crystalmath.worker.flow_pass import Awaited, FlowPass, raised
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, seed
 from crystalmath.worker.own_outdirs import own_outdirs
-from crystalmath.worker.postmortem import describe
+from crystalmath.worker.postmortem import describe, runaway
 from crystalmath.worker.pristine import Pristine
 from crystalmath.worker.starting import Mark, begin_below, fork_beside
 from crystalmath.worker.time_left import reached
@@ -229,6 +229,7 @@ def _run(
         error_text = describe(error, work)
         if asked:
             error_text = f"{_asked_to_stop(asked)}{error_text}{reached(work)}"
+        error_text = runaway(directory, attempt) + error_text
         header = {
             "state": asked["end"] if asked else "failed",
             "error": error_text,
