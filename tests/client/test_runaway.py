@@ -1,13 +1,18 @@
 """Jobs that ran away: atoms overlap or the energy is absurd, and continuing gains nothing."""
 
+import threading
+
 import pytest
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io.trajectory import Trajectory
 
 from crystalmath import server
-from crystalmath.client import JobFailed, in_process
+from crystalmath.cli import cancel
+from crystalmath.cli.shared import long_running
+from crystalmath.client import JobFailed, connect, in_process
 from crystalmath.jobs.runaway import find_runaway
+from server.home_server import HomeServer
 
 LONG = 300
 FEW = {"opt_params": {"fmax": 1e-6, "max_steps": 1}}
@@ -102,3 +107,32 @@ def test_a_squeezed_start_that_relaxed_is_no_runaway(tmp_path):
         atoms.calc = SinglePointCalculator(atoms, energy=-14.0)
         frames.write(atoms)
     assert find_runaway(atoms, str(tmp_path)) is None
+
+
+def test_wait_names_once_what_runs_ten_times_as_long_as_others(
+    home, lab, cli, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(long_running, "_LEAST_S", 0.0)
+    monkeypatch.setattr(cancel, "_LOOK_S", 0.2)
+
+    def wait_for(file, *, after_s):
+        with connect(start=False) as client:
+            path = {"path": str(tmp_path / file)}
+            job = client.submit("lab_recipes.wait_for", bulk("Al"), path)
+        timer = threading.Timer(after_s, (tmp_path / file).touch)
+        timer.start()
+        answer = cli("wait", job.job_id)
+        timer.join()
+        assert answer.code == 0
+        return job.job_id[:8], [line for line in answer.err.splitlines() if "running for" in line]
+
+    with HomeServer(home) as served:
+        served.start()
+        for _ in range(2):
+            wait_for("at once", after_s=0)
+        _, too_few = wait_for("later", after_s=3)
+        short, (line,) = wait_for("much later", after_s=6)
+    assert too_few == []
+    assert line.startswith(f"{short}: running for ")
+    assert "over 10 times the median of lab_recipes.wait_for (" in line
+    assert f"s, 3 completed jobs); 'crystalmath cancel {short}' ends it, --walltime" in line

@@ -20,13 +20,16 @@ from crystalmath.cli.shared.common_arguments import (
     require_choice,
 )
 from crystalmath.cli.shared.job_filters import with_filters
+from crystalmath.cli.shared.long_running import TIMES, Medians
 from crystalmath.errors import ServerNotRunning
 from crystalmath.models.job_notes import UNFINISHED
+from crystalmath.models.written import timespan_text
 from crystalmath.store.records import in_common
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from crystalmath.cli.shared.long_running import LongRunning
     from crystalmath.client import Client
     from crystalmath.models import Job
 
@@ -113,7 +116,8 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
     Jobs are named, or chosen by filters. Once all that are left wait for jobs that failed or were
     cancelled, it ends, and says which to retry.
     Ctrl-C ends the waiting, not the jobs. Exits 0 if all of them completed, else 1. Jobs that
-    failed alike are told in one line.
+    failed alike are told in one line. A line names jobs that run longer than ten times the
+    median of their recipe.
     """
     from crystalmath.models import Job
 
@@ -140,6 +144,8 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
 
 #: How many jobs of a group are named.
 _NAMED = 3
+#: How often `wait` looks for jobs that run long, in seconds.
+_LOOK_S = 30.0
 
 
 class _Failures:
@@ -206,13 +212,31 @@ def _say_held_up(line: output.LiveLine, jobs: Iterable[Job]) -> None:
             line.say(f"{len(alike)} jobs ({_some(alike)}): {text}")
 
 
+def _say_long(line: output.LiveLine, found: Iterable[LongRunning]) -> None:
+    """Report jobs that run far longer than completed ones of their recipe: one line for each."""
+    for long in found:
+        first = min(long.jobs, key=lambda job: job.started_at or 0.0)
+        which, most = _named(first), ""
+        if len(long.jobs) > 1:
+            which, most = f"{len(long.jobs)} jobs ({_some(long.jobs)})", "up to "
+        ids = [job.job_id[:8] for job in long.jobs]
+        named = " ".join(ids if len(ids) <= _NAMED else [*ids[:_NAMED], "..."])
+        median = timespan_text(float(f"{long.median_s:.2g}"))
+        line.say(
+            f"{which}: running for {most}{output.age(first.started_at or 0.0)}, over {TIMES} times "
+            f"the median of {output.short_recipe(first.recipe)} ({median}, {long.count} completed "
+            f"jobs); 'crystalmath cancel {named}' ends it, --walltime of submit and retry bounds "
+            "the next"
+        )
+
+
 def _follow(line: output.LiveLine, jobs: dict[str, Job], failures: _Failures) -> None:
     """Keep jobs up to date until all have ended, or what is left cannot go on by itself."""
     from crystalmath.client import connect
     from crystalmath.client.client_errors import ConnectionLost
     from crystalmath.client.follower import Backoff
 
-    backoff = Backoff()
+    backoff, medians = Backoff(), Medians()
     try:
         with connect() as client:
             line.update(_counts(jobs.values()))
@@ -228,7 +252,8 @@ def _follow(line: output.LiveLine, jobs: dict[str, Job], failures: _Failures) ->
                     if not going_on:
                         _say_held_up(line, [jobs[job_id] for job_id in left])
                         return
-                    for job in client.wait(left):
+                    _say_long(line, medians.find_new(client, jobs.values()))
+                    for job in client.wait(left, timeout=_LOOK_S):
                         _note(jobs, going_on, job)
                         failures.say_first(job)
                         line.update(_counts(jobs.values()))

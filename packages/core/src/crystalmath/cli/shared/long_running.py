@@ -1,0 +1,72 @@
+"""Find jobs that run much longer than others of their recipe have taken."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+from attrs import define, field, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from crystalmath.client import Client
+    from crystalmath.models import Job
+
+#: A job runs long after so many times the median of its recipe, which needs so many jobs.
+TIMES, _FEWEST = 10, 3
+#: Jobs that have run for less, in seconds, are not looked at: a median may be milliseconds.
+_LEAST_S = 60.0
+#: The median is that of so many jobs, those that were submitted last.
+_NEWEST = 100
+
+
+@frozen
+class LongRunning:
+    """Jobs of one recipe that run long, and the median of `count` completed ones in seconds."""
+
+    jobs: Sequence[Job]
+    median_s: float
+    count: int
+
+
+@define
+class Medians:
+    """What completed jobs of each recipe took; it finds each job that runs long once."""
+
+    _known: dict[str, tuple[float, int]] = field(factory=dict)
+    _found: set[str] = field(factory=set)
+
+    def find_new(self, client: Client, jobs: Iterable[Job]) -> list[LongRunning]:
+        """Return the jobs that have begun to run long since it was last called, by recipe."""
+        begun_before = time.time() - _LEAST_S
+        candidates: dict[str, list[Job]] = {}
+        for job in jobs:
+            is_new = job.state.value == "running" and job.job_id not in self._found
+            if is_new and job.started_at is not None and job.started_at < begun_before:
+                candidates.setdefault(job.recipe, []).append(job)
+        found = []
+        for recipe, running in candidates.items():
+            if (known := self._of(client, recipe)) is None:
+                continue
+            median_s, count = known
+            begun_before = time.time() - max(_LEAST_S, TIMES * median_s)
+            if long := [job for job in running if (job.started_at or 0.0) < begun_before]:
+                self._found |= {job.job_id for job in long}
+                found.append(LongRunning(long, median_s, count))
+        return found
+
+    def _of(self, client: Client, recipe: str) -> tuple[float, int] | None:
+        """Return the median of a recipe in seconds, and of how many jobs; it is read once."""
+        if recipe not in self._known:
+            completed = client.list(recipe=recipe, state="completed", steps=True, limit=_NEWEST)
+            took = [
+                job.finished_at - job.started_at
+                for job in completed
+                if job.started_at is not None and job.finished_at is not None
+            ]
+            if len(took) < _FEWEST:
+                return None
+            self._known[recipe] = statistics.median(took), len(took)
+        return self._known[recipe]
