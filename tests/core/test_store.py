@@ -860,6 +860,37 @@ def test_errors_are_grouped_without_paths_and_ids(store):
     assert groups[0].job_ids == tuple(reversed(ids[:4]))
 
 
+def test_a_group_of_errors_selects_its_jobs_and_no_others(store):
+    said = "Error: no luck"
+    errors = [
+        f"{said} in /scratch/a\nand more",
+        f"{said} in /scratch/b",
+        f"{said} in all of them",
+        f"{said.upper()} in /scratch/a",
+        "/scratch/a",
+        "/scratch/b",
+        f"  {said}, 100% '\"\n",
+        *(f"{said} in {'/a ' * 200}{index}" for index in range(2)),
+        None,
+    ]
+    ids = [submit(store) for _ in errors]
+    store.apply([change(i, "failed", error=e) for i, e in zip(ids, errors, strict=True)])
+    ended = submit(store, engine="e")
+    store.apply([change(ended, "cancelled", error=errors[0])])
+    _, groups = store.summary()
+    assert sum(group.count for group in groups) == len(errors) - 1
+    for group in groups:
+        found = [job.job_id for job in store.list(failure=group.error)]
+        assert (len(found), tuple(found)) == (group.count, group.job_ids)
+        rest = {job.job_id for job in store.list(exclude={"failure": group.error})}
+        assert rest == {*ids, ended} - {*found}
+    assert store.list(failure="no luck") == []
+    # The files of a job that runs may tell more than its row.
+    running = submit(store)
+    seen = {"errors": {running: errors[1]}, "seen": {running: JobState.FAILED}}
+    assert [job.job_id for job in store.list(failure=errors[0], **seen)] == [running, *ids[1::-1]]
+
+
 def test_many_different_errors_take_bounded_memory():
     errors = (f"ValueError: {number}" if number % 2 else "frequent" for number in range(40000))
     groups = group_errors((error, "id") for error in errors)

@@ -679,6 +679,21 @@ def test_what_comes_from_jobs_is_not_run(ui, browser, client):
     assert not page.locator("img").count()
 
 
+def test_a_group_of_failures_links_to_its_jobs_and_no_others(ui, browser, client):
+    said = 'no "luck" in /scratch'
+    messages = [f"{said}/1", f"{said}/2", f"{said}/3, nor elsewhere", said[4:8]]
+    jobs = [client.submit("lab_recipes.fail", bulk("Al"), {"message": one}) for one in messages]
+    assert all(job.exception(300) is not None for job in jobs)
+    page = browser(ui.address)
+    page.goto(ui.at(view="home"))
+    expect(page.locator(".failures li")).to_have_count(3)
+    page.locator(".failures a b", has_text="2").click()
+    expect(page.get_by_role("searchbox")).to_have_value(
+        'failure:"RuntimeError: no ""luck"" in ..."'
+    )
+    expect(page.get_by_role("row")).to_have_count(3)  # one of them is the header
+
+
 def test_what_turns_the_direction_of_text_is_a_code(ui, browser, client):
     turned = "ok \u202egnp.exe\u202c \u2066x\u2069 \x1b[31mred\x1b[0m \x07"
     job = client.submit("lab_recipes.say", bulk("Al"), {"text": turned})

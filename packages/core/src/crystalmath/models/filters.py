@@ -42,6 +42,7 @@ class Filters(TypedDict, total=False):
     since: float | datetime | None
     until: float | datetime | None
     error: str | None
+    failure: str | None
     prefix: str | None
     key: str | None
     parent: str | Sequence[str] | None
@@ -66,6 +67,7 @@ class Selection(TypedDict, total=False):
     since: float
     until: float
     error: str
+    failure: str
     prefix: str
     key: str
     parent: str | Collection[str]
@@ -157,6 +159,14 @@ class ExcludeFilter(TraitFilter):
         _ELEMENTS,
         "--elements A,B",
         "Only jobs whose structure contains all of these elements.",
+    )
+    failure: str | None = field(
+        default=None,
+        metadata=about(
+            "that failed with an error of this group of `jobs.summary`: the first lines are equal "
+            "without paths and ids",
+            _TEXT,
+        ),
     )
 
 

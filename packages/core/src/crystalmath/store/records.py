@@ -102,8 +102,11 @@ def group_errors(errors: Iterable[tuple[str, str]]) -> list[ErrorCount]:
 
 
 def in_common(error: str) -> str:
-    """Return what an error has in common with others of its kind: no paths, no ids."""
-    return _OWN.sub("...", error.strip().partition("\n")[0][:_LONGEST])
+    """Return what an error has in common with others of its kind: no paths, no ids.
+
+    The text of a group is its own group.
+    """
+    return _OWN.sub("...", error.strip().partition("\n")[0][:_LONGEST])[:_LONGEST]
 
 
 def _frequent(groups: dict[str, _Group]) -> list[tuple[str, _Group]]:

@@ -9,7 +9,7 @@ from crystalmath.errors import InvalidJob, UnknownJob, did_you_mean, shown, the_
 from crystalmath.models.columns import SORTED_BY
 from crystalmath.models.job_notes import JobState
 from crystalmath.store.plain_sql import Parameters, is_storable
-from crystalmath.store.records import group_errors
+from crystalmath.store.records import group_errors, in_common
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -58,6 +58,7 @@ class Condition:
         since: float | None = None,
         until: float | None = None,
         error: str | None = None,
+        failure: str | None = None,
         prefix: str | None = None,
         key: str | None = None,
         parent: str | Collection[str] | None = None,
@@ -80,9 +81,11 @@ class Condition:
         if recipe is not None:
             conditions.append(self._of_recipe(recipe))
         if name is not None:
-            conditions.append(self._contains(f"{of}.name", name))
+            conditions.append(self.contains(f"{of}.name", name))
         if error is not None:
             conditions.append(self._failed_by(error, errors or {}))
+        if failure is not None:
+            conditions.append(self._in_group(failure, errors or {}))
         texts = {f"{of}.engine": engine, f"{of}.cluster": cluster}
         texts |= {"jobs.key": key, "jobs.owner": owner}
         conditions += [
@@ -148,9 +151,20 @@ class Condition:
         return f"({on_record} AND NOT {self.has_id(seen)} OR {self.has_id(found)})"
 
     def _failed_by(self, text: str, errors: Mapping[str, str]) -> str:
-        on_record = self._contains("jobs.error", text)
+        on_record = self.contains("jobs.error", text)
         found = [job_id for job_id, told in errors.items() if text.lower() in told.lower()]
         return f"({on_record} OR {self.has_id(found)})" if found else on_record
+
+    def _in_group(self, failure: str, errors: Mapping[str, str]) -> str:
+        """Make the condition that a job failed, with an error that `group_errors` counts there."""
+        common, given = in_common(failure), Parameters()
+        # SQL finds errors that contain a part of the text; the group is judged here.
+        part = max(common.split("..."), key=len)
+        where = Condition(self._snapshot, given).contains("error", part)
+        query = f"SELECT job_id, error FROM jobs WHERE state = 'failed' AND {where}"
+        rows = self._snapshot.rows(query, given, many=True)
+        known = {str(row["job_id"]): str(row["error"]) for row in rows} | dict(errors)
+        return self.has_id([one for one, error in known.items() if in_common(error) == common])
 
     def _flow(self, prefix: str) -> str:
         """Return the one id that begins so (`UnknownJob`: none does, `InvalidJob`: several do)."""
@@ -172,7 +186,8 @@ class Condition:
         end = self._given.add(text + "\U0010ffff")
         return f"({where} >= {self._given.add(text)} AND {where} < {end})"
 
-    def _contains(self, where: str, text: str) -> str:
+    def contains(self, where: str, text: str) -> str:
+        """Make the condition that a column's text contains this, in any case."""
         if not is_storable(text):
             return "1 = 0"
         # SQLite knows upper and lower case of ASCII only, PostgreSQL of all letters.
@@ -212,7 +227,9 @@ def source(filters: StoreSelection) -> str:
     """Return what to select from: ``listed``, with ``jobs`` where these filters need it."""
     excluded = filters.get("exclude") or {}
     is_wide = any(filters.get(name) for name in ("seen", "prefix", "key", "owner")) or any(
-        given.get("error") is not None for given in (filters, excluded)
+        given.get(name) is not None
+        for given in (filters, excluded)
+        for name in ("error", "failure")
     )
     return BOTH if is_wide else "listed"
 

@@ -1,7 +1,12 @@
 // What is typed into the search, as filters of jobs.list; and changes of it.
 
-const TOKEN = /(-?)(?:([a-z]+):)?("[^"]*"|[^\s"]+(?:"[^"]*")?)/g;
-const TEXTS = ["state", "engine", "cluster", "recipe", "name", "error", "formula", "parent"];
+// Between quotes, two of them stand for one.
+const TOKEN = /(-?)(?:([a-z]+):)?("(?:[^"]|"")*"|[^\s"]+(?:"(?:[^"]|"")*")?)/g;
+const TEXTS = ["state", "engine", "cluster", "recipe", "name", "error", "failure", "formula", "parent"];
+
+/** Write a value so that a search reads it as it is. */
+export const quoted = (value) => (/[\s"]/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
+const unquoted = (text) => text.replace(/"((?:[^"]|"")*)"/g, (_, inner) => inner.replaceAll('""', '"'));
 
 /** Read a search: words are of a name or begin an id, `key:value` is a filter, `-key:value` excludes. */
 export function filtersOf(query) {
@@ -11,7 +16,7 @@ export function filtersOf(query) {
   let wrong = "";
   for (const [whole, minus, key, given] of query.matchAll(TOKEN)) {
     const into = minus ? exclude : filters;
-    const value = given.replaceAll('"', "");
+    const value = unquoted(given);
     if (!key) {
       if (/^[0-9a-f][0-9a-f-]{5,35}$/.test(value)) filters.prefix = value;
       else words.push(value);

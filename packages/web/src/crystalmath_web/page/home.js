@@ -1,6 +1,7 @@
 // What the home is doing, and what it can do.
 
 import { STATES, State, Trouble, bytes, duration, html, link, now, shortId, useEffect, useState } from "./lib.js";
+import { quoted } from "./filters.js";
 import { call } from "./server.js";
 
 /** Ask for something now, and again after so many seconds where that is said. */
@@ -114,11 +115,8 @@ function Ended() {
   <//>`;
 }
 
-/** Return a search that finds the jobs of a group of errors: by the longest part that all have, and is no path or id. */
-function searchOf(error) {
-  const [part] = error.split(/\.{3}|["\n]/).sort((one, other) => other.length - one.length);
-  return `error:"${part.trim()}"`;
-}
+/** Return a search that finds the jobs of a group of errors, and no others. */
+const searchOf = (error) => `failure:${quoted(error.trim().split("\n")[0])}`;
 
 function Failures() {
   const answer = useAnswer("jobs.summary", {}, 30);

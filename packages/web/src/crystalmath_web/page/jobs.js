@@ -5,7 +5,7 @@ import {
   moment, runtime, shortId, shortRecipe, toldSteps, useEffect, useMemo, useRef, useState, whereOf,
 } from "./lib.js";
 import { call, session, useChanges } from "./server.js";
-import { filtersOf, withToken, without } from "./filters.js";
+import { filtersOf, quoted, withToken, without } from "./filters.js";
 import { Actions } from "./actions.js";
 import { Export, idsOf } from "./table.js";
 
@@ -295,8 +295,6 @@ function Facets({ open, facets, query }) {
     })}
   </aside>`;
 }
-
-const quoted = (value) => (/[\s"]/.test(value) ? `"${value.replaceAll('"', "")}"` : value);
 
 // --- the table ---------------------------------------------------------------------------------
 
