@@ -212,9 +212,9 @@ def _say_held_up(line: output.LiveLine, jobs: Iterable[Job]) -> None:
             line.say(f"{len(alike)} jobs ({_some(alike)}): {text}")
 
 
-def _say_long(line: output.LiveLine, found: Iterable[LongRunning]) -> None:
+def _say_long(line: output.LiveLine, groups: Iterable[LongRunning]) -> None:
     """Report jobs that run far longer than completed ones of their recipe: one line for each."""
-    for long in found:
+    for long in groups:
         first = min(long.jobs, key=lambda job: job.started_at or 0.0)
         which, most = _named(first), ""
         if len(long.jobs) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from crystalmath.errors import InvalidJob, UnknownJob, did_you_mean, shown, the_one
@@ -157,14 +158,15 @@ class Condition:
 
     def _in_group(self, failure: str, errors: Mapping[str, str]) -> str:
         """Make the condition that a job failed, with an error that `group_errors` counts there."""
-        common, given = in_common(failure), Parameters()
+        common, values = in_common(failure), Parameters()
         # SQL finds errors that contain a part of the text; the group is judged here.
         part = max(common.split("..."), key=len)
-        where = Condition(self._snapshot, given).contains("error", part)
+        where = Condition(self._snapshot, values).contains("error", part)
         query = f"SELECT job_id, error FROM jobs WHERE state = 'failed' AND {where}"
-        rows = self._snapshot.rows(query, given, many=True)
-        known = {str(row["job_id"]): str(row["error"]) for row in rows} | dict(errors)
-        return self.has_id([one for one, error in known.items() if in_common(error) == common])
+        rows = self._snapshot.rows(query, values, many=True)
+        on_record = ((str(row["job_id"]), str(row["error"])) for row in rows)
+        known = chain(on_record, errors.items())
+        return self.has_id([job_id for job_id, error in known if in_common(error) == common])
 
     def _flow(self, prefix: str) -> str:
         """Return the one id that begins so (`UnknownJob`: none does, `InvalidJob`: several do)."""
@@ -227,9 +229,7 @@ def source(filters: StoreSelection) -> str:
     """Return what to select from: ``listed``, with ``jobs`` where these filters need it."""
     excluded = filters.get("exclude") or {}
     is_wide = any(filters.get(name) for name in ("seen", "prefix", "key", "owner")) or any(
-        given.get(name) is not None
-        for given in (filters, excluded)
-        for name in ("error", "failure")
+        one.get(name) is not None for one in (filters, excluded) for name in ("error", "failure")
     )
     return BOTH if is_wide else "listed"
 

@@ -88,8 +88,8 @@ def runaway(directory: RunDirectory, attempt: int) -> str:
         if atoms is not None and not header.get("flow"):
             with contextlib.suppress(InvalidJob):  # it has left none: it failed at the first one
                 atoms = last_geometry(directory, attempt, atoms).atoms
-            if (found := find_runaway(atoms, directory.work(attempt))) is not None:
-                return f"{found.cause}\n{found.details}\n"
+            if (ran_away := find_runaway(atoms, directory.work(attempt))) is not None:
+                return f"{ran_away.cause}\n{ran_away.details}\n"
     return ""
 
 

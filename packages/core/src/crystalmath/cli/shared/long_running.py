@@ -33,29 +33,29 @@ class LongRunning:
 
 @define
 class Medians:
-    """What completed jobs of each recipe took; it finds each job that runs long once."""
+    """Medians of completed jobs, by recipe; each job that runs long is returned once."""
 
     _known: dict[str, tuple[float, int]] = field(factory=dict)
-    _found: set[str] = field(factory=set)
+    _returned: set[str] = field(factory=set)
 
     def find_new(self, client: Client, jobs: Iterable[Job]) -> list[LongRunning]:
         """Return the jobs that have begun to run long since it was last called, by recipe."""
         begun_before = time.time() - _LEAST_S
         candidates: dict[str, list[Job]] = {}
         for job in jobs:
-            is_new = job.state.value == "running" and job.job_id not in self._found
+            is_new = job.state.value == "running" and job.job_id not in self._returned
             if is_new and job.started_at is not None and job.started_at < begun_before:
                 candidates.setdefault(job.recipe, []).append(job)
-        found = []
+        groups = []
         for recipe, running in candidates.items():
             if (known := self._of(client, recipe)) is None:
                 continue
             median_s, count = known
             begun_before = time.time() - max(_LEAST_S, TIMES * median_s)
             if long := [job for job in running if (job.started_at or 0.0) < begun_before]:
-                self._found |= {job.job_id for job in long}
-                found.append(LongRunning(long, median_s, count))
-        return found
+                self._returned |= {job.job_id for job in long}
+                groups.append(LongRunning(long, median_s, count))
+        return groups
 
     def _of(self, client: Client, recipe: str) -> tuple[float, int] | None:
         """Return the median of a recipe in seconds, and of how many jobs; it is read once."""
