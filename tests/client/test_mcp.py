@@ -106,8 +106,33 @@ async def test_what_an_assistant_pays_for_is_small(assistant):
         assert len(tools.model_dump_json(by_alias=True, exclude_none=True)) < 14_000
         told = await assistant.call_tool("recipes", {"prefix": "quacc."})
         assert len(told.structured_content["recipes"]) >= 100
-        assert len(told.content[0].text.encode()) < 14_000
         assert json.loads(told.content[0].text) == told.structured_content
+        # Text and structured content together were 52,673 bytes.
+        whole = told.model_dump_json(by_alias=True, exclude_none=True)
+        assert len(whole.encode()) < 52_673 / 2
+
+
+async def test_each_tool_takes_the_names_that_recipes_are_listed_by(light_client, person):
+    server = make_server(light_client)
+    async with Client(server, mode="auto", elicitation_callback=person) as assistant:
+        listed = (await ask(assistant, "recipes"))["recipes"]
+        names, full = [one["name"] for one in listed], {}
+        assert {"emt.core.relax_job", "lab_recipes.shift"} <= {*names}
+        for name in names:
+            (described,) = (await ask(assistant, "recipes", name=name))["recipes"]
+            full[name] = described["name"]
+            assert full[name] in {name, f"quacc.recipes.{name}"}
+            checked = await ask(assistant, "check", job=job(name, parameters={"no_such": 1}))
+            assert isinstance(checked, dict), checked
+            assert not [one for one in checked["findings"] if one.get("place") == "recipe"]
+            assert await ask(assistant, "list", filters={"recipe": name}, limit=0)
+        # The recipe is found before the engine is missed, unless it takes other arguments.
+        for some in (names[: len(names) // 2], names[len(names) // 2 :]):
+            jobs = [job(name, engine="nowhere") for name in some]
+            done = await act(assistant, "submit", key=f"names {os.urandom(4).hex()}", jobs=jobs)
+            for name, refused in zip(some, done["refused"], strict=True):
+                known = f"the recipe {full[name]} "
+                assert "nowhere" in refused["error"] or refused["error"].startswith(known)
 
 
 async def test_from_a_recipe_to_a_structure(assistant, person, light_client, go, tmp_path):
@@ -148,6 +173,11 @@ async def test_from_a_recipe_to_a_structure(assistant, person, light_client, go,
         changes = "walltime_s 8000000.0, parameters {'steps': 1}"
         assert f"Run again 1 jobs, {changes}:\n{job_id}" in person.asked[-1]
         assert light_client.specification(new)["params"]["steps"] == 1
+        # The job that it stands in for is listed if one wants all tries.
+        for filters, ids in ({}, {new}), ({"all_tries": True}, {job_id, new}):
+            told = await ask(assistant, "list", filters={"name": "one", **filters})
+            assert {each["job_id"] for each in told["jobs"]} == ids
+            assert sum(told["totals"].values()) == len(ids)
         waiting = light_client.submit("lab_recipes.wait_for", bulk("Al"), {"path": str(go)})
         assert (await act(assistant, "cancel", job_ids=[waiting.job_id]))["job_ids"]
         list(light_client.wait([waiting.job_id, new], 300))

@@ -11,6 +11,7 @@ import io
 import json
 import re
 import secrets
+import textwrap
 from contextlib import asynccontextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -54,6 +55,8 @@ MOST_SHARED = 60_000
 MOST_JOBS, MOST_RECIPES, MOST_STEPS, MOST_FINDINGS, MOST_INPUTS = 100, 200, 100, 50, 10
 #: So many confirmations are waited for, or remembered; the oldest are forgotten.
 MOST_TOKENS = 100
+#: A recipe's summary has so many characters at most in a list; its docstring has the rest.
+MOST_SUMMARY = 100
 #: So many wrong arguments of a call are told.
 MOST_WRONG = 5
 #: Letters that take no room though Python prints them: fillers and selectors of a variant.
@@ -110,6 +113,7 @@ class Listed(Strict):
     name: str | None = Field(None, description="whose name contains this")
     elements: list[str] | None = None
     error: str | None = Field(None, description="whose error contains this")
+    all_tries: bool | None = Field(None, description="also superseded jobs, run again since")
 
 
 class Acting(Strict):
@@ -557,11 +561,15 @@ def recipes(ctx: HomeContext, prefix: str = "", name: str | None = None) -> Reci
         RecipeSeen(
             name=short_recipe(one["name"]),
             kind=None if one["kind"] == "job" else one["kind"],
-            summary=one["summary"].removesuffix("."),
+            summary=_headline(one["summary"]),
         )
         for one in found[:MOST_RECIPES]
     ]
     return RecipesSeen(recipes=seen, more=len(found) - len(seen))
+
+
+def _headline(summary: str) -> str:
+    return textwrap.shorten(summary, MOST_SUMMARY, placeholder=" …").removesuffix(".")
 
 
 def check(ctx: HomeContext, job: JobRequest) -> InputsSeen:
