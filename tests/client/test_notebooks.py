@@ -12,6 +12,7 @@ from crystalmath.client.transport import Caller
 from crystalmath.models import Finding, FlowCheck, Inputs, Job, JobCheck, JobState, Progress
 from crystalmath.models.inputs import StepCheck, StepInputs
 from crystalmath.models.notebook import MOST_ROWS, Findings
+from crystalmath.models.written import force_text
 
 AL = bulk("Al")
 SCRIPT = "</td><script>alert(1)</script><img src=x onerror=alert(1)>\"'>"
@@ -110,6 +111,14 @@ def test_a_curve_of_what_a_calculation_has_written():
     places = [tuple(map(float, point.split(","))) for point in points.split()]
     assert len(places) <= 120
     assert places[-1] == (119.0, 2.0)  # the largest, at the right
+
+
+def test_energies_and_forces_have_the_digits_of_tables():
+    job = hostile(summary={"energy_ev": -57549.012345, "max_force_ev_ang": 0.012345})
+    told = read(job)
+    assert "-57549.0123 eV" in told
+    assert f"{force_text(0.012345)} eV/Å" in told
+    assert "-57549.0123" in read(Jobs([job]))
 
 
 def test_a_future_shows_what_its_client_knows(light_client, monkeypatch):

@@ -721,6 +721,21 @@ def test_the_page_numbers_steps_and_writes_forces_as_core_does(browser, metals):
     assert (numbers, force) == (step_numbers(history), force_text(0.012345))
 
 
+def test_a_curve_of_a_job_tells_energies_and_forces_as_tables_do(browser, metals):
+    job_id = metals.jobs["Cu rattled"].job_id
+    page = browser(f"{metals.ui.at(view='job', id=job_id)}#{metals.ui.token}")
+    curve = page.locator(".plot .u-over")
+    box = curve.bounding_box()
+    curve.hover(position={"x": box["width"] - 1, "y": box["height"] / 2})
+    told = legend(page)
+    last = metals.client.progress([job_id], history=True)[job_id].history[-1]
+    assert told.pop("ionic step")
+    assert told == {
+        "energy (eV)": f"{last.energy_ev:.4f}",
+        "largest force (eV/Å)": force_text(last.max_force_ev_ang),
+    }
+
+
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory):
     """Return what looks for faults that keep people from using a page."""

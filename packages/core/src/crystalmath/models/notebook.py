@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from crystalmath.errors import Finding
 from crystalmath.models.job_notes import step_of
+from crystalmath.models.written import force_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 
 _Item = TypeVar("_Item")
@@ -95,8 +96,9 @@ def job_html(one: Any) -> str:
         if known.started_at is not None and known.finished_at is not None:
             rows.append(("took", f"{max(0.0, known.finished_at - known.started_at):.1f} s"))
         summary = known.summary or {}
-        rows.append(("energy", _number(summary.get("energy_ev"), "eV")))
-        rows.append(("largest force", _number(summary.get("max_force_ev_ang"), "eV/Å")))
+        energy, force = summary.get("energy_ev"), summary.get("max_force_ev_ang")
+        rows.append(("energy", _number(energy, "eV")))
+        rows.append(("largest force", _number(force, "eV/Å", force_text)))
         rows.append(("steps", _bar(known.steps or {})))
         rows.append(("superseded by", text(known.superseded_by)))
     rows.append(("labels", ", ".join(f"{text(k)}={text(v)}" for k, v in one.labels.items())))
@@ -207,8 +209,8 @@ def _colored(word: str, color: str) -> str:
     return f'<span style="color:{color}">{text(word)}</span>'
 
 
-def _number(value: object, unit: str = "") -> str:
-    return f"{value:.6g} {unit}".strip() if isinstance(value, int | float) else ""
+def _number(value: object, unit: str = "", write: Callable[[float], str] = "{:.4f}".format) -> str:
+    return f"{write(value)} {unit}".strip() if isinstance(value, int | float) else ""
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]], number: int) -> str:

@@ -1,8 +1,8 @@
 // One job: where it stands, its structure and curves, what went in, and what came out.
 
 import {
-  Copy, FORCE_DIGITS, Fragment, State, Trouble, address, ago, duration, errorOf, fixed, formula, go, hasEnded, html, link, moment,
-  runtime, shortId, shortRecipe, stepNumbers, useEffect, useState, visible, whereOf,
+  Copy, ENERGY_DIGITS, FORCE_DIGITS, Fragment, State, Trouble, address, ago, duration, errorOf, fixed, formula, go, hasEnded, html, link,
+  moment, runtime, shortId, shortRecipe, stepNumbers, useEffect, useState, visible, whereOf,
 } from "./lib.js";
 import { JobActions } from "./actions.js";
 import { FlowProgress, FlowTree, useFlow } from "./flow.js";
@@ -140,12 +140,12 @@ function Facts({ job }) {
 function Curves({ steps }) {
   const x = stepNumbers(steps);
   const series = [
-    { label: "energy (eV)", values: steps.map((step) => step.energy_ev) },
-    { label: "largest force (eV/Å)", values: steps.map((step) => step.max_force_ev_ang), log: true },
+    { label: "energy (eV)", values: steps.map((step) => step.energy_ev), digits: ENERGY_DIGITS },
+    { label: "largest force (eV/Å)", values: steps.map((step) => step.max_force_ev_ang), digits: FORCE_DIGITS, log: true },
   ].filter((each) => each.values.some((value) => value !== null));
   if (!series.length) return null;
   const last = steps.at(-1);
-  const label = `Energy and largest force of ${steps.length} steps; step ${x.at(-1)} has ${fixed(last.energy_ev, 4)} eV, ${fixed(last.max_force_ev_ang, FORCE_DIGITS)} eV/Å`;
+  const label = `Energy and largest force of ${steps.length} steps; step ${x.at(-1)} has ${fixed(last.energy_ev, ENERGY_DIGITS)} eV, ${fixed(last.max_force_ev_ang, FORCE_DIGITS)} eV/Å`;
   return html`<${Plot} x=${x} series=${series} xLabel="ionic step" label=${label} />`;
 }
 

@@ -1,8 +1,8 @@
 // The table of jobs: of however many there are, those that are on the screen are asked for and drawn.
 
 import {
-  FORCE_DIGITS, Fragment, STATES, State, Trouble, address, ago, change, duration, errorOf, fixed, formula, go, html, link,
-  moment, runtime, shortId, shortRecipe, toldSteps, useEffect, useMemo, useRef, useState, whereOf,
+  ENERGY_DIGITS, FORCE_DIGITS, Fragment, STATES, State, Trouble, address, ago, change, duration, errorOf, fixed, formula, go, html,
+  link, moment, runtime, shortId, shortRecipe, toldSteps, useEffect, useMemo, useRef, useState, whereOf,
 } from "./lib.js";
 import { call, session, useChanges } from "./server.js";
 import { filtersOf, quoted, withToken, without } from "./filters.js";
@@ -29,7 +29,7 @@ const COLUMNS = {
   formula: { title: "Formula", cell: (job) => formula(job.formula), fields: ["formula"] },
   recipe: { title: "Recipe", cell: (job) => shortRecipe(job.recipe), fields: ["recipe"] },
   energy_ev: {
-    title: "Energy (eV)", number: true, cell: (job) => fixed(job.result?.energy_ev, 4), fields: ["result.energy_ev"],
+    title: "Energy (eV)", number: true, cell: (job) => fixed(job.result?.energy_ev, ENERGY_DIGITS), fields: ["result.energy_ev"],
   },
   max_force_ev_ang: {
     title: "Force (eV/Å)", number: true, cell: (job) => fixed(job.result?.max_force_ev_ang, FORCE_DIGITS),

@@ -50,6 +50,8 @@ export const shortId = (id) => (id ?? "").slice(0, 8);
 /** Write a number with so many digits behind the point; nothing of what is none. */
 export const fixed = (value, digits = 3) => (value === null || value === undefined ? "" : value.toFixed(digits));
 
+/** Digits of an energy in eV behind the point. */
+export const ENERGY_DIGITS = 4;
 /** Digits of a force in eV/Å behind the point, as `force_text` has them in core. */
 export const FORCE_DIGITS = 4;
 

@@ -1,7 +1,7 @@
 // Curves, drawn by uPlot: over the ionic steps of a job, and of several jobs.
 
 import uPlot from "./vendor/uPlot.js";
-import { html, useEffect, useRef } from "./lib.js";
+import { fixed, html, useEffect, useRef } from "./lib.js";
 
 const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000];
 
@@ -16,7 +16,10 @@ function written(_, values) {
 /** Write the powers of ten of an axis, and what between them is drawn. */
 const powers = (_, values) => values.map((value) => (value === null ? "" : String(Number(value.toPrecision(2)))));
 
-/** Draw series over x; each has a label, values, and perhaps a logarithmic scale, and the colour of its place. */
+/**
+ * Draw series over x; each has a label, values with so many `digits` behind the point, and perhaps a logarithmic
+ * scale, and the colour of its place.
+ */
 export function Plot({ x, series, xLabel, height = 190, label }) {
   const box = useRef();
   const plot = useRef();
@@ -43,7 +46,7 @@ export function Plot({ x, series, xLabel, height = 190, label }) {
           { label: xLabel },
           ...series.map((each, number) => ({
             label: each.label, scale: String(number), stroke: own(number), width: 1.5,
-            points: { size: 4, show: x.length < 60 }, spanGaps: true,
+            points: { size: 4, show: x.length < 60 }, spanGaps: true, value: (_, value) => fixed(value, each.digits),
           })),
         ],
       },
