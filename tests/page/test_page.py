@@ -205,6 +205,10 @@ def test_what_happens_is_seen_without_a_reload(ui, browser, client, go):
 def test_pictures_of_all_views(browser, metals, picture):
     page = browser(metals.ui.address)
     expect(page.get_by_role("row")).to_have_count(len(metals.jobs) + 1)
+    # The columns that are shown at first fit beside the filters.
+    expect(page.get_by_role("button", name="Pt")).to_be_visible()
+    table = page.get_by_role("grid", name="Jobs")
+    assert table.evaluate("one => one.scrollWidth <= one.clientWidth")
     picture(page, "jobs")
     page.get_by_role("button", name="failed").click()
     expect(page.get_by_role("row")).to_have_count(2)
@@ -482,7 +486,7 @@ def test_a_study_draws_what_varies_and_tells_all_of_a_place(browser, metals):
     page = browser(f"{metals.ui.at(view='study', show='curve', ids=chosen)}#{metals.ui.token}")
     label = "energy per atom (eV) against"
     expect(page.get_by_role("img", name=f"{label} formula: 1 curves of 4 jobs")).to_be_visible()
-    page.get_by_label("against x").select_option("labels.scale")
+    page.get_by_label("against x").select_option("labels_scale")
     # Single points are no curves of eight colours.
     expect(page.get_by_role("img", name=f"{label} scale: 1 curves of 4 jobs")).to_be_visible()
     page.goto(metals.ui.at(view="study", show="curve", q="recipe:emt.core.static_job"))
@@ -497,7 +501,7 @@ def test_a_study_draws_what_varies_and_tells_all_of_a_place(browser, metals):
         for each in ("Al", "Cu", "Ag", "Au", "Ni", "Pd", "Pt")
     }
     assert told == {each: f"{value:.5f}" for each, value in energies.items()}
-    page.goto(metals.ui.at(view="study", show="curve", x="labels.scale", by="name"))
+    page.goto(metals.ui.at(view="study", show="curve", x="labels_scale", by="name"))
     markers = page.locator(".u-legend .u-series .u-marker")
     expect(markers).to_have_count(13)  # the first one is that of x, and is not shown
     looks = markers.evaluate_all("all => all.slice(1).map(one => getComputedStyle(one).border)")

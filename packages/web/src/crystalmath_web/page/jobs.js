@@ -386,7 +386,7 @@ const WIDTHS = {
   runtime_s: [64], created_at: [92], cluster: [90, 1], labels: [120, 1.6], error: [160, 3], superseded_by: [100], id: [72],
 };
 const EDGE = 46; // of the boxes, and what is left and right of a row
-const GAP = 12;
+const GAP = 10;
 
 /** Return the columns as CSS has them, and how wide a row is at least. */
 function widths(columns) {

@@ -74,6 +74,8 @@ const TURNED = [0.09, -0.12, 0, 0.9886];
 /** No view is closer than of this half width, in Å, and this share of it stays free at the edges. */
 const CLOSEST = 1.8;
 const EDGE = 0.06;
+/** The cell is seen whole, too, if the camera goes no further away for that than by this factor. */
+const FURTHER = 1.2;
 /** Keys that turn it, by so many degrees about an axis of the screen. */
 const TURNS = { ArrowLeft: [-10, "y"], ArrowRight: [10, "y"], ArrowUp: [-10, "x"], ArrowDown: [10, "x"] };
 
@@ -152,7 +154,7 @@ async function drawLast(wanted) {
       build(viewer, spheres, frame, arrows, box);
       await turn();
       const key = frame.numbers.join();
-      if (drawing.shown[0] !== box || drawing.shown[1] !== key) fit(viewer, spheres, box);
+      if (drawing.shown[0] !== box || drawing.shown[1] !== key) fit(viewer, spheres, frame.cell, box);
       drawing.shown = [box, key];
       delete viewer.show;
       await render(viewer);
@@ -226,7 +228,7 @@ function build(viewer, spheres, { numbers, positions, cell, ...values }, arrows,
     const color = colourOf(number);
     model.setStyle({ elem: SYMBOLS[number] }, { sphere: { radius: radiusOf(number), color }, stick: { radius: 0.09, color } });
   }
-  if (cell?.some((value) => value)) drawCell(viewer, cell, getComputedStyle(box).getPropertyValue("--muted").trim());
+  if (hasCell(cell)) drawCell(viewer, cell, getComputedStyle(box).getPropertyValue("--muted").trim());
   if (arrows && values[arrows]) drawArrows(viewer, positions, values[arrows], arrows);
 }
 
@@ -235,8 +237,8 @@ function spheresOf({ numbers, positions, cell }, first) {
   const spheres = [];
   for (let atom = 0; atom < numbers.length; atom += 1) {
     for (const shift of shiftsOf(atom, first)) {
-      const moved = (axis) => (cell ? shift.reduce((sum, count, vector) => sum + count * cell[3 * vector + axis], 0) : 0);
-      spheres.push({ number: numbers[atom], place: [0, 1, 2].map((axis) => positions[3 * atom + axis] + moved(axis)) });
+      const moved = cell ? pointOf(cell, shift) : shift;
+      spheres.push({ number: numbers[atom], place: moved.map((by, axis) => positions[3 * atom + axis] + by) });
     }
   }
   return spheres;
@@ -267,25 +269,32 @@ function turned([x, y, z], [a, b, c, w] = TURNED) {
   return [x + w * u + b * t - c * v, y + w * v + c * u - a * t, z + w * t + a * v - b * u];
 }
 
-/** Move the camera to where all spheres are seen, as large as they can be. */
-function fit(viewer, spheres, box) {
+/** Return where the camera sees all balls as large as they can be: what it looks at, from how far, and their extent. */
+function viewOf(balls, viewer, box) {
   const middle = (values) => {
     // Not Math.min(...values): so many arguments no function takes.
     const [low, high] = values.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], [Infinity, -Infinity]);
     return (low + high) / 2;
   };
-  const seen = spheres.map(({ place }) => turned(place));
-  const centre = [0, 1, 2].map((axis) => middle(seen.map((place) => place[axis])));
+  const centre = [0, 1, 2].map((axis) => middle(balls.map(({ place }) => place[axis])));
   const upright = Math.tan((viewer.fov * Math.PI) / 360) * (1 - EDGE);
   const across = (upright * box.clientWidth) / box.clientHeight;
   let distance = CLOSEST / upright;
   let size = CLOSEST;
-  seen.forEach((place, index) => {
-    const radius = radiusOf(spheres[index].number);
+  for (const { place, radius } of balls) {
     const [x, y, z] = place.map((value, axis) => value - centre[axis]);
     distance = Math.max(distance, z + radius + (Math.abs(x) + radius) / across, z + radius + (Math.abs(y) + radius) / upright);
     size = Math.max(size, Math.hypot(x, y, z) + radius);
-  });
+  }
+  return { centre, distance, size };
+}
+
+/** Move the camera to where all spheres are seen, and the cell unless they would be much smaller for it. */
+function fit(viewer, spheres, cell, box) {
+  const atoms = spheres.map(({ number, place }) => ({ place: turned(place), radius: radiusOf(number) }));
+  const corners = hasCell(cell) ? CORNERS.map((corner) => ({ place: turned(pointOf(cell, corner)), radius: 0 })) : [];
+  const [near, whole] = [atoms, [...atoms, ...corners]].map((balls) => viewOf(balls, viewer, box));
+  const { centre, distance, size } = whole.distance < FURTHER * near.distance ? whole : near;
   const [a, b, c, w] = TURNED;
   // The centre in the structure's own axes: turned back.
   const back = turned(centre, [-a, -b, -c, w]);
@@ -306,10 +315,15 @@ function inverted(m) {
   return [0, 1, 2].flatMap((i) => [0, 1, 2].map((j) => minor(i, j) / determinant));
 }
 
+const hasCell = (cell) => cell?.some((value) => value);
+const CORNERS = [0, 1].flatMap((i) => [0, 1].flatMap((j) => [[i, j, 0], [i, j, 1]]));
+/** Return where so many of each vector of the cell lead. */
+const pointOf = (cell, counts) =>
+  [0, 1, 2].map((axis) => counts.reduce((sum, count, vector) => sum + count * cell[3 * vector + axis], 0));
+
 function drawCell(viewer, cell, color) {
-  const [a, b, c] = [0, 3, 6].map((start) => cell.slice(start, start + 3));
-  const point = (i, j, k) => {
-    const [x, y, z] = [0, 1, 2].map((axis) => i * a[axis] + j * b[axis] + k * c[axis]);
+  const point = (...counts) => {
+    const [x, y, z] = pointOf(cell, counts);
     return { x, y, z };
   };
   for (const [i, j] of [[0, 0], [0, 1], [1, 0], [1, 1]]) {
