@@ -279,6 +279,17 @@ def test_structures_fill_the_view_in_the_colours_of_their_elements(ui, browser, 
             expect(legend).to_have_text([" Cu", " Ni"], use_inner_text=False)
 
 
+def test_the_cell_of_a_crystal_is_seen_whole(ui, browser, client):
+    inside = bulk("Cu", cubic=True)
+    inside.positions += 0.4  # so no atom is at a corner, from where the camera would see it
+    job = client.submit("lab_recipes.value", inside, {"number": 1})
+    assert job.result(300) == 1
+    page = browser(f"{ui.at(view='job', id=job.job_id)}#{ui.token}")
+    pixels, _ = drawn(page)
+    edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    assert (edge == edge[0]).all()  # no line goes out of the view
+
+
 def test_atoms_on_a_face_keep_their_images_in_a_relaxation(ui, browser, client):
     atoms = bulk("Cu", cubic=True) * (2, 2, 1)
     atoms.positions[5] += (0.25, 0.1, 0.2)

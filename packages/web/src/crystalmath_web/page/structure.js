@@ -75,7 +75,7 @@ const TURNED = [0.09, -0.12, 0, 0.9886];
 const CLOSEST = 1.8;
 const EDGE = 0.06;
 /** The cell is seen whole, too, if the camera goes no further away for that than by this factor. */
-const FURTHER = 1.2;
+const FURTHER = 1.25;
 /** Keys that turn it, by so many degrees about an axis of the screen. */
 const TURNS = { ArrowLeft: [-10, "y"], ArrowRight: [10, "y"], ArrowUp: [-10, "x"], ArrowDown: [10, "x"] };
 
