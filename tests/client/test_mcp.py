@@ -125,7 +125,8 @@ async def test_each_tool_takes_the_names_that_recipes_are_listed_by(light_client
             checked = await ask(assistant, "check", job=job(name, parameters={"no_such": 1}))
             assert isinstance(checked, dict), checked
             assert not [one for one in checked["findings"] if one.get("place") == "recipe"]
-            assert await ask(assistant, "list", filters={"recipe": name}, limit=0)
+            listed = await ask(assistant, "list", filters={"recipe": name}, limit=0)
+            assert isinstance(listed, dict), listed
         # The recipe is found before the engine is missed, unless it takes other arguments.
         for some in (names[: len(names) // 2], names[len(names) // 2 :]):
             jobs = [job(name, engine="nowhere") for name in some]
