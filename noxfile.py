@@ -37,6 +37,8 @@ TOP = "./packages/top"
 PACKAGES = (CORE, PARSL, COVALENT, PSIJ, DASK, WEB, MCP, TOP)
 SOURCES = [f"{package}/src" for package in PACKAGES]
 EXTRAS = "postgresql,quacc,tables,testing"
+#: Where Debian's Python has its packages.
+DEBIANS = Path("/usr/lib/python3/dist-packages")
 #: The source tree of all packages that can be installed together with SQLAlchemy 2.
 EDITABLE = [
     f"--editable={CORE}[{EXTRAS}]",
@@ -99,6 +101,8 @@ DASK_APART = "./examples/engine-dask-apart"
 APART = ["tests/engines/test_apart.py"]
 #: How Dask shares its work out, which takes half a minute.
 QUEUE = ["tests/engines/test_dask.py"]
+#: CHGNet on workers, in an environment of its own.
+POTENTIALS = ["tests/potentials"]
 #: Those of an engine that the environment of most sessions lacks.
 COVALENTS = ["tests/engines/test_covalent.py"]
 #: The default tests are all but these: they need Python and its packages alone.
@@ -106,7 +110,7 @@ NOT_EVERY_DAY = [
     f"--ignore={path}"
     for path in (
         *(*APART, *COVALENTS, *DEATHS, *KEYS, *POSTGRESQL, *PROCESSES, *QUEUE, *SCRIPTS),
-        *(*SERVERS, *VASP),
+        *(*POTENTIALS, *SERVERS, *VASP),
     )
 ]
 #: Engine -> how pytest runs the kit on it, and its other tests.
@@ -156,7 +160,7 @@ SLICES = [
     ["pythons-3.13(tests)"],
     ["pythons-3.13(servers)"],
     ["minimums"],
-    ["contract(psij)", "postgresql"],
+    ["contract(psij)", "postgresql", "potentials"],
     ["contract(covalent)"],
     ["wheels", "guide"],
     ["together", "same"],
@@ -396,6 +400,28 @@ def postgresql(session: nox.Session) -> None:
     for use in (_development, _with_covalent):
         use(session)
         _pytest(session, *tests, CRYSTALMATH_TEST_POSTGRESQL="1")
+
+
+@nox.session(venv_backend="none")
+def potentials(session: nox.Session) -> None:
+    """Have each worker load CHGNet once, with Debian's torch, which is for CPUs alone."""
+    torch = DEBIANS / "torch"
+    if not torch.exists():
+        session.error(f"{torch} is missing: apt-get install python3-torch")
+    folder = ROOT / ".nox" / "potentials"
+    # Debian's torch is for Debian's Python, which may be another than that of the other sessions.
+    venv = ["uv", "venv", "--quiet", "--allow-existing", "--system-site-packages"]
+    session.run_install(*venv, "--python=/usr/bin/python3", str(folder))
+    # uv would fetch torch again, and 3 GB for CUDA with it.
+    override = folder / "without-torch.txt"
+    override.write_text("torch; sys_platform == 'never'\n", encoding="ascii")
+    packages = [f"--editable={CORE}[quacc,testing]", f"--editable={PARSL}", "chgnet>=0.4.2"]
+    install = ["uv", "pip", "install", "--quiet", f"--python={folder}", f"--override={override}"]
+    session.run_install(*install, *packages, *_groups("test"))
+    session.env["VIRTUAL_ENV"] = str(folder)
+    session.env["PATH"] = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
+    _one_process(session, *POTENTIALS)
+    _one_process(session, "tests/processes/test_worker.py", "-k", "torch")
 
 
 @nox.session(default=False, venv_backend="none")
