@@ -37,7 +37,7 @@ TOP = "./packages/top"
 PACKAGES = (CORE, PARSL, COVALENT, PSIJ, DASK, WEB, MCP, TOP)
 SOURCES = [f"{package}/src" for package in PACKAGES]
 EXTRAS = "postgresql,quacc,tables,testing"
-#: Where Debian's Python has its packages.
+#: The packages of Debian's Python.
 DEBIANS = Path("/usr/lib/python3/dist-packages")
 #: The source tree of all packages that can be installed together with SQLAlchemy 2.
 EDITABLE = [

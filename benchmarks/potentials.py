@@ -1,4 +1,4 @@
-"""What the framework costs a machine-learned potential: CHGNet through us and in a plain loop.
+"""Compare CHGNet through the framework with CHGNet in a plain loop.
 
 Run it where CHGNet is installed: ``python benchmarks/potentials.py``. Each round computes cells of
 four atoms of copper twice: in a process that imports CHGNet, loads it and loops over the cells; and
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 BENCHMARKS = Path(__file__).resolve().parent
-#: What the jobs may take of the loop's time, by the clock and by CPU.
+#: The largest ratio of the jobs' time to the loop's, by the clock and by CPU.
 LIMIT = 1.15
 TIMEOUT_S = 600.0
 
@@ -47,7 +47,7 @@ def main() -> int:
         "PYTHONPATH": os.pathsep.join(filter(None, path)),
         "OMP_NUM_THREADS": "1",
     }
-    _loop(1)  # what is on the disk is in memory then, for both
+    _loop(1)  # files that both read are in memory from now on
     print(f"{options.jobs} statics of Cu4 by CHGNet, one worker of {options.engine}")
     broken = 0
     for _ in range(options.repeat):
