@@ -70,19 +70,14 @@ def _raised(error: Exception) -> bytes:
 
     trace = "".join(traceback.format_exception(error)).rstrip()
     error.add_note(f"In the agent (pid {os.getpid()}):\n{trace}")
-    return pickle.dumps((False, portable(error)))
-
-
-def portable(error: Exception) -> Exception:
-    """Return an exception, or where it cannot be pickled a `RuntimeError` that names it."""
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301 - some can be written and not read
+        body = pickle.dumps((False, error))
+        pickle.loads(body)  # noqa: S301 - some can be written and not read
     except Exception:  # noqa: BLE001 - whatever a foreign class raises
-        told = RuntimeError(f"{type(error).__name__}: {error}")
-        if hasattr(error, "__notes__"):
-            told.__notes__ = error.__notes__
-        return told
-    return error
+        readable = RuntimeError(f"{type(error).__name__}: {error}")
+        readable.__notes__ = error.__notes__
+        body = pickle.dumps((False, readable))
+    return body
 
 
 if __name__ == "__main__":
