@@ -208,6 +208,11 @@ def _shared(session: nox.Session, name: str, *packages: str) -> None:
             install = ["uv", "pip", "install", "--quiet", "--exact", f"--python={folder}"]
             session.run_install(*install, *packages)
             installed.write_text(wanted, encoding="utf-8")
+    _use(session, folder)
+
+
+def _use(session: nox.Session, folder: Path) -> None:
+    """Have what a session runs come from a virtual environment first."""
     session.env["VIRTUAL_ENV"] = str(folder)
     session.env["PATH"] = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
 
@@ -418,8 +423,7 @@ def potentials(session: nox.Session) -> None:
     packages = [f"--editable={CORE}[quacc,testing]", f"--editable={PARSL}", "chgnet>=0.4.2"]
     install = ["uv", "pip", "install", "--quiet", f"--python={folder}", f"--override={override}"]
     session.run_install(*install, *packages, *_groups("test"))
-    session.env["VIRTUAL_ENV"] = str(folder)
-    session.env["PATH"] = os.pathsep.join([str(folder / "bin"), os.environ["PATH"]])
+    _use(session, folder)
     _one_process(session, *POTENTIALS)
     _one_process(session, "tests/processes/test_worker.py", "-k", "torch")
 
