@@ -23,7 +23,7 @@ from attrs import define
 from filled_store import fill
 from server_peers import BENCHMARKS, Client, Server, receive
 
-from crystalmath.server.rpc import wire
+from crystalmath.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -96,7 +96,7 @@ async def _raw(home: Home, *messages: bytes) -> None:
 
 def _request(method: str, **params: Any) -> bytes:
     document = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-    return wire.frame(wire.dumps(document))
+    return messages.frame(messages.dumps(document))
 
 
 async def _again(home: Home, method: str, **params: Any) -> None:
@@ -126,7 +126,7 @@ async def _slowly(home: Home, method: str, **params: Any) -> None:
 
 def _headers(home: Home) -> list[Coroutine[Any, Any, None]]:
     promise = b"Content-Length: 67108864\r\n\r\n"
-    whole = wire.frame(b" " * 100_000)
+    whole = messages.frame(b" " * 100_000)
     return [_raw(home, promise), *(_raw(home, promise, b"{" * 1000) for _ in range(3)),
             _raw(home, whole)]  # fmt: skip
 
@@ -217,7 +217,7 @@ async def _connected(home: Home) -> Client:
     while True:
         client = await Client.connect(home.path)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            if "result" in wire.loads(await client.ask("system.ping", {})):
+            if "result" in messages.loads(await client.ask("system.ping", {})):
                 return client
         client.close()
         await asyncio.sleep(0.1)

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from crystalmath.client.launch import answers
 from crystalmath.server.endpoint import Place
-from crystalmath.server.rpc import wire
+from crystalmath.wire import messages
 
 __all__ = ["Client", "Echo", "Server", "receive"]
 
@@ -24,7 +24,7 @@ BENCHMARKS = Path(__file__).resolve().parent
 async def receive(reader: asyncio.StreamReader) -> bytes:
     """Read the body of one message."""
     header = await reader.readuntil(b"\r\n\r\n")
-    return await reader.readexactly(wire.read_length(header, most=None))
+    return await reader.readexactly(messages.read_length(header, most=None))
 
 
 class Client:
@@ -43,12 +43,12 @@ class Client:
     async def ask(self, method: str, params: dict[str, Any]) -> bytes:
         """Return the body of the answer."""
         document = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
-        self._writer.write(wire.frame(wire.dumps(document)))
+        self._writer.write(messages.frame(messages.dumps(document)))
         return await receive(self._reader)
 
     async def call(self, method: str, **params: Any) -> Any:
         """Return a method's result."""
-        answer = wire.loads(await self.ask(method, params), limited=False)
+        answer = messages.loads(await self.ask(method, params), limited=False)
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer["result"]
@@ -101,7 +101,7 @@ class Echo(_Process):
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while True:
-            writer.write(wire.frame(await receive(reader)))
+            writer.write(messages.frame(await receive(reader)))
     except (asyncio.IncompleteReadError, ConnectionError):
         writer.close()
 

@@ -6,9 +6,9 @@ import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
-from crystalmath.server.rpc import wire
 from crystalmath.server.rpc.declare import Method
 from crystalmath.server.rpc.session import Connections
+from crystalmath.wire import messages
 
 
 class Peer:
@@ -20,8 +20,8 @@ class Peer:
 
     def send(self, document):
         """Send a message; bytes are its body."""
-        body = document if isinstance(document, bytes) else wire.dumps(document)
-        self.writer.write(wire.frame(body))
+        body = document if isinstance(document, bytes) else messages.dumps(document)
+        self.writer.write(messages.frame(body))
 
     def request(self, request_id, method, params=None):
         document = {"jsonrpc": "2.0", "id": request_id, "method": method}
@@ -37,7 +37,7 @@ class Peer:
                 header = await self.reader.readuntil(b"\r\n\r\n")
             except (asyncio.IncompleteReadError, ConnectionError):
                 return None
-            return wire.loads(await self.reader.readexactly(wire.read_length(header)))
+            return messages.loads(await self.reader.readexactly(messages.read_length(header)))
 
     async def call(self, method, params=None, request_id="call"):
         """Return the result of a request, or its error."""

@@ -36,30 +36,28 @@ LAYERS = [
     ["crystalmath.cli", "crystalmath.testing"],
     ["crystalmath.client"],
     ["crystalmath.server"],
-    ["crystalmath.service"],
+    [
+        "crystalmath.archive",
+        "crystalmath.service",
+        "crystalmath.submitting",
+        "crystalmath.running",
+        "crystalmath.reading",
+    ],
     # The host's own plugins use what an outsider's may use.
     [
         "crystalmath.engines.local",
         "crystalmath.preflight.preflight_plugin",
         "crystalmath.preflight.programs.vasp",
-        "crystalmath.progress.progress_plugin",
         "crystalmath.preflight.programs.espresso",
+        "crystalmath.progress.progress_plugin",
     ],
     ["crystalmath.preflight"],
-    [
-        "crystalmath.quacc",
-        "crystalmath.engines",
-        "crystalmath.hookspecs",
-    ],
-    # What a plugin for a program is made of.
-    [
-        f"crystalmath.preflight.{name}"
-        for name in ("program", "folders", "launching", "checked_job", "report")
-    ],
+    ["crystalmath.quacc", "crystalmath.engines", "crystalmath.hookspecs"],
     ["crystalmath.worker"],
     ["crystalmath.progress"],
     ["crystalmath.store"],
     ["crystalmath.jobs"],
+    ["crystalmath.plugins", "crystalmath.wire"],
     ["crystalmath.recipes"],
     [
         "crystalmath.config",

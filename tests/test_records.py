@@ -42,7 +42,6 @@ from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import declared, from_wire, properties, to_wire
 from crystalmath.models.filters import Selection, StoreSelection
 from crystalmath.models.job_notes import NO_RESULT, UNFINISHED
-from crystalmath.models.schemas import SUBMISSION, components
 from crystalmath.models.submission import CommonTerms, TermsGiven
 from crystalmath.quacc import store
 from crystalmath.recipes import ase_json, decoding, encoding
@@ -54,6 +53,7 @@ from crystalmath.service import JobService
 from crystalmath.store.fetching import from_row
 from crystalmath.store.rows import to_row
 from crystalmath.store.tables import jobs, specifications
+from crystalmath.wire.schemas import SUBMISSION, components
 
 RECORDS = [Terms, Submission, JobSpec, Job, NewJob, Resources]
 TYPES = {"string": str, "integer": int, "number": float, "object": dict, "array": (list, tuple)}

@@ -40,7 +40,7 @@ from crystalmath.errors import ServerError, ServerNotRunning
 from crystalmath.quacc import JobState
 from crystalmath.server import JOBS_FACETS
 from crystalmath.server.endpoint import Place, Server
-from crystalmath.server.rpc import wire
+from crystalmath.wire import messages
 
 AL = bulk("Al", a=4.0, cubic=True)
 LONG = 120
@@ -207,7 +207,7 @@ class Broken:
     def talk(self, connection, file):
         while line := file.readline():
             file.readline()
-            request = wire.loads(file.read(wire.read_length(line)))
+            request = messages.loads(file.read(messages.read_length(line)))
             answer = self.version if request["method"] == "system.version" else {"ok": True}
             if not request["method"].startswith("system."):
                 self.asked.append(request["method"])
@@ -215,7 +215,7 @@ class Broken:
             if answer is None:
                 return
             document = {"jsonrpc": "2.0", "id": request["id"], "result": answer}
-            connection.sendall(wire.frame(wire.dumps(document)))
+            connection.sendall(messages.frame(messages.dumps(document)))
 
     def __enter__(self):
         return self
@@ -609,7 +609,7 @@ def test_a_server_that_takes_no_more_connections_is_no_crash(home, cli):
         def talk(self, connection, file):
             file.readline()
             error = {"code": -32000, "message": "there are 256 already", "data": {"code": "busy"}}
-            connection.sendall(wire.frame(wire.dumps({"jsonrpc": "2.0", "error": error})))
+            connection.sendall(messages.frame(messages.dumps({"jsonrpc": "2.0", "error": error})))
 
     with Full(home, None) as full:
         answer = cli("stop", "--json")

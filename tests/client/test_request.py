@@ -20,7 +20,7 @@ from crystalmath.errors import (
     JobRefused,
     UnknownJob,
 )
-from crystalmath.server.rpc.wire import Raw, WireError, dumps
+from crystalmath.wire.messages import Raw, WireError, dumps
 
 
 def test_a_cluster_says_itself_which_engine_it_is_of(home):

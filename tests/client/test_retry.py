@@ -13,7 +13,7 @@ from crystalmath.client import JobFailed
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Resources
-from crystalmath.service.retrying import Asked, told_anew
+from crystalmath.submitting.retrying import Asked, told_anew
 
 # Commands ask that server, too.
 pytestmark = pytest.mark.usefixtures("server", "folders_stay")

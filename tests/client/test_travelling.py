@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from commands import ran
 from conftest import LAB
+from crystalmath.archive.script import python_script
 from crystalmath.client import JobFailed, in_process
 from crystalmath.client.request import ask_again
 from crystalmath.errors import FilesRemoved, InvalidJob, StoreError
@@ -30,7 +31,6 @@ from crystalmath.jobs.changes import Change
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
 from crystalmath.quacc.store import JobStore
-from crystalmath.service.job_script import python_script
 from rundirs import new_job
 
 AL = bulk("Al", a=4.1, cubic=True)
@@ -481,7 +481,7 @@ def test_the_next_import_takes_what_a_killed_one_has_left(
 ):
     with monkeypatch.context() as killed:
         killed.setattr(JobStore, "insert_ended", fail)
-        killed.setattr("crystalmath.service.archive_import._take_back", lambda *_: None)
+        killed.setattr("crystalmath.archive.importing._take_back", lambda *_: None)
         with pytest.raises(StoreError):
             other_home.import_archive(archive)
     assert run_directories(other_home) == [relaxed.job_id]
@@ -827,7 +827,7 @@ def rewritten(archive, folder, changes):
 def test_what_would_fill_the_disk_is_refused(client, archive, other_home, monkeypatch):
     usage = type("Usage", (), {"free": 600 * 2**20, "total": 2**40})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    monkeypatch.setattr("crystalmath.service.archive_import._FREE", 600 * 2**20)
+    monkeypatch.setattr("crystalmath.archive.importing._FREE", 600 * 2**20)
     refused(other_home, archive, "has room for 0")
 
 

@@ -19,8 +19,8 @@ from crystalmath.errors import KeyConflict, StoreError
 from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState
 from crystalmath.quacc.store import JobStore
-from crystalmath.service import recorder as recorders
-from crystalmath.service.recorder import GroupCommit, Recorder
+from crystalmath.running import recorder as recorders
+from crystalmath.running.recorder import GroupCommit, Recorder
 from rundirs import new_job
 
 
@@ -156,7 +156,7 @@ _DIES = """
     from sqlalchemy import event
     from crystalmath.quacc.runner import generate_job_id
     from crystalmath.quacc.store import JobStore, NewJob
-    from crystalmath.service.recorder import Recorder
+    from crystalmath.running.recorder import Recorder
 
     home, when = Path(sys.argv[1]), sys.argv[2]
     JobStore(f"sqlite:///{home}/jobs.sqlite").close()

@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 from crystalmath.recipes import codec, json_text
 from crystalmath.recipes.json_text import array_from, array_items, array_of
 from crystalmath.recipes.structures import parse_and_keep
-from crystalmath.service.asked_job import spec_hash
+from crystalmath.submitting.asked_job import spec_hash
 
 SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)

@@ -10,7 +10,7 @@ from crystalmath.engines.registry import Plugins, how_to_install
 from crystalmath.errors import InvalidJob, PluginError, UnknownEngine
 from crystalmath.quacc import engines, get_runner
 from crystalmath.quacc.engines import describe_engines, get_installed_engines, get_workflow_engine
-from crystalmath.service.engine_pool import Runners
+from crystalmath.running.engine_pool import Runners
 
 ROOT = Path(__file__).parents[2]
 ENGINE = """

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from crystalmath.engines.registry import plugins
 from crystalmath.jobs.worktree import at_once
-from crystalmath.progress.reader import LastLines, ProgressReader, StepCollector
+from crystalmath.plugins.progress_reader import LastLines, ProgressReader, StepCollector
 from crystalmath.progress.search import END, read_progress
 
 # As VASP 6 writes them; of a relaxation in its second step.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from test_progress import FIRST_STEP, OSZICAR, OUTCAR, PW, PW_FIRST, PW_SECOND, Bohr, Ry
 
-from crystalmath.progress.reader import Reading
+from crystalmath.plugins.progress_reader import Reading
 from crystalmath.testing import ReaderCase, ReaderContract
 from crystalmath.testing.run import run_pytest
 

@@ -11,8 +11,8 @@ from conftest import AL
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models import Submission
+from crystalmath.running.pruning import Choice
 from crystalmath.service import JobService
-from crystalmath.service.pruning import Choice
 
 RELAX = "quacc.recipes.emt.core.relax_job"
 TABLE = """

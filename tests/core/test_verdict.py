@@ -10,9 +10,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crystalmath.plugins.report import FileFacts, Need, Report, Step, Trouble
 from crystalmath.preflight.files import facts
 from crystalmath.preflight.programs_here import program_named
-from crystalmath.preflight.report import FileFacts, Need, Report, Step, Trouble
 from crystalmath.preflight.verdict import judge, pseudopotentials, unasked
 from vasp.potcars import concatenated, library, potcar
 

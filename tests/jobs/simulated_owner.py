@@ -13,7 +13,7 @@ from crystalmath.jobs.heartbeat import Hearts
 from crystalmath.jobs.host import Host
 from crystalmath.models import JobState, Sighting
 from crystalmath.processes import Identity
-from crystalmath.service.recovery import Recovery
+from crystalmath.running.recovery import Recovery
 
 from .ledger import settings
 

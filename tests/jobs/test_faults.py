@@ -13,7 +13,7 @@ from crystalmath.jobs.changes import EndProcesses, WriteSpec
 from crystalmath.jobs.facts import Engine, Moment
 from crystalmath.jobs.reconcile import Job
 from crystalmath.models import Capabilities
-from crystalmath.service.recovery import Recovery
+from crystalmath.running.recovery import Recovery
 
 from . import lives
 from .disk import MemoryDirectory

@@ -17,15 +17,15 @@ from crystalmath import config
 from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState, NewJob
 from crystalmath.models.job_notes import repeated, step_of
+from crystalmath.reading.current_jobs import Onlooker, Presence
+from crystalmath.reading.home_jobs import HomeJobs
+from crystalmath.reading.job_answers import in_full
+from crystalmath.running.recorder import Recorder
+from crystalmath.running.recovery import Recovery
 from crystalmath.service import flows as service_flows
-from crystalmath.service.current_jobs import Onlooker, Presence
 from crystalmath.service.dependencies import Waiting
 from crystalmath.service.flows import Flows
-from crystalmath.service.home_jobs import HomeJobs
-from crystalmath.service.job_answers import in_full
-from crystalmath.service.recorder import Recorder
-from crystalmath.service.recovery import Recovery
-from crystalmath.service.references import References
+from crystalmath.submitting.references import References
 
 SEEDS = int(os.environ.get("CRYSTALMATH_LIVES", "300")) // 50
 STEPS = 60

@@ -20,7 +20,7 @@ from conftest import eventually
 from crystalmath import processes
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import Attempt, Capabilities
-from crystalmath.service.job_results import StoredResults
+from crystalmath.reading.job_results import StoredResults
 from crystalmath.worker import apart
 
 pytestmark = pytest.mark.usefixtures("chains_end")

@@ -21,8 +21,8 @@ from crystalmath.errors import ConfigError, InvalidJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Submission
 from crystalmath.models.retry import Retry
+from crystalmath.reading.job_answers import attempts
 from crystalmath.recipes.structures import parse_structure
-from crystalmath.service.job_answers import attempts
 from ends import completed, finish, opened, submit
 
 RELAX = "emt.core.relax_job"

@@ -17,18 +17,19 @@ import pytest
 
 from conftest import LAB, eventually
 from crystalmath import config, processes
+from crystalmath.archive.importing import import_archive
+from crystalmath.archive.writing import write_archive
 from crystalmath.errors import EngineUnavailable, InvalidJob, KeyConflict
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import at_once
 from crystalmath.models import JobState, Submission
 from crystalmath.models.retry import Retry
 from crystalmath.quacc.store import JobStore
-from crystalmath.service import JobService, job_answers
-from crystalmath.service.archive_import import import_archive
-from crystalmath.service.home_jobs import HomeJobs
-from crystalmath.service.job_archive import write_archive
-from crystalmath.service.pruning import Choice
-from crystalmath.service.rebuild import rebuild
+from crystalmath.reading import job_answers
+from crystalmath.reading.home_jobs import HomeJobs
+from crystalmath.running.pruning import Choice
+from crystalmath.running.rebuild import rebuild
+from crystalmath.service import JobService
 from ends import finish
 from server.home_server import HomeServer
 

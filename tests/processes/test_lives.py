@@ -24,7 +24,7 @@ from crystalmath.jobs.reconcile import Job, Reconciler
 from crystalmath.jobs.rundir import RunDirectory, outcome_document
 from crystalmath.models import Job as JobRow
 from crystalmath.quacc.runner import JobState
-from crystalmath.service.current_jobs import Onlooker
+from crystalmath.reading.current_jobs import Onlooker
 from crystalmath.worker.publishing import Publisher
 
 

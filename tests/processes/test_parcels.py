@@ -15,13 +15,13 @@ import pytest
 from attrs import evolve
 
 import conftest
+from crystalmath.archive.writing import write_archive
 from crystalmath.engines import handover
 from crystalmath.engines.local import LocalRunner
 from crystalmath.errors import ConfigError
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Reference
 from crystalmath.service import JobService
-from crystalmath.service.job_archive import write_archive
 from crystalmath.worker.chains import close_idle
 from ends import lab_job
 

@@ -21,7 +21,8 @@ from crystalmath.quacc import JobState, get_runner
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath.quacc.store import JobStore
 from crystalmath.recipes.codec import encode_result
-from crystalmath.service import JobService, recovery
+from crystalmath.running import recovery
+from crystalmath.service import JobService
 from ends import lab_job
 
 OWNER = textwrap.dedent("""

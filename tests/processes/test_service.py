@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from commands import piped
 from conftest import eventually
 from crystalmath import config
+from crystalmath.archive.writing import write_archive
 from crystalmath.client.request import document
 from crystalmath.engines.local import LocalRunner
 from crystalmath.engines.registry import Plugins, plugins
@@ -44,10 +45,9 @@ from crystalmath.models.retry import Retry
 from crystalmath.quacc import get_runner
 from crystalmath.quacc.store import JobMetadata, JobStore
 from crystalmath.recipes.structures import to_ase_json
+from crystalmath.running.pruning import Choice
 from crystalmath.service import JobService, default_service
-from crystalmath.service.asked_job import AskedJob
-from crystalmath.service.job_archive import write_archive
-from crystalmath.service.pruning import Choice
+from crystalmath.submitting.asked_job import AskedJob
 from ends import AL, finish, lab_job
 
 
@@ -91,7 +91,7 @@ def test_the_way_of_a_job_is_in_the_events(service, store):
 
 def test_the_last_ends_are_recorded_at_once_however_long_others_are_gathered(service, monkeypatch):
     for name in ("GATHER_S", "EACH_S"):
-        monkeypatch.setattr(f"crystalmath.service.recorder.{name}", 3600.0)
+        monkeypatch.setattr(f"crystalmath.running.recorder.{name}", 3600.0)
     jobs = service.submit_many([value(number) for number in range(4)])
     *_, last = service.wait([job.job_id for job in jobs], 120)
     assert {job.state for job in service.jobs()} == {JobState.COMPLETED}
@@ -252,7 +252,7 @@ def test_what_was_found_of_a_job_holds_for_an_equal_one_that_follows(home, lab, 
         checked.append(asked["parameters"]["number"])
         return preflight(known, **asked)
 
-    monkeypatch.setattr("crystalmath.service.admission.HOLDS_S", 3600.0)
+    monkeypatch.setattr("crystalmath.submitting.admission.HOLDS_S", 3600.0)
     monkeypatch.setattr(LocalRunner, "start", lambda *_: None)
     monkeypatch.setattr(Plugins, "preflight", counted)
 
@@ -284,7 +284,7 @@ def test_a_job_without_a_walltime_has_that_of_the_home(home, lab, monkeypatch):
 
 
 def test_only_a_job_that_is_equal_to_the_letter_is_taken_for_equal(home, lab, monkeypatch):
-    monkeypatch.setattr("crystalmath.service.admission.HOLDS_S", 3600.0)
+    monkeypatch.setattr("crystalmath.submitting.admission.HOLDS_S", 3600.0)
     monkeypatch.setattr(LocalRunner, "start", lambda *_: None)
 
     def asked(number, atoms=AL, **more):
@@ -321,7 +321,7 @@ def test_only_a_job_that_is_equal_to_the_letter_is_taken_for_equal(home, lab, mo
 
 
 def test_nothing_of_a_long_job_is_kept(home, lab, monkeypatch):
-    monkeypatch.setattr("crystalmath.service.admission.HOLDS_S", 3600.0)
+    monkeypatch.setattr("crystalmath.submitting.admission.HOLDS_S", 3600.0)
     monkeypatch.setattr(LocalRunner, "start", lambda *_: None)
     large = AL * (10, 10, 10)
     with JobService(config.Source()) as service:
@@ -376,7 +376,7 @@ def test_a_batch_is_checked_as_its_jobs_are_one_by_one(home, lab, places):
 
     with pytest.MonkeyPatch.context() as patch, JobService(config.Source()) as service:
         patch.setattr(LocalRunner, "start", lambda *_: None)
-        patch.setattr("crystalmath.service.admission.HOLDS_S", -1.0)
+        patch.setattr("crystalmath.submitting.admission.HOLDS_S", -1.0)
         patch.setattr(Plugins, "engine_preflight", seen)
         jobs = [cases[place] for place in places]
         together = [told(service, answer) for answer in service.submit_many(jobs)]
@@ -802,7 +802,7 @@ def test_one_default_service_for_each_home(home, lab, monkeypatch, tmp_path):
 
 
 def test_files_that_a_new_job_is_to_read_are_not_removed(service, tmp_path, monkeypatch):
-    monkeypatch.setattr("crystalmath.service.pruning._TOGETHER", 1)
+    monkeypatch.setattr("crystalmath.running.pruning._TOGETHER", 1)
     first, second = [run(service, value(number)).job_id for number in (1, 2)]
     place = str(service.config.jobs_directory / second / "1.work")
     busy = service.submit(lab_job("wait_for", parameters={"path": str(tmp_path / "go")}))
@@ -842,7 +842,7 @@ def test_an_archive_lacks_nothing_of_a_job_that_has_never_begun(service, tmp_pat
 
 def test_jobs_that_were_run_again_are_told_where_the_next_cannot_be(service, monkeypatch):
     jobs = [run(service, value(number)).job_id for number in (1, 2, 3)]
-    monkeypatch.setattr("crystalmath.service.intake._RETRIED", 2)
+    monkeypatch.setattr("crystalmath.submitting.intake._RETRIED", 2)
     insert = JobStore.insert_each
     calls = []
 

@@ -22,7 +22,7 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.recipes import codec
-from crystalmath.server.rpc import wire
+from crystalmath.wire import messages
 from server.home_server import CELL, HomeServer
 
 HEALTHY = Path(__file__).with_name("healthy.py")
@@ -96,7 +96,7 @@ def home(tmp_path_factory):
 
 def message(method, number=1, **params):
     document = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-    return wire.frame(wire.dumps(document))
+    return messages.frame(messages.dumps(document))
 
 
 class Attack:
@@ -127,7 +127,7 @@ class Attack:
     async def read(self, reader):
         """Read an answer away."""
         header = await reader.readuntil(b"\r\n\r\n")
-        left = wire.read_length(header, most=None)
+        left = messages.read_length(header, most=None)
         while left:
             left -= len(await reader.read(min(left, 2**20)) or b"x" * left)
         self.answers += 1
@@ -156,7 +156,7 @@ class Attack:
 
 def announced(attack):
     """Announce much and send nothing, beside honest messages that are large."""
-    yield from (attack.do_not_read(wire.header(wire.MAX_MESSAGE)) for _ in range(50))
+    yield from (attack.do_not_read(messages.header(messages.MAX_MESSAGE)) for _ in range(50))
     yield from (attack.ask_again_and_again(LARGE) for _ in range(4))
 
 

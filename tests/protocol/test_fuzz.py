@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from conftest import eventually
 from crystalmath.server.handlers import METHODS
-from crystalmath.server.rpc import wire
+from crystalmath.wire import messages
 from server.home_server import CELL, HomeServer
 
 #: So many series of 5 to 25 messages; the session `drawn` tries more.
@@ -112,7 +112,7 @@ SUBMISSION = st.fixed_dictionaries(
 
 def asking(request_id, name, params, *, submits=False):
     document = {"jsonrpc": "2.0", "id": request_id, "method": name, "params": params}
-    return Message(wire.frame(wire.dumps(document)), 1, request_id, submits)
+    return Message(messages.frame(messages.dumps(document)), 1, request_id, submits)
 
 
 @st.composite
@@ -140,10 +140,10 @@ def strange_requests(draw):
     document["params"] = draw(VALUE)
     known = isinstance(document["method"], str)
     if not known or draw(st.booleans()):
-        return Message(wire.frame(wire.dumps(document)), 1, document["id"])
+        return Message(messages.frame(messages.dumps(document)), 1, document["id"])
     document["method"] = draw(st.sampled_from(NAMES))
     document["params"] = draw(st.lists(VALUE, min_size=1, max_size=3) | TEXT | NUMBER)
-    return Message(wire.frame(wire.dumps(document)), 1, document["id"])
+    return Message(messages.frame(messages.dumps(document)), 1, document["id"])
 
 
 @st.composite
@@ -154,7 +154,7 @@ def notifications(draw):
     )
     params = {"id": draw(IDS | VALUE)} if name == "$/cancelRequest" else draw(parameters())
     document = {"jsonrpc": "2.0", "method": name, "params": params}
-    return Message(wire.frame(wire.dumps(document)), 0)
+    return Message(messages.frame(messages.dumps(document)), 0)
 
 
 @st.composite
@@ -175,7 +175,7 @@ def wrong_envelopes(draw):
     request_id = document.get("id") if isinstance(document, dict) else None
     if isinstance(request_id, (bool, list, dict)):
         request_id = None
-    return Message(wire.frame(wire.dumps(document)), 1, request_id)
+    return Message(messages.frame(messages.dumps(document)), 1, request_id)
 
 
 @st.composite
@@ -203,7 +203,7 @@ def broken_json(draw):
         )
         | st.binary(max_size=200)
     )
-    return Message(wire.frame(body), 1)
+    return Message(messages.frame(body), 1)
 
 
 @st.composite
@@ -287,7 +287,7 @@ def receive(file):
         if not line:
             return None
         header += line
-    return json.loads(file.read(wire.read_length(header, most=None)))
+    return json.loads(file.read(messages.read_length(header, most=None)))
 
 
 def talk(server, messages, last):
@@ -366,7 +366,7 @@ def test_clients_that_vanish_leave_nothing_behind(server):
         half = b"Content-Length: 1000000\r\n\r\n{"
         with connect(server) as connection:
             for document in (request, waiting):
-                connection.sendall(wire.frame(wire.dumps(document)))
+                connection.sendall(messages.frame(messages.dumps(document)))
             connection.sendall(half[: number % len(half)])
     eventually(lambda: server.call("system.status")["connections"] <= before)
     # Whether it was accepted, its client does not know; asked again, there is one job.
@@ -386,7 +386,7 @@ def test_huge_messages_cost_no_more_than_a_few_of_them(server):
         def send(connection, body):
             connection.settimeout(600)  # they are taken in turn
             with contextlib.suppress(OSError):
-                connection.sendall(wire.frame(body))
+                connection.sendall(messages.frame(body))
                 return receive(connection.makefile("rb"))["error"]["code"]
             return None
 

@@ -13,7 +13,7 @@ from conftest import LIGHT, eventually
 from crystalmath import processes
 from crystalmath.client.launch import answers
 from crystalmath.server.endpoint import Place
-from crystalmath.server.rpc import wire
+from crystalmath.wire import messages
 
 #: What of a developer's environment must not reach a server under test.
 PRIVATE = ("CRYSTALMATH_", "QUACC_", "VASP_")
@@ -49,12 +49,14 @@ class Wire:
         return self.read()
 
     def send(self, document):
-        self.socket.sendall(wire.frame(wire.dumps(document)))
+        self.socket.sendall(messages.frame(messages.dumps(document)))
 
     def read(self):
         """Return the next message; ``None`` at the end."""
         header = b"".join(iter(self.file.readline, b"\r\n")) if self.file.peek(1) else b""
-        return json.loads(self.file.read(wire.read_length(header, most=None))) if header else None
+        return (
+            json.loads(self.file.read(messages.read_length(header, most=None))) if header else None
+        )
 
     def close(self):
         self.file.close()

@@ -18,8 +18,9 @@ from crystalmath.client.remote import Connection
 from crystalmath.errors import UnknownJob
 from crystalmath.server.handlers import METHODS as METHODS_OF_SERVER
 from crystalmath.server.rpc import large as large_messages
-from crystalmath.server.rpc import session, wire
+from crystalmath.server.rpc import session
 from crystalmath.server.rpc.session import IN_FLIGHT, peer_uid
+from crystalmath.wire import messages
 from peer import method, serving
 
 LARGE = 5_000_000
@@ -34,7 +35,7 @@ async def size(controller, params):
 
 
 async def large(controller, params):
-    return {"job_id": "a", "result": wire.Raw(b'"' + b"x" * LARGE + b'"')}
+    return {"job_id": "a", "result": messages.Raw(b'"' + b"x" * LARGE + b'"')}
 
 
 async def many(controller, params):
@@ -68,7 +69,7 @@ async def left(connections, count=0):
 
 async def test_a_message_may_come_in_any_pieces(connect):
     peer = await connect()
-    for byte in wire.frame(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}'):
+    for byte in messages.frame(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}'):
         peer.writer.write(bytes([byte]))
         await asyncio.sleep(0)
     assert (await peer.receive())["result"] == {"ok": True}
@@ -77,7 +78,7 @@ async def test_a_message_may_come_in_any_pieces(connect):
 async def test_many_messages_may_come_in_one_piece(connect):
     peer = await connect()
     body = b'{"jsonrpc": "2.0", "id": %d, "method": "ping"}'
-    peer.writer.write(b"".join(wire.frame(body % number) for number in range(500)))
+    peer.writer.write(b"".join(messages.frame(body % number) for number in range(500)))
     answers = [await peer.receive() for _ in range(500)]
     assert {answer["id"] for answer in answers} == set(range(500))
 
@@ -229,7 +230,7 @@ async def test_a_header_that_is_sent_line_by_line_for_ever_is_cut_off(monkeypatc
     async with serving(METHODS, first_s=1.0) as connect:
         peer = await connect()
         if said:
-            peer.writer.write(wire.frame(said))
+            peer.writer.write(messages.frame(said))
             assert (await peer.receive())["result"] == {"ok": True}
         await left(connect.connections, 1)
         async with asyncio.timeout(60):
@@ -245,7 +246,7 @@ async def test_what_is_announced_and_does_not_come_takes_nothing_from_others():
     async with serving(METHODS, room=2_000_000) as connect:
         for _ in range(20):
             stalled = await connect()
-            stalled.writer.write(wire.header(wire.MAX_MESSAGE) + b'{"')
+            stalled.writer.write(messages.header(messages.MAX_MESSAGE) + b'{"')
         honest = await connect()
         for size in (100, 100_000, 3_000_000):
             assert await honest.call("size", {"text": "x" * size}) == {"size": size}
@@ -256,7 +257,7 @@ async def test_small_messages_do_not_wait_for_large_ones():
         half = b'{"jsonrpc": "2.0", "id": 1, "method": "size", "params": {"text": "'
         filling = [await connect() for _ in range(5)]
         for peer in filling:  # all of the common rest is theirs, and none of them goes on
-            peer.writer.write(wire.header(9_000_000) + half + b"x" * 2_000_000)
+            peer.writer.write(messages.header(9_000_000) + half + b"x" * 2_000_000)
         honest = await connect()
         for _ in range(50):
             assert await honest.call("size", {"text": "x" * 10_000}) == {"size": 10_000}
@@ -312,7 +313,7 @@ async def test_a_large_message_that_waits_for_room_keeps_no_share(connect):
         for number in range(IN_FLIGHT):
             peer.request(number, "forever")
         # Both together are more than there may be.
-        peer.request("waits", "size", {"text": "x" * (wire.MAX_MESSAGE // 2)})
+        peer.request("waits", "size", {"text": "x" * (messages.MAX_MESSAGE // 2)})
     other = await connect()
     assert await other.call("size", {"text": "x" * 3_000_000}) == {"size": 3_000_000}
     for peer in peers:
@@ -384,7 +385,7 @@ async def test_large_messages_and_answers_lie_in_the_servers_folder_few_at_a_tim
     memory = connect.connections.memory
     memory.files = threading.Semaphore(3)
     begun = await connect()
-    begun.writer.write(wire.header(1_000_000) + b"x" * 500_000)
+    begun.writer.write(messages.header(1_000_000) + b"x" * 500_000)
     await kept(memory.folder, 1)
     peers = [await connect() for _ in range(5)]
     headers = []
@@ -393,7 +394,7 @@ async def test_large_messages_and_answers_lie_in_the_servers_folder_few_at_a_tim
         headers.append(await peer.reader.readuntil(b"\r\n\r\n"))
     await kept(memory.folder, 1 + 3)
     for peer, header in zip(peers, headers, strict=True):
-        answer = json.loads(await peer.reader.readexactly(wire.read_length(header)))
+        answer = json.loads(await peer.reader.readexactly(messages.read_length(header)))
         assert answer["result"]["result"] == "x" * LARGE
     begun.writer.close()
     await kept(memory.folder, 0)
@@ -412,7 +413,7 @@ async def test_no_file_is_closed_by_the_event_loop(connect, monkeypatch):
 
     monkeypatch.setattr(tempfile, "TemporaryFile", kept)
     leaving, reading, unread = [await connect() for _ in range(3)]
-    leaving.writer.write(wire.header(1_000_000) + b"x" * 500_000)
+    leaving.writer.write(messages.header(1_000_000) + b"x" * 500_000)
     assert await reading.call("size", {"text": "x" * 1_000_000}) == {"size": 1_000_000}
     assert len((await reading.call("large"))["result"]) == LARGE
     unread.request(1, "large")
@@ -467,7 +468,7 @@ async def test_a_notification_comes_whole_though_its_subscription_is_replaced(th
         peer.request(2, then)
         await called.wait()
         await asyncio.sleep(0.05)
-        told = json.loads(await peer.reader.readexactly(wire.read_length(header)))
+        told = json.loads(await peer.reader.readexactly(messages.read_length(header)))
         assert told["params"] == {"text": "x" * LARGE}
         assert (await peer.receive())["id"] == 2
 
@@ -489,7 +490,7 @@ async def test_few_large_answers_are_in_memory_however_many_are_asked_for():
     made = []
     there = []
 
-    class Counted(wire.Raw):
+    class Counted(messages.Raw):
         def __init__(self, text):
             super().__init__(text)
             made.append(None)
@@ -560,7 +561,7 @@ async def test_the_parameters_of_a_request_are_dropped_before_its_answer_is_take
         peer = await connect()
         peer.request(1, "marked", {})
         header = await peer.reader.readuntil(b"\r\n\r\n")
-        assert wire.read_length(header) > LARGE
+        assert messages.read_length(header) > LARGE
         assert [mark() for mark in marks] == [None]
 
 
@@ -617,7 +618,7 @@ async def test_a_result_that_is_streamed_holds_up_nobody(tmp_path):
                 yield chunk
 
     async def streamed(controller, params):
-        return {"job_id": "a", "result": wire.Stream(20_000_002, chunks())}
+        return {"job_id": "a", "result": messages.Stream(20_000_002, chunks())}
 
     methods = {**METHODS, "streamed": method(streamed, bulk=True)}
     async with serving(methods, room=1_000_000) as connect:
@@ -632,7 +633,7 @@ async def test_a_result_that_is_streamed_holds_up_nobody(tmp_path):
 
 async def test_a_stream_that_is_not_what_was_announced_ends_the_connection():
     async def broken(controller, params):
-        return {"result": wire.Stream(1_000_000, iter([b'"', b"x" * 1000]))}
+        return {"result": messages.Stream(1_000_000, iter([b'"', b"x" * 1000]))}
 
     async with serving({"broken": method(broken)}) as connect:
         peer = await connect()
@@ -646,5 +647,5 @@ async def test_an_answer_of_many_parts_comes_whole(connect):
     peer = await connect()
     peer.request(1, "many")
     header = await peer.reader.readuntil(b"\r\n\r\n")
-    body = await peer.reader.readexactly(wire.read_length(header))
+    body = await peer.reader.readexactly(messages.read_length(header))
     assert len(json.loads(body)["result"]["jobs"]) == 100_000

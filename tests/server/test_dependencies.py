@@ -13,7 +13,7 @@ from crystalmath.client import in_process
 from crystalmath.models import JobState, Reference, Submission
 from crystalmath.quacc.runner import get_runner
 from crystalmath.service import JobService, dependencies
-from crystalmath.service.admission import Admission
+from crystalmath.submitting.admission import Admission
 from server.home_server import CELL, HomeServer
 
 NOBODY = "00000000-0000-4000-8000-000000000000"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from crystalmath.errors import InvalidJob
-from crystalmath.server.rpc import wire
+from crystalmath.wire import messages
 from peer import method, serving
 
 
@@ -32,7 +32,7 @@ async def unsendable(controller, params):
 
 
 async def splice(controller, params):
-    return {"job_id": "a", "result": wire.Raw(b'{"energy": 1.0E-1}')}
+    return {"job_id": "a", "result": messages.Raw(b'{"energy": 1.0E-1}')}
 
 
 @pytest.fixture
@@ -167,5 +167,5 @@ async def test_an_answer_that_is_no_json_is_a_fault_of_ours(peer):
 async def test_text_that_is_encoded_already_goes_through(peer):
     peer.request(1, "splice")
     header = await peer.reader.readuntil(b"\r\n\r\n")
-    body = await peer.reader.readexactly(wire.read_length(header))
+    body = await peer.reader.readexactly(messages.read_length(header))
     assert b'"result":{"energy": 1.0E-1}' in body

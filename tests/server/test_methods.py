@@ -23,13 +23,13 @@ from crystalmath.jobs import workfiles
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.workfiles import read_tail
 from crystalmath.jobs.worktree import at_once
-from crystalmath.models.schemas import components
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore
 from crystalmath.recipes.structures import parse_structure
 from crystalmath.server.handlers import METHODS, is_repeatable
-from crystalmath.server.rpc import wire
 from crystalmath.service import JobService
+from crystalmath.wire import messages
+from crystalmath.wire.schemas import components
 from rundirs import new_job
 
 AL = {"symbols": "Al", "cell": [3.0, 3.0, 3.0], "pbc": True}
@@ -46,7 +46,7 @@ def other(service):
 
 async def ask(service, method, /, **params):
     answer = await METHODS[method](service, params)
-    document = json.loads(wire.dumps(answer))
+    document = json.loads(messages.dumps(answer))
     schema = {**METHODS[method].answer, "components": {"schemas": components()}}
     if document.get("status") != "error":
         jsonschema.Draft7Validator(schema).validate(document)
@@ -567,7 +567,7 @@ def test_results_of_many_come_in_order_as_far_as_they_fit(service):
         return call(service, "jobs.results", job_ids=list(job_ids))["results"]
 
     ids = [small, NOBODY, bad, other, small]
-    answers = [json.loads(wire.dumps(each)) for each in results(*ids)]
+    answers = [json.loads(messages.dumps(each)) for each in results(*ids)]
     assert [each["job_id"] for each in answers] == ids
     assert [each.get("code") for each in answers] == [None, "unknown_job", None, None, None]
     for job_id, answer in zip(ids, answers, strict=True):
@@ -795,7 +795,7 @@ def test_a_running_job_is_followed_frame_by_frame(service, tmp_path):
 
 
 def test_frames_come_in_parts_where_they_are_many(service, moving, monkeypatch):
-    monkeypatch.setattr("crystalmath.service.job_answers._MOST_FRAMES", 4 * 2 * 56)
+    monkeypatch.setattr("crystalmath.reading.job_answers._MOST_FRAMES", 4 * 2 * 56)
     parts, start = [], 1
     while start is not None:
         answer = call(service, "jobs.trajectory", job_id=moving[0], start=start, stride=2, stop=-1)
@@ -803,7 +803,7 @@ def test_frames_come_in_parts_where_they_are_many(service, moving, monkeypatch):
         parts.append(read(answer["cells"])[:, 2, 2].tolist())
         start = answer["next"]
     assert parts == [[10, 12, 14, 16]]
-    monkeypatch.setattr("crystalmath.service.job_answers._MOST_FRAMES", 1)
+    monkeypatch.setattr("crystalmath.reading.job_answers._MOST_FRAMES", 1)
     answer = call(service, "jobs.trajectory", job_id=moving[0], start=-2)
     assert (answer["next"], read(answer["cells"])[:, 2, 2].tolist()) == (9, [17])
 

@@ -17,12 +17,12 @@ import attrs
 import pytest
 
 from crystalmath.errors import Finding
-from crystalmath.models.answers import Potcar
 from crystalmath.models.fields import Limits
 from crystalmath.models.job import Job, JobState, Pseudopotential
 from crystalmath.models.job_notes import FindingDocument
-from crystalmath.models.schemas import schema_of
 from crystalmath.server.handlers import METHODS
+from crystalmath.wire.answers import Potcar
+from crystalmath.wire.schemas import schema_of
 
 Size = Annotated[int, Limits(minimum=0), "in bytes"]
 

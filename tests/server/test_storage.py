@@ -14,7 +14,7 @@ import pytest
 from conftest import eventually
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import at_once
-from crystalmath.service.job_results import move_of
+from crystalmath.reading.job_results import move_of
 from server.written_home import RELAX, VASP, Home
 
 STATIC = "quacc.recipes.espresso.core.static_job"
@@ -70,7 +70,7 @@ def test_usage_is_told_in_all_and_by_state_recipe_and_label(here):
 
 
 def test_more_jobs_are_measured_than_are_asked_for_at_once(here, monkeypatch):
-    monkeypatch.setattr("crystalmath.service.pruning.PAGE", 2)
+    monkeypatch.setattr("crystalmath.running.pruning.PAGE", 2)
     for _ in range(5):
         here.make({"CHG": 1})
     assert here.call("jobs.usage")["total"]["heavy_size"] == heavy_blocks(here.jobs) >= 5

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from crystalmath.models import Job, JobState
-from crystalmath.models.schemas import components
 from crystalmath.server.handlers import METHODS, events
+from crystalmath.wire.schemas import components
 from peer import serving
 
 STRUCTURE = {"symbols": "Al", "cell": [3, 3, 3], "pbc": True}

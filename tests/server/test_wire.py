@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crystalmath.server.rpc import wire
-from crystalmath.server.rpc.wire import MAX_DEPTH, MAX_MESSAGE, Raw, WireError
+from crystalmath.wire import messages
+from crystalmath.wire.messages import MAX_DEPTH, MAX_MESSAGE, Raw, WireError
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 JSON = st.recursive(
@@ -22,8 +22,8 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_what_is_written_is_read_again(document):
-    body = wire.dumps(document)
-    assert wire.loads(body) == document
+    body = messages.dumps(document)
+    assert messages.loads(body) == document
     assert json.loads(body) == document
 
 
@@ -37,14 +37,14 @@ def test_what_is_written_is_read_again(document):
     ],
 )
 def test_a_small_message_is_written_at_once_and_others_in_pieces(document, at_once):
-    pieces = list(wire.pieces(document))
+    pieces = list(messages.pieces(document))
     assert (len(pieces) == 1) is at_once
     whole = json.dumps(document, separators=(",", ":"), default=lambda raw: int(raw.text))
     assert b"".join(pieces).decode() == whole
 
 
 def test_a_frame_is_what_language_servers_send():
-    assert wire.frame(b"{}") == b"Content-Length: 2\r\n\r\n{}"
+    assert messages.frame(b"{}") == b"Content-Length: 2\r\n\r\n{}"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_a_frame_is_what_language_servers_send():
     ],
 )
 def test_the_length_stands_in_the_header(header):
-    assert wire.read_length(header) == 12
+    assert messages.read_length(header) == 12
 
 
 @pytest.mark.parametrize(
@@ -82,11 +82,11 @@ def test_the_length_stands_in_the_header(header):
 )
 def test_a_broken_header_is_refused(header, told):
     with pytest.raises(WireError, match=told):
-        wire.read_length(header)
+        messages.read_length(header)
 
 
 def test_a_client_takes_answers_of_any_length():
-    assert wire.read_length(b"Content-Length: 2000000000\r\n\r\n", most=None) == 2_000_000_000
+    assert messages.read_length(b"Content-Length: 2000000000\r\n\r\n", most=None) == 2_000_000_000
 
 
 @pytest.mark.parametrize(
@@ -110,31 +110,31 @@ def test_a_client_takes_answers_of_any_length():
         (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), f"deeper than {MAX_DEPTH} levels"),
         (b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1), "deeper than"),
         (b"[" * 1_000_000, "deeper than"),
-        (b"[" + b"[]," * wire.MAX_VALUES + b"0]", "more than .* values; send it in parts"),
+        (b"[" + b"[]," * messages.MAX_VALUES + b"0]", "more than .* values; send it in parts"),
     ],
     ids=lambda value: repr(value)[:30],
 )
 def test_what_is_no_strict_json_is_refused(body, told):
     with pytest.raises(WireError, match=told):
-        wire.loads(body)
+        messages.loads(body)
 
 
 def test_what_is_allowed_is_allowed():
     deep = b"[" * MAX_DEPTH + b"]" * MAX_DEPTH
-    assert wire.loads(deep) == json.loads(deep)
+    assert messages.loads(deep) == json.loads(deep)
     wide = b"[" + b"[]," * 1000 + b"0]"
-    assert wire.loads(wide) == json.loads(wide)
-    assert wire.loads(b'"\\ud83d\\ude00"') == "\U0001f600"
-    assert wire.loads(b'"\\\\ud800"') == "\\ud800"
+    assert messages.loads(wide) == json.loads(wide)
+    assert messages.loads(b'"\\ud83d\\ude00"') == "\U0001f600"
+    assert messages.loads(b'"\\\\ud800"') == "\\ud800"
 
 
 def test_a_clients_answers_may_be_deep():
     deep = b"[" * 200 + b"]" * 200
-    assert wire.loads(deep, limited=False) == json.loads(deep)
+    assert messages.loads(deep, limited=False) == json.loads(deep)
     with pytest.raises(WireError, match="NaN is no JSON"):
-        wire.loads(b"[NaN]", limited=False)
+        messages.loads(b"[NaN]", limited=False)
     with pytest.raises(WireError, match="deeper"):
-        wire.loads(b"[" * 1_000_000, limited=False)
+        messages.loads(b"[" * 1_000_000, limited=False)
 
 
 @pytest.mark.parametrize(
@@ -149,14 +149,14 @@ def test_a_clients_answers_may_be_deep():
 )
 def test_what_has_no_place_in_json_is_not_sent(value, told):
     with pytest.raises(WireError, match=told):
-        wire.dumps(value)
+        messages.dumps(value)
 
 
 def test_what_is_nested_for_ever_is_not_sent():
     value: list = []
     value.append(value)
     with pytest.raises(WireError):
-        wire.dumps(value)
+        messages.dumps(value)
 
 
 def test_encoded_text_is_put_in_its_place_as_it_is():
@@ -165,8 +165,8 @@ def test_encoded_text_is_put_in_its_place_as_it_is():
         "id": 1,
         "result": {"job_id": "a", "result": Raw(text), "all": [Raw(b"1"), Raw(b"2")]},
     }
-    body = wire.dumps(answer)
+    body = messages.dumps(answer)
     assert text in body
-    assert wire.loads(body)["result"] == {
+    assert messages.loads(body)["result"] == {
         "job_id": "a", "result": json.loads(text), "all": [1, 2]
     }  # fmt: skip

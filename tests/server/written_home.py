@@ -10,13 +10,14 @@ import jsonschema
 from crystalmath import config
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.models.schemas import components
 from crystalmath.quacc.runner import JobState
 from crystalmath.quacc.store import JobStore, NewJob
 from crystalmath.recipes import codec
 from crystalmath.server.handlers import METHODS
-from crystalmath.server.rpc import large, wire
+from crystalmath.server.rpc import large
 from crystalmath.service import JobService
+from crystalmath.wire import messages
+from crystalmath.wire.schemas import components
 
 RELAX = "quacc.recipes.vasp.core.relax_job"
 #: The files of a job: names, and sizes in bytes. The first three are heavy.
@@ -77,7 +78,7 @@ class Home:
             large.present.set(large.Request(large.Memory(2**20, self.jobs), asyncio.Lock()))
             return await METHODS[method](self.service, params)
 
-        document = json.loads(wire.dumps(asyncio.run(asked())))
+        document = json.loads(messages.dumps(asyncio.run(asked())))
         schema = {**METHODS[method].answer, "components": {"schemas": components()}}
         jsonschema.Draft7Validator(schema).validate(document)
         return document

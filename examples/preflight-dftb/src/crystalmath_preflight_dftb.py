@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from attrs import frozen
 
 from crystalmath.hookspecs import hookimpl
-from crystalmath.preflight.checked_job import FileKind
-from crystalmath.preflight.folders import Folders, FolderTrouble
-from crystalmath.preflight.launching import Command, Launch
-from crystalmath.preflight.program import Asked, Program
-from crystalmath.preflight.report import Need, Step
+from crystalmath.plugins.checked_job import FileKind
+from crystalmath.plugins.folders import Folders, FolderTrouble
+from crystalmath.plugins.launching import Command, Launch
+from crystalmath.plugins.program import Asked, Program
+from crystalmath.plugins.report import Need, Step
 from crystalmath.recipes.quacc_settings import settings_files
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from crystalmath.preflight.checked_job import CheckedJob, Wanted
+    from crystalmath.plugins.checked_job import CheckedJob, Wanted
 
 _VARIABLE = "DFTB_PREFIX"
 _FILES = "Hamiltonian_SlaterKosterFiles_"
@@ -69,7 +69,7 @@ class DftbPlus(Program):
 
     def ask(self, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
         """Find the files that ASE reads while it writes the input, and those of DFTB+."""
-        from crystalmath.preflight.report import troubles_of
+        from crystalmath.plugins.report import troubles_of
 
         with _noted() as read, tempfile.TemporaryDirectory(dir=asked.directory) as folder:
             written = copy.copy(calculator)

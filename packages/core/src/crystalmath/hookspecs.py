@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.models import EngineSettings, Finding, Pseudopotential
-    from crystalmath.preflight.program import Program
-    from crystalmath.progress.reader import ProgressReader
+    from crystalmath.plugins.program import Program
+    from crystalmath.plugins.progress_reader import ProgressReader
     from crystalmath.quacc.engine import EngineRunner
 
 __all__ = ["PROJECT", "hookimpl"]

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.cli.shared.submission_options import Read
-    from crystalmath.models.answers import CheckedJob
     from crystalmath.models.inputs import Difference, Setting, StepInputs
     from crystalmath.models.job_notes import FindingDocument
+    from crystalmath.wire.answers import CheckedJob
 
 
 Diff = Annotated[

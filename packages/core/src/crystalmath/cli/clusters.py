@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from crystalmath.client import Client, Job
-    from crystalmath.models.answers import ClusterEntry
+    from crystalmath.wire.answers import ClusterEntry
 
 
 _OF_ALLOCATIONS = """\

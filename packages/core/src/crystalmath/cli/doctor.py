@@ -123,7 +123,7 @@ def _home(config: Config) -> Check:
 
 
 def _disk(config: Config) -> Check:
-    from crystalmath.service.current_jobs import HomeDisk
+    from crystalmath.reading.current_jobs import HomeDisk
 
     disk = HomeDisk(lambda: config.jobs_directory)
     disk.look()
@@ -147,8 +147,8 @@ def _config(config: Config) -> Check:
 
 def _rebuild(config: Config) -> Check:
     from crystalmath.quacc.store import JobStore
+    from crystalmath.running.rebuild import NOT_REBUILT, rebuild
     from crystalmath.server.endpoint import Place
-    from crystalmath.service.rebuild import NOT_REBUILT, rebuild
 
     server = Place.of(config.home).read_lock()
     if server is not None:
@@ -168,7 +168,7 @@ def _rebuild(config: Config) -> Check:
 
 def _database(config: Config) -> Check:
     from crystalmath.quacc.store import JobStore
-    from crystalmath.service.current_jobs import directory_names
+    from crystalmath.reading.current_jobs import directory_names
 
     count = sum(1 for _ in directory_names(config.jobs_directory))
     remedy = "crystalmath doctor --rebuild records them again"
@@ -198,7 +198,7 @@ def _journals(config: Config) -> Iterator[Check]:
 
 def _outcomes(config: Config) -> Check:
     from crystalmath.quacc.store import JobStore
-    from crystalmath.service.rebuild import damaged_outcomes
+    from crystalmath.running.rebuild import damaged_outcomes
 
     wrong: list[str] = []
     if JobStore.exists(config.database_url):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from crystalmath.client import Client
-    from crystalmath.models.answers import Pruned, PrunedJob
+    from crystalmath.wire.answers import Pruned, PrunedJob
 
 
 def path(job_id: JobId, *, as_json: Json = False) -> int:

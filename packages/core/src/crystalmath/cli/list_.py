@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from crystalmath.client.home_reader import HomeReader
-    from crystalmath.models.answers import JobDocument, ProgressDocument
+    from crystalmath.wire.answers import JobDocument, ProgressDocument
 
     _Progress: TypeAlias = Mapping[str, ProgressDocument | None]
     _Look: TypeAlias = tuple[list[JobDocument], Mapping[str, int], _Progress]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from crystalmath.client.home_reader import HomeReader
-    from crystalmath.models.answers import LogPart
+    from crystalmath.wire.answers import LogPart
 
 
 # Sequences as ECMA-48 has them: of strings (titles, clipboards, links) the content goes, too.

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from crystalmath.client.home_reader import HomeReader
     from crystalmath.models import Progress
-    from crystalmath.models.answers import (
+    from crystalmath.models.job import Job
+    from crystalmath.wire.answers import (
         AttemptEntry,
         Event,
         JobDocument,
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
         Relative,
         Story,
     )
-    from crystalmath.models.job import Job
 
 
 #: So much is shown of a parameter.

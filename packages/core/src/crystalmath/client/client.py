@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from crystalmath.client.sweeping import EquationOfState, EquationsOfState, Sweep
     from crystalmath.client.transport import Transport
     from crystalmath.models import Filters, HasJobId, JobChange, MapOptions, SubmissionOptions
-    from crystalmath.models.answers import (
+    from crystalmath.models.retry import RetryOptions
+    from crystalmath.wire.answers import (
         ArchivedJobs,
         CancelledJob,
         ClusterChecked,
@@ -67,7 +68,6 @@ if TYPE_CHECKING:
         Specification,
         Usage,
     )
-    from crystalmath.models.retry import RetryOptions
 
 _Answer = TypeVar("_Answer")
 #: A structure (Å), or what ``jobs.submit`` takes in its place; a job for its final geometry.

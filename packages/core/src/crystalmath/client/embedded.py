@@ -18,8 +18,8 @@ from crystalmath.client.transport import Transport
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.server.handlers import METHODS
 from crystalmath.server.handlers.system import describe_process, describe_service
-from crystalmath.server.rpc import wire
 from crystalmath.service import JobService
+from crystalmath.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -60,7 +60,7 @@ class InProcess(Transport):
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> dict[str, Any]:
         """Return a method's result; see :class:`~crystalmath.client.transport.Transport`."""
-        answer = wire.loads(self.call_raw(method, params, timeout), limited=False)
+        answer = messages.loads(self.call_raw(method, params, timeout), limited=False)
         assert isinstance(answer, dict)  # noqa: S101 - what handlers give
         return answer
 
@@ -74,7 +74,7 @@ class InProcess(Transport):
         self._check()
         if method == "system.version":
             configured = self._service.config
-            return wire.dumps(describe_process(configured.home, configured, self._started_at))
+            return messages.dumps(describe_process(configured.home, configured, self._started_at))
         if method == "system.status":
             self._service.disk.look()
             return self._awaited(lambda: describe_service(self._service))
@@ -88,7 +88,7 @@ class InProcess(Transport):
             self._check()  # again: what comes after the end would never be answered
             answer = asyncio.run_coroutine_threadsafe(_carried_out(ask()), self._loop)
         try:
-            return wire.dumps(answer.result())
+            return messages.dumps(answer.result())
         except CancelledError:
             raise ClientClosed("this client was closed") from None
         except BaseException:

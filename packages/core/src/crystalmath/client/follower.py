@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from crystalmath.client.future import JobFuture
     from crystalmath.client.transport import Transport
-    from crystalmath.models.answers import EventList
+    from crystalmath.wire.answers import EventList
 
 #: How long one request waits for events, in seconds.
 POLL_S = 10.0

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from crystalmath.client.client import Client
-    from crystalmath.models.answers import JobDocument
+    from crystalmath.reading.home_jobs import HomeJobs
     from crystalmath.server import Method
-    from crystalmath.service.home_jobs import HomeJobs
+    from crystalmath.wire.answers import JobDocument
 
 _Answer = TypeVar("_Answer")
 
@@ -98,8 +98,8 @@ class HomeReader(Transport):
         try:
             return of_server()
         except ServerNotRunning:
-            from crystalmath.service import job_answers
-            from crystalmath.service.home_jobs import HomeJobs
+            from crystalmath.reading import job_answers
+            from crystalmath.reading.home_jobs import HomeJobs
 
             server = self._place.read_lock()
             if server is not None:

@@ -15,7 +15,7 @@ from crystalmath.client.transport import PAGE
 from crystalmath.errors import InvalidJob, shown
 from crystalmath.models import JobState
 from crystalmath.models.written import label_value
-from crystalmath.server.rpc import wire
+from crystalmath.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,7 +55,7 @@ class Documents:
                 self._completed = []  # they are large: each is asked for alone
             for each in answer["results"]:
                 if "code" not in each:
-                    self._results[each["job_id"]] = wire.dumps(each["result"])
+                    self._results[each["job_id"]] = messages.dumps(each["result"])
         if job_id in self._results:
             return self._results.pop(job_id)
         # It is too large to come with others, or says itself why there is none.

@@ -17,7 +17,7 @@ from crystalmath._storage import read_only
 from crystalmath.errors import ServerError
 from crystalmath.processes import start_process
 from crystalmath.server.endpoint import require_socket
-from crystalmath.server.rpc import wire
+from crystalmath.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,7 +74,7 @@ def answers(place: Place) -> bool:
             path = place.address()
             require_socket(path)
             connection.connect(os.fspath(path))
-            connection.sendall(wire.frame(wire.dumps(request)))
+            connection.sendall(messages.frame(messages.dumps(request)))
             return bool(connection.recv(1))
         except OSError:
             return False

@@ -25,7 +25,7 @@ from crystalmath.jobs.heartbeat import Hearts
 from crystalmath.jobs.host import heart_of
 from crystalmath.server.endpoint import require_private
 from crystalmath.server.inbox import ANSWER, REQUEST, TAKEN, publish
-from crystalmath.server.rpc import wire
+from crystalmath.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,7 +126,7 @@ class OtherHost(Transport):
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": _keyed(params, name)}
         answer = self._place.inbox / f"{name}{ANSWER}"
         try:
-            publish(request, wire.dumps(message))
+            publish(request, messages.dumps(message))
             return self._awaited(method, request, answer, timeout)
         except BaseException:
             # Ctrl-C too: nobody begins to carry it out behind the back of who left.

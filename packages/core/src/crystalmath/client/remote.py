@@ -14,7 +14,7 @@ from crystalmath.client.handshake import check_server
 from crystalmath.client.transport import Transport, read_result
 from crystalmath.errors import ServerNotRunning
 from crystalmath.server.endpoint import require_socket
-from crystalmath.server.rpc import wire
+from crystalmath.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -109,7 +109,7 @@ class Connection:
             {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
             for number, (method, params) in asked
         ]
-        self._socket.sendall(b"".join(wire.frame(wire.dumps(one)) for one in documents))
+        self._socket.sendall(b"".join(messages.frame(messages.dumps(one)) for one in documents))
         answers = [self._message()]
         self._socket.settimeout(timeout)
         answers += [self._message() for _ in requests[1:]]
@@ -120,14 +120,14 @@ class Connection:
 
     def _message(self) -> bytes:
         header = b"".join(iter(self._line, b"\r\n"))
-        length = wire.read_length(header, most=None)
+        length = messages.read_length(header, most=None)
         body = self._answers.read(length)
-        if len(body) < length or wire.is_stopping(body):
+        if len(body) < length or messages.is_stopping(body):
             raise EOFError
         return body
 
     def _line(self) -> bytes:
-        line = self._answers.readline(wire.MAX_HEADER)
+        line = self._answers.readline(messages.MAX_HEADER)
         if not line.endswith(b"\n"):
             raise EOFError
         return line

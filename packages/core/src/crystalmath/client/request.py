@@ -18,13 +18,13 @@ from crystalmath.models import Submission
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared, to_wire
 from crystalmath.recipes.quacc_settings import changed_settings
-from crystalmath.server.rpc import wire
+from crystalmath.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from crystalmath.config import Config
-    from crystalmath.models.answers import RetriedJob
+    from crystalmath.wire.answers import RetriedJob
 
 _Name = TypeVar("_Name")
 #: The parameters of `jobs.submit`, or why there are none.
@@ -37,7 +37,7 @@ MOST_JOBS = 1000
 MOST_BYTES = 8 * 2**20
 
 #: The largest job, in bytes; around it stands the request.
-LARGEST = wire.MAX_MESSAGE - 2**20
+LARGEST = messages.MAX_MESSAGE - 2**20
 
 #: What is sent as it is. Recipe and structure have more forms here than on the wire.
 _CHECKED = {one.name for one in declared(Submission)} - {"recipe", "atoms"}
@@ -145,7 +145,7 @@ def batched(
 
 def sent_size(document: object) -> int:
     """Return how many bytes are sent for a job; `InvalidJob`: they are too many."""
-    size = wire.size(document)
+    size = messages.size(document)
     if size > LARGEST:
         raise InvalidJob(
             f"structure and parameters take {size / 2**20:.0f} MiB; the limit is "

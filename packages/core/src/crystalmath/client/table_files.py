@@ -18,7 +18,7 @@ from crystalmath.client.job_values import parameters_of
 from crystalmath.errors import CrystalMathError, InvalidJob, did_you_mean
 from crystalmath.jobs.documents import cleaned
 from crystalmath.models import JobState
-from crystalmath.service.table_rows import Line, line_of
+from crystalmath.reading.table_rows import Line, line_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

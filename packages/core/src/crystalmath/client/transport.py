@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from crystalmath import server
 from crystalmath.client.client_errors import answered_error, raise_answered
 from crystalmath.errors import ID_LENGTH, CrystalMathError, InvalidJob, the_one
-from crystalmath.server.rpc import wire
+from crystalmath.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
 
     from crystalmath.models import HasJobId
-    from crystalmath.models.answers import JobDocument
+    from crystalmath.wire.answers import JobDocument
 
 _Answer = TypeVar("_Answer")
 _Item = TypeVar("_Item")
@@ -48,7 +48,7 @@ class Transport:
         """Return a method's result as JSON text, not decoded."""
         message = self.message(method, params, timeout)
         _, result = split_last(message, "result")
-        return wire.dumps(read_result(message)) if result is None else result
+        return messages.dumps(read_result(message)) if result is None else result
 
     def message(self, method: str, params: Mapping[str, Any], timeout: float | None) -> bytes:
         """Send a request to the server, and return the message that answers it."""
@@ -71,7 +71,7 @@ class Transport:
 
 def read_result(message: bytes) -> dict[str, Any]:
     """Return the result that a message carries, or raise the error."""
-    document = wire.loads(message, limited=False)
+    document = messages.loads(message, limited=False)
     if "error" in document:
         error = document["error"]
         code = (error.get("data") or {}).get("code", "rpc")
@@ -249,7 +249,7 @@ def split_last(text: bytes, name: str) -> tuple[dict[str, Any], bytes | None]:
             members[member], at = decoder.raw_decode(head, at)
             at = _after(head, at, ",")
     except (ValueError, IndexError) as error:
-        raise wire.WireError(f"the answer is no JSON object: {head[:80]!r}") from error
+        raise messages.WireError(f"the answer is no JSON object: {head[:80]!r}") from error
     return members, None
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from importlib.metadata import EntryPoint
 
-    from crystalmath.preflight.program import Program
-    from crystalmath.progress.reader import ProgressReader
+    from crystalmath.plugins.program import Program
+    from crystalmath.plugins.progress_reader import ProgressReader
 
 #: Entry-point group of the engines: name of the engine, its plugin.
 ENGINES = "crystalmath.engines"

@@ -10,8 +10,6 @@
 ``notebook``      what a notebook shows of jobs and findings
 ``columns``       what of a job stands in lists and tables, and sorts them
 ``filters``       which jobs are meant
-``answers``       what the server's methods answer
-``schemas``       JSON Schemas of requests and answers, from their types
 ``inputs``        what programs get, step by step
 ``cluster``       a target of an engine, as the configuration file describes it, and checks
 ``written``       spans of time, amounts of memory and labels as people write them

@@ -1,7 +1,7 @@
 """What a recipe would read, found out by asking the recipe itself before it is submitted.
 
 A supervised warm process (:mod:`~crystalmath.preflight.child_supervisor`) calls the recipe up to
-its calculations and reports them (:mod:`~crystalmath.preflight.report`); the verdict is made here,
+its calculations and reports them (:mod:`~crystalmath.plugins.report`); the verdict is made here,
 in the process that submits, which imports neither quacc nor a recipe.
 """
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from crystalmath.preflight.report import Report
+    from crystalmath.plugins.report import Report
 
 
 def required(

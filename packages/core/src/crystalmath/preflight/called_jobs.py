@@ -15,15 +15,15 @@ from attrs import evolve
 
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models.submission import MOST_STEPS
+from crystalmath.plugins.report import CalledJob
 from crystalmath.preflight import plausibility
-from crystalmath.preflight.report import CalledJob
 from crystalmath.recipes.lookup import is_quaccs
 from crystalmath.worker.flow_pass import FlowPass, StepValue, importable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from crystalmath.preflight.report import Step
+    from crystalmath.plugins.report import Step
     from crystalmath.preflight.stand_ins import Stop
 
 #: What a specification says of the steps of a flow that has not begun.

@@ -15,7 +15,7 @@ from attrs import frozen
 from crystalmath.engines.allotment import PARALLEL_COMMANDS, THREADS, filled
 from crystalmath.errors import one_line
 from crystalmath.models import Finding, Resources
-from crystalmath.preflight.launching import (
+from crystalmath.plugins.launching import (
     LAUNCHERS,
     MPI,
     Command,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from crystalmath.preflight.report import Report, Step
+    from crystalmath.plugins.report import Report, Step
 
 #: Programs whose files nobody checks, by the folder of quacc's recipes: their name, quacc's setting
 #: of their command, and what that is by default.

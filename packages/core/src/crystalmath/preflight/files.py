@@ -19,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from attrs import evolve
 
-from crystalmath.preflight.report import FileFacts
+from crystalmath.plugins.report import FileFacts
 from crystalmath.worker.imports import settled, signature, signature_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Sequence
     from pathlib import Path
 
-    from crystalmath.preflight.program import Program
+    from crystalmath.plugins.program import Program
 
 
 def exists(path: str) -> bool:

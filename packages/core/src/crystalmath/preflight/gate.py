@@ -1,7 +1,7 @@
 """The gate: in this process recipes are asked what they would calculate, and nothing is run.
 
 Each :class:`quacc.runners.ase.Runner` that a recipe builds becomes a
-:class:`~crystalmath.preflight.report.Step`; the recipe goes on with a stand-in for its result. The
+:class:`~crystalmath.plugins.report.Step`; the recipe goes on with a stand-in for its result. The
 patches stay for good: they belong into :mod:`~crystalmath.preflight.recipe_child` only.
 """
 
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from ase import Atoms
 from attrs import evolve
 
+from crystalmath.plugins.program import Asked, Program
+from crystalmath.plugins.report import FileFacts, Report, Step, Trouble, is_passing, trouble
 from crystalmath.preflight import files
 from crystalmath.preflight.called_jobs import CalledJobs, FirstPass
-from crystalmath.preflight.program import Asked, Program
-from crystalmath.preflight.report import FileFacts, Report, Step, Trouble, is_passing, trouble
 from crystalmath.preflight.stand_ins import (
     CORES,
     MOMENTS,

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath import config
 from crystalmath.errors import CrystalMathError
+from crystalmath.plugins.report import Report
 from crystalmath.preflight.child_supervisor import RENEWALS, STARVED_S, WARM_UP_S, remove
-from crystalmath.preflight.report import Report
 from crystalmath.preflight.report_cache import Question, ReportCache
 from crystalmath.processes import start_tied
 from crystalmath.recipes.quacc_settings import settings_files

@@ -16,7 +16,7 @@ from ase.data import chemical_symbols
 
 from crystalmath.errors import InvalidJob, one_line
 from crystalmath.models import Finding
-from crystalmath.preflight.checked_job import brief
+from crystalmath.plugins.checked_job import brief
 from crystalmath.recipes.close_atoms import close_atoms, heights, pairs
 from crystalmath.recipes.lookup import family_of, is_quaccs, look_up
 from crystalmath.recipes.source import keys_of

@@ -20,8 +20,8 @@ from crystalmath.engines.registry import plugins
 from crystalmath.errors import InvalidJob, did_you_mean, shown
 from crystalmath.models import Finding
 from crystalmath.models.inputs import Preset
-from crystalmath.preflight.checked_job import said
-from crystalmath.preflight.program import Condition, Program
+from crystalmath.plugins.checked_job import said
+from crystalmath.plugins.program import Condition, Program
 from crystalmath.recipes.lookup import is_quaccs
 from crystalmath.recipes.quacc_settings import expanded, quacc_setting
 from crystalmath.recipes.source import locate, parse
@@ -30,7 +30,7 @@ from crystalmath.worker.imports import Edited, signature
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from crystalmath.preflight.checked_job import FileKind
+    from crystalmath.plugins.checked_job import FileKind
 
 
 class _Nobodys(Program):

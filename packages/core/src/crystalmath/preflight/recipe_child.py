@@ -28,7 +28,7 @@ from crystalmath.worker.isolation import Baseline
 from crystalmath.worker.starting import begin_below
 
 if TYPE_CHECKING:
-    from crystalmath.preflight.report import Report
+    from crystalmath.plugins.report import Report
 
 
 def _install_presets() -> None:

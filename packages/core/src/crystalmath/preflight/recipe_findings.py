@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from crystalmath.errors import one_line
 from crystalmath.models import Finding
-from crystalmath.preflight.checked_job import FileKind, brief, said
+from crystalmath.plugins.checked_job import FileKind, brief, said
 from crystalmath.preflight.programs_here import guarded, program_named, program_of
 from crystalmath.recipes.lookup import NAMESPACE
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from crystalmath.preflight.checked_job import CheckedJob
-    from crystalmath.preflight.program import Program
-    from crystalmath.preflight.report import Trouble
+    from crystalmath.plugins.checked_job import CheckedJob
+    from crystalmath.plugins.program import Program
+    from crystalmath.plugins.report import Trouble
 
 #: The symbol of a ghost atom.
 GHOST = "X"

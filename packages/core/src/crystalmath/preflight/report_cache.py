@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from crystalmath.preflight.report import Report
+    from crystalmath.plugins.report import Report
 
 #: How many reports are kept.
 SIZE = 512

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.models.inputs import StepInputs
-    from crystalmath.preflight.report import Report, Step
+    from crystalmath.plugins.report import Report, Step
 
 #: Remembers why a recipe cannot go on, and gives what is to be raised.
 Stop: TypeAlias = Callable[[str], BaseException]

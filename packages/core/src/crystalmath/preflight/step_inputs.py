@@ -15,7 +15,7 @@ from crystalmath.jobs.potcars import INSTEAD, is_potcar, titles
 from crystalmath.jobs.workfiles import as_stored, read_part
 from crystalmath.jobs.worktree import files_below, scratch_folders
 from crystalmath.models.inputs import FOLDER, Inputs, Setting
-from crystalmath.preflight.checked_job import said
+from crystalmath.plugins.checked_job import said
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.models.inputs import StepInputs
-    from crystalmath.preflight.program import Program
-    from crystalmath.preflight.report import Report
+    from crystalmath.plugins.program import Program
+    from crystalmath.plugins.report import Report
 
 
 def asked_inputs(

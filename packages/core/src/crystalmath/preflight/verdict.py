@@ -16,7 +16,7 @@ from crystalmath.errors import one_line
 from crystalmath.models import Finding, Pseudopotential
 from crystalmath.models.inputs import FlowCheck, StepCheck
 from crystalmath.models.job_notes import written_findings
-from crystalmath.preflight.checked_job import CheckedJob, brief, files_of, safe, said
+from crystalmath.plugins.checked_job import CheckedJob, brief, files_of, safe, said
 from crystalmath.preflight.programs_here import (
     file_kinds,
     guarded,
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.models.job_notes import FindingDocument
-    from crystalmath.preflight.checked_job import Wanted
-    from crystalmath.preflight.folders import Folders
-    from crystalmath.preflight.program import Program
-    from crystalmath.preflight.report import CalledJob, Report
+    from crystalmath.plugins.checked_job import Wanted
+    from crystalmath.plugins.folders import Folders
+    from crystalmath.plugins.program import Program
+    from crystalmath.plugins.report import CalledJob, Report
 
 
 def judge(

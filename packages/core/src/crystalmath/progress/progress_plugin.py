@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from crystalmath.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from crystalmath.progress.reader import ProgressReader
+    from crystalmath.plugins.progress_reader import ProgressReader
 
 
 @hookimpl

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from crystalmath.progress.reader import ProgressReader, Reading, StepCollector, largest
+from crystalmath.plugins.progress_reader import ProgressReader, Reading, StepCollector, largest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from crystalmath.progress.reader import LastLines, Lines
+    from crystalmath.plugins.progress_reader import LastLines, Lines
 
 # BFGS:    3 15:09:38       -0.005682        0.0123
 # BFGSLineSearch:    1[  2] 15:09:38       -0.005682        0.0123

@@ -13,13 +13,13 @@ from crystalmath.errors import InvalidJob
 from crystalmath.jobs.workfiles import as_stored, read_chunks, read_end
 from crystalmath.jobs.worktree import at_once, calculation_files
 from crystalmath.models.progress import IonicStep, Progress
-from crystalmath.progress.reader import LastLines, Reading
+from crystalmath.plugins.progress_reader import LastLines, Reading
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Generator, Iterable, Mapping, Sequence
 
-    from crystalmath.progress.reader import ProgressReader, StepCollector
+    from crystalmath.plugins.progress_reader import ProgressReader, StepCollector
 
 _LOG = logging.getLogger("crystalmath.progress")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from crystalmath.models import answers
+    from crystalmath.wire import answers
 
 _Answer = TypeVar("_Answer")
 

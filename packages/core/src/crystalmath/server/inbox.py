@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from crystalmath.jobs.documents import write
 from crystalmath.server.pools import in_pool
-from crystalmath.server.rpc import wire
-from crystalmath.server.rpc.wire import REFUSED, RpcError
+from crystalmath.wire import messages
+from crystalmath.wire.messages import REFUSED, RpcError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,7 +106,7 @@ class Inbox:
             except FileNotFoundError:
                 return  # whoever asked has withdrawn it
             answer = await self._ask(message)
-            if wire.is_stopping(answer):
+            if messages.is_stopping(answer):
                 return  # the next server takes it
             await in_pool("inbox", _leave, taken, answer)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log
@@ -119,10 +119,10 @@ class Inbox:
     async def _ask(self, message: bytes) -> bytes:
         reader, writer = await asyncio.open_unix_connection(self._place.socket)
         try:
-            writer.write(wire.frame(message))
+            writer.write(messages.frame(message))
             await writer.drain()
             header = await reader.readuntil(b"\r\n\r\n")
-            return await reader.readexactly(wire.read_length(header[:-2], most=None))
+            return await reader.readexactly(messages.read_length(header[:-2], most=None))
         finally:
             writer.close()
 
@@ -148,8 +148,8 @@ def _is_repeatable(file: Path) -> bool:
     from crystalmath.server.handlers import is_repeatable  # a client imports this module
 
     try:
-        message = wire.loads(file.read_bytes())
-    except wire.WireError:
+        message = messages.loads(file.read_bytes())
+    except messages.WireError:
         return True  # it is refused, as often as it comes
     if not isinstance(message, dict):
         return True
@@ -174,7 +174,7 @@ def _make_ready(folder: Path) -> list[str]:
             if file.suffix == TAKEN and _is_repeatable(file):
                 left.append(file.stem)
             elif file.suffix == TAKEN:
-                _leave(file, wire.dumps(_UNKNOWN.document(1)))
+                _leave(file, messages.dumps(_UNKNOWN.document(1)))
             elif time.time() - file.stat().st_mtime > KEPT_S and not _NAME.fullmatch(file.name):
                 file.unlink()
         except FileNotFoundError:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from crystalmath.config import Config
-    from crystalmath.models.answers import ClusterEntry
     from crystalmath.quacc.engines import EngineInfo
     from crystalmath.quacc.store import JobMetadata
+    from crystalmath.wire.answers import ClusterEntry
 
 
 def describe_clusters(configured: Config) -> list[ClusterEntry]:

@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState
-from crystalmath.service.intake import fault
-from crystalmath.service.references import Outlook, References
+from crystalmath.submitting.intake import fault
+from crystalmath.submitting.references import Outlook, References
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from crystalmath.quacc.store import JobMetadata
+    from crystalmath.reading.home_jobs import HomeJobs
+    from crystalmath.running.recorder import Recorder
+    from crystalmath.running.recovery import Recovery
     from crystalmath.service.flows import Flows
-    from crystalmath.service.home_jobs import HomeJobs
-    from crystalmath.service.intake import Intake
-    from crystalmath.service.recorder import Recorder
-    from crystalmath.service.recovery import Recovery
+    from crystalmath.submitting.intake import Intake
 
 _LOG = logging.getLogger("crystalmath.service")
 

@@ -49,7 +49,7 @@ from crystalmath.recipes.json_text import place_name
 from crystalmath.recipes.lookup import look_up
 from crystalmath.recipes.stored_result import unpacked
 from crystalmath.recipes.unread_parameters import job_faults
-from crystalmath.service.retrying import Again, environment_before
+from crystalmath.submitting.retrying import Again, environment_before
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -60,8 +60,8 @@ if TYPE_CHECKING:
     from crystalmath.models.job_notes import Parent
     from crystalmath.models.retry import Retry
     from crystalmath.quacc.store import JobMetadata
-    from crystalmath.service.home_jobs import HomeJobs
-    from crystalmath.service.recorder import Recorder
+    from crystalmath.reading.home_jobs import HomeJobs
+    from crystalmath.running.recorder import Recorder
 
 _LOG = logging.getLogger("crystalmath.service")
 

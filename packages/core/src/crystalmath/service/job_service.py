@@ -19,16 +19,16 @@ from crystalmath.jobs.identities import own_identity
 from crystalmath.jobs.reconcile import request_cancel
 from crystalmath.models import JobState
 from crystalmath.models.job_notes import counted
-from crystalmath.service.current_jobs import Presence
+from crystalmath.reading.current_jobs import Presence
+from crystalmath.reading.home_jobs import HomeJobs
+from crystalmath.running.engine_pool import Runners
+from crystalmath.running.pruning import Pruned, prune
+from crystalmath.running.recorder import Recorder
+from crystalmath.running.recovery import Recovery
 from crystalmath.service.dependencies import Waiting
-from crystalmath.service.engine_pool import Runners
 from crystalmath.service.flows import Flows
-from crystalmath.service.home_jobs import HomeJobs
-from crystalmath.service.intake import Intake
-from crystalmath.service.pruning import Pruned, prune
-from crystalmath.service.recorder import Recorder
-from crystalmath.service.recovery import Recovery
-from crystalmath.service.retrying import Again
+from crystalmath.submitting.intake import Intake
+from crystalmath.submitting.retrying import Again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
@@ -39,10 +39,10 @@ if TYPE_CHECKING:
     from crystalmath.models.inputs import Preset
     from crystalmath.models.retry import Retry
     from crystalmath.quacc.store import JobMetadata
-    from crystalmath.service.admission import Checked
-    from crystalmath.service.event_feed import Feed
-    from crystalmath.service.intake import Answers
-    from crystalmath.service.pruning import Choice
+    from crystalmath.reading.event_feed import Feed
+    from crystalmath.running.pruning import Choice
+    from crystalmath.submitting.admission import Checked
+    from crystalmath.submitting.intake import Answers
 
 _LOG = logging.getLogger("crystalmath.service")
 
@@ -396,7 +396,7 @@ class JobService(HomeJobs):
     def prune(
         self, choice: Choice, *, dry_run: bool = False, limit: int = 1000, cursor: str | None = None
     ) -> Generator[None, None, Pruned]:
-        """Throw away files of ended jobs; see :func:`crystalmath.service.pruning.prune`."""
+        """Throw away files of ended jobs; see :func:`crystalmath.running.pruning.prune`."""
         if self.config.restricted is not None and not dry_run:
             raise InvalidJob(
                 "this home is restricted, and removes no files of its jobs; take [restricted] out "

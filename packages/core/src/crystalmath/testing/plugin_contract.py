@@ -12,8 +12,8 @@ from attrs import field, frozen
 
 from crystalmath.engines.registry import PLUGINS, plugins
 from crystalmath.models import JobSpec
+from crystalmath.plugins.progress_reader import LastLines, ProgressReader, Reading
 from crystalmath.preflight import inspector
-from crystalmath.progress.reader import LastLines, ProgressReader, Reading
 from crystalmath.progress.search import END
 from crystalmath.recipes import codec
 from crystalmath.testing import snapshot

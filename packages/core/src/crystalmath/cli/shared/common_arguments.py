@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from crystalmath.client import Client
     from crystalmath.client.home_reader import HomeReader
     from crystalmath.errors import CrystalMathError
-    from crystalmath.models.answers import JobDocument
     from crystalmath.models.fields import Field
+    from crystalmath.wire.answers import JobDocument
 
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
 JobId = Annotated[

@@ -15,7 +15,7 @@ import typer  # noqa: TC002
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from crystalmath.models.answers import JobDocument
+    from crystalmath.wire.answers import JobDocument
 
 #: How long a server may take to answer, in seconds.
 _ANSWER_S = 0.5

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from crystalmath.config import Config
-    from crystalmath.preflight.program import Condition
+    from crystalmath.plugins.program import Condition
     from crystalmath.server.endpoint import Place, Server
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from crystalmath.models.answers import JobDocument, ProgressDocument
+    from crystalmath.wire.answers import JobDocument, ProgressDocument
 
 _PROGRESS = ("IONIC", "SCF")
 _FORCE = "FORCE/(eV/Å)"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.status import Status
     from rich.table import Table
 
-    from crystalmath.models.answers import JobDocument
+    from crystalmath.wire.answers import JobDocument
 
 #: A width that cuts no line, in columns.
 _WIDEST = 100_000

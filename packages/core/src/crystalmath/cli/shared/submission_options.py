@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from crystalmath.client import Client
     from crystalmath.models import SubmissionOptions
-    from crystalmath.models.answers import CheckedJob
+    from crystalmath.wire.answers import CheckedJob
 
 Recipe = Annotated[
     str,

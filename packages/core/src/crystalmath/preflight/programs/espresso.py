@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve, frozen
 
 from crystalmath.hookspecs import hookimpl
-from crystalmath.preflight.checked_job import FileKind
-from crystalmath.preflight.folders import Folders, FolderTrouble
-from crystalmath.preflight.launching import Command, Launch
-from crystalmath.preflight.program import Asked, Condition, Program
+from crystalmath.plugins.checked_job import FileKind
+from crystalmath.plugins.folders import Folders, FolderTrouble
+from crystalmath.plugins.launching import Command, Launch
+from crystalmath.plugins.program import Asked, Condition, Program
 from crystalmath.preflight.programs import espresso_calculator
 from crystalmath.recipes.quacc_settings import quacc_setting
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Finding
     from crystalmath.models.inputs import Setting, StepInputs
-    from crystalmath.preflight.checked_job import CheckedJob, Wanted
-    from crystalmath.preflight.report import FileFacts, Step
+    from crystalmath.plugins.checked_job import CheckedJob, Wanted
+    from crystalmath.plugins.report import FileFacts, Step
 
 _PSEUDO = "ESPRESSO_PSEUDO"
 _ONLY = "; only Quantum ESPRESSO's recipes need one"

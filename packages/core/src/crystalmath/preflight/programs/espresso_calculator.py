@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.jobs import outdirs
 from crystalmath.models import Finding
 from crystalmath.models.inputs import Setting, StepInputs
+from crystalmath.plugins.program import assignments, marked, preset_name, same, shown_value
+from crystalmath.plugins.report import FileFacts, Need, Step, Trouble, is_passing, trouble
 from crystalmath.preflight.files import FileMemo, exists
-from crystalmath.preflight.program import assignments, marked, preset_name, same, shown_value
-from crystalmath.preflight.report import FileFacts, Need, Step, Trouble, is_passing, trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.models.inputs import Origin
-    from crystalmath.preflight.checked_job import CheckedJob
-    from crystalmath.preflight.program import Asked, Program
+    from crystalmath.plugins.checked_job import CheckedJob
+    from crystalmath.plugins.program import Asked, Program
 
 _NONE = "(none)"
 #: Calculations that begin where another ended: pw.x looks first among what that one saved.

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve, frozen
 
-from crystalmath.preflight.report import FileFacts
+from crystalmath.plugins.report import FileFacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

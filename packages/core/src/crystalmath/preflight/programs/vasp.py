@@ -10,9 +10,9 @@ from attrs import evolve
 from crystalmath.errors import one_line
 from crystalmath.hookspecs import hookimpl
 from crystalmath.models import Finding
-from crystalmath.preflight.checked_job import FileKind, brief, said
-from crystalmath.preflight.launching import Command, Launch
-from crystalmath.preflight.program import Asked, Condition, Program
+from crystalmath.plugins.checked_job import FileKind, brief, said
+from crystalmath.plugins.launching import Command, Launch
+from crystalmath.plugins.program import Asked, Condition, Program
 from crystalmath.preflight.programs import potcar_file, vasp_findings, vasp_inputs
 from crystalmath.preflight.programs.vasp_findings import PotcarFolders, functionals_of
 from crystalmath.recipes.quacc_settings import VARIABLE, potcars_of
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.models.inputs import Setting, StepInputs
-    from crystalmath.preflight.checked_job import CheckedJob, Wanted
-    from crystalmath.preflight.report import FileFacts, Step, Trouble
+    from crystalmath.plugins.checked_job import CheckedJob, Wanted
+    from crystalmath.plugins.report import FileFacts, Step, Trouble
 
 #: Files that custodian reads -> the parameters that they are made from, as far as it is worth it.
 _MADE_FROM: dict[str, set[str]] = {

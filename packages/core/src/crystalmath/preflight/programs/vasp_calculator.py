@@ -29,20 +29,20 @@ from quacc.calculators.vasp import Vasp as QuaccVasp
 from quacc.calculators.vasp.params import MPtoASEConverter
 from quacc.schemas.vasp import VaspSummarize
 
+from crystalmath.plugins.program import assignments
+from crystalmath.plugins.report import Need, Step, Trouble, troubles_of
 from crystalmath.preflight import gate
 from crystalmath.preflight.files import FileMemo, facts
-from crystalmath.preflight.program import assignments
 from crystalmath.preflight.programs.vasp_findings import JUDGED, noncollinear
 from crystalmath.preflight.programs.vasp_inputs import without_potcar
-from crystalmath.preflight.report import Need, Step, Trouble, troubles_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from ase import Atoms
 
-    from crystalmath.preflight.program import Asked, Program
-    from crystalmath.preflight.report import Starts
+    from crystalmath.plugins.program import Asked, Program
+    from crystalmath.plugins.report import Starts
 
 _PATH = "VASP_PP_PATH"
 _VERSION = "VASP_PP_VERSION"

@@ -13,9 +13,9 @@ from attrs import frozen
 
 from crystalmath.errors import MISSPELT, InvalidJob, is_slip, one_line
 from crystalmath.models import Finding
-from crystalmath.preflight.checked_job import brief, safe
-from crystalmath.preflight.folders import Folders, FolderTrouble, names_below
-from crystalmath.preflight.launching import Command, is_found
+from crystalmath.plugins.checked_job import brief, safe
+from crystalmath.plugins.folders import Folders, FolderTrouble, names_below
+from crystalmath.plugins.launching import Command, is_found
 from crystalmath.recipes.lookup import look_up
 from crystalmath.recipes.quacc_settings import VARIABLE, PotcarPath, potcars_of
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
-    from crystalmath.preflight.checked_job import CheckedJob, Wanted
-    from crystalmath.preflight.report import Step
+    from crystalmath.plugins.checked_job import CheckedJob, Wanted
+    from crystalmath.plugins.report import Step
 
 
 @frozen(slots=False)

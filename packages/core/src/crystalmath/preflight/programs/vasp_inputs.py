@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.models.inputs import Setting, StepInputs
-from crystalmath.preflight.files import facts
-from crystalmath.preflight.program import (
+from crystalmath.plugins.program import (
     assignments,
     marked,
     preset_name,
@@ -17,6 +16,7 @@ from crystalmath.preflight.program import (
     shown_value,
     whole,
 )
+from crystalmath.preflight.files import facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.models.inputs import Origin
-    from crystalmath.preflight.program import Asked, Program
-    from crystalmath.preflight.report import FileFacts
+    from crystalmath.plugins.program import Asked, Program
+    from crystalmath.plugins.report import FileFacts
 
 FILES = ("INCAR", "KPOINTS", "POSCAR")
 #: In the place of POTCAR, whose content nobody may hand on: the line TITEL of each dataset.

@@ -10,7 +10,27 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, cast
 
 from crystalmath import server
 from crystalmath.errors import InvalidJob, UnknownJob
-from crystalmath.models.answers import (
+from crystalmath.models.fields import Limits
+from crystalmath.models.filters import (
+    EventFilter,
+    JobFilter,
+    all_filters,
+    choosing,
+    read_filters,
+)
+from crystalmath.models.job_notes import JobState
+from crystalmath.reading.event_feed import Wanted, few_events, wanted_events
+from crystalmath.reading.job_answers import (
+    PAGE,
+    event_document,
+    in_full,
+    job_document,
+    progress,
+)
+from crystalmath.server.pools import in_pool, in_slices
+from crystalmath.server.rpc import large
+from crystalmath.server.rpc.declare import NoParams, method
+from crystalmath.wire.answers import (
     MOST_JOBS,
     Answer,
     Bytes,
@@ -24,36 +44,16 @@ from crystalmath.models.answers import (
     Timeout,
     WaitedJobs,
 )
-from crystalmath.models.fields import Limits
-from crystalmath.models.filters import (
-    EventFilter,
-    JobFilter,
-    all_filters,
-    choosing,
-    read_filters,
-)
-from crystalmath.models.job_notes import JobState
-from crystalmath.server.pools import in_pool, in_slices
-from crystalmath.server.rpc import large
-from crystalmath.server.rpc.declare import NoParams, method
-from crystalmath.service.event_feed import Wanted, few_events, wanted_events
-from crystalmath.service.job_answers import (
-    PAGE,
-    event_document,
-    in_full,
-    job_document,
-    progress,
-)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Generator, Iterator, Sequence
 
-    from crystalmath.models import answers
     from crystalmath.models.filters import Selection
     from crystalmath.quacc.store import Event, JobMetadata
     from crystalmath.server.rpc.session import Session
     from crystalmath.service import JobService
-    from crystalmath.service.references import Outlook
+    from crystalmath.submitting.references import Outlook
+    from crystalmath.wire import answers
 
 
 #: How often it is looked whether the owner of a job that is waited for has died, in seconds.

@@ -6,9 +6,18 @@ import json
 from typing import TYPE_CHECKING, Annotated, Literal, Required, TypeAlias, TypedDict
 
 from crystalmath import server
+from crystalmath.archive.script import asked_of_job, python_script, shell_script, written_by_job
 from crystalmath.errors import InvalidJob
 from crystalmath.models import Inputs
-from crystalmath.models.answers import (
+from crystalmath.models.fields import Limits
+from crystalmath.preflight.step_inputs import with_marks
+from crystalmath.progress.search import MOST_STEPS
+from crystalmath.reading import job_answers
+from crystalmath.server.handlers.submission import submitting_pool
+from crystalmath.server.pools import in_pool, in_slices
+from crystalmath.server.rpc import large
+from crystalmath.server.rpc.declare import JobIdParams, method
+from crystalmath.wire.answers import (
     JobId,
     JobInputs,
     JobScript,
@@ -17,15 +26,6 @@ from crystalmath.models.answers import (
     Story,
     Trajectory,
 )
-from crystalmath.models.fields import Limits
-from crystalmath.preflight.step_inputs import with_marks
-from crystalmath.progress.search import MOST_STEPS
-from crystalmath.server.handlers.submission import submitting_pool
-from crystalmath.server.pools import in_pool, in_slices
-from crystalmath.server.rpc import large
-from crystalmath.server.rpc.declare import JobIdParams, method
-from crystalmath.service import job_answers
-from crystalmath.service.job_script import asked_of_job, python_script, shell_script, written_by_job
 
 if TYPE_CHECKING:
     from crystalmath.service import JobService

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Required, TypedDict, cast
 from crystalmath import server
 from crystalmath.errors import InvalidJob
 from crystalmath.models import JobState
-from crystalmath.models.answers import (
+from crystalmath.models.fields import Limits
+from crystalmath.models.job_notes import written_findings
+from crystalmath.recipes.arguments import structure_argument, structure_taken
+from crystalmath.server.pools import is_wanted
+from crystalmath.server.rpc.declare import NoParams, method
+from crystalmath.wire.answers import (
     ClusterList,
     EngineEntry,
     EngineList,
@@ -25,12 +30,7 @@ from crystalmath.models.answers import (
     RecipeList,
     Structures,
 )
-from crystalmath.models.fields import Limits
-from crystalmath.models.job_notes import written_findings
-from crystalmath.models.schemas import SUBMISSION, described
-from crystalmath.recipes.arguments import structure_argument, structure_taken
-from crystalmath.server.pools import is_wanted
-from crystalmath.server.rpc.declare import NoParams, method
+from crystalmath.wire.schemas import SUBMISSION, described
 
 if TYPE_CHECKING:
     import inspect

@@ -13,7 +13,28 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict, cast, ge
 from crystalmath import server
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Job, JobFilter, Submission
-from crystalmath.models.answers import (
+from crystalmath.models.columns import SORTED_BY
+from crystalmath.models.fields import Limits, properties
+from crystalmath.models.filters import choosing, filters_in, read_filters
+from crystalmath.models.job_notes import UNFINISHED
+from crystalmath.reading import job_answers
+from crystalmath.reading.job_answers import in_full, job_document, job_documents
+from crystalmath.recipes.structures import parse_structure as _parse_structure  # noqa: F401
+from crystalmath.recipes.summary import summarize as _summarize_result  # noqa: F401 - promised here
+from crystalmath.running.pruning import pages
+from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
+from crystalmath.server.pools import in_pool, in_slices, is_wanted
+from crystalmath.server.rpc import large
+from crystalmath.server.rpc.declare import (
+    METHODS,  # noqa: F401 - they are looked for here, too
+    JobIdParams,
+    JobIdsParams,
+    has_key,
+    method,
+    trouble,
+)
+from crystalmath.wire import messages
+from crystalmath.wire.answers import (
     MOST_JOBS,
     Bytes,
     CancelledJob,
@@ -29,26 +50,6 @@ from crystalmath.models.answers import (
     SubmittedJob,
     Summary,
 )
-from crystalmath.models.columns import SORTED_BY
-from crystalmath.models.fields import Limits, properties
-from crystalmath.models.filters import choosing, filters_in, read_filters
-from crystalmath.models.job_notes import UNFINISHED
-from crystalmath.recipes.structures import parse_structure as _parse_structure  # noqa: F401
-from crystalmath.recipes.summary import summarize as _summarize_result  # noqa: F401 - promised here
-from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
-from crystalmath.server.pools import in_pool, in_slices, is_wanted
-from crystalmath.server.rpc import large, wire
-from crystalmath.server.rpc.declare import (
-    METHODS,  # noqa: F401 - they are looked for here, too
-    JobIdParams,
-    JobIdsParams,
-    has_key,
-    method,
-    trouble,
-)
-from crystalmath.service import job_answers
-from crystalmath.service.job_answers import in_full, job_document, job_documents
-from crystalmath.service.pruning import pages
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -107,12 +108,12 @@ def _of_ended(service: JobService, job: Job) -> JobDocument:
     record, text = _WRITTEN.get(job.job_id, (None, None))
     if text is None or record is not job:
         document = job_document(service, job)
-        if (text := wire.short(document)) is None:
+        if (text := messages.short(document)) is None:
             return document
         if len(_WRITTEN) >= _MOST_WRITTEN:
             _WRITTEN.clear()
         _WRITTEN[job.job_id] = job, text
-    return cast("JobDocument", wire.Raw(text))
+    return cast("JobDocument", messages.Raw(text))
 
 
 async def _asked(service: JobService, job_id: str) -> Job:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from crystalmath import server
 from crystalmath.errors import CrystalMathError, InvalidJob, UnknownJob
 from crystalmath.jobs.worktree import as_text, files_below
-from crystalmath.models.answers import (
+from crystalmath.models.fields import Limits
+from crystalmath.quacc.runner import JobState
+from crystalmath.reading import job_answers
+from crystalmath.reading.job_answers import PAGE
+from crystalmath.server.pools import in_pool, in_slices
+from crystalmath.server.rpc import large
+from crystalmath.server.rpc.declare import JobIdParams, JobIdsParams, method, trouble
+from crystalmath.wire import messages
+from crystalmath.wire.answers import (
     Bytes,
     FilePart,
     JobFiles,
@@ -25,13 +33,6 @@ from crystalmath.models.answers import (
     ResultList,
     Timeout,
 )
-from crystalmath.models.fields import Limits
-from crystalmath.quacc.runner import JobState
-from crystalmath.server.pools import in_pool, in_slices
-from crystalmath.server.rpc import large, wire
-from crystalmath.server.rpc.declare import JobIdParams, JobIdsParams, method, trouble
-from crystalmath.service import job_answers
-from crystalmath.service.job_answers import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
@@ -89,17 +90,17 @@ def _found(service: JobService, job: JobMetadata) -> Generator[None, None, JobRe
 
 
 def _part(service: JobService, job: JobMetadata, place: Located) -> JobResult:
-    return _answered(job, wire.Raw(service.results.part(job, place)))
+    return _answered(job, messages.Raw(service.results.part(job, place)))
 
 
 def _brief(service: JobService, job: JobMetadata) -> JobResult:
     text, is_whole = service.results.brief(job)
-    told = _answered(job, wire.Raw(text))
+    told = _answered(job, messages.Raw(text))
     # Clients take the result from the end of the answer.
     return told if is_whole else {"brief": True, **told}
 
 
-def _answered(job: JobMetadata, result: wire.Raw | wire.Stream | None) -> JobResult:
+def _answered(job: JobMetadata, result: messages.Raw | messages.Stream | None) -> JobResult:
     return {
         "job_id": job.job_id,
         "status": job.state.value,
@@ -125,8 +126,8 @@ async def handle_jobs_results(service: JobService, params: JobIdsParams) -> Resu
     }
 
 
-def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[wire.Raw]]:
-    found: list[wire.Raw] = []
+def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[messages.Raw]]:
+    found: list[messages.Raw] = []
     left = _TOGETHER
     for start in range(0, len(job_ids), PAGE):
         page = job_ids[start : start + PAGE]
@@ -136,7 +137,7 @@ def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[
             if text is None or len(text) > left:
                 return found
             left -= len(text)
-            found.append(wire.Raw(text))
+            found.append(messages.Raw(text))
             yield
     return found
 
@@ -154,8 +155,8 @@ async def handle_jobs_parameters(service: JobService, params: JobIdsParams) -> P
 
 def _all_parameters(
     service: JobService, job_ids: list[str]
-) -> Generator[None, None, list[wire.Raw]]:
-    found: list[wire.Raw] = []
+) -> Generator[None, None, list[messages.Raw]]:
+    found: list[messages.Raw] = []
     left = _TOGETHER
     for job_id in job_ids:
         try:
@@ -167,11 +168,11 @@ def _all_parameters(
             }
         except CrystalMathError as error:
             told = {"job_id": job_id, "params": None, **trouble(error)}
-        text = wire.dumps(told)
+        text = messages.dumps(told)
         if found and len(text) > left:
             return found
         left -= len(text)
-        found.append(wire.Raw(text))
+        found.append(messages.Raw(text))
         yield
     return found
 
@@ -194,11 +195,13 @@ async def handle_jobs_table(service: JobService, params: TableParams) -> JobTabl
     would be sent, with at least one; ask again for the rest. A damaged result leaves the others
     alone: ``unreadable`` names its job.
     """
-    from crystalmath.service.table_rows import table
+    from crystalmath.reading.table_rows import table
 
     job_ids, columns = params["job_ids"], params.get("columns")
     found, unreadable = await in_slices("computing", table(service, job_ids, columns, _TOGETHER))
-    rows = cast("list[Mapping[str, Any]]", [wire.Raw(text) for text in found])  # as text already
+    rows = cast(
+        "list[Mapping[str, Any]]", [messages.Raw(text) for text in found]
+    )  # as text already
     more = len(job_ids) - len(found)
     return {"rows": rows, "more": more, "unreadable": unreadable, "error": None}
 
@@ -215,7 +218,7 @@ def _written(
         told = trouble(error)
         answer = {"job_id": job_id, "status": "error", "error": told["error"], "result": None}
         answer["code"] = told["code"]
-    return None if isinstance(answer["result"], wire.Stream) else wire.dumps(answer)
+    return None if isinstance(answer["result"], messages.Stream) else messages.dumps(answer)
 
 
 def _described(service: JobService, job: JobMetadata) -> Generator[None, None, JobResult]:
@@ -223,11 +226,13 @@ def _described(service: JobService, job: JobMetadata) -> Generator[None, None, J
     if job.state is not JobState.COMPLETED:
         return _answered(job, None)
     # Its file is opened once, as most are small.
-    if (text := service.results.small(job, wire.CHUNK)) is not None:
-        return _answered(job, wire.Raw(text))
+    if (text := service.results.small(job, messages.CHUNK)) is not None:
+        return _answered(job, messages.Raw(text))
     size, chunks = (yield from service.results.measured(job)), service.results.chunks(job)
-    is_large = size > wire.CHUNK
-    return _answered(job, wire.Stream(size, chunks) if is_large else wire.Raw(b"".join(chunks)))
+    is_large = size > messages.CHUNK
+    return _answered(
+        job, messages.Stream(size, chunks) if is_large else messages.Raw(b"".join(chunks))
+    )
 
 
 class LogsParams(JobIdParams, total=False):

@@ -9,15 +9,15 @@ from attrs import asdict
 
 from crystalmath import server
 from crystalmath.errors import InvalidJob
-from crystalmath.models import answers
-from crystalmath.models.answers import MOST_JOBS, ArchivedJobs, Count, ImportedJobs, JobIds
 from crystalmath.models.fields import Limits
 from crystalmath.models.filters import JobFilter, all_filters, filters_in, read_filters
+from crystalmath.reading.job_answers import PAGE
+from crystalmath.running.pruning import Choice, Pruned, Usage, measure, pages
 from crystalmath.server.handlers.jobs import FiltersDocument
 from crystalmath.server.pools import in_slices
 from crystalmath.server.rpc.declare import method, once, trouble
-from crystalmath.service.job_answers import PAGE
-from crystalmath.service.pruning import Choice, Pruned, Usage, measure, pages
+from crystalmath.wire import answers
+from crystalmath.wire.answers import MOST_JOBS, ArchivedJobs, Count, ImportedJobs, JobIds
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -158,7 +158,7 @@ async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> Arc
 def _archived(
     service: JobService, path: Path, job_ids: list[str] | None, filters: Mapping[str, Any] | None
 ) -> Generator[None, None, ArchivedJobs]:
-    from crystalmath.service.job_archive import write_archive
+    from crystalmath.archive.writing import write_archive
 
     if (job_ids is None) == (filters is None):
         raise InvalidJob("say which jobs: either 'job_ids' or 'filters'")
@@ -197,7 +197,7 @@ async def handle_jobs_import(service: JobService, params: ImportParams) -> Impor
 
     All of them, or, where anything in it is not as it should be, none.
     """
-    from crystalmath.service.archive_import import import_archive
+    from crystalmath.archive.importing import import_archive
 
     taken = await in_slices("files", import_archive(service, _path(service, params["file"])))
     return {

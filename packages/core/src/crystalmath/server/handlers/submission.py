@@ -8,21 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict, cast
 from crystalmath import server
 from crystalmath.errors import AlreadyRetried, CrystalMathError, InvalidJob, fault, shown
 from crystalmath.models import Submission
-from crystalmath.models.answers import (
-    MOST_JOBS,
-    CheckedJob,
-    JobIds,
-    Potcar,
-    RetriedJob,
-    RetriedJobs,
-    SubmittedJob,
-    SubmittedJobs,
-)
 from crystalmath.models.checks import checked, sifted
 from crystalmath.models.fields import Limits, from_wire, properties
 from crystalmath.models.filters import JobFilter, choosing, read_filters
 from crystalmath.models.job_notes import NO_RESULT, written_findings
 from crystalmath.models.retry import Retry
+from crystalmath.running.pruning import pages
 from crystalmath.server.pools import is_wanted
 from crystalmath.server.rpc.declare import (
     METHODS,
@@ -33,7 +24,16 @@ from crystalmath.server.rpc.declare import (
     once,
     trouble,
 )
-from crystalmath.service.pruning import pages
+from crystalmath.wire.answers import (
+    MOST_JOBS,
+    CheckedJob,
+    JobIds,
+    Potcar,
+    RetriedJob,
+    RetriedJobs,
+    SubmittedJob,
+    SubmittedJobs,
+)
 
 if TYPE_CHECKING:
     from crystalmath.models.filters import Selection
@@ -131,7 +131,7 @@ def handle_jobs_check(
     """
     from attrs import asdict
 
-    from crystalmath.service.admission import Checked
+    from crystalmath.submitting.admission import Checked
 
     given, wrong = sifted(params, METHODS["jobs.check"].params)
     wanted = given.pop("inputs", False)

@@ -15,7 +15,10 @@ from attrs import asdict
 
 from crystalmath import build_version, processes, server
 from crystalmath.errors import CrystalMathError, ServerError
-from crystalmath.models.answers import (
+from crystalmath.server.pools import in_pool
+from crystalmath.server.rpc.declare import METHODS, NoParams, method, once
+from crystalmath.server.rpc.openrpc import document
+from crystalmath.wire.answers import (
     DiskRoom,
     Doctor,
     FailedJob,
@@ -24,9 +27,6 @@ from crystalmath.models.answers import (
     ServerVersion,
     Stopping,
 )
-from crystalmath.server.pools import in_pool
-from crystalmath.server.rpc.declare import METHODS, NoParams, method, once
-from crystalmath.server.rpc.openrpc import document
 
 if TYPE_CHECKING:
     from pathlib import Path

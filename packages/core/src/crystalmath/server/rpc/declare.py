@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict, TypeVar, get_type_h
 from attrs import field, frozen
 
 from crystalmath.errors import CrystalMathError
-from crystalmath.models.answers import JobId, JobIds, Refusal
 from crystalmath.models.checks import checked
 from crystalmath.models.job_notes import written_findings
-from crystalmath.models.schemas import components, schema_of
 from crystalmath.server.pools import in_pool
 from crystalmath.server.rpc import large
+from crystalmath.wire.answers import JobId, JobIds, Refusal
+from crystalmath.wire.schemas import components, schema_of
 
 if TYPE_CHECKING:
     from crystalmath import server
-    from crystalmath.models.answers import Trouble
     from crystalmath.models.job_notes import FindingDocument
     from crystalmath.service import JobService
+    from crystalmath.wire.answers import Trouble
 
 #: What a dispatcher calls: with the job service (``None``: this process's own), or with the
 #: session for methods that say so.
@@ -111,7 +111,7 @@ def method(
 
     The function gets the job service, or the session where `of_session`, and the checked
     parameters. The types of its ``params``, a `TypedDict`, and of what it returns are the
-    declaration: checks and schemas follow from them (:mod:`crystalmath.models.schemas`). A plain
+    declaration: checks and schemas follow from them (:mod:`crystalmath.wire.schemas`). A plain
     function runs in a thread of the kind `pool`, which may depend on the parameters, an ``async``
     one in the event loop. A `CrystalMathError` or `ImportError` that it raises becomes an answer:
     ``{"status": "error", "error", "code"}``, with the findings of a preflight, the job's id, and an

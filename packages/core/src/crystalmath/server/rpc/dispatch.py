@@ -15,8 +15,9 @@ from attrs import define
 
 from crystalmath.errors import CrystalMathError, did_you_mean
 from crystalmath.server.pools import in_pool
-from crystalmath.server.rpc import large, wire
-from crystalmath.server.rpc.wire import (
+from crystalmath.server.rpc import large
+from crystalmath.wire import messages
+from crystalmath.wire.messages import (
     BUSY,
     CANCELLED,
     INTERNAL_ERROR,
@@ -145,12 +146,12 @@ class Dispatcher:
         if not call.wants_answer:
             return None
         try:
-            if isinstance(result, wire.Raw):  # it is short
-                number = wire.dumps(call.request_id)
+            if isinstance(result, messages.Raw):  # it is short
+                number = messages.dumps(call.request_id)
                 return [b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (number, result.text)]
             document = {"jsonrpc": "2.0", "id": call.request_id, "result": result}
             return await large.encoded(session.memory, document)
-        except wire.WireError as error:
+        except messages.WireError as error:
             _LOG.error("the answer of %s cannot be sent", call.method)
             raise RpcError(INTERNAL_ERROR, f"the answer cannot be sent: {error}") from None
 
@@ -191,5 +192,5 @@ def _decoded(body: bytes | IO[bytes]) -> tuple[Any, str | None]:
     """Return the document, or what is wrong: an exception would keep the body until it is gone."""
     try:
         return large.read(body), None
-    except (wire.WireError, OSError) as error:
+    except (messages.WireError, OSError) as error:
         return None, str(error)

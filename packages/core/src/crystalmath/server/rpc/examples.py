@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.models import Job, JobState
 from crystalmath.models.fields import to_wire
-from crystalmath.models.schemas import components
+from crystalmath.wire.schemas import components
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,14 +16,14 @@ from collections import defaultdict
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from crystalmath.server.pools import afterwards, in_pool, in_slices
-from crystalmath.server.rpc import wire
-from crystalmath.server.rpc.wire import REFUSED, RpcError
+from crystalmath.wire import messages
+from crystalmath.wire.messages import REFUSED, RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping
     from pathlib import Path
 
-Part: TypeAlias = bytes | wire.Stream
+Part: TypeAlias = bytes | messages.Stream
 
 #: From how many bytes on a message needs room, and is decoded in a thread.
 LARGE = 32 * 2**10
@@ -196,15 +196,15 @@ def _written(file: IO[bytes] | None, part: bytes, folder: Path) -> IO[bytes]:
 def read(body: bytes | IO[bytes]) -> Any:
     """Decode a message."""
     if isinstance(body, bytes):
-        return wire.loads(body)
+        return messages.loads(body)
     with body:
         body.seek(0)
-        return wire.loads(body.read())
+        return messages.loads(body.read())
 
 
 async def encoded(memory: Memory, document: Mapping[str, Any]) -> list[Part]:
     """Encode a message; a large one in threads, and into a file."""
-    pieces = wire.pieces(document)
+    pieces = messages.pieces(document)
     parts, is_whole = _block(pieces)
     return parts if is_whole else await in_slices("computing", _rest(memory, parts, pieces))
 
@@ -227,7 +227,7 @@ def _rest(
         next(chunks)
     except OSError:
         return parts  # in memory it may still be sent
-    return [wire.Stream(size, chunks, "computing")]
+    return [messages.Stream(size, chunks, "computing")]
 
 
 def _chunks(memory: Memory, text: list[bytes]) -> Generator[bytes, None, None]:
@@ -238,7 +238,7 @@ def _chunks(memory: Memory, text: list[bytes]) -> Generator[bytes, None, None]:
             file.seek(0)
             text.clear()
             yield b""
-            while chunk := file.read(wire.CHUNK):
+            while chunk := file.read(messages.CHUNK):
                 yield chunk
     finally:
         memory.files.release()
@@ -250,7 +250,7 @@ def _block(pieces: Iterator[Part]) -> tuple[list[Part], bool]:
     block: list[bytes] = []
     size = 0
     for piece in pieces:
-        if isinstance(piece, wire.Stream):
+        if isinstance(piece, messages.Stream):
             parts += [b"".join(block), piece]
             block = []
             continue

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath import __version__
 from crystalmath.models.fields import reference
-from crystalmath.models.schemas import components
 from crystalmath.server.rpc.examples import example
-from crystalmath.server.rpc.wire import (
+from crystalmath.wire.messages import (
     CANCELLED,
     INTERNAL_ERROR,
     INVALID_PARAMS,
     REFUSED,
 )
+from crystalmath.wire.schemas import components
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,9 +16,10 @@ from typing import IO, TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError
 from crystalmath.server.pools import Asker, afterwards, asker, in_pool
-from crystalmath.server.rpc import large, wire
+from crystalmath.server.rpc import large
 from crystalmath.server.rpc.dispatch import Dispatcher
-from crystalmath.server.rpc.wire import BUSY, INVALID_REQUEST, REFUSED, RpcError
+from crystalmath.wire import messages
+from crystalmath.wire.messages import BUSY, INVALID_REQUEST, REFUSED, RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from crystalmath.server.rpc.declare import Method
     from crystalmath.server.rpc.dispatch import Pending
-    from crystalmath.server.rpc.wire import Call
+    from crystalmath.wire.messages import Call
 
 _LOG = logging.getLogger("crystalmath.server")
 
@@ -141,21 +142,21 @@ class Session:
                 await self._send(parts)
         finally:
             for part in parts:
-                if isinstance(part, wire.Stream):
+                if isinstance(part, messages.Stream):
                     afterwards(f"sending {part.kind}", part.close)  # its file system may hang
 
     async def _send(self, parts: Sequence[large.Part]) -> None:
         # A small message is whole before anything can come between, a cancellation too. Its
         # header goes with it: a client that wakes for that alone has to wait again.
-        header = wire.header(sum(len(p) if isinstance(p, bytes) else p.size for p in parts))
+        header = messages.header(sum(len(p) if isinstance(p, bytes) else p.size for p in parts))
         for part in parts:
-            if isinstance(part, wire.Stream):
+            if isinstance(part, messages.Stream):
                 await self._pass_on(part, header)
             else:
                 await self._write(header + part)
             header = b""
 
-    async def _pass_on(self, stream: wire.Stream, header: bytes) -> None:
+    async def _pass_on(self, stream: messages.Stream, header: bytes) -> None:
         left = stream.size
         while left:
             try:
@@ -215,8 +216,8 @@ class Session:
         try:
             while (header := await self._header()) is not None:
                 self._timeout_s = self._idle_s
-                await self._take(wire.read_length(header))
-        except wire.WireError as error:
+                await self._take(messages.read_length(header))
+        except messages.WireError as error:
             # Where the next message begins is not known.
             with contextlib.suppress(ConnectionError, TimeoutError):
                 await self._tell(RpcError(INVALID_REQUEST, str(error)).document())
@@ -262,7 +263,7 @@ class Session:
     async def _header(self) -> bytes | None:
         await self._begin()
         header, end, rest = self._begun.partition(b"\r\n\r\n")
-        if end and 0 < len(header) < wire.MAX_HEADER and b"\n" not in header:
+        if end and 0 < len(header) < messages.MAX_HEADER and b"\n" not in header:
             # One line, as most send.
             self._begun = rest
             return header + b"\r\n"
@@ -276,7 +277,7 @@ class Session:
         while not (self._begun or is_over):
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    self._begun = await self._reader.read(wire.MAX_HEADER)
+                    self._begun = await self._reader.read(messages.MAX_HEADER)
                     is_over = not self._begun
             except TimeoutError:
                 if not self._working and self._background is None:
@@ -284,24 +285,24 @@ class Session:
 
     async def _lines(self) -> bytes | None:
         lines = b""
-        while len(lines) <= wire.MAX_HEADER:
+        while len(lines) <= messages.MAX_HEADER:
             line, newline, self._begun = self._begun.partition(b"\n")
             line += newline
             try:
                 line += b"" if newline else await self._reader.readline()
             except ValueError:  # longer than the reader holds
-                raise wire.WireError("the message does not begin with a header") from None
+                raise messages.WireError("the message does not begin with a header") from None
             if not self._begun and self._reader.at_eof():
                 return None
             if not line.endswith(b"\r\n"):
-                raise wire.WireError(
+                raise messages.WireError(
                     f"a header line ends with CRLF, and this does not: {line[:80]!r}; a message"
                     " begins with 'Content-Length: <bytes>' and an empty line"
                 )
             if line == b"\r\n":
                 return lines
             lines += line
-        raise wire.WireError(f"the header is longer than {wire.MAX_HEADER} bytes")
+        raise messages.WireError(f"the header is longer than {messages.MAX_HEADER} bytes")
 
     async def _take(self, length: int) -> None:
         """Read a message and begin to carry it out; nothing of it stays here."""

@@ -13,6 +13,7 @@ from crystalmath.jobs.documents import cleaned
 from crystalmath.models import Job, JobState
 from crystalmath.models.columns import JOB_COLUMNS, label_values
 from crystalmath.models.written import label_cell
+from crystalmath.reading.job_answers import PAGE, job_document
 from crystalmath.recipes.lookup import family_of
 from crystalmath.recipes.summary import (
     GEOMETRY,
@@ -21,7 +22,6 @@ from crystalmath.recipes.summary import (
     last_step,
     result_values,
 )
-from crystalmath.service.job_answers import PAGE, job_document
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from crystalmath.quacc.store import JobMetadata
-    from crystalmath.service.home_jobs import HomeJobs
+    from crystalmath.reading.home_jobs import HomeJobs
 
 
 @frozen

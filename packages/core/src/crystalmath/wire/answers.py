@@ -1,7 +1,7 @@
 """The answers of the server's methods: their one declaration.
 
 Schemas, the OpenRPC document and the page of methods follow from these types
-(:mod:`~crystalmath.models.schemas`), and type checkers read them, of handlers and of clients.
+(:mod:`~crystalmath.wire.schemas`), and type checkers read them, of handlers and of clients.
 Answers may gain keys in later releases, and lose none.
 """
 

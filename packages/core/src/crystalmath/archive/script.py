@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from crystalmath.models.answers import Potcar
     from crystalmath.models.inputs import Inputs, StepInputs
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.recipes.lookup import Recipe
     from crystalmath.service.job_service import JobService
+    from crystalmath.wire.answers import Potcar
 
 #: The variables of a job's environment that its calculation may depend on.
 _SETTINGS = ("QUACC_", "VASP_", "ESPRESSO_", "ASE_")

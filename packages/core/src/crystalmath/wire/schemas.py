@@ -30,7 +30,6 @@ from typing import (
 import attrs
 
 from crystalmath.errors import Finding
-from crystalmath.models import answers
 from crystalmath.models.fields import (
     ABOUT,
     Limits,
@@ -44,6 +43,7 @@ from crystalmath.models.inputs import Inputs, Preset, Setting, StepCheck, StepIn
 from crystalmath.models.job import Job, Pseudopotential
 from crystalmath.models.job_notes import FindingDocument, Parent
 from crystalmath.models.submission import Submission
+from crystalmath.wire import answers
 
 #: What schemas refer to, by its name in the OpenRPC document.
 _NAMED: dict[str, Any] = {

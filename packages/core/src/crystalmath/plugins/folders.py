@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from crystalmath.errors import one_line
-from crystalmath.preflight.checked_job import brief, said
+from crystalmath.plugins.checked_job import brief, said
 from crystalmath.recipes.source_folders import folder_trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from crystalmath.preflight.checked_job import CheckedJob, Wanted
+    from crystalmath.plugins.checked_job import CheckedJob, Wanted
 
 __all__ = ["FolderTrouble", "Folders", "names_below", "unusable"]
 

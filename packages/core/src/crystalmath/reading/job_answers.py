@@ -24,16 +24,20 @@ from crystalmath.models.fields import declared, to_wire
 from crystalmath.models.filters import read_filters
 from crystalmath.models.job_notes import JobState, step_of
 from crystalmath.models.submission import FlowTerms, Submission
+from crystalmath.reading.job_results import move_of
 from crystalmath.recipes.json_text import structure_of
-from crystalmath.service.job_results import move_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.jobs.workfiles import Found
-    from crystalmath.models import answers
-    from crystalmath.models.answers import (
+    from crystalmath.models.job_notes import Parent
+    from crystalmath.reading.home_jobs import HomeJobs
+    from crystalmath.store.records import Event, JobMetadata
+    from crystalmath.submitting.references import Outlook
+    from crystalmath.wire import answers
+    from crystalmath.wire.answers import (
         AttemptEntry,
         Counted,
         CountedOverTime,
@@ -52,10 +56,6 @@ if TYPE_CHECKING:
         Story,
         Trajectory,
     )
-    from crystalmath.models.job_notes import Parent
-    from crystalmath.service.home_jobs import HomeJobs
-    from crystalmath.service.references import Outlook
-    from crystalmath.store.records import Event, JobMetadata
 
 #: What is told of a submission, by its names on the wire.
 _SPECIFIED = tuple(
@@ -153,7 +153,7 @@ def in_full(
     """
     found: Mapping[str, Outlook] = {}
     if any(job.waits and job.stage is None for job in jobs):
-        from crystalmath.service.references import References
+        from crystalmath.submitting.references import References
 
         found = References(service).held_up(jobs, known)
     return [

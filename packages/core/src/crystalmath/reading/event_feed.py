@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Job, JobState
     from crystalmath.quacc.store import Event, JobMetadata, JobStore
-    from crystalmath.service.home_jobs import HomeJobs
+    from crystalmath.reading.home_jobs import HomeJobs
 
 #: The filters of lists that events can be chosen by, by the names that the service takes.
 _HOLDS: Mapping[str, Callable[[Job, Any], bool]] = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from attrs import field, frozen
 
 from crystalmath.errors import one_line
-from crystalmath.preflight.report import FileFacts
+from crystalmath.plugins.report import FileFacts
 from crystalmath.recipes.lookup import is_quaccs
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from crystalmath.preflight.report import Need, Report, Step
+    from crystalmath.plugins.report import Need, Report, Step
 
 __all__ = ["CheckedJob", "FileKind", "Wanted", "brief", "files_of", "safe", "said"]
 
@@ -56,7 +56,7 @@ class Wanted:
     Parameters
     ----------
     path, setup, reason : str
-        As in :class:`~crystalmath.preflight.report.Need`.
+        As in :class:`~crystalmath.plugins.report.Need`.
     symbols : tuple of str
         Those that it is read for.
     facts : FileFacts

@@ -81,7 +81,7 @@ class Step:
     Parameters
     ----------
     calculator : str
-        The name of its program (:attr:`crystalmath.preflight.program.Program.name`); of one that
+        The name of its program (:attr:`crystalmath.plugins.program.Program.name`); of one that
         nobody knows the calculator's class, in lower case.
     needs : tuple of Need
         In the calculator's own order.

@@ -18,7 +18,7 @@ from crystalmath.jobs.reading import Depth, read
 from crystalmath.jobs.reconcile import Job, Reconciler
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
-from crystalmath.service.current_jobs import Onlooker
+from crystalmath.reading.current_jobs import Onlooker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from crystalmath.jobs.life import Decision
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.quacc.store import JobMetadata
-    from crystalmath.service.recorder import Recorder
+    from crystalmath.running.recorder import Recorder
 
 _LOG = logging.getLogger("crystalmath.service")
 

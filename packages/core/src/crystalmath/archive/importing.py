@@ -20,21 +20,21 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from crystalmath._permissions import make_own
+from crystalmath.archive.contents import check_outcome, read_members, read_record
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.documents import to_disk
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
 from crystalmath.processes import is_locked
-from crystalmath.service.archive_contents import check_outcome, read_members, read_record
 from crystalmath.service.flows import link_steps
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from crystalmath.archive.contents import Ended
     from crystalmath.models import Job, NewJob
-    from crystalmath.service.archive_contents import Ended
     from crystalmath.service.job_service import JobService
 
 #: How the folders begin, beside the run directories, of what is not taken in yet; and a file in

@@ -35,7 +35,14 @@ from crystalmath.recipes.required_packages import check_packages
 from crystalmath.recipes.source_folders import check_sources, run_folders, sources
 from crystalmath.recipes.structures import parse_and_keep, parse_structure
 from crystalmath.recipes.unread_parameters import check_unread, job_faults
-from crystalmath.service.asked_job import (
+from crystalmath.service.flows import (
+    by_step_faults,
+    first_pass,
+    runs_on_cluster,
+    taken_over,
+    terms_by_step,
+)
+from crystalmath.submitting.asked_job import (
     OWN,
     AskedJob,
     SubmissionReader,
@@ -44,15 +51,8 @@ from crystalmath.service.asked_job import (
     replaced,
     terms_of,
 )
-from crystalmath.service.checked_commands import CheckedCommands, unless_set_there, unless_there
-from crystalmath.service.flows import (
-    by_step_faults,
-    first_pass,
-    runs_on_cluster,
-    taken_over,
-    terms_by_step,
-)
-from crystalmath.service.going_on import with_continuation
+from crystalmath.submitting.checked_commands import CheckedCommands, unless_set_there, unless_there
+from crystalmath.submitting.going_on import with_continuation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from crystalmath.models.job_notes import Parent
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.recipes.lookup import Recipe
-    from crystalmath.service.references import References
+    from crystalmath.submitting.references import References
 
     _Look: TypeAlias = Callable[[AskedJob], list[Finding]]
 

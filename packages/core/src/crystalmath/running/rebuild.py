@@ -17,9 +17,9 @@ from crystalmath.jobs.reading import flow_end, view
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, NewJob
 from crystalmath.models.job_notes import counted
+from crystalmath.reading.current_jobs import directory_names
 from crystalmath.recipes.json_text import structure_of
-from crystalmath.service.asked_job import read_header, spec_hash
-from crystalmath.service.current_jobs import directory_names
+from crystalmath.submitting.asked_job import read_header, spec_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -12,7 +12,7 @@ from attrs import evolve
 from crystalmath.errors import FilesRemoved, StoreError, UnknownJob, the_one
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models.job_notes import JobState
-from crystalmath.service.current_jobs import (
+from crystalmath.reading.current_jobs import (
     DISK_FULL,
     HomeDisk,
     Onlooker,
@@ -20,7 +20,7 @@ from crystalmath.service.current_jobs import (
     Recent,
     directory_names,
 )
-from crystalmath.service.job_results import StoredResults
+from crystalmath.reading.job_results import StoredResults
 from crystalmath.store.job_reader import JobReader
 from crystalmath.store.plain_sql import HEAD, SqliteFile, has_tables, sqlite_file
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from crystalmath.config import Config
-    from crystalmath.models.answers import Potcar
     from crystalmath.models.filters import Selection, StoreSelection
     from crystalmath.models.job_notes import Parent
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath.store.records import ErrorCount, Event, Failure, JobMetadata
     from crystalmath.store.selection import FacetCounts
+    from crystalmath.wire.answers import Potcar
 
 
 class Records(Protocol):

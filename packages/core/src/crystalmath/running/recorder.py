@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from crystalmath.errors import CrystalMathError, StoreError
 from crystalmath.jobs.changes import Change
 from crystalmath.models.job_notes import repeated
-from crystalmath.service.current_jobs import Recent
-from crystalmath.service.event_feed import Feed
+from crystalmath.reading.current_jobs import Recent
+from crystalmath.reading.event_feed import Feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -182,7 +182,7 @@ class Recorder:
     def _reopen(self, lost: JobStore) -> None:
         """Open what is in the place of the database now, and record all jobs there are."""
         from crystalmath.quacc.store import JobStore
-        from crystalmath.service.rebuild import NOT_REBUILT, rebuild
+        from crystalmath.running.rebuild import NOT_REBUILT, rebuild
 
         if not self._jobs_directory.exists():
             raise StoreError(

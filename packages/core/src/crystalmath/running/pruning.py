@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.quacc.store import JobMetadata
-    from crystalmath.service.home_jobs import HomeJobs
-    from crystalmath.service.recorder import Recorder
+    from crystalmath.reading.home_jobs import HomeJobs
+    from crystalmath.running.recorder import Recorder
 
     _Meant: TypeAlias = tuple[JobMetadata, Use]
 

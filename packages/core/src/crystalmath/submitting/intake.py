@@ -24,11 +24,11 @@ from crystalmath.errors import (
 from crystalmath.jobs.changes import Change
 from crystalmath.models import Finding, JobState
 from crystalmath.models.job_notes import awaited, repeated
-from crystalmath.service.admission import Admission, Checked, Prepared
-from crystalmath.service.asked_job import differing
 from crystalmath.service.flows import changes_by_step
-from crystalmath.service.references import References
-from crystalmath.service.retrying import Again, again, as_asked, reading_again
+from crystalmath.submitting.admission import Admission, Checked, Prepared
+from crystalmath.submitting.asked_job import differing
+from crystalmath.submitting.references import References
+from crystalmath.submitting.retrying import Again, again, as_asked, reading_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
     from crystalmath.models.job_notes import Parent
     from crystalmath.models.retry import Retry
     from crystalmath.quacc.store import JobMetadata
-    from crystalmath.service.asked_job import AskedJob
-    from crystalmath.service.engine_pool import Runners
-    from crystalmath.service.home_jobs import HomeJobs
-    from crystalmath.service.recorder import Recorder
-    from crystalmath.service.recovery import Recovery
+    from crystalmath.reading.home_jobs import HomeJobs
+    from crystalmath.running.engine_pool import Runners
+    from crystalmath.running.recorder import Recorder
+    from crystalmath.running.recovery import Recovery
+    from crystalmath.submitting.asked_job import AskedJob
 
     #: For each job that is asked for, the job or why there is none.
     Answers: TypeAlias = list[JobMetadata | CrystalMathError | ImportError]

@@ -13,10 +13,10 @@ from crystalmath.models import Finding
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from crystalmath.plugins.report import Report
     from crystalmath.preflight.commands import Commands
-    from crystalmath.preflight.report import Report
     from crystalmath.quacc.engine import EngineRunner
-    from crystalmath.service.asked_job import AskedJob
+    from crystalmath.submitting.asked_job import AskedJob
 
 
 @frozen

@@ -25,6 +25,7 @@ from crystalmath.models.fields import properties
 from crystalmath.models.filters import read_filters
 from crystalmath.models.job_notes import awaited, awaits_structure, repeated, step_of
 from crystalmath.models.reference import JobValue
+from crystalmath.reading.job_results import recomputed
 from crystalmath.recipes import codec
 from crystalmath.recipes.arguments import returns_beside
 from crystalmath.recipes.ase_classes import with_classes
@@ -41,9 +42,8 @@ from crystalmath.recipes.json_text import place_name, structure_of
 from crystalmath.recipes.lookup import is_quaccs, look_up
 from crystalmath.recipes.structures import parse_and_keep, parse_structure
 from crystalmath.recipes.summary import find_structures, read_structure
-from crystalmath.service.asked_job import AskedJob, with_arguments
-from crystalmath.service.going_on import moves_atoms_alone
-from crystalmath.service.job_results import recomputed
+from crystalmath.submitting.asked_job import AskedJob, with_arguments
+from crystalmath.submitting.going_on import moves_atoms_alone
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from crystalmath.models import NewJob, Submission
     from crystalmath.models.job_notes import Parent
     from crystalmath.quacc.store import JobMetadata
-    from crystalmath.service.home_jobs import HomeJobs
+    from crystalmath.reading.home_jobs import HomeJobs
 
 #: So many of the jobs that one waits for are named in its reason.
 _NAMED = 3

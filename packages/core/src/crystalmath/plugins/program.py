@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from attrs import evolve, frozen
 
 from crystalmath.models.inputs import Setting, StepInputs
-from crystalmath.preflight.checked_job import FileKind, brief
-from crystalmath.preflight.folders import Folders
-from crystalmath.preflight.report import FileFacts, Step
+from crystalmath.plugins.checked_job import FileKind, brief
+from crystalmath.plugins.folders import Folders
+from crystalmath.plugins.report import FileFacts, Step
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Finding
     from crystalmath.models.inputs import Origin
-    from crystalmath.preflight.checked_job import CheckedJob, Wanted
-    from crystalmath.preflight.launching import Launch
-    from crystalmath.preflight.report import Trouble
+    from crystalmath.plugins.checked_job import CheckedJob, Wanted
+    from crystalmath.plugins.launching import Launch
+    from crystalmath.plugins.report import Trouble
 
 __all__ = ["Asked", "Condition", "Program"]
 

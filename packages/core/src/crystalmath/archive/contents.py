@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias, cast
 
 from attrs import evolve
 
+from crystalmath.archive.writing import FILES, FORMAT, HEAD, OWN, OWN_ENDS, RECORD
 from crystalmath.engines.registry import is_engine_name
 from crystalmath.errors import CrystalMathError, InvalidJob, shown
 from crystalmath.jobs.potcars import is_potcar
 from crystalmath.jobs.rundir import is_job_id
 from crystalmath.models import Job, JobSpec, JobState, NewJob, Terms
-from crystalmath.models.answers import Potcar, Summary
 from crystalmath.models.checks import check_fields, checked
 from crystalmath.models.fields import declared, properties
 from crystalmath.models.job_notes import FindingDocument, Parent
-from crystalmath.models.schemas import fields_of
 from crystalmath.recipes import codec
 from crystalmath.recipes.lookup import check_name
 from crystalmath.recipes.stored_result import block_size, result_chunks
-from crystalmath.service.job_archive import FILES, FORMAT, HEAD, OWN, OWN_ENDS, RECORD
-from crystalmath.service.rebuild import row_of
+from crystalmath.running.rebuild import row_of
+from crystalmath.wire.answers import Potcar, Summary
+from crystalmath.wire.schemas import fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

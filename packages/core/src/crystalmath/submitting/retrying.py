@@ -25,7 +25,7 @@ from crystalmath.models.written import label_of, label_value, memory_text, read_
 from crystalmath.recipes import codec
 from crystalmath.recipes.json_text import structure_of
 from crystalmath.recipes.structures import parse_structure
-from crystalmath.service.going_on import PARAMETER, copied_files, moves_atoms_alone
+from crystalmath.submitting.going_on import PARAMETER, copied_files, moves_atoms_alone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from crystalmath.models.job_notes import Parent
     from crystalmath.models.retry import Retry
     from crystalmath.models.submission import TermsGiven
-    from crystalmath.preflight.program import Program
+    from crystalmath.plugins.program import Program
     from crystalmath.quacc.store import JobMetadata
 
 

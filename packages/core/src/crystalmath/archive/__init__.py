@@ -1,0 +1,1 @@
+"""Jobs as files for other homes and people: archives, and a script of one job."""
