@@ -22,7 +22,7 @@ from crystalmath.reading.home_jobs import HomeJobs
 from crystalmath.reading.job_answers import in_full
 from crystalmath.running.recorder import Recorder
 from crystalmath.running.recovery import Recovery
-from crystalmath.service import flows as service_flows
+from crystalmath.reading import flow_steps
 from crystalmath.service.dependencies import Waiting
 from crystalmath.service.flows import Flows
 from crystalmath.submitting.references import References
@@ -279,7 +279,7 @@ class World:
         parents, taken = [], []
         if retry_of is not None:
             parents = [{"job_id": retry_of, "role": "retry"}]
-            taken, _ = service_flows.taken_over(self.jobs, parents)
+            taken, _ = flow_steps.taken_over(self.jobs, parents)
         told = {"pass": 1, "steps": taken}
         row = self.row(parents, header={"flow": told}, stage="pass")
         chance, names = self.random, []

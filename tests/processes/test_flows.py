@@ -340,7 +340,7 @@ def test_steps_have_terms_of_their_own(service, tmp_path):
     assert job.summary["by_step_unused"] == ["totla", "*conted#0"]
     (told,) = job.warnings
     assert (told["code"], told["place"]) == ("step_unknown", "by_step.*conted#0")
-    assert told["message"].startswith("'by_step.*conted#0.resources' means no step of the flow")
+    assert told["message"].startswith("'by_step.*conted#0.resources' matches no step of the flow")
     assert told["remedy"] == "did you mean 'counted'?"
     asked = {"parameters": {"folder": str(tmp_path)}, "by_step": {"totla": {"priority": 1}}}
     checked = service.check(Submission(recipe="flow_recipes.counts", **asked))
@@ -353,7 +353,7 @@ def test_steps_have_terms_of_their_own(service, tmp_path):
     told = {one["place"]: one for one in again.warnings}
     assert sorted(told) == [f"by_step.{name}" for name in ("*conted#0", "counted#0", "totla")]
     assert len(again.warnings) == 3
-    message = f"'totla' means no step that flow {flow} has called"
+    message = f"'totla' matches no step that flow {flow} has called"
     totla = told["by_step.totla"]
     assert (totla["message"], totla["remedy"]) == (message, "did you mean 'total'?")
     assert told["by_step.counted#0"]["remedy"] == "did you mean '*counted#0'?"

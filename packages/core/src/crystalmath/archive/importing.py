@@ -27,7 +27,7 @@ from crystalmath.jobs.documents import to_disk
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState
 from crystalmath.processes import is_locked
-from crystalmath.service.flows import link_steps
+from crystalmath.reading.flow_steps import link_steps
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence

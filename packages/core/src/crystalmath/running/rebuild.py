@@ -15,11 +15,11 @@ from crystalmath.jobs.facts import Record
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.reading import flow_end, view
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.specification import read_header, spec_hash
 from crystalmath.models import JobState, NewJob
 from crystalmath.models.job_notes import counted
 from crystalmath.reading.current_jobs import directory_names
 from crystalmath.recipes.json_text import structure_of
-from crystalmath.submitting.asked_job import read_header, spec_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

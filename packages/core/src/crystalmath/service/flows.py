@@ -1,9 +1,9 @@
-"""Flows whose steps are jobs: their passes, the jobs that these call, and their ends.
+"""Advance flows: record the steps that a pass has called, and start the next pass.
 
-A flow is a job each of whose attempts is a pass of its body (:mod:`crystalmath.worker.flow_pass`).
-The outcome of a pass names the jobs that it has called. They are recorded here, and when those have
-ended that the body needs, the next pass begins. All that is known here can be read again: from the
-outcome of the last pass, and from the rows of the steps.
+A flow is a job. Each of its attempts is a pass of its body
+(:mod:`crystalmath.worker.flow_pass`), whose outcome names the steps that the body has called. This
+module records the new ones as jobs. The next pass starts when the steps that the body needs have
+ended. Nothing is kept here alone: the outcome of the last pass and the rows of the steps tell all.
 """
 
 from __future__ import annotations
@@ -13,52 +13,37 @@ import hashlib
 import json
 import logging
 import math
-import re
 import time
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define, evolve, field, fields_dict
 
 from crystalmath.errors import (
     BadFile,
-    Finding,
     InvalidJob,
-    JobRefused,
-    did_you_mean,
-    shown,
 )
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.reading import flow_end
-from crystalmath.models import JobSpec, JobState, NewJob, Resources, Submission
-from crystalmath.models.fields import plain
-from crystalmath.models.job_notes import awaited, repeated, step_of
+from crystalmath.models import JobSpec, JobState, NewJob, Submission
 from crystalmath.models.reference import JOB, STEP
 from crystalmath.models.submission import (
     MOST_LABELS,
-    MOST_PRIORITY,
-    MOST_STEPS,
     Terms,
-    merged,
     of_step,
-    step_matches,
 )
+from crystalmath.reading.flow_steps import current_try, link_steps, step_entry, steps_by_name
 from crystalmath.recipes import codec
 from crystalmath.recipes.json_text import place_name
-from crystalmath.recipes.lookup import look_up
 from crystalmath.recipes.stored_result import unpacked
-from crystalmath.recipes.unread_parameters import job_faults
+from crystalmath.submitting.flow_terms import least, terms_by_step
 from crystalmath.submitting.retrying import Again, environment_before
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from crystalmath.config import Config
     from crystalmath.errors import CrystalMathError
-    from crystalmath.models.inputs import StepCheck
     from crystalmath.models.job_notes import Parent
-    from crystalmath.models.retry import Retry
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.reading.home_jobs import HomeJobs
     from crystalmath.running.recorder import Recorder
@@ -68,177 +53,12 @@ _LOG = logging.getLogger("crystalmath.service")
 _LONGEST_KEY = 255
 _OVER = (
     "the time of the whole flow (--walltime-total) is up, and its steps were stopped; crystalmath "
-    "retry goes on from those that have completed"
+    "retry continues from the completed ones"
 )
-#: What the name of a link to a step does not have, and how long it is.
-_UNREADABLE = re.compile(r"[^\w.+-]", re.ASCII)
-_LONGEST_LINK = 80
-#: The ends of steps' names, which number those of one function.
-_NUMBER = re.compile(r"#.*")
-
-
-def first_pass(
-    spec: JobSpec,
-    taken: Sequence[Mapping[str, Any]],
-    repeats: str | None,
-    on_cluster: Sequence[str],
-) -> JobSpec:
-    """Return what the first pass of a flow is to run, beside its owner and on none of its terms.
-
-    These are for its steps. A flow that `on_cluster` means has its passes where its steps are, on
-    the same terms. `taken` are steps of the flow that it repeats, if it does.
-    """
-    asked = {name: plain(value) for name, value in spec.terms().items()}
-    asked["engine"] = spec.engine
-    # A pass goes ahead of all other jobs that wait: it takes little, and others wait for it.
-    priority = MOST_PRIORITY
-    if not runs_on_cluster(spec, on_cluster):
-        spec = evolve(
-            spec,
-            engine="local",
-            cluster=spec.cluster if spec.engine == "local" else "local",
-            environment=environment_before(spec.header()),
-            replaced={},
-            resources=Resources(),
-            walltime_s=None,
-        )
-        priority += 1  # which only a pass has: no worker of the engine need be free for it
-    return evolve(
-        spec,
-        walltime_s=_least(spec.walltime_s, spec.walltime_total_s),
-        continue_lost=None,
-        priority=priority,
-        flow={
-            "pass": 1,
-            "attempt": 1,
-            "serial": spec.serial,
-            "most": MOST_STEPS,
-            "repeats": repeats,
-            "steps": list(taken),
-            "asked": asked,
-            "walltime_s": spec.walltime_s,
-        },
-    )
-
-
-def runs_on_cluster(spec: JobSpec, on_cluster: Sequence[str]) -> bool:
-    """Return whether patterns mean a flow, whose passes then run where its steps are."""
-    return any(step_matches(pattern, spec.recipe, spec.recipe) for pattern in on_cluster)
-
-
-def _least(*times: float | None) -> float | None:
-    return min((one for one in times if one is not None), default=None)
-
-
-def taken_over(
-    jobs: HomeJobs, parents: Iterable[Parent]
-) -> tuple[list[dict[str, Any]], str | None]:
-    """Return the completed steps of the flow that another one repeats, and that flow."""
-    origin = repeated(parents)
-    if origin is None:
-        return [], None
-    header = json.loads(jobs.specification(origin).partition("\n")[0])
-    told = (header.get("flow") or {}).get("steps", ())
-    earlier = [{**each, "counted": False} for each in told if each.get("taken_over")]
-    there = {
-        job.job_id
-        for job in jobs.some_jobs([each["job_id"] for each in earlier])
-        if _has_result(jobs, job)
-    }
-    found = {each["name"]: each for each in earlier if each["job_id"] in there}
-    own = _steps(jobs.some_jobs(jobs.step_ids(origin)))
-    found |= {
-        name: _entry(name, tries)
-        for name, tries in own.items()
-        if _has_result(jobs, _present(tries))
-    }
-    return [{**each, "taken_over": True} for each in found.values()], origin
-
-
-def _has_result(jobs: HomeJobs, job: JobMetadata) -> bool:
-    """Return whether a step has completed, and its result is as it was published."""
-    if job.state is not JobState.COMPLETED or job.without_files():
-        return False
-    try:
-        return jobs.results.verify(job) is None
-    except OSError:
-        return True  # that may pass
-
-
-def _steps(rows: Iterable[JobMetadata]) -> dict[str, list[JobMetadata]]:
-    """Sort the jobs of a flow by the step that they are tries at, those left out that are void."""
-    found: dict[str, list[JobMetadata]] = {}
-    for job in rows:
-        of_flow = step_of(job.parents)
-        if of_flow is not None and not _is_void(job):
-            found.setdefault(of_flow[1], []).append(job)
-    return found
-
-
-def _is_void(job: JobMetadata) -> bool:
-    """Return whether a step has ended without having been launched, and nobody has stopped it."""
-    ended = job.state.is_terminal() and job.state is not JobState.COMPLETED
-    return ended and job.cancel_requested_at is None and bool(awaited(job.parents))
-
-
-def _present(tries: Sequence[JobMetadata]) -> JobMetadata:
-    """Return which of the tries at a step counts, the oldest first."""
-    completed = (job for job in reversed(tries) if job.state is JobState.COMPLETED)
-    unfinished = (job for job in reversed(tries) if not job.state.is_terminal())
-    return next(completed, None) or next(unfinished, None) or tries[-1]
-
-
-def _entry(name: str, tries: Sequence[JobMetadata]) -> dict[str, Any]:
-    """Write what a pass is told of a step."""
-    job = _present(tries)
-    state = job.state.value
-    if not job.state.is_terminal():
-        state = "waiting" if job.waits else "launched"
-    entry: dict[str, Any] = {"name": name, "job_id": job.job_id, "state": state}
-    entry |= {"attempt": job.attempt, "error": job.error}
-    # A retry may have other parameters than those that the body calls it with.
-    known = {each.job_id for each in tries}
-    origin, asked = repeated(job.parents), job.job_id
-    while origin in known:
-        asked = origin
-        origin = next(repeated(each.parents) for each in tries if each.job_id == asked)
-    return entry if asked == job.job_id else {**entry, "asked": asked}
-
-
-def link_steps(
-    jobs: HomeJobs, flow: JobMetadata, own: Mapping[str, Sequence[JobMetadata]] | None = None
-) -> None:
-    """Link to the work directories of a flow's steps from its own; `OSError` if that fails.
-
-    Its `own` steps may be read already. Those that it has taken over are linked to, too.
-    """
-    if own is None:
-        own = _steps(jobs.some_jobs(jobs.step_ids(flow.job_id)))
-    if repeated(flow.parents) is not None:
-        children = jobs.children(flow.job_id)
-        taken = [child["job_id"] for child in children if child["role"] == "taken"]
-        own = {**_steps(jobs.some_jobs(taken)), **own}
-    jobs.directory(flow.job_id).link_steps(_links(jobs, own))
-
-
-def _links(jobs: HomeJobs, steps: Mapping[str, Sequence[JobMetadata]]) -> dict[str, str]:
-    """Return links to the work directories of steps, ``01-relax-Cu80``, in the order of calls."""
-    in_order = sorted(steps.items(), key=lambda step: step[1][0].created_at)
-    width = max(2, len(str(len(in_order))))
-    links: dict[str, str] = {}
-    for number, (name, tries) in enumerate(in_order, 1):
-        job = _present(tries)
-        work = Path(jobs.directory(job.job_id).work(job.attempt))
-        short = name.rpartition("/")[2].rpartition("#")[0].rpartition(".")[2].removesuffix("_job")
-        parts = [f"{number:0{width}}", short, *([job.formula] if job.formula else ())]
-        if work.is_dir():
-            own = _UNREADABLE.sub("_", "-".join(parts))[:_LONGEST_LINK]
-            links[own] = f"../../{job.job_id}/{work.name}"
-    return links
 
 
 class Intake(Protocol):
-    """Takes steps, and hands over passes."""
+    """Records steps and starts passes."""
 
     def record_steps(
         self,
@@ -246,64 +66,61 @@ class Intake(Protocol):
         ask: Callable[[int, Sequence[str]], Again],
         refused: Callable[[int, Exception], CrystalMathError],
     ) -> list[JobMetadata]:
-        """Take the steps that a flow has called, all of them or none."""
+        """Record the steps that a flow has called, all of them or none."""
 
     def next_pass(self, flow: JobMetadata, row: NewJob, spec: JobSpec, document: str) -> None:
-        """Record that the next pass of a flow begins, and hand it to its engine."""
+        """Record the next pass of a flow, and hand it to its engine."""
 
 
 @define
 class _Plan:
-    """What the last pass of a flow has left to be done."""
+    """The steps of a flow as its last pass left them, and their states since."""
 
     attempt: int
-    #: What stands in the flow's specification above structure and parameters, which may be large.
+    #: The first line of the flow's specification, without structure and parameters.
     header: Mapping[str, Any]
-    #: The names of the steps that the next pass waits for.
+    #: Names of the steps that the next pass waits for.
     needs: Sequence[str] = ()
-    #: The names of the steps that it has called and that had jobs before.
+    #: Names of the steps that the pass has called and that were on record before.
     known: Collection[str] = ()
-    #: How the pass has ended, unless it waits for steps.
+    #: The end of the flow, once its body has returned or raised.
     end: Change | None = None
-    #: When the time of the flow is up, in seconds since the epoch.
+    #: Deadline of the flow, in seconds since the epoch.
     ends_at: float = math.inf
     is_over: bool = False
-    #: The states of its jobs as the event log has told them since all rows were last read.
+    #: States of its jobs: from the rows, then from the event log.
     states: dict[str, JobState] = field(factory=dict)
-    #: Those of them that count: of steps that have not ended, and that the next pass waits for.
+    #: Ids of the current tries that have not ended, and of those that the next pass waits for.
     open: set[str] = field(factory=set)
     needed: set[str] = field(factory=set)
-    #: How many steps there were, how many of them have failed, and how many were taken over.
+    #: The number of steps, of failed ones, and of ones kept from the flow that this one retries.
     count: int = 0
     failed: int = 0
     taken: int = 0
-    #: Whether only the rows tell what follows: something else than that steps completed.
+    #: Whether the rows must be read again: something other than a completion has happened.
     must_read: bool = True
-    #: The jobs that were told to stop.
+    #: Ids of the jobs whose cancellation was requested.
     stopped: set[str] = field(factory=set)
 
     def count_steps(self, steps: Mapping[str, Sequence[JobMetadata]]) -> None:
-        """Count the steps, of which all rows were read, by the states of the database."""
-        present = {name: _present(tries).job_id for name, tries in steps.items()}
-        self.open = {one for one in present.values() if not self.states[one].is_terminal()}
+        """Count the steps by the states in the database; `steps` has all rows."""
+        present = {name: current_try(tries).job_id for name, tries in steps.items()}
+        self.open = {tried for tried in present.values() if not self.states[tried].is_terminal()}
         self.needed = self.open.intersection(present.get(name) for name in self.needs)
         self.count = len(present)
-        self.failed = sum(self.states[one] is JobState.FAILED for one in present.values())
+        self.failed = sum(self.states[tried] is JobState.FAILED for tried in present.values())
         self.taken = len(set(self.known) - present.keys())
         self.must_read = False
 
     def progress(self) -> str:
-        """Say how far the steps have come; those beside them were taken over."""
+        """Return the flow's progress as a text."""
         more = f", {self.failed} failed" if self.failed else ""
         more += f", {self.taken} more taken over" if self.taken else ""
         return f"{self.count - len(self.open)} of {self.count} steps have ended{more}"
 
 
 class Flows:
-    """Have the flows of this process go on, each time something has happened to their steps.
-
-    `cancel` stops a job.
-    """
+    """Advances the flows of this process whenever their steps change; `cancel` stops a job."""
 
     def __init__(
         self,
@@ -319,23 +136,25 @@ class Flows:
         self._plans: dict[str, _Plan] = {}
 
     def forget(self, job_id: str) -> None:
-        """Forget a flow that waits here no more."""
+        """Drop the plan of a flow that no longer waits here."""
         self._plans.pop(job_id, None)
 
     def has_read(self, flow: JobMetadata) -> bool:
-        """Return whether it is known here what the last pass of a flow has called."""
+        """Return whether the outcome of the flow's last pass was read."""
         plan = self._plans.get(flow.job_id)
         return plan is not None and plan.attempt == flow.attempt
 
     def over(self) -> list[str]:
-        """Return the ids of flows whose time is up since they were last looked at."""
+        """Return the ids of flows that have passed their deadline since the last look."""
         now = time.time()
         return [
-            one for one, plan in self._plans.items() if plan.ends_at <= now and not plan.is_over
+            job_id
+            for job_id, plan in self._plans.items()
+            if plan.ends_at <= now and not plan.is_over
         ]
 
     def follow(self, flows: Mapping[str, str], states: Mapping[str, JobState]) -> None:
-        """Take note of what the event log tells of steps; `flows` says whose they are."""
+        """Note new states of steps from the event log; `flows` has the flow of each step."""
         for job_id, flow in flows.items():
             if (plan := self._plans.get(flow)) is None:
                 continue
@@ -349,11 +168,11 @@ class Flows:
                 plan.must_read = True
 
     def look(self, flow: JobMetadata) -> tuple[list[str], list[JobMetadata]]:
-        """Do what follows for a flow between two passes.
+        """Advance a flow between two passes: record steps, start the next pass, or end it.
 
-        Return the ids of those of its steps that may go on since its pass has ended, and those of
-        its steps that have not ended, if they were read. Raises `OSError`, `CrystalMathError`:
-        something cannot be done now, and is to be tried again.
+        Return the ids of the steps that may start now that the pass has ended, and the steps that
+        have not ended, where their rows were read. Raises `OSError` or `CrystalMathError` where
+        something must be tried again later.
         """
         is_new = not self.has_read(flow)
         plan = self._read(flow) if is_new else self._plans[flow.job_id]
@@ -361,18 +180,18 @@ class Flows:
         is_stopped = plan.is_over or flow.cancel_requested_at is not None
         is_open = plan.open if plan.end is not None else plan.needed
         if is_open and not plan.must_read and not is_stopped:
-            told = plan.progress() if plan.end is None else _left(plan.end, plan.open)
-            self._note(flow, told)
+            reason = plan.progress() if plan.end is None else _left(plan.end, plan.open)
+            self._note(flow, reason)
             return [], []
         plan.states = self._recorder.store.step_states(flow.job_id)
         rows = self._jobs.some_jobs(list(plan.states))
-        # Memory may learn of an end a moment later than the event log, which tells once.
-        ended = {one for one, state in plan.states.items() if state.is_terminal()}
+        # Rows in memory may lag behind the event log, which reports each end once.
+        ended = {job_id for job_id, state in plan.states.items() if state.is_terminal()}
         stale = [row.job_id for row in rows if row.job_id in ended and not row.state.is_terminal()]
         if stale:
             fresh = {row.job_id: row for row in self._recorder.store.get_many(stale)}
             rows = [fresh.get(row.job_id, row) for row in rows]
-        steps = _steps(rows)
+        steps = steps_by_name(rows)
         plan.count_steps(steps)
         self._link(flow, steps)
         living = [job for job in rows if not job.state.is_terminal()]
@@ -387,21 +206,21 @@ class Flows:
             self._note(flow, plan.progress())
         else:
             self._begin(flow, steps, plan)
-        # Not before: where something of this cannot be done now, all of it is tried again.
+        # Last: after an error above, the whole step is tried again.
         self._plans[flow.job_id] = plan
         return [job.job_id for job in living if job.waits] if is_new else [], living
 
     def _stop(
         self, flow: JobMetadata, plan: _Plan, living: Sequence[JobMetadata]
     ) -> list[JobMetadata]:
-        """Stop the steps of a flow, and end it once none is left; return those that are."""
+        """Cancel the steps of a flow, and end it with the last; return the steps still alive."""
         if flow.cancel_requested_at is not None:
             self.request_cancel(flow.job_id)
         for job in living:
             if job.cancel_requested_at is None and job.job_id not in plan.stopped:
                 self._cancel(job.job_id)
                 plan.stopped.add(job.job_id)
-        left = [job for job in self._again(living) if not job.state.is_terminal()]
+        left = [job for job in self._fresh(living) if not job.state.is_terminal()]
         if left:
             self._note(flow, f"{_count(left)} to be stopped")
         elif flow.cancel_requested_at is not None:
@@ -414,22 +233,22 @@ class Flows:
         return left
 
     def request_cancel(self, flow: str) -> None:
-        """Write for a record that is made anew that a flow is to be stopped."""
-        with contextlib.suppress(OSError):  # without room for it, it is stopped all the same
+        """Write the cancel request into the run directory, for a rebuilt database."""
+        with contextlib.suppress(OSError):  # A full disk does not keep the flow from stopping.
             self._jobs.directory(flow).request_cancel()
 
     def _note_end(self, flow: JobMetadata, error: str) -> None:
-        """Write for a record that is made anew why a flow fails whose pass waits for steps."""
+        """Write the error of a flow that fails between two passes, for a rebuilt database."""
         with contextlib.suppress(OSError):
             self._jobs.directory(flow.job_id).note_ended(flow.attempt, error)
 
     def _link(self, flow: JobMetadata, steps: Mapping[str, Sequence[JobMetadata]]) -> None:
-        """Link to the work directories of the steps from the flow's own, by names for people."""
-        # They are for people alone: no flow stops for them.
+        """Link the flow's work directory to those of its steps, by readable names."""
+        # The links are a convenience: an error does not stop the flow.
         with contextlib.suppress(OSError):
             link_steps(self._jobs, flow, steps)
 
-    def _again(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
+    def _fresh(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
         return self._recorder.store.get_many([job.job_id for job in jobs])
 
     def _note(self, flow: JobMetadata, reason: str) -> None:
@@ -441,14 +260,14 @@ class Flows:
         at = time.time()
         self._recorder.apply(Change(job_id=flow.job_id, state=state, at=at, error=error))
 
-    # --- what a pass has come to -------------------------------------------------------------
+    # --- the outcome of a pass ---------------------------------------------------------------
 
     def _read(self, flow: JobMetadata) -> _Plan:
         """Read the outcome of the last pass, and record the steps that it has called."""
-        asked = json.loads(self._jobs.specification(flow.job_id).partition("\n")[0])
-        total, since = asked.get("walltime_total_s"), flow.started_at or flow.created_at
+        header = json.loads(self._jobs.specification(flow.job_id).partition("\n")[0])
+        total, since = header.get("walltime_total_s"), flow.started_at or flow.created_at
         ends_at = math.inf if total is None else since + total
-        plan = _Plan(flow.attempt, asked, ends_at=ends_at)
+        plan = _Plan(flow.attempt, header, ends_at=ends_at)
         is_stopped = flow.cancel_requested_at is not None or plan.ends_at <= time.time()
         return plan if is_stopped else self._with_outcome(plan, flow)
 
@@ -465,33 +284,34 @@ class Flows:
         if (end := flow_end(directory, flow.job_id, flow.attempt, header)) is not None:
             return evolve(plan, end=end)
         if not header:
-            return plan  # what it has called is not known: one more pass tells
+            return plan  # The calls are lost: the next pass repeats them.
         try:
-            told = json.loads(unpacked(directory.payload(flow.attempt)))
+            outcome = json.loads(unpacked(directory.payload(flow.attempt)))
         except BadFile:
             return plan
         try:
-            is_recorded = self._record(flow, plan.header, told["calls"])
+            is_recorded = self._record(flow, plan.header, outcome["calls"])
         except InvalidJob as refused:
             self._note_end(flow, str(refused))
             return evolve(plan, end=evolve(failed, error=str(refused)))
-        known = [call["name"] for call in told["calls"] if call["known"] is not None]
-        # Steps that waited are lost with a database: one more pass tells.
-        return evolve(plan, needs=told["needs"], known=known) if is_recorded else plan
+        known = [call["name"] for call in outcome["calls"] if call["known"] is not None]
+        # A rebuilt database lacks steps that waited: the next pass calls them again.
+        return evolve(plan, needs=outcome["needs"], known=known) if is_recorded else plan
 
     def _record(
         self, flow: JobMetadata, header: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]
     ) -> bool:
         """Record the new steps that a pass has called, all of them or none.
 
-        Return whether those are on record that it has called before.
+        Return whether the steps of earlier passes are still on record.
         """
-        told_of = {one["job_id"] for one in header["flow"]["steps"] if not one.get("taken_over")}
-        known_before = told_of.intersection(call["known"] for call in calls)
+        entries = header["flow"]["steps"]
+        earlier = {entry["job_id"] for entry in entries if not entry.get("taken_over")}
+        known_before = earlier.intersection(call["known"] for call in calls)
         if len(self._jobs.some_jobs([*known_before])) < len(known_before):
             return False
-        others = [one for one in header["flow"]["steps"] if one.get("taken_over")]
-        taken = {one["job_id"] for one in others if not one.get("counted")}
+        kept = [entry for entry in entries if entry.get("taken_over")]
+        taken = {entry["job_id"] for entry in kept if not entry.get("counted")}
         taken.intersection_update(call["known"] for call in calls)
         if taken:
             self._recorder.store.take_over(flow.job_id, sorted(taken))
@@ -500,9 +320,9 @@ class Flows:
         keys = [_key(flow, call["name"]) for call in new]
 
         def ask(index: int, before: Sequence[str]) -> Again:
-            told = dict(zip((call["name"] for call in new), before, strict=False))
-            submission = _on_terms(flow, header, new[index], self._jobs.config)
-            return _asked(flow, submission, new[index], {**ids, **told})
+            recorded = dict(zip((call["name"] for call in new), before, strict=False))
+            submission = _submission(flow, header, new[index], self._jobs.config)
+            return _with_parents(flow, submission, new[index], {**ids, **recorded})
 
         def refused(index: int, error: Exception) -> InvalidJob:
             return InvalidJob(f"the step {new[index]['name']} is refused: {error}")
@@ -510,10 +330,10 @@ class Flows:
         recorded = self._intake.record_steps(keys, ask, refused) if new else []
         called = {*ids.values(), *(job.job_id for job in recorded)}
         waiting = [job for job in self._waiting(flow.job_id) if job.job_id not in called]
-        at, told = time.time(), "its flow calls it no more"
+        at, error = time.time(), "its flow no longer calls it"
         self._recorder.apply(
             *(
-                Change(job_id=job.job_id, state=JobState.CANCELLED, at=at, error=told)
+                Change(job_id=job.job_id, state=JobState.CANCELLED, at=at, error=error)
                 for job in waiting
             )
         )
@@ -531,25 +351,33 @@ class Flows:
         steps: Mapping[str, Sequence[JobMetadata]],
         plan: _Plan,
     ) -> None:
-        """Begin the next pass, which is told of all steps."""
+        """Start the next pass; its specification lists all steps."""
         header, before = dict(plan.header), plan.header["flow"]
         taken = {each["name"]: each for each in before["steps"] if each.get("taken_over")}
         for name in taken.keys() & plan.known:
             taken[name] = {**taken[name], "counted": True}
-        entries = taken | {name: _entry(name, tries) for name, tries in steps.items()}
+        entries = taken | {name: step_entry(name, tries) for name, tries in steps.items()}
         for entry in entries.values():
             if entry["state"] == "waiting":
-                asked = self._jobs.specification(entry["job_id"]).partition("\n")
-                entry["document"] = json.loads(asked[2])
-                entry["changed"] = json.loads(asked[0]).get("changed", {})
+                first_line, _, body = self._jobs.specification(entry["job_id"]).partition("\n")
+                entry["document"] = json.loads(body)
+                entry["changed"] = json.loads(first_line).get("changed", {})
         attempt = flow.attempt + 1
-        told = {"pass": before["pass"] + 1, "attempt": attempt, "steps": [*entries.values()]}
-        header["flow"] = {**before, **told}
+        header["flow"] = {
+            **before,
+            "pass": before["pass"] + 1,
+            "attempt": attempt,
+            "steps": [*entries.values()],
+        }
         left = None if plan.ends_at == math.inf else max(plan.ends_at - time.time(), 1.0)
-        header["walltime_s"] = _least(before.get("walltime_s"), left)
+        header["walltime_s"] = least(before.get("walltime_s"), left)
         known = {name: header[name] for name in fields_dict(JobSpec) if name in header}
         spec = JobSpec(atoms=None, **known)
-        same = {one: getattr(flow, one) for one in fields_dict(type(flow)) if one not in _OTHER}
+        same = {
+            name: getattr(flow, name)
+            for name in fields_dict(type(flow))
+            if name not in _CHANGES_BY_PASS
+        }
         body = self._jobs.specification(flow.job_id).partition("\n")[2]
         row = NewJob(
             **same,
@@ -561,8 +389,8 @@ class Flows:
         self._intake.next_pass(flow, row, spec, body)
 
 
-#: What of a flow's row is another one in its next pass.
-_OTHER = {"attempt", "stage", "reason"}
+#: Fields of a flow's row that change with each pass.
+_CHANGES_BY_PASS = {"attempt", "stage", "reason"}
 
 
 def _left(end: Change, living: Collection[object]) -> str:
@@ -574,7 +402,7 @@ def _count(jobs: Collection[object]) -> str:
 
 
 def _key(flow: JobMetadata, name: str) -> str:
-    """Return the key by which a step is recorded once, however often its pass is read."""
+    """Return a step's key, by which it is recorded once however often its pass is read."""
     key = f"{flow.job_id}/{name}/{flow.attempt}"
     if len(key) <= _LONGEST_KEY and key.isprintable():
         return key
@@ -582,170 +410,11 @@ def _key(flow: JobMetadata, name: str) -> str:
     return f"{flow.job_id}/{digest}/{flow.attempt}"
 
 
-def terms_by_step(
-    terms: Mapping[str, Any], settings: Mapping[str, Any], configured: Config
-) -> dict[str, Any]:
-    """Return the terms of a step, with the engine: those of its flow, but for its `settings`."""
-    own = {name: value for name, value in settings.items() if value is not None}
-    own.pop("params", None)
-    resources = Resources(**own.pop("resources", {})).over(terms["resources"])
-    if (cluster := configured.clusters.get(own.get("cluster", ""))) is not None:
-        own.setdefault("engine", cluster.engine)
-    return {**terms, **own, "resources": resources}
-
-
-def by_step_faults(
-    by_step: Mapping[str, Mapping[str, Any]],
-    steps: Iterable[StepCheck],
-    configured: Config,
-    awaits: str | None,
-) -> tuple[list[Finding], list[str]]:
-    """Find terms by step that mean none of a flow's steps, and parameters that these do not take.
-
-    `awaits` says why there may be other steps. Then also return patterns that may mean these.
-    """
-    called = [(step.recipe, step.name) for step in steps if step.recipe]
-    findings: list[Finding] = []
-    unknown = []
-    for pattern, settings in by_step.items():
-        findings += _changed_faults(pattern, settings, called, configured)
-        # A later step of those that are known is none.
-        likely = _NUMBER.sub("*", pattern) if awaits else pattern
-        remedy = _meant(pattern, called, awaits and "")
-        if any(step_matches(pattern, *one) for one in called):
-            continue
-        if awaits and (not remedy or any(step_matches(likely, *one) for one in called)):
-            unknown.append(pattern)
-            continue
-        place = f"by_step.{pattern}"
-        known = " that is known before it has begun" if awaits else ""
-        told = f"'{place}.{next(iter(settings), '')}' means no step of the flow{known}"
-        findings.append(
-            Finding(
-                severity="warning",
-                code="step_unknown",
-                message=told,
-                remedy=remedy,
-                place=place,
-            )
-        )
-    return findings, unknown
-
-
-def _meant(pattern: str, called: Collection[tuple[str, str]], otherwise: str | None = None) -> str:
-    """Ask back which steps a pattern may mean that means none of them."""
-    anywhere = f"*{pattern}"  # in whichever part of the flow it is called
-    if "#" in pattern and any(step_matches(anywhere, *one) for one in called):
-        return f"did you mean {anywhere!r}?"
-    return did_you_mean(pattern, sorted({one[0].rpartition(".")[2] for one in called}), otherwise)
-
-
-def _changed_faults(
-    pattern: str,
-    settings: Mapping[str, Any],
-    called: Iterable[tuple[str, str]],
-    configured: Config,
-) -> Iterator[Finding]:
-    """Find what is wrong with the parameters that are to be other for some steps."""
-    parameters = codec.decode_request(settings.get("params") or {})
-    recipes = {one[0] for one in called if step_matches(pattern, *one)} if parameters else ()
-    for recipe in sorted(recipes):
-        with contextlib.suppress(InvalidJob):  # it may be gone, which is told elsewhere
-            found = look_up(recipe, configured.recipes_allow)
-            yield from job_faults(found, parameters, f"{pattern}.")
-
-
-def changes_by_step(
-    changes: Retry, flow: JobMetadata, jobs: HomeJobs
-) -> tuple[Retry, tuple[Finding, ...]]:
-    """Move parameters that are named after steps of a flow to what changes of these.
-
-    Also return what is wrong with changes by step. `InvalidJob`: one is called neither as a
-    parameter of the flow nor as a step. `JobRefused`: a step would not take it.
-    """
-    signature = look_up(flow.recipe, jobs.config.recipes_allow).signature
-    parameters = {} if signature is None else signature.parameters
-    others = changes.parameters.keys() - parameters.keys()
-    if not (others or changes.by_step):
-        return changes, ()
-    takes_any = signature is None or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
-    own, by_step = dict(changes.parameters), dict(changes.by_step)
-    header = json.loads(jobs.specification(flow.job_id).partition("\n")[0])
-    told = [each["job_id"] for each in header["flow"]["steps"]]
-    called: dict[tuple[str, str], bool] = {}
-    for job in jobs.some_jobs([*told, *jobs.step_ids(flow.job_id)]):
-        if of_flow := step_of(job.parents):
-            one = (job.recipe, of_flow[1])
-            called[one] = called.get(one, False) or _has_result(jobs, job)
-    for name in sorted(others):
-        if not any(step_matches(name, *one) for one in called):
-            if takes_any:
-                continue
-            known = sorted({recipe.rpartition(".")[2] for recipe, _ in called})
-            hint = did_you_mean(name, [*known, *parameters])
-            raise InvalidJob(
-                f"{shown(name)} is no parameter of {flow.recipe}, and no step of flow "
-                f"{flow.job_id} is called so; {hint}"
-            )
-        value = own.pop(name)
-        if not isinstance(value, Mapping):
-            raise InvalidJob(
-                f"{name!r} is a step of flow {flow.job_id}, and takes its parameters by their "
-                f"names ({name}.PARAMETER=VALUE), not {shown(value)}"
-            )
-        by_step[name] = merged(by_step.get(name, {}), {"params": codec.encode_request(value)})
-    findings = [
-        finding
-        for pattern, settings in by_step.items()
-        for finding in _changed_faults(pattern, settings, called, jobs.config)
-    ]
-    if any(finding.severity == "error" for finding in findings):
-        raise JobRefused(findings)
-    findings += [] if own else _taken_over_all_the_same(by_step, called)
-    findings += _meant_for_none(changes.by_step, called, flow)
-    return evolve(changes, parameters=own, by_step=by_step), tuple(findings)
-
-
-def _meant_for_none(
-    by_step: Iterable[str], called: Collection[tuple[str, str]], flow: JobMetadata
-) -> Iterator[Finding]:
-    """Find patterns that mean none of a flow's steps, and are nearly the name of one."""
-    for pattern in by_step:
-        near = _meant(pattern, called, "")
-        if near and not any(step_matches(pattern, *one) for one in called):
-            yield Finding(
-                severity="warning",
-                code="step_unknown",
-                message=f"{pattern!r} means no step that flow {flow.job_id} has called",
-                remedy=near,
-                place=f"by_step.{pattern}",
-            )
-
-
-def _taken_over_all_the_same(
-    by_step: Iterable[str], called: Mapping[tuple[str, str], bool]
-) -> Iterator[Finding]:
-    """Find changes that mean completed steps alone; `called` says of each whether it has."""
-    for pattern in by_step:
-        states = [completed for one, completed in called.items() if step_matches(pattern, *one)]
-        if states and all(states):
-            which = "the one step" if len(states) == 1 else f"each of the {len(states)} steps"
-            yield Finding(
-                severity="warning",
-                code="step_taken_over",
-                message=f"{which} that {pattern!r} means has completed, and is taken over as it is "
-                "where the flow calls it with the same arguments",
-                remedy="to compute it with what is changed, submit the flow anew, or run the step "
-                "again alone (crystalmath retry STEP)",
-                place=f"by_step.{pattern}",
-            )
-
-
-def _on_terms(
+def _submission(
     flow: JobMetadata, header: Mapping[str, Any], call: Mapping[str, Any], configured: Config
 ) -> Submission:
-    """Make the submission of a step, on the terms of its flow, and those that are its own."""
-    terms: dict[str, Any] = {one: getattr(flow, one) for one in fields_dict(Terms)}
+    """Return the submission of a step: on its own terms, else on those of its flow."""
+    terms: dict[str, Any] = {name: getattr(flow, name) for name in fields_dict(Terms)}
     terms |= {**dict.fromkeys(header.get("defaulted", ())), "engine": flow.engine}
     settings = of_step(header.get("by_step", {}), call["recipe"], call["name"])
     labels = {**flow.labels, "step": call["step"]}
@@ -762,34 +431,38 @@ def _on_terms(
     )
 
 
-def _asked(
+def _with_parents(
     flow: JobMetadata, submission: Submission, call: Mapping[str, Any], ids: Mapping[str, str]
 ) -> Again:
-    """Ask for a step as its flow has called it."""
+    """Add the body of the call and the parents to the submission of a step."""
     parents: list[Parent] = [{"job_id": flow.job_id, "role": "flow", "step": call["name"]}]
-    body = _with_jobs(call["document"], ids, parents, ())
+    body = _refer_to_jobs(call["document"], ids, parents, ())
     for name in call["after"]:
-        if not any(one["job_id"] == ids[name] for one in parents):
+        if not any(parent["job_id"] == ids[name] for parent in parents):
             parents.append({"job_id": ids[name], "role": "after"})
     for parent in parents[1:]:
         parent |= {"awaited": "ok", "on_failure": "fail"}
     return Again(submission, parents, body=body, settings=call.get("settings") or {})
 
 
-def _with_jobs(
+def _refer_to_jobs(
     node: Any, ids: Mapping[str, str], parents: list[Parent], place: tuple[Any, ...]
 ) -> Any:
-    """Write references to steps as references to their jobs, and these among the parents."""
+    """Replace references to steps by references to their jobs, and add these to `parents`."""
     if isinstance(node, list):
-        return [_with_jobs(each, ids, parents, (*place, at)) for at, each in enumerate(node)]
+        return [
+            _refer_to_jobs(item, ids, parents, (*place, index)) for index, item in enumerate(node)
+        ]
     if not isinstance(node, dict):
         return node
     if STEP not in node:
-        return {key: _with_jobs(each, ids, parents, (*place, key)) for key, each in node.items()}
+        return {
+            key: _refer_to_jobs(item, ids, parents, (*place, key)) for key, item in node.items()
+        }
     job_id, path = ids[node[STEP]], list(node["path"])
     if place == ("atoms",):
         parents.append({"job_id": job_id, "role": "structure", "path": path})
     else:
-        spelt = place_name(place[1:])
-        parents.append({"job_id": job_id, "role": "value", "place": spelt, "path": path})
+        name = place_name(place[1:])
+        parents.append({"job_id": job_id, "role": "value", "place": name, "path": path})
     return {JOB: job_id, "path": path}

@@ -27,6 +27,7 @@ from crystalmath.models.fields import declared
 from crystalmath.models.job_notes import written_findings
 from crystalmath.models.resources import check_resources
 from crystalmath.models.written import timespan_text
+from crystalmath.reading.flow_steps import taken_over
 from crystalmath.recipes import codec
 from crystalmath.recipes.arguments import argument_faults, check_arguments, structures_argument
 from crystalmath.recipes.job_structure import geometry_of, references_in
@@ -35,13 +36,6 @@ from crystalmath.recipes.required_packages import check_packages
 from crystalmath.recipes.source_folders import check_sources, run_folders, sources
 from crystalmath.recipes.structures import parse_and_keep, parse_structure
 from crystalmath.recipes.unread_parameters import check_unread, job_faults
-from crystalmath.service.flows import (
-    by_step_faults,
-    first_pass,
-    runs_on_cluster,
-    taken_over,
-    terms_by_step,
-)
 from crystalmath.submitting.asked_job import (
     OWN,
     AskedJob,
@@ -52,6 +46,12 @@ from crystalmath.submitting.asked_job import (
     terms_of,
 )
 from crystalmath.submitting.checked_commands import CheckedCommands, unless_set_there, unless_there
+from crystalmath.submitting.flow_terms import (
+    by_step_faults,
+    first_pass,
+    runs_on_cluster,
+    terms_by_step,
+)
 from crystalmath.submitting.going_on import with_continuation
 
 if TYPE_CHECKING:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve, field, fields_dict, frozen
+from attrs import evolve, field, frozen
 
 from crystalmath.errors import InvalidJob, shown
+from crystalmath.jobs.specification import read_header, spec_hash
 from crystalmath.models import JobSpec, Submission
 from crystalmath.models.fields import declared, to_wire
 from crystalmath.models.job_notes import awaits_structure
@@ -20,7 +20,7 @@ from crystalmath.quacc.runner import generate_job_id
 from crystalmath.recipes import codec
 from crystalmath.recipes.ase_classes import with_classes
 from crystalmath.recipes.job_structure import JobStructure, references_in
-from crystalmath.recipes.json_text import is_in, is_long, json_pieces
+from crystalmath.recipes.json_text import is_in, is_long
 from crystalmath.recipes.lookup import full_name
 from crystalmath.recipes.structures import parse_and_keep
 
@@ -310,26 +310,6 @@ def defaulted(before: JobSpec, after: JobSpec) -> list[str]:
     """Name the terms that a job has been given, and was not asked for with."""
     was, now = before.terms(), after.terms()
     return [name for name, value in was.items() if value is None and now.get(name) is not None]
-
-
-def spec_hash(what: Mapping[str, Any], body: Mapping[str, Any]) -> str:
-    """Tell two specifications apart."""
-    # The environment is left out: another shell must not make the same job another one.
-    # So is the order of the names: JSON objects have none.
-    hashed = hashlib.sha256()
-    for piece in json_pieces([what, body], sort_keys=True):
-        hashed.update(piece.encode())
-    return hashed.hexdigest()
-
-
-def read_header(header: Mapping[str, Any]) -> tuple[JobSpec, JobSpec]:
-    """Return a job as :meth:`.JobSpec.header` tells that it runs, and as it was asked for.
-
-    They differ for a flow, whose passes run on terms of their own.
-    """
-    given = {name: header[name] for name in fields_dict(JobSpec) if name in header}
-    spec = JobSpec(atoms=None, **given)
-    return spec, spec if spec.flow is None else evolve(spec, **spec.flow["asked"])
 
 
 def differing(asked: AskedJob, other_hash: str | None, other: str) -> list[str]:

@@ -24,9 +24,9 @@ from crystalmath.errors import (
 from crystalmath.jobs.changes import Change
 from crystalmath.models import Finding, JobState
 from crystalmath.models.job_notes import awaited, repeated
-from crystalmath.service.flows import changes_by_step
 from crystalmath.submitting.admission import Admission, Checked, Prepared
 from crystalmath.submitting.asked_job import differing
+from crystalmath.submitting.flow_terms import changes_by_step
 from crystalmath.submitting.references import References
 from crystalmath.submitting.retrying import Again, again, as_asked, reading_again
 
