@@ -10,7 +10,7 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobSpec
 from crystalmath.recipes import codec
 from crystalmath.recipes.stored_result import unpacked
-from crystalmath.submitting.references import _member
+from crystalmath.submitting.predecessor_values import _member
 from crystalmath.worker import runner
 from digests import digests
 

@@ -36,13 +36,11 @@ LAYERS = [
     ["crystalmath.cli", "crystalmath.testing"],
     ["crystalmath.client"],
     ["crystalmath.server"],
-    [
-        "crystalmath.archive",
-        "crystalmath.service",
-        "crystalmath.submitting",
-        "crystalmath.running",
-        "crystalmath.reading",
-    ],
+    ["crystalmath.archive"],
+    ["crystalmath.service"],
+    ["crystalmath.submitting"],
+    ["crystalmath.running"],
+    ["crystalmath.reading"],
     # The host's own plugins use what an outsider's may use.
     [
         "crystalmath.engines.local",

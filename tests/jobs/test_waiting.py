@@ -17,12 +17,14 @@ from crystalmath import config
 from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState, NewJob
 from crystalmath.models.job_notes import repeated, step_of
+from crystalmath.reading import flow_steps
 from crystalmath.reading.current_jobs import Onlooker, Presence
 from crystalmath.reading.home_jobs import HomeJobs
 from crystalmath.reading.job_answers import in_full
+from crystalmath.reading.predecessors import Predecessors
 from crystalmath.running.recorder import Recorder
 from crystalmath.running.recovery import Recovery
-from crystalmath.reading import flow_steps
+from crystalmath.service import flows as service_flows
 from crystalmath.service.dependencies import Waiting
 from crystalmath.service.flows import Flows
 from crystalmath.submitting.references import References
@@ -484,9 +486,9 @@ def read_twice(patch):
 
 def released_unread(patch):
     """A step goes on between the end of a pass, which may call it otherwise, and its reading."""
-    of_flow = References.of_flow
+    of_flow = Predecessors.of_flow
     told = "of_flow", lambda self, job, _: of_flow(self, job, lambda flow: flow.waits)
-    patch.setattr(References, *told)
+    patch.setattr(Predecessors, *told)
 
 
 def one_more_pass(patch):
@@ -498,7 +500,7 @@ def one_more_pass(patch):
 
 def nothing_taken_over(patch):
     """The retry of a flow computes again what has completed."""
-    patch.setattr(service_flows, "taken_over", lambda *_: ([], None))
+    patch.setattr(flow_steps, "taken_over", lambda *_: ([], None))
 
 
 def steps_left(patch):
@@ -730,7 +732,7 @@ def test_a_job_that_waits_for_one_that_is_not_on_record_holds_up_no_other(record
     world.record()
     lonely, first = world.names
     world.record([{"job_id": first, "role": "after", "awaited": "ok"}])
-    assert References(world.jobs).held_up([world.state(lonely)]) == {}
+    assert Predecessors(world.jobs).held_up([world.state(lonely)]) == {}
     world.end(world.state(first), JobState.COMPLETED)
     world.process.turn()
     assert world.launched == world.names[1:]
@@ -757,9 +759,8 @@ def test_of_a_long_chain_only_the_end_is_looked_at(recorded, monkeypatch):
         )
         parents = [{"job_id": job_id, "role": "structure", "awaited": "ok"}]
     assert not any(isinstance(row, Exception) for row in world.recorder.insert(rows))
-    references = References(world.jobs)
-    assert references.expected(parents) is None
-    assert references.outlook(parents).reason == f"waits for job {job_id}"
+    assert References(world.jobs).expected(parents) is None
+    assert Predecessors(world.jobs).outlook(parents).reason == f"waits for job {job_id}"
     first, *others = [row.job_id for row in rows]
     beside = [{"job_id": first, "role": "after", "awaited": "ok"}]
     world.insert([world.row(beside) for _ in range(9)])

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from crystalmath.jobs.workfiles import Found
     from crystalmath.models.job_notes import Parent
     from crystalmath.reading.home_jobs import HomeJobs
+    from crystalmath.reading.predecessors import Outlook
     from crystalmath.store.records import Event, JobMetadata
-    from crystalmath.submitting.references import Outlook
     from crystalmath.wire import answers
     from crystalmath.wire.answers import (
         AttemptEntry,
@@ -153,9 +153,9 @@ def in_full(
     """
     found: Mapping[str, Outlook] = {}
     if any(job.waits and job.stage is None for job in jobs):
-        from crystalmath.submitting.references import References
+        from crystalmath.reading.predecessors import Predecessors
 
-        found = References(service).held_up(jobs, known)
+        found = Predecessors(service).held_up(jobs, known)
     return [
         evolve(job, held_up_by=one.held_up_by, reason=one.reason)
         if (one := found.get(job.job_id))

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs.changes import Change
 from crystalmath.models import JobState
+from crystalmath.reading.predecessors import Outlook, Predecessors
 from crystalmath.submitting.intake import fault
-from crystalmath.submitting.references import Outlook, References
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -90,14 +90,14 @@ class Waiting:
 
     def may_go_on(self) -> bool:
         """Return whether one of these jobs needs no retry to go on; all of them are looked at."""
-        references = References(self._jobs)
+        predecessors = Predecessors(self._jobs)
         jobs = self._recorder.store.get_many(list(self._ids))
-        references.look_up(parent["job_id"] for job in jobs for parent in job.parents)
+        predecessors.read(parent["job_id"] for job in jobs for parent in job.parents)
         for job in jobs:
-            outlook = self._outlook(job, references) if job.waits else Outlook()
+            outlook = self._outlook(job, predecessors) if job.waits else Outlook()
             if not job.state.is_terminal() and (outlook.failed or outlook.reason is None):
                 return True
-        return any(not job.waits or job.job_id not in self for job in references.unfinished())
+        return any(not job.waits or job.job_id not in self for job in predecessors.unfinished())
 
     def add(self, job_ids: Collection[str]) -> None:
         """Wait for what these jobs, which are this process's own, wait for."""
@@ -269,23 +269,23 @@ class Waiting:
             else:
                 waiting.append(job)
         # Not before: where the next pass of a flow has begun, its steps stay until that is read.
-        references = References(self._jobs)
-        references.look_up(parent["job_id"] for job in jobs for parent in job.parents)
-        self._note_foreign(references.unfinished())
-        self._look_at_others(waiting, references)
+        predecessors = Predecessors(self._jobs)
+        predecessors.read(parent["job_id"] for job in jobs for parent in job.parents)
+        self._note_foreign(predecessors.unfinished())
+        self._look_at_others(waiting, predecessors)
 
     def _note_foreign(self, jobs: Iterable[JobMetadata]) -> None:
         """Have it looked at whether those live who run what is waited for here."""
         foreign = [job.job_id for job in jobs if not self._host.is_own(job.owner)]
         self._foreign |= dict.fromkeys(foreign)
 
-    def _look_at_others(self, jobs: Sequence[JobMetadata], references: References) -> None:
+    def _look_at_others(self, jobs: Sequence[JobMetadata], predecessors: Predecessors) -> None:
         """Release, end or leave jobs that wait for others, and that nobody has cancelled."""
         ready: list[JobMetadata] = []
         notes: list[Change] = []
         now = time.time()
         for job in jobs:
-            outlook = self._outlook(job, references)
+            outlook = self._outlook(job, predecessors)
             if outlook.failed is not None:
                 self._end([job], outlook.state, outlook.failed)
             elif outlook.reason is None:
@@ -297,13 +297,13 @@ class Waiting:
         if ready and (later := self._release(ready)):
             # A result may turn out to be damaged when it is read: then a retry is waited for.
             unread = [job for job in ready if job.job_id in later]
-            held = [job for job in unread if self._outlook(job, references).reason is not None]
-            self._look_at_others(held, references)
+            held = [job for job in unread if self._outlook(job, predecessors).reason is not None]
+            self._look_at_others(held, predecessors)
 
-    def _outlook(self, job: JobMetadata, references: References) -> Outlook:
+    def _outlook(self, job: JobMetadata, predecessors: Predecessors) -> Outlook:
         """Tell what a job waits for; one that cannot be told fails, and holds up no other."""
         try:
-            return references.of_flow(job, self._has_read) or references.outlook(job.parents)
+            return predecessors.of_flow(job, self._has_read) or predecessors.outlook(job.parents)
         except (CrystalMathError, OSError, MemoryError):
             raise  # that is no fault of this job
         except Exception as error:  # noqa: BLE001 - whatever it is, it would come again

@@ -50,9 +50,9 @@ if TYPE_CHECKING:
 
     from crystalmath.models.filters import Selection
     from crystalmath.quacc.store import Event, JobMetadata
+    from crystalmath.reading.predecessors import Outlook
     from crystalmath.server.rpc.session import Session
     from crystalmath.service import JobService
-    from crystalmath.submitting.references import Outlook
     from crystalmath.wire import answers
 
 
