@@ -297,8 +297,8 @@ def test_what_becomes_of_who_waits_for_a_failure(client, here, cli, tmp_path):
         waited = cli("wait", beyond, runs, "--json")
         assert (waited.code, waited.json["done"]) == (1, False)
         assert client.job(tries[-1].job_id).state.value == "failed"
-        why = f"waits for job {failed.job_id}: job {tries[-1].job_id} failed; it goes on when that"
-        again = f"is retried with success (crystalmath retry {failed.job_id[:8]})"
+        why = f"waits for job {failed.job_id}: job {tries[-1].job_id} failed; it starts once a retry"
+        again = f"of that completes (crystalmath retry {failed.job_id[:8]})"
         told = f"waits for job {held}, which {why} {again}"
         assert f"{beyond[:8]} Al {told}" in waited.err
         assert client.job(beyond).held_up_by == failed.job_id
@@ -391,7 +391,7 @@ def test_a_damaged_result_is_waited_for_until_it_is_computed_again(client, here,
     assert waited.code == 1
     reason = " ".join(waited.err.split())
     assert str(outcome) in reason
-    assert f"with success (crystalmath retry {first.job_id[:8]})" in reason
+    assert f"completes (crystalmath retry {first.job_id[:8]})" in reason
     assert waits.info().held_up_by == first.job_id
     with pytest.raises(CrystalMathError, match=f"; crystalmath retry {first.job_id[:8]} computes"):
         client.submit(REPORT, first["atoms"])
@@ -522,7 +522,7 @@ def test_jobs_of_a_request_refer_to_those_before_them(client, here):
     assert moved == pytest.approx(0.2)
     again = client.submit_many([first, told[0]])
     assert [job.job_id for job in again] == ids[:2]
-    with pytest.raises(InvalidJob, match="'#0' is no earlier job of the request, of which 0"):
+    with pytest.raises(InvalidJob, match="'#0' is no earlier job of the request: 0 come"):
         client.submit(SHIFT, "job:#0")
 
 

@@ -273,7 +273,7 @@ def test_a_cancelled_one_of_a_parcel_holds_up_only_those_that_wait_for_it(servic
     service.cancel(jobs[1])
     finish(tmp_path, [*range(COUNT), "child"])
     assert [job.state for job in ended(service, [other])] == [JobState.COMPLETED]
-    assert "was cancelled; it goes on when" in service.job(waits).reason
+    assert "was cancelled; it starts once" in service.job(waits).reason
     assert service.job(waits).state is JobState.PENDING
 
 

@@ -393,7 +393,7 @@ def test_a_job_goes_on_when_what_has_failed_is_retried(served, tmp_path):
     reason = eventually(
         lambda: (r := status(served, job_id)["reason"]) != f"{WAITED} {first}" and r
     )
-    assert f"{WAITED} {first}: job {first} failed; it goes on when" in reason
+    assert f"{WAITED} {first}: job {first} failed; it starts once" in reason
     # One that is submitted now waits as well, and says so.
     late = served.call(
         "jobs.submit", recipe="lab_recipes.echo", structure=CELL, engine="local", after=[first]
