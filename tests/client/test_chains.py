@@ -297,7 +297,9 @@ def test_what_becomes_of_who_waits_for_a_failure(client, here, cli, tmp_path):
         waited = cli("wait", beyond, runs, "--json")
         assert (waited.code, waited.json["done"]) == (1, False)
         assert client.job(tries[-1].job_id).state.value == "failed"
-        why = f"waits for job {failed.job_id}: job {tries[-1].job_id} failed; it starts once a retry"
+        why = (
+            f"waits for job {failed.job_id}: job {tries[-1].job_id} failed; it starts once a retry"
+        )
         again = f"of that completes (crystalmath retry {failed.job_id[:8]})"
         told = f"waits for job {held}, which {why} {again}"
         assert f"{beyond[:8]} Al {told}" in waited.err

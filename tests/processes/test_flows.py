@@ -345,7 +345,7 @@ def test_steps_have_terms_of_their_own(service, tmp_path):
     asked = {"parameters": {"folder": str(tmp_path)}, "by_step": {"totla": {"priority": 1}}}
     checked = service.check(Submission(recipe="flow_recipes.counts", **asked))
     assert not checked.findings
-    assert "'totla' means a step is known then" in str(checked.flow.rest)
+    assert "'totla' matches a step is known then" in str(checked.flow.rest)
     # A retry keeps them.
     changes = {"totla": {"priority": 6}, "*conted#0": terms["*conted#0"]}
     changes["counted#0"] = {"priority": 3}
