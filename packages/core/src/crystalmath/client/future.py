@@ -28,15 +28,26 @@ CANCEL_S = 60.0
 REDRAW_S = 0.25
 
 
-class _Controls(Protocol):
-    """What a future asks of its client."""
+class Controls(Protocol):
+    """The methods of a client that its futures call."""
 
-    def job(self, job_id: str) -> Job: ...
-    def jobs(self, *, parent: str) -> Jobs[JobFuture]: ...
-    def progress(self, job_ids: Sequence[str], *, history: bool) -> dict[str, Progress | None]: ...
-    def view(self, job_id: str) -> Any: ...
-    def cancel(self, job_id: str) -> bool: ...
-    def wait(self, job_ids: Sequence[str], timeout: float) -> Iterator[Job]: ...
+    def job(self, job_id: str) -> Job:
+        """Return the record of a job."""
+
+    def jobs(self, *, parent: str) -> Jobs[JobFuture]:
+        """Return futures of the steps of a flow."""
+
+    def progress(self, job_ids: Sequence[str], *, history: bool) -> dict[str, Progress | None]:
+        """Return the progress of jobs."""
+
+    def view(self, job_id: str) -> Any:
+        """Return the structure of a job for a notebook."""
+
+    def cancel(self, job_id: str) -> bool:
+        """Request that a job be cancelled."""
+
+    def wait(self, job_ids: Sequence[str], timeout: float) -> Iterator[Job]:
+        """Yield the states of jobs until they have ended."""
 
 
 class JobFuture(Future[Any]):
@@ -75,7 +86,7 @@ class JobFuture(Future[Any]):
 
     def __init__(
         self,
-        client: _Controls,
+        client: Controls,
         results: Results,
         job_id: str,
         name: str | None,

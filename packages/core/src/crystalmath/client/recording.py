@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from crystalmath.errors import CrystalMathError, InvalidJob
 
@@ -14,7 +14,19 @@ if TYPE_CHECKING:
 
     from crystalmath.client.future import JobFuture
 
-    Submit = Callable[[Callable[..., Any], Any, Mapping[str, Any], bool], JobFuture]
+
+class Submit(Protocol):
+    """Submits the call of a recipe."""
+
+    def __call__(
+        self,
+        recipe: Callable[..., Any],
+        atoms: Any,
+        parameters: Mapping[str, Any],
+        *,
+        is_flow: bool,
+    ) -> JobFuture:
+        """Return the future of the job."""
 
 
 @contextlib.contextmanager
@@ -29,7 +41,7 @@ def recording(submit: Submit, allow: tuple[str, ...]) -> Iterator[None]:
             f"quacc is set to run its jobs by {engine} (WORKFLOW_ENGINE), so that their calls do "
             "not come here; set QUACC_WORKFLOW_ENGINE=None before quacc is imported"
         )
-    # Private, but the one place through which all calls go, whatever was imported before.
+    # It is private, but all calls go through it, also those of functions imported earlier.
     seam = vars(context)
     before = seam["_tracked_call"]
     if before.__module__ == __name__:
@@ -46,9 +58,10 @@ def recording(submit: Submit, allow: tuple[str, ...]) -> Iterator[None]:
     ) -> Any:
         if _is_importable(function):
             is_flow = kind is context.NodeType.FLOW
-            return submit(function, *_arguments(function, args, keywords, allow), is_flow)
+            structure, parameters = _arguments(function, args, keywords, allow)
+            return submit(function, structure, parameters, is_flow=is_flow)
         if kind is context.NodeType.FLOW:
-            # What it calls is submitted.
+            # Its body runs here, and the calls in it are submitted.
             return function(*args, **keywords)
         raise InvalidJob(
             f"no worker can import {function.__qualname__} as it is called here: it is defined in "
@@ -64,10 +77,10 @@ def recording(submit: Submit, allow: tuple[str, ...]) -> Iterator[None]:
 
 
 def _is_importable(function: Callable[..., Any]) -> bool:
-    """Return whether the name of a function gives this very function, anywhere."""
+    """Return whether any process that imports a function by its name gets this function."""
     module = function.__module__
-    found = getattr(sys.modules.get(module), function.__qualname__, None)
-    return module != "__main__" and function in (found, getattr(found, "__wrapped__", None))
+    imported = getattr(sys.modules.get(module), function.__qualname__, None)
+    return module != "__main__" and function in (imported, getattr(imported, "__wrapped__", None))
 
 
 def _arguments(
@@ -81,14 +94,14 @@ def _arguments(
     from crystalmath.recipes.lookup import look_up
 
     signature = inspect.signature(function)
-    given = dict(signature.bind(*args, **keywords).arguments)
+    arguments = dict(signature.bind(*args, **keywords).arguments)
     first = structure_argument(look_up(f"{function.__module__}.{function.__qualname__}", allow))
-    structure = None if first is None else given.pop(first.name, None)
+    structure = None if first is None else arguments.pop(first.name, None)
     for name, parameter in signature.parameters.items():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            given |= given.pop(name, {})
-        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL and given.pop(name, ()):
+            arguments |= arguments.pop(name, {})
+        elif parameter.kind is inspect.Parameter.VAR_POSITIONAL and arguments.pop(name, ()):
             raise InvalidJob(
                 f"{function.__qualname__}: what *{name} takes has no name to pass it by"
             )
-    return structure, given
+    return structure, arguments

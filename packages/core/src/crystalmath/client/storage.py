@@ -1,0 +1,62 @@
+"""Removes the files of jobs, and carries jobs to other homes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crystalmath import server
+from crystalmath.client.transport import LONG_S, chosen, filters_document, parts
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Mapping
+
+    from crystalmath.models import Filters, HasJobId
+    from crystalmath.wire.answers import ArchivedJobs, ImportedJobs, Pruned
+
+
+def prune_jobs(
+    ask: server.Ask,
+    job_ids: str | HasJobId | Iterable[str | HasJobId] | None,
+    filters: Filters,
+    options: Mapping[str, Any],
+) -> Pruned:
+    """Remove run directories, page by page; see :meth:`.Client.prune`."""
+    named = chosen(ask, job_ids, filters)
+    requests: list[dict[str, Any]] = [filters_document(filters)]
+    if named is not None:
+        requests = [{"job_ids": part} for part in parts(named) or [[]]]
+    pruned: Pruned = {"jobs": [], "left": [], "cursor": None, "error": None}
+    for request in requests:
+        has_more = True
+        while has_more:
+            cursor = pruned["cursor"]
+            page = ask(server.JOBS_PRUNE, timeout=LONG_S, **options, **request, cursor=cursor)
+            pruned["jobs"] += page["jobs"]
+            pruned["left"] += page["left"]
+            pruned["cursor"] = page["cursor"]
+            has_more = page["cursor"] is not None
+    return pruned
+
+
+def write_archive(
+    ask: server.Ask,
+    path: str | os.PathLike[str],
+    job_ids: str | HasJobId | Iterable[str | HasJobId] | None,
+    filters: Filters,
+) -> ArchivedJobs:
+    """Write jobs into a new archive; see :meth:`.Client.write_archive`."""
+    named = chosen(ask, job_ids, filters)
+    which = {"filters": filters_document(filters)} if named is None else {"job_ids": named}
+    return ask(server.JOBS_ARCHIVE, timeout=LONG_S, file=_absolute(path), **which)
+
+
+def import_archive(ask: server.Ask, path: str | os.PathLike[str]) -> ImportedJobs:
+    """Take in the jobs of an archive; see :meth:`.Client.import_archive`."""
+    return ask(server.JOBS_IMPORT, timeout=LONG_S, file=_absolute(path))
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    """Return a path as the server finds it, which runs in another folder."""
+    return str(Path(path).absolute())
