@@ -21,6 +21,8 @@ from crystalmath import client, config
 from crystalmath.cli import build
 from crystalmath.cli.shared.submission_options import make_submission
 from crystalmath.client.request import document
+from crystalmath.client.submitting import Submitter
+from crystalmath.client.transport import Transport
 from crystalmath.errors import InvalidJob
 from crystalmath.models import (
     Attempt,
@@ -158,7 +160,7 @@ def test_what_a_caller_may_write_is_what_a_submission_has():
     assert TermsGiven.__annotations__.keys() == terms
     assert CommonTerms.__annotations__.keys() == terms - {"key"}
     more = {"engine", "strict", "lax", "after", "on_failure", "inherit_labels"}
-    more |= {"in_one_job", "serial", "walltime_total_s", "by_step"}
+    more |= {"in_one_job", "serial", "walltime_total_s", "by_step", "environment"}
     assert SubmissionOptions.__annotations__.keys() == terms | more
     assert MapOptions.__annotations__.keys() == (terms | more) - {"key"}
     assert ResourcesGiven.__annotations__.keys() == names(Resources)
@@ -190,14 +192,63 @@ def test_filters_are_declared_once():
             assert taken[one.name].opts == [one.about.option.name]
 
 
-def test_what_a_client_takes_is_what_a_submission_has():
-    for method in (client.Client.submit, client.Client.check):
-        assert str(inspect.signature(method).parameters["options"].annotation) == (
-            "Unpack[SubmissionOptions]"
-        )
-    assert list(inspect.signature(client.Client.submit).parameters)[1:-1] == [
-        "recipe", "atoms", "parameters"
-    ]  # fmt: skip
+class Unreached(Transport):
+    """Leads nowhere; nothing may be sent through it."""
+
+    def close(self):
+        pass
+
+
+def test_submit_writes_out_every_field_of_a_submission():
+    _, *arguments, unknown = inspect.signature(client.Client.submit).parameters.values()
+    assert (unknown.name, unknown.kind) == ("unknown", inspect.Parameter.VAR_KEYWORD)
+    positional = [one.name for one in arguments if one.kind is not inspect.Parameter.KEYWORD_ONLY]
+    assert positional == ["recipe", "atoms", "parameters"]
+    of_record = [one.name for one in attrs.fields(Submission)]
+    options = [one for one in arguments if one.name not in positional]
+    assert [one.name for one in options] == [one for one in of_record if one not in positional]
+    assert {one.name: one.annotation for one in options} == {
+        name: written.__forward_arg__ for name, written in SubmissionOptions.__annotations__.items()
+    }
+    defaults = {one.name: one.default for one in options}
+    assert Submission(recipe="r", **defaults) == Submission(recipe="r")
+    for one in attrs.fields(Submission):
+        if one.name in defaults and not isinstance(one.default, attrs.Factory):
+            assert defaults[one.name] == one.default, one.name
+
+
+def test_submit_passes_every_argument_on(monkeypatch):
+    submitted = []
+    monkeypatch.setattr(Submitter, "submit", lambda _, submission: submitted.append(submission))
+    given = {
+        "cluster": "c", "walltime_s": 5.0, "resources": {"ranks": 2}, "priority": 3,
+        "continue_lost": True, "parcel": 4, "name": "n", "labels": {"a": "b"}, "key": "k",
+        "in_one_job": True, "serial": True, "walltime_total_s": 9.0,
+        "by_step": {"relax_job": {"priority": 1}}, "engine": "e", "strict": True, "lax": True,
+        "after": ["job"], "on_failure": "fail", "inherit_labels": True, "environment": {"A": "b"},
+    }  # fmt: skip
+    assert given.keys() == SubmissionOptions.__annotations__.keys()
+    with client.Client(Unreached()) as asked:
+        asked.submit("r", "a POSCAR", {"x": 1}, **given)
+    assert submitted == [Submission(recipe="r", atoms="a POSCAR", parameters={"x": 1}, **given)]
+
+
+def test_other_methods_take_the_options_of_submit():
+    for name, options in {
+        "check": "SubmissionOptions",
+        "map": "MapOptions",
+        "chain": "MapOptions",
+        "recording": "MapOptions",
+    }.items():
+        method = inspect.signature(getattr(client.Client, name))
+        assert method.parameters["options"].annotation == f"Unpack[{options}]"
+
+
+def test_an_unknown_option_is_refused_with_a_hint():
+    with client.Client(Unreached()) as asked:
+        for method in (asked.submit, asked.check):
+            with pytest.raises(TypeError, match=r"'walltime' is no option .* mean 'walltime_s'"):
+                method("r", None, {}, walltime=5)
 
 
 @pytest.mark.parametrize("name", ["run", "submit", "check"])

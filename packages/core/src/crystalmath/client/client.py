@@ -15,16 +15,17 @@ from crystalmath.client.client_errors import warn_of
 from crystalmath.client.follower import Follower, change_events, changes
 from crystalmath.client.request import RecipeLike, Writer
 from crystalmath.client.results import Results
-from crystalmath.client.submitting import Submitter, cancel_jobs, submission_of
+from crystalmath.client.submitting import Submitter, cancel_jobs, refuse_options, submission_of
 from crystalmath.client.tracker import Tracker
 from crystalmath.client.transport import LONG_S, Caller, chosen, filters_document, find
-from crystalmath.models import Inputs, Job, JobCheck, Preset, Progress
+from crystalmath.models import Inputs, Job, JobCheck, Preset, Progress, Submission
 from crystalmath.models.notebook import Findings, Jobs
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from typing import Never
 
     from ase import Atoms
 
@@ -33,14 +34,8 @@ if TYPE_CHECKING:
     from crystalmath.client.sweeping import EquationOfState, EquationsOfState, Sweep
     from crystalmath.client.transport import Transport
     from crystalmath.errors import CrystalMathError
-    from crystalmath.models import (
-        Filters,
-        HasJobId,
-        JobChange,
-        MapOptions,
-        Submission,
-        SubmissionOptions,
-    )
+    from crystalmath.models import Filters, HasJobId, JobChange, MapOptions, SubmissionOptions
+    from crystalmath.models.resources import Resources, ResourcesGiven
     from crystalmath.models.retry import RetryOptions
     from crystalmath.wire.answers import (
         ArchivedJobs,
@@ -139,14 +134,33 @@ class Client:
         recipe: RecipeLike,
         atoms: Structure | None = None,
         parameters: Mapping[str, Any] | None = None,
-        **options: Unpack[SubmissionOptions],
+        *,
+        cluster: str | None = "local",
+        walltime_s: float | None = None,
+        resources: Resources | ResourcesGiven | None = None,
+        priority: int = 0,
+        continue_lost: bool | None = None,
+        parcel: int | None = None,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        key: str | None = None,
+        in_one_job: bool = False,
+        serial: bool = False,
+        walltime_total_s: float | None = None,
+        by_step: Mapping[str, Mapping[str, Any]] | None = None,
+        engine: str | None = None,
+        strict: bool = False,
+        lax: bool = False,
+        after: Sequence[str | Mapping[str, Any] | HasJobId] = (),
+        on_failure: str = "wait",
+        inherit_labels: bool = False,
+        environment: Mapping[str, str] | None = None,
+        **unknown: Never,
     ) -> JobFuture:
         """Submit a job; it is on record when this method returns.
 
-        Parameters
-        ----------
-        recipe, atoms, parameters, **options
-            The fields of :class:`~crystalmath.models.Submission`.
+        Every argument is the field of :class:`~crystalmath.models.Submission` with its name, where
+        it is described with its unit and limits.
 
         Raises
         ------
@@ -158,7 +172,34 @@ class Client:
         TypeError
             A keyword is no field of a submission. The recipe's parameters belong into `parameters`.
         """
-        return self._submitter.submit(submission_of(recipe, atoms, parameters, options))
+        refuse_options(unknown)
+        return self._submitter.submit(
+            Submission(
+                recipe=recipe,
+                atoms=atoms,
+                parameters=parameters or {},
+                cluster=cluster,
+                walltime_s=walltime_s,
+                resources=resources,
+                priority=priority,
+                continue_lost=continue_lost,
+                parcel=parcel,
+                name=name,
+                labels=labels,
+                key=key,
+                in_one_job=in_one_job,
+                serial=serial,
+                walltime_total_s=walltime_total_s,
+                by_step=by_step,
+                engine=engine,
+                strict=strict,
+                lax=lax,
+                after=after,
+                on_failure=on_failure,
+                inherit_labels=inherit_labels,
+                environment=environment,
+            )
+        )
 
     def submit_many(self, submissions: Sequence[Submission]) -> Jobs[JobFuture | CrystalMathError]:
         """Submit jobs with one call; each is accepted or refused on its own.

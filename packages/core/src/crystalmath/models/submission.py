@@ -167,6 +167,7 @@ class MapOptions(CommonTerms, total=False):
     serial: bool
     walltime_total_s: float | None
     by_step: Mapping[str, Mapping[str, Any]] | None
+    environment: Mapping[str, str] | None
 
 
 class SubmissionOptions(MapOptions, total=False):
