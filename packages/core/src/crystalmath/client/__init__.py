@@ -51,9 +51,9 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    # Who only asks about jobs, as `crystalmath status` does, need not wait for the rest.
+    # Modules are imported on demand: `crystalmath status` needs few of them.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     place = _PLACES.get(name, "client.client_errors")
-    found = globals()[name] = getattr(import_module(f"crystalmath.{place}"), name)
-    return found
+    member = globals()[name] = getattr(import_module(f"crystalmath.{place}"), name)
+    return member

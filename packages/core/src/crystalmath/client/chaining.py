@@ -1,4 +1,4 @@
-"""Chains: steps that follow each other, each on the geometry of the one before."""
+"""Writes chains: steps that follow each other, each on the geometry of the one before."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from crystalmath.models import SubmissionOptions
     from crystalmath.models.reference import JobValue
 
-#: A step: its recipe, or that and the recipe's parameters.
+#: A step: its recipe, or a pair of the recipe and its parameters.
 StepLike: TypeAlias = "RecipeLike | tuple[RecipeLike, Mapping[str, Any]]"
 
-#: The label that says which step of its chain a job is.
+#: The label with the name of the step.
 STEP = "step"
 
 
@@ -36,15 +36,15 @@ class _Step:
 
 
 class Chain:
-    """Steps that were read, by name in their order.
+    """The steps of a chain, by name in their order.
 
-    Raises `InvalidJob`: there is no step, or one has no name, refers to a later one, or is none.
+    `InvalidJob`: there are no steps, or one has no name, or refers to a later one.
     """
 
     def __init__(self, steps: Mapping[str, StepLike], allow: tuple[str, ...]) -> None:
         if not steps:
             raise InvalidJob("a chain has one step at least: {'relax': 'emt.core.relax_job'}")
-        self._steps = [_read(name, given, allow) for name, given in steps.items()]
+        self._steps = [_read(name, step, allow) for name, step in steps.items()]
         earlier: set[str] = set()
         for step in self._steps:
             for other in _named(step.parameters):
@@ -64,10 +64,10 @@ class Chain:
         structures: Iterable[tuple[Any, SubmissionOptions]],
         write: Callable[[Submission], dict[str, Any]],
     ) -> list[Written]:
-        """Write all steps of each structure, to be sent together; none where one cannot be.
+        """Return the documents of all steps of each structure, to be sent together.
 
-        Each of `structures`, or why there is none, comes with the options of its jobs, whose key
-        and name get the step's name at their ends.
+        If a step cannot be sent, every entry is an error. Each structure, or the error in its
+        place, comes with the options of its jobs. The step's name is appended to key and name.
         """
         jobs: list[Written] = []
         for structure, options in structures:
@@ -75,7 +75,7 @@ class Chain:
                 try:
                     if isinstance(structure, CrystalMathError):
                         raise structure
-                    document = write(self._asked(at, structure, options))
+                    document = write(self._submission(at, structure, options))
                     sent_size(document)
                     jobs.append(document)
                 except CrystalMathError as error:
@@ -84,11 +84,11 @@ class Chain:
         if not wrong:
             return jobs
         number, at = divmod(wrong[0], len(self._steps))
-        told = f"not submitted: the step {self.names[at]!r} of structure {number} was refused"
-        return [one if isinstance(one, CrystalMathError) else InvalidJob(told) for one in jobs]
+        reason = f"not submitted: the step {self.names[at]!r} of structure {number} was refused"
+        return [job if isinstance(job, CrystalMathError) else InvalidJob(reason) for job in jobs]
 
-    def _asked(self, number: int, structure: Any, options: SubmissionOptions) -> Submission:
-        """Write one step of one structure, which refers to the earlier ones by their position."""
+    def _submission(self, number: int, structure: Any, options: SubmissionOptions) -> Submission:
+        """Return the submission of one step, which refers to earlier steps by their position."""
         step, before = self._steps[number], self._steps[:number]
         ids = {one.name: f"#{at - number}" for at, one in enumerate(before)}
         if not step.takes_structure:
@@ -97,8 +97,8 @@ class Chain:
             structure = JobStructure(ids[with_structure[-1]])
         each: SubmissionOptions = {**options}
         if not step.is_flow and any(one.is_flow for one in self._steps):
-            those = {one: value for one, value in options.items() if one not in OF_FLOW}
-            each = cast("SubmissionOptions", those)
+            of_job = {one: value for one, value in options.items() if one not in OF_FLOW}
+            each = cast("SubmissionOptions", of_job)
         each["labels"] = {**(options.get("labels") or {}), STEP: step.name}
         if (key := options.get("key")) is not None:
             each["key"] = f"{key}/{step.name}"
@@ -106,7 +106,7 @@ class Chain:
             each["name"] = f"{name} {step.name}"
         parameters = _resolved(step.parameters, ids)
         if before:
-            # In the order of the steps, also where one works in the files of an earlier one.
+            # A step always waits for the one before; it may work in its files without a reference.
             last = ids[before[-1].name]
             waits = structure == JobStructure(last) or last in _named(parameters)
             each["after"] = [] if waits else [last]
@@ -114,24 +114,24 @@ class Chain:
         return Submission(recipe=step.recipe, atoms=atoms, parameters=parameters, **each)
 
 
-def _read(name: str, given: StepLike, allow: tuple[str, ...]) -> _Step:
-    recipe, parameters = given if isinstance(given, tuple) else (given, {})
+def _read(name: str, step: StepLike, allow: tuple[str, ...]) -> _Step:
+    recipe, parameters = step if isinstance(step, tuple) else (step, {})
     if not name or not name.isprintable():
         raise InvalidJob(f"{shown(name)} is no name of a step")
     from crystalmath.recipes.arguments import structure_taken
     from crystalmath.recipes.lookup import look_up
 
     try:
-        found = look_up(recipe_name(recipe, allow), allow)
+        source = look_up(recipe_name(recipe, allow), allow)
     except InvalidJob:
-        # Whoever checks the job says what is wrong with the recipe.
+        # The server's check names what is wrong with the recipe.
         return _Step(name, recipe, parameters, takes_structure=True, is_flow=False)
-    takes = structure_taken(found) != "none"
-    return _Step(name, recipe, parameters, takes, is_flow=found.kind == "flow")
+    takes = structure_taken(source) != "none"
+    return _Step(name, recipe, parameters, takes, is_flow=source.kind == "flow")
 
 
 def _named(parameters: Mapping[str, Any]) -> set[str]:
-    """Return which jobs or steps are referred to by their names."""
+    """Return the names of the jobs or steps to which parameters refer."""
     return {str(one.job_id) for one in references_in(parameters).values()}
 
 

@@ -1,4 +1,6 @@
-"""What can go wrong between a client and its jobs, beside what a submission is refused for."""
+"""Errors and warnings of clients, and how an answer becomes one."""
+
+# ruff: noqa: N818 - the public names say what is the case, and end in no "Error"
 
 from __future__ import annotations
 
@@ -11,21 +13,21 @@ from crystalmath.errors import CrystalMathError, JobRefused, ServerError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-#: So many different warnings are given of one request.
-_TOLD = 10
+#: The most different warnings for one request.
+MOST_WARNINGS = 10
 
 
-class JobFailed(CrystalMathError):  # noqa: N818 - named for what is the case
+class JobFailed(CrystalMathError):
     """The job has failed.
 
     Attributes
     ----------
     job_id : str
-        Which one.
+        The job's id.
     error : str
-        Why, as its record says.
+        The reason on its record.
     traceback : str or None
-        The recipe's traceback, where it raised.
+        The recipe's traceback, if it raised.
     """
 
     code = "job_failed"
@@ -40,49 +42,50 @@ class JobFailed(CrystalMathError):  # noqa: N818 - named for what is the case
         return f"job {self.job_id} failed: {self.error}"
 
 
-class ConnectionLost(ServerError):  # noqa: N818 - named for what is the case
-    """The server went away, or did not answer, in the middle of a request."""
+class ConnectionLost(ServerError):
+    """The server went away during a request, or did not answer in time."""
 
     code = "connection_lost"
 
 
-class ClientClosed(CrystalMathError):  # noqa: N818 - named for what is the case
+class ClientClosed(CrystalMathError):
     """The client was closed."""
 
     code = "client_closed"
 
 
-class ProtocolMismatch(ServerError):  # noqa: N818 - named for what is the case
+class ProtocolMismatch(ServerError):
     """The server is of another build than this client, or speaks another protocol."""
 
     code = "protocol"
 
 
 class SubmissionWarning(UserWarning):
-    """A job was accepted, and something about it may not be as it was meant."""
+    """A job was accepted, but something about it may be a mistake."""
 
 
 class ServerMismatch(UserWarning):
-    """The server is not like this process: another home, Python or recipe namespaces."""
+    """The server has another home, Python or recipe namespaces than this process."""
 
 
 def warn_of(answers: Iterable[Mapping[str, Any]]) -> None:
-    """Warn of what was found of jobs that were accepted: once of what is alike."""
+    """Issue the warnings about accepted jobs; equal ones once."""
     from crystalmath.models import Finding
 
-    found = [Finding(**each) for answer in answers for each in answer.get("warnings", ())]
-    told = dict.fromkeys(map(str, found))
-    texts = [f"accepted with a warning: {text}" for text in told][:_TOLD]
-    if len(told) > _TOLD:
+    findings = [Finding(**each) for answer in answers for each in answer.get("warnings", ())]
+    distinct = dict.fromkeys(map(str, findings))
+    texts = [f"accepted with a warning: {text}" for text in distinct][:MOST_WARNINGS]
+    if len(distinct) > MOST_WARNINGS:
         texts.append(
-            f"accepted with {len(told) - _TOLD} more warnings; future.info().warnings has them"
+            f"accepted with {len(distinct) - MOST_WARNINGS} more warnings; "
+            "future.info().warnings has them"
         )
     for text in texts:
         warnings.warn(text, SubmissionWarning, stacklevel=outside())
 
 
 def outside() -> int:
-    """Return how far up the stack the code is that called this package."""
+    """Return the stack level of the code that called this package."""
     # `skip_file_prefixes` does this from Python 3.12 on.
     level, frame = 0, inspect.currentframe()
     while frame and str(frame.f_globals.get("__name__")).startswith(__package__):
@@ -91,13 +94,13 @@ def outside() -> int:
 
 
 def raise_answered(answer: Mapping[str, Any]) -> None:
-    """Raise what an answer says was wrong with the request; do nothing where it was right."""
+    """Raise the error that an answer describes, if it describes one."""
     if answer.get("code") is not None:
         raise answered_error(answer)
 
 
 def answered_error(answer: Mapping[str, Any]) -> CrystalMathError:
-    """Make the error that an answer describes, of the class that has its code."""
+    """Return the error that an answer describes, of the class that has its code."""
     code, message = answer["code"], str(answer["error"])
     if answer.get("findings"):
         from crystalmath.models import Finding
@@ -105,7 +108,7 @@ def answered_error(answer: Mapping[str, Any]) -> CrystalMathError:
         return JobRefused([Finding(**finding) for finding in answer["findings"]])
     for kind in _family(CrystalMathError):
         if kind.code == code:
-            # Past their own __init__, which builds the message that is there already.
+            # The message is complete; an __init__ of the class would build it again.
             return kind.__new__(kind, message)
     error = CrystalMathError(message)
     error.code = code

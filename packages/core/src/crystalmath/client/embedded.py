@@ -1,4 +1,4 @@
-"""Asks the job service of this process, through the same handlers as a server's clients."""
+"""Calls the job service of this process, through the same handlers as a server."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("crystalmath.client")
 
-#: How often it is looked for jobs whose owner has died, in seconds.
+#: The shortest time between two looks for orphans, in seconds.
 RECONCILE_S = 2.0
 
 
 class InProcess(Transport):
-    """A job service with an event loop in a thread; a notebook's own loop is not touched."""
+    """A job service with an event loop in a thread, apart from a notebook's own loop."""
 
     ends_jobs = True
     is_cold = True
@@ -48,8 +48,9 @@ class InProcess(Transport):
             target=self._loop.run_forever, name="crystalmath-client", daemon=True
         )
         self._thread.start()
-        # Registered after the engines' own, so called before: the store is told of the end.
-        import crystalmath.quacc.engines  # noqa: F401
+        # The engines register their own end on import. This one is registered later and so runs
+        # earlier, while the store can still record the end of the jobs.
+        import crystalmath.quacc.engines  # noqa: F401 - imported for that registration
 
         atexit.register(self.close)
 
@@ -60,15 +61,15 @@ class InProcess(Transport):
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> dict[str, Any]:
         """Return a method's result; see :class:`~crystalmath.client.transport.Transport`."""
+        answer: dict[str, Any]
         answer = messages.loads(self.call_raw(method, params, timeout), limited=False)
-        assert isinstance(answer, dict)  # noqa: S101 - what handlers give
         return answer
 
     def call_raw(
         self,
         method: str,
         params: Mapping[str, Any],
-        timeout: float | None = None,  # noqa: ARG002 - nothing can be lost on the way
+        timeout: float | None = None,  # noqa: ARG002 - a call in this process always ends
     ) -> bytes:
         """Return a method's result as JSON text."""
         self._check()
@@ -85,18 +86,18 @@ class InProcess(Transport):
 
     def _awaited(self, ask: Callable[[], Awaitable[Any]]) -> bytes:
         with self._closing:
-            self._check()  # again: what comes after the end would never be answered
+            self._check()  # again: after the end of the loop a request would never be answered
             answer = asyncio.run_coroutine_threadsafe(_carried_out(ask()), self._loop)
         try:
             return messages.dumps(answer.result())
         except CancelledError:
             raise ClientClosed("this client was closed") from None
         except BaseException:
-            answer.cancel()  # Ctrl-C
+            answer.cancel()  # such as Ctrl-C
             raise
 
     def adopt_orphans(self, job_ids: Collection[str]) -> None:
-        """Take over jobs whose owner has died, in a thread: an engine may be slow."""
+        """Adopt orphans in a thread, because an engine may be slow."""
         now = time.monotonic()
         if now < self._reconcile_at:
             return
@@ -108,7 +109,7 @@ class InProcess(Transport):
             self._service.adopt_orphans(job_ids)
         except CrystalMathError as error:
             if not self._closed:
-                _LOG.warning("cannot take over jobs whose owner has died: %s", error)
+                _LOG.warning("cannot adopt jobs whose owner has died: %s", error)
         finally:
             self._reconcile_at = time.monotonic() + RECONCILE_S
 
@@ -135,8 +136,8 @@ class InProcess(Transport):
     def _check(self) -> None:
         if os.getpid() != self._process:
             raise ClientClosed(
-                f"this client's jobs belong to process {self._process}, of which this one was "
-                "forked; make one of its own with crystalmath.client.in_process()"
+                f"this client's jobs belong to process {self._process}, the parent of this forked "
+                "one; crystalmath.client.in_process() makes a client for it"
             )
         if self._closed:
             raise ClientClosed("this client was closed")
@@ -147,7 +148,7 @@ async def _carried_out(answer: Awaitable[Any]) -> Any:
 
 
 async def _end_others() -> None:
-    """Cancel the requests that are under way: somebody's long poll."""
+    """Cancel the requests under way, such as long polls."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()

@@ -1,6 +1,6 @@
-"""Follows jobs: what the event log says of them, and their futures, which it keeps up to date.
+"""Reads the event log, and keeps futures up to date with it.
 
-Whoever waits asks again where a server has gone: nothing is missed when a connection or a
+Requests are repeated until a server answers, so that no change is missed when a connection or a
 server is replaced.
 """
 
@@ -38,58 +38,57 @@ if TYPE_CHECKING:
 #: How long one request waits for events, in seconds.
 POLL_S = 10.0
 
-#: How often a server that has gone is looked for, in seconds.
+#: The pause before a request is repeated, in seconds.
 AGAIN_S = 0.5
 
-#: How often it is looked at least and at most whether jobs that wait for others are held up, in
-#: seconds.
+#: The shortest and longest pause between looks at waiting jobs, in seconds.
 _LOOK_S = 1.0
 _LATER_S = 30.0
 
 #: Jobs in one request.
 MANY = 1000
 
-#: After any event there can be.
+#: Larger than the number of any event.
 _NEWEST = 2**53 - 1
 
 
 class Backoff:
-    """A pause after a request that had no answer: the server may come back."""
+    """Pauses after requests without an answer: the server may come back."""
 
     def __init__(self) -> None:
-        self._told: str | None = None
+        self._logged: str | None = None
 
     @property
     def is_tried(self) -> bool:
         """Whether the last request had no answer."""
-        return self._told is not None
+        return self._logged is not None
 
     def wait(self, error: Exception) -> None:
-        """Say what is wrong, unless that was said, and wait a moment."""
-        if str(error) != self._told:
+        """Log the error, unless it was the last one logged, and pause."""
+        if str(error) != self._logged:
             import logging
 
             log = logging.getLogger("crystalmath.client")
-            log.warning("%s; what waits for jobs here goes on once it can", error)
-        self._told = str(error)
+            log.warning("%s; waiting for jobs goes on once a server answers", error)
+        self._logged = str(error)
         time.sleep(AGAIN_S)
 
     def reset(self) -> None:
-        """Begin anew: there was an answer."""
-        self._told = None
+        """Note that a request was answered."""
+        self._logged = None
 
 
 def statuses(transport: Transport, job_ids: Sequence[str]) -> Iterator[Job | CrystalMathError]:
     """Yield the present state of jobs, in their order."""
     for start in range(0, len(job_ids), MANY):
-        asked = list(job_ids[start : start + MANY])
-        answer = Caller(transport).ask(server.JOBS_STATUS_MANY, job_ids=asked)
+        batch = list(job_ids[start : start + MANY])
+        answer = Caller(transport).ask(server.JOBS_STATUS_MANY, job_ids=batch)
         for document in answer["jobs"]:
             yield answered_error(document) if document.get("code") else Job.read(document)
 
 
 class EventLog:
-    """A place in the event log, from which it is read on."""
+    """A position in the event log, from which later events are read."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -97,12 +96,12 @@ class EventLog:
         self._read({"after": _NEWEST, "limit": 1})
 
     def changed(self, job_ids: Collection[str], wait_s: float) -> dict[str, str]:
-        """Wait for events of any job; give those that have changed since, with their last state.
+        """Wait for events of any job; return the last state of each job that has changed.
 
-        It waits `wait_s` seconds at most. The owners of `job_ids` are looked after meanwhile.
+        The wait ends after `wait_s` seconds. Orphans among `job_ids` are adopted meanwhile.
         """
         self._transport.adopt_orphans(job_ids)
-        # Not of these jobs alone: where others are followed meanwhile, their events count too.
+        # Events of all jobs are read, because more jobs may be followed meanwhile.
         return self._read({"after": self._read_to, "limit": MANY, "timeout_s": wait_s})
 
     def _read(self, params: Mapping[str, Any]) -> dict[str, str]:
@@ -113,7 +112,7 @@ class EventLog:
 
 @define(eq=False)
 class _Waiting:
-    """Jobs that wait for others: no event tells that what one waits for has become held up."""
+    """Jobs that wait for others. No event says that one is held up, so they are polled."""
 
     _begun: float = field(factory=time.monotonic)
     _jobs: dict[str, str] = field(factory=dict)
@@ -121,24 +120,24 @@ class _Waiting:
 
     @property
     def rest_s(self) -> float:
-        """Until when they need not be asked for, in seconds from now."""
+        """The time until the next poll, in seconds."""
         return max(0.0, self._look_at - time.monotonic()) if self._jobs else math.inf
 
     def note(self, job: Job) -> None:
-        """Keep a job in mind as long as it waits."""
+        """Add a job if it waits for another one, and drop it once it does not."""
         self._jobs.pop(job.job_id, None)
         if awaited(job.parents) and not job.state.is_terminal():
             self._jobs[job.job_id] = job.state.value
 
     def due(self) -> dict[str, str]:
-        """Return those that are to be asked for now."""
+        """Return the jobs to poll now."""
         return {} if self.rest_s else self._jobs
 
-    def rest(self, asked: float, job_ids: Collection[str]) -> None:
-        """Ask again the later, the longer it lasts and the more the answer has cost the server."""
+    def rest(self, sent_at: float, job_ids: Collection[str]) -> None:
+        """Pause the longer, the longer the wait lasts and the slower the server has answered."""
         if self._jobs.keys() <= set(job_ids):
             now = time.monotonic()
-            pause = max(_LOOK_S, (now - self._begun) / 20, 10 * (now - asked))
+            pause = max(_LOOK_S, (now - self._begun) / 20, 10 * (now - sent_at))
             self._look_at = now + min(pause, _LATER_S)
 
 
@@ -152,10 +151,10 @@ def changes(transport: Transport, job_ids: Sequence[str], timeout: float | None)
     batch = list(remaining)
     backoff = Backoff()
     while True:
-        asked = time.monotonic()
+        sent_at = time.monotonic()
         try:
             now = list(statuses(transport, batch))
-            waiting.rest(asked, batch)
+            waiting.rest(sent_at, batch)
             batch = []
             backoff.reset()
         except (ServerNotRunning, ConnectionLost) as error:
@@ -165,7 +164,7 @@ def changes(transport: Transport, job_ids: Sequence[str], timeout: float | None)
             if isinstance(job, CrystalMathError):
                 raise job
             waiting.note(job)
-            # Rows of a database that was made anew are counted anew; an end is one all the same.
+            # A rebuilt database counts revisions from the beginning; a terminal state still counts.
             known = job.revision, job.held_up_by or ""
             before = seen.get(job.job_id, (-1, ""))
             if (known != before and known[0] >= before[0]) or job.state.is_terminal():
@@ -190,9 +189,9 @@ def changes(transport: Transport, job_ids: Sequence[str], timeout: float | None)
 def change_events(
     transport: Transport, after: int | None, timeout: float | None, filters: Mapping[str, Any]
 ) -> Iterator[JobChange]:
-    """Yield what happens to jobs after an event, or from now on, until the time is over."""
+    """Yield changes of jobs after an event, or from now on, until the timeout."""
     if after is None:
-        # Now, not when the first change is asked for.
+        # Read the position now, not when the caller takes the first change.
         after = _events(transport, {"after": _NEWEST, "limit": 1})["last"]
     return _change_events(transport, after, timeout, filters)
 
@@ -204,9 +203,9 @@ def _change_events(
     backoff = Backoff()
     while True:
         left = max(0.0, end - time.monotonic())
-        asked = {**filters, "after": after, "limit": MANY, "timeout_s": min(POLL_S, left)}
+        params = {**filters, "after": after, "limit": MANY, "timeout_s": min(POLL_S, left)}
         try:
-            answer = _events(transport, asked)
+            answer = _events(transport, params)
             backoff.reset()
         except (ServerNotRunning, ConnectionLost) as error:
             if not left:
@@ -228,10 +227,10 @@ def _events(transport: Transport, params: Mapping[str, Any]) -> EventList:
 
 @define(eq=False)
 class Overheard:
-    """What the event log said of jobs without a future while a submission was under way.
+    """Events of jobs without a future that were read during a submission.
 
-    The last state of each job, by its id; whether nothing can have been missed; and the log, which
-    was begun before the submission where nobody reads one yet.
+    `states` has the last state of each job by its id; `is_all` says that no event can be missing.
+    `log` is a position from before the submission, unless a thread reads the log already.
     """
 
     states: dict[str, str] = field(factory=dict)
@@ -240,7 +239,7 @@ class Overheard:
 
 
 class Follower:
-    """Keeps futures up to date, in a thread that lives while there is one to follow."""
+    """Keeps futures up to date, in a thread that lives while there are unfinished ones."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -254,12 +253,12 @@ class Follower:
         self._thread: threading.Thread | None = None
         self._behind = False
         self._submissions: list[Overheard] = []
-        # Where the last thread was in the event log, and until when another may go on from there.
+        # The last thread's position in the event log, and until when another may go on from it.
         self._left: tuple[EventLog, float] | None = None
 
     @contextlib.contextmanager
     def submitting(self) -> Iterator[Overheard]:
-        """Take note of jobs that nobody knows yet: the one being submitted may be among them."""
+        """Keep the events of unknown jobs: the jobs being submitted may be among them."""
         overheard = Overheard()
         with self._lock:
             self._submissions.append(overheard)
@@ -268,7 +267,7 @@ class Follower:
                 (log, until), self._left = self._left, None
                 overheard.log = log if time.monotonic() < until else None
         if is_first and overheard.log is None:
-            # Else the thread would have to ask for all that it is to follow.
+            # Without a position the thread would have to ask for each job's state.
             with contextlib.suppress(CrystalMathError, OSError):
                 overheard.log = EventLog(self._transport)
         try:
@@ -284,10 +283,10 @@ class Follower:
         overheard: Overheard | None = None,
         look: bool = False,
     ) -> None:
-        """Keep these up to date until they are done.
+        """Keep futures up to date until they are done.
 
-        What was overheard since before there was anything to say is believed; by default they are
-        asked for. With `look` they are up to date when this returns.
+        Their present states are taken from `overheard`, if it covers their whole life, and else
+        are asked for. With `look` the futures are up to date when this method returns.
         """
         with self._lock:
             new = [future for future in futures if not future.done()]
@@ -298,10 +297,10 @@ class Follower:
             if started:
                 log = None if overheard is None else overheard.log
                 if log is None and overheard is not None and overheard.is_all and self._left:
-                    # The last thread has ended meanwhile, and overheard what it read.
+                    # The last thread has ended meanwhile, and has kept the events it read.
                     (log, _), self._left, goes_on = self._left, None, True
                 for other in () if goes_on else self._submissions:
-                    # What is said of theirs may stand before the beginning of this log.
+                    # Their events may be older than the beginning of this log.
                     other.is_all = False
                 self._thread = threading.Thread(
                     target=self._run, args=[log], name="crystalmath-follow", daemon=True
@@ -309,21 +308,21 @@ class Follower:
                 self._thread.start()
             knows = overheard is not None and overheard.is_all and not look
         if new and (look or goes_on or not started):
-            # The thread may have read the events of these already, and knew of no future.
+            # The thread may have read their events before it knew of these futures.
             ids = {future.job_id for future in new}
             try:
                 if overheard is not None and knows:
-                    said = overheard.states
-                    self._observe({name: said[name] for name in ids if name in said})
+                    states = overheard.states
+                    self._observe({job_id: states[job_id] for job_id in ids & states.keys()})
                 else:
                     self._take_in(ids)
             except (CrystalMathError, OSError):
                 self._behind = True
-        if self._closed:  # by another thread meanwhile, which knew nothing of these
+        if self._closed:  # another thread has closed the follower meanwhile
             _end_closed(new)
 
     def close(self) -> None:
-        """Give up all futures that are not done."""
+        """End all futures that are not done with `ClientClosed`."""
         with self._lock:
             self._closed = True
         if self._transport.ends_jobs:
@@ -332,7 +331,7 @@ class Follower:
         _end_closed(self._take_all())
 
     def abandon_in_fork(self) -> None:
-        """Begin anew in a process that was forked: it has not the thread, and perhaps the lock."""
+        """Reset in a forked process: the thread is gone, and the lock may be held forever."""
         left, self._futures = self._futures, {}
         self._begin()
         for future in (future for group in left.values() for future in group):
@@ -352,16 +351,16 @@ class Follower:
                 states = log.changed(self._ids(), POLL_S)
                 self._observe(states)
                 if not states:
-                    # An answer to a request may have ended some.
+                    # Answers to other requests may have ended some.
                     self._forget_ended(self._ids())
                 backoff.reset()
             except (ClientClosed, ProtocolMismatch) as error:
                 self._give_up(error)
             except (CrystalMathError, OSError) as error:
-                # The jobs go on, whatever becomes of who tells of them.
+                # The jobs go on without a server.
                 backoff.wait(error)
                 log = None
-            except Exception as error:  # noqa: BLE001 - or those who wait would do so for ever
+            except Exception as error:  # noqa: BLE001 - else waiting threads would hang for ever
                 self._give_up(error)
 
     def _goes_on(self, log: EventLog | None) -> bool:
@@ -383,14 +382,14 @@ class Follower:
         return [future for group in groups for future in group]
 
     def _forget_ended(self, job_ids: Iterable[str]) -> None:
-        """Follow no more those of some jobs whose futures are done."""
+        """Stop following those of some jobs whose futures are all done."""
         with self._lock:
             for job_id in job_ids:
                 if all(future.done() for future in self._futures.get(job_id, ())):
                     self._futures.pop(job_id, None)
 
     def _observe(self, states: Mapping[str, str]) -> None:
-        """Update the futures by what the event log says of them."""
+        """Update futures by the states that the event log has."""
         failed = []
         for job_id, state in states.items():
             with self._lock:
@@ -398,7 +397,7 @@ class Follower:
                 for overheard in self._submissions if not futures else ():
                     overheard.states[job_id] = state
             if state == JobState.FAILED:
-                failed.append(job_id)  # the log does not say why
+                failed.append(job_id)  # only the record has the reason
                 continue
             for future in futures:
                 future.observe(JobState(state))
@@ -406,18 +405,18 @@ class Follower:
         self._forget_ended(states)
 
     def _take_in(self, job_ids: Iterable[str]) -> None:
-        """Bring the futures of some jobs up to date, where there are any."""
+        """Ask for some jobs that have futures, and bring these up to date."""
         with self._lock:
-            asked = [job_id for job_id in job_ids if job_id in self._futures]
-        for job_id, found in zip(asked, statuses(self._transport, asked), strict=True):
+            followed = [job_id for job_id in job_ids if job_id in self._futures]
+        for job_id, job in zip(followed, statuses(self._transport, followed), strict=True):
             with self._lock:
                 futures = self._futures.get(job_id, [])
             for future in futures:
-                if isinstance(found, Job):
-                    future.update(found)
+                if isinstance(job, Job):
+                    future.update(job)
                 else:
-                    future.end(found)
-        self._forget_ended(asked)
+                    future.end(job)
+        self._forget_ended(followed)
 
     def _give_up(self, error: Exception) -> None:
         for future in self._take_all():

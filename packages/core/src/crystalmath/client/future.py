@@ -1,4 +1,4 @@
-"""A job as a future; and waiting for many of them."""
+"""A job as a future, and waiting for many futures."""
 
 from __future__ import annotations
 
@@ -51,31 +51,31 @@ class Controls(Protocol):
 
 
 class JobFuture(Future[Any]):
-    """A job's future: what its recipe returns, or why there is nothing.
+    """A job's future: the result of its recipe, or the reason why there is none.
 
     It is a :class:`concurrent.futures.Future`: ``as_completed``, ``wait`` and
-    ``asyncio.wrap_future`` take it (the last within ``asyncio.shield``, lest a timeout cancel the
-    job). A job that failed raises :class:`~crystalmath.client.JobFailed` (its cause is what the
-    recipe raised, where that type is imported here), one that was cancelled
-    :class:`~concurrent.futures.CancelledError`. The result is fetched and decoded when it is first
-    asked for, in the thread that asks; small ones of other completed jobs may come along. Callbacks
-    run in a thread of the client's.
+    ``asyncio.wrap_future`` take it (the last within ``asyncio.shield``, or a timeout would cancel
+    the job). A failed job raises :class:`~crystalmath.client.JobFailed`; its cause is the recipe's
+    exception, if that type is imported here. A cancelled job raises
+    :class:`~concurrent.futures.CancelledError`. The first call of :meth:`result` fetches and
+    decodes the result in its own thread; small results of other completed jobs may come along.
+    Callbacks run in a thread of the client.
 
-    Made by :class:`~crystalmath.client.Client`, never by hand.
+    Only :class:`~crystalmath.client.Client` makes futures.
 
     Attributes
     ----------
     job_id : str
-        The job's id, a UUID4. ``client.future(job_id)`` gives a future again, in any process.
+        The job's id, a UUID4. ``client.future(job_id)`` returns a future again, in any process.
     name : str or None
         The job's name.
     labels : mapping of str to str
         The job's labels.
     known : Job or None
-        What was on record of it when the client last asked.
+        The job's record when the client last read it.
     energies : sequence of float
-        The energies (eV) of its ionic steps, as far as :meth:`progress` or :meth:`result` have
-        brought them. A notebook draws them.
+        The energies (eV) of its ionic steps, if :meth:`progress` or :meth:`result` has read them. A
+        notebook draws them.
     """
 
     def __reduce__(self) -> NoReturn:
@@ -122,76 +122,76 @@ class JobFuture(Future[Any]):
 
     @property
     def state(self) -> JobState:
-        """The job's state when the client was last told of it; nothing is asked for."""
+        """The last state that the client has read; the server is not asked."""
         return self._seen[1]
 
     def __getitem__(self, key: str | int) -> Reference:
         """Return a reference to a part of the result, whether or not the job has ended.
 
-        It is given to another submission, which waits for this job: as its structure
-        (``relaxed["atoms"]``, ``relaxed["trajectory"][-1]``) or inside its parameters. Nothing is
-        asked for. The value itself is in ``result()``.
+        Pass it to another submission, which then waits for this job: as its structure
+        (``relaxed["atoms"]``, ``relaxed["trajectory"][-1]``) or inside its parameters. The server
+        is not asked. The value itself is in ``result()``.
         """
         return Reference(self.job_id)[key]
 
-    # Python would index it with 0, 1, ... for ever.
+    # Without these Python would index a future with 0, 1, ... for ever.
     __iter__ = None
     __contains__ = None
 
     def info(self) -> Job:
-        """Ask for all that is on record of the job now."""
+        """Read the job's record from the server and return it."""
         info = self._client.job(self.job_id)
         self.update(info)
         return info
 
     def progress(self) -> Progress | None:
-        """Ask how far the calculation has come, with its ionic steps; ``None``: nothing is written.
+        """Return the calculation's progress with its ionic steps; ``None`` before any output.
 
-        A notebook draws their energies with the future from then on.
+        From then on a notebook draws their energies with the future.
         """
         from crystalmath.models.notebook import energies
 
-        told = self._client.progress([self.job_id], history=True)[self.job_id]
-        if told is not None:
-            self.energies = energies(told)
-        return told
+        progress = self._client.progress([self.job_id], history=True)[self.job_id]
+        if progress is not None:
+            self.energies = energies(progress)
+        return progress
 
     def view(self) -> Any:
         """Return the structure, with its frames, for a notebook; see :meth:`Client.view`."""
         return self._client.view(self.job_id)
 
     def steps(self) -> Jobs[JobFuture]:
-        """Return futures of the steps of a flow, in the order in which they were recorded.
+        """Return futures of the steps of a flow, in the order of their recording.
 
-        A flow that runs in one job has none, and neither has any other job.
+        Flows that run in one job have no steps, like jobs that are no flows.
         """
         steps = self._client.jobs(parent=self.job_id)
         steps.reverse()
         return steps
 
     def running(self) -> bool:
-        """Return whether the job was running when the client was last told of it."""
+        """Return whether the last state that the client has read is `RUNNING`."""
         return not self.done() and self._seen[1] is JobState.RUNNING
 
     def result(self, timeout: float | None = None, *, original: bool = False) -> Any:
-        """Wait for the job, and give what its recipe returned.
+        """Wait for the job, and return the result of its recipe.
 
         Parameters
         ----------
         timeout : float, optional
             How long to wait at most, in seconds.
         original : bool
-            Of a job that failed, raise what its recipe raised, where that type is imported here;
-            otherwise that is the cause (``__cause__``) of `JobFailed`.
+            Raise the recipe's own exception for a failed job, if that type is imported here.
+            By default that exception is the cause (``__cause__``) of `JobFailed`.
 
         Raises
         ------
         JobFailed
             The job failed.
         concurrent.futures.CancelledError
-            It was cancelled.
+            The job was cancelled.
         TimeoutError
-            It has not ended in time. It goes on.
+            The job has not ended in time. It goes on.
         """
         if (error := self.exception(timeout)) is not None:
             if original and error.__cause__ is not None:
@@ -207,11 +207,11 @@ class JobFuture(Future[Any]):
     def _note_energies(self) -> None:
         steps = self._value.get("trajectory_results") if isinstance(self._value, dict) else None
         if isinstance(steps, list):
-            told = [step.get("energy") for step in steps if isinstance(step, dict)]
-            self.energies = [energy for energy in told if isinstance(energy, int | float)]
+            energies = [step.get("energy") for step in steps if isinstance(step, dict)]
+            self.energies = [energy for energy in energies if isinstance(energy, int | float)]
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for the job, and give the error that :meth:`result` raises, if any."""
+        """Wait for the job, and return the error that :meth:`result` raises, if any."""
         error = super().exception(timeout)
         if isinstance(error, JobFailed):
             with self._loading, contextlib.suppress(CrystalMathError):
@@ -224,15 +224,15 @@ class JobFuture(Future[Any]):
         return error
 
     def cancel(self) -> bool:
-        """Stop the job, and wait until none of its processes is alive.
+        """Cancel the job, and wait until none of its processes is alive.
 
-        As a callback of an event loop, as where ``asyncio.wait_for(asyncio.wrap_future(job), 5)``
-        gives up, it only has the job stopped, beside the loop, which must not wait.
+        An event loop must not wait. If one calls this method, as after a timeout of
+        ``asyncio.wait_for(asyncio.wrap_future(job), 5)``, a thread cancels the job instead.
 
         Returns
         -------
         bool
-            Whether the job ended as cancelled; ``False`` where it had ended before, or has not
+            Whether the job ended as cancelled; ``False`` if it had ended before, or has not ended
             after a minute.
         """
         if _is_callback_of_a_loop():
@@ -246,7 +246,7 @@ class JobFuture(Future[Any]):
     def _stop_aside(self) -> None:
         try:
             self._stop()
-        except (CrystalMathError, OSError) as error:  # the client, or the server, has gone
+        except (CrystalMathError, OSError) as error:  # the client was closed, or the server left
             import logging
 
             log = logging.getLogger("crystalmath.client")
@@ -258,14 +258,14 @@ class JobFuture(Future[Any]):
             for info in self._client.wait([self.job_id], CANCEL_S):
                 self.update(info)
             if self._ended:
-                # Another thread that was told of it, too, may be about to finish this.
+                # Another thread may have seen the end first, and be about to finish the future.
                 wait([self], CANCEL_S)
 
     def update(self, info: Job) -> None:
-        """Take in what is on record; the client calls it."""
+        """Update the future from the job's record; the client calls it."""
         with self._condition:
             is_older = info.revision < self._seen[0]
-            # Where the database was made anew, its rows are counted anew.
+            # A rebuilt database counts revisions from the beginning.
             if self._ended or (is_older and not info.state.is_terminal()):
                 return
             self._seen = (info.revision, info.state)
@@ -276,7 +276,7 @@ class JobFuture(Future[Any]):
             self._reach(info.state)
 
     def observe(self, state: JobState) -> None:
-        """Take in a state from the event log, other than failed; the client calls it."""
+        """Update the future to a state of the event log, except failed; the client calls it."""
         with self._condition:
             if self._ended:
                 return
@@ -296,13 +296,13 @@ class JobFuture(Future[Any]):
         if not self._end():
             return
         if error is None:
-            self.set_result(None)  # `result` gives the value
+            self.set_result(None)  # `result` fetches the value
         else:
             self.set_exception(error)
 
     def abandon_in_fork(self) -> None:
-        """Give up in a process that was forked: nobody follows the job there."""
-        self._condition = threading.Condition()  # somebody may have held it
+        """End the future with an error in a forked process, where no thread follows the job."""
+        self._condition = threading.Condition()  # another thread may have held it
         self._loading = threading.Lock()
         if self.done():
             return
@@ -311,21 +311,21 @@ class JobFuture(Future[Any]):
         self._ended = False
         self.end(
             ClientClosed(
-                "this future belongs to the process of which this one was forked; "
-                f"client.future({self.job_id!r}) gives one of its own"
+                "this future belongs to the parent of this forked process; "
+                f"client.future({self.job_id!r}) returns one for this process"
             )
         )
 
     def _end(self) -> bool:
-        # Of several threads that were told of a job's end, one finishes its future.
+        # Several threads may see a job's end; only the first finishes its future.
         with self._condition:
             ended, self._ended = self._ended, True
         return not ended
 
 
 def _is_callback_of_a_loop() -> bool:
-    """Return whether it is an event loop that calls, and not one of its tasks."""
-    asyncio = sys.modules.get("asyncio")  # who has not imported it has no loop
+    """Return whether an event loop itself is the caller, and not one of its tasks."""
+    asyncio = sys.modules.get("asyncio")  # without it no loop runs
     try:
         return asyncio is not None and asyncio.current_task() is None
     except RuntimeError:  # no loop runs in this thread
@@ -361,7 +361,7 @@ def _raise_refusal(answers: Sequence[JobFuture | CrystalMathError], accepted: in
             )
             answer.add_note(
                 f"structure {index} of {len(answers)}; {others} on; "
-                "return_exceptions=True gives their results"
+                "return_exceptions=True returns their results"
             )
             raise answer
 
@@ -374,9 +374,9 @@ def _outcome(future: JobFuture) -> Any:
 
 
 def watch(futures: Sequence[JobFuture], *, shown: bool | None = None) -> Iterator[JobFuture]:
-    """Yield each job as it ends, and show how many have.
+    """Yield each job as it ends, and show their number in a bar.
 
-    By default that is shown on a terminal and in a notebook.
+    By default the bar is shown on a terminal and in a notebook.
     """
     display = _notebook()
     ended = cast("Iterator[JobFuture]", as_completed(futures))
@@ -410,8 +410,8 @@ def _shown_in_terminal(
         task = bar.add_task("", total=len(futures))
         for future in ended:
             without += _has_none(future)
-            told = f"{without} without a result" if without else ""
-            bar.update(task, advance=1, description=told)
+            failures = f"{without} without a result" if without else ""
+            bar.update(task, advance=1, description=failures)
             yield future
 
 
@@ -423,14 +423,13 @@ def _shown_in_notebook(
     begun, without, drawn = time.monotonic(), 0, -math.inf
 
     def bar(count: int) -> dict[str, str]:
-        told = f"{count}/{len(futures)} jobs"
         html = bar_html(count, without, len(futures), time.monotonic() - begun)
-        return {"text/plain": told, "text/html": html}
+        return {"text/plain": f"{count}/{len(futures)} jobs", "text/html": html}
 
     shown = display(bar(0), raw=True, display_id=True)
     for count, future in enumerate(ended, 1):
         without += _has_none(future)
-        # A thousand jobs that end at once are no thousand messages.
+        # Redraw at intervals, even if a thousand jobs end at once.
         if count == len(futures) or time.monotonic() > drawn + REDRAW_S:
             shown.update(bar(count), raw=True)
             drawn = time.monotonic()
@@ -442,7 +441,7 @@ def _has_none(future: JobFuture) -> bool:
 
 
 def _notebook() -> Callable[..., Any] | None:
-    """Return IPython's function that shows something, where this process is a notebook's kernel."""
+    """Return IPython's `display` if this process is the kernel of a notebook."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is None or not hasattr(shell, "kernel"):
         return None

@@ -1,4 +1,4 @@
-"""Whether the server that answers is like this process."""
+"""Compares the server that answers with this process."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 #: The version of the protocol that this client speaks.
 PROTOCOL = 1
-#: What this process has loaded; an upgrade may replace it on the disk.
+#: The version that this process has loaded; an upgrade may replace it on the disk.
 _MINE = build_version()
 
 _REMEDY = (
     "`crystalmath stop` ends it, running jobs go on, and the next command starts one like this"
 )
 
-_told: set[tuple[Any, str]] = set()
+_warned: set[tuple[Any, str]] = set()
 
 
 def check_server(server: Mapping[str, Any], home: Path) -> None:
@@ -35,9 +35,9 @@ def check_server(server: Mapping[str, Any], home: Path) -> None:
             f"this is {PROTOCOL}; {_REMEDY}"
         )
     for difference in differences(server, home):
-        told = (server["pid"], difference)
-        if told not in _told:
-            _told.add(told)
+        warning = (server["pid"], difference)
+        if warning not in _warned:
+            _warned.add(warning)
             warnings.warn(difference, ServerMismatch, stacklevel=outside())
 
 
@@ -58,7 +58,7 @@ def check_build(theirs: str, home: Path, host: str | None = None) -> None:
 
 
 def differences(server: Mapping[str, Any], home: Path) -> Iterator[str]:
-    """Return, each with its remedy, what of a server is not as it is here."""
+    """Yield how a server differs from this process, each difference with its remedy."""
     again = "`crystalmath stop` (running jobs go on), and the next command starts it anew"
     if Path(server["home"]).resolve() != home.resolve():
         yield (
@@ -78,7 +78,7 @@ def differences(server: Mapping[str, Any], home: Path) -> Iterator[str]:
     try:
         mine = config.load().recipes_allow
     except ConfigError:
-        return  # submissions are refused with it, and nothing else
+        return  # only submissions are refused for a broken configuration
     if missing := [name for name in mine if name not in server["recipes_allow"]]:
         yield (
             f"the server does not admit the recipes of {', '.join(missing)}, as this process does; "

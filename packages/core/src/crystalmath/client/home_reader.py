@@ -1,6 +1,6 @@
-"""Ask about jobs by one request to the home's server, or the home itself where none runs.
+"""Reads about jobs with one request to the home's server, or from the home if none runs.
 
-Neither a client with its futures is made for it, nor an event loop: a shell user waits for them.
+A shell user waits for every import, so no client, future or event loop is made.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Answer = TypeVar("_Answer")
 
 
 class HomeReader(Transport):
-    """Ask the server of the present home; where none runs, look at the home's files and rows."""
+    """Asks the server of the present home, or reads the home's files and rows if none runs."""
 
     def __init__(self, answer_s: float = ANSWER_S) -> None:
         self._answer_s = answer_s
@@ -58,35 +58,38 @@ class HomeReader(Transport):
     def ask(self, method: Method[_Answer], **params: Any) -> _Answer:
         """Call a method that only reads (docs/protocol.md), and return its result.
 
-        `CrystalMathError`: what the answer says is wrong; or the server went away, or does not
-        answer.
+        `CrystalMathError`: the answer is an error, or the server went away or does not answer.
         """
-        given = {name: value for name, value in params.items() if value is not None}
-        answer = self._answered(
-            lambda: self.call(method, given),
-            lambda client: client.call(method, given),
-            lambda jobs, answers: answers.answer(jobs, method, given),
+        sent = {name: value for name, value in params.items() if value is not None}
+        document = self._answered(
+            lambda: self.call(method, sent),
+            lambda client: client.call(method, sent),
+            lambda jobs, answers: answers.answer(jobs, method, sent),
         )
-        raise_answered(answer)
-        return answer  # type: ignore[no-any-return]
+        raise_answered(document)
+        answer: _Answer = document
+        return answer
 
     def result_json(
         self, job_id: str, field: str | None = None, *, brief: bool = False
     ) -> bytes | None:
         """Return a result as :meth:`Client.result_json` does."""
-        found: bytes | None = self._answered(
+        text: bytes | None = self._answered(
             lambda: Caller(self).result_text(job_id, field, brief=brief),
             lambda client: client.result_json(job_id, field, brief=brief),
             lambda jobs, answers: answers.result_text(jobs, job_id, field, brief=brief),
         )
-        return found
+        return text
 
     def find(self, prefix: str) -> str:
-        """Return the one id that begins so; `UnknownJob`: none does, `InvalidJob`: several do."""
+        """Return the one id that begins with a prefix.
+
+        `UnknownJob`: there is none; `InvalidJob`: there are several.
+        """
         return find(self.ask, prefix)
 
     def jobs(self, limit: int | None, **filters: Any) -> Iterator[JobDocument]:
-        """Go through jobs, newest first, page by page; see ``jobs.list``."""
+        """Yield jobs, newest first, page by page; see ``jobs.list``."""
         return pages(self.ask, limit, filters)
 
     def _answered(
@@ -118,7 +121,7 @@ class HomeReader(Transport):
     def message(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> bytes:
-        """Ask the server; the first time also who it is."""
+        """Send a request to the server; the first time also compare its version."""
         seconds = timeout or self._answer_s + params.get("timeout_s", 0.0)
         for again in (True, False):
             try:
@@ -131,7 +134,7 @@ class HomeReader(Transport):
                     self._connection.close()
                     self._connection = None
                 if again and not isinstance(error, TimeoutError):
-                    continue  # it was just leaving; the next one may be there
+                    continue  # a new server may have taken its place
                 raise ConnectionLost(
                     f"the server of {self._place.home} went away before it answered {method}, or "
                     f"has not answered in time; its log is {self._place.log}"
@@ -141,11 +144,11 @@ class HomeReader(Transport):
     def _begin(
         self, connection: Connection, request: tuple[str, Mapping[str, Any]], seconds: float
     ) -> bytes:
-        """See who the server is, and ask it; at once where its lock has told its build."""
+        """Check the server's version and ask it: in one go if its lock names the build."""
         from crystalmath.client.handshake import check_server
 
         hello: tuple[str, Mapping[str, Any]] = ("system.version", {})
-        hello_s = min(HELLO_S, seconds)  # a server that is suspended does not even say its name
+        hello_s = min(HELLO_S, seconds)  # a suspended server does not answer
         server = self._place.read_lock()
         if server is None:
             check_server(connection.call(*hello, hello_s), self._place.home)

@@ -1,4 +1,4 @@
-"""The keys of many jobs that are submitted with one key."""
+"""Makes the keys of many jobs that are submitted with one key."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 
-def own_key(key: str, asked: object, before: Counter[str]) -> str:
-    """Return the key of one of many jobs: the common one, and a fingerprint of what is asked.
+def own_key(key: str, request: object, before: Counter[str]) -> str:
+    """Return the key of one of many jobs: the common key, and a fingerprint of its request.
 
-    It depends on nothing else that is given, nor on where files lie. Jobs that ask the same get
-    keys of their own: `before` counts them.
+    It depends neither on the other jobs nor on the places of files. Equal requests get numbered
+    keys: `before` counts them.
     """
-    text = json.dumps(asked, sort_keys=True)
+    text = json.dumps(request, sort_keys=True)
     fingerprint = hashlib.sha256(text.encode()).hexdigest()[:16]
     before[fingerprint] += 1
     number = f"-{before[fingerprint]}" if before[fingerprint] > 1 else ""
@@ -25,11 +25,11 @@ def own_key(key: str, asked: object, before: Counter[str]) -> str:
 
 
 def keyed(
-    structures: Iterable[Any], key: str | None, asked: Callable[[object], object]
+    structures: Iterable[Any], key: str | None, request_of: Callable[[object], object]
 ) -> Iterator[tuple[Any, str | None]]:
     """Yield structures, each with the key of its job, as the command line makes it.
 
-    `asked` makes of an encoded structure what the key is a fingerprint of.
+    `request_of` returns the request of an encoded structure, for the fingerprint.
     """
     if key is None:
         yield from ((structure, None) for structure in structures)
@@ -41,7 +41,7 @@ def keyed(
     for structure in structures:
         try:
             document = structure_document(structure)
-        except CrystalMathError:  # raised again, in its place, when the job is written
+        except CrystalMathError:  # raised again when the job is written, in its place
             yield structure, None
         else:
-            yield document, own_key(key, asked(document), before)
+            yield document, own_key(key, request_of(document), before)

@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from crystalmath.client.transport import Caller
     from crystalmath.models import Job
 
-#: What a job's summary gives; its own names of these are understood, too.
+#: The values in a job's summary; the summary's own names are accepted, too.
 _SUMMARY = {"energy": "energy_ev", "max_force": "max_force_ev_ang"}
 _PER_ATOM = ("energy_per_atom", "energy_per_atom_ev")
-#: So many names are told where there is not the one that was asked for.
+#: The most names that an error lists for an unknown one.
 _SHOWN = 12
 
 
 class Documents:
-    """Parameters and results of several jobs, fetched together once one of them is needed."""
+    """Parameters and results of several jobs, fetched together when the first is needed."""
 
     def __init__(self, caller: Caller, jobs: Sequence[Job]) -> None:
         self._caller = caller
@@ -52,29 +52,29 @@ class Documents:
             at = self._completed.index(job_id)
             answer = self._caller.ask(server.JOBS_RESULTS, job_ids=self._completed[at : at + MOST])
             if not answer["results"]:
-                self._completed = []  # they are large: each is asked for alone
+                self._completed = []  # they are large: fetch each alone
             for each in answer["results"]:
                 if "code" not in each:
                     self._results[each["job_id"]] = messages.dumps(each["result"])
         if job_id in self._results:
             return self._results.pop(job_id)
-        # It is too large to come with others, or says itself why there is none.
+        # The result is too large to come with others, or the answer has the reason why not.
         return self._caller.result_text(job_id) or b"null"
 
 
 def parameters_of(caller: Caller, job_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """Ask for the recipe's parameters of jobs, as many of them at a time as fit together."""
-    found: dict[str, Mapping[str, Any]] = {}
+    """Return the recipe's parameters of jobs by their ids, fetched in requests of a fair size."""
+    parameters: dict[str, Mapping[str, Any]] = {}
     left = list(job_ids)
     while left:
         answer = caller.ask(server.JOBS_PARAMETERS, job_ids=left[:PAGE])
-        found |= {each["job_id"]: each["params"] or {} for each in answer["parameters"]}
+        parameters |= {each["job_id"]: each["params"] or {} for each in answer["parameters"]}
         left = left[len(answer["parameters"]) :]
-    return found
+    return parameters
 
 
 class JobValues:
-    """What can be asked of one job."""
+    """The values of one job, by their names."""
 
     def __init__(self, job: Job, documents: Documents) -> None:
         self.job = job
@@ -82,7 +82,7 @@ class JobValues:
 
     @classmethod
     def of(cls, caller: Caller, jobs: Sequence[Job]) -> list[Self]:
-        """Make them of several jobs (`InvalidJob` if there are none)."""
+        """Return the values of several jobs (`InvalidJob` if there are none)."""
         if not jobs:
             raise InvalidJob("there is nothing to draw: no jobs were given")
         documents = Documents(caller, jobs)
@@ -98,14 +98,14 @@ class JobValues:
 
     @cached_property
     def atoms(self) -> Atoms:
-        """The structure whose energy the summary tells (`InvalidJob` if the result has none)."""
+        """The structure to which the summary's energy belongs (`InvalidJob` if there is none)."""
         from crystalmath.recipes.summary import find_structures, read_structure
 
         return read_structure(find_structures(self._result).final)
 
-    # --- what it was asked -------------------------------------------------------------------
+    # --- of its submission -------------------------------------------------------------------
 
-    def asked(self, name: str) -> Any:
+    def submitted(self, name: str) -> Any:
         """Return a label, else a parameter: ``opt_params.fmax`` (`KeyError` if it has neither).
 
         A label may be named as its column is, ``labels_encut``.
@@ -122,17 +122,17 @@ class JobValues:
             value = value[key]
         return value
 
-    def asked_names(self) -> set[str]:
-        """Return what there is to ask for."""
+    def submitted_names(self) -> set[str]:
+        """Return the names of its labels and parameters."""
         return {*self.job.labels, *dict(_dotted(self._parameters))}
 
     def calculation(self) -> dict[str, Any]:
-        """Return what was asked for but the structure: recipe and parameters, by dotted names."""
+        """Return the recipe and the parameters, by dotted names."""
         return {"recipe": self.job.recipe, **dict(_dotted(self._parameters))}
 
-    # --- what it gave ------------------------------------------------------------------------
+    # --- of its result -----------------------------------------------------------------------
 
-    def given(self, name: str) -> float:
+    def computed(self, name: str) -> float:
         """Return an energy in eV, a force in eV/Å, or a field; `InvalidJob`: there is none."""
         if self.job.state is not JobState.COMPLETED:
             state = self.job.state
@@ -144,12 +144,12 @@ class JobValues:
         if kept in _SUMMARY.values():
             value = summary.get(kept)
             if value is None:
-                raise InvalidJob(f"its result tells no {name}")
+                raise InvalidJob(f"its result has no {name}")
             return float(value)
         return self._field(name)
 
     def _energy(self) -> float:
-        return self.given("energy")
+        return self.computed("energy")
 
     def _field(self, path: str) -> float:
         value = _untagged(json.loads(self._result))
@@ -173,14 +173,14 @@ class JobValues:
 
 
 def differing(every: Sequence[JobValues]) -> list[str]:
-    """Name the recipe and the parameters in which jobs differ."""
-    asked = [each.calculation() for each in every]
-    names = dict.fromkeys(name for one in asked for name in one)
-    return [name for name in names if len({json.dumps(one.get(name)) for one in asked}) > 1]
+    """Return the names of parameters in which jobs differ, or ``recipe``."""
+    calculations = [each.calculation() for each in every]
+    names = dict.fromkeys(name for one in calculations for name in one)
+    return [name for name in names if len({json.dumps(one.get(name)) for one in calculations}) > 1]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """Return which name may have been meant, and which there are."""
+    """Return the end of an error about an unknown name: the nearest one, and the known ones."""
     names = sorted(known)
     near = nearest(name, names)
     hint = f"; did you mean {near}?" if near else ""
@@ -191,14 +191,14 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the name that is most like another, if one is."""
+    """Return the known name that is most like another, if one is similar."""
     return next(iter(difflib.get_close_matches(name, list(known), 1)), None)
 
 
 def _dotted(values: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, Mapping) and not any(str(name).startswith("@") for name in value):
-            yield from ((f"{key}.{name}", given) for name, given in _dotted(value))
+            yield from ((f"{key}.{name}", inner) for name, inner in _dotted(value))
         else:
             yield key, value
 
@@ -207,14 +207,14 @@ def _no_field(path: str, key: str, reached: list[str], value: Any) -> str:
     place = f"{'.'.join(reached)} of its result" if reached else "its result"
     if not isinstance(value, Mapping):
         return f"{place} has no fields, so that there is no {path!r}"
-    known = [name for name in map(str, value) if name[:1] != "@"]  # that is how monty marks a type
+    known = [name for name in map(str, value) if name[:1] != "@"]  # monty marks types so
     if not reached:
         known += [*_SUMMARY, _PER_ATOM[0]]
     return f"{place} has no field {key!r}{suggestion(key, known)}"
 
 
 def _untagged(value: Any) -> Any:
-    """Return what is in monty's form of an array."""
+    """Return the list in monty's form of an array, and any other value unchanged."""
     if isinstance(value, Mapping) and value.get("@class") == "array":
         return value.get("data")
     return value

@@ -1,4 +1,4 @@
-"""Starts the home's server in the background, and passes messages on to it from pipes."""
+"""Starts the home's server in the background, and connects pipes to it."""
 
 from __future__ import annotations
 
@@ -39,29 +39,29 @@ def start(place: Place) -> None:
     """Start the home's server, and return once one answers: this one, or another's.
 
     It belongs to no terminal, so that a hang-up does not reach it. `ServerError`: none came up; the
-    message tells the end of what it wrote. `ServedElsewhere`: a server on another host serves the
-    home. `PlaceError`: the place must not be trusted.
+    message has the end of its output. `ServedElsewhere`: a server on another host serves the home.
+    `PlaceError`: the place must not be trusted.
     """
     place.make()
     place.address()
-    # What earlier servers have written has nothing to say about this one.
+    # Errors quote only the output of this server, not that of earlier ones.
     before = {file: _size(file) for file in (place.output, place.log)}
     process = _spawn(place)
     deadline = time.monotonic() + START_S
     while not answers(place):
-        # Where two are started at a time, one leaves, and the other is about to answer.
+        # If two are started at the same time, one leaves, and the other is about to answer.
         if process.poll() is not None and place.read_lock() is None:
             raise ServerError(
                 f"the server of {place.home} ended with {process.returncode} before it answered"
-                f"{_told(before)}"
+                f"{_output_since(before)}"
             )
         if time.monotonic() >= deadline:
             raise ServerError(
                 f"the server of {place.home} does not answer after {START_S:g} s; its log is "
-                f"{place.log}{_told(before)}"
+                f"{place.log}{_output_since(before)}"
             )
         time.sleep(PAUSE_S)
-    # Where this process lives on, its child must not become a zombie.
+    # Without a wait the child would become a zombie while this process lives on.
     threading.Thread(target=process.wait, daemon=True).start()
 
 
@@ -81,7 +81,7 @@ def answers(place: Place) -> bool:
 
 
 def _spawn(place: Place) -> subprocess.Popen[bytes]:
-    # It leaves the present folder, from which these may be meant.
+    # The server leaves the present folder, to which these paths may be relative.
     environment = {**os.environ, "CRYSTALMATH_HOME": str(place.home)}
     if environment.get("CRYSTALMATH_SOCKET"):
         environment["CRYSTALMATH_SOCKET"] = str(place.socket)
@@ -109,7 +109,7 @@ def _spawn(place: Place) -> subprocess.Popen[bytes]:
         os.close(output)
 
 
-def _told(before: Mapping[Path, int]) -> str:
+def _output_since(before: Mapping[Path, int]) -> str:
     tails = [tail for file, size in before.items() if (tail := _tail(file, size))]
     return "; it wrote:\n" + "\n".join(tails) if tails else ""
 
@@ -122,7 +122,7 @@ def _size(file: Path) -> int:
 
 
 def _tail(file: Path, before: int) -> str:
-    """Read the end of what a file has got beyond a size; all of one that is another by now."""
+    """Read the end of a file beyond a size; a smaller file was replaced, and counts as new."""
     with contextlib.suppress(OSError), file.open("rb") as opened:
         size = os.fstat(opened.fileno()).st_size
         opened.seek(max(before if before <= size else 0, size - TAIL))
@@ -134,12 +134,11 @@ def _tail(file: Path, before: int) -> str:
 
 
 def bridge(place: Place, incoming: int = 0, outgoing: int = 1) -> bool:
-    """Pass on what comes in, and what the server answers, until one of both ends.
+    """Copy requests to the server and answers back, until either side ends.
 
-    The server, which is started if none runs, does not notice more than a client that leaves.
-    Returns whether it was the client that left, not the server.
+    A server is started if none runs. Returns whether the client left, and not the server.
     """
-    # A server serves nobody long who says nothing; an editor may take its time.
+    # A server drops silent connections, and an editor may wait before its first request.
     first = os.read(incoming, _CHUNK)
     if not first:
         return True
@@ -163,7 +162,7 @@ def _send(incoming: int, connection: socket.socket, left: threading.Event) -> No
         while data := os.read(incoming, _CHUNK):
             connection.sendall(data)
         left.set()
-        # Answers that are under way still come.
+        # Answers to earlier requests still come.
         connection.shutdown(socket.SHUT_WR)
 
 

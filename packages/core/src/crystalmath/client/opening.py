@@ -1,4 +1,4 @@
-"""How to get a client."""
+"""Makes clients: of the home's server, or of a job service in this process."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 def connect(*, start: bool = True) -> Client:
     """Connect to the server of the present home.
 
-    Jobs are the server's: they go on when this process ends. Where it runs on another host that
-    sees the home, requests and answers go through files in the home.
+    The server owns the jobs: they go on when this process ends. If the server runs on another
+    host that sees the home, requests and answers go through files in the home.
 
     Parameters
     ----------
     start : bool
-        Start a server in the background where none runs, now and whenever it is asked for
-        something later. One that was stopped while somebody merely waits for jobs stays stopped.
+        Start a server in the background if none runs, now and at later requests. A server that
+        was stopped stays stopped while the client only waits for jobs.
 
     Raises
     ------
     ServerNotRunning
-        None runs, and none is to be started.
+        No server runs, and `start` is false.
     ServerError
-        None could be started; or it is of another build.
+        No server could be started, or the server is of another build.
     """
     place = Place.of(config.home())
     server = _elsewhere(place)
@@ -52,7 +52,7 @@ def _start(place: Place) -> None:
 
 
 def _elsewhere(place: Place) -> Server | None:
-    """Return who serves the home on another host, or in another container."""
+    """Return the home's server if it is on another host, or in another container."""
     server = place.read_lock()
     return None if server is None or server.is_here() else server
 
@@ -65,8 +65,8 @@ def is_served_elsewhere() -> bool:
 def in_process() -> Client:
     """Run jobs in this process, without a server, or beside one.
 
-    The jobs of the home are all seen, those of this process are its own: they are cancelled when
-    the client is closed or the process ends.
+    The client sees all jobs of the home. It owns those that it submits, and cancels them when it
+    is closed or the process ends.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""Asks the server of a home that is on another host, through files in the home.
+"""Asks the server of a home on another host, through files in the home.
 
-What only looks is answered in this process, from the home, which both hosts see: it needs no
-server. What changes something is left in the home's inbox (`crystalmath.server.inbox`), and its
-answer is waited for.
+Methods that only read are answered in this process, from the home, which both hosts see. Requests
+that change something are written to the home's inbox (`crystalmath.server.inbox`), where the
+server leaves its answers.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("crystalmath.client")
 
-#: How long a server may take to take a request, in seconds; NFS shows a host what another has made
-#: in a folder only after a minute.
+#: The time within which a server must take a request, in seconds; NFS may show a new file to
+#: another host only after a minute.
 TAKEN_S = 120.0
-#: After so long it is said that a request waits, in seconds.
+#: The time after which the log says that a request waits, in seconds.
 NOTICE_S = 10.0
-#: How often is looked for an answer at first, and at last, in seconds.
+#: The first and the longest pause between looks for an answer, in seconds.
 FIRST_S, LAST_S = 0.05, 1.0
 
 
 def can_read_here(configured: config.Config) -> bool:
-    """Return whether the job database is seen on whatever host the home is."""
+    """Return whether every host that sees the home sees the job database, too."""
     scheme, _, path = configured.database_url.partition(":///")
     return not scheme.startswith("sqlite") or is_shared(Path(path), configured.home)
 
 
 def require_home(place: Place, server: Server) -> None:
-    """See that this process may read a home whose server it has not reached.
+    """Check that this process may read a home whose server it has not reached.
 
     `ServedElsewhere`: a server on another host has the job database for itself. `ProtocolMismatch`:
     a server of another build uses it.
@@ -62,11 +62,11 @@ def require_home(place: Place, server: Server) -> None:
 
 
 def require_readable_here(place: Place, server: Server) -> None:
-    """Refuse to run jobs if the database is of another host alone (`ServedElsewhere`)."""
+    """Raise `ServedElsewhere` if only another host sees the job database."""
     if not can_read_here(config.load()):
         raise ServedElsewhere(
             f"the job database of {place.home} is on the host of the {server} alone: submit the "
-            "job, so that it runs there, or have the database beside the home or on PostgreSQL "
+            "job, so that it runs there, or move the database beside the home or to PostgreSQL "
             "([storage] in config.toml)"
         )
 
@@ -100,7 +100,7 @@ class OtherHost(Transport):
         return super().call_raw(method, params, timeout)
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         if self._here is not None:
             self._here.close()
 
@@ -120,7 +120,7 @@ class OtherHost(Transport):
         return self._here
 
     def message(self, method: str, params: Mapping[str, Any], timeout: float | None) -> bytes:
-        """Leave a request in the inbox, and wait for its answer."""
+        """Write a request to the inbox, and wait for its answer."""
         name = secrets.token_hex(16)
         request = self._place.inbox / f"{name}{REQUEST}"
         message = {"jsonrpc": "2.0", "id": 1, "method": method, "params": _keyed(params, name)}
@@ -129,7 +129,7 @@ class OtherHost(Transport):
             publish(request, messages.dumps(message))
             return self._awaited(method, request, answer, timeout)
         except BaseException:
-            # Ctrl-C too: nobody begins to carry it out behind the back of who left.
+            # Ctrl-C, too, withdraws the request, so that no server begins it afterwards.
             _withdraw_all(request)
             raise
         finally:
@@ -146,10 +146,10 @@ class OtherHost(Transport):
             with contextlib.suppress(FileNotFoundError):
                 return answer.read_bytes()
             waited = time.monotonic() - begun
-            told = listening.told()
+            liveness = listening.liveness()
             if listening.is_dead and _withdrawn(request):
                 raise ConnectionLost(
-                    f"{told}, so that its host is gone, or cut off; {method} was withdrawn: "
+                    f"{liveness}, so that its host is gone, or cut off; {method} was withdrawn: "
                     f"nothing was changed. {self._place.elsewhere(self._server)}"
                 )
             if waited >= NOTICE_S and not noticed:
@@ -161,22 +161,22 @@ class OtherHost(Transport):
                     "answered" if is_taken else "taken",
                     method,
                     most_s if is_taken else taken_s,
-                    told,
+                    liveness,
                 )
             if waited >= taken_s and _withdrawn(request):
                 raise ConnectionLost(
                     f"the {self._server} has not taken {method} out of {self._place.inbox} for "
-                    f"{waited:.0f} s, and it was withdrawn: nothing was changed; {told}. "
+                    f"{waited:.0f} s, and it was withdrawn: nothing was changed; {liveness}. "
                     f"{self._place.elsewhere(self._server)}"
                 )
             if waited >= most_s:
-                # Should that server have died, the next one would carry it out after all.
+                # If that server has died, the next one must not carry the request out.
                 _withdraw_all(request)
                 with contextlib.suppress(FileNotFoundError):
                     return answer.read_bytes()
                 raise ConnectionLost(
                     f"the {self._server} has taken {method} and not answered for {waited:.0f} s "
-                    f"({told}): list the jobs to see whether it was carried out; nobody begins "
+                    f"({liveness}): list the jobs to see whether it was carried out; nobody begins "
                     f"with it from now on. Its log is {self._place.log}"
                 )
             time.sleep(pause)
@@ -184,7 +184,7 @@ class OtherHost(Transport):
 
 
 class _Listening:
-    """Listens whether a server on another host lives, from now on."""
+    """Watches the heartbeat of a server on another host, from now on."""
 
     def __init__(self, place: Place, server: Server) -> None:
         self._jobs = place.home / "jobs"
@@ -193,8 +193,8 @@ class _Listening:
         self._beats: set[str] = set()
         self.is_dead = False
 
-    def told(self) -> str:
-        """Return what is known of it so far."""
+    def liveness(self) -> str:
+        """Return what the heartbeat has shown so far, as part of a sentence."""
         try:
             heart = heart_of(self._server.identity, self._jobs)
         except (BadFile, OSError):
@@ -213,13 +213,13 @@ class _Listening:
 
 
 def _withdraw_all(request: Path) -> None:
-    """See that no server begins with a request, whatever became of one that had taken it."""
+    """Keep every server from beginning a request, also after one has taken it and died."""
     for file in (request, request.with_suffix(TAKEN)):
         file.unlink(missing_ok=True)
 
 
 def _withdrawn(request: Path) -> bool:
-    """Take a request back; tell whether nobody has ever taken it."""
+    """Take a request back; return whether no server has taken it."""
     try:
         request.unlink()
     except FileNotFoundError:
@@ -228,7 +228,7 @@ def _withdrawn(request: Path) -> bool:
 
 
 def _keyed(params: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Add a key to each submitted job: a request that is carried out twice makes one job."""
+    """Add a key to each submitted job, so that a request carried out twice makes one job."""
     jobs = params.get("jobs")
     if isinstance(jobs, list):
         return {**params, "jobs": [_with_key(job, f"{name}-{at}") for at, job in enumerate(jobs)]}

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
     from crystalmath.server.endpoint import Place
 
-#: A server that has not answered for so long does not answer at all, in seconds.
+#: The time within which a server must answer, in seconds.
 ANSWER_S = 300.0
 
-#: The same for its name, which it gives whatever else it is doing.
+#: The same for its version, which it answers even while it is busy.
 HELLO_S = 30.0
 
-#: So many connections are kept for the next request.
+#: Idle connections that are kept for later requests.
 KEPT = 4
 
 
 class Connection:
-    """One connection: a request, its answer, the next request."""
+    """One connection, which carries one request after the other."""
 
     def __init__(self, path: os.PathLike[str]) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -48,8 +48,8 @@ class Connection:
     def to(cls, place: Place) -> Self:
         """Open a connection to a home's server, if its socket can be trusted.
 
-        `ServerNotRunning`: none listens. `ServedElsewhere`, `PlaceError`, `OSError`: it is out of
-        reach.
+        `ServerNotRunning`: none listens. `ServedElsewhere`, `PlaceError`, `OSError`: it cannot be
+        reached.
         """
         path = place.address()
         try:
@@ -61,17 +61,17 @@ class Connection:
             ) from error
 
     def abort(self) -> None:
-        """Have whoever waits for an answer on it, in another thread, get an error."""
+        """Make a thread that waits for an answer on this connection get an error."""
         with contextlib.suppress(OSError):  # the server was faster
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._answers.close()
         self._socket.close()
 
     def is_fresh(self) -> bool:
-        """Return whether it is still open, and nothing has come that nobody asked for."""
+        """Return whether the connection is open and has no unread bytes."""
         self._socket.settimeout(0.0)
         try:
             self._socket.recv(1, socket.MSG_PEEK)
@@ -104,17 +104,16 @@ class Connection:
         """
         numbers = [next(self._ids) for _ in requests]
         self._socket.settimeout(timeout if first_s is None else first_s)
-        asked = zip(numbers, requests, strict=True)
         documents = [
             {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-            for number, (method, params) in asked
+            for number, (method, params) in zip(numbers, requests, strict=True)
         ]
         self._socket.sendall(b"".join(messages.frame(messages.dumps(one)) for one in documents))
         answers = [self._message()]
         self._socket.settimeout(timeout)
         answers += [self._message() for _ in requests[1:]]
-        # Each comes when it is ready, and begins with the number of its request; one without tells
-        # why there are no others.
+        # Answers come in any order, each with the number of its request first. An answer without a
+        # number is an error that stands for all.
         begins = [b'{"jsonrpc":"2.0","id":%d,' % number for number in numbers]
         return [next((o for o in answers if o.startswith(b)), answers[0]) for b in begins]
 
@@ -136,8 +135,8 @@ class Connection:
 class Remote(Transport):
     """The home's server, over as many connections as there are requests at a time.
 
-    `start` starts a server where none runs. Who is `waiting` starts one only where the last one has
-    crashed: a server that was stopped stays stopped while somebody merely waits.
+    `start` starts a server if none runs. A `waiting` transport starts one only after a crash, so
+    that a stopped server stays stopped while clients wait for jobs.
     """
 
     def __init__(
@@ -153,18 +152,18 @@ class Remote(Transport):
         return f"the server of {self._place.home}"
 
     def _reset(self) -> None:
-        # After a fork too: the connections are the parent's, and somebody may hold the lock.
+        # A fork needs it, too: the connections are the parent's, and the lock may be held.
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
 
     def open(self) -> None:
-        """See who is there; the connection is kept for the first request."""
+        """Connect and check the server; the connection is kept for the first request."""
         self._keep(self._take())
 
     def for_waiting(self) -> Remote:
-        """Return the same for somebody who waits for jobs."""
+        """Return another transport to this server, for waiting."""
         return Remote(self._place, self._start, waiting=True)
 
     def close(self) -> None:
@@ -180,7 +179,7 @@ class Remote(Transport):
             connection.close()
 
     def message(self, method: str, params: Mapping[str, Any], timeout: float | None) -> bytes:
-        """Ask the server, again where it went away and that does no harm."""
+        """Ask the server, and once more if it went away and a repetition does no harm."""
         seconds = ANSWER_S + params.get("timeout_s", 0.0) if timeout is None else timeout
         again = False
         while True:
@@ -193,7 +192,7 @@ class Remote(Transport):
                 if again or not repeatable or isinstance(error, TimeoutError):
                     raise self._lost(method, seconds, error, once=not repeatable) from error
                 again = True
-            except BaseException as stopped:  # Ctrl-C: its answer would be taken for the next one's
+            except BaseException as stopped:  # Ctrl-C: the next request would read its answer
                 self._drop(connection)
                 if not _is_repeatable(method, params):
                     stopped.add_note(_interrupted(method))
@@ -240,7 +239,7 @@ class Remote(Transport):
         self._check()
 
     def _connect(self, *, again: bool = True) -> Connection:
-        """Open a connection, to a server that is started if need be, and see who is there."""
+        """Open a connection and check the server, which is started if need be."""
         try:
             connection = Connection.to(self._place)
         except ServerNotRunning:
@@ -255,7 +254,7 @@ class Remote(Transport):
         except (OSError, EOFError) as error:
             connection.close()
             if again and not isinstance(error, TimeoutError):
-                return self._connect(again=False)  # it was just leaving; the next one may be there
+                return self._connect(again=False)  # a new server may have taken its place
             raise self._lost("system.version", HELLO_S, error) from error
         except BaseException:
             connection.close()
@@ -266,26 +265,25 @@ class Remote(Transport):
         self, method: str, seconds: float, error: Exception, *, once: bool = False
     ) -> ConnectionLost:
         if isinstance(error, TimeoutError):
-            told = f"has not answered {method} for {seconds:g} s; its log is {self._place.log}"
+            event = f"has not answered {method} for {seconds:g} s; its log is {self._place.log}"
         elif once:
-            told = (
-                f"went away before it answered {method}, and may have carried it out: look for "
-                "that before you ask again (list the jobs; those with a key can be asked for "
-                "again without harm)"
+            event = (
+                f"went away before it answered {method}, and may have carried it out: list the "
+                "jobs before you repeat it (a job with a key can be submitted again without harm)"
             )
         else:
-            told = f"went away before it answered {method}; its log is {self._place.log}"
-        return ConnectionLost(f"the server of {self._place.home} {told}")
+            event = f"went away before it answered {method}; its log is {self._place.log}"
+        return ConnectionLost(f"the server of {self._place.home} {event}")
 
 
 def _interrupted(method: str) -> str:
     return (
-        f"the server was asked for {method}, and may carry it out all the same; crystalmath list "
-        "shows the jobs"
+        f"the server may still carry out {method}, which was sent before; crystalmath list shows "
+        "the jobs"
     )
 
 
 def _is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
-    from crystalmath.server.handlers import is_repeatable  # needed where an answer is lost alone
+    from crystalmath.server.handlers import is_repeatable  # needed only if an answer is lost
 
     return is_repeatable(method, params)

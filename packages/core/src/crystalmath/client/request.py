@@ -1,4 +1,4 @@
-"""Writes submissions and retries as the server takes them, in requests of a fair size."""
+"""Writes submissions and retries for the server, in requests of a fair size."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from crystalmath.wire.answers import RetriedJob
 
 _Name = TypeVar("_Name")
-#: The parameters of `jobs.submit`, or why there are none.
+#: The parameters of `jobs.submit`, or the error in their place.
 Written: TypeAlias = dict[str, Any] | CrystalMathError
 #: A recipe's name, or the function as imported.
 RecipeLike: TypeAlias = str | Callable[..., Any]
@@ -36,10 +36,10 @@ RecipeLike: TypeAlias = str | Callable[..., Any]
 MOST_JOBS = 1000
 MOST_BYTES = 8 * 2**20
 
-#: The largest job, in bytes; around it stands the request.
+#: The largest job, in bytes; the request around it needs the rest of a message.
 LARGEST = messages.MAX_MESSAGE - 2**20
 
-#: What is sent as it is. Recipe and structure have more forms here than on the wire.
+#: Fields that are sent unchanged. Recipe and structure have more forms here than on the wire.
 _CHECKED = {one.name for one in declared(Submission)} - {"recipe", "atoms"}
 
 
@@ -47,20 +47,21 @@ class Writer:
     """Writes submissions with the home's configuration and the present environment."""
 
     def __init__(self) -> None:
-        # It belongs to the home that it was made for, whatever becomes of os.environ.
+        # A copy keeps the writer with its home if os.environ changes.
         self._environ = dict(os.environ)
 
     @cached_property
     def _source(self) -> config.Source:
-        # Not before it is needed: a client that only looks does without a configuration.
+        # It is read on demand: a client that only reads needs no configuration.
         return config.Source(self._environ)
 
     def configured(self) -> tuple[Config, dict[str, str]]:
-        """Return the home's configuration, and the present environment as jobs see it."""
+        """Return the home's configuration, and the part of the environment that jobs get."""
         configured = self._source.current()
-        told = (os.environ, changed_settings())
-        brought = [config.submitters_environment(configured, environ) for environ in told]
-        return configured, brought[0] | brought[1]
+        environment = config.submitters_environment(configured, os.environ)
+        return configured, environment | config.submitters_environment(
+            configured, changed_settings()
+        )
 
     def document(self, submission: Submission) -> dict[str, Any]:
         """Write a submission as the parameters of ``jobs.submit``; see :func:`document`."""
@@ -69,7 +70,7 @@ class Writer:
     def batches(self, submissions: Sequence[Submission]) -> Iterator[dict[int, Written]]:
         """Write many submissions, a request at a time.
 
-        Yields for the number of each submission what is to be sent, or why it cannot be sent.
+        Yields the document of each submission by its number, or the error in its place.
         """
         configured, environment = self.configured()
 
@@ -85,10 +86,10 @@ class Writer:
 def document(
     submission: Submission, configured: Config, environment: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Write a submission as the parameters of ``jobs.submit``: the one time that it is encoded.
+    """Return a submission as the parameters of ``jobs.submit``; nothing else encodes it.
 
-    Of this process's `environment` it has what reaches the job, where the submission brings none.
-    `InvalidJob`: something in it cannot be sent.
+    `environment` is sent unless the submission has one of its own. `InvalidJob`: a value cannot be
+    sent.
     """
     from crystalmath.recipes import codec
     from crystalmath.recipes.source_folders import anchored
@@ -113,21 +114,21 @@ def document(
 
 
 def batched(
-    asked: Iterable[tuple[_Name, Written]], together: int = 1
+    documents: Iterable[tuple[_Name, Written]], together: int = 1
 ) -> Iterator[list[tuple[_Name, Written]]]:
-    """Divide what is to be sent, each by its name, in its order.
+    """Divide documents, each with its name, into requests, in their order.
 
-    What is too large to be sent has an error in its place. So many as stay `together` come into one
-    request.
+    An error stands in the place of a document that is too large. A group of `together` documents is
+    never divided.
     """
     batch: list[tuple[_Name, Written]] = []
     group: list[tuple[_Name, Written]] = []
     total = grown = 0
-    for number, (name, given) in enumerate(asked, 1):
-        written = given
-        if not isinstance(given, CrystalMathError):
+    for number, (name, document) in enumerate(documents, 1):
+        written = document
+        if not isinstance(document, CrystalMathError):
             try:
-                grown += sent_size(given)
+                grown += sent_size(document)
             except CrystalMathError as error:
                 written = error
         group.append((name, written))
@@ -144,7 +145,7 @@ def batched(
 
 
 def sent_size(document: object) -> int:
-    """Return how many bytes are sent for a job; `InvalidJob`: they are too many."""
+    """Return the size of a job's document in bytes; `InvalidJob`: it is too large."""
     size = messages.size(document)
     if size > LARGEST:
         raise InvalidJob(
@@ -162,49 +163,50 @@ def ask_again(
     filters: Mapping[str, Any] | None = None,
     dry_run: bool = False,
 ) -> list[RetriedJob]:
-    """Have jobs run again, and return what was answered of each."""
-    # With a key the request can be made again where its answer is lost.
+    """Submit jobs again, and return the answer for each."""
+    # With a key the request can be repeated if its answer is lost.
     key = changes.get("key") or secrets.token_hex(16)
-    asked = {**retry_document(changes), "dry_run": dry_run, "key": key}
+    params = {**retry_document(changes), "dry_run": dry_run, "key": key}
     if filters is not None:
-        asked["filters"] = filters_document(filters)
+        params["filters"] = filters_document(filters)
     requests: list[dict[str, list[str]]] = [{}]
     if job_ids is not None:
         requests = [{"job_ids": part} for part in parts(job_ids) or [[]]]
-    found: list[RetriedJob] = []
+    retried: list[RetriedJob] = []
     try:
         for each in requests:
-            found += ask(server.JOBS_RETRY, timeout=LONG_S, **each, **asked)["jobs"]
+            retried += ask(server.JOBS_RETRY, timeout=LONG_S, **each, **params)["jobs"]
     except KeyboardInterrupt as stopped:
-        if not (dry_run or changes.get("key")):  # a key of one's own gives the same jobs again
+        if not (
+            dry_run or changes.get("key")
+        ):  # with the caller's key the same call returns these jobs
             stopped.add_note(
-                "the jobs were asked to run again, and may all the same; crystalmath list shows "
-                "the new ones"
+                "the server may still run the jobs again; crystalmath list shows the new ones"
             )
         raise
-    return found
+    return retried
 
 
 def retry_document(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Write changes as the parameters of ``jobs.retry``; `InvalidJob`: one cannot be sent."""
+    """Return changes as the parameters of ``jobs.retry``; `InvalidJob`: one cannot be sent."""
     from crystalmath.models.retry import Retry
     from crystalmath.recipes import codec
     from crystalmath.recipes.lookup import NAMESPACE
     from crystalmath.recipes.source_folders import anchored
 
-    given = Retry(**changes)
-    check_fields(given, {one.name for one in declared(Retry)})
-    # Of what recipe the jobs are is not known here; the names are quacc's.
+    retry = Retry(**changes)
+    check_fields(retry, {one.name for one in declared(Retry)})
+    # The recipe of the jobs is unknown here; paths are anchored as for quacc's recipes.
     parameters = {
         name: codec.encode_request(value, str(name))
-        for name, value in anchored(f"{NAMESPACE}.", given.parameters).items()
+        for name, value in anchored(f"{NAMESPACE}.", retry.parameters).items()
     }
-    sent = evolve(given, parameters=parameters, by_step=_encoded(given.by_step))
+    sent = evolve(retry, parameters=parameters, by_step=_encoded(retry.by_step))
     return to_wire(sent, defaults=False)
 
 
 def _encoded(by_step: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """Encode the parameters that are other by step."""
+    """Encode the parameters of single steps."""
     from crystalmath.recipes import codec
 
     return {
@@ -214,8 +216,8 @@ def _encoded(by_step: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str,
 
 
 def _configured_engine(cluster: str, configured: Config) -> str | None:
-    # CRYSTALMATH_ENGINE is this process's; the server was started with another one. A cluster of
-    # the configuration file says itself which engine it is of.
+    # The server may have been started with another CRYSTALMATH_ENGINE than this process has. A
+    # cluster of the configuration file names its engine itself.
     return None if cluster in configured.clusters else configured.engine
 
 
@@ -225,7 +227,7 @@ def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -
         from crystalmath.recipes.lookup import full_name
 
         return full_name(recipe, allow)
-    # quacc's decorators wrap a recipe where a workflow engine is set.
+    # quacc's decorators wrap a recipe if a workflow engine is set.
     function = inspect.unwrap(recipe)
     module = getattr(function, "__module__", None)
     name = getattr(function, "__qualname__", None)
@@ -245,7 +247,7 @@ def recipe_name(recipe: str | Callable[..., Any], allow: tuple[str, ...] = ()) -
 
 
 def structure_document(atoms: object) -> object:
-    """Write a structure, or each of a list that one job takes together."""
+    """Return the document of a structure, or those of a list for one job."""
     if isinstance(atoms, (list, tuple)):
         return [_structure(each) for each in atoms]
     return _structure(atoms)

@@ -1,4 +1,4 @@
-"""What came of jobs: their results, and the exceptions that their recipes raised."""
+"""Fetches results of jobs, and rebuilds the exceptions that their recipes raised."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 
     from crystalmath.client.transport import Caller
 
-#: Results of one request; the server gives as many of them as fit into 1 MiB.
+#: Results of one request; the server returns as many as fit into 1 MiB.
 MOST = 256
 
-#: So many answers are kept for those who have not asked yet.
+#: Answers that are kept for later calls.
 KEPT = 4
 
 
 class Results:
     """Fetches the results of completed jobs, of several at once; threads may share it.
 
-    Each request is for twice as many as the one before: one result costs one, a thousand ten.
+    Each request is for twice as many as the one before. One result needs one request, a thousand
+    need ten.
     """
 
     def __init__(self, caller: Caller) -> None:
@@ -39,24 +40,24 @@ class Results:
         self._most = MOST
         self._many = 1
         self._fetched: deque[dict[str, Any]] = deque(maxlen=KEPT)
-        #: Those whose results nobody has asked for, in the order in which they completed.
+        #: Completed jobs whose results were not fetched yet, in the order of their ends.
         self._completed: weakref.WeakValueDictionary[str, object] = weakref.WeakValueDictionary()
         self.begin_in_fork()
         _all.add(self)
 
     def begin_in_fork(self) -> None:
-        """Begin anew in a process that was forked: another thread may have held the lock."""
+        """Reset in a forked process: another thread may have held the lock."""
         self._lock = threading.Lock()
-        #: Those who are asked for at this moment, and what is set when the answer is there.
+        #: Results being fetched, each with the event that is set once the answer is there.
         self._under_way: dict[str, threading.Event] = {}
 
     def note(self, job_id: str, future: object) -> None:
-        """Take note that a job has completed, whose result may be asked for while this lives."""
+        """Note a completed job, whose result may be fetched while its future lives."""
         with self._lock:
             self._completed[job_id] = future
 
     def value(self, job_id: str) -> Any:
-        """Return what the recipe of a completed job returned."""
+        """Return the result of a completed job, decoded."""
         from crystalmath.recipes import codec
 
         fetched = self._take(job_id)
@@ -68,17 +69,18 @@ class Results:
         return codec.decode_result_json(text)
 
     def traceback(self, job_id: str) -> str | None:
-        """Return the traceback of a job that failed, if its recipe raised."""
+        """Return the traceback of a failed job, if its recipe raised."""
         return self._caller.ask(server.JOBS_RESULT, job_id=job_id).get("traceback")
 
     def _take(self, job_id: str) -> Mapping[str, Any] | None:
-        """Return what ``jobs.result`` says of a job that completed, once; ``None``: ask for it."""
+        """Return a job's entry of a fetched answer, once; ``None``: fetch this result alone."""
         while True:
             with self._lock:
                 self._completed.pop(job_id, None)
                 for answer in self._fetched:
                     if job_id in answer:
-                        return answer.pop(job_id)  # type: ignore[no-any-return]
+                        entry: Mapping[str, Any] = answer.pop(job_id)
+                        return entry
                 by_another = self._under_way.get(job_id)
                 if by_another is None:
                     others = dict(islice(self._completed.items(), self._many - 1))
@@ -92,15 +94,15 @@ class Results:
         if not others:
             return None
         try:
-            found = self._fetch([job_id, *others])
+            results = self._fetch([job_id, *others])
             with self._lock:
-                if not found:
+                if not results:
                     self._many = 1  # they are large
-                # The first that did not fit is asked for alone, lest it stop every request.
-                left = [name for name in others if name not in found][1:]
+                # The first that did not fit is fetched alone, or it would block every request.
+                left = [name for name in others if name not in results][1:]
                 self._completed.update({name: others[name] for name in left})
-                mine: Mapping[str, Any] | None = found.pop(job_id, None)
-                self._fetched.append(found)
+                mine: Mapping[str, Any] | None = results.pop(job_id, None)
+                self._fetched.append(results)
         finally:
             with self._lock:
                 for other in others:
@@ -113,7 +115,7 @@ class Results:
         try:
             answer = self._caller.ask(server.JOBS_RESULTS, job_ids=job_ids)
         except CrystalMathError:
-            self._most = self._many = 1  # whoever asks for one alone is told
+            self._most = self._many = 1  # a request for one result raises the error
             return {}
         return {each["job_id"]: each for each in answer["results"] if "code" not in each}
 
@@ -135,26 +137,26 @@ _RAISED = re.compile(r"([A-Za-z_]\w*(?:\.(?:[A-Za-z_]\w*|<locals>))*)(?:: (.*))?
 
 
 def raised(traceback: str) -> Exception | None:
-    """Make what a recipe raised, with its message alone.
+    """Return the exception of a recipe, with its message alone.
 
-    ``None`` if its type is not imported here: then nobody here waits for it.
+    ``None`` if its type is not imported here: then no code here can catch it.
     """
-    told = _RAISED.fullmatch(_last(traceback))
-    kind = _type(told[1]) if told else None
-    if told is None or kind is None:
+    match = _RAISED.fullmatch(_last(traceback))
+    kind = _type(match[1]) if match else None
+    if match is None or kind is None:
         return None
-    message = told[2]
+    message = match[2]
     try:
-        # Past its own __init__, which builds a message that is there already.
+        # The message is complete; an __init__ of the type would build it again.
         error = kind.__new__(kind)
         error.args = () if message is None else (_argument(kind, message),)
-    except Exception:  # noqa: BLE001 - whatever a type says that wants more to be made
+    except Exception:  # noqa: BLE001 - a type that needs arguments may raise anything
         return None
     return error
 
 
 def _last(traceback: str) -> str:
-    """Return the line that names the exception, and what follows it of a longer message."""
+    """Return the line that names the exception, and further lines of its message."""
     lines = traceback.rstrip("\n").split("\n")
     frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     begin = frames[-1] + 1 if frames else 0
@@ -165,8 +167,8 @@ def _last(traceback: str) -> str:
 
 def _type(name: str) -> type[Exception] | None:
     module, _, last = name.rpartition(".")
-    found = getattr(sys.modules.get(module) if module else builtins, last, None)
-    return found if isinstance(found, type) and issubclass(found, Exception) else None
+    kind = getattr(sys.modules.get(module) if module else builtins, last, None)
+    return kind if isinstance(kind, type) and issubclass(kind, Exception) else None
 
 
 def _argument(kind: type[Exception], message: str) -> object:

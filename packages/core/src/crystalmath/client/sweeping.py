@@ -1,4 +1,4 @@
-"""What is drawn of several jobs, a sweep or an equation of state, and how it is made of them."""
+"""Makes sweeps and equations of state of several jobs, for plots."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Sweep:
 @documented
 @frozen(kw_only=True)
 class EquationOfState:
-    """Energies of a cell against its volume, and what Birch and Murnaghan make of them."""
+    """Energies of a cell against its volume, with the Birch-Murnaghan fit."""
 
     name: str | None = optional("what they share, metal=Cu", _TEXT)
     formula: str = field(metadata=about("the atoms of the cell", _TEXT))
@@ -111,8 +111,8 @@ def make_sweep(
         _require(name, every)
 
     def point(values: JobValues) -> tuple[Any, float, Any]:
-        given = values.given(y)
-        return _asked(values, x), given, None if by is None else _asked(values, by)
+        value = values.computed(y)
+        return _submitted(values, x), value, None if by is None else _submitted(values, by)
 
     points, left_out = _taken(every, point)
     # 3.0 and 3 are one point; [3, 3, 3] and "fine" have an order, and no distance.
@@ -160,7 +160,7 @@ def make_equations_of_state(caller: Caller, jobs: Sequence[Job], by: str) -> Equ
     left_out: dict[str, str] = {}
     for values in every:
         try:
-            groups[_text(_asked(values, by))].append(values)
+            groups[_text(_submitted(values, by))].append(values)
         except InvalidJob as error:
             if by == "formula":
                 groups[_material(values.job)].append(values)
@@ -181,7 +181,7 @@ def make_equations_of_state(caller: Caller, jobs: Sequence[Job], by: str) -> Equ
 
 def _equation_of_state(every: Sequence[JobValues], name: str | None = None) -> EquationOfState:
     def point(values: JobValues) -> tuple[float, float, str]:
-        energy, atoms = values.given("energy"), values.atoms
+        energy, atoms = values.computed("energy"), values.atoms
         if atoms.cell.rank < len(atoms.cell):
             raise InvalidJob("its cell has no volume")
         return float(atoms.get_volume()), energy, str(atoms.get_chemical_formula())
@@ -191,12 +191,12 @@ def _equation_of_state(every: Sequence[JobValues], name: str | None = None) -> E
     for job, (_, _, formula) in points:
         formulas[formula].append(job)
     if len(formulas) > 1:
-        told = ", ".join(
+        jobs_of_each = ", ".join(
             f"{formula} ({len(of)} jobs, {of[0].job_id[:8]})" for formula, of in formulas.items()
         )
         raise InvalidJob(
-            f"an equation of state is of one cell, and these jobs are of several: {told}; choose "
-            "those of one, or tell them apart with --by"
+            f"an equation of state is of one cell, and these jobs are of several: {jobs_of_each}; "
+            "choose those of one, or tell them apart with --by"
         )
     _require_one_shape([values for values in every if values.job.job_id not in left_out])
     points.sort(key=lambda one: one[1][:2])
@@ -219,7 +219,7 @@ def _equation_of_state(every: Sequence[JobValues], name: str | None = None) -> E
 
 
 def _require_one_shape(every: Sequence[JobValues]) -> None:
-    """Refuse cells of one formula that are no compressed or expanded ones of each other."""
+    """Raise `InvalidJob` if the cells of one formula differ in more than their volume."""
     import numpy as np
 
     first = _shape(every[0])
@@ -257,7 +257,7 @@ def _fitted(volumes: Sequence[float], energies: Sequence[float]) -> tuple[float,
     fit = Fit(volumes, energies, eos="birchmurnaghan")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of scipy, that it cannot tell errors of the fit
+            warnings.simplefilter("ignore")  # scipy's, that the fit has no error bars
             v0, e0, b = fit.fit(warn=False)
     except (RuntimeError, ValueError) as error:
         raise InvalidJob(f"no equation of state fits these energies: {error}") from error
@@ -275,7 +275,7 @@ def _fitted(volumes: Sequence[float], energies: Sequence[float]) -> tuple[float,
 def _taken(
     every: Sequence[JobValues], point: Callable[[JobValues], tuple[Any, ...]]
 ) -> tuple[list[tuple[Job, Any]], Mapping[str, str]]:
-    """Return a point of each job that has one (`InvalidJob`: none), and why others have none."""
+    """Return the points of jobs (`InvalidJob`: none has one), and why others have none."""
     points = []
     left_out: dict[str, str] = {}
     for values in every:
@@ -295,7 +295,7 @@ def _taken(
 
 
 def _share_points(points: Sequence[tuple[Job, Any]]) -> bool:
-    """Return whether several materials have values at one place of the axis."""
+    """Return whether several materials have values at one position of the axis."""
     there: dict[tuple[str, str], set[str]] = defaultdict(set)
     for job, (at, _, group) in points:
         there[_text(at), _text(group)].add(_material(job))
@@ -303,29 +303,29 @@ def _share_points(points: Sequence[tuple[Job, Any]]) -> bool:
 
 
 def _material(job: Job) -> str:
-    found = composition(job.formula) if job.formula else None
-    return found.reduced if found else job.formula or ""
+    parsed = composition(job.formula) if job.formula else None
+    return parsed.reduced if parsed else job.formula or ""
 
 
 def _require(name: str, every: Sequence[JobValues]) -> None:
-    """Refuse the name of a label or parameter that no job has."""
+    """Raise `InvalidJob` for the name of a label or parameter that no job has."""
     for values in every:
         try:
-            values.asked(name)
+            values.submitted(name)
         except KeyError:
             continue
         return
-    known = set[str]().union(*(values.asked_names() for values in every))
+    known = set[str]().union(*(values.submitted_names() for values in every))
     raise InvalidJob(
         f"none of these jobs has a label or a parameter {name!r}{suggestion(name, known)}"
     )
 
 
-def _asked(values: JobValues, name: str) -> Any:
+def _submitted(values: JobValues, name: str) -> Any:
     try:
-        return values.asked(name)
+        return values.submitted(name)
     except KeyError:
-        raise InvalidJob(f"has no label and was given no parameter {name!r}") from None
+        raise InvalidJob(f"has neither a label nor a parameter {name!r}") from None
 
 
 def _is_number(value: Any) -> bool:

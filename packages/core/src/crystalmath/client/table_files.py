@@ -1,16 +1,17 @@
 """Writes tables to files: CSV, JSON lines, extended XYZ, an ASE database, Parquet.
 
-A line is written when it comes. Where the columns have to be known first, the lines wait in a
-temporary file, not in memory.
+Each line is written when it comes. Formats that need the columns first keep the lines in a
+temporary file meanwhile, not in memory.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
+from contextlib import ExitStack
 from importlib.util import find_spec
 from itertools import islice
+from tempfile import TemporaryFile
 from typing import IO, TYPE_CHECKING, Any
 
 from crystalmath import server
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 
 #: Jobs whose results are in memory at once.
 _PAGE = 100
-#: So many lines of Parquet are made at once.
+#: Lines of Parquet, or rows of a database, that are written at once.
 _GROUP = 1000
-#: What stands first in a table; labels, parameters and results follow by their names.
+#: Columns of the geometry, which ASE's formats have themselves.
 _ARRAYS = ("cell_ang", "pbc", "numbers", "positions_ang")
 
 
@@ -43,9 +44,9 @@ def chosen_lines(
     references: Mapping[str, str] | None,
     limit: int | None,
 ) -> Iterator[Line]:
-    """Make a line of each of the first jobs; all of them count for formation energies.
+    """Yield a line for each job up to the limit; all jobs count for formation energies.
 
-    `InvalidJob`: `references` are named for none of the `columns`, or such energies cannot be made.
+    `InvalidJob`: none of the `columns` needs the `references`, or an energy cannot be calculated.
     """
     from crystalmath.models.columns import PHASE_COLUMNS
 
@@ -68,25 +69,25 @@ def lines(
     jobs: Iterable[Job],
     energies: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Iterator[Line]:
-    """Make a line of each job, in their order; no more than a page of results is in memory.
+    """Yield a line for each job, in their order; at most a page of results is in memory.
 
-    `energies` are further values of jobs, by their ids and columns.
+    `energies` has further values of jobs, by their ids and columns.
     """
     rest = iter(jobs)
     while page := list(islice(rest, _PAGE)):
-        asked = parameters_of(caller, [job.job_id for job in page])
+        parameters = parameters_of(caller, [job.job_id for job in page])
         completed = [job.job_id for job in page if job.state is JobState.COMPLETED]
         results = _results(caller, completed)
         for job in page:
             has_result = job.state is JobState.COMPLETED
             result = next(results) if has_result else None
-            line = line_of(job, asked.get(job.job_id) or {}, result)
+            line = line_of(job, parameters.get(job.job_id) or {}, result)
             line.values.update((energies or {}).get(job.job_id, {}))
             yield line
 
 
 def _results(caller: Caller, job_ids: Sequence[str]) -> Iterator[Any]:
-    """Yield results as plain JSON, in order; ``None`` where the files are gone."""
+    """Yield results as plain JSON, in order; ``None`` if the files are gone."""
     left = list(job_ids)
     while left:
         answer = caller.ask(server.JOBS_RESULTS, job_ids=left)
@@ -108,12 +109,12 @@ def _large(caller: Caller, job_id: str) -> Any:
 def write_table(
     path: Path, lines: Iterable[Line], columns: Sequence[str] | None, form: str | None = None
 ) -> tuple[int, int]:
-    """Write lines to a new file; it appears once it is whole.
+    """Write lines to a new file, which appears once it is complete.
 
     Returns how many jobs were written, and how many left out because they have no geometry. `form`
-    is one of ``FORMATS``, by default what the file's name ends with. `InvalidJob`: the format is
-    not known, the file is there already or cannot be written, or no job has one of the columns.
-    `CrystalMathError`: what the format needs is not installed.
+    is one of ``FORMATS``, by default the file's suffix. `InvalidJob`: the format is unknown, the
+    file exists or cannot be written, or no job has one of the columns. `CrystalMathError`: a
+    package that the format needs is not installed.
     """
     form = form or path.suffix.lstrip(".").lower()
     if form not in FORMATS:
@@ -125,7 +126,7 @@ def write_table(
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise InvalidJob(f"{path} cannot be written: {path.parent} is no folder to write into")
     _require(form)
-    # ASE tells the kind of a database by the end of its name.
+    # ASE takes the kind of a database from its suffix.
     part = path.with_name(f".{path.stem}.{os.getpid()}.{form}")
     try:
         seen: set[str] = set()
@@ -142,7 +143,7 @@ def write_table(
 
 
 def frame(lines: Iterable[Line], columns: Sequence[str] | None) -> Any:
-    """Make a pandas DataFrame of lines: the record's columns, and each that any of them has."""
+    """Return a pandas DataFrame: the record's columns, and all others that a line has."""
     if find_spec("pandas") is None:
         raise CrystalMathError(f"a table needs pandas, which is missing: {_REMEDY}")
     import pandas as pd
@@ -152,7 +153,7 @@ def frame(lines: Iterable[Line], columns: Sequence[str] | None) -> Any:
     seen: set[str] = set()
     rows = [line.values for line in _noting(lines, seen)]
     _refuse_unknown(columns, seen)
-    # The record's columns are there without a value, too: a script may ask for them.
+    # The record's columns are there even without values: scripts rely on them.
     every = {*JOB_COLUMNS, *(name for row in rows for name in row)}
     names = _ordered(every) if columns is None else columns
     return pd.DataFrame(
@@ -167,7 +168,7 @@ def _noting(lines: Iterable[Line], seen: set[str]) -> Iterator[Line]:
 
 
 def _refuse_unknown(columns: Sequence[str] | None, seen: set[str]) -> None:
-    """Refuse columns that no job has, where there are jobs."""
+    """Raise `InvalidJob` for a column that no job has, if there are jobs."""
     from crystalmath.models.columns import JOB_COLUMNS, PHASE_COLUMNS
     from crystalmath.recipes.summary import GEOMETRY
 
@@ -179,21 +180,19 @@ def _refuse_unknown(columns: Sequence[str] | None, seen: set[str]) -> None:
 
 
 class Spool:
-    """Lines, read at once, in a temporary file, and the columns that they have."""
+    """Lines in a temporary file, and the columns that they have."""
 
     def __init__(self, lines: Iterable[Line]) -> None:
-        self._file: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self.types: dict[str, set[type]] = {}
         self.count = 0
-        try:
+        with ExitStack() as stack:
+            self._file: IO[str] = stack.enter_context(TemporaryFile("w+", encoding="utf-8"))
             for line in lines:
                 for name, value in line.values.items():
                     self.types.setdefault(name, set()).add(_type(value))
                 self._file.write(json.dumps(line.values) + "\n")
                 self.count += 1
-        except BaseException:
-            self._file.close()
-            raise
+            stack.pop_all()  # the file stays open until the end of the caller's block
 
     def __enter__(self) -> Self:
         return self
@@ -259,7 +258,7 @@ def _chosen(values: Mapping[str, Any], columns: Sequence[str] | None) -> dict[st
 
 
 def _described(line: Line, columns: Sequence[str] | None) -> dict[str, Any]:
-    """Return the scalars that go with a geometry, but those that the geometry has itself."""
+    """Return the scalars beside a geometry, without those that the geometry has itself."""
     own = {*_ARRAYS, "volume_ang3", "natoms", "formula"}
     values = _chosen(line.values, columns)
     return {
@@ -278,11 +277,11 @@ def _extxyz(path: Path, lines: Iterable[Line], columns: Sequence[str] | None) ->
             if line.atoms is None:
                 left += 1
                 continue
-            # What a recipe leaves in info may be of any size and type.
+            # A recipe may leave values of any size and type in info; they are replaced.
             line.atoms.info = {
                 _escaped(name): _escaped(value) if isinstance(value, str) else value
                 for name, value in _described(line, columns).items()
-                # What is blank would be read with the next entry as its value.
+                # A reader would take the next entry as the value of a blank one.
                 if not isinstance(value, str) or value.strip()
             }
             write_extxyz(file, [line.atoms])
@@ -291,7 +290,7 @@ def _extxyz(path: Path, lines: Iterable[Line], columns: Sequence[str] | None) ->
 
 
 def _escaped(text: str) -> str:
-    """Return a text as one line in which backslashes stay: ASE writes them as they are."""
+    """Return a text as one line with doubled backslashes, which ASE does not escape."""
     return " ".join(text.split()).replace("\\", r"\\")
 
 
@@ -319,7 +318,7 @@ def _db(path: Path, lines: Iterable[Line], columns: Sequence[str] | None) -> tup
 
 
 def _pairs(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what ASE can select by: names of letters and digits, and numbers for their texts."""
+    """Return keys and values that ASE can select by: plain names, and numbers for their texts."""
     from ase.db.core import convert_str_to_int_float_bool_or_str, reserved_keys
 
     pairs = {}
@@ -353,7 +352,7 @@ def _parquet(path: Path, lines: Iterable[Line], columns: Sequence[str] | None) -
 
 
 class _LargeInt:
-    """The type of a whole number that does not go into 64 bits, as a seed may be."""
+    """The type of an integer of more than 64 bits, such as a seed."""
 
 
 def _type(value: object) -> type:
@@ -362,7 +361,7 @@ def _type(value: object) -> type:
 
 
 def _reader(name: str, types: set[type], pa: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """Return a column's type, and what makes its values of it; what is mixed becomes JSON."""
+    """Return a column's type and the conversion of its values; mixed ones become JSON."""
     lists: dict[str, Any] = {
         "cell_ang": pa.list_(pa.list_(pa.float64())),
         "positions_ang": pa.list_(pa.list_(pa.float64())),

@@ -1,4 +1,4 @@
-"""How a client asks: a transport carries requests, a caller raises what their answers say."""
+"""Sends requests: a transport carries them, a caller raises the errors in their answers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 _Item = TypeVar("_Item")
 
-#: How long a server may look at, or remove, the files of many jobs, in seconds.
+#: The timeout of requests about the files of many jobs, in seconds.
 LONG_S = 3600.0
 
 
@@ -29,7 +29,7 @@ class Transport:
 
     #: Whether `finish` ends jobs.
     ends_jobs = False
-    #: Whether nobody has asked a recipe there yet: whoever does waits until quacc is imported.
+    #: Whether the first recipe has yet to be imported, which takes seconds.
     is_cold = False
 
     def call(
@@ -37,8 +37,8 @@ class Transport:
     ) -> dict[str, Any]:
         """Return a method's result.
 
-        After `timeout` seconds without an answer it gives up; by default after far too long for a
-        server that is alive.
+        It raises after `timeout` seconds without an answer. The default is far longer than a live
+        server needs.
         """
         return read_result(self.message(method, params, timeout))
 
@@ -55,22 +55,22 @@ class Transport:
         raise NotImplementedError
 
     def for_waiting(self) -> Transport:
-        """Return the same for somebody who waits for jobs; it is to be closed too."""
+        """Return a transport to the same place for waiting; the caller closes it, too."""
         return self
 
     def adopt_orphans(self, job_ids: Collection[str]) -> None:
-        """See to it that somebody follows jobs that are waited for; never blocks."""
+        """Adopt those of some jobs whose owner has died; never blocks."""
 
     def finish(self) -> None:
         """End the jobs that do not go on without the client."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close connections and files."""
         raise NotImplementedError
 
 
 def read_result(message: bytes) -> dict[str, Any]:
-    """Return the result that a message carries, or raise the error."""
+    """Return the result in a message, or raise its error."""
     document = messages.loads(message, limited=False)
     if "error" in document:
         error = document["error"]
@@ -95,34 +95,36 @@ class Caller:
     def ask(
         self, method: server.Method[_Answer], *, timeout: float | None = None, **params: Any
     ) -> _Answer:
-        """Call a method, without parameters that are ``None``; raise what its answer says."""
-        given = {name: value for name, value in params.items() if value is not None}
-        answer: Any = self.transport.call(method, given, timeout)
-        raise_answered(answer)
-        return answer  # type: ignore[no-any-return]
+        """Call a method without the parameters that are ``None``, and raise an answer's error."""
+        sent = {name: value for name, value in params.items() if value is not None}
+        document: Any = self.transport.call(method, sent, timeout)
+        raise_answered(document)
+        answer: _Answer = document
+        return answer
 
     def result_text(
         self, job_id: str, field: str | None = None, *, brief: bool = False
     ) -> bytes | None:
         """Return a result as JSON text; see :meth:`.Client.result_json`."""
-        given = {"job_id": job_id, "field": field, "brief": brief or None}
-        asked = {name: one for name, one in given.items() if one is not None}
-        told, result = split_last(self.transport.call_raw("jobs.result", asked), "result")
-        raise_answered(told)
-        return result if told["status"] == "completed" else None
+        options = {"field": field, "brief": brief or None}
+        params = {name: value for name, value in options.items() if value is not None}
+        text = self.transport.call_raw("jobs.result", {"job_id": job_id, **params})
+        header, result = split_last(text, "result")
+        raise_answered(header)
+        return result if header["status"] == "completed" else None
 
 
 # --- which jobs ------------------------------------------------------------------------------
 
-#: Jobs of one page, and how many ids are named where several begin alike.
+#: Jobs of one page, and the most ids in an error about several that begin alike.
 PAGE = 500
 SHOWN = 5
-#: Of so many named jobs each is looked up; of more it is cheaper to list all that fit.
+#: Up to this number, each job is looked up; beyond, listing all that fit is cheaper.
 _EACH = 20
 
 
 def pages(ask: server.Ask, limit: int | None, filters: Mapping[str, Any]) -> Iterator[JobDocument]:
-    """Go through the pages of ``jobs.list``."""
+    """Yield the jobs of ``jobs.list``, page by page."""
     cursor: str | None = None
     left = limit
     while left is None or left > 0:
@@ -136,30 +138,30 @@ def pages(ask: server.Ask, limit: int | None, filters: Mapping[str, Any]) -> Ite
 
 
 def parts(items: Sequence[_Item], size: int = PAGE) -> list[list[_Item]]:
-    """Divide what is sent in several requests."""
+    """Divide items into parts for several requests."""
     return [list(items[start : start + size]) for start in range(0, len(items), size)]
 
 
 def find(ask: server.Ask, prefix: str) -> str:
-    """Return the one id that begins so; `UnknownJob`: none does, `InvalidJob`: several do."""
+    """Return the one id that begins with a prefix; `UnknownJob`: none, `InvalidJob`: several."""
     if len(prefix) == ID_LENGTH:
         return prefix
-    found = pages(ask, SHOWN, {"prefix": prefix})
-    return the_one(prefix, [job["job_id"] for job in found])
+    matches = pages(ask, SHOWN, {"prefix": prefix})
+    return the_one(prefix, [job["job_id"] for job in matches])
 
 
 def ids_of(jobs: str | HasJobId | Iterable[str | HasJobId]) -> list[str]:
-    """Return the ids of jobs that are named by ids, futures or records.
+    """Return the ids of jobs, which may be ids, futures or records.
 
-    `InvalidJob`: among them is the error of a job that was refused.
+    `InvalidJob`: one of them is the error of a refused job.
     """
     several = [jobs] if isinstance(jobs, str) or not isinstance(jobs, Iterable) else jobs
-    found = []
+    ids = []
     for number, one in enumerate(several):
         if isinstance(one, CrystalMathError) and getattr(one, "job_id", None) is None:
             raise InvalidJob(f"number {number} of the jobs was not submitted: {one}") from one
-        found.append(one if isinstance(one, str) else one.job_id)
-    return found
+        ids.append(one if isinstance(one, str) else one.job_id)
+    return ids
 
 
 def chosen(
@@ -167,10 +169,10 @@ def chosen(
     job_ids: str | HasJobId | Iterable[str | HasJobId] | None,
     filters: Mapping[str, Any],
 ) -> list[str] | None:
-    """Return the jobs that are named, each once, of which filters leave those that fit.
+    """Return the ids of those named jobs that fit the filters, each once.
 
-    ``None`` where filters alone choose. `UnknownJob`: filters are given, and no job has one of the
-    ids.
+    ``None``: no ids are named, so the filters alone choose. `UnknownJob`: there are filters, and
+    one of the ids is unknown.
     """
     if job_ids is None:
         return None
@@ -178,27 +180,27 @@ def chosen(
     written = filters_document(filters)
     if not written or not named:
         return named
-    written |= {"steps": True, "all_tries": True}  # whoever names one means it
+    written |= {"steps": True, "all_tries": True}  # an id always selects its job
     if len(named) > _EACH or "prefix" in written:
         fitting = {job["job_id"] for job in pages(ask, None, written)}
     else:
         each = (pages(ask, 1, {**written, "prefix": job_id}) for job_id in named)
-        fitting = {job["job_id"] for found in each for job in found}
+        fitting = {job["job_id"] for matches in each for job in matches}
     for _ in records(ask, [job_id for job_id in named if job_id not in fitting]):
-        pass  # one that is not on record is an error
+        pass  # raises for an unknown id
     return [job_id for job_id in named if job_id in fitting]
 
 
 def records(ask: server.Ask, job_ids: Sequence[str]) -> Iterator[JobDocument]:
-    """Go through what is on record of jobs, in their order; raise what is wrong with one."""
+    """Yield the records of jobs, in their order; raise the error of one."""
     for part in parts(job_ids):
-        for told in ask(server.JOBS_STATUS_MANY, job_ids=part)["jobs"]:
-            raise_answered(told)
-            yield told
+        for document in ask(server.JOBS_STATUS_MANY, job_ids=part)["jobs"]:
+            raise_answered(document)
+            yield document
 
 
 def filters_document(filters: Mapping[str, Any]) -> dict[str, Any]:
-    """Write filters as ``jobs.list`` takes them, without those that are ``None`` or empty."""
+    """Return filters as parameters of ``jobs.list``, without ``None`` and empty ones."""
     return {
         name: _plain(name, value)
         for name, value in filters.items()
@@ -209,7 +211,7 @@ def filters_document(filters: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(name: str, value: Any) -> Any:
     from datetime import datetime
 
-    # Whoever answers says what is wrong with another value.
+    # Any other value goes through; the server's check names what is wrong with it.
     if name == "exclude" and isinstance(value, Mapping):
         return filters_document(value)
     if name == "elements" and isinstance(value, str):
@@ -225,15 +227,15 @@ def _plain(name: str, value: Any) -> Any:
 
 # --- large answers ---------------------------------------------------------------------------
 
-#: Before the last member, which may be large, stand small ones: in so many bytes, all of them.
+#: The members before the last, large one fit into this number of bytes.
 _HEAD = 2**16
 
 
 def split_last(text: bytes, name: str) -> tuple[dict[str, Any], bytes | None]:
-    """Cut the last member, if it has that name, out of an object's JSON text, without decoding it.
+    """Cut the last member out of an object's JSON text without decoding it, if it has that name.
 
-    Returns the members before it, and its value, ``None`` where there is no such member. Our own
-    server puts what is large last. To decode 20 MB takes 0.4 s and 300 MB. `WireError`: the text is
+    Returns the members before it, and its text, or ``None`` if there is no such member. Our server
+    puts a large member last; decoding 20 MB would take 0.4 s and 300 MB. `WireError`: the text is
     no JSON object.
     """
     head = text[:_HEAD].decode("utf-8", "ignore")
@@ -254,7 +256,7 @@ def split_last(text: bytes, name: str) -> tuple[dict[str, Any], bytes | None]:
 
 
 def _after(text: str, at: int, mark: str) -> int:
-    """Return the place of what follows a mark, if it is there, and the blanks around it."""
+    """Return the position after a mark, if it is there, and the blanks around it."""
     while at < len(text) and text[at] in f" \n\r\t{mark}":
         at += 1
     return at
