@@ -314,7 +314,7 @@ def test_what_gives_no_point_is_told(ids, cli):
     answer = cli("plot", *jobs, "--x", "encut")
     assert answer.code == 0
     assert f"not drawn: job {ids['failed'][:8]} (failed): has failed" in answer.err
-    assert "(deaf): has no label and was given no parameter 'encut'" in answer.err
+    assert "(deaf): has neither a label nor a parameter 'encut'" in answer.err
     assert cli("plot", *jobs, "--x", "encut", "--json").json["left_out"].keys() == {
         ids["failed"],
         ids["deaf"],

@@ -121,7 +121,7 @@ def test_servers_come_and_go_while_a_job_is_waited_for(server, go, caplog):
         # That one is stopped, and stays so.
         client.call("system.stop")
         eventually(second.is_dead)
-        told = f"no server of {server.home} runs; `crystalmath serve` starts one; what waits"
+        told = f"no server of {server.home} runs; `crystalmath serve` starts one; waiting"
         eventually(lambda: any(told in record.getMessage() for record in caplog.records))
         assert server.place.read_lock() is None
 
@@ -250,12 +250,12 @@ def test_a_submission_is_not_repeated_unless_it_has_a_key(home):
         (
             "jobs.submit",
             ("submit", "emt.core.static_job", "examples/Al.poscar"),
-            "jobs.submit, and may carry it out all the same; crystalmath list",
+            "jobs.submit was sent, and the server may still carry it out; crystalmath list",
         ),
         (
             "jobs.retry",
             ("retry", "0" * 36),
-            "asked to run again, and may all the same; crystalmath list",
+            "the server may still run the jobs again; crystalmath list",
         ),
     ],
 )
@@ -418,14 +418,14 @@ def test_a_submission_that_another_one_overtakes_misses_nothing(home):
 
 def test_a_job_that_is_answered_as_the_client_is_closed_has_a_future_that_ends(home, monkeypatch):
     with Broken(home, Told()), connect(start=False) as client:
-        ask = client.ask
+        ask = client._caller.ask
 
         def close_afterwards(method, **params):
             answer = ask(method, **params)
             client.close()  # as another thread may
             return answer
 
-        monkeypatch.setattr(client, "ask", close_afterwards)
+        monkeypatch.setattr(client._caller, "ask", close_afterwards)
         future = client.submit("emt.core.static_job", AL, name="a")
         with pytest.raises(ClientClosed, match="the client was closed; job a goes on"):
             future.result(LONG)
@@ -512,7 +512,7 @@ def test_a_database_that_is_away_for_a_moment_is_waited_for(home, caplog):
         future = client.future("x")
         with pytest.raises(concurrent.futures.CancelledError):
             future.result(LONG)
-    assert caplog.records[0].getMessage().startswith("the database is locked; what waits")
+    assert caplog.records[0].getMessage().startswith("the database is locked; waiting")
 
 
 def test_a_server_that_hangs(home, monkeypatch):

@@ -1,8 +1,8 @@
-"""The tools that an assistant has, and what they answer.
+"""The tools of an assistant, and their answers.
 
-All goes through the client, so that the home's own limits hold: which recipes it admits, which jobs
-fit, and how many. Nothing here stops the server. What jobs have written is bounded and marked as
-data, since an assistant reads it; what costs hours or destroys asks the person first.
+All tools use the client, so the limits of the home hold: its admitted recipes, the jobs that fit,
+and their number. No tool stops the server. Texts from jobs are bounded and marked as data, because
+an assistant reads them. Tools that cost hours or destroy something ask the person first.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ if TYPE_CHECKING:
 
     from crystalmath.client import Client, Job
 
-#: So long is a text of a job at most, a file or a result, and one of its names.
+#: The longest text of a job (a file or a result), and the longest of its names, in characters.
 MOST_TEXT, MOST_NAME = 20_000, 300
-#: So many characters the jobs, the findings or the input files of one answer share.
+#: The characters that the jobs, the findings or the input files of one answer share.
 MOST_SHARED = 60_000
-#: So many jobs, recipes, ionic steps, findings and steps with inputs are answered at most.
+#: The most jobs, recipes, ionic steps, findings and steps with inputs of one answer.
 MOST_JOBS, MOST_RECIPES, MOST_STEPS, MOST_FINDINGS, MOST_INPUTS = 100, 200, 100, 50, 10
-#: So many confirmations are waited for, or remembered; the oldest are forgotten.
+#: The most confirmations that are pending, or remembered; the oldest are forgotten.
 MOST_TOKENS = 100
-#: A recipe's summary has so many characters at most in a list; its docstring has the rest.
+#: The longest summary of a recipe in a list, in characters; its docstring has the rest.
 MOST_SUMMARY = 100
-#: So many wrong arguments of a call are told.
+#: The most wrong arguments that one error names.
 MOST_WRONG = 5
-#: Letters that take no room though Python prints them: fillers and selectors of a variant.
+#: Printable letters without a glyph: fillers and variation selectors.
 UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U000e0100-\U000e01ef]"
@@ -76,11 +76,11 @@ JobIds: TypeAlias = Annotated[
 ]
 
 
-# --- what is asked for and answered --------------------------------------------------------------
+# --- requests and answers ------------------------------------------------------------------------
 
 
 class Strict(BaseModel):
-    """What an assistant sends: nothing else is taken."""
+    """A request of an assistant, which refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -105,7 +105,7 @@ class JobRequest(Strict):
 
 
 class Listed(Strict):
-    """Which jobs are listed: all that is given must agree."""
+    """The jobs to list: they must fit every field."""
 
     state: list[Literal["pending", "running", "completed", "failed", "cancelled"]] | None = None
     labels: dict[str, str] | None = None
@@ -117,7 +117,7 @@ class Listed(Strict):
 
 
 class Acting(Strict):
-    """What costs hours or destroys: the person is asked first."""
+    """A request that costs hours or destroys something: the person is asked first."""
 
     token: str | None = Field(
         None, description="of `confirm`, once the person has agreed to it; else leave it out"
@@ -125,7 +125,7 @@ class Acting(Strict):
 
 
 class Keyed(Acting):
-    """What makes new jobs."""
+    """A request that makes new jobs."""
 
     key: str = Field(
         min_length=1,
@@ -135,13 +135,13 @@ class Keyed(Acting):
 
 
 class Submit(Keyed):
-    """Jobs to be submitted."""
+    """Jobs to submit."""
 
     jobs: list[JobRequest] = Field(min_length=1, max_length=MOST_JOBS)
 
 
 class Retry(Keyed):
-    """Jobs that have ended, and are to run again."""
+    """Ended jobs to run again."""
 
     job_ids: JobIds
     parameters: dict[str, Any] = Field({}, description="what changes of the recipe's parameters")
@@ -150,20 +150,20 @@ class Retry(Keyed):
 
 
 class Cancel(Acting):
-    """Jobs to be stopped."""
+    """Jobs to cancel."""
 
     job_ids: JobIds
 
 
 class Prune(Acting):
-    """Jobs that have ended, whose files are to be removed."""
+    """Ended jobs whose files are to be removed."""
 
     job_ids: JobIds
     keep_results: bool = Field(default=True, description="only large files that can be made again")
 
 
 class Answer(BaseModel):
-    """An answer for an assistant, without values that are not known."""
+    """An answer for an assistant, without unknown values."""
 
     @model_serializer(mode="wrap")
     def _known(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -192,14 +192,14 @@ class JobSeen(Answer):
 
 
 class JobsSeen(Answer):
-    """Jobs, and how many of them there are by state."""
+    """Jobs, and the number of jobs by state."""
 
     jobs: list[JobSeen]
     totals: dict[str, int] = {}
 
 
 class Refused(BaseModel):
-    """A job that was not accepted, or not changed, and why."""
+    """A job that was not accepted or not changed, with the reason."""
 
     job: str
     error: str
@@ -213,7 +213,7 @@ class Confirm(BaseModel):
 
 
 class Done(Answer):
-    """What was done with jobs, or what must be confirmed first."""
+    """The jobs that were changed, or the confirmation that is needed first."""
 
     job_ids: list[str] = []
     refused: list[Refused] = []
@@ -228,13 +228,13 @@ class Consent(BaseModel):
 
 
 class Settled(Consent):
-    """What stands for the person's answer where a client cannot ask for it."""
+    """The person's answer, if the assistant's program cannot ask for it."""
 
     confirm: Confirm | None = None
 
 
 class RecipeSeen(Answer):
-    """A recipe; what its source says where it was asked for by its name."""
+    """A recipe; a request by its name adds the details from its source."""
 
     name: str
     kind: str | None = None
@@ -252,7 +252,7 @@ class RecipesSeen(Answer):
 
 
 class StepSeen(BaseModel):
-    """The inputs of one calculation: its files, and what was set by whom."""
+    """The inputs of one calculation: its files, and each setting with its origin."""
 
     program: str
     formula: str
@@ -261,7 +261,7 @@ class StepSeen(BaseModel):
 
 
 class InputsSeen(Answer):
-    """The inputs of a job's calculations; of one that was checked whether it would be accepted."""
+    """The inputs of a job's calculations, and whether a checked job would be accepted."""
 
     steps: list[StepSeen]
     accepted: bool | None = None
@@ -270,7 +270,7 @@ class InputsSeen(Answer):
 
 
 class ProgressSeen(Answer):
-    """How far a job's calculation has come, with its last ionic steps (eV, eV/Å)."""
+    """The progress of a job's calculation, with its last ionic steps (eV, eV/Å)."""
 
     job: JobSeen
     told: str | None
@@ -298,12 +298,12 @@ class TextSeen(Answer):
 
 
 class Home:
-    """What the tools share: the home's client, and the confirmations that are waited for."""
+    """The state that tools share: the home's client, and pending confirmations."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
         self.tokens: dict[str, str] = {}
-        #: Requests with a key to which the person has agreed; the same one again does nothing new.
+        #: Requests with a key to which the person has agreed; a repetition changes nothing.
         self.agreed: dict[str, None] = {}
 
 
@@ -319,10 +319,10 @@ def _client(ctx: HomeContext) -> Client:
 
 
 def _clean(text: object, most: int = MOST_NAME) -> str:
-    """Return text of a job with codes for what nobody sees, and no more of it than is allowed."""
-    told = str(text)
-    cut = f"… ({len(told) - most} more characters)" if len(told) > most else ""
-    seen = UNSEEN.sub(lambda match: ascii(match[0])[1:-1], told[:most])
+    """Return a job's text with codes for invisible letters, cut to a length."""
+    whole = str(text)
+    cut = f"… ({len(whole) - most} more characters)" if len(whole) > most else ""
+    seen = UNSEEN.sub(lambda match: ascii(match[0])[1:-1], whole[:most])
     return printable(seen)[:most] + cut
 
 
@@ -331,24 +331,24 @@ def _cleaned(text: object, most: int = MOST_NAME) -> str | None:
 
 
 def _share(number: int, most: int = 2000) -> int:
-    """Return how long each text may be, of so many that share an answer."""
+    """Return the length that each text may have if several share an answer."""
     return max(MOST_NAME, min(most, MOST_SHARED // max(number, 1)))
 
 
 def _seen(job: Job, of: int = 1) -> JobSeen:
-    told, share = job.document(JobSeen.model_fields), _share(of)
-    if told["status"] == "cancelled":  # which is a state, and no error
-        told["error"] = None
-    return JobSeen(**{name: _all_clean(value, share, share) for name, value in told.items()})
+    document, share = job.document(JobSeen.model_fields), _share(of)
+    if document["status"] == "cancelled":  # it is a state, and no error
+        document["error"] = None
+    return JobSeen(**{name: _all_clean(value, share, share) for name, value in document.items()})
 
 
-def _all_clean(told: Any, each: int = 2000, most: int = MOST_TEXT) -> Any:
-    """Clean all that is text in a document, names too: each text is cut, and all of it."""
+def _all_clean(document: Any, each: int = 2000, most: int = MOST_TEXT) -> Any:
+    """Clean all texts and names in a document, and cut each of them and their sum."""
     left = most
 
     def clean(one: Any) -> Any:
         nonlocal left
-        left -= 1  # what holds nothing takes room too
+        left -= 1  # empty values take room, too
         if isinstance(one, dict):
             kept = {clean(name): clean(value) for name, value in one.items() if left > 0}
             return kept | ({"…": f"{more} more"} if (more := len(one) - len(kept)) else {})
@@ -359,42 +359,42 @@ def _all_clean(told: Any, each: int = 2000, most: int = MOST_TEXT) -> Any:
         left -= len(text)
         return text if isinstance(one, str) else one
 
-    return clean(told)
+    return clean(document)
 
 
 def _structure(client: Client, text: str | None) -> str | Mapping[str, Any] | None:
-    """Read the one structure of a text, with core's reader; a job's id goes through."""
+    """Read the one structure of a text with core's reader; ``job:ID`` is returned unchanged."""
     if text is None or text.startswith("job:"):
         return text
-    told = client.call("structures.read", {"text": text})
-    if told["error"] is not None:
-        raise ToolError(told["error"])
-    if (count := len(told["structures"]) + told["more"]) != 1:
-        raise ToolError(f"the text of a structure holds {count} of them; one job takes one")
-    found: Mapping[str, Any] = told["structures"][0]["structure"]
-    return found
+    answer = client.call("structures.read", {"text": text})
+    if answer["error"] is not None:
+        raise ToolError(answer["error"])
+    if (count := len(answer["structures"]) + answer["more"]) != 1:
+        raise ToolError(f"the text has {count} structures; one job takes one")
+    structure: Mapping[str, Any] = answer["structures"][0]["structure"]
+    return structure
 
 
-def _options(asked: JobRequest) -> dict[str, Any]:
-    given = asked.model_dump(exclude={"recipe", "structure", "parameters"}, exclude_defaults=True)
-    return {name: value for name, value in given.items() if value is not None}
+def _options(job: JobRequest) -> dict[str, Any]:
+    fields = job.model_dump(exclude={"recipe", "structure", "parameters"}, exclude_defaults=True)
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def _telling(tool: Callable[..., Any]) -> Callable[..., Any]:
-    """Have an error of ours told to the assistant; others are faults, whose text stays here."""
+def _with_errors(tool: Callable[..., Any]) -> Callable[..., Any]:
+    """Pass our own errors to the assistant; the text of any other error stays here."""
 
     @wraps(tool)
-    def told(*args: Any, **given: Any) -> Any:
+    def call(*args: Any, **arguments: Any) -> Any:
         try:
-            return tool(*args, **given)
+            return tool(*args, **arguments)
         except CrystalMathError as error:
             raise ToolError(_clean(error, 2000)) from error
 
-    return told
+    return call
 
 
 class _Server(MCPServer[Home]):
-    """Takes known arguments only, says in words what is wrong, and keeps schemas short."""
+    """Refuses unknown arguments, describes errors in words, and keeps schemas short."""
 
     async def list_tools(self) -> list[Tool]:
         return [
@@ -422,14 +422,14 @@ class _Server(MCPServer[Home]):
 
 
 def _short(schema: Any) -> Any:
-    """Leave out of a schema what repeats names, and the default of what may be left out."""
+    """Return a schema without titles, and without the defaults of optional values."""
     if isinstance(schema, list):
         return [_short(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
     kept = {name: value for name, value in schema.items() if name not in {"title", "default"}}
     short = {name: _short(value) for name, value in kept.items()}
-    for group in ("properties", "$defs"):  # whose members may have any name
+    for group in ("properties", "$defs"):  # their members may have any name
         if group in schema:
             short[group] = {name: _short(value) for name, value in schema[group].items()}
     if schema.get("default") not in (None, {}, []):
@@ -438,7 +438,7 @@ def _short(schema: Any) -> Any:
 
 
 def _outline(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep of an answer's schema its keys and their kinds; the answer itself shows the rest."""
+    """Return only the keys and kinds of an answer's schema; answers show the rest."""
     kinds = {}
     for name, one in schema.get("properties", {}).items():
         kind = one.get("type", "object" if "$ref" in one else None)
@@ -455,72 +455,75 @@ def _compact(result: CallToolResult | InputRequiredResult) -> CallToolResult | I
 
 
 def _wrong(tool: str, error: ValidationError) -> str:
-    """Name each wrong argument, its value, and what it must be."""
-    told = []
+    """Name each wrong argument, its value, and its limits."""
+    problems = []
     for one in error.errors(include_url=False)[:MOST_WRONG]:
         place = repr(".".join(map(str, one["loc"])))
         if one["type"] == "missing":
-            told.append(f"{place} is missing")
+            problems.append(f"{place} is missing")
         elif one["type"] == "extra_forbidden":
-            told.append(f"{place} is not a known parameter; leave it out")
+            problems.append(f"{place} is not a known parameter; leave it out")
         else:
             words = one["msg"][:1].lower() + one["msg"][1:]
-            told.append(f"{place} is {shown(one['input'])}: {words}")
-    return _clean(f"{'; '.join(told)}; the schema of the tool {tool!r} says what it takes", 2000)
+            problems.append(f"{place} is {shown(one['input'])}: {words}")
+    return _clean(
+        f"{'; '.join(problems)}; the schema of the tool {tool!r} says what it takes", 2000
+    )
 
 
-def _what(client: Client, request: Any) -> str:
-    """Say what would be done, for the person: all that is set, each job in a line."""
+def _question(client: Client, request: Any) -> str:
+    """Describe a request for the person: all that it sets, with a line for each job."""
     if isinstance(request, Submit):
         return "\n".join([f"Submit {len(request.jobs)} jobs:", *map(_line, request.jobs)])
-    verb, given = "Stop", ""
+    verb, settings = "Stop", ""
     if isinstance(request, Retry):
-        verb, given = "Run again", _given(request, "walltime_s", "continued", "parameters")
+        verb, settings = "Run again", _settings(request, "walltime_s", "continued", "parameters")
     elif isinstance(request, Prune):
-        meant = client.prune(request.job_ids, keep_results=request.keep_results, dry_run=True)
+        pruned = client.prune(request.job_ids, keep_results=request.keep_results, dry_run=True)
         files = "large files" if request.keep_results else "all files"
-        verb = f"Remove {files} ({sum(one['size'] for one in meant['jobs'])} bytes) of"
+        verb = f"Remove {files} ({sum(one['size'] for one in pruned['jobs'])} bytes) of"
     jobs = [client.job(job_id) for job_id in request.job_ids]
-    told = [f"{job.job_id} ({job.state.value}) {job.name or job.recipe}" for job in jobs]
-    return "\n".join([f"{verb} {len(jobs)} jobs{given}:", *map(_one_line, told)])
+    lines = [f"{job.job_id} ({job.state.value}) {job.name or job.recipe}" for job in jobs]
+    return "\n".join([f"{verb} {len(jobs)} jobs{settings}:", *map(_one_line, lines)])
 
 
 def _line(job: JobRequest) -> str:
     place = _one_line((job.structure or "no structure").strip(), 60)
-    costs = _given(job, "engine", "cluster", "walltime_s", "resources")
-    return f"{_one_line(job.recipe)} on {place}{costs}{_given(job, 'name', 'labels', 'parameters')}"
+    costs = _settings(job, "engine", "cluster", "walltime_s", "resources")
+    rest = _settings(job, "name", "labels", "parameters")
+    return f"{_one_line(job.recipe)} on {place}{costs}{rest}"
 
 
-def _given(request: BaseModel, *names: str) -> str:
-    """Write what a request sets; each value is cut by itself, so that none hides another."""
-    given = request.model_dump(exclude_defaults=True)
-    return "".join(f", {name} {_one_line(repr(given[name]))}" for name in names if name in given)
+def _settings(request: BaseModel, *names: str) -> str:
+    """Write the values that a request sets; each is cut by itself, so that none hides another."""
+    values = request.model_dump(exclude_defaults=True)
+    return "".join(f", {name} {_one_line(repr(values[name]))}" for name in names if name in values)
 
 
 def _one_line(text: str, most: int = MOST_NAME) -> str:
-    # What came from a job must not look like another line of the question.
+    # A job's text must not look like another line of the question.
     return " ".join(_clean(text, most).split())
 
 
-@_telling
+@_with_errors
 def ask(ctx: HomeContext, request: Acting) -> Elicit[Consent] | Settled:
-    """Have the person asked; where the client cannot, look whether the token is of this request."""
-    given = _identity(request)
-    if given in _home(ctx).agreed:
+    """Ask the person, or else check whether the token is that of this request."""
+    identity = _identity(request)
+    if identity in _home(ctx).agreed:
         return Settled(agreed=True)
-    tokens, what = _home(ctx).tokens, _what(_client(ctx), request)
-    asked = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
-    if asked is not None and (asked.form is not None or asked.url is None):
-        return Elicit(f"{what}\n\nCarry this out?", Consent)
-    if request.token and tokens.pop(request.token, None) == given:
+    tokens, question = _home(ctx).tokens, _question(_client(ctx), request)
+    forms = ctx.client_capabilities.elicitation if ctx.client_capabilities else None
+    if forms is not None and (forms.form is not None or forms.url is None):
+        return Elicit(f"{question}\n\nCarry this out?", Consent)
+    if request.token and tokens.pop(request.token, None) == identity:
         return Settled(agreed=True)
     token = secrets.token_urlsafe()
-    _remember(tokens, token, given)
-    return Settled(agreed=False, confirm=Confirm(what=what, token=token))
+    _remember(tokens, token, identity)
+    return Settled(agreed=False, confirm=Confirm(what=question, token=token))
 
 
 def _identity(request: Acting) -> str:
-    """Return what tells requests apart: JSON, in which 1 and true are two."""
+    """Return a request without its token as JSON, which distinguishes 1 from true."""
     document = request.model_dump(exclude={"token"})
     return json.dumps([type(request).__name__, document], sort_keys=True)
 
@@ -531,11 +534,11 @@ def _remember(known: dict[str, Any], name: str, value: Any = None) -> None:
     known[name] = value
 
 
-Asked: TypeAlias = Annotated[ElicitationResult[Consent], Resolve(ask)]
+Answered: TypeAlias = Annotated[ElicitationResult[Consent], Resolve(ask)]
 
 
 def _unconfirmed(consent: ElicitationResult[Consent]) -> Done | None:
-    """Return what says that nothing was done yet; ``None`` where the person has agreed."""
+    """Return the answer that nothing was done yet; ``None`` if the person has agreed."""
     answer = consent.data if isinstance(consent, AcceptedElicitation) else None
     if answer is not None and answer.agreed:
         return None
@@ -548,24 +551,24 @@ def _unconfirmed(consent: ElicitationResult[Consent]) -> Done | None:
 
 
 def recipes(ctx: HomeContext, prefix: str = "", name: str | None = None) -> RecipesSeen:
-    """List the recipes whose name begins so, or describe one with the schema of its parameters."""
+    """List recipes by the beginning of their names, or describe one with its parameters' schema."""
     if name is not None:
-        told = _client(ctx).call("recipes.describe", {"recipe": name})
-        if told["error"] is not None:
-            raise ToolError(told["error"])
+        answer = _client(ctx).call("recipes.describe", {"recipe": name})
+        if answer["error"] is not None:
+            raise ToolError(answer["error"])
         fields = RecipeSeen.model_fields
-        described = {one: _all_clean(told[one], MOST_TEXT) for one in fields if one in told}
+        described = {one: _all_clean(answer[one], MOST_TEXT) for one in fields if one in answer}
         return RecipesSeen(recipes=[RecipeSeen(**described)])
-    found = _client(ctx).call("recipes.list", {"prefix": prefix})["recipes"]
+    entries = _client(ctx).call("recipes.list", {"prefix": prefix})["recipes"]
     seen = [
         RecipeSeen(
             name=short_recipe(one["name"]),
             kind=None if one["kind"] == "job" else one["kind"],
             summary=_headline(one["summary"]),
         )
-        for one in found[:MOST_RECIPES]
+        for one in entries[:MOST_RECIPES]
     ]
-    return RecipesSeen(recipes=seen, more=len(found) - len(seen))
+    return RecipesSeen(recipes=seen, more=len(entries) - len(seen))
 
 
 def _headline(summary: str) -> str:
@@ -573,13 +576,13 @@ def _headline(summary: str) -> str:
 
 
 def check(ctx: HomeContext, job: JobRequest) -> InputsSeen:
-    """Say all that is wrong with a job, and what its programs would get, without submitting it."""
+    """Check a job without submitting it: its findings, and the inputs of its programs."""
     client = _client(ctx)
     atoms = _structure(client, job.structure)
-    told = client.check(job.recipe, atoms, job.parameters, inputs=True, **_options(job))
-    findings = [vars(one) for one in told.findings]
+    checked = client.check(job.recipe, atoms, job.parameters, inputs=True, **_options(job))
+    findings = [vars(one) for one in checked.findings]
     share = _share(len(findings[:MOST_FINDINGS]))
-    seen = _inputs(told.inputs.steps)
+    seen = _inputs(checked.inputs.steps)
     seen.accepted = all(one["severity"] != "error" for one in findings)
     seen.findings = [_all_clean(one, share, share) for one in findings[:MOST_FINDINGS]]
     seen.more += len(findings) - len(seen.findings)
@@ -605,12 +608,12 @@ def _inputs(steps: Sequence[Any]) -> InputsSeen:
 
 
 def inputs(ctx: HomeContext, job_id: str) -> InputsSeen:
-    """Show what the programs of a job got, or will get: input files and settings."""
+    """Show the inputs of a job's programs, before and after it ran: files and settings."""
     return _inputs(_client(ctx).inputs(job_id).steps)
 
 
 def status(ctx: HomeContext, job_ids: JobIds) -> JobsSeen:
-    """Tell what became of jobs."""
+    """Return the states of jobs, with summaries of results and errors."""
     return JobsSeen(jobs=[_seen(_client(ctx).job(one), len(job_ids)) for one in job_ids])
 
 
@@ -621,19 +624,19 @@ def list_jobs(
     limit: Annotated[int, Field(ge=0, le=MOST_JOBS)] = 20,
 ) -> JobsSeen:
     """List jobs, newest first, and count all that fit by state."""
-    client, given = _client(ctx), filters.model_dump(exclude_none=True) if filters else {}
-    jobs = [*client.list(sort=sort, limit=limit, **given)] if limit else []
+    client, chosen = _client(ctx), filters.model_dump(exclude_none=True) if filters else {}
+    jobs = [*client.list(sort=sort, limit=limit, **chosen)] if limit else []
     seen = [_seen(job, len(jobs)) for job in jobs]
-    return JobsSeen(jobs=seen, totals=client.totals(**given))
+    return JobsSeen(jobs=seen, totals=client.totals(**chosen))
 
 
 def progress(ctx: HomeContext, job_id: str) -> ProgressSeen:
-    """Tell how far a job's calculation has come: energy and largest force at its last steps."""
+    """Return a calculation's progress: energy and largest force at its last ionic steps."""
     client = _client(ctx)
-    told = client.progress([job_id], history=True)[job_id]
-    last = ((told and told.history) or ())[-MOST_STEPS:]
+    state = client.progress([job_id], history=True)[job_id]
+    last = ((state and state.history) or ())[-MOST_STEPS:]
     return ProgressSeen(
-        job=_seen(client.job(job_id)), told=_cleaned(told), history=[asdict(one) for one in last]
+        job=_seen(client.job(job_id)), told=_cleaned(state), history=[asdict(one) for one in last]
     )
 
 
@@ -649,8 +652,8 @@ def result(
     text = client.result_json(job_id, field, brief=field is None)
     geometry = None
     if text is not None and structure != "none":
-        found = client.call("jobs.result", {"job_id": job_id, "field": "atoms"})
-        if found["error"] is None:
+        answer = client.call("jobs.result", {"job_id": job_id, "field": "atoms"})
+        if answer["error"] is None:
             geometry = _clean(_written(client.result(job_id, field="atoms"), structure), MOST_TEXT)
     return ResultSeen(
         job=_seen(job),
@@ -664,8 +667,8 @@ def _written(atoms: Any, form: str) -> str:
 
     stream = io.BytesIO() if form == "cif" else io.StringIO()
     write(stream, atoms, format=form)
-    told = stream.getvalue()
-    return told if isinstance(told, str) else told.decode()
+    text = stream.getvalue()
+    return text if isinstance(text, str) else text.decode()
 
 
 def logs(
@@ -675,31 +678,31 @@ def logs(
     tail: Annotated[int, Field(ge=1, le=1000, description="so many last lines")] = 100,
 ) -> TextSeen:
     """Read the end of a job's log, or of a file that it has written."""
-    told = _client(ctx).logs(job_id, file, tail=tail, max_bytes=4 * MOST_TEXT)
+    part = _client(ctx).logs(job_id, file, tail=tail, max_bytes=4 * MOST_TEXT)
     return TextSeen(
-        file=_cleaned(told["file"]),
-        text=_clean(told["text"], MOST_TEXT),
-        size_bytes=told["size"] or 0,
-        others=_all_clean(told["others"][:20]),
+        file=_cleaned(part["file"]),
+        text=_clean(part["text"], MOST_TEXT),
+        size_bytes=part["size"] or 0,
+        others=_all_clean(part["others"][:20]),
     )
 
 
 def story(job_id: str, ctx: HomeContext) -> str:
-    """Tell a job's whole story as JSON: what it came of, its attempts and events."""
+    """Return a job's whole story as JSON: its origin, attempts and events."""
     try:
-        told = _client(ctx).call("jobs.show", {"job_id": job_id})
+        answer = _client(ctx).call("jobs.show", {"job_id": job_id})
     except CrystalMathError as error:
         raise ResourceError(str(error)) from error
-    return json.dumps(_all_clean(told), ensure_ascii=False)
+    return json.dumps(_all_clean(answer), ensure_ascii=False)
 
 
 # --- tools that cost hours, or destroy -----------------------------------------------------------
 
 
-def submit(ctx: HomeContext, request: Submit, consent: Asked) -> Done:
+def submit(ctx: HomeContext, request: Submit, consent: Answered) -> Done:
     """Submit jobs, each accepted or refused on its own. The person is asked first.
 
-    It returns at once; `status` tells what became of them. The same key again gives the same jobs.
+    It returns at once; `status` shows their states. The same key again gives the same jobs.
     """
     if waiting := _unconfirmed(consent):
         return waiting
@@ -719,8 +722,8 @@ def submit(ctx: HomeContext, request: Submit, consent: Asked) -> Done:
     return _done(names, client.submit_many(submissions))
 
 
-def retry(ctx: HomeContext, request: Retry, consent: Asked) -> Done:
-    """Run jobs again that have ended, each as a new job. The person is asked first."""
+def retry(ctx: HomeContext, request: Retry, consent: Answered) -> Done:
+    """Run ended jobs again, each as a new job. The person is asked first."""
     if waiting := _unconfirmed(consent):
         return waiting
     _remember(_home(ctx).agreed, _identity(request))
@@ -734,8 +737,8 @@ def retry(ctx: HomeContext, request: Retry, consent: Asked) -> Done:
     return _done(request.job_ids, answers)
 
 
-def cancel(ctx: HomeContext, request: Cancel, consent: Asked) -> Done:
-    """Stop jobs. What they have computed so far may be lost. The person is asked first."""
+def cancel(ctx: HomeContext, request: Cancel, consent: Answered) -> Done:
+    """Cancel jobs. Their results so far may be lost. The person is asked first."""
     if waiting := _unconfirmed(consent):
         return waiting
     done = Done()
@@ -747,8 +750,8 @@ def cancel(ctx: HomeContext, request: Cancel, consent: Asked) -> Done:
     return done
 
 
-def prune(ctx: HomeContext, request: Prune, consent: Asked) -> Done:
-    """Remove the files of jobs that have ended; their records stay. The person is asked first."""
+def prune(ctx: HomeContext, request: Prune, consent: Answered) -> Done:
+    """Remove the files of ended jobs; their records stay. The person is asked first."""
     if waiting := _unconfirmed(consent):
         return waiting
     pruned = _client(ctx).prune(request.job_ids, keep_results=request.keep_results)
@@ -776,19 +779,19 @@ def _refused(name: str, error: object) -> Refused:
 # --- the server ----------------------------------------------------------------------------------
 
 READING = (recipes, check, inputs, status, list_jobs, progress, result, logs)
-#: Those that change something, and whether they may destroy.
+#: Tools that change something, and whether they may destroy.
 ACTING: dict[Callable[..., Any], bool] = {submit: False, retry: False, cancel: True, prune: True}
 
 
 def make_server(client: Client, *, read_only: bool = False) -> MCPServer[Home]:
-    """Make the server of an assistant.
+    """Return the server of an assistant.
 
     Parameters
     ----------
     client : Client
-        Whom its tools ask.
+        The client that its tools use.
     read_only : bool
-        Whether tools that change something are left out.
+        Whether to leave out tools that change something.
     """
 
     @asynccontextmanager
@@ -799,7 +802,7 @@ def make_server(client: Client, *, read_only: bool = False) -> MCPServer[Home]:
     server = _Server(
         "crystalmath",
         title="CrystalMath jobs",
-        instructions="Runs quacc recipes on atoms, and tells what became of each job." + DATA,
+        instructions="Runs quacc recipes on atoms, and follows each job." + DATA,
         version=build_version(),
         lifespan=lifespan,
         log_level="WARNING",
@@ -807,7 +810,7 @@ def make_server(client: Client, *, read_only: bool = False) -> MCPServer[Home]:
     for tool in (*READING, *(() if read_only else ACTING)):
         reads = tool in READING
         server.add_tool(
-            _telling(tool),
+            _with_errors(tool),
             name="list" if tool is list_jobs else None,
             description=(tool.__doc__ or "") + DATA,
             annotations=ToolAnnotations(

@@ -1,7 +1,7 @@
 """The screen: a table of jobs that follows the event log, and a job with its curves and log.
 
-Requests are made in threads, so that the keys always answer. What came from jobs is text: no markup
-of it is read, and nothing of it steers the terminal.
+Threads make the requests, so that the keys always answer. Texts from jobs are shown as they are:
+their markup is not read, and they cannot steer the terminal.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from crystalmath.client import Client, Job, JobChange
     from crystalmath.models import Progress
 
-#: So many of the newest jobs are in the table, and of the running ones the progress is asked for.
+#: The newest jobs in the table, and the running jobs whose progress is read.
 MOST_JOBS, MOST_RUNNING = 1000, 100
-#: The table is drawn anew, the progress and a shown job are asked for, after so many seconds.
+#: The pauses before the table is redrawn, and before progress and a shown job are read, in s.
 DRAW_S, ASK_S = 0.25, 3.0
-#: A thread waits for changes no longer than this before it looks whether the screen has ended.
+#: How long a thread waits for changes before it checks whether the screen has ended, in seconds.
 WAIT_S = 1.0
-#: So many of the last lines of a log are shown, and so much of it is read, in bytes.
+#: The last lines of a log that are shown, and the bytes of it that are read.
 LOG_LINES, LOG_BYTES = 200, 100_000
 #: State and energy come first: a narrow terminal shows them, however long names are.
 COLUMNS = ("job", "state", "energy (eV)", "name", "formula", "recipe", "age", "")
@@ -55,12 +55,12 @@ STYLES = {
 
 
 class Confirm(ModalScreen[bool]):
-    """A question that `y` answers with yes, and any other key with no.
+    """A question; `y` answers yes, any other key no.
 
     Parameters
     ----------
     question : str
-        What would be done.
+        The question.
     """
 
     CSS = """
@@ -89,7 +89,7 @@ class JobView(Screen[None]):
     Parameters
     ----------
     client : Client
-        Whom to ask.
+        The client that reads the job.
     job_id : str
         The job.
     """
@@ -118,10 +118,10 @@ class JobView(Screen[None]):
         self.ask()
         self.set_interval(ASK_S, self.ask)
 
-    # One that still waits for an answer must not be followed by another.
+    # `exclusive`: a request that still waits must not be followed by another.
     @work(thread=True, exclusive=True, exit_on_error=False)
     def ask(self) -> None:
-        """Ask for all that is shown."""
+        """Read everything that is shown."""
         show = self.app.call_from_thread
         try:
             job = self._client.job(self.job_id)
@@ -140,9 +140,9 @@ class Top(App[None]):
     Parameters
     ----------
     client : Client
-        Whose jobs are shown.
+        The client whose jobs are shown.
     read_only : bool
-        Whether jobs cannot be cancelled or retried.
+        Whether to disable cancelling and retrying.
     """
 
     CSS = """
@@ -162,8 +162,8 @@ class Top(App[None]):
         super().__init__()
         self._client = client
         self._read_only = read_only
-        #: What threads have been told, for the screen to take in.
-        self._told: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        #: Updates from threads, which the screen carries out.
+        self._updates: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._jobs: dict[str, Job] = {}
         self._progress: Mapping[str, Progress | None] = {}
         self._totals: Mapping[str, int] = {}
@@ -188,50 +188,50 @@ class Top(App[None]):
         self.set_interval(DRAW_S, self.draw)
         self.set_interval(ASK_S, self.look)
 
-    # --- what is asked for, in threads ---------------------------------------------------------
+    # --- requests, in threads --------------------------------------------------------------------
 
     @work(thread=True, group="follow")
     def follow(self) -> None:
-        """Read the jobs, and take in each change of one."""
+        """Read the jobs, and then each change."""
         worker, last = get_current_worker(), None
         while not worker.is_cancelled:
             try:
                 if last is None:
                     newest = self._client.call("jobs.events", {"after": 2**53 - 1, "limit": 1})
                     jobs = list(self._client.list(limit=MOST_JOBS))
-                    self._told.put(partial(self._begin, jobs))
+                    self._updates.put(partial(self._begin, jobs))
                     last = newest["last"]
                 for change in self._client.changes(after=last, job=True, timeout=WAIT_S):
                     last = change.seq
-                    self._told.put(partial(self._change, change))
+                    self._updates.put(partial(self._change, change))
             except CrystalMathError as error:
-                self._told.put(partial(setattr, self, "_trouble", first_line(str(error))))
+                self._updates.put(partial(setattr, self, "_trouble", first_line(str(error))))
                 time.sleep(WAIT_S)
 
     @work(thread=True, exclusive=True, group="look")
     def look(self) -> None:
-        """Ask how far the running jobs are, and of flows how many of their steps have ended."""
+        """Read the progress of running jobs, and how many steps of flows have ended."""
         trouble = ""
         try:
             running = list(self._client.list(state="running", limit=MOST_RUNNING))
             progress = self._client.progress([job.job_id for job in running])
-            self._told.put(partial(self._look, running, progress, self._client.totals()))
+            self._updates.put(partial(self._look, running, progress, self._client.totals()))
         except CrystalMathError as error:
             trouble = first_line(str(error))
-        self._told.put(partial(setattr, self, "_trouble", trouble))
+        self._updates.put(partial(setattr, self, "_trouble", trouble))
 
-    # --- what is shown ---------------------------------------------------------------------------
+    # --- the table -------------------------------------------------------------------------------
 
     def _begin(self, jobs: list[Job]) -> None:
         self._jobs = {job.job_id: job for job in jobs} | self._jobs
 
     def _change(self, change: JobChange) -> None:
         if change.job is None or any(one["role"] == "flow" for one in change.job.parents):
-            return  # a flow is one job here
+            return  # steps are not shown: a flow is one line
         if change.job.superseded_by is not None:
-            self._jobs.pop(change.job_id, None)  # its retry stands in for it
+            self._jobs.pop(change.job_id, None)  # its retry is shown instead
             return
-        # What a flow's steps are doing is not in events.
+        # Events do not have the counts of a flow's steps; keep the known ones.
         before = self._jobs.get(change.job_id)
         steps = before.steps if before else None
         self._jobs[change.job_id] = evolve(change.job, steps=change.job.steps or steps)
@@ -249,11 +249,11 @@ class Top(App[None]):
                 self._jobs[job.job_id] = job
 
     def draw(self) -> None:
-        """Take in what was told, and draw the table where that has changed it."""
-        if self._told.empty():
+        """Carry out the updates, and redraw the table if there were any."""
+        if self._updates.empty():
             return
-        while not self._told.empty():
-            self._told.get()()
+        while not self._updates.empty():
+            self._updates.get()()
         fitting = [job for job in self._jobs.values() if self._wanted in _searched(job)]
         jobs = sorted(fitting, key=lambda job: -job.created_at)[:MOST_JOBS]
         table: DataTable[Text] = self.query_one(DataTable)
@@ -278,7 +278,7 @@ class Top(App[None]):
 
     @property
     def chosen(self) -> str:
-        """The id of the job that is meant: the one that is shown, or that the cursor is on."""
+        """The id of the shown job, or of the job under the cursor."""
         if isinstance(self.screen, JobView):
             return self.screen.job_id
         table: DataTable[Text] = self.query_one(DataTable)
@@ -287,38 +287,38 @@ class Top(App[None]):
         return str(table.coordinate_to_cell_key(table.cursor_coordinate).row_key.value)
 
     def tell(self, error: object) -> None:
-        """Say what is wrong."""
+        """Show an error."""
         self.notify(printable(str(error))[:500], severity="error", markup=False)
 
-    # --- what keys do -----------------------------------------------------------------------------
+    # --- keys -------------------------------------------------------------------------------------
 
     def on_data_table_row_selected(self, event: DataTable.RowSelected) -> None:
         """Show a job."""
         self.push_screen(JobView(self._client, str(event.row_key.value)))
 
-    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002
-        """Return whether a key does something now; the footer names those that do."""
+    def check_action(self, action: str, _parameters: tuple[object, ...]) -> bool | None:
+        """Return whether a key works now; the footer shows only these keys."""
         if action in {"cancel", "retry"}:
             return not self._read_only
         return action != "filter" or len(self.screen_stack) == 1
 
     def action_filter(self) -> None:
-        """Ask for what is looked for."""
-        found = self.query_one("#filter", Input)
-        found.add_class("shown")
-        found.focus()
+        """Show the field for a filter."""
+        field = self.query_one("#filter", Input)
+        field.add_class("shown")
+        field.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
-        """Show what fits."""
-        self._told.put(partial(setattr, self, "_wanted", event.value.lower()))
+        """Show only jobs that fit the filter."""
+        self._updates.put(partial(setattr, self, "_wanted", event.value.lower()))
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        """Go back to the table; an empty filter goes away."""
+        """Go back to the table, and hide an empty filter."""
         event.input.set_class(bool(event.value), "shown")
         self.query_one(DataTable).focus()
 
     def action_cancel(self) -> None:
-        """Stop a job, after a question."""
+        """Cancel a job, after a question."""
         self._act("Cancel", lambda job_id: self._client.cancel_many([job_id])[0]["error"])
 
     def action_retry(self) -> None:
@@ -334,10 +334,10 @@ class Top(App[None]):
         if job is None:
             self.tell("there is no job here")
             return
-        told = first_line(job.name or job.recipe)
-        question = f"{verb} {told} ({job.job_id[:8]}, {job.state.value})?"
+        name = first_line(job.name or job.recipe)
+        question = f"{verb} {name} ({job.job_id[:8]}, {job.state.value})?"
 
-        def decided(yes: bool | None) -> None:  # noqa: FBT001 - Textual's
+        def decided(yes: bool | None) -> None:  # noqa: FBT001 - Textual calls it so
             if yes:
                 self.act(act, job.job_id)
 
@@ -345,7 +345,7 @@ class Top(App[None]):
 
     @work(thread=True)
     def act(self, act: Callable[[str], object], job_id: str) -> None:
-        """Do something with a job."""
+        """Carry out an action on a job, and show its error."""
         try:
             wrong = act(job_id)
         except CrystalMathError as error:
@@ -356,8 +356,8 @@ class Top(App[None]):
 
 def _searched(job: Job) -> str:
     labels = (f"{name}={value}" for name, value in job.labels.items())
-    told = (job.job_id, job.name or "", job.formula or "", job.recipe, job.state.value, *labels)
-    return "\n".join(told).lower()
+    texts = (job.job_id, job.name or "", job.formula or "", job.recipe, job.state.value, *labels)
+    return "\n".join(texts).lower()
 
 
 def _row(job: Job, progress: Progress | None) -> list[Text]:
@@ -379,7 +379,7 @@ def _row(job: Job, progress: Progress | None) -> list[Text]:
 
 
 def _error(job: Job) -> str | None:
-    """Return what is wrong with a job; that it was cancelled is its state."""
+    """Return the error of a job; a cancelled job has none, only its state."""
     return None if job.state.value == "cancelled" else job.error
 
 
@@ -396,8 +396,9 @@ def _story(job: Job) -> Group:
         Text(job.state.value, style=STYLES[job.state.value]),
         Text(f"{job.recipe} on {job.formula or 'no structure'}, {job.engine}, job {job.job_id}"),
     ]
-    told = (job.reason, _error(job), ", ".join(f"{k}={v}" for k, v in job.labels.items()))
-    return Group(*lines, *(Text(printable(one)) for one in told if one))
+    labels = ", ".join(f"{name}={value}" for name, value in job.labels.items())
+    details = (job.reason, _error(job), labels)
+    return Group(*lines, *(Text(printable(one)) for one in details if one))
 
 
 def _curves(progress: Progress | None, width: int) -> Group:

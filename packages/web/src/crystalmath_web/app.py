@@ -1,9 +1,10 @@
-"""The page's requests: who may make which, and what answers them."""
+"""The requests of a page: who may make them, and their answers."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +19,7 @@ from starlette.staticfiles import StaticFiles
 from crystalmath import build_version, config
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models.fields import to_wire
-from crystalmath_web.guard import Guard, Refused, in_json, read_json
+from crystalmath_web.guard import Guard, RefusalError, in_json, read_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -29,15 +30,16 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 PAGE = Path(__file__).parent / "page"
-#: The page's modules, all at once: each names others that it needs. What draws structures is large.
+#: The page's modules, loaded at once, because each names others. The large ones that draw
+#: structures are left out.
 _MODULES = ", ".join(
     f"</page/{path.relative_to(PAGE)}>; rel=modulepreload"
     for path in sorted(PAGE.rglob("*.js"))
     if path.name not in {"3Dmol.js", "warm.js"}
 )
-#: What the page's own server answers: it has numbers in its process, and the home's server none.
+#: The page's own server answers this method: it needs numpy, which the home's server never imports.
 EQUATIONS = "page.equations_of_state"
-#: Methods that a page may call, and that change nothing.
+#: Methods that a page may call and that change nothing.
 READING = frozenset(
     {
         *("jobs.list", "jobs.status", "jobs.status_many", "jobs.show", "jobs.counts"),
@@ -49,32 +51,35 @@ READING = frozenset(
         EQUATIONS,
     }
 )
-#: Those that change something, or run a recipe to check it: not with ``--read-only``.
+#: Methods that change something, or run a recipe to check it: refused with ``--read-only``.
 ACTING = frozenset(
     {
         *("jobs.check", "jobs.submit", "jobs.cancel", "jobs.cancel_many"),
         *("jobs.retry", "jobs.prune"),
     }
 )
-#: Their jobs see the environment of ``crystalmath ui``, whatever a page says.
+#: Methods whose jobs see the environment of ``crystalmath ui``, whatever a page sends.
 _WITH_ENVIRONMENT = frozenset({"jobs.check", "jobs.submit", "presets.list"})
 KEY = "x-crystalmath-key"
 #: The most bytes of a request for a session.
 LARGEST_TOKEN = 4096
-#: So many pages follow changes at a time, each in a thread.
+#: The most pages that follow changes at a time, each in a thread.
 FOLLOWERS = 32
-#: After so many seconds without a change something is sent, so that a lost page is noticed.
+#: The time without a change after which a comment is sent, to notice a lost page, in seconds.
 QUIET_S = 10.0
 _NEWEST = 2**53 - 1
+#: The number of an event.
+_EVENT = re.compile(r"[0-9]{1,16}")
 
 
 @frozen
 class Secrets:
-    """What lets a page in: made anew for each start, of 256 bits each."""
+    """The secrets of one start, of 256 bits each, with which a page gets in."""
 
-    #: In the fragment of the page's address, which no browser sends.
+    #: Stands in the fragment of the page's address, which no browser sends.
     token: str = field(factory=secrets.token_urlsafe)
-    #: What a page gets for it. Cookies go to all ports of a host, so that one alone is not enough.
+    #: A page exchanges the token for these. Browsers send cookies to all ports of a host, so that
+    #: a cookie alone is not enough.
     cookie: str = field(factory=secrets.token_urlsafe)
     key: str = field(factory=secrets.token_urlsafe)
 
@@ -90,7 +95,7 @@ class _App:
         self._ended = False
 
     def end(self) -> None:
-        """End what still waits: streams of changes have no end of their own."""
+        """End waiting requests and streams of changes, which have no end of their own."""
         self._ended = True
         for scope in list(self._waiting):
             scope.cancel()
@@ -100,27 +105,31 @@ class _App:
 
     async def session(self, request: Request) -> Response:
         """Exchange the token for a cookie and a key."""
-        # Anybody on this machine may send one.
-        asked = await read_json(request, LARGEST_TOKEN)
-        if not _same(asked.get("token"), self._secrets.token):
-            raise Refused(401, "the token is not that of this start: open the address anew")
-        told = {"key": self._secrets.key, "read_only": self._read_only, "version": build_version()}
-        response = in_json(told)
+        # The size is limited: anybody on this machine may send such a request.
+        body = await read_json(request, LARGEST_TOKEN)
+        if not _same(body.get("token"), self._secrets.token):
+            raise RefusalError(401, "the token is not that of this start: open the address anew")
+        session = {
+            "key": self._secrets.key,
+            "read_only": self._read_only,
+            "version": build_version(),
+        }
+        response = in_json(session)
         response.set_cookie(
             _cookie(request), self._secrets.cookie, httponly=True, samesite="strict"
         )
         return response
 
     async def call(self, request: Request) -> Response:
-        """Pass a method that is allowed on to the home's server."""
+        """Call an allowed method of the home's server."""
         self._require_session(request)
-        asked = await read_json(request)
-        method, params = str(asked.get("method")), asked.get("params", {})
+        body = await read_json(request)
+        method, params = str(body.get("method")), body.get("params", {})
         if method not in self._allowed:
             why = "this page is read-only" if method in ACTING else "a page cannot call that"
-            raise Refused(403, f"{method[:80]}: {why}")
+            raise RefusalError(403, f"{method[:80]}: {why}")
         if not isinstance(params, dict):
-            raise Refused(400, "the parameters of a method are an object")
+            raise RefusalError(400, "the parameters of a method are an object")
         try:
             if method in _WITH_ENVIRONMENT:
                 params = {**params, "environment": await self._in_thread(_environment)}
@@ -132,29 +141,28 @@ class _App:
         return Response(answer, media_type="application/json")
 
     async def events(self, request: Request) -> Response:
-        """Stream what happens to jobs, after the event that the page has seen last."""
+        """Stream changes of jobs after the last event that the page has seen."""
         self._require_session(request)
         await read_json(request)
         seen = request.headers.get("last-event-id", "")
-        if seen and not (seen.isascii() and seen.isdigit() and len(seen) < 17):  # noqa: PLR2004
-            raise Refused(400, f"Last-Event-ID is no number of an event: {seen[:40]!r}")
+        if seen and not _EVENT.fullmatch(seen):
+            raise RefusalError(400, f"Last-Event-ID is no number of an event: {seen[:40]!r}")
         try:
             last = int(seen) if seen else await self._in_thread(self._newest)
         except CrystalMathError as error:
             return in_json({"error": str(error), "code": error.code}, 502)
         if self._followers.available_tokens < 1:
-            raise Refused(429, f"{FOLLOWERS} pages are open already: close one")
+            raise RefusalError(429, f"{FOLLOWERS} pages are open already: close one")
         return StreamingResponse(self._stream(last), media_type="text/event-stream")
 
     def _newest(self) -> int:
-        asked = {"after": _NEWEST, "limit": 1}
-        return int(self._client.call("jobs.events", asked)["last"])
+        return int(self._client.call("jobs.events", {"after": _NEWEST, "limit": 1})["last"])
 
     async def _stream(self, last: int) -> AsyncIterator[str]:
         yield f"id: {last}\nevent: from\ndata: {last}\n\n"
-        with contextlib.suppress(Refused):
+        with contextlib.suppress(RefusalError):
             while True:
-                # Each waits in its thread for no longer than `QUIET_S`, also if the page has gone.
+                # A thread waits at most `QUIET_S`, also if the page has gone.
                 changes = self._client.changes(after=last, timeout=QUIET_S)
                 while change := await self._in_thread(next, changes, None, limiter=self._followers):
                     last = change.seq
@@ -164,40 +172,42 @@ class _App:
     async def _in_thread(
         self,
         work: Callable[..., _Answer],
-        *given: Any,
+        *arguments: Any,
         limiter: anyio.CapacityLimiter | None = None,
     ) -> _Answer:
-        """Wait for work in a thread, until the server is told to stop: some takes minutes."""
+        """Run work in a thread, and stop waiting when the server is stopped: some takes minutes."""
         with anyio.CancelScope() as scope:
             self._waiting.add(scope)
             try:
                 if not self._ended:
                     return await anyio.to_thread.run_sync(
-                        work, *given, limiter=limiter, abandon_on_cancel=True
+                        work, *arguments, limiter=limiter, abandon_on_cancel=True
                     )
             finally:
                 self._waiting.discard(scope)
-        raise Refused(503, "the page's server is being stopped")
+        raise RefusalError(503, "the page's server is being stopped")
 
     def _require_session(self, request: Request) -> None:
         cookie, key = request.cookies.get(_cookie(request)), request.headers.get(KEY)
         if not (_same(cookie, self._secrets.cookie) and _same(key, self._secrets.key)):
-            raise Refused(401, "no session: open the address that `crystalmath ui` has printed")
+            raise RefusalError(
+                401, "no session: open the address that `crystalmath ui` has printed"
+            )
 
 
 def create_app(
     client: Client, known: Secrets, *, read_only: bool = False
 ) -> tuple[Guard, Callable[[], None]]:
-    """Make the application that serves a page, and what ends its streams.
+    """Return the application that serves a page, and a function that ends its streams.
 
     Parameters
     ----------
     client : Client
-        Whom it asks.
+        The client that answers the page's calls.
     known : Secrets
-        What lets a page in.
+        The secrets with which a page gets in.
     read_only : bool
-        Whether methods that change something are refused.
+        Whether to refuse methods that change something.
     """
     app = _App(client, known, read_only=read_only)
     routes = [
@@ -207,25 +217,25 @@ def create_app(
         Route("/events", app.events, methods=["POST"]),
         Mount("/page", StaticFiles(directory=PAGE)),
     ]
-    refusals: Mapping[Any, Any] = {Refused: Refused.answer, Exception: _failed}
+    refusals: Mapping[Any, Any] = {RefusalError: RefusalError.answer, Exception: _failed}
     return Guard(Starlette(routes=routes, exception_handlers=refusals)), app.end
 
 
 def _failed(_: Request, error: Exception) -> Response:
-    """Answer as a page reads it; Starlette raises the error again, for the log."""
-    told = f"the page's server has failed: {type(error).__name__}; `crystalmath ui` tells where"
-    return in_json({"error": told, "code": "web"}, 500)
+    """Answer an unexpected error as JSON; Starlette raises it again, for the log."""
+    message = f"the page's server has failed: {type(error).__name__}; `crystalmath ui` says where"
+    return in_json({"error": message, "code": "web"}, 500)
 
 
 def _cookie(request: Request) -> str:
-    """Return the name of a page's cookie: a browser sends those of all ports of a host to each."""
+    """Return the name of a page's cookie, which has the port: browsers mix cookies of ports."""
     return f"crystalmath-{request.url.port}"
 
 
-def _same(given: object, known: str) -> bool:
-    if not isinstance(given, str):
+def _same(sent: object, known: str) -> bool:
+    if not isinstance(sent, str):
         return False
-    return secrets.compare_digest(given.encode(errors="surrogatepass"), known.encode())
+    return secrets.compare_digest(sent.encode(errors="surrogatepass"), known.encode())
 
 
 def _environment() -> dict[str, str]:
@@ -236,20 +246,20 @@ def _equations(client: Client, params: Mapping[str, Any]) -> dict[str, Any]:
     """Fit an equation of state for each material, as `crystalmath plot --eos` does."""
     ids, by = params.get("job_ids"), params.get("by", "formula")
     if not (isinstance(ids, list) and all(isinstance(each, str) for each in [*ids, by])):
-        raise Refused(400, f"{EQUATIONS} takes 'job_ids', a list of ids, and 'by', a name")
+        raise RefusalError(400, f"{EQUATIONS} takes 'job_ids', a list of ids, and 'by', a name")
     try:
-        told = client.equations_of_state(ids, by)
+        equations = client.equations_of_state(ids, by)
     except InvalidJob as error:
         return {"status": "error", "error": str(error), "code": error.code}
-    return {**to_wire(told), "states": [to_wire(state) for state in told.states]}
+    return {**to_wire(equations), "states": [to_wire(state) for state in equations.states]}
 
 
 def _written(change: JobChange) -> str:
-    told = {
+    document = {
         "job_id": change.job_id,
         "from": change.before and change.before.value,
         "status": change.state.value,
         "reason": change.reason,
         "at": change.at,
     }
-    return json.dumps(told)
+    return json.dumps(document)

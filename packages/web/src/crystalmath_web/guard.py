@@ -1,7 +1,7 @@
-"""What every request must be before anything looks at it, and what every answer says.
+"""Checks every request before it is handled, and adds the rules for browsers to every answer.
 
-A web page of somebody else, which runs in the same browser, can send requests here: it must not
-read anything, nor have anything done. Other users of the machine can connect, too.
+A foreign web page in the same browser can send requests here; it must neither read nor change
+anything. Other users of the machine can connect, too.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: This machine's own names, with any port: `ssh -L` brings another one. A name that somebody has
-#: had resolved to 127.0.0.1 is none of them.
+#: This machine's own names, with any port, as `ssh -L` may use another one. A foreign name that
+#: resolves to 127.0.0.1 does not match.
 _HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?", re.ASCII)
-#: No larger request is read, in bytes.
+#: The largest request that is read, in bytes.
 LARGEST = 32 * 2**20
 _HEADERS = {
     "content-security-policy": (
@@ -36,15 +36,15 @@ _HEADERS = {
 }
 
 
-class Refused(Exception):  # noqa: N818 - it says what became of a request
+class RefusalError(Exception):
     """A request that is not carried out.
 
     Parameters
     ----------
     status : int
-        The status of HTTP that says so.
+        The status of HTTP.
     why : str
-        Why, for people.
+        The reason, for people.
     """
 
     def __init__(self, status: int, why: str) -> None:
@@ -56,25 +56,25 @@ class Refused(Exception):  # noqa: N818 - it says what became of a request
         return in_json({"error": str(self), "code": "web"}, self.status)
 
     @staticmethod
-    def answer(_: Request, error: Refused) -> Response:
+    def answer(_: Request, error: RefusalError) -> Response:
         """Answer for Starlette."""
         return error.response()
 
 
 class Guard:
-    """Refuse requests from elsewhere, and put the rules for browsers into each answer.
+    """Refuses requests from elsewhere, and adds the rules for browsers to each answer.
 
     Parameters
     ----------
     app : ASGIApp
-        What carries out the others.
+        The application that handles all other requests.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request as ASGI has it."""
+        """Handle a request of ASGI."""
         if scope["type"] != "http":
             raise RuntimeError(f"only HTTP is served, not {scope['type']}")
 
@@ -85,50 +85,50 @@ class Guard:
 
         try:
             _require_own(scope["method"], Headers(scope=scope))
-        except Refused as error:
+        except RefusalError as error:
             await error.response()(scope, receive, send_with_rules)
         else:
             await self._app(scope, receive, send_with_rules)
 
 
 def _require_own(method: str, headers: Headers) -> None:
-    """Refuse a request that does not come from the page itself, or from the address bar."""
+    """Refuse a request unless it comes from the page itself, or from the address bar."""
     hosts = headers.getlist("host")
     if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
-        raise Refused(421, "this is served to 127.0.0.1 and localhost only")
+        raise RefusalError(421, "this is served to 127.0.0.1 and localhost only")
     origins = headers.getlist("origin")
     if any(origin != f"http://{hosts[0]}" for origin in origins):
-        raise Refused(403, "this page answers to itself only, and not to another origin")
+        raise RefusalError(403, "this page answers to itself only, and not to another origin")
     if method in {"GET", "HEAD"}:
-        # Nothing but the page's own files, which everybody can have from the package index.
+        # These methods return only the page's files, which the package index has as well.
         if headers.get("sec-fetch-site") in {"cross-site", "same-site"} and (
             headers.get("sec-fetch-mode") != "navigate"
         ):
-            raise Refused(403, "this page answers to itself only, and not to another site")
+            raise RefusalError(403, "this page answers to itself only, and not to another site")
         return
     if not origins:
-        raise Refused(403, "a request that carries something must say its origin")
+        raise RefusalError(403, "a request that carries something must say its origin")
     if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Refused(415, "the content type must be application/json")
+        raise RefusalError(415, "the content type must be application/json")
 
 
 def in_json(document: object, status: int = 200) -> Response:
-    """Answer with a document, in ASCII: what comes from jobs may be no Unicode."""
+    """Return a document as an answer, in ASCII: texts of jobs may be no valid Unicode."""
     return Response(json.dumps(document), status_code=status, media_type="application/json")
 
 
 async def read_json(request: Request, largest: int | None = None) -> dict[str, Any]:
-    """Read the object that a request carries; `Refused` if it is none, or is too large."""
+    """Return the JSON object of a request; `RefusalError` if it has none, or it is too large."""
     largest = LARGEST if largest is None else largest
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > largest:
-            raise Refused(413, f"a request must not be larger than {largest} bytes")
+            raise RefusalError(413, f"a request must not be larger than {largest} bytes")
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise Refused(400, "the request is no JSON") from error
+        raise RefusalError(400, "the request is no JSON") from error
     if not isinstance(document, dict):
-        raise Refused(400, "the request is no JSON object")
+        raise RefusalError(400, "the request is no JSON object")
     return document

@@ -1,7 +1,7 @@
-"""The page's view of a structure as a document of its own, which a notebook shows in a frame.
+"""The page's view of a structure as a separate document, which a notebook shows in a frame.
 
-The frame has no origin, so that nothing in it reaches the notebook, and its rules let it load
-nothing: the page's modules and the answers that they ask for are in it.
+The frame has no origin, so that nothing in it reaches the notebook, and its rules forbid loading.
+The document therefore includes the page's modules and the answers to their requests.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from crystalmath_web.app import PAGE
 if TYPE_CHECKING:
     from crystalmath.client import Client
 
-#: So many atoms are in it at most, in all frames together; further frames are left out.
+#: The most atoms of a view, in all frames together; further frames are left out.
 MOST_ATOMS = 40_000
-#: What the page's modules ask, is answered by what was read before.
+#: This module replaces the page's connection: it answers from data read before.
 _SERVER = """
 const answers = JSON.parse(document.getElementById("answers").textContent);
 export const job = answers.job;
@@ -38,7 +38,7 @@ const box = document.getElementById("view");
 const found = await trajectoryOf(job, null, () => null).catch(() => null);
 render(found ? html`<${Trajectory} trajectory=${found} />` : html`<p>No structure yet.</p>`, box);
 """
-#: Modules are loaded from what the browser unpacks: their text is a third of its size so.
+#: The browser unpacks the modules, which are compressed to a third of their size.
 _START = """
 (async () => {
   const letters = atob(document.getElementById("modules").textContent);
@@ -60,7 +60,7 @@ _RULES = (
     "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; "
     "img-src data: blob:"
 )
-#: How a module names another one of the page, below its own folder.
+#: An import of another module of the page, relative to the module's folder.
 _NAMED = re.compile(r"""((?:from|import)\s*\(?\s*)(["'])\./([\w./-]+)\2""")
 
 
@@ -70,7 +70,7 @@ class View:
     Parameters
     ----------
     client : Client
-        Whom to ask.
+        The client that reads the job.
     job_id : str
         The job; `UnknownJob` if there is no such one.
     """
@@ -81,17 +81,17 @@ class View:
         self._answers: dict[str, Any] = {"job": {"job_id": job_id, "status": job.state.value}}
         if frames := _frames(client, job_id):
             self._answers["jobs.trajectory"] = frames
-        else:  # it has written none: its result has a structure, or what it was given
-            asked = {"job_id": job_id, "field": "atoms"}
-            self._answers["jobs.result"] = {"result": client.call("jobs.result", asked)["result"]}
-            given = client.specification(job_id)["structure"]
-            self._answers["jobs.specification"] = {"structure": given}
+        else:  # without frames the page shows the result's structure, or else the submitted one
+            answer = client.call("jobs.result", {"job_id": job_id, "field": "atoms"})
+            self._answers["jobs.result"] = {"result": answer["result"]}
+            submitted = client.specification(job_id)["structure"]
+            self._answers["jobs.specification"] = {"structure": submitted}
 
     def __repr__(self) -> str:
         return f"<{self._title}>"
 
     def _repr_html_(self) -> str:
-        # Nothing of a job ends the element.
+        # No text of a job may end the script element.
         answers = json.dumps(self._answers).replace("<", "\\u003c")
         document = (
             f'<!doctype html><meta charset="utf-8">'
@@ -110,28 +110,28 @@ class View:
 
 
 def _frames(client: Client, job_id: str) -> dict[str, Any] | None:
-    """Return as many frames as fit, the last among them, as if they were all."""
-    asked = {"job_id": job_id, "start": -1}
-    last = client.call("jobs.trajectory", asked)
+    """Return as many frames as fit, with the last one, as if these were all."""
+    params = {"job_id": job_id, "start": -1}
+    last = client.call("jobs.trajectory", params)
     if not last["frames"]:
         return None
     stride = max(1, -(-last["frames"] * len(last["numbers"]) // MOST_ATOMS))
-    asked |= {"start": (last["frames"] - 1) % stride, "stop": last["frames"], "stride": stride}
-    told = client.call("jobs.trajectory", asked)
-    count = told["positions"]["shape"][0] if told["positions"] else 0
-    return {**told, "start": 0, "stride": 1, "frames": count}
+    params |= {"start": (last["frames"] - 1) % stride, "stop": last["frames"], "stride": stride}
+    chosen = client.call("jobs.trajectory", params)
+    count = chosen["positions"]["shape"][0] if chosen["positions"] else 0
+    return {**chosen, "start": 0, "stride": 1, "frames": count}
 
 
 def _packed() -> str:
-    """Return all modules that the view consists of, by the names under which they are imported."""
-    found = {"page/server.js": _SERVER, "page/main.js": _MAIN}
+    """Return the modules of the view by their import names, compressed."""
+    sources = {"page/server.js": _SERVER, "page/main.js": _MAIN}
     wanted = ["page/main.js", "page/server.js"]
     while wanted:
         name = wanted.pop()
         folder = name.rpartition("/")[0]
-        if name not in found:
+        if name not in sources:
             path = PAGE / name.removeprefix("page/")
-            found[name] = path.read_text(encoding="utf-8")
-        wanted += {f"{folder}/{one[3]}" for one in _NAMED.finditer(found[name])} - found.keys()
-        found[name] = _NAMED.sub(rf"\1\2{folder}/\3\2", found[name])
-    return base64.b64encode(gzip.compress(json.dumps(found).encode(), mtime=0)).decode()
+            sources[name] = path.read_text(encoding="utf-8")
+        wanted += {f"{folder}/{one[3]}" for one in _NAMED.finditer(sources[name])} - sources.keys()
+        sources[name] = _NAMED.sub(rf"\1\2{folder}/\3\2", sources[name])
+    return base64.b64encode(gzip.compress(json.dumps(sources).encode(), mtime=0)).decode()

@@ -1,4 +1,4 @@
-"""The life of a page's server: its socket, its address, the browser, and its end."""
+"""Serves the page: opens the socket and the browser, and ends the streams."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 
-#: A browser is sent on by a file of the user's own: its command line can be read by everybody.
+#: A private file redirects the browser to the address, because everybody can read command lines.
 _REDIRECT = """<!doctype html>
 <meta charset="utf-8">
 <meta name="referrer" content="no-referrer">
@@ -40,11 +40,11 @@ def serve(*, browser: bool, port: int, read_only: bool) -> int:
     Parameters
     ----------
     browser : bool
-        Whether to open a browser, where there is a screen.
+        Whether to open a browser, if there is a screen.
     port : int
         The port to listen on; 0: a free one.
     read_only : bool
-        Whether requests that change something are refused.
+        Whether to refuse requests that change something.
 
     Raises
     ------
@@ -57,12 +57,12 @@ def serve(*, browser: bool, port: int, read_only: bool) -> int:
         address = f"http://{HOST}:{listener.getsockname()[1]}/#{secrets.token}"
         output.write(address)
         sys.stdout.flush()
-        # Whoever sees the log must not see who asked for what, and uvicorn's own says no more.
+        # The log must not show requests, and uvicorn's own log has nothing else.
         settings = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=1, lifespan="off"
         )
-        opened = _sent_on(address) if browser and _has_screen() else contextlib.nullcontext()
-        # uvicorn sends itself what has stopped it, whereupon the token's file is removed, too.
+        opened = _redirected(address) if browser and _has_screen() else contextlib.nullcontext()
+        # uvicorn raises its signal again at the end; as Ctrl-C it removes the token's file, too.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with contextlib.suppress(KeyboardInterrupt), opened:
             PageServer(settings, end).run(sockets=[listener])
@@ -70,12 +70,12 @@ def serve(*, browser: bool, port: int, read_only: bool) -> int:
 
 
 class PageServer(uvicorn.Server):
-    """A server that ends the streams of its pages when it is told to stop.
+    """A server that ends the streams of its pages when it is stopped.
 
     Parameters
     ----------
     settings : uvicorn.Config
-        How it serves.
+        The settings of uvicorn.
     end : callable
         Ends the streams.
     """
@@ -100,7 +100,7 @@ def _listening(port: int) -> Iterator[socket.socket]:
             raise CrystalMathError(
                 f"cannot listen on {HOST}:{port}: {error.strerror}; take another --port, or none"
             ) from error
-        listener.listen()  # a browser may be faster than what comes now
+        listener.listen()  # the browser may connect before the server runs
         yield listener
 
 
@@ -109,13 +109,13 @@ def _has_screen() -> bool:
 
 
 @contextlib.contextmanager
-def _sent_on(address: str) -> Iterator[None]:
-    """Open a browser on a private file that sends it on to the page."""
+def _redirected(address: str) -> Iterator[None]:
+    """Open a browser on a private file that redirects it to the page."""
     place = Place.of(config.home())
     place.make()
     path: Path = place.directory / f"page-{os.getpid()}.html"
     path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(_REDIRECT.format(address=address))
     try:
         if not webbrowser.open(path.as_uri()):

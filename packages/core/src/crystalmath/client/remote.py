@@ -278,8 +278,7 @@ class Remote(Transport):
 
 def _interrupted(method: str) -> str:
     return (
-        f"the server may still carry out {method}, which was sent before; crystalmath list shows "
-        "the jobs"
+        f"{method} was sent, and the server may still carry it out; crystalmath list shows the jobs"
     )
 
 
