@@ -233,7 +233,7 @@ def test_a_server_that_is_stopped_answers_what_still_waits(capfd):
     assert "Traceback" not in capfd.readouterr().err
 
 
-def test_a_browser_is_sent_on_by_a_private_file(home, monkeypatch, capsys):
+def test_a_browser_is_redirected_by_a_private_file(home, monkeypatch, capsys):
     """Everybody can read the command line of a browser, as of any program."""
     from crystalmath_web import serving
 
@@ -245,7 +245,7 @@ def test_a_browser_is_sent_on_by_a_private_file(home, monkeypatch, capsys):
         return False
 
     monkeypatch.setattr("webbrowser.open", browse)
-    with serving._sent_on("http://127.0.0.1:1/#SECRET"):
+    with serving._redirected("http://127.0.0.1:1/#SECRET"):
         ((address, path, mode, text),) = given
         assert "SECRET" not in address
         assert mode == 0o600
