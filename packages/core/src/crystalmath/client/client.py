@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from crystalmath.client.chaining import StepLike
     from crystalmath.client.future import JobFuture
     from crystalmath.client.sweeping import EquationOfState, EquationsOfState, Sweep
-    from crystalmath.client.transport import Transport
+    from crystalmath.client.transport import JobsLike, Transport
     from crystalmath.errors import CrystalMathError
     from crystalmath.models import Filters, HasJobId, JobChange, MapOptions, SubmissionOptions
     from crystalmath.models.resources import Resources, ResourcesGiven
@@ -54,8 +54,6 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 #: A structure (Å) in any form that ``jobs.submit`` takes; a job stands for its final geometry.
 Structure: TypeAlias = "Atoms | str | Mapping[str, Any] | HasJobId"
-#: One job or several, by ids, futures or records.
-Named: TypeAlias = "str | HasJobId | Iterable[str | HasJobId]"
 
 
 class Client:
@@ -380,7 +378,7 @@ class Client:
     @overload
     def retry(
         self,
-        jobs: Named | None = None,
+        jobs: JobsLike | None = None,
         parameters: Mapping[str, Any] | None = None,
         *,
         filters: Filters | None = None,
@@ -391,7 +389,7 @@ class Client:
     @overload
     def retry(
         self,
-        jobs: Named | None = None,
+        jobs: JobsLike | None = None,
         parameters: Mapping[str, Any] | None = None,
         *,
         filters: Filters | None = None,
@@ -401,7 +399,7 @@ class Client:
 
     def retry(
         self,
-        jobs: Named | None = None,
+        jobs: JobsLike | None = None,
         parameters: Mapping[str, Any] | None = None,
         *,
         filters: Filters | None = None,
@@ -622,7 +620,7 @@ class Client:
         *,
         columns: Sequence[str] | None = None,
         references: Mapping[str, str] | None = None,
-        job_ids: Named | None = None,
+        job_ids: JobsLike | None = None,
         sort: str | None = None,
         limit: int | None = None,
         **filters: Unpack[Filters],
@@ -662,7 +660,7 @@ class Client:
 
     def sweep(
         self,
-        job_ids: Named,
+        job_ids: JobsLike,
         x: str,
         y: str = "energy_per_atom",
         by: str | None = None,
@@ -691,7 +689,7 @@ class Client:
 
         return make_sweep(self._caller, job_reading.named_jobs(self.ask, job_ids), x, y, by)
 
-    def equation_of_state(self, job_ids: Named) -> EquationOfState:
+    def equation_of_state(self, job_ids: JobsLike) -> EquationOfState:
         """Fit the energies of completed jobs of one cell against its volume (Birch-Murnaghan).
 
         Parameters
@@ -708,7 +706,7 @@ class Client:
 
         return make_equation_of_state(self._caller, job_reading.named_jobs(self.ask, job_ids))
 
-    def equations_of_state(self, job_ids: Named, by: str) -> EquationsOfState:
+    def equations_of_state(self, job_ids: JobsLike, by: str) -> EquationsOfState:
         """Fit an equation of state for each of several materials.
 
         Parameters
@@ -844,7 +842,7 @@ class Client:
         """
         return self.ask(server.JOBS_FILES, job_id=job_id, attempt=attempt)
 
-    def progress(self, job_ids: Named, *, history: bool = False) -> dict[str, Progress | None]:
+    def progress(self, job_ids: JobsLike, *, history: bool = False) -> dict[str, Progress | None]:
         """Return the progress of jobs' calculations, read from the output of their programs.
 
         Parameters
@@ -883,7 +881,7 @@ class Client:
 
     def wait(
         self,
-        job_ids: Named | None = None,
+        job_ids: JobsLike | None = None,
         timeout: float | None = None,
         **filters: Unpack[Filters],
     ) -> Iterator[Job]:
@@ -960,7 +958,7 @@ class Client:
 
     def cancel_many(
         self,
-        job_ids: Named | None = None,
+        job_ids: JobsLike | None = None,
         *,
         with_successors: bool = False,
         **filters: Unpack[Filters],
@@ -1011,7 +1009,7 @@ class Client:
 
     def prune(
         self,
-        job_ids: Named | None = None,
+        job_ids: JobsLike | None = None,
         *,
         older_s: float | None = None,
         larger: int | None = None,
@@ -1056,7 +1054,7 @@ class Client:
     def archive(
         self,
         path: str | os.PathLike[str],
-        job_ids: Named | None = None,
+        job_ids: JobsLike | None = None,
         **filters: Unpack[Filters],
     ) -> int:
         """Write ended jobs into a file, as :meth:`write_archive`; return their number."""
@@ -1065,7 +1063,7 @@ class Client:
     def write_archive(
         self,
         path: str | os.PathLike[str],
-        job_ids: Named | None = None,
+        job_ids: JobsLike | None = None,
         **filters: Unpack[Filters],
     ) -> ArchivedJobs:
         """Write ended jobs into a file that another home can import.

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: How long `cancel` waits until no process of the job is alive, in seconds.
 CANCEL_S = 60.0
-#: A notebook's bar is drawn anew no more often, in seconds.
+#: The shortest time between two drawings of a notebook's bar, in seconds.
 REDRAW_S = 0.25
 
 

@@ -1,4 +1,4 @@
-"""Reads what is on record of jobs and what they have written."""
+"""Reads the records of jobs, their progress and inputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from crystalmath.models.filters import choosing
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from crystalmath.models import Filters, HasJobId
+    from crystalmath.client.transport import JobsLike
+    from crystalmath.models import Filters
 
 #: Jobs of one request for progress, without and with the histories of their ionic steps.
 PROGRESS_BATCH, HISTORIES_BATCH = 200, 20
@@ -36,14 +37,14 @@ def list_jobs(
     yield from map(Job.read, pages(ask, limit, {"sort": sort, **filters_document(filters)}))
 
 
-def named_jobs(ask: server.Ask, job_ids: str | HasJobId | Iterable[str | HasJobId]) -> list[Job]:
+def named_jobs(ask: server.Ask, job_ids: JobsLike) -> list[Job]:
     """Return the records of jobs in the order of their ids (`UnknownJob` if there is none)."""
     return [*map(Job.read, records(ask, ids_of(job_ids)))]
 
 
 def selected_jobs(
     ask: server.Ask,
-    job_ids: str | HasJobId | Iterable[str | HasJobId] | None,
+    job_ids: JobsLike | None,
     filters: Filters,
     sort: str | None,
 ) -> Iterable[Job]:
@@ -62,10 +63,10 @@ def selected_jobs(
 
 def ids_to_wait_for(
     ask: server.Ask,
-    job_ids: str | HasJobId | Iterable[str | HasJobId] | None,
+    job_ids: JobsLike | None,
     filters: Filters,
 ) -> list[str]:
-    """Return the ids of the jobs that fit; `InvalidJob`: there are neither ids nor filters."""
+    """Return the ids of jobs to wait for; `InvalidJob`: there are neither ids nor filters."""
     if job_ids is None and not choosing(filters_document(filters)):
         raise InvalidJob("nothing says which jobs to wait for; name them, or give filters")
     named = chosen(ask, job_ids, filters)
@@ -87,7 +88,7 @@ def write_inputs(ask: server.Ask, job_id: str, directory: str | os.PathLike[str]
 
 
 def read_progress(
-    ask: server.Ask, job_ids: str | HasJobId | Iterable[str | HasJobId], *, history: bool
+    ask: server.Ask, job_ids: JobsLike, *, history: bool
 ) -> dict[str, Progress | None]:
     """Return the progress of jobs by their ids; see :meth:`.Client.progress`."""
     progress: dict[str, Progress | None] = {}

@@ -10,15 +10,16 @@ from crystalmath.client.transport import LONG_S, chosen, filters_document, parts
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from crystalmath.models import Filters, HasJobId
+    from crystalmath.client.transport import JobsLike
+    from crystalmath.models import Filters
     from crystalmath.wire.answers import ArchivedJobs, ImportedJobs, Pruned
 
 
 def prune_jobs(
     ask: server.Ask,
-    job_ids: str | HasJobId | Iterable[str | HasJobId] | None,
+    job_ids: JobsLike | None,
     filters: Filters,
     options: Mapping[str, Any],
 ) -> Pruned:
@@ -43,7 +44,7 @@ def prune_jobs(
 def write_archive(
     ask: server.Ask,
     path: str | os.PathLike[str],
-    job_ids: str | HasJobId | Iterable[str | HasJobId] | None,
+    job_ids: JobsLike | None,
     filters: Filters,
 ) -> ArchivedJobs:
     """Write jobs into a new archive; see :meth:`.Client.write_archive`."""
@@ -58,5 +59,5 @@ def import_archive(ask: server.Ask, path: str | os.PathLike[str]) -> ImportedJob
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
-    """Return a path as the server finds it, which runs in another folder."""
+    """Return an absolute path, because the server runs in another folder."""
     return str(Path(path).absolute())

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from crystalmath.client.future import JobFuture
     from crystalmath.client.request import Written
     from crystalmath.client.tracker import Tracker
-    from crystalmath.models import Filters, HasJobId, MapOptions, SubmissionOptions
+    from crystalmath.client.transport import JobsLike
+    from crystalmath.models import Filters, MapOptions, SubmissionOptions
     from crystalmath.wire.answers import CancelledJob
 
 
@@ -243,7 +244,7 @@ def refuse_options(names: Iterable[str]) -> None:
 
 def cancel_jobs(
     ask: server.Ask,
-    job_ids: str | HasJobId | Iterable[str | HasJobId] | None,
+    job_ids: JobsLike | None,
     filters: Filters,
     *,
     with_successors: bool,

@@ -98,14 +98,14 @@ class EquationsOfState:
 _LEAST_VOLUMES = 5
 #: Volumes that differ by less are the same, relatively.
 _SAME = 1e-6
-#: By so much lengths, at equal volume, and angles of a cell may change as it is compressed.
+#: The largest changes of lengths, at equal volume, and of angles under compression.
 _SAME_SHAPE, _SAME_ANGLE_DEG = 0.15, 10.0
 
 
 def make_sweep(
     caller: Caller, jobs: Sequence[Job], x: str, y: str = "energy_per_atom", by: str | None = None
 ) -> Sweep:
-    """See :meth:`crystalmath.client.Client.sweep`."""
+    """Return a value of jobs against a label or parameter; see :meth:`.Client.sweep`."""
     every = JobValues.of(caller, jobs)
     for name in filter(None, (x, by)):
         _require(name, every)
@@ -147,12 +147,12 @@ def make_sweep(
 
 
 def make_equation_of_state(caller: Caller, jobs: Sequence[Job]) -> EquationOfState:
-    """See :meth:`crystalmath.client.Client.equation_of_state`."""
+    """Fit an equation of state; see :meth:`.Client.equation_of_state`."""
     return _equation_of_state(JobValues.of(caller, jobs))
 
 
 def make_equations_of_state(caller: Caller, jobs: Sequence[Job], by: str) -> EquationsOfState:
-    """See :meth:`crystalmath.client.Client.equations_of_state`."""
+    """Fit an equation of state for each material; see :meth:`.Client.equations_of_state`."""
     every = JobValues.of(caller, jobs)
     if by != "formula":
         _require(by, every)
@@ -257,7 +257,7 @@ def _fitted(volumes: Sequence[float], energies: Sequence[float]) -> tuple[float,
     fit = Fit(volumes, energies, eos="birchmurnaghan")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # scipy's, that the fit has no error bars
+            warnings.simplefilter("ignore")  # scipy warns that the fit has no error bars
             v0, e0, b = fit.fit(warn=False)
     except (RuntimeError, ValueError) as error:
         raise InvalidJob(f"no equation of state fits these energies: {error}") from error

@@ -383,7 +383,7 @@ def _reader(name: str, types: set[type], pa: Any) -> tuple[Any, Callable[[Any], 
     return pa.string(), lambda value: value if isinstance(value, str) else json.dumps(value)
 
 
-#: How a table is written, by the end of the file's name.
+#: The functions that write tables, by the file's suffix.
 FORMATS: dict[str, Callable[[Path, Iterable[Line], Sequence[str] | None], tuple[int, int]]] = {
     "csv": _csv,
     "jsonl": _jsonl,

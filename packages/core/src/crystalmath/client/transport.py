@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from crystalmath import server
 from crystalmath.client.client_errors import answered_error, raise_answered
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 _Item = TypeVar("_Item")
+#: One job or several, by ids, futures or records.
+JobsLike: TypeAlias = "str | HasJobId | Iterable[str | HasJobId]"
 
 #: The timeout of requests about the files of many jobs, in seconds.
 LONG_S = 3600.0
@@ -150,7 +152,7 @@ def find(ask: server.Ask, prefix: str) -> str:
     return the_one(prefix, [job["job_id"] for job in matches])
 
 
-def ids_of(jobs: str | HasJobId | Iterable[str | HasJobId]) -> list[str]:
+def ids_of(jobs: JobsLike) -> list[str]:
     """Return the ids of jobs, which may be ids, futures or records.
 
     `InvalidJob`: one of them is the error of a refused job.
@@ -166,7 +168,7 @@ def ids_of(jobs: str | HasJobId | Iterable[str | HasJobId]) -> list[str]:
 
 def chosen(
     ask: server.Ask,
-    job_ids: str | HasJobId | Iterable[str | HasJobId] | None,
+    job_ids: JobsLike | None,
     filters: Mapping[str, Any],
 ) -> list[str] | None:
     """Return the ids of those named jobs that fit the filters, each once.

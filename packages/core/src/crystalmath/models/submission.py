@@ -1,7 +1,8 @@
 """What is asked for: the one declaration of a submission, and what an engine gets of it.
 
 A new field of a submission stands in :class:`Terms` (and in :class:`CommonTerms`, which says the
-same to the type checkers of callers); a column of the database follows it.
+same to the type checkers of callers); a keyword of :meth:`.Client.submit` and a column of the
+database follow it.
 """
 
 from __future__ import annotations
