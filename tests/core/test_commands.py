@@ -69,7 +69,7 @@ def test_programs_whose_files_nobody_checks(bin_of, family, default, variable):
     assert check_commands(recipe, {**environment, variable: "module load it; run"}) is None
     assert check_commands(recipe, bin_of(default)) is None
     own = {**environment, variable: "/no/such"}
-    assert f"/no/such ({variable}) is no program" in check_commands(recipe, own).message
+    assert f"/no/such ({variable}) is no executable file" in check_commands(recipe, own).message
 
 
 def test_dftb_whose_command_ases_own_configuration_may_name(bin_of, home):
@@ -90,7 +90,7 @@ def test_dftb_whose_command_ases_own_configuration_may_name(bin_of, home):
             "mpiexec -n 4",
             "the parallel command would not start.*: mpiexec .QUACC_VASP_PARALLEL_CMD",
         ),
-        ("/no/mpirun -n 4", "/no/mpirun .QUACC_VASP_PARALLEL_CMD. is no program"),
+        ("/no/mpirun -n 4", "/no/mpirun .QUACC_VASP_PARALLEL_CMD. is no executable file"),
         # Where the program need not be on this PATH, or cannot be told.
         ("mpirun -np 4 apptainer", None),
         ("mpirun -np 4 --hostfile nodes", None),
@@ -152,7 +152,7 @@ def test_pw(bin_of, home, tmp_path):
     assert "pw.x (the default of QUACC_ESPRESSO_BIN_DIR) is not on the PATH" in finding.message
     assert "QUACC_ESPRESSO_BIN_DIR" in finding.remedy
     folder = {**environment, "QUACC_ESPRESSO_BIN_DIR": str(tmp_path)}
-    assert f"{tmp_path}/pw.x (QUACC_ESPRESSO_BIN_DIR) is no program" in (
+    assert f"{tmp_path}/pw.x (QUACC_ESPRESSO_BIN_DIR) is no executable file" in (
         check_commands(ESPRESSO, folder).message
     )
     nested = {**environment, "quacc_espresso_binaries__pw": "other.x"}

@@ -156,9 +156,9 @@ BAD = {
     "a letter of another script in it": (GOOD.replace("E+02", "Е+02", 1), "not_text", "Е"),
     "one line": (b"404 not found\n", "no_header", "END of PSCTR"),
     "blank first line": ("\n" + GOOD, "no_header", "PAW_PBE"),
-    "comment first": ("# mine\n" + GOOD, "no_header", "'PAW_PBE Ba_sv 01Jan2001' stands"),
+    "comment first": ("# mine\n" + GOOD, "no_header", "'PAW_PBE Ba_sv 01Jan2001' as"),
     "no title": (GOOD.split("\n", 1)[1], "no_header", "parameters from PSCTR"),
-    "no valence": (drop(r"\n.*"), "no_header", "'parameters from PSCTR are:' stands"),
+    "no valence": (drop(r"\n.*"), "no_header", "'parameters from PSCTR are:' as"),
     "header cut": (GOOD[:300], "no_header", "END of PSCTR"),
     "header's end indented": (
         GOOD.replace(HEADER_END, f"   {HEADER_END}"),
@@ -170,7 +170,11 @@ BAD = {
     "no TITEL": (drop(r" *TITEL.*"), "no_header", "lacks TITEL"),
     "no LEXCH, no POMASS": (drop(" *LEXCH.*", drop("POMASS.*;")), "no_header", "LEXCH, POMASS"),
     "empty ZVAL": (drop(r"(?<=ZVAL   = ).*"), "no_header", "lacks ZVAL"),
-    "no number": (GOOD.replace("ZVAL   = ", "ZVAL   = x"), "no_header", "no number for ZVAL"),
+    "no number": (
+        GOOD.replace("ZVAL   = ", "ZVAL   = x"),
+        "no_header",
+        "ZVAL in its header is no number",
+    ),
     "header cut, another behind it": (GOOD[:300] + "\n" + GOOD, "no_header", "another dataset"),
     "only a header": (GOOD.split("local part")[0], "truncated", "End of Dataset"),
     "body cut": (GOOD[: len(GOOD) * 3 // 4], "truncated", "no line 'End of Dataset'"),
@@ -184,7 +188,7 @@ BAD = {
     "twice": (GOOD * 2, "several", "PAW_PBE Ba_sv 01Jan2001, PAW_PBE Ba_sv 01Jan2001"),
     "elements": (concatenated(["Ba_sv", "O", "Ti_pv"]), "several", "PAW_PBE Ti_pv"),
     "a second one cut": (GOOD + GOOD[:1000], "several", "Ba_sv"),
-    "text behind": (GOOD + "# checked by me\n", "stray_text", "'# checked by me' stands behind"),
+    "text behind": (GOOD + "# checked by me\n", "stray_text", "'# checked by me' follows the line"),
 }
 
 

@@ -206,7 +206,7 @@ def test_a_contradiction_refuses_the_job(service):
     own = {"PATH": "/bin", "QUACC_AIMS_PARALLEL_CMD": "mpirun -np 4"}
     aims = "quacc.recipes.aims.core.static_job"  # is not asked which files it reads
     submission = evolve(asked({"ranks": 2}), recipe=aims, environment=own)
-    said = "asks for 2 ranks, and QUACC_AIMS_PARALLEL_CMD, which is mpirun -np 4, starts 4"
+    said = "asks for 2 ranks, but QUACC_AIMS_PARALLEL_CMD = mpirun -np 4 starts 4"
     with pytest.raises(JobRefused, match=said):
         service.submit(submission)
 
@@ -243,7 +243,7 @@ def test_ranks_of_a_cluster_are_held_against_the_program_too(home):
     assert found(own, Resources(ranks=2)) == [("error", "ranks_contradicted")]
     assert found(own, Resources(ranks=4)) == []
     (told,) = check_asked_ranks(STATIC, {}, own, Resources(), eight)
-    assert told.message.startswith("the job has of its cluster 8 ranks, and QUACC_VASP_PARALLEL")
+    assert told.message.startswith("the job's cluster sets 8 ranks, but QUACC_VASP_PARALLEL")
     # Jobs that use none of them run on such a cluster, too.
     assert found({}, Resources(), "quacc.recipes.emt.core.static_job") == []
 

@@ -210,10 +210,10 @@ def damage(path, how):
         ("not_a_file", "is not a file: it is a folder"),
         ("empty", "is empty"),
         ("not_text", "is not a text file: it holds NUL bytes"),
-        ("no_header", "has no whole header: it has no line 'END of PSCTR"),
+        ("no_header", "has no complete header: it has no line 'END of PSCTR"),
         ("truncated", "is cut off: it has no line 'End of Dataset'"),
         ("several", "more than one dataset: PAW_PBE Al 01Jan2001, PAW_PBE Cu 01Jan2001"),
-        ("stray_text", "'# mine' stands behind"),
+        ("stray_text", "'# mine' follows the line"),
     ],
 )
 def test_files_that_cannot_be_used(pots, how, words):
@@ -318,12 +318,12 @@ def test_the_wanted_library_is_not_there(pots):
 def test_the_path_is_itself_a_library(pots):
     root = pots / "potpaw_PBE.64"
     finding = ask(root, "Al")
-    assert f"{root} is such a folder itself" in finding.message
-    assert finding.remedy == f"point at the parent folder: VASP_PP_PATH = {pots}"
+    assert f"{root} is itself a folder of POTCARs" in finding.message
+    assert finding.remedy == f"name the parent folder: VASP_PP_PATH = {pots}"
     root.rename(pots / "potpaw_PBE.54")
-    assert "see that potpaw_PBE.64 is there" in ask(pots / "potpaw_PBE.54", "Al").remedy
+    assert "and put potpaw_PBE.64 there" in ask(pots / "potpaw_PBE.54", "Al").remedy
     (pots / "potpaw_PBE.54").rename(pots / "mine")
-    assert "is such a folder itself" in ask(pots / "mine", "Al").message
+    assert "is itself a folder of POTCARs" in ask(pots / "mine", "Al").message
 
 
 def test_an_empty_root(tmp_path):
@@ -379,10 +379,10 @@ def test_mixed_functionals(pots):
 @pytest.mark.parametrize(
     ("folder", "lexch", "words"),
     [
-        ("potpaw_PBE.64", "CA", "LEXCH = CA (LDA), and potpaw_PBE.64 is for PBE: "),
-        ("potpaw_PBE", "HL", "LEXCH = HL (LDA), and potpaw_PBE is for PBE: "),
-        ("potpaw", "PE", "LEXCH = PE (GGA), and potpaw is for LDA: "),
-        ("potpaw_LDA.54", "91", "LEXCH = 91 (GGA), and potpaw_LDA.54 is for LDA: "),
+        ("potpaw_PBE.64", "CA", "LEXCH = CA (LDA), but potpaw_PBE.64 is for PBE: "),
+        ("potpaw_PBE", "HL", "LEXCH = HL (LDA), but potpaw_PBE is for PBE: "),
+        ("potpaw", "PE", "LEXCH = PE (GGA), but potpaw is for LDA: "),
+        ("potpaw_LDA.54", "91", "LEXCH = 91 (GGA), but potpaw_LDA.54 is for LDA: "),
         ("potpaw_PBE.64", "PE", None),
         ("potpaw_PBE.64", "91", None),  # a few of VASP's own are such
         ("potpaw_LDA", "CA", None),
@@ -408,7 +408,7 @@ def test_the_wrong_element(pots):
     (pots / "potpaw_PBE.64/Al/POTCAR").write_text(potcar("Cu"))
     finding = ask(pots, "Al")
     assert (finding.severity, finding.code) == ("warning", "potcar_element")
-    assert finding.message.startswith("WRONG ELEMENT: VASP computes Cu where the structure has Al")
+    assert finding.message.startswith("WRONG ELEMENT: VASP would compute Cu in the place of Al: ")
     assert "TITEL = PAW_PBE Cu" in finding.message
     assert finding.remedy == "put the POTCAR of Al there"
 
@@ -485,7 +485,7 @@ def test_the_recipe_fails():
 def test_text_that_should_be_something_else(pots, text):
     given = {"kpts": text, "xc": "pbe", "preset": "BulkSet", "kspacing": 0.3}
     words = (
-        f"text was given where a list, a mapping or a number may be meant: kpts = {text.strip()!r}"
+        f"these are texts, and a list, a mapping or a number may be meant: kpts = {text.strip()!r}"
     )
     finding = only(failed("UFuncTypeError", "ufunc 'multiply' did not"), parameters=given)
     assert finding.remedy == words
@@ -497,11 +497,11 @@ def test_text_that_should_be_something_else(pots, text):
 
 def test_setups_that_are_no_table_of_suffixes(pots):
     finding = only(failed("FileNotFoundError", "Cannot find /presets/cu_pv"))
-    assert 'setups is a table of suffixes, {"Cu": "_pv"}' in finding.remedy
+    assert 'set setups to a table of suffixes, {"Cu": "_pv"}' in finding.remedy
     step = vasp(pots, "AlAl_pv")
     step = evolve(step, needs=(evolve(step.needs[0], symbol="Al"),))
     finding = only(report(step))
-    assert finding.remedy == 'setups are suffixes: setups={"Al": "_pv"}'
+    assert finding.remedy == 'setups are suffixes: write setups={"Al": "_pv"}'
 
 
 def test_a_preset_that_is_not_there(tmp_path):
@@ -644,15 +644,15 @@ def test_errors_come_first(pots):
         (
             "fmax",
             "hflmax",
-            "VASP has EDIFFG, and a negative one is the largest force, in eV/Å: ediffg=-0.01",
+            "VASP's EDIFFG, if negative, is the largest force in eV/Å: ediffg=-0.01",
         ),
         (
             "potcar",
             "npar",
-            'datasets are chosen by suffixes, setups={"Cu": "_pv"}, their release by pp_version',
+            'choose datasets by suffixes, setups={"Cu": "_pv"}, and their release by pp_version',
         ),
-        ("max_steps", None, "NSW is the number of ionic steps: nsw=100"),
-        ("ecutwfc", None, "ENCUT is the cutoff, in eV (1 Ry is 13.6 eV): encut=520"),
+        ("max_steps", None, "VASP's NSW is the number of ionic steps: nsw=100"),
+        ("ecutwfc", None, "VASP's ENCUT is the cutoff, in eV (1 Ry is 13.6 eV): encut=520"),
     ],
 )
 def test_unknown_parameters(pots, name, near, remedy):
@@ -696,7 +696,7 @@ def test_espresso(tmp_path, home):
     told = report(pw(tmp_path, Si="si.upf"))
     told.files[f"{tmp_path}/si.upf"] = FileFacts(element="Al", sha256="0" * 64)
     wrong = judged(told, recipe=PW)[0]
-    assert wrong.message.startswith("WRONG ELEMENT: pw.x computes Al")
+    assert wrong.message.startswith("WRONG ELEMENT: pw.x would compute Al")
     assert wrong.remedy == "name one of Si with the parameter pseudopotentials"
     (step,) = told.steps
     step = evolve(step, needs=(evolve(step.needs[0], reason="preset SSSP"),))
@@ -711,7 +711,7 @@ def test_espresso_folders(tmp_path):
     assert "quacc does not read it" not in unset.message
     environment = {"ESPRESSO_PSEUDO": str(tmp_path)}
     unset = only(report(pw(None, Si="Si.upf")), recipe=PW, environment=environment)
-    assert "ESPRESSO_PSEUDO is set, and quacc does not read it" in unset.message
+    assert "ESPRESSO_PSEUDO is set, but quacc does not read it" in unset.message
     assert "set QUACC_ESPRESSO_PSEUDO to" in unset.remedy
     gone = only(report(pw(tmp_path / "gone", Si="Si.upf", Al="Al.upf")), recipe=PW)
     assert (gone.code, gone.source) == ("upf_path", "the parameter input_data")
@@ -745,8 +745,9 @@ def test_settings_that_quacc_does_not_start_with(home):
         finding = unasked("it exited", recipe, environment, refused)
         assert (finding.severity, finding.code) == ("error", "quacc_settings")
         assert finding.message == (
-            "quacc does not start with its settings: QUACC_VASP_INCAR_COPILOT_MODE is 'sometimes': "
-            f"should be 'off'; GZIP_FILES in {home}/.quacc.yaml is 'perhaps': should be a bool"
+            "quacc does not start with these settings: QUACC_VASP_INCAR_COPILOT_MODE is "
+            f"'sometimes': should be 'off'; GZIP_FILES in {home}/.quacc.yaml is 'perhaps': should "
+            "be a bool"
         )
         assert finding.source == "QUACC_VASP_INCAR_COPILOT_MODE"
         assert finding.remedy.startswith("correct QUACC_VASP_INCAR_COPILOT_MODE and GZIP_FILES in")

@@ -527,7 +527,7 @@ def test_close_does_not_wait_for_a_recipe_that_hangs(inspector, environment, tmp
     path = tmp_path / "who"
 
     def submit():
-        with pytest.raises(CannotAsk, match="told to end"):
+        with pytest.raises(CannotAsk, match="supervisor was ended"):
             asking.ask("asked_recipes.hang", AL, {"path": str(path)}, environment)
         raised.append(True)
 
@@ -557,7 +557,7 @@ def test_close_does_not_wait_for_a_recipe_that_is_about_to_be_asked(
         return start(*arguments, **more)
 
     monkeypatch.setattr(inspector_module, "start_tied", start_late)
-    with pytest.raises(CannotAsk, match="told to end"):
+    with pytest.raises(CannotAsk, match="supervisor was ended"):
         asking.ask("asked_recipes.hang", AL, {"path": str(tmp_path / "who")}, environment)
     closing.join()
 

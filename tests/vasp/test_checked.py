@@ -131,7 +131,7 @@ def test_a_bad_tree_is_told_in_full(pots, cli, home, perovskite):
             "static_job",
             {"xc": "r2scan"},
             {"parameter_algo", "parameter_dispersion"},
-            "IVDW = 12 (DFT-D3) with METAGGA = R2SCAN: VASP knows no damping parameters",
+            "IVDW = 12 (DFT-D3) with METAGGA = R2SCAN: VASP has no damping parameters",
         ),
         ("static_job", {"xc": "r2scan", "algo": "all", "ivdw": 0}, set(), ""),
         ("static_job", {"preset": "DefaultSetMetaGGA"}, set(), ""),

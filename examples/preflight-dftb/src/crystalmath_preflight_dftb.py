@@ -20,7 +20,7 @@ from crystalmath.hookspecs import hookimpl
 from crystalmath.plugins.checked_job import FileKind
 from crystalmath.plugins.folders import Folders, FolderTrouble
 from crystalmath.plugins.launching import Command, Launch
-from crystalmath.plugins.program import Asked, Program
+from crystalmath.plugins.program import Context, Program
 from crystalmath.plugins.report import Need, Step
 from crystalmath.recipes.quacc_settings import settings_files
 
@@ -67,11 +67,11 @@ class DftbPlus(Program):
 
         return isinstance(calculator, Dftb)
 
-    def ask(self, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
+    def ask(self, calculator: Any, atoms: Atoms, context: Context) -> Step:
         """Find the files that ASE reads while it writes the input, and those of DFTB+."""
         from crystalmath.plugins.report import troubles_of
 
-        with _noted() as read, tempfile.TemporaryDirectory(dir=asked.directory) as folder:
+        with _noted() as read, tempfile.TemporaryDirectory(dir=context.directory) as folder:
             written = copy.copy(calculator)
             written.atoms, written.directory = atoms, folder
             troubles = [*troubles_of("input", lambda: written.write_input(atoms, ["energy"]))]
@@ -88,7 +88,7 @@ class DftbPlus(Program):
                     symbol=symbol,
                     setup=Path(path).name,
                     path=path,
-                    reason=_reason(asked),
+                    reason=_reason(context),
                 )
                 for path, symbol in sorted(paths.items())  # ASE reads them in the order of a set
             ),
@@ -153,9 +153,9 @@ def _plain(text: object) -> str:
     return str(text).strip().strip("\"'")
 
 
-def _reason(asked: Asked) -> str:
+def _reason(context: Context) -> str:
     for name in ("slako_dir", f"{_FILES}Prefix"):
-        if name.lower() in asked.given:
+        if name.lower() in context.user_parameters:
             return f"parameter {name}"
     return _VARIABLE
 

@@ -1,4 +1,4 @@
-"""A job that is judged: what its recipe was found to need, file by file."""
+"""A job under judgement: the report on its recipe, and the files that its steps read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MANY = 8
 
 @frozen(kw_only=True)
 class FileKind:
-    """What people call a program and the files that it reads.
+    """The words of findings for a program and the files that it reads.
 
     Parameters
     ----------
@@ -35,11 +35,11 @@ class FileKind:
     noun : str
         One of its files: ``POTCAR``, ``pseudopotential``.
     code : str
-        How the codes of findings about them begin: ``potcar``, ``upf``.
+        The beginning of the codes of findings about its files: ``potcar``, ``upf``.
     choice : str, optional
         The recipes' parameter that chooses a file for an element.
     unreadable : tuple of str
-        Endings that it finds beside a name and cannot read (``.Z``).
+        Endings of compressed files that the program cannot read (``.Z``).
     """
 
     title: str = "the program"
@@ -58,15 +58,15 @@ class Wanted:
     path, setup, reason : str
         As in :class:`~crystalmath.plugins.report.Need`.
     symbols : tuple of str
-        Those that it is read for.
+        The chemical symbols that it is read for.
     facts : FileFacts
-        What is there.
+        The state of the file on this machine.
     step : Step
-        The first that reads it.
+        The first step that reads it.
     steps : tuple of int
-        All that do, from 0.
+        The numbers of all steps that read it, from 0.
     kind : FileKind
-        What its program calls it.
+        Its program's words for it.
     """
 
     path: str
@@ -80,12 +80,12 @@ class Wanted:
 
     @property
     def of(self) -> str:
-        """For which symbols it is, as it follows a noun; empty where it is for none."""
+        """The symbols as they follow a noun (`` of Si``); empty if the file has none."""
         return f" of {brief(self.symbols)}" if any(self.symbols) else ""
 
 
 def files_of(report: Report, kinds: Mapping[str, FileKind] | None = None) -> tuple[Wanted, ...]:
-    """Return the files of a report, in the order in which they are read first."""
+    """Return the files of a report, in the order of their first reading."""
     known = kinds or {}
     readers: dict[str, list[tuple[int, str]]] = {}
     firsts: dict[str, tuple[Need, Step]] = {}
@@ -110,14 +110,14 @@ def files_of(report: Report, kinds: Mapping[str, FileKind] | None = None) -> tup
 
 @frozen(kw_only=True, slots=False)
 class CheckedJob:
-    """All that is known of a job.
+    """A job with the report on its recipe.
 
     Parameters
     ----------
     report, recipe, atoms, environment, parameters
         As for :func:`crystalmath.preflight.verdict.judge`.
     kinds : mapping of str to FileKind
-        By the names of the programs.
+        The words for each program's files, by the program's name.
     """
 
     report: Report
@@ -129,7 +129,7 @@ class CheckedJob:
 
     @cached_property
     def files(self) -> tuple[Wanted, ...]:
-        """The files, in the order in which they are read first."""
+        """The files that its steps read, in the order of their first reading."""
         return files_of(self.report, self.kinds)
 
     @property
@@ -138,17 +138,18 @@ class CheckedJob:
         return is_quaccs(self.recipe)
 
     def severity(self, steps: Sequence[int]) -> Literal["error", "warning"]:
-        """Return how hard a problem of these steps is.
+        """Return whether a problem of these steps is an error or a warning.
 
-        quacc's own flows come to all their steps. Those of others were seen with stand-ins for the
-        results of the steps before, and may take another course.
+        quacc's own flows run all their steps, so each problem is an error. Other recipes saw
+        stand-ins for the results of earlier steps, and may take another course: only a problem of
+        the first step is certain.
         """
         if self.report.survives:
             return "warning"
         return "error" if self.ours or not steps or min(steps) == 0 else "warning"
 
     def where(self, steps: Sequence[int]) -> str:
-        """Name the steps, where not all of them are meant."""
+        """Return the numbers of the steps as they end a sentence; empty if all steps are meant."""
         total = len(self.report.steps)
         if len(steps) == total:
             return ""
@@ -158,18 +159,18 @@ class CheckedJob:
 
 
 def brief(words: Iterable[str], many: int = _MANY) -> str:
-    """List words, on one line, and not all where there are many."""
+    """Join words with commas on one line; only the first `many` are named."""
     listed = [one_line(word) for word in words]
     more = len(listed) - many
     return ", ".join(listed[:many]) + (f" and {more} more" if more > 0 else "")
 
 
 def said(text: object) -> str:
-    """Write what a program said on one line, shortened."""
+    """Return a program's text on one line, shortened."""
     line = " ".join(str(text).split())
     return one_line(line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ...")
 
 
 def safe(path: str) -> str:
-    """Write a path so that it can be stored: names of files may hold anything."""
+    """Return a path with undecodable bytes escaped, so that it can be stored as text."""
     return path.encode("utf-8", "backslashreplace").decode()

@@ -1,4 +1,4 @@
-"""Look around a missing file: which folder is to blame, what is there instead."""
+"""Explain a missing file: the folder that is to blame, and the files there with similar names."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["FolderTrouble", "Folders", "names_below", "unusable"]
 
-#: A folder that is searched may be anything, /home or a mirror of the world.
+#: At most so many names of a folder are searched: it may be /home.
 _SEARCHED = 2000
 
 
 @frozen(kw_only=True)
 class FolderTrouble:
-    """Why no file can be found below a folder."""
+    """The reason why no file can be read below a folder, with its remedy."""
 
     code: str
     path: str
@@ -37,44 +37,48 @@ class FolderTrouble:
 
 @frozen(slots=False)
 class Folders:
-    """The folders of a file of a job. As it stands, for files that lie side by side in one."""
+    """The folders in which a job looks for a file.
+
+    This class fits programs that keep all their files in one folder. A subclass changes the first
+    part: the words for the root and the library.
+    """
 
     wanted: Wanted
     job: CheckedJob
 
-    # ---- what a program may say otherwise ----
+    # ---- what a program may override ----
 
     @property
     def library(self) -> str:
-        """The folder in which another file would be as good."""
+        """The folder of the file, in which similar files are looked for."""
         return os.path.dirname(self.wanted.path)
 
     def named_by(self) -> str:
-        """Return what named the root, or what should have."""
+        """Return the setting or variable that names the root, or that should name it."""
         return said(self.wanted.reason)
 
     def unset(self) -> FolderTrouble:
-        """Say that nothing names the root."""
+        """Return the trouble that nothing names the root."""
         kind = self.wanted.kind
         return FolderTrouble(
             code="unset",
             path="",
-            message=f"nothing says where the {kind.noun}s of {kind.title} are",
+            message=f"no setting names the folder of {kind.title}'s {kind.noun}s",
             remedy=f"name {self.holder}",
         )
 
     @property
     def is_unset(self) -> bool:
-        """Whether nothing names the root, though there seems to be one."""
+        """Whether nothing names the root: the one in the report is a default that cannot exist."""
         return False
 
     @property
     def holder(self) -> str:
-        """What the root must be."""
+        """The description of a right root, as it follows "must name"."""
         return "the folder that holds them"
 
     def no_library(self, root: str, words: str) -> FolderTrouble:
-        """Say that the library is not to be used, though the root is there."""
+        """Return the trouble that the root is usable and the library below it is not."""
         name = os.path.basename(self.library)
         return FolderTrouble(
             code="no_library",
@@ -86,15 +90,15 @@ class Folders:
 
     @cached_property
     def variants(self) -> list[str]:
-        """Name other files of these elements, and other spellings of the one that is wanted."""
+        """Files of the same elements, and other spellings of the wanted name."""
         return _alike(names_below(self.library), self.wanted.setup, self.wanted.symbols)
 
     def instead(self) -> str:
-        """Return what is there instead of the file."""
+        """Return the end of a sentence that names the variants; empty if there are none."""
         return f"; found {brief(self.variants)} instead" if self.variants else ""
 
     def put_there(self) -> str:
-        """Return how the file comes to its place, where nothing like it is there."""
+        """Return the remedy if no similar file is there."""
         choice = self.wanted.kind.choice
         other = f", or name another with the parameter {choice}" if choice else ""
         return f"put the file there{other}"
@@ -103,7 +107,7 @@ class Folders:
 
     @cached_property
     def root(self) -> str | None:
-        """The folder of all such files, if this one is looked for below it."""
+        """The folder of all files of this kind; ``None`` if this file is not below it."""
         root = self.wanted.step.root
         if root is None:
             return None
@@ -112,20 +116,20 @@ class Folders:
 
     @cached_property
     def source(self) -> str:
-        """What named the path."""
+        """The setting, variable or parameter that named the path."""
         if self.root is None and os.path.isabs(self.wanted.path):
             return said(self.wanted.reason)
         return self.named_by()
 
     def wants_of(self, library: str) -> str:
-        """Begin a sentence about a library."""
+        """Return the beginning of a sentence about a library; a verb follows."""
         return (
             f"{said(self.wanted.reason)} wants {self.wanted.kind.noun}s of {one_line(library)}, "
-            f"and {one_line(self.library)} (from {self.source})"
+            f"but {one_line(self.library)} (from {self.source})"
         )
 
     def trouble(self) -> FolderTrouble | None:
-        """Find the folder that keeps this file, and others, from being found."""
+        """Return the trouble of a folder that hides this file and others, or ``None``."""
         root = self.root
         if root is None and not os.path.isabs(self.wanted.path):
             return self.unset()
@@ -141,28 +145,28 @@ class Folders:
         return None
 
     def _relative(self, root: str) -> FolderTrouble:
-        remedy = "give it as an absolute path"
+        remedy = "name it by an absolute path"
         if name := re.match(r"\$\w+|\$\{\w+\}", root):
             remedy += f": the variable {name[0]} is not set where jobs run"
         return FolderTrouble(
             code="relative",
             path=root,
             message=f"the {self.wanted.kind.noun} folder {root!r} (from {self.source}) is a "
-            "relative path, and a job does not run in this directory",
+            "relative path, but a job runs in another directory",
             remedy=remedy,
         )
 
     def _bad_root(self, root: str, code: str, words: str) -> FolderTrouble:
         remedy = f"correct {self.source}: it must name {self.holder}"
         if root.startswith("~"):
-            remedy += "; write it without '~', which is not expanded there"
+            remedy += "; write the path without '~', which jobs do not expand"
         message = (
             f"the {self.wanted.kind.noun} folder {one_line(root)} (from {self.source}) {words}"
         )
         return FolderTrouble(code=code, path=root, message=message, remedy=remedy)
 
     def addition(self) -> str:
-        """Return how the file comes to its place."""
+        """Return the remedy for a file that is not there: unpack, rename or add it."""
         path, setup = self.wanted.path, self.wanted.setup
         for suffix, unpack in ((".gz", "gunzip"), (".Z", "uncompress")):
             if os.path.exists(path + suffix):
@@ -174,14 +178,14 @@ class Folders:
 
 
 def unusable(folder: str) -> tuple[str, str] | None:
-    """Return why no file can be opened in a folder: a code and words."""
+    """Return why no file can be opened in a folder, as a code and words; ``None`` if it can."""
     code, words = folder_trouble(Path(folder))
-    # Files are opened by their names, which needs no listing.
+    # A file is opened by its name: the folder need not be listed.
     return None if code in {"", "unlisted"} else (code, words)
 
 
 def names_below(path: str) -> list[str]:
-    """List what is in a folder; nothing where that cannot be."""
+    """Return the names in a folder, sorted; none if it cannot be listed."""
     try:
         return sorted(os.listdir(path))[:_SEARCHED] if path else []
     except (OSError, ValueError):
@@ -193,7 +197,7 @@ def _below(path: str, folder: str) -> bool:
 
 
 def _alike(names: Iterable[str], wanted: str, symbols: Iterable[str]) -> list[str]:
-    """Pick the variants of the elements, and other spellings of what is wanted."""
+    """Return the names that are variants of the elements, or other spellings of `wanted`."""
     elements = "|".join(re.escape(symbol) for symbol in symbols if symbol)
     variant = re.compile(rf"({elements or '(?!)'})([._\-\d].*)?", re.DOTALL)
     return [

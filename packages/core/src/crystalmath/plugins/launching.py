@@ -1,4 +1,4 @@
-"""The commands that start a program: which words they are, and what a launcher makes of them."""
+"""The commands that start a program, and the launchers (``mpirun``, ``srun``) before it."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _HOSTS = {
 }
 #: Options with which a launcher looks for the program elsewhere.
 _ELSEWHERE = ("container", "prolog", "path", "chdir", "wdir")
-#: What only a shell can make sense of.
+#: Characters that only a shell interprets.
 _SHELL = re.compile(r"[$`;&|<>(){}\[\]*?!#~\\\n]")
-#: Words that need not be programs: a shell has them itself, or as functions.
+#: Words that a shell understands itself, or as functions: they need not be programs.
 _WORDS = frozenset(
     {
         *("exec", "command", "time", "eval", "source", ".", "builtin", "module", "ml", "spack"),
@@ -53,7 +53,10 @@ _WORDS = frozenset(
 
 @frozen
 class Command:
-    """A command, what named it, and what to do where it is not there, and another one is."""
+    """A command with the setting that named it.
+
+    The `remedy` is for the case that this command is missing and another one is there.
+    """
 
     text: str
     source: str
@@ -61,7 +64,13 @@ class Command:
 
     @classmethod
     def of_setting(cls, name: str, default: str, environment: Mapping[str, str]) -> Command | None:
-        """Read a setting of quacc; ``None`` where it is no text. `ValueError`: a damaged file."""
+        """Return the command in a setting of quacc; ``None`` if the setting is no text.
+
+        Raises
+        ------
+        ValueError
+            quacc's settings file is damaged.
+        """
         setting = quacc_setting(name, environment)
         if setting is None:
             return cls(default, f"the default of QUACC_{name}")
@@ -70,7 +79,7 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        """Its words; none where a shell is wanted to tell."""
+        """Its words; none if only a shell can split it."""
         try:
             words = [] if _SHELL.search(self.text) else shlex.split(self.text)
         except ValueError:
@@ -82,20 +91,32 @@ class Command:
 
 @frozen(kw_only=True)
 class Launch:
-    """How a program is started."""
+    """The commands that start a program.
 
-    #: What people call it.
+    Parameters
+    ----------
+    title : str
+        The program's name for people.
+    launcher : Command or None
+        The command before the program; its text is empty if there is none. ``None`` if it is
+        unknown.
+    programs : tuple of Command or None
+        The commands of which one is started; ``None`` for each that is unknown.
+    remedy : str
+        What to do if none is there.
+    """
+
     title: str
-    #: What stands before it, empty where nothing does; ``None`` where that cannot be told.
     launcher: Command | None
-    #: Those of which one is started; ``None`` for what cannot be told.
     programs: tuple[Command | None, ...]
-    #: What to do where none is found.
     remedy: str
 
 
 def before_the_program(value: object) -> object:
-    """Take the first of the two texts that a parallel command may be; JSON in a variable."""
+    """Return the part of a parallel command that stands before the program.
+
+    quacc takes one text or two, the second for behind the program. A variable has them as JSON.
+    """
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
@@ -105,7 +126,7 @@ def before_the_program(value: object) -> object:
 
 
 def is_certain(word: str, path: str) -> bool:
-    """Return whether a job would not find the program either: its path has no relative folder."""
+    """Return whether a job would search the same folders: no part of the path is relative."""
     return os.path.isabs(word) or all(map(os.path.isabs, path.split(os.pathsep)))
 
 
@@ -115,14 +136,14 @@ def names_hosts(options: list[str]) -> bool:
 
 
 def is_found(word: str, path: str) -> bool:
-    """Return whether a program is there."""
+    """Return whether a program is on the path."""
     return shutil.which(word, path=path) is not None
 
 
 def starts_here(words: list[str], path: str) -> bool:
     """Return whether a launcher starts the program that this machine finds by its name.
 
-    Not if a container, another machine or somebody's script comes between.
+    It does not if it starts a container, another machine or a script that starts the program.
     """
     launchers = {Path(word).name for word in words} & LAUNCHERS
     if Path(words[0]).name not in LAUNCHERS and words[0] not in {"env", "nice"}:

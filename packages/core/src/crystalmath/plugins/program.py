@@ -1,9 +1,9 @@
-"""What a program for the preflight is: declared once, provided by ``crystalmath_programs``.
+"""The base of a program for the preflight; plugins provide it by ``crystalmath_programs``.
 
-One object serves two processes. In the warm child, where quacc is imported, it is asked what a
-calculation would read; where a job is submitted, and neither quacc nor a calculator is imported,
-it has its say about what was found. So a module of a program imports quacc, ASE's calculators and
-its own readers within functions only.
+One object serves two processes. In the warm child, which imports quacc, it reports what a
+calculation would read. In the process that submits, which imports neither quacc nor a calculator,
+it turns that report into findings. So its module imports quacc, ASE's calculators and its own
+readers within functions only.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from crystalmath.plugins.launching import Launch
     from crystalmath.plugins.report import Trouble
 
-__all__ = ["Asked", "Condition", "Program"]
+__all__ = ["Condition", "Context", "Program"]
 
-#: The file of a calculator's parameters, where no program has files of its own.
+#: The file that shows a calculator's parameters if its program has no input files of its own.
 PARAMETERS = "parameters.json"
 _ASSIGNMENT = re.compile(r"^\s*([A-Za-z][\w%]*(?:\([\d, ]+\))?)\s*=\s*(.*?)\s*,?\s*$")
 _WORDS = {
@@ -44,39 +44,39 @@ _WORDS = {
 
 
 @frozen(kw_only=True)
-class Asked:
-    """What is known of a calculation beside its calculator and its atoms.
+class Context:
+    """The circumstances of a calculation, beside its calculator and its atoms.
 
     Parameters
     ----------
     directory : pathlib.Path
-        Where temporary folders may be made.
-    given : frozenset of str
+        The folder in which temporary folders may be made.
+    user_parameters : frozenset of str
         The names of all parameters that come from the user, in lower case.
     copy_files : tuple
-        What quacc would copy into the run directory before.
+        The files that quacc would copy into the run directory beforehand.
     exact : bool
-        No other structure will share the answer.
+        The report serves this structure only. Otherwise structures of the same elements share it.
     """
 
     directory: Path
-    given: Collection[str] = frozenset()
+    user_parameters: Collection[str] = frozenset()
     copy_files: Iterable[Any] = ()
     exact: bool = False
 
 
 @frozen(kw_only=True)
 class Condition:
-    """What ``crystalmath doctor`` says of a program.
+    """A line of ``crystalmath doctor`` about a program.
 
     Parameters
     ----------
     name : str
-        What was looked at, in a word.
+        The subject in one word.
     ok : bool
         Whether jobs would find it.
     message, remedy : str
-        What was seen, and what to do about it.
+        The state of it, and what to do about it.
     """
 
     name: str
@@ -86,33 +86,33 @@ class Condition:
 
 
 class Program:
-    """A program that recipes run, and what its calculations need before they can begin.
+    """A program that recipes run, and the needs of its calculations.
 
-    Subclass it, set `name` and what tells its recipes, and implement `runs` and `ask`; all else
-    has a default. An exception of any method becomes a warning that names the program: the job
-    goes through.
+    Subclass it, set `name`, `recipes` and `imports`, and implement `runs` and `ask`; all else has a
+    default. An exception of any method becomes a warning that names the program, and the job is
+    submitted.
 
     Attributes
     ----------
     name : str
-        A short one, which its steps carry (:attr:`Step.calculator`).
+        A short name, which its steps carry (:attr:`Step.calculator`).
     recipes : tuple of str
         The modules of quacc's recipes that run it (``quacc.recipes.vasp``).
     imports : tuple of str
-        What a user's own module imports if its recipes run it, the recipes above apart
-        (``ase.calculators.vasp``).
+        Modules by which a user's own recipes are recognised, beside `recipes`: a recipe's module
+        that imports one of them (``ase.calculators.vasp``) runs the program.
     files : FileKind
-        What people call it and the files that it reads.
+        The words for the program and the files that it reads.
     launcher : str, optional
-        quacc's setting that stands before the program (``VASP_PARALLEL_CMD``).
+        quacc's setting for the command before the program (``VASP_PARALLEL_CMD``).
     input_files : tuple of str
-        The names of its input files in the folder of a calculation, of which one at least is there.
+        The names of its input files in a calculation's folder; at least one of them is there.
     endings : mapping of str to str
-        Its output files, and what stands near the end of one when the program came to its end. With
-        these and a `launcher`, calculations can be read again (``crystalmath reread``).
+        Its output files, each with a text near the end of a complete one. With these and a
+        `launcher`, calculations can be read again (``crystalmath reread``).
     presets : tuple of str and str, optional
-        quacc's setting that names the folder of its presets (``VASP_PRESET_DIR``), and where that
-        is below quacc itself.
+        quacc's setting that names the folder of its presets (``VASP_PRESET_DIR``), and the default
+        of that folder, relative to quacc.
     """
 
     name: ClassVar[str]
@@ -127,165 +127,172 @@ class Program:
     # ---- in the child, where quacc is imported ----
 
     def install(self) -> None:
-        """Prepare the child, once and for good.
+        """Prepare the child, once.
 
-        Import what the first question would wait for. What quacc has for this program alone and
-        the gate does not know (a calculator with a ``calculate`` of its own, a summary) is replaced
-        with the functions of :mod:`crystalmath.preflight.gate`.
+        Import the modules that the first question would wait for. If the program has a calculator
+        with its own ``calculate``, or its own summary in quacc, replace these with the functions of
+        :mod:`crystalmath.preflight.gate`.
         """
 
     def runs(self, calculator: object) -> bool:
         """Return whether a calculator runs this program."""
         raise NotImplementedError
 
-    def ask(self, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
-        """Find what a calculation would read, and what keeps it from beginning.
+    def ask(self, calculator: Any, atoms: Atoms, context: Context) -> Step:
+        """Return the step: the files that a calculation would read, and why it cannot begin.
 
-        Nothing is run, and nothing is written outside ``asked.directory``. Let the calculator's own
-        code speak: its rules, told a second time, would sooner or later differ from it.
+        Run nothing, and write nothing outside ``context.directory``. Call the calculator's own code
+        for its rules: a second copy of them would become wrong with a later release.
 
         Parameters
         ----------
         calculator : object
-            One that `runs` has taken. The recipe gets it back afterwards.
+            A calculator for which `runs` is true. The recipe uses it afterwards.
         atoms : ase.Atoms
             A copy that may be changed.
-        asked : Asked
-            The rest.
+        context : Context
+            The circumstances.
 
         Returns
         -------
         Step
-            ``calculator`` is `name`.
+            Its ``calculator`` is `name`.
         """
         raise NotImplementedError
 
-    def inputs(self, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
-        """Return what the program would get, byte by byte, and who has set what of it.
+    def inputs(self, calculator: Any, atoms: Atoms, context: Context) -> StepInputs:
+        """Return the program's input files, and the origin of each setting in them.
 
-        As for `ask`, under the same rules: let the calculator's own code write its files into a
-        temporary folder, and read these. By default the calculator's parameters.
+        The rules of `ask` hold: let the calculator's own code write its files into a temporary
+        folder, and read them there. The default returns the calculator's parameters.
 
         Parameters
         ----------
-        calculator, atoms, asked
+        calculator, atoms, context
             As for `ask`, which was called before.
         """
-        return of_parameters(calculator, atoms, asked.given)
+        return of_parameters(calculator, atoms, context.user_parameters)
 
-    def read(self, path: str, data: bytes) -> FileFacts:  # noqa: ARG002 - the interface
+    def read(self, path: str, data: bytes) -> FileFacts:  # noqa: ARG002 - for overriding methods
         """Judge the content of a file that `ask` has named.
 
         Returns
         -------
         FileFacts
-            With a ``problem`` only where a calculation is certain to die of it.
+            It has a ``problem`` only if every calculation fails with such a file.
         """
         return FileFacts() if data.strip() else FileFacts(problem="empty")
 
-    # ---- where jobs are submitted ----
+    # ---- in the process that submits ----
 
     def folders(self, wanted: Wanted, job: CheckedJob) -> Folders:
-        """Look around a file that is missing."""
+        """Return the folders of a missing file, which explain why it is missing."""
         return Folders(wanted, job)
 
-    def words(self, trouble: Trouble, step: Step, job: CheckedJob) -> tuple[str, str] | None:  # noqa: ARG002
-        """Return a code and words for what keeps a step from beginning.
+    def words(
+        self,
+        trouble: Trouble,
+        step: Step,  # noqa: ARG002 - for overriding methods
+        job: CheckedJob,  # noqa: ARG002 - for overriding methods
+    ) -> tuple[str, str] | None:
+        """Return a code and words for a step's trouble.
 
         Returns
         -------
         tuple of str and str, or None
-            ``None`` where other findings say so already.
+            ``None`` if other findings report it already.
         """
         return _WORDS.get(trouble.where, ("input_fails", "it cannot begin"))
 
     def right_element(self, wanted: Wanted, wrong: Sequence[str]) -> str:
-        """Return what to do about a file for another element: mend the parameter or the file."""
+        """Return the remedy for a file of another element: change the parameter or the file."""
         if self.files.choice and f"parameter {self.files.choice}" in wanted.reason:
             return f"name one of {brief(wrong)} with the parameter {self.files.choice}"
         return f"put the {self.files.noun} of {brief(wrong)} there"
 
-    def findings(self, job: CheckedJob) -> Iterable[Finding]:  # noqa: ARG002
-        """Find what only this program knows of, in the steps that are its own."""
+    def findings(self, job: CheckedJob) -> Iterable[Finding]:  # noqa: ARG002 - for overriding methods
+        """Return findings about this program's own steps that only it can judge."""
         return ()
 
-    def check_ranks(self, parameters: Mapping[str, Any], ranks: int) -> Iterable[Finding]:  # noqa: ARG002
-        """Find what in a recipe's parameters does not go with so many ranks."""
+    def check_ranks(
+        self,
+        parameters: Mapping[str, Any],  # noqa: ARG002 - for overriding methods
+        ranks: int,  # noqa: ARG002 - for overriding methods
+    ) -> Iterable[Finding]:
+        """Return findings about a recipe's parameters that do not fit the number of ranks."""
         return ()
 
-    def unasked(self, recipe: str, environment: Mapping[str, str]) -> Finding | None:  # noqa: ARG002
-        """Judge a job whose recipe could not be asked, if that says all."""
-        return None
+    def unasked(self, recipe: str, environment: Mapping[str, str]) -> Finding | None:
+        """Return a finding that explains alone why a recipe could not be asked, or ``None``."""
 
-    def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:  # noqa: ARG002
-        """Return which commands a recipe of quacc starts; ``None`` where that cannot be told."""
-        return None
+    def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:
+        """Return the commands that a recipe of quacc starts; ``None`` if they are unknown."""
 
     def settings(self, files: Mapping[str, str]) -> Iterable[Setting]:
-        """Read what stands in its input files; by default each is one setting.
+        """Return the settings in its input files; by default each file is one setting.
 
         Parameters
         ----------
         files : mapping of str to str
-            By their names, as :class:`~crystalmath.models.inputs.StepInputs` has them.
+            Contents by name, as in :class:`~crystalmath.models.inputs.StepInputs`.
         """
         return [whole(name, text) for name, text in files.items()]
 
     def written(self, files: Mapping[str, str]) -> StepInputs:
-        """Return what a calculation got whose input files were found (`input_files`).
+        """Return the input of a calculation from the files in its folder.
 
         Parameters
         ----------
         files : mapping of str to str
-            Those that are there, by their names. In the place of POTCAR stands ``POTCAR.titel``.
+            Contents by name, of those `input_files` that are there. ``POTCAR.titel`` stands for
+            POTCAR.
         """
         settings = tuple(self.settings(files))
         return StepInputs(program=self.files.title, files=files, settings=settings)
 
-    def command(self, step: StepInputs, environment: Mapping[str, str]) -> str | None:  # noqa: ARG002
-        """Write how a step is started by ``sh`` in the folder of its input.
+    def command(self, step: StepInputs, environment: Mapping[str, str]) -> str | None:
+        """Return the command with which ``sh`` starts a step in the folder of its input.
 
         Parameters
         ----------
         step : StepInputs
-            What it gets.
+            Its input.
         environment : mapping of str to str
             The variables that its job saw.
 
         Returns
         -------
         str or None
-            ``None`` where it is not this program's, or that cannot be told.
+            ``None`` if the step belongs to another program, or the command is unknown.
         """
-        return None
 
     def preset(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return what a file among its presets sets; nothing where others only inherit from it."""
+        """Return the settings of a preset's file; none if other presets only inherit from it."""
         return document
 
-    def conditions(self, environment: Mapping[str, str]) -> Iterable[Condition]:  # noqa: ARG002
-        """Say for ``crystalmath doctor`` what is there of it on this machine."""
+    def conditions(self, environment: Mapping[str, str]) -> Iterable[Condition]:  # noqa: ARG002 - as above
+        """Return the conditions of the program on this machine, for ``crystalmath doctor``."""
         return ()
 
 
-# --- what stands in input files: readers that programs share, and who has set what ----------------
+# --- readers of input files that programs share, and the origins of settings ----------------------
 
 
 def assignments(file: str, text: str) -> Iterator[Setting]:
-    """Read lines ``NAME = value``, as INCAR and Fortran's namelists have them."""
+    """Yield the settings of lines ``NAME = value``, as in INCAR and Fortran's namelists."""
     for line in text.splitlines():
-        if found := _ASSIGNMENT.match(line):
-            yield Setting(file=file, name=found[1], value=found[2])
+        if match := _ASSIGNMENT.match(line):
+            yield Setting(file=file, name=match[1], value=match[2])
 
 
 def whole(file: str, text: str, *, comments: int = 0) -> Setting:
-    """Take a file as one setting, without so many lines of comment at its beginning."""
+    """Return a whole file as one setting, without its first `comments` lines."""
     lines = [line.strip() for line in text.splitlines()[comments:]]
     return Setting(file=file, name=file, value="\n".join(lines))
 
 
 def shown_value(value: object) -> str:
-    """Write a parameter's value for people."""
+    """Return a parameter's value as text for people."""
     try:
         return json.dumps(value, default=_plain, ensure_ascii=False)
     except (TypeError, ValueError):
@@ -293,12 +300,12 @@ def shown_value(value: object) -> str:
 
 
 def preset_name(preset: object) -> str:
-    """Return the name of a preset that may be a path: ``sssp_1.3.0_pbe_efficiency``."""
+    """Return the bare name of a preset or of its path: ``sssp_1.3.0_pbe_efficiency``."""
     return os.path.basename(str(preset)).removesuffix(".yaml").removesuffix(".yml")
 
 
 def same(one: object, other: object) -> bool:
-    """Return whether two values of a parameter are the same, arrays and texts in any case too."""
+    """Return whether two values of a parameter are equal; texts are compared without case."""
     return shown_value(one).lower() == shown_value(other).lower()
 
 
@@ -313,9 +320,9 @@ def _plain(value: Any) -> object:
 def marked(
     settings: Iterable[Setting], origins: Mapping[str, tuple[Origin, str | None]]
 ) -> tuple[Setting, ...]:
-    """Mark settings with who has set them.
+    """Return settings with their origins.
 
-    `origins` says by their names in lower case who, and what they stand in the place of.
+    `origins` has, by the name in lower case, the origin and the value that the setting replaced.
     """
     return tuple(
         evolve(each, origin=origin[0], instead_of=origin[1])
@@ -325,13 +332,13 @@ def marked(
     )
 
 
-def of_parameters(calculator: Any, atoms: Atoms, given: Collection[str]) -> StepInputs:
-    """Return the parameters of any ASE calculator that writes no files that anybody knows.
+def of_parameters(calculator: Any, atoms: Atoms, user_parameters: Collection[str]) -> StepInputs:
+    """Return the parameters of any ASE calculator, for programs whose files are unknown.
 
-    `given` are the names of all parameters that come from the user, in lower case.
+    `user_parameters` are the names of all parameters that come from the user, in lower case.
     """
-    found = getattr(calculator, "parameters", None)
-    parameters = dict(found) if isinstance(found, dict) else {}
+    parameters = getattr(calculator, "parameters", None)
+    parameters = parameters if isinstance(parameters, dict) else {}
     defaults = getattr(calculator, "default_parameters", None)
     defaults = defaults if isinstance(defaults, dict) else {}
     settings = tuple(
@@ -339,7 +346,7 @@ def of_parameters(calculator: Any, atoms: Atoms, given: Collection[str]) -> Step
             file=PARAMETERS,
             name=str(name),
             value=shown_value(value),
-            origin=_origin(str(name), value, given, defaults),
+            origin=_origin(str(name), value, user_parameters, defaults),
         )
         for name, value in sorted(parameters.items(), key=lambda item: str(item[0]))
     )
@@ -353,8 +360,8 @@ def of_parameters(calculator: Any, atoms: Atoms, given: Collection[str]) -> Step
 
 
 def _origin(
-    name: str, value: object, given: Collection[str], defaults: Mapping[str, Any]
+    name: str, value: object, user_parameters: Collection[str], defaults: Mapping[str, Any]
 ) -> Origin:
-    if name.lower() in given:
+    if name.lower() in user_parameters:
         return "asked"
     return "default" if name in defaults and same(defaults[name], value) else "recipe"

@@ -1,4 +1,4 @@
-"""What a plugin provides that reads how far a calculation has come, and the lines that it reads."""
+"""The base of readers of progress, which plugins provide, and the lines that they read."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import TypeAlias, overload
 from attrs import frozen
 
 _BLOCK = 2**16
-#: So much of a section is decoded at a time, in bytes: most end long before the file does.
+#: A section is decoded in pieces of so many bytes: most end long before the file does.
 _SECTION = 2**12
 
 
 class LastLines(Sequence[str]):
-    """The last lines of a file, decoded only as far as they are looked at.
+    """The last lines of a file, decoded on demand.
 
-    `data` is the end of the file, whole lines; what is no UTF-8 becomes replacement characters.
+    `data` is the end of the file in whole lines. Invalid UTF-8 becomes replacement characters.
     """
 
     def __init__(self, data: bytes = b"") -> None:
@@ -32,18 +32,18 @@ class LastLines(Sequence[str]):
             end = begin
 
     def sections(self, heading: str) -> Iterator[Iterator[str]]:
-        """Yield the lines from each heading on, to the one before; the last heading comes first.
+        """Yield each section's lines, from its heading to the next one; the last section first.
 
-        Lines before it are passed over unseen: to look at each takes ten times as long.
+        Other lines are not decoded, which would take ten times as long.
 
         Parameters
         ----------
         heading : str
-            What its line contains.
+            A text in the heading's line.
         """
-        wanted, end = heading.encode(), len(self._data)
-        while (found := self._data.rfind(wanted, 0, end)) >= 0:
-            begin = self._data.rfind(b"\n", 0, found) + 1
+        text, end = heading.encode(), len(self._data)
+        while (position := self._data.rfind(text, 0, end)) >= 0:
+            begin = self._data.rfind(b"\n", 0, position) + 1
             yield self._forward(begin, end)
             end = begin
 
@@ -74,23 +74,24 @@ class LastLines(Sequence[str]):
 
 __all__ = ["Lines", "ProgressReader", "Reading", "StepCollector", "largest"]
 
-#: Gives the last lines of a file of the calculation by its name, without one that has no end yet;
-#: none where there is no such file. They are a sequence of str.
+#: Returns the last lines of one of the calculation's files by its name, as a sequence of str. An
+#: unfinished line is left out. There are none if the file is missing.
 Lines: TypeAlias = Callable[[str], LastLines]
 
 
 @frozen(kw_only=True)
 class Reading:
-    """What a reader has read; ``None`` where that is not written yet.
+    """The progress of a calculation; ``None`` for each figure that is not written yet.
 
     Parameters
     ----------
     ionic_step : int, optional
-        The step of the relaxation or dynamics that is computed, or was the last.
+        The step of the relaxation or dynamics that is being computed, or the last one.
     electronic_step : int, optional
-        The step of the self-consistent cycle in it.
+        The step of the self-consistent cycle within it.
     energy_ev : float, optional
-        The energy of the last ionic step in eV; in the first one, of its last electronic step.
+        The energy of the last ionic step in eV. During the first one, the energy of its last
+        electronic step.
     max_force_ev_ang : float, optional
         The largest force on an atom after the last ionic step, in eV/Å.
     """
@@ -102,15 +103,15 @@ class Reading:
 
 
 class ProgressReader(ABC):
-    """Reads the output of one program while it is written.
+    """Reads the output of one program while the program runs.
 
     Attributes
     ----------
     program : str
-        What people call the program.
+        The program's name for people.
     file : str
-        The file by which a calculation of it is known; it grows while the calculation runs. One
-        that ends in ``.gz`` beside it is the same, once the calculation has ended.
+        The file by which a calculation is recognised; it grows while the calculation runs. Once it
+        has ended, the same name with ``.gz`` stands for it.
     others : tuple of str
         Further files beside it that are read.
     """
@@ -121,18 +122,18 @@ class ProgressReader(ABC):
 
     @abstractmethod
     def read(self, lines: Lines) -> Reading:
-        """Read what there is; it may have been cut anywhere.
+        """Return the progress so far; the output may end anywhere.
 
         Parameters
         ----------
         lines : callable
-            Gives the last lines of `file` or one of `others`: 1 MiB of them at most. Going through
-            them with ``reversed``, or from a heading on with ``sections``, costs only what is
-            looked at; the server asks again and again.
+            Returns the last lines of `file` or one of `others`, at most 1 MiB. The server calls
+            `read` often: ``reversed(lines(...))`` and ``lines(...).sections(heading)`` decode only
+            the lines that are used.
         """
 
     def collector(self) -> StepCollector | None:
-        """Make what collects the ionic steps of one calculation; ``None``: they cannot be told."""
+        """Return a collector of one calculation's ionic steps; ``None`` if there is none."""
         return None
 
 
@@ -141,19 +142,19 @@ class StepCollector(ABC):
 
     @abstractmethod
     def take(self, file: str, lines: Sequence[str]) -> None:
-        """Take the next lines of a file; all of it comes so, from its beginning.
+        """Take the next lines of a file. Each file comes whole, from its beginning.
 
         Parameters
         ----------
         file : str
-            The reader's `file`, or thereafter each of its `others` in turn.
+            The reader's `file`, and after its end each of its `others` in turn.
         lines : sequence of str
             Whole lines, some hundreds of them.
         """
 
     @abstractmethod
     def steps(self) -> Sequence[Reading]:
-        """Return the steps that were computed to their ends, the oldest first."""
+        """Return the completed steps, the oldest first."""
 
 
 def largest(forces: Sequence[Sequence[float]], unit: float = 1.0) -> float | None:
@@ -164,6 +165,6 @@ def largest(forces: Sequence[Sequence[float]], unit: float = 1.0) -> float | Non
     forces : sequence of sequence of float
         A row of three for each atom.
     unit : float
-        What they are given in, in eV/Å.
+        The unit of `forces` in eV/Å.
     """
     return max((math.hypot(*row) * unit for row in forces), default=None)

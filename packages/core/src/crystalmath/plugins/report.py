@@ -1,4 +1,4 @@
-"""What a recipe was found to need: the records that the child sends and the verdict reads."""
+"""The report on a recipe: records that the warm child sends and the verdict reads."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Need:
     Parameters
     ----------
     symbol : str
-        Chemical symbol; empty where it is for none.
+        Chemical symbol; empty if the file belongs to no element.
     setup : str
-        What a person calls it: a dataset (``Ba_sv``), or the file's name.
+        The name that people use: a dataset (``Ba_sv``), or the file's name.
     path : str
-        Where the calculator looks for it, as it spells it.
+        The path as the calculator spells it.
     reason : str
-        Why this one: ``preset BulkSet``, ``parameter setups``, ``parameter pp_version``, ...
+        The setting that chose it: ``preset BulkSet``, ``parameter setups``, ...
     """
 
     symbol: str
@@ -53,17 +53,17 @@ class Need:
 
 @frozen(kw_only=True)
 class Trouble:
-    """Why a calculation cannot begin.
+    """An exception that keeps a calculation from beginning.
 
     Parameters
     ----------
     where : str
-        In the ``recipe``'s own code, in the ``structure``, when the ``input`` is written, when the
-        files are read (``parse``), or what else the program has a word for.
+        The place: the ``recipe``'s own code, the ``structure``, the writing of the ``input``, the
+        reading of the files (``parse``), or a word of the program's own.
     type : str
         The name of the exception's class.
     message : str
-        What it said.
+        The exception's text.
     """
 
     where: str
@@ -81,35 +81,34 @@ class Step:
     Parameters
     ----------
     calculator : str
-        The name of its program (:attr:`crystalmath.plugins.program.Program.name`); of one that
-        nobody knows the calculator's class, in lower case.
+        The name of its program (:attr:`crystalmath.plugins.program.Program.name`). If no program
+        is known, the calculator's class in lower case.
     needs : tuple of Need
-        In the calculator's own order.
+        The files in the calculator's own order.
     root : str, optional
-        The folder of all such files; ``None`` where the calculator looks below the working
+        The folder of all these files; ``None`` if the calculator looks below the working
         directory.
     custodian : bool
         Custodian reads the files before the program does.
     troubles : tuple of Trouble
-        What keeps it from beginning, missing files apart.
+        The exceptions that keep it from beginning. Missing files are not among them.
     unknown : mapping of str to str or None
-        Parameters that neither ASE nor the program knows, and the known one that may be meant.
+        Parameters that neither ASE nor the program knows, each with the nearest known one.
     by_element : bool
-        Elements, in their order, choose the files, together with the parameters: nothing else of
-        the structure does.
+        Only the elements, in their order, and the parameters choose the files.
     by_index : bool
-        Not here, though: an index of an atom chooses one.
+        Despite `by_element`, the index of an atom chooses a file.
     inputs : StepInputs, optional
-        What the program would get, where that was asked for and can be written.
+        The program's input, if it was requested and can be written.
     starts : tuple of tuple of str
-        The commands that may start it, without what stands before them: of each group the first
-        that is there. Several groups where it is not known which of them it is, as the cell, which
-        others that share the report have otherwise, decides it; none where nobody can tell.
+        The commands that may start it, without the launcher. Each group stands for its first
+        command that is there. There are several groups if the cell decides between them, since
+        other cells may share the report; there are none if the commands are unknown.
     tags : mapping of str to str
-        The settings of its input that its program's own findings go by, as they are written there.
+        Settings of its input, as written there, that its program's findings use.
     of_cores : tuple of tuple of str and str
-        The settings, by their files and names, that depend on how many cores the machine has on
-        which the recipe runs. Known with `inputs` alone.
+        The file and name of each setting that depends on the machine's number of cores. It is
+        known only with `inputs`.
     """
 
     calculator: str
@@ -128,23 +127,23 @@ class Step:
 
 @frozen(kw_only=True)
 class FileFacts:
-    """What is known of a file that a calculation reads.
+    """The state and content of a file that a calculation reads.
 
     Parameters
     ----------
     signature : tuple of int, optional
-        Modification and change time (ns), size, inode; ``None`` where it cannot be reached.
+        Modification and change time (ns), size, inode; ``None`` if it cannot be reached.
     problem : str, optional
-        Why a calculation cannot read it, or would refuse it: ``missing``, ``compressed`` (only
-        ``POTCAR.Z``), ``broken_link``, ``link_loop``, ``not_a_file``, ``unreadable``,
-        ``empty``, ``not_text``, ``no_header``, ``truncated``, ``several`` (datasets in one file),
-        ``stray_text`` (behind the dataset).
+        The reason why a calculation cannot read it, or would refuse it: ``missing``,
+        ``compressed`` (only ``POTCAR.Z``), ``broken_link``, ``link_loop``, ``not_a_file``,
+        ``unreadable``, ``empty``, ``not_text``, ``no_header``, ``truncated``, ``several``
+        (datasets in one file), ``stray_text`` (behind the dataset).
     detail : str, optional
-        More of it, for people.
+        More about the problem, for people.
     sha256 : str, optional
-        Of the whole file, in hexadecimal.
+        Hash of the whole file, in hexadecimal.
     element : str, optional
-        The element that the file says it is for.
+        The element in the file's header.
     titel : str, optional
         ``PAW_PBE Ba_sv 06Sep2000``.
     lexch : str, optional
@@ -152,11 +151,11 @@ class FileFacts:
     zval : float, optional
         Number of valence electrons.
     hash_holds : bool, optional
-        Whether the hash in its header is that of its content; ``None`` where it has none.
+        Whether the hash in its header fits its content; ``None`` if the header has none.
     official : bool, optional
-        Whether it is known as one of the program's own; ``None`` where that is not known.
+        Whether it is one of the program's own files; ``None`` if that is unknown.
     loose_end : bool
-        Harmless, unless the calculation puts another file behind it.
+        Its end is harmless, unless the calculation appends another file to it.
     """
 
     signature: tuple[int, ...] | None = None
@@ -174,22 +173,22 @@ class FileFacts:
 
 @frozen(kw_only=True)
 class CalledJob:
-    """A job that a flow calls, which will be a step of it.
+    """A job that a flow calls: a step of the flow.
 
     Parameters
     ----------
     name : str
-        That of the step.
+        The step's name.
     recipe : str, optional
-        Its full name; ``None`` where it runs in the flow's own process.
+        Its full name; ``None`` if it runs in the flow's own process.
     formula : str, optional
-        Of the structure that it is called with, be it a stand-in for another's result.
+        The formula of its structure, which may be a stand-in for another job's result.
     steps : tuple of int and int
-        Its calculations among those of the report: the first, and the one after the last.
+        Its calculations in the report: the first, and the one after the last.
     findings : tuple of dict
-        What is hardly meant in its arguments, where that was asked for.
+        Findings about implausible arguments, if they were requested.
     known : bool
-        It is called before a result is needed. Of the others results decide.
+        The flow calls it before it needs a result. Whether it calls the others depends on results.
     """
 
     name: str
@@ -202,25 +201,25 @@ class CalledJob:
 
 @frozen(kw_only=True)
 class Report:
-    """All that a recipe was found to need.
+    """The calculations of a recipe and the files that they read.
 
     Parameters
     ----------
     steps : tuple of Step
         The calculations that were seen, in order.
     end : {"done", "stopped", "failed"}
-        The recipe came to its end; or what follows depends on results that nobody has yet; or its
-        own code failed for a reason that will not go away.
+        The recipe came to its end; or the rest depends on results that do not exist yet; or its
+        own code failed for a permanent reason.
     trouble : Trouble, optional
-        Why it did not come to its end.
+        The reason why it did not come to its end.
     files : mapping of str to FileFacts
-        By the path of each :class:`Need`.
+        The files by the path of each :class:`Need`.
     survives : bool
         Its first calculation cannot begin, and the recipe catches that and goes on.
     calls : tuple of CalledJob
         The jobs that it calls, if it is a flow.
     awaits : str, optional
-        What a flow waits for before it calls more than is known, where that was asked for.
+        The result that a flow needs before it calls further jobs, if that was requested.
     """
 
     steps: tuple[Step, ...] = ()
@@ -232,12 +231,12 @@ class Report:
     awaits: str | None = None
 
     def to_json(self) -> str:
-        """Write it as one line."""
+        """Return the report as one line of JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> Report:
-        """Read what :meth:`to_json` wrote."""
+        """Return the report that :meth:`to_json` wrote."""
         document: dict[str, Any] = json.loads(text)
         return cls(
             steps=tuple(map(_step, document["steps"])),
@@ -276,9 +275,9 @@ def _facts(document: dict[str, Any]) -> FileFacts:
     return FileFacts(**{**document, "signature": None if signature is None else tuple(signature)})
 
 
-#: What an exception may say, in characters.
+#: The most characters of an exception's message.
 _LONGEST = 2000
-#: Troubles of this machine, as when its disk is full: they are no fault of the job's.
+#: Errors of this machine, such as a full disk: the job did not cause them.
 _PASSING = {
     errno.EDQUOT,
     errno.EIO,
@@ -291,21 +290,21 @@ _PASSING = {
 
 
 def trouble(where: str, error: BaseException) -> Trouble:
-    """Write down an exception."""
+    """Return the record of an exception."""
     try:
         message = str(error)
-    except Exception:  # noqa: BLE001 - somebody's exception may not even be able to speak
+    except Exception:  # noqa: BLE001 - an exception's own __str__ may raise anything
         message = "(its message cannot be shown)"
     return Trouble(where=where, type=type(error).__name__, message=message[:_LONGEST])
 
 
 def is_passing(error: BaseException) -> bool:
-    """Return whether an exception is about this machine as it is now, not about the job."""
+    """Return whether an exception comes from this machine's present state, not from the job."""
     return isinstance(error, MemoryError) or getattr(error, "errno", None) in _PASSING
 
 
 def troubles_of(where: str, call: Callable[[], Any]) -> Iterator[Trouble]:
-    """Do what a calculation does, and give what it would die of; once, or not at all."""
+    """Call a part of a calculation, and yield the trouble of its exception, if it raises one."""
     try:
         call()
     except Exception as error:

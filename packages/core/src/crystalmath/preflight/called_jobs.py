@@ -1,7 +1,6 @@
-"""The jobs that a flow calls while its recipe is asked: with stand-ins, and before any result.
+"""The jobs that a flow calls in the child: with stand-ins for results, and before any result.
 
-Both ways go through the seam that a pass of the flow goes through, so the names are those that its
-steps will have.
+Both use the code of a real pass of the flow, so the steps get the names that they will have.
 """
 
 from __future__ import annotations
@@ -26,16 +25,16 @@ if TYPE_CHECKING:
     from crystalmath.plugins.report import Step
     from crystalmath.preflight.stand_ins import Stop
 
-#: What a specification says of the steps of a flow that has not begun.
+#: The part of a specification about steps, for a flow that has not begun.
 _NOT_BEGUN: Mapping[str, Any] = {"steps": [], "most": MOST_STEPS, "serial": False}
 
 
 class CalledJobs(FlowPass):
-    """Note which jobs a recipe calls. quacc's own run up to their calculations.
+    """Records the jobs that a recipe calls. quacc's own jobs run up to their calculations.
 
-    No other job of a flow runs: it may do anything. What needs its result raises what `stop`
-    returns. `steps` are the calculations, which grow meanwhile. With `judges` what is hardly meant
-    in the arguments of a job is noted, too.
+    No other job of a flow runs, since it may do anything; the use of its result raises the
+    exception that `stop` returns. `steps` is the growing list of calculations. With `judges`
+    implausible arguments of a job are recorded, too.
     """
 
     def __init__(
@@ -49,50 +48,50 @@ class CalledJobs(FlowPass):
 
     @property
     def noted(self) -> tuple[CalledJob, ...]:
-        """The jobs that were called; none where the recipe is no flow."""
+        """The jobs that were called; none if the recipe is no flow."""
         return tuple(self._noted) if "" in self._counts else ()
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Note what is called."""
+        """Record calls within this context."""
         with self._calls_replaced():
             yield
 
     def record(
         self, function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Any:
-        """Return a reference in the place of what the flow would keep: it may do anything."""
+        """Return a reference to a value of ``flow.step``, whose function is not called."""
         if self._in_step or "" not in self._counts:
             return function(*args, **keywords)
         return StepValue(self, self._name(function))
 
     def need(self, names: list[str]) -> NoReturn:
-        """End the asking, as the body needs the values of jobs that do not run."""
+        """End the report: the body needs the values of jobs that do not run."""
         raise self._stop(f"the result of {names[0]} is needed")
 
     def _check_end(self) -> None:
-        """Go on in whatever thread: all are called at once."""
+        """Do nothing: a recorded flow has no limits of a pass."""
 
     def _step(
         self, function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]
     ) -> Any:
-        is_asked = "" not in self._counts or is_quaccs(function.__module__)
-        if is_asked:
+        is_called = "" not in self._counts or is_quaccs(function.__module__)
+        if is_called:
             self._need_values(args, keywords)
         else:
             _check_call(function, args, keywords)
         name, first = self._name(function), len(self._steps)
-        found = importable(function)
-        recipe = found and found[0]
-        # The class of a reference is that of a value that nobody has.
+        place = importable(function)
+        recipe = place and place[0]
+        # `isinstance` would ask a reference for the class of its value, which does not exist yet.
         atoms = args[0] if args and issubclass(type(args[0]), Atoms) else None
         findings: list[dict[str, Any]] = []
-        if self._judges and is_asked and recipe is not None:
+        if self._judges and is_called and recipe is not None:
             findings = [vars(one) for one in plausibility.findings(recipe, atoms, keywords)]
         formula = None if atoms is None else atoms.get_chemical_formula()
         self._in_step = True
         try:
-            if not is_asked:
+            if not is_called:
                 return StepValue(self, name)
             return self._original(function, self._kinds.JOB, args, keywords)
         finally:
@@ -106,15 +105,15 @@ class CalledJobs(FlowPass):
 
 
 class FirstPass(FlowPass):
-    """What a flow calls before any of its steps has ended. Nothing is run, and nothing is kept."""
+    """The first pass of a flow, in which no step has a result. Nothing is run or kept."""
 
     def __init__(self, directory: str) -> None:
         super().__init__(RunDirectory(directory), _NOT_BEGUN)
-        #: What the body raises.
+        #: The exception of the flow's body.
         self.error: Exception | None = None
-        #: Why it was not called to its end.
+        #: The exception that ended the pass, if the body did not raise it.
         self.stopped: Exception | None = None
-        #: What it waits for.
+        #: The result that the flow waits for.
         self.awaits: str | None = None
 
     def run_body(self, body: Callable[[], Any]) -> None:
@@ -128,15 +127,15 @@ class FirstPass(FlowPass):
                 raise
 
         try:
-            told = self.run(noted)
+            outcome = self.run(noted)
             if self._needs:
-                self.awaits = told.document()["reason"].removeprefix("waits for ")
-        except Exception as error:  # noqa: BLE001 - whatever the body raises
-            # Else it calls too many.
+                self.awaits = outcome.document()["reason"].removeprefix("waits for ")
+        except Exception as error:  # noqa: BLE001 - a flow's body may raise anything
+            # Not the body's own exception: the pass ended it, for calling too many jobs.
             self.stopped = None if self.error else error
 
     def marked(self, calls: Sequence[CalledJob]) -> tuple[CalledJob, ...]:
-        """Mark which calls are known, and add those that were not seen with stand-ins."""
+        """Mark the calls that are certain, and add those that were not seen with stand-ins."""
         seen = {call.name for call in calls}
         more = [
             CalledJob(name=call["name"], recipe=call["recipe"])
@@ -161,11 +160,11 @@ class FirstPass(FlowPass):
 def _check_call(
     function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]
 ) -> None:
-    """Raise what Python would raise for arguments that a function does not take."""
+    """Raise Python's own exception if a function does not take the arguments."""
     try:
-        # What is wrapped may take less than its wrapper, which would begin with them.
+        # A wrapper may take more arguments than the function that it wraps.
         inspect.signature(function, follow_wrapped=False).bind(*args, **keywords)
     except TypeError:
-        function(*args, **keywords)  # which says so in Python's own words
+        function(*args, **keywords)  # it raises Python's own message
     except ValueError:  # it has no signature
         pass

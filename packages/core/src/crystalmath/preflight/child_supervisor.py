@@ -1,14 +1,14 @@
-"""The supervisor of the process that asks recipes: it lives through whatever a recipe does there.
+"""The supervisor of the warm child: it survives anything that a recipe does there.
 
-A child subreaper in a session of its own, as the worker's is. Whatever a recipe leaves running is
-ended, whatever it writes into its directory is removed, and what goes on for too long is stopped.
-It imports nothing heavy and runs no code of a recipe.
+Like the worker's supervisor it is a child subreaper in a session of its own. It ends the processes
+that a recipe leaves running, removes the files in the recipe's directory, and stops a recipe that
+takes too long. It imports nothing heavy and runs no code of a recipe.
 
-Started as ``python -P -m crystalmath.preflight.child_supervisor FD``; FD is a socket to its owner,
-one line of JSON each way. ``{"environment", "scratch"}`` comes first. Then come questions,
-``{"recipe", "allow", "spec", "limit_s"}``; the answer is the word ``taken``, and then the child's,
-or ``{"failed": why}``, with ``"cold": true`` where no question at all can be asked. It ends when
-its owner is gone, or has asked nothing for a while.
+It is started as ``python -P -m crystalmath.preflight.child_supervisor FD``. FD is a socket to its
+owner, with one line of JSON each way. ``{"environment", "scratch"}`` comes first. Then come
+questions, ``{"recipe", "allow", "spec", "limit_s"}``. The answer is the word ``taken``, and then
+the child's answer or ``{"failed": why}``, with ``"cold": true`` if no question can be asked at all.
+The supervisor ends when its owner is gone, or has asked nothing for `IDLE_S`.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ if TYPE_CHECKING:
 
 #: An idle supervisor ends after this time, in seconds.
 IDLE_S = 600.0
-#: How long the child may take until it can be asked, in seconds.
+#: The longest time until the child can be asked, in seconds.
 WARM_UP_S = 120.0
-#: What a child waits for a core does not count, up to so many seconds: somebody waits for it.
+#: The time that a child waits for a core does not count, up to so many seconds.
 STARVED_S = 60.0
-#: How often a question is asked again because the child had found itself out of date.
+#: A question is asked so many times if the child finds itself out of date.
 RENEWALS = 3
-#: How often it looks whether the owner is still there, in seconds.
+#: The interval of looks whether the owner is still there, in seconds.
 LOOK_S = 0.2
-#: How much of the end of what was printed goes into a failure, in bytes and in lines.
+#: The end of the child's output that goes into the message of a failure, in bytes and in lines.
 TAIL = 1000
 TAIL_LINES = 3
 
@@ -50,7 +50,7 @@ _CHILD = "crystalmath.preflight.recipe_child"
 
 
 def main() -> None:
-    """Serve one owner until it lets go."""
+    """Serve one owner until it closes the connection."""
     become_subreaper()
     signal.signal(signal.SIGTERM, _end)
     with socket.socket(fileno=processes.inherited(int(sys.argv[1]))) as owner:
@@ -61,12 +61,12 @@ def _end(*_: int | FrameType | None) -> None:
     raise SystemExit(0)
 
 
-class _OwnerGone(Exception):  # noqa: N818 - named for what happened
+class _OwnerGoneError(Exception):
     pass
 
 
 class Supervisor:
-    """Asks one question of its owner at a time."""
+    """Puts its owner's questions to the child, one at a time."""
 
     def __init__(self, owner: socket.socket) -> None:
         self._owner = owner
@@ -86,10 +86,10 @@ class Supervisor:
                 while b"\n" in buffer:
                     line, buffer = buffer.split(b"\n", 1)
                     self._serve_one(json.loads(line))
-        except (ConnectionError, _OwnerGone):
+        except (ConnectionError, _OwnerGoneError):
             return
         finally:
-            # From now on nothing may break into the tidying up.
+            # From here on no signal may interrupt the clean-up.
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             end_descendants()
             if self._scratch:
@@ -98,7 +98,7 @@ class Supervisor:
     def _serve_one(self, message: dict[str, Any]) -> None:
         if "environment" in message:
             self._environment, self._scratch = message["environment"], message["scratch"]
-            # What the child and its libraries write in passing goes with it.
+            # Temporary files of the child and its libraries are removed with it.
             os.environ["TMPDIR"] = os.path.join(self._scratch, "tmp")
             return
         self._owner.sendall(b"taken\n")
@@ -109,9 +109,9 @@ class Supervisor:
         limit_s = question.pop("limit_s")
         for _ in range(RENEWALS):
             if self._child is not None and processes.start_time(self._child.pid) is None:
-                self._end_child()  # while nobody asked; memory was short, perhaps
+                self._end_child()  # it died between two questions, perhaps for lack of memory
             child = self._child or self._start()
-            # It says so once when it can be asked.
+            # Its first message says that it is ready; on later calls this returns at once.
             if failure := self._wait(child, WARM_UP_S, "while quacc was being imported"):
                 return {"failed": failure, "cold": True}
             if answer := self._ask(child, question, limit_s):
@@ -132,7 +132,7 @@ class Supervisor:
             if failure := self._wait(child, limit_s, "while it was asked"):
                 return {"failed": failure}
             answer = child.message or {}
-            # A thread that goes on is as much alive as a process.
+            # A thread that is still running counts like a process.
             if child.leavings() or not answer.pop("keep", True):
                 self._end_child()
             return answer
@@ -140,7 +140,7 @@ class Supervisor:
             remove(directory)
 
     def _wait(self, child: Runner, limit_s: float, when: str) -> str | None:
-        """Wait for the child's message; if there is none, say why, with nothing left of it."""
+        """Wait for the child's message; without one, end the child and return the reason."""
         self._tail = b""
         begun, starved_s = time.monotonic(), processes.starved_s(child.pid)
         while not child.ended and child.message is None:
@@ -150,19 +150,19 @@ class Supervisor:
                 left += min(processes.starved_s(child.pid) - starved_s, STARVED_S)
             if left <= 0:
                 self._end_child()
-                return f"it took longer than {limit_s:g} s {when}{self._said()}"
+                return f"it took longer than {limit_s:g} s {when}{self._last_output()}"
             child.pump(self._write_log, min(LOOK_S, left))
             self._look_at_owner()
         if child.message is not None:
             return None
         how = child.end().how
         self._end_child()
-        return f"it {how} {when}{self._said()}"
+        return f"it {how} {when}{self._last_output()}"
 
     def _look_at_owner(self) -> None:
-        # It owes us nothing before it has its answer: what can be read is its end.
+        # The owner sends nothing before it has its answer: readable means closed.
         if select.select([self._owner], [], [], 0)[0] and not self._owner.recv(1, socket.MSG_PEEK):
-            raise _OwnerGone
+            raise _OwnerGoneError
 
     def _end_child(self) -> None:
         child, self._child = self._child, None
@@ -174,17 +174,17 @@ class Supervisor:
     def _write_log(self, data: bytes) -> None:
         self._tail = (self._tail + data)[-TAIL:]
 
-    def _said(self) -> str:
+    def _last_output(self) -> str:
         lines = self._tail.decode(errors="replace").strip().splitlines()[-TAIL_LINES:]
-        said = " | ".join(one_line(line.strip()) for line in lines)
-        return f"; the last that it printed: {said}" if said else ""
+        output = " | ".join(one_line(line.strip()) for line in lines)
+        return f"; its last output: {output}" if output else ""
 
 
 def remove(path: str) -> None:
     """Remove a directory that a recipe may have filled with anything."""
     shutil.rmtree(path, ignore_errors=True)
     if os.path.isdir(path):
-        # Without root, what stands in a directory without permissions cannot be removed.
+        # Entries of a directory without permissions cannot be removed before it has some.
         os.chmod(path, 0o700)
         for folder, names, _ in os.walk(path):
             for inner in (os.path.join(folder, name) for name in names):

@@ -1,4 +1,4 @@
-"""Whether the commands that start a program are there, and start the ranks that a job has."""
+"""Check that the commands of a program are there, and that they start a job's ranks."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from crystalmath.plugins.report import Report, Step
 
-#: Programs whose files nobody checks, by the folder of quacc's recipes: their name, quacc's setting
-#: of their command, and what that is by default.
+#: Programs without a plugin, by the folder of quacc's recipes: their name, quacc's setting of their
+#: command, and its default.
 _OTHERS = {
     "aims": ("FHI-aims", "AIMS_BIN", "aims.x"),
     "dftb": ("DFTB+", "", "dftb+"),
@@ -51,29 +51,28 @@ _OTHERS = {
 
 
 def check_commands(recipe: str, environment: Mapping[str, str]) -> Finding | None:
-    """Look for the programs that a job of quacc's recipes starts.
+    """Return a finding if a program that a job of quacc's recipes starts is missing.
 
-    ``command_missing`` is an error where the worker itself would start what is not on this machine,
-    a warning where a launcher does, which may look elsewhere. Nothing is claimed where that cannot
-    be told.
+    ``command_missing`` is an error if the worker itself would start it, and a warning if a launcher
+    would, which may look elsewhere. Without certainty there is no finding.
     """
-    found = commands_of(recipe, environment)
-    return found.check() if isinstance(found, Commands) else found
+    commands = commands_of(recipe, environment)
+    return commands.check() if isinstance(commands, Commands) else commands
 
 
 def commands_of(recipe: str, environment: Mapping[str, str]) -> Commands | Finding | None:
-    """Return what a job may start; a finding where its program's own code fails."""
+    """Return the commands that a job may start; a finding if its program's own code fails."""
     path, program = environment.get("PATH"), program_of(recipe)
     if path is None:
         return None
     try:
         launch = (program.launch if program else _launch)(recipe, environment)
     except (ValueError, RecursionError):
-        return None  # quacc's settings cannot be read, which is told elsewhere
+        return None  # another finding reports that quacc's settings cannot be read
     except Exception as error:
         if program is None:
             raise
-        return failure(program, error)  # a stranger's; the job goes on
+        return failure(program, error)  # a plugin failed; the job goes on
     if launch is None or launch.launcher is None:
         return None
     programs = tuple(each for each in launch.programs if each)
@@ -83,7 +82,7 @@ def commands_of(recipe: str, environment: Mapping[str, str]) -> Commands | Findi
 
 
 def _launch(recipe: str, environment: Mapping[str, str]) -> Launch | None:
-    """Return how a program of quacc's recipes is started whose files nobody checks."""
+    """Return the commands of a program of quacc's recipes that has no plugin."""
     family = family_of(recipe)
     if family not in _OTHERS:
         return None
@@ -94,40 +93,49 @@ def _launch(recipe: str, environment: Mapping[str, str]) -> Launch | None:
     if setting:
         program = Command.of_setting(setting, default, environment)
         named = f"QUACC_{setting}"
-    else:  # ASE's own
+    else:  # ASE has a variable, and no setting of quacc's
         if any(Path(file).exists() for file in ase_files(environment)):
-            return None  # its configuration file may name another
+            return None  # ASE's configuration file may name another command
         named = "DFTB_COMMAND"
         own = environment.get(named)
         program = Command(own or default, named if own else "ASE's default")
     remedy = f"put the folder of {default} on PATH, or name it with {named}=/path/to/{default}"
     if not setting:
-        remedy += f", forwarded to jobs ([environment] forward has {named} in config.toml)"
+        remedy += f' and forward that to jobs ([environment] forward = ["{named}"] in config.toml)'
     return Launch(title=title, launcher=launcher, programs=(program,), remedy=remedy)
 
 
 @frozen(slots=False)
 class Commands:
-    """The commands that may start a job's program, and where it looks for them."""
+    """The commands that may start a job's program.
 
-    #: What its program says.
+    Parameters
+    ----------
+    launch : Launch
+        The program's own description.
+    launcher : Command
+        The command before each of them.
+    programs : tuple of Command
+        The commands of which one is started.
+    path : str
+        The ``PATH`` that the job sees.
+    """
+
     launch: Launch
-    #: What stands before each.
     launcher: Command
-    #: Those of which one is started.
     programs: tuple[Command, ...]
-    #: The ``PATH`` that the job sees.
     path: str
 
     def check(self, programs: Sequence[Command] | None = None) -> Finding | None:
-        """Find that none of the programs is there, or that what starts them is not."""
+        """Return a finding if all the programs are missing, or their launcher is."""
         programs = self.programs if programs is None else programs
         launched = bool(self.launcher.text.strip())
         if launched:
             if not self.launcher.words:
                 return None
             if not is_found(self.launcher.words[0], self.path):
-                return _missing("the parallel command", [self.launcher], "correct it", self.path)
+                remedy = f"correct {self.launcher.source}"
+                return _missing("the parallel command", [self.launcher], remedy, self.path)
             if not starts_here(self.launcher.words, self.path):
                 return None
         if not all(map(self._lacks, programs)):
@@ -135,13 +143,14 @@ class Commands:
         remedy = self.launch.remedy
         if len(programs) < len(self.programs):
             remedy = programs[0].remedy or remedy
-        found = _missing(self.launch.title, programs, remedy, self.path)
-        return replace(found, severity="warning") if launched else found
+        missing = _missing(self.launch.title, programs, remedy, self.path)
+        return replace(missing, severity="warning") if launched else missing
 
     def check_steps(self, ask: Callable[..., Report]) -> Finding | None:
-        """Find that the one that a calculation starts is not there, where another one is.
+        """Return a finding if the command that a calculation starts is missing.
 
-        `ask` asks the recipe what it would calculate, with ``exact=True`` for this structure alone.
+        `ask` returns the report on the recipe, with ``exact=True`` for this structure alone. It is
+        called only if some of the commands are missing.
         """
         if not any(map(self._lacks, self.programs)):
             return None
@@ -150,24 +159,24 @@ class Commands:
             steps = ask(exact=True).steps
         for number, step in enumerate(steps):
             if missing := self._missing_in(step):
-                found = missing[0]
+                first = missing[0]
                 where = f", in step {number + 1} of {len(steps)}" if len(steps) > 1 else ""
-                # A later one goes on from results that are not known yet.
+                # A later step depends on results that are not known yet.
                 sure = number == 0 and len(missing) == len(step.starts)
                 return replace(
-                    found,
-                    severity=found.severity if sure else "warning",
-                    message=f"{found.message}{where}",
+                    first,
+                    severity=first.severity if sure else "warning",
+                    message=f"{first.message}{where}",
                 )
         return None
 
     def _missing_in(self, step: Step) -> list[Finding]:
-        """Find of each group that may start a step that nothing of it is there."""
+        """Return a finding for each group of commands of a step that is missing."""
         known = {each.text: each for each in self.programs}
         if not known.keys() >= {text for group in step.starts for text in group}:
             return []
-        found = [self.check([known[text] for text in group]) for group in step.starts]
-        return [each for each in found if each]
+        findings = [self.check([known[text] for text in group]) for group in step.starts]
+        return [each for each in findings if each]
 
     def _lacks(self, program: Command) -> bool:
         return bool(program.words) and not is_found(program.words[0], self.path)
@@ -181,7 +190,7 @@ def _missing(what: str, commands: Sequence[Command], remedy: str, path: str) -> 
     ]
     several = len(named) > 1
     if any("/" in word for word in words):
-        where = "is a program" if several else "is no program"
+        where = "is an executable file" if several else "is no executable file"
     else:
         where = f"is {'' if several else 'not '}on the PATH that the job sees"
     programs = f"neither {' nor '.join(named)}" if several else named[0]
@@ -195,7 +204,7 @@ def _missing(what: str, commands: Sequence[Command], remedy: str, path: str) -> 
     )
 
 
-#: What the options mean that decide the number of ranks; of MPI's, and of Slurm's.
+#: The options of MPI's and Slurm's launchers that decide the number of ranks, with their meaning.
 _MPI_OPTIONS = {"-n": "ranks", "-np": "ranks", "--n": "ranks", "--np": "ranks"}
 _SRUN_OPTIONS = {
     "-n": "ranks",
@@ -214,7 +223,7 @@ def check_ranks(recipe: str, environment: Mapping[str, str], workers: int) -> Fi
     try:
         setting = None if name is None else quacc_setting(name, environment)
     except ValueError:
-        return None  # quacc does not start with such settings, which the job will tell
+        return None  # another finding reports that quacc's settings cannot be read
     if setting is None:
         return None
     value, source = setting
@@ -224,23 +233,23 @@ def check_ranks(recipe: str, environment: Mapping[str, str], workers: int) -> Fi
     if count is None or count * workers <= cores:
         return None
     jobs = f"each of the {workers} jobs" if workers > 1 else "the one job"
-    fewer = "give the engine fewer workers ([engines.<name>] workers in config.toml), or "
+    fewer = "set fewer workers of the engine ([engines.<name>] workers in config.toml), or "
     fewer *= workers > 1
     return Finding(
         severity="warning",
         code="too_many_ranks",
         message=f"{jobs} that the engine runs at once starts {count} ranks ({source} is "
-        f"{one_line(command)!s:.80}), {count * workers} in all, and this machine has {cores} "
+        f"{one_line(command)!s:.80}), {count * workers} in all, but this machine has {cores} "
         f"core{'s' if cores > 1 else ''}: they would slow each other down",
         source=source,
-        remedy=f"{fewer}give its jobs fewer ranks: workers times ranks must not exceed {cores}",
+        remedy=f"{fewer}set fewer ranks in {source}: workers times ranks must not exceed {cores}",
     )
 
 
 def ranks(command: object, nodes: int = 1) -> int | None:
-    """Return how many processes a parallel command starts, on this machine or a job's nodes.
+    """Return the number of processes that a parallel command starts on a job's nodes.
 
-    ``None`` if that cannot be told: the scheduler decides it, or other machines take their part.
+    ``None`` if it is unknown: the scheduler decides it, or other machines take part.
     """
     try:
         words = shlex.split(command) if isinstance(command, str) else []
@@ -259,7 +268,7 @@ def ranks(command: object, nodes: int = 1) -> int | None:
 
 
 def _read(words: list[str], options: Mapping[str, str]) -> dict[str, int]:
-    """Read the options that are numbers: ``-n 4``, ``-n=4``, ``-n4``, ``--ntasks=4``."""
+    """Return the options with numbers: ``-n 4``, ``-n=4``, ``-n4``, ``--ntasks=4``."""
     counts: dict[str, int] = {}
     for word, following in itertools.pairwise([*words, ""]):
         name, is_assigned, value = word.partition("=")
@@ -272,8 +281,9 @@ def _read(words: list[str], options: Mapping[str, str]) -> dict[str, int]:
     return counts
 
 
-#: Any of these says how many ranks there are.
+#: The resources that decide the number of ranks.
 _LAYOUT = frozenset({"nodes", "ranks", "ranks_per_node"})
+_NO_DEFAULTS = Resources()
 
 
 def check_asked_ranks(
@@ -281,67 +291,68 @@ def check_asked_ranks(
     parameters: Mapping[str, Any],
     environment: Mapping[str, str],
     resources: Resources,
-    defaults: Resources = Resources(),  # noqa: B008 - frozen
+    defaults: Resources = _NO_DEFAULTS,
 ) -> list[Finding]:
-    """Compare what a job asks for, or has of its cluster, with what starts its program.
+    """Compare a job's ranks and threads with the commands that start its program.
 
-    ``ranks_contradicted`` is an error, and a warning if the job does not ask for ranks itself;
-    ``ranks_unsure``, ``ranks_unused`` and ``threads_differ`` are warnings. The program has a say.
+    The job's own `resources` go before the `defaults` of its cluster. ``ranks_contradicted`` is an
+    error, and a warning if the job does not set ranks itself; ``ranks_unsure``, ``ranks_unused``
+    and ``threads_differ`` are warnings. The program may add its own findings.
     """
-    there = resources.over(defaults)
-    if not there:
+    together = resources.over(defaults)
+    if not together:
         return []
-    found = [_ranks(recipe, environment, resources, there), _threads(environment, there)]
+    findings = [_ranks(recipe, environment, resources, together), _threads(environment, together)]
     program = program_of(recipe)
-    if program is not None and there.total_ranks > 1:
-        found += guarded(program, lambda: program.check_ranks(parameters, there.total_ranks))
-    return [finding for finding in found if finding is not None]
+    if program is not None and together.total_ranks > 1:
+        findings += guarded(program, program.check_ranks, parameters, together.total_ranks)
+    return [finding for finding in findings if finding is not None]
 
 
 def _ranks(
-    recipe: str, environment: Mapping[str, str], asked: Resources, resources: Resources
+    recipe: str, environment: Mapping[str, str], own: Resources, resources: Resources
 ) -> Finding | None:
     wanted = resources.total_ranks
     names, is_certain = _commands(recipe)
-    # What a cluster gives to all jobs, some need not use.
-    if not names and asked.total_ranks > 1:
+    # A cluster's defaults hold for all jobs, and some do not use them.
+    if not names and own.total_ranks > 1:
         return Finding(
             severity="warning",
             code="ranks_unused",
-            message=f"the job asks for {asked.total_ranks} ranks, and quacc has no parallel "
-            f"command for {recipe}: nothing starts them",
-            remedy="leave out ranks and nodes, or say in the recipe's own parameters how its "
-            "program is to be started in parallel",
+            message=f"the job asks for {own.total_ranks} ranks, but quacc has no parallel "
+            f"command for {recipe}: they would stay idle",
+            remedy="leave out ranks and nodes, or set the parallel command in the recipe's own "
+            "parameters",
         )
     if not resources.given().keys() & _LAYOUT:
         return None
-    asks = bool(asked.given().keys() & _LAYOUT)
+    asks = bool(own.given().keys() & _LAYOUT)
     for name in names:
         try:
             setting = quacc_setting(name, environment)
         except ValueError:
-            return None  # quacc does not start with such settings, which is told elsewhere
+            return None  # another finding reports that quacc's settings cannot be read
         command = None if setting is None else before_the_program(setting[0])
         if setting is None or not isinstance(command, str) or not command.strip():
             continue
         known = ranks(command, resources.total_nodes)
         if filled(command, resources) == command and known != wanted:
             certain = is_certain and known is not None and asks
-            whose = "the job asks for" if asks else "the job has of its cluster"
+            whose = "the job asks for" if asks else "the job's cluster sets"
             return _own(command, setting[1], f"{whose} {wanted} ranks", known, certain=certain)
     return None
 
 
 def _own(command: str, source: str, wanted: str, known: int | None, *, certain: bool) -> Finding:
-    """Warn of a command that its owner has fixed, and that is not overwritten."""
+    """Return the finding about a user's own parallel command, which is never overwritten."""
     starts = f"starts {known}" if known is not None else "may start another number"
     return Finding(
         severity="error" if certain else "warning",
         code="ranks_contradicted" if known is not None else "ranks_unsure",
-        message=f"{wanted}, and {source}, which is {one_line(command)!s:.80}, {starts}",
+        message=f"{wanted}, but {source} = {one_line(command)!s:.80} {starts}",
         source=source,
-        remedy=f"leave {source} out, so that it is made from what the job asks for, or write "
-        "{ranks} for the number in it",
+        remedy=f"remove {source}, so that the job's resources make it, or write "
+        "{ranks} in the place of its number",
     )
 
 
@@ -352,15 +363,14 @@ def _threads(environment: Mapping[str, str], resources: Resources) -> Finding | 
     return Finding(
         severity="warning",
         code="threads_differ",
-        message=f"each rank has {cores} cores, and {one_line(own)!s:.80} threads by {THREADS}, "
-        "which you have set",
+        message=f"{THREADS} = {one_line(own)!s:.80} is set, but each rank has {cores} cores",
         source=THREADS,
-        remedy=f"unset {THREADS}: it is then the number of cores of a rank",
+        remedy=f"unset {THREADS}: jobs then set it to the cores of a rank",
     )
 
 
 def _commands(recipe: str) -> tuple[list[str], bool]:
-    """Name the settings that may start a recipe's program, and tell whether they certainly do."""
+    """Return the settings that may start a recipe's program, and whether they certainly do."""
     program = program_of(recipe)
     if program is not None:
         return [program.launcher] if program.launcher else [], True

@@ -1,7 +1,7 @@
-"""Read a file as the calculation will, and say what is known of it; note which files were read.
+"""Read a file as the calculation will, return the facts about it, and record which files were read.
 
 Only regular files are opened, and none larger than :data:`LIMIT` is read: a device, a pipe or a
-sparse file of gigabytes costs nothing here. What its content means, its program says.
+sparse file of gigabytes costs nothing here. The file's program judges its content.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def exists(path: str) -> bool:
-    """Return whether a file is there, such that :class:`OpenedFiles` is told of the look."""
+    """Return whether a file is there, and let :class:`OpenedFiles` record the look."""
     sys.audit("open", path, "r", os.O_RDONLY)
     return os.path.exists(path)
 
@@ -38,7 +38,7 @@ def exists(path: str) -> bool:
 class OpenedFiles:
     """Collects all files that this process opens, from Python's own audit events.
 
-    Those of the installed libraries are left out: they change by an installation only.
+    Files of installed libraries are left out: only an installation changes them.
     """
 
     def __init__(self) -> None:
@@ -51,9 +51,9 @@ class OpenedFiles:
 
     @contextlib.contextmanager
     def outside(self, directory: str) -> Iterator[dict[str, tuple[int, ...]]]:
-        """Collect the files that are opened, those below a directory left out.
+        """Collect the files that are opened outside a directory.
 
-        Their signatures before they were opened fill the dict by their absolute paths.
+        The dict has their signatures before they were opened, by their absolute paths.
         """
         # A recipe may change the working directory, so relative names are resolved at once.
         self._below = (directory + os.sep, os.path.realpath(directory) + os.sep)
@@ -67,7 +67,7 @@ class OpenedFiles:
     def _receive(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event != "open" or self._files is None:
             return
-        # An exception would keep the file from being opened; cwd may be gone.
+        # An exception would keep the file from being opened, and the directory may be gone.
         with contextlib.suppress(Exception):
             name, mode, flags = arguments
             writes = flags & os.O_ACCMODE == os.O_WRONLY if mode is None else mode[0] in "wax"
@@ -84,18 +84,18 @@ _MOST_KNOWN = 2000
 
 
 class FileMemo(Generic[_Made]):
-    """Results by a key of the caller's, each with the signatures of its files."""
+    """Remembers results by a key, each with the signatures of its files."""
 
     def __init__(self) -> None:
         self._known: dict[Hashable, tuple[list[tuple[int, ...]], _Made]] = {}
 
     def get(self, key: Hashable, paths: Sequence[str], make: Callable[[], _Made]) -> _Made:
-        """Return what was made of files under a key; make it again if one has changed."""
+        """Return the result under a key; call `make` again if one of the files has changed."""
         now = [signature(path) for path in paths]
         known = self._known.get(key)
         if known and known[0] == now:
             for path in paths:
-                # `OpenedFiles` counts this as a read, too.
+                # `OpenedFiles` records this as a read, too.
                 sys.audit("open", path, "r", os.O_RDONLY)
             return known[1]
         looked = time.time()
@@ -111,11 +111,11 @@ _presets: FileMemo[Any] = FileMemo()
 
 
 class PresetReader:
-    """In the place of `ruamel.yaml.YAML`: it reads a preset again only if its file has changed."""
+    """Replaces `ruamel.yaml.YAML`, and reads a preset again only if its file has changed."""
 
     def load(self, path: Path) -> Any:
-        """Return what a file holds."""
-        # What is read is changed afterwards.
+        """Return the document in a file."""
+        # The caller changes the document.
         return copy.deepcopy(_presets.get(path, [str(path)], lambda: _parse_preset(path)))
 
 
@@ -126,13 +126,13 @@ def _parse_preset(path: Path) -> Any:
 
 
 def _plain(node: Any) -> Any:
-    """Leave out the comments, which take longest to copy."""
+    """Return a document without ruamel's comments, which are slow to copy."""
     if isinstance(node, dict):
         return {key: _plain(value) for key, value in node.items()}
     return [_plain(value) for value in node] if isinstance(node, list) else node
 
 
-#: Bytes. VASP's own POTCARs have at most one million, UPF files a few.
+#: The size of the largest file that is read, in bytes. POTCARs have at most 1 MB, UPF files a few.
 LIMIT = 64 << 20
 _TRIES = 3
 _known: FileMemo[FileFacts] = FileMemo()
@@ -145,16 +145,16 @@ _PROBLEMS = {
 
 
 class _ChangedError(Exception):
-    """Somebody writes the file while it is read."""
+    """The file was written while it was read."""
 
 
 def facts(path: str, program: Program) -> FileFacts:
-    """Read a file of a program as the calculator spells it, or as it is remembered.
+    """Return the facts about a program's file, by its path as the calculator spells it.
 
-    There is a ``problem`` if a calculation cannot use it, and no ``signature`` if it cannot be
-    reached, or changed again and again while it was read.
+    They have a ``problem`` if a calculation cannot use it, and no ``signature`` if it cannot be
+    reached, or kept changing while it was read.
     """
-    if not os.path.isabs(path):  # it means another file in another directory
+    if not os.path.isabs(path):  # it names another file in another directory
         return _facts(path, program)
     return _known.get((path, program.name), [path], lambda: _facts(path, program))
 
@@ -169,11 +169,11 @@ def _facts(path: str, program: Program) -> FileFacts:
             return _unreachable(path, program, error)
         except ValueError as error:  # a NUL in the path
             return FileFacts(problem="missing", detail=str(error))
-    return FileFacts(problem="unreadable", detail="it changes all the time")
+    return FileFacts(problem="unreadable", detail="it changes while it is read")
 
 
 def _read_facts(path: str, program: Program) -> FileFacts:
-    # Before it is opened: opening a device may do something, opening a pipe waits.
+    # Opening a device may do something, and opening a pipe waits.
     there = os.stat(path)
     if not stat.S_ISREG(there.st_mode):
         detail = _sort(there.st_mode)
@@ -183,17 +183,17 @@ def _read_facts(path: str, program: Program) -> FileFacts:
         if not stat.S_ISREG(before.st_mode):
             raise _ChangedError
         if before.st_size > LIMIT:
-            size = f"it has {before.st_size / 1e6:.0f} MB, more than any such file"
+            size = f"it has {before.st_size / 1e6:.0f} MB, more than any {program.files.noun}"
             return FileFacts(signature=signature_of(before), problem="not_text", detail=size)
         data = file.read(LIMIT + 1)
         if signature_of(before) != signature_of(os.fstat(file.fileno())):
             raise _ChangedError
-    # A file renamed into its place meanwhile is another one.
+    # Another file may have been renamed into its place.
     if signature(path) != signature_of(before):
         raise _ChangedError
-    found = program.read(path, data)
+    content = program.read(path, data)
     digest = hashlib.sha256(data).hexdigest()
-    return evolve(found, signature=signature_of(before), sha256=digest)
+    return evolve(content, signature=signature_of(before), sha256=digest)
 
 
 def _opener(path: str, flags: int) -> int:

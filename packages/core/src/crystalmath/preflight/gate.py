@@ -1,8 +1,9 @@
-"""The gate: in this process recipes are asked what they would calculate, and nothing is run.
+"""The gate: call recipes in this process without running their calculations.
 
 Each :class:`quacc.runners.ase.Runner` that a recipe builds becomes a
 :class:`~crystalmath.plugins.report.Step`; the recipe goes on with a stand-in for its result. The
-patches stay for good: they belong into :mod:`~crystalmath.preflight.recipe_child` only.
+patches of quacc and ASE are never undone: only :mod:`~crystalmath.preflight.recipe_child` may
+install them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ase import Atoms
 from attrs import evolve
 
-from crystalmath.plugins.program import Asked, Program
+from crystalmath.plugins.program import Context, Program
 from crystalmath.plugins.report import FileFacts, Report, Step, Trouble, is_passing, trouble
 from crystalmath.preflight import files
 from crystalmath.preflight.called_jobs import CalledJobs, FirstPass
@@ -37,21 +38,21 @@ if TYPE_CHECKING:
 
     from crystalmath.models.inputs import StepInputs
 
-#: A flow over all the slabs of a large cell says the same thing again and again.
+#: The report of a recipe ends after so many calculations: a flow over all slabs repeats itself.
 MAX_STEPS = 50
 
 
 class _Unknown(BaseException):
-    """A value was used that only a calculation gives. No recipe's ``except Exception`` has it."""
+    """A recipe used a value that only a calculation gives; ``except Exception`` lets it pass."""
 
 
 class _Gate:
-    """What one recipe has been seen to calculate."""
+    """Records the calculations that one recipe would run."""
 
     def __init__(
         self,
         directory: Path | None = None,
-        given: frozenset[str] = frozenset(),
+        user_parameters: frozenset[str] = frozenset(),
         *,
         lets_die: bool = False,
         inputs: bool = False,
@@ -59,14 +60,14 @@ class _Gate:
         cores: int | None = None,
     ) -> None:
         self.directory = directory
-        self.given = given
+        self.user_parameters = user_parameters
         self.lets_die = lets_die
         self.inputs = inputs
-        #: Where calculations end with another structure than they began with: with this moment on
-        #: the atoms, in µB.
+        #: If set, calculations end with moved atoms and this moment on each, in µB.
         self.moment = moment
-        #: How many cores quacc finds, if not those of this machine, and whether it has looked.
+        #: The number of cores that quacc sees; ``None`` for this machine's.
         self._cores = cores
+        #: quacc has looked for the number of cores.
         self.counts_cores = False
         self.steps: list[Step] = []
         self.files: dict[str, FileFacts] = {}
@@ -74,40 +75,40 @@ class _Gate:
         self._last: object = None
 
     def cores(self, there: int | None) -> int | None:
-        """Tell quacc how many cores there are."""
+        """Return the number of cores that quacc is to see."""
         self.counts_cores = True
         return there if self._cores is None else self._cores
 
     def stop(self, reason: str) -> _Unknown:
-        # Remembered: a bare ``except`` may swallow what is raised.
+        # The recipe may catch the exception with a bare ``except``.
         self.unknown = self.unknown or reason
         return _Unknown(reason)
 
     def take(self, calculator: Any, atoms: Atoms, copy_files: Iterable[Any] | None) -> Path:
-        """Ask a calculator, and give the folder that would hold its results."""
+        """Record a calculation, and return the folder that would hold its results."""
         if self.directory is None:
             raise self.stop("no recipe is being asked")
         if len(self.steps) >= MAX_STEPS:
             raise self.stop(f"there are more than {MAX_STEPS} calculations")
         self._last = calculator
-        asked = Asked(
+        context = Context(
             directory=self.directory,
-            given=self.given,
+            user_parameters=self.user_parameters,
             copy_files=tuple(copy_files or ()),
             exact=self.inputs,
         )
-        program = next((each for each in _programs if self._runs(each, calculator)), None)
+        program = next((each for each in _process.programs if self._runs(each, calculator)), None)
         fresh = atoms.copy() if self.inputs else atoms
         if program is None:
             step = Step(calculator=type(calculator).__name__.lower())
         else:
-            step, read = self._call(program, _ask, calculator, atoms, asked)
+            step, read = self._call(program, _ask, calculator, atoms, context)
             self.files |= read
         if self.inputs:
-            step_inputs = self._call(program or Program(), _inputs, calculator, fresh, asked)
+            step_inputs = self._call(program or Program(), _inputs, calculator, fresh, context)
             step = evolve(step, inputs=step_inputs)
         self.steps.append(step)
-        # What comes after a calculation that can begin may be decided by its results.
+        # After a calculation that can begin, its results may decide how the recipe goes on.
         self.lets_die = self.lets_die and cannot_begin(step, self.files)
         if self.lets_die:
             from quacc import JobFailure
@@ -119,19 +120,19 @@ class _Gate:
         return bool(self._call(program, lambda program: program.runs(calculator)))
 
     def _call(self, program: Program, call: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a program's code: what it raises is no fault of the recipe's."""
+        """Call a program's code; its exception ends the report without blaming the recipe."""
         try:
             return call(program, *arguments)
         except Exception as error:
             if is_passing(error):
                 raise
-            module, said = type(program).__module__, trouble("recipe", error)
+            module = type(program).__module__
             raise self.stop(
-                f"the checks of {program.files.title} ({module}) failed: {said}"
+                f"the checks of {program.files.title} ({module}) failed: {trouble('recipe', error)}"
             ) from error
 
     def calculate(self, calculator: Any, atoms: Atoms | None) -> None:
-        """Take a calculation that is started without a Runner: its result is wanted at once."""
+        """Record a calculation that starts without a Runner, and stop: its result is needed."""
         atoms = calculator.atoms if atoms is None else atoms
         if calculator is not self._last:
             self.take(calculator, atoms.copy(), None)
@@ -139,30 +140,44 @@ class _Gate:
 
 
 def _ask(
-    program: Program, calculator: Any, atoms: Atoms, asked: Asked
+    program: Program, calculator: Any, atoms: Atoms, context: Context
 ) -> tuple[Step, dict[str, FileFacts]]:
-    step = program.ask(calculator, atoms, asked)
+    step = program.ask(calculator, atoms, context)
     return step, {need.path: files.facts(need.path, program) for need in step.needs}
 
 
-def _inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs | None:
+def _inputs(program: Program, calculator: Any, atoms: Atoms, context: Context) -> StepInputs | None:
     try:
-        return program.inputs(calculator, atoms, asked)
+        return program.inputs(calculator, atoms, context)
     except Exception as error:
         if is_passing(error):
             raise
-        # What keeps an input from being written is among the troubles of the step.
+        # The step's troubles already say why its input cannot be written.
         return None
 
 
-_gate = _Gate()
+class _Process:
+    """The state that the patches share, whichever thread a recipe uses."""
+
+    def __init__(self) -> None:
+        self.gate = _Gate()
+        self.programs: Sequence[Program] = ()
+
+    @contextlib.contextmanager
+    def through(self, gate: _Gate) -> Iterator[None]:
+        """Record calculations by a gate; afterwards none are expected."""
+        self.gate = gate
+        try:
+            yield
+        finally:
+            self.gate = _Gate()
+
+
+_process = _Process()
 
 
 def _stop(reason: str) -> _Unknown:
-    return _gate.stop(reason)
-
-
-_programs: Sequence[Program] = ()
+    return _process.gate.stop(reason)
 
 
 def ask(
@@ -173,45 +188,42 @@ def ask(
     inputs: bool = False,
     calls: bool = False,
 ) -> Report:
-    """Call a recipe in an empty folder, and say what it would have calculated.
+    """Call a recipe in an empty folder, and return the report on its calculations.
 
-    With `inputs` the steps have what their programs would get. A recipe of several calculations is
-    then called again: what differs when the first ones end elsewhere is not known beforehand. So
-    is one for which quacc looks how many cores there are: another machine may have others.
+    With `inputs` each step has its program's input. A recipe of several calculations is then called
+    again with other outcomes of the first ones: inputs that differ are not certain. If quacc looks
+    for the number of cores, the recipe is also called with another number.
 
-    With `calls` the body of a flow is called again, without results: what it calls then is certain.
+    With `calls` the body of a flow is called again, without results: the jobs that it calls then
+    are certain.
     """
-    given = frozenset(_names(parameters or {}))
-    first = _Gate(Path(directory), given, inputs=inputs)
+    names = frozenset(_names(parameters or {}))
+    first = _Gate(Path(directory), names, inputs=inputs)
     report = _ask_once(call, first, judges=calls)
-    # An error may be a stand-in's doing.
+    # A stand-in may have caused the error.
     doubted = report.end == "stopped" and first.unknown is None
     if report.calls and (calls or doubted):
         report = _with_first_pass(call, directory, report)
     if inputs and first.counts_cores:
-        other = _ask_once(call, _Gate(Path(directory), given, inputs=True, cores=CORES))
+        other = _ask_once(call, _Gate(Path(directory), names, inputs=True, cores=CORES))
         report = with_cores(report, other)
-    if not inputs or len(report.steps) < 2:  # noqa: PLR2004 - a first step and another
-        return report
-    for moment in MOMENTS:
-        other = _ask_once(call, _Gate(Path(directory), given, inputs=True, moment=moment))
+    has_later_steps = bool(report.steps[1:])
+    for moment in MOMENTS if inputs and has_later_steps else ():
+        other = _ask_once(call, _Gate(Path(directory), names, inputs=True, moment=moment))
         report = with_certainty(report, other)
     return report
 
 
 def _with_first_pass(call: Callable[[], object], directory: str, report: Report) -> Report:
-    """Mark what a flow calls before it needs a result, and whether it is bound to fail."""
-    global _gate  # noqa: PLW0603 - as in _ask_once()
-    gate = _gate = _Gate()
+    """Mark the jobs that a flow calls before it needs a result, and whether it always fails."""
+    gate = _Gate()
     first = FirstPass(directory)
-    try:
+    with _process.through(gate):
         first.run_body(call)
-    finally:
-        _gate = _Gate()
     if first.stopped:
         report = evolve(report, end="stopped", trouble=trouble("recipe", first.stopped))
     error, end = first.error, report.end
-    # It fails with stand-ins and without, and not for what a file lacks now.
+    # The flow fails if the same error comes with stand-ins and without. A missing file may appear.
     if error is not None and not isinstance(error, OSError) and not is_passing(error):
         end = "failed" if trouble("recipe", error) == report.trouble else end
     awaits = first.awaits or ("what it computes itself" if gate.unknown else None)
@@ -220,7 +232,7 @@ def _with_first_pass(call: Callable[[], object], directory: str, report: Report)
 
 @contextlib.contextmanager
 def _watching(gate: _Gate, *, judges: bool = False) -> Iterator[CalledJobs | None]:
-    """Note which jobs are called; none with a quacc that has no flows, or without one."""
+    """Record the jobs that are called; yield ``None`` if quacc is missing or has no flows."""
     try:
         called = CalledJobs(str(gate.directory), gate.steps, gate.stop, judges=judges)
     except ImportError:
@@ -230,32 +242,37 @@ def _watching(gate: _Gate, *, judges: bool = False) -> Iterator[CalledJobs | Non
         yield called
 
 
-def _ask_once(call: Callable[[], object], gate: _Gate, *, judges: bool = False) -> Report:
-    global _gate  # noqa: PLW0603 - whatever thread the recipe uses
-    _gate = gate
-    failure = called = None
+def _call_recipe(
+    call: Callable[[], object], gate: _Gate, *, judges: bool = False
+) -> tuple[CalledJobs | None, BaseException | None]:
+    """Call a recipe through a gate; return the jobs that it called, and its exception."""
+    called = None
     try:
-        with _watching(gate, judges=judges) as called:
+        with _process.through(gate), _watching(gate, judges=judges) as called:
             call()
-    except BaseException as error:  # noqa: BLE001 - sys.exit() of a recipe is a failure, too
-        failure = trouble("recipe", error)
-        # What a file lacks now, or a stand-in lacks, the job itself may have. A preset belongs to
-        # quacc or to its user's settings, and no job makes one.
-        fleeting = isinstance(error, OSError) or is_passing(error) or bool(gate.steps)
-        stopped = fleeting and not _is_of_preset(error)
-    finally:
-        _gate = _Gate()
+    except BaseException as error:  # noqa: BLE001 - sys.exit() in a recipe is a failure, too
+        return called, error
+    return called, None
+
+
+def _ask_once(call: Callable[[], object], gate: _Gate, *, judges: bool = False) -> Report:
+    called, error = _call_recipe(call, gate, judges=judges)
+    failure: Trouble | None = None
     end: Literal["done", "stopped", "failed"] = "done"
     if gate.unknown:
         end, failure = "stopped", Trouble(where="recipe", type="Unknown", message=gate.unknown)
-    elif failure:
-        end = "stopped" if stopped else "failed"
+    elif error is not None:
+        # The job itself may have the file or the result that is missing here. A missing preset is
+        # certain: no job writes one.
+        fleeting = isinstance(error, OSError) or is_passing(error) or bool(gate.steps)
+        end = "stopped" if fleeting and not _is_of_preset(error) else "failed"
+        failure = trouble("recipe", error)
     calls = called.noted if called else ()
     return Report(steps=tuple(gate.steps), end=end, trouble=failure, files=gate.files, calls=calls)
 
 
 def cannot_begin(step: Step, known: Mapping[str, FileFacts]) -> bool:
-    """Return whether a calculation would die of its files or its input."""
+    """Return whether a calculation would fail because of its files or its input."""
     read = [known[need.path] for need in step.needs]
     loose = any(each.loose_end for each in read[:-1])
     return bool(step.troubles) or loose or any(each.problem for each in read)
@@ -263,22 +280,17 @@ def cannot_begin(step: Step, known: Mapping[str, FileFacts]) -> bool:
 
 def survives(call: Callable[[], object], directory: str) -> bool:
     """Return whether a recipe goes on, as with a second choice, if calculations cannot begin."""
-    global _gate  # noqa: PLW0603 - whatever thread the recipe uses
-    gate = _gate = _Gate(Path(directory), lets_die=True)
-    try:
-        with _watching(gate):
-            call()
-    except BaseException as error:  # noqa: BLE001 - as in ask()
-        # It has tried all that it would, in words of its own perhaps.
-        dies = gate.lets_die and gate.unknown is None
-        return not dies or isinstance(error, OSError) or is_passing(error)
-    finally:
-        _gate = _Gate()
-    return True
+    gate = _Gate(Path(directory), lets_die=True)
+    _, error = _call_recipe(call, gate)
+    if error is None:
+        return True
+    # The recipe has tried all its choices, and may raise an exception of its own.
+    dies = gate.lets_die and gate.unknown is None
+    return not dies or isinstance(error, OSError) or is_passing(error)
 
 
 def _names(parameters: Mapping[str, Any]) -> Iterator[str]:
-    """Name all that a user has given, also to the jobs of a flow."""
+    """Yield the names of all parameters from the user, those for a flow's jobs too."""
     for name, value in parameters.items():
         yield str(name).lower()
         if isinstance(value, dict):
@@ -291,7 +303,7 @@ def _is_of_preset(error: BaseException) -> bool:
 
 
 def summary(summarizer: Any, result: Any, *_: object, **__: object) -> dict[str, Any]:
-    """Stand in for a summary: some of it is known beforehand."""
+    """Stand in for a summary; return the part that is known beforehand."""
     return _known_of(result if isinstance(result, Atoms) else result.atoms, summarizer)
 
 
@@ -301,8 +313,9 @@ def _vib_summary(summarizer: Any, *_: object, **__: object) -> Summary:
 
 def _known_of(atoms: Atoms, summarizer: Any) -> Summary:
     ended = atoms.copy()
-    if _gate.moment is not None and getattr(summarizer, "move_magmoms", False):
-        ended.set_initial_magnetic_moments([_gate.moment] * len(ended))
+    moment = _process.gate.moment
+    if moment is not None and getattr(summarizer, "move_magmoms", False):
+        ended.set_initial_magnetic_moments([moment] * len(ended))
     return Summary(
         {
             "atoms": ended,
@@ -317,16 +330,17 @@ def _known_of(atoms: Atoms, summarizer: Any) -> Summary:
 def _begin(
     runner: Any, atoms: Any, calculator: Any, copy_files: Iterable[Any] | None = None
 ) -> None:
+    gate = _process.gate
     several = isinstance(atoms, list)
     images = [image.copy() for image in (atoms if several else [atoms])]
     for image in images:
         image.calc = copy.deepcopy(calculator) if several else calculator
-        folder = _gate.take(image.calc, image.copy(), copy_files)
+        folder = gate.take(image.calc, image.copy(), copy_files)
         image.calc.directory = folder
         image.calc.results = Unseen(_stop)
-        if _gate.moment is not None:
+        if gate.moment is not None:
             move(image)
-            image.calc.results.moments = [_gate.moment] * len(image)
+            image.calc.results.moments = [gate.moment] * len(image)
         runner.tmpdir = runner.job_results_dir = folder
     runner.atoms = images if several else images[0]
     runner.copy_files = copy_files
@@ -342,25 +356,24 @@ def _run(runner: Any, *_: object, **__: object) -> Outcome:
 
 
 def _cannot_run(*_: object, **__: object) -> Any:
-    raise _gate.stop("something other than a calculation is run")
+    raise _stop("something other than a calculation is run")
 
 
 def calculate(calculator: Any, atoms: Atoms | None = None, *_: object, **__: object) -> None:
-    """Stand in for a calculator's ``calculate``, where it has one of its own."""
-    _gate.calculate(calculator, atoms)
+    """Stand in for a calculator's own ``calculate``."""
+    _process.gate.calculate(calculator, atoms)
 
 
 def is_unmade(directory: str | Path | None) -> bool:
-    """Return whether a folder would hold the results of a calculation that was not made."""
-    return bool(directory) and Path(str(directory)).parent == _gate.directory
+    """Return whether a folder belongs to a calculation that was only recorded."""
+    return bool(directory) and Path(str(directory)).parent == _process.gate.directory
 
 
 def install(programs: Sequence[Program]) -> None:
-    """Close the gate in this process, for good; programs add what is theirs.
+    """Replace quacc's and ASE's calculations in this process; programs replace their own.
 
-    Of these the first that says that a calculator is its own is asked about it.
+    The first program whose ``runs`` accepts a calculator is asked about it.
     """
-    global _programs  # noqa: PLW0603 - as the patches
     from ase.calculators.calculator import FileIOCalculator
     from ase.calculators.genericfileio import GenericFileIOCalculator
     from quacc.runners._base import BaseRunner
@@ -379,32 +392,32 @@ def install(programs: Sequence[Program]) -> None:
     _patch_cores()
     for program in programs:
         program.install()
-    _programs = tuple(programs)
+    _process.programs = tuple(programs)
 
 
 def patch(owner: Any, **functions: Any) -> None:
-    """Put functions in the place of a class's own, for good."""
+    """Replace functions of a class."""
     for name, function in functions.items():
         setattr(owner, name, function)
 
 
 def _patch_cores() -> None:
-    """Note where quacc looks how many cores there are; all others see this machine's."""
+    """Let the gate answer quacc's question for the number of cores; others see this machine's."""
     import psutil
 
     count = psutil.cpu_count
 
-    def cpu_count(logical: bool = True) -> int | None:  # noqa: FBT001, FBT002 - as psutil's
+    def cpu_count(logical: bool = True) -> int | None:  # noqa: FBT001, FBT002 - psutil's signature
         frame = inspect.currentframe()
         caller = frame and frame.f_back and frame.f_back.f_globals.get("__name__")
-        there: int | None = count(logical)
-        return _gate.cores(there) if str(caller).startswith("quacc.") else there
+        cores: int | None = count(logical)
+        return _process.gate.cores(cores) if str(caller).startswith("quacc.") else cores
 
     psutil.cpu_count = cpu_count
 
 
 def _patch_settings() -> None:
-    """Keep quacc from making the folders that a recipe's settings name."""
+    """Keep quacc from creating the folders in a recipe's settings."""
     import quacc
 
     change = quacc.settings.change_settings

@@ -1,7 +1,7 @@
-"""Ask recipes which files they would read: warm children, and what they have answered.
+"""Ask recipes which files they would read, in warm children, and remember the reports.
 
-A few children stay warm, each for one environment. The first question to one waits until quacc
-is imported there, and questions to the same one wait for each other.
+A few children stay warm, each for one environment. The first question waits until the child has
+imported quacc. Questions to the same child wait for each other.
 """
 
 from __future__ import annotations
@@ -32,39 +32,43 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-#: How long a recipe may take to be asked, in seconds: a flow cuts slabs from its structure before
-#: its first calculation, 3 s of computing for eight atoms. Waiting for a core does not count.
+#: The most seconds for a question. A flow cuts slabs before its first calculation: 3 s for eight
+#: atoms. Waiting for a core does not count.
 LIMIT_S = 30.0
-#: How many children stay warm, and how many more may be asked at once; each takes some 250 MB.
+#: The number of children that stay warm, and of those that are asked at once; each takes 250 MB.
 WARM = 2
-#: How long the last failure is remembered, in seconds.
+#: A failure is remembered for so many seconds.
 FAILED_S = 2.0
-#: After so many failures in a row a recipe is not asked for a while, in seconds: a batch of
-#: thousands would take hours.
+#: After so many failures in a row a recipe is not asked for `PAUSE_S` seconds: a batch of thousands
+#: would take hours.
 FAILURES = 3
 PAUSE_S = 30.0
 
 
-class CannotAsk(CrystalMathError):  # noqa: N818 - named for what happened
-    """A recipe could not be asked, or did not answer: nothing is known of its files."""
+class CannotAsk(CrystalMathError):  # noqa: N818 - a public name
+    """A recipe could not be asked, or did not answer: its files are unknown."""
 
     code = "recipe_unchecked"
 
 
 class Inspector:
-    """Asks recipes, and remembers what they said. Safe for threads."""
+    """Asks recipes, and remembers their reports. Safe for threads."""
 
     def __init__(self, *, limit_s: float = LIMIT_S, warm: int = WARM) -> None:
         self._limit_s = limit_s
         self._warm = warm
-        # Those that others have pushed out go on until they have answered.
-        self._turn = threading.Semaphore(warm)
+        self._begin()
+
+    def _begin(self) -> None:
+        # A child that newer ones have replaced still finishes its question.
+        self._turn = threading.Semaphore(self._warm)
         self._lock = threading.Lock()
         self._children: OrderedDict[Hashable, SupervisorClient] = OrderedDict()
         self._reports = ReportCache()
         self._failed: tuple[Hashable, float, str] = (None, 0.0, "")
         self._in_a_row: dict[Hashable, tuple[int, float]] = {}
-        self._term = 0  # how often the children were ended
+        #: The number of times that the children were ended.
+        self._term = 0
         self._is_over = False
 
     def ask(
@@ -78,10 +82,14 @@ class Inspector:
         inputs: bool = False,
         calls: bool = False,
     ) -> Report:
-        """Ask a recipe which files it would read. It is called up to its calculations, elsewhere.
+        """Return the report on a recipe, which a child calls up to its calculations.
 
-        Raises `CannotAsk`: it took too long, or the process ended meanwhile. `InvalidJob`: the
-        structure or the parameters cannot be part of a job.
+        Raises
+        ------
+        CannotAsk
+            The recipe took too long, or the child ended meanwhile.
+        InvalidJob
+            The structure or the parameters cannot be part of a job.
         """
         question = Question(
             recipe, atoms, parameters, environment, document, inputs=inputs, calls=calls
@@ -93,17 +101,17 @@ class Inspector:
             with child.lock:
                 if child.ended:
                     continue
-                # Another thread may have asked the same while this one waited.
+                # Another thread may have asked the same question while this one waited.
                 if report := self._reports.find(question):
                     return report
                 with self._turn:
                     return self._ask(child, question, config.admitted(environment))
-        raise CannotAsk(f"{recipe} could not be asked: this program is about to end")
+        raise CannotAsk(f"{recipe} could not be checked: this program is about to end")
 
     def close(self, *, for_good: bool = False) -> None:
-        """End all children, and return when nothing of them is left.
+        """End all children, and return when none is left.
 
-        What is asked from then on is asked of new ones; `for_good`, it raises `CannotAsk`.
+        Later questions start new children; `for_good`, they raise `CannotAsk`.
         """
         with self._lock:
             self._term += 1
@@ -114,16 +122,16 @@ class Inspector:
             child.end()
 
     def _ask(self, child: SupervisorClient, question: Question, allow: tuple[str, ...]) -> Report:
-        # A recipe that hangs shall do so once a submission, which asks twice; settings that quacc
-        # does not start with, once for all jobs of a batch.
+        # A submission asks twice, but should wait only once for a recipe that hangs. A batch should
+        # wait only once for settings that quacc does not start with.
         settings = _settings(question)
         key, when, before = self._failed
         if time.monotonic() - when < FAILED_S and key in {question.exact, settings}:
             raise _failure(question, before)
-        asked = question.recipe, settings
-        failures, last = self._in_a_row.get(asked, (0, 0.0))
+        subject = question.recipe, settings
+        failures, last = self._in_a_row.get(subject, (0, 0.0))
         if failures >= FAILURES and time.monotonic() - last < PAUSE_S:
-            why = f"it has failed to answer {failures} times in a row, and is not asked for a while"
+            why = f"it failed {failures} times in a row; the next try is after {PAUSE_S:g} s"
             raise _failure(question, why)
         request = {
             "recipe": question.recipe,
@@ -140,17 +148,17 @@ class Inspector:
             recent = {
                 key: failed for key, failed in self._in_a_row.items() if now - failed[1] < PAUSE_S
             }
-            self._in_a_row = {**recent, asked: (failures + 1, now)}
+            self._in_a_row = {**recent, subject: (failures + 1, now)}
             raise _failure(question, answer["failed"])
-        self._in_a_row.pop(asked, None)
+        self._in_a_row.pop(subject, None)
         report = Report.from_json(answer["report"])
         self._reports.keep(question, report, answer["watched"])
         return report
 
     def _child(self, environment: Mapping[str, str], term: int) -> SupervisorClient | None:
-        """Return the child of an environment; of too many, the one longest unused must go.
+        """Return the child of an environment, and retire the one longest unused if too many live.
 
-        ``None`` where the children were ended since `term`, and no other is to be asked.
+        Return ``None`` if the children were ended since `term`: then no other is asked.
         """
         key = frozenset(environment.items())
         with self._lock:
@@ -165,10 +173,10 @@ class Inspector:
         return child
 
     def forget(self) -> None:
-        """Begin anew in a forked process: the children and held locks are the parent's."""
+        """Start empty in a forked process: the children and held locks are the parent's."""
         for child in self._children.values():
             child.forget()
-        self.__init__(limit_s=self._limit_s, warm=self._warm)  # type: ignore[misc]
+        self._begin()
 
 
 def _settings(question: Question) -> Hashable:
@@ -177,20 +185,20 @@ def _settings(question: Question) -> Hashable:
 
 
 def _failure(question: Question, why: str) -> CannotAsk:
-    return CannotAsk(f"{question.recipe} could not be asked which files it reads: {why}")
+    return CannotAsk(f"the files of {question.recipe} could not be checked: {why}")
 
 
 _default = Inspector()
-#: Ask with the children of this process, and end these; see :class:`Inspector`.
+#: Ask this process's children, and end them; see :class:`Inspector`.
 ask, close = _default.ask, _default.close
 os.register_at_fork(after_in_child=_default.forget)
-# They would go by themselves, but only after this process.
+# Without this the children would outlive this process for a moment.
 atexit.register(close, for_good=True)
 
 
-#: How long a supervisor may take to end what it runs, in seconds.
+#: The most seconds in which a supervisor ends its processes.
 _END_S = 10.0
-#: How long a supervisor that is alive may be silent, in seconds: it may have been stopped.
+#: The most seconds in which a living supervisor is silent; a stopped one is silent for longer.
 _SILENT_S = RENEWALS * (WARM_UP_S + STARVED_S)
 
 
@@ -198,59 +206,64 @@ class SupervisorClient:
     """A supervised child for one environment; it starts at the first question."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        #: Held by who asks.
+        #: Held while a question is asked.
         self.lock = threading.Lock()
-        #: It is not asked any more.
-        self.ended = False
+        self._ended = threading.Event()
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None
         self._buffer = b""
-        # Made and removed here as well as there, so that it goes whichever of us is killed.
+        # Both processes remove it, so that it goes if either of them is killed.
         self._scratch = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it answers no more questions."""
+        return self._ended.is_set()
 
     def ask(self, question: Mapping[str, Any], limit_s: float) -> dict[str, Any]:
         """Return the child's answer, or ``{"failed": why}``; the caller holds the lock."""
         line = json.dumps({**question, "limit_s": limit_s}).encode() + b"\n"
         fresh = taken = False
-        # An idle one may end at the very moment it is asked; then a fresh one is.
-        while not (fresh or taken or self.ended):
+        # An idle supervisor may end at this very moment; then a new one is asked.
+        while not (fresh or taken or self._ended.is_set()):
             fresh = self._socket is None
             link = self._socket or self._start()
-            if self.ended:  # by another thread, before there was a socket to shut down
-                self._stop()  # type: ignore[unreachable]
+            if self._ended.is_set():  # by another thread, before there was a socket to shut down
+                self._stop()
                 break
             try:
                 link.sendall(line)
                 taken = bool(self._read_line(link))
                 answer: dict[str, Any] = json.loads(self._read_line(link))
-            except (OSError, ValueError):  # it is gone, or somebody has stopped it
+            except (OSError, ValueError):  # it is gone, or it was stopped
                 self._stop()
             else:
                 return answer
-        return {"failed": "its supervisor was told to end" if self.ended else "its supervisor died"}
+        return {"failed": "its supervisor was ended" if self.ended else "its supervisor died"}
 
     def end(self) -> None:
-        """End it at once, and return when nothing of it is left."""
-        self.ended = True
-        with contextlib.suppress(OSError, AttributeError):
-            # Who waits for an answer is told of it, and lets go of the lock.
-            self._socket.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+        """End it at once, and return when no process of it is left."""
+        self._ended.set()
+        if (link := self._socket) is not None:
+            # The thread that waits for an answer gets an error, and releases the lock.
+            with contextlib.suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
         with self.lock:
             self._stop()
 
     def retire(self) -> None:
-        """End it once it has answered what it is asked just now."""
+        """End it after its present answer."""
         with self.lock:
-            self.ended = True
+            self._ended.set()
             self._stop()
 
     def forget(self) -> None:
-        """Let go without a word: in a forked process it is the parent's."""
+        """Close the connection without ending it: in a forked process it is the parent's."""
         if self._socket is not None:
             self._socket.close()
         if self._process is not None:
-            self._process.returncode = 0  # no child of ours, so nothing to complain of
+            self._process.returncode = 0  # it is no child of this process: Popen must not warn
 
     def _start(self) -> socket.socket:
         self._scratch = os.path.abspath(tempfile.mkdtemp(prefix="crystalmath-asks-"))
@@ -259,7 +272,7 @@ class SupervisorClient:
         ours.settimeout(_SILENT_S)
         self._socket, self._buffer = ours, b""
         first = {"environment": self._environment, "scratch": self._scratch}
-        with contextlib.suppress(OSError):  # it died at once; the question will show it
+        with contextlib.suppress(OSError):  # it died at once; the question will fail
             ours.sendall(json.dumps(first).encode() + b"\n")
         return ours
 

@@ -1,4 +1,4 @@
-"""A recipe that tells what a job finds where it runs: the one that is not quacc's or the user's."""
+"""A recipe of CrystalMath's own that reports the node on which it runs."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _CORE = "crystalmath"
 
 
 def probe_job() -> dict[str, Any]:
-    """Return what a job finds on its node.
+    """Return the versions, cores and programs that a job has on its node.
 
     Returns
     -------
     dict
-        ``host``; ``cores``, how many it may use; ``python`` and ``prefix``; ``versions`` of
-        ``crystalmath``, ``quacc`` and ``ase``, ``None`` where one is missing; ``engines``, the same
-        of the distribution of each installed engine and of what it needs; ``time``, the node's
-        clock in seconds since the epoch; ``directory``, where it ran; and ``conditions``, what
-        programs find there, each as a dict of ``name``, ``ok``, ``message`` and ``remedy``.
+        ``host``; ``cores``, the number that it may use; ``python`` and ``prefix``; ``versions`` of
+        ``crystalmath``, ``quacc`` and ``ase``, ``None`` if one is missing; ``engines``, for each
+        installed engine the versions of its distribution and of that one's requirements; ``time``,
+        the node's clock in seconds since the epoch; ``directory``, the working directory; and
+        ``conditions`` of programs, each a dict of ``name``, ``ok``, ``message`` and ``remedy``.
     """
     return {
         "host": socket.gethostname(),
@@ -53,7 +53,7 @@ def probe_job() -> dict[str, Any]:
 
 
 def _versions(engine: EntryPoint) -> dict[str, str | None]:
-    """Return the versions of an engine's distribution and of its library, as Parsl or PSI/J."""
+    """Return the versions of an engine's distribution and of its libraries, such as Parsl."""
     if engine.dist is None or engine.dist.name == _CORE:
         return {}
     try:
@@ -68,8 +68,8 @@ def _versions(engine: EntryPoint) -> dict[str, str | None]:
 
 def _name(requirement: str) -> str:
     """Return the name in ``psij-python>=0.9.11,<0.10``."""
-    found = re.match(r"[\w.-]+", requirement)
-    return found[0] if found else requirement
+    name = re.match(r"[\w.-]+", requirement)
+    return name[0] if name else requirement
 
 
 def _canonical(requirement: str) -> str:

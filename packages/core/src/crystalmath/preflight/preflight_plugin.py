@@ -1,4 +1,4 @@
-"""The host's own check of a job: its recipe is asked what it reads, and that is judged."""
+"""The host's own check of a job: ask its recipe for a report, and judge it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Finding, Pseudopotential
 
-#: Programs for molecules, which heed no cell.
+#: Programs for molecules, which ignore the cell.
 _MOLECULES = ("gaussian", "mrcc", "orca", "psi4", "qchem")
 
 
@@ -26,16 +26,16 @@ def crystalmath_preflight(
     environment: Mapping[str, str],
     document: str,
 ) -> Sequence[Finding]:
-    """Return what would keep a job's calculations from beginning.
+    """Return the findings that keep a job's calculations from beginning.
 
-    A job that would die has errors. A recipe that cannot be asked is a warning
-    (``recipe_unchecked``): the job may well run. If quacc's settings are why, it is an error.
+    A job that would fail has errors. A recipe that cannot be asked is a warning
+    (``recipe_unchecked``), as the job may run. It is an error if quacc's settings are the cause.
     """
     ours = is_quaccs(recipe)
     unread = _settings_elsewhere(environment, ours=ours)
-    if found := [*_without_a_cell(recipe, atoms), *(unread if ours else ())]:
-        return found
-    # Within the functions: most recipes concern nobody here, and a command must start quickly.
+    if certain := [*_without_a_cell(recipe, atoms), *(unread if ours else ())]:
+        return certain
+    # Imported within the functions: most recipes need none of it, and a command must start quickly.
     from crystalmath.preflight import inspector, plausibility
     from crystalmath.preflight.programs_here import concerns
 
@@ -61,7 +61,7 @@ def crystalmath_pseudopotentials(
     environment: Mapping[str, str],
     document: str,
 ) -> Sequence[Pseudopotential]:
-    """Identify the files that a job reads, each once, from the same answer."""
+    """Return the files that a job reads, each once, from the same report."""
     from crystalmath.preflight import inspector
     from crystalmath.preflight.programs_here import concerns
 
@@ -70,14 +70,14 @@ def crystalmath_pseudopotentials(
     from crystalmath.preflight.verdict import pseudopotentials
 
     try:
-        # What the preflight was told is remembered.
+        # The inspector remembers the report of the preflight.
         return pseudopotentials(inspector.ask(recipe, atoms, parameters, environment, document))
     except inspector.CannotAsk:
         return ()
 
 
 def _refused(recipe: str, environment: Mapping[str, str]) -> Sequence[Finding]:
-    """Find settings that quacc does not start with: workers import it, whatever they run."""
+    """Return a finding about settings that quacc does not start with: every worker imports it."""
     from crystalmath.preflight.settings_check import settings_refused
 
     refused = settings_refused(environment)
@@ -89,7 +89,10 @@ def _refused(recipe: str, environment: Mapping[str, str]) -> Sequence[Finding]:
 
 
 def _settings_elsewhere(environment: Mapping[str, str], *, ours: bool) -> Sequence[Finding]:
-    """Find a settings file that no job would read; a user's own recipe may do without quacc."""
+    """Return a finding about a settings file that no job would read.
+
+    It is a warning for a user's own recipe, which may not use quacc.
+    """
     from crystalmath.recipes.quacc_settings import relative_file
 
     named = relative_file(environment)
@@ -98,8 +101,8 @@ def _settings_elsewhere(environment: Mapping[str, str], *, ours: bool) -> Sequen
     from crystalmath.models import Finding
 
     message = (
-        f"the file of quacc's settings {named!r} (from QUACC_CONFIG_FILE) is a relative path, and "
-        "a job does not run in this directory: quacc would have its defaults in place of them"
+        f"quacc's settings file {named!r} (from QUACC_CONFIG_FILE) is a relative path, but a job "
+        "runs in another directory: quacc would use its defaults instead"
     )
     return (
         Finding(
@@ -107,16 +110,16 @@ def _settings_elsewhere(environment: Mapping[str, str], *, ours: bool) -> Sequen
             code="settings_relative",
             message=message,
             source="QUACC_CONFIG_FILE",
-            remedy="give it as an absolute path",
+            remedy="set QUACC_CONFIG_FILE to an absolute path",
         ),
     )
 
 
 def _without_a_cell(recipe: str, atoms: Atoms | None) -> Sequence[Finding]:
-    """Find periodic structures that lack a lattice vector, be it that of the vacuum on a slab.
+    """Return a finding about a periodic structure without one of its lattice vectors.
 
-    Energies and forces come out as NaN, the program dies, or quacc fails where it describes the
-    structure in the result, by pymatgen. A user's own recipe may mend that.
+    Its energies are NaN, its program fails, or quacc cannot describe the result. A user's own
+    recipe may add the vector.
     """
     if not atoms or not atoms.pbc.any() or atoms.cell.array.any(axis=1).all():
         return ()
@@ -125,10 +128,8 @@ def _without_a_cell(recipe: str, atoms: Atoms | None) -> Sequence[Finding]:
     from crystalmath.models import Finding
 
     message = (
-        f"the structure is periodic (pbc {atoms.pbc.tolist()}), and its cell has a vector of no "
+        f"the structure is periodic (pbc {atoms.pbc.tolist()}), but its cell has a vector of zero "
         f"length: {atoms.cell.array.tolist()} Å"
     )
-    remedy = (
-        "give it three lattice vectors, with vacuum around a slab or molecule, or set pbc to false"
-    )
+    remedy = "set three lattice vectors, with vacuum around a slab or molecule, or set pbc to false"
     return (Finding(severity="error", code="structure_no_cell", message=message, remedy=remedy),)

@@ -1,4 +1,4 @@
-"""The programs that the installed plugins provide, which recipes run them, and their presets."""
+"""The programs of the installed plugins, the recipes that run them, and their presets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import time
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from attrs import frozen
 
@@ -33,13 +33,14 @@ if TYPE_CHECKING:
     from crystalmath.plugins.checked_job import FileKind
 
 
-class _Nobodys(Program):
-    """A calculator that no program knows."""
+class _Unknown(Program):
+    """The program of a calculator that no plugin knows."""
 
     name = ""
 
 
-_NOBODYS = _Nobodys()
+_UNKNOWN = _Unknown()
+_Result = TypeVar("_Result")
 
 
 def programs() -> tuple[Program, ...]:
@@ -48,26 +49,25 @@ def programs() -> tuple[Program, ...]:
 
 
 def program_named(name: str) -> Program:
-    """Return a program by its name; one without a rule of its own if there is none."""
-    return next((each for each in programs() if each.name == name), _NOBODYS)
+    """Return a program by its name; if there is none, one with all the defaults."""
+    return next((each for each in programs() if each.name == name), _UNKNOWN)
 
 
 def program_of(recipe: str) -> Program | None:
     """Return the program of one of quacc's recipes."""
-    owns = (each for each in programs() if _is_of(recipe, each))
-    return next(owns, None)
+    return next((each for each in programs() if _is_of(recipe, each)), None)
 
 
 def file_kinds() -> Mapping[str, FileKind]:
-    """Return what the files of each program are called."""
+    """Return the words for each program's files, by its name."""
     return {each.name: each.files for each in programs()}
 
 
 def may_be_asked(recipe: str) -> bool:
-    """Return, by its full name alone, whether a recipe may be asked which files it reads.
+    """Return, from its full name alone, whether a recipe may be asked which files it reads.
 
-    That takes seconds for the first one. Of quacc's own only those of a known program are asked;
-    what a user's recipe calls is in its source.
+    The first question takes seconds. One of quacc's recipes is asked only if its program is known.
+    A user's recipe may be asked: its source decides (`concerns`).
     """
     return program_of(recipe) is not None or not is_quaccs(recipe)
 
@@ -85,32 +85,40 @@ def concerns(recipe: str, environment: Mapping[str, str]) -> bool:
 
 
 def conditions(environment: Mapping[str, str]) -> Iterator[Condition]:
-    """Yield what is there on this machine of each program."""
+    """Yield the conditions of each program on this machine."""
     for program in programs():
-        try:
-            yield from list(program.conditions(environment))
-        except Exception as error:  # noqa: BLE001 - a stranger's
-            failed = failure(program, error)
+        results = _call(program.conditions, environment)
+        if isinstance(results, Exception):
+            failed = failure(program, results)
             yield Condition(name="plugin", ok=False, message=failed.message, remedy=failed.remedy)
+        else:
+            yield from results
 
 
-def guarded(program: Program, call: Callable[[], Iterable[Finding]]) -> list[Finding]:
-    """Call a program's code, and make a warning that names it of whatever it raises."""
+def guarded(
+    program: Program, call: Callable[..., Iterable[Finding]], *arguments: Any
+) -> list[Finding]:
+    """Return the findings of a program's code; its exception becomes a warning that names it."""
+    results = _call(call, *arguments)
+    return [failure(program, results)] if isinstance(results, Exception) else results
+
+
+def _call(call: Callable[..., Iterable[_Result]], *arguments: Any) -> list[_Result] | Exception:
     try:
-        return list(call())
-    except Exception as error:  # noqa: BLE001 - a stranger's; the job goes on
-        return [failure(program, error)]
+        return list(call(*arguments))
+    except Exception as error:  # noqa: BLE001 - a plugin's code may raise anything; the job goes on
+        return error
 
 
 def failure(program: Program, error: Exception) -> Finding:
-    """Say that a program's own code has failed."""
+    """Return the warning that a program's own code has failed."""
     module = type(program).__module__
     return Finding(
         severity="warning",
         code="plugin_failed",
-        message=f"the checks of {program.files.title} ({module}) failed, so that not all was "
+        message=f"the checks of {program.files.title} ({module}) failed, so the job is only partly "
         f"checked: {said(f'{type(error).__name__}: {error}')}",
-        remedy=f"mend or uninstall what provides {module}",
+        remedy=f"correct or uninstall the plugin that provides {module}",
     )
 
 
@@ -119,13 +127,19 @@ def _is_of(recipe: str, program: Program) -> bool:
 
 
 def presets(environment: Mapping[str, str], name: str | None = None) -> list[Preset]:
-    """Return the presets of all programs, or of a name; `InvalidJob`: none, or one is damaged."""
-    found = [each for program in programs() for each in _of_program(program, environment)]
+    """Return the presets of all programs, or those of one name.
+
+    Raises
+    ------
+    InvalidJob
+        No preset has that name, or one is damaged.
+    """
+    every = [each for program in programs() for each in _of_program(program, environment)]
     if name is None:
-        return found
-    if chosen := [each for each in found if each.name == name]:
+        return every
+    if chosen := [each for each in every if each.name == name]:
         return chosen
-    known = [each.name for each in found]
+    known = [each.name for each in every]
     listed = ", ".join(known) or "none, as quacc is not installed"
     meant = f"{near} " if (near := did_you_mean(name, known, "")) else ""
     raise InvalidJob(f"there is no preset {shown(name)}; {meant}there are {listed}")
@@ -159,22 +173,21 @@ def _loader(file: str) -> Callable[[Path], Any]:
     from crystalmath.preflight.files import PresetReader
 
     spec = importlib.util.spec_from_file_location("_crystalmath_quacc_files", file)
-    assert spec is not None  # noqa: S101 - a file of Python's
-    assert spec.loader is not None  # noqa: S101 - as above
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no Python module")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.YAML = PresetReader  # type: ignore[attr-defined]
+    vars(module)["YAML"] = PresetReader
     load: Callable[[Path], Any] = module.load_yaml_calc
     return load
 
 
-#: As ``import_module()`` takes it.
+#: The name of a module in text, as an argument of ``import_module()``.
 _NAMED = re.compile(r"\w+(\.\w+)+")
 
 
-#: How long an answer holds while the files are as they were, in seconds: by then it is noticed
-#: too where another module is found by a name. To find the modules takes ten times as long as to
-#: see that none has changed.
+#: An answer holds for so many seconds while its files are unchanged; after that, a name may stand
+#: for another module. To find the modules takes ten times as long as to check their signatures.
 _HOLDS_S = 1.0
 
 _Question: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
@@ -182,7 +195,7 @@ _Question: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, .
 
 @frozen
 class _Answer:
-    """What a question was answered, when (monotonic, in s), and of which files."""
+    """The answer to a question, with its time (monotonic, in s) and its files."""
 
     value: bool
     at: float
@@ -194,16 +207,16 @@ class _Answer:
         )
 
 
-#: The last questions, with their answers; at most so many.
+#: The last questions with their answers, at most `_MOST_ANSWERS`.
 _answers: dict[_Question, _Answer] = {}
 _MOST_ANSWERS = 256
 
 
 def imports_any(module: str, wanted: Sequence[str], roots: Sequence[str]) -> bool:
-    """Return whether a module imports any of some packages; nothing is imported.
+    """Return from its source whether a module imports any of some packages.
 
-    Imports within functions count, names of modules in text, and what other modules import that it
-    imports itself: those below the same roots, and those that are not installed.
+    Imports within functions count, and names of modules in text. Modules that it imports are
+    followed if they are below the same roots, or are not installed.
     """
     question = module, tuple(wanted), tuple(roots), tuple(sys.path)
     answer = _answers.get(question)
@@ -223,7 +236,7 @@ def _imports_any(
     roots: tuple[str, ...],
     files: dict[str, tuple[int, ...]],
 ) -> bool:
-    """Answer the question; `files` gets what was read for it, with the signatures."""
+    """Answer the question; `files` receives the signatures of the files that were read."""
     queue, seen = [module], {module}
     follow: dict[str, bool] = {}
     while queue:
@@ -259,7 +272,7 @@ def _is_edited(top: str, edited: Edited) -> bool:
 def _imports(
     module: str, files: dict[str, tuple[int, ...]]
 ) -> tuple[frozenset[str], frozenset[str]]:
-    """Name all that a module imports, modules and what is in them, and what its text may name."""
+    """Return the names that a module imports, and the names of modules in its text."""
     spec = locate(module)
     file = spec.origin if spec else None
     if spec is None or file is None or not file.endswith((".py", ".pyw")):
@@ -273,12 +286,12 @@ def _imports(
 def _read(
     file: str, package: str, signature: tuple[int, ...]
 ) -> tuple[frozenset[str], frozenset[str]]:
-    del signature  # part of the key: a module that was mended is read again
+    del signature  # it is a part of the key: an edited module is read again
     try:
         tree = parse(file)
         return frozenset(_names(tree, package)), frozenset(_texts(tree))
     except (OSError, SyntaxError, ValueError, RecursionError):
-        # Whoever looks up or imports the recipe says what is wrong with it.
+        # Looking up the recipe reports the error.
         return _NOTHING
 
 

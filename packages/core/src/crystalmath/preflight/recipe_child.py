@@ -1,7 +1,7 @@
-"""The child: a warm process that asks recipes what they would calculate, one after another.
+"""The child: a warm process that reports what recipes would calculate, one after another.
 
-Started by the supervisor as ``python -P -m crystalmath.preflight.recipe_child FD PARENT``. Nothing
-that a recipe would run is run here (:mod:`~crystalmath.preflight.gate`).
+The supervisor starts it as ``python -P -m crystalmath.preflight.recipe_child FD PARENT``. No
+calculation of a recipe runs here (:mod:`~crystalmath.preflight.gate`).
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 
 def _install_presets() -> None:
-    """Have quacc read a preset again only where its file has changed."""
+    """Have quacc read a preset again only if its file has changed."""
     import quacc.utils.files
 
     quacc.utils.files.YAML = PresetReader
 
 
-#: Where this program's modules are.
+#: The folder of CrystalMath's own modules.
 _OWN = os.path.join(os.path.dirname(config.__file__), "")
 
 
 def main() -> None:
-    """Answer the supervisor's questions, until it is gone."""
+    """Answer the supervisor's questions until it is gone."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     begin_below(parent)
     os.environ.update(LEAVES_NOTHING)
@@ -72,7 +72,7 @@ def _serve(control: socket.socket) -> None:
             answer: dict[str, Any] = {"report": _report(request).to_json()}
         edited.note(began)
         watched = {**edited.files, **read}
-        # Whoever edits these has more to restart than this process.
+        # A change of our own modules needs more than a new child.
         answer["watched"] = {path: watched[path] for path in watched if not path.startswith(_OWN)}
         if leak := baseline.restore():
             print(f"crystalmath: the recipe left {leak} behind", file=sys.stderr)
@@ -84,7 +84,7 @@ def _serve(control: socket.socket) -> None:
 
 
 def _warm_up() -> None:
-    # Nobody reads what quacc and ASE say about a job that does not run.
+    # Nobody reads the warnings of quacc and ASE about a job that does not run.
     warnings.simplefilter("ignore")
     logging.disable()
     if importlib.util.find_spec("quacc") is None:
@@ -105,21 +105,21 @@ def _report(request: dict[str, Any]) -> Report:
     me = os.getpid()
     os.chdir(request["directory"])
     directory, name = request["directory"], request["recipe"]
-    atoms, given = codec.decode_spec(request["spec"])
+    atoms, parameters = codec.decode_spec(request["spec"])
 
     def call() -> object:
         recipe = lookup.resolve(name, tuple(request["allow"]))
-        # Each call has its own: a recipe may change what it is given.
+        # Each call decodes them again: a recipe may change its arguments.
         structure = () if atoms is None else (atoms.copy(),)
         return recipe(*structure, **codec.decode_parameters(request["spec"]))
 
     wanted = {name: bool(request.get(name)) for name in ("inputs", "calls")}
-    report = gate.ask(call, directory, given, **wanted)
-    theirs = not lookup.is_quaccs(name)
-    if theirs and report.steps and gate.cannot_begin(report.steps[0], report.files):
+    report = gate.ask(call, directory, parameters, **wanted)
+    is_users = not lookup.is_quaccs(name)
+    if is_users and report.steps and gate.cannot_begin(report.steps[0], report.files):
         report = evolve(report, survives=gate.survives(call, directory))
     if os.getpid() != me:
-        # The recipe forked, and the child came back: it must not speak for it.
+        # The recipe forked, and this is the fork: only the child itself answers.
         os._exit(0)
     return report
 

@@ -1,4 +1,4 @@
-"""Say what keeps a recipe's calculations from beginning, their files apart."""
+"""Findings about the troubles of a recipe's calculations that are not their files'."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NO_PRESET = re.compile(r"Cannot find (.+)", re.DOTALL)
 
 
 def recipe_findings(job: CheckedJob) -> Iterator[Finding]:
-    """Find what is wrong with the structure, the input, and the recipe's own code."""
+    """Yield findings about the structure, the input, and the recipe's own code."""
     troubles: dict[Trouble, list[int]] = {}
     for number, step in enumerate(job.report.steps):
         for trouble in step.troubles:
@@ -41,11 +41,11 @@ def recipe_findings(job: CheckedJob) -> Iterator[Finding]:
         if not (explained and trouble.type in MUTE and trouble.where != "parse"):
             step = job.report.steps[steps[0]]
             program = program_named(step.calculator)
-            yield from guarded(program, lambda: _trouble(job, program, trouble, steps))  # noqa: B023 - at once
+            yield from guarded(program, _trouble, job, program, trouble, steps)
     yield from _end(job, explained=bool(explained))
 
 
-#: What Python and numpy say of a value of a wrong kind.
+#: The exceptions of Python and numpy for a value of a wrong kind.
 _PYTHONS = frozenset(("AttributeError", "IndexError", "KeyError", "TypeError", "UFuncTypeError"))
 
 
@@ -69,7 +69,7 @@ def _trouble(
 
 
 def _text_instead(job: CheckedJob) -> str | None:
-    """Name the parameters that are text and look as if something else was meant."""
+    """Return a remedy that names the texts which look like values of another kind."""
     texts = [
         f"{one_line(name)} = {said(value)!r}"
         for name, value in job.parameters.items()
@@ -77,17 +77,17 @@ def _text_instead(job: CheckedJob) -> str | None:
     ]
     if not texts:
         return None
-    return f"text was given where a list, a mapping or a number may be meant: {brief(texts)}"
+    return f"these are texts, and a list, a mapping or a number may be meant: {brief(texts)}"
 
 
-def _parameters_given(trouble: Trouble, job: CheckedJob) -> str | None:
-    """Name what the recipe was given, where the error is one of Python's own and does not."""
+def _check_parameters(trouble: Trouble, job: CheckedJob) -> str | None:
+    """Return a remedy that names the parameters, if the error is one of Python's own."""
     if trouble.type not in _PYTHONS or not job.parameters or not job.ours:
         return None
     name = job.recipe.removeprefix(f"{NAMESPACE}.")
     return (
-        f"given were {brief(job.parameters)}; crystalmath recipes {one_line(name)} shows what each "
-        "should be"
+        f"check the parameters {brief(job.parameters)}; crystalmath recipes {one_line(name)} shows "
+        "their kinds"
     )
 
 
@@ -97,34 +97,34 @@ def _end(job: CheckedJob, *, explained: bool) -> Iterator[Finding]:
         yield Finding(
             severity="warning",
             code="recipe_goes_on",
-            message=f"the first calculation of {one_line(job.recipe)} cannot begin, and the recipe "
-            "goes on without it",
+            message=f"the first calculation of {one_line(job.recipe)} cannot begin; the recipe "
+            "catches that, and goes on without it",
         )
     if job.report.end == "failed" and trouble is not None:
         if not (explained and trouble.type in MUTE):
             when = f"after step {seen}" if seen else "before its first calculation"
             yield Finding(
-                # A user's own may need what is only where jobs run: a scheduler's variables, a GPU.
+                # A user's own recipe may need the node: a scheduler's variables, a GPU.
                 severity="error" if job.ours else "warning",
                 code="recipe_fails",
                 message=f"{one_line(job.recipe)} fails {when}: {said(trouble)}",
                 remedy=_preset_instead(trouble)
                 or _text_instead(job)
-                or _parameters_given(trouble, job),
+                or _check_parameters(trouble, job),
             )
     elif job.report.end == "stopped":
-        why, then = "its results are not known yet", "depends on results"
+        why, then = "no result is known yet", "depends on results"
         if trouble is not None and trouble.type == "Unknown":
-            # The gate's own words need no name of a class.
+            # These are the gate's own words, without an exception's class.
             why = said(trouble.message)
         elif trouble is not None:
-            why, then = said(trouble), "was not seen"
+            why, then = said(trouble), "was not reached"
         if seen:
             steps = "step 1" if seen == 1 else f"steps 1 to {seen}"
             yield Finding(
                 severity="warning",
                 code="recipe_partly_checked",
-                message=f"only {steps} of {one_line(job.recipe)} could be checked; what follows "
+                message=f"only {steps} of {one_line(job.recipe)} could be checked; the rest "
                 f"{then}: {why}",
             )
         else:
@@ -136,13 +136,13 @@ def _end(job: CheckedJob, *, explained: bool) -> Iterator[Finding]:
 
 
 def _preset_instead(trouble: Trouble) -> str | None:
-    """Name the preset that may be meant by one that is not there."""
+    """Return a remedy for a missing preset, with the nearest one that is there."""
     missing = _NO_PRESET.fullmatch(trouble.message)
     if trouble.type != "FileNotFoundError" or missing is None:
         return None
     folder, name = os.path.split(missing[1])
     if not name.endswith((".yaml", ".yml")):  # quacc adds it to a preset's name
-        return 'the parameter setups is a table of suffixes, {"Cu": "_pv"}, or the path of a file'
+        return 'set setups to a table of suffixes, {"Cu": "_pv"}, or to the path of a file'
     try:
         there = [
             file.removesuffix(".yaml")
@@ -159,8 +159,8 @@ def _preset_instead(trouble: Trouble) -> str | None:
 
 
 _DIMENSIONS = 3
-#: What structures without atoms, cell or element make of code that expects them: no message says
-#: so, and the cause is named instead.
+#: Exceptions of code that expects atoms, a cell or elements. Their messages do not name the cause,
+#: so a finding about the structure replaces them.
 MUTE = {
     "AttributeError",
     "CalculatorSetupError",
@@ -171,7 +171,7 @@ MUTE = {
 
 
 def defects(job: CheckedJob, troubles: Mapping[Trouble, Sequence[int]]) -> Iterator[Finding]:
-    """Find what a calculation does not survive in the structure, where one was seen to die."""
+    """Yield findings about defects of the structure that explain a calculation's failure."""
     died = {each: list(steps) for each, steps in troubles.items() if each.where != "parse"}
     if job.report.end == "failed" and job.report.trouble is not None:
         died.setdefault(job.report.trouble, []).append(len(job.report.steps))
@@ -192,7 +192,7 @@ def defects(job: CheckedJob, troubles: Mapping[Trouble, Sequence[int]]) -> Itera
 
 
 def _kind(job: CheckedJob) -> FileKind:
-    """Return the words of the program that the job is about."""
+    """Return the words of the job's program."""
     seen = [step.calculator for step in job.report.steps if step.calculator in job.kinds]
     if seen:
         return job.kinds[seen[0]]
@@ -206,25 +206,25 @@ def _wrong(atoms: Atoms, kind: FileKind, *, periodic: bool) -> Iterator[tuple[st
         yield (
             f"{kind.code}_ghost_atom",
             (
-                f"there is no {kind.noun} for a ghost atom X ({symbols.count(GHOST)} of "
+                f"there is no {kind.noun} for ghost atoms X ({symbols.count(GHOST)} of "
                 f"{len(symbols)} atoms, the first at index {symbols.index(GHOST)})"
             ),
-            "remove ghost atoms, or give them their elements",
+            "remove the ghost atoms, or replace X with their elements",
         )
     if not symbols:
-        yield "structure_empty", "the structure has no atoms", "give it some"
+        yield "structure_empty", "the structure has no atoms", "submit a structure with atoms"
     if atoms.cell.rank < _DIMENSIONS:
         yield (
             "structure_no_cell",
-            f"the structure has no cell in three dimensions: {said(atoms.cell)}",
-            "give it three lattice vectors, for a molecule with vacuum around it",
+            f"the structure has no three-dimensional cell: {said(atoms.cell)}",
+            "set three lattice vectors, with vacuum around a molecule",
         )
     if periodic and not atoms.pbc.all():
         yield (
             "structure_not_periodic",
             (
-                f"the structure is not periodic in all directions, and {kind.title} knows no "
-                f"other: pbc is {atoms.pbc.tolist()}"
+                f"{kind.title} needs a structure that is periodic in all directions: pbc is "
+                f"{atoms.pbc.tolist()}"
             ),
-            "set pbc to true in all directions, with vacuum where nothing repeats",
+            "set pbc to true in all directions, with vacuum in those that do not repeat",
         )

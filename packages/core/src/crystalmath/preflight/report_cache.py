@@ -1,20 +1,21 @@
-"""Reports that were given before, as long as they hold.
+"""Earlier reports, kept while they hold.
 
-A report is about files, so it holds while they are as they were: those that it names, those that
-the recipe and its modules were read from, quacc's and ASE's settings, and what the recipe read when
-it was asked. A file that was missing must still be missing.
+A report is about files, so it holds while these are unchanged: the files that it names, the modules
+of the recipe, quacc's and ASE's settings, and the files that the recipe read while it was called. A
+missing file must still be missing.
 
-Structures share a report where files are all that it tells, and these cannot differ: where each
-program says that elements alone choose them (:attr:`.report.Step.by_element`). What else can keep a
-calculation from beginning is in :func:`_kind`: ghost atoms (an element, too), no cell, no period,
-constraints that not every program knows, moments with directions, and, where a parameter is a list,
-how many atoms it would have to be for. Positions, the lengths of the cell, the sizes of moments,
-charges, tags and ``atoms.info`` choose no file. All else is kept for the very same structure: one
-with a trouble of its own, and a flow that makes structures (slabs) and was told that files are bad,
-because another's slabs might do without them.
+Structures share a report if it depends on their elements alone, which each program declares
+(:attr:`.report.Step.by_element`). Other properties can keep a calculation from beginning, and are
+part of the key (:func:`_kind`): ghost atoms (which count as an element), no cell, no period,
+constraints that some programs do not know, and moments with directions. If a parameter is a list,
+the number of atoms is part of it, too. Positions, lengths of the cell, sizes of moments, charges,
+tags and ``atoms.info`` choose no file.
 
-A user's recipe may look at anything, whether a file exists or what time it is. What it said is kept
-for the very same structure, and only as long as one submission takes, which asks twice.
+Two reports serve only the same structure: one with a trouble, and one of a flow that makes
+structures (slabs) and finds bad files, because other slabs may not need them.
+
+A user's recipe may depend on anything, such as the time or other files. Its report serves the same
+structure only, for as long as one submission takes, which asks twice.
 """
 
 from __future__ import annotations
@@ -41,19 +42,19 @@ if TYPE_CHECKING:
 
     from crystalmath.plugins.report import Report
 
-#: How many reports are kept.
+#: The number of reports that are kept.
 SIZE = 512
-#: How long the report of a user's own recipe is kept, in seconds.
+#: The report of a user's own recipe is kept for so many seconds.
 THEIRS_S = 0.5
 _SMALLEST_VOLUME = 1e-6  # Å³
 
 
 class Question:
-    """What is asked, and what makes it the same as another.
+    """A question about a recipe, with the keys under which its report is kept.
 
     `document` is structure and parameters as the child reads them, if they are encoded already.
-    With `inputs` the answer has what the programs would get, and with `calls` which jobs a flow
-    calls for sure; neither is shared by another structure.
+    With `inputs` the report has the programs' input, and with `calls` the jobs that a flow
+    certainly calls; neither is shared by another structure.
     """
 
     def __init__(
@@ -70,7 +71,8 @@ class Question:
         self._document = document
         self.inputs = inputs
         self.calls = calls
-        self.asked = time.time()
+        #: The time of the question, in seconds since the epoch.
+        self.time = time.time()
         self.recipe = recipe
         self._atoms = atoms
         self._parameters = parameters
@@ -104,7 +106,7 @@ class Question:
 
     @cached_property
     def with_calls(self) -> Hashable:
-        """The key of an answer that has the calls, too."""
+        """The key of a report that has the calls, too."""
         return (*self._of_structure, True)
 
     @cached_property
@@ -132,10 +134,13 @@ class ReportCache:
         return self._look_up(question.exact) or self._look_up(question.with_calls)
 
     def keep(self, question: Question, report: Report, watched: Mapping[str, Any]) -> None:
-        """Keep a report if it is known how long it holds; `watched` has signatures of its files."""
+        """Keep a report, unless a change of its files might go unnoticed.
+
+        `watched` has the signatures of the files that were read for it.
+        """
         known = {path: tuple(seen) for path, seen in watched.items() if seen is not None}
         seen = [*known.values(), *(facts.signature for facts in report.files.values())]
-        sure = all(settled(each, question.asked) for each in seen if each)
+        sure = all(settled(each, question.time) for each in seen if each)
         if len(known) < len(watched) or not sure or not _holds_of_files(report):
             return
         key = question.shared if _is_common(question, report) else question.exact
@@ -148,26 +153,26 @@ class ReportCache:
 
     def _look_up(self, key: Hashable) -> Report | None:
         with self._lock:
-            found = self._reports.get(key)
-            if found is None or found.until < time.monotonic():
+            known = self._reports.get(key)
+            if known is None or known.until < time.monotonic():
                 return None
             self._reports.move_to_end(key)
-        # A relative path is looked for in the job's own directory, where nothing is.
+        # A relative path is looked up in the job's own directory, which is empty.
         holds = all(
             not path.startswith("/") or (signature(path) or None) == facts.signature
-            for path, facts in found.report.files.items()
-        ) and all(signature(path) == seen for path, seen in found.files.items())
-        return found.report if holds else None
+            for path, facts in known.report.files.items()
+        ) and all(signature(path) == seen for path, seen in known.files.items())
+        return known.report if holds else None
 
 
 def _kind(atoms: Atoms, parameters: Mapping[str, Any]) -> Hashable | None:
-    """Return the parts of a structure that may stop a calculation; ``None`` if many."""
+    """Return the properties of a structure that may stop a calculation; ``None`` if too many."""
     from ase.constraints import FixAtoms
 
     if any(type(constraint) is not FixAtoms for constraint in atoms.constraints):
         return None
     return (
-        # In their order, which is that of the files.
+        # The order of the elements is that of the files.
         tuple(dict.fromkeys(atoms.numbers.tolist())),
         tuple(atoms.pbc.tolist()),
         3 if atoms.cell.volume > _SMALLEST_VOLUME else (atoms.cell.rank, "flat"),
@@ -177,7 +182,7 @@ def _kind(atoms: Atoms, parameters: Mapping[str, Any]) -> Hashable | None:
 
 
 def _has_list(value: object) -> bool:
-    """Return whether there is anything in parameters that may be for each atom, as moments are."""
+    """Return whether parameters hold a list, which may have a value for each atom."""
     if isinstance(value, Mapping):
         return any(map(_has_list, value.values()))
     return isinstance(value, Sized) and not isinstance(value, (str, bytes))
@@ -196,7 +201,7 @@ def _is_common(question: Question, report: Report) -> bool:
 
 
 def _holds_of_files(report: Report) -> bool:
-    """Return whether watched files alone change the report; a file not found has more names."""
+    """Return whether only changes of watched files can change the report."""
     if any(step.troubles for step in report.steps) or report.end == "failed":
         return False
     kind = getattr(builtins, report.trouble.type, None) if report.trouble else None

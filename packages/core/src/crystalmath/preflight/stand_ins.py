@@ -1,7 +1,8 @@
-"""What stands for results that nobody has, and what of the inputs is known whatever they are.
+"""Stand-ins for the results of calculations, and the inputs that do not depend on results.
 
-Each stand-in knows what is known beforehand, and raises what `stop` gives for all else. A recipe is
-called again with other results: what stays the same is certain.
+A stand-in returns the values that are known beforehand; for all others it raises the exception that
+`stop` returns. The recipe is called again with other results: an input that stays the same is
+certain.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     from crystalmath.models.inputs import StepInputs
     from crystalmath.plugins.report import Report, Step
 
-#: Remembers why a recipe cannot go on, and gives what is to be raised.
+#: Records why a recipe cannot go on, and returns the exception to raise.
 Stop: TypeAlias = Callable[[str], BaseException]
 
 
 class Unseen(dict[str, Any]):
-    """The results of a calculation that nobody has made."""
+    """Stands for the results of a calculation that did not run."""
 
-    #: Magnetic moments on the atoms, in µB, where some are supposed.
+    #: Magnetic moments on the atoms, in µB, if the gate assumes any.
     moments: Any = None
 
     def __init__(self, stop: Stop) -> None:
@@ -41,9 +42,8 @@ class Unseen(dict[str, Any]):
     items = keys = values = copy = pop = clear = update = _stop
 
     def get(self, key: str, default: object = None) -> Any:
-        """Return what is known, or the default of what chooses nothing."""
-        # quacc and pymatgen hand these on to the next calculation of the same atoms, if they are
-        # there; they choose no file.
+        """Return assumed moments, or the default of results that choose no file."""
+        # quacc and pymatgen pass these on to the next calculation of the same atoms.
         if key == "magmoms" and self.moments is not None:
             return self.moments
         return default if key in {"magmoms", "charges"} else self[key]
@@ -56,7 +56,7 @@ class Unseen(dict[str, Any]):
 
 
 class Outcome:
-    """An optimizer, a dynamics or a vibration analysis that was not run."""
+    """Stands for an optimizer, a dynamics or a vibration analysis that did not run."""
 
     def __init__(self, atoms: Atoms, stop: Stop) -> None:
         self.atoms = atoms
@@ -69,7 +69,7 @@ class Outcome:
 
 
 class Summary(dict[str, Any]):
-    """The summary of a calculation that nobody has made: some of it is known beforehand."""
+    """Stands for the summary of a calculation that did not run; parts of it are known."""
 
     def __init__(self, known: Mapping[str, Any], stop: Stop) -> None:
         super().__init__(known)
@@ -81,18 +81,18 @@ class Summary(dict[str, Any]):
     def __contains__(self, key: object) -> bool:
         return super().__contains__(key) or self.__missing__(str(key))
 
-    def get(self, key: str, default: object = None) -> Any:  # noqa: ARG002 - dict's signature
-        """Return what is known; a default would be taken for a result."""
+    def get(self, key: str, _: object = None, /) -> Any:
+        """Return a known part; the default would look like a result, so it is never used."""
         return self[key]
 
 
 #: More cores than any machine has.
 CORES = 1_000_000
 
-#: What calculations end with on each atom, in µB.
+#: The moments on each atom with which calculations are assumed to end, in µB.
 MOMENTS = (0.0, 1.25)
-#: How far from where they began, as strain and in Å: meshes of k-points that are made from the cell
-#: become others, too.
+#: The assumed change of the structure, as strain and in Å. It is large enough to change meshes of
+#: k-points that are made from the cell.
 _STRAIN = 0.3
 _STEP = 0.1
 
@@ -109,12 +109,12 @@ def move(atoms: Atoms) -> None:
 
 
 def with_cores(report: Report, other: Report) -> Report:
-    """Note what of the inputs differs on a machine with `CORES`, as another report has it."""
+    """Note the settings that differ from another report, made for a machine with `CORES`."""
     return evolve(report, steps=tuple(starmap(_of_cores, _pairs(report, other))))
 
 
 def with_certainty(report: Report, other: Report) -> Report:
-    """Mark what of the inputs differs in the report of calculations that ended elsewhere."""
+    """Mark the settings that differ from another report, whose calculations ended otherwise."""
     return evolve(report, steps=tuple(starmap(_compared, _pairs(report, other))))
 
 

@@ -1,4 +1,4 @@
-"""The input of a job's programs: as it was written, as its recipe asks for it, and who set what."""
+"""The input of a job's programs, before it runs and afterwards, with the origin of each setting."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def asked_inputs(
     *,
     here: bool = True,
 ) -> Inputs:
-    """Ask a recipe what its programs would get, whatever program it runs.
+    """Return the input of a recipe's programs, before the job runs.
 
-    If the job does not run on this machine (`here`), what depends on its cores is not certain. If
-    the recipe cannot be asked there is no step, and `rest` says why.
+    If the job runs on another machine (not `here`), settings that depend on the number of cores are
+    not certain. If the recipe cannot be asked, there is no step, and `rest` has the reason.
     """
     from crystalmath.preflight import inspector
 
@@ -59,7 +59,7 @@ def asked_inputs(
 
 
 def _elsewhere(inputs: StepInputs, of_cores: Collection[tuple[str, str]]) -> StepInputs:
-    """Mark what another machine decides, with a value of its own or with none."""
+    """Mark the settings that depend on the machine's cores, and add those that are not set here."""
     if not of_cores:
         return inputs
     there = {(each.file, each.name) for each in inputs.settings}
@@ -90,32 +90,32 @@ def _rest(report: Report) -> Iterator[str]:
 _T = TypeVar("_T")
 _Work: TypeAlias = "Generator[None, None, _T]"
 
-#: So much of all files together is told, in bytes.
+#: An answer has at most so many bytes of files.
 MOST_BYTES = 8 * 2**20
-#: As many as a recipe that is asked tells.
+#: An answer has at most so many steps, as a report has (`crystalmath.preflight.gate.MAX_STEPS`).
 _MOST_STEPS = 50
-#: After so many names others may come between.
+#: The generators pause after so many names, so that other requests may run.
 _STEPS = 1000
-#: How quacc names the folder of a calculation: by the time when it began.
+#: quacc names the folder of a calculation by the time of its beginning.
 _BEGAN = re.compile(r"quacc-(\d{4}(?:-\d+)+)")
 
 
 def written_inputs(works: Sequence[str], programs: Sequence[Program]) -> _Work[Inputs]:
-    """Read the input files below attempts' work directories, of each in order of calculations.
+    """Return the input files below attempts' work directories, in the order of calculations.
 
-    No links are followed but quacc's to its scratch directory. Who has set what is not told; see
-    :func:`with_marks`.
+    Only quacc's own link to its scratch directory is followed. The settings have no origins yet;
+    :func:`with_marks` adds them.
     """
-    found: list[tuple[Path, Program]] = []
+    folders: list[tuple[Path, Program]] = []
     for work in works:
-        found += yield from calculations(work, programs)
+        folders += yield from calculations(work, programs)
     steps: list[StepInputs] = []
     room = MOST_BYTES
-    for folder, program in found:
+    for folder, program in folders:
         files = yield from _read(folder, program, room)
         room -= sum(map(len, files.values()))
         if room < 0 or len(steps) == _MOST_STEPS:
-            rest = f"there are {len(found)} calculations; the input of these first ones is shown"
+            rest = f"there are {len(folders)} calculations; only the first {len(steps)} are shown"
             return Inputs(steps=tuple(steps), rest=rest, source="files")
         if files:
             steps.append(_step(program, files))
@@ -124,13 +124,13 @@ def written_inputs(works: Sequence[str], programs: Sequence[Program]) -> _Work[I
 
 
 def _step(program: Program, files: dict[str, str]) -> StepInputs:
-    # Where it ran is another folder for each job.
+    # The folder of the calculation differs from job to job.
     plain = {name: FOLDER.sub(".", text) for name, text in files.items()}
     return evolve(program.written(plain), files=files)
 
 
 def calculations(work: str, programs: Sequence[Program]) -> _Work[list[tuple[Path, Program]]]:
-    """Return the folders in which a program's input lies, in the order of their calculations."""
+    """Return the folders that hold a program's input, in the order of their calculations."""
     owners = {name: program for program in programs for name in program.input_files}
     began: dict[Path, tuple[str, float]] = {}
     whose: dict[Path, Program] = {}
@@ -154,48 +154,48 @@ def _read(folder: Path, program: Program, most: int) -> _Work[dict[str, str]]:
     files: dict[str, str] = {}
     for name in program.input_files:
         if is_potcar(name):
-            if (said := titles(folder)) is not None:
-                files[INSTEAD] = "".join(f"{title}\n" for title in said)
+            if (lines := titles(folder)) is not None:
+                files[INSTEAD] = "".join(f"{title}\n" for title in lines)
             continue
         for path in as_stored(folder, name):
-            with contextlib.suppress(InvalidJob):  # broken
-                # One more than there is room for: what is too large is seen to be.
+            with contextlib.suppress(InvalidJob):  # the file is damaged
+                # One byte more than the room shows that a file is too large.
                 part = yield from read_part(path, 0, most + 1, whole=True)
                 files[name] = part.text
                 break
     return files
 
 
-def with_marks(written: Inputs, asked: Inputs) -> Inputs:
-    """Return what a job has written, marked with who has set it as its recipe tells it now.
+def with_marks(written: Inputs, expected: Inputs) -> Inputs:
+    """Return a job's written input with the origins in its recipe's input of today.
 
-    Presets are as they are now: what has another value there is not marked, unless it is of an
-    earlier step's result.
+    Presets may have changed since: a setting whose value differs gets no origin, unless it depends
+    on an earlier step's result.
     """
-    pairs = zip_longest(written.steps, asked.steps)
-    steps = (_marked(step, asked) for step, asked in pairs if step is not None)
+    pairs = zip_longest(written.steps, expected.steps)
+    steps = (_marked(step, other) for step, other in pairs if step is not None)
     return evolve(written, steps=tuple(steps))
 
 
-def _marked(step: StepInputs, asked: StepInputs | None) -> StepInputs:
-    if asked is None or asked.program != step.program:
+def _marked(step: StepInputs, expected: StepInputs | None) -> StepInputs:
+    if expected is None or expected.program != step.program:
         return step
     return evolve(
         step,
-        formula=step.formula or asked.formula,
-        preset=asked.preset,
-        settings=tuple(_settings(step, asked)),
+        formula=step.formula or expected.formula,
+        preset=expected.preset,
+        settings=tuple(_settings(step, expected)),
     )
 
 
-def _settings(step: StepInputs, asked: StepInputs) -> Iterator[Setting]:
-    known = {(each.file, each.name): each for each in asked.settings}
+def _settings(step: StepInputs, expected: StepInputs) -> Iterator[Setting]:
+    known = {(each.file, each.name): each for each in expected.settings}
     for each in step.settings:
         mark = known.pop((each.file, each.name), None)
         if mark is not None and (mark.value == each.value or not mark.certain):
             yield evolve(each, origin=mark.origin, instead_of=mark.instead_of)
         else:
             yield each
-    # What a preset has, and was left out.
+    # Settings of a preset that the input leaves out.
     left = (each for each in known.values() if each.value is None and each.certain)
     yield from (each for each in left if each.file in step.files)

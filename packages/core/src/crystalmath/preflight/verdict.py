@@ -1,7 +1,7 @@
-"""Judge what a recipe was found to need: what refuses a job, and what its owner should know.
+"""Turn the report on a recipe into findings: errors refuse the job, warnings inform its owner.
 
-A job that would die is refused, with all that is wrong at once and what to do about it. What
-cannot be known is a warning. Neither quacc nor pymatgen is imported here.
+A job that would fail is refused with all its errors at once, each with a remedy. Uncertain problems
+are warnings. Neither quacc nor pymatgen is imported here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from crystalmath.models.job_notes import FindingDocument
     from crystalmath.plugins.checked_job import Wanted
-    from crystalmath.plugins.folders import Folders
+    from crystalmath.plugins.folders import Folders, FolderTrouble
     from crystalmath.plugins.program import Program
     from crystalmath.plugins.report import CalledJob, Report
 
@@ -46,9 +46,9 @@ def judge(
     environment: Mapping[str, str],
     parameters: Mapping[str, Any] | None = None,
 ) -> tuple[Finding, ...]:
-    """Judge a job by what its recipe was found to need.
+    """Return the findings about a job from the report on its recipe.
 
-    Errors, which refuse it, come first, then files of a wrong element, unofficial files last.
+    Errors, which refuse it, come first, then files of a wrong element; unofficial files come last.
     """
     job = CheckedJob(
         report=report,
@@ -73,9 +73,9 @@ def judge_calls(
     environment: Mapping[str, str],
     document: str | None = None,
 ) -> tuple[FlowCheck | None, Sequence[Finding]]:
-    """Judge each job that a flow would call as far as is known, and whether its body fails.
+    """Judge each job that a flow would call, as far as they are known.
 
-    There is no `FlowCheck` where no job is called.
+    Return the checks, ``None`` if no job is called, and the findings that the flow's body fails.
     """
     from crystalmath.preflight import inspector
 
@@ -83,8 +83,8 @@ def judge_calls(
         report = inspector.ask(recipe, atoms, parameters, environment, document, calls=True)
     except inspector.CannotAsk as error:
         return FlowCheck(rest=said(str(error))), ()
-    told = judge(report, recipe, atoms, environment, parameters)
-    fails = [finding for finding in told if finding.code == "recipe_fails"]
+    findings = judge(report, recipe, atoms, environment, parameters)
+    fails = [finding for finding in findings if finding.code == "recipe_fails"]
     if not report.calls:
         return None, fails
     steps = tuple(
@@ -98,9 +98,9 @@ def judge_calls(
         )
         for call in report.calls
     )
-    rest = None if report.awaits is None else f"what follows needs {said(report.awaits)} to end"
+    rest = None if report.awaits is None else f"further jobs need {said(report.awaits)} to end"
     if report.end != "done" and report.trouble is not None and rest is None:
-        ends = "the flow fails there" if report.end == "failed" else "what follows is not known"
+        ends = "the flow fails there" if report.end == "failed" else "further jobs are not known"
         rest = f"{ends}: {said(report.trouble)}"
     return FlowCheck(steps=steps, rest=rest), fails
 
@@ -115,21 +115,21 @@ def _of_call(
     own = evolve(
         report, steps=report.steps[slice(*call.steps)], end="done", trouble=None, survives=False
     )
-    told = [Finding(**each) for each in call.findings]
-    told += judge(own, call.recipe or flow, None, environment, parameters)
-    if not (call.known or is_quaccs(flow)):  # it may take another course
-        told = [replace(each, severity="warning") for each in told]
-    return tuple(written_findings(told))
+    findings = [Finding(**each) for each in call.findings]
+    findings += judge(own, call.recipe or flow, None, environment, parameters)
+    if not (call.known or is_quaccs(flow)):  # the flow may take another course
+        findings = [replace(each, severity="warning") for each in findings]
+    return tuple(written_findings(findings))
 
 
 def _programs_own(job: CheckedJob) -> Iterator[Finding]:
     for name in dict.fromkeys(step.calculator for step in job.report.steps):
         program = program_named(name)
-        yield from guarded(program, lambda: program.findings(job))  # noqa: B023 - at once
+        yield from guarded(program, program.findings, job)
 
 
 def _rank(finding: Finding) -> int:
-    """Order findings: what may be wrong with the job itself stands before its files' origin."""
+    """Return the rank of a finding: errors, then wrong elements; unofficial files come last."""
     if finding.severity == "error":
         return 0
     if finding.code.endswith("_element"):
@@ -138,7 +138,7 @@ def _rank(finding: Finding) -> int:
 
 
 def pseudopotentials(report: Report) -> tuple[Pseudopotential, ...]:
-    """Identify the files that a job reads, each once, but for those too bad to say whose."""
+    """Return the files that a job reads, each once, unless a damaged one names no element."""
     return tuple(
         Pseudopotential(
             symbol=wanted.symbols[0],
@@ -160,56 +160,59 @@ def unasked(
     environment: Mapping[str, str],
     settings: Mapping[str, str] | None = None,
 ) -> Finding:
-    """Judge a job whose recipe could not be asked, for a reason that names the recipe.
+    """Return the finding about a job whose recipe could not be asked.
 
-    The finding is what its program makes of that, an error perhaps; the error ``quacc_settings`` if
-    quacc does not start with its `settings`, which have quacc's words by their names; else a
-    warning.
+    Its program's own finding comes first, which may be an error. If quacc does not start with its
+    `settings` (quacc's words by their names), it is the error ``quacc_settings``. Else it is a
+    warning with the `reason`, which names the recipe.
     """
     program = program_of(recipe)
-    if program is not None:
-        for finding in guarded(
-            program, lambda: filter(None, [program.unasked(recipe, environment)])
-        ):
-            return finding
+    own = [] if program is None else guarded(program, _unasked, program, recipe, environment)
+    if own:
+        return own[0]
     if settings:
         return _refused(settings, environment)
     return Finding(
         severity="warning",
         code="recipe_unchecked",
         message=said(reason),
-        remedy="the job is submitted all the same; see that its files are there",
+        remedy="the job is submitted unchecked: make sure that the files it reads are there",
     )
 
 
+def _unasked(program: Program, recipe: str, environment: Mapping[str, str]) -> list[Finding]:
+    finding = program.unasked(recipe, environment)
+    return [] if finding is None else [finding]
+
+
 def _refused(settings: Mapping[str, str], environment: Mapping[str, str]) -> Finding:
-    """Return which settings quacc does not start with; no job of any recipe would."""
+    """Return the error about settings with which quacc does not start, whatever the recipe."""
     sources, problems = [], []
     for name, words in settings.items():
-        found = None
-        with contextlib.suppress(ValueError):  # a file that cannot be read is what it tells
-            found = quacc_setting(name, environment)
-        if found is None:
+        setting = None
+        with contextlib.suppress(ValueError):  # quacc's words already name an unreadable file
+            setting = quacc_setting(name, environment)
+        if setting is None:
             problems.append(f"{name}: {words}" if name else words)
         else:
-            value, source = found
+            value, source = setting
             sources.append(source)
             problems.append(f"{source} is {said(repr(value)):.80}: {words}")
     return Finding(
         severity="error",
         code="quacc_settings",
-        message=said(f"quacc does not start with its settings: {'; '.join(problems)}"),
+        message=said(f"quacc does not start with these settings: {'; '.join(problems)}"),
         source=sources[0] if sources else None,
-        remedy=f"correct {' and '.join(sources) or 'its variables (QUACC_...) or its file'}",
+        remedy=f"correct {' and '.join(sources) or 'the variables QUACC_... or the settings file'}",
     )
 
 
-#: Problems for which the folders may be to blame.
+#: Problems that a folder may cause.
 _ABSENT = {"missing", "unreadable", "broken_link", "link_loop"}
-#: Problems of names at which no file is.
+#: Problems of paths without a file.
 _NO_FILE = {"missing", "compressed", "broken_link", "link_loop", "not_a_file"}
-_AGAIN = "copy the file again from where it came"
-#: problem -> what is wrong with the file, and what to do
+_AGAIN = "copy the file again from its source"
+#: problem -> the state of the file as it follows its name, and the remedy
 _WORDS = {
     "missing": ("is not there", ""),
     "compressed": ("cannot be read", ""),
@@ -219,42 +222,43 @@ _WORDS = {
     "unreadable": ("cannot be read", "make it readable (chmod u+r)"),
     "empty": ("is empty", _AGAIN),
     "not_text": ("is not a text file", _AGAIN),
-    "no_header": ("has no whole header", _AGAIN),
+    "no_header": ("has no complete header", _AGAIN),
     "truncated": ("is cut off", _AGAIN),
-    "several": ("holds more than one dataset", "leave one dataset in it: a job joins the files"),
-    "stray_text": ("holds more than a dataset", "remove what does not belong there"),
+    "several": (
+        "holds more than one dataset",
+        "keep one dataset in it: the job itself joins the files of its elements",
+    ),
+    "stray_text": ("holds more than a dataset", "remove the text that is no part of the dataset"),
 }
 
 
 def file_findings(job: CheckedJob) -> Iterator[Finding]:
-    """Find what is wrong with the files: a folder once, whatever is wanted from it."""
+    """Yield findings about files; a folder's problem appears once, for all its files."""
     # Ghost atoms have a finding of their own.
     files = [wanted for wanted in job.files if wanted.symbols != (GHOST,)]
     for name in dict.fromkeys(wanted.step.calculator for wanted in files):
         program = program_named(name)
         theirs = [wanted for wanted in files if wanted.step.calculator == name]
-        yield from guarded(program, lambda: _findings(program, theirs, job))  # noqa: B023 - at once
+        yield from guarded(program, _findings, program, theirs, job)
 
 
 def _findings(program: Program, files: list[Wanted], job: CheckedJob) -> Iterator[Finding]:
-    blamed: dict[tuple[str, str], list[Folders]] = {}
+    blamed: dict[tuple[str, str], tuple[FolderTrouble | None, list[Folders]]] = {}
     for wanted in files:
         if wanted.facts.problem:
             around = program.folders(wanted, job)
             trouble = around.trouble() if wanted.facts.problem in _ABSENT else None
             key = ("folder", trouble.path) if trouble else ("file", wanted.path)
-            blamed.setdefault(key, []).append(around)
-    for (kind, _), group in blamed.items():
-        yield _folder(job, group) if kind == "folder" else _file(job, group[0])
+            blamed.setdefault(key, (trouble, []))[1].append(around)
+    for trouble, group in blamed.values():
+        yield _folder(job, trouble, group) if trouble else _file(job, group[0])
     for wanted in files:
         if not wanted.facts.problem:
             yield from _element(program, wanted, job)
 
 
-def _folder(job: CheckedJob, group: list[Folders]) -> Finding:
+def _folder(job: CheckedJob, trouble: FolderTrouble, group: list[Folders]) -> Finding:
     around = group[0]
-    trouble = around.trouble()
-    assert trouble is not None  # noqa: S101 - it was found before
     steps = sorted({number for each in group for number in each.wanted.steps})
     symbols = dict.fromkeys(symbol for each in group for symbol in each.wanted.symbols if symbol)
     symbols.pop(GHOST, None)
@@ -274,7 +278,7 @@ def _file(job: CheckedJob, around: Folders) -> Finding:
     problem = wanted.facts.problem or ""
     words, remedy = _WORDS.get(problem, (said(problem), _AGAIN))
     detail = f": {said(wanted.facts.detail)}" if wanted.facts.detail else ""
-    found = around.instead() if problem in _ABSENT else ""
+    instead = around.instead() if problem in _ABSENT else ""
     trouble = f"the {wanted.kind.noun}{wanted.of} cannot be used"
     if problem in _NO_FILE:
         trouble = f"no {wanted.kind.noun}{wanted.of.replace(' of ', ' for ', 1)}"
@@ -282,7 +286,7 @@ def _file(job: CheckedJob, around: Folders) -> Finding:
         severity=job.severity(wanted.steps),
         code=f"{wanted.kind.code}_{problem}",
         message=f"{trouble}: {said(wanted.reason)} wants {one_line(wanted.setup)}, "
-        f"and {one_line(wanted.path)} (from {around.source}) {words}{detail}{found}"
+        f"but {one_line(wanted.path)} (from {around.source}) {words}{detail}{instead}"
         f"{job.where(wanted.steps)}",
         path=safe(wanted.path),
         source=around.source,
@@ -298,8 +302,8 @@ def _element(program: Program, wanted: Wanted, job: CheckedJob) -> Iterator[Find
         yield Finding(
             severity="warning",
             code=f"{wanted.kind.code}_element",
-            message=f"WRONG ELEMENT: {wanted.kind.title} computes {one_line(element)} where the "
-            f"structure has {brief(wrong)}: {one_line(wanted.path)} is a file for "
+            message=f"WRONG ELEMENT: {wanted.kind.title} would compute {one_line(element)} in the "
+            f"place of {brief(wrong)}: {one_line(wanted.path)} is a file for "
             f"{one_line(element)}{title}{job.where(wanted.steps)}",
             path=safe(wanted.path),
             source=program.folders(wanted, job).source,

@@ -1,13 +1,14 @@
-"""Quantum ESPRESSO: what of its jobs is checked before they are submitted."""
+"""Quantum ESPRESSO: the checks of its jobs before submission."""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shlex
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import evolve, frozen
 
@@ -15,7 +16,7 @@ from crystalmath.hookspecs import hookimpl
 from crystalmath.plugins.checked_job import FileKind
 from crystalmath.plugins.folders import Folders, FolderTrouble
 from crystalmath.plugins.launching import Command, Launch
-from crystalmath.plugins.program import Asked, Condition, Program
+from crystalmath.plugins.program import Condition, Context, Program
 from crystalmath.preflight.programs import espresso_calculator
 from crystalmath.recipes.quacc_settings import quacc_setting
 
@@ -39,7 +40,7 @@ _PW = frozenset(
         *("dos.dos_flow", "dos.projwfc_flow", "bands.bands_pw_job", "bands.bands_flow"),
     )
 )
-#: Those that quacc has recipes for, as they name their input.
+#: The programs that quacc has recipes for, by the names of their input files.
 _PROGRAMS = (
     *("pw", "ph", "phcg", "bands", "dos", "projwfc", "pp", "fs", "q2r", "matdyn", "dvscf_q2r"),
     "postahc",
@@ -51,7 +52,7 @@ class UpfFolders(Folders):
     """The folder of all pseudopotentials."""
 
     def named_by(self) -> str:
-        """Return what named the folder: quacc's setting, or the input itself."""
+        """Return the name of quacc's setting, or of the parameter that replaced it."""
         try:
             setting = quacc_setting(_PSEUDO, self.job.environment)
         except ValueError:
@@ -63,19 +64,19 @@ class UpfFolders(Folders):
         return f"QUACC_{_PSEUDO}" if self.root is None else "the parameter input_data"
 
     def unset(self) -> FolderTrouble:
-        """Say that nothing names the folder, and what does not."""
+        """Return the trouble that no setting names the folder."""
         message = (
-            f"QUACC_{_PSEUDO} is not set, and nothing else says where the pseudopotentials of "
-            "Quantum ESPRESSO are"
+            f"QUACC_{_PSEUDO} is not set, and no other setting names the folder of Quantum "
+            "ESPRESSO's pseudopotentials"
         )
         if self.job.environment.get(_PSEUDO):
-            message += f"; {_PSEUDO} is set, and quacc does not read it"
+            message += f"; {_PSEUDO} is set, but quacc does not read it"
         remedy = f"set QUACC_{_PSEUDO} to {self.holder}"
         return FolderTrouble(code="unset", path="", message=message, remedy=remedy)
 
 
 class Espresso(Program):
-    """pw.x; of Quantum ESPRESSO's other programs it is only seen that they would run."""
+    """pw.x. Quantum ESPRESSO's other programs are recognised, and not checked."""
 
     name = "espresso"
     recipes = ("quacc.recipes.espresso",)
@@ -83,36 +84,36 @@ class Espresso(Program):
     files = FileKind(title="pw.x", noun="pseudopotential", code="upf", choice="pseudopotentials")
     launcher = "ESPRESSO_PARALLEL_CMD"
     input_files = tuple(f"{name}.in" for name in _PROGRAMS)
-    endings = {f"{name}.out": "JOB DONE." for name in _PROGRAMS}  # noqa: RUF012 - never changed
+    endings: ClassVar[Mapping[str, str]] = {f"{name}.out": "JOB DONE." for name in _PROGRAMS}
     presets = ("ESPRESSO_PRESET_DIR", "calculators/espresso/presets")
 
     def install(self) -> None:
-        """Import what the first question would wait for."""
-        import quacc.recipes.espresso.core  # noqa: F401
+        """Import the modules that the first question would wait for."""
+        importlib.import_module("quacc.recipes.espresso.core")
 
     def runs(self, calculator: object) -> bool:
-        """Return whether it runs one of Quantum ESPRESSO's programs."""
+        """Return whether a calculator runs one of Quantum ESPRESSO's programs."""
         return espresso_calculator.is_espresso(calculator)
 
-    def ask(self, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
-        """Find its pseudopotentials in the input that it would write."""
-        return espresso_calculator.ask(self.name, calculator, atoms, asked)
+    def ask(self, calculator: Any, atoms: Atoms, context: Context) -> Step:
+        """Return the step with the pseudopotentials in its input."""
+        return espresso_calculator.ask(self.name, calculator, atoms, context)
 
-    def inputs(self, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
-        """Return its input."""
-        return espresso_calculator.inputs(self, calculator, atoms, asked)
+    def inputs(self, calculator: Any, atoms: Atoms, context: Context) -> StepInputs:
+        """Return the program's input."""
+        return espresso_calculator.inputs(self, calculator, atoms, context)
 
     def settings(self, files: Mapping[str, str]) -> Iterator[Setting]:
-        """Read the variables of its namelists, and its cards."""
+        """Return the variables of its namelists, and its cards."""
         return espresso_calculator.settings(files)
 
     def written(self, files: Mapping[str, str]) -> StepInputs:
-        """Return which of its programs got an input, by the name of that."""
+        """Return the input, with the program that the file's name stands for."""
         title = f"{next(iter(files)).removesuffix('.in')}.x"
         return evolve(super().written(files), program=title)
 
     def command(self, step: StepInputs, environment: Mapping[str, str]) -> str | None:
-        """Start the program that the step names, as quacc's settings say."""
+        """Return the command of the step's program, from quacc's settings."""
         name = next(iter(step.files), "").removesuffix(".in")
         launcher = Command.of_setting("ESPRESSO_PARALLEL_CMD", "", environment)
         if name not in _PROGRAMS or step.program != f"{name}.x" or launcher is None:
@@ -127,15 +128,15 @@ class Espresso(Program):
         return espresso_calculator.read(path, data)
 
     def folders(self, wanted: Wanted, job: CheckedJob) -> UpfFolders:
-        """Look around a pseudopotential."""
+        """Return the folders of a missing pseudopotential."""
         return UpfFolders(wanted, job)
 
     def findings(self, job: CheckedJob) -> Iterator[Finding]:
-        """Find cutoffs that do not go together."""
+        """Return findings about cutoffs that do not fit each other."""
         return espresso_calculator.findings(job)
 
     def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:
-        """Return how pw.x is started, where it comes first."""
+        """Return the commands of pw.x, for recipes whose first step it is."""
         if recipe not in _PW or "PARSL_MPI_PREFIX" in environment:
             return None
         return Launch(
@@ -146,16 +147,16 @@ class Espresso(Program):
         )
 
     def conditions(self, environment: Mapping[str, str]) -> Iterator[Condition]:
-        """Yield where pseudopotentials and pw.x are, where either is there."""
+        """Yield the places of pseudopotentials and pw.x, if either is there."""
         from crystalmath.preflight.commands import check_commands
 
         setting = quacc_setting(_PSEUDO, environment)
         missing = check_commands(f"{self.recipes[0]}.core.static_job", environment)
-        found = None if missing else _found(environment)
+        place = None if missing else _place(environment)
         if setting is not None and isinstance(setting[0], str):
             yield _pseudopotentials(setting[0], setting[1])
-        elif found is None:
-            return  # nothing is said to those who do not use it
+        elif place is None:
+            return  # this user does not use Quantum ESPRESSO
         else:
             message = f"QUACC_{_PSEUDO} is not set: jobs have to name the folder (pseudo_dir)"
             remedy = f"set QUACC_{_PSEUDO} to the folder of the UPF files{_ONLY}"
@@ -163,8 +164,8 @@ class Espresso(Program):
         if missing is not None:
             remedy = f"{missing.remedy}{_ONLY}"
             yield Condition(name="pw.x", ok=False, message=missing.message, remedy=remedy)
-        elif found is not None:
-            yield Condition(name="pw.x", ok=True, message=found)
+        elif place is not None:
+            yield Condition(name="pw.x", ok=True, message=place)
 
 
 def _pseudopotentials(folder: str, source: str) -> Condition:
@@ -182,16 +183,16 @@ def _pseudopotentials(folder: str, source: str) -> Condition:
     return Condition(name="UPF files", ok=True, message=f"{named}; {count} files")
 
 
-def _found(environment: Mapping[str, str]) -> str | None:
-    """Return where pw.x is, and what named it; ``None`` where it is not on this machine's path."""
+def _place(environment: Mapping[str, str]) -> str | None:
+    """Return the path of pw.x and its source; ``None`` if it is not on this machine's path."""
     try:
         command = _pw(environment)
     except (ValueError, RecursionError):
-        return None  # quacc's settings cannot be read, which is told elsewhere
+        return None  # another finding reports that quacc's settings cannot be read
     if command is None:
         return None
-    found = shutil.which(shlex.split(command.text)[0], path=environment.get("PATH"))
-    return found and f"{found} (from {command.source})"
+    program = shutil.which(shlex.split(command.text)[0], path=environment.get("PATH"))
+    return program and f"{program} (from {command.source})"
 
 
 def _pw(environment: Mapping[str, str]) -> Command | None:

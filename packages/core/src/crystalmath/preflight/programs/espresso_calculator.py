@@ -1,6 +1,6 @@
-"""What Quantum ESPRESSO reads and gets: pseudopotentials, and its input with who has set what.
+"""The files that Quantum ESPRESSO reads, and its input with the origin of each setting.
 
-The input is written by quacc's own template, and read back: what stands in it is what pw.x sees.
+quacc's own template writes the input, and it is read back: so it is exactly the input of pw.x.
 """
 
 from __future__ import annotations
@@ -33,25 +33,25 @@ if TYPE_CHECKING:
 
     from crystalmath.models.inputs import Origin
     from crystalmath.plugins.checked_job import CheckedJob
-    from crystalmath.plugins.program import Asked, Program
+    from crystalmath.plugins.program import Context, Program
 
 _NONE = "(none)"
-#: Calculations that begin where another ended: pw.x looks first among what that one saved.
+#: Calculations that go on from another one: pw.x looks first into the folder that it saved.
 _CONTINUE = ("nscf", "bands")
-#: Debian's pw.x looks here for what it does not find otherwise; the name stands in the program.
+#: The last folder in which Debian's pw.x looks; its name is compiled into the program.
 _DEBIAN = "/usr/share/espresso/pseudo/"
 _falls_back: FileMemo[bool] = FileMemo()
 
 
 def is_espresso(calculator: object) -> bool:
-    """Return whether it runs one of Quantum ESPRESSO's programs."""
+    """Return whether a calculator runs one of Quantum ESPRESSO's programs."""
     from ase.calculators.espresso import EspressoTemplate
 
     return isinstance(getattr(calculator, "template", None), EspressoTemplate)
 
 
-def ask(name: str, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
-    """Find what a calculation of the atoms would read, and what keeps it from beginning."""
+def ask(name: str, calculator: Any, atoms: Atoms, context: Context) -> Step:
+    """Return the step of a calculation: its pseudopotentials, and why it cannot begin."""
     if getattr(calculator.template, "binary", "pw") != "pw":
         return Step(calculator=name, by_element=True)
     parameters = dict(calculator.parameters)
@@ -60,22 +60,22 @@ def ask(name: str, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
     parameters["pseudopotentials"] = known | dict.fromkeys(unnamed, _NONE)
     troubles = []
     if unnamed:
-        message = f"no pseudopotential is given for {', '.join(unnamed)}"
+        message = f"neither preset nor parameter names a pseudopotential for {', '.join(unnamed)}"
         troubles.append(Trouble(where="input", type="KeyError", message=message))
     try:
-        namelists, species = _write(calculator, atoms, parameters, asked.directory)
+        namelists, species = _write(calculator, atoms, parameters, context.directory)
     except Exception as error:
-        # Whatever the calculation would die of.
+        # The calculation would raise the same exception.
         if is_passing(error):
             raise
         return Step(calculator=name, troubles=(*troubles, trouble("input", error)))
     control, system = namelists.get("control", {}), namelists.get("system", {})
     root = str(control.get("pseudo_dir", ""))
     reason = _reason(calculator)
-    saved = _saved(calculator, control, asked.copy_files)
+    saved = _saved(calculator, control, context.copy_files)
     needs = []
     for symbol, file in species.items():
-        path = _place(root, file, saved, asked.copy_files) if file != _NONE else None
+        path = _place(root, file, saved, context.copy_files) if file != _NONE else None
         if path and not exists(path) and _is_debians(calculator):
             path = _DEBIAN + file if exists(_DEBIAN + file) else path
         if path:
@@ -97,7 +97,7 @@ def _write(
     from ase.io.espresso import read_fortran_namelist
 
     with tempfile.TemporaryDirectory(dir=directory) as folder:
-        # Elsewhere it would unpack files, or leave one.
+        # In another folder quacc would unpack files, or leave one.
         text = _input(calculator, atoms, parameters, Path(folder), outdir=None)
     namelists, cards = read_fortran_namelist(io.StringIO(text))
     return namelists, dict(_species(cards))
@@ -123,17 +123,17 @@ def _input(
 
 def _species(cards: list[str]) -> Iterator[tuple[str, str]]:
     begin = cards.index("ATOMIC_SPECIES") + 1
-    # The points in reciprocal space are what ASE writes next.
+    # ASE writes the k-points next.
     for line in itertools.takewhile(lambda line: not line.startswith("K_POINTS"), cards[begin:]):
         label, _, file = line.split(maxsplit=2)
-        # One symbol with several magnetic moments is several species of the same file.
+        # A symbol with several magnetic moments is several species with the same file.
         yield label.rstrip("0123456789"), file
 
 
 def _reason(calculator: Any) -> str:
-    given = getattr(calculator, "kwargs", calculator.parameters)
+    explicit = getattr(calculator, "kwargs", calculator.parameters)
     preset = getattr(calculator, "preset", None)
-    if preset and not given.get("pseudopotentials"):
+    if preset and not explicit.get("pseudopotentials"):
         return f"preset {preset}"
     if preset:
         return f"preset {preset}, parameter pseudopotentials"
@@ -156,7 +156,7 @@ def _sources(copy_files: Iterable[Any]) -> list[Any]:
 
 
 def _place(root: str, file: str, saved: list[Path], copy_files: Iterable[Any]) -> str | None:
-    """Return where pw.x finds a file, or ``None`` where that needs no look: a job unpacks it."""
+    """Return the path at which pw.x finds a file; ``None`` if the job unpacks it first."""
     path = f"{root.rstrip('/')}/{file}" if root else file
     places = [str(folder / file) for folder in saved]
     if not os.path.isabs(path):
@@ -178,7 +178,7 @@ def _is_debians(calculator: Any) -> bool:
 def _names(program: str) -> bool:
     try:
         return _DEBIAN.encode() in Path(program).read_bytes()
-    except OSError:  # it may be run, but not read
+    except OSError:  # it may be executable and not readable
         return False
 
 
@@ -200,11 +200,12 @@ CUTOFFS = ("ecutwfc", "ecutrho")
 #: less even for norm-conserving pseudopotentials (INPUT_PW, ecutrho).
 _LEAST_DUAL = 4
 
-_Told = tuple["Origin", str | None]
+#: The origin of a setting, and the value that it replaced.
+_Provenance = tuple["Origin", str | None]
 
 
 def findings(job: CheckedJob) -> Iterator[Finding]:
-    """Find cutoffs that do not go together; pw.x ends at once if the density's is not larger."""
+    """Yield findings about cutoffs: pw.x stops at once unless the density's cutoff is larger."""
     cutoffs: dict[tuple[float, float], list[int]] = {}
     for number, step in enumerate(job.report.steps):
         wfc, rho = (_number(step.tags.get(name, "")) for name in CUTOFFS)
@@ -213,36 +214,35 @@ def findings(job: CheckedJob) -> Iterator[Finding]:
     for (wfc, rho), steps in cutoffs.items():
         if rho < _LEAST_DUAL * wfc:
             ends = rho <= wfc
-            why = "pw.x stops unless it is larger" if ends else "the density is cut off"
+            why = "pw.x stops unless it is larger" if ends else "the density would be cut off"
             yield Finding(
                 severity=job.severity(steps) if ends else "warning",
                 code="parameter_cutoffs",
-                message=f"ecutrho = {rho:g} Ry is {rho / wfc:.2g} times ecutwfc = {wfc:g} Ry, and "
-                f"should be at least {_LEAST_DUAL} times: {why}{job.where(steps)}",
+                message=f"ecutrho = {rho:g} Ry is only {rho / wfc:.2g} times ecutwfc = {wfc:g} Ry; "
+                f"at least {_LEAST_DUAL} times are needed: {why}{job.where(steps)}",
                 source="ecutrho in pw.in",
-                remedy=f"give ecutrho={_LEAST_DUAL * wfc:g} or more, 8 to 12 times ecutwfc with "
-                "ultrasoft pseudopotentials",
+                remedy=f"set ecutrho={_LEAST_DUAL * wfc:g} or more; ultrasoft pseudopotentials "
+                "need 8 to 12 times ecutwfc",
             )
 
 
 def settings(files: Mapping[str, str]) -> Iterator[Setting]:
-    """Read the variables of all namelists, and the cards."""
+    """Yield the variables of all namelists, and the cards."""
     for name, text in files.items():
         lines = text.splitlines()
-        starts = [number for number, line in enumerate(lines) if _CARD.match(line)]
-        yield from assignments(name, "\n".join(lines[: starts[0]] if starts else lines))
-        for start, end in itertools.pairwise([*starts, len(lines)]):
-            card = _CARD.match(lines[start])
-            assert card is not None  # noqa: S101 - it began there
+        cards = [(at, card) for at, line in enumerate(lines) if (card := _CARD.match(line))]
+        ends = [*(at for at, _ in cards), len(lines)]
+        yield from assignments(name, "\n".join(lines[: ends[0]]))
+        for (start, card), end in zip(cards, ends[1:], strict=True):
             rows = [card[2].strip(), *(line.strip() for line in lines[start + 1 : end])]
             yield Setting(file=name, name=card[1], value="\n".join(row for row in rows if row))
 
 
-def inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
-    """Return what a program would get of a calculator; see :meth:`.program.Program.inputs`."""
+def inputs(program: Program, calculator: Any, atoms: Atoms, context: Context) -> StepInputs:
+    """Return the input that a calculator writes; see :meth:`.program.Program.inputs`."""
     template = calculator.template
-    files = {template.inputname: _written(calculator, atoms, asked.directory)}
-    whose = _Whose(calculator, asked)
+    files = {template.inputname: _written(calculator, atoms, context.directory)}
+    whose = _Whose(calculator, context)
     binary = getattr(template, "binary", "pw")
     written = tuple(settings(files))
     return StepInputs(
@@ -255,45 +255,44 @@ def inputs(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Ste
 
 
 def _written(calculator: Any, atoms: Atoms, directory: Path) -> str:
-    """Return the input with ``.`` for where it runs, and ``../step-1`` for an earlier step."""
+    """Return the input with ``.`` for the job's folder, and ``../step-1`` for an earlier step."""
     outdir = getattr(calculator.template, "outdir", None)
     with tempfile.TemporaryDirectory(dir=directory) as name:
         folder = Path(name).resolve()
-        # What it would unpack, or make, there is not touched.
+        # quacc would unpack files into its own output folder, or create it.
         elsewhere = str(folder / "elsewhere")
         text = _input(
             calculator, atoms, calculator.parameters, folder, elsewhere if outdir else None
         )
     if outdir:
         place = Path(outdir).expanduser().resolve()
-        # The job runs in its own copy of a folder that is none of its own.
+        # The job runs in its own copy of a folder outside its directory.
         is_own = place.is_relative_to(directory.resolve())
         text = text.replace(elsewhere, str(place) if is_own else ".")
     return text.replace(str(folder), ".").replace(str(directory.resolve()), "..")
 
 
 class _Whose:
-    """Finds who has set a variable: what the recipe has given to the calculator, and its preset."""
+    """Finds the origin of a variable among the recipe's arguments and its preset."""
 
-    def __init__(self, calculator: Any, asked: Asked) -> None:
-        given = getattr(calculator, "kwargs", calculator.parameters)
-        self.given = _flat(given)
-        self.asked = asked.given
+    def __init__(self, calculator: Any, context: Context) -> None:
+        self.explicit = _flat(getattr(calculator, "kwargs", calculator.parameters))
+        self.user_parameters = context.user_parameters
         preset = getattr(calculator, "preset", None)
         self.name = None if preset is None else preset_name(preset)
         self.preset = _flat(_preset(preset)) if preset else {}
 
-    def __call__(self, setting: Setting) -> _Told:
-        """Return who has set it, and what it stands in the place of."""
+    def __call__(self, setting: Setting) -> _Provenance:
+        """Return who has set it, and the value that it replaced."""
         name = setting.name.lower()
         base = name.partition("(")[0]
-        # One of several, `Hubbard_U(1)`, is given by its whole name.
+        # A parameter may name one of several, such as `Hubbard_U(1)`, or all.
         for one in _MADE_FROM.get(base, (name, base)):
-            if one in self.given and self.given[one] is not None:
+            if one in self.explicit and self.explicit[one] is not None:
                 before = self.preset.get(one)
-                differs = before is not None and not same(before, self.given[one])
+                differs = before is not None and not same(before, self.explicit[one])
                 instead = f"preset: {shown_value(before)}" if differs else None
-                return ("asked" if one in self.asked else "recipe"), instead
+                return ("asked" if one in self.user_parameters else "recipe"), instead
             if one in self.preset:
                 return "preset", None
         if base in CUTOFFS and "pseudopotentials" in self.preset:
@@ -304,7 +303,7 @@ class _Whose:
 
 
 def _flat(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters and variables of all namelists by their names."""
+    """Return parameters, and the variables of all namelists, in one mapping by name."""
     flat = {str(name).lower(): value for name, value in parameters.items() if name != "input_data"}
     for name, value in dict(parameters.get("input_data") or {}).items():
         if isinstance(value, Mapping):
@@ -320,8 +319,8 @@ def _preset(preset: Any) -> Mapping[str, Any]:
 
     is_file = Path(preset).suffix in (".yaml", ".yml")
     path = preset if is_file else get_settings().ESPRESSO_PRESET_DIR / f"{preset}.yaml"
-    found: Mapping[str, Any] = load_yaml_calc(path)
-    return found
+    document: Mapping[str, Any] = load_yaml_calc(path)
+    return document
 
 
 _UPF = re.compile(rb"<UPF\b|<qe_pp:|<PP_HEADER>")
@@ -343,7 +342,7 @@ def read(path: str, data: bytes) -> FileFacts:
     version = _UPF.search(data)
     if version is None:
         if path.lower().endswith(".upf"):
-            return FileFacts(problem="no_header", detail="it is no UPF file, as its name says")
+            return FileFacts(problem="no_header", detail="its name ends in .upf, but it is none")
         return FileFacts()
     element, valence = _ELEMENT.search(data), _VALENCE.search(data)
     trouble = _cut(data, first=version[0] == b"<PP_HEADER>")
@@ -356,12 +355,12 @@ def read(path: str, data: bytes) -> FileFacts:
 
 
 def _cut(data: bytes, *, first: bool) -> str | None:
-    # Authors write what they like into PP_INFO.
+    # PP_INFO is free text.
     sections = _INFO.sub(b"", data)
     opened = Counter(_OPENED.findall(sections))
     left = opened - Counter(_CLOSED.findall(sections))
     if first:
-        # Version 1 is read without a look for this one's end.
+        # Readers of version 1 do not look for the end of this section.
         del left[b"PP_ADDINFO"]
     if left:
         return f"its section {next(iter(left)).decode()} has no end"

@@ -1,8 +1,7 @@
 """Read a POTCAR line by line, as VASP does: title, valence, header, body, end.
 
-ASE writes the files of a calculation one behind the other into the POTCAR that VASP reads, and
-VASP takes its datasets from there without looking for them: what stands behind the end of one is
-the title of the next.
+ASE joins the files of a calculation into the one POTCAR that VASP reads. VASP takes the line behind
+the end of one dataset as the title of the next.
 """
 
 from __future__ import annotations
@@ -23,17 +22,19 @@ if TYPE_CHECKING:
 _BEGIN = "parameters from PSCTR are:"
 _HEADER_END = "END of PSCTR-controll parameters"
 _END = "End of Dataset"
-#: All of VASP's own files have them, as pymatgen's table of these shows.
+#: A message names at most so many datasets of one file.
+_MANY = 4
+#: Keys of every file in pymatgen's table of VASP's own.
 _REQUIRED = ("TITEL", "LEXCH", "POMASS", "ZVAL")
 _ITEM = re.compile(r"([^\s;=]+)[^\S\n]*=[^\S\n]*([^;\n]*)")
 _STRANGE = re.compile(r"[^\t\n\x20-\x7e]")
 _ELEMENT = re.compile(r"[A-Z][a-z]?")
-#: What VRHFIN says in some of VASP's own files.
+#: Wrong elements in the VRHFIN of some of VASP's own files.
 _VRHFIN = {"X": "Xe", "r": "Zr"}
 
 
 def read(path: str, data: bytes) -> FileFacts:
-    """Judge the content of a POTCAR; ASE takes ``POTCAR.Z`` for gzipped, and cannot write it."""
+    """Judge the content of a POTCAR. ASE cannot read ``POTCAR.Z``, which it takes for gzip."""
     if path.endswith(".Z"):
         return FileFacts(problem="compressed", detail="only POTCAR.Z is there")
     if not data.strip():
@@ -41,7 +42,7 @@ def read(path: str, data: bytes) -> FileFacts:
     if b"\0" in data:
         return FileFacts(problem="not_text", detail="it holds NUL bytes")
     try:
-        # As ASE's open() does.
+        # ASE opens it with the locale's encoding, too.
         text = data.decode(locale.getpreferredencoding(do_setlocale=False))
     except ValueError as error:
         return FileFacts(problem="not_text", detail=str(error))
@@ -50,7 +51,7 @@ def read(path: str, data: bytes) -> FileFacts:
 
 @frozen
 class _Parts:
-    """A POTCAR's lines; ``end`` is where its first dataset ends."""
+    """The lines of a POTCAR, with the numbers of the last of its header and first dataset."""
 
     lines: list[str]
     head: int | None
@@ -74,29 +75,29 @@ def _dataset(text: str) -> FileFacts:
     head = next((at for at, line in enumerate(lines) if line.startswith(_HEADER_END)), None)
     end = next((at for at, line in enumerate(lines) if line.strip() == _END), None)
     parts = _Parts(lines, head, end)
-    # No header ends in another's dataset.
+    # The first header must end before the first dataset does.
     cut = head is None or (end is not None and end < head)
     items = _items(parts.header) if _BEGIN in parts.header and not cut else {}
-    found = FileFacts(
+    facts = FileFacts(
         element=_element(items),
         titel=items.get("TITEL"),
         lexch=items.get("LEXCH"),
         zval=_number(items.get("ZVAL", "")),
     )
     if trouble := _header_trouble(parts, items, cut=cut):
-        return evolve(found, problem="no_header", detail=trouble)
+        return evolve(facts, problem="no_header", detail=trouble)
     if trouble := _body_trouble(parts):
-        return evolve(found, problem="truncated", detail=trouble)
+        return evolve(facts, problem="truncated", detail=trouble)
     if strange := _STRANGE.search(parts.body):
-        return evolve(found, problem="not_text", detail=f"its body holds {strange[0]!r}")
+        return evolve(facts, problem="not_text", detail=f"its body holds {strange[0]!r}")
     if any(line.strip() for line in parts.rest):
-        return evolve(found, **_more(text, parts.rest))
+        return evolve(facts, **_more(text, parts.rest))
     official = _official(text)
     if official:
-        # The title of a file that pymatgen knows is right, unlike VRHFIN (Pb in the old US Bi).
-        found = evolve(found, element=_titled(items) or found.element)
+        # In official files the title is right even if VRHFIN is wrong (Pb in the old US Bi).
+        facts = evolve(facts, element=_titled(items) or facts.element)
     loose = parts.rest != [""]
-    return evolve(found, hash_holds=_hash_holds(parts, items), official=official, loose_end=loose)
+    return evolve(facts, hash_holds=_hash_holds(parts, items), official=official, loose_end=loose)
 
 
 def _items(header: str) -> dict[str, str]:
@@ -108,22 +109,22 @@ def _header_trouble(parts: _Parts, items: Mapping[str, str], *, cut: bool) -> st
         return _without_line(parts, _HEADER_END if cut else _BEGIN)
     if parts.header.count(_BEGIN) > 1:
         return "another dataset begins in its header"
-    # VASP reads the valence with a format that passes over blank lines.
+    # VASP skips blank lines before the valence.
     second = next((line for line in parts.lines[1:] if line.strip()), "")
     if not parts.lines[0].strip() or _number(second) is None:
-        place = f"{second.strip()[:40]!r} stands where VASP reads the number of valence electrons"
+        place = f"VASP reads {second.strip()[:40]!r} as the number of valence electrons"
         return f"its first two lines are not title and valence: {place}"
     if lacking := [key for key in _REQUIRED if not items.get(key)]:
         return f"its header lacks {', '.join(lacking)}"
     if _number(items["ZVAL"]) is None:
-        return f"its header has no number for ZVAL: {items['ZVAL'][:40]!r}"
+        return f"ZVAL in its header is no number: {items['ZVAL'][:40]!r}"
     return None
 
 
 def _without_line(parts: _Parts, line: str) -> str:
     for at, text in enumerate(parts.lines, 1):
         if parts.head is None and text.lstrip().startswith(line):
-            return f"its line {at}, {line!r}, is indented: it must begin at the margin"
+            return f"its line {at}, {line!r}, is indented: it must begin in the first column"
     return f"it has no line {line!r} before its body"
 
 
@@ -140,15 +141,15 @@ def _body_trouble(parts: _Parts) -> str | None:
 def _more(text: str, rest: list[str]) -> dict[str, Any]:
     titles = [value for key, value in _ITEM.findall(text) if key == "TITEL"]
     if any(_BEGIN in line for line in rest):
-        named = ", ".join(title.strip() for title in titles[:4])
-        detail = f"{named}{', ...' if len(titles) > 4 else ''}"  # noqa: PLR2004
+        named = ", ".join(title.strip() for title in titles[:_MANY])
+        detail = f"{named}{', ...' if titles[_MANY:] else ''}"
         return {"problem": "several", "detail": detail}
     stray = next(line.strip() for line in rest if line.strip())
-    return {"problem": "stray_text", "detail": f"{stray[:40]!r} stands behind {_END!r}"}
+    return {"problem": "stray_text", "detail": f"{stray[:40]!r} follows the line {_END!r}"}
 
 
 def _element(items: Mapping[str, str]) -> str | None:
-    """Read the element where VASP does (VRHFIN), else from the title."""
+    """Return the element in VRHFIN, where VASP reads it, else the one in the title."""
     named = items.get("VRHFIN", "").partition(":")[0].strip()
     named = _VRHFIN.get(named, named)
     return named if _ELEMENT.fullmatch(named) else _titled(items)
@@ -172,7 +173,7 @@ def _hash_holds(parts: _Parts, items: Mapping[str, str]) -> bool | None:
     stated = re.match(r"[0-9a-fA-F]{64}\b", items.get("SHA256", ""))
     if stated is None:
         return None
-    # VASP's hash is of the dataset without the lines of hash and copyright, which came later.
+    # VASP hashed the dataset before it added the lines of hash and copyright.
     lines = parts.lines[: (parts.end or 0) + 1]
     kept = [line for line in lines if not line.lstrip().startswith(("SHA256", "COPYR"))]
     digest = hashlib.sha256("\n".join([*kept, ""]).encode()).hexdigest()
@@ -186,6 +187,6 @@ def _official(text: str) -> bool | None:
             from pymatgen.io.vasp.inputs import PotcarSingle, UnknownPotcarWarning
 
             _ = PotcarSingle(text).functional  # custodian asks for it, too
-        except Exception:  # noqa: BLE001 - what custodian makes of it, the recipe's asking tells
+        except Exception:  # noqa: BLE001 - the trouble `parse` reports pymatgen's errors
             return None
     return not any(issubclass(warning.category, UnknownPotcarWarning) for warning in caught)

@@ -1,9 +1,9 @@
-"""VASP: what of its jobs is checked before they are submitted."""
+"""VASP: the checks of its jobs before submission."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import evolve
 
@@ -12,7 +12,7 @@ from crystalmath.hookspecs import hookimpl
 from crystalmath.models import Finding
 from crystalmath.plugins.checked_job import FileKind, brief, said
 from crystalmath.plugins.launching import Command, Launch
-from crystalmath.plugins.program import Asked, Condition, Program
+from crystalmath.plugins.program import Condition, Context, Program
 from crystalmath.preflight.programs import potcar_file, vasp_findings, vasp_inputs
 from crystalmath.preflight.programs.vasp_findings import PotcarFolders, functionals_of
 from crystalmath.recipes.quacc_settings import VARIABLE, potcars_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from crystalmath.plugins.checked_job import CheckedJob, Wanted
     from crystalmath.plugins.report import FileFacts, Step, Trouble
 
-#: Files that custodian reads -> the parameters that they are made from, as far as it is worth it.
+#: Files that custodian reads -> the parameters that they are made from, if a finding names them.
 _MADE_FROM: dict[str, set[str]] = {
     "INCAR": set(),
     "KPOINTS": {"gamma", "kpts", "pmg_kpts", "reciprocal"},
@@ -45,45 +45,45 @@ class Vasp(Program):
     )
     launcher = "VASP_PARALLEL_CMD"
     input_files = ("INCAR", "KPOINTS", "POSCAR", "POTCAR")
-    endings = {"OUTCAR": "General timing and accounting"}  # noqa: RUF012 - never changed
+    endings: ClassVar[Mapping[str, str]] = {"OUTCAR": "General timing and accounting"}
     presets = ("VASP_PRESET_DIR", "calculators/vasp/presets")
 
     def install(self) -> None:
-        """Close the gate in what quacc has for VASP alone."""
+        """Replace quacc's calculation and summary that exist for VASP alone."""
         from crystalmath.preflight.programs import vasp_calculator
 
         vasp_calculator.install()
 
     def runs(self, calculator: object) -> bool:
-        """Return whether it is ASE's calculator, or quacc's."""
+        """Return whether a calculator is ASE's or quacc's for VASP."""
         from ase.calculators.vasp import Vasp as Calculator
 
         return isinstance(calculator, Calculator)
 
-    def ask(self, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
-        """Find its POTCARs, and whether its input can be written."""
+    def ask(self, calculator: Any, atoms: Atoms, context: Context) -> Step:
+        """Return the step with its POTCARs and the troubles of its input."""
         from crystalmath.preflight.programs import vasp_calculator
 
-        return vasp_calculator.ask(self, calculator, atoms, asked)
+        return vasp_calculator.ask(self, calculator, atoms, context)
 
-    def inputs(self, calculator: Any, atoms: Atoms, asked: Asked) -> StepInputs:
+    def inputs(self, calculator: Any, atoms: Atoms, context: Context) -> StepInputs:
         """Return INCAR, KPOINTS, POSCAR, and the titles of the POTCARs."""
-        return vasp_inputs.inputs(self, calculator, atoms, asked)
+        return vasp_inputs.inputs(self, calculator, atoms, context)
 
     def settings(self, files: Mapping[str, str]) -> Iterator[Setting]:
-        """Read the tags of INCAR; each other file is one setting."""
+        """Return the tags of INCAR; each other file is one setting."""
         return vasp_inputs.settings(files)
 
     def command(self, step: StepInputs, environment: Mapping[str, str]) -> str | None:
-        """Start ``vasp_std`` as quacc's settings say."""
-        launch = self.launch("", environment)
+        """Return the command of ``vasp_std``, from quacc's settings."""
+        launch = _launch(environment)
         program = launch.programs[0]
         if step.program != self.files.title or launch.launcher is None or program is None:
             return None
         return f"{launch.launcher.text} {program.text} > vasp.out".strip()
 
     def preset(self, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return its parameters; files of moments or POTCARs alone are for others to inherit."""
+        """Return its parameters; none of a file that only lists moments or POTCARs."""
         parameters: Mapping[str, Any] = document.get("inputs", {})
         return (
             parameters
@@ -96,11 +96,11 @@ class Vasp(Program):
         return potcar_file.read(path, data)
 
     def folders(self, wanted: Wanted, job: CheckedJob) -> PotcarFolders:
-        """Look around a POTCAR."""
+        """Return the folders of a missing POTCAR."""
         return PotcarFolders(wanted, job)
 
     def words(self, trouble: Trouble, step: Step, job: CheckedJob) -> tuple[str, str] | None:
-        """Word what custodian does not survive."""
+        """Return a code and words, those for custodian's failures among them."""
         if trouble.where == "parse":
             words = "custodian cannot read the POTCAR that these files make"
             return None if self._is_explained(step, job) else ("potcar_unparsed", words)
@@ -110,28 +110,28 @@ class Vasp(Program):
         return super().words(trouble, step, job)
 
     def _is_explained(self, step: Step, job: CheckedJob) -> bool:
-        """Whether the files' own findings say why custodian cannot read them."""
+        """Return whether the findings of the files explain why custodian cannot read them."""
         files = [job.report.files.get(need.path) for need in step.needs]
         bad = any(facts and facts.problem for facts in files)
         return bad or len(functionals_of(job, step)) > 1
 
     def right_element(self, wanted: Wanted, wrong: Sequence[str]) -> str:
-        """Mend the choice of the file where a parameter made it, else the file."""
-        # Setups are suffixes, but for those of single atoms: Al_sv is where aluminium should be.
+        """Return the remedy: change the parameter if it chose the file, else the file."""
+        # A setup of the right element shows that the parameter is right and the file is wrong.
         if any(wanted.setup.startswith(symbol) for symbol in wrong):
             return f"put the {self.files.noun} of {brief(wrong)} there"
         return super().right_element(wanted, wrong)
 
     def findings(self, job: CheckedJob) -> Iterator[Finding]:
-        """Find datasets that do not go together or are not VASP's own, and misspelt tags."""
+        """Return findings about datasets that do not fit each other, and about tags."""
         return vasp_findings.findings(job)
 
     def check_ranks(self, parameters: Mapping[str, Any], ranks: int) -> Iterator[Finding]:
-        """Find tags that do not divide the ranks."""
+        """Return findings about tags that do not divide the ranks."""
         return vasp_findings.rank_findings(parameters, ranks)
 
-    def unasked(self, recipe: str, environment: Mapping[str, str]) -> Finding | None:  # noqa: ARG002
-        """Refuse a job whose settings keep quacc and ASE from being imported."""
+    def unasked(self, recipe: str, environment: Mapping[str, str]) -> Finding | None:  # noqa: ARG002 - the settings decide
+        """Refuse a job if ASE's configuration keeps quacc from being imported."""
         named = potcars_of(environment)
         if named.trouble is None:
             return None
@@ -140,42 +140,22 @@ class Vasp(Program):
             code="potcar_settings",
             message=f"{named.trouble}; the job would not start",
             source=named.source,
-            remedy=f"mend it: {VARIABLE} there must name the folder that holds potpaw_PBE.64",
+            remedy=f"correct that file: its {VARIABLE} must name the folder that holds "
+            "potpaw_PBE.64",
         )
 
-    def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch:  # noqa: ARG002
-        """Return how VASP is started; which of its two programs depends on the k-points."""
-        launcher = Command.of_setting("VASP_PARALLEL_CMD", "", environment)
-        usual = Command.of_setting("VASP_CMD", "vasp_std", environment)
-        gamma = Command.of_setting("VASP_GAMMA_CMD", "vasp_gam", environment)
-        if usual is not None:
-            remedy = (
-                "the one for a single k-point computes nothing else: put this one on PATH, or name "
-                "it with QUACC_VASP_CMD=/path/to/vasp_std"
-            )
-            usual = evolve(usual, remedy=remedy)
-        if gamma is not None and usual is not None:
-            remedy = (
-                "without custodian quacc starts no other for a single k-point: put it on PATH, or "
-                f"set QUACC_VASP_GAMMA_CMD={usual.text}, which computes that as well"
-            )
-            gamma = evolve(gamma, remedy=remedy)
-        remedy = (
-            "put the folder of VASP's programs on PATH, or name one with "
-            "QUACC_VASP_CMD=/path/to/vasp_std"
-        )
-        if launcher is not None and not launcher.text.strip():
-            remedy += '; for several ranks QUACC_VASP_PARALLEL_CMD="mpirun -np 16"'
-        return Launch(title="VASP", launcher=launcher, programs=(usual, gamma), remedy=remedy)
+    def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch:  # noqa: ARG002 - all recipes start it alike
+        """Return the commands of VASP, ``vasp_std`` and ``vasp_gam``."""
+        return _launch(environment)
 
     def conditions(self, environment: Mapping[str, str]) -> Iterator[Condition]:
-        """Yield where POTCARs are, and whether VASP is on the path."""
+        """Yield the place of the POTCARs, and the trouble of VASP's command if it has one."""
         from crystalmath.preflight.commands import check_commands
         from crystalmath.quacc.potcar import check_potcars, describe_potcars
 
         where = potcars_of(environment)
         if wrong := check_potcars(where, ()):
-            # Recipes of other programs need none, and a job may have a library of its own.
+            # Other programs need no POTCARs, and a job may name a library of its own.
             remedy = f"{wrong.remedy}; only VASP's recipes need one"
             yield Condition(name="POTCARs", ok=False, message=wrong.message, remedy=remedy)
         else:
@@ -188,15 +168,40 @@ class Vasp(Program):
             yield Condition(name="VASP", ok=False, message=missing.message, remedy=remedy)
 
 
+def _launch(environment: Mapping[str, str]) -> Launch:
+    launcher = Command.of_setting("VASP_PARALLEL_CMD", "", environment)
+    usual = Command.of_setting("VASP_CMD", "vasp_std", environment)
+    gamma = Command.of_setting("VASP_GAMMA_CMD", "vasp_gam", environment)
+    if usual is not None:
+        remedy = (
+            "vasp_gam computes a single k-point only: put this program on PATH, or name it with "
+            "QUACC_VASP_CMD=/path/to/vasp_std"
+        )
+        usual = evolve(usual, remedy=remedy)
+    if gamma is not None and usual is not None:
+        remedy = (
+            "without custodian quacc always starts this program for a single k-point: put it on "
+            f"PATH, or set QUACC_VASP_GAMMA_CMD={usual.text}, which computes that as well"
+        )
+        gamma = evolve(gamma, remedy=remedy)
+    remedy = (
+        "put the folder of VASP's programs on PATH, or name one with "
+        "QUACC_VASP_CMD=/path/to/vasp_std"
+    )
+    if launcher is not None and not launcher.text.strip():
+        remedy += '; for several ranks set QUACC_VASP_PARALLEL_CMD="mpirun -np 16"'
+    return Launch(title="VASP", launcher=launcher, programs=(usual, gamma), remedy=remedy)
+
+
 def _origin(trouble: Trouble, job: CheckedJob) -> str:
-    """Name the user's parameters that made a file, or that a message about it names."""
+    """Return the user's parameters that a file is made from, or that its error names."""
     made = _MADE_FROM[trouble.where] | set(re.findall(r"\w+", trouble.message.lower()))
-    given = [
+    parameters = [
         f"{one_line(name)} = {said(repr(value))}"
         for name, value in job.parameters.items()
         if name.lower() in made
     ]
-    return f"is made from {brief(given)}" if given else "is written"
+    return f"is made from {brief(parameters)}" if parameters else "is written"
 
 
 @hookimpl

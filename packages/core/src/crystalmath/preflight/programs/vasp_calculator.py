@@ -1,7 +1,7 @@
-"""Ask a VASP calculator which POTCARs it reads, and whether its input can be written.
+"""The POTCARs that a VASP calculator reads, and the troubles of its input.
 
-All is said by ASE's own code, called as a calculation would call it. Only the process that asks
-recipes imports this module: it brings quacc.
+ASE's own code answers both, called as in a calculation. Only the warm child imports this module,
+since it imports quacc.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-    from crystalmath.plugins.program import Asked, Program
+    from crystalmath.plugins.program import Context, Program
     from crystalmath.plugins.report import Starts
 
 _PATH = "VASP_PP_PATH"
@@ -61,9 +61,9 @@ _parsed: FileMemo[Trouble | None] = FileMemo()
 
 
 def install() -> None:
-    """Load what the first question would wait for, and close the gate in what is VASP's alone."""
+    """Load the tables of the first question, and replace VASP's own calculation and summary."""
     _known()
-    # pymatgen loads its table of VASP's POTCARs for the first of them.
+    # pymatgen loads its table of VASP's POTCARs with the first dataset.
     with contextlib.suppress(Exception):
         PotcarSingle(_NOTHING)
     gate.patch(AseVasp, calculate=gate.calculate)
@@ -72,9 +72,9 @@ def install() -> None:
 
 
 def _patch_converter() -> None:
-    """Have an input set not look for the files of a calculation that was not made.
+    """Keep an input set from reading the files of a calculation that was only recorded.
 
-    What it takes from them (moments, a band gap) has no say in its pseudopotentials.
+    The moments and the band gap in those files do not choose pseudopotentials.
     """
     begin = MPtoASEConverter.__init__
 
@@ -84,29 +84,29 @@ def _patch_converter() -> None:
     gate.patch(MPtoASEConverter, __init__=begin_without)
 
 
-def ask(program: Program, calculator: Any, atoms: Atoms, asked: Asked) -> Step:
-    """Find what a calculation of the atoms would read, and what keeps it from beginning."""
+def ask(program: Program, calculator: Any, atoms: Atoms, context: Context) -> Step:
+    """Return the step of a calculation: its POTCARs, and why it cannot begin."""
     troubles = [*troubles_of("structure", lambda: check_atoms(atoms))]
     custodian = bool(getattr(calculator, "use_custodian", False))
     needs: tuple[Need, ...] = ()
     start = Started()
     unnamed = [*troubles_of("input", lambda: _initialize(calculator, atoms))]
     if not unnamed:
-        needs = _needs(calculator, asked.given)
+        needs = _needs(calculator, context.user_parameters)
     if not (troubles or unnamed):
         readable = all(facts(path, program).problem is None for path in calculator.ppp_list)
         how = {"custodian": custodian, "readable": readable}
-        found, start = _write(calculator, atoms, asked, **how)
-        troubles += found
+        of_input, start = _write(calculator, atoms, context, **how)
+        troubles += of_input
     return Step(
         calculator=program.name,
         needs=needs,
         root=_configured(_PATH),
         custodian=custodian,
         troubles=(*troubles, *unnamed),
-        unknown=_unknown(calculator, asked.given),
+        unknown=_unknown(calculator, context.user_parameters),
         by_index=not unnamed and bool(_special(calculator)),
-        # Of the few with spin-orbit coupling each is asked what starts it.
+        # With spin-orbit coupling the cell decides the program, so no report is shared.
         by_element=not noncollinear(start.tags),
         starts=start.starts,
         tags=start.tags,
@@ -120,7 +120,7 @@ def _initialize(calculator: Any, atoms: Atoms) -> None:
 
 
 class _Os:
-    """The module ``os``, for which every path exists: so that ASE names all the files it needs."""
+    """The module ``os`` as if every path existed, so that ASE names all the files that it needs."""
 
     def __init__(self) -> None:
         self.path = self
@@ -128,7 +128,8 @@ class _Os:
     def __getattr__(self, name: str) -> Any:
         return getattr(os.path if hasattr(os.path, name) else os, name)
 
-    def exists(self, path: object) -> bool:  # noqa: ARG002 - as os.path.exists
+    @staticmethod
+    def exists(_: object) -> bool:
         return True
 
 
@@ -141,8 +142,8 @@ def _everything_exists() -> Iterator[None]:
         create_input.os = os
 
 
-def _needs(calculator: Any, given: Collection[str]) -> tuple[Need, ...]:
-    reason = _reason(calculator, given)
+def _needs(calculator: Any, user_parameters: Collection[str]) -> tuple[Need, ...]:
+    reason = _reason(calculator, user_parameters)
     return tuple(
         Need(
             symbol=symbol,
@@ -154,7 +155,7 @@ def _needs(calculator: Any, given: Collection[str]) -> tuple[Need, ...]:
     )
 
 
-def _reason(calculator: Any, given: Collection[str]) -> str:
+def _reason(calculator: Any, user_parameters: Collection[str]) -> str:
     parameters = _parameters(calculator)
     explicit = getattr(calculator, "kwargs", parameters)
     preset = getattr(calculator, "preset", None)
@@ -163,9 +164,9 @@ def _reason(calculator: Any, given: Collection[str]) -> str:
         reasons.append(f"preset {preset}")
     for name in _DECIDE:
         if (value := explicit.get(name)) is not None:
-            whose = "parameter" if name in given else "the recipe's"
-            said = name if isinstance(value, dict) else f"{name}={str(value)!r}"
-            reasons.append(f"{whose} {said}")
+            whose = "parameter" if name in user_parameters else "the recipe's"
+            shown = name if isinstance(value, dict) else f"{name}={str(value)!r}"
+            reasons.append(f"{whose} {shown}")
     if parameters.get("pp_version") is None and (version := _configured(_VERSION)):
         reasons.append(f"{_VERSION}={version}")
     return ", ".join(reasons) or "ASE's default"
@@ -186,28 +187,28 @@ def _special(calculator: Any) -> Sequence[int]:
 
 
 def _write(
-    calculator: Any, atoms: Atoms, asked: Asked, *, custodian: bool, readable: bool
+    calculator: Any, atoms: Atoms, context: Context, *, custodian: bool, readable: bool
 ) -> tuple[list[Trouble], Started]:
-    """Do what is done before VASP starts. The POTCARs themselves are judged apart."""
+    """Write and parse the input as before VASP's start; the POTCARs are judged elsewhere."""
     start = Started()
-    with tempfile.TemporaryDirectory(dir=asked.directory) as folder:
+    with tempfile.TemporaryDirectory(dir=context.directory) as folder:
         with without_potcar(calculator, readable=readable):
             write = create_input.GenerateVaspInput.write_input
-            found = [
-                *troubles_of("input", lambda: write(calculator, atoms, directory=folder)),
+            troubles = [
+                _with_texts(each, calculator)
+                for each in troubles_of("input", lambda: write(calculator, atoms, directory=folder))
             ]
-        found = [_with_texts(problem, calculator) for problem in found]
-        if custodian and not found:
-            found += _parse_input(folder)
-        if not found:
-            start = started(calculator, folder, exact=asked.exact)
+        if custodian and not troubles:
+            troubles += _parse_input(folder)
+        if not troubles:
+            start = started(calculator, folder, exact=context.exact)
         if readable and (problem := _parse_potcar(calculator, folder, custodian=custodian)):
-            found.append(problem)
-    return found, start
+            troubles.append(problem)
+    return troubles, start
 
 
 def _with_texts(problem: Trouble, calculator: Any) -> Trouble:
-    """Name the texts that stand where ASE writes a number: its exception does not."""
+    """Add the texts that should be numbers to a trouble: ASE's exception does not name them."""
     texts = [
         f"{name} = {value[:40]!r}"
         for kind in ("float_params", "exp_params")
@@ -216,16 +217,16 @@ def _with_texts(problem: Trouble, calculator: Any) -> Trouble:
     ]
     if not texts:
         return problem
-    words = f"text where a number is due: {', '.join(texts[:_MANY])}"
+    words = f"text in place of a number: {', '.join(texts[:_MANY])}"
     return evolve(problem, message=f"{words} ({problem.message})")
 
 
 def _parse_input(folder: str) -> list[Trouble]:
-    """Read the other files as custodian does."""
-    found = [*troubles_of("input", lambda: VaspInput.from_directory(folder))]
-    if not found:
+    """Return the troubles of custodian with the input, POTCAR apart."""
+    together = [*troubles_of("input", lambda: VaspInput.from_directory(folder))]
+    if not together:
         return []
-    # Which of them was it?
+    # The exception does not name the file, so each is read alone.
     files: dict[str, Any] = {"INCAR": Incar, "KPOINTS": Kpoints, "POSCAR": Poscar}
     alone = [
         problem
@@ -233,36 +234,37 @@ def _parse_input(folder: str) -> list[Trouble]:
         if os.path.exists(path := os.path.join(folder, name))
         for problem in troubles_of(name, functools.partial(kind.from_file, path))
     ]
-    return alone or found
+    return alone or together
 
 
 def _parse_potcar(calculator: Any, folder: str, *, custodian: bool) -> Trouble | None:
-    """Put the POTCAR together, and read it as custodian does."""
+    """Return the trouble of writing the POTCAR, or of custodian with it."""
 
     def make() -> Trouble | None:
-        found = next(troubles_of("input", lambda: calculator.write_potcar(directory=folder)), None)
-        if custodian and not found:
-            found = next(
-                troubles_of("parse", lambda: Potcar.from_file(os.path.join(folder, "POTCAR"))), None
-            )
-        return found
+        path = os.path.join(folder, "POTCAR")
+        problem = next(
+            troubles_of("input", lambda: calculator.write_potcar(directory=folder)), None
+        )
+        if custodian and not problem:
+            problem = next(troubles_of("parse", lambda: Potcar.from_file(path)), None)
+        return problem
 
     paths = tuple(calculator.ppp_list)
     return _parsed.get((custodian, paths), paths, make)
 
 
-def _unknown(calculator: Any, given: Collection[str]) -> dict[str, str | None]:
-    """Name what a user, or a preset, has misspelt; a recipe's own parameters are not theirs."""
+def _unknown(calculator: Any, user_parameters: Collection[str]) -> dict[str, str | None]:
+    """Return the unknown parameters of the user or a preset, each with the nearest known one."""
     parameters = _parameters(calculator)
-    recipes = {name for name in getattr(calculator, "kwargs", ()) if name not in given}
-    misspelt = [name for name in parameters if name not in recipes and name not in _known()]
-    near = {name: difflib.get_close_matches(name, _known(), n=1) for name in misspelt}
-    return {name: found[0] if found else None for name, found in near.items()}
+    recipes = {name for name in getattr(calculator, "kwargs", ()) if name not in user_parameters}
+    unknown = [name for name in parameters if name not in recipes and name not in _known()]
+    near = {name: difflib.get_close_matches(name, _known(), n=1) for name in unknown}
+    return {name: matches[0] if matches else None for name, matches in near.items()}
 
 
 @functools.cache
 def _known() -> frozenset[str]:
-    """Collect the parameters of ASE's calculator and of quacc's, and the tags of INCAR."""
+    """Return the parameters of ASE's and quacc's calculators, and the tags of INCAR."""
     names: set[str] = set(create_input.GenerateVaspInput().input_params)
     for kind in vars(create_input):
         if kind.endswith("_keys"):
@@ -276,16 +278,17 @@ def _known() -> frozenset[str]:
 
 @frozen(kw_only=True)
 class Started:
-    """Commands that start a calculation, and the tags that findings go by; as in `Step`."""
+    """The commands that start a calculation, and the tags that findings use; as in `Step`."""
 
     starts: Starts = ()
     tags: Mapping[str, str] = field(factory=dict)
 
 
 def started(calculator: Any, folder: str, *, exact: bool) -> Started:
-    """Return what would start a calculation whose input, POTCAR apart, lies in a folder.
+    """Return the commands and tags of a calculation whose input, POTCAR apart, is in a folder.
 
-    Unless it is for this structure alone (`exact`) another cell may have more k-points or fewer.
+    Unless the report serves this structure alone (`exact`), another cell may have more k-points or
+    fewer, so both programs may start.
     """
     incar = Path(folder, "INCAR").read_text(errors="replace")
     tags = {
@@ -302,7 +305,7 @@ def _starts(calculator: Any, folder: str, *, exact: bool) -> Starts:
         return ()
     settings = get_settings()
     usual, gamma = settings.VASP_CMD, settings.VASP_GAMMA_CMD
-    # Custodian takes the usual one where the other is not there.
+    # Custodian takes the usual command if the other one is missing.
     for_gamma = (gamma, usual) if calculator.use_custodian else (gamma,)
     if not exact:
         return (usual,), for_gamma
@@ -316,6 +319,6 @@ def _starts(calculator: Any, folder: str, *, exact: bool) -> Starts:
 
 
 def _is_gamma_alone(folder: str) -> bool | None:
-    # A private name of custodian's, which another release may not have.
+    # Another release of custodian may lack this private name.
     check = getattr(jobs, "_gamma_point_only_check", None)
     return None if check is None else bool(check(VaspInput.from_directory(folder)))
