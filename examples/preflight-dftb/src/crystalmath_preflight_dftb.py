@@ -1,13 +1,14 @@
-"""DFTB+: whether its Slater-Koster files are there, one for each pair of elements.
+"""DFTB+: check its Slater-Koster files, one for each pair of elements.
 
-ASE reads those of an element with itself while it writes the input, where nobody gives the largest
-angular momentum; DFTB+ reads all of them. With xTB it reads none.
+While ASE writes the input, it reads the files of each element with itself, unless a parameter sets
+the largest angular momentum. DFTB+ reads the files of all pairs, or none with xTB.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import itertools
 import os
 import tempfile
@@ -40,10 +41,10 @@ class SkfFolders(Folders):
     """The folder of the Slater-Koster files."""
 
     def unset(self) -> FolderTrouble:
-        """Say that nothing names the folder."""
-        message = f"{_VARIABLE} is not set where jobs run, nor is the parameter slako_dir given"
+        """Return the trouble that no setting names the folder."""
+        message = f"neither the variable {_VARIABLE} of jobs nor the parameter slako_dir is set"
         remedy = (
-            f"give slako_dir, or set {_VARIABLE} to {self.holder} and have it forwarded "
+            f"set slako_dir, or set {_VARIABLE} to {self.holder} and forward it to jobs "
             f'([environment] forward = ["{_VARIABLE}"] beside the others in config.toml)'
         )
         return FolderTrouble(code="unset", path="", message=message, remedy=remedy)
@@ -58,17 +59,17 @@ class DftbPlus(Program):
     files = FileKind(title="DFTB+", noun="Slater-Koster file", code="skf")
 
     def install(self) -> None:
-        """Import what the first question would wait for."""
-        import quacc.recipes.dftb.core  # noqa: F401
+        """Import the modules that the first question would wait for."""
+        importlib.import_module("quacc.recipes.dftb.core")
 
     def runs(self, calculator: object) -> bool:
-        """Return whether it is ASE's calculator."""
+        """Return whether a calculator is ASE's for DFTB+."""
         from ase.calculators.dftb import Dftb
 
         return isinstance(calculator, Dftb)
 
     def ask(self, calculator: Any, atoms: Atoms, context: Context) -> Step:
-        """Find the files that ASE reads while it writes the input, and those of DFTB+."""
+        """Return the step with the files that ASE reads for the input, and those of DFTB+."""
         from crystalmath.plugins.report import troubles_of
 
         with _noted() as read, tempfile.TemporaryDirectory(dir=context.directory) as folder:
@@ -99,11 +100,11 @@ class DftbPlus(Program):
         )
 
     def folders(self, wanted: Wanted, job: CheckedJob) -> SkfFolders:
-        """Look around a file that is missing."""
+        """Return the folders of a missing file."""
         return SkfFolders(wanted, job)
 
-    def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:  # noqa: ARG002
-        """Return how DFTB+ is started."""
+    def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:  # noqa: ARG002 - all recipes start it alike
+        """Return the command of DFTB+."""
         if any(Path(file).exists() for file in settings_files(environment)[:-1]):
             return None  # ASE's own configuration may name another
         variable = environment.get("DFTB_COMMAND")
@@ -115,7 +116,7 @@ class DftbPlus(Program):
 
 @contextlib.contextmanager
 def _noted() -> Iterator[list[str]]:
-    """Note which files ASE reads; one that is not there or empty is judged by its own finding."""
+    """Record the files that ASE reads; a missing or empty one is left to its own finding."""
     from ase.calculators import dftb
 
     really, read = dftb.read_max_angular_momentum, []
@@ -133,13 +134,13 @@ def _noted() -> Iterator[list[str]]:
 
 
 def _of_pairs(parameters: Mapping[str, Any], symbols: list[str]) -> Iterator[tuple[str, str]]:
-    """Name the files that DFTB+ itself reads, where it is told by elements and by a whole path.
+    """Yield the files that DFTB+ itself reads, if elements and an absolute path name them.
 
-    A relative one it also looks for in places of its own.
+    DFTB+ looks for a relative path in folders of its own, too.
     """
-    told = {key.removeprefix(_FILES) for key in parameters if key.startswith(_FILES)}
+    names = {key.removeprefix(_FILES) for key in parameters if key.startswith(_FILES)}
     known = {"", "Prefix", "Separator", "Suffix"}
-    if parameters.get(_FILES) != "Type2FileNames" or not told <= known:
+    if parameters.get(_FILES) != "Type2FileNames" or not names <= known:
         return
     prefix, separator, suffix = (
         _plain(parameters[_FILES + each]) for each in ("Prefix", "Separator", "Suffix")
