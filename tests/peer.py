@@ -60,7 +60,7 @@ async def serving(methods, server=None, **options):
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "socket"))
         server = server or SimpleNamespace(service=None)
-        connections = Connections(server, methods, Path(folder), **options)
+        connections = Connections(server, methods, **options)
         listening = await asyncio.start_unix_server(connections, path)
 
         async def connect():

@@ -75,7 +75,7 @@ class Home:
         """Call a method as for a client of a server; what it answers fits its schema."""
 
         async def asked():
-            large.present.set(large.Request(large.Memory(2**20, self.jobs), asyncio.Lock()))
+            large.present.set(large.Request(large.Memory(), asyncio.Lock(), 0))
             return await METHODS[method](self.service, params)
 
         document = json.loads(messages.dumps(asyncio.run(asked())))

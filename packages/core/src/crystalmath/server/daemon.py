@@ -213,7 +213,7 @@ class Server:
             # Who was started with nohup means it.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, lambda: self.stop(cancel=False))
-        self.connections = Connections(self, METHODS, self.place.directory)
+        self.connections = Connections(self, METHODS)
         care = asyncio.create_task(self._care())
         inbox = asyncio.create_task(Inbox(self.place).run())
         warming = asyncio.create_task(self._warm())

@@ -77,12 +77,11 @@ class Raw:
 class Stream:
     """JSON text of a known length that is read while it is sent, in threads: :class:`Raw`."""
 
-    __slots__ = ("chunks", "kind", "size")
+    __slots__ = ("chunks", "size")
 
-    def __init__(self, size: int, chunks: Iterator[bytes], kind: str = "files") -> None:
+    def __init__(self, size: int, chunks: Iterator[bytes]) -> None:
         self.size = size
         self.chunks = chunks
-        self.kind = kind
 
     def close(self) -> None:
         """Let go of what it reads; a step that is under way in a thread keeps it until then."""

@@ -170,7 +170,6 @@ async def handle_jobs_wait(
         if named is None
         else list(dict.fromkeys(named))
     )
-    large.rest()
     async with listening(service, job_ids) as subscriber:
         unfinished = looked = set(job_ids)
         told: set[str] = set()  # by events, which may come before the end can be read
@@ -273,7 +272,6 @@ async def handle_jobs_events(
     most_s, job_ids = params.pop("timeout_s", 0), params.pop("job_ids", None)
     wanted = read_wanted(params, job_ids)
     if most_s:
-        large.rest()
         after = await _first_after(after, service, wanted, most_s)
     await large.turn()
     documents, last = await _documents(service, after, limit, wanted)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import define
 
@@ -65,10 +65,6 @@ class Caller(Protocol):
         """The job service."""
 
     @property
-    def memory(self) -> large.Memory:
-        """What all connections may have in memory."""
-
-    @property
     def may_only(self) -> str:
         """How the names of the methods begin that it may call."""
 
@@ -82,13 +78,18 @@ class Dispatcher:
     def __init__(self, methods: Mapping[str, Method]) -> None:
         self._methods = methods
 
-    async def read(self, body: bytes | IO[bytes]) -> Call:
-        """Read a message, in a thread if it is large; `RpcError`: it cannot be carried out."""
-        small = isinstance(body, bytes) and len(body) <= large.LARGE
-        document, told = _decoded(body) if small else await in_pool("decoding", _decoded, body)
-        if told is not None:
-            raise RpcError(PARSE_ERROR, told)
-        return as_call(document)
+    async def read(self, body: list[bytes]) -> Call:
+        """Decode the parts of a message, in a thread if it is large.
+
+        `RpcError`: the message cannot be carried out.
+        """
+        is_small = sum(map(len, body)) <= large.IN_THREAD
+        try:
+            return as_call(
+                _decoded(body) if is_small else await in_pool("decoding", _decoded, body)
+            )
+        except messages.WireError as error:
+            raise RpcError(PARSE_ERROR, str(error)) from None
 
     def note(self, call: Call, session: Caller) -> bool:
         """Carry out a notification of the protocol itself; tell whether it was one."""
@@ -127,7 +128,7 @@ class Dispatcher:
             raise RpcError(REFUSED, BUSY, data={"code": "busy"})
         request.method = call.method
         if method.bulk:
-            await request.take_turn()
+            await request.take_turns()
         parts = await self._made(method, call, session)
         request.is_made()
         if parts is not None:
@@ -137,10 +138,7 @@ class Dispatcher:
         self, method: Method, call: Call, session: Caller
     ) -> Sequence[large.Part] | None:
         """Make an answer; only its text is left."""
-        try:
-            result = await _ask(method, call, session)
-        finally:
-            call.params = {}  # the answer may wait for its client, and has no room for them
+        result = await _ask(method, call, session)
         # From here on a cancellation would tear the answer apart.
         self._forget(call, session)
         if not call.wants_answer:
@@ -150,7 +148,7 @@ class Dispatcher:
                 number = messages.dumps(call.request_id)
                 return [b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (number, result.text)]
             document = {"jsonrpc": "2.0", "id": call.request_id, "result": result}
-            return await large.encoded(session.memory, document)
+            return await large.encoded(document)
         except messages.WireError as error:
             _LOG.error("the answer of %s cannot be sent", call.method)
             raise RpcError(INTERNAL_ERROR, f"the answer cannot be sent: {error}") from None
@@ -159,7 +157,7 @@ class Dispatcher:
         self._forget(call, session)
         if call.wants_answer:
             document = error.document(call.request_id)
-            await session.send(await large.encoded(session.memory, document))
+            await session.send(await large.encoded(document))
 
     def _forget(self, call: Call, session: Caller) -> None:
         found = session.pending.get(call.request_id) if call.wants_answer else None
@@ -188,9 +186,8 @@ async def _ask(method: Method, call: Call, session: Caller) -> Any:
         raise RpcError(INTERNAL_ERROR, told) from error
 
 
-def _decoded(body: bytes | IO[bytes]) -> tuple[Any, str | None]:
-    """Return the document, or what is wrong: an exception would keep the body until it is gone."""
-    try:
-        return large.read(body), None
-    except (messages.WireError, OSError) as error:
-        return None, str(error)
+def _decoded(body: list[bytes]) -> Any:
+    """Decode a message; its text is in memory no longer than that takes."""
+    text = b"".join(body)
+    body.clear()
+    return messages.loads(text)

@@ -12,7 +12,7 @@ import os
 import select
 import socket
 import struct
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError
 from crystalmath.server.pools import Asker, afterwards, asker, in_pool
@@ -23,7 +23,6 @@ from crystalmath.wire.messages import BUSY, INVALID_REQUEST, REFUSED, RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping, Sequence
-    from pathlib import Path
 
     from crystalmath.server.rpc.declare import Method
     from crystalmath.server.rpc.dispatch import Pending
@@ -43,8 +42,8 @@ _SEND_S = 60.0
 #: How long requests may go on when the server stops, in seconds.
 _GRACE_S = 1.0
 
-#: How much is handed to the kernel at once; others are served between two of these.
-_CHUNK = 64 * 2**10
+#: How much is handed to the kernel at once, and taken from it; others are served in between.
+_CHUNK, _PART = 64 * 2**10, 256 * 2**10
 
 #: How many connections there may be at once; and how many more that only ask for what begins with
 #: `_SYSTEM`, for so many seconds each.
@@ -55,9 +54,6 @@ _SYSTEM = "system."
 
 #: A connection on which nothing has happened for so long is closed, in seconds.
 IDLE_S = 3600.0
-
-#: How many bytes of memory decoded messages may take.
-ROOM = 128 * 2**20
 
 
 class Session:
@@ -78,11 +74,8 @@ class Session:
         self.server = server
         self.pending: dict[Any, Pending] = {}
         self._dispatcher = dispatcher
-        self.memory = memory
+        self._memory = memory
         self._reader = reader
-        # What was read and belongs to the next message: a small one comes in one piece, and costs
-        # one wait with one time limit.
-        self._begun = b""
         self._writer = writer
         self._timeout_s = first_s
         self._idle_s = idle_s
@@ -90,7 +83,6 @@ class Session:
         self._sending, self._turn = asyncio.Lock(), asyncio.Lock()
         self._working: set[asyncio.Task[None]] = set()
         self._background: asyncio.Task[None] | None = None
-        self._telling: asyncio.Task[None] | None = None
         self._reading: asyncio.Task[None] | None = None
         self._stopping = False
 
@@ -103,14 +95,10 @@ class Session:
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
         """Send a notification; wait while the client does not take what was sent before."""
-        parts = await large.encoded(
-            self.memory, {"jsonrpc": "2.0", "method": method, "params": params}
-        )
-        await self._sending.acquire()
-        # From here on it is sent whole, also where another subscription takes this one's place.
-        self._telling = asyncio.create_task(self._send(parts))
-        self._telling.add_done_callback(lambda _: self._sending.release())
-        await asyncio.shield(self._telling)
+        message = messages.dumps({"jsonrpc": "2.0", "method": method, "params": params})
+        async with self._sending:
+            # In one piece: another subscription may take the place of this one at any wait.
+            await self._put(messages.frame(message))
 
     def in_background(self, work: Coroutine[Any, Any, None] | None) -> None:
         """Do one thing beside the requests until the connection ends, in place of the last one.
@@ -133,7 +121,7 @@ class Session:
     # --- writing -----------------------------------------------------------------------------
 
     async def _tell(self, document: Mapping[str, Any]) -> None:
-        await self.send(await large.encoded(self.memory, document))
+        await self.send(await large.encoded(document))
 
     async def send(self, parts: Sequence[large.Part]) -> None:
         """Send a message, whole and between others."""
@@ -143,7 +131,7 @@ class Session:
         finally:
             for part in parts:
                 if isinstance(part, messages.Stream):
-                    afterwards(f"sending {part.kind}", part.close)  # its file system may hang
+                    afterwards("sending", part.close)  # its file system may hang
 
     async def _send(self, parts: Sequence[large.Part]) -> None:
         # A small message is whole before anything can come between, a cancellation too. Its
@@ -160,7 +148,7 @@ class Session:
         left = stream.size
         while left:
             try:
-                chunk = await in_pool(f"sending {stream.kind}", next, stream.chunks, b"")
+                chunk = await in_pool("sending", next, stream.chunks, b"")
             except (CrystalMathError, OSError) as error:
                 _LOG.error("an answer breaks off: %s", error)
                 chunk = b""
@@ -177,15 +165,18 @@ class Session:
         for start in range(0, len(data), _CHUNK):
             if self._writer.is_closing():
                 raise ConnectionResetError
-            self._writer.write(view[start : start + _CHUNK])
-            if not self._writer.transport.get_write_buffer_size():
-                continue  # the client has it, as most take an answer at once
-            try:
-                async with asyncio.timeout(_SEND_S):
-                    await self._writer.drain()
-            except TimeoutError:
-                self._writer.transport.abort()
-                raise
+            await self._put(view[start : start + _CHUNK])
+
+    async def _put(self, data: bytes | memoryview) -> None:
+        self._writer.write(data)
+        if not self._writer.transport.get_write_buffer_size():
+            return  # the client has it, as most take an answer at once
+        try:
+            async with asyncio.timeout(_SEND_S):
+                await self._writer.drain()
+        except TimeoutError:
+            self._writer.transport.abort()
+            raise
 
     # --- life --------------------------------------------------------------------------------
 
@@ -214,7 +205,7 @@ class Session:
 
     async def _read(self) -> None:
         try:
-            while (header := await self._header()) is not None:
+            while header := await self._header():
                 self._timeout_s = self._idle_s
                 await self._take(messages.read_length(header))
         except messages.WireError as error:
@@ -240,8 +231,6 @@ class Session:
         self.in_background(None)
         for task in self._working:
             task.cancel()
-        if self._telling is not None:
-            self._telling.cancel()
         self._writer.close()
         try:
             async with asyncio.timeout(_GRACE_S):
@@ -260,57 +249,49 @@ class Session:
 
     # --- reading -----------------------------------------------------------------------------
 
-    async def _header(self) -> bytes | None:
-        await self._begin()
-        header, end, rest = self._begun.partition(b"\r\n\r\n")
-        if end and 0 < len(header) < messages.MAX_HEADER and b"\n" not in header:
-            # One line, as most send.
-            self._begun = rest
-            return header + b"\r\n"
-        # All of it, not each line: whoever sends one after the other could go on for ever.
+    async def _header(self) -> bytes:
+        """Read the lines of a header; none where the client has left."""
+        lines = await self._begin()
         async with asyncio.timeout(min(self._timeout_s, _RECEIVE_S)):
-            return await self._lines()
+            while lines not in (b"", b"\r\n") and not lines.endswith(b"\r\n\r\n"):
+                try:
+                    line = await self._reader.readline()
+                except ValueError:  # longer than the reader holds
+                    raise messages.WireError("the message does not begin with a header") from None
+                if not line.endswith(b"\n"):
+                    return b""
+                lines += line
+                if not lines.endswith(b"\r\n"):
+                    raise messages.WireError(
+                        f"a header line ends with CRLF, and this does not: {line[:80]!r}; a message"
+                        " begins with 'Content-Length: <bytes>' and an empty line"
+                    )
+                if len(lines) > messages.MAX_HEADER:
+                    raise messages.WireError(
+                        f"the header is longer than {messages.MAX_HEADER} bytes"
+                    )
+        return lines
 
-    async def _begin(self) -> None:
-        """Wait until a message begins, or the client has left."""
-        is_over = False
-        while not (self._begun or is_over):
+    async def _begin(self) -> bytes:
+        """Wait for the first byte of a message; there is none where the client has left."""
+        while True:
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    self._begun = await self._reader.read(messages.MAX_HEADER)
-                    is_over = not self._begun
+                    return await self._reader.read(1)
             except TimeoutError:
                 if not self._working and self._background is None:
                     raise
 
-    async def _lines(self) -> bytes | None:
-        lines = b""
-        while len(lines) <= messages.MAX_HEADER:
-            line, newline, self._begun = self._begun.partition(b"\n")
-            line += newline
-            try:
-                line += b"" if newline else await self._reader.readline()
-            except ValueError:  # longer than the reader holds
-                raise messages.WireError("the message does not begin with a header") from None
-            if not self._begun and self._reader.at_eof():
-                return None
-            if not line.endswith(b"\r\n"):
-                raise messages.WireError(
-                    f"a header line ends with CRLF, and this does not: {line[:80]!r}; a message"
-                    " begins with 'Content-Length: <bytes>' and an empty line"
-                )
-            if line == b"\r\n":
-                return lines
-            lines += line
-        raise messages.WireError(f"the header is longer than {messages.MAX_HEADER} bytes")
-
     async def _take(self, length: int) -> None:
-        """Read a message and begin to carry it out; nothing of it stays here."""
+        """Read a message and begin to carry it out."""
         with contextlib.ExitStack() as stack:
-            request = large.Request(self.memory, self._turn)
+            request = large.Request(self._memory, self._turn, length)
             stack.callback(request.close)
+            if length > large.LARGE:
+                await self._has_place()  # while it has no room yet: those in flight may take hours
+                await request.take_room()
             try:
-                call = await self._dispatcher.read(await self._body(length, request, stack))
+                call = await self._dispatcher.read(await self._body(length))
             except RpcError as error:
                 await self._tell(error.document())
                 return
@@ -318,32 +299,17 @@ class Session:
                 return
             await self._has_place()
             self._start(call, request)
-            stack.pop_all()  # what it has of the memory is the request's now
+            stack.pop_all()  # from here on the request returns its room itself
         # Its first step comes before the next message, which may cancel it, and others get a turn.
         await asyncio.sleep(0)
 
-    async def _body(
-        self, length: int, request: large.Request, stack: contextlib.ExitStack
-    ) -> bytes | IO[bytes]:
-        body: bytes | IO[bytes]
-        if length <= len(self._begun):
-            body = await self._exactly(length)
-        elif length <= large.IN_FILE:
+    async def _body(self, length: int) -> list[bytes]:
+        """Read the parts of a body; each must come in time."""
+        parts = []
+        for start in range(0, length, _PART):
             async with asyncio.timeout(_RECEIVE_S):
-                body = await self._exactly(length)
-        else:
-            body = await large.receive(self._exactly, length, _RECEIVE_S, self.memory.folder)
-            stack.callback(afterwards, "receiving", body.close)
-        if length > large.LARGE:
-            await self._has_place()  # while it has no room yet: those in flight may take hours
-            await request.take_room(length)
-        return body
-
-    async def _exactly(self, length: int) -> bytes:
-        """Read so many bytes."""
-        part, self._begun = self._begun[:length], self._begun[length:]
-        left = length - len(part)
-        return part + await self._reader.readexactly(left) if left else part
+                parts.append(await self._reader.readexactly(min(_PART, length - start)))
+        return parts
 
     async def _has_place(self) -> None:
         """Wait until another request may be carried out."""
@@ -368,25 +334,24 @@ class Session:
 
 
 class Connections:
-    """The connections of one server, which writes large messages to files in a folder."""
+    """The connections of one server."""
 
     def __init__(
         self,
         server: Any,
         methods: Mapping[str, Method],
-        folder: Path,
         *,
         most: int = MAX_CONNECTIONS,
         first_s: float = FIRST_S,
         idle_s: float = IDLE_S,
-        room: int = ROOM,
+        room: int = large.ROOM,
     ) -> None:
         self._dispatcher = Dispatcher(methods)
         self._server = server
         self._most = most
         self._first_s = first_s
         self._idle_s = idle_s
-        self.memory = large.Memory(room, folder)
+        self.memory = large.Memory(room)
         self._sessions: dict[asyncio.Task[Any], Session] = {}
 
     @property
@@ -396,10 +361,17 @@ class Connections:
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection until it ends (for `asyncio.start_unix_server`)."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - asyncio calls this in a task of its own
-        spare = len(self._sessions) >= self._most
-        session = self._session(reader, writer, spare=spare)
+        is_spare = len(self._sessions) >= self._most
+        session = Session(
+            self._server,
+            self._dispatcher,
+            self.memory,
+            reader,
+            writer,
+            first_s=self._first_s,
+            idle_s=self._idle_s,
+            may_only=_SYSTEM if is_spare else "",
+        )
         uid = peer_uid(writer.get_extra_info("socket"))
         if uid != os.getuid():
             _LOG.warning("refused a connection of user id %s", uid)
@@ -408,27 +380,15 @@ class Connections:
             _LOG.warning("refused a connection: there are %s", len(self._sessions))
             await session.leave(RpcError(REFUSED, BUSY, data={"code": "busy"}))
         else:
-            self._sessions[task] = session
+            serving = asyncio.create_task(session.run())
+            self._sessions[serving] = session
             try:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_SPARE_S if spare else None):
-                        await session.run()
+                async with asyncio.timeout(_SPARE_S if is_spare else None):
+                    await serving
+            except TimeoutError:
+                pass
             finally:
-                del self._sessions[task]
-
-    def _session(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, spare: bool
-    ) -> Session:
-        return Session(
-            self._server,
-            self._dispatcher,
-            self.memory,
-            reader,
-            writer,
-            first_s=_SPARE_S if spare else self._first_s,
-            idle_s=_SPARE_S if spare else self._idle_s,
-            may_only=_SYSTEM if spare else "",
-        )
+                del self._sessions[serving]
 
     async def close(self) -> None:
         """Take no more messages, let requests end for a moment, and close every connection."""
