@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from crystalmath.server.handlers import (  # noqa: F401 - each declares its methods
+from crystalmath.server.handlers import (
     events,
     inputs,
     installed,
@@ -19,7 +19,18 @@ from crystalmath.server.handlers import (  # noqa: F401 - each declares its meth
 )
 from crystalmath.server.rpc.declare import METHODS
 
-__all__ = ["METHODS", "is_repeatable"]
+__all__ = [
+    "METHODS",
+    "events",
+    "inputs",
+    "installed",
+    "is_repeatable",
+    "jobs",
+    "results",
+    "storage",
+    "submission",
+    "system",
+]
 
 
 def is_repeatable(method: object, params: object) -> bool:

@@ -19,14 +19,14 @@ from crystalmath.models.filters import choosing, filters_in, read_filters
 from crystalmath.models.job_notes import UNFINISHED
 from crystalmath.reading import job_answers
 from crystalmath.reading.job_answers import in_full, job_document, job_documents
-from crystalmath.recipes.structures import parse_structure as _parse_structure  # noqa: F401
-from crystalmath.recipes.summary import summarize as _summarize_result  # noqa: F401 - promised here
+from crystalmath.recipes.structures import parse_structure as _parse_structure
+from crystalmath.recipes.summary import summarize as _summarize_result
 from crystalmath.running.pruning import pages
 from crystalmath.server.handlers.submission import read_submission, submitted, submitting_pool
 from crystalmath.server.pools import in_pool, in_slices, is_wanted
 from crystalmath.server.rpc import large
 from crystalmath.server.rpc.declare import (
-    METHODS,  # noqa: F401 - they are looked for here, too
+    METHODS,
     JobIdParams,
     JobIdsParams,
     has_key,
@@ -56,6 +56,17 @@ if TYPE_CHECKING:
 
     from crystalmath.models.filters import Selection
     from crystalmath.service import JobService
+
+#: What others may import from here; these names stay.
+__all__ = [
+    "METHODS",
+    "_parse_structure",
+    "_summarize_result",
+    "handle_jobs_cancel",
+    "handle_jobs_list",
+    "handle_jobs_status",
+    "handle_jobs_submit",
+]
 
 #: How often is looked whether an answer of the database is to be had in memory, in seconds.
 _LOOK_S = 0.5
