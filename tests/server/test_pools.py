@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from crystalmath.server.pools import _USUAL, Asker, asker, in_pool, in_slices, is_wanted
+from crystalmath.server.pools import _USUAL, Share, in_pool, in_slices, is_wanted, share
 
 _THREADS, _EACH = _USUAL, _USUAL // 2
-ASKERS = collections.defaultdict(Asker, {None: None})
+SHARES = collections.defaultdict(Share, {None: None})
 KINDS = map("test {}".format, itertools.count())
 
 
@@ -22,7 +22,7 @@ def kind():
 
 def known_as(who):
     """Be somebody from now on, in this task."""
-    asker.set(ASKERS[who])
+    share.set(SHARES[who])
 
 
 async def ask(who, kind, function, *args):

@@ -18,42 +18,42 @@ if TYPE_CHECKING:
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
-#: Threads of a kind. Where they compute, more would only hinder each other and the event loop.
+#: How many threads a kind has. More that compute would only hinder each other and the event loop.
 _THREADS = {"decoding": 1, "computing": 2, "files": 4}
 _USUAL = 8
 
-#: How long a request goes on before others have their turn, in seconds.
+#: How long a slice of work lasts before others have their turn, in seconds.
 _SLICE_S = 0.02
 
 
-class Asker:
-    """A connection: of each kind it keeps half of the threads busy at most."""
+class Share:
+    """The share of one connection in the threads: half of those of each kind."""
 
     def __init__(self) -> None:
         self._turns: dict[str, asyncio.Semaphore] = {}
 
     def turn(self, kind: str) -> asyncio.Semaphore:
-        """Return what limits its calls of a kind."""
+        """Return the semaphore that limits its calls of a kind."""
         if kind not in self._turns:
             self._turns[kind] = asyncio.Semaphore(max(1, _THREADS.get(kind, _USUAL) // 2))
         return self._turns[kind]
 
 
-#: For whom something is done; who asks where there is no server has all threads.
-asker: contextvars.ContextVar[Asker | None] = contextvars.ContextVar("asker", default=None)
+#: The share of the present connection. Calls in a process without a server use all threads.
+share: contextvars.ContextVar[Share | None] = contextvars.ContextVar("share", default=None)
 
-#: Set once nobody waits any more for what the present thread is doing.
+#: Set once nobody waits any more for the call of the present thread.
 _given_up: contextvars.ContextVar[threading.Event] = contextvars.ContextVar("given_up")
 
 
 async def in_pool(kind: str, function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call a function in a thread of its kind; what may take long is for :func:`in_slices`."""
+    """Call a function in a thread of its kind; long work belongs in :func:`in_slices`."""
     given_up = threading.Event()
     context = contextvars.copy_context()
     context.run(_given_up.set, given_up)
     call = functools.partial(context.run, function, *args, **kwargs)
-    one = asker.get()
-    async with contextlib.nullcontext() if one is None else one.turn(kind):
+    own = share.get()
+    async with contextlib.nullcontext() if own is None else own.turn(kind):
         try:
             return await asyncio.wrap_future(_pool(kind).submit(call))
         except asyncio.CancelledError:
@@ -62,12 +62,12 @@ async def in_pool(kind: str, function: Callable[_P, _T], *args: _P.args, **kwarg
 
 
 def afterwards(kind: str, function: Callable[[], object]) -> None:
-    """Call a function in a thread of its kind, and wait for nothing."""
+    """Call a function in a thread of its kind without waiting for it."""
     _pool(kind).submit(function)
 
 
 async def in_slices(kind: str, work: Generator[None, None, _T]) -> _T:
-    """Carry out in threads what may take long, so that others have a turn at each of its yields."""
+    """Run long work in threads, slice by slice; others may come between at each of its yields."""
     while True:
         ended, result = await in_pool(kind, _slice, work)
         if ended:
@@ -85,9 +85,10 @@ def _slice(work: Generator[None, None, _T]) -> tuple[bool, _T | None]:
 
 
 def is_wanted() -> bool:
-    """Return whether somebody still waits for what the present thread does.
+    """Return whether somebody still waits for the call of the present thread.
 
-    A thread cannot be stopped: a request that was cancelled must have no effects afterwards.
+    A thread cannot be stopped. So work with effects asks before it has them: a cancelled request
+    must have none.
     """
     given_up = _given_up.get(None)
     return given_up is None or not given_up.is_set()

@@ -1,7 +1,6 @@
 """How a handler declares its method: name, parameters and result, beside the code.
 
-What checks the parameters, dispatches the calls and writes the OpenRPC document reads the same
-declaration.
+The checks of parameters, the dispatcher and the OpenRPC document all follow from this declaration.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ if TYPE_CHECKING:
     from crystalmath.service import JobService
     from crystalmath.wire.answers import Trouble
 
-#: What a dispatcher calls: with the job service (``None``: this process's own), or with the
-#: session for methods that say so.
+#: A handler as the dispatcher calls it: with the job service (``None``: that of this process), or
+#: with the session where the method is declared `of_session`.
 Handler: TypeAlias = Callable[[Any, Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
 _Answer = TypeVar("_Answer")
-#: What a handler is written as. Its parameters, a `TypedDict`, are checked before.
+#: A handler as it is written. Its parameters, a `TypedDict`, are checked before the call.
 _Function: TypeAlias = Callable[[Any, Any], _Answer | Awaitable[_Answer]]
 Pool: TypeAlias = str | Callable[[Mapping[str, Any]], str]
 
@@ -48,19 +47,19 @@ class JobIdParams(TypedDict):
 
 
 class JobIdsParams(TypedDict):
-    """The parameters of a method that is about the jobs which are named."""
+    """The parameters of a method that is about some jobs."""
 
     job_ids: JobIds
 
 
 @frozen(kw_only=True)
 class Method:
-    """One method of the server; what is not explained here, :func:`method` explains."""
+    """One method of the server; :func:`method` explains the fields without a comment."""
 
     name: str
     #: ``await handler(controller, params)``; ``handler(session, params)`` where `of_session`.
     handler: Handler = field(repr=False)
-    #: The types of its parameters and of its result; they are read when they are first needed.
+    #: Returns the types of its parameters and of its result, when they are first needed.
     types: Callable[[], tuple[Any, Any]] = field(repr=False)
     #: The handler's docstring: its first line, and the whole.
     summary: str
@@ -82,7 +81,7 @@ class Method:
 
     @property
     def answer(self) -> dict[str, Any]:
-        """The JSON Schema of what it answers: its result, or that the request was refused."""
+        """The JSON Schema of its answer: the result, or a refusal."""
         return {"anyOf": [self.result, schema_of(Refusal)]}
 
     def __call__(
@@ -93,7 +92,7 @@ class Method:
 
 
 _SUBJECTS = {"JobService": object, "Session": object}
-#: All that were declared; :mod:`crystalmath.server.handlers` has seen to it that this is complete.
+#: All methods by their names; :mod:`crystalmath.server.handlers` imports whatever declares one.
 METHODS: dict[str, Method] = {}
 
 
@@ -109,26 +108,39 @@ def method(
 ) -> Callable[[_Function[_Answer]], Handler]:
     """Declare the handler of a method.
 
-    The function gets the job service, or the session where `of_session`, and the checked
-    parameters. The types of its ``params``, a `TypedDict`, and of what it returns are the
-    declaration: checks and schemas follow from them (:mod:`crystalmath.wire.schemas`). A plain
-    function runs in a thread of the kind `pool`, which may depend on the parameters, an ``async``
-    one in the event loop. A `CrystalMathError` or `ImportError` that it raises becomes an answer:
-    ``{"status": "error", "error", "code"}``, with the findings of a preflight, the job's id, and an
-    empty value for all else that an answer always has.
+    The handler is called with the job service, or with the session, and with the checked
+    parameters. The annotations of ``params``, a `TypedDict`, and of the result are the declaration:
+    checks and schemas follow from them (:mod:`crystalmath.wire.schemas`). An ``async`` handler runs
+    in the event loop, any other in a thread. If it raises `CrystalMathError` or `ImportError`, the
+    answer is ``{"status": "error", "error", "code"}``, with the findings of a preflight and the
+    job's id. All other keys that the answer always has are empty then.
 
-    `by_server`: the home's server alone can answer, as something is changed or the server itself is
-    meant; any process that sees the home answers what only looks. `repeatable` returns whether a
-    request with such parameters, not checked yet, does no more when it is carried out twice, as a
-    submission with a key; others are not sent again after a lost answer. `bulk`: an answer may have
-    more than some 100 KiB, so few are made at once, and of one connection one after another; a
-    handler that waits before it makes the answer awaits :func:`crystalmath.server.rpc.large.turn`
-    instead. `as_sent`: the handler checks its parameters itself.
+    Parameters
+    ----------
+    name : Method
+        The name, with the type of the answer.
+    pool : str or callable
+        The kind of thread for a plain function, or a function that returns it for the parameters.
+    of_session : bool
+        Call the handler with the session in place of the job service.
+    by_server : bool
+        Only the home's server can answer: the method changes something, or is about the server. Any
+        process that sees the home answers other methods.
+    repeatable : callable
+        Returns whether a request with these parameters, still unchecked, has the same effect when
+        it is carried out twice, as a submission with a key has. After a lost answer, clients repeat
+        only such requests.
+    bulk : bool
+        An answer may have more than some 100 KiB. So a connection makes one at a time, and few are
+        made at once. A handler that waits before it makes the answer awaits
+        :func:`crystalmath.server.rpc.large.turn` instead.
+    as_sent : bool
+        The handler checks the parameters itself.
     """
 
     def declare(function: _Function[_Answer]) -> Handler:
         def types() -> tuple[Any, Any]:
-            # What a handler is called with first is imported for type checkers alone.
+            # The type of the first argument is imported for type checkers alone.
             hints = get_type_hints(function, localns=_SUBJECTS, include_extras=True)
             return hints["params"], hints["return"]
 
@@ -138,19 +150,19 @@ def method(
         async def handler(controller: Any, params: Mapping[str, Any]) -> Mapping[str, Any]:
             schema, result = _schemas(types)
             try:
-                is_read = as_sent and isinstance(params, Mapping)
-                given = params if is_read else await _checked(params, schema)
-                return await answer(controller, given)
+                if not (as_sent and isinstance(params, Mapping)):
+                    params = await _checked(params, schema)
+                return await answer(controller, params)
             except (CrystalMathError, ImportError) as error:
-                # Frames hold the parameters, and their error: only the collector would free them.
+                # Its frames hold the parameters and the error itself: a cycle that stays for long.
                 error.__traceback__ = None
-                told: dict[str, Any] = {"status": "error", **trouble(error)}
+                refusal: dict[str, Any] = {"status": "error", **trouble(error)}
                 if "job_id" in schema["properties"] and isinstance(params, Mapping):
-                    told = {"job_id": params.get("job_id"), **told}
-                if found := findings_of(error):
-                    told["findings"] = found
-                # Once more: what is told comes first, and goes before what is empty.
-                return {**told, **_nothing(result), **told}
+                    refusal = {"job_id": params.get("job_id"), **refusal}
+                if findings := findings_of(error):
+                    refusal["findings"] = findings
+                # Written twice: these keys come first, and their values replace the empty ones.
+                return {**refusal, **_nothing(result), **refusal}
 
         if name in METHODS:
             raise ValueError(f"the method {name} is declared twice")
@@ -177,12 +189,12 @@ def _schemas(types: Callable[[], tuple[Any, Any]]) -> tuple[dict[str, Any], dict
     return schema_of(params, request=True), schema_of(result)
 
 
-#: Of a value that may be null, that; of others what they are without anything in them.
+#: The empty value of each JSON type; for other schemas it is null.
 _EMPTY = {"array": list, "boolean": bool, "integer": int, "number": int, "string": str}
 
 
 def _nothing(result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what stands in the answer to a request that was refused: no value for each name."""
+    """Return the keys that an answer always has, with empty values, for a refused request."""
     named = str(result.get("$ref", "")).rpartition("/")[2]
     if named == "Job":
         return {"result": None}
@@ -199,12 +211,12 @@ def _empty(schema: Mapping[str, Any]) -> Any:
 
 
 def once(_: object) -> bool:
-    """Declare, as `repeatable`, that a method must not be called again for a lost answer."""
+    """Return that a request must not be repeated after a lost answer, for `repeatable`."""
     return False
 
 
 def has_key(params: object) -> bool:
-    """Return whether a submission, which is not checked yet, has a key, for `repeatable`."""
+    """Return whether an unchecked submission has a key, for `repeatable`."""
     return isinstance(params, Mapping) and params.get("key") is not None
 
 
@@ -222,7 +234,7 @@ def _answering(
         async def answer(controller: Any, params: Mapping[str, Any]) -> Any:
             nonlocal chosen
             subject = (lambda: controller) if of_session else (lambda: _service(controller))
-            # The first time plugins are looked for, and loaded; then all is in memory.
+            # The first choice looks for plugins and loads them; all later ones read memory.
             choose = pool if callable(pool) else lambda _: pool
             kind = choose(params) if chosen else await in_pool("asking", choose, params)
             chosen = True
@@ -232,7 +244,7 @@ def _answering(
 
 
 async def _checked(params: object, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Check parameters, in a thread if they are many."""
+    """Check parameters, in a thread if the message is large."""
     request = large.present.get()
     if request is not None and request.is_large:
         return await in_pool("asking", checked, params, schema)
@@ -253,5 +265,5 @@ def trouble(error: CrystalMathError | ImportError) -> Trouble:
 
 
 def findings_of(error: CrystalMathError | ImportError) -> list[FindingDocument]:
-    """Return what a preflight found, where that is the error; else nothing."""
+    """Return the findings of a preflight, if the error has any."""
     return written_findings(getattr(error, "findings", None) or ())

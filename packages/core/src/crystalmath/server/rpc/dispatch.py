@@ -1,7 +1,7 @@
-"""JSON-RPC 2.0: from a message's bytes to a handler, and from what it says to an answer.
+"""JSON-RPC 2.0: from the bytes of a message to a handler, and from its result to an answer.
 
-What a caller did wrong with *values* comes back in a result; an error of JSON-RPC means that the
-message itself was none that can be carried out, or a fault of ours.
+Faults in the *values* of a request come back in its result. An error of JSON-RPC means that the
+message itself cannot be carried out, or that the server has failed.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ _LOG = logging.getLogger("crystalmath.server")
 
 @define
 class Pending:
-    """A request that is being worked on."""
+    """A request that is being carried out."""
 
     task: asyncio.Task[Any] | None
-    #: Why it is being cancelled, for its answer.
+    #: The error that answers it after :meth:`cancel`.
     reason: RpcError | None = None
 
     def cancel(self, reason: RpcError) -> None:
-        """End the work; the request is answered with the reason."""
+        """End the work, and answer the request with the reason."""
         self.reason = reason
         if self.task is not None:
             self.task.cancel()
 
 
 class Caller(Protocol):
-    """What the dispatcher needs of a session."""
+    """The part of a session that the dispatcher needs."""
 
     @property
     def pending(self) -> dict[Any, Pending]:
-        """The requests that are not answered yet, by their id."""
+        """The unanswered requests, by their ids."""
 
     @property
     def controller(self) -> Any:
@@ -66,14 +66,14 @@ class Caller(Protocol):
 
     @property
     def may_only(self) -> str:
-        """How the names of the methods begin that it may call."""
+        """The prefix of all methods that it may call."""
 
     async def send(self, parts: Sequence[large.Part]) -> None:
-        """Send a message, whole and between others."""
+        """Send one message; no other comes between its parts."""
 
 
 class Dispatcher:
-    """Read messages, and carry out the methods that they name."""
+    """Reads messages, and carries out the methods that they name."""
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
         self._methods = methods
@@ -92,18 +92,18 @@ class Dispatcher:
             raise RpcError(PARSE_ERROR, str(error)) from None
 
     def note(self, call: Call, session: Caller) -> bool:
-        """Carry out a notification of the protocol itself; tell whether it was one."""
+        """Carry out a message if it is a notification of the protocol; return whether it was."""
         if call.wants_answer or not call.method.startswith("$/"):
             return False
         if call.method == "$/cancelRequest":
-            asked = call.params.get("id")
-            pending = session.pending.get(asked) if is_id(asked) else None
+            request_id = call.params.get("id")
+            pending = session.pending.get(request_id) if is_id(request_id) else None
             if pending is not None:
                 pending.cancel(RpcError(CANCELLED, "the request was cancelled"))
         return True
 
     async def answer(self, call: Call, session: Caller, request: large.Request) -> None:
-        """Carry out a request and send its answer; a notification is carried out only."""
+        """Carry out a request and send its answer; a notification has none."""
         large.present.set(request)
         pending = Pending(asyncio.current_task())
         if call.wants_answer:
@@ -137,14 +137,13 @@ class Dispatcher:
     async def _made(
         self, method: Method, call: Call, session: Caller
     ) -> Sequence[large.Part] | None:
-        """Make an answer; only its text is left."""
-        result = await _ask(method, call, session)
-        # From here on a cancellation would tear the answer apart.
-        self._forget(call, session)
+        """Call a method, and encode its answer."""
+        result = await _call(method, call, session)
+        self._forget(call, session)  # a cancellation would now tear the answer apart
         if not call.wants_answer:
             return None
         try:
-            if isinstance(result, messages.Raw):  # it is short
+            if isinstance(result, messages.Raw):  # the handler has encoded it
                 number = messages.dumps(call.request_id)
                 return [b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (number, result.text)]
             document = {"jsonrpc": "2.0", "id": call.request_id, "result": result}
@@ -157,19 +156,19 @@ class Dispatcher:
         self._forget(call, session)
         if call.wants_answer:
             document = error.document(call.request_id)
-            await session.send(await large.encoded(document))
+            await session.send([messages.dumps(document)])
 
     def _forget(self, call: Call, session: Caller) -> None:
-        found = session.pending.get(call.request_id) if call.wants_answer else None
-        if found is not None and found.task is asyncio.current_task():
+        pending = session.pending.get(call.request_id) if call.wants_answer else None
+        if pending is not None and pending.task is asyncio.current_task():
             del session.pending[call.request_id]
 
     def _unknown(self, name: str) -> str:
-        hint = did_you_mean(name, self._methods, "rpc.discover lists those there are")
+        hint = did_you_mean(name, self._methods, "rpc.discover lists all methods")
         return f"there is no method {name!r:.80}; {hint}"
 
 
-async def _ask(method: Method, call: Call, session: Caller) -> Any:
+async def _call(method: Method, call: Call, session: Caller) -> Any:
     try:
         target = session if method.of_session else session.controller
         return await method.handler(target, call.params)
@@ -178,16 +177,15 @@ async def _ask(method: Method, call: Call, session: Caller) -> Any:
     except CrystalMathError as error:
         raise RpcError(REFUSED, str(error), data={"code": error.code}) from None
     except Exception as error:
-        # The text of a stranger's exception may hold parameters; the log must not.
+        # The text of an unforeseen exception may quote parameters, and the log must not.
         name = type(error).__name__
         where = "".join(traceback.format_tb(error.__traceback__))
         _LOG.error("%s failed with %s\n%s", call.method, name, where)
-        told = f"{call.method} failed with {name}: a fault of the server; its log says where"
-        raise RpcError(INTERNAL_ERROR, told) from error
+        message = f"{call.method} failed with {name}: a fault of the server; its log says where"
+        raise RpcError(INTERNAL_ERROR, message) from error
 
 
 def _decoded(body: list[bytes]) -> Any:
-    """Decode a message; its text is in memory no longer than that takes."""
     text = b"".join(body)
-    body.clear()
+    body.clear()  # a large message is in memory once
     return messages.loads(text)

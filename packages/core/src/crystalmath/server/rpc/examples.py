@@ -1,4 +1,4 @@
-"""An example of each method, for the OpenRPC document: made of its schemas, and of one job."""
+"""Examples of all methods for the OpenRPC document, made from their schemas and one job."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _JOB: dict[str, Any] = {
     "log": f"{_DIRECTORY}/1.log",
 }
 
-#: What stands for a value of a name, where its schema takes that; first that of a name in a place.
+#: Values by name, for each schema that takes them; ``place.name`` goes before the name alone.
 _VALUES: dict[str, Any] = {
     **{name: value for name, value in _JOB.items() if value is not None},
     "Submitted.status": "pending",
@@ -120,13 +120,13 @@ _VALUES: dict[str, Any] = {
     "workers": {"local": 2},
 }
 
-_ASKED = {"recipe": _RECIPE, "structure": _VALUES["structure"], "labels": _LABELS}
-#: What a request says beside what it must.
-_SAID: dict[str, dict[str, Any]] = {
+_SUBMISSION = {"recipe": _RECIPE, "structure": _VALUES["structure"], "labels": _LABELS}
+#: Parameters of a request beside the required ones.
+_OPTIONAL: dict[str, dict[str, Any]] = {
     "clusters.check": {"job_id": _ID},
     "jobs.archive": {"filters": {"labels": _LABELS}},
     "jobs.cancel_many": {"labels": _LABELS, "state": "pending"},
-    "jobs.check": {**_ASKED, "inputs": True},
+    "jobs.check": {**_SUBMISSION, "inputs": True},
     "jobs.counts": {"bucket_s": 3600, "start": 1795694400, "labels": _LABELS},
     "jobs.events": {"after": 2, "timeout_s": 10},
     "jobs.list": {
@@ -144,8 +144,8 @@ _SAID: dict[str, dict[str, Any]] = {
         "filters": {"error": "not converge"},
         "params": {"opt_params": {"max_steps": 500}},
     },
-    "jobs.submit": _ASKED,
-    "jobs.submit_many": {"jobs": [_ASKED]},
+    "jobs.submit": _SUBMISSION,
+    "jobs.submit_many": {"jobs": [_SUBMISSION]},
     "jobs.summary": {"labels": _LABELS},
     "jobs.usage": {"labels": _LABELS},
     "jobs.wait": {"job_ids": [_ID], "timeout_s": 60},
@@ -157,9 +157,9 @@ _SAID: dict[str, dict[str, Any]] = {
 
 
 def example(method: Method) -> tuple[dict[str, Any], Any]:
-    """Return what may be asked of a method, and what is answered."""
-    said = _SAID.get(method.name, {})
-    return {**_object(method.params, method.name), **said}, _value(method.result, method.name)
+    """Return the parameters of a request, and the answer to it."""
+    params = {**_object(method.params, method.name), **_OPTIONAL.get(method.name, {})}
+    return params, _value(method.result, method.name)
 
 
 def _object(schema: Mapping[str, Any], place: str) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def _object(schema: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 
 def _value(schema: Mapping[str, Any], name: str, place: str = "") -> Any:
-    """Return an example of a value: the one of its name, else what its schema says."""
+    """Return an example of a value: that of its name, else one that its schema takes."""
     if "$ref" in schema:
         referred = schema["$ref"].rpartition("/")[2]
         return _JOB if referred == "Job" else _value(components()[referred], referred)
@@ -186,7 +186,7 @@ def _value(schema: Mapping[str, Any], name: str, place: str = "") -> Any:
     return _USUAL.get(str(first.get("type")))
 
 
-#: Of a value that may be null, that; what else a schema takes.
+#: Examples by JSON type; any other schema has null.
 _USUAL = {"boolean": True, "integer": 1, "number": 1.0, "string": "...", "object": {}}
 _TYPES: dict[str, tuple[type, ...]] = {
     "string": (str,),
@@ -200,7 +200,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def _takes(schema: Mapping[str, Any], value: object) -> bool:
-    """Return whether a schema takes a value of a kind; what is in objects is not looked at."""
+    """Return whether a schema takes a value; the members of objects are not checked."""
     if "properties" in schema or "$ref" in schema:
         return False
     if "enum" in schema:

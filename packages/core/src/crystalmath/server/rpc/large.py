@@ -21,9 +21,9 @@ Part: TypeAlias = bytes | messages.Stream
 
 #: Messages of more bytes are decoded, and their parameters checked, in a thread.
 IN_THREAD = 32 * 2**10
-#: Messages of more bytes need room; smaller ones never wait for it.
+#: Messages of more bytes are read once there is room; smaller ones never wait for it.
 LARGE = 2**20
-#: How many bytes of large messages may be in memory; decoded they take about eight times as much.
+#: The room for large messages, in bytes of their text; decoded, they take eight times as much.
 ROOM = 16 * 2**20
 #: How many answers of one method that may be large are made at once.
 _AT_ONCE = 2
@@ -32,20 +32,20 @@ _BLOCK = 32 * 2**10
 
 
 class Memory:
-    """What all connections of a server share: room for large messages, turns to make answers."""
+    """The limits of all connections together: room for large messages, turns to make answers."""
 
     def __init__(self, room: int = ROOM) -> None:
         self._room = room
         self._used = 0
         self._line = asyncio.Lock()
         self._freed = asyncio.Event()
-        #: The turns to make an answer, by method.
+        #: The turns to make a large answer, by method.
         self.turns: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_AT_ONCE))
         #: Whether a large message or answer was in memory since this was reset.
         self.was_used = False
 
     async def take(self, size: int) -> None:
-        """Wait, first come first served, for room; a message that never fits is read alone."""
+        """Wait in line for room; a message that is larger than all of it is read alone."""
         async with self._line:
             while self._used and self._used + size > self._room:
                 self._freed.clear()
@@ -59,14 +59,14 @@ class Memory:
 
 
 class Request:
-    """What one request holds of the memory: room for its message, and turns to make its answer."""
+    """A request with its share of the memory: room for its message, turns to make its answer."""
 
     def __init__(self, memory: Memory, connection: asyncio.Lock, length: int) -> None:
         self.method = ""
         self.is_large = length > IN_THREAD
         self._length = length
         self._memory = memory
-        self._connection = connection  # makes and sends one answer that may be large at a time
+        self._connection = connection  # the lock that lets it make one large answer at a time
         self._room = 0
         self._turns: list[asyncio.Lock | asyncio.Semaphore] = []
 
@@ -85,7 +85,7 @@ class Request:
                 self._turns.append(turn)
 
     def is_made(self) -> None:
-        """Let other connections make theirs; this one's next waits until the answer is sent."""
+        """Let other connections make theirs; the next of this one waits until this one is sent."""
         self._leave(turns=1)
 
     def close(self) -> None:

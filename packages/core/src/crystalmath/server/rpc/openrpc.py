@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 #: The version of the OpenRPC specification.
 OPENRPC = "1.3.2"
 
-#: What any method may answer in place of a result.
+#: The errors that may answer any method.
 _ERRORS = {
     "InvalidParams": {"code": INVALID_PARAMS, "message": "the parameters are no object"},
     "InternalError": {"code": INTERNAL_ERROR, "message": "a fault of the server; its log has more"},
     "Cancelled": {"code": CANCELLED, "message": "$/cancelRequest came first"},
     "Refused": {
         "code": REFUSED,
-        "message": "the server is busy or about to stop; `code` in `data` tells which",
+        "message": "the server is busy or stopping; `code` in `data` says which",
     },
 }
 
@@ -47,7 +47,7 @@ def document(methods: Mapping[str, Method]) -> dict[str, Any]:
             "license": {"name": "Apache-2.0"},
         },
         "methods": [_method(methods[name]) for name in sorted(methods)],
-        # The specification has no place for what a server sends by itself.
+        # The specification has no place for notifications of the server.
         "x-notifications": [
             {
                 "name": "jobs.changed",
@@ -56,7 +56,7 @@ def document(methods: Mapping[str, Method]) -> dict[str, Any]:
             },
             {
                 "name": "jobs.progressed",
-                "summary": "How far a job has come that jobs.subscribe names for it.",
+                "summary": "The progress of a job, to a client that named it in jobs.subscribe.",
                 "params": reference("JobProgress"),
             },
         ],
@@ -69,7 +69,7 @@ def document(methods: Mapping[str, Method]) -> dict[str, Any]:
 
 def _method(method: Method) -> dict[str, Any]:
     required = method.params["required"]
-    # What must be given comes first, as the specification wants it.
+    # Required parameters come first, as the specification wants it.
     names = sorted(method.params["properties"], key=lambda name: name not in required)
     title = _camel(method.name)
     return {
@@ -93,9 +93,9 @@ def _method(method: Method) -> dict[str, Any]:
 def _descriptor(
     name: str, schema: Mapping[str, Any], title: str, *, required: bool
 ) -> dict[str, Any]:
-    told = {"description": schema["description"]} if "description" in schema else {}
+    text = {"description": schema["description"]} if "description" in schema else {}
     titled = _titled(schema, title + _camel(name))
-    return {"name": name, "required": required, "schema": titled, **told}
+    return {"name": name, "required": required, "schema": titled, **text}
 
 
 def _example(method: str, params: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,9 +107,9 @@ def _example(method: str, params: Mapping[str, Any], result: Mapping[str, Any]) 
 
 
 def _titled(schema: Mapping[str, Any], title: str) -> dict[str, Any]:
-    """Add a title of its own to each schema in a schema: generators name their types by it."""
+    """Add a title to a schema and all schemas in it; generators name their types by it."""
     if "$ref" in schema:
-        return dict(schema)  # it has that of what it refers to
+        return dict(schema)  # the schema that it refers to has a title
     titled = {"title": title, **schema}
     if "properties" in schema:
         titled["properties"] = {

@@ -1,6 +1,6 @@
 """Connections: read messages, carry them out beside each other, write answers whole.
 
-`Connections` decides who may come in, and how much all of them may hold at once.
+`Connections` accepts them, and limits how many there are and how much they hold in memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import CrystalMathError
-from crystalmath.server.pools import Asker, afterwards, asker, in_pool
+from crystalmath.server.pools import Share, afterwards, in_pool, share
 from crystalmath.server.rpc import large
 from crystalmath.server.rpc.dispatch import Dispatcher
 from crystalmath.wire import messages
@@ -30,29 +30,29 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("crystalmath.server")
 
-#: How many requests of one connection are carried out at once; more are read when one has ended.
+#: How many requests of one connection are carried out at once; the next is read when one has ended.
 IN_FLIGHT = 64
 
-#: A client must begin with its first message within this time, in seconds.
+#: A client must begin its first message within this time, in seconds.
 FIRST_S = 10.0
-#: One that has begun a message must send the header, and then more of it, within this time.
+#: A client must send a whole header, and each next part of a body, within this time, in seconds.
 _RECEIVE_S = 15.0
-#: And it must take some of what it is sent within this time.
+#: A client must take the next part of an answer within this time, in seconds.
 _SEND_S = 60.0
 #: How long requests may go on when the server stops, in seconds.
 _GRACE_S = 1.0
 
-#: How much is handed to the kernel at once, and taken from it; others are served in between.
+#: The parts in which messages are sent and received, in bytes; others are served in between.
 _CHUNK, _PART = 64 * 2**10, 256 * 2**10
 
-#: How many connections there may be at once; and how many more that only ask for what begins with
-#: `_SYSTEM`, for so many seconds each.
+#: How many connections there may be at once.
 MAX_CONNECTIONS = 256
-_SPARE = 16
-_SPARE_S = 5.0
+#: How many more may call methods of this prefix alone, and for how many seconds each: a script that
+#: leaves its connections open must not keep its user from stopping the server.
+_SPARE, _SPARE_S = 16, 5.0
 _SYSTEM = "system."
 
-#: A connection on which nothing has happened for so long is closed, in seconds.
+#: A connection without any message for this time is closed, in seconds.
 IDLE_S = 3600.0
 
 
@@ -94,16 +94,17 @@ class Session:
     # --- for handlers ------------------------------------------------------------------------
 
     async def notify(self, method: str, params: Mapping[str, Any]) -> None:
-        """Send a notification; wait while the client does not take what was sent before."""
+        """Send a notification, once the client has taken all that was sent before."""
         message = messages.dumps({"jsonrpc": "2.0", "method": method, "params": params})
         async with self._sending:
-            # In one piece: another subscription may take the place of this one at any wait.
+            # Handed over in one piece: another subscription may cancel this one at any `await`.
             await self._put(messages.frame(message))
 
     def in_background(self, work: Coroutine[Any, Any, None] | None) -> None:
-        """Do one thing beside the requests until the connection ends, in place of the last one.
+        """Run one piece of work beside the requests, in place of the last one; or none.
 
-        If the work fails, the connection ends, so that the client knows; meanwhile it is not idle.
+        It ends with the connection, which does not count as idle meanwhile. If the work fails, the
+        connection is closed, so that the client notices.
         """
         if self._background is not None:
             self._background.cancel()
@@ -120,22 +121,23 @@ class Session:
 
     # --- writing -----------------------------------------------------------------------------
 
-    async def _tell(self, document: Mapping[str, Any]) -> None:
-        await self.send(await large.encoded(document))
+    async def _refuse(self, error: RpcError) -> None:
+        """Answer a message that has no id, if the client still listens."""
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            await self.send([messages.dumps(error.document())])
 
     async def send(self, parts: Sequence[large.Part]) -> None:
-        """Send a message, whole and between others."""
+        """Send one message; no other comes between its parts."""
         try:
             async with self._sending:
                 await self._send(parts)
         finally:
             for part in parts:
                 if isinstance(part, messages.Stream):
-                    afterwards("sending", part.close)  # its file system may hang
+                    afterwards("sending", part.close)  # the file system of its file may hang
 
     async def _send(self, parts: Sequence[large.Part]) -> None:
-        # A small message is whole before anything can come between, a cancellation too. Its
-        # header goes with it: a client that wakes for that alone has to wait again.
+        # The header goes with the first part: a client that wakes for it alone has to wait again.
         header = messages.header(sum(len(p) if isinstance(p, bytes) else p.size for p in parts))
         for part in parts:
             if isinstance(part, messages.Stream):
@@ -154,7 +156,7 @@ class Session:
                 chunk = b""
             left -= len(chunk)
             if not chunk or left < 0:
-                # What was announced cannot be taken back.
+                # The header has announced another length.
                 self._writer.transport.abort()
                 raise ConnectionAbortedError
             await self._write(header + chunk)
@@ -170,7 +172,7 @@ class Session:
     async def _put(self, data: bytes | memoryview) -> None:
         self._writer.write(data)
         if not self._writer.transport.get_write_buffer_size():
-            return  # the client has it, as most take an answer at once
+            return  # the kernel has taken all of it
         try:
             async with asyncio.timeout(_SEND_S):
                 await self._writer.drain()
@@ -181,8 +183,8 @@ class Session:
     # --- life --------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve until the client has left, or broken the frame, or :meth:`stop` was called."""
-        asker.set(Asker())
+        """Serve until the client leaves or breaks a frame, or :meth:`stop` is called."""
+        share.set(Share())
         self._reading = asyncio.create_task(self._read())
         try:
             await asyncio.wait([self._reading])
@@ -192,13 +194,12 @@ class Session:
             await self._end()
 
     async def leave(self, error: RpcError) -> None:
-        """Say why, and close the connection."""
-        with contextlib.suppress(ConnectionError, TimeoutError):
-            await self._tell(error.document())
+        """Answer with an error, and close the connection."""
+        await self._refuse(error)
         await self._end()
 
     def stop(self) -> None:
-        """Take no more messages; :meth:`run` ends once the requests have, or soon."""
+        """Read no more messages; :meth:`run` then returns with the last request, or soon."""
         self._stopping = True
         if self._reading is not None:
             self._reading.cancel()
@@ -209,21 +210,23 @@ class Session:
                 self._timeout_s = self._idle_s
                 await self._take(messages.read_length(header))
         except messages.WireError as error:
-            # Where the next message begins is not known.
-            with contextlib.suppress(ConnectionError, TimeoutError):
-                await self._tell(RpcError(INVALID_REQUEST, str(error)).document())
+            # The connection ends: nobody knows where the next message begins.
+            await self._refuse(RpcError(INVALID_REQUEST, str(error)))
         except (ConnectionError, TimeoutError, asyncio.IncompleteReadError):
             pass
 
     async def _finish(self) -> None:
-        """Let requests end; who has only closed its own direction still wants the answers."""
+        """Wait for the requests, unless the client is gone: it may have closed its end for writing.
+
+        When the server stops, the requests are cancelled after a moment.
+        """
         while self._working and not self._stopping and not self._is_gone():
             await asyncio.wait(self._working, timeout=_GRACE_S)
         if self._working and self._stopping:
             await asyncio.wait(self._working, timeout=_GRACE_S)
-            told = RpcError(REFUSED, "the server is stopping", data={"code": "stopping"})
+            stopping = RpcError(REFUSED, "the server is stopping", data={"code": "stopping"})
             for pending in list(self.pending.values()):
-                pending.cancel(told)
+                pending.cancel(stopping)
             if self._working:
                 await asyncio.wait(self._working, timeout=_GRACE_S)
 
@@ -239,24 +242,24 @@ class Session:
             self._writer.transport.abort()
 
     def _is_gone(self) -> bool:
-        """Return whether the client has closed both directions."""
+        """Return whether the client has closed its socket for reading and writing."""
         poll = select.poll()
         try:
             poll.register(self._writer.get_extra_info("socket").fileno(), 0)
-        except (OSError, ValueError):  # closed at our end
+        except (OSError, ValueError):  # the socket is closed here
             return True
         return bool(poll.poll(0))
 
     # --- reading -----------------------------------------------------------------------------
 
     async def _header(self) -> bytes:
-        """Read the lines of a header; none where the client has left."""
+        """Read a header, or nothing if the client has left."""
         lines = await self._begin()
         async with asyncio.timeout(min(self._timeout_s, _RECEIVE_S)):
             while lines not in (b"", b"\r\n") and not lines.endswith(b"\r\n\r\n"):
                 try:
                     line = await self._reader.readline()
-                except ValueError:  # longer than the reader holds
+                except ValueError:  # the line is longer than the reader's buffer
                     raise messages.WireError("the message does not begin with a header") from None
                 if not line.endswith(b"\n"):
                     return b""
@@ -273,7 +276,7 @@ class Session:
         return lines
 
     async def _begin(self) -> bytes:
-        """Wait for the first byte of a message; there is none where the client has left."""
+        """Wait for the first byte of a message; nothing comes if the client has left."""
         while True:
             try:
                 async with asyncio.timeout(self._timeout_s):
@@ -288,23 +291,24 @@ class Session:
             request = large.Request(self._memory, self._turn, length)
             stack.callback(request.close)
             if length > large.LARGE:
-                await self._has_place()  # while it has no room yet: those in flight may take hours
+                # Before it takes room: the requests in flight may wait for hours.
+                await self._has_place()
                 await request.take_room()
             try:
                 call = await self._dispatcher.read(await self._body(length))
             except RpcError as error:
-                await self._tell(error.document())
+                await self.send([messages.dumps(error.document())])
                 return
             if self._dispatcher.note(call, self):
                 return
             await self._has_place()
             self._start(call, request)
-            stack.pop_all()  # from here on the request returns its room itself
-        # Its first step comes before the next message, which may cancel it, and others get a turn.
+            stack.pop_all()  # the request returns its room itself when it has ended
+        # The request begins before the next message, which may cancel it, and others get a turn.
         await asyncio.sleep(0)
 
     async def _body(self, length: int) -> list[bytes]:
-        """Read the parts of a body; each must come in time."""
+        """Read a body in parts, each within the time limit."""
         parts = []
         for start in range(0, length, _PART):
             async with asyncio.timeout(_RECEIVE_S):
@@ -356,7 +360,7 @@ class Connections:
 
     @property
     def count(self) -> int:
-        """How many connections there are."""
+        """The number of connections."""
         return len(self._sessions)
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -391,16 +395,16 @@ class Connections:
                 del self._sessions[serving]
 
     async def close(self) -> None:
-        """Take no more messages, let requests end for a moment, and close every connection."""
+        """Stop all sessions, and wait until they have ended."""
         for session in self._sessions.values():
             session.stop()
         if self._sessions:
-            # Each session limits its own end; this wait only gathers them.
+            # Each session ends within its own time limits.
             await asyncio.wait(list(self._sessions))
 
 
 def peer_uid(connection: socket.socket) -> int:
-    """Return whose process is at the other end, as the kernel knows it."""
+    """Return the user id of the process at the other end, as the kernel knows it."""
     credentials = connection.getsockopt(
         socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")
     )
