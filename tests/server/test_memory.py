@@ -11,7 +11,7 @@ from conftest import eventually
 from crystalmath.errors import KeyConflict, UnknownJob
 from crystalmath.models import Submission
 from crystalmath.models.retry import Retry
-from crystalmath.server.daemon import free_cycles
+from crystalmath.server.daemon import CycleCollector
 from crystalmath.server.handlers import METHODS
 
 
@@ -37,6 +37,7 @@ def nothing_is_passed_over():
 def test_what_was_in_use_is_freed_at_the_next_rest(first, then, monkeypatch):
     used = Cycle()
     freed = weakref.ref(used)
+    free_cycles = CycleCollector().free
     free_cycles(at_rest=first)
     monkeypatch.setitem(sys.modules, "just_imported", sys)
     free_cycles(at_rest=first)
@@ -47,6 +48,7 @@ def test_what_was_in_use_is_freed_at_the_next_rest(first, then, monkeypatch):
 
 
 def test_what_is_used_amid_work_is_freed_amid_work():
+    free_cycles = CycleCollector().free
     free_cycles(at_rest=True)
     used = Cycle()
     freed = weakref.ref(used)

@@ -1,7 +1,7 @@
 """The server of a home: its methods, each with the type of its answer.
 
-A handler is declared with a method, and a client calls it, so that a type checker holds both to the
-same answer. Only type checkers read the types: a command that reads jobs imports none of them.
+Handlers are declared with these methods and clients call them, so a type checker holds both to one
+type. Only type checkers import the types, so commands that read jobs stay fast.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ _Answer = TypeVar("_Answer")
 
 
 class Method(str, Generic[_Answer]):
-    """The name of a method of the server, which answers with this type."""
+    """The name of a method of the server, with the type of its answer."""
 
     __slots__ = ()
 
 
 class Ask(Protocol):
-    """Calls a method without parameters that are ``None``; raises what its answer says."""
+    """A function that calls a method, leaves out parameters that are ``None``, raises refusals."""
 
     def __call__(self, method: Method[_Answer], **params: Any) -> _Answer:
         """Return the answer."""

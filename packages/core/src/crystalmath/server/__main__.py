@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 import sys
 
-#: Python's own allocator keeps a MiB for as long as one object in it lives: after a burst of large
-#: messages that is 100 to 150 MB for ever. The C library's gives them back.
+#: The C library's allocator returns memory after a burst of large messages. Python's own keeps each
+#: MiB in which one object lives: 100 to 150 MB for ever.
 _ALLOCATOR = "PYTHONMALLOC", "malloc"
 
 
 def main() -> int:
-    """Serve the home of the environment; what is wrong goes to standard error."""
+    """Serve the home of the environment; write errors to standard error."""
     name, wanted = _ALLOCATOR
-    if name not in os.environ:  # it is chosen as the interpreter starts
+    if name not in os.environ:  # the interpreter chooses its allocator when it starts
         command = [sys.executable, "-P", "-m", "crystalmath.server"]
-        os.execve(command[0], command, {**os.environ, name: wanted})  # noqa: S606 - ourselves
+        os.execve(command[0], command, {**os.environ, name: wanted})  # noqa: S606 - this program again
     if os.environ[name] == wanted:
-        del os.environ[name]  # it is none of the jobs' business
+        del os.environ[name]  # jobs must not inherit it
     return _serve()
 
 
@@ -32,7 +32,7 @@ def _serve() -> int:
         source = Source()
         place = Place.of(source.last.home)
         place.make()
-        # The folder that it was started in may be removed, or be on a disk that is to be ejected.
+        # The folder in which it was started may be removed, or its disk ejected.
         os.chdir(place.directory)
         serve(place, source)
     except (CrystalMathError, OSError) as error:

@@ -38,7 +38,7 @@ from crystalmath.server.rpc.session import Connections
 from crystalmath.service import JobService
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from crystalmath.config import Source
     from crystalmath.server.endpoint import Place
@@ -50,43 +50,40 @@ _OWN = re.compile(
     r"(PATH|LD_LIBRARY_PATH|HOME|USER|LOGNAME|SHELL|LANG|TMPDIR|(CRYSTALMATH_|PYTHON|XDG_|LC_).*)$"
 )
 
-#: How often is looked after what nobody follows, and whether it has been quiet, in seconds.
+#: How often the server looks for jobs without an owner, and whether it may leave, in seconds.
 CARE_S = 2.0
-#: How often memory is handed back while much of it is used, and otherwise, in seconds.
+#: How often memory is handed back while large messages come, and otherwise, in seconds.
 HAND_BACK_S = 10.0
 HAND_BACK_IDLE_S = 300.0
-#: Amid work cycles are looked for no sooner than after so many times as long as the last look took,
-#: in which all threads stand still: 0.35 s beside 90,000 waiting jobs.
+#: A collection of cycles stops all threads: for 0.35 s beside 90,000 waiting jobs. While large
+#: messages come, the next one waits this many times as long as the last one took.
 _SELDOM = 200
-#: How long a server stays at least, so that who started it finds it, in seconds.
+#: How long a server stays at least, in seconds: the process that has started it must find it.
 STAY_S = 1.0
 #: How long a server that is leaving may keep the next one waiting, in seconds.
 LEAVE_S = 60.0
-#: How long jobs that are cancelled at the end are waited for beyond `[cancel] grace_s`, in seconds.
+#: How long `stop --cancel` waits for the jobs beyond `[cancel] grace_s`, in seconds.
 CANCEL_S = 25.0
-#: How long clients may take to ask what became of jobs that were cancelled at the end, in seconds.
+#: How long clients then have to ask for the states of those jobs, in seconds.
 TELL_S = 0.5
-#: So many connections wait to be accepted, before the next ones have to.
+#: How many connections may wait to be accepted.
 BACKLOG = 512
-#: How long the process may take to end when all is done, in seconds.
+#: How long the process may take to end after its work, in seconds.
 EXIT_S = 1.0
 #: How long a thread may keep the interpreter while another wants it, in seconds. A client's request
 #: needs it several times; beside a large submission that is decoded it would wait 5 ms each time.
 SWITCH_S = 0.0002
-#: A file of what was printed is emptied when it has grown to so many bytes.
+#: The output file is emptied when it is larger, in bytes.
 PRINTED = 10_000_000
-#: After so many new objects the collector of cycles looks at them; at those that stay after ten of
-#: these times; at all there are never by itself.
+#: The thresholds of the collector of cycles: it looks at new objects after this many, at older ones
+#: at each tenth time, and never at all objects by itself.
 _NEW = 20_000
 _NEVER = 1_000_000
 
-#: For glibc's `mallopt`: the number of arenas, and from how many bytes on a block is apart and goes
-#: back as soon as it is free. By itself it makes sixteen arenas, and learns to keep large blocks.
+#: For glibc's `mallopt`: the number of arenas, and the size in bytes of blocks that go back to the
+#: system as soon as they are free. By itself glibc makes sixteen arenas and keeps large blocks.
 _M_ARENA_MAX, _ARENAS = -8, 2
 _M_MMAP_THRESHOLD, _APART = -3, 2**18
-
-#: How many modules there were when the collector was told to pass over what was there.
-_imported = 0
 
 
 def serve(
@@ -96,7 +93,7 @@ def serve(
     stream: Any = None,
     ready: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve a home until told to stop, or until it has been quiet for long enough."""
+    """Serve a home until somebody stops the server, or it has been quiet for long enough."""
     place.make()
     Host(place.home / "jobs").require_links()
     own_identity(place.home / "jobs", source.last.lease_s)
@@ -116,7 +113,7 @@ def _serve(place: Place, source: Source, lock: HomeLock, ready: Callable[[], Non
         raise
     except StoreError as error:
         _LOG.warning("the job database cannot be opened yet: %s", error)
-    # The folder is private, and what is made in it is so from its first moment.
+    # The socket must be private from its first moment.
     before = os.umask(0o177)
     try:
         listener = _listen(place)
@@ -125,27 +122,27 @@ def _serve(place: Place, source: Source, lock: HomeLock, ready: Callable[[], Non
     ready()
     try:
         server.run(listener)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it is in the log, and only there
+    except Exception as error:
         _LOG.critical("the server failed", exc_info=error)
-        raise ServerError(f"the server failed; {place.log} says where") from None
+        raise ServerError(f"the server failed; {place.log} says where") from error
 
 
 def _disarm(source: Source) -> None:
-    """Drop from this process's environment what is forwarded: no submitter's job may get it."""
+    """Drop the variables that submitters forward: no job may get those of the server."""
     for name in forwarded(source.last.forward):
         if not _OWN.match(name):
-            os.environ.pop(name, None)  # an engine may have dropped it just now
+            os.environ.pop(name, None)  # another thread may have dropped it just now
 
 
 def _listen(place: Place) -> socket.socket:
-    """Make the socket; what a dead server left in its place is removed."""
+    """Make the socket, in place of one that a dead server has left."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(place.socket.lstat().st_mode):
             raise PlaceError(f"{place.socket} is in the way and no socket; remove it")
         place.socket.unlink()
     listener = socket.socket(socket.AF_UNIX)
-    # Linux makes the file with the socket's own mode. All threads share one umask: one that writes
-    # a job's files meanwhile must not be given another.
+    # Linux makes the file with the mode of the socket. A umask would do the same, but for all
+    # threads: one may be writing the files of a job.
     os.fchmod(listener.fileno(), 0o600)
     try:
         listener.bind(os.fspath(place.socket))
@@ -160,7 +157,7 @@ def _listen(place: Place) -> socket.socket:
 
 
 class Server:
-    """One server, from the moment its socket is there."""
+    """One server, from the moment when its socket exists."""
 
     def __init__(
         self, place: Place, source: Source, environ: Mapping[str, str], lock: HomeLock
@@ -179,10 +176,11 @@ class Server:
         self._quiet_since = time.monotonic() + STAY_S
         self._handed_back_at = time.monotonic()
         self._rested = False
+        self._cycles = CycleCollector()
         self._cycles_at = 0.0
 
     def run(self, listener: socket.socket) -> None:
-        """Answer until it is time to go; then go in order."""
+        """Answer clients until the server stops, then leave in order."""
         version = build_version()
         _LOG.info("version %s serves %s as process %d", version, self.place.home, os.getpid())
         self._mark = self.place.mark()
@@ -196,13 +194,13 @@ class Server:
             _LOG.info("gone")
 
     def stop(self, *, cancel: bool) -> None:
-        """Go soon; jobs go on without this process unless they are to be cancelled."""
+        """Leave soon; with `cancel` end all jobs first, else they go on."""
         self._cancel = self._cancel or cancel
         self._stop.set()
 
     @property
     def quiet_s(self) -> float:
-        """How long there has been neither a job nor a client, in seconds."""
+        """The seconds since the last unfinished job or client."""
         return max(0.0, time.monotonic() - self._quiet_since)
 
     async def _run(self, listener: socket.socket) -> None:
@@ -210,7 +208,7 @@ class Server:
         loop.set_exception_handler(_report)
         self._stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            # Who was started with nohup means it.
+            # A server that was started with nohup ignores SIGHUP.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 loop.add_signal_handler(number, lambda: self.stop(cancel=False))
         self.connections = Connections(self, METHODS)
@@ -222,11 +220,11 @@ class Server:
             await self._stop.wait()
             if self._cancel:
                 await in_pool("stopping", self._cancel_jobs)
-                # Those who wait are told of it, and ask what became of their jobs.
+                # Waiting clients get their answers, and ask for the states of their jobs.
                 await asyncio.sleep(TELL_S if self.connections.count else 0.0)
         finally:
             self._listening.close()
-            # Before the last answers: who finds it there takes this server for one that stays.
+            # Before the last answers: a client that finds the socket expects a server that stays.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EXIT_S):  # the home's file system may hang
                     await in_pool("stopping", self._withdraw)
@@ -236,22 +234,20 @@ class Server:
             await self.connections.close()
 
     async def _warm(self) -> None:
-        try:
+        with _logged(logging.WARNING, "no worker can be made ready"):
             await in_pool("warming", self.service.warm)
-        except Exception as error:  # noqa: BLE001 - a job that needs that engine says so, too
-            _LOG.warning("no worker can be made ready: %s", error)
 
     async def _listen_on(self, listener: socket.socket) -> asyncio.Server:
         if sys.version_info >= (3, 13):
-            # Closed, it would remove what lies at its path, from the event loop: when the socket is
-            # made anew that may be its successor, for inode numbers come again.
+            # By itself asyncio removes the file of a socket that it closes. The file may be a newer
+            # socket of this server, because inode numbers are reused.
             return await asyncio.start_unix_server(
                 self._connected, sock=listener, backlog=BACKLOG, cleanup_socket=False
             )
         return await asyncio.start_unix_server(self._connected, sock=listener, backlog=BACKLOG)
 
     def _withdraw(self) -> None:
-        """Remove the socket, unless it is another server's: the home may have been made anew."""
+        """Remove the socket, unless another server has made it in a home that was replaced."""
         if self._mark is not None and self.place.mark() == self._mark:
             self.place.socket.unlink()
 
@@ -271,21 +267,17 @@ class Server:
         self._quiet_since = max(self._quiet_since, time.monotonic())
 
     async def _care(self) -> None:
-        """Look after jobs, files and the configuration, every few seconds."""
+        """Look after jobs, files and the configuration every few seconds."""
         while True:
             pause = CARE_S
-            try:
+            with _logged(logging.ERROR, "the server cannot look after itself"):
                 pause = await self._look()
-            except Exception as error:  # noqa: BLE001 - the next look comes
-                _LOG.error("the server cannot look after itself", exc_info=error)
             await asyncio.sleep(pause)
 
     async def _look(self) -> float:
-        """Look once; tell when to look again."""
-        try:
+        """Look once; return the seconds until the next time."""
+        with _logged(logging.WARNING, "cannot look for jobs that nobody follows"):
             await self._adopt()
-        except Exception as error:  # noqa: BLE001 - a full disk passes, and the next look comes
-            _LOG.warning("cannot look for jobs that nobody follows", exc_info=error)
         mark = await in_pool("caring", self._look_at_files)
         if mark != self._mark:
             await self._listen_again(mark)
@@ -293,25 +285,25 @@ class Server:
         return await self._leave_if_quiet()
 
     def _look_at_files(self) -> tuple[int, ...] | None:
-        """Look after output and configuration; give the mark of the socket that is there."""
+        """Look after output and configuration; return the mark of the present socket."""
         self._empty_output()
         self.service.disk.look()
-        with contextlib.suppress(CrystalMathError):  # submissions are refused with it
+        with contextlib.suppress(CrystalMathError):  # submissions are refused with this error
             self.source.current()
         _disarm(self.source)
         return self.place.mark()
 
     async def _listen_again(self, mark: tuple[int, ...] | None) -> None:
-        """Make the socket anew where a tidier or the end of a login session has removed it."""
+        """Make the socket again if a clean-up or the end of a login session has removed it."""
         listener = None
         if mark is None:
             try:
                 listener = await in_pool("caring", self._made_again)
             except (PlaceError, OSError) as error:
-                _LOG.warning("the socket is gone, and cannot be made yet", exc_info=error)
+                _LOG.warning("the socket is gone, and cannot be made again yet", exc_info=error)
                 return
         if listener is None:
-            _LOG.warning("the home was made anew: it is the next server's")
+            _LOG.warning("another home is in this place: the next server serves it")
             self.stop(cancel=False)
             return
         self._listening.close()
@@ -319,7 +311,7 @@ class Server:
         _LOG.warning("the socket was gone; it is there again")
 
     def _made_again(self) -> socket.socket | None:
-        """Make the socket anew, if the home is still this server's."""
+        """Make the socket again, if the home is still the one of this server."""
         if not self._lock.is_ours():
             return None
         self.place.make()
@@ -328,20 +320,20 @@ class Server:
         return listener
 
     async def _hand_back(self) -> None:
-        """Return memory while much is used, once it is used no more, and now and then."""
+        """Return free memory to the system: often while large messages come, else seldom."""
         memory = self.connections.memory
         pause = HAND_BACK_IDLE_S if self._rested and not memory.was_used else HAND_BACK_S
         if time.monotonic() - self._handed_back_at >= pause:
             self._rested = not memory.was_used
             memory.was_used = False
             if self._rested or time.monotonic() >= self._cycles_at:
-                stood_still_s = await in_pool("caring", free_cycles, at_rest=self._rested)
+                stood_still_s = await in_pool("caring", self._cycles.free, at_rest=self._rested)
                 self._cycles_at = time.monotonic() + _SELDOM * stood_still_s
             await in_pool("caring", _hand_back)
             self._handed_back_at = time.monotonic()
 
     async def _leave_if_quiet(self) -> float:
-        """Go if there were neither jobs nor clients for long enough; else tell when to look."""
+        """Stop after a quiet time; return the seconds until the next look."""
         left = self._quiet_since + self.source.last.quiet_s - time.monotonic()
         busy = await in_pool("caring", self.service.is_busy, waiting=left <= 0)
         if busy or self.connections.count or self._adopting:
@@ -356,7 +348,7 @@ class Server:
         """Take over the jobs that nobody follows."""
         engines = await in_pool("caring", self.service.abandoned)
         for engine in engines - self._adopting.keys():
-            # Apart: an engine may take minutes to be loaded, or for ever.
+            # In a task for each engine: loading one may take minutes, or hang.
             task = asyncio.create_task(in_pool(f"adopting {engine}", self._take_over, engine))
             self._adopting[engine] = task
             task.add_done_callback(functools.partial(self._adopted, engine))
@@ -365,12 +357,8 @@ class Server:
         del self._adopting[engine]
 
     def _take_over(self, engine: str) -> None:
-        try:
-            taken = self.service.take_over(engine)
-        except Exception as error:  # noqa: BLE001 - as above
-            _LOG.warning("cannot take over jobs of %r", engine, exc_info=error)
-        else:
-            if taken:
+        with _logged(logging.WARNING, f"cannot take over jobs of {engine!r}"):
+            if taken := self.service.take_over(engine):
                 _LOG.info("took over %d jobs of %r", len(taken), engine)
 
     def _empty_output(self) -> None:
@@ -382,35 +370,43 @@ class Server:
         if self._cancel:
             self.service.cancel_all()
         self.service.close(cancel=self._cancel)
-        # Not before: a server must be there quickly, and not every one asks a recipe.
+        # Imported here: a server must start quickly.
         from crystalmath.preflight import inspector
 
-        # The processes that recipes are asked in would end by themselves, but only after this one.
-        inspector.close()
+        inspector.close()  # else its processes would end only after this one
+
+
+@contextlib.contextmanager
+def _logged(level: int, message: str) -> Iterator[None]:
+    """Log any exception of a block: the server goes on."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - an engine may raise anything
+        _LOG.log(level, message, exc_info=error)
 
 
 def force_exit(code: int) -> None:
-    """See that this process ends, whatever a thread of an engine's may be waiting for."""
+    """End this process soon, even if a thread of an engine hangs."""
     timer = threading.Timer(EXIT_S, os._exit, [code])
     timer.daemon = True
     timer.start()
 
 
 def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log what the event loop has to say, without the values that it would quote."""
+    """Log an error of the event loop without the values that it quotes."""
     del loop
-    # "Exception in callback f(...)" goes on with the arguments.
+    # The message "Exception in callback f(...)" contains the arguments.
     _LOG.error("%s", context["message"].partition("(")[0], exc_info=context.get("exception"))
 
 
-# --- memory: what was needed for a moment goes back to the system ---------------------------------
+# --- memory: after a burst it goes back to the system ---------------------------------------------
 
 
 def _prepare() -> None:
-    """Have freed memory lie together, so that it can go back, and the collector seldom in the way.
+    """Set up the allocator to return free memory, and the collector of cycles to run seldom.
 
-    The collector of cycles looks at all objects in :func:`free_cycles` only: all threads stand
-    still meanwhile, for 50 ms and more beside a large message.
+    A collection of all objects stops all threads, for 50 ms and more beside a large message. Only
+    :class:`CycleCollector` makes one.
     """
     gc.set_threshold(_NEW, 10, _NEVER)
     if (library := _glibc()) is not None:
@@ -418,27 +414,32 @@ def _prepare() -> None:
         library.mallopt(_M_MMAP_THRESHOLD, _APART)
 
 
-def free_cycles(*, at_rest: bool) -> float:
-    """Free cycles; return how long all threads stood still for it, in seconds.
+class CycleCollector:
+    """Frees cycles of objects, and passes over the imported modules, which take 50 ms."""
 
-    At rest, when nothing was done lately, what was imported is passed over from then on: to look at
-    it takes 50 ms. Where that was decided amid work, so was what was in use, and is no more: of
-    10,000 refused submissions their errors with the frames, 150 MB. It is looked at once more.
-    """
-    global _imported  # noqa: PLW0603
-    if at_rest:
-        gc.unfreeze()
-    began = time.thread_time()
-    gc.collect()
-    stood_still_s = time.thread_time() - began
-    if at_rest or len(sys.modules) != _imported:
-        _imported = len(sys.modules)
-        gc.freeze()
-    return stood_still_s
+    def __init__(self) -> None:
+        self._modules = 0  # how many there were when the present objects were frozen
+
+    def free(self, *, at_rest: bool) -> float:
+        """Free cycles; return how long all threads stood still, in seconds.
+
+        The objects that are left are frozen: later collections pass over them. A freeze amid work
+        includes objects that are garbage soon, such as the errors of 10,000 refused submissions
+        with 150 MB of frames. So a collection `at_rest` looks at all objects again.
+        """
+        if at_rest:
+            gc.unfreeze()
+        began = time.thread_time()
+        gc.collect()
+        stood_still_s = time.thread_time() - began
+        if at_rest or len(sys.modules) != self._modules:
+            self._modules = len(sys.modules)
+            gc.freeze()
+        return stood_still_s
 
 
 def _hand_back() -> None:
-    """Have the C library return free memory, which it would keep."""
+    """Make the C library return the free memory that it keeps."""
     if (library := _glibc()) is not None:
         library.malloc_trim(0)
 

@@ -1,7 +1,7 @@
-"""Where the server of a home is: its socket, its lock, its log; and whether that place is safe.
+"""The place of a home's server: socket, lock and log, and the checks that this place is safe.
 
-A server and its clients agree on it without talking, so the rules stand here once. Nothing is
-imported that a client would have to wait for.
+A server and its clients find each other by these rules alone. Clients start with this module, so it
+imports nothing slow.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LONGEST = 107
 
 
 class Server(NamedTuple):
-    """Who serves a home, as its lock says."""
+    """The server of a home, as its lock names it."""
 
     identity: Identity
     socket: str
@@ -36,7 +36,7 @@ class Server(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> Server | None:
-        """Make it from the content of a lock; ``None`` where that names nobody."""
+        """Read the content of a lock; ``None`` if it names no server."""
         try:
             fields: Mapping[str, Any] = json.loads(text)
             return cls(
@@ -46,7 +46,7 @@ class Server(NamedTuple):
                 started_at=float(fields["started_at"]),
             )
         except (ValueError, KeyError, TypeError):
-            return None  # it is just being written, or was cleared when its server left
+            return None  # the lock is being written, or its server has left
 
     def write(self) -> str:
         """Return the content of a lock."""
@@ -54,7 +54,7 @@ class Server(NamedTuple):
         return json.dumps({**self.identity.as_dict(), **more}, indent=1) + "\n"
 
     def is_here(self) -> bool:
-        """Return whether it is a process of this host, and not one of another container."""
+        """Return whether its process is on this host, and not in another container."""
         return self.identity.is_here()
 
     def __str__(self) -> str:
@@ -62,17 +62,17 @@ class Server(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where the server of a home is, or would be."""
+    """The place of a home's server, running or not."""
 
     home: Path
     socket: Path
 
     @classmethod
     def of(cls, home: Path, environ: Mapping[str, str] = os.environ) -> Place:
-        """Find the place of a home.
+        """Return the place for a home.
 
-        The socket is ``CRYSTALMATH_SOCKET``, else ``<home>/server/socket``; where that path is too
-        long for a socket, one below ``XDG_RUNTIME_DIR``, or ``/tmp/crystalmath-<uid>``.
+        The socket is ``CRYSTALMATH_SOCKET``, else ``<home>/server/socket``. If that path is too
+        long for a socket, it is one below ``XDG_RUNTIME_DIR``, or in ``/tmp/crystalmath-<uid>``.
         """
         named = environ.get("CRYSTALMATH_SOCKET")
         if not named:
@@ -87,12 +87,12 @@ class Place(NamedTuple):
 
     @property
     def directory(self) -> Path:
-        """The folder of what the server writes for itself; it is private."""
+        """The private folder of the server's own files."""
         return self.home / "server"
 
     @property
     def lock(self) -> Path:
-        """The file that says who serves."""
+        """The file that names the server."""
         return self.directory / "lock"
 
     @property
@@ -102,24 +102,24 @@ class Place(NamedTuple):
 
     @property
     def output(self) -> Path:
-        """What a server in the background, and what it starts, print."""
+        """The file with the output of a server in the background, and of its child processes."""
         return self.directory / "output"
 
     @property
     def inbox(self) -> Path:
-        """The folder in which other hosts leave requests; a server that knows it makes it."""
+        """The folder in which other hosts leave requests; the server makes it."""
         return self.directory / "inbox"
 
     def mark(self) -> tuple[int, ...] | None:
-        """Return the socket from another at the same path, in a home that was made anew."""
+        """Return a mark of the present socket, which differs from that of a later one."""
         try:
             status = self.socket.lstat()
         except OSError:
             return None
-        return status.st_dev, status.st_ino, status.st_mtime_ns  # inodes are used again
+        return status.st_dev, status.st_ino, status.st_mtime_ns  # inode numbers are reused
 
     def make(self) -> None:
-        """Make the private folders, of the server and of its socket."""
+        """Make the private folders of the server and of its socket."""
         try:
             make_own(self.home)
         except OSError as error:
@@ -131,17 +131,17 @@ class Place(NamedTuple):
         make_private(self.socket.parent)
 
     def read_lock(self) -> Server | None:
-        """Return who serves the home; ``None`` if nobody does, or its process has died."""
+        """Return the server of the home; ``None`` if there is none, or its process has died."""
         server = self.named()
         return None if server is None or self.is_dead(server) else server
 
     def is_dead(self, server: Server) -> bool:
-        """Return whether who served the home is known to have ended."""
-        # Not by the lock on the home: the next one may hold it, and have not written its name yet.
+        """Return whether the process of a server is known to have ended."""
+        # The kernel's lock cannot tell: the next server may hold it before it has written its name.
         return is_alive(server.identity, self.home / "jobs") is False
 
     def named(self) -> Server | None:
-        """Return whom the lock names, dead or alive."""
+        """Return the server that the lock names, dead or alive."""
         try:
             require_private(self.directory)
             return Server.read(self.lock.read_text(encoding="utf-8", errors="replace"))
@@ -149,12 +149,12 @@ class Place(NamedTuple):
             return None
 
     def has_crashed(self) -> bool:
-        """Return whether the last server has died without leaving in order."""
+        """Return whether the last server has died without clearing the lock."""
         server = self.named()
         return server is not None and self.is_dead(server)
 
     def address(self) -> Path:
-        """Return where to connect to: where the home's server listens, or would."""
+        """Return the socket of the server, or the one that it would make."""
         server = self.read_lock()
         if server is None:
             return self.socket
@@ -163,16 +163,15 @@ class Place(NamedTuple):
         return Path(server.socket)
 
     def elsewhere(self, server: Server) -> ServedElsewhere:
-        """Make the error that names a server which cannot be reached from here."""
+        """Return the error that names a server which cannot be reached from here."""
         return ServedElsewhere(
             f"the server of {self.home} is the {server}: run the command there, or end it with "
             f"`crystalmath stop` there; if that host is gone, `crystalmath serve` here takes its "
-            f"place once nothing was heard of it for {self._lease_of(server)}; or "
-            f"remove {self.lock}"
+            f"place once it has been silent for {self._lease_of(server)}; or remove {self.lock}"
         )
 
     def _lease_of(self, server: Server) -> str:
-        """Return how long is listened for it, and when that would be over for who begins now."""
+        """Describe its lease, and when that would end if it were silent from now on."""
         from crystalmath.jobs.host import heart_of
 
         try:
@@ -196,8 +195,8 @@ def _socket_of(home: Path, environ: Mapping[str, str]) -> Path:
     below = Path(runtime) / "crystalmath" / name if runtime else None
     if below is not None and below.is_absolute() and _fits(below):
         return below
-    # Batch nodes and cron have no XDG_RUNTIME_DIR. The folder is looked at before it is trusted.
-    return Path("/tmp") / f"crystalmath-{os.geteuid()}" / name  # noqa: S108
+    # Batch nodes and cron have no XDG_RUNTIME_DIR.
+    return Path("/tmp") / f"crystalmath-{os.geteuid()}" / name  # noqa: S108 - it is checked first
 
 
 def _fits(path: Path) -> bool:
@@ -205,7 +204,7 @@ def _fits(path: Path) -> bool:
 
 
 def make_private(directory: Path) -> None:
-    """Make a folder that only the user can enter, or see that it is one."""
+    """Make a folder that only the user can enter, or check that it is one."""
     try:
         make_own(directory)
     except FileExistsError:
@@ -219,7 +218,7 @@ def make_private(directory: Path) -> None:
 
 
 def require_private(directory: Path) -> None:
-    """See that a folder is the user's own, no link, and closed to everybody else."""
+    """Check that a folder is the user's own, no link, and closed to everybody else."""
     status = directory.lstat()
     if stat.S_ISLNK(status.st_mode):
         raise PlaceError(f"{directory} is a symbolic link; a socket is used only in a real folder")
@@ -239,7 +238,7 @@ def require_private(directory: Path) -> None:
 
 
 def require_socket(socket: Path) -> None:
-    """See that a socket is the user's own and lies in a private folder, before it is used."""
+    """Check that a socket is the user's own, and lies in a private folder."""
     require_private(socket.parent)
     status = socket.lstat()
     if not stat.S_ISSOCK(status.st_mode):

@@ -20,24 +20,23 @@ if TYPE_CHECKING:
     from crystalmath.processes import Identity
     from crystalmath.server.endpoint import Place
 
-#: How often a lock that is held is tried again, in seconds.
+#: How often a server tries to take a lock that another holds, in seconds.
 PAUSE_S = 0.05
-#: The content of a lock has fewer bytes.
+#: More bytes than the content of a lock has.
 _MOST = 1 << 16
 
 
-class AlreadyServed(ServerError):  # noqa: N818 - named for what is the case
+class AlreadyServed(ServerError):  # noqa: N818 - a state, as FileExistsError
     """A server of this home runs on this host."""
 
     code = "already_served"
 
 
 class HomeLock:
-    """Serve a home alone.
+    """The lock of a home, which one server holds.
 
-    The kernel holds the lock and drops it with the process, however that ends. Its content names
-    the process: the file of its identity, too, by whose lock those in other containers know that it
-    lives.
+    The kernel drops the lock with the process, however that ends. The content names the process and
+    its identity file; processes in other containers see by the lock on that file that it lives.
     """
 
     def __init__(self, place: Place) -> None:
@@ -52,9 +51,10 @@ class HomeLock:
         self.release()
 
     def take(self, timeout_s: float) -> None:
-        """Become the one who serves, or raise; a server that is leaving may take so long.
+        """Become the server of the home, or raise.
 
-        The place of one on another host is taken once its lease has ended.
+        A server that is leaving has `timeout_s` to do so. A server on another host is replaced once
+        its lease has ended.
         """
         deadline = time.monotonic() + timeout_s
         while not self._try():
@@ -65,7 +65,7 @@ class HomeLock:
                 raise AlreadyServed(f"{self._place.home} is served already: {who}")
             time.sleep(PAUSE_S)
         last = self._place.named()
-        # The lock on the file is ours now, so nobody else of this kernel serves.
+        # This process holds the lock now, so no other process of this kernel serves.
         if last and not last.is_here() and last.identity.is_alive_if(held=False) is not False:
             self._outlast(last)
         identity = own_identity(self._place.home / "jobs")
@@ -73,7 +73,7 @@ class HomeLock:
         self._write(self._name(identity.identity))
 
     def _outlast(self, server: Server) -> None:
-        """Wait until the lease of a server on another host has ended; raise if it lives."""
+        """Wait until the lease of a server on another host has ended; raise if it beats."""
         host = Host(self._place.home / "jobs")
         silence = host.silence(server.identity)
         if silence is not None:
@@ -91,7 +91,7 @@ class HomeLock:
             raise self._place.elsewhere(server)
 
     def is_ours(self) -> bool:
-        """Return whether the file in its place is the one that is held; a home may be made anew."""
+        """Return whether the lock file is still the one that this process holds."""
         try:
             there, held = self._place.lock.lstat(), os.fstat(self._descriptor)
         except OSError:
@@ -99,10 +99,10 @@ class HomeLock:
         return os.path.samestat(there, held)
 
     def release(self) -> None:
-        """Leave the home to the next server; the name of another one stays there."""
+        """Leave the home to the next server."""
         if self._descriptor < 0:
             return
-        # That of a server on another host may stand there still, or has taken the place of ours.
+        # The content may be that of a server on another host.
         if self._written and os.pread(self._descriptor, _MOST, 0) == self._written:
             os.ftruncate(self._descriptor, 0)
         self._let_go()
@@ -119,7 +119,7 @@ class HomeLock:
             os.close(descriptor)
             raise
         self._descriptor = descriptor
-        # A child that is forked, and starts no other program, must not hold it any longer than we.
+        # A forked child that starts no other program must not go on holding the lock.
         os.register_at_fork(after_in_child=self._let_go)
         return True
 

@@ -1,8 +1,7 @@
-"""The server's log: bounded, private, and silent about what users pass in.
+"""The server's log: bounded, private, and without the values that users pass in.
 
-Environments, parameters and database URLs are never in it. Our own messages leave them out; what
-an exception says of its own accord may quote anything, so that of an unforeseen one only the type
-and the places are written.
+It never contains environments, parameters or database URLs. Our own messages leave them out. The
+text of an unforeseen exception may quote anything, so only its type and its frames are written.
 """
 
 from __future__ import annotations
@@ -20,16 +19,19 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-#: The size of a log that is turned over, in bytes, and how many old ones are kept.
+#: The size at which a log is rotated, in bytes, and how many old ones are kept.
 SIZE, KEPT = 2_000_000, 3
+
+#: Parts of a URL up to this length are not masked: they occur in ordinary words.
+_SHORT = 3
 
 
 @contextlib.contextmanager
 def log_to(file: Path, *, secret: str, stream: Any = None) -> Iterator[RotatingFileHandler]:
-    """Send the log of this process to a file, which is turned over when it has grown.
+    """Send the log of this process to a file that is rotated.
 
-    A thread of its own writes it: the event loop must not hang with the home's file system. Neither
-    `secret`, the database URL, nor a part of it that names a database is written. Warnings go to
+    A thread writes it, because the event loop must not hang with the home's file system. `secret`,
+    the database URL, is masked, and so are the parts of it that name a database. Warnings go to
     `stream` as well.
     """
     root = logging.getLogger()
@@ -72,7 +74,7 @@ def _open_private(path: str, flags: int) -> int:
 
 
 class _Discreet(logging.Formatter):
-    """Lines without secrets, and exceptions without what they say."""
+    """Lines without secrets, and exceptions without their texts."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
@@ -84,7 +86,7 @@ class _Discreet(logging.Formatter):
             text = text.replace(secret, "***")
         return text
 
-    def formatException(  # noqa: N802 - logging's name
+    def formatException(  # noqa: N802 - the name of logging.Formatter
         self,
         ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, ...],
     ) -> str:
@@ -104,7 +106,7 @@ class _Discreet(logging.Formatter):
 
 
 def _parts(url: str) -> set[str]:
-    """Return the URL, and what our messages and a driver's may call the database by."""
+    """Return the URL, and the parts by which messages may name the database."""
     from urllib.parse import unquote
 
     rest = url.partition("://")[2]
@@ -115,5 +117,4 @@ def _parts(url: str) -> set[str]:
     parts = {url, rest, masked, netloc, password, unquote(password)}
     if not netloc:  # a file
         parts |= {path, f"/{path.lstrip('/')}"}
-    # A part this short would tear words to pieces.
-    return {part for part in parts if len(part) > 3}  # noqa: PLR2004
+    return {part for part in parts if len(part) > _SHORT}
