@@ -16,7 +16,8 @@ from ase.build import bulk
 
 from crystalmath.models import JobSpec
 from crystalmath.recipes import codec, lookup
-from crystalmath.worker.flow_pass import StepValue, raised, raised_again
+from crystalmath.worker.step_replay import raised, raised_again
+from crystalmath.worker.step_values import StepValue
 from flow_owner import FlowOwner
 from same.comparing import assert_same
 

@@ -13,20 +13,21 @@ from ase import Atoms
 from attrs import evolve
 
 from crystalmath.jobs.rundir import RunDirectory
-from crystalmath.models.submission import MOST_STEPS
 from crystalmath.plugins.report import CalledJob
 from crystalmath.preflight import plausibility
 from crystalmath.recipes.lookup import is_quaccs
-from crystalmath.worker.flow_pass import FlowPass, StepValue, importable
+from crystalmath.worker.flow_pass import FlowPass, importable
+from crystalmath.worker.step_replay import FlowSteps
+from crystalmath.worker.step_values import StepValue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from crystalmath.plugins.report import Step
     from crystalmath.preflight.stand_ins import Stop
 
-#: The part of a specification about steps, for a flow that has not begun.
-_NOT_BEGUN: Mapping[str, Any] = {"steps": [], "most": MOST_STEPS, "serial": False}
+#: A flow that has not begun has no steps.
+_NOT_BEGUN = FlowSteps()
 
 
 class CalledJobs(FlowPass):

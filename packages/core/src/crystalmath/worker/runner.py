@@ -37,13 +37,14 @@ from crystalmath.recipes.stored_result import store
 from crystalmath.recipes.summary import summarize
 from crystalmath.worker.child import BEGUN
 from crystalmath.worker.disk_space import when_there_is_room
-from crystalmath.worker.flow_pass import Awaited, FlowPass, raised
+from crystalmath.worker.flow_pass import Awaited, FlowPass
 from crystalmath.worker.imports import Edited, install
 from crystalmath.worker.isolation import Baseline, seed
 from crystalmath.worker.own_outdirs import own_outdirs
 from crystalmath.worker.postmortem import describe, runaway
 from crystalmath.worker.pristine import Pristine
 from crystalmath.worker.starting import Mark, begin_below, fork_beside
+from crystalmath.worker.step_replay import FlowSteps, raised
 from crystalmath.worker.time_left import reached
 
 if TYPE_CHECKING:
@@ -281,7 +282,9 @@ def _call(
     if header.get("walltime_s") is not None:
         control.sendall(json.dumps(BEGUN).encode() + b"\n")
     call = functools.partial(function, *([] if atoms is None else [atoms]), **parameters)
-    flow = None if steps is None else FlowPass(directory, steps, header.get("by_step", ()))
+    flow = None
+    if steps is not None:
+        flow = FlowPass(directory, FlowSteps.of(steps), header.get("by_step", ()))
     with _results_in(Path(work)), own_outdirs(directory, attempt, header):
         result = call() if flow is None else flow.run(call)
     if isinstance(result, Awaited):
