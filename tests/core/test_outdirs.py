@@ -20,6 +20,7 @@ from ase.build import bulk
 from crystalmath.errors import BadFile
 from crystalmath.jobs import outdirs
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.models import JobSpec
 from crystalmath.recipes import codec
 from crystalmath.recipes.lookup import catalogue, look_up
@@ -68,7 +69,7 @@ class Home:
     def own(self, job_id, folder, calculation="tmp-quacc-1", attempt=1):
         """Return where a job runs whose recipe names a folder."""
         directory = RunDirectory(self.path / job_id)
-        runs = OwnOutdirs(directory, attempt, directory.read_header())
+        runs = OwnOutdirs(directory, attempt, WrittenSpec.read(directory))
         return Path(runs.own(folder, calculation))
 
     def write(self, job_id, folder, text, *, state="completed"):
@@ -116,7 +117,7 @@ def test_what_a_calculation_was_asked_and_said_is_not_copied(home, scf):
 
 def test_calculations_of_one_job_share_the_copy_of_a_folder(home, scf, tmp_path):
     directory = RunDirectory(home.path / home.job())
-    runs = OwnOutdirs(directory, 1, directory.read_header())
+    runs = OwnOutdirs(directory, 1, WrittenSpec.read(directory))
     first = Path(runs.own(scf, "tmp-quacc-1"))
     assert runs.own(scf, "tmp-quacc-2") == str(first)
     assert runs.own(f"{scf}/../elsewhere/", "tmp-quacc-3") == str(first)
@@ -355,7 +356,7 @@ def test_quaccs_programs_ask_just_before_they_write_their_input(home, scf):
     left = digests(scf)
     template = espresso.EspressoTemplate("dos", outdir=scf)
     profile = espresso.EspressoProfile("dos.x", "/nowhere")
-    with own_outdirs(directory, 1, directory.read_header()):
+    with own_outdirs(directory, 1, WrittenSpec.read(directory)):
         template.write_input(
             profile=profile, directory=folder, atoms=bulk("Si"), parameters={}, properties=[]
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from crystalmath import worker
+from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.worker import running_job
 from crystalmath.worker.running_job import RunningJob
 
@@ -105,7 +106,7 @@ def test_with_half_of_the_notice_left_a_program_is_to_stop_as_soon_as_it_can(
     folder.mkdir(parents=True)
     for name, text in {output: "", **inputs}.items():
         (folder / name).write_text(text)
-    job = RunningJob(directory, directory.read_header(), lambda: True)
+    job = RunningJob(directory, WrittenSpec.read(directory), notice, lambda: True)
     job.left(begun=True)
     job.ask_to_stop(61.0)
     assert not (folder / file).exists()

@@ -14,13 +14,14 @@ from attrs import frozen
 
 from crystalmath.errors import BadFile
 from crystalmath.jobs.rundir import attempt_id
+from crystalmath.jobs.written_spec import WrittenSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crystalmath.jobs.host import Host
     from crystalmath.jobs.rundir import RunDirectory
-    from crystalmath.models import JobSpec, JobState
+    from crystalmath.models import JobState
 
 
 @frozen(kw_only=True)
@@ -38,12 +39,6 @@ class Recorded:
     owner: Mapping[str, Any]
 
 
-def spec_header(spec: JobSpec, engine: str, owner: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what stands above a specification that its owner hands to an engine."""
-    attempt = spec.flow["attempt"] if spec.flow else 1
-    return {**spec.header(), "attempt": attempt, "engine": engine, "owner": owner}
-
-
 def take_over(
     directory: RunDirectory, engine: str, host: Host, recorded: Recorded | None = None
 ) -> tuple[dict[str, Any], str] | None:
@@ -54,15 +49,16 @@ def take_over(
     `BadFile` is raised if it cannot be read or written.
     """
 
-    def is_to_take(header: Mapping[str, Any]) -> bool:
-        return header.get("engine") == engine and host.is_orphan(header.get("owner"))
+    def is_to_take(spec: WrittenSpec) -> bool:
+        return spec.engine == engine and host.is_orphan(spec.owner)
 
-    if not is_to_take(_read(directory, recorded)[0]):
+    if not is_to_take(WrittenSpec.of(_read(directory, recorded)[0])):
         return None
     try:
         with directory.owner_lock():
             header, body = _read(directory, recorded)
-            if not is_to_take(header) or not _has_ended(directory, header, host):
+            spec = WrittenSpec.of(header)
+            if not is_to_take(spec) or not _has_ended(directory, spec, host):
                 return None
             header = {**header, "owner": host.own_fields()}
             directory.write_spec(header, body)
@@ -75,7 +71,7 @@ def write_again(directory: RunDirectory, header: Mapping[str, Any], body: str, h
     """Write the specification of our own job; ``False`` if it has another owner by now."""
     with directory.owner_lock():
         with contextlib.suppress(BadFile, FileNotFoundError):  # that is why it is written
-            if is_of_another(directory.read_header().get("owner"), host):
+            if is_of_another(WrittenSpec.read(directory).owner, host):
                 return False
         directory.write_spec(header, body)
     return True
@@ -98,16 +94,17 @@ def _read(directory: RunDirectory, recorded: Recorded | None) -> tuple[dict[str,
         if recorded is None:
             raise
     else:
-        # A pass of a flow may be on record, and its owner have died before it was written down.
-        if recorded is None or (body == recorded.body and header["attempt"] >= recorded.attempt):
+        if recorded is None:
+            return header, body
+        # A pass of a flow may be on record whose owner died before it was written down.
+        if body == recorded.body and WrittenSpec.of(header).attempt >= recorded.attempt:
             return header, body
     more = {"attempt": recorded.attempt, "owner": recorded.owner}
     return {**recorded.header, **more}, recorded.body
 
 
-def _has_ended(directory: RunDirectory, header: Mapping[str, Any], host: Host) -> bool:
-    """End what runs unseen: whatever removed ``spec`` may have removed its claim, too."""
-    number: int = header["attempt"]
-    if directory.has("spec") or directory.has(f"{number}.claim"):
+def _has_ended(directory: RunDirectory, spec: WrittenSpec, host: Host) -> bool:
+    """End an attempt whose claim may have been removed with ``spec``; return whether it ended."""
+    if directory.has("spec") or directory.has(f"{spec.attempt}.claim"):
         return True
-    return host.end_processes(attempt_id(header["job_id"], number))
+    return host.end_processes(attempt_id(spec.job_id, spec.attempt))

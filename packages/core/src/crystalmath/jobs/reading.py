@@ -26,6 +26,7 @@ from crystalmath.jobs.facts import (
 from crystalmath.jobs.life import WAITS, Decision, step
 from crystalmath.jobs.ownership import is_of_another
 from crystalmath.jobs.rundir import attempt_id
+from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.models import Capabilities, JobState
 
 if TYPE_CHECKING:
@@ -144,8 +145,7 @@ def _is_run(
 
 def attempt_in(directory: Readable) -> int:
     """Return the number of the present attempt; `BadFile` or `OSError` if ``spec`` does not say."""
-    attempt: int = directory.read_header()["attempt"]
-    return attempt
+    return WrittenSpec.read(directory).attempt
 
 
 def _spec(directory: Readable, record: Record, host: Host, depth: Depth) -> Reading[Spec] | None:
@@ -154,24 +154,21 @@ def _spec(directory: Readable, record: Record, host: Host, depth: Depth) -> Read
     if depth is Depth.LOOK and record.state is JobState.PENDING:
         there = _try(lambda: directory.has("spec") or None)
         return None if there is True else there
-    header = _try(directory.read_header)
-    if not isinstance(header, dict):
-        return header
-    foreign = is_of_another(header.get("owner"), host)
-    can, pass_from = _capabilities(header.get("capabilities")), pass_begun(header)
-    return Spec(header["attempt"], can, foreign=foreign, pass_from=pass_from)
+    spec = _try(lambda: WrittenSpec.read(directory))
+    if not isinstance(spec, WrittenSpec):
+        return spec
+    return Spec(
+        spec.attempt,
+        _capabilities(spec.capabilities),
+        foreign=is_of_another(spec.owner, host),
+        pass_from=spec.pass_from,
+    )
 
 
-def pass_begun(header: Mapping[str, Any]) -> int | None:
-    """Return with which attempt the present pass of a flow has begun; ``None`` of other jobs."""
-    flow = header.get("flow")
-    return flow.get("attempt") if isinstance(flow, dict) else None
-
-
-def _capabilities(told: object) -> Capabilities:
-    if not isinstance(told, dict):
-        return Capabilities()  # of an imported job, say, which has ended
-    here, vouches = told.get("workers_here", True), told.get("gone_means_dead")
+def _capabilities(written: object) -> Capabilities:
+    if not isinstance(written, dict):
+        return Capabilities()  # an imported job has none, and has ended
+    here, vouches = written.get("workers_here", True), written.get("gone_means_dead")
     return Capabilities(workers_here=bool(here), gone_means_dead=bool(vouches))
 
 

@@ -28,8 +28,9 @@ from crystalmath.jobs.changes import (
 from crystalmath.jobs.facts import Engine, Files, Record
 from crystalmath.jobs.life import STOPPED, step
 from crystalmath.jobs.potcars import replace_potcars
-from crystalmath.jobs.reading import Depth, attempt_in, pass_begun, read
+from crystalmath.jobs.reading import Depth, attempt_in, read
 from crystalmath.jobs.rundir import attempt_id
+from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.models import Attempt, JobState, Terms
 
 if TYPE_CHECKING:
@@ -95,13 +96,13 @@ class Job:
     @classmethod
     def of(cls, header: dict[str, Any], body: str, directory: RunDirectory, host: Host) -> Job:
         """Make a job that is submitted here."""
-        pass_from = pass_begun(header)
+        spec = WrittenSpec.of(header)
         record = Record(
-            job_id=header["job_id"],
+            job_id=spec.job_id,
             place=directory.path,
-            attempt=header["attempt"],
-            is_flow=pass_from is not None,
-            pass_from=pass_from,
+            attempt=spec.attempt,
+            is_flow=spec.pass_from is not None,
+            pass_from=spec.pass_from,
         )
         return cls(header, body, directory, host, record)
 
@@ -123,7 +124,7 @@ class Job:
         job.update(launched=True, inherited=True, written=True)
         if recorded is not None:
             # Changes reported from here on follow those on record.
-            attempt = min(recorded.attempt, header["attempt"])
+            attempt = min(recorded.attempt, job.record.attempt)
             job.update(state=recorded.state, attempt=attempt, cancelled=recorded.cancelled)
             with contextlib.suppress(OSError):  # a look will show it
                 if job.record.is_flow and not directory.has(f"{attempt}.claim"):

@@ -15,9 +15,9 @@ from crystalmath.engines.allotment import check_honoured, job_environment, trave
 from crystalmath.engines.driver import Driver
 from crystalmath.engines.job_runner import JobRunner, generate_job_id
 from crystalmath.errors import BadFile, EngineUnavailable, InvalidJob, NoRecipe
-from crystalmath.jobs.ownership import spec_header
 from crystalmath.jobs.reading import read_result
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
+from crystalmath.jobs.written_spec import spec_header
 from crystalmath.models import (
     Attempt,
     Capabilities,

@@ -60,7 +60,7 @@ def write_down(
     **parameters: Any,
 ) -> str:
     """Make the run directory of a job that nobody has launched, on `terms`; return its id."""
-    from crystalmath.jobs.ownership import spec_header
+    from crystalmath.jobs.written_spec import spec_header
     from crystalmath.recipes import codec
 
     spec = specification(recipe, parameters, **{"cluster": cluster, **(terms or {})})

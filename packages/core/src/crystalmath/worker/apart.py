@@ -34,6 +34,7 @@ from crystalmath.jobs.potcars import is_potcar
 from crystalmath.jobs.reconcile import publish
 from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.jobs.worktree import as_text, files_below
+from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.processes import Identity, is_locked
 from crystalmath.worker.chains import WorkerLost, run
 
@@ -243,10 +244,11 @@ def run_apart(specification: bytes) -> bytes:
     """
     line, _, body = specification.partition(b"\n")
     header = read_header(line, "the specification")
-    number, job_id = header["attempt"], header["job_id"]
+    spec = WrittenSpec.of(header)
+    number, job_id = spec.attempt, spec.job_id
     name = attempt_id(job_id, number)
     own = config.forwarded(config.DEFAULT_FORWARD)
-    header["environment"] = {**own, **header.get("environment", {})}
+    header["environment"] = {**own, **spec.environment}
     with _lock:
         if not os.path.isdir(_jobs(os.getpid())):  # somebody tidied it away
             _jobs.cache_clear()

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from crystalmath.errors import BadFile, CrystalMathError
 from crystalmath.jobs.rundir import RunDirectory, attempt_id
+from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.processes import start_tied
 from crystalmath.worker.time_left import is_nearly_over
 
@@ -69,17 +70,17 @@ def run(
         There is no such run directory on this host.
     """
     term, first = _term, RunDirectory(os.path.abspath(directory))
-    header, others = first.read_header(), []
+    spec, others = WrittenSpec.read(first), []
     with contextlib.suppress(BadFile, OSError):  # what it would have begun is launched again
-        others = first.parcel(header["attempt"])
-    own = header.get("environment", {})
+        others = first.parcel(spec.attempt)
+    own = dict(spec.environment)
     if environment:
         own = _with(own, environment, only_filled)
     folder = os.path.dirname(first.path)
-    jobs = [(first.path, header["attempt"]), *((f"{folder}/{each}", n) for each, n in others)]
+    jobs = [(first.path, spec.attempt), *((f"{folder}/{each}", n) for each, n in others)]
     request = {"environment": own, "shared": shared or bool(others), "tied": tied}
     lost: list[str] = []
-    while _hand_over(request, jobs, term, header["recipe"]) == "lost":
+    while _hand_over(request, jobs, term, spec.recipe) == "lost":
         lost += [path for path, attempt in jobs if _is_unfinished(path, attempt)]
         for path, attempt in jobs:
             declare_lost(path, attempt)

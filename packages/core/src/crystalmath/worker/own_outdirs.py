@@ -17,6 +17,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +26,11 @@ from crystalmath.errors import BadFile, one_line
 from crystalmath.jobs import outdirs
 from crystalmath.jobs.outdirs import Outdir
 from crystalmath.jobs.rundir import RunDirectory, is_job_id
+from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.worker.disk_space import FULL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from types import ModuleType
 
 #: The module of the class that writes the inputs of Quantum ESPRESSO's programs.
@@ -48,17 +50,17 @@ class OwnOutdirs:
     Parameters
     ----------
     directory : RunDirectory
-        That of the job.
+        The job's run directory.
     attempt : int
         The number of the attempt.
-    header : mapping
-        The header of the job's specification, with its parents.
+    spec : WrittenSpec
+        The job's specification, with its parents.
     """
 
-    def __init__(self, directory: RunDirectory, attempt: int, header: Mapping[str, Any]) -> None:
+    def __init__(self, directory: RunDirectory, attempt: int, spec: WrittenSpec) -> None:
         self._directory = directory
         self._work = Path(directory.work(attempt)).resolve()
-        self._header = header
+        self._spec = spec
         self._lock = threading.Lock()
         self._outdirs: dict[Path, Outdir] = {}
 
@@ -107,47 +109,44 @@ class OwnOutdirs:
     def _last_state(self, place: Path) -> Path:
         """Return the copy in which the last of the earlier jobs ran, else the place itself."""
         candidates = []
-        for job_id, header, role in self._before(self._header):
-            copy = None if role in _REPEATED else self._copy_of(place, job_id, header)
-            if copy is not None and (role == "reread" or self._is_completed(job_id, header)):
-                candidates.append((job_id, header, copy))
-        for job_id, _, copy in candidates:
-            later = (self._before(header) for other, header, _ in candidates if other != job_id)
-            if not any(job_id == each for jobs in later for each, *_ in jobs):
+        for spec, role in self._before(self._spec):
+            copy = None if role in _REPEATED else self._copy_of(place, spec)
+            if copy is not None and (role == "reread" or self._is_completed(spec)):
+                candidates.append((spec, copy))
+        for spec, copy in candidates:
+            later = (self._before(other) for other, _ in candidates if other is not spec)
+            if not any(spec.job_id == each.job_id for jobs in later for each, _ in jobs):
                 return copy
         return place
 
-    def _before(self, header: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], str]]:
-        """Yield the jobs that one comes after, the nearest first, and in which role."""
-        return islice(self._all_before(header), _MOST_BEFORE)
+    def _before(self, spec: WrittenSpec) -> Iterator[tuple[WrittenSpec, str]]:
+        """Yield the jobs that one comes after, the nearest first, each with its role."""
+        return islice(self._all_before(spec), _MOST_BEFORE)
 
-    def _all_before(
-        self, header: Mapping[str, Any]
-    ) -> Iterator[tuple[str, Mapping[str, Any], str]]:
+    def _all_before(self, spec: WrittenSpec) -> Iterator[tuple[WrittenSpec, str]]:
         seen: set[str] = set()
-        headers = [header]
-        for each in headers:
+        unvisited = deque([spec])
+        while unvisited:
             # If two are as near, the one that was named last counts as the later one.
-            for parent in reversed(each.get("parents", ())):
+            for parent in reversed(unvisited.popleft().parents):
                 job_id = parent.get("taken_from", parent["job_id"])
                 if job_id in seen or not is_job_id(job_id):
                     continue
                 seen.add(job_id)
                 try:
-                    header = self._beside(job_id).read_header()
+                    before = WrittenSpec.read(self._beside(job_id))
                 except FileNotFoundError:
                     continue  # it was pruned, or has never been here
-                headers.append(header)
-                yield job_id, header, parent["role"]
+                unvisited.append(before)
+                yield before, parent["role"]
 
-    def _copy_of(self, place: Path, job_id: str, header: Mapping[str, Any]) -> Path | None:
-        directory, attempt = self._beside(job_id), header["attempt"]
-        work = Path(directory.work(attempt)).resolve()
+    def _copy_of(self, place: Path, spec: WrittenSpec) -> Path | None:
+        work = Path(self._beside(spec.job_id).work(spec.attempt)).resolve()
         copies = (work / each.name for each in outdirs.read(work) if each.of == str(place))
         return next(copies, None)
 
-    def _is_completed(self, job_id: str, header: Mapping[str, Any]) -> bool:
-        outcome = self._beside(job_id).outcome(header["attempt"])
+    def _is_completed(self, spec: WrittenSpec) -> bool:
+        outcome = self._beside(spec.job_id).outcome(spec.attempt)
         return outcome is not None and outcome["state"] == "completed"
 
     def _beside(self, job_id: str) -> RunDirectory:
@@ -172,12 +171,12 @@ def _no_room(error: OSError, source: Path, work: Path) -> OSError:
 
 
 @contextlib.contextmanager
-def own_outdirs(directory: RunDirectory, attempt: int, header: Mapping[str, Any]) -> Iterator[None]:
+def own_outdirs(directory: RunDirectory, attempt: int, spec: WrittenSpec) -> Iterator[None]:
     """Have the programs of an attempt run in folders of its own."""
     global _current  # noqa: PLW0603 - whatever thread the recipe uses; a runner has one job at once
     if (module := sys.modules.get(ESPRESSO)) is not None:
         watch(module)
-    before, _current = _current, OwnOutdirs(directory, attempt, header)
+    before, _current = _current, OwnOutdirs(directory, attempt, spec)
     try:
         yield
     finally:

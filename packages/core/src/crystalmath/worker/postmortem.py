@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.last_geometry import last_geometry
+from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.recipes import codec
 from crystalmath.worker.complaints import complaint, lines_of
 
@@ -85,7 +86,7 @@ def runaway(directory: RunDirectory, attempt: int) -> str:
         header, body = directory.read_spec()
         atoms, _ = codec.decode_spec(body)
         # The calculations of a flow are those of its steps, which are judged by themselves.
-        if atoms is not None and not header.get("flow"):
+        if atoms is not None and not WrittenSpec.of(header).flow:
             with contextlib.suppress(InvalidJob):  # it has left none: it failed at the first one
                 atoms = last_geometry(directory, attempt, atoms).atoms
             if (ran_away := find_runaway(atoms, directory.work(attempt))) is not None:

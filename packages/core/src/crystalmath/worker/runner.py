@@ -32,6 +32,7 @@ from crystalmath import config
 from crystalmath.errors import InvalidJob
 from crystalmath.jobs.last_geometry import last_geometry
 from crystalmath.jobs.rundir import RunDirectory, attempt_id, outcome_document
+from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.recipes import codec, lookup, quacc_settings
 from crystalmath.recipes.stored_result import store
 from crystalmath.recipes.summary import summarize
@@ -269,23 +270,23 @@ def _call(
     times: dict[str, float],
 ) -> tuple[bytes, dict[str, Any]]:
     header, body = directory.read_spec()
+    spec = WrittenSpec.of(header)
     work = directory.work(attempt)
     os.chdir(work)
     atoms, parameters = codec.decode_spec(body)
-    steps: Mapping[str, Any] | None = header.get("flow")
-    if steps is None and atoms is not None and attempt > 1 and header.get("continue_lost"):
+    if spec.flow is None and atoms is not None and attempt > 1 and spec.continue_lost:
         atoms = _last_of_lost(directory, attempt, atoms)
-    function = lookup.resolve(header["recipe"], allow)
-    changed = _changed(header.get("files", {}))
+    function = lookup.resolve(spec.recipe, allow)
+    changed = _changed(spec.files)
     # Times count from now on: what was imported first is not the recipe's doing.
     times["started"] = time.time()
-    if header.get("walltime_s") is not None:
+    if spec.walltime_s is not None:
         control.sendall(json.dumps(BEGUN).encode() + b"\n")
     call = functools.partial(function, *([] if atoms is None else [atoms]), **parameters)
     flow = None
-    if steps is not None:
-        flow = FlowPass(directory, FlowSteps.of(steps), header.get("by_step", ()))
-    with _results_in(Path(work)), own_outdirs(directory, attempt, header):
+    if spec.flow is not None:
+        flow = FlowPass(directory, FlowSteps.of(spec.flow), spec.by_step)
+    with _results_in(Path(work)), own_outdirs(directory, attempt, spec):
         result = call() if flow is None else flow.run(call)
     if isinstance(result, Awaited):
         stored = store(result.document())

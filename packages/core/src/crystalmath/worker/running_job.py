@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crystalmath import config
 from crystalmath.jobs.potcars import replace_potcars
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from crystalmath.jobs.rundir import RunDirectory
+    from crystalmath.jobs.written_spec import WrittenSpec
 
 #: How often a program is looked for that is to stop before its time is up, in seconds.
 ASK_S = 1.0
@@ -39,7 +40,8 @@ class RunningJob:
     def __init__(
         self,
         directory: RunDirectory,
-        header: dict[str, Any],
+        spec: WrittenSpec,
+        environment: dict[str, str],
         is_wanted: Callable[[], bool],
         *,
         shared: bool = False,
@@ -47,7 +49,7 @@ class RunningJob:
         self.directory = directory
         self.jobs_directory = os.path.dirname(directory.path)
         self._is_wanted = is_wanted
-        self.attempt: int = header["attempt"]
+        self.attempt = spec.attempt
         self.started: float | None = time.time()
         #: Whether others have decided it: then nobody waits for what it computes.
         self.given_up = False
@@ -59,12 +61,12 @@ class RunningJob:
         self.tied = False
         #: Why the runner had to be replaced for it, each with how often.
         self.replaced: dict[str, int] = {}
-        self._time = TimeLeft(header, shared=shared)
+        self._time = TimeLeft(spec.walltime_s, environment, shared=shared)
         self._ask_at = 0.0
         self._asked = ""
         self._is_overdue = False
-        self.environment: dict[str, str] = header["environment"]
-        self.recipe: str = header["recipe"]
+        self.environment = environment
+        self.recipe = spec.recipe
         self.fresh = config.is_fresh(self.recipe, self.environment)
         self._tail = b""
         self.log = LogFile(directory.log(self.attempt), config.log_bytes(self.environment))

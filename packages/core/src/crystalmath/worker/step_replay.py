@@ -17,6 +17,7 @@ from attrs import field, frozen
 from crystalmath.errors import BadFile, CrystalMathError, InvalidJob, shown
 from crystalmath.flow import StepFailed
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.models.reference import JOB
 from crystalmath.models.submission import MOST_STEPS, merged
 from crystalmath.recipes import codec
@@ -236,7 +237,8 @@ class Replay:
             header, body = self._beside(step.first_job_id).read_spec()
         except FileNotFoundError:
             return None
-        return _Call(header["recipe"], json.loads(body), header.get("changed", {}))
+        spec = WrittenSpec.of(header)
+        return _Call(spec.recipe, json.loads(body), spec.changed)
 
     def _resolved(self, document: Mapping[str, Any]) -> dict[str, Any]:
         """Write recorded arguments as a call with the same arguments would be written now."""

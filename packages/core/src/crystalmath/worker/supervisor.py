@@ -36,6 +36,7 @@ from crystalmath.jobs.heartbeat import Heartbeat
 from crystalmath.jobs.identities import IDENTITIES, IdentityFile
 from crystalmath.jobs.potcars import replace_potcars
 from crystalmath.jobs.rundir import RunDirectory
+from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.worker.child import Runner, Template, become_subreaper, end_descendants
 from crystalmath.worker.disk_space import keep_reserve, when_there_is_room
 from crystalmath.worker.publishing import Publisher
@@ -160,13 +161,14 @@ class Supervisor:
                 if number and (self._is_left() or is_nearly_over(environment)):
                     break
                 self._heartbeat.begin()
-                header = self._claimed(directory, attempt)
+                spec = self._claimed(directory, attempt)
                 if number == 0:
                     self._tell("claimed")
-                if header is None:
+                if spec is None:
                     continue
-                header["environment"] = environment
-                job = RunningJob(directory, header, self._goes_on, shared=request["shared"])
+                job = RunningJob(
+                    directory, spec, environment, self._goes_on, shared=request["shared"]
+                )
                 job.is_journaled = together and self._publisher is not None
                 job.follows, job.tied = number > 0, request["tied"]
                 self._job = job
@@ -184,21 +186,21 @@ class Supervisor:
         """Return whether no other job is to be run: nothing but the end is heard meanwhile."""
         return self._stopping or bool(select.select([self._owner], [], [], 0)[0])
 
-    def _claimed(self, directory: RunDirectory, attempt: int) -> dict[str, Any] | None:
-        """Claim an attempt; return what is to be run, if it is still wanted and nobody runs it."""
+    def _claimed(self, directory: RunDirectory, attempt: int) -> WrittenSpec | None:
+        """Claim an attempt; return its specification, or ``None`` if it must not run here."""
         assert self._identity  # noqa: S101 - it was made
         try:
-            header = directory.read_header()
+            spec = WrittenSpec.read(directory)
         except (BadFile, OSError):
             return None
         identity = self._identity
         with contextlib.suppress(FileNotFoundError):  # it was removed just now
-            if header["attempt"] == attempt and when_there_is_room(
+            if spec.attempt == attempt and when_there_is_room(
                 lambda: directory.claim(attempt, identity),
                 os.path.dirname(directory.path),
                 is_wanted=lambda: not self._is_left(),
             ):
-                return header
+                return spec
         return None
 
     def _beat(self) -> None:

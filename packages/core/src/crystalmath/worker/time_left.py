@@ -11,11 +11,12 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from crystalmath import config
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.worktree import at_once, calculation_files
+from crystalmath.jobs.written_spec import WrittenSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,20 +39,21 @@ class TimeLeft:
 
     def __init__(
         self,
-        header: Mapping[str, Any],
+        walltime_s: float | None,
+        environment: Mapping[str, str],
         *,
         shared: bool = False,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        environment, now, lasts = header.get("environment", {}), time.monotonic(), _lasts(environ)
+        now, lasts = time.monotonic(), _lasts(environ)
         lasts -= min(_margin(environment), lasts / 10)  # a short one would be all margin
-        self._walltime_s: float = header.get("walltime_s") or math.inf
+        self._walltime_s = walltime_s or math.inf
         self._own = now + max(self._walltime_s, BEGIN_S)
         self._allocations = now + lasts
         self._begun = False
         # One that may have a fresh allocation of the same length is tried again, unless its own
         # walltime says that this was long enough.
-        self._allocations_end = "lost" if shared and not header.get("walltime_s") else "failed"
+        self._allocations_end = "lost" if shared and not walltime_s else "failed"
         notice_s, all_of_it = config.walltime_notice(environment), min(self._walltime_s, lasts)
         # Asked at once, it might as well not begin.
         self._notice_s = notice_s if notice_s < all_of_it else all_of_it / 2
@@ -105,7 +107,7 @@ def least_left(directory: str | os.PathLike[str]) -> float:
     just stopped so must not return to the rest of the same allocation. The job of the run directory
     has no walltime.
     """
-    return _least_left(RunDirectory(directory).read_header().get("environment", {}))
+    return _least_left(WrittenSpec.read(RunDirectory(directory)).environment)
 
 
 def _least_left(environment: Mapping[str, str]) -> float:
