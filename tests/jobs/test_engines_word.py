@@ -200,7 +200,7 @@ def test_who_looks_sees_what_waited_cancelled_only_with_its_owner():
     assert step(WAITING, noted, now=now, owns=False).state is JobState.CANCELLED
     without_engine = step(WAITING, files, now=now)
     assert without_engine.state is JobState.PENDING
-    assert without_engine.waits == "it was cancelled, and its engine was not told yet"
+    assert without_engine.waits == "it was cancelled, and its engine does not know yet"
     here = evolve(files, spec=Spec(1))
     assert step(WAITING, here, now=now, owns=False).state is JobState.CANCELLED
 

@@ -85,7 +85,7 @@ def who_looks_acts(patch):
 
 def who_looks_asks_nothing_of_the_engine(patch):
     """`status` shows cancelled what its owner does not: its engine has not vouched for the end."""
-    patch.setattr(life, "_unasked", lambda _: Engine(None, Capabilities(), asked=False))
+    patch.setattr(life, "_unreachable", lambda _: Engine(None, Capabilities(), reachable=False))
 
 
 def the_engines_word_replaces_an_outcome(patch):

@@ -1,4 +1,4 @@
-"""What follows from a look at a job: actions for its owner, and changes for service and store."""
+"""The results of a look at a job: actions for its owner, and changes for service and store."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Change:
     attempt: int | None = None
     error: str | None = None
     traceback: str | None = None
-    #: Of a completed job (``energy_ev`` in eV, ``max_force_ev_ang`` in eV/Å, ...).
+    #: The summary of a completed job (``energy_ev`` in eV, ``max_force_ev_ang`` in eV/Å, ...).
     summary: Mapping[str, Any] | None = None
     #: When the recipe began, in seconds since the epoch.
     started_at: float | None = None
-    #: When the attempt ended, in seconds since the epoch; ``None`` where only `at` is known.
+    #: When the attempt ended, in seconds since the epoch; ``None`` if only `at` is known.
     finished_at: float | None = None
     #: Whether a pass of a flow has ended: it waits for its steps, or for its end.
     waits: bool = False
@@ -48,7 +48,7 @@ class WriteSpec:
 
 @frozen
 class WriteCancel:
-    """Write a request that the job be stopped."""
+    """Write a request to stop the job."""
 
 
 @frozen(kw_only=True)
@@ -69,7 +69,7 @@ class Publish:
 class NoteEnd:
     """Note beside an attempt's outcome that the engine vouches for its end.
 
-    `error` is there where another attempt would end in the same way: the job fails with it.
+    If another attempt would end in the same way, the job fails with `error`.
     """
 
     attempt: int
@@ -78,7 +78,7 @@ class NoteEnd:
 
 @frozen
 class EndProcesses:
-    """End every process of an attempt; what follows waits until none is left."""
+    """End every process of an attempt; further actions wait until none is left."""
 
     attempt: int
 
@@ -93,17 +93,17 @@ class Launch:
 
 @frozen
 class Release:
-    """Tell the engine to drop the attempt."""
+    """Have the engine drop the attempt."""
 
 
 @frozen
 class Hold:
-    """Follow a flow no more: its pass has ended, and nothing of it runs until the next one."""
+    """Stop following a flow whose pass has ended, until the next pass."""
 
 
 @frozen
 class LetGo:
-    """Follow the job no more: another process owns it."""
+    """Stop following a job that another process owns."""
 
 
 Action = (

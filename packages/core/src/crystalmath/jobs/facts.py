@@ -12,25 +12,25 @@ from crystalmath.models import Capabilities, JobState, Sighting
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: While most hosts are silent, it is the file system that is out: so many leases are waited for.
+#: If most hosts are silent, their file system is out. Attempts are lost after this many leases.
 OUTAGE_LEASES = 3
 
 
 @frozen
 class Absent:
-    """There is no such file, in a directory that can be read."""
+    """The file does not exist, and its directory can be read."""
 
 
 @frozen
 class Damaged:
-    """The file is there, and its content is none of ours."""
+    """The file exists, and its content is not ours."""
 
     why: str
 
 
 @frozen
 class Unreadable:
-    """A file that cannot be read just now, which says nothing about the job."""
+    """A file that cannot be read just now; this says nothing about the job."""
 
     why: str
 
@@ -41,11 +41,11 @@ class Spec:
 
     #: The attempt that may be claimed.
     attempt: int
-    #: Those capabilities of the engine that a process without the engine needs.
+    #: The capabilities of the engine that a process without the engine needs.
     capabilities: Capabilities = field(factory=Capabilities)
     #: Whether another process owns the job.
     foreign: bool = False
-    #: Of a flow: the attempt with which its present pass has begun.
+    #: The attempt with which the present pass of a flow began.
     pass_from: int | None = None
 
 
@@ -55,7 +55,7 @@ class Silence:
 
     for_s: float
     lease_s: float
-    #: How many hosts are listened to; 0 where this heart has beaten within half of its lease.
+    #: How many hosts are listened to; 0 if this heart has beaten within half of its lease.
     hosts: int = 0
     #: On how many of them no heart has beaten for half of the lease; 0 likewise.
     silent_hosts: int = 0
@@ -70,8 +70,8 @@ class Silence:
 class Claim:
     """The claimant of an attempt, in words, and whether it is alive; ``None`` if that is unknown.
 
-    `silence` is set where only the heart can show whether the process lives. An owner claims what
-    it ends unbegun (`own`), and runs nothing. `boot_id` names the boot of the claimant's host.
+    `silence` is set if only the heart can show whether the process lives. `own` claims are those of
+    an owner that ends an attempt unbegun. `boot_id` names the boot of the claimant's host.
     """
 
     who: str
@@ -81,9 +81,9 @@ class Claim:
     boot_id: str | None = None
 
     def is_lease_over(self) -> bool:
-        """Return whether nothing was heard of the claimant for so long that it is lost.
+        """Return whether the claimant has been silent for so long that its attempt is lost.
 
-        By then it has ended what it ran: it does that after half of its lease.
+        The claimant has ended its processes by then: it does so after half of its lease.
         """
         silence = self.silence
         if silence is None:
@@ -120,33 +120,33 @@ class Outcome:
     finished: float | None = None
     #: The file of an earlier attempt from whose geometry it began.
     begun_from: str | None = None
-    #: Of a lost attempt: whether a cancel came in time, decided once and for all.
+    #: Whether a cancel came in time for a lost attempt, decided once and for all.
     cancelled: bool = False
 
     @property
     def was_stopped(self) -> bool:
-        """Whether something was ended that may still be queued, or alive on other hosts."""
+        """Whether the attempt was stopped, and may still be queued, or alive on other hosts."""
         return self.state in {"cancelled", "lost"}
 
 
 @frozen
 class Ended:
-    """The engine's word, noted beside the outcome, that nothing is left of a stopped attempt.
+    """The engine's report, noted beside the outcome, that nothing is left of a stopped attempt.
 
-    `error` is there where another attempt would end in the same way.
+    `error` is set if another attempt would end in the same way.
     """
 
     error: str | None = None
 
 
 _T = TypeVar("_T")
-#: A file of the run directory, as it was found.
+#: The result of reading a file of the run directory.
 Reading: TypeAlias = _T | Absent | Damaged | Unreadable
 
 
 @frozen(kw_only=True)
 class Files:
-    """The present content of the run directory; a file that was not read says nothing."""
+    """The present content of the run directory, as far as it was read."""
 
     #: The attempt of this claim and outcome: a later one than on record, if ``spec`` names one.
     attempt: int
@@ -160,17 +160,17 @@ class Files:
     cancel: bool | Unreadable | None = None
     #: The fault of the directory itself, if it has one.
     directory: Absent | Unreadable | None = None
-    #: Whether the attempt runs, where the claim does not say so: its lock is held, or this host has
+    #: Whether the attempt runs although its claim is unclear: its lock is held, or this host has
     #: processes of it.
     processes: bool | None = None
-    #: In seconds. A supervisor checks its claim at each heartbeat; so long after the claim was
-    #: damaged or removed, no host runs the attempt any more.
+    #: In seconds. A supervisor checks its claim at each heartbeat, so no host runs the attempt this
+    #: long after its claim was damaged or removed.
     lease_s: float = LEASE_S
 
 
 @frozen
 class Moment:
-    """A moment: in seconds since the epoch, for people, and by the clock that nobody sets."""
+    """A moment in seconds since the epoch, for people, and by the monotonic clock."""
 
     at: float
     clock: float
@@ -178,7 +178,7 @@ class Moment:
 
 @frozen
 class Doubt:
-    """Something that is believed only once it was seen several times, `since` by that clock."""
+    """An observation that counts only after several looks, `since` by the monotonic clock."""
 
     what: str
     since: float
@@ -187,7 +187,7 @@ class Doubt:
 
 @frozen(kw_only=True)
 class Record:
-    """What the owner remembers of a job, or what the store has on record."""
+    """The owner's memory of a job, or the store's record of it."""
 
     job_id: str
     place: str
@@ -199,13 +199,13 @@ class Record:
     written: bool = False
     #: Whether the engine was asked to take the attempt; it may have done so without an answer.
     offered: bool = False
-    #: Whether the engine was given the attempt.
+    #: Whether the engine has taken the attempt.
     launched: bool = False
-    #: Whether another process gave the attempt to the engine, if any did.
+    #: Whether a previous owner may have handed the attempt to the engine.
     inherited: bool = False
     #: Whether the engine is to drop the attempt.
     released: bool = False
-    #: Whether the engine was told to drop the attempt.
+    #: Whether the engine has agreed to drop the attempt.
     dropped: bool = False
     #: How often the engine has lost the attempt before it began.
     relaunches: int = 0
@@ -213,24 +213,24 @@ class Record:
     ends: int = 0
     #: Since when the engine has lost the attempt, by `Moment.clock`.
     lost_since: float | None = None
-    #: Whether it is a flow whose steps are jobs, and each of its attempts a pass of its body.
+    #: Whether the job is a flow whose steps are jobs; each attempt is a pass of its body.
     is_flow: bool = False
-    #: Of a flow: the attempt with which its present pass has begun.
+    #: The attempt with which the present pass of a flow began.
     pass_from: int | None = None
-    #: What :func:`crystalmath.jobs.life.step` remembered for the next look.
+    #: The doubt that :func:`crystalmath.jobs.life.step` returned for the next look.
     doubt: Doubt | None = None
 
 
 @frozen
 class Engine:
-    """The engine's report of the attempt, and what the engine can do at all.
+    """The engine's report of the attempt, and its capabilities.
 
-    Unless `asked` is set, no process here can reach the engine.
+    Unless `reachable`, no process here can ask the engine.
     """
 
     sighting: Sighting | None = None
     capabilities: Capabilities = field(factory=Capabilities)
-    asked: bool = True
+    reachable: bool = True
 
     @property
     def is_gone(self) -> bool:
@@ -254,16 +254,16 @@ class Engine:
         """Whether the attempt is over for a reason that another attempt would meet, too."""
         return self.is_over and self.sighting is not None and self.sighting.fatal
 
-    def told(self) -> str:
+    def end_reason(self) -> str:
         """Return why the engine has ended the attempt."""
         reason = (self.sighting.reason if self.sighting else None) or "it is gone"
         return f"the engine ended it: {reason}"
 
     @property
     def vouches_for_end(self) -> bool:
-        """Whether an attempt without claim, and without processes on this host, has none at all.
+        """Whether an attempt without claim or processes on this host has no process anywhere.
 
-        There is no heart to wait for where the engine has lost sight of a host.
+        If the engine has lost sight of a host, there is no heart to wait for.
         """
         can = self.capabilities
-        return (can.workers_here and self.asked) or (can.gone_means_dead and self.is_gone)
+        return (can.workers_here and self.reachable) or (can.gone_means_dead and self.is_gone)

@@ -1,9 +1,9 @@
-"""A heart that beats on the file system of the jobs, for hosts that see nothing else of us.
+"""Heartbeats on the file system of the jobs, for hosts that see nothing else of this process.
 
-It is a counter in the file of an identity, to which all claims of it are links. A reader judges it
-by its own clock alone (`Hearts`). Who could not beat for half of the lease ends what it runs: at
-the end of the lease others may run it again. Who only owns jobs ends nothing, and beats again once
-it can: whose they are by then stands in their files.
+The heart is a counter in the file of an identity, to which all of its claims are links. A reader
+judges it by the reader's own clock (`Hearts`). A supervisor that could not beat for half of the
+lease ends its processes, as others may run the attempt again once the lease is over. An owner ends
+nothing and goes on beating as soon as it can; the files of the jobs then say who owns them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from crystalmath.jobs.facts import Silence
 
-#: So often a heart beats, and is it looked whether it does, in each lease.
+#: How often in each lease a heart beats, and how often the process checks that it does.
 BEATS = 10
 LOOKS = 20
 
@@ -40,7 +40,7 @@ class Heart(NamedTuple):
 
 
 class Heartbeat:
-    """Beat while the process has work, in a thread that the file system may hold up.
+    """A beat while the process has work, in a thread that the file system may hold up.
 
     `beat` writes one beat durably, and raises `OSError` if it cannot. Once the heart is overdue, a
     thread calls `end` again and again, and the heart stops. `end` must not touch the file system of
@@ -67,7 +67,7 @@ class Heartbeat:
         self._stopping: threading.Event | None = None
 
     def begin(self) -> None:
-        """Start beating: a claim follows, which is a sign of life, too."""
+        """Start beating. A claim follows, and is a sign of life itself."""
         with self._lock:
             self._last, self._beats, self._overdue = self._now(), True, False
             if self._stopping is not None:
@@ -97,7 +97,7 @@ class Heartbeat:
             stopping.set()
 
     def is_overdue(self) -> bool:
-        """Return whether it could not beat for half of the lease; for a job this is final."""
+        """Return whether no beat succeeded for half of the lease; for a job this is final."""
         with self._lock:
             late = self._beats and self._now() - self._last >= self.lease_s / 2
             self._overdue = late or (self._overdue and self._end is not None)
@@ -108,17 +108,17 @@ class Heartbeat:
 
     def _go_on(self, stopping: threading.Event) -> None:
         while not stopping.wait(self.lease_s / BEATS):
-            # Looked at first: after a night asleep a beat must not hide that night.
+            # Check first: after a suspend a beat must not hide the time without one.
             if self._beats and not self._has_ended():
                 self._try()
 
     def _try(self) -> None:
-        # A reader cannot have seen the beat before this.
+        # No reader can have seen the beat before this moment.
         began = self._now()
         try:
             self._beat()
         except OSError:
-            return  # the lease goes on running
+            return  # the lease keeps running out
         if not self._has_ended():
             with self._lock:
                 self._last = max(self._last, began)
@@ -149,11 +149,10 @@ class _LastBeat:
 
 
 class Hearts:
-    """Remember since when each heart has not been seen to beat.
+    """The hearts of other processes, and how long each has not been seen to beat.
 
-    A heart that was not read for half of a lease is not silent for that: its time begins anew. This
-    process may have been stopped, or its file system may have hung. `clock` is a monotonic time in
-    seconds.
+    If a heart was not read for half of a lease, its silence begins anew: this process may have been
+    stopped, or its file system may have hung. `clock` is a monotonic time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -166,7 +165,7 @@ class Hearts:
 
         Hosts are counted by `host`; ``None`` keeps the heart out of that count.
         """
-        # Workers, which only beat, need none of it.
+        # Workers only beat, and do not need it.
         from crystalmath.jobs.facts import Silence
 
         now = self._clock()
@@ -180,13 +179,13 @@ class Hearts:
         return Silence(for_s=silent_s, lease_s=heart.lease_s, hosts=hosts, silent_hosts=silent)
 
     def forget(self, whose: str) -> None:
-        """Forget a heart that nobody needs to beat any more."""
+        """Forget a heart that need not beat any more."""
         if self._last:
             with self._lock:
                 self._last.pop(whose, None)
 
     def _hosts(self, now: float) -> tuple[int, int]:
-        """Count the hosts that are listened to, and those of which no heart beats."""
+        """Count the hosts that are listened to, and the silent ones among them."""
         beats: dict[Hashable, bool] = {}
         for last in self._last.values():
             lease_s = last.heart.lease_s

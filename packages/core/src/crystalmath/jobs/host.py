@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,21 +22,21 @@ from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.processes import Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
     from concurrent.futures import Future, ThreadPoolExecutor
 
     from crystalmath.jobs.facts import Silence
     from crystalmath.jobs.identities import IdentityFile
     from crystalmath.jobs.journal import Left
 
-#: How long it is tried at a time to end what a lost attempt left alive, in seconds.
+#: How long one call tries to end the processes of a lost attempt, in seconds.
 SWEEP_S = 5.0
-#: Of so many attempts at a time.
+#: The number of attempts whose processes are ended side by side.
 _SWEEPS = 16
 
 
 class Host:
-    """All that a job needs beside its files. A simulation has another one."""
+    """The clock, owners and processes that a job needs beside its files. Simulations replace it."""
 
     def __init__(self, jobs_directory: Path) -> None:
         self._jobs_directory = jobs_directory
@@ -57,11 +58,11 @@ class Host:
         return time.time()
 
     def monotonic(self) -> float:
-        """Return the time that no one sets, in seconds."""
+        """Return the time of the monotonic clock, in seconds."""
         return time.monotonic()
 
     def moment(self) -> Moment:
-        """Return the time by both."""
+        """Return the time by both clocks."""
         return Moment(self.now(), self.monotonic())
 
     def make_room(self) -> None:
@@ -80,9 +81,9 @@ class Host:
             self._has_links = True
 
     def publish_left(self) -> None:
-        """Publish outcomes that a power cut or a kill has left in journals that nobody writes.
+        """Publish outcomes that a power cut or a kill has left in journals without a writer.
 
-        Before anybody decides, from the files of a job, what became of it.
+        It comes before any decision from the files of these jobs.
         """
         from crystalmath.jobs.journal import remove_unfinished
 
@@ -94,16 +95,16 @@ class Host:
 
     def left(self) -> dict[str, bytes]:
         """Return the outcomes, by their attempts, that `publish_left` would publish."""
-        found = {}
+        outcomes = {}
         for left in self._left():
             for attempt, each in left.outcomes:
-                with contextlib.suppress(OSError):  # nor could it be published
+                with contextlib.suppress(OSError):  # it could not be published either
                     if self._is_writers(left, attempt):
-                        found[attempt] = each
-        return found
+                        outcomes[attempt] = each
+        return outcomes
 
     def _is_writers(self, left: Left, attempt: str) -> bool:
-        """Return whether nobody but the writer of a journal has claimed an attempt."""
+        """Return whether no process but the writer of a journal has claimed an attempt."""
         job_id, _, number = attempt.rpartition(".")
         claimant = None
         with contextlib.suppress(BadFile):
@@ -128,14 +129,14 @@ class Host:
             _warn(message)
 
     def _is_closed(self, left: Left) -> bool:
-        """Return whether nobody writes a journal any more, wherever its writer was."""
+        """Return whether a journal has no writer any more, on any host."""
         from crystalmath._storage import file_system, is_local
 
         if left.writer.is_dead(left.path):
             return True
         if processes.is_locked(left.path) is not False:
             return False
-        # Elsewhere a writer may hold a lock that is not seen here, or lose it with the network.
+        # A writer on another host may hold a lock unseen from here, or lose it with the network.
         silent_s = self.now() - Path(left.path).stat().st_mtime
         return silent_s > LITTER_S or is_local(file_system(Path(left.path)))
 
@@ -182,20 +183,20 @@ class Host:
         return _hearts(os.fspath(self._jobs_directory), os.getpid())
 
     def sees(self, process: Identity) -> bool:
-        """Return whether this host's kernel knows for sure what became of a process."""
+        """Return whether this host's kernel knows for sure whether a process is alive."""
         return process.is_of_this_boot()
 
     def own_fields(self) -> Mapping[str, Any]:
         """Return this process as an owner, whose heart beats until `rest` is called.
 
-        All its jobs share what is returned.
+        All its jobs share the mapping.
         """
         if not self._rests:
             self.identity.keep_beating(self)
         return vars(self.identity.identity)
 
     def rest(self) -> None:
-        """Own nothing any more, for good."""
+        """Stop beating for good: this process owns no jobs any more."""
         self._rests = True
         self.identity.rest(self)
         if self._sweepers is not None:
@@ -204,18 +205,18 @@ class Host:
     def is_own(self, owner: object) -> bool:
         """Return whether this process is the owner."""
         try:
-            return Identity.read(owner) == processes.own_identity()  # type: ignore[arg-type]
+            return Identity.read(_fields(owner)) == processes.own_identity()
         except (KeyError, TypeError):
             return False
 
     def is_orphan(self, owner: object) -> bool:
-        """Return whether nobody follows a job: its owner has died, or has let it go."""
+        """Return whether a job has no owner: it has died, or has let the job go."""
         if not owner:
             return True
         try:
-            identity = Identity.read(owner)  # type: ignore[arg-type]
+            identity = Identity.read(_fields(owner))
         except (KeyError, TypeError):
-            return False  # a newer release may say it otherwise
+            return False  # a newer release may write owners differently
         alive = is_alive(identity, self._jobs_directory)
         if alive is not None and (alive is False or self.sees(identity)):
             return not alive
@@ -246,10 +247,10 @@ class Host:
         )
 
     def sweep(self, attempt: str, then: Callable[[], None]) -> bool:
-        """End every process of an attempt without waiting for it; return whether none is left.
+        """Begin to end every process of an attempt; return whether none is left.
 
-        While that is not known it returns ``False``, and `then` is called when it is. One thread
-        alone may call this.
+        Until that is known, return ``False``, and call `then` once it is. Only one thread may call
+        this.
         """
         if self._sweepers is None:
             from concurrent.futures import ThreadPoolExecutor
@@ -274,15 +275,22 @@ class Host:
                 directory.containment(int(number)),
             )
         except (BadFile, OSError):
-            return True  # what carries the mark is ended all the same
-        # A supervisor that lives has seen to it, and has other jobs to run in the same place.
+            return True  # processes with the attempt's mark are ended anyway
+        # A living supervisor has ended them itself, and runs other jobs in the same group.
         if claimant is None or not claimant.is_here() or not claimant.is_dead():
             return True
         return end_contained(containment, SWEEP_S)
 
 
+def _fields(owner: object) -> Mapping[str, Any]:
+    """Return the fields of an owner; `TypeError` for something else."""
+    if not isinstance(owner, Mapping):
+        raise TypeError(f"{owner!r} is no owner")
+    return owner
+
+
 def heart_of(identity: Identity, jobs_directory: Path) -> Heart | None:
-    """Read the present heart of a process; ``None`` where it has none.
+    """Read the present heart of a process; ``None`` if it has none.
 
     `BadFile` or `OSError` is raised if it cannot be read.
     """
@@ -291,12 +299,12 @@ def heart_of(identity: Identity, jobs_directory: Path) -> Heart | None:
 
 @functools.cache
 def _hearts(jobs_directory: str, pid: int) -> Hearts:
-    # All that look in one process know what any of them has seen.
+    # All hosts of one process share the hearts that any of them has read.
     del jobs_directory, pid
     return Hearts()
 
 
 def _warn(message: str) -> None:
-    import logging  # commands that only look need it in no other case
+    import logging  # a command that only reads needs it here alone
 
     logging.getLogger("crystalmath.jobs").warning(message)

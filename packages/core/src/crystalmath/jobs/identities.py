@@ -29,26 +29,27 @@ if TYPE_CHECKING:
 
 #: The folder, beside the run directories, of the identity files of processes.
 IDENTITIES = ".identities"
-#: A file of that folder that was begun so long ago is not going to be finished, in seconds.
+#: An unfinished file in that folder is abandoned after this time, in seconds.
 UNFINISHED_S = 60.0
-#: One of another host that has not beaten for so long, by the file system's clock, is litter.
+#: A file of another host is litter after this time without a beat, in seconds of the file
+#: system's clock.
 LITTER_S = 86400.0
-#: From so many claims on those are forgotten that nobody asks about any more.
+#: Beyond this number, claims of decided attempts are forgotten.
 REMEMBERED = 1000
-#: A beat, and where it is written over in place: it stands first in the header.
+#: A beat, and its place in the file, where it is overwritten: it is first in the header.
 _BEAT = b"%020d"
 _BEAT_AT = document({"heart": ""}, b"").index(b'""') + 1
 
 
 class IdentityFile:
-    """The file to which a process's claims are hard links: it names the process, which locks it.
+    """The file that names a process and is locked by it; the claims of the process are links to it.
 
-    The kernel drops the lock with the process, however that ends. So a process in another namespace
-    of pids can see by the file, or by a claim, whether its maker lives.
+    The kernel drops the lock when the process ends in any way. So a process in another namespace of
+    pids sees by the file, or by a claim, whether its maker lives.
 
-    `directory` is on the file system of the run directories. `containment` is what holds together
-    the processes of a job (:mod:`crystalmath.jobs.cgroups`). After `lease_s` seconds of silence
-    other hosts take the process for dead.
+    `directory` is on the file system of the run directories. `containment` names the group or
+    guardian of a job's processes (:mod:`crystalmath.jobs.cgroups`). After `lease_s` seconds of
+    silence, other hosts take the process for dead.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class IdentityFile:
         self._containment = {"containment": dict(containment)} if containment else {}
         self._nonce = os.urandom(8).hex()
         self._path = f"{self._directory}/{self._nonce}"
-        # An older one stays open: claims that are links to it are locked by it.
+        # Older descriptors stay open: they hold the lock of the claims that link to their files.
         self._descriptors: list[int] = []
         self._beating: list[int] = []
         self._durable = False
@@ -79,14 +80,14 @@ class IdentityFile:
 
     @property
     def identity(self) -> Identity:
-        """The holder and the name of the file; without a name where the file cannot be made."""
+        """The holder and the name of the file; without a name if the file cannot be made."""
         with self._lock, contextlib.suppress(OSError):
             if not self._descriptors:
                 self._make()
         return self._identity
 
     def keep_beating(self, whom: object) -> None:
-        """Show other hosts that this process lives, until `rest` is called with the same `whom`."""
+        """Beat for other hosts until `rest` is called with the same `whom`."""
         self._hearts_of.add(whom)
         self._heartbeat.begin()
 
@@ -104,7 +105,7 @@ class IdentityFile:
             if not os.path.exists(self._path):
                 self._make()  # the user may have removed it
             self._beats += 1
-            # Not under the lock: the file system may hang. Nobody else closes copies.
+            # The write is not under the lock, as the file system may hang, and so needs copies.
             self._beating = [os.dup(each) for each in self._descriptors]
         try:
             for descriptor in self._beating:
@@ -139,16 +140,16 @@ class IdentityFile:
     def _remember(self, name: str) -> None:
         self._claims[name] = None
         if len(self._claims) > REMEMBERED:
-            # Two for each that comes: in the end no more are left than attempts that have not.
+            # Check two claims for each new one, so that only undecided attempts remain.
             for claim in list(itertools.islice(self._claims, 2)):
                 del self._claims[claim]
                 if not _is_over(claim):
                     self._claims[claim] = None
 
     def _is_ours(self, name: str) -> bool:
-        """Return whether we have just made a claim, but the network lost the server's word for it.
+        """Return whether we have just made a claim, and the network lost the server's reply.
 
-        The request is sent again then, and finds the name that it made itself.
+        The client then repeats the request, which meets the name that it has made itself.
         """
         if name in self._claims or _is_over(name):
             return False
@@ -156,7 +157,7 @@ class IdentityFile:
         return os.path.samestat(claim, own)
 
     def remove(self) -> None:
-        """Remove the file, and let go of the lock; the claims stay."""
+        """Remove the file and release the lock; the claims stay."""
         with self._lock:
             if self._descriptors:
                 with contextlib.suppress(OSError):
@@ -168,7 +169,7 @@ class IdentityFile:
         temporary = f"{self._directory}/.{os.urandom(8).hex()}"
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
-            # Whoever can read it must find it locked.
+            # The file is locked before any reader can see it.
             lock = self._nonce if _lock(descriptor) else ""
             identity = replace(self._identity, lock=lock)
             heart = {"heart": (_BEAT % self._beats).decode(), "lease_s": self.lease_s}
@@ -200,7 +201,7 @@ def own_identity(jobs_directory: str | os.PathLike[str], lease_s: float = LEASE_
     the lease, in seconds.
     """
     key = (os.fspath(jobs_directory), os.getpid())  # a forked child is another process
-    with _making:
+    with _Making.lock:
         if key not in _files:
             directory = f"{key[0]}/{IDENTITIES}"
             _files[key] = IdentityFile(directory, processes.own_identity(), lease_s=lease_s)
@@ -208,25 +209,29 @@ def own_identity(jobs_directory: str | os.PathLike[str], lease_s: float = LEASE_
         return _files[key]
 
 
-def _lock_anew() -> None:
-    global _making  # noqa: PLW0603 - a lock held at the fork would stay held for ever
-    _making = threading.Lock()
+class _Making:
+    """The lock for making files, which a forked child replaces: it may be held at the fork."""
+
+    lock = threading.Lock()
+
+    @classmethod
+    def renew(cls) -> None:
+        cls.lock = threading.Lock()
 
 
-_making = threading.Lock()
-os.register_at_fork(after_in_child=_lock_anew)
+os.register_at_fork(after_in_child=_Making.renew)
 _files: dict[tuple[str, int], IdentityFile] = {}
 _own: list[tuple[int, IdentityFile]] = []
 
 
 def remove_own() -> None:
-    """Remove the files of this process, which has nothing to claim any more."""
+    """Remove the files of this process, which claims nothing any more."""
     for pid, file in _own:
         if os.getpid() == pid:
             file.remove()
 
 
-# Whoever claims at the interpreter's exit imports this first, and so is called before.
+# Modules that claim at the interpreter's exit import this one, and so their hooks run before.
 atexit.register(remove_own)
 
 
@@ -241,7 +246,7 @@ def is_alive(process: Identity, jobs_directory: str | os.PathLike[str]) -> bool 
 
 
 def remove_dead(directory: str, now: float) -> None:
-    """Remove the files of processes that were killed; claims that are links to them stay.
+    """Remove the files of killed processes; their claims stay.
 
     `now` is the time by the clock of the file system, in seconds since the epoch.
     """
@@ -249,7 +254,7 @@ def remove_dead(directory: str, now: float) -> None:
         path = f"{directory}/{name}"
         with contextlib.suppress(OSError, BadFile, KeyError, TypeError):
             if name.startswith("."):
-                # One that was killed while it wrote its own.
+                # Its process was killed while it wrote the file.
                 if now - os.stat(path).st_mtime > UNFINISHED_S:
                     os.unlink(path)
                 continue
@@ -261,13 +266,13 @@ def remove_dead(directory: str, now: float) -> None:
 
 
 def _is_over(claim: str) -> bool:
-    """Return whether nobody may claim an attempt any more, or whether its claim is gone."""
+    """Return whether an attempt is decided, or its claim is gone."""
     stem, _ = os.path.splitext(claim)
     return os.path.exists(f"{stem}.outcome") or not os.path.exists(claim)
 
 
 def _is_litter(identity: Identity, heart: Heart, silent_s: float) -> bool:
-    """Return whether nobody misses a file; a process that lives would make it anew."""
+    """Return whether a file can be removed; a living process would make it anew."""
     return not identity.is_of_this_boot() and silent_s > max(LITTER_S, 3 * heart.lease_s)
 
 
@@ -283,7 +288,7 @@ def _closed(descriptors: list[int]) -> list[int]:
 
 
 def _lock(descriptor: int) -> bool:
-    """Take the lock on a file that nobody else knows yet; ``False`` where there are no locks."""
+    """Lock a file that no other process knows yet; ``False`` if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -1,14 +1,14 @@
-"""Journals: small outcomes of the jobs of a parcel, several of which reach the disk at once.
+"""Journals: files with several small outcomes of a parcel's jobs, written to the disk at once.
 
 One supervisor writes a journal, ``jobs/.journals/<name>``, and holds the lock on it while it lives.
 A record is the document of an outcome behind a line with its attempt, length and checksum; the
 first record names the writer. An outcome is published once its record is synced, by a hard link of
-the journal to ``N.outcome``: of all ends of an attempt the first that has this name counts.
+the journal to ``N.outcome``. The first end of an attempt that gets this name counts.
 
-The name of a journal is removed when these links are on the disk, too. A journal whose writer is
-dead may therefore hold outcomes that a power cut, or a kill, has left unpublished: who takes over
-the jobs publishes them first (:meth:`crystalmath.jobs.host.Host.publish_left`). Records count up to
-the first that is torn.
+The name of a journal is removed once these links are on the disk, too. So the journal of a dead
+writer may hold outcomes that a power cut or a kill has left unpublished. The process that takes
+over the jobs publishes them first (:meth:`crystalmath.jobs.host.Host.publish_left`). Records after a
+torn one do not count.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 JOURNALS = ".journals"
 _LINE = b"%b%-52b %08d %08x\n"
 _HEAD = len(_LINE % (RECORD_MARK, b"", 0, 0))
-#: So many folders are synced side by side: the disk is asked once for several.
+#: The number of folders that are synced side by side; the disk flushes several at once.
 _SYNCS = 4
 
 
 def record(attempt: str, content: bytes) -> bytes:
-    """Return the record of an outcome, whose document is `content`."""
+    """Return the record of an outcome with this document."""
     name = attempt.encode()
     return (
         _LINE % (RECORD_MARK, name, len(content), zlib.crc32(content, zlib.crc32(name))) + content
@@ -47,7 +47,7 @@ def record(attempt: str, content: bytes) -> bytes:
 
 
 def records(content: bytes) -> Iterator[tuple[str, bytes]]:
-    """Return the attempts of a journal, and their documents, up to the first that is torn."""
+    """Yield the attempts and documents of a journal, up to the first torn one."""
     for name, begin, end, checksum in _frames(content):
         if zlib.crc32(content[begin:end], zlib.crc32(name)) != checksum:
             return
@@ -55,16 +55,16 @@ def records(content: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def find(content: bytes, attempt: str) -> bytes | None:
-    """Return the document of an attempt; ``None`` if it is not there, or torn."""
+    """Return the document of an attempt; ``None`` if it is missing or torn."""
     name = attempt.encode()
-    begins = b"%b%-52b " % (RECORD_MARK, name)  # to walk over all records takes longer
+    begins = b"%b%-52b " % (RECORD_MARK, name)  # faster than reading all records
     at = content.find(begins)
     while at >= 0:
         if frame := next(_frames(content, at), None):
             _, begin, end, checksum = frame
-            found = content[begin:end]
-            if zlib.crc32(found, zlib.crc32(name)) == checksum:
-                return found
+            outcome = content[begin:end]
+            if zlib.crc32(outcome, zlib.crc32(name)) == checksum:
+                return outcome
         at = content.find(begins, at + 1)
     return None
 
@@ -75,17 +75,17 @@ def _frames(content: bytes, at: int = 0) -> Iterator[tuple[bytes, int, int, int]
         try:
             length, checksum = rest.split()
             begin, end = at + _HEAD, at + _HEAD + int(length)
-            found = name, begin, end, int(checksum, 16)
+            frame = name, begin, end, int(checksum, 16)
         except ValueError:
             return
         if end > len(content) or not name.isascii():
             return
-        yield found
+        yield frame
         at = end
 
 
 class Journal:
-    """A journal that this process writes, which has claimed attempts as `claimant`."""
+    """A journal that this process writes; it has claimed the attempts as `claimant`."""
 
     def __init__(self, jobs_directory: str, claimant: Identity) -> None:
         folder = f"{jobs_directory}/{JOURNALS}"
@@ -99,7 +99,7 @@ class Journal:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self._descriptor = os.open(temporary, flags, 0o600)
         try:
-            # Whoever finds it by its name must find it locked.
+            # The journal is locked before it has its name.
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             own = record("claimant", document(claimant.as_dict(), b""))
             write_all(self._descriptor, own, durable=True)
@@ -115,7 +115,7 @@ class Journal:
     def append(self, outcomes: Sequence[tuple[str, str, bytes]]) -> None:
         """Write outcomes to the disk: run directory, attempt and document of each.
 
-        After an `OSError` nothing more may be written: its end may be torn.
+        After an `OSError`, append nothing more: the last record may be torn.
         """
         content = b"".join(record(attempt, each) for _, attempt, each in outcomes)
         write_all(self._descriptor, content, durable=False)
@@ -125,7 +125,7 @@ class Journal:
         self.count += len(outcomes)
 
     def close(self, *, published: bool = True) -> None:
-        """Let go of it, and remove its name once all that it holds is found without that."""
+        """Close the journal, and remove its name if its outcomes are published and synced."""
         with contextlib.suppress(OSError):
             if published:
                 sync_all(self._directories)
@@ -134,7 +134,7 @@ class Journal:
 
 
 def sync_all(directories: set[str]) -> None:
-    """Sync the names in many folders; those that are gone have none."""
+    """Sync the names in many folders; removed folders are skipped."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(_SYNCS) as pool:
@@ -147,7 +147,7 @@ def _sync(directory: str) -> None:
 
 
 def remove_unfinished(jobs_directory: str, now: float) -> None:
-    """Remove what a writer left that was killed while it made a journal.
+    """Remove unfinished journals of killed writers.
 
     `now` is the time in seconds since the epoch.
     """
@@ -161,7 +161,7 @@ def remove_unfinished(jobs_directory: str, now: float) -> None:
 
 @frozen
 class Left:
-    """A journal that nobody writes any more, as far as its lock shows."""
+    """A journal without a living writer, by its lock."""
 
     path: str
     writer: Identity
@@ -170,9 +170,9 @@ class Left:
 
 
 def left(jobs_directory: str, of: str = "") -> Iterator[Left]:
-    """Return the journals whose locks are free, or all that the claimant `of` has written.
+    """Yield the journals whose locks are free, or all that the claimant `of` has written.
 
-    `OSError` is raised, after the others, if one of them cannot be read.
+    Raise `OSError` at the end if one of them cannot be read.
     """
     trouble: list[OSError] = []
     yield from _left(jobs_directory, of, trouble)
@@ -181,7 +181,7 @@ def left(jobs_directory: str, of: str = "") -> Iterator[Left]:
 
 
 def unreadable(jobs_directory: str) -> list[str]:
-    """Return why journals cannot be read that may hold outcomes, each with its path."""
+    """Return why journals that may hold outcomes cannot be read, each with its path."""
     trouble: list[OSError] = []
     for _ in _left(jobs_directory, "", trouble):
         pass
@@ -213,4 +213,4 @@ def _left(jobs_directory: str, of: str, trouble: list[OSError]) -> Iterator[Left
 
 def _unreadable(path: str, error: OSError) -> OSError:
     why = f"the journal {path}, which may hold outcomes, cannot be read ({error.strerror})"
-    return OSError(error.errno, f"{why}; its jobs wait until it can be, or was removed")
+    return OSError(error.errno, f"{why}; its jobs wait until it is readable or removed")

@@ -6,12 +6,12 @@
     pending -> failed | cancelled
     running -> pending            the attempt was lost, and another one is allowed
 
-A flow whose steps are jobs is one job whose attempts are passes of its body. A pass that has ended
-in any way but well leaves it as it was: it waits for its steps, and who keeps these ends it.
+A flow whose steps are jobs is one job whose attempts are passes of its body. If a pass fails, the
+flow keeps its state and waits for its steps; the process that manages the steps ends the flow.
 
-All of it is decided here, from the record, the run directory and the engine's report. Nothing here
-reads a file, a clock or the process table, so that a simulation can run thousands of lives in a
-second. The owner of a job carries out what :func:`step` decides; other processes only see a state.
+:func:`step` decides from the record, the run directory and the engine's report. This module reads
+no file, no clock and no process table, so a simulation can run thousands of lives in a second. The
+owner of a job carries out the decisions; other processes only see a state.
 """
 
 from __future__ import annotations
@@ -56,30 +56,30 @@ if TYPE_CHECKING:
     from crystalmath.jobs.facts import Reading
     from crystalmath.models import Job
 
-#: So many attempts a job has in all; only lost ones are repeated.
+#: The number of attempts of a job; only lost ones are repeated.
 ATTEMPTS = 2
-#: So many has each pass of a flow, of which nothing is lost with it.
+#: The number of attempts of each pass of a flow. A lost pass loses no result.
 PASS_ATTEMPTS = 5
-#: The state of an outcome by which a pass of a flow says that it needs steps that have not ended.
+#: The state of an outcome of a flow's pass that needs steps that have not ended.
 WAITS = "waits"
-#: A run directory that was missed so often, and for so long in seconds, was removed.
+#: A run directory counts as removed after this many looks, and this many seconds, without it.
 GONE_LOOKS = 3
 GONE_S = 2.0
 #: How long a file must be damaged before it counts as damaged, in seconds. A network file system
 #: may show an empty file for a while, and a worker may take long to begin what it has claimed.
 DAMAGED_S = 30.0
-#: How long files must be unreadable before people are told, in seconds.
+#: How long files must be unreadable before that is reported, in seconds.
 TELL_S = 10.0
-#: An attempt that the engine lost so often, and for so long in seconds, is given up.
+#: An attempt is given up after the engine has lost it this often, over this many seconds.
 RELAUNCHES = 5
 GIVE_UP_S = 300.0
-#: An attempt of which so many allocations in a row have ended before they began it fails.
+#: An attempt fails after this many allocations in a row have ended before they began it.
 ENDS = 3
 
-#: The end of an attempt that is cancelled before anybody has begun it.
+#: The end of an attempt that is cancelled before it begins.
 STOPPED = Publish(state="cancelled", error="cancelled", unbegun=True)
 
-# An outcome that is found passes through running.
+# A job whose outcome is the first sign of it passes through running.
 _STEPS: Mapping[tuple[JobState, JobState], tuple[JobState, ...]] = {
     (JobState.PENDING, JobState.RUNNING): (JobState.RUNNING,),
     (JobState.PENDING, JobState.COMPLETED): (JobState.RUNNING, JobState.COMPLETED),
@@ -99,16 +99,16 @@ def steps(before: JobState, after: JobState) -> tuple[JobState, ...]:
 
 @frozen
 class Decision:
-    """What follows from a look."""
+    """The decision after a look at a job's files."""
 
     #: State and attempt are as people see them once `actions` are done.
     state: JobState
     attempt: int
-    #: What the owner does, in this order; one that fails holds up the rest, and is tried again.
+    #: The owner's next actions, in this order. If one fails, the rest wait until it succeeds.
     actions: tuple[Action, ...] = ()
-    #: What the owner reports once all actions are done.
+    #: The owner reports these once all actions are done.
     changes: tuple[Change, ...] = ()
-    #: What the next look needs to remember.
+    #: The next look needs this.
     doubt: Doubt | None = None
     #: Why nothing can be decided, if that lasts.
     waits: str | None = None
@@ -122,35 +122,35 @@ def step(
     owns: bool = True,
     engine: Engine | None = None,
 ) -> Decision:
-    """Decide which state a job is in, and what is to be done.
+    """Decide the state of a job and the next actions of its owner.
 
-    A process that does not own the job (`owns`) sees what its owner decides from the same files,
-    and has nothing to do. `engine` is ``None`` where the engine cannot be asked.
+    Without `owns`, return the state that the owner would decide from the same files, and no
+    actions. `engine` is ``None`` if the engine cannot be asked.
     """
     if record.state.is_terminal():
         return Decision(record.state, record.attempt)
     if owns and isinstance(files.spec, Spec) and files.spec.foreign:
         return Decision(record.state, record.attempt, (LetGo(),))
-    told: tuple[Change, ...] = ()
+    earlier: tuple[Change, ...] = ()
     if files.attempt > record.attempt:  # its last owner had no time to report it
         lost = f"attempt {record.attempt} was lost"
         record = evolve(record, state=JobState.PENDING, attempt=files.attempt, doubt=None)
-        told = (_change(record, JobState.PENDING, now, reason=lost),)
+        earlier = (_change(record, JobState.PENDING, now, reason=lost),)
     if record.pass_from is None and isinstance(files.spec, Spec) and files.spec.pass_from:
         record = evolve(record, is_flow=True, pass_from=files.spec.pass_from)
-    engine = engine or _unasked(files)
+    engine = engine or _unreachable(files)
     decide = _owned if owns else _seen
     decision = decide(record, files, now, engine)
-    if told:
-        decision = evolve(decision, changes=(*told, *decision.changes))
+    if earlier:
+        decision = evolve(decision, changes=(*earlier, *decision.changes))
     return _held(record, decision, files, now, owns=owns) if record.is_flow else decision
 
 
 def _held(record: Record, decision: Decision, files: Files, now: Moment, *, owns: bool) -> Decision:
-    """Have a flow wait where its pass has ended, unless with that the flow has completed."""
+    """Have a flow wait if its pass has ended, unless the flow has completed with it."""
     outcome, state = files.outcome, decision.state
     waits = isinstance(outcome, Outcome) and outcome.state == WAITS
-    ended = state.is_terminal() and isinstance(outcome, Outcome)  # and not with its files
+    ended = state.is_terminal() and isinstance(outcome, Outcome)  # not by removed files
     if not waits and (not ended or state is JobState.COMPLETED):
         return decision
     changes = tuple(change for change in decision.changes if not change.state.is_terminal())
@@ -173,18 +173,18 @@ def _owned(record: Record, files: Files, now: Moment, engine: Engine) -> Decisio
     return _unfinished(record, files, now, engine)
 
 
-def _unasked(files: Files) -> Engine:
-    """Return the engine's capabilities as ``spec`` has them, for an engine that cannot be asked."""
+def _unreachable(files: Files) -> Engine:
+    """Return an engine that cannot be asked, with its capabilities from ``spec``."""
     can = Capabilities(workers_here=False, gone_means_dead=True)
     if isinstance(files.spec, Spec):
         can = files.spec.capabilities
-    return Engine(None, can, asked=False)
+    return Engine(None, can, reachable=False)
 
 
 def _decided(
     record: Record, outcome: Outcome, ended: Reading[Ended], now: Moment, engine: Engine
 ) -> Decision:
-    """Decide what follows from an outcome; one that was stopped may need the engine's word."""
+    """Decide after an outcome; a stopped attempt may also need the engine's report."""
     if isinstance(ended, Unreadable):
         return _wait(record, f"its files cannot be read: {ended.why}", now)
     if isinstance(ended, Ended) or not outcome.was_stopped:
@@ -193,16 +193,16 @@ def _decided(
     begun = outcome.started is not None
     elsewhere = not engine.capabilities.workers_here
     if begun and elsewhere and _may_be_alive(engine):
-        told = f"it was stopped ({outcome.error}); waiting until its allocation is over"
-        return evolve(_running(record, now), actions=_release(record), waits=told)
+        why = f"it was stopped ({outcome.error}); waiting until its allocation is over"
+        return evolve(_running(record, now), actions=_release(record), waits=why)
     if not begun and elsewhere and _may_be_queued(record, engine):
-        waits = None if engine.asked else "it was cancelled, and its engine was not told yet"
+        waits = None if engine.reachable else "it was cancelled, and its engine does not know yet"
         return Decision(record.state, record.attempt, _release(record), waits=waits)
-    # The engine also knows why its worker was told to stop. The outcome stays what it is.
+    # The engine also knows why its worker had to stop. The outcome stays unchanged.
     fatal = outcome.state == "lost" and not outcome.cancelled and engine.is_fatal
-    error = engine.told() if fatal else None
+    error = engine.end_reason() if fatal else None
     decision = _ended(record, outcome, error, now)
-    # Others cannot ask the engine.
+    # Other processes cannot ask the engine.
     awaited = elsewhere and (not begun or engine.capabilities.gone_means_dead)
     if decision.state.is_terminal() and (awaited or fatal):
         note = NoteEnd(record.attempt, error)
@@ -215,14 +215,14 @@ def _may_be_alive(engine: Engine) -> bool:
 
     The supervisor ends what is on its own host; ranks on others end with the allocation.
     """
-    # What it has lost sight of was decided by a lease, or by the supervisor itself.
+    # If the engine has lost sight of a host, a lease or the supervisor itself decided the attempt.
     return engine.capabilities.gone_means_dead and not engine.is_gone
 
 
 def _may_be_queued(record: Record, engine: Engine) -> bool:
-    """Return whether what was cancelled before it began waits in a queue that nobody here sees."""
-    offered = record.launched or record.offered or not engine.asked
-    # Without shared files a claim keeps no worker away: the attempt may even run by now.
+    """Return whether an attempt that was cancelled unbegun may wait in a queue unseen from here."""
+    offered = record.launched or record.offered or not engine.reachable
+    # Without shared files a claim keeps no worker away: the attempt may have begun by now.
     dropped = record.dropped and engine.capabilities.shares_files
     return offered and not dropped and not engine.is_gone
 
@@ -236,17 +236,17 @@ def _unfinished(record: Record, files: Files, now: Moment, engine: Engine) -> De
 
 
 def _seen(record: Record, files: Files, now: Moment, engine: Engine) -> Decision:
-    """Decide as the owner does, for a process that changes nothing and remembers no doubts."""
+    """Decide as the owner does, but without actions or doubts."""
     record = evolve(record, doubt=None)
     decision = _owned(record, files, now, engine)
     death = _death(record, files)
     if death is not None and death in decision.actions and not death.cancelled:
-        # Its owner is about to publish that. No end is reported before it is published.
+        # The owner is about to publish this end. No end is reported before that.
         outcome = Outcome(state="lost", error=death.error, started=now.at)
         following = _decided(record, outcome, Absent(), now, engine)
         if not following.state.is_terminal():
-            told = [evolve(change, attempt=record.attempt) for change in following.changes]
-            decision = evolve(following, attempt=record.attempt, changes=tuple(told))
+            changes = tuple(evolve(each, attempt=record.attempt) for each in following.changes)
+            decision = evolve(following, attempt=record.attempt, changes=changes)
     return evolve(decision, actions=(), doubt=None)
 
 
@@ -258,16 +258,16 @@ def _running(record: Record, now: Moment) -> Decision:
 
 
 def _ended(record: Record, outcome: Outcome, error: str | None, now: Moment) -> Decision:
-    """Decide what an outcome comes to; `error` is the engine's, where it fails the job."""
+    """Decide by an outcome; an `error` of the engine fails the job."""
     outcome = _not_ahead(outcome, now)
-    # What its owner ended before anybody ran it was never running.
+    # An attempt that its owner ended before it began was never running.
     ran = record.state is JobState.PENDING and outcome.started is not None
     began = _change(record, JobState.RUNNING, now, started_at=outcome.started)
-    told = (began,) if ran else ()
+    earlier = (began,) if ran else ()
     if outcome.state == WAITS:
-        return Decision(JobState.RUNNING, record.attempt, (), told)
+        return Decision(JobState.RUNNING, record.attempt, (), earlier)
     if outcome.state == "lost":
-        return _lost(record, outcome, error, told, now)
+        return _lost(record, outcome, error, earlier, now)
     state = JobState(outcome.state)
     change = _change(
         record,
@@ -282,13 +282,13 @@ def _ended(record: Record, outcome: Outcome, error: str | None, now: Moment) -> 
     )
     actions: tuple[Action, ...] = _release(record) if state is JobState.CANCELLED else ()
     if record.state is JobState.RUNNING and outcome.started is None:
-        # Whoever ended what runs found no claim: that had been removed.
+        # The claim had been removed, so the outcome was published as of an unbegun attempt.
         actions = (EndProcesses(record.attempt), *actions)
-    return Decision(state, record.attempt, actions, (*told, change))
+    return Decision(state, record.attempt, actions, (*earlier, change))
 
 
 def _not_ahead(outcome: Outcome, now: Moment) -> Outcome:
-    """Set the times of an attempt back where the clock of its host is ahead of the clock here."""
+    """Set the times of an attempt back if the clock of its host is ahead of ours."""
     ahead = max(outcome.started or 0.0, outcome.finished or 0.0) - now.at
     if ahead <= 0.0:
         return outcome
@@ -301,29 +301,30 @@ def _not_ahead(outcome: Outcome, now: Moment) -> Outcome:
 
 
 def _begun_from(record: Record, outcome: Outcome) -> str | None:
-    told = f"attempt {record.attempt} began from the geometry in {outcome.begun_from}"
-    return None if outcome.begun_from is None else told
+    if outcome.begun_from is None:
+        return None
+    return f"attempt {record.attempt} began from the geometry in {outcome.begun_from}"
 
 
 def _lost(
-    record: Record, outcome: Outcome, fatal: str | None, told: tuple[Change, ...], now: Moment
+    record: Record, outcome: Outcome, fatal: str | None, earlier: tuple[Change, ...], now: Moment
 ) -> Decision:
     number = record.attempt
     reason = f"attempt {number} was lost: {outcome.error}"
-    # Nothing of it may be alive when anything else is said or started.
+    # No process of the attempt may be alive when its end is reported or the next one starts.
     end = EndProcesses(number)
     noted = {"reason": reason, "finished_at": outcome.finished}
     if outcome.cancelled:
         change = _change(record, JobState.CANCELLED, now, error="cancelled", **noted)
-        return Decision(change.state, number, (end, *_release(record)), (*told, change))
+        return Decision(change.state, number, (end, *_release(record)), (*earlier, change))
     most = record.pass_from + PASS_ATTEMPTS - 1 if record.pass_from else ATTEMPTS
     if fatal is not None or number >= most:
         error = f"lost: {outcome.error}" if fatal is None else f"{fatal} ({outcome.error})"
         change = _change(record, JobState.FAILED, now, error=error, **noted)
-        return Decision(change.state, number, (end,), (*told, change))
+        return Decision(change.state, number, (end,), (*earlier, change))
     following = evolve(record, attempt=number + 1)
     change = _change(following, JobState.PENDING, now, reason=reason)
-    return Decision(change.state, number + 1, (end, WriteSpec(number + 1)), (*told, change))
+    return Decision(change.state, number + 1, (end, WriteSpec(number + 1)), (*earlier, change))
 
 
 def _claimed(record: Record, claim: Claim, files: Files, now: Moment, engine: Engine) -> Decision:
@@ -337,7 +338,7 @@ def _claimed(record: Record, claim: Claim, files: Files, now: Moment, engine: En
     elif (death := _death(record, files)) is not None:
         actions += [EndProcesses(record.attempt), death]
     elif claim.alive is None and (engine.is_over or engine.has_rebooted(claim)):
-        # Should its supervisor have been quicker, what it published stands.
+        # An outcome that its supervisor has published meanwhile stands.
         actions.append(_publish_engines_end(record, files, engine))
     elif claim.is_lease_over():
         actions.append(_publish_lost(record, files, f"{claim.unheard()} for all of its lease"))
@@ -353,15 +354,15 @@ def _death(record: Record, files: Files) -> Publish | None:
 
 
 def _publish_engines_end(record: Record, files: Files, engine: Engine) -> Publish:
-    """Decide an attempt on another host that is over by its engine's word."""
+    """Return the end of an attempt on another host that its engine reports as over."""
     if engine.is_fatal and not _is_cancelled(record, files):
-        return Publish(state="failed", error=engine.told())
-    return _publish_lost(record, files, engine.told())
+        return Publish(state="failed", error=engine.end_reason())
+    return _publish_lost(record, files, engine.end_reason())
 
 
 def _unbegun(record: Record, files: Files, now: Moment, engine: Engine) -> Decision:
     actions: list[Action] = _restored(record, files)
-    if isinstance(files.spec, Absent):  # and perhaps the claim of what runs was removed with it
+    if isinstance(files.spec, Absent):  # the claim of a running attempt may be removed, too
         actions.insert(0, EndProcesses(record.attempt))
     if _is_cancelled(record, files):
         actions += _asked_to_stop(files)
@@ -383,11 +384,11 @@ def _has_lost(record: Record, engine: Engine) -> bool:
 
 
 def _again(record: Record, engine: Engine, now: Moment) -> Action:
-    """Hand an attempt over again that the engine lost before it began, or give the job up."""
-    said = engine.sighting or Sighting("unknown")
-    ended = said.state == "gone" and said.ended
+    """Launch an attempt again that the engine lost before it began, or give the job up."""
+    sighting = engine.sighting or Sighting("unknown")
+    ended = sighting.state == "gone" and sighting.ended
     since = now.clock if record.lost_since is None else record.lost_since
-    if said.state == "gone" and said.fatal:
+    if sighting.state == "gone" and sighting.fatal:
         error = "the engine cannot begin it"
     elif ended and record.ends + 1 >= ENDS:
         error = f"{record.ends + 1} allocations ended without having begun it, the last one"
@@ -395,13 +396,13 @@ def _again(record: Record, engine: Engine, now: Moment) -> Action:
         return Launch(ends=record.ends + 1 if ended else 0)
     else:
         error = f"the engine lost it {record.relaunches + 1} times before it began"
-    told = f"{error}: {said.reason}" if said.reason else error
-    return Publish(state="failed", error=told, unbegun=True)
+    error = f"{error}: {sighting.reason}" if sighting.reason else error
+    return Publish(state="failed", error=error, unbegun=True)
 
 
 def _without_directory(record: Record, now: Moment) -> Decision:
     if not record.written and record.state is JobState.PENDING:
-        # Whoever recorded it died before it was written down; or all of it was removed since.
+        # The process that recorded it died before it wrote the files, or these were removed since.
         write = (EndProcesses(record.attempt), WriteSpec(record.attempt))
         return Decision(record.state, record.attempt, write)
     doubt = _doubted(record, "directory", now)
@@ -412,23 +413,23 @@ def _without_directory(record: Record, now: Moment) -> Decision:
     else:
         error = f"its run directory {record.place} was removed"
         change = _change(record, JobState.FAILED, now, error=error)
-    # The engine may have it queued still, or running on a host that nobody here sees.
+    # The engine may still have it in its queue, or running on a host that is not visible here.
     actions = (EndProcesses(record.attempt), *_release(record))
     return Decision(change.state, record.attempt, actions, (change,))
 
 
 def _without_outcome(record: Record, outcome: Damaged, files: Files, now: Moment) -> Decision:
-    """Take an attempt for lost whose outcome says nothing: nobody can publish another one."""
+    """Decide that an attempt with a damaged outcome is lost, as no process can publish another."""
     doubt = _doubted(record, "outcome", now)
     if now.clock - doubt.since < DAMAGED_S:
         return evolve(_running(record, now), doubt=doubt)
-    lost = _publish_lost(record, files, f"its outcome says nothing: {outcome.why}")
+    lost = _publish_lost(record, files, f"its outcome is damaged: {outcome.why}")
     actions = (EndProcesses(record.attempt), evolve(lost, replace=True))
     return evolve(_running(record, now), actions=actions)
 
 
 def _without_claim(record: Record, files: Files, now: Moment, engine: Engine) -> Decision:
-    """Find out what became of an attempt that was claimed by nobody knows whom."""
+    """Decide about an attempt whose claim is damaged or was removed."""
     doubt = _doubted(record, "claim", now)
     actions = _restored(record, files)
     if _is_cancelled(record, files):
@@ -436,14 +437,14 @@ def _without_claim(record: Record, files: Files, now: Moment, engine: Engine) ->
     lasts = now.clock - doubt.since >= DAMAGED_S
     vouched = engine.vouches_for_end or now.clock - doubt.since >= files.lease_s
     nobody = files.processes is False and vouched
-    # Who asked that it be stopped does not care whose it was.
+    # A cancel ends processes without a claim, too.
     if lasts and (nobody or (files.processes and _is_cancelled(record, files))):
         why = files.claim.why if isinstance(files.claim, Damaged) else "its claim was removed"
         lost = _publish_lost(record, files, f"nobody runs it: {why}")
-        # Whoever comes late must find a claim.
+        # A worker that comes late must find a claim.
         lost = evolve(lost, unbegun=isinstance(files.claim, Absent))
         actions += [EndProcesses(record.attempt), lost]
-    waits = "nobody can tell who runs it: its claim says nothing" if lasts else None
+    waits = "it is unknown who runs it: its claim is damaged" if lasts else None
     return evolve(_running(record, now), actions=tuple(actions), doubt=doubt, waits=waits)
 
 
@@ -489,13 +490,13 @@ def _change(record: Record, state: JobState, now: Moment, **more: Any) -> Change
 
 
 def follow(job: Job, change: Change) -> tuple[Job, list[dict[str, Any]]]:
-    """Take a job along the steps of a change; return the job and one row of the event log for each.
+    """Apply a change to a job; return the job and a row of the event log for each step.
 
-    The job is the very same object where the change is no step of its life.
+    The same object is returned if the change is no step of the job's life.
     """
     log = []
     if change.waits and (job.waits or (change.attempt or 0) < job.attempt):
-        return job, []  # that is known
+        return job, []  # already on record
     if change.waits and not job.state.is_terminal():
         log = [event_row(job, job.state, change.at, f"pass {change.attempt} has ended")]
         attempt = change.attempt or job.attempt
@@ -504,14 +505,14 @@ def follow(job: Job, change: Change) -> tuple[Job, list[dict[str, Any]]]:
         noted = evolve(job, revision=job.revision + 1, reason=cleaned(change.reason))
         return noted, [event_row(job, job.state, change.at, change.reason)]
     if change.state is JobState.PENDING and change.attempt is None and change.reason is not None:
-        return job, []  # a note on a waiting attempt, which was overtaken by its beginning
+        return job, []  # a note on a waiting attempt that has begun meanwhile
     for state in steps(job.state, change.state):
         last = state is change.state
         at = change.at if last or change.started_at is None else change.started_at
         log.append(event_row(job, state, at, change.reason if last else None))
-        told = {**_given(change), "reason": cleaned(change.reason)} if last else {}
+        details = {**_details(change), "reason": cleaned(change.reason)} if last else {}
         job = evolve(
-            job, state=state, revision=job.revision + 1, **_times(job, change, state), **told
+            job, state=state, revision=job.revision + 1, **_times(job, change, state), **details
         )
     return job, log
 
@@ -524,7 +525,7 @@ def _is_note(job: Job, change: Change) -> bool:
 def event_row(
     job: Job, to: JobState, at: float, reason: str | None, *, new: bool = False
 ) -> dict[str, Any]:
-    """Make the row of the event log for a job that goes from its present state to another."""
+    """Return the row of the event log for a job that goes from its present state to another."""
     return {
         "job_id": job.job_id,
         "at": at,
@@ -535,12 +536,12 @@ def event_row(
 
 
 def _times(job: Job, change: Change, state: JobState) -> dict[str, Any]:
-    # Of an attempt that was lost the change only says when that was found out, and a flow began
-    # with its first pass, whichever one this is.
+    # The change of a lost attempt only has the time of its discovery; a flow began with its first
+    # pass.
     known = [at for at in (job.started_at, change.started_at) if at is not None]
     began = min(known, default=None)
     if state is JobState.COMPLETED and job.stage is None:
-        began = change.started_at or began  # not before it was imported what the recipe needs
+        began = change.started_at or began  # after the imports, which the recipe does not count
     if job.stage is None or job.started_at is None:
         if state is JobState.PENDING:
             return {"started_at": None}  # the next attempt starts at a time of its own
@@ -554,7 +555,7 @@ def _times(job: Job, change: Change, state: JobState) -> dict[str, Any]:
     return {"started_at": began, "finished_at": ended}
 
 
-def _given(change: Change) -> dict[str, Any]:
+def _details(change: Change) -> dict[str, Any]:
     named = {
         "attempt": change.attempt,
         "error": cleaned(change.error),
