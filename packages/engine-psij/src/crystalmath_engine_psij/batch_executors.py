@@ -17,9 +17,8 @@ from psij.executors.batch.slurm import SlurmExecutorConfig, SlurmJobExecutor
 from crystalmath.engines import schedulers
 from crystalmath.models import Resources
 from crystalmath_engine_psij.batch_queues import flux_id
-from crystalmath_engine_psij.directives import SIGNS, directives, mended, with_end
+from crystalmath_engine_psij.directives import COMMANDS, SIGNS, directives, mended, with_end
 from crystalmath_engine_psij.flux_executor import FluxExecutorConfig, FluxJobExecutor
-from crystalmath_engine_psij.plugin import COMMANDS
 
 if TYPE_CHECKING:
     from pathlib import Path

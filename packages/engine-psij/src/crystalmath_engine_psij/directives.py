@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Resources
 
+#: The command that submits a script to each batch system.
+COMMANDS = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub", "flux": "flux"}
 #: How a directive begins.
 SIGNS = {"slurm": "#SBATCH", "pbs": "#PBS", "lsf": "#BSUB", "flux": "#FLUX:"}
 

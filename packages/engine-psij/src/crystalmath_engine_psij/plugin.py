@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from crystalmath.quacc.engine import EngineRunner
 
 _REMEDY = "pip install --force-reinstall crystalmath-engine-psij"
-#: What submits to each batch system.
-COMMANDS = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub", "flux": "flux"}
 
 
 @hookimpl
@@ -49,6 +47,8 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
 
 def _commands(cluster: Cluster) -> Sequence[Finding]:
     """Return a finding if a batch system's commands are not here."""
+    from crystalmath_engine_psij.directives import COMMANDS
+
     command = COMMANDS[cluster.scheduler]
     if shutil.which(command):
         return []
