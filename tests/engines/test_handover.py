@@ -11,12 +11,15 @@ import pytest
 from crystalmath import config
 from crystalmath.engines.followed import Followed
 from crystalmath.engines.handover import Handover
+from crystalmath.jobs.changes import Change
 from crystalmath.jobs.facts import JobState
 from crystalmath.jobs.reconcile import Job
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import Capabilities, Sighting
 from crystalmath.service import JobService
 from ends import lab_job
+
+NOW_S = 1000.0
 
 
 def followed_job(folder, **more):
@@ -34,8 +37,8 @@ def handover_of(engine, jobs, notice=lambda job_id: None):
         engine,
         Followed(),
         threading.RLock(),
-        host=SimpleNamespace(monotonic=lambda: 1000.0),
-        tell=lambda changes: None,
+        host=SimpleNamespace(monotonic=lambda: NOW_S),
+        report=lambda changes: None,
         notice=notice,
     )
     for job in jobs:
@@ -83,7 +86,7 @@ def test_which_of_very_many_jobs_is_next_costs_little(tmp_path):
     began = time.thread_time()
     order = []
     for _ in range(300):
-        ((job,),) = (parcel.members for parcel in handover._next())
+        ((job,),) = (parcel.members for parcel in handover._packer.next_parcels(NOW_S))
         order.append(job)
         job.update(state=JobState.CANCELLED)
         handover._followed.forget(job.job_id)
@@ -100,23 +103,36 @@ def test_a_pass_of_a_flow_waits_for_no_other_job(tmp_path, max_queued):
         survivor.update(launched=True, state=JobState.RUNNING)
     job, flow = followed_job(tmp_path), followed_job(tmp_path, priority=1001)
     handover = handover_of(two_workers(max_queued), [*survivors, job, flow])
-    assert [list(parcel.members) for parcel in handover._next()] == [[flow]]
-    assert handover._next() == []
+    assert [list(parcel.members) for parcel in handover._packer.next_parcels(NOW_S)] == [[flow]]
+    assert handover._packer.next_parcels(NOW_S) == []
     # Nor does it take a worker from them.
     flow.update(state=JobState.RUNNING)
     handover._followed.place(flow)
     survivors[0].update(state=JobState.COMPLETED)
     handover._followed.forget(survivors[0].job_id)
-    begun = [list(parcel.members) for parcel in handover._next()]
+    begun = [list(parcel.members) for parcel in handover._packer.next_parcels(NOW_S)]
     assert begun == ([[job]] if max_queued > 2 else [])
+
+
+def note_ran(handover, recipe, *runs_s):
+    for run_s in runs_s:
+        job = SimpleNamespace(header={"recipe": recipe}, cluster="local", state=JobState.COMPLETED)
+        change = Change(
+            job_id="", state=JobState.COMPLETED, at=0.0, started_at=10.0, finished_at=10.0 + run_s
+        )
+        handover.run_times.note(job, change)
 
 
 def test_few_jobs_that_run_milliseconds_share_a_launch_for_each_worker(tmp_path):
     """Each launch of its own cost more than such a job."""
     jobs = [followed_job(tmp_path, recipe=("quick", "slow")[n % 2]) for n in range(12)]
     handover = handover_of(two_workers(max_queued=100), jobs)
-    handover._ran.update({("quick", "local"): 0.004, ("slow", "local"): 0.1})
-    parcels = [[job.header["recipe"] for job in each.members] for each in handover._next()]
+    note_ran(handover, "quick", 0.004)
+    note_ran(handover, "slow", 0.1)
+    parcels = [
+        [job.header["recipe"] for job in each.members]
+        for each in handover._packer.next_parcels(NOW_S)
+    ]
     assert sorted(parcels) == [["quick"] * 6, *[["slow"]] * 6]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from attrs import evolve
 
 from crystalmath.engines.followed import Followed, LeftJobs, Phase
-from crystalmath.engines.handover import Engine, Handover, is_passing
+from crystalmath.engines.handover import Handover, is_passing
 from crystalmath.errors import BadFile, CrystalMathError, EngineUnavailable, UnknownJob
 from crystalmath.jobs import facts
 from crystalmath.jobs.changes import Hold, Launch, LetGo, Release
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from crystalmath.engines.engine_interface import Engine
     from crystalmath.jobs.changes import Action, Change, Listener
     from crystalmath.jobs.documents import SpecDocument
     from crystalmath.jobs.ownership import Recorded
@@ -85,7 +86,7 @@ class Driver:
             self._followed,
             self._lock,
             host=self.host,
-            tell=self._tell,
+            report=self._report,
             notice=self._notice,
         )
         self._abandoned = False
@@ -211,7 +212,7 @@ class Driver:
         for job in jobs:
             if job.record.cancelled or not job.record.written:
                 self._notice(job.job_id, Depth.LOOK)
-        self._tell(changes)
+        self._report(changes)
         if self._followed.count(Phase.NEW):
             self._wake_watcher.set()
         return len(jobs)
@@ -337,7 +338,7 @@ class Driver:
         with self._lock:
             if self._followed.jobs:
                 return False
-            self.closed = self._handover.leaves = True
+            self.closed = self._handover.is_closing = True
         self.close(cancel=True)
         return True
 
@@ -351,7 +352,7 @@ class Driver:
             return
         with self._lock:
             # Of those that are left one after another each makes room for the next.
-            self.closed = self._handover.leaves = True
+            self.closed = self._handover.is_closing = True
         self._end(list(self._followed.jobs.values()), cancel=cancel)
         self._abandoned = True
         self._handover.wake.set()
@@ -493,7 +494,7 @@ class Driver:
             job = self._followed.jobs.get(job_id)
             if job is not None and self._followed.phase(job_id) is not Phase.NEW:
                 changes += self._look_at_one(job, depth)
-        self._tell(changes)
+        self._report(changes)
         if changes:
             self._changed = True
             self._wake_watcher.set()
@@ -517,7 +518,7 @@ class Driver:
                     self._pass_on(job, request)
                 self._place(job)
                 for change in looked.changes:
-                    self._handover.note_ran(job, change)
+                    self._handover.run_times.note(job, change)
         except Exception as error:  # noqa: BLE001 - one bad file must not end the watch over all
             self.log.warning("cannot look after job %s: %s", job.job_id, error)
             return ()
@@ -547,7 +548,7 @@ class Driver:
             del self._finished[next(iter(self._finished))]  # its directory has it
         self._followed.forget(job.job_id)
 
-    def _tell(self, changes: Sequence[Change]) -> None:
+    def _report(self, changes: Sequence[Change]) -> None:
         for listener in self.listeners if changes else ():
             try:
                 listener(changes)

@@ -1,0 +1,255 @@
+"""Choose the waiting jobs that the engine gets next, and pack small ones into parcels."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from crystalmath.engines.followed import WITH_ENGINE, Phase
+from crystalmath.models import JobState
+from crystalmath.models.submission import MOST_PRIORITY
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from crystalmath.engines.engine_interface import Engine
+    from crystalmath.engines.followed import Followed
+    from crystalmath.jobs.changes import Change
+    from crystalmath.jobs.reconcile import Job, Parcel
+
+    #: A recipe and its cluster: their jobs are taken to run equally long.
+    Kind: TypeAlias = tuple[str, str]
+
+#: How long the jobs of a parcel run together, about, in seconds: no job waits longer for another.
+PARCEL_S = 2.0
+#: How long they run together at least, in seconds, if they are shorter than their launch.
+SHORT_PARCEL_S = 0.05
+#: The most jobs of a parcel, unless the configuration or a submission names a number.
+MAX_PARCEL_JOBS = 50
+#: How many parcels are made for each worker, at least, as long as so many jobs wait.
+MIN_PARCELS_PER_WORKER = 4
+#: The most jobs that an engine has, in however few parcels; or `max_queued`, if that is more.
+MAX_JOBS_WITH_ENGINE = 1000
+#: How long jobs wait, at most, until the first ones of their recipe are measured, in seconds.
+MEASURE_S = 5.0
+#: How much the last run of a recipe counts in the mean of its run times.
+LAST_RUN_WEIGHT = 0.3
+
+
+class RunTimes:
+    """How long recipes run on each cluster, on average, and which ones are being measured."""
+
+    def __init__(self) -> None:
+        self._mean: dict[Kind, float] = {}
+        self._measured_since: dict[Kind, float] = {}
+
+    def note(self, job: Job, change: Change) -> None:
+        """Note how long a job's recipe ran, if it came to its end."""
+        began, ended = change.started_at, change.finished_at
+        if began is None or ended is None or job.state is JobState.CANCELLED:
+            return
+        kind = _kind(job)
+        self._measured_since.pop(kind, None)
+        run_s = max(0.0, ended - began)
+        mean_s = self._mean.get(kind, run_s)
+        self._mean[kind] = mean_s + LAST_RUN_WEIGHT * (run_s - mean_s)
+
+    def expected(self, kind: Kind) -> float | None:
+        """Return how long the next run will probably take, in seconds; ``None`` if unknown."""
+        return self._mean.get(kind)
+
+    def measured_since(self, kind: Kind, now: float) -> float:
+        """Return when the first job was launched of a recipe that has not been measured yet."""
+        return self._measured_since.setdefault(kind, now)
+
+
+class Packer:
+    """Pack the jobs that wait for an engine; the driver's lock guards it."""
+
+    def __init__(self, engine: Engine, followed: Followed) -> None:
+        self._engine = engine
+        self._followed = followed
+        self.run_times = RunTimes()
+        #: The jobs of a launch that failed: each goes alone, which shows the one to blame.
+        self.alone: set[str] = set()
+        #: Whether jobs wait until their recipe is measured.
+        self.is_measuring = False
+        # Whether jobs of the last owner may still run.
+        self._has_survivors = False
+
+    def note_placed(self, job: Job) -> None:
+        """Note that a job is followed which may have outlived its last owner."""
+        self._has_survivors |= job.survivor
+
+    def next_parcels(self, now: float) -> list[Parcel]:
+        """Pack the jobs that the engine gets next: by priority, then in order of submission.
+
+        `now` is in seconds of the monotonic clock.
+        """
+        if not self._followed.count(Phase.WAITING):
+            return []
+        most = self._engine.capabilities.max_queued
+        # Parcels whose processes have all ended take no room, even if an outcome is unpublished.
+        room = most - sum(not parcel.is_over() for parcel in self._followed.parcels)
+        free = max(most, MAX_JOBS_WITH_ENGINE) - self._followed.count(*WITH_ENGINE)
+        launch = _Launch(self._engine, self._followed, self.run_times, self._workers_left(), now)
+        late: list[Job] = []
+        full: set[str] = set()
+        while (job := self._followed.next_waiting(full)) is not None:
+            alone = job.job_id in self.alone
+            # Passes of flows wait for no other job: they have as much room of their own.
+            extra = most if _is_pass(job) else 0
+            if min(free, room) + extra <= 0 or (launch.parcels and alone):
+                break
+            if job.not_before > now:
+                self._followed.set_aside(job)
+                late.append(job)
+                continue
+            size = 1 if alone else launch.size(job)
+            parcel = launch.find(job, size)
+            if parcel is None:
+                if len(launch.parcels) >= room + extra:
+                    break
+                if not launch.may_begin(job, size):
+                    full.add(job.cluster)
+                    continue
+            launch.add(job, size, parcel)
+            free -= 1
+            if alone:
+                self.alone.remove(job.job_id)
+                break
+        for job in late:
+            self._followed.put_back(job)
+        self.is_measuring = launch.is_measuring
+        return launch.parcels
+
+    def _workers_left(self) -> float:
+        """Return how many parcels may still begin on this host beside jobs of the last owner.
+
+        Those jobs run in workers of their own. The engine has all of its `workers` besides, and
+        would run too many jobs at once.
+        """
+        if self._has_survivors:
+            followed = self._followed.those(*WITH_ENGINE)
+            self._has_survivors = any(
+                job.survivor and job.swept != job.record.attempt for job in followed
+            )
+        workers = self._engine.workers()
+        if not self._has_survivors or workers is None:
+            return math.inf
+        return workers - sum(
+            parcel.attempt.priority <= MOST_PRIORITY
+            and not parcel.is_over()
+            and self._engine.runs_here(parcel.attempt.cluster)
+            for parcel in self._followed.parcels
+        )
+
+
+class _Launch:
+    """The parcels of one launch; at most `workers_left` of them may begin on this host."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        followed: Followed,
+        run_times: RunTimes,
+        workers_left: float,
+        now: float,
+    ) -> None:
+        self.parcels: list[Parcel] = []
+        #: Whether jobs wait until their recipe is measured.
+        self.is_measuring = False
+        self._engine = engine
+        self._followed = followed
+        self._run_times = run_times
+        self._workers_left = workers_left
+        self._now = now
+        self._workers = engine.workers()
+        self._waiting_at_first = followed.count(Phase.NEW, Phase.WAITING)
+        self._unmeasured: Counter[Kind] | None = None
+        self._open: dict[object, Parcel] = {}
+
+    def size(self, job: Job) -> int:
+        """Return how many jobs may go into a job's parcel; 0 if its recipe is being measured."""
+        if not self._may_share(job):
+            return 1
+        size: int | None = job.header.get("parcel") or self._engine.settings.parcel
+        if size is not None or self._workers is None:
+            return size or 1
+        kind, waiting = _kind(job), self._followed.count(Phase.NEW, Phase.WAITING)
+        run_s = self._run_times.expected(kind)
+        if run_s is None:
+            return self._unmeasured_size(kind, waiting, self._workers)
+        run_s = max(run_s, 1e-3)
+        fair = waiting // (MIN_PARCELS_PER_WORKER * self._workers)
+        of_short = min(
+            math.ceil(self._waiting_at_first / self._workers), int(SHORT_PARCEL_S / run_s)
+        )
+        return max(1, min(MAX_PARCEL_JOBS, max(fair, of_short), int(PARCEL_S / run_s)))
+
+    def _unmeasured_size(self, kind: Kind, waiting: int, workers: int) -> int:
+        """Return 1 for the first jobs of a recipe, and 0 for others that wait for their ends."""
+        if waiting < MAX_PARCEL_JOBS * workers:
+            return 1  # measuring is not worth the pause
+        if self._unmeasured is None:
+            self._unmeasured = Counter(map(_kind, self._followed.those(*WITH_ENGINE)))
+        self._unmeasured[kind] += 1
+        since = self._run_times.measured_since(kind, self._now)
+        is_first = self._unmeasured[kind] <= MIN_PARCELS_PER_WORKER * workers
+        if is_first or self._now - since > MEASURE_S:
+            return 1
+        self.is_measuring = True
+        return 0
+
+    def _may_share(self, job: Job) -> bool:
+        """Return whether a job may go together with others.
+
+        On other hosts only the engine knows each job's state. A job that was lost may end its next
+        worker as well.
+        """
+        first = job.record.attempt == 1 and not job.apart and job.header.get("walltime_s") is None
+        return first and self._engine.capabilities_of(job.cluster).workers_here
+
+    def find(self, job: Job, size: int) -> Parcel | None:
+        """Return a parcel of this launch with room for a job, if there is one."""
+        parcel = self._open.get(_common_terms(job)) if size > 1 else None
+        return parcel if parcel is not None and len(parcel.members) < size else None
+
+    def may_begin(self, job: Job, size: int) -> bool:
+        """Return whether a job may begin a parcel."""
+        return size > 0 and (self._workers_left > 0 or not self._takes_worker(job))
+
+    def _takes_worker(self, job: Job) -> bool:
+        """Return whether a job keeps one of the workers of this host."""
+        return not _is_pass(job) and self._engine.runs_here(job.cluster)
+
+    def add(self, job: Job, size: int, parcel: Parcel | None) -> None:
+        """Launch a job in a parcel, or in a new one of at most `size` jobs."""
+        # From here on a cancel must reach the engine, too.
+        offered = job.record.offered or parcel is None
+        job.update(offered=offered, launched=True, released=False, dropped=False)
+        packed = self._followed.pack(job, parcel)
+        self._followed.place(job)
+        if parcel is not None:
+            return
+        self.parcels.append(packed)
+        if size > 1:
+            self._open[_common_terms(job)] = packed
+        if self._workers_left < math.inf and self._takes_worker(job):
+            self._workers_left -= 1
+
+
+def _is_pass(job: Job) -> bool:
+    return int(job.header.get("priority", 0)) > MOST_PRIORITY
+
+
+def _kind(job: Job) -> Kind:
+    return str(job.header.get("recipe")), job.cluster
+
+
+def _common_terms(job: Job) -> tuple[object, ...]:
+    """Return the terms that all jobs of a parcel have in common."""
+    header = job.header
+    terms = [repr(header.get(name)) for name in ("priority", "resources", "parcel")]
+    return *_kind(job), *terms, frozenset(header.get("environment", {}).items())
