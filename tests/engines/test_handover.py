@@ -136,6 +136,21 @@ def test_few_jobs_that_run_milliseconds_share_a_launch_for_each_worker(tmp_path)
     assert sorted(parcels) == [["quick"] * 6, *[["slow"]] * 6]
 
 
+def test_the_loading_of_a_model_keeps_no_small_jobs_from_sharing_parcels(tmp_path):
+    """Each worker process loads it in its first job, which takes a minute; the others do not."""
+    jobs = [followed_job(tmp_path, recipe="model") for _ in range(400)]
+    handover = handover_of(two_workers(max_queued=1000), jobs)
+    note_ran(handover, "model", 60.0, 60.0, 0.2, 0.2)
+    assert max(len(each.members) for each in handover._packer.next_parcels(NOW_S)) == 10
+
+
+def test_one_job_that_ends_at_once_does_not_put_long_ones_together(tmp_path):
+    jobs = [followed_job(tmp_path, recipe="long") for _ in range(400)]
+    handover = handover_of(two_workers(max_queued=1000), jobs)
+    note_ran(handover, "long", 600.0, 600.0, 0.01)
+    assert {len(each.members) for each in handover._packer.next_parcels(NOW_S)} == {1}
+
+
 PICKY = """
 from crystalmath.engines.local import LocalRunner
 from crystalmath.errors import ConfigError, EngineUnavailable

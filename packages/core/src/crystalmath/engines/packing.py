@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from crystalmath.engines.followed import WITH_ENGINE, Phase
@@ -33,15 +33,20 @@ MIN_PARCELS_PER_WORKER = 4
 MAX_JOBS_WITH_ENGINE = 1000
 #: How long jobs wait, at most, until the first ones of their recipe are measured, in seconds.
 MEASURE_S = 5.0
-#: How much the last run of a recipe counts in the mean of its run times.
-LAST_RUN_WEIGHT = 0.3
+#: How many of the last runs of a recipe decide how long its next one is expected to take.
+RECENT_RUNS = 5
 
 
 class RunTimes:
-    """How long recipes run on each cluster, on average, and which ones are being measured."""
+    """How long recipes have run on each cluster, and which ones are being measured.
+
+    The median of the last runs counts. A run may be much longer than the others: the first one of
+    each worker process may load a model for a minute.
+    """
 
     def __init__(self) -> None:
-        self._mean: dict[Kind, float] = {}
+        self._recent: dict[Kind, deque[float]] = {}
+        self._median: dict[Kind, float] = {}
         self._measured_since: dict[Kind, float] = {}
 
     def note(self, job: Job, change: Change) -> None:
@@ -51,13 +56,13 @@ class RunTimes:
             return
         kind = _kind(job)
         self._measured_since.pop(kind, None)
-        run_s = max(0.0, ended - began)
-        mean_s = self._mean.get(kind, run_s)
-        self._mean[kind] = mean_s + LAST_RUN_WEIGHT * (run_s - mean_s)
+        recent = self._recent.setdefault(kind, deque(maxlen=RECENT_RUNS))
+        recent.append(max(0.0, ended - began))
+        self._median[kind] = sorted(recent)[(len(recent) - 1) // 2]
 
     def expected(self, kind: Kind) -> float | None:
         """Return how long the next run will probably take, in seconds; ``None`` if unknown."""
-        return self._mean.get(kind)
+        return self._median.get(kind)
 
     def measured_since(self, kind: Kind, now: float) -> float:
         """Return when the first job was launched of a recipe that has not been measured yet."""
