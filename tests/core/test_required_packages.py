@@ -3,10 +3,13 @@
 from importlib.util import find_spec
 
 import pytest
+from ase.build import bulk
 
 from conftest import AL
+from crystalmath.models import Submission
 from crystalmath.recipes.lookup import catalogue, look_up
 from crystalmath.recipes.required_packages import check_packages
+from crystalmath.service import JobService
 
 
 def missing(name, environment=(), *, certain=True):
@@ -39,6 +42,31 @@ def test_where_the_job_runs_elsewhere_it_is_a_warning(tmp_path):
     # A folder of the job's own may have it.
     (tmp_path / "psi4").mkdir()
     assert missing("psi4.core.static_job", {"PYTHONPATH": f"/nowhere:{tmp_path}"}.items()) == []
+
+
+GUEST = """
+from attrs import evolve
+from crystalmath.engines.local import LocalRunner
+from crystalmath.hookspecs import hookimpl
+
+class Guest(LocalRunner):
+    capabilities = evolve(LocalRunner.capabilities, workers_inherit=False)
+
+@hookimpl
+def crystalmath_make_runner(settings):
+    return Guest(settings)
+"""
+
+
+@pytest.mark.skipif(find_spec("psi4") is not None, reason="psi4 is installed")
+@pytest.mark.parametrize(("engine", "severity"), [("local", "error"), ("guest", "warning")])
+def test_where_workers_have_another_environment_it_is_a_warning(home, install, engine, severity):
+    """Their PYTHONPATH, or their Python, may have the package."""
+    install("engine-guest", "guest", GUEST)
+    asked = Submission(recipe="quacc.recipes.psi4.core.static_job", atoms=bulk("Al"), engine=engine)
+    with JobService() as service:
+        severities = {each.code: each.severity for each in service.check(asked).findings}
+    assert severities["package_missing"] == severity
 
 
 def test_recipes_that_need_nothing_more_need_nothing():

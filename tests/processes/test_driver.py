@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import threading
@@ -368,6 +369,23 @@ def test_ten_thousand_jobs_that_wait_cost_few_looks():
     assert "7" in turns.after_changes(now)
     assert len(turns.after_changes(now)) <= 5
     assert followed.CLOSE_S <= 1.0
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_begun_jobs_are_found_soon_where_the_engine_starts_them_in_any_order(in_order):
+    """Of 1000 launched jobs the engine may have begun the last one."""
+    turns = Followed()
+    for n in range(1000):
+        job = pending(str(n), launched=True)
+        turns.add(job, in_order=in_order)
+        turns.place(job)
+    choices = [turns.choose(100.0 + 0.1 * turn) for turn in range(63)]
+    assert max(map(len, choices)) <= 24
+    looked_at = Counter(itertools.chain.from_iterable(choices))
+    if in_order:
+        assert all(looked_at[str(n)] == len(choices) for n in range(16))
+    else:
+        assert len(looked_at) == 1000
 
 
 @pytest.mark.parametrize("cluster", ["local", "there"])

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from crystalmath.jobs.changes import Action, Change, Listener
     from crystalmath.jobs.documents import SpecDocument
     from crystalmath.jobs.ownership import Recorded
-    from crystalmath.models import Attempt, JobState
+    from crystalmath.models import Attempt, Capabilities, JobState
 
 #: How often the files of unfinished jobs are looked at, in seconds.
 LOOK_S = 0.1
@@ -138,7 +138,7 @@ class Driver:
         With `recorded`, the job is on record elsewhere: the caller does not wait until it is
         written down, and what cannot be written now is written later.
         """
-        self._describe_engine(header)
+        can = self._describe_engine(header)
         # Jobs that wait by the ten thousand share what is equal of them.
         before, self._newest = self._newest, header
         header |= {name: before[name] for name in before if header.get(name) == before[name]}
@@ -159,7 +159,7 @@ class Driver:
                 self.host.require_links()
                 self.host.make_room()
                 self._write(job)
-            self._followed.add(job)
+            self._followed.add(job, in_order=can.starts_in_order)
             if not recorded:
                 self._place(job)
         if is_awaited:
@@ -243,16 +243,20 @@ class Driver:
                 job.update(state=state)
             return self._take_in(job)
 
-    def _describe_engine(self, header: dict[str, Any]) -> None:
-        """Write the engine's capabilities into ``spec``, for processes without the engine."""
+    def _describe_engine(self, header: dict[str, Any]) -> Capabilities:
+        """Write the engine's capabilities into ``spec``, for processes without the engine.
+
+        Return what the engine can do on the job's cluster.
+        """
         can = self._runner.capabilities_of(header["cluster"])
         header["capabilities"] = {
             "workers_here": can.workers_here,
             "gone_means_dead": can.gone_means_dead,
         }
+        return can
 
     def _take_in(self, job: Job) -> bool:
-        self._describe_engine(job.header)
+        can = self._describe_engine(job.header)
         with contextlib.suppress(BadFile, OSError, ValueError):  # as if it had never been recorded
             job.handle = job.directory.read_handle(job.record.attempt)
         with contextlib.suppress(BadFile, OSError, ValueError):
@@ -263,7 +267,7 @@ class Driver:
                 job.let_go()
                 return False
             self._start_threads()
-            self._followed.add(job)
+            self._followed.add(job, in_order=can.starts_in_order)
             self._place(job)
         self._handover.probe_soon()
         self._notice(job.job_id, Depth.THOROUGH)

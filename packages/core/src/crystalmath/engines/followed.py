@@ -64,10 +64,13 @@ class Followed:
         self.jobs: dict[str, Job] = {}
         self._phases: dict[str, Phase] = {}
         self._by_phase: dict[Phase, dict[str, Job]] = {phase: {} for phase in Phase}
-        #: What the engine has, in the order in which it was launched; and what of it has unbegun
-        #: jobs.
+        #: The parcels that the engine has, in the order of their launches.
         self.parcels: dict[Parcel, None] = {}
+        # Those with unbegun jobs: on clusters that start jobs in order, and on the others, where
+        # any of them may begin next. The latter are looked at in turns.
         self._unbegun: dict[Parcel, None] = {}
+        self._unbegun_unordered: dict[Parcel, None] = {}
+        self._unordered: set[str] = set()
         self._by_attempt: dict[str, Parcel] = {}
         # The waiting jobs of each cluster: those of high priority first, then as they came. An
         # entry whose job does not wait any more is dropped when it is met.
@@ -79,9 +82,14 @@ class Followed:
         self._round: list[str] = []
         self._round_at = 0.0
 
-    def add(self, job: Job) -> None:
-        """Follow a job whose run directory nobody has tried to write."""
+    def add(self, job: Job, *, in_order: bool = True) -> None:
+        """Follow a job whose run directory nobody has tried to write.
+
+        `in_order` is whether the engine starts the jobs of its cluster in the order of their
+        launches.
+        """
         self.jobs[job.job_id] = job
+        (self._unordered.discard if in_order else self._unordered.add)(job.cluster)
         # Equals stay in their order, also where they are launched again.
         urgency = -int(job.header.get("priority", 0))
         self._places[job.job_id] = urgency, next(self._numbers)
@@ -125,7 +133,9 @@ class Followed:
         if parcel is None:
             parcel = Parcel(job.attempt())
             self._by_attempt[parcel.attempt.id] = parcel
-            self.parcels[parcel] = self._unbegun[parcel] = None
+            is_unordered = parcel.attempt.cluster in self._unordered
+            unbegun = self._unbegun_unordered if is_unordered else self._unbegun
+            self.parcels[parcel] = unbegun[parcel] = None
         job.parcel = parcel
         parcel.members[job] = job.record.attempt
         parcel.jobs[job.job_id] = parcel.unbegun[job.job_id] = job
@@ -136,6 +146,7 @@ class Followed:
         parcel.unbegun.pop(job.job_id, None)
         if not parcel.unbegun:
             self._unbegun.pop(parcel, None)
+            self._unbegun_unordered.pop(parcel, None)
 
     def _leave(self, job: Job) -> None:
         """Take a job out of its parcel: it has ended, or the engine has it no more."""
@@ -221,8 +232,12 @@ class Followed:
         return chosen
 
     def _launched(self, most: int) -> dict[str, Depth]:
+        """Choose jobs that the engine has probably begun, of at most `most` parcels each way."""
         chosen: dict[str, Depth] = {}
-        for parcel in islice(self._unbegun, most):
+        in_turn = list(islice(self._unbegun_unordered, most))
+        for parcel in in_turn:
+            self._unbegun_unordered[parcel] = self._unbegun_unordered.pop(parcel)  # to the end
+        for parcel in [*islice(self._unbegun, most), *in_turn]:
             ahead = _AHEAD if parcel.has_begun else 1
             chosen |= dict.fromkeys(islice(parcel.unbegun, ahead), Depth.GLANCE)
         return chosen

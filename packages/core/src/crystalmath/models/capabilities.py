@@ -1,4 +1,4 @@
-"""What core and an engine tell each other: attempts, what became of them, what it can do."""
+"""Records that pass between core and an engine: attempts, sightings, capabilities, settings."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 class Attempt(Terms):
     """One try at a job, as an engine sees it, with the job's terms.
 
-    Core enforces the walltime; a batch engine may ask for it, and give the job's name on.
+    Core enforces the walltime. A batch engine may request it, and pass on the job's name.
 
     Parameters
     ----------
     id : str
-        Unique and stable. The engine tags its native work with it, so that ``probe`` finds what
-        was launched by a process that died before it could record a handle.
+        Unique and stable. The engine tags its native work with it. So ``probe`` also finds an
+        attempt whose launcher died before it recorded a handle.
     job_id : str
         The job.
     directory : pathlib.Path
-        What the engine's worker hands to :func:`crystalmath.worker.run`.
+        The run directory, which the engine's worker passes to :func:`crystalmath.worker.run`.
     handle : str, optional
-        What ``launch`` returned for it, if that was recorded.
+        The handle that ``launch`` returned, if it was recorded.
     """
 
     id: str
@@ -42,13 +42,13 @@ class Attempt(Terms):
 
     @property
     def number(self) -> int:
-        """Which of the job's attempts it is; the first is 1."""
+        """The number of this attempt among those of its job, from 1."""
         return int(self.id.rpartition(".")[2])
 
 
 @frozen
 class Sighting:
-    """What an engine can say about an attempt: a hint about liveness, never an outcome.
+    """An engine's report on an attempt: a hint whether it is alive, never an outcome.
 
     Parameters
     ----------
@@ -57,17 +57,17 @@ class Sighting:
     reason : str, optional
         The engine's own word (``Priority``, ``OUT_OF_MEMORY``); it reaches the user.
     fatal : bool
-        Of what is ``gone``: another attempt would end the same way (``TIMEOUT``). The job fails
-        with the reason; where it was running, only if `Capabilities.gone_means_dead`.
+        With ``gone``: another attempt would end the same way (``TIMEOUT``). The job fails with the
+        reason. A running job does so only if `Capabilities.gone_means_dead`.
     unseen : bool
-        Of what is ``gone``: the engine has lost sight of the host (``NODE_FAIL``), where it may go
-        on. `Capabilities.gone_means_dead` does not vouch for it; its heart tells.
+        With ``gone``: the engine cannot reach the host any more (``NODE_FAIL``), and the attempt
+        may go on there. Its heartbeat decides, even if `Capabilities.gone_means_dead`.
     ended : bool
-        Of what is ``gone``: it had an allocation of its own, which came to its end. Where three in
-        a row have ended without having begun the job, it fails with the reason.
+        With ``gone``: the attempt had an allocation of its own, which has ended. If three of them
+        in a row end before the job begins, it fails with the reason.
     boot_id : str, optional
-        Of what is `unseen`: the present boot id of its host, if it had only one. Nothing that began
-        in another boot is alive, and `Capabilities.gone_means_dead` vouches for that.
+        With `unseen`: the present boot id of the attempt's only host. Processes of an earlier boot
+        are dead, and `Capabilities.gone_means_dead` holds for them.
     """
 
     state: Literal["queued", "running", "gone", "unknown"]
@@ -80,40 +80,41 @@ class Sighting:
 
 @frozen(kw_only=True)
 class Capabilities:
-    """What an engine can do. Core and front ends ask this, never the engine's name.
+    """The abilities of an engine. Core and front ends read them, never the engine's name.
 
     Parameters
     ----------
     max_queued : int
-        Core keeps at most so many attempts launched and unfinished.
+        The most attempts that core keeps launched and unfinished.
     gone_means_dead : bool
         A ``gone`` from ``probe`` also vouches that no process of the attempt is alive.
     queue_dies_with_owner : bool
-        What was queued and not started is dropped when the process that launched it ends, also
-        when that process is killed.
+        Queued attempts that have not started are dropped when the process that launched them ends
+        or is killed.
     drops_queued : bool
-        After ``release`` an attempt that ``probe`` called queued is not started any more; one that
-        was on its way to a worker may be.
+        After ``release`` an attempt that ``probe`` called queued is not started any more. One that
+        was on its way to a worker may still start.
     workers_here : bool
         Jobs run on the host of the process that submits them.
     shares_files : bool
-        Workers see the home under the same path. Without it a specification and an answer travel
-        as bytes (:mod:`crystalmath.worker.apart`), and only the engine knows of a job's processes:
-        `gone_means_dead` must be yes, `workers_here` no.
+        Workers see the home under the same path. Without this, specification and answer travel as
+        bytes (:mod:`crystalmath.worker.apart`), and only the engine knows of a job's processes.
+        So `gone_means_dead` must be yes, and `workers_here` no.
     starts_in_order : bool
-        Of two attempts of the same priority on one cluster, the one that was launched first starts
-        first.
+        Attempts of the same priority on one cluster start in the order of their launches. Core
+        looks at the first ones to find those that have begun; without this, at all in turns.
     workers_inherit : bool
-        Workers have the environment, the locale and the limits of the process that launched; no
-        where they belong to a server that somebody else has started.
+        Workers have the environment, the locale and the limits of the process that launched. Say
+        no if they belong to a server that somebody else has started. Then a missing package does
+        not refuse a job, because the workers' Python may have it.
     resources : frozenset of str
-        The names of the resources (:class:`~crystalmath.models.Resources`) that it can honour;
-        a job that asks for another one is refused.
+        The names of the resources (:class:`~crystalmath.models.Resources`) that it can honour. A
+        job that requests another one is refused.
 
     Raises
     ------
     ValueError
-        An engine without shared files vouches for no end, or says that its workers are here.
+        `shares_files` is no, and `gone_means_dead` is no or `workers_here` is yes.
     """
 
     max_queued: int = 1000
@@ -130,30 +131,30 @@ class Capabilities:
         if not self.shares_files and (self.workers_here or not self.gone_means_dead):
             raise ValueError(
                 "Capabilities(shares_files=False) needs gone_means_dead=True and "
-                "workers_here=False: nothing but the engine can tell that a job's processes ended"
+                "workers_here=False: only the engine can see that a job's processes have ended"
             )
 
 
-#: The options of every engine that are core's own.
+#: The options that core reads for every engine.
 OF_CORE = ("parcel",)
 
 
 @frozen(kw_only=True)
 class EngineSettings:
-    """What core tells a plugin that makes a runner.
+    """The settings that core passes to the plugin that makes a runner.
 
     Parameters
     ----------
     name : str
-        The engine's name, the entry point's.
+        The engine's name, which is its entry point's.
     home : pathlib.Path
-        Everything the program writes lives below it.
+        The folder below which the program writes everything.
     options : mapping of str to object
         The table ``[engines.<name>]`` of the configuration file.
     clusters : mapping of str to Cluster
-        The tables ``[clusters.<name>]`` of it that are this engine's.
+        The tables ``[clusters.<name>]`` of the configuration file that belong to this engine.
     parcel : int, optional
-        How many small jobs core packs into one attempt; without it as many as take some 2 s.
+        How many small jobs core packs into one attempt; by default as many as take some 2 s.
     """
 
     name: str
@@ -164,11 +165,11 @@ class EngineSettings:
 
     @property
     def directory(self) -> Path:
-        """Where the engine may write files of its own."""
+        """The folder for the engine's own files."""
         return self.home / "engines" / self.name
 
     def check_options(self, *known: str) -> None:
-        """Refuse options that the engine does not know; `ConfigError` names the nearest."""
+        """Raise `ConfigError` for an option that the engine does not know, with the nearest one."""
         for option in self.options:
             if option not in known:
                 hint = did_you_mean(option, (*known, *OF_CORE))

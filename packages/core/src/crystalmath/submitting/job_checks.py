@@ -409,8 +409,11 @@ class JobChecks:
         recipe = self._recipes.get(spec.recipe)
         if recipe is None:
             return []  # Another check reports a recipe that is not there.
-        # worker_init may set PYTHONPATH.
-        certain = self.runs_here(spec) and not self._has_init(spec)
+        certain = (
+            self.runs_here(spec)
+            and self.runner(spec).capabilities_of(spec.cluster).workers_inherit
+            and not self._has_init(spec)  # It may set PYTHONPATH.
+        )
         return check_packages(recipe, spec.environment, certain=certain)
 
     def copies(self, spec: JobSpec) -> Iterator[tuple[str, int]]:
