@@ -512,7 +512,7 @@ def test_a_batch_system_that_is_away_says_nothing_of_other_clusters(place):
     seen = runner_on("slurm", place.path).probe([there, here])
     assert (seen[here.id].state, seen[here.id].reason) == ("gone", None)
     assert seen[there.id].state == "unknown"
-    assert "slurm cannot be asked: Unable to contact" in seen[there.id].reason
+    assert "slurm cannot be queried: Unable to contact" in seen[there.id].reason
 
 
 @pytest.fixture

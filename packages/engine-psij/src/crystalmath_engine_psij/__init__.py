@@ -9,7 +9,7 @@ __all__ = ["PsijRunner"]
 
 
 def __getattr__(name: str) -> Any:
-    # Listing the engines must not load what runs jobs.
+    # Listing the engines must not import the runner.
     if name == "PsijRunner":
         from crystalmath_engine_psij.runner import PsijRunner
 

@@ -1,4 +1,4 @@
-"""The program of an allocation: it runs the job of one run directory, and ends."""
+"""The program of an allocation, which runs the job of one run directory and ends."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from crystalmath import worker
 
-#: Where Slurm, PBS and LSF say it. Our scripts for Flux say it for Flux, which may run inside an
-#: allocation of one of those.
+#: Variables with the allocation's id. Our scripts set the first one for Flux, which may run inside
+#: an allocation of another batch system.
 _IDS = ("CRYSTALMATH_FLUX_JOB", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID")
 
 
 def command(directory: Path, attempt: str) -> list[str]:
-    """Return the command that runs an attempt; its id is there so that it can be found by it."""
+    """Return the command that runs an attempt; the id in it makes the process recognizable."""
     # -P: a file of the working directory must never stand in for a library.
     return [sys.executable, "-P", "-m", __name__, str(directory), attempt]
 
@@ -25,8 +25,8 @@ def _allocation() -> str | None:
 
 
 if __name__ == "__main__":
-    # It is recorded with the claim. A supervisor in an allocation whose runner was ended waits a
-    # moment for a signal to itself: the scheduler may be ending them all.
+    # The claim records it. If a runner in an allocation is killed, its supervisor waits a moment
+    # for a signal of its own: the scheduler may be ending all of them.
     if allocation := _allocation():
         os.environ["CRYSTALMATH_ALLOCATION"] = allocation
     worker.run(Path(sys.argv[1]))

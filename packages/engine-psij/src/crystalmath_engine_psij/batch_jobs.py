@@ -1,4 +1,4 @@
-"""Allocations of one batch system: submit, look up and cancel them, with PSI/J's executor."""
+"""Submit, look up and cancel the allocations of one batch system, with PSI/J's executor."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     from crystalmath.models import Attempt, Cluster, Resources
     from crystalmath_engine_psij.batch_queues import Row
 
-#: After the same refusal so often in a row no other allocation is asked for in this turn.
-_SAME = 3
-#: Ends that another attempt would meet again.
+#: After so many equal refusals in a row no other allocation is requested in this turn.
+_MAX_EQUAL_REFUSALS = 3
+#: Reasons for an end that another attempt would meet again.
 _FINAL = frozenset({"TIMEOUT", "CPU_TIME", "OUT_OF_MEMORY", "DEADLINE"})
-#: Ends of nodes of which nothing is heard any more: what ran there may go on.
+#: Reasons for an end that leave open whether the job's processes go on.
 _UNSEEN = frozenset({"NODE_FAIL"})
-#: Ends of allocations whose script may have said why.
-_SAYS_WHY = frozenset({"FAILED", "COMPLETED", "it is over"})
-#: By how much an allocation outlasts its job's walltime where it may, in seconds.
+#: Reasons for an end that the script's output may explain.
+_EXPLAINED_BY_OUTPUT = frozenset({"FAILED", "COMPLETED", "it is over"})
+#: How much longer than its job's walltime an allocation lasts if it may, in seconds.
 MARGIN_S = 120.0
-#: So much of an allocation's output is reported, in characters.
-_TOLD = 300
+#: How many characters of an allocation's output are reported.
+_REPORTED_CHARACTERS = 300
 
 
 class BatchJobs:
     """The engine's allocations in the queue of one batch system, on any of its clusters.
 
-    An allocation's name is the attempt's id. So it is found also where its handle, the scheduler's
-    own id, was never recorded.
+    An allocation's name is the attempt's id. So it is recognized even if its handle, the
+    scheduler's id, was never recorded.
     """
 
     def __init__(self, scheduler: str, directory: Path, log: logging.Logger) -> None:
@@ -57,13 +57,13 @@ class BatchJobs:
         self._executor = batch_executor(scheduler, directory)
         self._queue = QUEUES[scheduler]
         self._reboots = schedulers.SlurmReboots() if scheduler == "slurm" else None
-        # Of these it is not known whether the batch system has taken them.
+        # Ids of attempts that the batch system may or may not have taken.
         self._unsure: set[str] = set()
 
     def launch(
         self, attempts: Sequence[Attempt], cluster: Cluster
     ) -> Mapping[str, str | Exception]:
-        """Submit an allocation for each attempt; of those that are not taken return why."""
+        """Submit an allocation for each attempt; return the handle, or the error, of each."""
         answers: dict[str, str | Exception] = {**self._submitted_before(attempts)}
         refusals: list[EngineUnavailable] = []
         for attempt in attempts:
@@ -80,25 +80,25 @@ class BatchJobs:
                 refusals.append(error)
             except ConfigError as error:
                 answers[attempt.id] = error
-            except OSError as error:  # raised, it would take the others' handles with it
+            except OSError as error:  # raised here, it would lose the handles of the others
                 answers[attempt.id] = EngineUnavailable(f"its script cannot be written: {error}")
         return answers
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Ask for all of them at once."""
+        """Look all attempts up with one command."""
         rows = self._rows(attempts)
         return {attempt.id: self._see(attempt, rows) for attempt in attempts}
 
     def release(self, attempts: Sequence[Attempt]) -> None:
-        """Cancel what has not ended; `EngineUnavailable` if the batch system was not told of all.
+        """Cancel allocations that have not ended.
 
-        An id alone may be another job's by now: ids begin again where a controller has lost its
-        state.
+        `EngineUnavailable` is raised if a cancel did not reach the batch system. The id alone does
+        not identify an allocation: a controller that lost its state uses ids again.
         """
         is_slurm = self._scheduler == "slurm"
         rows = self._rows(attempts) if is_slurm else []
         for attempt in attempts:
-            # Slurm itself compares the name once more; the others are asked just before.
+            # Slurm compares the name itself when it cancels. Others are queried just before.
             for row in _mine(rows if is_slurm else self._rows([attempt]), attempt):
                 if row.state == "gone":
                     continue
@@ -115,7 +115,7 @@ class BatchJobs:
         try:
             self._executor.cancel(job)
         except (SubmitException, ConfigError) as error:
-            raise EngineUnavailable(f"{self._scheduler} was not told to cancel: {error}") from error
+            raise EngineUnavailable(f"{self._scheduler} took no cancel: {error}") from error
 
     # --- submitting --------------------------------------------------------------------------
 
@@ -142,10 +142,10 @@ class BatchJobs:
         except InvalidJobException as error:
             raise ConfigError(f"PSI/J refused it: {error}") from error
         except SubmitException as error:
-            told = str(error).strip()
-            if not schedulers.is_final(told):
-                raise EngineUnavailable(f"{self._scheduler}: {told}") from error
-            raise ConfigError(f"{self._scheduler} refused it: {told}") from error
+            message = str(error).strip()
+            if not schedulers.is_final(message):
+                raise EngineUnavailable(f"{self._scheduler}: {message}") from error
+            raise ConfigError(f"{self._scheduler} refused it: {message}") from error
         self._unsure.discard(attempt.id)
         return str(job.native_id)
 
@@ -154,14 +154,14 @@ class BatchJobs:
 
         memory = (resources.memory_mb or 0) * 1024**2
         if self._scheduler != "lsf":
-            # PSI/J's memory is the job's, but these templates ask for it on each node.
+            # PSI/J's memory is that of the whole job, but these templates request it on each node.
             memory //= resources.total_nodes
         attributes = JobAttributes(
             queue_name=resources.queue,
             account=resources.account,
             reservation_id=resources.reservation,
         )
-        # Without one of its own PSI/J would ask for ten minutes.
+        # PSI/J's own default is ten minutes; ``None`` leaves the time to the queue.
         attributes.duration = self._duration(attempt.walltime_s, cluster.walltime_s)
         executable, *arguments = allocation.command(attempt.directory, attempt.id)
         return Job(
@@ -173,7 +173,7 @@ class BatchJobs:
                 pre_launch=self._pre_launch(cluster),
                 stdin_path="/dev/null",
                 stdout_path="/dev/null",
-                # What cannot start says so there.
+                # A script that cannot start prints why.
                 stderr_path=_folder(attempt) / "stderr",
                 resources=ResourceSpecV1(
                     node_count=resources.nodes,
@@ -188,14 +188,14 @@ class BatchJobs:
         )
 
     def _duration(self, walltime_s: float | None, clusters_s: float | None) -> timedelta | None:
-        """Return the time of an allocation: a job's walltime counts from when its recipe begins."""
+        """Return the time of an allocation, which begins before the walltime of its job."""
         if walltime_s is None:
             if clusters_s is None:
                 return None
             walltime_s = clusters_s
         elif clusters_s is not None:
-            # Not beyond what the cluster itself asks for: what exceeds a partition's limit would
-            # wait without end. Whose time is not enough is still ended by its own worker, in time.
+            # The margin does not exceed the cluster's own time: a job above a partition's limit
+            # would wait for ever. A job that runs out of time is ended in order by its worker.
             walltime_s = max(walltime_s, min(walltime_s + MARGIN_S, clusters_s))
         # LSF counts minutes.
         unit = 60 if self._scheduler == "lsf" else 1
@@ -205,7 +205,7 @@ class BatchJobs:
         if not cluster.worker_init:
             return None
         text = worker.init_script(cluster.worker_init)
-        # By what is in it: an allocation that waits, or just begins, reads what it was given.
+        # Named by its content: a waiting allocation still reads the version of its submission.
         mark = hashlib.sha256(text.encode()).hexdigest()[:12]
         path = self._directory / f"{cluster.name}.{mark}.worker_init.sh"
         if not path.exists():
@@ -215,7 +215,7 @@ class BatchJobs:
             written.replace(path)
         return path
 
-    # --- asking ------------------------------------------------------------------------------
+    # --- looking up --------------------------------------------------------------------------
 
     def _rows(self, attempts: Sequence[Attempt]) -> list[Row]:
         natives = [attempt.handle for attempt in attempts]
@@ -223,13 +223,13 @@ class BatchJobs:
             return self._queue.rows(schedulers.run, natives)
         except (subprocess.CalledProcessError, ConfigError) as error:
             why = getattr(error, "output", None) or error
-            raise EngineUnavailable(f"{self._scheduler} cannot be asked: {why}") from error
-        except (AttributeError, KeyError, TypeError) as error:  # JSON, and not what was expected
-            why = f"{self._scheduler} answers what cannot be read: {error!r}"
+            raise EngineUnavailable(f"{self._scheduler} cannot be queried: {why}") from error
+        except (AttributeError, KeyError, TypeError) as error:  # JSON of an unexpected form
+            why = f"the answer of {self._scheduler} cannot be read: {error!r}"
             raise EngineUnavailable(why) from error
 
     def _see(self, attempt: Attempt, rows: Sequence[Row]) -> Sighting:
-        # One that was launched twice may have an allocation that is over, and one that is not.
+        # An attempt that was launched twice may have an ended allocation and a live one.
         mine = _mine(rows, attempt)
         live = [row for row in mine if row.state != "gone"]
         if live:
@@ -243,12 +243,12 @@ class BatchJobs:
         fatal = mine[-1].fatal or reason in _FINAL
         if reason in _UNSEEN:
             return self._unseen_end(attempt, mine[-1].native_id, reason)
-        if reason in _SAYS_WHY and (printed := _printed(attempt, mine[-1].native_id)):
+        if reason in _EXPLAINED_BY_OUTPUT and (printed := _printed(attempt, mine[-1].native_id)):
             reason = f"{reason}: {printed}"
         return Sighting("gone", reason, fatal=fatal, ended=True)
 
     def _unseen_end(self, attempt: Attempt, native_id: str | None, why: str) -> Sighting:
-        """Report an allocation whose end nobody saw, and whether its hosts have booted since."""
+        """Return a sighting of an allocation whose end nobody saw: its hosts may have rebooted."""
         if self._reboots is None or native_id is None:
             return Sighting("gone", why, unseen=True)
         if self._reboots.ended(native_id, attempt.id):
@@ -258,33 +258,34 @@ class BatchJobs:
 
 
 def _concern_all(refusals: Sequence[EngineUnavailable]) -> bool:
-    """Return whether the batch system just takes nothing, from any job."""
+    """Return whether the batch system refuses every job at the moment."""
     if not refusals:
         return False
-    # It did not answer at all, or nothing that can be read; or it says so.
+    # It did not answer, its answer cannot be read, or it says that it takes nothing.
     if refusals[-1].__cause__ is None or schedulers.takes_nothing(str(refusals[-1])):
         return True
-    return len(refusals) >= _SAME and len({str(each) for each in refusals[-_SAME:]}) == 1
+    last = refusals[-_MAX_EQUAL_REFUSALS:]
+    return len(last) == _MAX_EQUAL_REFUSALS and len(set(map(str, last))) == 1
 
 
 def _folder(attempt: Attempt) -> Path:
-    """Where the script of an attempt lies, and what it printed."""
+    """Return the folder of an attempt's script and of its output."""
     return attempt.directory / f"{attempt.number}.allocation"
 
 
 def _mine(rows: Iterable[Row], attempt: Attempt) -> list[Row]:
-    """Return the allocations of an attempt: its id is their name, and rows are this user's."""
+    """Return the allocations of an attempt, whose name is its id; all rows are this user's."""
     return [row for row in rows if row.name == attempt.id]
 
 
 def _printed(attempt: Attempt, native_id: str) -> str:
-    """Return the end of what an allocation printed, without PSI/J's own mark."""
+    """Return the end of an allocation's output, without PSI/J's own mark."""
     texts = []
     for name in (f"{native_id}.out", OUTPUT, "stderr"):
         with contextlib.suppress(OSError):
             texts.append((_folder(attempt) / name).read_text(errors="replace"))
     if not texts:
         return "its script left nothing, as on a node that does not see the home"
-    told = "\n".join(texts).replace("_PSI_J_LAUNCHER_DONE", "")
-    # On one line: lists show the first of a reason.
-    return "; ".join(filter(None, map(str.strip, told.splitlines())))[-_TOLD:]
+    lines = "\n".join(texts).replace("_PSI_J_LAUNCHER_DONE", "").splitlines()
+    # On one line, because lists show the first line of a reason.
+    return "; ".join(filter(None, map(str.strip, lines)))[-_REPORTED_CHARACTERS:]

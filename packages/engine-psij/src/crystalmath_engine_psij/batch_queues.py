@@ -1,4 +1,4 @@
-"""The queue of a batch system, asked once for all of our allocations."""
+"""Query the queue of a batch system, once for all of our allocations."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ _State = Literal["queued", "running", "gone", "unknown"]
 
 @frozen
 class Row:
-    """One allocation."""
+    """An allocation, as the batch system lists it."""
 
     #: The scheduler's id.
     native_id: str
-    #: Our id, which is the allocation's name.
+    #: The allocation's name, which is the attempt's id.
     name: str
     #: State and reason are as in :class:`~crystalmath.models.Sighting`.
     state: _State
     reason: str | None = None
-    #: Whether another attempt would end as this one has.
+    #: Whether another attempt would end in the same way.
     fatal: bool = False
 
 
 class BatchQueue(Protocol):
-    """How a batch system is asked."""
+    """A way to query a batch system."""
 
     def rows(
         self, run: Callable[[Sequence[str]], str], natives: Collection[str | None]
     ) -> list[Row]:
-        """Ask for the allocations of this user; `run` runs a command and returns its output.
+        """Return the allocations of this user; `run` runs a command and returns its output.
 
-        `natives` are the ids that are wanted; ``None`` stands for one that was never recorded.
+        `natives` are the native ids of the wanted ones; ``None`` is an id that was never recorded.
         """
 
 
@@ -62,7 +62,7 @@ class SlurmQueue:
     def rows(
         self, run: Callable[[Sequence[str]], str], natives: Collection[str | None]
     ) -> list[Row]:
-        """Ask for all of them; those that are named make no difference."""
+        """Return all allocations of this user, whichever are wanted."""
         del natives
         return [self._row(job) for job in schedulers.slurm_rows(run(schedulers.SQUEUE))]
 
@@ -84,21 +84,21 @@ class PbsQueue:
         **dict.fromkeys("FX", "gone"),
     }
     _UNKNOWN = re.compile(r"Unknown Job Id(?: Error)?:?\s+(\S+)", re.IGNORECASE)
-    #: With this they list jobs that have ended, too; or fail where the server forgets those.
+    #: The option that lists ended jobs, too; it fails if the server keeps no history.
     _ENDED = "-x"
     _NO_HISTORY = re.compile(r"not configured to maintain job history", re.IGNORECASE)
 
     def rows(
         self, run: Callable[[Sequence[str]], str], natives: Collection[str | None]
     ) -> list[Row]:
-        """Ask for those that are named; for all of this user if one's id is not known."""
+        """Return the wanted allocations, or all of this user if an id is unknown."""
         if None in natives:
             ids = self._run(run, "qselect", "-u", getpass.getuser()).split()
         else:
             ids = [native for native in natives if native]
         report = self._report(run, ids)
         jobs: Mapping[str, Mapping[str, Any]] = report.get("Jobs", {})
-        # An id may come again where the server has lost its state, as another user's.
+        # A server that lost its state uses ids again, for other users as well.
         mine = f"{getpass.getuser()}@"
         return [
             self._row(native_id, job)
@@ -107,7 +107,7 @@ class PbsQueue:
         ]
 
     def _report(self, run: Callable[[Sequence[str]], str], ids: Sequence[str]) -> dict[str, Any]:
-        """Ask for jobs, and for the rest once more if it fails for not knowing some any more."""
+        """Return the report on jobs; leave out those that the server does not know any more."""
         while ids:
             try:
                 return _document(self._run(run, "qstat", "-f", "-F", "json", *ids))
@@ -152,7 +152,7 @@ class LsfQueue:
         **dict.fromkeys(["RUN", "USUSP", "SSUSP", "ZOMBI"], "running"),
         **dict.fromkeys(["DONE", "EXIT"], "gone"),
     }
-    # So it fails where this user has no job that is still remembered.
+    # The error of ``bjobs`` if it remembers no job of this user.
     _NONE = re.compile(r"No (unfinished )?job found")
     _WORDS: Mapping[str, str] = {
         "TERM_RUNLIMIT": "TIMEOUT",
@@ -165,15 +165,15 @@ class LsfQueue:
     def rows(
         self, run: Callable[[Sequence[str]], str], natives: Collection[str | None]
     ) -> list[Row]:
-        """Ask for all of them; those that are named make no difference."""
+        """Return all allocations of this user, whichever are wanted."""
         del natives
         try:
-            told = run(self._COMMAND)
+            output = run(self._COMMAND)
         except subprocess.CalledProcessError as error:
             if not self._NONE.search(error.output):
                 raise
             return []
-        return [self._row(job) for job in _document(told).get("RECORDS", [])]
+        return [self._row(job) for job in _document(output).get("RECORDS", [])]
 
     def _row(self, job: Mapping[str, str]) -> Row:
         state = self._STATES.get(job.get("STAT", ""), "unknown")
@@ -192,23 +192,23 @@ class FluxQueue:
         **dict.fromkeys(["RUN", "CLEANUP"], "running"),
         "INACTIVE": "gone",
     }
-    #: So old may the end be of an allocation whose id was never recorded; else it is unknown.
+    #: An allocation whose id was never recorded is found if it ended since then.
     _SINCE = "-1d"
 
     def rows(
         self, run: Callable[[Sequence[str]], str], natives: Collection[str | None]
     ) -> list[Row]:
-        """Ask for those that are named, however long ago they ended; for all if one is not."""
+        """Return the wanted allocations, however old; and all recent ones if an id is unknown."""
         ids = [native for native in natives if native]
-        # What it does not know it leaves out, and says so on its standard error.
-        found = self._ask(run, *ids) if ids else []
+        # Flux leaves out unknown ids, and warns on its standard error.
+        rows = self._listed(run, *ids) if ids else []
         if None in natives:
-            found += self._ask(run, "--count=0", f"--since={self._SINCE}")
-        return list({row.native_id: row for row in found}.values())
+            rows += self._listed(run, "--count=0", f"--since={self._SINCE}")
+        return list({row.native_id: row for row in rows}.values())
 
-    def _ask(self, run: Callable[[Sequence[str]], str], *which: str) -> list[Row]:
+    def _listed(self, run: Callable[[Sequence[str]], str], *which: str) -> list[Row]:
         document = _document(run(["flux", "jobs", "--json", *which]))
-        # One that was asked for alone comes without a list.
+        # A single job is not wrapped in a list.
         jobs = [document] if "id" in document else document.get("jobs", [])
         return [self._row(job) for job in jobs]
 
@@ -223,16 +223,16 @@ class FluxQueue:
         return Row(native_id, name, state, None if word == "RUN" else word)
 
     def _waits_for(self, job: Mapping[str, Any], word: str) -> str:
-        told = job.get("annotations", {}).get("sched", {}).get("reason_pending")
-        if told:
-            return str(told)
+        reason = job.get("annotations", {}).get("sched", {}).get("reason_pending")
+        if reason:
+            return str(reason)
         if job.get("dependencies"):
             return f"{word}: {', '.join(job['dependencies'])}"
         is_held = 0 in {job.get("urgency"), job.get("priority")} and word == "SCHED"
         return "held" if is_held else word
 
     def _end(self, job: Mapping[str, Any]) -> tuple[str, bool]:
-        """Return how it ended, and whether it would again."""
+        """Return how a job ended, and whether another attempt would end in the same way."""
         result, why = str(job.get("result", "INACTIVE")), job.get("exception", {})
         if result not in {"FAILED", "CANCELED"} or not why.get("occurred") or why.get("severity"):
             return result, False
@@ -240,18 +240,18 @@ class FluxQueue:
         if kind == "node-failure":
             return "NODE_FAIL", False
         words = [result, kind if result == "FAILED" else "", note]
-        # The scheduler has denied what no node of it can give.
+        # "alloc": no node of the scheduler has the requested resources.
         return ": ".join(filter(None, words)), kind == "alloc"
 
 
 def flux_id(text: str) -> str | None:
-    """Return the id in what Flux has printed, with the plain f; its own needs the right locale."""
-    found = re.findall(r"^(?:f|[^\x00-\x7f]+)([1-9A-HJ-NP-Za-km-z]+)\s*$", text, re.MULTILINE)
-    return f"f{found[-1]}" if found else None
+    """Return the id in Flux's output, with a plain f; Flux's own letter depends on the locale."""
+    ids = re.findall(r"^(?:f|[^\x00-\x7f]+)([1-9A-HJ-NP-Za-km-z]+)\s*$", text, re.MULTILINE)
+    return f"f{ids[-1]}" if ids else None
 
 
 def _number(native: str) -> str:
-    """Return the part of a PBS id before the server's name, which may be in full or not."""
+    """Return the part of a PBS id before the server's name, which may be shortened."""
     return native.partition(".")[0]
 
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 #: The command that submits a script to each batch system.
 COMMANDS = {"slurm": "sbatch", "pbs": "qsub", "lsf": "bsub", "flux": "flux"}
-#: How a directive begins.
+#: The beginning of a directive.
 SIGNS = {"slurm": "#SBATCH", "pbs": "#PBS", "lsf": "#BSUB", "flux": "#FLUX:"}
 
-#: The resources that a batch system cannot be asked for, and why.
+#: The resources that a batch system has no directive for, and why.
 LACKS: Mapping[str, Mapping[str, str]] = {
     "flux": {
         "memory_mb": "Flux hands out nodes, cores and GPUs, and no memory",
@@ -28,7 +28,8 @@ LACKS: Mapping[str, Mapping[str, str]] = {
     },
 }
 
-#: Options that say what a submission says otherwise, or that the engine needs for itself.
+#: Options that a user may not set: the name of the resource to use instead, or ``None`` if the
+#: engine sets the option itself.
 _TAKEN: Mapping[str, Mapping[str, str | None]] = {
     "slurm": {
         "nodes": "nodes",
@@ -73,8 +74,8 @@ _TAKEN: Mapping[str, Mapping[str, str | None]] = {
 def directives(scheduler: str, name: str, resources: Resources) -> list[str]:
     """Return the directives, without their sign, that PSI/J's template of a scheduler lacks.
 
-    PSI/J's templates ask a nameless job for its name. `ConfigError` is raised if a scheduler option
-    repeats a resource or an option of the engine's own. It is also raised if the batch system
+    PSI/J's templates take the name from a job that has none. `ConfigError` is raised if a scheduler
+    option repeats a resource or an option of the engine. It is also raised if the batch system
     cannot honour a resource.
     """
     for lacked, why in LACKS.get(scheduler, {}).items():
@@ -89,7 +90,7 @@ def directives(scheduler: str, name: str, resources: Resources) -> list[str]:
 
 
 def _slurm(name: str, resources: Resources) -> list[str]:
-    # Core repeats what was lost, in a work directory of its own; Slurm would in the same one.
+    # Core repeats a lost job in a new work directory; Slurm would repeat it in the same one.
     lines = [f"--job-name={name}", "--no-requeue"]
     for option, value in resources.options.items():
         lines.append(f"--{option}={shlex.quote(value)}" if value else f"--{option}")
@@ -117,10 +118,9 @@ def _flux(name: str, resources: Resources) -> list[str]:
 
 
 def escaped(value: object) -> str:
-    """Return a word as a shell takes it, and so does Flux in a directive.
+    """Return a word escaped with backslashes, as both a shell and Flux's directives read it.
 
-    With backslashes: Flux takes three quotes in a row, as ``shlex.quote`` may write them, for the
-    begin of a text of several lines.
+    ``shlex.quote`` may write three quotes in a row, which begin a text of several lines in Flux.
     """
     return re.sub(r"[^\w@%+=:,./-]", r"\\\g<0>", str(value), flags=re.ASCII) or "''"
 
@@ -141,9 +141,9 @@ _KINDS: Mapping[str, Callable[[str, Resources], list[str]]] = {
 
 
 def mended(scheduler: str, script: str, resources: Resources) -> str:
-    """Return a script with what PSI/J's template says wrongly put right.
+    """Return a script with the errors of PSI/J's template corrected.
 
-    That of PBS asks for one core for each rank, and for no GPU, whatever the job asks for.
+    The template for PBS always requests one core for each rank, and no GPU.
     """
     if scheduler != "pbs":
         return script
@@ -158,38 +158,38 @@ def mended(scheduler: str, script: str, resources: Resources) -> str:
 
 
 def with_end(scheduler: str, script: str, lasts_s: float | None) -> str:
-    """Return a script whose first command tells the worker when the allocation is over.
+    """Return a script whose first command exports the end of the allocation for the worker.
 
-    `script` has all directives: behind a command they are none. The allocation lasts `lasts_s`
-    seconds; ``None``: as the queue says.
+    `script` must have all its directives: none counts after a command. The allocation lasts
+    `lasts_s` seconds, or as long as the queue allows (``None``).
     """
     ends = "" if lasts_s is None else f"$(($(date +%s) + {math.floor(lasts_s)}))"
     if scheduler == "slurm":
         ends = _slurms_end(lasts_s)
     elif scheduler == "flux":
         ends = _fluxs_end(lasts_s)
-    # Also where nobody knows: the server's own would come along.
+    # Exported even if unknown: the server may have the variable of its own allocation.
     return re.sub(
         r"^(?=[^#\s])", lambda _: f"export {ENDS}={ends}\n", script, count=1, flags=re.MULTILINE
     )
 
 
 def _slurms_end(lasts_s: float | None) -> str:
-    """Return shell code for the end that Slurm has set; old releases: as asked for."""
-    given = "${SLURM_JOB_END_TIME:+$(($(date +%s) + SLURM_JOB_END_TIME - SLURM_JOB_START_TIME))}"
+    """Return shell code for the end by Slurm's variable, or as requested in older releases."""
+    by_slurm = "${SLURM_JOB_END_TIME:+$(($(date +%s) + SLURM_JOB_END_TIME - SLURM_JOB_START_TIME))}"
     if lasts_s is None:
-        return given
-    # It counts minutes.
-    asked = f"$(($(date +%s) + {math.ceil(lasts_s / 60) * 60}))"
-    return f'{given}\n[ -n "${ENDS}" ] || {ENDS}={asked}'
+        return by_slurm
+    # Slurm counts minutes.
+    as_requested = f"$(($(date +%s) + {math.ceil(lasts_s / 60) * 60}))"
+    return f'{by_slurm}\n[ -n "${ENDS}" ] || {ENDS}={as_requested}'
 
 
 def _fluxs_end(lasts_s: float | None) -> str:
     """Return shell code that asks Flux for the time left: a 32-bit number if there is no limit."""
-    given = (
+    by_flux = (
         "$(left=$(timeout 30 flux job timeleft 2>/dev/null); "
         '[ "${left:-0}" -gt 0 ] && [ "$left" -lt 4000000000 ] && echo $(($(date +%s) + left)))'
     )
     if lasts_s is None:
-        return given
-    return f'{given}\n[ -n "${ENDS}" ] || {ENDS}=$(($(date +%s) + {math.floor(lasts_s)}))'
+        return by_flux
+    return f'{by_flux}\n[ -n "${ENDS}" ] || {ENDS}=$(($(date +%s) + {math.floor(lasts_s)}))'

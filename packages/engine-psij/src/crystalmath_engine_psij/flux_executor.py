@@ -1,6 +1,6 @@
-"""An executor for Flux as PSI/J has them for other batch systems: by scripts and commands.
+"""An executor for Flux by scripts and commands, as PSI/J has them for other batch systems.
 
-PSI/J's own goes through Flux's Python bindings, which come with one release of Flux, and knows no
+PSI/J's own executor uses Flux's Python bindings, which come with one release of Flux. It knows no
 queue, account or name of a job.
 """
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from psij import SubmitException
 from psij.executors.batch.batch_scheduler_executor import (
     BatchSchedulerExecutor,
-    BatchSchedulerExecutorConfig,
     InvalidJobStateError,
 )
 from psij.executors.batch.script_generator import TemplatedScriptGenerator
@@ -26,24 +25,21 @@ if TYPE_CHECKING:
     from typing import IO
 
     from psij import Job, JobStatus
+    from psij.executors.batch.batch_scheduler_executor import BatchSchedulerExecutorConfig
 
-#: Where Flux writes what an allocation prints, beside its script; its template says so, too.
+#: The file beside its script into which an allocation prints; the template names it, too.
 OUTPUT = "flux.out"
 _TEMPLATE = Path(__file__).with_name("flux.mustache")
 _OVER = re.compile(r"\binactive\b|unknown job", re.IGNORECASE)
 
 
-class FluxExecutorConfig(BatchSchedulerExecutorConfig):  # type: ignore[misc]  # may be missing
-    """As PSI/J's others are."""
+class FluxJobExecutor(BatchSchedulerExecutor):  # type: ignore[misc]  # PSI/J may be missing
+    """An executor that submits with ``flux batch`` and cancels with ``flux cancel``.
 
-
-class FluxJobExecutor(BatchSchedulerExecutor):  # type: ignore[misc]  # may be missing
-    """Submit with ``flux batch``, cancel with ``flux cancel``.
-
-    `url` is not used; PSI/J's executors have it.
+    PSI/J's executors have `url`; it is not used.
     """
 
-    def __init__(self, url: str | None, config: FluxExecutorConfig) -> None:
+    def __init__(self, url: str | None, config: BatchSchedulerExecutorConfig) -> None:
         super().__init__(url=url, config=config)
         self.generator = TemplatedScriptGenerator(config, _TEMPLATE, escape=escaped)
 
@@ -54,12 +50,12 @@ class FluxJobExecutor(BatchSchedulerExecutor):  # type: ignore[misc]  # may be m
         self.generator.generate_submit_script(job, context, submit_file)
 
     def get_submit_command(self, job: Job, submit_file_path: Path) -> list[str]:
-        """Return the command; its directives stand in the script."""
+        """Return the command that submits a script, which holds all directives."""
         del job
         return ["flux", "batch", str(submit_file_path.absolute())]
 
     def get_cancel_command(self, native_id: str) -> list[str]:
-        """Return the command."""
+        """Return the command that cancels a job."""
         return ["flux", "cancel", native_id]
 
     def process_cancel_command_output(self, exit_code: int, out: str) -> None:
@@ -70,10 +66,10 @@ class FluxJobExecutor(BatchSchedulerExecutor):  # type: ignore[misc]  # may be m
         raise SubmitException(out)
 
     def _format_duration(self, d: timedelta) -> str:
-        """Return it as Flux's standard duration: a bare number would be minutes."""
+        """Return a duration as Flux reads it; a number without a unit would be minutes."""
         return f"{int(d.total_seconds())}s"
 
-    # PSI/J's thread that polls would call these: core asks (`batch_queues`).
+    # Only PSI/J's polling thread calls these; `batch_queues` takes its place.
 
     def get_status_command(self, native_ids: Collection[str]) -> list[str]:
         """Never called."""

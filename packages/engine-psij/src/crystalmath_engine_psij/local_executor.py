@@ -1,4 +1,4 @@
-"""PSI/J's executor for this host, so that the user's process keeps its signals and threads."""
+"""PSI/J's executor for this host, made to leave the signals and threads of the process alone."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from psij import Job
     from psij.executors.local import LocalJobExecutor
 
-#: How often it is looked whether a process has ended, in seconds.
+#: How often the processes are polled for their ends, in seconds.
 LOOK_S = 0.05
-#: Starts a command with its standard error in a file. PSI/J's scripts do not quote the names of
-#: files, and fail where one has a blank.
+#: A shell command that starts a program with its standard error in a file. PSI/J's own scripts
+#: fail if the name of a file has a blank.
 _START = 'exec "$@" </dev/null >/dev/null 2>"$0"'
 
 
 class Reaper:
-    """Notice the ends of processes, on a thread that ends with the last of them or with us.
+    """A thread that notices the ends of processes, and itself ends with the last of them.
 
-    PSI/J's own thread goes on for ever.
+    PSI/J's own thread never ends.
     """
 
     def __init__(self) -> None:
@@ -35,18 +35,18 @@ class Reaper:
     def register(self, entry: Any) -> None:
         """Follow a process of PSI/J's."""
         if entry.process.stdout is not None:
-            # Nothing comes through it, and a job that is let go would keep it open.
+            # Nothing is written to it, and a job that goes on without us would keep it open.
             entry.process.stdout.close()
             entry.process.stdout = None
         with self._lock:
             self._entries.append(entry)
             if not self._works:
-                # Where it cannot be started, it is tried again with the next process.
+                # If this fails, the next process tries again.
                 threading.Thread(target=self._work, name="crystalmath-psij", daemon=True).start()
                 self._works = True
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop polling."""
         self._stopped.set()
 
     def _work(self) -> None:
@@ -55,8 +55,8 @@ class Reaper:
                 entry.exit_code, entry.out = entry.poll()
                 if entry.exit_code is not None:
                     self._entries.remove(entry)
-                    # What follows may start the next.
-                    entry.executor._process_done(entry)  # noqa: SLF001 - in PSI/J's reaper's place
+                    # This may start the next job.
+                    entry.executor._process_done(entry)  # noqa: SLF001 - as PSI/J's reaper does
             with self._lock:
                 if not self._entries:
                     self._works = False
@@ -66,13 +66,13 @@ class Reaper:
 def local_executor(directory: Path, reaper: Reaper) -> LocalJobExecutor:
     """Make the executor, which starts processes without PSI/J's launcher scripts.
 
-    PSI/J may write in `directory`; it would use ``~/.psij``. `reaper` notices the ends.
+    PSI/J writes into `directory` in place of ``~/.psij``. `reaper` notices the ends of processes.
     """
     import_psij()
     from psij import JobExecutor, JobExecutorConfig, Launcher
     from psij.executors.local import LocalJobExecutor
 
-    class Start(Launcher):  # type: ignore[misc]
+    class Start(Launcher):  # type: ignore[misc]  # PSI/J may be missing
         def get_launch_command(self, job: Job) -> list[str]:
             spec = job.spec
             return [
@@ -85,15 +85,15 @@ def local_executor(directory: Path, reaper: Reaper) -> LocalJobExecutor:
             ]
 
         def is_launcher_failure(self, output: str) -> bool:
-            del output  # what cannot start says so in the file
+            del output  # the file has the error of a program that cannot start
             return False
 
         def get_launcher_failure_message(self, output: str) -> str:
             return output
 
-    class Executor(LocalJobExecutor):  # type: ignore[misc]  # may be missing
+    class Executor(LocalJobExecutor):  # type: ignore[misc]  # PSI/J may be missing
         def __init__(self) -> None:
-            # Past its parent's, which starts a thread.
+            # The parent's own method would start a thread.
             JobExecutor.__init__(self, config=JobExecutorConfig(work_directory=directory))
             self._reaper: Any = reaper
 

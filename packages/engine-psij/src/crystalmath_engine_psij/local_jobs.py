@@ -1,4 +1,4 @@
-"""The cluster ``local``: each job is a process of this host, a few at a time."""
+"""The cluster ``local``, on which each job is a process of this host, a few at a time."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 
 class LocalJobs:
-    """Start processes through PSI/J, at most `workers` at a time.
+    """The jobs that are processes of this host, at most `workers` at a time.
 
-    An attempt is found by its id in the command line of its process, whichever process started it.
-    `ended` is called with the id of an attempt whose process has ended.
+    An attempt is recognized by its id in the command line of its process, also if another process
+    launched it. `ended` is called with the id of an attempt whose process has ended.
     """
 
     def __init__(
@@ -40,25 +40,25 @@ class LocalJobs:
         self._workers = workers
         self._log = log
         self._ended = ended
-        # Ends are told on a thread of their own.
+        # The reaper's thread reports ends.
         self._lock = threading.RLock()
         self._reaper = Reaper()
         self._executor: LocalJobExecutor | None = None
         self._queued: dict[str, Attempt] = {}
         self._running: set[str] = set()
-        # Why an attempt was not begun, until it is launched again.
+        # Errors of attempts that could not be started, until they are launched again.
         self._troubles: dict[str, str] = {}
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str]:
-        """Start what there is room for, and queue the rest."""
+        """Start as many attempts as there are free workers, and queue the rest."""
         with self._lock:
             if self._executor is None:
                 self._executor = local_executor(self._directory, self._reaper)
             for attempt in attempts:
                 self._troubles.pop(attempt.id, None)
-                # One whose process was killed may still count as running: it goes after that.
+                # An attempt whose killed process still counts as running starts after its end.
                 self._queued[attempt.id] = attempt
-            self._start_next()
+            self._start_next(self._executor)
         return {attempt.id: attempt.id for attempt in attempts}
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
@@ -76,19 +76,19 @@ class LocalJobs:
         }
 
     def release(self, attempts: Sequence[Attempt]) -> None:
-        """Drop these attempts if they are queued; core has stopped those that ran."""
+        """Drop these attempts if they are queued; core has stopped running ones."""
         with self._lock:
             for attempt in attempts:
                 self._queued.pop(attempt.id, None)
                 self._troubles.pop(attempt.id, None)
 
     def stop(self) -> None:
-        """Start nothing any more."""
+        """Start no further job."""
         with self._lock:
             self._queued.clear()
         self._reaper.stop()
 
-    def _start_next(self) -> None:
+    def _start_next(self, executor: LocalJobExecutor) -> None:
         while len(self._running) < self._workers:
             ready = [each for each in self._queued.values() if each.id not in self._running]
             if not ready:
@@ -97,13 +97,13 @@ class LocalJobs:
             del self._queued[attempt.id]
             self._running.add(attempt.id)
             try:
-                self._start(attempt)
+                self._start(attempt, executor)
             except Exception as error:  # noqa: BLE001 - the next one may fare better
                 self._log.warning("%s: %s", attempt.id, error)
                 self._running.discard(attempt.id)
                 self._troubles[attempt.id] = str(error)
 
-    def _start(self, attempt: Attempt) -> None:
+    def _start(self, attempt: Attempt, executor: LocalJobExecutor) -> None:
         from psij import Job, JobSpec
 
         executable, *arguments = allocation.command(attempt.directory, attempt.id)
@@ -114,30 +114,29 @@ class LocalJobs:
             name=attempt.id,
             stdin_path="/dev/null",
             stdout_path="/dev/null",
-            # What cannot start says so there. A pipe to us would tie it to our life.
+            # A program that cannot start prints why. A pipe to us would end the job with us.
             stderr_path=attempt.directory / f"{attempt.number}.stderr",
         )
         job = Job(spec)
 
         def changed(_: Job, status: JobStatus) -> None:
             if status.final:
-                self._end(attempt.id)
+                self._end(attempt.id, executor)
 
         job.set_job_status_callback(changed)
-        assert self._executor is not None  # noqa: S101 - `launch` has made it
-        self._executor.submit(job)
+        executor.submit(job)
 
-    def _end(self, attempt: str) -> None:
+    def _end(self, attempt: str, executor: LocalJobExecutor) -> None:
         with self._lock:
             self._running.discard(attempt)
-            self._start_next()
+            self._start_next(executor)
         self._ended(attempt)
 
 
 def _place() -> str | None:
-    """Return where a process begins, if not where we are.
+    """Return the working directory of a new process, or ``None`` for our own.
 
-    A shell complains of a working directory that was removed, and dies of it: nobody reads that.
+    A shell fails in a working directory that was removed, and nobody would read its error.
     """
     try:
         Path.cwd()
@@ -147,12 +146,12 @@ def _place() -> str | None:
 
 
 def _alive() -> set[str]:
-    """Return the ids of the attempts that this host's processes run, or are about to run."""
-    found = set()
+    """Return the ids of the attempts that processes of this host run, or are about to run."""
+    ids = set()
     for process in psutil.process_iter(["cmdline", "environ"]):
         line: list[str] = process.info["cmdline"] or []
         if allocation.__name__ in line:
-            found.add(line[-1])
-        # What an attempt has started may outlive its process.
-        found.add((process.info["environ"] or {}).get("CRYSTALMATH_ATTEMPT", ""))
-    return found
+            ids.add(line[-1])
+        # Programs that an attempt has started may outlive its process.
+        ids.add((process.info["environ"] or {}).get("CRYSTALMATH_ATTEMPT", ""))
+    return ids

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def workers(settings: EngineSettings) -> int:
-    """Return how many jobs run at once on the cluster ``local``: ``workers``, else the cores."""
+    """Return how many jobs run at once on the cluster ``local``: ``workers``, or one a core."""
     settings.check_options("workers")
     count = settings.options.get("workers", len(os.sched_getaffinity(0)))
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
@@ -27,9 +27,10 @@ def workers(settings: EngineSettings) -> int:
 
 
 def clusters(settings: EngineSettings) -> Mapping[str, Cluster]:
-    """Return the clusters of this engine beside ``local``, by name.
+    """Return the configured clusters of this engine, all but ``local``, by name.
 
-    `ConfigError` is raised if one has options that this engine does not know or cannot honour.
+    `ConfigError` is raised if a cluster has an option that this engine does not know or cannot
+    honour.
     """
     for cluster in settings.clusters.values():
         cluster.check_options()
@@ -45,7 +46,7 @@ def clusters(settings: EngineSettings) -> Mapping[str, Cluster]:
             raise cluster.refused("options", f"cannot be used: {error}") from error
         place = str(settings.home)
         if shlex.quote(place) != place:
-            # PSI/J's templates quote it twice over.
+            # PSI/J's templates quote it twice.
             raise ConfigError(
                 f"batch scripts cannot name {place!r}: CRYSTALMATH_HOME must be a plain path, "
                 "without blanks"

@@ -31,7 +31,7 @@ def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner:
 
 @hookimpl
 def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
-    """Return what keeps PSI/J from serving."""
+    """Return findings on what keeps this engine from running jobs."""
     from crystalmath_engine_psij import options
 
     if importlib.util.find_spec("psij") is None:
@@ -46,7 +46,7 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
 
 
 def _commands(cluster: Cluster) -> Sequence[Finding]:
-    """Return a finding if a batch system's commands are not here."""
+    """Return a finding if this host lacks the commands of a cluster's batch system."""
     from crystalmath_engine_psij.directives import COMMANDS
 
     command = COMMANDS[cluster.scheduler]

@@ -1,15 +1,16 @@
-"""Import PSI/J without what its import does to the process: signals, and words to the user."""
+"""Import PSI/J so that it takes no signal of the process, and prints no warning."""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 
 
 def import_psij() -> None:
-    """Import it; whoever needs PSI/J calls this first.
+    """Import PSI/J on a thread; call this before any other import of it.
 
-    Imported by the main thread, it would take SIGCHLD for itself; by another one it warns.
+    Imported on the main thread, PSI/J would take SIGCHLD for itself. On another thread it warns.
     """
     importer = threading.Thread(target=_import, name="crystalmath-psij-import", daemon=True)
     importer.start()
@@ -20,6 +21,6 @@ def _import() -> None:
     log = logging.getLogger("psij.executors.local")
     before, log.disabled = log.disabled, True
     try:
-        import psij.executors.local  # noqa: F401
+        importlib.import_module("psij.executors.local")
     finally:
         log.disabled = before

@@ -1,4 +1,4 @@
-"""The PSI/J engine: one job, one allocation; here each cluster is given to its batch system."""
+"""The runner of the PSI/J engine, which passes the attempts of each cluster to its batch system."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 _Key = TypeVar("_Key")
 _LOCAL = "local"
-#: What processes of this host can be given.
+#: The resources that processes of this host can have.
 _HERE = frozenset({"ranks", "cores_per_rank"})
 _ALL = frozenset(field.name for field in fields(Resources))
 
 
 class PsijRunner(EngineRunner):
-    """Run each job in an allocation of its own.
+    """A runner that gives each job an allocation of its own.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class PsijRunner(EngineRunner):
         clusters are those of the configuration file whose engine this is.
     """
 
-    # A batch system's word that an allocation is over is its word for all processes in it.
+    # When a batch system reports the end of an allocation, all its processes have ended.
     capabilities = Capabilities(
         max_queued=500, drops_queued=True, gone_means_dead=True, resources=_HERE
     )
@@ -51,11 +51,11 @@ class PsijRunner(EngineRunner):
         self._batch: dict[str, BatchJobs] = {}
 
     def clusters(self) -> Sequence[str]:
-        """Name this host and the clusters that are configured."""
+        """Return the names of this host and of the configured clusters."""
         return [_LOCAL, *self._clusters]
 
     def capabilities_of(self, cluster: str) -> Capabilities:
-        """Return what a cluster can do: this host, or a batch system with an order of its own."""
+        """Return the capabilities of this host, or of a batch system with an order of its own."""
         if cluster == _LOCAL:
             return self.capabilities
         known = self._clusters.get(cluster)
@@ -63,13 +63,13 @@ class PsijRunner(EngineRunner):
         return evolve(self.capabilities, workers_here=False, starts_in_order=False, resources=able)
 
     def cores(self, cluster: str) -> int | None:
-        """Return how many cores a node has; those of a batch system's are its own affair."""
+        """Return how many cores this host has; those of other nodes are unknown."""
         return len(os.sched_getaffinity(0)) if cluster == _LOCAL else None
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
         """Start a process, or submit an allocation, for each attempt.
 
-        One cluster's trouble keeps back its own jobs.
+        An error of one cluster holds for its own jobs alone.
         """
         answers: dict[str, str | Exception] = {}
         for name, those in _grouped(attempts, lambda attempt: attempt.cluster).items():
@@ -80,10 +80,10 @@ class PsijRunner(EngineRunner):
         return answers
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Ask each batch system once for all attempts, on all of its clusters."""
+        """Look attempts up, with one query for all clusters of a batch system."""
         seen: dict[str, Sighting] = {}
         for scheduler, those in _grouped(attempts, self._scheduler).items():
-            if scheduler is None:  # whom to ask nobody knows: they may run
+            if scheduler is None:  # they may run, but their batch system is unknown
                 lost = {each.id: Sighting("unknown", _removed(each.cluster)) for each in those}
                 seen.update(lost)
                 continue
@@ -94,7 +94,7 @@ class PsijRunner(EngineRunner):
         return seen
 
     def release(self, attempts: Sequence[Attempt]) -> None:
-        """Drop what has not begun; batch systems end what has, too."""
+        """Drop attempts that have not begun; batch systems end running ones, too."""
         troubles = []
         for scheduler, those in _grouped(attempts, self._scheduler).items():
             if scheduler is not None:
@@ -106,7 +106,7 @@ class PsijRunner(EngineRunner):
             raise EngineUnavailable("; ".join(troubles))
 
     def stop(self) -> None:
-        """Start nothing any more; what was let go runs on without us."""
+        """Start no further job; those that were let go run on without us."""
         self._local.stop()
 
     def _launch_on(self, name: str, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
@@ -118,7 +118,7 @@ class PsijRunner(EngineRunner):
         return self._batch_jobs(cluster.scheduler).launch(attempts, cluster)
 
     def _scheduler(self, attempt: Attempt) -> str | None:
-        """Return the batch system of an attempt; ``None`` if its cluster is unknown by now."""
+        """Return the batch system of an attempt; ``None`` if its cluster was removed."""
         if attempt.cluster == _LOCAL:
             return _LOCAL
         cluster = self._clusters.get(attempt.cluster)
