@@ -94,7 +94,7 @@ def test_what_slurm_says_to_a_pilot_job_that_it_refuses_is_the_reason(slurm, sta
     slurm.refusal.write_text(f"{MUNGE}\n")
     runner, reasons = start()
     job = runner.submit("lab_recipes.value", AL, "there")
-    said = f"Slurm takes no pilot job: {MUNGE}; it is asked for again after"
+    said = f"Slurm takes no pilot job: {MUNGE}; it is requested again after"
     eventually(lambda: any(said in reason for reason in reasons), 300)
     slurm.refusal.unlink()
     ends(runner, job)
@@ -214,7 +214,7 @@ def test_the_longest_job_that_is_taken_fits_into_a_pilot_job_that_has_begun(home
     task.run("run", longest)
     assert ran == ["run"]
     monkeypatch.setenv("CRYSTALMATH_ALLOCATION_ENDS", str(time.time() + 550))
-    with pytest.raises(task.BlockEndsTooSoon):
+    with pytest.raises(task.BlockEndsTooSoonError):
         task.run("run", longest)
 
 
@@ -230,7 +230,7 @@ def test_a_job_that_would_be_asked_to_stop_at_once_begins_in_another_pilot_job(m
         ran.clear()
         try:
             task.run(job.path, None, block_s=block_s)
-        except task.BlockEndsTooSoon:
+        except task.BlockEndsTooSoonError:
             return False
         return ran == [True]
 
@@ -367,7 +367,7 @@ def one_pilot(start, slurm, process, tmp_path, monkeypatch):
     directory = tmp_path / "runs/a"
     directory.mkdir(parents=True)
     attempt = Attempt(id="a.1", job_id="a", directory=directory, cluster="there")
-    pools._given = {attempt.id: attempt}
+    pools._unended = {attempt.id: attempt}
     log = logging.getLogger("test")
     job = slurm.put("1", PILOT, process)
     parsls = Interchange([job])
@@ -388,7 +388,7 @@ def test_an_id_that_slurm_has_given_to_another_job_names_no_pilot_job(one_pilot,
     slurm.put("1", "the_users_other_work", process)
     pools._queue.cancel([f"1 {PILOT}"])
     assert pool.states() == {}
-    (attempt,) = pools._given.values()
+    (attempt,) = pools._unended.values()
     (directory / "1.claim").write_text(CLAIM)
     seen = pools._see(attempt)
     assert (seen.state, seen.unseen) == ("gone", True)
@@ -520,7 +520,7 @@ def test_pilot_jobs_that_begin_too_late_for_a_job_are_not_asked_for_without_end(
     runner, reasons = start(f"max_blocks = 5\n{late}")
     there = {"job_id": generate_job_id(), "recipe": "lab_recipes.value", "cluster": "there"}
     runner.start(JobSpec(**there, atoms=AL, walltime_s=60.0))
-    said = "2 pilot jobs, the last 2, had not time enough for a job; one is asked for again after"
+    said = "2 pilot jobs, the last 2, had not enough time for a job; one is requested again after"
     eventually(lambda: any(said in reason for reason in reasons), 300)
 
 
@@ -540,7 +540,7 @@ def test_another_pilot_job_is_asked_for_when_all_workers_of_the_first_have_a_job
     assert slurm.jobs == ["1"]
     slurm.refusal.write_text("sbatch: error: QOSMaxSubmitJobPerUserLimit\n")
     second = submit()
-    said = "takes no pilot job: sbatch: error: QOSMaxSubmitJobPerUserLimit; it is asked for again"
+    said = "takes no pilot job: sbatch: error: QOSMaxSubmitJobPerUserLimit; it is requested again"
     eventually(lambda: any(said in reason for reason in reasons), 300)
     slurm.refusal.unlink()
     eventually(lambda: runner.get_status(second).value == "running", 300)

@@ -9,7 +9,7 @@ __all__ = ["ParslRunner"]
 
 
 def __getattr__(name: str) -> Any:
-    # The plugin module lives in this package and must load without Parsl.
+    # The plugin is a module of this package and must load without Parsl.
     if name == "ParslRunner":
         from crystalmath_engine_parsl.runner import ParslRunner
 

@@ -1,4 +1,4 @@
-"""How Parsl is set up on a cluster with a batch system: pilot jobs of Slurm."""
+"""Set up Parsl on a cluster with a batch system, for workers in pilot jobs of Slurm."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from parsl.providers import SlurmProvider
 from crystalmath.engines import schedulers
 from crystalmath.worker import ENDS, init_script
 from crystalmath_engine_parsl.config import block_s
-from crystalmath_engine_parsl.executor import WithoutWorkingDirectory, escaped, tethered_interchange
+from crystalmath_engine_parsl.executor import (
+    escaped,
+    tethered_interchange,
+    without_working_directory,
+)
 
 if TYPE_CHECKING:
     from crystalmath.models import Cluster
 
 
-class PilotExecutor(HighThroughputExecutor, WithoutWorkingDirectory):  # type: ignore[misc]
-    """Parsl's executor for jobs on one node each."""
+#: Parsl's executors for jobs on one node each, and for jobs over several nodes.
+PilotExecutor = without_working_directory(HighThroughputExecutor)
+PilotMPIExecutor = without_working_directory(MPIExecutor)
 
 
-class PilotMPIExecutor(MPIExecutor, WithoutWorkingDirectory):  # type: ignore[misc]
-    """Parsl's executor for jobs over several nodes."""
+class PilotProvider(SlurmProvider):  # type: ignore[misc]  # Parsl is untyped
+    """Parsl's provider for Slurm, with the ids of `SlurmQueue`, which has the states as well."""
 
-
-class PilotProvider(SlurmProvider):  # type: ignore[misc]  # untyped
-    """Parsl's provider for Slurm, whose ids are `SlurmQueue`'s; it is asked for no states."""
-
-    #: Why the last one was not taken.
+    #: The error of the last submission that failed.
     trouble: Exception | None = None
 
     def record(self, name: str) -> None:
-        """Note the name of a script before Slurm is given it; a pool puts its own in this place."""
+        """Note the name of a script before it is submitted; a pool replaces this method."""
 
     def submit(self, command: str, tasks_per_node: int, job_name: str = "parsl.slurm") -> str:
         """Submit a pilot job, and return its id and name."""
@@ -50,14 +51,14 @@ class PilotProvider(SlurmProvider):  # type: ignore[misc]  # untyped
         return f"{job} {Path(script).name}"
 
     def execute_wait(self, cmd: str, timeout: float | None = None) -> tuple[int, str, str]:
-        """Run `sbatch` as the other commands; whether `sacct` works makes no difference."""
+        """Run `sbatch` as our other commands, and no other command: `sacct` is not needed."""
         del timeout
         program, *script = shlex.split(cmd)
         if program != "sbatch":
             return 1, "", ""
         name = Path(script[0]).name
         self.record(name)
-        # By its name the job is known: SBATCH_JOB_NAME goes before what the script says.
+        # The job is recognized by its name, and SBATCH_JOB_NAME would override the script's.
         return 0, schedulers.run([program, f"--job-name={name}", *script]), ""
 
 
@@ -75,9 +76,10 @@ def batch_executor(cluster: Cluster, temporary: str, mark: str) -> HighThroughpu
     pool = shlex.join(map(str, [sys.executable, here.with_name("block.py"), own, script]))
     common: dict[str, Any] = {
         "label": cluster.name,
-        # Without one the nodes try all addresses of this host.
+        # Without an address the nodes try all those of this host.
         "address": cluster.engine_options.get("address"),
-        # A busy network delays. A pool cut off for longer takes no more work; its jobs go on.
+        # A busy network delays messages. A pool that is cut off for longer takes no more work,
+        # and its jobs go on.
         "heartbeat_period": 5,
         "heartbeat_threshold": 30,
         "poll_period": 100,
@@ -91,11 +93,11 @@ def batch_executor(cluster: Cluster, temporary: str, mark: str) -> HighThroughpu
     else:
         executor = PilotExecutor(
             max_workers_per_node=workers,
-            # Where their number is given, it alone decides; else each has a core.
+            # The number of workers decides alone, if there is one; else each worker has a core.
             cores_per_worker=1e-6 if workers else 1,
             **common,
         )
-    # The constructor of the one for MPI takes no list.
+    # The constructor of MPIExecutor takes no list.
     executor.interchange_launch_cmd = tethered_interchange(temporary, mark)
     return executor
 
@@ -113,7 +115,7 @@ def _provider(cluster: Cluster) -> PilotProvider:
         options.append(f"--mem={math.ceil(resources.memory_mb / nodes)}M")
     if resources.reservation:
         options.append(f"--reservation={resources.reservation}")
-    # What a node that fails leaves is started again as another attempt, in another pilot job.
+    # Jobs of a failed node start again as other attempts, in another pilot job.
     options.append("--no-requeue")
     return PilotProvider(
         partition=resources.queue,
@@ -126,14 +128,14 @@ def _provider(cluster: Cluster) -> PilotProvider:
         max_blocks=cluster.count("max_blocks", 1, least=1),
         walltime=_clock(block_s(cluster)),
         scheduler_options="\n".join(f"#SBATCH {option}" for option in options),
-        # Id and name reach the claims, so that who reads them can ask Slurm. Slurm's clock runs
-        # while the cluster's commands do; it is read on the first node.
+        # Id and name reach the claims, so that any later owner can ask Slurm. The end is computed
+        # before the cluster's commands, which take time of the allocation.
         worker_init=(
             'export CRYSTALMATH_ALLOCATION="$SLURM_JOB_ID $SLURM_JOB_NAME" '
             f"{ENDS}=$(($(date +%s) + {block_s(cluster):.0f}))\n"
             f"{init_script(cluster.worker_init)}"
         ),
-        # In MPI mode one pool, on the first node, hands out the nodes of all.
+        # In MPI mode one pool on the first node hands out all nodes.
         launcher=SimpleLauncher() if nodes == 1 or mpi else SrunLauncher(),
     )
 

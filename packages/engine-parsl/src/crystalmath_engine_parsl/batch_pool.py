@@ -1,4 +1,4 @@
-"""One pool of a cluster: an executor whose workers are in pilot jobs of Slurm."""
+"""A pool whose workers are in pilot jobs of Slurm."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from crystalmath_engine_parsl.sent_blocks import SentBlocks
     from crystalmath_engine_parsl.slurm_queue import SlurmQueue
 
-#: So much of what a pilot job wrote is looked at, in bytes, and so many lines of it are quoted.
-LOOKED_AT, LINES = 500, 3
-NO_WORDS = "it wrote nothing; does its node see CRYSTALMATH_HOME, where its output goes?"
+#: How many bytes of a pilot job's output are read, and how many of its lines are quoted.
+READ_BYTES, QUOTED_LINES = 500, 3
+NO_OUTPUT = "it wrote nothing; does its node see CRYSTALMATH_HOME, where its output goes?"
 
 
 class BatchPool(Pool):
-    """One executor whose workers are in pilot jobs; see :class:`Pool`.
+    """A pool whose workers are in pilot jobs; see :class:`Pool`.
 
-    `sent` are the pilot jobs that were asked for; `idle` ends those that have nothing to do.
+    `sent` are the pilot jobs that were requested; `idle` ends those without work.
     """
 
     def __init__(
@@ -47,21 +47,21 @@ class BatchPool(Pool):
         self._cluster = cluster
         self._own_launcher = cluster.launcher is not None
         self._block_s = config.block_s(cluster)
-        # In MPI mode there is one for all nodes.
+        # In MPI mode one manager serves all nodes.
         is_mpi = "mpi" in cluster.engine_options
         self._each = 1 if is_mpi else cluster.resources.nodes or 1  # managers of a pilot job
         self._queue = queue
         self._sent = sent
         self._idle = idle
-        self._running: dict[str, float] = {}  # pilot jobs, since when they were seen to run
+        self._running: dict[str, float] = {}  # when each pilot job was first seen running
 
     def start(self) -> None:
-        """Start it; see :meth:`Pool.start`."""
+        """Start the pool; see :meth:`Pool.start`."""
         super().start()
         self._idle.start()
 
     def end(self) -> None:
-        """Clean up after it; see :meth:`Pool.end`."""
+        """Clean up after the pool; see :meth:`Pool.end`."""
         self._idle.stop()
         super().end()
 
@@ -73,29 +73,28 @@ class BatchPool(Pool):
             raise EngineUnavailable(f"Parsl does not answer: {error!r}") from error
 
     def _populate(self) -> None:
-        """Start nothing: what Slurm refuses is no fault of a pool, and is asked for again."""
+        """Start nothing: a refusal by Slurm is no failure of the pool, and is tried again."""
 
     def scale_out(self) -> None:
-        """Ask for one more pilot job, and record it for whoever comes after us.
+        """Request one more pilot job, and record its name for later owners.
 
-        `EngineUnavailable`: Slurm takes none just now; `ConfigError`: it will never take such a
-        one.
+        `EngineUnavailable` is raised if Slurm takes none at the moment, `ConfigError` if it will
+        never take one like this.
         """
-        if self._was_taken():  # the last one
+        if self._was_taken():  # the previous one
             return
         if self._executor.scale_out_facade(1):
             self._queue.forget()
             return
-        with contextlib.suppress(EngineUnavailable):  # that is asked first the next time
+        with contextlib.suppress(EngineUnavailable):  # the next call checks it first
             if self._was_taken():
                 return
         error = self._executor.provider.trouble
-        told = str(error.output) if isinstance(error, subprocess.CalledProcessError) else str(error)
-        is_final = isinstance(error, ConfigError) or (
-            isinstance(error, subprocess.CalledProcessError) and schedulers.is_final(told)
-        )
+        is_answer = isinstance(error, subprocess.CalledProcessError)
+        message = str(error.output) if is_answer else str(error)
+        is_final = isinstance(error, ConfigError) or (is_answer and schedulers.is_final(message))
         refusal = ConfigError if is_final else EngineUnavailable
-        raise refusal(f"Slurm takes no pilot job: {' '.join(told.split())}")
+        raise refusal(f"Slurm takes no pilot job: {' '.join(message.split())}")
 
     def _was_taken(self) -> bool:
         """Return whether Slurm has a pilot job whose submission it did not confirm."""
@@ -104,7 +103,7 @@ class BatchPool(Pool):
         return bool(self.states().keys() - known)
 
     def states(self) -> dict[str, str]:
-        """Return the states of the pilot jobs that are not over, also of unreported ones."""
+        """Return the states of all pilot jobs that have not ended, unconfirmed ones included."""
         return {job: state for job, (state, _) in self._sent.active(self._queue).items()}
 
     def lacks_workers(self) -> bool:
@@ -112,66 +111,66 @@ class BatchPool(Pool):
         try:
             managers = self._idle.managers()
         except Exception:  # noqa: BLE001 - whatever Parsl raises
-            return True  # nobody knows: better one too many than none
+            return True  # unknown: a pilot job too many is better than none
         now = time.monotonic()
         self._running = {job: self._running.get(job, now) for job in self.states()}
         for job, since in self._running.items():
             if len(managers.get(job, [])) < self._each and now - since < config.BEGIN_S:
                 return False
-        there = [manager for those in managers.values() for manager in those]
-        if any(each["active"] and each["tasks"] < each["worker_count"] for each in there):
+        present = [manager for some in managers.values() for manager in some]
+        if any(each["active"] and each["tasks"] < each["worker_count"] for each in present):
             return False
-        taken: int = sum(each["tasks"] for each in there)
+        taken: int = sum(each["tasks"] for each in present)
         return len(self._executor.tasks) > taken
 
     def busy(self) -> frozenset[str]:
-        """Name the pilot jobs that have been given tasks."""
+        """Return the pilot jobs that have tasks."""
         return self._idle.busy
 
     def reasons(self) -> list[str]:
         """Return why pilot jobs do not run."""
-        there = self._sent.active(self._queue).values()
+        active = self._sent.active(self._queue).values()
         return sorted(
             {
                 reason if state == "PENDING" and reason != "None" else state
-                for state, reason in there
+                for state, reason in active
                 if state != "RUNNING"
             }
         )
 
     def over(self) -> list[str]:
-        """Name the pilot jobs that have ended and were not ended for having nothing to do."""
+        """Return the pilot jobs that have ended, apart from those that were idle."""
         active = self.states()
         return [job for job in self._blocks() if job not in active and job not in self._idle.ended]
 
     def last_words(self, allocation: str) -> str:
-        """Return how a pilot job ended, and the last lines that it wrote."""
+        """Return how a pilot job ended, and the last lines of its output."""
         output = Path(self._executor.provider.script_dir, name_of(allocation))
         lines: list[str] = []
         for ending in (".stdout", ".stderr"):
             with contextlib.suppress(OSError):
-                told = Path(f"{output}{ending}").read_bytes()[-LOOKED_AT:]
-                lines += filter(None, map(str.strip, told.decode(errors="replace").splitlines()))
+                text = Path(f"{output}{ending}").read_bytes()[-READ_BYTES:]
+                lines += filter(None, map(str.strip, text.decode(errors="replace").splitlines()))
         ended = self._queue.end_of(allocation) or "it is over"
-        return f"{short(allocation)} ({ended}): {'; '.join(lines[-LINES:]) or NO_WORDS}"
+        return f"{short(allocation)} ({ended}): {'; '.join(lines[-QUOTED_LINES:]) or NO_OUTPUT}"
 
     def cancel_blocks(self, but: set[str | None] | None) -> None:
-        """End the pilot jobs but some; where nobody knows which, those that have not begun."""
-        with contextlib.suppress(EngineUnavailable):  # its owner's record names them
+        """End all pilot jobs but some; if `but` is unknown (``None``), only waiting ones."""
+        with contextlib.suppress(EngineUnavailable):  # a later owner finds them in the record
             jobs = [job for job in self.states() if but is None or job not in but]
             self._queue.cancel(jobs, pending_only=but is None)
 
-    def _asked_for(self, attempt: Attempt) -> dict[str, Any]:
+    def _specification(self, attempt: Attempt) -> dict[str, Any]:
         if "mpi" not in self._cluster.engine_options:
             return {}
-        asked = attempt.resources
-        each = -(-asked.total_ranks // asked.total_nodes)
-        cores = asked.cores_per_rank
+        resources = attempt.resources
+        each = -(-resources.total_ranks // resources.total_nodes)
+        cores = resources.cores_per_rank
         return {
-            "num_nodes": asked.total_nodes,
-            "num_ranks": asked.total_ranks,
+            "num_nodes": resources.total_nodes,
+            "num_ranks": resources.total_ranks,
             "ranks_per_node": each,
-            # What the others call it differs from one MPI to the next.
+            # The option of other launchers differs from one MPI to the next.
             "launcher_options": f"--cpus-per-task={cores}"
             if cores and self._cluster.engine_options["mpi"] == "srun"
             else "",
@@ -183,7 +182,7 @@ class BatchPool(Pool):
         try:
             states = self.states()
         except EngineUnavailable:
-            return None  # nobody knows
+            return None  # unknown
         if states or self._idle.ended.issuperset(self._blocks()):
             return None
         return f"Parsl's workers ended with Slurm's job {self.last_words(self._blocks()[-1])}"

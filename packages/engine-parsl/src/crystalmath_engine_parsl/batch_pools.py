@@ -1,4 +1,4 @@
-"""The pool of a cluster: workers in pilot jobs of Slurm, which grow with what waits."""
+"""The pool of a cluster, with workers in pilot jobs of Slurm, as many as the tasks need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from crystalmath_engine_parsl.ownership import BLOCKS
 from crystalmath_engine_parsl.pools import PAUSE_S, Pools
 from crystalmath_engine_parsl.sent_blocks import SentBlocks
 from crystalmath_engine_parsl.slurm_queue import SlurmQueue, short
-from crystalmath_engine_parsl.task import BlockEndsTooSoon
+from crystalmath_engine_parsl.task import BlockEndsTooSoonError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from crystalmath.quacc.engine import EngineRunner
     from crystalmath_engine_parsl.pool import Pool
 
-#: How long a pilot job that was given tasks may run none of them, in seconds. A node may be slow to
-#: start the first, and a shared file system to show that here.
+#: How long a pilot job with tasks may run none of them, in seconds. A slow node may take long to
+#: start the first, and a shared file system to show it here.
 STUCK_S = 300.0
-#: The longest pause before another pilot job is asked for, after several that had not time enough
+#: The longest pause before another pilot job is requested, after several that had not enough time
 #: for a job, in seconds.
 LATE_S = 300.0
-#: So many pilot jobs in a row that ended before a job began are the cluster's own fault.
+#: After so many pilot jobs in a row that ended before a job began no more are requested.
 MOST_FAILED = 3
-#: Ends that come from outside, and say nothing about what a pilot job would have done.
-_NOT_ITS_OWN = frozenset(["BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED"])
+#: States of pilot jobs that were ended from outside: these do not count as failed.
+_ENDED_FROM_OUTSIDE = frozenset(["BOOT_FAIL", "CANCELLED", "DEADLINE", "NODE_FAIL", "PREEMPTED"])
 
 
 class BatchPools(Pools):
-    """Hand tasks to workers in pilot jobs.
+    """A pool whose workers are in pilot jobs.
 
-    Slurm says which of them are over, and vouches that nothing of them is alive. So the end of an
-    attempt on a host that nobody here sees becomes known.
+    Slurm reports which pilot jobs have ended, and vouches that none of their processes is alive.
+    That shows the end of attempts on other hosts, whose processes cannot be seen from here.
     """
 
     _pool: BatchPool | None
@@ -52,31 +52,31 @@ class BatchPools(Pools):
         self._cluster = cluster
         self._most = cluster.count("max_blocks", 1, least=1)
         self._queue = SlurmQueue()
-        self._given: dict[str, Attempt] = {}  # those of this process that had not ended
-        self._stuck: dict[str, float] = {}  # pilot jobs that run none of their tasks, since when
-        self._refusals = 0  # in a row, of another pilot job
+        self._unended: dict[str, Attempt] = {}  # attempts of this process that have not ended
+        self._stuck: dict[str, float] = {}  # since when each pilot job runs none of its tasks
+        self._refusals = 0  # requests in a row that Slurm refused
         self._refused: str | None = None
-        self._ask_at = 0.0
+        self._request_at = 0.0
         self._late: set[str] = set()  # pilot jobs without time for a task since one ran
         self._began: set[str | None] = set()  # pilot jobs in which a job has begun
-        self._counted: set[str] = set()  # those that were seen to be over
-        self._failed = 0  # so many of these in a row ended before a job began
-        self._words = ""  # the last ones of the last of them
-        self._given_up: dict[str, str] = {}  # why attempts are not tried again, by their ids
+        self._counted: set[str] = set()  # ended pilot jobs that were counted
+        self._failed = 0  # how many of these in a row ended before a job began
+        self._last_words = ""  # of the last failed one
+        self._given_up: dict[str, str] = {}  # the reasons of attempts that are not tried again
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
-        """Submit a task for each attempt; the first brings a pilot job."""
+        """Submit a task for each attempt; the first task requests a pilot job."""
         self._count_failed()
         pool = self._working_pool()
-        # First: what Slurm refuses leaves no task behind, and all of them come again.
+        # Before the tasks, so that a refusal leaves none behind. Core launches all of them again.
         if isinstance(pool, BatchPool) and not pool.states():
-            self._ask(pool)
-        # Some may begin though Parsl does not take all.
-        self._given.update({attempt.id: attempt for attempt in attempts})
+            self._request(pool)
+        # Before Parsl has them: some may begin even if it does not take all.
+        self._unended.update({attempt.id: attempt for attempt in attempts})
         return super().launch(attempts)
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Return what Slurm and Parsl know of attempts; another pilot job may be asked for."""
+        """Return what Slurm and Parsl know of attempts; request another pilot job if needed."""
         self._count_failed()
         seen = super().probe(attempts)
         if self._pool is not None:
@@ -85,13 +85,13 @@ class BatchPools(Pools):
         return seen
 
     def _count_failed(self) -> None:
-        """Ask for no more pilot jobs once several in a row have ended before a job began."""
+        """Request no more pilot jobs once several in a row have ended before a job began."""
         pool = self._pool
-        with contextlib.suppress(EngineUnavailable):  # Slurm, or the files: it is counted later
+        with contextlib.suppress(EngineUnavailable):  # they are counted later
             if pool is not None:
                 self._count_over(pool)
             if self._failed >= MOST_FAILED and not (pool and pool.states()):
-                self._give_up_asking(pool, self._why_failed())
+                self._stop_requesting(pool, self._why_failed())
 
     def _count_over(self, pool: BatchPool) -> None:
         over = [each for each in pool.over() if each not in self._counted]
@@ -101,42 +101,43 @@ class BatchPools(Pools):
             self._counted.add(allocation)
             if allocation in self._began:
                 self._failed = 0
-            elif self._queue.end_of(allocation) not in _NOT_ITS_OWN:
+            elif self._queue.end_of(allocation) not in _ENDED_FROM_OUTSIDE:
                 self._failed += 1
-                self._words = pool.last_words(allocation)
+                self._last_words = pool.last_words(allocation)
 
     def _give_up(self, pool: Pool, trouble: str) -> None:
         if isinstance(pool, BatchPool):
-            # Its last pilot job may have ended since they were counted; the next pool has others.
+            # Its last pilot job may have ended since the last count, and the next pool has others.
             with contextlib.suppress(EngineUnavailable):
                 self._count_over(pool)
         super()._give_up(pool, trouble)
 
     def _why_failed(self) -> str:
         return (
-            f"{self._failed} pilot jobs ended before a job began in them, the last, {self._words}"
+            f"{self._failed} pilot jobs ended before a job began in them, the last, "
+            f"{self._last_words}"
         )
 
-    def _give_up_asking(self, pool: BatchPool | None, why: str) -> None:
-        """Fail the attempts that wait."""
+    def _stop_requesting(self, pool: BatchPool | None, why: str) -> None:
+        """Fail the attempts that wait, and request no pilot job for them."""
         waiting = [task.attempt.id for task in self._unclaimed()]
         self._given_up |= dict.fromkeys(waiting, why)
         for attempt in waiting:
-            self._given.pop(attempt, None)
+            self._unended.pop(attempt, None)
             del self._tasks[attempt]
-        # Whoever submits a job again has mended something, perhaps: that is one more try.
+        # A later submission has one more try: the user may have fixed the cause.
         self._failed, self._trouble = MOST_FAILED - 1, None
         self._runner.log.warning("%s", why)
         if pool is not None:
             self._end(pool)
 
     def _make(self, directory: Path) -> Pool:
-        # What Slurm took for an earlier pool without saying so may have come to light by now.
+        # Slurm may show by now a pilot job of an earlier pool that it had not confirmed.
         self._ownership.cancel_waiting()
         configured = batch_executor.batch_executor(
             self._cluster, self._ownership.temporary, self._mark
         )
-        self._refusals, self._refused, self._ask_at = 0, None, 0.0
+        self._refusals, self._refused, self._request_at = 0, None, 0.0
         idle_s = self._cluster.timespan("max_idletime", config.IDLE_S)
         sent = SentBlocks(configured, directory.parent / BLOCKS)
         configured.provider.record = sent.record
@@ -144,7 +145,7 @@ class BatchPools(Pools):
         return BatchPool(configured, directory, self._cluster, self._queue, sent=sent, idle=idle)
 
     def _mend(self) -> None:
-        pool = self._working_pool()  # first: one that does not answer is replaced
+        pool = self._working_pool()  # this replaces a pool that does not answer
         if isinstance(pool, BatchPool):
             for block in self._too_soon():
                 self._put_off(block)
@@ -154,58 +155,58 @@ class BatchPools(Pools):
             self._end_stuck(self._pool)
 
     def _too_soon(self) -> set[str]:
-        """Name the pilot jobs that gave tasks back for want of time."""
+        """Return the pilot jobs that returned tasks because too little time was left."""
         tasks = self._tasks.copy().values()
         errors = [task.future.exception() for task in tasks if task.future.done()]
-        return {error.block for error in errors if isinstance(error, BlockEndsTooSoon)}
+        return {error.block for error in errors if isinstance(error, BlockEndsTooSoonError)}
 
     def _is_unbegun(self, error: BaseException | None) -> bool:
-        return isinstance(error, BlockEndsTooSoon) or super()._is_unbegun(error)
+        return isinstance(error, BlockEndsTooSoonError) or super()._is_unbegun(error)
 
     def _grow(self, pool: BatchPool) -> None:
-        """Ask for one more pilot job where tasks wait for which those that run have no worker."""
-        # One that still ends, perhaps on a node that answers no more, takes no jobs.
+        """Request one more pilot job if tasks wait and all workers are busy."""
+        # A pilot job that is ending takes no jobs; its node may not answer any more.
         states = {job: state for job, state in pool.states().items() if state != "COMPLETING"}
         waiting = any(
             not self._runner.has_begun(task.attempt) for task in self._tasks.copy().values()
         )
-        may_ask = len(states) < self._most and set(states.values()) <= {"RUNNING"}
-        if waiting and may_ask and self._failed >= MOST_FAILED:
+        may_request = len(states) < self._most and set(states.values()) <= {"RUNNING"}
+        if waiting and may_request and self._failed >= MOST_FAILED:
             self._refused = self._why_failed()
-        elif waiting and may_ask and pool.lacks_workers():
+        elif waiting and may_request and pool.lacks_workers():
             try:
-                self._ask(pool)
+                self._request(pool)
             except ConfigError as error:
                 if states:
-                    self._ask_later(f"{error}; it", PAUSE_S)
+                    self._request_later(f"{error}; it", PAUSE_S)
                 else:
-                    self._give_up_asking(pool, str(error))
+                    self._stop_requesting(pool, str(error))
 
-    def _ask(self, pool: BatchPool) -> None:
-        """Ask for one more pilot job; where that was refused, later and later."""
-        if time.monotonic() < self._ask_at:
+    def _request(self, pool: BatchPool) -> None:
+        """Request one more pilot job; after each refusal wait longer."""
+        if time.monotonic() < self._request_at:
             raise EngineUnavailable(str(self._refused))
         try:
             pool.scale_out()
         except EngineUnavailable as error:
             self._refusals += 1
-            self._ask_later(f"{error}; it", min(2.0**self._refusals, PAUSE_S))
+            self._request_later(f"{error}; it", min(2.0**self._refusals, PAUSE_S))
             raise EngineUnavailable(str(self._refused)) from error
         self._refusals, self._refused = 0, None
 
     def _put_off(self, block: str) -> None:
-        """Ask for no pilot jobs without end that begin too late for a job: each costs its time."""
+        """Wait longer and longer for pilot jobs that have too little time: each costs its time."""
         if block in self._late:
             return
         self._late.add(block)
-        if again := len(self._late) - 1:  # the first may just have been old
+        if again := len(self._late) - 1:  # the first one may have been old
             last = short(block)
-            why = f"{len(self._late)} pilot jobs, the last {last}, had not time enough for a job"
-            self._ask_later(f"{why}; one", min(2.0**again, LATE_S))
+            why = f"{len(self._late)} pilot jobs, the last {last}, had not enough time for a job"
+            self._request_later(f"{why}; one", min(2.0**again, LATE_S))
 
-    def _ask_later(self, what: str, pause: float) -> None:
-        self._ask_at = time.monotonic() + pause
-        self._refused = f"{what} is asked for again after {pause:g} s"
+    def _request_later(self, what: str, pause: float) -> None:
+        self._request_at = time.monotonic() + pause
+        self._refused = f"{what} is requested again after {pause:g} s"
         self._runner.log.warning("%s", self._refused)
 
     def _done(self, pool: Pool, task: Any, future: Future[Any]) -> None:
@@ -217,55 +218,55 @@ class BatchPools(Pools):
         super()._end(pool)
         if not isinstance(pool, BatchPool):
             return
-        # What is let go runs on, and its pilot job ends after it. Not asked before: a worker may
-        # begin something until its pool is ended.
+        # Jobs that were let go run on, and their pilot jobs end after them. This is read only now,
+        # because workers may begin jobs until their pool has ended.
         try:
             going_on = self._going_on()
         except EngineUnavailable as error:
             self._runner.log.warning("pilot jobs are left to end by themselves: %s", error)
             pool.cancel_blocks(but=None)
             return
-        if None in going_on:  # it may just begin, in one that was given tasks
+        if None in going_on:  # an attempt may be beginning in a pilot job with tasks
             going_on |= pool.busy()
         pool.cancel_blocks(but=going_on)
 
     def _going_on(self) -> set[str | None]:
-        """Name the pilot jobs in which attempts run; two threads call it.
+        """Return the pilot jobs in which attempts run; two threads call this.
 
-        `EngineUnavailable` is raised if the files of attempts cannot be read just now.
+        `EngineUnavailable` is raised if the files of attempts cannot be read at the moment.
         """
-        for attempt in list(self._given.values()):
+        for attempt in list(self._unended.values()):
             if self._runner.has_ended(attempt):
-                self._given.pop(attempt.id, None)
+                self._unended.pop(attempt.id, None)
                 with contextlib.suppress(EngineUnavailable):
                     self._began.add(self._runner.allocation_of(attempt))
-        going_on = {self._runner.allocation_of(attempt) for attempt in list(self._given.values())}
+        going_on = {self._runner.allocation_of(attempt) for attempt in list(self._unended.values())}
         self._began |= going_on
         return going_on
 
     def _is_idle(self, pool: Pool) -> bool:
-        # Whether its workers are there at all is Slurm's matter; of the others see `_end_stuck`.
+        # Slurm decides when the workers come; `_end_stuck` looks after those that are there.
         del pool
         return False
 
     def _end_stuck(self, pool: BatchPool) -> None:
-        """End pilot jobs that were given tasks and run none.
+        """End pilot jobs that have tasks and run none.
 
-        A worker there that was killed at the wrong moment may hold the lock of its queue for ever.
-        Other pilot jobs, and their tasks, are not affected: Parsl misses this one's manager, and
-        returns its tasks.
+        A worker that was killed at the wrong moment may hold the lock of its queue for ever. Other
+        pilot jobs go on. Parsl notices that the manager of this one is missing, and returns its
+        tasks.
         """
         now = time.monotonic()
         busy = pool.busy()
         try:
             stuck = busy - self._going_on() if busy else busy
         except EngineUnavailable:
-            stuck = frozenset()  # what was seen until now may have begun since
+            stuck = frozenset()  # unknown: tasks may have begun since
         self._stuck = {job: self._stuck.get(job, now) for job in stuck}
         timeout_s = STUCK_S * self._later()
         for job in [job for job, since in self._stuck.items() if now - since >= timeout_s]:
-            told = "pilot job %s began none of its tasks in %g s, and is ended"
-            self._runner.log.warning(told, short(job), timeout_s)
+            message = "pilot job %s began none of its tasks in %g s, and is ended"
+            self._runner.log.warning(message, short(job), timeout_s)
             self._queue.cancel([job])
             del self._stuck[job]
 
@@ -280,9 +281,10 @@ class BatchPools(Pools):
             allocation = None
         if allocation is None:
             return Sighting("unknown")
-        if seen := self._queue.active().get(allocation):
-            return Sighting("running", None if seen[0] == "RUNNING" else f"Slurm: {seen[0]}")
-        why = f"Slurm's job {short(allocation)}, in which it ran, is over"
+        if active := self._queue.active().get(allocation):
+            state = active[0]
+            return Sighting("running", None if state == "RUNNING" else f"Slurm: {state}")
+        why = f"Slurm's job {short(allocation)}, in which it ran, has ended"
         if self._queue.saw_end(allocation):
             return Sighting("gone", why)
         return Sighting("gone", why, unseen=True, boot_id=self._queue.boot_of(allocation))

@@ -1,8 +1,8 @@
 """Run Parsl's worker pool on a node of a pilot job, and stay until no job runs there.
 
-Started as ``python block.py SCRIPT [ARGUMENT ...]``. A batch system ends all that is left when the
-pilot job's script has ended: jobs whose server has died, or was stopped, would go with their pool.
-The pool's sockets are in a folder that is removed here: a pool that is ended removes nothing.
+Started as ``python block.py SCRIPT [ARGUMENT ...]``. A batch system kills all processes of a pilot
+job once its script has ended. Without this program, jobs whose server has stopped would end with
+their pool. A pool that is killed does not remove the folder of its sockets, so it is removed here.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     folder = temporary_folder()
     try:
-        # Not `run`, which would kill it at once when this process is asked to end.
-        pool = subprocess.Popen(tethered(folder, *sys.argv[1:]))  # noqa: S603 - given by the engine
+        # `subprocess.run` would kill the pool as soon as this process gets a signal to end.
+        pool = subprocess.Popen(tethered(folder, *sys.argv[1:]))  # noqa: S603 - the engine's command
         code = pool.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)

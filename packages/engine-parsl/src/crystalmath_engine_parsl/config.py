@@ -14,13 +14,13 @@ from crystalmath.errors import ConfigError, InvalidJob, shown
 if TYPE_CHECKING:
     from crystalmath.models import Cluster, EngineSettings, JobSpec
 
-#: Variable in which Parsl's MPI mode says what starts ranks on the nodes of a task. It stands in
-#: quacc's commands until a worker knows.
+#: The variable of Parsl's MPI mode with the command that starts ranks on the nodes of a task.
+#: quacc's commands contain it until a worker replaces it.
 PREFIX = "PARSL_MPI_PREFIX"
 #: How long a pilot job may take until a job begins in it, in seconds.
 BEGIN_S = 60.0
 
-#: What a cluster may say beside what core knows; docs/configuration.md explains each.
+#: The options of a cluster beside core's; docs/configuration.md explains each.
 CLUSTER_OPTIONS = (
     "workers_per_node",
     "max_blocks",
@@ -30,15 +30,16 @@ CLUSTER_OPTIONS = (
     "mpi",
     "jobs_per_block",
 )
-#: How long a pilot job lasts where the cluster does not say, in seconds.
+#: How long a pilot job lasts if its cluster has no walltime, in seconds.
 WALLTIME_S = 3600.0
 #: How long a pilot job may have nothing to do, in seconds: Parsl's own figure.
 IDLE_S = 120.0
-#: What can start ranks on nodes of a pilot job, as Parsl calls it.
+#: The launchers of ranks on nodes of a pilot job, by Parsl's names.
 _LAUNCHERS = ("srun", "mpiexec", "aprun")
-#: What a pilot job is not asked for: it runs several jobs.
+#: Resources that no pilot job has, because it runs several jobs.
 _OF_RANKS = ("ranks", "ranks_per_node", "cores_per_rank", "gpus_per_rank")
-#: What counts workers, and what counts jobs over several nodes: a cluster has one or the other.
+#: Options that count workers, and options that count jobs over several nodes. A cluster may only
+#: have one kind.
 _OF_WORKERS, _OF_MPI = ("workers_per_node", "cores_per_node"), ("jobs_per_block",)
 
 
@@ -54,7 +55,7 @@ def workers(settings: EngineSettings) -> int:
 
 
 def check_clusters(settings: EngineSettings) -> None:
-    """Refuse what a cluster says and Parsl cannot do; `ConfigError` names it."""
+    """Raise `ConfigError` if a cluster has an option that Parsl cannot honour."""
     for cluster in settings.clusters.values():
         cluster.check_options(*CLUSTER_OPTIONS)
         if cluster.scheduler != "slurm":
@@ -67,7 +68,7 @@ def check_clusters(settings: EngineSettings) -> None:
         cluster.timespan("max_idletime", IDLE_S)
     place = str(settings.home)
     if settings.clusters and shlex.quote(place) != place:
-        # Parsl quotes nothing of what shells and Slurm read.
+        # Parsl quotes no path for shells and Slurm.
         raise ConfigError(
             f"batch scripts cannot name {place!r}: CRYSTALMATH_HOME must be a plain path, without "
             "blanks"
@@ -75,7 +76,7 @@ def check_clusters(settings: EngineSettings) -> None:
 
 
 def _check_ranks(cluster: Cluster) -> None:
-    """Hold apart clusters of small jobs, many on a node, and of jobs over several nodes."""
+    """Check that a cluster is either for small jobs on one node, or for jobs over several nodes."""
     launcher = cluster.engine_options.get("mpi")
     if launcher is not None and launcher not in _LAUNCHERS:
         known = ", ".join(f'"{each}"' for each in _LAUNCHERS)
@@ -88,7 +89,7 @@ def _check_ranks(cluster: Cluster) -> None:
             raise cluster.refused(
                 key,
                 "cannot be used: the nodes of a pilot job are shared by several jobs; "
-                + ("each says it itself" if launcher else "see workers_per_node, cores_per_node"),
+                + ("set it on each job" if launcher else "see workers_per_node, cores_per_node"),
             )
 
 
@@ -98,7 +99,7 @@ def block_s(cluster: Cluster) -> float:
 
 
 def check_fits(spec: JobSpec, cluster: Cluster) -> None:
-    """Refuse a job with `InvalidJob` that no pilot job of its cluster has nodes or time for.
+    """Raise `InvalidJob` if a job needs more nodes or time than a pilot job of its cluster has.
 
     It would wait for ever.
     """
@@ -106,18 +107,18 @@ def check_fits(spec: JobSpec, cluster: Cluster) -> None:
     if cluster.engine_options.get("mpi") and spec.resources.total_nodes > nodes:
         raise InvalidJob(
             f"a pilot job of the cluster {cluster.name!r} has {nodes} nodes, not "
-            f"{spec.resources.total_nodes}; ask for fewer with --nodes, or give the cluster more"
+            f"{spec.resources.total_nodes}; request fewer with --nodes, or give the cluster more"
         )
     if spec.walltime_s is not None and spec.walltime_s + BEGIN_S > block_s(cluster):
         raise InvalidJob(
-            f"a pilot job of the cluster {cluster.name!r} lasts {block_s(cluster):g} s, in which "
-            f"a walltime of {spec.walltime_s:g} s, and {BEGIN_S:g} s to begin, do not fit; ask for "
-            "less with --walltime, or give the cluster more"
+            f"a pilot job of the cluster {cluster.name!r} lasts {block_s(cluster):g} s, too short "
+            f"for a walltime of {spec.walltime_s:g} s and {BEGIN_S:g} s to begin; request less "
+            "with --walltime, or give the cluster more"
         )
 
 
 def as_jobs_see(cluster: Cluster) -> Cluster:
-    """Return a cluster as its jobs see it: its nodes are a pilot job's, and not theirs."""
+    """Return a cluster for its jobs: in MPI mode its nodes are a pilot job's, not a job's."""
     if not cluster.engine_options.get("mpi"):
         return cluster
     return evolve(

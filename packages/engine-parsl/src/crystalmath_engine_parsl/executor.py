@@ -1,4 +1,4 @@
-"""How Parsl is set up on the cluster ``local``: this machine."""
+"""Set up Parsl on the cluster ``local``, which is this machine."""
 
 from __future__ import annotations
 
@@ -18,18 +18,23 @@ from crystalmath_engine_parsl.tether import tethered
 EXECUTOR = "local"
 
 
-class WithoutWorkingDirectory(ParslExecutor):  # type: ignore[misc]
-    """A base of Parsl's executors that asks for no working directory: a notebook's may be gone.
+class _WithoutWorkingDirectory(ParslExecutor):  # type: ignore[misc]  # Parsl is untyped
+    """A base of Parsl's executors that does not read the working directory, which may be gone.
 
-    Parsl takes it for the executor's folder until another is set.
+    Parsl would use it as the executor's folder until another is set.
     """
 
     def __init__(self, **others: Any) -> None:
         super().__init__(run_dir="/", **others)
 
 
-class LocalExecutor(HighThroughputExecutor, WithoutWorkingDirectory):  # type: ignore[misc]
-    """Parsl's executor, likewise."""
+def without_working_directory(executor: type[Any]) -> type[Any]:
+    """Return a class of executors that does not read the working directory of the process."""
+    return type(executor.__name__, (executor, _WithoutWorkingDirectory), {})
+
+
+#: Parsl's executor for this machine.
+LocalExecutor = without_working_directory(HighThroughputExecutor)
 
 
 def escaped(command: str) -> str:
@@ -42,8 +47,8 @@ def tethered_interchange(temporary: str, mark: str = "") -> list[str]:
     """Return the command of an interchange that ends with its owner."""
     export = f"export {mark}; " if mark else ""
     return [
-        # Ctrl-C must not end it before its owner can close it, not even while it starts. The
-        # title that it sets itself must not overwrite its environment (SPT_NOENV).
+        # Ctrl-C must not end it before its owner closes it, not even while it starts. With
+        # SPT_NOENV the title of its process does not overwrite its environment.
         *("/bin/sh", "-c", f'trap "" INT; {export}export SPT_NOENV=1; exec "$@"', "sh"),
         *tethered(temporary),
         str(Path(sys.executable).parent / "interchange.py"),
@@ -51,27 +56,26 @@ def tethered_interchange(temporary: str, mark: str = "") -> list[str]:
 
 
 def local_executor(count: int, temporary: str, mark: str = "") -> HighThroughputExecutor:
-    """Describe one HighThroughputExecutor with `count` workers on this machine.
+    """Make a HighThroughputExecutor with `count` workers on this machine.
 
     `temporary` is a folder for sockets; its path must be short. `mark` is a shell assignment that
     all of its processes carry in their environment.
     """
     scripts = Path(sys.executable).parent
     export = f"export {mark}; " if mark else ""
-    # Parsl starts these by bare name, which fails where the environment is not activated; and
-    # not every installer puts them beside the interpreter.
+    # Parsl starts its scripts by name, which fails if the environment is not activated.
     pool = shlex.join([*tethered(temporary), str(scripts / "process_worker_pool.py")])
     return LocalExecutor(
         label=EXECUTOR,
         address="127.0.0.1",
         max_workers_per_node=count,
         cores_per_worker=1e-6,  # the number of workers alone decides
-        # How soon a dead worker and a dead manager are noticed, in seconds. Too soon does no
+        # How soon a dead worker and a dead manager are noticed, in seconds. A false alarm does no
         # harm: an attempt that goes on has been claimed, and is not started again.
         heartbeat_period=2,
         heartbeat_threshold=8,
-        # How often its loops turn when nothing comes, in milliseconds; what comes is taken at once.
-        # Ten, the default, costs an idle server 0.7 % of a core.
+        # How often idle loops turn, in milliseconds; messages are taken at once. Ten, the default,
+        # costs an idle server 0.7 % of a core.
         poll_period=100,
         interchange_launch_cmd=tethered_interchange(temporary, mark),
         launch_cmd=DEFAULT_LAUNCH_CMD.replace("process_worker_pool.py", escaped(pool), 1),

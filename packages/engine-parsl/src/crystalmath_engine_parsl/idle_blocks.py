@@ -1,4 +1,4 @@
-"""Pilot jobs that have nothing to do are ended: allocations are paid for by the hour."""
+"""End pilot jobs that have nothing to do, because allocations are paid for by the hour."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ ANSWER_S = 10
 
 
 class IdleBlocks:
-    """End the pilot jobs of one pool that had nothing to do for `idle_s` seconds.
+    """A thread that ends the pilot jobs of one pool that had nothing to do for `idle_s` seconds.
 
-    It looks from a thread of its own, as an engine without jobs is not called. `going_on` names the
-    allocations in which jobs run; Parsl forgets one whose worker died.
+    Core does not call an engine without jobs, so this needs a thread. `going_on` returns the
+    allocations in which jobs run; Parsl forgets a job whose worker died.
     """
 
     def __init__(
@@ -45,24 +45,24 @@ class IdleBlocks:
         self._queue = SlurmQueue()
         self._held: set[str] = set()
         self._stopping = threading.Event()
-        # Parsl waits without limit for an answer where it had to wait long for its own lock.
+        # If Parsl waits long for its own lock, it then waits without limit for the answer.
         self._one_at_a_time = threading.Lock()
         #: The allocations that were ended.
         self.ended: set[str] = set()
-        #: Those that had been given tasks when it looked last.
+        #: The allocations that had tasks at the last look.
         self.busy: frozenset[str] = frozenset()
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread."""
         threading.Thread(target=self._watch, name="idle blocks", daemon=True).start()
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop the thread."""
         self._stopping.set()
 
     @property
     def is_answered(self) -> bool:
-        """Whether the interchange is asked: after one late answer Parsl never does so again."""
+        """Whether Parsl still queries the interchange, which it never does after a late answer."""
         return bool(self._executor.command_client.ok)
 
     def hold(self, allocation: str) -> None:
@@ -70,16 +70,16 @@ class IdleBlocks:
         block = self._executor.job_ids_to_block.get(allocation)
         if block is None:
             return
-        # Those that came since it was held last are not; it is done only where nothing is raised.
+        # Managers that came after the last hold are held now. An error leaves the block unmarked.
         self._hold([each for each in self._managers().get(block, []) if each["active"]])
         self._held.add(block)
 
     def managers(self) -> dict[str | None, list[dict[str, Any]]]:
-        """Return what the interchange says of the workers' managers, by allocation."""
-        found: dict[str | None, list[dict[str, Any]]] = {}
+        """Return the interchange's report on the managers of workers, by allocation."""
+        by_allocation: dict[str | None, list[dict[str, Any]]] = {}
         for block, managers in self._managers().items():
-            found.setdefault(self._job(block), []).extend(managers)
-        return found
+            by_allocation.setdefault(self._job(block), []).extend(managers)
+        return by_allocation
 
     def _watch(self) -> None:
         while not self._stopping.wait(min(self._idle_s / 4, LOOK_S)):
@@ -88,23 +88,23 @@ class IdleBlocks:
                     self._end_idle()
                 else:
                     self._end_unanswered()
-            except EngineUnavailable as error:  # of Slurm, or of the run directories
+            except EngineUnavailable as error:  # Slurm, or the run directories
                 self._log.warning("idle pilot jobs are not ended: %s", error)
             except Exception as error:  # noqa: BLE001 - whatever Parsl raises
                 self.busy = frozenset()
                 self._log.warning("idle pilot jobs are not ended: %r", error)
 
     def _end_unanswered(self) -> None:
-        """End the pilot jobs in which no job runs, of a pool that is replaced at the next job."""
+        """End idle pilot jobs of a pool that does not answer and is replaced at the next job."""
         going_on = self._going_on()
-        if None not in going_on:  # else it is replaced now
+        if None not in going_on:  # otherwise the pool is replaced now
             idle = self._sent.active(self._queue).keys() - going_on
             self._queue.cancel(sorted(idle))
             self.ended |= idle
 
     def _end_idle(self) -> None:
         seen = self._managers()
-        if not all(map(self._job, seen)):  # workers of one of which `sbatch` said nothing
+        if not all(map(self._job, seen)):  # a block that `sbatch` did not confirm has workers
             self._sent.active(self._queue)
         self.busy = frozenset(
             job
@@ -122,7 +122,7 @@ class IdleBlocks:
             return
         for managers in idle.values():
             self._hold(managers)
-        # A task may have been given to one meanwhile; now none is any more.
+        # A task may have reached one of them before it was held.
         for block, managers in self._managers().items():
             job = self._job(block)
             if job and block in idle and not any(manager["tasks"] for manager in managers):
@@ -141,19 +141,20 @@ class IdleBlocks:
         )
 
     def _job(self, block: str) -> str | None:
-        """Return the allocation of a block, which may be here before `sbatch` has said so."""
-        return self._executor.blocks_to_job_id.get(block)  # type: ignore[no-any-return]
+        """Return the allocation of a block, or ``None`` if `sbatch` has not confirmed it yet."""
+        job = self._executor.blocks_to_job_id.get(block)
+        return None if job is None else str(job)
 
     def _managers(self) -> dict[str, list[dict[str, Any]]]:
-        found: dict[str, list[dict[str, Any]]] = {}
-        for manager in self._ask("MANAGERS"):
-            found.setdefault(manager["block_id"], []).append(manager)
-        return found
+        by_block: dict[str, list[dict[str, Any]]] = {}
+        for manager in self._query("MANAGERS"):
+            by_block.setdefault(manager["block_id"], []).append(manager)
+        return by_block
 
     def _hold(self, managers: list[dict[str, Any]]) -> None:
         for manager in managers:
-            self._ask(["HOLD_MANAGER", manager["manager"]])
+            self._query(["HOLD_MANAGER", manager["manager"]])
 
-    def _ask(self, command: str | list[str]) -> Any:
+    def _query(self, command: str | list[str]) -> Any:
         with self._one_at_a_time:
             return self._executor.command_client.run(command, timeout_s=ANSWER_S)

@@ -1,6 +1,6 @@
-"""Run Parsl's worker pool in MPI mode, with what its scheduler of nodes lacks.
+"""Run Parsl's worker pool in MPI mode, with two faults of its scheduler of nodes corrected.
 
-Started as ``python mpi_pool.py SCRIPT [ARGUMENT ...]``, SCRIPT being Parsl's of the pool.
+Started as ``python mpi_pool.py SCRIPT [ARGUMENT ...]``; SCRIPT is Parsl's script of the pool.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 
 
 class NodeScheduler(mpi_resource_management.MPITaskScheduler):  # type: ignore[misc]  # untyped
-    """Assign nodes to tasks, and keep tasks for which there are not enough.
+    """A scheduler that assigns nodes to tasks, and keeps tasks for which nodes are missing.
 
-    In Parsl (2026.10.26) a kept task that still does not fit as another ends is tried again without
-    end. A `RecursionError` then takes the result of the one and the other task, and both are lost.
-    A task that is put aside just while the last nodes come back stays aside: no later end has it
-    tried again.
+    Parsl (2026.10.26) retries a kept task that still does not fit without end. The `RecursionError`
+    loses that task and the result of the one that has just ended. Parsl also forgets a task that is
+    put aside while the last nodes come back: no later end retries it.
     """
 
     def __init__(self, pending_task_q: Queue[Any], pending_result_q: Queue[Any]) -> None:
@@ -39,8 +38,7 @@ class NodeScheduler(mpi_resource_management.MPITaskScheduler):  # type: ignore[m
             kept = self._backlog_queue.qsize()
             super().put_task(task_package)
             if self._is_retrying and self._backlog_queue.qsize() > kept:
-                # It came first for needing the fewest nodes: none of the others fits. At this,
-                # Parsl stops.
+                # The first task needs the fewest nodes, so no other one fits. This stops Parsl.
                 raise queue.Empty
 
     def _schedule_backlog_tasks(self) -> None:
@@ -53,7 +51,7 @@ class NodeScheduler(mpi_resource_management.MPITaskScheduler):  # type: ignore[m
 
 
 def main() -> None:
-    """Run the script, which takes the scheduler from Parsl's module."""
+    """Run the script, which reads the class of the scheduler from Parsl's module."""
     mpi_resource_management.MPITaskScheduler = NodeScheduler
     del sys.argv[0]
     sys.path[0] = str(Path(sys.argv[0]).parent)

@@ -1,6 +1,6 @@
-"""Run Parsl's worker pool on a node where each job has that node at most.
+"""Run Parsl's worker pool on a node for jobs that each run on that node alone.
 
-Started as ``python node_pool.py SCRIPT [ARGUMENT ...]``, SCRIPT being Parsl's of the pool.
+Started as ``python node_pool.py SCRIPT [ARGUMENT ...]``; SCRIPT is Parsl's script of the pool.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def of_node(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables that confine a job's `mpirun` to its cores on this node.
 
-    A pilot job asks for one process on each node, the pool. Open MPI, Intel MPI and MPICH ask Slurm
-    where ranks may be, and would start no second one here, or one on another node.
+    A pilot job requests one process on each node, the pool. Open MPI, Intel MPI and MPICH read from
+    Slurm's variables where ranks may run. They would refuse a second rank here, or start it on
+    another node.
     """
     node = environ.get("SLURMD_NODENAME")
     if node is None:

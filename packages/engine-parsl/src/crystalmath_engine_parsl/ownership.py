@@ -1,8 +1,8 @@
-"""Whose Parsl processes are whose, and how those are ended that nobody owns any more.
+"""Mark the Parsl processes of an owner, and end those whose owner is dead.
 
 All processes of an owner's pools carry the owner's token in their environment, and are in its
-session; whatever belongs to a job carries it, too, but has a session of its own. What names the
-owner and its session stands in a file, for whoever comes after a killed owner.
+session. Processes of jobs carry it, too, but have sessions of their own. A file names the owner and
+its session, so that a later owner can tidy up after one that was killed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 #: The variable that holds the token.
 MARK = "CRYSTALMATH_PARSL"
-#: The longest folder that the sockets of Parsl's pool may be put in, in bytes. A socket's path may
-#: have 107, and the pool adds 33 to its folder.
+#: The longest path of a folder for the sockets of Parsl's pool, in bytes. A socket's path may have
+#: 107, and the pool adds 33 to its folder.
 LONGEST = 55
 #: How long processes may take to end by themselves, in seconds.
 GRACE_S = 0.5
@@ -35,18 +35,18 @@ GRACE_S = 0.5
 #: The file that names the scripts of an owner's pilot jobs, one a line.
 BLOCKS = "blocks"
 
-#: What guards a process of a pool.
+#: The script that guards a process of a pool.
 _TETHER = Path(__file__).with_name("tether.py")
 _FILE = "owner.json"
-#: Where Linux has semaphores by their names.
-_SEMAPHORES = Path("/dev/shm")  # noqa: S108
+#: The folder of Linux's named semaphores.
+_SEMAPHORES = Path("/dev", "shm")
 _PREFIX = "parsl-"
 
 
 class Ownership:
-    """Mark this process as the owner of pools: its token, and its folders while it has pools.
+    """An owner of pools, this process: its token, and its folders while it has pools.
 
-    `runs` has the folders of all owners of the home; `runner` says which of them live.
+    `runs` has the folders of all owners of the home; `runner` knows which of them are alive.
     """
 
     def __init__(self, runs: Path, runner: EngineRunner) -> None:
@@ -57,9 +57,9 @@ class Ownership:
         self.temporary = ""
 
     def record(self) -> None:
-        """Make the folders, and the record of whose they are."""
+        """Make the folders, and the record that names their owner."""
         if self.temporary:
-            # Many machines remove what has lain in /tmp for days.
+            # Many machines remove old files from /tmp.
             with contextlib.suppress(FileExistsError):
                 Path(self.temporary).mkdir(mode=0o700)
             return
@@ -69,7 +69,7 @@ class Ownership:
             "session": os.getsid(0),
             "temporary": temporary,
         }
-        # What is there under its own name is complete.
+        # A folder with its final name is complete.
         unfinished = self.directory.with_suffix(".new")
         try:
             unfinished.mkdir(mode=0o700, parents=True)
@@ -82,10 +82,10 @@ class Ownership:
         self.temporary = temporary
 
     def end_dead_pools(self) -> None:
-        """End what is left of pools whose owners have died, and their folders.
+        """End the remaining processes of pools whose owners have died, and remove their folders.
 
         If the owner was on another host, or in another container, only waiting pilot jobs are
-        ended. Its processes are left to a later owner there.
+        ended. A later owner there ends its processes.
         """
         for file in self._runs.glob(f"*/{_FILE}"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -98,7 +98,7 @@ class Ownership:
                     (file.parent / BLOCKS).unlink(missing_ok=True)
 
     def end_processes(self) -> None:
-        """End the processes that are left of the pools."""
+        """End the remaining processes of the pools."""
         _end(self.token, os.getsid(0))
 
     def cancel_waiting(self) -> bool:
@@ -106,7 +106,7 @@ class Ownership:
         return _cancel_waiting(self.directory)
 
     def forget(self) -> None:
-        """Remove the folders; the record stays where pilot jobs may still wait."""
+        """Remove the folders; keep the record if pilot jobs may still wait."""
         if self.temporary:
             shutil.rmtree(self.temporary, ignore_errors=True)
             if self.cancel_waiting():
@@ -117,29 +117,29 @@ class Ownership:
 def temporary_folder() -> str:
     """Make a folder of this host for the sockets of a pool."""
     short = len(os.fsencode(tempfile.gettempdir())) <= LONGEST
-    return tempfile.mkdtemp(prefix=_PREFIX, dir=None if short else "/tmp")  # noqa: S108
+    return tempfile.mkdtemp(prefix=_PREFIX, dir=None if short else "/tmp")  # noqa: S108 - mkdtemp
 
 
 def semaphores(token: str) -> str:
-    """Return what the names of an owner's semaphores begin with."""
+    """Return the prefix of the names of an owner's semaphores."""
     return f"/mp-{token}"
 
 
 def is_temporary(folder: str) -> bool:
-    """Return whether a folder is one that `temporary_folder` has made, by its name."""
+    """Return whether a folder has a name as `temporary_folder` makes it."""
     return Path(folder).name.startswith(_PREFIX)
 
 
 def pool_processes(token: str, session: int) -> list[int]:
-    """List the processes of an owner's pools, but for the one that asks."""
+    """Return the pids of an owner's pools, without this process."""
     return [pid for pid in processes.marked(MARK, token) if _session(pid) == session]
 
 
 def end_unguarded(token: str, session: int) -> None:
     """End the processes of an owner's pools that have lost their guard.
 
-    A guard that lives ends those below it: semaphores and shared memory stay for ever where what
-    removes them is killed first.
+    A living guard ends the processes below it in the right order. Semaphores and shared memory stay
+    for ever if the process that removes them is killed first.
     """
     end_in_turn(lambda: _unguarded(token, session), grace_s=0.0)
 
@@ -169,9 +169,10 @@ def _end_dead(directory: Path, record: dict[str, Any]) -> None:
 
 
 def _cancel_waiting(directory: Path) -> bool:
-    """Cancel an owner's pilot jobs that wait; those that run end after the jobs in them.
+    """Cancel an owner's waiting pilot jobs; return whether Slurm has answered.
 
-    Slurm is asked for their names, as their ids may never have been recorded.
+    Running ones end after the jobs in them. The ids of pilot jobs may never have been recorded, so
+    they are looked up by their names.
     """
     try:
         names = (directory / BLOCKS).read_text(encoding="utf-8").splitlines()
@@ -181,7 +182,7 @@ def _cancel_waiting(directory: Path) -> bool:
     except FileNotFoundError:
         return True
     except EngineUnavailable:
-        return False  # it is tried again when the next pool starts
+        return False  # the start of the next pool tries again
     return True
 
 

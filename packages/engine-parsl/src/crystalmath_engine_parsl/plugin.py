@@ -31,7 +31,7 @@ def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner:
 
 @hookimpl
 def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
-    """Return what keeps Parsl from serving."""
+    """Return findings on what keeps this engine from running jobs."""
     from crystalmath_engine_parsl import config
 
     findings = []

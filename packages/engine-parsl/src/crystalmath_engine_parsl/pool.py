@@ -1,7 +1,7 @@
-"""One pool: Parsl's HighThroughputExecutor with its interchange, its manager and its workers.
+"""A pool: Parsl's HighThroughputExecutor with its interchange, its manager and its workers.
 
-The executor is used without Parsl's DataFlowKernel: its scaling strategy stops replacing a pool
-after a failure, and its clean-up waits without limit for an interchange that is dead.
+The executor is used without Parsl's DataFlowKernel. That one does not replace a pool after a
+failure, and its clean-up waits without limit for a dead interchange.
 """
 
 from __future__ import annotations
@@ -28,19 +28,18 @@ if TYPE_CHECKING:
 
 #: How long the interchange may take to start, in seconds.
 START_S = 120.0
-#: How long a socket may refuse a task, in milliseconds: it does so without end once the interchange
-#: has died.
+#: How long sending a task may take, in milliseconds: it never ends if the interchange is dead.
 SEND_MS = 2000
-#: How long after its pipe an interchange that dies may be seen to be dead, in seconds.
+#: How long to wait for the end of an interchange whose pipe is broken, in seconds.
 DEATH_S = 1.0
 #: How long Parsl may take to clean up after itself, in seconds.
 CLEANUP_S = 10.0
 
 
 class Pool:
-    """One pool; it is started once, ended once, and used by one thread.
+    """A pool, which is started once, ended once, and used by one thread.
 
-    Parsl writes its files into `directory`, which is removed at the end; Parsl knows it as `alias`.
+    Parsl writes its files into `directory`, under the path `alias`. It is removed at the end.
     """
 
     def __init__(
@@ -54,11 +53,11 @@ class Pool:
         self._ending = False
         self._own_launcher = False
         self._block_s = math.inf
-        #: Whether it has run anything.
+        #: Whether it has run a task.
         self.proved = False
 
     def start(self) -> None:
-        """Start it; :class:`EngineUnavailable` if it dies meanwhile."""
+        """Start the pool; raise :class:`EngineUnavailable` if it dies meanwhile."""
         (self._directory / "submit_scripts").mkdir(mode=0o700, parents=True)
         self._executor.run_id = str(uuid.uuid4())
         self._executor.run_dir = str(self._alias)
@@ -77,7 +76,7 @@ class Pool:
         try:
             self._executor.start()
             for pipe in (self._executor.outgoing_q, self._executor.command_client):
-                # Else closing waits until a dead interchange has taken everything.
+                # Otherwise closing waits until a dead interchange has taken all messages.
                 pipe.zmq_socket.linger = 0
                 pipe.zmq_socket.sndtimeo = SEND_MS
             if not self._ending:
@@ -101,52 +100,52 @@ class Pool:
         self._executor.scale_out_facade(1)
 
     def submit(self, attempt: Attempt) -> Future[Any]:
-        """Queue a task for an attempt; :class:`EngineUnavailable` if that is refused."""
-        asked = self._asked_for(attempt)
+        """Queue a task for an attempt; raise :class:`EngineUnavailable` if Parsl refuses it."""
+        specification = self._specification(attempt)
         try:
             future: Future[Any] = self._executor.submit(
                 task.run,
-                asked,
+                specification,
                 str(attempt.directory),
                 attempt.walltime_s,
                 block_s=self._block_s,
                 own_launcher=self._own_launcher,
             )
         except Exception as error:
-            raise EngineUnavailable(f"Parsl takes no task: {_told(error)}") from error
+            raise EngineUnavailable(f"Parsl takes no task: {_described(error)}") from error
         return future
 
-    def _asked_for(self, attempt: Attempt) -> dict[str, Any]:
+    def _specification(self, attempt: Attempt) -> dict[str, Any]:
         """Return Parsl's resource specification of an attempt."""
         del attempt
         return {}
 
     def trouble(self) -> str | None:
-        """Return why it takes no work any more, if it is known to be dead."""
+        """Return why the pool is dead, or ``None`` if it seems alive."""
         if self._failure is not None:
             if ended := self._interchange_trouble():
                 return ended
-            return f"Parsl could not start: {_told(self._failure)}"
+            return f"Parsl could not start: {_described(self._failure)}"
         if self._beginning.is_alive():
             return self._interchange_trouble() or f"Parsl did not start in {START_S:g} s"
         if self._executor.bad_state_is_set:
-            return f"Parsl gave up: {_told(self._executor.executor_exception)}"
+            return f"Parsl gave up: {_described(self._executor.executor_exception)}"
         return self._interchange_trouble() or self._block_trouble()
 
     def _interchange_trouble(self) -> str | None:
-        # Futures stay unresolved for minutes when the interchange dies: look at it instead.
+        # Futures stay unresolved for minutes after the interchange dies, so look at its process.
         process = self._executor.interchange_proc
         if process is None or process.poll() is None:
             return None
         return f"Parsl's interchange ended ({process.returncode})"
 
     def _block_trouble(self) -> str | None:
-        """Return the message that no worker is left, and how they ended."""
+        """Return how the workers ended, or ``None`` if some are left."""
         jobs = list(self._executor.blocks_to_job_id.values())
         try:
             statuses = self._executor.provider.status(jobs)
         except Exception as error:  # noqa: BLE001 - whatever a provider raises
-            return f"nothing is known of Parsl's workers: {_told(error)}"
+            return f"nothing is known of Parsl's workers: {_described(error)}"
         if not statuses:
             statuses = list(self._executor.status_facade.values())
         ended = [status for status in statuses if status.terminal]
@@ -155,30 +154,30 @@ class Pool:
         return "; ".join(map(_ended, ended)) or "Parsl's workers were not started"
 
     def end(self) -> None:
-        """Clean up after it, once its processes have been ended."""
+        """Clean up after the pool, whose processes have been ended."""
         self._ending = True
         closing = threading.Thread(target=self._close, daemon=True)
         closing.start()
-        # One that is still being started ends when Parsl gives that up.
+        # A pool that is still starting ends when Parsl gives up its start.
         if not self._beginning.is_alive():
             closing.join(CLEANUP_S)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _close(self) -> None:
         self._beginning.join()
-        with contextlib.suppress(Exception):  # it may have died half way
+        with contextlib.suppress(Exception):  # it may have died while it started
             if self._executor.interchange_proc is None:
-                # Nothing else ends its thread.
+                # Only this ends its thread.
                 self._executor.set_bad_state_and_fail_all(EngineUnavailable("not started"))
             self._executor.shutdown()
 
 
-def _told(error: BaseException | None) -> str:
+def _described(error: BaseException | None) -> str:
     return f"{type(error).__name__}: {error}"
 
 
 def _ended(status: Any) -> str:
-    """Return how a block ended, and what it said last."""
-    said = status.message or (status.stderr_summary or "").strip().rpartition("\n")[2]
+    """Return how a block ended, and its last message."""
+    message = status.message or (status.stderr_summary or "").strip().rpartition("\n")[2]
     how = f"Parsl's workers ended ({status.exit_code})"
-    return f"{how}: {said}" if said else how
+    return f"{how}: {message}" if message else how

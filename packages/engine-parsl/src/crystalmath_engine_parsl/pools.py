@@ -1,4 +1,4 @@
-"""One cluster's tasks and the pool that has them: it is replaced when it dies."""
+"""The tasks of one cluster, and their pool, which is replaced when it dies."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from crystalmath.models import Attempt
     from crystalmath.quacc.engine import EngineRunner
 
-#: How long a worker may leave work alone that is there for it, in seconds.
+#: How long a free worker may leave a waiting task alone, in seconds.
 IDLE_S = 10.0
-#: The same in a new pool, which takes 3 s to start where the machine is idle.
+#: The same in a new pool, which takes 3 s to start on an idle machine.
 START_S = 20.0
-#: The longest pause before the next pool, after several that ran nothing, in seconds.
+#: The longest pause before the next pool, after several that ran no task, in seconds.
 PAUSE_S = 30.0
-#: The longest time for which a new pool is given credit, in seconds.
+#: The longest time for which a new pool may run nothing, in seconds.
 CREDIT_S = 300.0
 #: How long supervisors may take to end by themselves, in seconds.
 STOP_S = 3.0
@@ -47,10 +47,10 @@ class _Task:
 
 
 class Pools:
-    """Hand tasks to a pool on this machine, and to the next one when that has died.
+    """The pools of this machine, one after another: when one dies, the next one gets its tasks.
 
-    Attempts that Parsl has not begun stay on a list here, and go to the next pool when one is given
-    up. To hand an attempt out twice does no harm: the second finds the claim of the first.
+    Attempts that Parsl has not begun stay on a list here for the next pool. A second hand-out of an
+    attempt does no harm: its worker finds the claim of the first.
     """
 
     def __init__(self, runner: EngineRunner, workers: int) -> None:
@@ -60,9 +60,9 @@ class Pools:
         self._pool: Pool | None = None
         self._pools = 0
         self._looked = False
-        # In the order in which Parsl was given them.
+        # In the order of their submission to Parsl.
         self._tasks: dict[str, _Task] = {}
-        self._failures = 0  # pools in a row that ran nothing
+        self._failures = 0  # pools in a row that ran no task
         self._retry_at = 0.0
         self._trouble: str | None = None
 
@@ -71,16 +71,16 @@ class Pools:
         return f"{MARK}={self._ownership.token}"
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
-        """Submit a task for each attempt; Parsl starts with the first."""
+        """Submit a task for each attempt; the first one starts Parsl."""
         pool = self._working_pool()
         for attempt in attempts:
             self._submit(pool, attempt)
-        # The tasks of one process mean nothing in another: there is no handle to record.
+        # A task means nothing in another process, so there is no handle to record.
         return {attempt.id: attempt.id for attempt in attempts}
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
         """Return which attempts are still Parsl's, after mending a broken pool."""
-        if not self._looked:  # a server that was killed may have left some; none may be needed now
+        if not self._looked:  # a killed server may have left some, and this one may start none
             self._looked = True
             self._ownership.end_dead_pools()
         if self._tasks:
@@ -114,7 +114,7 @@ class Pools:
                 self._submit(pool, task.attempt)
 
     def _working_pool(self) -> Pool:
-        """Return the pool, a new one if need be, with all that is waiting."""
+        """Return the pool; make a new one with all waiting tasks if it is dead or missing."""
         if self._pool is not None and (trouble := self._pool.trouble()):
             self._give_up(self._pool, trouble)
         if self._pool is None:
@@ -140,13 +140,13 @@ class Pools:
 
     def _make(self, directory: Path) -> Pool:
         configured = executor.local_executor(self._workers, self._ownership.temporary, self._mark)
-        # Parsl has shells read its paths, which a home with blanks in its name does not survive.
+        # Parsl passes its paths to shells unquoted; the alias has no blanks.
         alias = Path(self._ownership.temporary, directory.name)
         alias.symlink_to(directory)
         return Pool(configured, directory, alias)
 
     def _give_up(self, pool: Pool, trouble: str) -> None:
-        """End a pool: a job that runs belongs to its supervisor, and goes on."""
+        """End a pool; running jobs go on in their supervisors."""
         proved = pool.proved or any(
             self._runner.has_begun(task.attempt) for task in list(self._tasks.values())
         )
@@ -165,23 +165,23 @@ class Pools:
 
     def _submit(self, pool: Pool, attempt: Attempt) -> None:
         task = _Task(attempt, pool.submit(attempt))
-        self._tasks.pop(attempt.id, None)  # it goes to the end of the queue, here as there
+        self._tasks.pop(attempt.id, None)  # it goes to the end of the queue, as in Parsl
         self._tasks[attempt.id] = task
         task.future.add_done_callback(functools.partial(self._done, pool, task))
 
     def _unclaimed(self) -> list[_Task]:
-        """Return what a new pool must be given; what has begun is no matter of Parsl's any more."""
+        """Return the tasks that have not begun, for a new pool; forget those that have."""
         for task in list(self._tasks.values()):
             if self._runner.has_begun(task.attempt):
                 self._tasks.pop(task.attempt.id, None)
         return list(self._tasks.values())
 
     def _is_idle(self, pool: Pool) -> bool:
-        """Return whether a worker leaves work alone.
+        """Return whether a free worker leaves a waiting task alone.
 
-        Parsl hands out in order: of the unfinished tasks the first have workers. A killed worker or
-        manager may have taken a task with it, or a lock of the pool's queue. Then nothing is handed
-        out any more, while all seems well.
+        Parsl hands tasks out in order, so the first unfinished ones have workers. A killed worker
+        or manager may have taken a task with it, or a lock of the pool's queue. Then Parsl hands
+        nothing out any more, and seems to be well.
         """
         now = time.monotonic()
         due = set()
@@ -208,13 +208,13 @@ class Pools:
         return IDLE_S if pool.proved else min(START_S * self._later(), CREDIT_S)
 
     def _starved_s(self, pool: Pool) -> float:
-        """Return how long the processes of a new pool had no core, one after another."""
+        """Return how long the processes of a new pool have waited for a core, in all."""
         if pool.proved:
             return 0.0
         return sum(map(processes.starved_s, pool_processes(self._ownership.token, os.getsid(0))))
 
     def _later(self) -> float:
-        return 2.0 ** min(self._failures, 16)  # it may fail for days
+        return 2.0 ** min(self._failures, 16)  # pools may fail for days
 
     def _see(self, attempt: Attempt) -> Sighting:
         task = self._tasks.get(attempt.id)
@@ -238,5 +238,5 @@ class Pools:
         self._runner.notice(attempt)
 
     def _is_unbegun(self, error: BaseException | None) -> bool:
-        """Return whether a task came back as it went: its worker or manager died."""
+        """Return whether a task came back unstarted, because its worker or manager died."""
         return type(error).__module__.partition(".")[0] == "parsl"

@@ -1,4 +1,4 @@
-"""The Parsl engine: hands run directories to Parsl's workers, and says what it sees."""
+"""The runner of the Parsl engine, which passes the attempts of each cluster to its pools."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _OVER_NODES = _ON_A_NODE | {"nodes", "ranks_per_node"}
 
 
 class ParslRunner(EngineRunner):
-    """Run jobs on Parsl: on this machine, and in pilot jobs of a scheduler.
+    """A runner on Parsl, for this machine and for pilot jobs of a scheduler.
 
-    A future says only that its task is over: the run directory tells how. (``exception()`` of a
-    Parsl future *returns* the exception of a failed app, and ``cancel()`` is not implemented;
+    A future shows only that its task has ended; the run directory has the outcome. (``exception()``
+    of a Parsl future *returns* the exception of a failed app, and ``cancel()`` is not implemented;
     neither is used.)
 
     Parameters
@@ -51,7 +51,7 @@ class ParslRunner(EngineRunner):
         }
 
     def clusters(self) -> Sequence[str]:
-        """Name the clusters: this machine, and those of the configuration file."""
+        """Return the names of this machine and of the configured clusters."""
         return list(self._of)
 
     def workers(self) -> int:
@@ -59,9 +59,9 @@ class ParslRunner(EngineRunner):
         return self._workers
 
     def capabilities_of(self, cluster: str) -> Capabilities:
-        """Return what Parsl can do on a cluster: this machine, or pilot jobs of a scheduler.
+        """Return the capabilities of this machine, or of pilot jobs of a scheduler.
 
-        The scheduler says when what runs on its nodes is over; nobody here sees it.
+        Processes on the nodes cannot be seen from here; the scheduler vouches for their ends.
         """
         if cluster == "local":
             return self.capabilities
@@ -69,21 +69,21 @@ class ParslRunner(EngineRunner):
         return evolve(self.capabilities, workers_here=False, gone_means_dead=True, resources=able)
 
     def allotted(self, spec: JobSpec) -> JobSpec:
-        """Refuse what no pilot job can hold as well; see :meth:`EngineRunner.allotted`."""
+        """Refuse jobs that fit into no pilot job, too; see :meth:`EngineRunner.allotted`."""
         spec = super().allotted(spec)
         if spec.cluster in self._blocks:
             config.check_fits(spec, self._blocks[spec.cluster])
         return spec
 
     def cores(self, cluster: str) -> int | None:
-        """Return how many cores a job may have: this machine's, or those asked for on a node."""
+        """Return how many cores a job may have: this machine's, or `cores_per_node`."""
         if cluster in self._blocks:
             cores = self._blocks[cluster].engine_options.get("cores_per_node")
             return None if cores is None else int(cores)
         return len(os.sched_getaffinity(0))
 
     def launch(self, attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
-        """Submit a task for each attempt to its cluster; its trouble keeps back its own jobs."""
+        """Submit a task for each attempt; an error of one cluster holds for its own jobs alone."""
         answers: dict[str, str | Exception] = {}
         for name, some in self._by_cluster(attempts).items():
             try:
@@ -99,7 +99,7 @@ class ParslRunner(EngineRunner):
         for name, some in self._by_cluster(attempts).items():
             if name in self._of:
                 seen.update(self._of[name].probe(some))
-            else:  # its pilot jobs may be there, and the jobs in them
+            else:  # its pilot jobs may exist, with jobs in them
                 lost = Sighting("unknown", _removed(name))
                 seen.update({attempt.id: lost for attempt in some})
         return seen
@@ -118,10 +118,10 @@ class ParslRunner(EngineRunner):
         return cluster in self._blocks and "mpi" in self._blocks[cluster].engine_options
 
     def _by_cluster(self, attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
-        found: dict[str, list[Attempt]] = {}
+        groups: dict[str, list[Attempt]] = {}
         for attempt in attempts:
-            found.setdefault(attempt.cluster, []).append(attempt)
-        return found
+            groups.setdefault(attempt.cluster, []).append(attempt)
+        return groups
 
 
 def _removed(cluster: str) -> str:

@@ -1,7 +1,7 @@
-"""Pilot jobs that Slurm was asked for, those included that it took without saying so.
+"""The requested pilot jobs, including those whose submission Slurm did not confirm.
 
-A busy Slurm may take a job after `sbatch` has given up ("Socket timed out"). What a pilot job runs
-is a script of its own, whose name is the job's: by that it is known again.
+A busy Slurm may take a job after `sbatch` has given up ("Socket timed out"). Each pilot job runs a
+script of its own and has the script's name, by which it is recognized.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class SentBlocks:
-    """The pilot jobs of one pool; their scripts' names are recorded in `file` for later owners."""
+    """The pilot jobs of one pool, whose names are recorded in `file` for later owners."""
 
     def __init__(self, executor: HighThroughputExecutor, file: Path) -> None:
         self._executor = executor
@@ -28,20 +28,20 @@ class SentBlocks:
         self._names: set[str] = set()
 
     def record(self, name: str) -> None:
-        """Write down the name of one that Slurm is about to be asked for."""
+        """Write down the name of a pilot job that is about to be submitted."""
         with self._file.open("a", encoding="utf-8") as file:
             file.write(f"{name}\n")
         self._names.add(name)
 
     def active(self, queue: SlurmQueue) -> dict[str, tuple[str, str]]:
-        """Return those that are not over as `SlurmQueue.active`, and report new ones to Parsl.
+        """Return the live pilot jobs as `SlurmQueue.active` does, and report new ones to Parsl.
 
         `EngineUnavailable` is raised if Slurm does not answer.
         """
         executor = self._executor
-        found = {job: seen for job, seen in queue.active().items() if name_of(job) in self._names}
-        for allocation in found.keys() - executor.job_ids_to_block.keys():
+        active = {job: seen for job, seen in queue.active().items() if name_of(job) in self._names}
+        for allocation in active.keys() - executor.job_ids_to_block.keys():
             block = name_of(allocation).removeprefix(self._begins).partition(".")[0]
             executor.blocks_to_job_id[block] = allocation
             executor.job_ids_to_block[allocation] = block
-        return found
+        return active

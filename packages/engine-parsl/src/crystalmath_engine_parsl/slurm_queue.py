@@ -1,7 +1,7 @@
-"""Slurm's report of this user's jobs: one question for all of them.
+"""Slurm's report on all jobs of this user, from one query.
 
-Slurm counts its ids from 1 again once its controller has lost its state. So an allocation is known
-here by its id and its name, ``ID NAME``, and nothing is done to one by its id alone.
+Slurm counts its ids from 1 again once its controller has lost its state. So an allocation is named
+here by its id and its name, ``ID NAME``; its id alone is never enough.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import time
 
 from crystalmath.engines import schedulers
 
-#: How long an answer is good for, in seconds.
+#: How long an answer is used again, in seconds.
 FRESH_S = 2.0
-#: States of jobs that are over. What still ends ("COMPLETING") is listed and is not.
+#: States of jobs that have ended; a job in the state ``COMPLETING`` has not.
 _OVER = frozenset(
     [
         "BOOT_FAIL",
@@ -39,7 +39,7 @@ def name_of(allocation: str) -> str:
 
 
 class SlurmQueue:
-    """The allocations of this user that are not over; one object for each thread."""
+    """The live allocations of this user; each thread needs an object of its own."""
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[str, str]] = {}
@@ -48,9 +48,9 @@ class SlurmQueue:
         self._reboots = schedulers.SlurmReboots()
 
     def active(self) -> dict[str, tuple[str, str]]:
-        """Return state and reason of each allocation that is not over.
+        """Return state and reason of each allocation that has not ended.
 
-        `EngineUnavailable` is raised if Slurm does not answer, or not in a form that can be read.
+        `EngineUnavailable` is raised if Slurm does not answer, or its answer cannot be read.
         """
         if time.monotonic() - self._at >= FRESH_S:
             rows = {
@@ -63,10 +63,10 @@ class SlurmQueue:
         return self._seen
 
     def saw_end(self, allocation: str) -> bool:
-        """Return whether Slurm saw that nothing is alive of an allocation that is over."""
+        """Return whether Slurm vouches that no process of an ended allocation is alive."""
         if self._ended.get(allocation, "NODE_FAIL") != "NODE_FAIL":
             return True
-        # A node that it knows nothing of any more may go on, until it boots.
+        # A node that Slurm has lost may go on until it reboots.
         return self._reboots.ended(short(allocation), name_of(allocation))
 
     def boot_of(self, allocation: str) -> str | None:
@@ -78,7 +78,7 @@ class SlurmQueue:
         return self._ended.get(allocation)
 
     def cancel(self, allocations: list[str], *, pending_only: bool = False) -> None:
-        """Cancel allocations, or those of them that wait.
+        """Cancel allocations, or only the waiting ones.
 
         `EngineUnavailable` is raised if Slurm does not answer.
         """
@@ -89,5 +89,5 @@ class SlurmQueue:
         self.forget()
 
     def forget(self) -> None:
-        """Ask anew next time: something has been changed."""
+        """Query Slurm anew next time, because something has changed."""
         self._at = float("-inf")

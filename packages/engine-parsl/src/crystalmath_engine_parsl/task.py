@@ -12,25 +12,24 @@ from crystalmath_engine_parsl.config import PREFIX
 _MPI = (PREFIX, "PARSL_MPI_NODELIST", "PARSL_NUM_NODES", "PARSL_NUM_RANKS", "PARSL_RANKS_PER_NODE")
 
 
-#: What is left of a pilot job after a job's walltime, at least, in seconds: a job that is stopped
-#: there is still written down. It is part of `config.BEGIN_S`: a job for which that was asked can
-#: begin in the rest of it.
+#: The shortest rest of a pilot job after a job's walltime, in seconds, in which the outcome of a
+#: stopped job is published. It is part of `config.BEGIN_S`; the job begins in the rest of that.
 MARGIN_S = 15.0
 
 
-class BlockEndsTooSoon(Exception):  # noqa: N818 - named for what is so
-    """A pilot job will be over before a job's walltime is, or before it could do anything.
+class BlockEndsTooSoonError(Exception):
+    """A pilot job ends before the walltime of a job, or before the job could do anything.
 
     `block` is the pilot job: Slurm's id and its name.
     """
 
     def __init__(self, block: str) -> None:
-        super().__init__(block)  # what it is made again of on the other side
+        super().__init__(block)  # unpickling passes it again
         self.block = block
 
     def __str__(self) -> str:
-        """Return the message for this end."""
-        return f"the pilot job {self.block.partition(' ')[0]} is over before the job would be"
+        """Return the message."""
+        return f"the pilot job {self.block.partition(' ')[0]} ends before the job would"
 
 
 def run(
@@ -43,25 +42,25 @@ def run(
     """Run the job of a run directory, as every engine's worker does.
 
     Walltime and length of the pilot job (`block_s`) are in seconds. With `own_launcher` the cluster
-    says itself what starts ranks; quacc would use Parsl's variables for that. `BlockEndsTooSoon` is
-    raised before anything is begun.
+    names the launcher of ranks itself, in place of Parsl's variables. `BlockEndsTooSoonError` is
+    raised before the job begins.
     """
     ends = os.environ.get(worker.ENDS)
     if ends and time.time() + _least(directory, walltime_s, block_s) > float(ends):
-        raise BlockEndsTooSoon(os.environ["CRYSTALMATH_ALLOCATION"])
-    # What Parsl's MPI mode says of this task's nodes: PREFIX, and more.
+        raise BlockEndsTooSoonError(os.environ["CRYSTALMATH_ALLOCATION"])
+    # The variables of Parsl's MPI mode about the nodes of this task.
     known = {name: value for name in _MPI if (value := os.environ.get(name)) is not None}
     if own_launcher:
-        # Parsl sets it anew for each task, and what is started here would inherit it.
+        # Parsl sets it for each task, and child processes would inherit it.
         os.environ.pop(PREFIX, None)
     worker.run(directory, known, only_filled=(PREFIX,) if own_launcher else (), shared=True)
 
 
 def _least(directory: str, walltime_s: float | None, block_s: float) -> float:
-    """Return how much must be left of a pilot job for a job to begin in it, in seconds."""
+    """Return how many seconds of a pilot job must be left for a job to begin in it."""
     if walltime_s:
-        # The time in which a pilot job and its workers begin has passed. To ask for it once more
-        # would refuse in each pilot job what just fits into one.
+        # `BEGIN_S` is not added: the pilot job and its workers have begun. A job that just fits
+        # into a pilot job would otherwise never begin.
         return walltime_s + MARGIN_S
-    # A pilot job that is shorter than that is asked for, too.
+    # The pilot job itself may be shorter than a job without walltime needs.
     return min(worker.least_left(directory), block_s / 2)

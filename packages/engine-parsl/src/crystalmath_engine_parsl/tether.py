@@ -1,12 +1,12 @@
 """Start one of Parsl's scripts so that it ends with the process that owns it.
 
-Started as ``python tether.py OWNER START TEMPORARY SCRIPT [ARGUMENT ...]``; OWNER and START are the
-pid and the start time of the owner, TEMPORARY a folder of the owner's for the sockets of Parsl's
-worker pool, which is killed too soon to remove them.
+Started as ``python tether.py OWNER START TEMPORARY SCRIPT [ARGUMENT ...]``. OWNER and START are the
+pid and the start time of the owner. TEMPORARY is a folder for the sockets of Parsl's worker pool,
+which is killed before it can remove them.
 
-Parsl alone leaves its interchange and managers running for minutes when the owner is killed, and
-the interchange hands out work meanwhile; and it leaves the interchange in the terminal's process
-group, where Ctrl-C ends it before its owner can close it.
+Without this, Parsl's interchange and managers run on for minutes when the owner is killed, and the
+interchange hands out work meanwhile. It also stays in the terminal's process group, where Ctrl-C
+ends it before its owner can close it.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ def main() -> None:
     temporary, argv = sys.argv[3], sys.argv[4:]
     if os.getpgrp() == os.getpgid(owner):
         os.setpgid(0, 0)
-    # The owner's may have been removed, and Parsl asks for it.
+    # Parsl reads the working directory, and the owner's may have been removed.
     os.chdir("/")
     end_with_owner(owner, start, at_end=functools.partial(_tidy_up, owner, start, temporary))
-    # Processes that are started by multiprocessing inherit it; jobs do not, nor TMPDIR.
+    # Processes of multiprocessing inherit this folder. Jobs inherit neither it nor TMPDIR.
     tempfile.tempdir = temporary
     multiprocessing.util.get_temp_dir()
     tempfile.tempdir = None
     if token := os.environ.get(ownership.MARK):
-        # They inherit how the names of semaphores begin, too, which are left if all are killed at
-        # once. Python has no public way to say it.
+        # They inherit the prefix of semaphores, too: these stay behind if all processes are killed
+        # at once. Python has no public way to set it.
         process = multiprocessing.process.current_process()
         vars(process)["_config"]["semprefix"] = ownership.semaphores(token)
     sys.argv[:] = argv
-    # Processes that are started by multiprocessing inherit the path, too.
+    # Processes of multiprocessing inherit the path, too.
     absent = str(Path(__file__).with_name("absent"))
     sys.path[:1] = [str(Path(argv[0]).parent), absent]
     runpy.run_path(argv[0], run_name="__main__")
@@ -62,11 +62,11 @@ def main() -> None:
 
 def _tidy_up(owner: int, start: int, temporary: str) -> None:
     if processes.is_alive(owner, start):
-        return  # it has another pool by now, or will have
+        return  # it goes on with another pool
     # The other processes of the pool may have lost their guard.
     if token := os.environ.get(ownership.MARK):
         ownership.end_unguarded(token, os.getsid(0))
-    if ownership.is_temporary(temporary):  # and nobody else's, whatever was named
+    if ownership.is_temporary(temporary):  # never remove another folder
         shutil.rmtree(temporary, ignore_errors=True)
 
 

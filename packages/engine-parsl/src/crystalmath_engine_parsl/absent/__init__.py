@@ -1,4 +1,5 @@
-"""What Parsl would import in each of its own processes, and does without where it is not installed.
+"""Stand-ins for optional libraries that Parsl would import in each of its own processes.
 
-They have this folder on their path (:mod:`~crystalmath_engine_parsl.tether`). Jobs have not.
+This folder is on the path of Parsl's processes (:mod:`~crystalmath_engine_parsl.tether`), but not
+of jobs.
 """

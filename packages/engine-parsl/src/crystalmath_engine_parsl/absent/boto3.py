@@ -1,3 +1,3 @@
-"""For Parsl's provider of Amazon's machines, which its own processes do not ask."""
+"""A stand-in for the library of Parsl's provider for Amazon, which its processes do not use."""
 
 raise ImportError("Parsl's own processes need no boto3")

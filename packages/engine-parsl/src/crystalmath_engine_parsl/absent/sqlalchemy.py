@@ -1,3 +1,3 @@
-"""For Parsl's monitoring, which is not used: a third of what importing Parsl takes."""
+"""A stand-in for the library of Parsl's monitoring, a third of the time of importing Parsl."""
 
 raise ImportError("Parsl's own processes need no SQLAlchemy")
