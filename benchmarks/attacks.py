@@ -137,18 +137,18 @@ def _submissions(home: Home) -> list[Coroutine[Any, Any, None]]:
 
 
 def _bombs(home: Home) -> list[Coroutine[Any, Any, None]]:
-    asked = {"job_id": home.small, "file": "bomb", "max_bytes": 16 * 2**20}
-    return [_again(home, "jobs.logs", **asked, tail=1) for _ in range(8)]
+    params = {"job_id": home.small, "file": "bomb", "max_bytes": 16 * 2**20}
+    return [_again(home, "jobs.logs", **params, tail=1) for _ in range(8)]
 
 
 def _lists(home: Home) -> list[Coroutine[Any, Any, None]]:
-    asked = _request("jobs.list", limit=10_000)
-    return [_raw(home, *[asked] * 64) for _ in range(4)]
+    request = _request("jobs.list", limit=10_000)
+    return [_raw(home, *[request] * 64) for _ in range(4)]
 
 
 def _logs(home: Home) -> list[Coroutine[Any, Any, None]]:
-    asked = _request("jobs.logs", job_id=home.small, file="bomb", max_bytes=16 * 2**20)
-    return [_raw(home, *[asked] * 64) for _ in range(4)]
+    request = _request("jobs.logs", job_id=home.small, file="bomb", max_bytes=16 * 2**20)
+    return [_raw(home, *[request] * 64) for _ in range(4)]
 
 
 def _results(home: Home) -> list[Coroutine[Any, Any, None]]:
@@ -197,13 +197,13 @@ async def _ping(home: Home, times: list[float]) -> None:
 
 async def _work(home: Home, times: dict[str, list[float]]) -> None:
     client = await _connected(home)
-    asked = [
+    requests = [
         ("jobs.status", {"job_id": home.small}),
         ("jobs.submit", NOOP),
         ("jobs.result", {"job_id": home.small}),
     ]
     while True:
-        for method, params in asked:
+        for method, params in requests:
             began = time.perf_counter()
             answer = await client.ask(method, params)
             times.setdefault(method, []).append(time.perf_counter() - began)
@@ -250,8 +250,8 @@ async def _under(home: Home, name: str | None) -> None:
     if len(pings) > 1:
         _tell("ping, p99", 1000 * statistics.quantiles(pings, n=100)[98], "ms", 50.0, name)
     for method in ("jobs.status", "jobs.submit", "jobs.result"):
-        if found := works.get(method):
-            _tell(f"{method}, the longest of {len(found)}", max(found), "s", 1.0, name)
+        if durations := works.get(method):
+            _tell(f"{method}, the longest of {len(durations)}", max(durations), "s", 1.0, name)
         else:
             _broken.append(f"{name}: no {method} was answered")
     _tell("memory at most", most, "MB", 1000.0, name)

@@ -105,14 +105,14 @@ def _all(client: Client, options: argparse.Namespace, home: Path) -> list[Cancel
 
     chance = random.Random(options.seed)
     kinds = [(moment, tree) for moment in MOMENTS for tree in TREES]
-    asked = [kinds[number % len(kinds)] for number in range(options.count)]
-    chance.shuffle(asked)
-    delays = [chance.random() for _ in asked]
+    order = [kinds[number % len(kinds)] for number in range(options.count)]
+    chance.shuffle(order)
+    delays = [chance.random() for _ in order]
     with ThreadPoolExecutor(2 * WORKERS) as threads:
         return list(
             threads.map(
                 lambda number: _one(
-                    client, options.engine, home / str(number), asked[number], delays[number]
+                    client, options.engine, home / str(number), order[number], delays[number]
                 ),
                 range(options.count),
             )

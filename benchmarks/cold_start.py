@@ -44,10 +44,10 @@ def main() -> int:
         reading = {"list": ["list"], "status": ["status", job]}
         figures = _worst({"--help": ["--help"], **reading}, options.n)
         with connect(start=True):
-            asked = _worst(reading, options.n)
+            ratios = _worst(reading, options.n)
         subprocess.run([*OURS, "stop", "--cancel"], check=True, stderr=subprocess.DEVNULL)
     limits = {"--help": HELP, "list": ALONE, "status": ALONE}
-    figures |= {f"{name} from a server": ratio for name, ratio in asked.items()}
+    figures |= {f"{name} from a server": ratio for name, ratio in ratios.items()}
     broken = False
     for name, ratio in figures.items():
         limit = limits.get(name, ASKED)

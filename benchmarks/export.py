@@ -46,13 +46,13 @@ def _copy(job_id: str, count: int) -> None:
     configured = config.load()
     with JobStore(configured.database_url) as store:
         one = store.get(job_id)
-        given = {name: getattr(one, name) for name in ("recipe", "engine", "formula", "labels")}
+        terms = {name: getattr(one, name) for name in ("recipe", "engine", "formula", "labels")}
         new = NewJob(
             job_id=job_id,
             spec_hash="0",
             specification=store.specification(job_id),
             created_at=one.created_at,
-            **given,
+            **terms,
         )
         jobs = [evolve(new, job_id=generate_job_id()) for _ in range(count - 1)]
         store.insert(jobs)

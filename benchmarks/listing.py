@@ -50,14 +50,14 @@ def main(count: int) -> None:
         _fill(store, count)
         chance = random.Random(2)
         for sort in (None, "-created_at", "energy_ev", "energy_per_atom_ev", "name"):
-            for told, filters in _ASKED.items():
+            for name, filters in _ASKED.items():
                 first, again = [], []
                 for _ in range(10):
                     store.insert([_job(chance)])
                     first.append(_list(store, sort, filters))
                     again.append(_list(store, sort, filters))
                 spent = f"{sorted(first)[5] * 1e3:7.1f} {sorted(again)[5] * 1e3:7.1f}"
-                print(f"{spent} ms  sorted by {sort}, filtered by {told}")
+                print(f"{spent} ms  sorted by {sort}, filtered by {name}")
 
 
 def _list(store: JobStore, sort: str | None, filters: dict[str, Any]) -> float:

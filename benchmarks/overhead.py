@@ -241,9 +241,9 @@ def _files(home: Path) -> tuple[int, int]:
         entries += len(folders) + len(files)
         for name in (*folders, *files):
             with contextlib.suppress(FileNotFoundError):
-                found = os.lstat(f"{folder}/{name}")
+                status = os.lstat(f"{folder}/{name}")
                 # Outcomes and claims are links to one file: the disk has it once.
-                blocks[found.st_dev, found.st_ino] = found.st_blocks
+                blocks[status.st_dev, status.st_ino] = status.st_blocks
     return entries, 512 * sum(blocks.values())
 
 

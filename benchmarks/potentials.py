@@ -56,8 +56,8 @@ def main() -> int:
         for unit, bare, ours in zip(("wall", "CPU"), loop, jobs, strict=True):
             ratio = ours / bare
             broken += ratio > LIMIT
-            told = f"{unit}: loop {bare:6.2f} s, jobs {ours:6.2f} s, ratio {ratio:4.2f}"
-            line.append(told + "  BROKEN" * (ratio > LIMIT))
+            text = f"{unit}: loop {bare:6.2f} s, jobs {ours:6.2f} s, ratio {ratio:4.2f}"
+            line.append(text + "  BROKEN" * (ratio > LIMIT))
         broken += loads != 1
         print(*line, f"loads: {loads}" + "  BROKEN" * (loads != 1), sep="; ", flush=True)
     print(f"limit {LIMIT:g}, one load")

@@ -87,15 +87,15 @@ def _set_environment(folder: Path) -> None:
 
 def _check(recipe: str, atoms: Atoms, **parameters: object) -> list[Any]:
     """Do what a submission does."""
-    asked = {
+    arguments = {
         "recipe": f"quacc.recipes.{recipe}",
         "atoms": atoms,
         "parameters": parameters,
         "environment": submission_environment(config.load()),
         "document": codec.body_text(codec.body_of(parse_and_keep(atoms)[1], parameters)),
     }
-    findings = plugins().preflight(**asked)
-    plugins().pseudopotentials(**asked)
+    findings = plugins().preflight(**arguments)
+    plugins().pseudopotentials(**arguments)
     return [finding for finding in findings if finding.severity == "error"]
 
 

@@ -211,8 +211,8 @@ async def _fetch(server: Server, job_id: str) -> None:
     """Read the result in a process of its own, so that its work is not ours."""
     command = [sys.executable, __file__, "read", server.path, job_id]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-    told, _ = await process.communicate()
-    _fetched.update(json.loads(told))
+    output, _ = await process.communicate()
+    _fetched.update(json.loads(output))
 
 
 async def _read_result(path: str, job_id: str) -> None:
@@ -331,10 +331,10 @@ async def _run(client: Client, jobs: list[dict[str, Any]]) -> float:
     """Submit jobs in one request, and wait for them; give how long that took, in seconds."""
     began = time.perf_counter()
     ids = await _submitted(client, jobs)
-    while not (told := await client.call("jobs.wait", job_ids=ids, timeout_s=60))["done"]:
+    while not (answer := await client.call("jobs.wait", job_ids=ids, timeout_s=60))["done"]:
         pass
-    if any(job["status"] != "completed" for job in told["jobs"]):
-        raise RuntimeError(f"jobs have failed: {told['jobs']}")
+    if any(job["status"] != "completed" for job in answer["jobs"]):
+        raise RuntimeError(f"jobs have failed: {answer['jobs']}")
     return time.perf_counter() - began
 
 

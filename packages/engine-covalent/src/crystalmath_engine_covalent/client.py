@@ -84,16 +84,16 @@ class Client:
     def find(self, dispatches: Iterable[str]) -> dict[str, Dispatch]:
         """Look up dispatches by their ids, many with one request."""
         ids = list(dispatches)
-        found = {}
+        by_id = {}
         for start in range(0, len(ids), CHUNK):
             chunk = ids[start : start + CHUNK]
             query = urlencode({"count": len(chunk), "dispatch_id": chunk}, doseq=True)
             answer = json.loads(self._request("GET", f"{_DISPATCHES}?{query}"))
             for each in answer["dispatches"]:
-                found[each["dispatch_id"]] = Dispatch(
+                by_id[each["dispatch_id"]] = Dispatch(
                     each["dispatch_id"], each["name"], each["status"]
                 )
-        return found
+        return by_id
 
     def send(self, name: str, content: bytes) -> None:
         """Write a file on the server."""

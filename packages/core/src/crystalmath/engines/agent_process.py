@@ -31,8 +31,8 @@ def main() -> None:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     line = socket.socket(fileno=descriptor)
     line.set_inheritable(False)  # not for programs that are started here
-    with line.makefile("rb") as asked:
-        while question := _read(asked):
+    with line.makefile("rb") as questions:
+        while question := _read(questions):
             line.sendall(_answer(question))
     # The guard ends what is left. Who waited here for threads and handlers of a library might wait
     # for jobs.

@@ -464,8 +464,8 @@ class Driver:
             if pause > 0 and new < WRITES:
                 time.sleep(pause)
             self._wake_watcher.clear()
-            found = self.turn()
-            due = time.monotonic() + min(GATHER_S, found * GATHER_EACH_S)
+            count = self.turn()
+            due = time.monotonic() + min(GATHER_S, count * GATHER_EACH_S)
 
     def turn(self) -> int:
         """Look at what was noticed and, if it is time, at those whose turn it is.

@@ -277,7 +277,7 @@ class LeftJobs:
 
     def processes(self) -> set[int]:
         """Return the pids of those that run on this host."""
-        found: set[int] = set()
+        pids: set[int] = set()
         for directory, attempt in self._runs:
             claimant, guardian = None, []
             with contextlib.suppress(BadFile, OSError):
@@ -285,5 +285,5 @@ class LeftJobs:
                 containment = directory.containment(attempt)
                 guardian = containment.get("guardian", [])[:1]
             if claimant and claimant.is_here():
-                found |= {claimant.pid, *guardian, *processes.descendants(claimant.pid)}
-        return found
+                pids |= {claimant.pid, *guardian, *processes.descendants(claimant.pid)}
+        return pids

@@ -99,10 +99,10 @@ class Plugins:
         A plugin that cannot load, or fails, is named in a warning, and the others go on.
         `InvalidJob` of a check refuses the job in its words.
         """
-        found = self.unusable()
+        findings = self.unusable()
         for name in self._usable():
-            found += self._ask(PLUGINS, name, "crystalmath_preflight", Finding, arguments)
-        return found
+            findings += self._ask(PLUGINS, name, "crystalmath_preflight", Finding, arguments)
+        return findings
 
     def engine_preflight(self, engine: str, **arguments: Any) -> list[Finding]:
         """Ask the checks of the engine that a job is for; `engine()` says what may be raised."""
@@ -111,26 +111,28 @@ class Plugins:
 
     def pseudopotentials(self, **arguments: Any) -> list[Pseudopotential | Finding]:
         """Ask which pseudopotential files a job reads; a warning for a plugin that fails."""
-        found: list[Pseudopotential | Finding] = []
+        files: list[Pseudopotential | Finding] = []
         hook = "crystalmath_pseudopotentials"
         for name in self._usable():
-            found += self._ask(PLUGINS, name, hook, Pseudopotential, arguments)
-        return found
+            files += self._ask(PLUGINS, name, hook, Pseudopotential, arguments)
+        return files
 
     def programs(self) -> tuple[Program, ...]:
         """Return the programs that recipes run and plugins know; a name has but one."""
         if self._programs is None:
-            found: dict[str, Program] = {}
-            self._gather("crystalmath_programs", lambda given: _take_programs(given, found))
-            self._programs = tuple(found.values())
+            by_name: dict[str, Program] = {}
+            self._gather("crystalmath_programs", lambda programs: _take_programs(programs, by_name))
+            self._programs = tuple(by_name.values())
         return self._programs
 
     def progress_readers(self) -> Mapping[str, ProgressReader]:
         """Return the progress readers by their files' names; the first of two goes."""
         if self._readers is None:
-            found: dict[str, ProgressReader] = {}
-            self._gather("crystalmath_progress_readers", lambda given: _take_readers(given, found))
-            self._readers = found
+            by_file: dict[str, ProgressReader] = {}
+            self._gather(
+                "crystalmath_progress_readers", lambda readers: _take_readers(readers, by_file)
+            )
+            self._readers = by_file
         return self._readers
 
     def _gather(self, hook: str, take: Callable[[list[Any]], None]) -> None:
@@ -202,11 +204,11 @@ class Plugins:
     def _installed(self, group: str) -> Mapping[str, list[EntryPoint]]:
         # Reading the metadata of all distributions takes milliseconds: once, not once a job.
         if group not in self._entries:
-            found: dict[str, dict[str, EntryPoint]] = {}
+            entries: dict[str, dict[str, EntryPoint]] = {}
             for entry in entry_points_of(group):
                 # The same distribution may be found twice along sys.path.
-                found.setdefault(entry.name, {}).setdefault(distribution_of(entry), entry)
-            self._entries[group] = {name: list(each.values()) for name, each in found.items()}
+                entries.setdefault(entry.name, {}).setdefault(distribution_of(entry), entry)
+            self._entries[group] = {name: list(each.values()) for name, each in entries.items()}
         return self._entries[group]
 
     def _load(self, group: str, candidates: list[EntryPoint]) -> Any:
@@ -258,17 +260,17 @@ def _exits(error: SystemExit) -> PluginError:
     return PluginError(f"it ends the program when it is imported: SystemExit({error.code!r})")
 
 
-def _take_programs(given: Iterable[Program], found: dict[str, Program]) -> None:
-    for program in given:
-        if program.name in found:
-            other = type(found[program.name]).__module__
+def _take_programs(programs: Iterable[Program], by_name: dict[str, Program]) -> None:
+    for program in programs:
+        if program.name in by_name:
+            other = type(by_name[program.name]).__module__
             raise PluginError(f"the program {program.name!r} is known by {other} already")
-        found[program.name] = program
+        by_name[program.name] = program
 
 
-def _take_readers(given: Iterable[ProgressReader], found: dict[str, ProgressReader]) -> None:
-    for reader in given:
-        found.setdefault(reader.file, reader)
+def _take_readers(readers: Iterable[ProgressReader], by_file: dict[str, ProgressReader]) -> None:
+    for reader in readers:
+        by_file.setdefault(reader.file, reader)
 
 
 def _not_checked(code: str, what: str, error: BaseException, remedy: str) -> Finding:

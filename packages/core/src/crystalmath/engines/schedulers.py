@@ -103,24 +103,24 @@ def run(
     except OSError as error:  # no process could be started, or the command is being replaced
         raise EngineUnavailable(f"{command[0]} cannot be run: {error}") from error
     if done.returncode:
-        told = "\n".join(filter(None, [done.stdout.strip(), done.stderr.strip()]))
-        raise subprocess.CalledProcessError(done.returncode, command, output=told or "no message")
+        output = "\n".join(filter(None, [done.stdout.strip(), done.stderr.strip()]))
+        raise subprocess.CalledProcessError(done.returncode, command, output=output or "no message")
     return done.stdout
 
 
-def is_final(told: str) -> bool:
+def is_final(message: str) -> bool:
     """Return whether a refusal names the request, so that asking again would not help.
 
     A partition, an account, a limit that one job exceeds. All else may pass and is tried again:
     no credentials, no controller, too many jobs at once, or words that nobody knows.
     """
-    told = _ANY_LIMIT.sub("", told)
-    return _REQUEST.search(told) is not None and _PASSING.search(told) is None
+    message = _ANY_LIMIT.sub("", message)
+    return _REQUEST.search(message) is not None and _PASSING.search(message) is None
 
 
-def takes_nothing(told: str) -> bool:
+def takes_nothing(message: str) -> bool:
     """Return whether a refusal says that no job is taken just now: no other need be tried."""
-    return _PASSING.search(_ANY_LIMIT.sub("", told)) is not None
+    return _PASSING.search(_ANY_LIMIT.sub("", message)) is not None
 
 
 def trouble(scheduler: str) -> str | None:
@@ -137,9 +137,9 @@ def trouble(scheduler: str) -> str | None:
     return None
 
 
-def unreadable(command: str, told: str) -> EngineUnavailable:
+def unreadable(command: str, answer: str) -> EngineUnavailable:
     """Return the error for an answer of a command that cannot be read: nothing follows from it."""
-    return EngineUnavailable(f"what {command} answers cannot be read: {told[:_QUOTED]!r}")
+    return EngineUnavailable(f"what {command} answers cannot be read: {answer[:_QUOTED]!r}")
 
 
 @frozen
@@ -168,23 +168,23 @@ def slurm_jobs() -> list[SlurmJob]:
     Raises `EngineUnavailable`: ``squeue`` cannot be run, fails, or answers what cannot be read.
     """
     try:
-        told = run(SQUEUE)
+        output = run(SQUEUE)
     except (ConfigError, subprocess.CalledProcessError) as error:
         why = getattr(error, "output", None) or error
         raise EngineUnavailable(f"Slurm cannot be asked: {why}") from error
-    return slurm_rows(told)
+    return slurm_rows(output)
 
 
-def slurm_rows(told: str) -> list[SlurmJob]:
+def slurm_rows(output: str) -> list[SlurmJob]:
     """Read what ``squeue`` printed for :func:`slurm_jobs`; `EngineUnavailable` if that fails."""
-    jobs, at, end = [], 0, len(told.rstrip())
+    jobs, at, end = [], 0, len(output.rstrip())
     while at < end:
-        found = _SLURM_JOB.match(told, at)
-        if found is None:
-            raise unreadable("squeue", told)
-        native_id, state, reason, name = found.groups()
+        match = _SLURM_JOB.match(output, at)
+        if match is None:
+            raise unreadable("squeue", output)
+        native_id, state, reason, name = match.groups()
         jobs.append(SlurmJob(native_id, name, state, reason))
-        at = found.end()
+        at = match.end()
     return jobs
 
 

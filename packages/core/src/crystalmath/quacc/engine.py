@@ -472,8 +472,8 @@ def _require_no_reference(spec: JobSpec, body: str) -> None:
 
     if f'"{JOB}"' not in body:
         return
-    asked = {name: encode_request(value, name) for name, value in spec.parameters.items()}
-    for place in references_in(asked):
+    encoded = {name: encode_request(value, name) for name, value in spec.parameters.items()}
+    for place in references_in(encoded):
         raise InvalidJob(
             f"the parameter {place} refers to another job, and a runner keeps no job that waits; "
             "pass the value itself, or submit the job by crystalmath.client"

@@ -133,9 +133,9 @@ def _library_finding(where: PotcarPath, path: Path, wanted: list[str]) -> Findin
         return _no_library(where, path, named, wanted)
     # One job takes all its datasets from one folder.
     lacking = {
-        name: [element for element in wanted if not _has(path / name, found, element)]
-        for name, found in libraries.items()
-        if found is not None
+        name: [element for element in wanted if not _has(path / name, datasets, element)]
+        for name, datasets in libraries.items()
+        if datasets is not None
     }
     if not all(lacking.values()):
         return None

@@ -175,19 +175,19 @@ class JobStore(JobReader):
             No job has one of these ids.
         """
         with self._database.writing() as connection:
-            found = {job.job_id: job for job in fetch(Snapshot(connection), job_ids)}
+            jobs = {job.job_id: job for job in fetch(Snapshot(connection), job_ids)}
             for job_id in job_ids:
-                if job_id not in found:
+                if job_id not in jobs:
                     raise UnknownJob(job_id)
             changed, log = [], []
-            for job in [*found.values()]:
+            for job in [*jobs.values()]:
                 if not job.state.is_terminal() and job.cancel_requested_at is None:
                     noted = evolve(job, cancel_requested_at=at, revision=job.revision + 1)
-                    found[job.job_id] = noted
+                    jobs[job.job_id] = noted
                     changed.append((job.revision, noted))
                     log.append(event_row(job, job.state, at, "cancel requested"))
             save(connection, changed, log)
-        return [*found.values()]
+        return [*jobs.values()]
 
     @patient
     def put_in(self, ready: Sequence[tuple[JobMetadata, NewJob]], at: float) -> list[JobMetadata]:
@@ -218,8 +218,8 @@ class JobStore(JobReader):
                     after = evolve(job, revision=job.revision + 1, **known)
                     changed.append((job.revision, after))
                     rows.append(new)
-                    told = new.reason or "waits for no other job any more"
-                    log.append(event_row(job, job.state, at, told))
+                    reason = new.reason or "waits for no other job any more"
+                    log.append(event_row(job, job.state, at, reason))
             put_in(connection, changed, rows, log)
         return [job for _, job in changed]
 
@@ -235,12 +235,12 @@ class JobStore(JobReader):
     ) -> None:
         """Record whose unfinished jobs these are from now on; an empty owner is nobody."""
         with self._database.writing() as connection:
-            found = [
+            jobs = [
                 job for job in fetch(Snapshot(connection), job_ids) if not job.state.is_terminal()
             ]
-            owned = [evolve(job, owner=owner, revision=job.revision + 1) for job in found]
-            changed = [(job.revision, now) for job, now in zip(found, owned, strict=True)]
-            save(connection, changed, [event_row(job, job.state, at, reason) for job in found])
+            owned = [evolve(job, owner=owner, revision=job.revision + 1) for job in jobs]
+            changed = [(job.revision, now) for job, now in zip(jobs, owned, strict=True)]
+            save(connection, changed, [event_row(job, job.state, at, reason) for job in jobs])
 
     @patient
     def note_removed(
@@ -266,17 +266,17 @@ class JobStore(JobReader):
             The jobs that changed, as they are now.
         """
         with self._database.writing() as connection:
-            found = [
+            jobs = [
                 job
                 for job in fetch(Snapshot(connection), job_ids)
                 if job.state.is_terminal() and job.removed not in {removed, "all"}
             ]
             noted = [
                 evolve(job, removed=removed, removed_at=at, revision=job.revision + 1)
-                for job in found
+                for job in jobs
             ]
-            changed = [(job.revision, now) for job, now in zip(found, noted, strict=True)]
-            save(connection, changed, [event_row(job, job.state, at, reason) for job in found])
+            changed = [(job.revision, now) for job, now in zip(jobs, noted, strict=True)]
+            save(connection, changed, [event_row(job, job.state, at, reason) for job in jobs])
         return noted
 
     def require_writable(self) -> None:

@@ -143,14 +143,14 @@ class Door:
     def launch(self, *attempts: Attempt, by: Owner | None = None) -> dict[str, str]:
         """Hand attempts over, again and again until the engine took all: ``{job id: handle}``."""
         handles: dict[str, str] = {}
-        told = ""
+        reason = ""
 
         def taken() -> bool:
-            nonlocal told
+            nonlocal reason
             try:
                 handles.update(self.offer(*(a for a in attempts if a.job_id not in handles), by=by))
             except AwayError as error:
-                told = f": {str(error).partition(chr(10))[0]}"
+                reason = f": {str(error).partition(chr(10))[0]}"
             return len(handles) == len(attempts)
 
         # It may take some of them when others have ended.
@@ -159,15 +159,15 @@ class Door:
             "the engine did not take all attempts; one without a queue of its own says so in "
             "max_queued"
         )
-        eventually(taken, limit, lambda: f"{what}{told}")
+        eventually(taken, limit, lambda: f"{what}{reason}")
         return handles
 
     def offer(self, *attempts: Attempt, by: Owner | None = None) -> dict[str, str]:
         """Hand attempts over once; what is not in the answer was not taken."""
         owner, jobs = by or self.owner, [each.job_id for each in attempts]
         with longer_timeout(owner, len(jobs)):
-            given: dict[str, str] = owner.ask("launch", jobs, self._terms_of(jobs))
-        return given
+            handles: dict[str, str] = owner.ask("launch", jobs, self._terms_of(jobs))
+        return handles
 
     def seen(
         self, attempt: Attempt, handles: Mapping[str, str] | None = None, by: Owner | None = None
@@ -202,17 +202,17 @@ class Door:
     def again(self, what: str, call: Callable[[], _T]) -> _T:
         """Call the engine until it can be reached, as core does; give what it answered."""
         answers: list[_T] = []
-        told = ""
+        reason = ""
 
         def is_reached() -> bool:
-            nonlocal told
+            nonlocal reason
             try:
                 answers.append(call())
             except AwayError as error:
-                told = str(error)
+                reason = str(error)
             return bool(answers)
 
-        eventually(is_reached, self._engine.start_s, lambda: f"it cannot be {what}: {told}")
+        eventually(is_reached, self._engine.start_s, lambda: f"it cannot be {what}: {reason}")
         return answers[0]
 
     def started(self, *attempts: Attempt) -> None:

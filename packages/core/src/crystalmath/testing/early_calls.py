@@ -134,12 +134,12 @@ def call_early(
     """
     best: dict[str, float] = {}
     for number in range(TRIES):
-        found = _call(group, name, folder / f"early.{number}", configure)
-        for step, seen in found["steps"].items():
+        report = _call(group, name, folder / f"early.{number}", configure)
+        for step, seen in report["steps"].items():
             best[step] = seen["seconds"] = min(seen["seconds"], best.get(step, seen["seconds"]))
         if all(took <= limits_s[step] for step, took in best.items()):
             break
-    return found
+    return report
 
 
 def _call(group: str, name: str, folder: Path, configure: Callable[[Path], None]) -> Any:
@@ -180,8 +180,8 @@ def _look(group: str, name: str) -> dict[str, Any]:
         for hook in PROVIDED:
             if provide := getattr(plugin, hook, None):
                 call(hook, provide)
-    told = {step: {"seconds": it.seconds, "started": it.started} for step, it in steps.items()}
-    return {"steps": told, "modules": strangers(came, group, name)}
+    summary = {step: {"seconds": it.seconds, "started": it.started} for step, it in steps.items()}
+    return {"steps": summary, "modules": strangers(came, group, name)}
 
 
 def _call_engine(call: Callable[[str, Callable[[], Any]], Any], plugin: Any, name: str) -> None:

@@ -24,8 +24,8 @@ def _main() -> None:
     kept = [int(number) for number in sys.argv[2:]]
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "cannot become a child subreaper; Linux is needed")
-    with line.makefile() as told:
-        command, environment = json.loads(told.readline())
+    with line.makefile() as lines:
+        command, environment = json.loads(lines.readline())
     child = os.fork()
     if child == 0:
         os.setsid()

@@ -40,11 +40,11 @@ def below(folder: Path | str) -> Iterator[Path]:
 
 def links(folder: Path | str) -> list[str]:
     """Return where the symbolic links in a folder lead, as those of ``/proc/<pid>/fd``."""
-    found = []
+    targets = []
     for path in listed(folder):
         with contextlib.suppress(OSError):
-            found.append(str(path.readlink()))
-    return found
+            targets.append(str(path.readlink()))
+    return targets
 
 
 _MARK = "CRYSTALMATH_ATTEMPT"
@@ -200,8 +200,8 @@ def living(variable: str, prefix: str) -> list[psutil.Process]:
 def start_time(pid: int) -> int | None:
     """Return when a process started, in clock ticks since boot, as claims have it."""
     with contextlib.suppress(OSError):
-        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-        return int(told.rpartition(")")[2].split()[19])
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+        return int(fields.rpartition(")")[2].split()[19])
     return None
 
 

@@ -59,9 +59,9 @@ class Kept:
         self._keeper = keeper.pid
         self._end = weakref.finalize(self, _end, keeper, self._line)
         # What is read ahead `select` would not see.
-        self._told = self._line.makefile("rb", buffering=0)
+        self._answers = self._line.makefile("rb", buffering=0)
         self._line.sendall(json.dumps([list(command), dict(environment)]).encode() + b"\n")
-        pid = self._told.readline()
+        pid = self._answers.readline()
         if not pid:
             raise OSError(f"{sys.executable} did not start; see its standard error")
         self.pid = int(pid)
@@ -89,14 +89,14 @@ class Kept:
         import psutil
 
         with contextlib.suppress(psutil.NoSuchProcess):
-            found = psutil.Process(self._keeper).children(recursive=True)
-            return [each for each in found if each.pid != self.pid]
+            children = psutil.Process(self._keeper).children(recursive=True)
+            return [each for each in children if each.pid != self.pid]
         return []
 
     def _code(self, timeout: float | None) -> int | None:
         if self.returncode is None and select.select([self._line], [], [], timeout)[0]:
             # Who kills a keeper, too, leaves no word.
-            self.returncode = int(self._told.readline() or -signal.SIGKILL)
+            self.returncode = int(self._answers.readline() or -signal.SIGKILL)
         return self.returncode
 
 
@@ -237,17 +237,17 @@ class Owner:
 
     def new_output(self) -> tuple[str, str]:
         """Return its standard output and error since the last call."""
-        told = tuple(_text(file, self._read[file]) for file in (self._output, self._errors))
+        texts = tuple(_text(file, self._read[file]) for file in (self._output, self._errors))
         self._read = {file: os.fstat(file.fileno()).st_size for file in self._read}
-        return told[0], told[1]
+        return texts[0], texts[1]
 
-    def told(self) -> list[str]:
+    def excerpts(self) -> list[str]:
         """Put into words what it wrote since this or :meth:`new_output` was asked last."""
         output, errors = (text.strip() for text in self.new_output())
-        found = [f"your engine wrote `{output[-_TAIL:]}` to standard output"] if output else []
+        notes = [f"your engine wrote `{output[-_TAIL:]}` to standard output"] if output else []
         if errors:
-            found.append(f"standard error of the process {self.process.pid}:\n{errors[-_TAIL:]}")
-        return found
+            notes.append(f"standard error of the process {self.process.pid}:\n{errors[-_TAIL:]}")
+        return notes
 
     def kill(self) -> None:
         """Kill it (SIGKILL), and nothing else."""
@@ -259,8 +259,8 @@ class Owner:
         """List what is alive of that which it has started, whether it is alive itself or not."""
         from crystalmath.testing.oracle import alive, living
 
-        found = living(MARK, self._mark) + self.process.descendants()
-        left = {process.pid: process for process in found}
+        running = living(MARK, self._mark) + self.process.descendants()
+        left = {process.pid: process for process in running}
         left.pop(self.process.pid, None)
         return alive(left.values())
 

@@ -111,9 +111,9 @@ class OwnerProcess:
         wrong = {key: each for key, each in handles.items() if not isinstance(each, str)}
         if wrong:
             raise TypeError(f"these handles are no strings: {wrong}")
-        given = _by_job(attempts, handles)
-        self._launched.update(given)
-        return given
+        handles_by_job = _by_job(attempts, handles)
+        self._launched.update(handles_by_job)
+        return handles_by_job
 
     def probe(
         self,
@@ -157,9 +157,9 @@ class OwnerProcess:
         launch, stop = self._runner.launch, self._runner.stop
 
         def launched(attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
-            given = launch(attempts)
-            self._taken.update(key for key, each in given.items() if isinstance(each, str))
-            return given
+            answers = launch(attempts)
+            self._taken.update(key for key, each in answers.items() if isinstance(each, str))
+            return answers
 
         def stopped() -> None:
             began = own_time()

@@ -46,9 +46,11 @@ def _one_job(owner: Owner, limit_s: float) -> float:
     try:
         (job_id,) = owner.ask("submit", "echo")
         if not within(lambda: _is_over(owner, job_id), limit_s):
-            raise PaceError(_told(owner, f"a job that does nothing did not end in {limit_s:g} s"))
+            raise PaceError(
+                _described(owner, f"a job that does nothing did not end in {limit_s:g} s")
+            )
     except OwnerError as error:
-        raise PaceError(_told(owner, str(error))) from None
+        raise PaceError(_described(owner, str(error))) from None
     return time.monotonic() - began
 
 
@@ -56,7 +58,7 @@ def _is_over(owner: Owner, job_id: str) -> bool:
     state = owner.ask("status", job_id)
     if state in {"failed", "cancelled"}:
         result = owner.ask("result", job_id)
-        raise PaceError(_told(owner, f"a job that does nothing {state}: {result['error']}"))
+        raise PaceError(_described(owner, f"a job that does nothing {state}: {result['error']}"))
     return bool(state == "completed")
 
 
@@ -83,5 +85,5 @@ def _is_apart(first: Owner, engine: EngineUnderTest, home: Path, cold_s: float) 
                 second.ask("close")
 
 
-def _told(owner: Owner, what: str) -> str:
-    return "\n\n".join([what, *owner.told()])
+def _described(owner: Owner, what: str) -> str:
+    return "\n\n".join([what, *owner.excerpts()])

@@ -133,8 +133,10 @@ def unchanged(who: str, folder: Path, warm: Callable[[], object]) -> Iterator[No
         yield
     changed = snapshot.differences(before, snapshot.take())
     rules = f"({_GUIDE}, 'Rules')"
-    told = "; ".join(f"{topic}: {', '.join(changed[topic])}" for topic in ITS if changed[topic])
-    assert not told, f"{who} changes the process of whoever asks it {rules}: {told}"
+    differences = "; ".join(
+        f"{topic}: {', '.join(changed[topic])}" for topic in ITS if changed[topic]
+    )
+    assert not differences, f"{who} changes the process of whoever asks it {rules}: {differences}"
     assert not seen.started, f"{who} must start and write nothing {rules}: {seen.started}"
 
 
@@ -173,7 +175,7 @@ class PreflightContract(PluginContract):
         )
 
         def judge(case: PreflightCase) -> list[Finding]:
-            asked: dict[str, Any] = {
+            arguments: dict[str, Any] = {
                 "recipe": case.recipe,
                 "atoms": case.atoms,
                 "parameters": case.parameters,
@@ -182,7 +184,7 @@ class PreflightContract(PluginContract):
             }
             # Core's own check is the one that knows what to do with programs.
             whose = loaded if own else plugins().plugin("recipes")
-            answers = plugins().call_engine(whose, "crystalmath_preflight", **asked)
+            answers = plugins().call_engine(whose, "crystalmath_preflight", **arguments)
             return [finding for answer in answers for finding in answer]
 
         yield judge
@@ -192,8 +194,8 @@ class PreflightContract(PluginContract):
     def test_there_are_right_and_wrong_jobs_among_the_cases(
         self, cases: Sequence[PreflightCase]
     ) -> None:
-        said = {bool(case.errors or case.warnings) for case in cases}
-        assert said == {True, False}, "give a job that is right, and one that is not"
+        kinds = {bool(case.errors or case.warnings) for case in cases}
+        assert kinds == {True, False}, "give a job that is right, and one that is not"
 
     def test_verdicts(
         self, cases: Sequence[PreflightCase], judge: Callable[[PreflightCase], list[Finding]]
@@ -201,14 +203,14 @@ class PreflightContract(PluginContract):
         """On each case, and once more the other way round: a verdict hangs on its job alone."""
         wrong = []
         for case in (*cases, *reversed(cases)):
-            found = judge(case)
-            said = Counter((finding.severity, finding.code) for finding in found)
+            findings = judge(case)
+            counts = Counter((finding.severity, finding.code) for finding in findings)
             wanted = Counter(
                 [("error", code) for code in case.errors]
                 + [("warning", code) for code in case.warnings]
             )
-            if said != wanted:
-                shown = [f"{each.severity} {each.code} ({each})" for each in found]
+            if counts != wanted:
+                shown = [f"{each.severity} {each.code} ({each})" for each in findings]
                 expected = [" ".join(each) for each in sorted(wanted.elements())]
                 wrong.append(
                     f"{case.recipe} {dict(case.parameters)}: expected "
@@ -225,11 +227,11 @@ class PreflightContract(PluginContract):
         """Once warm. Neither files, nor the process, nor what was given."""
         for case in cases:
             who = f"the verdict on {case.recipe}"
-            given = _document(case), dict(case.environment)
+            before = _document(case), dict(case.environment)
             # The first one may start the process that recipes are asked in.
             with unchanged(who, tmp_path, lambda case=case: judge(case)):  # type: ignore[misc]
                 judge(case)
-            assert (_document(case), dict(case.environment)) == given, (
+            assert (_document(case), dict(case.environment)) == before, (
                 f"{who} changes the structure, parameters or environment that it was given "
                 f"({_GUIDE}, 'Rules')"
             )
@@ -284,8 +286,8 @@ class ReaderContract(PluginContract):
                     f"{name!r} must be the plain name of a file, without a folder and without .gz, "
                     f"which is found by itself ({_PROGRESS})"
                 )
-        told = [name for name in readers if not any(name in case.files for case in cases)]
-        assert not told, f"no case has the file of the readers for {', '.join(told)}"
+        untested = [name for name in readers if not any(name in case.files for case in cases)]
+        assert not untested, f"no case has the file of the readers for {', '.join(untested)}"
 
     def test_readings(
         self, readers: dict[str, ProgressReader], cases: Sequence[ReaderCase]
@@ -305,8 +307,8 @@ class ReaderContract(PluginContract):
                 assert len(steps) == len(case.steps), (
                     f"{type(reader).__name__} collects {steps}, and not {case.steps} ({_PROGRESS})"
                 )
-                for found, wanted in zip(steps, case.steps, strict=True):
-                    _check("collector", found, wanted)
+                for step, wanted in zip(steps, case.steps, strict=True):
+                    _check("collector", step, wanted)
 
     def test_files_that_are_cut_anywhere(
         self, readers: dict[str, ProgressReader], cases: Sequence[ReaderCase]
@@ -325,9 +327,9 @@ class ReaderContract(PluginContract):
         for reader in readers.values():
             for text in ("", "\n" * 1000, "\0" * 1000, noise):
                 files = dict.fromkeys((reader.file, *reader.others), text)
-                found = _is_survived(reader, files)
-                assert found == Reading(), (
-                    f"{type(reader).__name__} reads {found} where there is nothing ({_PROGRESS})"
+                reading = _is_survived(reader, files)
+                assert reading == Reading(), (
+                    f"{type(reader).__name__} reads {reading} where there is nothing ({_PROGRESS})"
                 )
 
     def test_reading_is_quick_and_changes_nothing(
@@ -356,12 +358,12 @@ class ReaderContract(PluginContract):
 
 
 def _reader(readers: Mapping[str, ProgressReader], case: ReaderCase) -> ProgressReader:
-    found = [reader for name, reader in readers.items() if name in case.files]
-    assert len(found) == 1, (
+    matches = [reader for name, reader in readers.items() if name in case.files]
+    assert len(matches) == 1, (
         f"the files {list(case.files)} of a case must have the file of one reader among them; "
         f"the plugin has readers for {list(readers)}"
     )
-    return found[0]
+    return matches[0]
 
 
 def _read(reader: ProgressReader, files: Mapping[str, str]) -> Reading:
@@ -384,24 +386,24 @@ def _is_survived(reader: ProgressReader, files: Mapping[str, str]) -> Reading:
     who = type(reader).__name__
     ends = {name: text[-60:] for name, text in files.items()}
     try:
-        found, steps = _read(reader, files), _steps(reader, files, 100)
+        reading, steps = _read(reader, files), _steps(reader, files, 100)
     except Exception as error:
         raise AssertionError(
             f"{who} raises {error!r} where the files end so: {ends}; what is not there yet is None "
             f"({_PROGRESS})"
         ) from error
-    for each in (found, *steps):
+    for each in (reading, *steps):
         assert isinstance(each, Reading), f"{who} gives {each!r}, which is no Reading ({_PROGRESS})"
         for name in _NUMBERS:
             value = getattr(each, name)
             kinds = (int,) if name.endswith("step") else (int, float)
             assert value is None or type(value) in kinds, f"{who} gives {name} {value!r}"
-    return found
+    return reading
 
 
-def _check(method: str, found: Reading, wanted: Reading) -> None:
+def _check(method: str, reading: Reading, wanted: Reading) -> None:
     for name in _NUMBERS:
-        value, right = getattr(found, name), getattr(wanted, name)
+        value, right = getattr(reading, name), getattr(wanted, name)
         if right is not None and value is not None:
             right = pytest.approx(right, rel=RELATIVE)
         assert value == right, f"{method} gives {name} {value}, and not {right} ({_PROGRESS})"

@@ -119,9 +119,9 @@ class KitRun:
 
 def original(cls: type, name: str) -> Callable[..., Any]:
     """Return a test as the kit has it, also where a subclass marks it ``xfail``; else its own."""
-    found = [vars(each)[name] for each in cls.__mro__ if name in vars(each)]
-    ours = [test for test in found if test.__module__.startswith(_CONTRACT)]
-    test: Callable[..., Any] = (ours or found)[0]
+    definitions = [vars(each)[name] for each in cls.__mro__ if name in vars(each)]
+    ours = [test for test in definitions if test.__module__.startswith(_CONTRACT)]
+    test: Callable[..., Any] = (ours or definitions)[0]
     return test
 
 
@@ -130,15 +130,17 @@ def described(name: str, cls: type | None = None) -> Verdict:
     from crystalmath.testing import RunnerContract
 
     test = original(cls or RunnerContract, name.partition("[")[0])
-    said = (inspect.getdoc(test) or "").partition("\n\n")[0].replace("\n", " ")
-    asked = test.__name__.removeprefix("test_").replace("_", " ")
+    summary = (inspect.getdoc(test) or "").partition("\n\n")[0].replace("\n", " ")
+    promise = test.__name__.removeprefix("test_").replace("_", " ")
     owner = test.__qualname__.partition(".")[0]
     topic = re.sub(r"(?<!^)(?=[A-Z])", "_", owner).lower()
     # The section of the guide that says what an author has to do for it.
     guide = getattr(
         getattr(sys.modules[test.__module__], owner, None), "guide", "What an engine is"
     )
-    return Verdict(topic, test.__name__, f"{asked}: {said}" if said else asked, str(guide))
+    return Verdict(
+        topic, test.__name__, f"{promise}: {summary}" if summary else promise, str(guide)
+    )
 
 
 def list_kit(subject: EngineUnderTest, folder: Path, keyword: str | None = None) -> list[str]:
@@ -152,8 +154,8 @@ def list_kit(subject: EngineUnderTest, folder: Path, keyword: str | None = None)
         raise SessionError("no test of the kit was chosen", usage=True)
     if done.returncode:
         raise SessionError(f"{done.stdout}\n{done.stderr}".strip(), usage=True)
-    found = [line for line in done.stdout.splitlines() if "::test_" in line]
-    return [line.partition("::TestEngine::")[2] for line in found]
+    lines = [line for line in done.stdout.splitlines() if "::test_" in line]
+    return [line.partition("::TestEngine::")[2] for line in lines]
 
 
 def run_kit(
@@ -271,26 +273,26 @@ def _read(case: ET.Element) -> Case:
     """Read one test of pytest's report."""
     owner = case.get("classname", "").rpartition(".")[2]
     name, seconds = case.get("name", ""), float(case.get("time", 0))
-    for found in case:
-        told = found.get("message", "")
-        if found.tag in {"failure", "error"}:
-            phase = told.split(" ", 3)[2] if found.tag == "error" else "call"
-            details = found.text or ""
-            return Case(owner, name, "failed", seconds, _reason(told, details), details, phase)
-        if found.tag == "skipped":
-            outcome = "xfailed" if found.get("type") == "pytest.xfail" else "skipped"
-            return Case(owner, name, outcome, seconds, told)  # type: ignore[arg-type]
+    for element in case:
+        message = element.get("message", "")
+        if element.tag in {"failure", "error"}:
+            phase = message.split(" ", 3)[2] if element.tag == "error" else "call"
+            details = element.text or ""
+            return Case(owner, name, "failed", seconds, _reason(message, details), details, phase)
+        if element.tag == "skipped":
+            outcome = "xfailed" if element.get("type") == "pytest.xfail" else "skipped"
+            return Case(owner, name, outcome, seconds, message)  # type: ignore[arg-type]
     return Case(owner, name, "passed", seconds)
 
 
-def _reason(told: str, details: str) -> str:
+def _reason(message: str, details: str) -> str:
     """Return why a test failed: pytest's message, whole, and the engine's last word."""
-    if _SHORTENED in told:
+    if _SHORTENED in message:
         *_, end = re.finditer(r"(?:^E .*\n?)+", details, re.MULTILINE)
-        told = textwrap.dedent(re.sub("^E", "", end[0], flags=re.MULTILINE)).strip()
+        message = textwrap.dedent(re.sub("^E", "", end[0], flags=re.MULTILINE)).strip()
     if said := re.search(rf"^-+ {SAID} -+\n(?:.*\n)*?(.+)\n*(?:^-|\Z)", details, re.MULTILINE):
-        told = f"{told}\nthe engine said last: {said[1]}"
-    return told
+        message = f"{message}\nthe engine said last: {said[1]}"
+    return message
 
 
 def _judge(chosen: Iterable[str], cases: Sequence[Case], why: str) -> list[Verdict]:
@@ -302,10 +304,10 @@ def _judge(chosen: Iterable[str], cases: Sequence[Case], why: str) -> list[Verdi
     return [_verdict(described(name), ended.get(name, []), why) for name in functions]
 
 
-def _verdict(asked: Verdict, cases: Sequence[Case], why: str) -> Verdict:
+def _verdict(verdict: Verdict, cases: Sequence[Case], why: str) -> Verdict:
     outcomes = {case.outcome: case for case in reversed(cases)}  # the first of each
     if broken := outcomes.get("failed") or outcomes.get("xfailed"):
-        return evolve(asked, state="broken", reason=broken.reason)
+        return evolve(verdict, state="broken", reason=broken.reason)
     if "passed" in outcomes:
-        return evolve(asked, state="kept")
-    return evolve(asked, reason=cases[0].reason if cases else why)
+        return evolve(verdict, state="kept")
+    return evolve(verdict, reason=cases[0].reason if cases else why)

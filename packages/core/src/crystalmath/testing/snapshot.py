@@ -59,7 +59,7 @@ def take(engine: str = "") -> dict[str, dict[str, str]]:
     """Return by topic what belongs to the whole process, with the logger of `engine`, too."""
     root = logging.getLogger()
     received = {_name(each): repr(signal.getsignal(each)) for each in signal.valid_signals()}
-    found = [
+    parts = [
         {"it": str(Path.cwd())},
         {"it": f"{umask():03o}"},
         {**received, **{f"{name} signals": repr(each) for name, each in signals().items()}},
@@ -94,7 +94,7 @@ def take(engine: str = "") -> dict[str, dict[str, str]]:
         # Whoever draws one changes these: who seeds them is seen as it happens alone.
         {},
     ]
-    return dict(zip(TOPICS, found, strict=True))
+    return dict(zip(TOPICS, parts, strict=True))
 
 
 def _logger(name: str) -> list[tuple[str, str]]:
@@ -119,20 +119,20 @@ def _sweeping_filters() -> list[str]:
 
 def _defined(module: Any, name: str) -> str:
     """Return which object has a name, and where that was written."""
-    found = getattr(module, name)
-    code = getattr(found, "__code__", None)
-    where = f"{code.co_filename}:{code.co_firstlineno}" if code else found.__module__
-    return f"{found!r} at {id(found):#x} ({where})"
+    value = getattr(module, name)
+    code = getattr(value, "__code__", None)
+    where = f"{code.co_filename}:{code.co_firstlineno}" if code else value.__module__
+    return f"{value!r} at {id(value):#x} ({where})"
 
 
 def _attributes() -> dict[str, str]:
     """Ask the kernel what it knows of this process alone, as of whose orphans it is the parent."""
     prctl, value = ctypes.CDLL(None).prctl, ctypes.c_int()
-    found = {}
+    settings = {}
     for name, number in _ATTRIBUTES.items():
         answered = prctl(number, ctypes.byref(value), 0, 0, 0) == 0
-        found[name] = str(value.value) if answered else "unknown"
-    return found
+        settings[name] = str(value.value) if answered else "unknown"
+    return settings
 
 
 def _timers() -> dict[str, str]:
@@ -144,11 +144,11 @@ def _timers() -> dict[str, str]:
 
 def _blocking() -> dict[str, str]:
     """Return of each standard stream whether who writes to it waits where it is full."""
-    found = {}
+    streams = {}
     for number, name in enumerate(("input", "output", "error")):
         with contextlib.suppress(OSError):  # it is closed
-            found[f"standard {name} blocks"] = str(os.get_blocking(number))
-    return found
+            streams[f"standard {name} blocks"] = str(os.get_blocking(number))
+    return streams
 
 
 def differences(

@@ -77,10 +77,10 @@ def segments(pid: int | str) -> set[str]:
 def is_leaked(segment: str, since: float) -> bool:
     """Return whether shared memory is newer than a time, and belongs to nobody any more."""
     try:
-        found = os.stat(segment)  # noqa: PTH116 - it is a name as the kernel tells it
+        status = os.stat(segment)  # noqa: PTH116 - it is a name as the kernel tells it
     except FileNotFoundError:
         return False
-    return found.st_ctime >= since and not _is_open(segment)
+    return status.st_ctime >= since and not _is_open(segment)
 
 
 def _is_open(segment: str) -> bool:
@@ -98,13 +98,13 @@ def unix_sockets(processes: Iterable[psutil.Process]) -> dict[str, str]:
 
     That is a path, or an abstract name behind an ``@``, which has no permissions.
     """
-    found: dict[str, str] = {}
+    by_name: dict[str, str] = {}
     for process in processes:
         with contextlib.suppress(*TRANSIENT):
             for each in sockets(process, "unix"):
                 if each.laddr:
-                    found.setdefault(each.laddr, shown(process))
-    return found
+                    by_name.setdefault(each.laddr, shown(process))
+    return by_name
 
 
 #: How long a port may take to say something, in seconds.
@@ -151,7 +151,7 @@ def sockets(process: psutil.Process, kind: str) -> Any:
 
 def ports(processes: Iterable[psutil.Process], kind: str) -> list[Port]:
     """List the ports, ``tcp`` or ``udp``, at which processes take what anybody sends, each once."""
-    found: dict[tuple[str, int], Port] = {}
+    ports_by_address: dict[tuple[str, int], Port] = {}
     for process in processes:
         with contextlib.suppress(*TRANSIENT):
             command = " ".join(process.cmdline())[:200]
@@ -159,8 +159,10 @@ def ports(processes: Iterable[psutil.Process], kind: str) -> list[Port]:
                 takes = each.status == psutil.CONN_LISTEN or (kind == "udp" and not each.raddr)
                 if each.laddr and takes:
                     host, number = each.laddr
-                    found.setdefault((host, number), Port(host, number, process.pid, command))
-    return list(found.values())
+                    ports_by_address.setdefault(
+                        (host, number), Port(host, number, process.pid, command)
+                    )
+    return list(ports_by_address.values())
 
 
 def open_to_strangers(ports: list[Port]) -> list[str]:
@@ -173,10 +175,10 @@ def open_to_strangers(ports: list[Port]) -> list[str]:
 
 
 def _serves_strangers(port: Port) -> str | None:
-    said = _talk(port, b"")
-    if b"pickle-protocol" in said:
+    greeting = _talk(port, b"")
+    if b"pickle-protocol" in greeting:
         return "speaks Dask's protocol without TLS"
-    if said[:1] == _ZMQ[:1]:
+    if greeting[:1] == _ZMQ[:1]:
         mechanism = _talk(port, _ZMQ)[_ZMQ_HEAD : _ZMQ_HEAD + _ZMQ_MECHANISM].rstrip(b"\0")
         return "speaks ZeroMQ without a key" if mechanism == b"NULL" else None
     for path in _PATHS:
@@ -195,13 +197,13 @@ def _serves_strangers(port: Port) -> str | None:
 
 def _talk(port: Port, words: bytes, most: int = len(_ZMQ)) -> bytes:
     """Connect, say something, and give what is said within a short time, up to so many bytes."""
-    said = b""
+    answer = b""
     address = port.host, port.number
     with contextlib.suppress(OSError), socket.create_connection(address, ANSWER_S) as peer:
         peer.sendall(words)
-        while len(said) < most and (more := peer.recv(1024)):
-            said += more
-    return said
+        while len(answer) < most and (more := peer.recv(1024)):
+            answer += more
+    return answer
 
 
 #: How long it is looked at a time, and how long in all, in seconds.
@@ -262,9 +264,9 @@ def _used(pid: int) -> _Used:
     cores_s, starved_s = 0.0, {}
     for task in listed(f"/proc/{pid}/task"):
         with contextlib.suppress(OSError, ValueError, IndexError):
-            told = Path(task, "schedstat").read_text(encoding="ascii").split()
-            cores_s += int(told[0]) / 1e9
-            starved_s[task.name] = int(told[1]) / 1e9
+            fields = Path(task, "schedstat").read_text(encoding="ascii").split()
+            cores_s += int(fields[0]) / 1e9
+            starved_s[task.name] = int(fields[1]) / 1e9
     return _Used(cores_s, starved_s)
 
 
@@ -305,15 +307,15 @@ class Places:
 
     def _files(self) -> dict[str, str]:
         """Return what all files are; of those that are only shown, the mode."""
-        found = {}
+        states = {}
         for place in (self.home, self.temporary, self.work):
             for path in (place, *below(place)):
                 with contextlib.suppress(OSError):  # it goes meanwhile
-                    found[str(path)] = _told(path)
-        return found
+                    states[str(path)] = _state_of(path)
+        return states
 
 
-def _told(path: Path) -> str:
+def _state_of(path: Path) -> str:
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
         # Others write there, too.

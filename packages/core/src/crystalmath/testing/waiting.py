@@ -31,8 +31,8 @@ def eventually(condition: Callable[[], _T], timeout: float, message: str | Calla
     """Wait as :func:`within` does; the failure has the `message`: what did not happen."""
     if value := within(condition, timeout):
         return value
-    told = message if isinstance(message, str) else message()
-    raise AssertionError(f"{told} (waited {timeout:g} s)")
+    text = message if isinstance(message, str) else message()
+    raise AssertionError(f"{text} (waited {timeout:g} s)")
 
 
 _LOOKS = 1000

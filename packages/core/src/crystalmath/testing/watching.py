@@ -96,12 +96,12 @@ def watched(
         now.seconds = own_time() - began
         threading.Thread.start = start  # type: ignore[method-assign]
         _now = None
-        told = {each.partition(":")[0] for each in now.started}
+        kinds = {each.partition(":")[0] for each in now.started}
         came = {key: what for key, what in _there(folders).items() if key not in before}
         now.started += [
             f"{kind}: {what} (still there)"
             for (kind, which), what in came.items()
-            if kind not in told
+            if kind not in kinds
             and which not in _others
             and not (may_ask and kind == "process" and _ASKING in what)
         ]
@@ -110,7 +110,7 @@ def watched(
 
 def _receive(event: str, arguments: tuple[Any, ...]) -> None:
     """Note an audit event; these come for everything that the process does."""
-    if _now is not None and (what := _told(event, arguments)) is not None:
+    if _now is not None and (what := _described(event, arguments)) is not None:
         _note(what, sys._getframe(1))  # noqa: SLF001 - there is no other way to the caller
 
 
@@ -128,7 +128,7 @@ def _is_of_another() -> bool:
     return any(thread.ident == me for thread in tuple(_others))
 
 
-def _told(event: str, arguments: tuple[Any, ...]) -> str | None:
+def _described(event: str, arguments: tuple[Any, ...]) -> str | None:
     if event in _PROCESSES:
         command = arguments[1] if event == "subprocess.Popen" else event
         words = map(str, command) if isinstance(command, list | tuple) else [str(command)]
@@ -189,14 +189,14 @@ def place(frame: FrameType) -> str:
 def _there(folders: Sequence[Path]) -> dict[tuple[str, Hashable], str]:
     """Return what exists now, in words, by kind: a command may become another."""
     me = psutil.Process()
-    found: dict[tuple[str, Hashable], str] = {}
-    found |= {("thread", thread): thread.name for thread in threading.enumerate()}
-    found |= {("process", child): _command(child) for child in me.children(recursive=True)}
+    present: dict[tuple[str, Hashable], str] = {}
+    present |= {("thread", thread): thread.name for thread in threading.enumerate()}
+    present |= {("process", child): _command(child) for child in me.children(recursive=True)}
     ports = (each for each in sockets(me, "inet") if each.status == psutil.CONN_LISTEN)
-    found |= {("port", each.laddr): str(tuple(each.laddr)) for each in ports}
+    present |= {("port", each.laddr): str(tuple(each.laddr)) for each in ports}
     for folder in folders:
-        found |= {("file", path): str(path) for path in below(folder)}
-    return found
+        present |= {("file", path): str(path) for path in below(folder)}
+    return present
 
 
 def _command(process: psutil.Process) -> str:
@@ -274,9 +274,9 @@ class PassingChanges:
         @functools.wraps(call)
         def noting(*arguments: Any, **keywords: Any) -> Any:
             frame = sys._getframe(1)  # noqa: SLF001 - there is no other way to the caller
-            given = [each for each in (*arguments, *keywords.values()) if each is not None]
-            if len(given) >= least and self._is_of_somebody(frame):
-                what = ", ".join(map(reprlib.repr, given))  # a state has hundreds of numbers
+            values = [each for each in (*arguments, *keywords.values()) if each is not None]
+            if len(values) >= least and self._is_of_somebody(frame):
+                what = ", ".join(map(reprlib.repr, values))  # a state has hundreds of numbers
                 self.found[topic][f"{name}({what}) ({place(frame)})"] = None
             return call(*arguments, **keywords)
 

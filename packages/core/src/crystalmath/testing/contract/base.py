@@ -210,8 +210,8 @@ class Kit:
         to ``owner.<number>.err`` in the folder of the test.
         """
         errors = self._folder / f"owner.{len(self.owners)}.err"
-        given = {**os.environ, **environment}
-        self.owners.append(Owner(self.engine.name, given, errors, self.engine.cluster))
+        variables = {**os.environ, **environment}
+        self.owners.append(Owner(self.engine.name, variables, errors, self.engine.cluster))
         return self.owners[-1]
 
     def close(self) -> None:

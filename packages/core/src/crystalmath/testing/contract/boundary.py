@@ -65,25 +65,25 @@ class Boundary(Base):
         self, request: pytest.FixtureRequest
     ) -> Callable[[dict[str, str]], dict[str, str] | None]:
         """Pass on the handles that `launch` gave, or lose them."""
-        return lambda given: given if request.param == "recorded" else None
+        return lambda handles: handles if request.param == "recorded" else None
 
     # --- launch ------------------------------------------------------------------------------
 
     def test_launch_gives_handles(self, kit: Kit) -> None:
         attempts = [kit.door.write("echo") for _ in range(3)]
-        given = kit.door.launch(*attempts)
-        assert set(given) == {attempt.job_id for attempt in attempts}
-        assert all(given.values()), given
-        assert len(set(given.values())) == len(attempts), f"two attempts, one handle: {given}"
+        handles = kit.door.launch(*attempts)
+        assert set(handles) == {attempt.job_id for attempt in attempts}
+        assert all(handles.values()), handles
+        assert len(set(handles.values())) == len(attempts), f"two attempts, one handle: {handles}"
         assert kit.door.ended(*attempts) == ["completed"] * 3
 
     def test_what_was_not_taken_is_not_run(self, kit: Kit) -> None:
         attempts = [kit.door.write("echo") for _ in range(3)]
         jobs = [attempt.job_id for attempt in attempts]
-        given = kit.door.again("given attempts", lambda: kit.door.owner.ask("launch", jobs))
-        kit.door.ended(*[attempt for attempt in attempts if attempt.job_id in given])
+        handles = kit.door.again("given attempts", lambda: kit.door.owner.ask("launch", jobs))
+        kit.door.ended(*[attempt for attempt in attempts if attempt.job_id in handles])
         for attempt in attempts:
-            if attempt.job_id not in given:
+            if attempt.job_id not in handles:
                 assert still_unbegun(kit.oracle, attempt.job_id, WATCH_S)
 
     def test_launched_twice_runs_once(self, kit: Kit) -> None:
@@ -127,14 +127,14 @@ class Boundary(Base):
         attempts = [recipe() for _ in range(MANY)]
         # Nobody has to take more than these before others end.
         first = attempts[: kit.engine.workers + kit.room]
-        given = kit.door.launch(*first)
+        handles = kit.door.launch(*first)
 
         # While workers take theirs; whether it has so many workers is asked elsewhere.
         end = time.monotonic() + kit.engine.limit_s
         begun = 0
         while begun < kit.engine.workers and time.monotonic() < end:
             begun = sum(kit.oracle.claimed(each.job_id) for each in first)
-            seen = kit.door.probe([each.job_id for each in first], given)
+            seen = kit.door.probe([each.job_id for each in first], handles)
             lost = sorted(job_id for job_id, (state, _) in seen.items() if state == "gone")
             assert not lost, (
                 f"of {len(first)} attempts that were launched and have not ended, probe says that "
@@ -142,8 +142,8 @@ class Boundary(Base):
             )
             time.sleep(PAUSE_S)
         go.touch()
-        given |= kit.door.launch(*attempts[len(first) :])
-        assert len(set(given.values())) == MANY
+        handles |= kit.door.launch(*attempts[len(first) :])
+        assert len(set(handles.values())) == MANY
         assert kit.door.ended(*attempts) == ["completed"] * MANY
         assert count.read_text() == "x" * MANY
 
@@ -226,14 +226,14 @@ class Boundary(Base):
         kit.door.launch(queued)
         # Of another engine, or of a home that was restored: nobody here knows of them.
         foreign = [generate_job_id() for _ in range(500)]
-        asked = [*foreign[:250], occupied[0].job_id, queued.job_id, *foreign[250:]]
+        jobs = [*foreign[:250], occupied[0].job_id, queued.job_id, *foreign[250:]]
         took = 0.0
 
         def probe() -> dict[str, list[str]]:
             nonlocal took
             began = own_time()
             try:
-                answers: dict[str, list[str]] = kit.door.owner.ask("probe", asked)
+                answers: dict[str, list[str]] = kit.door.owner.ask("probe", jobs)
             finally:
                 took = own_time() - began
             return answers
@@ -242,7 +242,7 @@ class Boundary(Base):
         assert answers[occupied[0].job_id][0] != "gone"
         assert answers[queued.job_id][0] in {"queued", "unknown"}
         assert {answers[job_id][0] for job_id in foreign} <= OVER
-        assert took < MANY_PROBED_S, f"probe took {took:.1f} s for {len(asked)} attempts"
+        assert took < MANY_PROBED_S, f"probe took {took:.1f} s for {len(jobs)} attempts"
         kit.gate.touch()
         kit.door.ended(queued)
 
@@ -334,16 +334,16 @@ class HandedOver(Base):
         # An engine of its own: nobody knows what it makes of the other one.
         launcher = kit.owner()
         lost, good = kit.door.write("echo", {"cluster": "taken-out"}), kit.door.write("echo")
-        told = "launch took neither of them"
+        reason = "launch took neither of them"
 
         def is_decided() -> bool:
-            nonlocal told
+            nonlocal reason
             try:
                 return bool(kit.door.offer(lost, good, by=launcher))
             except OwnerError as error:
                 if launcher.closed:
                     raise
-                told = str(error).partition("\n")[0]
+                reason = str(error).partition("\n")[0]
                 # After any other error core hands over each of them alone.
                 return not isinstance(error, AwayError)
 
@@ -351,10 +351,10 @@ class HandedOver(Base):
             is_decided,
             kit.engine.start_s,
             lambda: (
-                "an attempt whose cluster was taken out of the configuration keeps back one on a "
-                f"cluster that is there, launched with it, for ever: {told}. EngineUnavailable is "
-                "for what passes: leave the one out of the answer, or raise something else "
-                f"({_GUIDE}, 'What exceptions mean')"
+                "an attempt on a cluster that was removed from the configuration keeps back for "
+                "ever an attempt on another cluster, which was launched with it: "
+                f"{reason}. EngineUnavailable is for errors that pass: leave the first attempt "
+                f"out of the answer, or raise another exception ({_GUIDE}, 'What exceptions mean')"
             ),
         )
         kit.door.launch(good, by=launcher)
@@ -397,8 +397,8 @@ class HandedOver(Base):
             f"({_GUIDE}, 'What capabilities promise')"
         )
         before = traces.held(kit.door.owner.process.pid)
-        waiting, given = _handed_over(kit.door, [kit.door.write("echo") for _ in range(count)])
-        seen = kit.door.probe([each.job_id for each in waiting], given)
+        waiting, handles = _handed_over(kit.door, [kit.door.write("echo") for _ in range(count)])
+        seen = kit.door.probe([each.job_id for each in waiting], handles)
         lost = [
             each.id
             for each in waiting
@@ -447,13 +447,13 @@ def _costs_nothing(door: Door, before: dict[str, Counter[str]], waiting: int) ->
 
 def _handed_over(door: Door, attempts: list[Attempt]) -> tuple[list[Attempt], dict[str, str]]:
     """Hand attempts over until the engine takes no more; give those that it took."""
-    given = door.launch(attempts[0])
-    more = given
+    handles = door.launch(attempts[0])
+    more = handles
     with contextlib.suppress(AwayError):
-        while more and (left := [each for each in attempts if each.job_id not in given]):
+        while more and (left := [each for each in attempts if each.job_id not in handles]):
             more = door.offer(*left)
-            given |= more
-    return [each for each in attempts if each.job_id in given], given
+            handles |= more
+    return [each for each in attempts if each.job_id in handles], handles
 
 
 def _remove(attempts: list[Attempt], oracle: Oracle) -> None:

@@ -114,8 +114,8 @@ class Calls(Base):
             over = f"the job {each}, which was let go, does not end"
             kit.eventually(partial(kit.oracle.is_over, each), over)
         outcome = kit.outcome(job_id, "what was let go did not end")
-        told = outcome["state"], kit.oracle.attempts(job_id)
-        assert told == ("completed", 1), "the running job of another process was ended"
+        state_and_count = outcome["state"], kit.oracle.attempts(job_id)
+        assert state_and_count == ("completed", 1), "the running job of another process was ended"
 
     def test_stop_ends_in_an_outage(self, kit: Kit) -> None:
         """Of an engine that has begun to serve, and cannot be reached any more."""

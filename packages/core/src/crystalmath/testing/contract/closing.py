@@ -253,10 +253,10 @@ class Closing(Base):
         _all_cancelled(kit.oracle, jobs)
         tenant.leaves_nothing()
 
-    @pytest.mark.parametrize("asked", ["probe", "release"])
-    def test_stop_without_a_launch(self, tenant: Tenant, asked: str) -> None:
+    @pytest.mark.parametrize("call", ["probe", "release"])
+    def test_stop_without_a_launch(self, tenant: Tenant, call: str) -> None:
         """Core has taken over what another process launched, and leaves again."""
-        tenant.calls(asked, [tenant.ask("write", "echo")])
+        tenant.calls(call, [tenant.ask("write", "echo")])
         tenant.ask("stop")
         tenant.leaves_nothing()
 

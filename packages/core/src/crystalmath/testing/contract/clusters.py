@@ -56,18 +56,18 @@ class ClusterTables(Base):
 
         try:
             is_taken = NAME in _runner(kit.engine, table_home()).clusters()
-            told = "its clusters() do not name it"
+            reason = "its clusters() do not name it"
         except Exception as error:  # noqa: BLE001 - it may need more keys, which only it knows
-            is_taken, told = False, str(error)
+            is_taken, reason = False, str(error)
         if not is_taken:
-            pytest.skip(f"the engine takes no [clusters.{NAME}] with the keys known here: {told}")
+            pytest.skip(f"the engine takes no [clusters.{NAME}] with the keys known here: {reason}")
         return table_home
 
     def test_an_unknown_key_of_a_cluster_is_refused(self, kit: Kit, table_home: Call) -> None:
         """A misspelt one would be ignored in silence."""
         home = table_home(**{UNKNOWN: 1})
-        told = [*map(str, findings_of(kit.engine, home)), *objections(kit.engine, home)]
-        assert any(UNKNOWN in each for each in told), (
+        messages = [*map(str, findings_of(kit.engine, home)), *objections(kit.engine, home)]
+        assert any(UNKNOWN in each for each in messages), (
             f"with `{UNKNOWN} = 1` in a table [clusters.{NAME}] of config.toml the engine has no "
             "finding that names this key, and makes a runner: cluster.check_options refuses what "
             "you do not know"
@@ -85,10 +85,10 @@ class ClusterTables(Base):
             outcome = oracle.ended(job_id, kit.engine.limit_s, what)
             owner.ask("close")
         assert outcome["state"] == "completed", outcome["error"]
-        found = oracle.payload(job_id)["environment"].get(VARIABLE)
-        assert found == "some words", (
+        value = oracle.payload(job_id)["environment"].get(VARIABLE)
+        assert value == "some words", (
             f"the worker_init of [clusters.{NAME}] exports {VARIABLE}='some words', and a job on "
-            f"that cluster finds {found!r}: have its worker begin with the commands that "
+            f"that cluster finds {value!r}: have its worker begin with the commands that "
             "worker.init_script(cluster.worker_init) gives"
         )
 
@@ -106,12 +106,12 @@ def findings_of(engine: EngineUnderTest, home: Path) -> list[Finding]:
 
 def objections(engine: EngineUnderTest, home: Path) -> list[str]:
     """Return why an engine cannot serve a home, as it says in findings or at a runner's making."""
-    told = [str(each) for each in findings_of(engine, home) if each.severity == "error"]
+    messages = [str(each) for each in findings_of(engine, home) if each.severity == "error"]
     try:
         _runner(engine, home)
     except Exception as error:  # noqa: BLE001 - whatever it is, it says why
-        told.append(str(error))
-    return told
+        messages.append(str(error))
+    return messages
 
 
 def _runner(engine: EngineUnderTest, home: Path) -> EngineRunner:
@@ -163,9 +163,9 @@ class ResourcesAsked(Base):
             pytest.skip(f"the engine declares that it honours {name}")
         with pytest.raises(InvalidJob) as refused:
             kit.runner.start(spec)
-        told = str(refused.value)
-        assert kit.engine.name in told
-        assert any(repr(needed) in told for needed in spec.resources.needed()), told
+        message = str(refused.value)
+        assert kit.engine.name in message
+        assert any(repr(needed) in message for needed in spec.resources.needed()), message
         assert not kit.oracle.directory(spec.job_id).exists()
 
     @pytest.mark.parametrize("name", list(SEEN))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _WRITTEN = "What the processes of the test wrote"
-_ASKED = "What is asked of the engine"
+_PROMISE = "What is asked of the engine"
 _LINES = 20
 _PLUGIN = "crystalmath-kit"
 _Test = TypeVar("_Test", bound="Callable[..., None]")
@@ -75,12 +75,12 @@ class _Attendant(logging.Handler):
             raise
 
     def _sections(self, item: Any) -> list[tuple[str, str]]:
-        asked = described(item.originalname, item.cls)
-        told = [text for owner in tuple(Owner.made) for text in owner.told()]
+        verdict = described(item.originalname, item.cls)
+        notes = [text for owner in tuple(Owner.made) for text in owner.excerpts()]
         return [
             (SAID, "\n".join(self._records)),
-            (_WRITTEN, "\n\n".join(told)),
-            (_ASKED, f"{asked.promise}\nSee {asked.guide!r} in {GUIDE}."),
+            (_WRITTEN, "\n\n".join(notes)),
+            (_PROMISE, f"{verdict.promise}\nSee {verdict.guide!r} in {GUIDE}."),
         ]
 
 

@@ -75,11 +75,11 @@ class Hygiene(Base):
     @pytest.mark.parametrize("method", ["submit", "get_status", "get_result", "cancel"])
     def test_signatures(self, kit: Kit, method: str) -> None:
         """As `JobRunner` has them: the promise that every caller builds on."""
-        found, promised = (
+        signature, promised = (
             [(each.name, each.kind) for each in inspect.signature(one).parameters.values()]
             for one in (getattr(type(kit.runner), method), getattr(JobRunner, method))
         )
-        assert found == promised
+        assert signature == promised
 
     def test_clusters(self, kit: Kit) -> None:
         clusters = list(kit.runner.clusters())
@@ -113,8 +113,8 @@ class Hygiene(Base):
         home = tmp_path_factory.mktemp("options")
         evolve(kit.engine, options={**kit.engine.options, UNKNOWN_OPTION: 1}).configure(home)
         monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
-        told = objections(kit.engine, home)
-        assert any(UNKNOWN_OPTION in each for each in told), (
+        messages = objections(kit.engine, home)
+        assert any(UNKNOWN_OPTION in each for each in messages), (
             f"with `{UNKNOWN_OPTION} = 1` in its table of config.toml the engine has no error in "
             "its findings that names this key, and makes a runner: settings.check_options refuses "
             "what you do not know (docs/writing-an-engine.md, '2. The plugin')"
@@ -129,9 +129,9 @@ class Hygiene(Base):
 
     def test_listed_without_its_library(self, kit: Kit, library: str) -> None:
         document = json.loads(_python("-c", HIDE, library, LIST, "engines", "--json"))
-        found = {entry["name"]: entry for entry in document["engines"]}
-        assert kit.engine.name in found
-        entry = found[kit.engine.name]
+        engines = {entry["name"]: entry for entry in document["engines"]}
+        assert kit.engine.name in engines
+        entry = engines[kit.engine.name]
         assert entry["loads"], entry["error"]
         assert entry["findings"], "it cannot serve without its library, and does not say so"
 

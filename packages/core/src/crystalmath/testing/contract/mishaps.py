@@ -66,7 +66,7 @@ class Troubles:
         if trouble is not None:
             with contextlib.suppress(OwnerError):
                 self._owner.ask("close")
-            trouble = "\n\n".join([trouble, *self._owner.told()])
+            trouble = "\n\n".join([trouble, *self._owner.excerpts()])
             self._owner.kill()
             self._owner = self._new()
         return trouble
@@ -223,9 +223,9 @@ class Outages(Base):
 
         def ask(times: int) -> int:
             deadline = time.monotonic() + ASK_S
-            for asked in range(times):
+            for count in range(times):
                 if time.monotonic() > deadline:  # it waits for an answer each time
-                    return asked
+                    return count
                 with contextlib.suppress(AwayError):
                     kit.door.ask(attempt)
             return times
@@ -233,10 +233,10 @@ class Outages(Base):
         with outage():
             ask(ASKED)
             before = traces.held(pid)
-            asked = ask(ASKED)
-            if asked < ASKED:
+            count = ask(ASKED)
+            if count < ASKED:
                 pytest.skip(
-                    f"an answer takes so long in an outage that {asked} were had in {ASK_S:g} s"
+                    f"an answer takes so long in an outage that {count} were had in {ASK_S:g} s"
                 )
 
             eventually(

@@ -65,12 +65,12 @@ class Outcomes(Base):
     def test_a_job_gets_what_was_submitted_and_gives_it_back(self, kit: Kit) -> None:
         """Structure and parameters, as they were then, whatever the caller does to them later."""
         atoms, array = _rich_atoms(), np.arange(6.0).reshape(2, 3)
-        given = {**copy.deepcopy(VALUES), "array": array, "other": bulk("Cu")}
-        job_id = kit.runner.submit(f"{RECIPES}.structure", atoms, kit.engine.cluster, **given)
+        parameters = {**copy.deepcopy(VALUES), "array": array, "other": bulk("Cu")}
+        job_id = kit.runner.submit(f"{RECIPES}.structure", atoms, kit.engine.cluster, **parameters)
         atoms.positions += 1.0
         atoms.set_constraint()
         array += 1.0
-        given["nested"].clear()
+        parameters["nested"].clear()
         state, result = kit.finish(job_id)
         assert state is JobState.COMPLETED, result
         expected = _rich_atoms()
@@ -82,7 +82,7 @@ class Outcomes(Base):
         np.testing.assert_array_equal(result.pop("array"), np.arange(6.0).reshape(2, 3))
         # Words tell -0.0 from 0.0, and types from each other.
         assert repr(result) == repr(VALUES)
-        assert (kit.runner.get_result(job_id) or {}).keys() == {*given, "atoms", "seen"}
+        assert (kit.runner.get_result(job_id) or {}).keys() == {*parameters, "atoms", "seen"}
 
     def test_a_result_of_50_mb(self, kit: Kit) -> None:
         limit = kit.engine.limit_s + LARGE_S

@@ -307,8 +307,8 @@ class Honesty(Base):
     def test_probe_after_restart(self, kit: Kit, queue: tuple[list[Attempt], Attempt]) -> None:
         running, queued = queue
         # No handle was recorded: the engine has to know them by their ids.
-        asked = [attempt.job_id for attempt in (*running, queued)]
-        state, reason = kit.door.probe(asked)[queued.job_id]
+        jobs = [attempt.job_id for attempt in (*running, queued)]
+        state, reason = kit.door.probe(jobs)[queued.job_id]
         kit.gate.touch()
         assert kit.door.ended(*running) == ["completed"] * len(running)
         if state == "gone":

@@ -78,7 +78,7 @@ class Stage:
             self.files_in_use += passing.pop("files")
             temporary: dict[str, str] = passing.pop("temporary")
             self.changed_by_use |= {
-                topic: self.changed_by_use[topic] + found for topic, found in passing.items()
+                topic: self.changed_by_use[topic] + changes for topic, changes in passing.items()
             }
             # What garbage holds, temporary files too, goes as it would sooner or later.
             self._owner.ask("collect")
@@ -110,11 +110,11 @@ class Stage:
         self.ran_at_once = self._kit.are_begun(jobs)
         self._look_at_ports()
         listening = traces.ports(self._processes(), "udp")
-        self.told_to_all = [each for one in self._processes() for each in self._betrayed(one)]
+        self.shown_to_all = [each for one in self._processes() for each in self._betrayed(one)]
         self.pipe_holders = self._pipe_holders()
-        is_idleness_asked = IDLENESS in self._tests
+        wants_idleness = IDLENESS in self._tests
         self.restless = []
-        if is_idleness_asked:
+        if wants_idleness:
             self.restless = [
                 f"{each}, while its jobs slept" for each in traces.restless(self._processes)
             ]
@@ -136,7 +136,7 @@ class Stage:
         rounds = (self._leaks() for _ in range(ROUNDS if LEAKS in self._tests else 0))
         shown = list(takewhile(bool, rounds))
         self.leaks = shown[-1] if len(shown) == ROUNDS else []
-        if is_idleness_asked and not self.restless:
+        if wants_idleness and not self.restless:
             idle = traces.restless(self._processes)
             self.restless = [f"{each}, while it had no job" for each in idle]
 

@@ -65,8 +65,8 @@ class Inheritance(Staged):
             pytest.skip("there is no USER in the environment of the process that submits")
         what = f"a worker that has the variable {name} of the process that submits, {expected!r}"
         for job in stage.jobs.values():
-            found = job["environment"].get(name)
-            _kept(found == expected, what, found)
+            value = job["environment"].get(name)
+            _kept(value == expected, what, value)
 
     def test_a_job_finds_the_pythonpath_of_its_owner(self, kit: Kit, stage: Stage) -> None:
         kit.needs("workers_inherit")
@@ -84,8 +84,8 @@ class Inheritance(Staged):
     def test_a_job_has_standard_streams(self, stage: Stage) -> None:
         expected = {"input": "at its end", "output": "open, utf-8", "error": "open, utf-8"}
         for job in stage.jobs.values():
-            found = job["streams"]
-            _kept(found == expected, f"standard streams that are {expected}", found)
+            streams = job["streams"]
+            _kept(streams == expected, f"standard streams that are {expected}", streams)
 
     def test_a_job_has_the_locale_of_its_owner(self, kit: Kit, stage: Stage) -> None:
         kit.needs("workers_inherit")
@@ -95,17 +95,17 @@ class Inheritance(Staged):
 
     def test_a_job_has_the_umask_that_keeps_others_out(self, stage: Stage) -> None:
         for job in stage.jobs.values():
-            found = f"{job['umask']:03o}"
-            _kept(found == "077", "the umask 077, which core sets", found)
+            umask = f"{job['umask']:03o}"
+            _kept(umask == "077", "the umask 077, which core sets", umask)
 
     def test_a_job_has_the_limits_of_its_owner(self, kit: Kit, stage: Stage) -> None:
         kit.needs("workers_inherit")
         kit.needs("workers_here")
         lowered = [
-            f"{name} is {found} and was {stage.own['limits'][name]}"
+            f"{name} is {limit} and was {stage.own['limits'][name]}"
             for job in stage.jobs.values()
-            for name, found in job["limits"].items()
-            if any(map(_is_lower, found, stage.own["limits"][name]))
+            for name, limit in job["limits"].items()
+            if any(map(_is_lower, limit, stage.own["limits"][name]))
         ]
         what = (
             "a worker with the limits, soft and hard, of the process that submits, or higher ones"
@@ -119,12 +119,14 @@ class Inheritance(Staged):
         enough = min(len(stage.own["cores"]), len(stage.jobs))
         if enough == 1 or not stage.ran_at_once:
             pytest.skip("there is one core, or one job at a time")
-        found = [job["cores"] for job in stage.jobs.values()]
+        cores_of_jobs = [job["cores"] for job in stage.jobs.values()]
         what = (
-            f"{len(found)} jobs at once that have {enough} cores together, of those of the process "
-            f"that submits ({stage.own['cores']}): bind each worker to others, or none"
+            f"{len(cores_of_jobs)} jobs at once that have {enough} cores together, of those of the "
+            f"process that submits ({stage.own['cores']}): bind each worker to others, or none"
         )
-        _kept(len({core for cores in found for core in cores}) >= enough, what, found)
+        _kept(
+            len({core for cores in cores_of_jobs for core in cores}) >= enough, what, cores_of_jobs
+        )
 
     def test_a_job_begins_in_its_work_directory(self, stage: Stage) -> None:
         for directory, job in stage.jobs.items():
@@ -141,8 +143,8 @@ class Surroundings(Staged):
     @pytest.mark.parametrize("topic", snapshot.TOPICS)
     def test_its_owner_stays_as_it_was(self, stage: Stage, topic: str) -> None:
         what = f"that it leaves the {topic} of the process that submits alone"
-        found = stage.changed_by_use[topic] or stage.changed[topic]
-        _kept(not found, what, found)
+        changes = stage.changed_by_use[topic] or stage.changed[topic]
+        _kept(not changes, what, changes)
 
     def test_no_descriptor_is_left_open(self, stage: Stage) -> None:
         what = "no descriptor that its owner has not had before, once it is closed"
@@ -160,8 +162,8 @@ class Surroundings(Staged):
             f"that the process that submits is told that a child of its own exited with "
             f"{CHILD_EXITS_WITH}: wait for your own children alone, by their pids"
         )
-        found = f"{stage.child_ended_with}, as if somebody else had waited for it"
-        _kept(stage.child_ended_with == CHILD_EXITS_WITH, what, found)
+        code = f"{stage.child_ended_with}, as if somebody else had waited for it"
+        _kept(stage.child_ended_with == CHILD_EXITS_WITH, what, code)
 
     def test_its_owner_reads_its_standard_input(self, stage: Stage) -> None:
         what = (
@@ -213,12 +215,12 @@ class Surroundings(Staged):
             "that no command line of its processes has the environment, which all users of the "
             "machine could read with `ps`: pass it as an environment, or in a file of mode 600"
         )
-        _kept(not stage.told_to_all, what, stage.told_to_all)
+        _kept(not stage.shown_to_all, what, stage.shown_to_all)
 
     def test_no_file_elsewhere(self, stage: Stage) -> None:
-        found = stage.files + stage.files_in_use
+        files = stage.files + stage.files_in_use
         what = "that it writes below `settings.directory`, and changes no file or mode elsewhere"
-        _kept(not found, what, found)
+        _kept(not files, what, files)
 
     def test_a_home_with_blanks_and_accents(self, kit: Kit) -> None:
         """It works; a scheduler's scripts may have no way to name it, which is said plainly."""
@@ -262,10 +264,10 @@ def _is_lower(limit: int, other: int) -> bool:
     return limit != unlimited and (other == unlimited or limit < other)
 
 
-def _kept(kept: bool, expected: str, found: object) -> None:  # noqa: FBT001
+def _kept(kept: bool, expected: str, actual: object) -> None:  # noqa: FBT001
     if not kept:
-        pytest.fail(_promise(expected, found))
+        pytest.fail(_promise(expected, actual))
 
 
-def _promise(expected: str, found: object) -> str:
-    return f"expected of the engine: {expected}; found: {found}"
+def _promise(expected: str, actual: object) -> str:
+    return f"expected of the engine: {expected}; found: {actual}"

@@ -104,10 +104,10 @@ class Turns(Base):
             path.touch()
             kit.door.ended(*more)
             seen = [kit.oracle.payload(each.job_id)["environment"] for each in more]
-            found = {each.get("A_VARIABLE_OF_THE_OWNER") for each in seen}
-            assert found == {"some words"}, (
+            values = {each.get("A_VARIABLE_OF_THE_OWNER") for each in seen}
+            assert values == {"some words"}, (
                 "after a worker was killed, jobs find A_VARIABLE_OF_THE_OWNER of the process that "
-                f"submits to be {found} ({_GUIDE}, 'What a job inherits')"
+                f"submits to be {values} ({_GUIDE}, 'What a job inherits')"
             )
         launcher.ask("stop")
 
@@ -135,8 +135,8 @@ class Turns(Base):
         }
         mixed = list(filter(None, chain.from_iterable(zip_longest(*kinds.values()))))
         truth = {each.job_id: kind for kind, those in kinds.items() for each in those}
-        for asked in (mixed, mixed[::-1]):
-            _check_sightings(kit.door, asked, truth, handles, kit.engine.limit_s)
+        for attempts in (mixed, mixed[::-1]):
+            _check_sightings(kit.door, attempts, truth, handles, kit.engine.limit_s)
         kit.gate.touch()
         assert kit.door.ended(*running, *queued) == ["completed"] * len(running + queued)
         assert not any(kit.oracle.claimed(each.job_id) for each in kinds["never launched"])
@@ -243,9 +243,9 @@ class Turns(Base):
         self._check_number(kit, line)
 
     def _check_number(self, kit: Kit, line: Line) -> None:
-        said = kit.runner.workers() if kit.engine.cluster == "local" else None
-        number = kit.engine.workers if said is None else said
-        who = "EngineUnderTest.workers" if said is None else "workers()"
+        declared = kit.runner.workers() if kit.engine.cluster == "local" else None
+        number = kit.engine.workers if declared is None else declared
+        who = "EngineUnderTest.workers" if declared is None else "workers()"
         # Core never hands over more than that.
         attempts = line.add(min(number + 1, kit.runner.capabilities.max_queued))
         kit.door.launch(*attempts)
@@ -259,7 +259,7 @@ class Turns(Base):
                 f"{who} says {number}, and {begun()} jobs run at once ({_GUIDE}, 'Who calls what')"
             ),
         )
-        if said is not None and len(attempts) > number:
+        if declared is not None and len(attempts) > number:
             (last,) = [each for each in attempts if not line.has_begun(each)] or attempts[-1:]
             assert still_unbegun(kit.oracle, last.job_id, WATCH_S), (
                 f"workers() says {number}, and {number + 1} jobs run at once ({_GUIDE}, "
@@ -309,26 +309,26 @@ class Stuck:
 
 def _check_sightings(
     door: Door,
-    asked: list[Attempt],
+    attempts: list[Attempt],
     truth: Mapping[str, str],
     handles: Mapping[str, str],
     limit_s: float,
 ) -> None:
     """Ask about all of them at once, until what has ended is not under way any more."""
-    jobs = [each.job_id for each in asked]
+    jobs = [each.job_id for each in attempts]
 
     wrong: list[tuple[str, str, str]] = []
 
     def is_decided() -> bool:
-        said = door.probe(jobs, handles)
-        answers = [(job_id, truth[job_id], str(said[job_id][0])) for job_id in jobs]
+        sightings = door.probe(jobs, handles)
+        answers = [(job_id, truth[job_id], str(sightings[job_id][0])) for job_id in jobs]
         wrong[:] = [each for each in answers if each[2] in WRONG[each[1]]]
         # An engine may need a while until it knows that something has ended; of nothing else.
         return not wrong or any(kind != "finished" for _, kind, _ in wrong)
 
     within(is_decided, limit_s)
-    told = [f"{job_id}, which is {kind}, is {state!r}" for job_id, kind, state in wrong]
+    mistakes = [f"{job_id}, which is {kind}, is {state!r}" for job_id, kind, state in wrong]
     assert not wrong, (
         f"asked about {len(jobs)} attempts at once, each with the handle that launch gave for it, "
-        f"probe mixes them up: {'; '.join(told)} ({_GUIDE}, 'Ids and handles')"
+        f"probe mixes them up: {'; '.join(mistakes)} ({_GUIDE}, 'Ids and handles')"
     )
