@@ -1,4 +1,4 @@
-"""The contract that every engine keeps, one topic to a module."""
+"""The contract that every engine keeps, with one module for each topic."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class RunnerContract(
     FirstJob,
     Base,
 ):
-    """What an engine must do; subclass it and fill in the fixture ``engine``.
+    """The tests that an engine must pass; subclass it and fill in the fixture ``engine``.
 
-    A test may be replaced only by one that is marked ``xfail`` with a reason; it then calls the
+    A test may be replaced only by one that is marked ``xfail`` with a reason and calls the
     original::
 
         @pytest.mark.xfail(reason="our queue forgets its jobs when the server restarts")
@@ -54,8 +54,8 @@ class RunnerContract(
         replaced = [name for name in _TESTS if not _kept(cls, name)]
         if replaced:
             raise TypeError(
-                f"{cls.__name__} removes or replaces {', '.join(replaced)}: mark what cannot "
-                'hold with @pytest.mark.xfail(reason="...") and call the original'
+                f"{cls.__name__} removes or replaces {', '.join(replaced)}: mark a test that "
+                'cannot pass with @pytest.mark.xfail(reason="...") and call the original'
             )
 
 

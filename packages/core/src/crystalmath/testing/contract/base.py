@@ -1,4 +1,4 @@
-"""What the tests of the kit have in common: one object, and the fixtures that keep workers busy."""
+"""The base of the kit's tests: the object that they use, and fixtures that keep workers busy."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ if TYPE_CHECKING:
     from crystalmath.testing.subject import EngineUnderTest
 
 _T = TypeVar("_T")
-#: A function that a fixture gives; its own docstring says how it is called.
+#: A function that a fixture returns; its own docstring says how to call it.
 Call: TypeAlias = "Callable[..., Any]"
 _CLASS = pytest.StashKey["_Class"]()
 
 
 class _Class:
-    """What the tests of a class share: a home, so that the engine is warm, and its pace."""
+    """State that the tests of a class share: a home, so that the engine is warm, and its pace."""
 
     def __init__(self, engine: EngineUnderTest, home: Path) -> None:
         self.home = home
         self.token = secrets.token_hex(8)
         self.callers: list[Owner] = []
         self.pace: Pace | PaceError | None = None
-        #: What else its first test made that asked for it.
+        #: Objects that the tests share, made by the first test that needs them.
         self.made: dict[str, Any] = {}
         engine.configure(home)
 
     def left(self) -> list[psutil.Process]:
-        """List what is alive of it: by its mark, and by descent, where the mark was dropped."""
+        """Return its live processes, found by their mark and, without the mark, by descent."""
         left = living(MARK, self.token) + [each for one in self.callers for each in one.others()]
         return list({process.pid: process for process in left}.values())
 
 
 class Kit:
-    """What a test needs, made when it is asked for; the tests of a class share the `home`."""
+    """The objects that a test needs, made on first use; the tests of a class share the `home`."""
 
     def __init__(
         self, engine: EngineUnderTest, home: Path, request: pytest.FixtureRequest, folder: Path
@@ -71,22 +71,22 @@ class Kit:
         self._request = request
         self._shared: _Class = _class_of(request).stash[_CLASS]
         self._folder = folder
-        #: What knows the jobs that keep all workers busy.
+        #: The jobs that keep all workers busy.
         self.busy = request.node.stash[BUSY] = BusyWorkers(engine, self.oracle)
 
     @cached_property
     def shared(self) -> Path:
-        """An empty folder that workers see under the same path."""
+        """A folder that is empty at first and that workers see under the same path."""
         return Path(tempfile.mkdtemp(dir=self.home, prefix="shared-"))
 
     @cached_property
     def gate(self) -> Path:
-        """A file that recipes wait for; it is there at the end, whatever happens."""
+        """A file that recipes wait for; it always exists after the test."""
         return self.shared / "gate"
 
     @cached_property
     def pids(self) -> Path:
-        """The parameter of `grandchild`: it writes down there whom it has started."""
+        """The parameter of `grandchild`: the file for the pids of its processes."""
         return self.shared / "pids"
 
     def grandchildren(self) -> list[psutil.Process]:
@@ -119,7 +119,7 @@ class Kit:
         return door
 
     def once(self, what: str, make: Callable[[], _T]) -> _T:
-        """Return what the tests of a class share, made by the first one that asks for it."""
+        """Return an object that the tests of a class share; the first test makes it."""
         made = self._shared.made
         if what not in made:
             made[what] = make()
@@ -127,22 +127,22 @@ class Kit:
         return shared
 
     def at_the_end(self, call: Callable[[], object]) -> None:
-        """Have something done once all tests of the class have run."""
+        """Call a function once all tests of the class have run."""
         _class_of(self._request).addfinalizer(call)
 
     @property
     def unmeasured(self) -> PaceError | None:
-        """The reason why no job could be measured, if none could."""
+        """The reason why no job could be measured, or ``None``."""
         return self._shared.pace if isinstance(self._shared.pace, PaceError) else None
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the engine can do on the cluster of the kit's jobs."""
+        """The engine's capabilities on the cluster of the kit's jobs."""
         return self.runner.capabilities_of(self.engine.cluster)
 
     @property
     def room(self) -> int:
-        """How many attempts core lets the engine have beside those that run."""
+        """The number of attempts that core lets the engine have beside running ones."""
         return self.runner.capabilities.max_queued - self.engine.workers
 
     @property
@@ -153,15 +153,15 @@ class Kit:
         return self.engine.outage
 
     def needs(self, capability: str) -> None:
-        """Skip a test that needs what the engine declares that it lacks."""
+        """Skip a test that needs a capability which the engine does not declare."""
         if not getattr(self.capabilities, capability):
             pytest.skip(f"the engine declares that it lacks {capability}")
 
     def needs_room(self, waiting: int) -> None:
-        """Skip a test that has more wait in the engine's queue than core ever does."""
+        """Skip a test that queues more attempts in the engine than core ever does."""
         if self.room < waiting:
             pytest.skip(
-                f"the engine has no queue for {waiting} more than run at once: it declares "
+                f"the engine cannot queue {waiting} attempts beside those that run: it declares "
                 f"max_queued={self.runner.capabilities.max_queued}"
             )
 
@@ -173,7 +173,7 @@ class Kit:
     def start(
         self, recipe: str, parameters: Mapping[str, Any], walltime_s: float | None = None
     ) -> str:
-        """Start a recipe by a specification, as the service does: ``start("echo", {"x": 1})``."""
+        """Start a recipe from a specification, as the service does: ``start("echo", {"x": 1})``."""
         cluster = self.engine.cluster
         spec = specification(recipe, parameters, cluster=cluster, walltime_s=walltime_s)
         self.runner.start(spec)
@@ -187,16 +187,16 @@ class Kit:
         return self.runner.get_status(job_id), self.runner.get_result(job_id)
 
     def started(self, *jobs: str) -> None:
-        """Wait until jobs were begun by workers, as their files tell."""
+        """Wait until workers have begun jobs, according to their files."""
         for job_id in jobs:
             self.eventually(partial(self.oracle.claimed, job_id), f"the job {job_id} was not begun")
 
     def are_begun(self, jobs: Iterable[str]) -> bool:
-        """Wait likewise, for as long as one job may take in all; return whether they were."""
+        """Wait for as long as one job may take; return whether workers have begun all jobs."""
         return within(lambda: all(map(self.oracle.claimed, jobs)), self.engine.limit_s)
 
     def outcome(self, job_id: str, what: str | Callable[[], str] = "") -> dict[str, Any]:
-        """Wait for the outcome of a job, as its files tell."""
+        """Wait for the outcome of a job, and return it from its files."""
         return self.oracle.ended(job_id, self.engine.limit_s, what)
 
     def eventually(self, condition: Callable[[], _T], what: str | Callable[[], str]) -> _T:
@@ -206,8 +206,8 @@ class Kit:
     def owner(self, **environment: str) -> Owner:
         """Start a process that owns jobs of the same home; it is killed at the end.
 
-        What is given goes into its environment: ``owner(TMPDIR=...)``. Its standard error goes
-        to ``owner.<number>.err`` in the folder of the test.
+        Keyword arguments are variables of its environment: ``owner(TMPDIR=...)``. Its standard
+        error goes to ``owner.<number>.err`` in the folder of the test.
         """
         errors = self._folder / f"owner.{len(self.owners)}.err"
         variables = {**os.environ, **environment}
@@ -215,7 +215,7 @@ class Kit:
         return self.owners[-1]
 
     def close(self) -> None:
-        """End what the test has started, and check that nothing is left."""
+        """End the processes of the test, and check that none is left."""
         if "gate" in vars(self):
             self.gate.touch()
         for owner in self.owners:
@@ -233,7 +233,7 @@ class Base:
 
     @pytest.fixture
     def engine(self) -> EngineUnderTest:
-        """Give the engine's name and what it needs; an engine author fills this in."""
+        """Return the engine under test; an engine's author fills this in."""
         raise NotImplementedError("fill in the fixture `engine` (crystalmath.testing)")
 
     @pytest.fixture(autouse=True)
@@ -245,7 +245,7 @@ class Base:
         tmp_path_factory: pytest.TempPathFactory,
         tmp_path: Path,
     ) -> Iterator[Kit]:
-        """Yield what a test needs, in the environment of the home that its class shares."""
+        """Yield the `Kit` of a test, in the environment of the home that its class shares."""
         node = _class_of(request)
         if _CLASS not in node.stash:
             shared = node.stash[_CLASS] = _Class(engine, tmp_path_factory.mktemp("contract"))
@@ -259,7 +259,7 @@ class Base:
             monkeypatch.setenv(name, value)
         monkeypatch.setenv(MARK, shared.token)
         attend(request)
-        # Unless its author has set limits, it is measured before anything of a class runs.
+        # Unless its author has set limits, the engine is measured before a class runs.
         if shared.pace is None and not engine.has_limits:
             try:
                 shared.pace = measure(engine, tmp_path_factory.mktemp("pace"))
@@ -273,7 +273,7 @@ class Base:
 
     @pytest.fixture
     def blocked(self, kit: Kit) -> Iterator[Path]:
-        """Keep all workers busy; the file that it gives lets them go."""
+        """Keep all workers busy; yield the file that lets them go."""
         go = kit.shared / "unblock"
         blockers = [kit.submit("wait_for", path=str(go)) for _ in range(kit.engine.workers)]
         kit.started(*blockers)
@@ -285,7 +285,7 @@ class Base:
 
     @pytest.fixture
     def occupied(self, kit: Kit) -> Iterator[list[Attempt]]:
-        """Keep all workers busy past core; the file `kit.gate` lets them go."""
+        """Keep all workers busy without core's help; the file `kit.gate` lets them go."""
         kit.needs_room(1)
         door, path = kit.door, str(kit.gate)
         attempts = [door.write("wait_for", path=path) for _ in range(kit.engine.workers)]
@@ -306,29 +306,29 @@ def _class_of(request: pytest.FixtureRequest) -> Any:
 
 
 def still_unbegun(oracle: Oracle, job_id: str, seconds: float) -> bool:
-    """Watch that nobody begins a job for a time."""
+    """Watch a job for some seconds; return whether nobody has begun it."""
     return not within(partial(oracle.claimed, job_id), seconds)
 
 
 def all_gone(
     engine: EngineUnderTest, after: Callable[[], str], alive: Callable[[], list[psutil.Process]]
 ) -> None:
-    """Check that no process of the engine outlives what has ended."""
-    # What had begun may end first.
+    """Check that no process of the engine outlives the process that used it."""
+    # Jobs that had begun may end first.
     limit = engine.linger_s + engine.limit_s
 
     def what() -> str:
         return (
             f"after {after()} these processes of the engine are alive {limit:g} s later: "
-            f"{'; '.join(map(shown, alive()))}; what an engine starts must end with the process "
-            "that it is for, also when that is killed (docs/writing-an-engine.md, "
+            f"{'; '.join(map(shown, alive()))}; processes of an engine must end with the process "
+            "that uses it, also when that is killed (docs/writing-an-engine.md, "
             '"What your engine leaves as it was")'
         )
 
     try:
         eventually(none_left(alive), limit, what)
     except AssertionError:
-        # Told once is enough, and they would disturb what follows.
+        # One report is enough, and they would disturb the next tests.
         for process in alive():
             with contextlib.suppress(*TRANSIENT):
                 process.kill()

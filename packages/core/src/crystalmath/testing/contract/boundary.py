@@ -1,4 +1,4 @@
-"""The engine boundary: `launch`, `probe` and `release`, called as core calls them."""
+"""Tests of the engine boundary: `launch`, `probe` and `release`, called as core calls them."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
 
 
+#: How many attempts are launched at once.
 MANY = 60
-#: How long an engine may take to answer a `launch` of what cannot run yet, in seconds.
+#: How long `launch` may take for attempts that cannot run yet, in seconds.
 ANSWER_S = 30.0
-#: How long it may take to be asked about 500 attempts, in seconds.
+#: How long `probe` may take for 500 attempts, in seconds.
 MANY_PROBED_S = 30.0
-#: How often it is asked while workers take what was launched, in seconds.
+#: The pause between two probes while workers begin attempts, in seconds.
 PAUSE_S = 0.1
-#: How long nobody must begin what nobody may begin, in seconds.
+#: How long an attempt is watched that nobody may begin, in seconds.
 WATCH_S = 1.0
-#: How long after its launch an attempt is dropped that a worker is about to begin, in seconds.
+#: How long after its launch an attempt is released that a worker is about to begin, in seconds.
 ON_ITS_WAY_S = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
-#: How many attempts without a directory each worker gets at once in the end, and after how long it
-#: has had enough of them, in seconds.
+#: The most attempts without a directory that a worker gets at once, and for how long, in seconds.
 REMOVED, REMOVED_S = 64, 10.0
-#: How many times a state is asked for that must not change.
+#: How many times an attempt is probed whose state must not change.
 LOOKS = 5
 
 _GUIDE = "docs/writing-an-engine.md"
@@ -52,10 +52,10 @@ OVER = {"gone", "unknown"}
 
 
 class Boundary(Base):
-    """Attempts are handed over, looked for and dropped past core, in a process of its own.
+    """Launch, probe and release, called by a process of the kit in place of core.
 
-    That process refuses handles that are no strings, sightings that are none, and answers about
-    attempts that it did not ask about.
+    That process refuses handles that are no strings, and probes whose values are no `Sighting`. It
+    also refuses answers about attempts that it did not name.
     """
 
     guide: ClassVar[str] = "Who calls what"
@@ -64,12 +64,13 @@ class Boundary(Base):
     def handles(
         self, request: pytest.FixtureRequest
     ) -> Callable[[dict[str, str]], dict[str, str] | None]:
-        """Pass on the handles that `launch` gave, or lose them."""
+        """Return a function that passes on the handles of `launch`, or loses them."""
         return lambda handles: handles if request.param == "recorded" else None
 
     # --- launch ------------------------------------------------------------------------------
 
     def test_launch_gives_handles(self, kit: Kit) -> None:
+        """`launch` returns a handle of its own for each attempt, and all attempts run."""
         attempts = [kit.door.write("echo") for _ in range(3)]
         handles = kit.door.launch(*attempts)
         assert set(handles) == {attempt.job_id for attempt in attempts}
@@ -78,15 +79,17 @@ class Boundary(Base):
         assert kit.door.ended(*attempts) == ["completed"] * 3
 
     def test_what_was_not_taken_is_not_run(self, kit: Kit) -> None:
+        """No attempt runs that `launch` left out of its answer: core launches it again."""
         attempts = [kit.door.write("echo") for _ in range(3)]
         jobs = [attempt.job_id for attempt in attempts]
-        handles = kit.door.again("given attempts", lambda: kit.door.owner.ask("launch", jobs))
+        handles = kit.door.again("launched", lambda: kit.door.owner.ask("launch", jobs))
         kit.door.ended(*[attempt for attempt in attempts if attempt.job_id in handles])
         for attempt in attempts:
             if attempt.job_id not in handles:
                 assert still_unbegun(kit.oracle, attempt.job_id, WATCH_S)
 
     def test_launched_twice_runs_once(self, kit: Kit) -> None:
+        """The second launch of an attempt, before or after its end, starts no second run."""
         count = kit.shared / "count"
         attempt = kit.door.write("count_and_wait", count=str(count), path=str(kit.gate))
         kit.door.launch(attempt)
@@ -102,6 +105,7 @@ class Boundary(Base):
         assert kit.oracle.attempts(attempt.job_id) == 1
 
     def test_launched_by_two_processes_runs_once(self, kit: Kit) -> None:
+        """A second process that launches the same attempt starts no second run."""
         count = kit.shared / "count"
         attempt = kit.door.write("count_and_wait", count=str(count), path=str(kit.gate))
         after = kit.door.write("echo")
@@ -115,21 +119,22 @@ class Boundary(Base):
         assert kit.oracle.attempts(attempt.job_id) == 1
 
     def test_a_handle_means_the_same_in_another_process(self, kit: Kit) -> None:
+        """Two processes never use the same handle for two attempts."""
         attempts = [kit.door.write("echo"), kit.door.write("echo")]
         one, another = (kit.door.launch(each, by=kit.owner())[each.job_id] for each in attempts)
         assert one != another, f"two processes gave the handle {one!r}, each to another attempt"
         assert kit.door.ended(*attempts) == ["completed"] * 2
 
     def test_launch_of_many(self, kit: Kit) -> None:
-        """All of them run; none is said to be gone on its way to a worker."""
+        """All of them run, and `probe` calls none `gone` while it is on its way to a worker."""
         count, go = kit.shared / "count", kit.shared / "go"
         recipe = partial(kit.door.write, "count_and_wait", count=str(count), path=str(go))
         attempts = [recipe() for _ in range(MANY)]
-        # Nobody has to take more than these before others end.
+        # An engine need not take more than these before others end.
         first = attempts[: kit.engine.workers + kit.room]
         handles = kit.door.launch(*first)
 
-        # While workers take theirs; whether it has so many workers is asked elsewhere.
+        # Another test checks whether there are so many workers.
         end = time.monotonic() + kit.engine.limit_s
         begun = 0
         while begun < kit.engine.workers and time.monotonic() < end:
@@ -138,7 +143,7 @@ class Boundary(Base):
             lost = sorted(job_id for job_id, (state, _) in seen.items() if state == "gone")
             assert not lost, (
                 f"of {len(first)} attempts that were launched and have not ended, probe says that "
-                f"{len(lost)} are gone, {lost[0]}.1 among them ({_GUIDE}, 'What `probe` says')"
+                f"{len(lost)} are gone, among them {lost[0]}.1 ({_GUIDE}, 'What `probe` says')"
             )
             time.sleep(PAUSE_S)
         go.touch()
@@ -148,11 +153,12 @@ class Boundary(Base):
         assert count.read_text() == "x" * MANY
 
     def test_launch_does_not_wait(self, kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
-        # What starts at the first launch may take its time.
+        """`launch` returns before its attempts have ended, and before all of them have begun."""
+        # The first launch may take longer, because it starts the engine.
         first = kit.door.write("echo")
         kit.door.launch(first)
         kit.door.ended(first)
-        # More than there are workers: nothing of it is run before the file is there.
+        # More attempts than workers; none ends before the file exists.
         count = kit.engine.workers + min(kit.room, 1)
         more = [kit.door.write("wait_for", path=str(kit.gate)) for _ in range(count)]
         monkeypatch.setattr(kit.door.owner, "timeout_s", ANSWER_S)
@@ -161,9 +167,9 @@ class Boundary(Base):
         assert kit.door.ended(*more) == ["completed"] * len(more)
 
     def test_removed_directory_hinders_nothing(self, kit: Kit) -> None:
-        """Nor do many, whatever their workers have to say about each."""
+        """Nor do many: workers go on after each of them, however much they write about it."""
         began = time.monotonic()
-        # Two for each worker, which could die of it.
+        # Two for each worker, which may die of the first one.
         count = 2
         while count <= REMOVED and time.monotonic() - began < REMOVED_S:
             removed = [kit.door.write("echo") for _ in range(count * kit.engine.workers)]
@@ -180,6 +186,7 @@ class Boundary(Base):
     @pytest.mark.usefixtures("occupied")
     @behind_busy_workers
     def test_probe_of_queued(self, kit: Kit, handles: Call) -> None:
+        """An attempt that waits for a worker is `queued` or `unknown`, with and without handle."""
         attempt = kit.door.write("echo")
         known = handles(kit.door.launch(attempt))
         for _ in range(LOOKS):
@@ -189,6 +196,7 @@ class Boundary(Base):
         kit.door.ended(attempt)
 
     def test_probe_of_running(self, kit: Kit, handles: Call) -> None:
+        """An attempt that a worker runs is never `gone`, with and without its handle."""
         attempt = kit.door.write("wait_for", path=str(kit.gate))
         known = handles(kit.door.launch(attempt))
         kit.door.started(attempt)
@@ -199,6 +207,7 @@ class Boundary(Base):
         kit.door.ended(attempt)
 
     def test_probe_of_finished(self, kit: Kit, handles: Call) -> None:
+        """An attempt that has ended is soon `gone` or `unknown`, with and without its handle."""
         attempt = kit.door.write("echo")
         known = handles(kit.door.launch(attempt))
         kit.door.ended(attempt)
@@ -206,13 +215,14 @@ class Boundary(Base):
         kit.eventually(lambda: kit.door.seen(attempt, known) not in UNDER_WAY, what)
 
     def test_probe_of_never_launched(self, kit: Kit) -> None:
+        """It is `gone` or `unknown`, and the probe does not start it."""
         attempt = kit.door.write("echo")
         assert kit.door.seen(attempt) in OVER
         assert still_unbegun(kit.oracle, attempt.job_id, WATCH_S), "probe began it"
         assert kit.door.seen(attempt) in OVER
 
     def test_probe_of_a_cluster_that_was_taken_out(self, kit: Kit) -> None:
-        """Its table is in no configuration file any more: others are told of all the same."""
+        """`probe` answers for the other attempts, too, when a cluster's table was removed."""
         known, other = (
             kit.door.write("echo"),
             kit.door.write("echo", terms={"cluster": "taken-out"}),
@@ -222,9 +232,10 @@ class Boundary(Base):
 
     @behind_busy_workers
     def test_probe_of_many(self, kit: Kit, occupied: list[Attempt]) -> None:
+        """One probe of 500 unknown attempts and two known ones is right, and quick."""
         queued = kit.door.write("echo")
         kit.door.launch(queued)
-        # Of another engine, or of a home that was restored: nobody here knows of them.
+        # Attempts of another engine, or of a restored home, which this engine does not know.
         foreign = [generate_job_id() for _ in range(500)]
         jobs = [*foreign[:250], occupied[0].job_id, queued.job_id, *foreign[250:]]
         took = 0.0
@@ -250,7 +261,7 @@ class Boundary(Base):
 
     @behind_busy_workers
     def test_release_drops_what_is_queued(self, kit: Kit, occupied: list[Attempt]) -> None:
-        """All of several, behind one that the engine never had."""
+        """`release` drops all queued attempts that it names, also after an unknown one."""
         kit.needs("drops_queued")
         kit.needs_room(3)
         never, *dropped, kept = (kit.door.write("echo") for _ in range(4))
@@ -265,7 +276,7 @@ class Boundary(Base):
             assert kit.door.seen(each) in OVER
 
     def test_release_on_the_way_to_a_worker(self, kit: Kit) -> None:
-        """Workers are free: what is begun all the same is not said to be gone before."""
+        """With free workers, no released attempt begins after `probe` has called it `gone`."""
         kit.needs("drops_queued")
         gone: list[Attempt] = []
         others: list[Attempt] = []
@@ -280,7 +291,7 @@ class Boundary(Base):
                 (gone if is_dropped else others).append(each)
         over = "released on its way to a worker, it is under way for ever"
         for each in others:
-            kit.eventually(lambda it=each: kit.door.seen(it) not in UNDER_WAY, over)  # type: ignore[misc]
+            kit.eventually(partial(_is_over, kit.door, each), over)
         time.sleep(WATCH_S)
         begun = [each.id for each in gone if kit.oracle.claimed(each.job_id)]
         assert not begun, (
@@ -289,6 +300,7 @@ class Boundary(Base):
         )
 
     def test_release_leaves_others(self, kit: Kit, occupied: list[Attempt]) -> None:
+        """Attempts that `release` does not name run to their end, queued or running."""
         kit.needs_room(3)
         first, dropped, last = (kit.door.write("echo") for _ in range(3))
         kit.door.launch(first, dropped, last)
@@ -298,6 +310,7 @@ class Boundary(Base):
         assert kit.door.ended(*others) == ["completed"] * len(others)
 
     def test_release_of_what_is_not_queued(self, kit: Kit, occupied: list[Attempt]) -> None:
+        """`release` raises nothing for running, ended, unknown and removed attempts."""
         queued, never, removed = (kit.door.write("echo") for _ in range(3))
         shutil.rmtree(removed.directory)
         kit.door.launch(queued)
@@ -313,25 +326,24 @@ class Boundary(Base):
         kit.door.over(running)
 
 
-#: What a user may call a job, and a shell must not read.
+#: A name of a job that a shell must not interpret.
 NAME = "a b é's $(x)"
-#: How many wait on an engine that is warm in a moment and drops them at the end, and on one that
-#: does not: its workers find nothing of them.
+#: How many attempts wait on a quick engine that drops them at the end, and on one that does not.
 WAITING, WAITING_TO_THE_END = 300, 150
-#: Of so many it is asked what each costs its owner: more than a pool of threads or of connections
-#: has, which hands them over. And so long may be kept what is of use for that alone, in seconds.
+#: The least number of waiting attempts for which their cost is checked: no pool of threads or of
+#: connections is as large. And how long the owner may keep such a pool, in seconds.
 COSTLY, SETTLE_S = 110, 15.0
 
 
 class HandedOver(Base):
-    """Attempts are handed over past core, as in `Boundary`."""
+    """More tests of `launch`, called by a process of the kit in place of core."""
 
     guide: ClassVar[str] = "Ids and handles"
 
     def test_launch_beside_a_cluster_that_was_taken_out(self, kit: Kit) -> None:
-        """Its table is in no configuration file any more: others are begun all the same."""
+        """Attempts on other clusters begin, even if one's cluster has no table any more."""
         kit.needs_room(2 - kit.engine.workers)
-        # An engine of its own: nobody knows what it makes of the other one.
+        # In an engine of its own, because the attempt that is lost may disturb others.
         launcher = kit.owner()
         lost, good = kit.door.write("echo", {"cluster": "taken-out"}), kit.door.write("echo")
         reason = "launch took neither of them"
@@ -344,7 +356,7 @@ class HandedOver(Base):
                 if launcher.closed:
                     raise
                 reason = str(error).partition("\n")[0]
-                # After any other error core hands over each of them alone.
+                # After any other error core launches each attempt alone.
                 return not isinstance(error, AwayError)
 
         eventually(
@@ -361,7 +373,7 @@ class HandedOver(Base):
         assert kit.door.ended(good) == ["completed"]
 
     def test_names_are_free_text(self, kit: Kit) -> None:
-        """Any text, and that of several jobs: all of them are begun."""
+        """A job's name may be any text, and several jobs may have the same: all of them begin."""
         terms = {"name": NAME, "labels": {"project": NAME}}
         count = kit.engine.workers + min(kit.room, 1)
         attempts = [kit.door.write("wait_for", terms, path=str(kit.gate)) for _ in range(count)]
@@ -370,24 +382,27 @@ class HandedOver(Base):
         def begun() -> int:
             return sum(kit.oracle.claimed(each.job_id) for each in attempts)
 
-        for number in (min(kit.engine.workers, count), count):
+        def wait_until_begun(number: int) -> None:
             eventually(
-                lambda number=number: begun() >= number,  # type: ignore[misc]
+                lambda: begun() >= number,
                 kit.engine.limit_s,
-                lambda number=number: (  # type: ignore[misc]
+                lambda: (
                     f"of {count} attempts with the name {NAME!r} {begun()} were begun, and "
                     f"{number} could be: names and labels are the user's, any text, and not "
                     "unique; quote them, and tag your work with the attempt's id"
                 ),
             )
-            kit.gate.touch()
+
+        wait_until_begun(min(kit.engine.workers, count))
+        kit.gate.touch()
+        wait_until_begun(count)
         assert kit.door.ended(*attempts) == ["completed"] * count
 
     @behind_busy_workers
     def test_as_many_wait_as_max_queued_says(
         self, kit: Kit, request: pytest.FixtureRequest
     ) -> None:
-        """None of them is lost, and the last one is begun in the end."""
+        """The engine loses none of them, and begins the last one in the end."""
         request.getfixturevalue("occupied")
         drops = kit.capabilities.drops_queued
         most = WAITING if drops else WAITING_TO_THE_END
@@ -428,7 +443,7 @@ class HandedOver(Base):
 
 
 def _costs_nothing(door: Door, before: dict[str, Counter[str]], waiting: int) -> None:
-    """Check that its process does not have one more of anything for each attempt that waits."""
+    """Check that no waiting attempt costs its owner a descriptor, thread or process."""
 
     def grown() -> list[str]:
         return traces.grown(door.owner.process.pid, before, waiting)
@@ -438,15 +453,15 @@ def _costs_nothing(door: Door, before: dict[str, Counter[str]], waiting: int) ->
         SETTLE_S,
         lambda: (
             f"while {waiting} attempts that launch took wait, the process that launched has "
-            f"{' and '.join(grown())}: max_queued says how many may wait, and each of them costs "
-            "its owner no descriptor, thread or process. Keep a list, and wait for all of "
+            f"{' and '.join(grown())}: max_queued says how many may wait, and each of them must "
+            "cost its owner no descriptor, thread or process. Keep a list, and wait for all of "
             f"them in one thread ({_GUIDE}, 'What your engine leaves as it was')"
         ),
     )
 
 
 def _handed_over(door: Door, attempts: list[Attempt]) -> tuple[list[Attempt], dict[str, str]]:
-    """Hand attempts over until the engine takes no more; give those that it took."""
+    """Launch attempts until the engine takes no more; return those that it took, and handles."""
     handles = door.launch(attempts[0])
     more = handles
     with contextlib.suppress(AwayError):
@@ -457,7 +472,11 @@ def _handed_over(door: Door, attempts: list[Attempt]) -> tuple[list[Attempt], di
 
 
 def _remove(attempts: list[Attempt], oracle: Oracle) -> None:
-    """Leave nothing to begin of those that nobody has begun."""
+    """Remove the directories of attempts that nobody has begun, so that nobody does."""
     for each in attempts:
         if not oracle.claimed(each.job_id):
             shutil.rmtree(each.directory, ignore_errors=True)
+
+
+def _is_over(door: Door, attempt: Attempt) -> bool:
+    return door.seen(attempt) not in UNDER_WAY

@@ -1,4 +1,4 @@
-"""What core calls comes back in time, and starts nothing before the first launch."""
+"""Tests that core's calls return in time, and start nothing before the first launch."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from crystalmath.testing.contract.base import Kit
     from crystalmath.testing.owner import Owner
 
-#: How long loading the plugin and its findings may take, making the first runner, with all that
-#: this imports, making another one, and each call that core makes at a submission, in seconds.
+#: The limits of each call, in seconds: loading the plugin, its findings, the first runner with all
+#: its imports, another runner, and each call of core at a submission.
 LIMITS_S = {"import": 1.0, "findings": 1.0, "constructor": 60.0, "remade": 0.5}
 LIMITS_S |= dict.fromkeys(STEPS[4:], 0.2)
-#: How long `stop` may take, in seconds: a server that is stopped waits for it, and a script's end.
+#: How long `stop` may take, in seconds: the end of a server, or of a script, waits for it.
 STOP_S = 30.0
-#: How many wait at the end of an engine that is warm in a moment.
+#: How many jobs wait when a quick engine stops.
 WAITING = 100
-#: How long `launch` may take none more before the end, beside a turn, in seconds.
+#: If `launch` takes no more jobs for so long beside a turn, in seconds, the engine is stopped.
 STALLED_S = 5.0
 _GUIDE = "docs/writing-an-engine.md"
 
 
 class Calls(Base):
-    """What core calls, when, and how long it may take: "Who calls what" in the guide."""
+    """The duration and the side effects of core's calls ("Who calls what" in the guide)."""
 
     guide: ClassVar[str] = "Who calls what"
 
@@ -47,20 +47,22 @@ class Calls(Base):
 
     @pytest.fixture
     def early(self, kit: Kit, tmp_path: Path) -> Any:
-        """Return what fresh processes saw of the calls that precede a launch."""
+        """Return the reports of fresh processes on the calls that precede a launch."""
         name, configure = kit.engine.name, kit.engine.configure
         return kit.once("early", lambda: call_early(ENGINES, name, tmp_path, configure, LIMITS_S))
 
     @pytest.mark.parametrize("step", STEPS)
     def test_calls_are_quick(self, early: Any, step: str) -> None:
+        """Every submission waits for these calls."""
         took, limit = early["steps"][step]["seconds"], LIMITS_S[step]
         assert took <= limit, (
-            f"{_CALLS[step]} took {took:.2f} s, and may take {limit:g} s: everybody who submits a "
-            "job waits for it"
+            f"{_CALLS[step]} took {took:.2f} s, and may take {limit:g} s: every submission waits "
+            "for it"
         )
 
     @pytest.mark.parametrize("step", STEPS)
     def test_calls_start_nothing(self, early: Any, step: str) -> None:
+        """Before the first launch an engine has no process, thread, port or file of its own."""
         started = early["steps"][step]["started"]
         assert not started, (
             f"{_CALLS[step]} must start no process and no thread, open no port and write no file: "
@@ -68,26 +70,27 @@ class Calls(Base):
         )
 
     def test_import_brings_no_library(self, early: Any) -> None:
+        """Loading the plugin does not import the engine's library, which may be missing."""
         assert not early["modules"], (
             f"loading the plugin imports {', '.join(early['modules'])}: `crystalmath engines` "
-            "loads it, must be quick, and must work where that is missing; import it within "
+            "loads the plugin, must be quick, and must work without the library; import it within "
             f"crystalmath_make_runner ({_GUIDE}, '2. The plugin')"
         )
 
     # --- at the end --------------------------------------------------------------------------
 
     def test_stop_ends_in_time(self, kit: Kit) -> None:
-        """Of an engine that has begun to serve, and of one whose jobs are let go."""
+        """`stop` is quick for an idle engine, and for one whose jobs are let go."""
         idle, busy = kit.owner(), kit.owner()
         begun, others = kit.shared / "begun", kit.shared / "others"
         busy.ask("watch")
         (job_id,) = busy.ask("submit", "count_and_wait", count=str(begun), path=str(kit.gate))
-        # It starts the engine, and costs a worker nothing.
+        # This starts the engine, and keeps no worker busy.
         removed = kit.door.write("echo")
         shutil.rmtree(removed.directory)
         kit.door.launch(removed, by=idle)
         kit.eventually(begun.exists, f"the job {job_id} was not begun")
-        # What another one has started is not its to end.
+        # This must not end the job of the other process.
         _ends(idle, "of an engine that runs nothing")
         number = kit.engine.workers - 1 + max(0, min(kit.room, fewer(WAITING, kit.engine.turn_s)))
         with longer_timeout(busy, number):
@@ -97,13 +100,13 @@ class Calls(Base):
         _all_taken(busy, 1 + number, STALLED_S + kit.engine.turn_s)
         busy.timeout_s = 10 * STOP_S
         took_s = busy.ask("leave", 2 * STOP_S)
-        how = "does not come back" if took_s is None else f"took {took_s:.0f} s"
+        how = "does not return" if took_s is None else f"took {took_s:.0f} s"
         is_late = took_s is None or took_s >= STOP_S
         assert not is_late, (
             f"stop of an engine whose jobs are let go, {number} of them beside one that runs, "
-            f"{how}, and may take {STOP_S:g} s: a script's end and a server's stop wait for it"
+            f"{how}, and may take {STOP_S:g} s: the end of a script or a server waits for it"
         )
-        # Nobody is to begin them any more, or to wait behind them.
+        # Nobody may begin these jobs any more, or wait behind them.
         unbegun = [each for each in left if not kit.oracle.claimed(each)]
         if unbegun and not kit.capabilities.queue_dies_with_owner:
             kit.door.drop(*unbegun)
@@ -113,12 +116,12 @@ class Calls(Base):
         for each in set(left).difference(unbegun):
             over = f"the job {each}, which was let go, does not end"
             kit.eventually(partial(kit.oracle.is_over, each), over)
-        outcome = kit.outcome(job_id, "what was let go did not end")
+        outcome = kit.outcome(job_id, "a job that was let go did not end")
         state_and_count = outcome["state"], kit.oracle.attempts(job_id)
         assert state_and_count == ("completed", 1), "the running job of another process was ended"
 
     def test_stop_ends_in_an_outage(self, kit: Kit) -> None:
-        """Of an engine that has begun to serve, and cannot be reached any more."""
+        """`stop` returns in time, even if the engine cannot be reached any more."""
         outage, tenant = kit.outage, kit.owner()
         removed = kit.door.write("echo")
         shutil.rmtree(removed.directory)
@@ -129,7 +132,7 @@ class Calls(Base):
         except AwayError:
             pass
         except TRANSIENT:
-            # It wakes processes, and `stop` has ended some of them: wake the others.
+            # The outage wakes processes, some of which `stop` has ended: wake the others.
             for process in psutil.Process().children(recursive=True):
                 with contextlib.suppress(*TRANSIENT):
                     process.resume()
@@ -144,7 +147,7 @@ _CALLS = {
 
 
 def _all_taken(owner: Owner, number: int, stalled_s: float) -> None:
-    """Wait until an engine has taken so many attempts, or takes no more for a while."""
+    """Wait until an engine has taken a number of attempts, or takes no more for a while."""
     taken, since = 0, time.monotonic()
     while taken < number and time.monotonic() - since < stalled_s:
         if (now := owner.ask("taken")) > taken:
@@ -161,6 +164,6 @@ def _ends(owner: Owner, what: str) -> None:
         if time.monotonic() - began < STOP_S:
             raise
         raise AssertionError(
-            f"stop {what} did not come back in {STOP_S:g} s: a script's end and a server's stop "
-            "wait for it"
+            f"stop {what} did not return in {STOP_S:g} s: the end of a script or a server waits "
+            "for it"
         ) from error

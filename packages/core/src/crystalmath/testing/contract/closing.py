@@ -1,4 +1,4 @@
-"""`close()`, and the end of a process: jobs are cancelled, and nothing is left."""
+"""Tests of `close()` and of the end of a process: jobs are cancelled, and nothing is left."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 CLOSE_S = 60.0
 #: How long a thread or a socket may outlive `close`, in seconds.
 LINGER_S = 30.0
-#: So long a job waits that is not let go, in seconds: those of a test are begun one after another,
-#: on a cluster minutes apart.
+#: How long a job waits that is never let go, in seconds: the jobs of a test begin one after
+#: another, on a cluster minutes apart.
 LONG_S = 1800.0
-#: What Python says when something goes wrong at its exit, or was left behind by then.
+#: Python's messages about errors at its exit.
 _TROUBLE = (
     "Traceback (most recent call last)",
     "Exception ignored in",
@@ -54,17 +54,17 @@ class Tenant:
         self._before = self._litter()
         environment = {**os.environ, "TMPDIR": str(self._temporary)}
         self.owner = Owner(kit.engine.name, environment, self._errors, kit.engine.cluster)
-        # What its imports start is no engine's.
+        # The imports of this call may open something that is not the engine's.
         self.ask("write", "echo")
         self._sockets = self._count_sockets()
 
     @property
     def errors(self) -> str:
-        """What it wrote to standard error."""
+        """The process's standard error."""
         return self._errors.read_text(errors="replace")
 
     def ask(self, method: str, *arguments: Any, **keywords: Any) -> Any:
-        """Ask the process; see which shared memory it and what it has started hold."""
+        """Call a method of the process; note the shared memory of it and of its children."""
         answer = self.owner.ask(method, *arguments, **keywords)
         for process in (self.owner.process, *self.owner.others()):
             self._segments |= segments(process.pid)
@@ -76,12 +76,12 @@ class Tenant:
         return jobs
 
     def calls(self, method: str, jobs: list[str]) -> None:
-        """Have the engine probe or release jobs, past core, if it can be reached just now."""
+        """Call `probe` or `release` of the engine directly, if it can be reached."""
         with contextlib.suppress(AwayError):
             self.ask(method, jobs)
 
     def begin(self, recipe: str, **parameters: str | float) -> list[str]:
-        """Submit a job to each worker; they are begun."""
+        """Submit a job to each worker, and wait until they have begun."""
         jobs = self.submit(recipe, self._kit.engine.workers, **parameters)
         self._kit.started(*jobs)
         return jobs
@@ -92,18 +92,18 @@ class Tenant:
         self._kit.eventually(lambda: self.ask("status", job_id) == "completed", what)
 
     def leaves_nothing(self) -> None:
-        """Check that nothing is left, whether the process itself has ended or not."""
-        # A turn tells how slow the machine is.
+        """Check that nothing is left behind; the process itself may have ended or not."""
+        # A turn is longer on a slow machine.
         turns = 10 * self._kit.engine.turn_s
         linger = max(LINGER_S, turns)
         if not self.owner.closed:
-            eventually(lambda: not self._threads(), linger, self._told_of_threads)
+            eventually(lambda: not self._threads(), linger, self._threads_message)
             eventually(self._has_no_sockets, linger, "a socket is still open")
         limit = self._kit.engine.linger_s + turns
         eventually(none_left(self.owner.others), limit, self._processes)
         left = sorted(map(str, below(self._temporary)))
         assert not left, f"temporary files are left: {left}"
-        # What somebody else on this machine makes meanwhile comes and goes.
+        # Files of other programs of this machine come and go meanwhile.
         litter = self._litter() - self._before
 
         def is_gone() -> bool:
@@ -115,12 +115,12 @@ class Tenant:
         eventually(is_gone, linger, lambda: f"these are left: {sorted(litter)}")
 
     def _threads(self) -> list[str]:
-        """Name the threads that do more than wait for Python's garbage collector."""
+        """Return the names of the threads that are left after a garbage collection."""
         self.owner.ask("collect")
         threads: list[str] = self.owner.ask("threads")
         return threads
 
-    def _told_of_threads(self) -> str:
+    def _threads_message(self) -> str:
         return f"these threads go on: {self._threads()}"
 
     def _has_no_sockets(self) -> bool:
@@ -135,13 +135,13 @@ class Tenant:
         return sum(name.startswith("socket:") for name in opened)
 
     def _litter(self) -> set[str]:
-        """List what nobody needs any more once a process of this home is closed."""
+        """Return the files that must be gone once a process of this home is closed."""
         home = self._kit.oracle.home
         files = below(home / "engines" / self._kit.engine.name)
         channels = {str(path) for path in files if is_channel(path)}
-        # An idle chain inside a worker that somebody else started may live for a while.
+        # An idle chain in a worker that another process started may live for a while.
         names = listed(home / "jobs" / ".identities")
-        whole = (path for path in names if not path.name.startswith("."))  # those are being written
+        whole = (path for path in names if not path.name.startswith("."))  # not being written
         identities = {str(path) for path in whole if not _is_of_a_living(path)}
         return (
             channels | identities | {each for each in self._segments if is_leaked(each, self._born)}
@@ -154,26 +154,27 @@ def _is_of_a_living(identity: Path) -> bool:
             fields = json.loads(file.readline())
     except FileNotFoundError:
         return False
-    # That of a process on another host is for who comes after it there.
+    # The file of a process on another host is for its next owner there.
     is_here = fields["boot_id"] == _BOOT.read_text(encoding="ascii").strip()
     return not is_here or start_time(fields["pid"]) == fields["start_time"]
 
 
 class Closing(Base):
-    """Each test looks at a process of its own, past every interface of the engine."""
+    """The end of a process, observed from outside, without the engine's help."""
 
     guide: ClassVar[str] = "Release and stop"
 
     @pytest.fixture
     def tenant(self, kit: Kit, tmp_path: Path) -> Iterator[Tenant]:
-        """Yield a process that is going to be closed, on an engine that somebody else uses, too."""
-        # A server that the engine shares between processes is none of the new one's leavings.
+        """Yield a process that will be closed, on an engine that this process uses as well."""
+        # A server that processes share may stay, so it must not be the new process that starts it.
         kit.finish(kit.submit("echo"))
         tenant = Tenant(kit, tmp_path)
         yield tenant
         tenant.owner.kill()
 
     def test_close_of_an_idle_engine(self, kit: Kit, tenant: Tenant) -> None:
+        """After a completed job `close` leaves no thread, process, socket or file behind."""
         (job_id,) = tenant.submit("echo", 1)
         tenant.finishes(job_id)
         tenant.ask("close")
@@ -182,10 +183,12 @@ class Closing(Base):
         assert kit.oracle.state(job_id) == "completed"
 
     def test_close_of_an_engine_that_was_not_used(self, tenant: Tenant) -> None:
+        """`close` without any job leaves nothing behind."""
         tenant.ask("close")
         tenant.leaves_nothing()
 
     def test_close_cancels_what_is_unfinished(self, kit: Kit, tenant: Tenant) -> None:
+        """`close` ends running jobs, and drops waiting ones; all of them read cancelled."""
         never = str(kit.shared / "never")
         jobs = tenant.begin("wait_for", path=never, seconds=LONG_S) + tenant.submit(
             "wait_for", 3, path=never
@@ -199,7 +202,7 @@ class Closing(Base):
         tenant.leaves_nothing()
 
     def test_close_that_lets_go(self, kit: Kit, tenant: Tenant) -> None:
-        """A server that is stopped: what runs goes on, and the next one follows all of it."""
+        """`close(cancel=False)`, as of a server: jobs go on, and the next owner follows them."""
         running = tenant.begin("wait_for", path=str(kit.gate), seconds=LONG_S)
         waiting = tenant.submit("wait_for", 1, path=str(kit.gate))
         tenant.ask("close", cancel=False)
@@ -208,7 +211,7 @@ class Closing(Base):
         if kit.capabilities.workers_here:
             supervisors = found(kit.oracle.supervisor(job_id) for job_id in running)
             assert len(alive(supervisors)) == len(running)
-        # This process takes them over while that one is still there.
+        # This process takes them over while the other one is still alive.
         assert {kit.runner.get_status(job_id).value for job_id in running} == {"running"}
         kit.gate.touch()
         assert {kit.finish(job_id)[0] for job_id in running + waiting} == {"completed"}
@@ -216,6 +219,7 @@ class Closing(Base):
         tenant.leaves_nothing()
 
     def test_closing_twice(self, kit: Kit, tenant: Tenant) -> None:
+        """A second `close` does nothing."""
         jobs = tenant.submit("wait_for", 1, path=str(kit.shared / "never"))
         tenant.ask("close")
         tenant.ask("close")
@@ -223,6 +227,7 @@ class Closing(Base):
         tenant.leaves_nothing()
 
     def test_submit_after_close(self, kit: Kit, tenant: Tenant) -> None:
+        """`submit` raises `EngineUnavailable`, and records no job."""
         tenant.ask("close")
         before = kit.oracle.jobs()
         with pytest.raises(AwayError):
@@ -231,36 +236,39 @@ class Closing(Base):
         tenant.leaves_nothing()
 
     def test_runner_after_close(self, kit: Kit, tenant: Tenant) -> None:
+        """`get_runner` then returns a new runner, which runs jobs."""
         tenant.submit("wait_for", 1, path=str(kit.shared / "never"))
         tenant.ask("close")
-        assert tenant.ask("renew"), "get_runner gives the runner that was closed"
+        assert tenant.ask("renew"), "get_runner returns the runner that was closed"
         (job_id,) = tenant.submit("echo", 1)
         tenant.finishes(job_id)
         tenant.ask("close")
         tenant.leaves_nothing()
 
     def test_script_that_does_not_close(self, kit: Kit, tenant: Tenant) -> None:
+        """The end of a script closes its engine: no error message, no job, nothing left."""
         never = str(kit.shared / "never")
         jobs = tenant.begin("wait_for", path=never, seconds=LONG_S) + tenant.submit(
             "wait_for", 1, path=never
         )
-        # What was asked of the engine must not hold up the end, either.
+        # A probe before the end must not hold it up, either.
         tenant.calls("probe", jobs)
         assert tenant.owner.leave() == 0
-        # What an engine says in its log is no trouble: by default warnings go there, too.
+        # Messages of the engine's log are no trouble: by default warnings go there, too.
         trouble = [sign for sign in _TROUBLE if sign in tenant.errors]
-        assert not trouble, f"the end of a script brings trouble to light: {tenant.errors}"
+        assert not trouble, f"errors at the end of a script: {tenant.errors}"
         _all_cancelled(kit.oracle, jobs)
         tenant.leaves_nothing()
 
     @pytest.mark.parametrize("call", ["probe", "release"])
     def test_stop_without_a_launch(self, tenant: Tenant, call: str) -> None:
-        """Core has taken over what another process launched, and leaves again."""
+        """`probe` or `release` alone, for a job of another process, leaves nothing to `stop`."""
         tenant.calls(call, [tenant.ask("write", "echo")])
         tenant.ask("stop")
         tenant.leaves_nothing()
 
     def test_script_that_raises(self, kit: Kit, tenant: Tenant) -> None:
+        """A script that ends with an exception has its jobs cancelled, too."""
         jobs = tenant.begin("wait_for", path=str(kit.shared / "never"), seconds=LONG_S)
         with pytest.raises(OwnerError, match="ended with 1 "):
             tenant.ask("crash")

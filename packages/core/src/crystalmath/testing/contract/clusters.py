@@ -1,4 +1,4 @@
-"""Clusters and resources: nothing in a table or of what a job asks for is ignored."""
+"""Tests that no key of a cluster's table, and no resource of a job, is ignored."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from crystalmath.testing.subject import EngineUnderTest
 
 
-#: The cluster, a key of its table that no engine has, and a variable that reaches jobs.
+#: The cluster's name, a key that no engine knows, and a variable that reaches jobs.
 NAME, UNKNOWN, VARIABLE = "of-the-kit", "a_key_that_nobody_knows", "VASP_VARIABLE_OF_THE_CLUSTER"
 
 
 class ClusterTables(Base):
-    """The table of the first cluster that its author names, or one that only names the engine."""
+    """Tables of clusters: the first one that the author names, or one with the engine alone."""
 
     guide: ClassVar[str] = "Clusters and resources"
 
@@ -44,7 +44,7 @@ class ClusterTables(Base):
     def table_home(
         self, kit: Kit, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
     ) -> Callable[..., Path]:
-        """Return what makes a home with a cluster more; skip if the engine takes no table."""
+        """Return a function that makes a home with one more cluster, if the engine takes any."""
         table = next(iter(kit.engine.clusters.values()), {})
 
         def table_home(**keys: Any) -> Path:
@@ -57,24 +57,24 @@ class ClusterTables(Base):
         try:
             is_taken = NAME in _runner(kit.engine, table_home()).clusters()
             reason = "its clusters() do not name it"
-        except Exception as error:  # noqa: BLE001 - it may need more keys, which only it knows
+        except Exception as error:  # noqa: BLE001 - the engine may need keys unknown here
             is_taken, reason = False, str(error)
         if not is_taken:
             pytest.skip(f"the engine takes no [clusters.{NAME}] with the keys known here: {reason}")
         return table_home
 
     def test_an_unknown_key_of_a_cluster_is_refused(self, kit: Kit, table_home: Call) -> None:
-        """A misspelt one would be ignored in silence."""
+        """Otherwise a misspelt key would be ignored silently."""
         home = table_home(**{UNKNOWN: 1})
         messages = [*map(str, findings_of(kit.engine, home)), *objections(kit.engine, home)]
         assert any(UNKNOWN in each for each in messages), (
             f"with `{UNKNOWN} = 1` in a table [clusters.{NAME}] of config.toml the engine has no "
-            "finding that names this key, and makes a runner: cluster.check_options refuses what "
-            "you do not know"
+            "finding that names this key, and makes a runner: cluster.check_options refuses keys "
+            "that you do not know"
         )
 
     def test_worker_init_is_run(self, kit: Kit, table_home: Call) -> None:
-        """What its commands set, jobs on that cluster find."""
+        """Jobs on a cluster have the variables that the commands of its `worker_init` set."""
         table = next(iter(kit.engine.clusters.values()), {})
         commands = f"{table.get('worker_init', '')}\nexport {VARIABLE}='some words'\n"
         home = table_home(worker_init=commands)
@@ -88,8 +88,8 @@ class ClusterTables(Base):
         value = oracle.payload(job_id)["environment"].get(VARIABLE)
         assert value == "some words", (
             f"the worker_init of [clusters.{NAME}] exports {VARIABLE}='some words', and a job on "
-            f"that cluster finds {value!r}: have its worker begin with the commands that "
-            "worker.init_script(cluster.worker_init) gives"
+            f"that cluster finds {value!r}: have its worker begin with the commands of "
+            "worker.init_script(cluster.worker_init)"
         )
 
 
@@ -100,26 +100,26 @@ def _call(engine: EngineUnderTest, home: Path, hook: str) -> Any:
 
 
 def findings_of(engine: EngineUnderTest, home: Path) -> list[Finding]:
-    """Return what an engine says that keeps it from serving a home."""
+    """Return the engine's findings for a home."""
     return [each for some in _call(engine, home, "crystalmath_engine_findings") for each in some]
 
 
 def objections(engine: EngineUnderTest, home: Path) -> list[str]:
-    """Return why an engine cannot serve a home, as it says in findings or at a runner's making."""
+    """Return why an engine cannot serve a home: its findings, and the error of its runner."""
     messages = [str(each) for each in findings_of(engine, home) if each.severity == "error"]
     try:
         _runner(engine, home)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it says why
+    except Exception as error:  # noqa: BLE001 - any exception is an objection
         messages.append(str(error))
     return messages
 
 
 def _runner(engine: EngineUnderTest, home: Path) -> EngineRunner:
-    """Make a runner that is not used: that starts nothing."""
+    """Make a runner that is not used, which starts nothing."""
     return cast("EngineRunner", _call(engine, home, "crystalmath_make_runner"))
 
 
-#: Of each resource more than every engine gives.
+#: More of each resource than every engine has.
 ASKED: dict[str, Any] = {
     "nodes": 2,
     "ranks": 2,
@@ -132,7 +132,7 @@ ASKED: dict[str, Any] = {
     "reservation": "no-such-reservation",
     "options": {"no-such-option": "1"},
 }
-#: What tells of a resource in the job's environment.
+#: The variable of the job's environment that shows a resource, and its value.
 SEEN = {"ranks": ("QUACC_VASP_PARALLEL_CMD", "2"), "cores_per_rank": ("OMP_NUM_THREADS", "2")}
 
 
@@ -145,11 +145,12 @@ def _spec(**resources: Any) -> JobSpec:
 
 
 class ResourcesAsked(Base):
-    """On the cluster ``local``. What only a scheduler sees is for an engine's own tests."""
+    """Resources on the cluster ``local``; an engine's own tests cover those of schedulers."""
 
     guide: ClassVar[str] = "Resources"
 
     def test_names_of_resources(self, kit: Kit) -> None:
+        """An engine declares only resources that exist."""
         known = {one.name for one in declared(Resources)}
         assert known == ASKED.keys()
         for named in (kit.runner.capabilities.resources, kit.runner.honoured("local")):
@@ -158,6 +159,7 @@ class ResourcesAsked(Base):
 
     @pytest.mark.parametrize("name", list(ASKED))
     def test_resources_not_honoured_are_refused(self, kit: Kit, name: str) -> None:
+        """A job that needs a resource which the engine does not declare is refused."""
         spec = _spec(**{name: ASKED[name]})
         if spec.resources.needed() <= kit.runner.honoured("local"):
             pytest.skip(f"the engine declares that it honours {name}")
@@ -170,6 +172,7 @@ class ResourcesAsked(Base):
 
     @pytest.mark.parametrize("name", list(SEEN))
     def test_resources_reach_the_job(self, kit: Kit, name: str) -> None:
+        """The job's environment shows the ranks and cores that it requested."""
         if name not in kit.runner.honoured("local"):
             pytest.skip(f"the engine declares that it does not honour {name}")
         cores = kit.runner.cores("local")

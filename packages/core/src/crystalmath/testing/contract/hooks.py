@@ -1,4 +1,4 @@
-"""What pytest does around each test of the kit: explain a failure, skip where workers are free."""
+"""Hooks of pytest around each test: explain a failure, and skip a test if workers are free."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _Test = TypeVar("_Test", bound="Callable[..., None]")
 
 
 class _Attendant(logging.Handler):
-    """A pytest plugin, which also receives what core logs of the engine in this process."""
+    """A pytest plugin that also receives core's log messages about the engine."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -40,7 +40,7 @@ class _Attendant(logging.Handler):
         self._records.append(self.format(record))
 
     def begin(self, test: pytest.Item) -> None:
-        """Forget what was before a test."""
+        """Forget all messages from before a test."""
         self._test = test
         self._records.clear()
         for owner in tuple(Owner.made):
@@ -70,7 +70,7 @@ class _Attendant(logging.Handler):
             busy = pyfuncitem.stash.get(BUSY, None)
             if busy is not None:  # it is a test of ours
                 test = original(pyfuncitem.cls, pyfuncitem.originalname)
-                if hasattr(test, "waits_for_workers") and busy.are_exceeded():
+                if test in _WAITING_FOR_WORKERS and busy.are_exceeded():
                     busy.skip()
             raise
 
@@ -85,32 +85,32 @@ class _Attendant(logging.Handler):
 
 
 class BusyWorkers:
-    """What keeps the workers of a test busy, and whether more run at once all the same."""
+    """The jobs that keep the workers of a test busy, unless more jobs run at once."""
 
     def __init__(self, engine: EngineUnderTest, oracle: Oracle) -> None:
         self._engine = engine
         self._oracle = oracle
-        # The engine begins what there is room for: twice as long as a job took that was measured.
+        # Within so long an engine begins a job if a worker is free: twice a measured job's time.
         self._look_s = engine.turn_s / 2
         self._others = oracle.jobs()
         self._busy: set[str] = set()
 
     def add(self, jobs: Iterable[str]) -> None:
-        """Take note of jobs that are begun, and go on until the test lets them end."""
+        """Note jobs that have begun, and that go on until the test lets them end."""
         self._busy.update(jobs)
-        # What has ended by now made way for them.
+        # Jobs that have ended by now made room for these.
         others = self._oracle.jobs() - self._others
         self._others.update(filter(self._oracle.outcome, others))
 
     def require_waiting(self, job_id: str, seen: Callable[[], str] = str) -> None:
-        """Skip the test if a job is begun that is to wait; `seen` asks the engine about it."""
-        # A worker may have it that has not begun it yet.
+        """Skip the test if a job begins that must wait; `seen` probes the engine about it."""
+        # A worker may have the job and not have begun it yet.
         if within(partial(self._oracle.claimed, job_id), self._look_s) or seen() == "running":
             self.skip()
 
     def are_exceeded(self) -> bool:
-        """Return whether more run at once, or another was begun while all of them were busy."""
-        # Those that were busy may have ended: what shows it may begin a while later, all the same.
+        """Return whether more jobs run than there are workers, or began while all were busy."""
+        # The busy jobs may have ended. One that shows it may still begin a little later.
         return within(self._is_one_too_many, self._engine.turn_s)
 
     def _is_one_too_many(self) -> bool:
@@ -122,30 +122,32 @@ class BusyWorkers:
         starts = [
             end["started"] for each, end in outcomes.items() if end and each not in self._busy
         ]
-        # What was ended before it began, as by a cancel, has no start.
+        # A job that was cancelled before it began has no start.
         return any(start is not None and start < min(ends, default=start + 1) for start in starts)
 
     def skip(self) -> NoReturn:
         """Skip the test."""
         pytest.skip(
-            f"more than {self._engine.workers} jobs run at once, which is what "
-            "EngineUnderTest.workers says: name as many as do (crystalmath conform --workers N), "
-            "or give the engine options with which no more do; where nobody can tell how many, as "
-            f"on a cluster with idle nodes, this cannot be tried ({GUIDE}, '8. Test it')"
+            f"more than {self._engine.workers} jobs run at once, the number in "
+            "EngineUnderTest.workers: set the right number (crystalmath conform --workers N), or "
+            "configure the engine so that no more run; if the number is unknown, as on a cluster "
+            f"with idle nodes, this cannot be tested ({GUIDE}, '8. Test it')"
         )
 
 
 BUSY = pytest.StashKey[BusyWorkers]()
+#: The tests in which a job waits for busy workers.
+_WAITING_FOR_WORKERS: set[Callable[..., Any]] = set()
 
 
 def behind_busy_workers(test: _Test) -> _Test:
-    """Mark a test in which something waits for busy workers; skip it if more run at once."""
-    test.waits_for_workers = True  # type: ignore[attr-defined]
+    """Mark a test in which a job waits for busy workers; it is skipped if more run at once."""
+    _WAITING_FOR_WORKERS.add(test)
     return test
 
 
 def attend(request: pytest.FixtureRequest) -> None:
-    """Have a test explained if it fails, or skipped if that is for the engine's room for more."""
+    """Register the plugin for a test, which explains its failure or skips it."""
     manager = request.config.pluginmanager
     plugin: _Attendant | None = manager.get_plugin(_PLUGIN)
     if plugin is None:

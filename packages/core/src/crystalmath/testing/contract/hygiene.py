@@ -1,4 +1,4 @@
-"""Hygiene: what an engine's plugin may do before it is used, and what its runner looks like."""
+"""Tests of an engine's plugin before it is used, and of the interface of its runner."""
 
 from __future__ import annotations
 
@@ -61,11 +61,12 @@ UNKNOWN_OPTION = "an_option_that_nobody_knows"
 
 
 class Hygiene(Base):
-    """Nothing is imported, started or promised too early."""
+    """A plugin imports and starts nothing early, and its runner has the right interface."""
 
     guide: ClassVar[str] = "The plugin"
 
     def test_runner_is_an_engine_runner(self, kit: Kit) -> None:
+        """The plugin makes an `EngineRunner` with the settings that it was passed."""
         assert isinstance(kit.runner, EngineRunner)
         assert kit.runner.settings.name == kit.engine.name
         assert kit.runner.settings.home == kit.home
@@ -74,7 +75,7 @@ class Hygiene(Base):
 
     @pytest.mark.parametrize("method", ["submit", "get_status", "get_result", "cancel"])
     def test_signatures(self, kit: Kit, method: str) -> None:
-        """As `JobRunner` has them: the promise that every caller builds on."""
+        """The four methods have the parameters of `JobRunner`, on which every caller relies."""
         signature, promised = (
             [(each.name, each.kind) for each in inspect.signature(one).parameters.values()]
             for one in (getattr(type(kit.runner), method), getattr(JobRunner, method))
@@ -82,6 +83,7 @@ class Hygiene(Base):
         assert signature == promised
 
     def test_clusters(self, kit: Kit) -> None:
+        """`clusters()` returns different names, of which the first is `local`."""
         clusters = list(kit.runner.clusters())
         assert clusters[0] == "local", "the default must be `local`"
         assert all(type(name) is str for name in clusters), clusters
@@ -90,26 +92,27 @@ class Hygiene(Base):
 
     @pytest.mark.parametrize("method", ["capabilities_of", "honoured", "runs_here", "cores"])
     def test_questions_about_a_cluster_that_was_taken_out(self, kit: Kit, method: str) -> None:
-        """Jobs may wait for it; what core asks on their account has an answer."""
+        """These methods answer for a removed cluster as well, because jobs may wait for it."""
         try:
             getattr(kit.runner, method)("taken-out")
         except Exception as error:
             raise AssertionError(
-                f"{method}('taken-out') raised {error!r}: answer for every name, as a cluster may "
-                "have been taken out of the configuration while its jobs waited "
+                f"{method}('taken-out') raised {error!r}: answer for every name, because a cluster "
+                "may be removed from the configuration while its jobs wait "
                 "(docs/writing-an-engine.md, 'Clusters and resources')"
             ) from error
 
     def test_findings(self, kit: Kit) -> None:
+        """An engine that runs the kit's jobs reports no error in its findings."""
         findings = findings_of(kit.engine, kit.home)
         assert all(isinstance(finding, Finding) for finding in findings), findings
         errors = [str(finding) for finding in findings if finding.severity != "warning"]
-        assert not errors, f"the engine is under test, and says that it cannot serve: {errors}"
+        assert not errors, f"the engine runs the kit's jobs, and reports errors: {errors}"
 
     def test_an_unknown_option_is_refused(
         self, kit: Kit, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A misspelt one would be ignored in silence."""
+        """Otherwise a misspelt option would be ignored silently."""
         home = tmp_path_factory.mktemp("options")
         evolve(kit.engine, options={**kit.engine.options, UNKNOWN_OPTION: 1}).configure(home)
         monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
@@ -117,30 +120,32 @@ class Hygiene(Base):
         assert any(UNKNOWN_OPTION in each for each in messages), (
             f"with `{UNKNOWN_OPTION} = 1` in its table of config.toml the engine has no error in "
             "its findings that names this key, and makes a runner: settings.check_options refuses "
-            "what you do not know (docs/writing-an-engine.md, '2. The plugin')"
+            "options that you do not know (docs/writing-an-engine.md, '2. The plugin')"
         )
 
     @pytest.fixture
     def library(self, kit: Kit) -> str:
         """Return the library to hide."""
         if kit.engine.library is None:
-            pytest.skip("EngineUnderTest.library names no library that could be missing")
+            pytest.skip("EngineUnderTest.library names no library, which a test could hide")
         return kit.engine.library
 
     def test_listed_without_its_library(self, kit: Kit, library: str) -> None:
+        """`crystalmath engines` lists the engine, with a finding about the missing library."""
         document = json.loads(_python("-c", HIDE, library, LIST, "engines", "--json"))
         engines = {entry["name"]: entry for entry in document["engines"]}
         assert kit.engine.name in engines
         entry = engines[kit.engine.name]
         assert entry["loads"], entry["error"]
-        assert entry["findings"], "it cannot serve without its library, and does not say so"
+        assert entry["findings"], "it has no finding about its missing library"
 
     def test_missing_library_is_named(self, kit: Kit, library: str) -> None:
+        """Making a runner then raises an `ImportError` that names the library."""
         message = _python("-c", HIDE, library, MAKE, kit.engine.name)
         assert library in message.lower(), f"the message does not name {library!r}: {message}"
 
     def test_nothing_is_written_to_standard_output(self, kit: Kit) -> None:
-        """Standard output is the user's: a front end reads a document there."""
+        """Front ends read a document from standard output, so an engine must not write there."""
         process = kit.owner()
         (job_id,) = process.ask("submit", "echo")
         what = "it did not finish"
@@ -157,7 +162,7 @@ def _python(*arguments: str) -> Any:
         env=dict(os.environ),
         capture_output=True,
         text=True,
-        timeout=600,  # only for what hangs: there may be hundreds of engines, and little of a core
+        timeout=600,  # long, because many engines may be installed on a busy machine
         check=False,
     )
     assert done.returncode == 0, done.stderr

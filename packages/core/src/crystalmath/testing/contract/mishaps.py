@@ -1,4 +1,4 @@
-"""What happens to the process that submits, and outages of the engine: jobs go on."""
+"""Tests that jobs go on after mishaps of the process that submits, and outages of the engine."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _ENDS = frozenset({"completed", "failed", "cancelled"})
 
 
 class Troubles:
-    """A process whose jobs are looked at after each mishap; one that had trouble is replaced.
+    """The troubles of a job after each mishap of its process, in words, or ``None``.
 
-    It says in words what became of a job after the removal of the working directory, the end of a
-    forked child, and Ctrl-C; ``None`` if it completed.
+    The mishaps are the removal of the working directory, the end of a forked child, and Ctrl-C. A
+    process that had trouble is replaced.
     """
 
     def __init__(self, kit: Kit) -> None:
@@ -44,12 +44,12 @@ class Troubles:
             self.directory = self._tried(self._remove_directory)
             self.fork = self._tried(self._fork)
             self.interrupt = self._tried(self._interrupt)
-            # What is the matter with its end, other tests say.
+            # Other tests report errors of its end.
             with contextlib.suppress(OwnerError):
                 self._owner.ask("close")
 
     def _new(self) -> Owner:
-        """Return a process that has imported everything; its engine does not serve yet."""
+        """Start a process that has imported everything, and whose engine has not started."""
         work = Path(tempfile.mkdtemp(dir=self._folder))
         owner = Owner(
             self._kit.engine.name, dict(os.environ), cluster=self._kit.engine.cluster, folder=work
@@ -77,7 +77,7 @@ class Troubles:
         return self._one_job()
 
     def _fork(self) -> str | None:
-        # The child has what the engine made for its jobs.
+        # A job first, so that the child has a copy of all that the engine makes.
         trouble = self._one_job()
         if trouble is None:
             self._owner.ask("fork")
@@ -95,11 +95,11 @@ class Troubles:
         if trouble := self._end_of(job_id, "that ran"):
             return trouble
         if (attempts := self._kit.oracle.attempts(job_id)) > 1:
-            return f"a job that ran was lost, and begun anew: it took {attempts} attempts"
+            return f"a running job was lost, and begun anew: it took {attempts} attempts"
         return self._one_job()
 
     def _one_job(self) -> str | None:
-        """Run a job that does nothing; tell what became of it unless it completed."""
+        """Run a job that does nothing; return its trouble, or ``None`` if it completed."""
         (job_id,) = self._owner.ask("submit", "echo")
         return self._end_of(job_id, "that was submitted then")
 
@@ -120,72 +120,73 @@ class Troubles:
 
 
 class Mishaps(Base):
-    """One process goes through all of it; each test looks at one mishap."""
+    """Mishaps of one process; each test is about one of them."""
 
     guide: ClassVar[str] = "What your engine survives"
 
     @pytest.fixture
     def troubles(self, kit: Kit) -> Troubles:
-        """Return what was noted; the tests of a class share it."""
+        """Return the troubles after all mishaps; the tests of the class share them."""
         return kit.once("troubles", lambda: Troubles(kit))
 
     def test_its_owner_loses_its_working_directory(self, troubles: Troubles) -> None:
-        """Before its first launch: a folder that is tidied up while a notebook is open."""
+        """Jobs run although the working directory was removed before the first launch."""
         _survived(
             troubles.directory,
             "the working directory of the process that submits was removed before the first launch",
-            "Work in a folder of your own, and resolve no relative path",
+            "Work in a folder of your own, and use no relative path",
         )
 
     def test_its_owner_has_a_child_that_ends(self, troubles: Troubles) -> None:
-        """Forked, and so with a copy of the engine: that is not the child's to end."""
+        """Jobs go on after the end of a forked child, which has a copy of the engine."""
         _survived(
             troubles.fork,
             "a child that the process that submits has forked ended as scripts end",
-            "What you undo at exit (`atexit`, `weakref.finalize`, `tempfile.TemporaryDirectory`) "
-            "the child undoes, too: do so only where `os.getpid()` is what it was at first",
+            "The child also runs your exit functions (`atexit`, `weakref.finalize`, "
+            "`tempfile.TemporaryDirectory`): do nothing there if `os.getpid()` has changed",
         )
 
     def test_ctrl_c_is_for_its_owner(self, troubles: Troubles) -> None:
-        """It reaches the whole process group in the foreground of a terminal; jobs go on."""
+        """Jobs go on after Ctrl-C, which a terminal sends to the whole process group."""
         _survived(
             troubles.interrupt,
-            "the user of the process that submits pressed Ctrl-C, which he caught",
+            "Ctrl-C was pressed, and the process that submits caught it",
             "Start workers in a session of their own (`start_new_session=True`), or in an agent",
         )
 
 
 def _survived(trouble: str | None, mishap: str, remedy: str) -> None:
     assert trouble is None, (
-        f"after {mishap}, jobs that run go on and others are begun. {remedy}. But {trouble}"
+        f"after {mishap}, running jobs must go on and others must begin. {remedy}. But {trouble}"
     )
 
 
-#: How long an outage lasts, in seconds: core asks a silent engine every 5 s.
+#: How long an outage lasts, in seconds: core probes a silent engine every 5 s.
 OUTAGE_S = 7.0
-#: How long a submission to an engine that is away may take, in seconds: it waits for nobody.
+#: How long a submission may take in an outage, in seconds: it does not wait for the engine.
 SUBMIT_S = 5.0
 #: How long an outage may hold up a job after its end, in seconds: core waits up to 10 s before it
 #: tries again.
 RETRY_S = 30.0
-#: How often an engine is asked in an outage, and for how long at most, in seconds.
-ASKED, ASK_S = 10, 30.0
+#: How many probes an engine gets in an outage, and for how long at most, in seconds.
+PROBES, PROBES_S = 10, 30.0
 
 
 class Outages(Base):
-    """The engine is made unreachable as `EngineUnderTest.outage` says; else they are skipped."""
+    """Outages, made with `EngineUnderTest.outage`; without it these tests are skipped."""
 
     guide: ClassVar[str] = "What exceptions mean"
 
     @behind_busy_workers
     def test_outage_changes_no_state(self, kit: Kit, request: pytest.FixtureRequest) -> None:
+        """In an outage `submit` returns, and no state changes; afterwards each job runs once."""
         outage = kit.outage
         go: Path = request.getfixturevalue("blocked")
         counted = kit.counted
         kit.gate.touch()
         jobs = [kit.submit("count_and_wait", **counted) for _ in range(2)]
         with outage():
-            # What this process had no core for is none of the engine's.
+            # Time in which this process had no core does not count.
             began = own_time()
             jobs.append(kit.submit("count_and_wait", **counted))
             assert own_time() - began < SUBMIT_S, "submit waits for an engine that is away"
@@ -202,6 +203,7 @@ class Outages(Base):
 
     @behind_busy_workers
     def test_probe_in_an_outage(self, kit: Kit, request: pytest.FixtureRequest) -> None:
+        """`probe` calls no attempt `gone` while the engine cannot be reached."""
         outage = kit.outage
         occupied = request.getfixturevalue("occupied")
         queued = kit.door.write("echo")
@@ -210,41 +212,39 @@ class Outages(Base):
             for attempt in (*occupied, queued):
                 with contextlib.suppress(AwayError):
                     word = kit.door.ask(attempt)
-                    assert word != "gone", "what cannot be reached cannot be known to be gone"
+                    assert word != "gone", "an engine that is unreachable cannot say gone"
         assert not kit.oracle.claimed(queued.job_id)
 
     def test_an_outage_costs_nothing(self, kit: Kit) -> None:
-        """No thread and no descriptor more for each time that the engine was not reached."""
+        """A probe that does not reach the engine leaves no thread and no descriptor behind."""
         outage = kit.outage
         attempt = kit.door.write("echo")
         kit.door.launch(attempt)
         kit.door.ended(attempt)
         pid = kit.door.owner.process.pid
 
-        def ask(times: int) -> int:
-            deadline = time.monotonic() + ASK_S
+        def probe(times: int) -> int:
+            deadline = time.monotonic() + PROBES_S
             for count in range(times):
-                if time.monotonic() > deadline:  # it waits for an answer each time
+                if time.monotonic() > deadline:  # each probe may wait for an answer
                     return count
                 with contextlib.suppress(AwayError):
                     kit.door.ask(attempt)
             return times
 
         with outage():
-            ask(ASKED)
+            probe(PROBES)
             before = traces.held(pid)
-            count = ask(ASKED)
-            if count < ASKED:
-                pytest.skip(
-                    f"an answer takes so long in an outage that {count} were had in {ASK_S:g} s"
-                )
+            count = probe(PROBES)
+            if count < PROBES:
+                pytest.skip(f"in an outage only {count} probes returned in {PROBES_S:g} s")
 
             eventually(
-                lambda: not traces.grown(pid, before, ASKED),
+                lambda: not traces.grown(pid, before, PROBES),
                 kit.engine.turn_s,
                 lambda: (
-                    f"in an outage probe was called {ASKED} times, and the process that submits "
-                    f"has {' and '.join(traces.grown(pid, before, ASKED))} "
+                    f"in an outage probe was called {PROBES} times, and the process that submits "
+                    f"has {' and '.join(traces.grown(pid, before, PROBES))} "
                     "(docs/writing-an-engine.md, 'What your engine leaves as it was')"
                 ),
             )

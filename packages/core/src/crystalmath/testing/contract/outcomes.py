@@ -1,7 +1,7 @@
-"""What goes in reaches the recipe, and what becomes of a job is what callers are told.
+"""Tests that parameters reach the recipe, and that results and failures reach the caller.
 
-How recipes can fail, and what they can return, is core's own and tested there; these few jobs show
-that an engine does not stand between.
+Core's own tests cover how recipes can fail and what they can return. These few jobs show that the
+engine changes nothing on the way.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 class FirstJob(Base):
-    """An engine that does not pass here passes nowhere."""
+    """One simple job; an engine that fails here fails everywhere."""
 
     guide: ClassVar[str] = "Launch"
 
     def test_one_job_ends(self, kit: Kit) -> None:
-        """It is launched, run by a worker, and its result is there."""
+        """The engine launches a job, a worker runs it, and its result is there."""
         if kit.unmeasured is not None:
             pytest.fail(str(kit.unmeasured))
         state, result = kit.finish(kit.submit("echo", x=1))
@@ -44,11 +44,11 @@ class FirstJob(Base):
         assert result == {"symbols": ["Al"], "x": 1}
 
 
-#: How long the result of 50 MB, or to import quacc, may take above any job's time, in seconds.
+#: How much longer than other jobs one may take that returns 50 MB or imports quacc, in seconds.
 LARGE_S = 90.0
-#: In which a recipe that has begun does its little work, on a busy machine too, in seconds.
+#: A walltime that suffices for a recipe that does next to nothing, in seconds.
 WALLTIME_S = 4.0
-#: What JSON alone could not tell apart, and text that is no ASCII.
+#: Values that JSON alone would mix up, and text that is not ASCII.
 VALUES: dict[str, Any] = {
     "numbers": [0, -1, 2**70, 1.5, -0.0, 1e-308, 0.1 + 0.2, 1 - 2j, True, None],
     "nested": {"tuple": (1, (2, [3])), "sets": [{1, 2}, frozenset("x")], 1: {"@module": "os"}},
@@ -63,7 +63,7 @@ class Outcomes(Base):
     guide: ClassVar[str] = "What an engine is"
 
     def test_a_job_gets_what_was_submitted_and_gives_it_back(self, kit: Kit) -> None:
-        """Structure and parameters, as they were then, whatever the caller does to them later."""
+        """Structure and parameters are those of the submission; later changes have no effect."""
         atoms, array = _rich_atoms(), np.arange(6.0).reshape(2, 3)
         parameters = {**copy.deepcopy(VALUES), "array": array, "other": bulk("Cu")}
         job_id = kit.runner.submit(f"{RECIPES}.structure", atoms, kit.engine.cluster, **parameters)
@@ -85,6 +85,7 @@ class Outcomes(Base):
         assert (kit.runner.get_result(job_id) or {}).keys() == {*parameters, "atoms", "seen"}
 
     def test_a_result_of_50_mb(self, kit: Kit) -> None:
+        """It reaches the caller complete and unchanged."""
         limit = kit.engine.limit_s + LARGE_S
         state, result = kit.finish(kit.submit("large", megabytes=50), limit)
         assert state is JobState.COMPLETED
@@ -93,8 +94,8 @@ class Outcomes(Base):
         assert int(result["array"].sum()) == result["sum"]
 
     def test_a_recipe_of_quacc(self, kit: Kit) -> None:
-        """Workers find quacc: the same energy as without it and without an engine."""
-        # An engine of its own: those of other tests may do without quacc.
+        """A worker runs it, with the same energy as ASE gives without quacc and engine."""
+        # In a process of its own: the workers of other tests may not have imported quacc.
         (job_id,) = kit.owner().ask("submit", "quacc.recipes.emt.core.static_job")
         outcome = kit.oracle.ended(job_id, kit.engine.limit_s + LARGE_S)
         assert outcome["state"] == "completed", outcome["error"]
@@ -104,7 +105,7 @@ class Outcomes(Base):
         assert energy == pytest.approx(atoms.get_potential_energy(), abs=1e-9)
 
     def test_an_exception_is_told(self, kit: Kit) -> None:
-        """The job reads failed; its message and the line of the recipe are told."""
+        """The job reads failed, with the message and the traceback of the recipe."""
         job_id = kit.submit("fail", message="the box is too small")
         state, result = kit.finish(job_id)
         assert state is JobState.FAILED
@@ -114,17 +115,17 @@ class Outcomes(Base):
         assert kit.oracle.state(job_id) == "failed"
 
     def test_what_fails_is_not_run_again(self, kit: Kit) -> None:
-        """Neither by core nor by the engine: a second time costs what the first did."""
+        """Neither core nor the engine repeats a job whose recipe failed."""
         count = kit.shared / "count"
         job_id = kit.submit("count_and_fail", count=str(count))
         assert kit.finish(job_id)[0] is JobState.FAILED
-        # Whoever would run it again has had the time for it.
+        # By the end of another job a second run would have begun.
         assert kit.finish(kit.submit("fail", message="later"))[0] is JobState.FAILED
         assert count.read_text() == "x"
         assert kit.oracle.attempts(job_id) == 1
 
     def test_a_killed_process_is_a_lost_attempt(self, kit: Kit) -> None:
-        """Nobody can tell who sent a SIGKILL: the engine gets a second attempt."""
+        """A job whose process was killed by SIGKILL is run once more, as a second attempt."""
         job_id = kit.submit("kill_once", count=str(kit.shared / "count"))
         assert kit.finish(job_id) == (JobState.COMPLETED, {"runs": 2})
         assert kit.oracle.state(job_id) == "lost"
@@ -132,20 +133,21 @@ class Outcomes(Base):
     # --- walltime -------------------------------------------------------------------------------
 
     def test_the_walltime_is_kept(self, kit: Kit) -> None:
-        """It counts from when the recipe begins, which a cold worker takes its time for."""
+        """A job is stopped when its walltime is over, counted from the start of the recipe."""
         job_id = kit.start("wait_for", {"path": str(kit.shared / "never")}, 1.0)
         state, result = kit.finish(job_id)
         outcome = kit.oracle.outcome(job_id) or {}
         assert state is JobState.FAILED
         assert "walltime" in result["error"], (
-            f"its error is {result['error']!r}, and does not say that the walltime was over: where "
-            "the engine ends jobs or allocations itself, core needs a margin before that "
+            f"its error is {result['error']!r}, and does not say that the walltime was over: if "
+            "the engine ends jobs or allocations itself, it must leave core a margin before that "
             "(docs/writing-an-engine.md, 'Walltime and its margin')"
         )
         assert 1.0 <= outcome["finished"] - outcome["started"] < 10.0 + kit.engine.start_s
 
     @behind_busy_workers
     def test_the_walltime_does_not_run_while_a_job_waits(self, kit: Kit, blocked: Path) -> None:
+        """A job that waits longer than its walltime completes in the end."""
         job_id = kit.start("echo", {}, WALLTIME_S)
         time.sleep(WALLTIME_S + 0.5)
         assert not kit.oracle.claimed(job_id)

@@ -1,4 +1,4 @@
-"""The process that submitted is killed; and `Capabilities`, which say what follows, are honest."""
+"""Tests that jobs survive their killed owner, and that declared `Capabilities` hold."""
 
 from __future__ import annotations
 
@@ -29,35 +29,36 @@ if TYPE_CHECKING:
     from crystalmath.testing.oracle import Oracle
 
 
-#: Moments after a submission has begun at which its process is killed, in seconds; the last when it
-#: has answered, so that there are jobs on every machine.
+#: How long after the begin of a submission its process is killed, in seconds. ``None`` is after its
+#: answer, so that there are jobs on every machine.
 MOMENTS_S = (0.0, 0.01, None)
 #: How long another process's job is watched, in seconds.
 WATCH_S = 1.5
-#: How long it may take until what ran has ended after a cancel, in seconds.
+#: How long a cancel may take to end a running job, in seconds.
 CANCEL_S = 60.0
 
 
 class Restarts(Base):
-    """The present process is the one that asks, and so takes over; some tests use another."""
+    """Jobs of killed processes, which this process or a second one takes over."""
 
     guide: ClassVar[str] = "Ids and handles"
 
     @pytest.fixture
     def busy(self, kit: Kit) -> Owner:
-        """Return a process all of whose workers wait for `gate`."""
+        """Return a process whose workers all wait for `gate`."""
         busy: Owner = kit.owner()
         occupy(busy, kit, str(kit.gate))
         return busy
 
     @pytest.fixture
     def estate(self, kit: Kit) -> Estate:
-        """Return what a killed process had in its queue; the tests of a class share it."""
+        """Return the jobs of a killed process; the tests of the class share them."""
         return kit.once("estate", lambda: Estate(kit))
 
-    # --- what the dead leave behind ----------------------------------------------------------
+    # --- jobs of a killed owner --------------------------------------------------------------
 
     def test_running_job_of_a_killed_process(self, kit: Kit) -> None:
+        """It goes on, runs once, and the next owner gets its result."""
         first = kit.owner()
         (job_id,) = first.ask("submit", "count_and_wait", **kit.counted)
         kit.started(job_id)
@@ -71,9 +72,10 @@ class Restarts(Base):
 
     @pytest.mark.parametrize("how", ["submitted", "launched", "written"])
     def test_queued_job_of_a_killed_process(self, kit: Kit, estate: Estate, how: str) -> None:
+        """The next owner runs it once, whether it was only written or already launched."""
         if how == "launched":
             kit.needs_room(LAUNCHED_ROOM)
-        # What was launched past core has a handle that nobody recorded.
+        # The handle of the "launched" job was never recorded.
         job_id, counted = estate.jobs[how]
         if not estate.gate.exists():
             assert not kit.runner.get_status(job_id).is_terminal()
@@ -83,16 +85,17 @@ class Restarts(Base):
         ran_once(kit.oracle, job_id, counted)
 
     def test_killed_at_any_moment_of_a_submission(self, kit: Kit) -> None:
+        """A job that was written down then runs once."""
         kit.gate.touch()
         before = kit.oracle.jobs()
-        # They take a second to start: one must not wait for the other.
+        # They are started together, because each takes a second to start.
         owners = [kit.owner() for _ in MOMENTS_S]
         for moment, each in zip(MOMENTS_S, owners, strict=True):
             each.ask("threads")
             known = kit.oracle.jobs()
             each.tell("submit", "count_and_wait", 2, **kit.counted)
             what = "no job was written"
-            eventually(lambda known=known: kit.oracle.jobs() - known, each.timeout_s, what)  # type: ignore[misc]
+            eventually(partial(_new_jobs, kit.oracle, known), each.timeout_s, what)
             if moment is None:
                 each.receive("submit")
             else:
@@ -108,12 +111,13 @@ class Restarts(Base):
     # --- who takes over ----------------------------------------------------------------------
 
     def test_job_of_a_living_process_is_left_to_it(self, kit: Kit, busy: Owner) -> None:
+        """Another process reads its state, and does not take it over."""
         (job_id,) = busy.ask("submit", "count_and_wait", **kit.counted)
         theirs = kit.oracle.spec(job_id)["owner"]
         assert theirs["pid"] == busy.process.pid
         state = kit.runner.get_status(job_id)
         assert kit.runner.get_result(job_id) is None
-        # This process has idle workers: they would begin it at once.
+        # This process has idle workers, which would begin the job at once.
         is_waiting = still_unbegun(kit.oracle, job_id, WATCH_S)
         is_theirs = kit.oracle.spec(job_id)["owner"] == theirs
         assert is_theirs, "a job of a living process was taken over"
@@ -126,6 +130,7 @@ class Restarts(Base):
         ran_once(kit.oracle, job_id, kit.counted)
 
     def test_lost_attempt_of_a_killed_process(self, kit: Kit) -> None:
+        """If its supervisor is killed as well, the next owner runs a second attempt."""
         kit.needs("workers_here")
         first = kit.owner()
         (job_id,) = first.ask("submit", "count_and_wait", **kit.counted)
@@ -134,7 +139,7 @@ class Restarts(Base):
         supervisor = psutil.Process(kit.oracle.supervisor(job_id))
         tree = [supervisor, *supervisor.children(recursive=True)]
         supervisor.kill()
-        # What runs the recipe ends soon after it, and would else see the file and complete.
+        # The recipe's process ends soon after it. Otherwise it would see the file and complete.
         limit = kit.engine.linger_s + 10 * kit.engine.turn_s
         eventually(lambda: not alive(tree), limit, "a killed supervisor's recipe goes on")
         kit.gate.touch()
@@ -146,6 +151,7 @@ class Restarts(Base):
 
     @pytest.mark.parametrize("killed", [False, True], ids=["alive", "killed"])
     def test_cancel_by_another_process(self, kit: Kit, *, killed: bool) -> None:
+        """It ends the job and all its processes, whether the owner is alive or killed."""
         kit.needs("workers_here")
         first = kit.owner()
         (job_id,) = first.ask("submit", "grandchild", pids=str(kit.pids))
@@ -164,6 +170,7 @@ class Restarts(Base):
             eventually(lambda: first.ask("status", job_id) == "cancelled", CANCEL_S, what)
 
     def test_cancel_of_a_queued_job_of_a_killed_process(self, kit: Kit, busy: Owner) -> None:
+        """The job reads cancelled, and never runs."""
         (job_id,) = busy.ask("submit", "count_and_wait", **kit.counted)
         kit.busy.require_waiting(job_id)
         busy.kill()
@@ -178,7 +185,7 @@ class Restarts(Base):
 
 
 def _is_known(runner: EngineRunner, job_id: str) -> bool:
-    """Return whether a job was written down; one that was not was not answered for either."""
+    """Return whether a job was written down completely; otherwise nobody was told its id."""
     try:
         runner.get_status(job_id)
     except UnknownJob:
@@ -186,18 +193,22 @@ def _is_known(runner: EngineRunner, job_id: str) -> bool:
     return True
 
 
-#: So many wait in the engine's queue once the job is there that is launched past core.
+def _new_jobs(oracle: Oracle, known: set[str]) -> set[str]:
+    return oracle.jobs() - known
+
+
+#: How many attempts wait in the engine's queue once a job is launched directly.
 LAUNCHED_ROOM = 2
-#: How long the process may take to record the handle of a job that it has launched, in seconds: the
-#: engine gives none, or the attempt's own id, if there is none then.
+#: How long core may take to record the handle of a launched job, in seconds. It records none if the
+#: handle is the attempt's id.
 _RECORD_S = 2.0
 
 
 class Estate:
-    """What a killed process leaves: jobs that its engine had queued, or had not even got."""
+    """The jobs of a killed process, some of which its engine had queued."""
 
     def __init__(self, kit: Kit) -> None:
-        # A fresh one: where a first estate could not be made, the next test tries again.
+        # A fresh folder: if a first estate could not be made, the next test tries again.
         folder = Path(tempfile.mkdtemp(dir=kit.home, prefix="estate-"))
         self.gate = folder / "gate"
         self.jobs: dict[str, tuple[str, dict[str, str]]] = {}
@@ -205,7 +216,7 @@ class Estate:
         try:
             self._begin(kit, folder)
         except BaseException:
-            self.gate.touch()  # else its jobs would hold workers for as long as they wait
+            self.gate.touch()  # otherwise its jobs would keep workers busy
             raise
 
     def _begin(self, kit: Kit, folder: Path) -> None:
@@ -227,12 +238,12 @@ class Estate:
 
 
 def occupy(owner: Owner, kit: Kit, path: str) -> None:
-    """Have all workers of a process's engine wait for a file."""
+    """Keep all workers of a process's engine busy until a file exists."""
     kit.started(*owner.ask("submit", "wait_for", kit.engine.workers, path=path))
 
 
 def count(counted: dict[str, str]) -> str:
-    """Return the marks that the runs have left."""
+    """Return one mark for each run of a recipe."""
     marks = Path(counted["count"])
     return marks.read_text(encoding="ascii") if marks.exists() else ""
 
@@ -246,16 +257,17 @@ def ran_once(oracle: Oracle, job_id: str, counted: dict[str, str]) -> None:
 
 #: How long the queue of a dead process is watched, in seconds.
 QUEUE_S = 5.0
-#: How long processes are watched that a dead supervisor left, in seconds.
+#: How long the processes of a dead supervisor are watched, in seconds.
 LEFT_S = 10.0
 
 
 class Honesty(Base):
-    """A capability that is declared is put to the test; one that is not skips its test."""
+    """Declared capabilities hold; the test of one that is not declared is skipped."""
 
     guide: ClassVar[str] = "What capabilities promise"
 
     def test_capabilities_are_sane(self, kit: Kit) -> None:
+        """`capabilities` is a `Capabilities` of the right types, on each cluster."""
         for capabilities in (
             kit.runner.capabilities,
             *map(kit.runner.capabilities_of, kit.runner.clusters()),
@@ -270,6 +282,7 @@ class Honesty(Base):
         assert workers is None or (type(workers) is int and workers >= 1)
 
     def test_workers_here(self, kit: Kit) -> None:
+        """With `workers_here`, jobs run on this host and in this namespace of processes."""
         kit.needs("workers_here")
         attempt = kit.door.write("wait_for", path=str(kit.gate))
         kit.door.launch(attempt)
@@ -282,7 +295,7 @@ class Honesty(Base):
 
     @pytest.fixture
     def queue(self, kit: Kit) -> tuple[list[Attempt], Attempt]:
-        """Kill a process whose engine runs some attempts and has another one queued."""
+        """Return the running attempts and the queued one of a killed process."""
         kit.needs_room(1)
         running = [
             kit.door.write("wait_for", path=str(kit.gate)) for _ in range(kit.engine.workers)
@@ -298,6 +311,7 @@ class Honesty(Base):
         return running, queued
 
     def test_queue_dies_with_owner(self, kit: Kit, request: pytest.FixtureRequest) -> None:
+        """With `queue_dies_with_owner`, no queued attempt of a killed process begins."""
         kit.needs("queue_dies_with_owner")
         running, queued = request.getfixturevalue("queue")
         kit.gate.touch()
@@ -305,8 +319,9 @@ class Honesty(Base):
         assert still_unbegun(kit.oracle, queued.job_id, QUEUE_S), "it was begun without an owner"
 
     def test_probe_after_restart(self, kit: Kit, queue: tuple[list[Attempt], Attempt]) -> None:
+        """A queued attempt of a killed process that `probe` calls `gone` never begins."""
         running, queued = queue
-        # No handle was recorded: the engine has to know them by their ids.
+        # No handle was recorded, so the engine must know the attempts by their ids.
         jobs = [attempt.job_id for attempt in (*running, queued)]
         state, reason = kit.door.probe(jobs)[queued.job_id]
         kit.gate.touch()
@@ -314,12 +329,12 @@ class Honesty(Base):
         if state == "gone":
             assert still_unbegun(kit.oracle, queued.job_id, QUEUE_S), "it was gone, and was begun"
         elif state == "unknown":
-            pytest.skip(f"the engine does not know what became of it (its reason: {reason})")
+            pytest.skip(f"the engine does not know its state (its reason: {reason})")
         else:
             assert kit.door.ended(queued) == ["completed"]
 
     def test_gone_means_dead(self, kit: Kit) -> None:
-        """The supervisor of an attempt that has started processes is killed."""
+        """With `gone_means_dead`, no process of an attempt is alive once it is `gone`."""
         kit.needs("gone_means_dead")
         kit.needs("workers_here")
         attempt = kit.door.write("grandchild", pids=str(kit.pids))
