@@ -182,7 +182,7 @@ SAID = {
         "RunsHereByTable": r"runs_here\('taken-out'\) raised KeyError"
     },
     "test_launch_beside_a_cluster_that_was_taken_out": {
-        "UnknownClusterIsAway": "keeps back one .*the cluster taken-out does not answer"
+        "UnknownClusterIsAway": "keeps back for ever .*the cluster taken-out does not answer"
     },
     "test_names_are_free_text": {
         "NamesUnquoted": "of 2 attempts .* 0 were begun",

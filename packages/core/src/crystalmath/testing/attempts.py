@@ -283,5 +283,9 @@ class Line:
             self._door.ended(*self.attempts)
 
     def has_begun(self, attempt: Attempt) -> bool:
-        """Return whether a worker has begun one."""
+        """Return whether a worker has begun an attempt."""
         return self._oracle.claimed(attempt.job_id)
+
+    def begun(self, attempts: Sequence[Attempt]) -> list[Attempt]:
+        """Return the attempts that workers have begun."""
+        return [attempt for attempt in attempts if self.has_begun(attempt)]

@@ -1,4 +1,4 @@
-"""A process whose surroundings are known, before and after it has used its engine."""
+"""A process that uses an engine, with records of its surroundings before and afterwards."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from crystalmath.testing.waiting import within
 if TYPE_CHECKING:
     from crystalmath.testing.contract.base import Kit
 
-#: So many jobs are run one after another; who keeps something of each keeps so much.
+#: How many jobs run one after another: something that is left of each shows as many times.
 JOBS = 4
-#: So often in a row that shows: a pool that fills up, like that of the database, grows less often.
+#: In how many rounds in a row a leak must show: a pool, as of the database, grows less often.
 ROUNDS = 3
-#: The tests that ask what jobs leave behind, and who computes all the time.
+#: The tests of jobs that leave something behind, and of processes that never sleep.
 LEAKS, IDLENESS = "test_a_job_costs_its_owner_nothing", "test_what_waits_sleeps"
-#: How long what was of use for a job alone may be kept, in seconds.
+#: How long an engine may keep things that were of use for a job alone, in seconds.
 SETTLE_S = 15.0
 #: How long a descriptor or a thread may outlive `close`, in seconds.
 LINGER_S = 30.0
-#: What stands in the process's standard input: a script that is piped into Python does.
+#: The process's standard input, like a script that is piped into Python.
 TYPED = "the first line\nthe second line\nthe third line\n"
-#: A variable whose value no other user should read.
-SECRET = "A_SECRET_OF_THE_SUBMITTER"  # noqa: S105 - it is its name
+#: The name of a variable whose value no other user may read.
+HIDDEN = "A_SECRET_OF_THE_SUBMITTER"
 MODULE = "a_module_of_the_submitter"
-#: What a variable may hold: a shell that exports functions has such ones.
+#: A value of a variable with all kinds of characters, as of a function that a shell exports.
 WORDS = "some words, \N{GREEK SMALL LETTER ALPHA} {\n  '$HOME' \"\\\n}"
 
 
 class Stage:
-    """One process runs some jobs and closes its engine; everything that a test needs is noted.
+    """Records of a process that runs some jobs and closes its engine, with all faults in words.
 
-    `folder` is empty and has its working directory, temporary files and home directory. What takes
-    long is noted for those of the `tests` alone that need it. Faults are listed in words.
+    `folder` is empty; the process has its working directory, temporary files and home directory
+    there. Records that take long are made only if one of the `tests` needs them.
     """
 
     def __init__(self, kit: Kit, folder: Path, tests: set[str]) -> None:
@@ -65,7 +65,7 @@ class Stage:
         with Owner(
             kit.engine.name, self.born, errors, kit.engine.cluster, work, typed
         ) as self._owner:
-            # What its imports open is no engine's.
+            # The imports of this call may open something that is not the engine's.
             self._owner.ask("write", "echo")
             descriptors = self._descriptors()
             self._owner.ask("note_passing", str(kit.home), str(folder))
@@ -80,9 +80,9 @@ class Stage:
             self.changed_by_use |= {
                 topic: self.changed_by_use[topic] + changes for topic, changes in passing.items()
             }
-            # What garbage holds, temporary files too, goes as it would sooner or later.
+            # Garbage may hold temporary files, which Python would remove sooner or later.
             self._owner.ask("collect")
-            # A turn tells how slow the machine is.
+            # A turn is longer on a slow machine.
             linger = max(LINGER_S, 10 * kit.engine.turn_s)
             within(lambda: not self._left(descriptors), linger)
             self.descriptors = sorted(self._left(descriptors).elements())
@@ -97,16 +97,16 @@ class Stage:
             self.files = self._places.changes() + left
             return not self.files
 
-        # What its processes have made goes with them, and they may outlive it for a while.
+        # Its processes remove their files at their end, which may be a while after its own.
         within(is_as_it_was, kit.engine.linger_s + 10 * kit.engine.turn_s)
         shutil.rmtree(self._places.home, ignore_errors=True)
 
     def _use(self) -> None:
-        # Each worker has one of them before the first one ends, and before anything is counted.
+        # Each worker has one of these jobs before the first one ends.
         gate = Path(tempfile.mkdtemp(dir=self._kit.home, prefix="stage-"), "gate")
         count = self._kit.engine.workers
         jobs: list[str] = self._owner.ask("submit", "surroundings", count, path=str(gate))
-        # Whether it has so many workers is asked elsewhere.
+        # Another test checks whether there are so many workers.
         self.ran_at_once = self._kit.are_begun(jobs)
         self._look_at_ports()
         listening = traces.ports(self._processes(), "udp")
@@ -129,7 +129,7 @@ class Stage:
         self.own: dict[str, Any] = self._owner.ask("surroundings")
         self.changed_by_use: dict[str, list[str]] = self._owner.ask("changes")
         self._look_at_ports()
-        # One that was there for a moment, as to ask for a name, served nobody.
+        # A socket that existed for a moment, as for a query of a name, served nobody.
         stayed = [port for port in traces.ports(self._processes(), "udp") if port in listening]
         self.strange_ports += [f"UDP {port}" for port in stayed if not port.is_loopback]
         self.files_in_use = [each for one in self._processes() for each in self._written(one)]
@@ -144,7 +144,7 @@ class Stage:
         return [psutil.Process(self._owner.process.pid), *self._owner.others()]
 
     def _look_at_ports(self) -> None:
-        """Look at those that are there now and were not before: some are there for a job alone."""
+        """Look at the new ports; some are open only while jobs run."""
         new = [port for port in traces.ports(self._processes(), "tcp") if port not in self._ports]
         self._ports.update(new)
         self.strange_ports += [str(port) for port in new if not port.is_loopback]
@@ -157,7 +157,7 @@ class Stage:
         self.open_ports += sorted(abstract.difference(self.open_ports))
 
     def _pipe_holders(self) -> list[str]:
-        """Return who has a pipe of the process that was there before its engine."""
+        """Return the processes that hold a pipe which the owner had before its engine."""
         name: str | None = self._owner.ask("end_pipe")
         if name is None:
             return []
@@ -167,16 +167,16 @@ class Stage:
         return holders or ["a process that has ended since"]
 
     def _leaks(self) -> list[str]:
-        """Return what jobs have left behind: some that completed, were cancelled, or failed."""
+        """Return what jobs have left in their owner: failed, completed and cancelled ones."""
         before = traces.held(self._owner.process.pid)
-        # First: an engine may come to know of an end only some time after it. One by one: of jobs
-        # that come together core may make one attempt.
+        # These come first, because an engine may learn of an end only after some time. They come
+        # one by one, because core may pack jobs that come together into one attempt.
         jobs = [self._begin("fail", message="as the test wants") for _ in range(JOBS)]
         self._end(jobs, "failed")
         jobs = [self._begin("echo") for _ in range(JOBS)]
         self._end(jobs)
         jobs = self._owner.ask("submit", "wait_for", JOBS, path=str(self._folder / "never"))
-        # Of what the engine has not got yet it is told nothing.
+        # The engine gets no release of a job that it has not got.
         self._kit.started(jobs[0])
         for job_id in jobs:
             self._owner.ask("cancel", job_id)
@@ -190,7 +190,7 @@ class Stage:
         return grown()
 
     def _begin(self, recipe: str, **parameters: str) -> str:
-        """Submit a job, and wait until it is begun: what it was handed over with is over."""
+        """Submit a job, and wait until it has begun, after the end of its launch."""
         job_id: str
         (job_id,) = self._owner.ask("submit", recipe, **parameters)
         self._kit.started(job_id)
@@ -211,21 +211,21 @@ class Stage:
             **os.environ,
             "A_VARIABLE_OF_THE_SUBMITTER": WORDS,
             "VASP_VARIABLE_OF_THE_SUBMITTER": "forwarded",
-            SECRET: self._secret,
+            HIDDEN: self._secret,
             NOTE: str(self._note),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "HOME": str(self._places.home),
-            # It goes with quacc, in which jobs run: that it keeps something there is no engine's.
+            # Matplotlib, which quacc imports, keeps files there; they are not the engine's.
             "MPLCONFIGDIR": str(self._folder / "matplotlib"),
             "TMPDIR": str(self._places.temporary),
         }
 
     def _descriptors(self) -> Counter[str]:
-        """List what the process has open."""
+        """Return the open descriptors of the process."""
         return Counter(links(f"/proc/{self._owner.process.pid}/fd"))
 
     def _left(self, before: Counter[str]) -> Counter[str]:
-        """List what the process has open that it had not."""
+        """Return the descriptors of the process that were not open before."""
         if self._descriptors() - before:
             self._owner.ask("collect")
         return self._descriptors() - before
@@ -235,7 +235,7 @@ class Stage:
         with contextlib.suppress(*TRANSIENT):
             words = process.cmdline()
             if any(self._secret in word for word in words):
-                return [f"the value of {SECRET} in that of {process.pid} ({words[0]})"]
+                return [f"the value of {HIDDEN} in that of {process.pid} ({words[0]})"]
         return []
 
     def _written(self, process: psutil.Process) -> list[str]:

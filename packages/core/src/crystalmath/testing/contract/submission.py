@@ -1,4 +1,4 @@
-"""Ids, refusals, states and cancels, and that nobody waits who need not."""
+"""Tests of ids, refusals, states and cancels, and that no call waits for the engine."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from crystalmath.testing.contract.base import Kit
 
 
-#: How long one call may take while the engine is busy: most of them, and the slowest, in seconds.
-#: Most of them tell of the engine; one alone may have waited for a disk, or for a busy machine.
+#: How long calls may take while the engine is busy, in seconds: the median, and the slowest one. A
+#: single call may wait for a disk, or for a busy machine.
 SUBMIT_S = (0.1, 10.0)
 STATUS_S = (0.01, 5.0)
 CANCEL_S = (0.1, 10.0)
 #: How long a launch may take to begin, and how long one is held up, in seconds.
 ENTERED_S, HELD_S = 60.0, 20.0
-#: So many jobs are submitted at once.
+#: How many jobs are submitted at once.
 JOBS = 100
 
 
 class Submission(Base):
-    """What `submit` promises, and the two that must never wait for an engine."""
+    """`submit`, and the states and results of jobs, which must never wait for an engine."""
 
     guide: ClassVar[str] = "Who calls what"
 
@@ -53,7 +53,7 @@ class Submission(Base):
         assert kit.oracle.jobs() == before
 
     def test_a_slow_launch_slows_nobody(self, kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Held up where it looks at its attempts, with what it may have locked by then."""
+        """No call of a user waits while `launch` is held up, whatever locks it has by then."""
         launch, entered, let_go = kit.runner.launch, threading.Event(), threading.Event()
 
         def slow(attempts: Any) -> Any:
@@ -79,7 +79,7 @@ class Submission(Base):
         assert [kit.finish(job_id)[0].value for job_id in jobs[:3]] == ["completed"] * 3
 
     def test_100_jobs_from_several_threads(self, kit: Kit) -> None:
-        """Each has a UUID of its own, runs once, and gives its own result."""
+        """Each has a UUID of its own, runs once, and returns its own result."""
         count, before = kit.shared / "count", kit.oracle.jobs()
         with ThreadPoolExecutor(4) as pool:
             jobs = list(
@@ -102,31 +102,34 @@ class Submission(Base):
         assert sorted(map(int, count.read_text().split())) == list(range(JOBS))
 
     def test_the_default_cluster_is_local(self, kit: Kit) -> None:
+        """A job that names no cluster runs on `local`."""
         assert "local" in kit.runner.clusters()
         job_id = kit.runner.submit(f"{RECIPES}.echo", aluminium())
         assert kit.finish(job_id)[0] is JobState.COMPLETED
 
     @pytest.mark.usefixtures("calm")
     def test_an_unknown_cluster_is_refused(self, kit: Kit) -> None:
+        """`submit` raises a `ValueError` that names all clusters, and leaves no job behind."""
         with pytest.raises(ValueError, match="no-such-cluster") as caught:
             kit.runner.submit(f"{RECIPES}.echo", aluminium(), "no-such-cluster")
         assert all(cluster in str(caught.value) for cluster in kit.runner.clusters())
 
     @pytest.mark.usefixtures("calm")
     def test_a_parameter_that_cannot_be_written_down_is_refused(self, kit: Kit) -> None:
-        """The message names its place."""
+        """`submit` raises a `ValueError` that names its place, and leaves no job behind."""
         with pytest.raises(ValueError, match=r"options\.deep"):
             kit.submit("echo", options={"deep": object()})
 
     @pytest.mark.usefixtures("calm")
     @pytest.mark.parametrize("method", ["get_status", "get_result", "cancel"])
     def test_an_unknown_id_is_a_key_error(self, kit: Kit, method: str) -> None:
+        """The method raises `KeyError` for an id that no job has."""
         for job_id in ("no such job", str(uuid.uuid4())):
             with pytest.raises(KeyError):
                 getattr(kit.runner, method)(job_id)
 
     def test_states_change_as_they_may_and_end_for_good(self, kit: Kit) -> None:
-        """Watched closely from the submission to a while after the end."""
+        """A job goes from pending over running to its end, which never changes."""
         expected = {
             kit.submit("echo"): "completed",
             kit.submit("fail", message="x"): "failed",
@@ -158,7 +161,7 @@ class Submission(Base):
 
 
 class _Held(list[Any]):
-    """Attempts that come only once they are let go, to whoever looks at them."""
+    """A list of attempts that holds up every reader until it is let go."""
 
     def __init__(
         self, attempts: Iterable[Any], entered: threading.Event, let_go: threading.Event
@@ -195,7 +198,7 @@ def _timed(what: str, limits: tuple[float, float], calls: Iterable[Callable[[], 
     assert statistics.median(times) <= most, f"half of the calls of {what} took longer"
 
 
-#: How long it may take until a running job and all its processes are gone, in seconds.
+#: How long a cancelled job and all its processes may take to end, in seconds.
 GONE_S = 30.0
 
 
@@ -206,12 +209,12 @@ class Cancelling(Base):
 
     @pytest.fixture
     def gone_s(self, kit: Kit) -> float:
-        """Return how long a running job may take to go, in seconds; on other hosts a turn more."""
+        """Return how long a cancelled job may take to end, in seconds; longer on other hosts."""
         return GONE_S if kit.capabilities.workers_here else GONE_S + kit.engine.turn_s
 
     @behind_busy_workers
     def test_a_waiting_job_never_runs(self, kit: Kit, blocked: Path, gone_s: float) -> None:
-        """It is ended at once, though all workers are busy."""
+        """A cancel ends it at once, although all workers are busy."""
         count = kit.shared / "count"
         job_id = kit.submit("mark", path=str(count))
         after = kit.submit("echo")
@@ -219,13 +222,13 @@ class Cancelling(Base):
         assert kit.finish(job_id, gone_s) == (JobState.CANCELLED, {"error": "cancelled"})
         assert kit.oracle.state(job_id) == "cancelled"
         blocked.touch()
-        # Whoever takes jobs in turn has been past the cancelled one.
+        # A worker that takes jobs in turn has passed the cancelled one by then.
         assert kit.finish(after)[0] is JobState.COMPLETED
         assert kit.finish(kit.submit("echo"))[0] is JobState.COMPLETED
         assert not count.exists()
 
     def test_a_running_job_is_gone_with_all_its_processes(self, kit: Kit) -> None:
-        """One left the session, ignores SIGTERM and cleared its child's environment."""
+        """A cancel ends also a process that left the session and ignores SIGTERM."""
         kit.needs("workers_here")
         job_id = kit.submit("grandchild", pids=str(kit.pids))
         tree = kit.grandchildren()
@@ -234,7 +237,7 @@ class Cancelling(Base):
         left: list[psutil.Process] = []
 
         def ended() -> bool:
-            # The state first: nothing may be alive once it is read.
+            # The state is read first: no process may be alive once it reads cancelled.
             if kit.runner.get_status(job_id) is not JobState.CANCELLED:
                 return False
             left.extend(alive(tree) + kit.oracle.processes(job_id))
@@ -246,7 +249,7 @@ class Cancelling(Base):
         assert kit.oracle.end(job_id) == "cancelled"
 
     def test_twice_and_by_several_at_once(self, kit: Kit, gone_s: float) -> None:
-        """The job ends once, and is not run again; whoever comes late is told."""
+        """A job that is cancelled several times ends once; a late `cancel` returns false."""
         count = kit.shared / "count"
         job_id = kit.submit("count_and_wait", count=str(count), path=str(kit.shared / "never"))
         kit.eventually(lambda: _has_mark(count), "the recipe did not begin")
@@ -262,7 +265,7 @@ class Cancelling(Base):
         assert kit.oracle.attempts(job_id) == 1
 
     def test_the_neighbours_go_on(self, kit: Kit, gone_s: float) -> None:
-        """Jobs that run beside a cancelled one, and those that wait."""
+        """A cancel disturbs no other job, running or waiting."""
         go, count = kit.shared / "go", kit.shared / "count"
         victim = kit.submit("wait_for", path=str(kit.shared / "never"))
         kit.started(victim)
@@ -279,5 +282,5 @@ class Cancelling(Base):
 
 
 def _has_mark(count: Path) -> bool:
-    """Return whether a recipe has left its mark: a file is there before anything stands in it."""
+    """Return whether a recipe has left its mark; its file exists a moment before."""
     return count.exists() and count.stat().st_size > 0

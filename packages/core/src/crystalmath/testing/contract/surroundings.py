@@ -1,4 +1,4 @@
-"""What an engine does to its surroundings: to its jobs, to its owner, and to the machine."""
+"""Tests that an engine leaves jobs, their owner and the machine as it should."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 class Staged(Base):
-    """One process runs a few jobs; what they, it and the machine found is compared at the end."""
+    """Tests on a stage: a process runs a few jobs, and their surroundings are recorded."""
 
     @pytest.fixture
     def stage(
         self, kit: Kit, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     ) -> Stage:
-        """Return what was noted; the tests of a class share it."""
+        """Return the stage after its jobs; the tests of the class share it."""
 
         def make() -> Stage | Exception:
             items: list[Any] = [
@@ -35,7 +35,7 @@ class Staged(Base):
             ]
             try:
                 return Stage(kit, tmp_path_factory.mktemp("stage"), {i.originalname for i in items})
-            except Exception as error:  # noqa: BLE001 - once for all tests, in each of them
+            except Exception as error:  # noqa: BLE001 - every test of the class raises it
                 return error
 
         stage = kit.once("stage", make)
@@ -45,7 +45,7 @@ class Staged(Base):
 
 
 class Inheritance(Staged):
-    """What a job finds around itself on each worker, compared with what core promises."""
+    """The surroundings of a job on each worker, which must be as core promises."""
 
     guide: ClassVar[str] = "What a job inherits"
 
@@ -55,50 +55,55 @@ class Inheritance(Staged):
     def test_a_job_finds_the_variables_of_its_owner(
         self, kit: Kit, stage: Stage, name: str
     ) -> None:
+        """A worker passes on the environment of the process that submits."""
         name = f"{name}_OF_THE_SUBMITTER" if name.endswith("VARIABLE") else name
-        if not name.startswith("VASP_"):  # which core brings itself
+        if not name.startswith("VASP_"):  # core forwards these itself
             kit.needs("workers_inherit")
         expected = stage.born.get(name)
-        if (
-            name == "USER" and expected is None
-        ):  # as in a container; who looks up its name may set it
+        if name == "USER" and expected is None:  # as in a container, where a worker may set it
             pytest.skip("there is no USER in the environment of the process that submits")
         what = f"a worker that has the variable {name} of the process that submits, {expected!r}"
         for job in stage.jobs.values():
             value = job["environment"].get(name)
-            _kept(value == expected, what, value)
+            _require(what, value, holds=value == expected)
 
     def test_a_job_finds_the_pythonpath_of_its_owner(self, kit: Kit, stage: Stage) -> None:
+        """A worker's Python has the PYTHONPATH of the process that submits."""
         kit.needs("workers_inherit")
-        # Only the first of them is known to be no relative path.
+        # The others may be relative paths.
         expected = stage.born["PYTHONPATH"].split(":")[0]
         what = f"a worker that has the PYTHONPATH of the process that submits, with {expected}"
         for job in stage.jobs.values():
-            _kept(expected in job["path"], what, job["path"])
+            _require(what, job["path"], holds=expected in job["path"])
 
     def test_a_job_hears_all_signals(self, stage: Stage) -> None:
+        """A job ignores and blocks no signal."""
         what = "no signal that is ignored or blocked, SIGINT and SIGTERM above all"
         for job in stage.jobs.values():
-            _kept(not any(job["signals"].values()), what, job["signals"])
+            _require(what, job["signals"], holds=not any(job["signals"].values()))
 
     def test_a_job_has_standard_streams(self, stage: Stage) -> None:
+        """Its input is at its end, and its output and error are open, with UTF-8."""
         expected = {"input": "at its end", "output": "open, utf-8", "error": "open, utf-8"}
         for job in stage.jobs.values():
             streams = job["streams"]
-            _kept(streams == expected, f"standard streams that are {expected}", streams)
+            _require(f"standard streams that are {expected}", streams, holds=streams == expected)
 
     def test_a_job_has_the_locale_of_its_owner(self, kit: Kit, stage: Stage) -> None:
+        """A worker has the encodings of the process that submits."""
         kit.needs("workers_inherit")
         what = f"a worker with the locale of the process that submits, {stage.own['encodings']}"
         for job in stage.jobs.values():
-            _kept(job["encodings"] == stage.own["encodings"], what, job["encodings"])
+            _require(what, job["encodings"], holds=job["encodings"] == stage.own["encodings"])
 
     def test_a_job_has_the_umask_that_keeps_others_out(self, stage: Stage) -> None:
+        """It is 077, so that other users cannot read a job's files."""
         for job in stage.jobs.values():
             umask = f"{job['umask']:03o}"
-            _kept(umask == "077", "the umask 077, which core sets", umask)
+            _require("the umask 077, which core sets", umask, holds=umask == "077")
 
     def test_a_job_has_the_limits_of_its_owner(self, kit: Kit, stage: Stage) -> None:
+        """A worker's resource limits are not lower than those of the process that submits."""
         kit.needs("workers_inherit")
         kit.needs("workers_here")
         lowered = [
@@ -110,10 +115,10 @@ class Inheritance(Staged):
         what = (
             "a worker with the limits, soft and hard, of the process that submits, or higher ones"
         )
-        _kept(not lowered, what, lowered)
+        _require(what, lowered, holds=not lowered)
 
     def test_jobs_have_the_cores_of_their_owner(self, kit: Kit, stage: Stage) -> None:
-        """All of them, or so many as there are jobs at once: workers may be bound to cores."""
+        """Jobs at once have as many cores together; workers may be bound, each to its own."""
         kit.needs("workers_inherit")
         kit.needs("workers_here")
         enough = min(len(stage.own["cores"]), len(stage.jobs))
@@ -124,106 +129,125 @@ class Inheritance(Staged):
             f"{len(cores_of_jobs)} jobs at once that have {enough} cores together, of those of the "
             f"process that submits ({stage.own['cores']}): bind each worker to others, or none"
         )
-        _kept(
-            len({core for cores in cores_of_jobs for core in cores}) >= enough, what, cores_of_jobs
+        _require(
+            what,
+            cores_of_jobs,
+            holds=len({core for cores in cores_of_jobs for core in cores}) >= enough,
         )
 
     def test_a_job_begins_in_its_work_directory(self, stage: Stage) -> None:
+        """Its working directory is `N.work` in its run directory."""
         for directory, job in stage.jobs.items():
-            _kept(job["cwd"] == directory, f"the work directory {directory}", job["cwd"])
+            _require(f"the work directory {directory}", job["cwd"], holds=job["cwd"] == directory)
 
 
 class Surroundings(Staged):
-    """What its owner and the machine find: nothing has changed."""
+    """The owner and the machine, in which an engine must change nothing."""
 
     guide: ClassVar[str] = "What your engine leaves as it was"
 
-    # --- what its owner finds ----------------------------------------------------------------
+    # --- its owner ---------------------------------------------------------------------------
 
     @pytest.mark.parametrize("topic", snapshot.TOPICS)
     def test_its_owner_stays_as_it_was(self, stage: Stage, topic: str) -> None:
+        """An engine changes nothing in the process that submits, also not for a moment."""
         what = f"that it leaves the {topic} of the process that submits alone"
         changes = stage.changed_by_use[topic] or stage.changed[topic]
-        _kept(not changes, what, changes)
+        _require(what, changes, holds=not changes)
 
     def test_no_descriptor_is_left_open(self, stage: Stage) -> None:
-        what = "no descriptor that its owner has not had before, once it is closed"
-        _kept(not stage.descriptors, what, stage.descriptors)
+        """After `close` its owner has no descriptor that it did not have before."""
+        what = "no more open descriptors in its owner than before, once it is closed"
+        _require(what, stage.descriptors, holds=not stage.descriptors)
 
     def test_a_job_costs_its_owner_nothing(self, stage: Stage) -> None:
+        """A job that has ended leaves no descriptor, thread or process in its owner."""
         what = (
-            "no descriptor, thread or process more in its owner for each job that has ended, of "
-            f"{JOBS} that completed, {JOBS} that were cancelled, and {JOBS} that failed"
+            "that no job leaves a descriptor, thread or process in its owner, after "
+            f"{JOBS} jobs that completed, {JOBS} that were cancelled, and {JOBS} that failed"
         )
-        _kept(not stage.leaks, what, stage.leaks)
+        _require(what, stage.leaks, holds=not stage.leaks)
 
     def test_its_owner_hears_of_its_children(self, stage: Stage) -> None:
+        """The owner gets the exit codes of its own children; an engine waits for none of them."""
         what = (
-            f"that the process that submits is told that a child of its own exited with "
+            "that the process that submits gets the exit code of a child of its own, "
             f"{CHILD_EXITS_WITH}: wait for your own children alone, by their pids"
         )
-        code = f"{stage.child_ended_with}, as if somebody else had waited for it"
-        _kept(stage.child_ended_with == CHILD_EXITS_WITH, what, code)
+        code = f"{stage.child_ended_with}, as if the engine had waited for it"
+        _require(what, code, holds=stage.child_ended_with == CHILD_EXITS_WITH)
 
     def test_its_owner_reads_its_standard_input(self, stage: Stage) -> None:
+        """An engine and its commands read nothing from the owner's standard input."""
         what = (
             f"that it leaves {TYPED!r} in the standard input of the process that submits: start "
             "your commands with `stdin=subprocess.DEVNULL`, or a pipe"
         )
-        _kept(stage.typed == TYPED, what, f"{stage.typed!r} is left")
+        _require(what, f"{stage.typed!r} is left", holds=stage.typed == TYPED)
 
     def test_its_owner_runs_its_script_alone(self, stage: Stage) -> None:
+        """No worker imports the owner's script, as `multiprocessing` does."""
         what = (
-            "that no worker runs the script of the process that submits again, which "
-            "`multiprocessing` does with its `__main__`: its jobs would be submitted again. Start "
+            "that no worker runs the script of the process that submits again, as "
+            "`multiprocessing` does with its `__main__`: it would submit its jobs again. Start "
             "workers in an agent, or as processes with a module of your own"
         )
-        _kept(not stage.was_run_again, what, "a worker that has imported it as `__mp_main__`")
+        _require(
+            what, "a worker that has imported it as `__mp_main__`", holds=not stage.was_run_again
+        )
 
     def test_its_owner_closes_its_pipes(self, stage: Stage) -> None:
+        """No worker keeps a pipe of its owner open."""
         what = (
-            "that a pipe of the process that submits is at its end once that has closed it: while "
-            "a worker keeps what it had open, a thread or a `multiprocessing.Process` of the "
-            "script that reads up to the end hangs. Start workers as programs of their own, with "
-            "`subprocess` or in an agent, and not by `os.fork`"
+            "that a pipe of the process that submits ends once that process closes it. If a worker "
+            "keeps it open, a thread or `multiprocessing.Process` of the script hangs that reads "
+            "it to the end. Start workers as programs of their own, with `subprocess` or in an "
+            "agent, and not by `os.fork`"
         )
-        _kept(not stage.pipe_holders, what, f"it is open in {', '.join(stage.pipe_holders)}")
+        _require(
+            what, f"it is open in {', '.join(stage.pipe_holders)}", holds=not stage.pipe_holders
+        )
 
-    # --- what the machine finds --------------------------------------------------------------
+    # --- the machine -------------------------------------------------------------------------
 
     def test_no_port_beyond_loopback(self, kit: Kit, stage: Stage) -> None:
+        """An engine with workers on this host listens on 127.0.0.1 alone."""
         kit.needs("workers_here")
-        what = "that it listens on this machine alone (127.0.0.1), and connects what sends by UDP"
-        _kept(not stage.strange_ports, what, stage.strange_ports)
+        what = "that it listens on 127.0.0.1 alone, and connects its sockets that send by UDP"
+        _require(what, stage.strange_ports, holds=not stage.strange_ports)
 
     def test_no_port_for_everybody(self, stage: Stage) -> None:
+        """No port of an engine serves another user of the machine."""
         what = (
-            "that its ports serve nobody who shows no key: other users reach them, too; and that a "
-            "Unix socket has a path, in a folder of mode 700"
+            "that its ports serve only who shows a key, because other users reach them, too; and "
+            "that a Unix socket has a path, in a folder of mode 700"
         )
-        _kept(not stage.open_ports, what, stage.open_ports)
+        _require(what, stage.open_ports, holds=not stage.open_ports)
 
     def test_what_waits_sleeps(self, stage: Stage) -> None:
+        """Idle threads and processes of an engine use no core."""
         what = (
             "that its threads and processes sleep while they have nothing to do, so that jobs get "
             "the cores: wait for an event, a queue or a pipe, or pause before you look again"
         )
-        _kept(not stage.restless, what, "; ".join(stage.restless))
+        _require(what, "; ".join(stage.restless), holds=not stage.restless)
 
     def test_no_variable_in_a_command_line(self, stage: Stage) -> None:
+        """No command line shows the owner's variables, because all users can read it."""
         what = (
-            "that no command line of its processes has the environment, which all users of the "
-            "machine could read with `ps`: pass it as an environment, or in a file of mode 600"
+            "that no command line of its processes shows variables of the environment, because all "
+            "users can read it with `ps`: pass them as an environment, or in a file of mode 600"
         )
-        _kept(not stage.shown_to_all, what, stage.shown_to_all)
+        _require(what, stage.shown_to_all, holds=not stage.shown_to_all)
 
     def test_no_file_elsewhere(self, stage: Stage) -> None:
+        """An engine writes below `settings.directory` alone."""
         files = stage.files + stage.files_in_use
         what = "that it writes below `settings.directory`, and changes no file or mode elsewhere"
-        _kept(not files, what, files)
+        _require(what, files, holds=not files)
 
     def test_a_home_with_blanks_and_accents(self, kit: Kit) -> None:
-        """It works; a scheduler's scripts may have no way to name it, which is said plainly."""
+        """Jobs run there. An engine whose scripts cannot name such a path refuses it plainly."""
         home = kit.home / "a b \N{LATIN SMALL LETTER E WITH ACUTE}'s $1"
         home.mkdir()
         kit.engine.configure(home)
@@ -243,11 +267,11 @@ class Surroundings(Staged):
             return _promise(promised, f"a job that is {tenant.ask('status', job_id)!r}")
 
         outcome = Oracle(home).ended(job_id, kit.engine.limit_s, what)
-        _kept(outcome["state"] == "completed", promised, outcome["error"])
+        _require(promised, outcome["error"], holds=outcome["state"] == "completed")
         tenant.ask("close")
 
     def test_killed_at_each_moment_of_a_launch(self, kit: Kit, tmp_path: Path) -> None:
-        """Nothing is left: no process; no file, socket or shared memory that the next one keeps."""
+        """The next process to use the engine tidies up: no process, file or socket is left."""
         temporary = tmp_path / "tmp"
         temporary.mkdir()
         launches = KilledLaunches(kit, temporary)
@@ -255,8 +279,8 @@ class Surroundings(Staged):
         launches.wait_for_the_end()
         if launches.left():
             launches.tidy_up()
-        what = "that what its killed owners leave is gone once the next one has come and gone"
-        _kept(not launches.left(), what, launches.left())
+        what = "that nothing of its killed owners is left once the next one has come and gone"
+        _require(what, launches.left(), holds=not launches.left())
 
 
 def _is_lower(limit: int, other: int) -> bool:
@@ -264,8 +288,8 @@ def _is_lower(limit: int, other: int) -> bool:
     return limit != unlimited and (other == unlimited or limit < other)
 
 
-def _kept(kept: bool, expected: str, actual: object) -> None:  # noqa: FBT001
-    if not kept:
+def _require(expected: str, actual: object, *, holds: bool) -> None:
+    if not holds:
         pytest.fail(_promise(expected, actual))
 
 

@@ -1,9 +1,10 @@
-"""What is launched runs in its turn: again, in order, and as many at once as there are workers."""
+"""Tests that launched attempts run: again, in order, and as many at once as workers."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, ClassVar
 
@@ -19,19 +20,20 @@ from crystalmath.testing.waiting import eventually, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from crystalmath.models import Attempt
     from crystalmath.testing.attempts import Door
     from crystalmath.testing.contract.base import Kit
 
-#: How long nobody must begin what nobody may begin, in seconds.
+#: How long an attempt is watched that nobody may begin, in seconds.
 WATCH_S = 5.0
 
-#: How many wait their turn on an engine that is warm in a moment, and on another: names that count
-#: from 1 must not sort as text.
+#: How many attempts wait on a quick engine, and on a slow one. With more than ten, an engine that
+#: sorts numbers as text is found.
 WAITING, FEW_WAITING = 12, 3
 
-#: What an engine may say of an attempt, and what it may not, by what has become of it.
+#: The states that `probe` must not report, by the true state of an attempt.
 WRONG = {
     "running": {"gone"},
     "queued": {"gone", "running"},
@@ -43,7 +45,7 @@ _GUIDE = "docs/writing-an-engine.md"
 
 
 class Turns(Base):
-    """Attempts are handed over past core, as in `Boundary`."""
+    """Launches in some order, called by a process of the kit in place of core."""
 
     guide: ClassVar[str] = "Launch"
 
@@ -61,12 +63,12 @@ class Turns(Base):
         stuck.let_go()
 
     def test_launched_again_after_its_worker_was_killed(self, kit: Kit, stuck: Stuck) -> None:
-        """Before its claim, and by the same process: core launches it again, and it runs."""
+        """A worker was killed before it claimed an attempt: launched again, the attempt runs."""
         kit.needs("workers_here")
-        # An engine of its own: one that lacks a worker for a while is none for other tests.
+        # In an engine of its own, which may lack a worker for a while.
         launcher = kit.owner(A_VARIABLE_OF_THE_OWNER="some words")
         attempt = stuck.attempt
-        # Its neighbours in the batch go on: what is said of them is not to be said of it.
+        # Its neighbours in the batch go on, and their states must not be reported for it.
         neighbours = [
             kit.door.write("wait_for", path=str(kit.gate)) for _ in range(kit.engine.workers - 1)
         ]
@@ -99,7 +101,7 @@ class Turns(Base):
                 kit.door.write("surroundings", path=str(path)) for _ in range(kit.engine.workers)
             ]
             kit.door.launch(*more, by=launcher)
-            # Each worker has one of them, if all are there again.
+            # Each worker has one of them if all workers are there again.
             kit.are_begun([each.job_id for each in more])
             path.touch()
             kit.door.ended(*more)
@@ -115,7 +117,7 @@ class Turns(Base):
 
     @behind_busy_workers
     def test_probe_of_many_in_mixed_states(self, kit: Kit) -> None:
-        """Each by its handle, in an order that is not that in which they were launched."""
+        """`probe` reports the right state for each handle, in any order of the attempts."""
         finished = [kit.door.write("echo") for _ in range(3)]
         handles = kit.door.launch(*finished)
         kit.door.ended(*finished)
@@ -142,19 +144,16 @@ class Turns(Base):
         assert not any(kit.oracle.claimed(each.job_id) for each in kinds["never launched"])
 
     def test_each_of_a_batch_has_its_own_handle(self, kit: Kit, line: Line) -> None:
-        """They end one after another, and each handle tells of its own attempt all the while."""
+        """Attempts of a batch end one after another, and each handle shows its own attempt."""
         batch = line.add(kit.engine.workers + min(kit.room, 2))
         handles = kit.door.launch(*batch)
         truth = {each.job_id: "not finished" for each in batch}
         limit = kit.engine.limit_s
         for _ in batch:
             left = [each for each in batch if truth[each.job_id] != "finished"]
-            attempt = eventually(
-                lambda left=left: next(filter(line.has_begun, left), None),  # type: ignore[misc]
-                limit,
-                "a worker is free, jobs wait, and none begins",
+            attempt, *_ = eventually(
+                partial(line.begun, left), limit, "a worker is free, jobs wait, and none begins"
             )
-            assert attempt is not None
             line.let_go(attempt)
             kit.door.ended(attempt)
             truth[attempt.job_id] = "finished"
@@ -164,10 +163,10 @@ class Turns(Base):
 
     @behind_busy_workers
     def test_starts_in_order(self, kit: Kit, line: Line) -> None:
-        """First come, first served: a worker that is free takes what was launched first."""
+        """With `starts_in_order`, a free worker takes the attempt that was launched first."""
         kit.needs("starts_in_order")
         kit.needs_room(2)
-        # An engine of its own, which counts its tasks from the first.
+        # In an engine of its own, which has had no task before.
         launcher = kit.owner()
         more = WAITING if kit.engine.turn_s <= LEAST_TURN_S else FEW_WAITING
         first, *others = (
@@ -185,7 +184,7 @@ class Turns(Base):
             line.let_go(leaves)
             left = waiting[number:]
             begun = eventually(
-                lambda left=left: [each for each in left if line.has_begun(each)],  # type: ignore[misc]
+                partial(line.begun, left),
                 kit.engine.limit_s,
                 "a worker is free, jobs wait, and none begins",
             )
@@ -199,7 +198,7 @@ class Turns(Base):
 
     @behind_busy_workers
     def test_urgent_ones_are_not_overtaken(self, kit: Kit, line: Line) -> None:
-        """The higher the priority, the sooner; an engine may have none, and keep their order."""
+        """With `starts_in_order`, no attempt of lower priority begins before an earlier one."""
         kit.needs("starts_in_order")
         kit.needs_room(2)
         first = line.add(kit.engine.workers)
@@ -211,8 +210,7 @@ class Turns(Base):
             kit.door.launch(each)
         line.let_go(first[0])
         begun = kit.eventually(
-            lambda: [each for each in waiting if line.has_begun(each)],
-            "a worker is free, jobs wait, and none begins",
+            partial(line.begun, waiting), "a worker is free, jobs wait, and none begins"
         )
         assert begun == waiting[:1], (
             "an attempt of priority -5 began before one of priority 5 that was launched before it: "
@@ -220,11 +218,11 @@ class Turns(Base):
         )
 
     def test_as_many_at_once_as_workers_says(self, kit: Kit, line: Line) -> None:
-        """No fewer, and no more where `workers()` says a number."""
+        """As many jobs run at once, and no more if `workers()` returns a number."""
         self._check_number(kit, line)
 
     def test_as_many_at_once_after_releases(self, kit: Kit, line: Line) -> None:
-        """The room of a job that was told to be dropped is given back once, at its end."""
+        """A released job frees its worker at its end, once, and not at the release."""
         count = kit.shared / "count"
         for turn in (1, 2):
             go = kit.shared / f"go on {turn}"
@@ -236,7 +234,7 @@ class Turns(Base):
             kit.door.started(*running)
             number = turn * kit.engine.workers
             what = "a recipe did not begin"
-            kit.eventually(lambda n=number: count.exists() and len(count.read_text()) == n, what)  # type: ignore[misc]
+            kit.eventually(partial(_has_marks, count, number), what)
             kit.door.release(*running)
             go.touch()
             kit.door.over(*running)
@@ -246,7 +244,7 @@ class Turns(Base):
         declared = kit.runner.workers() if kit.engine.cluster == "local" else None
         number = kit.engine.workers if declared is None else declared
         who = "EngineUnderTest.workers" if declared is None else "workers()"
-        # Core never hands over more than that.
+        # Core never launches more than `max_queued`.
         attempts = line.add(min(number + 1, kit.runner.capabilities.max_queued))
         kit.door.launch(*attempts)
 
@@ -275,7 +273,7 @@ class Turns(Base):
 
 
 class Stuck:
-    """An attempt whose specification is a pipe: whoever reads it waits, and can be found."""
+    """An attempt whose specification is a pipe, so that its reader waits and can be found."""
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
@@ -286,7 +284,7 @@ class Stuck:
         self._pipe: int | None = os.open(self._spec, os.O_RDWR | os.O_CLOEXEC)
 
     def worker(self) -> int | None:
-        """Return the pid of whoever reads it."""
+        """Return the pid of the process that reads it."""
         name = os.path.realpath(self._spec)
         others = [pid for pid in psutil.pids() if pid != os.getpid()]
         return next((pid for pid in others if name in links(f"/proc/{pid}/fd")), None)
@@ -301,10 +299,14 @@ class Stuck:
         self.let_go()
 
     def let_go(self) -> None:
-        """Let nobody wait any more."""
+        """Close the pipe, so that no reader waits any more."""
         if self._pipe is not None:
             os.close(self._pipe)
             self._pipe = None
+
+
+def _has_marks(count: Path, number: int) -> bool:
+    return count.exists() and len(count.read_text()) == number
 
 
 def _check_sightings(
@@ -314,7 +316,7 @@ def _check_sightings(
     handles: Mapping[str, str],
     limit_s: float,
 ) -> None:
-    """Ask about all of them at once, until what has ended is not under way any more."""
+    """Probe all attempts at once, until the ended ones are not reported as under way."""
     jobs = [each.job_id for each in attempts]
 
     wrong: list[tuple[str, str, str]] = []
@@ -323,12 +325,12 @@ def _check_sightings(
         sightings = door.probe(jobs, handles)
         answers = [(job_id, truth[job_id], str(sightings[job_id][0])) for job_id in jobs]
         wrong[:] = [each for each in answers if each[2] in WRONG[each[1]]]
-        # An engine may need a while until it knows that something has ended; of nothing else.
+        # An engine may need a while to learn of an end, but of nothing else.
         return not wrong or any(kind != "finished" for _, kind, _ in wrong)
 
     within(is_decided, limit_s)
     mistakes = [f"{job_id}, which is {kind}, is {state!r}" for job_id, kind, state in wrong]
     assert not wrong, (
-        f"asked about {len(jobs)} attempts at once, each with the handle that launch gave for it, "
+        f"probed about {len(jobs)} attempts at once, each with the handle that launch returned, "
         f"probe mixes them up: {'; '.join(mistakes)} ({_GUIDE}, 'Ids and handles')"
     )
