@@ -10,8 +10,8 @@ Subclass :class:`RunnerContract` in a test module, fill in one fixture, and run 
         def engine(self):
             return EngineUnderTest("mine", options={"workers": 2}, workers=2)
 
-The author of a plugin that is no engine subclasses :class:`PreflightContract` or
-:class:`ReaderContract`, which ask for the plugin's name and for cases.
+Authors of other plugins subclass :class:`PreflightContract` or :class:`ReaderContract`, with
+fixtures for the plugin's name and for cases.
 """
 
 import importlib

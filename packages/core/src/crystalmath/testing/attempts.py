@@ -1,4 +1,4 @@
-"""Attempts for the engine boundary, and the process that calls the engine past core."""
+"""Attempts for the engine boundary, and the process that calls the engine in place of core."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from crystalmath.testing.subject import EngineUnderTest
 
 
-#: The limit of a call is for so many attempts: a command for each may be what launches them.
+#: A call about so many attempts has the normal limit, and one about more has longer: an engine may
+#: run a command for each.
 _AT_ONCE = 10
 
 
@@ -80,7 +81,7 @@ def attempt_of(
     cluster: str = "local",
     terms: Mapping[str, Any] | None = None,
 ) -> Attempt:
-    """Return a first attempt as core gives it to an engine, on terms as those of `write_down`."""
+    """Return a first attempt as core passes it to an engine, on the terms of `write_down`."""
     return Attempt(
         id=attempt_id(job_id, 1),
         job_id=job_id,
@@ -101,19 +102,19 @@ def longer_timeout(owner: Owner, attempts: int) -> Iterator[None]:
         owner.timeout_s = timeout_s
 
 
-#: How often the engine is asked about what was not begun yet, in seconds.
+#: How often the engine is probed about attempts that have not begun, in seconds.
 PROBE_S = 2.0
 
 _T = TypeVar("_T")
 
 
 class Door:
-    """Hand attempts to an engine as core does, on one thread, in the environment of the test."""
+    """A process that calls an engine as core does, on one thread, in the test's environment."""
 
     def __init__(self, engine: EngineUnderTest, oracle: Oracle) -> None:
         self._engine = engine
         self._oracle = oracle
-        #: Those of jobs that have any of their own.
+        #: The terms of jobs that have their own.
         self._terms: dict[str, Mapping[str, Any]] = {}
         self.owner = Owner(engine.name, dict(os.environ), cluster=engine.cluster)
 
@@ -141,7 +142,7 @@ class Door:
         return attempt_of(home, job_id, cluster=cluster, terms=terms)
 
     def launch(self, *attempts: Attempt, by: Owner | None = None) -> dict[str, str]:
-        """Hand attempts over, again and again until the engine took all: ``{job id: handle}``."""
+        """Launch attempts until the engine has taken all; return ``{job id: handle}``."""
         handles: dict[str, str] = {}
         reason = ""
 
@@ -153,17 +154,17 @@ class Door:
                 reason = f": {str(error).partition(chr(10))[0]}"
             return len(handles) == len(attempts)
 
-        # It may take some of them when others have ended.
+        # An engine may take some of them only when others have ended.
         limit = self._engine.start_s + (len(attempts) - 1) * self._engine.turn_s
         what = (
-            "the engine did not take all attempts; one without a queue of its own says so in "
-            "max_queued"
+            "the engine did not take all attempts; if it has no queue of its own, its max_queued "
+            "must say how many it takes"
         )
         eventually(taken, limit, lambda: f"{what}{reason}")
         return handles
 
     def offer(self, *attempts: Attempt, by: Owner | None = None) -> dict[str, str]:
-        """Hand attempts over once; what is not in the answer was not taken."""
+        """Launch attempts once; return the handles of those that the engine took."""
         owner, jobs = by or self.owner, [each.job_id for each in attempts]
         with longer_timeout(owner, len(jobs)):
             handles: dict[str, str] = owner.ask("launch", jobs, self._terms_of(jobs))
@@ -172,35 +173,35 @@ class Door:
     def seen(
         self, attempt: Attempt, handles: Mapping[str, str] | None = None, by: Owner | None = None
     ) -> str:
-        """Return what the engine says of an attempt, with the handles that are known."""
+        """Return the state in which the engine sees an attempt, with the handles that are known."""
         return str(self.probe([attempt.job_id], handles, by)[attempt.job_id][0])
 
     def probe(
         self, jobs: Sequence[str], handles: Mapping[str, str] | None = None, by: Owner | None = None
     ) -> dict[str, list[str | None]]:
-        """Ask about attempts all at once, likewise: ``{job id: [state, reason]}``."""
+        """Probe attempts all at once, until it succeeds: ``{job id: [state, reason]}``."""
         owner, terms = by or self.owner, self._terms_of(jobs)
         answers: dict[str, list[str | None]]
-        answers = self.again("probed", lambda: owner.ask("probe", jobs, handles, terms))
+        answers = self.again("called to probe", lambda: owner.ask("probe", jobs, handles, terms))
         return answers
 
     def ask(self, attempt: Attempt, handles: Mapping[str, str] | None = None) -> str:
-        """Return what the engine says of an attempt when it is asked once."""
+        """Probe an attempt once, and return its state."""
         state: str = self.owner.ask("probe", [attempt.job_id], handles)[attempt.job_id][0]
         return state
 
     def release(self, *attempts: Attempt) -> None:
-        """Have the engine drop attempts."""
+        """Release attempts."""
         self.drop(*[attempt.job_id for attempt in attempts])
 
     def drop(self, *jobs: str) -> None:
-        """Have the engine drop those of jobs."""
+        """Release the attempts of jobs."""
         with longer_timeout(self.owner, len(jobs)):
             terms = self._terms_of(jobs)
-            self.again("told what to release", lambda: self.owner.ask("release", jobs, terms))
+            self.again("called to release", lambda: self.owner.ask("release", jobs, terms))
 
     def again(self, what: str, call: Callable[[], _T]) -> _T:
-        """Call the engine until it can be reached, as core does; give what it answered."""
+        """Call the engine until it can be reached, as core does; return its answer."""
         answers: list[_T] = []
         reason = ""
 
@@ -216,10 +217,10 @@ class Door:
         return answers[0]
 
     def started(self, *attempts: Attempt) -> None:
-        """Wait until attempts were begun, as their files tell.
+        """Wait until attempts have begun, according to their files.
 
-        The engine is asked about them now and then, as core does: it may take that for the moment
-        to ask its scheduler for more workers.
+        The engine is probed about them now and then, as core does: an engine may request more
+        workers from its scheduler at that moment.
         """
         probed = time.monotonic()
 
@@ -237,7 +238,7 @@ class Door:
             eventually(partial(is_begun, attempt.job_id), self._engine.limit_of(1), what)
 
     def ended(self, *attempts: Attempt) -> list[str]:
-        """Wait for the outcomes of attempts, as their files tell; give their states."""
+        """Wait for the outcomes of attempts, and return their states from the files."""
         limit = self._engine.limit_of(len(attempts))
         return [
             self._oracle.ended(each.job_id, limit, f"{each.id} has no outcome")["state"]
@@ -255,14 +256,14 @@ class Door:
 
 
 class Line:
-    """Attempts that are begun in some order, and each let go by itself."""
+    """Attempts that wait, each for a file of its own, so that a test decides when each ends."""
 
     def __init__(self, door: Door, oracle: Oracle, folder: Path) -> None:
         self.attempts: list[Attempt] = []
         self._door, self._oracle, self._folder = door, oracle, folder
 
     def add(self, count: int, terms: Mapping[str, Any] | None = None) -> list[Attempt]:
-        """Write some down, on terms of their own if there are any."""
+        """Write down some attempts, on terms of their own if there are any."""
         places = range(len(self.attempts), len(self.attempts) + count)
         added = [
             self._door.write("wait_for", terms, path=str(self._folder / f"go.{place}"))
@@ -272,11 +273,11 @@ class Line:
         return added
 
     def let_go(self, attempt: Attempt) -> None:
-        """Have one end, now or as soon as it is begun."""
+        """Let an attempt end, now or as soon as it has begun."""
         (self._folder / f"go.{self.attempts.index(attempt)}").touch()
 
     def end(self) -> None:
-        """Have all end, and wait for it."""
+        """Let all attempts end, and wait for their ends."""
         for attempt in self.attempts:
             self.let_go(attempt)
         if not self._door.closed:

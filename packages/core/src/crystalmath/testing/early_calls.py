@@ -1,16 +1,17 @@
-"""Load a plugin, and call what core calls before the plugin has anything to do.
+"""Load a plugin, and make the calls that core makes before the plugin has any work.
 
-Of an engine: ask what keeps it from serving, make its runner, and ask that what core asks at each
-submission. Of another plugin: have it provide its programs and readers.
+For an engine these are its findings, its constructor, and the methods that core calls at each
+submission. For another plugin they are the hooks for its programs and readers.
 
-Run as ``python -P -m crystalmath.testing.early_calls GROUP NAME``, by the plugin's entry point, in
-a fresh process with a home and a ``TMPDIR`` of its own. It writes one JSON document: for each step
-how long it took and what it started, and which modules came in.
+Run as ``python -P -m crystalmath.testing.early_calls GROUP NAME``, with the plugin's entry point,
+in a fresh process with a home and a ``TMPDIR`` of its own. It writes one JSON document: the
+duration of each step, the things that it started, and the modules that were imported.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import re
@@ -29,7 +30,6 @@ from urllib.parse import unquote, urlsplit
 
 import psutil
 
-import crystalmath.quacc.engine  # noqa: F401
 from crystalmath import config
 from crystalmath.engines.registry import ENGINES, plugins
 from crystalmath.quacc.engines import settings_of
@@ -41,18 +41,18 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
 
-#: A machine that is busy with something else is no plugin's fault: the quickest of these counts.
+#: How many times a call is timed: the quickest one counts, because the machine may be busy.
 TRIES = 3
-#: So many modules of one package cost a tenth of a second or so.
+#: More modules of one package than these take about a tenth of a second to import.
 MANY = 50
 _CORE = "crystalmath"
 
 
 def strangers(came: Mapping[str, int], group: str, name: str) -> list[str]:
-    """Name the packages that a plugin must not bring when it is loaded.
+    """Return the packages that a plugin must not import when it is loaded.
 
-    Those are all that are neither Python's, nor core's, nor the plugin's own; also one that core
-    requires, if it is large. `came` counts the modules of each top-level package.
+    Python's, core's and the plugin's own are allowed, and small packages that core requires. `came`
+    counts the imported modules of each top-level package.
     """
     ours = sys.stdlib_module_names | {_CORE}
     suspects = {
@@ -90,9 +90,9 @@ def _file(top: str) -> str:
 
 
 def _required(name: str, seen: set[str] | None = None) -> set[str]:
-    """Name what a distribution requires without extras, and what that requires, and itself."""
+    """Return a distribution and all that it requires without extras, by canonical names."""
     seen = set() if seen is None else seen
-    # One may be for another platform, or another Python.
+    # A requirement may be for another platform, or another Python.
     with contextlib.suppress(PackageNotFoundError):
         requirements = distribution(name).requires or ()
         seen.add(_canonical(name))
@@ -108,12 +108,9 @@ def _canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-# What a plugin may take for granted; what comes in after this, it has brought.
-
-
-#: What a plugin that is no engine provides.
+#: The hooks of a plugin that is no engine.
 PROVIDED = ("crystalmath_programs", "crystalmath_progress_readers")
-#: What is called of an engine, in this order; ``remade`` is the constructor again, with everything
+#: The calls of an engine, in this order; ``remade`` is the constructor again, with everything
 #: imported.
 STEPS = (
     *("import", "findings", "constructor", "remade"),
@@ -128,9 +125,9 @@ def call_early(
     configure: Callable[[Path], None],
     limits_s: Mapping[str, float],
 ) -> Any:
-    """Run this module in fresh processes, in `folder`; return what the last of them says.
+    """Run this module in fresh processes, in `folder`; return the report of the last one.
 
-    They are so many until one was quick in all steps. The least time of a step counts.
+    The first one that is quick in all steps is the last. The shortest time of each step counts.
     """
     best: dict[str, float] = {}
     for number in range(TRIES):
@@ -143,7 +140,7 @@ def call_early(
 
 
 def _call(group: str, name: str, folder: Path, configure: Callable[[Path], None]) -> Any:
-    """Run this module in a fresh process, with a home in an empty folder; return what it says."""
+    """Run this module in a fresh process, with a home in an empty folder; return its report."""
     home, temporary = folder / "home", folder / "tmp"
     home.mkdir(parents=True)
     temporary.mkdir()
@@ -157,7 +154,7 @@ def _call(group: str, name: str, folder: Path, configure: Callable[[Path], None]
         check=False,
     )
     assert done.returncode == 0, f"the plugin {name!r} could not be used:\n{done.stderr}"
-    # What the plugin itself has written to standard output stands before it.
+    # The plugin itself may have written lines before it.
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -166,10 +163,12 @@ def _look(group: str, name: str) -> dict[str, Any]:
     steps: dict[str, Watched] = {}
 
     def call(step: str, what: Callable[[], Any]) -> Any:
-        # A library is imported when the runner is made, and may do then what it likes to do.
+        # The runner's constructor may import a library, whose import may start anything.
         with watched(folders, skip_imports=step != "import") as steps[step]:
             return what()
 
+    # A runner needs this module in any case, so that it does not count.
+    importlib.import_module("crystalmath.quacc.engine")
     before = set(sys.modules)
     kind = "engine" if group == ENGINES else "plugin"
     plugin = call("import", lambda: getattr(plugins(), kind)(name))
@@ -194,7 +193,7 @@ def _call_engine(call: Callable[[str, Callable[[], Any]], Any], plugin: Any, nam
         return plugins().call_engine(plugin, "crystalmath_engine_findings", settings=settings)
 
     call("findings", find)
-    runner = call("constructor", make)
+    call("constructor", make)
     runner = call("remade", make)
     cluster = next(iter(call("clusters", runner.clusters)), "local")
     call("workers", runner.workers)
@@ -206,7 +205,7 @@ def _call_engine(call: Callable[[str, Callable[[], Any]], Any], plugin: Any, nam
 def _main() -> None:
     sys.stdout.write(json.dumps(_look(*sys.argv[1:])))
     sys.stdout.flush()
-    # What should not have been started must not outlive the answer, nor keep this process.
+    # Processes and threads of the plugin must not outlive the answer, nor keep this process.
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(*TRANSIENT):
             child.kill()

@@ -1,8 +1,9 @@
-"""The parent of a process, and of all that it leaves behind: the side of :mod:`.owner`.
+"""The parent of a process and of all that it leaves behind; :mod:`.owner` is the other side.
 
-Started as ``python -I -S keeper_process.py LINE KEPT...``, with the number of a socket and those of
-the descriptors that are for the process alone. A message there has its command and environment; its
-pid and its exit code are the answers. It imports nothing of ours, so that it is there at once.
+Started as ``python -I -S keeper_process.py LINE KEPT...``. LINE is the number of a socket, and KEPT
+are the descriptors that are for the process alone. A message on the socket has the command and the
+environment of the process; its pid and its exit code are the answers. Nothing of ours is imported,
+so that it starts at once.
 """
 
 from __future__ import annotations
@@ -29,21 +30,21 @@ def _main() -> None:
     child = os.fork()
     if child == 0:
         os.setsid()
-        for each in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
+        for each in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these
             signal.signal(each, signal.SIG_DFL)
-        os.execve(command[0], command, environment)  # noqa: S606 - there is nothing to escape
+        os.execve(command[0], command, environment)  # noqa: S606 - no shell is wanted
     for number in kept:
         os.close(number)
     line.sendall(f"{child}\n".encode())
     threading.Thread(target=_end_with, args=[line], daemon=True).start()
     try:
         while True:
-            # What was orphaned is our child, too; a zombie would look as if it were alive.
+            # Orphans become our children, too, and as zombies they would seem to be alive.
             pid, status = os.waitpid(-1, 0)
             if pid == child:
                 line.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
     except ChildProcessError:
-        signal.pause()  # nothing is left, nor will anything come
+        signal.pause()  # no child is left
 
 
 def _end_with(line: socket.socket) -> None:

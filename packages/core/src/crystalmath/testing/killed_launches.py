@@ -1,9 +1,10 @@
-"""Killing owners at each moment of a launch, and of what an engine does after it."""
+"""Kill owners at each moment of a launch, and of the engine's start after it."""
 
 from __future__ import annotations
 
 import contextlib
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,18 +30,18 @@ if TYPE_CHECKING:
 
 BEFORE, BEGINS = "before a launch", "as a launch begins"
 MIDDLE, AFTER = "in the middle of a launch", "after a launch"
-#: What core may call without any launch, when it has taken over another process's jobs.
+#: The calls that core may make without any launch, for jobs that it has taken over.
 CALLED = {"probe": "after a probe", "release": "after a release"}
 CLAIMED, OVER = "as its first job begins", "once its first job is over"
 #: An engine is watched until its first job is over, at least and at most so long, in seconds.
 LEAST_S, MOST_S = 2.0, 15.0
-#: So many owners are killed because of a process that has come up.
+#: The most owners that are killed at the start of a process.
 MOST_PROCESSES = 5
 _TICK = 0.001
 
 
 class KilledLaunches:
-    """Launch a job in one process after another, with files in `folder`; kill each later."""
+    """Owners that launch a job, one after another, and are killed; `folder` is their TMPDIR."""
 
     def __init__(self, kit: Kit, folder: Path) -> None:
         self._kit = kit
@@ -52,7 +53,7 @@ class KilledLaunches:
         self.killed: dict[str, Owner] = {}
 
     def kill_all(self) -> None:
-        """Kill at all moments: how long a launch takes, and what comes up, is known once seen."""
+        """Kill owners at all moments; the first two show how long a launch takes and starts."""
         took = self._answer()
         counts = self._watch()
         self._kill(BEFORE)
@@ -64,20 +65,20 @@ class KilledLaunches:
         self._kill(CLAIMED, lambda launch: launch.claimed or launch.age > MOST_S)
         for count in counts:
             moment = f"at the process number {count} that it started"
-            self._kill(moment, lambda it, count=count: it.count() >= count or it.over)  # type: ignore[misc]
+            self._kill(moment, partial(_Launch.has_started, count=count))
 
     def left(self) -> list[str]:
-        """List the files and the shared memory that nobody needs any more."""
+        """Return the files and the shared memory that nobody uses any more."""
         files = (path for path in below(self._temporary) if not path.is_symlink())
         left = {str(path) for path in files if not path.is_dir()}
         left |= self._list_channels() - self._channels
-        # Wherever they are, as in /tmp; one that is in use has been made again by somebody else.
+        # In any folder, as in /tmp. A socket that is in use was made again by another program.
         unused = self._sockets - names_in_use()
         left |= {name for name in unused if is_channel(Path(name))}
         return sorted(left | {each for each in self._segments if is_leaked(each, self._born)})
 
     def tidy_up(self) -> None:
-        """Have another process run a job and close its engine: what that removes is not left."""
+        """Have another process run a job and close its engine, which may tidy up."""
         owner = self._new()
         attempt = self._kit.door.write("echo")
         self._kit.door.launch(attempt, by=owner)
@@ -86,7 +87,7 @@ class KilledLaunches:
         owner.kill()
 
     def _answer(self) -> float:
-        """Kill as a launch has answered; give how long it took, in seconds."""
+        """Kill an owner after its launch; return how long the launch took, in seconds."""
         owner, attempt = self._new(), self._kit.door.write("echo")
         began = time.monotonic()
         self._kit.door.launch(attempt, by=owner)
@@ -95,14 +96,14 @@ class KilledLaunches:
         return took
 
     def _call(self, method: str, moment: str) -> None:
-        """Kill after the engine was told of a job that it has not been given."""
+        """Kill an owner after a call about a job that it has not launched."""
         owner, attempt = self._new(), self._kit.door.write("echo")
         with contextlib.suppress(AwayError):
             owner.ask(method, [attempt.job_id])
         self._put_down(moment, owner)
 
     def _watch(self) -> list[int]:
-        """Kill once the job is over; give the numbers of processes at which to kill others."""
+        """Kill an owner after its job; return at which numbers of processes to kill others."""
         launch = self._launch()
         counts: list[int] = []
         while not launch.over:
@@ -115,9 +116,9 @@ class KilledLaunches:
         self._sockets |= {each for each in unix_sockets(processes) if not each.startswith("@")}
         self._put_down(OVER, launch.owner)
         if counts and counts[-1] <= MOST_PROCESSES:
-            # The next time those may come one by one that came in one moment, and in another order.
+            # Processes that came at the same moment may come one by one the next time.
             return list(range(1, counts[-1] + 1))
-        # Those that come up in one moment are one; of many, some from the first to the last.
+        # Processes of the same moment count once. Some moments are chosen if there are many.
         last = len(counts) - 1
         chosen = {round(last * n / (MOST_PROCESSES - 1)) for n in range(MOST_PROCESSES)}
         return [counts[n] for n in sorted(chosen) if 0 <= n <= last] or [1]
@@ -135,7 +136,7 @@ class KilledLaunches:
         return _Launch(self._new(), self._kit.door.write("echo").job_id, self._kit.oracle)
 
     def _new(self) -> Owner:
-        """Return a process that has imported everything, and made its engine."""
+        """Start a process that has imported everything, and made its engine."""
         owner = self._kit.owner(TMPDIR=str(self._temporary))
         owner.ask("threads")
         return owner
@@ -149,7 +150,7 @@ class KilledLaunches:
         return {str(path) for path in files if is_channel(path)}
 
     def wait_for_the_end(self) -> None:
-        """Check that of no killed process anything is alive."""
+        """Check that no process of a killed owner is alive."""
 
         def after() -> str:
             moments = [moment for moment, owner in self.killed.items() if owner.others()]
@@ -162,7 +163,7 @@ class KilledLaunches:
 
 
 class _Launch:
-    """A launch that one process has been told to make."""
+    """A launch that a process is making."""
 
     def __init__(self, owner: Owner, job_id: str, oracle: Oracle) -> None:
         self.owner = owner
@@ -175,21 +176,25 @@ class _Launch:
 
     @property
     def age(self) -> float:
-        """How long ago it was told, in seconds."""
+        """The time since its begin, in seconds."""
         return time.monotonic() - self._began
 
     @property
     def claimed(self) -> bool:
-        """Whether the job was begun."""
+        """Whether the job has begun."""
         return self._oracle.claimed(self._job_id)
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing more to see."""
+        """Whether the launch need not be watched any longer."""
         age = self.age
         return age > MOST_S or (age > LEAST_S and self._oracle.outcome(self._job_id) is not None)
 
     def count(self) -> int:
-        """Return how many processes have come up so far, detached or not."""
+        """Return how many processes have started so far, detached or not."""
         self._seen |= {each.pid for each in self.owner.process.descendants()}
         return len(self._seen) - self._before
+
+    def has_started(self, *, count: int) -> bool:
+        """Return whether it has started a number of processes, or starts no more."""
+        return self.count() >= count or self.over

@@ -1,4 +1,4 @@
-"""What the operating system and the files say, past every interface that is tested."""
+"""Look at processes and files directly, without the interfaces that are tested."""
 
 from __future__ import annotations
 
@@ -19,27 +19,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 
-#: What looking at a process or a file raises that ends meanwhile, or is somebody else's.
+#: The errors of looking at a process or a file that ends meanwhile, or that others may not see.
 TRANSIENT = (OSError, psutil.Error)
 
 
 def listed(folder: Path | str) -> list[Path]:
-    """List what is in a folder; nothing, if it is not there or not ours to read."""
-    # Unlike `iterdir` and `glob`, which do so while they are asked for more.
+    """Return the entries of a folder, or none if it cannot be read."""
     with contextlib.suppress(OSError):
-        return [Path(folder, name) for name in os.listdir(folder)]  # noqa: PTH208
+        return list(Path(folder).iterdir())
     return []
 
 
 def below(folder: Path | str) -> Iterator[Path]:
     """Yield the files and folders below a folder."""
-    # Unlike `rglob`, it survives that a folder goes meanwhile.
+    # `rglob` would fail if a folder is removed meanwhile.
     for place, folders, files in os.walk(folder):
         yield from (Path(place, name) for name in (*folders, *files))
 
 
 def links(folder: Path | str) -> list[str]:
-    """Return where the symbolic links in a folder lead, as those of ``/proc/<pid>/fd``."""
+    """Return the targets of the symbolic links in a folder, as of ``/proc/<pid>/fd``."""
     targets = []
     for path in listed(folder):
         with contextlib.suppress(OSError):
@@ -51,7 +50,7 @@ _MARK = "CRYSTALMATH_ATTEMPT"
 
 
 class Oracle:
-    """Look at processes and run directories by the documented layout, past the tested classes."""
+    """A reader of processes and run directories, by their documented layout alone."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -61,12 +60,12 @@ class Oracle:
         return self.home / "jobs" / job_id
 
     def jobs(self) -> set[str]:
-        """List the run directories."""
+        """Return the names of the run directories, which are the jobs' ids."""
         entries = listed(self.home / "jobs")
         return {path.name for path in entries if not path.name.startswith(".")}
 
     def claimed(self, job_id: str, attempt: int = 1) -> bool:
-        """Return whether somebody began an attempt."""
+        """Return whether a worker has claimed an attempt."""
         return (self.directory(job_id) / f"{attempt}.claim").exists()
 
     def outcome(self, job_id: str, attempt: int = 1) -> dict[str, Any] | None:
@@ -78,7 +77,7 @@ class Oracle:
         return head
 
     def _outcome(self, job_id: str, attempt: int) -> io.BytesIO:
-        """Read an outcome; one in a journal stands behind a line with its attempt and size."""
+        """Read an outcome; in a journal it follows a line with its attempt and size."""
         content = io.BytesIO((self.directory(job_id) / f"{attempt}.outcome").read_bytes())
         while (line := content.readline()).startswith(b"crystalmath "):
             _, name, size, _ = line.split()
@@ -94,7 +93,7 @@ class Oracle:
         return None if outcome is None else str(outcome["state"])
 
     def is_over(self, job_id: str) -> bool:
-        """Return whether an attempt that was begun has an outcome, or left no process."""
+        """Return whether a begun attempt has an outcome, or no process any more."""
         return self.outcome(job_id) is not None or not self.processes(job_id)
 
     def ended(
@@ -109,7 +108,8 @@ class Oracle:
     def end(self, job_id: str) -> str | None:
         """Return how the first attempt of a job ended; ``None`` if it has not.
 
-        One that was cancelled may be lost with its allocation, too quickly for its supervisor.
+        A cancelled attempt may be lost instead, if its allocation ends before its supervisor can
+        publish.
         """
         outcome = self.outcome(job_id)
         if outcome is None:
@@ -120,11 +120,11 @@ class Oracle:
         """Read the result in an outcome, as plain JSON."""
         file = self._outcome(job_id, attempt)
         header = json.loads(file.readline())
-        # What follows the result is its index.
+        # The index follows the result.
         return json.loads(gzip.decompress(file.read(header["size"] - header.get("index", 0))))
 
     def attempts(self, job_id: str) -> int:
-        """Count the attempts that were begun."""
+        """Return how many attempts have begun."""
         return sum(path.suffix == ".claim" for path in listed(self.directory(job_id)))
 
     def supervisor(self, job_id: str, attempt: int = 1) -> int:
@@ -133,20 +133,20 @@ class Oracle:
         return pid
 
     def claimant(self, job_id: str, attempt: int = 1) -> dict[str, Any]:
-        """Return who claimed an attempt: host, boot, pid and start time."""
+        """Return the process that claimed an attempt: host, boot, pid and start time."""
         return _head(self.directory(job_id) / f"{attempt}.claim")
 
     def spec(self, job_id: str) -> dict[str, Any]:
-        """Read what stands above a specification: engine, owner, number of the attempt."""
+        """Read the header of a specification: engine, owner, number of the attempt."""
         return _head(self.directory(job_id) / "spec")
 
     def processes(self, job_id: str) -> list[psutil.Process]:
-        """List the living processes that carry the mark of any attempt of a job."""
+        """Return the live processes that carry the mark of any attempt of a job."""
         return living(_MARK, job_id)
 
 
 def found(pids: Iterable[int]) -> list[psutil.Process]:
-    """Return the processes of these pids, to be known again when others have the pids."""
+    """Return the processes of these pids, which are recognized even if a pid is used again."""
     processes = []
     for pid in pids:
         with contextlib.suppress(*TRANSIENT):
@@ -155,27 +155,27 @@ def found(pids: Iterable[int]) -> list[psutil.Process]:
 
 
 def alive(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Return those processes that have not ended, collected by their parents or not."""
+    """Return the processes that have not ended; zombies have."""
     return [process for process in processes if _is_alive(process)]
 
 
 def _is_alive(process: psutil.Process) -> bool:
     with contextlib.suppress(*TRANSIENT):
-        # The very one: pids are used again.
+        # Another process may have its pid now.
         if not process.is_running():
             return False
         state = process.status()
         if state == psutil.STATUS_ZOMBIE:
-            # A zombie counts itself as a thread. One with more has lost its main thread alone.
+            # A zombie counts as one thread. With more, only its main thread has ended.
             return bool(process.num_threads() > 1)
         return bool(state != psutil.STATUS_DEAD)
     return False
 
 
 def none_left(look: Callable[[], list[psutil.Process]]) -> Callable[[], bool]:
-    """Return a condition: that none is alive of those that `look` finds among all processes.
+    """Return a condition that holds once none of the processes that `look` finds is alive.
 
-    To look costs: until those have ended that it found, they alone are asked.
+    `look` is slow, so it is called again only after all the processes of its last call have ended.
     """
     known: list[psutil.Process] = []
 
@@ -187,18 +187,18 @@ def none_left(look: Callable[[], list[psutil.Process]]) -> Callable[[], bool]:
 
 
 def living(variable: str, prefix: str) -> list[psutil.Process]:
-    """List the living processes with an environment variable that begins so."""
+    """Return the live processes with a variable whose value has a prefix."""
     marked = []
     for process in psutil.process_iter():
         with contextlib.suppress(*TRANSIENT):
             if process.environ().get(variable, "").startswith(prefix):
                 marked.append(process.pid)
-    # Those of the iterator may be of processes that had the pids before.
+    # The iterator may yield processes that had these pids before.
     return alive(found(marked))
 
 
 def start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot, as claims have it."""
+    """Return when a process started, in clock ticks since boot, as in claims."""
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         return int(fields.rpartition(")")[2].split()[19])
@@ -206,7 +206,7 @@ def start_time(pid: int) -> int | None:
 
 
 def shown(process: psutil.Process) -> str:
-    """Name a process as a message does."""
+    """Return a description of a process for a message: its pid and command."""
     with contextlib.suppress(*TRANSIENT):
         return f"{process.pid} ({' '.join(process.cmdline())[:200]})"
     return str(process.pid)

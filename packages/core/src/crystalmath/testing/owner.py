@@ -1,7 +1,7 @@
-"""A process of its own that owns jobs: asked in messages of JSON, and killed when a test wants it.
+"""A process that owns jobs; a test sends it messages of JSON, and kills it.
 
-It carries a mark, and so does what it starts: what is left of it can be found. What drops the mark
-can, too, for nothing leaves the process above it (:mod:`.keeper_process`).
+It and its children carry a mark, by which they are found. A child that drops the mark is found
+below a parent that no descendant can leave (:mod:`.keeper_process`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _LOADER = ("LD_LIBRARY_PATH",)
 
 
 class Kept:
-    """A process below a keeper, as a `subprocess.Popen`: its descriptors keep their numbers."""
+    """A process below a keeper, like a `subprocess.Popen`; its descriptors keep their numbers."""
 
     def __init__(
         self,
@@ -46,11 +46,11 @@ class Kept:
     ) -> None:
         self._line, theirs = socket.socketpair()
         numbers = [theirs.fileno(), *descriptors]
-        # It carries no mark of those by which processes are found.
+        # The keeper itself carries no mark.
         with theirs:
             keeper = subprocess.Popen(
                 [sys.executable, "-I", "-S", keeper_process.__file__, *map(str, numbers)],
-                # Without it some Pythons do not find their own libraries.
+                # Some Pythons need these to find their own libraries.
                 env={name: environment[name] for name in _LOADER if name in environment},
                 pass_fds=numbers,
                 start_new_session=True,
@@ -58,7 +58,7 @@ class Kept:
             )
         self._keeper = keeper.pid
         self._end = weakref.finalize(self, _end, keeper, self._line)
-        # What is read ahead `select` would not see.
+        # Unbuffered, because `select` does not see data that was read ahead.
         self._answers = self._line.makefile("rb", buffering=0)
         self._line.sendall(json.dumps([list(command), dict(environment)]).encode() + b"\n")
         pid = self._answers.readline()
@@ -72,7 +72,7 @@ class Kept:
         return self._code(0.0)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end, and give its exit code; `subprocess.TimeoutExpired` if it goes on."""
+        """Wait for its end, and return its exit code; raise `subprocess.TimeoutExpired` if late."""
         code = self._code(timeout)
         if code is None:
             raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
@@ -85,7 +85,7 @@ class Kept:
                 os.kill(self.pid, signal.SIGKILL)
 
     def descendants(self) -> list[psutil.Process]:
-        """List what is below the keeper: of this process, and what it has left behind."""
+        """Return the processes that this one has started, also those that it has left behind."""
         import psutil
 
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -95,7 +95,7 @@ class Kept:
 
     def _code(self, timeout: float | None) -> int | None:
         if self.returncode is None and select.select([self._line], [], [], timeout)[0]:
-            # Who kills a keeper, too, leaves no word.
+            # A killed keeper sends no exit code.
             self.returncode = int(self._answers.readline() or -signal.SIGKILL)
         return self.returncode
 
@@ -107,40 +107,40 @@ def _end(keeper: subprocess.Popen[bytes], line: socket.socket) -> None:
     keeper.wait()
 
 
-#: The environment variable that marks it.
+#: The variable that marks the process.
 MARK = "CRYSTALMATH_KIT"
-#: The environment variable that names a file, which is there once somebody runs its script again.
+#: The variable that names a file, which is made if a worker runs the owner's script again.
 NOTE = "CRYSTALMATH_KIT_NOTE"
 RECIPES = "crystalmath.testing.recipes"
-#: What such a process runs.
+#: The module that the process runs.
 SCRIPT = "crystalmath.testing.owner_process"
-#: The exit code of a child of the user's.
+#: The exit code of the child that the process starts for itself.
 CHILD_EXITS_WITH = 7
-#: How often a process that does not answer is looked at, in seconds.
+#: How often it is checked whether a process that does not answer is alive, in seconds.
 _TICK = 0.5
-#: How long Python, its imports and the engine's constructor may take on a machine that is busy with
-#: much else, in seconds: a limit on what hangs.
+#: The limit of Python's start, its imports and the engine's constructor, in seconds, for a very
+#: busy machine.
 _BIRTH_S = 600.0
-#: How much is told of what it wrote, in characters.
+#: How many characters of its output are quoted.
 _TAIL = 5000
 
 
 class OwnerError(AssertionError):
-    """The process raised, ended, or did not answer; its message, and its traceback below."""
+    """An error of the process: it raised (with its traceback), ended, or did not answer."""
 
 
 class AwayError(OwnerError):
-    """The engine raised `EngineUnavailable`, after which core tries again."""
+    """An `EngineUnavailable` of the engine, after which core tries again."""
 
 
 class Owner:
-    """The test's side of such a process, which has all of an environment and no other variables.
+    """A process that owns jobs, as a test sees it, with exactly the given environment.
 
-    Its standard input has some kilobytes at most (`typed`). After `timeout_s` seconds without an
-    answer, once it has imported what it needs, it is killed.
+    Its standard input (`typed`) has some kilobytes at most. It is killed after `timeout_s` seconds
+    without an answer, which count once it has imported its modules.
     """
 
-    #: All of this process that are still referred to.
+    #: All owners of this process that are still referred to.
     made: ClassVar[weakref.WeakSet[Owner]] = weakref.WeakSet()
 
     def __init__(
@@ -154,9 +154,8 @@ class Owner:
     ) -> None:
         self.timeout_s = 120.0
         self._mark = environment.get(MARK, "") + secrets.token_hex(8)
-        # Files, as a full pipe would stop the engine.
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as this
-        self._errors = tempfile.TemporaryFile() if errors is None else errors.open("w+b")  # noqa: SIM115
+        # Files, because a full pipe would stop the engine.
+        self._output, self._errors = _opened(None), _opened(errors)
         self._read = dict.fromkeys((self._output, self._errors), 0)
         for file in self._read:
             weakref.finalize(self, file.close)
@@ -190,12 +189,12 @@ class Owner:
         return self.process.poll() is not None
 
     def ask(self, method: str, *arguments: Any, **keywords: Any) -> Any:
-        """Have a method of `OwnerProcess` (:mod:`.owner_process`) called over there."""
+        """Call a method of `OwnerProcess` (:mod:`.owner_process`) in the process."""
         self.tell(method, *arguments, **keywords)
         return self.receive(method)
 
     def tell(self, method: str, *arguments: Any, **keywords: Any) -> None:
-        """Ask without waiting for the answer, which :meth:`receive` gives."""
+        """Send a call without waiting for its answer, which :meth:`receive` returns."""
         try:
             self._line.send_bytes(json.dumps([method, arguments, keywords]).encode())
         except OSError:
@@ -203,7 +202,7 @@ class Owner:
             raise OwnerError(f"the process ended with {code} before {method!r}") from None
 
     def receive(self, method: str) -> Any:
-        """Wait for the answer to what was asked last."""
+        """Wait for the answer to the last call."""
         if not self._is_born:
             self._message(method, max(self.timeout_s, _BIRTH_S))
             self._is_born = True
@@ -216,9 +215,9 @@ class Owner:
     def _message(self, method: str, timeout_s: float) -> bytes:
         deadline = time.monotonic() + timeout_s
         while not self._line.poll(_TICK):
-            # What it forked may hold its end of the line: look at the process, too.
+            # A forked child may keep the line open, so the process itself is checked, too.
             has_ended, is_late = self.closed, time.monotonic() > deadline
-            # This process, too, may have had no core: is an answer there after all?
+            # This process may have had no core, and the answer may be there by now.
             if not (has_ended or is_late) or self._line.poll():
                 continue
             if has_ended:
@@ -232,7 +231,7 @@ class Owner:
 
     @property
     def output(self) -> str:
-        """What it wrote to standard output."""
+        """The process's standard output."""
         return _text(self._output, 0)
 
     def new_output(self) -> tuple[str, str]:
@@ -242,7 +241,7 @@ class Owner:
         return texts[0], texts[1]
 
     def excerpts(self) -> list[str]:
-        """Put into words what it wrote since this or :meth:`new_output` was asked last."""
+        """Return its output since the last call of this or :meth:`new_output`, for a message."""
         output, errors = (text.strip() for text in self.new_output())
         notes = [f"your engine wrote `{output[-_TAIL:]}` to standard output"] if output else []
         if errors:
@@ -256,7 +255,7 @@ class Owner:
         self.process.wait()
 
     def others(self) -> list[psutil.Process]:
-        """List what is alive of that which it has started, whether it is alive itself or not."""
+        """Return the live processes that it has started, whether it is alive itself or not."""
         from crystalmath.testing.oracle import alive, living
 
         running = living(MARK, self._mark) + self.process.descendants()
@@ -265,21 +264,25 @@ class Owner:
         return alive(left.values())
 
     def leave(self, timeout: float = 90.0) -> int:
-        """Have it end as a script ends; give its exit code."""
+        """Let it end as a script ends; return its exit code."""
         self._line.close()
         try:
             return self.process.wait(timeout)
         except subprocess.TimeoutExpired:
             raise OwnerError(
-                f"the script did not end in {timeout:g} s: does a thread of the engine's, which is "
-                "no daemon, keep it alive?"
+                f"the script did not end in {timeout:g} s: does a thread of the engine that is no "
+                "daemon keep it alive?"
             ) from None
         finally:
             self.kill()
 
 
+def _opened(path: Path | None) -> IO[bytes]:
+    return tempfile.TemporaryFile() if path is None else path.open("w+b")
+
+
 def _holding(typed: bytes) -> int:
-    """Return a descriptor from which a text is read, and then its end."""
+    """Return a descriptor that reads a text and then its end."""
     if not typed:
         return os.open(os.devnull, os.O_RDONLY)
     read, write = os.pipe()
@@ -289,6 +292,6 @@ def _holding(typed: bytes) -> int:
 
 
 def _text(file: IO[bytes], start: int) -> str:
-    # It shares its position with the process, which goes on writing.
+    # The file's position is shared with the process, which goes on writing.
     size = os.fstat(file.fileno()).st_size - start
     return os.pread(file.fileno(), size, start).decode(errors="replace")

@@ -1,9 +1,9 @@
-"""A process that owns jobs, asked in messages: the side of :mod:`~crystalmath.testing.owner`.
+"""A process that owns jobs and answers messages; :mod:`~crystalmath.testing.owner` sends them.
 
 Started as ``python -P -m crystalmath.testing.owner_process ENGINE CLUSTER NUMBER``, with the number
-of a socket: what the engine writes to standard output is then no answer. Each question is a message
-``[method, arguments, keywords]``; each answer ``{"answer": ...}`` or ``{"error": ..., "traceback":
-...}``, as JSON.
+of a socket, so that the engine's standard output is no answer. Each call is a message ``[method,
+arguments, keywords]``. Each answer is ``{"answer": ...}`` or ``{"error": ..., "traceback": ...}``,
+as JSON.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from crystalmath.processes import inherited
 from crystalmath.testing import snapshot
 from crystalmath.testing.owner import CHILD_EXITS_WITH, NOTE, RECIPES
 from crystalmath.testing.waiting import own_time, within
@@ -34,24 +35,24 @@ if TYPE_CHECKING:
     from crystalmath.models import Attempt, Sighting
     from crystalmath.quacc.engine import EngineRunner
 
-#: How long something may differ that is put back, in seconds.
+#: How long a setting may differ until a thread restores it, in seconds.
 SETTLE_S = 2.0
-#: How long a child of the user's has ended before he asks for its exit code, in seconds.
+#: How long an ended child stays a zombie before its exit code is read, in seconds.
 ZOMBIE_S = 0.5
 #: How long a pipe may take to come to its end, in seconds: a process that is about to execute its
-#: program still has what its parent has.
+#: program still has its parent's descriptors.
 PIPE_S = 10.0
-#: How long a child may take to end, and how long an interrupt is waited for, in seconds: an engine
-#: may have taken that for itself.
+#: How long a child may take to end, and how long to wait for an interrupt, in seconds. An engine
+#: may have taken the signal for itself.
 CHILD_S, CTRL_C_S = 30.0, 5.0
 
 if __name__ == "__mp_main__" and NOTE in os.environ:
-    # So a worker of `multiprocessing` calls the script of its owner, which it runs again.
+    # A worker of `multiprocessing` runs its owner's script again, under this name.
     Path(os.environ[NOTE]).touch()
 
 
 class OwnerProcess:
-    """What the process does when it is asked."""
+    """The methods that a test can call in the process."""
 
     def __init__(self, engine: str, cluster: str) -> None:
         from crystalmath.quacc import get_runner
@@ -59,7 +60,7 @@ class OwnerProcess:
         self._engine = engine
         self._pipe = os.pipe()
         self._born = snapshot.take(engine)
-        # Those that this Python starts before all else are no engine's.
+        # Threads that Python itself has started are not the engine's.
         self._threads = set(threading.enumerate())
         self._cluster = cluster
         self._launched: set[str] = set()
@@ -68,7 +69,7 @@ class OwnerProcess:
         self._runner = cast("EngineRunner", get_runner(engine))
 
     def submit(self, recipe: str, times: int = 1, /, **parameters: Any) -> list[str]:
-        """Submit a recipe of the kit, or one with its full name, some times."""
+        """Submit a recipe of the kit, or one with its full name, a number of times."""
         from crystalmath.testing.attempts import aluminium
 
         name = recipe if "." in recipe else f"{RECIPES}.{recipe}"
@@ -92,10 +93,10 @@ class OwnerProcess:
     def launch(
         self, job_ids: Sequence[str], terms: dict[str, dict[str, Any]] | None = None
     ) -> dict[str, str]:
-        """Hand attempts to the engine past core; ``{job id: handle}``, and none is recorded.
+        """Launch attempts directly; return ``{job id: handle}``, without recording any handle.
 
-        As core, it keeps back more than `max_queued` unfinished ones; `terms` has those of some
-        jobs.
+        Like core, it keeps at most `max_queued` unfinished ones with the engine. `terms` has the
+        terms of some jobs.
         """
         self._launched = set(filter(self._is_unfinished, self._launched))
         most = self._runner.capabilities.max_queued
@@ -121,7 +122,7 @@ class OwnerProcess:
         handles: dict[str, str] | None = None,
         terms: dict[str, dict[str, Any]] | None = None,
     ) -> dict[str, Any]:
-        """Ask the engine past core; ``{job id: [state, reason]}``."""
+        """Probe attempts directly; return ``{job id: [state, reason]}``."""
         attempts = self._attempts(job_ids, handles, terms)
         seen = _by_job(attempts, self._runner.probe(attempts))
         answers = {job_id: _spelt(sighting) for job_id, sighting in seen.items()}
@@ -131,14 +132,14 @@ class OwnerProcess:
     def release(
         self, job_ids: Sequence[str], terms: dict[str, dict[str, Any]] | None = None
     ) -> None:
-        """Have the engine drop attempts, past core."""
+        """Release attempts directly."""
         attempts = self._attempts(job_ids, terms=terms)
         self._runner.release(attempts)
-        # Core cancels what it releases, and so it has ended.
+        # Core would have cancelled them, so those that have not begun never will.
         self._launched -= {each.job_id for each in attempts if not self._runner.has_begun(each)}
 
     def stop(self) -> None:
-        """End the engine, past core."""
+        """Stop the engine directly."""
         self._runner.stop()
 
     def write(self, recipe: str, **parameters: Any) -> str:
@@ -153,7 +154,7 @@ class OwnerProcess:
         self._runner.close(cancel=cancel)
 
     def watch(self) -> None:
-        """Note from now on which attempts the engine takes, and how long its `stop` takes."""
+        """Record from now on which attempts the engine takes, and how long its `stop` takes."""
         launch, stop = self._runner.launch, self._runner.stop
 
         def launched(attempts: Sequence[Attempt]) -> Mapping[str, str | Exception]:
@@ -172,16 +173,16 @@ class OwnerProcess:
         vars(self._runner).update(launch=launched, stop=stopped)
 
     def taken(self) -> int:
-        """Return how many attempts the engine has taken since it is watched."""
+        """Return how many attempts the engine has taken since `watch`."""
         return len(self._taken)
 
     def leave(self, limit_s: float) -> float | None:
-        """Close the runner and let its jobs go; return how long `stop` took, if it was in time."""
+        """Close the runner and let its jobs go; return the duration of `stop`, if in time."""
         self.close(cancel=False)
         return self._stop_s if self._stopped.wait(limit_s) else None
 
     def renew(self) -> bool:
-        """Ask for the runner again; tell whether it is another object."""
+        """Get the runner again; return whether it is another object."""
         from crystalmath.quacc import get_runner
 
         former = self._runner
@@ -189,32 +190,32 @@ class OwnerProcess:
         return former is not self._runner
 
     def crash(self) -> None:
-        """End as a script does that an exception ends."""
+        """End as a script that raises."""
         raise _Crash("as the test wanted")
 
     def changes(self) -> dict[str, list[str]]:
-        """Return what of this process is not as it was before it had a runner."""
+        """Return the changes of this process since before it had a runner, by topic."""
 
-        def found() -> dict[str, list[str]]:
+        def differences() -> dict[str, list[str]]:
             return snapshot.differences(self._born, snapshot.take(self._engine))
 
-        # A thread may be within `warnings.catch_warnings`, which puts it back.
-        within(lambda: not any(found().values()), SETTLE_S)
-        return found()
+        # A thread may be within `warnings.catch_warnings`, which restores the filters.
+        within(lambda: not any(differences().values()), SETTLE_S)
+        return differences()
 
     def note_passing(self, home: str, folder: str) -> None:
-        """Note from now on what is changed for a moment, and files elsewhere than they may be."""
+        """Record from now on changes that last a moment, and files in places where none may be."""
         from crystalmath.testing.watching import PassingChanges
 
         self._passing = PassingChanges(home, folder)
 
     def passing(self) -> dict[str, Any]:
-        """Return what was noted, and which temporary files were made outside TMPDIR, and where."""
-        found = {topic: list(found) for topic, found in self._passing.found.items()}
-        return {**found, "temporary": self._passing.temporary}
+        """Return the recorded changes, and the temporary files outside TMPDIR with their makers."""
+        changes = {topic: list(texts) for topic, texts in self._passing.changes.items()}
+        return {**changes, "temporary": self._passing.temporary}
 
     def start_child(self) -> None:
-        """Start a process that ends at once, of which somebody must be told with which code."""
+        """Start a process that ends at once, and whose exit code is then a zombie's."""
         self._child = subprocess.Popen(["/bin/sh", "-c", f"exit {CHILD_EXITS_WITH}"])
 
     def child_ended_with(self) -> int:
@@ -223,7 +224,7 @@ class OwnerProcess:
         return self._child.wait()
 
     def end_pipe(self) -> str | None:
-        """Close one end of an older pipe; return its name if the other does not come to its end."""
+        """Close the writing end of an older pipe; return its name if another process has it."""
         read, write = self._pipe
         name = str(Path(f"/proc/self/fd/{read}").readlink())
         os.close(write)
@@ -232,15 +233,15 @@ class OwnerProcess:
         return None if has_ended else name
 
     def fork(self) -> None:
-        """Fork a child that ends as a script ends, with all that is done then."""
+        """Fork a child that ends as a script ends, with its exit functions."""
         with warnings.catch_warnings():
-            # From Python 3.12 on it is said of each process with threads that a child has none.
+            # Python 3.12 and later warn if a process with threads forks.
             warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if child == 0:
             sys.exit()
         deadline = time.monotonic() + CHILD_S
-        with contextlib.suppress(ChildProcessError):  # that others collect it is told elsewhere
+        with contextlib.suppress(ChildProcessError):  # another test finds who else waits for it
             while os.waitpid(child, os.WNOHANG) == (0, 0):
                 if time.monotonic() > deadline:
                     os.kill(child, signal.SIGKILL)
@@ -251,27 +252,27 @@ class OwnerProcess:
         deadline = time.monotonic() + CTRL_C_S
         try:
             os.killpg(0, signal.SIGINT)
-            # Not in one go: the signal may wake another thread than this.
+            # In short pauses, because the signal may wake another thread.
             while time.monotonic() < deadline:
                 time.sleep(0.01)
         except KeyboardInterrupt:
             pass
 
     def typed(self) -> str:
-        """Read from standard input what is there, up to its end."""
+        """Read standard input to its end."""
         return sys.stdin.read()
 
     def surroundings(self) -> dict[str, Any]:
-        """Return what jobs may find likewise: cores, limits, and how text becomes bytes."""
+        """Return the cores, limits and encodings of this process, which jobs may have as well."""
         cores = sorted(os.sched_getaffinity(0))
         return {"cores": cores, "limits": snapshot.limits(), "encodings": snapshot.encodings()}
 
     def threads(self) -> list[str]:
-        """Name the threads that are alive and were not before there was a runner."""
+        """Return the names of the live threads that were not there before the runner."""
         return [thread.name for thread in threading.enumerate() if thread not in self._threads]
 
     def collect(self) -> None:
-        """Let go of what nobody refers to any more, but in circles."""
+        """Collect garbage, which may hold descriptors and files."""
         gc.collect()
 
     def _is_unfinished(self, job_id: str) -> bool:
@@ -295,7 +296,7 @@ class OwnerProcess:
 
 
 class _Crash(BaseException):
-    """What nobody catches."""
+    """An exception that no code catches."""
 
 
 def _by_job(attempts: Sequence[Any], answers: Mapping[str, Any]) -> dict[str, Any]:
@@ -307,7 +308,7 @@ def _by_job(attempts: Sequence[Any], answers: Mapping[str, Any]) -> dict[str, An
 
 
 def _spelt(sighting: Sighting) -> list[str | None]:
-    """Return a sighting as JSON has it, once it is known to be one."""
+    """Return a sighting for JSON; raise an error if it is none."""
     from crystalmath.models import Sighting
 
     if not isinstance(sighting, Sighting):
@@ -321,22 +322,22 @@ def _spelt(sighting: Sighting) -> list[str | None]:
 
 def _main() -> None:
     engine, cluster, number = sys.argv[1:]
-    # Else what the engine starts would keep it open.
-    os.set_inheritable(int(number), False)  # noqa: FBT003 - the only form
+    # Processes of the engine must not keep it open.
+    descriptor = inherited(int(number))
     owner = OwnerProcess(engine, cluster)
-    with Connection(int(number)) as line, contextlib.suppress(EOFError, ConnectionResetError):
+    with Connection(descriptor) as line, contextlib.suppress(EOFError, ConnectionResetError):
         line.send_bytes(b"it is born")
         while True:
             method, arguments, keywords = json.loads(line.recv_bytes())
             try:
                 answer = {"answer": getattr(owner, method)(*arguments, **keywords)}
-            except Exception as error:  # noqa: BLE001 - whatever it is, the test shall see it
+            except Exception as error:  # noqa: BLE001 - the test raises it
                 answer = {"error": f"{_kind(error)}: {error}", "traceback": _trace(error)}
             line.send_bytes(json.dumps(answer, default=str).encode())
 
 
 def _kind(error: BaseException) -> str:
-    """Name an error; one of an author's own that core takes for another has that one's name."""
+    """Return the name of an error's class; a subclass of `EngineUnavailable` has that name."""
     from crystalmath.errors import EngineUnavailable
 
     return (EngineUnavailable if isinstance(error, EngineUnavailable) else type(error)).__name__

@@ -1,4 +1,4 @@
-"""How long a job takes on a cold and on a warm engine, measured in a process of its own."""
+"""Measure how long a job takes on a cold and on a warm engine, in a process of its own."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _APART_S = 10.0
 
 
 class PaceError(AssertionError):
-    """No job came through; what the engine said."""
+    """An error of the engine because of which no job could be measured."""
 
 
 def measure(engine: EngineUnderTest, home: Path, *, share: bool = False) -> Pace:
     """Run a job on a cold engine and one on the warm engine, in a process of its own.
 
-    Workers see the empty `home` under the same path. With `share` it is found out whether two
-    processes share workers. `PaceError`: a job failed, or did not end in time.
+    Workers see the empty `home` under the same path. With `share`, a second process shows whether
+    processes share workers. `PaceError` is raised if a job fails, or does not end in time.
     """
     engine.configure(home)
     with Owner(engine.name, engine.environ(home), cluster=engine.cluster) as owner:
@@ -35,7 +35,7 @@ def measure(engine: EngineUnderTest, home: Path, *, share: bool = False) -> Pace
         cold_s = _one_job(owner, engine.first_s)
         warm_s = _one_job(owner, engine.first_s)
         apart = share and _is_apart(owner, engine, home, cold_s)
-        # What is the matter with its end, the tests will say.
+        # The tests report errors of its end.
         with contextlib.suppress(OwnerError):
             owner.ask("close")
     return Pace(cold_s, warm_s, apart)
@@ -78,7 +78,7 @@ def _is_apart(first: Owner, engine: EngineUnderTest, home: Path, cold_s: float) 
             (job_id,) = second.ask("submit", "echo")
             return within(lambda: _is_over(second, job_id), max(_APART_S, 2 * cold_s))
         except (OwnerError, PaceError):
-            return False  # the tests will say what is the matter
+            return False  # the tests report the error
         finally:
             gate.touch()
             with contextlib.suppress(OwnerError):

@@ -1,10 +1,11 @@
-"""The contracts of plugins that are no engines: preflight checks and readers of progress."""
+"""The contracts of preflight checks and of readers of progress."""
 
 from __future__ import annotations
 
 import contextlib
-import random
+import hashlib
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,20 +32,20 @@ if TYPE_CHECKING:
 
 @frozen
 class PreflightCase:
-    """One job, and what the plugin must say of it.
+    """A job, and the findings that the plugin must have about it.
 
     Parameters
     ----------
     recipe : str
         Full dotted name of the recipe.
     atoms : ase.Atoms or None
-        The structure; ``None`` for a recipe that gets none.
+        The structure; ``None`` for a recipe without one.
     parameters : mapping of str to object
         The recipe's parameters.
     environment : mapping of str to str
-        The environment variables that the job would see.
+        The environment variables of the job.
     errors, warnings : collection of str
-        The codes of all findings of that severity; none where the job is right.
+        The codes of all findings of that severity; none if the job is right.
     """
 
     recipe: str
@@ -57,16 +58,16 @@ class PreflightCase:
 
 @frozen
 class ReaderCase:
-    """What a program has written, and what the reader must read in it.
+    """The output of a program, and the reading that the reader must return for it.
 
     Parameters
     ----------
     files : mapping of str to str
-        The names of the files of one calculation, and what stands in them.
+        The files of one calculation: their names and contents.
     reading : Reading
-        What :meth:`ProgressReader.read` gives for them.
+        The value of :meth:`ProgressReader.read` for them.
     steps : sequence of Reading, optional
-        The ionic steps that the reader's collector gives; ``None`` where it has no collector.
+        The ionic steps of the reader's collector; ``None`` if it has no collector.
     """
 
     files: Mapping[str, str]
@@ -75,14 +76,14 @@ class ReaderCase:
 
 
 _GUIDE = "docs/writing-a-preflight.md"
-#: How long loading the plugin and having it provide what it has may take, in seconds.
+#: How long each step of loading the plugin may take, in seconds.
 LOAD_S = 1.0
-#: What of the process is nobody's to change; a library that is imported may set other things.
+#: Topics of the process that no plugin may change; a library may set others at its import.
 ITS = ("working directory", "umask", "signal handlers", "environment", "root logger", "interpreter")
 
 
 class PluginContract:
-    """Fill in the fixture `plugin`."""
+    """The tests of every plugin; fill in the fixture `plugin`."""
 
     @pytest.fixture
     def plugin(self) -> str:
@@ -102,7 +103,7 @@ class PluginContract:
         monkeypatch.chdir(tmp_path / "here")
 
     def test_loading_is_quick_and_starts_nothing(self, plugin: str, tmp_path: Path) -> None:
-        """`crystalmath status` loads it: nothing heavy is imported, and nothing is started."""
+        """Loading the plugin, as `crystalmath status` does, imports and starts nothing heavy."""
         limits = dict.fromkeys(("import", *PROVIDED), LOAD_S)
         seen = call_early(PLUGINS, plugin, tmp_path, lambda _: None, limits)
         for step, one in seen["steps"].items():
@@ -123,9 +124,10 @@ class PluginContract:
 
 @contextlib.contextmanager
 def unchanged(who: str, folder: Path, warm: Callable[[], object]) -> Iterator[None]:
-    """Check that what happens within changes neither the process nor `folder`, and starts nothing.
+    """Check that the code within changes neither the process nor `folder`, and starts nothing.
 
-    `warm` is called before: it may import and start what is needed once. `who` is to blame.
+    `warm` is called before; it may import and start things that are needed once. `who` names the
+    code in messages.
     """
     before = snapshot.take()
     warm()
@@ -136,12 +138,12 @@ def unchanged(who: str, folder: Path, warm: Callable[[], object]) -> Iterator[No
     differences = "; ".join(
         f"{topic}: {', '.join(changed[topic])}" for topic in ITS if changed[topic]
     )
-    assert not differences, f"{who} changes the process of whoever asks it {rules}: {differences}"
+    assert not differences, f"{who} changes the process that calls it {rules}: {differences}"
     assert not seen.started, f"{who} must start and write nothing {rules}: {seen.started}"
 
 
 def quickest(call: Callable[[], object]) -> float:
-    """Return the time that a call takes, in seconds: the least of some tries."""
+    """Return the shortest time of some tries of a call, in seconds."""
     times = []
     for _ in range(TRIES):
         with watched() as seen:
@@ -155,20 +157,20 @@ VERDICT_S = 1.0
 
 
 class PreflightContract(PluginContract):
-    """Fill in the fixtures `plugin` and `cases`.
+    """The tests of a preflight check; fill in the fixtures `plugin` and `cases`.
 
-    A plugin that provides programs is asked through core, which asks the recipe; one with the hook
-    ``crystalmath_preflight`` is asked itself, and nobody else.
+    A plugin with programs is tested through core, which runs the recipe up to its calculations. A
+    plugin with the hook ``crystalmath_preflight`` is called directly.
     """
 
     @pytest.fixture
     def cases(self) -> Sequence[PreflightCase]:
-        """Return jobs that are right, and jobs that are wrong in each way that the plugin knows."""
+        """Return right jobs, and jobs with each error that the plugin finds."""
         raise NotImplementedError("fill in the fixture `cases` (crystalmath.testing)")
 
     @pytest.fixture
     def judge(self, loaded: Any) -> Iterator[Callable[[PreflightCase], list[Finding]]]:
-        """Ask for the verdict on a case."""
+        """Yield a function that returns the findings for a case."""
         own = hasattr(loaded, "crystalmath_preflight")
         assert own or hasattr(loaded, "crystalmath_programs"), (
             f"the plugin provides neither crystalmath_programs nor crystalmath_preflight ({_GUIDE})"
@@ -182,25 +184,26 @@ class PreflightContract(PluginContract):
                 "environment": case.environment,
                 "document": _document(case),
             }
-            # Core's own check is the one that knows what to do with programs.
+            # Core's own check uses the programs of plugins.
             whose = loaded if own else plugins().plugin("recipes")
             answers = plugins().call_engine(whose, "crystalmath_preflight", **arguments)
             return [finding for answer in answers for finding in answer]
 
         yield judge
-        # The processes in which recipes are asked.
+        # This ends the processes in which recipes were run.
         inspector.close()
 
     def test_there_are_right_and_wrong_jobs_among_the_cases(
         self, cases: Sequence[PreflightCase]
     ) -> None:
+        """`cases` has a job without findings, and one with some."""
         kinds = {bool(case.errors or case.warnings) for case in cases}
-        assert kinds == {True, False}, "give a job that is right, and one that is not"
+        assert kinds == {True, False}, "add a job that is right, and one that is not"
 
     def test_verdicts(
         self, cases: Sequence[PreflightCase], judge: Callable[[PreflightCase], list[Finding]]
     ) -> None:
-        """On each case, and once more the other way round: a verdict hangs on its job alone."""
+        """Each case has the expected findings, in any order of the cases."""
         wrong = []
         for case in (*cases, *reversed(cases)):
             findings = judge(case)
@@ -224,46 +227,46 @@ class PreflightContract(PluginContract):
         judge: Callable[[PreflightCase], list[Finding]],
         tmp_path: Path,
     ) -> None:
-        """Once warm. Neither files, nor the process, nor what was given."""
+        """Once warm, a verdict is quick, and changes no file, process or argument."""
         for case in cases:
             who = f"the verdict on {case.recipe}"
             before = _document(case), dict(case.environment)
-            # The first one may start the process that recipes are asked in.
-            with unchanged(who, tmp_path, lambda case=case: judge(case)):  # type: ignore[misc]
+            # The first call may start the process that runs recipes.
+            with unchanged(who, tmp_path, partial(judge, case)):
                 judge(case)
             assert (_document(case), dict(case.environment)) == before, (
-                f"{who} changes the structure, parameters or environment that it was given "
+                f"{who} changes the structure, parameters or environment that it was passed "
                 f"({_GUIDE}, 'Rules')"
             )
-            took = quickest(lambda case=case: judge(case))  # type: ignore[misc]
+            took = quickest(partial(judge, case))
             assert took <= VERDICT_S, (
                 f"{who} took {took:.2f} s once everything was warm, and may take {VERDICT_S:g} s: "
-                f"whoever submits waits for it ({_GUIDE}, 'Rules')"
+                f"a submission waits for it ({_GUIDE}, 'Rules')"
             )
 
 
 def _document(case: PreflightCase) -> str:
-    """Return structure and parameters as the hook gets them."""
+    """Return structure and parameters in the form that the hook gets."""
     spec = JobSpec(job_id="", recipe=case.recipe, atoms=case.atoms, parameters=case.parameters)
     return codec.encode_spec(spec)
 
 
-#: How long it may take to read the last MiB of a file, in seconds.
+#: How long reading the last MiB of a file may take, in seconds.
 READ_S = 1.0
-#: At so many places the files of a case are cut.
+#: At how many places the files of a case are cut.
 CUTS = 100
-#: How energies and forces may differ from those of the case, of their size.
+#: The relative difference that energies and forces may have from those of the case.
 RELATIVE = 1e-6
 _PROGRESS = f"{_GUIDE}, 'Its progress'"
 _NUMBERS = ("ionic_step", "electronic_step", "energy_ev", "max_force_ev_ang")
 
 
 class ReaderContract(PluginContract):
-    """Fill in the fixtures `plugin` and `cases`."""
+    """The tests of readers of progress; fill in the fixtures `plugin` and `cases`."""
 
     @pytest.fixture
     def cases(self) -> Sequence[ReaderCase]:
-        """Return what each program writes: at the beginning, in the middle, at the end."""
+        """Return the output of each program, early, in the middle and at the end of a run."""
         raise NotImplementedError("fill in the fixture `cases` (crystalmath.testing)")
 
     @pytest.fixture
@@ -277,14 +280,15 @@ class ReaderContract(PluginContract):
     def test_readers_say_which_files_they_read(
         self, readers: dict[str, ProgressReader], cases: Sequence[ReaderCase]
     ) -> None:
+        """Each reader has a program and plain names of files, and a case of its own."""
         for reader in readers.values():
             assert isinstance(reader, ProgressReader), f"{reader!r} is no ProgressReader"
             assert isinstance(reader.program, str), f"the program of {reader!r} is no name"
             assert reader.program, f"the program of {reader!r} has no name"
             for name in (reader.file, *reader.others):
                 assert name == name.rpartition("/")[2].removesuffix(".gz"), (
-                    f"{name!r} must be the plain name of a file, without a folder and without .gz, "
-                    f"which is found by itself ({_PROGRESS})"
+                    f"{name!r} must be the plain name of a file, without a folder and without "
+                    f".gz: compressed files are found, too ({_PROGRESS})"
                 )
         untested = [name for name in readers if not any(name in case.files for case in cases)]
         assert not untested, f"no case has the file of the readers for {', '.join(untested)}"
@@ -292,15 +296,18 @@ class ReaderContract(PluginContract):
     def test_readings(
         self, readers: dict[str, ProgressReader], cases: Sequence[ReaderCase]
     ) -> None:
+        """`read` returns the reading of each case."""
         for case in cases:
             _check("read", _read(_reader(readers, case), case.files), case.reading)
 
     def test_steps(self, readers: dict[str, ProgressReader], cases: Sequence[ReaderCase]) -> None:
-        """Whichever number of lines the collector is given at a time."""
+        """The collector returns the steps of each case, for any number of lines at a time."""
         for case in cases:
             reader = _reader(readers, case)
             if case.steps is None:
-                assert reader.collector() is None, f"say which steps are in {list(case.files)}"
+                assert reader.collector() is None, (
+                    f"add the steps in {list(case.files)} to the case"
+                )
                 continue
             for count in (1, 7, 10_000):
                 steps = _steps(reader, case.files, count)
@@ -313,7 +320,7 @@ class ReaderContract(PluginContract):
     def test_files_that_are_cut_anywhere(
         self, readers: dict[str, ProgressReader], cases: Sequence[ReaderCase]
     ) -> None:
-        """They are read while they are written, and of long ones the end alone."""
+        """A reader takes unfinished files, and the last part of long ones."""
         for case in cases:
             reader = _reader(readers, case)
             for name, text in case.files.items():
@@ -323,26 +330,24 @@ class ReaderContract(PluginContract):
                 _is_survived(reader, {key: each for key, each in case.files.items() if key != name})
 
     def test_nonsense(self, readers: dict[str, ProgressReader]) -> None:
-        noise = random.Random(1).randbytes(20_000).decode("utf-8", "replace")  # noqa: S311
+        """A reader finds nothing in empty files and in noise, and raises nothing."""
+        noise = hashlib.shake_128(b"noise").digest(20_000).decode("utf-8", "replace")
         for reader in readers.values():
             for text in ("", "\n" * 1000, "\0" * 1000, noise):
                 files = dict.fromkeys((reader.file, *reader.others), text)
                 reading = _is_survived(reader, files)
                 assert reading == Reading(), (
-                    f"{type(reader).__name__} reads {reading} where there is nothing ({_PROGRESS})"
+                    f"{type(reader).__name__} reads {reading} in files without any ({_PROGRESS})"
                 )
 
     def test_reading_is_quick_and_changes_nothing(
         self, readers: dict[str, ProgressReader], cases: Sequence[ReaderCase], tmp_path: Path
     ) -> None:
+        """Files of 1 MiB are read quickly, and reading changes no file and no process."""
         for case in cases:
             reader = _reader(readers, case)
             who = type(reader).__name__
-
-            def read(reader: ProgressReader = reader, case: ReaderCase = case) -> None:
-                _read(reader, case.files)
-                _steps(reader, case.files, 100)
-
+            read = partial(_is_survived, reader, case.files)
             with unchanged(who, tmp_path, read):
                 read()
             long = {
@@ -350,10 +355,10 @@ class ReaderContract(PluginContract):
                 for name, text in case.files.items()
                 if text
             }
-            took = quickest(lambda reader=reader, long=long: _read(reader, long))  # type: ignore[misc]
+            took = quickest(partial(_read, reader, long))
             assert took <= READ_S, (
-                f"{who} took {took:.2f} s for files of 1 MiB, and may take {READ_S:g} s: a server "
-                f"reads while others wait ({_PROGRESS})"
+                f"{who} took {took:.2f} s for files of 1 MiB, and may take {READ_S:g} s: other "
+                f"requests wait while a server reads ({_PROGRESS})"
             )
 
 
@@ -372,7 +377,7 @@ def _read(reader: ProgressReader, files: Mapping[str, str]) -> Reading:
 
 
 def _steps(reader: ProgressReader, files: Mapping[str, str], count: int) -> Sequence[Reading]:
-    """Hand lines to a collector, as core does: whole ones, so many at a time, file by file."""
+    """Pass lines to a collector, as core does: whole ones, `count` at a time, file by file."""
     if (collector := reader.collector()) is None:
         return ()
     for name in (reader.file, *reader.others):
@@ -389,15 +394,15 @@ def _is_survived(reader: ProgressReader, files: Mapping[str, str]) -> Reading:
         reading, steps = _read(reader, files), _steps(reader, files, 100)
     except Exception as error:
         raise AssertionError(
-            f"{who} raises {error!r} where the files end so: {ends}; what is not there yet is None "
-            f"({_PROGRESS})"
+            f"{who} raises {error!r} for files that end in {ends}; values that are missing are "
+            f"None ({_PROGRESS})"
         ) from error
     for each in (reading, *steps):
-        assert isinstance(each, Reading), f"{who} gives {each!r}, which is no Reading ({_PROGRESS})"
+        assert isinstance(each, Reading), f"{who} returns {each!r}, no Reading ({_PROGRESS})"
         for name in _NUMBERS:
             value = getattr(each, name)
             kinds = (int,) if name.endswith("step") else (int, float)
-            assert value is None or type(value) in kinds, f"{who} gives {name} {value!r}"
+            assert value is None or type(value) in kinds, f"{who} returns {name} {value!r}"
     return reading
 
 
@@ -406,4 +411,4 @@ def _check(method: str, reading: Reading, wanted: Reading) -> None:
         value, right = getattr(reading, name), getattr(wanted, name)
         if right is not None and value is not None:
             right = pytest.approx(right, rel=RELATIVE)
-        assert value == right, f"{method} gives {name} {value}, and not {right} ({_PROGRESS})"
+        assert value == right, f"{method} returns {name} {value}, not {right} ({_PROGRESS})"

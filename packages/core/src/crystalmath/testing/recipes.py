@@ -1,6 +1,6 @@
-"""Recipes that behave, and misbehave, in every way that the kit asks about.
+"""The kit's recipes, which behave and misbehave in every way that a test needs.
 
-They reach a worker by name; this module imports nothing that a worker may not have.
+A worker imports them by name, so this module imports nothing that a worker may lack.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def echo(atoms: Atoms, /, **parameters: Any) -> dict[str, Any]:
-    """Return what came in."""
+    """Return the symbols and the parameters."""
     return {"symbols": list(atoms.symbols), **parameters}
 
 
 def wait_for(atoms: Atoms, path: str, seconds: float = 300.0) -> dict[str, Any]:
-    """Run until a file is there."""
+    """Run until a file exists."""
     del atoms
     deadline = time.monotonic() + seconds
     while not Path(path).exists() and time.monotonic() < deadline:
@@ -32,14 +32,14 @@ def wait_for(atoms: Atoms, path: str, seconds: float = 300.0) -> dict[str, Any]:
 
 
 def count_and_wait(atoms: Atoms, count: str, path: str) -> dict[str, Any]:
-    """Leave a mark for each time that this ran, then run until a file is there."""
+    """Leave a mark for each run, then run until a file exists."""
     with Path(count).open("a", encoding="ascii") as file:
         file.write("x")
     return wait_for(atoms, path)
 
 
 def count_and_fail(atoms: Atoms, count: str) -> None:
-    """Leave a mark for each time that this ran, then raise."""
+    """Leave a mark for each run, then raise."""
     with Path(count).open("a", encoding="ascii") as file:
         file.write("x")
     fail(atoms, "after a mark")
@@ -58,7 +58,7 @@ def kill_by(atoms: Atoms, number: int = signal.SIGKILL) -> None:
 
 
 def kill_once(atoms: Atoms, count: str) -> dict[str, Any]:
-    """Leave a mark for each time that this ran; the first time, die of SIGKILL."""
+    """Leave a mark for each run; the first one ends by SIGKILL."""
     with Path(count).open("a", encoding="ascii") as file:
         file.write("x")
     runs = Path(count).stat().st_size
@@ -90,7 +90,7 @@ def value(atoms: Atoms, value: Any = None) -> Any:
 
 
 def mark(atoms: Atoms, path: str, number: int = 0, seconds: float = 0.0) -> dict[str, Any]:
-    """Leave a line in a file for each time that this ran, then take some time."""
+    """Leave a line in a file for each run, then take some time."""
     del atoms
     with Path(path).open("a", encoding="ascii") as file:
         file.write(f"{number}\n")
@@ -99,7 +99,7 @@ def mark(atoms: Atoms, path: str, number: int = 0, seconds: float = 0.0) -> dict
 
 
 def structure(atoms: Atoms, **parameters: Any) -> dict[str, Any]:
-    """Return the structure and the parameters, and what the recipe saw of the structure."""
+    """Return the structure, the parameters, and properties that the recipe saw."""
     seen = {
         "tags": atoms.get_tags().tolist(),
         "magmoms": atoms.get_initial_magnetic_moments().tolist(),
@@ -109,14 +109,14 @@ def structure(atoms: Atoms, **parameters: Any) -> dict[str, Any]:
 
 
 def large(atoms: Atoms, megabytes: int) -> dict[str, Any]:
-    """Return so many megabytes, once they are JSON: one half bytes, one half numbers."""
+    """Return a result of some megabytes as JSON: one half bytes, one half numbers."""
     del atoms
     import hashlib
 
     import numpy as np
 
     half = megabytes * 2**20 // 2
-    # Four bytes of text carry three of data; a number between 1000 and 9999 and its comma are five.
+    # In JSON three bytes take four; a number from 1000 to 9999 takes five with its comma.
     data = (hashlib.sha512(b"large").digest() * (half * 3 // 4 // 64 + 1))[: half * 3 // 4]
     array = np.arange(half // 5, dtype=np.int64) % 9000 + 1000
     digest = hashlib.sha256(data).hexdigest()
@@ -124,7 +124,7 @@ def large(atoms: Atoms, megabytes: int) -> dict[str, Any]:
 
 
 def surroundings(atoms: Atoms, path: str | None = None) -> dict[str, Any]:
-    """Return what a recipe finds around itself; run until a file is there, if one is named."""
+    """Return the surroundings of the recipe; run until a file exists, if one is named."""
     from crystalmath.testing import snapshot
 
     if path is not None:

@@ -1,7 +1,7 @@
-"""Runs of the kit in processes of their own, by pytest: what became of each test and promise.
+"""Run the kit by pytest in processes of its own, and judge each test and promise.
 
-Engines are started, killed and counted there; and pytest is set up as the kit needs it, whatever
-the user's own plugins and options are.
+Engines are started, killed and counted there, and pytest is set up as the kit needs it, without the
+user's plugins and options.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ class TestEngine(RunnerContract):
 """
 _CONTRACT = "crystalmath.testing.contract"
 
-#: Where the sections are that `section` names.
+#: The page with the sections that `Verdict.guide` names.
 GUIDE = "docs/writing-an-engine.md"
-#: Above what an engine said before a failure.
+#: The title above the engine's last messages before a failure.
 SAID = "What the engine said last"
 _FIRST = "test_one_job_ends"
-#: How many tests are worth that a second engine is started for them.
+#: For how many tests a second engine is started, to run them side by side.
 _MANY = 20
-#: How long pytest may take to put things away after Ctrl-C, in seconds.
+#: How long pytest may take to end after Ctrl-C, in seconds.
 _LEAVE_S = 60.0
-#: So ends a message that pytest has shortened, from release 9.1 on.
+#: The end of a message that pytest has shortened, from release 9.1 on.
 _SHORTENED = "; full report in element text]"
 _RAN, _NOTHING = {0, 1, 2}, 5
 
 
 class SessionError(CrystalMathError):
-    """Pytest could not run the tests; `usage` tells whether its arguments are at fault."""
+    """An error of pytest, which could not run the tests; `usage` is set for wrong arguments."""
 
     code = "conform"
 
@@ -70,19 +70,19 @@ class SessionError(CrystalMathError):
 
 @frozen
 class Case:
-    """What became of one test."""
+    """The result of one test."""
 
     #: The test class.
     owner: str
     #: The test, with its parameters in brackets.
     name: str
     outcome: Literal["passed", "failed", "skipped", "xfailed"]
-    #: How long it took, with its fixtures.
+    #: Its duration, with its fixtures.
     seconds: float = 0.0
-    #: Why it has not passed, and all that pytest shows of its failure.
+    #: Why it has not passed, and pytest's whole report of its failure.
     reason: str | None = None
     details: str | None = None
-    #: What failed: ``setup``, ``call`` or ``teardown``.
+    #: The phase that failed: ``setup``, ``call`` or ``teardown``.
     phase: str = "call"
 
     @property
@@ -93,23 +93,23 @@ class Case:
 
 @frozen
 class Verdict:
-    """One promise, which one test asks about, perhaps in several cases."""
+    """The verdict on one promise, which one test checks, perhaps in several cases."""
 
     topic: str
-    #: The test, to look closer: ``-k TEST``.
+    #: The test, to run it alone: ``-k TEST``.
     test: str
-    #: What is asked of the engine.
+    #: The promise, which the engine has to keep.
     promise: str
-    #: The section of the guide that says what an author does for it.
+    #: The section of the guide that tells an author how to keep it.
     guide: str
     state: Literal["kept", "broken", "not tried"] = "not tried"
-    #: Why it is not kept: what the first case said.
+    #: Why it is not kept: the message of the first case.
     reason: str | None = None
 
 
 @frozen
 class KitRun:
-    """What a run of the kit has measured and found; `cases` has the tests that have finished."""
+    """The result of a run of the kit; `cases` has the tests that have finished."""
 
     pace: Pace | None
     cases: list[Case]
@@ -118,7 +118,7 @@ class KitRun:
 
 
 def original(cls: type, name: str) -> Callable[..., Any]:
-    """Return a test as the kit has it, also where a subclass marks it ``xfail``; else its own."""
+    """Return the kit's version of a test that a subclass replaces, or the subclass's own test."""
     definitions = [vars(each)[name] for each in cls.__mro__ if name in vars(each)]
     ours = [test for test in definitions if test.__module__.startswith(_CONTRACT)]
     test: Callable[..., Any] = (ours or definitions)[0]
@@ -126,7 +126,7 @@ def original(cls: type, name: str) -> Callable[..., Any]:
 
 
 def described(name: str, cls: type | None = None) -> Verdict:
-    """Describe what a test asks, of the kit or of a subclass, which has not been tried."""
+    """Return the verdict on a test of the kit, or of a subclass, that has not run."""
     from crystalmath.testing import RunnerContract
 
     test = original(cls or RunnerContract, name.partition("[")[0])
@@ -134,7 +134,6 @@ def described(name: str, cls: type | None = None) -> Verdict:
     promise = test.__name__.removeprefix("test_").replace("_", " ")
     owner = test.__qualname__.partition(".")[0]
     topic = re.sub(r"(?<!^)(?=[A-Z])", "_", owner).lower()
-    # The section of the guide that says what an author has to do for it.
     guide = getattr(
         getattr(sys.modules[test.__module__], owner, None), "guide", "What an engine is"
     )
@@ -144,9 +143,9 @@ def described(name: str, cls: type | None = None) -> Verdict:
 
 
 def list_kit(subject: EngineUnderTest, folder: Path, keyword: str | None = None) -> list[str]:
-    """Return the names of the tests that :func:`run_kit` would run, and run none.
+    """Return the names of the tests that :func:`run_kit` would run.
 
-    `SessionError`: there is none, or the keyword is no expression.
+    `SessionError` is raised if there is none, or the keyword is no expression.
     """
     command = _pytest(folder, [*_chosen(subject, folder, keyword), "--collect-only", "-q"])
     done = subprocess.run(command, env=_environment(), capture_output=True, text=True, check=False)
@@ -166,20 +165,20 @@ def run_kit(
     stops: bool = False,
     tell: Callable[[str], object],
 ) -> KitRun:
-    """Measure an engine, unless both its limits are given, and run the kit on it.
+    """Measure an engine, unless its author names both limits, and run the kit on it.
 
-    If no job comes through, no test is run. Tests run side by side, in a process on each core,
-    where two processes have workers each of their own. Pytest writes to standard error. Workers see
-    the empty `folder` under the same path; `keyword` chooses tests as pytest's ``-k``, `stops` ends
-    the run at the first failure, and `tell` takes what is known before the tests begin.
-    `SessionError`: no test was run.
+    If no job completes, no test is run. Tests run side by side, in a process on each core, if each
+    process has workers of its own. Pytest writes to standard error. Workers see the empty `folder`
+    under the same path. `keyword` chooses tests like pytest's ``-k``, and `stops` ends the run at
+    the first failure. `tell` takes messages before the tests begin. `SessionError` is raised if no
+    test was run.
     """
     began = time.monotonic()
     chosen = list_kit(subject, folder, keyword)
     pace, lanes = None, 1
     if not subject.has_limits:
         tell(f"{len(chosen)} tests; at first one job is measured")
-        # The nodes of a cluster are everybody's.
+        # Processes share the nodes of a cluster.
         is_shared = len(chosen) >= _MANY and not subject.clusters
         home = folder / "pace"
         home.mkdir()
@@ -188,12 +187,12 @@ def run_kit(
         except PaceError as error:
             cases = [Case("TestEngine", _FIRST, "failed", reason=str(error), details=str(error))]
             names = dict.fromkeys([_FIRST, *chosen])
-            why = "no job came through; --start and --turn have it tried all the same"
+            why = "no job completed; with --start and --turn the tests are run nevertheless"
             return KitRun(None, cases, _judge(names, cases, why), time.monotonic() - began)
         lanes = len(os.sched_getaffinity(0)) if pace.apart else 1
         tell(_estimate(pace, len(chosen), lanes))
         subject.pace = pace
-    # Also for one: a process that the engine ends costs the test alone in which it did.
+    # Also with one process: if the engine ends it, only the present test is lost.
     arguments = ["-p", "xdist.plugin", f"--numprocesses={lanes}", "--dist=worksteal", "-v"]
     arguments += ["-x"] if stops else []
     arguments += _chosen(subject.limited(), folder, keyword)
@@ -203,10 +202,10 @@ def run_kit(
 
 
 def run_pytest(folder: Path, arguments: Sequence[str], output: IO[str] | None = None) -> list[Case]:
-    """Run pytest in a folder with arguments that choose tests; return what became of each.
+    """Run pytest in a folder with arguments that choose tests; return the result of each.
 
-    `output` takes what it writes; by default standard error does. `SessionError`: pytest was
-    interrupted or used wrongly, or has failed itself.
+    Its output goes to `output`, by default to standard error. `SessionError` is raised if pytest
+    was interrupted or used wrongly, or has failed itself.
     """
     report = folder / "report.xml"
     command = _pytest(folder, [f"--junit-xml={report}", *arguments])
@@ -220,7 +219,7 @@ def run_pytest(folder: Path, arguments: Sequence[str], output: IO[str] | None = 
     try:
         code = process.wait()
     except BaseException:
-        # Ctrl-C has reached it, too, unless only this process was told.
+        # Ctrl-C in a terminal has reached it, too, but a signal to this process alone has not.
         process.send_signal(signal.SIGINT)
         try:
             process.wait(_LEAVE_S)
@@ -230,25 +229,25 @@ def run_pytest(folder: Path, arguments: Sequence[str], output: IO[str] | None = 
     if code not in _RAN or not report.exists():
         raise SessionError(f"pytest ended with code {code}")
     cases: dict[tuple[str, str], Case] = {}
-    for each in ET.parse(report).iter("testcase"):  # noqa: S314 - it is ours
+    for each in ET.parse(report).iter("testcase"):  # noqa: S314 - pytest has just written it
         case = _read(each)
-        # What has failed, and then left something behind, is there twice.
+        # A test that failed and then left something behind is listed twice.
         cases.setdefault((case.owner, case.name), case)
     return list(cases.values())
 
 
 def _pytest(folder: Path, arguments: Sequence[str]) -> list[str]:
     """Return the command that runs pytest as the kit needs it."""
-    # Else pytest would look for a configuration in the folders above.
+    # Otherwise pytest would look for a configuration in the folders above.
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="ascii")
     fixed = ["-p", "no:cacheprovider", f"--rootdir={folder}", f"--basetemp={folder / 't'}"]
-    # What a failure shows is told whole; releases before 8.4 do not know these.
+    # Failures are shown whole; pytest before 8.4 does not know these options.
     fixed += ["-o", "truncation_limit_lines=0", "-o", "truncation_limit_chars=0"]
     return [sys.executable, "-P", "-m", "pytest", *fixed, *arguments]
 
 
 def _environment() -> dict[str, str]:
-    # What makes pytest somebody's own must not decide whether an engine passes.
+    # The user's settings of pytest must not decide whether an engine passes.
     environment = {name: v for name, v in os.environ.items() if not name.startswith("PYTEST_")}
     return environment | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
@@ -280,13 +279,13 @@ def _read(case: ET.Element) -> Case:
             details = element.text or ""
             return Case(owner, name, "failed", seconds, _reason(message, details), details, phase)
         if element.tag == "skipped":
-            outcome = "xfailed" if element.get("type") == "pytest.xfail" else "skipped"
-            return Case(owner, name, outcome, seconds, message)  # type: ignore[arg-type]
+            is_expected = element.get("type") == "pytest.xfail"
+            return Case(owner, name, "xfailed" if is_expected else "skipped", seconds, message)
     return Case(owner, name, "passed", seconds)
 
 
 def _reason(message: str, details: str) -> str:
-    """Return why a test failed: pytest's message, whole, and the engine's last word."""
+    """Return why a test failed: pytest's whole message, and the engine's last one."""
     if _SHORTENED in message:
         *_, end = re.finditer(r"(?:^E .*\n?)+", details, re.MULTILINE)
         message = textwrap.dedent(re.sub("^E", "", end[0], flags=re.MULTILINE)).strip()
@@ -296,7 +295,7 @@ def _reason(message: str, details: str) -> str:
 
 
 def _judge(chosen: Iterable[str], cases: Sequence[Case], why: str) -> list[Verdict]:
-    """Judge the promises of chosen tests by those that have finished; `why` others have not."""
+    """Return the verdicts on chosen tests; `why` is the reason of those that have not run."""
     ended: dict[str, list[Case]] = {}
     for case in cases:
         ended.setdefault(case.function, []).append(case)

@@ -1,6 +1,6 @@
-"""What a process finds around itself and what an engine could change of it, as JSON has it.
+"""Snapshots of the surroundings of a process, in which an engine could change something.
 
-It imports only what every Python has: recipes take it in workers, too.
+This module imports only Python's own ones, because recipes use it in workers, too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-#: What `take` takes down.
+#: The topics of a snapshot.
 TOPICS = (
     "working directory",
     "umask",
@@ -39,7 +39,7 @@ TOPICS = (
     "kernel attributes",
     "random numbers",
 )
-#: What libraries replace for their own sake, and all of the process then calls.
+#: Functions that some libraries replace for the whole process.
 _REPLACED = (
     (socket, "getaddrinfo"),
     (socket, "create_connection"),
@@ -47,16 +47,16 @@ _REPLACED = (
     (time, "sleep"),
     (subprocess, "Popen"),
 )
-#: What `prctl` tells into an integer.
+#: Attributes that `prctl` reads into an integer.
 _ATTRIBUTES = {"PR_GET_CHILD_SUBREAPER": 37, "PR_GET_PDEATHSIG": 2}
-#: Python itself ignores these.
+#: The signals that Python itself ignores.
 _IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
-#: How long standard input is waited for, in seconds: at its end it is ready at once.
+#: How long to wait for standard input, in seconds; at its end it is ready at once.
 _READY_S = 1.0
 
 
 def take(engine: str = "") -> dict[str, dict[str, str]]:
-    """Return by topic what belongs to the whole process, with the logger of `engine`, too."""
+    """Return the settings of the whole process by topic, with the logger of `engine`."""
     root = logging.getLogger()
     received = {_name(each): repr(signal.getsignal(each)) for each in signal.valid_signals()}
     parts = [
@@ -91,7 +91,7 @@ def take(engine: str = "") -> dict[str, dict[str, str]]:
         {"filters that match every warning": repr(_sweeping_filters())},
         {f"{module.__name__}.{name}": _defined(module, name) for module, name in _REPLACED},
         {**_attributes(), **_timers(), **_blocking(), "cores": repr(os.sched_getaffinity(0))},
-        # Whoever draws one changes these: who seeds them is seen as it happens alone.
+        # Drawing a number changes their state, so only calls that seed them are recorded.
         {},
     ]
     return dict(zip(TOPICS, parts, strict=True))
@@ -99,7 +99,7 @@ def take(engine: str = "") -> dict[str, dict[str, str]]:
 
 def _logger(name: str) -> list[tuple[str, str]]:
     logger = logging.getLogger(name)
-    # One that does nothing, as libraries have it, does nothing.
+    # Libraries add handlers that do nothing.
     handlers = [each for each in logger.handlers if not isinstance(each, logging.NullHandler)]
     return [
         (f"level of {name}", logging.getLevelName(logger.level)),
@@ -109,7 +109,7 @@ def _logger(name: str) -> list[tuple[str, str]]:
 
 
 def _sweeping_filters() -> list[str]:
-    """List the filters that match whatever anybody warns of; others may be a library's own."""
+    """Return the filters that match every warning; a library may filter its own ones."""
     return [
         f"{action} each of them"
         for action, message, category, module, line in warnings.filters
@@ -118,7 +118,7 @@ def _sweeping_filters() -> list[str]:
 
 
 def _defined(module: Any, name: str) -> str:
-    """Return which object has a name, and where that was written."""
+    """Return a description of the object with a name, and the place of its code."""
     value = getattr(module, name)
     code = getattr(value, "__code__", None)
     where = f"{code.co_filename}:{code.co_firstlineno}" if code else value.__module__
@@ -126,7 +126,7 @@ def _defined(module: Any, name: str) -> str:
 
 
 def _attributes() -> dict[str, str]:
-    """Ask the kernel what it knows of this process alone, as of whose orphans it is the parent."""
+    """Return attributes that the kernel keeps for this process, as whether it is a subreaper."""
     prctl, value = ctypes.CDLL(None).prctl, ctypes.c_int()
     settings = {}
     for name, number in _ATTRIBUTES.items():
@@ -136,14 +136,14 @@ def _attributes() -> dict[str, str]:
 
 
 def _timers() -> dict[str, str]:
-    """Return how often each timer of the process sends its signal; what is left of it changes."""
+    """Return how often each timer of the process sends its signal."""
     names = ("ITIMER_REAL", "ITIMER_VIRTUAL", "ITIMER_PROF")
     timers = {name: signal.getitimer(getattr(signal, name)) for name in names}
     return {name: f"on, every {each[1]} s" if any(each) else "off" for name, each in timers.items()}
 
 
 def _blocking() -> dict[str, str]:
-    """Return of each standard stream whether who writes to it waits where it is full."""
+    """Return for each standard stream whether its reads and writes block."""
     streams = {}
     for number, name in enumerate(("input", "output", "error")):
         with contextlib.suppress(OSError):  # it is closed
@@ -154,7 +154,7 @@ def _blocking() -> dict[str, str]:
 def differences(
     before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]
 ) -> dict[str, list[str]]:
-    """Say of each topic what is not as it was."""
+    """Return the differences of each topic, in words."""
     return {topic: _changes(before[topic], after[topic]) for topic in TOPICS}
 
 
@@ -167,14 +167,14 @@ def _changes(before: dict[str, str], after: dict[str, str]) -> list[str]:
 
 
 def umask() -> int:
-    """Return which permissions new files lack."""
+    """Return the process's umask."""
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def signals() -> dict[str, list[str]]:
-    """Name the signals that are ignored, by other than Python itself, and those blocked."""
+    """Return the names of the blocked signals, and of the ignored ones without Python's own."""
     valid = sorted(signal.valid_signals() - _IGNORED)
     ignored = [number for number in valid if signal.getsignal(number) is signal.SIG_IGN]
     blocked = sorted(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
@@ -182,13 +182,13 @@ def signals() -> dict[str, list[str]]:
 
 
 def limits() -> dict[str, list[int]]:
-    """Return the soft and the hard limit of each resource; -1 is none."""
+    """Return the soft and the hard limit of each resource; -1 means no limit."""
     names = sorted(name for name in vars(resource) if name.startswith("RLIMIT_"))
     return {name: list(resource.getrlimit(getattr(resource, name))) for name in names}
 
 
 def encodings() -> dict[str, str]:
-    """Return how text becomes bytes."""
+    """Return the encodings of text files and of their names."""
     return {
         "text files": locale.getencoding().lower(),
         "names of files": sys.getfilesystemencoding(),
@@ -196,14 +196,14 @@ def encodings() -> dict[str, str]:
 
 
 def streams() -> dict[str, str]:
-    """Return of each standard stream whether it is open, and what that means for it."""
+    """Return the state of each standard stream, in words."""
     return {"input": _input(), "output": _output(sys.stdout), "error": _output(sys.stderr)}
 
 
 def _input() -> str:
     try:
         if not select.select([0], [], [], _READY_S)[0]:
-            return "somebody could write to it"
+            return "a pipe or terminal that is open"
         return "something to read" if os.read(0, 1) else "at its end"
     except OSError as error:
         return f"closed ({error.strerror})"

@@ -1,6 +1,6 @@
-"""What an engine author tells the kit, and the limits that follow from how fast the engine is.
+"""The engine under test, as its author describes it, and the limits that its pace sets.
 
-So a slow machine, a slow queue and an engine that starts a process for each job are no failures.
+A slow machine, a slow queue, or an engine that starts a process for each job is no failure.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 #: How long the first job may take if the author names no limit, in seconds.
 FIRST_S = 300.0
-#: How many times as long as it took once something may take later, on a machine that is busy then.
+#: How many times longer than measured a job may take later, when the machine may be busy.
 MARGIN = 4
-#: The shortest limits, in seconds: those of an engine that is warm in a moment.
+#: The shortest limits, in seconds, for the quickest engine.
 LEAST_START_S, LEAST_TURN_S = 60.0, 3.0
-#: What the mean test of the kit consists of: waiting, in seconds, jobs on an engine that a test
-#: starts, and jobs on a warm one that it waits for one after another. A guess, which one run of the
-#: local engine confirms within a factor of two.
+#: The mean test of the kit: seconds of waiting, jobs on an engine that the test starts, and jobs on
+#: a warm one, one after another. One run of the local engine confirmed the guess within a factor
+#: of two.
 WAITS_S, COLD_JOBS, WARM_JOBS = 0.4, 0.1, 0.8
 
 
 def fewer(number: int, turn_s: float) -> int:
-    """Return how many attempts an engine is given that may be a slow one."""
+    """Return how many of some attempts an engine gets; a slow one gets fewer."""
     return max(1, int(number * min(1.0, LEAST_TURN_S / turn_s)))
 
 
 @frozen
 class Pace:
-    """How long one job that does nothing takes.
+    """The duration of a job that does nothing.
 
     Parameters
     ----------
@@ -57,21 +57,21 @@ class Pace:
 
     @property
     def start_s(self) -> float:
-        """How long the engine may take from its first launch to its first running job."""
+        """The limit from the engine's first launch to its first running job."""
         return max(LEAST_START_S, MARGIN * self.cold_s)
 
     @property
     def turn_s(self) -> float:
-        """How long one job that does nothing may take on the warm engine."""
+        """The limit of one job that does nothing on the warm engine."""
         return max(LEAST_TURN_S, MARGIN * self.warm_s)
 
     def estimate_s(self, tests: int, lanes: int) -> float:
-        """Say about how long so many tests take, so many side by side, in seconds."""
+        """Return about how long a number of tests take, `lanes` side by side, in seconds."""
         mean_s = WAITS_S + COLD_JOBS * self.cold_s + WARM_JOBS * self.warm_s
         return self.cold_s + tests * mean_s / lanes
 
 
-#: Of an engine that was not measured: the shortest limits.
+#: The pace of an engine that was not measured, with the shortest limits.
 UNKNOWN = Pace(cold_s=0.0, warm_s=0.0)
 
 
@@ -80,7 +80,7 @@ _OURS = "CRYSTALMATH_"
 
 @define
 class EngineUnderTest:
-    """One installed engine, and what it needs to be tested.
+    """An installed engine, with all that the kit needs to test it.
 
     Parameters
     ----------
@@ -91,10 +91,10 @@ class EngineUnderTest:
         lists of them.
     clusters : mapping of str to mapping
         The tables ``[clusters.<name>]`` of the configuration file, likewise. The kit's jobs go to
-        the first of them, else to ``local``.
+        the first of them, or to ``local`` if there is none.
     workers : int
-        How many jobs run at a time with these options. Where more do, as on a cluster with idle
-        nodes, the tests in which something waits for a worker are skipped.
+        How many jobs run at a time with these options. If more do, as on a cluster with idle nodes,
+        the tests in which a job waits for a worker are skipped.
     environment : mapping of str to str
         Environment variables that the engine needs.
     start_s : float, optional
@@ -106,11 +106,11 @@ class EngineUnderTest:
     library : str, optional
         The top-level module of the library that the engine needs, for the tests that hide it.
     outage : callable, optional
-        Gives a context in which the engine cannot be reached, so that ``launch`` and ``probe``
-        raise :class:`~crystalmath.errors.EngineUnavailable`; afterwards it can be again.
+        Returns a context manager within which the engine cannot be reached, so that ``launch`` and
+        ``probe`` raise :class:`~crystalmath.errors.EngineUnavailable`.
     linger_s : float
-        How long a process of the engine may outlive ``close()``, in seconds. An idle chain inside
-        a worker that somebody else started may take its 60 s.
+        How long a process of the engine may outlive ``close()``, in seconds. An idle chain in a
+        worker that another program started may take its 60 s.
     """
 
     name: str
@@ -123,31 +123,31 @@ class EngineUnderTest:
     library: str | None = field(default=None, kw_only=True)
     outage: Callable[[], AbstractContextManager[object]] | None = field(default=None, kw_only=True)
     linger_s: float = field(default=10.0, kw_only=True)
-    #: Set by the kit, unless both limits are given.
+    #: Set by the kit, unless the author names both limits.
     pace: Pace = field(default=UNKNOWN, init=False, eq=False)
 
     @property
     def start_s(self) -> float:
-        """How long the engine may take from its first launch to its first running job."""
+        """The limit from the engine's first launch to its first running job."""
         return self.pace.start_s if self._start_s is None else self._start_s
 
     @property
     def turn_s(self) -> float:
-        """How long one job that does nothing may take on the warm engine."""
+        """The limit of one job that does nothing on the warm engine."""
         return self.pace.turn_s if self._turn_s is None else self._turn_s
 
     @property
     def limit_s(self) -> float:
-        """How long the kit waits for one job, also on the cold engine and behind some others."""
+        """The limit of one job, also on the cold engine and behind some others."""
         return self.limit_of(0)
 
     def limit_of(self, jobs: int) -> float:
-        """Return how long the kit waits for some jobs, likewise."""
+        """Return the limit of a number of jobs, likewise."""
         return self.start_s + (10 + jobs) * self.turn_s
 
     @property
     def first_s(self) -> float:
-        """How long the first job may take that is measured."""
+        """The limit of the first job that is measured."""
         return FIRST_S if self._start_s is None else self._start_s
 
     @property
@@ -157,15 +157,15 @@ class EngineUnderTest:
 
     @property
     def cluster(self) -> str:
-        """Where the kit's jobs go."""
+        """The cluster of the kit's jobs."""
         return next(iter(self.clusters), "local")
 
     def limited(self) -> EngineUnderTest:
-        """Return the same with the limits that hold now, so that it is not measured again."""
+        """Return a copy with its present limits, so that it is not measured again."""
         return attrs.evolve(self, start_s=self.start_s, turn_s=self.turn_s)
 
     def as_plain(self) -> dict[str, Any]:
-        """Return what makes another one like this, as JSON has it; an outage is none of it."""
+        """Return the arguments of a copy, for JSON; `outage` is left out."""
         fields = [each for each in attrs.fields(type(self)) if each.init]
         return {each.alias: getattr(self, each.name) for each in fields if each.name != "outage"}
 

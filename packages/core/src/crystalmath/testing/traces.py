@@ -1,4 +1,4 @@
-"""What processes do to a machine: sockets, shared memory, ports, files, and cores."""
+"""Traces of processes on a machine: sockets, shared memory, ports, files, and cores."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 
 def held(pid: int) -> dict[str, Counter[str]]:
-    """Count the descriptors, threads and children of a process, by what each is."""
-    # The number of a socket or a pipe says nothing.
+    """Return how many descriptors, threads and children of each kind a process has."""
+    # The number of a socket or a pipe does not matter.
     opened = (name.partition(":[")[0] for name in links(f"/proc/{pid}/fd"))
     children = psutil.Process(pid).children(recursive=True)
     return {
@@ -37,7 +37,7 @@ def held(pid: int) -> dict[str, Counter[str]]:
 
 
 def grown(pid: int, before: dict[str, Counter[str]], least: int) -> list[str]:
-    """Say of what a process has at least so many more than before, and what they are."""
+    """Return, in words, the kinds of which a process has at least `least` more than before."""
     return [
         f"{more} more {what} ({', '.join(f'{n} of {it}' for it, n in (now - then).most_common(3))})"
         for (what, then), now in zip(before.items(), held(pid).values(), strict=True)
@@ -52,7 +52,7 @@ def _name(task: Path) -> str:
         return "one that has ended"
 
 
-_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - where Linux has it
+_SHARED_MEMORY = str(Path("/dev", "shm"))
 
 
 def is_channel(path: Path) -> bool:
@@ -65,7 +65,7 @@ def is_channel(path: Path) -> bool:
 
 
 def segments(pid: int | str) -> set[str]:
-    """List the shared memory that a process has mapped."""
+    """Return the shared memory that a process has mapped."""
     try:
         lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
     except OSError:
@@ -75,9 +75,9 @@ def segments(pid: int | str) -> set[str]:
 
 
 def is_leaked(segment: str, since: float) -> bool:
-    """Return whether shared memory is newer than a time, and belongs to nobody any more."""
+    """Return whether shared memory is newer than a time, and no process has it open any more."""
     try:
-        status = os.stat(segment)  # noqa: PTH116 - it is a name as the kernel tells it
+        status = Path(segment).stat()
     except FileNotFoundError:
         return False
     return status.st_ctime >= since and not _is_open(segment)
@@ -94,9 +94,9 @@ def names_in_use() -> set[str]:
 
 
 def unix_sockets(processes: Iterable[psutil.Process]) -> dict[str, str]:
-    """Return by what name some processes can be reached on this machine, and which, in words.
+    """Return the names of the Unix sockets of some processes, with a description of each process.
 
-    That is a path, or an abstract name behind an ``@``, which has no permissions.
+    A name is a path, or an abstract name after an ``@``, which has no permissions.
     """
     by_name: dict[str, str] = {}
     for process in processes:
@@ -107,19 +107,19 @@ def unix_sockets(processes: Iterable[psutil.Process]) -> dict[str, str]:
     return by_name
 
 
-#: How long a port may take to say something, in seconds.
+#: How long a port may take to answer, in seconds.
 ANSWER_S = 3.0
-#: How a peer of ZeroMQ begins, with the mechanism that it wants: none (its RFC 23).
+#: The greeting of a ZeroMQ peer that wants no security mechanism (RFC 23 of ZeroMQ).
 _ZMQ_HEAD, _ZMQ_MECHANISM = 12, 20
 _ZMQ = b"\xff" + bytes(8) + b"\x7f" + b"\x03\x00" + b"NULL".ljust(_ZMQ_MECHANISM, b"\0") + bytes(32)
 
-#: So much of an answer is read, in bytes.
+#: How many bytes of an answer are read.
 _MOST = 4096
 
-#: Where a server that works for anybody says so. That one tells of its health, or of its interface,
-#: or that nothing is there, means little.
+#: The paths at which an open server lists its work. A path that shows its health or its interface
+#: proves nothing.
 _PATHS = ("/", "/jobs", "/tasks", "/api", "/api/jobs", "/api/v1/jobs", "/v1/jobs")
-#: A question that XML-RPC answers, if only with a fault, once it has let somebody in.
+#: A request that an XML-RPC server without a key answers, perhaps with a fault.
 _XML_RPC = b"<methodCall><methodName>system.listMethods</methodName></methodCall>"
 
 
@@ -143,14 +143,14 @@ class Port:
 
 
 def sockets(process: psutil.Process, kind: str) -> Any:
-    """Return the connections of a process, as psutil tells of them."""
-    # It has another name from psutil 6 on.
+    """Return the connections of a process."""
+    # psutil 6 has renamed the method.
     connections = getattr(process, "net_connections", None) or process.connections
     return connections(kind)
 
 
 def ports(processes: Iterable[psutil.Process], kind: str) -> list[Port]:
-    """List the ports, ``tcp`` or ``udp``, at which processes take what anybody sends, each once."""
+    """Return the ports (``tcp`` or ``udp``) on which processes listen or receive, each once."""
     ports_by_address: dict[tuple[str, int], Port] = {}
     for process in processes:
         with contextlib.suppress(*TRANSIENT):
@@ -196,7 +196,7 @@ def _serves_strangers(port: Port) -> str | None:
 
 
 def _talk(port: Port, words: bytes, most: int = len(_ZMQ)) -> bytes:
-    """Connect, say something, and give what is said within a short time, up to so many bytes."""
+    """Connect, send some bytes, and return at most `most` bytes of the answer in a short time."""
     answer = b""
     address = port.host, port.number
     with contextlib.suppress(OSError), socket.create_connection(address, ANSWER_S) as peer:
@@ -206,27 +206,27 @@ def _talk(port: Port, words: bytes, most: int = len(_ZMQ)) -> bytes:
     return answer
 
 
-#: How long it is looked at a time, and how long in all, in seconds.
+#: The length of one observation, and of all together, in seconds.
 _WINDOW_S, _MOST_S = 1.0, 60.0
-#: For how long somebody must have computed without a pause to be named, in seconds of a core.
+#: A process that has computed for so long without a pause is restless, in seconds of a core.
 _ENOUGH_S = 3.0
-#: What part of its time a process computes that does nothing else: of all of it, on a machine on
-#: which many want a core, and of that in which it was not kept waiting for one.
+#: The least share of its time that a restless process computes: of all time, on a busy machine, and
+#: of the time in which it did not wait for a core.
 _OF_ALL, _OF_ITS_OWN = 0.05, 0.5
-#: What core starts for jobs is no engine's.
+#: The processes that core starts for jobs are not the engine's.
 _CORE = "crystalmath.worker."
 
 
 @frozen
 class _Used:
-    """What a process has had of the machine so far, in seconds."""
+    """The use of cores by a process so far, in seconds."""
 
     cores_s: float
     starved_s: dict[str, float]
 
 
 def restless(look: Callable[[], list[psutil.Process]]) -> list[str]:
-    """Name the processes that compute all the time; one quiet second is enough to be none."""
+    """Return the processes that compute all the time, in words; one quiet second clears them."""
     processes = {each.pid: each for each in look() if not _is_core(each)}
     began = time.monotonic()
     first = before = {pid: _used(pid) for pid in processes}
@@ -260,7 +260,7 @@ def _computes(before: _Used, after: _Used, seconds: float) -> bool:
 
 
 def _used(pid: int) -> _Used:
-    """Add up what the kernel tells of the threads of a process; nothing once it has ended."""
+    """Return the sum over the threads of a process, or zero once it has ended."""
     cores_s, starved_s = 0.0, {}
     for task in listed(f"/proc/{pid}/task"):
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -277,9 +277,9 @@ def _is_core(process: psutil.Process) -> bool:
         return True
 
 
-#: Folders of a home in which each program makes a folder of its own, and those below them.
+#: Folders of a home directory in which each program makes a folder of its own.
 _SHARED = frozenset({".cache", ".config", ".local", "share", "state"})
-#: A program's folder in a home is copied if it has at most so many files, and so many bytes each.
+#: The most files, and bytes of each file, of a program's folder in a home that is copied.
 MOST_FILES, MOST_BYTES = 100, 100_000
 
 
@@ -297,7 +297,7 @@ class Places:
         self._before = self._files()
 
     def changes(self) -> list[str]:
-        """Return which files are not as they were."""
+        """Return the files that have changed, in words."""
         before, after = self._before, self._files()
         return sorted(
             f"{path} was {before.get(path, 'not there')}, is {after.get(path, 'not there')}"
@@ -306,11 +306,11 @@ class Places:
         )
 
     def _files(self) -> dict[str, str]:
-        """Return what all files are; of those that are only shown, the mode."""
+        """Return the state of each file; for linked ones only the mode."""
         states = {}
         for place in (self.home, self.temporary, self.work):
             for path in (place, *below(place)):
-                with contextlib.suppress(OSError):  # it goes meanwhile
+                with contextlib.suppress(OSError):  # it may be removed meanwhile
                     states[str(path)] = _state_of(path)
         return states
 
@@ -318,7 +318,7 @@ class Places:
 def _state_of(path: Path) -> str:
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
-        # Others write there, too.
+        # Other programs write there, too.
         return f"a link to a file of mode {path.stat().st_mode:o}"
     if stat.S_ISDIR(status.st_mode):
         return f"{status.st_mode:o}, a folder"
@@ -326,7 +326,7 @@ def _state_of(path: Path) -> str:
 
 
 def _show(home: Path, folder: Path) -> None:
-    """Copy the small files of a home into a folder, and link the rest, to see what libraries do."""
+    """Make a folder look like a home directory: copy small folders, and link the rest."""
     for path in listed(home):
         shown = folder / path.name
         if path.name in _SHARED and path.is_dir() and not path.is_symlink():
@@ -337,7 +337,7 @@ def _show(home: Path, folder: Path) -> None:
 
 
 def _is_small(folder: Path) -> bool:
-    """Return whether a folder may be copied: not what only its owner may read, keys above all."""
+    """Return whether a folder is small, and has no files that only its owner may read."""
     if folder.is_symlink() or not folder.lstat().st_mode & stat.S_IROTH:
         return False
     for number, path in enumerate(below(folder), start=1):
@@ -351,10 +351,10 @@ def _is_small(folder: Path) -> bool:
 
 
 def _copied(folder: Path, shown: Path) -> bool:
-    """Copy a folder, with modes and times; tell whether it could be."""
+    """Copy a folder, with modes and times; return whether that worked."""
     try:
         shutil.copytree(folder, shown)
-    except OSError:  # others change it meanwhile
+    except OSError:  # another program changes it meanwhile
         shutil.rmtree(shown, ignore_errors=True)
         return False
     return True

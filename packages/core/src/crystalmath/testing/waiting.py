@@ -1,4 +1,4 @@
-"""Waiting for something to happen, with a limit; and how long something takes by itself."""
+"""Wait for a condition, with a limit, and measure time without pauses of the machine."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _T = TypeVar("_T")
 
 
 def within(condition: Callable[[], _T], timeout: float) -> _T:
-    """Wait until a condition holds, at most `timeout` seconds; return the last of its values.
+    """Wait until a condition holds, at most `timeout` seconds; return its last value.
 
     It is tested every 20 ms.
     """
     deadline = time.monotonic() + timeout
     while True:
-        # Looked at before: however long this process has no core, it asks once more at the end.
+        # Read first, so that the condition is tested once more if this process had no core.
         is_late = time.monotonic() > deadline
         if (value := condition()) or is_late:
             return value
@@ -28,7 +28,7 @@ def within(condition: Callable[[], _T], timeout: float) -> _T:
 
 
 def eventually(condition: Callable[[], _T], timeout: float, message: str | Callable[[], str]) -> _T:
-    """Wait as :func:`within` does; the failure has the `message`: what did not happen."""
+    """Wait as :func:`within` does; raise an `AssertionError` with `message` if it is late."""
     if value := within(condition, timeout):
         return value
     text = message if isinstance(message, str) else message()
@@ -39,16 +39,16 @@ _LOOKS = 1000
 
 
 def own_time() -> float:
-    """Return this thread's clock, in seconds: it stands while the thread could run and has no core.
+    """Return a clock of this thread, in seconds, which stands while the thread waits for a core.
 
-    It goes while the thread computes, and while it waits for somebody else. From Linux 6.12 on
-    (measured on 6.18, one sleep of 500 on a busy machine) the kernel may count a whole sleep as
-    waiting for a core: who is late in one sleep may pass for quick, never the other way round.
+    It runs while the thread computes or sleeps. From Linux 6.12 on the kernel may count a whole
+    sleep as waiting for a core (on 6.18, one sleep of 500 on a busy machine). So a late call may
+    seem quick, but never the other way round.
     """
     waited_s = starved_s("thread-self")
     for _ in range(_LOOKS):
         now = time.perf_counter()
         before, waited_s = waited_s, starved_s("thread-self")
         if before == waited_s:
-            break  # else it had none between the two
+            break  # otherwise it waited for a core between the two readings
     return now - waited_s

@@ -1,10 +1,9 @@
-"""What a call starts, and what code changes in its process for a moment.
+"""Record what a call starts, and what code changes in its process for a moment.
 
-Python's audit events tell of what Python code does, with the line that did it (of threads they
-tell from Python 3.12 on alone). What is there after a call and was not before also tells of what a
-library starts past Python. Where there is no event, the function is replaced by one that notes who
-calls it. What a library does while it is imported is none of it, nor what threads do that were
-there before the call.
+Python's audit events show what Python code does, and the line that did it. Threads have an event
+only from Python 3.12 on. Things that exist after a call and did not before show what a library
+starts outside Python. A function without an event is replaced by one that records its caller.
+Imports of libraries do not count, nor threads that were there before the call.
 """
 
 from __future__ import annotations
@@ -36,96 +35,109 @@ if TYPE_CHECKING:
     from types import FrameType, ModuleType
 
 
+#: The only way to the frame of a caller that works in an audit hook.
+_frame = sys._getframe  # noqa: SLF001
 _PROCESSES = frozenset(
     {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system", "pty.spawn"}
 )
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _LIBRARY = sysconfig.get_path("stdlib")
-#: What core starts to ask recipes, and with what.
+#: The processes that core starts to run recipes, and its class that starts them.
 _ASKING, _CLIENT = "crystalmath.preflight.", "SupervisorClient."
 
 
 @define
 class Watched:
-    """What one call did."""
+    """The record of one call."""
 
-    #: How long it took, as :func:`own_time` measures.
+    #: Its duration by :func:`own_time`.
     seconds: float = 0.0
-    #: What it started or wrote, in words, and who did it: ``process: sleep 1 (mine.py:7)``.
+    #: Each thing that it started or wrote, with the line of code: ``process: sleep 1 (mine.py:7)``.
     started: list[str] = field(factory=list)
 
 
-_now: Watched | None = None
-_skips_imports = _may_ask = False
-#: The threads that were there before the call, and those that such ones start.
-_others: set[threading.Thread] = set()
-_installed = False
+@define
+class _Watch:
+    """The call that is being watched, and its options; an audit hook can never be removed."""
+
+    record: Watched | None = None
+    skips_imports: bool = False
+    may_ask: bool = False
+    #: The threads that were there before the call, and those that such ones start.
+    others: set[threading.Thread] = field(factory=set)
+    is_installed: bool = False
+
+
+_watch = _Watch()
 
 
 @contextlib.contextmanager
 def watched(
     folders: Sequence[Path] = (), *, skip_imports: bool = False, may_ask: bool = False
 ) -> Iterator[Watched]:
-    """Watch what this process does within the ``with`` block; the record is complete after it.
+    """Record what this process does within the ``with`` block; the record is complete after it.
 
-    Files that come up in `folders`, which nobody else uses, count whoever writes them. With
-    `skip_imports` no call is blamed for what a library does at its import, unless that is still
-    there afterwards; with `may_ask` none for the processes in which core asks recipes.
+    New files in `folders` count, whatever process writes them; no other program uses those. With
+    `skip_imports`, things that a library does at its import count only if they still exist
+    afterwards. With `may_ask`, the processes in which core runs recipes do not count.
     """
-    global _now, _skips_imports, _may_ask, _others, _installed  # noqa: PLW0603 - as audit hooks are
-    if not _installed:
-        _installed = True
+    if not _watch.is_installed:
+        _watch.is_installed = True
         sys.addaudithook(_receive)
-    before = _there(folders)
-    now = Watched()
+    before = _present(folders)
+    record = Watched()
     start = threading.Thread.start
 
     def start_noted(thread: threading.Thread) -> None:
         if _is_of_another():
-            _others.add(thread)
-        _note(f"thread: {thread.name}", sys._getframe(1))  # noqa: SLF001
+            _watch.others.add(thread)
+        _note(f"thread: {thread.name}", _frame(1))
         start(thread)
 
-    _others = set(threading.enumerate()) - {threading.current_thread()}
-    _now, _skips_imports, _may_ask = now, skip_imports, may_ask
-    threading.Thread.start = start_noted  # type: ignore[assignment,method-assign]
+    _watch.others = set(threading.enumerate()) - {threading.current_thread()}
+    _watch.record, _watch.skips_imports, _watch.may_ask = record, skip_imports, may_ask
+    _replace(threading.Thread, "start", start_noted)
     began = own_time()
     try:
-        yield now
+        yield record
     finally:
-        now.seconds = own_time() - began
-        threading.Thread.start = start  # type: ignore[method-assign]
-        _now = None
-        kinds = {each.partition(":")[0] for each in now.started}
-        came = {key: what for key, what in _there(folders).items() if key not in before}
-        now.started += [
+        record.seconds = own_time() - began
+        _replace(threading.Thread, "start", start)
+        _watch.record = None
+        kinds = {each.partition(":")[0] for each in record.started}
+        came = {key: what for key, what in _present(folders).items() if key not in before}
+        record.started += [
             f"{kind}: {what} (still there)"
             for (kind, which), what in came.items()
             if kind not in kinds
-            and which not in _others
+            and which not in _watch.others
             and not (may_ask and kind == "process" and _ASKING in what)
         ]
-        _others = set()
+        _watch.others = set()
+
+
+def _replace(owner: object, name: str, function: Callable[..., Any]) -> None:
+    setattr(owner, name, function)
 
 
 def _receive(event: str, arguments: tuple[Any, ...]) -> None:
-    """Note an audit event; these come for everything that the process does."""
-    if _now is not None and (what := _described(event, arguments)) is not None:
-        _note(what, sys._getframe(1))  # noqa: SLF001 - there is no other way to the caller
+    """Record an audit event; these come for everything that the process does."""
+    if _watch.record is not None and (what := _described(event, arguments)) is not None:
+        _note(what, _frame(1))
 
 
 def _note(what: str, frame: FrameType) -> None:
-    now = _now  # the call may end while another thread is here
-    if now is None or _is_of_another() or (_skips_imports and imports(frame)):
+    record = _watch.record  # read once: the call may end while another thread is here
+    if record is None or _is_of_another() or (_watch.skips_imports and imports(frame)):
         return
-    if not (_may_ask and _asks(frame)):
-        now.started.append(f"{what} ({place(frame)})")
+    if not (_watch.may_ask and _asks(frame)):
+        record.started.append(f"{what} ({place(frame)})")
 
 
 def _is_of_another() -> bool:
     """Return whether the present thread is none of the call's."""
     me = threading.get_ident()
-    return any(thread.ident == me for thread in tuple(_others))
+    return any(thread.ident == me for thread in tuple(_watch.others))
 
 
 def _described(event: str, arguments: tuple[Any, ...]) -> str | None:
@@ -149,7 +161,7 @@ def writes(arguments: tuple[Any, ...]) -> bool:
 
 
 def is_bytecode(name: str) -> bool:
-    """Return whether Python keeps what it has compiled there, or beside the modules."""
+    """Return whether a file is for compiled modules of Python."""
     kept = sys.pycache_prefix
     return "__pycache__" in name or (kept is not None and name.startswith(kept))
 
@@ -161,7 +173,7 @@ def _frames(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def imports(frame: FrameType) -> bool:
-    """Return whether something happens while a module is imported."""
+    """Return whether a frame runs while a module is imported."""
     return any("importlib._bootstrap" in each.f_code.co_filename for each in _frames(frame))
 
 
@@ -186,8 +198,8 @@ def place(frame: FrameType) -> str:
     return f"{Path(who.f_code.co_filename).name}:{who.f_lineno}"
 
 
-def _there(folders: Sequence[Path]) -> dict[tuple[str, Hashable], str]:
-    """Return what exists now, in words, by kind: a command may become another."""
+def _present(folders: Sequence[Path]) -> dict[tuple[str, Hashable], str]:
+    """Return the present threads, processes, ports and files, each with a description."""
     me = psutil.Process()
     present: dict[tuple[str, Hashable], str] = {}
     present |= {("thread", thread): thread.name for thread in threading.enumerate()}
@@ -211,7 +223,7 @@ _TOPICS = {
     "os.putenv": "environment",
     "os.unsetenv": "environment",
 }
-#: Functions without an event. Without a second argument `setlocale` only tells.
+#: Functions without an event, and from how many arguments on they change something.
 _CALLS: tuple[tuple[ModuleType, str, int, str], ...] = (
     (os, "umask", 1, "umask"),
     (socket, "setdefaulttimeout", 1, "interpreter"),
@@ -219,17 +231,18 @@ _CALLS: tuple[tuple[ModuleType, str, int, str], ...] = (
     (random, "seed", 0, "random numbers"),
     (random, "setstate", 1, "random numbers"),
 )
-#: Those of numpy, where the process has imported it.
+#: The same in numpy, if the process has imported it.
 _NUMPY_CALLS = (("seed", 0, "random numbers"), ("set_state", 1, "random numbers"))
-#: The kit asks for the umask by setting it.
+#: Core's modules. The kit's own set the umask, too, to read it.
 _CORE, _KIT = "crystalmath.", "crystalmath.testing."
 _FILES = frozenset({"open", "os.mkdir", "os.chmod"})
 _ANYWHERE = ("/dev/", "/proc/")
-#: A socket's path must be short, which one below TMPDIR may not be: here too, if it is removed.
-_TEMPORARY = "/tmp/"  # noqa: S108
+#: A socket needs a short path, and one below TMPDIR may be too long. So files are allowed here if
+#: they are removed.
+_TEMPORARY = "/tmp/"  # noqa: S108 - nothing is written there
 
 
-#: In a run directory: what a batch system is given of an attempt, and says about it.
+#: The script and the output of an allocation in a run directory, which an engine writes.
 _OF_ALLOCATION = re.compile(r"\d+\.allocation(/|$)")
 
 
@@ -240,15 +253,15 @@ def _is_core(frame: FrameType | None) -> bool:
 def _numpy_calls() -> list[tuple[ModuleType, str, int, str]]:
     if "numpy" not in sys.modules:
         return []
-    # It may be imported at its first use alone.
+    # numpy may import it only at its first use.
     module = importlib.import_module("numpy.random")
     return [(module, *call) for call in _NUMPY_CALLS]
 
 
 class PassingChanges:
-    """Note them from now on, as long as this process lives.
+    """A record of changes that last a moment, from now on, for the life of this process.
 
-    Core alone may write to the run directories of `home`; files may be written in `folder`, too.
+    Core alone may write to the run directories of `home`. Files may be written in `folder`, too.
     """
 
     def __init__(self, home: str, folder: str) -> None:
@@ -256,28 +269,29 @@ class PassingChanges:
         self._jobs = f"{self._folders[0]}jobs/"
         self._busy = threading.local()
         self._pid = os.getpid()
-        #: By topic what was done, each once, in words, and where: ``os.chdir('/') (mine.py:7)``.
-        self.found: dict[str, dict[str, None]] = {"files": {}}
-        self.found |= {topic: {} for topic in _TOPICS.values()}
+        #: The changes of each topic, once each, with their lines: ``os.chdir('/') (mine.py:7)``.
+        self.changes: dict[str, dict[str, None]] = {"files": {}}
+        self.changes |= {topic: {} for topic in _TOPICS.values()}
         calls = [*_CALLS, *_numpy_calls()]
-        self.found |= {topic: {} for *_, topic in calls}
-        #: What was written where there are but temporary files, and who did it.
+        self.changes |= {topic: {} for *_, topic in calls}
+        #: The files that were written to /tmp, with the lines that did.
         self.temporary: dict[str, str] = {}
         sys.addaudithook(self._receive)
         for module, name, least, topic in calls:
             call = getattr(module, name)
-            setattr(module, name, self._noting(f"{module.__name__}.{name}", call, least, topic))
+            noting = self._noting(f"{module.__name__}.{name}", call, least, topic)
+            _replace(module, name, noting)
 
     def _noting(
         self, name: str, call: Callable[..., Any], least: int, topic: str
     ) -> Callable[..., Any]:
         @functools.wraps(call)
         def noting(*arguments: Any, **keywords: Any) -> Any:
-            frame = sys._getframe(1)  # noqa: SLF001 - there is no other way to the caller
+            frame = _frame(1)
             values = [each for each in (*arguments, *keywords.values()) if each is not None]
             if len(values) >= least and self._is_of_somebody(frame):
                 what = ", ".join(map(reprlib.repr, values))  # a state has hundreds of numbers
-                self.found[topic][f"{name}({what}) ({place(frame)})"] = None
+                self.changes[topic][f"{name}({what}) ({place(frame)})"] = None
             return call(*arguments, **keywords)
 
         return noting
@@ -289,30 +303,30 @@ class PassingChanges:
     def _receive(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event not in _TOPICS and event not in _FILES:
             return
-        # What looking itself does is told, too; and a child by `fork` is another process.
+        # This method causes events itself, and a forked child is another process.
         if getattr(self._busy, "is_looking", False) or os.getpid() != self._pid:
             return
         self._busy.is_looking = True
         try:
-            frame = sys._getframe(1)  # noqa: SLF001 - there is no other way to the caller
+            frame = _frame(1)
             topic = _TOPICS.get(event, "files")
             if imports(frame):
                 return
             if topic != "files" or self._is_elsewhere(event, arguments, frame):
                 what = ", ".join(map(repr, arguments[:2] if topic != "files" else arguments[:1]))
-                self.found[topic][f"{event}({what}) ({place(frame)})"] = None
+                self.changes[topic][f"{event}({what}) ({place(frame)})"] = None
         finally:
             self._busy.is_looking = False
 
     def _is_elsewhere(self, event: str, arguments: tuple[Any, ...], frame: FrameType) -> bool:
-        """Return whether a file is written, or changed in its mode, where none may be."""
+        """Return whether a file is written, or its mode changed, in a place where none may be."""
         name = arguments[0]
         if not isinstance(name, str | bytes | os.PathLike):
             return False  # a descriptor
         if event == "open" and not writes(arguments):
             return False
         path = os.path.realpath(os.fsdecode(name))
-        # A path that is relative to a descriptor says little.
+        # The place of a path that is relative to a descriptor is unknown.
         is_known = Path(os.fsdecode(name)).is_absolute()
         if path.startswith(self._jobs):
             inside = path.removeprefix(self._jobs).partition("/")[2]

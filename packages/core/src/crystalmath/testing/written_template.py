@@ -1,4 +1,4 @@
-"""Write a distribution from its template: the beginning of a plugin of somebody's own."""
+"""Write a distribution from a template, for authors of engines to begin with."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: What an engine of the template may be called.
+#: The names that an engine of the template may have.
 ENGINE_NAME = re.compile(r"[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*")
 _SUFFIX = ".template"
-#: Where the files belong that are not at the top.
+#: The folders of files that are not at the top.
 _FOLDERS = {"test_conformance.py": "tests"}
 
 
 def write_engine(name: str, folder: Path) -> list[Path]:
     """Write the distribution of an engine into a new folder, whole or not at all; return its files.
 
-    The name fits `ENGINE_NAME`. `FileExistsError`: the folder is there; nothing was written.
+    The name fits `ENGINE_NAME`. `FileExistsError` is raised if the folder exists.
     """
     distribution = f"crystalmath-engine-{name}".replace("_", "-")
     words = {

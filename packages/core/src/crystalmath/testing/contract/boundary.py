@@ -82,7 +82,7 @@ class Boundary(Base):
         """No attempt runs that `launch` left out of its answer: core launches it again."""
         attempts = [kit.door.write("echo") for _ in range(3)]
         jobs = [attempt.job_id for attempt in attempts]
-        handles = kit.door.again("launched", lambda: kit.door.owner.ask("launch", jobs))
+        handles = kit.door.again("called to launch", lambda: kit.door.owner.ask("launch", jobs))
         kit.door.ended(*[attempt for attempt in attempts if attempt.job_id in handles])
         for attempt in attempts:
             if attempt.job_id not in handles:
@@ -249,7 +249,7 @@ class Boundary(Base):
                 took = own_time() - began
             return answers
 
-        answers = kit.door.again("probed", probe)
+        answers = kit.door.again("called to probe", probe)
         assert answers[occupied[0].job_id][0] != "gone"
         assert answers[queued.job_id][0] in {"queued", "unknown"}
         assert {answers[job_id][0] for job_id in foreign} <= OVER
