@@ -148,11 +148,11 @@ UNTRIED = {
             "test_a_waiting_job_never_runs",
             "test_the_walltime_does_not_run_while_a_job_waits",
         ],
-        "more than 2 jobs run at once, which is what EngineUnderTest.workers says",
+        "more than 2 jobs run at once, the number in EngineUnderTest.workers",
     ),
     "LastOneFirst": (
         ["test_starts_in_order"],
-        "more than 2 jobs run at once, which is what EngineUnderTest.workers says",
+        "more than 2 jobs run at once, the number in EngineUnderTest.workers",
     ),
     "Queueless": (
         [

@@ -10,6 +10,10 @@ from commands import Answer, ran
 from crystalmath import __version__
 
 REFUSED = "test_an_unknown_cluster_is_refused"
+PROMISE = (
+    "an unknown cluster is refused: `submit` raises a `ValueError` that names all clusters, and "
+    "leaves no job behind."
+)
 #: With these nothing is measured.
 LIMITS = ("--start", "60s", "--turn", "3s")
 
@@ -76,11 +80,11 @@ def test_a_good_engine(tmp_path, home, monkeypatch):
     )
     assert answer.code == 0, answer.err
     rows = [" ".join(line.split()) for line in answer.out.splitlines()]
-    assert "submission kept an unknown cluster is refused" in rows
+    assert f"submission kept {PROMISE}" in rows
     # Whole, as it goes to no terminal.
     assert (
-        "first_job kept one job ends: It is launched, run by a worker, and its result is there."
-        in rows
+        "first_job kept one job ends: The engine launches a job, a worker runs it, and its result is "
+        "there." in rows
     )
     assert f"local {__version__}: 2 passed in " in answer.out
     assert re.search(rf"PASSED .*::{REFUSED}", answer.err)
@@ -101,7 +105,7 @@ def test_one_that_breaks_a_rule(engine):
     assert promise == {
         "topic": "submission",
         "test": REFUSED,
-        "promise": "an unknown cluster is refused",
+        "promise": PROMISE,
         "guide": "Who calls what",
         "state": "broken",
     }
@@ -204,7 +208,7 @@ def test_one_that_runs_no_job(engine):
     states = [promise["state"] for promise in answer.json["promises"]]
     assert states[0] == "broken"
     assert set(states[1:]) == {"not tried"}
-    assert "no job came through" in answer.json["promises"][1]["reason"]
+    assert "no job completed" in answer.json["promises"][1]["reason"]
 
 
 def test_one_whose_constructor_fails(engine):
@@ -232,7 +236,8 @@ def test_tests_are_listed(engine):
     assert tests[0] == {
         "name": "test_one_job_ends",
         "topic": "first_job",
-        "promise": "one job ends: It is launched, run by a worker, and its result is there.",
+        "promise": "one job ends: The engine launches a job, a worker runs it, and its result is "
+        "there.",
         "guide": "Launch",
     }
     text = conform(engine, "--list", "-k", "signatures")
