@@ -112,7 +112,7 @@ SAID = {
     "test_script_that_does_not_close": {
         "StopRaises": "would not stop",
         "LoudAtTheEnd": "Exception ignored",
-        "PollerIsNoDaemon": "which is no daemon",
+        "PollerIsNoDaemon": "that is no daemon",
     },
     "test_closing_twice": {"SecondCloseFails": "already closed"},
     "test_close_cancels_what_is_unfinished": {"CloseLeavesJobs": "was left unfinished"},
@@ -134,7 +134,7 @@ SAID = {
     },
     "test_listed_without_its_library": {
         "ImportsEarly": "fake_library",
-        "SilentAboutLibrary": "does not say so",
+        "SilentAboutLibrary": "no finding about its missing library",
     },
     "test_missing_library_is_named": {"SilentAboutLibrary": "does not name"},
     "test_calls_start_nothing[findings]": {
@@ -142,7 +142,7 @@ SAID = {
         "NotesFindings": "file: .*/findings",
     },
     "test_stop_ends_in_time": {
-        "StopHangs": "did not come back",
+        "StopHangs": "did not return",
         "StopSweepsAll": "of another process was ended",
         "StopsOneByOne": r"stop of .* jobs are let go, 100 of them .* took",
     },
@@ -157,7 +157,7 @@ SAID = {
         "DeadWorkerIsRunning": "is under way",
         "ReplacementKnowsLittle": "after a worker was killed, jobs find",
     },
-    "test_stop_ends_in_an_outage": {"StopHangsInAnOutage": "stop in an outage did not come back"},
+    "test_stop_ends_in_an_outage": {"StopHangsInAnOutage": "stop in an outage did not return"},
     "test_probe_of_many_in_mixed_states": {
         "MixesUpHandles": "mixes them up",
         "RecyclesHandles": "mixes them up",
@@ -173,9 +173,9 @@ SAID = {
     "test_as_many_at_once_after_releases": {"ReleaseFreesASlot": "says 1, and 2 jobs"},
     "test_release_on_the_way_to_a_worker": {"DropsTooLate": "it is gone, and it was begun"},
     "test_an_outage_costs_nothing": {"ThreadPerFailedConnect": "has 10 more threads"},
-    "test_an_unknown_option_is_refused": {"IgnoresOptions": "refuses what you do not know"},
+    "test_an_unknown_option_is_refused": {"IgnoresOptions": "refuses options that you do not know"},
     "test_an_unknown_key_of_a_cluster_is_refused": {
-        "IgnoresKeysOfClusters": "check_options refuses what you do not know"
+        "IgnoresKeysOfClusters": "check_options refuses keys that you do not know"
     },
     "test_worker_init_is_run": {"IgnoresWorkerInit": "a job on that cluster finds None"},
     "test_questions_about_a_cluster_that_was_taken_out[runs_here]": {
@@ -289,7 +289,9 @@ SAID = {
             "(?=.*ITIMER_REAL was off, is on)(?=.*standard output blocks was True, is False)"
         ),
     },
-    "test_its_owner_hears_of_its_children": {"ReapsAll": "exited with 7.* found: 0"},
+    "test_its_owner_hears_of_its_children": {
+        "ReapsAll": "exit code of a child of its own, 7.* found: 0"
+    },
     "test_its_owner_reads_its_standard_input": {
         "EatsStandardInput": "stdin=subprocess.DEVNULL.* '' is left"
     },
@@ -316,8 +318,8 @@ SAID = {
         "RemovesItsFolderInAChild": "forked ended as scripts end.* then failed: .*FileNotFoundError"
     },
     "test_ctrl_c_is_for_its_owner": {
-        "CtrlCEndsItsJobs": "pressed Ctrl-C.* that ran was lost, and begun anew: it took 2",
-        "CtrlCEndsItsQueue": "pressed Ctrl-C.* submitted then does not end: it is pending",
+        "CtrlCEndsItsJobs": "Ctrl-C was pressed.* a running job was lost, and begun anew: it took 2",
+        "CtrlCEndsItsQueue": "Ctrl-C was pressed.* submitted then does not end: it is pending",
     },
     "test_killed_at_each_moment_of_a_launch": {
         # At which moment is up to the machine: on a busy one a launch may take longer than a job.

@@ -83,8 +83,8 @@ def test_a_good_engine(tmp_path, home, monkeypatch):
     assert f"submission kept {PROMISE}" in rows
     # Whole, as it goes to no terminal.
     assert (
-        "first_job kept one job ends: The engine launches a job, a worker runs it, and its result is "
-        "there." in rows
+        "first_job kept one job ends: The engine launches a job, a worker runs it, and its result "
+        "is there." in rows
     )
     assert f"local {__version__}: 2 passed in " in answer.out
     assert re.search(rf"PASSED .*::{REFUSED}", answer.err)
@@ -236,8 +236,8 @@ def test_tests_are_listed(engine):
     assert tests[0] == {
         "name": "test_one_job_ends",
         "topic": "first_job",
-        "promise": "one job ends: The engine launches a job, a worker runs it, and its result is "
-        "there.",
+        "promise": "one job ends: The engine launches a job, a worker runs it, and its result "
+        "is there.",
         "guide": "Launch",
     }
     text = conform(engine, "--list", "-k", "signatures")
