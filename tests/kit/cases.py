@@ -289,9 +289,7 @@ SAID = {
             "(?=.*ITIMER_REAL was off, is on)(?=.*standard output blocks was True, is False)"
         ),
     },
-    "test_its_owner_hears_of_its_children": {
-        "ReapsAll": "exit code of a child of its own, 7.* found: 0"
-    },
+    "test_its_owner_hears_of_its_children": {"ReapsAll": "a child of its own, 7.* found: 0"},
     "test_its_owner_reads_its_standard_input": {
         "EatsStandardInput": "stdin=subprocess.DEVNULL.* '' is left"
     },
@@ -318,7 +316,7 @@ SAID = {
         "RemovesItsFolderInAChild": "forked ended as scripts end.* then failed: .*FileNotFoundError"
     },
     "test_ctrl_c_is_for_its_owner": {
-        "CtrlCEndsItsJobs": "Ctrl-C was pressed.* a running job was lost, and begun anew: it took 2",
+        "CtrlCEndsItsJobs": "Ctrl-C was pressed.* job was lost, and begun anew: it took 2",
         "CtrlCEndsItsQueue": "Ctrl-C was pressed.* submitted then does not end: it is pending",
     },
     "test_killed_at_each_moment_of_a_launch": {
