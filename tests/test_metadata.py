@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -228,6 +229,18 @@ def test_ci_runs_the_readmes_first_two_commands_word_for_word() -> None:
     # First of all, and where nothing else is installed.
     steps = re.findall(r"^(?:bare|step) .*$", ci, re.MULTILINE)
     assert [re.search(r"^bare \w+ '(.*)'$", step)[1] for step in steps[:2]] == commands[:2]
+
+
+def test_the_sessions_name_lists_and_tests_that_exist() -> None:
+    declared = tomllib.loads((ROOT / "noxfile.toml").read_text(encoding="utf-8"))
+    terms = [*declared["environments"].values(), *declared["sessions"].values()]
+    terms += [case for each in terms for case in each.get("cases", {}).values()]
+    lines = [line for each in terms for key in ("install", "run") for line in each.get(key, [])]
+    words = {word for line in lines for word in shlex.split(line)}
+    words |= {word for entries in declared["lists"].values() for word in entries}
+    missing = {word for word in words if word[0] in "@!" and word[1:] not in declared["lists"]}
+    paths = {word.partition("::")[0] for word in words if word.startswith(("tests/", "./"))}
+    assert not missing | {path for path in paths if not (ROOT / path).exists()}
 
 
 def test_the_turns_of_ci_take_each_test_that_is_run_by_turns_once(
