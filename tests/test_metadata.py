@@ -71,22 +71,30 @@ def test_one_version(package: str) -> None:
     assert distribution(package).version == crystalmath.__version__
 
 
-def test_the_version_is_written_once() -> None:
-    places = [
-        path
-        for path in (ROOT / "packages").rglob("*.py")
-        if re.search(r"^__version__\s*=", path.read_text(encoding="utf-8"), re.MULTILINE)
-    ]
-    assert places == [ROOT / "packages/core/src/crystalmath/__init__.py"]
-    assert all(_project(name)["dynamic"] == ["version"] for name in PACKAGES)
+def test_the_version_of_each_distribution_is_that_of_the_last_tag() -> None:
+    tables = [tomllib.loads((path / "pyproject.toml").read_text()) for path in PACKAGES.values()]
+    versions = [table["tool"]["hatch"]["version"] for table in tables]
+    assert versions == [versions[0]] * len(versions)
+    assert versions[0]["source"] == "vcs"
+    assert all(table["project"]["dynamic"] == ["version"] for table in tables)
+
+
+def test_a_tree_that_nobody_installed_has_a_version(tmp_path: Path) -> None:
+    site = _copied(tmp_path)
+    code = f"import sys; sys.path = [{str(site)!r}, *sys.path]; import crystalmath; "
+    command = [sys.executable, "-S", "-c", f"{code}print(crystalmath.build_version())"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert answer.stdout == "0.dev0\n"
+    with pytest.raises(AttributeError, match="no attribute 'versions'"):
+        _ = crystalmath.versions
 
 
 def _build(site: Path) -> str:
     code = "import crystalmath; print(crystalmath.build_version())"
     environment = {**os.environ, "PYTHONPATH": str(site)}
     command = [sys.executable, "-c", code]
-    asked = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    return asked.stdout.strip()
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return answer.stdout.strip()
 
 
 def _copied(site: Path) -> Path:
@@ -114,7 +122,7 @@ def test_builds_of_one_version_that_were_installed_differ(tmp_path: Path) -> Non
     assert _build(site) != first
 
 
-def test_a_source_tree_is_told_by_its_commit(tmp_path: Path) -> None:
+def test_the_mark_of_a_source_tree_is_its_commit(tmp_path: Path) -> None:
     def git(*arguments: str) -> str:
         who = ("-c", "user.name=a", "-c", "user.email=a@b")
         command = ["git", "-C", str(clone), *who, *arguments]

@@ -194,7 +194,7 @@ def test_no_look_migrates_the_database(server):
 
 OLD = """
 import crystalmath
-crystalmath.__version__ = "0.0.9"
+crystalmath._installed_version = lambda: "0.0.9"
 from crystalmath.cli import main
 main(["serve"])
 """

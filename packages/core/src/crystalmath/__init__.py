@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,45 +11,67 @@ from zlib import crc32
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__version__ = "0.1.0.dev0"
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        """Return ``__version__``, which few processes need."""
+        if name == "__version__":
+            return _installed_version()
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @cache
 def build_version() -> str:
     """Return the version, with a mark that differs between builds: ``0.1.0.dev0+g1a2b3c4d5``.
 
-    The mark of an installed wheel is a checksum of the files that its installer recorded, and that
-    of a source tree its commit. A source tree that is no clone has the version alone.
+    The mark of an installed wheel is a checksum of the files that its installer recorded. The mark
+    of a source tree is its commit. A source tree that is no clone has the version alone.
     """
     package = Path(__file__).absolute().parent
-    mark = _recorded(package) or _commit(package)
-    return f"{__version__}+{mark}" if mark else __version__
+    version = _installed_version()
+    mark = _checksum(package, version) or _commit(package)
+    return f"{version}+{mark}" if mark else version
 
 
 def entry_points_of(group: str) -> list[EntryPoint]:
-    """Return the entry points of a group; a distribution whose own cannot be read hinders none."""
+    """Return the entry points of a group; warn of each distribution whose own are unreadable."""
     import warnings
     from importlib.metadata import distributions, entry_points
 
     try:
         return list(entry_points(group=group))
     except Exception:  # noqa: BLE001 - one broken file among those of all distributions
-        found: dict[EntryPoint, None] = {}
-    for each in distributions():
+        points: dict[EntryPoint, None] = {}
+    for distribution in distributions():
         try:
-            found |= dict.fromkeys(each.entry_points.select(group=group))
-        except Exception as error:  # noqa: BLE001 - whatever is in that file
-            place = getattr(each, "_path", each.locate_file(""))
-            told = f"{place}/entry_points.txt cannot be read ({type(error).__name__})"
-            warnings.warn(f"{told}: mend or uninstall that distribution", stacklevel=2)
-    return list(found)
+            points |= dict.fromkeys(distribution.entry_points.select(group=group))
+        except Exception as error:  # noqa: BLE001 - a broken file may raise anything
+            folder = getattr(distribution, "_path", distribution.locate_file(""))
+            warnings.warn(
+                f"{folder}/entry_points.txt cannot be read ({type(error).__name__}): mend or "
+                "uninstall that distribution",
+                stacklevel=2,
+            )
+    return list(points)
 
 
-def _recorded(package: Path) -> str:
-    record = package.parent / f"{package.name}-{__version__}.dist-info" / "RECORD"
+def _installed_version() -> str:
+    """Return the version that the installer wrote down; ``0.dev0`` in a tree nobody installed.
+
+    To import `importlib.metadata` takes longer than the rest of a command's start.
+    """
+    for folder in (Path(__file__).absolute().parents[1], *map(Path, sys.path)):
+        for path in folder.glob("crystalmath-*.dist-info"):
+            return path.name.removeprefix("crystalmath-").removesuffix(".dist-info")
+    return "0.dev0"
+
+
+def _checksum(package: Path, version: str) -> str:
+    record = package.parent / f"{package.name}-{version}.dist-info" / "RECORD"
     lines = _read(record).splitlines()
-    # Installers add what they compile, and may keep another order.
-    ours = sorted(one for one in lines if one.startswith("crystalmath/") and ".pyc," not in one)
+    # Installers add the files that they compile, and may keep another order.
+    ours = sorted(line for line in lines if line.startswith("crystalmath/") and ".pyc," not in line)
     return f"r{crc32(''.join(ours).encode()):08x}" if ours else ""
 
 
