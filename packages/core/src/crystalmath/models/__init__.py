@@ -1,21 +1,21 @@
 """Records that cross the boundaries between core, engines, plugins and front ends.
 
 ================  =========================================================================
-``submission``    what is asked for, and what an engine gets of it
-``resources``     what a job asks of a machine
-``job``           what is on record of a job
+``submission``    the request for a job, and its specification
+``resources``     the resources of a job
+``job``           a job on record
 ``reference``     a part of another job's result
-``job_notes``     its state, findings, and what it came of
-``progress``      how far a job's calculation has come
-``notebook``      what a notebook shows of jobs and findings
-``columns``       what of a job stands in lists and tables, and sorts them
-``filters``       which jobs are meant
-``inputs``        what programs get, step by step
-``cluster``       a target of an engine, as the configuration file describes it, and checks
+``job_notes``     its state, findings and parents
+``progress``      the progress of a job's calculation
+``notebook``      jobs and findings as notebooks show them
+``columns``       the columns of lists and tables, and their order
+``filters``       the filters of lists
+``inputs``        the inputs of programs, step by step
+``cluster``       a target of an engine, as the configuration file describes it
 ``written``       spans of time, amounts of memory and labels as people write them
-``capabilities``  what core and an engine tell each other
-``fields``        how a record declares its fields; names on the wire and JSON Schemas
-``checks``        what holds values to their schemas
+``capabilities``  the records that core and engines exchange
+``fields``        declarations of fields, their names on the wire and JSON Schemas
+``checks``        the check of values against their schemas
 ================  =========================================================================
 """
 
@@ -125,5 +125,5 @@ def __getattr__(name: str) -> Any:
     # A command that shows jobs imports no more than their record.
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f"crystalmath.{_PLACES[name]}"), name)
-    return found
+    record = globals()[name] = getattr(import_module(f"crystalmath.{_PLACES[name]}"), name)
+    return record

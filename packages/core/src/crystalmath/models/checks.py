@@ -1,8 +1,8 @@
-"""Holds what is given against what is declared: parameters of a call, values of a record.
+"""Checks of parameters of a call, and of values of a record, against their declarations.
 
-Only what our declarations use of JSON Schema is known here. What is wrong is told in the words of
-people who write calls, which no general validator does: the value, its place, and what belongs
-there.
+They cover the part of JSON Schema that our declarations use. Unlike a general validator's, their
+messages are for people who write calls: they name the value, its place, and the values that are
+allowed there.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from attrs import AttrsInstance
 
 _VALUES = "additionalProperties"
-#: So many wrong parameters are told of at once.
+#: The most wrong parameters that one answer reports.
 _MOST_WRONG = 100
 
 
 def check_fields(record: AttrsInstance, names: Collection[str]) -> None:
-    """Hold fields of a record against what they declare; `InvalidJob` has the name on the wire."""
+    """Check fields of a record; `InvalidJob` names the field as on the wire."""
     for one in declared(type(record)):
         if one.name not in names:
             continue
         value = getattr(record, one.name)
-        # Most are at their default; of another type, as True is, it would only be equal.
+        # Most fields have their default. A value of another type, as True for 1, is only equal.
         if type(value) is not type(one.default) or value != one.default:
-            # A path would be taken for text.
-            given = plain(value) if isinstance(value, Resources) else value
-            _check(given, one.about.schema, one.wire)
+            # A path would be taken for text, so only resources are made plain.
+            checkable = plain(value) if isinstance(value, Resources) else value
+            _check(checkable, one.about.schema, one.wire)
             if isinstance(value, Resources):
                 check_resources(value)
             if isinstance(value, int) and abs(value) > sys.float_info.max:
@@ -44,10 +44,10 @@ def check_fields(record: AttrsInstance, names: Collection[str]) -> None:
 
 
 def checked(params: object, schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters that were given, by the schema of an object; ``null`` is none.
+    """Check parameters against the schema of an object; return those that are not ``null``.
 
-    `InvalidJob`: one is not known, missing, or of another type than declared. `UnknownJob`: a job's
-    id is no string.
+    `InvalidJob`: a parameter is unknown, missing, or of another type than declared. `UnknownJob`:
+    a job's id is no string.
     """
     if not isinstance(params, Mapping):
         raise InvalidJob(f"the parameters must be an object, not {shown(params)}")
@@ -55,24 +55,24 @@ def checked(params: object, schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sifted(params: object, schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[InvalidJob]]:
-    """Return those parameters that :func:`checked` would take, and what is wrong with the others.
+    """Return the parameters that :func:`checked` would take, and the errors of the others.
 
-    Each of the first hundred of the latter is told of once. `InvalidJob`: they are no object.
+    At most a hundred errors are returned. `InvalidJob`: the parameters are no object.
     """
     if not isinstance(params, Mapping):
         raise InvalidJob(f"the parameters must be an object, not {shown(params)}")
-    given: dict[str, Any] = {}
+    fitting: dict[str, Any] = {}
     wrong: list[InvalidJob] = []
     missing = {name: None for name in schema.get("required", ()) if name not in params}
     for name, value in {**params, **missing}.items():
         needed = [name] if name in schema.get("required", ()) else []
         try:
-            given |= _object({name: value}, {**schema, "required": needed}, "")
+            fitting |= _object({name: value}, {**schema, "required": needed}, "")
         except InvalidJob as error:
             wrong.append(error)
             if len(wrong) == _MOST_WRONG:
                 break
-    return given, wrong
+    return fitting, wrong
 
 
 def _object(params: Mapping[str, Any], schema: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -86,16 +86,16 @@ def _object(params: Mapping[str, Any], schema: Mapping[str, Any], where: str) ->
         if params.get(name) is None:
             _refuse_job_id(None, known[name])
             raise InvalidJob(f"{where + name!r} is missing").at(f"{where}{name}")
-    given = {name: value for name, value in params.items() if value is not None}
-    for name, value in given.items():
+    present = {name: value for name, value in params.items() if value is not None}
+    for name, value in present.items():
         _check(value, known[name], where + name)
-    return given
+    return present
 
 
 def _check(value: object, schema: Mapping[str, Any], where: str) -> None:
     if not _fits(value, schema):
         _refuse_job_id(value, schema)
-        wrong = f"{shown(where)} must be {_words(schema)}, not {_told(value, schema)}"
+        wrong = f"{shown(where)} must be {_words(schema)}, not {_quoted(value, schema)}"
         raise InvalidJob(wrong).at(where)
     if "properties" in schema and isinstance(value, Mapping):
         _object(value, schema, f"{where}.")
@@ -111,9 +111,10 @@ def _check(value: object, schema: Mapping[str, Any], where: str) -> None:
 
 
 def _fit_together(value: Mapping[Any, Any], schema: Mapping[str, Any]) -> bool:
-    """Check at one go that the names and values of an environment fit.
+    """Check all names and values of an environment at once.
 
-    Each submission brings one; to look at a hundred variables one by one took a third of its time.
+    Each submission brings an environment; to check a hundred variables one by one took a third of
+    its time.
     """
     formats = [schema.get(part, {}).get("format") for part in ("propertyNames", _VALUES)]
     if formats != ["variable", "no-nul"]:
@@ -131,22 +132,22 @@ def _check_name(name: object, schema: Mapping[str, Any] | None, where: str) -> N
         raise InvalidJob(wrong).at(where)
 
 
-def _told(value: object, schema: Mapping[str, Any]) -> str:
+def _quoted(value: object, schema: Mapping[str, Any]) -> str:
     if not schema.get("writeOnly"):
         return shown(value)
-    # What may be a password is not shown.
+    # The value may be a password.
     return "this one" if isinstance(value, str) else type(value).__name__
 
 
 def _refuse_job_id(value: object, schema: Mapping[str, Any]) -> None:
-    """Refuse what can be no job's id as one that no job has, wherever it stands."""
+    """Refuse a value that cannot be a job's id as an unknown job."""
     if schema.get("format") == "job-id":
         raise UnknownJob(value)
 
 
 def _fits(value: object, schema: Mapping[str, Any]) -> bool:
     if "anyOf" in schema:
-        # Of most the kind alone says that it is another one, without an error being made.
+        # The type alone rules out most alternatives, without the cost of an error.
         return any(_fits(value, one) and _fits_wholly(value, one) for one in schema["anyOf"])
     kind = schema.get("type")
     if kind is not None and not _TYPES[kind](value, schema):
@@ -186,7 +187,7 @@ def _string(value: object, schema: Mapping[str, Any]) -> bool:
     return least <= len(value) <= most and (fits is None or fits(value))
 
 
-#: The formats of strings that are held: whether one fits, and what it must be.
+#: The formats of strings that are checked, each with the words for a message.
 _FORMATS: dict[str, tuple[Callable[[str], bool], str]] = {
     "printable": (str.isprintable, "printable characters"),
     "option": (
@@ -212,7 +213,7 @@ _TYPES: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
 
 
 def _words(schema: Mapping[str, Any]) -> str:
-    """Return what a schema asks for."""
+    """Return the words for the values that a schema allows."""
     if "anyOf" in schema:
         return " or ".join(_words(one) for one in schema["anyOf"])
     if "enum" in schema:

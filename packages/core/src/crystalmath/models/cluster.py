@@ -14,10 +14,10 @@ from crystalmath.models.fields import Limits, declared
 from crystalmath.models.resources import Resources, check_resources
 from crystalmath.models.written import read_timespan
 
-#: What hands out nodes; ``local`` is this machine itself.
+#: The schedulers that hand out nodes; ``local`` is this machine itself.
 SCHEDULERS = ("slurm", "pbs", "lsf", "flux", "local")
 
-#: What starts ranks in an allocation of Flux; an ``mpirun`` there may see one node alone.
+#: The launcher of ranks in an allocation of Flux, as ``mpirun`` there may see one node alone.
 FLUX_RUN = "flux run -N {nodes} -n {ranks} -c {cores_per_rank} -g {gpus_per_rank}"
 
 _RESOURCES = tuple(one.name for one in declared(Resources))
@@ -26,7 +26,7 @@ _KNOWN = (
     "continue_lost",
     *_RESOURCES,
 )
-#: What quacc fills in on the node, ``$TMPDIR`` for one.
+#: quacc expands the variables in its value on the node, as ``$TMPDIR``.
 _SCRATCH = "QUACC_SCRATCH_DIR"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -38,24 +38,24 @@ class Cluster:
     Parameters
     ----------
     name : str
-        What ``--cluster`` takes.
+        The name that ``--cluster`` takes.
     engine : str
         The engine whose cluster it is.
     scheduler : {"slurm", "pbs", "lsf", "flux", "local"}
-        What hands out its nodes.
+        The scheduler that hands out its nodes.
     walltime_s : float, optional
         How long an allocation lasts, in seconds.
     worker_init : str
-        Shell commands that come before the worker, on each node.
+        Shell commands that run before the worker, on each node.
     environment : mapping of str to str
         Variables that its jobs see in place of their submitters'; the key ``scratch`` is one.
     launcher : str, optional
-        What starts a job's ranks, ``srun -N {nodes} -n {ranks}``; else :data:`FLUX_RUN` on Flux,
-        and ``mpirun -np {ranks}``.
+        The command that starts a job's ranks, ``srun -N {nodes} -n {ranks}``; default:
+        :data:`FLUX_RUN` on Flux, else ``mpirun -np {ranks}``.
     continue_lost : bool, optional
-        Whether relaxations that were lost go on from their last geometries; else as the home says.
+        Whether lost relaxations go on from their last geometries; default: as the home says.
     resources : Resources
-        What an allocation has where a submission does not say otherwise.
+        The resources of an allocation, unless a submission has others.
     engine_options : mapping of str to object
         The keys that are the engine's own; it checks them (`check_options`).
     """
@@ -78,30 +78,30 @@ class Cluster:
                 raise ConfigError(f"[clusters.{self.name}] {_unknown(key, (*_KNOWN, *known))}")
 
     def count(self, key: str, default: int, least: int = 0) -> int:
-        """Return one of the engine's own keys that is a whole number."""
+        """Return the value of one of the engine's own keys, a whole number."""
         value = self.engine_options.get(key, default)
         if isinstance(value, int) and not isinstance(value, bool) and value >= least:
             return value
         raise self.refused(key, f"must be a whole number from {least}, not {shown(value)}")
 
     def timespan(self, key: str, default: float) -> float:
-        """Return one of the engine's own keys that is a span of time, in seconds."""
-        given = self.engine_options.get(key)
-        if isinstance(given, int | float) and not isinstance(given, bool) and given > 0:
-            return float(given)  # as the engine's own library has it
-        return default if given is None else _timespan(self.name, key, given)
+        """Return the value of one of the engine's own keys, a span of time, in seconds."""
+        value = self.engine_options.get(key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            return float(value)  # as the engine's own library has it
+        return default if value is None else _timespan(self.name, key, value)
 
     def defaults(self, names: Collection[str]) -> Resources:
-        """Return what a job has by default of some resources."""
-        given: dict[str, Any] = {**self.resources.given()}
-        return Resources(**{name: value for name, value in given.items() if name in names})
+        """Return the cluster's defaults of some resources."""
+        resources: dict[str, Any] = {**self.resources.given()}
+        return Resources(**{name: value for name, value in resources.items() if name in names})
 
     def refused(self, key: str, why: str) -> ConfigError:
-        """Make the error that says what is wrong with one of its keys."""
+        """Return the error for one of its keys."""
         return ConfigError(f"[clusters.{self.name}] {key} {why}")
 
     def described(self) -> dict[str, Any]:
-        """Return all of it as JSON can hold it, as lists of clusters tell it."""
+        """Return all fields as JSON can hold them, for lists of clusters."""
         return {
             "name": self.name,
             "engine": self.engine,
@@ -120,7 +120,7 @@ class Cluster:
 
 
 def read_cluster(name: str, table: Mapping[str, Any]) -> Cluster:
-    """Read a table ``[clusters.NAME]``; what is not known is left to its engine.
+    """Read a table ``[clusters.NAME]``; its engine checks the unknown keys.
 
     Raises
     ------
@@ -143,14 +143,14 @@ def read_cluster(name: str, table: Mapping[str, Any]) -> Cluster:
             f'[clusters.{name}] names no engine; write engine = "parsl", or another that '
             "`crystalmath engines` lists"
         )
-    scheduler, given = texts["scheduler"] or "local", table.get("walltime")
+    scheduler, walltime = texts["scheduler"] or "local", table.get("walltime")
     if scheduler not in SCHEDULERS:
         raise ConfigError(f"[clusters.{name}] scheduler {_unknown(scheduler, SCHEDULERS)}")
     return Cluster(
         name=name,
         engine=texts["engine"],
         scheduler=scheduler,
-        walltime_s=_timespan(name, "walltime", given) if given is not None else None,
+        walltime_s=_timespan(name, "walltime", walltime) if walltime is not None else None,
         worker_init=texts["worker_init"] or "",
         environment={
             **({_SCRATCH: scratch} if (scratch := texts["scratch"]) else {}),
@@ -193,11 +193,11 @@ def _environment(name: str, table: object) -> Mapping[str, str]:
     return table
 
 
-def _timespan(name: str, key: str, given: object) -> float:
-    seconds = read_timespan(given) if isinstance(given, str) else None
+def _timespan(name: str, key: str, value: object) -> float:
+    seconds = read_timespan(value) if isinstance(value, str) else None
     if not seconds:
         wanted = 'a time above zero with its unit, as "00:10:00" or "2h"'
-        raise ConfigError(f"[clusters.{name}] {key} must be {wanted}, not {shown(given)}")
+        raise ConfigError(f"[clusters.{name}] {key} must be {wanted}, not {shown(value)}")
     return seconds
 
 
@@ -220,18 +220,18 @@ def _unknown(key: str, known: tuple[str, ...]) -> str:
 
 @frozen
 class Check:
-    """One thing that was looked at: by ``crystalmath doctor``, or on a cluster.
+    """One result of ``crystalmath doctor``, or of the check of a cluster.
 
     Parameters
     ----------
     name : str
-        What was looked at.
+        The name of the check.
     state : {"ok", "warning", "error"}
         An error keeps every job from running, a warning some.
     message : str
-        What was seen.
+        The observation.
     remedy : str, optional
-        What to do about it.
+        The advice for the user.
     """
 
     name: str
@@ -241,11 +241,11 @@ class Check:
 
 
 def cluster_checks(entry: Mapping[str, Any]) -> list[Check]:
-    """Check what is in the way of all jobs on a cluster, by its entry in the list of clusters."""
-    told = f"{entry['name']}: engine {entry['engine']}, scheduler {entry['scheduler']}"
+    """Return the checks of a cluster that concern all its jobs, by its entry in the list."""
+    summary = f"{entry['name']}: engine {entry['engine']}, scheduler {entry['scheduler']}"
     state = "error" if entry["error"] else "ok"
-    checks = [Check("cluster", state, told, entry["error"])]
+    checks = [Check("cluster", state, summary, entry["error"])]
     if entry["trouble"]:
-        told = f"{entry['scheduler']} does not answer"
-        checks.append(Check("scheduler", "error", told, entry["trouble"]))
+        silence = f"{entry['scheduler']} does not answer"
+        checks.append(Check("scheduler", "error", silence, entry["trouble"]))
     return checks

@@ -1,4 +1,4 @@
-"""The columns of lists and tables that a job's record gives, and how lists are sorted by them."""
+"""The columns of lists and tables that a job's record fills, and the order of lists by them."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def _runtime(job: Job) -> float | None:
 
 
 def _time(name: str) -> Callable[[Job], str | None]:
-    def told(job: Job) -> str | None:
+    def iso_time(job: Job) -> str | None:
         seconds = getattr(job, name)
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat()
 
-    return told
+    return iso_time
 
 
 def _field(name: str) -> Callable[[Job], Any]:
     return lambda job: plain(getattr(job, name))
 
 
-#: What a job's record gives, by the name of the column.
+#: The value of each column in a job's record.
 JOB_COLUMNS: dict[str, Callable[[Job], Any]] = {
     **{name: _field(name) for name in ("job_id", "name", "state", "recipe", "engine", "cluster")},
     "formula": lambda job: (job.summary or {}).get("formula") or job.formula,
@@ -75,12 +75,12 @@ SORTED_BY = {
 }
 
 
-#: What other commands call the values of some columns.
+#: The names of some columns in other commands.
 _CALLED = {"took": "runtime_s", "submitted": "created_at", "age": "created_at", "id": "job_id"}
 
 
 def no_column(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
-    """Ask back, at the end of a message, which column was meant by an unknown name."""
+    """Return the hint for an unknown column, for the end of a message."""
     return did_you_mean(_CALLED.get(name.lower(), name), known, otherwise)
 
 
@@ -101,7 +101,7 @@ def label_values(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def job_values(job: Job, names: Iterable[str]) -> list[Any]:
-    """Return a job's values in columns that :func:`read_columns` knows, ``None`` for none."""
+    """Return a job's values in columns that :func:`read_columns` knows, ``None`` if unset."""
     return [
         label_values(job.labels).get(name) if name.startswith("labels_") else JOB_COLUMNS[name](job)
         for name in names
@@ -109,7 +109,7 @@ def job_values(job: Job, names: Iterable[str]) -> list[Any]:
 
 
 def read_columns(text: str) -> list[str]:
-    """Read names of columns, with commas between them; `InvalidJob`: there is no such column."""
+    """Read names of columns, separated by commas; raise `InvalidJob` for an unknown one."""
     names = [name.strip() for name in text.split(",")]
     for name in names:
         if name in PHASE_COLUMNS:

@@ -1,8 +1,8 @@
-"""How a record declares its fields, and what follows from that: names on the wire, JSON Schemas.
+"""Declarations of the fields of records, with their names on the wire and JSON Schemas.
 
 A field is an ordinary field of attrs, or of a dataclass, whose metadata come from :func:`about`;
-:func:`optional` makes one of attrs. What stands in a record is what a job can have; nothing here
-makes code, so a reader and mypy see what attrs sees.
+:func:`optional` makes one of attrs. Nothing here generates code: a reader and mypy see the same
+fields as attrs.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import dataclasses
 import inspect
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from functools import lru_cache
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeAlias, TypeVar, cast
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -29,7 +28,7 @@ _Record = TypeVar("_Record")
 
 
 class Limits:
-    """What stands beside a type in ``Annotated``: limits and formats, in words of JSON Schema."""
+    """Limits and formats beside a type in ``Annotated``, in words of JSON Schema."""
 
     def __init__(self, **schema: Any) -> None:
         self.schema = schema
@@ -45,8 +44,8 @@ def nullable(schema: Schema) -> dict[str, Any]:
     if isinstance(schema.get("type"), str) and "enum" not in schema:
         return {**schema, "type": [schema["type"], "null"]}
     value = dict(schema)
-    told = {"description": value.pop("description")} if "description" in value else {}
-    return {"anyOf": [value, {"type": "null"}], **told}
+    description = {key: value.pop(key) for key in ("description",) if key in value}
+    return {"anyOf": [value, {"type": "null"}], **description}
 
 
 def reference(name: str) -> dict[str, Any]:
@@ -55,7 +54,7 @@ def reference(name: str) -> dict[str, Any]:
 
 
 class Option(NamedTuple):
-    """A field's option on the command line, what stands for its value in the help, and the help."""
+    """A field's option on the command line, with the placeholder of its value and the help."""
 
     name: str
     metavar: str
@@ -63,12 +62,12 @@ class Option(NamedTuple):
 
 
 class About(NamedTuple):
-    """What a field says of itself, beside its type and default.
+    """The description of a field, beside its type and default.
 
-    Its text says what it is, with its unit; its schema has its limits. It may have another name on
-    the `wire`. Another value of a `hashed` one makes it another job. Answers tell what is `shown`,
-    the job database has what is `stored`, and an answer always has a value of what is `known`,
-    whatever the default says.
+    The text `doc` explains the field and its unit; the schema has its limits. The field may have
+    another name on the `wire`. Another value of a `hashed` field makes another job. Answers contain
+    the `shown` fields, and the job database the `stored` ones. A `known` field is never null in an
+    answer, whatever its default.
     """
 
     doc: str
@@ -82,7 +81,7 @@ class About(NamedTuple):
 
 
 def _metadata(make: Callable[_P, About]) -> Callable[_P, dict[str, About]]:
-    return lambda *told, **more: {ABOUT: make(*told, **more)}
+    return lambda *terms, **more: {ABOUT: make(*terms, **more)}
 
 
 #: Make the metadata of a field; see :class:`About`.
@@ -92,8 +91,8 @@ about = _metadata(About)
 def optional(doc: str, schema: Schema, option: Option | None = None, **more: Any) -> Any:
     """Make a field of attrs that may be left out, by default ``None``.
 
-    What there is `more` is of :class:`About`, or of ``attrs.field``. It is no place for a
-    converter, whose types mypy sees in ``attrs.field`` itself.
+    Further arguments are those of :class:`About` and of ``attrs.field``. A field with a converter
+    calls ``attrs.field`` itself, as only then mypy sees the types of the converter.
     """
     from attrs import field
 
@@ -104,7 +103,7 @@ def optional(doc: str, schema: Schema, option: Option | None = None, **more: Any
 
 
 class Field(NamedTuple):
-    """A field as its record declares it; the default is ``None`` where it is required."""
+    """A field as its record declares it; a required one has the default ``None``."""
 
     name: str
     wire: str
@@ -118,19 +117,23 @@ class Field(NamedTuple):
         return {**self.about.schema, "description": self.about.doc}
 
 
-@lru_cache
+_declared: dict[type[Any], tuple[Field, ...]] = {}
+
+
 def declared(record: type[Any]) -> tuple[Field, ...]:
     """Return the fields of a record."""
-    return tuple(
-        Field(
-            name=one.name,
-            wire=one.metadata[ABOUT].wire or one.name,
-            about=one.metadata[ABOUT],
-            required=one.default is missing,
-            default=None if one.default is missing else _default(one.default),
+    if record not in _declared:
+        _declared[record] = tuple(
+            Field(
+                name=one.name,
+                wire=one.metadata[ABOUT].wire or one.name,
+                about=one.metadata[ABOUT],
+                required=one.default is missing,
+                default=None if one.default is missing else _default(one.default),
+            )
+            for one, missing in _members(record)
         )
-        for one, missing in _members(record)
-    )
+    return _declared[record]
 
 
 def _members(record: type[Any]) -> Iterator[tuple[Any, object]]:
@@ -148,14 +151,14 @@ def _default(default: Any) -> Any:
 
 
 def documented(record: type[_Record]) -> type[_Record]:
-    """Add to a record's docstring what its fields say of themselves, as numpydoc writes it."""
+    """Add the descriptions of a record's fields to its docstring, in the form of numpydoc."""
     types = {one.name: one.type for one, _ in _members(record)}
-    told = (
+    parameters = (
         f"{one.name} : {types[one.name]}\n    {one.about.doc[:1].upper()}{one.about.doc[1:]}."
-        for one in declared(record)  # type: ignore[arg-type]
+        for one in declared(record)
     )
     own = inspect.cleandoc(record.__doc__ or "")
-    record.__doc__ = "\n".join([own, "", "Parameters", "-" * 10, *told])
+    record.__doc__ = "\n".join([own, "", "Parameters", "-" * 10, *parameters])
     return record
 
 
@@ -165,12 +168,11 @@ def documented(record: type[_Record]) -> type[_Record]:
 def properties(record: type[Any], *, answer: bool = False) -> dict[str, dict[str, Any]]:
     """Return the JSON Schemas of a record's fields by their names on the wire.
 
-    In an `answer` a field is ``null`` where there is no value; in a request ``null`` is the same as
-    none.
+    In an `answer` a field without a value is ``null``; a request may leave it out or send ``null``.
     """
     return {
         one.wire: nullable(one.schema) if answer and _may_be_null(one) else one.schema
-        for one in declared(record)  # type: ignore[arg-type]
+        for one in declared(record)
         if one.about.shown
     }
 
@@ -182,7 +184,7 @@ def _may_be_null(one: Field) -> bool:
 def to_wire(
     record: AttrsInstance, *, defaults: bool = True, only: Collection[str] | None = None
 ) -> dict[str, Any]:
-    """Write what a record shows, or `only` some, by its names on the wire; `defaults`: all."""
+    """Write the shown fields of a record, or `only` some; without `defaults` no unset ones."""
     return {
         one.wire: plain(value)
         for one in declared(type(record))
@@ -193,7 +195,7 @@ def to_wire(
 
 
 def from_wire(record: type[AttrsInstance], document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a record from what was sent, without unknown ones."""
+    """Read the arguments of a record from a document; leave out unknown keys."""
     return {
         one.name: document[one.wire]
         for one in declared(record)
@@ -206,16 +208,16 @@ _JSON = (str, int, float, bool)
 
 def plain(value: object) -> Any:
     """Return a field's value as JSON can hold it."""
-    # Most are one of these; to ask abstract classes takes ten times that.
+    # Most values have one of these types; abstract classes answer ten times slower.
     kind = type(value)
     if value is None or kind in _JSON:
         return value
-    if kind is dict or isinstance(value, Mapping):
-        return dict(value)  # type: ignore[call-overload]
+    if isinstance(value, dict | Mapping):
+        return dict(value)
     if isinstance(value, Enum | PurePath):
         return value.value if isinstance(value, Enum) else str(value)
     if hasattr(kind, "__attrs_attrs__"):
-        return to_wire(value, defaults=False)  # type: ignore[arg-type]
+        return to_wire(cast("AttrsInstance", value), defaults=False)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return list(value)
     return value

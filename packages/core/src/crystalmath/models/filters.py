@@ -1,4 +1,4 @@
-"""Which jobs somebody means: the one declaration of the filters of lists.
+"""The one declaration of the filters of lists.
 
 The command line, the client, the wire and the store know a filter by the same name.
 """
@@ -77,26 +77,26 @@ class Selection(TypedDict, total=False):
 
 
 class StoreSelection(Selection, total=False):
-    """And what only the service asks the store for."""
+    """The filters of the store, with those that only the service uses."""
 
     seen: Mapping[str, JobState]
     errors: Mapping[str, str]
     owner: str
 
 
-def _filter(doc: str, schema: Schema, option: str, told: str) -> Any:
-    """Make a filter, with its option (and what stands for a value of that) and the help."""
+def _filter(doc: str, schema: Schema, option: str, text: str) -> Any:
+    """Declare a filter, with its option (and the placeholder of its value) and the help."""
     name, _, metavar = option.partition(" ")
-    return field(default=None, metadata=about(doc, schema, option=Option(name, metavar, told)))
+    return field(default=None, metadata=about(doc, schema, option=Option(name, metavar, text)))
 
 
-#: Filters are declared so, and none is ever made: a record's methods take 1 ms each to write.
+#: Filters are only declared, never made: to generate a record's methods takes 1 ms each.
 _declares = dataclass(init=False, repr=False, eq=False)
 
 
 @_declares
 class TraitFilter:
-    """What all filters have in common."""
+    """The filters that events and lists share."""
 
     state: str | Sequence[str] | None = _filter(
         "in this state, or one of these",
@@ -143,9 +143,9 @@ class EventFilter(TraitFilter):
 
 @_declares
 class ExcludeFilter(TraitFilter):
-    """The filters that can be turned round.
+    """The filters that can be negated.
 
-    Ranges say so by their ends, and an id is what one looks for.
+    Ranges are negated by their ends, and ids are only searched for.
     """
 
     formula: str | None = _filter(
@@ -175,8 +175,8 @@ class ExcludeFilter(TraitFilter):
 class JobFilter(ExcludeFilter):
     """The filters that methods take as keywords, or as a mapping; all must hold.
 
-    It only declares them, and cannot be made: ``client.list(state="failed")``. Their type is
-    :class:`Filters`.
+    The class only declares them and has no instances: ``client.list(state="failed")``. The type
+    of the keywords is :class:`Filters`.
     """
 
     energy_min: float | None = _filter(
@@ -227,7 +227,7 @@ class JobFilter(ExcludeFilter):
         "Also superseded jobs, which a retry or a reread stands in for.",
     )
     exclude: Mapping[str, Any] | None = _filter(
-        "filters none of which may hold; of several labels and elements, not one",
+        "filters, none of which may hold; of several labels or elements not one may hold",
         {
             "type": "object",
             "properties": properties(ExcludeFilter),
@@ -240,7 +240,7 @@ class JobFilter(ExcludeFilter):
     )
 
 
-#: The filters that can be turned round.
+#: The filters that can be negated.
 EXCLUDABLE = tuple(one.name for one in declared(ExcludeFilter))
 
 
@@ -252,35 +252,37 @@ def filters_in(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def choosing(params: Mapping[str, Any]) -> set[str]:
-    """Name the filters among parameters that say which jobs are meant; some only widen a choice."""
+    """Return the names of the filters that choose jobs; some only widen a choice."""
     return filters_in(params).keys() - {"steps", "all_tries"}
 
 
 def read_filters(params: Mapping[str, Any]) -> Selection:
-    """Read the filters of a request, all else taken out, as the service takes them.
+    """Read the filters of a request, without its other parameters, for the service.
 
-    The steps of flows are left out unless they are asked for: a flow is one job to most. So are
-    superseded jobs, as the latest try stands for all; an id or a key selects its job all the same.
+    By default they leave out the steps of flows, as most users see a flow as one job. They also
+    leave out superseded jobs, as the latest try stands for all; ids and keys always select the job.
     """
-    given = all_filters(params)
-    if not (given.pop("steps", False) or "parent" in given or given.get("prefix")):
-        given["steps"] = False
-    if not (params.get("all_tries") or given.get("prefix") or given.get("key")):
-        given["superseded"] = False
-    return given
+    selection = all_filters(params)
+    if not (selection.pop("steps", False) or "parent" in selection or selection.get("prefix")):
+        selection["steps"] = False
+    if not (params.get("all_tries") or selection.get("prefix") or selection.get("key")):
+        selection["superseded"] = False
+    return selection
 
 
 def all_filters(params: Mapping[str, Any]) -> Selection:
-    """Read filters as `read_filters` does, but leave out no steps of flows and no earlier tries."""
+    """Read filters as `read_filters` does, with the steps of flows and with earlier tries."""
     names = {"labels": "label"}
     # Inside a parameter, too, null is the same as none.
     items = [(name, value) for name, value in params.items() if value is not None]
-    given: dict[str, Any] = {names.get(name, name): value for name, value in items}
-    if given.pop("all_tries", True) is False:
-        given["superseded"] = False
-    if "state" in given:
-        states = given["state"] if isinstance(given["state"], list) else [given["state"]]
-        given["state"] = [JobState(state) for state in states]
-    if "exclude" in given:
-        given["exclude"] = all_filters(given["exclude"])
-    return cast("Selection", given)
+    selection: dict[str, Any] = {names.get(name, name): value for name, value in items}
+    if selection.pop("all_tries", True) is False:
+        selection["superseded"] = False
+    if "state" in selection:
+        states = (
+            selection["state"] if isinstance(selection["state"], list) else [selection["state"]]
+        )
+        selection["state"] = [JobState(state) for state in states]
+    if "exclude" in selection:
+        selection["exclude"] = all_filters(selection["exclude"])
+    return cast("Selection", selection)

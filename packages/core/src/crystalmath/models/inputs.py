@@ -1,4 +1,4 @@
-"""What programs get: the input of a job's calculations, step by step."""
+"""The inputs of a job's calculations, step by step."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from crystalmath.models.job_notes import FindingDocument
 if TYPE_CHECKING:
     from crystalmath.errors import Finding
 
-#: Who has set something: the user, a preset, the recipe's own code, quacc (as where it swaps what
-#: does not go together), the structure, or the calculator's default.
+#: The origin of a setting: the user, a preset, the recipe's own code, quacc (which also swaps
+#: settings that contradict each other), the structure, or the calculator's default.
 Origin: TypeAlias = Literal["asked", "preset", "recipe", "quacc", "structure", "default"]
 #: A job's own copy of a folder, in which its programs ran.
 OUTDIR = re.compile(r"/[^\s'\"]*/\d+\.work/outdir(?:-\d+)?")
@@ -26,25 +26,25 @@ FOLDER = re.compile(rf"/[^\s'\"]*/tmp-quacc-[\d-]+|{OUTDIR.pattern}")
 
 @frozen(kw_only=True)
 class Setting:
-    """One thing that a program is told.
+    """One setting in an input file.
 
     Parameters
     ----------
     file : str
-        The input file in which it stands.
+        The input file of the setting.
     name : str
         A tag (``ENCUT``), a variable (``ecutwfc``), a card (``K_POINTS``), a parameter; the name of
-        the file where it is the whole of it (``KPOINTS``).
+        the file if the setting is its whole content (``KPOINTS``).
     value : str or None
-        As it stands there; ``None`` where a preset has it and it was left out.
+        The text in the file; ``None`` if a preset has the setting and the file leaves it out.
     origin : Origin, optional
-        Who has set it; ``None`` where that is not known, as of a file that a job has written where
-        its recipe would write something else now.
+        The origin of the setting; ``None`` if it is unknown, as for a file of a job whose recipe
+        would write another one now.
     instead_of : str, optional
-        What it stands in the place of, and whose that was: ``preset: 520``.
+        The value that it replaces, with the origin of that value: ``preset: 520``.
     certain : bool
-        No result of an earlier step changes it, nor the machine that the job runs on, where that is
-        another than the one that tells it.
+        Neither the result of an earlier step changes it, nor the machine of the job, if that is
+        another than the one that checks it.
     """
 
     file: str
@@ -56,31 +56,31 @@ class Setting:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """Make it of JSON; what a later release adds is left out."""
+        """Read the record from JSON, without the fields that a later release adds."""
         return cls(**_known(cls, document))
 
 
 @frozen(kw_only=True)
 class StepInputs:
-    """What a program gets in one step.
+    """The inputs of a program in one step.
 
     Parameters
     ----------
     program : str
-        What people call it: ``VASP``, ``pw.x``; else the name of the calculator's class.
+        Its usual name: ``VASP``, ``pw.x``; else the name of the calculator's class.
     formula : str
-        Of the structure that is calculated.
+        The formula of the structure.
     preset : str, optional
         The preset that the recipe uses.
     files : mapping of str to str
-        The input files by their names, and ``POTCAR.titel`` with the titles of the POTCARs, whose
-        content is nobody's to give away.
+        The input files by their names. ``POTCAR.titel`` has the titles of the POTCARs, as their
+        licence forbids to pass on the content.
     settings : tuple of Setting
-        What stands in them.
+        The settings in the files.
     certain : bool
-        None of that changes any of it.
+        Neither earlier results nor the machine change any of it.
     step : str, optional
-        The name of the step of a flow that calculates it.
+        The name of the step, in a flow.
     """
 
     program: str
@@ -93,23 +93,23 @@ class StepInputs:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """Make it of JSON; what a later release adds is left out."""
+        """Read the record from JSON, without the fields that a later release adds."""
         settings = tuple(map(Setting.read, document["settings"]))
         return cls(**{**_known(cls, document), "settings": settings})
 
 
 @frozen(kw_only=True)
 class Inputs:
-    """What the programs of a job get.
+    """The inputs of all programs of a job.
 
     Parameters
     ----------
     steps : tuple of StepInputs
         The calculations, in order, as far as they are known.
     rest : str, optional
-        Why there may be more steps.
+        The reason why there may be more steps.
     source : {"recipe", "files"}
-        The recipe was asked; or the job has run, and these are the files that it has written.
+        The recipe's own code wrote them for a check; or the job has run and left these files.
     """
 
     steps: tuple[StepInputs, ...] = ()
@@ -118,43 +118,43 @@ class Inputs:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """Make it of what ``jobs.check`` and ``jobs.inputs`` tell."""
+        """Read an answer of ``jobs.check`` or ``jobs.inputs``."""
         steps = tuple(map(StepInputs.read, document["steps"]))
         return cls(**{**_known(cls, document), "steps": steps})
 
     def document(self) -> dict[str, Any]:
-        """Write it as ``jobs.check`` and ``jobs.inputs`` tell it."""
+        """Write the answer of ``jobs.check`` and ``jobs.inputs``."""
         return asdict(self)
 
     def differences(self, other: Inputs) -> list[Difference]:
-        """Compare with another job's, step by step; comments and the order of lines do not count.
+        """Compare with the inputs of another job, step by step; ignore comments and order of lines.
 
         Parameters
         ----------
         other : Inputs
-            The other's.
+            The inputs of the other job.
 
         Returns
         -------
         list of Difference
-            What is not the same, in the order in which it stands in the files.
+            The differences, in the order of the files.
         """
-        found = []
+        differences = []
         for number in range(max(len(self.steps), len(other.steps))):
             mine, its = _values(self.steps, number), _values(other.steps, number)
             for place in {**mine, **its}:
                 one, another = mine.get(place), its.get(place)
                 if one != another:
                     file, name = place
-                    found.append(
+                    differences.append(
                         Difference(step=number + 1, file=file, name=name, value=one, other=another)
                     )
-        return found
+        return differences
 
 
 @frozen(kw_only=True)
 class Difference:
-    """What stands otherwise in the inputs of two jobs.
+    """A difference between the inputs of two jobs.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ class Difference:
     file, name : str
         As a :class:`Setting` has them.
     value, other : str or None
-        What the one and what the other has; ``None`` where it has none.
+        The values of the two jobs; ``None`` if a job has none.
     """
 
     step: int
@@ -180,18 +180,18 @@ class StepCheck:
     Parameters
     ----------
     name : str
-        That of the step: the subflows around it, its function, how often that was called before.
+        The name of the step: the subflows around it, its function, and the number of its call.
     recipe : str or None
-        Its full name; ``None`` where it runs in the flow's own process.
+        The full name of the recipe; ``None`` if the step runs in the flow's own process.
     formula : str or None
-        Of its structure, as far as that is known.
+        The formula of its structure, if that is known.
     known : bool
-        It is submitted at once. Of the others results decide, which nobody has yet: they are told
-        for structures that have not been relaxed.
+        The step is submitted at once. Other steps depend on results that nobody has yet; they are
+        shown for structures that have not been relaxed.
     calculations : tuple of int
-        Its calculations, numbered among all of the flow from 1.
+        The numbers of its calculations among all of the flow, from 1.
     findings : tuple of FindingDocument
-        What is wrong with it.
+        The findings about the step.
     """
 
     name: str
@@ -204,14 +204,14 @@ class StepCheck:
 
 @frozen(kw_only=True)
 class FlowCheck:
-    """The jobs that a flow would call, as far as that is known before any of them has run.
+    """The jobs that a flow would call, as far as they are known before any has run.
 
     Parameters
     ----------
     steps : tuple of StepCheck
         The jobs, in the order of their calls.
     rest : str or None
-        Why there may be more, or others; ``None`` where these are all.
+        The reason why there may be more or other jobs; ``None`` if these are all.
     """
 
     steps: tuple[StepCheck, ...] = ()
@@ -219,19 +219,19 @@ class FlowCheck:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """Make it of JSON; what a later release adds is left out."""
+        """Read the record from JSON, without the fields that a later release adds."""
         steps = tuple(StepCheck(**_known(StepCheck, each)) for each in document["steps"])
         return cls(**{**_known(cls, document), "steps": steps})
 
 
 @frozen(kw_only=True, repr=False)
 class JobCheck:
-    """What was found of a job that was not submitted, and what its programs would get.
+    """The findings about a job that was not submitted, and the inputs of its programs.
 
     Parameters
     ----------
     findings : sequence of Finding
-        All that is wrong with it.
+        All findings about the job.
     inputs : Inputs
         Its steps, as far as they are known.
     flow : FlowCheck, optional
@@ -244,9 +244,9 @@ class JobCheck:
 
     def __repr__(self) -> str:
         errors = sum(one.severity == "error" for one in self.findings)
-        told = [f"{errors} errors", f"{len(self.findings) - errors} warnings"]
-        told += [] if self.flow is None else [f"{len(self.flow.steps)} jobs of the flow"]
-        return f"<JobCheck: {', '.join([*told, f'{len(self.inputs.steps)} inputs'])}>"
+        counts = [f"{errors} errors", f"{len(self.findings) - errors} warnings"]
+        counts += [] if self.flow is None else [f"{len(self.flow.steps)} jobs of the flow"]
+        return f"<JobCheck: {', '.join([*counts, f'{len(self.inputs.steps)} inputs'])}>"
 
     def _repr_html_(self) -> str:
         from crystalmath.models.notebook import check_html
@@ -266,13 +266,13 @@ class Preset:
     Parameters
     ----------
     name : str
-        As the parameter ``preset`` of a recipe has it.
+        The value of the parameter ``preset`` of a recipe.
     program : str
-        Whose recipes take it: ``VASP``, ``pw.x``.
+        The program whose recipes take it: ``VASP``, ``pw.x``.
     file : str
-        Where it stands.
+        The file that declares it.
     settings : mapping of str to object
-        What it sets, with what it inherits.
+        Its settings, with the inherited ones.
     """
 
     name: str
@@ -282,12 +282,12 @@ class Preset:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """Make it of JSON; what a later release adds is left out."""
+        """Read the record from JSON, without the fields that a later release adds."""
         return cls(**_known(cls, document))
 
 
 def _values(steps: Sequence[StepInputs], number: int) -> dict[tuple[str, str], str]:
-    """Return what stands in the files of a step."""
+    """Return the values of a step by file and name."""
     settings = steps[number].settings if number < len(steps) else ()
     return {(each.file, each.name): each.value for each in settings if each.value is not None}
 
@@ -297,7 +297,7 @@ def _known(record: type, document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def input_files(inputs: Inputs, directory: str) -> dict[Path, str]:
-    """Name the files of inputs in a folder; those of several steps lie in ``step-1`` and on."""
+    """Return the files of inputs by path; several steps get the folders ``step-1`` and on."""
     root = Path(directory)
     several = len(inputs.steps) > 1
     return {
@@ -310,8 +310,8 @@ def input_files(inputs: Inputs, directory: str) -> dict[Path, str]:
 def write_texts(texts: Mapping[Path, str], option: str) -> list[Path]:
     """Write files with their folders, and return their paths.
 
-    `CrystalMathError`: one of the files is there already, and `option` names another folder;
-    nothing was written.
+    `CrystalMathError`: one of the files exists, and nothing was written; the message names the
+    `option` for another folder.
     """
     for path in texts:
         if path.exists():

@@ -30,62 +30,62 @@ _TEXT = {"type": "string"}
 _COUNT = {"type": "integer"}
 _TIME = {"type": "number"}
 _STATES = [state.value for state in JobState]
-#: What a summary always has, ``null`` where the result does not have it.
+#: The members of each summary, ``null`` if the result lacks them.
 _SUMMARY = ("energy_ev", "max_force_ev_ang", "formula", "work_dir")
 
 
 @documented
 @frozen(kw_only=True)
 class Job(Terms):
-    """A job as it was when somebody looked.
+    """A job on record, at the moment when it was read.
 
-    The store keeps it, the service gives it, and a client reads it from an answer: that does not
-    tell ``spec_hash``, ``owner`` and ``traceback``, and adds where the files are.
+    The store keeps it, the service returns it, and a client reads it from an answer. Answers leave
+    out ``spec_hash``, ``owner`` and ``traceback``, and add the places of the files.
     """
 
     job_id: str = field(metadata=about("a UUID4 as text", _TEXT))
     state: JobState = optional(
         "its state", {"type": "string", "enum": _STATES}, wire="status", default=JobState.PENDING
     )
-    error: str | None = optional("what is wrong, for people", _TEXT)
+    error: str | None = optional("the error, for people", _TEXT)
     summary: Mapping[str, Any] | None = optional(
-        "the summary of a completed job (eV, eV/Å); jobs.result gives the whole",
+        "the summary of a completed job (eV, eV/Å); jobs.result returns the whole result",
         reference("Summary"),
         wire="result",
     )
     reason: str | None = optional(
-        "why it is in its state and what it waits for, in the engine's own words where it has any",
+        "why it is in its state and what it waits for, in the engine's own words if it has any",
         _TEXT,
     )
     recipe: str = field(metadata=RECIPE)
     engine: str = field(metadata=ENGINE)
     attempt: int = optional("the number of the present attempt", _COUNT, default=1)
     revision: int = optional("grows with each change of the record", _COUNT, default=0)
-    formula: str | None = optional("of the structure that went in", _TEXT)
+    formula: str | None = optional("the formula of the first structure", _TEXT)
     created_at: float = field(metadata=about("seconds since the epoch", _TIME))
     started_at: float | None = optional(
-        "when the present attempt, of a flow its first pass, began, in seconds since the epoch",
+        "when the present attempt (of a flow: its first pass) began, in seconds since the epoch",
         _TIME,
     )
     finished_at: float | None = optional("seconds since the epoch", _TIME)
     cancel_requested_at: float | None = optional("seconds since the epoch", _TIME)
     warnings: Sequence[FindingDocument] = optional(
-        "findings of the preflight that travel along", array(reference("Finding")), default=()
+        "the warnings of the preflight", array(reference("Finding")), default=()
     )
     parents: Sequence[Parent] = field(default=(), metadata=PARENTS)
     stage: str | None = optional(
-        "of a flow whose steps are jobs: `pass` while its body runs, or is to run, `steps` "
+        "for a flow whose steps are jobs: `pass` while its body runs, or will run next, `steps` "
         "while it waits for its steps",
         {**_TEXT, "enum": ["pass", "steps"]},
     )
     superseded_by: str | None = optional(
-        "the newest job that runs, or reads, this one again, and stands in for it; that one may be "
-        "superseded in turn",
+        "the newest retry or reread of this job, which stands in for it and may itself be "
+        "superseded",
         _TEXT,
     )
     removed: str | None = optional(
-        "what was removed of its files: `heavy`, the large ones that can be computed again; "
-        "`all`, its run directory; `gone`: that is not there, and nobody has recorded why",
+        "which of its files were removed: `heavy`, the large ones that can be computed again; "
+        "`all`, its run directory; `gone`: the run directory is missing for an unknown reason",
         {**_TEXT, "enum": ["heavy", "all", "gone"]},
     )
     removed_at: float | None = optional("when they were removed, in seconds since the epoch", _TIME)
@@ -96,23 +96,23 @@ class Job(Terms):
         known=True,
     )
     log: Path | None = optional(
-        "its log; exists once the job has printed", _TEXT, stored=False, known=True
+        "its log, which exists once the job has printed", _TEXT, stored=False, known=True
     )
-    spec_hash: str | None = optional("tells two specifications apart", _TEXT, shown=False)
+    spec_hash: str | None = optional("the hash of its specification", _TEXT, shown=False)
     owner: Mapping[str, Any] = optional(
-        "the process whose job it is: host, boot_id, pid, start_time",
+        "the process that owns the job: host, boot_id, pid, start_time",
         {"type": "object"},
         shown=False,
         factory=dict,
     )
     traceback: str | None = optional(
-        "where its recipe raised; jobs.result tells it", _TEXT, shown=False, repr=False
+        "the traceback of its recipe, which jobs.result returns", _TEXT, shown=False, repr=False
     )
     steps: Mapping[str, int] | None = field(
         default=None,
         eq=False,  # of other jobs
         metadata=about(
-            "of a flow whose steps are jobs: how many of them are in which state; not in events",
+            "for a flow whose steps are jobs: the number of steps in each state; not in events",
             {"type": "object", "additionalProperties": _COUNT},
             stored=False,
         ),
@@ -121,8 +121,8 @@ class Job(Terms):
         default=None,
         eq=False,  # of other jobs
         metadata=about(
-            "of a job that waits: the job that has failed, was cancelled, or has lost its files, "
-            "and that must be retried with success before this one can go on; not in events",
+            "for a waiting job: the job that has failed, was cancelled, or has lost its files; the "
+            "waiting one goes on once a retry of that job has completed; not in events",
             _TEXT,
             stored=False,
         ),
@@ -131,7 +131,7 @@ class Job(Terms):
         default=False,
         eq=False,  # of the answer, not of the job
         metadata=about(
-            "of a submission: its key had given the job before",
+            "for a submission: an earlier one with the same key made the job",
             {"type": "boolean"},
             shown=False,
             stored=False,
@@ -150,13 +150,13 @@ class Job(Terms):
 
     @property
     def waits(self) -> bool:
-        """Whether it waits for other jobs, those before it or its own steps: nobody runs it."""
+        """Whether it waits for other jobs: earlier ones, or its own steps."""
         if self.stage == "steps":
             return not self.state.is_terminal()
         return self.state is JobState.PENDING and any("awaited" in one for one in self.parents)
 
     def without_files(self) -> str | None:
-        """Return what became of its files, in a sentence; ``None`` where they are there."""
+        """Return a sentence on its removed files; ``None`` if they exist."""
         if self.removed == "all":
             at = time.strftime("%Y-%m-%d %H:%M", time.localtime(self.removed_at))
             return f"the run directory of job {self.job_id} was removed on {at}; its record stays"
@@ -169,29 +169,28 @@ class Job(Terms):
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """Make it of a job as the answers of ``jobs.*`` describe it."""
-        given = from_wire(cls, document)
-        paths: dict[str, Any] = {
-            name: Path(given[name]) for name in ("work_dir", "log") if name in given
-        }
-        given.update(paths, state=JobState(given["state"]))
-        given["resources"] = Resources.read(given.get("resources", {}))
-        return cls(**given)
+        """Read a job from an answer of ``jobs.*``."""
+        arguments = from_wire(cls, document)
+        for name in {"work_dir", "log"} & arguments.keys():
+            arguments[name] = Path(arguments[name])
+        arguments["state"] = JobState(arguments["state"])
+        arguments["resources"] = Resources.read(arguments.get("resources", {}))
+        return cls(**arguments)
 
     def document(self, fields: Collection[str] | None = None) -> dict[str, Any]:
-        """Describe it as the answers of ``jobs.*`` do, or only some fields of that."""
-        told = to_wire(self, only=fields)
-        if "result" in told:
-            told["result"] = None
+        """Write the job for the answers of ``jobs.*``, or only some of its fields."""
+        members = to_wire(self, only=fields)
+        if "result" in members:
+            members["result"] = None
             if self.state is JobState.COMPLETED:
-                told["result"] = {**dict.fromkeys(_SUMMARY), **(self.summary or {})}
-        first = ("job_id", "status", "error", "result")  # what people look for
-        return {name: told[name] for name in first if name in told} | told
+                members["result"] = {**dict.fromkeys(_SUMMARY), **(self.summary or {})}
+        first = ("job_id", "status", "error", "result")  # people look for these
+        return {name: members[name] for name in first if name in members} | members
 
 
 @frozen(kw_only=True)
 class JobChange:
-    """Something that happened to a job.
+    """A change of a job.
 
     Parameters
     ----------
@@ -200,16 +199,16 @@ class JobChange:
     job_id : str
         The job.
     at : float
-        When, in seconds since the epoch.
+        The time, in seconds since the epoch.
     before : JobState, optional
-        Its state until then, ``None`` of a new job. The same as `state` where something was only
-        noted, as that its cancel was asked for.
+        Its state until then, ``None`` for a new job. It is the same as `state` for a mere note, as
+        the request to cancel.
     state : JobState
         Its state from then on.
     reason : str, optional
-        Why.
+        The reason for the change.
     job : Job, optional
-        The job as it was when this was told, where that was asked for.
+        The job when the event was read, if the request wants it.
     """
 
     seq: int
@@ -222,7 +221,7 @@ class JobChange:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """Make it of an event as ``jobs.events`` describes it."""
+        """Read a change from an event of ``jobs.events``."""
         before, job = document["from"], document.get("job")
         return cls(
             seq=document["seq"],
@@ -238,19 +237,21 @@ class JobChange:
 @documented
 @frozen(kw_only=True)
 class NewJob(Job):
-    """A job as it is recorded when it is submitted, with what is kept apart from its row."""
+    """A job as its submission records it, with the parts that are kept apart from its row."""
 
     specification: str = field(
         repr=False,
         metadata=about(
-            "the whole encoded specification; a crash can be repaired from it", _TEXT, shown=False
+            "the encoded specification, from which recovery writes the run directory again",
+            _TEXT,
+            shown=False,
         ),
     )
     pseudopotentials: Sequence[Mapping[str, Any]] = optional(
-        "the files that it was found to read", array(reference("Potcar")), shown=False, default=()
+        "the files that it reads", array(reference("Potcar")), shown=False, default=()
     )
     only_retry: bool = optional(
-        "whether it is refused where another job is a retry of the same one",
+        "whether it is refused if another job is a retry of the same one",
         {"type": "boolean"},
         shown=False,
         stored=False,
@@ -271,7 +272,7 @@ class Pseudopotential:
     path : str
         The file.
     sha256 : str
-        Of the whole file, in hexadecimal.
+        The hash of the whole file, in hexadecimal.
     titel : str, optional
         ``PAW_PBE Ba_sv 06Sep2000``.
     lexch : str, optional

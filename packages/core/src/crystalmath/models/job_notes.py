@@ -1,4 +1,4 @@
-"""What a job's record consists of: its state, findings of the preflight, and what it came of."""
+"""The parts of a job's record: its state, the findings of the preflight, and its parents."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class JobState(str, Enum):
 
     @property
     def ended(self) -> str:
-        """What a job did that has ended in this state, for a sentence about it."""
+        """The verb for a job that has ended in this state: ``failed``, ``was cancelled``."""
         return _ENDED.get(self.value, f"ended as {self.value}")
 
 
 _ENDED = {"completed": "had completed", "failed": "failed", "cancelled": "was cancelled"}
-#: How a job may have ended that somebody may want to run again, and how it has not ended.
+#: The states of ended jobs that may be worth a retry, and of jobs that have not ended.
 NO_RESULT = tuple(
     state for state in JobState if state.is_terminal() and state is not JobState.COMPLETED
 )
@@ -50,12 +50,12 @@ class FindingDocument(TypedDict):
     place: NotRequired[str | None]  # rows of earlier releases have none
 
 
-#: How checks name a parameter as the source of a finding.
+#: Checks name a parameter as the source of a finding by these words.
 _PARAMETER = "the parameter "
 
 
 def written_findings(findings: Iterable[Finding]) -> list[FindingDocument]:
-    """Return findings as a record and an answer have them, each with its place in the request."""
+    """Return findings for records and answers, each with its place in the request."""
     return [
         cast("FindingDocument", {**vars(each), "place": each.place or _place(each.source)})
         for each in findings
@@ -69,13 +69,13 @@ def _place(source: str | None) -> str | None:
 
 
 class Parent(TypedDict):
-    """A job that another came of, or waits for."""
+    """A job that another one came from, or waits for."""
 
     job_id: str
     role: Annotated[
         Literal["structure", "value", "after", "retry", "reread", "flow", "taken"],
-        "its geometry or a value of its result was taken, it had to end before, it was done again, "
-        "it is the flow that this job is a step of, or another one that has taken this step over",
+        "it provides the geometry or a value of its result, it had to end before, this job runs or "
+        "reads it again, it is the flow of this step, or another flow that has taken the step over",
     ]
     step: NotRequired[
         Annotated[str, "the name of the step, unique in its flow: bulk_to_slabs#0/relax_job#1"]
@@ -89,17 +89,15 @@ class Parent(TypedDict):
     awaited: NotRequired[
         Annotated[
             Literal["ok", "any"],
-            "that it is waited for: until it has completed, or until it has ended in any way",
+            "the job waits until this one has completed (`ok`) or ended in any way (`any`)",
         ]
     ]
-    on_failure: NotRequired[
-        Annotated[Literal["fail"], "that the waiting job fails where this one fails"]
-    ]
-    taken_from: NotRequired[Annotated[str, "the retry that gave what was wanted in its place"]]
+    on_failure: NotRequired[Annotated[Literal["fail"], "the waiting job fails if this one fails"]]
+    taken_from: NotRequired[Annotated[str, "the retry that provided the value in its place"]]
 
 
 def awaited(parents: Iterable[Parent]) -> list[Parent]:
-    """Return those of a job's parents that it waits for."""
+    """Return the parents that a job waits for."""
     return [parent for parent in parents if "awaited" in parent]
 
 
@@ -117,7 +115,7 @@ def step_of(parents: Iterable[Parent]) -> tuple[str, str] | None:
 
 
 def in_tree(names: Iterable[str]) -> Iterator[list[str]]:
-    """Yield of each step's name the lines of a tree: the subflows that begin, and its own name."""
+    """Yield the lines of a tree for each step: the subflows that begin, and its own name."""
     before: list[str] = []
     for name in names:
         *around, own = name.split("/")
@@ -127,18 +125,18 @@ def in_tree(names: Iterable[str]) -> Iterator[list[str]]:
 
 
 def counted(header: Mapping[str, Any]) -> list[str]:
-    """Return which steps of others a flow has taken over, as its specification says."""
-    told = (header.get("flow") or {}).get("steps", ())
-    return [each["job_id"] for each in told if each.get("counted")]
+    """Return the ids of other flows' steps that a flow has taken over, by its specification."""
+    steps = (header.get("flow") or {}).get("steps", ())
+    return [step["job_id"] for step in steps if step.get("counted")]
 
 
 def told_steps(steps: Mapping[str, int], states: Sequence[str] = ("failed", "cancelled")) -> str:
-    """Say how far a flow has come, of its steps by state: ``17/30, 2 failed``."""
+    """Return the progress of a flow from its steps by state: ``17/30, 2 failed``."""
     others = [f"{steps[state]} {state}" for state in states if steps.get(state)]
     return ", ".join([f"{steps.get('completed', 0)}/{sum(steps.values())}", *others])
 
 
 def repeated(parents: Iterable[Parent]) -> str | None:
-    """Return the id of the job that one runs, or reads, again."""
+    """Return the id of the job that a retry or a reread repeats."""
     roles = {parent["role"]: parent["job_id"] for parent in parents}
     return roles.get("retry") or roles.get("reread")

@@ -1,7 +1,7 @@
-"""What a notebook shows of jobs and findings: HTML without scripts, of what is known already.
+"""HTML for notebooks, without scripts: jobs and findings as far as they are known.
 
-Nothing is asked for to show something. What came from jobs is text: it is escaped, and no pair of
-dollars or backslashes is left for MathJax, whose `href` would lead anywhere.
+To show an object sends no request. Texts from jobs are escaped, and no pair of dollars or
+backslashes is left for MathJax, whose `href` would lead anywhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 _Item = TypeVar("_Item")
-#: So many rows of a list, points of a curve and letters of a text are shown at most.
+#: The most rows of a list, points of a curve and letters of a text.
 MOST_ROWS, _MOST_POINTS, _MOST_LETTERS = 60, 120, 300
 #: No energy is as large (eV); an integer of a recipe's own may be, and then is no float.
 _MOST_ENERGY = 1e100
@@ -48,15 +48,15 @@ class Jobs(Listed[_Item]):
 
     def _repr_html_(self) -> str:
         states = Counter(one.state.value for one in self if hasattr(one, "state"))
-        told = ", ".join(f"{count} {state}" for state, count in states.items())
+        summary = ", ".join(f"{count} {state}" for state, count in states.items())
         rows = [_row(one) for one in self[:MOST_ROWS]]
         names = ["job", "name", "formula", "recipe", "state", "energy (eV)", ""]
-        head = f"<p>{len(self)} job{'' if len(self) == 1 else 's'}{told and f': {told}'}</p>"
+        head = f"<p>{len(self)} job{'' if len(self) == 1 else 's'}{summary and f': {summary}'}</p>"
         return head + _bar(states) + _table(names, rows, len(self))
 
 
 class Findings(Listed[Finding]):
-    """A list of what the check of a job has found; an empty one lets the job be accepted."""
+    """The findings of a job's check; without any the job is accepted."""
 
     def _repr_html_(self) -> str:
         if not self:
@@ -74,15 +74,15 @@ class Findings(Listed[Finding]):
 
 
 def bundle(shown: Any) -> dict[str, str]:
-    """Return what ``_repr_mimebundle_`` does, of something that has ``_repr_html_``."""
+    """Return the MIME bundle of an object that has ``_repr_html_``."""
     return {"text/plain": repr(shown), "text/html": shown._repr_html_()}
 
 
 def text(value: object, most: int = _MOST_LETTERS) -> str:
-    """Write what came from a job as text that no browser takes for anything else."""
-    told = "" if value is None else str(value)
-    told = escape(told if len(told) <= most else f"{told[:most]}…")
-    return told.replace("$", "<span>$</span>").replace("\\", "<span>\\</span>")
+    """Escape a value from a job, so that browsers show it as plain text."""
+    plain = "" if value is None else str(value)
+    escaped = escape(plain if len(plain) <= most else f"{plain[:most]}…")
+    return escaped.replace("$", "<span>$</span>").replace("\\", "<span>\\</span>")
 
 
 def job_html(one: Any) -> str:
@@ -104,12 +104,12 @@ def job_html(one: Any) -> str:
     rows.append(("labels", ", ".join(f"{text(k)}={text(v)}" for k, v in one.labels.items())))
     rows.append(("ionic steps", sparkline(getattr(one, "energies", ()))))
     rows.append(("error", text(_error(one))))
-    body = "".join(f"<tr><th>{name}</th>{_CELL}{told}</td></tr>" for name, told in rows if told)
+    body = "".join(f"<tr><th>{name}</th>{_CELL}{cell}</td></tr>" for name, cell in rows if cell)
     return f"<table>{f'<caption>{text(one.name)}</caption>' if one.name else ''}{body}</table>"
 
 
 def check_html(check: Any) -> str:
-    """Show what was found of a job, the jobs that it would call, and its programs' inputs."""
+    """Show a job's findings, the jobs that it would call, and its programs' inputs."""
     steps = () if check.flow is None else check.flow.steps
     called = [
         [
@@ -119,16 +119,16 @@ def check_html(check: Any) -> str:
         ]
         for one in steps[:MOST_ROWS]
     ]
-    given = [
+    inputs = [
         [text(one.program), text(one.formula), text(one.step), text(", ".join(one.files))]
         for one in check.inputs.steps[:MOST_ROWS]
     ]
     html: str = Findings(check.findings)._repr_html_()
     if called:
         html += _table(["step of the flow", "formula", "found"], called, len(steps))
-    if given:
+    if inputs:
         names = ["program", "formula", "calculation", "files"]
-        html += _table(names, given, len(check.inputs.steps))
+        html += _table(names, inputs, len(check.inputs.steps))
     rest = [check.flow and check.flow.rest, check.inputs.rest]
     return html + "".join(f"<p>{text(one)}</p>" for one in rest if one)
 
@@ -144,11 +144,11 @@ def energies(one: Any) -> list[float]:
 
 
 def sparkline(values: Iterable[Any]) -> str:
-    """Draw numbers as a curve in a line of text; nothing of fewer than two."""
+    """Draw numbers as a curve in a line of text; return nothing for fewer than two."""
     points = [float(v) for v in values if isinstance(v, int | float) and abs(v) < _MOST_ENERGY]
-    if len(points) < 2:  # noqa: PLR2004 - a curve
+    if not points[1:]:
         return ""
-    told = f"{len(points)} energies, from {points[0]:.4f} to {points[-1]:.4f} eV"
+    title = f"{len(points)} energies, from {points[0]:.4f} to {points[-1]:.4f} eV"
     stride = -(-len(points) // _MOST_POINTS)
     points = points[(len(points) - 1) % stride :: stride]
     least, span = min(points), max(points) - min(points) or 1.0
@@ -157,7 +157,7 @@ def sparkline(values: Iterable[Any]) -> str:
         for i, value in enumerate(points)
     )
     return (
-        f'<svg width="120" height="24" role="img" aria-label="{told}"><title>{told}</title>'
+        f'<svg width="120" height="24" role="img" aria-label="{title}"><title>{title}</title>'
         f'<polyline points="{places}" fill="none" stroke="currentColor"/></svg>'
     )
 
@@ -165,8 +165,8 @@ def sparkline(values: Iterable[Any]) -> str:
 def bar_html(ended: int, without: int, number: int, elapsed_s: float) -> str:
     """Show how many of some jobs have ended."""
     counts = {"completed": ended - without, "failed": without, "pending": number - ended}
-    told = f"{ended}/{number} jobs, {elapsed_s:.0f} s"
-    return f"<p>{_bar(counts)} {told}{f', {without} without a result' if without else ''}</p>"
+    summary = f"{ended}/{number} jobs, {elapsed_s:.0f} s"
+    return f"<p>{_bar(counts)} {summary}{f', {without} without a result' if without else ''}</p>"
 
 
 def _bar(counts: Mapping[str, int]) -> str:
@@ -175,8 +175,9 @@ def _bar(counts: Mapping[str, int]) -> str:
         width = 240 * counts.get(state, 0) / max(total, 1)
         drawn += f'<rect x="{at:.1f}" width="{width:.1f}" height="8" fill="{_COLORS[state]}"/>'
         at += width
-    told = ", ".join(f"{text(count)} {text(state)}" for state, count in counts.items())
-    return f'<svg width="240" height="8" role="img" aria-label="{told}">{drawn}</svg>' * bool(total)
+    label = ", ".join(f"{text(count)} {text(state)}" for state, count in counts.items())
+    bar = f'<svg width="240" height="8" role="img" aria-label="{label}">{drawn}</svg>'
+    return bar if total else ""
 
 
 def _row(one: Any) -> list[str]:
@@ -194,11 +195,11 @@ def _row(one: Any) -> list[str]:
 
 
 def _error(one: Any) -> str | None:
-    """Return what is wrong with a job, in a line, as far as it is known; cancelled is a state."""
+    """Return the first line of a job's error, if it is known; a cancelled job has none."""
     if one.state.value == "cancelled":
         return None
-    told: str | None = getattr(one, "known", one) and getattr(one, "known", one).error
-    return told.split("\n", 1)[0] if told else None
+    error: str | None = getattr(one, "known", one) and getattr(one, "known", one).error
+    return error.split("\n", 1)[0] if error else None
 
 
 def _state(state: str) -> str:

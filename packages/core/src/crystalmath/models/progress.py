@@ -1,4 +1,4 @@
-"""How far a job's calculation has come."""
+"""The progress of a job's calculation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class IonicStep:
     """A step of a relaxation or of dynamics that was computed to its end."""
 
     calculation: int = field(
-        metadata=about("which of the job's calculations it is of, from 1", _COUNT)
+        metadata=about("the number of its calculation in the job, from 1", _COUNT)
     )
     ionic_step: int = field(metadata=about("its number, as the program counts", _COUNT))
     energy_ev: float | None = optional("its energy, in eV", _NUMBER)
@@ -63,11 +63,11 @@ def _steps(
 @documented
 @frozen(kw_only=True)
 class Progress:
-    """What a job's newest calculation has written of itself so far."""
+    """The progress of a job's newest calculation, by its output so far."""
 
     program: str = field(metadata=about("the program, or ASE, whose output was read", _TEXT))
     calculation: int = field(
-        metadata=about("which of the job's calculations that is, from 1", _COUNT)
+        metadata=about("its number among the job's calculations, from 1", _COUNT)
     )
     file: str = field(
         metadata=about(
@@ -75,13 +75,12 @@ class Progress:
         )
     )
     updated_at: float = field(
-        metadata=about("when that was last written to, in seconds since the epoch", _NUMBER)
+        metadata=about("the time of the last output, in seconds since the epoch", _NUMBER)
     )
     ionic_step: int | None = optional("the step of the relaxation or dynamics", _COUNT)
     electronic_step: int | None = optional("the step of the self-consistent cycle in it", _COUNT)
     energy_ev: float | None = optional(
-        "the energy of the last ionic step, of the first one that of its last electronic "
-        "step, in eV",
+        "the energy of the last ionic step (in the first one: of its last electronic step), in eV",
         _NUMBER,
     )
     max_force_ev_ang: float | None = optional(
@@ -99,7 +98,7 @@ class Progress:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """Make the record of what ``jobs.progress`` answers."""
+        """Read an answer of ``jobs.progress``."""
         return cls(**from_wire(cls, document))
 
     def _repr_html_(self) -> str:

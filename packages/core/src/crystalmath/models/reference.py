@@ -12,18 +12,18 @@ from crystalmath.errors import InvalidJob, shown
 
 __all__ = ["Reference"]
 
-#: The member of a parameter on the wire that says which job's result is meant.
+#: The member of a parameter on the wire that names the job of the result.
 JOB = "$job"
-#: The member that says which step's result is meant, in what a pass of a flow tells its owner.
+#: The member that names the step of the result, in reports of a pass of a flow to its owner.
 STEP = "$step"
 
 
 @frozen
 class JobValue:
-    """Which value of which job's result is meant: a plain record, as submissions are read.
+    """The place of a value in a job's result, as submissions are read.
 
-    A `Reference` has the methods of values, to refuse them: `os.PathLike`, `Sized` and the like
-    take it for one of theirs, and so would checks of parameters.
+    This record is plain. A `Reference` has the methods of values, to refuse them, so abstract
+    classes as `os.PathLike` and `Sized`, and checks of parameters, would take it for a value.
     """
 
     job_id: str | Mapping[str, Any]
@@ -53,7 +53,7 @@ class Reference(JobValue):
     """
 
     def __getitem__(self, key: str | int) -> Reference:
-        """Return the reference to what stands there; it is not known yet whether anything does."""
+        """Return the reference to a member of the value, which need not exist."""
         if not isinstance(key, str):
             try:
                 key = operator.index(key)
@@ -66,7 +66,7 @@ class Reference(JobValue):
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Reference):
-            raise TypeError(_told(self, "the method '__eq__'"))
+            raise TypeError(_refusal(self, "the method '__eq__'"))
         return (self.job_id, self.path) == (other.job_id, other.path)
 
     def __hash__(self) -> int:
@@ -77,7 +77,7 @@ class Reference(JobValue):
         return f"<Reference to result{keys} of job {self.job_id}>"
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise AttributeError(_told(self, f"the attribute {name!r}"))
+        raise AttributeError(_refusal(self, f"the attribute {name!r}"))
 
 
 def read_reference(value: Mapping[str, Any], place: str) -> JobValue:
@@ -98,16 +98,16 @@ def read_reference(value: Mapping[str, Any], place: str) -> JobValue:
     return JobValue(job_id, tuple(path))
 
 
-def _told(reference: Reference, asked: str) -> str:
+def _refusal(reference: Reference, missing: str) -> str:
     keys = "".join(f"[{key!r}]" for key in reference.path)
     return (
-        f"{reference!r} is not the value itself, and has not {asked}; pass it to a submission, or "
+        f"{reference!r} is not the value itself, and lacks {missing}; pass it to a submission, or "
         f"wait for the value: client.future({reference.job_id!r}).result(){keys}"
     )
 
 
-#: What a value would have, and Python looks up on the type. Without `__iter__` a loop would index
-#: for ever.
+#: The methods of values that Python looks up on the type. Without `__iter__` a loop would index for
+#: ever.
 _OF_VALUES = [
     *("bool", "len", "iter", "contains", "call", "int", "float", "complex", "index", "round"),
     *("lt", "le", "gt", "ge", "neg", "pos", "abs", "setitem", "delitem", "array", "fspath"),
@@ -119,7 +119,7 @@ _OF_VALUES = [
 
 def _refuse(name: str) -> Any:
     def method(self: Reference, *_: object, **__: object) -> NoReturn:
-        raise TypeError(_told(self, f"the method {name!r}"))
+        raise TypeError(_refusal(self, f"the method {name!r}"))
 
     return method
 

@@ -1,4 +1,4 @@
-"""What a job asks of a machine, in PSI/J's terms: the one declaration of its resources."""
+"""The one declaration of a job's resources, in PSI/J's terms."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ class ResourcesGiven(TypedDict, total=False):
     options: Mapping[str, str] | None
 
 
-def _options(given: Mapping[str, str] | None) -> Mapping[str, str]:
-    return {} if given is None else given
+def _options(options: Mapping[str, str] | None) -> Mapping[str, str]:
+    return {} if options is None else options
 
 
 @documented
 @frozen(kw_only=True)
 class Resources:
-    """What a job asks of a machine; what is left out is the cluster's or the engine's to say.
+    """The resources of a job; the cluster or the engine decides those that are left out.
 
     The terms are those of PSI/J's ``ResourceSpecV1`` and ``JobAttributes``: a rank is a process,
     ``ranks = nodes * ranks_per_node``, and memory is that of the whole job.
@@ -104,7 +104,7 @@ class Resources:
     options: Mapping[str, str] = field(
         factory=dict,
         converter=_options,
-        hash=False,  # what has resources may be a key of a dict
+        hash=False,  # records with resources are keys of dicts
         metadata=about(
             "further options of the scheduler, by their long names without dashes; the empty text "
             "for one that takes no value",
@@ -128,11 +128,11 @@ class Resources:
     )
 
     def __bool__(self) -> bool:
-        """Return whether anything is asked for."""
+        """Return whether any resource is set."""
         return bool(self.given())
 
     def given(self) -> ResourcesGiven:
-        """Return what is asked for, by name; these are the arguments that make it again."""
+        """Return the resources that are set, as the arguments of another record."""
         values = ((one.name, getattr(self, one.name)) for one in declared(Resources))
         return cast(
             "ResourcesGiven",
@@ -140,24 +140,24 @@ class Resources:
         )
 
     def over(self, defaults: Resources) -> Resources:
-        """Return these with a cluster's defaults for what is left out.
+        """Return these resources, with a cluster's defaults for those that are left out.
 
-        Of nodes, ranks and ranks per node two decide the third: a default of one of them does not
-        contradict what is asked for, it gives way.
+        Two of nodes, ranks and ranks per node decide the third, so a default that contradicts the
+        others gives way.
         """
-        given = self.given()
-        merged: ResourcesGiven = {**defaults.given(), **given}
+        own = self.given()
+        merged: dict[str, Any] = {**defaults.given(), **own}
         merged["options"] = {**defaults.options, **self.options}
-        spare = [name for name in _LAYOUT if name in merged and name not in given]
+        spare = [name for name in _LAYOUT if name in merged and name not in own]
         made = Resources(**merged)
-        # The number of nodes goes first: there are more of them, as full as the cluster says.
+        # The number of nodes gives way first: more nodes, as full as the cluster says.
         while spare and _contradiction(made):
-            merged[spare.pop(0)] = None  # type: ignore[literal-required]
+            del merged[spare.pop(0)]
             made = Resources(**merged)
         return made
 
     def needed(self) -> frozenset[str]:
-        """Name what an engine must honour; each gives one rank on one node, without a GPU."""
+        """Return the names that an engine must honour; all engines have one rank without a GPU."""
         names = set(self.given())
         if self.gpus_per_rank == 0:
             names.discard("gpus_per_rank")
@@ -168,7 +168,7 @@ class Resources:
 
     @property
     def total_ranks(self) -> int:
-        """Number of ranks, one where nothing says otherwise."""
+        """The number of ranks, by default one."""
         return self.ranks or (self.nodes or 1) * (self.ranks_per_node or 1)
 
     @property
@@ -180,14 +180,14 @@ class Resources:
 
     @classmethod
     def read(cls, document: Mapping[str, Any]) -> Self:
-        """Read them of what any release wrote; what this one does not know is left out."""
+        """Read the resources that any release wrote, without unknown ones."""
         return cls(**from_wire(cls, document))
 
 
-#: What decides each other, in the order in which a cluster's defaults give way.
+#: Two of these decide the third. A cluster's defaults give way in this order.
 _LAYOUT = ("nodes", "ranks", "ranks_per_node")
 
-#: Those of one value, by their names and by those of their options: ``cores``, ``memory``.
+#: The resources of one value, by their names and by those of their options: ``cores``, ``memory``.
 RESOURCE_NAMES = {
     name: one.name
     for one in declared(Resources)
@@ -205,23 +205,23 @@ RESOURCES: Mapping[str, Any] = {
 _NONE = Resources()
 
 
-def as_resources(given: Resources | ResourcesGiven | None) -> Resources:
-    """Make the record of what a caller gave; `InvalidJob` for what it does not have."""
-    if isinstance(given, Resources):
-        return given
-    if not given and (given is None or isinstance(given, Mapping)):
+def as_resources(resources: Resources | ResourcesGiven | None) -> Resources:
+    """Make the record of a caller's resources; raise `InvalidJob` for an unknown one."""
+    if isinstance(resources, Resources):
+        return resources
+    if not resources and (resources is None or isinstance(resources, Mapping)):
         return _NONE
-    if not isinstance(given, Mapping):
-        raise InvalidJob(f"'resources' must be an object, not {shown(given)}")
+    if not isinstance(resources, Mapping):
+        raise InvalidJob(f"'resources' must be an object, not {shown(resources)}")
     known = [one.name for one in declared(Resources)]
-    for name in given:
+    for name in resources:
         if name not in known:
             raise InvalidJob(f"'resources' have no {shown(name)}; {did_you_mean(name, known)}")
-    return Resources(**given)
+    return Resources(**resources)
 
 
 def check_resources(resources: Resources) -> None:
-    """Refuse a combination of nodes, ranks and ranks per node that nothing can give (`InvalidJob`).
+    """Refuse contradictory nodes, ranks and ranks per node (`InvalidJob`).
 
     Each value is checked already.
     """

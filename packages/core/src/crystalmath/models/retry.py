@@ -1,4 +1,4 @@
-"""What may be changed of jobs that are to run again."""
+"""The changes for jobs that run again."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _OF_SUBMISSION = {one.name: one.about for one in declared(Submission)}
 
 
 def _as_before(name: str, doc: str) -> dict[str, About]:
-    """Return what a field of a submission says of itself, whose default is what the job had."""
+    """Describe a field of a submission whose default is the value of the earlier job."""
     return {ABOUT: _OF_SUBMISSION[name]._replace(doc=f"{doc}; default: as before")}
 
 
 def _other(name: str, doc: str) -> Any:
-    """Declare a field as that of a submission, whose default is what the job had."""
+    """Declare a field of a submission whose default is the value of the earlier job."""
     return field(default=None, metadata=_as_before(name, doc))
 
 
@@ -50,12 +50,11 @@ class RetryOptions(TypedDict, total=False):
 @documented
 @frozen(kw_only=True)
 class Retry:
-    """What is other in the next try at a job; all else is as it was submitted before."""
+    """The changes of the next try at a job; all else is as in the earlier submission."""
 
     parameters: Mapping[str, Any] = optional(
-        "what changes of the recipe's parameters; a table changes in what is named of it "
-        'alone. Of a flow also by step: {"relax_job": {...}} changes those of its steps that '
-        "run again",
+        "changes of the recipe's parameters; of a table only the named keys change. For a flow "
+        'also by step: {"relax_job": {...}} changes the parameters of its steps that run again',
         {"type": "object"},
         wire="params",
         factory=dict,
@@ -68,11 +67,11 @@ class Retry:
     resources: Resources = field(
         factory=Resources,
         converter=as_resources,
-        metadata=_as_before("resources", "what changes of what it asks of the machine"),
+        metadata=_as_before("resources", "changes of its resources"),
     )
-    priority: int | None = _other("priority", "whether it is launched before others that wait")
+    priority: int | None = _other("priority", "another priority")
     continue_lost: bool | None = _other(
-        "continue_lost", "whether an attempt goes on from the geometry of one that was lost"
+        "continue_lost", "whether an attempt goes on from the geometry of a lost one"
     )
     strict: bool = field(default=False, metadata={ABOUT: _OF_SUBMISSION["strict"]})
     lax: bool = field(default=False, metadata={ABOUT: _OF_SUBMISSION["lax"]})
@@ -86,16 +85,16 @@ class Retry:
     by_step: Mapping[str, Mapping[str, Any]] = field(
         factory=dict,
         converter=as_by_step,
-        metadata=_as_before("by_step", "what changes of that for some steps of a flow"),
+        metadata=_as_before("by_step", "changes of these terms for some steps of a flow"),
     )
     continued: bool = optional(
         "go on from the last whole geometry that the job has left, with the constraints, tags "
-        "and magnetic moments that it was given; default: begin anew",
+        "and magnetic moments of its first; default: begin anew",
         {"type": "boolean"},
         Option(
             "--continue",
             "",
-            "Go on from the last whole geometry of each job, in place of its first.",
+            "Go on from the last whole geometry of each job, not from its first.",
         ),
         default=False,
     )
@@ -109,7 +108,7 @@ class Retry:
         factory=list,
         converter=list,
         metadata=about(
-            "files of the job's last calculation that the next one begins with, as WAVECAR and "
+            "files of the job's last calculation with which the next one begins, as WAVECAR and "
             "CHGCAR; default: none",
             {"type": "array", "items": {"type": "string"}, "maxItems": 20},
             option=Option(

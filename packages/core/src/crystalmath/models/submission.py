@@ -1,4 +1,4 @@
-"""What is asked for: the one declaration of a submission, and what an engine gets of it.
+"""The one declaration of a submission, and of the specification that a job runs by.
 
 A new field of a submission stands in :class:`Terms` (and in :class:`CommonTerms`, which says the
 same to the type checkers of callers); a keyword of :meth:`.Client.submit` and a column of the
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 
     from crystalmath.models.job_notes import Parent
 
-#: The priority of what somebody asks for lies between this and the same below zero.
+#: Submissions have priorities from minus this to this.
 MOST_PRIORITY = 1000
-#: So many jobs go together at most, whatever is asked.
+#: The most jobs in a parcel.
 MOST_PARCEL = 1000
-#: So many jobs can one be told to come after.
+#: The most jobs that one job may come after.
 MOST_AFTER = 10_000
-#: So many labels has a job at most.
+#: The most labels of a job.
 MOST_LABELS = 64
-#: What of a job's terms may be other for some steps of a flow.
+#: The terms that may differ between the steps of a flow.
 _BY_STEP = ("cluster", "walltime_s", "resources", "priority")
 _NAME = {"type": "string", "minLength": 1}
 _TITLE = {**_NAME, "maxLength": 255, "format": "printable"}
@@ -70,9 +70,9 @@ ENGINE = about(
 )
 _ATOMS = about(
     'a POSCAR as text, a dict for ase.Atoms(**dict) (Å), {"format": "ase-json", "data": ...}, '
-    '{"format": "job", "job_id": ...}, the final geometry of that job ("frame": 0, what it was '
-    'given), or {"$job": ..., "path": [...]}, the structure there in its result; a list of such '
-    "for a recipe that takes them together; left out for a recipe that takes none",
+    '{"format": "job", "job_id": ...}, the final geometry of that job ("frame": 0: its first), or '
+    '{"$job": ..., "path": [...]}, the structure at that path of its result; a list of these for '
+    "a recipe that takes several together; left out for a recipe that takes none",
     {
         "anyOf": [
             {"type": "string"},
@@ -84,52 +84,54 @@ _ATOMS = about(
     hashed=True,
 )
 _PARAMETERS = about(
-    'the recipe\'s parameters, all of them; {"$job": ID, "path": [...]} in them is the value there '
-    "in the result of another job, which is waited for",
+    'all parameters of the recipe; {"$job": ID, "path": [...]} in them stands for the value at '
+    "that path of another job's result, for which the job waits",
     {"type": "object"},
     wire="params",
     hashed=True,
 )
 
 PARENTS = about(
-    "the jobs that it came of, each with its role: its geometry was taken (structure), or it was "
-    "done again (retry)",
+    "the jobs that it came from, each with its role: the job takes its geometry (structure), or "
+    "runs it again (retry)",
     array(reference("Parent")),
 )
 
 
-def _cluster(given: str | None) -> str:
-    return "local" if given is None else given
+def _cluster(name: str | None) -> str:
+    return "local" if name is None else name
 
 
-def _labels(given: Mapping[str, str] | None) -> Mapping[str, str]:
-    return {} if given is None else given
+def _labels(labels: Mapping[str, str] | None) -> Mapping[str, str]:
+    return {} if labels is None else labels
 
 
 def _after(
-    given: Sequence[str | Mapping[str, Any] | HasJobId] | str,
+    jobs: Sequence[str | Mapping[str, Any] | HasJobId] | str,
 ) -> list[str | Mapping[str, Any]]:
-    several = [given] if isinstance(given, str) else given
-    # What is none of these is refused when it is checked.
-    ids = [getattr(one, "job_id", one) for one in several]
+    several = [jobs] if isinstance(jobs, str) else jobs
+    # The check of the submission refuses values of other types.
+    ids = [getattr(job, "job_id", job) for job in several]
     return cast("list[str | Mapping[str, Any]]", ids)
 
 
-def as_by_step(given: Mapping[str, Mapping[str, Any]] | None) -> Mapping[str, Mapping[str, Any]]:
-    """Write resources by step as JSON has them; `InvalidJob` for one that there is not."""
-    told: Any = given  # what is none of these is refused when it is checked
-    if not isinstance(told, Mapping):
-        return {} if told is None else cast("Mapping[str, Mapping[str, Any]]", told)
+def as_by_step(
+    by_step: Mapping[str, Mapping[str, Any]] | None,
+) -> Mapping[str, Mapping[str, Any]]:
+    """Write resources by step as JSON has them; raise `InvalidJob` for an unknown resource."""
+    patterns: Any = by_step  # the check of the submission refuses values of other types
+    if not isinstance(patterns, Mapping):
+        return {} if patterns is None else cast("Mapping[str, Mapping[str, Any]]", patterns)
     return {
-        pattern: {**one, "resources": plain(as_resources(one["resources"]))}
-        if isinstance(one, Mapping) and one.get("resources")
-        else one
-        for pattern, one in told.items()
+        pattern: {**changes, "resources": plain(as_resources(changes["resources"]))}
+        if isinstance(changes, Mapping) and changes.get("resources")
+        else changes
+        for pattern, changes in patterns.items()
     }
 
 
 class HasJobId(Protocol):
-    """What names a job: a :class:`~crystalmath.models.Job`, or a client's future."""
+    """An object that names a job: a :class:`~crystalmath.models.Job`, or a client's future."""
 
     @property
     def job_id(self) -> str:
@@ -156,7 +158,7 @@ class TermsGiven(CommonTerms, total=False):
 
 
 class MapOptions(CommonTerms, total=False):
-    """What may be said of many submissions beside recipe, structures and parameters."""
+    """The options that many submissions may share, for type checkers."""
 
     engine: str | None
     strict: bool
@@ -172,7 +174,7 @@ class MapOptions(CommonTerms, total=False):
 
 
 class SubmissionOptions(MapOptions, total=False):
-    """What may be said of a submission beside recipe, structure and parameters."""
+    """The options of a submission beside recipe, structure and parameters, for type checkers."""
 
     key: str | None
 
@@ -180,7 +182,7 @@ class SubmissionOptions(MapOptions, total=False):
 @documented
 @frozen(kw_only=True)
 class Terms:
-    """On what terms somebody wants a job: what a submission and the job's record share."""
+    """The terms of a job, which its submission and its record share."""
 
     cluster: str = field(
         default="local",
@@ -201,10 +203,10 @@ class Terms:
     resources: Resources = field(
         factory=Resources,
         converter=as_resources,
-        metadata=about("what it asks of the machine, by name", RESOURCES, hashed=True),
+        metadata=about("the resources that it needs, by name", RESOURCES, hashed=True),
     )
     priority: int = optional(
-        "of a home's waiting jobs the one with the higher number is launched first",
+        "among the waiting jobs of a home, higher numbers are launched first",
         {"type": "integer", "minimum": -MOST_PRIORITY, "maximum": MOST_PRIORITY},
         Option(
             "--priority",
@@ -214,20 +216,19 @@ class Terms:
         default=0,
     )
     continue_lost: bool | None = optional(
-        "an attempt that follows a lost one begins from the last whole geometry that this has "
-        "left, not anew; default: as the cluster, else [jobs] continue_lost, says for "
-        "relaxations",
+        "an attempt after a lost one begins from the last whole geometry that the lost one left, "
+        "and not anew; default: as the cluster, else [jobs] continue_lost, says for relaxations",
         {"type": "boolean"},
         Option(
             "--continue-lost/--no-continue-lost",
             "",
-            "Where a try is lost, begin the next from its last geometry, or anew; else as "
+            "After a lost attempt, begin the next one from its last geometry, or anew; else as "
             "the cluster says, for relaxations.",
         ),
     )
     parcel: int | None = optional(
-        "so many small jobs of one recipe go together in an attempt of this host, at most; 1: "
-        "it goes alone; default: as [engines.NAME] parcel says, else as many as run in 2 s",
+        "the most small jobs of one recipe that share an attempt on this host; 1: the job runs "
+        "alone; default: as [engines.NAME] parcel says, else as many as run in 2 s",
         {"type": "integer", "minimum": 1, "maximum": MOST_PARCEL},
         Option(
             "--parcel",
@@ -244,7 +245,7 @@ class Terms:
     labels: Mapping[str, str] = field(
         factory=dict,
         converter=_labels,
-        hash=False,  # what has terms may be a key of a dict, as an attempt is
+        hash=False,  # records with terms are keys of dicts, as attempts are
         metadata=about(
             "for people and filters; never passed to the recipe",
             {
@@ -274,9 +275,9 @@ class Terms:
     def terms_in(header: Mapping[str, Any]) -> TermsGiven:
         """Read terms of a header that :meth:`JobSpec.header` wrote."""
         names = (one.name for one in fields(Terms))
-        given = {name: header[name] for name in names if header.get(name) is not None}
-        given["resources"] = Resources.read(given.get("resources", {}))
-        return cast("TermsGiven", given)
+        terms = {name: header[name] for name in names if header.get(name) is not None}
+        terms["resources"] = Resources.read(terms.get("resources", {}))
+        return cast("TermsGiven", terms)
 
     def terms(self) -> TermsGiven:
         """Return these terms as the arguments of another record that has them."""
@@ -288,7 +289,7 @@ _OF_STEP = {one.wire: one.schema for one in declared(Terms)}
 
 @frozen(kw_only=True)
 class FlowTerms(Terms):
-    """The terms of a job, with those that a flow alone has."""
+    """The terms of a job, and the further ones of a flow."""
 
     in_one_job: bool = optional(
         "run a flow as one job, whose steps are no jobs of their own",
@@ -299,13 +300,13 @@ class FlowTerms(Terms):
         default=False,
     )
     serial: bool = optional(
-        "each step of a flow is called once the one before has ended, so that none is called "
+        "call each step of a flow only after the step before it has ended, so that no call rests "
         "on a guess",
         {"type": "boolean"},
         Option(
             "--serial",
             "",
-            "Run the steps of a flow one after the other, for one whose calls would differ else.",
+            "Run the steps of a flow one after the other, if its calls would differ otherwise.",
         ),
         default=False,
     )
@@ -315,7 +316,7 @@ class FlowTerms(Terms):
         Option(
             "--walltime-total",
             "TIME",
-            "Stop a flow with all of its steps after this time; --walltime is that of each step.",
+            "Stop a flow with all of its steps after this time; --walltime limits each step.",
         ),
     )
     by_step: Mapping[str, Mapping[str, Any]] = field(
@@ -323,8 +324,8 @@ class FlowTerms(Terms):
         converter=as_by_step,
         hash=False,
         metadata=about(
-            "what is other for some steps of a flow than for the flow, by the name of their "
-            "function (relax_job) or a pattern (*.relax_job, static*); a longer one goes "
+            "terms of some steps that differ from those of the flow, by the name of the step's "
+            "function (relax_job) or a pattern (*.relax_job, static*); a longer pattern goes "
             "before a shorter one",
             {
                 "type": "object",
@@ -337,8 +338,8 @@ class FlowTerms(Terms):
                         "engine": _NAME,
                         "params": {
                             "type": "object",
-                            "description": "what is other of the parameters that the flow calls "
-                            "them with; a table changes in what is named of it alone",
+                            "description": "changes of the parameters that the flow calls the step "
+                            "with; of a table only the named keys change",
                         },
                     },
                     "additionalProperties": False,
@@ -349,18 +350,18 @@ class FlowTerms(Terms):
     )
 
     def flow_terms(self) -> dict[str, Any]:
-        """Return what a flow alone has, as the arguments of another such record."""
+        """Return the terms that only flows have, as the arguments of another record."""
         return {name: getattr(self, name) for name in OF_FLOW}
 
     @staticmethod
     def flow_terms_in(header: Mapping[str, Any]) -> dict[str, Any]:
-        """Read the same of a header that :meth:`JobSpec.header` wrote."""
+        """Read the terms that only flows have from a header that :meth:`JobSpec.header` wrote."""
         return {name: header[name] for name in OF_FLOW if header.get(name) is not None}
 
 
-#: What of a submission a flow alone may have.
+#: The terms that only flows have.
 OF_FLOW = ("in_one_job", "serial", "walltime_total_s", "by_step")
-#: So many steps a flow has at most.
+#: The most steps of a flow.
 MOST_STEPS = 5000
 
 
@@ -371,18 +372,18 @@ def step_matches(pattern: str, recipe: str, step: str) -> bool:
 
 
 def of_step(by_step: Mapping[str, Mapping[str, Any]], recipe: str, step: str) -> dict[str, Any]:
-    """Return what `by_step` says of one step."""
-    found: dict[str, Any] = {}
+    """Return the entry of `by_step` for one step: that of its longest pattern goes first."""
+    entry: dict[str, Any] = {}
     for pattern in sorted(by_step, key=lambda one: (len(one), one)):
         if step_matches(pattern, recipe, step):
-            found = merged(found, by_step[pattern])
-    return found
+            entry = merged(entry, by_step[pattern])
+    return entry
 
 
 def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Change of a table what is named, and of tables in it likewise.
+    """Return a table with its named keys replaced, also in the tables below it.
 
-    A reference, or what is encoded as an object, is no table.
+    References and encoded objects are replaced whole.
     """
     changed = dict(old)
     for name, value in new.items():
@@ -399,13 +400,12 @@ def _is_table(value: Any) -> bool:
 @documented
 @frozen(kw_only=True)
 class Submission(FlowTerms):
-    """What somebody asks for, from the command line or the client to the service.
+    """A request for a job, on its way from the command line or the client to the service.
 
-    A client may name the recipe by the function as imported, and leave ``quacc.recipes.`` out;
-    what is sent has the full name. The structure is an ``ase.Atoms`` or what ``jobs.submit``
-    takes; it is encoded once, when it is sent, and decoded once, where it is checked. A job, its
-    future, or ``"job:ID"`` stands for that job's final geometry, ``"job:ID@0"`` for what it was
-    given.
+    A client may name the recipe by the imported function, and leave ``quacc.recipes.`` out; it
+    sends the full name. The structure is an ``ase.Atoms`` or a value that ``jobs.submit`` takes.
+    The client encodes it once, and the check of the submission decodes it once. A job, its future,
+    or ``"job:ID"`` stands for that job's final geometry, ``"job:ID@0"`` for its first.
     """
 
     recipe: str | Callable[..., Any] = field(metadata=RECIPE)
@@ -421,7 +421,7 @@ class Submission(FlowTerms):
         default=False,
     )
     lax: bool = optional(
-        "a parameter that is most likely misspelt is a warning, and does not refuse the job",
+        "a parameter that is most likely misspelt gives a warning, and the job is accepted",
         {"type": "boolean"},
         Option("--lax", "", "Accept parameters that are most likely misspelt, with a warning."),
         default=False,
@@ -430,42 +430,42 @@ class Submission(FlowTerms):
         factory=list,
         converter=_after,
         metadata=about(
-            "jobs that have to end before, each by its id (completed), or as "
-            '{"job_id": ID, "ends": "any"} (in any state)',
+            "jobs that must end before this one starts, each by its id (it must complete), or as "
+            '{"job_id": ID, "ends": "any"} (it may end in any state)',
             array({"anyOf": [{"type": "string"}, {"type": "object"}]}, maxItems=MOST_AFTER),
             option=Option(
                 name="--after",
                 metavar="ID[:any]",
-                help="Wait until this job has completed; with :any until it has ended in whatever "
-                "way. May be repeated, or several with commas.",
+                help="Wait until this job has completed; with :any until it has ended in any way. "
+                "May be repeated, or take several with commas.",
             ),
         ),
     )
     on_failure: str = optional(
-        "what becomes of it where a job that it refers to fails or is cancelled: it waits for "
-        "a retry, or fails; default: wait",
+        "if a job that it refers to fails or is cancelled, the job waits for a retry of that one, "
+        "or fails; default: wait",
         {"type": "string", "enum": ["wait", "fail"]},
         Option(
             "--on-failure",
             "wait|fail",
-            "Where a job that this one waits for fails or is cancelled: wait until it is "
-            "run again, as without it, or fail.",
+            "If a job that this one waits for fails or is cancelled: wait until that one is "
+            "run again (the default), or fail.",
         ),
         default="wait",
     )
     inherit_labels: bool = optional(
-        "take those labels of the jobs that it refers to that it does not set itself",
+        "take over the labels of the jobs that it refers to, except names that it sets itself",
         {"type": "boolean"},
         Option(
             "--inherit-labels",
             "",
-            "Take over the labels of the jobs that it waits for or takes something from.",
+            "Take over the labels of the jobs that it waits for or takes values from.",
         ),
         default=False,
     )
     environment: Mapping[str, str] | None = optional(
-        "the caller's environment, of which [environment] forward picks what reaches the job; "
-        "default: the server's own",
+        "the caller's environment; [environment] forward picks the variables that reach the job; "
+        "default: the server's own environment",
         {
             "type": "object",
             "propertyNames": {"type": "string", "format": "variable"},
@@ -479,7 +479,7 @@ class Submission(FlowTerms):
 @documented
 @frozen(kw_only=True)
 class JobSpec(FlowTerms):
-    """Everything that decides what a job computes, and the terms on which it is run."""
+    """The specification of a job: everything that decides what it computes, and its terms."""
 
     job_id: str = field(metadata=about("a UUID4 as text", _NAME))
     recipe: str = field(metadata=RECIPE)
@@ -487,7 +487,7 @@ class JobSpec(FlowTerms):
     parameters: Mapping[str, Any] = field(factory=dict, metadata=_PARAMETERS)
     engine: str | None = field(default=None, metadata=ENGINE)
     environment: Mapping[str, str] = optional(
-        "environment variables that the job sees, on top of its worker's own",
+        "environment variables of the job, on top of its worker's own",
         _STRINGS,
         factory=dict,
     )
@@ -498,47 +498,47 @@ class JobSpec(FlowTerms):
     )
     parents: Sequence[Parent] = field(default=(), hash=False, metadata=PARENTS)
     replaced: Mapping[str, str | None] = optional(
-        "what of the submitter's environment was replaced to tell the programs the resources; "
-        "null where there was nothing",
+        "variables of the submitter's environment that the resources replaced, each with its old "
+        "value; null if it was not set",
         {"type": "object"},
         factory=dict,
     )
     settings: Mapping[str, str] = optional(
-        "settings of quacc that its flow, or who has it read again, has changed, as "
-        "environment variables; they go above those of its cluster",
+        "settings of quacc that its flow, or the request to read it again, has changed, as "
+        "environment variables; they go before those of its cluster",
         _STRINGS,
         factory=dict,
     )
     defaulted: Sequence[str] = optional(
-        "which of its terms nobody asked for: they are what its cluster, or its home, said",
+        "the terms that its cluster or its home set, as its submission left them out",
         array({"enum": ["walltime_s", "continue_lost"]}),
         default=(),
         hash=False,
     )
 
     asked_hash: str | None = optional(
-        "of a job that refers to others: the hash of what was asked for, whatever values were "
-        "put in since",
+        "for a job that refers to others: the hash of its specification as submitted, before "
+        "values replaced the references",
         _NAME,
     )
 
     changed: Mapping[str, Any] = optional(
-        "of a step of a flow: what is other of its parameters than the flow has called it with",
+        "for a step of a flow: the parameters that differ from those of the flow's call",
         {"type": "object"},
         factory=dict,
         hash=False,
     )
     flow: Mapping[str, Any] | None = optional(
-        "of a flow whose steps are jobs: which pass of its body this is (`pass`), with which "
-        "attempt that begins (`attempt`), which steps there are by now (`steps`), on what "
-        "terms the flow was submitted (`asked`), which are those of its steps, and the "
-        "walltime of each pass on the flow's cluster (`walltime_s`)",
+        "for a flow whose steps are jobs: the number of this pass of its body (`pass`), the first "
+        "attempt of the pass (`attempt`), the steps so far (`steps`), the terms of the submission, "
+        "which its steps inherit (`asked`), and the walltime of each pass on the flow's cluster "
+        "(`walltime_s`)",
         {"type": "object"},
         hash=False,
     )
 
     def identity(self) -> dict[str, Any]:
-        """Return what makes it this job and no other, beside structure and parameters."""
+        """Return the fields that tell this job from others, beside structure and parameters."""
         return {
             one.name: None if one.name in self.defaulted else plain(getattr(self, one.name))
             for one in declared(JobSpec)
@@ -548,9 +548,9 @@ class JobSpec(FlowTerms):
         }
 
     def header(self) -> dict[str, Any]:
-        """Return what stands above the encoded structure and parameters, as JSON can hold it.
+        """Return all fields but the encoded structure and parameters, as JSON can hold them.
 
-        Fields that are empty by default, and are so here, are left out.
+        Fields that are empty by default and here are left out.
         """
         return {
             one.name: plain(value)
@@ -561,5 +561,5 @@ class JobSpec(FlowTerms):
         }
 
 
-#: What :mod:`crystalmath.recipes.codec` writes.
+#: The fields that :mod:`crystalmath.recipes.codec` writes.
 _ENCODED = ("atoms", "parameters")

@@ -16,7 +16,7 @@ _SCALE = (86400.0, 3600.0, 60.0, 1.0)
 
 
 def read_timespan(text: str) -> float | None:
-    """Read a span of time and return it in seconds, or ``None`` for what is none.
+    """Read a span of time and return it in seconds; ``None`` if unreadable.
 
     Parameters
     ----------
@@ -39,11 +39,11 @@ def read_timespan(text: str) -> float | None:
 
 def timespan_text(seconds: float) -> str:
     """Write a span of time as `read_timespan` reads it: ``1d12h``, ``90.5s`` as ``1m30.5s``."""
-    told = ""
+    text = ""
     for unit, scale in zip("dhm", _SCALE, strict=False):
         whole, seconds = divmod(seconds, scale)
-        told += f"{whole:.0f}{unit}" if whole else ""
-    return told + (f"{seconds:g}s" if seconds or not told else "")
+        text += f"{whole:.0f}{unit}" if whole else ""
+    return text + (f"{seconds:g}s" if seconds or not text else "")
 
 
 def _total(parts: tuple[str | None, ...]) -> float:
@@ -55,7 +55,7 @@ _MEGABYTES = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
 
 
 def read_megabytes(text: str) -> float | None:
-    """Read an amount of memory and give it in MB of 1024 * 1024 bytes; ``None`` for what is none.
+    """Read an amount of memory and return it in MB of 1024 * 1024 bytes; ``None`` if unreadable.
 
     Parameters
     ----------
@@ -67,12 +67,12 @@ def read_megabytes(text: str) -> float | None:
 
 
 def memory_text(megabytes: float) -> str:
-    """Write an amount of memory, in GB where that is a whole number."""
+    """Write an amount of memory, in GB if that is a whole number."""
     return f"{megabytes / 1024:g}GB" if megabytes % 1024 == 0 else f"{megabytes:g}MB"
 
 
 def force_text(ev_ang: float) -> str:
-    """Write a force (eV/Å) for people, wherever they read one; the page has as many digits."""
+    """Write a force (eV/Å) for people, with as many digits as the page."""
     return f"{ev_ang:.4f}"
 
 
@@ -80,7 +80,7 @@ def label_of(value: object) -> str:
     """Write a value as a label."""
     if isinstance(value, str):
         return value
-    if isinstance(value, type):  # an optimizer, which is asked for by its name
+    if isinstance(value, type):  # an optimizer, which people call by its name
         return value.__name__
     try:
         return json.dumps(value, separators=(",", ":"))  # as people type it, without quotes
@@ -89,14 +89,14 @@ def label_of(value: object) -> str:
 
 
 def label_cell(text: str) -> str | float:
-    """Read a label for a table: a number where it is written as one, as ``400`` and not ``007``."""
+    """Read a label for a table: as a number if it is written as one, as ``400`` but not ``007``."""
     value = label_value(text)
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return value if number and label_of(value) == text else text
 
 
 def label_value(text: str) -> Any:
-    """Read a label as the value that was swept; none is swept that is not finite."""
+    """Read a label as a swept value, which is always finite."""
     try:
         value = json.loads(text)
     except ValueError:
