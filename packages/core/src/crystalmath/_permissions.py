@@ -1,4 +1,4 @@
-"""Whether what is about to be read, or run, is the user's own and nobody else's to write to."""
+"""Checks that files belong to the user, and that nobody else can write to them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from crystalmath.errors import PlaceError
 if TYPE_CHECKING:
     from pathlib import Path
 
-#: What of a home says what is run, and is looked at before anything of it is read. The folder of
-#: the server must be closed to others altogether, which `server.endpoint` sees to.
+#: The files of a home that decide what is run. They are checked before any is read. The folder of
+#: the server must be closed to others altogether: `server.endpoint` checks it.
 READ = ("config.toml", "jobs", "jobs.sqlite", "jobs.sqlite-wal")
 
 _REMEDY = "set CRYSTALMATH_HOME to a folder of your own"
 
 
 def require_own_home(home: Path) -> None:
-    """Refuse a home that somebody else made, or can write to; one that is not there yet is fine."""
+    """Refuse a home that somebody else made or can write to; a missing one is fine."""
     path = os.fspath(home)
     require_own(path, f"the home {path}")
     for name in READ:
@@ -28,9 +28,9 @@ def require_own_home(home: Path) -> None:
 
 
 def require_own_database(url: str, home: Path) -> None:
-    """Refuse a SQLite file, or its folder, that others can write to, wherever it is.
+    """Refuse a SQLite file outside the home if others can write to it or its folder.
 
-    One in the home is looked at with that; a database on a server is not looked at.
+    The check of the home covers a file in it. A database on a server is not checked.
     """
     scheme, _, file = url.partition(":///")
     folder = os.path.dirname(file)
@@ -39,7 +39,7 @@ def require_own_database(url: str, home: Path) -> None:
     remedy = (
         "have [storage] database (or CRYSTALMATH_DATABASE_URL) name a file in a folder of your own"
     )
-    # Who can write to the folder can put something else there, or a journal beside it.
+    # Users who can write to the folder can replace the file, or put a journal beside it.
     require_own(folder, f"the database's folder {folder}", remedy=remedy, or_root=True)
     for each in (file, f"{file}-wal"):
         require_own(each, f"the database {each}", remedy=remedy)
@@ -48,17 +48,17 @@ def require_own_database(url: str, home: Path) -> None:
 def require_own(path: str, what: str, *, remedy: str = _REMEDY, or_root: bool = False) -> None:
     """Refuse a file or folder that is not the user's own, or that others can write to.
 
-    A link is followed; it must be the user's own, too.
+    A link must be the user's own, and so must its target.
     """
     try:
-        found = status = os.lstat(path)
-        if stat.S_ISLNK(found.st_mode):
+        entry = status = os.lstat(path)
+        if stat.S_ISLNK(entry.st_mode):
             status = os.stat(path)
     except NotADirectoryError as error:
         raise PlaceError(f"{os.path.dirname(path)} is no folder; {remedy}") from error
     except OSError:
-        return  # who uses it says what is wrong
-    for owner in (found.st_uid, status.st_uid):
+        return  # the caller that uses it reports the error
+    for owner in (entry.st_uid, status.st_uid):
         if owner != os.geteuid() and not (or_root and owner == 0):
             raise PlaceError(
                 f"{what} belongs to the user {owner}, not to you ({os.geteuid()}), and says what "
@@ -73,9 +73,9 @@ def require_own(path: str, what: str, *, remedy: str = _REMEDY, or_root: bool = 
 
 
 def make_own(folder: str | os.PathLike[str]) -> None:
-    """Make a folder, and those above it that are missing, which only the user can enter.
+    """Make a folder, and missing ones above it, that only the user can enter.
 
-    The umask does not change their modes; a folder that is there keeps its own.
+    The umask does not change their modes; an existing folder keeps its mode.
     """
     path = os.fspath(folder)
     if os.path.isdir(path):
@@ -92,7 +92,7 @@ def make_own(folder: str | os.PathLike[str]) -> None:
 
 
 def may_be_closed(path: str, status: os.stat_result) -> bool:
-    """Return whether it is good advice to close a folder to others: never of `/tmp` or `/srv`."""
+    """Return whether to advise closing a folder to others: never `/tmp` or `/srv`."""
     shared = status.st_mode & stat.S_ISVTX
     return not shared and os.path.dirname(os.path.realpath(path)) != "/"
 
@@ -105,7 +105,7 @@ def _is_open(path: str, status: os.stat_result) -> bool:
 
 
 def _is_of_own_group(path: str, gid: int) -> bool:
-    """Return whether a group is the user's private one, as where files are made with umask 002."""
+    """Return whether a group is the user's private one, as on systems with umask 002."""
     import grp
     import pwd
 
@@ -116,7 +116,7 @@ def _is_of_own_group(path: str, gid: int) -> bool:
     if group.gr_name != name or set(group.gr_mem) - {name}:
         return False
     try:
-        # Of a file with an access control list these bits say what its users may at most.
+        # With an access control list these bits are only an upper limit of its users' rights.
         os.getxattr(path, "system.posix_acl_access")
     except OSError:
         return True

@@ -1,4 +1,4 @@
-"""Where the data of a home lies, and on what kind of file system."""
+"""The places of a home's data, and the kinds of their file systems."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 from crystalmath._permissions import make_own, require_own
 from crystalmath.errors import ConfigError, PlaceError
 
-#: The file in a home that tells it from all others where they share a database server or a folder.
+#: The file that identifies a home among those that share a database server or a folder.
 HOME_ID = "home-id"
-#: File systems that several hosts write to, by their names in Linux's table of mounts; those made
-#: of FUSE have a name of their own behind ``fuse.``, which `statfs` would not tell.
+#: File systems that several hosts write to, by their names in Linux's table of mounts. A FUSE file
+#: system has its name after ``fuse.`` there, and none in `statfs`.
 NETWORK = frozenset(
     (
         *("nfs", "nfs4", "lustre", "gpfs", "beegfs", "cifs", "smb3", "smbfs", "ceph", "afs"),
@@ -26,7 +26,7 @@ NETWORK = frozenset(
 LOCAL = frozenset(
     ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs", "tmpfs", "overlay")
 )
-#: The remedy where a home cannot be in its place.
+#: The remedy if a home cannot be in its place.
 ELSEWHERE = (
     "set CRYSTALMATH_HOME, or [storage] runs in config.toml, to a folder on another file system"
 )
@@ -37,7 +37,7 @@ _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
 def file_system(path: Path, mounts: str | None = None) -> str:
-    """Return what a file system is called, on which a path lies or would lie."""
+    """Return the name of the file system on which a path lies or would lie."""
     try:
         table = Path(_MOUNTS).read_text(errors="surrogateescape") if mounts is None else mounts
     except OSError:
@@ -47,7 +47,7 @@ def file_system(path: Path, mounts: str | None = None) -> str:
     for line in table.splitlines():
         mount, _, source = line.partition(" - ")
         point = _ESCAPED.sub(lambda octal: chr(int(octal[1], 8)), mount.split()[4])
-        # Of two at the same place the later one covers the earlier.
+        # A later mount at the same place covers an earlier one.
         if f"{real}/".startswith(f"{point.rstrip('/')}/") and len(point) >= length:
             length, kind = len(point), source.split()[0]
     return kind
@@ -59,23 +59,23 @@ def is_network(kind: str) -> bool:
 
 
 def is_local(kind: str) -> bool:
-    """Return whether for sure no other host writes to a file system of this kind."""
+    """Return whether certainly no other host writes to a file system of this kind."""
     return kind in LOCAL
 
 
 def is_shared(file: Path, home: Path) -> bool:
-    """Return whether whoever sees a home sees a file, too: it lies beside it, or on a network."""
+    """Return whether all hosts that see a home see a file: it lies beside it, or on a network."""
     folder = file.parent
     try:
         if folder.stat().st_dev == home.stat().st_dev:
             return True
     except OSError:
-        pass  # one of them is not there yet
+        pass  # one of them does not exist yet
     return file.is_relative_to(home) or is_network(file_system(folder))
 
 
 def read_only(place: Path, error: OSError) -> PlaceError:
-    """Make the error that a home, or the place of its jobs, can only be read."""
+    """Return the error for a read-only home, or place of its jobs."""
     return PlaceError(
         f"{place} is read-only ({error.strerror}): its jobs can be looked at, and nothing can be "
         "changed; set CRYSTALMATH_HOME to a folder in which you may write"
@@ -97,7 +97,7 @@ def require_links(folder: Path) -> None:
 
 
 def without_links(folder: Path, why: str) -> str:
-    """Return words for a folder that cannot be the one of the run directories."""
+    """Return the message for a folder that cannot hold the run directories."""
     return (
         f"{folder} is on {file_system(folder)}, a file system without hard links ({why}), which "
         "keep two processes from running one job"
@@ -105,9 +105,9 @@ def without_links(folder: Path, why: str) -> str:
 
 
 def no_links(folder: Path) -> str | None:
-    """Return why no hard link can be made in a folder; ``None`` if one can be.
+    """Return why a folder allows no hard links; ``None`` if it does.
 
-    `OSError` is raised if that is unknown.
+    It raises `OSError` if that is unknown.
     """
     import tempfile
 
@@ -124,7 +124,7 @@ def no_links(folder: Path) -> str | None:
 
 
 def place_runs(home: Path, named: str | None) -> None:
-    """Have the run directories of a home lie below `named`: ``<home>/jobs`` becomes a link."""
+    """Put the run directories of a home below `named`: ``<home>/jobs`` becomes a link."""
     if named is None:
         return
     runs = Path(os.path.expanduser(named))  # noqa: PTH111 - one of an unknown user stays as it is
@@ -160,35 +160,35 @@ def place_runs(home: Path, named: str | None) -> None:
 
 
 def url_of_home(url: str, home: Path) -> str:
-    """Give a home a schema of its own on a database server, unless its URL names one."""
+    """Return the URL with a schema of the home's own, unless it is SQLite's or names one."""
     if not url.startswith("postgresql") or re.search(r"[?&]schema=", url):
         return url
     return f"{url}{'&' if '?' in url else '?'}schema=crystalmath_{_home_id(home)}"
 
 
 def _home_id(home: Path) -> str:
-    """Read what tells a home from all others; the first who asks makes it."""
+    """Return the id of a home; the first call makes it."""
     file = home / HOME_ID
     try:
         if not file.exists():
             make_own(home)
             _publish(file, os.urandom(6).hex())
-        found = file.read_text(encoding="ascii").strip()
+        home_id = file.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"{file} cannot be made or read ({error}); by it the home finds what is its own in a "
             "place that others use, too. Make the home writable"
         ) from error
-    if not re.fullmatch(r"[0-9a-f]{12}", found):
+    if not re.fullmatch(r"[0-9a-f]{12}", home_id):
         raise ConfigError(
             f"{file} is damaged; write the 12 characters into it that stand behind crystalmath "
             "in the name of the home's schema on the database server, or of its folder of runs"
         )
-    return found
+    return home_id
 
 
 def _publish(file: Path, text: str) -> None:
-    """Make a durable file as a whole; one that somebody else has made meanwhile stays."""
+    """Publish a durable file as a whole; the file of a faster process stays."""
     draft = file.with_name(f".{file.name}.{os.urandom(4).hex()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -200,7 +200,7 @@ def _publish(file: Path, text: str) -> None:
             except OSError as error:
                 if error.errno not in _WITHOUT_LINKS:
                     raise
-                draft.replace(file)  # the home need not have hard links where its jobs lie apart
+                draft.replace(file)  # a home whose jobs lie elsewhere needs no hard links
     finally:
         os.close(descriptor)
         draft.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Where things live, and what the user configured."""
+"""The configuration of a home, and its place."""
 
 from __future__ import annotations
 
@@ -50,33 +50,33 @@ DEFAULT_FORWARD = (
     "ASE_*",
     "ESPRESSO_*",
 )
-#: How long a server without jobs and clients stays, in seconds.
+#: A server without jobs and clients ends after this time, in seconds.
 QUIET_S = 900.0
-#: How long a job's log may grow, in MB.
+#: The largest size of a job's log, in MB.
 LOG_MB = 64.0
-#: The variable that takes it to the worker; as that of the recipes it is never the submitter's.
+#: The variable with that size for the worker; like that of the recipes it is never the submitter's.
 LOG_VARIABLE = "CRYSTALMATH_LOG_MB"
-#: Tells a job's supervisor how long before its walltime is over its program is asked to stop.
+#: The variable with the time of a program's notice before the end of its walltime, for supervisors.
 NOTICE_VARIABLE = "CRYSTALMATH_WALLTIME_NOTICE_S"
-#: How long a job's processes may take to end once they are asked to, in seconds.
+#: The time that a job's processes have to end after SIGTERM, in seconds.
 GRACE_S = 1.0
-#: Tells it to a job's supervisor.
+#: The variable with that time for a job's supervisor.
 GRACE_VARIABLE = "CRYSTALMATH_CANCEL_GRACE_S"
-#: How long nothing may be heard of who owns or runs jobs on another host, in seconds.
+#: An owner or worker on another host without a heartbeat for this time is dead, in seconds.
 LEASE_S = 1200.0
-#: A shorter lease leaves no time to notice its half, in seconds.
+#: The shortest lease whose half is still noticed in time, in seconds.
 SHORTEST_LEASE_S = 2.0
-#: The variable that takes it to the worker.
+#: The variable with the lease for the worker.
 LEASE_VARIABLE = "CRYSTALMATH_LEASE_S"
-#: By this variable `recipes_fresh` reaches a worker.
+#: The variable with `recipes_fresh` for the worker.
 FRESH_VARIABLE = "CRYSTALMATH_FRESH"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-#: What is wrong with most TOML that cannot be read.
+#: The hint for the most frequent error in TOML.
 UNQUOTED = 'in TOML, text stands in quotes: name = "text"'
 
 _ANY = "*"
 _WORDS: dict[Any, str] = {str: "a str", list: "a list", bool: "true or false"}
-# What may stand in the file: a type, or the keys of a table; None takes any table.
+# The keys of the file: each has a type, or the keys of its table; None allows any table.
 _SHAPE: dict[str, Any] = {
     "engine": str,
     "database_url": str,
@@ -107,43 +107,42 @@ class Config:
     home : pathlib.Path
         Absolute; everything the program writes lives below it.
     engine : str, optional
-        The engine of submissions that name none, where the user configured one.
+        The engine of submissions that name none, if the user configured one.
     database_url : str
         SQLAlchemy URL of the job database.
     network : bool, optional
-        Whether several hosts write to the file system of the home at once; default: as its kind
-        tells.
+        Whether several hosts write to the file system of the home at once; default: by its kind.
     recipes_allow : tuple of str
         Namespaces of recipes admitted beside ``quacc.recipes``.
     recipes_fresh : tuple of str
-        Namespaces of recipes of which each job has a process of its own; ``*`` is all.
+        Namespaces of recipes whose jobs have a process each; ``*`` is all.
     forward : tuple of str
         Patterns of the environment variables that reach a job.
     variables : mapping of str to str
-        What a job sees of variables that its submitter has not set.
+        The values of variables that the submitter of a job has not set.
     strict : bool
         Every warning refuses a job.
     quiet_s : float
-        How long a server stays that has neither jobs nor clients, in seconds.
+        The time after which a server without jobs and clients ends, in seconds.
     warm : bool
         Whether a server has a worker import quacc at its start, and keeps it.
     log_mb : float
-        How long a job's log may grow, in MB; beyond, its middle is left out.
+        The largest size of a job's log, in MB; the middle of a longer one is left out.
     walltime_s : float, optional
-        The walltime of jobs that are submitted without one, in seconds (``[defaults] walltime``).
+        The walltime of jobs without one, in seconds (``[defaults] walltime``).
     walltime_notice_s : float
-        How long before its walltime is over a job's program is asked to stop, in seconds; 0: never.
+        The notice that a program gets before its walltime ends, in seconds; 0: none.
     cancel_grace_s : float
-        How long the processes of a job that is stopped may take to end, in seconds; then they are
-        killed.
+        The time that the processes of a stopped job have to end before they are killed, in
+        seconds.
     lease_s : float
-        How long nothing may be heard of who owns or runs jobs on another host before it is taken
-        for dead, in seconds; ``inf``: never.
+        The time without a heartbeat after which an owner or worker on another host counts as dead,
+        in seconds; ``inf``: never.
     continue_lost : bool
-        Whether a relaxation that was lost goes on from its last geometry, where its cluster and its
-        submission do not say otherwise.
+        Whether a lost relaxation goes on from its last geometry, unless its cluster or its
+        submission says otherwise.
     flows_on_cluster : tuple of str
-        Names and patterns of flows whose bodies run on their cluster, and not beside their owner.
+        Names and patterns of flows whose bodies run on their cluster, not beside their owner.
     restricted : mapping of str to tuple of str, optional
         The only recipes that the home takes, with their only parameters; ``None`` if not limited.
     engines : mapping of str to mapping
@@ -185,12 +184,12 @@ class Config:
 
     @functools.cached_property
     def jobs_directory(self) -> Path:
-        """Where the run directories are, one for each job."""
+        """The folder of the run directories, one for each job."""
         return self.home / "jobs"
 
 
 def home(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return where everything that the program writes lives.
+    """Return the folder of everything that the program writes.
 
     Returns
     -------
@@ -200,7 +199,7 @@ def home(environ: Mapping[str, str] = os.environ) -> Path:
     Raises
     ------
     PlaceError
-        It is not the user's own, or others can write to it: what lies there must not be run.
+        The folder belongs to another user, or others can write to it.
     """
     named = environ.get("CRYSTALMATH_HOME")
     if named:
@@ -214,14 +213,14 @@ def home(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def load(environ: Mapping[str, str] = os.environ) -> Config:
-    """Read the configuration: environment variables before ``config.toml`` in the home.
+    """Read the configuration: environment variables go before ``config.toml`` in the home.
 
     Raises
     ------
     ConfigError
-        The file is no TOML, or a key or value in it is not known.
+        The file is no TOML, or has an unknown key or value.
     PlaceError
-        The home must not be trusted, see :func:`home`, or where it has its data.
+        The home (see :func:`home`), or the place of its data, must not be trusted.
     """
     root = home(environ)
     table = _read(root / "config.toml")
@@ -281,13 +280,13 @@ def _clusters(tables: Mapping[str, Any], path: Path) -> dict[str, Cluster]:
 
 
 def _walltime(table: Mapping[str, str], path: Path) -> float | None:
-    if (given := table.get("walltime")) is None:
+    if (text := table.get("walltime")) is None:
         return None
     from crystalmath.models.written import read_timespan
 
-    if not (seconds := read_timespan(given)):
+    if not (seconds := read_timespan(text)):
         wanted = 'a time above zero with its unit, as "12:00:00" or "2h"'
-        raise ConfigError(f"{path}: defaults.walltime must be {wanted}, not {given!r}")
+        raise ConfigError(f"{path}: defaults.walltime must be {wanted}, not {text!r}")
     return seconds
 
 
@@ -312,34 +311,34 @@ def _variables(table: Mapping[str, str], path: Path) -> Mapping[str, str]:
 
 
 def is_fresh(recipe: str, environment: Mapping[str, str]) -> bool:
-    """Return whether each job of a recipe has a process of its own, by its job's environment."""
+    """Return whether each job of a recipe has a process of its own, by the job's environment."""
     names = environment.get(FRESH_VARIABLE, "").split(",")
     return any(name == "*" or f"{recipe}.".startswith(f"{name}.") for name in names if name)
 
 
 def log_bytes(environment: Mapping[str, str]) -> float:
-    """Return how long the log of a job with this environment may grow, in bytes."""
-    # Room for the line that says what is left out.
+    """Return the largest size of the log of a job with this environment, in bytes."""
+    # Leave room for the line about the omitted part.
     return max(float(environment.get(LOG_VARIABLE, LOG_MB)) * 1e6, 1000.0)
 
 
 def walltime_notice(environment: Mapping[str, str]) -> float:
-    """Return how long before its walltime is over the program of a job is asked to stop, in s."""
+    """Return the notice of a program before the end of its walltime, in seconds."""
     return float(environment.get(NOTICE_VARIABLE, 0))
 
 
 def cancel_grace(environment: Mapping[str, str]) -> float:
-    """Return how long the processes of a job may take to end once they are asked to, in s."""
+    """Return the time that the processes of a stopped job have to end, in seconds."""
     return float(environment.get(GRACE_VARIABLE, GRACE_S))
 
 
 def lease(environment: Mapping[str, str]) -> float:
-    """Return the lease of who runs a job with this environment, in seconds."""
+    """Return the lease of the worker of a job with this environment, in seconds."""
     return float(environment.get(LEASE_VARIABLE, LEASE_S))
 
 
 def admitted(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Return which namespaces of recipes the environment admits beside ``quacc.recipes``."""
+    """Return the namespaces of recipes that the environment admits beside ``quacc.recipes``."""
     recipes = environ.get("CRYSTALMATH_RECIPES", "")
     return tuple(name.strip() for name in recipes.split(",") if name.strip())
 
@@ -355,17 +354,17 @@ class Source:
         self._file = home(self._environ) / "config.toml"
         self._lock = threading.Lock()
         self._seen = _signature(self._file)
-        #: The last that could be read.
+        #: The last readable configuration.
         self.last = load(self._environ)
 
     def current(self) -> Config:
-        """Return the configuration as it is now.
+        """Return the present configuration.
 
-        Raises `ConfigError`: the file cannot be used as it is now; `last` stays.
+        `ConfigError`: the file cannot be used now; `last` stays.
         """
         if _signature(self._file) != self._seen:
             with self._lock:
-                # Before the file is read: what is written meanwhile is read the next time.
+                # Taken before the file is read: a later change is read the next time.
                 signature = _signature(self._file)
                 if signature != self._seen:
                     self.last = load(self._environ)
@@ -374,7 +373,7 @@ class Source:
 
 
 def _absolute(url: str) -> str:
-    """Fix the file that a URL means: a server leaves the folder that it was started in."""
+    """Make the file of a URL absolute, as a server leaves the folder in which it was started."""
     scheme, mark, path = url.partition(":///")
     if not scheme.startswith("sqlite") or not path or path.startswith(("/", ":memory:", "file:")):
         return url
@@ -396,25 +395,25 @@ def _signature(file: Path) -> tuple[int, ...] | None:
 def submitters_environment(
     configured: Config, environ: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """Pick what a submission brings of its submitter's environment."""
+    """Return the part of a submitter's environment that a submission takes along."""
     return forwarded(configured.forward, environ) if configured.restricted is None else {}
 
 
 def forwarded(patterns: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Pick the environment variables that reach a job."""
+    """Return the environment variables that reach a job."""
     matches = _matcher(patterns)
-    # `os.environ` decodes each value that is asked for.
+    # `os.environ` decodes a value at each access.
     return {name: environ[name] for name in environ if matches(name)}
 
 
 def job_environment(configured: Config, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the variables that a job of a submitter sees: what is forwarded before what is set."""
+    """Return the variables of a job; forwarded ones go before those that the file sets."""
     return {**configured.variables, **forwarded(configured.forward, environ)}
 
 
 @functools.cache
 def _matcher(patterns: tuple[str, ...]) -> Callable[[str], object]:
-    # One expression for all: this runs at each submission, over the whole environment.
+    # One expression for all patterns: each submission applies it to the whole environment.
     return re.compile("|".join(map(fnmatch.translate, patterns)) or "(?!)").match
 
 
@@ -422,7 +421,7 @@ def _matcher(patterns: tuple[str, ...]) -> Callable[[str], object]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return what stands in the file; an empty table where there is none."""
+    """Read the file; return an empty table if it does not exist."""
     try:
         text = path.read_bytes()
     except FileNotFoundError:
@@ -465,7 +464,7 @@ def _check_table(value: object, shape: Mapping[str, Any] | None, path: Path, nam
 
 def _check_value(value: object, wanted: type, place: str) -> None:
     if wanted is float:
-        # Also ``inf``: for ever.
+        # ``inf`` is allowed: for ever.
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not value >= 0:
             raise ConfigError(f"{place} must be a number from 0, not {value!r}")
         try:

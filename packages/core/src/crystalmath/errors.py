@@ -1,7 +1,7 @@
 """The family of errors that CrystalMath jobs raises on purpose.
 
-Every message names the value, the place and the remedy. What is a programming error of ours is
-never one of these.
+Every message names the value, the place and the remedy. Programming errors of ours are never among
+them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _SHOWN = 80
 
 
 def shown(value: object) -> str:
-    """Write a value for a message, cut; no more of one with millions of members is looked at."""
+    """Write a value for a message, cut; of a huge one only the beginning is read."""
     text = ""
     for piece in _pieces(value):
         text += piece
@@ -52,7 +52,7 @@ def shown(value: object) -> str:
 
 
 def is_slip(name: str, known: str) -> bool:
-    """Return whether a name has one letter too many or too few, another, or two exchanged."""
+    """Return whether a name has one letter more, less or changed, or two exchanged."""
     pairs = enumerate(zip(name, known, strict=False))
     same = next((n for n, (a, b) in pairs if a != b), min(len(name), len(known)))
     one, other = name[same:], known[same:]
@@ -75,14 +75,14 @@ def words_of(error: BaseException) -> str:
 
 
 def did_you_mean(name: object, known: Iterable[str], otherwise: str | None = None) -> str:
-    """Ask back, at the end of a message, which known name was meant by an unknown one.
+    """Return the hint for an unknown name, for the end of a message: the nearest known name.
 
-    Where none is like it, that is `otherwise`, or else the names there are.
+    If none is near, the hint is `otherwise`, or else the list of known names.
     """
     import difflib
 
     names = list(known)
-    # One that is like a name of a million characters would be looked for for minutes.
+    # The search for a name of a million characters would take minutes.
     near = difflib.get_close_matches(str(name)[:_SHOWN], names, 1)
     if near:
         return f"did you mean {near[0]!r}?"
@@ -112,7 +112,7 @@ def _pieces(value: object) -> Iterator[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that a preflight check found.
+    """One result of a preflight check.
 
     Parameters
     ----------
@@ -121,15 +121,15 @@ class Finding:
     code : str
         A short name that stays the same when the wording changes.
     message : str
-        What is wrong, naming the value and the place.
+        The trouble, with the value and the place.
     path : str, optional
-        The file or folder that was looked at.
+        The file or folder of the finding.
     source : str, optional
-        What named that path.
+        The setting or parameter that names the path.
     remedy : str, optional
-        What to do about it.
+        The advice for the user.
     place : str, optional
-        The parameter of the request that it is about, ``params.opt_params.fmax``.
+        The parameter of the request, ``params.opt_params.fmax``.
     """
 
     severity: Literal["error", "warning"]
@@ -144,8 +144,8 @@ class Finding:
         return f"{self.message} ({self.remedy})" if self.remedy else self.message
 
 
-#: The code of a warning that asks back which parameter was meant: most likely a misspelt one. It
-#: refuses the job, unless the submission is `lax`.
+#: The code of a warning for a parameter that is most likely misspelt. It refuses the job unless the
+#: submission is `lax`.
 MISSPELT = "parameter_misspelt"
 
 
@@ -157,19 +157,19 @@ class CrystalMathError(Exception):
     code : str
         A short name that stays the same when the wording changes; front ends may branch on it.
     place : str or None
-        The parameter of a request that it is about, where that is known.
+        The parameter of a request that caused it, if that is known.
     """
 
     code = "error"
     place: str | None = None
 
     def at(self, place: str) -> Self:
-        """Say which parameter of a request it is about, unless that was said; return it."""
+        """Set the parameter of a request that caused the error, unless one is set; return self."""
         self.place = self.place or place
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Out of a pool, say, it comes as it is: `__init__` may take something else than its words.
+        # A pool, say, must not call `__init__`, which may take other arguments than the message.
         return _remade, (type(self), self.args, self.__dict__)
 
 
@@ -182,7 +182,7 @@ def _remade(
 
 
 def fault(error: CrystalMathError | ImportError, place: str | None = None) -> Finding:
-    """Return an error as a finding, of the parameter that it names or else of `place`."""
+    """Return an error as a finding about the parameter that it names, or else about `place`."""
     code, named = getattr(error, "code", "import"), getattr(error, "place", None)
     return Finding(severity="error", code=code, message=str(error), place=named or place)
 
@@ -199,7 +199,7 @@ class InvalidJob(CrystalMathError, ValueError):
     Attributes
     ----------
     job_id : str or None
-        Of several that were to be recorded together, the one that cannot be.
+        The refused job, if several were to be recorded together.
     """
 
     code = "invalid_job"
@@ -207,7 +207,7 @@ class InvalidJob(CrystalMathError, ValueError):
 
 
 class NoRecipe(InvalidJob):
-    """A name of something in quacc's modules that is no recipe."""
+    """A name in quacc's modules that is no recipe."""
 
 
 class KeyConflict(InvalidJob):
@@ -217,22 +217,22 @@ class KeyConflict(InvalidJob):
 
     @classmethod
     def of(cls, key: str | None, job_id: str, differing: Sequence[str] = ()) -> KeyConflict:
-        """Name the key, the job that it belongs to, and what that has otherwise, if known."""
-        told = f" (it differs in {', '.join(differing[:5])})" if differing else ""
+        """Return the error for a key, its job, and the known differences between the two jobs."""
+        differences = f" (it differs in {', '.join(differing[:5])})" if differing else ""
         return cls(
-            f"the key {key!r} belongs to job {job_id}, which has another specification{told}; "
-            "submit the same again, or this job with another key"
+            f"the key {key!r} belongs to job {job_id}, which has another specification"
+            f"{differences}; submit the same again, or this job with another key"
         )
 
 
 class NotSubmitted(InvalidJob):
-    """A job is not submitted, as another one of its request was refused."""
+    """A job that is not submitted, as another one of its request was refused."""
 
     code = "not_submitted"
 
     @classmethod
     def of(cls, position: int, name: str | None) -> NotSubmitted:
-        """Make it of the position of the refused one, counted from 0, and of its name, if any."""
+        """Return the error for the position of the refused job, from 0, and its name, if any."""
         which = shown(name) if name else f"number {position} of the request"
         return cls(f"not submitted, as {which} was refused")
 
@@ -244,7 +244,7 @@ class AlreadyRetried(InvalidJob):
 
     @classmethod
     def of(cls, job_id: str, state: str) -> AlreadyRetried:
-        """Name the retry there is, and its state."""
+        """Return the error for an existing retry and its state."""
         return cls(f"it was run again already, as job {job_id} ({state})")
 
 
@@ -254,7 +254,7 @@ class JobRefused(InvalidJob):
     Parameters
     ----------
     findings : sequence of Finding
-        Everything that was found, warnings included.
+        All findings, warnings included.
     """
 
     code = "refused"
@@ -271,8 +271,8 @@ class UnknownJob(CrystalMathError, KeyError):
     code = "unknown_job"
 
     def __init__(self, job_id: object) -> None:
-        told = f"{job_id!r:.80}" if isinstance(job_id, str) else shown(job_id)
-        super().__init__(f"no job has the id {told}")
+        quoted = f"{job_id!r:.80}" if isinstance(job_id, str) else shown(job_id)
+        super().__init__(f"no job has the id {quoted}")
 
     def __str__(self) -> str:
         # KeyError would show the repr of the message.
@@ -283,24 +283,23 @@ class UnknownJob(CrystalMathError, KeyError):
 ID_LENGTH = 36
 
 
-def the_one(prefix: str, found: Sequence[str]) -> str:
-    """Return the only job id that begins so, of the few that were found.
+def the_one(prefix: str, matches: Sequence[str]) -> str:
+    """Return the only job id among the matches of a prefix.
 
     Raises
     ------
     UnknownJob
-        None does.
+        There is none.
     InvalidJob
-        Several do, or `prefix` is empty: every id begins with nothing, and a script whose variable
-        is not set means none.
+        There are several, or `prefix` is empty, as in a script whose variable is not set.
     """
     if not prefix.strip():
         raise InvalidJob("the id of a job is empty; 'crystalmath list' shows the ids there are")
-    if not found:
+    if not matches:
         raise UnknownJob(prefix)
-    if len(found) > 1:
-        raise InvalidJob(f"several job ids begin with {prefix!r}: {', '.join(found)}, ...")
-    return found[0]
+    if len(matches) > 1:
+        raise InvalidJob(f"several job ids begin with {prefix!r}: {', '.join(matches)}, ...")
+    return matches[0]
 
 
 class UnknownEngine(CrystalMathError, ValueError):
@@ -332,7 +331,7 @@ class BadFile(CrystalMathError):
 
 
 class FilesRemoved(CrystalMathError):
-    """The files of a job are not there any more; its record is."""
+    """The files of a job were removed; its record exists."""
 
     code = "files_removed"
 

@@ -1,7 +1,7 @@
 """Flows of one's own: functions with quacc's ``@flow``, whose calls of jobs become steps.
 
-A flow's body runs again whenever steps have ended that it needs, so it must make the same calls
-for the same results. :func:`step` keeps what would be another value each time::
+A flow's body runs again whenever steps that it needs have ended, so it must make the same calls
+for the same results. :func:`step` keeps values that would differ each time::
 
     from crystalmath.flow import step
 
@@ -30,7 +30,7 @@ R = TypeVar("R")
 class StepFailed(CrystalMathError):  # noqa: N818 - a fixed name
     """A step of a flow has failed or was cancelled; the message names the step, its job and why.
 
-    In the body of a flow the call of a failed step raises the step's own error where its class is
+    In the body of a flow the call of a failed step raises the step's own error if its class is
     imported there and takes its arguments, else this one.
     """
 
@@ -43,15 +43,15 @@ class _Recorder(Protocol):
     ) -> Any: ...
 
 
-#: What keeps results in this process, while a pass of a flow runs in it.
+#: Keeps the results of :func:`step` while a pass of a flow runs in this process.
 recorder: _Recorder | None = None
 
 
 def step(function: Callable[P, R], /, *args: P.args, **keywords: P.kwargs) -> R:
     """Call a function once in a flow's life, and return what it returned then.
 
-    For what is random, depends on the time, or takes long in the body of a flow. The result is
-    kept with the flow's files. Outside a flow whose steps are jobs the function is just called.
+    It is for random values, the time, and long computations in the body of a flow. The result is
+    kept with the flow's files. Outside a flow whose steps are jobs it only calls the function.
 
     Parameters
     ----------
@@ -63,13 +63,13 @@ def step(function: Callable[P, R], /, *args: P.args, **keywords: P.kwargs) -> R:
     Returns
     -------
     object
-        What the function returned, as it is read back: numbers, texts, containers, numpy arrays,
-        dates, paths, Atoms, and what quacc's recipes return.
+        The function's result, as it is read back: numbers, texts, containers, numpy arrays, dates,
+        paths, Atoms, and results of quacc's recipes.
 
     Raises
     ------
     Exception
-        What the function raises. It is called again in the next pass then.
+        The error of the function, which is called again in the next pass.
     """
     if recorder is None:
         return function(*args, **keywords)

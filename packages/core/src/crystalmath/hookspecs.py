@@ -1,4 +1,4 @@
-"""What a plugin may say. Hook names begin with ``crystalmath_``; plugins implement what they need.
+"""The hooks of plugins. Their names begin with ``crystalmath_``; plugins implement some of them.
 
 An engine plugin is registered under the entry-point group ``crystalmath.engines``, by the engine's
 name; any other plugin under ``crystalmath.plugins``. Both mark their functions with
@@ -56,7 +56,7 @@ def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner | None:
     Raises
     ------
     ImportError
-        The engine's library is missing. Say which distribution brings it.
+        The engine's library is missing. The message names its distribution.
     ValueError
         An option has a value that cannot be used.
     """
@@ -64,7 +64,7 @@ def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner | None:
 
 @_hookspec
 def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
-    """Return what keeps this engine from serving, without starting it (engine plugins only).
+    """Return the obstacles for this engine, without starting it (engine plugins only).
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
     Returns
     -------
     sequence of Finding
-        Empty where nothing is wrong.
+        Empty if nothing is wrong.
     """
     raise NotImplementedError
 
@@ -89,10 +89,10 @@ def crystalmath_preflight(
 ) -> Sequence[Finding]:
     """Check a job before it is submitted.
 
-    Checks under ``crystalmath.plugins`` are asked of all jobs, an engine's own of its jobs. One
-    that raises something else than ``InvalidJob`` becomes a warning that names its plugin.
+    Checks under ``crystalmath.plugins`` apply to all jobs, those of an engine plugin to the jobs of
+    the engine. Any error but ``InvalidJob`` becomes a warning that names the plugin.
 
-    It must be quick (milliseconds, warm) and must change nothing: no file, no setting, not the
+    A check must be quick (milliseconds, warm) and must change nothing: no file, no setting, not the
     atoms.
 
     Parameters
@@ -100,14 +100,14 @@ def crystalmath_preflight(
     recipe : str
         Full dotted name of the recipe.
     atoms : ase.Atoms or None
-        The structure; ``None`` for a recipe that gets none.
+        The structure; ``None`` for a recipe without one.
     parameters : mapping of str to object
         The recipe's parameters.
     environment : mapping of str to str
         The environment variables that the job will see.
     document : str
-        Structure and parameters as the job's worker reads them
-        (:func:`crystalmath.recipes.codec.decode_spec`), for a check that runs in another process.
+        Structure and parameters in the form that the job's worker reads
+        (:func:`crystalmath.recipes.codec.decode_spec`), for a check in another process.
 
     Returns
     -------
@@ -132,8 +132,7 @@ def crystalmath_pseudopotentials(
 ) -> Sequence[Pseudopotential]:
     """Name the pseudopotential files that a job will read; they are recorded with it.
 
-    It is asked after :func:`crystalmath_preflight`, with the same arguments and under the same
-    rules.
+    It is called after :func:`crystalmath_preflight`, with the same arguments and rules.
 
     Parameters
     ----------
@@ -143,14 +142,14 @@ def crystalmath_pseudopotentials(
     Returns
     -------
     sequence of Pseudopotential
-        Each file once; empty where the job reads none, or none is known.
+        Each file once; empty if the job reads none, or none is known.
     """
     raise NotImplementedError
 
 
 @_hookspec
 def crystalmath_programs() -> Sequence[Program]:
-    """Provide programs that recipes run, whose jobs shall be checked before they are submitted.
+    """Provide programs of recipes, whose jobs are checked before submission.
 
     Called once in each process that checks jobs; importing the plugin's module must cost little.
 
@@ -164,13 +163,14 @@ def crystalmath_programs() -> Sequence[Program]:
 
 @_hookspec
 def crystalmath_progress_readers() -> Sequence[ProgressReader]:
-    """Provide readers of what programs write while they run.
+    """Provide readers of the output of running programs.
 
-    Called once in each process that tells progress; importing the plugin's module must cost little.
+    Called once in each process that reports progress; importing the plugin's module must cost
+    little.
 
     Returns
     -------
     sequence of ProgressReader
-        Each with a file that no other has; of two the one of the plugin whose name comes first.
+        Each with a file that no other has. If two plugins name a file, the first by name reads it.
     """
     raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Processes of this host: who is alive, who descends from whom, how to start and end them.
+"""Processes of this host: their life, their descent, and how to start and end them.
 
 Linux only: it reads ``/proc``. A process is named by its pid and its start time, because pids are
 used again.
@@ -41,7 +41,7 @@ __all__ = [
     "starved_s",
 ]
 
-#: How long children that end and come again are killed without a pause, in seconds.
+#: The time for which forking children are killed without a pause, in seconds.
 CHASE_S = 0.05
 #: For `waitpid`: the children of the calling thread alone (Linux).
 _WNOTHREAD = 0x20000000
@@ -49,10 +49,10 @@ _WNOTHREAD = 0x20000000
 
 @dataclass(frozen=True)
 class Identity:
-    """Which process of which boot of which host; the same words mean the same for ever.
+    """The identity of a process among all boots of all hosts.
 
-    A host is its machine id (``/etc/machine-id``, empty where there is none) and its boot id. Its
-    name is for people, and may change while it runs. `start_time` is in clock ticks since boot;
+    A host is its machine id (``/etc/machine-id``, empty if it has none) and its boot id. The name
+    is for people, and may change while it runs. `start_time` is in clock ticks since boot;
     `namespace` is the kernel's name of the pid namespace, as a container has pids of its own;
     `lock` names the file that the process holds a lock on for its life, empty if none.
     """
@@ -67,7 +67,7 @@ class Identity:
 
     @classmethod
     def read(cls, fields: Mapping[str, Any]) -> Identity:
-        """Make it from what :meth:`as_dict` gave, and perhaps more; `KeyError` for less."""
+        """Read an identity that :meth:`as_dict` wrote; raise `KeyError` for a missing field."""
         return cls(
             host=fields["host"],
             boot_id=fields["boot_id"],
@@ -81,7 +81,7 @@ class Identity:
     def is_here(self) -> bool:
         """Return whether its pid means, or meant, something here: same host, boot and namespace."""
         same_boot = self.boot_id == boot_id() and self.namespace == _namespace()
-        # One that has no name may have been given one since.
+        # A machine without an id may have got one since.
         same_machine = self.machine_id == machine_id() or not (self.machine_id and machine_id())
         return same_boot and same_machine
 
@@ -90,19 +90,19 @@ class Identity:
         return self.boot_id == boot_id()
 
     def is_alive(self, lock: str | os.PathLike[str] | None = None) -> bool | None:
-        """Return whether it lives; ``None`` where this host cannot know.
+        """Return whether it lives; ``None`` if this host cannot know.
 
-        The process table decides where it is the same. Elsewhere the kernel's lock on the file
-        does: one that is held has a living holder, wherever that is; one that is free had its
-        holder die, if it was a process of this kernel (of another container, say). Without `lock`,
-        or where locks do not work, only the process table is asked.
+        The process table decides for a process of this host. For others the kernel's lock on the
+        file decides: a held lock has a living holder on some host. The holder of a free lock is
+        dead if it was a process of this kernel (of another container, say). Without `lock`, or
+        without working locks, only the process table counts.
         """
         if self.is_here():
             return is_alive(self.pid, self.start_time)
         return self.is_alive_if(held=is_locked(lock) if lock else None)
 
     def is_alive_if(self, *, held: bool | None) -> bool | None:
-        """Return whether it lives, if its lock is held, or free, or cannot be asked (``None``)."""
+        """Return whether it lives, by its lock: held, free, or unknown (``None``)."""
         if self.is_here():
             return is_alive(self.pid, self.start_time)
         if held:
@@ -117,8 +117,8 @@ class Identity:
     def _was_rebooted(self) -> bool:
         """Return whether it was a process of this host before it was booted again.
 
-        Nodes that are copies of each other may have one name, or one machine id. Those that have
-        both in common cannot be told from one that was booted again, but by the lock.
+        Nodes that are copies of each other may have one name, or one machine id. If they share
+        both, only the lock tells them from one that was booted again.
         """
         same = self.machine_id == machine_id() and self.host == socket.gethostname()
         return same and self.boot_id != boot_id()
@@ -137,7 +137,7 @@ def boot_id() -> str:
 
 @functools.cache
 def machine_id() -> str:
-    """Return which installation of an operating system this is; empty where it has no name."""
+    """Return the id of this installation of an operating system; empty if it has none."""
     try:
         with open("/etc/machine-id", "rb") as file:
             text = file.read(64).strip().decode("ascii", "replace")
@@ -152,7 +152,7 @@ def _namespace() -> str:
 
 
 def own_identity() -> Identity:
-    """Name this process."""
+    """Return the identity of this process."""
     return _identity_of(os.getpid())
 
 
@@ -164,9 +164,9 @@ def _identity_of(pid: int) -> Identity:
 
 
 def is_locked(path: str | os.PathLike[str]) -> bool | None:
-    """Return whether a living process holds the lock on a file; ``None`` where nobody can know.
+    """Return whether a living process holds the lock on a file; ``None`` if that is unknown.
 
-    A file that is not there is not held: whoever found its holder dead has removed it.
+    A missing file is not held: a process that saw its holder dead has removed it.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -175,7 +175,7 @@ def is_locked(path: str | os.PathLike[str]) -> bool | None:
     except OSError:
         return None
     try:
-        # Shared, and given back at once: who asks at the same time is not told that it is held.
+        # A shared lock, freed at once, looks held to no other caller.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -195,8 +195,8 @@ def start_time(pid: int) -> int | None:
 def starved_s(thread: int | str) -> float:
     """Return how long a thread could have run so far and had no core, in seconds.
 
-    It is a process, of which the main thread counts, or ``"thread-self"``. The answer is 0 where it
-    has ended, or the kernel does not count it.
+    `thread` is a process, whose main thread counts, or ``"thread-self"``. The answer is 0 if it has
+    ended, or the kernel does not count the time.
     """
     try:
         with open(f"/proc/{thread}/schedstat", "rb") as file:
@@ -221,7 +221,7 @@ def _stat(pid: int) -> list[str] | None:
 
 
 def _has_ended(fields: list[str]) -> bool:
-    # A `Z` counts itself as a thread. One with more has lost its main thread; the others run on.
+    # A `Z` counts itself as a thread. With more threads only its main thread has ended.
     return fields[0] == "X" or (fields[0] == "Z" and int(fields[17]) <= 1)
 
 
@@ -231,17 +231,17 @@ def _pids() -> list[int]:
 
 def children(pid: int, thread: int | None = None) -> list[int]:
     """List the direct children of a process, or of one of its threads, zombies included."""
-    found: list[int] = []
+    pids: list[int] = []
     try:
         for each in os.listdir(f"/proc/{pid}/task") if thread is None else [thread]:
             with (
                 contextlib.suppress(FileNotFoundError, ProcessLookupError),
                 open(f"/proc/{pid}/task/{each}/children", "rb", buffering=0) as file,
             ):
-                found += map(int, file.read().split())
+                pids += map(int, file.read().split())
     except (FileNotFoundError, ProcessLookupError):
         return []
-    return found
+    return pids
 
 
 def descendants(pid: int) -> list[int]:
@@ -251,28 +251,28 @@ def descendants(pid: int) -> list[int]:
         fields = _stat(other)
         if fields is not None and not _has_ended(fields):
             offspring.setdefault(int(fields[1]), []).append(other)
-    found: list[int] = []
+    pids: list[int] = []
     queue = [pid]
     while queue:
         brood = offspring.get(queue.pop(), [])
-        found += brood
+        pids += brood
         queue += brood
-    return found
+    return pids
 
 
 def marked(variable: str, value: str) -> list[int]:
     """List the processes that were started with this value of an environment variable."""
     mark = f"{variable}={value}".encode()
-    found = []
+    pids = []
     for pid in _pids():
         try:
             if mark in _environment(pid).split(b"\0") and start_time(pid) is not None:
-                found.append(pid)
+                pids.append(pid)
         except OSError as error:
-            # Without descriptors nobody knows: a process that is passed over would live on.
+            # Without descriptors a marked process could be overlooked, and live on.
             if error.errno in {errno.EMFILE, errno.ENFILE}:
                 raise
-    return [pid for pid in found if pid != os.getpid()]
+    return [pid for pid in pids if pid != os.getpid()]
 
 
 def _environment(pid: int) -> bytes:
@@ -296,20 +296,20 @@ def end_processes(
 ) -> bool:
     """End all processes that ``living`` names, until it names none.
 
-    First SIGTERM and a time of grace; then SIGSTOP to all, so that none can fork out of reach,
-    and SIGKILL, again and again. After `limit_s` seconds it gives up: a process that waits for a
-    dead file system cannot be ended. It returns whether none is left.
+    It sends SIGTERM and waits for the time of grace. Then it sends SIGSTOP to all, so that none can
+    fork out of reach, and SIGKILL, again and again. After `limit_s` seconds it gives up, as a
+    process that waits for a dead file system cannot be ended. It returns whether none is left.
 
-    With `reap` what is to end are the descendants of this process, a child subreaper: collect the
-    exit codes of this thread's children, and go on until there are none. It is the main thread,
-    which inherits orphans. A child of another thread stays alive unless ``living`` names it.
+    With `reap` it ends the descendants of this process, a child subreaper: it collects the exit
+    codes of this thread's children until there are none. Only the main thread inherits orphans. A
+    child of another thread stays alive unless ``living`` names it.
     """
     end = time.monotonic() + limit_s
     _send(living(), signal.SIGTERM)
     deadline = time.monotonic() + grace_s
     pause = 0.005
     while True:
-        # One pass over the process table misses who forks and exits meanwhile; `waitpid` does not.
+        # A pass over the process table misses processes that fork and exit meanwhile.
         left = reap and reap_children()
         pids = list(living())
         if not (pids or left):
@@ -326,7 +326,7 @@ def end_processes(
 
 
 def reap_children() -> bool:
-    """Collect the exit codes of this thread's children that have ended; return if others live."""
+    """Collect the exit codes of this thread's ended children; return whether others live."""
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG | _WNOTHREAD)[0]:
             pass
@@ -337,8 +337,8 @@ def reap_children() -> bool:
 def _kill_children() -> None:
     """Kill our own children as fast as they come, for a moment.
 
-    Of a process that forks and exits in a loop, whoever lives just now is always a child of its
-    subreaper, and is another one by the end of a pass over the process table.
+    A process that forks and exits in a loop always has its living one as a child of the subreaper,
+    but another one at the end of each pass over the process table.
     """
     deadline = time.monotonic() + CHASE_S
     while reap_children() and time.monotonic() < deadline:
@@ -366,9 +366,9 @@ def available_cores() -> int:
 # --- starting them, from several threads ----------------------------------------------------------
 #
 # `subprocess` uses vfork: until a child executes its program, it is in its parent's memory, and
-# takes the locks of the C library there (glibc 2.41 has one for SIGABRT). Of two such children
-# one may hold what the other waits for. If their parent is killed at that moment, nobody is known
-# any more to hold it: a child waits for ever, and keeps open, and locked, what its parent had.
+# takes the locks of the C library there (glibc 2.41 has one for SIGABRT). One of two such children
+# may hold a lock that the other waits for. If their parent is killed at that moment, nobody frees
+# the lock: the child waits for ever, and keeps the files and locks of its parent.
 
 _STDERR = 2
 #: Processes start one at a time.
@@ -376,19 +376,19 @@ _turn = threading.Lock()
 
 
 def start_process(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
-    """Start a process, once no other thread is about to."""
+    """Start a process, one at a time."""
     import subprocess
 
     with _turn:
-        return subprocess.Popen(command, **options)  # noqa: S603 - whoever calls answers for it
+        return subprocess.Popen(command, **options)  # noqa: S603 - the caller chooses the program
 
 
 def start_tied(
     module: str, *arguments: str, **options: Any
 ) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start a module of ours in a session of its own, and return it and our end of a socket.
+    """Start a module of ours in a session of its own; return the process and our end of a socket.
 
-    Its first argument is the number of its end, which it reads to know that we live.
+    The first argument is the descriptor of its end, which closes when this process dies.
     """
     import subprocess
     import sys
@@ -413,14 +413,14 @@ def start_tied(
 
 
 def inherited(number: int) -> int:
-    """Give an inherited descriptor the lowest number: `select` takes none beyond 1023."""
+    """Move an inherited descriptor to the lowest number, as `select` takes none beyond 1023."""
     descriptor = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
     os.close(number)
     return descriptor
 
 
 def _beside_streams(end: socket.socket) -> socket.socket:
-    """Return a socket in the place of no standard stream, where a worker has closed those."""
+    """Return the socket, moved if it took the number of a closed standard stream."""
     if end.fileno() > _STDERR:
         return end
     with end:
