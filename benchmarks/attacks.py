@@ -118,8 +118,10 @@ async def _slowly(home: Home, method: str, **params: Any) -> None:
     reader, writer = await asyncio.open_unix_connection(home.path, limit=2**12)
     try:
         writer.write(_request(method, **params))
-        while await reader.read(1024):  # noqa: ASYNC110 - it is slow on purpose
+        piece = await reader.read(1024)
+        while piece:
             await asyncio.sleep(0.1)
+            piece = await reader.read(1024)
     finally:
         writer.close()
 

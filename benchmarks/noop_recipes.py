@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 __all__ = ["noop", "numbers"]
 
 
-def noop(atoms: Atoms) -> dict[str, Any]:  # noqa: ARG001  (every recipe takes a structure)
+def noop(atoms: Atoms) -> dict[str, Any]:
     """Return at once."""
     return {"results": {"energy": 0.0}}
 
 
-def numbers(atoms: Atoms, count: int) -> dict[str, Any]:  # noqa: ARG001
+def numbers(atoms: Atoms, count: int) -> dict[str, Any]:
     """Return so many random numbers; each takes about 20 bytes of JSON."""
     import random
 

@@ -119,14 +119,14 @@ def _bare(count: int) -> None:
     dispatches = [covalent.dispatch(lattice)(RECIPE, atoms) for _ in range(count)]
     # One request for all of them: get_result would cost a tenth of a second each.
     url = f"http://localhost:{covalent.get_config('dispatcher.port')}/api/v2/dispatches"
-    wanted = {"dispatch_id": dispatches, "count": count}
+    wanted: dict[str, Any] = {"dispatch_id": dispatches, "count": count}
     deadline = time.monotonic() + TIMEOUT_S
     statuses: list[str] = []
     while statuses != ["COMPLETED"] * count:
         if "FAILED" in statuses or time.monotonic() > deadline:
             raise RuntimeError(f"the bare dispatches read {statuses}")
         time.sleep(POLL_S)
-        answer = requests.get(url, params=wanted, timeout=10).json()  # type: ignore[arg-type]
+        answer = requests.get(url, params=wanted, timeout=10).json()
         statuses = [each["status"] for each in answer["dispatches"]]
 
 

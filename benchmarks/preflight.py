@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,7 @@ def _measure(runs: int) -> int:
             print(f"{name:52} not measured: {str(errors[0])[:60]}...")
             continue
         took = statistics.median(_new(recipe, atoms) for _ in range(runs))
-        again = statistics.median(_ms(lambda: _check(recipe, atoms)) for _ in range(runs))  # noqa: B023
+        again = statistics.median(_ms(partial(_check, recipe, atoms)) for _ in range(runs))
         line = f"{name:52} {took:8.1f} ms  known before {again:5.2f} ms"
         if limited:
             broken |= took > LIMIT_MS
@@ -147,7 +148,8 @@ def _many(first: float) -> bool:
         structure.rattle(0.05, seed=number)
         structures.append(structure)
     one = _ms(lambda: _check("vasp.core.relax_job", structures[0], encut=390))
-    rest = [_ms(lambda: _check("vasp.core.relax_job", each, encut=390)) for each in structures]  # noqa: B023
+    check = partial(_check, "vasp.core.relax_job", encut=390)
+    rest = [_ms(partial(check, structure)) for structure in structures]
     ratio = (first + sum(rest)) / first
     print(
         f"{f'{MANY} structures of the same elements':52} {sum(rest):8.0f} ms  "

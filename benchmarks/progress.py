@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from crystalmath.engines.registry import plugins
 from crystalmath.progress.search import read_progress
@@ -35,14 +36,14 @@ def main(count: int) -> None:
         for work in works:
             _fill(work)
         readers = plugins().progress_readers()
-        _told("at first", works, readers)
-        _told("nothing new", works, readers)
+        _print_time("at first", works, readers)
+        _print_time("nothing new", works, readers)
         for what, every in (("a tenth new", 10), ("all new", 1)):
             for work in works[::every]:
                 with (work / "quacc-1/OSZICAR").open("a") as file:
                     file.write(_OSZICAR.format(2))
                 os.utime(work / "quacc-1/OSZICAR", (time.time() - 30 + 1 / every,) * 2)
-            _told(what, works, readers)
+            _print_time(what, works, readers)
 
 
 def _fill(work: Path) -> None:
@@ -56,10 +57,10 @@ def _fill(work: Path) -> None:
     os.utime(run / "OSZICAR", (before, before))
 
 
-def _told(what: str, works: list[Path], readers: object) -> None:
+def _print_time(what: str, works: list[Path], readers: Any) -> None:
     begun = time.process_time()
     for work in works:
-        for _ in read_progress(work, readers):  # type: ignore[arg-type]
+        for _ in read_progress(work, readers):
             pass
     spent = time.process_time() - begun
     print(f"{spent * 1e3:8.1f} ms  {100 * spent / EVERY_S:6.2f} % of a core  {what}")

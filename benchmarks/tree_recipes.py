@@ -48,11 +48,11 @@ TREES = {
 }
 
 
-def grow(atoms: Atoms, tree: str, lock: str, begun: str, seconds: float) -> dict[str, Any]:  # noqa: ARG001
+def grow(atoms: Atoms, tree: str, lock: str, begun: str, seconds: float) -> dict[str, Any]:
     """Start a tree, say that it is there, and wait."""
     file = os.open(lock, os.O_RDWR)
     fcntl.flock(file, fcntl.LOCK_SH)
-    os.set_inheritable(file, True)  # noqa: FBT003
+    fcntl.fcntl(file, fcntl.F_SETFD, 0)  # the processes of the tree inherit it
     if code := TREES[tree]:
         subprocess.Popen([sys.executable, "-S", "-c", code], close_fds=False)
         time.sleep(0.1)  # until it has done what its kind does

@@ -1,6 +1,7 @@
 """Fixtures of all tests: a home of their own, and the recipes of `tests/lab` admitted."""
 
 import ast
+import asyncio
 import contextlib
 import functools
 import os
@@ -234,3 +235,12 @@ def eventually(condition, timeout=120.0, message="it did not happen"):
         assert time.monotonic() < deadline, message
         time.sleep(0.02)
     return value
+
+
+async def eventually_in_loop(condition):
+    """Wait until a condition holds that no event of the loop announces, as of a thread."""
+    async with asyncio.timeout(60):
+        while True:
+            if condition():
+                return
+            await asyncio.sleep(0.01)

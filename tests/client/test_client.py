@@ -18,7 +18,7 @@ import pytest
 from ase.build import bulk
 from ase.constraints import FixAtoms
 
-from conftest import eventually
+from conftest import eventually, eventually_in_loop
 from crystalmath import build_version
 from crystalmath.client import Job, JobFailed, JobFuture, Submission, SubmissionWarning
 from crystalmath.client import request as request_module
@@ -700,8 +700,7 @@ def test_cancel_stops_the_job(client):
 
 async def test_a_timeout_of_a_coroutine_cancels_the_job_without_holding_up_its_loop(client):
     future = client.submit("lab_recipes.long_sleep", AL)
-    while not future.running():  # noqa: ASYNC110 - a thread's affair
-        await asyncio.sleep(0.01)
+    await eventually_in_loop(future.running)
     longest, last = 0.0, time.monotonic()
 
     async def tick():
@@ -725,8 +724,7 @@ async def test_a_timeout_of_a_coroutine_cancels_the_job_without_holding_up_its_l
             await asyncio.wait_for(asyncio.wrap_future(future), 0.05)
         assert not future.done()
         release.set()
-        while not future.done():  # noqa: ASYNC110 - a thread's affair
-            await asyncio.sleep(0.01)
+        await eventually_in_loop(future.done)
     ticking.cancel()
     assert future.cancelled()
     assert longest < LONG / 2

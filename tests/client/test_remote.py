@@ -321,7 +321,10 @@ def test_what_was_accepted_is_not_lost_with_a_later_batch(home, monkeypatch):
         "jobs.events": [None],
         "jobs.status_many": [None],
     }
-    behave = lambda request: (answers[request["method"]] or [None]).pop(0)  # noqa: E731
+
+    def behave(request):
+        return (answers[request["method"]] or [None]).pop(0)
+
     requests = [Submission(recipe="emt.core.static_job", atoms=AL) for _ in range(3)]
     with Broken(home, behave), connect(start=False) as client:
         first, second, third = client.submit_many(requests)
@@ -483,8 +486,7 @@ def test_a_client_that_connects_asks_who_is_there_and_nothing_else(home, monkeyp
         return ask(connection, method, *more)
 
     monkeypatch.setattr(remote_module.Connection, "ask", noted)
-    behave = lambda request: document("pending")  # noqa: E731
-    with Broken(home, behave), connect(start=False) as client:
+    with Broken(home, lambda _: document("pending")), connect(start=False) as client:
         client.job("x")
     assert asked == ["system.version", "jobs.status"]
 
@@ -495,8 +497,7 @@ def test_a_server_that_goes_before_it_has_said_who_it_is_is_asked_again(home):
             if len(self.threads) > 2:
                 super().talk(connection, file)
 
-    behave = lambda request: document("pending")  # noqa: E731
-    with Leaving(home, behave), connect(start=False) as client:
+    with Leaving(home, lambda _: document("pending")), connect(start=False) as client:
         assert client.job("x").state is JobState.PENDING
 
 
@@ -507,8 +508,10 @@ def test_a_database_that_is_away_for_a_moment_is_waited_for(home, caplog):
         "jobs.events": [trouble, {"events": [], "last": 1}, {"events": [], "last": 1}],
         "jobs.status_many": [{"jobs": [document("cancelled")]}],
     }
-    behave = lambda request: answers[request["method"]].pop(0)  # noqa: E731
-    with Broken(home, behave), connect(start=False) as client:
+    with (
+        Broken(home, lambda request: answers[request["method"]].pop(0)),
+        connect(start=False) as client,
+    ):
         future = client.future("x")
         with pytest.raises(concurrent.futures.CancelledError):
             future.result(LONG)
@@ -658,9 +661,8 @@ def test_a_fork_while_a_future_is_being_finished_hangs_nothing(home):
         "jobs.status_many": {"jobs": [document("running")]},
         "jobs.events": {"events": [], "last": 1},
     }
-    behave = lambda request: answers[request["method"]]  # noqa: E731
     held, done = threading.Event(), threading.Event()
-    with Broken(home, behave), connect(start=False) as client:
+    with Broken(home, lambda request: answers[request["method"]]), connect(start=False) as client:
         future = client.future("x")
 
         def hold():

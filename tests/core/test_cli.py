@@ -214,8 +214,8 @@ def test_cancel_from_another_process(cli, jobs):
     answer = finish(start("cancel", jobs["sleeping"][:13], "--json"))
     assert answer.code == 0
     assert answer.json == {"job_id": jobs["sleeping"], "cancelled": True, "error": None}
-    status = lambda: cli("status", jobs["sleeping"], "--json").json["status"]  # noqa: E731
-    eventually(lambda: status() == "cancelled")
+    status = ("status", jobs["sleeping"], "--json")
+    eventually(lambda: cli(*status).json["status"] == "cancelled")
 
 
 def test_run_prints_the_result(cli, lab):

@@ -186,7 +186,10 @@ def test_hosts_are_counted_by_their_hearts(hearts, clock):
 # --- what follows -----------------------------------------------------------------------------
 
 
-def decided(silence=None, engine=Engine(), alive=None):  # noqa: B008 - frozen
+ENGINE = Engine()
+
+
+def decided(silence=None, engine=ENGINE, alive=None):
     files = Files(attempt=1, claim=Claim("pid 1 on node1", alive, silence), cancel=False)
     decision = step(RUNNING, files, now=Moment(0.0, 0.0), engine=engine)
     return [action.state for action in decision.actions], decision.waits

@@ -314,9 +314,11 @@ def retry_of(job_id, **given):
 def test_who_is_late_to_retry_a_job_is_told_of_the_retry_there_is(url):
     with JobStore(url) as one, JobStore(url) as two, ThreadPoolExecutor(8) as pool:
         olds = [submit(one) for _ in range(3)]
-        askers = [store for store in (one, two) for _ in range(4)]
-        ask = lambda store: store.insert_each([retry_of(old) for old in olds])  # noqa: E731
-        for answers in zip(*pool.map(ask, askers), strict=True):
+
+        def retry_all(store):
+            return store.insert_each([retry_of(old) for old in olds])
+
+        for answers in zip(*pool.map(retry_all, [one, two] * 4), strict=True):
             [made] = [answer for answer in answers if not isinstance(answer, InvalidJob)]
             late = [answer for answer in answers if answer is not made]
             assert {type(answer) for answer in late} == {AlreadyRetried}

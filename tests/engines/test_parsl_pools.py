@@ -91,8 +91,7 @@ def test_a_worker_that_died_with_the_lock_of_its_queue(runner, reasons, monkeypa
     eventually(lambda: not runner._of["local"]._tasks and state(worker) == "S")
     before = set(processes.children(manager))
     os.kill(worker, signal.SIGKILL)
-    replaced = lambda: set(processes.children(manager)) - before  # noqa: E731
-    eventually(replaced, message="it was not replaced")
+    eventually(lambda: set(processes.children(manager)) - before, message="it was not replaced")
     run(runner)
     assert "Parsl's workers left work alone for 10 s; a new pool is started" in reasons
 

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from importlib import import_module
 from typing import ClassVar
 
 import psutil
@@ -279,7 +280,7 @@ class SilentAboutLibrary(Engine):
 @hookimpl
 def _make(settings):
     try:
-        import fake_library  # noqa: F401
+        import_module("fake_library")
     except ImportError:
         raise ImportError("something is missing") from None
     return SilentAboutLibrary(settings)

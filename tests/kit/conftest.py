@@ -5,27 +5,33 @@ import os
 import secrets
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
-import broken_boundary  # noqa: F401
-import broken_calls  # noqa: F401
-import broken_ends  # noqa: F401
 import broken_engines
-import broken_face  # noqa: F401
-import broken_guests  # noqa: F401
-import broken_in_time  # noqa: F401
-import broken_subtly  # noqa: F401
-import broken_surroundings  # noqa: F401
-import broken_together  # noqa: F401
-import broken_when_killed  # noqa: F401
-import early_engine  # noqa: F401
-import good_engines  # noqa: F401
 import psutil
 import pytest
 import small_slurm
 
 from crystalmath.testing.oracle import living
 from crystalmath.testing.run import run_pytest
+
+#: Each of these modules adds its engines to `broken_engines`.
+for _name in (
+    "broken_boundary",
+    "broken_calls",
+    "broken_ends",
+    "broken_face",
+    "broken_guests",
+    "broken_in_time",
+    "broken_subtly",
+    "broken_surroundings",
+    "broken_together",
+    "broken_when_killed",
+    "early_engine",
+    "good_engines",
+):
+    import_module(_name)
 
 HERE = Path(__file__).parent
 #: Hides quacc, which no case needs: its import takes seconds.

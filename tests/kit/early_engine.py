@@ -1,7 +1,10 @@
 """An engine that imports its library when its plugin is loaded."""
 
-import fake_library  # noqa: F401
+from importlib import import_module
+
 from broken_engines import Engine
+
+import_module("fake_library")
 
 
 class ImportsEarly(Engine):

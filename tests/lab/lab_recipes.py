@@ -665,7 +665,9 @@ def spoil(atoms, path):
 
 def import_missing(atoms):
     """Import what is not there."""
-    import a_module_that_nobody_has  # noqa: F401
+    import a_module_that_nobody_has
+
+    return a_module_that_nobody_has
 
 
 def all_of(cells: list[Atoms], factor: float = 1.0):

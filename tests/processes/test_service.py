@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -294,7 +295,7 @@ def test_only_a_job_that_is_equal_to_the_letter_is_taken_for_equal(home, lab, mo
         asked([1, 2]),
         asked((1, 2)),
         asked(1),
-        asked(True),  # noqa: FBT003 - it equals 1
+        asked(number=True),  # it equals 1
         asked(1.0),
         asked(1, walltime_s=60),
         asked(1, resources={"ranks": 2}),
@@ -341,7 +342,7 @@ def test_a_refused_key_names_what_differs_to_the_letter_and_no_default(home, lab
             service.submit(lab_job("relax", key="k", atoms=bulk("Cu")))
         service.submit(value(1, key="one"))
         with pytest.raises(KeyConflict, match=r"\(it differs in parameters\.number\)"):
-            service.submit(value(True, key="one"))  # noqa: FBT003 - it equals 1
+            service.submit(value(number=True, key="one"))  # it equals 1
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -421,7 +422,7 @@ def test_what_nobody_waits_for_any_more_is_not_recorded(home, lab):
         for wanted in ([False], [True, True, False]):  # given up before; while it is checked
             answers = iter(wanted)
             with pytest.raises(CrystalMathError, match="nothing was recorded"):
-                service.submit_many([value(1), value(2)], wanted=lambda: next(answers))  # noqa: B023
+                service.submit_many([value(1), value(2)], wanted=partial(next, answers))
     assert here(home) == []
 
 

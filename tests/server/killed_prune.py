@@ -44,13 +44,16 @@ def in_child(function, *args):
     ours, theirs = os.pipe()
     child = os.fork()
     if not child:
-        with os.fdopen(theirs, "w") as answer:
-            try:
+        code = 1
+        try:
+            with os.fdopen(theirs, "w") as answer:
                 json.dump(function(*args), answer)
-            except BaseException:  # noqa: BLE001 - it must not come back into the parent
-                traceback.print_exc()
-                os._exit(1)
-        os._exit(0)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+            raise
+        finally:  # nothing of the child may come back into the parent
+            os._exit(code)
     os.close(theirs)
     with os.fdopen(ours) as answer:
         text = answer.read()

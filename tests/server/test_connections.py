@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from conftest import eventually_in_loop
 from crystalmath.errors import UnknownJob
 from crystalmath.server.handlers import METHODS as METHODS_OF_SERVER
 from crystalmath.server.rpc import session
@@ -53,9 +54,7 @@ async def connect():
 
 async def left(connections, count=0):
     """Wait until so many connections are there."""
-    async with asyncio.timeout(60):
-        while connections.count != count:  # noqa: ASYNC110 - it has no event to wait for
-            await asyncio.sleep(0.01)
+    await eventually_in_loop(lambda: connections.count == count)
 
 
 # --- frames ------------------------------------------------------------------------------------

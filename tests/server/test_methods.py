@@ -18,7 +18,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.io.trajectory import Trajectory
 
-from conftest import eventually
+from conftest import eventually, eventually_in_loop
 from crystalmath.jobs import workfiles
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.workfiles import read_tail
@@ -488,8 +488,7 @@ def test_a_poll_for_events_ends_with_the_first_of_them(service, other, tmp_path)
 
 
 async def eventually_listening(service):
-    while not service.feed._listeners:  # noqa: ASYNC110 - a thread does it
-        await asyncio.sleep(0.01)
+    await eventually_in_loop(lambda: service.feed._listeners)
 
 
 def test_wait_gives_the_states_at_the_end_of_its_time(service, tmp_path):
@@ -1035,9 +1034,7 @@ def test_a_poll_that_is_cancelled_while_it_begins_leaves_no_listener(service):
             await asyncio.sleep(0.2)
             task.cancel()
             await asyncio.wait([task])
-        async with asyncio.timeout(60):
-            while service.feed._listeners:  # noqa: ASYNC110 - a thread's affair
-                await asyncio.sleep(0.05)
+        await eventually_in_loop(lambda: not service.feed._listeners)
         await asyncio.sleep(0.3)
         assert not service.feed._listeners
 

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from conftest import eventually_in_loop
 from crystalmath.server.pools import _USUAL, Share, in_pool, in_slices, is_wanted, share
 
 _THREADS, _EACH = _USUAL, _USUAL // 2
@@ -31,12 +32,6 @@ async def ask(who, kind, function, *args):
     return await in_pool(kind, function, *args)
 
 
-async def until(condition):
-    async with asyncio.timeout(60):
-        while not condition():  # noqa: ASYNC110 - threads have no event of the loop's
-            await asyncio.sleep(0.001)
-
-
 async def test_one_connection_leaves_threads_to_the_others(kind):
     go, begun = threading.Event(), []
 
@@ -45,7 +40,7 @@ async def test_one_connection_leaves_threads_to_the_others(kind):
         go.wait(60)
 
     greedy = [asyncio.create_task(ask("greedy", kind, wait)) for _ in range(64)]
-    await until(lambda: len(begun) == _EACH)
+    await eventually_in_loop(lambda: len(begun) == _EACH)
     assert await ask("other", kind, str, 7) == "7"
     assert len(begun) == _EACH
     go.set()
@@ -72,7 +67,7 @@ async def test_connections_take_turns(kind):
     assert begun == []
     go.set()
     # Both came long after all of a's.
-    await until(lambda: sorted(begun) == [*"a" * _EACH, "b", "c"])
+    await eventually_in_loop(lambda: sorted(begun) == [*"a" * _EACH, "b", "c"])
     more.set()
     await asyncio.gather(*filling, *waiting)
 
@@ -109,9 +104,9 @@ async def test_who_gives_up_is_known_to_the_thread(kind):
         told.append(is_wanted())
 
     task = asyncio.create_task(ask("a", kind, work))
-    await until(begun.is_set)
+    await eventually_in_loop(begun.is_set)
     task.cancel()
-    await until(lambda: told == [False])
+    await eventually_in_loop(lambda: told == [False])
 
 
 async def test_an_error_of_a_call_is_raised_and_the_threads_go_on(kind):

@@ -242,6 +242,9 @@ def main():
     if judge:
         return 0
     sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    import warnings
+
+    warnings.simplefilter("ignore")  # standard output and error are VASP's
     from standin_run import run
 
     return run(asked)

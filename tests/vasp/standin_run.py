@@ -4,14 +4,11 @@ import os
 import signal
 import sys
 import time
-import warnings
 
-warnings.simplefilter("ignore")  # standard output and error are VASP's
-
-import numpy as np  # noqa: E402
-from ase.calculators.calculator import Calculator, all_changes  # noqa: E402
-from ase.calculators.emt import EMT, parameters  # noqa: E402
-from ase.io import read, write  # noqa: E402
+import numpy as np
+from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.emt import EMT, parameters
+from ase.io import read, write
 
 #: What each atom is bound by, in eV, beside what EMT says: its energies are about zero, and
 #: VASP's are not; custodian takes a positive one for an error.
