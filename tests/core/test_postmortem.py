@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from crystalmath.worker.postmortem import describe
 
 
-class JobFailure(Exception):  # noqa: N818
+class JobFailure(Exception):  # noqa: N818 - quacc's name
     """As quacc's."""
 
     def __init__(self, directory, message="Calculation failed!", parent_error=None):

@@ -138,7 +138,7 @@ class DescriptorPerFailure(InAProcess):
         with Path(directory, "1.outcome").open("rb") as outcome:
             state = json.loads(outcome.readline())["state"]
         if state == "failed":
-            self._logs.append(Path(directory, "1.outcome").open("rb"))  # noqa: SIM115
+            self._logs.append(Path(directory, "1.outcome").open("rb"))  # noqa: SIM115 - it is the fault
 
     def stop(self):
         super().stop()

@@ -412,7 +412,7 @@ class WritesElsewhere(AtLaunch):
     """Keeps its log in a folder that it has chosen itself."""
 
     def begin(self):
-        self._log = Path(f"/var/tmp/broken-engine-log-{os.getpid()}").open("w")  # noqa: SIM115
+        self._log = Path(f"/var/tmp/broken-engine-log-{os.getpid()}").open("w")  # noqa: SIM115 - open on
 
     def end(self):
         self._log.close()

@@ -142,7 +142,7 @@ def swallows(number=1):
     for _ in range(2):
         try:
             found = found + double(2)
-        except BaseException:  # noqa: BLE001
+        except BaseException:  # noqa: BLE001 - the fault of this flow
             found = "swallowed"
             continue
         return found

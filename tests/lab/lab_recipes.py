@@ -79,7 +79,7 @@ def relax(atoms):
     return {"atoms": atoms, "results": found, "dir_name": str(folder)}
 
 
-def switch(atoms, *, relax_cell: bool = False, note: "in words" = None, **more):  # noqa: F722
+def switch(atoms, *, relax_cell: bool = False, note: "in words" = None, **more):  # noqa: F722 - words
     return relax_cell
 
 

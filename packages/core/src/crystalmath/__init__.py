@@ -37,12 +37,12 @@ def build_version() -> str:
 def entry_points_of(group: str) -> list[EntryPoint]:
     """Return the entry points of a group; warn of each distribution whose own are unreadable."""
     import warnings
+    from contextlib import suppress
     from importlib.metadata import distributions, entry_points
 
-    try:
+    with suppress(Exception):  # a broken file of any distribution
         return list(entry_points(group=group))
-    except Exception:  # noqa: BLE001 - one broken file among those of all distributions
-        points: dict[EntryPoint, None] = {}
+    points: dict[EntryPoint, None] = {}
     for distribution in distributions():
         try:
             points |= dict.fromkeys(distribution.entry_points.select(group=group))
