@@ -7,8 +7,8 @@ the journal to ``N.outcome``. The first end of an attempt that gets this name co
 
 The name of a journal is removed once these links are on the disk, too. So the journal of a dead
 writer may hold outcomes that a power cut or a kill has left unpublished. The process that takes
-over the jobs publishes them first (:meth:`crystalmath.jobs.host.Host.publish_left`). Records after a
-torn one do not count.
+over the jobs publishes them first (:meth:`crystalmath.jobs.host.Host.publish_left`). Records
+after a torn one do not count.
 """
 
 from __future__ import annotations
