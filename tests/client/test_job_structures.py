@@ -88,7 +88,7 @@ def test_moments_that_a_calculation_has_lost_are_told(client):
     lost = client.submit(SHIFT, nickel_oxide(), {"moments": [0, 0, 0, 0]})
     waits = client.submit(REPORT, lost)
     assert waits.result(LONG)["magmoms"] == [0, 0, 0, 0]
-    told = f"the geometry of job {lost.job_id} has no magnetic moments, though the job was given"
+    told = f"the geometry of job {lost.job_id} has no magnetic moments, though the job began"
     for future in (waits, client.submit(REPORT, lost)):
         (warning,) = future.info().warnings
         assert warning["code"] == "moments_lost"
@@ -158,7 +158,7 @@ def test_what_gives_no_geometry(client, shifted, cli):
         bare: r"\(lab_recipes.without_structure\): its result holds no structure",
         slabs: "its result holds 3 calculations beside each other",
         none: r"its result holds no structure \('atoms'\)",
-        f"job:{bare.job_id}@0": "was given no structure: lab_recipes.without_structure takes none",
+        f"job:{bare.job_id}@0": "has no input structure: lab_recipes.without_structure takes none",
         f"job:{slabs.job_id}@1": "its result holds 3 calculations",
     }.items():
         with pytest.raises(InvalidJob, match=words):

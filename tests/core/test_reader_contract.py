@@ -88,16 +88,16 @@ BROKEN = {
                 "environment: MYLAB was None, is was here",
             ),
             ("writes a file", "open('asked', 'w').close()", "file: asked"),
-            ("slow", "import time; time.sleep(1.1)", "whoever submits waits"),
+            ("slow", "import time; time.sleep(1.1)", "a submission waits for it"),
         )
     },
     "heavy": ("import re\n", "import re\nimport numpy\n", LOADS, "imports numpy"),
     "wrong reading": (
-        *("int(found[1])", "int(found[1]) + 1"),
-        *("TestReaders::test_readings", "ionic_step 3, and not 2"),
+        *("int(step[1])", "int(step[1]) + 1"),
+        *("TestReaders::test_readings", "ionic_step 3, not 2"),
     ),
     "reads numbers of cut lines": (
-        *("if found := STEP.match(line):", "if found := re.match(r'step (\\d+)(.*)', line):"),
+        *("if step := STEP.match(line):", "if step := re.match(r'step (\\d+)(.*)', line):"),
         *("TestReaders::test_files_that_are_cut_anywhere", "raises ValueError"),
     ),
     "a folder in its name": (

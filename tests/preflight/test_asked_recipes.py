@@ -380,7 +380,7 @@ def test_a_file_that_cannot_be_written_or_read_back_is_named(ask):
     [step] = ask(recipe, bulk("Al"), encut="abc").steps
     [trouble] = step.troubles
     assert trouble.where == "input"
-    assert trouble.message.startswith("text where a number is due: encut = 'abc' (Unknown format")
+    assert trouble.message.startswith("text in place of a number: encut = 'abc' (Unknown format")
 
 
 def test_custodian_reads_what_vasp_would(ask, place, environment):

@@ -208,7 +208,7 @@ def test_who_comes_while_it_warms_up_waits(inspector, environment, tmp_path, mon
         ("kill_itself", "SIGKILL"),
         ("end_in_real_time", "signal 40 .a real-time signal."),
         ("kill_supervisor", "its supervisor died"),
-        ("say_and_leave", "exited with code 3 while it was asked.* printed: 'no licence"),
+        ("say_and_leave", "exited with code 3 while it was asked.* output: 'no licence"),
         ("close_everything", "exited with code 1"),
     ],
 )

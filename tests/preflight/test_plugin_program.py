@@ -114,7 +114,7 @@ def test_jobs_are_refused_if_and_only_if_they_die_for_want_of_their_files(enviro
         told = [(each.severity, each.code) for each in found[number]]
         assert told == ([] if code is None else [("error", code)]), found[number]
     assert found[2][0].message.startswith(
-        "no Slater-Koster file for H: parameter slako_dir wants H-O.skf, and "
+        "no Slater-Koster file for H: parameter slako_dir wants H-O.skf, but "
     )
     assert found[2][0].path == f"{tmp_path}/pair/H-O.skf"
     assert found[8][0].message.endswith("does not exist; wanted for H, O")

@@ -123,7 +123,7 @@ def test_a_bad_tree_is_told_in_full(pots, cli, home, perovskite):
 @pytest.mark.parametrize(
     ("recipe", "parameters", "codes", "said"),
     [
-        ("relax_job", {"ediffg": 0.01}, {"parameter_sign"}, "less than 0.01 eV, whatever the"),
+        ("relax_job", {"ediffg": 0.01}, {"parameter_sign"}, "less than 0.01 eV, however large"),
         ("relax_job", {"ediffg": -0.01}, set(), ""),
         ("relax_job", {"ediffg": 1e-4}, set(), ""),
         ("static_job", {"ediffg": 0.01}, set(), ""),

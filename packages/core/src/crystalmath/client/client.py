@@ -767,7 +767,7 @@ class Client:
 
         ``run.py`` runs it with quacc. For VASP and Quantum ESPRESSO the folder also has the input
         files and ``run.sh``, which starts the program. Several steps have ``step-1`` and so on.
-        ``run.sh`` puts a POTCAR together from the pseudopotential library there.
+        A POTCAR is put together when ``run.sh`` runs, from the files of the library.
 
         Parameters
         ----------
