@@ -223,7 +223,7 @@ def test_many_are_cancelled_each_on_its_own(service, tmp_path):
         ({}, "nothing says which jobs"),
         ({"prefix": "", "labels": {}}, "nothing says which jobs"),
         ({"steps": True}, "nothing says which jobs"),
-        ({"job_ids": [ended], "labels": {"set": "stopped"}}, "leave out one of both"),
+        ({"job_ids": [ended], "labels": {"set": "stopped"}}, "exclude each other"),
         ({"state": ["completed"]}, "completed jobs have ended"),
     ):
         refused = call(service, "jobs.cancel_many", **asked)
@@ -514,7 +514,7 @@ def test_wait_gives_the_states_at_the_end_of_its_time(service, tmp_path):
     assert (answer["code"], answer["jobs"], answer["done"]) == ("unknown_job", [], False)
     for asked in ({}, {"labels": {}}, {"steps": True}, {"job_ids": [held], "labels": {}}):
         refused = call(service, "jobs.wait", **asked)
-        assert "say which jobs to wait for" in refused["error"]
+        assert "choose the jobs to wait for" in refused["error"]
 
 
 @pytest.mark.parametrize("method", ["jobs.wait", "jobs.events"])

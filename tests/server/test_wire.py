@@ -67,7 +67,7 @@ def test_the_length_stands_in_the_header(header):
     [
         (b"", "no 'Content-Length'"),
         (b"Content-Type: application/json\r\n\r\n", "no 'Content-Length'"),
-        (b"Content-Length: 1\r\nContent-Length: 1\r\n\r\n", "stands twice"),
+        (b"Content-Length: 1\r\nContent-Length: 1\r\n\r\n", "has 'Content-Length' twice"),
         (b"Content-Length: -1\r\n\r\n", "must be a number of bytes, not '-1'"),
         (b"Content-Length: +1\r\n\r\n", "must be a number of bytes"),
         (b"Content-Length: 1_0\r\n\r\n", "must be a number of bytes"),
@@ -142,7 +142,7 @@ def test_a_clients_answers_may_be_deep():
     [
         (float("nan"), "cannot be sent as JSON"),
         ({"a": float("inf")}, "cannot be sent as JSON"),
-        ({1: 2}, "must have a string as name, not 1"),
+        ({1: 2}, "must be a string, not 1"),
         ({"a": {1, 2}}, "set is not JSON serializable"),
         ({"a": ["\ud800"]}, "cannot be sent as UTF-8"),
     ],

@@ -1,8 +1,8 @@
-"""The answers of the server's methods: their one declaration.
+"""The types of the server's answers, declared once.
 
 Schemas, the OpenRPC document and the page of methods follow from these types
-(:mod:`~crystalmath.wire.schemas`), and type checkers read them, of handlers and of clients.
-Answers may gain keys in later releases, and lose none.
+(:mod:`~crystalmath.wire.schemas`). Type checkers hold handlers and clients to them. Answers may
+gain keys in later releases, and lose none.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from crystalmath.models.submission import CommonTerms
 
 _STATES = [state.value for state in JobState]
 
-#: So many jobs in one request at most.
+#: How many jobs a request may name.
 MOST_JOBS = 10_000
 
 Name: TypeAlias = Annotated[str, Limits(minLength=1)]
 JobId: TypeAlias = Annotated[str, Limits(format="job-id"), "a job's id, a UUID"]
 JobIds: TypeAlias = Annotated[list[JobId], Limits(maxItems=MOST_JOBS)]
 State: TypeAlias = Annotated[str, Limits(enum=_STATES)]
-#: What has become of a job, or of what was asked of it.
+#: The state of a job, or that a request about it failed.
 Status: TypeAlias = Annotated[str, Limits(enum=[*_STATES, "error"])]
 Count: TypeAlias = Annotated[int, Limits(minimum=0)]
 Bytes: TypeAlias = Annotated[int, Limits(minimum=0, maximum=2**53)]
@@ -36,15 +36,15 @@ Time: TypeAlias = Annotated[float, "seconds since the epoch"]
 Timeout: TypeAlias = Annotated[
     float,
     Limits(minimum=0, maximum=600),
-    "how long to wait for something to tell, in seconds",
+    "how long to wait for news, in seconds",
 ]
-Error: TypeAlias = Annotated[str | None, "what is wrong, for people"]
-Code: TypeAlias = Annotated[str, "stays the same when the wording changes"]
+Error: TypeAlias = Annotated[str | None, "the error as a text for people"]
+Code: TypeAlias = Annotated[str, "names the kind of error; it never changes"]
 
-#: A job, as ``jobs.status`` and all others tell it: what of :class:`~crystalmath.models.Job` is
-#: shown, by the names on the wire. ``Job.read`` makes the record of it.
+#: A job as all methods describe it: the public fields of :class:`~crystalmath.models.Job`, by their
+#: names on the wire. ``Job.read`` makes the record from it.
 JobDocument: TypeAlias = Annotated[Mapping[str, Any], Job]
-#: The same of others.
+#: The same for other records.
 InputsDocument: TypeAlias = Annotated[Mapping[str, Any], Inputs]
 ProgressDocument: TypeAlias = Annotated[Mapping[str, Any], Progress]
 CheckDocument: TypeAlias = Annotated[Mapping[str, Any], Check]
@@ -52,20 +52,20 @@ PresetDocument: TypeAlias = Annotated[Mapping[str, Any], Preset]
 
 
 class Answer(TypedDict):
-    """What most answers have."""
+    """The key that most answers have."""
 
     error: Error
 
 
 class Trouble(TypedDict):
-    """What keeps something from being done, for people and for programs."""
+    """The reason why something cannot be done, for people and for programs."""
 
     error: str
     code: Code
 
 
 class Refusal(Trouble):
-    """What any method may answer in place of a result."""
+    """The answer of any method that refuses a request."""
 
     status: Literal["error"]
     findings: NotRequired[list[FindingDocument]]
@@ -84,72 +84,74 @@ class Potcar(TypedDict):
 
 
 Potcars: TypeAlias = Annotated[
-    list[Potcar], "the pseudopotentials that it reads, as they were at submission"
+    list[Potcar], "the pseudopotentials that the job reads, as they were at submission"
 ]
 
 
 Replaced = Annotated[
     Mapping[str, Count],
-    "why the warm process that runs recipes had to be replaced for this job, each with how often",
+    "reason -> how often the warm runner had to be replaced for it during this job",
 ]
 
 
 class Summary(TypedDict):
-    """What people look for in the result of a completed job."""
+    """The main values of the result of a completed job."""
 
     energy_ev: Annotated[float | None, "energy in eV"]
     max_force_ev_ang: Annotated[float | None, "the largest force on an atom in eV/Å"]
-    formula: Annotated[str | None, "of all atoms that the energy is of"]
+    formula: Annotated[str | None, "the formula of all atoms that have this energy"]
     work_dir: str | None
     natoms: NotRequired[Annotated[Count, "the number of atoms, where there are any"]]
     steps: NotRequired[Annotated[Count, "the number of results of a flow"]]
     as_text: NotRequired[
         Annotated[
             list[str],
-            "what of the result JSON has no form for and is stored as text: place and type; the "
-            "first hundred",
+            "values of the result that JSON cannot express, and that are stored as text: place and "
+            "type; the first hundred",
         ]
     ]
     asked_to_stop: NotRequired[
         Annotated[
             bool,
-            "the walltime, or its allocation's, was nearly over, and the program was asked to "
-            "stop: it may have been before all was done",
+            "the walltime of the job or its allocation was nearly over, and the program was "
+            "asked to stop: it may not have finished",
         ]
     ]
     changed_files: NotRequired[
         Annotated[
             list[str],
-            "pseudopotentials that were not, when the job ran, what they were at submission",
+            "pseudopotentials that had changed between submission and run",
         ]
     ]
     process_replaced: NotRequired[Replaced]
 
 
-# --- what becomes of a request -------------------------------------------------------------------
+# --- submitting and stopping ---------------------------------------------------------------------
 
 
 class SubmittedJob(Answer):
-    """The job that a submission became, or why it was refused (``jobs.submit``)."""
+    """The new job, or why the submission was refused (``jobs.submit``)."""
 
     job_id: str | None
     status: Status
     code: NotRequired[str]
     findings: NotRequired[list[FindingDocument]]
     warnings: NotRequired[list[FindingDocument]]
-    known: NotRequired[Annotated[bool, "with a key: whether it gave the job before"]]
+    known: NotRequired[
+        Annotated[bool, "with a key: whether an earlier request has submitted the job"]
+    ]
 
 
 class SubmittedJobs(Answer):
-    """What became of many submissions, in their order (``jobs.submit_many``)."""
+    """The answers to many submissions, in their order (``jobs.submit_many``)."""
 
     jobs: Sequence[SubmittedJob]
 
 
 class RetriedJob(Answer):
-    """What came of a job that was to run again (``jobs.retry``)."""
+    """The new job that retries an old one, or why it was refused (``jobs.retry``)."""
 
-    retry_of: Annotated[str, "the job that was asked for"]
+    retry_of: Annotated[str, "the old job"]
     name: str | None
     labels: Mapping[str, str]
     job_id: Annotated[str | None, "the new job"]
@@ -157,54 +159,56 @@ class RetriedJob(Answer):
     code: NotRequired[str]
     findings: NotRequired[list[FindingDocument]]
     warnings: NotRequired[list[FindingDocument]]
-    known: NotRequired[Annotated[bool, "with a key: whether it gave the new job before"]]
+    known: NotRequired[
+        Annotated[bool, "with a key: whether an earlier request has made the new job"]
+    ]
 
 
 class RetriedJobs(Answer):
-    """What came of jobs that were to run again (``jobs.retry``)."""
+    """The new jobs that retry old ones (``jobs.retry``)."""
 
     jobs: Sequence[RetriedJob]
 
 
 class CancelledJob(Answer):
-    """Whether it was asked that a job be stopped, or why not (``jobs.cancel``)."""
+    """Whether a stop of a job was requested, or why not (``jobs.cancel``)."""
 
     job_id: str
-    cancelled: Annotated[bool, "it was asked that the job be stopped"]
+    cancelled: Annotated[bool, "a stop of the job was requested"]
     successors: NotRequired[
-        Annotated[list[str], "the jobs that waited for it, and are stopped too"]
+        Annotated[list[str], "the jobs that waited for it, and are stopped as well"]
     ]
     code: NotRequired[str]
     status: NotRequired[Literal["error"]]
 
 
 class CancelledJobs(Answer):
-    """Of many jobs, whether it was asked that they be stopped (``jobs.cancel_many``)."""
+    """Which of many jobs are to be stopped (``jobs.cancel_many``)."""
 
     jobs: Sequence[CancelledJob]
 
 
 class FolderCopy(TypedDict):
-    """A folder of which a job gets a copy to run in."""
+    """A folder that a job copies, and runs in the copy."""
 
     folder: Annotated[str, "the folder that is copied"]
-    size: Annotated[int, "how large the copy is, in bytes"]
+    size: Annotated[int, "the size of the copy in bytes"]
 
 
 class CheckedJob(Answer):
-    """Whether a job would be accepted, and what is wrong with it (``jobs.check``)."""
+    """Whether a job would be accepted, and its faults (``jobs.check``)."""
 
     ok: Annotated[bool, "whether the job would be accepted"]
     status: Annotated[str, Limits(enum=["ok", "error"])]
     findings: list[FindingDocument]
-    potcars: Annotated[list[Potcar], "the pseudopotentials it would read, as far as they are known"]
-    environment: Annotated[list[str], "the variables of the caller's that the job would see"]
+    potcars: Annotated[list[Potcar], "the pseudopotentials that it would read, if they are known"]
+    environment: Annotated[list[str], "the caller's variables that the job would see"]
     copies: Annotated[
-        list[FolderCopy], "the folders that it would copy, to run in, as far as they are there"
+        list[FolderCopy], "the folders that it would copy and run in, if they exist already"
     ]
-    inputs: NotRequired[Annotated[InputsDocument | None, "where that was asked for"]]
+    inputs: NotRequired[Annotated[InputsDocument | None, "with `inputs` in the request"]]
     flow: NotRequired[
-        Annotated[Mapping[str, Any], FlowCheck, "of a flow, the jobs that it would call"]
+        Annotated[Mapping[str, Any], FlowCheck, "for a flow, the jobs that it would call"]
     ]
 
 
@@ -212,13 +216,13 @@ class CheckedJob(Answer):
 
 
 class JobStates(Answer):
-    """Jobs in the order of their ids, or why one is not known (``jobs.status_many``)."""
+    """Jobs in the order of their ids, or an error for an unknown one (``jobs.status_many``)."""
 
     jobs: Sequence[Annotated[Mapping[str, Any], Job, Refusal]]
 
 
 class JobRow(TypedDict):
-    """Those fields of a job that a list was asked for."""
+    """The chosen fields of a job in a list."""
 
     job_id: JobId
 
@@ -228,14 +232,14 @@ class JobList(Answer):
 
     jobs: Annotated[
         Sequence[Annotated[Mapping[str, Any], Job, JobRow]],
-        "each whole, or of `fields` and `job_id` alone",
+        "each whole, or only its `fields` and `job_id`",
     ]
-    cursor: Annotated[str | None, "of the next page, if any"]
+    cursor: Annotated[str | None, "the `cursor` for the next page, if any"]
     totals: Annotated[Mapping[str, int] | None, "how many jobs there are in each state"]
 
 
 class WaitedJobs(Answer):
-    """Jobs as they were when the waiting was over (``jobs.wait``), and whether all had ended."""
+    """Jobs as they were at the end of the wait, and whether all had ended (``jobs.wait``)."""
 
     jobs: Sequence[JobDocument]
     done: bool
@@ -264,36 +268,36 @@ class FacetValue(TypedDict):
 
 
 class Facet(TypedDict):
-    """How many jobs have which value of a filter, the most frequent first (``jobs.facets``)."""
+    """Jobs counted by the values of one filter, the most frequent first (``jobs.facets``)."""
 
     filter: Annotated[
         Literal["state", "recipe", "engine", "cluster", "elements", "labels"],
         "the filter that takes these values",
     ]
-    label: Annotated[str | None, "the name of the label; null of other filters"]
+    label: Annotated[str | None, "the name of the label; null for other filters"]
     values: list[FacetValue]
     more: Annotated[Count, "how many further values there are"]
 
 
 class Facets(Answer):
-    """How many jobs have which values of filters (``jobs.facets``); labels come last."""
+    """Jobs counted by the values of filters (``jobs.facets``); labels come last."""
 
     facets: list[Facet]
     more: Annotated[Count, "how many further labels there are"]
 
 
-_CameTo: TypeAlias = Annotated[dict[str, int], "state -> how many jobs came to it"]
+_CameTo: TypeAlias = Annotated[dict[str, int], "state -> how many jobs reached it"]
 
 
 class CountsBucket(TypedDict):
-    """How many jobs came to which state in a span of time."""
+    """Jobs counted by the states that they reached in a span of time."""
 
     at: Annotated[float, "its beginning, in seconds since the epoch"]
     states: _CameTo
 
 
 class CountedOverTime(Answer):
-    """How many jobs ended in which state over time (``jobs.counts``), the oldest bucket first."""
+    """Ended jobs counted by state over time (``jobs.counts``), the oldest bucket first."""
 
     bucket_s: Annotated[float, "the length of a bucket in seconds"]
     buckets: list[CountsBucket]
@@ -301,7 +305,7 @@ class CountedOverTime(Answer):
 
 
 class Specification(CommonTerms, Answer):
-    """What a job was asked to do (``jobs.specification``), its terms among it."""
+    """The specification of a job with its terms (``jobs.specification``)."""
 
     job_id: str
     recipe: str
@@ -309,75 +313,75 @@ class Specification(CommonTerms, Answer):
     params: Mapping[str, Any]
     engine: str
     potcars: Potcars
-    parents: Annotated[list[Parent], "the jobs that it came of"]
+    parents: Annotated[list[Parent], "the jobs that it depends on or retries"]
     in_one_job: bool
     serial: bool
     walltime_total_s: float | None
     by_step: Mapping[str, Mapping[str, Any]]
-    job: NotRequired[Annotated[JobDocument, "what jobs.status tells, where that was asked for"]]
+    job: NotRequired[Annotated[JobDocument, "with `job` in the request: as in jobs.status"]]
     progress: NotRequired[
         Annotated[
             ProgressDocument | None,
-            "as jobs.progress tells it, where that was asked for; null unless the job runs or "
+            "with `progress` in the request: as in jobs.progress; null unless the job runs or has "
             "failed",
         ]
     ]
 
 
 class ListedResult(Answer):
-    """What the recipe of a job returned (``jobs.results``); arrays and the like in monty's form."""
+    """The result of a job (``jobs.results``); arrays and the like are in monty's form."""
 
     job_id: JobId
     status: Status
-    result: Annotated[Any, "what the recipe returned, whole; null unless it completed"]
+    result: Annotated[Any, "the whole result of the recipe; null unless the job completed"]
     code: NotRequired[str]
 
 
 class JobResult(ListedResult):
-    """The same of one job, and where its recipe raised (``jobs.result``)."""
+    """The result of one job, or the traceback of its recipe (``jobs.result``)."""
 
     traceback: NotRequired[str]
-    brief: NotRequired[Annotated[bool, "true where `result` is a part, as `brief` asked for"]]
+    brief: NotRequired[Annotated[bool, "true if `result` was reduced, with `brief` in the request"]]
 
 
 class ResultList(Answer):
-    """What the recipes of the first jobs returned, as many as fit (``jobs.results``)."""
+    """The results of the first jobs, as many as fit (``jobs.results``)."""
 
     results: Sequence[ListedResult]
     more: Annotated[Count, "how many of the last ids did not fit"]
 
 
 class JobParameters(Answer):
-    """What the recipe of a job was given (``jobs.parameters``)."""
+    """The recipe's parameters of a job (``jobs.parameters``)."""
 
     job_id: JobId
-    params: Annotated[Mapping[str, Any] | None, "as jobs.specification gives them"]
+    params: Annotated[Mapping[str, Any] | None, "as in jobs.specification"]
     code: NotRequired[str]
 
 
 class ParametersList(Answer):
-    """What the recipes of the first jobs were given, as many as fit (``jobs.parameters``)."""
+    """The recipes' parameters of the first jobs, as many as fit (``jobs.parameters``)."""
 
     parameters: Sequence[JobParameters]
 
 
 class JobTable(Answer):
-    """The first jobs as lines of a table, as many as fit (``jobs.table``)."""
+    """The first jobs as rows of a table, as many as fit (``jobs.table``)."""
 
     rows: Annotated[
         Sequence[Mapping[str, Any]],
-        "of each job its values by the names of columns, and `job_id`; what it does not have is "
-        "left out",
+        "for each job `job_id` and its values, by the names of columns; values that it does not "
+        "have are left out",
     ]
     more: Annotated[Count, "how many of the last ids did not fit"]
     unreadable: Annotated[
         Mapping[str, str],
-        "why the results of some jobs in `rows` cannot be read, by job id: their rows lack values",
+        "job id -> why the result of a job in `rows` cannot be read; its row lacks values",
     ]
 
 
 class JobProgress(Answer):
-    """How far a job has come (``jobs.progress``)."""
+    """The progress of a job (``jobs.progress``)."""
 
     job_id: JobId
     status: Status
@@ -386,78 +390,77 @@ class JobProgress(Answer):
 
 
 class ProgressList(Answer):
-    """How far jobs have come, in the order of their ids (``jobs.progress``)."""
+    """The progress of jobs, in the order of their ids (``jobs.progress``)."""
 
     jobs: Sequence[JobProgress]
 
 
 class Numbers(TypedDict):
-    """An array of numbers in a compact form: of NumPy's ``dtype`` in base64."""
+    """An array of numbers of NumPy's ``dtype``, in base64."""
 
     dtype: Annotated[Literal["float32", "float64"], "little-endian"]
     shape: list[Count]
-    data: Annotated[str, "base64, the last index running fastest; NaN where there is no value"]
+    data: Annotated[str, "base64, the last index running fastest; NaN for a missing value"]
 
 
 class Trajectory(Answer):
     """Frames that a calculation of a job has written (``jobs.trajectory``)."""
 
     job_id: JobId
-    attempt: Annotated[Count, "which attempt has written them"]
-    file: Annotated[str | None, "from which they were read, the whole path"]
+    attempt: Annotated[Count, "the attempt that has written them"]
+    file: Annotated[str | None, "the absolute path of their file"]
     others: Annotated[list[str], "further files of frames, the newest first, as `file` takes them"]
-    frames: Annotated[Count, "how many whole frames the file holds by now"]
+    frames: Annotated[Count, "how many whole frames the file has by now"]
     start: Annotated[Count, "the number of the first frame here; the file's first one is 0"]
-    stride: Annotated[Count, "from one frame here to the next"]
-    next: Annotated[int | None, "the `start` for the rest that did not fit, if any"]
+    stride: Annotated[Count, "the distance from one frame here to the next"]
+    next: Annotated[int | None, "the `start` for the frames that did not fit, if any"]
     numbers: Annotated[list[int], "atomic numbers, the same in all frames"]
     pbc: Annotated[list[bool], "whether the cell is periodic along each of its vectors"]
     positions: Annotated[Numbers | None, "(frames, atoms, 3), in Å"]
     cells: Annotated[Numbers | None, "(frames, 3, 3), the vectors as rows, in Å"]
-    energies: Annotated[Numbers | None, "(frames,), in eV; null where no frame has one"]
-    forces: Annotated[Numbers | None, "(frames, atoms, 3), in eV/Å; null where there are none"]
-    magmoms: Annotated[Numbers | None, "(frames, atoms), in μB; null where there are none"]
+    energies: Annotated[Numbers | None, "(frames,), in eV; null if no frame has one"]
+    forces: Annotated[Numbers | None, "(frames, atoms, 3), in eV/Å; null if there are none"]
+    magmoms: Annotated[Numbers | None, "(frames, atoms), in μB; null if there are none"]
 
 
 class JobInputs(Answer):
-    """What the programs of a job get (``jobs.inputs``)."""
+    """The inputs of a job's programs (``jobs.inputs``)."""
 
     job_id: JobId
     inputs: InputsDocument
 
 
 class JobScript(Answer):
-    """A job as scripts that run without us (``jobs.script``): in Python, and for sh."""
+    """A job as scripts that run without CrystalMath (``jobs.script``): in Python, and for sh."""
 
     job_id: JobId
-    script: Annotated[str, "in Python; it needs quacc alone"]
+    script: Annotated[str, "in Python; it needs only quacc"]
     shell: Annotated[
         str | None,
-        "for sh; null where that was not asked for, or a step is no program's that a command "
-        "starts",
+        "for sh, with `shell` in the request; null if a step runs no program that a command starts",
     ]
 
 
 class Relative(Parent):
-    """A job that another came of, or that came of it, with what is on record of it."""
+    """A parent or child of a job, with its record."""
 
     name: str | None
     recipe: str | None
-    status: Annotated[State | None, "its state; null where it is not on record"]
+    status: Annotated[State | None, "its state; null if it is not on record"]
 
 
 class AttemptEntry(TypedDict):
-    """One try at a job (``jobs.show``): where it began, and how it ended."""
+    """An attempt of a job (``jobs.show``): where it began, and how it ended."""
 
     attempt: Annotated[int, "its number; the first is 1"]
-    host: Annotated[str | None, "where it began; null where it has not"]
-    pid: Annotated[int | None, "of the process that looked after it"]
-    outcome: Annotated[str | None, "completed, failed, cancelled or lost; null where it has none"]
+    host: Annotated[str | None, "the host where it began; null if it has not begun"]
+    pid: Annotated[int | None, "the process id of its supervisor"]
+    outcome: Annotated[str | None, "completed, failed, cancelled or lost; null if it has none yet"]
     error: Error
     begun_from: Annotated[
         str | None,
-        "the file of an earlier attempt from whose geometry it began; null where it began with "
-        "what the job was given",
+        "the file of an earlier attempt with the geometry from which it began; null if it began "
+        "with the job's own structure",
     ]
     process_replaced: NotRequired[Replaced]
     work_dir: str
@@ -467,30 +470,30 @@ _From = TypedDict("_From", {"from": State | None})
 
 
 class _Happened(_From):
-    seq: Annotated[int, "grows; a gap means nothing"]
+    seq: Annotated[int, "grows from event to event, with gaps"]
     job_id: str
     at: Time
     reason: str | None
-    job: NotRequired[Annotated[JobDocument, "as it is by then, where that was asked for"]]
+    job: NotRequired[Annotated[JobDocument, "with `job` in the request: as it is by then"]]
 
 
 class Event(_Happened):
-    """Something that happened to a job (``jobs.events``)."""
+    """A change or a note of a job (``jobs.events``)."""
 
-    to: Annotated[State, "the same as `from` where something was only noted"]
+    to: Annotated[State, "the new state; for a note the same as `from`"]
 
 
 class Change(_Happened):
     """The same as a notification (``jobs.changed``)."""
 
-    status: Annotated[State, "the same as `from` where something was only noted"]
+    status: Annotated[State, "the new state; for a note the same as `from`"]
 
 
 class EventList(Answer):
-    """What has happened, the oldest first, and after which the next begin (``jobs.events``)."""
+    """Events, the oldest first, and the place where the next ones begin (``jobs.events``)."""
 
     events: Sequence[Event]
-    last: Annotated[int, "the `after` of the next call"]
+    last: Annotated[int, "the `after` for the next call"]
 
 
 class Subscribed(Answer):
@@ -500,7 +503,7 @@ class Subscribed(Answer):
 
 
 class Target(TypedDict):
-    """Where something runs."""
+    """An engine with one of its clusters."""
 
     engine: str
     cluster: str
@@ -509,19 +512,21 @@ class Target(TypedDict):
 class Story(Answer):
     """A job's whole story (``jobs.show``)."""
 
-    job: Annotated[JobDocument, "what jobs.status tells"]
+    job: Annotated[JobDocument, "as in jobs.status"]
     params: Annotated[Mapping[str, Any], "the recipe's parameters"]
     flow: Annotated[
         Mapping[str, Any],
-        "what jobs.submit takes for flows alone, as it was given: `serial`, `by_step` and the like",
+        "the parameters of jobs.submit for flows only: `serial`, `by_step` and the like",
     ]
     body: Annotated[
         Target | None,
-        "of a flow whose steps are jobs, where its own function runs; `job` has where its steps do",
+        "for a flow whose steps are jobs, where its body runs; `job` says where its steps run",
     ]
     potcars: Potcars
-    parents: Annotated[list[Relative], "the jobs that it came of"]
-    children: Annotated[list[Relative], "the first 1000 jobs that came of it, the oldest first"]
+    parents: Annotated[list[Relative], "the jobs that it depends on or retries"]
+    children: Annotated[
+        list[Relative], "the first 1000 jobs that depend on it or retry it, the oldest first"
+    ]
     attempts: list[AttemptEntry]
     events: Annotated[list[Event], "the first 1000 with their reasons, the oldest first"]
 
@@ -530,18 +535,18 @@ class Story(Answer):
 
 
 class LogPart(Answer):
-    """A part of what a job has written (``jobs.logs``)."""
+    """A part of a job's log or of another file (``jobs.logs``)."""
 
     job_id: JobId
-    file: Annotated[str | None, "the whole path"]
+    file: Annotated[str | None, "the absolute path"]
     others: Annotated[
         list[str],
         "further files of that name, the newest first, by their paths below the work directory; "
         "``file`` is the newest of all",
     ]
     text: str
-    offset: Annotated[Bytes, "the `offset` of the next call"]
-    size: Annotated[Bytes, "of the file, decompressed, in bytes"]
+    offset: Annotated[Bytes, "the `offset` for the next call"]
+    size: Annotated[Bytes, "the size of the decompressed file in bytes"]
     finished: Annotated[bool, "the job has ended, and its file was read to the end"]
 
 
@@ -549,11 +554,11 @@ class FilePart(Answer):
     """Bytes of a file of a job (``jobs.file``)."""
 
     job_id: JobId
-    file: Annotated[str | None, "the whole path"]
+    file: Annotated[str | None, "the absolute path"]
     others: Annotated[list[str], "further files of that name, as jobs.logs names them"]
     data: Annotated[str, "the bytes in base64"]
-    offset: Annotated[Bytes, "the `offset` of the next call"]
-    size: Annotated[Bytes, "of the file, as it is stored, in bytes"]
+    offset: Annotated[Bytes, "the `offset` for the next call"]
+    size: Annotated[Bytes, "the size of the stored file in bytes"]
     finished: Annotated[bool, "the job has ended, and its file was read to the end"]
 
 
@@ -561,71 +566,69 @@ class JobFile(TypedDict):
     """A file of a job."""
 
     file: Annotated[str, "its path below the work directory, as jobs.logs takes it"]
-    size: Annotated[Count, "in bytes, as it is stored"]
+    size: Annotated[Count, "the stored size in bytes"]
     modified_at: Annotated[float, "when it was last written, in seconds since the epoch"]
-    is_link: Annotated[bool, "it is a link, to wherever"]
+    is_link: Annotated[bool, "it is a link"]
 
 
 class JobFiles(Answer):
     """The files of an attempt of a job (``jobs.files``)."""
 
     job_id: JobId
-    attempt: Annotated[Count, "whose files these are"]
-    work_dir: Annotated[str | None, "below which they are"]
+    attempt: Annotated[Count, "the attempt that wrote them"]
+    work_dir: Annotated[str | None, "the folder above them"]
     files: list[JobFile]
-    more: Annotated[Count, "how many there are beyond 10000"]
+    more: Annotated[Count, "how many files there are beyond 10000"]
 
 
 class ArchivedJobs(Answer):
-    """What was archived (``jobs.archive``)."""
+    """The content of a new archive (``jobs.archive``)."""
 
-    jobs: Annotated[Count, "how many jobs are in it"]
-    files: Annotated[Count, "how many files of theirs"]
-    left_out: Annotated[
-        list[str], "files that could not be taken along, and why; the first hundred"
-    ]
+    jobs: Annotated[Count, "how many jobs it has"]
+    files: Annotated[Count, "how many files it has"]
+    left_out: Annotated[list[str], "files that are not in it, and why; the first hundred"]
 
 
 class ImportedJobs(Answer):
-    """What was taken in (``jobs.import``)."""
+    """The jobs of an archive (``jobs.import``)."""
 
     job_ids: list[str]
-    known: Annotated[list[str], "jobs that were there already, and stay as they are"]
+    known: Annotated[list[str], "jobs that were here already, and were not changed"]
     without_key: Annotated[
-        list[str], "jobs that were taken in without their keys, which other jobs have there"
+        list[str], "jobs that were imported without their keys, because other jobs here have these"
     ]
 
 
 class Used(TypedDict):
-    """What jobs take on the disk."""
+    """The disk usage of jobs."""
 
     jobs: Annotated[Count, "how many jobs"]
     files: Annotated[Count, "how many files"]
-    size: Annotated[Count, "blocks of the disk, with those of folders, in bytes"]
-    heavy_size: Annotated[Count, "of those that jobs.prune removes with keep_results, in bytes"]
+    size: Annotated[Count, "disk blocks of files and folders, in bytes"]
+    heavy_size: Annotated[Count, "the part that jobs.prune removes with keep_results, in bytes"]
 
 
 class UsedByState(Used):
-    """What the jobs in a state take."""
+    """The disk usage of the jobs in a state."""
 
     state: State
 
 
 class UsedByRecipe(Used):
-    """What the jobs of a recipe take."""
+    """The disk usage of the jobs of a recipe."""
 
     recipe: str
 
 
 class UsedByLabel(Used):
-    """What the jobs with a label take."""
+    """The disk usage of the jobs with a label."""
 
     label: str
     value: str
 
 
 class Usage(Answer):
-    """What jobs take on the disk (``jobs.usage``), the largest groups first."""
+    """The disk usage of jobs (``jobs.usage``), the largest groups first."""
 
     total: Used
     states: list[UsedByState]
@@ -634,28 +637,28 @@ class Usage(Answer):
 
 
 class PrunedJob(TypedDict):
-    """A job whose files were removed, or would be."""
+    """A job that loses files."""
 
     job_id: str
     name: str | None
     status: State
     recipe: str
     finished_at: Annotated[float | None, "in seconds since the epoch"]
-    size: Annotated[Count, "of what is removed, in bytes"]
+    size: Annotated[Count, "the size of the removed files in bytes"]
 
 
 class LeftJob(Trouble):
-    """A job whose files stay, and why."""
+    """A job that keeps its files, and why."""
 
     job_id: str
 
 
 class Pruned(Answer):
-    """Whose files were removed (``jobs.prune``)."""
+    """The jobs whose files were removed, or would be in a dry run (``jobs.prune``)."""
 
     jobs: list[PrunedJob]
-    left: Annotated[list[LeftJob], "jobs whose files stay, and why"]
-    cursor: Annotated[str | None, "of the rest, if any"]
+    left: Annotated[list[LeftJob], "jobs that keep their files, and why"]
+    cursor: Annotated[str | None, "the `cursor` for the rest, if any"]
 
 
 # --- what is installed ---------------------------------------------------------------------------
@@ -665,12 +668,12 @@ class EngineEntry(TypedDict):
     """An installed engine (``engines.list``)."""
 
     name: str
-    distribution: Annotated[str, "the package that brings it"]
+    distribution: Annotated[str, "the package that provides it"]
     version: str
     loads: Annotated[bool, "its plugin can be used"]
-    error: Annotated[str | None, "why it cannot"]
+    error: Annotated[str | None, "why its plugin cannot be used"]
     findings: list[FindingDocument]
-    configured: Annotated[bool, "submissions that name no engine use it"]
+    configured: Annotated[bool, "submissions without an engine use it"]
 
 
 class EngineList(Answer):
@@ -682,26 +685,25 @@ class EngineList(Answer):
 class ClusterEntry(TypedDict):
     """A cluster of the configuration file (``clusters.list``)."""
 
-    name: Annotated[str, "what a submission's cluster takes"]
+    name: Annotated[str, "the `cluster` of submissions"]
     engine: Annotated[str, "the engine that it implies"]
     scheduler: str
     walltime_s: Annotated[float | None, "how long an allocation lasts, in seconds"]
-    worker_init: Annotated[str, "shell commands that come before the worker"]
+    worker_init: Annotated[str, "shell commands to run before the worker"]
     environment: Annotated[
         dict[str, str], "variables that its jobs see in place of their submitters'"
     ]
     launcher: Annotated[
-        str | None, "what starts a job's ranks; default: mpirun, and on Flux its own"
+        str | None, "the command that starts a job's ranks; default: mpirun, or that of Flux"
     ]
     continue_lost: Annotated[
         bool | None,
-        "relaxations that were lost go on from their last geometries; default: as [jobs] "
-        "continue_lost says",
+        "lost relaxations go on from their last geometries; default: [jobs] continue_lost",
     ]
-    resources: Annotated[dict[str, Any], Limits(**RESOURCES), "what an allocation has by default"]
-    engine_options: Annotated[dict[str, Any], "keys that are the engine's own"]
+    resources: Annotated[dict[str, Any], Limits(**RESOURCES), "the default of an allocation"]
+    engine_options: Annotated[dict[str, Any], "the engine's own keys"]
     error: Annotated[str | None, "why its engine cannot use it"]
-    trouble: Annotated[str | None, "why its batch system does not answer just now"]
+    trouble: Annotated[str | None, "why its batch system does not answer at present"]
 
 
 class ClusterList(Answer):
@@ -711,42 +713,42 @@ class ClusterList(Answer):
 
 
 class ProvenCluster(Answer):
-    """What a job has found on a cluster (``clusters.check``)."""
+    """The checks of a cluster (``clusters.check``)."""
 
-    job_id: Annotated[str | None, "the job that looks around there"]
-    status: Annotated[Status, "that of the job"]
+    job_id: Annotated[str | None, "the job that runs the checks there"]
+    status: Annotated[Status, "the state of that job"]
     checks: Annotated[
-        Sequence[CheckDocument], "what was looked at; of the node once the job has ended"
+        Sequence[CheckDocument], "the results; those of the node come once the job has ended"
     ]
 
 
 class ClusterChecked(Answer):
-    """The same, as a client gives it."""
+    """The checks of a cluster, as a client returns them."""
 
     job_id: str | None
     status: str
     checks: list[Check]
 
 
-_Kind: TypeAlias = Annotated[Literal["job", "flow"] | None, "what quacc's decorator makes of it"]
+_Kind: TypeAlias = Annotated[Literal["job", "flow"] | None, "quacc's decorator of the recipe"]
 
 
 class RecipeEntry(TypedDict):
-    """A recipe that there is (``recipes.list``)."""
+    """A recipe (``recipes.list``)."""
 
     name: str
     kind: _Kind
-    summary: Annotated[str, "a line"]
+    summary: Annotated[str, "the first paragraph of its docstring"]
 
 
 class RecipeList(Answer):
-    """The recipes that there are (``recipes.list``)."""
+    """The recipes that may be submitted (``recipes.list``)."""
 
     recipes: Sequence[RecipeEntry]
 
 
 class RecipeDescription(Answer):
-    """What a recipe's source says (``recipes.describe``)."""
+    """A recipe as its source describes it (``recipes.describe``)."""
 
     name: str
     kind: _Kind
@@ -755,11 +757,11 @@ class RecipeDescription(Answer):
     docstring: str | None
     structure: Annotated[
         Literal["required", "optional", "none"] | None,
-        "whether the recipe takes one; null where the source cannot tell",
+        "whether the recipe takes one; null if its source does not show it",
     ]
     parameters: Annotated[
         Mapping[str, Any] | None,
-        "JSON Schema of `params`; null where the source cannot tell",
+        "JSON Schema of `params`; null if its source does not show them",
     ]
 
 
@@ -772,7 +774,7 @@ class PresetList(Answer):
 class ReadStructure(TypedDict):
     """A structure that was read from a text."""
 
-    name: Annotated[str, "of its file, and of several which one: slab-0"]
+    name: Annotated[str, "the name of its file, with a number if there are several: slab-0"]
     formula: str
     structure: Annotated[Mapping[str, Any], "as jobs.submit takes it"]
     numbers: Annotated[list[int], "atomic numbers"]
@@ -785,40 +787,40 @@ class Structures(Answer):
     """The structures of a text (``structures.read``)."""
 
     structures: Sequence[ReadStructure]
-    more: Annotated[Count, "how many further ones there are in the text"]
+    more: Annotated[Count, "how many further structures the text has"]
 
 
 # --- the server ----------------------------------------------------------------------------------
 
 
 class Pong(TypedDict):
-    """That the server lives (``system.ping``)."""
+    """The sign that the server lives (``system.ping``)."""
 
     ok: bool
 
 
 class Doctor(Answer):
-    """What was looked at of all that jobs need (``system.doctor``)."""
+    """The checks of everything that jobs need (``system.doctor``)."""
 
-    ok: Annotated[bool, "nothing was found that keeps jobs from running"]
+    ok: Annotated[bool, "no check keeps jobs from running"]
     checks: Sequence[CheckDocument]
 
 
 class UnfinishedJobs(TypedDict):
-    """How many jobs have not ended."""
+    """The number of unfinished jobs, by state."""
 
     pending: Count
     running: Count
 
 
 class Stopping(UnfinishedJobs):
-    """What a server leaves that is about to end (``system.stop``): how many jobs, by state."""
+    """The unfinished jobs of a server that is stopping (``system.stop``)."""
 
     cancel: bool
 
 
 class ServerVersion(TypedDict):
-    """What answers, and where it runs (``system.version``)."""
+    """The server's version, process and home (``system.version``)."""
 
     version: str
     protocol: Count
@@ -834,9 +836,9 @@ class ServerVersion(TypedDict):
 class DiskRoom(TypedDict):
     """The file system that jobs write to."""
 
-    path: Annotated[str, "where jobs write"]
-    free: Annotated[Count, "what is left, in bytes"]
-    size: Annotated[Count, "the whole, in bytes"]
+    path: Annotated[str, "the folder of the jobs"]
+    free: Annotated[Count, "the free bytes"]
+    size: Annotated[Count, "all bytes"]
     full: Annotated[bool, "whether results wait for room"]
     looked_at: Time
 
@@ -852,16 +854,16 @@ class FailedJob(TypedDict):
 
 
 class ServerStatus(TypedDict):
-    """What a server is doing (``system.status``)."""
+    """The state of a server (``system.status``)."""
 
     jobs: Annotated[dict[str, int], UnfinishedJobs]
     connections: Count
     quiet_s: float
-    engines: Annotated[dict[str, str], "what has become here of each that is installed"]
+    engines: Annotated[dict[str, str], "the state of each installed engine"]
     workers: NotRequired[
         Annotated[
             dict[str, Count | None],
-            "how many jobs each loaded engine runs at once, where it knows",
+            "how many jobs each loaded engine runs at once, if it knows",
         ]
     ]
     backlog: NotRequired[
@@ -870,14 +872,13 @@ class ServerStatus(TypedDict):
     disk: NotRequired[
         Annotated[
             DiskRoom | None,
-            "the file system of the jobs, as it was seen within seconds; null where that is not "
-            "known",
+            "the file system of the jobs, seconds ago; null if it is not known",
         ]
     ]
     failures: NotRequired[
         Annotated[
             list[FailedJob] | None,
             "the jobs that failed last, the newest failure first; null while the database does "
-            "not answer, and left out where it cannot be used",
+            "not answer, and left out if it cannot be used",
         ]
     ]

@@ -1,9 +1,9 @@
 """The wire: LSP's framing (``Content-Length``) and strict JSON, for server and client alike.
 
 A message is a header of lines that end with CRLF, an empty line, and as many bytes of JSON (UTF-8)
-as the header announced. What comes in from a stranger is refused where it is no JSON (RFC 8259),
-names a member twice, overflows a number, or would take far more memory than it has bytes. The end
-says what of JSON-RPC 2.0 is a request, and how an error looks.
+as the header announces. The server refuses messages that are no JSON (RFC 8259), name a member
+twice, overflow a number, or would take far more memory than they have bytes. The requests and
+errors of JSON-RPC 2.0 come last.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,54 +19,55 @@ from typing import Any, NoReturn
 
 from crystalmath.errors import CrystalMathError
 
-#: The largest message that the server takes, in bytes. Answers have no limit: a result comes whole.
+#: The largest message that the server takes, in bytes. Answers have no limit: results are whole.
 MAX_MESSAGE = 64 * 2**20
 
 #: The longest header, in bytes.
 MAX_HEADER = 8 * 2**10
 
-#: So much of a :class:`Stream` is in memory at once, in bytes.
+#: How much of a :class:`Stream` is in memory at once, in bytes.
 CHUNK = 256 * 2**10
 
-#: How deep arrays and objects of a message may stand in each other.
+#: How deep arrays and objects of a message may be nested.
 MAX_DEPTH = 64
 
-#: How many values a message may hold, counted by commas and opened brackets, those in strings
-#: too: 64 MiB of ``[],`` would become 1.5 GB of empty lists. One takes about 100 bytes.
+#: How many values a message may hold, counted by commas and opening brackets, also those in
+#: strings. A value takes about 100 bytes: 64 MiB of ``[],`` would become 1.5 GB of empty lists.
 MAX_VALUES = 2_000_000
 
-#: How many levels of an answer are written piece by piece: document, `result`, a list in it.
+#: How many levels of an answer are encoded piece by piece: document, `result`, a list in it.
 _LEVELS = 3
 
-#: A document of fewer values is written at once, in 0.1 ms; so many characters count as one more.
+#: A document of fewer values is encoded at once, in 0.1 ms. Each `_SHORT` characters of a text
+#: count as one more.
 _FEW, _SHORT = 500, 64
 
-#: How many characters of a string are written, and bytes of a message counted, at once.
+#: How many characters of a string are encoded, and bytes of a message counted, at once.
 _STRETCH = 2**16
 _BLOCK = 2**20
 
 _TOO_DEEP = f"the message is nested deeper than {MAX_DEPTH} levels"
 
-#: As many digits as any length that a computer could mean has.
+#: How many digits a length may have.
 _DIGITS = 18
 
 _CHARSETS = ("utf-8", "utf8")
 
-#: The message of a server that is going has fewer bytes.
+#: More bytes than the message of a stopping server has.
 _STOPPING = 2**10
 
 
 class WireError(CrystalMathError, ValueError):
-    """A message that is no message: a broken frame, or no strict JSON."""
+    """A broken frame, or a message that is no strict JSON."""
 
     code = "wire"
 
 
 class Raw:
-    """JSON text that is encoded already; :func:`dumps` puts it in its place as it is.
+    """Encoded JSON text, which :func:`dumps` inserts as it is.
 
-    It may stand wherever :func:`pieces` looks itself: as the value of a member of the document or
-    of its ``result``, or in a list there.
+    It may be the value of a member of the document or of its ``result``, or an item of a list
+    there.
     """
 
     __slots__ = ("text",)
@@ -75,7 +77,7 @@ class Raw:
 
 
 class Stream:
-    """JSON text of a known length that is read while it is sent, in threads: :class:`Raw`."""
+    """Encoded JSON text of a known length, as :class:`Raw`; threads read it while it is sent."""
 
     __slots__ = ("chunks", "size")
 
@@ -84,24 +86,24 @@ class Stream:
         self.chunks = chunks
 
     def close(self) -> None:
-        """Let go of what it reads; a step that is under way in a thread keeps it until then."""
+        """Close its source, unless a thread is reading from it just now."""
         with contextlib.suppress(ValueError):
             if isinstance(self.chunks, Generator):
                 self.chunks.close()
 
 
 def frame(body: bytes) -> bytes:
-    """Return a message as it goes over the wire."""
+    """Return a message with its header."""
     return header(len(body)) + body
 
 
 def header(length: int) -> bytes:
-    """Return the header of a message of so many bytes."""
+    """Return the header for a body of `length` bytes."""
     return b"Content-Length: %d\r\n\r\n" % length
 
 
 def read_length(header: bytes, *, most: int | None = MAX_MESSAGE) -> int:
-    """Return how many bytes a message has, by all lines of its header; `None` takes any number."""
+    """Check all lines of a header, and return the length of the body; `most` may be ``None``."""
     length: int | None = None
     for line in header.removesuffix(b"\r\n").split(b"\r\n"):
         name, colon, value = line.partition(b":")
@@ -111,27 +113,26 @@ def read_length(header: bytes, *, most: int | None = MAX_MESSAGE) -> int:
         if not colon or not field.replace(b"-", b"").isalnum():
             raise WireError(
                 f"{_shown(line)} is no header line; a message begins with 'Content-Length: <bytes>'"
-                " and an empty line, both ended by CRLF"
+                " and an empty line, both ending with CRLF"
             )
         if field == b"content-length":
             if length is not None:
-                raise WireError("'Content-Length' stands twice in one header")
+                raise WireError("a header has 'Content-Length' twice")
             length = _number(value.strip())
         elif field == b"content-type":
             _check_charset(value)
     if length is None:
         raise WireError("the header has no 'Content-Length'")
     if most is not None and length > most:
-        raise WireError(f"a message of {length} bytes is announced; at most {most} are taken")
+        raise WireError(f"a message of {length} bytes is too long; at most {most} are taken")
     return length
 
 
 def loads(body: bytes, *, limited: bool = True) -> Any:
-    """Read a message.
+    """Decode a message.
 
-    The server refuses too (`limited`), as strangers may send it, what is nested too deep, holds too
-    many values, names a member twice, or escapes half a surrogate pair. A client reads its own
-    server's answers without.
+    `limited` is for the server: it also refuses messages that are nested too deep, hold too many
+    values, name a member twice, or escape half a surrogate pair. A client trusts its server.
     """
     may_be_deep = limited and _check_count(body) > MAX_DEPTH
     try:
@@ -142,38 +143,38 @@ def loads(body: bytes, *, limited: bool = True) -> Any:
     except WireError:
         raise
     except (ValueError, RecursionError) as error:
-        told = _told(error)
+        reason = _reason(error)
     else:
         if may_be_deep and not _is_flat(document):
             raise WireError(_TOO_DEEP)
-        # A result is told as its recipe returned it.
+        # A client takes results as their recipes returned them.
         if limited and "\\" in text and ("\\ud" in text or "\\uD" in text):
             _check_surrogates(document)
         return document
-    # Raised here, it does not hold on to the text, as the parser's own error does.
-    raise WireError(told)
+    # Raised here, the error does not keep the text, as the parser's own error does.
+    raise WireError(reason)
 
 
 def _alone(size: int) -> AbstractContextManager[None]:
-    if size < _BLOCK:  # as all are for most commands, which import no more for it
+    if size < _BLOCK:  # most commands have none that is larger, and save the import
         return contextlib.nullcontext()
     from crystalmath.recipes.json_text import one_at_a_time
 
     return one_at_a_time(size)
 
 
-def _told(error: ValueError | RecursionError) -> str:
+def _reason(error: ValueError | RecursionError) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"the message is no UTF-8: {error.reason} at byte {error.start}"
     if isinstance(error, json.JSONDecodeError):
         return f"the message is no JSON: {error.msg} at character {error.pos}"
     if isinstance(error, RecursionError):
         return _TOO_DEEP
-    return "the message holds a whole number with too many digits"  # Python's own limit
+    return "the message has a whole number with too many digits"  # Python's own limit
 
 
 def is_stopping(message: bytes) -> bool:
-    """Return whether the server, in place of an answer, only says that it is going."""
+    """Return whether a message says that the server is stopping, in place of an answer."""
     if len(message) > _STOPPING or b'"stopping"' not in message:
         return False
     error = loads(message, limited=False).get("error") or {}
@@ -181,7 +182,7 @@ def is_stopping(message: bytes) -> bool:
 
 
 def dumps(document: Any) -> bytes:
-    """Write a message, or raise `WireError`: a value has no place in JSON."""
+    """Encode a message, or raise `WireError` for a value that JSON does not have."""
     return b"".join(
         chunk
         for piece in pieces(document)
@@ -190,13 +191,13 @@ def dumps(document: Any) -> bytes:
 
 
 def pieces(document: Any) -> Iterator[bytes | Stream]:
-    """Write a message piece by piece, so that other threads and tasks come between."""
+    """Encode a message piece by piece, so that other threads and tasks come between."""
     text = short(document)
     return _pieces(document, _LEVELS) if text is None else iter((text,))
 
 
 def short(document: Any) -> bytes | None:
-    """Write a document of few values at once; ``None`` for another, or one with encoded parts."""
+    """Encode a document of few values at once; ``None`` for a larger one, or with encoded parts."""
     return _encode(document) if _room(document, _FEW) > 0 else None
 
 
@@ -204,21 +205,21 @@ _ATOMS = frozenset((bool, float, int, type(None)))
 
 
 def _room(value: Any, left: int) -> int:
-    """Return the room for further values; there is none beside large values or text."""
+    """Return how many of `left` values remain after this one; encoded parts leave none."""
     if isinstance(value, str):
         return left - 1 - len(value) // _SHORT
     if isinstance(value, dict):
         left -= 1
         for name, member in value.items():
             kind = type(member)
-            if kind in _ATOMS or (kind is str and len(member) < _SHORT):  # most: no call for each
+            if kind in _ATOMS or (kind is str and len(member) < _SHORT):  # the usual case
                 left = left - 1 if isinstance(name, str) else 0
             else:
                 left = _room(member, left) if left > 0 and isinstance(name, str) else 0
         return left
     if isinstance(value, list | tuple):
         left -= 1
-        if len(value) < left and _ATOMS.issuperset(map(type, value)):  # as of positions
+        if len(value) < left and _ATOMS.issuperset(map(type, value)):  # such as positions
             return left - len(value)
         for item in value:
             left = _room(item, left) if left > 0 else 0
@@ -240,7 +241,7 @@ def _pieces(value: Any, levels: int) -> Iterator[bytes | Stream]:
         before = b"{"
         for name, member in value.items():
             if not isinstance(name, str):
-                raise WireError(f"an object's member must have a string as name, not {name!r:.80}")
+                raise WireError(f"the name of a member must be a string, not {name!r:.80}")
             yield before + _encode(name) + b":"
             yield from _pieces(member, levels - 1)
             before = b","
@@ -257,7 +258,7 @@ def _pieces(value: Any, levels: int) -> Iterator[bytes | Stream]:
 
 
 def size(document: Any) -> int:
-    """Return how many bytes a document takes that has no :class:`Raw` or :class:`Stream` in it."""
+    """Return the encoded size of a document without :class:`Raw` and :class:`Stream`, in bytes."""
     return len(_encode(document))
 
 
@@ -277,9 +278,9 @@ def _encode(value: Any) -> bytes:
 
 
 def _check_count(body: bytes) -> int:
-    """Return how many arrays and objects are opened; refuse too many values."""
+    """Return how many arrays and objects a message opens; refuse too many values."""
     opened = commas = 0
-    # Block by block: the interpreter goes to no other thread meanwhile.
+    # In blocks: no other thread runs while one is counted.
     for at in range(0, len(body), _BLOCK):
         end = at + _BLOCK
         commas += body.count(b",", at, end)
@@ -305,7 +306,7 @@ def _is_flat(document: Any) -> bool:
 
 
 def _check_surrogates(document: Any) -> None:
-    """Refuse an escape of half a surrogate pair: no file and no database takes such a string."""
+    """Refuse half a surrogate pair: neither files nor databases take such a string."""
     try:
         json.dumps(document, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
@@ -328,15 +329,15 @@ def _finite(text: str) -> float:
 
 
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(members)
-    if len(found) != len(members):
-        seen: set[str] = set()
-        twice = next(name for name, _ in members if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+    document = dict(members)
+    if len(document) != len(members):
+        counts = Counter(name for name, _ in members)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise WireError(f"an object has the member {twice!r:.80} twice")
-    return found
+    return document
 
 
-# The functions let other threads in: the parser itself never gives way.
+# Other threads run between calls of these functions; the parser itself never lets them.
 _LIMITED = json.JSONDecoder(
     parse_constant=_no_constant,
     parse_float=_finite,
@@ -376,10 +377,10 @@ CANCELLED = -32800
 #: The server refuses: too many connections, it is stopping, an error with a ``code`` in ``data``.
 REFUSED = -32000
 
-#: Told to who comes when all places are taken.
+#: The message of the error for connections beyond the limit.
 BUSY = (
-    "there are as many connections already as there may be; close one, or use it for several"
-    " requests (what begins with 'system.' is answered all the same)"
+    "there are too many connections; close one, or use one for several requests (methods that"
+    " begin with 'system.' are answered nevertheless)"
 )
 
 _BATCH = (
@@ -389,7 +390,7 @@ _BATCH = (
 
 
 class RpcError(Exception):
-    """An error of JSON-RPC: a number from above, a message for a person, data for a program."""
+    """An error of JSON-RPC: one of the codes above, a message for people, data for programs."""
 
     def __init__(
         self,
@@ -409,13 +410,14 @@ class RpcError(Exception):
         error: dict[str, Any] = {"code": self.code, "message": str(self)}
         if self.data is not None:
             error["data"] = dict(self.data)
-        asked = self.request_id if request_id is None else request_id
-        return {"jsonrpc": "2.0", "id": asked, "error": error}
+        if request_id is None:
+            request_id = self.request_id
+        return {"jsonrpc": "2.0", "id": request_id, "error": error}
 
 
 @dataclass
 class Call:
-    """A request, or a notification. Its parameters are dropped once it is carried out."""
+    """A request or a notification."""
 
     method: str
     params: Mapping[str, Any]
@@ -424,7 +426,7 @@ class Call:
 
 
 def as_call(document: Any) -> Call:
-    """Take a message for a request or a notification; raise `RpcError` where it is neither."""
+    """Return a message as a request or a notification; raise `RpcError` if it is neither."""
     if isinstance(document, list):
         raise RpcError(INVALID_REQUEST, _BATCH)
     if not isinstance(document, dict):
@@ -439,13 +441,13 @@ def as_call(document: Any) -> Call:
     if not isinstance(method, str):
         raise RpcError(INVALID_REQUEST, "'method' must be a string", request_id=request_id)
     params = document.get("params")
-    if params is None or params == []:  # how some clients say "none"
+    if params is None or params == []:  # some clients send this for no parameters
         params = {}
     if not isinstance(params, dict):
         if not wants_answer:
             raise RpcError(INVALID_REQUEST, f"the parameters of {method!r:.80} must be an object")
-        told = "'params' must be an object: parameters go by their names"
-        raise RpcError(INVALID_PARAMS, told, request_id=request_id)
+        message = "'params' must be an object: parameters go by their names"
+        raise RpcError(INVALID_PARAMS, message, request_id=request_id)
     return Call(method, params, request_id, wants_answer)
 
 

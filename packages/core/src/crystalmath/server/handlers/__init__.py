@@ -34,7 +34,7 @@ __all__ = [
 
 
 def is_repeatable(method: object, params: object) -> bool:
-    """Return whether a request does no more when it is carried out twice."""
+    """Return whether a request has the same effect when it is carried out twice."""
     if str(method) not in METHODS or not isinstance(params, Mapping):
         return True
     return METHODS[str(method)].repeatable(params)

@@ -1,4 +1,4 @@
-"""The handlers that wait, and those that tell of changes. They hold no thread meanwhile."""
+"""The handlers that wait for jobs, and those that report changes. Waiting ones hold no thread."""
 
 from __future__ import annotations
 
@@ -56,19 +56,19 @@ if TYPE_CHECKING:
     from crystalmath.wire import answers
 
 
-#: How often it is looked whether the owner of a job that is waited for has died, in seconds.
+#: How often a waiting request looks for jobs whose owner has died, in seconds.
 _RECONCILE_S = 2.0
-#: How soon a job is looked at again whose end was told before it could be read, in seconds.
+#: How soon a job is read again whose end was in an event, but not yet in its record, in seconds.
 _AGAIN_S = 0.1
 _MOST_EVENTS = 10_000
-#: So many jobs are looked for in memory without a thread.
+#: How many jobs are read from memory without a thread.
 _FEW_JOBS = 20
 
 
 class Subscriber:
-    """Wakes a coroutine at events of some jobs, or of any, with a ``seq`` above `told_after`."""
+    """Wakes a coroutine at events of some jobs, or of all, with a ``seq`` above `began_after`."""
 
-    told_after = 0
+    began_after = 0
 
     def __init__(self, job_ids: Collection[str] | None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -77,9 +77,9 @@ class Subscriber:
         self._ended: set[str] = set()
 
     def notify(self, events: Sequence[Event]) -> None:
-        """Take new events; called by a thread of the service."""
+        """Take new events; a thread of the service calls this."""
         ended: list[str] = []
-        if self._job_ids is not None:  # of all jobs there is no end
+        if self._job_ids is not None:  # nobody waits for the end of all jobs
             events = [event for event in events if event.job_id in self._job_ids]
             ended = [event.job_id for event in events if event.to_state.is_terminal()]
         if events:
@@ -91,7 +91,7 @@ class Subscriber:
         self._happened.set()
 
     async def wait(self, most_s: float) -> set[str]:
-        """Wait at most so long for something to happen; return the named jobs that ended since."""
+        """Wait for an event; return the named jobs that have ended since the last call."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(most_s):
                 await self._happened.wait()
@@ -106,24 +106,24 @@ async def listening(
 ) -> AsyncIterator[Subscriber]:
     """Yield a subscriber to all events of some jobs, or of all.
 
-    Named jobs whose owner has died are taken over meanwhile. With `jobs` the jobs of events are
-    asked for.
+    Meanwhile, named jobs are adopted when their owner dies. With `jobs` the feed reads the jobs of
+    its events as well.
     """
     subscriber = Subscriber(job_ids)
     adopting = None
     async with contextlib.AsyncExitStack() as stack:
-        told_after = service.feed.listen_now(subscriber.notify, jobs=jobs)
-        if told_after is None:
+        began_after = service.feed.listen_now(subscriber.notify, jobs=jobs)
+        if began_after is None:
             listen = functools.partial(service.feed.listen, subscriber.notify, jobs=jobs)
             beginning = asyncio.create_task(in_pool("asking", listen))
             # A request that is cancelled may still be about to listen.
             stack.callback(
                 beginning.add_done_callback, functools.partial(_forget, service, subscriber)
             )
-            told_after = await asyncio.shield(beginning)
+            began_after = await asyncio.shield(beginning)
         else:
             stack.callback(service.feed.forget, subscriber.notify)
-        subscriber.told_after = told_after
+        subscriber.began_after = began_after
         if job_ids:
             adopting = asyncio.create_task(_adopt_orphans(service, job_ids))
             stack.callback(adopting.cancel)
@@ -133,11 +133,11 @@ async def listening(
 def _forget(service: JobService, subscriber: Subscriber, beginning: asyncio.Task[int]) -> None:
     service.feed.forget(subscriber.notify)
     if not beginning.cancelled():
-        beginning.exception()  # it was raised, or nobody is there any more
+        beginning.exception()  # else asyncio would log it
 
 
 async def _adopt_orphans(service: JobService, job_ids: Collection[str]) -> None:
-    """See to it that somebody follows the jobs that are waited for; an engine may be slow."""
+    """Adopt jobs without an owner again and again; loading their engines may be slow."""
     while True:
         await in_pool("adopting", service.adopt_orphans, job_ids)
         await asyncio.sleep(_RECONCILE_S)
@@ -154,52 +154,53 @@ class WaitParams(TypedDict, total=False):
 async def handle_jobs_wait(
     service: JobService, params: Annotated[WaitParams, JobFilter]
 ) -> WaitedJobs:
-    """Wait until all of some jobs have ended, or the time is over.
+    """Wait until all of some jobs have ended, or until the timeout.
 
-    The answer has their states at that moment, in the order of the ids; ``done`` tells whether all
-    have ended. A job whose owner has died is taken over. In place of ``job_ids`` filters choose, as
-    in jobs.list, among the jobs that there are now.
+    The answer has their states at that moment, in the order of the ids. ``done`` says whether all
+    have ended. A job whose owner has died is adopted. In place of ``job_ids``, filters as in
+    jobs.list choose among the present jobs.
     """
     end = time.monotonic() + params.pop("timeout_s", 30)
     named = params.pop("job_ids", None)
-    given = params if named is not None else choosing(params)
-    if (named is None) == (not given):
-        raise InvalidJob("say which jobs to wait for: either 'job_ids' or filters")
+    filters = params if named is not None else choosing(params)
+    if (named is None) == (not filters):
+        raise InvalidJob("choose the jobs to wait for by either 'job_ids' or filters")
     job_ids = (
         await in_pool("asking", _chosen, service, read_filters(params))
         if named is None
         else list(dict.fromkeys(named))
     )
     async with listening(service, job_ids) as subscriber:
-        unfinished = looked = set(job_ids)
-        told: set[str] = set()  # by events, which may come before the end can be read
+        unfinished = unread = set(job_ids)
+        reported: set[str] = set()  # events may report an end before it can be read
         while True:
-            those = [job_id for job_id in job_ids if job_id in looked]
-            ended = _ended_of_few(service, those)
+            to_read = [job_id for job_id in job_ids if job_id in unread]
+            ended = _ended_of_few(service, to_read)
             if ended is None:
-                ended = await in_slices("computing", _ended(service, those))
-            unfinished, told = unfinished - ended, told - ended
+                ended = await in_slices("computing", _ended(service, to_read))
+            unfinished, reported = unfinished - ended, reported - ended
             left = end - time.monotonic()
             if not unfinished or left <= 0:
                 break
-            told |= unfinished & await subscriber.wait(min(left, _AGAIN_S) if told else left)
-            looked = told
+            wait_s = min(left, _AGAIN_S) if reported else left
+            reported |= unfinished & await subscriber.wait(wait_s)
+            unread = reported
     await large.turn()
-    documents, done = await in_slices("computing", _told_of(service, job_ids))
+    documents, done = await in_slices("computing", _described(service, job_ids))
     return {"jobs": documents, "done": done, "error": None}
 
 
 def _chosen(service: JobService, filters: Selection) -> list[str]:
-    found = service.jobs(limit=MOST_JOBS + 1, **filters)
-    if not found:
-        raise InvalidJob("there is no job that fits the filters")
-    if len(found) > MOST_JOBS:
-        raise InvalidJob(f"more than {MOST_JOBS} jobs fit the filters; wait for fewer at once")
-    return [job.job_id for job in found]
+    jobs = service.jobs(limit=MOST_JOBS + 1, **filters)
+    if not jobs:
+        raise InvalidJob("no job matches the filters")
+    if len(jobs) > MOST_JOBS:
+        raise InvalidJob(f"more than {MOST_JOBS} jobs match the filters; wait for fewer at once")
+    return [job.job_id for job in jobs]
 
 
 def _ended_of_few(service: JobService, job_ids: list[str]) -> set[str] | None:
-    """Return those of a few jobs that have ended, where all are in memory."""
+    """Return which of a few jobs have ended; ``None`` if they are many, or not all in memory."""
     if len(job_ids) > _FEW_JOBS:
         return None
     jobs = [service.remembered(job_id) for job_id in job_ids]
@@ -214,7 +215,7 @@ def _ended(service: JobService, job_ids: list[str]) -> Generator[None, None, set
     return ended
 
 
-def _told_of(
+def _described(
     service: JobService, job_ids: list[str]
 ) -> Generator[None, None, tuple[list[JobDocument], bool]]:
     documents, done = [], True
@@ -240,9 +241,9 @@ def _all_of(service: JobService, job_ids: list[str]) -> list[JobMetadata]:
 
 
 class WantedParams(TypedDict, total=False):
-    """What a request says of the events that are wanted, beside filters."""
+    """The parameters that choose and describe events, beside filters."""
 
-    job: Annotated[bool, "tell with each the job, as jobs.list does; default: false"]
+    job: Annotated[bool, "include the job of each, as jobs.list describes it; default: false"]
 
 
 class EventsParams(WantedParams, total=False):
@@ -250,7 +251,7 @@ class EventsParams(WantedParams, total=False):
 
     after: Annotated[Bytes, "only events whose seq is larger; default: 0, from the beginning"]
     limit: Annotated[
-        int, Limits(minimum=1, maximum=_MOST_EVENTS), "no more than so many; default: 1000"
+        int, Limits(minimum=1, maximum=_MOST_EVENTS), "how many events at most; default: 1000"
     ]
     timeout_s: Timeout
     job_ids: Annotated[JobIds, "only events of these jobs"]
@@ -260,13 +261,14 @@ class EventsParams(WantedParams, total=False):
 async def handle_jobs_events(
     service: JobService, params: Annotated[EventsParams, EventFilter]
 ) -> EventList:
-    """Return what has happened to jobs since an event, the oldest first.
+    """Return the events after a given one, the oldest first.
 
-    Where there is nothing to tell, wait up to ``timeout_s`` for something. Called again with
-    ``last``, it misses nothing and tells nothing twice, whatever happened in between to the
-    connection or the server. Where ``last`` is below ``after``, the job database was replaced: ask
-    jobs.list again. All filters must agree; ``state`` is what a job came to, and those of labels
-    and the like are asked of the job as it is by then, which is the job that ``job`` asks for.
+    If there are none, wait up to ``timeout_s`` for one. A client that sends ``last`` as the next
+    ``after`` gets each event once, even if the connection or the server was replaced in between. If
+    ``last`` is smaller than ``after``, the job database was replaced: call jobs.list again.
+
+    All filters must match. ``state`` is the state that a job came to. Other filters, of labels and
+    the like, look at the job as it is when the event is read; ``job`` includes that job.
     """
     after, limit = params.pop("after", 0), params.pop("limit", 1000)
     most_s, job_ids = params.pop("timeout_s", 0), params.pop("job_ids", None)
@@ -279,7 +281,7 @@ async def handle_jobs_events(
 
 
 def read_wanted(params: WantedParams, job_ids: list[str] | None = None) -> Wanted:
-    """Read from the parameters of a request, all others taken out, which events are wanted."""
+    """Read which events a request wants, from its parameters without all others."""
     with_job = params.pop("job", False)
     filters = all_filters(params)
     return Wanted(
@@ -303,10 +305,10 @@ async def _documents(
 def event_documents(
     service: JobService, after: int, limit: int, wanted: Wanted
 ) -> Generator[None, None, tuple[list[answers.Event], int]]:
-    """Describe the events after another that are wanted, and tell up to which one."""
-    found, last = yield from wanted_events(service, service.feed, after, limit, wanted)
+    """Describe the wanted events after another; return also the ``seq`` of the last one read."""
+    events, last = yield from wanted_events(service, service.feed, after, limit, wanted)
     documents = []
-    for number, one in enumerate(found):
+    for number, one in enumerate(events):
         job = one.job if wanted.with_job else None
         documents.append(event_document(service, one.event, job))
         if job is not None and number % PAGE == 0:
@@ -315,17 +317,17 @@ def event_documents(
 
 
 async def _first_after(after: int, service: JobService, wanted: Wanted, most_s: float) -> int:
-    """Wait for an event after another that is wanted; tell after which one to read on."""
+    """Wait for a wanted event after another; return the ``seq`` after which to read on."""
     end = time.monotonic() + most_s
     async with listening(service, wanted.job_ids, jobs=wanted.needs_jobs) as subscriber:
-        if after >= subscriber.told_after:  # there can be nothing yet
+        if after >= subscriber.began_after:  # the log has no later event yet
             await subscriber.wait(most_s)
         while True:
-            found = few_events(service.feed, after, 1, wanted)
-            if found is None:
+            page = few_events(service.feed, after, 1, wanted)
+            if page is None:
                 work = wanted_events(service, service.feed, after, 1, wanted)
-                found = await in_slices("computing", work)
-            events, last = found
+                page = await in_slices("computing", work)
+            events, last = page
             left = end - time.monotonic()
             if events or left <= 0:
                 return after
@@ -339,17 +341,17 @@ async def _first_after(after: int, service: JobService, wanted: Wanted, most_s: 
 _CHANGED = "jobs.changed"
 _PROGRESSED = "jobs.progressed"
 
-#: The progress of so many jobs is told, each at most once in so many seconds.
+#: How many jobs of a subscription have progress, and how often at most, in seconds.
 _MOST_WATCHED = 100
 _PROGRESS_S = 1.0
 
 #: How many events are read from the log at once.
 _AT_ONCE = 200
 
-#: How long is waited for an event before the log is asked again, in seconds.
+#: How long a subscription waits for an event before it reads the log again, in seconds.
 _WAIT_S = 600
 
-#: No event has so large a number.
+#: A number above that of any event.
 _NEVER = 2**53
 
 
@@ -359,12 +361,12 @@ class SubscribeParams(WantedParams, total=False):
     after: Annotated[
         int,
         Limits(minimum=0, maximum=_NEVER),
-        "tell events whose seq is larger; default: what happens from now on",
+        "only events whose seq is larger; default: the events from now on",
     ]
     progress: Annotated[
         list[JobId],
         Limits(maxItems=_MOST_WATCHED),
-        "also tell how far these jobs have come until they have ended; default: of none",
+        "also report the progress of these jobs until they have ended; default: of none",
     ]
 
 
@@ -372,17 +374,17 @@ class SubscribeParams(WantedParams, total=False):
 async def handle_jobs_subscribe(
     session: Session, params: Annotated[SubscribeParams, EventFilter]
 ) -> Subscribed:
-    """Be told of each change of jobs, all or those asked for, until the connection ends.
+    """Subscribe to changes of jobs, of all or of those that match, until the connection ends.
 
-    The answer's ``seq`` is where the subscription begins. What comes after it arrives as
-    notifications ``jobs.changed`` with ``{seq, job_id, at, from, status, reason}``, in the order of
-    the growing ``seq``. With ``job`` each has the job as jobs.list tells it, as it is by then. All
-    filters must agree. Who subscribes again after a reconnect, ``after`` the last ``seq`` seen,
-    misses nothing and is told nothing twice; a place beyond the log is refused. A second
-    subscription takes the place of the first.
+    The subscription begins after the event ``seq`` of the answer. Each later event arrives as a
+    notification ``jobs.changed`` with ``{seq, job_id, at, from, status, reason}``, in the order of
+    ``seq``. With ``job`` each includes the job as jobs.list describes it then. All filters must
+    match. After a reconnect, a client subscribes again with the last ``seq`` as ``after``, and gets
+    each event once. An ``after`` beyond the log is refused. A second subscription replaces the
+    first.
 
-    How far the jobs of ``progress`` have come arrives as notifications ``jobs.progressed``, with
-    what jobs.progress tells of each: at once, and when it has changed, at most once a second.
+    For the jobs of ``progress``, notifications ``jobs.progressed`` have the answers of
+    jobs.progress: at once, and after each change, at most once a second.
     """
     after, watched = params.pop("after", None), params.pop("progress", [])
     wanted = read_wanted(params)
@@ -390,14 +392,14 @@ async def handle_jobs_subscribe(
         await in_pool("asking", _all_of, session.controller, watched)
     _, last = await in_pool("asking", session.controller.events, _NEVER, None, 1)
     after = last if after is None else after
-    if after > last:  # its own next events would be passed over
+    if after > last:  # the next events would be skipped
         raise InvalidJob(
-            f"'after' is {after}, and the last event that there is has the seq {last}: that place "
-            "is of another home, or of a job database that was replaced; subscribe without "
-            "'after', and ask jobs.list again"
+            f"'after' is {after}, and the last event has the seq {last}: that place is of another "
+            "home, or of a job database that was replaced; subscribe without 'after', and call "
+            "jobs.list again"
         )
-    told: dict[str, JobProgress | None] = dict.fromkeys(watched)
-    session.in_background(_tell(session, after, wanted, told, asyncio.current_task()))
+    progresses: dict[str, JobProgress | None] = dict.fromkeys(watched)
+    session.in_background(_report(session, after, wanted, progresses, asyncio.current_task()))
     return {"seq": after, "error": None}
 
 
@@ -409,18 +411,18 @@ async def handle_jobs_unsubscribe(session: Session, params: NoParams) -> Answer:
     return {"error": None}
 
 
-async def _tell(
+async def _report(
     session: Session,
     after: int,
     wanted: Wanted,
-    told: dict[str, JobProgress | None],
+    progresses: dict[str, JobProgress | None],
     request: asyncio.Task[Any] | None,
 ) -> None:
-    """Tell events, and the progress of jobs of which the last one `told` is known."""
+    """Send the notifications of a subscription: events, and the progress of some jobs."""
     if request is not None:  # its answer goes first
         await asyncio.wait([request])
     # Progress is read from files, which may hang; the events of the database go on meanwhile.
-    work = _tell_changes(session, after, wanted), _tell_progress(session, told)
+    work = _report_changes(session, after, wanted), _report_progress(session, progresses)
     tasks = [asyncio.create_task(each) for each in work]
     try:
         await asyncio.gather(*tasks)
@@ -429,7 +431,7 @@ async def _tell(
             task.cancel()
 
 
-async def _tell_changes(session: Session, after: int, wanted: Wanted) -> None:
+async def _report_changes(session: Session, after: int, wanted: Wanted) -> None:
     service = session.controller
     async with listening(service, None, jobs=wanted.needs_jobs) as subscriber:
         while True:
@@ -441,20 +443,20 @@ async def _tell_changes(session: Session, after: int, wanted: Wanted) -> None:
             after = max(after, last)
 
 
-async def _tell_progress(session: Session, told: dict[str, JobProgress | None]) -> None:
-    """Tell of jobs how far they have come, until all have ended."""
-    while told:
-        for document in await in_slices("files", progress(session.controller, list(told))):
+async def _report_progress(session: Session, sent: dict[str, JobProgress | None]) -> None:
+    """Send the progress of jobs, if it differs from what was `sent` last, until all have ended."""
+    while sent:
+        for document in await in_slices("files", progress(session.controller, list(sent))):
             job_id = document["job_id"]
-            if document != told[job_id]:
+            if document != sent[job_id]:
                 await session.notify(_PROGRESSED, document)
-            told[job_id] = document
+            sent[job_id] = document
             if document["status"] == "error" or JobState(document["status"]).is_terminal():
-                del told[job_id]
+                del sent[job_id]
         await asyncio.sleep(_PROGRESS_S)
 
 
 def _change(event: answers.Event) -> Change:
-    """Describe an event by the name that a job's state has."""
-    told = {"status" if name == "to" else name: value for name, value in event.items()}
-    return cast("Change", told)
+    """Return the event with its key ``to`` named ``status``, as states of jobs are."""
+    change = {"status" if name == "to" else name: value for name, value in event.items()}
+    return cast("Change", change)

@@ -1,4 +1,4 @@
-"""The handlers that tell what a job is made of, how far it has come, and its whole story."""
+"""The handlers for the inputs, the progress, the trajectory and the story of a job."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 @method(server.JOBS_INPUTS)
 async def handle_jobs_inputs(service: JobService, params: JobIdParams) -> JobInputs:
-    """Return what the programs of a job get, calculation by calculation, before it runs and after.
+    """Return the inputs of a job's programs, calculation by calculation, before and after it runs.
 
-    Once it has written input files they are read. Its recipe is asked, too, with what the job was
-    given, which may take seconds: it tells who has set what, and of calculators that have written
-    nothing all.
+    Once the job has written input files, they are read. The recipe is called up to its
+    calculations as well, which may take seconds: it says who has set each value, and has all
+    inputs of calculators without files.
     """
     inputs = await _inputs(service, params["job_id"])
     await large.turn()
@@ -47,9 +47,9 @@ async def handle_jobs_inputs(service: JobService, params: JobIdParams) -> JobInp
 async def _inputs(service: JobService, job_id: str) -> Inputs:
     job = await in_pool("asking", service.job, job_id)
     inputs = await in_slices("files", written_by_job(service, job))
-    asking = submitting_pool({"recipe": job.recipe, "inputs": True})
-    asked = await in_pool(asking, asked_of_job, service, job)
-    return with_marks(inputs, asked) if inputs.steps else asked
+    pool = submitting_pool({"recipe": job.recipe, "inputs": True})
+    of_recipe = await in_pool(pool, asked_of_job, service, job)
+    return with_marks(inputs, of_recipe) if inputs.steps else of_recipe
 
 
 # --- as scripts ------------------------------------------------------------------------------
@@ -60,8 +60,8 @@ class ScriptParams(JobIdParams, total=False):
 
     shell: Annotated[
         bool,
-        "also tell how the programs are started in folders of their inputs, as jobs.inputs tells "
-        "these; default: false",
+        "also write a shell script that starts the programs in folders with the files of "
+        "jobs.inputs; default: false",
     ]
 
 
@@ -69,13 +69,13 @@ class ScriptParams(JobIdParams, total=False):
 async def handle_jobs_script(service: JobService, params: ScriptParams) -> JobScript:
     """Write a job as a Python script that runs the same calculation with quacc alone."""
     job_id = params["job_id"]
-    told = await in_pool("files", _script, service, job_id)
+    script = await in_pool("files", _script, service, job_id)
     shell = None
     if params.get("shell"):
         inputs = await _inputs(service, job_id)
         shell = await in_pool("files", _shell, service, job_id, inputs)
     await large.turn()
-    return {"job_id": job_id, "script": told, "shell": shell, "error": None}
+    return {"job_id": job_id, "script": script, "shell": shell, "error": None}
 
 
 def _script(service: JobService, job_id: str) -> str:
@@ -90,7 +90,7 @@ def _shell(service: JobService, job_id: str, inputs: Inputs) -> str | None:
     header = json.loads(service.specification(job_id).partition("\n")[0])
     environment = header.get("environment", {})
     commands = [
-        next((told for each in programs() if (told := each.command(step, environment))), None)
+        next((line for each in programs() if (line := each.command(step, environment))), None)
         for step in inputs.steps
     ]
     return shell_script(
@@ -100,9 +100,9 @@ def _shell(service: JobService, job_id: str, inputs: Inputs) -> str | None:
 
 # --- progress --------------------------------------------------------------------------------
 
-#: Each is read from the files of its calculation.
+#: How many jobs a request may name: the files of each are read.
 _MOST = 200
-#: With their histories.
+#: How many with their histories.
 _MOST_HISTORIES = 20
 
 
@@ -112,24 +112,23 @@ class ProgressParams(TypedDict, total=False):
     job_ids: Required[Annotated[list[JobId], Limits(maxItems=_MOST)]]
     history: Annotated[
         bool,
-        f"tell the ionic steps, too, the last {MOST_STEPS} of each job; of {_MOST_HISTORIES} jobs "
-        "at most",
+        f"include the last {MOST_STEPS} ionic steps of each job; for {_MOST_HISTORIES} jobs at "
+        "most",
     ]
 
 
 @method(server.JOBS_PROGRESS, bulk=True)
 async def handle_jobs_progress(service: JobService, params: ProgressParams) -> ProgressList:
-    """Return how far the calculations of jobs have come, read from what their programs write.
+    """Return the progress of jobs, read from the files that their programs write.
 
-    ``progress`` is of the newest calculation of a job's present attempt, also after its end, and
-    ``null`` where none has written anything yet that a reader knows. With ``history`` it has the
-    ionic steps of all of the job's calculations, for which their files are read as a whole.
+    ``progress`` describes the newest calculation of a job's present attempt, also after its end. It
+    is ``null`` until a calculation has written a file that a reader knows. With ``history`` it has
+    the ionic steps of all calculations of the job; their whole files are read for that.
     """
     job_ids, history = params["job_ids"], params.get("history", False)
     if history and len(job_ids) > _MOST_HISTORIES:
         raise InvalidJob(
-            f"the histories of {len(job_ids)} jobs were asked for at once; ask for those of "
-            f"{_MOST_HISTORIES} at most"
+            f"a request has the histories of {_MOST_HISTORIES} jobs at most, not {len(job_ids)}"
         )
     work = job_answers.progress(service, job_ids, history=history)
     return {"jobs": await in_slices("files", work), "error": None}
@@ -146,12 +145,14 @@ class TrajectoryParams(JobIdParams, total=False):
         "a file of frames below the work directory, by its name or the end of its path; default: "
         "that of the newest calculation",
     ]
-    start: Annotated[_Place, "from this frame on; negative: counted from the end; default: 0"]
-    stop: Annotated[_Place, "before this frame; negative: counted from the end; default: to it"]
-    stride: Annotated[int, Limits(minimum=1, maximum=2**53), "each so many-th; default: 1"]
+    start: Annotated[_Place, "the first frame; a negative one counts from the end; default: 0"]
+    stop: Annotated[
+        _Place, "the frame after the last; a negative one counts from the end; default: the end"
+    ]
+    stride: Annotated[int, Limits(minimum=1, maximum=2**53), "every how many frames; default: 1"]
     dtype: Annotated[
         Literal["float32", "float64"],
-        "of positions, forces and moments; default: float32, as viewers draw them",
+        "the type of positions, forces and moments; default: float32, as viewers draw them",
     ]
 
 
@@ -160,8 +161,8 @@ async def handle_jobs_trajectory(service: JobService, params: TrajectoryParams) 
     """Return geometries, energies and forces that a job's calculation has written, frame by frame.
 
     They are read from ASE's trajectories, vasprun.xml and the output of pw.x of the job's present
-    attempt, also while it runs: ``start`` -1 is its present geometry. Where more was asked for than
-    16 MiB, ``next`` says where to go on.
+    attempt, also while it runs: ``start`` -1 is its present geometry. An answer has 16 MiB at most;
+    ``next`` is the ``start`` for the rest.
     """
     return await in_slices("files", job_answers.trajectory(service, params))
 
@@ -171,8 +172,8 @@ async def handle_jobs_trajectory(service: JobService, params: TrajectoryParams) 
 
 @method(server.JOBS_SHOW, pool="files")
 def handle_jobs_show(service: JobService, params: JobIdParams) -> Story:
-    """Return a job's whole story: what it came of and what came of it, its attempts and events.
+    """Return a job's whole story: its parents and children, its attempts and events.
 
-    ``jobs.files`` lists what it has written, ``jobs.logs`` reads it.
+    ``jobs.files`` lists the files that it has written, and ``jobs.logs`` reads one.
     """
     return job_answers.story(service, params["job_id"])

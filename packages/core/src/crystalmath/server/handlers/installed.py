@@ -1,4 +1,4 @@
-"""The handlers that tell what there is (engines, clusters, presets, recipes) or read structures."""
+"""The handlers for engines, clusters, presets and recipes, and the one that reads structures."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
 
 @method(
     server.ENGINES_LIST,
-    # Each plugin is imported, and a stranger's may hang.
+    # Each plugin is imported, and a third-party one may hang.
     pool="engines",
 )
 def handle_engines_list(service: JobService, params: NoParams) -> EngineList:
-    """List the installed workflow engines, and why one cannot serve. None is started."""
+    """List the installed workflow engines, and why one cannot be used, without starting any."""
     from attrs import asdict
 
     from crystalmath.quacc.engines import describe_engines
@@ -62,13 +62,13 @@ def handle_engines_list(service: JobService, params: NoParams) -> EngineList:
 
 @method(
     server.CLUSTERS_LIST,
-    # Its engine is loaded, and a stranger's may hang.
+    # The engine is loaded, and a third-party one may hang.
     pool="engines",
 )
 def handle_clusters_list(service: JobService, params: NoParams) -> ClusterList:
-    """List the clusters of the configuration file, and what is in the way of their jobs.
+    """List the clusters of the configuration file, and why their jobs would fail.
 
-    None is started; each batch system is asked whether it answers, which may take 15 s.
+    No engine is started. Each batch system is asked whether it answers, which may take 15 s.
     """
     from crystalmath import config
     from crystalmath.service.cluster_probe import describe_clusters
@@ -81,22 +81,22 @@ class ClustersCheckParams(TypedDict, total=False):
     """The parameters of ``clusters.check``."""
 
     cluster: Required[Annotated[Name, "its name; every engine has one named local"]]
-    job_id: Annotated[JobId, "the job that was sent there before; default: send one now"]
+    job_id: Annotated[JobId, "the job of an earlier request; default: send one now"]
     environment: Annotated[Mapping[str, str], Limits(**SUBMISSION["environment"])]
 
 
 @method(
     server.CLUSTERS_CHECK,
-    # Its engine is loaded, and a stranger's may hang.
+    # The engine is loaded, and a third-party one may hang.
     pool="checking clusters",
     by_server=True,
     repeatable=lambda params: params.get("job_id") is not None,  # else it sends a job
 )
 def handle_clusters_check(service: JobService, params: ClustersCheckParams) -> ProvenCluster:
-    """Prove a cluster by a small job there, which tells what jobs find.
+    """Check a cluster by a small job there, which reports what jobs find.
 
-    It is sent as any submission, with the caller's ``environment``, and may wait for hours: ask
-    again with its ``job_id``, once it has ended. Then ``checks`` has what it found: host, versions,
+    It is submitted with the caller's ``environment``, as any job, and may wait for hours. Call
+    again with its ``job_id`` once it has ended. Then ``checks`` has what it found: host, versions,
     programs, POTCARs, clock, and how long it waited.
     """
     from attrs import asdict
@@ -116,8 +116,8 @@ def handle_clusters_check(service: JobService, params: ClustersCheckParams) -> P
     else:
         job = service.submit(probe(name, params.get("environment")), wanted=is_wanted)
         job_id, status = job.job_id, job.state.value
-    told = [asdict(check) for check in checks]
-    return {"job_id": job_id, "status": status, "checks": told, "error": error}
+    documents = [asdict(check) for check in checks]
+    return {"job_id": job_id, "status": status, "checks": documents, "error": error}
 
 
 # --- presets ---------------------------------------------------------------------------------
@@ -127,23 +127,23 @@ class PresetsListParams(TypedDict, total=False):
     """The parameters of ``presets.list``."""
 
     name: Annotated[Name, "only those of this name"]
-    settings: Annotated[bool, "tell what each sets, not its name alone; default: true"]
+    settings: Annotated[bool, "include the settings of each, not its name alone; default: true"]
     environment: Annotated[Mapping[str, str], Limits(**SUBMISSION["environment"])]
 
 
 @method(server.PRESETS_LIST, pool="recipes")
 def handle_presets_list(service: JobService, params: PresetsListParams) -> PresetList:
-    """List quacc's presets with what each sets, those that it inherits included.
+    """List quacc's presets with their settings, also the inherited ones.
 
-    ``environment`` may name other folders of them, as for ``jobs.submit``.
+    ``environment`` may name other folders of presets, as for ``jobs.submit``.
     """
     from attrs import asdict
 
-    found = service.presets(params.get("environment"), params.get("name"))
-    told = [asdict(each) for each in found]
+    presets = service.presets(params.get("environment"), params.get("name"))
+    documents = [asdict(each) for each in presets]
     if not params.get("settings", True):
-        told = [{**each, "settings": {}} for each in told]
-    return {"presets": told, "error": None}
+        documents = [{**each, "settings": {}} for each in documents]
+    return {"presets": documents, "error": None}
 
 
 # --- structures ------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ class StructuresReadParams(TypedDict, total=False):
 
     text: Required[Annotated[str, Limits(minLength=1, maxLength=4 * 2**20)]]
     name: Annotated[
-        str, Limits(minLength=1, maxLength=255), "of the file: slab.cif; default: structure"
+        str, Limits(minLength=1, maxLength=255), "the file's name: slab.cif; default: structure"
     ]
 
 
@@ -165,20 +165,19 @@ class StructuresReadParams(TypedDict, total=False):
 def handle_structures_read(service: JobService, params: StructuresReadParams) -> Structures:
     """Read the structures of a text in CIF, XYZ, extended XYZ or the format of POSCAR.
 
-    Nothing is recorded. The first ones are answered, with 1000 structures and 100,000 atoms at
-    most.
+    Nothing is recorded. The answer has the first 1000 structures, and 100,000 atoms at most.
     """
     from crystalmath.recipes.structures import read_text, to_ase_json
 
     del service
-    found = read_text(params["text"], params.get("name", "structure"))
-    told: list[ReadStructure] = []
+    in_text = read_text(params["text"], params.get("name", "structure"))
+    structures: list[ReadStructure] = []
     left = _MOST_ATOMS
-    for name, atoms in found[:_MOST_STRUCTURES]:
+    for name, atoms in in_text[:_MOST_STRUCTURES]:
         left -= len(atoms)
         if left < 0:
             break
-        told.append(
+        structures.append(
             {
                 "name": name,
                 "formula": atoms.get_chemical_formula(),
@@ -189,11 +188,12 @@ def handle_structures_read(service: JobService, params: StructuresReadParams) ->
                 "pbc": atoms.pbc.tolist(),
             }
         )
-    if not told:
+    if not structures:
         raise InvalidJob(
-            f"the structure has {len(found[0][1])} atoms; at most {_MOST_ATOMS} are read so"
+            f"the structure has {len(in_text[0][1])} atoms; structures.read takes {_MOST_ATOMS} at "
+            "most"
         )
-    return {"structures": told, "more": len(found) - len(told), "error": None}
+    return {"structures": structures, "more": len(in_text) - len(structures), "error": None}
 
 
 # --- recipes ---------------------------------------------------------------------------------
@@ -202,22 +202,22 @@ def handle_structures_read(service: JobService, params: StructuresReadParams) ->
 class RecipesListParams(TypedDict, total=False):
     """The parameters of ``recipes.list``."""
 
-    prefix: Annotated[str, "how the name begins; a leading quacc.recipes. may be left out"]
+    prefix: Annotated[str, "the beginning of the name, with or without quacc.recipes."]
 
 
 @method(server.RECIPES_LIST, pool="recipes")
 def handle_recipes_list(service: JobService, params: RecipesListParams) -> RecipeList:
-    """List the recipes there are: quacc's jobs and flows, and those that the home admits."""
+    """List the recipes: quacc's jobs and flows, and those that the home admits."""
     from crystalmath.recipes.lookup import NAMESPACE, catalogue
 
     prefix = params.get("prefix", "")
     beginnings = (prefix, f"{NAMESPACE}.{prefix}")
-    found: list[RecipeEntry] = [
+    recipes: list[RecipeEntry] = [
         {"name": recipe.name, "kind": recipe.kind, "summary": _headline(recipe)}
         for recipe in catalogue(service.config.recipes_allow)
         if recipe.name.startswith(beginnings)
     ]
-    return {"recipes": found, "error": None}
+    return {"recipes": recipes, "error": None}
 
 
 class RecipesDescribeParams(TypedDict):
@@ -232,7 +232,7 @@ def handle_recipes_describe(
 ) -> RecipeDescription:
     """Describe a recipe: its docstring, and the JSON Schema of its parameters.
 
-    The first argument is left out where it gets the structure.
+    The parameter that gets the structure is left out.
     """
     from crystalmath.recipes.lookup import check_namespace, full_name, look_up
 
@@ -254,20 +254,20 @@ def handle_recipes_describe(
 
 
 def _headline(recipe: Recipe) -> str:
-    # "Workflow consisting of:" tells nothing without the list below it.
+    # "Workflow consisting of:" needs the list below it.
     paragraphs = re.split(r"(?<!:)\n\s*\n", (recipe.docstring or "").strip())
     return " ".join(paragraphs[0].split())
 
 
-# --- a recipe's arguments as JSON Schema, as far as its source tells ------------------------------
+# --- a recipe's arguments as JSON Schema ----------------------------------------------------------
 
 
 def parameters_schema(recipe: Recipe) -> dict[str, Any] | None:
     """Return the JSON Schema of the parameters of a recipe.
 
-    The argument that gets the structure is left out. A default that JSON cannot write stands as
-    text in ``x-default``, an annotation in ``x-annotation``; what it means in JSON is told where
-    all of it has a meaning there.
+    The argument that gets the structure is left out. ``x-default`` has a default that JSON cannot
+    express as text, and ``x-annotation`` the annotation. The schema has a type if the whole
+    annotation has a meaning in JSON.
     """
     if recipe.signature is None:
         return None
@@ -275,12 +275,13 @@ def parameters_schema(recipe: Recipe) -> dict[str, Any] | None:
     arguments = [item for item in recipe.signature.parameters.values() if item is not first]
     by_name = ("POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY")
     named = [item for item in arguments if item.kind.name in by_name]
-    told = described(recipe.docstring or "")
+    descriptions = described(recipe.docstring or "")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "type": "object",
         "properties": {
-            item.name: _type(item) | _default(item) | told.get(item.name, {}) for item in named
+            item.name: _type(item) | _default(item) | descriptions.get(item.name, {})
+            for item in named
         },
         "required": [item.name for item in named if item.default is item.empty],
         "additionalProperties": any(item.kind is item.VAR_KEYWORD for item in arguments),
@@ -293,7 +294,7 @@ def _default(argument: inspect.Parameter) -> dict[str, Any]:
     text = repr(argument.default)
     try:
         value = ast.literal_eval(text)
-        # As JSON has it: a tuple becomes a list.
+        # In JSON a tuple becomes a list.
         return {"default": json.loads(json.dumps(value, allow_nan=False))}
     except (ValueError, TypeError, SyntaxError):
         return {"x-default": text}
@@ -322,9 +323,9 @@ _NAMES = {
 
 
 def _meaning(node: ast.expr) -> dict[str, Any]:
-    """Return which JSON an annotation takes; nothing where it takes what JSON does not know."""
+    """Return the JSON Schema of an annotation; empty if it takes values that JSON does not have."""
     if isinstance(node, ast.Constant):
-        if isinstance(node.value, str):  # a reference forward
+        if isinstance(node.value, str):  # a forward reference
             return _meaning(ast.parse(node.value, mode="eval").body)
         return {"type": "null"} if node.value is None else {}
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
@@ -342,7 +343,7 @@ def _enum(nodes: list[ast.expr]) -> dict[str, Any]:
     try:
         values = [ast.literal_eval(node) for node in nodes]
         json.dumps(values, allow_nan=False)
-    except (ValueError, TypeError):  # a name, as of an enum's member; bytes
+    except (ValueError, TypeError):  # a member of an enum, or bytes
         return {}
     return {"enum": values}
 

@@ -1,7 +1,7 @@
 """The handlers of ``jobs.*``: they translate between JSON and the job service, and nothing else.
 
-``controller`` is the :class:`~crystalmath.service.JobService`; ``None`` means this process's own.
-What a caller did wrong comes back in the answer; only a fault of ours raises.
+``controller`` is the :class:`~crystalmath.service.JobService`; ``None`` means that of this process.
+Faults of the caller come back in the answer; only faults of the server raise.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from crystalmath.models.filters import Selection
     from crystalmath.service import JobService
 
-#: What others may import from here; these names stay.
+#: The names that others may import from here.
 __all__ = [
     "METHODS",
     "_parse_structure",
@@ -68,14 +68,14 @@ __all__ = [
     "handle_jobs_submit",
 ]
 
-#: How often is looked whether an answer of the database is to be had in memory, in seconds.
+#: How often memory is read for a job while the database does not answer, in seconds.
 _LOOK_S = 0.5
-#: So many waiting jobs are cancelled in one transaction.
+#: How many waiting jobs are cancelled in one transaction.
 _TOGETHER = 250
-#: Answers about ended jobs, which are asked for again and again, and their records.
+#: The encoded answers about ended jobs, which clients poll, with the records that they describe.
 _WRITTEN: dict[str, tuple[Job, bytes]] = {}
 _MOST_WRITTEN = 1000
-#: Which jobs, for ``jobs.list`` and all others that choose among them.
+#: The filters of ``jobs.list`` and of all other methods that choose among jobs.
 FiltersDocument: TypeAlias = Annotated[Mapping[str, Any], JobFilter]
 
 
@@ -85,25 +85,25 @@ def handle_jobs_submit(
 ) -> SubmittedJob:
     """Submit a job.
 
-    It is on record, durably, when the answer comes; the engine is told of it afterwards. A job that
-    is refused has no id and ``status: "error"``, with a ``code`` and, from the preflight,
-    ``findings``. Nothing of it is left behind.
+    The answer comes once the job is durably on record; then the engine gets it. A refused job has
+    no id and ``status: "error"``, with a ``code`` and, from the preflight, ``findings``. It leaves
+    nothing behind.
     """
     return submitted(service.submit(read_submission(params), wanted=is_wanted))
 
 
 @method(server.JOBS_STATUS)
 async def handle_jobs_status(service: JobService, params: JobIdParams) -> JobDocument:
-    """Return a job's state, and all that is recorded of it.
+    """Return a job's state and its whole record.
 
-    ``result`` is the summary once the job has completed, ``null`` in it for what the result does
-    not have; ``reason`` tells what a job waits for, where that is known.
+    ``result`` is the summary once the job has completed, with ``null`` for values that its result
+    does not have. ``reason`` says why the job waits, if that is known.
     """
     job = service.remembered(params["job_id"])
     if job is None:
-        job = await _asked(service, params["job_id"])
+        job = await _from_database(service, params["job_id"])
     elif not service.is_there(job):
-        # Not in the threads that read files for others, which wait for the database, too.
+        # Threads of their own: those that read files for others may wait for the database.
         (job,) = await in_pool("looking", service.as_found, [job])
     elif job.state.is_terminal() and job.stage is None:
         return _of_ended(service, job)
@@ -113,7 +113,7 @@ async def handle_jobs_status(service: JobService, params: JobIdParams) -> JobDoc
 
 
 def _of_ended(service: JobService, job: Job) -> JobDocument:
-    """Describe a job in memory that has ended; for the wire in text that is written once."""
+    """Describe an ended job that is in memory; for the wire, as text that is encoded once."""
     if large.present.get() is None:
         return job_document(service, job)
     record, text = _WRITTEN.get(job.job_id, (None, None))
@@ -127,8 +127,8 @@ def _of_ended(service: JobService, job: Job) -> JobDocument:
     return cast("JobDocument", messages.Raw(text))
 
 
-async def _asked(service: JobService, job_id: str) -> Job:
-    """Ask the database for a job; take it from memory where that turns out to be locked."""
+async def _from_database(service: JobService, job_id: str) -> Job:
+    """Read a job from the database, or from memory if it appears there while the database hangs."""
     asking = asyncio.ensure_future(in_pool("asking", service.job, job_id))
     try:
         while not (await asyncio.wait([asking], timeout=_LOOK_S))[0]:
@@ -143,8 +143,8 @@ async def _asked(service: JobService, job_id: str) -> Job:
 async def handle_jobs_status_many(service: JobService, params: JobIdsParams) -> JobStates:
     """Return the states of many jobs, in the order of their ids.
 
-    An unknown id is answered in its place by ``{"job_id", "status": "error", "error", "code":
-    "unknown_job"}``.
+    An unknown id has ``{"job_id", "status": "error", "error", "code": "unknown_job"}`` in its
+    place.
     """
     remembered = all(service.remembered(job_id) for job_id in params["job_ids"])
     kind = "computing" if remembered else "asking"
@@ -153,7 +153,7 @@ async def handle_jobs_status_many(service: JobService, params: JobIdsParams) -> 
 
 
 _Successors: TypeAlias = Annotated[
-    bool, "stop also all jobs that wait for these, also through others; default: false"
+    bool, "stop also all jobs that wait for these, directly or through others; default: false"
 ]
 
 
@@ -167,21 +167,21 @@ class CancelParams(JobIdParams, total=False):
 def handle_jobs_cancel(service: JobService, params: CancelParams) -> CancelledJob:
     """Request that a job be stopped.
 
-    ``cancelled`` tells whether that was requested; it is false for a job that had ended. The job
-    reads ``cancelled`` once none of its processes is alive.
+    ``cancelled`` says whether a stop was requested; it is false for a job that had ended. The state
+    of the job becomes ``cancelled`` once none of its processes is alive.
     """
     job_id = params["job_id"]
     if not params.get("with_successors"):
         return {"job_id": job_id, "cancelled": service.cancel(job_id), "error": None}
     service.job(job_id)
-    # They first: one that is to fail where the job is cancelled would do so.
-    told = [*_each_cancelled(service, service.successors([job_id]))]
-    successors = [answer["job_id"] for answer in told if answer["cancelled"]]
+    # Successors first: those with `on_failure` "fail" would fail when this job is cancelled.
+    answers = [*_each_cancelled(service, service.successors([job_id]))]
+    successors = [answer["job_id"] for answer in answers if answer["cancelled"]]
     cancelled = service.cancel(job_id)
     return {"job_id": job_id, "cancelled": cancelled, "successors": successors, "error": None}
 
 
-#: What lists tell of a job, and of its summary.
+#: The fields of jobs in lists, with those of their summaries.
 _FIELDS = [
     *properties(Job),
     *(f"result.{name}" for name in get_type_hints(Summary) if name != "work_dir"),
@@ -192,12 +192,12 @@ class ListParams(TypedDict, total=False):
     """The parameters of ``jobs.list`` beside filters."""
 
     limit: Annotated[
-        int, Limits(minimum=0, maximum=MOST_JOBS), "no more than so many; default: 100"
+        int, Limits(minimum=0, maximum=MOST_JOBS), "how many jobs at most; default: 100"
     ]
     cursor: Annotated[
-        str, "the `cursor` of the page before, or the id of any job: those after it are listed"
+        str, "the `cursor` of the page before, or the id of a job: list the jobs after it"
     ]
-    skip: Annotated[Bytes, "pass over so many of the first jobs after `cursor`; default: 0"]
+    skip: Annotated[Bytes, "how many jobs to skip after `cursor`; default: 0"]
     fields: Annotated[
         list[Annotated[str, Limits(enum=_FIELDS)]],
         Limits(minItems=1, maxItems=len(_FIELDS)),
@@ -206,10 +206,10 @@ class ListParams(TypedDict, total=False):
     sort: Annotated[
         str,
         Limits(enum=[f"{minus}{name}" for name in SORTED_BY for minus in ("", "-")]),
-        "by this from the smallest, with a minus from the largest; jobs without it come last; "
-        "default: -created_at",
+        "the value to sort by, in ascending order; with a minus in descending order; jobs without "
+        "it come last; default: -created_at",
     ]
-    totals: Annotated[bool, "count all that match, also on other pages; default: false"]
+    totals: Annotated[bool, "count the matching jobs of all pages; default: false"]
 
 
 @method(server.JOBS_LIST, bulk=True)
@@ -218,8 +218,8 @@ async def handle_jobs_list(
 ) -> JobList:
     """List jobs, newest first.
 
-    All filters must agree. There is another page where ``cursor`` is not ``null``; it is asked for
-    with the same filters and ``sort``. With ``fields`` an answer is a fraction as large.
+    All filters must match. If ``cursor`` is not ``null``, there is another page: send it with the
+    same filters and ``sort``. With ``fields`` an answer is much smaller.
     """
     return await in_slices("computing", job_answers.listed(service, params))
 
@@ -228,8 +228,8 @@ async def handle_jobs_list(
 def handle_jobs_summary(service: JobService, params: FiltersDocument) -> Counted:
     """Count jobs by state, and failures by their error.
 
-    Errors that differ in paths and ids only are one. Of each error the newest few jobs are named.
-    The most frequent errors come first.
+    Errors that differ only in paths and ids count as one. Each error names its newest few jobs. The
+    most frequent errors come first.
     """
     return job_answers.summary(service, params)
 
@@ -240,7 +240,7 @@ class FacetsParams(TypedDict, total=False):
     limit: Annotated[
         int,
         Limits(minimum=1, maximum=1000),
-        "no more than so many values of each, and no more than so many labels; default: 50",
+        "how many values of each at most, and how many labels at most; default: 50",
     ]
 
 
@@ -248,7 +248,7 @@ class FacetsParams(TypedDict, total=False):
 def handle_jobs_facets(service: JobService, params: Annotated[FacetsParams, JobFilter]) -> Facets:
     """Count jobs by state, recipe, engine, cluster, element and the values of each label.
 
-    All filters must agree, as in jobs.list. A job with several elements counts for each of them.
+    All filters must match, as in jobs.list. A job with several elements counts for each of them.
     """
     return job_answers.facets(service, params)
 
@@ -256,27 +256,29 @@ def handle_jobs_facets(service: JobService, params: Annotated[FacetsParams, JobF
 class SpecificationParams(JobIdParams, total=False):
     """The parameters of ``jobs.specification``."""
 
-    job: Annotated[bool, "give the job itself, too; default: false"]
-    progress: Annotated[bool, "tell how far a job that runs or failed has come; default: false"]
-    prefix: Annotated[bool, "`job_id` is how the id of one job begins; default: false"]
+    job: Annotated[bool, "include the job as jobs.status describes it; default: false"]
+    progress: Annotated[
+        bool, "include the progress of a job that runs or has failed; default: false"
+    ]
+    prefix: Annotated[bool, "`job_id` is the beginning of one job's id; default: false"]
 
 
 @method(server.JOBS_SPECIFICATION, bulk=True)
 async def handle_jobs_specification(
     service: JobService, params: SpecificationParams
 ) -> Specification:
-    """Return what a job was asked to do.
+    """Return the specification of a job.
 
-    ``jobs.submit`` takes it again, without ``potcars`` and ``parents``. The environment is left
-    out, and so is the key, which would give the same job.
+    ``jobs.submit`` accepts it, without ``potcars`` and ``parents``. It does not contain the
+    environment, nor the key, with which ``jobs.submit`` would return the same job.
     """
     job_id = params["job_id"]
     if params.get("prefix"):
         job_id = await in_pool("asking", service.find, job_id)
-    told = job_answers.specification(
+    work = job_answers.specification(
         service, job_id, job=params.get("job", False), progress=params.get("progress", False)
     )
-    return await in_slices("files", told)
+    return await in_slices("files", work)
 
 
 # --- many at once ----------------------------------------------------------------------------
@@ -293,19 +295,18 @@ class CancelManyParams(TypedDict, total=False):
 async def handle_jobs_cancel_many(
     service: JobService, params: Annotated[CancelManyParams, JobFilter]
 ) -> CancelledJobs:
-    """Request that jobs be stopped: those that are named, or all unfinished ones that fit filters.
+    """Request that jobs be stopped: those of ``job_ids``, or unfinished ones that match filters.
 
-    Something must say which jobs are meant. ``error`` tells of each why it cannot be stopped; what
-    is wrong with one hinders no other. A job reads ``cancelled`` once no process of it is alive.
+    One of both is required. ``error`` says why a job cannot be stopped; the others are stopped
+    nevertheless. The state of a job becomes ``cancelled`` once none of its processes is alive.
     """
     job_ids = params.pop("job_ids", None)
     also = params.pop("with_successors", False)
     filters = filters_in(params)
     if job_ids is None and not choosing(params):
-        raise InvalidJob("nothing says which jobs are to be stopped; name them, or give filters")
+        raise InvalidJob("nothing says which jobs to stop; name them, or give filters")
     if job_ids is not None and filters:
-        given = ", ".join(filters)
-        raise InvalidJob(f"jobs are named, or chosen by {given}; leave out one of both")
+        raise InvalidJob(f"'job_ids' and filters ({', '.join(filters)}) exclude each other")
     chosen = read_filters(filters)
     states = chosen.get("state", UNFINISHED)
     if all(state.is_terminal() for state in states):
@@ -321,8 +322,8 @@ def _cancelled(
     are_chosen = job_ids is None
     if job_ids is None:
         chosen: Selection = {"state": UNFINISHED, **filters}
-        found = pages(service, **chosen)
-        job_ids = [job.job_id for page in found for job in page if not job.state.is_terminal()]
+        matching = (job for page in pages(service, **chosen) for job in page)
+        job_ids = [job.job_id for job in matching if not job.state.is_terminal()]
     named = dict.fromkeys(job_ids)
     waiting = service.successors(job_ids) if with_successors and job_ids else []
     after: list[CancelledJob] = []
@@ -331,7 +332,7 @@ def _cancelled(
         yield
     answers: list[CancelledJob] = []
     for answer in _each_cancelled(service, [*named]):
-        # One that was chosen, and has ended since, is not among those that are meant any more.
+        # A job that has ended since the filters chose it does not match them any more.
         if not are_chosen or answer["cancelled"] or "code" in answer:
             answers.append(answer)
         yield
@@ -339,16 +340,16 @@ def _cancelled(
 
 
 def _each_cancelled(service: JobService, job_ids: list[str]) -> Iterator[CancelledJob]:
-    """Request of each in turn that it be stopped; those that wait are cancelled together."""
+    """Request a stop of each job in turn; waiting jobs are cancelled together."""
     for start in range(0, len(job_ids), _TOGETHER):
         some = job_ids[start : start + _TOGETHER]
         try:
             waited = service.cancel_waiting(some)
         except CrystalMathError:
-            waited = set()  # each says why
+            waited = set()  # cancelled alone, each raises its own error
         for job_id in some:
-            told: CancelledJob = {"job_id": job_id, "cancelled": True, "error": None}
-            yield told if job_id in waited else _cancel(service, job_id)
+            answer: CancelledJob = {"job_id": job_id, "cancelled": True, "error": None}
+            yield answer if job_id in waited else _cancel(service, job_id)
 
 
 def _cancel(service: JobService, job_id: str) -> CancelledJob:
@@ -358,8 +359,8 @@ def _cancel(service: JobService, job_id: str) -> CancelledJob:
         if not requested:
             # Its outcome may not be on record yet.
             state = service.job(job_id).state
-            told = f"{state.ended} before" if state.is_terminal() else "has just ended"
-            error = f"the job {told}"
+            ended = f"{state.ended} before" if state.is_terminal() else "has just ended"
+            error = f"the job {ended}"
     except CrystalMathError as failure:
         why = trouble(failure)
         refused: CancelledJob = {"job_id": job_id, "cancelled": False, "error": why["error"]}
@@ -370,7 +371,7 @@ def _cancel(service: JobService, job_id: str) -> CancelledJob:
 
 # --- counted over time -----------------------------------------------------------------------
 
-# Later than any clock says, and whole numbers of which are exact.
+# Later than the time of any clock; whole seconds up to it are exact.
 _Time: TypeAlias = Annotated[float, Limits(minimum=0, maximum=2**40)]
 
 
@@ -382,8 +383,10 @@ class CountsParams(TypedDict, total=False):
         Limits(minimum=1, maximum=2**40),
         "the length of a bucket in seconds; default: 3600",
     ]
-    start: Annotated[_Time, "from then on, in seconds since the epoch; default: 24 buckets"]
-    end: Annotated[_Time, "until then, in seconds since the epoch; default: now"]
+    start: Annotated[
+        _Time, "the earliest time, in seconds since the epoch; default: 24 buckets before `end`"
+    ]
+    end: Annotated[_Time, "the latest time, in seconds since the epoch; default: now"]
 
 
 @method(server.JOBS_COUNTS, bulk=True)
@@ -392,9 +395,9 @@ def handle_jobs_counts(
 ) -> CountedOverTime:
     """Count how many jobs ended in which state over time.
 
-    Buckets begin at whole multiples of ``bucket_s`` since the epoch, and the first and the last are
-    whole ones; none is left out. A job that came to a state several times, as to ``running`` after
-    an attempt was lost, counts each time. All filters must agree, as in jobs.list; ``state`` is the
-    state, or states, that jobs came to, by default those in which a job ends.
+    Buckets begin at whole multiples of ``bucket_s`` since the epoch. All are whole, and empty ones
+    are included. A job that reached a state several times, such as ``running`` after an
+    attempt was lost, counts each time. All filters must match, as in jobs.list. ``state`` is the
+    state, or states, that jobs reached; by default those in which a job ends.
     """
     return job_answers.counts(service, params)

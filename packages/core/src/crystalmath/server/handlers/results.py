@@ -1,4 +1,4 @@
-"""The handlers that read what a job has written: its result, its log, its files."""
+"""The handlers that read what a job has written: its result, its log and its files."""
 
 from __future__ import annotations
 
@@ -43,34 +43,34 @@ if TYPE_CHECKING:
     from crystalmath.service import JobService
 
 
-#: The most of a file that goes into one answer, in bytes.
+#: How much of a file an answer has at most, in bytes.
 _MOST = 16 * 2**20
 
-#: So much of several results is sent at once, in bytes.
+#: How much of several results an answer has at most, in bytes.
 _TOGETHER = 2**20
 
 
 class ResultParams(JobIdParams, total=False):
     """The parameters of ``jobs.result``."""
 
-    field: Annotated[Name, "give only this part of the result: results.energy, static.0.atoms"]
+    field: Annotated[Name, "only this part of the result: results.energy, static.0.atoms"]
     brief: Annotated[
         bool,
-        "of a result of more than 256 KiB give only what a table has of it: the scalars, final "
+        "reduce a result of more than 256 KiB to what a table has of it: the scalars, final "
         "geometry and forces of its last calculation, which is `last` of a flow; default: false",
     ]
 
 
 @method(server.JOBS_RESULT)
 async def handle_jobs_result(service: JobService, params: ResultParams) -> JobResult:
-    """Return what the recipe returned, whole, as its worker wrote it.
+    """Return the whole result of the recipe, as its worker wrote it.
 
-    ``result`` is ``null`` unless the job completed; of a failed job ``error`` and ``traceback``
-    tell why. Arrays, structures and the like are in monty's form of JSON.
+    ``result`` is ``null`` unless the job completed. A failed job has ``error`` and ``traceback``.
+    Arrays, structures and the like are in monty's form of JSON.
     """
     remembered = service.remembered(params["job_id"])
     if len(params) == 1 and remembered and remembered.state is JobState.COMPLETED:
-        return await in_slices("files", _found(service, remembered))
+        return await in_slices("files", _described_if_there(service, remembered))
     job = await in_pool("asking", service.job, params["job_id"])
     if job.state is JobState.COMPLETED and "field" in params:
         place = await in_pool("files", service.results.locate, job, params["field"])
@@ -78,13 +78,13 @@ async def handle_jobs_result(service: JobService, params: ResultParams) -> JobRe
         return await in_pool("files", _part, service, job, place)
     if job.state is JobState.COMPLETED and params.get("brief"):
         return await in_pool("files", _brief, service, job)
-    told = await in_slices("files", _described(service, job))
+    answer = await in_slices("files", _described(service, job))
     if job.traceback:
-        told["traceback"] = job.traceback
-    return told
+        answer["traceback"] = job.traceback
+    return answer
 
 
-def _found(service: JobService, job: JobMetadata) -> Generator[None, None, JobResult]:
+def _described_if_there(service: JobService, job: JobMetadata) -> Generator[None, None, JobResult]:
     (job,) = service.as_found([job])
     return (yield from _described(service, job))
 
@@ -95,9 +95,9 @@ def _part(service: JobService, job: JobMetadata, place: Located) -> JobResult:
 
 def _brief(service: JobService, job: JobMetadata) -> JobResult:
     text, is_whole = service.results.brief(job)
-    told = _answered(job, messages.Raw(text))
-    # Clients take the result from the end of the answer.
-    return told if is_whole else {"brief": True, **told}
+    answer = _answered(job, messages.Raw(text))
+    # Clients cut the result from the end of the answer.
+    return answer if is_whole else {"brief": True, **answer}
 
 
 def _answered(job: JobMetadata, result: messages.Raw | messages.Stream | None) -> JobResult:
@@ -111,23 +111,25 @@ def _answered(job: JobMetadata, result: messages.Raw | messages.Stream | None) -
 
 @method(server.JOBS_RESULTS, bulk=True)
 async def handle_jobs_results(service: JobService, params: JobIdsParams) -> ResultList:
-    """Return what the recipes of many jobs returned, as many of the first ones as fit together.
+    """Return the results of many jobs, as many of the first ones as fit together.
 
-    ``results`` has for each id in turn what jobs.result gives, without a traceback, or why there is
-    nothing, and ends before more than 1 MiB would be sent; ``more`` counts the rest. Ask again for
-    these, and where none fits, ask jobs.result for the first.
+    ``results`` has for each id in turn the answer of jobs.result, without a traceback, or an error.
+    It ends before more than 1 MiB would be sent; ``more`` counts the rest. Ask again for these. If
+    not even the first fits, ask jobs.result for it.
     """
-    found = await in_slices("files", _all(service, params["job_ids"]))
-    more = len(params["job_ids"]) - len(found)
+    texts = await in_slices("files", _all_results(service, params["job_ids"]))
+    more = len(params["job_ids"]) - len(texts)
     return {
-        "results": cast("list[ListedResult]", found),  # as text already
+        "results": cast("list[ListedResult]", texts),
         "more": more,
         "error": None,
     }
 
 
-def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[messages.Raw]]:
-    found: list[messages.Raw] = []
+def _all_results(
+    service: JobService, job_ids: list[str]
+) -> Generator[None, None, list[messages.Raw]]:
+    texts: list[messages.Raw] = []
     left = _TOGETHER
     for start in range(0, len(job_ids), PAGE):
         page = job_ids[start : start + PAGE]
@@ -135,46 +137,46 @@ def _all(service: JobService, job_ids: list[str]) -> Generator[None, None, list[
         for job_id in page:
             text = yield from _written(service, job_id, jobs.get(job_id))
             if text is None or len(text) > left:
-                return found
+                return texts
             left -= len(text)
-            found.append(messages.Raw(text))
+            texts.append(messages.Raw(text))
             yield
-    return found
+    return texts
 
 
 @method(server.JOBS_PARAMETERS, bulk=True)
 async def handle_jobs_parameters(service: JobService, params: JobIdsParams) -> ParametersList:
-    """Return the recipe's parameters of many jobs, of as many of the first ones as fit together.
+    """Return the recipes' parameters of many jobs, as many of the first ones as fit together.
 
-    ``parameters`` ends before more than 1 MiB would be sent, with at least one. Ask again for the
-    rest.
+    ``parameters`` has at least one entry, and ends before more than 1 MiB would be sent. Ask again
+    for the rest.
     """
-    found = await in_slices("files", _all_parameters(service, params["job_ids"]))
-    return {"parameters": cast("list[JobParameters]", found), "error": None}  # as text already
+    texts = await in_slices("files", _all_parameters(service, params["job_ids"]))
+    return {"parameters": cast("list[JobParameters]", texts), "error": None}
 
 
 def _all_parameters(
     service: JobService, job_ids: list[str]
 ) -> Generator[None, None, list[messages.Raw]]:
-    found: list[messages.Raw] = []
+    texts: list[messages.Raw] = []
     left = _TOGETHER
     for job_id in job_ids:
         try:
             encoded = json.loads(service.specification(job_id).partition("\n")[2])
-            told: JobParameters = {
+            entry: JobParameters = {
                 "job_id": job_id,
                 "params": encoded["parameters"],
                 "error": None,
             }
         except CrystalMathError as error:
-            told = {"job_id": job_id, "params": None, **trouble(error)}
-        text = messages.dumps(told)
-        if found and len(text) > left:
-            return found
+            entry = {"job_id": job_id, "params": None, **trouble(error)}
+        text = messages.dumps(entry)
+        if texts and len(text) > left:
+            return texts
         left -= len(text)
-        found.append(messages.Raw(text))
+        texts.append(messages.Raw(text))
         yield
-    return found
+    return texts
 
 
 class TableParams(JobIdsParams, total=False):
@@ -187,45 +189,43 @@ class TableParams(JobIdsParams, total=False):
 
 @method(server.JOBS_TABLE, bulk=True)
 async def handle_jobs_table(service: JobService, params: TableParams) -> JobTable:
-    """Return jobs as lines of a table, as ``crystalmath export`` writes it, in the order of ids.
+    """Return jobs as rows of a table, as ``crystalmath export`` writes it, in the order of ids.
 
-    Columns are those of the record, ``labels_NAME``, ``params.NAME``, the scalars of a result by
-    its own names (``results.gibbs_energy``), ``volume_ang3`` and, where they are named,
-    ``cell_ang``, ``pbc``, ``numbers`` and ``positions_ang``. ``rows`` ends before more than 1 MiB
-    would be sent, with at least one; ask again for the rest. A damaged result leaves the others
-    alone: ``unreadable`` names its job.
+    The columns are those of the record, ``labels_NAME``, ``params.NAME``, the scalars of a result
+    by its own names (``results.gibbs_energy``) and ``volume_ang3``. If ``columns`` names them, also
+    ``cell_ang``, ``pbc``, ``numbers`` and ``positions_ang``. ``rows`` has at least one row, and
+    ends before more than 1 MiB would be sent; ask again for the rest. ``unreadable`` names jobs
+    with damaged results.
     """
     from crystalmath.reading.table_rows import table
 
     job_ids, columns = params["job_ids"], params.get("columns")
-    found, unreadable = await in_slices("computing", table(service, job_ids, columns, _TOGETHER))
-    rows = cast(
-        "list[Mapping[str, Any]]", [messages.Raw(text) for text in found]
-    )  # as text already
-    more = len(job_ids) - len(found)
+    texts, unreadable = await in_slices("computing", table(service, job_ids, columns, _TOGETHER))
+    rows = cast("list[Mapping[str, Any]]", [messages.Raw(text) for text in texts])
+    more = len(job_ids) - len(texts)
     return {"rows": rows, "more": more, "unreadable": unreadable, "error": None}
 
 
 def _written(
     service: JobService, job_id: str, job: JobMetadata | None
 ) -> Generator[None, None, bytes | None]:
-    """Write one of many results; ``None`` if it must be sent alone."""
+    """Encode one of many results; ``None`` if it must be sent alone."""
     try:
         if job is None:
             raise UnknownJob(job_id)
         answer = yield from _described(service, job)
     except CrystalMathError as error:
-        told = trouble(error)
-        answer = {"job_id": job_id, "status": "error", "error": told["error"], "result": None}
-        answer["code"] = told["code"]
+        why = trouble(error)
+        answer = {"job_id": job_id, "status": "error", "error": why["error"], "result": None}
+        answer["code"] = why["code"]
     return None if isinstance(answer["result"], messages.Stream) else messages.dumps(answer)
 
 
 def _described(service: JobService, job: JobMetadata) -> Generator[None, None, JobResult]:
-    """Return a result as it is stored: nobody here decodes 20 MB, or has them in memory."""
+    """Return a result as it is stored: the server does not decode it, nor keep 20 MB in memory."""
     if job.state is not JobState.COMPLETED:
         return _answered(job, None)
-    # Its file is opened once, as most are small.
+    # Most results are small; their files are opened once.
     if (text := service.results.small(job, messages.CHUNK)) is not None:
         return _answered(job, messages.Raw(text))
     size, chunks = (yield from service.results.measured(job)), service.results.chunks(job)
@@ -240,30 +240,30 @@ class LogsParams(JobIdParams, total=False):
 
     file: Annotated[
         Name,
-        "a file below the work directory, by its name or the end of its path, also compressed "
+        "a file below the work directory, by its name or the end of its path, compressed or not "
         "(OUTCAR finds relax/OUTCAR.gz); default: the job's log",
     ]
-    tail: Annotated[Bytes, "begin with so many of the last lines"]
-    offset: Annotated[Bytes, "begin after so many bytes; default: 0"]
+    tail: Annotated[Bytes, "how many of the last lines to read"]
+    offset: Annotated[Bytes, "the number of bytes to skip; default: 0"]
     max_bytes: Annotated[
         int,
         Limits(minimum=4, maximum=_MOST),
-        f"no more than so many bytes; default: {job_answers.USUAL_BYTES}",
+        f"how many bytes at most; default: {job_answers.USUAL_BYTES}",
     ]
     timeout_s: Timeout
 
 
 @method(server.JOBS_LOGS)
 async def handle_jobs_logs(service: JobService, params: LogsParams) -> LogPart:
-    """Read a job's log, or another of its files: all, the last lines, or what came since.
+    """Read a job's log, or another of its files: all of it, its last lines, or its new part.
 
-    Of several files of a name the one that was written last is read; ``others`` names the rest.
-    Where there is nothing new, wait up to ``timeout_s`` for something. To follow a file, call
-    again with ``offset`` until ``finished``. Where ``file`` has changed, the job has begun another
-    attempt, whose log begins at 0.
+    If several files have the name, the newest is read; ``others`` names the rest. If there is
+    nothing new, wait up to ``timeout_s`` for it. To follow a file, call again with ``offset`` until
+    ``finished``. A change of ``file`` means that the job has begun another attempt, with a log that
+    begins at 0.
     """
     if "tail" in params and "offset" in params:
-        raise InvalidJob("'tail' and 'offset' cannot be given together")
+        raise InvalidJob("'tail' and 'offset' exclude each other")
     end = time.monotonic() + params.get("timeout_s", 0)
     snapshot = None
     while True:
@@ -290,11 +290,11 @@ class FileParams(JobIdParams, total=False):
     """The parameters of ``jobs.file``."""
 
     file: Annotated[Name, "as that of jobs.logs; default: the job's log"]
-    offset: Annotated[Bytes, "begin after so many bytes; default: 0"]
+    offset: Annotated[Bytes, "the number of bytes to skip; default: 0"]
     max_bytes: Annotated[
         int,
         Limits(minimum=1, maximum=_MOST),
-        f"no more than so many bytes; default: {job_answers.USUAL_BYTES}",
+        f"how many bytes at most; default: {job_answers.USUAL_BYTES}",
     ]
 
 
@@ -308,21 +308,21 @@ async def handle_jobs_file(service: JobService, params: FileParams) -> FilePart:
     return await in_slices("files", job_answers.file_part(service, params))
 
 
-#: So many files are named.
+#: How many files an answer lists at most.
 _MOST_FILES = 10_000
 
 
 class FilesParams(JobIdParams, total=False):
     """The parameters of ``jobs.files``."""
 
-    attempt: Annotated[int, Limits(minimum=1), "of this attempt; default: the present one"]
+    attempt: Annotated[int, Limits(minimum=1), "which attempt; default: the present one"]
 
 
 @method(server.JOBS_FILES, bulk=True)
 async def handle_jobs_files(service: JobService, params: FilesParams) -> JobFiles:
-    """List the files of a job's work directory with their sizes and times, by their paths.
+    """List the files of a job's work directory by their paths, with sizes and times.
 
-    ``jobs.logs`` reads one. Links are named, and not followed.
+    ``jobs.logs`` reads one. Links are listed, and not followed.
     """
     return await in_slices("files", _listed(service, **params))
 
@@ -336,12 +336,12 @@ def _listed(
         raise InvalidJob(f"job {job_id} has had {had}, there is no attempt {attempt} to list")
     number = attempt or job.attempt
     work_dir = Path(service.directory(job_id).work(number))
-    found: list[WorkFile] = []
+    files: list[WorkFile] = []
     count = 0
     for count, file in enumerate(files_below(str(work_dir)), 1):
-        found.append(file)
-        if len(found) == 2 * _MOST_FILES:
-            found = _first(found)
+        files.append(file)
+        if len(files) == 2 * _MOST_FILES:
+            files = _first(files)
         if count % PAGE == 0:
             yield
     return {
@@ -355,7 +355,7 @@ def _listed(
                 "modified_at": file.modified_at,
                 "is_link": file.is_link,
             }
-            for file in _first(found)
+            for file in _first(files)
         ],
         "more": max(0, count - _MOST_FILES),
         "error": None,

@@ -1,4 +1,4 @@
-"""The handlers about what jobs take on the disk, that throw it away, and with which jobs travel."""
+"""The handlers that measure, remove, archive and import the files of jobs."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 
 _Group = TypeVar("_Group")
-#: So many groups are told, the largest.
+#: How many groups an answer has at most, the largest.
 _MOST = 1000
 
 
 @method(server.JOBS_USAGE)
 async def handle_jobs_usage(service: JobService, params: FiltersDocument) -> answers.Usage:
-    """Measure what the run directories of jobs take: of all, by state, by recipe and by label.
+    """Measure the run directories of jobs: in total, by state, by recipe and by label.
 
-    All filters must agree, as in jobs.list. Of recipes and labels the 1000 largest are told, the
-    largest first. It looks at every file, which takes a second for some ten thousand.
+    All filters must match, as in jobs.list. The answer has the 1000 largest recipes and labels, the
+    largest first. Every file is looked at: some 10,000 in a second.
     """
     usage: Usage = await in_slices("files", measure(service, **all_filters(params)))
     return {
@@ -63,16 +63,16 @@ def _largest(uses: Mapping[_Group, Use]) -> list[tuple[_Group, Use]]:
 class PruneParams(TypedDict, total=False):
     """The parameters of ``jobs.prune`` beside filters."""
 
-    job_ids: Annotated[JobIds, "of exactly these jobs, without filters"]
-    older_s: Annotated[float, Limits(minimum=0), "only of jobs that ended longer ago, in seconds"]
-    larger: Annotated[Count, "only of jobs of which more would be removed, in bytes"]
+    job_ids: Annotated[JobIds, "exactly these jobs, without filters"]
+    older_s: Annotated[float, Limits(minimum=0), "only jobs that ended longer ago, in seconds"]
+    larger: Annotated[Count, "only jobs with more bytes to remove"]
     keep_results: Annotated[
         bool,
         "only the heavy files: wave functions, charge densities, copies of POTCARs; default: false",
     ]
     dry_run: Annotated[bool, "remove nothing; default: false"]
     limit: Annotated[
-        int, Limits(minimum=1, maximum=MOST_JOBS), "of no more jobs than so many; default: 1000"
+        int, Limits(minimum=1, maximum=MOST_JOBS), "how many jobs at most; default: 1000"
     ]
     cursor: Annotated[str, "the `cursor` of the answer before"]
 
@@ -81,15 +81,15 @@ class PruneParams(TypedDict, total=False):
 async def handle_jobs_prune(
     service: JobService, params: Annotated[PruneParams, JobFilter]
 ) -> answers.Pruned:
-    """Throw away the run directories of jobs that have ended, or only what is large in them.
+    """Remove the run directories of jobs that have ended, or only the heavy files in them.
 
-    Rows, keys and summaries stay, and say what was removed when. Nothing of a job that has not
-    ended is removed, nor what an unfinished job is to read. Something must say which jobs are
-    meant: ``job_ids``, or filters, an age or a size, which must all agree. With ``dry_run`` it
-    only tells. Where ``cursor`` is not ``null``, ask again with it for the rest.
+    Records, keys and summaries stay, and say what was removed when. Jobs that have not ended keep
+    their files, and so do jobs whose files an unfinished job will read. Choose the jobs by
+    ``job_ids``, or by filters, an age or a size, which must all match. With ``dry_run`` nothing is
+    removed. If ``cursor`` is not ``null``, call again with it for the rest.
     """
     filters = filters_in(params)
-    for wider in ("steps", "all_tries"):  # their files are always among those that are meant
+    for wider in ("steps", "all_tries"):  # steps and superseded jobs are always included
         filters.pop(wider, None)
     choice = Choice(
         job_ids=params.get("job_ids"),
@@ -133,22 +133,22 @@ def _pruned(job: JobMetadata, size: int) -> answers.PrunedJob:
 class ArchiveParams(TypedDict, total=False):
     """The parameters of ``jobs.archive``."""
 
-    file: Required[Annotated[str, "the whole path of the archive, which is made"]]
+    file: Required[Annotated[str, "the absolute path of the archive to write"]]
     job_ids: Annotated[JobIds, "these jobs"]
     filters: Annotated[
-        FiltersDocument, "in place of ids, the filters of jobs.list; of jobs that have ended"
+        FiltersDocument, "in place of ids, the filters of jobs.list, for jobs that have ended"
     ]
 
 
 @method(
     server.JOBS_ARCHIVE,
-    repeatable=once,  # the file would be in the way of itself
+    repeatable=once,  # a second time, the file would be there already
 )
 async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> ArchivedJobs:
-    """Write jobs that have ended into a file that another home takes in (``jobs.import``).
+    """Write jobs that have ended into an archive that another home imports (``jobs.import``).
 
-    Record, results and files are in it, of a flow those of its ended steps, too; POTCARs and
-    environments never are.
+    It has their records, results and files, and those of the ended steps of flows. It never has
+    POTCARs or environments.
     """
     path = _path(service, params["file"])
     job_ids, filters = params.get("job_ids"), params.get("filters")
@@ -161,13 +161,13 @@ def _archived(
     from crystalmath.archive.writing import write_archive
 
     if (job_ids is None) == (filters is None):
-        raise InvalidJob("say which jobs: either 'job_ids' or 'filters'")
+        raise InvalidJob("choose jobs by either 'job_ids' or 'filters'")
     if job_ids is None:
-        found = pages(service, **read_filters(filters or {}))
-        job_ids = [job.job_id for page in found for job in page if job.state.is_terminal()]
+        matching = (job for page in pages(service, **read_filters(filters or {})) for job in page)
+        job_ids = [job.job_id for job in matching if job.state.is_terminal()]
     job_ids = [*job_ids, *_steps_of(service, job_ids)]
     if not job_ids:
-        raise InvalidJob("there is no job that has ended and fits the filters; nothing was written")
+        raise InvalidJob("no job that has ended matches the filters; nothing was written")
     written = yield from write_archive(service, path, list(dict.fromkeys(job_ids)))
     return {
         "jobs": len(set(job_ids)),
@@ -178,7 +178,7 @@ def _archived(
 
 
 def _steps_of(service: JobService, job_ids: list[str]) -> Iterator[str]:
-    """Go through the steps of those of some jobs that are flows; one may be run again just now."""
+    """Yield the ended steps of those jobs that are flows; a step may be running again."""
     flows = [job.job_id for job in service.some_jobs(job_ids) if job.stage is not None]
     for start in range(0, len(flows), PAGE):
         for page in pages(service, parent=flows[start : start + PAGE]):
@@ -188,30 +188,30 @@ def _steps_of(service: JobService, job_ids: list[str]) -> Iterator[str]:
 class ImportParams(TypedDict):
     """The parameters of ``jobs.import``."""
 
-    file: Annotated[str, "the whole path of the archive"]
+    file: Annotated[str, "the absolute path of the archive"]
 
 
 @method(server.JOBS_IMPORT)
 async def handle_jobs_import(service: JobService, params: ImportParams) -> ImportedJobs:
-    """Take in the jobs of an archive that another home has written (``jobs.archive``).
+    """Import the jobs of an archive that another home has written (``jobs.archive``).
 
-    All of them, or, where anything in it is not as it should be, none.
+    All of them are imported, or none if anything in the archive is wrong.
     """
     from crystalmath.archive.importing import import_archive
 
-    taken = await in_slices("files", import_archive(service, _path(service, params["file"])))
+    imported = await in_slices("files", import_archive(service, _path(service, params["file"])))
     return {
-        "job_ids": list(taken.job_ids),
-        "known": list(taken.known),
-        "without_key": list(taken.without_key),
+        "job_ids": list(imported.job_ids),
+        "known": list(imported.known),
+        "without_key": list(imported.without_key),
         "error": None,
     }
 
 
 def _path(service: JobService, file: str) -> Path:
     if service.config.restricted is not None:
-        raise InvalidJob("this home is restricted, and reads and writes no files that are named")
+        raise InvalidJob("this home is restricted: it reads and writes no archives")
     path = Path(file)
     if not path.is_absolute():
-        raise InvalidJob(f"{file!r:.200} is no whole path; write it from the root on")
+        raise InvalidJob(f"{file!r:.200} is no absolute path; write it from the root on")
     return path

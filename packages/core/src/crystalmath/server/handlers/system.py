@@ -1,4 +1,4 @@
-"""The methods ``system.*``: about the server itself, and how to end it."""
+"""The methods ``system.*``, about the server itself, and ``rpc.discover``."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ if TYPE_CHECKING:
 #: The version of the protocol; it grows when an old client could misread an answer.
 PROTOCOL = 1
 
-#: So many of the newest failures are told.
+#: How many of the newest failures the status has.
 _FAILURES = 5
-#: How long the database may take to tell them, in seconds; all else is told without it.
+#: How long the database may take to read them, in seconds; the rest of the status needs none.
 _TIMEOUT_S = 1.0
-#: How long the doctor may look, in seconds.
+#: How long the doctor may take, in seconds.
 _DOCTOR_S = 120.0
 
 
 @method(server.SYSTEM_PING, of_session=True, by_server=True)
 async def ping(session: Any, params: NoParams) -> Pong:
-    """Answer, whatever else the server is doing."""
+    """Answer at once, however busy the server is."""
     del session, params
     return {"ok": True}
 
 
 @method(server.SYSTEM_VERSION, of_session=True, by_server=True)
 async def version(session: Any, params: NoParams) -> ServerVersion:
-    """Return what serves: release, protocol, process, interpreter and admitted recipes.
+    """Return the server's release, protocol, process, interpreter and admitted recipes.
 
-    A client compares them with its own: a job runs with the server's.
+    Jobs run with those of the server, so clients compare them with their own.
     """
     del params
     server = session.server
@@ -66,7 +66,7 @@ async def version(session: Any, params: NoParams) -> ServerVersion:
 
 
 def describe_process(home: Path, configured: Config, started_at: float) -> ServerVersion:
-    """Return what answers: what ``system.version`` gives, and a client without a server."""
+    """Return the answer of ``system.version``, for a server or for a client without one."""
     return {
         "version": build_version(),
         "protocol": PROTOCOL,
@@ -82,10 +82,10 @@ def describe_process(home: Path, configured: Config, started_at: float) -> Serve
 
 @method(server.SYSTEM_STATUS, of_session=True, by_server=True)
 async def status(session: Any, params: NoParams) -> ServerStatus:
-    """Return what the server is doing, what it can do, and what has failed lately.
+    """Return the state of the server.
 
-    Its unfinished jobs and its connections; of the engines what has become of them, their workers
-    and how many jobs wait for these; the room on the disk; and the newest failures.
+    The answer counts unfinished jobs and connections. It has the state of each engine, its workers
+    and its backlog, the room on the disk, and the newest failures.
     """
     del params
     server = session.server
@@ -97,21 +97,21 @@ async def status(session: Any, params: NoParams) -> ServerStatus:
 async def describe_service(
     service: JobService, *, connections: int = 0, quiet_s: float = 0.0
 ) -> ServerStatus:
-    """Return what is done: what ``system.status`` gives, and a client without a server."""
+    """Return the answer of ``system.status``, for a server or for a client without one."""
     disk = service.disk.last
-    told: ServerStatus = {
+    status: ServerStatus = {
         "jobs": _counts(service),
         "connections": connections,
         "quiet_s": round(quiet_s, 1),
-        # Asked for the first time, it looks for what is installed.
+        # In a thread: the first call looks for installed engines.
         "engines": dict(await in_pool("status", service.engine_states)),
         "workers": dict(await in_pool("status", service.engine_workers)),
         "backlog": dict(service.backlog()),
         "disk": None if disk is None else cast("DiskRoom", asdict(disk)),
     }
-    with contextlib.suppress(CrystalMathError):  # a database that cannot be used tells nothing
-        told["failures"] = await _failures(service)
-    return told
+    with contextlib.suppress(CrystalMathError):  # the database cannot be used
+        status["failures"] = await _failures(service)
+    return status
 
 
 async def _failures(service: JobService) -> list[FailedJob] | None:
@@ -136,15 +136,15 @@ def _failure(failure: Failure) -> FailedJob:
 
 @method(server.SYSTEM_DOCTOR, pool="doctor", by_server=True)
 def handle_system_doctor(service: JobService, params: NoParams) -> Doctor:
-    """Look at what jobs need, as ``crystalmath doctor`` does, with the server's environment.
+    """Run the checks of ``crystalmath doctor`` with the server's environment.
 
-    It takes seconds: plugins are loaded in a process of its own.
+    This takes seconds: a process of its own loads the plugins.
     """
     del params
     environ = {**os.environ, "CRYSTALMATH_HOME": str(service.config.home)}
     command = [sys.executable, "-m", "crystalmath", "doctor", "--json"]
     try:
-        told = subprocess.run(  # noqa: S603 - all of it is our own
+        doctor = subprocess.run(  # noqa: S603 - the command is our own
             command,
             env=environ,
             stdin=subprocess.DEVNULL,
@@ -152,13 +152,15 @@ def handle_system_doctor(service: JobService, params: NoParams) -> Doctor:
             check=False,
             timeout=_DOCTOR_S,
         )
-        found = json.loads(told.stdout)
+        report = json.loads(doctor.stdout)
     except subprocess.TimeoutExpired as error:
         raise ServerError(f"crystalmath doctor has not ended in {_DOCTOR_S:g} s") from error
     except ValueError as error:
-        said = told.stderr.decode("utf-8", "replace").strip()[-500:]
-        raise ServerError(f"crystalmath doctor has failed: {said or told.returncode}") from error
-    return {"ok": found["status"] == "ok", "checks": found["checks"], "error": None}
+        errors = doctor.stderr.decode("utf-8", "replace").strip()[-500:]
+        raise ServerError(
+            f"crystalmath doctor has failed: {errors or doctor.returncode}"
+        ) from error
+    return {"ok": report["status"] == "ok", "checks": report["checks"], "error": None}
 
 
 class SystemStopParams(TypedDict, total=False):
@@ -171,13 +173,13 @@ class SystemStopParams(TypedDict, total=False):
     server.SYSTEM_STOP,
     of_session=True,
     by_server=True,
-    repeatable=once,  # the next server would be ended
+    repeatable=once,  # a second time, it would stop the next server
 )
 async def stop(session: Any, params: SystemStopParams) -> Stopping:
-    """End the server.
+    """Stop the server.
 
-    What runs goes on, what waits is taken up by the next server; with ``cancel`` all of the
-    server's jobs are cancelled, and it ends once none of their processes is alive.
+    Running jobs go on, and the next server adopts them and the pending ones. With ``cancel`` the
+    server cancels all its jobs first, and ends once none of their processes is alive.
     """
     cancel = params.get("cancel", False)
     counts = await in_pool("stopping", _counts, session.server.service, abandoned=cancel)
@@ -188,7 +190,7 @@ async def stop(session: Any, params: SystemStopParams) -> Stopping:
 def _counts(service: JobService, *, abandoned: bool = False) -> dict[str, int]:
     unfinished = service.unfinished()
     if abandoned:
-        # The server goes also where the database cannot be read.
+        # The server stops even if the database cannot be read.
         with contextlib.suppress(CrystalMathError):
             unfinished = service.unfinished(abandoned=True)
     states = [state.value for state in unfinished.values()]
