@@ -1,11 +1,12 @@
 """Requests of other hosts, which see the home and cannot reach the server's socket, as files.
 
 A request is a file ``<name>.request`` with a message of JSON-RPC in the folder ``server/inbox``.
-The server takes it by renaming it, asks itself through its own socket, as any client would, and
-leaves the message that answers it as ``<name>.answer``. Whoever asked removes that. A file is there
-with all its content, or not at all. A request that a killed server has taken is the next one's if
-it may be carried out twice: a submission has a key (`crystalmath.client.other_host`). It is never
-called a request again: whoever asked, and removes one of that name, knows that nothing was done.
+The server takes it by renaming it, sends it through its own socket, as any client would, and leaves
+the answer as ``<name>.answer``. The client removes that. A file appears with all its content, or
+not at all. If a server is killed with a taken request, the next one carries it out, provided that
+this may happen twice: a submission has a key (`crystalmath.client.other_host`). A taken request
+never gets its old name again. So a client that removes a file of that name knows that nothing was
+done.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _NAME = re.compile(r"[0-9a-f]{32}\.request")
 #: cannot be.
 PAUSE_S, BUSY_PAUSE_S, TROUBLE_PAUSE_S = 1.0, 0.1, 30.0
 BUSY_S = 10.0
-#: So many are carried out at a time.
+#: How many requests are carried out at a time.
 AT_ONCE = 16
 #: To who asked for what a killed server may have done, and what must not be done twice.
 _UNKNOWN = RpcError(
@@ -57,7 +58,7 @@ class Inbox:
         self._place = place
         self._folder = place.inbox
         self._tasks: set[asyncio.Task[None]] = set()
-        # What a dead server has taken, and nobody has begun with yet.
+        # The requests that a dead server has taken, and that are still to be carried out.
         self._left: list[str] = []
         self._busy_until = 0.0
 
@@ -79,7 +80,7 @@ class Inbox:
                     busy = time.monotonic() < self._busy_until
                     await asyncio.sleep(BUSY_PAUSE_S if busy else PAUSE_S)
         finally:
-            # What was taken and not answered is the next server's.
+            # The next server answers the taken requests that have no answer.
             for task in list(self._tasks):
                 task.cancel()
 
