@@ -719,7 +719,7 @@ def test_a_deep_look_finds_what_was_edited(archive, relaxed, cli, tmp_path, monk
     outcome = tmp_path / "second" / "jobs" / relaxed.job_id / "1.outcome"
     outcome.write_bytes(edited(b'"energy":', b'"energy":-999')(outcome.read_bytes()))
     assert look()["state"] == "error"
-    assert f"{relaxed.job_id}: {outcome} is not as it was published" in look()["message"]
+    assert f"{relaxed.job_id}: {outcome} has changed since it was published" in look()["message"]
     written = outcome.read_bytes().partition(b"\n")
     told = json.loads(written[0])
     del told["state"]

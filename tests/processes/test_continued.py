@@ -132,7 +132,7 @@ def test_a_trajectory_that_is_torn(service):
     before, _ = rehearsed(service, job)
     assert 1e-6 < np.abs(before.positions - whole.positions).max() < 0.1
     file.write_bytes(data[:100])
-    with pytest.raises(InvalidJob, match=r"torn, or of other atoms: 1.work/.*/opt.traj; without"):
+    with pytest.raises(InvalidJob, match=r"torn, or with other atoms: 1.work/.*/opt.traj; without"):
         rehearsed(service, job)
     shutil.rmtree(directory)
     with pytest.raises(InvalidJob, match="run directory of job .* is gone: .*; without --cont"):

@@ -179,7 +179,7 @@ def test_files_that_are_torn_are_passed_over(service, stopped):
     assert Path(taken).name == "vasprun.xml.gz"
     assert 1e-4 < np.abs(before.positions - last.positions).max() < 0.5
     cut("vasprun.xml", 300)
-    with pytest.raises(InvalidJob, match=r"torn, or of other atoms: .*CONTCAR.gz, .*vasprun.xml"):
+    with pytest.raises(InvalidJob, match=r"torn, or with other atoms: .*CONTCAR.gz, .*vasprun.xml"):
         rehearsed(service, stopped)
 
 

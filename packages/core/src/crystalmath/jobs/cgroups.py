@@ -1,8 +1,8 @@
-"""Control groups: of which one a process is a member, and groups of our own that end as one.
+"""Control groups: the groups that a process is in, and groups of our own that end as one.
 
-A group of version 2 below our own holds a runner and all that it starts, even what detaches itself
-or changes its environment. A process that finds the supervisor dead ends the group by writing to
-``cgroup.kill`` (Linux 5.14). ``cgroup.events`` shows when the group is empty.
+A group of version 2 below our own holds a runner and all of its descendants, even those that detach
+themselves or change their environment. A process that finds the supervisor dead ends the group by
+writing to ``cgroup.kill`` (Linux 5.14). ``cgroup.events`` shows when the group is empty.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Membership:
 
     #: Whether the hierarchy is of version 2.
     unified: bool
-    #: What a hierarchy of version 1 controls.
+    #: The controllers of a hierarchy of version 1.
     controllers: tuple[str, ...]
     mount: str
     #: The group's path below the mount, with a leading slash; empty for the mount itself.
@@ -45,13 +45,13 @@ class Membership:
 
 
 def memberships(pid: int, proc: str = "/proc") -> list[Membership]:
-    """List the control groups that a process is in; empty where there are none."""
+    """List the control groups that a process is in; empty if there are none."""
     with contextlib.suppress(OSError, ValueError):
         with open(f"{proc}/{pid}/cgroup", encoding="utf-8") as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
         paths = {tuple(filter(None, kinds.split(","))): path for _, kinds, path in lines}
         with open(f"{proc}/self/mountinfo", encoding="utf-8") as file:
-            return [found for line in file if (found := _membership(line, paths))]
+            return [each for line in file if (each := _membership(line, paths))]
     return []
 
 
@@ -77,7 +77,7 @@ class ControlGroup:
 
     @classmethod
     def make(cls) -> ControlGroup | None:
-        """Make one for this process's children; ``None`` where the machine does not let us."""
+        """Make a group for this process's children; ``None`` if the machine does not allow that."""
         own = next((each for each in memberships(os.getpid()) if each.unified), None)
         if own is None:
             return None
@@ -91,14 +91,14 @@ class ControlGroup:
         return None
 
     def add(self, pid: int) -> None:
-        """Move a process into the group; what it starts from now on is in it, too."""
+        """Move a process into the group; its later children are in it, too."""
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.path)
         with contextlib.suppress(ProcessLookupError):  # it has ended
             _write(f"{self.path}/cgroup.procs", str(pid))
 
     def end(self, limit_s: float) -> bool:
-        """Kill all that is in the group and remove it; return whether it is empty in time."""
+        """Kill all processes of the group and remove it; return whether it is empty in time."""
         deadline = time.monotonic() + limit_s
         with contextlib.suppress(FileNotFoundError):
             _write(f"{self.path}/cgroup.kill", "1")
@@ -110,7 +110,7 @@ class ControlGroup:
         return True
 
     def remove(self) -> None:
-        """Remove the group, if it is there and empty."""
+        """Remove the group if it exists and is empty."""
         with contextlib.suppress(OSError):
             os.rmdir(self.path)
 
@@ -119,7 +119,7 @@ class ControlGroup:
             return "populated 1" in file.read()
 
     def _takes(self) -> bool:
-        """Try whether a child can be moved: permissions and kinds of groups may be against it."""
+        """Return whether a child can be moved into the group; permissions may forbid that."""
         child = os.fork()
         if child == 0:
             try:
@@ -139,7 +139,7 @@ def _remove_dead(directory: str) -> None:
 
 
 def _write(path: str, text: str) -> None:
-    # One write(2), and no file made where there is none.
+    # One write(2); a missing file is not made.
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(descriptor, text.encode())
@@ -148,11 +148,10 @@ def _write(path: str, text: str) -> None:
 
 
 def end_contained(containment: Mapping[str, Any], limit_s: float) -> bool:
-    """End what a dead supervisor of this host left alive; return whether nothing is left.
+    """End the processes that a dead supervisor of this host left; return whether none is left.
 
-    `containment` is what its claim says: ``{"cgroup": PATH}`` is a control group, which is ended
-    from here. ``{"guardian": [PID, START TIME]}`` is a process that ends them itself and is waited
-    for.
+    `containment` comes from its claim: ``{"cgroup": PATH}`` is a control group, which this process
+    ends. ``{"guardian": [PID, START TIME]}`` is a process that ends them itself; wait for it.
     """
     if "cgroup" in containment:
         return ControlGroup(containment["cgroup"]).end(limit_s)

@@ -1,4 +1,4 @@
-"""The form of our files: a header, one line of JSON with a format number, and a body."""
+"""The format of our files: a header, one line of JSON with a format number, and a body."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from crystalmath.errors import BadFile
 
 #: Format number of every file.
 FORMAT = 2
-#: How each record of a journal begins (jobs.journal), and no document.
+#: Each record of a journal begins with this (jobs.journal), and no document does.
 RECORD_MARK = b"crystalmath "
 #: Header and body of the `spec` of a job, written down or still to be.
 SpecDocument: TypeAlias = tuple[Mapping[str, Any], str]
@@ -23,7 +23,7 @@ def document(header: Mapping[str, Any], body: bytes) -> bytes:
 
 
 def write(path: str, content: bytes, *, durable: bool = False) -> None:
-    """Make a file that only its owner can read; `FileExistsError` if there is one."""
+    """Make a file that only its owner can read; `FileExistsError` if the path exists."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         write_all(descriptor, content, durable=durable)
@@ -32,7 +32,7 @@ def write(path: str, content: bytes, *, durable: bool = False) -> None:
 
 
 def write_all(descriptor: int, content: bytes, *, durable: bool) -> None:
-    """Write a file to its end, and to the disk."""
+    """Write all of the content; with `durable`, sync it to the disk."""
     view = memoryview(content)
     while view:
         view = view[os.write(descriptor, view) :]
@@ -71,10 +71,10 @@ def read_header(line: bytes, path: str) -> dict[str, Any]:
 
 
 def cleaned(value: Any) -> Any:
-    """Escape what no database stores and no message carries in the texts of a JSON value.
+    """Escape characters in the texts of a JSON value that databases and messages cannot hold.
 
-    That is NUL and half a surrogate pair, as in a path that is no UTF-8. A recipe may return or
-    raise such a text: the truth about its job must not be lost for one character.
+    These are NUL and half a surrogate pair, as in a path that is not UTF-8. A recipe may return or
+    raise such a text, and its job must not be lost for one character.
     """
     if isinstance(value, str):
         return value.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()

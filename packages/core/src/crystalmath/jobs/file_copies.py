@@ -25,16 +25,16 @@ _CANNOT_SHARE = frozenset(
 
 @frozen
 class Copied:
-    """How much a copy holds, and how much of that shares its blocks with the source, in bytes."""
+    """The size of a copy, and the part that shares its blocks with the source, in bytes."""
 
     size: int = 0
     shared: int = 0
 
 
 def copy_files(source: Path, target: Path, is_wanted: Callable[[os.DirEntry[str]], bool]) -> Copied:
-    """Copy a folder to a path that does not exist yet, which is there as a whole or not at all.
+    """Copy a folder to a path that does not exist yet; the copy is complete, or there is none.
 
-    Links are followed, so that nothing that is written into the copy reaches another folder.
+    Links are followed, so that writing into the copy changes no other folder.
     Broken links, and links to a folder around them, are left out. Hard links are never made,
     because programs write files in place.
 
@@ -99,9 +99,9 @@ def _copy(source: Path, target: Path) -> bool:
         except OSError as error:
             if error.errno not in _CANNOT_SHARE:
                 raise
-            # In large pieces, inside the kernel where it can.
+            # It copies in large pieces, inside the kernel if possible.
             shutil.copyfile(source, target)
-    # Times tell people what is new. Permissions stay: the program must be able to write.
+    # Times show people what is new. Permissions are not copied: the program must be able to write.
     times = source.stat()
     os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
     return is_shared

@@ -7,8 +7,8 @@ the journal to ``N.outcome``. The first end of an attempt that gets this name co
 
 The name of a journal is removed once these links are on the disk, too. So the journal of a dead
 writer may hold outcomes that a power cut or a kill has left unpublished. The process that takes
-over the jobs publishes them first (:meth:`crystalmath.jobs.host.Host.publish_left`). Records
-after a torn one do not count.
+over the jobs publishes them first (:meth:`crystalmath.jobs.host.Host.publish_left`). Records after
+a torn one do not count.
 """
 
 from __future__ import annotations
@@ -213,4 +213,4 @@ def _left(jobs_directory: str, of: str, trouble: list[OSError]) -> Iterator[Left
 
 def _unreadable(path: str, error: OSError) -> OSError:
     why = f"the journal {path}, which may hold outcomes, cannot be read ({error.strerror})"
-    return OSError(error.errno, f"{why}; its jobs wait until it is readable or removed")
+    return OSError(error.errno, f"{why}; its jobs wait until it can be read or was removed")

@@ -1,4 +1,4 @@
-"""The geometries that a job's calculations have left in its run directory: the last, and all."""
+"""The geometries in a job's run directory: the last one, and all frames."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
     from crystalmath.jobs.rundir import RunDirectory
 
-#: Larger texts are passed over, in bytes: whoever writes them has a CONTCAR or a trajectory, too.
+#: Larger texts are skipped, in bytes: programs that write them also write smaller files.
 _LARGEST = 64 * 2**20
-#: So many of the last frames of a trajectory may be torn.
+#: The number of frames at the end of a trajectory that may be torn.
 _TORN_FRAMES = 3
-#: What quacc calls its link to a folder that lies in ``SCRATCH_DIR``.
+#: The prefix of quacc's link to a folder in ``SCRATCH_DIR``.
 _LINK = "symlink-"
-#: Where ASE writes how it has sorted the atoms for VASP, and the files that are sorted so.
+#: The file with ASE's order of the atoms for VASP, and the files that have this order.
 _SORTED = "ase-sort.dat"
 _SORTING = ("CONTCAR", "vasprun.xml")
 _POSCAR_HEAD = 8  # lines before the first position
 _NAMED = 5
-#: What is read of each atom in a frame, in bytes: position, force and moment.
+#: The numbers that are read for each atom in a frame, in bytes: position, force and moment.
 _ATOM_BYTES = 7 * 8
 
 
@@ -49,26 +49,26 @@ class LastGeometry:
 
 @frozen(order=True)
 class _Candidate:
-    """A file that may hold a geometry; of a folder's, CONTCAR is the newest geometry."""
+    """A file that may hold a geometry; a folder's newest geometry is in its CONTCAR."""
 
     rank: int
     path: Path
     modified_at: float
 
 
-def last_geometry(directory: RunDirectory, attempt: int, given: Atoms) -> LastGeometry:
-    """Find the last whole geometry of a job, with all else as the job was given it.
+def last_geometry(directory: RunDirectory, attempt: int, submitted: Atoms) -> LastGeometry:
+    """Find the last whole geometry of a job.
 
-    Positions, cell and, where they are written, momenta are of the file. Constraints, tags,
-    magnetic moments, charges and the order of the atoms are of `given`. Files that are torn, or
-    hold other atoms, are passed over; where an attempt has left none, the one before is searched.
-    `InvalidJob` names what was passed over, if there is no geometry.
+    Positions, cell and, if written, momenta come from the file. Constraints, tags, magnetic
+    moments, charges and the order of the atoms come from `submitted`. Torn files, and files with
+    other atoms, are skipped; if an attempt has no other, the one before is searched. If there is no
+    geometry, `InvalidJob` names the skipped files.
     """
     passed_over: list[str] = []
     for number in range(attempt, 0, -1):
         for candidate in _candidates(directory.work(number)):
             file = str(candidate.path.relative_to(directory.path))
-            atoms = _read(candidate, given)
+            atoms = _read(candidate, submitted)
             if atoms is not None:
                 return LastGeometry(atoms, file)
             passed_over.append(file)
@@ -76,7 +76,7 @@ def last_geometry(directory: RunDirectory, attempt: int, given: Atoms) -> LastGe
     if passed_over:
         more = f" and {len(passed_over) - _NAMED} more" if len(passed_over) > _NAMED else ""
         named = ", ".join(passed_over[:_NAMED])
-        torn = f"; torn, or of other atoms: {named}{more}"
+        torn = f"; torn, or with other atoms: {named}{more}"
     raise InvalidJob(
         f"there is no whole geometry in {directory.path} (CONTCAR, vasprun.xml, trajectories of "
         f"ASE, output of pw.x){torn}"
@@ -84,14 +84,14 @@ def last_geometry(directory: RunDirectory, attempt: int, given: Atoms) -> LastGe
 
 
 def _candidates(work: str) -> Iterator[_Candidate]:
-    """Yield the files that may hold a geometry: of the newest folder first, the best first."""
-    found = sorted(itertools.chain.from_iterable(map(_below, [work, *_linked(work)])))
+    """Yield the files that may hold a geometry: the newest folder first, in it the best first."""
+    candidates = sorted(itertools.chain.from_iterable(map(_below, [work, *_linked(work)])))
     newest: dict[Path, float] = {}
-    for each in found:
+    for each in candidates:
         folder = each.path.parent
         newest[folder] = max(each.modified_at, newest.get(folder, 0.0))
     for folder in sorted(newest, key=lambda folder: (newest[folder], folder), reverse=True):
-        yield from (each for each in found if each.path.parent == folder)
+        yield from (each for each in candidates if each.path.parent == folder)
 
 
 def _below(folder: str) -> Iterator[_Candidate]:
@@ -120,36 +120,36 @@ def _rank(name: str) -> int | None:
     return None
 
 
-def _read(candidate: _Candidate, given: Atoms) -> Atoms | None:
-    """Read a file; ``None`` for one that is torn, or holds other atoms."""
+def _read(candidate: _Candidate, submitted: Atoms) -> Atoms | None:
+    """Read a file; ``None`` if it is torn or holds other atoms."""
     import numpy as np
 
     from crystalmath.recipes.ase_json import check_atoms
 
     _, reader = _READERS[candidate.rank]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            atoms = check_atoms(reader(candidate.path))
+    # Readers fail in their own ways.
+    with contextlib.suppress(Exception), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        atoms = check_atoms(reader(candidate.path))
         if candidate.path.name.startswith(_SORTING):
             order = _order(candidate.path.parent, len(atoms))
             atoms = atoms if order is None else atoms[order]
-    except Exception:  # noqa: BLE001 - readers fail in their own ways
-        return None
-    return _with(given, atoms) if np.array_equal(atoms.numbers, given.numbers) else None
+        if np.array_equal(atoms.numbers, submitted.numbers):
+            return _with(submitted, atoms)
+    return None
 
 
-def _with(given: Atoms, found: Atoms) -> Atoms:
-    atoms = given.copy()
-    atoms.set_cell(found.cell)
-    atoms.set_positions(found.positions, apply_constraint=False)
-    if found.has("momenta"):
-        atoms.set_momenta(found.get_momenta(), apply_constraint=False)
+def _with(submitted: Atoms, frame: Atoms) -> Atoms:
+    atoms = submitted.copy()
+    atoms.set_cell(frame.cell)
+    atoms.set_positions(frame.positions, apply_constraint=False)
+    if frame.has("momenta"):
+        atoms.set_momenta(frame.get_momenta(), apply_constraint=False)
     return atoms
 
 
 def _order(folder: Path, count: int) -> list[int] | None:
-    """Return where each atom stands in VASP's files, where ASE has sorted them by element."""
+    """Return the place of each atom in VASP's files if ASE has sorted them by element."""
     for name in (_SORTED, f"{_SORTED}.gz"):
         if (folder / name).is_file():
             order = [int(line.split()[1]) for line in _text(folder / name).splitlines()]
@@ -177,7 +177,7 @@ def _contcar(path: Path) -> Atoms:
 
     text = _text(path)
     atoms = parse_structure(text)
-    # A number that is cut short is a number too.
+    # A number that is cut short is still a number.
     if text.count("\n") < _POSCAR_HEAD + len(atoms):
         raise InvalidJob(f"{path} ends in the middle of a line")
     return atoms
@@ -189,14 +189,12 @@ def _last_frame(path: Path) -> Atoms:
 
 
 def _count_whole(path: Path, frames: Sequence[Atoms]) -> int:
-    """Return how many frames there are without those at the end that are torn."""
+    """Return the number of frames without the torn ones at the end."""
     count = len(frames)
     for whole in range(count, max(0, count - _TORN_FRAMES), -1):
-        try:
+        with contextlib.suppress(Exception):  # a frame may be cut anywhere
             frames[whole - 1]
-        except Exception:  # noqa: BLE001, S112 - cut anywhere
-            continue
-        return whole
+            return whole
     raise InvalidJob(f"{path} holds no whole frame")
 
 
@@ -210,7 +208,7 @@ _OF_FRAMES: Sequence[tuple[Callable[[str], bool], str]] = (
     (_named("vasprun.xml"), "vasp-xml"),
     (lambda name: name == "pw.out" or name.endswith(".pwo"), "espresso-out"),
 )
-#: By name, the best first: CONTCAR is where the next step would have begun.
+#: Readers by name of the file, the best first: the next step would begin from the CONTCAR.
 _READERS: Sequence[tuple[Callable[[str], bool], Callable[[Path], Atoms]]] = (
     (_named("CONTCAR"), _contcar),
     *((matches, _last_frame) for matches, _ in _OF_FRAMES),
@@ -236,7 +234,7 @@ def _kind(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def _frames(path: Path) -> Iterator[Sequence[Atoms]]:
-    """Open a file of frames; of a text that is torn, those before that place are read."""
+    """Open a file of frames; a torn text has the frames before the tear."""
     if (kind := _kind(path)) == "traj":
         from ase.io.trajectory import Trajectory
 
@@ -245,24 +243,24 @@ def _frames(path: Path) -> Iterator[Sequence[Atoms]]:
         return
     import ase.io
 
-    found: list[Atoms] = []
+    frames: list[Atoms] = []
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for atoms in ase.io.iread(io.StringIO(_text(path)), index=":", format=kind):
-                found.append(atoms)  # noqa: PERF402 - those before an error stay
+            # The frames before an error stay in the list.
+            frames.extend(ase.io.iread(io.StringIO(_text(path)), index=":", format=kind))
     except Exception:
-        if not found:
+        if not frames:
             raise
-    yield found
+    yield frames
 
 
 @frozen(kw_only=True)
 class Frames:
     """Frames of one file, from the one numbered `start` on.
 
-    `arrays` has one after the other for each frame: ``positions`` and ``cells`` (Å), ``energies``
-    (eV), ``forces`` (eV/Å) and ``magmoms`` (μB); NaN stands for what a frame does not have.
+    The first axis of each of the `arrays` counts frames: ``positions`` and ``cells`` (Å),
+    ``energies`` (eV), ``forces`` (eV/Å) and ``magmoms`` (μB); missing numbers are NaN.
     """
 
     file: str
@@ -271,7 +269,7 @@ class Frames:
     #: How many whole frames the file holds.
     count: int
     start: int
-    #: The first one that was asked for and is not here.
+    #: The first requested frame that is not here.
     next: int | None
     numbers: list[int]
     pbc: list[bool]
@@ -283,9 +281,9 @@ def read_frames(
 ) -> Generator[None, None, Frames]:
     """Read frames below a work directory, also while a program writes them.
 
-    `start` and `stop` are as in a slice. The frames are those of the newest calculation, or of
-    `file`, by its name or the end of its path. At most `most` bytes of them are read, but one frame
-    at least. `InvalidJob`: no such file, or it cannot be read, or its frames are of other atoms.
+    `start` and `stop` are as in a slice. The frames come from the newest calculation, or from
+    `file`, by its name or the end of its path. At most `most` bytes are read, but at least one
+    frame. `InvalidJob`: no such file, or it cannot be read, or its frames have other atoms.
     """
     import numpy as np
 
@@ -307,8 +305,8 @@ def read_frames(
             count = _count_whole(path, frames)
             last = check_atoms(frames[count - 1])
             order = _order(path.parent, len(last)) if path.name.startswith(_SORTING) else None
-            asked = range(*slice(start, stop, stride).indices(count))
-            taken = asked[: max(1, most // (len(last) * _ATOM_BYTES))]
+            requested = range(*slice(start, stop, stride).indices(count))
+            taken = requested[: max(1, most // (len(last) * _ATOM_BYTES))]
             of_atoms = (len(taken), len(last))
             shapes = {"positions": (*of_atoms, 3), "forces": (*of_atoms, 3), "magmoms": of_atoms}
             shapes |= {"cells": (len(taken), 3, 3), "energies": of_atoms[:1]}
@@ -324,8 +322,8 @@ def read_frames(
         file=str(path),
         others=[as_text(os.path.relpath(each, work)) for each in paths if each != path],
         count=count,
-        start=asked.start,
-        next=asked[len(taken)] if len(taken) < len(asked) else None,
+        start=requested.start,
+        next=requested[len(taken)] if len(taken) < len(requested) else None,
         numbers=(last.numbers if order is None else last.numbers[order]).tolist(),
         pbc=last.pbc.tolist(),
         arrays=arrays,
@@ -333,16 +331,16 @@ def read_frames(
 
 
 def _numbers(atoms: Atoms, last: Atoms, order: list[int] | None) -> dict[str, Any]:
-    """Return what a frame holds, in the order of the atoms that the job was given."""
+    """Return the numbers of a frame, in the order of the submitted atoms."""
     import numpy as np
 
     from crystalmath.recipes.ase_json import check_atoms
 
     if not np.array_equal(check_atoms(atoms).numbers, last.numbers):
-        raise InvalidJob("it is of other atoms than the last one")
+        raise InvalidJob("it has other atoms than the last one")
     results = getattr(atoms.calc, "results", {})
-    found = {name: results[name] for name in ("forces", "magmoms") if name in results}
-    found["positions"] = atoms.positions
+    of_atoms = {name: results[name] for name in ("forces", "magmoms") if name in results}
+    of_atoms["positions"] = atoms.positions
     if order is not None:
-        found = {name: values[order] for name, values in found.items()}
-    return {**found, "cells": atoms.cell.array, "energies": results.get("energy", float("nan"))}
+        of_atoms = {name: values[order] for name, values in of_atoms.items()}
+    return {**of_atoms, "cells": atoms.cell.array, "energies": results.get("energy", float("nan"))}

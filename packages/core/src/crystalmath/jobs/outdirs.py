@@ -1,9 +1,9 @@
-"""The copies of other folders in which a job's programs run, and where they are found again.
+"""Copies of other folders in which a job's programs run, and their record.
 
 A recipe may name the folder of an earlier calculation for a program to run in, as ``prev_outdir``
 does for Quantum ESPRESSO. The job gets a copy of that folder in its own work directory instead
 (``outdir``, ``outdir-2``, ...). A record beside it names the folder, and the calculations that ran
-in the copy. By this record a later job finds what they left.
+in the copy. By this record a later job finds their files.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 NAME = "outdir"
 #: The file of a work directory that lists its copies.
 RECORD = "outdir.json"
-#: How quacc names the folder of a calculation while it runs, and when it has failed.
+#: quacc's prefixes of a calculation's folder while it runs, and after it has failed.
 _STATES = ("tmp-", "failed-")
-#: Inputs, outputs and messages of a calculation. No program goes on from these, and whoever looks
-#: for a job's own calculations must not come upon them.
-_SPOKEN = re.compile(r".*\.(in|out|err)(\.gz)?|CRASH(\.gz)?|" + re.escape(RECORD), re.DOTALL)
+#: Inputs, outputs and messages of a calculation. No program continues from them, and a search for
+#: a job's own calculations must not find them.
+_MESSAGES = re.compile(r".*\.(in|out|err)(\.gz)?|CRASH(\.gz)?|" + re.escape(RECORD), re.DOTALL)
 #: quacc's folders of calculations, and its links to those in a scratch directory.
 _CALCULATION = re.compile(r"(symlink-)?(tmp-|failed-)?quacc-[\d-]+", re.ASCII)
 _WORK = re.compile(r"\d+\.work", re.ASCII)
@@ -41,7 +41,7 @@ _WORK = re.compile(r"\d+\.work", re.ASCII)
 class Outdir:
     """A copy in which programs of a job run."""
 
-    #: The real path of the folder that it is a copy of.
+    #: The real path of the original folder.
     of: str
     #: Its name in the work directory.
     name: str
@@ -74,21 +74,21 @@ def write(work: Path, outdirs: Iterable[Outdir]) -> None:
 
 
 def used_by(outdir: Outdir, calculation: str) -> Outdir:
-    """Add the folder of a calculation, in whatever state that is."""
+    """Add the folder of a calculation to the record of a copy."""
     names = dict.fromkeys((*outdir.calculations, _plain(calculation)))
     return evolve(outdir, calculations=tuple(names))
 
 
 def place_of(folder: str | os.PathLike[str]) -> Path:
-    """Return where the calculation of a folder has left what programs go on from.
+    """Return the folder with the files from which programs continue a calculation.
 
-    That is the copy in which it ran, if it ran in one, else the folder itself. `BadFile` if the
-    record of the copies is damaged.
+    It is the copy in which the calculation ran, if there is one, else the folder itself. `BadFile`
+    if the record of the copies is damaged.
     """
     real = Path(folder).expanduser().resolve()
     if (work := work_directory_of(real)) is None:
         return real
-    # If calculations get no folder of their own, the last one counts.
+    # If calculations have no folders of their own, the last copy counts.
     for each in reversed(read(work)):
         if real == work or _plain(real.name) in each.calculations:
             return work / each.name
@@ -96,7 +96,7 @@ def place_of(folder: str | os.PathLike[str]) -> Path:
 
 
 def work_directory_of(path: Path) -> Path | None:
-    """Return the work directory of a job that a path lies in; ``None`` if it lies in none."""
+    """Return the work directory that contains a path; ``None`` if none does."""
     for each in (path, *path.parents):
         if _WORK.fullmatch(each.name) and is_job_id(each.parent.name):
             return each
@@ -104,7 +104,7 @@ def work_directory_of(path: Path) -> Path | None:
 
 
 def copy(source: Path, target: Path) -> Copied:
-    """Copy what programs of a calculation go on from; see :func:`.file_copies.copy_files`."""
+    """Copy the files from which programs continue; see :func:`.file_copies.copy_files`."""
     return copy_files(source, target, _is_read)
 
 
@@ -114,7 +114,7 @@ def size(folder: str | os.PathLike[str]) -> int:
 
 
 def _is_read(entry: os.DirEntry[str]) -> bool:
-    return not (_SPOKEN.fullmatch(entry.name) or _CALCULATION.fullmatch(entry.name))
+    return not (_MESSAGES.fullmatch(entry.name) or _CALCULATION.fullmatch(entry.name))
 
 
 def _plain(calculation: str) -> str:

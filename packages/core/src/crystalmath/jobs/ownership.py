@@ -1,6 +1,6 @@
 """The owner of a job, and how another process becomes its owner.
 
-``spec`` names the owner; where it cannot be read, the row does. Only the owner launches the job,
+``spec`` names the owner; if it cannot be read, the row does. Only the owner launches the job,
 repeats it or reports its end. A process takes over the job of a dead owner under a lock, by writing
 itself into ``spec``.
 """
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class Recorded:
-    """What the store has on record of a job, from which its ``spec`` is written again."""
+    """The store's record of a job, from which a lost ``spec`` is written again."""
 
-    #: What stands above the specification, without owner.
+    #: The header of the specification, without owner.
     header: Mapping[str, Any]
     body: str
     state: JobState
@@ -42,11 +42,11 @@ class Recorded:
 def take_over(
     directory: RunDirectory, engine: str, host: Host, recorded: Recorded | None = None
 ) -> tuple[dict[str, Any], str] | None:
-    """Become the owner of a job that nobody follows; return header and body of its ``spec``.
+    """Become the owner of a job without one; return header and body of its ``spec``.
 
-    Only a job of this engine is taken. Return ``None`` where another process owns the job, or is
-    about to. Where ``spec`` is missing or damaged, it is written from `recorded`. `OSError` or
-    `BadFile` is raised if it cannot be read or written.
+    Only a job of this engine is taken. Return ``None`` if another process owns the job, or is about
+    to. If ``spec`` is missing or damaged, write it from `recorded`. Raise `OSError` or `BadFile` if
+    it cannot be read or written.
     """
 
     def is_to_take(spec: WrittenSpec) -> bool:
@@ -70,7 +70,7 @@ def take_over(
 def write_again(directory: RunDirectory, header: Mapping[str, Any], body: str, host: Host) -> bool:
     """Write the specification of our own job; ``False`` if it has another owner by now."""
     with directory.owner_lock():
-        with contextlib.suppress(BadFile, FileNotFoundError):  # that is why it is written
+        with contextlib.suppress(BadFile, FileNotFoundError):  # the reason for writing it again
             if is_of_another(WrittenSpec.read(directory).owner, host):
                 return False
         directory.write_spec(header, body)
@@ -78,7 +78,7 @@ def write_again(directory: RunDirectory, header: Mapping[str, Any], body: str, h
 
 
 def let_go(directory: RunDirectory, header: Mapping[str, Any], body: str, host: Host) -> None:
-    """Leave the job to the next process that asks for it."""
+    """Remove the owner from the specification, so that another process can take over the job."""
     write_again(directory, {**header, "owner": None}, body, host)
 
 

@@ -1,7 +1,7 @@
-"""The POTCARs of ended jobs: a licensed file is not kept once for each job.
+"""The POTCARs of ended jobs, which are licensed files and are not kept with each job.
 
-A small file that names the datasets stays in the place of each copy that a calculation made. So a
-failed job still shows what it ran with.
+A small file that names the datasets replaces each copy that a calculation made. So a failed job
+still shows which datasets it used.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from crystalmath.errors import InvalidJob
 from crystalmath.jobs.workfiles import read_chunks
 from crystalmath.jobs.worktree import files_below, scratch_folders
 
-#: What the file is called that stays in the place of a POTCAR.
+#: The name of the file that replaces a POTCAR.
 INSTEAD = "POTCAR.titel"
-#: As VASP reads it, and as custodian keeps it aside.
+#: The names by which VASP reads the file and custodian keeps it aside.
 _NAMES = ("POTCAR", "POTCAR.orig")
 
 
 def is_potcar(path: str) -> bool:
-    """Return whether a file is called as the POTCAR of a calculation, compressed or not."""
+    """Return whether a file has the name of a calculation's POTCAR, compressed or not."""
     return path.rpartition("/")[2].removesuffix(".gz") in _NAMES
 
 
 def replace_potcars(work: str) -> None:
-    """Replace all POTCARs below a work directory; what cannot be removed stays.
+    """Replace all POTCARs below a work directory; files that cannot be removed stay.
 
-    quacc leaves a failed calculation where it ran, which may be elsewhere, and a link to it. No
-    other link is followed: it may lead to the library of POTCARs.
+    quacc leaves a failed calculation in its scratch directory, and a link to it. No other link is
+    followed: it may lead to the library of POTCARs.
     """
     if _replace_below(work):
         for folder in scratch_folders(work):
@@ -37,7 +37,7 @@ def replace_potcars(work: str) -> None:
 
 
 def _replace_below(folder: str) -> bool:
-    """Replace the POTCARs below a folder; return whether there is a link, which is not followed."""
+    """Replace the POTCARs below a folder; return whether the folder has links, which stay."""
     has_link = False
     for file in files_below(folder):
         has_link |= file.is_link
@@ -48,19 +48,19 @@ def _replace_below(folder: str) -> bool:
 
 
 def replace_potcar(path: Path) -> None:
-    """Remove a POTCAR; beside it is written which datasets it had (`OSError` if it stays)."""
-    said = "".join(f"{line}\n" for line in _described(path))
-    # Where the disk is full, the POTCAR goes all the same.
+    """Replace a POTCAR by a file that names its datasets; `OSError` if the POTCAR stays."""
+    description = "".join(f"{line}\n" for line in _described(path))
+    # On a full disk the POTCAR is removed anyway.
     with contextlib.suppress(OSError):
         beside = path.with_name(INSTEAD)
         beside.unlink(missing_ok=True)  # it may be a link
         with beside.open("x") as file:
-            file.write(said)
+            file.write(description)
     path.unlink()
 
 
 def titles(folder: Path) -> list[str] | None:
-    """Name the datasets of the POTCAR of a calculation, whether or not the file is kept still."""
+    """Return the datasets of a calculation's POTCAR, from the file or from its replacement."""
     for path in (folder / "POTCAR", folder / "POTCAR.gz", folder / INSTEAD):
         lines: list[str] = []
         try:
@@ -75,7 +75,7 @@ def titles(folder: Path) -> list[str] | None:
 
 
 def _described(path: Path) -> list[str]:
-    """Return what a POTCAR holds, a line for each dataset; of a damaged one what can be read."""
+    """Return a line for each dataset of a POTCAR that can be read, and its digest."""
     titles: list[str] = []
     digest = hashlib.sha256()
     rest, whole = b"", False

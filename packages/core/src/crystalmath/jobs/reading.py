@@ -1,4 +1,4 @@
-"""The present content of a run directory: "not there" and "cannot be read" are told apart."""
+"""Reading a run directory, with missing, damaged and unreadable files kept apart."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
     from crystalmath.processes import Identity
 
 _T = TypeVar("_T")
-#: How an attempt may have ended: as a job does, lost, or as a pass of a flow that needs its steps.
+#: The ends of an attempt: those of a job, ``lost``, and ``waits`` for a pass that needs steps.
 _ENDS = {"lost", "waits", *(state.value for state in JobState if state.is_terminal())}
 
 
 class Depth(IntEnum):
-    """How closely a run directory is looked at.
+    """How much of a run directory is read.
 
-    ``GLANCE``: was the attempt claimed, has it ended? One or two system calls.
-    ``LOOK``: also the claimant's life, a cancel, and whether the files are there.
-    ``THOROUGH``: also what ``spec`` says.
+    ``GLANCE``: whether the attempt is claimed or ended; one or two system calls.
+    ``LOOK``: also the claimant's life, a cancel, and whether the files exist.
+    ``THOROUGH``: also the content of ``spec``.
     """
 
     GLANCE = 0
@@ -59,7 +59,7 @@ class Readable(Protocol):
     """The part of :class:`~crystalmath.jobs.rundir.RunDirectory` that is read here."""
 
     def has(self, name: str) -> bool:
-        """Return whether there is a file; `OSError` if that is unknown."""
+        """Return whether a file exists; `OSError` if that is unknown."""
 
     def is_gone(self) -> bool:
         """Return whether the directory was removed; `OSError` if that is unknown."""
@@ -86,7 +86,7 @@ class Readable(Protocol):
         """Read the header of an outcome."""
 
     def ended(self, attempt: int) -> dict[str, Any] | None:
-        """Read what the engine said of the end of an attempt."""
+        """Read the engine's report of the end of an attempt."""
 
 
 def read(
@@ -96,7 +96,7 @@ def read(
     depth: Depth = Depth.THOROUGH,
     left: Mapping[str, bytes] | None = None,
 ) -> Files:
-    """Read the files of a job, as closely as `depth` says; `left` are outcomes in journals."""
+    """Read the files of a job to a depth; `left` are outcomes in journals."""
     spec = _spec(directory, record, host, depth)
     attempt = max(record.attempt, spec.attempt if isinstance(spec, Spec) else 0)
     begun = record.state is JobState.RUNNING and attempt == record.attempt
@@ -138,7 +138,7 @@ def read(
 def _is_run(
     directory: Readable, record: Record, attempt: int, claim: Reading[Claim], host: Host
 ) -> bool:
-    """Return whether an attempt runs whose claim does not name its claimant."""
+    """Return whether an attempt runs although its claim does not name its claimant."""
     held = directory.is_claim_held(attempt) if isinstance(claim, Damaged) else None
     return host.has_processes(attempt_id(record.job_id, attempt)) if held is None else held
 
@@ -180,7 +180,7 @@ def _claim(directory: Readable, attempt: int, host: Host) -> Claim | None:
     alive = directory.is_claimant_alive(attempt, claimant)
     if alive is False or (alive and host.sees(claimant)):
         return Claim(who, alive, own=host.is_own(claimant.as_dict()))
-    # A lock that is held shows a kernel that lives, or that has not been missed yet.
+    # A held lock shows that a kernel lives, or that the server has not noticed its end yet.
     heart = directory.heart(attempt)
     if heart is None:
         return Claim(who, alive, boot_id=claimant.boot_id)
@@ -211,8 +211,8 @@ def _ended(head: Mapping[str, Any] | None) -> Ended | None:
 
 
 def _cancel(directory: Readable) -> bool | Unreadable:
-    asked = _try(lambda: directory.has("cancel") or None)
-    return asked if isinstance(asked, Unreadable) else asked is True
+    requested = _try(lambda: directory.has("cancel") or None)
+    return requested if isinstance(requested, Unreadable) else requested is True
 
 
 def _try(reading: Callable[[], _T | None]) -> Reading[_T]:
@@ -227,7 +227,7 @@ def _try(reading: Callable[[], _T | None]) -> Reading[_T]:
     return Absent() if value is None else value
 
 
-# --- what follows from it -------------------------------------------------------------------------
+# --- views of a job -------------------------------------------------------------------------------
 
 
 def view(
@@ -236,9 +236,9 @@ def view(
     host: Host,
     left: Mapping[str, bytes] | None = None,
 ) -> Decision:
-    """Return a job's state as a process sees it that changes nothing.
+    """Return a job's state for a process that changes nothing.
 
-    Outcomes that are `left` in journals (:meth:`.Host.left`) count as its owner publishes them.
+    Outcomes that are `left` in journals (:meth:`.Host.left`) count, as the owner will publish them.
     """
     return step(record, read(directory, record, host, left=left), now=host.moment(), owns=False)
 
@@ -246,7 +246,7 @@ def view(
 def flow_end(
     directory: RunDirectory, job_id: str, attempt: int, outcome: Mapping[str, Any]
 ) -> Change | None:
-    """Return how a flow ends by the outcome of its last pass; ``None`` where it goes on."""
+    """Return how a flow ends by the outcome of its last pass; ``None`` if it goes on."""
     state, error = outcome.get("state", WAITS), outcome.get("error")
     if state in {WAITS, "lost"}:
         ended = None
@@ -269,7 +269,7 @@ def read_result(directory: RunDirectory, attempt: int | None = None) -> dict[str
     """Read the result of a finished job from its run directory.
 
     The default for `attempt` is the one that ``spec`` names. `FileNotFoundError` is raised if the
-    outcome of a given attempt is not there.
+    attempt that the caller names has no outcome.
     """
     number = attempt_in(directory) if attempt is None else attempt
     outcome = directory.outcome(number)
@@ -289,7 +289,7 @@ def read_result(directory: RunDirectory, attempt: int | None = None) -> dict[str
 
 
 def read_value(directory: RunDirectory, attempt: int) -> dict[str, Any]:
-    """Read what the recipe of a completed job returned; `FileNotFoundError` if it was removed."""
+    """Read the value that a completed job's recipe returned; `FileNotFoundError` if removed."""
     from crystalmath.recipes import codec
 
     value = codec.decode_result(directory.payload(attempt))

@@ -1,4 +1,4 @@
-"""The owner's side of a job's life: look at its files, decide, and do what was decided."""
+"""The owner's side of a job's life: look at its files, decide, and act."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("crystalmath.jobs")
 
-#: So many decisions may follow from one look: found dead, lost, handed out again.
+#: The number of decisions in one look: the supervisor is dead, the attempt lost, another begins.
 _MOST_STEPS = 4
-#: A job that cannot go on is tried again after this part of the time since it last could, and at
-#: the latest after so many seconds.
+#: A stalled job is tried again after this part of the time that it has been stalled, and at the
+#: latest after this many seconds.
 _PART, _AGAIN_S = 0.25, 30.0
 
 
@@ -60,42 +60,42 @@ class Job:
     body: str
     directory: RunDirectory
     host: Host
-    #: What is remembered of the job. It is replaced under `lock` alone: two threads do so, the one
-    #: that watches the files and the one that calls the engine.
+    #: The owner's memory of the job. Two threads replace it, under `lock`: one watches the files,
+    #: the other calls the engine.
     record: Record
     #: Whether another process submitted the job.
     adopted: bool = False
-    #: Whether the present attempt ran on this host already when the job was taken over: it has a
-    #: worker that the engine does not count.
+    #: Whether the present attempt already ran on this host when the job was taken over. The engine
+    #: does not count its worker.
     survivor: bool = False
     #: The engine's handle of the present attempt.
     handle: str | None = None
-    #: What the engine has the present attempt in, as long as it has it.
+    #: The parcel of the present attempt, as long as the engine has it.
     parcel: Parcel | None = None
-    #: Whether a parcel of this process was lost before the job began: it goes alone from then on.
+    #: Whether the job goes alone, as a parcel of this process was lost before the job began.
     apart: bool = False
-    #: Whether what its worker runs after it was written down.
+    #: Whether the list of jobs that its worker runs after it is written.
     leads: bool = False
     #: When the job may be handed to the engine again, in seconds of the monotonic clock.
     not_before: float = 0.0
     #: The reason for waiting that was reported last.
-    told: str | None = None
-    #: The reason why it cannot go on that was reported since it last could; since when that is so,
-    #: and when it is tried again, in seconds of the monotonic clock.
+    reported: str | None = None
+    #: The reported reason why the job is stalled; since when it is, and when it is tried again, in
+    #: seconds of the monotonic clock.
     stalled: str | None = None
     stalled_since: float | None = None
     again_at: float = -math.inf
-    #: The attempt that is known to have no process on this host any more.
+    #: The attempt that has no process on this host any more.
     swept: int | None = None
     #: An attempt and the engine's report of it, until a look has used it.
     sighting: tuple[str, Sighting] | None = None
-    #: Whether the job was let go: another process writes its specification from then on.
+    #: Whether this process let the job go, so that another one writes its specification.
     disowned: bool = False
     lock: threading.RLock = field(factory=threading.RLock, repr=False)
 
     @classmethod
     def of(cls, header: dict[str, Any], body: str, directory: RunDirectory, host: Host) -> Job:
-        """Make a job that is submitted here."""
+        """Make a job that this process submits."""
         spec = WrittenSpec.of(header)
         record = Record(
             job_id=spec.job_id,
@@ -114,16 +114,16 @@ class Job:
         host: Host,
         recorded: Recorded | None = None,
     ) -> Job | None:
-        """Become the owner of a job that nobody follows; ``None`` where that is not ours to do."""
+        """Become the owner of a job without one; ``None`` if the job is not ours to take."""
         taken = ownership.take_over(directory, engine, host, recorded)
         if taken is None:
             return None
         header, body = taken
         job = cls.of(header, body, directory, host)
-        # Whether the last owner came so far is the engine's to say.
+        # The engine knows whether the last owner came this far.
         job.update(launched=True, inherited=True, written=True)
         if recorded is not None:
-            # Changes reported from here on follow those on record.
+            # Further changes follow those on record.
             attempt = min(recorded.attempt, job.record.attempt)
             job.update(state=recorded.state, attempt=attempt, cancelled=recorded.cancelled)
             with contextlib.suppress(OSError):  # a look will show it
@@ -148,7 +148,7 @@ class Job:
         return self.record.state
 
     def update(self, **changes: Any) -> None:
-        """Remember something."""
+        """Change the owner's memory of the job."""
         with self.lock:
             self.record = evolve(self.record, **changes)
 
@@ -163,7 +163,7 @@ class Job:
             self.sighting = attempt, sighting
 
     def take_sighting(self) -> Sighting | None:
-        """Return what the engine said of the present attempt since this was asked last."""
+        """Return the engine's new report of the present attempt, if there is one."""
         with self.lock:
             (attempt, sighting), self.sighting = self.sighting or ("", None), None
             # The job may have begun another attempt meanwhile.
@@ -181,9 +181,9 @@ class Job:
             )
 
     def write_first(self) -> None:
-        """Write down a job that was submitted here, unless another process has been quicker.
+        """Write the files of a job that this process submits, unless another process was quicker.
 
-        That process may have taken the job over while this one stood still: a look shows it.
+        That process may have taken the job over while this one was suspended; a look shows it.
         """
         with self.lock:
             if self.record.attempt > 1:  # the next pass of a flow, whose directory is there
@@ -197,12 +197,12 @@ class Job:
                 self.update(written=True)
 
     def refuse(self, why: str) -> list[Change]:
-        """End the job before there are any files of it that would show its end."""
+        """End a job that has no files yet."""
         self.update(state=JobState.FAILED)
         return [Change(job_id=self.job_id, state=self.state, at=self.host.now(), error=why)]
 
     def write(self, attempt: int) -> bool:
-        """Write the specification; ``False`` if the job is not ours any more."""
+        """Write the specification; ``False`` if another process owns the job."""
         with self.lock:
             header = {**self.header, "attempt": attempt}
             if self.disowned or not ownership.write_again(
@@ -214,86 +214,87 @@ class Job:
             return True
 
     def let_go(self) -> None:
-        """Leave the job to the next process that asks for it."""
+        """Release the job, so that another process can take it over."""
         with self.lock:
             self.disowned = True
             ownership.let_go(self.directory, self.header, self.body, self.host)
 
     def note(self, reason: str | None) -> list[Change]:
-        """Return what the job waits for, if that was not reported yet."""
-        if reason is None or reason == self.told:
+        """Return the reason for waiting as a change, unless it was reported already."""
+        if reason is None or reason == self.reported:
             return []
-        self.told = reason
+        self.reported = reason
         return [Change(job_id=self.job_id, state=self.state, at=self.host.now(), reason=reason)]
 
     def note_stalled(self, error: Exception) -> list[Change]:
-        """Return why the job cannot go on now, unless that was reported since it last could."""
+        """Return why the job is stalled as a change, unless it was reported already."""
         why = getattr(error, "strerror", None) or str(error)  # no names of temporary files
-        told = f"cannot go on, trying again: {why}"
-        if told == self.stalled:
+        reason = f"cannot go on, trying again: {why}"
+        if reason == self.stalled:
             return []
-        self.stalled = told
-        _LOG.warning("job %s %s", self.job_id, told)
-        return self.note(told)
+        self.stalled = reason
+        _LOG.warning("job %s %s", self.job_id, reason)
+        return self.note(reason)
 
     def pause(self) -> None:
-        """Leave a job alone that cannot go on, the longer the longer that lasts."""
+        """Wait before the next try of a stalled job, longer each time."""
         now = self.host.monotonic()
         since = self.stalled_since = now if self.stalled_since is None else self.stalled_since
         self.again_at = now + min(_PART * (now - since), _AGAIN_S)
 
     def try_at_once(self) -> None:
-        """Look at a job that cannot go on as soon as its turn comes: what is wanted has changed."""
+        """Try a stalled job again at its next turn, as the user's wishes have changed."""
         self.again_at = -math.inf
 
     def go_on(self) -> list[Change]:
-        """Take back that the job cannot go on, if that was reported."""
+        """Return that the job goes on as a change, if it was reported as stalled."""
         self.stalled_since, self.again_at = None, -math.inf
-        told, self.stalled = self.stalled, None
-        return self.note("goes on again") if told and told == self.told else []
+        stalled, self.stalled = self.stalled, None
+        return self.note("goes on again") if stalled and stalled == self.reported else []
 
     def settle(self, decision: Decision) -> None:
-        """Remember what was decided, once that is done."""
+        """Remember a decision whose actions are done."""
         changes: dict[str, Any] = {"doubt": decision.doubt, "state": decision.state}
         if decision.state is JobState.RUNNING:
-            changes["launched"] = True  # the engine has started it, whatever it said
+            changes["launched"] = True  # the engine has started it, whatever it reported
         if decision.attempt > self.record.attempt:
             changes |= {"attempt": decision.attempt, "lost_since": None, "relaunches": 0, "ends": 0}
             self.survivor = False
             if any(isinstance(action, WriteSpec) for action in decision.actions):
                 unknown = ("offered", "launched", "inherited", "released", "dropped")
                 changes |= dict.fromkeys(unknown, False)
-                self.handle = self.told = None
+                self.handle = self.reported = None
         self.update(**changes)
 
 
 @define(eq=False)
 class Parcel:
-    """Jobs that the engine has as one attempt, the first one's; its worker runs them in turn."""
+    """Jobs that the engine has as one attempt, the first job's; its worker runs them in turn."""
 
     attempt: Attempt
-    #: All that were put into it, each with its attempt, in the order in which they are run.
+    #: All jobs of the parcel, each with its attempt, in their order.
     members: dict[Job, int] = field(factory=dict)
-    #: Those of them that have not ended, and those that have not begun.
+    #: The unfinished jobs, and the jobs that have not begun.
     jobs: dict[str, Job] = field(factory=dict)
     unbegun: dict[str, Job] = field(factory=dict)
     has_begun: bool = False
     #: When the engine was asked about it last, in seconds of the monotonic clock.
     since: float = -math.inf
-    #: When a job of it was last seen to begin or to end, likewise; and whether one has since.
+    #: When one of its jobs was last seen to begin or to end, by the same clock; and whether one has
+    #: since then.
     moved_at: float = -math.inf
     has_moved: bool = False
 
     def is_over(self) -> bool:
-        """Return whether no job of it has a process, though their ends are not published yet."""
+        """Return whether none of its jobs has a process, though their ends may be unpublished."""
         return all(job.swept == attempt for job, attempt in self.members.items())
 
 
 @frozen
 class Looked:
-    """The result of a look: what is to be reported, and what the engine's driver has to do.
+    """The result of a look: changes to report, and requests to the engine's driver.
 
-    Unless `done` is set, something could not be done yet, and another look has to follow.
+    Unless `done`, an action has not succeeded yet, and another look has to follow.
     """
 
     changes: tuple[Change, ...] = ()
@@ -302,10 +303,10 @@ class Looked:
 
 
 class Reconciler:
-    """Bring the jobs that this process owns in line with their files.
+    """Brings the jobs that this process owns in line with their files.
 
-    `notice` is called with the id of a job whose processes have ended; without it they are waited
-    for.
+    `notice` is called with the id of a job whose processes have ended. Without it, a look waits for
+    the processes.
     """
 
     def __init__(self, host: Host, notice: Callable[[str], None] | None = None) -> None:
@@ -313,7 +314,7 @@ class Reconciler:
         self._notice = notice
 
     def look(self, job: Job, depth: Depth = Depth.LOOK, engine: Engine | None = None) -> Looked:
-        """Look at a job, act on its files, and return what follows for others."""
+        """Look at a job, act on its files, and return changes and requests."""
         if depth is Depth.GLANCE and _is_idle(job):
             return Looked()
         if job.again_at > self._host.monotonic():
@@ -333,7 +334,7 @@ class Reconciler:
                 job.pause()
                 done = False
             if not done:
-                break  # it is tried again
+                break  # the next look tries again
             changes += job.go_on()
             job.settle(decision)
             changes += [*decision.changes, *job.note(decision.waits)]
@@ -346,7 +347,7 @@ class Reconciler:
         return Looked(tuple(changes), tuple(requests), done)
 
     def _do(self, job: Job, files: Files, action: Action, requests: list[Action]) -> bool:
-        """Take one step; ``False`` if it did not succeed, and what follows must wait."""
+        """Do one action; ``False`` if it has not succeeded, and further actions must wait."""
         if isinstance(action, (Launch, Release, LetGo)):
             requests.append(action)
         elif isinstance(action, EndProcesses):
@@ -360,7 +361,7 @@ class Reconciler:
         elif isinstance(action, WriteSpec):
             return job.write(action.attempt)
         elif isinstance(action, Hold):
-            job.let_go()  # who keeps its steps may be another process by then
+            job.let_go()  # another process may own the next pass
             requests.append(action)
         elif isinstance(action, WriteCancel):
             job.directory.request_cancel()
@@ -372,7 +373,7 @@ class Reconciler:
 
 
 def _is_idle(job: Job) -> bool:
-    """Return quickly whether nothing has happened to a job: most looks are at jobs that wait."""
+    """Return quickly whether nothing has happened to a job, as most jobs wait."""
     if job.record.doubt is not None:
         return False
     running = job.state is JobState.RUNNING
@@ -396,7 +397,7 @@ def publish(directory: RunDirectory, attempt: int, end: Publish, host: Host) -> 
     }
     if end.state == "lost":
         replace_potcars(directory.work(attempt))
-        # Its recipe may have come to its end, and nobody have been left to publish that.
+        # The recipe may have ended, and its processes died before they could publish that.
         if not (end.cancelled or end.replace) and directory.publish_left(attempt):
             return
     if end.replace:
@@ -413,13 +414,13 @@ def publish(directory: RunDirectory, attempt: int, end: Publish, host: Host) -> 
 
 
 def request_cancel(directory: RunDirectory, host: Host) -> None:
-    """Request that another process's job be stopped; end it here if nobody has begun it.
+    """Request the cancel of another process's job; end the job here if it has not begun.
 
     `OSError` is raised if the request cannot be written.
     """
     directory.request_cancel()
     try:
-        host.publish_left()  # it may have ended, and a power cut have hidden that
+        host.publish_left()  # a power cut may have hidden the job's end
         publish(directory, attempt_in(directory), STOPPED, host)
     except (CrystalMathError, OSError) as error:
         # Its owner finds the request.

@@ -1,7 +1,7 @@
-"""Remove the files of ended jobs so that a process killed meanwhile leaves nothing half removed.
+"""Removal of ended jobs' files, in such a way that a killed process leaves nothing half removed.
 
-A run directory is first moved aside as a whole: it is there with all its files, or it is not there.
-Nobody owns what was moved aside; the next process that removes files goes on with it.
+A run directory is first moved aside as a whole, so it exists with all its files or not at all. The
+directories that were moved aside have no owner; the next process that removes files continues.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 #: The folder, beside the run directories, of those that are being removed.
 ASIDE = ".removed"
-#: After so many files others may come between.
+#: The removal yields after this many files.
 _STEPS = 50
-#: Names of files, compressed or not, that a restart can use and no result is read from.
+#: Names of files, compressed or not, that a restart can use and that hold no result.
 HEAVY = (
     # VASP
     *("WAVECAR*", "WAVEDER*", "CHG*", "AECCAR[0-9]", "TMPCAR"),
@@ -35,12 +35,12 @@ HEAVY = (
     *("wfc*.dat", "wfc*.hdf5", "charge-density.*", "*.wfc[0-9]*", "*.igk[0-9]*"),
     *("*.mix[0-9]*", "*.hub[0-9]*"),
 )
-#: After so many files that are only looked at others may come between.
+#: The measurement yields after this many files.
 _LOOKED_AT = 200
 
 
 def remove_directory(directory: Path) -> None:
-    """Remove a run directory; one that is not there is as good.
+    """Remove a run directory, if it exists.
 
     `CrystalMathError` is raised if it is a link or cannot be moved; nothing was removed then.
     """
@@ -60,7 +60,7 @@ def remove_directory(directory: Path) -> None:
 
 
 def remove_dangling(folder: Path) -> None:
-    """Remove the links in a folder that lead nowhere any more."""
+    """Remove the broken links in a folder."""
     with contextlib.suppress(OSError):
         for link in folder.iterdir():
             if not link.exists():
@@ -68,14 +68,14 @@ def remove_dangling(folder: Path) -> None:
 
 
 def finish_removals(jobs_directory: Path) -> None:
-    """Remove what a process had moved aside before it was killed."""
+    """Remove the directories that a process had moved aside before it was killed."""
     with contextlib.suppress(FileNotFoundError):
         for left in list((jobs_directory / ASIDE).iterdir()):
             _remove_tree(left)
 
 
 def remove_heavy(directory: Path) -> Generator[None, None, None]:
-    """Remove the heavy files of a run directory; yield where other work may come between.
+    """Remove the heavy files of a run directory; yield now and then for other work.
 
     `CrystalMathError` is raised if a file cannot be removed; others were.
     """
@@ -92,8 +92,8 @@ def remove_heavy(directory: Path) -> Generator[None, None, None]:
 
 
 def _remove_tree(path: Path) -> None:
-    """Remove a tree that nobody owns; what cannot be removed now stays for the next time."""
-    # Another process may be removing it, too; a program may have left unwritable folders.
+    """Remove a tree without an owner; files that cannot be removed stay for the next time."""
+    # Another process may remove it at the same time; a program may have left unwritable folders.
     with contextlib.suppress(OSError):
         shutil.rmtree(path)
         return
@@ -101,7 +101,7 @@ def _remove_tree(path: Path) -> None:
     while folders:
         with contextlib.suppress(OSError):
             folder = folders.pop()
-            os.chmod(folder, 0o700)  # noqa: PTH101 - there may be very many
+            Path(folder).chmod(0o700)
             with os.scandir(folder) as entries:
                 folders += [one.path for one in entries if one.is_dir(follow_symlinks=False)]
     with contextlib.suppress(OSError):
@@ -129,14 +129,14 @@ class Use:
 
 
 def is_heavy(path: str) -> bool:
-    """Return whether a file is large, and nothing of the result is lost with it."""
+    """Return whether a file is large and not needed for the result."""
     name = posixpath.basename(path).removesuffix(".gz")
-    # A POTCAR is the copy of a file that is elsewhere.
+    # A POTCAR is a copy of a file in a library.
     return is_potcar(path) or any(fnmatchcase(name, pattern) for pattern in HEAVY)
 
 
 def use_of(directory: str) -> Generator[None, None, Use]:
-    """Measure the run directory of a job; yields where others may come between."""
+    """Measure the run directory of a job; yield now and then for other work."""
     files = size = heavy = 0
     with contextlib.suppress(OSError):
         size += Path(directory).stat().st_blocks * 512

@@ -23,7 +23,7 @@ _CHANGE_EV = 1000.0
 
 @frozen
 class Runaway:
-    """Why a calculation leads nowhere: the `cause`, equal for all of its kind, and `details`."""
+    """The reason why a calculation ran away: a `cause` that others share, and `details`."""
 
     cause: str
     details: str

@@ -1,4 +1,4 @@
-"""One job's run directory: the truth about its execution.
+"""One job's run directory: the source of truth about its execution.
 
 ========================  =====================================================================
 ``spec``                  header (JSON) and body; what to run, and as which attempt N
@@ -17,8 +17,7 @@
 ``step.*``                the result of a flow's step that has run in a pass of the flow itself
 ========================  =====================================================================
 
-``claim`` and ``outcome`` are published once: a name that exists means that another process was
-first.
+``claim`` and ``outcome`` are published once: if the name exists, another process was first.
 """
 
 from __future__ import annotations
@@ -54,32 +53,32 @@ if TYPE_CHECKING:
 
 #: The folder, in a flow's directory, of links to the work directories of its steps.
 STEPS = "steps"
-#: The lock, beside the run directories, of whoever changes an owner, or writes as one.
+#: The lock, beside the run directories, for changing an owner or writing as one.
 OWNER_LOCK = ".adoption.lock"
-#: How long another process may hold it before we leave the job to that one, in seconds.
+#: If another process holds the lock for longer, the job is left to it, in seconds.
 OWNER_LOCK_S = 1.0
 
-#: How much of an outcome is read at once to check it, in bytes.
+#: The size of the pieces in which an outcome is read for a check, in bytes.
 _CHUNK = 2**20
 
-#: How the line of a log begins that stands in the place of its middle.
+#: The beginning of the line that replaces the middle of a log.
 LEFT_OUT = b"\n[crystalmath: left out: "
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 def attempt_id(job_id: str, attempt: int) -> str:
-    """Name one attempt of a job, everywhere and for ever."""
+    """Return the unique name of an attempt of a job."""
     return f"{job_id}.{attempt}"
 
 
 def is_job_id(value: object) -> bool:
-    """Return whether a value is a job id, a UUID as text, and may become part of a path."""
+    """Return whether a value is a job id, a UUID as text, which is safe in a path."""
     return isinstance(value, str) and _JOB_ID.fullmatch(value) is not None
 
 
 class RunDirectory:
-    """The files of one job, below a directory that need not exist."""
+    """The files of one job, in a directory that need not exist."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
@@ -97,7 +96,7 @@ class RunDirectory:
         return self.file(f"{attempt}.log")
 
     def has(self, name: str) -> bool:
-        """Return whether there is a file; `OSError` if that is unknown just now."""
+        """Return whether a file exists; `OSError` if that is unknown just now."""
         return _is_there(self.file(name))
 
     def is_gone(self) -> bool:
@@ -111,7 +110,7 @@ class RunDirectory:
                     return True
         except FileNotFoundError as error:
             raise OSError(errno.ENODEV, "there is no such folder", parent) from error
-        # Identities and locks lie here, too: one that is empty is a file system not mounted.
+        # Identities and locks are here, too, so an empty folder means an unmounted file system.
         raise OSError(errno.ENODEV, "the folder is empty, as if it were not mounted", parent)
 
     @contextlib.contextmanager
@@ -138,7 +137,7 @@ class RunDirectory:
             os.rmdir(self.path)
 
     def write_spec(self, header: Mapping[str, Any], body: str) -> None:
-        """Write what to run, for the owner alone to read; it replaces an older one."""
+        """Write or replace the specification, for the user alone to read."""
         content = document(header, body.encode())
         try:
             temporary = self._temporary("spec", content)
@@ -163,7 +162,7 @@ class RunDirectory:
         return header
 
     def request_cancel(self) -> None:
-        """Ask whoever runs the job to stop it, or is about to write it down."""
+        """Ask the process that runs or submits the job to stop it."""
         self.make()
         with open(self.file("cancel"), "w", encoding="ascii"):
             pass
@@ -181,7 +180,7 @@ class RunDirectory:
         return True
 
     def claim_for(self, attempt: int, claimant: Mapping[str, Any]) -> bool:
-        """Claim an attempt for a process that does not see this directory; ``False`` if it is."""
+        """Claim an attempt for a process that does not see this directory; ``False`` if claimed."""
         temporary = self._temporary("claim", document(claimant, b""), durable=True)
         try:
             os.link(temporary, self.file(f"{attempt}.claim"))
@@ -192,7 +191,7 @@ class RunDirectory:
         return True
 
     def unclaim(self, attempt: int) -> None:
-        """Take back our own claim of an attempt that nothing was done for."""
+        """Remove our own claim of an attempt that has not begun."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.file(f"{attempt}.claim"))
 
@@ -228,7 +227,7 @@ class RunDirectory:
         return Heart.read(header)
 
     def containment(self, attempt: int) -> dict[str, Any]:
-        """Return what holds the processes of a claimed attempt together (jobs.cgroups)."""
+        """Return the group or guardian of a claimed attempt's processes (jobs.cgroups)."""
         try:
             header, _ = read_document(self.file(f"{attempt}.claim"))
         except FileNotFoundError:
@@ -237,13 +236,13 @@ class RunDirectory:
 
     def is_claim_held(self, attempt: int) -> bool | None:
         """Return whether a claim's maker is alive, even if it is damaged; ``None``: unknown."""
-        # The claim is a link to the file that its maker locks, whatever is in it now.
+        # The claim is a link to the file that its maker locks, even if its content is damaged.
         return is_locked(self.file(f"{attempt}.claim"))
 
     def note_asked_to_stop(self, attempt: int, *, file: str, time: str, end: str) -> None:
-        """Note which file has asked an attempt's program to stop, before which time was over.
+        """Note that a file has asked an attempt's program to stop, as a time was nearly over.
 
-        Its end is what it comes to, ``failed`` or ``lost``, unless its recipe returns all the same.
+        `end` is the state of the attempt, ``failed`` or ``lost``, unless its recipe still returns.
         """
         note = json.dumps({"file": file, "time": time, "end": end})
         with contextlib.suppress(OSError):  # a full disk: the job goes on
@@ -251,7 +250,7 @@ class RunDirectory:
             os.replace(temporary, self.file(f"{attempt}.asked_to_stop"))
 
     def asked_to_stop(self, attempt: int) -> dict[str, str] | None:
-        """Return what was noted of that (``file``, ``time``, ``end``), if it was asked."""
+        """Return that note (``file``, ``time``, ``end``); ``None`` if there is none."""
         try:
             with open(self.file(f"{attempt}.asked_to_stop"), "rb") as file:
                 return dict(json.loads(file.read()))
@@ -259,12 +258,12 @@ class RunDirectory:
             return None
 
     def note_begun_from(self, attempt: int, file: str) -> None:
-        """Note from which file of an earlier attempt an attempt has its first geometry."""
+        """Note the file of an earlier attempt that an attempt has its first geometry from."""
         temporary = self._temporary("begun", os.fsencode(file))
         os.replace(temporary, self.file(f"{attempt}.begun_from"))
 
     def begun_from(self, attempt: int) -> str | None:
-        """Name the file of an earlier attempt from which an attempt has its first geometry."""
+        """Return the file of an earlier attempt that an attempt has its first geometry from."""
         if attempt == 1:
             return None
         try:
@@ -286,23 +285,23 @@ class RunDirectory:
             return None
 
     def keep_step(self, name: str, header: Mapping[str, Any], payload: bytes) -> None:
-        """Keep the result of a flow's step that has run in a pass, durably, for later passes."""
+        """Write the result of a step that ran in a pass durably, for later passes."""
         temporary = self._temporary("step", document(header, payload), durable=True)
         os.replace(temporary, self.file(_step_file(name)))
         to_disk(self.path)
 
     def kept_step(self, name: str) -> tuple[dict[str, Any], bytes] | None:
-        """Read what :meth:`keep_step` wrote."""
+        """Read the header and payload that :meth:`keep_step` wrote."""
         try:
             return read_document(self.file(_step_file(name)))
         except FileNotFoundError:
             return None
 
     def link_steps(self, links: Mapping[str, str]) -> None:
-        """Have the folder of a flow's steps hold these links, by their names, and no others."""
+        """Make the folder of a flow's steps hold exactly these links, by their names."""
         folder = self.file(STEPS)
         with contextlib.suppress(FileExistsError):
-            os.mkdir(folder, 0o700)  # no directory that was removed comes back
+            os.mkdir(folder, 0o700)  # a removed run directory is not made again
         there = {name: os.readlink(f"{folder}/{name}") for name in os.listdir(folder)}
         for name, target in there.items():
             if links.get(name) != target:
@@ -312,35 +311,35 @@ class RunDirectory:
                 os.symlink(target, f"{folder}/{name}")
 
     def write_parcel(self, attempt: int, others: Sequence[tuple[str, int]]) -> None:
-        """List what the worker of an attempt runs after it: job ids, and the attempt of each."""
+        """Write the job ids and attempts that the worker of an attempt runs after it."""
         temporary = self._temporary("parcel", document({"others": others}, b""))
         os.replace(temporary, self.file(f"{attempt}.parcel"))
 
     def remove_parcel(self, attempt: int) -> None:
-        """Have the worker of an attempt run nothing after it."""
+        """Remove that list, so that the worker runs nothing after the attempt."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.file(f"{attempt}.parcel"))
 
     def parcel(self, attempt: int) -> list[tuple[str, int]]:
-        """Return what the worker of an attempt runs after it; `BadFile` if that is unknown."""
+        """Return the job ids and attempts that the worker of an attempt runs after it."""
         try:
             others = read_document(self.file(f"{attempt}.parcel"))[0]["others"]
-            found = [(job_id, number) for job_id, number in others if is_job_id(job_id)]
+            followers = [(job_id, number) for job_id, number in others if is_job_id(job_id)]
         except FileNotFoundError:
             return []
         except (KeyError, TypeError, ValueError) as error:
             raise BadFile(f"{self.file(f'{attempt}.parcel')} lists no attempts") from error
-        return found
+        return followers
 
     def prepare_outcome(self, attempt: int, header: Mapping[str, Any], payload: bytes = b"") -> str:
-        """Write what a recipe has come to durably, ready to be published as the outcome."""
+        """Write the outcome of a recipe durably, ready to be published."""
         content = outcome_document(header, payload)
         return self._temporary(f"{attempt}.prepared", content, durable=True)
 
     def publish_prepared(self, attempt: int, temporary: str) -> bool:
         """Publish a prepared outcome, durably; ``False`` if another was first.
 
-        It stays prepared where that cannot be done (`OSError`).
+        On `OSError` it stays prepared.
         """
         outcome = self.file(f"{attempt}.outcome")
         try:
@@ -349,18 +348,18 @@ class RunDirectory:
             if not os.path.samefile(temporary, outcome):
                 os.unlink(temporary)
                 return False
-            # A network lost the word for our own link, and asked for it again.
+            # The network lost the reply to our own link, and repeated the request.
         except FileNotFoundError:
             if not self.decided(attempt):
                 raise
-            return False  # whoever took the attempt for lost has published it
-        # Where the disk is full, what was prepared stays: it is all that there is of the result.
+            return False  # the process that decided the attempt as lost has published it
+        # The prepared file is removed only now: on a full disk it is the only copy of the result.
         os.unlink(temporary)
         to_disk(self.path)
         return True
 
     def publish_in(self, attempt: int, path: str) -> bool:
-        """Publish the outcome that a journal has on the disk; ``False`` if another was first."""
+        """Publish an outcome of a synced journal; ``False`` if another was first."""
         try:
             os.link(path, self.file(f"{attempt}.outcome"))
         except FileExistsError:
@@ -368,7 +367,7 @@ class RunDirectory:
         return True
 
     def publish_left(self, attempt: int) -> bool:
-        """Publish what was prepared for an attempt whose processes died before they could."""
+        """Publish the prepared outcome of an attempt whose processes died before they could."""
         for name in sorted(os.listdir(self.path)):
             if name.startswith(f".{attempt}.prepared."):
                 with contextlib.suppress(BadFile, FileNotFoundError):
@@ -403,13 +402,13 @@ class RunDirectory:
             raise
 
     def replace_outcome(self, attempt: int, header: Mapping[str, Any]) -> None:
-        """Publish an outcome, durably, in the place of one that says nothing."""
+        """Replace a damaged outcome, durably."""
         temporary = self._temporary("outcome", outcome_document(header), durable=True)
         os.replace(temporary, self.file(f"{attempt}.outcome"))
         to_disk(self.path)
 
     def note_ended(self, attempt: int, error: str | None) -> None:
-        """Note that the engine vouches for the end of an attempt that was stopped.
+        """Note the engine's report that a stopped attempt has ended.
 
         An `error` decides how the job ends, and is written durably.
         """
@@ -420,7 +419,7 @@ class RunDirectory:
             to_disk(self.path)
 
     def ended(self, attempt: int) -> dict[str, Any] | None:
-        """Read what was noted of that: its ``error`` fails the job."""
+        """Read that note; its ``error`` fails the job."""
         try:
             return read_document(self.file(f"{attempt}.ended"))[0]
         except FileNotFoundError:
@@ -448,7 +447,7 @@ class RunDirectory:
 
     def _opened(self, path: str, attempt: int) -> BinaryIO:
         """Open the document of an outcome: a file of its own, or that part of a journal."""
-        file = open(path, "rb")  # noqa: SIM115 - it is given away
+        file = io.BufferedReader(io.FileIO(path))
         try:
             if not file.peek(1).startswith(RECORD_MARK):
                 return file
@@ -467,22 +466,22 @@ class RunDirectory:
         return attempt_id(os.path.basename(self.path), attempt)
 
     def journaled(self, attempt: int) -> bytes | None:
-        """Read an outcome that stands in a journal; ``None`` where it has a file of its own."""
+        """Read an outcome from a journal; ``None`` if the outcome has a file of its own."""
         with self._opened(self.file(f"{attempt}.outcome"), attempt) as file:
             return file.read() if isinstance(file, io.BytesIO) else None
 
     def check_outcome(self, attempt: int) -> None:
-        """Raise `BadFile` if an outcome is not as it was published, by the digest in its header."""
+        """Raise `BadFile` if an outcome has changed since it was published, by its digest."""
         path = self.file(f"{attempt}.outcome")
         with self._opened(path, attempt) as file:
             header = read_header(file.readline(), path)
-            told, size = header.pop("sha256", None), header.get("size", 0)
+            published, size = header.pop("sha256", None), header.get("size", 0)
             digest = _digest_of_header(header)
             while size > 0 and (chunk := file.read(min(size, _CHUNK))):
                 digest.update(chunk)
                 size -= len(chunk)
-            if size or file.read(1) or digest.hexdigest() != told:
-                raise BadFile(f"{path} is not as it was published: its digest differs")
+            if size or file.read(1) or digest.hexdigest() != published:
+                raise BadFile(f"{path} has changed since it was published: its digest differs")
 
     def payload(self, attempt: int) -> bytes:
         """Read the encoded result of an outcome, without its index."""
@@ -492,7 +491,7 @@ class RunDirectory:
         return body[: len(body) - header.get("index", 0)]
 
     def open_outcome(self, attempt: int) -> tuple[BinaryIO, dict[str, Any]]:
-        """Open an outcome where its encoded result begins; return its header, too."""
+        """Open an outcome at the beginning of its result; return the file and the header."""
         path = self.file(f"{attempt}.outcome")
         file = self._opened(path, attempt)
         try:
@@ -513,7 +512,7 @@ class RunDirectory:
 
 
 def outcome_document(header: Mapping[str, Any], payload: bytes = b"") -> bytes:
-    """Return an outcome as it is published: its header, with a digest of all, and the result."""
+    """Return the document of an outcome: the header, with a digest, and the result."""
     whole = {"format": FORMAT, **header, "size": len(payload)}
     digest = _digest_of_header(whole)
     digest.update(payload)
@@ -528,7 +527,7 @@ def _outcome_header(line: bytes, path: str) -> dict[str, Any]:
 
 
 def _digest_of_header(header: Mapping[str, Any]) -> hashlib._Hash:
-    import hashlib  # loads OpenSSL, and nobody who only looks needs it
+    import hashlib  # loads OpenSSL, which commands that only read do not need
 
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode())
 

@@ -1,7 +1,7 @@
 """The files below a job's work directory: find one, never outside it, and read parts of it.
 
-Trees and files may be large, and an archive larger than it looks. What may take long is a generator
-here: it yields where others may come between, and returns what was asked for.
+Trees and files may be large, and an archive larger than it looks. Functions that may take long are
+generators: they yield for other work, and return their result at the end.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _Work: TypeAlias = "Generator[None, None, _T]"
 
 _SHOWN = 20
 _CHUNK = 2**16
-#: After so many steps of a loop others may come between.
+#: A loop yields after this many steps.
 _STEPS = 1000
 #: Bytes that are not the first of a character in UTF-8; one has at most three.
 _CONTINUATION = bytes(range(0x80, 0xC0))
@@ -40,9 +40,9 @@ _CONTINUATION = bytes(range(0x80, 0xC0))
 
 @frozen
 class Found:
-    """A file that was found by its name."""
+    """The files that have a name."""
 
-    #: Of several files with this name, the one that was written last.
+    #: The file that was written last.
     path: Path
     #: The others, the newest first, by their paths below the directory.
     others: tuple[str, ...] = ()
@@ -58,11 +58,11 @@ def find(directory: Path, name: str) -> _Work[Found]:
     if wanted.is_absolute() or ".." in wanted.parts or not wanted.parts:
         raise InvalidJob(f"{name!r} is no file below the work directory {directory}")
     names = (wanted, wanted.with_name(f"{wanted.name}.gz"))
-    # Who knows the path pays for no walk.
+    # A known path needs no walk.
     for exact in names:
         if _is_there(directory, exact):
             return Found(check_inside(directory, directory / exact))
-    found: list[PurePosixPath] = []
+    matches: list[PurePosixPath] = []
     all_files = _Listing()
     for folder, _, files in os.walk(directory):
         for number, file in enumerate(files):
@@ -71,15 +71,15 @@ def find(directory: Path, name: str) -> _Work[Found]:
             path = PurePosixPath(os.path.relpath(folder, directory), file)
             all_files.add(path)
             if path.parts[-len(wanted.parts) :] in {one.parts for one in names}:
-                found.append(path)
-    if not found:
+                matches.append(path)
+    if not matches:
         raise InvalidJob(f"there is no file {name!r} below {directory}{all_files}")
-    newest, *others = sorted(found, key=lambda path: _written_at(directory / path), reverse=True)
+    newest, *others = sorted(matches, key=lambda path: _written_at(directory / path), reverse=True)
     return Found(check_inside(directory, directory / newest), tuple(map(as_text, others)))
 
 
 def _written_at(path: Path) -> tuple[int, str]:
-    """Return when a file was written last; what was written at once goes by its path."""
+    """Return when a file was written last; files of the same time are ordered by their paths."""
     try:
         return path.stat().st_mtime_ns, str(path)
     except OSError:  # removed meanwhile, or a link that leads nowhere
@@ -87,8 +87,8 @@ def _written_at(path: Path) -> tuple[int, str]:
 
 
 def check_inside(directory: Path, path: Path) -> Path:
-    """Return a path back if it is that of a file below a directory (`InvalidJob` if not)."""
-    real = Path(os.path.realpath(path))  # `resolve` raises where a link leads to itself
+    """Return a path unchanged if it is a file below a directory; else raise `InvalidJob`."""
+    real = Path(os.path.realpath(path))  # `resolve` raises if a link leads to itself
     if not real.is_relative_to(directory.resolve()):
         raise InvalidJob(f"{path} is a link that leaves the work directory, to {real}")
     if not real.is_file():
@@ -97,9 +97,9 @@ def check_inside(directory: Path, path: Path) -> Path:
 
 
 def as_stored(folder: Path, name: str) -> Iterator[Path]:
-    """Yield the files of a name that are in a folder: as it was written, and compressed by quacc.
+    """Yield the files with a name in a folder: as written, and as compressed by quacc.
 
-    Links that leave the folder, and what is no regular file, are passed over.
+    Links that leave the folder, and all but regular files, are skipped.
     """
     for path in (folder / name, folder / f"{name}.gz"):
         if os.path.lexists(path):
@@ -141,7 +141,7 @@ class Part:
 
     #: Bytes that are no UTF-8 are shown as replacement characters.
     text: str
-    #: Where the part ends, in bytes of the (decompressed) file; the next part begins there.
+    #: The end of the part in bytes of the (decompressed) file; the next part begins there.
     end: int
     #: The size of the whole file, in bytes.
     size: int
@@ -150,10 +150,10 @@ class Part:
 def read_part(path: Path, offset: int, most: int, *, whole: bool) -> _Work[Part]:
     """Read at most `most` bytes of a file (``.gz``: decompressed) from an offset.
 
-    A missing file is empty, and so is what lies behind the end. In a log that has become shorter,
-    reading goes on with the line that replaces its middle. With `whole`, the file grows no more: a
-    character that is cut at its end stays cut. `InvalidJob` is raised if the file cannot be read or
-    decompressed.
+    A missing file is empty, and nothing is read beyond the end. In a log that has become shorter,
+    reading continues with the line that replaces its middle. With `whole`, the file grows no more,
+    so a character that is cut at its end stays cut. `InvalidJob` is raised if the file cannot be
+    read or decompressed.
     """
     data, size = yield from _window(path, offset, most)
     if offset > size and (begin := (yield from _middle(path))) is not None:
@@ -163,12 +163,12 @@ def read_part(path: Path, offset: int, most: int, *, whole: bool) -> _Work[Part]
 
 
 def _middle(path: Path) -> _Work[int | None]:
-    """Find the line that stands in the place of what was left out of a log."""
+    """Return the offset of the line that replaces the middle of a log."""
     position, before = 0, b""
     for chunk in read_chunks(path):
-        found = (before + chunk).find(LEFT_OUT)
-        if found >= 0:
-            return position - len(before) + found
+        offset = (before + chunk).find(LEFT_OUT)
+        if offset >= 0:
+            return position - len(before) + offset
         position, before = position + len(chunk), chunk[-len(LEFT_OUT) :]
         yield
     return None
@@ -190,7 +190,7 @@ def read_tail(path: Path, lines: int, most: int, *, whole: bool) -> _Work[Part]:
 
 
 def _start_of(data: bytes, lines: int) -> _Work[int]:
-    """Return where the last lines begin."""
+    """Return the offset of the last lines."""
     if not lines:
         return len(data)
     start = len(data) - 1 if data.endswith(b"\n") else len(data)
@@ -218,7 +218,7 @@ def read_stored(path: Path, offset: int | None, most: int) -> tuple[bytes, int]:
     try:
         with opened(path) as stream:
             size = os.fstat(stream.fileno()).st_size
-            # File systems refuse places far behind the end.
+            # File systems refuse offsets far beyond the end.
             stream.seek(max(0, size - most) if offset is None else min(offset, size))
             return stream.read(most), size
     except FileNotFoundError:
@@ -257,7 +257,7 @@ def _decoded(data: bytes, start: int, size: int, *, whole: bool) -> _Work[Part]:
 
 
 def _is_there(directory: Path, file: PurePosixPath) -> bool:
-    """Return whether there is a file, or a link, to which no linked folder leads."""
+    """Return whether a file or a link exists, and none of its folders is a link."""
     path = directory / file
     if not os.path.lexists(path) or (path.is_dir() and not path.is_symlink()):
         return False
@@ -265,7 +265,7 @@ def _is_there(directory: Path, file: PurePosixPath) -> bool:
 
 
 class _Listing:
-    """The first of many files, in order, and how many there are."""
+    """The first of many files, in order, and their number."""
 
     def __init__(self) -> None:
         self.count = 0

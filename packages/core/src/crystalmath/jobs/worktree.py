@@ -13,11 +13,11 @@ from attrs import frozen
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-#: How quacc names the folder of a calculation, while it runs and when it has failed.
+#: quacc's prefixes of a calculation's folder while it runs, and after it has failed.
 _NAMES = ("tmp-quacc-", "failed-quacc-")
-#: So deep are calculations in a work directory; recipes make one folder for each.
+#: The depth of calculations in a work directory; recipes make a folder for each.
 _DEPTH = 4
-#: After so many names others may come between.
+#: The search yields after this many names.
 _STEPS = 1000
 _T = TypeVar("_T")
 
@@ -45,8 +45,8 @@ def files_below(
 ) -> Iterator[WorkFile]:
     """Yield all files below a directory, in no order; with `folders_too` also folders (``NAME/``).
 
-    Files that vanish meanwhile, and folders that cannot be read, are passed over. `on_error` is
-    called with each folder that could not be read to its end, and why.
+    Files that vanish meanwhile, and folders that cannot be read, are skipped. `on_error` is called
+    with each folder that could not be read to its end, and its error.
     """
     folders = [""]
     while folders:
@@ -60,8 +60,8 @@ def files_below(
                         folders.append(path)
                         if not folders_too:
                             continue
-                    if (found := _file(entry, path)) is not None:
-                        yield found
+                    if (file := _file(entry, path)) is not None:
+                        yield file
         except OSError as error:
             if on_error is not None and not isinstance(error, FileNotFoundError):
                 on_error(folder, error)
@@ -72,7 +72,7 @@ def _file(entry: os.DirEntry[str], path: str) -> WorkFile | None:
         seen = entry.stat(follow_symlinks=False)
     except OSError:
         return None
-    # POSIX counts blocks in units of 512 bytes, whatever the file system's own are.
+    # POSIX counts blocks in units of 512 bytes, on every file system.
     links = 1 if stat.S_ISDIR(seen.st_mode) else max(1, seen.st_nlink)
     taken = seen.st_blocks * 512 // links
     return WorkFile(path, seen.st_size, seen.st_mtime, stat.S_ISLNK(seen.st_mode), taken)
@@ -84,9 +84,9 @@ def as_text(path: object) -> str:
 
 
 def scratch_folders(work: str) -> list[str]:
-    """Return the real paths of the folders to which quacc has laid links in a work directory.
+    """Return the real paths of the scratch folders to which quacc's links in a directory lead.
 
-    There are none where the work directory cannot be read.
+    The list is empty if the work directory cannot be read.
     """
     try:
         with os.scandir(work) as entries:
@@ -103,10 +103,10 @@ def calculation_files(
     """Return the times of last change, and the paths, of files whose names are wanted.
 
     Times are in seconds since the epoch. Only quacc's links to its scratch directory are followed.
-    Files that cannot be read, or vanish meanwhile, are left out. It yields now and then, where
-    other work may come between.
+    Files that cannot be read, or vanish meanwhile, are left out. It yields now and then for other
+    work.
     """
-    found = []
+    files = []
     folders = [(work, 0), *((each, 1) for each in scratch_folders(work))]
     seen = 0
     while folders:
@@ -122,13 +122,13 @@ def calculation_files(
                         folders.append((entry.path, depth + 1))
                 elif is_wanted(entry.name):
                     with contextlib.suppress(OSError):
-                        found.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
+                        files.append((entry.stat(follow_symlinks=False).st_mtime, entry.path))
     yield
-    return found
+    return files
 
 
 def at_once(work: Generator[None, None, _T]) -> _T:
-    """Return what a piece of work returns; nobody comes between."""
+    """Run a generator to its end, and return its value."""
     while True:
         try:
             next(work)

@@ -203,7 +203,7 @@ class Recovery(Onlooker):
             owned = Job.taken_over(directory, engine, self.host, recorded)
         if owned is not None:
             owned.update(doubt=record.doubt)
-            owned.told = owned.stalled = job.reason  # which is on record, and in the log
+            owned.reported = owned.stalled = job.reason  # which is on record, and in the log
             try:
                 looked = self._reconciler.look(owned, Depth.THOROUGH)
                 self._recorder.apply(*looked.changes)
