@@ -1,13 +1,13 @@
 """The only code of ours that runs where the engine's workers are.
 
-An engine's worker calls :func:`crystalmath.worker.run`. Behind it stands a chain of processes::
+An engine's worker calls :func:`crystalmath.worker.run`, which uses a chain of processes::
 
     engine worker -> supervisor -> runner -> whatever the recipe starts
 
 The supervisor (:mod:`crystalmath.worker.supervisor`) claims attempts, watches, kills and publishes;
 the runner (:mod:`crystalmath.worker.runner`) is warm: it was forked from a template that has
-imported quacc, and runs one recipe after another. Template, runner and all below sit in a control
-group; where none can be had, a guardian stands between worker and supervisor.
+imported quacc, and runs one recipe after another. Template, runner and all their descendants are
+in a control group. If the machine allows none, a guardian process is between worker and supervisor.
 """
 
 from crystalmath.worker.chains import run, warm

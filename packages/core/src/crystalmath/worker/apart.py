@@ -1,9 +1,9 @@
-"""Jobs of workers that see nothing of the home: what travels is bytes.
+"""Jobs of workers that do not see the home: specification and answer travel as bytes.
 
-On the owner's host an engine sends `pack(attempt)` to a worker, calls `note_begun` once it sees
-that one runs it, and `collect` with the answer, or with the error that it got in its place. The
-worker calls `run_apart`, which runs the job as everywhere, in a run directory of its own.
-`running_apart` tells which jobs run in a worker's process, and stops some of them.
+On the owner's host an engine sends `pack(attempt)` to a worker. It calls `note_begun` once a worker
+runs the job, and `collect` with the answer or the error that came instead. The worker calls
+`run_apart`, which runs the job as usual, in a run directory of its own. `running_apart` lists the
+jobs that run in a worker's process, and stops some of them.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Attempt
 
-#: Files of a job's work directory travel back up to so many bytes in all, the small ones first.
+#: The total size of the files of a work directory that travel back, the small ones first, in bytes.
 MOST = 64 * 2**20
-#: So many of those that did not are named in the log.
+#: The number of files left behind that the log names.
 _NAMED = 20
-#: How the folders of workers begin, and after how many seconds one that nobody locks is left over.
+#: The prefix of workers' folders, and the age at which an unlocked one is removed, in seconds.
 _PREFIX, _LEFT_S = "crystalmath-apart-", 60.0
-#: So many attempts that are not wanted are remembered for as long as they do not come.
+#: The number of remembered attempts that are not wanted and have not arrived yet.
 _UNWANTED = 10_000
 _HEAD, _RESULT, _LOG, _WORK = "answer.json", "result", "log", "work/"
-#: What an outcome says of its own form, which is written anew.
+#: The fields of an outcome's own form, which are written anew.
 _FORM = ("format", "size", "sha256")
-#: How the job of an answer may have ended; a flow's pass does not run apart.
+#: The ends of a job in an answer; a flow's pass does not run apart.
 _ENDS = frozenset(("completed", "failed", "lost", "cancelled"))
-#: Errors of names that the home's file system cannot have; any other is trouble of the home.
+#: Errors of names that the home's file system cannot have; all others are trouble of the home.
 _OF_NAMES = frozenset(
     (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.EILSEQ)
 )
@@ -70,7 +70,7 @@ _unwanted: dict[str, None] = {}
 
 
 def pack(attempt: Attempt) -> bytes:
-    """Return what a worker needs to run an attempt: its specification, and no files.
+    """Return the specification of an attempt for a worker; no files travel.
 
     Raises
     ------
@@ -94,35 +94,35 @@ def note_begun(attempt: Attempt, where: str) -> None:
     directory, number = RunDirectory(attempt.directory), attempt.number
     if directory.claimed(number):
         return
-    # No process of any host: nobody here can know whether it lives, and the engine is asked.
+    # It is no process of any host, so its life is unknown here, and only the engine can report it.
     worker = Identity(where, "", 0, 0, "", "apart")
     if directory.claim_for(number, worker.as_dict()):
-        told = f"crystalmath: it runs at {where}; log, files and progress come with its end\n"
+        note = f"crystalmath: it runs at {where}; log, files and progress come with its end\n"
         with contextlib.suppress(OSError):
-            write(directory.log(number), told.encode())
+            write(directory.log(number), note.encode())
 
 
 def collect(attempt: Attempt, answer: bytes | BaseException) -> bool:
-    """Publish what became of an attempt, with its log and files; the first answer counts.
+    """Publish the outcome of an attempt, with its log and files; the first answer counts.
 
-    An engine calls it before it says that the attempt is gone, which would decide it as lost.
+    An engine calls it before it reports the attempt as gone, which would decide it as lost.
 
     Parameters
     ----------
     attempt : Attempt
         The attempt.
     answer : bytes or BaseException
-        What `run_apart` returned; or why there is no answer, with which the attempt is lost.
+        The result of `run_apart`; or the reason why there is none, and the attempt is lost.
 
     Returns
     -------
     bool
-        Whether it counts; ``False`` if the attempt was decided, or the job removed.
+        Whether the answer counts; ``False`` if the attempt was decided or the job removed.
 
     Raises
     ------
     OSError
-        The home cannot take it just now; to be called again.
+        The home cannot store it just now; call again.
     """
     directory, number = RunDirectory(attempt.directory), attempt.number
     if directory.is_gone() or directory.decided(number):
@@ -135,19 +135,19 @@ def collect(attempt: Attempt, answer: bytes | BaseException) -> bool:
             try:
                 outcome, result = _unpack(answer, attempt, aside)
             except Exception as error:
-                # Trouble of the home passes. What is wrong with the answer stays: it is lost.
+                # Trouble of the home passes. A damaged answer stays damaged: the attempt is lost.
                 if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
                     raise
                 trouble = BadFile(f"it is damaged: {error}")
-        with directory.owner_lock():  # of two answers the second leaves the first one's files
+        with directory.owner_lock():  # a second answer leaves the files of the first
             if directory.decided(number):
                 return False
             if outcome is not None:
                 _move(aside, directory, number)
                 return directory.publish(number, outcome, result)
-            told = f"no answer came from its worker ({type(trouble).__name__}: {trouble!s})"
-            asked = directory.cancel_requested()
-            lost = Publish(state="lost", error=told, cancelled=asked)
+            error_text = f"no answer came from its worker ({type(trouble).__name__}: {trouble!s})"
+            cancelled = directory.cancel_requested()
+            lost = Publish(state="lost", error=error_text, cancelled=cancelled)
             publish(directory, number, lost, Host(attempt.directory.parent))
             return True
 
@@ -157,11 +157,11 @@ def _unpack(answer: bytes, attempt: Attempt, folder: str) -> tuple[dict[str, Any
     directory = RunDirectory(attempt.directory)
     work = directory.work(attempt.number)
     with zipfile.ZipFile(io.BytesIO(answer)) as archive:
-        told = json.loads(archive.read(_HEAD))
-        if told["attempt"] != attempt.id:
-            raise BadFile(f"it is of attempt {told['attempt']}")
+        head = json.loads(archive.read(_HEAD))
+        if head["attempt"] != attempt.id:
+            raise BadFile(f"it is of attempt {head['attempt']}")
         # The summary and the result keep the worker's paths, which readers translate.
-        outcome = {name: value for name, value in told["outcome"].items() if name not in _FORM}
+        outcome = {name: value for name, value in head["outcome"].items() if name not in _FORM}
         if outcome["state"] not in _ENDS:
             raise BadFile(f"its state is {outcome['state']!r}")
         if not isinstance(outcome["summary"], dict | None):
@@ -170,9 +170,9 @@ def _unpack(answer: bytes, attempt: Attempt, folder: str) -> tuple[dict[str, Any
             raise BadFile("it was cancelled, and nobody asked for that")
         for name in ("error", "traceback"):
             if outcome.get(name) is not None:
-                outcome[name] = outcome[name].replace(as_text(told["work"]), as_text(work))
+                outcome[name] = outcome[name].replace(as_text(head["work"]), as_text(work))
         log = archive.read(_LOG) if _LOG in archive.namelist() else b""
-        log = log.replace(os.fsencode(told["work"]), os.fsencode(work))
+        log = log.replace(os.fsencode(head["work"]), os.fsencode(work))
         log += _stayed(_extract(archive, folder))
         if log:
             write(f"{folder}/{_LOG}", log)
@@ -180,7 +180,7 @@ def _unpack(answer: bytes, attempt: Attempt, folder: str) -> tuple[dict[str, Any
 
 
 def _extract(archive: zipfile.ZipFile, folder: str) -> list[str]:
-    """Write the files of a work directory below a folder; name those that cannot be, and why."""
+    """Write the files of a work directory below a folder; return those that fail, and why."""
     left_out: list[str] = []
     room = MOST
     os.mkdir(f"{folder}/{_WORK}", 0o700)
@@ -192,7 +192,7 @@ def _extract(archive: zipfile.ZipFile, folder: str) -> list[str]:
             left_out.append(f"{name} ({member.file_size} bytes)")
             continue
         try:
-            archive.extract(member, folder)  # nothing is written elsewhere, whatever its name
+            archive.extract(member, folder)  # never outside the folder, whatever the name
         except OSError as error:
             if error.errno not in _OF_NAMES:
                 raise
@@ -201,23 +201,24 @@ def _extract(archive: zipfile.ZipFile, folder: str) -> list[str]:
 
 
 def _stayed(left_out: list[str]) -> bytes:
-    """Return the line of the log about files that stayed behind, if there are any."""
+    """Return the log's line about files that stayed behind, if there are any."""
     if not left_out:
         return b""
     more = f" and {len(left_out) - _NAMED} more" if len(left_out) > _NAMED else ""
-    told = f"these files stayed behind (more than {MOST} bytes do not travel)"
-    return f"crystalmath: {told}: {', '.join(left_out[:_NAMED])}{more}\n".encode()
+    names = ", ".join(left_out[:_NAMED])
+    heading = f"these files stayed behind (more than {MOST} bytes do not travel)"
+    return f"crystalmath: {heading}: {names}{more}\n".encode()
 
 
 def _move(folder: str, directory: RunDirectory, number: int) -> None:
     """Move work directory and log to their places."""
     work = directory.work(number)
-    shutil.rmtree(work, ignore_errors=True)  # of an owner that was killed here
+    shutil.rmtree(work, ignore_errors=True)  # an owner may have been killed here
     os.rename(f"{folder}/{_WORK}", work)
     try:
         os.replace(f"{folder}/{_LOG}", directory.log(number))
     except FileNotFoundError:
-        Path(directory.log(number)).unlink(missing_ok=True)  # what `note_begun` says there is over
+        Path(directory.log(number)).unlink(missing_ok=True)  # the note of `note_begun` is outdated
 
 
 # --- where the worker is -----------------------------------------------------------------------
@@ -233,7 +234,7 @@ def run_apart(specification: bytes) -> bytes:
     Parameters
     ----------
     specification : bytes
-        What `pack` returned.
+        The result of `pack`.
 
     Raises
     ------
@@ -275,8 +276,8 @@ def running_apart(cancel: Collection[str] = ()) -> list[str]:
     Parameters
     ----------
     cancel : collection of str
-        Attempts that are not wanted. What runs is stopped, and answers that it was cancelled; so
-        does what comes later.
+        Attempts that are not wanted. They are stopped and answer that they were cancelled, even if
+        they arrive later.
     """
     with _lock:
         for name in cancel:
@@ -291,7 +292,7 @@ def running_apart(cancel: Collection[str] = ()) -> list[str]:
 @functools.cache
 def _jobs(pid: int) -> str:
     """Make the folder of this process, `pid`, which holds it locked; remove those of dead ones."""
-    # quacc names real paths, and the owner looks for them in what it is sent.
+    # quacc names real paths, and the owner looks for them in the answer.
     folder = os.path.realpath(tempfile.mkdtemp(prefix=_PREFIX))
     # Never closed: the kernel drops the lock with this process.
     fcntl.flock(os.open(folder, os.O_RDONLY | os.O_CLOEXEC), fcntl.LOCK_EX)
@@ -317,13 +318,13 @@ def _answer(directory: RunDirectory, number: int, name: str) -> bytes:
     except FileNotFoundError:
         raise WorkerLost(f"the supervisor of {name} ended without an outcome") from None
     work = directory.work(number)
-    told = {"attempt": name, "outcome": outcome, "work": work}
+    head = {"attempt": name, "outcome": outcome, "work": work}
     answer = io.BytesIO()
     with file, zipfile.ZipFile(answer, "w", zipfile.ZIP_DEFLATED, compresslevel=3) as archive:
-        archive.writestr(_HEAD, json.dumps(told))
+        archive.writestr(_HEAD, json.dumps(head))
         archive.writestr(_RESULT, file.read(), zipfile.ZIP_STORED)
         log = b""
-        with contextlib.suppress(OSError):  # there is none, or the job took away the right
+        with contextlib.suppress(OSError):  # there is none, or the job removed the permission
             log = Path(directory.log(number)).read_bytes()
         if log := log + _stayed(_add_files(archive, work)):
             archive.writestr(_LOG, log)
@@ -331,7 +332,7 @@ def _answer(directory: RunDirectory, number: int, name: str) -> bytes:
 
 
 def _add_files(archive: zipfile.ZipFile, work: str) -> list[str]:
-    """Add the files of a work directory, apart from POTCARs and links; name the others, and why."""
+    """Add the files of a work directory but POTCARs and links; return those that fail, and why."""
     left_out: list[str] = []
     room = MOST
     for file in sorted(files_below(work), key=lambda each: each.size):
@@ -343,10 +344,10 @@ def _add_files(archive: zipfile.ZipFile, work: str) -> list[str]:
             continue
         try:
             if stat.S_ISREG(os.lstat(path).st_mode):
-                # Read first: what cannot be read to its end leaves no half of it.
+                # Read before writing, so that a read error leaves no half of the file.
                 archive.writestr(f"{_WORK}{file.path}", Path(path).read_bytes())
         except OSError as error:
             left_out.append(f"{name} ({error.strerror})")
-        except UnicodeEncodeError:  # a zip has names of UTF-8 alone
+        except UnicodeEncodeError:  # names in a zip are UTF-8
             left_out.append(f"{name} (its name is no UTF-8)")
     return left_out

@@ -27,7 +27,7 @@ _term = 0  # how often the chains were closed
 
 
 class WorkerLost(CrystalMathError):  # noqa: N818 - named for what happened
-    """The supervisor ended without an outcome; whoever owns the job will notice."""
+    """The supervisor ended without an outcome; the job's owner will notice."""
 
     code = "lost"
 
@@ -71,7 +71,7 @@ def run(
     """
     term, first = _term, RunDirectory(os.path.abspath(directory))
     spec, others = WrittenSpec.read(first), []
-    with contextlib.suppress(BadFile, OSError):  # what it would have begun is launched again
+    with contextlib.suppress(BadFile, OSError):  # jobs that it would have begun are launched again
         others = first.parcel(spec.attempt)
     own = dict(spec.environment)
     if environment:
@@ -115,7 +115,7 @@ def _with(
     submitted: Mapping[str, str], known: Mapping[str, str], only_filled: Collection[str]
 ) -> dict[str, str]:
     def filled(value: str) -> str:
-        return re.sub(r"\$(\w+)", lambda found: known.get(found[1], found[0]), value)
+        return re.sub(r"\$(\w+)", lambda match: known.get(match[1], match[0]), value)
 
     own = {name: value for name, value in known.items() if name not in only_filled}
     return {**{name: filled(value) for name, value in submitted.items()}, **own}
@@ -138,11 +138,11 @@ class _Chain:
             stderr=None if _is_open(_STDERR) else subprocess.DEVNULL,
         )
         self.environment: dict[str, str] | None = None
-        #: Where its claims and journals are, after its first job.
+        #: The folder of its claims and journals, after its first job.
         self.folder: str | None = None
-        #: The recipes that it was given: its runner has what these load.
+        #: The recipes that it has run: its runner has loaded their data.
         self.recipes: set[str] = set()
-        #: Whether it stays for jobs with this environment alone.
+        #: Whether it is kept for jobs with this environment.
         self.is_kept = False
         self.term = _term
         self.is_closed = False
@@ -151,15 +151,15 @@ class _Chain:
         self._lines: IO[bytes] = self._socket.makefile("rb")
 
     def run(self, request: dict[str, Any], jobs: list[tuple[str, int]], term: int) -> str | None:
-        """Hand over jobs: ``done``, ``lost``, or ``None`` if they were not even taken.
+        """Hand over jobs; return ``done``, ``lost``, or ``None`` if they were not taken.
 
-        If the chains were closed since `term`, none is begun but the first.
+        If the chains were closed since `term`, only the first job begins.
         """
         self.environment, self.folder = request["environment"], os.path.dirname(jobs[0][0])
         try:
             with self._handing:
-                given = {**request, "jobs": jobs if term == _term else jobs[:1]}
-                self._socket.sendall(json.dumps(given).encode() + b"\n")
+                message = {**request, "jobs": jobs if term == _term else jobs[:1]}
+                self._socket.sendall(json.dumps(message).encode() + b"\n")
                 self._is_given = True
             if not self._lines.readline():
                 raise BrokenPipeError
@@ -176,23 +176,23 @@ class _Chain:
         return "lost"
 
     def stop(self) -> None:
-        """Have it begin no other of the jobs that it was given."""
+        """Have the supervisor begin no further job."""
         with self._handing, contextlib.suppress(OSError):  # it has ended
             if self._is_given:
                 self._socket.shutdown(socket.SHUT_WR)
 
     def warm(self, environment: dict[str, str]) -> None:
-        """Have it start a template, and stay while this process lives."""
+        """Have the supervisor start a template, and stay while this process lives."""
         self.environment, self.is_kept = environment, True
         with contextlib.suppress(OSError):  # it has ended, as its first job will notice
             self._socket.sendall(json.dumps({"warm": environment}).encode() + b"\n")
 
     def close(self) -> None:
-        """Let go: an idle supervisor ends at once, a busy one after its job."""
+        """Disconnect: an idle supervisor ends at once, a busy one after its job."""
         self.is_closed = True
         self._lines.close()
         self._socket.close()
-        # Its exit code is of no interest; waiting keeps it from becoming a zombie.
+        # The exit code is not needed; waiting keeps the process from becoming a zombie.
         threading.Thread(target=self.process.wait, daemon=True).start()
 
 
@@ -219,9 +219,10 @@ os.register_at_fork(after_in_child=_forget_chains)
 
 
 def _take(environment: dict[str, str], folder: str, recipe: str) -> tuple[_Chain, bool]:
-    """Take an idle chain of a folder, or else start one.
+    """Take an idle chain of a folder, or start one; return it, and whether it is new.
 
-    One whose runner has this environment comes first, and among those one that has run the recipe.
+    A chain whose runner has this environment is preferred, and among these one that has run the
+    recipe.
     """
     with _lock:
         idle = [chain for chain in _idle if chain.folder in {None, folder}]
@@ -252,9 +253,9 @@ def _give_back(chain: _Chain) -> None:
 def close_idle() -> None:
     """End all idle chains of this process, and wait until they are gone.
 
-    Those that are busy, with jobs that go on without this process, end after their job.
+    Busy chains, whose jobs go on without this process, end after their job.
     """
-    global _term  # noqa: PLW0603
+    global _term  # noqa: PLW0603 - all chains of this process share the count
     with _lock:
         _term += 1
         chains = _idle[:]
@@ -268,12 +269,12 @@ def close_idle() -> None:
 
 
 def declare_lost(path: str | os.PathLike[str], attempt: int) -> None:
-    """End what a killed supervisor of this host left, and publish that its attempt was lost.
+    """End the processes of a killed supervisor of this host, and publish its attempt as lost.
 
-    Only an engine's worker sees this at once. The owner of the job may be on another host, and
-    would wait for the lease. What cannot be done here is left to the owner.
+    Only an engine's worker notices at once: the owner of the job may be on another host, and would
+    wait for the lease. If this fails here, the owner does it.
     """
-    # Of no use to the many workers whose supervisors live.
+    # Most workers never need these modules, as their supervisors live.
     from crystalmath.jobs.changes import Publish
     from crystalmath.jobs.host import Host
     from crystalmath.jobs.reconcile import publish
@@ -285,7 +286,9 @@ def declare_lost(path: str | os.PathLike[str], attempt: int) -> None:
         host = Host(Path(path).absolute().parent)
         if host.end_processes(attempt_id(Path(path).name, attempt)):
             claimant = directory.claimant(attempt)
-            who = f"pid {claimant.pid} on {claimant.host}" if claimant else "of nobody knows where"
-            asked = directory.cancel_requested()
+            who = f"pid {claimant.pid} on {claimant.host}" if claimant else "of an unknown host"
+            cancelled = directory.cancel_requested()
             error = f"the supervisor ({who}) died"
-            publish(directory, attempt, Publish(state="lost", error=error, cancelled=asked), host)
+            publish(
+                directory, attempt, Publish(state="lost", error=error, cancelled=cancelled), host
+            )

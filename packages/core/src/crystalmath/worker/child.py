@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from crystalmath.jobs.cgroups import ControlGroup
 
-#: What a runner says, before its message, when all is imported and the recipe is called.
+#: The message of a runner that has imported everything and calls the recipe.
 BEGUN = {"begun": True}
 _CHUNK = 1 << 16
-#: So often in a row all children may have ended before it is plain that they come again and again.
+#: The search for left processes ends after this many rounds in which only ended ones appeared.
 _ROUNDS = 10
 _PR_SET_CHILD_SUBREAPER = 36
 #: quacc's setting of where calculations run, instead of the work directory.
@@ -50,7 +50,7 @@ def become_subreaper() -> None:
 
 
 def end_descendants(grace_s: float = config.GRACE_S, spared: int | None = None) -> None:
-    """End everything that descends from this process; what has not in `grace_s` is killed.
+    """End all descendants of this process; kill those that have not ended in `grace_s`.
 
     `spared` is a child of another thread that stays alive.
     """
@@ -66,10 +66,10 @@ def end_descendants(grace_s: float = config.GRACE_S, spared: int | None = None) 
 class Ending:
     """The end of a runner that nothing here had ended."""
 
-    #: In words that follow a subject.
+    #: The end in words that follow a subject.
     how: str
-    #: Whether it was killed from outside, and not by the kernel for want of memory: no fault of the
-    #: recipe's. (A recipe that kills its own process looks the same.)
+    #: Whether another process killed it, and not the kernel for want of memory: then it is not the
+    #: recipe's fault. (A recipe that kills its own process looks the same.)
     by_somebody: bool = False
 
 
@@ -101,7 +101,7 @@ def start(
 
 
 class Template:
-    """A process that has imported what runners need, and forks them. It runs no recipe.
+    """A process that has imported the libraries of recipes and forks runners; it runs no recipe.
 
     A thread starts it and waits for it. So it is no child of the main thread, which must have none
     when a job has ended (`processes.reap_children`).
@@ -134,7 +134,7 @@ class Template:
         """
         if self._process is None:
             self._process = self._start(log)
-            # Before the request: what it forks is in the group, too.
+            # This precedes the request, so that forked runners are in the group, too.
             if self._group:
                 self._group.add(self._process.pid)
         with contextlib.suppress(OSError):  # it has ended, as the caller will notice
@@ -154,7 +154,7 @@ class Template:
             try:
                 with self._theirs as theirs:
                     process = start(_MODULE, self.environment, theirs.fileno(), log, *more)
-            except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            except Exception as error:  # noqa: BLE001 - raised by the waiting thread below
                 started.put(error)
                 return
             started.put(process)
@@ -175,17 +175,17 @@ class Template:
 class Runner:
     """A warm process that runs recipes, one after another.
 
-    `begin` starts it, or has it forked, with a socket and the pipe for its output. So a log file is
-    made only for a job that prints, and the output of its children is read, too.
+    `begin` starts it, or has it forked, with a socket and the pipe for its output. Through the pipe
+    the output of its children is read, too, and only jobs that print get a log file.
     """
 
     def __init__(self, begin: Callable[[int, int], Started]) -> None:
         self.message: dict[str, Any] | None = None
-        #: How many jobs it was given.
-        self.given = 0
+        #: How many jobs it has taken.
+        self.taken = 0
         #: Whether a template has forked it.
         self.is_forked = False
-        #: Whether the recipe itself has begun; told of a job with a walltime.
+        #: Whether the recipe itself has begun; known only for jobs with a walltime.
         self.begun = False
         self.ended = False
         self._control, theirs = socket.socketpair()
@@ -205,20 +205,20 @@ class Runner:
 
     @property
     def pid(self) -> int:
-        """Its pid; its template's until it was forked."""
+        """Its pid; until it is forked, the pid of its template."""
         return self._process.pid
 
     def give(self, request: dict[str, Any]) -> None:
         """Hand over a job."""
         self.message, self.begun = None, False
-        self.given += 1
+        self.taken += 1
         self._oom.note()
         with contextlib.suppress(OSError):  # it has ended; pump() will notice
             self._control.sendall(json.dumps(request).encode() + b"\n")
 
     def pump(self, write_log: Callable[[bytes], None], timeout: float) -> None:
-        """Pass on what the runner prints, and take its message, for at most so many seconds."""
-        # A recipe may close descriptors that are not its own; one at its end is always ready.
+        """Write the runner's output to the log and take its message, until `timeout` (seconds)."""
+        # A recipe may close descriptors of others; a closed one is always ready.
         pidfd = self._process.pidfd
         watched: list[Any] = [self._control, self._log, pidfd]
         watched = [each for each in watched if each not in self._silent]
@@ -252,12 +252,12 @@ class Runner:
         self.is_forked = True
 
     def drain(self, write_log: Callable[[bytes], None]) -> None:
-        """Pass on all that was printed and not yet read."""
+        """Write the rest of the runner's output to the log."""
         while data := self._read_log():
             write_log(data)
 
     def end(self) -> Ending:
-        """Wait for the runner's end, and say how it ended."""
+        """Wait for the runner's end, and return how it ended."""
         status = self._process.wait()
         if status >= 0:
             return Ending(f"exited with code {status}")
@@ -276,14 +276,14 @@ class Runner:
 
     def is_dead(self) -> bool:
         """Return whether it has ended."""
-        # One that was forked and has not run a job yet has still to be heard.
+        # The message of a runner that was just forked may be unread.
         if _is_readable(self._control):
             self._take(self._receive())
         return _is_readable(self._process.pidfd)
 
     def leavings(self, *, has_children: bool = True) -> list[int]:
-        """List the processes that a job left: our own children, and the runner's if it has any."""
-        # The runner's first: what one of them leaves at its end becomes our own child.
+        """List the processes that a job left: our own children, and those of the runner."""
+        # The runner's children come first: when one ends, its own children become ours.
         theirs = _living(processes.children(self.pid)) if has_children else []
         ours: list[int] = []
         for _ in range(_ROUNDS):
@@ -291,7 +291,7 @@ class Runner:
             ours = [pid for pid in ours if pid != self.pid]
             if (left := theirs + _living(ours)) or not ours:
                 return left
-            # Those have ended. What they had started has become ours since: look again.
+            # These have ended, and their children are ours now: look again.
             for pid in ours:
                 os.waitpid(pid, os.WNOHANG)
         return ours
@@ -322,43 +322,43 @@ def _living(pids: list[int]) -> list[int]:
 
 
 def runner_environment(forwarded: Mapping[str, str]) -> dict[str, str]:
-    """Build the runner's environment: the worker's own, and exactly what was forwarded.
+    """Return the runner's environment: the worker's own, with exactly the forwarded variables.
 
-    A forwarded variable that the submitter had not set must not come from the worker, unless its
-    cluster's commands have set it. Without a ``PATH`` of the submitter's, only the worker's is
-    usable.
+    A variable of the forwarded families that the submitter had not set must not come from the
+    worker, unless the cluster's commands have set it. ``PATH`` is an exception: the worker's is
+    used if the submitter had none.
     """
     own = dict(os.environ)
-    told = with_init(forwarded, own)
+    of_job = with_init(forwarded, own)
     own.pop(BEFORE, None)
     if forwarded:
         for name in config.forwarded(config.DEFAULT_FORWARD[1:], own):
             del own[name]
-    own.update(told)
-    # One thread for each process unless the user says otherwise: an engine runs as many jobs at
-    # once as there are cores.
+    own.update(of_job)
+    # One thread for each process unless the user sets another number: an engine runs as many jobs
+    # at once as there are cores.
     own.setdefault("OMP_NUM_THREADS", "1")
-    # The passes of a flow go through sets, and so through its steps, in one order.
+    # All passes of a flow iterate over sets, and so over its steps, in one order.
     own.setdefault("PYTHONHASHSEED", "0")
     # Room for the mark that the runner writes over it (worker.starting).
     own["CRYSTALMATH_ATTEMPT"] = PLACE
     # Recipes are plain functions here; the decorators read this when quacc is imported.
     own["QUACC_WORKFLOW_ENGINE"] = "None"
-    # Where a node lacks what it is made of (`$TMPDIR`), quacc would take the name for a folder's.
+    # If a node lacks a variable of it (`$TMPDIR`), quacc would take its name for a folder.
     if "$" in string.Template(own.get(_SCRATCH, "")).safe_substitute(own):
         del own[_SCRATCH]
     return own
 
 
 class OomKills:
-    """The count of the processes around one that were killed for want of memory.
+    """The kernel's count of processes killed for want of memory, in the groups of one process.
 
     The kernel counts them in ``memory.events`` of their control group (version 2) or in its
-    ``memory.oom_control`` (version 1). Those of the whole machine are in ``/proc/vmstat``.
+    ``memory.oom_control`` (version 1). The count of the whole machine is in ``/proc/vmstat``.
     """
 
     def __init__(self, pid: int, proc: str = "/proc") -> None:
-        #: The file that counts.
+        #: The file with the count.
         self.file = _counter(pid, proc)
         self.note()
 
@@ -373,13 +373,13 @@ class OomKills:
 
 def _read(file: str) -> int:
     with contextlib.suppress(OSError), open(file, "rb") as stream:
-        found = _OOM_KILL.search(stream.read())
-        return int(found[1]) if found else 0
+        match = _OOM_KILL.search(stream.read())
+        return int(match[1]) if match else 0
     return 0
 
 
 def _counter(pid: int, proc: str) -> str:
-    # A group without the memory controller is counted with those around it.
+    # The group above counts for a group without the memory controller.
     for group in memberships(pid, proc):
         if group.unified or "memory" in group.controllers:
             for place in group.upwards():

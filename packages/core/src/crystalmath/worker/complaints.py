@@ -1,4 +1,4 @@
-"""Find the line in which VASP or Quantum ESPRESSO itself says why it stopped."""
+"""The line in which VASP or Quantum ESPRESSO itself reports why it stopped."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: So much of each file is looked at, in bytes from its end: each of many ranks may complain.
-_LOOKED_AT = 1 << 18
-#: The files of Quantum ESPRESSO's programs are called after these.
+#: The part of each file that is searched, in bytes from its end: many ranks may complain.
+_SEARCHED = 1 << 18
+#: The programs of Quantum ESPRESSO, after which their files are named.
 _ESPRESSO = frozenset(
     ("pw", "ph", "phcg", "neb", "q2r", "dos", "matdyn", "dynmat", "bands", "projwfc", "pp", "fs")
 )
 _UNCONVERGED = re.compile("convergence NOT achieved|maximum number of steps has been reached")
 _LONGEST = 300
 _WIDTH = 400
-#: A message of Quantum ESPRESSO has so many lines at most.
+#: The longest message of Quantum ESPRESSO, in lines.
 _MESSAGE = 4
 
-#: Nothing else looks like these: what a runtime, a loader, a shell or a launcher says.
+#: Clear messages of a runtime, a loader, a shell or a launcher.
 _RUNTIME = re.compile(
     r"forrtl: severe|error while loading shared libraries|: (command )?not found$"
     r"|execvp error on file|unable to find the specified executable"
@@ -38,28 +38,28 @@ _VASP = re.compile(
     r"|: very serious problems|^LAPACK: Routine \w+ failed|" + _RUNTIME.pattern
 )
 _VASP_IN_OUTCAR = re.compile(r"VERY BAD NEWS|internal (error|ERROR)\b|^ERROR\b")
-#: VASP's last words where all went well.
+#: VASP's last lines after success.
 _VASP_ENDED = "General timing and accounting"
-#: Letters as tall as eight lines, in a box: the message stands below them.
+#: Letters eight lines tall, in a box; the message is below them.
 _BANNER = re.compile(r"E{7} +R{6} +R{6}")
 _FRAME = " |*"
-#: A compressed file is read from its beginning: to here, in bytes, and no further.
+#: A compressed file is read from its beginning up to this size, in bytes.
 _UNPACKED = 64 << 20
 
 
 def complaint(place: str) -> str | None:
     """Return a program's reason for stopping, from its files, on one line after its name.
 
-    Return ``None`` where nothing in the calculation's directory is clearly an error.
+    Return ``None`` if the calculation's directory shows no clear error.
     """
     names = {name.removesuffix(".gz"): name for name in sorted(os.listdir(place))}
 
     def lines(name: str) -> list[str]:
         path = os.path.join(place, names.get(name, name))
-        return lines_of(path, _LOOKED_AT, _WIDTH) if name in names else []
+        return lines_of(path, _SEARCHED, _WIDTH) if name in names else []
 
-    program, said = _espresso(list(names), lines) or ("VASP", _vasp(lines))
-    return f"{program}: {' '.join(said.split())[:_LONGEST]}" if said else None
+    program, message = _espresso(list(names), lines) or ("VASP", _vasp(lines))
+    return f"{program}: {' '.join(message.split())[:_LONGEST]}" if message else None
 
 
 # --- VASP ------------------------------------------------------------------------------------
@@ -69,10 +69,10 @@ def _vasp(lines: Callable[[str], list[str]]) -> str | None:
     outcar = lines("OUTCAR")
     if any(_VASP_ENDED in line for line in outcar):
         return None
-    said = [line.strip(_FRAME) for line in lines("vasp.out")]
+    output = [line.strip(_FRAME) for line in lines("vasp.out")]
     return (
-        _in_a_box(said)
-        or _first(said, _VASP)
+        _in_a_box(output)
+        or _first(output, _VASP)
         or _first(lines("std_err.txt"), _RUNTIME)
         or _first([line.strip(_FRAME) for line in outcar], _VASP_IN_OUTCAR)
     )
@@ -97,7 +97,7 @@ def _first(lines: list[str], pattern: re.Pattern[str]) -> str | None:
     for number, line in enumerate(lines):
         text = line.strip()
         if pattern.search(text):
-            # "internal error in subroutine SGRCON:", and what it is below.
+            # "internal error in subroutine SGRCON:" has its reason on the next line.
             more = lines[number + 1 : number + 2] if text.endswith(":") else []
             return " ".join([text, *more])
     return None
@@ -107,18 +107,18 @@ def _first(lines: list[str], pattern: re.Pattern[str]) -> str | None:
 
 
 def _espresso(names: list[str], lines: Callable[[str], list[str]]) -> tuple[str, str | None] | None:
-    """Return the program and its message; ``None`` where no file is of Quantum ESPRESSO's."""
+    """Return the program and its message; ``None`` if no file is from Quantum ESPRESSO."""
     programs = [name[:-4] for name in names if name.endswith(".out") and name[:-4] in _ESPRESSO]
     for program in programs:
-        said = (
+        message = (
             _in_routine(lines(f"{program}.out"))
             or _first(lines(f"{program}.out"), _UNCONVERGED)
             or _first(lines(f"{program}.err"), _RUNTIME)
         )
-        if said:
-            return f"{program}.x", said
-    if said := _in_routine(lines("CRASH")):
-        return (f"{programs[0]}.x" if len(programs) == 1 else "Quantum ESPRESSO"), said
+        if message:
+            return f"{program}.x", message
+    if message := _in_routine(lines("CRASH")):
+        return (f"{programs[0]}.x" if len(programs) == 1 else "Quantum ESPRESSO"), message
     return (f"{programs[0]}.x", None) if programs else None
 
 
@@ -136,7 +136,7 @@ def _in_routine(lines: list[str]) -> str | None:
 
 
 def lines_of(path: str, size: int, width: int) -> list[str]:
-    """Return the last lines of a file, which may be a pipe, a bomb, or have terabytes.
+    """Return the last lines of a file that may be a pipe, a decompression bomb, or huge.
 
     At most `size` bytes are read, ``.gz`` is unpacked, and lines are cut to `width`. They are
     printable, and none of them is empty. An unreadable file has no lines.
@@ -151,7 +151,7 @@ def lines_of(path: str, size: int, width: int) -> list[str]:
 
 def tail(path: str, size: int) -> bytes:
     """Return at most `size` bytes of the end of a file; ``.gz`` is unpacked."""
-    # A FIFO must not be waited for.
+    # Opening a FIFO must not block.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         status = os.fstat(descriptor)
@@ -167,7 +167,7 @@ def tail(path: str, size: int) -> bytes:
 def _end_of(unpacked: gzip.GzipFile, size: int) -> bytes:
     chunks: deque[bytes] = deque(maxlen=2)
     for _ in range(_UNPACKED // size):
-        # Until it is full: a short chunk is the last one.
+        # GzipFile reads full chunks; a short one is the last.
         if not (chunk := unpacked.read(size)):
             break
         chunks.append(chunk)

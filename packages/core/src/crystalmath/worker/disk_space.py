@@ -1,7 +1,7 @@
-"""A full disk: what a job has computed waits in memory until there is room.
+"""A full disk: the result of a job waits in memory until there is room.
 
-A reserve beside the run directories is given up for that first: whoever fills the disk may go on
-doing so, but mostly has seen that it is full by then.
+A reserve beside the run directories is given up first. Mostly the program that fills the disk has
+stopped by then.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-#: What the system says where there is no room, for anybody or for this user.
+#: The system's errors for a full disk, and for a full quota of this user.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 #: How long to wait until the next try, first and at most, in seconds.
 FIRST_S = 0.1
@@ -25,12 +25,12 @@ MOST_S = 5.0
 #: The reserve's file among the run directories, and its size in bytes.
 RESERVE = ".reserve"
 RESERVED = 2**20
-#: It is kept where it takes at most this part of what is free.
+#: The reserve takes at most this part of the free space.
 _PART = 16
 
 
 def keep_reserve(jobs_directory: str) -> None:
-    """Put a reserve aside, if there is none and there is room enough."""
+    """Make the reserve if it does not exist and there is enough room."""
     path = f"{jobs_directory}/{RESERVE}"
     with contextlib.suppress(OSError):
         if os.path.exists(path):
@@ -56,7 +56,7 @@ def when_there_is_room(
     """Write, and try again as long as the disk is full and the result `is_wanted`.
 
     `write` writes all or nothing; the reserve of `jobs_directory` is given up for it. `OSError` is
-    raised if writing fails for another reason, or is not wanted any more.
+    raised if writing fails for another reason, or the result is not wanted any more.
     """
     pause = FIRST_S
     while True:

@@ -1,10 +1,10 @@
-"""A stand-in for a program whose calculation is read again: it returns the earlier outputs.
+"""A stand-in for a program whose calculation is read again: it copies the earlier outputs.
 
-It is started in the place of the program's launcher, in the folder of a calculation whose input has
-just been written: ``python -P -m crystalmath.worker.given_outputs WORK NAMES PROGRAM...``. ``WORK``
-is the work directory of the earlier job. Of the calculations below it, the one with the same input
-(the files ``NAMES``, with commas between them) is taken, and its files are copied. ``PROGRAM`` is
-not started.
+It is started instead of the program's launcher, in the folder of a calculation whose input has just
+been written: ``python -P -m crystalmath.worker.given_outputs WORK NAMES PROGRAM...``. ``WORK`` is
+the work directory of the earlier job. The stand-in finds the calculation below it with the same
+input (the files ``NAMES``, separated by commas) and copies its files. It does not start
+``PROGRAM``.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from crystalmath.models.inputs import FOLDER
 
 #: The path of a running calculation, as it may stand in its input.
 _FOLDER = re.compile(FOLDER.pattern.encode())
-#: How custodian keeps what it has changed in the course of a calculation.
+#: The suffix of custodian's copies of inputs that it has changed during a calculation.
 _ORIGINAL = ".orig"
 
 
 def main(arguments: list[str]) -> int:
-    """Return the outputs of the earlier calculation; 1 if there is none with this input."""
+    """Copy the outputs of the earlier calculation; return 1 if none has this input."""
     work, names = arguments[0], arguments[1].split(",")
-    given = {name: _plain(Path(name).read_bytes()) for name in names if Path(name).is_file()}
-    folder = next((each for each in _folders(work) if _had(each, given)), None)
+    inputs = {name: _plain(Path(name).read_bytes()) for name in names if Path(name).is_file()}
+    folder = next((each for each in _folders(work) if _had(each, inputs)), None)
     if folder is None:
         sys.stderr.write(
             # Reports of a failure show the beginning of a line.
@@ -46,12 +46,11 @@ def main(arguments: list[str]) -> int:
 def _folders(work: str) -> list[Path]:
     """Return all folders with files below a work directory."""
     roots = [work, *scratch_folders(work)]
-    found = {Path(root, file.path).parent for root in roots for file in files_below(root)}
-    return sorted(found)
+    return sorted({Path(root, file.path).parent for root in roots for file in files_below(root)})
 
 
-def _had(folder: Path, given: dict[str, bytes]) -> bool:
-    return bool(given) and all(_input(folder, name) == text for name, text in given.items())
+def _had(folder: Path, inputs: dict[str, bytes]) -> bool:
+    return bool(inputs) and all(_input(folder, name) == text for name, text in inputs.items())
 
 
 def _input(folder: Path, name: str) -> bytes | None:
@@ -68,15 +67,15 @@ def _plain(text: bytes) -> bytes:
 
 
 def _copy(folder: Path, inputs: set[str]) -> None:
-    # What the program says goes where its caller wants it, which is a file in this folder mostly.
-    speaking = {os.path.basename(os.readlink(f"/proc/self/fd/{each}")): each for each in (1, 2)}
+    # The program's output goes where its caller sends it, mostly to a file in this folder.
+    streams = {os.path.basename(os.readlink(f"/proc/self/fd/{each}")): each for each in (1, 2)}
     for file in files_below(str(folder)):
         name = file.path.removesuffix(".gz")
         if name in inputs or file.is_link or is_heavy(file.path):
             continue
         chunks = read_chunks(folder / file.path)
-        if name in speaking:
-            with os.fdopen(os.dup(speaking[name]), "wb") as stream:
+        if name in streams:
+            with os.fdopen(os.dup(streams[name]), "wb") as stream:
                 stream.writelines(chunks)
             continue
         path = Path(name)

@@ -1,9 +1,9 @@
-"""Modules that people edit: a warm process never runs an old form of them.
+"""Modules that people edit: a warm process never runs an old version of them.
 
-A recipe module outside quacc, and what it imports outside the installed libraries, is compiled from
-its source every time, and watched for changes. (A bytecode file is trusted by a time in whole
-seconds, too coarse for a file that was just mended.) So are files that are read once, such as
-settings.
+A recipe module outside quacc, and its imports outside the installed libraries, are compiled from
+their source every time, and watched for changes. (A bytecode file is trusted by a time in whole
+seconds, too coarse for a file that was just edited.) Files that are read once, such as settings,
+are watched, too.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
     from crystalmath.worker.pristine import Pristine
 
-#: A file that was changed so shortly before it was read may change again without a sign, in
-#: seconds. The clock of file systems stands still for some milliseconds at a time.
+#: A file that was changed this shortly before it was read may change again without a new time, in
+#: seconds: the clock of file systems stands still for some milliseconds at a time.
 _MARGIN_S = 0.05
 
-#: Whoever edits this has more to restart than a warm process.
+#: Our own package is not watched: after an edit, more than a warm process needs a restart.
 _OURS = __name__.partition(".")[0]
 
 
@@ -66,7 +66,7 @@ class _Noting(importlib.machinery.SourceFileLoader):
 
 
 def _watch(module: ModuleType) -> None:
-    """Change what must be other than its source before it counts as it was imported."""
+    """Patch a module that needs it, before the module's first state is recorded."""
     if module.__name__ == own_outdirs.ESPRESSO:
         own_outdirs.watch(module)
 
@@ -87,7 +87,7 @@ class _Finder(importlib.abc.MetaPathFinder):
             return None
         is_source = isinstance(spec.loader, importlib.machinery.SourceFileLoader)
         if is_source and spec.origin and self._edited.covers(fullname, spec.origin):
-            # Others that are edited keep what they like.
+            # Other edited modules may keep any state.
             own = self._pristine if self._edited.admits(fullname) else None
             spec.loader = _FromSource(fullname, spec.origin, self._edited, own)
         elif is_source and spec.origin and self._pristine and _is_of(fullname, LIBRARIES):
@@ -98,7 +98,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 class Edited:
     """The imported modules that people edit, and other files that are read once.
 
-    Packages in `namespaces` are watched even where they are installed.
+    Packages in `namespaces` are watched even if they are installed.
     """
 
     def __init__(self, namespaces: Iterable[str] = ()) -> None:
@@ -108,13 +108,13 @@ class Edited:
         }
         paths |= {*site.getsitepackages(), site.getusersitepackages()}
         self._libraries = tuple(os.path.realpath(path) + os.sep for path in paths)
-        #: By path: the signature of what was read; ``None`` where that is not certain.
+        #: By path: the signature of the content that was read; ``None`` if it is not certain.
         self.files: dict[str, tuple[int, ...] | None] = {}
         self._known: set[str] = set()
         # The sources that were compiled since modules were noted last.
         self._sources: dict[str, bytes] = {}
-        # The files that are not certain, each with its signature and, if known, with what was read;
-        # and when the last of them was noted, in seconds of the monotonic clock.
+        # The files that are not certain, each with its signature and, if known, its content; and
+        # when the last one was noted, in seconds of the monotonic clock.
         self._doubtful: dict[str, tuple[tuple[int, ...], bytes | None]] = {}
         self._noted = 0.0
 
@@ -131,15 +131,15 @@ class Edited:
         return module.split(".", maxsplit=1)[0] in self._roots
 
     def watch(self, paths: Iterable[str]) -> None:
-        """Watch files, those that are not there, too. To be called before they are read."""
+        """Watch files, even missing ones; call this before they are read."""
         self.files |= {path: signature(path) for path in paths}
 
     def keep(self, path: str, source: bytes) -> None:
-        """Remember the source that is compiled until its module is noted."""
+        """Remember a compiled source until its module is noted."""
         self._sources[path] = source
 
     def note(self, since: float) -> None:
-        """Take stock of what has been imported since a time (seconds since the epoch)."""
+        """Watch the modules that were imported since a time (seconds since the epoch)."""
         if len(sys.modules) == len(self._known):
             return
         for name in sys.modules.keys() - self._known:
@@ -154,7 +154,7 @@ class Edited:
         self._known = set(sys.modules)
 
     def changed(self) -> str | None:
-        """Name a file that is not as it was when it was read, if there is one."""
+        """Return a file that has changed since it was read, if there is one."""
         self._look_again()
         for path, known in self.files.items():
             if known is None or signature(path) != known:
@@ -162,16 +162,16 @@ class Edited:
         return None
 
     def _look_again(self) -> None:
-        """Trust the files that are still as they were noted, and read as they were read.
+        """Trust uncertain files whose signature and content are unchanged.
 
-        The clock of their server may be ahead of this host's for good. By the monotonic clock any
-        later change has a time of its own.
+        The clock of their server may always be ahead of this host's. After a wait by the monotonic
+        clock, any later change has a time of its own.
         """
         if not self._doubtful:
             return
         time.sleep(max(0.0, self._noted + _MARGIN_S - time.monotonic()))
         for path, (seen, source) in self._doubtful.items():
-            # In this order: a change after the reading shows in the signature.
+            # The content is read first: a later change shows in the signature.
             if (source is None or source == _content(path)) and signature(path) == seen:
                 self.files[path] = seen
         self._doubtful.clear()
@@ -209,7 +209,7 @@ def _content(path: str) -> bytes | None:
 
 
 def signature(path: str) -> tuple[int, ...]:
-    """Return what changes when a file does; empty where none can be reached."""
+    """Return a tuple that changes with a file; empty if the file cannot be reached."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -218,15 +218,15 @@ def signature(path: str) -> tuple[int, ...]:
 
 
 def signature_of(status: os.stat_result) -> tuple[int, ...]:
-    """Return the same of a file that was looked at already."""
+    """Return the same from a file's status."""
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def settled(seen: Sequence[int] | None, read: float) -> bool:
-    """Return whether a file's signature vouches for the content that was read at this time.
+    """Return whether a file's signature proves the content that was read at this time.
 
-    The signature is empty or ``None`` where there was no file. It does not vouch for a file that is
-    new, or was changed so shortly before that it may have changed again unnoticed.
+    The signature is empty or ``None`` if there was no file. It proves nothing for a file that was
+    changed so shortly before that it may have changed again unnoticed.
     """
-    # The time of the last change of any kind, which nobody can set.
+    # The time of the last change of any kind, which no program can set.
     return seen is not None and len(seen) > 0 and seen[1] < (read - _MARGIN_S) * 1e9

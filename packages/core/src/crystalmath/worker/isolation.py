@@ -1,4 +1,4 @@
-"""What recipes may leave behind in a warm process."""
+"""The state of a warm process that recipes may change, and its restoration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from crystalmath.worker.pristine import Pristine
 
-#: How much a runner may grow before it is replaced, in bytes; what recipes load comes on top.
+#: A runner that grows by more is replaced, in bytes; data that recipes load comes on top.
 GROWTH = 512 * 1024**2
 #: How many file descriptors a job may leave open before the runner is replaced.
 DESCRIPTORS = 16
@@ -43,9 +43,9 @@ class Baseline:
             number: signal.getsignal(number)
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM, signal.SIGHUP)
         }
-        self._threads = _thread._count()  # noqa: SLF001 - counts what threading does not know too
+        self._threads = count_threads()
         self._memory = _resident()
-        # What the first jobs of recipes have loaded, in bytes; a potential is loaded once.
+        # The data that the first jobs of recipes have loaded, in bytes; a potential is loaded once.
         self._loaded = 0
         self._recipes: set[str] = set()
         self._before: int | None = None
@@ -57,12 +57,12 @@ class Baseline:
         self._decimal = decimal.getcontext().copy()
 
     def begin(self, recipe: str) -> None:
-        """Prepare for a job; what the first one of a recipe adds is what that recipe loads."""
+        """Prepare for a job; growth in the first job of a recipe counts as data that it loads."""
         self._before = None if recipe in self._recipes else _resident()
         self._recipes.add(recipe)
 
     def restore(self) -> str | None:
-        """Restore the process; return what cannot be restored, so that it must be replaced."""
+        """Restore the process; return what cannot be restored, so that the process is replaced."""
         try:
             self._put_back()
             return self._leak()
@@ -71,7 +71,7 @@ class Baseline:
 
     def _put_back(self) -> None:
         os.chdir("/")
-        # First of all: what follows may need memory and open files.
+        # Limits come first, as the rest may need memory and open files.
         self._lowered = _limits() != self._limits
         if self._lowered:
             for number, limits in zip(_LIMITS, self._limits, strict=True):
@@ -96,7 +96,7 @@ class Baseline:
     def _leak(self) -> str | None:
         if self._lowered:
             return "a lowered limit"
-        if _thread._count() > self._threads:  # noqa: SLF001
+        if count_threads() > self._threads:
             return "threads"
         if changed := self._changed():
             return f"a change in {changed}"
@@ -111,15 +111,15 @@ class Baseline:
             return False
         # A recipe may load another potential, about as large.
         most = self._memory + self._loaded + max(GROWTH, self._loaded)
-        # What it never had it need not be asked for, in one system call and not in eight.
+        # The peak takes one system call, the present size eight.
         if _most_resident() <= most or _resident() <= most:
             return False
         gc.collect()
         return _resident() > most
 
     def _changed(self) -> str | None:
-        """Name a library's part that differs from its first state."""
-        if self._settings is None:  # quacc came with this job, which may have changed them
+        """Return a part of a library that differs from its first state."""
+        if self._settings is None:  # this job imported quacc, and may have changed its settings
             self._settings = _settings(anew=True)
         if _settings() != self._settings:
             return "quacc's settings"
@@ -130,10 +130,15 @@ class Baseline:
 
 def seed() -> None:
     """Seed random and numpy anew."""
-    # Of four words: by themselves they draw 624 of the system, in up to 0.07 ms.
+    # Four words are enough: by default they read 624 from the system, in up to 0.07 ms.
     random.seed(os.urandom(16))
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed([random.getrandbits(32) for _ in range(4)])
+
+
+def count_threads() -> int:
+    """Return the number of threads, including those that `threading` does not know."""
+    return _thread._count()  # noqa: SLF001 - no public function counts them all
 
 
 def _limits() -> list[tuple[int, int]]:
@@ -153,7 +158,7 @@ def _umask() -> int:
 
 
 def _encoded_environment() -> Mapping[Any, Any]:
-    """Return the environment as it is kept; to decode all of it takes longer than to compare it."""
+    """Return the environment in its raw form, which is faster to compare than decoded."""
     return getattr(os.environ, "_data", os.environ)
 
 
@@ -174,8 +179,8 @@ def _numpy_settings() -> Any:
 
 
 def _reset_torch(torch: Any) -> None:
-    # Potentials set the type they want each time; a new process for each of them would take long.
-    with contextlib.suppress(AttributeError):  # its import has failed half-way
+    # Potentials set their own type for each job; a new process for each would take long.
+    with contextlib.suppress(AttributeError):  # the import of torch may have failed half-way
         torch.set_default_dtype(torch.float32)
         torch.set_grad_enabled(True)
         torch.seed()
@@ -187,5 +192,5 @@ def _settings(*, anew: bool = False) -> Any:
     if quacc is None:
         return None
     settings = type(quacc.get_settings())() if anew else quacc.get_settings()
-    # As they are kept: to have pydantic write them down takes ten times as long.
+    # Raw values: a dump by pydantic takes ten times as long.
     return {**vars(settings), "RESULTS_DIR": None}

@@ -1,4 +1,4 @@
-"""The variables that a cluster's own commands (``worker_init``) have set on a node for its jobs."""
+"""Variables that a cluster's own commands (``worker_init``) set on a node for its jobs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from crystalmath import config
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Variable of a worker: what reaches jobs of what was set before those commands (``env -0``), in
-#: base64. The batch system has brought it from the server's environment, which is no job's.
+#: Variable of a worker with the forwarded variables before those commands (``env -0``), in base64.
+#: The batch system has copied them from the server's environment, which jobs must not get.
 BEFORE = "CRYSTALMATH_BEFORE_INIT"
-#: Of these jobs get what the commands have added, before their submitter's.
+#: Additions of the commands to these variables come before the submitter's value.
 _LISTS = ("PATH", "LD_LIBRARY_PATH")
 #: As in :data:`crystalmath.config.DEFAULT_FORWARD`, for grep.
 _FAMILIES = "|".join(
@@ -25,10 +25,10 @@ _FAMILIES = "|".join(
 
 
 def init_script(commands: str) -> str:
-    """Write a cluster's ``worker_init`` as a script has it: what it sets reaches the jobs.
+    """Return a cluster's ``worker_init`` as lines of a script whose variables reach the jobs.
 
-    The worker could not tell these variables from the server's environment that the batch system
-    brings along, and keeps all of that from jobs.
+    The script first records the variables of before, since the batch system brings along the
+    server's environment, which the worker keeps from jobs.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def with_init(forwarded: Mapping[str, str], environ: Mapping[str, str]) -> dict[
 
     The job's own variables stay. Additions to ``PATH`` and ``LD_LIBRARY_PATH`` come first.
     """
-    # Empty where the node lacks the command that writes it down: there is always a PATH.
+    # There is always a PATH, so an empty record means that the node lacks the commands for it.
     before = _before(environ.get(BEFORE, ""))
     if not before:
         return dict(forwarded)
@@ -64,8 +64,8 @@ def with_init(forwarded: Mapping[str, str], environ: Mapping[str, str]) -> dict[
 
 def _before(text: str) -> dict[str, str]:
     try:
-        told = os.fsdecode(base64.b64decode(text, validate=True))
+        environ = os.fsdecode(base64.b64decode(text, validate=True))
     except binascii.Error:
         return {}
-    pairs = (entry.partition("=") for entry in told.split("\0") if entry)
+    pairs = (entry.partition("=") for entry in environ.split("\0") if entry)
     return {name: value for name, _, value in pairs}

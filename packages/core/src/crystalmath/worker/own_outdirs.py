@@ -1,12 +1,12 @@
-"""Programs run in their job's own work directory, whatever folder a recipe names for them.
+"""Copies of folders, so that programs run in their job's own work directory.
 
 Quantum ESPRESSO's programs write into the folder that ``prev_outdir`` names. If it lies outside the
 job's work directory, the job makes a copy of it there, and its programs run in the copy. All
 calculations of a job that name one folder share one copy, as they would share the folder.
 
-A job's copy has what the jobs before it have left: its parents, and their parents in turn. The last
-of them that has completed and ran in a copy of the same folder counts. So a chain of jobs that name
-one folder computes what it would compute if all of them ran there.
+The copy contains the files of earlier jobs: parents, and their parents in turn. The last completed
+one that ran in a copy of the same folder counts. So a chain of jobs that name one folder has the
+same results as if all of them ran there.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
 #: The module of the class that writes the inputs of Quantum ESPRESSO's programs.
 ESPRESSO = "quacc.calculators.espresso.espresso"
-#: The roles of parents whose place a job takes: it repeats what they have done. One that is read
-#: again has done it already, whatever became of it.
+#: The roles of parents that a job repeats, and whose copies it does not continue. A calculation
+#: that is read again is not repeated.
 _REPEATED = frozenset(("retry", "taken"))
-#: At most so many jobs are looked at that a job comes after.
+#: The number of earlier jobs that are searched.
 _MOST_BEFORE = 10_000
 
 _current: OwnOutdirs | None = None
@@ -65,12 +65,12 @@ class OwnOutdirs:
         self._outdirs: dict[Path, Outdir] = {}
 
     def own(self, folder: str | os.PathLike[str], calculation: str) -> str:
-        """Return the folder to run in where a recipe names this one.
+        """Return the folder to run in if a recipe names this one.
 
         Parameters
         ----------
         folder : path-like
-            What the recipe names.
+            The folder that the recipe names.
         calculation : str
             The name of the calculation's own folder.
 
@@ -91,7 +91,7 @@ class OwnOutdirs:
 
     def _copied(self, place: Path) -> Outdir:
         names = chain([outdirs.NAME], (f"{outdirs.NAME}-{number}" for number in count(2)))
-        # The recipe begins in the work directory, and may have made a folder of that name.
+        # The recipe may have made a folder of that name in the work directory.
         name = next(name for name in names if not os.path.lexists(self._work / name))
         source = self._last_state(place)
         _log(f"copies {source}, to run in a folder of its own")
@@ -107,7 +107,7 @@ class OwnOutdirs:
         return Outdir(str(place), name)
 
     def _last_state(self, place: Path) -> Path:
-        """Return the copy in which the last of the earlier jobs ran, else the place itself."""
+        """Return the copy in which the last earlier job ran, else the place itself."""
         candidates = []
         for spec, role in self._before(self._spec):
             copy = None if role in _REPEATED else self._copy_of(place, spec)
@@ -120,14 +120,14 @@ class OwnOutdirs:
         return place
 
     def _before(self, spec: WrittenSpec) -> Iterator[tuple[WrittenSpec, str]]:
-        """Yield the jobs that one comes after, the nearest first, each with its role."""
+        """Yield the jobs before a job, the nearest first, each with its role."""
         return islice(self._all_before(spec), _MOST_BEFORE)
 
     def _all_before(self, spec: WrittenSpec) -> Iterator[tuple[WrittenSpec, str]]:
         seen: set[str] = set()
         unvisited = deque([spec])
         while unvisited:
-            # If two are as near, the one that was named last counts as the later one.
+            # Of two equally near jobs, the one that was named last counts as the later one.
             for parent in reversed(unvisited.popleft().parents):
                 job_id = parent.get("taken_from", parent["job_id"])
                 if job_id in seen or not is_job_id(job_id):
@@ -136,7 +136,7 @@ class OwnOutdirs:
                 try:
                     before = WrittenSpec.read(self._beside(job_id))
                 except FileNotFoundError:
-                    continue  # it was pruned, or has never been here
+                    continue  # it was pruned, or belongs to another home
                 unvisited.append(before)
                 yield before, parent["role"]
 
@@ -172,8 +172,8 @@ def _no_room(error: OSError, source: Path, work: Path) -> OSError:
 
 @contextlib.contextmanager
 def own_outdirs(directory: RunDirectory, attempt: int, spec: WrittenSpec) -> Iterator[None]:
-    """Have the programs of an attempt run in folders of its own."""
-    global _current  # noqa: PLW0603 - whatever thread the recipe uses; a runner has one job at once
+    """Make the programs of an attempt run in folders of its own."""
+    global _current  # noqa: PLW0603 - all threads of the recipe share it; a runner has one job
     if (module := sys.modules.get(ESPRESSO)) is not None:
         watch(module)
     before, _current = _current, OwnOutdirs(directory, attempt, spec)
@@ -184,7 +184,7 @@ def own_outdirs(directory: RunDirectory, attempt: int, spec: WrittenSpec) -> Ite
 
 
 def watch(module: ModuleType) -> None:
-    """Have quacc's class ask for the folder to run in just before it writes an input there."""
+    """Patch quacc's class to ask for the folder to run in just before it writes an input."""
     template = module.EspressoTemplate
     original = template.write_input
     if getattr(original, "asks_for_own", False):
@@ -199,5 +199,5 @@ def watch(module: ModuleType) -> None:
             self.outdir = _current.own(self.outdir, calculation)
         return original(self, profile, directory, *args, **keywords)
 
-    write_input.asks_for_own = True  # type: ignore[attr-defined]
+    vars(write_input)["asks_for_own"] = True
     template.write_input = write_input

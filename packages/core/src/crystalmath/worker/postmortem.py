@@ -1,4 +1,4 @@
-"""The report of a failed recipe: its cause, the last output of the code that it ran, and the place.
+"""The report of a failed recipe: its cause, the last output of its program, and the place.
 
 quacc wraps what a calculator raised into a ``JobFailure`` and renames the directory of the
 calculation. The messages of VASP or Quantum ESPRESSO stand in files there.
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
     from crystalmath.jobs.rundir import RunDirectory
 
-#: The files in which codes speak, in the order in which their ends are shown; or compressed.
-_SPEAKING = ("vasp.out", "std_err.txt", "OUTCAR", "*.out", "*.err", "CRASH")
-#: Of each so many lines are shown, each of them so long.
+#: The output files of programs, in the order in which their ends are shown; they may be compressed.
+_OUTPUTS = ("vasp.out", "std_err.txt", "OUTCAR", "*.out", "*.err", "CRASH")
+#: The number of lines that are shown of each file, and their width.
 _LINES = 8
 _WIDTH = 160
-#: Of each file so many bytes are read, from its end.
+#: The number of bytes that are read from the end of each file.
 _TAIL = 4096
 #: A cause is cut here. Some errors carry a whole file.
 _CAUSE = 4000
-#: So many entries of a working directory are looked at.
+#: The number of entries of a working directory that are searched.
 _ENTRIES = 20_000
-#: What Open MPI has to say of any end, and the lines around it.
+#: Open MPI's lines after every abort.
 _BOILERPLATE = re.compile(
     r"-{70,}|MPI_ABORT was invoked on rank .*|Proc: \[\[.*|with errorcode .*|Errorcode: .*"
     r"|NOTE: invoking MPI_ABORT .*|You may or may not see output from .*"
@@ -44,32 +44,32 @@ _CRASH_HEAD = re.compile(r"%%%|task #|from .* : error #")
 
 
 def describe(error: BaseException, work: str) -> str:
-    """Describe why a recipe failed. It never raises, whatever the error or the files are.
+    """Return why a recipe failed. This never raises, whatever the error or the files are.
 
-    The cause comes after the program's own error, where that is clear. If the recipe ran a code
+    The cause comes after the program's own error, if that is clear. If the recipe ran a program
     that wrote files, their directory, which exists, and their last lines follow.
     """
-    place, said, last_words = None, None, []
-    # The cause must be told, whatever the disk looks like.
+    place, message, last_words = None, None, []
+    # The cause must be reported even if the disk cannot be read.
     with contextlib.suppress(Exception):
         place = _place(error, work)
         last_words = _last_words(place) if place else []
-        said = complaint(place) if place else None
+        message = complaint(place) if place else None
     if isinstance(error, SystemExit):
         cause = f"the recipe called sys.exit({error.code!r})"
     elif isinstance(parent := _of(error, "parent_error"), BaseException):
-        # What quacc itself says then is where the files are; the calculator knew another name.
-        cause = f"{_said(parent)} ({_said(error)})"
+        # quacc's own message names the place of the files; the calculator knew another name.
+        cause = f"{_line(parent)} ({_line(error)})"
         if place:
             head, name = os.path.split(place)
             old = os.path.join(head, name.replace("failed-", "tmp-", 1))
-            cause = _said(parent).replace(old, place)
+            cause = _line(parent).replace(old, place)
     else:
-        cause = _said(error)
-    if said:
-        # What the program itself says goes first: what Python met then is mostly that it is gone.
+        cause = _line(error)
+    if message:
+        # The program's own message comes first: Python mostly only met its end.
         first, *others = cause.split("\n")
-        cause = "\n".join([f"{said} ({first})", *others])
+        cause = "\n".join([f"{message} ({first})", *others])
     where = [f"the calculation's files are in {place}"] if place else []
     return "\n".join([cause, *where, *last_words])
 
@@ -85,9 +85,11 @@ def runaway(directory: RunDirectory, attempt: int) -> str:
     with contextlib.suppress(Exception):
         header, body = directory.read_spec()
         atoms, _ = codec.decode_spec(body)
-        # The calculations of a flow are those of its steps, which are judged by themselves.
+        # The calculations of a flow belong to its steps, which are judged by themselves.
         if atoms is not None and not WrittenSpec.of(header).flow:
-            with contextlib.suppress(InvalidJob):  # it has left none: it failed at the first one
+            with contextlib.suppress(
+                InvalidJob
+            ):  # it failed at the first geometry and has no other
                 atoms = last_geometry(directory, attempt, atoms).atoms
             if (ran_away := find_runaway(atoms, directory.work(attempt))) is not None:
                 return f"{ran_away.cause}\n{ran_away.details}\n"
@@ -101,11 +103,10 @@ def _of(error: BaseException, name: str) -> object:
     return None
 
 
-def _said(error: BaseException) -> str:
-    try:
+def _line(error: BaseException) -> str:
+    text = "(its message cannot be shown)"
+    with contextlib.suppress(Exception):  # the message of a foreign exception may fail
         text = str(error)
-    except Exception:  # noqa: BLE001 - the message of a foreign exception may fail
-        text = "(its message cannot be shown)"
     if len(text) > _CAUSE:
         text = f"{text[:_CAUSE]} ..."
     return f"{type(error).__name__}: {text}"
@@ -121,14 +122,14 @@ def _place(error: BaseException, work: str) -> str | None:
 
 
 def _outputs(work: str) -> Iterator[tuple[float, str]]:
-    """Find files in which a code speaks: when each was written, and where it is."""
+    """Yield the time and the folder of each output file of a program."""
     seen = 0
     for directory, _, names in os.walk(work):
         for name in names:
             seen += 1
             if seen > _ENTRIES:
                 return
-            if any(_is_called(name, each) for each in _SPEAKING):
+            if any(_is_called(name, each) for each in _OUTPUTS):
                 with contextlib.suppress(OSError):
                     yield os.lstat(f"{directory}/{name}").st_mtime, directory
 
@@ -139,9 +140,9 @@ def _is_called(name: str, pattern: str) -> bool:
 
 
 def _last_words(place: str) -> list[str]:
-    said: list[str] = []
+    shown: list[str] = []
     left = sorted(os.listdir(place))
-    for pattern in _SPEAKING:
+    for pattern in _OUTPUTS:
         for name in [name for name in left if _is_called(name, pattern)]:
             left.remove(name)
             lines = [
@@ -149,10 +150,10 @@ def _last_words(place: str) -> list[str]:
                 for line in lines_of(f"{place}/{name}", _TAIL, _WIDTH)
                 if not _BOILERPLATE.fullmatch(line.strip())
             ][-_LINES:]
-            # What CRASH says mostly stands in the output, too.
-            if lines and not (name == "CRASH" and _message(lines) <= set(said)):
-                said += [f"the end of {name}:", *lines]
-    return said[: 5 * (_LINES + 1)]
+            # The message in CRASH is mostly in the output, too.
+            if lines and not (name == "CRASH" and _message(lines) <= set(shown)):
+                shown += [f"the end of {name}:", *lines]
+    return shown[: 5 * (_LINES + 1)]
 
 
 def _message(lines: list[str]) -> set[str]:

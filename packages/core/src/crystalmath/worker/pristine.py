@@ -1,12 +1,12 @@
-"""Changes by a job in the libraries of a warm process, noticed after it.
+"""Detection of changes that a job made in the libraries of a warm process.
 
 Every module of ASE and quacc is recorded as soon as it has been imported: its functions, classes,
-numbers, texts and tables, and those of its classes. So are modules of an admitted namespace, apart
-from what looks like a cache (private, empty, or of objects): a potential that is loaded once is no
-change. Of numpy and `math` only the objects behind their names are recorded.
+numbers, texts and tables, and those of its classes. Modules of an admitted namespace are recorded,
+too, but for likely caches (private, empty, or of objects): a potential that is loaded once is no
+change. For numpy and `math` only the objects behind their names are recorded.
 
-A change is not put back: it may have come with the import of another module, which would not be
-imported again. The process is replaced instead, so that the next job finds a fresh one.
+A change is not undone: it may have come with the import of another module, which would not be
+imported again. Instead the process is replaced by a fresh one.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-#: The libraries that are looked at.
+#: The recorded libraries.
 LIBRARIES = ("ase", "quacc")
 #: Larger arrays are data that a job loaded, in bytes.
 _ARRAY = 1 << 16
-#: So deep a table is looked into.
+#: The depth to which a table is compared.
 _DEPTH = 8
-#: What nobody binds anew but to change what a library does.
+#: Types of values that are rebound only to change a library's behaviour.
 _FIXED = (
     *(float, complex, str, bytes, tuple, types.FunctionType, types.BuiltinFunctionType, type),
     *(property, staticmethod, classmethod, functools.cached_property),
 )
 _ATOMS = "ase.atoms.Atoms"
-#: Modules whose functions are looked at once the process is warm, where they are imported.
+#: Modules whose functions are recorded once the process is warm, if they are imported.
 _FUNCTIONS = ("math", "random", "numpy", "numpy.linalg", "numpy.fft", "numpy.random")
 
 _TABLES = (dict, list, set)
@@ -47,18 +47,18 @@ class Pristine:
     """The libraries as they were imported."""
 
     def __init__(self) -> None:
-        # By module or class: how to read its names at one go, from where, and what they were.
+        # By module or class: a function that reads all names at once, their dict, and their values.
         self._bound: dict[str, tuple[_Read, Mapping[str, Any] | type, tuple[Any, ...]]] = {}
         self._names: dict[str, list[str]] = {}
-        # Of the dicts that these are read from, and what they said after the last full look.
+        # The version counters of these dicts, and their values after the last full comparison.
         self._versions: list[ctypes.c_uint64] = []
         self._seen: list[int] = []
-        # Once each, whatever its names: what it is, how to read it, and what it held.
+        # Tables and arrays, once each: name, how to read it, the object, and its first content.
         self._held: dict[int, tuple[str, _Read, Any, Any]] = {}
-        # The tables among them and their copies: two lists are compared in one go.
+        # The tables among them, and their copies: two lists are compared at once.
         self._tables: list[Any] = []
         self._copies: list[Any] = []
-        # The arrays among them, and what they held one behind the other; those with gaps apart.
+        # The arrays among them, and their joined contents; arrays with gaps are apart.
         self._arrays: list[Any] = []
         self._bytes = b""
         self._gaps: list[tuple[Any, bytes]] = []
@@ -66,7 +66,7 @@ class Pristine:
     def add(self, module: types.ModuleType, *, own: bool = False) -> None:
         """Record a module that has just been imported.
 
-        With `own` it is of an admitted namespace, and may keep what it has loaded.
+        With `own` it belongs to an admitted namespace, and may keep data that it has loaded.
         """
         self._look(module.__name__, vars(module), in_class=False, own=own)
         for value in list(vars(module).values()):
@@ -79,14 +79,14 @@ class Pristine:
             self._look_at_settings(vars(module).get("cfg"))
 
     def add_functions(self) -> None:
-        """Look at the functions of other libraries, which a job may bind anew."""
+        """Record the functions of other libraries, which a job may rebind."""
         for place in _FUNCTIONS:
             module = sys.modules.get(place)
             if module is not None:
                 self._bind(place, vars(module), [*filter(_is_function(module), vars(module))])
 
     def changed(self) -> str | None:
-        """Name something that is not as it was, if anything is."""
+        """Return the name of something that has changed, if anything has."""
         versions = list(map(_number, self._versions))
         try:
             same = (_HAS_VERSIONS and versions == self._seen) or all(
@@ -105,10 +105,10 @@ class Pristine:
         for place, (_, variables, values) in self._bound.items():
             for name, value in zip(self._names[place], values, strict=True):
                 if isinstance(variables, type):
-                    found = getattr(variables, name, None)
+                    now = getattr(variables, name, None)
                 else:
-                    found = variables.get(name)
-                if found is not value:
+                    now = variables.get(name)
+                if now is not value:
                     yield f"{place.partition(',')[0]}.{name}"
         for place, read, it, content in self._held.values():
             try:
@@ -124,7 +124,7 @@ class Pristine:
             if name.startswith("__"):
                 continue
             content = _content(value)
-            # A list of names alone may be one that others are entered into.
+            # A list of names alone may be a register that others add to.
             held = content is not None and (in_class or _has_number(value))
             if not held and not own and not name.startswith("_") and isinstance(value, _TABLES):
                 content, held = copy.copy(value), True
@@ -135,7 +135,7 @@ class Pristine:
         self._bind(place, variables, fixed)
 
     def _look_at_inherited(self, place: str, kind: type) -> None:
-        """Look at what a class has of others: a name of its own would hide it."""
+        """Record the inherited members of a class: a member of its own would hide them."""
         names = [
             name
             for name in dir(kind)
@@ -151,7 +151,7 @@ class Pristine:
             self._versions += [_version(vars(each)) for each in kind.__mro__]
 
     def _look_at_settings(self, settings: Any) -> None:
-        """Look at what ASE's configuration file said."""
+        """Record ASE's configuration."""
         sections = getattr(getattr(settings, "parser", None), "_sections", None)
         if isinstance(sections, dict):
             self._hold("ase.config.cfg", sections, copy.deepcopy(sections))
@@ -172,7 +172,7 @@ class Pristine:
 
     def _bind(self, place: str, variables: Mapping[str, Any], names: list[str]) -> None:
         if names:
-            names = [*names, names[0]]  # of one name alone, itemgetter returns no tuple
+            names = [*names, names[0]]  # itemgetter returns no tuple for a single name
             read: _Read = operator.itemgetter(*names)
             self._bound[place] = read, variables, read(variables)
             self._names[place] = names
@@ -180,11 +180,11 @@ class Pristine:
 
 
 def _version(variables: Mapping[str, Any]) -> ctypes.c_uint64:
-    """Return the number that CPython up to 3.13 keeps in a dict, and counts up with each change."""
+    """Return the counter of changes that CPython up to 3.13 keeps in a dict."""
     # A class has a read-only view of its dict.
     if isinstance(variables, types.MappingProxyType):
         (variables,) = gc.get_referents(variables)
-    # Behind the number of references, the type, and the number of entries.
+    # It comes after the number of references, the type, and the number of entries.
     return ctypes.c_uint64.from_address(id(variables) + 3 * ctypes.sizeof(ctypes.c_ssize_t))
 
 
@@ -192,7 +192,7 @@ _number = operator.attrgetter("value")
 
 
 def _has_versions() -> bool:
-    """Return whether this interpreter keeps them."""
+    """Return whether this interpreter keeps these counters."""
 
     class Changed:
         name = 0
@@ -218,12 +218,12 @@ def _itself(table: Any) -> Any:
 
 
 def _is_fixed(name: str, value: object) -> bool:
-    # A private whole number may be one that counts, or says that something was done.
+    # A private whole number may be a counter or a flag.
     return isinstance(value, _FIXED) or (isinstance(value, int) and not name.startswith("_"))
 
 
 def _content(value: Any) -> Any:
-    """Copy a table of plain data; ``None`` for all else, and for empty tables."""
+    """Return a copy of a table of plain data; ``None`` for other values and empty tables."""
     numpy = sys.modules.get("numpy")
     if numpy is not None and isinstance(value, numpy.ndarray):
         is_small = value.dtype.kind in "biufc" and 0 < value.nbytes <= _ARRAY

@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-#: A journal is followed by another when it has so many outcomes or bytes: all of it is read for
-#: each of its outcomes, and none of it leaves the disk before the last of its jobs.
+#: A journal ends at this many outcomes or bytes, and another one begins: the whole journal is read
+#: for each of its outcomes, and stays on the disk until the last of its jobs is removed.
 _OUTCOMES = 64
 _BYTES = 2**18
-#: How long outcomes are gathered that reach the disk together, unless all are awaited, in seconds.
+#: How long outcomes are gathered for one write, unless `flush` waits for them, in seconds.
 GATHER_S = 0.02
 
 
 class Publisher:
-    """Publish outcomes of jobs that have ended, as many at a time as have come meanwhile.
+    """Publishes outcomes of ended jobs; those that come during a write share the next one.
 
-    `identity` has claimed the attempts. `is_wanted` is asked while the disk is full.
+    `identity` has claimed the attempts. `is_wanted` is called while the disk is full.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class Publisher:
         self._thread.start()
 
     def add(self, directory: RunDirectory, attempt: int, content: bytes) -> None:
-        """Have an outcome published, soon; raise why one before it could not be."""
+        """Publish an outcome soon; raise the error of an earlier one that failed."""
         with self._changed:
-            # On a full disk no more is computed than waits already.
+            # On a full disk the jobs stop when this many outcomes wait.
             self._changed.wait_for(lambda: len(self._waiting) < _OUTCOMES or self._error)
             self._check()
             self._waiting.append((directory.path, attempt, content))
@@ -61,7 +61,7 @@ class Publisher:
                 self._changed.notify_all()
 
     def flush(self) -> None:
-        """Wait until all is published; raise why that cannot be done."""
+        """Wait until all outcomes are published; raise the error if that fails."""
         with self._changed:
             self._hurries = True
             self._changed.notify_all()
@@ -70,7 +70,7 @@ class Publisher:
             self._check()
 
     def close(self) -> None:
-        """Publish what waits, and end."""
+        """Publish the waiting outcomes, and end the thread."""
         with self._changed:
             self._ends = True
             self._changed.notify_all()
@@ -95,7 +95,7 @@ class Publisher:
                 return
             try:
                 self._publish(batch)
-            except Exception as error:  # noqa: BLE001 - raised where the next is added
+            except Exception as error:  # noqa: BLE001 - `add` and `flush` raise it
                 self._error = error
             with self._changed:
                 self._busy = False
@@ -106,7 +106,8 @@ class Publisher:
     def _publish(self, batch: list[tuple[str, int, bytes]]) -> None:
         path = self._with_room(lambda: self._append(batch))
         for directory, attempt, content in batch:
-            self._with_room(lambda: _link(RunDirectory(directory), attempt, content, path))  # noqa: B023
+            link = functools.partial(_link, RunDirectory(directory), attempt, content, path)
+            self._with_room(link)
 
     def _with_room(self, write: Callable[[], _T]) -> _T:
         return when_there_is_room(write, self._jobs_directory, is_wanted=self._is_wanted)
@@ -124,12 +125,12 @@ class Publisher:
                 ]
             )
         except OSError:
-            self._turn_over()  # what has reached the disk of it stays true
+            self._turn_over()  # records that have reached the disk stay valid
             raise
         return self._journal.path
 
     def _turn_over(self) -> None:
-        """Let another thread make durable what a journal has published; begin a new one."""
+        """Let another thread sync and close the journal, and begin a new one."""
         journal, self._journal = self._journal, None
         if journal is not None:
             self._closing = [each for each in self._closing if each.is_alive()]
@@ -144,6 +145,6 @@ def _link(directory: RunDirectory, attempt: int, content: bytes, path: str) -> N
     except OSError as error:
         if error.errno in FULL:
             raise
-        # The journal was removed, or has as many links as the file system allows; or the job was.
+        # The journal or the job was removed, or the file system allows no more links.
         with contextlib.suppress(FileNotFoundError):
             directory.publish_document(attempt, content)

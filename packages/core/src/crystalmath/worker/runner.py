@@ -1,22 +1,23 @@
 """The runner: a warm process that runs recipes, one after another; and its template.
 
 The supervisor starts the template as ``python -P -m crystalmath.worker.runner FD PARENT [quacc]``.
-It imports what recipes need, with ``quacc`` that too, and runs none. For each message on FD, with
-a socket and a pipe for output, it forks a runner, which becomes the supervisor's child.
+The template imports the libraries of recipes, quacc only if asked, and runs no recipe. For each
+message on FD, with a socket and a pipe for output, it forks a runner, which becomes the
+supervisor's child.
 
-For each job the runner writes the outcome under a name that nobody reads, or sends it where it is
-small; the supervisor publishes it. A runner that a job has spoilt is replaced without an import.
+For each job the runner writes the outcome under a private name, or sends it if it is small; the
+supervisor publishes it. A runner that a job has spoilt is replaced without another import.
 """
 
 from __future__ import annotations
 
-import _thread
 import base64
 import contextlib
 import functools
 import gc
 import hashlib
 import importlib.util
+import io
 import json
 import math
 import os
@@ -40,7 +41,7 @@ from crystalmath.worker.child import BEGUN
 from crystalmath.worker.disk_space import when_there_is_room
 from crystalmath.worker.flow_pass import Awaited, FlowPass
 from crystalmath.worker.imports import Edited, install
-from crystalmath.worker.isolation import Baseline, seed
+from crystalmath.worker.isolation import Baseline, count_threads, seed
 from crystalmath.worker.own_outdirs import own_outdirs
 from crystalmath.worker.postmortem import describe, runaway
 from crystalmath.worker.pristine import Pristine
@@ -53,40 +54,42 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-#: An outcome of so few bytes, and such a result, may go into the supervisor's journal.
+#: Outcomes and results below this size may go into the supervisor's journal, in bytes.
 _SMALL = 2**14
-#: So often it is looked whether files were edited while the jobs of a parcel run, in seconds.
+#: How often the runner looks for edited files during a parcel, in seconds.
 LOOK_S = 0.1
-#: For `waitid`: also children whose end is signalled by something else than SIGCHLD, or not at all.
+#: For `waitid`: also children that signal their end by another signal than SIGCHLD, or by none.
 _WALL = 0x40000000
-#: At most so many parts of a result are reported as stored as text.
-_TOLD = 100
+#: The number of parts of a result that are reported as stored as text.
+_REPORTED = 100
 
 
 def main() -> None:
-    """Import what recipes need, and fork a runner whenever the supervisor asks for one."""
+    """Import the libraries of recipes, and fork a runner for each request of the supervisor."""
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
-    # A runner whose supervisor was killed must not go on: nobody would fence or publish it.
+    # A runner must not outlive its supervisor, which alone can end it and publish its outcome.
     begin_below(parent)
-    # A log is UTF-8, and what a recipe prints is no reason to fail, whatever the worker's locale.
+    # A log is UTF-8 in every locale, and a recipe must not fail for what it prints.
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)  # type: ignore[union-attr]
-    os.set_inheritable(descriptor, False)  # noqa: FBT003
-    # What the home admitted at the submission came along. The file may just be edited, and broken.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+    supervisor = socket.socket(fileno=descriptor)
+    supervisor.set_inheritable(False)
+    # The names that were admitted at the submission; the home's file may just be edited.
     allow = config.admitted()
     mark = Mark()
     edited, pristine = Edited(allow), Pristine()
     install(edited, pristine)
     started = time.time()
     edited.watch(quacc_settings.settings_files(os.environ))
-    # What is imported stays: to look through it for garbage would only copy it into each runner.
+    # Imports stay: collecting garbage among them would only copy their memory into each runner.
     gc.disable()
     _warm_up(with_quacc="quacc" in sys.argv[3:])
     edited.note(started)
     pristine.add_functions()
     gc.freeze()
     gc.enable()
-    with socket.socket(fileno=descriptor) as supervisor:
+    with supervisor:
         control = _fork_runners(supervisor, parent)
     if control is not None:
         with control:
@@ -94,43 +97,43 @@ def main() -> None:
 
 
 def _fork_runners(supervisor: socket.socket, parent: int) -> socket.socket | None:
-    """Fork one for each request; in it, return its own connection to the supervisor."""
+    """Fork a runner for each request; in the runner, return its connection to the supervisor."""
     while True:
         _, descriptors, _, _ = socket.recv_fds(supervisor, 1, 2, socket.MSG_CMSG_CLOEXEC)
         if not descriptors:
             return None
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
-                pass  # what an import started, and ended with a job
+                pass  # a process that an import started
         control, log = socket.socket(fileno=descriptors[0]), descriptors[1]
         for stream in (1, 2):
             os.dup2(log, stream)
         os.close(log)
-        # Threads do not live on in a fork. What was imported has started some: so be the runner.
-        if _thread._count():  # noqa: SLF001 - counts what threading does not know, too
+        # Threads do not survive a fork. If imports have started some, this process is the runner.
+        if count_threads():
             return control
-        with warnings.catch_warnings(action="ignore"):  # of threads of libraries that know of forks
-            is_runner = fork_beside(parent, functools.partial(_tell_of, control))
+        with warnings.catch_warnings(action="ignore"):  # libraries with threads handle forks
+            is_runner = fork_beside(parent, functools.partial(_announce, control))
         if is_runner:
             seed()
             return control
         control.close()
 
 
-def _tell_of(control: socket.socket, pid: int) -> None:
-    """Have the supervisor follow the forked runner in place of the template."""
+def _announce(control: socket.socket, pid: int) -> None:
+    """Send the pid of the forked runner, which the supervisor follows from now on."""
     control.sendall(json.dumps({"forked": pid}).encode() + b"\n")
 
 
 def _serve(
     control: socket.socket, mark: Mark, edited: Edited, pristine: Pristine, allow: tuple[str, ...]
 ) -> None:
-    """Run the jobs that the supervisor hands over, until it is gone."""
+    """Run the supervisor's jobs until it is gone."""
     baseline = Baseline(pristine)
     looked = -math.inf
     for line in control.makefile("rb"):
         request = json.loads(line)
-        # What goes with another job was submitted before that one began.
+        # The jobs of a parcel were submitted before the first one began.
         if not request["follows"] or time.monotonic() - looked > LOOK_S:
             looked = time.monotonic()
             if path := edited.changed():
@@ -168,7 +171,7 @@ def _run_marked(
     mark.write(attempt_id(os.path.basename(directory.path), request["attempt"]))
     baseline.begin(request["recipe"])
     small = request["small"]
-    with warnings.catch_warnings():  # which of them are shown is the job's own business
+    with warnings.catch_warnings():  # a job may change the filters
         outcome = _run(directory, request["attempt"], allow, control, restore, small=small)
     mark.clear()
     _flush()
@@ -177,7 +180,7 @@ def _run_marked(
 
 
 def _has_children() -> bool:
-    """Return whether there is a child, alive or not; each may have others below it."""
+    """Return whether there is a child, alive or not."""
     with contextlib.suppress(ChildProcessError):
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT | _WALL)
         return True
@@ -191,12 +194,11 @@ def _flush() -> None:
 
 
 def _warm_up(*, with_quacc: bool) -> None:
-    import numpy  # noqa: ICN001, F401 - its settings are compared with what they are now
-
+    importlib.import_module("numpy")  # its settings are compared with the present ones
     if not with_quacc or importlib.util.find_spec("quacc") is None:
         return
     with warnings.catch_warnings():
-        # What quacc and its dependencies warn of when they are imported is not about the job.
+        # Warnings during the import of quacc do not concern the job.
         warnings.simplefilter("ignore")
         import quacc
         import quacc.runners.ase
@@ -213,10 +215,10 @@ def _run(
     *,
     small: bool,
 ) -> dict[str, Any]:
-    """Run one job; return the name of its outcome, not yet published, or its content if `small`.
+    """Run one job; return the name of its unpublished outcome, or its content if `small`.
 
-    `restore` is called once the recipe has ended. It counts why the process was, or has to be,
-    replaced.
+    `restore` is called once the recipe has ended. It returns the reasons why the process was, or
+    must be, replaced.
     """
     me = os.getpid()
     times = {"started": time.time()}
@@ -227,20 +229,20 @@ def _run(
         trace = "".join(traceback.format_exception(error))
         with contextlib.suppress(OSError, ValueError):
             print(trace, file=sys.stderr)
-        asked, work = directory.asked_to_stop(attempt), directory.work(attempt)
+        note, work = directory.asked_to_stop(attempt), directory.work(attempt)
         error_text = describe(error, work)
-        if asked:
-            error_text = f"{_asked_to_stop(asked)}{error_text}{reached(work)}"
+        if note:
+            error_text = f"{_asked_to_stop(note)}{error_text}{reached(work)}"
         error_text = runaway(directory, attempt) + error_text
         header = {
-            "state": asked["end"] if asked else "failed",
+            "state": note["end"] if note else "failed",
             "error": error_text,
             "traceback": trace,
             "raised": raised(error),
             "summary": None,
         }
     if os.getpid() != me:
-        # The recipe forked, and the child came back: it must not speak for the job.
+        # The recipe forked, and this is the child, which must not report for the job.
         os._exit(0)
     header |= {
         **times,
@@ -255,7 +257,7 @@ def _run(
         content = outcome_document(header, payload)
         if len(content) < _SMALL:
             return {"content": base64.b64encode(content).decode()}
-    # The supervisor watches meanwhile: a cancel and the walltime end this, too.
+    # The supervisor watches, so a cancel or the walltime ends this wait, too.
     prepared = when_there_is_room(
         lambda: directory.prepare_outcome(attempt, header, payload), os.path.dirname(directory.path)
     )
@@ -278,7 +280,7 @@ def _call(
         atoms = _last_of_lost(directory, attempt, atoms)
     function = lookup.resolve(spec.recipe, allow)
     changed = _changed(spec.files)
-    # Times count from now on: what was imported first is not the recipe's doing.
+    # Times count from here: imports are not part of the recipe.
     times["started"] = time.time()
     if spec.walltime_s is not None:
         control.sendall(json.dumps(BEGUN).encode() + b"\n")
@@ -300,34 +302,34 @@ def _call(
     as_text: list[str] = []
     stored = codec.stored_result(result, as_text)
     if as_text:
-        summary["as_text"] = as_text[:_TOLD]
-        for what in as_text[:_TOLD]:
-            print(f"crystalmath: warning: {what} is stored as text", file=sys.stderr)
+        summary["as_text"] = as_text[:_REPORTED]
+        for part in as_text[:_REPORTED]:
+            print(f"crystalmath: warning: {part} is stored as text", file=sys.stderr)
     return stored.data, {"state": "completed", "error": None, "summary": summary, **stored.sizes}
 
 
-def _last_of_lost(directory: RunDirectory, attempt: int, given: Atoms) -> Atoms:
+def _last_of_lost(directory: RunDirectory, attempt: int, submitted: Atoms) -> Atoms:
     """Return the last geometry of earlier attempts, else the submitted one."""
     try:
-        found = last_geometry(directory, attempt - 1, given)
+        last = last_geometry(directory, attempt - 1, submitted)
     except InvalidJob as error:
         print(f"crystalmath: attempt {attempt} begins anew: {error}", file=sys.stderr)
-        return given
-    directory.note_begun_from(attempt, found.file)
-    print(f"crystalmath: begins from the geometry in {found.file}", file=sys.stderr)
-    return found.atoms
+        return submitted
+    directory.note_begun_from(attempt, last.file)
+    print(f"crystalmath: begins from the geometry in {last.file}", file=sys.stderr)
+    return last.atoms
 
 
-def _asked_to_stop(asked: Mapping[str, str]) -> str:
-    """Return the message that a job had little time left, to stand before its recipe's error."""
-    return f"{asked['time']} was nearly over, and {asked['file']} asked the program to stop: "
+def _asked_to_stop(note: Mapping[str, str]) -> str:
+    """Return the beginning of the error of a job whose program was asked to stop."""
+    return f"{note['time']} was nearly over, and {note['file']} asked the program to stop: "
 
 
 def _changed(files: Mapping[str, str]) -> list[str]:
-    """Name the pseudopotentials that differ from their record."""
+    """Return the pseudopotentials that differ from their record."""
     changed = []
     for path, known in files.items():
-        with contextlib.suppress(OSError, ValueError):  # the recipe will say so
+        with contextlib.suppress(OSError, ValueError):  # the recipe will fail by itself
             if hashlib.sha256(Path(path).read_bytes()).hexdigest() != known:
                 changed.append(path)
                 print(f"crystalmath: {path} has changed since the submission", file=sys.stderr)
@@ -341,7 +343,7 @@ def _results_in(work: Path) -> Iterator[None]:
     if quacc is None:
         yield
         return
-    # By quacc's own `change_settings` the whole configuration is read again, twice for each job.
+    # quacc's own `change_settings` reads the whole configuration again, twice for each job.
     before = quacc.get_settings().RESULTS_DIR
     object.__setattr__(quacc.get_settings(), "RESULTS_DIR", work)
     try:

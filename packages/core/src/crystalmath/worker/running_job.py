@@ -1,4 +1,4 @@
-"""The attempt that a supervisor runs: its time, its log, and the end that it comes to."""
+"""The attempt that a supervisor runs: its time, its log, and its end."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from crystalmath.jobs.rundir import RunDirectory
     from crystalmath.jobs.written_spec import WrittenSpec
 
-#: How often a program is looked for that is to stop before its time is up, in seconds.
+#: How often the supervisor looks for a program to ask to stop, in seconds.
 ASK_S = 1.0
 #: How much of the end of a log goes into an error message, in bytes and in lines.
 TAIL = 1000
 TAIL_LINES = 5
 #: How much is copied at a time, in bytes.
 _PIECE = 1 << 20
-#: A line that is longer than so many bytes may be cut in the middle.
+#: A longer line may be cut in the middle, in bytes.
 _LINE = 1 << 16
 
 
 class RunningJob:
-    """The attempt that is being run.
+    """The running attempt.
 
-    `is_wanted` is asked while the disk is full. With `shared`, other jobs run in the allocation,
+    `is_wanted` is called while the disk is full. With `shared`, other jobs run in the allocation,
     too, one after another.
     """
 
@@ -51,19 +51,19 @@ class RunningJob:
         self._is_wanted = is_wanted
         self.attempt = spec.attempt
         self.started: float | None = time.time()
-        #: Whether others have decided it: then nobody waits for what it computes.
+        #: Whether another process has decided the attempt, so that its result is not needed.
         self.given_up = False
-        #: Whether its outcome goes into a journal where that is small.
+        #: Whether a small outcome goes into a journal.
         self.is_journaled = False
-        #: Whether another of its parcel was run before it.
+        #: Whether another job of its parcel ran before it.
         self.follows = False
         #: Whether it is ended with the engine worker.
         self.tied = False
-        #: Why the runner had to be replaced for it, each with how often.
+        #: The reasons why the runner was replaced for it, and how often each.
         self.replaced: dict[str, int] = {}
         self._time = TimeLeft(spec.walltime_s, environment, shared=shared)
         self._ask_at = 0.0
-        self._asked = ""
+        self._asked_note = ""
         self._is_overdue = False
         self.environment = environment
         self.recipe = spec.recipe
@@ -76,7 +76,7 @@ class RunningJob:
         return self._time.left(begun=begun)
 
     def ask_to_stop(self, left: float) -> None:
-        """Ask the program to stop by itself where the time left is short, in seconds."""
+        """Ask the program to stop by itself if little time is left, in seconds."""
         if not self._time.is_short(left) or time.monotonic() < self._ask_at:
             return
         self._ask_at = time.monotonic() + ASK_S
@@ -84,20 +84,20 @@ class RunningJob:
         path = ask_to_stop(work, urgent=self._time.is_urgent(left))
         if path is not None:
             name = os.path.basename(path)
-            self._asked = f"; {name} had asked its program to stop"
+            self._asked_note = f"; {name} had asked its program to stop"
             self.directory.note_asked_to_stop(
                 self.attempt, file=name, time=self._time.name, end=self._time.end
             )
-            told = f"crystalmath: {left:.0f} s are left of {self._time.name}: wrote {path}\n"
-            self.write_log(told.encode())
+            line = f"crystalmath: {left:.0f} s are left of {self._time.name}: wrote {path}\n"
+            self.write_log(line.encode())
 
     def overdue(self) -> dict[str, str]:
-        """Return state and error of a job whose time is up, with what it reached."""
+        """Return state and error of a job whose time is over."""
         self._is_overdue = True
-        return {"state": self._time.end, "error": f"{self._time.over()}{self._asked}"}
+        return {"state": self._time.end, "error": f"{self._time.over()}{self._asked_note}"}
 
     def note_replaced(self, why: str) -> None:
-        """Count that the runner has to be replaced for it."""
+        """Count a replacement of the runner for this job."""
         self.replaced[why] = self.replaced.get(why, 0) + 1
 
     def write_log(self, data: bytes) -> None:
@@ -107,13 +107,13 @@ class RunningJob:
 
     def last_words(self) -> str:
         """Return the end of its log as a part of an error message."""
-        said = self._tail.decode(errors="replace").strip().splitlines()[-TAIL_LINES:]
-        return "\n".join(["\nthe end of its log:", *said]) if said else ""
+        lines = self._tail.decode(errors="replace").strip().splitlines()[-TAIL_LINES:]
+        return "\n".join(["\nthe end of its log:", *lines]) if lines else ""
 
     def publish(self, state: str, error: str) -> None:
-        """Publish an end that is not the recipe's own; none of its processes is alive.
+        """Publish an end that is not the recipe's own; none of its processes may be alive.
 
-        An outcome that the recipe's process had prepared comes first, unless the job is cancelled.
+        Unless the job is cancelled, an outcome that the recipe's process had prepared comes first.
         """
         work = self.directory.work(self.attempt)
         replace_potcars(work)
@@ -138,9 +138,9 @@ class RunningJob:
 class LogFile:
     """The log of one attempt, made at the first byte.
 
-    Beyond its bound in bytes, its middle is left out. The first half of the bound stays, then a
-    line says how much is missing, and the last quarter follows. So a job that prints without end
-    costs each of its bytes one more copy, and the file always ends with the last output.
+    If the log grows beyond `most` bytes, its middle is left out. The first half of that size stays,
+    a line with the number of missing bytes follows, and then the last quarter. So each byte of
+    endless output is copied once more, and the file always ends with the last output.
     """
 
     def __init__(self, path: str, most: float) -> None:
@@ -151,10 +151,10 @@ class LogFile:
         self._missing = 0
 
     def write(self, data: bytes) -> None:
-        """Append; where that cannot be done, as on a full disk, the job goes on all the same."""
+        """Append; if that fails, as on a full disk, the job goes on."""
         with contextlib.suppress(OSError):
             if self._descriptor is None:
-                # A job may put a link, or a FIFO that nobody reads, in its place.
+                # A job may replace the file by a link, or by a FIFO without a reader.
                 flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
                 self._descriptor = os.open(self._path, flags, 0o600)
                 self._size = os.fstat(self._descriptor).st_size
@@ -170,11 +170,11 @@ class LogFile:
     def _leave_out_the_middle(self, descriptor: int, most: int) -> None:
         head = most // 2
         kept_from = _line_after(descriptor, max(head, self._size - most // 4))
-        # The line that says so stands there from the second time on.
-        before = len(_told(0, most)) if self._missing else 0
+        # From the second time on, the line about missing bytes is in the file.
+        before = len(_left_out_line(0, most)) if self._missing else 0
         self._missing += kept_from - head - before
-        told = _told(self._missing, most)
-        end = head + os.pwrite(descriptor, told, head)
+        line = _left_out_line(self._missing, most)
+        end = head + os.pwrite(descriptor, line, head)
         while piece := os.pread(descriptor, _PIECE, kept_from):
             end += os.pwrite(descriptor, piece, end)
             kept_from += len(piece)
@@ -182,11 +182,11 @@ class LogFile:
         self._size = end
 
 
-def _told(missing: int, most: int) -> bytes:
-    # Always of one length.
+def _left_out_line(missing: int, most: int) -> bytes:
+    # Its length is always the same.
     return b"%b%15d bytes; a log has at most %d]\n" % (LEFT_OUT, missing, most)
 
 
 def _line_after(descriptor: int, offset: int) -> int:
-    """Return where the next line begins, if it does so soon."""
+    """Return where the next line begins, if it is near; else the offset itself."""
     return offset + os.pread(descriptor, _LINE, offset).find(b"\n") + 1

@@ -1,4 +1,4 @@
-"""How the processes of a job begin: their signals, their parent, their mark, and a fork beside."""
+"""The start of a job's processes: signals, parent, mark, and a fork beside this process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _IGNORED = {signal.SIGPIPE, signal.SIGXFSZ}
 _PR_SET_PDEATHSIG = 1
 _NAME = b"CRYSTALMATH_ATTEMPT="
-#: As long as any attempt's id.
+#: A placeholder as long as an attempt's id.
 PLACE = "-" * 48
 #: More digits than a pid has.
 _PID = 16
@@ -27,10 +27,10 @@ _ENV_START = 47
 
 
 def begin_below(parent: int) -> None:
-    """Begin as a process that ends with its parent, and before it when memory runs out."""
+    """Set this process up to end with its parent, and before it when memory runs out."""
     end_with_parent(parent)
     receive_all_signals()
-    # When memory runs out it is the recipe that must go, not those who watch it.
+    # When memory runs out, the kernel must kill the recipe, not its supervisor.
     with (
         contextlib.suppress(OSError),
         open("/proc/self/oom_score_adj", "w", encoding="ascii") as file,
@@ -53,7 +53,7 @@ def fork_beside(parent: int, tell: Callable[[int], object]) -> bool:
         _, status = os.waitpid(between, 0)
         if status:
             end_as(status)
-        with ours, contextlib.suppress(ConnectionError):  # it was killed, as is seen
+        with ours, contextlib.suppress(ConnectionError):  # the child was killed
             tell(int(ours.recv(_PID)))
             ours.send(b"\n")
         return False
@@ -77,7 +77,7 @@ def fork_beside(parent: int, tell: Callable[[int], object]) -> bool:
 
 
 def end_as(status: int) -> None:
-    """End as a child did, by its status of `os.waitpid`, so that our own parent sees how."""
+    """End in the same way as a child, by its status of `os.waitpid`, for our parent to see."""
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if number not in {signal.SIGKILL, signal.SIGSTOP}:
@@ -87,10 +87,10 @@ def end_as(status: int) -> None:
 
 
 def receive_all_signals() -> None:
-    """Ignore and block no signal.
+    """Stop ignoring and blocking signals.
 
     Both are inherited: below ``nohup``, behind ``&`` in a script, or from a worker that ignores
-    Ctrl-C. Then no program could be interrupted or asked to stop.
+    Ctrl-C. Programs with these settings could not be interrupted or stopped.
     """
     for number in signal.valid_signals() - _IGNORED:
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -100,7 +100,7 @@ def receive_all_signals() -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends; at once where it has ended already.
+    """Have the kernel kill this process when its parent ends; at once if it has ended already.
 
     A process that a library starts for workers calls it first. Its parent must have started it on a
     thread that lives as long as the parent itself: the kernel takes the end of that thread for the
@@ -125,13 +125,12 @@ def end_with_parent(parent: int) -> None:
 
 
 class Mark:
-    """The mark of an attempt on the warm runner itself, so that what it forks carries it, too.
+    """The mark of an attempt on the warm runner itself, which its forks inherit.
 
-    ``/proc/PID/environ`` shows the environment that a process was started with. A variable that is
-    set later shows only in programs that it starts; a child by ``fork`` alone would go unmarked,
-    and outlive a lost attempt unseen. So the runner is started with a placeholder, and writes over
-    it in place. It is the last variable: readers may take the zero bytes behind a short mark for
-    the end.
+    ``/proc/PID/environ`` shows the environment at the start of a process. A variable that is set
+    later shows only in programs that the process starts; a mere fork would have no mark, and could
+    outlive a lost attempt unseen. So the runner starts with a placeholder, and overwrites it in
+    place. It is the last variable: readers may take the zero bytes after a short mark for the end.
     """
 
     def __init__(self) -> None:
@@ -142,16 +141,16 @@ class Mark:
         self._address = int(fields[_ENV_START]) + offset + len(_NAME) if offset >= 0 else None
 
     def write(self, attempt: str) -> None:
-        """Mark this process, and all that it starts from now on."""
+        """Mark this process and all later children."""
         os.environ["CRYSTALMATH_ATTEMPT"] = attempt
         self._put(attempt.encode())
 
     def withdraw(self) -> None:
-        """Mark no program that is started from now on; this process stays marked."""
+        """Stop marking new programs; this process stays marked."""
         os.environ.pop("CRYSTALMATH_ATTEMPT", None)
 
     def clear(self) -> None:
-        """Take the mark away: the next job is not yet known."""
+        """Remove the mark until the next job."""
         self.withdraw()
         self._put(b"")
 

@@ -1,16 +1,16 @@
 """The supervisor: claims an attempt, has its runner run it, and publishes one outcome.
 
-A child subreaper in a session of its own: whatever a job leaves running, however it detached
-itself, stays below this process and can be ended. It imports nothing heavy and runs no code of
-a recipe, so that it lives through whatever the recipe does.
+It is a child subreaper in a session of its own: all processes of a job, even detached ones, stay
+below it and can be ended. It imports nothing heavy and runs no code of a recipe, so that no recipe
+can end it.
 
-Started as ``python -P -m crystalmath.worker.supervisor FD``; FD is a socket to the engine worker:
-``{"jobs", "environment", "shared", "tied"}`` comes in, with run directory and attempt of each job;
-``claimed`` goes out when the first is claimed or passed over, and ``done`` when the outcomes of all
-are published, a line each. On ``{"warm": environment}`` a runner is made ready for that
-environment, and the supervisor does not end when it is idle. When the engine worker is gone, or
-writes no more, the supervisor finishes the job that it runs, unless that is tied to the worker,
-and ends.
+It is started as ``python -P -m crystalmath.worker.supervisor FD``; FD is a socket to the engine
+worker. A message ``{"jobs", "environment", "shared", "tied"}`` names the run directory and attempt
+of each job. The supervisor answers with a line ``claimed`` when the first job is claimed or
+skipped, and a line ``done`` when the outcomes of all are published. On ``{"warm": environment}`` it
+prepares a runner for that environment, and does not end when it is idle. When the engine worker is
+gone or closes the socket, the supervisor ends. It finishes its running job first, unless that job
+is tied to the worker.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ SIGNALLED_S = 0.5
 
 
 def main() -> None:
-    """Serve one engine worker until it lets go."""
+    """Serve one engine worker until it disconnects."""
     descriptor = processes.inherited(int(sys.argv[1]))
     receive_all_signals()
     group = ControlGroup.make()
@@ -70,8 +70,8 @@ def main() -> None:
 class Supervisor:
     """One supervisor; it runs one job at a time.
 
-    `owner` is the connection to the engine worker. Runners are put into `group`, so that what they
-    start can be ended without this process; without a group the guardian ends it.
+    `owner` is the connection to the engine worker. Runners are put into `group`, so that their
+    processes can be ended without this one; without a group the guardian ends them.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Supervisor:
         signal.signal(signal.SIGTERM, self._on_term)
 
     def serve(self) -> None:
-        """Take jobs until the owner is gone or has given nothing to do for a while."""
+        """Take jobs until the owner is gone or has been idle for a while."""
         buffer = b""
         try:
             while not self._stopping:
@@ -116,7 +116,7 @@ class Supervisor:
         except ConnectionResetError:
             return
         finally:
-            # A SIGTERM from now on must not break into the tidying up.
+            # A SIGTERM must not interrupt the cleanup.
             self._busy = True
             self._end_all()
             if self._publisher:
@@ -147,12 +147,14 @@ class Supervisor:
         folder = os.path.dirname(jobs[0][0].path)
         if self._identity is None:
             lease_s = config.lease(environment)
-            told, me = self._containment(), processes.own_identity()
-            self._identity = IdentityFile(f"{folder}/{IDENTITIES}", me, told, lease_s)
+            me = processes.own_identity()
+            path = f"{folder}/{IDENTITIES}"
+            self._identity = IdentityFile(path, me, self._containment(), lease_s)
             sleeps = is_local(file_system(Path(folder)))
             self._heartbeat = Heartbeat(self._beat, lease_s, self._end_cut_off, sleeps=sleeps)
+        identity = self._identity
         together = len(jobs) > 1
-        # Without locks nobody could tell a journal that is being written.
+        # Without locks, other processes could not tell whether a journal is being written.
         if together and self._publisher is None and self._identity.identity.lock:
             self._publisher = Publisher(folder, self._identity, self._goes_on)
         keep_reserve(folder)
@@ -161,9 +163,9 @@ class Supervisor:
                 if number and (self._is_left() or is_nearly_over(environment)):
                     break
                 self._heartbeat.begin()
-                spec = self._claimed(directory, attempt)
+                spec = self._claimed(directory, attempt, identity)
                 if number == 0:
-                    self._tell("claimed")
+                    self._reply("claimed")
                 if spec is None:
                     continue
                 job = RunningJob(
@@ -178,22 +180,22 @@ class Supervisor:
             self._heartbeat.rest()
         if together and self._publisher:
             self._publisher.flush()
-        # Another supervisor runs what is left.
+        # Another supervisor runs the remaining jobs.
         if not (together and self._stopping):
-            self._tell("done")
+            self._reply("done")
 
     def _is_left(self) -> bool:
-        """Return whether no other job is to be run: nothing but the end is heard meanwhile."""
+        """Return whether no further job may begin: SIGTERM came, or the owner is gone."""
         return self._stopping or bool(select.select([self._owner], [], [], 0)[0])
 
-    def _claimed(self, directory: RunDirectory, attempt: int) -> WrittenSpec | None:
+    def _claimed(
+        self, directory: RunDirectory, attempt: int, identity: IdentityFile
+    ) -> WrittenSpec | None:
         """Claim an attempt; return its specification, or ``None`` if it must not run here."""
-        assert self._identity  # noqa: S101 - it was made
         try:
             spec = WrittenSpec.read(directory)
         except (BadFile, OSError):
             return None
-        identity = self._identity
         with contextlib.suppress(FileNotFoundError):  # it was removed just now
             if spec.attempt == attempt and when_there_is_room(
                 lambda: directory.claim(attempt, identity),
@@ -204,7 +206,7 @@ class Supervisor:
         return None
 
     def _beat(self) -> None:
-        """Show our life to hosts that see nothing else of us; learn whether they gave us up."""
+        """Beat for other hosts, and check whether they have decided the running attempt."""
         if self._identity:
             self._identity.beat()
         if (job := self._job) is not None:
@@ -217,7 +219,7 @@ class Supervisor:
             return False
 
     def _end_cut_off(self) -> None:
-        """End what runs, while the file system may hold up everybody else: others may run it."""
+        """End the job's processes without the file system, as another host may run it by now."""
         me = os.getpid()
         processes.end_processes(
             lambda: processes.descendants(me) if self._heartbeat.is_overdue() else [],
@@ -226,21 +228,21 @@ class Supervisor:
         )
 
     def _containment(self) -> dict[str, Any]:
-        """Return what claims say of our allocation, and of our group or guardian (jobs.cgroups)."""
-        told: dict[str, Any] = {"allocation": allocation} if (allocation := _allocation()) else {}
+        """Return our allocation, and our group or guardian, for our claims (jobs.cgroups)."""
+        fields: dict[str, Any] = {"allocation": allocation} if (allocation := _allocation()) else {}
         if self._group:
-            told["cgroup"] = self._group.path
+            fields["cgroup"] = self._group.path
         elif self._guardian:
-            told["guardian"] = [self._guardian.pid, self._guardian.start_time]
-        return told
+            fields["guardian"] = [self._guardian.pid, self._guardian.start_time]
+        return fields
 
-    def _tell(self, word: str) -> None:
-        # The owner may be gone; the job's outcome does not depend on it.
+    def _reply(self, word: str) -> None:
+        # The owner may be gone; the outcome does not depend on it.
         with contextlib.suppress(OSError):
             self._owner.sendall(word.encode() + b"\n")
 
     def _run(self, job: RunningJob) -> None:
-        # Whoever asked to cancel before the claim was made is noticed only here.
+        # A cancel may have been requested before the claim was made.
         if job.directory.cancel_requested():
             job.started = None
             job.publish("cancelled", error="cancelled")
@@ -262,7 +264,7 @@ class Supervisor:
             job.log.close()
 
     def _run_once(self, job: RunningJob) -> bool:
-        """Run the job; ``False`` if the runner found itself out of date and ran nothing."""
+        """Run the job; ``False`` if the runner was out of date and has not run it."""
         try:
             if self._runner and self._template and self._template.environment != job.environment:
                 job.note_replaced("its environment is another one")
@@ -270,12 +272,12 @@ class Supervisor:
         except OSError as error:
             job.publish("lost", error=f"no process could be started for it: {error}")
             raise
-        what = {"directory": job.directory.path, "attempt": job.attempt, "recipe": job.recipe}
-        how = {"fresh": job.fresh, "small": job.is_journaled, "follows": job.follows}
-        runner.give({**what, **how, "replaced": job.replaced})
+        request = {"directory": job.directory.path, "attempt": job.attempt, "recipe": job.recipe}
+        request |= {"fresh": job.fresh, "small": job.is_journaled, "follows": job.follows}
+        runner.give({**request, "replaced": job.replaced})
         verdict = self._watch(job, runner)
         if verdict is not None:
-            # Nothing of the job may be alive when its end is published.
+            # No process of the job may be alive when its end is published.
             self._end_runner()
             runner.drain(job.write_log)
             job.publish(**verdict)
@@ -283,8 +285,8 @@ class Supervisor:
             self._ended_early(job, runner)
         elif "outdated" in runner.message:
             job.note_replaced(runner.message["outdated"])
-            # What a runner finds changed before its first job, its template has read.
-            if runner.given == 1:
+            # Before the runner's first job, it was its template that read the old file.
+            if runner.taken == 1:
                 self._end_all()
             else:
                 self._end_runner()
@@ -302,7 +304,7 @@ class Supervisor:
             or (not template.quacc and (uses_quacc if runner else self._quacc))
         ):
             self._end_all()
-        # It may have been killed while it had nothing to do; no job need pay for that.
+        # An idle runner may have been killed, which must not cost a job.
         elif runner and runner.is_dead():
             self._end_runner()
         if self._template is None:
@@ -317,7 +319,7 @@ class Supervisor:
             runner.pump(job.write_log, min(LOOK_S, max(0.0, job.left(begun=runner.begun))))
             if runner.ended or runner.message is not None:
                 return None
-            # First: a scheduler that cancels ends all with SIGTERM.
+            # The cancel comes before SIGTERM, by which a scheduler that cancels ends all.
             if job.directory.cancel_requested():
                 return {"state": "cancelled", "error": "cancelled"}
             if error := self._must_not_go_on(job):
@@ -328,28 +330,28 @@ class Supervisor:
             job.ask_to_stop(left)
 
     def _must_not_go_on(self, job: RunningJob) -> str | None:
-        """Return why an attempt is to be ended as a lost one."""
+        """Return why an attempt must end as a lost one; ``None`` if it may go on."""
         if self._stopping:
-            return "the worker was told to stop (SIGTERM)"
+            return "the worker had to stop (SIGTERM)"
         if self._heartbeat.is_overdue():
             return self._cut_off()
         if job.tied and self._is_left():
             return "the engine's worker ended"
-        return "it was taken for lost, though it was not" if job.given_up else None
+        return "another process decided that it was lost" if job.given_up else None
 
     def _cut_off(self) -> str:
         lease_s = self._heartbeat.lease_s
         return (
-            f"it could not tell for {lease_s / 2:g} s, half of its lease, that it lives: its file "
-            "system was out, or its host stood still"
+            f"it could not show for {lease_s / 2:g} s, half of its lease, that it lives: its file "
+            "system was out, or its host was suspended"
         )
 
     def _finish(self, job: RunningJob, runner: Runner, message: dict[str, Any]) -> None:
-        """Publish what the runner has written, once its leavings are gone."""
+        """Publish the runner's outcome, once the processes that the job left are gone."""
         self._quacc = self._quacc or message["quacc"]
         leavings = runner.leavings(has_children=message["children"])
         if leavings or not message["keep"]:
-            # A thread that goes on is as much alive as a process.
+            # A thread that goes on counts as a living process.
             self._end_runner()
         runner.drain(job.write_log)
         if leavings:
@@ -367,17 +369,17 @@ class Supervisor:
         )
 
     def _ended_early(self, job: RunningJob, runner: Runner) -> None:
-        """Publish what became of an attempt whose runner has ended before it was done."""
+        """Publish the end of an attempt whose runner has ended before the recipe."""
         ending = runner.end()
         self._end_runner()
         runner.drain(job.write_log)
         error = f"the process that ran the recipe {ending.how}{job.last_words()}"
         stopping = self._is_stopping_with_all()
         if stopping and job.directory.cancel_requested():
-            # A scheduler that was told of a cancel has ended the runner before we read of it.
+            # The scheduler has ended the runner before we read the request.
             job.publish("cancelled", error="cancelled")
         elif stopping:
-            job.publish("lost", error="the worker was told to stop (SIGTERM)")
+            job.publish("lost", error="the worker had to stop (SIGTERM)")
         elif self._heartbeat.is_overdue():
             job.publish("lost", error=self._cut_off())
         elif not ending.by_somebody:
@@ -388,14 +390,14 @@ class Supervisor:
             job.publish("lost", error=error)
 
     def _is_stopping_with_all(self) -> bool:
-        """Return whether a scheduler ends its allocation: it signals the runner as it does us."""
+        """Return whether a scheduler ends the allocation: it signals us as well as the runner."""
         deadline = time.monotonic() + (SIGNALLED_S if _allocation() else 0.0)
         while not self._stopping and time.monotonic() < deadline:
             time.sleep(0.01)
         return self._stopping
 
     def _end_runner(self) -> None:
-        """End everything that descends from us but the template, if that is another process."""
+        """End all our descendants but the template, if that is another process."""
         if self._template and self._runner and self._runner.is_forked:
             end_descendants(self._grace_s, self._template.pid)
             self._runner = None
@@ -403,30 +405,30 @@ class Supervisor:
             self._end_all()
 
     def _end_all(self) -> None:
-        """End everything that descends from us."""
+        """End all our descendants."""
         end_descendants(self._grace_s)
         self._runner = self._template = None
 
 
 def _allocation() -> str | None:
-    """Return the scheduler's allocation of this process, where the engine has named it."""
+    """Return the scheduler's allocation of this process, if the engine has named it."""
     return os.environ.get("CRYSTALMATH_ALLOCATION")
 
 
 def go_below_guardian(inherited: int) -> processes.Identity:
-    """Go on as a child of this process, which stays as the guardian and never returns.
+    """Continue in a child of this process, which stays as the guardian and never returns.
 
-    The guardian stands above a supervisor where no control group can be had. It forked before
-    anything was started, and does nothing but wait. As a child subreaper it inherits what a killed
-    supervisor leaves, and ends it. If the guardian is killed, the supervisor finishes its job and
-    ends, so that no other job runs without one. (Both killed during one job, and a child of the job
-    without its environment: the documented limit.)
+    The guardian is the parent of a supervisor that can have no control group. It forks at first,
+    and only waits. As a child subreaper it inherits the processes of a killed supervisor, and ends
+    them. If the guardian is killed, the supervisor finishes its job and ends, so that no other job
+    runs without one. (Documented limit: both are killed during one job, and a child of the job has
+    cleared its environment.)
 
     The child alone keeps the file descriptor `inherited`. Return the guardian's identity.
     """
     become_subreaper()
     guardian = processes.own_identity()
-    # One that comes before the guardian can pass it on waits for that.
+    # A SIGTERM waits until the guardian can pass it on.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     child = os.fork()
     if child == 0:

@@ -1,6 +1,6 @@
-"""The time that an attempt has left, and what is done when little of it remains.
+"""The time that an attempt has left, by its walltime and by the end of its allocation.
 
-Its walltime, and the end of its allocation, end an attempt.
+When little time is left, the attempt's program is asked to stop; when it is over, the attempt ends.
 """
 
 from __future__ import annotations
@@ -19,15 +19,18 @@ from crystalmath.jobs.worktree import at_once, calculation_files
 from crystalmath.jobs.written_spec import WrittenSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-#: Variable of a worker: when its allocation is over, in seconds since the epoch.
+#: Variable of a worker: the end of its allocation, in seconds since the epoch.
 ENDS = "CRYSTALMATH_ALLOCATION_ENDS"
-#: How long it may take until the recipe of a job with a walltime begins, at least, in seconds.
+#: The time in which the recipe of a job with a walltime must begin, at least, in seconds.
 BEGIN_S = 600.0
-#: A job is ended at most so long before its allocation is over, beside the time that its processes
-#: need to end, in seconds. Afterwards no process could record its outcome.
+#: A job ends this long before its allocation, apart from the time that its processes need to end,
+#: in seconds. Afterwards no process could record its outcome.
 MARGIN_S = 15.0
+#: The files that grow while VASP or Quantum ESPRESSO runs.
+_VASP = "OSZICAR"
+_OUTPUTS = frozenset((_VASP, "pw.out"))
 _PREFIX = re.compile(r"""^\s*prefix\s*=\s*['"]([\w.-]+)['"]""", re.IGNORECASE | re.MULTILINE)
 
 
@@ -51,31 +54,31 @@ class TimeLeft:
         self._own = now + max(self._walltime_s, BEGIN_S)
         self._allocations = now + lasts
         self._begun = False
-        # One that may have a fresh allocation of the same length is tried again, unless its own
-        # walltime says that this was long enough.
+        # A job without a walltime of its own may get a fresh allocation: the attempt is lost, and
+        # another one begins.
         self._allocations_end = "lost" if shared and not walltime_s else "failed"
         notice_s, all_of_it = config.walltime_notice(environment), min(self._walltime_s, lasts)
-        # Asked at once, it might as well not begin.
+        # With a longer notice, the program would be asked to stop at once.
         self._notice_s = notice_s if notice_s < all_of_it else all_of_it / 2
 
     def left(self, *, begun: bool) -> float:
-        """Return how much time it has, in seconds; its walltime counts from when it has begun."""
+        """Return the time left, in seconds; the walltime counts from the recipe's beginning."""
         if begun and not self._begun:
             self._begun = True
             self._own = time.monotonic() + self._walltime_s
         return min(self._own, self._allocations) - time.monotonic()
 
     def is_short(self, left: float) -> bool:
-        """Return whether to ask the program to stop by itself, with so many seconds left."""
+        """Return whether to ask the program to stop, with this time left, in seconds."""
         return (self._begun or self._is_allocations) and left <= self._notice_s
 
     def is_urgent(self, left: float) -> bool:
-        """Return whether that should be as soon as it can."""
+        """Return whether the program should stop as soon as it can."""
         return left <= self._notice_s / 2
 
     @property
     def name(self) -> str:
-        """Which time is over first."""
+        """The time that is over first, in words."""
         return "the walltime of its allocation" if self._is_allocations else "the walltime"
 
     @property
@@ -84,7 +87,7 @@ class TimeLeft:
         return self._allocations_end if self._is_allocations else "failed"
 
     def over(self) -> str:
-        """Return which time is over."""
+        """Return the error of an attempt whose time is over."""
         if self._is_allocations:
             return f"stopped: {self.name} is over"
         if self._begun:
@@ -101,11 +104,10 @@ class TimeLeft:
 
 
 def least_left(directory: str | os.PathLike[str]) -> float:
-    """Return how much of a shared allocation must be left for a job to begin in it, in seconds.
+    """Return the time that a shared allocation must have left for a job to begin, in seconds.
 
-    With less, the job would be asked to stop, or ended, at once. Another attempt of a job that was
-    just stopped so must not return to the rest of the same allocation. The job of the run directory
-    has no walltime.
+    With less, the job would be stopped at once. So the next attempt of a job that was just stopped
+    does not begin in the rest of the same allocation. The job of the run directory has no walltime.
     """
     return _least_left(WrittenSpec.read(RunDirectory(directory)).environment)
 
@@ -125,7 +127,7 @@ def _margin(environment: Mapping[str, str]) -> float:
 
 
 def _lasts(environ: Mapping[str, str]) -> float:
-    """Return how long the allocation lasts from now on, in seconds, where its worker knows."""
+    """Return how long the allocation lasts from now on, in seconds; infinite if unknown."""
     try:
         lasts = float(environ.get(ENDS) or math.inf) - time.time()
     except ValueError:
@@ -134,24 +136,27 @@ def _lasts(environ: Mapping[str, str]) -> float:
 
 
 def ask_to_stop(work: str, *, urgent: bool) -> str | None:
-    """Ask the program of a job's newest calculation to stop, so that its results are whole.
+    """Ask the program of a job's newest calculation to stop and write complete results.
 
     VASP looks for ``STOPCAR``: ``LSTOP`` ends it after the present ionic step, ``LABORT`` after the
     present electronic one (VASP wiki, STOPCAR). Quantum ESPRESSO looks for ``prefix.EXIT`` in its
     directory and ends after the present electronic step (INPUT_PW, "max_seconds").
 
     With `urgent`, the program stops as soon as it can; else after its present ionic step. Return
-    the file that was written; ``None`` if it is there already, or no program is known to run.
+    the new file; ``None`` if it exists already, or no known program runs.
     """
-    outputs = at_once(calculation_files(work, _PROGRAMS.__contains__))
+    outputs = at_once(calculation_files(work, _OUTPUTS.__contains__))
     if not outputs:
         return None
     folder, output = os.path.split(max(outputs)[1])
-    name, text = _PROGRAMS[output](folder, urgent)
+    if output == _VASP:
+        name, text = "STOPCAR", f"{'LABORT' if urgent else 'LSTOP'} = .TRUE.\n"
+    else:
+        name, text = _exit_file(folder), ""
     path = os.path.join(folder, name)
     with contextlib.suppress(OSError):  # a full disk, or the calculation has just ended
         if _read(path) != text:
-            # In place of whatever lies there: a link may lead anywhere.
+            # Replace the path itself: an existing link may lead anywhere.
             with open(f"{path}.new", "x", encoding="ascii") as file:
                 file.write(text)
             os.replace(f"{path}.new", path)
@@ -159,24 +164,13 @@ def ask_to_stop(work: str, *, urgent: bool) -> str | None:
     return None
 
 
-def _stopcar(folder: str, urgent: bool) -> tuple[str, str]:  # noqa: ARG001, FBT001 - as others
-    return "STOPCAR", f"{'LABORT' if urgent else 'LSTOP'} = .TRUE.\n"
-
-
-def _exit_file(folder: str, urgent: bool) -> tuple[str, str]:  # noqa: ARG001, FBT001
-    found = _PREFIX.search(_read(os.path.join(folder, "pw.in")) or "")
-    return f"{found[1] if found else 'pwscf'}.EXIT", ""
-
-
-#: By the file that grows while the program runs.
-_PROGRAMS: dict[str, Callable[[str, bool], tuple[str, str]]] = {
-    "OSZICAR": _stopcar,
-    "pw.out": _exit_file,
-}
+def _exit_file(folder: str) -> str:
+    prefix = _PREFIX.search(_read(os.path.join(folder, "pw.in")) or "")
+    return f"{prefix[1] if prefix else 'pwscf'}.EXIT"
 
 
 def _read(path: str) -> str | None:
-    """Read a small file that a job may have put anything in the place of."""
+    """Read a small file, which a job may have replaced by anything."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(descriptor, encoding="ascii", errors="replace") as file:
@@ -187,15 +181,14 @@ def _read(path: str) -> str | None:
 
 def reached(work: str) -> str:
     """Return a line about the last output of a job's newest calculation; empty if unknown."""
-    # Few jobs come here, and every supervisor is waited for while it imports.
+    # Few jobs need these modules, and imports delay every supervisor.
     from crystalmath.progress.readers import AseLog, AseMdLog, Oszicar, PwOutput
     from crystalmath.progress.search import read_progress
 
-    # Those of plugins are not asked: a supervisor runs nobody else's code.
+    # Readers of plugins are left out: a supervisor runs no foreign code.
     own = (Oszicar(), PwOutput(), AseLog(), AseMdLog())
     readers = {reader.file: reader for reader in own}
-    try:
+    progress = None
+    with contextlib.suppress(Exception):  # no file may keep the job's end from being reported
         progress = at_once(read_progress(Path(work), readers))
-    except Exception:  # noqa: BLE001 - whatever lies there, the job's end is to be told
-        return ""
     return "" if progress is None else f"\nwhat it had reached: {progress}"
