@@ -158,7 +158,7 @@ def together(session: nox.Session) -> None:
         job = ["emt.core.relax_job", "examples/Cu.poscar", f"--engine={engine}"]
         session.run("crystalmath", "run", *job, env=environment)
     session.install("./examples/engine-dask-apart")
-    _run(session, "pytest @spread @store @cluster-keys @apart tests/web")
+    _run(session, "pytest @spread @store tests/together tests/web")
 
 
 @nox.session(default=False, venv_backend="none")

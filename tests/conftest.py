@@ -18,6 +18,8 @@ LAB = Path(__file__).parent / "lab"
 AL = str(Path(__file__).parents[1] / "examples/Al.poscar")
 #: First on the path of a Python, it has it find no quacc.
 LIGHT = Path(__file__).parent / "light"
+#: What `config.toml` says where a test shares its worker with others.
+ONE_WORKER = "[engines.local]\nworkers = 1\n"
 
 # How long an example takes says more about the machine than about what is tested.
 hypothesis.settings.register_profile(
@@ -103,12 +105,64 @@ def service(tmp_path_factory):
     from crystalmath.service import JobService
 
     root = tmp_path_factory.mktemp("shared")
-    (root / "config.toml").write_text("[engines.local]\nworkers = 1\n")
+    (root / "config.toml").write_text(ONE_WORKER)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(LAB)
         environ = {"CRYSTALMATH_HOME": str(root), "CRYSTALMATH_RECIPES": "lab_recipes"}
         with JobService(config.load(environ)) as service:
             yield service
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """Yield a server that the tests of a module share; it finds no quacc."""
+    from server.home_server import HomeServer
+
+    with HomeServer(tmp_path_factory.mktemp("served"), light=True) as server:
+        (server.home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
+        yield server.start()
+
+
+@pytest.fixture
+def server(tmp_path):
+    """Yield a home whose servers the test starts; they find no quacc."""
+    from server.home_server import HomeServer
+
+    with HomeServer(tmp_path / "home", light=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def one_home(tmp_path_factory):
+    """Yield the servers of a home that the tests of a module share; none runs yet."""
+    from server.home_server import HomeServer
+
+    home = tmp_path_factory.mktemp("served")
+    (home / "config.toml").write_text(ONE_WORKER)
+    with HomeServer(home) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def light_client(one_home):
+    """Yield a client of a server that the tests of a module share."""
+    from crystalmath.client import connect
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CRYSTALMATH_HOME", str(one_home.home))
+        patch.setenv("CRYSTALMATH_RECIPES", "lab_recipes")
+        # Its workers find no quacc, as those of the fixture `lab`.
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(LIGHT), os.environ["PYTHONPATH"]]))
+        one_home.start()
+        with connect(start=False) as client:
+            yield client
+
+
+@pytest.fixture
+def home_server(one_home, lab, monkeypatch):
+    """Return the servers of this process's home."""
+    monkeypatch.setenv("CRYSTALMATH_HOME", str(one_home.home))
+    return one_home
 
 
 @pytest.fixture(scope="module")

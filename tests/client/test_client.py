@@ -31,6 +31,8 @@ from crystalmath.errors import (
 )
 from crystalmath.quacc import JobState
 
+pytestmark = pytest.mark.server
+
 AL = bulk("Al", a=4.0, cubic=True)
 NOBODY = "00000000-0000-4000-8000-000000000000"
 LONG = 120

@@ -16,6 +16,8 @@ from crystalmath.client.phase_energies import energies_of
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Job, JobState
 
+pytestmark = pytest.mark.server
+
 pytest.importorskip("pymatgen")
 
 OF = {"of": "hull"}

@@ -42,6 +42,8 @@ from crystalmath.server import JOBS_FACETS
 from crystalmath.server.endpoint import Place, Server
 from crystalmath.wire import messages
 
+pytestmark = pytest.mark.server
+
 AL = bulk("Al", a=4.0, cubic=True)
 LONG = 120
 
@@ -74,7 +76,7 @@ def test_no_server(home, lab):
         connect(start=False)
 
 
-def test_closing_a_client_ends_no_job(server, go):
+def test_closing_a_client_ends_no_job(home_server, go):
     with connect() as client, connect(start=False) as other:
         future = waiting_job(client, go)
         client.close()
@@ -89,7 +91,7 @@ def test_closing_a_client_ends_no_job(server, go):
 
 
 @forks
-def test_a_forked_child_asks_for_itself(server, go):
+def test_a_forked_child_asks_for_itself(home_server, go):
     with connect() as client:
         future = waiting_job(client, go)
         child = os.fork()
@@ -105,7 +107,7 @@ def test_a_forked_child_asks_for_itself(server, go):
         assert future.result(LONG) == {"saw": str(go)}
 
 
-def test_servers_come_and_go_while_a_job_is_waited_for(server, go, caplog):
+def test_servers_come_and_go_while_a_job_is_waited_for(home_server, go, caplog):
     with connect() as client:
         future = waiting_job(client, go)
         changes = client.wait([future.job_id], 5 * LONG)  # for all that follows
@@ -114,16 +116,16 @@ def test_servers_come_and_go_while_a_job_is_waited_for(server, go, caplog):
         # One crashes. Nobody asks for anything; who waits has another started.
         first = client.ask("system.version")["pid"]
         os.kill(first, signal.SIGKILL)
-        eventually(lambda: answers(server.place) and server.place.read_lock())
-        second = server.place.read_lock().identity
+        eventually(lambda: answers(home_server.place) and home_server.place.read_lock())
+        second = home_server.place.read_lock().identity
         assert second.pid != first
 
         # That one is stopped, and stays so.
         client.call("system.stop")
         eventually(second.is_dead)
-        told = f"no server of {server.home} runs; `crystalmath serve` starts one; waiting"
+        told = f"no server of {home_server.home} runs; `crystalmath serve` starts one; waiting"
         eventually(lambda: any(told in record.getMessage() for record in caplog.records))
-        assert server.place.read_lock() is None
+        assert home_server.place.read_lock() is None
 
         # The job has lost its owner; a client without a server takes it over.
         with in_process() as other:

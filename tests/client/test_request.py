@@ -22,6 +22,8 @@ from crystalmath.errors import (
 )
 from crystalmath.wire.messages import Raw, WireError, dumps
 
+pytestmark = pytest.mark.server
+
 
 def test_a_cluster_says_itself_which_engine_it_is_of(home):
     (home / "config.toml").write_text('engine = "local"\n[clusters.big]\nengine = "there"\n')

@@ -8,15 +8,15 @@ import sys
 import time
 from pathlib import Path
 
-import agent_calls as calls
 import pytest
 
 from conftest import eventually
 from crystalmath import processes
 from crystalmath.engines.agent import Agent, AgentEnded, AgentSilent
 from crystalmath.errors import EngineUnavailable
+from engines import agent_calls as calls
 
-HERE = str(Path(__file__).parent)
+HERE = str(Path(__file__).parents[1])
 #: Longer than any answer here takes on a slow machine, in seconds.
 LONG = 120.0
 MARK = "CRYSTALMATH_TEST_AGENT"
@@ -26,7 +26,7 @@ KILLS = int(os.environ.get("AGENT_KILLS", "12"))
 OWNER = """
 import sys
 from pathlib import Path
-import agent_calls as calls
+from engines import agent_calls as calls
 from crystalmath.engines.agent import Agent
 
 agent = Agent(Path(sys.argv[1]))

@@ -6,7 +6,10 @@ The long run: ``KILL_RUNS=20 KILLS_A_RUN=25 pytest tests/engines/test_local_kill
 import os
 
 import pytest
-import random_kills
+
+from engines import random_kills
+
+pytestmark = pytest.mark.processes
 
 RUNS = int(os.environ.get("KILL_RUNS", "2"))
 KILLS = int(os.environ.get("KILLS_A_RUN", "8"))

@@ -28,6 +28,8 @@ from hypothesis import strategies as st
 
 from crystalmath.preflight.plausibility import findings
 
+pytestmark = pytest.mark.vasp
+
 EMT_JOB = "quacc.recipes.emt.core.relax_job"
 VASP = "quacc.recipes.vasp.core.relax_job"
 CU = bulk("Cu", cubic=True)

@@ -25,6 +25,8 @@ from crystalmath.recipes import codec
 from crystalmath.wire import messages
 from server.home_server import CELL, HomeServer
 
+pytestmark = pytest.mark.server
+
 HEALTHY = Path(__file__).with_name("healthy.py")
 #: How long each attack goes on, in seconds.
 SECONDS = 3.0

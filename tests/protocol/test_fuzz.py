@@ -26,6 +26,8 @@ from crystalmath.server.handlers import METHODS
 from crystalmath.wire import messages
 from server.home_server import CELL, HomeServer
 
+pytestmark = pytest.mark.server
+
 #: So many series of 5 to 25 messages; the session `drawn` tries more.
 SERIES = int(os.environ.get("FUZZ_SERIES", "700"))
 #: How much the server may grow, in MB: what it keeps, and for a moment.

@@ -11,10 +11,13 @@ ROOT = Path(__file__).parents[2]
 POSCAR = ROOT / "examples" / "Al.poscar"
 HERE = Path(__file__).parent
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("node") is None or shutil.which("npm") is None,
-    reason="node and npm are not installed",
-)
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(
+        shutil.which("node") is None or shutil.which("npm") is None,
+        reason="node and npm are not installed",
+    ),
+]
 
 
 def node(*arguments):

@@ -6,7 +6,10 @@ import subprocess
 
 import pytest
 
-pytestmark = pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed"),
+]
 
 #: The generator, and the compiler that it is tried with.
 PACKAGES = ["@open-rpc/typings@1.13", "typescript@5"]

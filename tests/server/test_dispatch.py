@@ -10,6 +10,8 @@ from crystalmath.errors import InvalidJob
 from crystalmath.wire import messages
 from peer import method, serving
 
+pytestmark = pytest.mark.server
+
 
 async def echo(controller, params):
     return {"controller": controller, "params": params}

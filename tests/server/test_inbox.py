@@ -22,6 +22,8 @@ from crystalmath.server import inbox
 from crystalmath.server.endpoint import Place, Server
 from server.home_server import CELL
 
+pytestmark = pytest.mark.server
+
 ALUMINIUM = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
 
 

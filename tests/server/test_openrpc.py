@@ -16,6 +16,8 @@ from crystalmath.server.handlers import METHODS
 from crystalmath.server.rpc.openrpc import document
 from methods_page import PAGE, page
 
+pytestmark = pytest.mark.server
+
 DOCUMENT = document(METHODS)
 BY_NAME = {method["name"]: method for method in DOCUMENT["methods"]}
 PROTOCOL = Path(__file__).parents[2] / "docs/protocol.md"

@@ -11,6 +11,8 @@ import pytest
 from conftest import eventually_in_loop
 from crystalmath.server.pools import _USUAL, Share, in_pool, in_slices, is_wanted, share
 
+pytestmark = pytest.mark.server
+
 _THREADS, _EACH = _USUAL, _USUAL // 2
 SHARES = collections.defaultdict(Share, {None: None})
 KINDS = map("test {}".format, itertools.count())

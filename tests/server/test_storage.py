@@ -17,6 +17,8 @@ from crystalmath.jobs.worktree import at_once
 from crystalmath.reading.job_results import move_of
 from server.written_home import RELAX, VASP, Home
 
+pytestmark = pytest.mark.server
+
 STATIC = "quacc.recipes.espresso.core.static_job"
 DAY = 86400.0
 

@@ -25,6 +25,8 @@ from crystalmath.service import JobService
 from server.home_server import HomeServer
 from vasp.potcars import library, potcar
 
+pytestmark = pytest.mark.vasp
+
 ALUMINIUM = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
 STATIC = "quacc.recipes.vasp.core.static_job"
 CORES = len(os.sched_getaffinity(0))

@@ -20,7 +20,7 @@ from crystalmath.server.handlers import METHODS
 from ends import completed, failed, finish, submit
 from vasp import potcars
 
-pytestmark = pytest.mark.by_turns
+pytestmark = [pytest.mark.vasp, pytest.mark.by_turns]
 
 MOMENTS = [2, 0, -2, 0, -2, 0, 2, 0]
 

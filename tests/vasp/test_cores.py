@@ -13,7 +13,10 @@ from crystalmath.service import JobService
 from vasp import potcars
 
 # Parsl, which looks for this host's addresses, leaves sockets open.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.vasp,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 AL = bulk("Al", a=4.1, cubic=True)
 STATIC = "quacc.recipes.vasp.core.static_job"

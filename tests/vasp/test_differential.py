@@ -15,6 +15,8 @@ import pytest
 from commands import ran, restricted
 from vasp.standin import install
 
+pytestmark = pytest.mark.vasp
+
 CASES = int(os.environ.get("DIFFERENTIAL_CASES", "100"))
 #: What would change the jobs.
 FAMILIES = ("VASP_", "QUACC_", "ASE_", "CRYSTALMATH_")

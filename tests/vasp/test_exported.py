@@ -8,6 +8,8 @@ from commands import ran
 from ends import completed, finish, opened, submit
 from vasp import potcars
 
+pytestmark = pytest.mark.vasp
+
 AL = bulk("Al", a=4.1, cubic=True)
 AL.rattle(0.05, seed=1)
 

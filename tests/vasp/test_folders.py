@@ -10,6 +10,8 @@ from digests import digests
 from ends import completed, finish, submit
 from vasp import potcars
 
+pytestmark = pytest.mark.vasp
+
 AL = bulk("Al", a=4.1, cubic=True)
 #: Those that take the folder of another job, or files from it.
 RECIPES = [

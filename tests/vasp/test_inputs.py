@@ -22,6 +22,7 @@ from ends import finish
 from vasp import potcars
 
 pytestmark = [
+    pytest.mark.vasp,
     pytest.mark.by_turns,
     pytest.mark.skipif(
         importlib.util.find_spec("atomate2") is None,

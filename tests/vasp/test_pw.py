@@ -31,6 +31,7 @@ PW = shutil.which("pw.x")
 PSEUDO = Path("/usr/share/espresso/pseudo")
 
 pytestmark = [
+    pytest.mark.vasp,
     pytest.mark.usefixtures("folders_stay"),
     pytest.mark.skipif(
         PW is None or not (PSEUDO / "Si.pz-vbc.UPF").exists(),

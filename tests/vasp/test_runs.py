@@ -26,7 +26,7 @@ from crystalmath.store.records import group_errors
 from ends import ENGINES, completed, failed, finish, opened, submit
 from vasp import potcars
 
-pytestmark = pytest.mark.by_turns
+pytestmark = [pytest.mark.vasp, pytest.mark.by_turns]
 
 #: What the stand-in binds each atom by, in eV (`standin_run.BINDING`).
 BINDING = 4.0

@@ -13,6 +13,8 @@ from commands import ran
 from vasp import standin
 from vasp.potcars import END, concatenated, potcar
 
+pytestmark = pytest.mark.vasp
+
 ALCU = Atoms("AlCu", positions=[[0, 0, 0], [2, 2, 2]], cell=[4, 4, 4], pbc=True)
 MESH = "k-points\n0\nGamma\n2 2 2\n0 0 0\n"
 

@@ -15,7 +15,7 @@ from commands import ran
 from crystalmath.models import Submission
 from vasp import potcars, standin
 
-pytestmark = pytest.mark.by_turns
+pytestmark = [pytest.mark.vasp, pytest.mark.by_turns]
 
 AL = bulk("Al", a=4.1, cubic=True)
 ONE, SEVERAL = {"kpts": [1, 1, 1]}, {"kpts": [2, 2, 2]}
