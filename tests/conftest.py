@@ -60,7 +60,21 @@ def home(tmp_path_factory, monkeypatch):
         if name.startswith(("CRYSTALMATH_", "QUACC_", "VASP_")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("CRYSTALMATH_HOME", str(home))
-    return home
+    yield home
+    if (home / "server/lock").exists():
+        _require_no_server(home)
+
+
+def _require_no_server(home):
+    """Fail a test whose commands have started a server of its home that still runs; end it."""
+    from crystalmath import processes
+    from crystalmath.server.endpoint import Place
+
+    server = Place.of(home).read_lock()
+    # A test may write any process into the lock, this one too.
+    if server and server.identity.pid in processes.marked("CRYSTALMATH_HOME", str(home)):
+        os.kill(server.identity.pid, signal.SIGTERM)
+        pytest.fail("a server of this test's home still runs: use the fixture `alone`")
 
 
 @pytest.fixture
@@ -129,6 +143,15 @@ def server(tmp_path):
     from server.home_server import HomeServer
 
     with HomeServer(tmp_path / "home", light=True) as server:
+        yield server
+
+
+@pytest.fixture
+def alone(home):
+    """Yield this test's home, whose server a command may start; end that server."""
+    from server.home_server import HomeServer
+
+    with HomeServer(home) as server:
         yield server
 
 

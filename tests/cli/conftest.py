@@ -121,10 +121,3 @@ def flow(served, listed):
                 for left in (steps[-1], job)
             ]
         )
-
-
-@pytest.fixture
-def alone(home, lab):
-    """Yield a home without a server, and end the one that a command starts."""
-    with HomeServer(home) as server:
-        yield server

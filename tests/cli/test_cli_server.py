@@ -175,7 +175,7 @@ def test_ctrl_c_during_run_cancels_the_servers_job(here, cli):
     assert names(cli, "--label", "set=ctrl-c")["Al"]["status"] == "cancelled"
 
 
-def test_closing_the_terminal_changes_nothing(alone, cli, tmp_path):
+def test_closing_the_terminal_changes_nothing(lab, alone, cli, tmp_path):
     command = f"{sys.executable} -m crystalmath submit lab_recipes.wait_for {AL}"
     shell = subprocess.Popen(
         ["sh", "-c", f"{command} --param path={tmp_path}/go; exec sleep 600"],
@@ -191,7 +191,7 @@ def test_closing_the_terminal_changes_nothing(alone, cli, tmp_path):
     assert alone.call("system.version")["pid"] == server
 
 
-def test_who_looks_at_a_job_survives_its_server(alone, cli, tmp_path):
+def test_who_looks_at_a_job_survives_its_server(lab, alone, cli, tmp_path):
     alone.start()
     path = f"path={tmp_path / 'go'}"
     job_id = cli("submit", "lab_recipes.talk", AL, "--param", path).out.strip()
@@ -214,7 +214,7 @@ def test_who_looks_at_a_job_survives_its_server(alone, cli, tmp_path):
         assert finish(watch).code == 0
 
 
-def test_serve_writes_one_document(alone, cli, monkeypatch):
+def test_serve_writes_one_document(lab, alone, cli, monkeypatch):
     def fail(*_, ready, **__):
         ready()
         raise ServerError("the server failed")

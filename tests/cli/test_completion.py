@@ -55,7 +55,7 @@ def test_a_shell_is_told_how_to_complete(cli, monkeypatch):
     assert "complete -o default -F _crystalmath_completion crystalmath" in done.out
 
 
-def test_completion_starts_and_writes_nothing(alone, complete):
+def test_completion_starts_and_writes_nothing(lab, alone, complete):
     (alone.home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
     assert {"submit", "wait", "list"} <= set(complete(""))
     assert "local" in complete("run", "x", "y", "--engine", "")
@@ -79,7 +79,7 @@ def test_completion_starts_and_writes_nothing(alone, complete):
     assert {path.name for path in alone.home.iterdir()} == before
 
 
-def test_a_broken_configuration_does_not_break_the_line(alone, complete):
+def test_a_broken_configuration_does_not_break_the_line(lab, alone, complete):
     (alone.home / "config.toml").write_text("engin = 1")
     for words in (["run", "emt"], ["run", "x", "y", "--cluster", ""], ["status", ""]):
         assert complete(*words) == []

@@ -278,7 +278,7 @@ def test_closed_streams_fail_no_submission(here, cli):
     assert len(cli("list", "--label", "set=closed").lines) == 2
 
 
-def test_nothing_to_submit_starts_no_server(alone, cli, tmp_path):
+def test_nothing_to_submit_starts_no_server(lab, alone, cli, tmp_path):
     (tmp_path / "bad.xyz").write_text("junk")
     assert cli("submit", "lab_recipes.value", tmp_path / "bad.xyz").code == 1
     assert list(alone.home.iterdir()) == []

@@ -23,7 +23,6 @@ from crystalmath.models import Submission
 from crystalmath.recipes import codec
 from crystalmath.recipes.job_structure import JobStructure, read_job_text
 from crystalmath.recipes.summary import final_atoms
-from server.home_server import HomeServer
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("folders_stay")]
 
@@ -184,13 +183,6 @@ def test_a_step_refers_to_earlier_ones_alone():
         Chain(steps, ())
     with pytest.raises(InvalidJob, match="a chain has one step at least"):
         Chain({}, ())
-
-
-@pytest.fixture
-def alone(home, lab):
-    """Yield a home of its own, and the servers of it."""
-    with HomeServer(home) as server:
-        yield server
 
 
 # --- with a server ---------------------------------------------------------------------------
@@ -581,7 +573,7 @@ def test_a_chain_from_python(client, here):
     assert chains[1]["told"].result()["parameters"] == {"number": -1.0}
 
 
-def test_a_chain_goes_on_where_the_server_was_killed(alone, cli, tmp_path, monkeypatch):
+def test_a_chain_goes_on_where_the_server_was_killed(lab, alone, cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (alone.home / "config.toml").write_text("[engines.local]\nworkers = 2\n")
     write("many.extxyz", [bulk("Al", a=4 + 0.01 * number) for number in range(50)])

@@ -88,7 +88,7 @@ def test_moments_that_a_calculation_has_lost_are_told(client):
     lost = client.submit(SHIFT, nickel_oxide(), {"moments": [0, 0, 0, 0]})
     waits = client.submit(REPORT, lost)
     assert waits.result(LONG)["magmoms"] == [0, 0, 0, 0]
-    told = f"the geometry of job {lost.job_id} has no magnetic moments, though the job began"
+    told = f"the geometry of job {lost.job_id} has no magnetic moments, though the job began with"
     for future in (waits, client.submit(REPORT, lost)):
         (warning,) = future.info().warnings
         assert warning["code"] == "moments_lost"

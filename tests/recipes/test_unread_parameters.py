@@ -331,7 +331,7 @@ def test_a_warning_of_a_job_and_a_refusal_where_that_is_wanted(home):
         assert client.check(f"quacc.recipes.{RELAX}", AL) == []
 
 
-def test_on_the_command_line(home, cli):
+def test_on_the_command_line(alone, home, cli):
     poscar = home / "Al.poscar"
     poscar.write_text("Al\n1.0\n3 0 0\n0 3 0\n0 0 3\nAl\n1\nDirect\n0 0 0\n")
     answer = cli("check", RELAX, poscar, "--param", "fmax=0.01", "--lax")
