@@ -12,6 +12,7 @@ from conftest import eventually
 from crystalmath.client import in_process
 from crystalmath.models import JobState, Reference, Submission
 from crystalmath.quacc.runner import get_runner
+from crystalmath.running.recorder import Recorder
 from crystalmath.service import JobService, dependencies
 from crystalmath.submitting.admission import Admission
 from server.home_server import CELL, HomeServer
@@ -464,6 +465,28 @@ def test_a_cancel_takes_the_successors_along(served, blocked):
     assert {each["job_id"] for each in told["jobs"]} == {blocked, other, again}
     assert served.finish(again)["status"] == "cancelled"
     assert not (served.home / "jobs" / again).exists()
+
+
+def test_a_cancel_counts_where_the_thread_ends_the_job_first(home, lab, go, monkeypatch):
+    """The thread sees the recorded cancel, perhaps before the request goes on."""
+    note = Recorder.note_cancel
+    waiting = Submission(recipe="lab_recipes.echo", atoms=bulk("Al"), engine="local")
+
+    with JobService() as service:
+
+        def end_first(recorder, job_ids):
+            note(recorder, job_ids)
+            eventually(lambda: all(service.job(one).state.is_terminal() for one in job_ids))
+
+        asked = evolve(waiting, recipe="lab_recipes.wait_for", parameters={"path": str(go)})
+        first = service.submit(asked).job_id
+        one, other = (service.submit(evolve(waiting, after=[first])).job_id for _ in range(2))
+        monkeypatch.setattr(Recorder, "note_cancel", end_first)
+        assert service.cancel_waiting([one]) == {one}
+        assert service.cancel(other)
+        assert not service.cancel(other)
+        monkeypatch.undo()
+        go.touch()
 
 
 def test_a_retry_that_would_wait_for_itself_is_refused(served, blocked):

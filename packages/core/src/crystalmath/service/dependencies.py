@@ -141,8 +141,17 @@ class Waiting:
         self._ids.clear()
 
     def cancel(self, job_ids: Sequence[str]) -> set[str]:
-        """End those jobs that wait here, for which a cancel was recorded; return their ids."""
-        return self._cancel(self._recorder.store.get_many(job_ids))
+        """End jobs that wait here, for which a cancel was recorded; return their ids.
+
+        The ids include jobs that the thread has already ended because of that record.
+        """
+        jobs = self._recorder.store.get_many(job_ids)
+        ended = {
+            job.job_id
+            for job in jobs
+            if job.state is JobState.CANCELLED and any("awaited" in one for one in job.parents)
+        }
+        return ended | self._cancel(jobs)
 
     def _cancel(self, jobs: Sequence[JobMetadata]) -> set[str]:
         mine = [job for job in jobs if job.waits and self._host.is_own(job.owner)]
