@@ -278,7 +278,7 @@ async def test_what_jobs_say_is_bounded_and_seen(assistant, person, light_client
         )
 
 
-async def test_the_command_speaks_on_standard_output(light_client):
+async def test_the_command_speaks_on_standard_output(alone):
     command = StdioServerParameters(
         command=sys.executable,
         args=["-m", "crystalmath", "mcp", "--read-only"],
