@@ -5,6 +5,7 @@ import contextlib
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from crystalmath.server.rpc.declare import Method
 from crystalmath.server.rpc.session import Connections
@@ -67,10 +68,11 @@ async def serving(methods, server=None, **options):
             peers.append(Peer(*await asyncio.open_unix_connection(path, limit=2**20)))
             return peers[-1]
 
-        connect.path = path
-        connect.connections = connections
+        opened: Any = connect
+        opened.path = path
+        opened.connections = connections
         try:
-            yield connect
+            yield opened
         finally:
             listening.close()
             await connections.close()

@@ -4,6 +4,7 @@ import inspect
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import attrs
 import jsonschema
@@ -253,7 +254,7 @@ def test_an_unknown_option_is_refused_with_a_hint():
 
 @pytest.mark.parametrize("name", ["run", "submit", "check"])
 def test_a_command_takes_every_option(name):
-    taken = {param.name: param for param in build(name).params}
+    taken: dict[str, Any] = {param.name: param for param in build(name).params}
     for one in [*declared(Submission), *declared(Resources)]:
         if one.about.option is not None:
             param, option = taken[one.name], one.about.option

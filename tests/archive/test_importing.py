@@ -13,6 +13,7 @@ import tempfile
 import zipfile
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ase.build import bulk
@@ -274,7 +275,7 @@ def test_a_flow_takes_its_steps_along(client, relaxed, tmp_path, monkeypatch):
         of_pass = {"flow": {"pass": 2, "asked": {}}}
         taken = {"job_id": step.job_id, "taken_over": True, "counted": True}
         of_again = {"flow": {"pass": 2, "asked": {}, "steps": [taken]}}
-        headers = {
+        headers: dict[str, Any] = {
             flow.job_id: of_pass,
             step.job_id: {"parents": parents},
             again.job_id: of_again,

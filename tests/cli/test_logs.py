@@ -203,7 +203,7 @@ def test_a_terminal_gets_the_text_and_a_pipe_the_bytes(monkeypatch, options, raw
         (Terminal, written if raw else "red\n"),
         (io.TextIOWrapper, written),
     ):
-        stream = kind(io.BytesIO(), write_through=True)
-        monkeypatch.setattr(sys, "stdout", stream)
+        buffer = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", kind(buffer, write_through=True))
         logs_module._writer(**options)(written)
-        assert stream.buffer.getvalue() == expected.encode()
+        assert buffer.getvalue() == expected.encode()

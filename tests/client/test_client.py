@@ -106,7 +106,7 @@ def test_a_job_from_submission_to_result(client, go):
     future = client.submit(
         "lab_recipes.wait_for", AL, {"path": str(go)}, name="one", labels={"a": "b"}
     )
-    assert isinstance(future, concurrent.futures.Future)
+    assert issubclass(type(future), concurrent.futures.Future)
     assert (future.name, future.labels) == ("one", {"a": "b"})
     eventually(future.running)
     assert not future.done()

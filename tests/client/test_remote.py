@@ -13,6 +13,7 @@ import warnings
 from concurrent.futures import Future
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from ase.build import bulk
@@ -318,7 +319,7 @@ def test_the_check_of_a_cluster_is_not_repeated_where_it_sends_a_job(home):
 def test_what_was_accepted_is_not_lost_with_a_later_batch(home, monkeypatch):
     monkeypatch.setattr(request_module, "MOST_JOBS", 1)
     accepted = {"jobs": [{"job_id": "x", "status": "pending", "error": None}]}
-    answers = {
+    answers: dict[str, list[Any]] = {
         "jobs.submit_many": [accepted, None, accepted],
         "jobs.events": [None],
         "jobs.status_many": [None],

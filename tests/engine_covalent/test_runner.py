@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ase.build import bulk
@@ -50,7 +51,7 @@ def runner(server, home, lab):
 def use(server, home):
     options = f'[engines.covalent]\naddress = "{server.address}"\n'
     (home / "config.toml").write_text(options)
-    runner = get_runner("covalent")
+    runner: Any = get_runner("covalent")
     yield runner
     runner.close()
 
@@ -275,7 +276,7 @@ def test_jobs_outlive_a_killed_server(home, lab, tmp_path):
 def test_no_server_is_said_at_once(home, lab):
     port = free_port()
     (home / "config.toml").write_text(f'[engines.covalent]\naddress = "localhost:{port}"\n')
-    runner = get_runner("covalent")
+    runner: Any = get_runner("covalent")
     try:
         job = runner.submit("lab_recipes.value", CU, "local")
         assert finish(runner, job, timeout=60) == [JobState.FAILED]

@@ -1,6 +1,7 @@
 """The example's engine: the queue that its workers share."""
 
 import time
+from typing import Any
 
 import pytest
 from ase.build import bulk
@@ -20,7 +21,7 @@ LONG_S = 25.0
 def submit(home, lab, tmp_path):
     """Submit jobs, each of which runs until the file of its name is there."""
     (home / "config.toml").write_text("[engines.dask]\nworkers = 2\n", encoding="ascii")
-    runner = get_runner("dask")
+    runner: Any = get_runner("dask")
     yield lambda name: Job(runner, tmp_path / name)
     runner.close()
 

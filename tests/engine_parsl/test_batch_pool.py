@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import pytest
 from ase.build import bulk
@@ -66,7 +67,8 @@ def start(home, lab, slurm):
 
     def start(more=""):
         (home / "config.toml").write_text(CLUSTER + more)
-        runner, reasons = get_runner("parsl"), []
+        runner: Any = get_runner("parsl")
+        reasons = []
         runner.subscribe(lambda changes: reasons.extend(c.reason for c in changes if c.reason))
         runners.append(runner)
         return runner, reasons
@@ -202,7 +204,7 @@ def test_the_trouble_of_one_cluster_does_not_hide_that_another_was_removed(slurm
 def test_the_longest_job_that_is_taken_fits_into_a_pilot_job_that_has_begun(home, monkeypatch):
     (home / "config.toml").write_text(f'{CLUSTER}walltime = "00:10:00"\n')
     there = {"job_id": generate_job_id(), "recipe": "lab_recipes.value", "cluster": "there"}
-    runner = get_runner("parsl")
+    runner: Any = get_runner("parsl")
     longest = runner.allotted(JobSpec(**there, walltime_s=540.0)).walltime_s
     with pytest.raises(InvalidJob, match="lasts 600 s"):
         runner.allotted(JobSpec(**there, walltime_s=541.0))

@@ -1,6 +1,7 @@
 """Pools of Parsl's that die, that hang, that never start, and that nobody owns any more."""
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ase.build import bulk
@@ -41,7 +43,7 @@ def reasons():
 def runner(home, lab, reasons):
     """Yield a runner with one worker."""
     (home / "config.toml").write_text("[engines.parsl]\nworkers = 1\n")
-    runner = get_runner("parsl")
+    runner: Any = get_runner("parsl")
     runner.subscribe(lambda changes: reasons.extend(c.reason for c in changes if c.reason))
     yield runner
     runner.close()
@@ -196,7 +198,7 @@ def owner(home, lab, monkeypatch):
     yield start
     for each, mark in owners:
         each.kill()
-        processes.end_processes(lambda mark=mark: processes.marked("PARSL_TEST", mark))
+        processes.end_processes(functools.partial(processes.marked, "PARSL_TEST", mark))
 
 
 def test_what_a_dead_pool_left_is_ended_by_the_next_owner(owner, runner, home):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from typing import Any
 
 import psutil
 import pytest
@@ -132,7 +133,7 @@ def test_parsls_own_processes_import_only_what_they_need(tmp_path):
 
 @pytest.fixture
 def runner(lab):
-    runner = get_runner("parsl")
+    runner: Any = get_runner("parsl")
     yield runner
     runner.close()
 

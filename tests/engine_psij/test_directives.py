@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ase.build import bulk
@@ -117,8 +118,9 @@ def place(tmp_path, monkeypatch):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
 
-    write.path = tmp_path
-    return write
+    written: Any = write
+    written.path = tmp_path
+    return written
 
 
 def runner_on(scheduler, home, *names):
@@ -154,8 +156,9 @@ def submit(tmp_path, scheduler, place):
             raise handle
         return handle, (tmp_path / "script").read_text()
 
-    submit.says = functools.partial(place, name)
-    return submit
+    command: Any = submit
+    command.says = functools.partial(place, name)
+    return command
 
 
 def test_every_resource_is_in_the_script(submit, scheduler):

@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crystalmath import processes
 
@@ -50,7 +50,7 @@ END_S = 900.0
 LEAVE_S = 120.0
 
 
-def run(engine: str, seed: int, home: Path, kills: int = 25) -> dict[str, object]:
+def run(engine: str, seed: int, home: Path, kills: int = 25) -> dict[str, Any]:
     """Run one life; tell what happened, and what was wrong with it.
 
     With an odd seed the owner, too, is killed at the end, and another one takes its jobs over. The
@@ -126,7 +126,7 @@ def live(engine: str, seed: int, kills: int) -> None:
     from crystalmath.quacc import get_runner
 
     chance = random.Random(seed)
-    runner = get_runner(engine)
+    runner: Any = get_runner(engine)
     jobs: list[str] = []
 
     def submit(count: int) -> None:
@@ -159,7 +159,7 @@ def adopt(engine: str, *jobs: str) -> None:
     """Take jobs over from an owner that was killed, and see them end."""
     from crystalmath.quacc import get_runner
 
-    runner = get_runner(engine)
+    runner: Any = get_runner(engine)
     for job in jobs:
         runner.adopt(job)
     told = _ends(runner, jobs)

@@ -83,6 +83,14 @@ class Engine(LocalRunner):
         for name, make in self.keeps.items():
             setattr(self, name, make())
 
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            """Return an attribute of `keeps`, which mypy does not see."""
+
+        def __setattr__(self, name, value):
+            """Set one."""
+
 
 def engines(place, base, method, **does):
     """Make engines in which one method does something else, for the namespace of a module."""

@@ -234,8 +234,9 @@ class Strict(Good):
     keeps: ClassVar = {"_taken": dict}
 
     def launch(self, attempts):
-        self._taken = {i: each for i, each in self._taken.items() if self._goes_on(each)}
-        self._taken |= {each.id: each for each in attempts}
+        for i in [i for i, each in self._taken.items() if not self._goes_on(each)]:
+            del self._taken[i]
+        self._taken.update({each.id: each for each in attempts})
         if len(self._taken) > self.capabilities.max_queued:
             raise RuntimeError(f"{len(self._taken)} are too many")
         return super().launch(attempts)

@@ -2,6 +2,7 @@
 
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import pytest
 from ase.build import bulk
@@ -155,7 +156,7 @@ def test_map_draws_a_bar_in_a_kernel(light_client, capsys, tmp_path):
 
     # Without a history, which a thread would write to a file.
     config = Config(HistoryManager={"enabled": False})
-    shell = InteractiveShell.instance(
+    shell: Any = InteractiveShell.instance(
         config=config,
         display_pub_class=CapturingDisplayPublisher,
         ipython_dir=str(tmp_path),

@@ -12,6 +12,7 @@ from itertools import product
 from pathlib import Path
 from threading import Thread
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -292,7 +293,7 @@ def test_highest_first(home, tmp_path, monkeypatch):
     assert found() == ("/other", f"VASP_PP_PATH in {tmp_path}/other.yaml")
     monkeypatch.setenv("QUACC_VASP_PP_PATH", "/variable")
     assert found() == ("/variable", "QUACC_VASP_PP_PATH")
-    quacc = ModuleType("quacc")
+    quacc: Any = ModuleType("quacc")
     monkeypatch.setitem(sys.modules, "quacc", quacc)
     assert found()[0] == "/variable"  # a module without settings
     quacc.get_settings = lambda: SimpleNamespace(VASP_PP_PATH=Path("/new"))

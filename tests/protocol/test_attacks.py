@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,7 +82,7 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("attacked") / "home"
     record_jobs(home)
     text = random.Random(1).randbytes(15_000_000).hex()
-    server = HomeServer(home, light=True)
+    server: Any = HomeServer(home, light=True)
     server.modest = write_files(home, 1, text[:2_100_000])
     server.large = write_files(home, 2, text)
     (home / "config.toml").write_text("[engines.local]\nworkers = 1\n")

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -205,7 +206,7 @@ def test_the_jobs_of_a_living_owner_are_left_alone(owner, home, service, go, tmp
     queued = owner.submit("value")
     eventually(lambda: claimed(home, running))
     assert service.take_over() == []
-    runner = get_runner("local")
+    runner: Any = get_runner("local")
     assert runner.adopt(queued) is False
     assert runner.get_status(queued) is JobState.PENDING
     assert RunDirectory(home / "jobs" / queued).read_header()["owner"]["pid"] == owner.process.pid
@@ -325,7 +326,7 @@ def test_two_that_ask_at_a_time_adopt_it_once(owner, running, home, lab, go, tmp
     code = textwrap.dedent("""
         import sys, time
         from crystalmath.quacc import get_runner
-        runner = get_runner("local")
+        runner: Any = get_runner("local")
         while not all(runner.get_status(job).is_terminal() for job in sys.argv[1:]):
             time.sleep(0.01)
         print([runner.get_status(job).value for job in sys.argv[1:]])

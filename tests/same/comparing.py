@@ -51,7 +51,7 @@ def assert_same(ours, bare, place):
         assert_same(list(ours), list(bare), place)
         assert_same(ours.deformations, bare.deformations, place)
     if hasattr(bare, "as_dict"):  # their own JSON does not tell what in them is numpy's
-        assert_same(*(_written(each.as_dict()) for each in (ours, bare)), place)
+        assert_same(_written(ours.as_dict()), _written(bare.as_dict()), place)
 
 
 def _written(value):

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,7 +143,7 @@ def _through_runner():
     from crystalmath.client.results import raised
     from crystalmath.quacc import JobState, get_runner
 
-    runner = get_runner("local")
+    runner: Any = get_runner("local")
 
     def run(name, atoms, parameters):
         job = runner.submit(name, atoms, **parameters)

@@ -80,7 +80,8 @@ def test_each_recipe_has_a_case():
 )
 def test_same(client, monkeypatch, tmp_path, name, number):
     monkeypatch.chdir(tmp_path)
-    given = assert_runs_as_bare(client, name, *CASES[name][number], tmp_path)
+    atoms, parameters = CASES[name][number]
+    given = assert_runs_as_bare(client, name, atoms, parameters, tmp_path)
     if isinstance(given, Exception):
         pytest.skip(f"it does not run bare, either: {type(given).__name__}: {given}")
 

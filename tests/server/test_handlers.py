@@ -8,6 +8,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -604,7 +605,8 @@ def written(service):
 @pytest.mark.parametrize("most", [4, 5, 1000, None])
 def test_a_file_is_read_in_parts(service, written, file, most):
     job_id, text = written
-    parts, offset, answer = [], 0, {"finished": False}
+    parts, offset = [], 0
+    answer: dict[str, Any] = {"finished": False}
     while not answer["finished"]:
         answer = call(service, "jobs.logs", job_id=job_id, file=file, offset=offset, max_bytes=most)
         assert offset < answer["offset"] <= answer["size"] == len(text.encode())
@@ -638,7 +640,8 @@ def test_the_last_lines(service, written, file):
 @pytest.mark.parametrize("most", [7, None])
 def test_the_bytes_of_a_file_come_as_they_are_stored(service, written, file, most):
     job_id, _ = written
-    parts, offset, answer = [], 0, {"finished": False}
+    parts, offset = [], 0
+    answer: dict[str, Any] = {"finished": False}
     while not answer["finished"]:
         answer = call(service, "jobs.file", job_id=job_id, file=file, offset=offset, max_bytes=most)
         parts.append(base64.b64decode(answer["data"]))
@@ -1187,7 +1190,7 @@ def test_whatever_is_sent_there_is_an_answer(service, name):
 
 def test_what_may_be_asked_again_is_declared_beside_each_method():
     key = {"key": "k"}
-    twice = {
+    twice: dict[str, list[Any]] = {
         "jobs.submit": [{}, {"key": None}],
         "jobs.submit_many": [{"jobs": [key, {}]}, {"jobs": [{}]}, {"jobs": ["x"]}],
         "jobs.retry": [{"job_ids": [NOBODY]}, {"filters": {}, "dry_run": 1}],

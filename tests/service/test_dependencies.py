@@ -111,7 +111,7 @@ def test_keys_tuples_and_arrays_survive(served):
         "dots": ["name.with.dots", 0, "a"],
         "odd": ["like a reference"],
     }
-    params = {name: value(job_id, *path) for name, path in paths.items()}
+    params = {name: {"$job": job_id, "path": path} for name, path in paths.items()}
     expected = {
         "whole": "{1: {'q': (0.0, 0.5)}, 2: {'q': (0.5, 0.5)}}",
         "number": "(0.5, 0.5)",

@@ -14,6 +14,7 @@ import threading
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ase import Atoms
@@ -167,7 +168,8 @@ def test_the_urgent_one_is_launched_first(home, lab, tmp_path, monkeypatch, max_
         jobs = [service.submit(value(n, priority=n)) for n in given]
         assert [job.priority for job in jobs] == given
         # A thread hands them over: before the first one ends, those that the engine takes.
-        taken = service._runners.get("local")._queued
+        runner: Any = service._runners.get("local")
+        taken = runner._queued
         eventually(lambda: len(taken) == (len(jobs) if max_queued > len(jobs) else 0))
         go.touch()
         ids = [job.job_id for job in jobs]
@@ -573,8 +575,8 @@ def test_a_structure_that_repeats_without_a_lattice_vector_is_refused(home, pbc)
             told = [finding.code for finding in found if finding.code != "command_missing"]
             assert told == codes
         slab = fcc111("Cu", (1, 1, 3))  # quacc computes it, and cannot describe it afterwards
-        (found,) = service.check(Submission(recipe=EMT, atoms=slab, engine="local")).errors
-        assert found.code == "structure_no_cell"
+        (finding,) = service.check(Submission(recipe=EMT, atoms=slab, engine="local")).errors
+        assert finding.code == "structure_no_cell"
         slab.center(vacuum=8, axis=2)
         assert not service.check(Submission(recipe=EMT, atoms=slab, engine="local")).errors
 
@@ -931,7 +933,7 @@ def test_the_end_of_one_service_leaves_the_jobs_of_another(pair, tmp_path):
     assert run(one, value(3)).state is JobState.COMPLETED
     (tmp_path / "go").touch()
     assert finish(one, mine).state is JobState.COMPLETED
-    runner = get_runner("local")
+    runner: Any = get_runner("local")
     one.close()
     assert runner.closed
 
@@ -960,7 +962,7 @@ def test_one_service_lets_go_what_another_follows_on(pair, tmp_path):
 
 
 def test_the_end_of_a_service_leaves_what_was_given_to_a_runner(pair, tmp_path):
-    runner = get_runner("local")
+    runner: Any = get_runner("local")
     job_id = runner.submit("lab_recipes.wait_for", AL, path=str(tmp_path / "go"))
     for service in pair:
         assert run(service, value(1)).state is JobState.COMPLETED

@@ -130,7 +130,7 @@ class Process:
 class World:
     """A job database, and the owners that work on it one after another."""
 
-    def __init__(self, recorder, configured, seed):
+    def __init__(self, seed, recorder, configured):
         self.random = random.Random(seed)
         self.recorder = recorder
         onlooker = Onlooker(configured.jobs_directory, lambda _: True)
@@ -460,7 +460,7 @@ def live(world):
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_each_job_goes_on_once_when_all_that_it_waits_for_has_ended(recorded, seed):
-    world = World(*recorded, seed)
+    world = World(seed, *recorded)
     world.submit()
     live(world)
     assert len(set(world.launched)) == len(world.launched)
@@ -522,7 +522,7 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_it_is_found_when_it_is_put_back(recorded, fault, monkeypatch):
     fault(monkeypatch)
-    worlds = (World(*recorded, seed) for seed in range(FAULTS[fault], FAULTS[fault] + 200))
+    worlds = (World(seed, *recorded) for seed in range(FAULTS[fault], FAULTS[fault] + 200))
     with pytest.raises(AssertionError):
         any(live(world) for world in worlds)
 
@@ -590,7 +590,7 @@ class BetweenPasses(Passes):
 
 
 def test_whoever_has_a_flow_takes_over_its_steps(recorded):
-    world = World(*recorded, SEEDS + 1)
+    world = World(SEEDS + 1, *recorded)
     flow = BetweenPasses(world, needs=["step#0"], body=json.dumps("a structure" * 2**18))
     process, taken = world.process, []
     mine, process.owner = process.owner, {"life": "ended"}
@@ -612,7 +612,7 @@ def test_whoever_has_a_flow_takes_over_its_steps(recorded):
 
 def test_a_flow_whose_pass_ends_as_it_is_taken_over_goes_on(recorded, monkeypatch):
     recorder, configured = recorded
-    world, waiting = World(*recorded, SEEDS + 4), []
+    world, waiting = World(SEEDS + 4, *recorded), []
     row = world.row(header={"flow": {"pass": 1, "steps": []}}, stage="pass")
     world.insert([evolve(row, owner={})])
     (flow,) = world.names
@@ -631,7 +631,7 @@ def test_a_flow_whose_pass_ends_as_it_is_taken_over_goes_on(recorded, monkeypatc
 
 
 def test_who_leaves_has_its_flows_read_cancelled_also_where_the_record_is_made_anew(recorded):
-    world = World(*recorded, SEEDS + 12)
+    world = World(SEEDS + 12, *recorded)
     flow, waiting = BetweenPasses(world), world.process.waiting
     waiting._flows, waiting._thread = flow.flows, None
     waiting._ids[flow.id] = None
@@ -640,7 +640,7 @@ def test_who_leaves_has_its_flows_read_cancelled_also_where_the_record_is_made_a
 
 
 def test_a_step_has_ended_as_soon_as_the_event_log_tells(recorded, monkeypatch):
-    world = World(*recorded, SEEDS + 9)
+    world = World(SEEDS + 9, *recorded)
     flow = BetweenPasses(world, needs=["step#0"])
     world.record([{"job_id": flow.id, "role": "flow", "step": "step#0"}])
     (step,) = world.names
@@ -652,7 +652,7 @@ def test_a_step_has_ended_as_soon_as_the_event_log_tells(recorded, monkeypatch):
 
 
 def test_a_flow_that_could_not_be_looked_at_to_the_end_is_read_again(recorded):
-    world = World(*recorded, SEEDS + 8)
+    world = World(SEEDS + 8, *recorded)
     flow = BetweenPasses(world)
     begin, row = flow.next_pass, world.state(flow.id)
 
@@ -674,7 +674,7 @@ def test_a_flow_that_could_not_be_looked_at_to_the_end_is_read_again(recorded):
 
 
 def test_no_step_goes_on_where_the_next_pass_of_its_flow_begins_at_once(recorded):
-    world = World(*recorded, SEEDS + 7)
+    world = World(SEEDS + 7, *recorded)
     row = world.row(header={"flow": {"pass": 1, "steps": []}}, stage="pass")
     steps = {"step#0": {}, "step#1": {"uses": ["step#0"]}, "step#2": {"needs": ["step#0"]}}
     defaults = {"uses": [], "needs": [], "unless": None}
@@ -699,7 +699,7 @@ def test_where_a_step_that_was_called_is_not_on_record_one_more_pass_tells(recor
     new = {"name": "new#0", "known": None, "recipe": "r", "step": "r", "after": ["lost#0"]}
     calls = [{"name": "lost#0", "known": lost}, new]
     steps = [{"name": "lost#0", "job_id": lost, "state": "waiting"}]
-    world = World(*recorded, SEEDS + 2)
+    world = World(SEEDS + 2, *recorded)
     flow = BetweenPasses(world, calls, steps=steps)
     flow.flows.look(world.state(flow.id))
     assert flow.begun == [2]
@@ -707,7 +707,7 @@ def test_where_a_step_that_was_called_is_not_on_record_one_more_pass_tells(recor
 
 def test_an_end_that_is_on_record_before_it_is_in_memory_is_not_missed(recorded, monkeypatch):
     recorder = recorded[0]
-    world = World(*recorded, SEEDS + 3)
+    world = World(SEEDS + 3, *recorded)
     world.record()
     (first,) = world.names
     world.record([{"job_id": first, "role": "after", "awaited": "ok"}])
@@ -726,7 +726,7 @@ def test_an_end_that_is_on_record_before_it_is_in_memory_is_not_missed(recorded,
 
 
 def test_a_job_that_waits_for_one_that_is_not_on_record_holds_up_no_other(recorded):
-    world = World(*recorded, SEEDS + 6)
+    world = World(SEEDS + 6, *recorded)
     lost = str(uuid.UUID(int=2, version=4))
     world.record([{"job_id": lost, "role": "after", "awaited": "ok"}])
     world.record()
@@ -741,7 +741,7 @@ def test_a_job_that_waits_for_one_that_is_not_on_record_holds_up_no_other(record
 
 
 def test_of_a_long_chain_only_the_end_is_looked_at(recorded, monkeypatch):
-    world = World(*recorded, SEEDS)
+    world = World(SEEDS, *recorded)
     parents, rows = [], []
     for number in range(1500):
         job_id = str(uuid.UUID(int=2**100 + number, version=4))

@@ -75,7 +75,7 @@ OF_PARSL = {
     ),
     "jobs_per_block": (3, lambda made: made.max_workers_per_block == 3),
 }
-PSIJ = {
+PSIJ: dict[str, tuple[object, str]] = {
     "walltime": ("00:20:00", "#SBATCH --time=0:20:0"),
     "nodes": (2, "#SBATCH --nodes=2"),
     "ranks": (2, "#SBATCH --ntasks=2"),
@@ -88,7 +88,7 @@ PSIJ = {
     "reservation": ("monday", '#SBATCH --reservation="monday"'),
     "options": ({"constraint": "skylake"}, "#SBATCH --constraint=skylake"),
 }
-FLUX = {
+FLUX: dict[str, tuple[object, str]] = {
     "walltime": ("00:20:00", "#FLUX: --time-limit=1200s"),
     "nodes": (2, "#FLUX: --nodes=2"),
     "ranks": (2, "#FLUX: --nslots=2"),

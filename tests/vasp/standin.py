@@ -198,7 +198,7 @@ def _dataset(lines, number):
         raise InputError(f"Fortran runtime error: End of file ({where}: {title})")
     if head is None or head > end:
         raise InputError(f"Error reading the header of {where}: {title}")
-    header = {}
+    header: dict = {}
     for line in lines[2:head]:
         for part in line.split(";"):
             tag, equals, value = part.partition("=")

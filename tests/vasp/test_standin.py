@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 import pytest
 from ase import Atoms
@@ -40,8 +41,9 @@ def vasp(tmp_path):
         verdict = judged.read_text().splitlines()[-1] if judge else None
         return done.returncode, done.stdout, verdict
 
-    run.folder = folder
-    return run
+    here: Any = run
+    here.folder = folder
+    return here
 
 
 GOOD = concatenated(["Al", "Cu"])

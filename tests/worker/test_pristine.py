@@ -3,6 +3,7 @@
 import configparser
 import sys
 import types
+from typing import Any
 
 import ase.calculators.calculator
 import ase.config
@@ -92,7 +93,7 @@ def test_a_change_is_named(pristine, monkeypatch, change, name):
 
 
 def test_a_recipes_own_module_may_keep_what_it_has_loaded():
-    module = types.ModuleType("mylab")
+    module: Any = types.ModuleType("mylab")
     module.__dict__.update(
         {"FACTOR": 1.0, "TABLE": {"a": 1}, "MODELS": {}, "_seen": 0, "MODEL": None}
     )
@@ -110,7 +111,7 @@ def test_a_recipes_own_module_may_keep_what_it_has_loaded():
 
 @pytest.mark.parametrize("name", ["WHOLE", "GAPS", "TURNED"])
 def test_an_array_that_was_changed_in_place_is_named(name):
-    module = types.ModuleType("ase.mine")
+    module: Any = types.ModuleType("ase.mine")
     module.WHOLE, table = np.arange(3.0), np.arange(12.0).reshape(3, 4)
     module.GAPS, module.TURNED = table[:, :2].copy()[::2], table.copy().T
     pristine = Pristine()
