@@ -223,7 +223,7 @@ def test_histories_are_asked_for_in_portions(client, ids):
     many = [ids["steps"]] * 21
     refused = client.call("jobs.progress", {"job_ids": many, "history": True})
     assert refused["jobs"] == []
-    assert "ask for those of 20 at most" in refused["error"]
+    assert "has the histories of 20 jobs at most" in refused["error"]
     assert client.progress(many, history=True).keys() == {ids["steps"]}
 
 

@@ -326,7 +326,7 @@ def test_two_that_ask_at_a_time_adopt_it_once(owner, running, home, lab, go, tmp
     code = textwrap.dedent("""
         import sys, time
         from crystalmath.quacc import get_runner
-        runner: Any = get_runner("local")
+        runner = get_runner("local")
         while not all(runner.get_status(job).is_terminal() for job in sys.argv[1:]):
             time.sleep(0.01)
         print([runner.get_status(job).value for job in sys.argv[1:]])

@@ -173,7 +173,7 @@ def test_files_that_an_unfinished_job_is_to_read_stay(here):
     assert f"the unfinished job {reader} is to read its files" in answer["left"][0]["error"]
 
 
-def test_the_record_outlives_the_directory(here, cli):
+def test_the_record_outlives_the_directory(here, cli, alone):
     job_id = here.make(VASP, key="mine", name="bulk", labels={"project": "a"})
     before = here.call("jobs.status", job_id=job_id)
     assert pruned(here, job_ids=[job_id]) == {job_id}

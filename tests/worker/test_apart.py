@@ -216,5 +216,5 @@ def test_an_answer_of_another_attempt_or_for_a_removed_job_does_not_count(attemp
 
 @pytest.mark.parametrize("more", [{"workers_here": False}, {"gone_means_dead": True}])
 def test_an_engine_without_shared_files_must_vouch_for_ends(more):
-    with pytest.raises(ValueError, match="nothing but the engine can tell"):
+    with pytest.raises(ValueError, match="only the engine can see"):
         Capabilities(shares_files=False, **more)

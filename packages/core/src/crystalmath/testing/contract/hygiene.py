@@ -75,7 +75,7 @@ class Hygiene(Base):
 
     @pytest.mark.parametrize("method", ["submit", "get_status", "get_result", "cancel"])
     def test_signatures(self, kit: Kit, method: str) -> None:
-        """The four methods have the parameters of `JobRunner`, on which every caller relies."""
+        """The four methods take the parameters of `JobRunner`."""
         signature, promised = (
             [(each.name, each.kind) for each in inspect.signature(one).parameters.values()]
             for one in (getattr(type(kit.runner), method), getattr(JobRunner, method))
