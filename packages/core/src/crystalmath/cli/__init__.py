@@ -247,8 +247,8 @@ class _Group(TyperGroup):
                 f"the command {args[0]!r} is in the package crystalmath-{package}, which is not "
                 f"installed here; in a clone: pip install ./packages/{package}"
             )
-        name, found, rest = super().resolve_command(ctx, args)
-        return name, found and build(str(found.name)), rest
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and build(str(command.name)), rest
 
 
 @cache
@@ -257,7 +257,7 @@ def _added() -> Mapping[str, str | None]:
 
     The files are read here: to import `importlib.metadata` takes longer than all else of the help.
     """
-    found: dict[str, str | None] = {}
+    summaries: dict[str, str | None] = {}
     files: dict[str, Path] = {}
     for folder in dict.fromkeys(sys.path):
         for file in Path(folder).glob("*-info/entry_points.txt"):
@@ -272,8 +272,8 @@ def _added() -> Mapping[str, str | None]:
             if not is_point:
                 entry_points_of(_GROUP)  # warns of the file that is broken
             elif (name := name.strip()) not in COMMANDS:
-                found.setdefault(name, _summary(file.with_name("METADATA")))
-    return found
+                summaries.setdefault(name, _summary(file.with_name("METADATA")))
+    return summaries
 
 
 def _summary(metadata: Path) -> str | None:
@@ -338,7 +338,7 @@ _ClickException: type[Any] = typer.BadParameter.__mro__[2]
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this; the command still counts
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
@@ -347,7 +347,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="replace")
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
-        code = _run(given)
+        code = _run(words)
     gc.freeze()  # the interpreter looks through all objects as it ends, for 15 ms
     sys.exit(code)
 
@@ -423,8 +423,8 @@ def _reporting(function: Callable[..., int], answer: Mapping[str, Any]) -> Calla
         except BrokenPipeError:
             raise
         except KeyboardInterrupt as stopped:
-            for told in getattr(stopped, "__notes__", ()):
-                output.note(told)
+            for note in getattr(stopped, "__notes__", ()):
+                output.note(note)
             raise
         except (CrystalMathError, ImportError, OSError) as error:
             code = getattr(error, "code", "import" if isinstance(error, ImportError) else "system")

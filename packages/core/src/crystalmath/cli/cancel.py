@@ -60,9 +60,9 @@ def cancel(
                 raise answered_error(answers[0])
         else:
             named = chosen(client, job_ids, filters)
-            given = filters if named is None else {}
-            told = client.cancel_many(named, with_successors=with_successors, **given)
-            answers = [dict(answer) for answer in told]
+            which = filters if named is None else {}
+            cancelled = client.cancel_many(named, with_successors=with_successors, **which)
+            answers = [dict(answer) for answer in cancelled]
             if not answers:
                 raise none_fits({"state": [state.value for state in UNFINISHED], **filters})
     if as_json:
@@ -78,17 +78,17 @@ def cancel(
 
 def _cancel(client: Client, prefixes: Sequence[str], *, successors: bool) -> list[dict[str, Any]]:
     """Cancel jobs: what is wrong with one of them hinders none of the others."""
-    found, wrong = find_each(client, prefixes)
+    ids, wrong = find_each(client, prefixes)
     answers = {
         prefix: output.error_document(error, error.code, prefix, cancelled=False)
         for prefix, error in wrong.items()
     }
-    told = {
+    by_id = {
         answer["job_id"]: dict(answer)
-        for answer in client.cancel_many([*found.values()], with_successors=successors)
+        for answer in client.cancel_many([*ids.values()], with_successors=successors)
     }
-    answers |= {prefix: told[job_id] for prefix, job_id in found.items()}
-    others = [answer for job_id, answer in told.items() if job_id not in found.values()]
+    answers |= {prefix: by_id[job_id] for prefix, job_id in ids.items()}
+    others = [answer for job_id, answer in by_id.items() if job_id not in ids.values()]
     return [*(answers[prefix] for prefix in prefixes), *others]
 
 
@@ -123,8 +123,8 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
 
     require_choice(job_ids, filters)
     with any_client() as client:
-        found = map(Job.read, chosen_jobs(client, job_ids, filters))
-        jobs = {job.job_id: job for job in found}
+        records = map(Job.read, chosen_jobs(client, job_ids, filters))
+        jobs = {job.job_id: job for job in records}
     with output.LiveLine("") as line:
         failures = _Failures(line)
         failures.say_new(jobs.values())
@@ -154,12 +154,12 @@ class _Failures:
     def __init__(self, line: output.LiveLine) -> None:
         self._line = line
         #: How many jobs of each kind have been told.
-        self._told: dict[str, int] = {}
+        self._reported: dict[str, int] = {}
 
     def say_first(self, job: Job) -> None:
         """Report a job at once if it is the first of its kind to fail."""
-        if (kind := _kind(job)) is not None and kind not in self._told:
-            self._told[kind] = 1
+        if (kind := _kind(job)) is not None and kind not in self._reported:
+            self._reported[kind] = 1
             self._line.say(_failure([job]))
 
     def say_new(self, jobs: Iterable[Job]) -> None:
@@ -169,8 +169,8 @@ class _Failures:
             if (kind := _kind(job)) is not None:
                 kinds.setdefault(kind, []).append(job)
         for kind, alike in kinds.items():
-            if len(alike) > self._told.get(kind, 0):
-                self._told[kind] = len(alike)
+            if len(alike) > self._reported.get(kind, 0):
+                self._reported[kind] = len(alike)
                 self._line.say(_failure(alike))
 
 

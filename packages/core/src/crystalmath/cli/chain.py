@@ -72,7 +72,7 @@ def chain(
     with of_option("--step"):
         steps = parse_steps(step)
         try:
-            asked = Chain(steps, config.load().recipes_allow)
+            sequence = Chain(steps, config.load().recipes_allow)
         except InvalidJob as error:
             output.refuse(str(error))
     own, key = options.get("name"), options.get("key")
@@ -91,13 +91,13 @@ def chain(
     ]
     configured = config.load()
     environment = config.submitters_environment(configured)
-    written = asked.written(each, lambda one: document(one, configured, environment))
-    places = [(structure, name) for structure, _ in read for name in asked.names]
+    written = sequence.written(each, lambda one: document(one, configured, environment))
+    places = [(structure, name) for structure, _ in read for name in sequence.names]
     names = [" ".join(place) for place in places]
-    told = submitted(zip(names, written, strict=True), together=len(asked.names))
+    results = submitted(zip(names, written, strict=True), together=len(sequence.names))
     answers = [
         {**answer, "step": name, "structure": structure}
-        for answer, (structure, name) in zip(told, places, strict=True)
+        for answer, (structure, name) in zip(results, places, strict=True)
     ]
     if as_json:
         output.write_json({"jobs": answers})
@@ -124,25 +124,27 @@ def parse_steps(texts: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
     """
     steps: dict[str, tuple[str, dict[str, Any]]] = {}
     for text in texts:
-        found = _STEP.fullmatch(text)
-        if found is None:
+        match = _STEP.fullmatch(text)
+        if match is None:
             output.refuse(
                 f"cannot read {text!r} as a step; write NAME=RECIPE or NAME=RECIPE:KEY=VALUE,..., "
                 "as md=emt.md.md_job:steps=100"
             )
-        if found["name"] in steps:
-            output.refuse(f"the step {found['name']!r} is given twice")
-        given = _NEXT.split(found["parameters"]) if found["parameters"] else []
-        parameters = parse_parameters([_with_step(one, steps) for one in given], option="--step")
-        steps[found["name"]] = (found["recipe"], parameters)
+        if match["name"] in steps:
+            output.refuse(f"the step {match['name']!r} is given twice")
+        assignments = _NEXT.split(match["parameters"]) if match["parameters"] else []
+        parameters = parse_parameters(
+            [_with_step(one, steps) for one in assignments], option="--step"
+        )
+        steps[match["name"]] = (match["recipe"], parameters)
     return steps
 
 
 def _with_step(text: str, earlier: Collection[str]) -> str:
     """Write ``KEY=@NAME`` as a reference to an earlier step."""
-    if (found := _OF_STEP.fullmatch(text)) is None:
+    if (match := _OF_STEP.fullmatch(text)) is None:
         return text
-    key, name, path = found.groups()
+    key, name, path = match.groups()
     if name not in earlier:
         output.refuse(
             f"{text!r} refers to a step that does not come before it; {did_you_mean(name, earlier)}"

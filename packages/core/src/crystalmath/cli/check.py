@@ -61,11 +61,11 @@ _NAME = re.compile(r"[\s\"]*([A-Za-z][\w%]*(?:\([\d, ]+\))?)")
 
 def with_value(arguments: list[str]) -> list[str]:
     """Let ``--inputs`` stand without a folder: the last word, or before another option."""
-    told = []
+    words = []
     for word, after in zip(arguments, [*arguments, "--"][1:], strict=True):
         alone = word == "--inputs" and after.startswith("-") and after != SHOWN
-        told.append(f"{word}={SHOWN}" if alone else word)
-    return told
+        words.append(f"{word}={SHOWN}" if alone else word)
+    return words
 
 
 def show(inputs: Inputs) -> None:
@@ -82,15 +82,15 @@ def show(inputs: Inputs) -> None:
 
 def show_differences(inputs: Inputs, other: Inputs) -> None:
     """Write what differs to standard output: of each setting what the one and the other has."""
-    found = inputs.differences(other)
+    differences = inputs.differences(other)
     before = None
-    for one in found:
+    for one in differences:
         place = (one.step, one.file)
         if place != before:
             output.write(f"step {one.step}, {one.file}:")
             before = place
         output.write("\n".join(_difference(one)))
-    if not found:
+    if not differences:
         steps = len(inputs.steps)
         output.write(f"no differences in {steps} step{'' if steps == 1 else 's'}")
 
@@ -115,10 +115,10 @@ def document(inputs: Inputs, other: Inputs | None) -> dict[str, Any]:
     """Return inputs as the commands write them as JSON, and what differs from another job's."""
     from attrs import asdict
 
-    told: dict[str, Any] = {"inputs": inputs.document()}
+    answer: dict[str, Any] = {"inputs": inputs.document()}
     if other is not None:
-        told["differences"] = [asdict(each) for each in inputs.differences(other)]
-    return told
+        answer["differences"] = [asdict(each) for each in inputs.differences(other)]
+    return answer
 
 
 def _step(step: StepInputs, number: int, count: int, *, elsewhere: bool) -> Iterator[str]:
@@ -142,8 +142,8 @@ def _file(text: str, settings: Sequence[Setting]) -> Iterator[str]:
     known = {each.name.lower(): each for each in parts}
     lines = text.splitlines()
     for line in lines[:_LINES]:
-        found = _NAME.match(line)
-        yield _with_mark(line.rstrip(), known.get(found[1].lower()) if found else None)
+        match = _NAME.match(line)
+        yield _with_mark(line.rstrip(), known.get(match[1].lower()) if match else None)
     if len(lines) > _LINES:
         yield f"... and {len(lines) - _LINES} more lines"
     for each in settings:
@@ -156,10 +156,10 @@ def _file(text: str, settings: Sequence[Setting]) -> Iterator[str]:
 def _with_mark(line: str, setting: Setting | None) -> str:
     if setting is None or setting.origin is None:
         return line
-    told: str = setting.origin
+    mark: str = setting.origin
     if instead := setting.instead_of:
-        told += f" ({instead[:_INSTEAD]}{'...' * (len(instead) > _INSTEAD)})"
-    return f"{line:{_COLUMN}}  {told}{'' if setting.certain else ' ?'}"
+        mark += f" ({instead[:_INSTEAD]}{'...' * (len(instead) > _INSTEAD)})"
+    return f"{line:{_COLUMN}}  {mark}{'' if setting.certain else ' ?'}"
 
 
 def write(inputs: Inputs, directory: str, option: str = "--inputs") -> list[Path]:
@@ -186,16 +186,16 @@ def inputs(
     presets of now. Of POTCARs the titles are shown.
     """
     with any_client() as client:
-        found = client.inputs(client.find(job_id))
+        job_inputs = client.inputs(client.find(job_id))
         other = None if diff is None else client.inputs(client.find(diff))
-    paths = write(found, directory, "--dir") if directory else []
+    paths = write(job_inputs, directory, "--dir") if directory else []
     if as_json:
-        output.write_json(document(found, other))
+        output.write_json(document(job_inputs, other))
         return 0
     if other is not None:
-        show_differences(found, other)
+        show_differences(job_inputs, other)
     elif not directory:
-        show(found)
+        show(job_inputs)
     for path in paths:
         output.write(f"wrote {path}")
     return 0
@@ -247,29 +247,29 @@ def check(
     preset, the recipe, quacc, the structure, or the program's default. --diff JOB shows what
     differs from the inputs of another job.
     """
-    given = structures or []
+    names = structures or []
     parameters = parse_parameters(param or (), params)
-    documents = [*read_documents(given)]
+    documents = [*read_documents(names)]
     read: list[Read] = [put_together(documents)] if together else [*documents]
-    if given and not (together or (names_one(given) and len(read) == 1)):
+    if names and not (together or (names_one(names) and len(read) == 1)):
         if inputs is not None or diff is not None:
             option = "--diff" if inputs is None else "--inputs"
             output.refuse(f"it shows one job, and {len(read)} structures are given", option)
         return _check_each(recipe, read, parameters, options, as_json=as_json)
     submission = make_submission(recipe, read[0] if read else None, parameters, options)
     try:
-        answer, other = _asked(submission, diff, inputs=inputs is not None)
+        answer, other = _check_one(submission, diff, inputs=inputs is not None)
     except ServerNotRunning:  # it was there a moment ago, and none is needed
-        answer, other = _asked(submission, diff, inputs=inputs is not None)
-    inputs_given = answer.get("inputs")
-    told = Inputs.read(inputs_given) if inputs_given else None
+        answer, other = _check_one(submission, diff, inputs=inputs is not None)
+    inputs_document = answer.get("inputs")
+    job_inputs = Inputs.read(inputs_document) if inputs_document else None
     folder = None if inputs in {None, SHOWN} else inputs
-    paths = write(told, folder) if told and folder else []
+    paths = write(job_inputs, folder) if job_inputs and folder else []
     if as_json:
-        output.write_json({**answer, **(document(told, other) if told else {})})
+        output.write_json({**answer, **(document(job_inputs, other) if job_inputs else {})})
     else:
-        if told:
-            _show_inputs(told, other, paths)
+        if job_inputs:
+            _show_inputs(job_inputs, other, paths)
         _show(answer)
     return 0 if answer["ok"] else 1
 
@@ -304,18 +304,18 @@ def _check_each(
     if as_json:
         output.write_json({"jobs": answers})
         return 1 if refused else 0
-    told = [
+    findings = [
         (each["name"], finding["severity"], output.sentence(finding))
         for each in answers
         for finding in each["findings"]
     ]
-    for line in output.alike(told, len(answers)):
+    for line in output.alike(findings, len(answers)):
         output.write(line)
     output.write(f"{len(answers) - refused} of {len(answers)} jobs would be accepted")
     return 1 if refused else 0
 
 
-def _asked(
+def _check_one(
     submission: Submission, diff: str | None, *, inputs: bool
 ) -> tuple[CheckedJob, Inputs | None]:
     with any_client() as client:
@@ -376,12 +376,12 @@ def _show_steps(flow: FlowCheck, below: Sequence[str]) -> None:
 
 
 def _verdict(findings: Sequence[FindingDocument], below: Sequence[str]) -> Iterator[str]:
-    told = set()
+    seen = set()
     for each in findings:
         follows = any(message.startswith(each["message"]) for message in below)
         text = "see below" if follows else output.sentence(each)
-        if text not in told:
-            told.add(text)
+        if text not in seen:
+            seen.add(text)
             yield f"{each['severity']}: {text}"
 
 

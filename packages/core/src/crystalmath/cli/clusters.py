@@ -158,12 +158,12 @@ def clusters(
 
 def _list(*, as_json: bool) -> int:
     with any_client() as client:
-        found = client.clusters()
+        entries = client.clusters()
         if as_json:
-            output.write_json({"clusters": found})
+            output.write_json({"clusters": entries})
             return 0
-        words = [_word(each, client) for each in found]
-    if not found:
+        words = [_word(each, client) for each in entries]
+    if not entries:
         output.note("none is configured; `crystalmath clusters init slurm` writes an example")
         return 0
     rows = [
@@ -174,10 +174,10 @@ def _list(*, as_json: bool) -> int:
             str(each["resources"].get("queue", "")),
             word,
         )
-        for each, word in zip(found, words, strict=True)
+        for each, word in zip(entries, words, strict=True)
     ]
     output.table(("CLUSTER", "ENGINE", "SCHEDULER", "QUEUE", ""), rows)
-    for each, word in zip(found, words, strict=True):
+    for each, word in zip(entries, words, strict=True):
         if trouble := each["error"] or each["trouble"]:
             output.note(f"{each['name']}: {trouble}")
         elif word == _CONFIGURED:
@@ -237,8 +237,8 @@ def _checks(name: str, timeout_s: float) -> Iterator[Check]:
         yield from checks
         return
     with Interrupts() as interrupts:
-        asked = Submission(recipe=PROBE, atoms=None, cluster=name, name=f"check {name}")
-        job = run_submission(asked, interrupts, timeout_s)
+        submission = Submission(recipe=PROBE, atoms=None, cluster=name, name=f"check {name}")
+        job = run_submission(submission, interrupts, timeout_s)
     if interrupts.received is not None:
         raise SystemExit(128 + interrupts.received)
     if not job.state.is_terminal():

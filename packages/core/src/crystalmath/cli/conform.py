@@ -126,7 +126,7 @@ def conform(
     if as_json:
         _write_document(info, run, counts)
     else:
-        given: dict[str, object] = {
+        values: dict[str, object] = {
             "workers": workers,
             "cluster": cluster,
             "start": start,
@@ -134,9 +134,9 @@ def conform(
             "linger": linger,
             "library": library,
         }
-        _report(run.verdicts, _again(engine, option or (), given))
-        told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
-        output.write(f"\n{engine} {info.version}: {told} in {_duration(run.seconds)}")
+        _report(run.verdicts, _again(engine, option or (), values))
+        summary = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)
+        output.write(f"\n{engine} {info.version}: {summary} in {_duration(run.seconds)}")
     return 1 if counts["failed"] else 0
 
 
@@ -288,9 +288,9 @@ def _write_document(info: EngineInfo, run: KitRun, counts: Mapping[str, int]) ->
     ]
     named = {"engine": info.name, "version": info.version}
     pace = None if run.pace is None else {"cold_s": run.pace.cold_s, "warm_s": run.pace.warm_s}
-    told = {"pace": pace, "seconds": round(run.seconds, 1)}
+    timing = {"pace": pace, "seconds": round(run.seconds, 1)}
     promises = [attrs.asdict(verdict) for verdict in run.verdicts]
-    output.write_json({**named, **counts, **told, "promises": promises, "tests": shown})
+    output.write_json({**named, **counts, **timing, "promises": promises, "tests": shown})
 
 
 def _report(verdicts: Sequence[Verdict], again: str) -> None:
@@ -312,10 +312,10 @@ def _report(verdicts: Sequence[Verdict], again: str) -> None:
             output.write(f"  Look closer: {again} -k {each.test}")
 
 
-def _again(engine: str, option: Iterable[str], given: Mapping[str, object]) -> str:
+def _again(engine: str, option: Iterable[str], values: Mapping[str, object]) -> str:
     """Return the command that was called, without what chose the tests."""
     options = [f"--option={each}" for each in option]
-    options += [f"--{name}={value}" for name, value in given.items() if value is not None]
+    options += [f"--{name}={value}" for name, value in values.items() if value is not None]
     return shlex.join(["crystalmath", "conform", engine, *options])
 
 

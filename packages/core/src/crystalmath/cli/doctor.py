@@ -156,13 +156,13 @@ def _rebuild(config: Config) -> Check:
 
         check_build(server.version, config.home)
     with JobStore(config.database_url, network=config.network) as store:
-        found = rebuild(store, config.jobs_directory)
-    message = f"recorded {len(found.recorded)} jobs again from {config.jobs_directory}"
-    if found.recorded:
+        rebuilt = rebuild(store, config.jobs_directory)
+    message = f"recorded {len(rebuilt.recorded)} jobs again from {config.jobs_directory}"
+    if rebuilt.recorded:
         message += f"; {NOT_REBUILT}"
-    if not found.left_out:
+    if not rebuilt.left_out:
         return Check("rebuild", "ok", message)
-    remedy = "these could not be recorded: " + "; ".join(found.left_out[:5])
+    remedy = "these could not be recorded: " + "; ".join(rebuilt.left_out[:5])
     return Check("rebuild", "warning", message, remedy)
 
 
@@ -294,9 +294,9 @@ def _schedulers(config: Config) -> Iterator[Check]:
     clusters.pop("local", None)
     for scheduler, names in clusters.items():
         trouble = schedulers.trouble(scheduler)
-        told = f"{scheduler} {'does not answer' if trouble else 'answers'} ({', '.join(names)})"
+        message = f"{scheduler} {'does not answer' if trouble else 'answers'} ({', '.join(names)})"
         state = "warning" if trouble else "ok"
-        yield Check("scheduler", state, told, trouble)
+        yield Check("scheduler", state, message, trouble)
 
 
 def _strangers(config: Config) -> Iterator[Check]:
@@ -342,19 +342,19 @@ def _relax(engine: str | None) -> Check:
     from crystalmath.client import Submission
 
     recipe = "emt.core.relax_job"
-    asked = Submission(recipe=recipe, atoms=_aluminium(), engine=engine, name="doctor")
+    submission = Submission(recipe=recipe, atoms=_aluminium(), engine=engine, name="doctor")
     with Interrupts() as interrupts:
-        job = run_submission(asked, interrupts)
+        job = run_submission(submission, interrupts)
     if interrupts.received is not None:
         raise SystemExit(128 + interrupts.received)
     if job.state.value != "completed":
         see = f"see crystalmath result {job.job_id}"
         message = f"{job.engine}: {job.state.value}: {job.error}"
         return Check("run", "error", message, see)
-    told = ", ".join(
+    values = ", ".join(
         f"{name} {value}" for name, value in output.summary_fields(job.document()) if value
     )
-    return Check("run", "ok", f"{job.engine}: {told}")
+    return Check("run", "ok", f"{job.engine}: {values}")
 
 
 def _aluminium() -> Atoms:

@@ -83,16 +83,16 @@ def export(
     pip install 'crystalmath[tables]'. The columns formation_energy and e_above_hull (eV/atom)
     are there if they are named. All jobs that fit count for the hull, whatever the --limit.
     """
-    given = list(what or ())
+    words = list(what or ())
     if sum((script, inputs is not None, archive is not None)) > 1:
         output.refuse("give one of --script, --inputs and --archive")
     if script or inputs is not None:
-        return _one(given, inputs, as_json=as_json)
+        return _one(words, inputs, as_json=as_json)
     if archive is not None:
-        return _archive(given, archive, filters, as_json=as_json)
-    if not given:
+        return _archive(words, archive, filters, as_json=as_json)
+    if not words:
         output.refuse("name a file, such as alloys.csv", "FILE")
-    file = Path(given.pop(0))
+    file = Path(words.pop(0))
     with_steps = "steps" in filters
     of_label = None
     if references:
@@ -101,9 +101,9 @@ def export(
         of_label = parse_labels(references, "--references")
     names = None if columns is None else [name.strip() for name in columns.split(",")]
     with any_client() as client:
-        if filters and not given and not [*client.list(limit=1, **filters)]:
+        if filters and not words and not [*client.list(limit=1, **filters)]:
             raise none_fits(filters)
-        which = {"job_ids": _named(client, given, filters)} if given else filters
+        which = {"job_ids": _named(client, words, filters)} if words else filters
         written, left = client.export(
             file, columns=names, references=of_label, sort=sort, limit=limit or None, **which
         )
@@ -111,27 +111,27 @@ def export(
         output.write_json({"file": str(file.absolute()), "jobs": written, "left_out": left})
         return 0
     of_flows = "" if with_steps else " (of a flow, --steps writes the steps)"
-    told = f"; {left} without a geometry left out{of_flows}" if left else ""
-    output.note(f"{written} job{'s' if written != 1 else ''} written to {file}{told}")
+    remark = f"; {left} without a geometry left out{of_flows}" if left else ""
+    output.note(f"{written} job{'s' if written != 1 else ''} written to {file}{remark}")
     return 0
 
 
-def _named(client: Client, given: Sequence[str], filters: dict[str, Any]) -> list[str]:
+def _named(client: Client, prefixes: Sequence[str], filters: dict[str, Any]) -> list[str]:
     """Return the jobs that are named, with --steps after each flow its steps."""
     with_steps = filters.pop("steps", None)
-    ids = chosen(client, given, filters) or []
+    ids = chosen(client, prefixes, filters) or []
     if not with_steps:
         return ids
-    found = ((job_id, reversed([*client.list(parent=job_id)])) for job_id in ids)
-    return [each for job_id, steps in found for each in (job_id, *(job.job_id for job in steps))]
+    flows = ((job_id, reversed([*client.list(parent=job_id)])) for job_id in ids)
+    return [each for job_id, steps in flows for each in (job_id, *(job.job_id for job in steps))]
 
 
-def _one(given: Sequence[str], directory: str | None, *, as_json: bool) -> int:
+def _one(prefixes: Sequence[str], directory: str | None, *, as_json: bool) -> int:
     """Write one job as a script to standard output, or as a folder."""
-    if len(given) != 1:
+    if len(prefixes) != 1:
         output.refuse("name one job by its id", "ID")
     with any_client() as client:
-        job_id = client.find(given[0])
+        job_id = client.find(prefixes[0])
         if directory is None:
             text = client.script(job_id)
         else:
@@ -150,16 +150,16 @@ def _one(given: Sequence[str], directory: str | None, *, as_json: bool) -> int:
     return 0
 
 
-def _archive(given: Sequence[str], file: Path, filters: dict[str, Any], *, as_json: bool) -> int:
-    require_choice(given, filters)
+def _archive(prefixes: Sequence[str], file: Path, filters: dict[str, Any], *, as_json: bool) -> int:
+    require_choice(prefixes, filters)
     with any_client() as client:
-        named = chosen(client, given, filters)
+        named = chosen(client, prefixes, filters)
         which = filters if named is None else {"job_ids": named}
         written = client.write_archive(file, **which)
     count, left_out = written["jobs"], written["left_out"]
     if as_json:
-        told = {"file": str(file.absolute()), "jobs": count, "left_out": left_out}
-        output.write_json(told)
+        document = {"file": str(file.absolute()), "jobs": count, "left_out": left_out}
+        output.write_json(document)
         return 0
     for each in left_out:
         output.note(f"left out {each}")

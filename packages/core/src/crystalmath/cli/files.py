@@ -156,17 +156,17 @@ def prune(
         output.refuse("nobody can be asked here; give --dry-run, then --yes")
     with any_client() as client:
         wanted = [client.find(prefix) for prefix in job_ids] if job_ids else None
-        told = client.prune(wanted, keep_results=keep_results, dry_run=True, **chosen)
+        answer = client.prune(wanted, keep_results=keep_results, dry_run=True, **chosen)
         if not as_json:
-            _show(told, keep_results=keep_results)
-            _tell_of_steps(client, wanted or (), told)
+            _show(answer, keep_results=keep_results)
+            _tell_of_steps(client, wanted or (), answer)
         if not dry_run:
-            told = _remove(client, told, keep_results=keep_results, yes=yes)
+            answer = _remove(client, answer, keep_results=keep_results, yes=yes)
     if as_json:
-        output.write_json({"jobs": told["jobs"], "left": told["left"]})
-    for job in told["left"]:
+        output.write_json({"jobs": answer["jobs"], "left": answer["left"]})
+    for job in answer["left"]:
         output.note(f"{job['job_id'][:8]} stays: {job['error']}")
-    return 1 if told["left"] else 0
+    return 1 if answer["left"] else 0
 
 
 def _remove(client: Client, shown: Pruned, *, keep_results: bool, yes: bool) -> Pruned:
@@ -182,8 +182,8 @@ def _remove(client: Client, shown: Pruned, *, keep_results: bool, yes: bool) -> 
     return {**done, "left": [*shown["left"], *done["left"]]}
 
 
-def _show(told: Pruned, *, keep_results: bool) -> None:
-    jobs = sorted(told["jobs"], key=lambda job: -job["size"])
+def _show(pruned: Pruned, *, keep_results: bool) -> None:
+    jobs = sorted(pruned["jobs"], key=lambda job: -job["size"])
     if not jobs:
         output.note("there is nothing to remove")
         return
@@ -201,9 +201,9 @@ def _show(told: Pruned, *, keep_results: bool) -> None:
         )
 
 
-def _tell_of_steps(client: Client, named: Sequence[str], told: Pruned) -> None:
+def _tell_of_steps(client: Client, named: Sequence[str], pruned: Pruned) -> None:
     """Say what the steps of flows keep that are named: they are jobs of their own."""
-    meant = {job["job_id"] for job in told["jobs"]}
+    meant = {job["job_id"] for job in pruned["jobs"]}
     for job_id in [one for one in named if one in meant][:_SHOWN]:
         if not client.job(job_id).steps:
             continue

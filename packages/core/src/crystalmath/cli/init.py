@@ -34,7 +34,7 @@ class _Question:
     variable: str
     asks: str
     #: Returns the answer that this environment suggests, if any.
-    found: Callable[[Mapping[str, str]], str | None]
+    suggest: Callable[[Mapping[str, str]], str | None]
     #: The names of the lines of ``crystalmath doctor`` that judge the answer.
     looked_at: tuple[str, ...]
     #: Whether the answer is a folder; without it a job of this program cannot begin.
@@ -44,13 +44,13 @@ class _Question:
 def _setting(name: str) -> Callable[[Mapping[str, str]], str | None]:
     """Find what quacc's settings say already, in the environment or its file."""
 
-    def found(environment: Mapping[str, str]) -> str | None:
+    def suggest(environment: Mapping[str, str]) -> str | None:
         from crystalmath.recipes.quacc_settings import quacc_setting
 
         setting = quacc_setting(name, environment)
         return setting[0] if setting is not None and isinstance(setting[0], str) else None
 
-    return found
+    return suggest
 
 
 def _potcars(environment: Mapping[str, str]) -> str | None:
@@ -64,26 +64,26 @@ _QUESTIONS = {
     "potcars": _Question(
         variable="VASP_PP_PATH",
         asks="VASP's POTCARs: the folder that holds potpaw_PBE",
-        found=_potcars,
+        suggest=_potcars,
         looked_at=("POTCARs",),
         is_folder=True,
     ),
     "vasp": _Question(
         variable="QUACC_VASP_CMD",
         asks="The command of VASP, unless it is vasp_std on PATH",
-        found=_setting("VASP_CMD"),
+        suggest=_setting("VASP_CMD"),
         looked_at=("VASP",),
     ),
     "vasp_launcher": _Question(
         variable="QUACC_VASP_PARALLEL_CMD",
         asks="What starts VASP's ranks, unless a cluster or --ranks says it (mpirun -np 16)",
-        found=_setting("VASP_PARALLEL_CMD"),
+        suggest=_setting("VASP_PARALLEL_CMD"),
         looked_at=("VASP",),
     ),
     "pseudopotentials": _Question(
         variable="QUACC_ESPRESSO_PSEUDO",
         asks="Quantum ESPRESSO's pseudopotentials: the folder of the UPF files",
-        found=_setting("ESPRESSO_PSEUDO"),
+        suggest=_setting("ESPRESSO_PSEUDO"),
         looked_at=("UPF files", "pw.x"),
         is_folder=True,
     ),
@@ -130,7 +130,7 @@ def init(
     path = home / "config.toml"
     asks = not (yes or as_json) and sys.stdin.isatty() and sys.stderr.isatty()
     _require_free(path, overwrite=overwrite, asks=asks)
-    given = {
+    options = {
         "potcars": potcars,
         "vasp": vasp,
         "vasp_launcher": vasp_launcher,
@@ -139,7 +139,7 @@ def init(
     checks: list[Check] = []
     variables: dict[str, str] = {}
     for name, question in _QUESTIONS.items():
-        answer = _answer(name, question, given[name], variables, asks=asks)
+        answer = _answer(name, question, options[name], variables, asks=asks)
         if answer is None:
             if question.is_folder and not asks and not as_json:
                 option = f"--{name.replace('_', '-')}"
@@ -178,19 +178,19 @@ def _require_free(path: Path, *, overwrite: bool, asks: bool) -> None:
 
 
 def _answer(
-    name: str, question: _Question, given: str | None, known: Mapping[str, str], *, asks: bool
+    name: str, question: _Question, option: str | None, known: Mapping[str, str], *, asks: bool
 ) -> tuple[str, list[Check]] | None:
     """Return the answer to a question, and what was seen of it; ``None`` where there is none."""
-    if given is not None:
-        return _required(name, question, given, known)
-    found = question.found(_environment({}))
+    if option is not None:
+        return _required(name, question, option, known)
+    suggested = question.suggest(_environment({}))
     if not asks:
-        looked = _look(question, found, known) if found else []
+        looked = _look(question, suggested, known) if suggested else []
         # A folder that jobs could not use is not worth writing down.
-        usable = found and not (question.is_folder and _is_wrong(looked))
-        return (str(found), looked) if usable else None
+        usable = suggested and not (question.is_folder and _is_wrong(looked))
+        return (str(suggested), looked) if usable else None
     while answer := str(
-        typer.prompt(f"{question.asks} (- for none)", default=found or "-", err=True)
+        typer.prompt(f"{question.asks} (- for none)", default=suggested or "-", err=True)
     ).strip():
         if answer == "-":
             return None
@@ -206,13 +206,13 @@ def _answer(
 
 
 def _required(
-    name: str, question: _Question, given: str, known: Mapping[str, str]
+    name: str, question: _Question, value: str, known: Mapping[str, str]
 ) -> tuple[str, list[Check]]:
-    answer = _whole(question, given)
+    answer = _whole(question, value)
     looked = _look(question, answer, known)
     if question.is_folder and (wrong := [check for check in looked if check.state != "ok"][:1]):
         option = f"--{name.replace('_', '-')}"
-        raise ConfigError(f"{option} {given!r}: {wrong[0].message}; nothing was written")
+        raise ConfigError(f"{option} {value!r}: {wrong[0].message}; nothing was written")
     return answer, looked
 
 
@@ -258,23 +258,23 @@ def _environment(answers: Mapping[str, str]) -> dict[str, str]:
     return {**environment, **answers}
 
 
-def _ask_number(question: str, found: int) -> int:
+def _ask_number(question: str, default: int) -> int:
     while True:
-        answer = typer.prompt(question, default=str(found), err=True).strip()
+        answer = typer.prompt(question, default=str(default), err=True).strip()
         if answer.isdecimal() and int(answer) > 0:
             return int(answer)
         output.note(f"{answer!r} is no whole number from 1")
 
 
-def _cluster(given: str | None, *, asks: bool) -> str | None:
+def _cluster(choice: str | None, *, asks: bool) -> str | None:
     """Return which example of a cluster is to be added; one that is found is only asked for."""
     from crystalmath.cli.clusters import EXAMPLES
 
-    if given is not None:
-        if given not in {*EXAMPLES, "none"}:
-            hint = did_you_mean(given, [*EXAMPLES, "none"])
-            output.refuse(f"there is no example {given!r}; {hint}", "--cluster")
-        return None if given == "none" else given
+    if choice is not None:
+        if choice not in {*EXAMPLES, "none"}:
+            hint = did_you_mean(choice, [*EXAMPLES, "none"])
+            output.refuse(f"there is no example {choice!r}; {hint}", "--cluster")
+        return None if choice == "none" else choice
     if not asks:
         return None
     for kind, command in _SCHEDULERS.items():

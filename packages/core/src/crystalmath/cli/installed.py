@@ -61,8 +61,8 @@ def recipes(
 
     with any_client() as client:
         if name is None:
-            found = client.ask(server.RECIPES_LIST)["recipes"]
-            return _list_recipes(found, as_json=as_json)
+            entries = client.ask(server.RECIPES_LIST)["recipes"]
+            return _list_recipes(entries, as_json=as_json)
         allow = config.load().recipes_allow
         try:
             described = client.ask(server.RECIPES_DESCRIBE, recipe=full_name(name, allow))
@@ -80,14 +80,14 @@ def recipes(
     return 0
 
 
-def _list_recipes(found: Sequence[Mapping[str, Any]], *, as_json: bool) -> int:
+def _list_recipes(entries: Sequence[Mapping[str, Any]], *, as_json: bool) -> int:
     if as_json:
-        output.write_json({"recipes": found})
+        output.write_json({"recipes": entries})
         return 0
-    if not found:
+    if not entries:
         output.note("no recipes: quacc is not installed; pip install 'crystalmath[quacc]'")
         return 1
-    rows = [(output.short_recipe(recipe["name"]), recipe["summary"]) for recipe in found]
+    rows = [(output.short_recipe(recipe["name"]), recipe["summary"]) for recipe in entries]
     output.table(("RECIPE", "WHAT IT DOES"), rows, whole=("RECIPE",))
     return 0
 
@@ -97,20 +97,20 @@ def _parameters(schema: Mapping[str, Any] | None) -> list[dict[str, Any]] | None
     if schema is None:
         return None
     return [
-        {"name": name, "required": name in schema["required"], "default": _default(told)}
-        for name, told in schema["properties"].items()
+        {"name": name, "required": name in schema["required"], "default": _default(declared)}
+        for name, declared in schema["properties"].items()
     ] + [{"name": "**", "required": False, "default": None}] * schema["additionalProperties"]
 
 
-def _default(told: Mapping[str, Any]) -> str | None:
-    return repr(told["default"]) if "default" in told else told.get("x-default")
+def _default(declared: Mapping[str, Any]) -> str | None:
+    return repr(declared["default"]) if "default" in declared else declared.get("x-default")
 
 
 def _recipe_text(recipe: Mapping[str, Any]) -> str:
     kind = f" ({recipe['kind']})" if recipe["kind"] else ""
-    given = recipe["parameters"]
-    arguments = "".join(f"\n    {_argument(argument)}" for argument in given or ()) or " none"
-    if given is None:
+    parameters = recipe["parameters"]
+    arguments = "".join(f"\n    {_argument(argument)}" for argument in parameters or ()) or " none"
+    if parameters is None:
         arguments = " its source cannot tell"
     docstring = recipe["docstring"] or "It has no docstring."
     return (
@@ -146,14 +146,14 @@ def presets(
 ) -> int:
     """List quacc's presets with what each sets, or show one."""
     with any_client() as client:
-        found = client.presets(name)
+        shown = client.presets(name)
     if as_json:
-        output.write_json({"presets": [attrs.asdict(each) for each in found]})
+        output.write_json({"presets": [attrs.asdict(each) for each in shown]})
         return 0
-    if not found:
+    if not shown:
         output.note("no presets: quacc is not installed; pip install 'crystalmath[quacc]'")
         return 1
-    output.write("\n\n".join(_text(each, whole=name is not None) for each in found))
+    output.write("\n\n".join(_text(each, whole=name is not None) for each in shown))
     return 0
 
 

@@ -92,14 +92,14 @@ def list_jobs(
 
     Written to a file or a pipe, lines are as long as they need to be.
     """
-    for option, given, others in (
+    for option, is_set, others in (
         ("--watch", watch, {"--summary": summary, "--json": as_json, "--csv": csv}),
         ("--csv", csv, {"--summary": summary, "--json": as_json}),
         ("--columns", columns is not None, {"--summary": summary, "--json": as_json}),
         ("--sort", sort is not None, {"--summary": summary}),
         ("--tree", tree, {"--watch": watch, "--summary": summary, "--steps": "steps" in filters}),
     ):
-        for other in (name for name, too in others.items() if given and too):
+        for other in (name for name, too in others.items() if is_set and too):
             output.refuse(f"does not go with {other}", option)
     names = None if columns is None else _columns(columns)
     wanted = {**filters, "sort": _sort(sort)}
@@ -141,10 +141,10 @@ def _of_recipe(home: HomeReader, recipe: str | None) -> str:
     values = [each for one in facets if one["filter"] == "recipe" for each in one["values"]]
     names = [output.short_recipe(each["value"]) for each in values]
     groups = {name[:at] for name in names for at, mark in enumerate(name) if mark == "."}
-    asked = output.short_recipe(recipe)
-    if asked in {*names, *groups}:
+    short = output.short_recipe(recipe)
+    if short in {*names, *groups}:
         return ""  # other filters leave none
-    near = did_you_mean(asked, [*names, *groups], "")
+    near = did_you_mean(short, [*names, *groups], "")
     return f"; none on record has the recipe {recipe!r}" + f"; {near}" * bool(near)
 
 
@@ -281,14 +281,14 @@ def _live(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) ->
             return min(limit or rows, rows)
 
         for jobs, counts, progress in _renewed(wanted, most):
-            told = Text("\n".join(filter(None, [output.counts(counts), unserved(jobs)])))
+            footer = Text("\n".join(filter(None, [output.counts(counts), unserved(jobs)])))
             shown: list[RenderableType] = []
             if jobs and names is None:
                 table = job_table.usual(jobs, live.console.width, progress)
                 shown = [Text.from_ansi(table, no_wrap=True)]
             elif jobs and names is not None:
                 shown = [job_table.chosen(jobs, names)]
-            live.update(Group(*shown, told), refresh=True)
+            live.update(Group(*shown, footer), refresh=True)
 
 
 def _repeat(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) -> None:
@@ -333,8 +333,8 @@ def progress(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json =
     if as_json:
         names = ("job_id", "status", "error", "steps", "parents")
         documents = [{name: job[name] for name in names} for job in jobs]
-        told = [{**each, "progress": reached[each["job_id"]]} for each in documents]
-        output.write_json({"jobs": told})
+        entries = [{**each, "progress": reached[each["job_id"]]} for each in documents]
+        output.write_json({"jobs": entries})
         return 0
     if not jobs:
         output.note("no running jobs")

@@ -114,9 +114,9 @@ def _name_others(part: LogPart) -> None:
 
 def _document(parts: list[LogPart]) -> dict[str, Any]:
     last = parts[-1]
-    told = {key: last[key] for key in ("job_id", "offset", "size", "finished", "error")}
+    document = {key: last[key] for key in ("job_id", "offset", "size", "finished", "error")}
     return {
-        **told,
+        **document,
         "others": last["others"],
         "path": last["file"],
         "text": "".join(part["text"] for part in parts),

@@ -102,9 +102,9 @@ def plot(
         jobs = [*map(Job.read, chosen_jobs(client, job_ids, filters))]
         ids = [job.job_id for job in jobs]
         if eos and by is not None:
-            told = client.equations_of_state(ids, by)
-            states, panels, left_out = told.states, _of_states(told), told.left_out
-            document = {**to_wire(told), "states": [to_wire(one) for one in states]}
+            equations = client.equations_of_state(ids, by)
+            states, panels, left_out = equations.states, _of_states(equations), equations.left_out
+            document = {**to_wire(equations), "states": [to_wire(one) for one in states]}
         elif eos:
             state = client.equation_of_state(ids)
             document, panels, left_out = to_wire(state), _of_state(state), state.left_out
@@ -127,7 +127,7 @@ def plot(
     else:
         output.note(f"written to {file}")
     if eos and not as_json:
-        output.write("\n\n".join(map(_told, states)))
+        output.write("\n\n".join(map(_state_text, states)))
     _say_what_is_missing(jobs, left_out)
     return 0
 
@@ -172,11 +172,11 @@ def _of_steps(
             "most, or draw a sweep with --x"
         )
     read = client.progress([job.job_id for job in jobs], history=True)
-    told = {job.job_id: read[job.job_id] for job in jobs}
+    progress = {job.job_id: read[job.job_id] for job in jobs}
     left_out = {
         job.job_id: job.without_files() or "it has written no ionic step yet that can be read"
         for job in jobs
-        if not _steps(told[job.job_id])
+        if not _steps(progress[job.job_id])
     }
     drawn = [job for job in jobs if job.job_id not in left_out]
     if not drawn:
@@ -198,19 +198,19 @@ def _of_steps(
                 "job_id": job.job_id,
                 "status": job.state.value,
                 "name": job.name,
-                "history": [to_wire(step) for step in _steps(told[job.job_id])],
+                "history": [to_wire(step) for step in _steps(progress[job.job_id])],
             }
             for job in jobs
         ]
     }
-    return document, _step_panels(drawn, told), left_out
+    return document, _step_panels(drawn, progress), left_out
 
 
 def _steps(read: Progress | None) -> Sequence[Any]:
     return (read and read.history) or ()
 
 
-def _step_panels(jobs: Sequence[Job], told: Mapping[str, Progress | None]) -> list[Panel]:
+def _step_panels(jobs: Sequence[Job], progress: Mapping[str, Progress | None]) -> list[Panel]:
     from crystalmath.cli.shared.figure import Curve, Panel
     from crystalmath.models.progress import step_numbers
 
@@ -218,7 +218,7 @@ def _step_panels(jobs: Sequence[Job], told: Mapping[str, Progress | None]) -> li
     forces: list[Curve] = []
     for job in jobs:
         name = output.printable(job.name or job.job_id[:8]) if len(jobs) > 1 else ""
-        read = _steps(told[job.job_id])
+        read = _steps(progress[job.job_id])
         steps = list(zip(step_numbers(read), read, strict=True))
         for curves, field in ((energies, "energy_ev"), (forces, "max_force_ev_ang")):
             points = [(at, getattr(step, field)) for at, step in steps]
@@ -264,14 +264,14 @@ def _of_state(state: EquationOfState) -> list[Panel]:
     return [Panel("volume / Å³", "energy / eV", curves, title=state.formula)]
 
 
-def _of_states(told: EquationsOfState) -> list[Panel]:
+def _of_states(equations: EquationsOfState) -> list[Panel]:
     """Draw several in one frame: for an atom, and from the energy of each at its minimum."""
     from crystalmath.cli.shared.figure import Curve, Panel
     from crystalmath.recipes.formulas import composition
 
     computed: list[Curve] = []
     fitted: list[Curve] = []
-    for number, state in enumerate(told.states):
+    for number, state in enumerate(equations.states):
         cell = composition(state.formula)
         natoms = cell.natoms if cell else 1
 
@@ -305,7 +305,7 @@ def _fitted(state: EquationOfState) -> tuple[list[float], list[float]]:
     ]
 
 
-def _told(state: EquationOfState) -> str:
+def _state_text(state: EquationOfState) -> str:
     from crystalmath.recipes.formulas import composition
 
     which = f" of {state.name}" if state.name else ""

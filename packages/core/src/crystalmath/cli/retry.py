@@ -67,16 +67,16 @@ def retry(
     unknown: list[_Answer] = []
     with any_client() if dry_run else connected() as client:
         if job_ids and not filters:
-            found, wrong = find_each(client, job_ids)
-            named = [found[prefix] for prefix in job_ids if prefix in found]
+            ids, wrong = find_each(client, job_ids)
+            named = [ids[prefix] for prefix in job_ids if prefix in ids]
             for prefix, error in wrong.items():
                 told_of = output.error_document(error, error.code)
                 unknown.append({"retry_of": prefix, "name": None, **told_of})
         else:
             named = chosen(client, job_ids, filters)
         which = {"filters": filters} if named is None else {"job_ids": named}
-        told = [] if named == [] else ask_again(client.ask, changes, dry_run=dry_run, **which)
-    answers: list[_Answer] = [*unknown, *told]
+        answered = [] if named == [] else ask_again(client.ask, changes, dry_run=dry_run, **which)
+    answers: list[_Answer] = [*unknown, *answered]
     if not answers:
         raise none_fits({"state": [state.value for state in NO_RESULT], **filters})
     if as_json:
@@ -111,11 +111,11 @@ def _counted(answers: Sequence[_Answer], again: int, *, dry_run: bool) -> str:
     accepted = sum(answer["status"] != "error" for answer in answers)
     refused = len(answers) - accepted - again
     would = "would be" if dry_run else "is" if accepted == 1 else "are"
-    told = [f"{accepted} {would} run again"]
-    told += [f"{refused} cannot be"] if refused else []
+    parts = [f"{accepted} {would} run again"]
+    parts += [f"{refused} cannot be"] if refused else []
     before = "was run again before, and is" if again == 1 else "were run again before, and are"
-    told += [f"{again} {before} passed over"] if again else []
-    return ", ".join(told)
+    parts += [f"{again} {before} passed over"] if again else []
+    return ", ".join(parts)
 
 
 @with_place
@@ -143,9 +143,9 @@ def reread(
     settings = dict(_read(text) for text in setting or ())
     with connected() as client:
         future = client.reread(client.find(job_id), settings=settings, **options)
-        told = future.info().state.value
+        state = future.info().state.value
     if as_json:
-        output.write_json({"job_id": future.job_id, "status": told})
+        output.write_json({"job_id": future.job_id, "status": state})
     else:
         output.write(future.job_id)
     return 0

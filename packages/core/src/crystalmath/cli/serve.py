@@ -125,7 +125,7 @@ def stop(
         more = {"unfinished": list(left)} if cancel else {}
         output.write_json({"stopped": answer is not None, **counts, **more})
     else:
-        output.note(_told(place, answer, leaving=server is not None, left=len(left)))
+        output.note(_stop_message(place, answer, leaving=server is not None, left=len(left)))
         for job_id, why in list(left.items())[:NAMED]:
             output.note(f"not over: {job_id}: {why or 'no reason is known'}")
     return 1 if left else 0
@@ -159,8 +159,8 @@ def _ask(place: Place, *, cancel: bool) -> dict[str, Any] | None:
 def _silent(place: Place) -> ServerError:
     server = place.read_lock()
     remedy = f"`kill -9 {server.identity.pid}` ends it, and running jobs go on" if server else ""
-    told = f"the server of {place.home} does not answer; its log is {place.log}"
-    return ServerError(f"{told}; {remedy}" if remedy else told)
+    message = f"the server of {place.home} does not answer; its log is {place.log}"
+    return ServerError(f"{message}; {remedy}" if remedy else message)
 
 
 def _await(
@@ -179,7 +179,7 @@ def _await(
     return answer
 
 
-def _told(place: Place, answer: dict[str, Any] | None, *, leaving: bool, left: int) -> str:
+def _stop_message(place: Place, answer: dict[str, Any] | None, *, leaving: bool, left: int) -> str:
     goes_on = "which the next server goes on to cancel; `crystalmath serve` starts it"
     more = f"; not over: {left} jobs, {goes_on}" if left else ""
     if answer is None and leaving:

@@ -41,20 +41,20 @@ _EVENTS = 1000
 def status(job_id: JobId, *, as_json: Json = False) -> int:
     """Show what became of a job."""
     with home_reader() as home:
-        asked = home.ask(
+        answer = home.ask(
             server.JOBS_SPECIFICATION,
             job_id=job_id,
             prefix=True,
             job=True,
             progress=None if as_json else True,
         )
-        job, files = asked["job"], asked["potcars"]
+        job, files = answer["job"], answer["potcars"]
         steps = [] if as_json else _steps(home, job)
     if as_json:
-        output.write_json({**job, "params": asked["params"], "potcars": files})
+        output.write_json({**job, "params": answer["params"], "potcars": files})
     else:
-        reached = _progress(asked["progress"])
-        output.write(output.fields(status_fields(job, asked["params"], files, reached, steps)))
+        reached = _progress(answer["progress"])
+        output.write(output.fields(status_fields(job, answer["params"], files, reached, steps)))
         tell_unserved([job])
     return 0
 
@@ -66,7 +66,7 @@ def _steps(home: HomeReader, job: JobDocument) -> list[tuple[str, object]]:
         return []
     from crystalmath.models.job_notes import step_of, told_steps
 
-    told: list[tuple[str, object]] = [
+    pairs: list[tuple[str, object]] = [
         ("steps", told_steps(counts, ("failed", "cancelled", "running", "pending")))
     ]
     states = [state for state in ("failed", "running") if counts.get(state)]
@@ -84,8 +84,8 @@ def _steps(home: HomeReader, job: JobDocument) -> list[tuple[str, object]]:
             lines[_STEPS:] = [f"and {len(more)} more: {command}"]
         if left := sum(_is_left(one) for _, one in those):
             lines.append(f"{left} that never began, as what they needed had failed")
-        told += each(state, lines)
-    return told
+        pairs += each(state, lines)
+    return pairs
 
 
 def _is_left(job: JobDocument) -> bool:
@@ -209,46 +209,46 @@ def show(job_id: JobId, *, as_json: Json = False) -> int:
     crystalmath files ID lists what it has written, crystalmath logs ID prints it.
     """
     with home_reader() as home:
-        told = home.ask(server.JOBS_SHOW, job_id=home.find(job_id))
-        steps = [] if as_json else _steps(home, told["job"])
+        story = home.ask(server.JOBS_SHOW, job_id=home.find(job_id))
+        steps = [] if as_json else _steps(home, story["job"])
     if as_json:
-        output.write_json(told)
+        output.write_json(story)
     else:
-        output.write(output.fields(_story(told, steps)))
-        tell_unserved([told["job"]])
+        output.write(output.fields(_story(story, steps)))
+        tell_unserved([story["job"]])
     return 0
 
 
-def _story(told: Story, steps: Sequence[tuple[str, object]]) -> list[tuple[str, object]]:
+def _story(story: Story, steps: Sequence[tuple[str, object]]) -> list[tuple[str, object]]:
     # What it came of is told below, with what became of that.
-    job: JobDocument = {**told["job"], "parents": []}
+    job: JobDocument = {**story["job"], "parents": []}
     waits = "waits for" if job["status"] == "pending" else "waited for"
-    waiting = [one for one in told["parents"] if "awaited" in one]
-    taken = [one for one in told["parents"] if "awaited" not in one]
-    known = status_fields(job, told["params"], told["potcars"], steps=steps)
-    others = [one for one in told["children"] if one["role"] not in {"flow", "taken"}]
-    flow = dict(told["flow"])
+    waiting = [one for one in story["parents"] if "awaited" in one]
+    taken = [one for one in story["parents"] if "awaited" not in one]
+    known = status_fields(job, story["params"], story["potcars"], steps=steps)
+    others = [one for one in story["children"] if one["role"] not in {"flow", "taken"}]
+    flow = dict(story["flow"])
     by_step = flow.pop("by_step", {})
-    body = told["body"]
+    body = story["body"]
     return [
         *known,
         ("body", body and f"{body['engine']}, cluster {body['cluster']}"),
         *each("flow", (_setting(name, value) for name, value in flow.items())),
-        *each("by step", (f"{name}: {_settings(given)}" for name, given in by_step.items())),
+        *each("by step", (f"{name}: {_settings(terms)}" for name, terms in by_step.items())),
         *each(waits, _relatives(waiting, output.taken_of)),
         *each("came of", _relatives(taken, output.taken_of)),
-        *each("led to", _relatives(others, _given_on)),
-        *each("attempts", (_attempt(one, job["started_at"]) for one in told["attempts"])),
-        *each("events", (_event(one) for one in told["events"])),
-        ("", None if len(told["events"]) < _EVENTS else f"(the first {_EVENTS}; more may follow)"),
+        *each("led to", _relatives(others, _how_used)),
+        *each("attempts", (_attempt(one, job["started_at"]) for one in story["attempts"])),
+        *each("events", (_event(one) for one in story["events"])),
+        ("", None if len(story["events"]) < _EVENTS else f"(the first {_EVENTS}; more may follow)"),
         ("work dir", output.work_dir({**job, "result": None})),
     ]
 
 
-def _settings(given: Mapping[str, Any]) -> str:
-    told = {**given, **given.get("resources", {})}
-    told.pop("resources", None)
-    return ", ".join(_setting(name, value) for name, value in told.items())
+def _settings(terms: Mapping[str, Any]) -> str:
+    flat = {**terms, **terms.get("resources", {})}
+    flat.pop("resources", None)
+    return ", ".join(_setting(name, value) for name, value in flat.items())
 
 
 def _setting(name: str, value: Any) -> str:
@@ -268,11 +268,11 @@ def _relatives(those: Sequence[Relative], how: Callable[[Relative], str]) -> Ite
         ways.setdefault(one["job_id"], []).append(how(one))
     for job_id, one in {one["job_id"]: one for one in those}.items():
         known = [one["name"], one["recipe"] and output.short_recipe(one["recipe"]), one["status"]]
-        told = ", ".join(text for text in known if text) or "not on record any more"
-        yield f"{job_id} ({', '.join(ways[job_id])}): {told}"
+        description = ", ".join(text for text in known if text) or "not on record any more"
+        yield f"{job_id} ({', '.join(ways[job_id])}): {description}"
 
 
-def _given_on(child: Relative) -> str:
+def _how_used(child: Relative) -> str:
     if "awaited" in child:
         return "waits for it"
     # Which of its geometries, the child's own record tells.
@@ -356,8 +356,8 @@ def result(
 def _without_result(job: Job) -> str:
     if not job.state.is_terminal():
         return f"job {job.job_id} is {job.state.value}; it has no result yet"
-    told = f"job {job.job_id} {job.state.ended}, and has no result"
-    return f"{told}; 'crystalmath result {job.job_id[:8]}' tells why"
+    message = f"job {job.job_id} {job.state.ended}, and has no result"
+    return f"{message}; 'crystalmath result {job.job_id[:8]}' tells why"
 
 
 def _print_field(raw: bytes) -> None:
@@ -432,18 +432,18 @@ def _returned(home: HomeReader, job_id: str) -> str | None:
     """Write what a recipe returned, cut, and how all of it is printed."""
     import json
 
-    found = json.loads(home.result_json(job_id, brief=True) or b"null")
-    if isinstance(found, dict) and "last" in found:  # that is no name in a flow's result
-        found = json.loads(home.result_json(job_id) or b"null")
-    if found is None:
+    value = json.loads(home.result_json(job_id, brief=True) or b"null")
+    if isinstance(value, dict) and "last" in value:  # that is no name in a flow's result
+        value = json.loads(home.result_json(job_id) or b"null")
+    if value is None:
         return None
-    if not isinstance(found, dict) or "@module" in found:
-        told = [_value(found)]
+    if not isinstance(value, dict) or "@module" in value:
+        parts = [_value(value)]
     else:
-        names = [name for name in found if name[:1] != "@"]
-        told = [f"{name}={_value(found[name])}" for name in names[:_RETURNED]]
-        told += [f"{len(names) - _RETURNED} more"] * (len(names) > _RETURNED)
-    return f"{', '.join(told)} (--field NAME prints one, --json all)"
+        names = [name for name in value if name[:1] != "@"]
+        parts = [f"{name}={_value(value[name])}" for name in names[:_RETURNED]]
+        parts += [f"{len(names) - _RETURNED} more"] * (len(names) > _RETURNED)
+    return f"{', '.join(parts)} (--field NAME prints one, --json all)"
 
 
 def _value(value: Any) -> str:

@@ -41,7 +41,7 @@ from crystalmath.models.written import label_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from crystalmath.cli.shared.submission_options import Asked
+    from crystalmath.cli.shared.submission_options import Request
     from crystalmath.client import Client
 
 
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 _LABEL = 255
 
 # The name of a structure, and what was read; neither for a recipe that takes none.
-_Given = tuple[str | None, Document | InvalidJob | None]
-_Read = _Given | tuple[str | None, list[Document]]
+_NamedDocument = tuple[str | None, Document | InvalidJob | None]
+_Read = _NamedDocument | tuple[str | None, list[Document]]
 # Labels, the recipe's parameters, and resources.
 _Combination = tuple[dict[str, str], "Mapping[str, Any]", dict[str, Any]]
 
@@ -115,17 +115,17 @@ def submit(
     _refuse_twice(options.get("labels") or {}, combinations)
     if not structures:
         require_none(recipe)
-    given: list[_Given] = (
+    documents: list[_NamedDocument] = (
         list(read_documents(structures, pairs=label_info)) if structures else [(None, None)]
     )
-    read: list[_Read] = [_one(given, label_info=label_info)] if together else [*given]
+    read: list[_Read] = [_one(documents, label_info=label_info)] if together else [*documents]
     one = together or ((not structures or names_one(structures)) and len(read) == 1)
     many = bool(sweep) or not one
-    asked = _asked(recipe, read, combinations, options, label_info=label_info)
+    requests = _requests(recipe, read, combinations, options, label_info=label_info)
     if (key := options.get("key")) is not None:
-        asked = _recognised(asked, key, many=many)
+        requests = _recognised(requests, key, many=many)
     answers = []
-    for answer in submitted(asked):
+    for answer in submitted(requests):
         answers.append(answer)
         if not as_json and answer["job_id"] is not None:
             output.write(answer["job_id"])
@@ -136,7 +136,7 @@ def submit(
     return 1 if any(answer["job_id"] is None for answer in answers) else 0
 
 
-def _one(read: Sequence[_Given], *, label_info: bool) -> tuple[str | None, list[Document]]:
+def _one(read: Sequence[_NamedDocument], *, label_info: bool) -> tuple[str | None, list[Document]]:
     """Make one of all structures that were read."""
     if label_info:
         output.refuse(
@@ -170,14 +170,14 @@ def _refuse_twice(labels: Mapping[str, str], combinations: Sequence[_Combination
         )
 
 
-def _asked(
+def _requests(
     recipe: str,
     read: Sequence[_Read],
     combinations: Sequence[_Combination],
     options: SubmissionOptions,
     *,
     label_info: bool = False,
-) -> Iterator[Asked]:
+) -> Iterator[Request]:
     from crystalmath import config
     from crystalmath.client.request import document
 
@@ -205,20 +205,22 @@ def _asked(
             if key is not None:
                 each["key"] = own_key(key, [structure, swept], before)
             try:
-                asked = Submission(recipe=recipe, atoms=structure, parameters=parameters, **each)
-                yield full, document(asked, configured, environment)
+                submission = Submission(
+                    recipe=recipe, atoms=structure, parameters=parameters, **each
+                )
+                yield full, document(submission, configured, environment)
             except CrystalMathError as error:
                 yield full, error
 
 
-def _recognised(asked: Iterable[Asked], key: str, *, many: bool) -> Iterator[Asked]:
+def _recognised(requests: Iterable[Request], key: str, *, many: bool) -> Iterator[Request]:
     """Give jobs the keys that they have on record, whether they were submitted alone or not.
 
     One that is alone gets the command's key as it is, unless it is on record as one of many.
     """
     taken: bool | None = None
     with contextlib.ExitStack() as stack:
-        for name, job in asked:
+        for name, job in requests:
             if isinstance(job, dict) and taken is None:
                 client = stack.enter_context(connected())
                 taken = any(client.list(key=key if many else job["key"], limit=1))
@@ -244,10 +246,10 @@ def _info_labels(structure: object) -> dict[str, str]:
     """
     data = structure.get("data") if isinstance(structure, dict) else None
     info = data.get("info", {}) if isinstance(data, dict) else {}
-    told = {**info, **(info.pop(PAIRS) if isinstance(info.get(PAIRS), dict) else {})}
+    values = {**info, **(info.pop(PAIRS) if isinstance(info.get(PAIRS), dict) else {})}
     texts = {
         name: label_of(value)
-        for name, value in told.items()
+        for name, value in values.items()
         if isinstance(value, (str, int, float))
     }
     return {
@@ -280,7 +282,7 @@ def split_sweeps(sweeps: Iterable[str], recipe: str) -> tuple[list[str], list[st
     return resources, parameters
 
 
-def parse_resource_sweep(text: str, given: Iterable[str]) -> list[tuple[str, str, str, Any]]:
+def parse_resource_sweep(text: str, fixed: Iterable[str]) -> list[tuple[str, str, str, Any]]:
     """Return for each value of one sweep its label, the resource, the text, and what that means."""
     label, _, values = text.partition("=")
     label = label.strip().removeprefix(_PREFIX)
@@ -288,7 +290,7 @@ def parse_resource_sweep(text: str, given: Iterable[str]) -> list[tuple[str, str
         known = ", ".join(_FIELDS)
         output.refuse(f"there is no resource {label!r} to sweep; there are {known}")
     name = RESOURCE_NAMES[label]
-    if name in set(given):
+    if name in set(fixed):
         output.refuse(f"{label!r} is swept, and given for all jobs by an option")
     texts = [value.strip().strip("\"'") for value in values.strip().strip("[]").split(",")]
     if "" in texts or len(set(texts)) < len(texts):
@@ -302,7 +304,7 @@ def _parameters_of(recipe: str) -> frozenset[str]:
 
     allow = load().recipes_allow
     try:
-        found = look_up(full_name(recipe, allow), allow).signature
+        signature = look_up(full_name(recipe, allow), allow).signature
     except InvalidJob:
         return frozenset()  # whoever checks the job says what is wrong with the recipe
-    return frozenset(found.parameters if found else ())
+    return frozenset(signature.parameters if signature else ())

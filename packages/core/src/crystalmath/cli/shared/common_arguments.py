@@ -64,7 +64,7 @@ def option_of(
     """Make a command's option of a field that declares one."""
     option = one.about.option
     assert option is not None  # noqa: S101 - whoever calls has no others
-    told = typer.Option(
+    declaration = typer.Option(
         option.name,
         metavar=option.metavar,
         help=option.help,
@@ -73,7 +73,9 @@ def option_of(
         max=most,
     )
     keyword = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(one.name, keyword, default=None, annotation=Annotated[kind, told])
+    return inspect.Parameter(
+        one.name, keyword, default=None, annotation=Annotated[kind, declaration]
+    )
 
 
 def taking(
@@ -84,8 +86,8 @@ def taking(
     """Have a command take other parameters, of which its own are read."""
 
     @wraps(function)
-    def command(**given: Any) -> int:
-        return function(**read(given))
+    def command(**arguments: Any) -> int:
+        return function(**read(arguments))
 
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -113,7 +115,7 @@ def connected(*, start: bool = True) -> Client:
     """Connect to the home's server; on a terminal offer to replace one of another build."""
     from crystalmath.client import ProtocolMismatch, connect
 
-    _tell_later()
+    _warn_of_a_lock_later()
     try:
         return connect(start=start)
     except ProtocolMismatch as error:
@@ -123,8 +125,8 @@ def connected(*, start: bool = True) -> Client:
 
 def tell_unserved(jobs: Sequence[JobDocument]) -> None:
     """Say on a terminal that no server runs which unfinished jobs may wait for."""
-    if sys.stderr.isatty() and (told := unserved(jobs)):
-        output.note(told)
+    if sys.stderr.isatty() and (message := unserved(jobs)):
+        output.note(message)
 
 
 def unserved(jobs: Sequence[JobDocument]) -> str | None:
@@ -146,7 +148,7 @@ def home_reader() -> Iterator[HomeReader]:
     from crystalmath.client.client_errors import ProtocolMismatch
     from crystalmath.client.home_reader import HomeReader
 
-    telling = _tell_later()
+    warning = _warn_of_a_lock_later()
     try:
         with HomeReader() as reader:
             try:
@@ -155,7 +157,7 @@ def home_reader() -> Iterator[HomeReader]:
                 _end_other_build(error)
             yield reader
     finally:
-        telling.cancel()
+        warning.cancel()
 
 
 def _end_other_build(error: Exception) -> None:
@@ -171,14 +173,14 @@ def _end_other_build(error: Exception) -> None:
         raise typer.Exit(1)
 
 
-def _tell_later() -> threading.Timer:
-    telling = threading.Timer(1.0, _tell_of_a_lock)
-    telling.daemon = True
-    telling.start()
-    return telling
+def _warn_of_a_lock_later() -> threading.Timer:
+    warning = threading.Timer(1.0, _warn_of_a_lock)
+    warning.daemon = True
+    warning.start()
+    return warning
 
 
-def _tell_of_a_lock() -> None:
+def _warn_of_a_lock() -> None:
     """Say what a command waits for, if its server waits for a database that does not answer."""
     from crystalmath.cli.shared.health import waits_for_database
 
@@ -203,14 +205,14 @@ def find_each(
     """Return the whole ids, and what is wrong with others, by what was given, each once."""
     from crystalmath.errors import CrystalMathError
 
-    found: dict[str, str] = {}
+    ids: dict[str, str] = {}
     wrong: dict[str, CrystalMathError] = {}
     for prefix in prefixes:
         try:
-            found[prefix] = client.find(prefix)
+            ids[prefix] = client.find(prefix)
         except CrystalMathError as error:
             wrong[prefix] = error
-    return found, wrong
+    return ids, wrong
 
 
 def chosen(
@@ -223,10 +225,10 @@ def chosen(
     from crystalmath.client import transport
 
     named = [asks.find(prefix) for prefix in job_ids or ()] or None
-    found = transport.chosen(asks.ask, named, filters)
-    if found == []:
+    ids = transport.chosen(asks.ask, named, filters)
+    if ids == []:
         raise none_fits(filters)
-    return found
+    return ids
 
 
 def chosen_jobs(
@@ -237,12 +239,12 @@ def chosen_jobs(
 
     named = chosen(asks, job_ids, filters)
     if named is None:
-        found = list(pages(asks.ask, None, filters_document(filters)))
+        jobs = list(pages(asks.ask, None, filters_document(filters)))
     else:
-        found = list(records(asks.ask, named))
-    if not found:
+        jobs = list(records(asks.ask, named))
+    if not jobs:
         raise none_fits(filters)
-    return found
+    return jobs
 
 
 def none_fits(filters: Mapping[str, Any]) -> CrystalMathError:

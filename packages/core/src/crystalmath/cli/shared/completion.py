@@ -98,8 +98,8 @@ def unfinished_ids(incomplete: str) -> list[tuple[str, str]]:
 
 def labels(incomplete: str) -> list[str]:
     """Offer the labels of the newest jobs."""
-    found = {f"{key}={value}" for job in _jobs() for key, value in job["labels"].items()}
-    return _beginning(incomplete, found)
+    pairs = {f"{key}={value}" for job in _jobs() for key, value in job["labels"].items()}
+    return _beginning(incomplete, pairs)
 
 
 def _jobs(**filters: Any) -> list[JobDocument]:

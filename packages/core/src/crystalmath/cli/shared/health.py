@@ -47,8 +47,8 @@ def report(checks: Iterable[Check], *, as_json: bool, **more: object) -> int:
             show(check)
     wrong = any(check.state == "error" for check in seen)
     if as_json:
-        told = [asdict(check) for check in seen]
-        output.write_json({"status": "error" if wrong else "ok", **more, "checks": told})
+        documents = [asdict(check) for check in seen]
+        output.write_json({"status": "error" if wrong else "ok", **more, "checks": documents})
     return 1 if wrong else 0
 
 
@@ -173,7 +173,7 @@ _ELSEWHERE = (
 def storage_checks(config: Config) -> Iterator[Check]:
     """Look at where the home and its database lie, and whether files can be locked there."""
     kind = file_system(config.home)
-    told = f"{config.home} is on {kind}, {'a network' if config.is_on_network else 'a local'}"
+    where = f"{config.home} is on {kind}, {'a network' if config.is_on_network else 'a local'}"
     why = "" if config.network is None else " ([storage] network says so)"
     folder = next(place for place in (config.home, *config.home.parents) if place.exists())
     trouble = _cannot_lock(folder)
@@ -181,7 +181,7 @@ def storage_checks(config: Config) -> Iterator[Check]:
         yield Check(
             "storage",
             "error",
-            f"{told} file system{why}, and files cannot be locked there: {trouble}",
+            f"{where} file system{why}, and files cannot be locked there: {trouble}",
             "mount it with locks (Lustre: -o flock; NFS: not nolock), or choose another "
             "home with CRYSTALMATH_HOME",
         )
@@ -194,7 +194,7 @@ def storage_checks(config: Config) -> Iterator[Check]:
     if without is not None:
         yield Check("storage", "error", without_links(runs, without), ELSEWHERE)
         return
-    yield Check("storage", "ok", f"{told} file system{why}; {_kept(config)}")
+    yield Check("storage", "ok", f"{where} file system{why}; {_kept(config)}")
     file = _file(config)
     if config.is_on_network and file is not None and not is_shared(file, config.home):
         yield Check(

@@ -39,10 +39,10 @@ def _with_filters(function: Callable[..., int], filters: Sequence[Field]) -> Cal
         *(one.replace(kind=keyword) for one in own if one.name != "filters"),
     ]
 
-    def read(given: dict[str, Any]) -> dict[str, Any]:
-        values = {one.name: given.pop(one.name) for one in filters}
+    def read(arguments: dict[str, Any]) -> dict[str, Any]:
+        values = {one.name: arguments.pop(one.name) for one in filters}
         read = {name: _read(name, value) for name, value in values.items() if value is not None}
-        return {"filters": read, **given}
+        return {"filters": read, **arguments}
 
     return taking(function, parameters, read)
 
@@ -97,9 +97,9 @@ def _moment(text: str, option: str) -> float:
         )
 
 
-def _excluded(given: Sequence[str]) -> dict[str, Any]:
+def _excluded(texts: Sequence[str]) -> dict[str, Any]:
     excluded: dict[str, Any] = {}
-    for text in given:
+    for text in texts:
         name, equals, value = text.partition("=")
         name = {"label": "labels"}.get(name, name)
         if name not in EXCLUDABLE or not equals or not value:

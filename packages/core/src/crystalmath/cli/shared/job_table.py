@@ -54,7 +54,7 @@ def usual(
 
     Those of the `steps` stand as a tree below their flows.
     """
-    told = progress or {}
+    reached = progress or {}
     rows = []
     for is_below, group in groupby(jobs, lambda job: job["job_id"] in steps):
         together = list(group)
@@ -63,7 +63,7 @@ def usual(
         for job, (*above, own) in zip(together, tree, strict=True):
             indent = "  " * is_below
             rows += [(indent + line, *[""] * (len(_COLUMNS) - 1)) for line in above]
-            rows.append(_row(job, told.get(job["job_id"]), indent + own))
+            rows.append(_row(job, reached.get(job["job_id"]), indent + own))
     columns: _Cells = dict(zip(_COLUMNS, zip(*rows, strict=True), strict=True))
     columns = {name: each for name, each in columns.items() if name not in _OPTIONAL or any(each)}
     padded = [_padded(name, cells) for name, cells in _fitted(columns, width).items()]
@@ -113,10 +113,10 @@ def _row(job: JobDocument, reached: ProgressDocument | None, name: str) -> tuple
 
 def _state(job: JobDocument) -> str:
     """Return a job's state, what it waits for, and whether its files are there."""
-    told = {"all": "removed", "gone": "gone"}.get(job["removed"] or "")
+    remark = {"all": "removed", "gone": "gone"}.get(job["removed"] or "")
     if job["status"] == "pending" and (before := {one["job_id"] for one in output.awaited(job)}):
-        told = f"waits for {min(before)[:8] if len(before) == 1 else f'{len(before)} jobs'}"
-    return f"{job['status']}, {told}" if told else job["status"]
+        remark = f"waits for {min(before)[:8] if len(before) == 1 else f'{len(before)} jobs'}"
+    return f"{job['status']}, {remark}" if remark else job["status"]
 
 
 def _fitted(cells: _Cells, width: int) -> _Cells:
@@ -139,10 +139,10 @@ def _shrunk(cells: _Cells, width: int) -> dict[str, int]:
     widths = _widths(cells)
     excess = sum(widths.values()) + 2 * (len(widths) - 1) - width
     for column, least in _GIVE_WAY:
-        given = max(0, min(excess, widths.get(column, 0) - least))
-        if given:
-            widths[column] -= given
-            excess -= given
+        cut = max(0, min(excess, widths.get(column, 0) - least))
+        if cut:
+            widths[column] -= cut
+            excess -= cut
     return widths
 
 
@@ -181,14 +181,14 @@ def _cut(text: str, width: int) -> str:
 def chosen(jobs: Sequence[JobDocument], names: Sequence[str]) -> Table:
     """Lay out columns by their names; numbers are rounded, and times are this machine's."""
     rows = [
-        [_told(name, value) for name, value in zip(names, values, strict=True)]
+        [_cell(name, value) for name, value in zip(names, values, strict=True)]
         for values in _values(jobs, names)
     ]
     numbers = [name for name in names if name.endswith(("_ev", "_ang", "_s")) or name == "natoms"]
     return output.grid(names, rows, right=numbers, whole=["job_id", *numbers])
 
 
-def _told(name: str, value: Any) -> str:
+def _cell(name: str, value: Any) -> str:
     from crystalmath.models.columns import TIMES
 
     if value is None:

@@ -70,10 +70,10 @@ def error_document(
         "code": code,
         **shape,
     }
-    if found := getattr(error, "findings", None):
+    if findings := getattr(error, "findings", None):
         from crystalmath.models.job_notes import written_findings
 
-        document["findings"] = written_findings(found)
+        document["findings"] = written_findings(findings)
     return document
 
 
@@ -123,18 +123,18 @@ _OF_STEP = {
 
 def tell_alike(answers: Sequence[Mapping[str, Any]]) -> None:
     """Write refusals and warnings; those that are alike once."""
-    told = [(each["name"], *trouble) for each in answers for trouble in _trouble(each)]
-    for line in alike(told, len(answers)):
+    troubles = [(each["name"], *trouble) for each in answers for trouble in _trouble(each)]
+    for line in alike(troubles, len(answers)):
         note(line)
 
 
-def alike(told: Iterable[tuple[str, str, str]], count: int) -> Iterator[str]:
+def alike(troubles: Iterable[tuple[str, str, str]], count: int) -> Iterator[str]:
     """Put what is told of jobs into lines: name, kind and text of each; those alike once.
 
     There are `count` jobs in all: of a single one no name is told.
     """
     names: dict[tuple[str, str], list[str]] = {}
-    for name, kind, text in told:
+    for name, kind, text in troubles:
         names.setdefault((kind, text), []).append(name)
     for (kind, text), of in names.items():
         more = f" and {len(of) - _NAMED} more" if len(of) > _NAMED else ""
@@ -168,42 +168,42 @@ def fields(pairs: Iterable[tuple[str, object]]) -> str:
 
 def resources(job: JobDocument) -> str:
     """Return what a job asks of the machine, by the names of ``--json``."""
-    given = dict(job["resources"])
-    options: Mapping[str, str] = given.pop("options", {})
-    told = [f"{name}={value}" for name, value in given.items()]
+    terms = dict(job["resources"])
+    options: Mapping[str, str] = terms.pop("options", {})
+    texts = [f"{name}={value}" for name, value in terms.items()]
     return ", ".join(
-        [*told, *(f"{name}={value}" if value else name for name, value in options.items())]
+        [*texts, *(f"{name}={value}" if value else name for name, value in options.items())]
     )
 
 
-def parent(given: Mapping[str, Any]) -> str:
+def parent(link: Mapping[str, Any]) -> str:
     """Return which job another came of, and how."""
-    return f"{given['job_id']} ({taken_of(given)})"
+    return f"{link['job_id']} ({taken_of(link)})"
 
 
-def taken_of(given: Mapping[str, Any]) -> str:
+def taken_of(link: Mapping[str, Any]) -> str:
     """Return what of a job another has, or waits for."""
-    if "taken_from" in given:
-        again = {name: value for name, value in given.items() if name != "taken_from"}
-        return f"{taken_of(again)}, of its retry {given['taken_from'][:8]}"
-    if "file" in given:
-        return f"the geometry in {given['file']}"
-    if given["role"] == "after":
-        return "its end" if given.get("awaited") == "any" else "its completion"
-    if given["role"] == "value" or "path" in given:
-        place = f" as {given['place']}" if "place" in given else ""
-        return f"its {'.'.join(map(str, given.get('path') or ['result']))}{place}"
-    if given["role"] == "structure":
+    if "taken_from" in link:
+        again = {name: value for name, value in link.items() if name != "taken_from"}
+        return f"{taken_of(again)}, of its retry {link['taken_from'][:8]}"
+    if "file" in link:
+        return f"the geometry in {link['file']}"
+    if link["role"] == "after":
+        return "its end" if link.get("awaited") == "any" else "its completion"
+    if link["role"] == "value" or "path" in link:
+        place = f" as {link['place']}" if "place" in link else ""
+        return f"its {'.'.join(map(str, link.get('path') or ['result']))}{place}"
+    if link["role"] == "structure":
         which = {None: "its final geometry", 0: "what it was given"}
-        frame = given.get("frame")
+        frame = link.get("frame")
         return which.get(frame, f"geometry {frame} of it")
     others = {
-        "flow": f"its step {given.get('step')}",
-        "taken": f"taken over, its step {given.get('step')}",
+        "flow": f"its step {link.get('step')}",
+        "taken": f"taken over, its step {link.get('step')}",
         "reread": "its calculations read again",
         "retry": "a retry of it",
     }
-    return others[given["role"]]
+    return others[link["role"]]
 
 
 def awaited(job: JobDocument) -> list[Mapping[str, Any]]:
@@ -345,11 +345,11 @@ def counts(states: Mapping[str, int]) -> str:
     # How many have ended, and how; then those that will, the furthest first.
     ended = [state.value for state in JobState if state.is_terminal()]
     order = [*ended, *(state.value for state in reversed(JobState) if not state.is_terminal())]
-    told = [f"{states[state]} {state}" for state in order if states.get(state)]
+    parts = [f"{states[state]} {state}" for state in order if states.get(state)]
     total = sum(states.values())
     if not total:
         return "no jobs"
-    return f"{total} job{'s' if total != 1 else ''}: {', '.join(told)}"
+    return f"{total} job{'s' if total != 1 else ''}: {', '.join(parts)}"
 
 
 def age(epoch_s: float) -> str:

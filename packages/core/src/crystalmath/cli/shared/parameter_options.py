@@ -213,15 +213,15 @@ def read_resource(name: str, value: str, text: str) -> object:
 @of_option("--step-cluster")
 def parse_step_clusters(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Read clusters by step, ``NAME=CLUSTER`` each."""
-    found: dict[str, dict[str, Any]] = {}
+    by_step: dict[str, dict[str, Any]] = {}
     for text in texts:
         name, _, cluster = text.partition("=")
         if not name or not cluster:
             refuse(f"cannot read {text!r}; write STEP=CLUSTER: relax_job=big")
-        if name in found:
+        if name in by_step:
             refuse(f"the cluster of {name!r} is given twice")
-        found[name] = {"cluster": cluster}
-    return found
+        by_step[name] = {"cluster": cluster}
+    return by_step
 
 
 @of_option("--step-resources")
@@ -230,25 +230,25 @@ def parse_step_resources(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     from crystalmath.errors import did_you_mean
     from crystalmath.models.resources import RESOURCE_NAMES
 
-    found: dict[str, dict[str, Any]] = {}
+    by_step: dict[str, dict[str, Any]] = {}
     for text in texts:
-        step, _, asked = text.partition("=")
-        given = found.setdefault(step, {})
-        for each in asked.split(","):
+        step, _, assignments = text.partition("=")
+        terms = by_step.setdefault(step, {})
+        for each in assignments.split(","):
             name, _, value = each.partition("=")
-            known, place = RESOURCE_NAMES.get(name), given.setdefault("resources", {})
+            known, place = RESOURCE_NAMES.get(name), terms.setdefault("resources", {})
             if not step or not value:
                 refuse(f"cannot read {text!r}; write STEP=RESOURCE=VALUE: relax_job=ranks=16")
             if known is None and name != "walltime":
                 meant = did_you_mean(name, [*RESOURCE_NAMES, "walltime"])
                 refuse(f"{name!r} in {text!r} is no resource by step; {meant}")
-            if (known or "walltime_s") in {**given, **place}:
+            if (known or "walltime_s") in {**terms, **place}:
                 refuse(f"{name!r} of {step!r} is given twice")
             if known is None:
-                given["walltime_s"] = parse_walltime(value)
+                terms["walltime_s"] = parse_walltime(value)
             else:
                 place[known] = read_resource(known, value, text)
-    return found
+    return by_step
 
 
 @of_option("--larger")
@@ -304,10 +304,10 @@ def _swept(text: str) -> list[_Assignment]:
 
 
 def _join(table: dict[str, Any], assignments: Sequence[_Assignment]) -> dict[str, Any]:
-    given: dict[str, Any] = {}
+    assigned: dict[str, Any] = {}
     for keys, value, text in assignments:
-        _place(given, keys, value, text)
-    return _merge(table, given)
+        _place(assigned, keys, value, text)
+    return _merge(table, assigned)
 
 
 def _place(table: dict[str, Any], keys: list[str], value: object, text: str) -> None:
@@ -326,9 +326,9 @@ class _Dotted(dict[str, Any]):
     """A table that dotted keys made, and that dotted keys may add to."""
 
 
-def _merge(base: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+def _merge(base: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
-    for key, value in given.items():
+    for key, value in added.items():
         if not isinstance(value, _Dotted):
             merged[key] = value
             continue

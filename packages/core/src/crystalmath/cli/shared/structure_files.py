@@ -87,11 +87,11 @@ def read_documents(
     ``Cu/POSCAR``. Files that would share a name are named by their whole paths. A job's structure
     has the job's name. With `pairs`, those of a database of ASE's have its `PAIRS` in their info.
     """
-    found = [each for text in texts for each in _named(text)]
-    files = [each for each in found if isinstance(each, tuple)]
+    sources = [each for text in texts for each in _named(text)]
+    files = [each for each in sources if isinstance(each, tuple)]
     places = dict.fromkeys((name, path) for name, path, _ in files)
     shared = {name for name, count in Counter(name for name, _ in places).items() if count > 1}
-    return _documents(found, shared, pairs=pairs)
+    return _documents(sources, shared, pairs=pairs)
 
 
 def _named(text: str) -> list[_File | JobStructure]:
@@ -113,26 +113,26 @@ def put_together(
     return read[0][0] if len(read) == 1 else f"{len(read)} structures", structures
 
 
-def _of_job(asked: JobStructure) -> tuple[str, Document]:
+def _of_job(structure: JobStructure) -> tuple[str, Document]:
     """Return a job's structure with the job's name; by its whole id, unless filters name it."""
     from crystalmath.cli.shared.common_arguments import any_client
 
     with any_client() as client:
-        if isinstance(asked.job_id, str):
-            found = [client.job(client.find(asked.job_id))]
-            asked = asked.of(found[0].job_id)
+        if isinstance(structure.job_id, str):
+            jobs = [client.job(client.find(structure.job_id))]
+            structure = structure.of(jobs[0].job_id)
         else:
             # What the filters mean the server says; a job that was run again shares its name.
-            found = list(client.list(limit=1, **asked.job_id))
-    known = [job.name or job.formula or job.job_id[:8] for job in found]
-    frame = "" if asked.frame is None else f"-{asked.frame}"
-    return fit(f"{''.join(known)}{frame}"), asked.document()
+            jobs = list(client.list(limit=1, **structure.job_id))
+    known = [job.name or job.formula or job.job_id[:8] for job in jobs]
+    frame = "" if structure.frame is None else f"-{structure.frame}"
+    return fit(f"{''.join(known)}{frame}"), structure.document()
 
 
 def _documents(
-    found: Sequence[_File | JobStructure], shared: Container[str], *, pairs: bool
+    sources: Sequence[_File | JobStructure], shared: Container[str], *, pairs: bool
 ) -> Iterator[tuple[str, Document | InvalidJob]]:
-    for each in found:
+    for each in sources:
         if isinstance(each, JobStructure):
             yield _of_job(each)
             continue
@@ -168,8 +168,8 @@ def _files(text: str) -> list[_File]:
     if not _is_pattern(path):
         _require(path)
         return [(_stem(path), path, index)]
-    found = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 - absolute too
-    files = [file for file in found if file.is_file()]
+    matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 - absolute too
+    files = [file for file in matches if file.is_file()]
     if not files:
         refuse(f"no file fits {str(path)!r}", "STRUCTURE")
     fixed = sum(1 for _ in _before_pattern(path))
@@ -199,15 +199,17 @@ def _require(path: Path) -> None:
         return
     if path.is_dir():
         pattern = str(path / "*")
-        told = f"{str(path)!r} is a folder, and no file; name one in it, or several by {pattern!r}"
+        message = (
+            f"{str(path)!r} is a folder, and no file; name one in it, or several by {pattern!r}"
+        )
     else:
-        told = f"there is no file {str(path)!r}"
+        message = f"there is no file {str(path)!r}"
         if path.name.endswith(("_job", "_flow")):
-            told += "; if that is the recipe, it comes before the structure"
+            message += "; if that is the recipe, it comes before the structure"
         file = str(path).rpartition("@")[0]
         if file and Path(file).is_file():
-            told += f"; {file}@N is one of its structures, counted from 0"
-    refuse(told, "STRUCTURE")
+            message += f"; {file}@N is one of its structures, counted from 0"
+    refuse(message, "STRUCTURE")
 
 
 def _frames(

@@ -152,22 +152,22 @@ def _with(
     own = inspect.signature(function, eval_str=True).parameters.values()
     *first, last = (one for one in own if one.name != "options")  # the last is --json
 
-    def read(given: dict[str, Any]) -> dict[str, Any]:
-        asked = _given(resources, given)
-        options = _given(optional, given) | ({"resources": asked} if asked else {})
+    def read(arguments: dict[str, Any]) -> dict[str, Any]:
+        of_resources = _take(resources, arguments)
+        options = _take(optional, arguments) | ({"resources": of_resources} if of_resources else {})
         by_step: dict[str, Any] = {}
         for one in _BY_STEP:
             by_step = merged(by_step, options.pop(one.name, {}))
         if by_step:
             options["by_step"] = by_step
-        return {"options": options, **given}
+        return {"options": options, **arguments}
 
     return taking(function, [*first, *map(_parameter, [*optional, *resources]), last], read)
 
 
-def _given(fields: Iterable[Field], given: dict[str, Any]) -> dict[str, Any]:
+def _take(fields: Iterable[Field], arguments: dict[str, Any]) -> dict[str, Any]:
     """Take what was given of some fields, and read it."""
-    values = [(one, given.pop(one.name)) for one in fields]
+    values = [(one, arguments.pop(one.name)) for one in fields]
     return {one.name: _read(one, value) for one, value in values if value is not None}
 
 
@@ -244,11 +244,11 @@ def require_none(recipe: str) -> None:
 
     allow = load().recipes_allow
     try:
-        found = look_up(full_name(recipe, allow), allow)
+        known_recipe = look_up(full_name(recipe, allow), allow)
     except InvalidJob:
         return  # whoever checks the job says what is wrong with the recipe
     try:
-        check_structure(found, given=False)
+        check_structure(known_recipe, given=False)
     except InvalidJob as error:
         output.refuse(str(error), "STRUCTURE")
 
@@ -274,11 +274,11 @@ def make_submission(
 # --- sending ---------------------------------------------------------------------------------
 
 #: A job's name, and the parameters of `jobs.submit`, or why there are none.
-Asked: TypeAlias = tuple[str, dict[str, Any] | CrystalMathError]
+Request: TypeAlias = tuple[str, dict[str, Any] | CrystalMathError]
 Answer: TypeAlias = dict[str, Any]
 
 
-def submitted(asked: Iterable[Asked], together: int | None = None) -> Iterator[Answer]:
+def submitted(requests: Iterable[Request], together: int | None = None) -> Iterator[Answer]:
     """Submit batch by batch; a server is started only where there is something to submit.
 
     Of each batch all or none are submitted where so many stay `together`.
@@ -287,7 +287,7 @@ def submitted(asked: Iterable[Asked], together: int | None = None) -> Iterator[A
 
     with contextlib.ExitStack() as stack:
         client: Client | None = None
-        for number, batch in enumerate(batched(asked, together or 1)):
+        for number, batch in enumerate(batched(requests, together or 1)):
             if client is None and any(isinstance(job, dict) for _, job in batch):
                 client = stack.enter_context(connected())
             recipes = {job["recipe"] for _, job in batch if isinstance(job, dict)}
@@ -297,7 +297,9 @@ def submitted(asked: Iterable[Asked], together: int | None = None) -> Iterator[A
             sys.stdout.flush()
 
 
-def _send(client: Client | None, batch: Sequence[Asked], *, all_or_none: bool) -> Iterator[Answer]:
+def _send(
+    client: Client | None, batch: Sequence[Request], *, all_or_none: bool
+) -> Iterator[Answer]:
     """Submit a batch; give the answers in order, with the names."""
     jobs = [job for _, job in batch if isinstance(job, dict)]
     answers = iter(_answers(client, jobs, all_or_none=all_or_none) if client else ())
@@ -330,6 +332,6 @@ def tell_known(answers: Sequence[Answer], options: SubmissionOptions) -> None:
     new = sum(answer["job_id"] is not None for answer in answers) - len(known)
     ended = [f"{known.count(state)} {state.value}" for state in NO_RESULT if state in known]
     stay = f" ({', '.join(ended)}: they stay as they are; another --key runs them again)"
-    asked = options.keys() & {"name", "labels"}
-    named = ", whose names and labels stay as they are" if asked else ""
+    ignored = options.keys() & {"name", "labels"}
+    named = ", whose names and labels stay as they are" if ignored else ""
     output.note(f"{new} new, {len(known)} there already{named}{stay if ended else ''}")
