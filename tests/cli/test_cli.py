@@ -598,9 +598,9 @@ def test_a_recipe_that_takes_no_structure(cli, lab):
 
 def test_the_jobs_of_a_sweep_without_a_structure_are_named_by_it(home):
     swept = [({"number": str(number)}, {"number": number}, {}) for number in (1, 2)]
-    asked = list(submit._asked("lab.f", [(None, None)], swept, {}))
-    assert [name for name, _ in asked] == ["number=1", "number=2"]
-    assert all("structure" not in job for _, job in asked)
+    requests = list(submit._requests("lab.f", [(None, None)], swept, {}))
+    assert [name for name, _ in requests] == ["number=1", "number=2"]
+    assert all("structure" not in job for _, job in requests)
 
 
 def test_show_tells_of_each_relative_once_and_in_which_ways(cli, home):
