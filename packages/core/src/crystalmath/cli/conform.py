@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalmath.cli.shared import completion, output
-from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared import common_arguments, completion, output
 from crystalmath.cli.shared.parameter_options import parse_parameters, parse_walltime
 from crystalmath.errors import PluginError
 
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 
 _WORKERS = 2
+#: Times are written in minutes from here, in seconds.
+_MINUTES_FROM_S = 100.0
 #: A scheduler takes its time to end an allocation, in seconds.
 _CLUSTER_LINGER_S = 30.0
 _OUTCOMES = ("passed", "failed", "skipped", "xfailed")
@@ -102,7 +103,7 @@ def conform(
     lists: Annotated[
         bool, typer.Option("--list", help="Show the tests and what they ask; run none.")
     ] = False,
-    as_json: Json = False,
+    as_json: common_arguments.Json = False,
 ) -> int:
     """Test whether an engine does what every engine must do.
 
@@ -320,7 +321,7 @@ def _again(engine: str, option: Iterable[str], values: Mapping[str, object]) -> 
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 100:  # noqa: PLR2004 - below, minutes say too little
+    if seconds < _MINUTES_FROM_S:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} minutes"
 
@@ -336,7 +337,7 @@ def engine_template(
             "--dir", metavar="DIR", help="A new folder; by default crystalmath-engine-NAME, here."
         ),
     ] = None,
-    as_json: Json = False,
+    as_json: common_arguments.Json = False,
 ) -> int:
     """Write the distribution of an engine, yours to change.
 

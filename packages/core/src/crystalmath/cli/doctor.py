@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from crystalmath.cli.shared import completion, output
-from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared import common_arguments, completion, output
 from crystalmath.cli.shared.health import condition, report, server_checks, storage_checks
 from crystalmath.errors import CrystalMathError, did_you_mean
 from crystalmath.models.cluster import Check
@@ -43,7 +42,7 @@ def doctor(
         bool,
         typer.Option("--deep", help="Read all results, and compare each with its digest."),
     ] = False,
-    as_json: Json = False,
+    as_json: common_arguments.Json = False,
 ) -> int:
     """Look at what jobs need, and say what is missing.
 

@@ -13,8 +13,7 @@ import typer
 from attrs import asdict, frozen
 
 from crystalmath._permissions import make_own
-from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared import common_arguments, output
 from crystalmath.cli.shared.health import condition, show
 from crystalmath.errors import ConfigError, did_you_mean
 from crystalmath.models.cluster import Check
@@ -117,7 +116,7 @@ def init(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a config.toml; it stays as config.toml~.")
     ] = False,
-    as_json: Json = False,
+    as_json: common_arguments.Json = False,
 ) -> int:
     """Ask what jobs need, and write config.toml.
 

@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from crystalmath import server
 from crystalmath.cli.shared import output
@@ -26,7 +26,7 @@ from crystalmath.cli.shared.submission_options import (
     with_options,
 )
 from crystalmath.errors import InvalidJob, ServerNotRunning
-from crystalmath.models import SubmissionOptions  # noqa: TC001 - read when the command is made
+from crystalmath.models import JobState, SubmissionOptions
 from crystalmath.models.job_notes import told_steps
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 # submitted, and of one that has run for a while.
 _TICK = 0.2
 _SLOW_TICK = 1.0
+# The signals that a command waits with until the first one has reached the job.
+_MOST_SIGNALS = 2
 # How long a job is waited for that took too long and was cancelled, in seconds.
 _STOP_S = 60.0
 # How often it is asked how far a job has come, in seconds.
@@ -71,7 +73,7 @@ def run(
         report(job)
     if interrupts.received is not None:
         return 128 + interrupts.received
-    return 0 if job.state.value == "completed" else 1
+    return 0 if job.state is JobState.COMPLETED else 1
 
 
 def run_submission(
@@ -160,11 +162,11 @@ def report(job: Job) -> None:
     """Print what became of a job, for people."""
     took = (job.finished_at or time.time()) - job.created_at
     pairs: list[tuple[str, object]] = [("state", f"{job.state.value} ({took:.1f} s)")]
-    if job.state.value == "completed":
+    if job.state is JobState.COMPLETED:
         pairs += output.summary_fields(job.document())
     pairs += [("work dir", output.work_dir(job.document())), ("job", job.job_id)]
     output.write(output.fields(pairs))
-    if job.state.value == "failed":
+    if job.state is JobState.FAILED:
         output.note(f"error: {job.error or 'no reason is known'}")
         commands = [f"crystalmath {name} {job.job_id}" for name in ("status", "result", "logs")]
         output.note(f"see: {', '.join(commands)}")
@@ -183,7 +185,7 @@ class Interrupts:
         self.passed_on = True
         self._count = 0
         self._may_leave = False
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -200,7 +202,7 @@ class Interrupts:
         traceback: TracebackType | None,
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            signal.signal(number, handler)
 
     def leave_if_asked(self) -> None:
         """End the command where a signal came before there was a job to stop."""
@@ -223,13 +225,13 @@ class Interrupts:
         if self._count > 1:
             self._leave()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _note(self, number: int, _frame: FrameType | None) -> None:
         self._count += 1
         if self.received is None:
             self.received = number
             if self._may_leave:
                 self.leave_if_asked()
-        elif self.passed_on or self._count > 2:  # noqa: PLR2004 - the third
+        elif self.passed_on or self._count > _MOST_SIGNALS:
             self._leave()
 
     def _leave(self) -> NoReturn:
@@ -265,7 +267,7 @@ class Progress(output.LiveLine):
     def wants_more(self, job: Job) -> bool:
         """Return whether it is time to ask how far a job has come."""
         now = time.monotonic()
-        if not self.is_live or job.state.value != "running" or now < self._ask_at:
+        if not self.is_live or job.state is not JobState.RUNNING or now < self._ask_at:
             return False
         self._ask_at = now + _ASK_S
         return True

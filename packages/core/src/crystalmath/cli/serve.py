@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from crystalmath.cli.shared import output
-from crystalmath.cli.shared.common_arguments import Json  # noqa: TC001 - Typer reads annotations
+from crystalmath.cli.shared import common_arguments, output
 from crystalmath.errors import ServerError, ServerNotRunning
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def serve(
             "started if none runs. The end of this bridge ends no job.",
         ),
     ] = False,
-    as_json: Json = False,
+    as_json: common_arguments.Json = False,
 ) -> int:
     """Serve the home: own its jobs, and answer its clients.
 
@@ -98,7 +97,7 @@ def stop(
             "--cancel", help="Cancel the server's jobs, too, and wait a while until they are gone."
         ),
     ] = False,
-    as_json: Json = False,
+    as_json: common_arguments.Json = False,
 ) -> int:
     """End the home's server.
 

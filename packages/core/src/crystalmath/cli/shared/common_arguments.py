@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from crystalmath.client import Client
     from crystalmath.client.home_reader import HomeReader
     from crystalmath.errors import CrystalMathError
-    from crystalmath.models.fields import Field
+    from crystalmath.models.fields import Field, Option
     from crystalmath.wire.answers import JobDocument
 
 Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
@@ -58,12 +58,18 @@ _COMPLETED: dict[str, Any] = {
 }
 
 
+def declared_option(one: Field) -> Option:
+    """Return the option that a field declares; a field without one is an error of ours."""
+    if one.about.option is None:
+        raise TypeError(f"the field {one.name!r} declares no option")
+    return one.about.option
+
+
 def option_of(
     one: Field, kind: Any, least: float | None = None, most: float | None = None
 ) -> inspect.Parameter:
     """Make a command's option of a field that declares one."""
-    option = one.about.option
-    assert option is not None  # noqa: S101 - whoever calls has no others
+    option = declared_option(one)
     declaration = typer.Option(
         option.name,
         metavar=option.metavar,
@@ -90,7 +96,7 @@ def taking(
         return function(**read(arguments))
 
     command.__annotations__ = {one.name: one.annotation for one in parameters}
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    vars(command)["__signature__"] = inspect.Signature(parameters)
     return command
 
 

@@ -6,11 +6,11 @@ middle of the line that is being typed.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
-# Typer reads the annotations of what it calls.
-import typer  # noqa: TC002
+import typer  # noqa: TC002 - Typer reads the annotations of what it calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,14 +55,12 @@ def recipes(incomplete: str) -> list[str]:
 
 def clusters(ctx: typer.Context, incomplete: str) -> list[str]:
     """Offer the clusters of the engine that stands in the line, or of the configured one."""
-    try:
+    with contextlib.suppress(Exception):  # a plugin may raise anything
         from crystalmath.quacc.engines import get_workflow_engine, runner_for
 
         engine = ctx.params.get("engine") or get_workflow_engine() or "local"
-        names = runner_for(engine).clusters()
-    except Exception:  # noqa: BLE001 - whatever a stranger's plugin raises
-        return []
-    return _beginning(incomplete, names)
+        return _beginning(incomplete, runner_for(engine).clusters())
+    return []
 
 
 def states(incomplete: str) -> list[str]:

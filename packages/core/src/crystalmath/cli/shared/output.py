@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: A width that cuts no line, in columns.
 _WIDEST = 100_000
+#: The factor between two units of a size.
+_UNIT = 1024
 #: Characters that may be unprintable: all but line ends, tabs and ASCII.
 _UNUSUAL = re.compile(r"[^\n\t -~]")
 #: So many names of refused jobs are told.
@@ -364,9 +366,9 @@ def age(epoch_s: float) -> str:
 def size(count: float) -> str:
     """Write a number of bytes in its largest unit, of 1024 each as in ``--memory``."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1024:  # noqa: PLR2004 - the next unit
+        if count < _UNIT:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
+        count /= _UNIT
     return f"{count:.1f} TB"
 
 

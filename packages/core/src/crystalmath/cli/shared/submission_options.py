@@ -12,7 +12,7 @@ import typer
 
 from crystalmath import server
 from crystalmath.cli.shared import completion, output
-from crystalmath.cli.shared.common_arguments import connected, option_of, taking
+from crystalmath.cli.shared.common_arguments import connected, declared_option, option_of, taking
 from crystalmath.cli.shared.parameter_options import (
     of_option,
     parse_after,
@@ -174,8 +174,7 @@ def _take(fields: Iterable[Field], arguments: dict[str, Any]) -> dict[str, Any]:
 def _read(one: Field, value: Any) -> Any:
     if one.name not in _READ:
         return value
-    assert one.about.option is not None  # noqa: S101 - there are no others
-    with of_option(one.about.option.name):
+    with of_option(declared_option(one).name):
         return _READ[one.name](value)
 
 
