@@ -1,11 +1,12 @@
-"""The command line: a table of commands, of which one is imported and built.
+"""The command line: a table of commands; only the called one is imported and built.
 
-Other distributions add commands: an entry point of the group ``crystalmath.commands`` has the name
-of a command, and leads to its function, which has the annotations that Typer reads and returns the
-exit code. The group is read if a name is not in the table, and to list all commands.
+Other distributions add commands by entry points of the group ``crystalmath.commands``. An entry
+point has the name of the command and leads to its function. The function has the annotations that
+Typer reads, and returns the exit code. The group is read to list all commands, and for a name
+that is not in the table.
 
-Commands import what they need inside their bodies: a shell user feels how long ``crystalmath
-status`` takes to start.
+Commands import heavy modules inside their bodies, which keeps the start of ``crystalmath status``
+short.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 #: The entry points of other distributions' commands.
 _GROUP = "crystalmath.commands"
-#: Our own ones that have a package of their own: its folder in `packages`.
+#: Commands of our other packages, with the folder of each in `packages`.
 _APART = {"ui": "web", "top": "top", "mcp": "mcp"}
 
 
@@ -42,11 +43,11 @@ class _Listed(NamedTuple):
 
     #: The first line of its help.
     line: str
-    #: Its module in this package, and its function where that has another name.
+    #: Its module in this package; ``module:function`` if the function has another name.
     place: str
     #: Its arguments in the example below its help.
     example: str = ""
-    #: What its JSON document has by default, also where it is an error.
+    #: The keys that its JSON document always has, with their defaults.
     answer: Mapping[str, Any] = {}
 
 
@@ -69,27 +70,34 @@ COMMANDS = {
         {"jobs": []},
     ),
     "check": _Listed(
-        "Say whether a job would be accepted, or what is wrong.",
+        "Check jobs without submitting them, and list all problems.",
         "check",
         " vasp.core.static_job POSCAR --param kpts=[3,3,3] --inputs",
         {"ok": False, "findings": [], "potcars": [], "environment": [], "copies": []},
     ),
     "list": _Listed(
-        "List jobs, the newest first, and tell how many there are.",
+        "List jobs, the newest first, and count the others.",
         "list_:list_jobs",
         " --elements Cu,O --sort energy_ev --columns name,energy_ev --csv",
         {"jobs": [], "totals": {}},
     ),
-    "status": _Listed("Show what became of a job.", "status", " 3f2a91c4", {"result": None}),
-    "show": _Listed("Tell a job's whole story.", "status:show", " 3f2a91c4", {"job": None}),
+    "status": _Listed(
+        "Show a job's state, and its energy or its error.", "status", " 3f2a91c4", {"result": None}
+    ),
+    "show": _Listed(
+        "Show a job's history: attempts, events, related jobs.",
+        "status:show",
+        " 3f2a91c4",
+        {"job": None},
+    ),
     "wait": _Listed(
-        "Wait until jobs have ended, and show how far they are.",
+        "Wait until jobs have ended, and show their progress.",
         "cancel:wait",
         " 3f2a91c4 && crystalmath result 3f2a91c4 --json",
         {"jobs": []},
     ),
     "result": _Listed(
-        "Print a job's result, with --json the whole of it.",
+        "Print a job's result; with --json all of it.",
         "status:result",
         " 3f2a91c4 --json",
         {"result": None},
@@ -100,7 +108,7 @@ COMMANDS = {
         " alloys.csv --label project=alloys --state completed",
     ),
     "import": _Listed(
-        "Take in the jobs of an archive, with all their files.",
+        "Import the jobs of an archive, with all their files.",
         "export:import_jobs",
         " alloys.zip",
         {"job_ids": [], "known": []},
@@ -115,13 +123,13 @@ COMMANDS = {
         "List the files of a job's work directory.", "files", " 3f2a91c4", {"files": []}
     ),
     "inputs": _Listed(
-        "Show what a job's programs get, before and after it ran.",
+        "Show the input files of a job, before or after it ran.",
         "check:inputs",
         " 3f2a91c4 --diff 0b77c1d2",
         {"inputs": None},
     ),
     "progress": _Listed(
-        "Show how far the calculations of jobs have come.",
+        "Show the progress of calculations: steps, energy, force.",
         "list_:progress",
         " 3f2a91c4",
         {"jobs": []},
@@ -133,7 +141,7 @@ COMMANDS = {
     ),
     "path": _Listed("Print a job's work directory.", "files:path", " 3f2a91c4", {"path": None}),
     "cancel": _Listed(
-        "Stop jobs: those named, or all that fit the filters.",
+        "Stop jobs: by their ids, or all that match the filters.",
         "cancel",
         " 3f2a91c4 --with-successors",
         {"cancelled": False},
@@ -145,7 +153,7 @@ COMMANDS = {
         {"bucket_s": 0, "buckets": [], "states": {}},
     ),
     "du": _Listed(
-        "Measure the files of jobs: by recipe, by label, in all.",
+        "Measure the files of jobs: by recipe, by label, in total.",
         "files:du",
         " --label project=alloys",
         {"states": [], "recipes": [], "labels": []},
@@ -157,7 +165,7 @@ COMMANDS = {
         {"jobs": [], "left": []},
     ),
     "retry": _Listed(
-        "Run jobs again: those named, or all that fit the filters.",
+        "Run jobs again: by their ids, or all that match filters.",
         "retry",
         " --label project=alloys --error 'not converge' --walltime 4h",
         {"jobs": []},
@@ -168,7 +176,7 @@ COMMANDS = {
         " 3f2a91c4 --setting CHECK_CONVERGENCE=False",
     ),
     "engines": _Listed(
-        "List the installed engines, and why one cannot serve.",
+        "List the installed engines, and why one cannot be used.",
         "installed:engines",
         "",
         {"engines": []},
@@ -180,33 +188,33 @@ COMMANDS = {
         {"clusters": []},
     ),
     "presets": _Listed(
-        "List quacc's presets with what each sets, or show one.",
+        "List quacc's presets with their settings, or show one.",
         "installed:presets",
         " DefaultSetGGA",
         {"presets": []},
     ),
     "recipes": _Listed(
-        "List the recipes there are, or show one.",
+        "List the available recipes, or show one.",
         "installed:recipes",
         " emt.core.relax_job",
         {"recipes": []},
     ),
-    "serve": _Listed("Serve the home: own its jobs, and answer its clients.", "serve", ""),
-    "stop": _Listed("End the home's server.", "serve:stop", "", {"stopped": False}),
+    "serve": _Listed("Run the home's server in the foreground.", "serve", ""),
+    "stop": _Listed("Stop the home's server.", "serve:stop", "", {"stopped": False}),
     "init": _Listed(
-        "Ask what jobs need, and write config.toml.",
+        "Ask for the settings that jobs need; write config.toml.",
         "init",
         " --potcars /opt/vasp/potcars --workers 4 --yes",
         {"checks": []},
     ),
     "doctor": _Listed(
-        "Look at what jobs need, and say what is missing.",
+        "Check the installation, and show what is missing.",
         "doctor",
         " --run --engine local",
         {"checks": []},
     ),
     "engine-template": _Listed(
-        "Write the distribution of an engine, yours to change.",
+        "Write the package of a new engine, for you to change.",
         "conform:engine_template",
         " mine",
         {"files": []},
@@ -229,14 +237,14 @@ class _Group(TyperGroup):
             self.add_command(TyperCommand(name, help=listed.line))
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """List the names of all commands, those of other distributions last."""
+        """Return the names of all commands; those of other distributions come last."""
         return [*super().list_commands(ctx), *sorted(_added())]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command as the list of all has it; ``None`` where there is none."""
+        """Return a command with its help line only; ``None`` if there is none."""
         known = super().get_command(ctx, cmd_name)
         if known is None and cmd_name in _added():
-            # The distribution's own line: the command itself is not imported to be listed.
+            # The summary of the distribution is shown, so that the list imports no command.
             known = TyperCommand(cmd_name, help=_added()[cmd_name])
         return known
 
@@ -253,15 +261,15 @@ class _Group(TyperGroup):
 
 @cache
 def _added() -> Mapping[str, str | None]:
-    """Return the commands that other distributions provide, each with a line on it.
+    """Return the commands of other distributions, each with the summary of its distribution.
 
-    The files are read here: to import `importlib.metadata` takes longer than all else of the help.
+    This reads the files itself: importing `importlib.metadata` takes longer than the whole help.
     """
     summaries: dict[str, str | None] = {}
     files: dict[str, Path] = {}
     for folder in dict.fromkeys(sys.path):
         for file in Path(folder).glob("*-info/entry_points.txt"):
-            # Of a distribution that is there twice, Python takes the first.
+            # Python takes the first copy of a distribution that is installed twice.
             files.setdefault(file.parent.stem.partition("-")[0].lower(), file)
     for file in files.values():
         _, _, section = _text(file).partition(f"[{_GROUP}]\n")
@@ -290,7 +298,7 @@ def _text(file: Path) -> str:
 
 
 def build(name: str) -> TyperCommand:
-    """Import and build one command, of the table or of another distribution."""
+    """Import and build one command."""
     listed = COMMANDS.get(name, _Listed("", ""))
     if name in COMMANDS:
         module, _, of_it = listed.place.partition(":")
@@ -331,7 +339,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-# typer.BadParameter is public; the class that all wrong usage has in common has moved about.
+# The base class of usage errors has moved between versions of Typer; BadParameter is public.
 _ClickException: type[Any] = typer.BadParameter.__mro__[2]
 
 
@@ -339,15 +347,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started this; the command still counts
+        if getattr(sys, name) is None:  # the parent process closed it
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
-        # Such a terminal has no "…" or "Å", and no label of another script.
+        # Other encodings lack "…", "Å" and labels in other scripts.
         sys.stdout.reconfigure(errors="replace")
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         code = _run(words)
-    gc.freeze()  # the interpreter looks through all objects as it ends, for 15 ms
+    gc.freeze()  # saves the collection at exit, 15 ms
     sys.exit(code)
 
 
@@ -368,7 +376,7 @@ def _run(arguments: list[str]) -> int:
             if near:
                 error.possibilities = near
             if meant := as_parameter(option, arguments, is_slip=bool(near)):
-                error.message += f"; a parameter of the recipe is given as {meant}"
+                error.message += f"; write a parameter of the recipe as {meant}"
                 error.possibilities = None
         error.show(sys.stderr)
         if "--json" in arguments:
@@ -379,14 +387,14 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:
-        # The reader has gone, as in `crystalmath list | head`; nothing may be flushed at exit.
+        # The reader has gone, as in `crystalmath list | head`: keep the exit from flushing to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return int(code)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    # Where in our code it was raised tells a user nothing.
+    # Leave out the line of our code that Python would show.
     output.note(f"warning: {message}")
 
 
@@ -407,7 +415,7 @@ def _common(
 
 
 def _reporting(function: Callable[..., int], answer: Mapping[str, Any]) -> Callable[..., int]:
-    """Add --verbose to a command, and report its errors as a user needs them."""
+    """Add --verbose to a command, and report its errors to standard error and as JSON."""
     signature = inspect.signature(function, eval_str=True)
     option = Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")]
     verbose = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False)

@@ -1,4 +1,4 @@
-"""``crystalmath cancel`` and ``wait``: what is done about jobs that run."""
+"""``crystalmath cancel`` and ``wait``: stop unfinished jobs, or wait for them."""
 
 from __future__ import annotations
 
@@ -41,13 +41,16 @@ def cancel(
     filters: dict[str, Any],
     with_successors: Annotated[
         bool,
-        typer.Option("--with-successors", help="Also the jobs that wait for these, and so on."),
+        typer.Option(
+            "--with-successors", help="Also stop jobs that wait for these, directly or not."
+        ),
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Stop jobs: those named, or all that fit the filters.
+    """Stop jobs: by their ids, or all that match the filters.
 
-    A job reads cancelled once none of its processes is alive. Exits 1 where one had ended before.
+    A job becomes cancelled once all of its processes have ended. Exits 1 if a job had already
+    ended.
     """
     require_choice(job_ids, filters)
     many = len(job_ids or ()) != 1 or bool(filters)
@@ -77,7 +80,7 @@ def cancel(
 
 
 def _cancel(client: Client, prefixes: Sequence[str], *, successors: bool) -> list[dict[str, Any]]:
-    """Cancel jobs: what is wrong with one of them hinders none of the others."""
+    """Cancel jobs; an unknown id does not hinder the others."""
     ids, wrong = find_each(client, prefixes)
     answers = {
         prefix: output.error_document(error, error.code, prefix, cancelled=False)
@@ -93,7 +96,7 @@ def _cancel(client: Client, prefixes: Sequence[str], *, successors: bool) -> lis
 
 
 def _whole(answer: dict[str, Any]) -> dict[str, Any]:
-    """Write an answer as all errors are written; the server's tells only why."""
+    """Add the keys of an error document to an answer of the server."""
     if answer["error"] is None or "code" in answer:
         return answer
     return {**answer, "status": "error", "code": "ended"}
@@ -111,13 +114,12 @@ def _tell(answers: Sequence[dict[str, Any]]) -> None:
 
 @with_filters
 def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:
-    """Wait until jobs have ended, and show how far they are.
+    """Wait until jobs have ended, and show their progress.
 
-    Jobs are named, or chosen by filters. Once all that are left wait for jobs that failed or were
-    cancelled, it ends, and says which to retry.
-    Ctrl-C ends the waiting, not the jobs. Exits 0 if all of them completed, else 1. Jobs that
-    failed alike are told in one line. A line names jobs that run longer than ten times the
-    median of their recipe.
+    Choose jobs by ids or filters. The command also returns when all remaining jobs wait for jobs
+    that failed or were cancelled, and names the jobs to retry. Ctrl-C ends the waiting, not the
+    jobs. Exits 0 if all jobs completed, else 1. Jobs with the same error share one line. Jobs that
+    run longer than ten times the median of their recipe are reported.
     """
     from crystalmath.models import Job
 
@@ -133,7 +135,7 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
             failures.say_new(jobs.values())
     failed = [job.job_id for job in jobs.values() if job.error and _failed(job)]
     if failed:
-        output.note(f"all that is known of an error: crystalmath result {failed[0][:8]}")
+        output.note(f"for the whole error: crystalmath result {failed[0][:8]}")
     output.note(_counts(jobs.values()))
     if as_json:
         documents = [job.document() for job in jobs.values()]
@@ -142,18 +144,18 @@ def wait(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = Fal
     return 0 if all(job.state.value == "completed" for job in jobs.values()) else 1
 
 
-#: How many jobs of a group are named.
+#: The number of jobs of a group that are named.
 _NAMED = 3
-#: How often `wait` looks for jobs that run long, in seconds.
+#: The interval at which `wait` looks for long-running jobs, in seconds.
 _LOOK_S = 30.0
 
 
 class _Failures:
-    """Report the jobs that did not complete: those that failed alike in one line."""
+    """Reports jobs that did not complete; jobs with the same error share one line."""
 
     def __init__(self, line: output.LiveLine) -> None:
         self._line = line
-        #: How many jobs of each kind have been told.
+        #: The number of jobs of each kind that have been reported.
         self._reported: dict[str, int] = {}
 
     def say_first(self, job: Job) -> None:
@@ -175,7 +177,7 @@ class _Failures:
 
 
 def _kind(job: Job) -> str | None:
-    """Return in what way a job did not complete; ``None`` while it may."""
+    """Return the error or the state of an ended job; ``None`` if it may still complete, or did."""
     if not job.state.is_terminal() or job.state.value == "completed":
         return None
     return in_common(job.error) if job.error and _failed(job) else job.state.value
@@ -199,7 +201,7 @@ def _some(jobs: Sequence[Job]) -> str:
 
 
 def _say_held_up(line: output.LiveLine, jobs: Iterable[Job]) -> None:
-    """Report what jobs wait for that cannot go on by themselves: alike ones in one line."""
+    """Report why jobs are held up; jobs with the same reason share one line."""
     reasons: dict[str, list[Job]] = {}
     for job in jobs:
         reasons.setdefault(in_common(job.reason or ""), []).append(job)
@@ -213,7 +215,7 @@ def _say_held_up(line: output.LiveLine, jobs: Iterable[Job]) -> None:
 
 
 def _say_long(line: output.LiveLine, groups: Iterable[LongRunning]) -> None:
-    """Report jobs that run far longer than completed ones of their recipe: one line for each."""
+    """Report jobs that run far longer than completed jobs of their recipe, a line per recipe."""
     for long in groups:
         first = min(long.jobs, key=lambda job: job.started_at or 0.0)
         which, most = _named(first), ""
@@ -231,7 +233,7 @@ def _say_long(line: output.LiveLine, groups: Iterable[LongRunning]) -> None:
 
 
 def _follow(line: output.LiveLine, jobs: dict[str, Job], failures: _Failures) -> None:
-    """Keep jobs up to date until all have ended, or what is left cannot go on by itself."""
+    """Update jobs until all have ended, or all that remain are held up."""
     from crystalmath.client import connect
     from crystalmath.client.client_errors import ConnectionLost
     from crystalmath.client.follower import Backoff
@@ -242,7 +244,7 @@ def _follow(line: output.LiveLine, jobs: dict[str, Job], failures: _Failures) ->
             line.update(_counts(jobs.values()))
             while left := _unfinished(jobs):
                 try:
-                    # One that was held up may go on by now.
+                    # A held-up job may go on by now.
                     going_on = set(left)
                     for job in client.wait(left, timeout=0):
                         _note(jobs, going_on, job)

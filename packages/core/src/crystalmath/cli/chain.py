@@ -1,4 +1,4 @@
-"""``crystalmath chain``: submit steps that follow each other, for each of many structures."""
+"""``crystalmath chain``: submit a sequence of steps for each structure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
 _STEP = re.compile(r"(?P<name>[\w.-]+)=(?P<recipe>[\w.]+)(?::(?P<parameters>.*))?", re.DOTALL)
-#: Where the next parameter of a step begins.
+#: The comma before the next parameter of a step.
 _NEXT = re.compile(r",\s*(?=[A-Za-z_][\w.]*=)")
 _OF_STEP = re.compile(r"([\w.]+)=@([\w.-]+)(?::(.*))?", re.DOTALL)
 
@@ -33,8 +33,8 @@ def chain(
         list[str],
         typer.Argument(
             metavar="STRUCTURE...",
-            help="As of crystalmath submit: files, all structures of each, patterns in quotes, "
-            "job:ID. Each has a chain of its own.",
+            help="Structures as in crystalmath submit: files with all their structures, patterns "
+            "in quotes, job:ID. Each structure gets its own chain.",
         ),
     ],
     *,
@@ -43,9 +43,9 @@ def chain(
         typer.Option(
             "--step",
             metavar="NAME=RECIPE[:K=V,...]",
-            help="A step, and its recipe's parameters with commas; repeated, in their order. "
-            "K=@NAME is the directory of the earlier step NAME, K=@NAME:results.energy a part of "
-            "its result; text that begins with @ stands in quotes.",
+            help="A step with its recipe and parameters: md=emt.md.md_job:steps=100. Repeat it "
+            "for each step, in order. K=@NAME passes the directory of the earlier step NAME, "
+            "K=@NAME:results.energy a part of its result; quote text that begins with @.",
         ),
     ],
     options: SubmissionOptions,
@@ -53,11 +53,12 @@ def chain(
 ) -> int:
     """Submit steps that follow each other, for each structure.
 
-    It prints the jobs' ids and returns. Each step begins once the one before has completed, from
-    its final geometry, and has its name as the label step. With --key the jobs get
-    KEY/FINGERPRINT/STEP, of their structure: the command again, be it with more of them, submits
-    only what is missing. Of one request none is submitted where one is refused: exits 1 then. More
-    than 1,000 jobs, or 8 MiB, take several requests, and what an earlier one has submitted stays.
+    Prints the ids of the jobs and returns. A step begins when the step before it has completed,
+    from its final geometry; its name is the job's label "step". With --key each job gets the key
+    KEY/FINGERPRINT/STEP, with a fingerprint of its structure: repeat the command, also with more
+    structures, and only the missing jobs are submitted. If one job of a request is refused, none
+    of the request is submitted, and the command exits 1. More than 1,000 jobs or 8 MiB take
+    several requests; jobs of earlier requests stay submitted.
     """
     from crystalmath import config
     from crystalmath.client.chaining import STEP, Chain
@@ -103,7 +104,7 @@ def chain(
         for answer in answers:
             if answer["job_id"] is not None:
                 output.write(answer["job_id"])
-    # Why none was submitted stands before what follows of it.
+    # The cause comes first, then the jobs that were not submitted because of it.
     output.tell_alike(sorted(answers, key=lambda one: one.get("code") == NotSubmitted.code))
     tell_known(answers, options)
     return 1 if any(answer["job_id"] is None for answer in answers) else 0
@@ -116,9 +117,9 @@ def _key(key: str | None, structure: Any, before: Counter[str]) -> str | None:
 
 
 def parse_steps(texts: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
-    """Read steps, ``NAME=RECIPE[:KEY=VALUE,...]`` each.
+    """Parse steps, ``NAME=RECIPE[:KEY=VALUE,...]`` each.
 
-    A comma divides two parameters where a name and ``=`` follow it.
+    A comma separates two parameters only if a name and ``=`` follow it.
     """
     steps: dict[str, tuple[str, dict[str, Any]]] = {}
     for text in texts:
@@ -126,7 +127,7 @@ def parse_steps(texts: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
         if match is None:
             output.refuse(
                 f"cannot read {text!r} as a step; write NAME=RECIPE or NAME=RECIPE:KEY=VALUE,..., "
-                "as md=emt.md.md_job:steps=100"
+                "for example md=emt.md.md_job:steps=100"
             )
         if match["name"] in steps:
             output.refuse(f"the step {match['name']!r} is given twice")
@@ -139,7 +140,7 @@ def parse_steps(texts: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def _with_step(text: str, earlier: Collection[str]) -> str:
-    """Write ``KEY=@NAME`` as a reference to an earlier step."""
+    """Return ``KEY=@NAME`` as a reference to an earlier step, and other text unchanged."""
     if (match := _OF_STEP.fullmatch(text)) is None:
         return text
     key, name, path = match.groups()

@@ -1,4 +1,4 @@
-"""``crystalmath check`` and ``inputs``: what is wrong with a job, and what its programs get."""
+"""``crystalmath check`` and ``inputs``: problems of a job, and its input files."""
 
 from __future__ import annotations
 
@@ -40,27 +40,26 @@ Diff = Annotated[
     typer.Option(
         "--diff",
         metavar="JOB",
-        help="Show what differs from the inputs of another job, in place of the files.",
+        help="Show the differences from the inputs of another job instead of the files.",
         autocompletion=completion.job_ids,
     ),
 ]
 
-#: What ``--inputs`` is without a folder: show them.
+#: The value of ``--inputs`` without a folder.
 SHOWN = "-"
-#: So many lines of a file are shown: a large structure's positions tell nobody anything.
+#: The most lines of a file that are shown, since structures may be large.
 _LINES = 60
-#: So many steps of a flow are shown.
+#: The most steps of a flow that are shown.
 _MOST_STEPS = 60
-#: Where a mark stands, if the line leaves room for it.
+#: The column of a mark beside a line; longer lines push it to the right.
 _COLUMN = 44
-#: So much of what a setting stands in the place of is shown: a preset's table of all
-#: pseudopotentials has 20 kB.
+#: The most characters shown of a replaced value: a preset's table of pseudopotentials has 20 kB.
 _INSTEAD = 100
 _NAME = re.compile(r"[\s\"]*([A-Za-z][\w%]*(?:\([\d, ]+\))?)")
 
 
 def with_value(arguments: list[str]) -> list[str]:
-    """Let ``--inputs`` stand without a folder: the last word, or before another option."""
+    """Give ``--inputs`` a value if it is the last word, or comes before another option."""
     words = []
     for word, after in zip(arguments, [*arguments, "--"][1:], strict=True):
         alone = word == "--inputs" and after.startswith("-") and after != SHOWN
@@ -69,8 +68,8 @@ def with_value(arguments: list[str]) -> list[str]:
 
 
 def show(inputs: Inputs) -> None:
-    """Write all files to standard output, each line with who has set what stands in it."""
-    # Before the first step there is no result.
+    """Print all files, with the origin of each setting beside its line."""
+    # The first step cannot depend on a result, so it depends on the machine.
     elsewhere = any(not step.certain for step in inputs.steps[:1])
     for number, step in enumerate(inputs.steps, 1):
         lines = _step(step, number, len(inputs.steps), elsewhere=elsewhere)
@@ -81,7 +80,7 @@ def show(inputs: Inputs) -> None:
 
 
 def show_differences(inputs: Inputs, other: Inputs) -> None:
-    """Write what differs to standard output: of each setting what the one and the other has."""
+    """Print each setting that differs, with both values."""
     differences = inputs.differences(other)
     before = None
     for one in differences:
@@ -99,7 +98,7 @@ def _difference(one: Difference) -> Iterator[str]:
     texts = [one.value, one.other]
     if any(text is not None and "\n" in text for text in texts):
         ours, others = ((text or "").splitlines() for text in texts)
-        # The two lines before the first hunk name files, and there are none.
+        # Drop the two header lines, which name files.
         changed = list(difflib.unified_diff(others, ours, n=1, lineterm=""))[2:]
         if one.name != one.file:
             yield f"  {one.name}"
@@ -112,7 +111,7 @@ def _difference(one: Difference) -> Iterator[str]:
 
 
 def document(inputs: Inputs, other: Inputs | None) -> dict[str, Any]:
-    """Return inputs as the commands write them as JSON, and what differs from another job's."""
+    """Return the JSON document of inputs, with the differences from another job."""
     from attrs import asdict
 
     answer: dict[str, Any] = {"inputs": inputs.document()}
@@ -163,7 +162,7 @@ def _with_mark(line: str, setting: Setting | None) -> str:
 
 
 def write(inputs: Inputs, directory: str, option: str = "--inputs") -> list[Path]:
-    """Write the files into a folder; see :mod:`crystalmath.models.inputs`."""
+    """Write the files of all steps into a folder; see :mod:`crystalmath.models.inputs`."""
     from crystalmath.models.inputs import input_files, write_texts
 
     return write_texts(input_files(inputs, directory), option)
@@ -179,11 +178,11 @@ def inputs(
     diff: Diff = None,
     as_json: Json = False,
 ) -> int:
-    """Show what a job's programs get, before and after it ran.
+    """Show the input files of a job, before or after it ran.
 
-    Once the job has written input files, these are shown; before, and of calculators that write
-    none, what its recipe tells. Beside each line stands who has set it, as the recipe says with the
-    presets of now. Of POTCARs the titles are shown.
+    Shows the files that the job has written. Before it has run, and for calculators that write
+    none, shows the settings that its recipe makes. Beside each line stands its origin, computed
+    from the recipe with today's presets. POTCARs are shown by their titles.
     """
     with any_client() as client:
         job_inputs = client.inputs(client.find(job_id))
@@ -208,14 +207,14 @@ def check(
         list[str] | None,
         typer.Argument(
             metavar="[STRUCTURE...]",
-            help="As of crystalmath submit: files, FILE@N, 'runs/*/POSCAR', job:ID. Left out for a "
-            "recipe that takes none.",
+            help="Structures as in crystalmath submit: files, FILE@N, 'runs/*/POSCAR', job:ID. "
+            "Leave it out for a recipe that takes none.",
         ),
     ] = None,
     *,
     together: Annotated[
         bool,
-        typer.Option("--together", help="All structures are those of one job, as of submit."),
+        typer.Option("--together", help="Pass all structures to one job, as in submit."),
     ] = False,
     param: Params = None,
     params: ParamsFile = None,
@@ -225,27 +224,26 @@ def check(
         typer.Option(
             "--inputs",
             metavar="[DIR]",
-            help="Also show what the program gets in each step that is known, or write it into a "
-            "folder; stands last, or before another option, where no folder is named.",
+            help="Also show the input files of each known step, or write them into a folder. "
+            "Without a folder, put it last or before another option.",
         ),
     ] = None,
     diff: Diff = None,
     as_json: Json = False,
 ) -> int:
-    """Say whether a job would be accepted, or what is wrong.
+    """Check jobs without submitting them, and list all problems.
 
-    All that is wrong is told at once, of a flow by the jobs that it would call, as far as that is
-    known before they have run. Of several structures, a job each, what is alike is told once.
-    Nothing is recorded or started. With --cluster, --ranks and
-    so on the answer is submit's: with the cluster's environment, and what it can honour; what is
-    known on its nodes alone is a warning, and `crystalmath clusters check NAME` runs a job there to
-    see. A recipe of VASP or Quantum ESPRESSO is asked which files it reads: without a running
-    server that takes some seconds each time; submit, or serve, starts one that stays warm. Exits 1
-    where a job would be refused.
+    Takes the options of submit, and finds the same problems; records and starts nothing. A flow is
+    checked job by job, as far as its jobs are known before they run. With several structures (a
+    job each), equal problems are shown once. Problems that only a cluster's nodes could show are
+    warnings; `crystalmath clusters check NAME` runs a test job there. Recipes of VASP or Quantum
+    ESPRESSO are run up to their first calculation, to find the files that they read. This takes
+    some seconds without a running server; submit and serve start one. Exits 1 if a job would be
+    refused.
 
-    With --inputs any recipe is asked. Beside each line stands who has set it: asked (you), the
-    preset, the recipe, quacc, the structure, or the program's default. --diff JOB shows what
-    differs from the inputs of another job.
+    --inputs also shows the input files, for any recipe, with the origin of each line: asked (you),
+    the preset, the recipe, quacc, the structure, or the program's default. --diff JOB shows the
+    differences from the inputs of another job.
     """
     names = structures or []
     parameters = parse_parameters(param or (), params)
@@ -259,7 +257,7 @@ def check(
     submission = make_submission(recipe, read[0] if read else None, parameters, options)
     try:
         answer, other = _check_one(submission, diff, inputs=inputs is not None)
-    except ServerNotRunning:  # it was there a moment ago, and none is needed
+    except ServerNotRunning:  # the server left just now; this process can check, too
         answer, other = _check_one(submission, diff, inputs=inputs is not None)
     inputs_document = answer.get("inputs")
     job_inputs = Inputs.read(inputs_document) if inputs_document else None
@@ -282,7 +280,7 @@ def _check_each(
     *,
     as_json: bool,
 ) -> int:
-    """Check a job for each structure; tell what is alike once."""
+    """Check a job for each structure; print equal problems once."""
     answers: list[dict[str, Any]] = []
     with any_client() as client:
         for each in read:
@@ -355,9 +353,9 @@ def _show(answer: CheckedJob) -> None:
 
 
 def _show_steps(flow: FlowCheck, below: Sequence[str]) -> None:
-    """Write the jobs that a flow would call, below the subflows that call them.
+    """Print the jobs that a flow would call as a tree, each below its subflow.
 
-    `below` are the messages that follow for the flow as a whole.
+    `below` are the messages about the whole flow, which are printed later.
     """
     rows: list[tuple[str, str, str]] = []
     steps = flow.steps[:_MOST_STEPS]
@@ -400,9 +398,9 @@ def _show_potcars(files: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _shared_folder(paths: Sequence[str]) -> str:
-    """Return the library in which all files are, which would not fit beside the rest."""
+    """Return the folder of the pseudopotential library that all files share."""
     try:
-        # A POTCAR is named by its folder.
+        # Leave out the folder of the POTCAR itself: it names the setup.
         return os.path.commonpath([Path(path).parent.parent for path in paths])
     except ValueError:  # relative paths among them
         return ""

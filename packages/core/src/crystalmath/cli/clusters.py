@@ -1,4 +1,4 @@
-"""``crystalmath clusters``: which are configured, an example of one, and whether one works."""
+"""``crystalmath clusters``: list configured clusters, add an example, or check one."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ scheduler = "{scheduler}"
 
 
 _MPIRUN = "mpirun -np {ranks}"
-#: The table of each is named as the example is.
+#: Tables for config.toml, by the names of the clusters in them.
 EXAMPLES = {
     "slurm": _SLURM,
     "allocations": _allocations(
@@ -96,7 +96,7 @@ EXAMPLES = {
     ),
     "pbs": _allocations("pbs", "pbs", launcher=_MPIRUN, queue="workq", more=""),
     "lsf": _allocations("lsf", "lsf", launcher=_MPIRUN, queue="normal", more=""),
-    # It hands out no memory.
+    # Flux allocates no memory.
     "flux": _allocations(
         "flux", "flux", also=_EXCLUSIVE, launcher=FLUX_RUN, queue="pbatch", more=""
     ),
@@ -104,7 +104,7 @@ EXAMPLES = {
 }
 
 
-#: Of a cluster with a batch system that no job of `clusters check` has proved.
+#: The word for a cluster with a batch system that `clusters check` has not proved yet.
 _CONFIGURED = "configured"
 
 
@@ -114,7 +114,7 @@ def clusters(
         str | None,
         typer.Argument(
             metavar="[init|check]",
-            help="init writes a commented example; check sends a probe job to a cluster.",
+            help="init adds a commented example to config.toml; check runs a test job.",
             show_default=False,
         ),
     ] = None,
@@ -123,19 +123,25 @@ def clusters(
         typer.Argument(metavar="[NAME]", help=f"The example ({', '.join(EXAMPLES)}) or cluster."),
     ] = None,
     timeout: Annotated[
-        str, typer.Option(metavar="T", help="check: how long its job may take, with the queue.")
+        str,
+        typer.Option(
+            metavar="T", help="With check: the longest time for the job and its queue: 10m, 1h."
+        ),
     ] = "10m",
     as_json: Json = False,
 ) -> int:
     """List the configured clusters, check one, or add one.
 
-    The list says of each whether its batch system answers, and when a check was passed there.
-    ``init NAME`` adds a commented example to config.toml: slurm (Parsl's pilot jobs), allocations
-    (one of Slurm for each job, through PSI/J), pbs, lsf or flux (the same there), or workstation
-    (this machine, with programs and defaults of its own; it needs none, as each engine has a
-    cluster local). ``check NAME`` runs a small job there, as a submission
-    would, and says what it found: host, versions, programs, POTCARs, clocks, how long it waited.
-    One that has not ended after --timeout is cancelled. Exits 1 where that job cannot run.
+    The list shows whether the batch system of each cluster answers, and when it last passed a
+    check.
+
+    ``init NAME`` adds a commented example to config.toml. slurm runs jobs in Parsl's pilot jobs.
+    allocations submits each job to Slurm through PSI/J; pbs, lsf and flux do so with theirs.
+    workstation is this machine with its own programs and defaults.
+
+    ``check NAME`` submits a small job to the cluster and reports on it: host, versions, programs,
+    POTCARs, clocks, and the wait in the queue. After --timeout it cancels the job. Exits 1 if the
+    job cannot run.
     """
     if action is None:
         return _list(as_json=as_json)
@@ -187,7 +193,7 @@ def _list(*, as_json: bool) -> int:
 
 
 def _word(cluster: ClusterEntry, client: Client) -> str:
-    """Return what is known of a cluster."""
+    """Return the state of a cluster in a few words."""
     from crystalmath.recipes.lookup import PROBE
 
     if cluster["error"]:
@@ -196,7 +202,7 @@ def _word(cluster: ClusterEntry, client: Client) -> str:
         return f"{cluster['scheduler']} does not answer"
     if cluster["scheduler"] == "local":
         return "ready"
-    with contextlib.suppress(CrystalMathError):  # then it is not known
+    with contextlib.suppress(CrystalMathError):  # then its last check is unknown
         for job in client.list(
             recipe=PROBE, cluster=cluster["name"], state=JobState.COMPLETED.value, limit=1
         ):
@@ -207,12 +213,12 @@ def _word(cluster: ClusterEntry, client: Client) -> str:
 def _init(name: str, *, as_json: bool) -> int:
     from crystalmath import config
 
-    configured = config.load()  # a file that cannot be read is not written to
+    configured = config.load()  # raises if the file cannot be read, before anything is written
     if name in configured.clusters:
         raise ConfigError(f"[clusters.{name}] stands in {configured.home / 'config.toml'} already")
     make_own(configured.home)
     path = configured.home / "config.toml"
-    path.touch(mode=0o600)  # one that others can write to is refused
+    path.touch(mode=0o600)  # a file that others can write to would be refused
     with path.open("a", encoding="utf-8") as file:
         file.write(EXAMPLES[name])
     if as_json:
@@ -250,7 +256,7 @@ def _checks(name: str, timeout_s: float) -> Iterator[Check]:
 
 
 def _late(job: Job, timeout_s: float) -> Check:
-    """Say of a job that had not ended in time what it waited for."""
+    """Return the failed check of a job that did not end in time."""
     what = "had not ended" if job.state is JobState.RUNNING else "had not begun"
     message = f"the job {what} after {timeout_s:g} s: {job.reason or 'no reason is known'}"
     remedy = "it was cancelled; a longer --timeout (1h) waits for a longer queue"

@@ -1,4 +1,4 @@
-"""``crystalmath conform`` and ``engine-template``: test an engine, or begin one."""
+"""``crystalmath conform`` and ``engine-template``: test an engine, or write a new one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _WORKERS = 2
 #: Times are written in minutes from here, in seconds.
 _MINUTES_FROM_S = 100.0
-#: A scheduler takes its time to end an allocation, in seconds.
+#: The default of --linger with --cluster: a scheduler ends allocations slowly; in seconds.
 _CLUSTER_LINGER_S = 30.0
 _OUTCOMES = ("passed", "failed", "skipped", "xfailed")
 
@@ -45,15 +45,15 @@ def conform(
         typer.Option(
             metavar="N",
             min=1,
-            help="How many jobs it runs at a time; else as configured, or 2. Becomes the "
-            "engine's option of that name, unless there is a --cluster.",
+            help="Jobs that run at a time; default: as configured, or 2. Sets the engine's "
+            "option of this name, except with --cluster.",
         ),
     ] = None,
     cluster: Annotated[
         str | None,
         typer.Option(
             metavar="CLUSTER",
-            help="A cluster of the engine, [clusters.NAME] in config.toml, to which the jobs go.",
+            help="Run the jobs on this cluster of the engine, [clusters.NAME] in config.toml.",
             autocompletion=completion.clusters,
         ),
     ] = None,
@@ -62,53 +62,57 @@ def conform(
         typer.Option(
             "--option",
             metavar="K=V",
-            help="A setting of [engines.ENGINE], instead of the configured one; may be repeated.",
+            help="Override a setting of [engines.ENGINE]: workers=4; may be repeated.",
         ),
     ] = None,
     start: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="How long the engine may take to start its first job: 90s, 5m. Else measured.",
+            help="The longest time until the first job starts: 90s, 5m. Default: measured.",
         ),
     ] = None,
     turn: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="How long a job that does nothing may take on the warm engine, its wait "
-            "included: 10s. Else measured.",
+            help="The longest time for an empty job on the warm engine, with its wait: 10s. "
+            "Default: measured.",
         ),
     ] = None,
     linger: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="How long a process of the engine may outlive its end: 2m for workers of a server "
-            "that others share. Else 10s, or 30s with --cluster.",
+            help="The longest time that a process of the engine may live after the engine has "
+            "ended: 2m for workers of a shared server. Default: 10s, or 30s with --cluster.",
         ),
     ] = None,
     library: Annotated[
         str | None,
         typer.Option(
             metavar="MODULE",
-            help="The module of the engine's library, for the tests that hide it.",
+            help="The module of the engine's library; some tests hide it.",
         ),
     ] = None,
     keyword: Annotated[
         str | None,
-        typer.Option("-k", metavar="EXPRESSION", help="Only tests whose names match, as pytest."),
+        typer.Option(
+            "-k",
+            metavar="EXPRESSION",
+            help="Run only matching tests, as pytest -k: 'cancel and not many'.",
+        ),
     ] = None,
     stops: Annotated[bool, typer.Option("-x", help="Stop at the first failure.")] = False,
     lists: Annotated[
-        bool, typer.Option("--list", help="Show the tests and what they ask; run none.")
+        bool, typer.Option("--list", help="List the tests and their promises; run none.")
     ] = False,
     as_json: common_arguments.Json = False,
 ) -> int:
     """Test whether an engine does what every engine must do.
 
-    It runs in a home of its own; with --cluster that lies in yours, where nodes see it. Exits 1
-    where a test fails.
+    The tests run in a temporary home; with --cluster it lies in your home, where nodes see it.
+    Exits 1 if a test fails.
     """
     import attrs
 
@@ -199,7 +203,7 @@ def _subject(
 
 
 def _cluster(engine: str, name: str) -> dict[str, Any]:
-    """Return the table of a cluster as it stands in the configuration file."""
+    """Return the table of a cluster from the configuration file, unchanged."""
     import tomllib
 
     from crystalmath import config
@@ -258,13 +262,13 @@ def _list(subject: EngineUnderTest, keyword: str | None, *, as_json: bool) -> in
 
 @contextlib.contextmanager
 def _folder(place: Path | None = None) -> Iterator[Path]:
-    """Make a folder for a run of pytest; what chose no tests is wrong usage."""
+    """Make a folder for a run of pytest; a -k that selects no tests is a usage error."""
     import tempfile
 
     from crystalmath.testing.run import SessionError
 
     try:
-        # The name is short: the paths of sockets below it have 107 bytes.
+        # Keep the name short: the path of a socket below it has at most 107 bytes.
         with tempfile.TemporaryDirectory(prefix="cm-", dir=place) as folder:
             yield Path(folder)
     except SessionError as error:
@@ -314,7 +318,7 @@ def _report(verdicts: Sequence[Verdict], again: str) -> None:
 
 
 def _again(engine: str, option: Iterable[str], values: Mapping[str, object]) -> str:
-    """Return the command that was called, without what chose the tests."""
+    """Return the command line that was called, without the selection of tests."""
     options = [f"--option={each}" for each in option]
     options += [f"--{name}={value}" for name, value in values.items() if value is not None]
     return shlex.join(["crystalmath", "conform", engine, *options])
@@ -328,20 +332,25 @@ def _duration(seconds: float) -> str:
 
 def engine_template(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="The engine's name: small letters, digits, -.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="The name of the engine: lower-case letters, digits, - and _."
+        ),
     ],
     *,
     directory: Annotated[
         str | None,
         typer.Option(
-            "--dir", metavar="DIR", help="A new folder; by default crystalmath-engine-NAME, here."
+            "--dir",
+            metavar="DIR",
+            help="A new folder; default: crystalmath-engine-NAME in this folder.",
         ),
     ] = None,
     as_json: common_arguments.Json = False,
 ) -> int:
-    """Write the distribution of an engine, yours to change.
+    """Write the package of a new engine, for you to change.
 
-    It runs jobs on a pool of processes, and passes `crystalmath conform` once it is installed.
+    The engine runs jobs on a pool of processes. Once installed, it passes `crystalmath conform`.
     """
     from crystalmath.testing.written_template import write_engine
 
@@ -363,7 +372,7 @@ def engine_template(
 
 
 def _require_free(name: str) -> None:
-    """Refuse a name that cannot be an engine's, or is one's already."""
+    """Refuse a name that is invalid, or belongs to an installed engine."""
     from crystalmath.quacc.engines import get_installed_engines
     from crystalmath.testing.written_template import ENGINE_NAME
 

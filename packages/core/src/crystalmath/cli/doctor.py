@@ -1,4 +1,4 @@
-"""``crystalmath doctor``: look whether everything is there that a job needs."""
+"""``crystalmath doctor``: check everything that jobs need."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from crystalmath.config import Config
 
-#: So many of the jobs that failed last are shown.
+#: The number of recent failures that are shown.
 FAILURES = 3
 
 
@@ -32,22 +32,28 @@ def doctor(
     ] = False,
     engine: Annotated[
         str | None,
-        typer.Option(metavar="E", help="That engine.", autocompletion=completion.engines),
+        typer.Option(
+            metavar="E",
+            help="The engine to check, and to run on.",
+            autocompletion=completion.engines,
+        ),
     ] = None,
     rebuild: Annotated[
         bool,
-        typer.Option("--rebuild", help="Record jobs again that have a run directory and no row."),
+        typer.Option(
+            "--rebuild",
+            help="Record jobs again that have a run directory and no row in the database.",
+        ),
     ] = False,
     deep: Annotated[
         bool,
-        typer.Option("--deep", help="Read all results, and compare each with its digest."),
+        typer.Option("--deep", help="Read all results, and compare each with its checksum."),
     ] = False,
     as_json: common_arguments.Json = False,
 ) -> int:
-    """Look at what jobs need, and say what is missing.
+    """Check the installation, and show what is missing.
 
-    Each line that is not in order says what to do about it. Exits 1 where something keeps jobs from
-    running.
+    Each problem comes with its remedy. Exits 1 if a problem keeps jobs from running.
     """
     checks = _checks(run=run, engine=engine, again=rebuild, deep=deep)
     return report(checks, as_json=as_json)
@@ -60,7 +66,7 @@ def _checks(*, run: bool, engine: str | None, again: bool, deep: bool) -> Iterat
 
         config = load()
     except CrystalMathError as error:
-        remedy = "until then no job is taken; docs/configuration.md has all settings"
+        remedy = "no job is accepted until it is corrected; docs/configuration.md has all settings"
         yield Check("config", "error", str(error), remedy)
         return
     yield _guarded("home", _home, config)
@@ -108,12 +114,12 @@ def _home(config: Config) -> Check:
 
     source = "CRYSTALMATH_HOME" if os.environ.get("CRYSTALMATH_HOME") else "the default"
     message = f"{config.home} ({source})"
-    # The nearest folder there is decides, as long as the home itself has not been made.
+    # Before the home exists, its nearest existing parent decides.
     folder = next(place for place in (config.home, *config.home.parents) if place.exists())
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".crystalmath-"):
             return Check("home", "ok", message)
-    except OSError as error:  # /proc and read-only mounts look as if root could write to them
+    except OSError as error:  # for root, access rights do not tell of read-only mounts
         remedy = (
             f"{folder} cannot be written to ({error.strerror}); set CRYSTALMATH_HOME to a folder "
             "that can"
@@ -127,10 +133,10 @@ def _disk(config: Config) -> Check:
     disk = HomeDisk(lambda: config.jobs_directory)
     disk.look()
     if disk.last is None or not disk.last.size:  # /proc and /sys have none
-        return Check("disk", "warning", "it cannot be told how full it is")
+        return Check("disk", "warning", "its free space is unknown")
     seen = disk.last
     message = f"{output.size(seen.free)} of {output.size(seen.size)} are free at {seen.path}"
-    remedy = "results of running jobs wait for room; `crystalmath du` tells what jobs take"
+    remedy = "results of running jobs wait for free space; `crystalmath du` measures the jobs"
     state = "error" if seen.full else "ok"
     return Check("disk", state, message, remedy if seen.full else None)
 
@@ -186,7 +192,7 @@ def _database(config: Config) -> Check:
 
 
 def _journals(config: Config) -> Iterator[Check]:
-    """Look whether results can be read that a dead worker has left behind."""
+    """Check that the results of dead workers can be read."""
     from crystalmath.jobs.journal import unreadable
 
     if wrong := unreadable(os.fspath(config.jobs_directory)):
@@ -219,7 +225,7 @@ def _failures(config: Config) -> Iterator[Check]:
         with JobStore(config.database_url, create=False, network=config.network) as store:
             newest = store.failures(FAILURES)
     except CrystalMathError:
-        return  # the line about the database says it
+        return  # the check of the database reports it
     for failure in newest:
         named = f"{failure.job_id[:8]} {failure.name or output.short_recipe(failure.recipe)}"
         ago = "" if failure.finished_at is None else f", {output.age(failure.finished_at)} ago"
@@ -265,7 +271,7 @@ def _engines(chosen: str | None) -> Iterator[Check]:
         wrong = [info.error] if info.error else []
         wrong += [str(finding) for finding in info.findings if finding.severity == "error"]
         mild = [str(finding) for finding in info.findings if finding.severity == "warning"]
-        # An engine that nobody asked for hinders no job.
+        # A broken engine that is not used hinders no job.
         state = "error" if wrong and info.name == needed else "warning" if wrong or mild else "ok"
         message = f"{info.name}, {info.distribution} {info.version}"
         message += " (used where none is named)" if info.name == (configured or "local") else ""
@@ -299,7 +305,7 @@ def _schedulers(config: Config) -> Iterator[Check]:
 
 
 def _strangers(config: Config) -> Iterator[Check]:
-    """Look for names in the configuration that mean nothing here."""
+    """Check that flows and engines in the configuration exist."""
     from crystalmath.engines.registry import plugins
     from crystalmath.models.submission import step_matches
     from crystalmath.recipes.lookup import catalogue

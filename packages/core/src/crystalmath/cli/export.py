@@ -29,8 +29,9 @@ def export(
         list[str] | None,
         typer.Argument(
             metavar="FILE|ID...",
-            help="A new file (.csv, .jsonl, .extxyz, .db (ASE's) or .parquet), then jobs, if not "
-            "all that fit the filters. With --script or --inputs a job, with --archive jobs.",
+            help="A new file (.csv, .jsonl, .extxyz, .parquet, or .db of ASE), then ids, if not "
+            "all jobs that match the filters. With --script or --inputs only one id; with "
+            "--archive only ids.",
         ),
     ] = None,
     *,
@@ -38,50 +39,54 @@ def export(
     columns: Annotated[
         str | None,
         typer.Option(
-            metavar="A,B", help="Which columns: name,params.kpts,results.gibbs_energy; else all."
+            metavar="A,B", help="The columns: name,params.kpts,results.gibbs_energy; default: all."
         ),
     ] = None,
     references: Annotated[
         list[str] | None,
         typer.Option(
             metavar="K=V",
-            help="Formation energies refer to the pure elements among completed jobs with this "
-            "label, and not among the jobs that are written.",
+            help="Take the pure elements for formation energies from completed jobs with this "
+            "label, instead of the written jobs.",
         ),
     ] = None,
     sort: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Sort as crystalmath list does."),
+        typer.Option(metavar="COLUMN", help="Sort as in crystalmath list."),
     ] = None,
-    limit: Annotated[
-        int, typer.Option(min=0, metavar="N", help="So many jobs at most; 0 for all.")
-    ] = 0,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="The most jobs; 0 for all.")] = 0,
     script: Annotated[
         bool,
-        typer.Option("--script", help="Write a job as a Python script that needs quacc alone."),
+        typer.Option("--script", help="Print a job as a Python script that needs only quacc."),
     ] = False,
     inputs: Annotated[
         str | None,
-        typer.Option("--inputs", metavar="DIR", help="Write a folder that runs without us."),
+        typer.Option(
+            "--inputs",
+            metavar="DIR",
+            help="Write the input files of a job, to run without CrystalMath.",
+        ),
     ] = None,
     archive: Annotated[
         Path | None,
         typer.Option(
             "--archive",
             metavar="FILE",
-            help="Write jobs that have ended into a .zip that crystalmath import takes in "
-            "elsewhere; POTCARs and environments never travel.",
+            help="Write ended jobs into a .zip for crystalmath import in another home; without "
+            "POTCARs and environments.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> int:
     """Write jobs as a table, a script, inputs or an archive.
 
-    A table has their records, labels, parameters, energies, results and geometries.
-    Columns of labels are labels_NAME, of parameters params.NAME, and what a recipe gives is named
-    as the recipe names it (results.energy). Units are eV, Å and s. Parquet needs pyarrow:
-    pip install 'crystalmath[tables]'. The columns formation_energy and e_above_hull (eV/atom)
-    are there if they are named. All jobs that fit count for the hull, whatever the --limit.
+    A table has records, labels, parameters, energies, results and geometries: crystalmath export
+    alloys.csv --label project=alloys. Labels have the columns labels_NAME, parameters
+    params.NAME, and results the names of the recipe (results.energy). Units are eV, Å and s.
+    Parquet needs pyarrow: pip install 'crystalmath[tables]'.
+
+    The columns formation_energy and e_above_hull (eV/atom) are written if --columns names them.
+    The hull counts all jobs that match, also beyond --limit.
     """
     words = list(what or ())
     if sum((script, inputs is not None, archive is not None)) > 1:
@@ -117,7 +122,7 @@ def export(
 
 
 def _named(client: Client, prefixes: Sequence[str], filters: dict[str, Any]) -> list[str]:
-    """Return the jobs that are named, with --steps after each flow its steps."""
+    """Return the ids of chosen jobs; with --steps each flow is followed by its steps."""
     with_steps = filters.pop("steps", None)
     ids = chosen(client, prefixes, filters) or []
     if not with_steps:
@@ -127,7 +132,7 @@ def _named(client: Client, prefixes: Sequence[str], filters: dict[str, Any]) -> 
 
 
 def _one(prefixes: Sequence[str], directory: str | None, *, as_json: bool) -> int:
-    """Write one job as a script to standard output, or as a folder."""
+    """Print one job as a script, or write its input files into a folder."""
     if len(prefixes) != 1:
         output.refuse("name one job by its id", "ID")
     with any_client() as client:
@@ -167,23 +172,22 @@ def _archive(prefixes: Sequence[str], file: Path, filters: dict[str, Any], *, as
     return 0
 
 
-#: How many jobs are named.
+#: The number of jobs that are named.
 _NAMED = 5
 
 
 def import_jobs(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="What crystalmath export --archive has written.")
+        Path, typer.Argument(metavar="FILE", help="An archive from crystalmath export --archive.")
     ],
     *,
     as_json: Json = False,
 ) -> int:
-    """Take in the jobs of an archive, with all their files.
+    """Import the jobs of an archive, with all their files.
 
-    Prints how many, with --json also their ids. Jobs that are here already stay as they are. Where
-    anything in the archive is not as it should be, nothing is taken in. Keys come along: with the
-    key that was given where the jobs ran, crystalmath submit --key finds them here. A key that
-    another job has here stays with that one.
+    Prints the number of jobs; --json also prints their ids. Jobs that this home already has stay
+    unchanged. If the archive is damaged, nothing is imported. Jobs keep their keys, so that
+    crystalmath submit --key finds them here; a key that another job has here stays with that job.
     """
     with any_client() as client:
         taken = client.import_archive(file)

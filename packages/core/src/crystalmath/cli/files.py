@@ -1,4 +1,4 @@
-"""``crystalmath path``, ``files``, ``du`` and ``prune``: what jobs have on the disk."""
+"""``crystalmath path``, ``files``, ``du`` and ``prune``: the files of jobs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def path(job_id: JobId, *, as_json: Json = False) -> int:
     """Print a job's work directory.
 
-    Whatever state the job is in; nothing where the directory was removed. Of a flow it is a folder
-    of links to those of its steps, by names as 03-static-Cu80, which are made as steps end.
+    It works in every state of the job; if the directory was removed, it is an error. A flow has a
+    folder of links to the directories of its steps (03-static-Cu80), made as the steps end.
     """
     with any_client() as client:
         job = client.job(client.find(job_id))
@@ -43,7 +43,7 @@ def files(
     job_id: JobId,
     attempt: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Of this attempt; default: the present one."),
+        typer.Option(min=1, metavar="N", help="The number of the attempt; default: the latest."),
     ] = None,
     *,
     as_json: Json = False,
@@ -61,7 +61,7 @@ def files(
     if not listed["files"]:
         output.note(f"there are no files below {listed['work_dir']}{steps}")
         return 0
-    # No table: a path is there to be copied, and must not be cut to fit.
+    # A table would shorten paths, which users copy.
     output.write(f"{'SIZE':>9}  {'AGE':>6}  FILE")
     for one in listed["files"]:
         size, age = output.size(one["size"]), output.age(one["modified_at"])
@@ -71,15 +71,15 @@ def files(
     return 0
 
 
-#: So many groups of a kind are shown, the largest.
+#: The most groups of a kind that are shown.
 _GROUPS = 20
 
 
 @with_filters_but("steps", "all_tries")  # their files always count
 def du(*, filters: dict[str, Any], as_json: Json = False) -> int:
-    """Measure the files of jobs: by recipe, by label, in all.
+    """Measure the files of jobs: by recipe, by label, in total.
 
-    HEAVY is what crystalmath prune --keep-results would remove.
+    HEAVY is the part that crystalmath prune --keep-results would remove.
     """
     with any_client() as client:
         usage = client.usage(**filters)
@@ -108,7 +108,7 @@ def _use_row(name: str, use: Mapping[str, Any]) -> tuple[str, ...]:
     return (*sizes, str(use["files"]), str(use["jobs"]), name)
 
 
-#: So many jobs are shown, those that take most.
+#: The most jobs that are shown, the largest first.
 _SHOWN = 20
 
 
@@ -123,25 +123,26 @@ def prune(
     ] = None,
     larger: Annotated[
         str | None,
-        typer.Option(metavar="SIZE", help="Only jobs of which more would be removed: 500MB, 2GB."),
+        typer.Option(metavar="SIZE", help="Only jobs with more to remove than this: 500MB, 2GB."),
     ] = None,
     keep_results: Annotated[
         bool,
         typer.Option(
             "--keep-results",
-            help="Only what is large and can be computed again: WAVECAR, CHG*, wfc*, ...",
+            help="Remove only large files that can be computed again: WAVECAR, CHG*, wfc*, ...",
         ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be removed, and remove nothing.")
+        bool, typer.Option("--dry-run", help="Show the jobs and sizes, and remove nothing.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove without asking.")] = False,
     as_json: Json = False,
 ) -> int:
     """Remove the run directories of jobs that have ended.
 
-    What is on record of them stays. It shows what would be removed, and asks. Never a job that has
-    not ended. Exits 1 where files stay that were meant.
+    Shows the jobs and their sizes, and asks before it removes. The records of the jobs stay, and
+    unfinished jobs keep their files. Exits 1 if some chosen files could not be removed. Example:
+    crystalmath prune --older 30d --keep-results --dry-run
     """
     chosen = {
         "older_s": _age(older),
@@ -153,7 +154,7 @@ def prune(
             "name jobs, or choose them with --older, --larger, --label, --state or others"
         )
     if not (yes or dry_run or sys.stdin.isatty()):
-        output.refuse("nobody can be asked here; give --dry-run, then --yes")
+        output.refuse("there is no terminal to confirm on; use --dry-run, then --yes")
     with any_client() as client:
         wanted = [client.find(prefix) for prefix in job_ids] if job_ids else None
         answer = client.prune(wanted, keep_results=keep_results, dry_run=True, **chosen)
@@ -170,10 +171,10 @@ def prune(
 
 
 def _remove(client: Client, shown: Pruned, *, keep_results: bool, yes: bool) -> Pruned:
-    """Remove what was shown, and nothing that has become old enough since."""
+    """Remove the jobs that were shown, and none that became old enough since."""
     if shown["jobs"] and not yes:
         typer.confirm("Remove them?", abort=True, err=True)
-    # Also where there is nothing: what an earlier call did not finish is removed, too.
+    # Call it also for no jobs: it finishes the removals of an interrupted call.
     job_ids = [job["job_id"] for job in shown["jobs"]]
     done = client.prune(job_ids, keep_results=keep_results)
     if done["jobs"]:
@@ -202,7 +203,7 @@ def _show(pruned: Pruned, *, keep_results: bool) -> None:
 
 
 def _tell_of_steps(client: Client, named: Sequence[str], pruned: Pruned) -> None:
-    """Say what the steps of flows keep that are named: they are jobs of their own."""
+    """Report how much the steps of named flows keep: they are jobs of their own."""
     meant = {job["job_id"] for job in pruned["jobs"]}
     for job_id in [one for one in named if one in meant][:_SHOWN]:
         if not client.job(job_id).steps:
@@ -234,7 +235,7 @@ def _jobs(jobs: Sequence[Mapping[str, Any]]) -> str:
 def _age(text: str | None) -> float | None:
     if text is None:
         return None
-    # The last digits of HH:MM:SS are seconds: it would remove what ended a moment ago.
+    # A mistaken HH:MM:SS would mean seconds, and remove jobs that have just ended.
     seconds = None if text.strip()[-1:].isdigit() else read_timespan(text)
     if seconds is None:
         output.refuse(

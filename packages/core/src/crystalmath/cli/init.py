@@ -1,4 +1,4 @@
-"""``crystalmath init``: ask what jobs need, look at each answer, and write ``config.toml``."""
+"""``crystalmath init``: ask for settings, check each answer, and write ``config.toml``."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-#: How the programs are called that hand jobs to a cluster, by the example that fits.
+#: The command of a batch system that is looked for on PATH, by the name of the example.
 _SCHEDULERS = {"slurm": "sbatch", "pbs": "pbsnodes", "lsf": "bsub", "flux": "flux"}
 
 
 @frozen(kw_only=True)
 class _Question:
-    """Something that a job reads from its environment."""
+    """A question for a variable that jobs read from their environment."""
 
     variable: str
     asks: str
-    #: Returns the answer that this environment suggests, if any.
+    #: Returns the answer that an environment suggests, if any.
     suggest: Callable[[Mapping[str, str]], str | None]
-    #: The names of the lines of ``crystalmath doctor`` that judge the answer.
+    #: The names of the checks of ``crystalmath doctor`` that judge the answer.
     looked_at: tuple[str, ...]
-    #: Whether the answer is a folder; without it a job of this program cannot begin.
+    #: Whether the answer is a folder, which jobs of the program require.
     is_folder: bool = False
 
 
 def _setting(name: str) -> Callable[[Mapping[str, str]], str | None]:
-    """Find what quacc's settings say already, in the environment or its file."""
+    """Return a function that reads a setting of quacc from the environment or quacc's file."""
 
     def suggest(environment: Mapping[str, str]) -> str | None:
         from crystalmath.recipes.quacc_settings import quacc_setting
@@ -75,7 +75,7 @@ _QUESTIONS = {
     ),
     "vasp_launcher": _Question(
         variable="QUACC_VASP_PARALLEL_CMD",
-        asks="What starts VASP's ranks, unless a cluster or --ranks says it (mpirun -np 16)",
+        asks="The command before VASP that starts its ranks (mpirun -np 16), if no cluster has one",
         suggest=_setting("VASP_PARALLEL_CMD"),
         looked_at=("VASP",),
     ),
@@ -98,30 +98,33 @@ def init(
         str | None, typer.Option(metavar="CMD", help="The command of VASP (QUACC_VASP_CMD).")
     ] = None,
     vasp_launcher: Annotated[
-        str | None, typer.Option(metavar="CMD", help="What starts its ranks: 'mpirun -np 16'.")
+        str | None,
+        typer.Option(metavar="CMD", help="The command that starts VASP's ranks: 'mpirun -np 16'."),
     ] = None,
     pseudopotentials: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Quantum ESPRESSO's UPF files.")
+        str | None, typer.Option(metavar="DIR", help="The folder of Quantum ESPRESSO's UPF files.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Jobs at a time on this machine.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="The number of jobs at a time on this machine."),
     ] = None,
     cluster: Annotated[
         str | None,
-        typer.Option(metavar="KIND", help="Add an example of a cluster (slurm), or none."),
+        typer.Option(metavar="KIND", help="Add an example of a cluster: slurm, pbs, ...; or none."),
     ] = None,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Ask nothing: take what is found.")
+        bool, typer.Option("--yes", "-y", help="Do not ask: use the detected settings.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a config.toml; it stays as config.toml~.")
+        bool,
+        typer.Option("--overwrite", help="Replace config.toml; the old file becomes config.toml~."),
     ] = False,
     as_json: common_arguments.Json = False,
 ) -> int:
-    """Ask what jobs need, and write config.toml.
+    """Ask for the settings that jobs need; write config.toml.
 
-    Each answer is looked at as doctor does. What an option says is not asked. Without a terminal
-    nothing is asked: what is found is taken.
+    Each answer is checked as in crystalmath doctor. Options answer their questions. Without a
+    terminal, or with --yes, the command asks nothing and uses the detected settings.
     """
     from crystalmath import config
 
@@ -163,7 +166,7 @@ def init(
 
 
 def _require_free(path: Path, *, overwrite: bool, asks: bool) -> None:
-    """Refuse to write over a file that nobody has given up."""
+    """Refuse to replace an existing file without --overwrite or the user's consent."""
     if overwrite or not path.exists():
         return
     if asks and typer.confirm(f"{path} is there. Replace it? It stays as {path.name}~.", err=True):
@@ -179,13 +182,13 @@ def _require_free(path: Path, *, overwrite: bool, asks: bool) -> None:
 def _answer(
     name: str, question: _Question, option: str | None, known: Mapping[str, str], *, asks: bool
 ) -> tuple[str, list[Check]] | None:
-    """Return the answer to a question, and what was seen of it; ``None`` where there is none."""
+    """Return the answer to a question and its checks; ``None`` if there is no answer."""
     if option is not None:
         return _required(name, question, option, known)
     suggested = question.suggest(_environment({}))
     if not asks:
         looked = _look(question, suggested, known) if suggested else []
-        # A folder that jobs could not use is not worth writing down.
+        # Do not write a folder that jobs could not use.
         usable = suggested and not (question.is_folder and _is_wrong(looked))
         return (str(suggested), looked) if usable else None
     while answer := str(
@@ -199,7 +202,7 @@ def _answer(
             return answer, looked
         for check in looked:
             output.note(f"{check.message}; {check.remedy}")
-        if typer.confirm("Take it all the same?", err=True):
+        if typer.confirm("Use it anyway?", err=True):
             return answer, looked
     return None
 
@@ -216,14 +219,14 @@ def _required(
 
 
 def _whole(question: _Question, answer: str) -> str:
-    """Write a folder so that it means the same wherever jobs run."""
+    """Return an answer with its folder as an absolute path, since jobs run elsewhere."""
     if not question.is_folder:
         return answer
     return str(Path(os.path.expandvars(answer)).expanduser().absolute())
 
 
 def _look(question: _Question, answer: str, known: Mapping[str, str]) -> list[Check]:
-    """Judge an answer as ``crystalmath doctor`` would once it is written."""
+    """Check an answer as ``crystalmath doctor`` will once it is written."""
     from crystalmath.preflight.programs_here import conditions
 
     environment = _environment({**known, question.variable: answer})
@@ -248,7 +251,7 @@ def _is_wrong(looked: list[Check]) -> bool:
 
 
 def _environment(answers: Mapping[str, str]) -> dict[str, str]:
-    """Return what a job would see with these answers, and without a shell that says otherwise."""
+    """Return the environment of a job with these answers."""
     from crystalmath.config import DEFAULT_FORWARD, forwarded
 
     environment = forwarded(DEFAULT_FORWARD)
@@ -262,11 +265,11 @@ def _ask_number(question: str, default: int) -> int:
         answer = typer.prompt(question, default=str(default), err=True).strip()
         if answer.isdecimal() and int(answer) > 0:
             return int(answer)
-        output.note(f"{answer!r} is no whole number from 1")
+        output.note(f"{answer!r} is not a whole number of at least 1")
 
 
 def _cluster(choice: str | None, *, asks: bool) -> str | None:
-    """Return which example of a cluster is to be added; one that is found is only asked for."""
+    """Return the name of the example to add: the chosen one, or a detected one after asking."""
     from crystalmath.cli.clusters import EXAMPLES
 
     if choice is not None:
@@ -292,7 +295,7 @@ def _document(variables: Mapping[str, str], workers: int | None, cluster: str | 
 
     lines = ["# Written by crystalmath init; docs/configuration.md has all settings."]
     if variables:
-        said = "# What jobs see where their submitter's shell says nothing else."
+        said = "# Variables of jobs, unless the shell that submits them sets others."
         lines += ["", "[environment.set]", said]
         lines += [f"{name} = {_quoted(value)}" for name, value in variables.items()]
     if workers is not None:
@@ -301,7 +304,7 @@ def _document(variables: Mapping[str, str], workers: int | None, cluster: str | 
 
 
 def _quoted(text: str) -> str:
-    # What JSON escapes, TOML reads; of the control characters DEL is the one it must not see.
+    # TOML reads JSON's strings, except for an unescaped DEL.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

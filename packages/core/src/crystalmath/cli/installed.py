@@ -1,4 +1,4 @@
-"""``crystalmath engines``, ``recipes`` and ``presets``: what is installed."""
+"""``crystalmath engines``, ``recipes`` and ``presets``: list installed plugins and recipes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def engines(*, as_json: Json = False) -> int:
-    """List the installed engines, and why one cannot serve."""
+    """List the installed engines, and why one cannot be used."""
     with any_client() as client:
         infos = client.ask(server.ENGINES_LIST)["engines"]
     if as_json:
@@ -48,14 +48,14 @@ def recipes(
         str | None,
         typer.Argument(
             metavar="[NAME]",
-            help="A recipe, or a module whose recipes are listed.",
+            help="A recipe to show, or a module to list: emt.core.relax_job, vasp.",
             autocompletion=completion.recipes,
         ),
     ] = None,
     *,
     as_json: Json = False,
 ) -> int:
-    """List the recipes there are, or show one."""
+    """List the available recipes, or show one."""
     from crystalmath import config
     from crystalmath.recipes.lookup import full_name
 
@@ -93,7 +93,7 @@ def _list_recipes(entries: Sequence[Mapping[str, Any]], *, as_json: bool) -> int
 
 
 def _parameters(schema: Mapping[str, Any] | None) -> list[dict[str, Any]] | None:
-    """Return the parameters in order, as Python writes them; ``None`` where the source is mute."""
+    """Return the parameters in order with Python defaults; ``None`` if they are unknown."""
     if schema is None:
         return None
     return [
@@ -119,7 +119,7 @@ def _recipe_text(recipe: Mapping[str, Any]) -> str:
     )
 
 
-#: By what a recipe says of a structure.
+#: The heading of the parameters, by the recipe's need of a structure.
 _BEFORE = {
     None: "Parameters, after the structure",
     "optional": "Parameters, after the structure, which may be left out",
@@ -132,19 +132,19 @@ def _argument(argument: Mapping[str, Any]) -> str:
     return f"{argument['name']}{default}"
 
 
-#: So many elements of a table of them are shown in a list.
+#: The most elements of a table that a list of presets shows.
 _MANY = 8
 
 
 def presets(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="One of them, which is shown whole."),
+        typer.Argument(metavar="[NAME]", help="A preset to show with all its settings."),
     ] = None,
     *,
     as_json: Json = False,
 ) -> int:
-    """List quacc's presets with what each sets, or show one."""
+    """List quacc's presets with their settings, or show one."""
     with any_client() as client:
         shown = client.presets(name)
     if as_json:

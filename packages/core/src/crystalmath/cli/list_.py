@@ -1,4 +1,4 @@
-"""``crystalmath list``, ``progress`` and ``counts``: jobs as a table, once or live, or counted."""
+"""``crystalmath list``, ``progress`` and ``counts``: tables of jobs, once or live, and counts."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     _Look: TypeAlias = tuple[list[JobDocument], Mapping[str, int], _Progress]
 
 
-#: How often a live list is renewed, in seconds.
+#: The shortest interval at which a live list is renewed, in seconds.
 _RENEW_S = 1.0
-#: At least so many times as long as looking takes.
+#: The shortest pause between two looks, in multiples of the time that a look took.
 _REST = 4.0
-#: Of so many running jobs it is told how far they have come; a screen has room for fewer.
+#: The most running jobs whose progress a live list shows; a screen has room for fewer.
 _FOLLOWED = 200
-#: The steps of so many flows are asked for at once, and how far so many jobs have come.
+#: The most flows, and the most jobs, in one request for steps and for progress.
 _FLOWS, _READ = 1000, 200
 
 
@@ -51,46 +51,45 @@ _FLOWS, _READ = 1000, 200
 def list_jobs(
     *,
     filters: dict[str, Any],
-    limit: Annotated[
-        int, typer.Option(min=0, metavar="N", help="So many at most; 0 for all.")
-    ] = 50,
+    limit: Annotated[int, typer.Option(min=0, metavar="N", help="The most jobs; 0 for all.")] = 50,
     sort: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="Sort by a column, such as energy_ev; with a minus before it from the largest: "
-            "--sort -created_at, as without it.",
+            help="Sort by a column, such as energy_ev; a minus before it sorts from the largest. "
+            "Default: -created_at.",
         ),
     ] = None,
     columns: Annotated[
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Which columns: name,labels_encut,energy_ev. Unknown names list the valid ones.",
+            help="The columns: name,labels_encut,energy_ev. An unknown name lists the valid ones.",
         ),
     ] = None,
     csv: Annotated[
         bool, typer.Option("--csv", help="Write comma-separated values, unrounded.")
     ] = False,
     tree: Annotated[
-        bool, typer.Option("--tree", help="Below each flow its steps, in their order.")
+        bool, typer.Option("--tree", help="Show the steps of each flow below it, in their order.")
     ] = False,
     watch: Annotated[
         bool,
         typer.Option(
             "--watch",
-            help="Show them live, until Ctrl-C; of those that run also how far they have come.",
+            help="Show the table live until Ctrl-C, with the progress of running jobs.",
         ),
     ] = False,
     summary: Annotated[
         bool,
-        typer.Option("--summary", help="Count them by state, and failures by their error."),
+        typer.Option("--summary", help="Count the jobs by state, and the failures by error."),
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """List jobs, the newest first, and tell how many there are.
+    """List jobs, the newest first, and count the others.
 
-    Written to a file or a pipe, lines are as long as they need to be.
+    On a terminal, lines are shortened to its width; in a file or a pipe they stay whole. Example:
+    crystalmath list --elements Cu,O --sort energy_ev --columns name,energy_ev
     """
     for option, is_set, others in (
         ("--watch", watch, {"--summary": summary, "--json": as_json, "--csv": csv}),
@@ -132,7 +131,7 @@ def list_jobs(
 
 
 def _of_recipe(home: HomeReader, recipe: str | None) -> str:
-    """Say, as the end of a message, that no job has a recipe, and which one may be meant."""
+    """Return the end of a message: no job has this recipe, and a similar name."""
     if recipe is None:
         return ""
     from crystalmath.errors import did_you_mean
@@ -149,7 +148,7 @@ def _of_recipe(home: HomeReader, recipe: str | None) -> str:
 
 
 def _with_steps(home: HomeReader, jobs: Sequence[JobDocument], **which: str) -> list[JobDocument]:
-    """Put below each flow its steps that are not there yet and fit, the first one first."""
+    """Insert below each flow its matching steps that are not listed yet, in their order."""
     from crystalmath.client.transport import parts
 
     there = {job["job_id"] for job in jobs}
@@ -159,7 +158,7 @@ def _with_steps(home: HomeReader, jobs: Sequence[JobDocument], **which: str) -> 
         for job in home.jobs(None, parent=part, **which):
             flow, _ = step_of(job["parents"]) or ("", "")
             below[flow].append(job)
-    for flow in again & below.keys():  # it has taken over steps that name another flow
+    for flow in again & below.keys():  # it has also taken over steps of another flow
         below[flow] = [*home.jobs(None, parent=flow, **which)]
     listed: list[JobDocument] = []
     for job in jobs:
@@ -216,18 +215,18 @@ def _watch(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) -
 
 
 def _look(home: HomeReader, wanted: Mapping[str, Any], most: int) -> _Look:
-    """Return jobs, all counted by state, and how far those have come that run."""
+    """Return jobs, the counts of all by state, and the progress of the running ones."""
     jobs, counts = _jobs_and_counts(home, wanted, most)
     running = [job["job_id"] for job in jobs if job["status"] == "running"]
     try:
         reached = _reached(home, running[:_FOLLOWED])
-    except CrystalMathError:  # what it would add is not worth the list
+    except CrystalMathError:  # the list is worth showing without progress
         reached = {}
     return jobs, counts, reached
 
 
 def _reached(home: HomeReader, job_ids: Sequence[str]) -> _Progress:
-    """Return how far jobs have come."""
+    """Return the progress of jobs by their ids."""
     from crystalmath.client.transport import parts
 
     every = (home.ask(server.JOBS_PROGRESS, job_ids=part) for part in parts(job_ids, _READ))
@@ -237,7 +236,7 @@ def _reached(home: HomeReader, job_ids: Sequence[str]) -> _Progress:
 def _jobs_and_counts(
     home: HomeReader, wanted: Mapping[str, Any], most: int
 ) -> tuple[list[JobDocument], Mapping[str, int]]:
-    """Return jobs, and all counted by state; where not all have room, first those that run."""
+    """Return jobs and the counts of all by state; without room for all, running jobs first."""
     filters = {name: value for name, value in wanted.items() if name != "sort"}
     counts = _totals(home, filters)
     if wanted["sort"] or not most or sum(counts.values()) <= most:
@@ -256,7 +255,7 @@ def _totals(home: HomeReader, filters: Mapping[str, Any]) -> Mapping[str, int]:
 
 
 def _renewed(wanted: Mapping[str, Any], limit: Callable[[], int]) -> Iterator[_Look]:
-    """Look at the jobs again and again, whatever becomes of the server."""
+    """Read the jobs at intervals, also across restarts of the server."""
     from crystalmath.client.client_errors import ConnectionLost
 
     with home_reader() as home:
@@ -264,7 +263,7 @@ def _renewed(wanted: Mapping[str, Any], limit: Callable[[], int]) -> Iterator[_L
             begun = time.monotonic()
             with contextlib.suppress(ConnectionLost):
                 yield _look(home, wanted, limit())
-            # Whoever has very many must not keep the server busy by looking on.
+            # A slow look at very many jobs must not keep the server busy.
             time.sleep(max(_RENEW_S, _REST * (time.monotonic() - begun)))
 
 
@@ -276,7 +275,7 @@ def _live(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) ->
     with Live(auto_refresh=False, console=output.console()) as live:
 
         def most() -> int:
-            # The header, the counts, that no server runs, and the cursor's line.
+            # Room for the header, the counts, the note about the server, and the cursor.
             rows = max(1, live.console.height - 4)
             return min(limit or rows, rows)
 
@@ -292,7 +291,7 @@ def _live(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) ->
 
 
 def _repeat(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) -> None:
-    """Where there is no terminal: print the table again when something has changed."""
+    """Print the table again after each change, for output that is no terminal."""
     shown = None
     for jobs, counts, progress in _renewed(wanted, lambda: limit):
         if (seen := ([(job["job_id"], job["revision"]) for job in jobs], counts)) != shown:
@@ -309,19 +308,18 @@ _NUMBERS = ("CALC", "IONIC", "SCF", "ENERGY/eV", "FORCE/(eV/Å)", "AGE")
 _HEADERS = ("ID", "NAME", "STATE", "STEPS", "PROGRAM", *_NUMBERS)
 #: The marks of a flow's bar.
 _BAR = 10
-#: What is shortened where a line is too narrow.
+#: The columns that are shortened to fit the line.
 _SHORTENED = ("NAME", "PROGRAM")
 
 
 @with_filters
 def progress(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:
-    """Show how far the calculations of jobs have come.
+    """Show the progress of calculations: steps, energy, force.
 
-    Without ids and --state it is of all jobs that run. Steps, energies and forces are read from
-    what the programs write: VASP, Quantum ESPRESSO's pw.x, ASE's optimizers and dynamics. CALC
-    counts the calculations of a job, IONIC and SCF its ionic and electronic steps; AGE is the time
-    since something was written. Of a job that has ended it is what was reached. Below a flow stand
-    those of its steps that run.
+    Without ids and --state it shows all running jobs. Values are read from the output files of
+    VASP, Quantum ESPRESSO's pw.x, and ASE's optimizers and dynamics. CALC counts the calculations
+    of a job, IONIC and SCF its ionic and electronic steps; AGE is the time since the last output.
+    Ended jobs show their last values. A flow is followed by its running steps.
     """
     with home_reader() as home:
         if job_ids or "state" in filters:
@@ -391,7 +389,7 @@ def _summary(home: HomeReader, filters: Mapping[str, Any], *, as_json: bool) -> 
     if counted["errors"]:
         output.write("\nfailed, by error:")
     for group in counted["errors"]:
-        # The rest, such as the last lines of a program, is for `crystalmath result`.
+        # `crystalmath result` shows the other lines, such as the end of a program's output.
         text = output.first_line(group["error"])
         ids = ", ".join(job_id[:8] for job_id in group["job_ids"])
         more = ", ..." if group["count"] > len(group["job_ids"]) else ""
@@ -404,17 +402,20 @@ def counts(
     *,
     filters: dict[str, Any],
     bucket: Annotated[
-        str, typer.Option(metavar="TIME", help="The length of a bucket: 10m, 1h, 1d.")
+        str, typer.Option(metavar="TIME", help="The length of an interval: 10m, 1h, 1d.")
     ] = "1h",
     last: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="How far back: 2h, 7d. Default: 24 buckets."),
+        typer.Option(
+            metavar="TIME", help="Count from this long ago: 2h, 7d. Default: 24 intervals."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> int:
     """Count the jobs that ended, by state and time.
 
-    --state counts those that came to other states: pending are submissions, running beginnings.
+    --state counts jobs by another state that they entered: pending counts submissions, running
+    counts starts. Example: crystalmath counts --bucket 1d --last 30d --state failed
     """
     bucket_s = _seconds(bucket, "--bucket")
     start = None if last is None else max(0.0, time.time() - _seconds(last, "--last"))
@@ -440,12 +441,12 @@ def _seconds(text: str, option: str) -> float:
     seconds = read_timespan(text)
     if seconds is None or seconds < 1:
         output.refuse(
-            f"{text!r} is no span of time of a second or more; write 90s, 30m, 2h or 1d", option
+            f"{text!r} is not a time of at least one second; write 90s, 30m, 2h or 1d", option
         )
     return seconds
 
 
 def _moment(epoch_s: float, bucket_s: float) -> str:
-    """Write when a bucket begins, in local time, as exactly as buckets differ."""
+    """Return the start of a bucket in local time, with seconds if buckets need them."""
     shown = "%Y-%m-%d %H:%M:%S" if bucket_s % 60 else "%Y-%m-%d %H:%M"
     return time.strftime(shown, time.localtime(epoch_s))

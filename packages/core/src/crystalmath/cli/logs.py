@@ -1,4 +1,4 @@
-"""``crystalmath logs``: what a job has written, and what it goes on to write."""
+"""``crystalmath logs``: print the log or a file of a job, and follow it."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
     from crystalmath.wire.answers import LogPart
 
 
-# Sequences as ECMA-48 has them: of strings (titles, clipboards, links) the content goes, too.
+# Control sequences of ECMA-48; strings (titles, clipboards, links) include their content.
 _STRING = r"[\]PX^_][^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)"
 _CONTROL = r"\[[0-?]*[ -/]*[@-~]"
 _SEQUENCE = re.compile(rf"\x1b(?:{_STRING}|{_CONTROL}|[ -/]*[0-~])|\x9b[0-?]*[ -/]*[@-~]")
-#: The beginning of one, at the end of what came so far.
+#: An incomplete sequence at the end of a text.
 _BEGUN = re.compile(
     r"(?:\x1b(?:\[[0-?]*[ -/]*|[\]PX^_][^\x07\x1b\x9c]{0,4096}\x1b?|[ -/]*)|\x9b[0-?]*[ -/]*|\r)\Z"
 )
 
 
 class Plain:
-    """Takes the control sequences out of a text that comes in parts.
+    """A filter that removes control sequences from a text that comes in parts.
 
-    A carriage return, with which progress bars write over their line, ends the line. What else
-    cannot be printed is shown as its code.
+    A carriage return ends the line, as in progress bars. Other unprintable characters are shown by
+    their codes.
     """
 
     def __init__(self) -> None:
         self._begun = ""
 
     def __call__(self, text: str) -> str:
-        """Return the next part; what may be the beginning of a sequence waits for the next one."""
+        """Return the next part without sequences; keep an incomplete one for the next call."""
         text, self._begun = self._begun + text, ""
         if begun := _BEGUN.search(text):
             text, self._begun = text[: begun.start()], begun.group()
@@ -49,13 +49,13 @@ class Plain:
         return output.printable(text)
 
 
-#: In one answer. A compressed file is read from its beginning for each.
+#: The bytes of one answer. Each answer reads a compressed file from its beginning.
 _PART = 16 * 2**20
-#: How long one question waits for something new, in seconds.
+#: How long one request waits for new output, in seconds.
 _POLL_S = 10.0
-#: How often a file that is not there yet is looked for, in seconds.
+#: The interval at which a missing file is looked for, in seconds.
 _LOOK_S = 0.5
-#: So many further files of a name are told.
+#: The most other files of a name that are named.
 _SHOWN = 10
 
 
@@ -64,25 +64,26 @@ def logs(
     file: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FILE]", help="A file below the job's work directory, also FILE.gz."
+            metavar="[FILE]",
+            help="A file below the work directory, such as OUTCAR; also found as FILE.gz.",
         ),
     ] = None,
     *,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")
+        bool, typer.Option("--follow", "-f", help="Follow the file until the job has ended.")
     ] = False,
     tail: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Begin with the last N lines.")
     ] = None,
     raw: Annotated[
-        bool, typer.Option("--raw", help="Control sequences (colours, ...) too, on a terminal.")
+        bool, typer.Option("--raw", help="Keep control sequences (colours, ...) on a terminal.")
     ] = False,
     as_json: Json = False,
 ) -> int:
     """Print what a job wrote: its log, or one of its files.
 
-    Of several files of a name the newest is printed, and the others are named.
-    On a terminal without its control sequences; through a pipe as it was written.
+    If several files have the name, it prints the newest and names the others. A terminal gets the
+    text without control sequences; a pipe gets it unchanged.
     """
     if follow and as_json:
         output.refuse("does not go with --json", "--follow")
@@ -104,7 +105,7 @@ def logs(
 
 
 def _name_others(part: LogPart) -> None:
-    """Say which of several files it is that is shown."""
+    """Report which file is shown if several have its name."""
     if not part["others"]:
         return
     shown = ", ".join(part["others"][:_SHOWN])
@@ -124,7 +125,7 @@ def _document(parts: list[LogPart]) -> dict[str, Any]:
 
 
 def _parts(home: HomeReader, job_id: str, file: str | None, tail: int | None) -> Iterator[LogPart]:
-    """Read what there is now, part by part."""
+    """Yield the present text, part by part."""
     part = _read(home, job_id, file, tail=tail)
     yield part
     while part["text"] and part["offset"] < part["size"]:
@@ -139,7 +140,7 @@ def _read(home: HomeReader, job_id: str, file: str | None, **which: float | None
 def _followed(
     home: HomeReader, job_id: str, file: str | None, tail: int | None
 ) -> Iterator[LogPart]:
-    """Read what there is and what comes, until the job has ended."""
+    """Yield the present and the following text until the job has ended."""
     from crystalmath.client.client_errors import ConnectionLost
 
     part = _first(home, job_id, file, tail)
@@ -148,7 +149,7 @@ def _followed(
         try:
             part = _next(home, job_id, file, part)
         except ConnectionLost:
-            # The job goes on without its server, and so does who looks at it.
+            # The job runs on without a server; try again until the next one answers.
             time.sleep(_LOOK_S)
         else:
             yield part
@@ -181,7 +182,7 @@ def _writer(*, raw: bool) -> Callable[[str], None]:
     plain = Plain() if sys.stdout.isatty() and not raw else None
 
     def write(text: str) -> None:
-        # As it was written, whatever the terminal's encoding.
+        # Write UTF-8, independent of the terminal's encoding.
         sys.stdout.flush()
         sys.stdout.buffer.write((plain(text) if plain else text).encode())
         sys.stdout.buffer.flush()

@@ -1,4 +1,4 @@
-"""``crystalmath plot``: steps of jobs, a sweep, an equation of state."""
+"""``crystalmath plot``: draw ionic steps, a sweep, or an equation of state."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from crystalmath.client.sweeping import EquationOfState, EquationsOfState, Sweep
     from crystalmath.models import Job, Progress
 
-#: The steps of more jobs in one frame tell nobody anything.
+#: The most jobs whose steps share a frame.
 _MOST_JOBS = 8
 _Y = "energy_per_atom"
-#: The lines that a frame's inside takes in a terminal, by how many there are.
+#: The lines of a frame in a terminal, without its axes, by the number of frames.
 _HEIGHTS = {1: 18, 2: 11}
-#: The points of a fitted curve.
+#: The number of points of a fitted curve.
 _FINE = 100
-#: So many jobs that are not drawn are told one by one.
+#: The most left-out jobs that are named one by one.
 _SHOWN = 3
 _UNITS = {
     "energy": "eV",
@@ -53,41 +53,50 @@ def plot(
     filters: dict[str, Any],
     x: Annotated[
         str | None,
-        typer.Option("--x", metavar="NAME", help="A sweep: against this label or parameter."),
+        typer.Option(
+            "--x", metavar="NAME", help="Draw a sweep against this label or parameter: encut."
+        ),
     ] = None,
     y: Annotated[
         str | None,
         typer.Option(
             "--y",
             metavar="VALUE",
-            help="energy, energy_per_atom (the default), max_force, or a field of the result: "
-            "results.free_energy.",
+            help="The value of a sweep: energy, energy_per_atom (the default), max_force, or a "
+            "field of the result such as results.free_energy.",
         ),
     ] = None,
     by: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="A curve for each value of this label or parameter; with --eos also formula.",
+            help="Draw a curve for each value of this label or parameter; with --eos also formula.",
         ),
     ] = None,
     eos: Annotated[
-        bool, typer.Option("--eos", help="An equation of state: energy against volume, fitted.")
+        bool,
+        typer.Option(
+            "--eos", help="Draw an equation of state: energies against volumes, with a fit."
+        ),
     ] = False,
     file: Annotated[
         Path | None,
         typer.Option(
-            "--output", metavar="FILE", help="Draw into this file, which ends in .png or .svg."
+            "--output", metavar="FILE", help="Write the figure to this .png or .svg file."
         ),
     ] = None,
     as_json: Json = False,
 ) -> int:
     """Draw ionic steps, a sweep, or an equation of state.
 
-    Without --x and --eos it is energy and largest force after each ionic step, of jobs that run,
-    too. A sweep takes the completed jobs with their labels and parameters; lists such as
-    kpts=[3,3,3] stand beside each other in their order; materials that share them have a curve
-    each. The equation of state is Birch-Murnaghan's.
+    Without --x and --eos it draws the energy and the largest force after each ionic step, also
+    for running jobs.
+
+    A sweep (--x) draws the completed jobs against a label or a parameter: crystalmath plot --label
+    project=al --x encut --by kpts. Lists such as kpts=[3,3,3] become equally spaced marks, and
+    each material gets its own curve.
+
+    --eos fits the equation of state of Birch and Murnaghan.
     """
     require_choice(job_ids, filters)
     _check({"--x": x, "--y": y, "--by": by}, eos=eos)
@@ -139,7 +148,7 @@ def _check(options: Mapping[str, str | None], *, eos: bool) -> None:
         if value == "":
             output.refuse("must not be empty", name)
         if value is not None and options["--x"] is None and not eos:
-            output.refuse("is of a sweep: say with --x against which label or parameter", name)
+            output.refuse("needs a sweep: name a label or a parameter with --x", name)
 
 
 def _show(panels: Sequence[Panel]) -> None:
@@ -244,7 +253,7 @@ def _of_sweep(sweep: Sweep) -> list[Panel]:
             output.printable(series.name or ""),
             [names.index(x) if isinstance(x, str) else x for x in series.x],
             series.y,
-            # Several of one name, as steps of a flow have it, are no curve.
+            # Several points at one name, as of a flow's steps, make no curve.
             line=not names or len(set(series.x)) == len(series.x),
         )
         for series in sweep.series
@@ -265,7 +274,7 @@ def _of_state(state: EquationOfState) -> list[Panel]:
 
 
 def _of_states(equations: EquationsOfState) -> list[Panel]:
-    """Draw several in one frame: for an atom, and from the energy of each at its minimum."""
+    """Return one panel of several materials: per atom, with energies above each minimum."""
     from crystalmath.cli.shared.figure import Curve, Panel
     from crystalmath.recipes.formulas import composition
 
@@ -286,7 +295,7 @@ def _of_states(equations: EquationsOfState) -> list[Panel]:
 def _of_an_atom(
     volumes: Sequence[float], energies: Sequence[float], e0_ev: float, natoms: int
 ) -> tuple[list[float], list[float]]:
-    """Return volumes and energies above the minimum for one atom of a cell."""
+    """Return volumes, and energies above the minimum, per atom."""
     return [each / natoms for each in volumes], [(each - e0_ev) / natoms for each in energies]
 
 
@@ -327,5 +336,5 @@ def _state_text(state: EquationOfState) -> str:
         ("B'", f"{state.b_prime:.2f}"),
     ]
     if (cell := composition(state.formula)) and cell.natoms > 1:
-        pairs.insert(0, ("cell", state.formula))  # a figure of several materials is for an atom
+        pairs.insert(0, ("cell", state.formula))  # since figures of several materials are per atom
     return f"{state.name}\n{output.fields(pairs)}" if state.name else output.fields(pairs)

@@ -1,4 +1,4 @@
-"""``crystalmath retry`` and ``reread``: new jobs that point to old ones."""
+"""``crystalmath retry`` and ``reread``: run jobs again, or only read their output again."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _Answer: TypeAlias = "Mapping[str, Any]"
 
 
-# Engine and cluster are what may be changed; jobs that were run again are passed over, and counted.
+# --engine and --cluster are changes here, not filters; jobs that were retried are skipped anyway.
 @with_filters_but("engine", "cluster", "all_tries")
 @with_changes
 def retry(
@@ -47,17 +47,18 @@ def retry(
     param: Params = None,
     params: ParamsFile = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Tell what would come of it, and submit nothing.")
+        bool, typer.Option("--dry-run", help="Show what would be accepted, and submit nothing.")
     ] = False,
     options: RetryOptions,
     as_json: Json = False,
 ) -> int:
-    """Run jobs again: those named, or all that fit the filters.
+    """Run jobs again: by their ids, or all that match filters.
 
-    Each becomes a new job. All is as it was submitted, the environment too, but for what is changed
-    here. Without ids, filters mean jobs that failed or were cancelled, unless --state says
-    otherwise, and pass over those that were run again already. Each job is accepted or refused on
-    its own. Exits 1 where one was refused.
+    Each retry is a new job with the parameters, options and environment of the old one, except for
+    the changes that options make: crystalmath retry 3f2a91c4 --walltime 4h --param fmax=0.02.
+    Without ids it retries the matching jobs that failed or were cancelled, or have the --state,
+    and skips jobs that were retried before. Jobs are accepted or refused one by one. Exits 1 if
+    one was refused.
     """
     require_choice(job_ids, filters)
     from crystalmath.client.request import ask_again
@@ -101,8 +102,8 @@ def _tell(answers: Sequence[_Answer], *, dry_run: bool) -> None:
     )
     if any(answer.get("code") == "refused" for answer in answers):
         output.note(
-            "a retry sees the environment (PATH, ...) that its job was submitted with, and not "
-            "this shell's; submit it anew for that"
+            "a retry has the environment (PATH, ...) of its old job, not that of this shell; to "
+            "use this shell's, submit the job anew"
         )
     output.note(_counted(answers, len(again), dry_run=dry_run))
 
@@ -127,7 +128,7 @@ def reread(
         typer.Option(
             "--setting",
             metavar="K=V",
-            help="A setting of quacc, other this time, as CHECK_CONVERGENCE=False; repeated.",
+            help="Change a setting of quacc: CHECK_CONVERGENCE=False; may be repeated.",
         ),
     ] = None,
     options: PlaceOptions,
@@ -135,10 +136,10 @@ def reread(
 ) -> int:
     """Read a failed job's calculations again, as a new job.
 
-    For a job whose program (VASP, pw.x) came to its end, and whose output could not be read, or was
-    refused, as one that did not converge. The recipe is called again, and in the place of the
-    program its files are given which it wrote then. Nothing is computed: where the recipe would
-    start another calculation, it fails.
+    Use it if the program (VASP, pw.x) finished, but its output could not be read or was rejected,
+    for example as not converged. The recipe runs again and gets the old output files instead of
+    the program. Nothing is computed: the new job fails if the recipe starts another calculation.
+    Example: crystalmath reread 3f2a91c4 --setting CHECK_CONVERGENCE=False
     """
     settings = dict(_read(text) for text in setting or ())
     with connected() as client:
@@ -155,5 +156,7 @@ def _read(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     name = name.removeprefix("QUACC_")
     if not equals or not name.isidentifier() or not name.isupper():
-        output.refuse(f"{text!r} is no SETTING=VALUE, as CHECK_CONVERGENCE=False", "--setting")
+        output.refuse(
+            f"{text!r} is not SETTING=VALUE, for example CHECK_CONVERGENCE=False", "--setting"
+        )
     return name, value

@@ -1,4 +1,4 @@
-"""``crystalmath run``: submit, watch, and stop the job for real where the user wants out."""
+"""``crystalmath run``: submit a job, follow it, and cancel it on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
 
     from crystalmath.client import Client, Job, Submission
 
-# How often the elapsed time is renewed and a signal is answered, in seconds: of a job that is just
-# submitted, and of one that has run for a while.
+# The interval at which the elapsed time is renewed and signals are handled, in seconds: for a new
+# job, and for one that has run for a while.
 _TICK = 0.2
 _SLOW_TICK = 1.0
 # The signals that a command waits with until the first one has reached the job.
 _MOST_SIGNALS = 2
-# How long a job is waited for that took too long and was cancelled, in seconds.
+# How long to wait for a job that was cancelled at its timeout, in seconds.
 _STOP_S = 60.0
-# How often it is asked how far a job has come, in seconds.
+# The interval at which progress is read, in seconds.
 _ASK_S = 3.0
 
 
@@ -60,7 +60,8 @@ def run(
 ) -> int:
     """Run a recipe, wait for it, and print its result.
 
-    Ctrl-C stops the job and waits until it has stopped; a second Ctrl-C leaves at once.
+    Ctrl-C cancels the job and waits until it has ended; a second Ctrl-C leaves at once. Exits 0
+    if the job completed.
     """
     with Interrupts() as interrupts:
         parameters = parse_parameters(param or (), params)
@@ -79,9 +80,9 @@ def run(
 def run_submission(
     submission: Submission, interrupts: Interrupts, timeout_s: float = math.inf
 ) -> Job:
-    """Run a job to its end, on the home's server if it runs on this host, else in this process.
+    """Run a job to its end: by the home's server on this host, or without one in this process.
 
-    One that has not ended in time is cancelled, and returned as it was before.
+    A job that has not ended after `timeout_s` is cancelled; it is returned as it was before.
     """
     with any_client(runs=True) as client, Progress() as progress:
         job = client.job(_submitted(client, submission, interrupts))
@@ -93,7 +94,7 @@ def run_submission(
 def _followed(
     client: Client, job: Job, interrupts: Interrupts, progress: Progress, timeout_s: float
 ) -> Job:
-    """Follow a job, with the next server where the present one dies: the job goes on."""
+    """Follow a job to its end, across one crash of the server."""
     from crystalmath.client import connect
     from crystalmath.client.client_errors import ConnectionLost
 
@@ -105,14 +106,14 @@ def _followed(
 
 
 def _submitted(client: Client, submission: Submission, interrupts: Interrupts) -> str:
-    # As a future it would be followed in a thread, beside what follows it here.
+    # client.submit would follow the job in a thread of its own.
     from crystalmath.client.request import Writer
 
     recipe = str(submission.recipe)
-    # The first time it takes seconds, in which whoever wants out needs no job to be stopped. A job
-    # whose key is known is there at once.
+    # The first check takes seconds. Until then there is no job to cancel, and Ctrl-C leaves at
+    # once. A job with a key may be known already, so it is submitted directly.
     if is_asked(recipe) and submission.key is None:
-        # What is wrong is told by the submission.
+        # The submission reports the problems.
         with contextlib.suppress(InvalidJob), interrupts.leaving():
             checked(client, submission)
     interrupts.leave_if_asked()
@@ -129,7 +130,7 @@ def follow(
     progress: Progress,
     timeout_s: float = math.inf,
 ) -> Job:
-    """Show a job's changes until it has ended; pass on the user's wish to stop it."""
+    """Show a job's changes until it has ended; cancel it after a signal."""
     begun = time.monotonic()
     while True:
         tick = min(_SLOW_TICK, max(_TICK, (time.monotonic() - begun) / 20))
@@ -140,7 +141,7 @@ def follow(
             return job
         progress.tick(_reached(client, job) if progress.wants_more(job) else None)
         if interrupts.received is not None and not interrupts.passed_on:
-            progress.say(f"stopping job {job.job_id}; once more leaves at once")
+            progress.say(f"stopping job {job.job_id}; press Ctrl-C again to leave at once")
             client.cancel(job.job_id)
             interrupts.pass_on()
         elif interrupts.received is None and time.monotonic() - begun >= timeout_s:
@@ -159,7 +160,7 @@ def _reached(client: Client, job: Job) -> str | None:
 
 
 def report(job: Job) -> None:
-    """Print what became of a job, for people."""
+    """Print the outcome of a job for people."""
     took = (job.finished_at or time.time()) - job.created_at
     pairs: list[tuple[str, object]] = [("state", f"{job.state.value} ({took:.1f} s)")]
     if job.state is JobState.COMPLETED:
@@ -173,11 +174,11 @@ def report(job: Job) -> None:
 
 
 class Interrupts:
-    """Notes the signals that ask a command to stop; the second one ends the process at once.
+    """Signal handlers: the first signal cancels the job, the second ends the process.
 
-    The first only sets a flag, so that it cannot break into the middle of a submission. The second
-    waits until the first has reached the job: leaving before would let it run on, with nobody
-    there. A third waits for nothing.
+    The first signal only sets a flag, so that it cannot interrupt a submission. The second takes
+    effect once the job is cancelled; otherwise the job would run on unattended. A third ends the
+    process at once.
     """
 
     def __init__(self) -> None:
@@ -189,7 +190,7 @@ class Interrupts:
 
     def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # Under nohup the command is to live on.
+            # nohup ignores SIGHUP, and so does the command.
             if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
                 continue
             self._before[number] = signal.signal(number, self._note)
@@ -205,7 +206,7 @@ class Interrupts:
             signal.signal(number, handler)
 
     def leave_if_asked(self) -> None:
-        """End the command where a signal came before there was a job to stop."""
+        """End the command if a signal came before there was a job to cancel."""
         if self.received is not None:
             raise SystemExit(128 + self.received)
 
@@ -220,7 +221,7 @@ class Interrupts:
             self._may_leave = False
 
     def pass_on(self) -> None:
-        """Note that the job was told of it; leave where the user has asked twice."""
+        """Record that the job was cancelled; leave if a second signal has come."""
         self.passed_on = True
         if self._count > 1:
             self._leave()
@@ -239,9 +240,9 @@ class Interrupts:
 
 
 class Progress(output.LiveLine):
-    """Shows state changes and the elapsed time on standard error.
+    """State changes and the elapsed time, on standard error.
 
-    On a terminal a live line, below one line for each change; elsewhere the changes alone.
+    A terminal shows a line for each change, and a live line below; other outputs only the changes.
     """
 
     def __init__(self) -> None:
@@ -249,12 +250,12 @@ class Progress(output.LiveLine):
         self._shown: tuple[str, int, str | None] | None = None
         self._state = "submitting"
         self._reached = ""
-        # Most jobs of a second or two have nothing to tell.
+        # Most jobs of a second or two write no progress.
         self._ask_at = self._started + _ASK_S
         super().__init__(self._line())
 
     def show(self, job: Job) -> None:
-        """Show a job's state where it is a new one."""
+        """Write a line if a job's state, attempt or reason has changed."""
         seen = (job.state.value, job.attempt, job.reason)
         if seen == self._shown:
             return
@@ -265,7 +266,7 @@ class Progress(output.LiveLine):
         self.say(f"{self._line()}{again}{reason}")
 
     def wants_more(self, job: Job) -> bool:
-        """Return whether it is time to ask how far a job has come."""
+        """Return whether it is time to read a job's progress."""
         now = time.monotonic()
         if not self.is_live or job.state is not JobState.RUNNING or now < self._ask_at:
             return False
@@ -273,7 +274,7 @@ class Progress(output.LiveLine):
         return True
 
     def tick(self, reached: str | None = None) -> None:
-        """Renew the elapsed time, and how far the job has come."""
+        """Renew the live line with the elapsed time and the progress."""
         if reached is not None:
             self._reached = f": {reached}"
         self.update(self._line() + self._reached)

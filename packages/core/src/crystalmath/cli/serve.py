@@ -1,4 +1,4 @@
-"""``crystalmath serve`` and ``stop``: the home's server."""
+"""``crystalmath serve`` and ``stop``: run and stop the home's server."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ def serve(
         bool,
         typer.Option(
             "--stdio",
-            help="Pass messages between standard input and output and the home's server, which is "
-            "started if none runs. The end of this bridge ends no job.",
+            help="Connect standard input and output to the home's server, and start one if none "
+            "runs. Closing the connection ends no job.",
         ),
     ] = False,
     as_json: common_arguments.Json = False,
 ) -> int:
-    """Serve the home: own its jobs, and answer its clients.
+    """Run the home's server in the foreground.
 
-    It listens on a socket in the home. Commands start a server in the background when none runs;
-    this one stays in the foreground. It ends with Ctrl-C, `crystalmath stop`, or when it has had
-    nothing to do for a while (`[server] quiet_s` in config.toml). Jobs that run go on without it.
+    The server runs the jobs of the home, and listens on a socket there. Commands start a server in
+    the background if none runs, so that this command is rarely needed. The server ends with
+    Ctrl-C, `crystalmath stop`, or after some idle time (`[server] quiet_s` in config.toml).
+    Running jobs go on without it.
     """
     from crystalmath.config import Source
     from crystalmath.server.endpoint import Place
@@ -66,7 +67,7 @@ def serve(
     except ServerError as error:
         if not written:
             raise
-        output.note(f"error: {error}")  # a second document would be none
+        output.note(f"error: {error}")  # a command writes only one JSON document
         return 1
     force_exit(0)
     return 0
@@ -83,9 +84,9 @@ def _bridge(place: Place) -> int:
 
 #: How long a server may take to answer, in seconds.
 ANSWER_S = 20.0
-#: How long a server may take to leave: its engines have to end, and jobs that are cancelled.
+#: How long a server may take to leave, with its engines and cancelled jobs, in seconds.
 LEAVE_S = 180.0
-#: So many jobs that are not over are named.
+#: The most unfinished jobs that are named.
 NAMED = 5
 
 
@@ -94,15 +95,15 @@ def stop(
     cancel: Annotated[
         bool,
         typer.Option(
-            "--cancel", help="Cancel the server's jobs, too, and wait a while until they are gone."
+            "--cancel", help="Also cancel the server's jobs, and wait until they have ended."
         ),
     ] = False,
     as_json: common_arguments.Json = False,
 ) -> int:
-    """End the home's server.
+    """Stop the home's server.
 
-    Jobs that run go on, and those that wait do so, until the next server follows them. With
-    --cancel it exits 1 where a job is not over by then: the next server goes on cancelling it.
+    Running jobs go on; pending jobs wait for the next server. With --cancel the command exits 1 if
+    a job has not ended in time; the next server goes on to cancel it.
     """
     from crystalmath.config import home
     from crystalmath.server.endpoint import Place
@@ -111,7 +112,7 @@ def stop(
     server = place.read_lock()
     answer = _ask(place, cancel=cancel)
     if server is not None:
-        # One that is only starting answers soon; one that is leaving already does not.
+        # A server that is starting answers soon; one that is leaving never does.
         answer = _await(server, place, lambda: _ask(place, cancel=cancel), answer)
         if place.has_crashed():
             raise ServerError(
@@ -131,7 +132,7 @@ def stop(
 
 
 def _unfinished() -> dict[str, str | None]:
-    """Return the jobs that were cancelled and are not over, with what they wait for."""
+    """Return the ids of cancelled, unfinished jobs, with the reasons why they have not ended."""
     from crystalmath.config import load
     from crystalmath.quacc.store import JobStore
 
@@ -143,7 +144,7 @@ def _unfinished() -> dict[str, str | None]:
 
 
 def _ask(place: Place, *, cancel: bool) -> dict[str, Any] | None:
-    """Have the server go, of whatever build it is; ``None`` if there is none."""
+    """Ask the server to leave, also one of another build; ``None`` if none runs."""
     from crystalmath.client.remote import Connection
 
     try:

@@ -1,4 +1,4 @@
-"""``crystalmath status``, ``show`` and ``result``: a job, and what became of it."""
+"""``crystalmath status``, ``show`` and ``result``: a job's state, history and result."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ if TYPE_CHECKING:
     )
 
 
-#: So much is shown of a parameter.
+#: The most characters of a parameter that are shown.
 _SHOWN = 60
-#: So many steps of a flow are named that failed, and that run.
+#: The most failed steps of a flow that are named, and the most running ones.
 _STEPS = 10
-#: So many events ``jobs.show`` tells at most.
+#: The most events in an answer of ``jobs.show``.
 _EVENTS = 1000
 
 
 def status(job_id: JobId, *, as_json: Json = False) -> int:
-    """Show what became of a job."""
+    """Show a job's state, and its energy or its error."""
     with home_reader() as home:
         answer = home.ask(
             server.JOBS_SPECIFICATION,
@@ -60,7 +60,7 @@ def status(job_id: JobId, *, as_json: Json = False) -> int:
 
 
 def _steps(home: HomeReader, job: JobDocument) -> list[tuple[str, object]]:
-    """Return how far a flow has come, and which of its steps failed, or run."""
+    """Return lines about a flow: the counts of its steps, and the failed and running ones."""
     counts = job.get("steps")
     if not counts:
         return []
@@ -75,7 +75,7 @@ def _steps(home: HomeReader, job: JobDocument) -> list[tuple[str, object]]:
         fields = ["status", "error", "parents", "started_at"]
         for one in home.jobs(None, parent=job["job_id"], fields=fields):
             _, step = step_of(one["parents"]) or ("", "")
-            newest.setdefault(step, one)  # it was run again after the others
+            newest.setdefault(step, one)  # the newest comes first; older ones were retried
     for state in states:
         those = [(step, one) for step, one in newest.items() if one["status"] == state][::-1]
         lines = [_step(step, one) for step, one in those if not _is_left(one)]
@@ -89,7 +89,7 @@ def _steps(home: HomeReader, job: JobDocument) -> list[tuple[str, object]]:
 
 
 def _is_left(job: JobDocument) -> bool:
-    """Return whether a step has failed only because one that it needs has."""
+    """Return whether a step failed without a start, because a step that it needs failed."""
     return job["started_at"] is None and (job["error"] or "").startswith("it needs job")
 
 
@@ -114,7 +114,7 @@ def status_fields(
     reached: Progress | None = None,
     steps: Sequence[tuple[str, object]] = (),
 ) -> list[tuple[str, object]]:
-    """Return what is told of a job, line by line; of a flow, `steps` have been read apart."""
+    """Return the names and values of a job's lines; `steps` are those of its flow."""
     kind = "POTCARs" if any(file["titel"] for file in files) else "UPF files"
     progress = [("progress", reached and f"{reached} ({output.age(reached.updated_at)} ago)")]
     state = job["status"]
@@ -150,19 +150,19 @@ def status_fields(
 
 
 def _go_on(job: JobDocument, reached: Progress | None) -> str | None:
-    """Return how one goes on from what a failed calculation, or flow, has reached."""
+    """Return the command that continues a failed calculation or flow, if there is one."""
     if set(job.get("steps") or ()) == {"completed"} and "StepFailed" in (job["error"] or ""):
         again = f"crystalmath retry {job['job_id'][:8]}"
         return f"{again}: all its steps have completed since, and are taken over"
     if reached is None or reached.ionic_step is None:
         return None
     if "relax" not in job["recipe"].rpartition(".")[2].split("_"):
-        return None  # of others there is no last geometry to go on from
+        return None  # only relaxations continue from their last geometry
     return f"crystalmath retry {job['job_id'][:8]} --continue, from its last whole geometry"
 
 
 def _removed(job: JobDocument) -> list[str]:
-    """Return what of a job's files is not there any more."""
+    """Return which of a job's files were removed."""
     if job["removed"] is None:
         return []
     if job["removed"] == "heavy":
@@ -172,7 +172,7 @@ def _removed(job: JobDocument) -> list[str]:
 
 
 def each(name: str, values: Iterable[str]) -> Iterator[tuple[str, object]]:
-    """Yield values a line each, of which only the first has a name."""
+    """Yield a line for each value; only the first has the name."""
     for value in values:
         yield name, value
         name = ""
@@ -188,7 +188,7 @@ def _short(value: object) -> str:
             return node
         if "@class" not in node:
             return {key: plain(item) for key, item in node.items()}
-        # A tuple and a path read as the JSON that was written for them; an array is only named.
+        # Show a tuple as a list and a path as text; name the type of an array.
         if node["@class"] == "tuple":
             return plain(node["data"])
         return node.get("string", f"<{node['@class']}>")
@@ -203,10 +203,10 @@ def _took(job: JobDocument) -> str | None:
 
 
 def show(job_id: JobId, *, as_json: Json = False) -> int:
-    """Tell a job's whole story.
+    """Show a job's history: attempts, events, related jobs.
 
-    That is what it came of, its attempts and events with their reasons, and what came of it.
-    crystalmath files ID lists what it has written, crystalmath logs ID prints it.
+    Events have their reasons. Related jobs are those that this job used or retried, and those that
+    used or retried it. crystalmath files ID lists the job's files, crystalmath logs ID prints one.
     """
     with home_reader() as home:
         story = home.ask(server.JOBS_SHOW, job_id=home.find(job_id))
@@ -220,7 +220,7 @@ def show(job_id: JobId, *, as_json: Json = False) -> int:
 
 
 def _story(story: Story, steps: Sequence[tuple[str, object]]) -> list[tuple[str, object]]:
-    # What it came of is told below, with what became of that.
+    # The lines below show the parents with their states.
     job: JobDocument = {**story["job"], "parents": []}
     waits = "waits for" if job["status"] == "pending" else "waited for"
     waiting = [one for one in story["parents"] if "awaited" in one]
@@ -252,7 +252,7 @@ def _settings(terms: Mapping[str, Any]) -> str:
 
 
 def _setting(name: str, value: Any) -> str:
-    """Write a term of a flow or its steps as the shell's options have it: ``walltime=1h``."""
+    """Return a term of a flow or its steps as options write it: ``walltime=1h``."""
     from crystalmath.models.written import timespan_text
 
     if name.endswith("_s"):
@@ -262,7 +262,7 @@ def _setting(name: str, value: Any) -> str:
 
 
 def _relatives(those: Sequence[Relative], how: Callable[[Relative], str]) -> Iterator[str]:
-    """Describe each job once, in however many ways it is a relative."""
+    """Describe each related job once, with all its relations."""
     ways: dict[str, list[str]] = {}
     for one in those:
         ways.setdefault(one["job_id"], []).append(how(one))
@@ -275,14 +275,14 @@ def _relatives(those: Sequence[Relative], how: Callable[[Relative], str]) -> Ite
 def _how_used(child: Relative) -> str:
     if "awaited" in child:
         return "waits for it"
-    # Which of its geometries, the child's own record tells.
+    # The child's own record says which geometry.
     return "from a geometry of it" if child["role"] == "structure" else output.taken_of(child)
 
 
 def _attempt(one: AttemptEntry, started_at: float | None) -> str:
-    # The claim of a worker without shared files names no process, and its engine's word for it.
+    # The claim of a worker without shared files names no process.
     process = f", process {one['pid']}" if one["pid"] else ""
-    # Nor does an archive have the claim.
+    # An imported job has no claim.
     nowhere = "not begun" if started_at is None else "on a host that is not known"
     where = f"on {one['host']}{process}" if one["host"] else nowhere
     begun = f", from the geometry in {one['begun_from']}" if one["begun_from"] else ""
@@ -307,23 +307,22 @@ def result(
     *,
     field: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="Only this part of what the recipe returned: results.energy."
-        ),
+        typer.Option(metavar="NAME", help="Print only this part of the result: results.energy."),
     ] = None,
     structure: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write the final geometry to a new file, with energy, forces and stress where its "
-            "format has them: out.extxyz, POSCAR, out.cif.",
+            help="Write the final geometry to a new file: out.extxyz, POSCAR, out.cif. Formats "
+            "such as extxyz include energy, forces and stress.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Print a job's result, with --json the whole of it.
+    """Print a job's result; with --json all of it.
 
-    Exits 1 where there is none: the job failed, was cancelled, or has not ended.
+    Exits 1 if there is none: the job failed, was cancelled, or has not ended. Example: crystalmath
+    result 3f2a91c4 --field results.energy
     """
     if structure is not None and (field is not None or as_json):
         other = "--json" if as_json else "--field"
@@ -332,7 +331,7 @@ def result(
         document = home.ask(server.JOBS_STATUS, job_id=home.find(job_id))
         job_id, state = document["job_id"], document["status"]
         if as_json:
-            # The stored text goes out as it is: reading 20 MB to write them again helps nobody.
+            # Copy the stored text: parsing and writing 20 MB would take time and memory.
             _splice(document, home.result_json(job_id, field) or b"null")
             return 0 if state == "completed" else 1
         from crystalmath.errors import InvalidJob
@@ -361,7 +360,7 @@ def _without_result(job: Job) -> str:
 
 
 def _print_field(raw: bytes) -> None:
-    """Print a text as people read it, and all else as JSON."""
+    """Print a text without quotes, and any other value as JSON."""
     import json
 
     if raw.startswith(b'"'):
@@ -429,11 +428,13 @@ def _splice(job: Mapping[str, Any], raw: bytes) -> None:
 
 
 def _returned(home: HomeReader, job_id: str) -> str | None:
-    """Write what a recipe returned, cut, and how all of it is printed."""
+    """Return a short form of a recipe's result, with the options that print all of it."""
     import json
 
     value = json.loads(home.result_json(job_id, brief=True) or b"null")
-    if isinstance(value, dict) and "last" in value:  # that is no name in a flow's result
+    if (
+        isinstance(value, dict) and "last" in value
+    ):  # a name of the brief form, and of no result of a flow
         value = json.loads(home.result_json(job_id) or b"null")
     if value is None:
         return None
@@ -453,7 +454,7 @@ def _value(value: Any) -> str:
     return text if len(text) <= _CUT else f"{text[: _CUT - 3]}..."
 
 
-#: So many members of a result are shown, and so much of each, in characters.
+#: The most members of a result that are shown, and the most characters of each.
 _RETURNED = 8
 _CUT = 24
 

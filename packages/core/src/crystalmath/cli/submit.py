@@ -1,4 +1,4 @@
-"""``crystalmath submit``: hand over one job or many, print their ids, and return at once."""
+"""``crystalmath submit``: submit one job or many, and print their ids."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
     from crystalmath.client import Client
 
 
-#: So many characters a label's name has at most.
+#: The most characters of a label's name.
 _LABEL = 255
 
-# The name of a structure, and what was read; neither for a recipe that takes none.
+# The name of a structure and the structure, or its error; ``None`` for a recipe without one.
 _NamedDocument = tuple[str | None, Document | InvalidJob | None]
 _Read = _NamedDocument | tuple[str | None, list[Document]]
 # Labels, the recipe's parameters, and resources.
@@ -62,10 +62,10 @@ def submit(
         list[str] | None,
         typer.Argument(
             metavar="STRUCTURE...",
-            help="Files that ASE reads, all structures of each; FILE@N takes only the Nth, counted "
-            "from 0. A pattern in quotes, 'runs/*/POSCAR', stands for all files that fit. "
-            "job:ID is the final geometry of a job, job:ID@0 what it was given. "
-            "Left out for a recipe that takes no structure.",
+            help="Files that ASE reads, with all their structures; FILE@N takes only the Nth, "
+            "counted from 0. A pattern in quotes takes all matching files: 'runs/*/POSCAR'. "
+            "job:ID is the final geometry of a job, job:ID@0 its first. "
+            "Leave it out for a recipe that takes no structure.",
         ),
     ] = None,
     *,
@@ -74,24 +74,25 @@ def submit(
         typer.Option(
             "--sweep",
             metavar="K=[...]",
-            help="A job for each value of a parameter or resource (ranks=16,32), labelled with it; "
-            "may be repeated, for each combination. It goes before --params.",
+            help="Submit a job for each value of a parameter (encut=[400,500]) or a resource "
+            "(ranks=16,32), with the value as a label. Repeat it for all combinations. Overrides "
+            "--params.",
         ),
     ] = None,
     label_info: Annotated[
         bool,
         typer.Option(
             "--label-info",
-            help="Label each job with what its frame of an extxyz file says of itself (info), or "
-            "its row of an ASE database (key-value pairs): texts, numbers, true and false. --label "
-            "and --sweep go before it.",
+            help="Label each job with the info of its frame in an extxyz file, or with the "
+            "key-value pairs of its row in an ASE database: texts, numbers, true and false. "
+            "--label and --sweep override it.",
         ),
     ] = False,
     together: Annotated[
         bool,
         typer.Option(
             "--together",
-            help="All structures are those of one job, whose recipe takes a list of them: "
+            help="Pass all structures to one job, whose recipe takes a list: "
             "crystalmath submit torchsim.core.static_job 'cells/*.cif' --together ...",
         ),
     ] = False,
@@ -102,9 +103,10 @@ def submit(
 ) -> int:
     """Submit jobs, print their ids, and return at once.
 
-    Each job is accepted or refused on its own. Exits 1 where one was refused. With --key one job
-    gets KEY, and each of many KEY/FINGERPRINT, of its structure and swept values: the command
-    again, be it with more of them, submits only what is missing.
+    Jobs are accepted or refused one by one. Exits 1 if one was refused. With --key a single job
+    gets the key KEY, and each of many gets KEY/FINGERPRINT, with a fingerprint of its structure
+    and swept values. Repeat the command, also with more structures or values, and only the
+    missing jobs are submitted.
     """
     all_have = as_resources(options.get("resources")).given()
     of_resources, of_parameters = split_sweeps(sweep or (), recipe)
@@ -137,10 +139,10 @@ def submit(
 
 
 def _one(read: Sequence[_NamedDocument], *, label_info: bool) -> tuple[str | None, list[Document]]:
-    """Make one of all structures that were read."""
+    """Return all structures together, for one job."""
     if label_info:
         output.refuse(
-            "one job has the labels of no frame; leave out --label-info or --together",
+            "a job of several frames gets the labels of none; leave out --label-info or --together",
             "--label-info",
         )
     return put_together([(name, one) for name, one in read if name is not None and one is not None])
@@ -165,7 +167,7 @@ def _combined(
 def _refuse_twice(labels: Mapping[str, str], combinations: Sequence[_Combination]) -> None:
     for key in labels.keys() & combinations[0][0].keys():
         output.refuse(
-            f"the jobs are labelled {key!r} with the value that is swept; choose another name",
+            f"the swept value is the label {key!r} of the jobs; choose another name",
             "--label",
         )
 
@@ -214,9 +216,9 @@ def _requests(
 
 
 def _recognised(requests: Iterable[Request], key: str, *, many: bool) -> Iterator[Request]:
-    """Give jobs the keys that they have on record, whether they were submitted alone or not.
+    """Yield jobs with the keys of earlier submissions, which were of one job or of many.
 
-    One that is alone gets the command's key as it is, unless it is on record as one of many.
+    A single job gets the plain key, unless it was submitted as one of many before.
     """
     taken: bool | None = None
     with contextlib.ExitStack() as stack:
@@ -235,14 +237,15 @@ def _is_known(client: Client, job: dict[str, Any]) -> bool:
     try:
         findings = client.ask(server.JOBS_CHECK, **job)["findings"]
     except CrystalMathError:
-        return False  # whoever submits it is told
+        return False  # the submission reports it
     return any(one["code"] == "key_known" for one in findings)
 
 
 def _info_labels(structure: object) -> dict[str, str]:
-    """Make labels of what a frame says of itself, of all that can be one.
+    """Return a frame's info as labels, without values that cannot be labels.
 
-    Pairs of a database are taken out: a job whose row got another pair is no other job.
+    The pairs of a database are removed from the info, so that they do not change the job's
+    fingerprint.
     """
     data = structure.get("data") if isinstance(structure, dict) else None
     info = data.get("info", {}) if isinstance(data, dict) else {}
@@ -264,10 +267,10 @@ _FIELDS = {one.name: one for one in declared(Resources) if one.name in RESOURCE_
 
 
 def split_sweeps(sweeps: Iterable[str], recipe: str) -> tuple[list[str], list[str]]:
-    """Return the sweeps of resources from those of a recipe's parameters.
+    """Return the sweeps of resources, and those of a recipe's parameters.
 
-    A resource's name is the resource, unless the recipe has a parameter of its own of that name;
-    ``resources.ranks`` is the resource in any case.
+    A parameter of the recipe hides a resource of the same name; ``resources.ranks`` always means
+    the resource.
     """
     resources: list[str] = []
     parameters: list[str] = []
@@ -283,7 +286,7 @@ def split_sweeps(sweeps: Iterable[str], recipe: str) -> tuple[list[str], list[st
 
 
 def parse_resource_sweep(text: str, fixed: Iterable[str]) -> list[tuple[str, str, str, Any]]:
-    """Return for each value of one sweep its label, the resource, the text, and what that means."""
+    """Return the label, the resource, the text and the parsed value for each value of a sweep."""
     label, _, values = text.partition("=")
     label = label.strip().removeprefix(_PREFIX)
     if label not in RESOURCE_NAMES:
@@ -291,7 +294,7 @@ def parse_resource_sweep(text: str, fixed: Iterable[str]) -> list[tuple[str, str
         output.refuse(f"there is no resource {label!r} to sweep; there are {known}")
     name = RESOURCE_NAMES[label]
     if name in set(fixed):
-        output.refuse(f"{label!r} is swept, and given for all jobs by an option")
+        output.refuse(f"{label!r} is swept, and also set for all jobs by an option")
     texts = [value.strip().strip("\"'") for value in values.strip().strip("[]").split(",")]
     if "" in texts or len(set(texts)) < len(texts):
         output.refuse(f"--sweep {label}=16,32 takes values, each once, not {text!r}")
@@ -306,5 +309,5 @@ def _parameters_of(recipe: str) -> frozenset[str]:
     try:
         signature = look_up(full_name(recipe, allow), allow).signature
     except InvalidJob:
-        return frozenset()  # whoever checks the job says what is wrong with the recipe
+        return frozenset()  # the check of the job reports problems of the recipe
     return frozenset(signature.parameters if signature else ())

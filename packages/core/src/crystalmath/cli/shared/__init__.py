@@ -1,1 +1,1 @@
-"""What several commands share: options, output, structures, filters."""
+"""Modules that several commands share: options, output, structures, filters."""

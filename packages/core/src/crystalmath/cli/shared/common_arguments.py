@@ -1,4 +1,4 @@
-"""The arguments that most commands have, and whom they ask about jobs."""
+"""The arguments that most commands have, and their connections to a server."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from crystalmath.models.fields import Field, Option
     from crystalmath.wire.answers import JobDocument
 
-Json = Annotated[bool, typer.Option("--json", help="Write one JSON document.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 JobId = Annotated[
     str,
     typer.Argument(
-        metavar="ID", help="A job's id, or its beginning.", autocompletion=completion.job_ids
+        metavar="ID", help="A job's id, or its first characters.", autocompletion=completion.job_ids
     ),
 ]
-_IDS = "Jobs' ids, or their beginnings; of these, filters leave the ones that fit."
+_IDS = "Ids of jobs, or their first characters; filters keep the matching ones."
 JobIds = Annotated[
     list[str] | None,
     typer.Argument(
@@ -68,7 +68,7 @@ def declared_option(one: Field) -> Option:
 def option_of(
     one: Field, kind: Any, least: float | None = None, most: float | None = None
 ) -> inspect.Parameter:
-    """Make a command's option of a field that declares one."""
+    """Make the parameter of a command's function for a field that declares an option."""
     option = declared_option(one)
     declaration = typer.Option(
         option.name,
@@ -89,7 +89,7 @@ def taking(
     parameters: Sequence[inspect.Parameter],
     read: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> Callable[..., int]:
-    """Have a command take other parameters, of which its own are read."""
+    """Return a command with other parameters; `read` turns them into those of its function."""
 
     @wraps(function)
     def command(**arguments: Any) -> int:
@@ -101,9 +101,9 @@ def taking(
 
 
 def any_client(*, runs: bool = False) -> Client:
-    """Return a client of the home's server; where none runs, of this process.
+    """Return a client of the home's server; if none runs, of this process.
 
-    A command that `runs` a job on this host does not ask a server on another one.
+    A command that `runs` a job on this host does not use a server on another host.
     """
     from crystalmath.client import in_process
     from crystalmath.client.opening import is_served_elsewhere
@@ -118,7 +118,7 @@ def any_client(*, runs: bool = False) -> Client:
 
 
 def connected(*, start: bool = True) -> Client:
-    """Connect to the home's server; on a terminal offer to replace one of another build."""
+    """Connect to the home's server; on a terminal offer to replace a server of another build."""
     from crystalmath.client import ProtocolMismatch, connect
 
     _warn_of_a_lock_later()
@@ -130,27 +130,27 @@ def connected(*, start: bool = True) -> Client:
 
 
 def tell_unserved(jobs: Sequence[JobDocument]) -> None:
-    """Say on a terminal that no server runs which unfinished jobs may wait for."""
+    """Note on a terminal that unfinished jobs may wait for a server."""
     if sys.stderr.isatty() and (message := unserved(jobs)):
         output.note(message)
 
 
 def unserved(jobs: Sequence[JobDocument]) -> str | None:
-    """Return, where jobs are unfinished and no server runs, what becomes of them."""
+    """Return a note about unfinished jobs without a server; ``None`` if there is no need."""
     from crystalmath.config import home
     from crystalmath.server.endpoint import Place
 
     if all(job["finished_at"] for job in jobs) or Place.of(home()).read_lock() is not None:
         return None
     return (
-        "no server runs: what waits begins when one does (crystalmath wait or serve starts it), "
-        "unless another process has these jobs"
+        "no server runs: pending jobs start when one does (crystalmath wait or serve starts it), "
+        "unless another process runs these jobs"
     )
 
 
 @contextlib.contextmanager
 def home_reader() -> Iterator[HomeReader]:
-    """Ask about jobs only: the server, or the home itself; otherwise as `connected`."""
+    """Read jobs from the server, or from the home itself; otherwise like `connected`."""
     from crystalmath.client.client_errors import ProtocolMismatch
     from crystalmath.client.home_reader import HomeReader
 
@@ -167,7 +167,7 @@ def home_reader() -> Iterator[HomeReader]:
 
 
 def _end_other_build(error: Exception) -> None:
-    """Stop a server of another build, if that is wanted; else raise what is wrong."""
+    """Stop a server of another build if the user agrees; else raise the error."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise error
     output.note(f"error: {error}")
@@ -187,7 +187,7 @@ def _warn_of_a_lock_later() -> threading.Timer:
 
 
 def _warn_of_a_lock() -> None:
-    """Say what a command waits for, if its server waits for a database that does not answer."""
+    """Report that the server waits for a database that does not answer."""
     from crystalmath.cli.shared.health import waits_for_database
 
     if waits_for_database():
@@ -198,7 +198,7 @@ def _warn_of_a_lock() -> None:
 
 
 def require_choice(job_ids: Sequence[str] | None, filters: Mapping[str, Any]) -> None:
-    """Refuse a command to which nothing says which jobs are meant."""
+    """Refuse a command without ids and filters."""
     from crystalmath.models.filters import choosing
 
     if not job_ids and not choosing(filters):
@@ -208,7 +208,7 @@ def require_choice(job_ids: Sequence[str] | None, filters: Mapping[str, Any]) ->
 def find_each(
     client: Client, prefixes: Iterable[str]
 ) -> tuple[dict[str, str], dict[str, CrystalMathError]]:
-    """Return the whole ids, and what is wrong with others, by what was given, each once."""
+    """Return the whole ids and the errors of others, by the given prefixes."""
     from crystalmath.errors import CrystalMathError
 
     ids: dict[str, str] = {}
@@ -224,9 +224,9 @@ def find_each(
 def chosen(
     asks: Client | HomeReader, job_ids: Sequence[str] | None, filters: Mapping[str, Any]
 ) -> list[str] | None:
-    """Return the jobs that are named, of which filters leave those that fit.
+    """Return the whole ids of named jobs that match the filters; ``None`` without named jobs.
 
-    ``None`` stands where filters alone choose. It is an error if none of the named jobs fits.
+    It is an error if none of the named jobs matches.
     """
     from crystalmath.client import transport
 
@@ -240,7 +240,7 @@ def chosen(
 def chosen_jobs(
     asks: Client | HomeReader, job_ids: Sequence[str] | None, filters: Mapping[str, Any]
 ) -> list[JobDocument]:
-    """Return what is on record of the jobs that are `chosen`; it is an error if there is none."""
+    """Return the records of the jobs that are `chosen`; it is an error if there are none."""
     from crystalmath.client.transport import filters_document, pages, records
 
     named = chosen(asks, job_ids, filters)
@@ -254,7 +254,7 @@ def chosen_jobs(
 
 
 def none_fits(filters: Mapping[str, Any]) -> CrystalMathError:
-    """Make the error that says that there is no job which filters leave."""
+    """Return the error for filters that no job matches."""
     from crystalmath.errors import CrystalMathError
 
     states = " or ".join(filters.get("state") or ())

@@ -1,7 +1,7 @@
-"""What a shell offers when somebody presses the tab key.
+"""Completions that a shell offers after the tab key.
 
-Nothing is started or written for it, and nothing that goes wrong is told: it would stand in the
-middle of the line that is being typed.
+A completion starts nothing, writes nothing, and hides errors: a message would appear in the middle
+of the line that the user types.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 #: How long a server may take to answer, in seconds.
 _ANSWER_S = 0.5
-#: More than so many jobs are of no use in a list.
+#: The most jobs that are offered.
 _MOST = 200
-#: What is offered of jobs, or shown beside it.
+#: The fields of jobs that are offered, or shown beside the offer.
 _FIELDS = ["name", "status", "recipe", "labels"]
 
 
@@ -39,7 +39,7 @@ def engines(incomplete: str) -> list[str]:
 
 
 def recipes(incomplete: str) -> list[str]:
-    """Offer the recipes there are; their full names where nothing else begins so."""
+    """Offer short names of recipes, or full names if no short name matches."""
     from crystalmath.errors import CrystalMathError
 
     try:
@@ -54,7 +54,7 @@ def recipes(incomplete: str) -> list[str]:
 
 
 def clusters(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Offer the clusters of the engine that stands in the line, or of the configured one."""
+    """Offer the clusters of the engine on the command line, or of the configured one."""
     with contextlib.suppress(Exception):  # a plugin may raise anything
         from crystalmath.quacc.engines import get_workflow_engine, runner_for
 
@@ -64,14 +64,14 @@ def clusters(ctx: typer.Context, incomplete: str) -> list[str]:
 
 
 def states(incomplete: str) -> list[str]:
-    """Offer the states a job may be in."""
+    """Offer the states of jobs."""
     from crystalmath.models import JobState
 
     return _beginning(incomplete, [state.value for state in JobState])
 
 
 def job_ids(incomplete: str) -> list[tuple[str, str]]:
-    """Offer the ids of jobs, the newest first, with what is known of them."""
+    """Offer the ids of jobs, the newest first, with name, state and recipe."""
     return _ids(prefix=incomplete)
 
 
@@ -101,7 +101,7 @@ def labels(incomplete: str) -> list[str]:
 
 
 def _jobs(**filters: Any) -> list[JobDocument]:
-    """Return jobs that fit, the newest first; none where the server does not answer at once."""
+    """Return matching jobs, the newest first; none if the server does not answer in time."""
     from crystalmath.client.home_reader import HomeReader
     from crystalmath.errors import CrystalMathError
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 
-#: Distances between marks, in powers of ten.
+#: The distances between marks, times a power of ten.
 _STEPS = (1.0, 2.0, 5.0)
-#: More marks than these on a logarithmic axis are thinned out.
+#: The most marks on a logarithmic axis; more are thinned out.
 _MOST_LOG_MARKS = 6
-#: A range is widened by so much on either side, so that no point lies on the frame.
+#: The part of a range that is added on either side, so that no point lies on the frame.
 _MARGIN = 0.05
 
 
@@ -35,7 +35,7 @@ class Curve:
     y: Sequence[float]
     line: bool = field(default=True, kw_only=True)
     points: bool = field(default=True, kw_only=True)
-    #: The number of the curve whose colour it has; default: one of its own.
+    #: The number of the curve that shares its colour with this one; default: none.
     of: int | None = field(default=None, kw_only=True)
 
 
@@ -48,7 +48,7 @@ class Panel:
     curves: Sequence[Curve]
     title: str = field(default="", kw_only=True)
     log_y: bool = field(default=False, kw_only=True)
-    #: The texts at 0, 1, 2, ... where x are no numbers.
+    #: The texts at 0, 1, 2, ... if x are not numbers.
     x_names: Sequence[str] = field(default=(), kw_only=True)
 
 
@@ -63,14 +63,14 @@ class Marks:
 
 
 def linear_marks(values: Sequence[float], most: int) -> Marks:
-    """Choose round numbers across a range, with as many digits as tell them apart."""
+    """Choose round numbers across a range, with enough digits to differ."""
     low, high = min(values), max(values)
     margin = (high - low) * _MARGIN or abs(low) * _MARGIN or 1.0
     low, high = low - margin, high + margin
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     sizes = [factor * power * scale for scale in (0.1, 1, 10) for factor in _STEPS]
     wide = next(place for place, size in enumerate(sizes) if (high - low) / size <= most)
-    # Between two marks of the step that is wide enough there may be all; then the one below.
+    # If the range lies between two marks of this step, take the next smaller step.
     for step in (sizes[wide], sizes[wide - 1]):
         numbers = range(math.ceil(low / step), math.floor(high / step) + 1)
         if numbers:
@@ -95,21 +95,21 @@ def log_marks(exponents: Sequence[float]) -> Marks:
     return Marks(low, high, places, [f"{number:g}" for number in inside])
 
 
-#: Told apart by their forms, too, where there are no colours.
+#: The shapes differ as well as the colours, for terminals without colours.
 _POINTS = "●▲■◆○△□◇"
 _COLOURS = ("cyan", "yellow", "magenta", "green", "red", "blue", "white", "bright_black")
 #: The dots of a Braille character, by row and column, in the bits of its code point.
 _DOTS = ((0x01, 0x08), (0x02, 0x10), (0x04, 0x20), (0x40, 0x80))
 _BRAILLE = 0x2800
 _TALL, _WIDE = 4, 2
-#: Between marks of the axes, in lines and columns.
+#: The distance between marks of the axes, in lines and columns.
 _MARK_HEIGHT = 3
 _MARK_WIDTH = 14
 _LEAST_WIDTH = 10
 
 
 def draw(panel: Panel, width: int, height: int) -> list[Text]:
-    """Draw a panel, a line of text each."""
+    """Return the lines of text of a panel."""
     from rich.text import Text
 
     curves = [_log(curve) for curve in panel.curves] if panel.log_y else list(panel.curves)
@@ -209,7 +209,7 @@ class _Canvas:
 
 
 def _below(canvas: _Canvas, marks: Marks, gutter: int) -> tuple[str, str]:
-    """Return the frame's lower edge, and the texts of the marks on it that have room."""
+    """Return the lower edge of the frame, and the texts of its marks as far as they fit."""
     width = canvas.column(marks.high) + 1
     edge, texts = ["─"] * width, [" "] * width
     free = 0
@@ -242,7 +242,7 @@ def _legend(curves: Sequence[Curve], width: int) -> list[Text]:
     return lines
 
 
-#: What a file's name may end in.
+#: The endings of file names that are supported.
 FORMATS = (".png", ".svg")
 #: The size of a panel, in inches, and the resolution of a PNG.
 _WIDTH, _HEIGHT = 6.4, 4.0
@@ -253,12 +253,12 @@ _MARKERS = "o^sDv<>p"
 def save(panels: Sequence[Panel], path: Path) -> None:
     """Draw panels below each other and write the file."""
     try:
-        # Without pyplot, which would look for a display.
+        # pyplot would look for a display.
         from matplotlib.figure import Figure
     except ImportError as error:
         raise CrystalMathError(
-            f"{path} is drawn with matplotlib, which cannot be imported ({error}); install it: "
-            "pip install 'crystalmath[plot]'; without --output it is drawn in the terminal"
+            f"writing {path} needs matplotlib, which cannot be imported ({error}); install it: "
+            "pip install 'crystalmath[plot]'; without --output the figure is drawn in the terminal"
         ) from error
     figure = Figure(figsize=(_WIDTH, _HEIGHT * len(panels)), layout="constrained")
     for axes, panel in zip(figure.subplots(len(panels), squeeze=False).flat, panels, strict=True):

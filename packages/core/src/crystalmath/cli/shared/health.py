@@ -1,4 +1,4 @@
-"""What crystalmath doctor and clusters check look at: file systems, the database, the server."""
+"""Checks of file systems, the database and the server, for doctor and clusters check."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 #: How long the server may take to answer, in seconds.
 ANSWER_S = 5.0
-#: How much of its log is looked at, in bytes.
+#: The bytes at the end of its log that are searched for errors.
 TAIL = 200_000
 
 
 def show(check: Check) -> None:
-    """Print it, at once."""
+    """Print a check at once."""
     output.write(f"{check.state:8}{check.name:12}{check.message}")
     if check.remedy:
         output.write(f"{'':20}{check.remedy}")
@@ -39,7 +39,7 @@ def show(check: Check) -> None:
 
 
 def report(checks: Iterable[Check], *, as_json: bool, **more: object) -> int:
-    """Show checks as they come, or write all with `more` as JSON; return the exit code."""
+    """Print checks as they come, or all with `more` as JSON; return the exit code."""
     seen = []
     for check in checks:
         seen.append(check)
@@ -53,12 +53,12 @@ def report(checks: Iterable[Check], *, as_json: bool, **more: object) -> int:
 
 
 def condition(each: Condition) -> Check:
-    """Say of what a program needs whether it is there."""
+    """Return the check of a condition that a program needs."""
     return Check(each.name, "ok" if each.ok else "warning", each.message, each.remedy)
 
 
 def server_checks(configured: Config) -> Iterator[Check]:
-    """Look at the server: whether it runs, answers, and is like this process."""
+    """Check that the server runs, answers, and has the versions of this process."""
     from crystalmath.server.endpoint import Place
 
     try:
@@ -67,7 +67,9 @@ def server_checks(configured: Config) -> Iterator[Check]:
         if server is None:
             yield _nobody(place)
         elif not server.is_here() and place.inbox.is_dir():
-            message = f"{server}; here jobs are read in the home, and requests go there as files"
+            message = (
+                f"{server}; this host reads jobs in the home, and sends requests as files there"
+            )
             yield Check("server", "ok", message)
         elif not server.is_here():
             raise place.elsewhere(server)
@@ -78,7 +80,7 @@ def server_checks(configured: Config) -> Iterator[Check]:
 
 
 def waits_for_database() -> bool:
-    """Return whether the home's server has no answer from its job database just now."""
+    """Return whether the job database does not answer the home's server now."""
     from crystalmath.config import home
     from crystalmath.server.endpoint import Place
 
@@ -91,7 +93,7 @@ def waits_for_database() -> bool:
 
 def _nobody(place: Place) -> Check:
     if place.directory.exists():
-        place.make()  # what may not be trusted is told now, not at the next command
+        place.make()  # raises if others can write to it
     message = "none runs; `crystalmath submit` starts one"
     if not place.has_crashed():
         return Check("server", "ok", message)
@@ -99,7 +101,7 @@ def _nobody(place: Place) -> Check:
         "server",
         "warning",
         "none runs, and the last one died; `crystalmath submit` starts another",
-        f"its running jobs went on, and are followed again then; see {place.log}",
+        f"its running jobs went on, and the next server follows them; see {place.log}",
     )
 
 
@@ -125,14 +127,14 @@ def _present(place: Place, server: Server) -> Iterator[Check]:
         yield Check("server", "warning", difference)
     for engine, state in status["engines"].items():
         if state.startswith("broken"):
-            remedy = "what was installed since is seen by the next server: `crystalmath stop`"
+            remedy = "only the next server sees later installations: `crystalmath stop`"
             message = f"its engine {engine} is {state}"
             yield Check("server", "warning", message, remedy)
     yield from _log(place.log)
 
 
 def _by_engine(status: dict[str, Any]) -> str:
-    """Return the workers of each loaded engine, and how many jobs wait for them."""
+    """Return the workers and the backlog of each loaded engine."""
     engines = [
         f"{name}: {'?' if workers is None else workers} workers, {status['backlog'][name]} waiting"
         for name, workers in status.get("workers", {}).items()
@@ -171,7 +173,7 @@ _ELSEWHERE = (
 
 
 def storage_checks(config: Config) -> Iterator[Check]:
-    """Look at where the home and its database lie, and whether files can be locked there."""
+    """Check the file systems of the home and its database, and their file locks."""
     kind = file_system(config.home)
     where = f"{config.home} is on {kind}, {'a network' if config.is_on_network else 'a local'}"
     why = "" if config.network is None else " ([storage] network says so)"
@@ -212,7 +214,7 @@ def _file(config: Config) -> Path | None:
 
 
 def _kept(config: Config) -> str:
-    """Return how the database is kept there, and why."""
+    """Return where the database lies, and which journal it keeps."""
     file = _file(config)
     if file is None:
         return "the database is on a server, which all hosts may ask"
@@ -234,7 +236,7 @@ def _cannot_lock(folder: Path) -> str | None:
             fcntl.flock(file, fcntl.LOCK_UN)
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except PermissionError:
-        return None  # the line about the home says it
+        return None  # the check of the home reports it
     except OSError as error:
         return str(error.strerror)
     return None

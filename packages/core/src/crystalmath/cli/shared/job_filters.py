@@ -1,4 +1,4 @@
-"""The options that choose jobs, and what is read of them."""
+"""The options that choose jobs, and the filters that they make."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 def with_filters(function: Callable[..., int]) -> Callable[..., int]:
-    """Add the options of :class:`~crystalmath.models.JobFilter`: the parameter ``filters``."""
+    """Replace a command's parameter ``filters`` by the options of :class:`JobFilter`."""
     return _with_filters(function, _FILTERS)
 
 
 def with_filters_but(*names: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Add those options without some, whose names mean something else there."""
+    """Return a decorator like `with_filters`, without the options of some filters."""
     filters = [one for one in _FILTERS if one.name not in names]
     return lambda function: _with_filters(function, filters)
 
@@ -58,7 +58,7 @@ _KINDS: dict[str, Any] = {
 
 
 def _read(name: str, value: Any) -> Any:
-    """Read what was written after a filter's option."""
+    """Parse the value of a filter's option."""
     if name == "state":
         return states(value)
     if name == "labels":
@@ -80,7 +80,7 @@ def _read(name: str, value: Any) -> Any:
 
 
 def _moment(text: str, option: str) -> float:
-    """Read a moment: a date and time of this machine, or how long ago it was."""
+    """Parse a local date and time, or a time ago, in seconds since the epoch."""
     from datetime import datetime
 
     from crystalmath.models.written import read_timespan
@@ -92,7 +92,7 @@ def _moment(text: str, option: str) -> float:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError):
         refuse(
-            f"{text!r} is no time; write 2h or 60d (ago), 2026-11-20, or '2026-11-20 14:30'",
+            f"{text!r} is not a time; write 2h or 60d (ago), 2026-11-20, or '2026-11-20 14:30'",
             option,
         )
 
@@ -104,7 +104,7 @@ def _excluded(texts: Sequence[str]) -> dict[str, Any]:
         name = {"label": "labels"}.get(name, name)
         if name not in EXCLUDABLE or not equals or not value:
             known = ", ".join("label" if one == "labels" else one for one in EXCLUDABLE)
-            refuse(f"{text!r} is no FILTER=VALUE; the filters are {known}", "--exclude")
+            refuse(f"{text!r} is not FILTER=VALUE; the filters are {known}", "--exclude")
         read = _read(name, [value] if name in _REPEATED else value)
         if isinstance(read, list):
             excluded[name] = [*excluded.get(name, []), *read]
@@ -118,9 +118,9 @@ def _excluded(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def states(names: Iterable[str] | None) -> list[str] | None:
-    """Check the names of states; ``None`` where all are meant."""
+    """Return the names of states after a check; ``None`` for all."""
     known = [state.value for state in JobState]
     for name in names or ():
         if name not in known:
-            refuse(f"{name!r} is no state; {did_you_mean(name, known)}", "--state")
+            refuse(f"{name!r} is not a state; {did_you_mean(name, known)}", "--state")
     return list(names) if names else None

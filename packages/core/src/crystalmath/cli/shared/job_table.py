@@ -1,4 +1,4 @@
-"""Jobs as a table: for people, with the usual columns or chosen ones, and as CSV."""
+"""Tables of jobs: with the usual columns, with chosen columns, and as CSV."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _COLUMNS = (
     *("NAME", "STATE", "RECIPE", "ENGINE", "RESOURCES", "STEPS", *_PROGRESS),
     *("ENERGY/eV", _FORCE, "AGE", "ID", "SUPERSEDED BY"),
 )
-#: Columns that are left out where they have nothing to say: most jobs ask for no resources, only
-#: flows have steps, how far one has come is told of those that run, and earlier tries are hidden.
+#: Columns that are left out if all their cells are empty: most jobs ask for no resources, only
+#: flows have steps, only running jobs have progress, and superseded jobs are hidden.
 _OPTIONAL = ("RESOURCES", "STEPS", *_PROGRESS, _FORCE, "SUPERSEDED BY")
-#: What gives way where a line is too narrow, in this order, and how many columns it keeps.
+#: The columns that shrink to fit the line, in this order, and the widths that they keep.
 _GIVE_WAY = (
     ("RESOURCES", 10),
     ("RECIPE", 10),
@@ -35,7 +35,7 @@ _GIVE_WAY = (
     ("RECIPE", 6),
     ("ENGINE", 6),
 )
-#: How much of these is kept at the beginning; swept values stand at the end of a name.
+#: The part that is kept from the beginning of a cell; names end with the swept values.
 _BEGINNING = {"NAME": 0.3, "RECIPE": 0.0, "ENGINE": 1.0}
 
 _RIGHT = (*_PROGRESS, "ENERGY/eV", _FORCE, "AGE")
@@ -50,9 +50,9 @@ def usual(
     progress: Mapping[str, ProgressDocument | None] | None = None,
     steps: Collection[str] = (),
 ) -> str:
-    """Lay out what most want to see of jobs, in so many columns of text.
+    """Return a table of jobs with the usual columns, at most `width` characters wide.
 
-    Those of the `steps` stand as a tree below their flows.
+    Jobs whose ids are in `steps` are shown as a tree below their flows.
     """
     reached = progress or {}
     rows = []
@@ -74,7 +74,7 @@ def usual(
 
 
 def _padded(name: str, cells: Sequence[str]) -> list[str]:
-    """Make the cells of a column equally wide: numbers stand at the right."""
+    """Return the cells of a column padded to one width, with numbers aligned to the right."""
     texts = [name, *map(output.printable, cells)]
     widths = [_width(text) for text in texts]
     blanks = [" " * (max(widths) - width) for width in widths]
@@ -112,7 +112,7 @@ def _row(job: JobDocument, reached: ProgressDocument | None, name: str) -> tuple
 
 
 def _state(job: JobDocument) -> str:
-    """Return a job's state, what it waits for, and whether its files are there."""
+    """Return a job's state, with the jobs that it waits for, or the loss of its files."""
     remark = {"all": "removed", "gone": "gone"}.get(job["removed"] or "")
     if job["status"] == "pending" and (before := {one["job_id"] for one in output.awaited(job)}):
         remark = f"waits for {min(before)[:8] if len(before) == 1 else f'{len(before)} jobs'}"
@@ -120,9 +120,9 @@ def _state(job: JobDocument) -> str:
 
 
 def _fitted(cells: _Cells, width: int) -> _Cells:
-    """Make rows fit, so that ids stay whole: shorten recipes, engines and names.
+    """Fit rows into a width by shorter recipes, engines and names; ids stay whole.
 
-    What all rows share is left out before a name is shortened.
+    A recipe or an engine that all rows share is left out before names are shortened.
     """
     for column in ("RECIPE", "ENGINE"):
         alike = len(cells["ID"]) > 1 and len(set(cells[column])) == 1
@@ -159,7 +159,7 @@ def _shortened(text: str, width: int, beginning: float) -> str:
 
 
 def _width(text: str) -> int:
-    """Count the columns of a text; some characters take two."""
+    """Return the columns that a text takes; some characters take two."""
     if text.isascii():
         return len(text)
     from rich.cells import cell_len  # it takes long to import
@@ -179,7 +179,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def chosen(jobs: Sequence[JobDocument], names: Sequence[str]) -> Table:
-    """Lay out columns by their names; numbers are rounded, and times are this machine's."""
+    """Return a table of named columns, with rounded numbers and local times."""
     rows = [
         [_cell(name, value) for name, value in zip(names, values, strict=True)]
         for values in _values(jobs, names)
@@ -207,7 +207,7 @@ def _cell(name: str, value: Any) -> str:
 
 
 def write_csv(jobs: Sequence[JobDocument], names: Sequence[str] | None) -> None:
-    """Write jobs as comma-separated values, one line for the names of the columns."""
+    """Print jobs as comma-separated values after a line of column names."""
     import csv
 
     from crystalmath.models.columns import JOB_COLUMNS

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from crystalmath.client import Client
     from crystalmath.models import Job
 
-#: A job runs long after so many times the median of its recipe, which needs so many jobs.
+#: A job runs long after TIMES the median of its recipe, taken from at least _FEWEST jobs.
 TIMES, _FEWEST = 10, 3
-#: Jobs that have run for less, in seconds, are not looked at: a median may be milliseconds.
+#: Jobs never count as long-running before this time, in seconds: a median may be milliseconds.
 _LEAST_S = 60.0
-#: The median is that of so many jobs, those that were submitted last.
+#: The most jobs of a median, the newest ones.
 _NEWEST = 100
 
 
 @frozen
 class LongRunning:
-    """Jobs of one recipe that run long, and the median of `count` completed ones in seconds."""
+    """Long-running jobs of one recipe, and the median of `count` completed jobs in seconds."""
 
     jobs: Sequence[Job]
     median_s: float
@@ -33,13 +33,13 @@ class LongRunning:
 
 @define
 class Medians:
-    """Medians of completed jobs, by recipe; each job that runs long is returned once."""
+    """Medians of completed jobs by recipe; reports each long-running job once."""
 
     _known: dict[str, tuple[float, int]] = field(factory=dict)
     _returned: set[str] = field(factory=set)
 
     def find_new(self, client: Client, jobs: Iterable[Job]) -> list[LongRunning]:
-        """Return the jobs that have begun to run long since it was last called, by recipe."""
+        """Return the long-running jobs that no earlier call has returned, by recipe."""
         begun_before = time.time() - _LEAST_S
         candidates: dict[str, list[Job]] = {}
         for job in jobs:
@@ -58,7 +58,7 @@ class Medians:
         return groups
 
     def _of(self, client: Client, recipe: str) -> tuple[float, int] | None:
-        """Return the median of a recipe in seconds, and of how many jobs; it is read once."""
+        """Return the median of a recipe in seconds and the number of jobs, cached."""
         if recipe not in self._known:
             completed = client.list(recipe=recipe, state="completed", steps=True, limit=_NEWEST)
             took = [

@@ -1,4 +1,4 @@
-"""What the commands write: one JSON document, or text for people."""
+"""Output of the commands: one JSON document, or text for people."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _WIDEST = 100_000
 _UNIT = 1024
 #: Characters that may be unprintable: all but line ends, tabs and ASCII.
 _UNUSUAL = re.compile(r"[^\n\t -~]")
-#: So many names of refused jobs are told.
+#: The most names of refused jobs that are shown.
 _NAMED = 3
 
 
 def write(text: str) -> None:
-    """Write lines for people to standard output, without what could steer a terminal."""
+    """Write lines to standard output, without control characters."""
     sys.stdout.write(printable(text) + "\n")
 
 
 def note(text: str) -> None:
-    """Write a message likewise to standard error, where it cannot mix with results."""
+    """Write a message to standard error, without control characters."""
     sys.stderr.write(printable(in_options(text)) + "\n")
     sys.stderr.flush()
 
@@ -47,24 +47,24 @@ def note(text: str) -> None:
 def write_json(document: object) -> None:
     """Write the one JSON document of a command to standard output.
 
-    Its `error` is there also where there is none.
+    Adds the key ``error`` with ``None`` if the document has none.
     """
     if isinstance(document, dict):
         document.setdefault("error", None)
-    import json  # the help of all commands needs none
+    import json  # keep it out of the start of the help
 
     sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
 
 
 def refuse(message: str, place: str | None = None) -> NoReturn:
-    """Refuse what the command line says, as wrong usage of an argument or an option."""
+    """Raise a usage error about the argument or option `place`."""
     raise typer.BadParameter(message, param_hint=place)
 
 
 def error_document(
     error: BaseException, code: str, job_id: object = None, **shape: object
 ) -> dict[str, Any]:
-    """Describe an error as ``jobs.*`` do, with the keys that a command's answer always has."""
+    """Return an error in the form of ``jobs.*``, with the other keys of the command's document."""
     document = {
         "job_id": job_id,
         "status": "error",
@@ -124,16 +124,16 @@ _OF_STEP = {
 
 
 def tell_alike(answers: Sequence[Mapping[str, Any]]) -> None:
-    """Write refusals and warnings; those that are alike once."""
+    """Write refusals and warnings; equal ones once."""
     troubles = [(each["name"], *trouble) for each in answers for trouble in _trouble(each)]
     for line in alike(troubles, len(answers)):
         note(line)
 
 
 def alike(troubles: Iterable[tuple[str, str, str]], count: int) -> Iterator[str]:
-    """Put what is told of jobs into lines: name, kind and text of each; those alike once.
+    """Yield lines for troubles (name of a job, kind, text); equal ones share a line.
 
-    There are `count` jobs in all: of a single one no name is told.
+    Names are left out if `count`, the number of all jobs, is one.
     """
     names: dict[tuple[str, str], list[str]] = {}
     for name, kind, text in troubles:
@@ -145,31 +145,31 @@ def alike(troubles: Iterable[tuple[str, str, str]], count: int) -> Iterator[str]
 
 
 def _trouble(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    if answer["job_id"] is None and answer["status"] == "error":  # in a rehearsal there is none
+    if answer["job_id"] is None and answer["status"] == "error":  # a dry run has no ids
         yield "error", answer["error"]
     for warning in answer.get("warnings", ()):
         yield "warning", sentence(warning)
 
 
 def potcar(file: Mapping[str, Any]) -> str:
-    """Return which pseudopotential file it is, and how to know it again."""
+    """Return a line about a pseudopotential file: element, title, setup and checksum."""
     known = f"{file['setup']}, {file['sha256'][:8]}…"
     title = file.get("titel")
     return f"{file['symbol']}: {title} ({known})" if title else f"{file['symbol']}: {known}"
 
 
 def fields(pairs: Iterable[tuple[str, object]]) -> str:
-    """Lay out names and values, a line each, without those that have no value."""
+    """Return lines of names and values; pairs without a value are left out."""
     shown = [(name, str(value)) for name, value in pairs if value not in (None, "")]
     width = max((len(name) for name, _ in shown), default=0) + 2
-    # The further lines of a value stand below its first.
+    # Indent the further lines of a value.
     below = "\n" + " " * width
     values = [(name, printable(value).replace("\n", below)) for name, value in shown]
     return "\n".join(f"{name:{width}}{value}" for name, value in values)
 
 
 def resources(job: JobDocument) -> str:
-    """Return what a job asks of the machine, by the names of ``--json``."""
+    """Return the resources of a job by their names in ``--json``."""
     terms = dict(job["resources"])
     options: Mapping[str, str] = terms.pop("options", {})
     texts = [f"{name}={value}" for name, value in terms.items()]
@@ -179,12 +179,12 @@ def resources(job: JobDocument) -> str:
 
 
 def parent(link: Mapping[str, Any]) -> str:
-    """Return which job another came of, and how."""
+    """Return the id of a parent, and the part of it that is used."""
     return f"{link['job_id']} ({taken_of(link)})"
 
 
 def taken_of(link: Mapping[str, Any]) -> str:
-    """Return what of a job another has, or waits for."""
+    """Return the part of a job that another job uses or waits for."""
     if "taken_from" in link:
         again = {name: value for name, value in link.items() if name != "taken_from"}
         return f"{taken_of(again)}, of its retry {link['taken_from'][:8]}"
@@ -209,12 +209,12 @@ def taken_of(link: Mapping[str, Any]) -> str:
 
 
 def awaited(job: JobDocument) -> list[Mapping[str, Any]]:
-    """Return those of a job's parents that it waits for."""
+    """Return the parents that a job waits for."""
     return [one for one in job["parents"] if "awaited" in one]
 
 
 def summary_fields(job: JobDocument) -> list[tuple[str, object]]:
-    """Return what a job's summary says, with units."""
+    """Return the names and values of a job's summary, with units."""
     summary: Mapping[str, Any] = job["result"] or {}
     from crystalmath.models.written import force_text
 
@@ -240,14 +240,14 @@ def summary_fields(job: JobDocument) -> list[tuple[str, object]]:
 
 
 def work_dir(job: JobDocument) -> str | None:
-    """Return where a job's files are; of a flow the folder of links to those of its steps."""
+    """Return a job's work directory; for a flow, the folder of links to those of its steps."""
     if job.get("steps") and job["work_dir"]:
         return f"{job['work_dir'].rpartition('/')[0]}/steps"
     return str((job["result"] or {}).get("work_dir") or job["work_dir"] or "") or None
 
 
 def files_of_steps(job: JobDocument) -> str:
-    """Return where the files of a flow are, as the end of a message; empty for any other job."""
+    """Return the end of a message about a flow's files; empty for any other job."""
     if not job.get("steps"):
         return ""
     return f": it is a flow; crystalmath list --parent {job['job_id'][:8]} lists its steps"
@@ -267,7 +267,7 @@ def grid(
     right: Sequence[str] = (),
     whole: Sequence[str] = (),
 ) -> Table:
-    """Lay out a table; the columns `right` hold numbers, those of `whole` are never shortened."""
+    """Return a table; columns in `right` hold numbers, columns in `whole` are never shortened."""
     from rich.table import Table
     from rich.text import Text
 
@@ -284,12 +284,12 @@ def grid(
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[str]], **how: Sequence[str]) -> None:
-    """Print a table, as `grid` lays it out."""
+    """Print a table; see `grid`."""
     show(grid(headers, rows, **how))
 
 
 def show(grid: Table, width: int | None = None) -> None:
-    """Print a table that fits the terminal, or a width; where it goes to none, whole lines."""
+    """Print a table that fits `width` or the terminal; other outputs get whole lines."""
     shown = console(width or full_width())
     with shown.capture() as captured:
         shown.print(grid)
@@ -297,22 +297,21 @@ def show(grid: Table, width: int | None = None) -> None:
 
 
 def console(width: int | None = None) -> Console:
-    """Return standard output as Rich knows it."""
+    """Return a Rich console for standard output."""
     from rich.console import Console
 
     return Console(file=sys.stdout, highlight=False, width=width)
 
 
 def full_width() -> int | None:
-    """Return a width for whole lines where they go to no terminal, unless ``COLUMNS`` says one."""
+    """Return a width for whole lines; ``None`` on a terminal or with ``COLUMNS`` set."""
     return None if sys.stdout.isatty() or os.environ.get("COLUMNS") else _WIDEST
 
 
 def printable(text: str) -> str:
-    r"""Write the code of each character that steers a terminal or turns the direction of text.
+    r"""Replace unprintable characters, which could control a terminal, by their codes in Python.
 
-    The codes are Python's, as messages quote names: ``\x1b``, ``\u202e``. The page has the same
-    rule (``visible`` in ``lib.js``).
+    Examples are ``\x1b`` and ``\u202e``. The page has the same rule (``visible`` in ``lib.js``).
     """
     return _UNUSUAL.sub(lambda match: match[0] if match[0].isprintable() else _code(match[0]), text)
 
@@ -322,17 +321,17 @@ def _code(letter: str) -> str:
 
 
 def first_line(text: str) -> str:
-    """Return the first line of an error, whose others tell the details."""
+    """Return the first line of an error."""
     return " ".join(printable(text.strip().partition("\n")[0]).split())
 
 
 def short_recipe(name: str) -> str:
-    """Leave out the prefix that may be left out."""
+    """Return the name of a recipe without ``quacc.recipes.``."""
     return name.removeprefix("quacc.recipes.")
 
 
 def without_files(job: JobDocument) -> str | None:
-    """Return what became of a job's files, in a sentence; ``None`` where they are there."""
+    """Return a sentence about removed files of a job; ``None`` if it has its files."""
     if job["removed"] is None:
         return None
     from crystalmath.models.job import Job
@@ -341,10 +340,10 @@ def without_files(job: JobDocument) -> str | None:
 
 
 def counts(states: Mapping[str, int]) -> str:
-    """Return how many jobs there are, and how many in each state."""
+    """Return the number of jobs, in total and in each state."""
     from crystalmath.models.job_notes import JobState
 
-    # How many have ended, and how; then those that will, the furthest first.
+    # Ended states come first, then the others from the latest to the earliest.
     ended = [state.value for state in JobState if state.is_terminal()]
     order = [*ended, *(state.value for state in reversed(JobState) if not state.is_terminal())]
     parts = [f"{states[state]} {state}" for state in order if states.get(state)]
@@ -355,7 +354,7 @@ def counts(states: Mapping[str, int]) -> str:
 
 
 def age(epoch_s: float) -> str:
-    """Return how long ago a moment was, in its largest unit."""
+    """Return the time since a moment, in its largest unit."""
     seconds = max(0.0, time.time() - epoch_s)
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
@@ -364,7 +363,7 @@ def age(epoch_s: float) -> str:
 
 
 def size(count: float) -> str:
-    """Write a number of bytes in its largest unit, of 1024 each as in ``--memory``."""
+    """Return a number of bytes in its largest unit; units are of 1024, as in ``--memory``."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < _UNIT:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -374,7 +373,7 @@ def size(count: float) -> str:
 
 @contextlib.contextmanager
 def note_of_delay(text: str, after_s: float = 1.0) -> Iterator[None]:
-    """Write a message to standard error if what is done meanwhile takes longer than a moment."""
+    """Write a message to standard error if the block takes longer than `after_s`."""
     timer = threading.Timer(after_s, note, [text])
     timer.daemon = True
     timer.start()
@@ -385,7 +384,7 @@ def note_of_delay(text: str, after_s: float = 1.0) -> Iterator[None]:
 
 
 class LiveLine:
-    """Lines on standard error; on a terminal one below them that is renewed."""
+    """Lines on standard error, with a live line below them on a terminal."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -411,7 +410,7 @@ class LiveLine:
 
     @property
     def is_live(self) -> bool:
-        """Whether there is a line that is renewed."""
+        """Whether there is a live line."""
         return self._status is not None
 
     def update(self, text: str) -> None:
@@ -422,7 +421,7 @@ class LiveLine:
             self._status.update(Text(printable(text)))
 
     def say(self, text: str) -> None:
-        """Write a line that stays."""
+        """Write a permanent line."""
         if self._status is None:
             note(text)
         else:

@@ -1,4 +1,4 @@
-"""Read what people write after options otherwise than it is kept."""
+"""Parse the values of options: parameters, sweeps, times, labels, resources."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
-#: So long may a job or a flow run at most, in seconds; more is a slip.
+#: The longest walltime, in seconds; a longer one is a mistake.
 _LONGEST_S = 3650 * 86400.0
 _OPENING = tuple("[{(\"'")
 
 
 @contextlib.contextmanager
 def of_option(name: str) -> Iterator[None]:
-    """Have a refusal name the option whose value is read."""
+    """Name this option in usage errors of the block."""
     try:
         yield
     except typer.BadParameter as error:
@@ -39,9 +39,10 @@ def of_option(name: str) -> Iterator[None]:
 def parse_parameters(
     assignments: Iterable[str], file: Path | None = None, option: str = "--param"
 ) -> dict[str, Any]:
-    """Join the parameters of a file, JSON or TOML, with ``KEY=VALUE`` of the command line.
+    """Merge the parameters of a JSON or TOML file with ``KEY=VALUE`` from the command line.
 
-    These go before the file's; a dotted key reaches into a table, ``opt_params.fmax=0.01``.
+    The command line overrides the file; a dotted key sets a value in a table,
+    ``opt_params.fmax=0.01``.
     """
     table = _read_file(file) if file else {}
     with of_option(option):
@@ -70,7 +71,7 @@ def parse_sweep(
 
 
 def parse_value(text: str) -> object:
-    """Read a value: JSON, else a Python literal, else a reference to a job, else the text."""
+    """Parse a value: JSON, else a Python literal, else a reference to a job, else the text."""
     try:
         value = _json(text)
     except json.JSONDecodeError:
@@ -101,13 +102,13 @@ def _text(text: str) -> object:
 
 
 def parse_walltime(text: str) -> float:
-    """Read a time span in s: ``2h``, ``1h30m``, or Slurm's ``HH:MM:SS`` and ``D-HH[:MM[:SS]]``."""
+    """Parse a time span in s: ``2h``, ``1h30m``, or Slurm's ``HH:MM:SS`` and ``D-HH[:MM[:SS]]``."""
     seconds = read_timespan(text)
     if seconds is None:
         lacks = "" if set(text) - set("0123456789. ") else ", which has no unit"
         refuse(f"cannot read {text!r} as a time{lacks}; write 2h, 1h30m, 90s or 1-02:00:00")
     if not 0 < seconds <= _LONGEST_S:
-        refuse(f"{text!r} is no time that a job could run; it must be above zero, at most 3650d")
+        refuse(f"{text!r} is not a walltime; it must be above zero, and at most 3650d")
     return seconds
 
 
@@ -117,10 +118,10 @@ def nearest(option: str | None, options: Sequence[str]) -> list[str]:
 
 
 def as_parameter(option: str | None, arguments: Sequence[str], *, is_slip: bool) -> str | None:
-    """Write an unknown option, or what stands behind ``--param fmax``, as a recipe's parameter.
+    """Return an unknown option, or ``--param fmax VALUE``, as an option with a parameter.
 
-    ``None`` where there is no such parameter. What is a slip for an option is only a parameter that
-    the recipe names.
+    ``None`` if the recipe has no such parameter. If the name is similar to an option (`is_slip`),
+    the recipe must name the parameter itself.
     """
     from crystalmath.config import load
     from crystalmath.errors import CrystalMathError
@@ -149,7 +150,7 @@ def as_parameter(option: str | None, arguments: Sequence[str], *, is_slip: bool)
 
 
 def parse_labels(texts: Iterable[str], option: str = "--label") -> dict[str, str]:
-    """Read labels, ``KEY=VALUE`` each."""
+    """Parse labels, ``KEY=VALUE`` each."""
     labels: dict[str, str] = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -162,7 +163,7 @@ def parse_labels(texts: Iterable[str], option: str = "--label") -> dict[str, str
 
 
 def parse_after(texts: Iterable[str]) -> list[str | dict[str, Any]]:
-    """Read which jobs come before: ``ID``, ``ID:any``, several with commas, or filters."""
+    """Parse the jobs to wait for: ``ID``, ``ID:any``, several with commas, or filters."""
     from crystalmath.errors import InvalidJob
     from crystalmath.recipes.job_structure import read_job
 
@@ -180,14 +181,14 @@ def parse_after(texts: Iterable[str]) -> list[str | dict[str, Any]]:
 
 
 def parse_on_failure(text: str) -> str:
-    """Read what becomes of a job where one fails that it waits for."""
+    """Parse the action on the failure of an awaited job: ``wait`` or ``fail``."""
     if text not in {"wait", "fail"}:
         refuse(f"{text!r} must be wait or fail")
     return text
 
 
 def parse_memory(text: str) -> int:
-    """Read an amount of memory, ``4GB`` or ``1.5T``, in MB of 1024 * 1024 bytes."""
+    """Parse an amount of memory, ``4GB`` or ``1.5T``, in MB of 1024 * 1024 bytes."""
     megabytes = read_megabytes(text)
     if megabytes is None:
         refuse(f"cannot read {text!r} as an amount of memory; write 4GB, 512MB or 1TB")
@@ -197,7 +198,7 @@ def parse_memory(text: str) -> int:
 
 
 def read_resource(name: str, value: str, text: str) -> object:
-    """Read a resource that stands somewhere in a text, not as an option of its own."""
+    """Parse the value of a resource within `text`, the value of another option."""
     from crystalmath.models.resources import RESOURCES
 
     if name == "memory_mb":
@@ -212,7 +213,7 @@ def read_resource(name: str, value: str, text: str) -> object:
 
 @of_option("--step-cluster")
 def parse_step_clusters(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Read clusters by step, ``NAME=CLUSTER`` each."""
+    """Parse clusters by step, ``NAME=CLUSTER`` each."""
     by_step: dict[str, dict[str, Any]] = {}
     for text in texts:
         name, _, cluster = text.partition("=")
@@ -226,7 +227,7 @@ def parse_step_clusters(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 @of_option("--step-resources")
 def parse_step_resources(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Read resources and walltime by step, ``NAME=RESOURCE=VALUE,...`` each."""
+    """Parse resources and walltime by step, ``NAME=RESOURCE=VALUE,...`` each."""
     from crystalmath.errors import did_you_mean
     from crystalmath.models.resources import RESOURCE_NAMES
 
@@ -241,7 +242,7 @@ def parse_step_resources(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
                 refuse(f"cannot read {text!r}; write STEP=RESOURCE=VALUE: relax_job=ranks=16")
             if known is None and name != "walltime":
                 meant = did_you_mean(name, [*RESOURCE_NAMES, "walltime"])
-                refuse(f"{name!r} in {text!r} is no resource by step; {meant}")
+                refuse(f"{name!r} in {text!r} is not a resource of a step; {meant}")
             if (known or "walltime_s") in {**terms, **place}:
                 refuse(f"{name!r} of {step!r} is given twice")
             if known is None:
@@ -253,7 +254,7 @@ def parse_step_resources(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 @of_option("--larger")
 def parse_size(text: str) -> int:
-    """Read a size of files, ``500kB`` or ``1.5GB``, in bytes."""
+    """Parse a size of files, ``500kB`` or ``1.5GB``, in bytes."""
     read = _SIZE.fullmatch(text.strip())
     if read is None:
         refuse(f"cannot read {text!r} as a size; write 500kB, 20MB, 1.5GB, or bytes")
@@ -261,21 +262,21 @@ def parse_size(text: str) -> int:
 
 
 def parse_scheduler_options(texts: Iterable[str]) -> dict[str, str]:
-    """Read options of a scheduler, ``KEY=VALUE`` each, or ``KEY`` for one without a value."""
+    """Parse options of a scheduler: ``KEY=VALUE``, or ``KEY`` for an option without a value."""
     options: dict[str, str] = {}
     for text in texts:
         key, _, value = text.partition("=")
         if not key.strip("-"):
             refuse(f"cannot read {text!r} as an option of the scheduler; write KEY=VALUE or KEY")
         if key.startswith("-"):
-            refuse(f"write {key.lstrip('-')!r} for {key!r}: the dashes are left out")
+            refuse(f"write {key.lstrip('-')!r} instead of {key!r}, without the dashes")
         if key in options:
             refuse(f"the scheduler's option {key!r} is given twice")
         options[key] = value
     return options
 
 
-# The keys, the value, and the text in which they stand.
+# The keys, the value, and the whole text.
 _Assignment = tuple[list[str], Any, str]
 
 
@@ -285,7 +286,7 @@ def _assignment(text: str) -> _Assignment:
         refuse(f"cannot read {text!r}; write KEY=VALUE")
     keys = name.strip().split(".")
     if not all(keys) or not keys[0].isidentifier():
-        refuse(f"{name!r} in {text!r} is no parameter's name")
+        refuse(f"{name!r} in {text!r} is not the name of a parameter")
     try:
         return keys, parse_value(value), text
     except ValueError as error:
@@ -295,7 +296,7 @@ def _assignment(text: str) -> _Assignment:
 def _swept(text: str) -> list[_Assignment]:
     keys, values, _ = _assignment(text)
     if not isinstance(values, list | tuple) or not values:
-        refuse(f"it takes a list of values, {'.'.join(keys)}=[1, 2], not {text!r}")
+        refuse(f"write a list of values, {'.'.join(keys)}=[1, 2], not {text!r}")
     written = [label_of(value) for value in values]
     for label in written:
         if written.count(label) > 1:
@@ -311,7 +312,7 @@ def _join(table: dict[str, Any], assignments: Sequence[_Assignment]) -> dict[str
 
 
 def _place(table: dict[str, Any], keys: list[str], value: object, text: str) -> None:
-    # `made` marks tables that dotted keys made: only those may be reached into again.
+    # Dotted keys may add only to tables that dotted keys made.
     for key in keys[:-1]:
         inner = table.setdefault(key, _Dotted())
         if not isinstance(inner, _Dotted):
@@ -323,7 +324,7 @@ def _place(table: dict[str, Any], keys: list[str], value: object, text: str) -> 
 
 
 class _Dotted(dict[str, Any]):
-    """A table that dotted keys made, and that dotted keys may add to."""
+    """A table that dotted keys made; others may add to it."""
 
 
 def _merge(base: dict[str, Any], added: dict[str, Any]) -> dict[str, Any]:
@@ -352,7 +353,7 @@ def _table(path: Path) -> dict[str, Any]:
 
     toml = path.suffix.lower() == ".toml"
     try:
-        # Editors of Windows begin a text with a mark of its encoding.
+        # Windows editors write a byte order mark.
         text = path.read_text(encoding="utf-8-sig")
         table: object = tomllib.loads(text) if toml else _json(text)
         _refuse_unfit(table)
@@ -386,7 +387,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _literal(text: str) -> object:
     with warnings.catch_warnings():
-        # What Python thinks of somebody's backslashes is no business of this command.
+        # Hide Python's warnings about backslashes in the text.
         warnings.simplefilter("ignore")
         return ast.literal_eval(text)
 
@@ -395,7 +396,7 @@ def _refuse_unfit(value: object) -> None:
     if isinstance(value, float | complex) and not math.isfinite(abs(value)):
         raise ValueError(f"{value!r} is not a finite number")
     if isinstance(value, set | bytes):
-        raise ValueError(  # noqa: TRY004 - it is the text that is wrong
+        raise ValueError(  # noqa: TRY004 - the text is wrong, not its type
             f"{value!r} cannot be passed to a job; write a list or a string"
         )
     if isinstance(value, dict):

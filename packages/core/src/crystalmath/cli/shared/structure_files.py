@@ -1,4 +1,4 @@
-"""The structures that a command is given: files, single frames, patterns, and those of jobs."""
+"""Read the structures of a command: files, single frames, patterns, and those of jobs."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _File = tuple[str, Path, int | None]
 
 _LONGEST_NAME = 255
 _PATTERN = re.compile(r"[*?[]")
-#: What ASE calls the labels of a row of its databases.
+#: The key in a frame's info for the labels of a row of an ASE database.
 PAIRS = "key_value_pairs"
 _DATABASES = (".db", ".json")
-# Which frame of a POSCAR, that has one.
+# The indices that mean the only frame of a POSCAR.
 _ONLY = (None, 0, -1)
 
 
 def fit(name: str) -> str:
-    """Make a name that may be a job's; nobody chose it, so no job must be refused for it."""
+    """Return a valid name of a job from a file name, so that no job is refused for it."""
     return "".join(filter(str.isprintable, name))[-_LONGEST_NAME:] or "structure"
 
 
@@ -44,10 +44,10 @@ def names_one(texts: Sequence[str]) -> bool:
 
 
 def read_structure(text: str) -> tuple[str, Atoms]:
-    """Read the one structure that is meant, with a name for it.
+    """Read one structure and make a name for it.
 
-    ASE would take the last of several without a word. Somebody who names a trajectory may mean
-    that, or all of them, or may not know that there are more: so they are asked to say.
+    A file with several structures is an error without an index. ASE would take the last one, and
+    users may mean another, or all.
     """
     path, index = _split(text)
     _require(path)
@@ -64,7 +64,7 @@ def read_structure(text: str) -> tuple[str, Atoms]:
 
 
 def read_document(text: str) -> tuple[str, Document]:
-    """Read the one structure that is meant, as ``jobs.submit`` takes it; see `read_structure`."""
+    """Read one structure as a document for ``jobs.submit``; see `read_structure`."""
     if (of_job := read_job_text(text)) is not None:
         return _of_job(of_job)
     path, index = _split(text)
@@ -82,10 +82,10 @@ def read_documents(
 ) -> Iterator[tuple[str, Document | InvalidJob]]:
     """Read all structures of files, patterns and jobs, each with a name.
 
-    The name is the file's; of a file with several structures, with the frame's number. Of a pattern
-    it is what the pattern leaves open: the files of ``runs/*/POSCAR`` are ``Al/POSCAR``,
+    A structure has the name of its file, with the number of its frame if there are several. A name
+    from a pattern begins where the pattern varies: ``runs/*/POSCAR`` gives ``Al/POSCAR`` and
     ``Cu/POSCAR``. Files that would share a name are named by their whole paths. A job's structure
-    has the job's name. With `pairs`, those of a database of ASE's have its `PAIRS` in their info.
+    has the job's name. With `pairs`, structures of an ASE database have its `PAIRS` in their info.
     """
     sources = [each for text in texts for each in _named(text)]
     files = [each for each in sources if isinstance(each, tuple)]
@@ -102,9 +102,9 @@ def _named(text: str) -> list[_File | JobStructure]:
 def put_together(
     read: Sequence[tuple[str, Document | InvalidJob]],
 ) -> tuple[str, list[Document]]:
-    """Make one of all structures that were read, with a name; raise what is wrong with one."""
+    """Return all structures together with a name, or raise the error of one."""
     if not read:
-        refuse("no structures were given", "--together")
+        refuse("name at least one structure", "--together")
     structures: list[Document] = []
     for _, structure in read:
         if isinstance(structure, InvalidJob):
@@ -114,7 +114,7 @@ def put_together(
 
 
 def _of_job(structure: JobStructure) -> tuple[str, Document]:
-    """Return a job's structure with the job's name; by its whole id, unless filters name it."""
+    """Return a reference to a job's structure, with the job's name."""
     from crystalmath.cli.shared.common_arguments import any_client
 
     with any_client() as client:
@@ -122,7 +122,7 @@ def _of_job(structure: JobStructure) -> tuple[str, Document]:
             jobs = [client.job(client.find(structure.job_id))]
             structure = structure.of(jobs[0].job_id)
         else:
-            # What the filters mean the server says; a job that was run again shares its name.
+            # The server resolves the filters later; a retry has the same name.
             jobs = list(client.list(limit=1, **structure.job_id))
     known = [job.name or job.formula or job.job_id[:8] for job in jobs]
     frame = "" if structure.frame is None else f"-{structure.frame}"
@@ -148,7 +148,7 @@ def _documents(
             yield fit(name), error
             continue
         for frame, atoms in frames:
-            # What follows the file's own name is the frame's number.
+            # The frame's number follows the file's own name.
             yield fit(name + frame[len(_stem(path)) :]), _document(atoms)
 
 
@@ -199,9 +199,7 @@ def _require(path: Path) -> None:
         return
     if path.is_dir():
         pattern = str(path / "*")
-        message = (
-            f"{str(path)!r} is a folder, and no file; name one in it, or several by {pattern!r}"
-        )
+        message = f"{str(path)!r} is a folder; name a file in it, or several by {pattern!r}"
     else:
         message = f"there is no file {str(path)!r}"
         if path.name.endswith(("_job", "_flow")):
@@ -239,10 +237,9 @@ def _stem(path: Path) -> str:
 
 
 def _poscar(path: Path) -> str | None:
-    """Return the text of a file that is plainly a POSCAR.
+    """Return the text of a file that is clearly a POSCAR; ``None`` for other files.
 
-    The server reads it as well as this process could, and has imported ASE already, which costs
-    this one half a second.
+    The server parses the text, so that this process saves the import of ASE, half a second.
     """
     if not re.search(r"(?i:\.poscar)$|(POSCAR|CONTCAR)[^.]*$", path.name):
         return None

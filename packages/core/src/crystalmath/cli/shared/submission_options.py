@@ -1,4 +1,4 @@
-"""The options that describe a job, and the submission they make."""
+"""The options that describe a job, and the submissions that they make."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Recipe = Annotated[
     str,
     typer.Argument(
         metavar="RECIPE",
-        help="A recipe's name; quacc.recipes. may be left out.",
+        help="A recipe, such as emt.core.relax_job; quacc.recipes. may be left out.",
         autocompletion=completion.recipes,
     ),
 ]
@@ -51,9 +51,9 @@ Structure = Annotated[
     str | None,
     typer.Argument(
         metavar="STRUCTURE",
-        help="Any file ASE reads. Of one with several structures, FILE@N takes the Nth, "
-        "counted from 0; FILE@-1 the last. job:ID is the final geometry of a job, job:ID@0 what "
-        "it was given. Left out for a recipe that takes none.",
+        help="A file that ASE reads. If it holds several structures, FILE@N takes the Nth, "
+        "counted from 0, and FILE@-1 the last. job:ID is the final geometry of a job, job:ID@0 "
+        "its first. Leave it out for a recipe that takes none.",
     ),
 ]
 Params = Annotated[
@@ -61,8 +61,8 @@ Params = Annotated[
     typer.Option(
         "--param",
         metavar="K=V",
-        help="A parameter of the recipe: JSON, a Python literal, or text; may be repeated. "
-        "A dotted K reaches into a table: opt_params.fmax=0.01.",
+        help="A parameter of the recipe: kpts=[3,3,3]; the value is JSON, a Python literal, or "
+        "text. A dotted name sets a value in a table: opt_params.fmax=0.01. May be repeated.",
     ),
 ]
 ParamsFile = Annotated[
@@ -70,13 +70,13 @@ ParamsFile = Annotated[
     typer.Option(
         "--params",
         metavar="FILE",
-        help="Parameters from JSON or TOML; --param goes before what it says.",
+        help="Read parameters from a JSON or TOML file; --param overrides them.",
     ),
 ]
 
 
 class PlaceOptions(TypedDict, total=False):
-    """Where a job runs, if elsewhere than before."""
+    """The new engine and cluster of a job that runs again."""
 
     engine: str
     cluster: str
@@ -86,18 +86,17 @@ class PlaceOptions(TypedDict, total=False):
 def asking(
     client: Client | None, recipes: Iterable[str], *, always: bool = False
 ) -> Iterator[None]:
-    """Say what a submission or a check waits for, and let the user leave meanwhile."""
+    """Note a delay while recipes are inspected, and end the inspection on Ctrl-C."""
     if client is None or (not always and not any(map(is_asked, recipes))):
         yield
         return
     cold = "; quacc is imported first, which takes some seconds" if client.is_cold else ""
-    with output.note_of_delay(f"asking the recipe which files it reads{cold} ..."):
+    with output.note_of_delay(f"finding the files that the recipe reads{cold} ..."):
         try:
             yield
             client.is_cold = False
         except (KeyboardInterrupt, SystemExit):
-            # If it is asked in this process, a thread waits for the answer, or is about to ask; and
-            # the end waits for the thread.
+            # An inspection in this process runs in a thread, for which the exit would wait.
             from crystalmath.preflight.inspector import close
 
             close(for_good=True)
@@ -105,18 +104,18 @@ def asking(
 
 
 def checked(client: Client, submission: Submission, *, inputs: bool = False) -> CheckedJob:
-    """Return what is found of a submission, with the files that the job reads."""
+    """Return the check of a submission, with the files that the job reads."""
     from crystalmath.client.request import Writer
 
     sent = Writer().document(submission)
     recipe = str(submission.recipe)
-    # A flow is asked for its jobs.
+    # A flow is inspected for its jobs.
     with asking(client, [recipe], always=inputs or recipe.endswith("_flow")):
         return client.ask(server.JOBS_CHECK, inputs=inputs or None, **sent)
 
 
 def is_asked(recipe: str) -> bool:
-    """Return whether a recipe is asked which files it reads before it becomes a job."""
+    """Return whether a submission inspects the recipe for the files that it reads."""
     from crystalmath.config import load
     from crystalmath.preflight.programs_here import concerns
     from crystalmath.recipes.lookup import full_name
@@ -126,20 +125,18 @@ def is_asked(recipe: str) -> bool:
 
 
 def with_options(function: Callable[..., int]) -> Callable[..., int]:
-    """Add to a command the options that the fields of a submission declare.
-
-    They stand in the place of its parameter ``options``, which takes what was given.
+    """Replace a command's parameter ``options`` by the options of a submission."""
     """
     return _with(function, _OPTIONAL)
 
 
 def with_changes(function: Callable[..., int]) -> Callable[..., int]:
-    """Add likewise the options of :class:`~crystalmath.models.retry.Retry`."""
+    """Replace ``options`` by those of :class:`~crystalmath.models.retry.Retry`."""
     return _with(function, _CHANGES)
 
 
 def with_place(function: Callable[..., int]) -> Callable[..., int]:
-    """Add those of them that say where a job runs."""
+    """Replace ``options`` by --engine and --cluster, those of a retry."""
     return _with(function, _PLACE, ())
 
 
@@ -166,7 +163,7 @@ def _with(
 
 
 def _take(fields: Iterable[Field], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Take what was given of some fields, and read it."""
+    """Remove the values of some fields from the arguments, and return them parsed."""
     values = [(one, arguments.pop(one.name)) for one in fields]
     return {one.name: _read(one, value) for one, value in values if value is not None}
 
@@ -184,33 +181,33 @@ def _parameter(one: Field) -> inspect.Parameter:
     return option_of(one, kind, schema.get("minimum"), schema.get("maximum"))
 
 
-#: What is said by step of a flow, in two options.
+#: The terms of a flow's steps, which have two options.
 _BY_STEP = [
     Field(name, name, About("", {"type": "array"}, option=option), required=False, default=None)
     for name, option in {
         "step_cluster": Option(
             "--step-cluster",
             "STEP=C",
-            "Run those steps of a flow on another cluster: relax_job=big; STEP is the name of a "
+            "Run these steps of a flow on another cluster: relax_job=big. STEP is the name of a "
             "function, or a pattern. May be repeated.",
         ),
         "step_resources": Option(
             "--step-resources",
             "STEP=K=V,...",
-            "Other resources for those steps of a flow, as nodes, ranks, cores, gpus, memory, or "
-            "walltime: static_job=ranks=16,walltime=2h. May be repeated.",
+            "Set resources (nodes, ranks, cores, gpus, memory) and walltime for these steps of a "
+            "flow: static_job=ranks=16,walltime=2h. May be repeated.",
         ),
     }.items()
 ]
 #: The fields of a submission that have an option.
 _OPTIONAL = [*(one for one in declared(Submission) if one.about.option is not None), *_BY_STEP]
-#: Those of a retry.
+#: The fields of a retry that have an option.
 _CHANGES = [*(one for one in declared(Retry) if one.about.option is not None), *_BY_STEP]
-#: Those of them that say where it runs.
+#: The fields of a retry for its engine and cluster.
 _PLACE = [one for one in _CHANGES if one.name in PlaceOptions.__annotations__]
-#: Those of its resources, each with one.
+#: The fields of resources; each has an option.
 _RESOURCES = declared(Resources)
-#: What an option takes, by the type of its field in JSON; labels are pairs, and may be repeated.
+#: The type of an option by the JSON type of its field; mappings are repeated pairs.
 _TYPES: dict[str, Any] = {
     "string": str | None,
     "boolean": bool | None,
@@ -219,9 +216,9 @@ _TYPES: dict[str, Any] = {
     "object": list[str] | None,
     "array": list[str] | None,
 }
-#: Numbers that people write as texts.
+#: Numbers that users write with units.
 _TEXTS = ("walltime_s", "walltime_total_s", "memory_mb")
-#: What is written otherwise than it is kept, and how it is read.
+#: The parsers of fields whose options have a syntax of their own.
 _READ: dict[str, Callable[[Any], object]] = {
     "walltime_s": parse_walltime,
     "walltime_total_s": parse_walltime,
@@ -236,7 +233,7 @@ _READ: dict[str, Callable[[Any], object]] = {
 
 
 def require_none(recipe: str) -> None:
-    """Refuse a command without a structure whose recipe needs one (`typer.BadParameter`)."""
+    """Refuse a command without a structure if its recipe needs one (`typer.BadParameter`)."""
     from crystalmath.config import load
     from crystalmath.recipes.arguments import check_structure
     from crystalmath.recipes.lookup import full_name, look_up
@@ -245,21 +242,21 @@ def require_none(recipe: str) -> None:
     try:
         known_recipe = look_up(full_name(recipe, allow), allow)
     except InvalidJob:
-        return  # whoever checks the job says what is wrong with the recipe
+        return  # the check of the job reports problems of the recipe
     try:
         check_structure(known_recipe, given=False)
     except InvalidJob as error:
         output.refuse(str(error), "STRUCTURE")
 
 
-#: The name of a structure, and what was read.
+#: The name of a structure, and the structure, several, or an error.
 Read: TypeAlias = tuple[str, Document | list[Document] | InvalidJob]
 
 
 def make_submission(
     recipe: str, read: Read | None, parameters: Mapping[str, Any], options: SubmissionOptions
 ) -> Submission:
-    """Make the submission of one structure, or of none; raise what is wrong with it."""
+    """Return the submission of one structure, or of none; raise the error of the structure."""
     if read is None:
         require_none(recipe)
         return Submission(recipe=recipe, parameters=parameters, **options)
@@ -272,15 +269,16 @@ def make_submission(
 
 # --- sending ---------------------------------------------------------------------------------
 
-#: A job's name, and the parameters of `jobs.submit`, or why there are none.
+#: A job's name, and the parameters of `jobs.submit` or an error.
 Request: TypeAlias = tuple[str, dict[str, Any] | CrystalMathError]
 Answer: TypeAlias = dict[str, Any]
 
 
 def submitted(requests: Iterable[Request], together: int | None = None) -> Iterator[Answer]:
-    """Submit batch by batch; a server is started only where there is something to submit.
+    """Submit batch by batch, and yield the answers; a server starts with the first valid job.
 
-    Of each batch all or none are submitted where so many stay `together`.
+    With `together`, batches keep groups of this size whole, and each batch is submitted entirely
+    or not at all.
     """
     from crystalmath.client.request import batched
 
@@ -299,7 +297,7 @@ def submitted(requests: Iterable[Request], together: int | None = None) -> Itera
 def _send(
     client: Client | None, batch: Sequence[Request], *, all_or_none: bool
 ) -> Iterator[Answer]:
-    """Submit a batch; give the answers in order, with the names."""
+    """Submit a batch, and yield the answers in order, with the names."""
     jobs = [job for _, job in batch if isinstance(job, dict)]
     answers = iter(_answers(client, jobs, all_or_none=all_or_none) if client else ())
     for name, job in batch:
@@ -311,20 +309,20 @@ def _answers(client: Client, jobs: list[dict[str, Any]], *, all_or_none: bool) -
     from crystalmath.client.client_errors import raise_answered
 
     try:
-        if len(jobs) == 1:  # does not wait for somebody's thousands
+        if len(jobs) == 1:  # does not queue behind large batches of other clients
             answers = [client.call("jobs.submit", jobs[0])]
         else:
             answer = client.call("jobs.submit_many", {"jobs": jobs, "all_or_none": all_or_none})
             raise_answered(answer)
             answers = answer["jobs"]
     except CrystalMathError as error:
-        # What earlier batches were answered must not be lost with this one.
+        # Keep the answers of earlier batches.
         return [output.error_document(error, error.code)] * len(jobs)
     return answers
 
 
 def tell_known(answers: Sequence[Answer], options: SubmissionOptions) -> None:
-    """Say how many jobs were known already, and which of these will not run again."""
+    """Report how many jobs were known already, and which of them will not run again."""
     known = [answer["status"] for answer in answers if answer.get("known")]
     if not known:
         return
