@@ -191,7 +191,7 @@ def storage_checks(config: Config) -> Iterator[Check]:
     jobs = config.jobs_directory
     runs = next(place for place in (jobs, *jobs.parents) if place.is_dir())
     without = None
-    with contextlib.suppress(OSError):  # the line about the home says it
+    with contextlib.suppress(OSError):  # the check of the home reports it
         without = no_links(runs)
     if without is not None:
         yield Check("storage", "error", without_links(runs, without), ELSEWHERE)

@@ -126,7 +126,6 @@ def is_asked(recipe: str) -> bool:
 
 def with_options(function: Callable[..., int]) -> Callable[..., int]:
     """Replace a command's parameter ``options`` by the options of a submission."""
-    """
     return _with(function, _OPTIONAL)
 
 
