@@ -15,10 +15,10 @@ from crystalmath.models import JobSpec, Resources
 from crystalmath.models.fields import plain
 from crystalmath.models.job_notes import step_of
 from crystalmath.models.submission import MOST_PRIORITY, MOST_STEPS, merged, step_matches
+from crystalmath.preflight.unread_parameters import job_faults
 from crystalmath.reading.flow_steps import has_result
 from crystalmath.recipes import codec
 from crystalmath.recipes.lookup import look_up
-from crystalmath.recipes.unread_parameters import job_faults
 from crystalmath.submitting.retrying import environment_before
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ from crystalmath.jobs import outdirs
 from crystalmath.models import Finding, JobSpec, Pseudopotential, Resources
 from crystalmath.models.resources import check_resources
 from crystalmath.models.written import timespan_text
+from crystalmath.preflight.required_packages import check_packages
+from crystalmath.preflight.unread_parameters import check_unread, job_faults
 from crystalmath.recipes import codec
 from crystalmath.recipes.arguments import argument_faults
 from crystalmath.recipes.job_structure import references_in
 from crystalmath.recipes.lookup import look_up
-from crystalmath.recipes.required_packages import check_packages
 from crystalmath.recipes.source_folders import check_sources, run_folders, sources
 from crystalmath.recipes.structures import parse_and_keep
-from crystalmath.recipes.unread_parameters import check_unread, job_faults
 from crystalmath.submitting.asked_job import AskedJob, defaulted, replaced
 from crystalmath.submitting.checked_commands import CheckedCommands, unless_set_there, unless_there
 from crystalmath.submitting.flow_terms import by_step_faults, runs_on_cluster, terms_by_step

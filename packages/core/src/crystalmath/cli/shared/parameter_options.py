@@ -125,8 +125,8 @@ def as_parameter(option: str | None, arguments: Sequence[str], *, is_slip: bool)
     """
     from crystalmath.config import load
     from crystalmath.errors import CrystalMathError
+    from crystalmath.preflight.unread_parameters import place_of
     from crystalmath.recipes.lookup import full_name, look_up
-    from crystalmath.recipes.unread_parameters import place_of
 
     if option is None:
         for flag, name, value in zip(arguments, arguments[1:], arguments[2:], strict=False):

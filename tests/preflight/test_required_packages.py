@@ -7,8 +7,8 @@ from ase.build import bulk
 
 from conftest import AL
 from crystalmath.models import Submission
+from crystalmath.preflight.required_packages import check_packages
 from crystalmath.recipes.lookup import catalogue, look_up
-from crystalmath.recipes.required_packages import check_packages
 from crystalmath.service import JobService
 
 

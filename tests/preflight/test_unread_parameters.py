@@ -9,10 +9,10 @@ from ase.optimize import FIRE
 
 from crystalmath.client import SubmissionWarning, in_process
 from crystalmath.errors import JobRefused
+from crystalmath.preflight.unread_parameters import check_unread
 from crystalmath.recipes.arguments import argument_faults
 from crystalmath.recipes.lookup import catalogue, family_of, look_up
 from crystalmath.recipes.source import keys_of
-from crystalmath.recipes.unread_parameters import check_unread
 
 AL = {"symbols": "Al", "cell": [3, 3, 3], "pbc": True}
 RELAX = "emt.core.relax_job"

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.errors import MISSPELT, InvalidJob, is_slip
 from crystalmath.models import Finding
-from crystalmath.recipes.arguments import structure_argument
-from crystalmath.recipes.espresso_parameters import (
+from crystalmath.preflight.espresso_parameters import (
     beaten_input,
     program_of_recipe,
     unread_input,
     unread_keywords,
 )
+from crystalmath.recipes.arguments import structure_argument
 from crystalmath.recipes.lookup import family_of, is_quaccs, look_up, nearest
 from crystalmath.recipes.parameter_kinds import check_flag, check_kinds
 from crystalmath.recipes.source import CALCULATORS, arguments_of, defaults_of, definition
