@@ -462,7 +462,7 @@ def _check_recipe(spec: JobSpec, allow: Sequence[str]) -> None:
         raise
     except InvalidJob:
         return  # workers may have more than this process sees; they say what is wrong
-    check_structure(recipe, given=spec.atoms is not None)
+    check_structure(recipe, has_structure=spec.atoms is not None)
 
 
 def _require_no_reference(spec: JobSpec, body: str) -> None:

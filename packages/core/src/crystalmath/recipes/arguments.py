@@ -1,4 +1,4 @@
-"""Whether structure and parameters fit a recipe, as its source tells; nothing of it is imported."""
+"""Check structure and parameters against the source of a recipe, which is not imported."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from crystalmath.recipes.lookup import Recipe
 
-#: ``None`` where the source cannot tell.
+#: Whether a recipe takes a structure; ``None`` if its source does not show it.
 Taken: TypeAlias = Literal["required", "optional", "none"] | None
 
 POSITIONAL = frozenset(
@@ -37,7 +37,7 @@ POSITIONAL = frozenset(
     )
 )
 
-#: What an annotation may name that is never a structure: Python's own types, and quacc's for files.
+#: Names in annotations that are never a structure: Python's own types, and quacc's for files.
 _PLAIN = frozenset(("None", "bool", "int", "float", "complex", "str", "bytes")) | {
     *("Path", "PathLike", "Literal", "Optional", "Union"),
     *("CopyFiles", "SourceDirectory", "Filenames"),
@@ -49,9 +49,9 @@ _TABLES = frozenset(("dict", "Mapping"))
 def structure_taken(recipe: Recipe) -> Taken:
     """Return whether a recipe's first argument is a structure.
 
-    It is not where the annotation names only plain types, as ``copy_files: CopyFiles | None`` does,
-    or where there is no positional argument. Without an annotation the first argument is the
-    structure; with a default it may be left out. A list of structures is no structure.
+    An argument without an annotation is a structure; one whose annotation names only plain types,
+    as ``copy_files: CopyFiles | None`` does, is none. A list of structures is none either. A
+    structure with a default is optional.
     """
     if recipe.signature is None:
         return None
@@ -79,7 +79,7 @@ def structures_argument(recipe: Recipe) -> str | None:
 
 
 def returns_beside(recipe: Recipe) -> str | None:
-    """Return a flow's annotation of its result, if that has calculations beside each other."""
+    """Return a flow's annotation of its result if it names a list of calculations."""
     written = None if recipe.signature is None else recipe.signature.return_annotation
     if recipe.kind != "flow" or written in {None, inspect.Signature.empty}:
         return None
@@ -95,27 +95,27 @@ def _first(recipe: Recipe) -> inspect.Parameter | None:
 
 
 def structure_argument(recipe: Recipe) -> inspect.Parameter | None:
-    """Return the argument that gets the structure, if there is one by name."""
+    """Return the argument that takes the structure, if it has a name."""
     if recipe.signature is None or structure_taken(recipe) == "none":
         return None
     first = next(item for item in recipe.signature.parameters.values() if item.kind in POSITIONAL)
     return None if first.kind is inspect.Parameter.VAR_POSITIONAL else first
 
 
-def check_structure(recipe: Recipe, *, given: bool) -> None:
-    """Refuse a structure that a recipe does not take, or the lack of one that it needs."""
+def check_structure(recipe: Recipe, *, has_structure: bool) -> None:
+    """Raise `InvalidJob` if a recipe takes no structure, or needs one that the job lacks."""
     taken = structure_taken(recipe)
-    if taken == "required" and not given:
+    if taken == "required" and not has_structure:
         first = structure_argument(recipe)
         name = f", its first argument {first.name!r}" if first else ""
         raise InvalidJob(f"the recipe {recipe.name} needs a structure{name}, and none was given")
-    if taken == "none" and given:
+    if taken == "none" and has_structure:
         arguments = recipe.signature.parameters if recipe.signature else {}
         first_name = next(iter(arguments), None)
         if structures_argument(recipe) is not None:
             raise InvalidJob(
                 f"the recipe {recipe.name} takes a list of structures, its first argument "
-                f"{first_name!r}, and not one; submit --together makes one job of all"
+                f"{first_name!r}, not a single one; submit --together makes one job of them all"
             )
         begins = f"; its arguments begin with {first_name!r}" if first_name else ""
         raise InvalidJob(f"the recipe {recipe.name} takes no structure{begins}; leave it out")
@@ -147,31 +147,31 @@ def _names_plain(node: ast.expr) -> bool:
 
 _BY_NAME = frozenset((inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY))
 
-# How like a named parameter a name must be to be taken for a slip: calculators have many
-# parameters of their own that no signature names.
+# A name that resembles a named parameter as much is a slip. Calculators have many parameters of
+# their own that no signature names.
 _LIKE = 0.8
 
 
 def check_arguments(
     recipe: Recipe, parameters: Mapping[str, Any], *, structure: bool = True
 ) -> list[Finding]:
-    """Raise the first of a recipe's :func:`argument_faults` as an error (`InvalidJob`)."""
+    """Return the findings of :func:`argument_faults`, or raise its first error (`InvalidJob`)."""
     findings = []
-    for found in argument_faults(recipe, parameters, structure=structure):
-        if isinstance(found, InvalidJob):
-            raise found
-        findings.append(found)
+    for fault in argument_faults(recipe, parameters, structure=structure):
+        if isinstance(fault, InvalidJob):
+            raise fault
+        findings.append(fault)
     return findings
 
 
 def argument_faults(
     recipe: Recipe, parameters: Mapping[Any, Any], *, structure: bool = True
 ) -> Iterator[InvalidJob | Finding]:
-    """Yield all that is wrong with the parameters for a recipe, and findings.
+    """Yield the errors and findings about a recipe's parameters.
 
-    A parameter is unknown, missing, no string, or the recipe's own first argument, or a text where
-    the recipe wants true or false, or otherwise of a kind that it cannot be; or a structure is
-    missing, or is not taken.
+    Errors are names that are unknown, missing, no string, or that of the recipe's structure;
+    values of a wrong kind, such as a text for true or false; and a structure that is missing or
+    not taken.
     """
     if strange := [key for key in parameters if not isinstance(key, str)]:
         yield InvalidJob(f"the parameter name {strange[0]!r} of {recipe.name} is no string")
@@ -186,7 +186,7 @@ def argument_faults(
     if recipe.signature is None:
         return
     try:
-        check_structure(recipe, given=structure)
+        check_structure(recipe, has_structure=structure)
     except InvalidJob as error:
         yield error.at("structure")
     others = [item for item in recipe.signature.parameters.values() if item is not first]
@@ -229,7 +229,7 @@ def _check_unknown(
     first = structure_argument(recipe)
     for name in parameters:
         if first is not None and name == first.name:
-            continue  # that was told
+            continue  # `argument_faults` yields an error for it
         if name in known or (rest and family_of(recipe.name) == "vasp" and is_tag(name)):
             continue
         unknown = f"the recipe {recipe.name} has no parameter {name!r}"
@@ -244,13 +244,13 @@ def _check_unknown(
 def _check_choices(
     recipe: Recipe, parameters: Mapping[str, Any], others: Sequence[inspect.Parameter]
 ) -> Iterator[Finding]:
-    """Find texts that are none of those which an annotation names; a recipe may take more."""
+    """Find texts that are none of the choices in an annotation; a recipe may take more."""
     for item in others:
         value = parameters.get(item.name)
         if not isinstance(value, str) or not (values := choices(item)):
             continue
         if value.lower() not in map(str.lower, values):
-            # Of a machine-learned potential's libraries quacc takes no other.
+            # quacc takes no other library of machine-learned potentials.
             certain = (recipe.name.split(".")[2:3], item.name) == (["mlip"], "library")
             yield Finding(
                 severity="error" if certain else "warning",

@@ -1,4 +1,4 @@
-"""ASE's optimizers and dynamics as parameters: classes, by their names, from nowhere else."""
+"""Optimizers and dynamics of ASE that parameters name; no other class is taken."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _CLASS = re.compile(r"(ase\..*|[A-Z]\w*)", re.ASCII)
 
 
 def class_named(name: str) -> type:
-    """Return an optimizer or a dynamics of ASE's; `InvalidJob`: ASE has none of that name."""
+    """Return the optimizer or dynamics of ASE with a name; `InvalidJob`: there is none."""
     module, _, last = name.rpartition(".")
     if _NAME.fullmatch(name) and (not module or is_named_here(name)):
         for home in [module] if module else _HOMES:
-            if (home in _HOMES or locate(home)) and (found := _class(home, last)):
-                return found
+            if (home in _HOMES or locate(home)) and (kind := _class(home, last)):
+                return kind
         for home in () if module else _modules_with(last):
-            if found := _class(home, last):
-                return found
+            if kind := _class(home, last):
+                return kind
     known = [each for home in _HOMES for each in _exported(home)]
     raise InvalidJob(
         f"{name!r:.80} is no optimizer or dynamics of ase.optimize or ase.md{nearest(last, known)}"
@@ -38,14 +38,14 @@ def class_named(name: str) -> type:
 
 
 def is_named_here(name: str) -> bool:
-    """Return whether a dotted name lies below ``ase.optimize`` or ``ase.md``, tests apart."""
+    """Return whether a dotted name lies below ``ase.optimize`` or ``ase.md``, and in no test."""
     return name.startswith(tuple(f"{home}." for home in _HOMES)) and ".test" not in name
 
 
 def with_classes(recipe: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Put classes where parameters of quacc's recipes name them by text.
+    """Return parameters of quacc's recipes with classes in the place of their names.
 
-    These are ``optimizer`` in ``opt_params``, and ``dynamics``.
+    ``optimizer`` in ``opt_params``, and ``dynamics``, name classes.
 
     Raises `InvalidJob`: there is no such class.
     """
@@ -55,7 +55,7 @@ def with_classes(recipe: str, parameters: Mapping[str, Any]) -> Mapping[str, Any
 
 
 def _names_any(parameters: Mapping[Any, Any]) -> bool:
-    # Most jobs name none, and keep the very parameters that they have.
+    # Most jobs name no class; their parameters are not copied.
     return any(
         (key in {"optimizer", "dynamics"} and isinstance(value, str))
         or (isinstance(value, Mapping) and _names_any(value))
@@ -84,12 +84,12 @@ def _is_class(place: str, text: str) -> bool:
 def _class(module: str, name: str) -> type | None:
     from ase.optimize.optimize import BaseDynamics
 
-    found = getattr(importlib.import_module(module), name, None)
-    return found if isinstance(found, type) and issubclass(found, BaseDynamics) else None
+    kind = getattr(importlib.import_module(module), name, None)
+    return kind if isinstance(kind, type) and issubclass(kind, BaseDynamics) else None
 
 
 def _modules_with(name: str) -> Iterator[str]:
-    """Name the modules whose source binds a name: not all are imported by their package."""
+    """Yield the modules whose source binds a name; their package may not import them."""
     for home in _HOMES:
         path = importlib.import_module(home).__path__
         for each in pkgutil.iter_modules(path, f"{home}."):

@@ -1,8 +1,8 @@
 """Structures as ASE's own JSON: with constraints, moments, charges, tags and momenta.
 
-ASE's decoder trusts its input: ``__ndarray__`` allocates whatever shape it names, and
-``__ase_objtype__`` builds several kinds of objects. What is decoded here may come from a request,
-so every node is checked before anything is built.
+ASE's decoder trusts its input: ``__ndarray__`` allocates any shape, and ``__ase_objtype__`` builds
+several kinds of objects. Requests are not trusted, so every node is checked before an object is
+built.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 #: More atoms than any recipe can handle; a larger number is a mistake or an attack.
 MAX_ATOMS = 1_000_000
-#: No structure is as long, in Å: beyond a metre a double tells no bond lengths apart.
+#: The longest length in a structure, in Å: a double cannot resolve bond lengths beyond a metre.
 MAX_LENGTH = 1e10
 
 
 def check_atoms(atoms: object) -> Atoms:
-    """Return the structure itself if a job can have it.
+    """Return the structure itself if a job can take it.
 
-    `InvalidJob`: it has no atoms or too many, an unknown element, numbers that are not finite, or
-    positions or cell vectors beyond `MAX_LENGTH`.
+    Raises `InvalidJob`: it has no atoms or too many, an unknown element, numbers that are not
+    finite, or positions or cell vectors beyond `MAX_LENGTH`.
     """
     import numpy as np
     from ase import Atoms
@@ -65,14 +65,13 @@ def check_count(count: int) -> None:
 
 
 def prepare(atoms: Atoms) -> Atoms:
-    """Return a structure as a job can take it: itself, or a copy where something is to change.
+    """Return a structure as a job can take it: itself, or a changed copy.
 
-    quacc's VASP calculator takes the moments of a finished calculation as the initial ones of the
-    next. Files read by ASE carry them in a ``SinglePointCalculator``, which no job can take along:
-    where no initial moments are set, the computed ones become the initial ones. Arrays of texts,
-    which extended XYZ files bring as Python objects (``bulk_wyckoff`` of quacc's slabs), become
-    arrays of numpy's own; other arrays of objects, which have no JSON form, are left out with a
-    warning.
+    A job cannot take the calculator along. Computed magnetic moments become the initial ones if
+    none are set: quacc's VASP calculator starts from them, and ASE's readers leave them in a
+    ``SinglePointCalculator``. Texts that extended XYZ files bring as Python objects
+    (``bulk_wyckoff`` of quacc's slabs) become arrays of numpy's own. Other arrays of objects have
+    no JSON form and are left out with a warning.
     """
     objects = {name: values for name, values in atoms.arrays.items() if values.dtype.kind == "O"}
     computed = getattr(atoms.calc, "results", None) or {}
@@ -97,15 +96,13 @@ def prepare(atoms: Atoms) -> Atoms:
 
 
 def constraint_class(name: object) -> type | None:
-    """Return the class of a constraint of ASE's own by its name."""
+    """Return the class of one of ASE's constraints; ``None``: the name is none of theirs."""
     import ase.constraints
     from ase.constraints import FixConstraint
 
     known = ase.constraints.__all__
-    found = (
-        getattr(ase.constraints, name, None) if isinstance(name, str) and name in known else None
-    )
-    return found if isinstance(found, type) and issubclass(found, FixConstraint) else None
+    kind = getattr(ase.constraints, name, None) if isinstance(name, str) and name in known else None
+    return kind if isinstance(kind, type) and issubclass(kind, FixConstraint) else None
 
 
 _MAX_DEPTH = 50
@@ -114,7 +111,7 @@ _CORE_ARRAYS = ("numbers", "positions", "cell", "pbc")
 
 
 def decode_atoms(data: str | Mapping[str, Any], *, finite: bool = True) -> Atoms:
-    """Build a structure from ASE's JSON, all of which is checked first (`InvalidJob`)."""
+    """Build a structure from ASE's JSON after checking all of it (`InvalidJob`)."""
     if isinstance(data, str):
         try:
             data = json.loads(data)
@@ -134,7 +131,7 @@ def _decode(node: Any, place: str, depth: int, *, finite: bool) -> Any:
         raise InvalidJob(f"{place}: nested deeper than {_MAX_DEPTH} levels")
     if isinstance(node, (list, tuple)):
         return [_decode(item, place, depth + 1, finite=finite) for item in node]
-    if not isinstance(node, (dict, Mapping)):  # asked of a dict alone, Mapping takes long
+    if not isinstance(node, (dict, Mapping)):  # isinstance of a dict is fast, of a Mapping slow
         return _scalar(node, place, finite=finite)
     for tag, build in (("__ndarray__", _array), ("__complex__", _complex)):
         if tag in node:
@@ -187,7 +184,7 @@ def _ase_object(kind: object, fields: dict[str, Any], place: str) -> Any:
             return _atoms(fields)
     except InvalidJob as error:
         raise InvalidJob(f"{place}: {error}") from error
-    except Exception as error:  # whatever ASE says of data that it did not write
+    except Exception as error:  # ASE raises many kinds for data that it did not write
         reason = f"{type(error).__name__}: {error}"
         raise InvalidJob(f"{place}: ASE cannot build it ({reason})") from error
     raise InvalidJob(f"{place}: {kind!r} is not permitted in a structure, only atoms and cell are")
@@ -202,7 +199,7 @@ def _atoms(fields: dict[str, Any]) -> Atoms:
         raise InvalidJob(f"{missing[0]!r} is missing")
     info = fields.pop("info", None) or {}
     constraints = [_constraint(item) for item in fields.pop("constraints", None) or []]
-    # ASE before 3.20 wrote plain lists, and still reads them.
+    # ASE before 3.20 wrote plain lists; it still reads them.
     arrays = {name: np.asarray(values) for name, values in fields.items()}
     core = {name: arrays.pop(name) for name in _CORE_ARRAYS}
     if core["numbers"].dtype.kind not in "iu" or core["numbers"].ndim != 1:
@@ -229,15 +226,15 @@ def _constraint(document: Any) -> Any:
 
 
 _NO_ARRAYS = frozenset(("__ase_objtype__", "constraints", "info"))
-# The arrays whose items are spelled in one way only.
+# Types of arrays with a single spelling of each item.
 _WRITTEN = {"float64": float, "int64": int, "bool": bool}
 
 
 def encode_atoms(atoms: Atoms, *, info: bool = False) -> dict[str, Any]:
-    """Turn a structure, without its calculator, into what JSON can hold.
+    """Return a structure, without its calculator, as a document for JSON.
 
-    Raises `TypeError`: a constraint or an array has no JSON form. Dropping it would change what is
-    computed.
+    Raises `TypeError`: a constraint or an array has no JSON form. Without it the calculation would
+    be another.
     """
     document: dict[str, Any] = {"__ase_objtype__": "atoms"}
     for name, values in atoms.arrays.items():
@@ -252,9 +249,8 @@ def encode_atoms(atoms: Atoms, *, info: bool = False) -> dict[str, Any]:
 def is_as_written(data: object, atoms: Atoms) -> bool:
     """Return whether :func:`encode_atoms`, with ``info``, would write the same text.
 
-    What a client of ours has encoded need not be encoded again where it is kept: another spelling
-    of the same structure (integers among the coordinates, a cell as an object) would make another
-    job of it.
+    A structure that our client encoded is kept without encoding it again. Another spelling of the
+    same structure (integers among the coordinates, a cell as an object) would make another job.
     """
     if not isinstance(data, Mapping):
         return False
@@ -284,13 +280,13 @@ def _is_written_array(node: object) -> bool:
 
 
 def _beside(atoms: Atoms, *, info: bool) -> dict[str, Any]:
-    """Write what of a structure is no array."""
-    found: dict[str, Any] = {}
+    """Return the constraints of a structure and, if wanted, its ``info``, as documents."""
+    members: dict[str, Any] = {}
     if atoms.constraints:
-        found["constraints"] = [_constraint_dict(item) for item in atoms.constraints]
+        members["constraints"] = [_constraint_dict(item) for item in atoms.constraints]
     if info and (kept := _json_info(atoms)):
-        found["info"] = kept
-    return found
+        members["info"] = kept
+    return members
 
 
 def _plain(value: Any, place: str) -> Any:
@@ -322,7 +318,7 @@ def _array_node(values: np.ndarray, place: str) -> dict[str, Any]:
 
 
 def _table(value: Mapping[Any, Any], place: str) -> dict[str, Any]:
-    # "__ndarray__" and its like would come back as something else.
+    # A decoder would take "__ndarray__" and its like for a tag.
     if strange := [key for key in value if not isinstance(key, str) or key.startswith("__")]:
         raise TypeError(f"{place}: the key {strange[0]!r:.80} cannot be written as JSON")
     return {key: _plain(item, f"{place}.{key}") for key, item in value.items()}
@@ -349,7 +345,7 @@ def _constraint_dict(constraint: Any) -> Any:
 
 
 def _json_info(atoms: Atoms) -> dict[str, Any]:
-    """Write of ``info`` what JSON can hold."""
+    """Return the members of ``info`` that JSON can hold."""
     kept: dict[str, Any] = {}
     for key, value in atoms.info.items():
         with contextlib.suppress(TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""Find atoms that are too close to each other, also across the borders of a cell."""
+"""Find atoms that are too close to each other, in a cell or across its borders."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from ase.data import covalent_radii
 if TYPE_CHECKING:
     from ase import Atoms
 
-#: Atoms nearer than this fraction of the sum of their covalent radii (Cordero et al., Dalton Trans.
-#: 2008, 2832, which are `ase.data.covalent_radii`) are no molecule or crystal. The shortest bonds
-#: known are longer: V2 with 1.77 Å has 0.58, Cr2 with 1.68 Å 0.60, N2 0.77, H2 1.19.
+#: No bond is shorter than this fraction of the sum of two covalent radii (Cordero et al., Dalton
+#: Trans. 2008, 2832: `ase.data.covalent_radii`). The shortest bonds known are longer: V2 with
+#: 1.77 Å has 0.58, Cr2 with 1.68 Å 0.60, N2 0.77, H2 1.19.
 _CLOSEST = 0.5
-#: All pairs of so few atoms are compared.
+#: The vectors of a cell with a smaller volume, in Å³, are parallel.
+_FLAT = 1e-9
+#: Up to this number of atoms all pairs are compared.
 _FEW = 64
-#: So many atoms of one cube are compared: if there are more, some are too close.
+#: The most atoms of one cube that are compared: some of a larger number are too close.
 _CROWD = 16
-#: A wrong scale shows in the first atoms, too: 100,000 take half a second.
+#: The most atoms that are compared, at half a second for 100,000. A wrong scale shows in them, too.
 _MOST_ATOMS = 200_000
 
 
 def close_atoms(atoms: Atoms) -> str | None:
-    """Name the atoms nearest to each other, if they are nearer than half a bond; else ``None``."""
+    """Return words about the two nearest atoms; ``None`` if they are half a bond apart or more."""
     radii = covalent_radii[atoms.numbers] * _CLOSEST
     first, second, distances = pairs(atoms, radii)
     if not len(distances):
@@ -45,24 +47,24 @@ def close_atoms(atoms: Atoms) -> str | None:
 
 
 def pairs(atoms: Atoms, radii: Any) -> tuple[Any, Any, Any]:
-    """Find atoms, and images of them, whose spheres overlap: indices and distances, in Å.
+    """Return the pairs of atoms and images whose spheres overlap: indices and distances, in Å.
 
-    Atoms are sorted into cubes as wide as the largest spheres. ASE's own list takes 30 s for
-    100,000 atoms. Where more spheres overlap than there are atoms, only some pairs are found.
+    Atoms are sorted into cubes as wide as the largest spheres: ASE's own neighbour list takes 30 s
+    for 100,000 atoms. The search stops when there are more pairs than atoms.
     """
     reach = max(2 * float(radii.max()), 0.1)
     if len(atoms) <= _FEW and (few := _pairs_of_few(atoms, radii, reach)) is not None:
         return few
     positions, indices = _with_images(atoms, reach)
     cubes = np.floor((positions - positions.min(axis=0)) / reach)
-    # Cubes beyond the last one share it: candidates more, and no pair less.
+    # Atoms beyond the last cube belong to it: this adds candidates, and loses no pair.
     cubes = np.minimum(cubes, (1 << 20) - 3).astype(np.int64) + 1
     keys = (cubes[:, 0] << 42) + (cubes[:, 1] << 21) + cubes[:, 2]
     order = np.argsort(keys, kind="stable")
     keys, positions, indices = keys[order], positions[order], indices[order]
     steps = [(x << 42) + (y << 21) + z for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)]
     none = np.empty(0, int)
-    found = [(none, none, np.empty(0))]
+    overlaps = [(none, none, np.empty(0))]
     count = 0
     for step in steps[len(steps) // 2 :]:
         begin, end = (np.searchsorted(keys, keys + step, side) for side in ("left", "right"))
@@ -77,20 +79,20 @@ def pairs(atoms: Atoms, radii: Any) -> tuple[Any, Any, Any]:
             apart = np.linalg.norm(positions[one] - positions[other], axis=1)
             first, second = indices[one], indices[other]
             near = apart < radii[first] + radii[second]
-            found.append((first[near], second[near], apart[near]))
-            count += len(found[-1][0])
-    first, second, distances = (np.concatenate(part) for part in zip(*found, strict=True))
+            overlaps.append((first[near], second[near], apart[near]))
+            count += len(overlaps[-1][0])
+    first, second, distances = (np.concatenate(part) for part in zip(*overlaps, strict=True))
     return first, second, distances
 
 
 def _pairs_of_few(atoms: Atoms, radii: Any, reach: float) -> tuple[Any, Any, Any] | None:
-    """Compare all pairs with each other's nearest images; `None` where more images count."""
+    """Compare all pairs, each with its nearest images; ``None`` if others are within reach."""
     periodic, cell = _periodic(atoms)
     first, second = np.triu_indices(len(atoms))
     apart = atoms.positions[first] - atoms.positions[second]
     images = np.zeros((1, 3))
     if periodic.any():
-        # So many cells away from the nearest image there may be another within the reach.
+        # The distance, in cells, from the nearest image to others that may be within reach.
         away = np.floor(reach / heights(cell) + 0.5) * periodic
         if away.max() > 1:
             return None
@@ -104,15 +106,15 @@ def _pairs_of_few(atoms: Atoms, radii: Any, reach: float) -> tuple[Any, Any, Any
 
 
 def _periodic(atoms: Atoms) -> tuple[Any, Any]:
-    """Return along which vectors a structure is repeated, and these, for each direction one."""
+    """Return the directions of repetition, as three truth values, and three cell vectors."""
     cell = atoms.cell.complete().array
-    # ASE completes parallel vectors and a missing one with no numbers at all.
-    spans = abs(np.linalg.det(cell)) >= 1e-9  # noqa: PLR2004
+    # ASE completes parallel vectors and a missing one with NaN.
+    spans = abs(np.linalg.det(cell)) >= _FLAT
     return atoms.pbc & atoms.cell.array.any(axis=1) & spans, cell
 
 
 def _with_images(atoms: Atoms, reach: float) -> tuple[Any, Any]:
-    """Return the atoms in the cell, and the images within a reach of it: positions and indices."""
+    """Return positions and indices of the atoms in the cell, and of the images near it."""
     atoms = atoms[:_MOST_ATOMS] if len(atoms) > _MOST_ATOMS else atoms
     periodic, cell = _periodic(atoms)
     indices = np.arange(len(atoms))

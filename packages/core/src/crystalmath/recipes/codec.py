@@ -1,6 +1,6 @@
 """Write specifications and results as JSON, and read them back.
 
-What JSON lacks is tagged in monty's way, ``{"@module": ..., "@class": ...}``:
+Objects that JSON lacks are tagged in monty's way, ``{"@module": ..., "@class": ...}``:
 
 =============================  ==========================================================
 ``numpy`` ``array``            ``dtype``, ``data`` (nested lists); ``shape`` if it is empty
@@ -17,20 +17,20 @@ What JSON lacks is tagged in monty's way, ``{"@module": ..., "@class": ...}``:
 
 Classes of ``ase.optimize`` and ``ase.md`` are ``{"@module": ..., "@callable": ...}``.
 
-``builtins.dict`` carries what a JSON object cannot: keys that are no strings, and in specifications
-also keys that begin with ``@``, so that no plain dict is ever taken for a tag, and the key
-``$job``, so that none is taken for a reference.
+``builtins.dict`` is a dict with keys that are no strings. In specifications it is also one with
+keys that begin with ``@``, so that no plain dict is taken for a tag, or with the key ``$job``, so
+that none is taken for a reference.
 
-Scalars of numpy's that are members of a dict in a result are plain numbers there, for all readers.
-The member ``@numpy`` of that dict has their types: ``{"energy": "float64", "frequencies":
-["float64"]}``, the second for a list of such scalars.
+In results, numpy's scalars that are members of a dict are plain numbers, for all readers. The
+member ``@numpy`` of that dict holds their types: ``{"energy": "float64", "frequencies":
+["float64"]}``, the second for a list of scalars.
 
-A structure of pymatgen's class ``MSONAtoms`` has ``msonable`` beside it. The arguments of a flow's
-step are written as results are, and their structures as in specifications, with ``info``.
+A structure of pymatgen's class ``MSONAtoms`` has the member ``msonable``. The arguments of a flow's
+step are written as results are, but their structures as in specifications, with ``info``.
 
-Numbers that are not finite are refused in specifications. In results they are legal; as JSON has
-no word for them they become the tag ``builtins.float``, and within an array's ``data`` the strings
-``"nan"``, ``"inf"`` and ``"-inf"``.
+Specifications hold finite numbers only. In results a number that is not finite becomes the tag
+``builtins.float``, as JSON has no word for it; within an array's ``data`` it becomes one of the
+strings ``"nan"``, ``"inf"`` and ``"-inf"``.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ _MAX_BYTES = 64 * 2**20
 def encode_spec(spec: JobSpec) -> str:
     """Write a job's structure and parameters as one line of JSON (ASCII).
 
-    Raises `InvalidJob`: something in the parameters cannot be written down, or all of it is larger
-    than 64 MiB. The message names its place (``opt_params.optimizer``).
+    Raises `InvalidJob`: a parameter cannot be written as JSON, or the text is larger than 64 MiB.
+    The message names the parameter's place (``opt_params.optimizer``).
     """
     if spec.atoms is not None:
         check_atoms(spec.atoms)
@@ -72,12 +72,12 @@ def encode_spec(spec: JobSpec) -> str:
 
 
 def body_of(structure: Mapping[str, Any] | None, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the document that :func:`encode_spec` writes, of an encoded structure."""
+    """Return the document that :func:`encode_spec` writes, from a structure that is encoded."""
     return _body(None if structure is None else tagged_atoms(structure), parameters)
 
 
 def body_text(body: Mapping[str, Any]) -> str:
-    """Write what :func:`body_of` made; `InvalidJob`: it is larger than 64 MiB."""
+    """Write a document of :func:`body_of`; `InvalidJob`: it is larger than 64 MiB."""
     text = json_text(body, compact=True)
     if len(text) > _MAX_BYTES:
         raise InvalidJob(
@@ -99,16 +99,16 @@ def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def decode_spec(body: str) -> tuple[Atoms | None, dict[str, Any]]:
-    """Read the structure, if there is one, and parameters that :func:`encode_spec` wrote.
+    """Return the structure, if any, and the parameters that :func:`encode_spec` wrote.
 
-    quacc is imported only where a sentinel is in it. `InvalidJob`: the text is damaged.
+    quacc is imported only for its sentinels. Raises `InvalidJob`: the text is damaged.
     """
     document = _document(body)
     return SpecDecoder().decode(document["atoms"], ("structure",)), _decoded(document["parameters"])
 
 
 def decode_parameters(body: str) -> dict[str, Any]:
-    """Read of what :func:`encode_spec` wrote the parameters alone; see :func:`decode_spec`."""
+    """Return only the parameters that :func:`encode_spec` wrote; see :func:`decode_spec`."""
     return _decoded(_document(body)["parameters"])
 
 
@@ -126,19 +126,19 @@ def _decoded(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encode_request(value: object, place: str = "params") -> Any:
-    """Turn a parameter into what JSON can hold and :func:`decode_request` reads back.
+    """Return a parameter as JSON data that :func:`decode_request` reads back.
 
-    `InvalidJob`: something in it has none of the permitted types.
+    Raises `InvalidJob`: a part of it has none of the permitted types.
     """
     return StrictEncoder().encode(value, (place,))
 
 
 def decode_request(value: object, place: str = "params") -> Any:
-    """Read parameters that came from outside, as JSON.
+    """Return parameters that came from outside, decoded from JSON data.
 
-    Only the tags in this module's list become objects; quacc's sentinels become
-    :class:`Sentinel`, so that nothing is imported. What is such an object already (a front end in
-    the same process) is passed on.
+    Only the tags in this module's list become objects; quacc's sentinels become :class:`Sentinel`,
+    so that nothing is imported. Objects of these types, from a front end in the same process, stay
+    as they are.
 
     Raises `InvalidJob`: a dict names any other module, a number is not finite, or it is nested too
     deeply.
@@ -147,7 +147,7 @@ def decode_request(value: object, place: str = "params") -> Any:
 
 
 def stored_result(result: object, as_text: list[str] | None = None) -> StoredResult:
-    """Write a recipe's result as an outcome holds it, the same bytes for the same result."""
+    """Write a recipe's result as an outcome holds it; equal results give equal bytes."""
     encoder = ResultEncoder()
     document = encoder.encode(result, ("result",))
     if as_text is not None:
@@ -162,7 +162,7 @@ def encode_result(result: object, as_text: list[str] | None = None) -> bytes:
 
 
 def decode_result(data: bytes, decoder: ResultDecoder | None = None) -> Any:
-    """Read what :func:`encode_result` wrote, which an archive may have brought.
+    """Return the result that :func:`encode_result` wrote; it may come from an archive.
 
     Raises `BadFile`: it is no gzipped JSON. `InvalidJob`: an object in it cannot be read.
     """
@@ -170,7 +170,7 @@ def decode_result(data: bytes, decoder: ResultDecoder | None = None) -> Any:
 
 
 def decode_result_json(text: bytes, decoder: ResultDecoder | None = None) -> Any:
-    """Read the text of a stored result; see :func:`decode_result`."""
+    """Return a result from its JSON text; see :func:`decode_result`."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -179,9 +179,9 @@ def decode_result_json(text: bytes, decoder: ResultDecoder | None = None) -> Any
 
 
 def decode_result_document(document: Any, decoder: ResultDecoder | None = None) -> Any:
-    """Read such a text that was parsed already.
+    """Return a result from its parsed JSON text.
 
-    Only listed classes become objects (:mod:`crystalmath.recipes.decoding`), and those of recipes
-    of the user's own; of any other an object stays the table that it is written as.
+    Objects are made only of listed classes (:mod:`crystalmath.recipes.decoding`) and of those that
+    belong to the user's own recipes; any other object stays a table.
     """
     return (decoder or ResultDecoder()).decode(document, ("result",))

@@ -1,4 +1,4 @@
-"""Build the objects that the tags in ``codec`` name, and no others."""
+"""Build the objects that the tags of ``codec`` name, and no others."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _deformed_from(node: Mapping[str, Any], recurse: Recurse) -> Any:
     return made
 
 
-#: Those that numpy's own documentation names; a state of any other is refused.
+#: The bit generators of numpy's documentation; the state of any other is refused.
 _BIT_GENERATORS = frozenset(("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64"))
 
 
@@ -167,7 +167,7 @@ _BUILDERS: dict[tuple[Any, Any], Builder] = {
 _REQUEST_BUILDERS: dict[tuple[Any, Any], Builder] = _BUILDERS | {
     ("quacc", name): lambda node, _: Sentinel(node["@class"]) for name in ("Remove", "QuaccDefault")
 }
-# A result may also hold what is not finite.
+# Results may also hold numbers that are not finite.
 RESULT_BUILDERS: dict[tuple[Any, Any], Builder] = _BUILDERS | {
     ("numpy", "array"): _result_array,
     ("pymatgen.io.ase", "MSONAtoms"): functools.partial(_atoms_from, finite=False),
@@ -180,8 +180,8 @@ _ENTRIES = (
     "ComputedEntry ComputedStructureEntry ConstantEnergyAdjustment CompositionEnergyAdjustment "
     "TemperatureEnergyAdjustment ManualEnergyAdjustment"
 )
-#: The classes of which quacc's recipes return objects. Each is data: to make one runs no program
-#: and opens no file, as those of pymatgen do that are named by a file (Vasprun, Potcar).
+#: The classes of the objects that quacc's recipes return. All of them are data: making one runs no
+#: program and opens no file, unlike pymatgen's Vasprun or Potcar.
 _DATA_CLASSES = {
     "pymatgen.core.structure": "Structure Molecule IStructure IMolecule",
     "pymatgen.core.lattice": "Lattice",
@@ -214,7 +214,7 @@ _DATA_CLASSES = {
 
 
 class Decoder:
-    """Builds what the tags in the table above name, and nothing else."""
+    """Decoder of specifications and results, which builds the objects of `builders` only."""
 
     builders: Mapping[tuple[Any, Any], Builder] = _BUILDERS
 
@@ -231,13 +231,13 @@ class Decoder:
         return self.scalar(value, place)
 
     def scalar(self, value: Any, place: tuple[Any, ...]) -> Any:
-        """Take what is neither dict nor list."""
+        """Return a value that is neither dict nor list."""
         if value is None or isinstance(value, (str, bool, int, float)):
             return value
         raise InvalidJob(f"{place_name(place)}: {type(value).__name__} is no JSON")
 
     def check_key(self, key: Any, place: tuple[Any, ...]) -> None:
-        """Refuse a key of a plain dict."""
+        """Raise `InvalidJob` for a key that no plain dict may have."""
 
     def _dict(self, value: dict[Any, Any], place: tuple[Any, ...]) -> Any:
         if "@module" in value:
@@ -278,7 +278,7 @@ class Decoder:
     def _class(self, node: dict[Any, Any], name: str, place: tuple[Any, ...]) -> type:
         full = f"{_hashable(node['@module'])}.{name}"
         rest = {key: item for key, item in node.items() if key not in {"@module", "@callable"}}
-        # monty writes also what a method is bound to.
+        # monty also writes the object that a method is bound to.
         if not is_named_here(full) or rest not in ({}, {"@bound": None}):
             raise InvalidJob(f"{place_name(place)}: the function {full} is not permitted here")
         try:
@@ -288,16 +288,16 @@ class Decoder:
 
 
 class ResultDecoder(Decoder):
-    """Reads results, which an archive may have brought: nothing is imported but what is listed.
+    """Decoder of results, which imports listed classes only: an archive may hold any others.
 
-    An object of any other class stays the table that it is written as, with what is in it decoded.
+    An object of another class stays a table, and the members of that table are decoded.
     """
 
     builders = RESULT_BUILDERS
 
     def decode(self, value: Any, place: tuple[Any, ...]) -> Any:
         """Decode a value, which need not be finite."""
-        # Long lists of numbers are common: one look suffices.
+        # Long lists of numbers are common, and need no look at each item.
         if isinstance(value, float) or (
             isinstance(value, list) and _SCALARS.issuperset(map(type, value))
         ):
@@ -310,7 +310,7 @@ class ResultDecoder(Decoder):
         return super()._dict(value, place)
 
     def formless(self, node: dict[Any, Any], place: tuple[Any, ...]) -> Any:
-        """Return what stands for an object that cannot be made again: the table that is stored."""
+        """Return the stored table in place of an object that cannot be made again."""
         return {
             key: self.decode(each, (*place, key)) for key, each in node.items() if key != AS_TEXT
         }
@@ -337,15 +337,16 @@ class ResultDecoder(Decoder):
             return MontyDecoder().process_decoded(self._for_monty(node))
         except NotListedError:
             raise
-        except Exception as error:  # whatever a class says of data that it did not write
+        except Exception as error:  # classes raise many kinds for data that they did not write
             reason = f"{node['@module']}.{node['@class']} cannot be read"
             message = f"{place_name(place)}: {reason} ({type(error).__name__}: {str(error)[:200]})"
             raise InvalidJob(message) from error
 
     def _for_monty(self, value: Any) -> Any:
-        """Check and write anew an object of a listed class, whose own code reads what is in it.
+        """Return a checked copy of an object of a listed class, for its own code to read.
 
-        That code has monty import whatever a tag names: all must be listed. Tuples become lists.
+        That code lets monty import the class of any tag, so all classes in it must be listed.
+        Tuples become lists.
         """
         if isinstance(value, list):
             return [self._for_monty(item) for item in value]
@@ -363,16 +364,16 @@ class ResultDecoder(Decoder):
         return {key: self._for_monty(item) for key, item in value.items()}
 
     def text_in_object(self, node: dict[Any, Any]) -> dict[Any, Any]:
-        """Return what an object of a listed class has for a member that is kept as text."""
+        """Return the stand-in, within an object of a listed class, for a member kept as text."""
         return {key: each for key, each in node.items() if key != AS_TEXT}
 
     def _built_for_monty(self, tag: tuple[str, str], value: dict[Any, Any]) -> Any:
         built = RESULT_BUILDERS[tag](value, self._for_monty)
         if tag == ("numpy", "array") and built.dtype.kind != "O":
-            return {**value, "dtype": str(built.dtype)}  # which takes no more than its items
+            return {**value, "dtype": str(built.dtype)}  # the smallest type that its items need
         if tag in {("datetime", "datetime"), ("pathlib", "Path")}:
             return value
-        # Pairs of a dict would be taken for a tag.
+        # monty would take such a dict for a tag.
         if tag[0] != "builtins" or (isinstance(built, dict) and not _TAGS.isdisjoint(built)):
             raise NotListedError
         return list(built) if isinstance(built, tuple) else built
@@ -389,7 +390,7 @@ class ResultDecoder(Decoder):
 
     @functools.cached_property
     def _admitted(self) -> tuple[str, ...]:
-        """The namespaces of the user's own recipes, which may return objects of their own."""
+        """The namespaces of the user's own recipes, which may return objects of their classes."""
         try:
             return config.load().recipes_allow
         except CrystalMathError:
@@ -401,7 +402,7 @@ class ResultDecoder(Decoder):
 
 
 def _of_numpy(value: Any, kind: Any, place: tuple[Any, ...]) -> Any:
-    """Make a number of numpy's of a plain one, or of each in a list."""
+    """Return numpy's scalar for a plain value, or a list of them for a list."""
     import numpy as np
 
     if isinstance(kind, list) and isinstance(value, list) and len(kind) == 1:
@@ -414,50 +415,49 @@ def _of_numpy(value: Any, kind: Any, place: tuple[Any, ...]) -> Any:
 
 
 class NotListedError(Exception):
-    """Something in an object is of a class that is not listed."""
+    """An object holds one of a class that is not listed."""
 
 
 def _repeats(incar: Mapping[str, Any]) -> bool:
-    """Return whether a tag has to be multiplied out (``1000000000*0.6``), which takes memory."""
+    """Return whether a tag would be multiplied out (``1000000000*0.6``), which takes memory."""
     return any(isinstance(text, str) and "*" in text for text in incar.values())
 
 
 def _is_data(module: str, name: str) -> bool:
-    """Return whether a class of an admitted namespace is made to be written and read as data."""
+    """Return whether a class of an admitted namespace is one that monty writes and reads."""
     from monty.json import MSONable
 
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except Exception:  # noqa: BLE001 - whatever the user's own module raises
-        return False
+    kind = None
+    with contextlib.suppress(Exception):  # the user's own module may raise any
+        kind = getattr(importlib.import_module(module), name)
     return (
-        isinstance(found, type)
-        and issubclass(found, (MSONable, Enum))
-        and found.__module__ == module  # and is not imported there from elsewhere
+        isinstance(kind, type)
+        and issubclass(kind, (MSONable, Enum))
+        and kind.__module__ == module  # not imported from elsewhere
     )
 
 
 class SpecDecoder(ResultDecoder):
-    """Reads specifications: the arguments of a flow's step may hold whatever a result may."""
+    """Decoder of specifications; the arguments of a flow's step hold the types of results."""
 
     def formless(self, node: dict[Any, Any], place: tuple[Any, ...]) -> NoReturn:
-        """Refuse what no worker could make again."""
+        """Raise `InvalidJob`: no worker can make such an object again."""
         name = node.get("type") or f"{node['@module']}.{node.get('@class', node.get('@callable'))}"
         raise InvalidJob(f"{place_name(place)}: an object of {name} has no form in JSON")
 
 
 class RequestDecoder(Decoder):
-    """Never imports anything, and lets no dict pass that monty would take for an object."""
+    """Decoder of requests, which imports nothing and refuses dicts that monty would decode."""
 
     builders = _REQUEST_BUILDERS
 
     def scalar(self, value: Any, place: tuple[Any, ...]) -> Any:
-        """Take what is neither dict nor list."""
+        """Return a value that is neither dict nor list."""
         if value is None or isinstance(value, (str, bool, int, float)):
             return value
         if isinstance(value, tuple):
             return tuple(self.decode(list(value), place))
-        StrictEncoder().encode(value, place)  # refuses what is not permitted
+        StrictEncoder().encode(value, place)  # raises for types that are not permitted
         return value
 
     def _dict(self, value: dict[Any, Any], place: tuple[Any, ...]) -> Any:
@@ -466,7 +466,7 @@ class RequestDecoder(Decoder):
         return super()._dict(value, place)
 
     def check_key(self, key: Any, place: tuple[Any, ...]) -> None:
-        """Refuse what monty would take for an object."""
+        """Raise `InvalidJob` for a key of monty's tags."""
         if isinstance(key, str) and (key in _TAGS or key == AS_TEXT):
             raise InvalidJob(
                 f"{place_name(place)}: a dict with the key {key!r} is not permitted here"

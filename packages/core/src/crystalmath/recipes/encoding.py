@@ -1,4 +1,4 @@
-"""Turn Python objects into what JSON can hold, with the tags that ``codec`` lists."""
+"""Turn Python objects into JSON data, with the tags that ``codec`` lists."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ _SENTINELS = {
     ("quacc.utils.dicts", "Remove"): "Remove",
     ("quacc.types", "DefaultSetting"): "QuaccDefault",
 }
-#: How much of what cannot be written is kept: characters of its text, and items of a sequence.
+#: The limits of an object that is kept as text: its characters, and the items of a sequence.
 _MOST_TEXT = 10_000
 _MOST_ITEMS = 100_000
-_HELD = 2  # parts of the place of what a result holds directly
+_HELD = 2  # parts in the place of a member of the result itself
 _PLAIN = frozenset((str, bool, type(None)))
-#: The member of a dict that names those of its values that are numbers of numpy's, and their types.
+#: The member of a dict that holds the types of its values that are numpy's scalars.
 NUMPY = "@numpy"
-#: Those types; all others are written as arrays.
+#: The types of these scalars; those of other types are written as arrays.
 NUMPY_TYPES = frozenset(
     ("bool", "str_", "float16", "float32", "float64", "complex64", "complex128")
 ) | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
-#: Marks what stands for an object that has no form in JSON.
+#: Marks the stand-in for an object that has no form in JSON.
 AS_TEXT = "@as_text"
-#: What quacc's elastic flows return and monty cannot write, by the names that it has had.
+#: A class that quacc's elastic flows return and monty cannot write, by its two names.
 DEFORMED = frozenset(
     (f"pymatgen.{part}.elasticity.strain", "DeformedStructureSet") for part in ("core", "analysis")
 )
@@ -55,14 +55,14 @@ DEFORMED = frozenset(
 
 @frozen
 class Sentinel:
-    """Stands for ``quacc.Remove`` or ``quacc.QuaccDefault`` where quacc is not imported."""
+    """A stand-in for ``quacc.Remove`` or ``quacc.QuaccDefault`` if quacc is not imported."""
 
     #: Its name in ``quacc``.
     name: str
 
 
 class StrictEncoder:
-    """Takes the permitted types only; everything else is an InvalidJob."""
+    """Encoder of the permitted types; any other raises `InvalidJob`."""
 
     def encode(self, value: Any, place: tuple[Any, ...]) -> Any:
         """Encode a value; ``place`` is where it stands, for messages."""
@@ -80,7 +80,7 @@ class StrictEncoder:
         return self._other(value, place)
 
     def refusal(self, place: tuple[Any, ...], reason: str) -> Exception:
-        """Make the error that says what cannot be encoded, and where."""
+        """Return the error about a value that cannot be encoded, with its place."""
         return InvalidJob(f"{place_name(place)}: {reason}")
 
     def atoms(self, value: Atoms, place: tuple[Any, ...]) -> Any:
@@ -92,19 +92,19 @@ class StrictEncoder:
         return tagged_atoms(document)
 
     def not_finite(self, value: float, place: tuple[Any, ...]) -> Any:
-        """Deal with a number that JSON cannot hold."""
+        """Encode a number that is not finite, or raise."""
         raise self.refusal(place, f"{value!r} is not finite")
 
     def is_plain(self, value: Mapping[Any, Any]) -> bool:
-        """Return whether all keys are texts, and none could be taken for a tag."""
+        """Return whether all keys are texts, and none begins as a tag's does."""
         return all(isinstance(key, str) and not key.startswith("@") for key in value)
 
     def strange_array(self, value: np.ndarray, place: tuple[Any, ...]) -> Any:
-        """Deal with an array of other things than numbers and strings."""
+        """Encode an array whose items are neither numbers nor strings, or raise."""
         raise self.refusal(place, f"an array of {value.dtype} cannot be part of a job")
 
     def unknown(self, value: Any, place: tuple[Any, ...]) -> Any:
-        """Deal with a type that is not on the list."""
+        """Encode a value of a type that is not on the list, or raise."""
         if (tagged := self.named(value, place)) is not None:
             return tagged
         if isinstance(value, JobValue):
@@ -123,7 +123,7 @@ class StrictEncoder:
         )
 
     def named(self, value: Any, place: tuple[Any, ...]) -> dict[str, Any] | None:
-        """Encode what is known by its name: classes, quacc's sentinels, generators."""
+        """Encode a class, one of quacc's sentinels or a generator; ``None`` for another value."""
         if isinstance(value, Sentinel):
             return _tag("quacc", value.name)
         if sentinel := _sentinel(value):
@@ -150,7 +150,7 @@ class StrictEncoder:
 
     def _list(self, value: Any, place: tuple[Any, ...]) -> list[Any]:
         kinds = set(map(type, value))
-        # Long lists of one kind are common (k-points, densities of states): one look suffices.
+        # Long lists of one kind (k-points, densities of states) are common: one look suffices.
         if kinds <= _PLAIN or (kinds == {float} and all(map(math.isfinite, value))):
             return list(value)
         return [self.encode(item, (*place, index)) for index, item in enumerate(value)]
@@ -167,8 +167,7 @@ class StrictEncoder:
         ]
         return _tag("builtins", "dict", items=items)
 
-    def _other(self, value: Any, place: tuple[Any, ...]) -> Any:  # noqa: C901, PLR0911, PLR0912
-        # One type a line reads better than a table of one-line functions.
+    def _other(self, value: Any, place: tuple[Any, ...]) -> Any:  # noqa: C901, PLR0911, PLR0912 - a type a line
         import numpy as np
 
         if isinstance(value, np.ndarray):
@@ -191,7 +190,7 @@ class StrictEncoder:
             return self._tuple(value, place)
         if isinstance(value, (set, frozenset)):
             name = "set" if isinstance(value, set) else "frozenset"
-            # Sorted, as the order of a set changes from process to process.
+            # Sorted, as the order of a set differs between processes.
             return _tag(
                 "builtins", name, data=sorted(self._list(list(value), place), key=json.dumps)
             )
@@ -233,56 +232,53 @@ class StrictEncoder:
 
 
 class ParameterEncoder(StrictEncoder):
-    """Takes a dict with the key ``$job`` for plain data: references are `JobValue` by now."""
+    """Encoder that takes a dict with the key ``$job`` for data: references are `JobValue`."""
 
     def is_plain(self, value: Mapping[Any, Any]) -> bool:
-        """Return whether no key could be taken for a tag or a reference, either."""
+        """Return whether all keys are texts, and none is that of a tag or a reference."""
         return JOB not in value and super().is_plain(value)
 
 
 class _TooDeepError(TypeError):
-    """A result is nested too deeply, or in itself: what holds it all is written as text."""
+    """A result is nested too deeply, or in itself: the object around it is written as text."""
 
 
 class ResultEncoder(StrictEncoder):
-    """Takes also what monty can write, and numbers that are not finite.
+    """Encoder that also takes objects that monty can write, and numbers that are not finite.
 
-    What cannot be written is written as text: ``{"@as_text": true, "type": ..., "text": ...}``, of
-    a sequence with its ``items``. A calculation is never lost for want of a form, and nothing that
-    feeds another job takes this for the value (`formless`).
+    Any other object is kept as text, ``{"@as_text": true, "type": ..., "text": ...}``, a sequence
+    with its ``items`` too, so that no calculation is lost. `formless` finds these stand-ins: no
+    other job takes one for the value.
     """
 
     def __init__(self) -> None:
-        #: Place and type of what was written so.
+        #: Place and type of each object that was written as text.
         self.as_text: list[str] = []
-        # Within what monty wrote, which its own classes read.
+        # Within an object that monty wrote: its own class reads the members.
         self._in_object = False
 
     def encode(self, value: Any, place: tuple[Any, ...]) -> Any:
         """Encode a value; ``place`` is where it stands, for messages."""
         try:
             return super().encode(value, place)
-        except _TooDeepError:
-            # Further down each of its members would be tried again.
-            if len(place) > _HELD:
+        except Exception as error:  # an object's own code may raise any kind
+            # A member of the result becomes text as a whole: each level would try its own again.
+            if isinstance(error, _TooDeepError) and len(place) > _HELD:
                 raise
-        except Exception:  # noqa: BLE001, S110 - whatever an object's own code raises
-            pass
         return self._as_text(value, place)
 
     def _as_text(self, value: Any, place: tuple[Any, ...]) -> dict[str, Any]:
         name = f"{type(value).__module__}.{type(value).__qualname__}"
         self._note(name, place)
-        try:
+        text = object.__repr__(value)
+        with contextlib.suppress(Exception):  # its own code, again
             text = repr(value)
-        except Exception:  # noqa: BLE001 - as above
-            text = object.__repr__(value)
         items: dict[str, Any] = {}
         if isinstance(value, Sequence) and not isinstance(value, (list, tuple)):
             with contextlib.suppress(Exception):
                 if len(value) <= _MOST_ITEMS:
                     items = {"items": self.encode(list(value), (*place, "items"))}
-        # Without halves of pairs, which are no text in UTF-8.
+        # Without lone surrogates, which have no form in UTF-8.
         shortened = text[:_MOST_TEXT].encode("utf-8", "replace").decode()
         return {AS_TEXT: True, "type": name, "text": shortened, **items}
 
@@ -290,12 +286,12 @@ class ResultEncoder(StrictEncoder):
         self.as_text.append(f"{place_name(place)} ({name})")
 
     def refusal(self, place: tuple[Any, ...], reason: str) -> Exception:
-        """As the base class, for a result."""
+        """Return the error about a value that cannot be encoded; a place too deep has its own."""
         kind = _TooDeepError if len(place) > MAX_DEPTH else TypeError
         return kind(f"{place_name(place)}: {reason}")
 
     def atoms(self, value: Atoms, place: tuple[Any, ...]) -> Any:
-        """Encode a structure as quacc does; it patches Atoms, written out it needs no quacc."""
+        """Encode a structure in the form that quacc's patched ``Atoms`` has, without quacc."""
         try:
             text = json.dumps(encode_atoms(value), allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -304,16 +300,16 @@ class ResultEncoder(StrictEncoder):
         kind = {"msonable": True} if _is_msonable(value) else {}
         return _tag("pymatgen.io.ase", "MSONAtoms", atoms_json=text, atoms_info=info, **kind)
 
-    def not_finite(self, value: float, place: tuple[Any, ...]) -> Any:  # noqa: ARG002
-        """Spell it."""
+    def not_finite(self, value: float, place: tuple[Any, ...]) -> Any:  # noqa: ARG002 - as in the base class
+        """Spell the number."""
         return _tag("builtins", "float", string=repr(float(value)))
 
     def is_plain(self, value: Mapping[Any, Any]) -> bool:
-        """Results hold objects that monty wrote already; they stay what they are."""
+        """Return whether all keys are texts; tags are those of objects that monty wrote."""
         return NUMPY not in value and all(isinstance(key, str) for key in value)
 
     def _dict(self, value: Mapping[Any, Any], place: tuple[Any, ...]) -> Any:
-        if value.get(AS_TEXT) is True:  # a flow returns what a step of it has returned
+        if value.get(AS_TEXT) is True:  # the stand-in comes from a step of this flow
             self._note(value.get("type"), place)
         if "@module" in value and not self._in_object:
             self._in_object = True
@@ -321,11 +317,11 @@ class ResultEncoder(StrictEncoder):
                 return super()._dict(value, place)
             finally:
                 self._in_object = False
-        found = {} if self._in_object else value
-        types = {key: kind for key, each in found.items() if (kind := _numpy_type(each))}
+        scalars = {} if self._in_object else value
+        types = {key: kind for key, each in scalars.items() if (kind := _numpy_type(each))}
         if not types or not self.is_plain(value):
             return super()._dict(value, place)
-        # As plain numbers they are for every reader, and ours finds their types beside them.
+        # Every reader understands plain numbers; ours finds their types beside them.
         plain = {key: _plain(each) if key in types else each for key, each in value.items()}
         return {**super()._dict(plain, place), NUMPY: types}
 
@@ -346,7 +342,7 @@ class ResultEncoder(StrictEncoder):
         return _tag("numpy", "array", dtype=dtype_text(value.dtype), data=data)
 
     def unknown(self, value: Any, place: tuple[Any, ...]) -> Any:
-        """Let monty write it."""
+        """Encode the document that monty makes of a value, or raise."""
         from monty.json import MontyEncoder
 
         if isinstance(value, Enum) and isinstance(value, (str, int, float)):
@@ -360,17 +356,17 @@ class ResultEncoder(StrictEncoder):
             raise self.refusal(place, "a function that no module has cannot be found again")
         try:
             document = MontyEncoder().default(value)
-        except Exception as error:  # whatever an object's own as_dict says
+        except Exception as error:  # an object's own as_dict may raise any kind
             reason = f"{type(value).__name__} cannot be written as JSON ({error})"
             raise self.refusal(place, reason) from error
         return self.encode(document, place)
 
 
 class ArgumentEncoder(ResultEncoder):
-    """Takes the arguments of a flow's step: what results may hold, and references to other steps.
+    """Encoder of the arguments of a flow's step: the types of results, and references.
 
-    `reference` returns what stands for a value, or ``None`` where it is no reference. A structure
-    is written as in specifications, with the rest of its ``info`` beside it.
+    `reference` returns the document of a reference to another step, and ``None`` for other values.
+    A structure is written as in specifications, with the rest of its ``info`` beside it.
     """
 
     def __init__(self, reference: Callable[[Any], dict[str, Any] | None]) -> None:
@@ -392,12 +388,12 @@ class ArgumentEncoder(ResultEncoder):
         return node | ({"msonable": True} if _is_msonable(value) else {})
 
     def is_plain(self, value: Mapping[Any, Any]) -> bool:
-        """Return whether no key could be taken for a reference, either."""
+        """Return whether no key is a reference's, either."""
         return super().is_plain(value) and not any(key.startswith("$") for key in value)
 
 
 def formless(node: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], str]]:
-    """Find what is kept as text in a stored result: the place, and the type of the object."""
+    """Yield place and type of each object that a stored result keeps as text."""
     if isinstance(node, list):
         for index, each in enumerate(node):
             yield from formless(each, (*place, index))
@@ -410,14 +406,14 @@ def formless(node: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any
 
 
 def with_numpy_types(node: Any, kind: Any) -> Any:
-    """Tag a scalar, or those in a list, as of numpy's, where the dict that holds it says so."""
+    """Tag a scalar, or those in a list, by the type that its dict holds for it."""
     if isinstance(kind, list) and isinstance(node, list):
         return [with_numpy_types(each, kind[0]) for each in node]
     return _tag("numpy", kind, data=node) if isinstance(kind, str) else node
 
 
 def tagged_atoms(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Tag what :func:`~crystalmath.recipes.ase_json.encode_atoms` wrote as a structure."""
+    """Tag a document of :func:`~crystalmath.recipes.ase_json.encode_atoms` as a structure."""
     return _tag("ase.atoms", "Atoms", data=document)
 
 
@@ -441,15 +437,15 @@ def _is_atoms(value: Any) -> bool:
 
 
 def _parts(deformed: Any) -> Iterator[tuple[str, Any]]:
-    """Go through what a ``DeformedStructureSet`` is made of."""
+    """Yield the parts of a ``DeformedStructureSet`` with their names."""
     for name in ("undeformed_structure", "deformations", "deformed_structures"):
         yield name, getattr(deformed, name)
-    mapping = getattr(deformed, "sym_dict", None)  # of those that symmetry has left out
+    mapping = getattr(deformed, "sym_dict", None)  # deformations that symmetry leaves out
     yield "symmetries", None if mapping is None else list(mapping.values())
 
 
 def _numpy_type(value: Any) -> Any:
-    """Name the type of a scalar of numpy's; within a list for a list of such of one type."""
+    """Return the name of a numpy scalar's type; ``[name]`` for a list of scalars of one type."""
     if type(value) is list:
         inner = _numpy_type(value[0]) if value else None
         same = inner is not None and all(_numpy_type(each) == inner for each in value)
@@ -469,7 +465,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is_msonable(value: Any) -> bool:
-    """Return whether a structure is of pymatgen's class, to which its adaptors convert."""
+    """Return whether a structure is of the class that pymatgen's adaptors return."""
     return type(value).__module__ == "pymatgen.io.ase"
 
 
