@@ -125,7 +125,7 @@ def test_a_job_as_a_parameter():
         "c": "job:3f2a",
     }
     assert parse_value("jobs:1") == "jobs:1"
-    with pytest.raises(typer.BadParameter, match="as a parameter job:ID@0 means nothing"):
+    with pytest.raises(typer.BadParameter, match="job:ID@0 cannot be a parameter"):
         parse_parameters(["prev_dir=job:3f2a@0"])
 
 

@@ -1,4 +1,4 @@
-"""Chemical formulas: how they are compared, whoever wrote them."""
+"""Chemical formulas in one form, so that they can be compared."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PART = re.compile(r"([A-Z][a-z]?)([0-9]*)")
 
 @frozen
 class Composition:
-    """What a formula says, in one form."""
+    """The elements and numbers of atoms of a formula."""
 
     #: All atoms, in Hill's order: ``C2H6O``, ``Cl4Na4``.
     formula: str
-    #: The same by its smallest whole numbers: ``ClNa``.
+    #: The formula with the smallest whole numbers: ``ClNa``.
     reduced: str
     #: The symbols, in alphabetical order.
     elements: tuple[str, ...]
@@ -33,7 +33,7 @@ class Composition:
 
 @lru_cache(maxsize=4096)
 def composition(formula: str) -> Composition | None:
-    """Read a formula without brackets, as :class:`ase.Atoms` gives it; ``None`` for another."""
+    """Read a formula without brackets, as :class:`ase.Atoms` writes it; ``None``: it has some."""
     parts = _PART.findall(formula)
     if not parts or "".join(f"{symbol}{number}" for symbol, number in parts) != formula:
         return None
@@ -45,28 +45,28 @@ def composition(formula: str) -> Composition | None:
 
 
 def read_formula(text: str) -> Composition:
-    """Read a formula as people write it, ``Fe2(SO4)3``; `InvalidJob`: it is none."""
+    """Read a formula as people write it, ``Fe2(SO4)3``; `InvalidJob`: it is no formula."""
     from ase.formula import Formula
 
     try:
         counts = Formula(text).count()
     except (ValueError, RecursionError):
         counts = {}
-    found = {symbol: count for symbol, count in counts.items() if count}
-    if not found:
+    present = {symbol: count for symbol, count in counts.items() if count}
+    if not present:
         raise InvalidJob(f"{shown(text)} is no formula; write it as NaCl or Fe2(SO4)3")
-    return _composition(found)
+    return _composition(present)
 
 
 def read_elements(symbols: Iterable[str]) -> tuple[str, ...]:
-    """Check symbols of elements, however capitalised; `InvalidJob`: one is none."""
+    """Return symbols of elements, capitalised; `InvalidJob`: one belongs to no element."""
     from ase.data import atomic_numbers
 
-    found = tuple(symbol.strip().capitalize() for symbol in symbols)
-    for symbol in found:
+    elements = tuple(symbol.strip().capitalize() for symbol in symbols)
+    for symbol in elements:
         if symbol not in atomic_numbers:
             raise InvalidJob(f"{shown(symbol)} is no element; write symbols, as Cu,O")
-    return found
+    return elements
 
 
 def _composition(counts: Mapping[str, int]) -> Composition:

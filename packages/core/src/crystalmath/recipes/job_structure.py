@@ -1,4 +1,4 @@
-"""References to other jobs, to a geometry or to a value, on the wire and as people write them."""
+"""References to geometries and values of other jobs, on the wire and as people write them."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _FORMAT = "job"
 
 
 def with_values(
-    value: Any, give: Callable[[JobValue, tuple[Any, ...]], Any], place: tuple[Any, ...] = ()
+    value: Any, replace: Callable[[JobValue, tuple[Any, ...]], Any], place: tuple[Any, ...] = ()
 ) -> Any:
-    """Return parameters with what `give` returns in the place of each reference."""
+    """Return parameters in which `replace` has replaced each reference."""
     if isinstance(value, JobValue):
-        return give(value, place)
+        return replace(value, place)
     if isinstance(value, dict):
         if JOB in value:
-            return give(read_reference(value, place_name(place)), place)
-        return {key: with_values(item, give, (*place, key)) for key, item in value.items()}
+            return replace(read_reference(value, place_name(place)), place)
+        return {key: with_values(item, replace, (*place, key)) for key, item in value.items()}
     for kind in (list, tuple, set, frozenset):
         if isinstance(value, kind):
-            return kind(with_values(item, give, (*place, at)) for at, item in enumerate(value))
+            return kind(with_values(item, replace, (*place, at)) for at, item in enumerate(value))
     return value
 
 
 def as_data(value: Any) -> Any:
-    """Return a value as JSON in which no dict with the key ``$job`` is taken for a reference."""
+    """Return a value as JSON data with no dict that reads as a reference (``$job``)."""
     if isinstance(value, dict):
         members = {key: as_data(item) for key, item in value.items()}
         if JOB not in members:
@@ -50,28 +50,28 @@ def as_data(value: Any) -> Any:
 
 def references_in(value: object) -> dict[str, JobValue]:
     """Return the references in parameters by their places."""
-    found: dict[str, JobValue] = {}
-    with_values(value, lambda one, place: found.update({place_name(place): one}))
-    return found
+    references: dict[str, JobValue] = {}
+    with_values(value, lambda one, place: references.update({place_name(place): one}))
+    return references
 
 
 @frozen
 class JobStructure:
-    """Which geometry of which job is meant."""
+    """A reference to a geometry of a job."""
 
     #: The job's id, its beginning, or filters that fit it alone.
     job_id: str | Mapping[str, Any]
-    #: Counted from 0, which is what the job was given; from the end where it is negative. Default:
-    #: its final geometry.
+    #: Counted from 0, the geometry that the job started from; negative numbers count from the end.
+    #: Default: its final geometry.
     frame: int | None = None
-    #: Where in the result it stands; ``None``: the job's geometry, wherever that is.
+    #: The path of the geometry in the result; ``None``: that of the job's own geometry.
     path: tuple[str | int, ...] | None = None
 
     @classmethod
     def read(cls, structure: object) -> Self | None:
-        """Read what :meth:`document` wrote; ``None`` for a structure that is meant otherwise.
+        """Read a document of :meth:`document`; ``None`` for a structure that is no reference.
 
-        Raises `InvalidJob`: something in it cannot be used. `UnknownJob`: its id can be no job's.
+        Raises `InvalidJob`: a part of it cannot be used. `UnknownJob`: its id can be no job's.
         """
         if isinstance(structure, JobValue):
             return cls(structure.job_id, path=structure.path)
@@ -93,18 +93,18 @@ class JobStructure:
         return cls(job_id, frame)
 
     def document(self) -> dict[str, Any]:
-        """Write it as ``jobs.submit`` takes it."""
+        """Return the reference as ``jobs.submit`` takes it."""
         if self.path is not None:
             return JobValue(self.job_id, self.path).document()
         frame = {} if self.frame is None else {"frame": self.frame}
         return {"format": _FORMAT, "job_id": self.job_id, **frame}
 
     def of(self, job_id: str) -> Self:
-        """Return the same of a job that is named by its whole id."""
+        """Return the reference with the whole id of its job."""
         return evolve(self, job_id=job_id)
 
     def parent(self, job_id: str) -> Parent:
-        """Record whose geometry it was, by the whole id."""
+        """Return the record of the parent, by its whole id."""
         parent: Parent = {"job_id": job_id, "role": "structure"}
         if self.frame is not None:
             parent["frame"] = self.frame
@@ -113,18 +113,18 @@ class JobStructure:
         return parent
 
 
-def geometry_of(given: object) -> JobValue | None:
-    """Read a job's final geometry as a value; ``None`` for a structure that is meant otherwise.
+def geometry_of(structure: object) -> JobValue | None:
+    """Return a reference to a job's final geometry as a value; ``None`` for other structures.
 
-    Raises `InvalidJob`: another geometry of the job is meant.
+    Raises `InvalidJob`: it refers to another geometry of the job.
     """
-    of_job = JobStructure.read(given)
+    of_job = JobStructure.read(structure)
     if of_job is None:
         return None
     if of_job.frame not in {None, -1}:
         raise InvalidJob(
-            f"among structures that are taken together job:ID is a job's final geometry, and "
-            f"no @{of_job.frame}"
+            "structures that are taken together can be the final geometries of jobs (job:ID), "
+            f"not @{of_job.frame}"
         )
     path = ("atoms",) if of_job.path is None else of_job.path
     return JobValue(of_job.job_id, path)
@@ -133,38 +133,38 @@ def geometry_of(given: object) -> JobValue | None:
 _TEXT = re.compile(
     r"""job:(?P<job>(?:[^:@"']|"[^"]*"|'[^']*')+)(?::(?P<path>[^:@]*))?(?:@(?P<frame>-?[0-9]{1,9}))?"""
 )
-#: The filters of lists that may stand in the place of an id.
+#: The filters of lists that may replace an id.
 _FILTERS = ("label", "name", "recipe", "state", "formula", "engine", "cluster", "error")
 
 
 def read_job_text(text: str) -> JobStructure | None:
-    """Read such a text; ``None`` if it begins otherwise. `InvalidJob`: it goes on otherwise."""
+    """Read ``job:ID@0`` and its like; ``None``: no reference. `InvalidJob`: an incomplete one."""
     if not text.startswith("job:") or "\n" in text:
         return None
-    found = _TEXT.fullmatch(text)
-    if found is None or (found["path"] is not None and found["frame"] is not None):
+    match = _TEXT.fullmatch(text)
+    if match is None or (match["path"] is not None and match["frame"] is not None):
         raise InvalidJob(
             f"{shown(text)} names no job's geometry; write job:ID for the final one of a job, "
-            "job:ID@0 for what it was given, job:ID:results.energy for a part of its result; "
-            "filters that fit one job may stand for its id, job:label step=relax"
+            "job:ID@0 for its first one, job:ID:results.energy for a part of its result; filters "
+            "that fit one job may replace its id: job:label step=relax"
         )
-    path, frame = found["path"], found["frame"]
+    path, frame = match["path"], match["frame"]
     return JobStructure(
-        read_job(found["job"]),
+        read_job(match["job"]),
         None if frame is None else int(frame),
         None if path is None else read_path(path),
     )
 
 
-def as_value(asked: JobStructure) -> dict[str, Any]:
-    """Write the meaning of such a text in parameters; without a path, the job's directory."""
-    if asked.frame is not None:
+def as_value(of_job: JobStructure) -> dict[str, Any]:
+    """Return a reference as a parameter; without a path it is the job's directory."""
+    if of_job.frame is not None:
         raise InvalidJob(
-            f"as a parameter job:ID@{asked.frame} means nothing; job:ID is the job's directory, "
+            f"job:ID@{of_job.frame} cannot be a parameter; job:ID is the job's directory, "
             'job:ID:atoms its final geometry, "job:..." in quotes a text'
         )
-    path = ("dir_name",) if asked.path is None else asked.path
-    return JobValue(asked.job_id, path).document()
+    path = ("dir_name",) if of_job.path is None else of_job.path
+    return JobValue(of_job.job_id, path).document()
 
 
 def read_job(text: str) -> str | dict[str, Any]:
@@ -173,7 +173,7 @@ def read_job(text: str) -> str | dict[str, Any]:
         words = shlex.split(text)
     except ValueError as error:
         raise InvalidJob(f"{shown(text)} cannot be read: {error}") from error
-    if len(words) < 2:  # noqa: PLR2004 - a filter and its value
+    if len(words) <= 1:  # an id
         return text
     if len(words) % 2:
         raise InvalidJob(
@@ -196,6 +196,6 @@ def read_job(text: str) -> str | dict[str, Any]:
 
 
 def read_path(text: str) -> tuple[str | int, ...]:
-    """Read a path into a result, ``static.0.atoms``; empty for the whole of it."""
+    """Read a path into a result, ``static.0.atoms``; an empty one is the whole result."""
     keys = text.split(".") if text else []
     return tuple(int(key) if re.fullmatch(r"-?[0-9]{1,9}", key) else key for key in keys)

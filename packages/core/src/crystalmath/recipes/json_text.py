@@ -1,6 +1,6 @@
-"""JSON of what may be large: text written in pieces and read in parts, and arrays.
+"""JSON of large documents: text in pieces, parts of a text, and arrays.
 
-To encode or decode 20 MB at once would let no other thread run meanwhile.
+Encoding or decoding 20 MB at once would block all other threads.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-#: So many items of a list are written at once: as many positions take some milliseconds.
+#: The most items of a list that are written at once: 1,000 positions take some milliseconds.
 _SLICE = 1_000
-#: And so many characters of a text.
+#: The most characters of a text that are written at once.
 _STRETCH = 2**16
-#: A text of so many characters keeps the interpreter for a millisecond when it is copied.
+#: Copying a text of this length blocks the interpreter for a millisecond.
 _HUGE = 2**20
-#: How long others have the interpreter to themselves after that, in seconds.
+#: How long other threads have the interpreter to themselves after a copy, in seconds.
 _PAUSE_S = 0.005
 _CONTAINERS = (dict, list, tuple)
 _NUMBERS = frozenset((int, float))
 
 
 def json_text(value: object, *, compact: bool = False, sort_keys: bool = False) -> str:
-    """Write what ``json.dumps`` writes; `ValueError`: a number is not finite.
+    """Return the text of ``json.dumps``; `ValueError`: a number is not finite.
 
-    A structure of 400,000 atoms takes half a second, in which a server answers others.
+    A structure of 400,000 atoms takes half a second, and a server answers others meanwhile.
     """
     pieces = [*json_pieces(value, compact=compact, sort_keys=sort_keys)]
     with one_at_a_time(sum(map(len, pieces))):
@@ -43,20 +43,20 @@ def json_text(value: object, *, compact: bool = False, sort_keys: bool = False) 
 
 
 def json_pieces(value: object, *, compact: bool = False, sort_keys: bool = False) -> Iterator[str]:
-    """Write what :func:`json_text` writes, one piece after the other."""
+    """Yield the pieces of the text of :func:`json_text`."""
     separators = (",", ":") if compact else (", ", ": ")
     encoder = json.JSONEncoder(allow_nan=False, separators=separators, sort_keys=sort_keys)
     return _pieces(value, encoder) if is_long(value) else iter((encoder.encode(value),))
 
 
 def is_long(value: object) -> bool:
-    """Return whether a list or a text in a document is written in pieces."""
+    """Return whether a document holds a list or a text that is written in pieces."""
     if isinstance(value, str):
         return len(value) > _STRETCH
     if isinstance(value, dict):
         return any(map(is_long, value.values()))
     if isinstance(value, list | tuple):
-        # Most lists are of numbers alone.
+        # Most lists hold numbers alone.
         return len(value) > _SLICE or (
             not _NUMBERS.issuperset(map(type, value)) and any(map(is_long, value))
         )
@@ -68,10 +68,10 @@ _copying = threading.Lock()
 
 @contextlib.contextmanager
 def one_at_a_time(size: int) -> Iterator[None]:
-    """Copy or read a text of so many characters at once, in one thread at a time.
+    """Let one thread at a time copy or read a text of a `size`, in characters.
 
-    No other thread runs meanwhile, for 20 to 45 ms with 30 MB. A server's event loop needs the
-    interpreter several times to answer a request: the pause after that lets it do so.
+    No other thread runs meanwhile, for 20 to 45 ms with 30 MB. The pause afterwards lets a server's
+    event loop answer a request, which needs the interpreter several times.
     """
     if size < _HUGE:
         yield
@@ -82,18 +82,18 @@ def one_at_a_time(size: int) -> Iterator[None]:
 
 
 def is_in(part: str, text: str) -> bool:
-    """Return whether a text has a short part, looked for in one stretch after the other."""
+    """Return whether a text has a short part, searching one stretch after the other."""
     starts = range(0, len(text), _STRETCH)
     return any(text.find(part, at, at + _STRETCH + len(part)) >= 0 for at in starts)
 
 
 def _is_divided(value: object) -> bool:
-    """Return whether it is not written at once."""
+    """Return whether a member of a list is written in pieces."""
     return isinstance(value, _CONTAINERS) or is_long(value)
 
 
 def _pieces(value: object, encoder: json.JSONEncoder) -> Iterator[str]:
-    """Write it piece by piece: to join what was joined takes as long as to write it."""
+    """Yield the text piece by piece: joining pieces at each level would take as long again."""
     if isinstance(value, dict) and all(type(name) is str for name in value):
         yield "{"
         for number, name in enumerate(sorted(value) if encoder.sort_keys else value):
@@ -123,14 +123,14 @@ def _pieces(value: object, encoder: json.JSONEncoder) -> Iterator[str]:
         yield encoder.encode(value)
 
 
-#: So many names are told where one is not there.
-_TOLD = 20
+#: The most names of fields in the message about one that is missing.
+_MOST_NAMES = 20
 
 
 def json_part(text: bytes, field: str, way: str = "") -> bytes:
-    """Return the JSON text of a part; `InvalidJob` names what there is in its place.
+    """Return the JSON text of a field; `InvalidJob` names the fields that exist.
 
-    All of the text is decoded: what is large of a result its index finds.
+    All of the text is decoded; the index of a result finds the large parts.
     """
     if not field:
         return text
@@ -147,29 +147,29 @@ def json_part(text: bytes, field: str, way: str = "") -> bytes:
 
 
 def next_name(way: str, field: str, names: Collection[str]) -> tuple[str, str, str]:
-    """Return with which name a field goes on, the way so far with it, and what is left then.
+    """Return the first name of a field, the way with that name, and the rest of the field.
 
-    `InvalidJob` names what there is in its place.
+    `InvalidJob` names the fields that exist.
     """
     for name in names:
         if f"{field}.".startswith(f"{name}."):
             return name, f"{way}.{name}" if way else name, field[len(name) + 1 :]
-    names = [name for name in names if name[:1] != "@"]  # that is how monty marks a type
-    there = f"there are {', '.join(names[:_TOLD])}" if names else "nothing is in it"
-    more = ", ..." if len(names) > _TOLD else ""
+    names = [name for name in names if name[:1] != "@"]  # monty marks types with it
+    there = f"there are {', '.join(names[:_MOST_NAMES])}" if names else "nothing is in it"
+    more = ", ..." if len(names) > _MOST_NAMES else ""
     place = shown(way) if way else "the result"
     raise InvalidJob(f"{place} has no field {shown(field)}; {there}{more}")
 
 
-#: So many items are converted at once, in which no other thread runs.
+#: The most items of an array that are converted at once, while no other thread runs.
 _ARRAY_SLICE = 10_000
 _MAX_DIMENSIONS = 8
 _DOUBLE = 8  # bytes
-#: Characters that an array of texts may have in any case, and else for each that is not padding.
+#: An array of texts may take this number of characters, or 16 for each character in it.
 _SMALL = 2**22
 _PADDING = 16
 
-# What may be an item of each kind of array; a string among numbers spells one that is not finite.
+# The types of items by the kind of array; a string among numbers spells one that is not finite.
 _ITEM_TYPES: dict[str, set[type]] = {
     "b": {bool},
     "i": {int},
@@ -180,14 +180,15 @@ _ITEM_TYPES: dict[str, set[type]] = {
 }
 
 
-#: Spells the type of an array; numpy puts the text together anew, in some twenty calls.
+#: Return the name of an array's type. It is kept: numpy needs some twenty calls to make it.
 dtype_text = functools.lru_cache(str)
 
 
 def array_items(values: np.ndarray) -> list[Any]:
     """Return the flat items of an array as JSON can hold them.
 
-    Complex numbers become pairs of neighbours (real, imaginary); what is not finite is spelled.
+    Complex numbers become pairs of neighbours (real, imaginary), and numbers that are not finite
+    become strings.
 
     Raises `TypeError`: the items are no numbers, truth values or strings.
     """
@@ -209,7 +210,7 @@ def array_items(values: np.ndarray) -> list[Any]:
 
 
 def array_of(rows: Any) -> np.ndarray:
-    """Return ``numpy.asarray`` of nested lists, slice by slice; `ValueError`: they are ragged."""
+    """Return nested lists as an array, made slice by slice; `ValueError`: they are ragged."""
     import numpy as np
 
     if not isinstance(rows, list) or len(rows) <= _ARRAY_SLICE:
@@ -219,7 +220,7 @@ def array_of(rows: Any) -> np.ndarray:
 
 
 def array_from(shape: Any, dtype: Any, items: Any, *, finite: bool = True) -> np.ndarray:
-    """Build an array from a shape, a type and flat items, after checking that they agree.
+    """Build an array from a shape, a type and flat items.
 
     Raises `ValueError`: they do not agree, or the type is none of numbers, truth values and
     strings.
@@ -239,7 +240,7 @@ def array_from(shape: Any, dtype: Any, items: Any, *, finite: bool = True) -> np
         raise ValueError(f"an array of shape {list(shape)} does not have {len(items)} items")
     _check_items(kind.kind, items, finite=finite)
     flat_kind = np.dtype(f"f{kind.itemsize // 2}") if kind.kind == "c" else kind
-    if kind.kind == "U":  # an itemsize such as <U1000000000 would be allocated for each item
+    if kind.kind == "U":  # numpy would allocate an itemsize such as <U1000000000 for each item
         flat_kind = np.dtype(f"U{text_width(items)}")
     try:
         flat = np.empty(len(items), dtype=flat_kind)
@@ -255,7 +256,7 @@ def array_from(shape: Any, dtype: Any, items: Any, *, finite: bool = True) -> np
 def text_width(items: list[str]) -> int:
     """Return the length of the longest text of an array.
 
-    `ValueError`: the array would take far more memory than its texts.
+    Raises `ValueError`: the array would take far more memory than its texts.
     """
     width = max(map(len, items), default=1) or 1
     if width * len(items) > max(_SMALL, _PADDING * sum(map(len, items))):
@@ -281,7 +282,7 @@ def _check_items(kind: str, items: list[Any], *, finite: bool) -> None:
         raise ValueError(f"an array of kind {kind!r} holds items of type {names}")
 
 
-#: So many parts of a place are in a message.
+#: The most parts of a place in a message.
 _SHOWN = 10
 
 
@@ -296,10 +297,10 @@ def place_name(place: tuple[Any, ...]) -> str:
 def structure_of(body: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the structure of an encoded specification, as ``jobs.submit`` takes it.
 
-    Of a job that waits for it, it is the reference to another job.
+    For a job that waits for its structure, it is the reference to another job.
     """
     atoms = body["atoms"]
     if not atoms or "@module" not in atoms:
         return atoms or None
-    # A step of a flow may hold a structure as the result of another step has it.
+    # The step of a flow may hold a structure in the form of another step's result.
     return {"format": "ase-json", "data": atoms.get("data") or atoms["atoms_json"]}
