@@ -1,4 +1,4 @@
-"""Recipes by name: which names are permitted, and what their source says, without importing them.
+"""Find recipes by their names, and read their source without importing them.
 
 Only :func:`resolve`, which workers call, imports a recipe.
 """
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from importlib.machinery import ModuleSpec
 
-#: The namespace whose name may be left out on the command line, and which is always admitted.
+#: The namespace that is always admitted, and that names on the command line may leave out.
 NAMESPACE = "quacc.recipes"
 
-#: The one recipe of our own, which tells what a job finds where it runs.
+#: The only recipe of our own: it reports on the machine that it runs on.
 PROBE = "crystalmath.preflight.node_probe.probe_job"
 
 _MAX_LENGTH = 255
@@ -35,17 +35,17 @@ _DOTTED = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)+", re.AS
 
 @frozen(kw_only=True)
 class Recipe:
-    """What the source says about a recipe."""
+    """A recipe as its source describes it."""
 
     name: str
     file: str
-    #: Where in it the name is bound; 0 where the source cannot tell.
+    #: The line of the file that binds the name; 0 if the source does not show it.
     line: int
     #: The function's docstring, unindented.
     docstring: str | None = None
-    #: Annotations and defaults are shown as in the source. ``None`` where the source cannot tell.
+    #: With annotations and defaults as the source has them. ``None`` if it does not show them.
     signature: inspect.Signature | None = None
-    #: What quacc's decorator makes of it.
+    #: The kind that quacc's decorator makes of the function.
     kind: Literal["job", "flow"] | None = None
 
 
@@ -69,9 +69,9 @@ def full_name(name: str, allow: Sequence[str] = ()) -> str:
 
 
 def check_name(name: object, allow: Sequence[str] = ()) -> None:
-    """Refuse a name that no recipe may have. Nothing is imported.
+    """Check that a recipe may have a name, importing nothing.
 
-    Raises `InvalidJob`: "not permitted": it is no dotted path of ASCII identifiers below an
+    Raises `InvalidJob` ("not permitted"): the name is no dotted path of ASCII identifiers below an
     admitted namespace, or has a part that begins with two underscores.
     """
     reason = None if name == PROBE else _objection(name, allow)
@@ -112,15 +112,16 @@ def _is_shortened(name: str) -> bool:
         path = _module(NAMESPACE, NAMESPACE).path
     except InvalidJob:
         return False
-    return name.partition(".")[0] in {found.name for found in pkgutil.iter_modules(path)}
+    return name.partition(".")[0] in {each.name for each in pkgutil.iter_modules(path)}
 
 
 def look_up(name: str, allow: Sequence[str] = ()) -> Recipe:
-    """Find a recipe by its source. Nothing of it is imported.
+    """Find a recipe by its source, importing nothing of it.
 
-    Raises `InvalidJob`: the name is not permitted, or names nothing that can be called, or what is
-    no recipe: of quacc's modules all but the jobs and flows that they define, of the user's what
-    they import from elsewhere. The message has the nearest names there are, or what to install.
+    Raises `InvalidJob`: the name is not permitted, or names nothing that can be called, or no
+    recipe. quacc's recipes are the jobs and flows that its modules define; the user's modules have
+    no recipe that they import from elsewhere. The message suggests the nearest names, or what to
+    install.
     """
     check_name(name, allow)
     module_name, _, function = name.rpartition(".")
@@ -142,18 +143,18 @@ def look_up(name: str, allow: Sequence[str] = ()) -> Recipe:
 
 
 def _require_recipe(name: str, module: Module, home: Module, binding: Binding) -> None:
-    """Refuse what quacc's modules bind and its catalogue leaves out: imports, classes, helpers."""
+    """Raise `NoRecipe` for an import, a class or a helper of one of quacc's modules."""
     if home is module and _is_recipe(binding, decorated=True):
         return
     known = [item.name for item in module.bindings.values() if _is_recipe(item, decorated=True)]
     raise NoRecipe(
-        f"{name} is no recipe: of quacc's recipes those functions count that their module makes a "
-        f"job or a flow{nearest(name.rpartition('.')[2], known)}"
+        f"{name} is no recipe: a recipe of quacc's is a function that its module makes a job or a "
+        f"flow{nearest(name.rpartition('.')[2], known)}"
     )
 
 
 def _foreign(home: Module, binding: Binding, allow: Sequence[str]) -> str | None:
-    """Name where something comes from that none of the admitted packages defines."""
+    """Return the module that a name comes from, if no admitted package defines it."""
     origin = home.name
     if binding.origin is not None:
         origin = importlib.util.resolve_name(binding.origin, home.package).rpartition(".")[0]
@@ -163,13 +164,13 @@ def _foreign(home: Module, binding: Binding, allow: Sequence[str]) -> str | None
 
 
 _MAX_IMPORTS = 8
-#: So many recipes of other modules are asked back with, for a word of at least so many letters.
-_ASKED = 4
+#: The most recipes of other modules in a message, and the fewest letters of the word they share.
+_MOST_SUGGESTED = 4
 _WORD = 3
 
 
 def _follow(module: Module, binding: Binding) -> tuple[Module, Binding]:
-    """Go where an imported name is defined, as far as the source shows it."""
+    """Return the module and binding that define an imported name, as far as the source shows."""
     for _ in range(_MAX_IMPORTS):
         if binding.origin is None:
             break
@@ -186,19 +187,19 @@ def _follow(module: Module, binding: Binding) -> tuple[Module, Binding]:
 
 
 def check_namespace(namespace: str) -> None:
-    """Say why an admitted namespace can have no recipes (`InvalidJob`). Nothing is imported."""
+    """Raise `InvalidJob` if an admitted namespace can have no recipes; nothing is imported."""
     _module(namespace, f"below {namespace}")
 
 
 def catalogue(allow: Sequence[str] = ()) -> Iterator[Recipe]:
-    """Yield all public recipes, by their source: quacc's, and the admitted namespaces'."""
+    """Yield all public recipes of quacc and of the admitted namespaces, by their source."""
     for namespace in (NAMESPACE, *allow):
         for module_name in sorted(_module_names(namespace)):
             yield from _public(module_name, decorated=namespace == NAMESPACE)
 
 
 def resolve(name: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
-    """Import a recipe. Only workers call this.
+    """Import a recipe, in a worker.
 
     Raises `InvalidJob`: the name is not permitted, its module lacks it, or it is not callable.
     `ImportError`: its module cannot be imported.
@@ -215,7 +216,7 @@ def resolve(name: str, allow: Sequence[str] = ()) -> Callable[..., Any]:
         raise InvalidJob(f"the recipe {name} is not callable: it is a {type(recipe).__name__}")
     if _is_below(name, NAMESPACE) and not _is_defined_in(recipe, module_name):
         raise InvalidJob(f"{name} is no recipe: {module_name} only imports it, or it is a class")
-    return recipe  # type: ignore[no-any-return]
+    return cast("Callable[..., Any]", recipe)
 
 
 def _is_defined_in(recipe: Callable[..., Any], module_name: str) -> bool:
@@ -231,8 +232,8 @@ def _module(module_name: str, recipe: str) -> Module:
         spec = find_spec(f"{parent}.{part}" if parent else part, path)
         if spec is None:
             absent = _absent(parent, part)
-            asked_back = nearest(part, _submodules(path)) or _admission(parent, recipe)
-            raise InvalidJob(f"there is no recipe {recipe}: {absent}{asked_back}")
+            help_text = nearest(part, _submodules(path)) or _admission(parent, recipe)
+            raise InvalidJob(f"there is no recipe {recipe}: {absent}{help_text}")
         path = spec.submodule_search_locations
         if path is None and depth < len(parts) - 1:
             raise InvalidJob(
@@ -247,19 +248,19 @@ def _absent(parent: str, part: str) -> str:
         remedy = (
             'pip install "crystalmath[quacc]"'
             if part == "quacc"
-            else "install it, or put its folder into PYTHONPATH; a running server has the one it "
-            "was started with: crystalmath stop, then again"
+            else "install it, or put its folder into PYTHONPATH; a running server keeps its own: "
+            "run crystalmath stop, then try again"
         )
         return f"the package {part} is not installed for this Python ({remedy})"
     return f"{parent} has no module {part!r}"
 
 
 def _submodules(path: Sequence[str] | None) -> list[str]:
-    return [] if path is None else [found.name for found in pkgutil.iter_modules(path)]
+    return [] if path is None else [each.name for each in pkgutil.iter_modules(path)]
 
 
 def _admission(parent: str, recipe: str) -> str:
-    """Return how a module is admitted that is none of quacc's."""
+    """Return the words that say how to admit a module of the user's own."""
     own = recipe.removeprefix(f"{NAMESPACE}.").rpartition(".")[0]
     if parent != NAMESPACE or not own:
         return ""
@@ -277,7 +278,7 @@ def _check_absent(module: Module, function: str, name: str) -> None:
     if module.dynamic:
         return
     known = [key for key, binding in module.bindings.items() if not binding.problem]
-    known += [found.name for found in pkgutil.iter_modules(module.path or [])]
+    known += [each.name for each in pkgutil.iter_modules(module.path or [])]
     raise InvalidJob(
         f"there is no recipe {name}: {module.name} has no function {function!r}"
         f"{nearest(function, known) or _elsewhere(module.name, function)}"
@@ -285,22 +286,24 @@ def _check_absent(module: Module, function: str, name: str) -> None:
 
 
 def _elsewhere(package: str, word: str) -> str:
-    """Ask back with quacc's recipes that have a word in their names, first those of a package."""
+    """Return a question with quacc's recipes whose names have a word; those of a package first."""
     if not _is_below(f"{package}.", NAMESPACE) or len(word) < _WORD:
         return ""
     named = {name: name.split(".") for name in (recipe.name for recipe in catalogue())}
-    found = [name for name, parts in named.items() if any(word.lower() in p for p in parts[2:])]
+    like = [name for name, parts in named.items() if any(word.lower() in p for p in parts[2:])]
 
     def order(name: str) -> tuple[bool, bool, int]:
         function = named[name][-1]
         return not _is_below(name, package), not function.startswith(word.lower()), len(function)
 
-    near = [name.removeprefix(f"{NAMESPACE}.") for name in sorted(found, key=order)[:_ASKED]]
+    near = [
+        name.removeprefix(f"{NAMESPACE}.") for name in sorted(like, key=order)[:_MOST_SUGGESTED]
+    ]
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """Ask back, at the end of a message, with the names that are like one that is unknown."""
+    """Return the end of a message: a question with the known names that resemble another."""
     near = difflib.get_close_matches(name[:80], [item for item in known if item[:1] != "_"], 3, 0.5)
     return f"; did you mean {' or '.join(near)}?" if near else ""
 
@@ -322,9 +325,9 @@ def _module_names(namespace: str) -> Iterator[str]:
     except InvalidJob:
         return
     yield namespace
-    for found in pkgutil.iter_modules(module.path) if module.path else ():
-        if not found.name.startswith("_"):
-            yield from _module_names(f"{namespace}.{found.name}")
+    for each in pkgutil.iter_modules(module.path) if module.path else ():
+        if not each.name.startswith("_"):
+            yield from _module_names(f"{namespace}.{each.name}")
 
 
 def _public(module_name: str, *, decorated: bool) -> Iterator[Recipe]:

@@ -1,9 +1,9 @@
-"""Parameters that are of another kind than a recipe's annotation says.
+"""Check that parameters are of the kinds that a recipe's annotations name.
 
-The recipe would die of them, with words of Python's own (``'list' object has no attribute
-'items'``), or take a text for a list of its letters. Only what is certain to be wrong is refused: a
-number or a text where a table is due, a text where a number is. Of users' own recipes that is less
-than of quacc's: their annotations may be loose, and a recipe may make a number of a text itself.
+With another kind the recipe would end with an error of Python's (``'list' object has no attribute
+'items'``), or take a text for a list of letters. A kind is refused only if it is certainly wrong: a
+number or a text in place of a table, a text in place of a number. Users' own recipes are checked
+less strictly than quacc's: their annotations may be loose, and they may convert texts themselves.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 _NUMBERS = frozenset(("int", "float"))
 _TABLES = frozenset(("dict", "Mapping"))
 _NOT_TEXT = (list, tuple, Mapping, PurePath)
-#: How the names of quacc's tables end: `OptParams`, `OptParamsNoCell`, `VibKwargs`.
+#: The ends of the names of quacc's tables: `OptParams`, `OptParamsNoCell`, `VibKwargs`.
 _TABLE_ENDS = ("Params", "ParamsNoCell", "Kwargs")
 _NOT_NUMBERS = (str, list, tuple, Mapping, PurePath)
-#: What quacc's runners take in `opt_params` and `md_params`, beside tables, which end in `_kwargs`.
+#: The numbers in `opt_params` and `md_params`; the names of the tables in them end in `_kwargs`.
 _INNER_NUMBERS = frozenset(("fmax", "max_steps", "steps"))
-#: What annotations of users' own recipes name, by what it is called here.
+#: The kinds in messages, each with its names in the annotations of users' own recipes.
 _OWN = {
     "a number": _NUMBERS,
     'a table, {"key": value}': _TABLES | {"MutableMapping", "Dict"},
     "a list": frozenset(("list", "tuple", "set", "List", "Tuple", "Sequence", "Iterable")),
 }
-#: What calculators have beside their `default_parameters`, or stands for a number there.
+#: Parameters of calculators that are not in their `default_parameters`, or are no number there.
 _DEFAULTS: dict[str, dict[str, object]] = {
     "lj": {"rc": 3.0, "ro": 2.0},
     "espresso": {"crystal_coordinates": False},
@@ -48,7 +48,7 @@ _NAMED = {
     "preset": "the name of a preset, or of its file",
     "dynamics": 'an ensemble ("nvt_langevin"), or a dynamics of ase.md ("NPT")',
 }
-#: Numbers of an input that people write with their units, or in those of another program.
+#: The units of numbers that people write with a unit, or in the unit of another program.
 _UNITS = {
     **dict.fromkeys(("ediff", "encut", "enaug", "sigma"), "eV"),
     **dict.fromkeys(("conv_thr", "degauss", "ecutrho", "ecutwfc", "etot_conv_thr"), "Ry"),
@@ -57,37 +57,39 @@ _UNITS = {
     "kspacing": "1/Å",
     "potim": "fs",
 }
-#: What ASE takes for true and false in INCAR, beside Python's own.
+#: Texts that ASE takes for true and false in INCAR, beside Python's values.
 _FLAGS = (".true.", "t", ".false.", "f")
-#: How ASE's lists of tags of INCAR are called, before `_keys`.
+#: The names of ASE's lists of tags of INCAR, without `_keys`.
 _KINDS = ("float", "exp", "string", "int", "bool", "list_int", "list_bool", "list_float", "special")
 #: The values of ISPIN (https://www.vasp.at/wiki/index.php/ISPIN).
 _SPINS = (1, 2)
+#: The numbers of a mesh of k-points.
+_MESH = 3
 _KPTS = "a list of three whole numbers, each at least 1: [3, 3, 3]"
 _COPY = 'a list of tables, [{"source": "/the/folder", "filenames": ["WAVECAR"]}]'
 
 
 def check_kinds(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
-    """Refuse parameters of a wrong kind; `InvalidJob` names all, and what each should be."""
+    """Raise `InvalidJob`, which names all parameters of a wrong kind, and the right kinds."""
     if recipe.signature is None:
         return
     arguments = recipe.signature.parameters
-    given = {name: value for name, value in parameters.items() if value is not None}
+    present = {name: value for name, value in parameters.items() if value is not None}
     if is_quaccs(recipe.name):
         wrong = [
             problem
-            for name, value in given.items()
+            for name, value in present.items()
             for problem in _wrong(
                 name, value, repr(arguments[name].annotation) if name in arguments else ""
             )
         ]
-        calculators = {name: value for name, value in given.items() if name not in arguments}
-        wrong += _wrong_input(recipe.name, given)
+        calculators = {name: value for name, value in present.items() if name not in arguments}
+        wrong += _wrong_input(recipe.name, present)
         wrong += _wrong_for_calculator(recipe.name, calculators)
     else:
         wrong = [
             _must(name, what, value)
-            for name, value in given.items()
+            for name, value in present.items()
             if name in arguments and (what := _due(arguments[name], value)) is not None
         ]
     if wrong:
@@ -95,8 +97,8 @@ def check_kinds(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
 
 
 def check_flag(recipe: Recipe, argument: inspect.Parameter, value: object) -> None:
-    """Refuse a text where a recipe wants true or false."""
-    # Any text but the empty one is true: "no" would switch on what it is to switch off.
+    """Raise `InvalidJob` for a text in place of true or false."""
+    # All texts but the empty one are true: "no" would switch the option on.
     if not isinstance(value, str) or argument.annotation is argument.empty:
         return
     kinds = members(repr(argument.annotation))
@@ -108,12 +110,12 @@ def check_flag(recipe: Recipe, argument: inspect.Parameter, value: object) -> No
 
 
 def annotation_of(argument: inspect.Parameter) -> ast.expr | None:
-    """Parse an argument's annotation; ``None`` if it has none, or a note in words."""
+    """Return an argument's annotation, parsed; ``None`` if it has none, or one in words."""
     return None if argument.annotation is argument.empty else parsed(repr(argument.annotation))
 
 
 def parsed(annotation: str) -> ast.expr | None:
-    """Parse an annotation; ``None`` for a note in words."""
+    """Return an annotation, parsed; ``None`` for one in words."""
     try:
         return ast.parse(annotation, mode="eval").body
     except (SyntaxError, SystemError):  # SystemError: see recipes.source
@@ -121,7 +123,7 @@ def parsed(annotation: str) -> ast.expr | None:
 
 
 def choices(argument: inspect.Parameter) -> tuple[str, ...]:
-    """Return the texts that an argument's annotation names as its only values, if it does."""
+    """Return the texts of an argument's ``Literal[...]``; none for another annotation."""
     node = annotation_of(argument)
     if isinstance(node, ast.BinOp) and last_name(node.right) == "None":
         node = node.left
@@ -134,7 +136,7 @@ def choices(argument: inspect.Parameter) -> tuple[str, ...]:
 
 
 def members(annotation: str) -> set[str]:
-    """Return the types that an annotation unites: ``list``, ``None`` of ``list[int] | None``."""
+    """Return the types in an annotation: ``list`` and ``None`` for ``list[int] | None``."""
     node = parsed(annotation)
     try:
         return set() if node is None else set(_members(node))
@@ -161,7 +163,7 @@ def last_name(node: ast.expr) -> str:
 
 
 def _due(argument: inspect.Parameter, value: object) -> str | None:
-    """Return what a value of a user's own recipe should be, if it cannot be what it is."""
+    """Return the right kind of a parameter of a user's own recipe, if its value has another."""
     if argument.annotation is argument.empty:
         return None
     kinds = members(repr(argument.annotation)) - {"None"}
@@ -171,7 +173,7 @@ def _due(argument: inspect.Parameter, value: object) -> str | None:
     default = None
     with contextlib.suppress(ValueError, SyntaxError, SystemError):
         default = ast.literal_eval(repr(argument.default))
-    # Where the default is no better, the annotation is not meant to the letter.
+    # A default of another kind shows that the annotation is loose.
     return None if _is_other(what, default) else what
 
 
@@ -191,69 +193,69 @@ def _spells_number(text: str) -> bool:
     return False
 
 
-def _wrong_input(recipe: str, given: Mapping[str, Any]) -> Iterator[str]:
-    """Look at what VASP's and Quantum ESPRESSO's calculators make their input of."""
+def _wrong_input(recipe: str, parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with parameters that become input of VASP or Quantum ESPRESSO."""
     family = family_of(recipe)
     if family == "vasp":
-        yield from _wrong_in_vasp(given)
+        yield from _wrong_in_vasp(parameters)
     elif family == "espresso":
-        yield from _wrong_in_espresso(given)
+        yield from _wrong_in_espresso(parameters)
 
 
-def _wrong_in_vasp(given: Mapping[str, Any]) -> Iterator[str]:
-    kpts = given.get("kpts")
+def _wrong_in_vasp(parameters: Mapping[str, Any]) -> Iterator[str]:
+    kpts = parameters.get("kpts")
     listed = kpts if isinstance(kpts, (list, tuple)) else ()
     if isinstance(kpts, str) or any(isinstance(each, float) for each in listed) or _no_mesh(kpts):
         yield _must("kpts", _KPTS, kpts)
-    if isinstance(given.get("setups"), (int, float, list, tuple)):
+    if isinstance(parameters.get("setups"), (int, float, list, tuple)):
         what = 'the name of a file of setups, or a table, {"Al": "_pv"}'
-        yield _must("setups", what, given["setups"])
-    yield from _twice(given, "tag of INCAR")
-    for name, value in given.items():
+        yield _must("setups", what, parameters["setups"])
+    yield from _twice(parameters, "tag of INCAR")
+    for name, value in parameters.items():
         if (due := _due_in_incar(name.lower(), value)) is not None:
             yield _must(name, due, value)
         elif name.lower() == "ispin" and float(value) not in _SPINS:
             yield _must(name, "1, without spin, or 2, spin-polarized", value)
 
 
-def _twice(given: Mapping[Any, Any], what: str) -> Iterator[str]:
-    """Find names that differ in capitals alone: which of them quacc takes is the recipe's doing."""
+def _twice(names: Mapping[Any, Any], what: str) -> Iterator[str]:
+    """Yield names that differ in capitals alone: a recipe takes either of them."""
     spelt: dict[str, str] = {}
-    for name in map(str, given):
+    for name in map(str, names):
         if (before := spelt.setdefault(name.lower(), name)) != name:
             yield f"{before!r} and {name!r} are one {what}; give it once, as {before!r}"
 
 
 def _no_mesh(kpts: object) -> bool:
-    """Return whether a mesh has no k-point, of which VASP and pw.x would end at once."""
+    """Return whether a mesh has no k-point, so that VASP and pw.x would end at once."""
     listed = kpts if isinstance(kpts, (list, tuple)) else ()
-    return len(listed) == 3 and any(type(each) is int and each < 1 for each in listed)  # noqa: PLR2004
+    return len(listed) == _MESH and any(type(each) is int and each < 1 for each in listed)
 
 
 def _is_cut(kpts: object) -> bool:
     """Return whether a mesh has too few numbers for pw.x, or one that is not whole."""
     return isinstance(kpts, (list, tuple)) and (
-        len(kpts) < 3 or any(isinstance(each, float) for each in kpts)  # noqa: PLR2004
+        len(kpts) < _MESH or any(isinstance(each, float) for each in kpts)
     )
 
 
-def _wrong_in_espresso(given: Mapping[str, Any]) -> Iterator[str]:
-    kpts = given.get("kpts")
+def _wrong_in_espresso(parameters: Mapping[str, Any]) -> Iterator[str]:
+    kpts = parameters.get("kpts")
     text = isinstance(kpts, str) and kpts != "gamma"
-    # A single number is a density for VASP alone.
+    # A single number is a density of k-points in VASP only.
     if text or isinstance(kpts, (int, float)) or _is_cut(kpts) or _no_mesh(kpts):
         yield _must("kpts", _KPTS, kpts)
-    if isinstance(given.get("kspacing"), _NOT_NUMBERS):
-        yield _must("kspacing", "a number, in 1/Å", given["kspacing"])
-    for table in _tables_of(given):
+    if isinstance(parameters.get("kspacing"), _NOT_NUMBERS):
+        yield _must("kspacing", "a number, in 1/Å", parameters["kspacing"])
+    for table in _tables_of(parameters):
         yield from _twice(table, "name in input_data")
-    for name, value in _numbers_of(given):
+    for name, value in _numbers_of(parameters):
         if isinstance(value, str):
             yield _must(name, f"a number, in {_UNITS[name.lower()]}", value)
 
 
 def _due_in_incar(name: str, value: Any) -> str | None:
-    """Return what a tag of INCAR should be, if ASE cannot write it or VASP cannot read it."""
+    """Return the right kind of a tag of INCAR, if ASE or VASP would fail at its value."""
     text = isinstance(value, str)
     if name in _tags("float") or name in _tags("exp"):
         unit = f", in {_UNITS[name]}" if name in _UNITS else ""
@@ -274,21 +276,21 @@ def is_tag(name: str) -> bool:
 
 
 def _tags(kind: str) -> tuple[str, ...]:
-    """Return the tags of INCAR that ASE writes as numbers, whole numbers or flags."""
+    """Return the tags of one of ASE's lists."""
     return keys_of("ase.calculators.vasp.create_input", f"{kind}_keys")
 
 
-def _numbers_of(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Go through the numbers with a unit of Quantum ESPRESSO's input."""
-    for table in _tables_of(given):
+def _numbers_of(parameters: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the numbers of Quantum ESPRESSO's input that have a unit, with their names."""
+    for table in _tables_of(parameters):
         for name, value in table.items():
             if str(name).lower() in _UNITS:
                 yield str(name), value
 
 
-def _tables_of(given: Mapping[str, Any]) -> Iterator[Mapping[Any, Any]]:
-    """Yield Quantum ESPRESSO's input, and each of its namelists."""
-    data = given.get("input_data")
+def _tables_of(parameters: Mapping[str, Any]) -> Iterator[Mapping[Any, Any]]:
+    """Yield the table of Quantum ESPRESSO's input, and each namelist in it."""
+    data = parameters.get("input_data")
     flat = data if isinstance(data, Mapping) else {}
     yield flat
     yield from (each for each in flat.values() if isinstance(each, Mapping))
@@ -312,15 +314,15 @@ def _wrong(name: str, value: Any, annotation: str) -> Iterator[str]:
             yield from _inner(name, value)
 
 
-def _wrong_for_calculator(recipe: str, given: Mapping[str, Any]) -> Iterator[str]:
-    """Look at what goes to a calculator whose source says what it takes where none is given."""
+def _wrong_for_calculator(recipe: str, parameters: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the parameters of another kind than the defaults in a calculator's source."""
     family = family_of(recipe)
     defaults: Mapping[str, Any] | None = _DEFAULTS.get(family)
-    if given and family in CALCULATORS:
+    if parameters and family in CALCULATORS:
         defaults = {**(defaults_of(*CALCULATORS[family]) or {}), **(defaults or {})}
-    for name, value in given.items():
+    for name, value in parameters.items():
         default = (defaults or {}).get(name)
-        # Any text but the empty one is true: "no" would switch on what it is to switch off.
+        # As in `check_flag`.
         if isinstance(default, bool):
             if isinstance(value, _NOT_NUMBERS):
                 yield _must(name, "true or false", value)
@@ -331,9 +333,9 @@ def _wrong_for_calculator(recipe: str, given: Mapping[str, Any]) -> Iterator[str
 def _inner(name: str, table: Mapping[Any, Any]) -> Iterator[str]:
     if name == "job_params":
         yield from (
-            _must(f"{name}.{job}", "a table of that job's parameters", given)
-            for job, given in table.items()
-            if _is_no_table(given)
+            _must(f"{name}.{job}", "a table of that job's parameters", of_job)
+            for job, of_job in table.items()
+            if _is_no_table(of_job)
         )
     for key, value in table.items() if name in {"opt_params", "md_params"} else ():
         place = f"{name}.{key}"
@@ -352,7 +354,7 @@ def _must(name: str, what: str, value: object) -> str:
 
 
 def _is_no_table(value: object) -> bool:
-    # What is empty says nothing, and quacc passes it over.
+    # quacc ignores an empty value.
     return isinstance(value, (str, int, float, list, tuple, PurePath)) and bool(value)
 
 
@@ -369,7 +371,7 @@ def _is_copy(value: object) -> bool:
 
 
 def _kind(annotation: str) -> str | None:
-    """Return what an annotation means, where it means one thing alone."""
+    """Return the kind that an annotation names; ``None`` if it names several."""
     kinds = {_meaning(name) for name in members(annotation) - {"None"}}
     return kinds.pop() if len(kinds) == 1 else None
 

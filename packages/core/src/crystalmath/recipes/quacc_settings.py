@@ -1,7 +1,7 @@
 """quacc's settings: where quacc and ASE read them, what a caller has changed, and VASP's POTCARs.
 
-Neither is imported here: importing quacc takes seconds. Where POTCARs are is found out as quacc 1.8
-and ASE 3.29 do it, highest first:
+Neither is imported here: importing quacc takes seconds. The folder of the POTCARs comes from these
+sources, as in quacc 1.8 and ASE 3.29; the first one counts:
 
 1. ``VASP_PP_PATH`` in the section ``[environment]`` of ASE's configuration file
    (``~/.config/ase/config.ini``, or the files that ``ASE_CONFIG_PATH`` lists).
@@ -12,6 +12,7 @@ and ASE 3.29 do it, highest first:
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -33,12 +34,12 @@ _FILE_VARIABLE = "QUACC_CONFIG_FILE"
 def quacc_setting(name: str, environment: Mapping[str, str]) -> tuple[object, str] | None:
     """Look up one of quacc's settings as a fresh process would, without importing quacc.
 
-    Returns the value as it is written in that process's environment or quacc's settings file, and
-    what named it; ``None`` where the default holds. `ValueError`: the settings file cannot be read,
-    which quacc itself does not survive either.
+    Returns the value as that process's environment or quacc's settings file has it, and its source;
+    ``None`` for the default. Raises `ValueError`: the settings file cannot be read, so that quacc
+    would not start either.
     """
     file = _quacc_file(environment)
-    # Read in any case: quacc does, and does not start where it cannot.
+    # Read in any case, as quacc does: it does not start if it cannot read the file.
     settings = _read_yaml(file)
     variable = f"QUACC_{name}"
     if (value := _quacc_variable(variable, environment)) is not None:
@@ -47,21 +48,25 @@ def quacc_setting(name: str, environment: Mapping[str, str]) -> tuple[object, st
 
 
 def settings_files(environment: Mapping[str, str]) -> list[str]:
-    """Name the files that quacc and ASE read their settings from, whether they exist or not."""
-    files = [os.path.abspath(file) for file in ase_files(environment)]  # noqa: PTH100 - resolve() follows links
+    """Return the files that quacc and ASE read their settings from, present or not."""
+    files = map(_absolute, ase_files(environment))
     return [*files, *filter(None, [settings_file(environment)])]
 
 
 def settings_file(environment: Mapping[str, str]) -> str | None:
     """Return the file that quacc reads its settings from; ``None`` if its name is not usable."""
     try:
-        return os.path.abspath(_quacc_file(environment))  # noqa: PTH100 - as above
+        return _absolute(_quacc_file(environment))
     except ValueError:  # quacc does not start then
         return None
 
 
+def _absolute(file: Path) -> str:
+    return os.path.abspath(file)  # noqa: PTH100 - resolve() follows links
+
+
 def relative_file(environment: Mapping[str, str]) -> str | None:
-    """Return the name of quacc's settings file if it is relative: another in each directory."""
+    """Return the name of quacc's settings file if it depends on the working directory."""
     named = _quacc_variable(_FILE_VARIABLE, environment)
     try:
         is_absolute = named is None or _quacc_file(environment).is_absolute()
@@ -71,7 +76,7 @@ def relative_file(environment: Mapping[str, str]) -> str | None:
 
 
 def ase_files(environment: Mapping[str, str]) -> list[Path]:
-    """Name the files that ASE reads its configuration from, whether they exist or not."""
+    """Return the files that ASE reads its configuration from, present or not."""
     named = environment.get("ASE_CONFIG_PATH")
     if named is None:
         return [_home(environment) / ".config/ase/config.ini"]
@@ -90,7 +95,7 @@ def expanded(value: str, environment: Mapping[str, str]) -> Path:
 
 
 def _at_home(path: Path, environment: Mapping[str, str]) -> Path:
-    """Expand ``~``; `ValueError` where no such home directory is known."""
+    """Expand ``~``; `ValueError`: no such home directory is known."""
     if path.parts[:1] == ("~",):
         return _home(environment).joinpath(*path.parts[1:])
     try:
@@ -105,14 +110,13 @@ def _quacc_file(environment: Mapping[str, str]) -> Path:
 
 
 def _quacc_variable(variable: str, environment: Mapping[str, str]) -> str | None:
-    # pydantic ignores the case, and the last spelling wins.
+    # pydantic ignores the case, and the last spelling counts.
     values = [value for name, value in environment.items() if name.upper() == variable]
     return values[-1] if values else None
 
 
 def _home(environment: Mapping[str, str]) -> Path:
-    # Unlike Path.home(), this does not raise where the user has no home directory.
-    return Path(environment.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111
+    return Path(environment.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111 - never raises
 
 
 def _read_yaml(file: Path) -> dict[object, object]:
@@ -121,27 +125,28 @@ def _read_yaml(file: Path) -> dict[object, object]:
     try:
         if not file.exists() or file.stat().st_size == 0:
             return {}
-        # As quacc merges it: anything that dict() takes.
+        # quacc, too, takes anything that dict() takes.
         return dict(YAML().load(file))
     except Exception as error:
-        # The parser has more kinds of errors than its own, RecursionError for one.
+        # The parser also raises errors that are not its own, such as RecursionError.
         text = f"quacc's settings file {one_line(file)} cannot be read: {words_of(error)}"
         raise ValueError(text) from error
 
 
 _PREFIX = "QUACC_"
-#: What a job has of its own, or what is about the caller's process alone.
+#: Settings that each job has of its own, or that concern the caller's process alone.
 _OWN = frozenset(("CONFIG_FILE", "LOG_FILENAME", "RESULTS_DIR", "WORKFLOW_ENGINE"))
 
 
 def changed_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Write what this thread has changed of quacc's settings as environment variables.
+    """Return the changes of quacc's settings in this thread, as environment variables.
 
     ``quacc.change_settings`` and ``quacc.set_settings`` change the settings of their thread only,
-    and a job runs elsewhere. Where quacc is not imported nobody has changed them, and it stays so.
+    and a job runs elsewhere. If quacc is not imported there are no changes, and it is not imported
+    here.
     """
     quacc = sys.modules.get("quacc")
-    # quacc.get_settings() would make them in a thread that has none.
+    # quacc.get_settings() would make settings in a thread without any.
     settings = getattr(getattr(quacc, "_thread_local", None), "settings", None)
     if settings is None:
         return {}
@@ -150,39 +155,38 @@ def changed_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 def _changed(settings: Any, environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     kind: Any = type(settings)
-    anew = _read_anew(settings, environ)
+    current = _read_again(settings, environ)
     written: dict[str, Any] | None = None
     for name, field in kind.model_fields.items():
         value = getattr(settings, name)
-        if name in _OWN or (name in anew and value == anew[name]):
+        if name in _OWN or (name in current and value == current[name]):
             continue
         variable = f"{_PREFIX}{name}"
         untouched = value == field.default and name not in settings.model_fields_set
         if untouched and variable in environ:
-            continue  # the variable was set when quacc had been imported
+            continue  # the variable was set after the import of quacc
         if written is None:
             written = settings.model_dump(mode="json")
         yield variable, _text(written[name])
 
 
-def _read_anew(settings: Any, environ: Mapping[str, str]) -> dict[str, Any]:
+def _read_again(settings: Any, environ: Mapping[str, str]) -> dict[str, Any]:
     kind: Any = type(settings)
-    try:
-        return dict(_as_read(kind, _said(environ), _signature(environ)))
-    except Exception:  # noqa: BLE001
-        # quacc does not start with what the environment says now, and the job is refused for that,
-        # with the reason, unless it is what was set here.
-        return {name: value for name, value in settings if name not in settings.model_fields_set}
+    # With variables that pydantic refuses quacc does not start: the job is refused with the reason,
+    # unless the caller has changed that very setting.
+    with contextlib.suppress(Exception):
+        return dict(_as_read(kind, _variables(environ), _signature(environ)))
+    return {name: value for name, value in settings if name not in settings.model_fields_set}
 
 
-def _said(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _variables(environ: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(item for item in environ.items() if item[0].upper().startswith(_PREFIX))
 
 
 @functools.lru_cache(maxsize=8)
-def _as_read(kind: Any, said: tuple[tuple[str, str], ...], file: object) -> Any:
-    """Return the settings that quacc would have if it read them anew, which takes milliseconds."""
-    del said, file  # what they are read from
+def _as_read(kind: Any, variables: tuple[tuple[str, str], ...], file: object) -> Any:
+    """Return the settings as quacc would read them now, which takes milliseconds."""
+    del variables, file  # their sources, the key of the cache
     return kind()
 
 
@@ -196,7 +200,7 @@ def _signature(environ: Mapping[str, str]) -> tuple[int, ...] | None:
 
 
 def _text(value: Any) -> str:
-    # As quacc's settings read it again: JSON but for texts, and "None" for none.
+    # The form that quacc reads: JSON but for texts, and "None" for none.
     if isinstance(value, (str, PurePath)):
         return str(value)
     return "None" if value is None else json.dumps(value)
@@ -207,23 +211,23 @@ VARIABLE = "VASP_PP_PATH"
 
 @frozen(kw_only=True)
 class PotcarPath:
-    """Where the pseudopotentials are said to be."""
+    """The folder of the pseudopotentials, by the settings of quacc and ASE."""
 
-    #: As quacc or ASE would use it; ``None`` where nothing names one.
+    #: The folder as quacc or ASE would use it; ``None`` if no setting names one.
     path: Path | None = None
-    #: What named it: a variable, or a setting and its file.
+    #: The variable, or the setting with its file, that names the folder.
     source: str | None = None
-    #: Why what should name it cannot be used.
+    #: Why that source cannot be used.
     trouble: str | None = None
 
 
 def potcars_of_this_process() -> PotcarPath:
-    """Find the path as this process would, with the settings of a quacc that it has imported."""
+    """Return the path that this process would use, with the settings of quacc if imported."""
     return _ase(os.environ) or _imported_quacc() or _quacc(os.environ)
 
 
 def potcars_of(environment: Mapping[str, str]) -> PotcarPath:
-    """Find the path as a fresh worker process would, whatever this process has imported."""
+    """Return the path that a fresh worker process would use."""
     return _ase(environment) or _quacc(environment)
 
 
@@ -231,11 +235,11 @@ def _ase(environment: Mapping[str, str]) -> PotcarPath | None:
     import configparser
 
     named = environment.get("ASE_CONFIG_PATH")
-    if not any(os.path.exists(file) for file in ase_files(environment)):  # noqa: PTH110 - may raise
+    if not any(os.path.exists(file) for file in ase_files(environment)):  # noqa: PTH110 - Path.exists may raise
         return None
     parser = configparser.ConfigParser(interpolation=configparser.ExtendedInterpolation())
     try:
-        # As in ASE, what cannot be opened is passed over.
+        # As ASE does, skip files that cannot be opened.
         read = parser.read(ase_files(environment))
         value = parser.get("environment", VARIABLE, fallback=None)
     except (configparser.Error, ValueError) as error:
@@ -243,7 +247,7 @@ def _ase(environment: Mapping[str, str]) -> PotcarPath | None:
         return PotcarPath(source=source, trouble=f"{source} cannot be used: {words_of(error)}")
     if value is None:
         return None
-    # ASE opens the path as it stands: no "~", no "$NAME".
+    # ASE expands neither "~" nor "$NAME".
     return _potcar_path(value, f"[environment] {VARIABLE} in {', '.join(map(one_line, read))}")
 
 
@@ -278,12 +282,12 @@ def _quacc(environment: Mapping[str, str]) -> PotcarPath:
 
 
 def _plain(environment: Mapping[str, str]) -> PotcarPath:
-    """Where quacc's setting is None, ASE uses the variable as it stands."""
+    """Return the path of the variable, which ASE does not expand, if quacc's setting is None."""
     return _potcar_path(environment.get(VARIABLE) or None, VARIABLE)
 
 
 def _expanded(value: str | None, source: str, environment: Mapping[str, str]) -> PotcarPath:
-    """Take a value whose ``$NAME`` and ``~`` quacc expands."""
+    """Return the path of a value whose ``$NAME`` and ``~`` quacc expands."""
     if not value:
         return _potcar_path(value, source)
     try:

@@ -1,4 +1,4 @@
-"""Find a module and read what its source binds and says, without importing it."""
+"""Find a module and read the names that its source binds, without importing it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class Binding:
-    """What a module binds to a name."""
+    """A name that a module binds, and its value as far as the source shows it."""
 
     name: str
     line: int
-    #: Why it can certainly not be called as a recipe.
+    #: The reason why the value is certainly no recipe.
     problem: str | None = None
-    #: It is defined here, by ``def``.
+    #: The module defines it by ``def``.
     is_function: bool = False
-    #: The dotted name that it was imported from, relative as the source has it.
+    #: The dotted name that it is imported from, relative if the source has it so.
     origin: str | None = None
-    #: These three are as in :class:`crystalmath.recipes.lookup.Recipe`.
+    #: The next three are as in :class:`crystalmath.recipes.lookup.Recipe`.
     docstring: str | None = None
     signature: inspect.Signature | None = None
     kind: Literal["job", "flow"] | None = None
@@ -39,12 +39,12 @@ class Binding:
 
 @frozen(kw_only=True)
 class Module:
-    """What the source of a module tells."""
+    """A module as its source describes it."""
 
     name: str
     #: Its file, empty for a namespace package.
     file: str
-    #: Where its submodules are, if it is a package.
+    #: The folders of its submodules, if it is a package.
     path: Sequence[str] | None = None
     #: The names bound at its top level.
     bindings: Mapping[str, Binding] = field(factory=dict)
@@ -53,18 +53,18 @@ class Module:
 
     @property
     def package(self) -> str:
-        """Where its relative imports begin."""
+        """The package that its relative imports start from."""
         return self.name if self.path is not None else self.name.rpartition(".")[0]
 
 
 def find_spec(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
     """Find a module as the import system would, importing neither it nor its parents."""
-    found = _ask_finders(name, path)
-    if found is None:
-        # A file may be younger than the finders' listing of its directory.
+    spec = _ask_finders(name, path)
+    if spec is None:
+        # A file may be newer than the finders' listing of its directory.
         importlib.invalidate_caches()
-        found = _ask_finders(name, path)
-    return found
+        spec = _ask_finders(name, path)
+    return spec
 
 
 def locate(name: str) -> ModuleSpec | None:
@@ -81,14 +81,14 @@ def locate(name: str) -> ModuleSpec | None:
 
 
 def _ask_finders(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
-    # importlib.util.find_spec would import the parents. The finders of editable installations
-    # are among these.
+    # importlib.util.find_spec would import the parents. Editable installations have finders of
+    # their own.
     for finder in sys.meta_path:
         look = getattr(finder, "find_spec", None)
         try:
             spec: ModuleSpec | None = look(name, path) if look else None
         except KeyError:
-            # The finder wants the parent of a namespace package to be imported.
+            # The finder needs the parent of a namespace package to be imported.
             spec = _namespace(name, path or ())
         if spec is not None:
             return spec
@@ -98,19 +98,19 @@ def _ask_finders(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
 def _namespace(name: str, path: Sequence[str]) -> ModuleSpec | None:
     """Find a package without ``__init__.py``: all folders of its name."""
     folders = [Path(entry, name.rpartition(".")[2]) for entry in path]
-    found = ModuleSpec(name, None, is_package=True)
-    found.submodule_search_locations = [str(folder) for folder in folders if folder.is_dir()]
-    return found if found.submodule_search_locations else None
+    spec = ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = [str(folder) for folder in folders if folder.is_dir()]
+    return spec if spec.submodule_search_locations else None
 
 
 def read_module(spec: ModuleSpec) -> Module:
-    """Read the source of a module; `InvalidJob` names the file and line that cannot be parsed."""
+    """Read the source of a module; `InvalidJob` names the line that cannot be parsed."""
     path = None
     if spec.submodule_search_locations is not None:
         path = tuple(spec.submodule_search_locations)
     file = spec.origin or ""
     if not spec.has_location or not file.endswith((".py", ".pyw")):
-        # A namespace package binds nothing; an extension module does not show what it binds.
+        # A namespace package binds nothing; an extension module does not show its names.
         return Module(
             name=spec.name, file=file, path=path, dynamic=spec.loader is not None and path is None
         )
@@ -123,19 +123,19 @@ def read_module(spec: ModuleSpec) -> Module:
 
 
 def parse(file: str) -> ast.Module:
-    """Parse a module's source; `SyntaxError` or `ValueError` where that cannot be done."""
+    """Parse a module's source; `SyntaxError` or `ValueError`: it is no Python."""
     text = Path(file).read_bytes()
     try:
         return ast.parse(text, file)
     except SystemError:
-        # Up to Python 3.11.7 and 3.12.1 one that is disturbed by another thread loses count of its
-        # own depth (python/cpython#106905).
+        # Up to Python 3.11.7 and 3.12.1 another thread can disturb the parser's count of its depth
+        # (python/cpython#106905).
         return ast.parse(text, file)
 
 
 @functools.lru_cache(maxsize=1024)
 def _scan(file: str, mtime_ns: int, size: int) -> tuple[dict[str, Binding], bool]:
-    # Time and size are the cache's key: a recipe that was mended is read again.
+    # Time and size are the cache's key: a changed file is read again.
     del mtime_ns, size
     try:
         tree = parse(file)
@@ -159,8 +159,8 @@ def _binds_at_run_time(tree: ast.AST) -> bool:
     )
 
 
-# Decorators that leave the signature as it is written. `requires` only raises where something is
-# missing, and passes all arguments on.
+# Decorators that keep the signature. `requires` raises if a package is missing, and else passes all
+# arguments on.
 _KIND: dict[str, Literal["job", "flow"] | None] = {"job": "job", "flow": "flow", "subflow": None}
 _TRUSTED = frozenset(
     [f"{home}.{name}" for home in ("quacc", "quacc.wflow_tools.decorators") for name in _KIND]
@@ -169,7 +169,7 @@ _TRUSTED = frozenset(
 
 
 class _Scanner:
-    """Follows the statements of a module's top level, in their order."""
+    """Reader of the statements at a module's top level, in their order."""
 
     def __init__(self) -> None:
         self.bindings: dict[str, Binding] = {}
@@ -201,7 +201,7 @@ class _Scanner:
 
     def _bind(self, binding: Binding, *, certain: bool) -> None:
         if not certain and binding.name in self.bindings:
-            # Which of the two it is shows only when the module runs.
+            # Only a run of the module shows which of the two bindings counts.
             binding = evolve(binding, problem=None, origin=None, signature=None)
         self.bindings[binding.name] = binding
 
@@ -302,7 +302,7 @@ def _value(name: str, value: ast.expr) -> Binding:
 
 
 class _Written:
-    """A default or an annotation as the source writes it."""
+    """A default or an annotation in the source's own words."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -319,25 +319,25 @@ def _signature(arguments: ast.arguments, returns: ast.expr | None) -> inspect.Si
     ]
     padding: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
     defaults = [*padding, *arguments.defaults]
-    found = [
+    parameters = [
         kind(item.arg, where, default=_written(value), annotation=_written(item.annotation))
         for (item, where), value in zip(positional, defaults, strict=True)
     ]
     if arguments.vararg:
-        found.append(kind(arguments.vararg.arg, kind.VAR_POSITIONAL))
+        parameters.append(kind(arguments.vararg.arg, kind.VAR_POSITIONAL))
     for item, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         written = {"default": _written(value), "annotation": _written(item.annotation)}
-        found.append(kind(item.arg, kind.KEYWORD_ONLY, **written))
+        parameters.append(kind(item.arg, kind.KEYWORD_ONLY, **written))
     if arguments.kwarg:
-        found.append(kind(arguments.kwarg.arg, kind.VAR_KEYWORD))
-    return inspect.Signature(found, return_annotation=_written(returns))
+        parameters.append(kind(arguments.kwarg.arg, kind.VAR_KEYWORD))
+    return inspect.Signature(parameters, return_annotation=_written(returns))
 
 
 def _written(value: ast.expr | None) -> Any:
     return inspect.Parameter.empty if value is None else _Written(ast.unparse(value))
 
 
-#: Which calculator a family of recipes hands its further parameters to.
+#: The calculators that get the further parameters of recipes, by the family of the recipe.
 CALCULATORS = {
     "emt": ("ase.calculators.emt", "EMT"),
     "lj": ("ase.calculators.lj", "LennardJones"),
@@ -349,9 +349,9 @@ _Definition = ast.ClassDef | ast.FunctionDef
 
 @functools.cache
 def defaults_of(module: str, name: str) -> Mapping[str, Any] | None:
-    """Return the parameters that a calculator's class names as its own, with their defaults."""
-    found = definition(module, name)
-    for node in [] if found is None else found.body:
+    """Return the ``default_parameters`` of a calculator's class."""
+    node_of_class = definition(module, name)
+    for node in [] if node_of_class is None else node_of_class.body:
         if not isinstance(node, (ast.Assign, ast.AnnAssign)) or node.value is None:
             continue
         target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
@@ -369,20 +369,23 @@ def arguments_of(
 ) -> tuple[str, ...]:
     """Return the arguments of a function, or of a class's method, without the first.
 
-    A function that takes further ones (``**kwargs``) has none, unless `others` is set.
+    Without `others` the result is empty for a function that takes further ones (``**kwargs``).
     """
-    found = definition(module, name)
-    if method is not None and found is not None:
-        inner = [node for node in found.body if isinstance(node, ast.FunctionDef)]
-        found = next((node for node in inner if node.name == method), None)
-    if not isinstance(found, ast.FunctionDef) or (found.args.kwarg is not None and not others):
+    function = definition(module, name)
+    if method is not None and function is not None:
+        inner = [node for node in function.body if isinstance(node, ast.FunctionDef)]
+        function = next((node for node in inner if node.name == method), None)
+    if not isinstance(function, ast.FunctionDef):
         return ()
-    return tuple(item.arg for item in (*found.args.args, *found.args.kwonlyargs))[1:]
+    taken = function.args
+    if taken.kwarg is not None and not others:
+        return ()
+    return tuple(item.arg for item in (*taken.args, *taken.kwonlyargs))[1:]
 
 
 @functools.cache
 def keys_of(module: str, name: str) -> tuple[str, ...]:
-    """Return the keys of a table, or a list, that a module's source spells out; else none."""
+    """Return the keys of a dict, or the items of a list, in a module's source; else none."""
     for node in _statements(module):
         if not isinstance(node, (ast.Assign, ast.AnnAssign)):
             continue
@@ -396,7 +399,7 @@ def keys_of(module: str, name: str) -> tuple[str, ...]:
 
 
 def definition(module: str, name: str) -> _Definition | None:
-    """Return what defines a class or a function, of a module that is not imported for it."""
+    """Return the definition of a class or a function in a module's source."""
     for node in _statements(module):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
             return node

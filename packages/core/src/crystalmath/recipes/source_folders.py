@@ -1,4 +1,4 @@
-"""The folders that files of a job come from, and whether they are there."""
+"""The folders that files of a job come from, and checks that they exist."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def folder_trouble(path: Path) -> tuple[str, str]:
-    """Return a code (``path``, ``not_a_folder``, ``unlisted``) and words, empty if all is well."""
+    """Return a code (``path``, ``not_a_folder``, ``unlisted``) and words; empty: it is usable."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -35,21 +35,21 @@ def folder_trouble(path: Path) -> tuple[str, str]:
 
 
 def names_in(path: Path) -> list[str] | None:
-    """List what is in a folder, sorted; ``None`` where it cannot be listed."""
+    """Return the sorted names in a folder; ``None``: it cannot be listed."""
     try:
         return sorted(os.listdir(path))
     except (OSError, ValueError):
         return None
 
 
-#: Parameters that are the folder of an earlier calculation in which programs would run.
+#: Parameters that name the folder of an earlier calculation, for programs to run in.
 RUN_IN = frozenset(("prev_outdir",))
-#: Parameters that are the folder of an earlier calculation.
+#: Parameters that name the folder of an earlier calculation.
 FOLDERS = frozenset(("prev_dir", *RUN_IN))
 
 
 def anchored(recipe: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Write folders and the sources of ``copy_files`` as whole paths, from this directory."""
+    """Return parameters with absolute paths for folders and sources of ``copy_files``."""
     return _anchored(parameters) if is_quaccs(recipe) else dict(parameters)
 
 
@@ -81,10 +81,10 @@ _MAGIC = frozenset("*?[")
 
 
 def check_sources(recipe: str, parameters: Mapping[str, Any]) -> list[Finding]:
-    """Check that the folders and files exist that a job takes.
+    """Check that the folders and files exist that a job copies.
 
     Errors are ``source_missing`` and ``source_relative``; a pattern without matches is a warning.
-    What such parameters mean to a recipe of the user's own is unknown.
+    A recipe of the user's own may use such parameters in another way, and is not checked.
     """
     if not is_quaccs(recipe):
         return []
@@ -96,18 +96,18 @@ def check_sources(recipe: str, parameters: Mapping[str, Any]) -> list[Finding]:
 
 
 def sources(parameters: Mapping[str, Any], above: str = "") -> list[str]:
-    """Name the parameters of a recipe of quacc's that have files copied into its calculation."""
-    found = []
+    """Return the names of parameters that make a recipe of quacc's copy files."""
+    names = []
     for key, value in parameters.items():
         if value and (key in FOLDERS or key == "copy_files"):
-            found.append(f"{above}{key}")
+            names.append(f"{above}{key}")
         elif isinstance(value, Mapping):
-            found += sources(value, f"{above}{key}.")
-    return found
+            names += sources(value, f"{above}{key}.")
+    return names
 
 
 def run_folders(recipe: str, parameters: Mapping[str, Any]) -> list[str]:
-    """Return the folders in which a recipe of quacc's would have its programs run, each once."""
+    """Return the folders that a recipe of quacc's would run its programs in, each once."""
     if not is_quaccs(recipe):
         return []
     named = (each for each in _sources(parameters, "") if each[0].rpartition(".")[2] in RUN_IN)
@@ -140,7 +140,7 @@ def _of_source(name: str, folder: str, files: list[str]) -> Iterator[Finding]:
         yield _finding(
             "error",
             "source_relative",
-            f"{name} is {one_line(folder)!r}, and a job does not run in this directory",
+            f"{name} is {one_line(folder)!r}, but a job does not run in this directory",
             name,
             "give it as an absolute path",
         )
@@ -162,7 +162,7 @@ def _of_files(name: str, folder: str, files: list[str]) -> Iterator[Finding]:
                 "source_missing",
                 f"{name}: nothing in {one_line(folder)} is named {one_line(file)!r}",
                 name,
-                "correct it, or leave it out: the calculation would begin without",
+                "correct it, or leave it out: the calculation would start without the file",
             )
 
 
