@@ -267,8 +267,8 @@ XYZ = "1\nAl\nAl 0 0 0\n"
 @pytest.mark.parametrize(
     ("structure", "message"),
     [
-        (XYZ, "text must be a POSCAR; of XYZ"),
-        (XYZ + "Al 0 0 1\n" * 9, "no POSCAR: .* text must be a POSCAR; of XYZ"),
+        (XYZ, "text must be a POSCAR; send XYZ"),
+        (XYZ + "Al 0 0 1\n" * 9, "no POSCAR: .* text must be a POSCAR; send XYZ"),
         ({"symbols": "Al2", "positions": [[0, 0, 0]]}, "positions must .* its 2 atoms, not 1 x 3"),
         ({"symbols": ["Al"], "positions": [0, 0, 0]}, "positions must .* its 1 atoms, not 3"),
         ({"numbers": [13, 13], "tags": [1]}, "tags must have 2 values, one for each atom, not 1"),
@@ -356,7 +356,7 @@ def test_an_at_sign_in_the_name_of_a_file_means_no_other_file(tmp_path):
     [(name, atoms)] = read_structures(tmp_path / "slab@300K.xyz")
     assert (name, str(atoms.symbols)) == ("slab@300K", "Cu")
     (tmp_path / "slab.xyz@0").write_text(copper)
-    with pytest.raises(InvalidJob, match="neither its name nor its content tells a format"):
+    with pytest.raises(InvalidJob, match="neither its name nor its content shows a format"):
         read_structures(tmp_path / "slab.xyz@0")
 
 
@@ -392,7 +392,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, message):
     [
         ("POSCAR", b"", "the structure file .*POSCAR is empty"),
         ("cut.POSCAR", b"Al\n1.0\n4 0 0\n0 4 0\n0 0 4\n", "it ends too early"),
-        ("notes.txt", b"about aluminium", "neither its name nor its content tells a format"),
+        ("notes.txt", b"about aluminium", "neither its name nor its content shows a format"),
         ("picture.xyz", b"\x91\x00\xff", "it is no text"),
         ("xq.xyz", b"1\n\nXq 0 0 0\n", r"there is no element 'Xq' \(line 3\)$"),
         ("label.xyz", b"2\n\nAl 0 0 0\nCu1 0 0 3\n", r"'Cu1' \(line 4\); write its symbol, Cu$"),

@@ -1,12 +1,12 @@
-"""How a result is stored: its JSON text, gzipped in blocks, and an index by which parts are found.
+"""The form of a stored result: its JSON text, gzipped in blocks, and an index of its parts.
 
 A text of several blocks is followed by its index, itself gzipped JSON:
 
 ==========  ====================================================================================
 ``blocks``  the size of each block as it is stored, in bytes; each holds `BLOCK` bytes of text
-``tree``    of a large object or list where its members stand: ``[offset, size]`` in bytes of text
-            from its own begin, and a third item that is the tree of a member that is large, too
-``brief``   what a table has of the result (:func:`crystalmath.recipes.summary.brief`)
+``tree``    the places of the members of a large object or list: ``[offset, size]`` in bytes of
+            text from its own begin, with the tree of a large member as a third item
+``brief``   the part of the result for tables (:func:`crystalmath.recipes.summary.brief`)
 ==========  ====================================================================================
 
 All blocks together are a gzip file of the whole text.
@@ -28,16 +28,16 @@ from crystalmath.recipes.json_text import next_name
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    #: Where the members of an object, or of a list, stand.
+    #: The places of the members of an object or a list.
     Tree: TypeAlias = dict[str, list[Any]] | list[list[Any]]
 
-#: So many bytes of text are in a block.
+#: The bytes of text in a block.
 BLOCK = 256 * 2**10
-#: An object or a list of so many bytes has a tree, if its members have so many on average: else
-#: the index would be as large as the text.
+#: The fewest bytes of an object or a list that has a tree, and of its members on average: with
+#: smaller members the index would be as large as the text.
 _LARGE = 64 * 2**10
 _MEMBER = 256
-#: An index has no more bytes, unpacked, than the text twice, or than these.
+#: The most bytes of an unpacked index, beside twice those of the text.
 _MOST_SMALL = 2**20
 #: For zlib: a gzip header, and the largest window.
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
@@ -59,7 +59,7 @@ class StoredResult:
 
 
 def store(document: Any) -> StoredResult:
-    """Write a result, which is encoded already, the same bytes for the same result."""
+    """Return an encoded result in its stored form; equal results give equal bytes."""
     from crystalmath.recipes.summary import brief
 
     text = _json(document).encode("ascii")
@@ -67,8 +67,8 @@ def store(document: Any) -> StoredResult:
     index = b""
     if len(blocks) > 1:
         tree = _located(document)[1]
-        found = {"blocks": list(map(len, blocks)), "tree": tree, "brief": brief(document)}
-        index = _packed(_json(found).encode("ascii"))
+        parts = {"blocks": list(map(len, blocks)), "tree": tree, "brief": brief(document)}
+        index = _packed(_json(parts).encode("ascii"))
     return StoredResult(b"".join([*blocks, index]), {"text": len(text), "index": len(index)})
 
 
@@ -77,7 +77,7 @@ def _packed(data: bytes) -> bytes:
 
 
 def _located(value: Any) -> tuple[int, Tree | None]:
-    """Return the size of a value's text; and its tree, where it has one."""
+    """Return the size of a value's text, and its tree if it is large."""
     tree: Tree
     size = 1
     if isinstance(value, dict):
@@ -103,7 +103,7 @@ def _member(item: Any, at: int) -> tuple[list[Any], int]:
 
 
 def _holds_objects(value: Any) -> bool:
-    """Return whether a list is one of objects, and no array of numbers."""
+    """Return whether a list holds objects; others are arrays of numbers."""
     while isinstance(value, list) and value:
         value = value[0]
     return isinstance(value, dict)
@@ -111,7 +111,7 @@ def _holds_objects(value: Any) -> bool:
 
 # --- reading ---------------------------------------------------------------------------------
 
-#: What is raised by reading what is no index.
+#: The errors that reading a damaged index raises.
 _DAMAGED = (
     *(OSError, EOFError, zlib.error, RecursionError, ArithmeticError),
     *(AttributeError, LookupError, TypeError, ValueError),
@@ -120,7 +120,7 @@ _DAMAGED = (
 
 def result_chunks(stored: BinaryIO, size: int) -> Iterator[bytes]:
     """Yield the JSON text of a stored result, undecoded; `BadFile`: it is damaged."""
-    # Not gzip.open: it goes through the interpreter once for every few kilobytes.
+    # gzip.open would return to the interpreter after every few kilobytes.
     place = f"the result in {getattr(stored, 'name', 'memory')}"
     unpacking, data, left = None, b"", max(size, 1)
     try:
@@ -154,20 +154,20 @@ def block_size(header: Mapping[str, Any]) -> int:
 
 @frozen
 class Located:
-    """A stretch of the text of a result in which a field stands."""
+    """The stretch of a result's text that holds a field."""
 
     #: In bytes of text.
     start: int
     size: int
-    #: What of the field's name is still to be found in it, and what has been.
+    #: The rest of the field's name, to be located within the stretch, and the located beginning.
     left: str
     way: str = ""
 
 
 class ResultIndex:
-    """The index of a stored result, which an archive may have brought.
+    """The index of a stored result, which may come from an archive.
 
-    The outcome is opened where its first block begins, and its header is read.
+    The outcome is open at the begin of its first block; its header has been read.
     """
 
     def __init__(self, stored: BinaryIO, header: Mapping[str, Any]) -> None:
@@ -176,11 +176,11 @@ class ResultIndex:
         try:
             unpacking = zlib.decompressobj(wbits=_GZIP_WBITS)
             most = 2 * self._size + _MOST_SMALL
-            found = json.loads(unpacking.decompress(stored.read(int(header["index"])), most))
-            self._blocks = [abs(int(size)) for size in found["blocks"]]
-            self._tree: Tree | None = found["tree"]
-            #: What a table has of the result.
-            self.brief: Any = found["brief"]
+            index = json.loads(unpacking.decompress(stored.read(int(header["index"])), most))
+            self._blocks = [abs(int(size)) for size in index["blocks"]]
+            self._tree: Tree | None = index["tree"]
+            #: The part of the result for tables.
+            self.brief: Any = index["brief"]
         except _DAMAGED as error:
             raise self._damaged() from error
 
@@ -188,21 +188,21 @@ class ResultIndex:
         return BadFile(f"the index of the result in {self._stored.name} is damaged")
 
     def locate(self, field: str) -> Located:
-        """Find a field, as far as the index tells; `InvalidJob` if there is no such field."""
-        tree, found = self._tree, Located(0, self._size, field)
+        """Return the stretch of a field, as far as the index reaches; `InvalidJob`: none."""
+        tree, place = self._tree, Located(0, self._size, field)
         try:
-            while found.left and tree is not None:
-                found, tree = _step(tree, found)
+            while place.left and tree is not None:
+                place, tree = _step(tree, place)
         except InvalidJob:
             raise
         except _DAMAGED as error:
             raise self._damaged() from error
-        if not 0 <= found.start <= found.start + found.size <= self._size:
+        if not 0 <= place.start <= place.start + place.size <= self._size:
             raise self._damaged()
-        return found
+        return place
 
     def text(self, place: Located) -> bytes:
-        """Read a stretch of the text."""
+        """Return a stretch of the text."""
         first, end = place.start // BLOCK, -(-(place.start + place.size) // BLOCK)
         self._stored.seek(self._begin + sum(self._blocks[:first]))
         text = bytearray()
@@ -210,7 +210,7 @@ class ResultIndex:
             for size in self._blocks[first:end]:
                 unpacking = zlib.decompressobj(wbits=_GZIP_WBITS)
                 text += unpacking.decompress(self._stored.read(size), BLOCK)
-                # Its checksum stands behind the text, and is compared when that is passed.
+                # zlib compares the checksum after the last byte of the text.
                 if unpacking.decompress(unpacking.unconsumed_tail, 1) or not unpacking.eof:
                     raise self._damaged()
         except _DAMAGED as error:
@@ -219,10 +219,10 @@ class ResultIndex:
         return bytes(text[begin : begin + place.size])
 
 
-def _step(tree: Tree, found: Located) -> tuple[Located, Tree | None]:
-    """Go to the member with which a field's name goes on."""
+def _step(tree: Tree, place: Located) -> tuple[Located, Tree | None]:
+    """Return the stretch of the next member in a field's name, and the tree of that member."""
     members = tree if isinstance(tree, dict) else {str(at): tree[at] for at in range(len(tree))}
-    name, way, left = next_name(found.way, found.left, members)
+    name, way, left = next_name(place.way, place.left, members)
     at, size, *inner = members[name]
-    place = Located(found.start + int(at), int(size), left, way)
-    return place, inner[0] if inner else None
+    member = Located(place.start + int(at), int(size), left, way)
+    return member, inner[0] if inner else None

@@ -1,8 +1,9 @@
-"""Read structures: from requests, from files; and write them without losing anything."""
+"""Read structures from requests and files, and write them without loss."""
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import re
 import tempfile
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from ase import Atoms
 
-# What ase.Atoms takes, without its calculator.
+# The arguments of ase.Atoms, without the calculator.
 _ATOMS_KEYS = frozenset(
     (
         *("symbols", "numbers", "positions", "scaled_positions", "cell", "pbc", "celldisp"),
@@ -38,13 +39,13 @@ _VECTOR_KEYS = frozenset(("positions", "scaled_positions", "momenta", "velocitie
 _SCALAR_KEYS = frozenset(("tags", "masses", "magmoms", "charges"))
 _NUMERIC_KEYS = _ATOMS_KEYS - {"symbols", "constraint", "info", "pbc"}
 _COORDINATES = 3
-#: What stands for an element in a file, be it a label (Cu1, Fe_up) or an atomic number.
+#: An element in a file: a symbol, a label (Cu1, Fe_up) or an atomic number.
 _SPECIES = re.compile(r"[A-Z][a-z]{0,2}(?:[\d_+*-]\w{0,8})?|\d{1,3}")
-#: More atoms than these have positions: a formula of 8 letters would become 34 MB.
+#: The most atoms without positions: a formula of 8 letters would become 34 MB.
 _MOST_AT_ORIGIN = 100
 _OTHERWISE = (
-    "text must be a POSCAR; of XYZ, CIF and others send symbols, positions, cell and pbc as an "
-    'object, or {"format": "ase-json", "data": ase.io.jsonio.encode(ase.io.read(file))}'
+    "text must be a POSCAR; send XYZ, CIF and others as an object of symbols, positions, cell and "
+    'pbc, or {"format": "ase-json", "data": ase.io.jsonio.encode(ase.io.read(file))}'
 )
 #: A property of thousands of columns, in the second line of extended XYZ.
 _WIDE = re.compile(r":[RISL]:\s*[\d_+]{4,}")
@@ -52,19 +53,19 @@ _POSCAR_LINES = 8  # comment, scale, three vectors, counts, kind of coordinates,
 
 
 def parse_structure(structure: object) -> Atoms:
-    """Make a structure of what a request carries.
+    """Make a structure from a request.
 
     Parameters
     ----------
     structure : str, mapping or ase.Atoms
         The text of a POSCAR; the arguments of ``ase.Atoms(**dict)`` (positions in Å);
-        ``{"format": "ase-json", "data": ...}`` with what ``ase.io.jsonio.encode`` gave, as text or
-        as a dict; or a structure, which is copied without its calculator.
+        ``{"format": "ase-json", "data": ...}`` with the text or the dict that
+        ``ase.io.jsonio.encode`` returned; or a structure, which is copied without its calculator.
 
     Raises
     ------
     InvalidJob
-        A ``ValueError``: it is none of these, has no atoms or more than a million, or holds
+        A ``ValueError``: it is none of these forms, has no atoms or more than a million, or holds
         numbers that are not finite.
     """
     from ase import Atoms
@@ -84,7 +85,7 @@ def parse_structure(structure: object) -> Atoms:
 
 
 def parse_and_keep(structure: object) -> tuple[Atoms, Mapping[str, Any]]:
-    """Make a structure of what a request carries, and return it as ase-json too (`InvalidJob`)."""
+    """Return the structure of a request, and the same as ase-json (`InvalidJob`)."""
     atoms = parse_structure(structure)
     data = structure.get("data") if isinstance(structure, Mapping) else None
     if isinstance(data, Mapping) and is_as_written(data, atoms):
@@ -101,10 +102,10 @@ def _encoded(atoms: Atoms) -> dict[str, Any]:
 
 
 def to_ase_json(atoms: Atoms) -> dict[str, Any]:
-    """Write a structure as ``jobs.submit`` takes it, losing nothing that a recipe reads.
+    """Return a structure as ``jobs.submit`` takes it, with all that a recipe reads.
 
-    Constraints, initial magnetic moments and charges, tags, masses, momenta and further arrays
-    survive; so does of ``info`` what JSON can hold. The calculator does not (see
+    It holds constraints, initial magnetic moments and charges, tags, masses, momenta, further
+    arrays, and the members of ``info`` that JSON can hold. The calculator is left out (see
     :func:`crystalmath.recipes.ase_json.prepare`).
 
     Raises `InvalidJob`: a constraint or an array has no JSON form.
@@ -113,10 +114,10 @@ def to_ase_json(atoms: Atoms) -> dict[str, Any]:
 
 
 def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms | InvalidJob]]:
-    """Read every structure of a file, in any format of ASE's, each with a name.
+    """Return the structures of a file in any format of ASE's, each with a name.
 
-    A frame that no calculation can take, as one with a position that is not finite, has the reason
-    in its place. Raises `InvalidJob`: ASE cannot read the file, or the file holds no structure.
+    For a frame that no calculation can take, such as one with a position that is not finite, the
+    reason is returned. Raises `InvalidJob`: ASE cannot read the file, or it holds no structure.
     """
     file = Path(path)
     if not file.is_file():
@@ -127,7 +128,7 @@ def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms | Inv
     with file.open("rb") as opened:
         if opened.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
             return _named(_read_frames(file, str(file)), str(file))
-        # Editors of Windows begin a text with this mark, which ASE takes for a part of it.
+        # Editors on Windows begin a text with this mark, and ASE takes it for a part of the text.
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder, file.name)
             copy.write_bytes(opened.read())
@@ -135,10 +136,10 @@ def read_structures(path: str | os.PathLike[str]) -> list[tuple[str, Atoms | Inv
 
 
 def read_text(text: str, file: str) -> list[tuple[str, Atoms]]:
-    """Read every structure of a text in CIF, (extended) XYZ or the format of POSCAR.
+    """Return the structures of a text in CIF, (extended) XYZ or the format of POSCAR.
 
-    Where the name of its `file` does not tell which one it is, the text does. Raises `InvalidJob`:
-    it is in none of them, holds no structure, or one that no calculation can take.
+    The name of its `file` decides on the format, or else the text. Raises `InvalidJob`: it has
+    another format, holds no structure, or holds one that no calculation can take.
     """
     usable = []
     for name, structure in _read_text(text, file):
@@ -160,8 +161,8 @@ def _read_text(text: str, file: str) -> list[tuple[str, Atoms | InvalidJob]]:
 
 
 def _check_xyz_counts(lines: list[str], file: str) -> None:
-    # ASE looks for as many lines as a frame announces, also behind the end of the text, and makes
-    # as many columns.
+    # ASE reads on behind the end of the text for the lines that a frame announces, and makes all
+    # columns that it announces.
     at = frame = 0
     while at < len(lines) and lines[at].strip():
         if lines[at].startswith("VEC"):
@@ -213,18 +214,18 @@ def _read_frames(
 
     try:
         with warnings.catch_warnings():
-            # Readers warn of what they skip (spacegroup conventions, occupancies); the preflight
-            # reports what matters of it.
+            # Readers warn of properties that they skip (spacegroup conventions, occupancies); the
+            # preflight reports those that matter.
             warnings.simplefilter("ignore")
-            # Else Al@300K.xyz would be Al, another file perhaps.
+            # Else ASE would read Al in place of Al@300K.xyz.
             frames = ase.io.read(source, index=":", format=kind, do_not_split_by_at_sign=True)
     except Exception as error:  # every reader fails in its own way
         text = _text(source) if _has_a_place(error, file) else ""
         if text and file.lower().endswith("xyz"):
             _check_xyz_counts(text.rstrip("\n").split("\n"), file)
         place = _place(error, text, file) if text else ""
-        told = f"{place}{_reading_failed(error, text)}"
-        raise InvalidJob(f"ASE cannot read a structure from {file}: {told}") from error
+        reason = f"{place}{_reading_failed(error, text)}"
+        raise InvalidJob(f"ASE cannot read a structure from {file}: {reason}") from error
     if not frames or not all(isinstance(frame, ase.Atoms) for frame in frames):
         raise InvalidJob(f"{file} holds no structure")
     return list(frames)
@@ -234,7 +235,7 @@ _NO_SYMBOLS = "the POSCAR names no elements; add the line of symbols before the 
 
 
 def _has_a_place(error: Exception, file: str) -> bool:
-    """Return whether a file's text tells where it could not be read: other files may be large."""
+    """Return whether to look for the place of an error in a text; other files may be large."""
     if isinstance(error, UnicodeDecodeError):
         return False
     return isinstance(error, (KeyError, ValueError)) or file.lower().endswith(("xyz", ".cif"))
@@ -247,12 +248,12 @@ def _text(source: Path | io.BytesIO | io.StringIO) -> str:
     return read.decode(errors="replace")
 
 
-#: The value that Python's words name as no number.
+#: The value in Python's message about a text that is no number.
 _VALUE = re.compile(r": '(\S+)'$")
 
 
 def _place(error: Exception, text: str, file: str) -> str:
-    """Return where ASE could not read on in a text of XYZ or CIF, before a colon."""
+    """Return the place where ASE's reader failed in a text of XYZ or CIF, with a colon."""
     import ase.io
     from ase.io.cif import parse_cif
 
@@ -261,7 +262,7 @@ def _place(error: Exception, text: str, file: str) -> str:
     lines = enumerate(text.split("\n"), 1) if value else ()
     line = next((f"line {n}: " for n, each in lines if value and value[1] in each.split()), "")
     place = ""
-    try:
+    with contextlib.suppress(Exception):  # the reader fails again
         if name.endswith("xyz"):
             place = "frame 0, counted from 0: "
             for read, _ in enumerate(ase.io.iread(io.StringIO(text), ":", "extxyz"), 1):
@@ -271,34 +272,33 @@ def _place(error: Exception, text: str, file: str) -> str:
                 place = f"block data_{each.name}: "
                 each.get_atoms()
                 place = f"after the block data_{each.name}: "
-    except Exception:  # noqa: BLE001 - that which was raised before
-        return f"{place}{line}"
-    return line
+        place = ""
+    return f"{place}{line}"
 
 
 def _reading_failed(error: Exception, text: str = "") -> str:
-    """Return the meaning of an exception of ASE's readers, many of which say little."""
+    """Return the reason of an exception of ASE's readers, whose own words often lack it."""
     from ase.io.formats import UnknownFileTypeError
 
     if isinstance(error, UnknownFileTypeError):
-        return "neither its name nor its content tells a format (POSCAR, slab.cif, slab.xyz)"
+        return "neither its name nor its content shows a format (POSCAR, slab.cif, slab.xyz)"
     if isinstance(error, UnicodeDecodeError):
-        return "it is no text, which the format is that its name promises"
+        return "it is no text, although the format of its name is one of text"
     if isinstance(error, KeyError) and _SPECIES.fullmatch(str(error.args[0])):
         return _no_element(str(error.args[0]), text)
     if isinstance(error, (IndexError, EOFError, StopIteration)):
         return "it ends too early, or is not in the format that its name promises"
     if "determine chemical symbols" in str(error):  # ASE looks for them in files beside a POSCAR
         return _NO_SYMBOLS
-    told = str(error)
-    if not told or isinstance(error, (TypeError, ValueError)):  # these have Python's words
-        told = told or type(error).__name__
-        told = f"it is damaged, or not in the format that its name promises ({told})"
-    return told
+    words = str(error)
+    if not words or isinstance(error, (TypeError, ValueError)):  # these have Python's words
+        words = words or type(error).__name__
+        words = f"it is damaged, or not in the format that its name promises ({words})"
+    return words
 
 
 def _no_element(species: str, text: str) -> str:
-    """Say where a structure has a label or a number in place of an element, and what it means."""
+    """Return words about a label or a number in place of an element: its line and meaning."""
     from ase.data import atomic_numbers, chemical_symbols
 
     lines = [line.split() for line in text.split("\n")]
@@ -340,14 +340,14 @@ def _from_poscar(text: str) -> Atoms:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return read_vasp(io.StringIO(text, newline=None))
-    except AttributeError as error:  # ASE looks for a POTCAR beside a file that has no name here
+    except AttributeError as error:  # ASE looks for a POTCAR beside it, and it has no name
         raise InvalidJob(_NO_SYMBOLS) from error
     except Exception as error:  # ASE's reader fails in its own ways
         raise InvalidJob(f"ASE cannot read the POSCAR: {_reading_failed(error)}") from error
 
 
 def _check_poscar_counts(lines: list[str]) -> None:
-    # ASE builds the list of symbols from these before it looks at the atoms.
+    # ASE builds the list of symbols from the counts before it reads the atoms.
     for index, line in enumerate(lines[5:7], 5):
         counts = line.split("!")[0].split()
         if counts and all(re.fullmatch(r"[+-]?[0-9_]{1,30}", count) for count in counts):
@@ -366,7 +366,7 @@ def _check_poscar_counts(lines: list[str]) -> None:
 
 
 def _check_poscar_rows(lines: list[str], counts: int, total: int) -> None:
-    # numpy would spread a single number of a cut line over all three coordinates.
+    # numpy would repeat a single number of a cut line for all three coordinates.
     first = counts + (3 if lines[counts + 1].strip()[:1] in {"S", "s"} else 2)
     for index in (*range(2, 5), *range(first, first + total)):
         if index >= len(lines) or len(lines[index].split()) < _COORDINATES:
@@ -396,7 +396,7 @@ def _from_dict(structure: Mapping[str, Any]) -> Atoms:
 
 
 def _check_places(checked: Mapping[str, Any]) -> None:
-    """Refuse what names no atoms, or many without their places, before `Atoms` spells it out."""
+    """Check numbers, and formulas with many atoms, before ``Atoms`` makes a list of them."""
     if "numbers" in checked and not checked["numbers"].ndim:
         raise InvalidJob("the structure's numbers must be a list: an atomic number for each atom")
     if not isinstance(checked.get("symbols"), str):
@@ -411,7 +411,7 @@ def _check_places(checked: Mapping[str, Any]) -> None:
 
 
 def _misfit(checked: Mapping[str, Any]) -> str | None:
-    """Return which array has not one row for each atom."""
+    """Return words about an array that does not have one row for each atom."""
     from ase.symbols import symbols2numbers
 
     if {"symbols", "numbers"} <= checked.keys():
@@ -466,7 +466,7 @@ def _count(formula: str) -> int:
 
 def _symbols(value: Any) -> Any:
     if isinstance(value, str):
-        # Before Atoms spells it out: "H999999999" is short.
+        # Before Atoms makes a list of it: "H999999999" is short.
         check_count(_count(value))
         return value
     if not isinstance(value, (list, tuple)) or not all(isinstance(item, str) for item in value):

@@ -1,7 +1,8 @@
-"""What a recipe returned: its summary, its scalars, and its structures."""
+"""The results of recipes: their summaries, scalars and structures."""
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import math
@@ -23,36 +24,36 @@ _MAX_DEPTH = 8
 
 
 def summarize(result: object, flow_steps: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Summarise a recipe's result. It never raises, whatever the result is.
+    """Summarise a recipe's result, without raising for any result.
 
     Parameters
     ----------
     result : object
-        What the recipe returned. A flow's collection of results, a list or a dict of them, is
+        The recipe's return value. A flow's collection of results, a list or a dict of them, is
         summarised by its last one: the second of two relaxations, the static calculation after
-        them, the last of the slabs. All of them are in the result.
+        them, the last of the slabs.
     flow_steps : mapping, optional
-        Of a flow whose steps are jobs ``flow_steps``, the number of these jobs in each state, and,
-        where there are such, ``steps_in_pass`` that ran in its own process, and
-        ``steps_taken_over`` from the flow that it retries. ``by_step_unused`` are the patterns of
-        its ``by_step`` that mean none of its steps. No step's energy, force or formula is
-        the flow's then, as each step has its own.
+        For a flow whose steps are jobs: ``flow_steps``, the number of these jobs in each state; if
+        there are any, ``steps_in_pass`` that ran in its own process, and ``steps_taken_over`` from
+        the flow that it retries; and ``by_step_unused``, the patterns of its ``by_step`` that match
+        none of its steps. The summary then has no energy, force and formula, as each step has its
+        own.
 
     Returns
     -------
     dict
-        ``energy_ev`` (float or None, eV; with a hybrid functional of pw.x the converged one, where
-        ``results.energy`` is that before exact exchange), ``max_force_ev_ang`` (the largest norm
-        of the force on an atom, what its constraints take off left out, float or None, eV/Å),
-        ``formula`` (of all atoms that the energy is of, in Hill's order, str or None),
-        ``work_dir`` (str or None); where there are atoms ``natoms``, their number; and ``steps``,
-        the number of results, for a flow's collection.
+        ``energy_ev`` (float or None, eV; the converged one for a hybrid functional of pw.x, whose
+        ``results.energy`` is without exact exchange), ``max_force_ev_ang`` (the largest norm of the
+        force on an atom after its constraints, float or None, eV/Å), ``formula`` (of all atoms that
+        contribute to the energy, in Hill's order, str or None), ``work_dir`` (str or None);
+        ``natoms``, the number of atoms, if there are any; and ``steps``, the number of results of a
+        flow's collection.
     """
     if flow_steps is not None:
         empty = dict.fromkeys(("energy_ev", "max_force_ev_ang", "formula", "work_dir"))
         return empty | dict(flow_steps)
-    found = list(steps(result))
-    last = found[-1] if found else result
+    calculations = list(steps(result))
+    last = calculations[-1] if calculations else result
     summary = {
         "energy_ev": _quiet(_energy, last),
         "max_force_ev_ang": _quiet(_max_force, last),
@@ -62,21 +63,20 @@ def summarize(result: object, flow_steps: Mapping[str, Any] | None = None) -> di
     natoms = _quiet(_natoms, last)
     if natoms:
         summary["natoms"] = natoms
-    if found and last is not result:
-        summary["steps"] = len(found)
+    if calculations and last is not result:
+        summary["steps"] = len(calculations)
     return summary
 
 
 def _quiet(read: Any, result: object) -> Any:
-    # A summary is a convenience: a result that no one foresaw must not fail its job.
-    try:
+    # A summary is a convenience: an unforeseen result must not fail its job.
+    with contextlib.suppress(Exception):
         return read(result) if isinstance(result, Mapping) else None
-    except Exception:  # noqa: BLE001
-        return None
+    return None
 
 
 def steps(value: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
-    """Go through the results that a flow's collection, a list or a dict of them, is made of."""
+    """Yield the results in a flow's collection, a list or a dict of them."""
     if depth > _MAX_DEPTH:
         return
     if isinstance(value, Mapping):
@@ -91,7 +91,7 @@ def steps(value: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
 
 def _energy(result: Mapping[str, Any]) -> float | None:
     results = result["results"]
-    # Of vibrations it is the reference that the caller gave, 0 unless they gave one.
+    # The energy of vibrations is the caller's reference, by default 0.
     energy = None if "vib_freqs" in results else _number(results.get("energy"))
     exchanged = None if energy is None else _quiet(_exact_exchange_energy, result)
     return energy if exchanged is None else _number(exchanged)
@@ -113,7 +113,7 @@ def _exact_exchange_energy(result: Mapping[str, Any]) -> float | None:
         for line in output:
             is_hybrid = is_hybrid or b"EXX" in line
             if line.startswith(b"!"):
-                if not is_hybrid:  # it would stand in the head
+                if not is_hybrid:  # the head of the output would name it
                     return None
                 last = line
     return float(last.split()[-2]) * float(units["Ry"])
@@ -138,7 +138,7 @@ def _max_force(result: Mapping[str, Any]) -> float | None:
         return None
     atoms = _atoms(result)
     if atoms is not None and len(atoms) == len(forces):
-        # As relaxations converge to it, and `atoms.get_forces` gives it.
+        # Relaxations converge this force, and `atoms.get_forces` returns it.
         for constraint in atoms.constraints:
             constraint.adjust_forces(atoms, forces)
     return _number(np.linalg.norm(forces, axis=1).max())
@@ -173,14 +173,14 @@ def _work_dir(result: Mapping[str, Any]) -> str | None:
     if not isinstance(directory, (str, PurePath)) or not str(directory):
         return None
     # emmet prefixes the host: node17:/scratch/run
-    found = re.sub(r"^[\w.-]+:(?=/)", "", str(directory))
-    # Where the recipe ran, which a relative one means, is nowhere any more.
-    return found if found.startswith("/") else None
+    path = re.sub(r"^[\w.-]+:(?=/)", "", str(directory))
+    # A relative path starts from the recipe's working directory, which is gone.
+    return path if path.startswith("/") else None
 
 
 #: The columns of a geometry: Å, Å³, atomic numbers.
 GEOMETRY = ("volume_ang3", "cell_ang", "pbc", "numbers", "positions_ang")
-#: What went in, what the table has elsewhere, and what describes programs.
+#: Members that are input, that tables have in other columns, or that describe programs.
 _LEFT_OUT = {
     *("atoms", "input_atoms", "input_structure", "structure", "molecule", "input", "orig_inputs"),
     *("parameters", "structure_metadata", "molecule_metadata", "builder_meta", "cell"),
@@ -192,8 +192,8 @@ _LONGEST = 200
 def result_values(document: object, *, of_last: bool = True) -> dict[str, Any]:
     """Return the scalars of a result by the recipe's own names, ``results.gibbs_energy``.
 
-    Of a flow's collection they are those of its last result, unless that is not `of_last`, and
-    those that stand beside the results of its steps, ``elasticity_doc.bulk_modulus.vrh``.
+    A flow's collection has the scalars of its last result (if `of_last`), and those beside the
+    results of its steps, ``elasticity_doc.bulk_modulus.vrh``.
     """
     last, beside = last_step(document), _beside_steps(document)
     of_step = of_last or last is document
@@ -204,7 +204,7 @@ def result_values(document: object, *, of_last: bool = True) -> dict[str, Any]:
 
 
 def _beside_steps(document: object) -> dict[str, Any]:
-    """Return what a flow's collection names beside the results of its steps."""
+    """Return the members of a flow's collection beside the results of its steps."""
     if not isinstance(document, Mapping) or last_step(document) is document:
         return {}
     return {
@@ -240,7 +240,7 @@ def _is_scalar(value: object) -> bool:
 
 
 def brief(document: object) -> dict[str, Any] | None:
-    """Return the part of a result that goes into a table; :func:`result_values` reads the same."""
+    """Return the part of a result for tables, with all that :func:`result_values` reads."""
     last = last_step(document)
     if not isinstance(last, Mapping):
         return None
@@ -272,16 +272,16 @@ def _pruned(node: Mapping[str, Any], depth: int) -> dict[str, Any]:
 
 
 def last_step(document: object) -> object:
-    """Return the result that a summary speaks of: the last one of a flow's collection."""
-    found = list(steps(document))
-    return found[-1] if found else document
+    """Return the result that a summary is about: the last one of a flow's collection."""
+    calculations = list(steps(document))
+    return calculations[-1] if calculations else document
 
 
 def final_atoms(document: object, energy: float | None = None) -> Atoms | None:
     """Return the geometry of a stored result, with its energy, forces and stress, if any.
 
     They are in eV, eV/Å and eV/Å³, the stress with ASE's sign and in its order. The `energy` of the
-    job's summary goes before that of the result; see :func:`summarize`.
+    job's summary replaces that of the result; see :func:`summarize`.
     """
     last = last_step(document)
     if not isinstance(last, Mapping) or not isinstance(stored := last.get("atoms"), Mapping):
@@ -289,13 +289,13 @@ def final_atoms(document: object, energy: float | None = None) -> Atoms | None:
     atoms = decode_atoms(stored.get("atoms_json", stored), finite=False)
     if not len(atoms):
         return None
-    found = _calculated(last.get("results"), len(atoms))
-    if energy is not None and "energy" in found:
-        found["energy"] = energy
-    if found:
+    values = _calculated(last.get("results"), len(atoms))
+    if energy is not None and "energy" in values:
+        values["energy"] = energy
+    if values:
         from ase.calculators.singlepoint import SinglePointCalculator
 
-        atoms.calc = SinglePointCalculator(atoms, **found)
+        atoms.calc = SinglePointCalculator(atoms, **values)
     return atoms
 
 
@@ -303,17 +303,17 @@ def _calculated(results: object, natoms: int) -> dict[str, Any]:
     """Return energy, forces and stress of the results of a calculation."""
     if not isinstance(results, Mapping) or "vib_freqs" in results:
         return {}
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     energy = results.get("energy")
     if isinstance(energy, (int, float)) and _is_scalar(energy):
-        found["energy"] = float(energy)
+        values["energy"] = float(energy)
     if (forces := _array(results.get("forces"), (natoms, 3))) is not None:
-        found["forces"] = forces
+        values["forces"] = forces
     if (stress := _array(results.get("stress"), (6,), (3, 3))) is not None:
         from ase.stress import full_3x3_to_voigt_6_stress
 
-        found["stress"] = stress if stress.shape == (6,) else full_3x3_to_voigt_6_stress(stress)
-    return found
+        values["stress"] = stress if stress.shape == (6,) else full_3x3_to_voigt_6_stress(stress)
+    return values
 
 
 def _array(value: object, *shapes: tuple[int, ...]) -> Any:
@@ -332,7 +332,7 @@ def _array(value: object, *shapes: tuple[int, ...]) -> Any:
 def geometry_values(atoms: Atoms) -> dict[str, Any]:
     """Return a geometry as columns of a table."""
     return {
-        "volume_ang3": float(atoms.cell.volume) if atoms.cell.rank == 3 else None,  # noqa: PLR2004
+        "volume_ang3": float(atoms.cell.volume) if atoms.cell.mask().all() else None,
         "cell_ang": atoms.cell.tolist(),
         "pbc": [bool(one) for one in atoms.pbc],
         "numbers": atoms.numbers.tolist(),
@@ -340,18 +340,18 @@ def geometry_values(atoms: Atoms) -> dict[str, Any]:
     }
 
 
-#: Strings, with the colon that makes keys of them, and brackets. Possessive: a string may have
-#: megabytes, and nothing of it is to be looked at twice.
+#: Strings, with the colon that makes keys of them, and brackets. The quantifiers are possessive: no
+#: character of a string, which may have megabytes, is read twice.
 _TOKEN = re.compile(rb'"((?:[^"\\]++|\\.)*+)"(:?)|[{}\[\]]', re.DOTALL)
 
 
 @frozen
-class FoundStructures:
-    """Where the structures of one calculation stand in the text of a result."""
+class CalculationText:
+    """The texts of one calculation's structures in the text of a result."""
 
-    #: Its ``atoms``; empty where it has none.
+    #: Its ``atoms``; empty if it has none.
     final: bytes
-    #: The structures of its ``trajectory``, if it has one, the first one first.
+    #: The structures of its ``trajectory``, in their order; empty if it has none.
     trajectory: tuple[bytes, ...]
 
 
@@ -363,25 +363,25 @@ class _Node:
     is_list: bool
     name: bytes = b""
     key: bytes = b""
-    #: The ends of what is in it: of some keys of an object, of the items of a trajectory.
+    #: Begin and end of the values of some keys, and of the items of a trajectory.
     spans: dict[bytes, tuple[int, int]] = field(factory=dict)
     items: list[tuple[int, int]] = field(factory=list)
     trajectory: list[tuple[int, int]] = field(factory=list)
-    #: The calculations in it, and whether some stand beside each other in a list.
-    steps: list[FoundStructures] = field(factory=list)
+    #: The calculations in it, and whether some are items of one list.
+    steps: list[CalculationText] = field(factory=list)
     beside: bool = False
 
 
-def find_structures(text: bytes) -> FoundStructures:
-    """Find the final structure of a result, and the trajectory that led to it.
+def find_structures(text: bytes) -> CalculationText:
+    """Return the final structure of a result, and the trajectory that led to it, as texts.
 
-    A flow's are those of its last calculation. `InvalidJob`: there is none, or no last one.
+    A flow has those of its last calculation. Raises `InvalidJob`: there is none, or no last one.
     """
     root = _scan(text)
     if len(root.steps) > 1 and root.beside:
         raise InvalidJob(
             f"its result holds {len(root.steps)} calculations beside each other, and none of them "
-            "is its final one; one is named by its place (job:ID:static.0.atoms, or from Python "
+            "is its final one; name one by its place (job:ID:static.0.atoms, or from Python "
             "future['static'][0]['atoms'])"
         )
     if not root.steps or not root.steps[-1].final:
@@ -390,14 +390,14 @@ def find_structures(text: bytes) -> FoundStructures:
 
 
 def structures_of(text: bytes) -> tuple[list[Atoms], int]:
-    """Return the structures that a recipe gives together, and how many it calculated beside others.
+    """Return the list of structures that a recipe returned, and a number of calculations.
 
-    None where it gives one, or none; no calculations where one follows the other.
+    The list is empty for a single structure, the number 0 for calculations that follow each other.
     """
     document = json.loads(text)
-    given = document.get("atoms") if isinstance(document, Mapping) else None
+    atoms = document.get("atoms") if isinstance(document, Mapping) else None
     root = _scan(text)
-    listed = given if isinstance(given, list) else []
+    listed = atoms if isinstance(atoms, list) else []
     together = [one.get("atoms_json") for one in listed if isinstance(one, Mapping)]
     return (
         [decode_atoms(one, finite=False) for one in together if one is not None],
@@ -406,14 +406,14 @@ def structures_of(text: bytes) -> tuple[list[Atoms], int]:
 
 
 def read_structure(text: bytes, what: str = "its result's 'atoms' are") -> Atoms:
-    """Read one of them; `InvalidJob`, whose message begins with `what`: ASE has none such."""
+    """Read the text of a structure; `InvalidJob`: it is none (the message begins with `what`)."""
     node = json.loads(text)
     if not isinstance(node, Mapping) or "atoms_json" not in node:
         raise InvalidJob(f"{what} no structure of ASE's")
     atoms = check_atoms(decode_atoms(node["atoms_json"]))
     info = node.get("atoms_info")
     if isinstance(info, Mapping):
-        # What is tagged is read by who trusts it.
+        # Tagged members need a decoder, and are left out.
         atoms.info.update({k: v for k, v in info.items() if k[:1] != "@" and _is_plain(v)})
     return atoms
 
@@ -450,7 +450,7 @@ _OPENING = b"[{"
 
 
 def _close(node: _Node, end: int, parent: _Node, text: bytes, depth: int) -> None:
-    """Take what was found in an object or a list to what holds it."""
+    """Hand the calculations in an object or a list to the one that holds it."""
     span = (node.start, end)
     if parent.is_list:
         if parent.name == b"trajectory":
@@ -460,17 +460,17 @@ def _close(node: _Node, end: int, parent: _Node, text: bytes, depth: int) -> Non
     elif node.is_list and node.name == b"trajectory":
         parent.trajectory = node.items
     if not node.is_list and b"results" in node.spans:
-        node.steps, node.beside = [_found(node, text)], False
+        node.steps, node.beside = [_calculation(node, text)], False
     elif depth == 1 and not node.is_list and b"atoms" in node.spans:
-        # A recipe that gives a structure, and no results as quacc names them.
-        node.steps, node.beside = [_found(node, text)], False
+        # The recipe returned a structure without quacc's `results`.
+        node.steps, node.beside = [_calculation(node, text)], False
     if depth <= _MAX_DEPTH and node.steps:
         parent.beside = parent.beside or node.beside or (parent.is_list and bool(parent.steps))
         parent.steps += node.steps
 
 
-def _found(node: _Node, text: bytes) -> FoundStructures:
-    return FoundStructures(
+def _calculation(node: _Node, text: bytes) -> CalculationText:
+    return CalculationText(
         final=text[slice(*node.spans.get(b"atoms", (0, 0)))],
         trajectory=tuple(text[start:end] for start, end in node.trajectory),
     )
