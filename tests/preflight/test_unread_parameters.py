@@ -60,7 +60,7 @@ UNREAD = [
     (PW, "input_data.system.calculation", "scf", "did you mean input_data.control.calculation?"),
     (
         *(PW, "input_data.Hubbard_U(1)", 2),
-        "where pw.x is so old that it reads it: input_data.system.Hubbard_U(1)",
+        "if pw.x is old enough to read it: input_data.system.Hubbard_U(1)",
     ),
     (
         *(GRID, "job_params.ph_job.input_data.inputpf", {}),
@@ -93,12 +93,12 @@ def test_where_it_may_belong(recipe, name, value, remedy):
         (
             {"ecutwfc": 60, "input_data": {"system": {"ecutwfc": 40}}},
             "input_data.system.ecutwfc",
-            "pw.x gets ecutwfc = 60, and not 40",
+            "pw.x gets ecutwfc = 60, not 40",
         ),
         (
             {"input_data": {"ecutrho": 200, "SYSTEM": {"ECUTRHO": 320}}},
             "input_data.SYSTEM.ECUTRHO",
-            "pw.x gets input_data.ecutrho = 200, and not 320",
+            "pw.x gets input_data.ecutrho = 200, not 320",
         ),
     ],
 )

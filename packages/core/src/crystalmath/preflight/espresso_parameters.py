@@ -1,9 +1,8 @@
-"""What Quantum ESPRESSO's programs read of the parameters of quacc's recipes, as ASE lists it.
+"""The parameters of quacc's recipes that Quantum ESPRESSO's programs read, by ASE's lists.
 
-ASE writes a keyword, and a key of ``input_data`` that stands in no namelist, into the namelist of
-the recipe's own program that has it, and drops it where none has. A namelist is written as it is
-given: pw.x passes over one that it does not know, and ends with an error at a key that it does not
-know.
+ASE writes a keyword, or a key of ``input_data`` outside the namelists, into the namelist of the
+recipe's program that has it; if none has, ASE drops it. It writes namelists without a change: pw.x
+ignores an unknown namelist, and ends with an error at an unknown key.
 """
 
 from __future__ import annotations
@@ -20,24 +19,24 @@ from crystalmath.recipes.source import arguments_of, definition
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: Where a parameter is, why nothing reads it, and where it may belong.
+#: The place of a parameter, the reason why nothing reads it, and where it may belong.
 _Unread = tuple[str, str, str | None]
 
 _IO = "ase.io.espresso"
-#: What writes a program's input, with what more it takes out of its further arguments; of all that
-#: are not named, the last.
+#: ASE's writers of input by program, and the further arguments that they use. The last writer is
+#: that of all other programs.
 _WRITERS = {
     "pw": ("write_espresso_in", ("rescale_magmom_fac", "parallel", "append")),
     "ph": ("write_espresso_ph", ()),
     "phcg": ("write_espresso_ph", ()),
     "": ("write_fortran_namelist", ()),
 }
-#: What cannot be given twice, or not at all: quacc and ASE end with an error.
+#: Keywords that quacc and ASE refuse with an error, some because the recipe passes them itself.
 _REFUSED = (
     *("input_atoms", "preset", "template", "profile", "directory"),
     *("format", "properties", "pseudo_dir", "fd", "binary"),
 )
-#: What older releases of pw.x read, and ASE has no more.
+#: Keys of older releases of pw.x that ASE lists no longer.
 _OLDER = {
     "control": ("memory", "tqmmm", "lecrpa", "lfcpopt", "lfcpdyn", "use_wannier", "max_xml_steps"),
     "system": (
@@ -49,26 +48,26 @@ _OLDER = {
     ),
     "electrons": ("tcpbo", "diago_gs_nblock", "niter_with_fixed_ns"),
 }
-#: Programs whose namelists of one name are one: pw.x and cp.x take each other's keys.
+#: Programs that share namelists: pw.x and cp.x take each other's keys.
 _SHARED = {"pw": "cp"}
 _LIKE = 0.75
 
 
 @functools.cache
 def program_of_recipe(recipe: str) -> str | None:
-    """Return which program a recipe of quacc's runs, as its source says."""
+    """Return the program that a recipe of quacc's runs, by its source."""
     module, _, name = recipe.rpartition(".")
-    found = definition(module, name)
-    if found is None:
+    function = definition(module, name)
+    if function is None:
         return None
-    nodes = list(ast.walk(found))
+    nodes = list(ast.walk(function))
     for node in nodes:
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "EspressoTemplate":
-            given = [*node.args, *(each.value for each in node.keywords if each.arg == "binary")]
-            program = given[0] if given else ast.Constant("pw")
+            named = [*node.args, *(each.value for each in node.keywords if each.arg == "binary")]
+            program = named[0] if named else ast.Constant("pw")
             if isinstance(program, ast.Constant):
                 return str(program.value)
-            # One of several that read the same.
+            # A name for one of several programs, which read the same parameters.
             values = [
                 inner.value
                 for assigned in nodes
@@ -82,11 +81,11 @@ def program_of_recipe(recipe: str) -> str | None:
 
 
 def unread_keywords(program: str, names: Iterable[str]) -> Iterator[_Unread]:
-    """Find the keywords that neither ASE nor a program looks at."""
+    """Yield the keywords that neither ASE nor a program reads."""
     writer, more = _WRITERS.get(program, _WRITERS[""])
     taken = arguments_of(_IO, writer, others=True)
     if not taken:
-        return  # ASE is another
+        return  # another release of ASE
     keys = [key for section in _namelists(program).values() for key in section]
     for name in names:
         if name in taken or name in more or name in _REFUSED or name.partition("(")[0] in keys:
@@ -99,12 +98,12 @@ def unread_keywords(program: str, names: Iterable[str]) -> Iterator[_Unread]:
         yield name, why, f"did you mean %{like[0]}?" if like else _meant(program, name)
 
 
-def unread_input(program: str, given: Mapping[Any, object]) -> Iterator[_Unread]:
-    """Find what a program does not read of `input_data`."""
+def unread_input(program: str, input_data: Mapping[Any, object]) -> Iterator[_Unread]:
+    """Yield the members of `input_data` that a program does not read."""
     namelists = _namelists(program)
     if not namelists:
-        return  # ASE has no list of its keys
-    for name, value in given.items():
+        return  # ASE does not list its keys
+    for name, value in input_data.items():
         if not isinstance(name, str):
             continue
         lower = name.lower()
@@ -114,28 +113,28 @@ def unread_input(program: str, given: Mapping[Any, object]) -> Iterator[_Unread]
                 continue
             like = difflib.get_close_matches(lower[:80], namelists, 1, _LIKE)
             known = ", ".join(f"&{each.upper()}" for each in namelists)
-            why = f"{program}.x passes over &{name.upper():.80}; its namelists are {known}"
+            why = f"{program}.x ignores &{name.upper():.80}; its namelists are {known}"
             yield name, why, f"did you mean %input_data.{like[0]}?" if like else None
         elif lower not in namelists and not any(
             lower.partition("(")[0] in section for section in namelists.values()
         ):
-            why = f"no namelist of {program}.x has it, so that it is not written"
+            why = f"no namelist of {program}.x has it, so it is not written"
             yield name, why, _meant(program, name)
 
 
 def beaten_input(
-    program: str, given: Mapping[Any, object], keywords: Mapping[str, object]
+    program: str, input_data: Mapping[Any, object], keywords: Mapping[str, object]
 ) -> Iterator[_Unread]:
-    """Find values of `input_data` in whose place another one of the same variable is written.
+    """Yield values of `input_data` that another value of the same variable replaces.
 
-    A keyword goes before what stands in no namelist, and this before what stands in one: so ASE
-    writes it, in `ase.io.espresso_namelist.namelist`.
+    Keywords replace keys outside the namelists, and these replace keys in a namelist, as
+    `ase.io.espresso_namelist.namelist` writes them.
     """
     known = {key for section in _namelists(program).values() for key in section}
-    tables = {"": keywords, "input_data.": given}
+    tables = {"": keywords, "input_data.": input_data}
     tables |= {
         f"input_data.{section}.": table
-        for section, table in given.items()
+        for section, table in input_data.items()
         if isinstance(table, Mapping)
     }
     first: dict[str, tuple[str, object]] = {}
@@ -146,31 +145,31 @@ def beaten_input(
                 continue
             winner, written = first.setdefault(key, (f"{place}{name}", value))
             if written != value:
-                why = f"{program}.x gets {winner} = {shown(written)}, and not {shown(value)}"
+                why = f"{program}.x gets {winner} = {shown(written)}, not {shown(value)}"
                 yield f"{place}{name}".removeprefix("input_data."), why, "give it once"
 
 
 def _unread_keys(
-    program: str, namelist: str, written: str, given: Mapping[Any, object]
+    program: str, namelist: str, written: str, table: Mapping[Any, object]
 ) -> Iterator[_Unread]:
     sections = (_namelists(program), _namelists(_SHARED.get(program, "")))
     known = {key for section in sections for key in section.get(namelist, ())}
     known.update(_OLDER.get(namelist, ()) if program == "pw" else ())
-    for name in given:
+    for name in table:
         if isinstance(name, str) and name.lower().partition("(")[0].strip() not in known:
             why = (
                 f"ASE knows no such key of {program}.x's namelist &{namelist.upper()}, and "
-                f"{program}.x ends with an error where it knows none either"
+                f"{program}.x ends with an error if it knows none either"
             )
             yield f"{written}.{name}", why, _meant(program, name, nested=True)
 
 
 def _meant(program: str, name: str, *, nested: bool = False) -> str | None:
-    """Return where a key may belong; ``%`` stands for where the recipe's parameters are."""
+    """Return words on where a key may belong; ``%`` is the place of the recipe's parameters."""
     wanted = name.lower().partition("(")[0][:80]
     for section, keys in _OLDER.items() if program == "pw" else ():
         if wanted in keys:
-            return f"where pw.x is so old that it reads it: %input_data.{section}.{name}"
+            return f"if pw.x is old enough to read it: %input_data.{section}.{name}"
     namelists = _namelists(program)
     places = {key: section for section, keys in namelists.items() for key in keys}
     like = [wanted] if wanted in places else difflib.get_close_matches(wanted, places, 1, _LIKE)

@@ -1,8 +1,8 @@
-"""The packages beside quacc that one of its recipes cannot run without.
+"""Find the packages beside quacc that one of its recipes needs.
 
-quacc's recipes say so with a decorator, ``@requires(has_phonopy, "...")``, where the module has
-``has_phonopy = bool(find_spec("phonopy"))``. That is read from the source: of the recipe, and of
-what it calls whatever its parameters are. Nothing is imported.
+quacc's recipes name them in a decorator, ``@requires(has_phonopy, "...")``, with
+``has_phonopy = bool(find_spec("phonopy"))`` in the module. The source of the recipe is read, and
+that of the functions it calls with any parameters. Nothing is imported.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
     from crystalmath.recipes.lookup import Recipe
 
-#: How many calls deep is looked: a flow calls a flow that all programs share.
+#: How many calls are followed: a flow calls a flow that all programs share.
 _DEEP = 3
 
 
 def check_packages(
     recipe: Recipe, environment: Mapping[str, str], *, certain: bool
 ) -> list[Finding]:
-    """Find packages that a recipe needs and that are not installed."""
+    """Return findings about packages that a recipe needs and that are not installed."""
     if not is_quaccs(recipe.name):
         return []
     paths = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
@@ -39,9 +39,9 @@ def check_packages(
     missing: dict[str, str | None] = {}
     for need in _needs(recipe.file, function, _DEEP):
         for package in need.packages:
-            # Without its parent no package is there; that is told once.
+            # A package without its parent needs no finding of its own.
             if not _is_there(package, paths) and not any(
-                package.startswith(f"{k}.") for k in missing
+                package.startswith(f"{parent}.") for parent in missing
             ):
                 missing.setdefault(package, need.remedy)
     return [
@@ -66,7 +66,7 @@ class _Need:
 @frozen
 class _Function:
     needs: tuple[_Need, ...]
-    #: What it calls in any case, by the names in its module.
+    #: The names in its module of functions that it calls in any case.
     calls: tuple[str, ...]
 
 
@@ -79,11 +79,11 @@ class _Source:
 
 def _needs(file: str, function: str, deep: int) -> Iterator[_Need]:
     source = _source(file)
-    found = source.functions.get(function)
-    if found is None or not deep:
+    known = source.functions.get(function)
+    if known is None or not deep:
         return
-    yield from found.needs
-    for name in found.calls:
+    yield from known.needs
+    for name in known.calls:
         if name in source.functions and name != function:
             yield from _needs(file, name, deep - 1)
         elif name in source.imports:
@@ -97,7 +97,7 @@ def _source(file: str) -> _Source:
         status = Path(file).stat()
         return _read(file, status.st_mtime_ns, status.st_size)
     except (OSError, SyntaxError, ValueError, RecursionError):
-        return _Source()  # the lookup says what is wrong with it
+        return _Source()  # the lookup reports what is wrong with the file
 
 
 @functools.lru_cache(maxsize=256)
@@ -127,13 +127,14 @@ def _need(decorator: ast.expr, known: Mapping[str, tuple[str, ...]]) -> _Need | 
     packages = _packages(decorator.args[0], known) if decorator.args else None
     if packages is None:
         return None
-    said = decorator.args[1] if len(decorator.args) > 1 else None
-    is_text = isinstance(said, ast.Constant) and isinstance(said.value, str)
-    return _Need(packages, said.value if is_text else None)  # type: ignore[union-attr]
+    remedy = decorator.args[1] if len(decorator.args) > 1 else None
+    if isinstance(remedy, ast.Constant) and isinstance(remedy.value, str):
+        return _Need(packages, remedy.value)
+    return _Need(packages, None)
 
 
 def _packages(node: ast.expr, known: Mapping[str, tuple[str, ...]]) -> tuple[str, ...] | None:
-    """Return the packages without which an expression is false; ``None`` if it is about others."""
+    """Return the packages that an expression needs to be true; ``None`` for another expression."""
     if isinstance(node, ast.Name):
         return known.get(node.id)
     if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And):
@@ -154,14 +155,14 @@ def _is_called(node: ast.Call, name: str) -> bool:
 
 
 def _calls(body: Sequence[ast.stmt]) -> Iterator[str]:
-    """Name what the plain statements of a function call, so that it is called in any case."""
+    """Yield the functions that plain statements call, so that they are called in any case."""
     for statement in body:
         if isinstance(statement, ast.Return | ast.Assign | ast.Expr):
             value = statement.value
             if isinstance(value, ast.Call) and isinstance(value.func, ast.Name):
                 yield value.func.id
         elif any(isinstance(node, ast.Return | ast.Raise) for node in ast.walk(statement)):
-            return  # it may leave the function before what comes next
+            return  # the function may end here
 
 
 def _file_of(module: str) -> str | None:
@@ -171,7 +172,7 @@ def _file_of(module: str) -> str | None:
 
 def _is_there(package: str, paths: Sequence[str]) -> bool:
     top = package.partition(".")[0]
-    # As far as can be told of folders that are this job's alone.
+    # The job's own PYTHONPATH, which this process does not have.
     if any(Path(folder, name).exists() for folder in paths for name in (top, f"{top}.py")):
         return True
     return locate(package) is not None

@@ -1,9 +1,9 @@
-"""Parameters of quacc's recipes that nothing reads, or that a table's function does not take.
+"""Find parameters of quacc's recipes that nothing reads, or that would end the recipe.
 
-A recipe hands what its signature does not name to a calculator. EMT, Lennard-Jones and tblite keep
-whatever name they are given and never look at it; Quantum ESPRESSO's writer drops what its program
+A recipe hands parameters that its signature does not name to a calculator. EMT, Lennard-Jones and
+tblite keep unknown names and never read them; Quantum ESPRESSO's writer drops keys that its program
 does not have. A table goes to a function that takes no other keys: the recipe would end with an
-error, perhaps after hours. Nothing is imported for this but ASE's list of keywords.
+error, perhaps after hours. Only ASE's list of keywords is imported for this.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from crystalmath.recipes.lookup import Recipe
 
 _RUNNER = ("quacc.runners.ase", "Runner")
-#: Which method of quacc's runner gets a table.
+#: The methods of quacc's runner that get a table.
 RUN_BY = {"opt_params": "run_opt", "md_params": "run_md"}
 _SLABS = "quacc.atoms.slabs"
-#: Which functions, all of them together, get another; and what these are given beside it.
+#: The functions that share another table, and the arguments that they get beside it.
 _GOES_TO: dict[str, tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]] = {
     "vib_kwargs": (
         (("ase.vibrations.vibrations", "Vibrations", "__init__"),),
@@ -55,7 +55,7 @@ _GOES_TO: dict[str, tuple[tuple[tuple[str, ...], ...], tuple[str, ...]]] = {
     "make_ads_kwargs": (((_SLABS, "make_adsorbate_structures"),), ("adsorbate",)),
     "deform_kwargs": ((("quacc.atoms.deformation", "make_deformations_from_bulk"),), ()),
 }
-#: Ensembles that want a compressibility, which quacc does not set.
+#: Ensembles that need a compressibility, which quacc does not set.
 _COMPRESSED = ("npt_berendsen", "npt_inhomogeneous")
 _LIKE = 0.75
 
@@ -66,21 +66,21 @@ def keys_run_by(table: str) -> tuple[str, ...]:
 
 
 def check_tables(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
-    """Find keys that would make a recipe end with an error."""
+    """Yield findings about keys of tables that would end a recipe with an error."""
     named = {} if recipe.signature is None else recipe.signature.parameters
     for table in (*RUN_BY, *_GOES_TO):
-        given = parameters.get(table)
-        if table not in named or not isinstance(given, Mapping):
+        keys = parameters.get(table)
+        if table not in named or not isinstance(keys, Mapping):
             continue
         taken = keys_run_by(table) if table in RUN_BY else _keys_of(table)
         itself = _gives_itself(recipe.name, table, taken) if taken else frozenset()
-        for name in given if taken else ():
+        for name in keys if taken else ():
             if name in itself:
                 yield _given_twice(recipe, place, table, name)
             elif name not in taken:
                 yield _unknown(recipe, f"{place}{table}", name, taken)
         if table == "opt_params":
-            yield from _of_optimizer(recipe, given, f"{place}{table}.optimizer_kwargs")
+            yield from _of_optimizer(recipe, keys, f"{place}{table}.optimizer_kwargs")
     if "md_params" in named and isinstance(parameters.get("dynamics"), str):
         yield from _of_ensemble(recipe, parameters, place)
 
@@ -95,10 +95,10 @@ def _keys_of(table: str) -> tuple[str, ...]:
 
 @functools.cache
 def _gives_itself(recipe: str, table: str, taken: Sequence[str]) -> frozenset[str]:
-    """Name what a recipe hands to the runner beside the table."""
+    """Return the arguments that a recipe passes to the runner beside the table."""
     module, _, name = recipe.rpartition(".")
-    found = definition(module, name)
-    for node in ast.walk(found) if found is not None and table in RUN_BY else ():
+    function = definition(module, name)
+    for node in ast.walk(function) if function is not None and table in RUN_BY else ():
         if (
             isinstance(node, ast.Call)
             and isinstance(node.func, ast.Attribute)
@@ -111,27 +111,27 @@ def _gives_itself(recipe: str, table: str, taken: Sequence[str]) -> frozenset[st
 
 
 def _of_optimizer(recipe: Recipe, table: Mapping[str, Any], place: str) -> Iterator[Finding]:
-    given = table.get("optimizer_kwargs")
-    if isinstance(given, Mapping) and given:
+    kwargs = table.get("optimizer_kwargs")
+    if isinstance(kwargs, Mapping) and kwargs:
         taken = _optimizer_takes(table.get("optimizer"))
-        for name in (name for name in given if taken and name not in taken):
+        for name in (name for name in kwargs if taken and name not in taken):
             yield _unknown(recipe, place, name, taken)
 
 
-def _optimizer_takes(given: object) -> tuple[str, ...]:
-    """Return the keys that ASE's optimizers take: all, where the recipe chooses which it is."""
+def _optimizer_takes(optimizer: object) -> tuple[str, ...]:
+    """Return the keys that an optimizer of ASE's takes; those of all if the recipe chooses it."""
     from ase import optimize
 
     from crystalmath.recipes.ase_classes import class_named
 
     kinds = [getattr(optimize, name) for name in optimize.__all__]
     with contextlib.suppress(InvalidJob):
-        chosen = class_named(given) if isinstance(given, str) else given
+        chosen = class_named(optimizer) if isinstance(optimizer, str) else optimizer
         if isinstance(chosen, type):
             kinds = [chosen]
     if not all(kind.__module__.startswith("ase.") for kind in kinds):
         return ()
-    found = [
+    names = [
         name
         for kind in kinds
         for base in kind.__mro__
@@ -139,20 +139,20 @@ def _optimizer_takes(given: object) -> tuple[str, ...]:
         for name in inspect.signature(base.__init__).parameters
     ]
     quaccs = {"self", "atoms", "trajectory", "args", "kwargs"}
-    return tuple(name for name in dict.fromkeys(found) if name not in quaccs)
+    return tuple(name for name in dict.fromkeys(names) if name not in quaccs)
 
 
 def _of_ensemble(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
-    """Find what an ensemble of quacc's wants and is not given: ASE's class would not begin."""
+    """Yield a finding about a parameter that an ensemble needs: ASE's class would not start."""
     ensemble = parameters["dynamics"].lower()
     table = parameters.get("md_params")
-    given = table.get("dynamics_kwargs") if isinstance(table, Mapping) else None
-    told = set(given) if isinstance(given, Mapping) else set()
+    kwargs = table.get("dynamics_kwargs") if isinstance(table, Mapping) else None
+    names = set(kwargs) if isinstance(kwargs, Mapping) else set()
     if parameters.get("temperature_K") is not None:
-        told.add("temperature_K")
-    if ensemble.startswith(("nvt", "npt")) and not told & {"temperature_K", "temperature"}:
+        names.add("temperature_K")
+    if ensemble.startswith(("nvt", "npt")) and not names & {"temperature_K", "temperature"}:
         full, remedy = f"{place}temperature_K", "give it, in K"
-    elif ensemble in _COMPRESSED and not told & {"compressibility_au", "compressibility"}:
+    elif ensemble in _COMPRESSED and not names & {"compressibility_au", "compressibility"}:
         full = f"{place}md_params.dynamics_kwargs.compressibility_au"
         remedy = "give it, in Å³/eV: the 4.57e-5 per bar of water are 73.2"
     else:
@@ -160,7 +160,7 @@ def _of_ensemble(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> I
     yield Finding(
         severity="error",
         code="parameter_missing",
-        message=f"{recipe.name} needs {full!r} where dynamics = {parameters['dynamics']!r}",
+        message=f"{recipe.name} needs {full!r} with dynamics = {parameters['dynamics']!r}",
         source=f"the parameter {full}",
         remedy=remedy,
     )
@@ -171,7 +171,7 @@ def _given_twice(recipe: Recipe, place: str, table: str, name: object) -> Findin
     return Finding(
         severity="error",
         code="parameter_unknown",
-        message=f"{recipe.name} gives {name!r} itself: '{place}{table}' cannot hold it",
+        message=f"{recipe.name} sets {name!r} itself: '{place}{table}' cannot hold it",
         source=f"the parameter {place}{table}.{name}",
         remedy=f"give it as {place}{name}" if name in named else "leave it out",
     )
@@ -189,24 +189,24 @@ def _unknown(recipe: Recipe, place: str, name: object, taken: Sequence[str]) -> 
     )
 
 
-#: What every calculator of ASE's takes.
+#: Parameters that all calculators of ASE's take.
 _ALL_TAKE = ("restart", "ignore_bad_restart_file", "label", "atoms", "directory")
-#: How quacc's flows name their jobs: `- name: "relax_job"`, and below it `- job: [quacc....][]`.
+#: A job in the docstring of a flow: `- name: "relax_job"`, and below it `- job: [quacc....][]`.
 _JOB = re.compile(r'- name: "(\w+)"\s*\n\s*- job: \[([\w.]+)\]')
-#: What quacc's flows give to each of their jobs.
+#: The key in `job_params` for parameters of all jobs of a flow.
 _ALL = "all"
 _NO_PLACE = "leave it out"
-#: How a remedy begins that names the parameter which was meant.
+#: The begin of a remedy that names another parameter.
 _ASKS = re.compile("did you mean |it belongs into ")
 _SHORTEST_WORD = 4
-#: How many dots a key of a namelist has: ``input_data.system.ecutwfc``.
+#: The dots in the name of a namelist's key: ``input_data.system.ecutwfc``.
 _IN_NAMELIST = 2
 
 
 def check_unread(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Finding]:
-    """Find parameters of one of quacc's recipes that nothing reads, or that would end it.
+    """Return findings about parameters of a recipe that nothing reads, or that would end it.
 
-    The parameters of a flow's jobs lie in ``job_params``. Codes: ``parameter_unread`` and
+    The parameters of a flow's jobs are in ``job_params``. Codes: ``parameter_unread`` and
     ``parameter_misspelt``, warnings; the errors ``parameter_unknown``, ``parameter_kind`` and
     ``parameter_missing``.
     """
@@ -216,9 +216,9 @@ def check_unread(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Finding]
 
 
 def place_of(recipe: Recipe, name: str, *, named: bool = False) -> str | None:
-    """Return where one of quacc's recipes takes a parameter, ``opt_params.fmax``, if it does.
+    """Return the place of a parameter in a recipe of quacc's, ``opt_params.fmax``, if it has one.
 
-    Where it must be `named`, it is not enough that the recipe takes parameters of any name.
+    With `named`, a recipe that takes parameters of any name has a place for its own names only.
     """
     arguments = {} if recipe.signature is None else recipe.signature.parameters
     if name.partition(".")[0] in arguments:
@@ -231,22 +231,22 @@ def place_of(recipe: Recipe, name: str, *, named: bool = False) -> str | None:
 
 
 def _of_flow(recipe: Recipe, parameters: Mapping[str, Any]) -> Iterator[Finding]:
-    given = parameters.get("job_params")
+    job_params = parameters.get("job_params")
     for name, key in _looked_up(recipe.name):
-        of_job = given.get(name) if isinstance(given, Mapping) else None
+        of_job = job_params.get(name) if isinstance(job_params, Mapping) else None
         if not isinstance(of_job, Mapping) or key not in of_job:
             full = f"job_params.{name}.{key}"
             yield Finding(
                 severity="error",
                 code="parameter_missing",
-                message=f"{recipe.name} needs {full!r}: it reads what stands there itself",
+                message=f"{recipe.name} needs {full!r}: the flow itself reads it",
                 source=f"the parameter {full}",
-                remedy="give it, be it as an empty table, {}",
+                remedy="give it; an empty table, {}, is enough",
             )
-    if not isinstance(given, Mapping):
+    if not isinstance(job_params, Mapping):
         return
     named = _named_jobs(recipe.name)
-    for name in given if named else ():
+    for name in job_params if named else ():
         if name not in (*named, _ALL):
             yield _unknown(recipe, "job_params", name, named)
     jobs = {}
@@ -254,20 +254,20 @@ def _of_flow(recipe: Recipe, parameters: Mapping[str, Any]) -> Iterator[Finding]
         with contextlib.suppress(InvalidJob):  # the docstring may be about another release
             jobs[name] = look_up(full)
     for name, job in jobs.items():
-        if isinstance(given.get(name), Mapping):
-            yield from job_faults(job, given[name], f"job_params.{name}.")
-    if isinstance(given.get(_ALL), Mapping):
-        yield from _of_all(list(jobs.values()), given[_ALL])
+        if isinstance(job_params.get(name), Mapping):
+            yield from job_faults(job, job_params[name], f"job_params.{name}.")
+    if isinstance(job_params.get(_ALL), Mapping):
+        yield from _of_all(list(jobs.values()), job_params[_ALL])
 
 
 @functools.cache
 def _looked_up(recipe: str) -> frozenset[tuple[str, str]]:
-    """Name what a flow takes out of its ``job_params`` without asking whether it is there."""
+    """Return the job and key of values in ``job_params`` that a flow reads unconditionally."""
     module, _, name = recipe.rpartition(".")
-    found = definition(module, name)
+    flow = definition(module, name)
     return frozenset(
         (str(node.value.slice.value), str(node.slice.value))
-        for node in ([] if found is None else ast.walk(found))
+        for node in ([] if flow is None else ast.walk(flow))
         if isinstance(node, ast.Subscript)
         and isinstance(node.ctx, ast.Load)
         and isinstance(node.slice, ast.Constant)
@@ -279,35 +279,35 @@ def _looked_up(recipe: str) -> frozenset[tuple[str, str]]:
 
 @functools.cache
 def _named_jobs(recipe: str) -> tuple[str, ...]:
-    """Return the names of jobs that a flow takes in its ``job_params``; none: nobody knows."""
+    """Return the names of jobs that a flow takes in its ``job_params``; none: it is unknown."""
     module, _, name = recipe.rpartition(".")
-    found = definition(module, name)
-    for node in [] if found is None else ast.walk(found):
+    flow = definition(module, name)
+    for node in [] if flow is None else ast.walk(flow):
         if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Dict):
-            given = {each.arg: getattr(each.value, "id", "") for each in node.keywords}
-            if given.get("param_swaps") == "job_params":
+            keywords = {each.arg: getattr(each.value, "id", "") for each in node.keywords}
+            if keywords.get("param_swaps") == "job_params":
                 return tuple(str(getattr(key, "value", "")) for key in node.args[0].keys)
     return ()
 
 
-def _of_all(jobs: list[Recipe], given: Mapping[str, Any]) -> Iterator[Finding]:
-    """Look at what all jobs of a flow get: one that reads a parameter is enough."""
+def _of_all(jobs: list[Recipe], parameters: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield findings about parameters of all jobs of a flow, unless one job reads them."""
     by_job = [
-        {each.source: each for each in job_faults(job, given, f"job_params.{_ALL}.")}
+        {each.source: each for each in job_faults(job, parameters, f"job_params.{_ALL}.")}
         for job in jobs
     ]
     for source in dict.fromkeys(name for of_job in by_job for name in of_job):
         findings = [of_job[source] for of_job in by_job if source in of_job]
-        # One that says where it may belong says more than another.
+        # Findings with a suggestion go first.
         findings.sort(key=lambda each: (each.severity != "error", each.code != MISSPELT))
         if findings[0].severity == "error" or len(findings) == len(jobs):
             yield findings[0]
 
 
 def job_faults(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
-    """Find what is wrong with parameters of a job, which has others, too.
+    """Yield findings about some of a job's parameters.
 
-    At a `place`, ``job_params.relax_job.``, it is one that a flow calls.
+    With a `place`, ``job_params.relax_job.``, the job is one that a flow calls.
     """
     if place:
         yield from _refused(recipe, parameters, place)
@@ -320,11 +320,11 @@ def job_faults(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Ite
         return
     arguments = recipe.signature.parameters
     if not any(item.kind is inspect.Parameter.VAR_KEYWORD for item in arguments.values()):
-        return  # it is refused elsewhere
+        return  # `argument_faults` refuses unknown names
     unnamed = [name for name in parameters if name not in arguments]
     taken = defaults_of(*calculator) if unnamed else None
     if taken is None:
-        return  # none, or the calculator is not installed, or has another form
+        return  # the calculator is not installed, or another release
     for name in unnamed:
         if name not in taken and name not in _ALL_TAKE:
             yield _finding(
@@ -336,7 +336,7 @@ def job_faults(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Ite
 
 
 def _refused(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
-    """Look at a flow's job as at one of its own: it would end with an error."""
+    """Yield the errors in parameters of a flow's job, at which the flow would end."""
     arguments = {} if recipe.signature is None else recipe.signature.parameters
     first = structure_argument(recipe) if arguments else None
     wrong = []
@@ -349,14 +349,14 @@ def _refused(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Itera
         wrong.append(("parameter_kind", str(error), place.removesuffix("."), remedy))
     takes_any = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in arguments.values())
     for name in parameters if arguments else ():
-        told = ""
+        message = ""
         if first is not None and name == first.name == "atoms":
-            told = f"{name!r} is the structure that {recipe.name} is called with"
+            message = f"{name!r} is the structure that {recipe.name} is called with"
         elif name not in arguments and not takes_any:
             near = nearest(str(name), list(arguments))
-            told = f"the recipe {recipe.name} has no parameter {name!r:.80}{near}"
-        if told:
-            wrong.append(("parameter_unknown", told, f"{place}{name}", _NO_PLACE))
+            message = f"the recipe {recipe.name} has no parameter {name!r:.80}{near}"
+        if message:
+            wrong.append(("parameter_unknown", message, f"{place}{name}", _NO_PLACE))
     for code, message, source, remedy in wrong:
         yield Finding(
             severity="error",
@@ -373,8 +373,8 @@ def _of_espresso(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> I
         return
     named = {} if recipe.signature is None else recipe.signature.parameters
     keywords = {name: value for name, value in parameters.items() if name not in named}
-    given = parameters.get("input_data")
-    table = given if isinstance(given, Mapping) else {}
+    input_data = parameters.get("input_data")
+    table = input_data if isinstance(input_data, Mapping) else {}
     unread = [
         (name, f"the parameter {name!r} of {recipe.name}", why, remedy)
         for name, why, remedy in unread_keywords(program, keywords)
@@ -397,18 +397,18 @@ def _of_espresso(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> I
             meant = remedy.replace("%", place, 1)
         elif meant is None:
             meant = _belongs(name, named, (), place)
-        # A namelist is written as it is given, and a newer program may know more.
+        # ASE writes namelists without a check, and a newer program may know more keys.
         certain = name.count(".") < _IN_NAMELIST or (meant is not None and _is_slip(name, meant))
         yield _finding(f"{place}{name}", f"nothing reads {what}: {why}", meant, certain=certain)
 
 
 def _is_slip(name: str, meant: str) -> bool:
-    given, key = (each.rpartition(".")[2].lower() for each in (name, meant.removesuffix("?")))
-    return given == key or is_slip(given, key)
+    written, key = (each.rpartition(".")[2].lower() for each in (name, meant.removesuffix("?")))
+    return written == key or is_slip(written, key)
 
 
 def _finding(name: str, message: str, remedy: str | None, *, certain: bool = True) -> Finding:
-    """Make a warning; one of a misspelt parameter if it is `certain` that nothing reads it."""
+    """Return a warning; its code is that of a slip if it is `certain` that nothing reads it."""
     return Finding(
         severity="warning",
         code=MISSPELT if remedy and certain and _ASKS.match(remedy) else "parameter_unread",
@@ -421,7 +421,7 @@ def _finding(name: str, message: str, remedy: str | None, *, certain: bool = Tru
 def _belongs(
     name: str, arguments: Mapping[str, inspect.Parameter], taken: Iterable[str], place: str
 ) -> str | None:
-    """Return where a parameter may belong."""
+    """Return words on where a parameter may belong, if anywhere."""
     if certain := _in_table(name, arguments, place):
         return certain
     inner = _inner(arguments)
