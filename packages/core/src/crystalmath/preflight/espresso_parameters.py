@@ -1,7 +1,7 @@
 """The parameters of quacc's recipes that Quantum ESPRESSO's programs read, by ASE's lists.
 
-ASE writes a keyword, or a key of ``input_data`` outside the namelists, into the namelist of the
-recipe's program that has it; if none has, ASE drops it. It writes namelists without a change: pw.x
+ASE writes a keyword, or a key of ``input_data`` outside the namelists, into the program's namelist
+that has it. If none has, ASE drops the key. It writes namelists without a change: pw.x
 ignores an unknown namelist, and ends with an error at an unknown key.
 """
 
@@ -95,7 +95,7 @@ def unread_keywords(program: str, names: Iterable[str]) -> Iterator[_Unread]:
             why += f", and no namelist of {program}.x has it"
         known = [name for name in taken if name not in _REFUSED]
         like = difflib.get_close_matches(name.lower()[:80], known, 1, _LIKE)
-        yield name, why, f"did you mean %{like[0]}?" if like else _meant(program, name)
+        yield name, why, f"did you mean %{like[0]}?" if like else _suggestion(program, name)
 
 
 def unread_input(program: str, input_data: Mapping[Any, object]) -> Iterator[_Unread]:
@@ -119,7 +119,7 @@ def unread_input(program: str, input_data: Mapping[Any, object]) -> Iterator[_Un
             lower.partition("(")[0] in section for section in namelists.values()
         ):
             why = f"no namelist of {program}.x has it, so it is not written"
-            yield name, why, _meant(program, name)
+            yield name, why, _suggestion(program, name)
 
 
 def beaten_input(
@@ -161,10 +161,10 @@ def _unread_keys(
                 f"ASE knows no such key of {program}.x's namelist &{namelist.upper()}, and "
                 f"{program}.x ends with an error if it knows none either"
             )
-            yield f"{written}.{name}", why, _meant(program, name, nested=True)
+            yield f"{written}.{name}", why, _suggestion(program, name, nested=True)
 
 
-def _meant(program: str, name: str, *, nested: bool = False) -> str | None:
+def _suggestion(program: str, name: str, *, nested: bool = False) -> str | None:
     """Return words on where a key may belong; ``%`` is the place of the recipe's parameters."""
     wanted = name.lower().partition("(")[0][:80]
     for section, keys in _OLDER.items() if program == "pw" else ():

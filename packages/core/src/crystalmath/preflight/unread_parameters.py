@@ -73,16 +73,16 @@ def check_tables(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> I
         if table not in named or not isinstance(keys, Mapping):
             continue
         taken = keys_run_by(table) if table in RUN_BY else _keys_of(table)
-        itself = _gives_itself(recipe.name, table, taken) if taken else frozenset()
+        itself = _runner_arguments(recipe.name, table, taken) if taken else frozenset()
         for name in keys if taken else ():
             if name in itself:
-                yield _given_twice(recipe, place, table, name)
+                yield _set_by_recipe(recipe, place, table, name)
             elif name not in taken:
                 yield _unknown(recipe, f"{place}{table}", name, taken)
         if table == "opt_params":
-            yield from _of_optimizer(recipe, keys, f"{place}{table}.optimizer_kwargs")
+            yield from _optimizer_findings(recipe, keys, f"{place}{table}.optimizer_kwargs")
     if "md_params" in named and isinstance(parameters.get("dynamics"), str):
-        yield from _of_ensemble(recipe, parameters, place)
+        yield from _ensemble_findings(recipe, parameters, place)
 
 
 def _keys_of(table: str) -> tuple[str, ...]:
@@ -94,7 +94,7 @@ def _keys_of(table: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def _gives_itself(recipe: str, table: str, taken: Sequence[str]) -> frozenset[str]:
+def _runner_arguments(recipe: str, table: str, taken: Sequence[str]) -> frozenset[str]:
     """Return the arguments that a recipe passes to the runner beside the table."""
     module, _, name = recipe.rpartition(".")
     function = definition(module, name)
@@ -110,7 +110,7 @@ def _gives_itself(recipe: str, table: str, taken: Sequence[str]) -> frozenset[st
     return frozenset()
 
 
-def _of_optimizer(recipe: Recipe, table: Mapping[str, Any], place: str) -> Iterator[Finding]:
+def _optimizer_findings(recipe: Recipe, table: Mapping[str, Any], place: str) -> Iterator[Finding]:
     kwargs = table.get("optimizer_kwargs")
     if isinstance(kwargs, Mapping) and kwargs:
         taken = _optimizer_takes(table.get("optimizer"))
@@ -142,7 +142,9 @@ def _optimizer_takes(optimizer: object) -> tuple[str, ...]:
     return tuple(name for name in dict.fromkeys(names) if name not in quaccs)
 
 
-def _of_ensemble(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
+def _ensemble_findings(
+    recipe: Recipe, parameters: Mapping[str, Any], place: str
+) -> Iterator[Finding]:
     """Yield a finding about a parameter that an ensemble needs: ASE's class would not start."""
     ensemble = parameters["dynamics"].lower()
     table = parameters.get("md_params")
@@ -166,7 +168,7 @@ def _of_ensemble(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> I
     )
 
 
-def _given_twice(recipe: Recipe, place: str, table: str, name: object) -> Finding:
+def _set_by_recipe(recipe: Recipe, place: str, table: str, name: object) -> Finding:
     named = {} if recipe.signature is None else recipe.signature.parameters
     return Finding(
         severity="error",
@@ -197,7 +199,7 @@ _JOB = re.compile(r'- name: "(\w+)"\s*\n\s*- job: \[([\w.]+)\]')
 _ALL = "all"
 _NO_PLACE = "leave it out"
 #: The begin of a remedy that names another parameter.
-_ASKS = re.compile("did you mean |it belongs into ")
+_SUGGESTS = re.compile("did you mean |it belongs into ")
 _SHORTEST_WORD = 4
 #: The dots in the name of a namelist's key: ``input_data.system.ecutwfc``.
 _IN_NAMELIST = 2
@@ -212,7 +214,7 @@ def check_unread(recipe: Recipe, parameters: Mapping[str, Any]) -> list[Finding]
     """
     if not is_quaccs(recipe.name):
         return []
-    return [*job_faults(recipe, parameters, ""), *_of_flow(recipe, parameters)]
+    return [*job_faults(recipe, parameters, ""), *_flow_findings(recipe, parameters)]
 
 
 def place_of(recipe: Recipe, name: str, *, named: bool = False) -> str | None:
@@ -230,9 +232,9 @@ def place_of(recipe: Recipe, name: str, *, named: bool = False) -> str | None:
     return name if others and not named else None
 
 
-def _of_flow(recipe: Recipe, parameters: Mapping[str, Any]) -> Iterator[Finding]:
+def _flow_findings(recipe: Recipe, parameters: Mapping[str, Any]) -> Iterator[Finding]:
     job_params = parameters.get("job_params")
-    for name, key in _looked_up(recipe.name):
+    for name, key in _required_keys(recipe.name):
         of_job = job_params.get(name) if isinstance(job_params, Mapping) else None
         if not isinstance(of_job, Mapping) or key not in of_job:
             full = f"job_params.{name}.{key}"
@@ -257,11 +259,11 @@ def _of_flow(recipe: Recipe, parameters: Mapping[str, Any]) -> Iterator[Finding]
         if isinstance(job_params.get(name), Mapping):
             yield from job_faults(job, job_params[name], f"job_params.{name}.")
     if isinstance(job_params.get(_ALL), Mapping):
-        yield from _of_all(list(jobs.values()), job_params[_ALL])
+        yield from _findings_for_all(list(jobs.values()), job_params[_ALL])
 
 
 @functools.cache
-def _looked_up(recipe: str) -> frozenset[tuple[str, str]]:
+def _required_keys(recipe: str) -> frozenset[tuple[str, str]]:
     """Return the job and key of values in ``job_params`` that a flow reads unconditionally."""
     module, _, name = recipe.rpartition(".")
     flow = definition(module, name)
@@ -290,7 +292,7 @@ def _named_jobs(recipe: str) -> tuple[str, ...]:
     return ()
 
 
-def _of_all(jobs: list[Recipe], parameters: Mapping[str, Any]) -> Iterator[Finding]:
+def _findings_for_all(jobs: list[Recipe], parameters: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield findings about parameters of all jobs of a flow, unless one job reads them."""
     by_job = [
         {each.source: each for each in job_faults(job, parameters, f"job_params.{_ALL}.")}
@@ -310,11 +312,11 @@ def job_faults(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Ite
     With a `place`, ``job_params.relax_job.``, the job is one that a flow calls.
     """
     if place:
-        yield from _refused(recipe, parameters, place)
+        yield from _step_errors(recipe, parameters, place)
     yield from check_tables(recipe, parameters, place)
     family = family_of(recipe.name)
     if family == "espresso":
-        yield from _of_espresso(recipe, parameters, place)
+        yield from _espresso_findings(recipe, parameters, place)
     calculator = CALCULATORS.get(family)
     if calculator is None or recipe.signature is None:
         return
@@ -331,11 +333,11 @@ def job_faults(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Ite
                 f"{place}{name}",
                 f"nothing reads the parameter {name!r} of {recipe.name}: the calculator "
                 f"{calculator[1]} takes it and never looks at it",
-                _belongs(name, arguments, taken, place),
+                _suggestion(name, arguments, taken, place),
             )
 
 
-def _refused(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
+def _step_errors(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
     """Yield the errors in parameters of a flow's job, at which the flow would end."""
     arguments = {} if recipe.signature is None else recipe.signature.parameters
     first = structure_argument(recipe) if arguments else None
@@ -367,7 +369,9 @@ def _refused(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Itera
         )
 
 
-def _of_espresso(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> Iterator[Finding]:
+def _espresso_findings(
+    recipe: Recipe, parameters: Mapping[str, Any], place: str
+) -> Iterator[Finding]:
     program = program_of_recipe(recipe.name)
     if program is None:
         return
@@ -392,11 +396,11 @@ def _of_espresso(recipe: Recipe, parameters: Mapping[str, Any], place: str) -> I
         )
     ]
     for name, what, why, remedy in unread:
-        meant = _in_table(name, named, place)
+        meant = _table_suggestion(name, named, place)
         if meant is None and remedy is not None:
             meant = remedy.replace("%", place, 1)
         elif meant is None:
-            meant = _belongs(name, named, (), place)
+            meant = _suggestion(name, named, (), place)
         # ASE writes namelists without a check, and a newer program may know more keys.
         certain = name.count(".") < _IN_NAMELIST or (meant is not None and _is_slip(name, meant))
         yield _finding(f"{place}{name}", f"nothing reads {what}: {why}", meant, certain=certain)
@@ -411,18 +415,18 @@ def _finding(name: str, message: str, remedy: str | None, *, certain: bool = Tru
     """Return a warning; its code is that of a slip if it is `certain` that nothing reads it."""
     return Finding(
         severity="warning",
-        code=MISSPELT if remedy and certain and _ASKS.match(remedy) else "parameter_unread",
+        code=MISSPELT if remedy and certain and _SUGGESTS.match(remedy) else "parameter_unread",
         message=message,
         source=f"the parameter {name}",
         remedy=remedy or _NO_PLACE,
     )
 
 
-def _belongs(
+def _suggestion(
     name: str, arguments: Mapping[str, inspect.Parameter], taken: Iterable[str], place: str
 ) -> str | None:
     """Return words on where a parameter may belong, if anywhere."""
-    if certain := _in_table(name, arguments, place):
+    if certain := _table_suggestion(name, arguments, place):
         return certain
     inner = _inner(arguments)
     places = {key: key for key in (*arguments, *taken)} | inner
@@ -437,7 +441,9 @@ def _belongs(
     return None
 
 
-def _in_table(name: str, arguments: Mapping[str, inspect.Parameter], place: str) -> str | None:
+def _table_suggestion(
+    name: str, arguments: Mapping[str, inspect.Parameter], place: str
+) -> str | None:
     for full, key in _inner(arguments).items():
         if key == name:
             return f"it belongs into {place}{full.partition('.')[0]}: {place}{full}"

@@ -169,9 +169,9 @@ def argument_faults(
 ) -> Iterator[InvalidJob | Finding]:
     """Yield the errors and findings about a recipe's parameters.
 
-    Errors are names that are unknown, missing, no string, or that of the recipe's structure;
-    values of a wrong kind, such as a text for true or false; and a structure that is missing or
-    not taken.
+    Errors are names that are unknown, missing, no string, or that of the recipe's structure.
+    Others are values of a wrong kind, such as a text for true or false, and a structure that is
+    missing or not taken.
     """
     if strange := [key for key in parameters if not isinstance(key, str)]:
         yield InvalidJob(f"the parameter name {strange[0]!r} of {recipe.name} is no string")

@@ -17,9 +17,9 @@ Objects that JSON lacks are tagged in monty's way, ``{"@module": ..., "@class": 
 
 Classes of ``ase.optimize`` and ``ase.md`` are ``{"@module": ..., "@callable": ...}``.
 
-``builtins.dict`` is a dict with keys that are no strings. In specifications it is also one with
-keys that begin with ``@``, so that no plain dict is taken for a tag, or with the key ``$job``, so
-that none is taken for a reference.
+``builtins.dict`` is a dict with keys that are no strings. In specifications it is also one with the
+key ``$job`` or with keys that begin with ``@``: a reader takes no plain dict for a reference or a
+tag.
 
 In results, numpy's scalars that are members of a dict are plain numbers, for all readers. The
 member ``@numpy`` of that dict holds their types: ``{"energy": "float64", "frequencies":
@@ -29,7 +29,7 @@ A structure of pymatgen's class ``MSONAtoms`` has the member ``msonable``. The a
 step are written as results are, but their structures as in specifications, with ``info``.
 
 Specifications hold finite numbers only. In results a number that is not finite becomes the tag
-``builtins.float``, as JSON has no word for it; within an array's ``data`` it becomes one of the
+``builtins.float``, as JSON has no word for it. Within an array's ``data`` it becomes one of the
 strings ``"nan"``, ``"inf"`` and ``"-inf"``.
 """
 

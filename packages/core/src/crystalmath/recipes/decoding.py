@@ -158,7 +158,9 @@ _BUILDERS: dict[tuple[Any, Any], Builder] = {
     ("builtins", "dict"): _dict_from,
     ("numpy.random", "Generator"): _generator_from,
     **{
-        ("numpy", kind): lambda node, recurse: _of_numpy(recurse(node["data"]), node["@class"], ())
+        ("numpy", kind): lambda node, recurse: _numpy_scalar(
+            recurse(node["data"]), node["@class"], ()
+        )
         for kind in NUMPY_TYPES
     },
     ("quacc", "Remove"): _quacc_from,
@@ -250,7 +252,7 @@ class Decoder:
         built = {key: self.decode(item, (*place, key)) for key, item in value.items()}
         if isinstance(types, dict):
             for key in types.keys() & built.keys():
-                built[key] = _of_numpy(built[key], types[key], (*place, key))
+                built[key] = _numpy_scalar(built[key], types[key], (*place, key))
         return built
 
     def _tagged(self, node: dict[Any, Any], place: tuple[Any, ...]) -> Any:
@@ -401,12 +403,12 @@ class ResultDecoder(Decoder):
         return {}
 
 
-def _of_numpy(value: Any, kind: Any, place: tuple[Any, ...]) -> Any:
+def _numpy_scalar(value: Any, kind: Any, place: tuple[Any, ...]) -> Any:
     """Return numpy's scalar for a plain value, or a list of them for a list."""
     import numpy as np
 
     if isinstance(kind, list) and isinstance(value, list) and len(kind) == 1:
-        return [_of_numpy(each, kind[0], place) for each in value]
+        return [_numpy_scalar(each, kind[0], place) for each in value]
     plain = value is not None and not isinstance(value, (list, dict))
     if plain and isinstance(kind, str) and kind in NUMPY_TYPES:
         with contextlib.suppress(TypeError, ValueError, OverflowError):

@@ -71,8 +71,8 @@ def full_name(name: str, allow: Sequence[str] = ()) -> str:
 def check_name(name: object, allow: Sequence[str] = ()) -> None:
     """Check that a recipe may have a name, importing nothing.
 
-    Raises `InvalidJob` ("not permitted"): the name is no dotted path of ASCII identifiers below an
-    admitted namespace, or has a part that begins with two underscores.
+    Raises `InvalidJob` ("not permitted"): it is no dotted path of ASCII identifiers below an
+    admitted namespace, or a part of it begins with two underscores.
     """
     reason = None if name == PROBE else _objection(name, allow)
     if reason:
@@ -90,11 +90,11 @@ def _objection(name: object, allow: Sequence[str]) -> str | None:
         if part.startswith("__") or keyword.iskeyword(part):
             return f"{part!r} is no name of a module or recipe"
     if not any(_is_below(name, namespace) for namespace in (NAMESPACE, *allow)):
-        return _outside(name, allow)
+        return _not_admitted(name, allow)
     return None
 
 
-def _outside(name: str, allow: Sequence[str]) -> str:
+def _not_admitted(name: str, allow: Sequence[str]) -> str:
     if _is_shortened(name):
         return f"it is no full name; write {NAMESPACE}.{name}"
     return (
@@ -119,9 +119,9 @@ def look_up(name: str, allow: Sequence[str] = ()) -> Recipe:
     """Find a recipe by its source, importing nothing of it.
 
     Raises `InvalidJob`: the name is not permitted, or names nothing that can be called, or no
-    recipe. quacc's recipes are the jobs and flows that its modules define; the user's modules have
-    no recipe that they import from elsewhere. The message suggests the nearest names, or what to
-    install.
+    recipe. The message suggests the nearest names, or the package to install. Recipes of quacc are
+    the jobs and flows that its modules define; a name that a user's module imports from elsewhere
+    is no recipe.
     """
     check_name(name, allow)
     module_name, _, function = name.rpartition(".")
@@ -137,7 +137,7 @@ def look_up(name: str, allow: Sequence[str] = ()) -> Recipe:
         )
     if _is_below(name, NAMESPACE):
         _require_recipe(name, module, home, binding)
-    elif name != PROBE and (origin := _foreign(home, binding, allow)):
+    elif name != PROBE and (origin := _foreign_origin(home, binding, allow)):
         raise InvalidJob(f"{name} is no recipe: {module.name} only imports it, from {origin}")
     return _recipe(name, home, binding)
 
@@ -153,7 +153,7 @@ def _require_recipe(name: str, module: Module, home: Module, binding: Binding) -
     )
 
 
-def _foreign(home: Module, binding: Binding, allow: Sequence[str]) -> str | None:
+def _foreign_origin(home: Module, binding: Binding, allow: Sequence[str]) -> str | None:
     """Return the module that a name comes from, if no admitted package defines it."""
     origin = home.name
     if binding.origin is not None:
@@ -231,7 +231,7 @@ def _module(module_name: str, recipe: str) -> Module:
         parent = ".".join(parts[:depth])
         spec = find_spec(f"{parent}.{part}" if parent else part, path)
         if spec is None:
-            absent = _absent(parent, part)
+            absent = _absence(parent, part)
             help_text = nearest(part, _submodules(path)) or _admission(parent, recipe)
             raise InvalidJob(f"there is no recipe {recipe}: {absent}{help_text}")
         path = spec.submodule_search_locations
@@ -243,7 +243,7 @@ def _module(module_name: str, recipe: str) -> Module:
     return read_module(cast("ModuleSpec", spec))
 
 
-def _absent(parent: str, part: str) -> str:
+def _absence(parent: str, part: str) -> str:
     if not parent:
         remedy = (
             'pip install "crystalmath[quacc]"'

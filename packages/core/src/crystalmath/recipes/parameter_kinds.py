@@ -1,8 +1,8 @@
 """Check that parameters are of the kinds that a recipe's annotations name.
 
-With another kind the recipe would end with an error of Python's (``'list' object has no attribute
-'items'``), or take a text for a list of letters. A kind is refused only if it is certainly wrong: a
-number or a text in place of a table, a text in place of a number. Users' own recipes are checked
+Another kind would end the recipe with an error of Python's (``'list' object has no attribute
+'items'``), or it would take a text for a list of letters. Only certain errors are refused: a number
+or a text in place of a table, a text in place of a number. Users' own recipes are checked
 less strictly than quacc's: their annotations may be loose, and they may convert texts themselves.
 """
 
@@ -33,7 +33,7 @@ _NOT_NUMBERS = (str, list, tuple, Mapping, PurePath)
 #: The numbers in `opt_params` and `md_params`; the names of the tables in them end in `_kwargs`.
 _INNER_NUMBERS = frozenset(("fmax", "max_steps", "steps"))
 #: The kinds in messages, each with its names in the annotations of users' own recipes.
-_OWN = {
+_OWN_KINDS = {
     "a number": _NUMBERS,
     'a table, {"key": value}': _TABLES | {"MutableMapping", "Dict"},
     "a list": frozenset(("list", "tuple", "set", "List", "Tuple", "Sequence", "Iterable")),
@@ -88,9 +88,9 @@ def check_kinds(recipe: Recipe, parameters: Mapping[str, Any]) -> None:
         wrong += _wrong_for_calculator(recipe.name, calculators)
     else:
         wrong = [
-            _must(name, what, value)
+            _wrong_kind(name, what, value)
             for name, value in present.items()
-            if name in arguments and (what := _due(arguments[name], value)) is not None
+            if name in arguments and (what := _right_kind(arguments[name], value)) is not None
         ]
     if wrong:
         raise InvalidJob(f"the recipe {recipe.name} cannot run: {'; '.join(wrong)}")
@@ -162,12 +162,12 @@ def last_name(node: ast.expr) -> str:
     return ast.unparse(node).rpartition(".")[2]
 
 
-def _due(argument: inspect.Parameter, value: object) -> str | None:
+def _right_kind(argument: inspect.Parameter, value: object) -> str | None:
     """Return the right kind of a parameter of a user's own recipe, if its value has another."""
     if argument.annotation is argument.empty:
         return None
     kinds = members(repr(argument.annotation)) - {"None"}
-    what = next((what for what, names in _OWN.items() if kinds and kinds <= names), None)
+    what = next((what for what, names in _OWN_KINDS.items() if kinds and kinds <= names), None)
     if what is None or not _is_other(what, value):
         return None
     default = None
@@ -206,16 +206,16 @@ def _wrong_in_vasp(parameters: Mapping[str, Any]) -> Iterator[str]:
     kpts = parameters.get("kpts")
     listed = kpts if isinstance(kpts, (list, tuple)) else ()
     if isinstance(kpts, str) or any(isinstance(each, float) for each in listed) or _no_mesh(kpts):
-        yield _must("kpts", _KPTS, kpts)
+        yield _wrong_kind("kpts", _KPTS, kpts)
     if isinstance(parameters.get("setups"), (int, float, list, tuple)):
         what = 'the name of a file of setups, or a table, {"Al": "_pv"}'
-        yield _must("setups", what, parameters["setups"])
+        yield _wrong_kind("setups", what, parameters["setups"])
     yield from _twice(parameters, "tag of INCAR")
     for name, value in parameters.items():
-        if (due := _due_in_incar(name.lower(), value)) is not None:
-            yield _must(name, due, value)
+        if (due := _right_kind_in_incar(name.lower(), value)) is not None:
+            yield _wrong_kind(name, due, value)
         elif name.lower() == "ispin" and float(value) not in _SPINS:
-            yield _must(name, "1, without spin, or 2, spin-polarized", value)
+            yield _wrong_kind(name, "1, without spin, or 2, spin-polarized", value)
 
 
 def _twice(names: Mapping[Any, Any], what: str) -> Iterator[str]:
@@ -244,17 +244,17 @@ def _wrong_in_espresso(parameters: Mapping[str, Any]) -> Iterator[str]:
     text = isinstance(kpts, str) and kpts != "gamma"
     # A single number is a density of k-points in VASP only.
     if text or isinstance(kpts, (int, float)) or _is_cut(kpts) or _no_mesh(kpts):
-        yield _must("kpts", _KPTS, kpts)
+        yield _wrong_kind("kpts", _KPTS, kpts)
     if isinstance(parameters.get("kspacing"), _NOT_NUMBERS):
-        yield _must("kspacing", "a number, in 1/Å", parameters["kspacing"])
+        yield _wrong_kind("kspacing", "a number, in 1/Å", parameters["kspacing"])
     for table in _tables_of(parameters):
         yield from _twice(table, "name in input_data")
     for name, value in _numbers_of(parameters):
         if isinstance(value, str):
-            yield _must(name, f"a number, in {_UNITS[name.lower()]}", value)
+            yield _wrong_kind(name, f"a number, in {_UNITS[name.lower()]}", value)
 
 
-def _due_in_incar(name: str, value: Any) -> str | None:
+def _right_kind_in_incar(name: str, value: Any) -> str | None:
     """Return the right kind of a tag of INCAR, if ASE or VASP would fail at its value."""
     text = isinstance(value, str)
     if name in _tags("float") or name in _tags("exp"):
@@ -300,16 +300,16 @@ def _wrong(name: str, value: Any, annotation: str) -> Iterator[str]:
     kind = _kind(annotation)
     if kind == "copy":
         if not _is_copy(value):
-            yield _must(name, _COPY, value)
+            yield _wrong_kind(name, _COPY, value)
     elif kind == "number":
         if isinstance(value, _NOT_NUMBERS):
-            yield _must(name, "a number", value)
+            yield _wrong_kind(name, "a number", value)
     elif name in _NAMED:
         if isinstance(value, _NO_NAMES):
-            yield _must(name, _NAMED[name], value)
+            yield _wrong_kind(name, _NAMED[name], value)
     elif kind == "table" or name in {"input_data", "pseudopotentials"}:
         if _is_no_table(value):
-            yield _must(name, 'a table, {"key": value}', value)
+            yield _wrong_kind(name, 'a table, {"key": value}', value)
         elif isinstance(value, Mapping):
             yield from _inner(name, value)
 
@@ -325,15 +325,15 @@ def _wrong_for_calculator(recipe: str, parameters: Mapping[str, Any]) -> Iterato
         # As in `check_flag`.
         if isinstance(default, bool):
             if isinstance(value, _NOT_NUMBERS):
-                yield _must(name, "true or false", value)
+                yield _wrong_kind(name, "true or false", value)
         elif isinstance(default, (int, float)) and isinstance(value, _NOT_NUMBERS):
-            yield _must(name, "a number", value)
+            yield _wrong_kind(name, "a number", value)
 
 
 def _inner(name: str, table: Mapping[Any, Any]) -> Iterator[str]:
     if name == "job_params":
         yield from (
-            _must(f"{name}.{job}", "a table of that job's parameters", of_job)
+            _wrong_kind(f"{name}.{job}", "a table of that job's parameters", of_job)
             for job, of_job in table.items()
             if _is_no_table(of_job)
         )
@@ -342,14 +342,14 @@ def _inner(name: str, table: Mapping[Any, Any]) -> Iterator[str]:
         if value is None:
             continue
         if key == "optimizer" and isinstance(value, (int, float, *_NOT_TEXT)):
-            yield _must(place, "an optimizer of ase.optimize, such as FIRE", value)
+            yield _wrong_kind(place, "an optimizer of ase.optimize, such as FIRE", value)
         elif key in _INNER_NUMBERS and isinstance(value, _NOT_NUMBERS):
-            yield _must(place, "a number", value)
+            yield _wrong_kind(place, "a number", value)
         elif str(key).endswith("_kwargs") and _is_no_table(value):
-            yield _must(place, 'a table, {"key": value}', value)
+            yield _wrong_kind(place, 'a table, {"key": value}', value)
 
 
-def _must(name: str, what: str, value: object) -> str:
+def _wrong_kind(name: str, what: str, value: object) -> str:
     return f"the parameter {name!r} must be {what}, not {shown(value)}"
 
 

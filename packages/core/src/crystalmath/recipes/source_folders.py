@@ -59,7 +59,7 @@ def _anchored(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 def _value(key: str, value: Any) -> Any:
     if key in FOLDERS:
-        return _whole(value)
+        return _absolute(value)
     if key == "copy_files" and isinstance(value, (list, tuple)):
         return [_spec(spec) for spec in value]
     return _anchored(value) if isinstance(value, dict) else value
@@ -68,10 +68,10 @@ def _value(key: str, value: Any) -> Any:
 def _spec(spec: Any) -> Any:
     if not isinstance(spec, dict) or "source" not in spec:
         return spec
-    return {**spec, "source": _whole(spec["source"])}
+    return {**spec, "source": _absolute(spec["source"])}
 
 
-def _whole(path: Any) -> Any:
+def _absolute(path: Any) -> Any:
     if not isinstance(path, (str, Path)) or not str(path) or str(path).startswith("~"):
         return path
     return type(path)(os.path.abspath(path))
@@ -91,7 +91,7 @@ def check_sources(recipe: str, parameters: Mapping[str, Any]) -> list[Finding]:
     return [
         finding
         for name, folder, files in _sources(parameters, "")
-        for finding in _of_source(name, os.path.expanduser(os.fspath(folder)), files)
+        for finding in _source_findings(name, os.path.expanduser(os.fspath(folder)), files)
     ]
 
 
@@ -135,7 +135,7 @@ def _specs(name: str, value: object) -> Iterator[tuple[str, Any, list[str]]]:
             yield name, source, [str(each) for each in listed]
 
 
-def _of_source(name: str, folder: str, files: list[str]) -> Iterator[Finding]:
+def _source_findings(name: str, folder: str, files: list[str]) -> Iterator[Finding]:
     if not os.path.isabs(folder):
         yield _finding(
             "error",
@@ -149,10 +149,10 @@ def _of_source(name: str, folder: str, files: list[str]) -> Iterator[Finding]:
         message = f"{name}: {one_line(folder)} {words}"
         yield _finding("error", "source_missing", message, name, "correct it, or leave it out")
     else:
-        yield from _of_files(name, folder, files)
+        yield from _file_findings(name, folder, files)
 
 
-def _of_files(name: str, folder: str, files: list[str]) -> Iterator[Finding]:
+def _file_findings(name: str, folder: str, files: list[str]) -> Iterator[Finding]:
     for file in files:
         pattern = bool(_MAGIC & set(file))
         inside = os.path.join(glob.escape(folder), file)

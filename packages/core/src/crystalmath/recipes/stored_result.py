@@ -54,7 +54,7 @@ class StoredResult:
     #: The blocks, and the index after them.
     data: bytes
     #: For the outcome's header: ``text``, the size of the JSON text, and ``index``, that of the
-    #: index as it is stored, 0 where there is none; in bytes.
+    #: stored index, 0 if there is none; in bytes.
     sizes: Mapping[str, int]
 
 

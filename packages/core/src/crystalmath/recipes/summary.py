@@ -55,12 +55,12 @@ def summarize(result: object, flow_steps: Mapping[str, Any] | None = None) -> di
     calculations = list(steps(result))
     last = calculations[-1] if calculations else result
     summary = {
-        "energy_ev": _quiet(_energy, last),
-        "max_force_ev_ang": _quiet(_max_force, last),
-        "formula": _quiet(_formula, last),
-        "work_dir": _quiet(_work_dir, last),
+        "energy_ev": _or_none(_energy, last),
+        "max_force_ev_ang": _or_none(_max_force, last),
+        "formula": _or_none(_formula, last),
+        "work_dir": _or_none(_work_dir, last),
     }
-    natoms = _quiet(_natoms, last)
+    natoms = _or_none(_natoms, last)
     if natoms:
         summary["natoms"] = natoms
     if calculations and last is not result:
@@ -68,7 +68,7 @@ def summarize(result: object, flow_steps: Mapping[str, Any] | None = None) -> di
     return summary
 
 
-def _quiet(read: Any, result: object) -> Any:
+def _or_none(read: Any, result: object) -> Any:
     # A summary is a convenience: an unforeseen result must not fail its job.
     with contextlib.suppress(Exception):
         return read(result) if isinstance(result, Mapping) else None
@@ -93,7 +93,7 @@ def _energy(result: Mapping[str, Any]) -> float | None:
     results = result["results"]
     # The energy of vibrations is the caller's reference, by default 0.
     energy = None if "vib_freqs" in results else _number(results.get("energy"))
-    exchanged = None if energy is None else _quiet(_exact_exchange_energy, result)
+    exchanged = None if energy is None else _or_none(_exact_exchange_energy, result)
     return energy if exchanged is None else _number(exchanged)
 
 
