@@ -69,7 +69,7 @@ def structures_argument(recipe: Recipe) -> str | None:
     """Return the name of a recipe's first argument if that is a list of structures."""
     first = _first(recipe)
     node = None if first is None or first.kind not in _BY_NAME else annotation_of(first)
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):  # a reference forward
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):  # a forward reference
         with contextlib.suppress(SyntaxError):
             node = ast.parse(node.value, mode="eval").body
     if first is None or not (isinstance(node, ast.Subscript) and last_name(node.value) in _LISTS):
@@ -103,7 +103,7 @@ def structure_argument(recipe: Recipe) -> inspect.Parameter | None:
 
 
 def check_structure(recipe: Recipe, *, has_structure: bool) -> None:
-    """Raise `InvalidJob` if a recipe takes no structure, or needs one that the job lacks."""
+    """Raise `InvalidJob` for a structure that a recipe does not take, or the lack of one."""
     taken = structure_taken(recipe)
     if taken == "required" and not has_structure:
         first = structure_argument(recipe)
@@ -125,13 +125,13 @@ def _is_plain(argument: inspect.Parameter) -> bool:
     node = annotation_of(argument)
     try:
         return node is not None and _names_plain(node)
-    except (SyntaxError, SystemError):  # in a reference forward
+    except (SyntaxError, SystemError):  # in a forward reference
         return False
 
 
 def _names_plain(node: ast.expr) -> bool:
     if isinstance(node, ast.Constant):
-        if isinstance(node.value, str):  # a reference forward
+        if isinstance(node.value, str):  # a forward reference
             return _names_plain(ast.parse(node.value, mode="eval").body)
         return node.value is None
     if isinstance(node, ast.BinOp):
@@ -147,7 +147,7 @@ def _names_plain(node: ast.expr) -> bool:
 
 _BY_NAME = frozenset((inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY))
 
-# A name that resembles a named parameter as much is a slip. Calculators have many parameters of
+# From this similarity on, an unknown name is taken for a slip. Calculators have many parameters of
 # their own that no signature names.
 _LIKE = 0.8
 

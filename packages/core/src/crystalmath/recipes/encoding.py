@@ -305,7 +305,7 @@ class ResultEncoder(StrictEncoder):
         return _tag("builtins", "float", string=repr(float(value)))
 
     def is_plain(self, value: Mapping[Any, Any]) -> bool:
-        """Return whether all keys are texts; tags are those of objects that monty wrote."""
+        """Return whether all keys are texts; those of tags come from monty's own documents."""
         return NUMPY not in value and all(isinstance(key, str) for key in value)
 
     def _dict(self, value: Mapping[Any, Any], place: tuple[Any, ...]) -> Any:
@@ -353,7 +353,7 @@ class ResultEncoder(StrictEncoder):
             parts = {name: self.encode(part, (*place, name)) for name, part in _parts(value)}
             return _tag(type(value).__module__, type(value).__name__, **parts)
         if "<" in getattr(value, "__qualname__", ""):
-            raise self.refusal(place, "a function that no module has cannot be found again")
+            raise self.refusal(place, "a local function cannot be found again by its name")
         try:
             document = MontyEncoder().default(value)
         except Exception as error:  # an object's own as_dict may raise any kind
@@ -388,7 +388,7 @@ class ArgumentEncoder(ResultEncoder):
         return node | ({"msonable": True} if _is_msonable(value) else {})
 
     def is_plain(self, value: Mapping[Any, Any]) -> bool:
-        """Return whether no key is a reference's, either."""
+        """Return whether all keys are texts, and none begins with ``$``."""
         return super().is_plain(value) and not any(key.startswith("$") for key in value)
 
 

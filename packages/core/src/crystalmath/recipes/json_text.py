@@ -180,7 +180,7 @@ _ITEM_TYPES: dict[str, set[type]] = {
 }
 
 
-#: Return the name of an array's type. It is kept: numpy needs some twenty calls to make it.
+#: Return the name of an array's type. It is cached: numpy needs some twenty calls.
 dtype_text = functools.lru_cache(str)
 
 
@@ -302,5 +302,5 @@ def structure_of(body: Mapping[str, Any]) -> dict[str, Any] | None:
     atoms = body["atoms"]
     if not atoms or "@module" not in atoms:
         return atoms or None
-    # The step of a flow may hold a structure in the form of another step's result.
+    # A step of a flow may hold a structure in the form of another step's result.
     return {"format": "ase-json", "data": atoms.get("data") or atoms["atoms_json"]}

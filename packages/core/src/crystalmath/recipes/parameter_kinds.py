@@ -140,12 +140,12 @@ def members(annotation: str) -> set[str]:
     node = parsed(annotation)
     try:
         return set() if node is None else set(_members(node))
-    except (SyntaxError, SystemError):  # in a reference forward
+    except (SyntaxError, SystemError):  # in a forward reference
         return set()
 
 
 def _members(node: ast.expr) -> Iterator[str]:
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):  # a reference forward
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):  # a forward reference
         node = ast.parse(node.value, mode="eval").body
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         yield from _members(node.left)
@@ -219,7 +219,7 @@ def _wrong_in_vasp(parameters: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _twice(names: Mapping[Any, Any], what: str) -> Iterator[str]:
-    """Yield names that differ in capitals alone: a recipe takes either of them."""
+    """Yield names that differ in capitals alone; recipes differ in which one they take."""
     spelt: dict[str, str] = {}
     for name in map(str, names):
         if (before := spelt.setdefault(name.lower(), name)) != name:

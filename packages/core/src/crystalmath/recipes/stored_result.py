@@ -37,7 +37,7 @@ BLOCK = 256 * 2**10
 #: smaller members the index would be as large as the text.
 _LARGE = 64 * 2**10
 _MEMBER = 256
-#: The most bytes of an unpacked index, beside twice those of the text.
+#: An unpacked index has at most this number of bytes more than twice its text.
 _MOST_SMALL = 2**20
 #: For zlib: a gzip header, and the largest window.
 _GZIP_WBITS = 16 + zlib.MAX_WBITS

@@ -390,9 +390,9 @@ def find_structures(text: bytes) -> CalculationText:
 
 
 def structures_of(text: bytes) -> tuple[list[Atoms], int]:
-    """Return the list of structures that a recipe returned, and a number of calculations.
+    """Return the structures that a recipe returned as a list, and the number of calculations.
 
-    The list is empty for a single structure, the number 0 for calculations that follow each other.
+    The list is empty for a single structure; the number is 0 if each calculation follows another.
     """
     document = json.loads(text)
     atoms = document.get("atoms") if isinstance(document, Mapping) else None

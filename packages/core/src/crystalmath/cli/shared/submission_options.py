@@ -243,7 +243,7 @@ def require_none(recipe: str) -> None:
     except InvalidJob:
         return  # the check of the job reports problems of the recipe
     try:
-        check_structure(known_recipe, given=False)
+        check_structure(known_recipe, has_structure=False)
     except InvalidJob as error:
         output.refuse(str(error), "STRUCTURE")
 
