@@ -916,9 +916,9 @@ def test_the_owners_of_what_is_not_finished(store):
 def test_successors_are_found_by_an_index(tmp_path, monkeypatch):
     plans = []
 
-    def rows(snapshot, query, given=None, **more):
-        plans.extend(row["detail"] for row in read(snapshot, f"EXPLAIN QUERY PLAN {query}", given))
-        return read(snapshot, query, given, **more)
+    def rows(snapshot, query, parameters=None, **more):
+        plans.extend(row["detail"] for row in read(snapshot, f"EXPLAIN QUERY PLAN {query}", parameters))
+        return read(snapshot, query, parameters, **more)
 
     read = Snapshot.rows
     with JobStore(f"sqlite:///{tmp_path}/jobs.sqlite") as store:

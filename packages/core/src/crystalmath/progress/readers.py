@@ -27,7 +27,7 @@ _OPTIMIZER_STEP = re.compile(
 
 
 class AseLog(ProgressReader):
-    """An optimizer of ASE, where quacc's recipes have it write: ``opt.log``."""
+    """An optimizer of ASE, which quacc's recipes have write ``opt.log``."""
 
     program = "ASE"
     file = "opt.log"
@@ -61,10 +61,10 @@ class _LogSteps(StepCollector):
         return self._steps
 
 
-def _optimizer_step(line: str, number: int) -> Reading | None:  # noqa: ARG001 - the line has it
-    if not (found := _OPTIMIZER_STEP.match(line)):
+def _optimizer_step(line: str, _: int) -> Reading | None:
+    if not (match := _OPTIMIZER_STEP.match(line)):
         return None
-    step, energy, force = found.groups()
+    step, energy, force = match.groups()
     return Reading(ionic_step=int(step), energy_ev=float(energy), max_force_ev_ang=float(force))
 
 
@@ -73,15 +73,15 @@ def _optimizer_step(line: str, number: int) -> Reading | None:  # noqa: ARG001 -
 _DYNAMICS_STEP = re.compile(
     r"(\d+\.\d{4})\s+-?\d+\.\d+\s+(-?\d+\.\d+)\s+-?\d+\.\d+\s+-?\d+\.\d(?:\s|$)"
 )
-#: The time between two lines, of which four digits are written, is that of so many on average.
-_AVERAGED = 1000
+#: The time between two lines is averaged over so many, as only four digits are written.
+_AVERAGED_LINES = 1000
 
 
 class AseMdLog(ProgressReader):
-    """Dynamics of ASE, where quacc's recipes have them write: ``md.log``.
+    """Dynamics of ASE, which quacc's recipes have write ``md.log``.
 
-    The energy is the potential one, as that of a relaxation's step. Steps count from 0, and are
-    those of ASE where each has a line: the log does not tell its interval.
+    The energy is the potential one, as in a relaxation's step. Steps count the lines, from 0; they
+    are ASE's steps only if each has a line, as the log does not state its interval.
     """
 
     program = "ASE"
@@ -89,15 +89,18 @@ class AseMdLog(ProgressReader):
 
     def read(self, lines: Lines) -> Reading:
         """Read the last whole line of a step; its number follows from its time."""
-        found = list(
-            islice(filter(None, map(_DYNAMICS_STEP.match, reversed(lines(self.file)))), _AVERAGED)
+        matches = list(
+            islice(
+                filter(None, map(_DYNAMICS_STEP.match, reversed(lines(self.file)))),
+                _AVERAGED_LINES,
+            )
         )
-        if not found:
+        if not matches:
             return Reading()
-        last, first = float(found[0][1]), float(found[-1][1])
-        apart = (last - first) / max(1, len(found) - 1)
+        last, first = float(matches[0][1]), float(matches[-1][1])
+        apart = (last - first) / max(1, len(matches) - 1)
         step = round(last / apart) if apart else 0
-        return Reading(ionic_step=step, energy_ev=float(found[0][2]))
+        return Reading(ionic_step=step, energy_ev=float(matches[0][2]))
 
     def collector(self) -> StepCollector:
         """Collect the lines of all steps."""
@@ -105,9 +108,9 @@ class AseMdLog(ProgressReader):
 
 
 def _dynamics_step(line: str, number: int) -> Reading | None:
-    if not (found := _DYNAMICS_STEP.match(line)):
+    if not (match := _DYNAMICS_STEP.match(line)):
         return None
-    return Reading(ionic_step=number, energy_ev=float(found[2]))
+    return Reading(ionic_step=number, energy_ev=float(match[2]))
 
 
 _NUMBER = r"[-+]?\d*\.\d+E[-+]\d+"
@@ -115,8 +118,12 @@ _NUMBER = r"[-+]?\d*\.\d+E[-+]\d+"
 _VASP_IONIC = re.compile(rf"\s*(\d+)\s+(?:T=.*?)?F=\s*{_NUMBER}\s+E0=\s*({_NUMBER})(?=\s)")
 #: ``DAV:   4    -0.148895E+02   -0.1E-02 ...``, also RMM, CGA, SDA and the like
 _VASP_ELECTRONIC = re.compile(rf"[A-Z]{{3}}\s*:\s*(\d+)\s+({_NUMBER})\s")
-#: OUTCAR tells the forces on all ions, also on those that selective dynamics keep in place.
+#: The table in OUTCAR has the forces on all ions, also on those that selective dynamics fixes.
 _VASP_FORCES = "TOTAL-FORCE (eV/Angst)"
+
+
+#: Selective dynamics has a flag for each.
+_AXES = 3
 
 
 class Oszicar(ProgressReader):
@@ -131,24 +138,24 @@ class Oszicar(ProgressReader):
         electronic: int | None = None
         energy: float | None = None
         for line in reversed(lines(self.file)):
-            if found := _VASP_IONIC.match(line):
+            if match := _VASP_IONIC.match(line):
                 # Electronic steps after it belong to the next one.
-                step = int(found[1]) + (electronic is not None)
+                step = int(match[1]) + (electronic is not None)
                 force = _last_vasp_force(lines("OUTCAR"), _fixed(reversed(lines("POSCAR"))))
                 return Reading(
                     ionic_step=step,
                     electronic_step=electronic,
-                    energy_ev=float(found[2]),
+                    energy_ev=float(match[2]),
                     max_force_ev_ang=force,
                 )
-            if electronic is None and (found := _VASP_ELECTRONIC.match(line)):
-                electronic, energy = int(found[1]), float(found[2])
+            if electronic is None and (match := _VASP_ELECTRONIC.match(line)):
+                electronic, energy = int(match[1]), float(match[2])
         if electronic is None:
             return Reading()
         return Reading(ionic_step=1, electronic_step=electronic, energy_ev=energy)
 
     def collector(self) -> StepCollector:
-        """Collect energies, and beside each the table of forces of the same number."""
+        """Collect energies and tables of forces; the nth table belongs to the nth energy."""
         return _VaspSteps()
 
 
@@ -161,8 +168,8 @@ class _VaspSteps(StepCollector):
 
     def take(self, file: str, lines: Sequence[str]) -> None:
         if file == Oszicar.file:
-            found = filter(None, map(_VASP_IONIC.match, lines))
-            self._energies += ((int(step[1]), float(step[2])) for step in found)
+            steps = filter(None, map(_VASP_IONIC.match, lines))
+            self._energies += ((int(step[1]), float(step[2])) for step in steps)
             return
         if file == "POSCAR":
             self._fixed = _fixed(reversed(lines)) + self._fixed
@@ -189,7 +196,7 @@ class _VaspSteps(StepCollector):
 def _fixed(backwards: Iterable[str]) -> list[bool]:
     """Return which ions stay in place, the last one first, as the lines are."""
     flags = (line.split(maxsplit=6)[3:6] for line in backwards)
-    return [set(each) == {"F"} for each in flags if len(each) == 3 and set(each) <= {"T", "F"}]  # noqa: PLR2004
+    return [set(each) == {"F"} for each in flags if len(each) == _AXES and set(each) <= {"T", "F"}]
 
 
 def _last_vasp_force(lines: LastLines, fixed: Sequence[bool]) -> float | None:
@@ -226,7 +233,7 @@ _PW_IONIC = re.compile(
     r"|Entering Dynamics:\s+iteration =\s+(\d+))"
 )
 _PW_FORCE = re.compile(r"\s+atom\s+\d+ type\s+\d+\s+force =(.*)")
-#: It tells the forces on all atoms, also on those that the input keeps in place.
+#: The table has the forces on all atoms, also on those that the input fixes.
 _PW_FORCES = "Forces acting on atoms"
 _PW_POSITIONS = "ATOMIC_POSITIONS"
 
@@ -239,7 +246,7 @@ class PwOutput(ProgressReader):
     others = ("pw.in",)
 
     def read(self, lines: Lines) -> Reading:
-        """Read backwards: what is written of a step stands before its end."""
+        """Read backwards: the lines of a step stand before the line that ends it."""
         text = lines(self.file)
         ry, ry_per_bohr = _pw_units()
         done, electronic = _pw_steps(text)
@@ -256,7 +263,7 @@ class PwOutput(ProgressReader):
     def collector(self) -> StepCollector:
         """Collect the last energy before each step's end, and the first table of forces.
 
-        The input, which is read last, tells which of the forces count.
+        The input is read last; it tells which atoms move, and so which forces count.
         """
         return _PwSteps()
 
@@ -280,16 +287,16 @@ class _PwSteps(StepCollector):
 
     def _take(self, line: str) -> None:
         if self._in_table:
-            if found := _PW_FORCE.match(line):
-                self._forces.extend(map(float, found[1].split()))
+            if match := _PW_FORCE.match(line):
+                self._forces.extend(map(float, match[1].split()))
             elif self._forces:
                 self._in_table = False
         elif _PW_FORCES in line:
             self._in_table, self._forces = True, array("d")
-        if (found := _PW_ENERGY.match(line)) and found[1]:
-            self._energy = float(found[2]) * self._ry
-        elif (found := _PW_IONIC.match(line)) and self._energy is not None:
-            number = int(found[found.lastindex or 0])
+        if (match := _PW_ENERGY.match(line)) and match[1]:
+            self._energy = float(match[2]) * self._ry
+        elif (match := _PW_IONIC.match(line)) and self._energy is not None:
+            number = int(match[match.lastindex or 0])
             self._steps.append(Reading(ionic_step=number, energy_ev=self._energy))
             self._tables.append(self._forces)
             self._energy, self._forces = None, array("d")
@@ -297,7 +304,7 @@ class _PwSteps(StepCollector):
     def steps(self) -> Sequence[Reading]:
         steps, tables = self._steps, self._tables
         if self._energy is not None:
-            # No line tells the end of a single calculation, nor of the last one of vc-relax.
+            # No line marks the end of a single calculation, nor of vc-relax's last one.
             last = (steps[-1].ionic_step or 0) if steps else 0
             steps = [*steps, Reading(ionic_step=last + 1, energy_ev=self._energy)]
             tables = [*tables, self._forces]
@@ -320,43 +327,43 @@ def _pw_steps(lines: Sequence[str]) -> tuple[int, int | None]:
     """Return the last ionic step that has ended, 0 for none, and the electronic step after it."""
     electronic: int | None = None
     for line in reversed(lines):
-        if found := _PW_IONIC.match(line):
-            return int(found[found.lastindex or 0]), electronic
-        if electronic is None and (found := _PW_ELECTRONIC.match(line)):
-            electronic = int(found[1])
+        if match := _PW_IONIC.match(line):
+            return int(match[match.lastindex or 0]), electronic
+        if electronic is None and (match := _PW_ELECTRONIC.match(line)):
+            electronic = int(match[1])
     return 0, electronic
 
 
 def _last_pw_energy(lines: Sequence[str]) -> float | None:
-    """Return the last energy that is converged, in Ry; in the first step also one that is not."""
+    """Return the last converged energy, in Ry; before the first, the last unconverged one."""
     first: float | None = None
     for line in reversed(lines):
-        if "total energy" in line and (found := _PW_ENERGY.match(line)):
-            if found[1]:
-                return float(found[2])
+        if "total energy" in line and (match := _PW_ENERGY.match(line)):
+            if match[1]:
+                return float(match[2])
             if first is None:
-                first = float(found[2])
+                first = float(match[2])
     return first
 
 
-def _last_pw_force(lines: LastLines, given: LastLines, unit: float) -> float | None:
-    """Return the largest force of the last whole table, in eV/Å; the input is `given`.
+def _last_pw_force(lines: LastLines, input_lines: LastLines, unit: float) -> float | None:
+    """Return the largest force of the last whole table, in eV/Å, on atoms that the input moves.
 
     With high verbosity tables of contributions follow the total, each under a heading of its own.
     """
     for section in lines.sections(_PW_FORCES):
         forces: list[float] = []
         for line in islice(section, 1, None):
-            if found := _PW_FORCE.match(line):
-                forces += map(float, found[1].split())
+            if match := _PW_FORCE.match(line):
+                forces += map(float, match[1].split())
             elif forces:
-                positions = next(given.sections(_PW_POSITIONS), iter(()))
+                positions = next(input_lines.sections(_PW_POSITIONS), iter(()))
                 return _largest_pw(forces, _pw_moves(positions), unit)
     return None
 
 
 def _pw_moves(lines: Iterable[str]) -> NDArray[np.float64]:
-    """Return a row for each atom: of x, y and z 0 where the input keeps it in place, else 1."""
+    """Return a row for each atom, with 0 for each axis that the input fixes, else 1."""
     import numpy as np
 
     moves: list[bool] = []
@@ -374,7 +381,7 @@ def _pw_moves(lines: Iterable[str]) -> NDArray[np.float64]:
 def _largest_pw(forces: Sequence[float], moves: NDArray[np.float64], unit: float) -> float | None:
     import numpy as np
 
-    rows = np.array(forces).reshape(-1, 3)  # dynamics have millions, all of which are looked at
+    rows = np.array(forces).reshape(-1, 3)  # by numpy: dynamics have millions
     if moves.shape == rows.shape:
         rows *= moves
     return float(np.linalg.norm(rows, axis=1).max()) * unit if len(rows) else None

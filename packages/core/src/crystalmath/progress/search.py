@@ -26,19 +26,19 @@ _LOG = logging.getLogger("crystalmath.progress")
 _T = TypeVar("_T")
 _Work: TypeAlias = "Generator[None, None, _T]"
 
-#: How much of the end of a file is read, in bytes: a table of the forces on some 10,000 atoms.
+#: Only so much of a file's end is read, in bytes: a table of the forces on some 10,000 atoms.
 END = 2**20
-#: What was read of a file is remembered once the file is as old as this, in seconds.
+#: A reading is kept only if the file had not changed for so long, in seconds.
 _SETTLED_S = 2.0
-#: For so many calculations the last reading is remembered.
+#: The number of calculations whose last reading is kept.
 _KEPT = 2000
 #: Only the last steps of a job are returned.
 MOST_STEPS = 2000
-#: How much of a file is read for its steps, decompressed, in bytes.
+#: Only so much of a file is read for its steps, in bytes after decompression.
 _MOST_READ = 2**28
-#: No line of a text file is longer, in bytes.
+#: A file with a longer line is no text, in bytes.
 _LONGEST_LINE = 2**20
-#: File of a calculation -> its signature, and what was read of it.
+#: By the file of a calculation: its signature, and the last reading.
 _known: dict[Path, tuple[tuple[int, int, int], Reading]] = {}
 
 
@@ -47,27 +47,27 @@ def read_progress(
 ) -> _Work[Progress | None]:
     """Read how far the newest calculation below an attempt's work directory has come.
 
-    The readers are given by the names of their files; the result is ``None`` if none of these is
-    there. With `history` the ionic steps of all calculations are read, too. No links are followed
-    but quacc's to its scratch directory.
+    `readers` has each reader by the name of its file; the result is ``None`` if none of these
+    files exists. With `history` the ionic steps of all calculations are read, too. Only quacc's
+    link to its scratch directory is followed.
     """
     files = yield from calculation_files(str(work), lambda name: _shown(name) in readers)
     if not files:
         return None
     paths = [(at, Path(path)) for at, path in files]
-    found = [(at, path, readers[_shown(path.name)]) for at, path in paths]
-    _, path, reader = max(found, key=lambda each: each[0])
+    calculations = [(at, path, readers[_shown(path.name)]) for at, path in paths]
+    _, path, reader = max(calculations, key=lambda each: each[0])
     try:
         seen = path.stat()
-    except FileNotFoundError:  # it has just been compressed; whoever asks again sees it
+    except FileNotFoundError:  # it has just been compressed; the next call reads it
         return None
     reading = _read_newest(path, reader, seen)
     yield
     updated_at = seen.st_mtime
-    steps = (yield from read_history(found)) if history else None
+    steps = (yield from read_history(calculations)) if history else None
     return Progress(
         program=reader.program,
-        calculation=len({each.parent for _, each, _ in found}),
+        calculation=len({each.parent for _, each, _ in calculations}),
         file=str(path.relative_to(work) if path.is_relative_to(work) else path),
         updated_at=updated_at,
         ionic_step=reading.ionic_step,
@@ -89,10 +89,10 @@ def _read_newest(path: Path, reader: ProgressReader, seen: os.stat_result) -> Re
         reading = reader.read(
             lambda name: at_once(_lines(path.parent, name)) if name in names else LastLines()
         )
-    except Exception:  # noqa: BLE001 - whatever a plugin raises is no reason to say nothing of a job
+    except Exception:  # noqa: BLE001 - a plugin's: the job's state is shown without progress
         tell_failure(reader, path)
         reading = Reading()
-    # What has just been written may be written to again without that being seen in its time.
+    # A second write within the resolution of file times would not change the signature.
     if time.time() - seen.st_mtime > _SETTLED_S:
         while len(_known) >= _KEPT:
             _known.pop(next(iter(_known)), None)
@@ -129,9 +129,9 @@ def read_history(
     for number, (folder, readers) in enumerate(folders.items(), 1):
         read: Sequence[Reading] = ()
         for reader in readers.values():
-            found = yield from _read_steps(folder, reader)
-            # Where ASE moves the atoms, the program beside its log sees one step at a time.
-            read = max(read, found, key=len)
+            readings = yield from _read_steps(folder, reader)
+            # If ASE moves the atoms, its log has all steps; the program's own file has one.
+            read = max(read, readings, key=len)
         steps += (
             IonicStep(
                 calculation=number,
@@ -160,7 +160,7 @@ def _read_steps(folder: Path, reader: ProgressReader) -> _Work[Sequence[Reading]
 
 
 def tell_failure(reader: ProgressReader, path: Path) -> None:
-    """Log by its class which reader, perhaps a plugin's, has raised."""
+    """Log the error of a reader, perhaps a plugin's, with the reader's class."""
     kind = f"{type(reader).__module__}.{type(reader).__qualname__}"
     _LOG.warning("the progress reader %s cannot read %s", kind, path, exc_info=True)
 
@@ -169,7 +169,7 @@ def _collect(path: Path, name: str, collector: StepCollector) -> _Work[None]:
     size, rest = 0, b""
     try:
         for chunk in read_chunks(path):
-            # What has no end yet may be cut within a number.
+            # A line without its end may be cut within a number.
             whole, _, rest = (rest + chunk).rpartition(b"\n")
             if whole:
                 collector.take(name, whole.decode("utf-8", "replace").split("\n"))

@@ -1,4 +1,4 @@
-"""Which engines are installed and configured, and this process's runner of each."""
+"""List the installed engines, name the configured one, and keep this process's runners."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from attrs import field, frozen
 
-import crystalmath.jobs.identities  # noqa: F401
+import crystalmath.jobs.identities  # noqa: F401 - registers an exit handler, which must come first
 from crystalmath import config
 from crystalmath.engines.registry import distribution_of, plugins
 from crystalmath.errors import ConfigError, PluginError
@@ -41,7 +41,7 @@ __all__ = [
 
 @frozen(kw_only=True)
 class EngineInfo:
-    """What is known of one installed engine.
+    """An installed engine.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class EngineInfo:
     error : str, optional
         Why it cannot.
     findings : list of Finding
-        What the plugin itself says keeps it from serving.
+        The plugin's own reasons why the engine cannot serve.
     configured : bool
         Whether submissions that name no engine use it.
     """
@@ -77,14 +77,14 @@ def get_workflow_engine(environ: Mapping[str, str] = os.environ) -> str | None:
     Parameters
     ----------
     environ : mapping of str to str
-        The environment that counts, a submitter's for example.
+        The environment to read, for example a submitter's.
 
     Returns
     -------
     str or None
         ``CRYSTALMATH_ENGINE``, else ``engine`` of the configuration file, else quacc's own setting
-        where an installed plugin has that name. It need not be installed; using it is an error
-        then, never a silent change of engine.
+        if an installed plugin has that name. The engine need not be installed: its use is then an
+        error, never a silent change of engine.
     """
     configured = config.load().engine
     if configured:
@@ -96,7 +96,7 @@ def get_workflow_engine(environ: Mapping[str, str] = os.environ) -> str | None:
 def _quacc_setting(environ: Mapping[str, str]) -> str | None:
     quacc = sys.modules.get("quacc")
     if quacc is not None and hasattr(quacc, "get_settings"):
-        # Where quacc refuses a setting, whatever needs it says so, with the setting's name.
+        # If quacc refuses a setting, the code that needs it reports that, with the setting's name.
         with contextlib.suppress(Exception):
             setting: str | None = quacc.get_settings().WORKFLOW_ENGINE
             return setting
@@ -104,13 +104,13 @@ def _quacc_setting(environ: Mapping[str, str]) -> str | None:
 
 
 _runners: dict[tuple[int, Path, str], EngineRunner] = {}
-#: As core gave them to the plugin, which may have changed them for the runner.
+#: The settings that core passed to the plugin, which may have changed them for the runner.
 _settings: weakref.WeakKeyDictionary[EngineRunner, EngineSettings] = weakref.WeakKeyDictionary()
 #: How long a plugin may take to describe itself, in seconds.
 DESCRIBE_S = 15.0
-#: Those that are at it.
+#: The engines whose description is under way, by process and name.
 _describing: dict[tuple[int, str], Future[EngineInfo]] = {}
-#: One for each engine, so that a slow import holds up nobody else; setdefault() is atomic.
+#: A lock for each engine, so that a slow import delays no other engine; setdefault() is atomic.
 _locks: dict[tuple[int, Path, str], threading.Lock] = {}
 
 
@@ -137,7 +137,7 @@ def made_with(runner: EngineRunner) -> EngineSettings:
 
 
 def settings_of(engine: str, configured: config.Config) -> EngineSettings:
-    """Return what the configuration says of an engine; `ConfigError` if that cannot be used."""
+    """Return the settings of an engine from the configuration; `ConfigError` if one is unusable."""
     table = configured.engines.get(engine, {})
     parcel = table.get("parcel")
     if parcel is not None and (type(parcel) is not int or not 1 <= parcel <= MOST_PARCEL):
@@ -172,7 +172,7 @@ def _make(settings: EngineSettings) -> EngineRunner:
 
 
 def _require_clusters(runner: EngineRunner) -> None:
-    """Refuse clusters of an engine that has but those it knows by itself."""
+    """Refuse configured clusters for an engine that only has its own."""
     if unknown := sorted(set(runner.settings.clusters) - set(runner.clusters())):
         raise ConfigError(
             f"[clusters.{unknown[0]}] the engine {runner.settings.name!r} takes no clusters from "
@@ -189,15 +189,16 @@ def close_all() -> None:
             _runners.pop(key, None)
 
 
-# At the interpreter's exit, before any other of ours: who is closed claims what nobody has begun,
-# so its identity, whose removal that import has registered, goes after it.
+# Exit handlers run in reverse order. A closing engine claims attempts that no worker has claimed,
+# in the name of this process's identity. The import above has registered the identity's removal,
+# which therefore runs after this.
 atexit.register(close_all)
 
 
 def describe_engines() -> list[EngineInfo]:
     """Describe all installed engines; each is loaded, none is started.
 
-    One whose plugin does not come to an end is described as such.
+    An engine whose plugin takes longer than `DESCRIBE_S` is described as still loading.
     """
     configured = config.load()
     chosen = get_workflow_engine() or "local"
@@ -235,7 +236,7 @@ def _describe(name: str, configured: config.Config, chosen: str) -> EngineInfo:
             plugin, "crystalmath_engine_findings", settings=settings
         ):
             findings += answer
-    except BaseException as caught:  # noqa: BLE001 - whatever a stranger's plugin raises is its reason
+    except BaseException as caught:  # noqa: BLE001 - a stranger's plugin may raise anything
         error = f"{type(caught).__name__}: {caught}"
     return _info(name, chosen, error=error, findings=findings)
 

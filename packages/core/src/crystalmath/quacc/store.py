@@ -1,4 +1,4 @@
-"""The record of all jobs: what was asked for, what state it is in, and how it got there."""
+"""The job database: each job's submission, its state, and the changes that led to it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from crystalmath.errors import InvalidJob
     from crystalmath.jobs.changes import Change
 
-# An update to the same value SQLite does not write.
+# Not an update to the same value: SQLite does not write that.
 _PROBE = (
     text("INSERT INTO alembic_version (version_num) VALUES ('probe')"),
     text("DELETE FROM alembic_version WHERE version_num = 'probe'"),
@@ -44,7 +44,7 @@ class JobStore(JobReader):
     create : bool
         Whether to make a database that does not exist, and to bring an older schema forward.
     network : bool, optional
-        Whether other hosts may write to a SQLite file; default: as its file system's kind tells.
+        Whether other hosts may write to a SQLite file; by default its file system's kind decides.
 
     Raises
     ------
@@ -84,8 +84,8 @@ class JobStore(JobReader):
         Returns
         -------
         list of JobMetadata
-            One for each of `jobs`, in their order. A key that is known with the same ``spec_hash``
-            gives the job that has it, and records nothing.
+            One for each of `jobs`, in their order. If a key is known with the same ``spec_hash``,
+            it is the recorded job, and nothing is written.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class JobStore(JobReader):
         Returns
         -------
         list of (JobMetadata or InvalidJob)
-            For each of `jobs`, in their order, what :meth:`insert` would give or raise for it.
+            For each of `jobs`, in their order, the result or the error of :meth:`insert`.
         """
         with self._database.writing() as connection:
             return insert_each(connection, jobs)
@@ -113,7 +113,7 @@ class JobStore(JobReader):
     def insert_ended(self, ended: Sequence[tuple[NewJob, Change]]) -> list[JobMetadata]:
         """Record jobs that have ended elsewhere, in one durable transaction: all, or none.
 
-        Nobody sees them unfinished, and takes them for jobs that are still to be run.
+        No reader sees them unfinished, so that none runs them.
 
         Parameters
         ----------
@@ -137,8 +137,8 @@ class JobStore(JobReader):
     def apply(self, changes: Sequence[Change]) -> list[JobMetadata]:
         """Record changes of state, in their order and in one durable transaction.
 
-        What is no step of a job's life is passed over: a change of a terminal state, a state it
-        has already, an unknown id. A reason for the state that it has already is noted.
+        Changes of a terminal state, to the present state, or of an unknown id are ignored. A
+        reason for the present state is noted.
 
         Returns
         -------
@@ -162,12 +162,12 @@ class JobStore(JobReader):
 
     @patient
     def note_cancel(self, job_ids: Sequence[str], at: float) -> list[JobMetadata]:
-        """Record that somebody asked for jobs to be stopped; the first request counts.
+        """Record a request to cancel jobs; the first one counts.
 
         Returns
         -------
         list of JobMetadata
-            The jobs as they are now; one that was terminal has not changed.
+            The jobs as they are now; terminal ones are unchanged.
 
         Raises
         ------
@@ -191,20 +191,20 @@ class JobStore(JobReader):
 
     @patient
     def put_in(self, ready: Sequence[tuple[JobMetadata, NewJob]], at: float) -> list[JobMetadata]:
-        """Record that jobs wait no more, with what they were given, in one durable transaction.
+        """Record that waiting jobs are ready, with the values they got, in one transaction.
 
         Parameters
         ----------
         ready : sequence of tuple of JobMetadata and NewJob
-            Each job as it was seen, and as it is with the values of those that it waited for. One
-            that has changed since stays as it is.
+            Each job as it was read, and with the values of its predecessors. A job that has
+            changed since stays as it is.
         at : float
             When, in seconds since the epoch.
 
         Returns
         -------
         list of JobMetadata
-            The jobs that wait no more, as they are now.
+            The jobs that are ready, as they are now.
         """
         with self._database.writing() as connection:
             seen = {job.job_id: job for job, _ in ready}
@@ -225,7 +225,7 @@ class JobStore(JobReader):
 
     @patient
     def take_over(self, flow: str, steps: Sequence[str]) -> None:
-        """Record that a flow has taken over steps of others, by their ids, as far as not known."""
+        """Record, once, that a flow has taken over steps of other flows, by their ids."""
         with self._database.writing() as connection:
             take(connection, flow, steps)
 
@@ -233,7 +233,7 @@ class JobStore(JobReader):
     def set_owner(
         self, job_ids: Sequence[str], owner: Mapping[str, Any], reason: str, at: float
     ) -> None:
-        """Record whose unfinished jobs these are from now on; an empty owner is nobody."""
+        """Record the new owner of unfinished jobs; an empty owner is nobody."""
         with self._database.writing() as connection:
             jobs = [
                 job for job in fetch(Snapshot(connection), job_ids) if not job.state.is_terminal()
@@ -246,17 +246,17 @@ class JobStore(JobReader):
     def note_removed(
         self, job_ids: Sequence[str], removed: str, reason: str, at: float
     ) -> list[JobMetadata]:
-        """Record what was removed of the files of ended jobs, in one durable transaction.
+        """Record which files of ended jobs were removed, in one durable transaction.
 
         Parameters
         ----------
         job_ids : sequence of str
-            The jobs; those that do not exist, have not ended, or have lost as much before, stay as
-            they are.
+            The jobs; those that do not exist, have not ended, or had these files removed before
+            stay as they are.
         removed : str
             ``"heavy"`` or ``"all"``.
         reason : str
-            What the event log says of it.
+            The reason in the event log.
         at : float
             When, in seconds since the epoch.
 
@@ -280,7 +280,7 @@ class JobStore(JobReader):
         return noted
 
     def require_writable(self) -> None:
-        """Write a row, and remove it: `StoreError` where the database takes nothing at all."""
+        """Write a row and remove it; `StoreError` if the database cannot be written."""
         with self._database.writing() as connection:
             for statement in _PROBE:
                 connection.execute(statement)
@@ -293,18 +293,18 @@ class JobStore(JobReader):
 
     @patient
     def number_events_from(self, seq: int) -> None:
-        """Give all events that come a larger ``seq`` than this.
+        """Continue the numbers of events above this ``seq``.
 
-        Who follows a log that was lost knows its place there. The log that takes its place goes on
-        above, so that nothing of it is taken for known.
+        Followers of a lost log remember their place in it. The new log continues above that place,
+        so that they take none of its events for known.
         """
         with self._database.writing() as connection:
             number_events_from(connection, seq)
 
     def is_replaced(self) -> bool:
-        """Return whether the SQLite file was removed, or another put in its place, since."""
+        """Return whether the opened SQLite file was removed, or replaced by another."""
         return self._database.is_replaced()
 
     def of_open_file(self) -> JobReader:
-        """Return a reader of the SQLite file that is open here, also after it was removed."""
+        """Return a reader of the opened SQLite file, which works after its removal, too."""
         return JobReader(database.OpenFile(self._database))

@@ -1,7 +1,7 @@
 """Open the job database, keep it safe, and migrate it to the present schema.
 
 Alembic takes longer to import than everything else here. So the version table is read with plain
-SQL, and Alembic is imported only where there is something to migrate.
+SQL, and Alembic is imported only if there is something to migrate.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("crystalmath.store")
 
 _LOCK_TIMEOUT_S = 60.0
-#: How long another writer is waited for, and how much of that in silence, in milliseconds.
+#: Wait so long for another writer, and at first so long without a warning, in milliseconds.
 _BUSY_MS, _SILENT_MS = int(BUSY_S * 1000), 1000
-#: Readers and writers of a WAL share memory, which those on two hosts do not have. (SQLite's own
-#: words: "WAL does not work over a network filesystem".)
+#: By whether the file system is a network's. Readers and writers of a WAL share memory, so they
+#: must be on one host. (SQLite: "WAL does not work over a network filesystem".)
 _JOURNALS = {False: "WAL", True: "DELETE"}
 #: Writes nothing, unless another release has migrated the tables.
 _WRITE_NOTHING = "UPDATE alembic_version SET version_num = version_num WHERE version_num <> ?"
@@ -82,7 +82,8 @@ class Database:
         self._closed = False
         # SQLite's writers poll for their turn; threads of one process can queue instead.
         self._turn = threading.Lock()
-        # What writes to a SQLite file, kept: to take it from the pool costs half a transaction.
+        # The writing connection of a SQLite file is kept: taking one from the pool costs half a
+        # transaction.
         self._writer: Connection | None = None
 
     @contextmanager
@@ -95,7 +96,7 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Return the only connection that writes just now; commit at the end, or nothing at all."""
+        """Yield the only writing connection; commit at the end, or roll back after an error."""
         with self.alone() as connection:
             transaction, is_known = self._begin(connection)
             try:
@@ -110,13 +111,16 @@ class Database:
 
     @contextmanager
     def alone(self) -> Iterator[Connection]:
-        """Return the connection that writes, while nobody does."""
+        """Yield the writing connection outside a transaction; other threads wait for it."""
         with self._translated(), self._turn, self._writing_connection() as connection:
             yield connection
 
     @contextmanager
     def _writing_connection(self) -> Iterator[Connection]:
-        """Return the connection of the last transaction, unless that failed; under the turn."""
+        """Yield the connection of the last transaction, or a new one if that failed.
+
+        The caller holds `_turn`.
+        """
         connection, self._writer = self._writer or self._engine.connect(), None
         try:
             yield connection
@@ -127,7 +131,7 @@ class Database:
                 connection.close()
 
     def _begin(self, connection: Connection) -> tuple[RootTransaction, bool]:
-        """Begin to write, as the only one; return whether the schema is for sure the known one."""
+        """Begin the only writing transaction; return whether the schema is certainly known."""
         is_known = False
         for again in (True, False):
             transaction = connection.begin()
@@ -154,26 +158,26 @@ class Database:
             transaction.commit()
         except BaseException as error:
             transaction.rollback()
-            # Whether it went through before the connection was lost, only the server knows.
+            # The connection was lost: only the server knows whether the commit took effect.
             if number is None or not postgresql.is_dropped(error):
                 raise
             if not postgresql.was_committed(self._engine, number):
                 raise
 
     def is_replaced(self) -> bool:
-        """Return whether the SQLite file is not the one any more that was opened: cheap to ask."""
+        """Return whether another file stands in place of the opened SQLite file; cheap."""
         return self._opened is not None and self._opened != self._on_disk()
 
     def remember_file(self) -> None:
-        """Take the SQLite file that is there now for the one that was opened."""
+        """Remember the present SQLite file as the opened one."""
         self._opened = self._on_disk()
 
     def _on_disk(self) -> tuple[int, int] | None:
         try:
-            found = self.file.stat() if self.file is not None else None
+            status = self.file.stat() if self.file is not None else None
         except OSError:
             return None
-        return None if found is None else (found.st_dev, found.st_ino)
+        return None if status is None else (status.st_dev, status.st_ino)
 
     def close(self) -> None:
         """Close the idle connections now, and those in use as they are let go."""
@@ -181,12 +185,12 @@ class Database:
         self._close_idle()
 
     def _close_idle(self) -> None:
-        if self._turn.acquire(blocking=False):  # else whoever writes does this afterwards
+        if self._turn.acquire(blocking=False):  # otherwise the writer does this afterwards
             writer, self._writer = self._writer, None
             self._turn.release()
             if writer is not None:
                 writer.close()
-        # Not the `dispose` of the engine, which forgets the pool that what is in use goes back to.
+        # The engine's own `dispose` would replace the pool; connections in use return to this one.
         self._engine.pool.dispose()
 
     @contextmanager
@@ -194,11 +198,11 @@ class Database:
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error) as error:
-            told = str(error.orig if isinstance(error, DBAPIError) else error)
+            message = str(error.orig if isinstance(error, DBAPIError) else error)
             leaks = any(secret in str(error) for secret in self._secrets)
             for secret in self._secrets:
-                told = told.replace(secret, "***")
-            raised = unusable(self.place, told)
+                message = message.replace(secret, "***")
+            raised = unusable(self.place, message)
             if self.file is None and postgresql.is_dropped(error):
                 raised = DroppedError(*raised.args)
             if self.file is None and postgresql.is_locked(error):
@@ -210,9 +214,9 @@ class Database:
 
 
 class OpenFile:
-    """A SQLite file that was removed since, read by what writes to it: it is open there for sure.
+    """A removed SQLite file, read by the store's writing connection, which still has it open.
 
-    Where all other connections are in use, a new one would make another file in its place.
+    A new connection would make another file in its place.
     """
 
     def __init__(self, database: Database) -> None:
@@ -226,7 +230,7 @@ class OpenFile:
             yield Snapshot(connection)
 
     def close(self) -> None:
-        """Leave it open: the store closes it."""
+        """Do nothing: the store closes the file."""
 
 
 def open_database(url: str, *, create: bool = True, network: bool | None = None) -> Database:
@@ -319,7 +323,7 @@ def _refuse_unknown(version: str | None, place: str) -> None:
 
 @contextmanager
 def _alone(file: Path | None) -> Iterator[None]:
-    """Keep other processes out while a SQLite file comes to be. PostgreSQL has its own lock."""
+    """Keep other processes out while a SQLite file is created. PostgreSQL has its own lock."""
     guard: AbstractContextManager[object] = nullcontext()
     if file is not None:
         from filelock import FileLock, Timeout
@@ -343,7 +347,7 @@ def _alone(file: Path | None) -> Iterator[None]:
 
 
 def _touch(file: Path) -> None:
-    """Make the file, readable by its owner only, and its name durable."""
+    """Create the file, readable by its owner only, and make its name durable."""
     os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
     for directory in (file.parent, file.parent.parent):
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -422,10 +426,9 @@ def _engine(url: URL, place: str, schema: str | None, *, network: bool) -> Engin
 
 
 def _take_turn(connection: Connection, *, prepared: bool) -> bool:
-    """Begin a transaction as the only one that writes; its connection has not reached SQLite yet.
+    """Begin the only writing transaction, on a connection that has not sent a statement yet.
 
-    `prepared` says whether the tables are there. Return whether they are for sure those of this
-    release.
+    `prepared` says whether the tables exist. Return whether they certainly belong to this release.
     """
     # At once: a writer that began as a reader could fail half-way.
     driver: Any = connection.connection.dbapi_connection
@@ -440,12 +443,12 @@ def _take_turn(connection: Connection, *, prepared: bool) -> bool:
         driver.execute("BEGIN IMMEDIATE")
     finally:
         driver.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-    # Where the file was opened for reading only, SQLite refuses no earlier than this.
+    # SQLite refuses a file that was opened for reading only no earlier than this statement.
     return prepared and driver.execute(_WRITE_NOTHING, (HEAD,)).rowcount == 0
 
 
 def _is_read_only(error: BaseException) -> bool:
-    """Return whether SQLite has opened the file for reading only; it stays so for a connection."""
+    """Return whether SQLite has opened the connection's file for reading only."""
     code = getattr(error, "sqlite_errorcode", 0)
     moved = code == sqlite3.SQLITE_READONLY_DBMOVED  # then another one would be opened
     return code & _KIND == sqlite3.SQLITE_READONLY and not moved

@@ -1,4 +1,4 @@
-"""The event log: what happened to jobs, in one order for all of them; and what of it is counted."""
+"""The event log, in which the changes of all jobs have one order, and counts of its events."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _EVENT = (
     "FROM events JOIN jobs ON jobs.number = events.number"
 )
 
-#: The events of more jobs than this are picked out of all; older SQLite takes 999 parameters.
+#: For more jobs than this, all events are read and filtered here: older SQLite takes at most 999
+#: parameters.
 _NAMED = 500
 
 
@@ -38,14 +39,14 @@ def read_events(
     """
     wanted = _wanted(job_id)
     last = last_event(snapshot)
-    # What came since the line before this one is for the next time.
-    given = Parameters(after=after, last=last)
+    # Events that are written after this line are read the next time.
+    parameters = Parameters(after=after, last=last)
     query = f"{_EVENT} WHERE events.seq > :after AND events.seq <= :last"
     is_short = wanted is None or len(wanted) <= _NAMED
     if wanted is not None and is_short:
-        query += f" AND {given.among('jobs.job_id', wanted)}"
+        query += f" AND {parameters.among('jobs.job_id', wanted)}"
     query += f" ORDER BY events.seq{limited(limit if is_short else None)}"
-    rows = snapshot.rows(query, given, many=not is_short)
+    rows = snapshot.rows(query, parameters, many=not is_short)
     named = (row for row in rows if wanted is None or row["job_id"] in wanted)
     log = [_to_event(row) for row in islice(named, limit)]
     return log, last if limit is None or len(log) < limit else log[-1].seq if log else after
@@ -85,62 +86,62 @@ def count_reached(
     bucket_s: float,
     filters: StoreSelection,
 ) -> dict[tuple[int, JobState], int]:
-    """Count the changes to some states, by the bucket of time in which they were seen.
+    """Count the changes to some states, by the interval of time in which they were recorded.
 
     Times are in seconds since the epoch, from `start` to before `end`. The first bucket begins at
     `start` and has the number 0; each lasts `bucket_s` seconds.
     """
-    given = Parameters(first=float(start), ends=float(end), bucket=float(bucket_s))
+    parameters = Parameters(first=float(start), ends=float(end), bucket=float(bucket_s))
     number = "(events.at - :first) / :bucket"
     # A cast rounds on PostgreSQL; SQLite may have no floor().
     number = f"CAST({number if snapshot.is_sqlite else f'floor({number})'} AS INTEGER)"
-    tables, jobs = of_jobs(snapshot, given, filters)
-    reached = given.among("events.to_state", sorted(state.value for state in states))
-    # What was only noted changed no state.
+    tables, jobs = of_jobs(snapshot, parameters, filters)
+    reached = parameters.among("events.to_state", sorted(state.value for state in states))
+    # A note is an event that does not change the state.
     rows = snapshot.rows(
         f"SELECT {number} AS bucket, events.to_state, count(*) AS count FROM {tables} "
         f"WHERE events.at >= :first AND events.at < :ends AND {reached} "
         "AND (events.from_state IS NULL OR events.from_state <> events.to_state) "
         f"AND {jobs} GROUP BY 1, 2",
-        given,
+        parameters,
     )
     return {(int(row["bucket"]), JobState(row["to_state"])): int(row["count"]) for row in rows}
 
 
 def of_jobs(
-    snapshot: Snapshot, given: Parameters, filters: StoreSelection, *, among: str | None = None
+    snapshot: Snapshot, parameters: Parameters, filters: StoreSelection, *, among: str | None = None
 ) -> tuple[str, str]:
-    """Return the tables, and the condition, of the events of those jobs that filters choose."""
+    """Return the tables, and the condition, that select the events of the jobs in a filter."""
     if not filters:
         return "events", "1 = 1"
-    condition: Any = Condition(snapshot, given, among=among)
+    condition: Any = Condition(snapshot, parameters, among=among)
     tables = f"{source(filters)} JOIN events ON events.number = listed.number"
     return tables, condition(**filters)
 
 
-#: The totals of so many filters are kept.
+#: The number of different filters whose totals are kept.
 _KEPT = 64
 #: After more events than this, all jobs are counted again.
 _MANY = 2000
-#: What these ask of a job never changes: it is among those that are counted for good. (A job that
-#: waits may get its formula later, and a flow takes over steps of others.)
+#: Filters whose answer for a job never changes. (The others may: a waiting job gets its formula
+#: later, and a flow takes over steps of others.)
 _STEADY = frozenset({"engine", "cluster", "label", "recipe", "name", "steps"})
 _STEADY_ALONE = _STEADY | {"since", "until", "prefix"}
 
 
 class Totals:
-    """The totals of the filters that were asked for last. Threads may share it."""
+    """The totals of the filters that were counted last. Threads may share it."""
 
     def __init__(self) -> None:
-        # By the filters: up to which event they were counted, and what there was.
+        # By the filters: the last event that was counted, and the totals then.
         self._known: dict[str, tuple[int, Counter[JobState]]] = {}
         self._lock = threading.Lock()
 
     def count(self, snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, int]:
-        """Count the jobs that are selected by their state; states that none has are left out."""
+        """Count the selected jobs by their state, without states that no job has."""
         if filters.get("superseded") is not False:
             return self._count(snapshot, filters)
-        # A job is superseded without a change of state, so those are counted apart, by an index.
+        # No change of state marks a superseded job, so these are counted apart, by an index.
         all_tries = filters.copy()
         del all_tries["superseded"]
         every = self._count(snapshot, all_tries)
@@ -150,37 +151,37 @@ class Totals:
 
     def _count(self, snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, int]:
         counted, states = _of_all_states(filters)
-        asked = repr(counted)
+        key = repr(counted)
         last = last_event(snapshot)
         with self._lock:
-            before, counts = self._known.get(asked, (None, Counter()))
+            before, counts = self._known.get(key, (None, Counter()))
         if before is not None and last - _MANY <= before < last and _is_steady(counted):
             counts = counts.copy()
             counts.update(_moved(snapshot, before, last, counted))
         elif before != last:
             counts = Counter(count_states(snapshot, counted))
         with self._lock:
-            self._known.pop(asked, None)
-            self._known[asked] = last, counts
+            self._known.pop(key, None)
+            self._known[key] = last, counts
             if len(self._known) > _KEPT:
                 del self._known[next(iter(self._known))]
         return {state: counts[state] for state in JobState if counts[state] and state in states}
 
 
 def _of_all_states(filters: StoreSelection) -> tuple[StoreSelection, set[JobState]]:
-    """Return the filters but for the states, and the states that they let through."""
-    given = cast("StoreSelection", {n: v for n, v in filters.items() if v not in (None, {})})
-    if "seen" in given:  # a job may be in another state there
-        return given, set(JobState)
-    excluded = given.pop("exclude", Selection()).copy()
-    states = _states(given.pop("state", set(JobState))) - _states(excluded.pop("state", ()))
+    """Return the filters without those for the state, and the states that they select."""
+    stateless = cast("StoreSelection", {n: v for n, v in filters.items() if v not in (None, {})})
+    if "seen" in stateless:  # a job may be in another state there
+        return stateless, set(JobState)
+    excluded = stateless.pop("exclude", Selection()).copy()
+    states = _states(stateless.pop("state", set(JobState))) - _states(excluded.pop("state", ()))
     if excluded:
-        given["exclude"] = excluded
-    return given, states
+        stateless["exclude"] = excluded
+    return stateless, states
 
 
-def _states(given: str | Collection[str]) -> set[JobState]:
-    return {JobState(state) for state in ([given] if isinstance(given, str) else given)}
+def _states(states: str | Collection[str]) -> set[JobState]:
+    return {JobState(state) for state in ([states] if isinstance(states, str) else states)}
 
 
 def _is_steady(filters: StoreSelection) -> bool:
@@ -190,19 +191,19 @@ def _is_steady(filters: StoreSelection) -> bool:
 
 
 def _moved(snapshot: Snapshot, after: int, last: int, filters: StoreSelection) -> Counter[JobState]:
-    """Count by how much each state has more jobs, or fewer, than it had before some events.
+    """Count by how many jobs each state has grown, or shrunk, through some events.
 
-    What was only noted left the state that it reached, and counts for nothing.
+    A note leaves and enters the same state, and so counts as 0.
     """
-    given = Parameters(after=after, last=last)
+    parameters = Parameters(after=after, last=last)
     new = "events.seq > :after AND events.seq <= :last"
     changed = f"SELECT events.number FROM events WHERE {new}"
-    tables, jobs = of_jobs(snapshot, given, filters, among=changed)
+    tables, jobs = of_jobs(snapshot, parameters, filters, among=changed)
     moved: Counter[JobState] = Counter()
     for row in snapshot.rows(
         f"SELECT events.from_state, events.to_state, count(*) AS count FROM {tables} "
         f"WHERE {new} AND {jobs} GROUP BY events.from_state, events.to_state",
-        given,
+        parameters,
     ):
         moved[JobState(row["to_state"])] += row["count"]
         if row["from_state"] is not None:

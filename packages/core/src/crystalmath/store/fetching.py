@@ -1,4 +1,4 @@
-"""Read jobs from the database: by id or key, and as a search finds them."""
+"""Read jobs from the database by id, by key, or by filters."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CHUNK = 500
 
 
 def from_row(row: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return what :class:`~crystalmath.quacc.store.JobMetadata` is made from."""
+    """Return the arguments of :class:`~crystalmath.quacc.store.JobMetadata` for a row."""
     values = {name: row[name] for name in _FIELDS}
     for name in JSON:
         values[name] = None if values[name] is None else _decoded(values[name])
@@ -40,7 +40,7 @@ def from_row(row: Mapping[Any, Any]) -> dict[str, Any]:
     return values
 
 
-# Most jobs have the same owner, labels and resources, which no record changes: they share them.
+# Records share equal values: most jobs have the same owner, labels and resources.
 @lru_cache(maxsize=64)
 def _decoded(text: str) -> Any:
     return json.loads(text)
@@ -52,27 +52,27 @@ def read_jobs(rows: Iterable[Row]) -> list[JobMetadata]:
 
 
 def fetch(snapshot: Snapshot, values: Sequence[object], *, by: str = "job_id") -> list[JobMetadata]:
-    """Return the jobs with these ids or keys, in no order; what no job has is left out."""
+    """Return the jobs with these ids or keys, in no order; unknown ones are left out."""
     wanted = list(dict.fromkeys(filter(is_storable, values)))
-    found: list[JobMetadata] = []
+    matches: list[JobMetadata] = []
     for start in range(0, len(wanted), CHUNK):
-        given = Parameters()
-        where = given.among(f"jobs.{by}", wanted[start : start + CHUNK])
-        found += read_jobs(snapshot.rows(f"{RECORD} WHERE {where}", given))
-    return found
+        parameters = Parameters()
+        where = parameters.among(f"jobs.{by}", wanted[start : start + CHUNK])
+        matches += read_jobs(snapshot.rows(f"{RECORD} WHERE {where}", parameters))
+    return matches
 
 
 def fetch_retries(snapshot: Snapshot, job_ids: Sequence[object]) -> Iterator[tuple[str, str, str]]:
-    """Find what runs, or reads, some jobs again, oldest first: whose, its id, its state."""
+    """Yield each retry or reread of some jobs, the oldest first: the job's id, its id and state."""
     wanted = list(filter(is_storable, job_ids))
     for start in range(0, len(wanted), CHUNK):
-        given = Parameters()
+        parameters = Parameters()
         for row in snapshot.rows(
             "SELECT lineage.parent, jobs.job_id, jobs.state FROM lineage JOIN jobs "
             "ON jobs.number = lineage.number WHERE lineage.role IN ('retry', 'reread') "
-            f"AND {given.among('lineage.parent', wanted[start : start + CHUNK])} "
+            f"AND {parameters.among('lineage.parent', wanted[start : start + CHUNK])} "
             "ORDER BY jobs.number",
-            given,
+            parameters,
         ):
             yield str(row["parent"]), str(row["job_id"]), str(row["state"])
 
@@ -86,10 +86,10 @@ def fetch_one(snapshot: Snapshot, job_id: str) -> JobMetadata:
 
 def value_of(snapshot: Snapshot, job_id: str, value: str) -> Any:
     """Return a value that is recorded beside a job's row (`UnknownJob` if there is none)."""
-    given = Parameters()
-    where = given.equal("jobs.job_id", job_id)
+    parameters = Parameters()
+    where = parameters.equal("jobs.job_id", job_id)
     joined = "jobs JOIN specifications ON specifications.number = jobs.number"
-    row = snapshot.row(f"SELECT {value} AS value FROM {joined} WHERE {where}", given)
+    row = snapshot.row(f"SELECT {value} AS value FROM {joined} WHERE {where}", parameters)
     if row is None:
         raise UnknownJob(job_id)
     return row["value"]
@@ -97,9 +97,9 @@ def value_of(snapshot: Snapshot, job_id: str, value: str) -> Any:
 
 def number_of(snapshot: Snapshot, job_id: str) -> int:
     """Return the number of the job with this id (`UnknownJob` if there is none)."""
-    given = Parameters()
+    parameters = Parameters()
     number = snapshot.value(
-        f"SELECT number AS value FROM jobs WHERE {given.equal('job_id', job_id)}", given
+        f"SELECT number AS value FROM jobs WHERE {parameters.equal('job_id', job_id)}", parameters
     )
     if number is None:
         raise UnknownJob(job_id)
@@ -115,23 +115,25 @@ def searched(
     *,
     skip: int,
 ) -> list[JobMetadata]:
-    """Find the numbers of jobs in their short rows, and read only what was found."""
-    given = Parameters()
-    where = Condition(snapshot, given)(**filters)
-    further, order = sorted_page(snapshot, given, sort, before)
+    """Select jobs by their short rows, and read the whole rows of this page only."""
+    parameters = Parameters()
+    where = Condition(snapshot, parameters)(**filters)
+    further, order = sorted_page(snapshot, parameters, sort, before)
     query = f"SELECT listed.number FROM {source(filters)} WHERE {where} AND {further}"
     those = f"{limited(2**53 if limit is None else limit)} OFFSET {int(skip)}"
-    rows = snapshot.rows(f"{query} ORDER BY {order}{those}", given)
+    rows = snapshot.rows(f"{query} ORDER BY {order}{those}", parameters)
     numbers = [int(row["number"]) for row in rows]
-    found: dict[int, Row] = {}
+    rows_by_number: dict[int, Row] = {}
     for start in range(0, len(numbers), CHUNK):
-        given = Parameters()
-        where = given.among("jobs.number", numbers[start : start + CHUNK])
+        parameters = Parameters()
+        where = parameters.among("jobs.number", numbers[start : start + CHUNK])
         record = RECORD.replace(" FROM ", ", jobs.number FROM ")
-        found |= {row["number"]: row for row in snapshot.rows(f"{record} WHERE {where}", given)}
-    return read_jobs(found[number] for number in numbers)
+        rows_by_number |= {
+            row["number"]: row for row in snapshot.rows(f"{record} WHERE {where}", parameters)
+        }
+    return read_jobs(rows_by_number[number] for number in numbers)
 
 
 def limited(limit: int | None) -> str:
-    """Limit a query to so many rows."""
+    """Return the clause that limits a query to `limit` rows; empty if that is ``None``."""
     return "" if limit is None else f" LIMIT {max(int(limit), 0)}"

@@ -62,7 +62,7 @@ def insert_each(connection: Connection, new: Sequence[NewJob]) -> list[JobMetada
             continue
         if known is None:
             row = to_row(job)
-            # Through the form in the database, so that it equals what is read later.
+            # Read back from its row, so that it equals the record of a later read.
             known = by_id[job.job_id] = by_key[job.key] = JobMetadata(**from_row(row))
             fresh.append((job, known, row))
             retried[repeated(job.parents)] = (job.job_id, known.state.value)
@@ -93,7 +93,7 @@ def insert_all(connection: Connection, new: Sequence[NewJob]) -> list[JobMetadat
 def insert_ended(
     connection: Connection, ended: Sequence[tuple[NewJob, Change]]
 ) -> list[JobMetadata]:
-    """Record jobs and how each has ended; what has a key may not be another job of today."""
+    """Record jobs and how each has ended; a key on record for another job is a conflict."""
     recorded = insert_all(connection, [job for job, _ in ended])
     changed: list[tuple[int, JobMetadata]] = []
     log = []
@@ -114,7 +114,7 @@ def _known(
     by_key: Mapping[str | None, JobMetadata],
     unrecorded: Collection[str],
 ) -> JobMetadata | None:
-    """Return the job that a key belongs to already; `InvalidJob` where it cannot be recorded."""
+    """Return the recorded job with the same key; `InvalidJob` if the job cannot be recorded."""
     check(job)
     known = by_key.get(job.key) if job.key is not None else None
     if known is None:
@@ -132,8 +132,8 @@ def _check_circle(
 ) -> None:
     """Refuse a retry that would wait for itself; `beside` are new jobs of the same transaction.
 
-    A job can refer only to those on record, so that only one that takes the place of another, whose
-    successors wait for it from then on, can close a circle.
+    A job can refer only to jobs on record. So only a retry can close a circle: the successors of
+    the job that it repeats wait for the retry from then on.
     """
     chain, origin = set[str](), repeated(job.parents)
     while origin is not None and origin not in chain and job.waits:
@@ -157,7 +157,7 @@ def _check_circle(
 
 
 def _awaited(job: JobMetadata) -> set[str]:
-    """Return the jobs that one waits for."""
+    """Return the ids of the jobs that a job waits for."""
     return {one["job_id"] for one in awaited(job.parents)} if job.waits else set()
 
 
@@ -178,7 +178,7 @@ def _record(
     )
     names = ("job_id", "parent", "role")
     parents = [dict(zip(names, values, strict=True)) for values in related]
-    asked = [
+    specified = [
         {
             "job_id": job.job_id,
             "specification": job.specification,
@@ -190,16 +190,16 @@ def _record(
     short = [{"job_id": job.job_id, **to_listed(job)} for _, job, _ in fresh]
     carry_out(connection, _INSERT, [row for _, _, row in fresh])
     insert_for_jobs(connection, listed, short)
-    insert_for_jobs(connection, specifications, asked)
+    insert_for_jobs(connection, specifications, specified)
     insert_for_jobs(connection, labels, tagged)
     insert_for_jobs(connection, lineage, parents)
     insert_for_jobs(connection, events, log)
 
 
 def _supersede(connection: Connection, fresh: Sequence[JobMetadata]) -> dict[str, JobMetadata]:
-    """Mark the jobs that others run, or read, again; return those that changed, by id.
+    """Mark the jobs that others retry or reread; return those that changed, by id.
 
-    Either may be on record before the other: rows are made again, and taken in, in any order.
+    Either job may be recorded first: rebuilds and imports record jobs in any order.
     """
     snapshot = Snapshot(connection)
     at = {job.job_id: job.created_at for job in fresh}

@@ -50,8 +50,8 @@ _Failures: TypeAlias = list[Failure]
 
 _UNFINISHED = tuple(state.value for state in UNFINISHED)
 _LINEAGE = "FROM lineage JOIN jobs ON jobs.number = lineage.number"
-#: Only among so many failed jobs, those that were submitted last, is looked for the last to fail.
-_LOOKED_THROUGH = 1000
+#: `failures` considers only so many failed jobs, those that were submitted last.
+_NEWEST_FAILED = 1000
 
 
 class JobReader:
@@ -60,7 +60,7 @@ class JobReader:
     def __init__(self, database: Readable) -> None:
         self._readable = database
         self._totals = Totals()
-        #: When another program was last found to hold a lock, by a clock that no one sets.
+        #: When another program was last seen to hold a lock, by the monotonic clock.
         self.locked_at = -math.inf
 
     def is_locked(self) -> bool:
@@ -81,12 +81,12 @@ class JobReader:
     def get_many(self, ids: Sequence[str]) -> _Jobs:
         """Return jobs in the order of their ids; those that do not exist are left out."""
         with self._readable.reading() as snapshot:
-            found = {job.job_id: job for job in fetch(snapshot, ids)}
-        return [found[name] for name in filter(is_storable, ids) if name in found]
+            by_id = {job.job_id: job for job in fetch(snapshot, ids)}
+        return [by_id[name] for name in filter(is_storable, ids) if name in by_id]
 
     @patient
     def by_key(self, keys: Sequence[str]) -> dict[str, JobMetadata]:
-        """Return the jobs that have these keys, by key; what no job has is left out."""
+        """Return the jobs that have these keys, by key, without keys that no job has."""
         with self._readable.reading() as snapshot:
             return {str(job.key): job for job in fetch(snapshot, keys, by="key")}
 
@@ -101,8 +101,8 @@ class JobReader:
         """Return the record of a job's pseudopotential files; `UnknownJob` as for `get`."""
         with self._readable.reading() as snapshot:
             potcars = value_of(snapshot, job_id, "potcars")
-        found: _Rows = [] if potcars is None else json.loads(potcars)
-        return found
+        files: _Rows = [] if potcars is None else json.loads(potcars)
+        return files
 
     @patient
     def list(
@@ -115,20 +115,20 @@ class JobReader:
         sort: str | None = None,
         **filters: Unpack[StoreSelection],
     ) -> _Jobs:
-        """Return the jobs for which everything that is asked for holds.
+        """Return the jobs for which all filters hold.
 
         Parameters
         ----------
         limit : int, optional
             No more than this many.
         newest_first : bool
-            From the newest back, or in the order of their recording (then without `sort`).
+            Whether the newest come first; else the oldest do, and there is no `sort`.
         before : str, optional
-            Only jobs recorded before this one: the id that ends one page begins the next.
+            Begin after this job, the last one of the previous page.
         skip : int
-            Pass over so many of the first ones, where they come newest first or sorted.
+            Pass over so many of the first jobs; only for the newest first, or with `sort`.
         sort : str, optional
-            Another order, and pages of it; see :func:`crystalmath.store.selection.sorted_page`.
+            Another order; see :func:`crystalmath.store.selection.sorted_page`.
         **filters
             See :class:`crystalmath.store.selection.Condition`.
 
@@ -137,133 +137,135 @@ class JobReader:
         UnknownJob
             No job has the id `before`.
         InvalidJob
-            Nothing is sorted by `sort`, or a formula or an element is none.
+            `sort` is no column to sort by, or a formula or an element is none.
         """
         with self._readable.reading() as snapshot:
             if newest_first and (sort is not None or skip or is_short(filters)):
                 return searched(snapshot, sort, before, limit, filters, skip=skip)
-            given = Parameters()
-            where = Condition(snapshot, given, "jobs")(**filters)
+            parameters = Parameters()
+            where = Condition(snapshot, parameters, "jobs")(**filters)
             if before is not None:
-                where += f" AND jobs.number < {given.add(number_of(snapshot, before))}"
+                where += f" AND jobs.number < {parameters.add(number_of(snapshot, before))}"
             short = " JOIN listed ON listed.number = jobs.number" if is_short(filters) else ""
             order = "DESC" if newest_first else "ASC"
             query = f"{RECORD}{short} WHERE {where} ORDER BY jobs.number {order}{limited(limit)}"
-            return read_jobs(snapshot.rows(query, given))
+            return read_jobs(snapshot.rows(query, parameters))
 
     @patient
     def retries(self, ids: Sequence[str]) -> dict[str, _Ids]:
-        """Return the ids of those that run, or read, these jobs again, by theirs, oldest first."""
-        found: dict[str, _Ids] = {}
+        """Return the ids of each job's retries and rereads, the oldest first."""
+        by_parent: dict[str, _Ids] = {}
         with self._readable.reading() as snapshot:
             for parent, job_id, _ in fetch_retries(snapshot, ids):
-                found.setdefault(parent, []).append(job_id)
-        return found
+                by_parent.setdefault(parent, []).append(job_id)
+        return by_parent
 
     @patient
     def successors(self, ids: Sequence[str]) -> _Ids:
-        """Return the pending jobs that refer to these, or to a job of which one is a retry."""
-        found: dict[str, None] = {}
+        """Return the pending jobs that refer to these, or to jobs that these retry or reread."""
+        waiting: dict[str, None] = {}
         with self._readable.reading() as snapshot:
             wanted, known = list(ids), set(ids)
             while wanted:
-                given = Parameters()
-                where = given.among("jobs.job_id", wanted[:CHUNK])
+                parameters = Parameters()
+                where = parameters.among("jobs.job_id", wanted[:CHUNK])
                 query = f"SELECT lineage.parent {_LINEAGE} WHERE {where} AND lineage.role IN "
-                rows = snapshot.rows(f"{query}('retry', 'reread')", given)
+                rows = snapshot.rows(f"{query}('retry', 'reread')", parameters)
                 more = {str(row["parent"]) for row in rows} - known
-                given = Parameters()
-                where = given.among("lineage.parent", wanted[:CHUNK])
+                parameters = Parameters()
+                where = parameters.among("lineage.parent", wanted[:CHUNK])
                 query = f"SELECT jobs.job_id, jobs.state {_LINEAGE} WHERE {where} "
                 query += "AND lineage.role IN ('structure', 'value', 'after', 'flow') "
                 query += "ORDER BY jobs.number"
-                # The state here: by its index SQLite would go through all that are pending.
-                pending = (row for row in snapshot.rows(query, given) if row["state"] == "pending")
-                found |= {str(row["job_id"]): None for row in pending}
+                # Not in the query: SQLite would use the state's index, and read all pending jobs.
+                pending = (
+                    row for row in snapshot.rows(query, parameters) if row["state"] == "pending"
+                )
+                waiting |= {str(row["job_id"]): None for row in pending}
                 known |= more
                 wanted = [*wanted[CHUNK:], *more]
-        return list(found)
+        return list(waiting)
 
     @patient
     def ancestors(self, ids: Sequence[str], *, limit: int) -> dict[str, bool]:
-        """Return jobs, and through those that wait what these wait for; and of each if it waits.
+        """Return jobs with the jobs that they wait for, directly or not, and whether each waits.
 
-        The nearest come first, and beyond `limit` none follow.
+        The nearest come first; there are at most `limit`.
         """
-        found: dict[str, bool] = {}
+        waits_by_id: dict[str, bool] = {}
         for start in range(0, len(ids), CHUNK):
-            given = Parameters()
-            own = given.among("job_id", ids[start : start + CHUNK])
-            is_awaited = given.add('%"awaited"%')
+            parameters = Parameters()
+            own = parameters.among("job_id", ids[start : start + CHUNK])
+            is_awaited = parameters.add('%"awaited"%')
             waits = f"state = 'pending' AND stage IS NULL AND parents LIKE {is_awaited}"
             query = (
-                "WITH RECURSIVE found(number, job_id, waits) AS ("
+                "WITH RECURSIVE reached(number, job_id, waits) AS ("
                 f"SELECT number, job_id, {waits} FROM jobs WHERE {own} UNION "
-                f"SELECT jobs.number, jobs.job_id, {waits} FROM found JOIN lineage "
-                "ON lineage.number = found.number AND lineage.role IN ('structure', 'value', "
-                "'after') JOIN jobs ON jobs.job_id = lineage.parent WHERE found.waits) "
-                f"SELECT job_id, waits FROM found{limited(limit - len(found))}"
+                f"SELECT jobs.number, jobs.job_id, {waits} FROM reached JOIN lineage "
+                "ON lineage.number = reached.number AND lineage.role IN ('structure', 'value', "
+                "'after') JOIN jobs ON jobs.job_id = lineage.parent WHERE reached.waits) "
+                f"SELECT job_id, waits FROM reached{limited(limit - len(waits_by_id))}"
             )
             with self._readable.reading() as snapshot:
-                rows = snapshot.rows(query, given)
-                found |= {str(row["job_id"]): bool(row["waits"]) for row in rows}
-        return found
+                rows = snapshot.rows(query, parameters)
+                waits_by_id |= {str(row["job_id"]): bool(row["waits"]) for row in rows}
+        return waits_by_id
 
     @patient
     def steps(self, ids: Sequence[str]) -> dict[str, dict[JobState, int]]:
-        """Count the steps of those of some jobs that are flows, by their state, by the flow's id.
+        """Count the steps of each flow among some jobs, by the flow's id and the steps' state.
 
-        Of a step that was run again, or replaced, the newest job counts.
+        If a step was run again, or replaced, its newest job counts.
         """
-        found: dict[str, dict[JobState, int]] = {}
+        counts: dict[str, dict[JobState, int]] = {}
         wanted = list(filter(is_storable, ids))
         with self._readable.reading() as snapshot:
             for start in range(0, len(wanted), CHUNK):
-                found |= count_steps(snapshot, wanted[start : start + CHUNK])
-        return found
+                counts |= count_steps(snapshot, wanted[start : start + CHUNK])
+        return counts
 
     @patient
     def step_states(self, flow: str) -> dict[str, JobState]:
         """Return the states of the jobs that are, or were, steps of a flow, the oldest first."""
-        given = Parameters()
+        parameters = Parameters()
         query = "SELECT jobs.job_id, jobs.state FROM listed JOIN jobs "
         query += "ON jobs.number = listed.number "
-        query += f"WHERE {given.equal('listed.flow', flow)} ORDER BY listed.number"
+        query += f"WHERE {parameters.equal('listed.flow', flow)} ORDER BY listed.number"
         with self._readable.reading() as snapshot:
-            rows = snapshot.rows(query, given)
+            rows = snapshot.rows(query, parameters)
             return {str(row["job_id"]): JobState(row["state"]) for row in rows}
 
     @patient
     def flows_of(self, ids: Sequence[str]) -> dict[str, str]:
-        """Return of which flow each of some jobs is a step, those left out that are of none."""
-        found: dict[str, str] = {}
+        """Return the flow of each job that is a step of one, by the job's id."""
+        flow_by_step: dict[str, str] = {}
         with self._readable.reading() as snapshot:
             for start in range(0, len(ids), CHUNK):
-                given = Parameters()
+                parameters = Parameters()
                 query = "SELECT jobs.job_id, listed.flow FROM listed JOIN jobs ON jobs.number = "
                 query += "listed.number WHERE listed.flow IS NOT NULL AND "
-                query += given.among("jobs.job_id", ids[start : start + CHUNK])
-                rows = snapshot.rows(query, given)
-                found |= {str(row["job_id"]): str(row["flow"]) for row in rows}
-        return found
+                query += parameters.among("jobs.job_id", ids[start : start + CHUNK])
+                rows = snapshot.rows(query, parameters)
+                flow_by_step |= {str(row["job_id"]): str(row["flow"]) for row in rows}
+        return flow_by_step
 
     @patient
     def children(self, job_id: str, *, limit: int | None = None) -> _Rows:
-        """Return the ids and roles of the jobs that came of a job, the oldest first."""
-        given = Parameters()
-        where = given.equal("lineage.parent", job_id)
+        """Return the ids and roles of the jobs that name this one as a parent, the oldest first."""
+        parameters = Parameters()
+        where = parameters.equal("lineage.parent", job_id)
         query = f"SELECT jobs.job_id, lineage.role {_LINEAGE} WHERE {where}"
         query += " ORDER BY jobs.number, lineage.role DESC"
         with self._readable.reading() as snapshot:
-            return [dict(row) for row in snapshot.rows(query + limited(limit), given)]
+            return [dict(row) for row in snapshot.rows(query + limited(limit), parameters)]
 
     @patient
     def owners(self) -> _Ids:
-        """Return the owners that unfinished jobs have, each once, as `list` takes them."""
-        given = Parameters()
-        query = f"SELECT DISTINCT owner FROM jobs WHERE {given.among('state', _UNFINISHED)}"
+        """Return the owners of unfinished jobs, each once, in the form that `list` takes."""
+        parameters = Parameters()
+        query = f"SELECT DISTINCT owner FROM jobs WHERE {parameters.among('state', _UNFINISHED)}"
         with self._readable.reading() as snapshot:
-            return [str(row["owner"]) for row in snapshot.rows(query, given)]
+            return [str(row["owner"]) for row in snapshot.rows(query, parameters)]
 
     def unfinished(self, *, engine: str | None = None, owner: str | None = None) -> _Jobs:
         """Return the jobs that are not terminal, the oldest first."""
@@ -277,21 +279,20 @@ class JobReader:
     @patient
     def find(self, prefix: str, *, limit: int = 20) -> _Ids:
         """Return ids that begin with a text, in alphabetical order, at most `limit` of them."""
-        given = Parameters()
+        parameters = Parameters()
         with self._readable.reading() as snapshot:
-            where = Condition(snapshot, given).starts_with("job_id", prefix)
+            where = Condition(snapshot, parameters).starts_with("job_id", prefix)
             query = f"SELECT job_id FROM jobs WHERE {where} ORDER BY job_id{limited(limit)}"
-            return [str(row["job_id"]) for row in snapshot.rows(query, given)]
+            return [str(row["job_id"]) for row in snapshot.rows(query, parameters)]
 
     def mentioning(self, text: str) -> Iterator[tuple[str, str]]:
-        """Yield the unfinished jobs, by id, in whose specification a text stands, with that."""
-        given = Parameters()
-        where = (
-            f"{given.among('state', _UNFINISHED)} AND specification LIKE {given.add(like(text))}"
-        )
+        """Yield id and specification of each unfinished job whose specification contains a text."""
+        parameters = Parameters()
+        where = parameters.among("state", _UNFINISHED)
+        where += f" AND specification LIKE {parameters.add(like(text))}"
         query = "SELECT job_id, specification FROM specifications JOIN jobs USING (number) WHERE "
         with self._readable.reading() as snapshot:
-            for row in snapshot.rows(f"{query}{where} ESCAPE '/'", given):
+            for row in snapshot.rows(f"{query}{where} ESCAPE '/'", parameters):
                 yield str(row["job_id"]), str(row["specification"])
 
     def events(
@@ -341,9 +342,9 @@ class JobReader:
 
     @patient
     def facets(self, **filters: Unpack[StoreSelection]) -> FacetCounts:
-        """Count the jobs by the values that they have of some filters, and of each label.
+        """Count the jobs by their values of some filters, and of each label.
 
-        Return by the filter and, of labels, the label how many jobs have each value.
+        The keys of the result are a filter and, for labels, the label's name.
         """
         with self._readable.reading() as snapshot:
             return count_facets(snapshot, filters)
@@ -352,8 +353,8 @@ class JobReader:
     def totals(self, **filters: Unpack[StoreSelection]) -> dict[JobState, int]:
         """Count the jobs by their state.
 
-        The same filters are counted once, and then only later changes: clients that watch a list,
-        or turn its pages, repeat them.
+        If the same filters were counted before, only later changes are counted: clients that watch
+        a list, or turn its pages, repeat their filters.
         """
         with self._readable.reading() as snapshot:
             return self._totals.count(snapshot, filters)
@@ -370,8 +371,8 @@ class JobReader:
     ) -> dict[tuple[int, JobState], int]:
         """Count the changes of jobs to some states from `start` on, until before `end`.
 
-        Return the counts by the number of the bucket, of which the first begins at `start` and has
-        the number 0, and the state; what there was none of is left out.
+        The keys of the result are the number of the bucket and the state; counts of 0 are left
+        out. Bucket 0 begins at `start`.
         """
         with self._readable.reading() as snapshot:
             return count_reached(
@@ -380,13 +381,13 @@ class JobReader:
 
     @patient
     def failures(self, limit: int) -> _Failures:
-        """Return the failed jobs that failed last, the newest first, without superseded ones."""
+        """Return the last jobs to fail, the newest first, without superseded ones."""
         with self._readable.reading() as snapshot:
             rows = snapshot.rows(
                 "SELECT jobs.job_id, jobs.name, jobs.recipe, jobs.finished_at, jobs.error "
-                # The index has them in this order; one over the times would slow every change.
+                # In the order of an index. An index over the times would slow down every change.
                 "FROM jobs JOIN (SELECT number FROM jobs WHERE state = 'failed' "
-                f"AND superseded_by IS NULL ORDER BY number DESC{limited(_LOOKED_THROUGH)}) "
+                f"AND superseded_by IS NULL ORDER BY number DESC{limited(_NEWEST_FAILED)}) "
                 "AS newest ON newest.number = jobs.number "
                 f"ORDER BY jobs.finished_at DESC, jobs.number DESC{limited(limit)}"
             )

@@ -1,6 +1,6 @@
-"""The database as it is at one moment, asked in SQL: with SQLite's own module, or SQLAlchemy.
+"""Read one state of the database in SQL, with SQLite's own module or with SQLAlchemy.
 
-Importing SQLAlchemy takes far longer than most questions, so the questions are plain SQL with named
+Importing SQLAlchemy takes far longer than most queries. So the queries are plain SQL with named
 parameters (``:name``), which both take. Rows are mappings by the names of columns.
 """
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection
 
-_Given = ParamSpec("_Given")
+_Arguments = ParamSpec("_Arguments")
 _Answer = TypeVar("_Answer")
-#: A row: a mapping, but for abstract classes.
+#: A row: it has the methods of a mapping, but is no ``Mapping``.
 Row: TypeAlias = Any
 
 #: The schema that this release reads and writes: the newest file of ``migrations/versions``.
@@ -39,15 +39,15 @@ SET_ASIDE = (
     "no run directory is lost (jobs that waited for others, or were pruned), and so are findings "
     "of the preflight and events"
 )
-#: For so long it is waited for a server that has gone, or a lock that is held, in seconds.
+#: Wait so long for a server to come back, or for a lock, in seconds.
 TIMEOUT_S = 30.0
-#: After so long a lock is said to be held, in seconds.
+#: PostgreSQL reports a held lock after this time, in seconds.
 LOCK_S = 2.0
-#: How often it is tried again, in seconds.
+#: The pause before the next try, in seconds.
 PAUSE_S = 0.2
 #: How long SQLite waits for another process that writes, in seconds.
 BUSY_S = 30.0
-#: What SQLite and PostgreSQL say where a schema of the right version has not the right tables.
+#: Errors of SQLite and PostgreSQL if the schema's version is right and its tables are not.
 _OTHER_TABLES = re.compile(
     r"no such (?:column|table)|has no column named|(?:column|relation) \S+ (?:of .*)?does not exist"
 )
@@ -58,14 +58,14 @@ class DroppedError(StoreError):
 
 
 class LockedError(StoreError):
-    """Another program holds a lock on the database: nothing is read, and nothing was changed."""
+    """Another program holds a lock on the database: nothing was read or changed."""
 
 
-def patient(method: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
-    """Make a store's method begin again, for a while, after a dropped connection or a lock."""
+def patient(method: Callable[_Arguments, _Answer]) -> Callable[_Arguments, _Answer]:
+    """Make a store's method retry for `TIMEOUT_S` after a dropped connection or a lock."""
 
     @wraps(method)
-    def again(*args: _Given.args, **kwargs: _Given.kwargs) -> _Answer:
+    def again(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Answer:
         deadline = None
         while True:
             try:
@@ -76,7 +76,8 @@ def patient(method: Callable[_Given, _Answer]) -> Callable[_Given, _Answer]:
                 if now >= deadline:
                     raise
             except LockedError as error:
-                now = args[0].locked_at = time.monotonic()  # type: ignore[attr-defined]
+                store: Any = args[0]
+                now = store.locked_at = time.monotonic()
                 if deadline is None:
                     deadline = now + TIMEOUT_S - LOCK_S
                     import logging
@@ -108,20 +109,20 @@ def is_storable(text: object) -> bool:
 
 
 class Parameters(dict[str, Any]):
-    """The parameters of a statement, which get their names as they are added."""
+    """The parameters of a statement; `add` names them."""
 
     def add(self, value: object) -> str:
-        """Add a value, and return what stands for it in the statement."""
+        """Add a value, and return its placeholder in the statement."""
         name = f"p{len(self)}"
         self[name] = value
         return f":{name}"
 
     def equal(self, column: str, text: str) -> str:
-        """Compare with a text; nothing equals what cannot be stored (drivers would raise)."""
+        """Compare a column with a text; no row equals a text that drivers would refuse."""
         return f"{column} = {self.add(text)}" if is_storable(text) else "1 = 0"
 
     def among(self, column: str, values: Collection[object]) -> str:
-        """Compare with a few values."""
+        """Compare a column with a few values."""
         return f"{column} IN ({', '.join(map(self.add, values))})" if values else "1 = 0"
 
 
@@ -143,31 +144,31 @@ class Snapshot:
         return self._sqlite is not None
 
     def rows(
-        self, query: str, given: dict[str, Any] | None = None, *, many: bool = False
+        self, query: str, parameters: dict[str, Any] | None = None, *, many: bool = False
     ) -> Iterator[Row]:
-        """Read rows; where they may be very many, never more than some in memory."""
+        """Read rows; with `many` PostgreSQL's are fetched in batches."""
         if self._sqlite is not None:
             cursor = self._sqlite.cursor()
             cursor.row_factory = sqlite3.Row
-            return cursor.execute(query, given or {})
+            return cursor.execute(query, parameters or {})
         from sqlalchemy import text
 
         options = {"yield_per": 1000} if many else {}
-        asked = self._connection.execute(text(query), given or {}, execution_options=options)
-        return iter(asked.mappings())
+        result = self._connection.execute(text(query), parameters or {}, execution_options=options)
+        return iter(result.mappings())
 
-    def row(self, query: str, given: dict[str, Any] | None = None) -> Row | None:
+    def row(self, query: str, parameters: dict[str, Any] | None = None) -> Row | None:
         """Read the first row, if there is any."""
-        return next(self.rows(query, given), None)
+        return next(self.rows(query, parameters), None)
 
-    def value(self, query: str, given: dict[str, Any] | None = None) -> Any:
+    def value(self, query: str, parameters: dict[str, Any] | None = None) -> Any:
         """Read the column ``value`` of the first row; ``None`` if there is none."""
-        found = self.row(query, given)
-        return None if found is None else found["value"]
+        row = self.row(query, parameters)
+        return None if row is None else row["value"]
 
-    def ids(self, given: Parameters, values: Collection[str]) -> str:
-        """Add ids, however many they are, and return the query that selects them."""
-        name = given.add(json.dumps(list(values)))
+    def ids(self, parameters: Parameters, values: Collection[str]) -> str:
+        """Add any number of ids as one parameter, and return the query that selects them."""
+        name = parameters.add(json.dumps(list(values)))
         if self.is_sqlite:
             return f"SELECT value FROM json_each({name})"
         return f"SELECT json_array_elements_text(CAST({name} AS json))"
@@ -194,7 +195,7 @@ class Readable(Protocol):
 
 
 class SqliteFile:
-    """A SQLite database that is only read, without SQLAlchemy; of one thread."""
+    """A SQLite database opened for reading, without SQLAlchemy, by one thread."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -231,10 +232,10 @@ def is_writable(file: Path) -> bool:
 
 
 def sqlite_uri(file: Path) -> str:
-    """Return the URI by which a SQLite file that is there is opened: to write, if that may be.
+    """Return the URI that opens an existing SQLite file, for writing if that is allowed.
 
-    SQLite reads a write-ahead log by a file that it makes beside it. In a read-only folder an
-    empty log is left aside; any other is read if another process has made that file.
+    SQLite reads a write-ahead log through a file that it makes beside it. In a read-only folder an
+    empty log is ignored; any other log is read if another process has made that file.
     """
     mode = "rw"
     if not is_writable(file):
@@ -284,14 +285,14 @@ def has_tables(file: Path) -> bool:
 
 def unusable(place: object, error: object) -> StoreError:
     """Make the error that a database cannot be used."""
-    told = f"the job database {place} cannot be used: {str(error).strip()}"
+    message = f"the job database {place} cannot be used: {str(error).strip()}"
     if isinstance(place, (str, Path)) and (file := Path(place)).is_file() and not is_writable(file):
-        told += f"; {file.parent} is read-only"
+        message += f"; {file.parent} is read-only"
         if has_content(log := _log_of(file)):
-            told += (
+            message += (
                 f", and what was recorded last is in {log}: open a copy of the home in a place "
                 "where you may write"
             )
-    if _OTHER_TABLES.search(told):
-        told += f"; an unreleased build of crystalmath made its tables: {SET_ASIDE}"
-    return StoreError(told)
+    if _OTHER_TABLES.search(message):
+        message += f"; an unreleased build of crystalmath made its tables: {SET_ASIDE}"
+    return StoreError(message)

@@ -17,19 +17,19 @@ from crystalmath.store.plain_sql import LOCK_S, PAUSE_S, TIMEOUT_S
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL, Connection, Engine
 
-# Any number will do that other programs in the same database are unlikely to use. A schema that is
-# not there yet is no current one.
+# The number is arbitrary, so that other programs in the same database are unlikely to use it. A
+# schema that does not exist yet is not the current one.
 _BEGIN = (
     "SELECT pg_advisory_xact_lock(1668446579, hashtext(coalesce(current_schema(), %s))), "
     "txid_current()"
 )
-#: Under this name a writing connection's `info` has the server's number of its transaction.
+#: The key in a writing connection's `info` for the server's number of its transaction.
 TRANSACTION = "crystalmath_transaction"
-#: A writer that hangs with the lock is cut off, so that others may write.
+#: After this time the server ends a writer that hangs with the lock, in milliseconds.
 _IDLE_MS = "60000"
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _DRIVERS = ("psycopg2", "psycopg")
-#: That an attempt to connect ends, and a server that has vanished is noticed, in seconds.
+#: Timeouts of connecting, and for noticing that the server has vanished, in seconds.
 _CONNECT = {
     "connect_timeout": 10,
     "keepalives_idle": 30,
@@ -39,7 +39,7 @@ _CONNECT = {
 
 
 def split_schema(url: URL) -> tuple[URL, str | None]:
-    """Take the schema out of a URL, which no driver knows: ``?schema=NAME``."""
+    """Split ``?schema=NAME`` off a URL, as no driver knows it."""
     named = url.query.get("schema")
     if named is None:
         return url, None
@@ -52,7 +52,7 @@ def split_schema(url: URL) -> tuple[URL, str | None]:
 
 
 def with_driver(url: URL) -> URL:
-    """Name the driver that is installed, where a URL names none."""
+    """Add the installed driver's name to a URL that names none."""
     if url.drivername != "postgresql":
         return url
     for driver in _DRIVERS:
@@ -62,7 +62,7 @@ def with_driver(url: URL) -> URL:
 
 
 def engine_options(url: URL) -> dict[str, Any]:
-    """Return what an engine of SQLAlchemy is made with."""
+    """Return the options for SQLAlchemy's `create_engine`."""
     ours = url.get_driver_name() in _DRIVERS
     return {
         "pool_pre_ping": True,
@@ -100,9 +100,9 @@ def take_turn(connection: Connection, schema: str | None) -> None:
 
 
 def make_schema(connection: Connection, schema: str) -> None:
-    """Make a schema, if it is not there."""
-    found = connection.exec_driver_sql("SELECT to_regnamespace(%s)", (schema,)).scalar()
-    if found is None:
+    """Make a schema unless it exists."""
+    existing = connection.exec_driver_sql("SELECT to_regnamespace(%s)", (schema,)).scalar()
+    if existing is None:
         connection.execute(CreateSchema(schema))
 
 
@@ -139,8 +139,8 @@ def was_committed(engine: Engine, number: int) -> bool:
         state: object = None
         try:
             with engine.connect() as connection:
-                asked = connection.exec_driver_sql("SELECT txid_status(%s)", (number,))
-                state = asked.scalar()
+                status = connection.exec_driver_sql("SELECT txid_status(%s)", (number,))
+                state = status.scalar()
         except DBAPIError as error:
             if not is_dropped(error):
                 raise

@@ -53,11 +53,11 @@ class Failure:
     error: str | None
 
 
-#: So many different errors are told.
+#: At most so many groups of errors are returned.
 _ERRORS = 50
-#: So many jobs are named for each of them.
+#: Each group names at most so many jobs.
 _NAMED = 5
-#: So many are told apart on the way, whatever their number is.
+#: While errors are counted, only the most frequent groups stay, at least so many.
 _APART = 5000
 _LONGEST = 500
 
@@ -102,9 +102,9 @@ def group_errors(errors: Iterable[tuple[str, str]]) -> list[ErrorCount]:
 
 
 def in_common(error: str) -> str:
-    """Return what an error has in common with others of its kind: no paths, no ids.
+    """Return an error's first line without paths and ids, which similar errors share.
 
-    The text of a group is its own group.
+    The result for a group's text is that text.
     """
     return _OWN.sub("...", error.strip().partition("\n")[0][:_LONGEST])[:_LONGEST]
 

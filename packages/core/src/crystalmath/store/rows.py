@@ -58,7 +58,7 @@ _MUTABLE = (
     "stage",
     "superseded_by",
 )
-#: What else is known of a job only once the jobs that it waited for have ended.
+#: Columns that a waiting job gets once its predecessors have ended.
 PUT_IN = ("parents", "formula", "warnings", "walltime_s", "continue_lost")
 _PUT_IN_LISTED = ("formula", "reduced_formula", "elements")
 _COMPARE_AND_SET = update(jobs).where(
@@ -67,7 +67,7 @@ _COMPARE_AND_SET = update(jobs).where(
 # Statements that each submission needs are made once, and carried out by SQLite's own module:
 # SQLAlchemy takes twice as long to hand one over as SQLite takes to carry it out.
 #
-# The number of the job whose id is given.
+# The number of the job with the id ``job_id``.
 _NUMBER = select(jobs.c.number).where(jobs.c.job_id == bindparam("job_id")).scalar_subquery()
 # (`inline`: else SQLAlchemy asks for the number by RETURNING, and the module of Python 3.13 does
 # not take the second of many rows.)
@@ -86,7 +86,7 @@ _TAKE = insert(lineage).from_select(
         ),
     ),
 )
-#: Steps of flows that are not on record: as such they would be in no list.
+#: Makes steps whose flow is not on record ordinary jobs: lists hide steps.
 ORPHANS = (
     update(listed)
     .where(listed.c.flow.is_not(None), ~exists().where(jobs.c.job_id == listed.c.flow))
@@ -101,7 +101,7 @@ _SPECIFY = update(specifications).where(
     specifications.c.number
     == select(jobs.c.number).where(jobs.c.job_id == bindparam("which")).scalar_subquery()
 )
-#: What of a listed row is the job's own, and what its summary's.
+#: Columns of ``listed`` that repeat the job's row, and those from its summary.
 _SAME = tuple(
     column.name for column in listed.c if column.name != "number" and column.name in jobs.c
 )
@@ -136,11 +136,11 @@ def carry_out(
 ) -> int:
     """Carry out a statement with the values of each row; return how many rows it has changed.
 
-    -1 where that is not known.
+    Return -1 if the driver does not count them.
     """
     if connection.dialect.name == "sqlite":
-        driver = connection.connection.driver_connection
-        return int(driver.executemany(_sqlite_text(statement, tuple(rows[0])), rows).rowcount)  # type: ignore[union-attr]
+        driver: Any = connection.connection.driver_connection
+        return int(driver.executemany(_sqlite_text(statement, tuple(rows[0])), rows).rowcount)
     result = connection.execute(statement, rows)
     return result.rowcount if result.supports_sane_multi_rowcount() else -1
 
@@ -177,7 +177,7 @@ def put_in(
     rows: Sequence[NewJob],
     log: Sequence[dict[str, Any]],
 ) -> None:
-    """Write jobs that wait no more as :func:`save` does, with what is known of them by now."""
+    """Write jobs whose predecessors have ended, as :func:`save` does, with the values they got."""
     save(connection, changed, log)
     for (_, job), new in zip(changed, rows, strict=True):
         where = {"which": job.job_id}
@@ -185,8 +185,8 @@ def put_in(
         short = to_listed(job)
         carry_out(connection, _LIST, [where | {name: short[name] for name in _PUT_IN_LISTED}])
         potcars = json.dumps(list(new.pseudopotentials)) if new.pseudopotentials else None
-        told = {"specification": new.specification, "potcars": potcars}
-        carry_out(connection, _SPECIFY, [where | told])
+        specified = {"specification": new.specification, "potcars": potcars}
+        carry_out(connection, _SPECIFY, [where | specified])
 
 
 def take(connection: Connection, flow: str, steps: Sequence[str]) -> None:
@@ -196,13 +196,13 @@ def take(connection: Connection, flow: str, steps: Sequence[str]) -> None:
 
 
 def insert_for_jobs(connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert rows that name their job by its ``job_id`` into a table that wants its number."""
+    """Insert rows that name their job by ``job_id`` into a table that has its number."""
     if rows:
         carry_out(connection, _INSERTIONS[table.name], rows)
 
 
 def to_row(job: JobMetadata, names: Collection[str] = _COLUMNS) -> dict[str, Any]:
-    """Return a job as a row, or those of its columns that may have changed."""
+    """Return a job as a row, with the columns `names`."""
     return {**_columns(job, names), "state": job.state.value}
 
 
@@ -215,16 +215,16 @@ def _columns(job: JobMetadata, names: Collection[str]) -> dict[str, Any]:
 
 
 def to_listed(job: JobMetadata) -> dict[str, Any]:
-    """Return what lists are filtered and sorted by, without the number."""
+    """Return a job as a row of ``listed``, without its number."""
     row = {name: getattr(job, name) for name in _SAME}
-    found = composition(job.formula) if job.formula else None
+    parsed = composition(job.formula) if job.formula else None
     summary = job.summary or {}
     flow, step = step_of(job.parents) or (None, None)
     return {
         **row,
         "state": job.state.value,
-        "reduced_formula": found and found.reduced,
-        "elements": found and f" {' '.join(found.elements)} ",
+        "reduced_formula": parsed and parsed.reduced,
+        "elements": parsed and f" {' '.join(parsed.elements)} ",
         **{name: summary.get(name) for name in _OF_SUMMARY},
         "flow": flow,
         "step": step,
@@ -232,12 +232,12 @@ def to_listed(job: JobMetadata) -> dict[str, Any]:
 
 
 def number_events_from(connection: Connection, seq: int) -> None:
-    """Make the numbers of new events begin above this ``seq``, and above all that are there."""
-    told = {"seq": seq, "name": events.name}
+    """Have new events begin above this ``seq``, and above all present events."""
+    sequence = {"seq": seq, "name": events.name}
     if connection.dialect.name == "sqlite":
-        raised = connection.execute(text(_RAISE), told).rowcount
+        raised = connection.execute(text(_RAISE), sequence).rowcount
         if not raised:  # there was none yet
-            connection.execute(text("INSERT INTO sqlite_sequence VALUES (:name, :seq)"), told)
+            connection.execute(text("INSERT INTO sqlite_sequence VALUES (:name, :seq)"), sequence)
     else:
-        told["seq"] = max(seq, last_event(Snapshot(connection)))
-        connection.execute(text(_SET), told)
+        sequence["seq"] = max(seq, last_event(Snapshot(connection)))
+        connection.execute(text(_SET), sequence)

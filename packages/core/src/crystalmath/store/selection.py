@@ -1,4 +1,4 @@
-"""Which jobs, and in which order: the filters that people ask with, as SQL."""
+"""Turn filters, and the order of lists, into SQL; count the jobs that filters select."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crystalmath.store.records import ErrorCount
 
 
-#: By filter and, of labels, label: how many jobs have each value.
+#: How many jobs have each value, by filter and (for labels) the label's name.
 FacetCounts: TypeAlias = "dict[tuple[_Facet, str | None], Counter[str]]"
 _Facet: TypeAlias = Literal["state", "recipe", "engine", "cluster", "elements", "labels"]
 
@@ -34,10 +34,14 @@ class Condition:
     """
 
     def __init__(
-        self, snapshot: Snapshot, given: Parameters, of: str = "listed", among: str | None = None
+        self,
+        snapshot: Snapshot,
+        parameters: Parameters,
+        of: str = "listed",
+        among: str | None = None,
     ) -> None:
         self._snapshot = snapshot
-        self._given = given
+        self._parameters = parameters
         self._of = of
         self._among = "" if among is None else f" AND number IN ({among})"
 
@@ -68,16 +72,15 @@ class Condition:
         owner: str | None = None,
         exclude: Selection | None = None,
     ) -> str:
-        """Make the condition that all of this holds (`InvalidJob`: a formula or element is none).
+        """Make the condition that all filters hold (`InvalidJob`: a formula or element is none).
 
-        The filters are those of :class:`~crystalmath.models.JobFilter`, energies in eV and times in
-        seconds since the epoch, but `steps` hides those of flows only where it is ``False``.
-        `superseded` hides jobs that were run, or read, again; ``True`` leaves only those. Beside
-        them `seen` has the states of some jobs, by id, where more is known than the row says,
-        `errors` the errors of those of them that have failed, and `owner` is exactly what the row
-        has.
+        The filters are those of :class:`~crystalmath.models.JobFilter`, with energies in eV and
+        times in seconds since the epoch. `steps` hides the steps of flows only if it is ``False``.
+        `superseded` hides jobs that were run, or read, again; ``True`` selects only them. `seen`
+        has the newer states of some jobs, by id, which count in place of the rows' states;
+        `errors` has the errors of the failed ones among them. `owner` is the text in the row.
         """
-        of, given = self._of, self._given
+        of, parameters = self._of, self._parameters
         conditions = [self._labelled(key, value) for key, value in (label or {}).items()]
         if recipe is not None:
             conditions.append(self._of_recipe(recipe))
@@ -90,7 +93,7 @@ class Condition:
         texts = {f"{of}.engine": engine, f"{of}.cluster": cluster}
         texts |= {"jobs.key": key, "jobs.owner": owner}
         conditions += [
-            given.equal(where, text) for where, text in texts.items() if text is not None
+            parameters.equal(where, text) for where, text in texts.items() if text is not None
         ]
         conditions += self._made_of(formula, elements)
         for where, bound in (
@@ -100,31 +103,35 @@ class Condition:
             (f"{of}.created_at <", until),
         ):
             if bound is not None:
-                conditions.append(f"{where} {given.add(float(bound))}")
+                conditions.append(f"{where} {parameters.add(float(bound))}")
         if state is not None:
             states = [state] if isinstance(state, str) else state
             conditions.append(self._is_in({JobState(one) for one in states}, seen or {}))
         if parent is not None:
             flows = [parent] if isinstance(parent, str) else parent
             ids = [self._flow(one) for one in flows]
+            own = parameters.among("flow", ids)
             conditions.append(
-                f"listed.number IN (SELECT number FROM listed WHERE {given.among('flow', ids)} "
-                f"UNION ALL SELECT number FROM lineage WHERE {_taken(given, ids)})"
+                f"listed.number IN (SELECT number FROM listed WHERE {own} "
+                f"UNION ALL SELECT number FROM lineage WHERE {_taken(parameters, ids)})"
             )
+
         conditions += _shown(steps=steps, superseded=superseded)
         if prefix:
             conditions.append(self.starts_with("jobs.job_id", prefix))
-        # What is not known of a job does not hold.
+        # A condition on a missing value is not true, so that `exclude` keeps the job.
         conditions += [f"({self(**one)}) IS NOT TRUE" for one in _each(exclude or {}, seen, errors)]
         return " AND ".join(conditions) or "1 = 1"
 
     def _labelled(self, name: str, value: str) -> str:
-        named = f"{self._given.equal('name', name)} AND {self._given.equal('value', value)}"
+        named = (
+            f"{self._parameters.equal('name', name)} AND {self._parameters.equal('value', value)}"
+        )
         return f"{self._of}.number IN (SELECT number FROM labels WHERE {named}{self._among})"
 
     def _of_recipe(self, recipe: str) -> str:
         where, names = f"{self._of}.recipe", sorted({recipe, f"quacc.recipes.{recipe}"})
-        ways = [self._given.equal(where, name) for name in names]
+        ways = [self._parameters.equal(where, name) for name in names]
         ways += [self.starts_with(where, f"{name}.") for name in names]
         return f"({' OR '.join(ways)})"
 
@@ -135,26 +142,26 @@ class Condition:
 
         conditions = []
         if formula is not None:
-            asked = read_formula(formula)
-            column = "reduced_formula" if asked.formula == asked.reduced else "formula"
-            conditions.append(self._given.equal(f"listed.{column}", asked.formula))
+            sought = read_formula(formula)
+            column = "reduced_formula" if sought.formula == sought.reduced else "formula"
+            conditions.append(self._parameters.equal(f"listed.{column}", sought.formula))
         symbols = () if elements is None else read_elements(elements)
         return conditions + [
-            f"listed.elements LIKE {self._given.add(f'% {symbol} %')}" for symbol in symbols
+            f"listed.elements LIKE {self._parameters.add(f'% {symbol} %')}" for symbol in symbols
         ]
 
     def _is_in(self, states: set[JobState], seen: Mapping[str, JobState]) -> str:
         values = sorted(state.value for state in states)
-        on_record = self._given.among(f"{self._of}.state", values)
+        on_record = self._parameters.among(f"{self._of}.state", values)
         if not seen:
             return on_record
-        found = [job_id for job_id, state in seen.items() if state in states]
-        return f"({on_record} AND NOT {self.has_id(seen)} OR {self.has_id(found)})"
+        matching = [job_id for job_id, state in seen.items() if state in states]
+        return f"({on_record} AND NOT {self.has_id(seen)} OR {self.has_id(matching)})"
 
     def _failed_by(self, text: str, errors: Mapping[str, str]) -> str:
         on_record = self.contains("jobs.error", text)
-        found = [job_id for job_id, told in errors.items() if text.lower() in told.lower()]
-        return f"({on_record} OR {self.has_id(found)})" if found else on_record
+        matching = [job_id for job_id, error in errors.items() if text.lower() in error.lower()]
+        return f"({on_record} OR {self.has_id(matching)})" if matching else on_record
 
     def _in_group(self, failure: str, errors: Mapping[str, str]) -> str:
         """Make the condition that a job failed, with an error that `group_errors` counts there."""
@@ -169,37 +176,39 @@ class Condition:
         return self.has_id([job_id for job_id, error in known if in_common(error) == common])
 
     def _flow(self, prefix: str) -> str:
-        """Return the one id that begins so (`UnknownJob`: none does, `InvalidJob`: several do)."""
-        given = Parameters()
-        where = Condition(self._snapshot, given).starts_with("job_id", prefix)
+        """Return the only id with a prefix (`UnknownJob`: there is none, `InvalidJob`: several)."""
+        parameters = Parameters()
+        where = Condition(self._snapshot, parameters).starts_with("job_id", prefix)
         query = f"SELECT job_id FROM jobs WHERE {where} ORDER BY job_id LIMIT 5"
-        found = self._snapshot.rows(query, given)
-        return the_one(prefix, [str(row["job_id"]) for row in found])
+        rows = self._snapshot.rows(query, parameters)
+        return the_one(prefix, [str(row["job_id"]) for row in rows])
 
     def has_id(self, job_ids: Collection[str]) -> str:
-        """Make the condition that a job has one of these ids, however many they are."""
-        return f"jobs.job_id IN ({self._snapshot.ids(self._given, job_ids)})"
+        """Make the condition that a job has one of any number of ids."""
+        return f"jobs.job_id IN ({self._snapshot.ids(self._parameters, job_ids)})"
 
     def starts_with(self, where: str, text: str) -> str:
-        """Make the condition that a column's text begins so."""
+        """Make the condition that a column's text begins with another."""
         # A range uses the index, which LIKE does not, and knows no wildcards.
         if not is_storable(text):
             return "1 = 0"
-        end = self._given.add(text + "\U0010ffff")
-        return f"({where} >= {self._given.add(text)} AND {where} < {end})"
+        end = self._parameters.add(text + "\U0010ffff")
+        return f"({where} >= {self._parameters.add(text)} AND {where} < {end})"
 
     def contains(self, where: str, text: str) -> str:
-        """Make the condition that a column's text contains this, in any case."""
+        """Make the condition that a column's text contains another; case does not count."""
         if not is_storable(text):
             return "1 = 0"
         # SQLite knows upper and lower case of ASCII only, PostgreSQL of all letters.
         ways = {text.lower(), "".join(c.lower() if c.isascii() else c for c in text)}
-        found = [f"lower({where}) LIKE {self._given.add(like(way))} ESCAPE '/'" for way in ways]
-        return f"({' OR '.join(found)})"
+        comparisons = [
+            f"lower({where}) LIKE {self._parameters.add(like(way))} ESCAPE '/'" for way in ways
+        ]
+        return f"({' OR '.join(comparisons)})"
 
 
 def _shown(*, steps: bool | None, superseded: bool | None) -> Iterator[str]:
-    """Make the conditions that leave out what most lists do not show."""
+    """Make the conditions that hide steps of flows and superseded jobs."""
     if steps is False:
         yield "listed.flow IS NULL"
     if superseded is not None:
@@ -221,12 +230,12 @@ _SHORT = {
 
 
 def is_short(filters: StoreSelection) -> bool:
-    """Return whether these filters are better looked for in ``listed``."""
+    """Return whether ``listed`` answers these filters faster than ``jobs``."""
     return any(filters.get(name) is not None for name in _SHORT)
 
 
 def source(filters: StoreSelection) -> str:
-    """Return what to select from: ``listed``, with ``jobs`` where these filters need it."""
+    """Return the table to select from: ``listed``, joined with ``jobs`` if a filter needs it."""
     excluded = filters.get("exclude") or {}
     is_wide = any(filters.get(name) for name in ("seen", "prefix", "key", "owner")) or any(
         one.get(name) is not None for one in (filters, excluded) for name in ("error", "failure")
@@ -241,11 +250,11 @@ BOTH = "listed JOIN jobs ON listed.number = jobs.number"
 def _each(
     exclude: Selection, seen: Mapping[str, JobState] | None, errors: Mapping[str, str] | None
 ) -> list[dict[str, Any]]:
-    """Return each filter, each label, and each element apart."""
-    given: Mapping[str, Any] = exclude
+    """Return each filter, each label, and each element as filters of their own."""
+    excluded: Mapping[str, Any] = exclude
     single: list[dict[str, Any]] = [
         {name: part}
-        for name, value in given.items()
+        for name, value in excluded.items()
         for part in (
             [{key: text} for key, text in value.items()]
             if name == "label"
@@ -259,7 +268,7 @@ def _each(
 
 # --- order -----------------------------------------------------------------------------------
 
-#: What is smaller counts as nothing, in eV: PostgreSQL fails where a quotient underflows.
+#: Smaller energies count as zero, in eV: PostgreSQL fails if a quotient underflows.
 _NOTHING_EV = "1e-290"
 _MADE = {
     "runtime_s": "(listed.finished_at - listed.started_at)",
@@ -270,21 +279,21 @@ _MADE = {
 
 
 def sorted_page(
-    snapshot: Snapshot, given: Parameters, sort: str | None, before: str | None
+    snapshot: Snapshot, parameters: Parameters, sort: str | None, before: str | None
 ) -> tuple[str, str]:
     """Return a condition and an order for a page of ``listed``, sorted by one of ``SORTED_BY``.
 
     A minus before `sort` reverses the order; the default is the newest first. Jobs without a value
-    come last, of equal ones the newest first. Only jobs after the job `before` follow: the id that
-    ends one page begins the next. `InvalidJob`: nothing is sorted by that; `UnknownJob`: no job has
-    the id `before`.
+    come last; jobs with equal values have the newest first. The page begins after the job
+    `before`, the last one of the previous page. `InvalidJob`: `sort` is no column to sort by;
+    `UnknownJob`: no job has the id `before`.
     """
     newest_first = "listed.number DESC"
     if sort is None:
         if before is None:
             return "1 = 1", newest_first
         _, number = _place(snapshot, "listed.number", before)
-        return f"listed.number < {given.add(number)}", newest_first
+        return f"listed.number < {parameters.add(number)}", newest_first
     name, falls = sort.removeprefix("-"), sort.startswith("-")
     if name not in SORTED_BY:
         raise InvalidJob(f"jobs are not sorted by {shown(name)}; {did_you_mean(name, SORTED_BY)}")
@@ -292,10 +301,10 @@ def sorted_page(
     condition = "1 = 1"
     if before is not None:
         last, number = _place(snapshot, value, before)
-        condition = f"{value} IS NULL AND listed.number < {given.add(number)}"
+        condition = f"{value} IS NULL AND listed.number < {parameters.add(number)}"
         if last is not None:
-            at, sign = given.add(last), "<" if falls else ">"
-            same = f"{value} = {at} AND listed.number < {given.add(number)}"
+            at, sign = parameters.add(last), "<" if falls else ">"
+            same = f"{value} = {at} AND listed.number < {parameters.add(number)}"
             condition = f"({value} {sign} {at} OR {same} OR {value} IS NULL)"
     order = [] if SORTED_BY[name] else [f"{value} IS NULL"]
     order += [f"{value} {'DESC' if falls else 'ASC'}", newest_first]
@@ -303,63 +312,65 @@ def sorted_page(
 
 
 def _place(snapshot: Snapshot, value: str, job_id: str) -> tuple[Any, int]:
-    given = Parameters()
-    where = given.equal("jobs.job_id", job_id)
-    found = snapshot.row(f"SELECT {value} AS value, listed.number FROM {BOTH} WHERE {where}", given)
-    if found is None:
+    parameters = Parameters()
+    where = parameters.equal("jobs.job_id", job_id)
+    row = snapshot.row(
+        f"SELECT {value} AS value, listed.number FROM {BOTH} WHERE {where}", parameters
+    )
+    if row is None:
         raise UnknownJob(job_id)
-    return found["value"], int(found["number"])
+    return row["value"], int(row["number"])
 
 
-def _taken(given: Parameters, flows: Collection[str]) -> str:
-    """Make the condition that flows have taken over what is a step of another one."""
-    return f"{given.among('lineage.parent', flows)} AND lineage.role = 'taken'"
+def _taken(parameters: Parameters, flows: Collection[str]) -> str:
+    """Make the condition that one of these flows has taken over a step of another flow."""
+    return f"{parameters.among('lineage.parent', flows)} AND lineage.role = 'taken'"
 
 
 # --- counted ---------------------------------------------------------------------------------
 
 
 def count_steps(snapshot: Snapshot, flows: Collection[str]) -> dict[str, dict[JobState, int]]:
-    """Count the steps of flows by their state, by the flow; of one step, the newest job counts."""
-    found: dict[str, dict[JobState, int]] = {}
-    given = Parameters()
+    """Count the steps of each flow by their state; if a step was tried again, its newest job."""
+    by_flow: dict[str, dict[JobState, int]] = {}
+    parameters = Parameters()
     # In short rows, and by an index that has all of the inner query.
     for row in snapshot.rows(
         "SELECT newest.flow, listed.state, count(*) AS count FROM "
         "(SELECT flow, max(number) AS number FROM "
-        f"(SELECT flow, step, number FROM listed WHERE {given.among('flow', flows)} UNION ALL "
+        f"(SELECT flow, step, number FROM listed WHERE {parameters.among('flow', flows)} UNION ALL "
         "SELECT lineage.parent, listed.step, listed.number FROM lineage JOIN listed "
-        f"ON listed.number = lineage.number WHERE {_taken(given, flows)}) AS tries "
+        f"ON listed.number = lineage.number WHERE {_taken(parameters, flows)}) AS tries "
         "GROUP BY flow, step) AS newest "
         "JOIN listed ON listed.number = newest.number GROUP BY newest.flow, listed.state",
-        given,
+        parameters,
     ):
-        counts = found.setdefault(str(row["flow"]), {})
+        counts = by_flow.setdefault(str(row["flow"]), {})
         counts[JobState(row["state"])] = int(row["count"])
-    return found
+    return by_flow
 
 
 def count_states(snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, int]:
-    """Count the jobs that are selected by their state; states that none has are left out."""
+    """Count the selected jobs by their state, without states that no job has."""
     if all(value is None or value == {} for value in filters.values()):
         # All jobs: an index has them in this order.
         every = snapshot.rows("SELECT state, count(*) AS count FROM jobs GROUP BY state")
-        found = {JobState(row["state"]): int(row["count"]) for row in every}
-        return {state: found[state] for state in JobState if state in found}
-    given, seen = Parameters(), filters.get("seen") or {}
-    condition = Condition(snapshot, given)
+        by_state = {JobState(row["state"]): int(row["count"]) for row in every}
+        return {state: by_state[state] for state in JobState if state in by_state}
+    parameters, seen = Parameters(), filters.get("seen") or {}
+    condition = Condition(snapshot, parameters)
     where = condition(**filters)
     # One pass; to group 100,000 rows, SQLite sorts them.
     sums = ", ".join(
         f"count(CASE WHEN listed.state = '{state.value}' THEN 1 END) AS {state.value}"
         for state in JobState
     )
-    counted = snapshot.row(f"SELECT {sums} FROM {source(filters)} WHERE {where}", given)
+    counted = snapshot.row(f"SELECT {sums} FROM {source(filters)} WHERE {where}", parameters)
     counts = Counter({state: int(counted[state.value]) for state in JobState if counted})
     if seen:
         those = f"{where} AND {condition.has_id(seen)}"
         for row in snapshot.rows(
-            f"SELECT jobs.job_id, jobs.state FROM {BOTH} WHERE {those}", given
+            f"SELECT jobs.job_id, jobs.state FROM {BOTH} WHERE {those}", parameters
         ):
             counts[JobState(row["state"])] -= 1
             counts[seen[row["job_id"]]] += 1
@@ -367,40 +378,40 @@ def count_states(snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, 
 
 
 def count_facets(snapshot: Snapshot, filters: StoreSelection) -> FacetCounts:
-    """Count the jobs by the values that they have of some filters, and of each label."""
+    """Count the jobs by their values of each filter in `_Facet`, and of each label."""
     states = {state.value: count for state, count in count_states(snapshot, filters).items()}
-    found: FacetCounts = {("state", None): Counter(states)}
-    given = Parameters()
-    where = f"{source(filters)} WHERE {Condition(snapshot, given)(**filters)}"
+    facets: FacetCounts = {("state", None): Counter(states)}
+    parameters = Parameters()
+    where = f"{source(filters)} WHERE {Condition(snapshot, parameters)(**filters)}"
     columns: tuple[_Facet, ...] = ("recipe", "engine", "cluster", "elements")
-    found |= {(name, None): Counter() for name in columns}
+    facets |= {(name, None): Counter() for name in columns}
     named = ", ".join(f"listed.{name}" for name in columns)
     # In one pass: most values come together.
     for row in snapshot.rows(
-        f"SELECT {named}, count(*) AS count FROM {where} GROUP BY {named}", given
+        f"SELECT {named}, count(*) AS count FROM {where} GROUP BY {named}", parameters
     ):
         for name in columns:
             for value in (row[name] or "").split() if name == "elements" else [row[name]]:
-                found[name, None][value] += row["count"]
+                facets[name, None][value] += row["count"]
     query = "SELECT labels.name, labels.value, count(*) AS count FROM labels"
     if any(value not in (None, {}) for value in filters.values()):
         query += f" WHERE number IN (SELECT listed.number FROM {where})"
-    for row in snapshot.rows(f"{query} GROUP BY labels.name, labels.value", given):
-        found.setdefault(("labels", row["name"]), Counter())[row["value"]] = row["count"]
-    return found
+    for row in snapshot.rows(f"{query} GROUP BY labels.name, labels.value", parameters):
+        facets.setdefault(("labels", row["name"]), Counter())[row["value"]] = row["count"]
+    return facets
 
 
 def count_errors(snapshot: Snapshot, filters: StoreSelection) -> list[ErrorCount]:
-    """Count the failed jobs by what their errors have in common, the most frequent first."""
-    given, errors = Parameters(), filters.get("errors") or {}
-    condition = Condition(snapshot, given)
+    """Count the failed jobs by their kind of error, the most frequent first."""
+    parameters, errors = Parameters(), filters.get("errors") or {}
+    condition = Condition(snapshot, parameters)
     failed = "listed.state = 'failed' AND jobs.error IS NOT NULL"
     failed = f"({failed} OR {condition.has_id(errors)})" if errors else failed
     rows = snapshot.rows(
         f"SELECT jobs.error, jobs.job_id FROM {BOTH} WHERE {condition(**filters)} AND {failed} "
         "ORDER BY listed.number DESC",
-        given,
+        parameters,
         many=True,
     )
-    told = ((str(row["job_id"]), str(row["error"])) for row in rows)
-    return group_errors((errors.get(job_id, error), job_id) for job_id, error in told)
+    failures = ((str(row["job_id"]), str(row["error"])) for row in rows)
+    return group_errors((errors.get(job_id, error), job_id) for job_id, error in failures)

@@ -1,4 +1,4 @@
-"""The tables of the job database, and what a value must be like to be stored in them."""
+"""The tables of the job database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sqlalchemy import (
     Text,
 )
 
-# SQLite counts up by itself only in a column whose type is exactly INTEGER.
+# SQLite numbers rows only in a column whose type is exactly INTEGER.
 _Serial = BigInteger().with_variant(Integer(), "sqlite")
 # Ordered by code point everywhere, so that a range finds a prefix by the index.
 _Exact = Text().with_variant(Text(collation="C"), "postgresql")
@@ -66,21 +66,21 @@ jobs = Table(
 )
 
 # Rows that belong to a job name it by its number: an index over growing numbers is written at its
-# end. One over random ids is written all over, which triples the time of a submission among 100,000
-# jobs.
+# end. An index over random ids is written everywhere, which triples the time of a submission among
+# 100,000 jobs.
 #
-# Specifications, and what the job was found to read, are apart because SQLite rewrites a whole row
-# at each change of state.
+# Specifications and the records of pseudopotentials have a table of their own, because SQLite
+# rewrites a whole row at each change of state.
 specifications = Table(
     "specifications",
     metadata,
     Column("number", _Serial, ForeignKey("jobs.number"), primary_key=True),
     Column("specification", Text, nullable=False),
-    # JSON; NULL where nothing is known: most jobs read no pseudopotentials.
+    # JSON; NULL for most jobs, which read no pseudopotentials.
     Column("potcars", Text),
 )
 
-# The labels once more (``jobs.labels`` is what is read), so that SQL can search them.
+# The labels in a form that SQL can search (records are read from ``jobs.labels``).
 labels = Table(
     "labels",
     metadata,
@@ -90,8 +90,8 @@ labels = Table(
     Index("ix_labels_name_value", "name", "value", "number"),
 )
 
-# The parents once more, so that SQL finds a job's children. A parent is named by its id: its own
-# row may be gone. With the role "taken" it is a flow that took over what is a step of another one.
+# The parents in a form by which SQL finds a job's children. A parent is named by its id, as its
+# row may be gone. With the role "taken" the parent is a flow that took over another flow's step.
 lineage = Table(
     "lineage",
     metadata,
@@ -101,8 +101,8 @@ lineage = Table(
     Index("ix_lineage_parent", "parent", "role", "number"),
 )
 
-# The columns that filter and sort lists, once more and in short rows. To go through 100,000 of them
-# takes a tenth of the time for ``jobs``.
+# The columns that filter and sort lists, in short rows. A scan of 100,000 rows takes a tenth of the
+# time of a scan of ``jobs``.
 listed = Table(
     "listed",
     metadata,
@@ -134,7 +134,7 @@ Index(
     sqlite_where=listed.c.flow.is_not(None),
     postgresql_where=listed.c.flow.is_not(None),
 )
-# It has all that counting superseded jobs by their state takes.
+# A count of superseded jobs by their state reads this index alone.
 Index(
     "ix_listed_superseded",
     *(listed.c.flow, listed.c.state, listed.c.number),
