@@ -917,7 +917,9 @@ def test_successors_are_found_by_an_index(tmp_path, monkeypatch):
     plans = []
 
     def rows(snapshot, query, parameters=None, **more):
-        plans.extend(row["detail"] for row in read(snapshot, f"EXPLAIN QUERY PLAN {query}", parameters))
+        plans.extend(
+            row["detail"] for row in read(snapshot, f"EXPLAIN QUERY PLAN {query}", parameters)
+        )
         return read(snapshot, query, parameters, **more)
 
     read = Snapshot.rows

@@ -23,7 +23,7 @@ from crystalmath.jobs.identities import IDENTITIES, IdentityFile
 from crystalmath.jobs.reading import read_result
 from crystalmath.models import JobState, Resources, Submission
 from crystalmath.service import JobService
-from crystalmath.worker.chains import WorkerLost
+from crystalmath.worker.chains import WorkerLostError
 from ends import finish
 from rundirs import write_job
 
@@ -358,7 +358,7 @@ def test_a_template_keeps_no_zombie_of_what_an_import_started(count_imports):
 
 def test_a_template_that_cannot_be_started_holds_up_nobody(make):
     directory = make("lab_recipes.where", environment={"VASP_X": "no value of a variable: \0"})
-    with pytest.raises(WorkerLost):
+    with pytest.raises(WorkerLostError):
         worker.run(directory.path)
 
 

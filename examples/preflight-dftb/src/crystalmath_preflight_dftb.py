@@ -10,7 +10,6 @@ import contextlib
 import copy
 import importlib
 import itertools
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -93,7 +92,7 @@ class DftbPlus(Program):
                 )
                 for path, symbol in sorted(paths.items())  # ASE reads them in the order of a set
             ),
-            root=os.path.dirname(prefix) if Path(prefix).is_absolute() else None,  # noqa: PTH120 - of text
+            root=(prefix.rpartition("/")[0] or "/") if Path(prefix).is_absolute() else None,
             troubles=tuple(troubles),
             by_element=True,
             by_index=calculator.with_tags,
@@ -103,8 +102,9 @@ class DftbPlus(Program):
         """Return the folders of a missing file."""
         return SkfFolders(wanted, job)
 
-    def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:  # noqa: ARG002 - all recipes start it alike
+    def launch(self, recipe: str, environment: Mapping[str, str]) -> Launch | None:
         """Return the command of DFTB+."""
+        del recipe  # all start it alike
         if any(Path(file).exists() for file in settings_files(environment)[:-1]):
             return None  # ASE's own configuration may name another
         variable = environment.get("DFTB_COMMAND")

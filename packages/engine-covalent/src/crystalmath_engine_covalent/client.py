@@ -1,7 +1,7 @@
-"""The few requests that are made of a Covalent server, each with a time limit.
+"""The requests to a Covalent server, each with a time limit.
 
 Covalent's own client has no time limits, prints, and writes into the user's home when it is
-imported; and it makes ten requests for a dispatch where two do.
+imported. For a dispatch it makes ten requests, where two are enough.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: How long an answer may take, in seconds. A server that is busy starting tasks takes one or two.
 TIMEOUT_S = 10.0
-#: So many dispatches are asked for at a time: the line of a request may have 64 kB.
+#: The most dispatches in one request, whose first line may have 64 kB.
 CHUNK = 500
 
 _DISPATCHES = "/api/v2/dispatches"
@@ -35,8 +35,8 @@ class NotListening(EngineUnavailable):
     """Nothing listens at the address of the Covalent server."""
 
 
-class Refused(RuntimeError):  # noqa: N818 - named for what happened
-    """The server answers, and does not do what it was asked."""
+class RefusedError(RuntimeError):
+    """The server has refused a request."""
 
 
 @frozen
@@ -51,7 +51,7 @@ class Dispatch:
 class Client:
     """A connection to a Covalent server, to be used as a context manager.
 
-    All methods raise `EngineUnavailable` where the server does not answer.
+    All methods raise `EngineUnavailable` if the server does not answer.
     """
 
     def __init__(self, address: Address) -> None:
@@ -72,14 +72,14 @@ class Client:
         try:
             server = json.loads(self._request("GET", "/api/v1/settings"))
             if server["client"]["sdk"]["no_cluster"] == "true":
-                raise Refused(
+                raise RefusedError(
                     f"the Covalent server at {self._address} runs without its Dask cluster; "
                     "start it without `--no-cluster`"
                 )
             dask = server["server"]["dask"]
             return f"{dask['pid']}-{urlsplit(dask['scheduler_address']).port}"
         except (ValueError, KeyError, TypeError) as error:
-            raise Refused(f"what listens at {self._address} is no Covalent 0.240") from error
+            raise RefusedError(f"what listens at {self._address} is no Covalent 0.240") from error
 
     def find(self, dispatches: Iterable[str]) -> dict[str, Dispatch]:
         """Look up dispatches by their ids, many with one request."""
@@ -114,7 +114,7 @@ class Client:
     def complaint(self, dispatch: str) -> str:
         """Return the last line that a failed dispatch's task, or Covalent itself, has written."""
         for key in ("stderr", "error"):
-            with contextlib.suppress(EngineUnavailable, Refused, ValueError, KeyError):
+            with contextlib.suppress(EngineUnavailable, RefusedError, ValueError, KeyError):
                 path = f"{_DISPATCHES}/{dispatch}/electrons/0/assets/{key}"
                 uri = json.loads(self._request("GET", path))["remote_uri"]
                 text = self._request("GET", urlsplit(uri).path).decode(errors="replace").strip()
@@ -144,7 +144,7 @@ class Client:
             )
             if response.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
                 raise EngineUnavailable(message)
-            raise Refused(message)
+            raise RefusedError(message)
         return answer
 
 

@@ -1,4 +1,4 @@
-"""The options of ``[engines.covalent]``, and where Covalent's own configuration puts its server."""
+"""The options of ``[engines.covalent]``, and the server's address from Covalent's configuration."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from crystalmath.models import EngineSettings
 
-#: What to do where no server runs.
+#: The remedy if no server runs.
 REMEDY = "start one with `covalent start`, or set `[engines.covalent] autostart = true`"
 
 
 @frozen
 class Address:
-    """Where a Covalent server listens."""
+    """The address of a Covalent server."""
 
     host: str
     port: int
@@ -35,7 +35,7 @@ class Address:
 class Options:
     """The options of ``[engines.covalent]``."""
 
-    #: The user's server; of no account with `autostart`.
+    #: The user's server; unused with `autostart`.
     address: Address
     #: Whether to start a server for this home alone.
     autostart: bool
@@ -44,7 +44,7 @@ class Options:
 
 
 def read(settings: EngineSettings, environ: Mapping[str, str] = os.environ) -> Options:
-    """Read the options; `ConfigError` if one is unknown or has a value that cannot be used."""
+    """Read the options; `ConfigError` if one is unknown or has an invalid value."""
     options, name = settings.options, settings.name
     settings.check_options("address", "autostart", "workers")
     autostart = options.get("autostart", False)

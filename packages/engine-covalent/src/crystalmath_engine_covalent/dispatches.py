@@ -1,7 +1,6 @@
-"""A dispatch as Covalent's server takes it: one electron that runs one attempt.
+"""Dispatches in the format of Covalent 0.240: one electron, which runs one attempt.
 
-What stands here is the format of Covalent 0.240: a manifest, and the archive that it keeps a
-pickled object in.
+A dispatch is a manifest, and the archives in which Covalent keeps pickled objects.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Dispatch ids are made from attempt ids, so that one is found by the other.
 _NAMESPACE = uuid.UUID("7a0b3a5e-8f0c-4f5e-9d53-3c4b4f7c1d9e")
-#: So many dispatches of an attempt are found without their handle. Core gives up after as many.
+#: An attempt may have so many dispatches with ids made from its own. Core gives up after as many.
 TRIES = 6
 #: Covalent closes a dispatch when its postprocessing electron has ended; here it is the only one.
 _ELECTRON = ":postprocess:run"

@@ -1,8 +1,8 @@
 """A Covalent server of one home alone: started on request, shared by the home's processes.
 
-Whoever uses it holds a shared lock on a file, which the kernel drops with the process. The last
-one to leave ends the server; where the last was killed, the server ends itself after a while
-(:mod:`crystalmath_engine_covalent.serve`), and whoever comes before that adopts it.
+Each process that uses it holds a shared lock on a file, which the kernel drops with the process.
+The last one to leave ends the server. If the last one was killed, the server ends itself after a
+while (:mod:`crystalmath_engine_covalent.serve`), unless another process adopts it before.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class PrivateServer:
 
     def _start(self) -> Record:
         with self._log.open("ab") as log:
-            subprocess.run(  # noqa: S603 - our own interpreter and module
+            processes.start_process(
                 [
                     *(sys.executable, "-P", "-m", "crystalmath_engine_covalent.serve"),
                     *(str(self._directory), str(self._workers)),
@@ -156,8 +156,7 @@ class PrivateServer:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                check=False,
-            )
+            ).wait()
         record = Record.read(self._directory)
         if record is None:
             raise self._failed()

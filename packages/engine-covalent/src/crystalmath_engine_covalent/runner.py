@@ -1,4 +1,4 @@
-"""The Covalent engine: hands run directories to a Covalent server, and says what it sees."""
+"""The Covalent engine: it hands run directories to a Covalent server, and reports their tasks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from crystalmath.errors import CrystalMathError, EngineUnavailable
 from crystalmath.models import Capabilities, Sighting
 from crystalmath.quacc.engine import EngineRunner
 from crystalmath_engine_covalent import config, dispatches
-from crystalmath_engine_covalent.client import Client, NotListening, Refused
+from crystalmath_engine_covalent.client import Client, NotListening, RefusedError
 from crystalmath_engine_covalent.private import NotStarted, PrivateServer, directory_of
 
 if TYPE_CHECKING:
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from crystalmath_engine_covalent.client import Dispatch
 
 _ENDED = frozenset({"COMPLETED", "FAILED", "CANCELLED", "POSTPROCESSING_FAILED"})
-#: So many failed dispatches are asked for their reason at a time: each costs two requests.
+#: The reasons of at most so many failed dispatches are read at a time: each costs two requests.
 COMPLAINTS = 3
-#: So often a cancel is sent: Covalent forgets it while it hands a task to Dask.
+#: A cancel is sent so many times: Covalent ignores it while it hands a task to Dask.
 CANCELS = 5
 #: How long a cancel may take, in seconds: Covalent connects to Dask for each.
 CANCEL_S = 4.0
 
 
-class ServerNotRunning(CrystalMathError):  # noqa: N818 - named for what happened
+class ServerNotRunningError(CrystalMathError):
     """There is no Covalent server, and there was none before."""
 
     code = "server_not_running"
@@ -72,9 +72,9 @@ class CovalentRunner(EngineRunner):
             if not self._reached and not any(attempt.handle for attempt in attempts):
                 # Nobody is to wait for a server that was never there.
                 if isinstance(error, NotListening):
-                    raise ServerNotRunning(f"{error}: {config.REMEDY}") from error
+                    raise ServerNotRunningError(f"{error}: {config.REMEDY}") from error
                 if isinstance(error, NotStarted):
-                    raise ServerNotRunning(str(error)) from error
+                    raise ServerNotRunningError(str(error)) from error
             if not handles:
                 raise
             self.log.warning("%d of %d launched: %s", len(handles), len(attempts), error)
@@ -137,7 +137,7 @@ class CovalentRunner(EngineRunner):
                 server.send(name, content)
             try:
                 server.register(dispatches.manifest(dispatch, f"{attempt.id}@{life}"))
-            except Refused:
+            except RefusedError:
                 # A launch that broke off may have registered it.
                 before = server.find([dispatch]).get(dispatch)
                 if before is None:

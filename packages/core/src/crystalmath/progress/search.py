@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from crystalmath.plugins.progress_reader import ProgressReader, StepCollector
 
-_LOG = logging.getLogger("crystalmath.progress")
+_logger = logging.getLogger("crystalmath.progress")
+_FAILURE = "the progress reader %s cannot read %s"
 
 _T = TypeVar("_T")
 _Work: TypeAlias = "Generator[None, None, _T]"
@@ -89,8 +90,8 @@ def _read_newest(path: Path, reader: ProgressReader, seen: os.stat_result) -> Re
         reading = reader.read(
             lambda name: at_once(_lines(path.parent, name)) if name in names else LastLines()
         )
-    except Exception:  # noqa: BLE001 - a plugin's: the job's state is shown without progress
-        tell_failure(reader, path)
+    except Exception:  # a plugin's may raise anything; the job is shown without progress
+        _logger.warning(_FAILURE, _kind(reader), path, exc_info=True)
         reading = Reading()
     # A second write within the resolution of file times would not change the signature.
     if time.time() - seen.st_mtime > _SETTLED_S:
@@ -154,15 +155,13 @@ def _read_steps(folder: Path, reader: ProgressReader) -> _Work[Sequence[Reading]
                 yield from _collect(path, name, collector)
                 break
         return collector.steps()
-    except Exception:  # noqa: BLE001 - a plugin's; the other calculations have steps, too
-        tell_failure(reader, folder / reader.file)
+    except Exception:  # a plugin's may raise anything; the other calculations have steps, too
+        _logger.warning(_FAILURE, _kind(reader), folder / reader.file, exc_info=True)
         return ()
 
 
-def tell_failure(reader: ProgressReader, path: Path) -> None:
-    """Log the error of a reader, perhaps a plugin's, with the reader's class."""
-    kind = f"{type(reader).__module__}.{type(reader).__qualname__}"
-    _LOG.warning("the progress reader %s cannot read %s", kind, path, exc_info=True)
+def _kind(reader: ProgressReader) -> str:
+    return f"{type(reader).__module__}.{type(reader).__qualname__}"
 
 
 def _collect(path: Path, name: str, collector: StepCollector) -> _Work[None]:

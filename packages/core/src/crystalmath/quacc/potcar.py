@@ -204,8 +204,8 @@ def _folders(path: Path) -> list[str]:
 
 
 def _usable(path: Path) -> bool:
-    # ASE opens files below it by name, which needs no listing. Path.is_dir() may raise.
-    return os.path.isdir(path) and os.access(path, os.X_OK)  # noqa: PTH112
+    # ASE opens files below it by name, which needs no listing. With the slash only a folder passes.
+    return os.access(f"{path}/", os.X_OK)
 
 
 def _for(wanted: list[str]) -> str:

@@ -36,7 +36,7 @@ from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.jobs.worktree import as_text, files_below
 from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.processes import Identity, is_locked
-from crystalmath.worker.chains import WorkerLost, run
+from crystalmath.worker.chains import WorkerLostError, run
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -240,7 +240,7 @@ def run_apart(specification: bytes) -> bytes:
     ------
     BadFile
         This release does not read the specification.
-    WorkerLost
+    WorkerLostError
         There is no outcome, or the job runs here already.
     """
     line, _, body = specification.partition(b"\n")
@@ -255,13 +255,13 @@ def run_apart(specification: bytes) -> bytes:
             _jobs.cache_clear()
         directory = RunDirectory(f"{_jobs(os.getpid())}/{job_id}")
         if not directory.make():
-            raise WorkerLost(f"job {job_id} runs here already")
+            raise WorkerLostError(f"job {job_id} runs here already")
         _running[name] = directory
         if name in _unwanted:
             directory.request_cancel()
     try:
         directory.write_spec(header, body.decode())
-        with contextlib.suppress(WorkerLost):
+        with contextlib.suppress(WorkerLostError):
             run(directory.path, tied=True)
         return _answer(directory, number, name)
     finally:
@@ -316,7 +316,7 @@ def _answer(directory: RunDirectory, number: int, name: str) -> bytes:
     try:
         file, outcome = directory.open_outcome(number)
     except FileNotFoundError:
-        raise WorkerLost(f"the supervisor of {name} ended without an outcome") from None
+        raise WorkerLostError(f"the supervisor of {name} ended without an outcome") from None
     work = directory.work(number)
     head = {"attempt": name, "outcome": outcome, "work": work}
     answer = io.BytesIO()

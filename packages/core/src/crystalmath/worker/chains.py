@@ -22,11 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 _STDERR = 2
-_lock = threading.Lock()
-_term = 0  # how often the chains were closed
 
 
-class WorkerLost(CrystalMathError):  # noqa: N818 - named for what happened
+class WorkerLostError(CrystalMathError):
     """The supervisor ended without an outcome; the job's owner will notice."""
 
     code = "lost"
@@ -64,12 +62,12 @@ def run(
 
     Raises
     ------
-    WorkerLost
+    WorkerLostError
         The supervisor was killed before the outcome was published.
     FileNotFoundError
         There is no such run directory on this host.
     """
-    term, first = _term, RunDirectory(os.path.abspath(directory))
+    term, first = _chains.term, RunDirectory(os.path.abspath(directory))
     spec, others = WrittenSpec.read(first), []
     with contextlib.suppress(BadFile, OSError):  # jobs that it would have begun are launched again
         others = first.parcel(spec.attempt)
@@ -85,10 +83,10 @@ def run(
         for path, attempt in jobs:
             declare_lost(path, attempt)
         jobs = [(path, number) for path, number in jobs if not RunDirectory(path).claimed(number)]
-        if not jobs or term != _term or is_nearly_over(own):
+        if not jobs or term != _chains.term or is_nearly_over(own):
             break
     if lost:
-        raise WorkerLost(f"the supervisor of {lost[0]} ended without an outcome")
+        raise WorkerLostError(f"the supervisor of {lost[0]} ended without an outcome")
 
 
 def _is_unfinished(path: str, attempt: int) -> bool:
@@ -97,7 +95,7 @@ def _is_unfinished(path: str, attempt: int) -> bool:
 
 
 def _hand_over(request: dict[str, Any], jobs: list[tuple[str, int]], term: int, recipe: str) -> str:
-    """Have a supervisor run jobs, one after another; ``lost`` where it ended before the last."""
+    """Have a supervisor run jobs, one after another; ``lost`` if it ended before the last."""
     fresh = False
     while not fresh:
         chain, fresh = _take(request["environment"], os.path.dirname(jobs[0][0]), recipe)
@@ -108,7 +106,7 @@ def _hand_over(request: dict[str, Any], jobs: list[tuple[str, int]], term: int, 
         if reply is not None:
             return reply
     path, _ = jobs[0]
-    raise WorkerLost(f"no supervisor could take {path}: the worker's standard error says why")
+    raise WorkerLostError(f"no supervisor could take {path}: the worker's standard error says why")
 
 
 def _with(
@@ -144,7 +142,7 @@ class _Chain:
         self.recipes: set[str] = set()
         #: Whether it is kept for jobs with this environment.
         self.is_kept = False
-        self.term = _term
+        self.term = _chains.term
         self.is_closed = False
         self._handing = threading.Lock()
         self._is_given = False
@@ -158,7 +156,7 @@ class _Chain:
         self.environment, self.folder = request["environment"], os.path.dirname(jobs[0][0])
         try:
             with self._handing:
-                message = {**request, "jobs": jobs if term == _term else jobs[:1]}
+                message = {**request, "jobs": jobs if term == _chains.term else jobs[:1]}
                 self._socket.sendall(json.dumps(message).encode() + b"\n")
                 self._is_given = True
             if not self._lines.readline():
@@ -203,19 +201,25 @@ def _is_open(descriptor: int) -> bool:
     return False
 
 
-_idle: list[_Chain] = []
-_busy: list[_Chain] = []
+class _Chains:
+    """The chains of this process; `lock` guards the others."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        #: How often the idle chains were closed.
+        self.term = 0
+        self.idle: list[_Chain] = []
+        self.busy: list[_Chain] = []
+
+    def forget(self) -> None:
+        """Forget all chains in a forked child: they belong to the parent."""
+        self.lock = threading.Lock()  # the old one may have been held at the fork
+        self.idle.clear()
+        self.busy.clear()
 
 
-def _forget_chains() -> None:
-    # In a forked child the chains still belong to the parent.
-    global _lock  # noqa: PLW0603 - a lock held at the fork would stay held for ever
-    _lock = threading.Lock()
-    _idle.clear()
-    _busy.clear()
-
-
-os.register_at_fork(after_in_child=_forget_chains)
+_chains = _Chains()
+os.register_at_fork(after_in_child=_chains.forget)
 
 
 def _take(environment: dict[str, str], folder: str, recipe: str) -> tuple[_Chain, bool]:
@@ -224,28 +228,28 @@ def _take(environment: dict[str, str], folder: str, recipe: str) -> tuple[_Chain
     A chain whose runner has this environment is preferred, and among these one that has run the
     recipe.
     """
-    with _lock:
-        idle = [chain for chain in _idle if chain.folder in {None, folder}]
+    with _chains.lock:
+        idle = [chain for chain in _chains.idle if chain.folder in {None, folder}]
         fitting = [chain for chain in idle if chain.environment == environment]
         fitting.sort(key=lambda chain: recipe in chain.recipes)
         for chain in reversed(fitting or [chain for chain in idle if not chain.is_kept]):
-            _idle.remove(chain)
-            _busy.append(chain)
+            _chains.idle.remove(chain)
+            _chains.busy.append(chain)
             return chain, False
     chain = _Chain()
-    with _lock:
-        _busy.append(chain)
+    with _chains.lock:
+        _chains.busy.append(chain)
     return chain, True
 
 
 def _give_back(chain: _Chain) -> None:
-    with _lock:
-        if chain in _busy:
-            _busy.remove(chain)
+    with _chains.lock:
+        if chain in _chains.busy:
+            _chains.busy.remove(chain)
         if chain.is_closed:
             return
-        if chain.term == _term:
-            _idle.append(chain)
+        if chain.term == _chains.term:
+            _chains.idle.append(chain)
             return
     chain.close()
 
@@ -255,12 +259,11 @@ def close_idle() -> None:
 
     Busy chains, whose jobs go on without this process, end after their job.
     """
-    global _term  # noqa: PLW0603 - all chains of this process share the count
-    with _lock:
-        _term += 1
-        chains = _idle[:]
-        _idle.clear()
-        for chain in _busy:
+    with _chains.lock:
+        _chains.term += 1
+        chains = _chains.idle[:]
+        _chains.idle.clear()
+        for chain in _chains.busy:
             chain.stop()
     for chain in chains:
         chain.close()

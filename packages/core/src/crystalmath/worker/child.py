@@ -88,7 +88,7 @@ def start(
     module: str, environment: Mapping[str, str], control: int, log: int, *more: str
 ) -> Started:
     """Start a module of ours with the ends of a socket and of the pipe for its output."""
-    process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+    process = processes.start_process(
         [sys.executable, "-P", "-m", module, str(control), str(os.getpid()), *more],
         pass_fds=[control],
         stdin=subprocess.DEVNULL,

@@ -41,7 +41,7 @@ _REPEATED = frozenset(("retry", "taken"))
 #: The number of earlier jobs that are searched.
 _MOST_BEFORE = 10_000
 
-_current: OwnOutdirs | None = None
+_entered: list[OwnOutdirs] = []
 
 
 class OwnOutdirs:
@@ -127,7 +127,7 @@ class OwnOutdirs:
         seen: set[str] = set()
         unvisited = deque([spec])
         while unvisited:
-            # Of two equally near jobs, the one that was named last counts as the later one.
+            # If two jobs are equally near, the one named last counts as the later one.
             for parent in reversed(unvisited.popleft().parents):
                 job_id = parent.get("taken_from", parent["job_id"])
                 if job_id in seen or not is_job_id(job_id):
@@ -173,14 +173,13 @@ def _no_room(error: OSError, source: Path, work: Path) -> OSError:
 @contextlib.contextmanager
 def own_outdirs(directory: RunDirectory, attempt: int, spec: WrittenSpec) -> Iterator[None]:
     """Make the programs of an attempt run in folders of its own."""
-    global _current  # noqa: PLW0603 - all threads of the recipe share it; a runner has one job
     if (module := sys.modules.get(ESPRESSO)) is not None:
         watch(module)
-    before, _current = _current, OwnOutdirs(directory, attempt, spec)
+    _entered.append(OwnOutdirs(directory, attempt, spec))
     try:
         yield
     finally:
-        _current = before
+        _entered.pop()
 
 
 def watch(module: ModuleType) -> None:
@@ -194,9 +193,9 @@ def watch(module: ModuleType) -> None:
     def write_input(
         self: Any, profile: Any, directory: str | os.PathLike[str], *args: Any, **keywords: Any
     ) -> Any:
-        if _current is not None and self.outdir:
+        if _entered and self.outdir:
             calculation = os.path.basename(os.path.normpath(directory))
-            self.outdir = _current.own(self.outdir, calculation)
+            self.outdir = _entered[-1].own(self.outdir, calculation)
         return original(self, profile, directory, *args, **keywords)
 
     vars(write_input)["asks_for_own"] = True
