@@ -128,7 +128,7 @@ def test_a_strangers_preflight_check(install):
         ("raise KeyError('a')", "KeyError: 'a'"),
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("return 7", "TypeError: 'int' object is not iterable"),
-        ("return ['text']", "gave 'text', and not a Finding"),
+        ("return ['text']", "returned 'text', and not a Finding"),
     ],
 )
 def test_a_check_that_fails_is_named_and_the_others_are_asked(install, monkeypatch, body, said):

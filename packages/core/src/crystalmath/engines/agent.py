@@ -1,9 +1,9 @@
-"""A process of an engine's own, in which its library lives: it ends with its owner.
+"""A process for an engine's library, which ends with its owner.
 
 Most libraries live in the process that uses them, with their threads, handlers and children. An
-engine's owner is a user's script, or a server: what the library starts must be gone when that is
-killed, and must not run what nobody owns. So the library gets a process of its own, and the engine
-calls functions in it::
+engine's owner is a user's script, or a server. If it is killed, everything that the library has
+started must end, and run no job without an owner. So the library gets a process of its own, and the
+engine calls functions in it::
 
     agent = Agent(settings.directory / "log")
     agent.start(60.0, pool.start, workers)  # a function of a module of yours, called there
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from crystalmath import processes
 from crystalmath._permissions import make_own
-from crystalmath.engines.agent_process import LENGTH
+from crystalmath.engines.agent_process import LENGTH, unpickled
 from crystalmath.errors import EngineUnavailable
 from crystalmath.processes import start_tied
 
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Agent", "AgentEnded", "AgentSilent"]
 
-#: How long all of an agent may take to end, in seconds.
+#: How long an agent, with all its processes, may take to end, in seconds.
 STOP_S = 10.0
 _CHUNK = 1 << 16
-#: As much of the end of a log is looked at for its last line, in bytes.
+#: The last line is searched in so much of a log's end, in bytes.
 _TAIL = 4096
 
 P = ParamSpec("P")
@@ -53,15 +53,15 @@ class AgentEnded(EngineUnavailable):
 
 
 class AgentSilent(EngineUnavailable):
-    """The agent has not answered in time. What was asked of it may still be done."""
+    """The agent has not answered in time. It may still carry out the call."""
 
 
 class Agent:
-    """A process that belongs to this one; one of its threads may ask at a time, others wait.
+    """A process that belongs to this one; threads that call it wait for each other.
 
-    It has a session of its own, so that Ctrl-C is for its owner alone, works in ``/``, and writes
-    what it prints to its log. Functions are called on its main thread. When its owner ends,
-    however, the agent is killed at once, with all that it has started; jobs go on.
+    It has a session of its own, so that Ctrl-C reaches its owner alone. Its working directory is
+    ``/``, and its output goes to its log. Functions are called on its main thread. When its owner
+    ends, for any reason, the agent is killed at once, with all that it has started; jobs go on.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Agent:
         self._process: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
         self._received = b""
-        self._owes = False  # an answer to a question that has run out of time
+        self._owes = False  # the answer to a call whose time was over
         self._ending = "was not started"
 
     @property
@@ -100,9 +100,9 @@ class Agent:
     def start(
         self, limit_s: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Start the process, and call a first function in it; where that fails, nothing is left.
+        """Start the process, and call a first function in it; if that fails, end it again.
 
-        One that was started before is ended first.
+        A process that was started before is ended first.
 
         Parameters
         ----------
@@ -127,7 +127,7 @@ class Agent:
         with self._held(limit_s):
             try:
                 self._spawn()
-                return self._asked(question, function, deadline, limit_s)  # type: ignore[no-any-return]
+                return self._call(question, function, deadline, limit_s)
             except BaseException:
                 self._end("could not be started")
                 raise
@@ -140,9 +140,9 @@ class Agent:
         limit_s : float
             How long it may take, in seconds.
         function : callable
-            One that can be imported: it travels by its name, as pickle has it.
+            An importable one: pickle passes it by its name.
         *args, **kwargs
-            Its arguments; they are pickled, and so is its answer.
+            Its arguments; they are pickled, and so is its result.
 
         Returns
         -------
@@ -154,21 +154,21 @@ class Agent:
         AgentEnded
             There is no process, or it ended before it had answered.
         AgentSilent
-            The time is over. What was asked goes on, and its answer is thrown away; until then,
-            nothing else is handed over.
+            The time is over. The call goes on, and its answer is dropped; until then, no other
+            call begins.
         Exception
-            What the function raised, with its traceback there as a note. One that cannot be
-            pickled comes as a `RuntimeError` that names it.
+            The function's error, with its traceback there as a note. An error that cannot be
+            pickled becomes a `RuntimeError` that names it.
         """
         deadline = time.monotonic() + limit_s
         question = _message(function, args, kwargs)
         with self._held(limit_s):
-            return self._asked(question, function, deadline, limit_s)  # type: ignore[no-any-return]
+            return self._call(question, function, deadline, limit_s)
 
     def stop(self) -> None:
-        """End it at once, and all that it has started.
+        """End the process at once, and all that it has started.
 
-        What a library has to tidy up is a function of its own, to be asked for before.
+        A library that has to tidy up does so in a function, which the engine calls before.
         """
         with self._lock:
             if os.getpid() == self._owner:
@@ -195,18 +195,19 @@ class Agent:
             os.close(log)
         self._owner, self._line, self._received, self._owes = me, ours, b"", False
 
-    def _asked(
-        self, question: bytes, function: Callable[..., Any], deadline: float, limit_s: float
-    ) -> Any:
-        if self._line is None or not self.alive:
+    def _call(
+        self, question: bytes, function: Callable[..., T], deadline: float, limit_s: float
+    ) -> T:
+        line = self._line
+        if line is None or not self.alive:
             raise self._ended()
         name = getattr(function, "__qualname__", repr(function))
         try:
             while self._owes:
-                self._receive(deadline)
-            self._send(question, deadline)
+                self._receive(line, deadline)
+            self._send(line, question, deadline)
             self._owes = True
-            returned, answer = self._receive(deadline)
+            returned, answer = self._receive(line, deadline)
         except TimeoutError:
             raise AgentSilent(
                 f"the agent (pid {self._process and self._process.pid}) has not answered "
@@ -217,35 +218,34 @@ class Agent:
             raise self._ended() from None
         if not returned:
             raise answer
-        return answer
+        value: T = answer
+        return value
 
-    def _send(self, question: bytes, deadline: float) -> None:
-        assert self._line is not None  # noqa: S101 - looked at by `_asked`
+    def _send(self, line: socket.socket, question: bytes, deadline: float) -> None:
         left = memoryview(question)
         try:
             while left:
-                self._line.settimeout(_left(deadline))
-                left = left[self._line.send(left) :]
+                line.settimeout(_left(deadline))
+                left = left[line.send(left) :]
         except TimeoutError:
             if len(left) < len(question):
-                # Half a question makes the line useless.
+                # Half a message makes the line useless.
                 self._end("was stopped: it took no question in time")
             raise
 
-    def _receive(self, deadline: float) -> tuple[bool, Any]:
-        """Take the next answer off the line; what has come of one is kept if time is over."""
+    def _receive(self, line: socket.socket, deadline: float) -> tuple[bool, Any]:
+        """Read the next answer from the line; its first part is kept if the time is over."""
         head = LENGTH.size
         while len(self._received) < head or len(self._received) < head + self._length():
-            assert self._line is not None  # noqa: S101 - looked at by `_asked`
-            self._line.settimeout(_left(deadline))
-            data = self._line.recv(_CHUNK)
+            line.settimeout(_left(deadline))
+            data = line.recv(_CHUNK)
             if not data:
                 raise ConnectionResetError
             self._received += data
         end = head + self._length()
         body, self._received = self._received[head:end], self._received[end:]
         self._owes = False
-        answer: tuple[bool, Any] = pickle.loads(body)  # noqa: S301 - our own process wrote it
+        answer: tuple[bool, Any] = unpickled(body)
         return answer
 
     def _length(self) -> int:
@@ -253,13 +253,12 @@ class Agent:
         return length
 
     def _end(self, ending: str | None = None) -> None:
-        """End the agent and all below it; note how it ended by itself, or `ending`."""
+        """End the agent and all below it; note how it ended by itself, else `ending`."""
         process, line = self._process, self._line
         self._process = self._line = None
         if line is not None:
             if os.getpid() == self._owner:
-                # A process that was forked from this one has the line, too: closed here alone, it
-                # would stay open.
+                # Processes forked from this one have the line, too, and keep it open.
                 with contextlib.suppress(OSError):
                     line.shutdown(socket.SHUT_RDWR)
             line.close()
@@ -278,8 +277,8 @@ class Agent:
 
     def _ended(self) -> AgentEnded:
         last = self._last_line()
-        said = f"; its log {self._log} ends with: {last}" if last else ""
-        return AgentEnded(f"the agent {self.ending or 'is not to be reached'}{said}")
+        ending = f"; its log {self._log} ends with: {last}" if last else ""
+        return AgentEnded(f"the agent {self.ending or 'is not to be reached'}{ending}")
 
     def _last_line(self) -> str:
         with contextlib.suppress(OSError), self._log.open("rb") as file:

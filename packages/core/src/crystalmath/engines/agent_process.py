@@ -1,12 +1,13 @@
-"""The agent's own process: it calls what its owner asks for, one after another.
+"""The agent's own process: it calls functions for its owner, one after another.
 
-Started as ``python -P -m crystalmath.engines.agent_process LINE OWNER START`` by
-:class:`~crystalmath.engines.agent.Agent`: a socket, and the pid and the start time of its owner.
-Messages are pickles behind their length; only the owner has the other end of the line.
+:class:`~crystalmath.engines.agent.Agent` starts it as ``python -P -m
+crystalmath.engines.agent_process LINE OWNER START``, with a socket, and its owner's pid and start
+time. Messages are pickles behind their length; only the owner has the other end of the line.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import socket
@@ -20,22 +21,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from io import BufferedReader
 
-#: How many bytes a message has.
+#: The number of a message's bytes.
 LENGTH = struct.Struct("!Q")
 
 
 def main() -> None:
-    """Serve until the owner closes the line, or is gone."""
+    """Serve until the owner closes the line, or dies."""
     descriptor, owner, started = map(int, sys.argv[1:])
     end_with_owner(owner, started, line=descriptor)
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
     line = socket.socket(fileno=descriptor)
     line.set_inheritable(False)  # not for programs that are started here
     with line.makefile("rb") as questions:
         while question := _read(questions):
             line.sendall(_answer(question))
-    # The guard ends what is left. Who waited here for threads and handlers of a library might wait
-    # for jobs.
+    # The guard ends the rest. Threads and exit handlers of a library are not waited for, as they
+    # might wait for jobs.
     os._exit(0)
 
 
@@ -48,12 +50,17 @@ def _read(file: BufferedReader) -> bytes | None:
     return body if len(body) == length else None
 
 
+def unpickled(body: bytes) -> Any:
+    """Return the content of a message between an agent and its owner."""
+    return pickle.loads(body)  # noqa: S301 - written by our own process
+
+
 def _answer(question: bytes) -> bytes:
-    """Return the answer as a message: whether the function returned, and what it gave or raised."""
+    """Return the answer as a message: whether the function returned, and its value or error."""
     try:
-        function, arguments, options = pickle.loads(question)  # noqa: S301 - our owner wrote it
+        function, arguments, options = unpickled(question)
         body = pickle.dumps((True, _called(function, arguments, options)))
-    except Exception as error:  # noqa: BLE001 - it is the owner's
+    except Exception as error:  # noqa: BLE001 - raised again by the owner
         body = _raised(error)
     return LENGTH.pack(len(body)) + body
 
@@ -72,8 +79,8 @@ def _raised(error: Exception) -> bytes:
     error.add_note(f"In the agent (pid {os.getpid()}):\n{trace}")
     try:
         body = pickle.dumps((False, error))
-        pickle.loads(body)  # noqa: S301 - some can be written and not read
-    except Exception:  # noqa: BLE001 - whatever a foreign class raises
+        unpickled(body)  # some errors can be pickled, but not read
+    except Exception:  # noqa: BLE001 - a foreign class may raise anything
         readable = RuntimeError(f"{type(error).__name__}: {error}")
         readable.__notes__ = error.__notes__
         body = pickle.dumps((False, readable))

@@ -1,6 +1,6 @@
-"""The resources that a job asks for, on their way to the job's programs.
+"""Turn the resources of a job into the environment of its programs.
 
-Resources that the engine cannot honour are refused here. The programs learn of the others through
+Resources that the engine cannot honour are refused here. The others reach the programs through
 ``OMP_NUM_THREADS``, and through the commands before parallel programs in quacc's settings.
 """
 
@@ -18,7 +18,7 @@ from crystalmath.recipes.quacc_settings import quacc_setting
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-#: What starts the ranks where a cluster has no launcher of its own.
+#: The launcher of ranks if a cluster names none.
 MPIRUN = "mpirun -np {ranks}"
 #: quacc's settings that stand before a program and may start it several times.
 PARALLEL_COMMANDS = ("AIMS_PARALLEL_CMD", "ESPRESSO_PARALLEL_CMD", "VASP_PARALLEL_CMD")
@@ -34,7 +34,7 @@ _OPTIONS = {one.name: one.about.option.name for one in declared(Resources) if on
 
 
 def travelling(environment: Mapping[str, str], there: Collection[str]) -> dict[str, str]:
-    """Return the variables of a job that mean something on a machine without our files.
+    """Return the variables of a job that are valid on a machine without our files.
 
     These are our own, and those that its cluster or its flow has set (`there`). The others name
     programs and folders of the submitter's machine.

@@ -1,4 +1,4 @@
-"""The part behind every engine runner: its jobs, and the two threads that follow them."""
+"""Follow the jobs of an engine runner, with two threads."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ if TYPE_CHECKING:
 
 #: How often the files of unfinished jobs are looked at, in seconds.
 LOOK_S = 0.1
-#: How long a new job waits before it is written down, in seconds: who submits is answered first.
+#: How long a new job waits before it is written down, in seconds: first its submission returns.
 ANSWER_S = 0.002
-#: How long what happens is gathered after a turn, in seconds: for each thing that the turn found,
-#: and at most. So what comes alone waits for nothing, and a flood goes together.
+#: The pause after a turn, in seconds: for each of its changes, and at most. Single changes are seen
+#: at once; many changes are gathered.
 GATHER_EACH_S, GATHER_S = 0.003, 0.05
-#: The same for the launches of jobs that come one after another.
+#: The same pauses between launches.
 LAUNCH_EACH_S, LAUNCH_S = 0.01, 0.1
 #: How long `close` waits for the jobs that it cancels, in seconds.
 CLOSE_S = 20.0
 #: How long an engine may take to stop thereafter, as the guide promises, in seconds.
 STOP_S = 30.0
-#: The states of so many ended jobs are remembered; those of others are in the directories.
+#: The number of ended jobs whose state is remembered; others are read from their directories.
 FINISHED = 10_000
 _NOTHING = Looked()
-#: So many jobs are written down before others are looked at.
+#: The number of jobs that are written down in each turn.
 WRITES = 50
 
 
 class Driver:
     """Follow the jobs of one runner.
 
-    The watcher thread alone looks at run directories, writes down the record, and acts on their
-    files. The driver thread alone calls the engine, which may block. Threads that submit or cancel
-    only leave word. Lock order: this lock, then a job's own; neither is held during a call to the
-    engine, nor while processes are ended.
+    Only the watcher thread reads run directories, writes records, and acts on their files. Only the
+    driver thread calls the engine, which may block. Threads that submit or cancel only notify
+    these. Lock order: this lock, then a job's own. Neither is held during a call to the engine, nor
+    while processes are ended.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Driver:
         self._look_at = 0.0
         self._changed = False
         self._adopting = threading.Lock()
-        #: Those that were let go.
+        #: The jobs that were let go.
         self.left = LeftJobs()
         self._threads: list[threading.Thread] = []
         self.listeners: list[Listener] = []
@@ -110,16 +110,16 @@ class Driver:
             self._notice(job_id)
 
     def has_begun(self, attempt: Attempt) -> bool:
-        """Return whether a worker has claimed an attempt, or one of its parcel."""
+        """Return whether a worker has claimed an attempt, or another job of its parcel."""
         parcel = self._followed.shared(attempt.id)
         if parcel is None:
             return RunDirectory(attempt.directory).claimed(attempt.number)
-        # Who cancels what waits claims it, too.
+        # A cancel of a waiting job claims it, too, and counts for none that began.
         wanted = {job: n for job, n in parcel.members.copy().items() if not job.record.cancelled}
         return parcel.has_begun or any(job.directory.claimed(n) for job, n in wanted.items())
 
     def has_ended(self, attempt: Attempt) -> bool:
-        """Return whether an attempt has its outcome, and each other one of its parcel."""
+        """Return whether an attempt, and each other job of its parcel, has its outcome."""
         parcel = self._followed.shared(attempt.id)
         if parcel is None:
             return RunDirectory(attempt.directory).decided(attempt.number)
@@ -133,13 +133,13 @@ class Driver:
     # --- what a caller uses ------------------------------------------------------------------
 
     def add(self, header: dict[str, Any], body: str, *, recorded: bool = False) -> None:
-        """Take a job, whose run directory is written and which is queued for the engine.
+        """Write a job's run directory, and queue the job for the engine.
 
-        With `recorded`, the job is on record elsewhere: the caller does not wait until it is
-        written down, and what cannot be written now is written later.
+        With `recorded`, the job is on record elsewhere: the caller does not wait for the write, and
+        a failed write is repeated later.
         """
         can = self._describe_engine(header)
-        # Jobs that wait by the ten thousand share what is equal of them.
+        # Successive jobs share equal values, as ten thousands of them may wait.
         before, self._newest = self._newest, header
         header |= {name: before[name] for name in before if header.get(name) == before[name]}
         job = Job.of(
@@ -167,9 +167,9 @@ class Driver:
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Begin the jobs that are added meanwhile only at the end.
+        """Begin jobs that are added inside this context only at its end.
 
-        Work on the first jobs of a batch would slow the thread that submits it, and its answer.
+        Work on the first jobs of a batch would delay the submission of the others.
         """
         with self._lock:
             self._batches += 1
@@ -182,18 +182,18 @@ class Driver:
 
     def _write(self, job: Job) -> None:
         job.write_first()
-        # Another process may have been quicker: the job is on record since a while.
+        # The job may be on record for a while, and another process may have cancelled it.
         if job.directory.cancel_requested():
             job.update(cancelled=True)
 
     def _write_new(self) -> int:
-        """Write down the next of those on record that nobody has waited for; return how many."""
+        """Write the run directories of the next `WRITES` new jobs; return how many."""
         with self._lock:
             jobs = list(islice(self._followed.those(Phase.NEW), WRITES))
         if not jobs:
             return 0
         changes: list[Change] = []
-        with contextlib.suppress(OSError):  # writing each job tells why
+        with contextlib.suppress(OSError):  # the write of each job raises it again
             self.host.make_room()
         for job in jobs:
             try:
@@ -218,7 +218,7 @@ class Driver:
         return len(jobs)
 
     def adopt(self, job_id: str, recorded: Recorded | None = None) -> bool:
-        """Take over a job that nobody follows; return whether it is followed here."""
+        """Take over a job whose owner has died; return whether it is followed here."""
         directory = self._open(self._jobs_directory / job_id)
         if recorded is None:
             directory = self.directory(job_id)
@@ -278,7 +278,7 @@ class Driver:
         return job_id in self._followed.jobs or job_id in self._finished
 
     def state(self, job_id: str) -> JobState:
-        """Return a job's present state; take over a job that nobody follows."""
+        """Return a job's present state; take over a job whose owner has died."""
         job = self._job(job_id)
         if job is not None:
             return job.state
@@ -290,7 +290,7 @@ class Driver:
         return self.state(job_id)
 
     def _job(self, job_id: str) -> Job | None:
-        """Return a job that is followed here; a forked process has but what its parent knew."""
+        """Return a job that is followed here; ``None`` in a fork, which has its parent's jobs."""
         return self._followed.jobs.get(job_id) if os.getpid() == self._owner else None
 
     def _view(self, directory: RunDirectory, job_id: str, *, is_flow: bool = False) -> JobState:
@@ -313,11 +313,11 @@ class Driver:
         job.update(cancelled=True)
         job.try_at_once()
         try:
-            # A directory that is there before `spec` would be taken for another process's.
+            # A directory without `spec` would pass for one that another process is writing.
             if self._followed.phase(job_id) is not Phase.NEW:
                 job.directory.request_cancel()
         except OSError as error:
-            # A full disk, a folder that was removed: it is tried again.
+            # The disk is full, or the folder was removed: the watcher tries again.
             self.log.warning("cannot write the cancel of job %s: %s", job_id, error)
         self._notice(job_id, Depth.LOOK)
         return True
@@ -349,13 +349,13 @@ class Driver:
     def close(self, *, cancel: bool) -> None:
         """End the engine; cancel the unfinished jobs that were submitted here, or let all go.
 
-        Those that were taken over are let go in any case. A close that was interrupted may be
-        called again and goes on.
+        Jobs that were taken over are let go in any case. After an interruption `close` can be
+        called again, and continues.
         """
         if self._ended or os.getpid() != self._owner:
             return
         with self._lock:
-            # Of those that are left one after another each makes room for the next.
+            # Nothing is launched from here on: each job that is let go would make room for another.
             self.closed = self._handover.is_closing = True
         self._end(list(self._followed.jobs.values()), cancel=cancel)
         self._abandoned = True
@@ -371,10 +371,10 @@ class Driver:
         self._ended = True
 
     def leave(self, listener: Listener, own: Collection[str], *, cancel: bool) -> None:
-        """End what a listener has submitted, and report nothing more to it.
+        """End the jobs of a listener, and report nothing more to it.
 
         With the last listener the engine ends, unless other jobs are under way. As long as there is
-        another listener, jobs that are not cancelled, or were taken over, are followed on here.
+        another listener, jobs that were taken over, or are not cancelled, stay followed here.
         """
         with self._lock:
             self._leaving.append(listener)
@@ -431,7 +431,7 @@ class Driver:
         for target in (self._drive, self._watch)[len(self._threads) :]:
             name = f"crystalmath-{self._runner.settings.name}-{target.__name__.strip('_')}"
             thread = threading.Thread(target=target, name=name, daemon=True)
-            thread.start()  # where it cannot be, it is tried again
+            thread.start()  # if this raises, the next job tries again
             self._threads.append(thread)
 
     def _is_over(self) -> bool:
@@ -442,14 +442,14 @@ class Driver:
         due = 0.0
         while not self._is_over():
             self._handover.wait()
-            # The first of many is handed over at once, the others as many together as have come.
+            # The first of many jobs is handed over at once, the others in batches.
             if (pause := due - time.monotonic()) > 0:
                 time.sleep(pause)
                 self._handover.wake.clear()
             launched = self._handover.turn()
             due = time.monotonic() + min(LAUNCH_S, launched * LAUNCH_EACH_S)
         if self._handover.finish():
-            # Where the engine's workers are threads of this process, their chains are ours to end.
+            # The engine's workers may be threads of this process: then their chains are here.
             close_idle()
 
     def _watch(self) -> None:
@@ -457,8 +457,7 @@ class Driver:
         due = 0.0
         while not self._is_over():
             self._wake_watcher.wait(LOOK_S if self._followed.jobs else None)
-            # The first change is seen at once; those soon after it are reported, and stored,
-            # together.
+            # The first change is seen at once; changes soon after it are reported together.
             new = self._followed.count(Phase.NEW)
             pause = max(due - time.monotonic(), ANSWER_S if new else 0.0)
             if pause > 0 and new < WRITES:
@@ -468,7 +467,7 @@ class Driver:
             due = time.monotonic() + min(GATHER_S, count * GATHER_EACH_S)
 
     def turn(self) -> int:
-        """Look at what was noticed and, if it is time, at those whose turn it is.
+        """Look at jobs that were noticed and, if it is time, at the next other ones.
 
         Return how many jobs were written down or had changed.
         """
@@ -478,7 +477,7 @@ class Driver:
             job_id, depth = self._noticed.get()
             chosen[job_id] = max(depth, chosen.get(job_id, depth))
         now = self.host.monotonic()
-        # Being woken is no reason to look at others.
+        # The thread was perhaps only woken for the noticed jobs.
         regular, changed = now >= self._look_at, self._changed
         self._changed = False
         if regular or changed:
@@ -509,10 +508,10 @@ class Driver:
         attempt, before, sighting = job.attempt_id, job.record, job.take_sighting()
         try:
             engine = facts.Engine(sighting, self._runner.capabilities_of(job.cluster))
-            # Without the lock: nobody who submits waits for the end of a lost tree.
+            # Without the lock: no submission waits until the processes of a lost job have ended.
             looked = self._reconciler.look(job, Depth.THOROUGH if sighting else depth, engine)
             if job.record is before and looked == _NOTHING:
-                return ()  # as of most
+                return ()  # as for most jobs
             with self._lock:
                 if job.job_id not in self._followed.jobs:
                     return ()
@@ -529,7 +528,7 @@ class Driver:
         return looked.changes
 
     def _pass_on(self, job: Job, request: Action) -> None:
-        """Pass an action for the engine on to it."""
+        """Carry out an action that concerns the engine."""
         if isinstance(request, Release):
             self._handover.release(job)
         elif isinstance(request, Launch):
@@ -541,7 +540,7 @@ class Driver:
             self._followed.forget(job.job_id)
 
     def _place(self, job: Job) -> None:
-        """Put a job where it belongs now; under the lock."""
+        """Note a job's phase, or forget it if it has ended; the caller holds the lock."""
         if job.job_id not in self._followed.jobs:
             return
         if not job.state.is_terminal():

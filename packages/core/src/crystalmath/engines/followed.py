@@ -1,4 +1,4 @@
-"""The unfinished jobs of a runner: their phases, and which of them are next."""
+"""The unfinished jobs of a runner: their phases, and the order in which they are looked at."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ if TYPE_CHECKING:
 
 #: How often a running job is looked at closely, in seconds.
 CLOSE_S = 1.0
-#: So many running jobs are looked at in each turn.
+#: The number of running jobs in each turn.
 _RUNNING = 50
-#: So many parcels are looked at in each turn of those that the engine was given first.
+#: The number of parcels in each turn, those that were launched first.
 _FIRST = 16
-#: So many jobs are looked at of one that has begun.
+#: The number of unbegun jobs to look at in a parcel that has begun.
 _AHEAD = 4
-#: So many of them are looked at after each change, which may come a hundred times in a second.
+#: The number of parcels after each change; there may be a hundred changes in a second.
 _NEXT = 4
-#: So many are looked at in each turn of all, one after another.
+#: The number of other jobs in each turn, until all had theirs.
 _OTHERS = 8
 
 
 class Phase(IntEnum):
     """How far an unfinished job has come.
 
-    ``NEW``: on record; nobody has tried to write its run directory.
-    ``UNWRITTEN``: that failed, or the directory was there; a look decides.
+    ``NEW``: on record; its run directory was not written yet.
+    ``UNWRITTEN``: the write failed, or the directory was there; a look decides.
     ``WAITING``: written, and not handed to the engine.
     ``LAUNCHED``: handed to the engine, and not begun.
     ``RUNNING``: begun.
@@ -58,7 +58,7 @@ WITH_ENGINE = (Phase.LAUNCHED, Phase.RUNNING)
 
 
 class Followed:
-    """The unfinished jobs, by phase; the driver's lock guards all of it."""
+    """The unfinished jobs, by phase; the driver's lock guards this object."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
@@ -66,44 +66,44 @@ class Followed:
         self._by_phase: dict[Phase, dict[str, Job]] = {phase: {} for phase in Phase}
         #: The parcels that the engine has, in the order of their launches.
         self.parcels: dict[Parcel, None] = {}
-        # Those with unbegun jobs: on clusters that start jobs in order, and on the others, where
-        # any of them may begin next. The latter are looked at in turns.
+        # Parcels with unbegun jobs, on clusters that start jobs in order and on the others. On the
+        # others any parcel may begin next, so they are looked at in turns.
         self._unbegun: dict[Parcel, None] = {}
         self._unbegun_unordered: dict[Parcel, None] = {}
         self._unordered: set[str] = set()
         self._by_attempt: dict[str, Parcel] = {}
-        # The waiting jobs of each cluster: those of high priority first, then as they came. An
-        # entry whose job does not wait any more is dropped when it is met.
+        # The waiting jobs of each cluster, by priority and then by their order. An entry whose job
+        # no longer waits is dropped when it comes to the head.
         self._queues: dict[str, list[tuple[int, int, Job]]] = {}
         self._numbers = itertools.count()
         self._places: dict[str, tuple[int, int]] = {}
-        # Those that run, or about which something is in doubt, and when each is due.
+        # Running jobs and jobs with a doubt, and when a closer look at each is due.
         self._watched: dict[str, float] = {}
         self._round: list[str] = []
         self._round_at = 0.0
 
     def add(self, job: Job, *, in_order: bool = True) -> None:
-        """Follow a job whose run directory nobody has tried to write.
+        """Follow a job whose run directory was not written yet.
 
         `in_order` is whether the engine starts the jobs of its cluster in the order of their
         launches.
         """
         self.jobs[job.job_id] = job
         (self._unordered.discard if in_order else self._unordered.add)(job.cluster)
-        # Equals stay in their order, also where they are launched again.
+        # Jobs of equal priority keep their order, also when they are launched again.
         urgency = -int(job.header.get("priority", 0))
         self._places[job.job_id] = urgency, next(self._numbers)
         self._move(job, Phase.NEW)
 
     def place(self, job: Job) -> bool:
-        """Note how far a job has come; return whether it waits for the engine since now."""
+        """Note how far a job has come; return whether it has just begun to wait for the engine."""
         record, before = job.record, self._phases[job.job_id]
         phase = _phase(record)
         if phase in {Phase.RUNNING, Phase.UNWRITTEN} or record.doubt:
             self._watched.setdefault(job.job_id, 0.0)
         else:
             self._watched.pop(job.job_id, None)
-        # A look at a job that was taken over may find that its last owner had come to another one.
+        # A job that was taken over may be in a later attempt than the parcel knows.
         is_stale = job.parcel is not None and job.parcel.members[job] != record.attempt
         if is_stale:
             self._leave(job)
@@ -129,7 +129,7 @@ class Followed:
             self._take_out(parcel, job)
 
     def pack(self, job: Job, parcel: Parcel | None = None) -> Parcel:
-        """Put a job that the engine gets, or has, into a parcel: a new one, or one being made."""
+        """Put a job that the engine gets, or has, into `parcel`, by default into a new one."""
         if parcel is None:
             parcel = Parcel(job.attempt())
             self._by_attempt[parcel.attempt.id] = parcel
@@ -142,14 +142,14 @@ class Followed:
         return parcel
 
     def _take_out(self, parcel: Parcel, job: Job) -> None:
-        """Look no more whether a job of a parcel has begun."""
+        """Remove a job from the unbegun ones of its parcel."""
         parcel.unbegun.pop(job.job_id, None)
         if not parcel.unbegun:
             self._unbegun.pop(parcel, None)
             self._unbegun_unordered.pop(parcel, None)
 
     def _leave(self, job: Job) -> None:
-        """Take a job out of its parcel: it has ended, or the engine has it no more."""
+        """Remove a job from its parcel, as it has ended or has left the engine."""
         parcel, job.parcel = job.parcel, None
         if parcel is None:
             return
@@ -164,14 +164,14 @@ class Followed:
                 del self._by_attempt[parcel.attempt.id]
 
     def forget(self, job_id: str) -> None:
-        """Follow a job no more."""
+        """Stop following a job."""
         self._leave(self.jobs[job_id])
         del self.jobs[job_id], self._places[job_id]
         del self._by_phase[self._phases.pop(job_id)][job_id]
         self._watched.pop(job_id, None)
 
     def shared(self, attempt: str) -> Parcel | None:
-        """Return what the engine has as an attempt, if that has several jobs."""
+        """Return the parcel that the engine knows as an attempt, if it has several jobs."""
         parcel = self._by_attempt.get(attempt)
         return parcel if parcel is not None and len(parcel.members) > 1 else None
 
@@ -184,7 +184,7 @@ class Followed:
         return sum(len(self._by_phase[phase]) for phase in phases)
 
     def those(self, *phases: Phase) -> Iterator[Job]:
-        """Return the jobs in some phases, each in the order in which it came there."""
+        """Return the jobs in some phases, in the order of their arrival in each."""
         return itertools.chain.from_iterable(self._by_phase[phase].values() for phase in phases)
 
     def next_waiting(self, full: Container[str] = ()) -> Job | None:
@@ -206,23 +206,22 @@ class Followed:
         heappush(self._queues.setdefault(job.cluster, []), (*self._places[job.job_id], job))
 
     def _waits(self, job: Job) -> bool:
-        # What is to be cancelled is not launched, and ends soon.
+        # A job with a request to cancel is not launched, and ends soon.
         is_waiting = self._by_phase[Phase.WAITING].get(job.job_id) is job
         return is_waiting and not job.record.cancelled
 
     def after_changes(self, now: float) -> dict[str, Depth]:
-        """Return jobs that the latest changes may have begun or ended, and how to look at each.
+        """Return jobs that may have begun or ended since the last change, and how to look at each.
 
-        The engine begins one job after another, and ends leave room for the next. `now` is in
-        seconds of the monotonic clock.
+        Each end leaves room for another job to begin. `now` is in seconds of the monotonic clock.
         """
         return self._launched(_NEXT) | self._running(now)
 
     def choose(self, now: float) -> dict[str, Depth]:
         """Return the jobs of this turn, and how closely to look at each.
 
-        They are at most a hundred, however many there are: the active ones, and slowly the rest.
-        `now` is in seconds of the monotonic clock.
+        There are at most a hundred of them: the active ones, and a few of the rest. `now` is in
+        seconds of the monotonic clock.
         """
         chosen = self._launched(_FIRST) | self._running(now)
         if not self._round and now >= self._round_at:
@@ -232,7 +231,7 @@ class Followed:
         return chosen
 
     def _launched(self, most: int) -> dict[str, Depth]:
-        """Choose jobs that the engine has probably begun, of at most `most` parcels each way."""
+        """Choose jobs that the engine has probably begun, from `most` parcels of either kind."""
         chosen: dict[str, Depth] = {}
         in_turn = list(islice(self._unbegun_unordered, most))
         for parcel in in_turn:
@@ -260,23 +259,23 @@ def _phase(record: Record) -> Phase:
 
 
 class LeftJobs:
-    """Those that were let go; they are for whoever takes them over."""
+    """The unfinished jobs that were let go; another owner may adopt them."""
 
     def __init__(self) -> None:
         self._runs: list[tuple[RunDirectory, int]] = []
         self._attempts: set[str] = set()
 
     def add(self, job: Job) -> None:
-        """Note a job that nobody follows from now on."""
+        """Note a job that is no longer followed."""
         self._runs.append((job.directory, job.record.attempt))
         self._attempts.add(job.parcel.attempt.id if job.parcel else job.attempt_id)
 
     def attempts(self) -> frozenset[str]:
-        """Return the ids of the attempts by which the engine has them."""
+        """Return the ids of the attempts by which the engine knows them."""
         return frozenset(self._attempts)
 
     def processes(self) -> set[int]:
-        """Return the pids of those that run on this host."""
+        """Return the pids of their processes on this host."""
         pids: set[int] = set()
         for directory, attempt in self._runs:
             claimant, guardian = None, []

@@ -1,10 +1,10 @@
-"""A guard between a process and its owner: it ends all below it when the owner is gone.
+"""A guard between a process and its owner: it ends all processes below it when the owner ends.
 
-A library's processes do not know their starter, and a killed process notifies nobody. So a guard is
-forked off before anything is imported or started. It only waits for the end of the owner, which the
-kernel signals at once, and for that of the process below. As a child subreaper it keeps what
-detaches itself within its reach. Jobs are no part of that: supervisors, and what is below them, go
-on without worker and guard.
+A library's processes do not know their starter, and a killed process notifies no other. So a guard
+is forked off before anything is imported or started. It waits for the end of the owner, which the
+kernel signals at once, or of the process below. As a child subreaper it also reaches processes that
+detach themselves. Supervisors, and the processes of jobs below them, go on without worker and
+guard.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["end_in_turn", "end_with_owner"]
 
-#: How long those may take that tidy up after others, once these have ended, in seconds.
+#: How long processes that tidy up may take once all others have ended, in seconds.
 TIDY_S = 10.0
 _SUPERVISOR = b"crystalmath.worker.supervisor"
-#: It removes semaphores and shared memory of processes that were killed, and ends after them.
+#: This process removes semaphores and shared memory of killed ones, and ends after them.
 _TIDIES_UP = b"resource_tracker"
 
 
@@ -39,10 +39,10 @@ def end_with_owner(
     line: int | None = None,
     at_end: Callable[[], None] | None = None,
 ) -> None:
-    """Go on as a child of this process, which stays as the guard and never returns.
+    """Fork, and return in the child; the parent stays as the guard and never returns.
 
-    To be called before threads are started. Whatever this process starts from here on ends with
-    the owner, and after this process; the guard ends last, as this process did.
+    Call it before threads are started. All processes that the caller starts afterwards end with
+    the owner, and after the caller; the guard ends last, with the caller's exit status.
 
     Parameters
     ----------
@@ -51,9 +51,9 @@ def end_with_owner(
     started : int
         The owner's start time (`crystalmath.processes.start_time`), in clock ticks since boot.
     line : int, optional
-        File descriptor of a socket to the owner. All ends when the owner closes its end, too.
+        File descriptor of a socket to the owner. When the owner closes its end, all ends, too.
     at_end : callable, optional
-        What the guard does last of all.
+        The guard's last call.
     """
     become_subreaper()
     guard = os.getpid()
@@ -79,17 +79,17 @@ class _Watch:
     def __init__(self, child: int, line: int | None) -> None:
         self._child = child
         self._line = line
-        self._told = False
+        self._must_end = False
         self._wake, written = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.set_wakeup_fd(written, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._end)
 
     def _end(self, *_: object) -> None:
-        self._told = True
+        self._must_end = True
 
     def until_end(self, owner: int, started: int) -> int | None:
-        """Return how the process below has ended; ``None`` if it is to be ended."""
+        """Return the exit status of the process below; ``None`` if it must be ended."""
         try:
             owner_end = os.pidfd_open(owner)
         except ProcessLookupError:
@@ -102,7 +102,7 @@ class _Watch:
         # The pid may have been another's before it was opened.
         if not processes.is_alive(owner, started):
             return None
-        while not self._told:
+        while not self._must_end:
             if (status := self._collect()) is not None:
                 return status
             if {descriptor for descriptor, _ in ends.poll()} != {self._wake}:
@@ -112,7 +112,7 @@ class _Watch:
         return None
 
     def _collect(self) -> int | None:
-        # What was orphaned is our child, too.
+        # Orphaned processes are our children, too.
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid in {0, self._child}:
@@ -120,7 +120,7 @@ class _Watch:
 
 
 def end_in_turn(living: Callable[[], list[int]], *, grace_s: float) -> None:
-    """End all processes that ``living`` names; last those that tidy up after the others."""
+    """End all processes that `living` returns, and last those that tidy up after the others."""
     processes.end_processes(
         lambda: [pid for pid in living() if not _tidies_up(pid)], grace_s=grace_s
     )
@@ -130,7 +130,7 @@ def end_in_turn(living: Callable[[], list[int]], *, grace_s: float) -> None:
 def _below() -> list[int]:
     processes.reap_children()
     me = os.getpid()
-    # One that was orphaned during the first look is found by the second.
+    # A process that was orphaned during the first look is found by the second.
     return [*_living(me)] or [*_living(me)]
 
 

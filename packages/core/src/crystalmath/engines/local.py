@@ -43,7 +43,7 @@ _RESOURCES = frozenset({"ranks", "cores_per_rank"})
 
 
 class LocalRunner(EngineRunner):
-    """Run jobs on this machine, as many at a time as ``[engines.local] workers`` says.
+    """Run jobs on this machine, ``[engines.local] workers`` of them at a time.
 
     A cluster of the configuration file is this machine, too, with programs and defaults of its own.
 
@@ -63,27 +63,27 @@ class LocalRunner(EngineRunner):
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
         self._workers = _workers(settings)
-        # The urgent ones first, and as they came; `None`, which ends a worker thread, after all.
+        # By priority, then by their order; `None`, which ends a worker thread, comes last.
         self._queue: _Queue = queue.PriorityQueue()
-        # Passes of flows, which are in the other one, too. They have a thread of their own, so that
-        # none waits for a long job.
+        # Passes of flows, which are in `_queue`, too. They have a thread of their own, so that none
+        # waits for a long job.
         self._passes: _Queue = queue.PriorityQueue()
         self._number = itertools.count()
         self._threads: list[threading.Thread] = []
         self._pass_thread: threading.Thread | None = None
-        #: Guards the way of an attempt from one of these to the other: what was dropped stays so.
+        #: Guards the move of an attempt from `_queued` to `_running`; dropped ones do not move.
         self._taking = threading.Lock()
         self._queued: set[str] = set()
         self._running: set[str] = set()
-        # What the workers behind `worker_init` read to know that this runner has not ended; and
+        # Pipes whose end tells the workers behind `worker_init` that this runner has ended, and
         # whether it has.
         self._ties: set[IO[bytes]] = set()
         self._ended = False
-        # Why an attempt was not begun, until it is launched again.
+        # The reason why an attempt was not begun, until it is launched again.
         self._troubles: dict[str, str] = {}
 
     def clusters(self) -> Sequence[str]:
-        """Name this machine, and what the configuration file makes of it."""
+        """Name this machine, and the clusters of the configuration file."""
         return ["local", *self.settings.clusters]
 
     def workers(self) -> int:
@@ -91,12 +91,12 @@ class LocalRunner(EngineRunner):
         return self._workers
 
     def cores(self, cluster: str) -> int:
-        """Return how many cores this machine gives."""
+        """Return how many cores of this machine this process may use."""
         del cluster
         return available_cores()
 
     def allotted(self, spec: JobSpec) -> JobSpec:
-        """Add the cluster's walltime, too: no allocation ends a job that has none of its own."""
+        """Add the cluster's walltime to a job without one: here no allocation ends the job."""
         cluster = self.settings.clusters.get(spec.cluster)
         if cluster is not None and spec.walltime_s is None:
             spec = evolve(spec, walltime_s=cluster.walltime_s)
@@ -124,11 +124,11 @@ class LocalRunner(EngineRunner):
         return thread
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Return what is queued and running; an attempt of another process's is gone."""
+        """Report queued and running attempts; those of another process are gone."""
         return {attempt.id: self._see(attempt.id) for attempt in attempts}
 
     def _see(self, attempt: str) -> Sighting:
-        # In this order, as `_take` moves it.
+        # In this order, as `_take` moves attempts from one to the other.
         if attempt in self._queued:
             return Sighting("queued")
         if attempt in self._running:
@@ -143,7 +143,7 @@ class LocalRunner(EngineRunner):
             self._troubles.pop(attempt.id, None)
 
     def stop(self) -> None:
-        """End the worker threads; what was let go runs on without them."""
+        """End the worker threads; jobs that were let go run on without them."""
         self._queued.clear()
         with self._taking:
             self._ended = True
@@ -209,7 +209,7 @@ class LocalRunner(EngineRunner):
 
     @contextlib.contextmanager
     def _tied(self) -> Iterator[int]:
-        """Make a pipe whose other end closes with this runner, also where its process is killed."""
+        """Make a pipe whose other end closes with this runner, also if its process is killed."""
         theirs, ours = os.pipe()
         with os.fdopen(theirs, "rb"), os.fdopen(ours, "wb") as tie:
             with self._taking:
@@ -224,9 +224,9 @@ class LocalRunner(EngineRunner):
 
 
 def _run_tied(directory: Path, tie: int) -> None:
-    """Run an attempt as the engine's worker; begin no other of its parcel once the engine ended."""
+    """Run an attempt as the engine's worker; after the engine's end, no other of its parcel."""
     if select.select([tie], [], [], 0)[0]:
-        return  # whoever takes the job over launches it again
+        return  # the job's next owner launches it again
 
     def watch() -> None:
         os.read(tie, 1)
@@ -271,7 +271,7 @@ def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner:
 
 @hookimpl
 def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
-    """Return what keeps this machine from running jobs."""
+    """Return the reasons why this machine cannot run jobs."""
     findings = []
     try:
         settings.check_options("workers")

@@ -1,4 +1,4 @@
-"""The installed plugins, loaded one at a time and only when needed."""
+"""Find the installed plugins, and load each only when it is needed."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 ENGINES = "crystalmath.engines"
 #: Entry-point group of all other plugins.
 PLUGINS = "crystalmath.plugins"
-#: What the name of an engine looks like whose package can be told from it.
+#: An engine's name from which its package's name follows.
 _ENGINE_NAME = re.compile(r"[a-z0-9]+([-_][a-z0-9]+)*", re.ASCII)
 
 
 class Plugins:
     """The plugins of this environment.
 
-    Listing them imports none; a plugin that cannot load is kept in `broken` with its reason and
-    hinders nothing else.
+    Listing them imports none. A plugin that cannot load is kept in `broken` with its error; the
+    others work without it.
     """
 
     def __init__(self) -> None:
@@ -41,14 +41,14 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         self._entries: dict[str, Mapping[str, list[EntryPoint]]] = {}
         self._loaded: dict[tuple[str, str], Any] = {}
-        # One for each entry: while one is imported, others are loaded and used.
+        # A lock for each entry: while one is imported, others are loaded and used.
         self._loading: dict[tuple[str, str], threading.Lock] = {}
         self._registering = threading.Lock()
-        #: By group, plugin and hook: what calls it; ``None`` where the plugin has no such hook.
+        #: Callers by group, plugin and hook; ``None`` if the plugin has no such hook.
         self._hooks: dict[tuple[str, str, str], pluggy.HookCaller | None] = {}
         self._programs: tuple[Program, ...] | None = None
         self._readers: Mapping[str, ProgressReader] | None = None
-        #: Plugins of the group ``crystalmath.plugins`` that could not be loaded, and why.
+        #: The errors of plugins in the group ``crystalmath.plugins`` that could not be loaded.
         self.broken: dict[str, Exception] = {}
 
     def engine_names(self) -> list[str]:
@@ -58,19 +58,18 @@ class Plugins:
     def engine(self, name: str) -> Any:
         """Load the plugin of one engine.
 
-        `UnknownEngine`: nobody provides it; `ImportError`: a module that it needs is missing.
-        `PluginError`: two distributions provide it, its import raises, or it breaks the rules of
-        hooks.
+        `UnknownEngine`: no plugin provides it; `ImportError`: a module that it needs is missing.
+        `PluginError`: two distributions provide it, its import raises, or its hooks are invalid.
         """
         self.require(name)
         return self._load(ENGINES, self._installed(ENGINES)[name])
 
     def engine_entry(self, name: str) -> EntryPoint:
-        """Return by what an installed engine was registered."""
+        """Return the entry point of an installed engine."""
         return self._installed(ENGINES)[name][0]
 
     def plugin(self, name: str) -> Any:
-        """Load a plugin that is no engine; `PluginError` if there is none, or as for `engine`."""
+        """Load a plugin of `PLUGINS`; it raises as `engine` does, and `PluginError` if unknown."""
         installed = self._installed(PLUGINS)
         if name not in installed:
             known = ", ".join(sorted(installed))
@@ -90,14 +89,14 @@ class Plugins:
         )
 
     def call_engine(self, plugin: Any, hook: str, **arguments: Any) -> Any:
-        """Call a hook of one engine's plugin and of no other."""
+        """Call a hook of one engine's plugin only."""
         return self._only(plugin, hook)(**arguments)
 
     def preflight(self, **arguments: Any) -> list[Finding]:
-        """Run all checks that are no engine's.
+        """Run the checks of all plugins but the engines.
 
-        A plugin that cannot load, or fails, is named in a warning, and the others go on.
-        `InvalidJob` of a check refuses the job in its words.
+        A plugin that cannot load, or fails, is named in a warning, and the others go on. If a check
+        raises `InvalidJob`, the job is refused with its message.
         """
         findings = self.unusable()
         for name in self._usable():
@@ -105,12 +104,12 @@ class Plugins:
         return findings
 
     def engine_preflight(self, engine: str, **arguments: Any) -> list[Finding]:
-        """Ask the checks of the engine that a job is for; `engine()` says what may be raised."""
+        """Run the checks of a job's engine; it raises as `engine` does."""
         self.engine(engine)
         return list(self._ask(ENGINES, engine, "crystalmath_preflight", Finding, arguments))
 
     def pseudopotentials(self, **arguments: Any) -> list[Pseudopotential | Finding]:
-        """Ask which pseudopotential files a job reads; a warning for a plugin that fails."""
+        """Return the pseudopotential files that a job reads; a warning for a plugin that fails."""
         files: list[Pseudopotential | Finding] = []
         hook = "crystalmath_pseudopotentials"
         for name in self._usable():
@@ -118,7 +117,7 @@ class Plugins:
         return files
 
     def programs(self) -> tuple[Program, ...]:
-        """Return the programs that recipes run and plugins know; a name has but one."""
+        """Return the programs that plugins know and recipes run; each name has one."""
         if self._programs is None:
             by_name: dict[str, Program] = {}
             self._gather("crystalmath_programs", lambda programs: _take_programs(programs, by_name))
@@ -126,7 +125,7 @@ class Plugins:
         return self._programs
 
     def progress_readers(self) -> Mapping[str, ProgressReader]:
-        """Return the progress readers by their files' names; the first of two goes."""
+        """Return the progress readers by their files' names; of two for a file the first."""
         if self._readers is None:
             by_file: dict[str, ProgressReader] = {}
             self._gather(
@@ -136,47 +135,53 @@ class Plugins:
         return self._readers
 
     def _gather(self, hook: str, take: Callable[[list[Any]], None]) -> None:
-        """Take what each plugin provides; one that fails, or whose part is refused, is broken."""
+        """Pass the answers of each plugin to `take`; a plugin is broken if either raises."""
         for name in self._usable():
-            ask = self._only(self._loaded[PLUGINS, name], hook)
-            try:
-                take([each for answer in ask() for each in answer])
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - of a stranger
-                self.broken[name] = error if isinstance(error, Exception) else _exits(error)
+            self._call(name, functools.partial(self._take_from, name, hook, take))
+
+    def _take_from(self, name: str, hook: str, take: Callable[[list[Any]], None]) -> None:
+        answers = self._only(self._loaded[PLUGINS, name], hook)()
+        take([each for answer in answers for each in answer])
+
+    def _call(self, name: str, function: Callable[[], object]) -> None:
+        """Call a stranger's code for a plugin, which is broken if that raises."""
+        if (error := _error_of(function)) is not None:
+            self.broken[name] = _exits(error) if isinstance(error, SystemExit) else error
 
     def unusable(self) -> list[Finding]:
-        """Load all plugins that are no engines, and say which cannot be, and why."""
+        """Load all plugins but the engines, and return a finding for each that is broken."""
         self._usable()
         return [self._unusable(name, error) for name, error in self.broken.items()]
 
     def _usable(self) -> list[str]:
         for name, candidates in self._installed(PLUGINS).items():
             if name not in self.broken:
-                try:
-                    self._load(PLUGINS, candidates)
-                except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever its import raises
-                    self.broken[name] = error if isinstance(error, Exception) else _exits(error)
+                self._call(name, functools.partial(self._load, PLUGINS, candidates))
         return [name for name in self._installed(PLUGINS) if name not in self.broken]
 
     def _ask(
         self, group: str, name: str, hook: str, kind: type[Any], arguments: Mapping[str, Any]
     ) -> Iterator[Any]:
-        """Call a hook of one plugin, if it has it, and see that it answers what it should."""
-        ask = self._hook_of(group, name, hook)
-        if ask is None:
+        """Call a hook of one plugin, if it has it, and check the type of each answer."""
+        call = self._hook_of(group, name, hook)
+        if call is None:
             return
-        try:
-            items = [item for answer in ask(**arguments) for item in answer]
-            if odd := [item for item in items if not isinstance(item, kind)]:
-                raise TypeError(f"{hook} gave {odd[0]!r:.80}, and not a {kind.__name__}")  # noqa: TRY301
-        except InvalidJob:
-            raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - of a stranger; all others go on
+        items: list[Any] = []
+
+        def collect() -> None:
+            items.extend(item for answer in call(**arguments) for item in answer)
+
+        error = _error_of(collect)
+        if error is None and (odd := [item for item in items if not isinstance(item, kind)]):
+            error = TypeError(f"{hook} returned {odd[0]!r:.80}, and not a {kind.__name__}")
+        if isinstance(error, InvalidJob):
+            raise error
+        if error is not None:
             owner = self._owner(group, name)
             what = f"the plugin {name!r} of {owner!r} failed in {hook}"
             yield _not_checked("plugin_failed", what, error, f"mend or uninstall {owner}")
-        else:
-            yield from items
+            return
+        yield from items
 
     def _hook_of(self, group: str, name: str, hook: str) -> pluggy.HookCaller | None:
         """Return a hook of a loaded plugin, or ``None``. Each job asks for nine hooks."""
@@ -202,7 +207,7 @@ class Plugins:
         return distribution_of(self._installed(group)[name][0])
 
     def _installed(self, group: str) -> Mapping[str, list[EntryPoint]]:
-        # Reading the metadata of all distributions takes milliseconds: once, not once a job.
+        # Kept, as reading the metadata of all distributions takes milliseconds.
         if group not in self._entries:
             entries: dict[str, dict[str, EntryPoint]] = {}
             for entry in entry_points_of(group):
@@ -234,7 +239,7 @@ class Plugins:
         try:
             self._manager.register(plugin, name=f"{entry.group}:{entry.name}")
             self._manager.check_pending()
-            # What was made of a hook before would call this plugin, too.
+            # Callers of single plugins that were made before would call this plugin, too.
             self._hooks = {}
         except pluggy.PluginValidationError as error:
             if self._manager.is_registered(plugin):
@@ -254,6 +259,15 @@ def _import(entry: EntryPoint) -> Any:
             f"the plugin {entry.name!r} of {distribution_of(entry)!r} cannot be imported: "
             f"{type(error).__name__}: {error}"
         ) from error
+
+
+def _error_of(function: Callable[[], object]) -> Exception | SystemExit | None:
+    """Call a stranger's code, and return its error."""
+    try:
+        function()
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the other plugins go on
+        return error
+    return None
 
 
 def _exits(error: SystemExit) -> PluginError:
@@ -289,9 +303,9 @@ def is_engine_name(name: str) -> bool:
 
 
 def how_to_install(name: str) -> str:
-    """Return which package brings an engine, by the rule that ours are named by.
+    """Return a sentence with the package that an engine of ours would have.
 
-    That is no command to be copied: anybody could register the name of one that is not ours.
+    It is no command to be copied: anybody could register the name of an engine that is not ours.
     """
     listed = "`crystalmath engines` lists those that are installed"
     if not is_engine_name(name):

@@ -1,4 +1,4 @@
-"""Commands of batch systems, and what their answers mean, for every engine that submits to one."""
+"""Run commands of batch systems, and interpret their answers, for all engines that need them."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ __all__ = [
 
 #: How long a command of a batch system may take, in seconds.
 ANSWER_S = 30.0
-#: How long one may take for which a person waits, in seconds: Slurm's own give up after ten.
+#: How long a command may take while a person waits, in seconds: Slurm's own give up after ten.
 CHECK_S = 15.0
-#: Slurm is asked so often whether hosts have booted, in seconds.
+#: The interval between questions to Slurm whether hosts have booted, in seconds.
 BOOTS_S = 10.0
-#: A host that could not be asked for its boot is left alone for so long, in seconds.
+#: The pause before the next question about a host whose boot could not be read, in seconds.
 BUSY_S = 60.0
-#: So much of an answer that cannot be read is quoted, in characters.
+#: The length to which an unreadable answer is quoted, in characters.
 _QUOTED = 200
 
-# Slurm ends each refusal by a policy so; the line before it may name the limit.
+# The end of each refusal by a policy of Slurm's; the line before may name the limit.
 _ANY_LIMIT = re.compile(r"Job violates accounting/QOS policy( \(.*\))?")
-# What keeps every job out for a while, also where it names a part of the request.
+# Refusals that keep out every job for a while, even if they name a part of the request.
 _PASSING = re.compile(
     r"Submit\w*Limit|submit limit|would exceed|max number of jobs|threshold|is down|disabled"
     r"|inactive|closed|not enabled|not started|not responding|timed out|temporar|try again"
@@ -58,7 +58,7 @@ _REQUEST = re.compile(
     r"|(option|argument) requires",
     re.IGNORECASE,
 )
-# Commands that ask a batch system for next to nothing: they fail where it cannot be reached.
+# Cheap commands that fail if the batch system cannot be reached.
 _PINGS: Mapping[str, Sequence[str]] = {
     "slurm": ("squeue", "--me", "--noheader", "--format=%i"),
     "pbs": ("qstat", "-B"),
@@ -77,9 +77,9 @@ def run(
 
     `variables` are added to its environment.
 
-    Raises `EngineUnavailable`: it did not answer within `answer_s` (`ANSWER_S` by default), and may
-    have done what it was asked for. `ConfigError`: there is no such command here.
-    `subprocess.CalledProcessError`: it failed; its ``output`` says why.
+    Raises `EngineUnavailable`: it did not answer within `answer_s` (`ANSWER_S` by default), but may
+    have had its effect. `ConfigError`: there is no such command here.
+    `subprocess.CalledProcessError`: it failed; its ``output`` has the reason.
     """
     limit = ANSWER_S if answer_s is None else answer_s
     try:

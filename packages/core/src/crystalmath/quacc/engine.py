@@ -1,4 +1,4 @@
-"""What an engine author subclasses: the four methods of `JobRunner`, done once for all engines."""
+"""The base class of engines: it has the methods of `JobRunner`, and calls an engine's own."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ __all__ = ["EngineRunner", "submission_environment"]
 
 
 class EngineRunner(JobRunner):
-    """A runner on run directories; an engine adds `launch` and what it can of the rest.
+    """A runner on run directories; an engine adds `launch`, and may override other methods.
 
     Core calls `launch`, `probe`, `release` and `stop` one at a time, on one thread. They may
-    block. :class:`~crystalmath.errors.EngineUnavailable` means that the same is tried again
-    later; any other exception from `launch` fails the attempt, with its message. Where there
-    were several, each is handed over alone, so that only those fail that raise it again.
+    block. After :class:`~crystalmath.errors.EngineUnavailable` the call is repeated later. Any
+    other exception from `launch` fails the attempt, with its message. If `launch` had several
+    attempts, each is launched alone first, and only those fail that raise it again.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class EngineRunner(JobRunner):
     Attributes
     ----------
     capabilities : Capabilities
-        What the engine can do on its clusters; see `capabilities_of` where they differ.
+        The capabilities of the engine on its clusters; see `capabilities_of` if they differ.
     log : logging.Logger
         For the engine's own messages.
     """
@@ -78,31 +78,31 @@ class EngineRunner(JobRunner):
         Returns
         -------
         mapping of str to str or Exception
-            For each attempt's id a handle, a string that means the same in another process; the
-            id itself where the engine finds its work by that. An exception says why this attempt
-            alone was not taken, and means what it would mean if it were raised. An attempt that is
-            left out was not taken either, and is handed over again later.
+            For each attempt's id a handle, a string that identifies the work in other processes,
+            too: the id itself if the engine finds its work by that. An exception concerns this
+            attempt alone, and has the effect that it would have if raised. An attempt that is left
+            out was not taken, and is handed over again later.
         """
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Return what the engine knows of attempts; what is left out is ``unknown``."""
+        """Return what the engine knows of attempts; those left out are ``unknown``."""
         del attempts
         return {}
 
     def release(self, attempts: Sequence[Attempt]) -> None:
-        """Drop what is queued, and tidy up after a cancel; core has stopped what ran."""
+        """Drop queued attempts, and tidy up after a cancel; core has ended running jobs."""
 
     def stop(self) -> None:
         """End the engine. Called once, and only after a `launch` or a `probe`.
 
-        Jobs that were let go, as a server does with all of its own, may go on in their
-        supervisors (`spared`); no other job of this process is alive any more.
+        Jobs that were let go may still run in their supervisors (`spared`); a server lets all its
+        jobs go. No other job of this process is alive.
         """
 
     def warm(self, environment: Mapping[str, str]) -> None:
-        """Have a worker on this host ready for jobs with this environment, where that is possible.
+        """Start a worker on this host for jobs with this environment, if the engine can.
 
-        A server calls it at its start where ``[server] warm`` is set. It returns at once.
+        A server with ``[server] warm`` calls it at its start. It returns at once.
         """
 
     def clusters(self) -> Sequence[str]:
@@ -119,7 +119,7 @@ class EngineRunner(JobRunner):
         Parameters
         ----------
         cluster : str
-            Any name: a cluster may have been taken out of the configuration while its jobs waited.
+            Any name: a cluster may have left the configuration while its jobs waited.
         """
         del cluster
         return self.capabilities
@@ -129,9 +129,9 @@ class EngineRunner(JobRunner):
         return self.capabilities_of(cluster).resources
 
     def runs_here(self, cluster: str) -> bool:
-        """Return whether a cluster's jobs run on this host: what they need is then looked for here.
+        """Return whether a cluster's jobs run on this host: `workers_here` of `capabilities_of`.
 
-        It is `workers_here` of `capabilities_of`.
+        Checks then search this host for the programs and files of jobs.
         """
         return self.capabilities_of(cluster).workers_here
 
@@ -140,12 +140,12 @@ class EngineRunner(JobRunner):
         del cluster
         return None
 
-    # --- what core and an engine tell each other ---------------------------------------------
+    # --- what an engine may call -------------------------------------------------------------
 
     def __init__(self, settings: EngineSettings) -> None:
         self.settings = settings
         self.log = logging.getLogger(f"crystalmath.engines.{settings.name}")
-        # The only private name here: a subclass must not meet ours by accident.
+        # The only private name here, so that a subclass can use all others.
         self._driver = Driver(self)
 
     @property
@@ -166,7 +166,7 @@ class EngineRunner(JobRunner):
         return self._driver.left.processes()
 
     def has_begun(self, attempt: Attempt) -> bool:
-        """Return whether somebody has claimed an attempt; who comes later leaves it alone."""
+        """Return whether a worker has claimed an attempt, or a cancel has taken it."""
         return self._driver.has_begun(attempt)
 
     def has_ended(self, attempt: Attempt) -> bool:
@@ -174,10 +174,10 @@ class EngineRunner(JobRunner):
         return self._driver.has_ended(attempt)
 
     def allocation_of(self, attempt: Attempt) -> str | None:
-        """Return in which allocation of a scheduler's an attempt that was begun runs, or ran.
+        """Return the scheduler's allocation in which a begun attempt runs, or ran.
 
-        It is what ``CRYSTALMATH_ALLOCATION`` said in its worker's environment; ``None`` if nothing,
-        or if nobody has begun it.
+        It is ``CRYSTALMATH_ALLOCATION`` in its worker's environment; ``None`` if that was not set,
+        or if no worker has begun the attempt.
 
         Raises
         ------
@@ -186,7 +186,7 @@ class EngineRunner(JobRunner):
         """
         directory = RunDirectory(attempt.directory)
         try:
-            if directory.is_gone():  # `OSError` where the file system is
+            if directory.is_gone():  # it raises `OSError` if the file system is gone
                 return None
             allocation = directory.containment(attempt.number).get("allocation")
         except (BadFile, OSError) as error:
@@ -194,22 +194,22 @@ class EngineRunner(JobRunner):
         return allocation if isinstance(allocation, str) else None
 
     def own_name(self) -> dict[str, Any]:
-        """Return this process as :meth:`is_orphan` knows it, to record with its children."""
+        """Return a record of this process for :meth:`is_orphan`, to be kept with its children."""
         return dict(self._driver.host.own_fields())
 
     def is_orphan(self, owner: object) -> bool:
-        """Return whether the process of such a record has died.
+        """Return whether the process in a record of :meth:`own_name` has died.
 
-        Of one on another host nothing was heard for its lease: what it left there is that host's.
+        A process on another host counts as dead once its lease has expired.
         """
         return self._driver.host.is_orphan(owner)
 
     def notice(self, attempt: str) -> None:
-        """Notify core that something happened to an attempt; it looks at once."""
+        """Have core look at an attempt at once."""
         self._driver.notice(attempt)
 
     def subscribe(self, listener: Listener) -> None:
-        """Have a function called with each batch of changes; it must return quickly."""
+        """Call a function with each batch of changes from now on; it must return quickly."""
         self._driver.listeners.append(listener)
 
     # --- what a caller uses ------------------------------------------------------------------
@@ -242,22 +242,22 @@ class EngineRunner(JobRunner):
         return spec.job_id
 
     def start(self, spec: JobSpec, document: str | None = None) -> None:
-        """Take a job, whose run directory is written and which is queued for the engine.
+        """Write a job's run directory, and queue the job for the engine.
 
         Parameters
         ----------
         spec : JobSpec
             The job.
         document : str, optional
-            The encoded atoms and parameters of a specification whose recipe and cluster the
-            caller has checked, and which is on record: its run directory is written afterwards,
-            and later if that cannot be done just now, for want of descriptors say. A job of
-            which it never can be fails, and `subscribe` tells it.
+            The encoded atoms and parameters of a job that is on record, and whose recipe and
+            cluster the caller has checked. Its run directory is written after this call; a failure
+            that may pass, as for want of descriptors, is repeated. If it cannot be written at all,
+            the job fails, and listeners get that change.
 
         Raises
         ------
         InvalidJob
-            Something in the specification cannot be used; nothing is left behind.
+            A part of the specification is invalid; nothing is left behind.
         """
         from crystalmath.recipes import codec, lookup
 
@@ -280,27 +280,27 @@ class EngineRunner(JobRunner):
         self._driver.add(header, body, recorded=document is not None)
 
     def together(self) -> AbstractContextManager[None]:
-        """Begin at the end with what is started meanwhile."""
+        """Begin jobs that are started inside this context only at its end."""
         return self._driver.together()
 
     def adopt(self, job_id: str, recorded: Recorded | None = None) -> bool:
-        """Take over a job of this engine that nobody follows: its owner has died.
+        """Take over a job of this engine whose owner has died.
 
-        It is followed from here on as one that was submitted here, and `close` lets it go. The
-        other methods do so by themselves when they are asked about such a job.
+        It is followed here from now on, and `close` lets it go. Other methods that take the id of
+        such a job adopt it, too.
 
         Parameters
         ----------
         job_id : str
             The job.
         recorded : Recorded, optional
-            What is on record of it elsewhere, from which missing or damaged files are written.
+            The job's record elsewhere, from which missing or damaged files are written.
 
         Returns
         -------
         bool
-            Whether it is followed here; ``False`` for a finished job, another engine's, and one
-            whose owner is alive.
+            Whether it is followed here; ``False`` if it has ended, belongs to another engine, or
+            has a living owner.
 
         Raises
         ------
@@ -310,11 +310,11 @@ class EngineRunner(JobRunner):
         return self._driver.adopt(job_id, recorded)
 
     def follows(self, job_id: str) -> bool:
-        """Return whether this runner, not yet closed, submitted the job or took it over."""
+        """Return whether this runner submitted the job or took it over, and is not closed."""
         return self._driver.follows(job_id)
 
     def check_cluster(self, cluster: str) -> None:
-        """Refuse an unknown cluster, naming those there are (:class:`InvalidJob`)."""
+        """Raise :class:`InvalidJob` for an unknown cluster; the message names the known ones."""
         if cluster not in self.clusters():
             raise InvalidJob(
                 f"the engine {self.settings.name!r} has no cluster {cluster!r}; "
@@ -323,20 +323,21 @@ class EngineRunner(JobRunner):
             )
 
     def default_resources(self, cluster: str) -> Resources:
-        """Return what a job on a cluster has of what it does not ask for itself."""
+        """Return the resources that a job on a cluster has unless it asks for others."""
         known = self.settings.clusters.get(cluster)
-        # Of the rest, as the queue of pilot jobs, a job has no share of its own.
+        # The other resources, as the queue, are those of pilot jobs.
         return known.defaults(self.honoured(cluster)) if known else Resources()
 
     def allotted(self, spec: JobSpec) -> JobSpec:
-        """Return a job with what it asks of the machine told to its programs.
+        """Return a job with the environment by which its programs learn of its resources.
 
-        Without shared files the other variables are the worker's own, but those of its cluster.
+        A worker without shared files gets no variables of the submitter's machine, only those of
+        the cluster and of CrystalMath.
 
         Raises
         ------
         InvalidJob
-            Its cluster cannot honour that.
+            The cluster cannot honour a resource.
         """
         cluster = self.settings.clusters.get(spec.cluster)
         if not self.capabilities_of(spec.cluster).shares_files:
@@ -361,7 +362,7 @@ class EngineRunner(JobRunner):
         return self._driver.state(job_id)
 
     def get_result(self, job_id: str) -> dict[str, Any] | None:
-        """Return what the recipe returned; see :meth:`JobRunner.get_result`."""
+        """Return the recipe's result; see :meth:`JobRunner.get_result`."""
         if not self.get_status(job_id).is_terminal():
             return None
         return read_result(self._driver.directory(job_id))
@@ -385,34 +386,34 @@ class EngineRunner(JobRunner):
         ----------
         cancel : bool
             Cancel the unfinished jobs that were submitted here. Without it all jobs are let go:
-            what runs goes on, and what waits is for whoever takes it over.
+            running ones go on, and waiting ones wait for their next owner.
         """
         self._driver.close(cancel=cancel)
 
     def leave(self, listener: Listener, own: Collection[str], *, cancel: bool) -> None:
-        """End the jobs of somebody who listens, and the engine unless somebody else needs it.
+        """End the jobs of a listener, and the engine unless another listener needs it.
 
         Parameters
         ----------
         listener : callable
-            As `subscribe` took it; it is told nothing more.
+            The function that `subscribe` took; it is not called any more.
         own : collection of str
-            His jobs.
+            The listener's jobs.
         cancel : bool
-            Cancel the unfinished ones of them. Without it they are let go with the engine, and
-            followed on as long as that is needed.
+            Cancel the unfinished ones among them. Without it they are let go when the engine ends,
+            and stay followed until then.
         """
         self._driver.leave(listener, own, cancel=cancel)
 
     def close_if_idle(self) -> bool:
-        """End the engine unless it has unfinished jobs; tell whether it is closed now.
+        """End the engine unless it has unfinished jobs; return whether it is closed now.
 
-        A job that another thread submits at the same time is either among them, or refused.
+        A job that another thread submits at the same time either counts, or is refused.
         """
         return self._driver.close_if_idle()
 
     def unwritten(self) -> list[SpecDocument]:
-        """Return the specifications of jobs that were taken and have no run directory yet."""
+        """Return the specifications of started jobs without a run directory."""
         return self._driver.unwritten()
 
 
@@ -421,13 +422,13 @@ def submission_environment(
 ) -> dict[str, str]:
     """Return the variables that reach a job.
 
-    The admitted recipe namespaces travel along, so that workers admit what the home does, and the
-    bound of the log: never what the submitter asks for.
+    Besides the forwarded ones, these are settings of the home that workers need: admitted recipe
+    namespaces, the bound of the log, and times. The submitter's own values for them do not count.
 
     Parameters
     ----------
     settings : Config
-        Which are forwarded, and which namespaces are admitted.
+        The names of forwarded variables, and the settings of the home.
     environ : mapping of str to str
         The submitter's environment.
     """
@@ -452,7 +453,7 @@ def _differing(value: float, default: float) -> str:
 
 
 def _check_recipe(spec: JobSpec, allow: Sequence[str]) -> None:
-    """Refuse a helper of quacc's, and what the source shows to be wrong about the structure."""
+    """Refuse a helper of quacc's, and a structure that does not fit the recipe's source."""
     from crystalmath.recipes import lookup
     from crystalmath.recipes.arguments import check_structure
 
@@ -461,12 +462,12 @@ def _check_recipe(spec: JobSpec, allow: Sequence[str]) -> None:
     except NoRecipe:
         raise
     except InvalidJob:
-        return  # workers may have more than this process sees; they say what is wrong
+        return  # workers may have recipes that this process has not; they report errors
     check_structure(recipe, has_structure=spec.atoms is not None)
 
 
 def _require_no_reference(spec: JobSpec, body: str) -> None:
-    """Refuse a value of another job's result: nobody keeps a record of what waits for it."""
+    """Refuse references to other jobs, as a runner keeps no record of waiting jobs."""
     from crystalmath.recipes.codec import encode_request
     from crystalmath.recipes.job_structure import references_in
 

@@ -1,4 +1,4 @@
-"""What a caller sees of an engine: job states, the runner interface, and how to get a runner."""
+"""The interface of an engine for callers: its states, its runner, and `get_runner`."""
 
 from __future__ import annotations
 
