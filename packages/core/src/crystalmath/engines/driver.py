@@ -114,7 +114,7 @@ class Driver:
         parcel = self._followed.shared(attempt.id)
         if parcel is None:
             return RunDirectory(attempt.directory).claimed(attempt.number)
-        # A cancel of a waiting job claims it, too, and counts for none that began.
+        # Cancelled jobs do not count: a cancel claims a waiting job, too.
         wanted = {job: n for job, n in parcel.members.copy().items() if not job.record.cancelled}
         return parcel.has_begun or any(job.directory.claimed(n) for job, n in wanted.items())
 
