@@ -17,7 +17,7 @@ from crystalmath.store.insertions import insert_all, insert_each, insert_ended
 from crystalmath.store.job_reader import JobReader
 from crystalmath.store.plain_sql import Snapshot, patient
 from crystalmath.store.records import ErrorCount, Event, JobMetadata
-from crystalmath.store.rows import ORPHANS, PUT_IN, number_events_from, put_in, save, take
+from crystalmath.store.rows import PUT_IN, STRAY_STEPS, number_events_from, put_in, save, take
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -286,10 +286,10 @@ class JobStore(JobReader):
                 connection.execute(statement)
 
     @patient
-    def list_orphans(self) -> None:
+    def list_stray_steps(self) -> None:
         """List steps whose flow is not on record as jobs of their own."""
         with self._database.writing() as connection:
-            connection.execute(ORPHANS)
+            connection.execute(STRAY_STEPS)
 
     @patient
     def number_events_from(self, seq: int) -> None:

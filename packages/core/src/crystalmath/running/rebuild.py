@@ -88,7 +88,7 @@ def rebuild(
         for job in _inserted(store, rows, left_out):
             _catch_up(store, job, jobs_directory, host, left_out)
             recorded.append(job.job_id)
-    store.list_orphans()
+    store.list_stray_steps()
     # Not before: what a flow has taken over may be on record after it.
     for job in store.get_many(recorded):
         if job.stage is not None:

@@ -15,7 +15,7 @@ from crystalmath.store.fetching import fetch, fetch_retries, from_row
 from crystalmath.store.plain_sql import Snapshot
 from crystalmath.store.records import JobMetadata
 from crystalmath.store.rows import (
-    ORPHANS,
+    STRAY_STEPS,
     carry_out,
     check,
     insert_for_jobs,
@@ -104,7 +104,7 @@ def insert_ended(
         changed.append((job.revision, after))
         log += steps
     save(connection, changed, log)
-    connection.execute(ORPHANS)
+    connection.execute(STRAY_STEPS)
     return [job for _, job in changed]
 
 

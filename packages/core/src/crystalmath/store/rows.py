@@ -87,7 +87,7 @@ _TAKE = insert(lineage).from_select(
     ),
 )
 #: Makes steps whose flow is not on record ordinary jobs: lists hide steps.
-ORPHANS = (
+STRAY_STEPS = (
     update(listed)
     .where(listed.c.flow.is_not(None), ~exists().where(jobs.c.job_id == listed.c.flow))
     .values(flow=None, step=None)

@@ -275,12 +275,12 @@ class Supervisor:
         request = {"directory": job.directory.path, "attempt": job.attempt, "recipe": job.recipe}
         request |= {"fresh": job.fresh, "small": job.is_journaled, "follows": job.follows}
         runner.give({**request, "replaced": job.replaced})
-        verdict = self._watch(job, runner)
-        if verdict is not None:
+        outcome = self._watch(job, runner)
+        if outcome is not None:
             # No process of the job may be alive when its end is published.
             self._end_runner()
             runner.drain(job.write_log)
-            job.publish(**verdict)
+            job.publish(**outcome)
         elif runner.message is None:
             self._ended_early(job, runner)
         elif "outdated" in runner.message:
@@ -314,12 +314,12 @@ class Supervisor:
         return self._runner
 
     def _watch(self, job: RunningJob, runner: Runner) -> dict[str, str] | None:
-        """Wait for the runner; return the verdict if it must be stopped before it is done."""
+        """Wait for the runner; return the outcome if it must be stopped before it is done."""
         while True:
             runner.pump(job.write_log, min(LOOK_S, max(0.0, job.left(begun=runner.begun))))
             if runner.ended or runner.message is not None:
                 return None
-            # The cancel comes before SIGTERM, by which a scheduler that cancels ends all.
+            # Before SIGTERM is looked at, which a scheduler sends for a cancel, too.
             if job.directory.cancel_requested():
                 return {"state": "cancelled", "error": "cancelled"}
             if error := self._must_not_go_on(job):
