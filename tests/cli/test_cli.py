@@ -17,6 +17,7 @@ from conftest import AL, LAB, eventually
 from crystalmath import cli as command_line
 from crystalmath.cli import submit
 from crystalmath.cli.shared import output
+from crystalmath.cli.shared.places import option_at
 from crystalmath.jobs.cgroups import ControlGroup
 from crystalmath.jobs.changes import Change
 from crystalmath.processes import start_time
@@ -334,21 +335,31 @@ def test_submit_puts_a_warning_into_the_same_words(capsys):
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("place", "option"),
     [
-        ("'by_step' is for flows", "--step-cluster/--step-resources is for flows"),
-        ("by_step.emt.*: no cluster 'x'", "--step-cluster/--step-resources emt.*: no cluster 'x'"),
-        ("'by_step.a.b*.resources.memory_mb' must be", "--step-resources a.b*=memory must be"),
-        ("'by_step.a.walltime_s' means no step", "--step-resources a=walltime means no step"),
-        ("'by_step.a.cluster' means no step", "--step-cluster a means no step"),
-        ("'walltime_total_s' must be a number", "--walltime-total must be a number"),
-        ("'serial' and 'in_one_job' exclude", "--serial and --in-one-job exclude"),
-        ("KeyError: 'serial'", "KeyError: 'serial'"),
+        ("by_step", "--step-cluster/--step-resources"),
+        ("by_step.emt.*", "--step-cluster/--step-resources emt.*"),
+        ("by_step.a.b*.resources.memory_mb", "--step-resources a.b*=memory"),
+        ("by_step.a.walltime_s", "--step-resources a=walltime"),
+        ("by_step.a.cluster", "--step-cluster a"),
+        ("walltime_total_s", "--walltime-total"),
+        ("resources.ranks", "--ranks"),
+        ("force", "--force"),
+        ("params.opt_params.fmax", None),
     ],
 )
-def test_messages_name_the_options_of_the_shell(message, told, capsys):
-    output.note(message)
-    assert capsys.readouterr().err == f"{told}\n"
+def test_findings_name_the_option_of_their_place(place, option):
+    assert option_at(place) == option
+    finding = {"message": f"{place!r} must be set", "place": place}
+    assert output.sentence(finding) == f"{option or repr(place)} must be set"
+    assert output.sentence(finding | {"place": None}) == f"{place!r} must be set"
+
+
+@pytest.mark.parametrize("command", ["submit", "check", "run"])
+def test_errors_name_the_option_of_their_place(command, cli, lab):
+    answer = cli(command, "emt.core.relax_job", AL, "--serial")
+    assert answer.code == 1
+    assert "--serial is for flows" in answer.out + answer.err
 
 
 def test_an_error_of_several_lines(cli, lab):

@@ -35,7 +35,7 @@ def test_a_runaway_is_not_continued_unless_forced(home):
         )
         assert "ran away, and is not continued: atoms overlap" in str(refused)
         assert "the atoms Cu" in str(refused)
-        assert "'force'" in str(refused)
+        assert "(--force)" in str(refused)
         assert again.result(LONG)
         (forced,) = client.retry(jobs[:1], continued=True, force=True, dry_run=True)
         assert forced is None

@@ -178,7 +178,7 @@ def test_check_tells_of_each_wrong_value_and_where_it_stands(service):
 def test_what_looks_like_a_slip_is_told_and_text_is_no_flag(service):
     switch = {**VALUE, "recipe": "lab_recipes.switch"}
     wrong = call(service, "jobs.submit", **switch, params={"relax_cel": True})
-    assert (wrong["code"], "'lax' lets it pass" in wrong["error"]) == ("refused", True)
+    assert (wrong["code"], "lax (--lax) lets it pass" in wrong["error"]) == ("refused", True)
     fine = call(service, "jobs.check", **switch, params={"relax_cel": True}, lax=True)
     assert [(found["severity"], found["code"]) for found in fine["findings"]] == [
         ("warning", "parameter_misspelt")

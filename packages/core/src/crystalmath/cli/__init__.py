@@ -455,7 +455,8 @@ def _report(
         import traceback
 
         output.note("".join(traceback.format_exception(error)).rstrip())
-    output.note(f"error: {str(error) or type(error).__name__}")
+    document = output.error_document(error, code)
+    output.note(f"error: {output.error_text(document)}")
     if options.get("as_json"):
         several: Any = options.get("job_ids") or ()
         job_id = several[0] if len(several) == 1 else options.get("job_id")

@@ -22,7 +22,7 @@ from crystalmath.cli.shared.submission_options import (
     make_submission,
     with_options,
 )
-from crystalmath.errors import Finding, InvalidJob, ServerNotRunning
+from crystalmath.errors import InvalidJob, ServerNotRunning, fault
 from crystalmath.models import FlowCheck, Inputs, Submission, SubmissionOptions
 from crystalmath.models.job_notes import in_tree, written_findings
 
@@ -287,12 +287,11 @@ def _check_each(
             try:
                 answer = {**checked(client, make_submission(recipe, each, parameters, options))}
             except InvalidJob as error:
-                finding = Finding(severity="error", code=error.code, message=str(error))
                 answer = {
                     "ok": False,
                     "status": "error",
                     "error": str(error),
-                    "findings": written_findings([finding]),
+                    "findings": written_findings([fault(error)]),
                     "potcars": [],
                     "environment": [],
                     "copies": [],

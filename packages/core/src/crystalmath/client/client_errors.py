@@ -109,9 +109,12 @@ def answered_error(answer: Mapping[str, Any]) -> CrystalMathError:
     for kind in _family(CrystalMathError):
         if kind.code == code:
             # The message is complete; an __init__ of the class would build it again.
-            return kind.__new__(kind, message)
-    error = CrystalMathError(message)
-    error.code = code
+            error = kind.__new__(kind, message)
+            break
+    else:
+        error = CrystalMathError(message)
+        error.code = code
+    error.place = answer.get("place")
     return error
 
 

@@ -425,7 +425,7 @@ def _unless_lax(findings: Sequence[Finding], job: AskedJob) -> list[Finding]:
 
 
 def _or_lax(remedy: str | None) -> str:
-    return " ".join(filter(None, (remedy, "'lax' lets it pass")))
+    return " ".join(filter(None, (remedy, "lax (--lax) lets it pass")))
 
 
 def _without_repetitions(findings: Sequence[Finding]) -> list[Finding]:

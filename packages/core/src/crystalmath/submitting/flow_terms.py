@@ -125,16 +125,14 @@ def by_step_faults(
         if awaits and (not remedy or any(step_matches(likely, *one) for one in called)):
             unknown.append(pattern)
             continue
-        place = f"by_step.{pattern}"
         known = " that is known before it has begun" if awaits else ""
-        setting = f"{place}.{next(iter(settings), '')}"
         findings.append(
             Finding(
                 severity="warning",
                 code="step_unknown",
-                message=f"'{setting}' matches no step of the flow{known}",
+                message=f"{pattern!r} matches no step of the flow{known}",
                 remedy=remedy,
-                place=place,
+                place=f"by_step.{pattern}",
             )
         )
     return findings, unknown

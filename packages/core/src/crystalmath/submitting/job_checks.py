@@ -155,15 +155,15 @@ class JobChecks:
                 ).at(name)
             if value and spec.in_one_job and name != "in_one_job":
                 raise InvalidJob(
-                    f"{name!r} and 'in_one_job' exclude each other: in one job a flow has no steps "
-                    "of its own; leave out one of them"
+                    f"{name!r} does not go with a flow in one job, which has no steps of its own; "
+                    "leave out one of them"
                 ).at(name)
         for pattern, settings in spec.by_step.items():
             place = f"by_step.{pattern}"
             try:
                 self._check_step(spec, settings)
             except InvalidJob as error:
-                raise InvalidJob(f"{place}: {error}").at(place) from error
+                raise InvalidJob(f"{place!r}: {error}").at(place) from error
         yield from _times_above_total(spec)
 
     def _check_step(self, spec: JobSpec, settings: Mapping[str, Any]) -> None:
@@ -459,8 +459,8 @@ def _times_above_total(spec: JobSpec) -> Iterator[Finding]:
             yield Finding(
                 severity="warning",
                 code="walltime_above_total",
-                message=f"'{place}' is {timespan_text(walltime)}, longer than 'walltime_total_s' "
-                f"with {timespan_text(total)}, after which the whole flow is stopped",
+                message=f"'{place}' is {timespan_text(walltime)}, longer than the total of "
+                f"{timespan_text(total)} after which the whole flow is stopped",
                 place=place,
             )
 

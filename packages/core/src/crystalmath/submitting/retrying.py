@@ -253,8 +253,8 @@ def _check_runaway(job: JobMetadata, found: LastGeometry, work: str) -> None:
     if (ran_away := find_runaway(found.atoms, work)) is not None:
         raise InvalidJob(
             f"job {job.job_id} ran away, and is not continued: {ran_away.cause} ({found.file}): "
-            f"{ran_away.details}; begin anew from another structure, or continue it with 'force' "
-            "all the same"
+            f"{ran_away.details}; begin anew from another structure, or continue it with "
+            "force (--force)"
         )
 
 

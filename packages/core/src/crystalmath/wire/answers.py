@@ -39,6 +39,7 @@ Timeout: TypeAlias = Annotated[
     "how long to wait for news, in seconds",
 ]
 Error: TypeAlias = Annotated[str | None, "the error as a text for people"]
+Place: TypeAlias = Annotated[str, "the parameter of the request that the error is about"]
 Code: TypeAlias = Annotated[str, "names the kind of error; it never changes"]
 
 #: A job as all methods describe it: the public fields of :class:`~crystalmath.models.Job`, by their
@@ -69,6 +70,7 @@ class Refusal(Trouble):
 
     status: Literal["error"]
     findings: NotRequired[list[FindingDocument]]
+    place: NotRequired[Place]
 
 
 class Potcar(TypedDict):
@@ -135,6 +137,7 @@ class SubmittedJob(Answer):
     job_id: str | None
     status: Status
     code: NotRequired[str]
+    place: NotRequired[Place]
     findings: NotRequired[list[FindingDocument]]
     warnings: NotRequired[list[FindingDocument]]
     known: NotRequired[
@@ -157,6 +160,7 @@ class RetriedJob(Answer):
     job_id: Annotated[str | None, "the new job"]
     status: Annotated[str, Limits(enum=[*_STATES, "ok", "error"])]
     code: NotRequired[str]
+    place: NotRequired[Place]
     findings: NotRequired[list[FindingDocument]]
     warnings: NotRequired[list[FindingDocument]]
     known: NotRequired[

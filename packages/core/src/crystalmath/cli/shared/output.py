@@ -40,7 +40,7 @@ def write(text: str) -> None:
 
 def note(text: str) -> None:
     """Write a message to standard error, without control characters."""
-    sys.stderr.write(printable(in_options(text)) + "\n")
+    sys.stderr.write(printable(text) + "\n")
     sys.stderr.flush()
 
 
@@ -76,51 +76,32 @@ def error_document(
         from crystalmath.models.job_notes import written_findings
 
         document["findings"] = written_findings(findings)
+    if place := getattr(error, "place", None):
+        document["place"] = place
     return document
 
 
 def sentence(finding: Mapping[str, Any]) -> str:
     """Put a finding into words."""
     remedy = finding.get("remedy")
-    return in_options(f"{finding['message']} ({remedy})" if remedy else str(finding["message"]))
+    text = f"{finding['message']} ({remedy})" if remedy else str(finding["message"])
+    return with_option(text, finding.get("place"))
 
 
-#: How messages name fields of a submission that have an option here, and those by step.
-_FIELD = (
-    r"'(in_one_job|walltime_total_s|walltime_s|continue_lost|on_failure|inherit_labels|lax|force"
-    r"|(?:serial|parcel)(?=' (?:is|and|exclude|out)\b))'"
-)
-_BY_STEP = r"'?\bby_step\b(?:\.([^\s':]+))?'?"
+def error_text(answer: Mapping[str, Any]) -> str:
+    """Return the error of an answer, with its findings in the words of the shell."""
+    findings = answer.get("findings") or ()
+    errors = [sentence(each) for each in findings if each["severity"] == "error"]
+    return "\n".join(errors) or with_option(str(answer["error"]), answer.get("place"))
 
 
-def in_options(text: str) -> str:
-    """Name the options of the shell where a message names fields of a submission."""
-    return re.sub(_BY_STEP, _of_step, re.sub(_FIELD, lambda found: _option(found[1]), text))
+def with_option(text: str, place: str | None) -> str:
+    """Name the option of the shell where a message names its place in the request."""
+    if place is None or repr(place) not in text:
+        return text
+    from crystalmath.cli.shared.places import option_at
 
-
-def _option(field: str) -> str:
-    return f"--{field.removesuffix('_s').replace('_', '-')}"
-
-
-def _of_step(found: re.Match[str]) -> str:
-    place = found[1] or ""
-    for end, option in _OF_STEP.items():
-        step, is_so, more = place.partition(f".{end}")
-        if is_so:
-            from crystalmath.models.resources import RESOURCE_NAMES
-
-            names = {name: option for option, name in RESOURCE_NAMES.items()}
-            what = "walltime" if end == "walltime_s" else names.get(more.removeprefix("."))
-            return f"{option} {step}{f'={what}' if what else more}"
-    return f"--step-cluster/--step-resources{f' {place}' if place else ''}"
-
-
-#: The options for what is said by step.
-_OF_STEP = {
-    "cluster": "--step-cluster",
-    "params": "--param",
-    **dict.fromkeys(("walltime_s", "resources"), "--step-resources"),
-}
+    return text.replace(repr(place), option_at(place) or repr(place))
 
 
 def tell_alike(answers: Sequence[Mapping[str, Any]]) -> None:
@@ -146,7 +127,7 @@ def alike(troubles: Iterable[tuple[str, str, str]], count: int) -> Iterator[str]
 
 def _trouble(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if answer["job_id"] is None and answer["status"] == "error":  # a dry run has no ids
-        yield "error", answer["error"]
+        yield "error", error_text(answer)
     for warning in answer.get("warnings", ()):
         yield "warning", sentence(warning)
 

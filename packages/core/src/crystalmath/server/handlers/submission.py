@@ -183,6 +183,8 @@ def answered(job: JobMetadata | CrystalMathError | ImportError) -> SubmittedJob:
         refusal["code"] = why["code"]
         if findings := findings_of(job):
             refusal["findings"] = findings
+        if place := getattr(job, "place", None):
+            refusal["place"] = place
         return refusal
     return submitted(job)
 

@@ -112,8 +112,8 @@ def method(
     parameters. The annotations of ``params``, a `TypedDict`, and of the result are the declaration:
     checks and schemas follow from them (:mod:`crystalmath.wire.schemas`). An ``async`` handler runs
     in the event loop, any other in a thread. If it raises `CrystalMathError` or `ImportError`, the
-    answer is ``{"status": "error", "error", "code"}``, with the findings of a preflight and the
-    job's id. All other keys that the answer always has are empty then.
+    answer is ``{"status": "error", "error", "code"}``, with the findings of a preflight, the place
+    in the request and the job's id. All other keys that the answer always has are empty then.
 
     Parameters
     ----------
@@ -161,6 +161,8 @@ def method(
                     refusal = {"job_id": params.get("job_id"), **refusal}
                 if findings := findings_of(error):
                     refusal["findings"] = findings
+                if place := getattr(error, "place", None):
+                    refusal["place"] = place
                 # Written twice: these keys come first, and their values replace the empty ones.
                 return {**refusal, **_nothing(result), **refusal}
 
