@@ -356,7 +356,7 @@ def test_findings_name_the_option_of_their_place(place, option):
 
 
 @pytest.mark.parametrize("command", ["submit", "check", "run"])
-def test_errors_name_the_option_of_their_place(command, cli, lab):
+def test_errors_name_the_option_of_their_place(command, cli, lab, alone):
     answer = cli(command, "emt.core.relax_job", AL, "--serial")
     assert answer.code == 1
     assert "--serial is for flows" in answer.out + answer.err
