@@ -192,7 +192,7 @@ def test_an_added_command_that_cannot_be_used_hinders_no_other(cli, install, gre
     told = cli("--help")
     assert told.code == 0
     assert "shatter" in told.out
-    assert "Show what became of a job." in cli("status", "--help").out
+    assert "Show a job's state" in cli("status", "--help").out
     shattered = cli("shatter", "--json")
     assert (shattered.code, shattered.err.strip()) == (
         1,

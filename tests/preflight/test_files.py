@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from commands import ran, restricted
 from crystalmath.preflight.files import LIMIT, facts, signature
-from crystalmath.preflight.programs.espresso import Espresso
-from crystalmath.preflight.programs.vasp import Vasp
+from crystalmath.programs.espresso import Espresso
+from crystalmath.programs.vasp import Vasp
 from vasp.potcars import concatenated, potcar
 
 VASP, ESPRESSO = Vasp(), Espresso()
@@ -304,7 +304,7 @@ RESTRICTED = """
 import json, os
 from pathlib import Path
 from crystalmath.preflight.files import facts
-from crystalmath.preflight.programs.vasp import Vasp
+from crystalmath.programs.vasp import Vasp
 answers = {}
 place = os.environ["PLACE"]
 for name, path in {"file": place + "/a/POTCAR", "folder": place + "/a", "parent": place}.items():

@@ -21,7 +21,7 @@ from crystalmath.models import Submission
 from crystalmath.models.reference import JobValue
 from crystalmath.models.retry import Retry
 from crystalmath.preflight.files import facts
-from crystalmath.preflight.programs.espresso import Espresso
+from crystalmath.programs.espresso import Espresso
 from crystalmath.recipes.structures import parse_structure
 from digests import digests
 from ends import ENGINES, completed, failed, finish, opened, submit

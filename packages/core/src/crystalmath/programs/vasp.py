@@ -13,8 +13,8 @@ from crystalmath.models import Finding
 from crystalmath.plugins.checked_job import FileKind, brief, said
 from crystalmath.plugins.launching import Command, Launch
 from crystalmath.plugins.program import Condition, Context, Program
-from crystalmath.preflight.programs import potcar_file, vasp_findings, vasp_inputs
-from crystalmath.preflight.programs.vasp_findings import PotcarFolders, functionals_of
+from crystalmath.programs import potcar_file, vasp_findings, vasp_inputs
+from crystalmath.programs.vasp_findings import PotcarFolders, functionals_of
 from crystalmath.recipes.quacc_settings import VARIABLE, potcars_of
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Vasp(Program):
 
     def install(self) -> None:
         """Replace quacc's calculation and summary that exist for VASP alone."""
-        from crystalmath.preflight.programs import vasp_calculator
+        from crystalmath.programs import vasp_calculator
 
         vasp_calculator.install()
 
@@ -62,7 +62,7 @@ class Vasp(Program):
 
     def ask(self, calculator: Any, atoms: Atoms, context: Context) -> Step:
         """Return the step with its POTCARs and the troubles of its input."""
-        from crystalmath.preflight.programs import vasp_calculator
+        from crystalmath.programs import vasp_calculator
 
         return vasp_calculator.ask(self, calculator, atoms, context)
 

@@ -17,7 +17,7 @@ from crystalmath.plugins.checked_job import FileKind
 from crystalmath.plugins.folders import Folders, FolderTrouble
 from crystalmath.plugins.launching import Command, Launch
 from crystalmath.plugins.program import Condition, Context, Program
-from crystalmath.preflight.programs import espresso_calculator
+from crystalmath.programs import espresso_calculator
 from crystalmath.recipes.quacc_settings import quacc_setting
 
 if TYPE_CHECKING:

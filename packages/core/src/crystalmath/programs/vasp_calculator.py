@@ -33,8 +33,8 @@ from crystalmath.plugins.program import assignments
 from crystalmath.plugins.report import Need, Step, Trouble, troubles_of
 from crystalmath.preflight import gate
 from crystalmath.preflight.files import FileMemo, facts
-from crystalmath.preflight.programs.vasp_findings import JUDGED, noncollinear
-from crystalmath.preflight.programs.vasp_inputs import without_potcar
+from crystalmath.programs.vasp_findings import JUDGED, noncollinear
+from crystalmath.programs.vasp_inputs import without_potcar
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
