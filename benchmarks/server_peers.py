@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any, Self
 
-from crystalmath.client.launch import answers
 from crystalmath.server.endpoint import Place
+from crystalmath.server.launch import answers
 from crystalmath.wire import messages
 
 __all__ = ["Client", "Echo", "Server", "receive"]

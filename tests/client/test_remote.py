@@ -36,11 +36,11 @@ from crystalmath.client import (
 )
 from crystalmath.client import remote as remote_module
 from crystalmath.client import request as request_module
-from crystalmath.client.launch import answers, start
 from crystalmath.errors import ServerError, ServerNotRunning
 from crystalmath.quacc import JobState
 from crystalmath.server import JOBS_FACETS
 from crystalmath.server.endpoint import Place, Server
+from crystalmath.server.launch import answers, start
 from crystalmath.wire import messages
 
 pytestmark = pytest.mark.server

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from conftest import LIGHT, eventually
 from crystalmath import processes
-from crystalmath.client.launch import answers
 from crystalmath.server.endpoint import Place
+from crystalmath.server.launch import answers
 from crystalmath.wire import messages
 
 #: What of a developer's environment must not reach a server under test.

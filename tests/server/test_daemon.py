@@ -23,13 +23,13 @@ from ase.build import bulk
 from commands import piped, start
 from conftest import eventually
 from crystalmath import processes
-from crystalmath.client.launch import answers
 from crystalmath.errors import KeyConflict, UnknownJob
 from crystalmath.models import Submission
 from crystalmath.models.retry import Retry
 from crystalmath.server.daemon import CARE_S, CycleCollector
 from crystalmath.server.endpoint import LONGEST
 from crystalmath.server.handlers import METHODS
+from crystalmath.server.launch import answers
 from server.home_server import CELL, HomeServer
 
 pytestmark = pytest.mark.server
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.server
 ALUMINIUM = str(Path(__file__).parents[2] / "examples" / "Al.poscar")
 LAUNCH = """
 from crystalmath import config
-from crystalmath.client import launch
+from crystalmath.server import launch
 from crystalmath.server.endpoint import Place
 place = Place.of(config.home())
 launch.start(place)

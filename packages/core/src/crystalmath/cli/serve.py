@@ -74,7 +74,7 @@ def serve(
 
 
 def _bridge(place: Place) -> int:
-    from crystalmath.client.launch import bridge
+    from crystalmath.server.launch import bridge
 
     if bridge(place):
         return 0

@@ -46,7 +46,7 @@ def connect(*, start: bool = True) -> Client:
 
 
 def _start(place: Place) -> None:
-    from crystalmath.client import launch
+    from crystalmath.server import launch
 
     launch.start(place)
 
