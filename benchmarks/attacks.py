@@ -1,8 +1,8 @@
-"""What a client feels of the server while others do their worst, and what memory that takes.
+"""Measure a client's waits, and the server's memory, while other clients attack the server.
 
-Run it in an environment that has core: ``python benchmarks/attacks.py [attack ...]``, each attack
-for some seconds beside a client that behaves. It uses a temporary home, prints each figure beside
-its limit, and exits 1 if a limit is broken.
+Run it in an environment that has core: ``python benchmarks/attacks.py [attack ...]``. Each attack
+lasts some seconds, beside a well-behaved client. It uses a temporary home, prints each figure
+beside its limit, and exits 1 if a limit is broken.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ ATTACK_S = 15.0
 JOBS = 10_000
 #: Random numbers whose JSON takes 2 MB, and 20 MB.
 NUMBERS, MANY_NUMBERS = 100_000, 1_000_000
-#: How much is sent at once, in bytes.
+#: The size of each write, in bytes.
 _PIECE = 2**18
-#: How soon the memory is to be back, in seconds.
+#: The time after an attack until the memory must be released, in seconds.
 REST_S = 1.0
 
 #: How long the processes that attack take to begin, in seconds.
 _BEGIN_S = 2.0
-#: A process of their own: what they do beside must not be measured as the server's.
+#: Attacks have processes of their own, so that their work is not measured as the server's.
 _SPAWNED = multiprocessing.get_context("spawn")
 
 _broken: list[str] = []
@@ -51,7 +51,7 @@ _broken: list[str] = []
 
 @define
 class Home:
-    """The server, and the jobs that are asked for."""
+    """The server, and the jobs of the requests."""
 
     path: str
     pid: int
@@ -59,7 +59,7 @@ class Home:
     large: str = ""
 
     async def fill(self) -> None:
-        """Run the jobs whose results are asked for, and leave a file that unpacks to much."""
+        """Run the jobs whose results are requested, and leave a file with a large content."""
         client = await Client.connect(self.path)
         for name, count in (("small", NUMBERS), ("large", MANY_NUMBERS)):
             job = {**NOOP, "recipe": "noop_recipes.numbers", "params": {"count": count}}
@@ -73,16 +73,16 @@ class Home:
         client.close()
 
     def memory_mb(self) -> float:
-        """Tell what the server has of the memory, in MB."""
+        """Return the memory of the server, in MB."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-# --- who does his worst --------------------------------------------------------------------------
+# --- attacks -------------------------------------------------------------------------------------
 
 
 async def _raw(home: Home, *messages: bytes) -> None:
-    """Send something, and read nothing until the attack ends."""
+    """Send requests, and read no answer until the attack ends."""
     _, writer = await asyncio.open_unix_connection(home.path)
     try:
         for message in messages:
@@ -100,7 +100,7 @@ def _request(method: str, **params: Any) -> bytes:
 
 
 async def _again(home: Home, method: str, **params: Any) -> None:
-    """Ask for the same again and again; it is encoded once, lest that be what is measured."""
+    """Repeat one request; it is encoded once, so that the encoding is not measured."""
     message = _request(method, **params)
     while True:
         reader, writer = await asyncio.open_unix_connection(home.path, limit=2**26)
@@ -114,7 +114,7 @@ async def _again(home: Home, method: str, **params: Any) -> None:
 
 
 async def _slowly(home: Home, method: str, **params: Any) -> None:
-    """Ask for something large, and take a kilobyte of it now and then."""
+    """Request a large answer, and read a kilobyte of it now and then."""
     reader, writer = await asyncio.open_unix_connection(home.path, limit=2**12)
     try:
         writer.write(_request(method, **params))
@@ -185,7 +185,7 @@ def _attack(name: str, home: Home) -> None:
     asyncio.run(together())
 
 
-# --- who behaves ---------------------------------------------------------------------------------
+# --- the well-behaved client ---------------------------------------------------------------------
 
 
 async def _ping(home: Home, times: list[float]) -> None:
@@ -215,7 +215,7 @@ async def _work(home: Home, times: dict[str, list[float]]) -> None:
 
 
 async def _connected(home: Home) -> Client:
-    """Connect; one whose turn has not come is told so."""
+    """Connect; before its turn a connection gets an error."""
     while True:
         client = await Client.connect(home.path)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -283,7 +283,7 @@ async def _measure(folder: Path) -> None:
 
 
 def main() -> int:
-    """Measure and print, and tell whether the limits hold."""
+    """Measure, print, and return whether a limit is broken."""
     os.environ["CRYSTALMATH_RECIPES"] = "noop_recipes"
     known = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(BENCHMARKS), known]))

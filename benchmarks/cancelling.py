@@ -1,9 +1,9 @@
-"""How long a cancel takes, and whether anything is alive when it is told.
+"""Measure how long a cancel takes, and check that all processes have ended by then.
 
 Run it in an environment that has core: ``python benchmarks/cancelling.py --engine local``. It
-cancels jobs that wait, are being claimed, run or are about to finish, whose processes ignore
-signals or hide, and prints the median and the 95th percentile of the time from the request until
-``cancelled`` is told. It exits 1 if a process of a cancelled job was alive then, or a job is stuck.
+cancels jobs that wait, are being claimed, run or are about to finish; their processes ignore
+signals or hide. It prints the median and the 95th percentile of the time from the request to the
+state ``cancelled``. It exits 1 if a process of a cancelled job is alive then, or a job is stuck.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
     from crystalmath.client import Client
 
 BENCHMARKS = Path(__file__).resolve().parent
-#: When a job is cancelled.
+#: The moments of a cancel.
 MOMENTS = ("pending", "claiming", "running", "finishing")
-#: So many jobs are cancelled side by side, and run at a time.
+#: The number of jobs that run, and are cancelled, side by side.
 WORKERS = 2
 #: After this time, in seconds, a job is stuck.
 STUCK_S = 60.0
-#: How long a job that is cancelled while it finishes runs, in seconds.
+#: The run time of jobs that are cancelled while they finish, in seconds.
 SHORT_S = 0.5
 
 
 @frozen
 class Cancel:
-    """What became of one.
+    """One cancel and its outcome.
 
     Parameters
     ----------
     moment, tree : str
-        When, and of what.
+        The moment of the cancel, and the kind of the job's processes.
     state : str
         The job's last state.
     seconds : float
-        From the request until it was told.
+        The time from the request to that state.
     alive : bool
         Whether a process of the job was alive then.
     """
@@ -61,7 +61,7 @@ class Cancel:
 
 
 def main() -> int:
-    """Cancel, print, and tell whether all is well."""
+    """Cancel and print; return whether a job is stuck, or a process was alive."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="crystalmath-bench-") as home:
         _set_environment(home, options)

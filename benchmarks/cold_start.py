@@ -1,4 +1,4 @@
-"""How long a shell user waits: cold starts of the command line, beside the import of Typer alone.
+"""Compare cold starts of the command line with the import of Typer alone.
 
 ``python benchmarks/cold_start.py`` prints the processor time of each command as a multiple of that
 of ``python -c "import typer"``, the medians of each round, the worst of five rounds. It exits 1 if
@@ -19,7 +19,7 @@ from pathlib import Path
 
 from crystalmath.client import connect
 
-#: At most so many times as long: the help, and what is asked without a server, and with one.
+#: Limits, in multiples of that import: the help, then commands without a server and with one.
 HELP, ALONE, ASKED = 1.3, 2.5, 1.5
 ROUNDS = 5
 #: The script that an installation makes.
@@ -28,7 +28,7 @@ STRUCTURE = Path(__file__).resolve().parents[1] / "examples" / "Al.poscar"
 
 
 def main() -> int:
-    """Measure, print, and tell whether the limits hold."""
+    """Measure, print, and return whether a limit is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=7, help="runs of each command in a round")
     parser.add_argument("--jobs-in-store", type=int, default=0, help="finished jobs to begin with")
@@ -63,7 +63,7 @@ def _one_job() -> str:
 
 
 def _worst(commands: dict[str, list[str]], runs: int) -> dict[str, float]:
-    """Compare commands with the import of Typer, in turn with it; give the worst of the rounds."""
+    """Compare commands with the import of Typer, in turn; return the worst of the rounds."""
     rounds = [_ratios(commands, runs) for _ in range(ROUNDS)]
     return {name: max(ratios[name] for ratios in rounds) for name in commands}
 

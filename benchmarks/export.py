@@ -1,4 +1,4 @@
-"""How long exports of many results take, and how much memory.
+"""Measure the time and memory of exports of many results.
 
 python benchmarks/export.py [JOBS]   (default 10,000 copies of one EMT job, in a home of its own)
 """

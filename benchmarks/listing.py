@@ -1,4 +1,4 @@
-"""How long lists with filters, sort and totals take in the store among many jobs.
+"""Measure lists with filters, sort and totals in the store among many jobs.
 
 python benchmarks/listing.py [JOBS]   (default 100,000; a home of its own, removed afterwards)
 """
@@ -61,7 +61,7 @@ def main(count: int) -> None:
 
 
 def _list(store: JobStore, sort: str | None, filters: dict[str, Any]) -> float:
-    # Computing alone: what else the machine does is not measured.
+    # CPU time alone, so that other work of the machine is not measured.
     begun = time.process_time()
     store.steps([job.job_id for job in store.list(limit=50, sort=sort, **filters)])
     store.totals(**filters)

@@ -1,11 +1,15 @@
-"""What the framework costs over its engine: the same jobs through bare Parsl and through us.
+"""Compare the same jobs through bare Parsl and through us.
 
 Run it in an environment that has both packages: ``python benchmarks/overhead.py``. It uses a
-temporary home, a server in a process of its own, two workers that have imported quacc before any
-clock starts, and prints seconds, ratios and the limits: jobs and their results by the client, all
-in one call, one request each, and so by several clients at once; what a small job costs in CPU,
-directory entries and disk; then what a submission takes over the socket, one after the other and a
-thousand in one request. Of several rounds the worst counts. It exits 1 if a limit is broken.
+temporary home, a server in a process of its own, and two workers that have imported quacc before
+any clock starts. It prints seconds, ratios and limits:
+
+- for jobs and their results by the client: all in one call, in a request each, and in a request
+  each by several clients at once;
+- for the CPU time, directory entries and disk space of a small job;
+- for submissions over the socket: one after the other, and a thousand in one request.
+
+The worst of several rounds counts. It exits 1 if a limit is broken.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
 BENCHMARKS = Path(__file__).resolve().parent
 WORKERS = 2
 TIMEOUT_S = 600.0
-#: A round of eight jobs that takes longer met a worker that still had to import quacc, in seconds.
+#: If a round of eight jobs takes longer, a worker still had to import quacc, in seconds.
 WARM_S = 0.5
 NOOP, EMT = "noop_recipes.noop", "quacc.recipes.emt.core.static_job"
 CLIENTS = 8
@@ -39,16 +43,16 @@ MANY = "client, submit_many"
 SINGLY = "the same, parcel=1"
 EACH = "client, one request each"
 PIPELINED = f"the same by {CLIENTS} clients"
-#: What is run: recipe, number of jobs, largest allowed ratio to bare Parsl for each way.
+#: Recipe, number of jobs, and the largest allowed ratio to bare Parsl for each way.
 CASES = [
     (NOOP, 1000, {MANY: 1.0, SINGLY: 2.2, EACH: 2.5, PIPELINED: 1.5}),
     (EMT, 200, {MANY: 1.05, SINGLY: 1.2, EACH: 1.05, PIPELINED: 1.05}),
 ]
 LARGE_CASES = [(NOOP, 10_000, {MANY: 0.6}), (EMT, 2000, {MANY: 1.0})]
-#: What a no-op may cost in CPU of all processes of ours, in directory entries, and on the disk.
+#: Limits of a no-op: CPU time of all our processes, directory entries, disk space.
 CPU_MS, ENTRIES, DISK_KB = 2.0, 0.2, 2.0
-#: Submissions of one after the other, what one may take, and what a job with its result; so for
-#: those in one request.
+#: The number of submissions one after the other, and the limits of one, and of a job with its
+#: result. Then the number in one request, and its limit.
 ALONE, ALONE_MS, RESULT_MS = 100, 2.0, 30.0
 TOGETHER, TOGETHER_S = 1000, 0.3
 BARE = "bare Parsl"
@@ -59,7 +63,7 @@ Way = Callable[[str, int], None]
 
 
 def main() -> int:
-    """Measure, print, and tell whether the limits hold."""
+    """Measure, print, and return whether a limit is broken."""
     options = _options()
     with tempfile.TemporaryDirectory(prefix="crystalmath-bench-") as home:
         _set_environment(home)
@@ -137,7 +141,7 @@ def _client(stack: contextlib.ExitStack) -> Client:
 
 
 def _ways(stack: contextlib.ExitStack, client: Client, engine: str) -> dict[str, Way]:
-    """Start what runs the jobs: bare Parsl, and this framework on the engine."""
+    """Start bare Parsl, and this framework on the engine."""
     from crystalmath.client import connect
 
     ways: dict[str, Way] = {}
@@ -187,7 +191,7 @@ def _bare_parsl(stack: contextlib.ExitStack) -> Way:
 
 
 def _measure(ways: dict[str, Way], options: argparse.Namespace) -> Times:
-    """Take turns, so that a busy moment of the machine meets all ways alike."""
+    """Run the ways in turn, so that a busy moment of the machine delays all of them."""
     for way in ways.values():
         _warm(way)
     times: Times = {}
@@ -206,10 +210,10 @@ def _cases(options: argparse.Namespace) -> list[tuple[str, int, dict[str, float]
 
 
 def _costs(way: Way, home: Path) -> list[tuple[str, float, str, float]]:
-    """Return what a no-op of many costs, each with its unit and limit."""
+    """Return the costs of one no-op among many, each with its unit and limit."""
     recipe, count, _ = CASES[0]
     files = _files(home)
-    # To look through the files of all jobs takes seconds, which no job costs.
+    # A look through the files of all jobs takes seconds, which are no cost of a job.
     used = _cpu(home)
     way(recipe, count)
     cpu = _cpu(home) - used
@@ -315,7 +319,7 @@ def _warm(way: Way) -> None:
 
 
 def _report(options: argparse.Namespace, times: Times) -> int:
-    """Print what was measured; give how many limits are broken."""
+    """Print the measurements; return how many limits are broken."""
     print(
         f"{options.engine}, {WORKERS} workers, warm, worst of {options.repeat} rounds, "
         f"{options.jobs_in_store} finished jobs in the store"

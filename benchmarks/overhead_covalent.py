@@ -1,4 +1,4 @@
-"""What the framework costs over Covalent: the same jobs as bare dispatches and through us.
+"""Compare the same jobs as bare dispatches of Covalent and through us.
 
 Run it in an environment that has both packages: ``python benchmarks/overhead_covalent.py``. It
 uses a temporary home with a Covalent server of its own, two workers that have imported quacc
@@ -35,7 +35,7 @@ POLL_S = 0.1
 
 
 def main() -> int:
-    """Measure, print, and tell whether the limit holds."""
+    """Measure, print, and return whether the limit is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=JOBS)
     parser.add_argument("--repeat", type=int, default=3, help="rounds; the median ratio counts")

@@ -1,4 +1,4 @@
-"""How long a status takes while 100 jobs are under way: the slowest poll of one of them.
+"""Measure the slowest poll of a job's status while 100 jobs are under way.
 
 ``python benchmarks/polling.py [ENGINE ...]``; a temporary home; the limit is 50 ms.
 """
@@ -20,7 +20,7 @@ LIMIT_S = 0.05
 
 
 def main() -> int:
-    """Measure and print, and tell whether the limit holds."""
+    """Measure, print, and return whether the limit is broken."""
     broken = False
     for engine in sys.argv[1:] or ["local", "parsl"]:
         with tempfile.TemporaryDirectory(prefix="crystalmath-bench-") as home:

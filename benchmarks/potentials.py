@@ -84,7 +84,7 @@ def _calculator() -> Any:
 
 
 def static(atoms: Atoms) -> dict[str, float]:
-    """Compute the energy, in eV: the recipe, and what the loop calls."""
+    """Compute the energy, in eV; it is the recipe, and the function that the loop calls."""
     atoms.calc = _calculator()
     return {"energy": float(atoms.get_potential_energy())}
 
@@ -99,7 +99,7 @@ def _cells(count: int) -> list[Atoms]:
 
 
 def _loop(count: int) -> tuple[float, float]:
-    """Return what a loop in a process of its own takes, in seconds of the clock and of CPU."""
+    """Return the time of a loop in a process of its own, in seconds of the clock and of CPU."""
     command = [sys.executable, __file__, "--loop", f"--jobs={count}"]
     start = time.perf_counter()
     environment = {name: value for name, value in os.environ.items() if name != "LOADS"}
@@ -114,7 +114,7 @@ def _loop(count: int) -> tuple[float, float]:
 
 
 def _jobs(count: int, engine: str) -> tuple[tuple[float, float], int]:
-    """Return what jobs take, as `_loop` does, and how often CHGNet was loaded for them."""
+    """Return the time of jobs, as `_loop` does, and how often CHGNet was loaded for them."""
     from crystalmath.client import Submission, connect
 
     with (

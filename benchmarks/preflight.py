@@ -1,9 +1,8 @@
-"""What the check of pseudopotentials adds to a submission.
+"""Measure what the check of pseudopotentials adds to a submission.
 
-``python benchmarks/preflight.py`` makes a library of POTCARs as large as VASP's own and prints
-milliseconds: of the first check, which starts a process and imports quacc there; of one when that
-is warm, for questions that were never asked before; and of many structures of the same elements.
-It exits 1 if a limit is broken.
+``python benchmarks/preflight.py`` makes a library of POTCARs as large as VASP's own. It prints the
+milliseconds of the first check, which starts a process and imports quacc there; of new checks in
+the warm process; and of many structures of the same elements. It exits 1 if a limit is broken.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ CASES = [
 
 
 def main() -> int:
-    """Measure, print, and tell whether the limits hold."""
+    """Measure, print, and return whether a limit is broken."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-n", type=int, default=20, help="questions of each kind")
     runs = parser.parse_args().n
@@ -87,7 +86,7 @@ def _set_environment(folder: Path) -> None:
 
 
 def _check(recipe: str, atoms: Atoms, **parameters: object) -> list[Any]:
-    """Do what a submission does."""
+    """Check a job as a submission does."""
     arguments = {
         "recipe": f"quacc.recipes.{recipe}",
         "atoms": atoms,
@@ -132,7 +131,7 @@ _cutoffs = itertools.count(400)
 
 
 def _new(recipe: str, atoms: Atoms) -> float:
-    """Ask something that nobody has asked before."""
+    """Check a job that was never checked before."""
     parameters: dict[str, Any] = {"encut": next(_cutoffs)}
     if recipe.endswith("double_relax_flow"):
         parameters = {"relax2_kwargs": parameters}

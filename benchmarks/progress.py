@@ -1,10 +1,10 @@
-"""What it costs the server to tell how far 200 running jobs have come.
+"""Measure what the progress of 200 running jobs costs the server.
 
 python benchmarks/progress.py [JOBS]   (default 200; VASP's files in a folder that is removed)
 
-Each has an OUTCAR of 2 MB. It is printed what one `jobs.progress` of all of them computes: at
-first, where nothing has changed since, and where a tenth or all have written something; and which
-share of a core that is where somebody asks every ten seconds.
+Each job has an OUTCAR of 2 MB. The benchmark prints the time of one `jobs.progress` of all jobs:
+the first time, without a change since, and after a tenth or all of them have written. It also
+prints the share of a core that this takes if a client asks every ten seconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FORCES = """ POSITION                                       TOTAL-FORCE (eV/Ang
 
 
 def main(count: int) -> None:
-    """Print what is computed, in ms and in percent of a core."""
+    """Print the times, in ms and in percent of a core."""
     with tempfile.TemporaryDirectory() as folder:
         works = [Path(folder, str(number)) for number in range(count)]
         for work in works:

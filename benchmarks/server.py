@@ -1,4 +1,4 @@
-"""What a client feels of the server: polls, many jobs, a large result; and what it costs idle.
+"""Measure the server's answers to polls, many jobs and a large result, and its cost when idle.
 
 Run it in an environment that has both packages: ``python benchmarks/server.py [polls] [large]
 [idle] [waiting] [flows]``. It uses temporary homes, prints each figure beside its limit, polls
@@ -65,7 +65,7 @@ _broken: list[str] = []
 
 
 def main() -> int:
-    """Measure and print, and tell whether the limits hold."""
+    """Measure, print, and return whether a limit is broken."""
     os.environ["CRYSTALMATH_RECIPES"] = "noop_recipes"
     known = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(BENCHMARKS), known]))
@@ -118,7 +118,7 @@ async def _polls(folder: Path) -> None:
 
 
 async def _submit(server: Server, echo: Echo, store: str) -> list[str]:
-    """Submit a thousand jobs in one request, wait for them, and give their ids."""
+    """Submit a thousand jobs in one request, wait for them, and return their ids."""
     client = await Client.connect(server.path)
     job = {"recipe": "noop_recipes.noop", "structure": STRUCTURE, "engine": "local"}
     await client.call("jobs.submit", **job)
@@ -137,7 +137,7 @@ async def _submit(server: Server, echo: Echo, store: str) -> list[str]:
 
 
 async def _poll(path: str, ids: list[str], seconds: float = ROUND_S) -> list[float]:
-    """Have all clients poll for a while; give the times of the answers, in seconds."""
+    """Have all clients poll for a while; return the times of the answers, in seconds."""
     clients = [await Client.connect(path) for _ in range(CLIENTS)]
     times: list[float] = []
 
@@ -191,7 +191,7 @@ _fetched: dict[str, Any] = {}
 
 
 async def _longest(client: Client, job_id: str, meanwhile: Callable[[], Any]) -> float:
-    """Poll while something else goes on; give the longest time of an answer, in seconds."""
+    """Poll during another request; return the longest time of an answer, in seconds."""
     other = asyncio.create_task(meanwhile())
     longest = 0.0
     while not other.done():
@@ -208,7 +208,7 @@ async def _sleep(seconds: float) -> None:
 
 
 async def _fetch(server: Server, job_id: str) -> None:
-    """Read the result in a process of its own, so that its work is not ours."""
+    """Read the result in another process, so that its work is not measured as ours."""
     command = [sys.executable, __file__, "read", server.path, job_id]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     output, _ = await process.communicate()
@@ -290,7 +290,7 @@ async def _waiting(folder: Path) -> None:
 
 
 async def _used(pid: int) -> float:
-    """Give what a server takes of a core at rest, in percent."""
+    """Return the share of a core that a server takes at rest, in percent."""
     await asyncio.sleep(5)
     began = _cpu_s(pid)
     await asyncio.sleep(IDLE_S)
@@ -328,7 +328,7 @@ async def _submitted(client: Client, jobs: list[dict[str, Any]]) -> list[str]:
 
 
 async def _run(client: Client, jobs: list[dict[str, Any]]) -> float:
-    """Submit jobs in one request, and wait for them; give how long that took, in seconds."""
+    """Submit jobs in one request, and wait for them; return how long that took, in seconds."""
     began = time.perf_counter()
     ids = await _submitted(client, jobs)
     while not (answer := await client.call("jobs.wait", job_ids=ids, timeout_s=60))["done"]:

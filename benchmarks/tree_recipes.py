@@ -1,7 +1,7 @@
 """Recipes that start processes which are hard to end, for measuring how jobs are cancelled.
 
-All that a job starts holds a lock on the file that it is given, so that whoever can have that lock
-knows that nothing of the job is alive, however it hides from the process table.
+All processes of a job hold a lock on a file that is passed to it. So if the lock is free, no
+process of the job is alive, even one that hides from the process table.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TREES", "grow"]
 
-#: What each kind of tree runs beside the recipe; ``{fd}`` is the locked file.
+#: The processes of each kind of tree beside the recipe; ``{fd}`` is the locked file.
 TREES = {
     "a recipe alone": "",
     "a child": "import time; time.sleep(600)",
@@ -49,14 +49,14 @@ TREES = {
 
 
 def grow(atoms: Atoms, tree: str, lock: str, begun: str, seconds: float) -> dict[str, Any]:
-    """Start a tree, say that it is there, and wait."""
+    """Start a tree, make the file `begun`, and wait."""
     file = os.open(lock, os.O_RDWR)
     fcntl.flock(file, fcntl.LOCK_SH)
     fcntl.fcntl(file, fcntl.F_SETFD, 0)  # the processes of the tree inherit it
     if code := TREES[tree]:
         subprocess.Popen([sys.executable, "-S", "-c", code], close_fds=False)
-        time.sleep(0.1)  # until it has done what its kind does
+        time.sleep(0.1)  # until it has started its processes
     Path(begun).touch()
     time.sleep(seconds)
-    os.close(file)  # a warm process may go on; what else there is must not
+    os.close(file)  # a warm process may go on; all others must not
     return {"results": {"energy": 0.0}}

@@ -1,4 +1,4 @@
-"""An engine whose workers see nothing of the home: a Dask cluster of somebody else's.
+"""An engine whose workers do not see the home: an existing Dask cluster.
 
 Specifications and answers travel as bytes. The functions below the runner are called in its agent,
 which alone imports Dask and has the connection to the scheduler.
@@ -54,7 +54,7 @@ class DaskApartRunner(EngineRunner):
         return dict(self._ask(look, attempts))
 
     def release(self, attempts: Sequence[Attempt]) -> None:
-        """Stop what runs, too: its worker sees no request in the run directory."""
+        """Stop running attempts, too: their workers do not see the request in the run directory."""
         self._ask(drop, [attempt.id for attempt in attempts])
 
     def stop(self) -> None:
@@ -78,7 +78,7 @@ _settling = threading.Lock()
 
 
 def connect(scheduler: str) -> None:
-    """Connect, and see that the scheduler itself begins nothing again."""
+    """Connect, and refuse a scheduler that begins tasks again by itself."""
     from distributed import Client
 
     client = Client(scheduler, timeout=ANSWER_S)
@@ -104,7 +104,7 @@ def submit(attempts: Sequence[Attempt]) -> None:
 
 
 def look(attempts: Sequence[Attempt]) -> dict[str, Sighting]:
-    """Ask the scheduler what it has, then each worker what it runs; collect what is over."""
+    """Ask the scheduler for its tasks, then each worker for its attempts; collect ended ones."""
     from distributed import default_client
 
     client, keys = default_client(), [attempt.id for attempt in attempts]
@@ -135,7 +135,7 @@ def look(attempts: Sequence[Attempt]) -> dict[str, Sighting]:
 
 
 def drop(keys: Sequence[str]) -> None:
-    """Have each worker stop what it runs of these, and begin none; drop what is queued."""
+    """Have each worker stop these attempts and begin none of them; drop queued tasks."""
     from distributed import default_client
 
     running = default_client().run(apart.running_apart, keys)
@@ -144,10 +144,10 @@ def drop(keys: Sequence[str]) -> None:
 
 
 def _settled(attempt: Attempt) -> Sighting:
-    """Collect what is over; until its answer is stored here, nobody may call it gone."""
+    """Collect an ended attempt; it is not reported as gone before its answer is stored here."""
     try:
         _settle(attempt, _futures[attempt.id])
-    except Exception as error:  # noqa: BLE001 - whatever keeps the answer there: it is asked for again
+    except Exception as error:  # noqa: BLE001 - any error: the answer is collected again later
         return Sighting("unknown", f"its answer cannot be had: {error}")
     return Sighting("unknown" if attempt.id in _futures else "gone")
 
@@ -159,10 +159,10 @@ def _follow(attempt: Attempt, future: Future) -> None:
 
 
 def _settle(attempt: Attempt, future: Future) -> None:
-    """Publish an answer, or that there is none; what cannot be stored now, `look` tries again."""
+    """Publish an answer, or its absence; `look` repeats a failed write."""
     with _settling:
         is_followed = _futures.get(attempt.id) is future
-        # One that is lost with the connection to the scheduler may run all the same.
+        # An attempt that is lost with the connection to the scheduler may still run.
         if not is_followed or future.status not in {"finished", "error"}:
             return
         error = future.exception(timeout=ANSWER_S)
@@ -190,7 +190,7 @@ def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner:
 
 @hookimpl
 def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
-    """Return what keeps the engine from serving."""
+    """Return the reasons why the engine cannot serve."""
     if importlib.util.find_spec("distributed") is None:
         message, remedy = "dask.distributed is not installed", "pip install distributed"
         return [Finding(severity="error", code="missing_library", message=message, remedy=remedy)]

@@ -1,4 +1,4 @@
-"""What the agent calls: Dask lives in its process, and not in the user's."""
+"""The functions that run in the agent: Dask lives in its process, and not in the user's."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def look(keys: Sequence[str]) -> dict[str, Sighting]:
 
 
 def release(keys: Sequence[str]) -> None:
-    """Have the scheduler drop the tasks, and those that are over."""
+    """Have the scheduler drop the tasks, queued or ended."""
     over = {key for key, future in _futures.items() if future.status == "finished"}
     for key in _futures.keys() & over.union(keys):
         _futures.pop(key).release()
 
 
 def close() -> None:
-    """End the cluster as Dask does it: it removes its files."""
+    """Close the cluster, so that Dask removes its files."""
     default_client().shutdown()

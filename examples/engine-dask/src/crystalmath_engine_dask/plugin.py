@@ -27,7 +27,7 @@ def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner:
 
 @hookimpl
 def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
-    """Return what keeps Dask from serving."""
+    """Return the reasons why Dask cannot serve."""
     if importlib.util.find_spec("distributed") is None:
         message, remedy = "dask.distributed is not installed", "pip install distributed"
         return [Finding(severity="error", code="missing_library", message=message, remedy=remedy)]

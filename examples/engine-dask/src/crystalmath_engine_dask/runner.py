@@ -1,4 +1,4 @@
-"""The Dask engine: hands run directories to Dask's workers, and says what it sees."""
+"""The Dask engine: it hands run directories to Dask's workers, and reports their tasks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ANSWER_S, START_S, STOP_S = 5.0, 60.0, 10.0
 class DaskRunner(EngineRunner):
     """Run jobs on a Dask cluster of our own, on this machine; it ends with this process."""
 
-    # Dask drops what is queued, but not always: a cancel outruns a task that is on its way. And it
+    # Dask does not always drop queued tasks: a cancel may overtake a task that is on its way. It
     # sorts the tasks of one batch by their keys.
     capabilities = Capabilities(queue_dies_with_owner=True, starts_in_order=False)
 
@@ -39,19 +39,19 @@ class DaskRunner(EngineRunner):
         return {key: key for key in directories}
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Ask about all attempts at once."""
+        """Look up all attempts with one request."""
         if not self._agent.alive:
             gone = Sighting("gone", f"its Dask cluster {self._agent.ending}")
             return {attempt.id: gone for attempt in attempts}
         return dict(self._ask(cluster.look, [attempt.id for attempt in attempts]))
 
     def release(self, attempts: Sequence[Attempt]) -> None:
-        """Drop what is queued; what is running is core's to stop."""
+        """Drop queued tasks; core stops running jobs."""
         if self._agent.alive:
             self._ask(cluster.release, [attempt.id for attempt in attempts])
 
     def stop(self) -> None:
-        """End what we started."""
+        """End the cluster and the agent."""
         with contextlib.suppress(EngineUnavailable):  # it is ended, too
             self._agent.ask(STOP_S, cluster.close)
         self._agent.stop()

@@ -65,9 +65,9 @@ class Client:
         self._connection.close()
 
     def incarnation(self) -> str:
-        """Return which life of the server this is.
+        """Return a name for this run of the server.
 
-        Dispatches of an earlier one read ``RUNNING`` for ever where the server was killed.
+        If a server was killed, its dispatches have the status ``RUNNING`` for ever.
         """
         try:
             server = json.loads(self._request("GET", "/api/v1/settings"))
@@ -112,7 +112,7 @@ class Client:
         self._request("PUT", f"{_DISPATCHES}/{dispatch}/status", {"status": "CANCELLED"})
 
     def complaint(self, dispatch: str) -> str:
-        """Return the last line that a failed dispatch's task, or Covalent itself, has written."""
+        """Return the last line of output of a failed dispatch's task, or of Covalent itself."""
         for key in ("stderr", "error"):
             with contextlib.suppress(EngineUnavailable, RefusedError, ValueError, KeyError):
                 path = f"{_DISPATCHES}/{dispatch}/electrons/0/assets/{key}"
@@ -149,7 +149,7 @@ class Client:
 
 
 def listens(address: Address, timeout: float = 2.0) -> bool:
-    """Return whether something listens there."""
+    """Return whether a server listens at an address."""
     try:
         socket.create_connection((address.host, address.port), timeout).close()
     except OSError:

@@ -78,7 +78,7 @@ def _parse(value: object, place: str) -> Address:
 
 
 def _covalents_own(environ: Mapping[str, str]) -> Address:
-    """Return where Covalent's client would look; importing it would write into the user's home."""
+    """Return the address in Covalent's configuration, without importing Covalent's client."""
     directory = (
         environ.get("COVALENT_CONFIG_DIR")
         or environ.get("XDG_CONFIG_DIR")

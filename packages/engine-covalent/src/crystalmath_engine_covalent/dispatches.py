@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from crystalmath.models import Attempt
 
-#: Dispatch ids are made from attempt ids, so that one is found by the other.
+#: Dispatch ids are made from attempt ids by this namespace.
 _NAMESPACE = uuid.UUID("7a0b3a5e-8f0c-4f5e-9d53-3c4b4f7c1d9e")
 #: An attempt may have so many dispatches with ids made from its own. Core gives up after as many.
 TRIES = 6
@@ -57,7 +57,7 @@ def files(dispatch: str, attempt: Attempt) -> dict[str, bytes]:
 
 
 def _task(run_directory: Path) -> bytes:
-    """Archive the call that Covalent's worker makes; it names core and nothing else of ours."""
+    """Archive the call that Covalent's worker makes; of our packages it imports only core."""
     task = functools.partial(worker.run, str(run_directory))
     versions = {"py_version": platform.python_version(), "cloudpickle_version": ""}
     header = json.dumps({**versions, "attrs": {"doc": "", "name": "run"}}).encode()
@@ -103,5 +103,5 @@ def manifest(dispatch: str, name: str) -> dict[str, Any]:
 
 
 def _assets(*names: str) -> dict[str, Any]:
-    # No file is named for the server to fetch: what it needs has been sent.
+    # The server has to fetch no file: all of them have been sent.
     return {name: {"size": 0} for name in names}

@@ -33,7 +33,7 @@ def crystalmath_make_runner(settings: EngineSettings) -> EngineRunner:
 
 @hookimpl
 def crystalmath_engine_findings(settings: EngineSettings) -> Sequence[Finding]:
-    """Return what keeps Covalent from serving."""
+    """Return the reasons why Covalent cannot serve."""
     from crystalmath_engine_covalent import client, config, private
 
     if importlib.util.find_spec("covalent") is None:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from crystalmath.models import EngineSettings
 
-#: Dask takes a task for half a second's work until it has seen others of its kind end. Each task of
-#: ours is a kind of its own. Then a job may be queued behind another while a worker has
-#: nothing to do, and stays there until that one ends.
+#: Dask expects a task to take half a second until it has seen others of its kind end, and each
+#: task of ours is a kind of its own. So it may queue a job behind another, although a worker is
+#: idle; the job then waits for the other's end.
 SCHEDULING = {"DASK_DISTRIBUTED__SCHEDULER__UNKNOWN_TASK_DURATION": "1h"}
 
 #: The environment variable that the server's processes carry.
@@ -47,7 +47,7 @@ IDLE_S = 3.0
 
 
 class NotStarted(EngineUnavailable):
-    """A server was to be started for this home, and does not come up."""
+    """The server for this home cannot be started."""
 
 
 @frozen(kw_only=True)
@@ -75,24 +75,27 @@ class Record:
 
     @property
     def address(self) -> Address:
-        """Where it listens."""
+        """The address of the server."""
         return Address("localhost", self.port)
 
     def is_alive(self) -> bool:
-        """Return whether this very server runs."""
+        """Return whether the recorded server runs."""
         return processes.is_alive(self.pid, self.start_time)
 
     def own_processes(self) -> list[int]:
-        """List the server and its Dask cluster; whatever belongs to a job has its own session."""
+        """List the processes of the server and its Dask cluster, without those of jobs.
+
+        Jobs have sessions of their own.
+        """
         return [pid for pid in self.marked() if _session(pid) == self.pid]
 
     def marked(self) -> list[int]:
-        """List all processes that came from it, jobs and their supervisors too."""
+        """List all processes that came from the server, with jobs and their supervisors."""
         return processes.marked(MARK, self.mark)
 
 
 class PrivateServer:
-    """The server of one home; everything that it writes lies below its directory."""
+    """The server of one home, with all of its files below its directory."""
 
     def __init__(self, directory: Path, workers: int) -> None:
         self._directory = directory
@@ -114,7 +117,7 @@ class PrivateServer:
         return self._record.address
 
     def leave(self) -> None:
-        """Use it no more; end it if nobody else does."""
+        """Leave the server; end it if no other process uses it."""
         if self._use is None:
             return
         self._use.close()
@@ -181,13 +184,13 @@ def _session(pid: int) -> int | None:
 
 
 def directory_of(settings: EngineSettings) -> Path:
-    """Return where the server of a home keeps its files."""
+    """Return the directory for the files of a home's server."""
     return settings.directory / "server"
 
 
 def unusable(directory: Path) -> str | None:
     """Return why Covalent cannot keep its files below a directory; ``None`` if it can."""
-    # It takes its paths for parts of URLs, and would write elsewhere.
+    # Covalent uses its paths as parts of URLs, and would write elsewhere.
     if re.fullmatch(r"[\w/.~!$&'()*+,;=:@-]+", str(directory), re.ASCII):
         return None
     return (
@@ -205,7 +208,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def alone(directory: Path) -> Iterator[bool]:
-    """Return whether nobody uses the server of a directory; nobody begins to, meanwhile."""
+    """Yield whether the server of a directory is unused; none begins to use it meanwhile."""
     with (directory / "users.lock").open("a", encoding="ascii") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -36,18 +36,18 @@ class ServerNotRunningError(CrystalMathError):
 class CovalentRunner(EngineRunner):
     """Run jobs on a Covalent server.
 
-    A status of Covalent's shows whether its task may still begin; the run directory shows the
-    outcome of a job. (A stopped server marks uncancelled tasks as ``CANCELLED``. One that is killed
-    leaves ``RUNNING`` behind, and the processes of a cancelled task live on.)
+    Covalent's status shows whether a task may still begin; the run directory shows the outcome of
+    its job. (A stopped server marks uncancelled tasks as ``CANCELLED``. A killed one leaves the
+    status ``RUNNING``, and the processes of a cancelled task live on.)
 
     Parameters
     ----------
     settings : EngineSettings
-        ``address`` of a running server (default: where Covalent's own configuration says), or
-        ``autostart = true`` for one of this home alone, with so many ``workers``.
+        ``address`` of a running server (default: that of Covalent's own configuration), or
+        ``autostart = true`` for a server of this home alone, with ``workers`` workers.
     """
 
-    # A launch takes a tenth of a second, and nothing else is asked of the engine meanwhile.
+    # A launch takes a tenth of a second, and no other call of the engine runs meanwhile.
     # Its server's Dask cluster queues a task behind each running one, and does not reorder them.
     # Its workers have the environment that this server was started with.
     capabilities = Capabilities(
@@ -70,7 +70,7 @@ class CovalentRunner(EngineRunner):
                     handles[attempt.id] = self._dispatch(server, attempt, life)
         except EngineUnavailable as error:
             if not self._reached and not any(attempt.handle for attempt in attempts):
-                # Nobody is to wait for a server that was never there.
+                # Jobs do not wait for a server that was never there.
                 if isinstance(error, NotListening):
                     raise ServerNotRunningError(f"{error}: {config.REMEDY}") from error
                 if isinstance(error, NotStarted):
@@ -81,7 +81,7 @@ class CovalentRunner(EngineRunner):
         return handles
 
     def probe(self, attempts: Sequence[Attempt]) -> Mapping[str, Sighting]:
-        """Ask the server for all of them at once."""
+        """Look up all attempts with few requests."""
         wanted = {attempt.id: dispatches.all_ids(attempt) for attempt in attempts}
         with self._server() as server:
             life = self._life(server)
@@ -118,7 +118,7 @@ class CovalentRunner(EngineRunner):
             self.log.warning("Covalent does not cancel %s", live)
 
     def stop(self) -> None:
-        """Leave the server; one that was started for this home ends with its last user."""
+        """Leave the server; a server of this home alone ends with its last user."""
         self._private.leave()
 
     def _server(self) -> Client:
@@ -138,7 +138,7 @@ class CovalentRunner(EngineRunner):
             try:
                 server.register(dispatches.manifest(dispatch, f"{attempt.id}@{life}"))
             except RefusedError:
-                # A launch that broke off may have registered it.
+                # An interrupted launch may have registered it.
                 before = server.find([dispatch]).get(dispatch)
                 if before is None:
                     raise
@@ -151,10 +151,10 @@ class CovalentRunner(EngineRunner):
     def _see(self, server: Client, live: Sequence[Dispatch]) -> Sighting:
         for dispatch in live:
             if dispatch.status == "NEW_OBJECT":
-                # Registered, and whoever did it had no time to start it: harmless if he had.
+                # Registered, but perhaps not started; a second start does nothing.
                 server.start(dispatch.id)
-        # Covalent says RUNNING as soon as its Dask cluster has a task queued, and core knows what
-        # has begun from its files.
+        # Covalent's status is RUNNING as soon as its Dask cluster has queued the task. Core knows
+        # from files which jobs have begun.
         return Sighting("queued")
 
 
@@ -163,7 +163,7 @@ def _live(server: Client, ids: Sequence[str], life: str) -> list[str]:
 
 
 def _may_run(dispatch: Dispatch, life: str) -> bool:
-    """Return whether the server may still start it; what it had in an earlier life it does not."""
+    """Return whether the server may still start a dispatch: not one of an earlier run of it."""
     return dispatch.status not in _ENDED and dispatch.name.rpartition("@")[2] == life
 
 

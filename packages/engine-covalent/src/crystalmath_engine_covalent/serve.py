@@ -1,4 +1,4 @@
-"""Be the Covalent server of one home, until nobody uses it any more.
+"""Run the Covalent server of one home, until no process uses it.
 
 Started as ``python -m crystalmath_engine_covalent.serve DIRECTORY WORKERS`` by
 :class:`~crystalmath_engine_covalent.private.PrivateServer`. It returns once the server's process
@@ -24,14 +24,14 @@ from typing import Any
 from crystalmath import processes
 from crystalmath_engine_covalent.private import MARK, Record, alone
 
-#: How long the server stays when nobody uses it: a killed user may come back.
+#: How long the server stays unused, in seconds: a killed process may come back.
 IDLE_S = 20.0
 #: How often it looks, in seconds.
 LOOK_S = 2.0
 
 
 def main() -> None:
-    """Leave a process behind that serves."""
+    """Start the process of the server, and return."""
     directory, workers = Path(sys.argv[1]), int(sys.argv[2])
     port = _free_port()
     ready, written = os.pipe()
@@ -58,7 +58,7 @@ def _free_port() -> int:
 
 
 def _configure(directory: Path, port: int, workers: int) -> None:
-    """Write Covalent's configuration, so that nothing of the user's is read or written."""
+    """Write Covalent's configuration, so that it uses no files of the user."""
     for name in [name for name in os.environ if name.startswith("COVALENT_")]:
         del os.environ[name]
     os.environ["COVALENT_CONFIG_DIR"] = str(directory)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class JobRunner(ABC):
-    """Submit recipes to one engine, and follow what becomes of them."""
+    """Submit recipes to one engine, and follow the jobs."""
 
     @abstractmethod
     def submit(
@@ -65,14 +65,14 @@ class JobRunner(ABC):
 
     @abstractmethod
     def get_result(self, job_id: str) -> dict[str, Any] | None:
-        """Return what the recipe returned.
+        """Return the result of a job.
 
         Returns
         -------
         dict or None
             ``None`` while the job is not finished; ``{"error": message, ...}`` if it failed;
-            ``{"error": "cancelled"}`` if it was cancelled; what a recipe returns that is no dict
-            comes as ``{"value": ...}``.
+            ``{"error": "cancelled"}`` if it was cancelled; else the recipe's return value, which
+            is ``{"value": ...}`` if it is no dict.
 
         Raises
         ------

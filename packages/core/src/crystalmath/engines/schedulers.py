@@ -109,22 +109,22 @@ def run(
 
 
 def is_final(message: str) -> bool:
-    """Return whether a refusal names the request, so that asking again would not help.
+    """Return whether a refusal names a part of the request, so that a repetition would not help.
 
-    A partition, an account, a limit that one job exceeds. All else may pass and is tried again:
-    no credentials, no controller, too many jobs at once, or words that nobody knows.
+    Such parts are a partition, an account, a limit that one job exceeds. After all other refusals
+    the command is repeated: no credentials, no controller, too many jobs at once, unknown words.
     """
     message = _ANY_LIMIT.sub("", message)
     return _REQUEST.search(message) is not None and _PASSING.search(message) is None
 
 
 def takes_nothing(message: str) -> bool:
-    """Return whether a refusal says that no job is taken just now: no other need be tried."""
+    """Return whether a refusal concerns all jobs at this time, so that no other need be tried."""
     return _PASSING.search(_ANY_LIMIT.sub("", message)) is not None
 
 
 def trouble(scheduler: str) -> str | None:
-    """Return why a batch system does not answer; ``None`` where it does, or has no commands."""
+    """Return why a batch system does not answer; ``None`` if it does, or has no commands."""
     command = _PINGS.get(scheduler)
     if command is None:
         return None
@@ -138,7 +138,7 @@ def trouble(scheduler: str) -> str | None:
 
 
 def unreadable(command: str, answer: str) -> EngineUnavailable:
-    """Return the error for an answer of a command that cannot be read: nothing follows from it."""
+    """Return the error for an unreadable answer of a command."""
     return EngineUnavailable(f"what {command} answers cannot be read: {answer[:_QUOTED]!r}")
 
 
@@ -221,7 +221,7 @@ class _NodeFail:
 
 
 class SlurmReboots:
-    """Find allocations that nothing is alive of, as their hosts have booted since they began.
+    """Find allocations without living processes: all their hosts have booted since they began.
 
     Slurm ends an allocation as ``NODE_FAIL`` when it loses sight of a host, where processes may go
     on. None of them outlives that host's next boot. One object serves one thread.
@@ -235,9 +235,9 @@ class SlurmReboots:
         self._not_before: dict[str, float] = {}
 
     def ended(self, native_id: str, name: str) -> bool:
-        """Return whether Slurm says that all hosts of an allocation have booted since it began.
+        """Return whether all hosts of an allocation have booted since it began, by Slurm's report.
 
-        Slurm is asked every `BOOTS_S` seconds, once for all. The answer is no if it does not say.
+        Slurm is asked every `BOOTS_S` seconds, once for all. Without a report the answer is no.
         """
         try:
             failed = self._find(native_id, name)
@@ -246,10 +246,10 @@ class SlurmReboots:
             return False
 
     def boot_id(self, native_id: str, name: str) -> str | None:
-        """Return the present boot id of the host of an allocation; ``None`` if nobody can tell.
+        """Return the present boot id of the host of an allocation; ``None`` if unknown.
 
-        Only a host whose ``slurmd`` has started since is asked. Slurm goes by how long a host is
-        up. A system container has its own boot id, but is up for as long as its machine.
+        Only a host whose ``slurmd`` has started since is asked. Slurm reports how long a host is
+        up; a system container has its own boot id, but is up for as long as its machine.
         """
         try:
             failed = self._find(native_id, name)
@@ -269,7 +269,7 @@ class SlurmReboots:
         return self._failed.get((native_id, name))
 
     def _times_of(self, hosts: str) -> tuple[float, float]:
-        """Return since when all of some hosts are up, and their ``slurmd``."""
+        """Return the earliest boot of some hosts, and the earliest start of their ``slurmd``."""
         if hosts not in self._up_since:
             self._up_since[hosts] = (-math.inf, -math.inf)
             nodes = _ask("scontrol", "--oneliner", "show", "node", hosts)

@@ -1,9 +1,8 @@
-"""Check VASP's pseudopotentials, and say in plain words what is missing.
+"""Check VASP's pseudopotentials, and report missing ones.
 
-This is the coarse check, of elements alone: any PBE library with a dataset for each, in any
-variant. Which dataset a recipe asks for is the recipe's to say, and
-:mod:`crystalmath.preflight` asks it. Neither quacc nor pymatgen is imported here; where the path
-comes from is told in :mod:`crystalmath.recipes.quacc_settings`.
+This is a coarse check of elements alone: it accepts any PBE library with a dataset for each, in any
+variant. :mod:`crystalmath.preflight` checks the datasets that a recipe reads. Neither quacc nor
+pymatgen is imported here; :mod:`crystalmath.recipes.quacc_settings` finds the path.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ _FOLDER = "the folder that holds potpaw_PBE.64 or another potpaw_PBE folder"
 
 
 def get_potcar_path() -> Path | None:
-    """Return where the pseudopotentials are said to be, for this process.
+    """Return the configured path of the pseudopotentials, for this process.
 
     Returns
     -------
     pathlib.Path or None
-        The path, which need not exist; ``None`` where nothing names one.
+        The path, which need not exist; ``None`` if no setting names one.
     """
     return potcars_of_this_process().path
 
@@ -58,8 +57,8 @@ def validate_potcars(elements: set[str]) -> tuple[bool, str | None]:
     Returns
     -------
     tuple of bool and str or None
-        ``(True, None)``, or ``(False, message)`` naming everything that is missing, where it was
-        looked for, and the remedy. Nothing is raised for a tree that cannot be read.
+        ``(True, None)``, or ``(False, message)``. The message names the missing elements, the
+        searched folder and the remedy. An unreadable folder raises no error.
     """
     if not elements:
         return True, None
