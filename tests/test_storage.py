@@ -264,6 +264,6 @@ def test_what_was_recorded_last_is_never_left_out_of_a_read_only_home(home, lab,
     with read_only(home):
         told = cli("list")
         assert told.code == 1
-        assert "is read-only, and what was recorded last is in" in told.err
+        assert "is read-only, and the last records are in" in told.err
         assert "open a copy of the home" in told.err
     assert cli("list", "--json").code == 0

@@ -86,7 +86,7 @@ def test_an_unknown_schema_is_refused_with_both_remedies(file, version):
         JobStore(f"sqlite:///{file}")
     # Nobody can tell whether a newer release made it or an older build, before any release.
     assert "If an older unreleased build has, stop the server" in str(refused.value)
-    assert "what has no run directory is lost" in str(refused.value)
+    assert "jobs without a run directory are lost" in str(refused.value)
 
 
 def test_tables_of_an_unreleased_build_are_named_with_the_remedy(file, cli, monkeypatch):

@@ -172,7 +172,7 @@ def test_no_answer_is_a_lost_attempt(attempt, answer):
         ({"result": ""}, {"summary": "text"}, "its summary is 'text'"),
         ({"result": ""}, {"error": 1}, "no attribute"),
         ({"result": ""}, {"state": "waits"}, "its state is 'waits'"),
-        ({"result": ""}, {"state": "cancelled"}, "nobody asked for that"),
+        ({"result": ""}, {"state": "cancelled"}, "without a request"),
     ],
 )
 def test_an_answer_that_can_never_be_stored_is_a_lost_attempt(attempt, members, outcome, said):

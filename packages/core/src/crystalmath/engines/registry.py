@@ -292,7 +292,7 @@ def _not_checked(code: str, what: str, error: BaseException, remedy: str) -> Fin
     return Finding(
         severity="warning",
         code=code,
-        message=f"{what}, so that what it looks at was not checked: {why[:500]}",
+        message=f"{what}, so that its checks were not made: {why[:500]}",
         remedy=remedy,
     )
 
@@ -307,7 +307,7 @@ def how_to_install(name: str) -> str:
 
     It is no command to be copied: anybody could register the name of an engine that is not ours.
     """
-    listed = "`crystalmath engines` lists those that are installed"
+    listed = "`crystalmath engines` lists the installed ones"
     if not is_engine_name(name):
         return f"An engine is a package of its own; {listed}"
     package = f"crystalmath-engine-{name.replace('_', '-')}"

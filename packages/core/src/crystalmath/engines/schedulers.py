@@ -111,7 +111,7 @@ def run(
 def is_final(message: str) -> bool:
     """Return whether a refusal names a part of the request, so that a repetition would not help.
 
-    Such parts are a partition, an account, a limit that one job exceeds. After all other refusals
+    Examples are a partition, an account, a limit that one job exceeds. After all other refusals
     the command is repeated: no credentials, no controller, too many jobs at once, unknown words.
     """
     message = _ANY_LIMIT.sub("", message)

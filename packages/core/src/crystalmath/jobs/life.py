@@ -334,7 +334,7 @@ def _claimed(record: Record, claim: Claim, files: Files, now: Moment, engine: En
         actions += _asked_to_stop(files)
         actions += _release(record)
     if doubt is not None and now.clock - doubt.since >= DAMAGED_S:
-        actions.append(_publish_lost(record, files, "what its owner had published was removed"))
+        actions.append(_publish_lost(record, files, "the outcome of its owner was removed"))
     elif (death := _death(record, files)) is not None:
         actions += [EndProcesses(record.attempt), death]
     elif claim.alive is None and (engine.is_over or engine.has_rebooted(claim)):
@@ -444,7 +444,7 @@ def _without_claim(record: Record, files: Files, now: Moment, engine: Engine) ->
         # A worker that comes late must find a claim.
         lost = evolve(lost, unbegun=isinstance(files.claim, Absent))
         actions += [EndProcesses(record.attempt), lost]
-    waits = "it is unknown who runs it: its claim is damaged" if lasts else None
+    waits = "its worker is unknown, as its claim is damaged" if lasts else None
     return evolve(_running(record, now), actions=tuple(actions), doubt=doubt, waits=waits)
 
 

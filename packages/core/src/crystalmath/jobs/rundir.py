@@ -208,7 +208,7 @@ class RunDirectory:
         try:
             return Identity.read(header)
         except (KeyError, TypeError) as error:
-            raise BadFile(f"{self.file(f'{attempt}.claim')} does not tell who made it") from error
+            raise BadFile(f"{self.file(f'{attempt}.claim')} does not name its process") from error
 
     def is_claimant_alive(self, attempt: int, claimant: Identity | None = None) -> bool | None:
         """Return whether the attempt's claimant is alive; ``None`` if unknown, or without one."""

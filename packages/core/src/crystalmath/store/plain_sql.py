@@ -34,10 +34,10 @@ Row: TypeAlias = Any
 HEAD = "0001"
 #: The remedy for tables that no release has made, and what it loses.
 SET_ASIDE = (
-    "stop the server (`crystalmath stop`), move the database away (of SQLite also the files of its "
-    "name with -wal and -shm), and `crystalmath doctor --rebuild` records its jobs again; what has "
-    "no run directory is lost (jobs that waited for others, or were pruned), and so are findings "
-    "of the preflight and events"
+    "stop the server (`crystalmath stop`), move the database away (with SQLite also its files with "
+    "-wal and -shm), and `crystalmath doctor --rebuild` records its jobs again; jobs without a run "
+    "directory are lost (they waited for others, or were pruned), and so are findings of the "
+    "preflight and events"
 )
 #: Wait so long for a server to come back, or for a lock, in seconds.
 TIMEOUT_S = 30.0
@@ -290,8 +290,8 @@ def unusable(place: object, error: object) -> StoreError:
         message += f"; {file.parent} is read-only"
         if has_content(log := _log_of(file)):
             message += (
-                f", and what was recorded last is in {log}: open a copy of the home in a place "
-                "where you may write"
+                f", and the last records are in {log}: open a copy of the home in a place where "
+                "you may write"
             )
     if _OTHER_TABLES.search(message):
         message += f"; an unreleased build of crystalmath made its tables: {SET_ASIDE}"

@@ -148,7 +148,7 @@ def was_committed(engine: Engine, number: int) -> bool:
             return state == "committed"
         if time.monotonic() >= deadline:
             raise StoreError(
-                f"the database server went away during a commit and has not said for "
-                f"{TIMEOUT_S:.0f} s what became of it; list the jobs to see what is on record"
+                "the database server went away during a commit, and has not reported its outcome "
+                f"for {TIMEOUT_S:.0f} s; list the jobs to see what is on record"
             )
         time.sleep(PAUSE_S)

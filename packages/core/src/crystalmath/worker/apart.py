@@ -167,7 +167,7 @@ def _unpack(answer: bytes, attempt: Attempt, folder: str) -> tuple[dict[str, Any
         if not isinstance(outcome["summary"], dict | None):
             raise BadFile(f"its summary is {outcome['summary']!r}")
         if outcome["state"] == "cancelled" and not directory.cancel_requested():
-            raise BadFile("it was cancelled, and nobody asked for that")
+            raise BadFile("it was cancelled without a request")
         for name in ("error", "traceback"):
             if outcome.get(name) is not None:
                 outcome[name] = outcome[name].replace(as_text(head["work"]), as_text(work))
