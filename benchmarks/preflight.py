@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 ROOT = Path(__file__).resolve().parents[1]
-#: What a warm check may add to a submission, in milliseconds.
+#: The limit of what a warm check adds to a submission, in milliseconds.
 LIMIT_MS = 25.0
 #: How much longer the check of 1,000 structures may take than the first check of one.
 MANY, MANY_RATIO = 1000, 2.0

@@ -37,7 +37,7 @@ class TestDask(RunnerContract):
 
     @pytest.fixture
     def engine(self) -> EngineUnderTest:
-        """Give the engine's name and what it needs."""
+        """Name the engine and what it needs."""
         return EngineUnderTest(
             "dask", options={"workers": 2}, workers=2, library="distributed", outage=outage
         )

@@ -45,7 +45,7 @@ def submit(directories: Mapping[str, str]) -> None:
 
 def look(keys: Sequence[str]) -> dict[str, Sighting]:
     """Ask the scheduler, which finds tasks by their keys."""
-    # What was submitted a moment ago may still be on its way to the scheduler.
+    # Tasks that were just submitted may still be on their way to the scheduler.
     sent = {key for key, future in _futures.items() if future.status == "pending"}
 
     def see(dask_scheduler: Any) -> dict[str, Sighting]:
