@@ -688,6 +688,6 @@ def test_on_a_terminal_it_is_told_that_unfinished_jobs_have_no_server(home, cli,
     assert [cli(*command).err for command in commands] == [""] * 4
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     for command in commands:
-        assert cli(*command).err.startswith("no server runs: what waits begins when one does")
+        assert cli(*command).err.startswith("no server runs: pending jobs start when one does")
     for command in (("list", "--json"), ("list", "--state", "cancelled"), ("status", ended.job_id)):
         assert cli(*command).err == ""

@@ -31,7 +31,7 @@ def test_wait_tells_what_failed(here, cli):
     assert [job["status"] for job in answer.json["jobs"]] == ["completed", "failed"]
     assert "bad luck" in answer.err
     *_, more, counts = answer.err.splitlines()
-    assert more == f"all that is known of an error: crystalmath result {bad[:8]}"
+    assert more == f"for the whole error: crystalmath result {bad[:8]}"
     assert counts == "2 jobs: 1 completed, 1 failed"
     assert "and more" not in answer.err
     assert cli("wait", "--label", "set=wait").code == 1

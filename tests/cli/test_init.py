@@ -157,7 +157,7 @@ def test_a_terminal_is_asked_and_each_answer_looked_at(bare, potcars, tmp_path):
     os.close(master)
     assert process.returncode == 0, said.decode()
     assert f"{tmp_path / 'none'}" in said.decode()
-    assert "'many' is no whole number from 1" in said.decode()
+    assert "'many' is not a whole number of at least 1" in said.decode()
     assert str(bare / "config.toml") in out
     read = config.load()
     assert read.variables == {"VASP_PP_PATH": str(potcars)}

@@ -223,7 +223,7 @@ def test_histories_are_asked_for_in_portions(client, ids):
     many = [ids["steps"]] * 21
     refused = client.call("jobs.progress", {"job_ids": many, "history": True})
     assert refused["jobs"] == []
-    assert "has the histories of 20 jobs at most" in refused["error"]
+    assert "the histories of 20 jobs at most" in refused["error"]
     assert client.progress(many, history=True).keys() == {ids["steps"]}
 
 
@@ -492,8 +492,8 @@ def test_a_file_that_cannot_be_written(ids, cli, monkeypatch):
     ("asked", "said"),
     [
         ((), "name jobs, or choose them with --label"),
-        (("--label", "a=b", "--y", "energy"), "say with --x against which"),
-        (("--label", "a=b", "--by", "kpts"), "say with --x against which"),
+        (("--label", "a=b", "--y", "energy"), "name a label or a parameter"),
+        (("--label", "a=b", "--by", "kpts"), "name a label or a parameter"),
         (("--label", "a=b", "--eos", "--x", "encut"), "does not go with --eos"),
         (("--label", "a=b", "--x", ""), "must not be empty"),
     ],

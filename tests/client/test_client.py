@@ -440,7 +440,7 @@ def test_only_the_first_question_to_a_recipe_waits_for_quacc(client, capsys):
         with asking(client, [], always=True):
             time.sleep(1.3)
         told = capsys.readouterr().err
-        assert "asking the recipe which files it reads" in told
+        assert "finding the files that the recipe reads" in told
         assert ("quacc is imported first" in told) is is_cold
 
 

@@ -145,4 +145,4 @@ def test_a_database_of_one_host_is_asked_there(hosts, home):
     assert hosts.cluster.run("ls", database, on="node1", check=False).returncode
     checks = {check["name"]: check for check in hosts.run("node1", "doctor", check=False)["checks"]}
     assert "of this host alone" in checks["storage"]["message"]
-    assert "requests go there as files" in checks["server"]["message"]
+    assert "sends requests as files there" in checks["server"]["message"]

@@ -336,7 +336,7 @@ def test_a_sweep_of_a_resource_is_read():
         ("ranks=", (), "takes values"),
         ("resources.rank=2", (), "there is no resource 'rank'"),
         ("memory=4XB", (), "cannot read '4XB' as an amount of memory"),
-        ("cores=2", ["cores_per_rank"], "is swept, and given for all jobs"),
+        ("cores=2", ["cores_per_rank"], "is swept, and also set for all jobs"),
     ],
 )
 def test_a_sweep_of_a_resource_that_cannot_be_read(text, given, said):

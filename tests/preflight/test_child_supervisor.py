@@ -72,7 +72,7 @@ def job(environment, monkeypatch, tmp_path):
 def test_a_signal_while_a_recipe_is_asked(home, job, cli, tmp_path, command):
     with start(command, *job) as process, limited(process):
         line = process.stderr.readline()
-        assert "asking the recipe" in line, line + process.stderr.read()
+        assert "finding the files" in line, line + process.stderr.read()
         process.send_signal(signal.SIGINT)
         began = time.monotonic()
         answer = finish(process)

@@ -246,8 +246,8 @@ def test_structures_are_taken_together_by_recipes_that_say_so(client, cli, tmp_p
     write(file, [bulk("Al"), bulk("Cu")])
     for words, arguments in {
         "takes no list of structures": (REPORT, file, "--together"),
-        "submit --together makes one job of them all": ("lab_recipes.all_of", file),
-        "no structures were given": ("lab_recipes.all_of", "--together"),
+        "submit --together makes one job of all": ("lab_recipes.all_of", file),
+        "name at least one structure": ("lab_recipes.all_of", "--together"),
         "leave out --label-info": ("lab_recipes.all_of", file, "--together", "--label-info"),
         "needs a list of structures, its first argument 'cells'": ("lab_recipes.all_of",),
     }.items():

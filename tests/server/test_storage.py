@@ -366,7 +366,7 @@ def test_prune_shows_first_and_removes_what_it_showed(here, cli):
     assert results == "with them go the results of 1 job, which --keep-results would keep"
     assert "results" not in cli("prune", job_id, "--dry-run", "--keep-results").out
     refused = cli("prune", "--older", "30d")
-    assert (refused.code, "give --dry-run, then --yes" in refused.err) == (2, True)
+    assert (refused.code, "use --dry-run, then --yes" in refused.err) == (2, True)
     assert here.call("jobs.status", job_id=job_id)["removed"] is None
     done = cli("prune", "--older", "30d", "--label", "p=a", "--yes", "--keep-results", "--json")
     assert done.json["jobs"][0].items() >= {"job_id": job_id, "size": 2**20}.items()

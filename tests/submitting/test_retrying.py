@@ -421,7 +421,7 @@ def test_a_job_that_a_filter_finds_in_python(client):
     ("arguments", "words"),
     [
         ((), "name jobs, or choose them"),
-        (("--state", "done"), "'done' is no state"),
+        (("--state", "done"), "'done' is not a state"),
         (("a", "--param", "x"), "write KEY=VALUE"),
     ],
 )

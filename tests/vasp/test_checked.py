@@ -260,7 +260,7 @@ def test_a_retry_that_is_refused_says_whose_environment_it_sees(pots, cli, home)
     shutil.rmtree(pots / "potpaw_PBE.64")
     answer = cli("retry", job.job_id, "--dry-run")
     assert answer.code == 1
-    assert "a retry sees the environment (PATH, ...) that its job was submitted with" in answer.err
+    assert "a retry has the environment (PATH, ...) of its old job" in answer.err
 
 
 def test_ranks_times_the_engines_workers_are_compared_with_the_cores(pots, home, monkeypatch):
@@ -304,7 +304,7 @@ def test_start_the_server_then_export_and_submit(server, pots, monkeypatch):
     refused = server.run(*command)
     assert refused.returncode == 1
     assert "potcar_unset" in refused.stdout, refused
-    assert "asking the recipe which files it reads" in refused.stderr
+    assert "finding the files that the recipe reads" in refused.stderr
     # No VASP is here.
     there = {"VASP_PP_PATH": str(pots), "QUACC_VASP_CMD": sys.executable}
     accepted = server.run(*command, **there)

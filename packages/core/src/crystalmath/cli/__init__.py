@@ -70,7 +70,7 @@ COMMANDS = {
         {"jobs": []},
     ),
     "check": _Listed(
-        "Check jobs without submitting them, and list all problems.",
+        "Check jobs without submitting them, and list problems.",
         "check",
         " vasp.core.static_job POSCAR --param kpts=[3,3,3] --inputs",
         {"ok": False, "findings": [], "potcars": [], "environment": [], "copies": []},

@@ -55,7 +55,7 @@ def chain(
 
     Prints the ids of the jobs and returns. A step begins when the step before it has completed,
     from its final geometry; its name is the job's label "step". With --key each job gets the key
-    KEY/FINGERPRINT/STEP, with a fingerprint of its structure: repeat the command, also with more
+    KEY/FINGERPRINT/STEP, with a fingerprint of its structure. Repeat the command, also with more
     structures, and only the missing jobs are submitted. If one job of a request is refused, none
     of the request is submitted, and the command exits 1. More than 1,000 jobs or 8 MiB take
     several requests; jobs of earlier requests stay submitted.

@@ -59,7 +59,7 @@ _NAME = re.compile(r"[\s\"]*([A-Za-z][\w%]*(?:\([\d, ]+\))?)")
 
 
 def with_value(arguments: list[str]) -> list[str]:
-    """Give ``--inputs`` a value if it is the last word, or comes before another option."""
+    """Add a value to ``--inputs`` if it is the last word, or comes before another option."""
     words = []
     for word, after in zip(arguments, [*arguments, "--"][1:], strict=True):
         alone = word == "--inputs" and after.startswith("-") and after != SHOWN
@@ -231,9 +231,9 @@ def check(
     diff: Diff = None,
     as_json: Json = False,
 ) -> int:
-    """Check jobs without submitting them, and list all problems.
+    """Check jobs without submitting them, and list problems.
 
-    Takes the options of submit, and finds the same problems; records and starts nothing. A flow is
+    Takes the options of submit, and finds the same problems, but submits nothing. A flow is
     checked job by job, as far as its jobs are known before they run. With several structures (a
     job each), equal problems are shown once. Problems that only a cluster's nodes could show are
     warnings; `crystalmath clusters check NAME` runs a test job there. Recipes of VASP or Quantum
@@ -241,8 +241,8 @@ def check(
     some seconds without a running server; submit and serve start one. Exits 1 if a job would be
     refused.
 
-    --inputs also shows the input files, for any recipe, with the origin of each line: asked (you),
-    the preset, the recipe, quacc, the structure, or the program's default. --diff JOB shows the
+    --inputs also shows the input files, for any recipe. Each line has its origin: asked (you), the
+    preset, the recipe, quacc, the structure, or the program's default. --diff JOB shows the
     differences from the inputs of another job.
     """
     names = structures or []

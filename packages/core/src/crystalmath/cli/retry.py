@@ -54,8 +54,8 @@ def retry(
 ) -> int:
     """Run jobs again: by their ids, or all that match filters.
 
-    Each retry is a new job with the parameters, options and environment of the old one, except for
-    the changes that options make: crystalmath retry 3f2a91c4 --walltime 4h --param fmax=0.02.
+    Each retry is a new job with the parameters, options and environment of the old one. Options
+    change them: crystalmath retry 3f2a91c4 --walltime 4h --param fmax=0.02.
     Without ids it retries the matching jobs that failed or were cancelled, or have the --state,
     and skips jobs that were retried before. Jobs are accepted or refused one by one. Exits 1 if
     one was refused.
