@@ -135,11 +135,12 @@ def clusters(
     The list shows whether the batch system of each cluster answers, and when it last passed a
     check.
 
-    ``init NAME`` adds a commented example to config.toml. slurm runs jobs in Parsl's pilot jobs.
-    allocations submits each job to Slurm through PSI/J; pbs, lsf and flux do so with theirs.
-    workstation is this machine with its own programs and defaults.
+    `init NAME` adds a commented example to config.toml. The example slurm runs jobs in Parsl's
+    pilot jobs. The example allocations submits each job to Slurm through PSI/J; pbs, lsf and flux
+    do so with their batch systems. The example workstation is this machine, with its own programs
+    and defaults.
 
-    ``check NAME`` submits a small job to the cluster and reports on it: host, versions, programs,
+    `check NAME` submits a small job to the cluster and reports on it: host, versions, programs,
     POTCARs, clocks, and the wait in the queue. After --timeout it cancels the job. Exits 1 if the
     job cannot run.
     """

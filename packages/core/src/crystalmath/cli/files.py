@@ -141,8 +141,7 @@ def prune(
     """Remove the run directories of jobs that have ended.
 
     Shows the jobs and their sizes, and asks before it removes. The records of the jobs stay, and
-    unfinished jobs keep their files. Exits 1 if some chosen files could not be removed. Example:
-    crystalmath prune --older 30d --keep-results --dry-run
+    unfinished jobs keep their files. Exits 1 if some chosen files could not be removed.
     """
     chosen = {
         "older_s": _age(older),

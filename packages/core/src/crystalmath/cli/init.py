@@ -75,7 +75,8 @@ _QUESTIONS = {
     ),
     "vasp_launcher": _Question(
         variable="QUACC_VASP_PARALLEL_CMD",
-        asks="The command before VASP that starts its ranks (mpirun -np 16), if no cluster has one",
+        asks="The command that starts VASP's ranks (mpirun -np 16), unless a cluster or --ranks "
+        "sets it",
         suggest=_setting("VASP_PARALLEL_CMD"),
         looked_at=("VASP",),
     ),

@@ -88,8 +88,7 @@ def list_jobs(
 ) -> int:
     """List jobs, the newest first, and count the others.
 
-    On a terminal, lines are shortened to its width; in a file or a pipe they stay whole. Example:
-    crystalmath list --elements Cu,O --sort energy_ev --columns name,energy_ev
+    On a terminal, lines are shortened to its width; in a file or a pipe they stay whole.
     """
     for option, is_set, others in (
         ("--watch", watch, {"--summary": summary, "--json": as_json, "--csv": csv}),
@@ -415,7 +414,7 @@ def counts(
     """Count the jobs that ended, by state and time.
 
     --state counts jobs by another state that they entered: pending counts submissions, running
-    counts starts. Example: crystalmath counts --bucket 1d --last 30d --state failed
+    counts starts.
     """
     bucket_s = _seconds(bucket, "--bucket")
     start = None if last is None else max(0.0, time.time() - _seconds(last, "--last"))

@@ -139,7 +139,6 @@ def reread(
     Use it if the program (VASP, pw.x) finished, but its output could not be read or was rejected,
     for example as not converged. The recipe runs again and gets the old output files instead of
     the program. Nothing is computed: the new job fails if the recipe starts another calculation.
-    Example: crystalmath reread 3f2a91c4 --setting CHECK_CONVERGENCE=False
     """
     settings = dict(_read(text) for text in setting or ())
     with connected() as client:

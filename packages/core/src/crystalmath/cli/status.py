@@ -321,8 +321,7 @@ def result(
 ) -> int:
     """Print a job's result; with --json all of it.
 
-    Exits 1 if there is none: the job failed, was cancelled, or has not ended. Example: crystalmath
-    result 3f2a91c4 --field results.energy
+    Exits 1 if there is none: the job failed, was cancelled, or has not ended.
     """
     if structure is not None and (field is not None or as_json):
         other = "--json" if as_json else "--field"
