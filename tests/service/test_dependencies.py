@@ -509,7 +509,7 @@ def test_a_fault_of_one_job_holds_up_no_other(home, lab, go, monkeypatch, caplog
 
     monkeypatch.setattr(Admission, "read", faulty)
     asked = Submission(recipe="lab_recipes.echo", atoms=bulk("Al"), engine="local")
-    told = "it cannot be checked: ZeroDivisionError, a fault of CrystalMath's own; its log says"
+    told = "it cannot be checked: ZeroDivisionError, an error in CrystalMath itself; its log"
     with JobService() as service:
         one = evolve(asked, recipe="lab_recipes.wait_for", parameters={"path": str(go)})
         refused, first = service.submit_many([evolve(one, name="bad"), one])

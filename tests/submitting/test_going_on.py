@@ -273,7 +273,9 @@ def test_where_the_home_or_the_cluster_says_so(tmp_path):
         elsewhere = service.retry(ended, Retry(cluster="here"), dry_run=True)
         assert [row.continue_lost for row in elsewhere] == [None, False, None, True, None]
         refused = asked("emt.slabs.bulk_to_slabs_flow", slab, continue_lost=True)
-        with pytest.raises(InvalidJob, match=r"_slabs_flow cannot go on .*displaced.*--continue-l"):
+        with pytest.raises(
+            InvalidJob, match=r"_slabs_flow cannot continue .*displaced.*--continue-l"
+        ):
             service.submit(refused)
         assert "cannot go on" in service.check(refused).findings[0].message
 

@@ -13,7 +13,7 @@ from crystalmath.client import JobFailed
 from crystalmath.errors import InvalidJob, UnknownJob
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models import JobState, Resources
-from crystalmath.submitting.retrying import Asked, told_anew
+from crystalmath.submitting.retrying import LabelValues, updated_names
 
 # Commands ask that server, too.
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("home_server", "folders_stay")]
@@ -155,10 +155,12 @@ def test_the_command_line_and_python_make_the_same_keys(client, cli, tmp_path):
 
 
 def test_a_label_of_memory_is_read_as_it_was_written():
-    before, now = (Asked({}, Resources(memory_mb=mb, cores_per_rank=2)) for mb in (4096, 6144))
+    before, now = (
+        LabelValues({}, Resources(memory_mb=mb, cores_per_rank=2)) for mb in (4096, 6144)
+    )
     for label, told in {"4GB": "6GB", "4096 mb": "6GB", "4096": "6GB", "5GB": "5GB"}.items():
         labels = {"memory": label, "cores": "2"}
-        name, labels = told_anew(f"memory={label} cores=2", labels, before, now)
+        name, labels = updated_names(f"memory={label} cores=2", labels, before, now)
         assert (name, labels) == (f"memory={told} cores=2", {"memory": told, "cores": "2"})
 
 

@@ -125,8 +125,8 @@ def test_files_of_the_last_calculation_go_along(service, stopped, tmp_path):
         assert [one if one == kernel else one["filenames"] for one in others] == kept
     for name, said in (
         ("PROCAR", r"has left no WAVECAR and PROCAR in .*without --copy"),
-        ("POTCAR", "'POTCAR' is no file of a calculation to begin with"),
-        ("../spec", "is no file of a calculation to begin with"),
+        ("POTCAR", "'POTCAR' is no file that a calculation can begin with"),
+        ("../spec", "is no file that a calculation can begin with"),
     ):
         (told,) = service.retry([stopped.job_id], Retry(copy=("WAVECAR", name)), dry_run=True)
         assert re.search(said, str(told))
@@ -226,7 +226,7 @@ def test_what_has_not_ended_is_not_read_again(service, environment):
     asked = {"system": "STANDIN_CRASH=3", "use_custodian": False}
     job_id = submit(service, "vasp.core.static_job", nickel_oxide(), environment, **asked)
     failed(service, finish(service, job_id), "EDDDAV")
-    with pytest.raises(InvalidJob, match=r"did not come to its end.*OUTCAR.*retry --continue"):
+    with pytest.raises(InvalidJob, match=r"did not finish.*OUTCAR.*retry --continue"):
         service.reread(job_id, Retry())
     # Not even a program.
     atoms = bulk("Cu", cubic=True)

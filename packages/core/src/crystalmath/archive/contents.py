@@ -94,21 +94,21 @@ def read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, list[zipfile
             f"{path} has the format {shown(head.get('format'))}, and this release reads {FORMAT}; "
             "import it with the release that has written it, or a later one"
         )
-    found: dict[str, list[zipfile.ZipInfo]] = {}
+    members: dict[str, list[zipfile.ZipInfo]] = {}
     for info in listed[1:]:
-        found.setdefault(_job_of(info, path), []).append(info)
+        members.setdefault(_job_of(info, path), []).append(info)
     records = sum(info.file_size for info in listed if info.filename.endswith(f"/{RECORD}"))
     if records > _LARGEST_RECORDS:
         raise InvalidJob(f"the records in {path} take {records} bytes; archive fewer jobs at once")
-    for job_id, infos in found.items():
+    for job_id, infos in members.items():
         if infos[0].filename != f"{job_id}/{RECORD}":
             raise InvalidJob(f"{path} has no record of job {job_id}")
-    if head.get("jobs") != list(found):
+    if head.get("jobs") != list(members):
         raise InvalidJob(
             f"{path} is damaged: the jobs in it are not those that {HEAD} names, "
             f"{shown(head.get('jobs'))}"
         )
-    return found
+    return members
 
 
 def _job_of(info: zipfile.ZipInfo, path: Path) -> str:
@@ -149,10 +149,10 @@ def _job_of(info: zipfile.ZipInfo, path: Path) -> str:
 def read_record(archive: zipfile.ZipFile, job_id: str, path: Path, allow: Sequence[str]) -> Ended:
     """Read the record of a job, which must pass the checks of a submission (`InvalidJob`)."""
     place = f"{job_id}/{RECORD} of {path}"
-    told = _loaded(archive.read(f"{job_id}/{RECORD}"), place)
+    record = _loaded(archive.read(f"{job_id}/{RECORD}"), place)
     try:
-        job, row = _job_and_row(told, place)
-        trace = told["traceback"]
+        job, row = _job_and_row(record, place)
+        trace = record["traceback"]
         if not isinstance(trace, str | None):
             raise InvalidJob("the traceback must be a text")
     except _UNSOUND as error:
@@ -178,23 +178,23 @@ _UNSOUND = (
 )
 
 
-def _job_and_row(told: Mapping[str, Any], place: str) -> tuple[Job, NewJob]:
-    document = checked(told["job"], {"properties": properties(Job)})
+def _job_and_row(record: Mapping[str, Any], place: str) -> tuple[Job, NewJob]:
+    document = checked(record["job"], {"properties": properties(Job)})
     _check_parts(document, _JOB, required=("attempt", "created_at"))
     _check_parts(document.get("result", {}), fields_of(Summary))
     for finding in document.get("warnings", ()):
         _check_parts(finding, fields_of(FindingDocument), required=("severity", "code", "message"))
     job = Job.read(document)
-    specification = told["specification"]
+    specification = record["specification"]
     if not isinstance(specification, str):
         raise InvalidJob("the specification must be a text")
-    header, _, body = specification.partition("\n")
-    whole = {**_loaded(header.encode(), place), **_NOT_TAKEN}
-    given = {name: value for name, value in whole.items() if value is not None}
-    _check_parts(given, _SPEC, required=("job_id", "recipe", "engine"))
-    for parent in given.get("parents", ()):
+    head, _, body = specification.partition("\n")
+    whole = {**_loaded(head.encode(), place), **_NOT_TAKEN}
+    header = {name: value for name, value in whole.items() if value is not None}
+    _check_parts(header, _SPEC, required=("job_id", "recipe", "engine"))
+    for parent in header.get("parents", ()):
         _check_parts(parent, fields_of(Parent), required=("job_id", "role"))
-    potcars = told.get("potcars")
+    potcars = record.get("potcars")
     checked({"potcars": potcars}, {"properties": {"potcars": {"type": "array", "items": {}}}})
     for potcar in potcars or ():
         _check_parts(potcar, fields_of(Potcar), required=("symbol", "setup", "path", "sha256"))
@@ -202,7 +202,7 @@ def _job_and_row(told: Mapping[str, Any], place: str) -> tuple[Job, NewJob]:
     checked({"params": parameters}, {"properties": {"params": _SPEC["parameters"]}})
     codec.decode_request(parameters)
     return job, evolve(
-        row_of(given, body, job.created_at),
+        row_of(header, body, job.created_at),
         warnings=[
             cast("FindingDocument", {**dict.fromkeys(FindingDocument.__annotations__), **each})
             for each in job.warnings
@@ -238,12 +238,12 @@ def _check_parts(table: object, schemas: Mapping[str, Any], required: tuple[str,
 
 def _loaded(data: bytes, place: str) -> dict[str, Any]:
     try:
-        told = json.loads(data, parse_constant=_finite, parse_float=_finite, parse_int=_small)
+        document = json.loads(data, parse_constant=_finite, parse_float=_finite, parse_int=_small)
     except (ValueError, RecursionError) as error:
         raise InvalidJob(f"{place} is damaged: {error}") from error
-    if not isinstance(told, dict):
+    if not isinstance(document, dict):
         raise InvalidJob(f"{place} is damaged: it is no object")
-    return told
+    return document
 
 
 def _finite(text: str) -> float:

@@ -92,8 +92,8 @@ def import_archive(service: JobService, path: Path) -> Generator[None, None, Imp
 
 
 def _unreadable(path: Path, error: Exception) -> InvalidJob:
-    told = getattr(error, "strerror", None) or error
-    return InvalidJob(f"{path} cannot be read as an archive of jobs: {told}")
+    reason = getattr(error, "strerror", None) or error
+    return InvalidJob(f"{path} cannot be read as an archive of jobs: {reason}")
 
 
 def _import(

@@ -49,19 +49,19 @@ def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = (
     a parameter cannot be written as Python, such as a random generator in some state.
     """
     head, _, document = specification.partition("\n")
-    header, asked = json.loads(head), json.loads(document)
+    header, encoded = json.loads(head), json.loads(document)
     source = _Source()
     body = []
     arguments = "**parameters"
-    _require_values(job, asked)
-    if (given := structure_of(asked)) is not None:
-        atoms = parse_structure(given)
+    _require_values(job, encoded)
+    if (structure := structure_of(encoded)) is not None:
+        atoms = parse_structure(structure)
         body += [f"atoms = {source.atoms(atoms)}", ""]
         arguments = f"atoms, {arguments}"
-    found = look_up(job.recipe, allow)
-    recipe = found.name
-    module, _, name = recipe.rpartition(".")
-    parameters, left = _parameters(found, header, asked["parameters"])
+    recipe = look_up(job.recipe, allow)
+    full_name = recipe.name
+    module, _, name = full_name.rpartition(".")
+    parameters, left = _parameters(recipe, header, encoded["parameters"])
     if left:
         raise InvalidJob(
             f"no script of flow {job.job_id} can say what is other for some of its steps "
@@ -69,7 +69,7 @@ def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = (
         )
     body += [f"parameters = {source.value(parameters)}", ""]
     for key in RUN_IN & parameters.keys():
-        if isinstance(parameters[key], str | Path) and is_quaccs(recipe):
+        if isinstance(parameters[key], str | Path) and is_quaccs(full_name):
             source.imports.add("import shutil")
             place = str(outdirs.place_of(parameters[key]))
             copy = f"shutil.copytree({place!r}, os.path.abspath({key!r}), dirs_exist_ok=True)"
@@ -87,7 +87,7 @@ def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = (
     imports = sorted({*source.imports, f"from {module} import {name}"} - {"import os"})
     submitted = dt.datetime.fromtimestamp(job.created_at, dt.UTC)
     lines = [
-        f'"""What job {job.job_id} computes, with quacc alone: {recipe}.',
+        f'"""What job {job.job_id} computes, with quacc alone: {full_name}.',
         "",
         f"Submitted on {submitted:%Y-%m-%d %H:%M} UTC. Results are written into the folder in",
         "which this is started.",
@@ -292,18 +292,18 @@ def asked_of_job(service: JobService, job: JobMetadata) -> Inputs:
     from crystalmath.preflight.step_inputs import asked_inputs
 
     head, _, body = service.specification(job.job_id).partition("\n")
-    header, asked = json.loads(head), json.loads(body)
+    header, encoded = json.loads(head), json.loads(body)
     document: str | None = body
-    _require_values(job, asked)
-    given = structure_of(asked)
+    _require_values(job, encoded)
+    structure = structure_of(encoded)
     if header.get("by_step"):
         recipe = look_up(job.recipe, service.config.recipes_allow)
-        parameters, document = _parameters(recipe, header, asked["parameters"])[0], None
+        parameters, document = _parameters(recipe, header, encoded["parameters"])[0], None
     else:
-        parameters = codec.decode_request(asked["parameters"])
+        parameters = codec.decode_request(encoded["parameters"])
     return asked_inputs(
         job.recipe,
-        None if given is None else parse_structure(given),
+        None if structure is None else parse_structure(structure),
         parameters,
         header.get("environment", {}),
         document,

@@ -130,16 +130,16 @@ def _ended(service: JobService, job_ids: Sequence[str]) -> list[JobMetadata]:
 
 
 def _record(service: JobService, job: JobMetadata) -> dict[str, Any]:
-    header, _, document = service.specification(job.job_id).partition("\n")
-    told = json.loads(header)
+    head, _, document = service.specification(job.job_id).partition("\n")
+    header = json.loads(head)
     # The last pass of a flow had terms of its own, which no submission may have.
-    told |= (told.get("flow") or {}).get("asked", {})
-    told |= {"environment": {}, "replaced": {}, "settings": {}}
+    header |= (header.get("flow") or {}).get("asked", {})
+    header |= {"environment": {}, "replaced": {}, "settings": {}}
     return {
         "job": job.document(),
         # Jobs in memory have none.
         "traceback": None if job.state is JobState.COMPLETED else service.job(job.job_id).traceback,
-        "specification": f"{json.dumps(told)}\n{document}",
+        "specification": f"{json.dumps(header)}\n{document}",
         "potcars": service.pseudopotentials(job.job_id),
     }
 

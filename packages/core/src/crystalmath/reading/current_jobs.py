@@ -199,11 +199,11 @@ class Presence:
             return
         with contextlib.suppress(BlockingIOError):
             while self._events is not None:
-                told = os.read(self._events, 2**16)
+                buffer = os.read(self._events, 2**16)
                 self._seen += 1
-                while told:
-                    _, what, _, length = _EVENT.unpack_from(told)
-                    name, told = told[16 : 16 + length], told[16 + length :]
+                while buffer:
+                    _, what, _, length = _EVENT.unpack_from(buffer)
+                    name, buffer = buffer[16 : 16 + length], buffer[16 + length :]
                     self._there.discard(os.fsdecode(name.rstrip(b"\0")))
                     if what & ~(_GONE | _IS_FOLDER):
                         # The folder itself has gone, or is no more mounted; or events were lost.
@@ -313,14 +313,14 @@ class Onlooker:
     def seen(self, jobs: Iterable[JobMetadata]) -> list[JobMetadata]:
         """Return jobs as their files tell."""
         left: dict[str, bytes] | None = None
-        found = []
+        current = []
         for job in jobs:
             if not (job.state.is_terminal() or job.waits or self._follows(job.job_id)):
                 left = self.host.left() if left is None else left
-                found.append(self._seen(job, left))
+                current.append(self._seen(job, left))
             else:
-                found.append(job)
-        return found
+                current.append(job)
+        return current
 
     def _seen(self, job: JobMetadata, left: Mapping[str, bytes]) -> JobMetadata:
         from crystalmath.jobs.life import follow

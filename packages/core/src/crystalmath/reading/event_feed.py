@@ -158,10 +158,10 @@ class Feed:
             if self._thread is None or not self._kept_after <= after <= self._position:
                 return None
             newest_first = takewhile(lambda one: one.event.seq > after, reversed(self._kept))
-            found = list(newest_first)[::-1]
-            if jobs and any(one.job is None for one in found):
+            events = list(newest_first)[::-1]
+            if jobs and any(one.job is None for one in events):
                 return None
-            return found, self._position
+            return events, self._position
 
     def forget(self, listener: Callable[[Sequence[Event]], None]) -> None:
         """Call this function no more. Never waits for the store."""
@@ -243,8 +243,10 @@ def few_events(
     read = None if wanted.needs_jobs else feed.since(after, jobs=False)
     if read is None or len(read[0]) > FEW:
         return None
-    found = [one for one in read[0] if wanted.holds(one)]
-    return (found[:limit], found[limit - 1].event.seq) if len(found) > limit else (found, read[1])
+    events = [one for one in read[0] if wanted.holds(one)]
+    return (
+        (events[:limit], events[limit - 1].event.seq) if len(events) > limit else (events, read[1])
+    )
 
 
 def wanted_events(
@@ -256,19 +258,19 @@ def wanted_events(
     from the store, in parts: it yields after each. There are at most `limit` events, with a ``seq``
     larger than `after`.
     """
-    found: list[JobEvent] = []
+    events: list[JobEvent] = []
     while True:
         read = feed.since(after, jobs=wanted.needs_jobs) or _stored_events(home, after, wanted)
         for one in read[0]:
-            if len(found) == limit:
-                return found, after
+            if len(events) == limit:
+                return events, after
             after = one.event.seq
             if wanted.holds(one):
-                found.append(one)
-        if len(found) == limit:
-            return found, after
+                events.append(one)
+        if len(events) == limit:
+            return events, after
         if len(read[0]) < EVENTS_AT_ONCE:
-            return found, read[1]
+            return events, read[1]
         yield
 
 

@@ -95,11 +95,11 @@ class HomeJobs:
 
     def some_jobs(self, job_ids: Sequence[str]) -> list[JobMetadata]:
         """Return all that is recorded of some jobs; those that do not exist are left out."""
-        found = {job_id: self.remembered(job_id) for job_id in job_ids}
-        missing = [job_id for job_id, job in found.items() if job is None]
+        jobs = {job_id: self.remembered(job_id) for job_id in job_ids}
+        missing = [job_id for job_id, job in jobs.items() if job is None]
         if missing and self._records.exists():
-            found |= {job.job_id: job for job in self._known(self._store.get_many(missing))}
-        return self.as_found([job for job in found.values() if job is not None])
+            jobs |= {job.job_id: job for job in self._known(self._store.get_many(missing))}
+        return self.as_found([job for job in jobs.values() if job is not None])
 
     def remembered(self, job_id: str) -> JobMetadata | None:
         """Return a job from memory, at once, if what is known there is true; see :meth:`job`."""
@@ -148,12 +148,12 @@ class HomeJobs:
             return []
         self.disk.look()
         seen = self._seen_elsewhere()
-        found = self._store.list(
+        rows = self._store.list(
             limit=limit, before=before, skip=skip, sort=sort, **_fuller(filters, seen)
         )
-        if not found and not self._store.list(limit=1):
+        if not rows and not self._store.list(limit=1):
             self._require_no_directories()
-        return self.as_found([seen.get(job.job_id, job) for job in found])
+        return self.as_found([seen.get(job.job_id, job) for job in rows])
 
     def totals(self, **filters: Unpack[Selection]) -> dict[JobState, int]:
         """Count jobs by their state."""
@@ -198,7 +198,7 @@ class HomeJobs:
         """Return the last retry of each of some jobs that has one, by the id of the job."""
         if not self._records.exists():
             return {}
-        last = {parent: found[-1] for parent, found in self._store.retries(job_ids).items()}
+        last = {parent: retries[-1] for parent, retries in self._store.retries(job_ids).items()}
         jobs = {job.job_id: job for job in self.some_jobs(list(last.values()))}
         return {parent: jobs[job_id] for parent, job_id in last.items()}
 
@@ -216,17 +216,17 @@ class HomeJobs:
         counts = self._store.steps([flow.job_id for flow in flows]) if flows else {}
         reasons: dict[str, str] = {}
         for flow in flows:
-            found = counts.get(flow.job_id)
-            if found and not flow.state.is_terminal() and self._correct(found, flow):
-                ended = sum(found[state] for state in found if state.is_terminal())
-                reasons[flow.job_id] = f"{ended} of {sum(found.values())} steps have ended"
+            by_state = counts.get(flow.job_id)
+            if by_state and not flow.state.is_terminal() and self._correct(by_state, flow):
+                ended = sum(by_state[state] for state in by_state if state.is_terminal())
+                reasons[flow.job_id] = f"{ended} of {sum(by_state.values())} steps have ended"
         return [
             evolve(
                 job,
-                steps={state.value: found[state] for state in JobState if found.get(state)},
+                steps={state.value: by_state[state] for state in JobState if by_state.get(state)},
                 reason=reasons.get(job.job_id, job.reason),
             )
-            if (found := counts.get(job.job_id))
+            if (by_state := counts.get(job.job_id))
             else job
             for job in jobs
         ]
@@ -257,8 +257,8 @@ class HomeJobs:
 
     def children(self, job_id: str, *, limit: int | None = None) -> list[Parent]:
         """Return the jobs that came of a job, the oldest first, each with its role."""
-        found = self._existing(job_id).children(job_id, limit=limit)
-        return cast("list[Parent]", found)
+        children = self._existing(job_id).children(job_id, limit=limit)
+        return cast("list[Parent]", children)
 
     def _seen_elsewhere(self) -> dict[str, JobMetadata]:
         """Return the jobs of other processes of which the files tell more than their rows."""
@@ -322,10 +322,10 @@ class HomeJobs:
             self._presence.add(there, begun)
         # Another process may have removed it since, and recorded that.
         now = {job.job_id: job for job in self._store.get_many(list(gone))} if gone else {}
-        found = [now.get(job.job_id, job) for job in jobs]
+        current = [now.get(job.job_id, job) for job in jobs]
         return [
             evolve(job, removed="gone") if job.job_id in gone and job.removed != "all" else job
-            for job in found
+            for job in current
         ]
 
     def is_there(self, job: JobMetadata) -> bool:

@@ -108,10 +108,10 @@ def job_documents(
     known: dict[str, Outlook | None] = {}
     for start in range(0, len(job_ids), PAGE):
         page = job_ids[start : start + PAGE]
-        found = {job.job_id: job for job in in_full(service, service.some_jobs(page), known)}
+        jobs = {job.job_id: job for job in in_full(service, service.some_jobs(page), known)}
         for job_id in page:
-            if job_id in found:
-                answers.append(job_document(service, found[job_id]))
+            if job_id in jobs:
+                answers.append(job_document(service, jobs[job_id]))
             else:
                 answers.append(_unknown(job_id, "result"))
         yield
@@ -121,15 +121,15 @@ def job_documents(
 def _unknown(job_id: str, lacks: str) -> Any:
     """Describe a job of which nothing is on record, without what is told of others."""
     error = UnknownJob(job_id)
-    told = {"job_id": job_id, "status": "error", "error": str(error), "code": error.code}
-    return {**told, lacks: None}
+    document = {"job_id": job_id, "status": "error", "error": str(error), "code": error.code}
+    return {**document, lacks: None}
 
 
 def event_document(
     service: HomeJobs, event: Event, job: JobMetadata | None = None
 ) -> answers.Event:
     """Describe one line of the event log, and its job where that is wanted."""
-    told: answers.Event = {
+    document: answers.Event = {
         "seq": event.seq,
         "job_id": event.job_id,
         "at": event.at,
@@ -138,8 +138,8 @@ def event_document(
         "reason": event.reason,
     }
     if job is not None:
-        told["job"] = job_document(service, job)
-    return told
+        document["job"] = job_document(service, job)
+    return document
 
 
 def in_full(
@@ -151,14 +151,14 @@ def in_full(
 
     `known` keeps for the next of many jobs what was found of those that wait.
     """
-    found: Mapping[str, Outlook] = {}
+    outlooks: Mapping[str, Outlook] = {}
     if any(job.waits and job.stage is None for job in jobs):
         from crystalmath.reading.predecessors import Predecessors
 
-        found = Predecessors(service).held_up(jobs, known)
+        outlooks = Predecessors(service).held_up(jobs, known)
     return [
         evolve(job, held_up_by=one.held_up_by, reason=one.reason)
-        if (one := found.get(job.job_id))
+        if (one := outlooks.get(job.job_id))
         else job
         for job in service.with_steps(jobs)
     ]
@@ -217,15 +217,15 @@ def summary(service: HomeJobs, params: Mapping[str, Any]) -> Counted:
 def facets(service: HomeJobs, params: Any) -> Facets:
     """Count jobs by the values that they have of filters, the most frequent values first."""
     limit = params.pop("limit", 50)
-    found: list[Facet] = []
+    by_filter: list[Facet] = []
     for (name, label), values in service.facets(**read_filters(params)).items():
         first = sorted(values.items(), key=lambda item: (-item[1], item[0]))[:limit]
-        told: list[FacetValue] = [{"value": value, "count": count} for value, count in first]
-        more = len(values) - len(told)
-        found.append({"filter": name, "label": label, "values": told, "more": more})
-    labels = [each for each in found if each["label"] is not None]
+        entries: list[FacetValue] = [{"value": value, "count": count} for value, count in first]
+        more = len(values) - len(entries)
+        by_filter.append({"filter": name, "label": label, "values": entries, "more": more})
+    labels = [each for each in by_filter if each["label"] is not None]
     labels.sort(key=lambda each: (each["more"] > 0, each["label"]))
-    others = [each for each in found if each["label"] is None]
+    others = [each for each in by_filter if each["label"] is None]
     more = max(0, len(labels) - limit)
     return {"facets": others + labels[:limit], "more": more, "error": None}
 
@@ -247,18 +247,18 @@ def counts(service: HomeJobs, params: Any) -> CountedOverTime:
     filters = read_filters(params)
     states = filters.pop("state", _ENDS)
     ends = (last + 1) * bucket_s
-    found = service.counts(states, start=first * bucket_s, end=ends, bucket_s=bucket_s, **filters)
+    changes = service.counts(states, start=first * bucket_s, end=ends, bucket_s=bucket_s, **filters)
     return {
         "bucket_s": bucket_s,
         "buckets": [
             {
                 "at": (first + number) * bucket_s,
-                "states": {state.value: found.get((number, state), 0) for state in states},
+                "states": {state.value: changes.get((number, state), 0) for state in states},
             }
             for number in range(count)
         ],
         "states": {
-            state.value: sum(found.get((number, state), 0) for number in range(count))
+            state.value: sum(changes.get((number, state), 0) for number in range(count))
             for state in states
         },
         "error": None,
@@ -279,26 +279,26 @@ def specification(
     header, document = service.specification(job_id).split("\n", 1)
     encoded = json.loads(document)
     recorded = service.job(job_id)
-    asked = to_wire(recorded)
+    terms = to_wire(recorded)
     reached = None
     if progress and recorded.state in {JobState.RUNNING, JobState.FAILED}:
         reached = yield from progress_document(service, recorded)
-    told: dict[str, Any] = {
+    specified: dict[str, Any] = {
         "job_id": job_id,
-        **{name: asked.get(name) for name in _SPECIFIED},
+        **{name: terms.get(name) for name in _SPECIFIED},
         "structure": structure_of(encoded),
         "params": encoded["parameters"],
         "potcars": service.pseudopotentials(job_id),
-        "parents": asked["parents"],
+        "parents": terms["parents"],
         **FlowTerms().flow_terms(),
         **_flow_terms(json.loads(header)),
         "error": None,
     }
     if job:
-        told["job"] = job_document(service, in_full(service, [recorded])[0])
+        specified["job"] = job_document(service, in_full(service, [recorded])[0])
     if progress:
-        told["progress"] = reached
-    return cast("Specification", told)
+        specified["progress"] = reached
+    return cast("Specification", specified)
 
 
 def _flow_terms(header: Mapping[str, Any]) -> dict[str, Any]:
@@ -331,17 +331,17 @@ def story(service: HomeJobs, job_id: str) -> Story:
 
 def _told(service: HomeJobs, relatives: Sequence[Parent]) -> list[Relative]:
     """Add what is on record of a job's relatives."""
-    found = {job.job_id: job for job in service.some_jobs([one["job_id"] for one in relatives])}
-    return [_relative(one, found.get(one["job_id"])) for one in relatives]
+    jobs = {job.job_id: job for job in service.some_jobs([one["job_id"] for one in relatives])}
+    return [_relative(one, jobs.get(one["job_id"])) for one in relatives]
 
 
 def _relative(one: Parent, job: JobMetadata | None) -> Relative:
     if job is None:
         return {**one, "name": None, "recipe": None, "status": None}
-    told: Relative = {**one, "name": job.name, "recipe": job.recipe, "status": job.state.value}
+    relative: Relative = {**one, "name": job.name, "recipe": job.recipe, "status": job.state.value}
     if one["role"] in {"flow", "taken"} and (step := step_of(job.parents)):
-        told["step"] = step[1]
-    return told
+        relative["step"] = step[1]
+    return relative
 
 
 def progress(
@@ -377,21 +377,21 @@ def progress_document(
     read = yield from read_progress(Path(work), readers, history=history)
     if read is None:
         return None
-    told = to_wire(read)
+    document = to_wire(read)
     steps = None if read.history is None else [to_wire(step) for step in read.history]
     if Path(read.file).name.removesuffix(".gz") == "md.log":
         every = _logged_every(service, job.job_id)
-        for one in (told, *(steps or ())):
+        for one in (document, *(steps or ())):
             one["ionic_step"] = one["ionic_step"] and every * one["ionic_step"]
-    return {**told, "history": steps}
+    return {**document, "history": steps}
 
 
 @lru_cache(maxsize=1000)  # it is asked for every few seconds, and a specification may be long
 def _logged_every(service: HomeJobs, job_id: str) -> int:
     """Return after how many steps each dynamics of ASE is asked to write a line."""
-    asked = json.loads(service.specification(job_id).partition("\n")[2])["parameters"]
+    parameters = json.loads(service.specification(job_id).partition("\n")[2])["parameters"]
     try:
-        return max(1, int(asked["md_params"]["dynamics_kwargs"]["loginterval"]))
+        return max(1, int(parameters["md_params"]["dynamics_kwargs"]["loginterval"]))
     except (LookupError, TypeError, ValueError):
         return 1
 
@@ -404,7 +404,7 @@ def trajectory(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, 
 
     job = service.job_with_files(params["job_id"])
     stride = params.get("stride", 1)
-    found = yield from read_frames(
+    frames = yield from read_frames(
         service.directory(job.job_id).work(job.attempt),
         params.get("file"),
         start=params.get("start", 0),
@@ -415,7 +415,7 @@ def trajectory(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, 
     dtype = params.get("dtype", "float32")
 
     def numbers(name: str, dtype: Literal["float32", "float64"]) -> Numbers | None:
-        values = found.arrays[name]
+        values = frames.arrays[name]
         if values.size and np.isnan(values).all():
             return None
         with np.errstate(over="ignore"):
@@ -426,14 +426,14 @@ def trajectory(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, 
     return {
         "job_id": job.job_id,
         "attempt": job.attempt,
-        "file": found.file,
-        "others": found.others,
-        "frames": found.count,
-        "start": found.start,
+        "file": frames.file,
+        "others": frames.others,
+        "frames": frames.count,
+        "start": frames.start,
         "stride": stride,
-        "next": found.next,
-        "numbers": found.numbers,
-        "pbc": found.pbc,
+        "next": frames.next,
+        "numbers": frames.numbers,
+        "pbc": frames.pbc,
         "positions": numbers("positions", dtype),
         "cells": numbers("cells", "float64"),
         "energies": numbers("energies", "float64"),
@@ -473,17 +473,17 @@ def look_at_file(
     # Before the file is read: what an ended job wrote is there.
     job = service.job_with_files(job_id)
     directory = service.directory(job_id)
-    found = Found(Path(directory.log(job.attempt)))
+    file = Found(Path(directory.log(job.attempt)))
     if "file" in params:
-        found = yield from _found(Path(directory.work(job.attempt)), params, again=again)
+        file = yield from _found(Path(directory.work(job.attempt)), params, again=again)
     try:
-        status = found.path.stat()
+        status = file.path.stat()
     except FileNotFoundError:
         signature = None
     else:
         signature = (status.st_ino, status.st_size, status.st_mtime_ns)
     ended = job.state.is_terminal()
-    return FileSeen(job_id, job.attempt, ended, found.path, found.others, signature)
+    return FileSeen(job_id, job.attempt, ended, file.path, file.others, signature)
 
 
 def _found(
@@ -491,16 +491,16 @@ def _found(
 ) -> Generator[None, None, Found]:
     from crystalmath.jobs.workfiles import check_inside, find
 
-    asked = (directory, params["file"])
-    known = _found_before.get(asked)
+    key = (directory, params["file"])
+    known = _found_before.get(key)
     # Who follows a file goes on with the same one.
     if known is not None and (again or params.get("offset")) and known.path.exists():
         check_inside(directory, known.path)
         return known
     if len(_found_before) >= _MOST_FOUND:
         _found_before.clear()
-    found = _found_before[asked] = yield from find(directory, params["file"])
-    return found
+    file = _found_before[key] = yield from find(directory, params["file"])
+    return file
 
 
 def read_file(snapshot: FileSeen, params: Mapping[str, Any]) -> Generator[None, None, LogPart]:
@@ -550,8 +550,8 @@ def file_part(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, N
 
 def answer(service: HomeJobs, method: str, params: dict[str, Any]) -> dict[str, Any]:
     """Answer a method that only reads as the server does; what is wrong with it is raised."""
-    told: Any = _ANSWERS[method](service, params)
-    answered: dict[str, Any] = at_once(told) if isinstance(told, Generator) else told
+    result: Any = _ANSWERS[method](service, params)
+    answered: dict[str, Any] = at_once(result) if isinstance(result, Generator) else result
     return answered
 
 
@@ -588,8 +588,8 @@ def _followed(service: HomeJobs, params: dict[str, Any]) -> LogPart:
 def _result(service: HomeJobs, params: dict[str, Any]) -> dict[str, Any]:
     """Say why a job has no result."""
     job = service.job(params["job_id"])
-    told = {"job_id": job.job_id, "status": job.state.value, "error": job.error, "result": None}
-    return {**told, "traceback": job.traceback} if job.traceback else told
+    document = {"job_id": job.job_id, "status": job.state.value, "error": job.error, "result": None}
+    return {**document, "traceback": job.traceback} if job.traceback else document
 
 
 _ANSWERS: dict[str, Callable[[HomeJobs, Any], Any]] = {

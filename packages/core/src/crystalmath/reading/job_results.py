@@ -76,8 +76,8 @@ class StoredResults:
         with self._opened(job) as (file, header):
             if not header.get("index"):
                 return b"".join(self.chunks(job)), True
-            found = stored_result.ResultIndex(file, header).brief
-        return self._moved(job, json.dumps(found).encode()), False
+            values = stored_result.ResultIndex(file, header).brief
+        return self._moved(job, json.dumps(values).encode()), False
 
     def _moved(self, job: JobMetadata, text: bytes) -> bytes:
         """Write paths anew where the home has moved."""
@@ -186,10 +186,10 @@ class Move(NamedTuple):
 def move_of(path: str | None, directory: str) -> Move | None:
     """Return from where a run directory was moved, by a `path` below it; ``None`` if it was not."""
     name = directory.rpartition("/")[2]
-    before, found, below = (path or "").rpartition(f"/{name}")
-    if not found or below[:1] not in {"", "/"}:
+    before, separator, below = (path or "").rpartition(f"/{name}")
+    if not separator or below[:1] not in {"", "/"}:
         return None
-    old = before + found
+    old = before + separator
     return None if old == directory else Move(old, directory)
 
 

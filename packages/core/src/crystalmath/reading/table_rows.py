@@ -50,7 +50,7 @@ def table(
     never decoded: of it there is what its worker has noted for tables.
     """
     left_out = () if columns else GEOMETRY[1:]
-    found: list[bytes] = []
+    lines: list[bytes] = []
     unreadable: dict[str, str] = {}
     for start in range(0, len(job_ids), PAGE):
         page = job_ids[start : start + PAGE]
@@ -62,13 +62,13 @@ def table(
             names = [name for name in columns or values if name in values and name not in left_out]
             text = json.dumps({"job_id": job_id} | {name: values[name] for name in names}).encode()
             most -= len(text)
-            if found and most < 0:
-                return found, unreadable
-            found.append(text)
+            if lines and most < 0:
+                return lines, unreadable
+            lines.append(text)
             if wrong is not None:
                 unreadable[job_id] = wrong
             yield
-    return found, unreadable
+    return lines, unreadable
 
 
 def _stored(service: HomeJobs, job: JobMetadata) -> tuple[dict[str, Any], str | None]:
@@ -96,8 +96,8 @@ def line_of(job: Job, params: Mapping[str, Any], result: Any) -> Line:
         # The record goes first: what recipes call name is that of a method.
         # No step's values are those of a flow whose steps are jobs: each has its own row.
         has_rows = job.stage is not None
-        given = result_values(result, of_last=not has_rows).items()
-        values |= {f"result.{n}" if n in values else n: value for n, value in given}
+        of_result = result_values(result, of_last=not has_rows).items()
+        values |= {f"result.{n}" if n in values else n: value for n, value in of_result}
         if not has_rows or last_step(result) is result:
             atoms = final_atoms(result, values["energy_ev"])
     if atoms is not None:

@@ -115,7 +115,7 @@ def check_structure(recipe: Recipe, *, has_structure: bool) -> None:
         if structures_argument(recipe) is not None:
             raise InvalidJob(
                 f"the recipe {recipe.name} takes a list of structures, its first argument "
-                f"{first_name!r}, not a single one; submit --together makes one job of them all"
+                f"{first_name!r}, not a single one; submit --together makes one job of all"
             )
         begins = f"; its arguments begin with {first_name!r}" if first_name else ""
         raise InvalidJob(f"the recipe {recipe.name} takes no structure{begins}; leave it out")

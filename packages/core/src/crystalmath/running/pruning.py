@@ -100,8 +100,8 @@ def prune(
     pruned = Pruned()
     if not dry_run:
         finish_removals(directory)
-    found = _chosen(recorder, choice, pruned, cursor)
-    while batch := list(itertools.islice(found, min(_TOGETHER, limit - len(pruned.jobs)))):
+    jobs = _chosen(recorder, choice, pruned, cursor)
+    while batch := list(itertools.islice(jobs, min(_TOGETHER, limit - len(pruned.jobs)))):
         meant: list[_Meant] = []
         for job in batch:
             pruned.cursor = job.job_id
@@ -132,10 +132,10 @@ def _check(choice: Choice) -> None:
             "state, labels, recipe or size"
         )
     if choice.job_ids is not None and choice.filters:
-        given = ", ".join(choice.filters)
-        raise InvalidJob(f"jobs are named, or chosen by {given}; leave out one of both")
-    asked = choice.filters.get("state") or ()
-    running = [state.value for state in asked if not state.is_terminal()]
+        names = ", ".join(choice.filters)
+        raise InvalidJob(f"jobs are named, or chosen by {names}; leave out one of both")
+    states = choice.filters.get("state") or ()
+    running = [state.value for state in states if not state.is_terminal()]
     if running:
         raise InvalidJob(
             f"the files of {' and '.join(running)} jobs are never removed; cancel them first, or "
@@ -148,11 +148,11 @@ def _chosen(
 ) -> Iterator[JobMetadata]:
     """Go through the jobs that are meant so far as their records tell."""
     if choice.job_ids is None:
-        found = _filtered(recorder, choice, cursor)
+        jobs = _filtered(recorder, choice, cursor)
     else:
-        found = _named(recorder, choice.job_ids, cursor, pruned)
+        jobs = _named(recorder, choice.job_ids, cursor, pruned)
     now = time.time()
-    for job in found:
+    for job in jobs:
         ended_at = job.finished_at or job.created_at
         if choice.older_s is None or now - ended_at > choice.older_s:
             yield job
@@ -212,8 +212,8 @@ def _used_by(recorder: Recorder, directory: Path) -> dict[str, str]:
 def _needed_by_flows(recorder: Recorder, jobs: Sequence[JobMetadata]) -> dict[str, str]:
     """Return which of these jobs are steps of flows that have not ended."""
     flows = {job.job_id: of_flow[0] for job in jobs if (of_flow := step_of(job.parents))}
-    found = recorder.store.get_many(list(dict.fromkeys(flows.values())))
-    unfinished = {job.job_id for job in found if not job.state.is_terminal()}
+    flow_jobs = recorder.store.get_many(list(dict.fromkeys(flows.values())))
+    unfinished = {job.job_id for job in flow_jobs if not job.state.is_terminal()}
     return {job_id: flow for job_id, flow in flows.items() if flow in unfinished}
 
 
@@ -222,12 +222,12 @@ def _awaited_by(recorder: Recorder, job_ids: Sequence[str]) -> dict[str, str]:
     store = recorder.store
     if not job_ids or not store.successors(job_ids):
         return {}
-    found = {}
+    readers = {}
     for job_id in job_ids:
         waiting = (job for job in store.get_many(store.successors([job_id])) if job.waits)
         if (reader := next(waiting, None)) is not None:
-            found[job_id] = reader.job_id
-    return found
+            readers[job_id] = reader.job_id
+    return readers
 
 
 def _in_use(by: str) -> CrystalMathError:
@@ -325,9 +325,9 @@ def pages(
     service: HomeJobs, before: str | None = None, **filters: Unpack[Selection]
 ) -> Iterator[list[JobMetadata]]:
     """Go through jobs, newest first, a few hundred at a time."""
-    while found := service.jobs(limit=PAGE, before=before, **filters):
-        yield found
-        before = found[-1].job_id
+    while page := service.jobs(limit=PAGE, before=before, **filters):
+        yield page
+        before = page[-1].job_id
 
 
 def measure(service: HomeJobs, **filters: Unpack[Selection]) -> Generator[None, None, Usage]:

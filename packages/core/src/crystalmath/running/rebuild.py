@@ -134,14 +134,14 @@ def _end_flow(store: JobStore, flow: JobMetadata, directory: RunDirectory) -> No
 def damaged_outcomes(store: JobStore, jobs_directory: Path) -> list[str]:
     """Return which outcomes are not as they were published, or not as their jobs are on record."""
     names = sorted(directory_names(jobs_directory))
-    found = []
+    damages = []
     for batch in _batches(names):
         for job in store.get_many(batch):
             try:
                 _check_outcome(RunDirectory(jobs_directory / job.job_id), job)
             except (CrystalMathError, OSError) as error:
-                found.append(f"{job.job_id}: {error}")
-    return found
+                damages.append(f"{job.job_id}: {error}")
+    return damages
 
 
 def _check_outcome(directory: RunDirectory, job: JobMetadata) -> None:
@@ -150,12 +150,14 @@ def _check_outcome(directory: RunDirectory, job: JobMetadata) -> None:
         header = directory.outcome(job.attempt)
         if header is None:
             return  # pruned meanwhile
-        told = header.get("state")
-        if told is None:
+        state = header.get("state")
+        if state is None:
             raise BadFile(f"{directory.file(f'{job.attempt}.outcome')} does not say how it ended")
         completed = JobState.COMPLETED.value
-        if job.state.is_terminal() and (told == completed) != (job.state.value == completed):
-            raise BadFile(f"the job is on record as {job.state.value}, and its outcome says {told}")
+        if job.state.is_terminal() and (state == completed) != (job.state.value == completed):
+            raise BadFile(
+                f"the job is on record as {job.state.value}, and its outcome says {state}"
+            )
 
 
 def _inserted(
@@ -217,19 +219,19 @@ def _row_in_memory(header: Mapping[str, Any], body: str) -> NewJob:
 
 def row_of(header: Mapping[str, Any], body: str, created_at: float) -> NewJob:
     """Make the row of a job, submitted at that time (s since the epoch), from its specification."""
-    spec, asked = read_header(header)
+    spec, submitted = read_header(header)
     return NewJob(
         job_id=spec.job_id,
         recipe=spec.recipe,
-        engine=str(asked.engine),
-        spec_hash=spec.asked_hash or spec_hash(asked.identity(), json.loads(body)),
+        engine=str(submitted.engine),
+        spec_hash=spec.asked_hash or spec_hash(submitted.identity(), json.loads(body)),
         specification=f"{json.dumps(spec.header())}\n{body}",
         created_at=created_at,
         formula=_formula(body),
         owner=header.get("owner") or {},
         parents=spec.parents,
         stage=None if spec.flow is None else "pass",
-        **asked.terms(),
+        **submitted.terms(),
     )
 
 

@@ -197,14 +197,14 @@ class Recorder:
         lost.close()
         store = JobStore(self._url, network=self._network)
         try:
-            found = rebuild(
+            rebuilt = rebuild(
                 store, self._jobs_directory, lambda: [*self._waiting, *self._unwritten()]
             )
         except BaseException:
             store.close()  # the one that was lost stays in its place, so that this is tried again
             raise
-        _LOG.warning("recorded %d jobs from their run directories", len(found.recorded))
-        for reason in found.left_out:
+        _LOG.warning("recorded %d jobs from their run directories", len(rebuilt.recorded))
+        for reason in rebuilt.left_out:
             _LOG.warning("not recorded: %s", reason)
         self._opened, self._waiting = store, []
         self.recent = Recent()
@@ -235,13 +235,13 @@ class Recorder:
             return
         store, job_ids = self.store, {change.job_id for change in changes}
         with self.recent.changing(job_ids):
-            told = store.apply(changes)
+            jobs = store.apply(changes)
             # Another service of this process may have written the same first: who waits here for a
             # job that is followed is told of it by nobody else.
-            known = job_ids - {job.job_id for job in told}
-            told = told + store.get_many(sorted(known)) if known else told
-            self.recent.put(told)
-        self._tell(told)
+            known = job_ids - {job.job_id for job in jobs}
+            jobs = jobs + store.get_many(sorted(known)) if known else jobs
+            self.recent.put(jobs)
+        self._tell(jobs)
 
     def insert(self, jobs: Sequence[NewJob]) -> list[JobMetadata | Refused]:
         """Record new jobs durably, each on its own, with those of other threads that come now."""
@@ -251,11 +251,11 @@ class Recorder:
         """Record new jobs durably, all of them or none; `InvalidJob` says why not."""
         while True:
             store = self._open(create=True)
-            told = store.insert(jobs)
+            recorded = store.insert(jobs)
             if not store.is_replaced():
                 break
-        self._tell_new(told)
-        return told
+        self._tell_new(recorded)
+        return recorded
 
     def _insert_groups(
         self, groups: Sequence[Sequence[NewJob]]
@@ -300,9 +300,9 @@ class Recorder:
 
     def put_in(self, ready: Sequence[tuple[JobMetadata, NewJob]]) -> list[JobMetadata]:
         """Record that jobs wait no more; see :meth:`JobStore.put_in`."""
-        told = self.store.put_in(ready, time.time())
-        self._tell(told)
-        return told
+        jobs = self.store.put_in(ready, time.time())
+        self._tell(jobs)
+        return jobs
 
     def note_cancel(self, job_ids: Sequence[str]) -> None:
         """Record that somebody asked for jobs to be stopped; see :meth:`JobStore.note_cancel`."""
@@ -333,10 +333,10 @@ class Recorder:
     def _jobs_of(self, events: Sequence[Event]) -> dict[str, JobMetadata]:
         """Return the jobs of events as they are since; those written here are in memory."""
         last = {event.job_id: event for event in events}
-        found = {job_id: self.recent.since(event) for job_id, event in last.items()}
-        missing = [job_id for job_id, job in found.items() if job is None]
+        remembered = {job_id: self.recent.since(event) for job_id, event in last.items()}
+        missing = [job_id for job_id, job in remembered.items() if job is None]
         read = {job.job_id: job for job in self.store.get_many(missing)} if missing else {}
-        return read | {job_id: job for job_id, job in found.items() if job is not None}
+        return read | {job_id: job for job_id, job in remembered.items() if job is not None}
 
     def finish(self) -> None:
         """Write what was reported, and end the writer; the store stays open."""

@@ -94,9 +94,9 @@ class Recovery(Onlooker):
                     taken.append(job.job_id)
             except (CrystalMathError, OSError, ValueError, KeyError, TypeError) as error:
                 # One job's bad file must not keep the others from being taken over.
-                told = f"{_NOT_TAKEN}: {error}"
-                self._warn(job.job_id, f"job {job.job_id} {told}")
-                notes += self._note(job, told)
+                message = f"{_NOT_TAKEN}: {error}"
+                self._warn(job.job_id, f"job {job.job_id} {message}")
+                notes += self._note(job, message)
         self._recorder.apply(*notes)
         with self._owning:
             if self._disowned or not taken:
@@ -164,9 +164,9 @@ class Recovery(Onlooker):
         try:
             return self._runner_of(engine)
         except (CrystalMathError, ImportError) as error:
-            told = f"{_NOT_TAKEN} by its engine {engine!r}: {error}"
+            message = f"{_NOT_TAKEN} by its engine {engine!r}: {error}"
             self._warn(engine, f"jobs {_NOT_TAKEN} by their engine {engine!r}: {error}")
-            return told
+            return message
 
     def _take_over(
         self, job: JobMetadata, runners: dict[str, EngineRunner | str], notes: list[Change]

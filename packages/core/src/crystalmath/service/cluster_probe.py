@@ -82,10 +82,10 @@ def described(cluster: str, configured: Config) -> list[Check]:
     return []
 
 
-def judged(cluster: str, job: JobMetadata, found: Mapping[str, Any] | None) -> list[Check]:
+def judged(cluster: str, job: JobMetadata, result: Mapping[str, Any] | None) -> list[Check]:
     """Return what a job has found on a cluster, and what is to be mended there.
 
-    `found` is the result of a completed job. `InvalidJob`: it was not sent to look around there.
+    `result` is the result of a completed job. `InvalidJob`: it was not sent to look around there.
     """
     if job.recipe != PROBE or job.cluster != cluster:
         raise InvalidJob(
@@ -94,28 +94,30 @@ def judged(cluster: str, job: JobMetadata, found: Mapping[str, Any] | None) -> l
         )
     if not job.state.is_terminal():
         return []
-    if job.state is not JobState.COMPLETED or found is None:
+    if job.state is not JobState.COMPLETED or result is None:
         short = job.job_id[:8]
         message = f"job {job.job_id} {job.state.value}: {job.error or 'no reason is known'}"
         remedy = f"see crystalmath logs {short}, crystalmath result {short}"
         return [Check("job", "error", message, remedy)]
-    return list(_found(job, found))
+    return list(_found(job, result))
 
 
-def _found(job: JobMetadata, found: Mapping[str, Any]) -> Iterator[Check]:
+def _found(job: JobMetadata, result: Mapping[str, Any]) -> Iterator[Check]:
     """Judge what the probe job has told."""
     waited = f"{(job.started_at or job.created_at) - job.created_at:.0f} s"
     yield Check("queue", "ok", f"the job waited {waited} until it ran")
-    where = f"{found['host']}, {found['cores']} cores, Python {found['python']} ({found['prefix']})"
-    same = found["python"].rpartition(".")[0] == platform.python_version().rpartition(".")[0]
+    where = (
+        f"{result['host']}, {result['cores']} cores, Python {result['python']} ({result['prefix']})"
+    )
+    same = result["python"].rpartition(".")[0] == platform.python_version().rpartition(".")[0]
     remedy = None if same else f"here it is {platform.python_version()} ({sys.prefix})"
     yield Check("node", "ok" if same else "warning", where, remedy)
-    yield Check("home", "ok", f"{found['directory']} was written to there")
-    yield _clock(job, found["time"])
-    own = found["engines"].get(job.engine, {})
-    for distribution, there in {**found["versions"], **own}.items():
+    yield Check("home", "ok", f"{result['directory']} was written to there")
+    yield _clock(job, result["time"])
+    own = result["engines"].get(job.engine, {})
+    for distribution, there in {**result["versions"], **own}.items():
         yield _version(distribution, there)
-    for each in found["conditions"]:
+    for each in result["conditions"]:
         state = "ok" if each["ok"] else "warning"
         yield Check(each["name"], state, each["message"], each["remedy"])
 
@@ -145,5 +147,5 @@ def _version(distribution: str, there: str | None) -> Check:
         return Check(distribution, state, "is not installed", remedy)
     if here == there:
         return Check(distribution, "ok", there)
-    told = f"here it is {here or 'not installed'}"
-    return Check(distribution, "warning", there, told)
+    remedy = f"here it is {here or 'not installed'}"
+    return Check(distribution, "warning", there, remedy)

@@ -242,24 +242,24 @@ class Waiting:
             }
             states |= {event.job_id: event.to_state for event in events}
             noted = {event.job_id for event in events if event.job_id in self._ids}
-            found = store.successors(sorted(changed)) if changed else []
+            successors = store.successors(sorted(changed)) if changed else []
             if changed and self._flow_ids:
                 steps = store.flows_of(sorted(changed))
                 self._flows.follow(steps, states)
-                found = [*found, *steps.values()]
+                successors = [*successors, *steps.values()]
             for job_id in changed:
                 self._foreign.pop(job_id, None)
             with self._lock:
-                self._due |= {name: None for name in (*found, *noted) if name in self._ids}
+                self._due |= {name: None for name in (*successors, *noted) if name in self._ids}
                 for job_id in ended:
                     self._ended.pop(job_id, None)
             self._seq, changed, ended = seq, set(), []
             if len(events) < _EVENTS:
                 return
 
-    def _look(self, jobs: Sequence[JobMetadata], asked: Sequence[str]) -> None:
+    def _look(self, jobs: Sequence[JobMetadata], job_ids: Sequence[str]) -> None:
         """Release, end or leave jobs, as those have ended that they wait for."""
-        if gone := set(asked) - {job.job_id for job in jobs}:
+        if gone := set(job_ids) - {job.job_id for job in jobs}:
             _LOG.error("jobs that waited are not on record any more: %s", ", ".join(sorted(gone)))
             self._forget(gone)
         waiting: list[JobMetadata] = []
@@ -300,8 +300,8 @@ class Waiting:
             elif outlook.reason is None:
                 ready.append(job)
             elif outlook.reason not in {job.reason, ""}:
-                told = outlook.reason
-                notes.append(Change(job_id=job.job_id, state=job.state, at=now, reason=told))
+                reason = outlook.reason
+                notes.append(Change(job_id=job.job_id, state=job.state, at=now, reason=reason))
         self._recorder.apply(*notes)
         if ready and (later := self._release(ready)):
             # A result may turn out to be damaged when it is read: then a retry is waited for.
@@ -327,11 +327,11 @@ class Waiting:
         try:
             waiting, living = self._flows.look(flow)
         except (CrystalMathError, OSError, MemoryError) as error:
-            told = f"cannot go on now, trying again: {error}"
-            _LOG.warning("flow %s %s", flow.job_id, told)
-            if told != flow.reason:
+            reason = f"cannot go on now, trying again: {error}"
+            _LOG.warning("flow %s %s", flow.job_id, reason)
+            if reason != flow.reason:
                 now, state = time.time(), flow.state
-                self._recorder.apply(Change(job_id=flow.job_id, state=state, at=now, reason=told))
+                self._recorder.apply(Change(job_id=flow.job_id, state=state, at=now, reason=reason))
             self._later_at = time.monotonic() + AGAIN_S
             with self._lock:
                 self._later[flow.job_id] = None

@@ -182,8 +182,8 @@ class JobService(HomeJobs):
         they are not `wanted` any more. What a key has given before is given again, whatever has
         become of the files that the job was found to need.
         """
-        asked = [one if isinstance(one, InvalidJob) else Again(one) for one in submissions]
-        return self._intake.submit(asked, wanted, all_or_none=all_or_none)
+        requests = [one if isinstance(one, InvalidJob) else Again(one) for one in submissions]
+        return self._intake.submit(requests, wanted, all_or_none=all_or_none)
 
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
         """Return all that is wrong with a submission; see :meth:`.Intake.check`."""
@@ -231,8 +231,8 @@ class JobService(HomeJobs):
         from crystalmath.preflight.programs_here import presets
         from crystalmath.quacc.engine import submission_environment
 
-        given = self._environ if environment is None else environment
-        return presets(submission_environment(self.config, given), name)
+        environ = self._environ if environment is None else environment
+        return presets(submission_environment(self.config, environ), name)
 
     # --- jobs that run -----------------------------------------------------------------------
 
@@ -303,8 +303,8 @@ class JobService(HomeJobs):
         if runner is not None:
             # A job that was just taken over may have ended by what was noted, before it is asked.
             first = job.cancel_requested_at is None
-            asked = runner.cancel(job_id)
-            return asked or (first and runner.get_status(job_id) is JobState.CANCELLED)
+            stops = runner.cancel(job_id)
+            return stops or (first and runner.get_status(job_id) is JobState.CANCELLED)
         # Another process owns it, perhaps one that is about to write it down; or its engine is
         # not to be had, and what there was to do is done.
         now = self._store.get(job_id)
@@ -331,13 +331,13 @@ class JobService(HomeJobs):
 
     def successors(self, job_ids: Sequence[str]) -> list[str]:
         """Return the jobs that wait for some, also through others, the farthest first."""
-        found: dict[str, None] = {}
+        waiting: dict[str, None] = {}
         left = list(job_ids)
         while left:
             jobs = self._existing(left[0]).get_many(self._store.successors(left))
-            left = [job.job_id for job in jobs if job.waits and job.job_id not in found]
-            found |= dict.fromkeys(left)
-        return [*reversed(found)]
+            left = [job.job_id for job in jobs if job.waits and job.job_id not in waiting]
+            waiting |= dict.fromkeys(left)
+        return [*reversed(waiting)]
 
     def cancel_all(self) -> None:
         """Request that all jobs be stopped that are followed here, or by nobody."""

@@ -1,4 +1,4 @@
-"""What a submission must pass before it becomes a job. Nothing is changed on the way."""
+"""Checks that a submission must pass before it becomes a job; they change nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a submission asks for: its terms, its structure, its environment, its engine."""
+"""Submissions that were read: terms, structure, environment and engine."""
 
 from __future__ import annotations
 
@@ -34,51 +34,51 @@ if TYPE_CHECKING:
     from crystalmath.models.job_notes import Parent
 
 
-#: What a job has of its own, and no check of it depends on anything else of the job.
+#: Fields whose checks do not depend on other fields of the job.
 OWN = ("job_id", "name", "labels", "key")
-#: All else but these three: one left out would be taken from the job that was read before.
+#: The terms that equal jobs share; a field left out here would be taken from the last job.
 _TERMS = {one.wire for one in declared(Submission)} - {*OWN, "structure", "params", "environment"}
 
 
 @frozen
 class AskedJob:
-    """A submission that was read: what is to be run, and the text that the worker reads of it.
+    """A submission that was read: the job to run, and its document, the text for the worker.
 
-    The structure is decoded here once; the recipe's child, the database and the run directory get
-    the text.
+    The structure is decoded once, here; the inspecting process, the database and the run directory
+    get the text.
     """
 
     spec: JobSpec
     document: str
     spec_hash: str
     strict: bool = False
-    #: Whether a misspelt parameter is a warning, as it always is of a flow's steps.
+    #: Whether a misspelt parameter is a warning, as it always is for the steps of a flow.
     lax: bool = False
-    #: The first of its batch from which it differs in nothing but `OWN`: what was found of that one
-    #: holds for both.
+    #: The first job of the batch that differs only in the fields of `OWN`; it has the same
+    #: findings.
     first: AskedJob | None = field(default=None, repr=False)
-    #: The first that has the same terms, parameters and environment: what was found of these holds
-    #: for both.
+    #: The first job with the same terms, parameters and environment; both have the same findings
+    #: about these.
     like: AskedJob | None = field(default=None, repr=False)
-    #: Whether its structure, or its parameters, stand for those of other jobs still.
+    #: Whether its structure or parameters still refer to values of other jobs.
     refers: bool = False
-    #: Whether it is a step of a flow: then its document is in the form of results.
+    #: Whether it is a step of a flow; then its document has the format of results.
     is_step: bool = False
-    #: What it was read from, until the jobs that it refers to are among its parents.
+    #: The submission, until the jobs that it refers to are among the parents.
     submission: Submission | None = field(default=None, repr=False)
-    #: Of a structure that another job has to give.
+    #: The formula of a structure that another job provides.
     formula: str | None = None
-    #: Why it cannot run yet: what it waits for, and what is to be said of that.
+    #: Why it cannot run yet: the jobs that it waits for.
     reason: str | None = None
     findings: tuple[Finding, ...] = ()
 
     @property
     def has_structure(self) -> bool:
-        """Whether the recipe gets a structure, which may be one that another job has to give."""
+        """Whether the recipe gets a structure, its own or that of another job."""
         return self.spec.atoms is not None or awaits_structure(self.spec.parents)
 
     def of_hooks(self) -> dict[str, Any]:
-        """Return what a preflight hook is told."""
+        """Return the arguments of a preflight hook."""
         return {
             "recipe": self.spec.recipe,
             "atoms": self.spec.atoms,
@@ -90,16 +90,16 @@ class AskedJob:
 
 @frozen
 class _Last:
-    """What was read last, and what it was read from."""
+    """The job that was read last, and the parts of its submission."""
 
     terms: str
     environment: Mapping[str, str] | None
     structure: str
-    asked: AskedJob
+    job: AskedJob
 
 
 class SubmissionReader:
-    """Read submissions, of a batch one after the other.
+    """Reads the submissions of a batch, one after the other.
 
     `environ` is the environment of submissions that bring none; `with_ids` is
     :meth:`.References.with_ids`.
@@ -114,41 +114,45 @@ class SubmissionReader:
         self._config = configured
         self._environ = environ
         self._with_ids = with_ids
-        # Of a batch all have mostly the same.
+        # Submissions of a batch mostly share one environment.
         self._forwarded: list[tuple[Mapping[str, str], dict[str, str]]] = []
         self._structure: tuple[str, tuple[Atoms, Mapping[str, Any]]] | None = None
         self._last: _Last | None = None
 
     def refer(self, with_ids: Callable[[Submission, Mapping[str, Any]], dict[str, Any]]) -> None:
-        """Have the jobs that the next submissions refer to named by another function."""
+        """Set the function that names the jobs to which the next submissions refer."""
         self._with_ids = with_ids
 
-    def is_last(self, asked: AskedJob) -> bool:
-        """Return whether the next ones are compared with this."""
-        return self._last is not None and self._last.asked is asked
+    def is_last(self, job: AskedJob) -> bool:
+        """Return whether the next submissions are compared with this job."""
+        return self._last is not None and self._last.job is job
 
     def likewise(self, submission: Submission, terms: str | None) -> AskedJob | None:
-        """Return what is asked for, if the last one has these `terms_of` and environment, too.
+        """Return the job, if the last one had the same `terms_of` and environment, else ``None``.
 
-        `InvalidJob`: its structure is none.
+        `InvalidJob`: the structure cannot be read.
         """
-        last, given = self._last, submission.atoms
+        last, submitted = self._last, submission.atoms
         if last is None or (last.terms, last.environment) != (terms, submission.environment):
             return None
         own = {name: getattr(submission, name) for name in OWN if name != "job_id"}
-        spec = evolve(last.asked.spec, job_id=generate_job_id(), **own)
-        text = _text_of(given)
+        spec = evolve(last.job.spec, job_id=generate_job_id(), **own)
+        text = _text_of(submitted)
         if text is not None and text == last.structure:
-            return evolve(last.asked, spec=spec, first=last.asked)
-        if spec.atoms is None or not isinstance(given, (str, Mapping)) or JobStructure.read(given):
+            return evolve(last.job, spec=spec, first=last.job)
+        if (
+            spec.atoms is None
+            or not isinstance(submitted, (str, Mapping))
+            or JobStructure.read(submitted)
+        ):
             return None
-        atoms, structure = self._parsed(given, text)
+        atoms, structure = self._parsed(submitted, text)
         body = codec.body_of(structure, spec.parameters)
-        hashed, strict, lax = spec_hash(spec.identity(), body), last.asked.strict, last.asked.lax
-        like, spec = last.asked.like or last.asked, evolve(spec, atoms=atoms)
-        asked = AskedJob(spec, codec.body_text(body), hashed, strict, lax, like=like)
-        self._last = None if text is None else evolve(last, structure=text, asked=asked)
-        return asked
+        hashed, strict, lax = spec_hash(spec.identity(), body), last.job.strict, last.job.lax
+        like, spec = last.job.like or last.job, evolve(spec, atoms=atoms)
+        job = AskedJob(spec, codec.body_text(body), hashed, strict, lax, like=like)
+        self._last = None if text is None else evolve(last, structure=text, job=job)
+        return job
 
     def read(
         self,
@@ -157,15 +161,15 @@ class SubmissionReader:
         settings: Mapping[str, str] = MappingProxyType({}),
         terms: str | None = None,
     ) -> AskedJob:
-        """Read its structure and parameters; its fields have been checked.
+        """Read structure and parameters of a submission whose fields have been checked.
 
-        Those that come next with these `terms_of` may be read likewise.
+        The next submissions with the same `terms_of` may use :meth:`likewise`.
         """
-        given: object = submission.atoms
-        text = _text_of(given)
-        of_job = JobStructure.read(given)
-        none = given is None or of_job is not None
-        atoms, structure = (None, None) if none else self._parsed(given, text)
+        submitted: object = submission.atoms
+        text = _text_of(submitted)
+        of_job = JobStructure.read(submitted)
+        none = submitted is None or of_job is not None
+        atoms, structure = (None, None) if none else self._parsed(submitted, text)
         spec = JobSpec(
             job_id=generate_job_id(),
             recipe=str(submission.recipe),
@@ -182,7 +186,7 @@ class SubmissionReader:
         spec = self._placed(spec)
         judged = (submission.strict or self._config.strict, submission.lax)
         document = codec.body_text(body)
-        # That text may also be a value.
+        # A parameter may contain this text without being a reference.
         refers = of_job is not None or (
             is_in(f'"{JOB}"', document) and bool(references_in(body["parameters"]))
         )
@@ -192,11 +196,11 @@ class SubmissionReader:
                 document = codec.body_text(body)
             more: dict[str, Any] = {"refers": refers, "submission": submission}
             return AskedJob(spec, document, spec_hash(spec.identity(), body), *judged, **more)
-        asked = AskedJob(spec, document, spec_hash(spec.identity(), body), *judged)
+        job = AskedJob(spec, document, spec_hash(spec.identity(), body), *judged)
         self._last = None
         if terms is not None and text is not None:
-            self._last = _Last(terms, submission.environment, text, asked)
-        return asked
+            self._last = _Last(terms, submission.environment, text, job)
+        return job
 
     def read_step(
         self,
@@ -205,9 +209,9 @@ class SubmissionReader:
         body: Mapping[str, Any],
         settings: Mapping[str, str],
     ) -> AskedJob:
-        """Read what a flow has called; its references are among the parents.
+        """Read a step that a flow has called; the jobs that it refers to are among the parents.
 
-        The submission has those parameters that are other than the flow has called it with.
+        The parameters of the submission are those that differ from the flow's call.
         """
         changed = codec.encode_request(submission.parameters)
         body = {**body, "parameters": merged(body["parameters"], changed)}
@@ -223,19 +227,19 @@ class SubmissionReader:
         )
         spec, document = self._placed(spec), codec.body_text(body)
         hashed, refers = spec_hash(spec.identity(), body), bool(references_in(body))
-        asked = AskedJob(spec, document, hashed, lax=True, refers=refers, is_step=True)
-        return asked if refers else with_arguments(asked)
+        step = AskedJob(spec, document, hashed, lax=True, refers=refers, is_step=True)
+        return step if refers else with_arguments(step)
 
-    def _parsed(self, given: object, text: str | None) -> tuple[Atoms, Mapping[str, Any]]:
-        """Read a structure; those of one short text that follow each other are read once."""
+    def _parsed(self, submitted: object, text: str | None) -> tuple[Atoms, Mapping[str, Any]]:
+        """Read a structure; a short text that repeats the last one is not read again."""
         if text is not None and self._structure is not None and self._structure[0] == text:
             return self._structure[1]
-        parsed = parse_and_keep(given)
+        parsed = parse_and_keep(submitted)
         self._structure = None if text is None else (text, parsed)
         return parsed
 
     def _environment(self, submission: Submission) -> dict[str, str]:
-        """Return what the job sees of its submitter's environment; the preflight sees the same."""
+        """Return the part of the submitter's environment that job and preflight see."""
         from crystalmath.quacc.engine import submission_environment
 
         environ = self._environ_of(submission)
@@ -247,7 +251,7 @@ class SubmissionReader:
         return forwarded
 
     def _placed(self, spec: JobSpec) -> JobSpec:
-        """Give a job its cluster's variables and its settings, in place of its submitter's."""
+        """Return a job with the variables of its cluster and its settings in its environment."""
         cluster = self._config.clusters.get(spec.cluster)
         own = {**(cluster.environment if cluster else {}), **spec.settings}
         if not own:
@@ -256,10 +260,10 @@ class SubmissionReader:
         return evolve(spec, environment=there, replaced=replaced(spec.environment, there))
 
     def _environ_of(self, submission: Submission) -> Mapping[str, str]:
-        given = submission.environment
-        # Where none is taken, an empty one is none.
-        takes = given is not None and self._config.restricted is None
-        return given if takes and given is not None else self._environ
+        environ = submission.environment
+        # A restricted home ignores even an empty environment.
+        takes = environ is not None and self._config.restricted is None
+        return environ if takes and environ is not None else self._environ
 
     def _engine_of(self, submission: Submission) -> str:
         from crystalmath.quacc.engines import get_workflow_engine
@@ -272,7 +276,7 @@ class SubmissionReader:
 
 
 def with_arguments(step: AskedJob) -> AskedJob:
-    """Read structure and parameters of a step of a flow that refers to no other job any more."""
+    """Read structure and parameters of a step that no longer refers to other jobs."""
     atoms, parameters = codec.decode_spec(step.document)
     return evolve(step, spec=evolve(step.spec, atoms=atoms, parameters=parameters))
 
@@ -280,12 +284,12 @@ def with_arguments(step: AskedJob) -> AskedJob:
 def terms_of(submission: Submission) -> str | None:
     """Return the text of a short submission without structure, environment and `OWN`, or ``None``.
 
-    Where two have the same, they ask for the same of it.
+    Submissions with the same text have the same terms and parameters.
     """
     if is_long(submission.parameters):
         return None
     try:
-        # Encoded, a tuple is no list.
+        # Encoding keeps tuples and lists apart.
         parameters = codec.encode_request(submission.parameters)
     except InvalidJob:
         return None
@@ -293,7 +297,7 @@ def terms_of(submission: Submission) -> str | None:
 
 
 def _text_of(document: object) -> str | None:
-    """Return the text of a short JSON document; ``None`` for a long one, and what is none."""
+    """Return the text of a short JSON document; ``None`` if it is long or not JSON."""
     try:
         return None if is_long(document) else json.dumps(document)
     except (RecursionError, TypeError, ValueError):
@@ -301,22 +305,22 @@ def _text_of(document: object) -> str | None:
 
 
 def replaced(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
-    """Return what brings an environment back to what it was before."""
+    """Return the changes that restore an environment from `after` to `before`."""
     names = before.keys() | after.keys()
     return {name: before.get(name) for name in names if before.get(name) != after.get(name)}
 
 
 def defaulted(before: JobSpec, after: JobSpec) -> list[str]:
-    """Name the terms that a job has been given, and was not asked for with."""
+    """Name the terms that were unset before, and are set by defaults now."""
     was, now = before.terms(), after.terms()
     return [name for name, value in was.items() if value is None and now.get(name) is not None]
 
 
-def differing(asked: AskedJob, other_hash: str | None, other: str) -> list[str]:
-    """Name what a job asks for otherwise than another, of which the specification is known.
+def differing(job: AskedJob, other_hash: str | None, other: str) -> list[str]:
+    """Name the parts in which a job differs from the specification `other` of another job.
 
-    Nothing is named where that specification is not what was asked for: values of other jobs are
-    in it by now, or limits that those had.
+    Nothing is named if that specification has changed since the submission: it may have values of
+    other jobs by now, or limits that those had.
     """
     try:
         header, before = map(json.loads, other.split("\n", 1))
@@ -326,18 +330,18 @@ def differing(asked: AskedJob, other_hash: str | None, other: str) -> list[str]:
     if spec_hash(identity, before) != other_hash:
         return []
     was = _texts(identity, before)
-    now = _texts(asked.spec.identity(), json.loads(asked.document))
+    now = _texts(job.spec.identity(), json.loads(job.document))
     return [name for name in {**was, **now} if was.get(name) != now.get(name)]
 
 
 def _texts(what: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, str]:
-    """Return each part of a specification as a text, by its name: 1, 1.0 and true are three."""
+    """Return the parts of a specification as texts, by name; 1, 1.0 and true differ."""
     params = {f"parameters.{name}": value for name, value in body["parameters"].items()}
     parts = {**what, "structure": body["atoms"], **params}
     return {name: json.dumps(value, sort_keys=True) for name, value in parts.items()}
 
 
-# --- what a restricted home takes ------------------------------------------------------------
+# --- restricted homes ------------------------------------------------------------------------
 
 
 _WHERE = "[restricted] in the home's config.toml"
@@ -346,7 +350,7 @@ _WHERE = "[restricted] in the home's config.toml"
 def check_restrictions(
     submission: Submission, configured: Config, *, is_step: bool = False
 ) -> None:
-    """Refuse what a restricted home does not take, also for a step; `InvalidJob` names it."""
+    """Raise `InvalidJob` for terms and parameters that a restricted home does not take."""
     if configured.restricted is None:
         return
     if submission.environment:
@@ -360,7 +364,7 @@ def check_restrictions(
     if submission.by_step or (is_step and submission.parameters):
         raise InvalidJob(f"this home takes no other terms for steps of flows ({_WHERE})")
     if is_step:
-        return  # who has admitted the flow has admitted it
+        return  # its flow was admitted
     allow = configured.recipes_allow
     recipes = {full_name(name, allow): names for name, names in configured.restricted.items()}
     if submission.recipe not in recipes:
@@ -381,9 +385,9 @@ def check_restrictions(
 
 
 def _leaves(parameters: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yield the parameters by dotted names, as the command line has them."""
+    """Yield the parameters with their dotted names, as on the command line."""
     for key, value in parameters.items():
-        # A dot inside a key must not be taken for one between two.
+        # A dot inside a key does not separate two keys.
         name = f"{prefix}{key}" if isinstance(key, str) and key.isidentifier() else repr(key)
         if isinstance(value, Mapping) and value:
             yield from _leaves(value, f"{name}.")
@@ -393,7 +397,7 @@ def _leaves(parameters: Mapping[Any, Any], prefix: str) -> Iterator[tuple[str, A
 
 def _is_plain(value: object) -> bool:
     if isinstance(value, str):
-        # `PBE`, `GFN2-xTB`; but no path, no command with arguments, no name in a folder above.
+        # `PBE`, `GFN2-xTB`; no path and no command with arguments.
         return all(c.isalnum() or c in "-+_" for c in value)
     if isinstance(value, Sequence):
         return type(value) in {list, tuple} and all(map(_is_plain, value))

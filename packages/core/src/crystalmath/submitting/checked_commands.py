@@ -1,4 +1,4 @@
-"""Whether what a job starts is there, on the machine where it runs."""
+"""Check that the programs that jobs start exist on the machine where they run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @frozen
 class _Looked:
-    """What was found for all jobs of an environment, and what differs from one to the next."""
+    """The findings for all jobs of an environment, and the commands to check for each job."""
 
     environment: Mapping[str, str]
     findings: list[Finding] = field(factory=list)
@@ -29,34 +29,34 @@ class _Looked:
 
 
 class CheckedCommands:
-    """Look at what would start the programs of a batch."""
+    """Checks of the commands that start the programs of a batch."""
 
     def __init__(self) -> None:
         self._looked: dict[tuple[object, ...], _Looked] = {}
 
-    def check(self, asked: AskedJob, runner: EngineRunner) -> list[Finding]:
-        """Look for what starts a job's program, where its engine runs it on this machine.
+    def check(self, job: AskedJob, runner: EngineRunner) -> list[Finding]:
+        """Return findings about the commands of a job that runs on this machine.
 
-        Of jobs of one environment all is done once that does not depend on structure and
-        parameters, for it reads quacc's settings.
+        Checks that do not depend on structure and parameters run once for each environment, as
+        they read quacc's settings.
         """
-        spec = asked.spec
+        spec = job.spec
         if not runner.runs_here(spec.cluster):
             return []
         own = _gives_command(spec.parameters)
         key = (spec.recipe, spec.engine, spec.cluster, own)
         looked = self._looked.get(key)
         if looked is None or looked.environment is not spec.environment:
-            looked = self._looked[key] = _look(asked, runner, own=own)
+            looked = self._looked[key] = _look(job, runner, own=own)
         if looked.commands is None:
             return looked.findings
-        return [*looked.findings, *_steps(asked, looked.commands)]
+        return [*looked.findings, *_steps(job, looked.commands)]
 
 
-def _look(asked: AskedJob, runner: EngineRunner, *, own: bool) -> _Looked:
+def _look(job: AskedJob, runner: EngineRunner, *, own: bool) -> _Looked:
     from crystalmath.preflight.commands import check_ranks, commands_of
 
-    recipe, environment = asked.spec.recipe, asked.spec.environment
+    recipe, environment = job.spec.recipe, job.spec.environment
     commands = None if own else commands_of(recipe, environment)
     missing = commands if isinstance(commands, Finding) else commands and commands.check()
     workers = runner.workers()
@@ -68,21 +68,21 @@ def _look(asked: AskedJob, runner: EngineRunner, *, own: bool) -> _Looked:
     )
 
 
-def _steps(asked: AskedJob, commands: Commands) -> list[Finding]:
+def _steps(job: AskedJob, commands: Commands) -> list[Finding]:
     from crystalmath.preflight import inspector
 
     def ask(*, exact: bool) -> Report:
-        return inspector.ask(**asked.of_hooks(), inputs=exact)
+        return inspector.ask(**job.of_hooks(), inputs=exact)
 
     try:
-        found = commands.check_steps(ask)
-    except inspector.CannotAsk:  # which was told
+        finding = commands.check_steps(ask)
+    except inspector.CannotAsk:  # another check reports it
         return []
-    return [found] if found else []
+    return [finding] if finding else []
 
 
 def _gives_command(parameters: Mapping[str, Any]) -> bool:
-    """Return whether a job, or one of a flow's, has a command of its own."""
+    """Return whether the parameters of a job, or of a flow's step, have a command."""
     return any(
         (key == "command" and value is not None)
         or (isinstance(value, Mapping) and _gives_command(value))
@@ -91,10 +91,10 @@ def _gives_command(parameters: Mapping[str, Any]) -> bool:
 
 
 def unless_set_there(findings: Sequence[Finding], cluster: str) -> list[Finding]:
-    """Let a job pass for which a cluster's commands may set what its submitter has not set.
+    """Return findings with warnings for settings that a cluster's commands may still make.
 
-    Errors about variables that are not set, programs that are not on ``PATH``, or the file of
-    quacc's settings, before which variables go, become warnings.
+    Errors about unset variables, programs that are not on ``PATH``, and the file of quacc's
+    settings, which variables override, become warnings.
     """
     return [_softened(finding, cluster) for finding in findings]
 
@@ -102,10 +102,10 @@ def unless_set_there(findings: Sequence[Finding], cluster: str) -> list[Finding]
 def unless_there(
     findings: Sequence[Finding], shares_files: Callable[[], bool]
 ) -> Sequence[Finding]:
-    """Let a job pass for which this machine lacks what the machine of its workers may have.
+    """Return findings with warnings for files and programs that the worker's machine may have.
 
-    Errors about variables, settings, programs and the files that these read become warnings. The
-    engine is asked only where there are such.
+    Errors about variables, settings, programs and their files become warnings. `shares_files` is
+    called only if there are such errors.
     """
     from crystalmath.engines.registry import plugins
 
@@ -118,7 +118,7 @@ def unless_there(
 
     if not any(map(is_of_machine, findings)) or shares_files():
         return findings
-    remedy = "nothing, if the machine of the workers has it: they share no files with this one"
+    remedy = "nothing, if the machine of the workers has it: it shares no files with this one"
     return [
         replace(each, severity="warning", remedy=remedy) if is_of_machine(each) else each
         for each in findings
@@ -126,14 +126,14 @@ def unless_there(
 
 
 def _softened(finding: Finding, cluster: str) -> Finding:
-    # A program that is named by its path is not found on another PATH, either.
+    # Another PATH does not help a program that is named by its path.
     on_path = finding.code == "command_missing" and finding.path is None
     in_file = finding.code == "quacc_settings" and not (finding.source or "").isidentifier()
     if finding.severity != "error" or not (on_path or in_file or finding.code.endswith("_unset")):
         return finding
     table = f"[clusters.{cluster}]"
     remedy = (
-        f"{finding.remedy}; worker_init of {table} may do so, which is known on its nodes alone: "
-        f"what stands in environment of {table} can be checked"
+        f"{finding.remedy}; worker_init of {table} may do so, which only its nodes know: "
+        f"the environment of {table} can be checked"
     )
     return replace(finding, severity="warning", remedy=remedy)

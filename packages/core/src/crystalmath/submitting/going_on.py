@@ -1,4 +1,4 @@
-"""What the next try at a job begins with: a geometry, or files, that an earlier one has left."""
+"""Geometries and files from earlier attempts, with which the next attempt begins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from crystalmath.models import JobSpec
     from crystalmath.quacc.store import JobMetadata
 
-#: What recipes are called that look at geometries beside their own.
+#: Words in the names of recipes that also compute other geometries.
 _OTHER_GEOMETRIES = {
     *("band", "bands", "defects", "elastic", "eos", "freq", "irc", "neb", "phonon", "phonons"),
     *("slabs", "tensor", "thermo", "vib"),
@@ -29,7 +29,7 @@ _OTHER_GEOMETRIES = {
 
 
 def moves_atoms_alone(name: str, configured: Config) -> bool:
-    """Return whether a recipe's last geometry is one that it may go on from."""
+    """Return whether a recipe can continue from its last geometry."""
     if _words(name) & _OTHER_GEOMETRIES:
         return False
     if "relax" in _words(name):
@@ -37,25 +37,25 @@ def moves_atoms_alone(name: str, configured: Config) -> bool:
     try:
         return look_up(name, configured.recipes_allow).kind != "flow"
     except InvalidJob:
-        return True  # what is wrong with the recipe is told where it is checked
+        return True  # the check of the recipe reports the error
 
 
 def with_continuation(spec: JobSpec, configured: Config) -> JobSpec:
-    """Return a job with what its cluster, or its home, says of attempts that follow a lost one.
+    """Return a job with the `continue_lost` of its cluster, or of its home.
 
-    That counts for relaxations alone, whose end does not depend on where they begin: who submits
-    dynamics has to ask for it. `InvalidJob`: it was asked for, and the recipe has no geometry from
-    which it may go on.
+    The default is for relaxations alone, whose end does not depend on their start; submissions of
+    dynamics must set the term themselves. `InvalidJob`: it is set, and the recipe cannot continue
+    from a geometry.
     """
-    # Most jobs are asked for nothing of the kind; of those the recipe need not be looked up.
+    # The recipe of most jobs need not be looked up.
     if spec.continue_lost is None and "relax" not in _words(spec.recipe):
         return spec
     goes_on = spec.atoms is not None and moves_atoms_alone(spec.recipe, configured)
     if spec.continue_lost and not goes_on:
-        why = "takes no structure" if spec.atoms is None else "computes displaced geometries, too"
+        why = "takes no structure" if spec.atoms is None else "also computes displaced geometries"
         raise InvalidJob(
-            f"{spec.recipe} cannot go on from the geometry of an attempt that was lost, as it "
-            f"{why}; leave continue_lost (--continue-lost) out"
+            f"{spec.recipe} cannot continue from the geometry of a lost attempt, as it {why}; "
+            "leave out continue_lost (--continue-lost)"
         )
     if spec.continue_lost is not None or not goes_on:
         return spec
@@ -72,7 +72,7 @@ def _words(recipe: str) -> set[str]:
 # --- files -----------------------------------------------------------------------------------
 
 
-#: The parameter of quacc's recipes.
+#: The parameter of quacc's recipes that names the files to copy.
 PARAMETER = "copy_files"
 
 
@@ -81,21 +81,22 @@ def copied_files(
     names: Sequence[str],
     directory: RunDirectory,
     configured: Config,
-    given: object = None,
+    copy_files: object = None,
 ) -> dict[str, Any]:
-    """Return the parameter with which a recipe copies files of a job's last calculation, too.
+    """Return the parameter that makes a recipe also copy files of a job's last calculation.
 
-    The files must all lie in one folder, compressed or not, and the newest such counts. `given` is
-    that parameter as the job has it, with files from elsewhere. `InvalidJob`: the recipe copies no
-    files, or one is not there, empty, or none to be copied.
+    The files must lie in one folder, compressed or not; the newest such folder counts. `copy_files`
+    is the job's own value of the parameter. `InvalidJob`: the recipe copies no files, or a file is
+    missing, empty, or must not be copied.
     """
     for name in names:
         if not name or "/" in name or is_potcar(name):
             raise InvalidJob(
-                f"{name!r} is no file of a calculation to begin with; name one as WAVECAR or CHGCAR"
+                f"{name!r} is no file that a calculation can begin with; name one such as WAVECAR "
+                "or CHGCAR"
             )
     _check_recipe(job.recipe, names, configured)
-    found: dict[str, dict[str, tuple[float, str]]] = {}
+    folders: dict[str, dict[str, tuple[float, str]]] = {}
     for number in range(job.attempt, 0, -1):
         work = directory.work(number)
         for root in [work, *scratch_folders(work)]:
@@ -103,27 +104,27 @@ def copied_files(
                 path = Path(root, file.path)
                 name = path.name.removesuffix(".gz")
                 if name in names and file.size and not file.is_link:
-                    there = found.setdefault(str(path.parent), {})
+                    there = folders.setdefault(str(path.parent), {})
                     there[name] = max(there.get(name, (0.0, "")), (file.modified_at, path.name))
     whole = {
         folder: max(there.values())
-        for folder, there in found.items()
+        for folder, there in folders.items()
         if len(there) == len(set(names))
     }
     if not whole:
         raise InvalidJob(
             f"job {job.job_id} has left no {' and '.join(names)} in {directory.path}, or an empty "
-            "one; without --copy it begins without"
+            "one; without --copy it begins without it"
         )
     source = max(whole, key=lambda folder: (whole[folder], folder))
-    # By their own names: quacc finds no WAVECAR.gz where WAVECAR is asked for.
-    filenames = [found[source][name][1] for name in names]
-    return {PARAMETER: [*_others(given, names), {"source": source, "filenames": filenames}]}
+    # With their suffixes: quacc does not find WAVECAR.gz under the name WAVECAR.
+    filenames = [folders[source][name][1] for name in names]
+    return {PARAMETER: [*_others(copy_files, names), {"source": source, "filenames": filenames}]}
 
 
-def _others(given: object, names: Sequence[str]) -> Iterator[Any]:
-    """Yield what is copied already but for those files; patterns and folders stay."""
-    for spec in given if isinstance(given, list | tuple) else ():
+def _others(copy_files: object, names: Sequence[str]) -> Iterator[Any]:
+    """Yield the entries of `copy_files` without some files; patterns and folders stay."""
+    for spec in copy_files if isinstance(copy_files, list | tuple) else ():
         if not isinstance(spec, Mapping) or "filenames" not in spec:
             yield spec
             continue
@@ -141,5 +142,5 @@ def _check_recipe(recipe: str, names: Sequence[str], configured: Config) -> None
     if signature is not None and PARAMETER not in signature.parameters:
         raise InvalidJob(
             f"{recipe} has no parameter {PARAMETER}, and cannot begin with {' and '.join(names)}; "
-            "without --copy it begins without"
+            "leave out --copy"
         )

@@ -1,4 +1,4 @@
-"""Take submissions: check them, record them, and only then hand them to engines."""
+"""Check submissions, record them, and then hand them to engines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from crystalmath.submitting.admission import Admission, Checked, Prepared
 from crystalmath.submitting.asked_job import differing
 from crystalmath.submitting.flow_terms import changes_by_step
 from crystalmath.submitting.references import References
-from crystalmath.submitting.retrying import Again, again, as_asked, reading_again
+from crystalmath.submitting.retrying import Again, again, as_submitted, reading_again
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -45,19 +45,22 @@ if TYPE_CHECKING:
     from crystalmath.running.recovery import Recovery
     from crystalmath.submitting.asked_job import AskedJob
 
-    #: For each job that is asked for, the job or why there is none.
+    #: For each submission, its job or the error that refuses it.
     Answers: TypeAlias = list[JobMetadata | CrystalMathError | ImportError]
 
 _LOG = logging.getLogger("crystalmath.service")
 _Place = TypeVar("_Place")
-#: So many jobs are run again in one transaction: their structures are in memory meanwhile.
-_RETRIED = 200
-#: So many admissions are kept for the next batches.
-_KEPT = 8
+#: The most jobs that are retried in one transaction, which keeps their structures in memory.
+_MOST_RETRIED = 200
+#: How many admissions are kept for the next batches.
+_MOST_KEPT = 8
 
 
 class Intake:
-    """The way of jobs to their engines; `leaving`: this process ends, and the next one goes on."""
+    """The path of jobs to their engines.
+
+    While `leaving` is set this process ends, and the next one starts the recorded jobs.
+    """
 
     def __init__(
         self,
@@ -77,30 +80,30 @@ class Intake:
         self._source = source
         self._environ = environ
         self._wait = wait
-        # Those of the last batches, of which each is used by one thread at a time.
-        self._admissions: deque[Admission] = deque(maxlen=_KEPT)
+        # Admissions of the last batches; a thread removes one while it uses it.
+        self._admissions: deque[Admission] = deque(maxlen=_MOST_KEPT)
         self.leaving = False
 
     def submit(
         self,
-        asked: Sequence[Again | InvalidJob],
+        requests: Sequence[Again | InvalidJob],
         wanted: Callable[[], bool],
         *,
         all_or_none: bool = False,
     ) -> Answers:
         """Take submissions; see :meth:`.JobService.submit_many`."""
         for _ in range(2):
-            answers, prepared = self._prepare(asked, wanted)
+            answers, prepared = self._prepare(requests, wanted)
             refused = [at for at, answer in answers.items() if isinstance(answer, Exception)]
             if all_or_none and refused:
-                told = _not_submitted(asked, min(refused))
-                return [answers.get(index, told) for index in range(len(asked))]
+                not_submitted = _not_submitted(requests, min(refused))
+                return [answers.get(index, not_submitted) for index in range(len(requests))]
             _require(wanted)
-            answers |= self._record(asked, prepared, all_or_none=all_or_none)
-            # The same request may have been recorded meanwhile: then its jobs are found by keys.
+            answers |= self._record(requests, prepared, all_or_none=all_or_none)
+            # If the same request was recorded meanwhile, the second round finds its jobs by keys.
             if not (all_or_none and any(isinstance(one, KeyConflict) for one in answers.values())):
                 break
-        return [answers[index] for index in range(len(asked))]
+        return [answers[index] for index in range(len(requests))]
 
     def _prepare(
         self,
@@ -108,12 +111,12 @@ class Intake:
         wanted: Callable[[], bool],
         planned: Collection[str] = (),
     ) -> tuple[dict[int, Any], dict[int, Prepared]]:
-        """Return, by their numbers, what is answered already, and what is to be recorded."""
+        """Return, by their numbers, the answers that are final and the jobs to be recorded."""
         admission = self._admission(planned, kept=True)
         answers: dict[int, Any] = {}
         prepared: dict[int, Prepared] = {}
         known = self._of_keys([one.submission for one in submissions if isinstance(one, Again)])
-        # Of several with one key the first is recorded, which is then the job of all of them.
+        # Submissions with one key share one job: the first is recorded.
         first: dict[str | None, NewJob] = {}
         for index, item in enumerate(submissions):
             _require(wanted)
@@ -124,27 +127,27 @@ class Intake:
             submission = item.submission
             try:
                 job = known.get(submission.key) if isinstance(submission.key, str) else None
-                asked = admission.read(*_parts(item))
+                candidate = admission.read(*_parts(item))
                 if item.findings:
-                    asked = attrs.evolve(asked, findings=item.findings)
-                if job is not None and asked.spec_hash == job.spec_hash:
+                    candidate = attrs.evolve(candidate, findings=item.findings)
+                if job is not None and candidate.spec_hash == job.spec_hash:
                     answers[index] = self._given_before(job)
                 elif job is not None:
-                    answers[index] = self._conflict(job, asked)
+                    answers[index] = self._conflict(job, candidate)
                 else:
-                    ready = admission.prepare(asked)
+                    ready = admission.prepare(candidate)
                     row = ready.row
                     same = row if row.key is None else first.setdefault(row.key, row)
                     if same.spec_hash == row.spec_hash:
                         admission.plan(row)
                         prepared[index] = ready
                     else:
-                        told = differing(asked, same.spec_hash, same.specification)
-                        answers[index] = KeyConflict.of(same.key, same.job_id, told)
+                        differences = differing(candidate, same.spec_hash, same.specification)
+                        answers[index] = KeyConflict.of(same.key, same.job_id, differences)
             except (CrystalMathError, ImportError) as error:
-                # Its frames hold the answers, and with them all of a batch.
+                # The frames of its traceback would keep the whole batch in memory.
                 answers[index] = error.with_traceback(None)
-            except Exception as error:  # noqa: BLE001 - the others of a batch are not lost with it
+            except Exception as error:  # noqa: BLE001 - one fault must not lose the batch
                 answers[index] = fault("a submission", error)
             if index in prepared:
                 row = prepared[index].row
@@ -158,14 +161,15 @@ class Intake:
         """Return the job of a known key as it is now."""
         return attrs.evolve(self._recovery.seen([job])[0], given_before=True)
 
-    def _conflict(self, job: JobMetadata, asked: AskedJob) -> KeyConflict:
+    def _conflict(self, job: JobMetadata, candidate: AskedJob) -> KeyConflict:
         text = self._recorder.store.specification(job.job_id)
-        return KeyConflict.of(job.key, job.job_id, differing(asked, job.spec_hash, text))
+        return KeyConflict.of(job.key, job.job_id, differing(candidate, job.spec_hash, text))
 
     def check(self, submission: Submission, *, inputs: bool = False) -> Checked:
-        """Return all that is wrong with a submission, and what it would read; submit nothing.
+        """Return the findings about a submission and the files that it would read; submit nothing.
 
-        With `inputs` any recipe is asked what its programs would get, which may take seconds.
+        With `inputs` the recipe also writes the input files of its programs, which may take
+        seconds.
         """
         admission = self._admission()
         known = self._of_keys([submission]).get(str(submission.key))
@@ -173,19 +177,19 @@ class Intake:
         if known is None:
             return checked
         try:
-            asked = admission.read(submission)
+            candidate = admission.read(submission)
         except CrystalMathError:
-            return checked  # which says why it cannot be read
-        if asked.spec_hash == known.spec_hash:
-            return attrs.evolve(checked, findings=(_given_before(known),))
-        told = str(self._conflict(known, asked))
-        conflict = Finding(severity="error", code=KeyConflict.code, message=told)
+            return checked  # its findings have the error
+        if candidate.spec_hash == known.spec_hash:
+            return attrs.evolve(checked, findings=(_key_known(known),))
+        message = str(self._conflict(known, candidate))
+        conflict = Finding(severity="error", code=KeyConflict.code, message=message)
         return attrs.evolve(checked, findings=(*checked.findings, conflict))
 
     def _admission(self, planned: Collection[str] = (), *, kept: bool = False) -> Admission:
-        """Return an admission: one that was kept, where that is allowed and it holds still."""
+        """Return a kept admission if one is allowed and still valid, else a new one."""
         if self._source is not None:
-            # Where the jobs are cannot change while somebody has them open.
+            # The database of an open home stays the same until the service closes.
             now, url = self._source.current(), self._home.config.database_url
             same = now.database_url == url
             self._home.config = now if same else replace(now, database_url=url)
@@ -199,7 +203,7 @@ class Intake:
         return Admission(self._home.config, self._runners.get, self._environ, references)
 
     def _of_keys(self, submissions: Sequence[Submission]) -> dict[str, JobMetadata]:
-        """Return the jobs that have the keys of these."""
+        """Return the recorded jobs that have the keys of some submissions."""
         keys = [each.key for each in submissions if isinstance(each.key, str)]
         if not (keys and self._recorder.exists()):
             return {}
@@ -208,17 +212,17 @@ class Intake:
 
     def _record(
         self,
-        asked: Sequence[Again | InvalidJob],
+        requests: Sequence[Again | InvalidJob],
         prepared: dict[int, Prepared],
         *,
         all_or_none: bool,
     ) -> dict[int, Any]:
-        """Commit the rows, and only then tell the engines of them."""
+        """Commit the rows, then hand the jobs to their engines."""
         if not prepared:
             return {}
         self._recovery.host.require_links()
         owner = self._recovery.host.own_fields()
-        once = {at for at, one in enumerate(asked) if isinstance(one, Again) and one.only_retry}
+        once = {at for at, one in enumerate(requests) if isinstance(one, Again) and one.only_retry}
         rows = [
             attrs.evolve(item.row, owner=owner, only_retry=index in once)
             for index, item in prepared.items()
@@ -229,8 +233,8 @@ class Intake:
         except InvalidJob as error:
             ids = [row.job_id for row in rows]
             at_fault = list(prepared)[ids.index(str(error.job_id))]
-            told = dict.fromkeys(prepared, _not_submitted(asked, at_fault))
-            return {**told, at_fault: error.with_traceback(None)}
+            others = dict.fromkeys(prepared, _not_submitted(requests, at_fault))
+            return {**others, at_fault: error.with_traceback(None)}
         refused = {at: job for at, job in recorded.items() if isinstance(job, Exception)}
         accepted = {at: job for at, job in recorded.items() if not isinstance(job, Exception)}
         new = {at: job for at, job in accepted.items() if job.job_id == prepared[at].spec.job_id}
@@ -241,7 +245,7 @@ class Intake:
         return refused | waiting | self._start_all(prepared, accepted)
 
     def release(self, jobs: Sequence[JobMetadata]) -> list[str]:
-        """Complete jobs that wait no more, and hand them over; return the ids to try again."""
+        """Complete jobs that no longer wait, and hand them over; return the ids to try again."""
         admission = self._admission()
         ready: list[tuple[JobMetadata, Prepared]] = []
         again_later: list[str] = []
@@ -251,22 +255,22 @@ class Intake:
             except InvalidJob as error:
                 self._fail(job.job_id, str(error))
             except FilesRemoved:
-                again_later.append(job.job_id)  # what it waits for was found out by reading it
+                again_later.append(job.job_id)  # its predecessor must be run again
             except (CrystalMathError, ImportError, OSError, MemoryError) as error:
                 again_later.append(job.job_id)
-                self._note(job, f"cannot be started now, which is tried again: {error}")
-            except Exception as error:  # noqa: BLE001 - it would hold up all others, and for ever
+                self._note(job, f"cannot be started now, trying again: {error}")
+            except Exception as error:  # noqa: BLE001 - one fault must not block the others
                 self._fail(job.job_id, str(fault(f"job {job.job_id}", error)))
             else:
-                if item.row.waits:  # what it took has changed meanwhile
+                if item.row.waits:  # a predecessor has changed meanwhile
                     again_later.append(job.job_id)
                 else:
                     ready.append((job, item))
         if not ready:
             return again_later
-        told = self._recorder.put_in([(job, item.row) for job, item in ready])
+        recorded = self._recorder.put_in([(job, item.row) for job, item in ready])
         items = {item.spec.job_id: item for _, item in ready}
-        released = {job.job_id: job for job in told}
+        released = {job.job_id: job for job in recorded}
         self._start_all(items, released)
         return [*again_later, *(job_id for job_id in items if job_id not in released)]
 
@@ -276,30 +280,30 @@ class Intake:
         ask: Callable[[int, Sequence[str]], Again],
         refused: Callable[[int, Exception], CrystalMathError],
     ) -> list[JobMetadata]:
-        """Take the steps that a flow has called, all of them or none; known keys give their jobs.
+        """Record the steps that a flow has called, all or none; return the jobs of known keys.
 
-        `ask` asks for the one with a number, given the ids of those before it; `refused` says which
-        one cannot be taken, and why.
+        `ask` returns the submission of the step with a number; it gets the ids of the steps before.
+        `refused` returns the error for a step that cannot be recorded.
         """
         admission = self._admission()
         known = self._recorder.store.by_key(keys)
-        asked: list[Again] = []
+        requests: list[Again] = []
         ids: list[str] = []
         prepared: dict[int, Prepared] = {}
         for index, key in enumerate(keys):
-            asked.append(ask(index, ids))
+            requests.append(ask(index, ids))
             if (job := known.get(key)) is not None:
                 ids.append(job.job_id)
                 continue
             try:
-                item = admission.prepare(admission.read(*_parts(asked[index])))
+                item = admission.prepare(admission.read(*_parts(requests[index])))
             except (InvalidJob, ImportError) as error:
                 raise refused(index, error) from error
             admission.plan(item.row)
             prepared[index] = item
             ids.append(item.spec.job_id)
-        told = self._record(asked, prepared, all_or_none=True)
-        answers = known | {keys[at]: job for at, job in told.items()}
+        recorded = self._record(requests, prepared, all_or_none=True)
+        answers = known | {keys[at]: job for at, job in recorded.items()}
         for index, key in enumerate(keys):
             if isinstance(answers[key], InvalidJob) and answers[key].job_id is not None:
                 raise refused(index, answers[key])
@@ -308,9 +312,9 @@ class Intake:
     def next_pass(self, flow: JobMetadata, row: NewJob, spec: JobSpec, document: str) -> None:
         """Record that the next pass of a flow begins, and hand it to its engine."""
         runner = self._runners.get(str(spec.engine))
-        told = self._recorder.put_in([(flow, row)])
+        recorded = self._recorder.put_in([(flow, row)])
         items = {flow.job_id: Prepared(row, spec, document, runner)}
-        self._start_all(items, {job.job_id: job for job in told})
+        self._start_all(items, {job.job_id: job for job in recorded})
 
     def _start_all(
         self, prepared: Mapping[_Place, Prepared], accepted: Mapping[_Place, JobMetadata]
@@ -325,15 +329,15 @@ class Intake:
                     if job.job_id == prepared[index].spec.job_id:
                         answers[index] = self._start(prepared[index], job)
                     else:
-                        # A key that was there already has given the job of an earlier submission.
+                        # The key belongs to the job of an earlier submission.
                         answers[index] = self._given_before(job)
                     del unstarted[index]
         except BaseException as error:
-            # Ctrl-C: what is on record and was not handed over must not stay pending for ever.
+            # Ctrl-C: recorded jobs that were not handed over must not stay pending for ever.
             fresh = [row for row in unstarted.values() if row.state is JobState.PENDING]
-            told = f"not handed to the engine: {type(error).__name__}"
+            message = f"not handed to the engine: {type(error).__name__}"
             changes = [
-                Change(job_id=row.job_id, state=JobState.FAILED, at=time.time(), error=told)
+                Change(job_id=row.job_id, state=JobState.FAILED, at=time.time(), error=message)
                 for row in fresh
                 if self._runners.following(row.job_id) is None
             ]
@@ -346,7 +350,7 @@ class Intake:
             self._hand_over(item)
         except Exception as error:  # noqa: BLE001 - the row must not stay pending for ever
             if self.leaving:
-                return recorded  # it is for whoever comes next, as all others
+                return recorded  # the next process starts it
             self._fail(recorded.job_id, f"could not be handed to the engine: {error}")
             return self._recorder.store.get(recorded.job_id)
         return recorded
@@ -361,11 +365,11 @@ class Intake:
             self._recorder.apply(Change(job_id=job.job_id, state=state, at=now, reason=reason))
 
     def _released(self, job: JobMetadata, admission: Admission) -> Prepared:
-        """Make a job ready that waits no more; what is wrong with its values is told now."""
+        """Prepare a job that no longer waits; `InvalidJob` if the values of others do not fit."""
         text = self._home.specification(job.job_id)
-        asked = as_asked(job, text, self._home.config, environ=self._environ)
-        read = admission.read(*_parts(asked))
-        # What was asked for may have named others by filters.
+        request = as_submitted(job, text, self._home.config, environ=self._environ)
+        read = admission.read(*_parts(request))
+        # The hash stays that of the submission, which may name jobs by filters.
         prepared = admission.prepare(attrs.evolve(read, spec_hash=str(job.spec_hash)))
         spec = attrs.evolve(prepared.spec, job_id=job.job_id)
         body = prepared.row.specification.partition("\n")[2]
@@ -381,7 +385,7 @@ class Intake:
         try:
             self._runners.start(item.runner, item.spec, item.document)
         except EngineUnavailable:
-            # Its options have changed meanwhile, and another runner was made.
+            # The options of the engine have changed, and it has a new runner.
             runner = self._runners.get(str(item.spec.engine))
             if runner is item.runner:
                 raise
@@ -398,46 +402,46 @@ class Intake:
         once: bool = False,
         wanted: Callable[[], bool] = lambda: True,
     ) -> Answers:
-        """Run jobs again that have ended, each as a new job that points to the old one.
+        """Run ended jobs again, each as a new job that points to the old one.
 
-        With `once` each job is refused that another has run again by the time that its retry is
-        recorded (`AlreadyRetried`). `wanted` says whether the next ones are still to be recorded.
-        For each in turn the new job is returned, in a dry run as it would be, or why there is none.
+        With `once` a job that already has a retry is refused (`AlreadyRetried`). Jobs are recorded
+        only while `wanted` returns true. Returns for each job the new one, or the error that
+        refuses it; in a dry run the job that would be recorded.
         """
         answers: dict[int, Any] = {}
         planned: set[str] = set()
 
-        def rehearse(asked: Sequence[Again], wanted: Callable[[], bool]) -> Answers:
-            """Return what would be submitted, and record nothing of it."""
-            told, prepared = self._prepare(asked, wanted, planned)
-            told |= {index: item.row for index, item in prepared.items()}
-            planned.update(asked[index].parents[-1]["job_id"] for index in prepared)
-            return [told[index] for index in range(len(asked))]
+        def rehearse(requests: Sequence[Again], wanted: Callable[[], bool]) -> Answers:
+            """Return the jobs that would be submitted; record nothing."""
+            rehearsed, prepared = self._prepare(requests, wanted, planned)
+            rehearsed |= {index: item.row for index, item in prepared.items()}
+            planned.update(requests[index].parents[-1]["job_id"] for index in prepared)
+            return [rehearsed[index] for index in range(len(requests))]
 
         submit = rehearse if dry_run else self.submit
         for some in self._in_order(job_ids):
             ids = [job_ids[index] for index in some]
             try:
-                told = self._retry(ids, changes, submit, wanted, once=once)
+                new_answers = self._retry(ids, changes, submit, wanted, once=once)
             except CrystalMathError as error:
-                # What was recorded before is told: who asked for it again would have it twice.
+                # Return the jobs that are recorded, or a repeated call would run them twice.
                 if not answers:
                     raise
                 left = set(range(len(job_ids))) - answers.keys()
                 answers |= dict.fromkeys(left, error.with_traceback(None))
                 break
-            answers |= zip(some, told, strict=True)
+            answers |= zip(some, new_answers, strict=True)
         return [answers[index] for index in range(len(job_ids))]
 
     def _in_order(self, job_ids: Sequence[str]) -> Iterator[list[int]]:
-        """Yield the numbers of jobs, of each after those of them that it waits for."""
+        """Yield the numbers of jobs in groups, each job after the jobs that it waits for."""
         parents: dict[str, Sequence[Parent]] = {}
 
         def first_try(job_id: str) -> str:
             while True:
                 if job_id not in parents:
-                    found = self._home.some_jobs([job_id])
-                    parents[job_id] = found[0].parents if found else []
+                    jobs = self._home.some_jobs([job_id])
+                    parents[job_id] = jobs[0].parents if jobs else []
                 if (before := repeated(parents[job_id])) is None:
                     return job_id
                 job_id = before
@@ -450,8 +454,8 @@ class Intake:
         while left:
             unmet = {tries[index] for index in left}
             ready = [at for at in left if not needs[at] & (unmet - {tries[at]})] or left
-            for start in range(0, len(ready), _RETRIED):
-                yield ready[start : start + _RETRIED]
+            for start in range(0, len(ready), _MOST_RETRIED):
+                yield ready[start : start + _MOST_RETRIED]
             done = set(ready)
             left = [index for index in left if index not in done]
 
@@ -460,10 +464,10 @@ class Intake:
     ) -> JobMetadata:
         """Read the calculations of a failed job again, as :func:`.reading_again` describes."""
         job, text = self._home.job(job_id), self._home.specification(job_id)
-        told = changes, settings or {}
         where = self._where(job_id)
-        asked = reading_again(job, text, *where, told, environ=self._environ)
-        (answer,) = self.submit([asked], lambda: True)
+        changed = (changes, settings or {})
+        request = reading_again(job, text, *where, changed, environ=self._environ)
+        (answer,) = self.submit([request], lambda: True)
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -478,59 +482,61 @@ class Intake:
         once: bool,
     ) -> Answers:
         refused: dict[int, Any] = {}
-        asked: dict[int, Again] = {}
+        requests: dict[int, Again] = {}
         for index, job_id in enumerate(job_ids):
             try:
                 job, text = self._home.job(job_id), self._home.specification(job_id)
                 where = self._where(job_id)
-                told = changes_by_step(changes, job, self._home) if job.stage else (changes, ())
-                one = again(job, text, told[0], *where, environ=self._environ, once=once)
-                asked[index] = attrs.evolve(one, findings=told[1])
+                of_flow = changes_by_step(changes, job, self._home) if job.stage else (changes, ())
+                one = again(job, text, of_flow[0], *where, environ=self._environ, once=once)
+                requests[index] = attrs.evolve(one, findings=of_flow[1])
             except CrystalMathError as error:
-                # Its frames hold this dict: only the collector would free both.
+                # The frames of its traceback hold this dict, a cycle.
                 refused[index] = error.with_traceback(None)
-        retried = submit(list(asked.values()), wanted)
-        answers = refused | dict(zip(asked, retried, strict=True))
+        retried = submit(list(requests.values()), wanted)
+        answers = refused | dict(zip(requests, retried, strict=True))
         return [answers[index] for index in range(len(job_ids))]
 
     def _where(self, job_id: str) -> tuple[config.Config, RunDirectory]:
         return self._home.config, self._home.directory(job_id)
 
 
-def _given_before(job: JobMetadata) -> Finding:
-    """Say that a submission is no new one: whatever is found now, it gives the job that it gave."""
+def _key_known(job: JobMetadata) -> Finding:
+    """Return the finding that a submission's key and terms are those of a recorded job."""
     return Finding(
         severity="warning",
         code="key_known",
-        message=f"the key {job.key!r} has given job {job.job_id} already, which is "
-        f"{job.state.value}: submitting it again gives that job, and starts nothing",
+        message=f"the key {job.key!r} belongs to job {job.job_id}, which is {job.state.value}: "
+        "submitting it again returns that job, and starts nothing",
         remedy="take another key for another job",
     )
 
 
 def fault(what: str, error: Exception) -> CrystalMathError:
-    """Log where a fault of ours is, but no text of it: that may hold parameters."""
+    """Log where an unexpected error was raised, without its text, which may hold parameters."""
     name, where = type(error).__name__, "".join(traceback.format_tb(error.__traceback__))
     _LOG.error("%s cannot be checked: %s\n%s", what, name, where)
     return CrystalMathError(
-        f"it cannot be checked: {name}, a fault of CrystalMath's own; its log says where"
+        f"it cannot be checked: {name}, an error in CrystalMath itself; its log has the place"
     )
 
 
-def _name(asked: Again | InvalidJob) -> str | None:
-    return asked.submission.name if isinstance(asked, Again) else None
+def _name(request: Again | InvalidJob) -> str | None:
+    return request.submission.name if isinstance(request, Again) else None
 
 
 def _parts(
-    asked: Again,
+    request: Again,
 ) -> tuple[Submission, Sequence[Parent], Mapping[str, Any] | None, Mapping[str, str]]:
-    return asked.submission, asked.parents, asked.body, asked.settings
+    return request.submission, request.parents, request.body, request.settings
 
 
-def _not_submitted(asked: Sequence[Again | InvalidJob], refused: int) -> InvalidJob:
-    return NotSubmitted.of(refused, _name(asked[refused]))
+def _not_submitted(requests: Sequence[Again | InvalidJob], refused: int) -> InvalidJob:
+    return NotSubmitted.of(refused, _name(requests[refused]))
 
 
 def _require(wanted: Callable[[], bool]) -> None:
     if not wanted():
-        raise CrystalMathError("nobody waits for the answer any more; nothing was recorded")
+        raise CrystalMathError(
+            "the caller does not wait for the answer any more; nothing was recorded"
+        )

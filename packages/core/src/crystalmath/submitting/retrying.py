@@ -1,4 +1,4 @@
-"""Makes of jobs on record the submissions that run them, or read their calculations, again."""
+"""Make submissions from recorded jobs: to run them again, or to read their output again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from crystalmath.recipes.structures import parse_structure
 from crystalmath.submitting.going_on import PARAMETER, copied_files, moves_atoms_alone
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from crystalmath.config import Config
@@ -49,14 +49,14 @@ class _Awaited(TypedDict):
 
 @frozen
 class Again:
-    """A submission, and what it comes of."""
+    """A submission and the jobs that it comes from."""
 
     submission: Submission
     parents: Sequence[Parent] = ()
     only_retry: bool = False
-    #: Of a step of a flow: structure and parameters as the flow has called it, as JSON.
+    #: For a step of a flow: structure and parameters of the flow's call, as JSON.
     body: Mapping[str, Any] | None = None
-    #: Settings of quacc, as environment variables; they go above those of its cluster.
+    #: Settings of quacc, as environment variables; they override those of the cluster.
     settings: Mapping[str, str] = field(factory=dict)
     findings: tuple[Finding, ...] = ()
 
@@ -71,15 +71,15 @@ def again(
     environ: Mapping[str, str],
     once: bool = False,
 ) -> Again:
-    """Ask for a job once more: as it was submitted, but for what is changed.
+    """Return the submission that runs a job again, with some changes.
 
-    Its key stays with it, as a key never gives a second job.
+    The new job does not get the key of the old one: a key belongs to one job.
 
-    `environ` is taken where no environment is on record, as of a job that was imported. With `once`
-    the job is refused, as it is recorded, where another is a retry of the same one.
+    `environ` is used if no environment is on record, as for an imported job. With `once` the new
+    job is refused when it is recorded if the old one already has a retry.
 
-    Raises `InvalidJob`: it has not ended, a change cannot be made, or there is nothing to go on
-    from.
+    Raises `InvalidJob`: the job has not ended, a change is not possible, or the job left nothing to
+    continue from.
     """
     if not job.state.is_terminal():
         short = job.job_id[:8]
@@ -91,122 +91,123 @@ def again(
         if parent["role"] == "reread":
             raise InvalidJob(
                 f"job {job.job_id} has read job {parent['job_id']} again, and computed nothing; "
-                "name that one"
+                "retry that one"
             )
-    header, _, document = specification.partition("\n")
+    head, _, document = specification.partition("\n")
     if not document:
         raise InvalidJob(
-            f"job {job.job_id} cannot run again: what it was asked to do is not on record any more"
+            f"job {job.job_id} cannot run again: its specification is not on record any more"
         )
-    told = json.loads(header)
-    # Where it runs now has its own.
-    unasked: dict[str, Any] = dict.fromkeys(told.get("defaulted", ()))
-    job = evolve(job, **unasked)
-    asked = json.loads(document)
-    given = structure_of(asked)
-    parents = [parent for parent in job.parents if _gave(parent)]
+    header = json.loads(head)
+    # The defaults of the cluster and engine are chosen again.
+    defaulted: dict[str, Any] = dict.fromkeys(header.get("defaulted", ()))
+    job = evolve(job, **defaulted)
+    body = json.loads(document)
+    structure = structure_of(body)
+    parents = [parent for parent in job.parents if _is_kept(parent)]
     if changes.continued:
-        found = _last(job, given, directory, configured)
+        geometry = _last(job, structure, directory, configured)
         if not changes.force:
-            _check_runaway(job, found, directory.work(job.attempt))
-        given = found.atoms
-        parents = [{"job_id": job.job_id, "role": "structure", "file": found.file}]
+            _check_runaway(job, geometry, directory.work(job.attempt))
+        structure = geometry.atoms
+        parents = [{"job_id": job.job_id, "role": "structure", "file": geometry.file}]
     step = step_of(job.parents) is not None
-    # Of a step, what it was called with is in its body.
-    had = codec.decode_request(told.get("changed", {}) if step else asked["parameters"])
+    # The body of a step has the parameters of the flow's call; the header has the changes.
+    had = codec.decode_request(header.get("changed", {}) if step else body["parameters"])
     parameters = merged(had, changes.parameters)
     if changes.copy:
         given_files = parameters.get(PARAMETER)
         parameters |= copied_files(job, changes.copy, directory, configured, given_files)
     engine, cluster = _place(job, changes, configured)
     resources = changes.resources.over(job.resources)
-    before, now = Asked(had, job.resources), Asked(parameters, resources)
-    name, labels = told_anew(job.name, job.labels, before, now)
+    before, now = LabelValues(had, job.resources), LabelValues(parameters, resources)
+    name, labels = updated_names(job.name, job.labels, before, now)
     terms: TermsGiven = {
         **job.terms(),
+        **cast("TermsGiven", _changed(changes, [term.name for term in declared(Terms)])),
         "name": name,
         "labels": labels,
         "key": None if changes.key is None else f"{changes.key}/{job.job_id}",
         "cluster": cluster,
-        "walltime_s": changes.walltime_s or job.walltime_s,
-        # What it was packed with may have no use there.
-        "parcel": None if changes.engine or changes.cluster or changes.walltime_s else job.parcel,
         "resources": resources,
-        "priority": job.priority if changes.priority is None else changes.priority,
-        "continue_lost": (
-            job.continue_lost if changes.continue_lost is None else changes.continue_lost
-        ),
+        # The size of a parcel fits one engine, cluster and walltime.
+        "parcel": None if changes.engine or changes.cluster or changes.walltime_s else job.parcel,
     }
-    # A home that is restricted takes none, and gives its own.
+    # A restricted home takes no environment from submissions.
     restricted = configured.restricted is not None
     submission = Submission(
         **terms,
         recipe=job.recipe,
-        atoms=None if step else given,
+        atoms=None if step else structure,
         parameters=parameters,
         engine=engine,
         strict=changes.strict,
         lax=changes.lax,
-        **_flow_terms(told, changes),
+        **_flow_terms(header, changes),
         **_awaited(job),
-        environment=None if restricted else environment_before(told) or environ,
+        environment=None if restricted else environment_before(header) or environ,
     )
     retried: Parent = {"job_id": job.job_id, "role": "retry"}
     if step:
         if changes.continued:
-            asked["atoms"] = codec.encode_request(given)
+            body["atoms"] = codec.encode_request(structure)
         submission = evolve(submission, after=(), on_failure="wait")
-        settings = told.get("settings", {})
-        return Again(submission, [*_not_again(job), retried], once, asked, settings)
+        settings = header.get("settings", {})
+        return Again(submission, [*_not_again(job), retried], once, body, settings)
     return Again(submission, [*cast("Sequence[Parent]", parents), retried], once)
 
 
 def _flow_terms(header: Mapping[str, Any], changes: Retry) -> dict[str, Any]:
-    """Return what a flow alone has, but for what is changed."""
-    had = Submission.flow_terms_in(header)
-    new = {name: getattr(changes, name, None) for name in OF_FLOW}
-    changed = {name: value for name, value in new.items() if value is not None}
-    return {**had, **changed, "by_step": merged(had.get("by_step", {}), changes.by_step)}
+    """Return the terms that only flows have, with the changes of a retry."""
+    before = Submission.flow_terms_in(header)
+    by_step = merged(before.get("by_step", {}), changes.by_step)
+    return {**before, **_changed(changes, OF_FLOW), "by_step": by_step}
 
 
-def as_asked(
+def _changed(changes: Retry, names: Iterable[str]) -> dict[str, Any]:
+    """Return those of the named terms that a retry sets."""
+    values = {name: getattr(changes, name, None) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def as_submitted(
     job: JobMetadata, specification: str, configured: Config, *, environ: Mapping[str, str]
 ) -> Again:
-    """Ask for a job that waits for others as it was asked for; see :func:`again`."""
-    header, _, document = specification.partition("\n")
-    told, asked = json.loads(header), json.loads(document)
-    unasked: dict[str, Any] = dict.fromkeys(told.get("defaulted", ()))
+    """Return the submission of a job that waits for others; see :func:`again`."""
+    head, _, document = specification.partition("\n")
+    header, body = json.loads(head), json.loads(document)
+    defaulted: dict[str, Any] = dict.fromkeys(header.get("defaulted", ()))
     restricted = configured.restricted is not None
     step = step_of(job.parents) is not None
     submission = Submission(
-        **evolve(job, **unasked).terms(),
+        **evolve(job, **defaulted).terms(),
         recipe=job.recipe,
-        atoms=None if step else structure_of(asked),
-        parameters=codec.decode_request(told.get("changed", {}) if step else asked["parameters"]),
+        atoms=None if step else structure_of(body),
+        parameters=codec.decode_request(header.get("changed", {}) if step else body["parameters"]),
         engine=job.engine,
-        strict=bool(told.get("strict")),
-        lax=bool(told.get("lax")),
-        **Submission.flow_terms_in(told),
-        environment=None if restricted else environment_before(told) or environ,
+        strict=bool(header.get("strict")),
+        lax=bool(header.get("lax")),
+        **Submission.flow_terms_in(header),
+        environment=None if restricted else environment_before(header) or environ,
     )
     if step:
-        return Again(submission, job.parents, body=asked, settings=told.get("settings", {}))
+        return Again(submission, job.parents, body=body, settings=header.get("settings", {}))
     submission = evolve(submission, **_awaited(job))
     return Again(submission, [parent for parent in job.parents if "awaited" not in parent])
 
 
 def _not_again(job: JobMetadata) -> list[Parent]:
-    """Return the parents of a job, but for those that it runs or reads again."""
+    """Return the parents of a job, except the job that it retries or rereads."""
     return [parent for parent in job.parents if parent["role"] not in {"retry", "reread"}]
 
 
-def _gave(parent: Parent) -> bool:
-    """Return whether a job has what it was given by another, and is given it again."""
+def _is_kept(parent: Parent) -> bool:
+    """Return whether a parent has already provided its values, which a retry keeps."""
     return parent["role"] not in {"retry", "reread"} and "awaited" not in parent
 
 
 def _awaited(job: JobMetadata) -> _Awaited:
-    """Return which jobs one has waited for that has never begun; references are in its body."""
+    """Return the `after` terms of a job that never began; references are in its body."""
     waited_for = awaited(job.parents)
     after = [parent for parent in waited_for if parent["role"] == "after"]
     fails = any(parent.get("on_failure") == "fail" for parent in waited_for)
@@ -218,48 +219,46 @@ def _awaited(job: JobMetadata) -> _Awaited:
 
 def _last(
     job: JobMetadata,
-    given: Mapping[str, Any] | None,
+    structure: Mapping[str, Any] | None,
     directory: RunDirectory,
     configured: Config,
 ) -> LastGeometry:
-    """Find the geometry from which a job can go on."""
+    """Return the geometry from which a job can be continued, or raise `InvalidJob`."""
     if said := job.without_files():
         raise InvalidJob(
             f"job {job.job_id} cannot be continued: {said}; without --continue it begins anew"
         )
-    if given is None or "data" not in given:
+    if structure is None or "data" not in structure:
         raise InvalidJob(
-            f"job {job.job_id} was given no structure, and there is none to go on from; without "
-            "--continue it begins anew"
+            f"job {job.job_id} has no structure to continue from; without --continue it begins anew"
         )
     if not moves_atoms_alone(job.recipe, configured):
         raise InvalidJob(
-            f"job {job.job_id} cannot be continued: {job.recipe} computes also geometries that are "
-            "not on the way to its own, such as displaced or strained ones; without --continue it "
-            "begins anew"
+            f"job {job.job_id} cannot be continued: {job.recipe} also computes other "
+            "geometries, such as displaced or strained ones; without --continue it begins anew"
         )
     try:
-        return last_geometry(directory, job.attempt, parse_structure(given))
+        return last_geometry(directory, job.attempt, parse_structure(structure))
     except InvalidJob as error:
         raise InvalidJob(
             f"job {job.job_id} cannot be continued: {error}; without --continue it begins anew"
         ) from error
 
 
-def _check_runaway(job: JobMetadata, found: LastGeometry, work: str) -> None:
-    """Refuse to go on from a calculation that ran away: it would end nowhere, after hours."""
+def _check_runaway(job: JobMetadata, geometry: LastGeometry, work: str) -> None:
+    """Refuse to continue a runaway calculation, which would waste hours."""
     from crystalmath.jobs.runaway import find_runaway
 
-    if (ran_away := find_runaway(found.atoms, work)) is not None:
+    if (ran_away := find_runaway(geometry.atoms, work)) is not None:
         raise InvalidJob(
-            f"job {job.job_id} ran away, and is not continued: {ran_away.cause} ({found.file}): "
+            f"job {job.job_id} ran away, and is not continued: {ran_away.cause} ({geometry.file}): "
             f"{ran_away.details}; begin anew from another structure, or continue it with "
             "force (--force)"
         )
 
 
 def _place(job: JobMetadata, changes: Retry, configured: Config) -> tuple[str | None, str]:
-    """Return engine and cluster: a configured cluster implies its engine."""
+    """Return engine and cluster of the new job; a configured cluster implies its engine."""
     if changes.cluster is not None:
         known = changes.cluster in configured.clusters
         return changes.engine or (None if known else job.engine), changes.cluster
@@ -269,7 +268,7 @@ def _place(job: JobMetadata, changes: Retry, configured: Config) -> tuple[str | 
 
 
 def environment_before(header: Mapping[str, Any]) -> dict[str, str]:
-    """Return a job's environment as it was before its resources were told to its programs."""
+    """Return a job's environment without the variables that CrystalMath has set."""
     environment = dict(header.get("environment", {}))
     for name, value in header.get("replaced", {}).items():
         if value is None:
@@ -279,7 +278,7 @@ def environment_before(header: Mapping[str, Any]) -> dict[str, str]:
     return environment
 
 
-# --- labels and names that tell what a job is asked for --------------------------------------
+# --- labels and names that repeat a parameter or resource ------------------------------------
 
 
 _SCHEMAS = {one.name: one.about.schema for one in declared(Terms)}
@@ -288,14 +287,14 @@ _LONGEST_NAME: int = _SCHEMAS["name"]["maxLength"]
 
 
 @frozen
-class Asked:
-    """What a label may tell of a job."""
+class LabelValues:
+    """The parameters and resources of a job, whose values labels may repeat."""
 
     parameters: Mapping[str, Any]
     resources: Resources
 
     def text(self, key: str) -> str | None:
-        """Write a parameter, else a resource, as its label has it; ``None`` if there is none."""
+        """Return a parameter, else a resource, as label text; ``None`` if there is none."""
         value: Any = self.parameters
         for part in key.split("."):
             if not isinstance(value, Mapping) or part not in value:
@@ -310,31 +309,31 @@ class Asked:
         return memory_text(value) if name == "memory_mb" else label_of(value)
 
 
-def told_anew(
-    name: str | None, labels: Mapping[str, str], before: Asked, now: Asked
+def updated_names(
+    name: str | None, labels: Mapping[str, str], before: LabelValues, now: LabelValues
 ) -> tuple[str | None, dict[str, str]]:
-    """Return name and labels of a job that runs again, with what it is asked for this time.
+    """Return name and labels of a retry, with the new values of parameters and resources.
 
-    A label that is called as a parameter or a resource, and told its value, tells the new one, and
-    so does ``KEY=VALUE`` in the name. What can be no label is left out.
+    A label changes if its key is a parameter or a resource and its text was the old value. So does
+    ``KEY=VALUE`` in the name. A value that cannot be a label is left out.
     """
-    told = {}
+    updated = {}
     for key, label in labels.items():
         was, text = before.text(key), now.text(key)
-        if was is None or was == text or not _tells(key, label, was):
-            told[key] = label
+        if was is None or was == text or not _equals(key, label, was):
+            updated[key] = label
             continue
         new = ""
         if text is not None and text.isprintable() and len(text) <= _LONGEST_LABEL:
-            told[key] = text
+            updated[key] = text
             new = f"{key}={text}"
         if name is not None:
             name = _renamed(name, f"{key}={label}", new)
-    return name, told
+    return name, updated
 
 
-def _tells(key: str, label: str, value: str) -> bool:
-    """Return whether a label says a value, in whatever way it is written: ``0.20``, ``4096MB``."""
+def _equals(key: str, label: str, value: str) -> bool:
+    """Return whether a label has a value, however it is written: ``0.20``, ``4096MB``."""
     if label == value or label_of(label_value(label)) == value:
         return True
     megabytes = read_megabytes(label) if RESOURCE_NAMES.get(key) == "memory_mb" else None
@@ -346,10 +345,10 @@ def _renamed(name: str, old: str, new: str) -> str | None:
     return re.sub(pattern, lambda _: new, name).strip()[-_LONGEST_NAME:] or None
 
 
-# --- calculations that could not be read -----------------------------------------------------
+# --- output that is read again ---------------------------------------------------------------
 
 
-#: Of an output so many bytes are looked at, from its end.
+#: How many bytes at the end of an output are searched for the closing words.
 _TAIL = 2**16
 _SETTING = re.compile(r"[A-Z][A-Z0-9_]*", re.ASCII)
 _LINES = 1000
@@ -364,69 +363,69 @@ def reading_again(
     *,
     environ: Mapping[str, str],
 ) -> Again:
-    """Ask for a job whose program is not started: its output is what the program wrote before.
+    """Return the submission that reads a job's last output again, without starting its program.
 
-    `changes` say where it runs this time, and which settings of quacc are other
-    (``CHECK_CONVERGENCE``: ``False``). The others are as for :func:`again`.
+    `changes` has the place where it runs and the changed settings of quacc
+    (``CHECK_CONVERGENCE``: ``False``). The other parameters are those of :func:`again`.
 
-    Raises `InvalidJob`: it has not failed, or its last calculation has not come to its end.
+    Raises `InvalidJob`: the job has not failed, or its last calculation did not finish.
     """
     short = job.job_id[:8]
     if job.state is not JobState.FAILED:
         has = "its result is there" if job.state is JobState.COMPLETED else "it has no calculation"
         raise InvalidJob(
-            f"job {job.job_id} is {job.state.value}: {has} to be read again; that is for jobs that "
-            "failed after their program had come to its end"
+            f"job {job.job_id} is {job.state.value}: {has} to be read again; only jobs "
+            "that failed after their program had finished can be"
         )
     place, settings = changes
     work = directory.work(job.attempt)
     program = _ended_program(work, short)
-    asked = again(job, specification, place, configured, directory, environ=environ)
-    if asked.submission.environment is None or program.launcher is None:
+    request = again(job, specification, place, configured, directory, environ=environ)
+    if request.submission.environment is None or program.launcher is None:
         raise InvalidJob(
-            f"job {job.job_id} cannot be read again: this home is restricted, and its jobs take no "
-            "settings of their own"
+            f"job {job.job_id} cannot be read again: this home is restricted, and its jobs "
+            "have no settings of their own"
         )
     command = [sys.executable, "-P", "-m", "crystalmath.worker.given_outputs", work]
     command.append(",".join(name for name in program.input_files if not is_potcar(name)))
     for name in settings:
         if not _SETTING.fullmatch(name):
             raise InvalidJob(f"{name!r} is no setting of quacc; write one as CHECK_CONVERGENCE")
-    told = {f"QUACC_{name}": value for name, value in settings.items()}
+    variables = {f"QUACC_{name}": value for name, value in settings.items()}
     launcher = {f"QUACC_{program.launcher}": shlex.join(command)}
     reread: Parent = {"job_id": job.job_id, "role": "reread"}
     return evolve(
-        asked,
-        submission=evolve(asked.submission, resources=Resources()),
-        parents=[*asked.parents[:-1], reread],
-        settings={**asked.settings, **told, **launcher},
+        request,
+        submission=evolve(request.submission, resources=Resources()),
+        parents=[*request.parents[:-1], reread],
+        settings={**request.settings, **variables, **launcher},
     )
 
 
 def _ended_program(work: str, short: str) -> Program:
-    """Return the program of the last calculation, which must have ended as it should."""
+    """Return the program of the last calculation, which must have finished."""
     from crystalmath.preflight.programs_here import programs
     from crystalmath.preflight.step_inputs import calculations
 
     known = [each for each in programs() if each.endings and each.launcher]
-    found = at_once(calculations(work, known))
-    if not found:
+    runs = at_once(calculations(work, known))
+    if not runs:
         titles = ", ".join(each.files.title for each in known)
         raise InvalidJob(
             f"job {short} has left no calculation of a program that can be read again ({titles}); "
             f"crystalmath retry {short} runs it once more"
         )
-    folder, program = found[-1]
+    folder, program = runs[-1]
     looked = []
     for name, words in program.endings.items():
         text = _end_of(folder, name)
         if text is not None and words in text:
             return program
-        looked += [] if text is None else [f"{name} does not say {words!r}"]
-    said = "; ".join(looked) or f"there is no {' or '.join(list(program.endings)[:1])}"
+        looked += [] if text is None else [f"{name} does not contain {words!r}"]
+    reason = "; ".join(looked) or f"there is no {next(iter(program.endings))}"
     raise InvalidJob(
-        f"the calculation in {folder} did not come to its end ({said}), so that there is nothing "
-        f"whole to read; crystalmath retry --continue {short} goes on from its last geometry"
+        f"the calculation in {folder} did not finish ({reason}), so its output is incomplete; "
+        f"crystalmath retry --continue {short} goes on from its last geometry"
     )
 
 
