@@ -388,7 +388,7 @@ def test_the_steps_of_a_flow_are_left_out_unless_they_are_meant(service, other):
     told = call(service, "jobs.specification", job_id=flow.job_id, job=True)
     assert told["job"]["steps"] == {"pending": 2, "failed": 1}
     refused = call(service, "jobs.prune", dry_run=True, steps=True)
-    assert "nothing says whose files" in refused["error"]
+    assert "name the jobs whose files" in refused["error"]
 
 
 def test_summary_groups_failures_by_their_error(service, recorded):

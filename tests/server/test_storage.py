@@ -148,9 +148,9 @@ def test_nothing_is_removed_of_a_job_that_has_not_ended(here):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({}, "nothing says whose files"),
-        ({"labels": {}, "prefix": ""}, "nothing says whose files"),
-        ({"keep_results": True}, "nothing says whose files"),
+        ({}, "name the jobs whose files"),
+        ({"labels": {}, "prefix": ""}, "name the jobs whose files"),
+        ({"keep_results": True}, "name the jobs whose files"),
         ({"job_ids": [], "state": "failed"}, "leave out one of both"),
         ({"older_s": -1}, "older_s"),
     ],
@@ -170,7 +170,7 @@ def test_files_that_an_unfinished_job_is_to_read_stay(here):
     answer = here.call("jobs.prune", older_s=0)
     assert answer["jobs"] == []
     assert answer["left"][0]["job_id"] == read
-    assert f"the unfinished job {reader} is to read its files" in answer["left"][0]["error"]
+    assert f"the unfinished job {reader} will read its files" in answer["left"][0]["error"]
 
 
 def test_the_record_outlives_the_directory(here, cli, alone):

@@ -322,7 +322,7 @@ def test_what_is_waited_for_is_not_pruned(served, blocked, go):
     job_id = served.submit("echo", params={"x": value(first, "forces", 0, 1)}, after=[blocked])
     told = served.call("jobs.prune", job_ids=[first])
     assert (told["jobs"], told["left"][0]["job_id"]) == ([], first)
-    assert f"the unfinished job {job_id} is to read its files" in told["left"][0]["error"]
+    assert f"the unfinished job {job_id} will read its files" in told["left"][0]["error"]
     go.touch()
     assert echoed(served, job_id) == "{'x': 1.0}"
     assert [job["job_id"] for job in served.call("jobs.prune", job_ids=[first])["jobs"]] == [first]

@@ -286,11 +286,15 @@ def check_outcome(directory: RunDirectory, job: Job, path: Path) -> None:
     if completed != (state == JobState.COMPLETED.value):
         there = "is not there" if outcome is None else f"says {shown(state)}"
         raise InvalidJob(f"the job is on record as {job.state.value}, and {place} {there}")
-    if completed and outcome is not None and _told(outcome["summary"]) != _told(job.summary):
+    if (
+        completed
+        and outcome is not None
+        and _comparable(outcome["summary"]) != _comparable(job.summary)
+    ):
         raise InvalidJob(f"the summary of job {job.job_id} is another one in {place}")
 
 
-def _told(summary: Any) -> dict[str, Any]:
+def _comparable(summary: Any) -> dict[str, Any]:
     """Return what a summary says, but for its folder, which moves with a home."""
     return {name: summary[name] for name in summary if name != "work_dir" and summary[name]}
 

@@ -40,7 +40,7 @@ OWN = ("spec", "cancel")
 OWN_ENDS = (".claim", ".handle", ".parcel", ".asked_to_stop", ".ended")
 _OUTCOME = re.compile(r"\d+\.outcome", re.ASCII)
 #: Of so many files it is said that they were left out, and why.
-_TOLD = 100
+_MOST_LEFT_OUT = 100
 #: A file of so many bytes is stored as it is where packing would make it so many times smaller.
 _LARGE = 64 * 2**20
 _HOLLOW = 50
@@ -95,8 +95,8 @@ def write_archive(
         raise CrystalMathError(f"cannot write {path}: {error}") from error
     finally:
         part.unlink(missing_ok=True)
-    if len(left_out) > _TOLD:
-        left_out[_TOLD:] = [f"and {len(left_out) - _TOLD} more"]
+    if len(left_out) > _MOST_LEFT_OUT:
+        left_out[_MOST_LEFT_OUT:] = [f"and {len(left_out) - _MOST_LEFT_OUT} more"]
     return Archived(count, tuple(left_out))
 
 

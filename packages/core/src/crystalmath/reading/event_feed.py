@@ -175,7 +175,7 @@ class Feed:
             return
         try:
             if self._thread is not None and self._listeners:
-                self._tell(self._new_events())
+                self._announce(self._new_events())
         finally:
             self._reading.release()
 
@@ -199,7 +199,7 @@ class Feed:
                         self._with_jobs = False
                         self._kept.clear()
                     return
-                self._tell(self._new_events())
+                self._announce(self._new_events())
 
     def _new_events(self) -> Sequence[Event]:
         try:
@@ -218,7 +218,7 @@ class Feed:
                 self._kept_after = self._kept.popleft().event.seq
         return events
 
-    def _tell(self, events: Sequence[Event]) -> None:
+    def _announce(self, events: Sequence[Event]) -> None:
         with self._lock:
             listeners = list(self._listeners) if events else []
         for listener in listeners:

@@ -321,15 +321,15 @@ def story(service: HomeJobs, job_id: str) -> Story:
         if written.get("flow")
         else None,
         "potcars": service.pseudopotentials(job_id),
-        "parents": _told(service, job.parents),
-        "children": _told(service, service.children(job_id, limit=MOST_RELATED)),
+        "parents": _relatives(service, job.parents),
+        "children": _relatives(service, service.children(job_id, limit=MOST_RELATED)),
         "attempts": attempts(service.directory(job_id), job.attempt),
         "events": [event_document(service, event) for event in events],
         "error": None,
     }
 
 
-def _told(service: HomeJobs, relatives: Sequence[Parent]) -> list[Relative]:
+def _relatives(service: HomeJobs, relatives: Sequence[Parent]) -> list[Relative]:
     """Add what is on record of a job's relatives."""
     jobs = {job.job_id: job for job in service.some_jobs([one["job_id"] for one in relatives])}
     return [_relative(one, jobs.get(one["job_id"])) for one in relatives]
@@ -446,8 +446,8 @@ def trajectory(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, 
 # --- files -----------------------------------------------------------------------------------
 
 #: Where files were found that may be followed: a tree is not walked for every look at one.
-_found_before: dict[tuple[Path, str], Found] = {}
-_MOST_FOUND = 1000
+_followed_files: dict[tuple[Path, str], Found] = {}
+_MOST_FOLLOWED = 1000
 
 
 @frozen
@@ -475,7 +475,7 @@ def look_at_file(
     directory = service.directory(job_id)
     file = Found(Path(directory.log(job.attempt)))
     if "file" in params:
-        file = yield from _found(Path(directory.work(job.attempt)), params, again=again)
+        file = yield from _find_file(Path(directory.work(job.attempt)), params, again=again)
     try:
         status = file.path.stat()
     except FileNotFoundError:
@@ -486,20 +486,20 @@ def look_at_file(
     return FileSeen(job_id, job.attempt, ended, file.path, file.others, signature)
 
 
-def _found(
+def _find_file(
     directory: Path, params: Mapping[str, Any], *, again: bool
 ) -> Generator[None, None, Found]:
     from crystalmath.jobs.workfiles import check_inside, find
 
     key = (directory, params["file"])
-    known = _found_before.get(key)
+    known = _followed_files.get(key)
     # Who follows a file goes on with the same one.
     if known is not None and (again or params.get("offset")) and known.path.exists():
         check_inside(directory, known.path)
         return known
-    if len(_found_before) >= _MOST_FOUND:
-        _found_before.clear()
-    file = _found_before[key] = yield from find(directory, params["file"])
+    if len(_followed_files) >= _MOST_FOLLOWED:
+        _followed_files.clear()
+    file = _followed_files[key] = yield from find(directory, params["file"])
     return file
 
 

@@ -1,4 +1,4 @@
-"""The engines of one service: each is loaded at its first use, and none waits for another."""
+"""The engines of one service, each loaded at its first use and independently of the others."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from crystalmath.models import JobSpec
     from crystalmath.quacc.engine import EngineRunner
 
-#: How long an engine may take to be loaded before who asks for it is told so, in seconds.
+#: How long callers wait for an engine that is being loaded, in seconds.
 LOAD_S = 120.0
 #: How long an engine that could not be loaded is left alone, in seconds.
 RETRY_S = 5.0
-#: So many jobs are remembered as a service's own before those that have ended are forgotten.
+#: The number of a service's own jobs from which ended ones are forgotten.
 MOST_OWN = 10_000
 
 
 class Runners:
-    """Hold the runner of each engine, and ask all of them together."""
+    """The runners of all engines that a service uses."""
 
     def __init__(
         self, configured: Callable[[], Config], report: Callable[[Sequence[Change]], None]
@@ -55,7 +55,7 @@ class Runners:
             return runner
         from crystalmath.engines.registry import plugins
 
-        plugins().require(engine)  # a try is remembered, and there is no end of names
+        plugins().require(engine)  # unknown names must not fill `_loadings`
         configured = self._configured()
         with self._lock:
             self._check()
@@ -79,7 +79,7 @@ class Runners:
         if (runner := self._fitting(engine)) is not None:
             return runner
         former = self._runners.get(engine)
-        # A job may have been given to it since it was found idle.
+        # The former runner may have got a job since it was idle.
         if former is not None and not former.closed and not former.close_if_idle():
             return former
         runner = runner_for(engine, self._configured())
@@ -120,7 +120,7 @@ class Runners:
         return {name: runner.workers() for name, runner in list(self._runners.items())}
 
     def backlog(self) -> dict[str, int]:
-        """Return of each loaded engine how many jobs that are followed here wait to begin."""
+        """Return for each loaded engine how many jobs followed here wait to begin."""
         jobs = {name: runner.unfinished() for name, runner in list(self._runners.items())}
         return {
             name: sum(state is JobState.PENDING for state in states.values())
@@ -138,7 +138,7 @@ class Runners:
         return "not loaded" if loading is None else loading.state()
 
     def start(self, runner: EngineRunner, spec: JobSpec, document: str) -> None:
-        """Hand a job that is on record to its engine; it is this service's own."""
+        """Hand a recorded job of this service to its engine."""
         with self._lock:
             self._own[spec.job_id] = None
             if len(self._own) > self._most_own:
@@ -147,14 +147,14 @@ class Runners:
 
     def _forget_ended(self) -> None:
         unfinished = self.unfinished()
-        # The newer half may not have come to its engine yet.
+        # Jobs of the newer half may not have reached their engines yet.
         for job_id in list(islice(self._own, len(self._own) // 2)):
             if job_id not in unfinished:
                 del self._own[job_id]
         self._most_own = max(MOST_OWN, 2 * len(self._own))
 
     def close(self, *, cancel: bool) -> set[str]:
-        """End the engines; their jobs are cancelled or let go. Return those still followed here."""
+        """End the engines; cancel their jobs or let them go. Return jobs still followed here."""
         with self._lock:
             self._closed = True
             runners, self._runners = self._runners, {}
@@ -167,7 +167,7 @@ class Runners:
 
 
 class _Loading:
-    """One try to load an engine, in a thread that holds up nobody when it hangs."""
+    """One attempt to load an engine, in a thread of its own that may hang."""
 
     def __init__(
         self, engine: str, configured: Config, load: Callable[[str], EngineRunner]
@@ -181,14 +181,14 @@ class _Loading:
         threading.Thread(target=self._run, name=f"crystalmath-load-{engine}", daemon=True).start()
 
     def is_over(self, configured: Config) -> bool:
-        """Return whether it may be tried again; at once, where the configuration is another."""
+        """Return whether loading may be tried again; at once after a change of configuration."""
         if not self._future.done():
             return False
         waited = time.monotonic() - self._ended > RETRY_S
         return self._future.exception() is None or configured != self._configured or waited
 
     def wait(self) -> EngineRunner:
-        """Return what was loaded, or raise why not."""
+        """Return the loaded runner, or raise the error that prevented it."""
         waited = time.monotonic() - self._since
         try:
             return self._future.result(max(0.0, LOAD_S - waited))
@@ -201,7 +201,7 @@ class _Loading:
             ) from None
 
     def state(self) -> str:
-        """Return how it went, in a word or two."""
+        """Return the state: loading, loaded, or broken and why."""
         if not self._future.done():
             return "loading"
         error = self._future.exception()
@@ -210,7 +210,7 @@ class _Loading:
     def _run(self) -> None:
         try:
             runner = self._load(self._engine)
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+        except BaseException as error:  # noqa: BLE001 - `wait` raises it
             self._ended = time.monotonic()
             self._future.set_exception(error)
         else:

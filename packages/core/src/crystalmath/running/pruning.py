@@ -1,4 +1,4 @@
-"""What the files of jobs take on the disk, and which are thrown away; records stay."""
+"""Disk usage of jobs, and the removal of their files; records stay."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("crystalmath.service")
 
-#: What is removed of so many jobs is recorded together; so many are read at once.
+#: The most jobs whose removals are recorded together, and the most that are read together.
 _TOGETHER = 50
 _PAGE = 500
 _ENDED = tuple(state for state in JobState if state.is_terminal())
@@ -53,9 +53,9 @@ _JOB_ID = r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
 
 @frozen(kw_only=True)
 class Choice:
-    """Of which jobs what is thrown away: named ones, or those for which the filters hold.
+    """The jobs whose files are removed: named ones, or those that match the filters.
 
-    Of these only jobs that ended longer than `older_s` seconds ago, and of which more than `larger`
+    `older_s` selects jobs that ended longer ago, in seconds; `larger` selects jobs of which more
     bytes would be removed. With `keep_results` only heavy files are removed
     (:data:`crystalmath.jobs.removal.HEAVY`).
     """
@@ -67,14 +67,14 @@ class Choice:
     filters: Selection = Factory(Selection)
 
     def says_nothing(self) -> bool:
-        """Return whether all jobs that have ended would be meant."""
+        """Return whether nothing restricts the choice to some ended jobs."""
         limits = (self.older_s, self.larger)
         return self.job_ids is None and not self.filters and all(one is None for one in limits)
 
 
 @define
 class Pruned:
-    """The jobs whose files were removed or would be, and the others; more follow a `cursor`."""
+    """The jobs whose files are removed, and those left with reasons; more follow a `cursor`."""
 
     jobs: list[tuple[JobMetadata, Use]] = Factory(list)
     left: list[tuple[str, CrystalMathError]] = Factory(list)
@@ -90,11 +90,11 @@ def prune(
     limit: int = 1000,
     cursor: str | None = None,
 ) -> Generator[None, None, Pruned]:
-    """Throw away the files of ended jobs; rows, keys and summaries stay.
+    """Remove the files of ended jobs; rows, keys and summaries stay.
 
-    Yields where others may come between. Whoever is killed meanwhile can do it again. At most
-    `limit` jobs after the job `cursor` are looked at, and in a dry run nothing is removed.
-    `InvalidJob`: nothing says which jobs are meant, or jobs that run are; nothing was removed.
+    Yields now and then, so that other work can run. After an interruption it can be repeated. At
+    most `limit` jobs after the job `cursor` are chosen; a dry run removes nothing. `InvalidJob`:
+    the choice is empty or includes running jobs; nothing was removed.
     """
     _check(choice)
     pruned = Pruned()
@@ -108,7 +108,7 @@ def prune(
             use = yield from use_of(str(directory / job.job_id))
             if _is_meant(use, choice):
                 meant.append((job, use))
-        # Asked just before: a job that reads them may have been submitted meanwhile.
+        # Read last: jobs that use these files may have been submitted meanwhile.
         used = _used_by(recorder, directory) if meant else {}
         used |= _awaited_by(recorder, [job.job_id for job, _ in meant])
         used |= _needed_by_flows(recorder, [job for job, _ in meant])
@@ -128,12 +128,12 @@ def prune(
 def _check(choice: Choice) -> None:
     if choice.says_nothing():
         raise InvalidJob(
-            "nothing says whose files are to be removed; name jobs, or choose them by their age, "
-            "state, labels, recipe or size"
+            "name the jobs whose files are to be removed, or choose them by their age, state, "
+            "labels, recipe or size"
         )
     if choice.job_ids is not None and choice.filters:
         names = ", ".join(choice.filters)
-        raise InvalidJob(f"jobs are named, or chosen by {names}; leave out one of both")
+        raise InvalidJob(f"jobs are named, and also chosen by {names}; leave out one of both")
     states = choice.filters.get("state") or ()
     running = [state.value for state in states if not state.is_terminal()]
     if running:
@@ -146,7 +146,7 @@ def _check(choice: Choice) -> None:
 def _chosen(
     recorder: Recorder, choice: Choice, pruned: Pruned, cursor: str | None
 ) -> Iterator[JobMetadata]:
-    """Go through the jobs that are meant so far as their records tell."""
+    """Yield the jobs that fit a choice, judged by their records alone."""
     if choice.job_ids is None:
         jobs = _filtered(recorder, choice, cursor)
     else:
@@ -159,7 +159,7 @@ def _chosen(
 
 
 def _filtered(recorder: Recorder, choice: Choice, before: str | None) -> Iterator[JobMetadata]:
-    # As they are on record, whatever their files say: their owner may be about to read them.
+    # Only the record counts: the owner of a job may be about to read its outcome.
     filters: Selection = {"state": _ENDED, **choice.filters}
     while page := recorder.store.list(limit=_PAGE, before=before, **filters):
         yield from (job for job in page if job.removed != "all")
@@ -169,7 +169,7 @@ def _filtered(recorder: Recorder, choice: Choice, before: str | None) -> Iterato
 def _named(
     recorder: Recorder, job_ids: Sequence[str], after: str | None, pruned: Pruned
 ) -> Iterator[JobMetadata]:
-    """Yield the jobs that are named, and say why the files of others stay."""
+    """Yield the named jobs whose files may go; note in `pruned.left` why others stay."""
     job_ids = list(dict.fromkeys(job_ids))
     job_ids = job_ids[job_ids.index(after) + 1 :] if after in job_ids else job_ids
     known = {job.job_id: job for job in recorder.store.get_many(job_ids)}
@@ -194,7 +194,7 @@ def _is_meant(use: Use, choice: Choice) -> bool:
 
 
 def _used_by(recorder: Recorder, directory: Path) -> dict[str, str]:
-    """Return whose files are named in what unfinished jobs are to do, and in which."""
+    """Return the jobs whose files unfinished jobs will read, each with one of these readers."""
     place = f"{directory.name}/"
     named = re.compile(re.escape(place) + _JOB_ID, re.ASCII)
     taken: dict[str, str] = {}
@@ -210,7 +210,7 @@ def _used_by(recorder: Recorder, directory: Path) -> dict[str, str]:
 
 
 def _needed_by_flows(recorder: Recorder, jobs: Sequence[JobMetadata]) -> dict[str, str]:
-    """Return which of these jobs are steps of flows that have not ended."""
+    """Return the jobs that are steps of unfinished flows, each with its flow."""
     flows = {job.job_id: of_flow[0] for job in jobs if (of_flow := step_of(job.parents))}
     flow_jobs = recorder.store.get_many(list(dict.fromkeys(flows.values())))
     unfinished = {job.job_id for job in flow_jobs if not job.state.is_terminal()}
@@ -218,7 +218,7 @@ def _needed_by_flows(recorder: Recorder, jobs: Sequence[JobMetadata]) -> dict[st
 
 
 def _awaited_by(recorder: Recorder, job_ids: Sequence[str]) -> dict[str, str]:
-    """Return which of these jobs have values that are put in once other jobs have ended, too."""
+    """Return the jobs whose values waiting jobs will need, each with one of these readers."""
     store = recorder.store
     if not job_ids or not store.successors(job_ids):
         return {}
@@ -231,13 +231,13 @@ def _awaited_by(recorder: Recorder, job_ids: Sequence[str]) -> dict[str, str]:
 
 
 def _in_use(by: str) -> CrystalMathError:
-    return CrystalMathError(f"the unfinished job {by} is to read its files")
+    return CrystalMathError(f"the unfinished job {by} will read its files")
 
 
 def _remove(
     recorder: Recorder, directory: Path, meant: Sequence[_Meant], pruned: Pruned
 ) -> Generator[None, None, list[_Meant]]:
-    """Remove run directories, and record it; give the jobs whose directories were removed."""
+    """Remove run directories, and record it; return the jobs whose directories are gone."""
     removed: list[_Meant] = []
     try:
         for job, use in meant:
@@ -249,12 +249,12 @@ def _remove(
                 removed.append((job, use))
             yield
     finally:
-        # Afterwards: where the disk is full, there is room to write it only now. Who is killed
-        # before leaves jobs whose directories are gone, and which can be chosen again.
+        # Recorded last, as a full disk has room only now. After an interruption, the jobs whose
+        # directories are gone can be chosen again.
         if gone := [job.job_id for job, _ in removed]:
             recorder.note_removed(gone, "all", "run directory removed")
         flows = {of_flow[0] for job, _ in removed if (of_flow := step_of(job.parents))}
-        # Their retries may have taken over what was removed.
+        # Retries of these flows may have links to the removed steps.
         for flow in flows.union(*recorder.store.retries(list(flows)).values()):
             remove_dangling(directory / flow / STEPS)
     return removed
@@ -263,7 +263,7 @@ def _remove(
 def _remove_heavy(
     recorder: Recorder, directory: Path, meant: Sequence[_Meant], pruned: Pruned
 ) -> Generator[None, None, list[_Meant]]:
-    """Remove heavy files, and record it; give the jobs whose files were removed."""
+    """Remove heavy files, and record it; return the jobs whose files are gone."""
     removed: list[_Meant] = []
     job_ids = [job.job_id for job, _ in meant]
     noted = _note_heavy(recorder, job_ids)
@@ -281,7 +281,7 @@ def _remove_heavy(
 
 
 def _note_heavy(recorder: Recorder, job_ids: Sequence[str]) -> bool:
-    """Record it beforehand, as nothing else tells of it; ``False`` where the disk is full."""
+    """Record a removal in advance, as no file shows it; return ``False`` if the disk is full."""
     try:
         recorder.note_removed(job_ids, "heavy", "heavy files removed")
     except StoreError as error:
@@ -293,7 +293,7 @@ def _note_heavy(recorder: Recorder, job_ids: Sequence[str]) -> bool:
 # --- usage -----------------------------------------------------------------------------------
 
 
-#: So many jobs are asked for at once.
+#: How many jobs are listed at once.
 PAGE = 200
 
 _Uses: TypeAlias = "defaultdict[Any, Use]"
@@ -305,7 +305,7 @@ def _none() -> _Uses:
 
 @define
 class Usage:
-    """What jobs take: all, and by their state, by recipe, and by label (name and value)."""
+    """The disk usage of jobs: in all, by state, by recipe, and by label (name and value)."""
 
     total: Use = Factory(Use)
     states: _Uses = Factory(_none)
@@ -324,7 +324,7 @@ class Usage:
 def pages(
     service: HomeJobs, before: str | None = None, **filters: Unpack[Selection]
 ) -> Iterator[list[JobMetadata]]:
-    """Go through jobs, newest first, a few hundred at a time."""
+    """Yield pages of jobs, newest first."""
     while page := service.jobs(limit=PAGE, before=before, **filters):
         yield page
         before = page[-1].job_id

@@ -1,4 +1,4 @@
-"""The rows of jobs, made again from their run directories: the directory is the truth."""
+"""Rebuild the rows of jobs from their run directories, which are the truth."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from crystalmath.jobs.documents import SpecDocument
     from crystalmath.quacc.store import JobMetadata, JobStore
 
-#: So many jobs are recorded in one transaction.
+#: How many jobs are recorded in one transaction.
 _BATCH = 500
-#: The jobs that nothing is known of any more without the job database.
+#: The jobs that are lost with the job database.
 NOT_REBUILT = (
-    "jobs without a run directory are not known any more: those that waited for others, "
-    "and those that were pruned"
+    "jobs without a run directory are lost: those that waited for others, and those that "
+    "were pruned"
 )
 
 
 @frozen
 class Rebuilt:
-    """What came of it: the ids of the jobs that were recorded, and why others were not."""
+    """The ids of the jobs that were recorded, and why others were left out."""
 
     recorded: tuple[str, ...]
     left_out: tuple[str, ...]
@@ -50,12 +50,12 @@ def rebuild(
     jobs_directory: Path,
     unwritten: Callable[[], Sequence[SpecDocument]] = tuple,
 ) -> Rebuilt:
-    """Record the jobs that have a run directory and no row, and what became of the unfinished.
+    """Record the jobs that have a run directory and no row, and the ends of unfinished jobs.
 
-    What stands in the database alone is lost: `NOT_REBUILT`, findings of the preflight, and events.
-    `unwritten` returns header and body of each known job that has no run directory yet.
+    Data that only the database had is lost: `NOT_REBUILT`, findings of the preflight, and events.
+    `unwritten` returns header and body of each known job without a run directory.
     """
-    # Asked first: what is written down meanwhile is found below.
+    # Read first: a job that is written meanwhile is among the directories below.
     more = {str(header["job_id"]): (header, body) for header, body in unwritten()}
     names = sorted({*directory_names(jobs_directory), *more})
     recorded: list[str] = []
@@ -65,7 +65,7 @@ def rebuild(
     store.number_events_from(int(1000 * time.time()))
     for job in store.unfinished():
         _catch_up(store, job, jobs_directory, host, left_out)
-    # Lists go by the order in which jobs were recorded.
+    # Lists show jobs in the order of their recording.
     on_record = {name for batch in _batches(names) for name in _known(store, batch)}
     at = {
         name: _submitted(more[name][0] if name in more else None, jobs_directory / name)
@@ -83,13 +83,13 @@ def rebuild(
                         if name in more
                         else _row(RunDirectory(jobs_directory / name))
                     )
-                except Exception as error:  # noqa: BLE001 - one bad file must not stop the others
-                    left_out.append(f"{name}: {_told(error)}")
+                except Exception as error:  # noqa: BLE001 - one bad file must not stop the rest
+                    left_out.append(f"{name}: {_message(error)}")
         for job in _inserted(store, rows, left_out):
             _catch_up(store, job, jobs_directory, host, left_out)
             recorded.append(job.job_id)
     store.list_stray_steps()
-    # Not before: what a flow has taken over may be on record after it.
+    # Last, as steps may be recorded after their flow.
     for job in store.get_many(recorded):
         if job.stage is not None:
             header = json.loads(store.specification(job.job_id).partition("\n")[0])
@@ -108,7 +108,7 @@ def _known(store: JobStore, job_ids: Sequence[str]) -> set[str]:
 
 
 def _submitted(header: Mapping[str, Any] | None, place: Path) -> float:
-    """Return when a job was submitted, in seconds since the epoch; 0 where nothing says so."""
+    """Return when a job was submitted, in seconds since the epoch; 0 if it is not known."""
     with contextlib.suppress(BadFile, OSError, TypeError, ValueError):
         header = RunDirectory(place).read_header() if header is None else header
         return float(header.get("created_at", 0.0))
@@ -116,7 +116,7 @@ def _submitted(header: Mapping[str, Any] | None, place: Path) -> float:
 
 
 def _end_flow(store: JobStore, flow: JobMetadata, directory: RunDirectory) -> None:
-    """Record what became of a flow whose last pass has ended, or that was to be stopped."""
+    """Record the end of a flow whose last pass has ended, or that was to be cancelled."""
     end = None
     if directory.cancel_requested():
         (flow,) = store.note_cancel([flow.job_id], time.time())
@@ -132,7 +132,7 @@ def _end_flow(store: JobStore, flow: JobMetadata, directory: RunDirectory) -> No
 
 
 def damaged_outcomes(store: JobStore, jobs_directory: Path) -> list[str]:
-    """Return which outcomes are not as they were published, or not as their jobs are on record."""
+    """Return the outcomes that have changed since, or that contradict the record."""
     names = sorted(directory_names(jobs_directory))
     damages = []
     for batch in _batches(names):
@@ -163,10 +163,10 @@ def _check_outcome(directory: RunDirectory, job: JobMetadata) -> None:
 def _inserted(
     store: JobStore, rows: Sequence[NewJob], left_out: list[str]
 ) -> Iterator[JobMetadata]:
-    """Record jobs; one that is refused, or whose key another one has since, is left out."""
+    """Record jobs, and yield them; leave out those that are refused or whose key is taken."""
     for row, job in zip(rows, _insert_each(store, rows), strict=True):
         if isinstance(job, Exception):
-            left_out.append(f"{row.job_id}: {_told(job)}")
+            left_out.append(f"{row.job_id}: {_message(job)}")
         elif job.job_id != row.job_id:
             left_out.append(f"{row.job_id}: its key {row.key!r} has the job {job.job_id}")
         else:
@@ -174,10 +174,10 @@ def _inserted(
 
 
 def _insert_each(store: JobStore, rows: Sequence[NewJob]) -> list[JobMetadata | Exception]:
-    """Record jobs in one transaction, or one by one where the database refuses some of them."""
+    """Record jobs in one transaction, or one by one if the database refuses some of them."""
     try:
         return [*store.insert_each(rows)]
-    except Exception as error:  # noqa: BLE001 - whatever the database's module raises
+    except Exception as error:  # noqa: BLE001 - drivers raise errors of their own
         store.require_writable()
         if len(rows) == 1:
             return [error]
@@ -187,17 +187,17 @@ def _insert_each(store: JobStore, rows: Sequence[NewJob]) -> list[JobMetadata | 
 def _catch_up(
     store: JobStore, job: JobMetadata, jobs_directory: Path, host: Host, left_out: list[str]
 ) -> None:
-    """Record what became of a job."""
+    """Record the changes of a job that its files show."""
     directory = RunDirectory(jobs_directory / job.job_id)
     record = Record(job_id=job.job_id, place=directory.path, state=job.state, attempt=job.attempt)
     try:
         store.apply(view(directory, record, host).changes)
-    except Exception as error:  # noqa: BLE001 - as above
+    except Exception as error:  # noqa: BLE001 - drivers raise errors of their own
         store.require_writable()
-        left_out.append(f"{job.job_id}: its outcome cannot be recorded: {_told(error)}")
+        left_out.append(f"{job.job_id}: its outcome cannot be recorded: {_message(error)}")
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error) if isinstance(error, CrystalMathError) else f"{type(error).__name__}: {error}"
 
 
@@ -208,7 +208,7 @@ def _row(directory: RunDirectory) -> NewJob:
     row = row_of(header, body, header["created_at"])
     if row.stage is not None:
         with contextlib.suppress(BadFile):
-            # Its last pass is looked at below, and it began with its first one.
+            # A flow began with its first pass.
             row = evolve(row, started_at=(directory.outcome(1) or {}).get("started"))
     return row
 
@@ -218,7 +218,7 @@ def _row_in_memory(header: Mapping[str, Any], body: str) -> NewJob:
 
 
 def row_of(header: Mapping[str, Any], body: str, created_at: float) -> NewJob:
-    """Make the row of a job, submitted at that time (s since the epoch), from its specification."""
+    """Return the row of a job from its specification; `created_at` is in s since the epoch."""
     spec, submitted = read_header(header)
     return NewJob(
         job_id=spec.job_id,
@@ -236,7 +236,7 @@ def row_of(header: Mapping[str, Any], body: str, created_at: float) -> NewJob:
 
 
 def _formula(body: str) -> str | None:
-    """Return the formula of the structure that went in, as a submission records it."""
+    """Return the formula of the submitted structure."""
     from crystalmath.recipes.structures import parse_structure
 
     structure = structure_of(json.loads(body))

@@ -1,4 +1,4 @@
-"""Writes what the engines report into the job store, and tells those who wait."""
+"""Write the changes that engines report into the job store, and announce them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _Answer = TypeVar("_Answer")
 
 
 class _Entry(Generic[_Item, _Answer]):
-    """What one thread wants to have committed, and what became of it."""
+    """An item that a thread commits, and the answer to it."""
 
     def __init__(self, item: _Item) -> None:
         self.item = item
@@ -43,15 +43,15 @@ class _Entry(Generic[_Item, _Answer]):
 
 
 class GroupCommit(Generic[_Item, _Answer]):
-    """Have threads that come together share a transaction; each is answered after its commit.
+    """One transaction for the items of several threads; each gets its answer after the commit.
 
-    `commit` commits the items of several threads, in their order and durably, and returns the
-    answer to each, or the exception that refuses it alone. What it raises refuses all of them.
+    `commit` commits the items durably and in order. It returns for each item the answer, or the
+    exception that refuses the item alone. An exception that it raises refuses all of them.
     """
 
     def __init__(self, commit: Callable[[Sequence[_Item]], Sequence[_Answer | Exception]]) -> None:
         self._commit = commit
-        # Guards what follows; never held during a commit.
+        # Guards the attributes below; never held during a commit.
         self._changed = threading.Condition()
         self._waiting: list[_Entry[_Item, _Answer]] = []
         self._busy = False
@@ -62,30 +62,31 @@ class GroupCommit(Generic[_Item, _Answer]):
         return len(self._waiting)
 
     def __call__(self, item: _Item) -> _Answer:
-        """Commit an item, with those of others, and give its answer or raise its exception."""
+        """Commit an item together with others; return its answer or raise its exception."""
         mine: _Entry[_Item, _Answer] = _Entry(item)
         with self._changed:
             self._waiting.append(mine)
             self._changed.wait_for(lambda: mine.outcome is not None or not self._busy)
             group: list[_Entry[_Item, _Answer]] = []
-            if mine.outcome is None:  # the first to wake commits for all who wait
+            if mine.outcome is None:  # the first thread to wake commits for all
                 self._busy = True
                 group, self._waiting = self._waiting, []
         if group:
             self._carry_out(group)
         if isinstance(mine.outcome, BaseException):
             raise mine.outcome
-        assert mine.outcome is not None  # noqa: S101 - it was waited for
+        if mine.outcome is None:
+            raise RuntimeError("the commit has given no answer")
         return mine.outcome
 
     def _carry_out(self, group: list[_Entry[_Item, _Answer]]) -> None:
         outcomes: Sequence[_Answer | BaseException]
         try:
             outcomes = self._commit([entry.item for entry in group])
-        except Exception as error:  # noqa: BLE001 - each raises it where it waits
+        except Exception as error:  # noqa: BLE001 - each waiting thread raises it
             outcomes = [error] * len(group)
         except BaseException:
-            # Ctrl-C of the thread that commits is not the others'; they must not wait for ever.
+            # Ctrl-C interrupts one thread; the others must not wait for ever.
             cut = StoreError("the commit was interrupted; list the jobs to see what is on record")
             self._settle(group, [cut] * len(group))
             raise
@@ -104,7 +105,7 @@ class GroupCommit(Generic[_Item, _Answer]):
 
 
 class Waiter(Protocol):
-    """Gets the jobs of each transaction; a queue is one."""
+    """A receiver of the jobs of each transaction, such as a queue."""
 
     def put(self, jobs: list[JobMetadata], /) -> None:
         """Take jobs as they are now."""
@@ -112,21 +113,23 @@ class Waiter(Protocol):
 
 _LOG = logging.getLogger("crystalmath.service")
 
-#: How long a flood of changes is gathered before they are written in one transaction, in seconds,
-#: and how much of that each change of the last transaction beyond the first is worth.
+#: The longest time for which a burst of changes is gathered into one transaction, in seconds, and
+#: the time for each change of the last transaction beyond the first.
 GATHER_S, EACH_S = 0.1, 0.01
 #: How long a change that ends no job waits for another: quick jobs begin and end in one write.
 BEGUN_S = 0.01
-#: How often the changes of a job are written again that the database refuses, in seconds.
+#: How often changes that the database refuses are written again, in seconds.
 REFUSED_S = 30.0
+#: After a pause of this length, in seconds, a writer that is to end gives up.
+_LAST_PAUSE_S = 5.0
 
 
 class Recorder:
-    """The one writer of changes of state of a service.
+    """The only writer of a service's changes of state.
 
-    It opens, and makes, the job database when that is first used. `unwritten` returns header and
-    body of each job that was acknowledged and has no run directory yet; `is_busy`, whether further
-    changes may come. Each of `waiters` gets the jobs of every transaction, as they are afterwards.
+    It opens, or makes, the job database at its first use. `unwritten` returns header and body of
+    each acknowledged job without a run directory; `is_busy` returns whether more changes may come.
+    Each of `waiters` gets the jobs of every transaction with their new states.
     """
 
     def __init__(
@@ -145,7 +148,7 @@ class Recorder:
         self._is_busy = is_busy
         self._lock = threading.Lock()
         self._opened: JobStore | None = None
-        # Of a lost database, until its jobs are on record again.
+        # The waiting jobs of a lost database, until they are on record again.
         self._waiting: list[SpecDocument] = []
         self._closed = False
         # The jobs whose changes the database refuses, and why.
@@ -159,7 +162,7 @@ class Recorder:
 
     @property
     def store(self) -> JobStore:
-        """The job store; nothing is made or migrated for who only looks."""
+        """The job store; reading it makes and migrates nothing."""
         return self._open(create=False)
 
     def open(self) -> None:
@@ -180,7 +183,7 @@ class Recorder:
             return self._opened
 
     def _reopen(self, lost: JobStore) -> None:
-        """Open what is in the place of the database now, and record all jobs there are."""
+        """Open the database that replaced the lost one, and record all known jobs in it."""
         from crystalmath.quacc.store import JobStore
         from crystalmath.running.rebuild import NOT_REBUILT, rebuild
 
@@ -190,7 +193,7 @@ class Recorder:
             )
         _LOG.error("%r was removed or replaced; its rows are made again", lost)
         try:
-            # A removed file can be read where it is open, for the first attempt alone.
+            # The removed file is open and readable during the first attempt alone.
             self._waiting = self._waiting or list(_waiting(lost.of_open_file()))
         except CrystalMathError as error:
             _LOG.warning("%s: %s", error, NOT_REBUILT)
@@ -201,7 +204,7 @@ class Recorder:
                 store, self._jobs_directory, lambda: [*self._waiting, *self._unwritten()]
             )
         except BaseException:
-            store.close()  # the one that was lost stays in its place, so that this is tried again
+            store.close()  # the lost one stays open, so that the next call tries again
             raise
         _LOG.warning("recorded %d jobs from their run directories", len(rebuilt.recorded))
         for reason in rebuilt.left_out:
@@ -210,7 +213,7 @@ class Recorder:
         self.recent = Recent()
 
     def is_locked(self) -> bool:
-        """Return whether another program just keeps this process from the database."""
+        """Return whether another program locks the database at the moment."""
         return self._opened is not None and self._opened.is_locked()
 
     def exists(self) -> bool:
@@ -220,7 +223,7 @@ class Recorder:
         return self._opened is not None or JobStore.exists(self._url)
 
     def report(self, changes: Sequence[Change]) -> None:
-        """Take changes that are written soon, in their order."""
+        """Queue changes, which are written soon and in order."""
         with self._lock:
             if self._thread is None:
                 self._thread = threading.Thread(
@@ -236,15 +239,15 @@ class Recorder:
         store, job_ids = self.store, {change.job_id for change in changes}
         with self.recent.changing(job_ids):
             jobs = store.apply(changes)
-            # Another service of this process may have written the same first: who waits here for a
-            # job that is followed is told of it by nobody else.
+            # Another service of this process may have written the same change first; waiters of
+            # this service hear of it only here.
             known = job_ids - {job.job_id for job in jobs}
             jobs = jobs + store.get_many(sorted(known)) if known else jobs
             self.recent.put(jobs)
-        self._tell(jobs)
+        self._announce(jobs)
 
     def insert(self, jobs: Sequence[NewJob]) -> list[JobMetadata | Refused]:
-        """Record new jobs durably, each on its own, with those of other threads that come now."""
+        """Record new jobs durably, each on its own, in a transaction shared with other threads."""
         return self._insert(jobs)
 
     def insert_all(self, jobs: Sequence[NewJob]) -> list[JobMetadata]:
@@ -254,7 +257,7 @@ class Recorder:
             recorded = store.insert(jobs)
             if not store.is_replaced():
                 break
-        self._tell_new(recorded)
+        self._announce_new(recorded)
         return recorded
 
     def _insert_groups(
@@ -264,10 +267,10 @@ class Recorder:
         while True:
             store = self._open(create=True)
             answers = self._insert_each(store, jobs)
-            # What went into a file that was removed meanwhile would be acknowledged, and gone.
+            # Rows in a file that was removed meanwhile would be acknowledged and lost.
             if not store.is_replaced():
                 break
-        self._tell_new([each for each in answers if not isinstance(each, Exception)])
+        self._announce_new([each for each in answers if not isinstance(each, Exception)])
         left = iter(answers)
         return [list(islice(left, len(group))) for group in groups]
 
@@ -280,15 +283,15 @@ class Recorder:
                 raise
             store.require_writable()
         answers: list[JobMetadata | Refused] = []
-        half, failures = len(jobs) // 2, 0
+        half, failed = len(jobs) // 2, False
         for some in (jobs[:half], jobs[half:]):
             try:
                 answers += self._insert_each(store, some)
             except Exception as error:
-                failures += 1
-                if failures == 2:  # noqa: PLR2004 - of both halves nothing is on record
+                if failed:  # nothing of either half is on record
                     raise
-                # The others are on record, or will be, and must be started.
+                failed = True
+                # The other half is on record, or will be, and must be started.
                 answers += [StoreError(f"it cannot be recorded: {error}")] * len(some)
         return answers
 
@@ -296,33 +299,33 @@ class Recorder:
         """Record jobs that have ended elsewhere; see :meth:`JobStore.insert_ended`."""
         if ended:
             recorded = self._open(create=True).insert_ended(ended)
-            self._tell([*recorded, *self._superseded(recorded)])
+            self._announce([*recorded, *self._superseded(recorded)])
 
     def put_in(self, ready: Sequence[tuple[JobMetadata, NewJob]]) -> list[JobMetadata]:
-        """Record that jobs wait no more; see :meth:`JobStore.put_in`."""
+        """Record that jobs no longer wait; see :meth:`JobStore.put_in`."""
         jobs = self.store.put_in(ready, time.time())
-        self._tell(jobs)
+        self._announce(jobs)
         return jobs
 
     def note_cancel(self, job_ids: Sequence[str]) -> None:
         """Record that somebody asked for jobs to be stopped; see :meth:`JobStore.note_cancel`."""
-        self._tell(self.store.note_cancel(job_ids, time.time()))
+        self._announce(self.store.note_cancel(job_ids, time.time()))
 
     def note_removed(self, job_ids: Sequence[str], removed: str, reason: str) -> None:
         """Record what was removed of jobs' files; see :meth:`JobStore.note_removed`."""
         if job_ids:
-            self._tell(self.store.note_removed(job_ids, removed, reason, time.time()))
+            self._announce(self.store.note_removed(job_ids, removed, reason, time.time()))
 
-    def _tell_new(self, jobs: list[JobMetadata]) -> None:
-        # Who submits knows; whoever else follows the events sees them at the next look.
-        self._tell([*jobs, *self._superseded(jobs)], at_once=False)
+    def _announce_new(self, jobs: list[JobMetadata]) -> None:
+        # The submitter knows its jobs; the feed announces them at its next poll.
+        self._announce([*jobs, *self._superseded(jobs)], at_once=False)
 
     def _superseded(self, jobs: Sequence[JobMetadata]) -> list[JobMetadata]:
-        """Read the jobs that new ones run, or read, again: their records have changed."""
+        """Return the jobs that new ones retry or reread; their records have changed."""
         earlier = [job_id for job in jobs if (job_id := repeated(job.parents)) is not None]
         return self.store.get_many(earlier) if earlier else []
 
-    def _tell(self, jobs: list[JobMetadata], *, at_once: bool = True) -> None:
+    def _announce(self, jobs: list[JobMetadata], *, at_once: bool = True) -> None:
         if jobs:
             self.recent.put(jobs)
             for waiter in list(self.waiters):
@@ -331,7 +334,7 @@ class Recorder:
                 self.feed.look()
 
     def _jobs_of(self, events: Sequence[Event]) -> dict[str, JobMetadata]:
-        """Return the jobs of events as they are since; those written here are in memory."""
+        """Return the present jobs of events; those written here are in memory."""
         last = {event.job_id: event for event in events}
         remembered = {job_id: self.recent.since(event) for job_id, event in last.items()}
         missing = [job_id for job_id, job in remembered.items() if job is None]
@@ -339,7 +342,7 @@ class Recorder:
         return read | {job_id: job for job_id, job in remembered.items() if job is not None}
 
     def finish(self) -> None:
-        """Write what was reported, and end the writer; the store stays open."""
+        """Write the queued changes, and end the writer; the store stays open."""
         with self._lock:
             thread, self._thread = self._thread, None
         if thread is not None:
@@ -347,7 +350,7 @@ class Recorder:
             thread.join()
 
     def close(self) -> None:
-        """Close the store, for good: whoever comes too late must not open it again."""
+        """Close the store for good; later calls do not open it again."""
         self.finish()
         self.feed.close()
         with self._lock:
@@ -366,7 +369,7 @@ class Recorder:
             changes = [change for group in batch if group is not None for change in group]
             pause_s = min(GATHER_S, EACH_S * (len(changes) - 1))
             if refused:
-                # A job's changes stay in their order.
+                # The changes of a job stay in order.
                 changes, refused = [*refused, *changes], []
                 if open_ and time.monotonic() < again_at:
                     changes, refused = _without(changes, self._refused)
@@ -377,11 +380,11 @@ class Recorder:
                     refused += self._write_next(parts)
                     free_at = time.monotonic() + pause_s
                 except Exception as error:  # noqa: BLE001 - a full disk, a database restarting
-                    # Nothing is lost: the outcomes are on disk, and the batch is tried again.
+                    # Nothing is lost: the outcomes are on disk.
                     _LOG.warning("cannot write to the job database, trying again: %s", error)
                     is_last = self._thread is not threading.current_thread()
-                    if is_last and pause > 5:  # noqa: PLR2004 - seconds
-                        # What was reported meanwhile could not be written, either.
+                    if is_last and pause > _LAST_PAUSE_S:
+                        # Changes that were queued meanwhile cannot be written, either.
                         while open_ and self._changes.get() is not None:
                             pass
                         return
@@ -391,9 +394,9 @@ class Recorder:
                 again_at = time.monotonic() + REFUSED_S
 
     def _next_changes(self, most_s: float | None, free_at: float) -> list[Sequence[Change] | None]:
-        """Wait for changes, and gather those that come with them until the writer is free.
+        """Wait for changes, and gather more of them until the writer is free.
 
-        A change that comes alone is written at once, as are the last ones: somebody waits for them.
+        A single change is written at once, and so are the last ones.
         """
         batch: list[Sequence[Change] | None] = []
         with contextlib.suppress(queue.Empty):
@@ -406,12 +409,12 @@ class Recorder:
         return batch
 
     def _write_next(self, parts: list[list[Change]]) -> list[Change]:
-        """Write the last of some parts, or divide it; return what the database refuses of it."""
+        """Write the last part, or divide it; return the changes that the database refuses."""
         changes = parts[-1]
         job_ids = list(dict.fromkeys(change.job_id for change in changes))
         try:
             self.apply(*changes)
-        except Exception as error:  # noqa: BLE001 - whatever a row makes a driver raise
+        except Exception as error:  # noqa: BLE001 - drivers raise errors of their own
             self.store.require_writable()
             parts.pop()
             if len(job_ids) == 1:
@@ -425,19 +428,19 @@ class Recorder:
         return []
 
     def _mark_refused(self, job_id: str, error: str) -> None:
-        """Say, once, in the log and as the job's reason that its state cannot be recorded."""
+        """Log, and note as the job's reason, that its state cannot be recorded; each error once."""
         if self._refused.get(job_id) == error:
             return
         self._refused[job_id] = error
         reason = f"its state cannot be recorded, trying again: {error}"
         _LOG.error("job %s: %s", job_id, reason)
-        with contextlib.suppress(Exception):  # the row may be what is refused
+        with contextlib.suppress(Exception):  # the database may refuse this row, too
             state = self.store.get(job_id).state
             self.apply(Change(job_id=job_id, state=state, at=time.time(), reason=reason))
 
 
 def _waiting(store: JobReader) -> Iterator[SpecDocument]:
-    """Yield header and body of jobs that wait for others: they have no run directory yet."""
+    """Yield header and body of jobs that wait for others and have no run directory yet."""
     for job in store.unfinished():
         if job.waits and job.stage is None:
             header, _, body = store.specification(job.job_id).partition("\n")
@@ -446,14 +449,14 @@ def _waiting(store: JobReader) -> Iterator[SpecDocument]:
 
 
 def _is_awaited(changes: Sequence[Change] | None) -> bool:
-    """Return whether some changes are to be written at once: a job has ended, or the service."""
+    """Return whether changes must be written at once: a job, or the service, has ended."""
     return changes is None or any(change.state.is_terminal() for change in changes)
 
 
 def _without(
     changes: Sequence[Change], job_ids: Collection[str]
 ) -> tuple[list[Change], list[Change]]:
-    """Divide changes into those of other jobs and those of these."""
+    """Divide changes into those of other jobs and those of `job_ids`."""
     parts: tuple[list[Change], list[Change]] = ([], [])
     for change in changes:
         parts[change.job_id in job_ids].append(change)

@@ -1,4 +1,4 @@
-"""Jobs that other processes own, or nobody any more: seen as they are, and taken over."""
+"""Jobs of other processes: their present states, and the takeover of orphans."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("crystalmath.service")
 
-#: From so many jobs on those that were taken over are looked through for what has ended; and of so
-#: many is known what was logged about them.
+#: The number of adopted jobs from which ended ones are forgotten, and the most jobs whose logged
+#: warnings are remembered.
 MOST = 10_000
 _NOT_TAKEN = "cannot be taken over"
 
 
 class Recovery(Onlooker):
-    """Look after the jobs that this process does not follow; `wait` takes those that wait."""
+    """Care for the jobs that this process does not follow; `wait` gets those that wait."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Recovery(Onlooker):
         self._disowned = False
         self._taken: set[str] = set()
         self._most_taken = MOST
-        self._told: dict[str, str] = {}
+        self._logged: dict[str, str] = {}
 
     # --- who takes over ----------------------------------------------------------------------
 
@@ -72,10 +72,10 @@ class Recovery(Onlooker):
         return [job for owner in owners for job in self._recorder.store.unfinished(owner=owner)]
 
     def take_over(self, jobs: Sequence[JobMetadata]) -> list[str]:
-        """Follow those jobs that nobody follows as this process's own; give their ids.
+        """Adopt the orphans among some jobs; return the ids of those that were adopted.
 
-        What became of a job that has ended is put on record; so are, without its engine, those
-        ends that its files alone decide.
+        Jobs that have ended are recorded as such. If the files alone decide how a job ended, its
+        engine is not loaded.
         """
         taken: list[str] = []
         waiting: list[str] = []
@@ -85,7 +85,7 @@ class Recovery(Onlooker):
         for job in jobs:
             if job.state.is_terminal() or not self.host.is_orphan(job.owner):
                 continue
-            if job.waits:  # for other jobs, and not for its engine
+            if job.waits:  # no engine has it yet
                 taken.append(job.job_id)
                 waiting.append(job.job_id)
                 continue
@@ -100,19 +100,19 @@ class Recovery(Onlooker):
         self._recorder.apply(*notes)
         with self._owning:
             if self._disowned or not taken:
-                return []  # an engine that ends has cancelled them, or let them go
+                return []  # the engines have cancelled them, or let them go
             self._taken |= set(taken)
             me = self.host.own_fields()
             reason = f"taken over by the process {me['pid']} on {me['host']}"
             self._recorder.store.set_owner(taken, me, reason, self.host.now())
-            # What was said of those that could not be taken over before is true no more.
+            # Replace the reasons of jobs that could not be taken over before.
             before = [job for job in jobs if (job.reason or "").startswith(_NOT_TAKEN)]
             mine = [job for job in before if job.job_id in self._taken]
             self._recorder.apply(*(note for job in mine for note in self._note(job, reason)))
             if len(self._taken) > self._most_taken:
                 self._taken &= set(self._own_unfinished())
                 self._most_taken = max(MOST, 2 * len(self._taken))
-            # A pass that has ended since it was adopted was marked while its flow was another's.
+            # The flow of a pass that has ended meanwhile waits for its steps.
             passes = {job.job_id for job in jobs if job.stage is not None}.difference(waiting)
             adopted = self._recorder.store.get_many(sorted(passes.intersection(taken)))
             waiting += [job.job_id for job in adopted if job.waits]
@@ -126,17 +126,17 @@ class Recovery(Onlooker):
         return [job.job_id for owner in mine for job in store.unfinished(owner=owner)]
 
     def disown(self, *, own: bool, but: Collection[str] = ()) -> None:
-        """Leave what was taken over, and is not finished, to whoever asks for it next, for good.
+        """Give up the unfinished jobs that were taken over, so that other processes adopt them.
 
-        With `own` also what was submitted in this process. Another service of this process follows
-        the jobs in `but`.
+        With `own` also the jobs that this process has submitted. The jobs in `but` stay: another
+        service of this process follows them.
         """
         with self._owning:
-            # A thread that is about to record what it has taken would come too late.
+            # From now on, no thread records an adoption.
             self._disowned = True
         if not (own or self._taken) or not self._recorder.exists():
             return
-        # Somebody may have taken it over already: what counts is who owns it now.
+        # Other processes may have adopted some already; the recorded owner counts.
         mine = [job_id for job_id in self._own_unfinished() if own or job_id in self._taken]
         left = [job_id for job_id in mine if job_id not in but]
         if left:
@@ -144,7 +144,7 @@ class Recovery(Onlooker):
         self._taken.clear()
 
     def end_flows(self) -> None:
-        """Record that this process's flows are cancelled, of whose steps none is alive any more."""
+        """Record as cancelled the flows of this process without unfinished steps."""
         if not self._recorder.exists():
             return
         store = self._recorder.store
@@ -181,7 +181,7 @@ class Recovery(Onlooker):
         removed = isinstance(files.directory, Absent) and record.written
         if not (decision.state.is_terminal() or removed):
             recorded = self._recorded(job)
-            # The passes of a flow have an engine of their own.
+            # The passes of a flow may run on another engine than its steps.
             engine = job.engine if job.stage is None else recorded.header["engine"]
             if engine not in runners:
                 runners[engine] = self._runner(engine)
@@ -194,7 +194,7 @@ class Recovery(Onlooker):
         return False
 
     def _settle(self, job: JobMetadata, record: Record, decision: Decision) -> None:
-        """Do what follows from the files of a job that nobody follows, without its engine."""
+        """Carry out the decision about an orphan without its engine."""
         directory, recorded = self._directory(job), self._recorded(job)
         writes = any(isinstance(action, (WriteSpec, Publish)) for action in decision.actions)
         owned: Job | None = Job(dict(recorded.header), recorded.body, directory, self.host, record)
@@ -203,7 +203,7 @@ class Recovery(Onlooker):
             owned = Job.taken_over(directory, engine, self.host, recorded)
         if owned is not None:
             owned.update(doubt=record.doubt)
-            owned.reported = owned.stalled = job.reason  # which is on record, and in the log
+            owned.reported = owned.stalled = job.reason  # it is on record and in the log already
             try:
                 looked = self._reconciler.look(owned, Depth.THOROUGH)
                 self._recorder.apply(*looked.changes)
@@ -225,16 +225,16 @@ class Recovery(Onlooker):
         )
 
     def _note(self, job: JobMetadata, reason: str) -> list[Change]:
-        """Return the change that says why nobody follows a job, where that is new."""
+        """Return the change that notes why a job was not adopted, if the reason is new."""
         now = self.host.now()
         change = Change(job_id=job.job_id, state=job.state, at=now, reason=reason)
         return [change] if reason != job.reason else []
 
     def _warn(self, about: str, message: str) -> None:
-        """Log what is tried every few seconds, and fails in the same way, once."""
-        if self._told.get(about) != message:
-            self._told.pop(about, None)
-            self._told[about] = message
-            if len(self._told) > MOST:
-                del self._told[next(iter(self._told))]
+        """Log a warning, unless it repeats the last one about the same thing."""
+        if self._logged.get(about) != message:
+            self._logged.pop(about, None)
+            self._logged[about] = message
+            if len(self._logged) > MOST:
+                del self._logged[next(iter(self._logged))]
             _LOG.warning("%s", message)

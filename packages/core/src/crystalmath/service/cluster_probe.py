@@ -99,10 +99,10 @@ def judged(cluster: str, job: JobMetadata, result: Mapping[str, Any] | None) -> 
         message = f"job {job.job_id} {job.state.value}: {job.error or 'no reason is known'}"
         remedy = f"see crystalmath logs {short}, crystalmath result {short}"
         return [Check("job", "error", message, remedy)]
-    return list(_found(job, result))
+    return list(_result_checks(job, result))
 
 
-def _found(job: JobMetadata, result: Mapping[str, Any]) -> Iterator[Check]:
+def _result_checks(job: JobMetadata, result: Mapping[str, Any]) -> Iterator[Check]:
     """Judge what the probe job has told."""
     waited = f"{(job.started_at or job.created_at) - job.created_at:.0f} s"
     yield Check("queue", "ok", f"the job waited {waited} until it ran")
