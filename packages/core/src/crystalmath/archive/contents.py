@@ -40,29 +40,29 @@ if TYPE_CHECKING:
     #: A job as it is on record, its new row, and its traceback.
     Ended: TypeAlias = tuple[Job, NewJob, str | None]
 
-#: Of a record, in bytes: a structure and parameters have at most 64 MiB.
+#: The most bytes of a record; a structure and parameters have at most 64 MiB.
 _LARGEST_RECORD = 80 * 2**20
-#: Of a result, unpacked.
+#: The most bytes of an unpacked result.
 _LARGEST_RESULT = 512 * 2**20
 _MOST_FILES = 2_000_000
-#: Of all records together, in bytes: they are in memory until the last has been read.
+#: The most bytes of all records, which are in memory until the last has been read.
 _LARGEST_RECORDS = 2**30
-#: What is larger, in bytes, may be so many times as large as it is packed. Numbers take a third.
+#: Larger files, in bytes, may unpack to at most `_RATIO` times their size; numbers to three times.
 _LARGE = 64 * 2**20
 _LARGE_RECORD = 4 * 2**20
 _RATIO = 200
-#: What zip knows beyond these, no archive of ours has.
+#: The methods of compression that our archives use.
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 _LARGEST_INTEGER = 2**53
-#: Until the year 9999, which is the last that everybody can write.
+#: Until the end of the year 9999.
 _TIME = {"type": "number", "minimum": 0, "maximum": 253_402_300_000}
-#: What the declaration of a job leaves open; other names may have any value.
+#: Schemas for fields that the declaration of a job leaves open.
 _JOB = {
     "attempt": {"type": "integer", "minimum": 1, "maximum": 1000},
     **dict.fromkeys(("created_at", "started_at", "finished_at", "removed_at"), _TIME),
 }
-#: What of a header is never taken from elsewhere.
+#: Fields of a header that are never imported, with their values instead.
 _NOT_TAKEN: Mapping[str, Any] = {
     "owner": None,
     **{name: {} for name in ("environment", "replaced", "settings")},
@@ -71,14 +71,13 @@ _SPEC = {one.name: one.schema for one in declared(JobSpec)}
 _TERMS = {one.name for one in declared(Terms)}
 
 
-# --- what is in it ---------------------------------------------------------------------------
+# --- members ---------------------------------------------------------------------------------
 
 
 def read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, list[zipfile.ZipInfo]]:
-    """Return what there is of each job, its record first, once all is found to be sound.
+    """Return the checked members of each job, its record first.
 
-    `InvalidJob`: a name, a kind or a size is not as it should be, or the jobs are not those it
-    speaks of.
+    `InvalidJob`: a name, a kind or a size is wrong, or the jobs are not those of the head.
     """
     listed = archive.infolist()
     if len(listed) > _MOST_FILES:
@@ -112,13 +111,14 @@ def read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, list[zipfile
 
 
 def _job_of(info: zipfile.ZipInfo, path: Path) -> str:
-    """Return the job that a member belongs to; `InvalidJob` for what can be none of ours."""
+    """Return the job of a member; `InvalidJob` if no archive of ours has such a member."""
     name = info.filename
     parts = name.split("/")
+    is_record, is_file = parts[1:] == [RECORD], parts[1:2] == [FILES] and bool(parts[2:])
     kind = stat.S_IFMT(info.external_attr >> 16)
     sound = (
         is_job_id(parts[0])
-        and (parts[1:] == [RECORD] or (parts[1:2] == [FILES] and len(parts) > 2))  # noqa: PLR2004
+        and (is_record or is_file)
         and not any(part in {"", ".", ".."} for part in parts)
         and not any(character in name for character in "\\\0")
         and PurePosixPath(name).parts == tuple(parts)
@@ -132,11 +132,10 @@ def _job_of(info: zipfile.ZipInfo, path: Path) -> str:
     inside = "/".join(parts[2:])
     if is_potcar(name) or inside in OWN or inside.endswith(OWN_ENDS) or inside.startswith("."):
         raise InvalidJob(f"{name!r:.200} in {path} never travels with a job")
-    is_record = parts[1] == RECORD
     if is_record and info.file_size > _LARGEST_RECORD:
         raise InvalidJob(f"{name} in {path} has {info.file_size} bytes, too many for a record")
     try:
-        # No more is ever unpacked than is declared.
+        # Unpacking stops at the declared size.
         _check_ratio(info.file_size, info.compress_size, _LARGE_RECORD if is_record else _LARGE)
     except InvalidJob as error:
         raise InvalidJob(f"{name!r:.200} in {path} is not taken: {error}") from error
@@ -166,7 +165,7 @@ def read_record(archive: zipfile.ZipFile, job_id: str, path: Path, allow: Sequen
     return job, row, trace
 
 
-#: What is raised by reading what was written by somebody else.
+#: The errors that reading a foreign record may raise.
 _UNSOUND = (
     CrystalMathError,
     AttributeError,
@@ -214,7 +213,7 @@ def _job_and_row(record: Mapping[str, Any], place: str) -> tuple[Job, NewJob]:
 
 
 def _check_as_submission(row: NewJob, allow: Sequence[str]) -> None:
-    """Refuse names and terms that no submission to this home could have."""
+    """Refuse names and terms that this home would not take from a submission."""
     from crystalmath.store.rows import check as check_row
 
     check_name(row.recipe, allow)
@@ -229,7 +228,7 @@ def _check_as_submission(row: NewJob, allow: Sequence[str]) -> None:
 
 
 def _check_parts(table: object, schemas: Mapping[str, Any], required: tuple[str, ...] = ()) -> None:
-    """Hold those parts of a table that are known against their schemas."""
+    """Check the known fields of a table against their schemas."""
     if not isinstance(table, dict):
         raise InvalidJob(f"{shown(table)} must be an object")
     known = {name: table[name] for name in schemas if name in table}
@@ -264,10 +263,10 @@ def _small(text: str) -> int:
 
 
 def check_outcome(directory: RunDirectory, job: Job, path: Path) -> None:
-    """Refuse a job whose record and outcome tell different stories, or whose result is a bomb.
+    """Refuse a job whose record and outcome differ, or whose result is a zip bomb.
 
-    What a result names need not be looked at: whoever decodes it imports only what is listed
-    (:class:`crystalmath.recipes.decoding.ResultDecoder`).
+    The names in a result need no check: :class:`crystalmath.recipes.decoding.ResultDecoder` imports
+    only listed ones.
     """
     place = f"{job.job_id}/{FILES}/{job.attempt}.outcome of {path}"
     completed = job.state is JobState.COMPLETED
@@ -280,7 +279,7 @@ def check_outcome(directory: RunDirectory, job: Job, path: Path) -> None:
                 _check_size(file, header)
     except _UNSOUND as error:
         if not completed:
-            return  # what is on record of it takes its place
+            return  # its record takes the place of the outcome
         raise InvalidJob(f"{place} is damaged: {error}") from error
     state = None if outcome is None else outcome.get("state")
     if completed != (state == JobState.COMPLETED.value):
@@ -291,11 +290,11 @@ def check_outcome(directory: RunDirectory, job: Job, path: Path) -> None:
         and outcome is not None
         and _comparable(outcome["summary"]) != _comparable(job.summary)
     ):
-        raise InvalidJob(f"the summary of job {job.job_id} is another one in {place}")
+        raise InvalidJob(f"the summary of job {job.job_id} differs from that in {place}")
 
 
 def _comparable(summary: Any) -> dict[str, Any]:
-    """Return what a summary says, but for its folder, which moves with a home."""
+    """Return a summary without empty values and its folder, which moves with a home."""
     return {name: summary[name] for name in summary if name != "work_dir" and summary[name]}
 
 
@@ -311,6 +310,6 @@ def _check_size(file: BinaryIO, header: Mapping[str, Any]) -> None:
 
 
 def _check_ratio(size: int, packed: int, large: int) -> None:
-    """Refuse what is large, and far larger than it is packed: it would fill memory or disk."""
+    """Refuse large data that unpacks to many times its size, a zip bomb."""
     if size > large and size > _RATIO * packed:
         raise InvalidJob(f"{packed} bytes of it are {size} bytes and more when they are unpacked")

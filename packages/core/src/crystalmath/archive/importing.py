@@ -15,6 +15,7 @@ import secrets
 import shutil
 import zipfile
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
@@ -31,37 +32,36 @@ from crystalmath.reading.flow_steps import link_steps
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from crystalmath.archive.contents import Ended
     from crystalmath.models import Job, NewJob
     from crystalmath.service.job_service import JobService
 
-#: How the folders begin, beside the run directories, of what is not taken in yet; and a file in
-#: each that is locked for as long as somebody is at it.
+#: The prefix of folders, beside the run directories, for jobs that are being imported, and a file
+#: in each that is locked during the import.
 _ASIDE = ".import."
 _HELD = ".held"
 #: A file in a run directory that is not on record yet.
 _MARK = ".import"
-#: The lock, beside the run directories, of whoever moves some to their places.
+#: The lock, beside the run directories, for moving folders to their places.
 _LOCK = ".archive.lock"
 _LOCK_S = 60.0
-#: What is said of jobs whose run directory is not there.
+#: The values of `removed` for jobs without a run directory.
 _WITHOUT_FILES = {"all", "gone"}
-#: What stays free of the disk, in bytes.
+#: The disk space that an import leaves free, in bytes.
 _FREE = 512 * 2**20
 _CHUNK = 2**20
-#: After so many files others may come between.
+#: After this number of files other work can run.
 _STEPS = 50
-#: What is raised by reading what is no archive, or a damaged one.
+#: The errors that reading a damaged archive, or another file, raises.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, ValueError)
 
 
 @frozen
 class Imported:
-    """The ids of the jobs that were taken in, and of those that were there already.
+    """The ids of the imported jobs, and of those that existed already.
 
-    Some were taken in without their keys, which other jobs have here.
+    The jobs in `without_key` were imported without their keys, which other jobs have here.
     """
 
     job_ids: tuple[str, ...]
@@ -70,11 +70,11 @@ class Imported:
 
 
 def import_archive(service: JobService, path: Path) -> Generator[None, None, Imported]:
-    """Take in the jobs of an archive, with their records, results and files.
+    """Import the jobs of an archive, with their records, results and files.
 
-    Those that are there already stay as they are. A key that another job has here stays with that.
-    `InvalidJob`: it is no such archive, or something in it is not as it should be.
-    `CrystalMathError`: the home cannot take them just now. Then no job was taken in.
+    Existing jobs stay as they are, and keep their keys. `InvalidJob`: the file is no such archive,
+    or is damaged. `CrystalMathError`: the home cannot take the jobs at the moment. After an error,
+    no job was imported.
     """
     try:
         archive = zipfile.ZipFile(path)
@@ -117,9 +117,9 @@ def _import(
             check_outcome(directory, job, path)
             complete_directory(directory, job, row, trace)
             if job.started_at is not None:  # no archive has an empty folder
-                os.makedirs(directory.work(job.attempt), mode=0o700, exist_ok=True)  # noqa: PTH103
+                Path(directory.work(job.attempt)).mkdir(0o700, parents=True, exist_ok=True)
             for outcome in (aside / job_id).glob("*.outcome"):
-                to_disk(outcome)  # what is on record as completed must have it
+                to_disk(outcome)  # the record of a completed job must not outlive it
             to_disk(aside / job_id)
         taken = _take_in(service, aside, records)
     known = sorted(set(records) - set(taken))
@@ -129,7 +129,7 @@ def _import(
 def _own_keys(
     service: JobService, records: Mapping[str, Ended]
 ) -> tuple[dict[str, Ended], set[str]]:
-    """Take keys away that other jobs have in this home; name the jobs that had them."""
+    """Remove keys that other jobs of this home have; return also the jobs that lost theirs."""
     known = service.by_key([row.key for _, row, _ in records.values() if row.key is not None])
     taken = {
         job_id
@@ -284,7 +284,7 @@ def _time_of(info: zipfile.ZipInfo) -> float:
     from datetime import datetime
 
     try:
-        return datetime(*info.date_time).timestamp()  # noqa: DTZ001 - zip has local times
+        return datetime(*info.date_time, tzinfo=None).astimezone().timestamp()  # local times
     except (ValueError, OverflowError, OSError):
         return 0.0
 
@@ -293,7 +293,7 @@ def _time_of(info: zipfile.ZipInfo) -> float:
 
 
 def _row(job: Job, row: NewJob) -> NewJob:
-    # Whether a directory is "gone" is looked for, and never on record.
+    # "gone" is the state of the disk, and never on record.
     if job.removed not in {"heavy", "all"} or job.removed_at is None:
         return row
     return evolve(row, removed=job.removed, removed_at=job.removed_at)

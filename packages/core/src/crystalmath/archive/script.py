@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 #: The variables of a job's environment that its calculation may depend on.
 _SETTINGS = ("QUACC_", "VASP_", "ESPRESSO_", "ASE_")
-#: What Python writes as it is read.
+#: The types whose `repr` is valid Python.
 _PLAIN = (NoneType, bool, int, float, str, bytes, complex)
 _WORKFLOW = "QUACC_WORKFLOW_ENGINE"
 
 
 def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = ()) -> str:
-    """Write what a job computes as a script.
+    """Return a Python script that computes the same as a job.
 
-    Names in it are those of recipes that exist, and values are written by ``repr``: whoever runs it
-    runs nothing that a record says beside that. `InvalidJob`: the recipe is not installed here, or
-    a parameter cannot be written as Python, such as a random generator in some state.
+    It calls only an installed recipe and writes values by ``repr``, so that a record cannot inject
+    code. `InvalidJob`: the recipe is not installed here, or a parameter cannot be written as
+    Python, such as a random generator.
     """
     head, _, document = specification.partition("\n")
     header, encoded = json.loads(head), json.loads(document)
@@ -64,8 +64,9 @@ def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = (
     parameters, left = _parameters(recipe, header, encoded["parameters"])
     if left:
         raise InvalidJob(
-            f"no script of flow {job.job_id} can say what is other for some of its steps "
-            f"({', '.join(left)}); write those of its steps: crystalmath list --parent {job.job_id}"
+            f"no script of flow {job.job_id} can have the changed terms of some steps "
+            f"({', '.join(left)}); write scripts of its steps: "
+            f"crystalmath list --parent {job.job_id}"
         )
     body += [f"parameters = {source.value(parameters)}", ""]
     for key in RUN_IN & parameters.keys():
@@ -116,21 +117,20 @@ def python_script(job: JobMetadata, specification: str, allow: Sequence[str] = (
 
 
 def _require_values(job: JobMetadata, body: Mapping[str, Any]) -> None:
-    """Refuse a job that has never got the values of other jobs."""
+    """Refuse a job that still refers to values of other jobs."""
     if JobStructure.read(body["atoms"]) or references_in(body["parameters"]):
         names = ", ".join(dict.fromkeys(parent["job_id"] for parent in awaited(job.parents)))
         raise InvalidJob(
-            f"what job {job.job_id} computes is not known: it has not got what it waited for of "
-            f"{names}"
+            f"job {job.job_id} has no complete inputs: it never got the values of {names}"
         )
 
 
 def _parameters(
     recipe: Recipe, header: Mapping[str, Any], encoded: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
-    """Return a job's parameters, and whose of its steps' they cannot have.
+    """Return a job's parameters, and the steps whose changes they cannot have.
 
-    What is other for the steps that a function of quacc's makes goes into the flow's `job_params`.
+    Changes for steps that a function of quacc makes go into the `job_params` of the flow.
     """
     takes = recipe.signature is not None and "job_params" in recipe.signature.parameters
     left = []
@@ -288,7 +288,7 @@ def written_by_job(service: JobService, job: JobMetadata) -> Generator[None, Non
 
 
 def asked_of_job(service: JobService, job: JobMetadata) -> Inputs:
-    """Ask the recipe of a job for its inputs, with the presets and settings of now."""
+    """Return the inputs that the recipe of a job writes now, with present presets and settings."""
     from crystalmath.preflight.step_inputs import asked_inputs
 
     head, _, body = service.specification(job.job_id).partition("\n")

@@ -35,20 +35,20 @@ FORMAT = 1
 HEAD = "archive.json"
 RECORD = "record.json"
 FILES = "files"
-#: What of a run directory belongs to a home, and not to the job.
+#: Files of a run directory that belong to the home, not to the job.
 OWN = ("spec", "cancel")
 OWN_ENDS = (".claim", ".handle", ".parcel", ".asked_to_stop", ".ended")
 _OUTCOME = re.compile(r"\d+\.outcome", re.ASCII)
-#: Of so many files it is said that they were left out, and why.
+#: The most files that are listed as left out, with the reasons.
 _MOST_LEFT_OUT = 100
-#: A file of so many bytes is stored as it is where packing would make it so many times smaller.
+#: Files of at least this size, in bytes, are not packed if that made them this many times smaller.
 _LARGE = 64 * 2**20
 _HOLLOW = 50
 
 
 @frozen
 class Archived:
-    """How many files are in the archive; which ones should be and could not, and why."""
+    """The number of files in an archive, and the files that were left out, with the reasons."""
 
     files: int
     left_out: tuple[str, ...]
@@ -101,7 +101,7 @@ def write_archive(
 
 
 def _lost_result(job: JobMetadata, directory: Path) -> list[tuple[str, str | None]]:
-    """Return the outcome that says that a job has completed, and why it cannot be had."""
+    """Return the name of a completed job's outcome, and why it is lost; nothing if it is not."""
     known = job.state is JobState.COMPLETED and job.removed in {None, "heavy"}
     if not (known and directory.exists()):
         return []
@@ -116,7 +116,7 @@ def _lost_result(job: JobMetadata, directory: Path) -> list[tuple[str, str | Non
 
 
 def _ended(service: JobService, job_ids: Sequence[str]) -> list[JobMetadata]:
-    """Return the jobs, which must have ended."""
+    """Return the jobs with some ids; `InvalidJob` unless all have ended."""
     jobs = service.some_jobs(job_ids)
     missing = set(job_ids) - {job.job_id for job in jobs}
     if missing:
@@ -132,12 +132,12 @@ def _ended(service: JobService, job_ids: Sequence[str]) -> list[JobMetadata]:
 def _record(service: JobService, job: JobMetadata) -> dict[str, Any]:
     head, _, document = service.specification(job.job_id).partition("\n")
     header = json.loads(head)
-    # The last pass of a flow had terms of its own, which no submission may have.
+    # The last pass of a flow has its own terms, which a submission may not have.
     header |= (header.get("flow") or {}).get("asked", {})
     header |= {"environment": {}, "replaced": {}, "settings": {}}
     return {
         "job": job.document(),
-        # Jobs in memory have none.
+        # A remembered job has no traceback.
         "traceback": None if job.state is JobState.COMPLETED else service.job(job.job_id).traceback,
         "specification": f"{json.dumps(header)}\n{document}",
         "potcars": service.pseudopotentials(job.job_id),
@@ -147,7 +147,7 @@ def _record(service: JobService, job: JobMetadata) -> dict[str, Any]:
 def _written(
     archive: zipfile.ZipFile, job_id: str, directory: Path
 ) -> Iterator[tuple[str, str | None]]:
-    """Write a job's files; give each, and each folder that cannot be read, and why it is not in."""
+    """Write a job's files; yield each file and unreadable folder, with why it is left out."""
     unread: list[tuple[str, str | None]] = []
 
     def note(folder: str, error: OSError) -> None:
@@ -173,7 +173,7 @@ def _written(
 
 
 def _is_hollow(file: Path) -> bool:
-    """Return whether a large file is nearly all zeros: packed, it would be taken for a bomb."""
+    """Return whether a large file is nearly all zeros; packed, it would look like a zip bomb."""
     size = file.stat().st_size
     if size < _LARGE:
         return False
@@ -201,7 +201,7 @@ def _why_not(directory: Path, name: str) -> str | None:
     if not stat.S_ISREG(file.lstat().st_mode):
         return "it is no regular file"
     try:
-        # What has become a pipe meanwhile must not hold us up.
+        # Opening must not block if the file has become a pipe.
         os.close(os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
     except PermissionError:
         return "it must not be read"
@@ -217,8 +217,8 @@ def _put_in_place(part: Path, path: Path) -> None:
         if not part.samefile(path):
             raise
     except OSError:
-        # Some file systems, as those of USB disks, have no hard links. Whoever makes the name is
-        # the one who may write over it.
+        # Some file systems, such as those of USB disks, have no hard links. The process that
+        # creates the name may overwrite it.
         path.touch(exist_ok=False)
         try:
             part.replace(path)

@@ -9,7 +9,7 @@ __all__ = ["JobService", "default_service"]
 
 
 def __getattr__(name: str) -> Any:
-    # Who only looks at jobs needs neither engines nor preflight.
+    # Reading jobs needs neither engines nor preflight.
     if name in __all__:
         from crystalmath.service import job_service
 

@@ -56,15 +56,15 @@ def _error(engine: str, infos: dict[str, EngineInfo]) -> str | None:
     return "; ".join(filter(None, [info.error, *errors])) or None
 
 
-# --- a job that looks around there -----------------------------------------------------------
+# --- the probe job ---------------------------------------------------------------------------
 
 
-#: So much may the clocks of a node and of this host differ, in seconds.
+#: By how much the clocks of a node and of this host may differ, in seconds.
 _CLOCK_S = 5.0
 
 
 def probe(cluster: str, environment: Mapping[str, str] | None) -> Submission:
-    """Ask for the job that looks around on a cluster, for a submitter with an environment."""
+    """Return the submission of the job that checks a cluster."""
     return Submission(
         recipe=PROBE,
         atoms=None,
@@ -75,7 +75,7 @@ def probe(cluster: str, environment: Mapping[str, str] | None) -> Submission:
 
 
 def described(cluster: str, configured: Config) -> list[Check]:
-    """Return what is configured; nothing of the clusters that engines have of themselves."""
+    """Return the checks of a configured cluster; none for an engine's own cluster."""
     for entry in describe_clusters(configured):
         if entry["name"] == cluster:
             return cluster_checks(entry)
@@ -83,14 +83,14 @@ def described(cluster: str, configured: Config) -> list[Check]:
 
 
 def judged(cluster: str, job: JobMetadata, result: Mapping[str, Any] | None) -> list[Check]:
-    """Return what a job has found on a cluster, and what is to be mended there.
+    """Return the checks of a probe job on a cluster, with remedies.
 
-    `result` is the result of a completed job. `InvalidJob`: it was not sent to look around there.
+    `result` is the result of a completed job. `InvalidJob`: the job is no probe of this cluster.
     """
     if job.recipe != PROBE or job.cluster != cluster:
         raise InvalidJob(
-            f"job {job.job_id} runs {job.recipe} on the cluster {job.cluster!r}, and was not sent "
-            f"to check {cluster!r}; leave job_id out, so that one is sent"
+            f"job {job.job_id} runs {job.recipe} on the cluster {job.cluster!r}, and does not "
+            f"check {cluster!r}; leave out job_id to submit such a job"
         )
     if not job.state.is_terminal():
         return []
@@ -103,7 +103,7 @@ def judged(cluster: str, job: JobMetadata, result: Mapping[str, Any] | None) -> 
 
 
 def _result_checks(job: JobMetadata, result: Mapping[str, Any]) -> Iterator[Check]:
-    """Judge what the probe job has told."""
+    """Yield the checks that follow from the result of a probe job."""
     waited = f"{(job.started_at or job.created_at) - job.created_at:.0f} s"
     yield Check("queue", "ok", f"the job waited {waited} until it ran")
     where = (
@@ -123,7 +123,7 @@ def _result_checks(job: JobMetadata, result: Mapping[str, Any]) -> Iterator[Chec
 
 
 def _clock(job: JobMetadata, there: float) -> Check:
-    """Hold the node's clock against what was recorded here before and after it was read."""
+    """Compare the node's clock with times of this host before and after it was read."""
     ahead = there - time.time()
     behind = job.created_at - there
     if max(ahead, behind) <= _CLOCK_S:

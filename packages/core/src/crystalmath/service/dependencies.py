@@ -30,14 +30,13 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("crystalmath.service")
 
-#: How often is looked, while jobs wait here, for what other processes have recorded, in seconds.
+#: How often events of other processes are read while jobs wait here, in seconds.
 POLL_S = 1.0
-#: How long a release that could not be is left alone, and how often owners are looked at, in
-#: seconds.
+#: The pause before a failed release is tried again, and how often owners are checked, in seconds.
 AGAIN_S = 5.0
-#: How long `close` waits for a release that is under way, in seconds.
+#: How long `close` waits for a running release, in seconds.
 CLOSE_S = 30.0
-#: So many jobs are looked at, and released, in one transaction.
+#: How many jobs are examined, and released, in one transaction.
 _TOGETHER = 250
 _EVENTS = 5000
 
@@ -54,7 +53,7 @@ class Waiting:
         flows: Flows,
     ) -> None:
         self._flows = flows
-        # Those of its jobs that are flows; they stay here also while their passes run.
+        # The flows among the waiting jobs, also while their passes run.
         self._flow_ids: set[str] = set()
         self._jobs = jobs
         self._recorder = recorder
@@ -66,16 +65,16 @@ class Waiting:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._ids: dict[str, None] = {}
-        # Those to be looked at; those that are tried again, and when.
+        # Jobs to examine now; jobs to try again, and when.
         self._due: dict[str, None] = {}
         self._later: dict[str, None] = {}
         self._later_at = 0.0
-        # Unfinished jobs of other owners that are waited for; whether these live is looked at.
+        # Unfinished predecessors of other owners, which may die.
         self._foreign: dict[str, None] = {}
         self._owners_at = 0.0
         self._seq: int | None = None
-        # Those that were told here to have ended: where their event was read, and what is in memory
-        # of them was older still, nothing else would have their successors looked at again.
+        # Jobs that the recorder announced as ended. Their events may have been read before the
+        # jobs in memory were up to date, so their successors are examined once more.
         self._ended: dict[str, None] = {}
         recorder.waiters.add(self)
 
@@ -89,7 +88,7 @@ class Waiting:
         return {job_id: running if job_id in flows else pending for job_id in list(self._ids)}
 
     def may_go_on(self) -> bool:
-        """Return whether one of these jobs needs no retry to go on; all of them are looked at."""
+        """Return whether one of the waiting jobs can go on without a retry."""
         predecessors = Predecessors(self._jobs)
         jobs = self._recorder.store.get_many(list(self._ids))
         predecessors.read(parent["job_id"] for job in jobs for parent in job.parents)
@@ -100,7 +99,7 @@ class Waiting:
         return any(not job.waits or job.job_id not in self for job in predecessors.unfinished())
 
     def add(self, job_ids: Collection[str]) -> None:
-        """Wait for what these jobs, which are this process's own, wait for."""
+        """Add waiting jobs of this process."""
         with self._lock:
             if self._closed:
                 return
@@ -113,7 +112,7 @@ class Waiting:
         self._wake.set()
 
     def put(self, jobs: list[JobMetadata], /) -> None:
-        """Look soon, as jobs were recorded that may concern those that wait."""
+        """Examine waiting jobs soon if recorded changes may concern them."""
         flows = [job for job in jobs if job.stage == "steps" and job.waits]
         if own := [job.job_id for job in flows if self._host.is_own(job.owner)]:
             self._flow_ids |= set(own)
@@ -192,15 +191,15 @@ class Waiting:
                     return
             try:
                 self._turn()
-            except Exception as error:  # noqa: BLE001 - a database that restarts, a full disk
+            except Exception as error:  # noqa: BLE001 - the thread must survive any error
                 _LOG.warning("cannot look after waiting jobs, trying again: %s", error)
                 self._wake.wait(POLL_S)
 
     def _turn(self) -> None:
-        """Look at those whose turn it is."""
+        """Examine the jobs that are due."""
         store = self._recorder.store
         if self._seq is None:
-            # Before those are looked at that are new here: what they wait for may end meanwhile.
+            # Before new jobs are examined, as their predecessors may end meanwhile.
             self._seq = store.last_event()
         self._read_events()
         if self._later and time.monotonic() >= self._later_at:
@@ -212,7 +211,7 @@ class Waiting:
         while self._due and not self._closed:
             with self._lock:
                 some = list(self._due)[:_TOGETHER]
-                # First: one that is taken over again meanwhile is due again.
+                # Removed first: a job that is adopted meanwhile is due again.
                 for job_id in some:
                     del self._due[job_id]
             try:
@@ -223,12 +222,12 @@ class Waiting:
                 raise
         if self._foreign and time.monotonic() >= self._owners_at:
             self._owners_at = time.monotonic() + AGAIN_S
-            # Nobody else would record their ends, and perhaps nobody would run them.
+            # No other process may adopt them.
             left = [job for job in self._recovery.left() if job.job_id in self._foreign]
             self._recovery.take_over(left)
 
     def _read_events(self) -> None:
-        """Find whom the newest events concern: successors of jobs that ended, or run again."""
+        """Mark as due the successors of jobs that have ended or were retried, by the new events."""
         store = self._recorder.store
         ended = list(self._ended)
         changed = set(ended)
@@ -258,7 +257,7 @@ class Waiting:
                 return
 
     def _look(self, jobs: Sequence[JobMetadata], job_ids: Sequence[str]) -> None:
-        """Release, end or leave jobs, as those have ended that they wait for."""
+        """Release jobs, end them, or keep them waiting, as their predecessors are."""
         if gone := set(job_ids) - {job.job_id for job in jobs}:
             _LOG.error("jobs that waited are not on record any more: %s", ", ".join(sorted(gone)))
             self._forget(gone)
@@ -277,19 +276,19 @@ class Waiting:
                 self._cancel([job])
             else:
                 waiting.append(job)
-        # Not before: where the next pass of a flow has begun, its steps stay until that is read.
+        # Flows first, as their next passes decide about the steps.
         predecessors = Predecessors(self._jobs)
         predecessors.read(parent["job_id"] for job in jobs for parent in job.parents)
         self._note_foreign(predecessors.unfinished())
         self._look_at_others(waiting, predecessors)
 
     def _note_foreign(self, jobs: Iterable[JobMetadata]) -> None:
-        """Have it looked at whether those live who run what is waited for here."""
+        """Note the predecessors of other owners, which may die."""
         foreign = [job.job_id for job in jobs if not self._host.is_own(job.owner)]
         self._foreign |= dict.fromkeys(foreign)
 
     def _look_at_others(self, jobs: Sequence[JobMetadata], predecessors: Predecessors) -> None:
-        """Release, end or leave jobs that wait for others, and that nobody has cancelled."""
+        """Release jobs that wait for others, end them, or keep them waiting."""
         ready: list[JobMetadata] = []
         notes: list[Change] = []
         now = time.time()
@@ -304,26 +303,26 @@ class Waiting:
                 notes.append(Change(job_id=job.job_id, state=job.state, at=now, reason=reason))
         self._recorder.apply(*notes)
         if ready and (later := self._release(ready)):
-            # A result may turn out to be damaged when it is read: then a retry is waited for.
+            # A job whose predecessor has a damaged result waits for a retry of that.
             unread = [job for job in ready if job.job_id in later]
             held = [job for job in unread if self._outlook(job, predecessors).reason is not None]
             self._look_at_others(held, predecessors)
 
     def _outlook(self, job: JobMetadata, predecessors: Predecessors) -> Outlook:
-        """Tell what a job waits for; one that cannot be told fails, and holds up no other."""
+        """Return the outlook of a job; it fails if an unexpected error prevents that."""
         try:
             return predecessors.of_flow(job, self._has_read) or predecessors.outlook(job.parents)
         except (CrystalMathError, OSError, MemoryError):
-            raise  # that is no fault of this job
-        except Exception as error:  # noqa: BLE001 - whatever it is, it would come again
+            raise  # not the fault of this job
+        except Exception as error:  # noqa: BLE001 - one fault must not block the others
             return Outlook(failed=str(fault(f"job {job.job_id}", error)))
 
     def _has_read(self, flow: JobMetadata) -> bool:
-        # What another process has read of its own flow is not known.
+        # This process cannot know what the owner of another flow has read.
         return self._flows.has_read(flow) if self._host.is_own(flow.owner) else flow.waits
 
     def _look_at_flow(self, flow: JobMetadata) -> None:
-        """Have a flow go on as its steps have ended."""
+        """Continue a flow if its steps have ended."""
         try:
             waiting, living = self._flows.look(flow)
         except (CrystalMathError, OSError, MemoryError) as error:
@@ -335,7 +334,7 @@ class Waiting:
             self._later_at = time.monotonic() + AGAIN_S
             with self._lock:
                 self._later[flow.job_id] = None
-        except Exception as error:  # noqa: BLE001 - it would hold up all others, and for ever
+        except Exception as error:  # noqa: BLE001 - one fault must not block the others
             self._end([flow], JobState.FAILED, str(fault(f"flow {flow.job_id}", error)))
         else:
             self._note_foreign(living)
@@ -343,7 +342,7 @@ class Waiting:
                 self._due |= {name: None for name in waiting if name in self._ids}
 
     def _release(self, ready: Sequence[JobMetadata]) -> Collection[str]:
-        """Hand jobs over that wait no more; return the ids of those that are tried again."""
+        """Hand over jobs that no longer wait; return the ids of those to try again."""
         later = self._intake.release(ready)
         self._forget({job.job_id for job in ready}.difference(later))
         if later:

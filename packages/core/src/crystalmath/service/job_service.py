@@ -1,4 +1,4 @@
-"""The one place that joins what is below: preflight, store, run directories and engines."""
+"""The service that joins preflight, store, run directories and engines."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import os
 import queue
 import threading
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING, Self
 
 from crystalmath import config
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from crystalmath.jobs.changes import Change
+    from crystalmath.jobs.documents import SpecDocument
     from crystalmath.models import NewJob, Submission
     from crystalmath.models.inputs import Preset
     from crystalmath.models.retry import Retry
@@ -46,15 +48,15 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger("crystalmath.service")
 
-#: How often jobs of other processes are looked at while somebody waits for them, in seconds.
+#: How often `wait` reads jobs of other processes, in seconds.
 POLL_S = 0.25
 
 
 class JobService(HomeJobs):
-    """Submit, follow and cancel the jobs of one home.
+    """Submits, follows and cancels the jobs of one home.
 
-    A `Source` of the configuration is asked again at each submission; by default the configuration
-    is read now. `environ` is the environment of jobs whose submission brings none.
+    A `Source` of the configuration is read again at each submission; by default the configuration
+    is read once, now. `environ` is the environment of submissions without one.
     """
 
     def __init__(
@@ -63,16 +65,16 @@ class JobService(HomeJobs):
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         source = configured if isinstance(configured, config.Source) else None
-        given = configured.last if isinstance(configured, config.Source) else configured
-        home = given or config.load()
+        home = configured.last if isinstance(configured, config.Source) else configured
+        home = home or config.load()
         self._environ = environ
         self._process = os.getpid()
         self._recorder = Recorder(
             home.database_url,
             home.jobs_directory,
             network=home.network,
-            unwritten=lambda: self._runners.unwritten(),  # noqa: PLW0108 - they come next
-            is_busy=lambda: self._runners.is_busy(),  # noqa: PLW0108 - likewise
+            unwritten=self._unwritten,
+            is_busy=self.is_busy,
         )
         self._runners = Runners(lambda: self.config, self._recorder.report)
         own_identity(home.jobs_directory, home.lease_s)
@@ -81,7 +83,7 @@ class JobService(HomeJobs):
             self._runners.get,
             self._follows,
             home.jobs_directory,
-            wait=lambda job_ids: self._waiting.add(job_ids),  # noqa: PLW0108 - it comes next
+            wait=self._wait_for_others,
         )
         self._recovery.host.publish_left()
         super().__init__(home, self._recorder, self._recovery, self._runners)
@@ -92,7 +94,7 @@ class JobService(HomeJobs):
             *parts,
             source=source,
             environ=environ,
-            wait=lambda job_ids: self._waiting.add(job_ids),  # noqa: PLW0108 - it comes next
+            wait=self._wait_for_others,
         )
         self._flows = Flows(self, self._recorder, self._intake, self.cancel)
         waited = (self._recorder, self._intake, self._recovery, self._flows)
@@ -130,10 +132,10 @@ class JobService(HomeJobs):
                 self._presence.close()
 
     def finish(self, *, cancel: bool = True) -> None:
-        """End the engines; what became of the jobs can be read still.
+        """End the engines; the jobs can still be read.
 
-        This process's own unfinished jobs are cancelled, or let go: then what runs goes on, and
-        what waits is for whoever takes it over.
+        Unfinished jobs of this process are cancelled, or let go: then running jobs go on, and other
+        processes adopt them and the waiting ones.
         """
         if os.getpid() != self._process:
             return  # a forked child has no jobs of its own, and must not touch the parent's
@@ -154,12 +156,12 @@ class JobService(HomeJobs):
     def submit(
         self, submission: Submission, *, wanted: Callable[[], bool] = lambda: True
     ) -> JobMetadata:
-        """Take one job, and return it as it is on record, durably; the engine is told afterwards.
+        """Record a job durably, return it, and hand it to its engine.
 
-        The check may take seconds: after it the job is recorded only if it is still `wanted`.
-        `InvalidJob` (`JobRefused` with the findings of the preflight): something in it cannot be
+        The check may take seconds; after it the job is recorded only if it is still `wanted`.
+        `InvalidJob` (`JobRefused` with the findings of the preflight): the submission cannot be
         used. `UnknownEngine`, `ImportError`: the engine is not installed, or its plugin cannot
-        load. Then nothing was recorded, written or started.
+        load. After an error, nothing was recorded, written or started.
         """
         answer = self.submit_many([submission], wanted=wanted)[0]
         if isinstance(answer, Exception):
@@ -175,12 +177,12 @@ class JobService(HomeJobs):
     ) -> Answers:
         """Take many jobs, each accepted or refused on its own, in order; or all of them or none.
 
-        One may refer to an earlier one of them by its position, as job ``#0``, or ``#-1`` for the
-        one before it. In the place of one that cannot be read stands why.
+        A submission may refer to an earlier one by its position, as job ``#0``, or ``#-1`` for the
+        previous one. An `InvalidJob` takes the place of a submission that could not be read.
 
-        They are recorded in one transaction, with those that others submit at the time; none if
-        they are not `wanted` any more. What a key has given before is given again, whatever has
-        become of the files that the job was found to need.
+        All are recorded in one transaction, which simultaneous calls share; none is recorded if
+        they are no longer `wanted`. A known key returns its job, even if files that the job needed
+        are missing by now.
         """
         requests = [one if isinstance(one, InvalidJob) else Again(one) for one in submissions]
         return self._intake.submit(requests, wanted, all_or_none=all_or_none)
@@ -218,7 +220,7 @@ class JobService(HomeJobs):
     def runs_here(self, job: JobMetadata) -> bool:
         """Return whether a job's cluster is this machine, as far as its engine can be asked."""
         if job.cluster == "local":
-            return True  # what nearly all have, and no engine need be loaded for it
+            return True  # without loading an engine
         try:
             return self._runners.get(job.engine).runs_here(job.cluster)
         except (CrystalMathError, ImportError):
@@ -238,7 +240,7 @@ class JobService(HomeJobs):
 
     @property
     def feed(self) -> Feed:
-        """Announces new events while somebody listens; close forgets who does."""
+        """The feed of new events, until the service closes."""
         return self._recorder.feed
 
     def wait(self, job_ids: Sequence[str], timeout: float | None = None) -> Iterator[JobMetadata]:
@@ -248,7 +250,7 @@ class JobService(HomeJobs):
         self._recorder.waiters.add(changed)
         try:
             seen: dict[str, tuple[int, JobState]] = {}
-            # By their rows: the owner of one that was seen to have ended may have died before.
+            # Judged by their rows: an ended job whose owner died is not recorded as ended.
             rows = self._rows(job_ids)
             if self._recovery.take_over(rows):
                 rows = self._rows(job_ids)
@@ -268,7 +270,7 @@ class JobService(HomeJobs):
                 try:
                     batch = changed.get(timeout=min(POLL_S, left))
                 except queue.Empty:
-                    # Those of another process, or of another service in this one: nobody tells us.
+                    # Jobs of other processes and services are not announced here.
                     foreign = [job_id for job_id in sorted(remaining) if not self._follows(job_id)]
                     batch = self._store.get_many(foreign)
                     if self._recovery.take_over(batch):
@@ -295,20 +297,19 @@ class JobService(HomeJobs):
             self._recorder.note_cancel([job_id])
             self._recovery.take_over(self._store.get_many([job_id]))
         except StoreError as error:
-            # A full disk, perhaps because of this very job: it is stopped all the same.
+            # A full disk, perhaps because of this job, must not prevent its end.
             _LOG.warning("cannot note that job %s is to be stopped: %s", job_id, error)
         if self._waiting.cancel([job_id]):
             return True
         runner = self._runners.following(job_id)
         if runner is not None:
-            # A job that was just taken over may have ended by what was noted, before it is asked.
+            # The noted request may have ended a job that was just adopted.
             first = job.cancel_requested_at is None
             stops = runner.cancel(job_id)
             return stops or (first and runner.get_status(job_id) is JobState.CANCELLED)
-        # Another process owns it, perhaps one that is about to write it down; or its engine is
-        # not to be had, and what there was to do is done.
+        # Another process owns the job, or its engine cannot be loaded.
         now = self._store.get(job_id)
-        # One that waits has no files, and its owner sees what was noted.
+        # A waiting job has no files; its owner sees the noted request.
         if not (now.state.is_terminal() or now.waits):
             try:
                 make_own(self.config.jobs_directory)
@@ -316,21 +317,21 @@ class JobService(HomeJobs):
             except OSError as error:
                 raise CrystalMathError(
                     f"job {job_id} has another owner, and the request to stop it cannot be written "
-                    f"for that ({error}); make room, and cancel it again"
+                    f"({error}); make room, and cancel it again"
                 ) from error
         return True
 
     def cancel_waiting(self, job_ids: Collection[str]) -> set[str]:
-        """Cancel those of some jobs that wait here for others; return their ids."""
+        """Cancel the jobs that wait here for others; return their ids."""
         waiting = [job_id for job_id in job_ids if job_id in self._waiting]
         if not waiting:
             return set()
-        # First: what is about to be released is not handed over then.
+        # Noted first, so that none is released meanwhile.
         self._recorder.note_cancel(waiting)
         return self._waiting.cancel(waiting)
 
     def successors(self, job_ids: Sequence[str]) -> list[str]:
-        """Return the jobs that wait for some, also through others, the farthest first."""
+        """Return the direct and indirect successors of jobs that still wait, the farthest first."""
         waiting: dict[str, None] = {}
         left = list(job_ids)
         while left:
@@ -340,12 +341,12 @@ class JobService(HomeJobs):
         return [*reversed(waiting)]
 
     def cancel_all(self) -> None:
-        """Request that all jobs be stopped that are followed here, or by nobody."""
+        """Request the end of all jobs that are followed here, and of orphans."""
         try:
             self.take_over()
             jobs = self.unfinished(abandoned=True)
         except CrystalMathError as error:
-            # Without the database: those that were submitted here are stopped by `close`.
+            # Without the database, `close` stops the jobs of this process.
             _LOG.warning("cannot look for jobs that nobody follows: %s", error)
             return
         for job_id in jobs:
@@ -355,15 +356,14 @@ class JobService(HomeJobs):
                 _LOG.warning("cannot cancel job %s: %s", job_id, error)
 
     def abandoned(self) -> set[str]:
-        """Name the engines of the unfinished jobs that nobody follows."""
+        """Return the engines of orphaned jobs."""
         return {job.engine for job in self._recovery.left()} if self._recorder.exists() else set()
 
     def take_over(self, engine: str | None = None) -> list[str]:
-        """Follow the unfinished jobs whose owner has died, all or an engine's; return their ids.
+        """Adopt the unfinished jobs whose owner has died, all or an engine's; return their ids.
 
-        What is missing of their files is written again, the engines are asked what they know of
-        them, and what an engine does not know is handed out again. A job whose engine cannot be
-        loaded stays as it is; its reason and the log say why.
+        Missing files of these jobs are written again. An engine gets a job again if it does not
+        know it. A job whose engine cannot be loaded stays as it is; its reason and the log say why.
         """
         if not self._recorder.exists():
             return []
@@ -372,7 +372,7 @@ class JobService(HomeJobs):
         )
 
     def adopt_orphans(self, job_ids: Collection[str]) -> None:
-        """Take over those of these jobs whose owner has died."""
+        """Adopt the jobs whose owner has died."""
         foreign = [job_id for job_id in job_ids if not self._follows(job_id)]
         if foreign and self._recorder.exists():
             self._recovery.take_over(self._store.get_many(foreign))
@@ -385,22 +385,28 @@ class JobService(HomeJobs):
 
     def is_busy(self, *, waiting: bool = False) -> bool:
         """Return whether engines have jobs of this service or, with `waiting`, some wait."""
-        # In this order: what waits no more is with its engine.
+        # In this order, as a released job moves to its engine.
         return (waiting and self._waiting.may_go_on()) or self._runners.is_busy()
 
     def _follows(self, job_id: str) -> bool:
         return job_id in self._waiting or super()._follows(job_id)
+
+    def _unwritten(self) -> list[SpecDocument]:
+        return self._runners.unwritten()
+
+    def _wait_for_others(self, job_ids: Collection[str]) -> None:
+        self._waiting.add(job_ids)
 
     # --- files and engines -------------------------------------------------------------------
 
     def prune(
         self, choice: Choice, *, dry_run: bool = False, limit: int = 1000, cursor: str | None = None
     ) -> Generator[None, None, Pruned]:
-        """Throw away files of ended jobs; see :func:`crystalmath.running.pruning.prune`."""
+        """Remove files of ended jobs; see :func:`crystalmath.running.pruning.prune`."""
         if self.config.restricted is not None and not dry_run:
             raise InvalidJob(
-                "this home is restricted, and removes no files of its jobs; take [restricted] out "
-                "of its config.toml while you prune"
+                "this home is restricted, and removes no files of its jobs; remove [restricted] "
+                "from its config.toml while you prune"
             )
         if not self._recorder.exists():
             self._require_no_directories()
@@ -425,7 +431,7 @@ class JobService(HomeJobs):
         return self._runners.workers()
 
     def backlog(self) -> Mapping[str, int]:
-        """Return of each loaded engine how many jobs that are followed here wait to begin."""
+        """Return for each loaded engine how many jobs followed here wait to begin."""
         return self._runners.backlog()
 
 
@@ -444,8 +450,8 @@ def default_service() -> JobService:
         service = _services.get(configured.home)
         if service is None:
             service = _services[configured.home] = JobService(configured)
-            # Registered after the engines' own, so called before: the store is told of the end.
-            import crystalmath.quacc.engines  # noqa: F401
+            # Importing the engines registers their exit handlers, which must run after this one.
+            import_module("crystalmath.quacc.engines")
 
             atexit.register(service.close)
         elif service.config != configured:
