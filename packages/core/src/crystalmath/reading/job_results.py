@@ -155,28 +155,28 @@ class StoredResults:
 
 
 def recomputed(why: str, job_id: str) -> str:
-    """Add the remedy to the reason why the result of a job is no use."""
+    """Add the remedy to the reason why a result cannot be used."""
     return f"{why}; crystalmath retry {job_id[:8]} computes it again"
 
 
 class Move(NamedTuple):
-    """Where a run directory was when its job ran, and where it is."""
+    """The run directory at the time when the job ran, and the present one."""
 
     old: str
     new: str
 
     def path(self, path: str) -> str:
-        """Return a path below the run directory as it is now; any other stays as it is."""
+        """Return the present path below the run directory; other paths do not change."""
         below = path.removeprefix(self.old)
         return self.new + below if below != path and below[:1] in {"", "/"} else path
 
     def texts(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        """Yield a JSON text, which comes in pieces, with the new place of the run directory."""
+        """Yield the pieces of a JSON text, with the present run directory."""
         old, new = _in_json(self.old), _in_json(self.new)
         rest = b""
         for chunk in chunks:
             *whole, rest = (rest + chunk).split(old)
-            # The old place may begin at the end of this piece.
+            # The old path may begin at the end of this piece.
             certain = max(0, len(rest) - len(old) + 1)
             yield b"".join(part + new for part in whole) + rest[:certain]
             rest = rest[certain:]
@@ -184,7 +184,7 @@ class Move(NamedTuple):
 
 
 def move_of(path: str | None, directory: str) -> Move | None:
-    """Return from where a run directory was moved, by a `path` below it; ``None`` if it was not."""
+    """Return how a run directory moved, by an old `path` below it; ``None`` if it did not."""
     name = directory.rpartition("/")[2]
     before, separator, below = (path or "").rpartition(f"/{name}")
     if not separator or below[:1] not in {"", "/"}:
