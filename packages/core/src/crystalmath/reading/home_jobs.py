@@ -110,8 +110,8 @@ class HomeJobs:
         """Return the record of a job whose files are wanted, or raise `FilesRemoved`."""
         remembered = self.remembered(job_id)
         job = self.as_found([remembered])[0] if remembered else self.job(job_id)
-        if said := job.without_files():
-            raise FilesRemoved(said)
+        if reason := job.without_files():
+            raise FilesRemoved(reason)
         return job
 
     def find(self, prefix: str) -> str:
