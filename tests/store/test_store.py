@@ -6,6 +6,8 @@ import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -1138,6 +1140,78 @@ def named(tmp_path_factory):
 @settings(deadline=None)
 def test_find_is_startswith(named, prefix):
     assert named.find(prefix) == sorted(name for name in NAMES if name.startswith(prefix))
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """Jobs with all pairs of two labels' values, or without a label, in three states."""
+    first, second = ([{}, {name: "x"}, {name: "y"}] for name in "pq")
+    made = [
+        new(
+            labels={**one, **other},
+            name=f"job {at}",
+            formula="CuO" if at % 2 else "Cu2",
+            created_at=float(30 - at if at % 5 == 0 else at),
+            key=str(at) if at % 3 == 0 else None,
+        )
+        for at, (one, other) in enumerate(product(first * 2, second))
+    ]
+    with JobStore(f"sqlite:///{tmp_path_factory.mktemp('labelled')}/jobs.sqlite") as store:
+        store.insert(made)
+        store.apply([change(job.job_id, "failed", error="Boom") for job in made[::3]])
+        yield store
+
+
+PAIRS = st.dictionaries(st.sampled_from("pq"), st.sampled_from("xyz"))
+
+
+@given(
+    label=PAIRS,
+    without=PAIRS,
+    filters=st.fixed_dictionaries(
+        {},
+        optional={
+            "state": st.sampled_from(["pending", "failed"]),
+            "elements": st.just(["O"]),
+            "error": st.just("boom"),
+            "key": st.sampled_from("036"),
+            "since": st.floats(0, 30),
+            "until": st.floats(0, 30),
+        },
+    ),
+    limit=st.integers(1, 7),
+    sort=st.sampled_from([None, "created_at", "-created_at", "state", "-name"]),
+)
+@settings(deadline=None)
+def test_pages_have_the_jobs_that_all_filters_select(
+    labelled, label, without, filters, limit, sort
+):
+    def is_selected(job):
+        return (
+            label.items() <= job.labels.items()
+            and not without.items() & job.labels.items()
+            and job.state.value == filters.get("state", job.state.value)
+            and filters.get("elements", ["Cu"])[0] in job.formula
+            and not ("error" in filters and job.error is None)
+            and filters.get("key", job.key) == job.key
+            and filters.get("since", 0) <= job.created_at < filters.get("until", 99)
+        )
+
+    every = [job for job in labelled.list() if is_selected(job)]
+    if sort:
+        every.sort(key=attrgetter(sort.strip("-")), reverse=sort.startswith("-"))
+    filters = {**filters, "label": label, "exclude": {"label": without}}
+    before, paged = None, []
+    while page := labelled.list(limit=limit, before=before, sort=sort, **filters):
+        before = page[-1].job_id
+        paged += page
+    assert len({job.job_id for job in paged}) == len(paged)
+    key = attrgetter(sort.strip("-") if sort else "job_id")
+    assert [key(job) for job in paged] == [key(job) for job in every]
+    assert {job.job_id for job in paged} == {job.job_id for job in every}
+    assert labelled.list(sort=sort, **filters) == paged
+    assert labelled.list(sort=sort, skip=2, limit=limit, **filters) == paged[2 : 2 + limit]
+    assert labelled.totals(**filters) == Counter(job.state for job in every)
 
 
 def test_a_reason_for_the_same_state_is_noted(store):

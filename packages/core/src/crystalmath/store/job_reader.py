@@ -140,7 +140,8 @@ class JobReader:
             `sort` is no column to sort by, or a formula or an element is none.
         """
         with self._readable.reading() as snapshot:
-            if newest_first and (sort is not None or skip or is_short(filters)):
+            is_searched = sort is not None or skip or filters.get("label") or is_short(filters)
+            if newest_first and is_searched:
                 return searched(snapshot, sort, before, limit, filters, skip=skip)
             parameters = Parameters()
             where = Condition(snapshot, parameters, "jobs")(**filters)

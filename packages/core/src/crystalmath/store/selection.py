@@ -30,7 +30,8 @@ class Condition:
 
     `of` is the table: ``listed`` has the columns of most filters in shorter rows. For the others
     (`is_wide`) it must be joined with ``jobs``. `among` is a query of the numbers of a few
-    candidate jobs: only their labels are read.
+    candidate jobs: only their labels are read. With `one_by_one` each job's labels are read as the
+    job is judged, so that the first page of many jobs is read without the labels of the others.
     """
 
     def __init__(
@@ -39,11 +40,14 @@ class Condition:
         parameters: Parameters,
         of: str = "listed",
         among: str | None = None,
+        *,
+        one_by_one: bool = False,
     ) -> None:
         self._snapshot = snapshot
         self._parameters = parameters
         self._of = of
         self._among = "" if among is None else f" AND number IN ({among})"
+        self._one_by_one = one_by_one
 
     def __call__(
         self,
@@ -124,10 +128,12 @@ class Condition:
         return " AND ".join(conditions) or "1 = 1"
 
     def _labelled(self, name: str, value: str) -> str:
-        named = (
-            f"{self._parameters.equal('name', name)} AND {self._parameters.equal('value', value)}"
-        )
-        return f"{self._of}.number IN (SELECT number FROM labels WHERE {named}{self._among})"
+        named = labelled(self._parameters, "own", name, value)
+        if self._one_by_one:
+            named += f" AND own.number = {self._of}.number"
+            return f"EXISTS (SELECT 1 FROM labels AS own WHERE {named})"
+        numbers = f"SELECT number FROM labels AS own WHERE {named}{self._among}"
+        return f"{self._of}.number IN ({numbers})"
 
     def _of_recipe(self, recipe: str) -> str:
         where, names = f"{self._of}.recipe", sorted({recipe, f"quacc.recipes.{recipe}"})
@@ -213,6 +219,27 @@ def _shown(*, steps: bool | None, superseded: bool | None) -> Iterator[str]:
         yield "listed.flow IS NULL"
     if superseded is not None:
         yield f"listed.superseded_by IS {'NOT ' * superseded}NULL"
+
+
+def labelled(parameters: Parameters, labels: str, name: str, value: str) -> str:
+    """Make the condition that a row of labels has this name and value."""
+    named = parameters.equal(f"{labels}.name", name)
+    return f"{named} AND {parameters.equal(f'{labels}.value', value)}"
+
+
+def rarest(snapshot: Snapshot, label: Mapping[str, str]) -> str:
+    """Return the name of the label that the fewest jobs have; all are equal beyond `_COUNTED`."""
+    counts = {}
+    for name, value in label.items() if len(label) > 1 else ():
+        parameters = Parameters()
+        some = f"SELECT 1 FROM labels WHERE {labelled(parameters, 'labels', name, value)}"
+        query = f"SELECT count(*) AS value FROM ({some} LIMIT {_COUNTED}) AS some"
+        counts[name] = int(snapshot.value(query, parameters))
+    return min(label, key=lambda name: counts.get(name, 0))
+
+
+#: Labels of more jobs than this count as equally frequent.
+_COUNTED = 2000
 
 
 def like(text: str) -> str:
