@@ -95,7 +95,7 @@ def count_reached(
     number = "(events.at - :first) / :bucket"
     # A cast rounds on PostgreSQL; SQLite may have no floor().
     number = f"CAST({number if snapshot.is_sqlite else f'floor({number})'} AS INTEGER)"
-    tables, jobs = of_jobs(snapshot, parameters, filters)
+    tables, jobs = of_jobs(snapshot, parameters, filters, one_by_one=True)
     reached = parameters.among("events.to_state", sorted(state.value for state in states))
     # A note is an event that does not change the state.
     rows = snapshot.rows(
@@ -109,14 +109,20 @@ def count_reached(
 
 
 def of_jobs(
-    snapshot: Snapshot, parameters: Parameters, filters: StoreSelection, *, among: str | None = None
+    snapshot: Snapshot,
+    parameters: Parameters,
+    filters: StoreSelection,
+    *,
+    among: str | None = None,
+    one_by_one: bool = False,
 ) -> tuple[str, str]:
     """Return the tables, and the condition, that select the events of the jobs in a filter."""
     if not filters:
         return "events", "1 = 1"
-    condition: Any = Condition(snapshot, parameters, among=among)
-    tables = f"{source(filters)} JOIN events ON events.number = listed.number"
-    return tables, condition(**filters)
+    condition: Any = Condition(snapshot, parameters, among=among, one_by_one=one_by_one)
+    # SQLite keeps the order of a cross join: the few events of a period find their jobs.
+    tables = f"events CROSS JOIN {source(filters)}"
+    return tables, f"listed.number = events.number AND {condition(**filters)}"
 
 
 #: The number of different filters whose totals are kept.

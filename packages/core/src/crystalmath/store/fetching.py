@@ -25,6 +25,8 @@ RECORD = f"SELECT {', '.join(f'jobs.{name}' for name in _FIELDS)} FROM jobs"
 #: Columns that hold JSON.
 JSON = ("labels", "owner", "parents", "resources", "summary", "warnings")
 
+#: The orders that an index has.
+_INDEXED = (None, "created_at", "-created_at")
 #: Filters that select few jobs, by an index.
 _FEW = ("key", "parent", "prefix")
 #: Older SQLite takes no more than 999 parameters in a statement.
@@ -129,7 +131,8 @@ def searched(
         tables = f"labels CROSS JOIN {tables}"
         conditions.append("listed.number = labels.number")
         conditions.append(labelled(parameters, "labels", name, label[name]))
-    condition = Condition(snapshot, parameters, one_by_one=sort is None and limit is not None)
+    in_order = limit is not None and sort in _INDEXED
+    condition = Condition(snapshot, parameters, one_by_one=in_order)
     further, order = sorted_page(snapshot, parameters, sort, before)
     conditions += [condition(**others), further]
     if "labels" in tables:

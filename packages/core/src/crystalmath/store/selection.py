@@ -30,7 +30,7 @@ class Condition:
 
     `of` is the table: ``listed`` has the columns of most filters in shorter rows. For the others
     (`is_wide`) it must be joined with ``jobs``. `among` is a query of the numbers of a few
-    candidate jobs: only their labels are read. With `one_by_one` each job's labels are read as the
+    candidate jobs: only their labels are read. With `one_by_one` a frequent label is read as each
     job is judged, so that the first page of many jobs is read without the labels of the others.
     """
 
@@ -103,11 +103,10 @@ class Condition:
         for where, bound in (
             ("listed.energy_ev >=", energy_min),
             ("listed.energy_ev <=", energy_max),
-            (f"{of}.created_at >=", since),
-            (f"{of}.created_at <", until),
         ):
             if bound is not None:
                 conditions.append(f"{where} {parameters.add(float(bound))}")
+        conditions += self._submitted(since, until)
         if state is not None:
             states = [state] if isinstance(state, str) else state
             conditions.append(self._is_in({JobState(one) for one in states}, seen or {}))
@@ -129,11 +128,33 @@ class Condition:
 
     def _labelled(self, name: str, value: str) -> str:
         named = labelled(self._parameters, "own", name, value)
-        if self._one_by_one:
+        rows = f"labels AS own WHERE {named}"
+        if self._one_by_one and count_some(self._snapshot, rows, self._parameters) == _COUNTED:
             named += f" AND own.number = {self._of}.number"
             return f"EXISTS (SELECT 1 FROM labels AS own WHERE {named})"
-        numbers = f"SELECT number FROM labels AS own WHERE {named}{self._among}"
-        return f"{self._of}.number IN ({numbers})"
+        return f"{self._of}.number IN (SELECT number FROM {rows}{self._among})"
+
+    def _submitted(self, since: float | None, until: float | None) -> Iterator[str]:
+        """Make the condition that a job was submitted in a period, by an index if it is short."""
+        if since is None and until is None:
+            return
+
+        def within(parameters: Parameters, column: str) -> str:
+            bounds = ((">=", since), ("<", until))
+            return " AND ".join(
+                f"{column} {sign} {parameters.add(float(bound))}"
+                for sign, bound in bounds
+                if bound is not None
+            )
+
+        values = Parameters()
+        rows = f"listed WHERE {within(values, 'created_at')}"
+        if count_some(self._snapshot, rows, values) < _COUNTED:
+            period = within(self._parameters, "created_at")
+            yield f"listed.number IN (SELECT number FROM listed WHERE {period})"
+        else:
+            # SQLite uses no index for an expression: it would sort all jobs of the period.
+            yield within(self._parameters, "+listed.created_at")
 
     def _of_recipe(self, recipe: str) -> str:
         where, names = f"{self._of}.recipe", sorted({recipe, f"quacc.recipes.{recipe}"})
@@ -228,17 +249,22 @@ def labelled(parameters: Parameters, labels: str, name: str, value: str) -> str:
 
 
 def rarest(snapshot: Snapshot, label: Mapping[str, str]) -> str:
-    """Return the name of the label that the fewest jobs have; all are equal beyond `_COUNTED`."""
+    """Return the name of the label that the fewest jobs have; all beyond `_COUNTED` are equal."""
     counts = {}
     for name, value in label.items() if len(label) > 1 else ():
         parameters = Parameters()
-        some = f"SELECT 1 FROM labels WHERE {labelled(parameters, 'labels', name, value)}"
-        query = f"SELECT count(*) AS value FROM ({some} LIMIT {_COUNTED}) AS some"
-        counts[name] = int(snapshot.value(query, parameters))
+        where = labelled(parameters, "labels", name, value)
+        counts[name] = count_some(snapshot, f"labels WHERE {where}", parameters)
     return min(label, key=lambda name: counts.get(name, 0))
 
 
-#: Labels of more jobs than this count as equally frequent.
+def count_some(snapshot: Snapshot, rows: str, parameters: Parameters) -> int:
+    """Count rows of a table, but no more than `_COUNTED`."""
+    first = f"SELECT 1 FROM {rows} LIMIT {_COUNTED}"
+    return int(snapshot.value(f"SELECT count(*) AS value FROM ({first}) AS counted", parameters))
+
+
+#: More rows than this are many, which counts them in a millisecond.
 _COUNTED = 2000
 
 
@@ -328,11 +354,15 @@ def sorted_page(
     condition = "1 = 1"
     if before is not None:
         last, number = _place(snapshot, value, before)
-        condition = f"{value} IS NULL AND listed.number < {parameters.add(number)}"
-        if last is not None:
+        earlier = f"listed.number < {parameters.add(number)}"
+        if last is None:
+            condition = f"{value} IS NULL AND {earlier}"
+        else:
             at, sign = parameters.add(last), "<" if falls else ">"
-            same = f"{value} = {at} AND listed.number < {parameters.add(number)}"
-            condition = f"({value} {sign} {at} OR {same} OR {value} IS NULL)"
+            # The first comparison, which both others imply, begins an index at the right place.
+            condition = f"{value} {sign}= {at} AND ({value} {sign} {at} OR {earlier})"
+            if not SORTED_BY[name]:
+                condition = f"({condition} OR {value} IS NULL)"
     order = [] if SORTED_BY[name] else [f"{value} IS NULL"]
     order += [f"{value} {'DESC' if falls else 'ASC'}", newest_first]
     return condition, ", ".join(order)
