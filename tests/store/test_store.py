@@ -1051,6 +1051,9 @@ COUNTED = [
     {"exclude": {"state": [JobState.RUNNING], "name": "a"}},
     {"energy_min": -2.0},
     {"error": "boom"},
+    {"elements": ["Cu"], "label": {"p": "x"}},
+    {"formula": "CuO", "superseded": False},
+    {"exclude": {"elements": ["O"], "error": "boom"}},
 ]
 
 
@@ -1072,9 +1075,10 @@ class Lives(RuleBasedStateMachine):
         keys=st.lists(st.sampled_from([None, "k", "l"]), min_size=1, max_size=3),
         name=st.sampled_from([None, "a", "b"]),
         labels=st.sampled_from([{}, {"p": "x"}, {"p": "y", "q": "x"}]),
+        formula=st.sampled_from([None, "Cu", "CuO"]),
     )
-    def submit(self, keys, name, labels):
-        jobs = [new(key=key, name=name, labels=labels) for key in keys]
+    def submit(self, keys, name, labels, formula):
+        jobs = [new(key=key, name=name, labels=labels, formula=formula) for key in keys]
         for job in self.store.insert(jobs):
             self.last.setdefault(job.job_id, job)
 

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath.models.filters import Selection
-from crystalmath.models.job_notes import JobState
+from crystalmath.models.job_notes import UNFINISHED, JobState
 from crystalmath.store.fetching import limited
 from crystalmath.store.plain_sql import Parameters, is_storable
 from crystalmath.store.records import Event
@@ -127,12 +127,14 @@ def of_jobs(
 
 #: The number of different filters whose totals are kept.
 _KEPT = 64
-#: After more events than this, all jobs are counted again.
-_MANY = 2000
-#: Filters whose answer for a job never changes. (The others may: a waiting job gets its formula
-#: later, and a flow takes over steps of others.)
+#: After more events than this, and than this part of all events, all jobs are counted again.
+_MANY, _PART = 2000, 50
+#: Filters whose answer for a job never changes. (A flow takes over steps of others, for example.)
 _STEADY = frozenset({"engine", "cluster", "label", "recipe", "name", "steps"})
 _STEADY_ALONE = _STEADY | {"since", "until", "prefix"}
+#: Filters whose answer is final once a job has ended. (A waiting job gets its formula later.)
+_FINAL = _STEADY | {"formula", "elements", "error"}
+_FINAL_ALONE = _FINAL | _STEADY_ALONE | {"energy_min", "energy_max"}
 
 
 class Totals:
@@ -161,9 +163,16 @@ class Totals:
         last = last_event(snapshot)
         with self._lock:
             before, counts = self._known.get(key, (None, Counter()))
-        if before is not None and last - _MANY <= before < last and _is_steady(counted):
+        # A recount reads all jobs, and each of them has three events or so.
+        is_near = before is not None and last - max(_MANY, last // _PART) <= before < last
+        if before is not None and is_near and _holds(counted, _FINAL, _FINAL_ALONE):
             counts = counts.copy()
             counts.update(_moved(snapshot, before, last, counted))
+            if not _holds(counted, _STEADY, _STEADY_ALONE):
+                present = count_states(snapshot, counted, unfinished=True)
+                counts.update(
+                    {state: present.get(state, 0) - counts[state] for state in UNFINISHED}
+                )
         elif before != last:
             counts = Counter(count_states(snapshot, counted))
         with self._lock:
@@ -190,10 +199,8 @@ def _states(states: str | Collection[str]) -> set[JobState]:
     return {JobState(state) for state in ([states] if isinstance(states, str) else states)}
 
 
-def _is_steady(filters: StoreSelection) -> bool:
-    return _STEADY.issuperset(filters.get("exclude", {})) and (
-        _STEADY_ALONE | {"exclude"}
-    ).issuperset(filters)
+def _holds(filters: StoreSelection, each: frozenset[str], alone: frozenset[str]) -> bool:
+    return each.issuperset(filters.get("exclude", {})) and (alone | {"exclude"}).issuperset(filters)
 
 
 def _moved(snapshot: Snapshot, after: int, last: int, filters: StoreSelection) -> Counter[JobState]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from crystalmath.errors import InvalidJob, UnknownJob, did_you_mean, shown, the_one
 from crystalmath.models.columns import SORTED_BY
-from crystalmath.models.job_notes import JobState
+from crystalmath.models.job_notes import UNFINISHED, JobState
 from crystalmath.store.plain_sql import Parameters, is_storable
 from crystalmath.store.records import group_errors, in_common
 
@@ -407,16 +407,24 @@ def count_steps(snapshot: Snapshot, flows: Collection[str]) -> dict[str, dict[Jo
     return by_flow
 
 
-def count_states(snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, int]:
-    """Count the selected jobs by their state, without states that no job has."""
-    if all(value is None or value == {} for value in filters.values()):
+def count_states(
+    snapshot: Snapshot, filters: StoreSelection, *, unfinished: bool = False
+) -> dict[JobState, int]:
+    """Count the selected jobs by their state, without states that no job has.
+
+    With `unfinished` only jobs that have not ended are counted, which an index finds.
+    """
+    if not unfinished and all(value is None or value == {} for value in filters.values()):
         # All jobs: an index has them in this order.
         every = snapshot.rows("SELECT state, count(*) AS count FROM jobs GROUP BY state")
         by_state = {JobState(row["state"]): int(row["count"]) for row in every}
         return {state: by_state[state] for state in JobState if state in by_state}
     parameters, seen = Parameters(), filters.get("seen") or {}
-    condition = Condition(snapshot, parameters)
+    condition = Condition(snapshot, parameters, one_by_one=unfinished)
     where = condition(**filters)
+    if unfinished:
+        states = parameters.among("state", sorted(state.value for state in UNFINISHED))
+        where = f"listed.number IN (SELECT number FROM jobs WHERE {states}) AND {where}"
     # One pass; to group 100,000 rows, SQLite sorts them.
     sums = ", ".join(
         f"count(CASE WHEN listed.state = '{state.value}' THEN 1 END) AS {state.value}"
