@@ -656,6 +656,44 @@ def test_totals_follow_what_becomes_known_of_a_job_later(store):
         assert listed.total() == 2
 
 
+def test_facets_follow_ends_retries_and_new_values(store):
+    asked = [{}, {"superseded": False}, {"superseded": True}, {"elements": ["Cu"]}]
+    asked += [{"state": ["failed", "completed"], "label": {"p": "x"}}, {"energy_min": -5.0}]
+    parents = [{"job_id": "1", "role": "structure", "awaited": "ok"}]
+    summary = {"energy_ev": -4.0}
+
+    def facets(**filters):
+        """Count the values in the records."""
+        jobs = store.list(**filters)
+        values = [("state", None, job.state.value) for job in jobs]
+        values += [
+            (name, None, getattr(job, name)) for job in jobs for name in ("recipe", "engine")
+        ]
+        values += [("labels", *label) for job in jobs for label in job.labels.items()]
+        values += [("elements", None, "Cu") for job in jobs if job.formula]
+        return Counter(values)
+
+    for action in (
+        lambda: store.insert(
+            [new("1", formula="Cu", labels={"p": "x"}), new("2", labels={"p": "y"})]
+        ),
+        lambda: store.insert([new("3", parents=parents, labels={"p": "x"})]),
+        lambda: store.apply([change("1", "completed", summary=summary), change("2", "failed")]),
+        lambda: store.put_in([(store.get("3"), new("3", formula="Cu"))], 3.0),
+        lambda: store.apply([change("3", "failed")]),
+        lambda: store.insert([new("4", parents=[{"job_id": "3", "role": "retry"}])]),
+        lambda: store.apply([change("4", "completed", summary=summary)]),
+        lambda: store.note_removed(["1"], "all", "removed", 5.0),
+    ):
+        action()
+        for filters in asked:
+            for _ in range(2):
+                counted = store.facets(**filters)
+                flat = {(*key, value): n for key, by in counted.items() for value, n in by.items()}
+                flat = {key: n for key, n in flat.items() if key[0] != "cluster"}
+                assert flat == facets(**filters), filters
+
+
 def step(flow, name, job_id, **more):
     return new(job_id, parents=[{"job_id": flow, "role": "flow", "step": name}], **more)
 
@@ -1129,6 +1167,8 @@ class Lives(RuleBasedStateMachine):
         """What was counted once, and kept up since, is what there is."""
         states = Counter(job.state for job in self.store.list(**filters))
         assert self.store.totals(**filters) == states
+        with JobStore(self.url) as other:
+            assert self.store.facets(**filters) == other.facets(**filters)
 
     def chained(self, job):
         log = history(self.store, job.job_id)

@@ -13,11 +13,12 @@ from crystalmath.models.job_notes import UNFINISHED, JobState
 from crystalmath.store.fetching import limited
 from crystalmath.store.plain_sql import Parameters, is_storable
 from crystalmath.store.records import Event
-from crystalmath.store.selection import Condition, count_states, source
+from crystalmath.store.selection import OPEN, Condition, count_facets, count_states, source
 
 if TYPE_CHECKING:
     from crystalmath.models.filters import StoreSelection
     from crystalmath.store.plain_sql import Row, Snapshot
+    from crystalmath.store.selection import FacetCounts
 
 _EVENT = (
     "SELECT events.seq, jobs.job_id, events.at, events.from_state, events.to_state, events.reason "
@@ -127,6 +128,8 @@ def of_jobs(
 
 #: The number of different filters whose totals are kept.
 _KEPT = 64
+#: Facets with more values than this are not kept.
+_VALUES = 5000
 #: After more events than this, and than this part of all events, all jobs are counted again.
 _MANY, _PART = 2000, 50
 #: Filters whose answer for a job never changes. (A flow takes over steps of others, for example.)
@@ -143,6 +146,8 @@ class Totals:
     def __init__(self) -> None:
         # By the filters: the last event that was counted, and the totals then.
         self._known: dict[str, tuple[int, Counter[JobState]]] = {}
+        # By the filters: the last event, and the values of the jobs that had ended then.
+        self._facets: dict[str, tuple[int, FacetCounts]] = {}
         self._lock = threading.Lock()
 
     def count(self, snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, int]:
@@ -157,19 +162,54 @@ class Totals:
         left = {state: every[state] - superseded.get(state, 0) for state in every}
         return {state: count for state, count in left.items() if count}
 
+    def facets(self, snapshot: Snapshot, filters: StoreSelection) -> FacetCounts:
+        """Count the selected jobs by their values; see :func:`count_facets`.
+
+        If the same filters were counted before, only jobs that have ended since, or have not, are
+        counted.
+        """
+        every = _set_only(filters)
+        superseded = every.pop("superseded", None)
+        state, last = {"state"}, last_event(snapshot)
+        if superseded or not _holds(every, _FINAL | state, _FINAL_ALONE | state):
+            return count_facets(snapshot, filters)
+        key = repr(every)
+        with self._lock:
+            before, ended = self._facets.get(key, (None, {}))
+        unfinished = count_facets(snapshot, every, among=OPEN)
+        if before is None or not _is_near(before, last):
+            facets = count_facets(snapshot, every)
+            ended = _sum(facets, unfinished, -1)
+        else:
+            if before < last:
+                ended = _sum(ended, count_facets(snapshot, every, among=_ended(before, last)))
+            facets = _sum(ended, unfinished)
+        with self._lock:
+            self._facets.pop(key, None)
+            if sum(map(len, ended.values())) <= _VALUES:
+                self._facets[key] = last, ended
+            if len(self._facets) > _KEPT:
+                del self._facets[next(iter(self._facets))]
+        if superseded is False:
+            facets = _sum(facets, count_facets(snapshot, {**every, "superseded": True}), -1)
+        return facets
+
     def _count(self, snapshot: Snapshot, filters: StoreSelection) -> dict[JobState, int]:
         counted, states = _of_all_states(filters)
         key = repr(counted)
         last = last_event(snapshot)
         with self._lock:
             before, counts = self._known.get(key, (None, Counter()))
-        # A recount reads all jobs, and each of them has three events or so.
-        is_near = before is not None and last - max(_MANY, last // _PART) <= before < last
-        if before is not None and is_near and _holds(counted, _FINAL, _FINAL_ALONE):
+        if (
+            before is not None
+            and before != last
+            and _is_near(before, last)
+            and _holds(counted, _FINAL, _FINAL_ALONE)
+        ):
             counts = counts.copy()
             counts.update(_moved(snapshot, before, last, counted))
             if not _holds(counted, _STEADY, _STEADY_ALONE):
-                present = count_states(snapshot, counted, unfinished=True)
+                present = count_states(snapshot, counted, among=OPEN)
                 counts.update(
                     {state: present.get(state, 0) - counts[state] for state in UNFINISHED}
                 )
@@ -183,9 +223,35 @@ class Totals:
         return {state: counts[state] for state in JobState if counts[state] and state in states}
 
 
+def _is_near(before: int, last: int) -> bool:
+    # A recount reads all jobs, and each of them has three events or so.
+    return last - max(_MANY, last // _PART) <= before <= last
+
+
+def _ended(after: int, last: int) -> str:
+    """Return the query of the numbers of the jobs that ended through some events."""
+    is_open = "', '".join(UNFINISHED)
+    return (
+        f"SELECT number FROM events WHERE seq > {after} AND seq <= {last} AND "
+        f"to_state NOT IN ('{is_open}') AND from_state IN ('{is_open}')"
+    )
+
+
+def _sum(facets: FacetCounts, more: FacetCounts, sign: int = 1) -> FacetCounts:
+    """Add counts to others, or subtract them; values of no job are left out."""
+    total = {key: facets[key].copy() for key in facets}
+    for key, counts in more.items():
+        present = total.setdefault(key, Counter())
+        for value, count in counts.items():
+            present[value] += sign * count
+            if not present[value]:
+                del present[value]
+    return {key: counts for key, counts in total.items() if counts or key[1] is None}
+
+
 def _of_all_states(filters: StoreSelection) -> tuple[StoreSelection, set[JobState]]:
     """Return the filters without those for the state, and the states that they select."""
-    stateless = cast("StoreSelection", {n: v for n, v in filters.items() if v not in (None, {})})
+    stateless = _set_only(filters)
     if "seen" in stateless:  # a job may be in another state there
         return stateless, set(JobState)
     excluded = stateless.pop("exclude", Selection()).copy()
@@ -193,6 +259,11 @@ def _of_all_states(filters: StoreSelection) -> tuple[StoreSelection, set[JobStat
     if excluded:
         stateless["exclude"] = excluded
     return stateless, states
+
+
+def _set_only(filters: StoreSelection) -> StoreSelection:
+    """Return the filters without those that select all jobs."""
+    return cast("StoreSelection", {n: v for n, v in filters.items() if v not in (None, {})})
 
 
 def _states(states: str | Collection[str]) -> set[JobState]:

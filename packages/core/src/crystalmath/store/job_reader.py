@@ -26,7 +26,6 @@ from crystalmath.store.records import ErrorCount, Event, Failure, JobMetadata
 from crystalmath.store.selection import (
     Condition,
     count_errors,
-    count_facets,
     count_states,
     count_steps,
     is_short,
@@ -348,7 +347,7 @@ class JobReader:
         The keys of the result are a filter and, for labels, the label's name.
         """
         with self._readable.reading() as snapshot:
-            return count_facets(snapshot, filters)
+            return self._totals.facets(snapshot, filters)
 
     @patient
     def totals(self, **filters: Unpack[StoreSelection]) -> dict[JobState, int]:

@@ -407,24 +407,27 @@ def count_steps(snapshot: Snapshot, flows: Collection[str]) -> dict[str, dict[Jo
     return by_flow
 
 
+#: The numbers of the jobs that have not ended.
+OPEN = "SELECT number FROM jobs WHERE state IN ('{}')".format("', '".join(UNFINISHED))
+
+
 def count_states(
-    snapshot: Snapshot, filters: StoreSelection, *, unfinished: bool = False
+    snapshot: Snapshot, filters: StoreSelection, *, among: str | None = None
 ) -> dict[JobState, int]:
     """Count the selected jobs by their state, without states that no job has.
 
-    With `unfinished` only jobs that have not ended are counted, which an index finds.
+    `among` is a query of the numbers of the jobs that count; by default all do.
     """
-    if not unfinished and all(value is None or value == {} for value in filters.values()):
+    if among is None and all(value is None or value == {} for value in filters.values()):
         # All jobs: an index has them in this order.
         every = snapshot.rows("SELECT state, count(*) AS count FROM jobs GROUP BY state")
         by_state = {JobState(row["state"]): int(row["count"]) for row in every}
         return {state: by_state[state] for state in JobState if state in by_state}
     parameters, seen = Parameters(), filters.get("seen") or {}
-    condition = Condition(snapshot, parameters, one_by_one=unfinished)
+    condition = Condition(snapshot, parameters, one_by_one=among is not None)
     where = condition(**filters)
-    if unfinished:
-        states = parameters.among("state", sorted(state.value for state in UNFINISHED))
-        where = f"listed.number IN (SELECT number FROM jobs WHERE {states}) AND {where}"
+    if among is not None:
+        where = f"listed.number IN ({among}) AND {where}"
     # One pass; to group 100,000 rows, SQLite sorts them.
     sums = ", ".join(
         f"count(CASE WHEN listed.state = '{state.value}' THEN 1 END) AS {state.value}"
@@ -442,12 +445,21 @@ def count_states(
     return {state: counts[state] for state in JobState if counts[state]}
 
 
-def count_facets(snapshot: Snapshot, filters: StoreSelection) -> FacetCounts:
-    """Count the jobs by their values of each filter in `_Facet`, and of each label."""
-    states = {state.value: count for state, count in count_states(snapshot, filters).items()}
+def count_facets(
+    snapshot: Snapshot, filters: StoreSelection, *, among: str | None = None
+) -> FacetCounts:
+    """Count the jobs by their values of each filter in `_Facet`, and of each label.
+
+    `among` is as for `count_states`.
+    """
+    by_state = count_states(snapshot, filters, among=among)
+    states = {state.value: count for state, count in by_state.items()}
     facets: FacetCounts = {("state", None): Counter(states)}
     parameters = Parameters()
-    where = f"{source(filters)} WHERE {Condition(snapshot, parameters)(**filters)}"
+    condition = Condition(snapshot, parameters, one_by_one=among is not None)
+    where = f"{source(filters)} WHERE {condition(**filters)}"
+    if among is not None:
+        where += f" AND listed.number IN ({among})"
     columns: tuple[_Facet, ...] = ("recipe", "engine", "cluster", "elements")
     facets |= {(name, None): Counter() for name in columns}
     named = ", ".join(f"listed.{name}" for name in columns)
@@ -459,7 +471,7 @@ def count_facets(snapshot: Snapshot, filters: StoreSelection) -> FacetCounts:
             for value in (row[name] or "").split() if name == "elements" else [row[name]]:
                 facets[name, None][value] += row["count"]
     query = "SELECT labels.name, labels.value, count(*) AS count FROM labels"
-    if any(value not in (None, {}) for value in filters.values()):
+    if among is not None or any(value not in (None, {}) for value in filters.values()):
         query += f" WHERE number IN (SELECT listed.number FROM {where})"
     for row in snapshot.rows(f"{query} GROUP BY labels.name, labels.value", parameters):
         facets.setdefault(("labels", row["name"]), Counter())[row["value"]] = row["count"]
