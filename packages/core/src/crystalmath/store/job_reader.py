@@ -26,7 +26,6 @@ from crystalmath.store.records import ErrorCount, Event, Failure, JobMetadata
 from crystalmath.store.selection import (
     Condition,
     count_errors,
-    count_states,
     count_steps,
     is_short,
     like,
@@ -338,7 +337,7 @@ class JobReader:
     def summary(self, **filters: Unpack[StoreSelection]) -> tuple[dict[JobState, int], _Errors]:
         """Count the jobs by their state, and those that failed by their error; see `list`."""
         with self._readable.reading() as snapshot:
-            return count_states(snapshot, filters), count_errors(snapshot, filters)
+            return self._totals.count(snapshot, filters), count_errors(snapshot, filters)
 
     @patient
     def facets(self, **filters: Unpack[StoreSelection]) -> FacetCounts:
