@@ -21,7 +21,9 @@ def start(workers: int, directory: str) -> None:
     """Start the cluster, and a client that stays the default one."""
     # Dask tidies up there itself: what a cluster that was killed has left goes with the next one.
     dask.config.set({"temporary-directory": directory})
-    # Else whoever may log in here could have Dask run what they like, as us.
+    # Dask's pages would show our jobs to whoever may log in here.
+    dask.config.set({f"distributed.{each}.http.routes": [] for each in ("scheduler", "worker")})
+    # Without a key they could have Dask run what they like, as us.
     security = _make_key()
     # Dask gives each task to a process at once, by estimates, and may leave another process idle.
     # Threads of one process share a queue: the first that is free takes the next task.
