@@ -19,7 +19,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 from ase.io.trajectory import Trajectory
 
-from conftest import eventually, eventually_in_loop
+from conftest import NOBODY, eventually, eventually_in_loop
 from crystalmath.jobs import workfiles
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.workfiles import read_tail
@@ -37,7 +37,6 @@ pytestmark = pytest.mark.server
 
 AL = {"symbols": "Al", "cell": [3.0, 3.0, 3.0], "pbc": True}
 VALUE = {"recipe": "lab_recipes.value", "structure": AL}
-NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from ase.build import bulk
 from ase.constraints import FixAtoms
 from ase.io import write
 
-from conftest import eventually
+from conftest import NOBODY, eventually
 from crystalmath import config
 from crystalmath.errors import CrystalMathError
 from crystalmath.quacc.store import JobStore
@@ -25,7 +25,6 @@ CELL = [[3.8, 0, 0], [0, 3.8, 0], [0, 0, 3.8]]
 SITES = [[0, 0, 0], [0, 1.9, 1.9], [1.9, 0, 1.9], [1.9, 1.9, 0]]
 AL = {"symbols": "Al4", "positions": SITES, "cell": CELL, "pbc": True}
 VALUE = {"recipe": "lab_recipes.value", "structure": AL}
-NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
