@@ -407,11 +407,20 @@ def _version(*, show: bool) -> None:
 @app.callback()
 def _common(
     *,
-    version: Annotated[
+    _: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Ask the home [remotes.NAME] over SSH: --on hawk list."),
+    ] = None,
+    home: Annotated[
+        str | None, typer.Option(metavar="DIR", help="The home, instead of CRYSTALMATH_HOME.")
+    ] = None,
 ) -> None:
-    pass
+    for variable, value in (("CRYSTALMATH_ON", on), ("CRYSTALMATH_HOME", home)):
+        if value is not None:
+            os.environ[variable] = value
 
 
 def _reporting(function: Callable[..., int], answer: Mapping[str, Any]) -> Callable[..., int]:

@@ -62,7 +62,7 @@ def chain(
     """
     from crystalmath import config
     from crystalmath.client.chaining import STEP, Chain
-    from crystalmath.client.request import document
+    from crystalmath.client.request import Writer, document
 
     if STEP in (options.get("labels") or {}):
         output.refuse(
@@ -88,9 +88,8 @@ def chain(
         )
         for name, structure in read
     ]
-    configured = config.load()
-    environment = config.submitters_environment(configured)
-    written = sequence.written(each, lambda one: document(one, configured, environment))
+    of_home = Writer().configured()
+    written = sequence.written(each, lambda one: document(one, *of_home))
     places = [(structure, name) for structure, _ in read for name in sequence.names]
     names = [" ".join(place) for place in places]
     results = submitted(zip(names, written, strict=True), together=len(sequence.names))

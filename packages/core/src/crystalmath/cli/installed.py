@@ -56,16 +56,12 @@ def recipes(
     as_json: Json = False,
 ) -> int:
     """List the available recipes, or show one."""
-    from crystalmath import config
-    from crystalmath.recipes.lookup import full_name
-
     with any_client() as client:
         if name is None:
             entries = client.ask(server.RECIPES_LIST)["recipes"]
             return _list_recipes(entries, as_json=as_json)
-        allow = config.load().recipes_allow
         try:
-            described = client.ask(server.RECIPES_DESCRIBE, recipe=full_name(name, allow))
+            described = client.ask(server.RECIPES_DESCRIBE, recipe=name)
         except InvalidJob:
             below = client.ask(server.RECIPES_LIST, prefix=f"{name}.")["recipes"]
             if not below:

@@ -180,11 +180,9 @@ def _requests(
     *,
     label_info: bool = False,
 ) -> Iterator[Request]:
-    from crystalmath import config
-    from crystalmath.client.request import document
+    from crystalmath.client.request import Writer, document
 
-    configured = config.load()
-    environment = config.submitters_environment(configured)
+    of_home = Writer().configured()
     name, key, labels = options.get("name"), options.get("key"), options.get("labels") or {}
     before: Counter[str] = Counter()
     for file_name, structure in read:
@@ -210,7 +208,7 @@ def _requests(
                 submission = Submission(
                     recipe=recipe, atoms=structure, parameters=parameters, **each
                 )
-                yield full, document(submission, configured, environment)
+                yield full, document(submission, *of_home)
             except CrystalMathError as error:
                 yield full, error
 

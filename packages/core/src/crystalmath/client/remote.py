@@ -1,4 +1,4 @@
-"""Asks the home's server through its socket."""
+"""Asks a server through connections of one request at a time: that of the home, by its socket."""
 
 from __future__ import annotations
 
@@ -34,14 +34,9 @@ KEPT = 4
 class Connection:
     """One connection, which carries one request after the other."""
 
-    def __init__(self, path: os.PathLike[str]) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        try:
-            self._socket.connect(os.fspath(path))
-        except BaseException:
-            self._socket.close()
-            raise
-        self._answers = self._socket.makefile("rb")
+    def __init__(self, opened: socket.socket) -> None:
+        self._socket = opened
+        self._answers = opened.makefile("rb")
         self._ids = itertools.count(1)
 
     @classmethod
@@ -52,13 +47,19 @@ class Connection:
         reached.
         """
         path = place.address()
+        opened = socket.socket(socket.AF_UNIX)
         try:
             require_socket(path)
-            return cls(path)
+            opened.connect(os.fspath(path))
+            return cls(opened)
         except (FileNotFoundError, ConnectionRefusedError) as error:
+            opened.close()
             raise ServerNotRunning(
                 f"no server of {place.home} runs; `crystalmath serve` starts one"
             ) from error
+        except BaseException:
+            opened.close()
+            raise
 
     def abort(self) -> None:
         """Make a thread that waits for an answer on this connection get an error."""
@@ -118,12 +119,15 @@ class Connection:
         return [next((o for o in answers if o.startswith(b)), answers[0]) for b in begins]
 
     def _message(self) -> bytes:
-        header = b"".join(iter(self._line, b"\r\n"))
-        length = messages.read_length(header, most=None)
+        length = self._length()
         body = self._answers.read(length)
         if len(body) < length or messages.is_stopping(body):
             raise EOFError
         return body
+
+    def _length(self) -> int:
+        """Read a header, and return the length of the message after it."""
+        return messages.read_length(b"".join(iter(self._line, b"\r\n")), most=None)
 
     def _line(self) -> bytes:
         line = self._answers.readline(messages.MAX_HEADER)
@@ -132,24 +136,12 @@ class Connection:
         return line
 
 
-class Remote(Transport):
-    """The home's server, over as many connections as there are requests at a time.
+class Connected(Transport):
+    """A server, over as many connections as there are requests at a time."""
 
-    `start` starts a server if none runs. A `waiting` transport starts one only after a crash, so
-    that a stopped server stays stopped while clients wait for jobs.
-    """
-
-    def __init__(
-        self, place: Place, start: Callable[[], object] | None = None, *, waiting: bool = False
-    ) -> None:
-        self._place = place
-        self._start = start
-        self._waiting = waiting
+    def __init__(self) -> None:
         self._closed = False
         self._reset()
-
-    def __str__(self) -> str:
-        return f"the server of {self._place.home}"
 
     def _reset(self) -> None:
         # A fork needs it, too: the connections are the parent's, and the lock may be held.
@@ -161,10 +153,6 @@ class Remote(Transport):
     def open(self) -> None:
         """Connect and check the server; the connection is kept for the first request."""
         self._keep(self._take())
-
-    def for_waiting(self) -> Remote:
-        """Return another transport to this server, for waiting."""
-        return Remote(self._place, self._start, waiting=True)
 
     def close(self) -> None:
         """Close the connections; requests under way end with an error."""
@@ -188,13 +176,13 @@ class Remote(Transport):
                 answer = connection.ask(method, params, seconds)
             except (OSError, EOFError) as error:
                 self._drop(connection)
-                repeatable = _is_repeatable(method, params)
+                repeatable = is_repeatable(method, params)
                 if again or not repeatable or isinstance(error, TimeoutError):
                     raise self._lost(method, seconds, error, once=not repeatable) from error
                 again = True
             except BaseException as stopped:  # Ctrl-C: the next request would read its answer
                 self._drop(connection)
-                if not _is_repeatable(method, params):
+                if not is_repeatable(method, params):
                     stopped.add_note(_interrupted(method))
                 raise
             else:
@@ -238,6 +226,54 @@ class Remote(Transport):
         connection.close()
         self._check()
 
+    def _connect(self) -> Connection:
+        """Open a connection, and check the server."""
+        raise NotImplementedError
+
+    def _log(self) -> str:
+        """Return the place of the server's log."""
+        raise NotImplementedError
+
+    def _lost(
+        self, method: str, seconds: float, error: Exception, *, once: bool = False
+    ) -> ConnectionLost:
+        if isinstance(error, TimeoutError):
+            event = f"has not answered {method} for {seconds:g} s; its log is {self._log()}"
+        elif once:
+            event = (
+                f"went away before it answered {method}, and may have carried it out: list the "
+                "jobs before you repeat it (a job with a key can be submitted again without harm)"
+            )
+        else:
+            event = f"went away before it answered {method}; its log is {self._log()}"
+        return ConnectionLost(f"{self} {event}")
+
+
+class Remote(Connected):
+    """The home's server on this host.
+
+    `start` starts a server if none runs. A `waiting` transport starts one only after a crash, so
+    that a stopped server stays stopped while clients wait for jobs.
+    """
+
+    def __init__(
+        self, place: Place, start: Callable[[], object] | None = None, *, waiting: bool = False
+    ) -> None:
+        self._place = place
+        self._start = start
+        self._waiting = waiting
+        super().__init__()
+
+    def __str__(self) -> str:
+        return f"the server of {self._place.home}"
+
+    def _log(self) -> str:
+        return str(self._place.log)
+
+    def for_waiting(self) -> Remote:
+        """Return another transport to this server, for waiting."""
+        return Remote(self._place, self._start, waiting=True)
+
     def _connect(self, *, again: bool = True) -> Connection:
         """Open a connection and check the server, which is started if need be."""
         try:
@@ -261,20 +297,6 @@ class Remote(Transport):
             raise
         return connection
 
-    def _lost(
-        self, method: str, seconds: float, error: Exception, *, once: bool = False
-    ) -> ConnectionLost:
-        if isinstance(error, TimeoutError):
-            event = f"has not answered {method} for {seconds:g} s; its log is {self._place.log}"
-        elif once:
-            event = (
-                f"went away before it answered {method}, and may have carried it out: list the "
-                "jobs before you repeat it (a job with a key can be submitted again without harm)"
-            )
-        else:
-            event = f"went away before it answered {method}; its log is {self._place.log}"
-        return ConnectionLost(f"the server of {self._place.home} {event}")
-
 
 def _interrupted(method: str) -> str:
     return (
@@ -282,7 +304,8 @@ def _interrupted(method: str) -> str:
     )
 
 
-def _is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
-    from crystalmath.server.handlers import is_repeatable  # needed only if an answer is lost
+def is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
+    """Return whether a request has the same effect when it is carried out twice."""
+    from crystalmath.server import handlers  # needed only if an answer is lost
 
-    return is_repeatable(method, params)
+    return handlers.is_repeatable(method, params)

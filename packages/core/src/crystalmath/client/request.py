@@ -44,9 +44,14 @@ _CHECKED = {one.name for one in declared(Submission)} - {"recipe", "atoms"}
 
 
 class Writer:
-    """Writes submissions with the home's configuration and the present environment."""
+    """Writes submissions with the home's configuration and the present environment.
 
-    def __init__(self) -> None:
+    Submissions for a remote home have nothing of this machine's. `is_remote` is by default whether
+    ``CRYSTALMATH_ON`` names one.
+    """
+
+    def __init__(self, *, is_remote: bool | None = None) -> None:
+        self._is_remote = config.remote_name() is not None if is_remote is None else is_remote
         # A copy keeps the writer with its home if os.environ changes.
         self._environ = dict(os.environ)
 
@@ -55,9 +60,14 @@ class Writer:
         # It is read on demand: a client that only reads needs no configuration.
         return config.Source(self._environ)
 
-    def configured(self) -> tuple[Config, dict[str, str]]:
-        """Return the home's configuration, and the part of the environment that jobs get."""
+    def configured(self) -> tuple[Config, dict[str, str] | None]:
+        """Return the home's configuration, and the part of the environment that jobs get.
+
+        Jobs of a remote home get ``None``, which stands for the environment there.
+        """
         configured = self._source.current()
+        if self._is_remote:
+            return configured, None
         environment = config.submitters_environment(configured, os.environ)
         return configured, environment | config.submitters_environment(
             configured, changed_settings()
@@ -84,21 +94,26 @@ class Writer:
 
 
 def document(
-    submission: Submission, configured: Config, environment: Mapping[str, str]
+    submission: Submission, configured: Config, environment: Mapping[str, str] | None
 ) -> dict[str, Any]:
     """Return a submission as the parameters of ``jobs.submit``; nothing else encodes it.
 
-    `environment` is sent unless the submission has one of its own. `InvalidJob`: a value cannot be
-    sent.
+    `environment` is sent unless the submission has one of its own. Without one the submission is
+    for a remote home: its server completes the name of the recipe and chooses the engine, and paths
+    in parameters are those of that machine. `InvalidJob`: a value cannot be sent.
     """
     from crystalmath.recipes import codec
     from crystalmath.recipes.source_folders import anchored
 
     check_fields(submission, _CHECKED)
-    recipe = recipe_name(submission.recipe, configured.recipes_allow)
+    recipe, parameters, engine = submission.recipe, submission.parameters, submission.engine
+    if not (environment is None and isinstance(recipe, str)):
+        recipe = recipe_name(recipe, configured.recipes_allow)
+    if environment is not None:
+        parameters = anchored(recipe, parameters)
+        engine = engine or _configured_engine(submission.cluster, configured)
     parameters = {
-        name: codec.encode_request(value, str(name))
-        for name, value in anchored(recipe, submission.parameters).items()
+        name: codec.encode_request(value, str(name)) for name, value in parameters.items()
     }
     brought = submission.environment
     sent = evolve(
@@ -107,7 +122,7 @@ def document(
         atoms=structure_document(submission.atoms),
         parameters=parameters,
         by_step=_encoded(submission.by_step),
-        engine=submission.engine or _configured_engine(submission.cluster, configured),
+        engine=engine,
         environment=environment if brought is None else brought,
     )
     return to_wire(sent, defaults=False)

@@ -233,10 +233,12 @@ _READ: dict[str, Callable[[Any], object]] = {
 
 def require_none(recipe: str) -> None:
     """Refuse a command without a structure if its recipe needs one (`typer.BadParameter`)."""
-    from crystalmath.config import load
+    from crystalmath.config import load, remote_name
     from crystalmath.recipes.arguments import check_structure
     from crystalmath.recipes.lookup import full_name, look_up
 
+    if remote_name():
+        return  # its server knows its recipes
     allow = load().recipes_allow
     try:
         known_recipe = look_up(full_name(recipe, allow), allow)
