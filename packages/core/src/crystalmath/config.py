@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from crystalmath._permissions import require_own_database, require_own_home
+from crystalmath._permissions import make_own, require_own_database, require_own_home
 from crystalmath._storage import file_system, is_network, place_runs, url_of_home
 from crystalmath.errors import ConfigError, did_you_mean
 
@@ -27,6 +27,7 @@ __all__ = [
     "QUIET_S",
     "Config",
     "Source",
+    "add_table",
     "admitted",
     "cancel_grace",
     "forwarded",
@@ -388,6 +389,24 @@ class Source:
                     self.last = load(self._environ)
                     self._seen = signature
         return self.last
+
+
+def add_table(text: str, kind: str, name: str) -> Path:
+    """Add a table, such as ``[clusters.slurm]``, to ``config.toml``, and return its path.
+
+    `ConfigError`: it is there already, or the file cannot be read; nothing was written.
+    """
+    configured = load()
+    path = configured.home / "config.toml"
+    if name in getattr(configured, kind):
+        raise ConfigError(f"[{kind}.{name}] stands in {path} already")
+    make_own(configured.home)
+    path.touch(mode=0o600)  # a file that others can write to would be refused
+    before = path.read_text(encoding="utf-8")
+    begin = "\n" if before and not before.endswith("\n") else ""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(begin + text)
+    return path
 
 
 def _absolute(url: str) -> str:

@@ -35,7 +35,7 @@ def path(job_id: JobId, *, as_json: Json = False) -> int:
     if as_json:
         output.write_json({"job_id": job.job_id, "path": place})
     else:
-        output.write(place)
+        output.write(str(output.there(place)))
     return 0
 
 
@@ -59,7 +59,7 @@ def files(
         output.write_json(listed)
         return 0
     if not listed["files"]:
-        output.note(f"there are no files below {listed['work_dir']}{steps}")
+        output.note(f"there are no files below {output.there(listed['work_dir'])}{steps}")
         return 0
     # A table would shorten paths, which users copy.
     output.write(f"{'SIZE':>9}  {'AGE':>6}  FILE")

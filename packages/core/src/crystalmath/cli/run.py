@@ -165,7 +165,7 @@ def report(job: Job) -> None:
     pairs: list[tuple[str, object]] = [("state", f"{job.state.value} ({took:.1f} s)")]
     if job.state is JobState.COMPLETED:
         pairs += output.summary_fields(job.document())
-    pairs += [("work dir", output.work_dir(job.document())), ("job", job.job_id)]
+    pairs += [("work dir", output.there(output.work_dir(job.document()))), ("job", job.job_id)]
     output.write(output.fields(pairs))
     if job.state is JobState.FAILED:
         output.note(f"error: {job.error or 'no reason is known'}")

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from crystalmath import config
 from crystalmath.client.client_errors import ConnectionLost, raise_answered
-from crystalmath.client.remote import ANSWER_S, HELLO_S, Connection
+from crystalmath.client.remote import ANSWER_S, HELLO_S
 from crystalmath.client.transport import Caller, Transport, find, pages, read_result
 from crystalmath.errors import ServedElsewhere, ServerNotRunning
+from crystalmath.remotes.connection import Connection
 from crystalmath.server.endpoint import Place
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ class HomeReader(Transport):
         hello_s = min(HELLO_S, seconds)  # a suspended server does not answer
         server = self._place.read_lock()
         if server is None:
-            check_server(connection.call(*hello, hello_s), self._place.home)
+            check_server(read_result(connection.ask(*hello, hello_s)), self._place.home)
             return connection.ask(*request, seconds)
         version, answer = connection.ask_both([hello, request], seconds, hello_s)
         check_server(read_result(version), self._place.home)

@@ -8,7 +8,6 @@ import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from crystalmath import config
-from crystalmath._permissions import make_own
 from crystalmath.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
@@ -69,6 +68,11 @@ class RemoteHome(NamedTuple):
         return f"{self.name} ({self.destination})"
 
 
+def all_remotes() -> list[RemoteHome]:
+    """Return the remotes of the configuration; `ConfigError`: one of them cannot be used."""
+    return [RemoteHome.read(name, table) for name, table in config.load().remotes.items()]
+
+
 def named(name: str) -> RemoteHome:
     """Return the remote of a name; `ConfigError`: there is none, or it cannot be used."""
     configured = config.load()
@@ -83,21 +87,11 @@ def add(name: str, ssh: Sequence[str], command: str | None, home: str | None) ->
 
     `ConfigError`: it is there already, or cannot be used; nothing was written.
     """
-    configured = config.load()  # raises if the file cannot be read, before anything is written
-    path = configured.home / "config.toml"
-    if name in configured.remotes:
-        raise ConfigError(f"[remotes.{name}] stands in {path} already; change it there")
     words: str | list[str] = ssh[0] if len(ssh) == 1 else list(ssh)
     table = {"ssh": words, "command": command, "home": home}
     written = {key: value for key, value in table.items() if value is not None}
     RemoteHome.read(name, written)
-    # JSON's strings and lists are TOML's, too. A dot in a name needs quotes.
+    # JSON's texts and lists are TOML's, too. A dot in a name needs quotes.
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in written.items()]
-    text = "\n".join([f"[remotes.{json.dumps(name) if '.' in name else name}]", *lines])
-    make_own(configured.home)
-    path.touch(mode=0o600)  # a file that others can write to would be refused
-    before = path.read_text(encoding="utf-8")
-    begin = "\n" * (bool(before) + (bool(before) and not before.endswith("\n")))
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"{begin}{text}\n")
-    return path
+    head = f"[remotes.{json.dumps(name) if '.' in name else name}]"
+    return config.add_table("\n".join(["", head, *lines, ""]), "remotes", name)

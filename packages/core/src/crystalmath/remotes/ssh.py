@@ -59,6 +59,11 @@ _OF_SSH, *_NO_PROGRAM = _NOT_RUN = (255, 126, 127)
 _begun: set[RemoteHome] = set()
 
 
+def ask_nobody(remote: RemoteHome) -> None:
+    """Have connections of this process to a remote fail where ssh would ask the user."""
+    _begun.add(remote)
+
+
 class Link:
     """A running ssh, which connects `socket` to a command of ours on the other machine.
 
@@ -84,10 +89,6 @@ class Link:
                 stderr=self._errors,
                 env=_environment(),
             )
-
-    def begun(self) -> None:
-        """Note that the other side has answered."""
-        _begun.add(self.remote)
 
     def close(self) -> None:
         """End ssh, and with it the command on the other machine."""
