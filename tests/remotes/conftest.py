@@ -19,3 +19,14 @@ def hawk(machine, home, tmp_path, monkeypatch):
     (home / "config.toml").write_text(machine.table())
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(home))
     return machine
+
+
+@pytest.fixture
+def there(hawk, cli, monkeypatch):
+    """Return a function that types a command with --on hawk."""
+
+    def typed(*arguments):
+        monkeypatch.delenv("CRYSTALMATH_ON", raising=False)
+        return cli("--on", "hawk", *arguments)
+
+    return typed

@@ -1,16 +1,130 @@
 """Commands on another machine, over ssh."""
 
-import pytest
+import os
+import re
 
-from conftest import AL
+import pytest
+from ase.build import bulk
+
+from conftest import AL, eventually
+from crystalmath.client import connect
 
 pytestmark = pytest.mark.server
 
+AL_CELL = bulk("Al")
 
-def test_a_job_is_submitted_there_and_followed_from_here(hawk, cli):
-    answer = cli("--on", "hawk", "submit", "lab_recipes.value", AL, "--name", "one")
+
+@pytest.fixture(scope="module")
+def jobs(machine):
+    """Return ids of jobs on the machine: one that completed, and one that failed."""
+    good = machine.run("submit", "lab_recipes.value", AL, "--name", "good", "--label", "set=a")
+    bad = machine.run("submit", "lab_recipes.fail", AL, "--name", "bad", "--label", "set=a")
+    ids = [answer.stdout.strip() for answer in (good, bad)]
+    machine.run("wait", *ids)
+    return ids
+
+
+READING = [
+    "list",
+    "list --label set=a --sort name",
+    "list --summary",
+    "list --tree",
+    "status GOOD",
+    "status BAD",
+    "show GOOD",
+    "result GOOD",
+    "result BAD",
+    "wait GOOD BAD",
+    "progress --label set=a",
+    "logs BAD",
+    "files GOOD",
+    "path GOOD",
+    "inputs GOOD",
+    "du",
+    "counts --bucket 1d --last 30d",
+    "prune --older 0s --dry-run --label set=a",
+    "recipes emt.core.relax_job",
+    "presets",
+    "engines",
+    "clusters",
+    "export --script GOOD",
+    "cancel GOOD",
+    "check lab_recipes.value AL",
+    "status ffffffff",
+]
+
+
+@pytest.mark.parametrize("command", READING)
+def test_a_command_answers_here_as_there(there, hawk, jobs, command):
+    words = dict(zip(("GOOD", "BAD"), jobs, strict=True)) | {"AL": AL}
+    arguments = [words.get(word, word) for word in command.split()]
+    here, other = there(*arguments, "--json"), hawk.run(*arguments, "--json")
+    assert (here.code, _plain(here.out)) == (other.returncode, _plain(other.stdout)), here.err
+
+
+def _plain(text):
+    """Return JSON without the free bytes and the ages, which change all the time."""
+    return re.sub(r'"(free|looked_at|pid|seconds)": [\d.]+', "", text)
+
+
+def test_a_job_is_submitted_there_and_followed_from_here(there, hawk):
+    answer = there("submit", "lab_recipes.value", AL, "--name", "one", "--json")
     assert answer.code == 0, answer.err
-    job_id = answer.out.strip()
-    assert cli("--on", "hawk", "wait", job_id).code == 0
-    assert hawk.run("status", job_id).returncode == 0
-    assert job_id[:8] in cli("--on", "hawk", "list").out
+    assert answer.json.keys() == {"job_id", "status", "error", "name"}
+    job_id = answer.json["job_id"]
+    assert there("wait", job_id).code == 0
+    assert job_id[:8] in there("list").out
+    assert f"hawk:{hawk.home}/jobs/{job_id}" in there("show", job_id).out
+    assert there("path", job_id).out.startswith(f"hawk:{hawk.home}/jobs/")
+
+
+def test_nothing_of_the_environment_here_travels(there, hawk, monkeypatch):
+    monkeypatch.setenv("OMP_OF_THE_TEST", "here")
+    monkeypatch.setenv("QUACC_VASP_CMD", "of the laptop")
+    checked = there("check", "lab_recipes.value", AL, "--json").json
+    assert "OMP_NUM_THREADS" in checked["environment"]
+    assert "OMP_OF_THE_TEST" not in checked["environment"]
+    assert "the environment of hawk" in there("check", "lab_recipes.value", AL).out
+    monkeypatch.setenv("CRYSTALMATH_ON", "hawk")
+    with connect() as client:
+        future = client.submit("lab_recipes.where", AL_CELL)
+        seen = future.result(timeout=60)["environment"]
+    assert seen["OMP_NUM_THREADS"] == "1"
+    assert not {"OMP_OF_THE_TEST", "QUACC_VASP_CMD"} & seen.keys()
+
+
+def test_futures_and_maps_are_followed(hawk):
+    with connect(on="hawk") as client:
+        assert repr(client) == "<Client: the server of hawk (127.0.0.1)>"
+        results = client.map("lab_recipes.value", [AL_CELL] * 3, {"number": 7})
+        assert results == [7, 7, 7]
+
+
+def test_run_ends_with_ctrl_c_and_leaves_nothing(there, hawk, go):
+    from commands import finish, limited, start
+
+    environment = {**os.environ, "CRYSTALMATH_ON": "hawk"}
+    arguments = ["lab_recipes.wait_for", AL, "--param", f"path={go}"]
+    process = start("run", *arguments, env=environment, start_new_session=True)
+    with limited(process):
+        eventually(lambda: there("list", "--state", "running", "--json").json["jobs"])
+        os.killpg(process.pid, 2)
+        answer = finish(process)
+    assert answer.code == 130, answer.err
+    assert "stopping job" in answer.err
+    assert there("list", "--state", "running", "--json").json["jobs"] == []
+    eventually(lambda: not hawk.bridges())
+
+
+def test_the_doctor_and_stop_run_there(there, hawk, jobs):
+    assert f"{hawk.home}" in there("doctor").out
+    assert there("stop", "--json").json["stopped"]
+    assert not there("stop", "--json").json["stopped"]
+    assert there("status", jobs[0]).code == 0
+
+
+@pytest.mark.parametrize("command", ["init", "serve", "conform", "engine-template"])
+def test_what_is_for_this_machine_is_refused(there, command):
+    answer = there(command)
+    assert answer.code == 2
+    assert "for this machine alone" in answer.err

@@ -29,7 +29,7 @@ def remotes(
         ),
     ] = None,
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="The remote, as --on names it.")
+        str | None, typer.Argument(metavar="[NAME]", help="The name of the remote.")
     ] = None,
     ssh: Annotated[
         list[str] | None,
@@ -55,8 +55,8 @@ def remotes(
 ) -> int:
     """List homes on other machines, check one, or add one.
 
-    crystalmath --on NAME COMMAND asks a remote over SSH. The list tries each of them, and asks for
-    no password. `check NAME` also asks for a password or a second factor, in a terminal. Further
+    crystalmath --on NAME COMMAND asks a remote over SSH. The list tries each of them, and asks
+    for no password. In a terminal, check NAME also asks for a password or a second factor. Further
     commands use its connection, until none has used it for 10 minutes.
     """
     from crystalmath.remotes import remote_home

@@ -132,6 +132,7 @@ def status_fields(
         ("go on", _go_on(job, reached) if failed and not job["superseded_by"] else None),
         *steps,
         *(pair for pair in output.summary_fields(job) if not steps or pair[0] != "steps"),
+        ("remote", job.get("remote")),
         ("name", job["name"]),
         ("labels", ", ".join(f"{key}={value}" for key, value in job["labels"].items())),
         *each(waits, map(output.parent, waiting)),

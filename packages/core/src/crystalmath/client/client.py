@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from crystalmath.models import Filters, HasJobId, JobChange, MapOptions, SubmissionOptions
     from crystalmath.models.resources import Resources, ResourcesGiven
     from crystalmath.models.retry import RetryOptions
+    from crystalmath.remotes.downloads import Downloaded
     from crystalmath.wire.answers import (
         ArchivedJobs,
         CancelledJob,
@@ -841,6 +842,33 @@ class Client:
             "size", "modified_at", "is_link"}``, and :meth:`logs` reads it by its ``file``.
         """
         return self.ask(server.JOBS_FILES, job_id=job_id, attempt=attempt)
+
+    def download(self, job_id: str, directory: str | os.PathLike[str]) -> list[Downloaded]:
+        """Write the files of a job's work directory into a folder, also from another machine.
+
+        A later call goes on where one was interrupted, and fetches no file twice. Links are left
+        out.
+
+        Parameters
+        ----------
+        job_id : str
+            The job.
+        directory : str or path
+            The folder, which may exist.
+
+        Returns
+        -------
+        list of Downloaded
+            The ``file`` below the folder, ``size`` in bytes and ``sha256`` of each file.
+
+        Raises
+        ------
+        BadFile
+            A file is there already and differs, or one has changed meanwhile.
+        """
+        from crystalmath.remotes.downloads import download
+
+        return download(self.ask, job_id, Path(directory))
 
     def progress(self, job_ids: JobsLike, *, history: bool = False) -> dict[str, Progress | None]:
         """Return the progress of jobs' calculations, read from the output of their programs.

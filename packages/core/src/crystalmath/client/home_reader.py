@@ -5,14 +5,14 @@ A shell user waits for every import, so no client, future or event loop is made.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from crystalmath import config
 from crystalmath.client.client_errors import ConnectionLost, raise_answered
 from crystalmath.client.remote import ANSWER_S, HELLO_S
 from crystalmath.client.transport import Caller, Transport, find, pages, read_result
 from crystalmath.errors import ServedElsewhere, ServerNotRunning
-from crystalmath.remotes.connection import Connection
+from crystalmath.server.connection import Connection
 from crystalmath.server.endpoint import Place
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from crystalmath.client.client import Client
     from crystalmath.reading.home_jobs import HomeJobs
     from crystalmath.server import Method
-    from crystalmath.wire.answers import JobDocument
+    from crystalmath.wire.answers import JobDocument, JobList
 
 _Answer = TypeVar("_Answer")
 
@@ -92,6 +92,19 @@ class HomeReader(Transport):
     def jobs(self, limit: int | None, **filters: Any) -> Iterator[JobDocument]:
         """Yield jobs, newest first, page by page; see ``jobs.list``."""
         return pages(self.ask, limit, filters)
+
+    def listed(
+        self, limit: int | None, **filters: Any
+    ) -> tuple[list[JobDocument], Mapping[str, int]]:
+        """Return jobs as `jobs` does, and the counts of all by state, with the same requests."""
+        totals: dict[str, int] = {}
+
+        def ask(method: Method[_Answer], **params: Any) -> _Answer:
+            page = self.ask(method, **params, totals=None if totals else True)
+            totals.update(cast("JobList", page).get("totals") or {})
+            return page
+
+        return list(pages(ask, limit, filters)), totals
 
     def _answered(
         self,

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath.client.client_errors import ConnectionLost
 from crystalmath.client.handshake import check_remote
-from crystalmath.client.home_reader import HomeReader
 from crystalmath.client.remote import HELLO_S, Connected, is_repeatable
 from crystalmath.client.transport import read_result
 from crystalmath.errors import Unreachable
 from crystalmath.remotes.ssh_connection import SshConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from crystalmath.remotes.connection import Connection
     from crystalmath.remotes.remote_home import RemoteHome
+    from crystalmath.server.connection import Connection
 
 _LOG = logging.getLogger("crystalmath.client")
 
@@ -132,26 +131,3 @@ def keyed(method: str, params: Mapping[str, Any]) -> tuple[Mapping[str, Any], li
     for at in ours:
         jobs[at] = {**jobs[at], "key": f"{name}-{at}"}
     return ({**params, "jobs": jobs} if many else jobs[0]), ours
-
-
-class RemoteReader(HomeReader):
-    """Reads about the jobs of a remote home with requests to its server."""
-
-    def __init__(self, remote: RemoteHome) -> None:
-        self._transport = OverSsh(remote, reads=True)
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._transport.close()
-
-    def require_build(self) -> None:
-        """Do nothing: the first answer has the version."""
-
-    def _answered(self, of_server: Callable[[], Any], *_: object) -> Any:
-        return of_server()
-
-    def message(
-        self, method: str, params: Mapping[str, Any], timeout: float | None = None
-    ) -> bytes:
-        """Send a request to the server, and return its answer."""
-        return self._transport.message(method, params, timeout)

@@ -76,6 +76,8 @@ def all_remotes() -> list[RemoteHome]:
 def named(name: str) -> RemoteHome:
     """Return the remote of a name; `ConfigError`: there is none, or it cannot be used."""
     configured = config.load()
+    if "," in name:
+        raise ConfigError(f"{name!r} names several remotes, which list, status and counts take")
     if name not in configured.remotes:
         known = did_you_mean(name, configured.remotes, None if configured.remotes else _ADD)
         raise ConfigError(f"there is no remote {name!r} in {configured.home}/config.toml; {known}")

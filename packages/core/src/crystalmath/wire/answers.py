@@ -564,6 +564,9 @@ class FilePart(Answer):
     offset: Annotated[Bytes, "the `offset` for the next call"]
     size: Annotated[Bytes, "the size of the stored file in bytes"]
     finished: Annotated[bool, "the job has ended, and its file was read to the end"]
+    sha256: NotRequired[
+        Annotated[str, "with `sha256` in the request: of the bytes before `offset`, in hexadecimal"]
+    ]
 
 
 class JobFile(TypedDict):

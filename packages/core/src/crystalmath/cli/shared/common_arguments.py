@@ -159,10 +159,9 @@ def home_reader() -> Iterator[HomeReader]:
     from crystalmath.client.home_reader import HomeReader
 
     if name := remote_name():
-        from crystalmath.client.over_ssh import RemoteReader
-        from crystalmath.remotes.remote_home import named
+        from crystalmath.client.remote_reader import reader_of
 
-        with RemoteReader(named(name)) as remote:
+        with reader_of(name) as remote:
             yield remote
         return
     warning = _warn_of_a_lock_later()

@@ -232,7 +232,7 @@ def there(path: str | None) -> str | None:
     from crystalmath.config import remote_name
 
     name = remote_name()
-    return f"{name}:{path}" if name and path else path
+    return f"{name}:{path}" if name and path and "," not in name else path
 
 
 def files_of_steps(job: JobDocument) -> str:
