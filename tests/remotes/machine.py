@@ -130,7 +130,7 @@ class Machine:
     def cut(self):
         """End all connections: kill the processes of sshd that serve them."""
         for pid in processes.descendants(self.process.pid):
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):  # it has ended
                 if "sshd" in Path(f"/proc/{pid}/comm").read_text():
                     os.kill(pid, 9)
 

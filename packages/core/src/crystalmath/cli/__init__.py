@@ -474,6 +474,12 @@ def _reporting(function: Callable[..., int], answer: Mapping[str, Any]) -> Calla
             code = getattr(error, "code", "import" if isinstance(error, ImportError) else "system")
             _report(error, code, options, answer, verbose=verbose)
             return 1
+        except Exception as error:
+            if (remote := os.environ.get("CRYSTALMATH_ON")) is None:
+                raise
+            what = f"an answer of {remote} cannot be used ({type(error).__name__}: {error})"
+            _report(CrystalMathError(what), "unreachable", options, answer, verbose=verbose)
+            return 1
 
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     vars(command)["__signature__"] = signature.replace(parameters=parameters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,8 @@ MOST = 512 * 2**20
 
 _HELLO: Request = ("system.version", {})
 _HEADER = b"Content-Length:"
-_ANSWER = b'{"jsonrpc":"2.0",'
+#: The beginning of each answer, as our server writes it.
+_ANSWER = re.compile(rb'\{"jsonrpc":"2\.0","id":(?:\d+|null),"(?:result|error)":\{')
 
 
 class SshConnection(Connection):
@@ -80,7 +82,7 @@ class SshConnection(Connection):
             if self._banner is None:
                 raise
             raise self._link.failure(self._banner) from error
-        if not body.startswith(_ANSWER):
+        if not _ANSWER.match(body):
             raise self._link.failure(body[:BANNER])
         self._banner = None
         return body
