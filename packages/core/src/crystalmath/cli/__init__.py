@@ -474,7 +474,7 @@ def _reporting(function: Callable[..., int], answer: Mapping[str, Any]) -> Calla
             code = getattr(error, "code", "import" if isinstance(error, ImportError) else "system")
             _report(error, code, options, answer, verbose=verbose)
             return 1
-        except Exception as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             if (remote := os.environ.get("CRYSTALMATH_ON")) is None:
                 raise
             what = f"an answer of {remote} cannot be used ({type(error).__name__}: {error})"

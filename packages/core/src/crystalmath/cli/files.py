@@ -90,7 +90,7 @@ def _get(client: Client, job_id: str, directory: str, *, as_json: bool) -> int:
         output.write_json({"job_id": job_id, "directory": directory, "files": files})
     else:
         size = output.size(sum(one.size for one in here))
-        output.write(f"{len(here)} files with {size} are in {directory}")
+        output.write(f"{len(here)} file{'s' * (len(here) != 1)} with {size} in {directory}")
     return 0
 
 
