@@ -92,6 +92,7 @@ class OverSsh(Connected):
 
     def message(self, method: str, params: Mapping[str, Any], timeout: float | None) -> bytes:
         """Ask the server, and again after a lost connection if a repetition does no harm."""
+        params, _ = keyed(method, params)
         lost_at: float | None = None
         while True:
             try:
