@@ -1,6 +1,7 @@
 """``crystalmath remotes``, and several remotes at a time."""
 
 import json
+import zipfile
 
 import pytest
 
@@ -67,6 +68,23 @@ def test_files_are_brought_over(hawk, there, tmp_path):
     assert "1 file with 5 B in" in there("files", job_id, "--get", tmp_path / "out").out
     assert there("logs", job_id, "result.txt").out == "here\n"
     assert there("files", job_id, "--get", "x", "--attempt", "1").code == 2
+
+
+def test_archives_are_carried_both_ways(two, typed, tmp_path):
+    archive = tmp_path / "jobs.zip"
+    job_id = typed("hawk", "submit", "lab_recipes.value", AL, "--label", "set=archive").out.strip()
+    assert typed("hawk", "wait", job_id).code == 0
+    answer = typed("hawk", "export", "--archive", archive, job_id, "--json")
+    assert answer.json == {"file": str(archive), "jobs": 1, "left_out": [], "error": None}
+    assert zipfile.is_zipfile(archive)
+    again = typed("hawk", "export", "--archive", archive, job_id)
+    assert "is there already, and is not overwritten" in again.err
+    assert typed("kite", "import", archive, "--json").json["job_ids"] == [job_id]
+    assert typed("kite", "result", job_id).code == 0
+    assert list((two / "server/transfers").iterdir()) == []
+    archive.write_text("no archive")
+    assert typed("kite", "import", archive).code == 1
+    typed("kite", "stop")
 
 
 def test_check_says_what_there_is_and_what_is_wrong(hawk, home, cli):

@@ -1119,8 +1119,8 @@ class Client:
         InvalidJob
             The file exists, or a job has not ended. Nothing was written.
         """
-        self._require_here("archives")
-        return storage.write_archive(self.ask, path, job_ids, filters)
+        away = self._transport.remote is not None
+        return storage.write_archive(self.ask, path, job_ids, filters, away=away)
 
     def import_archive(self, path: str | os.PathLike[str]) -> ImportedJobs:
         """Import the jobs of an archive that :meth:`archive` of another home has written.
@@ -1136,15 +1136,7 @@ class Client:
         InvalidJob
             The archive is damaged or inconsistent. Nothing was imported.
         """
-        self._require_here("archives")
-        return storage.import_archive(self.ask, path)
-
-    def _require_here(self, what: str) -> None:
-        if (remote := self._transport.remote) is not None:
-            raise InvalidJob(
-                f"{what} are written and read on the machine of their home: log in to {remote}, and "
-                "copy the file with scp"
-            )
+        return storage.import_archive(self.ask, path, away=self._transport.remote is not None)
 
     # --- clusters and the server -------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Bring the files of a job over: whole, checked, and only into the folder that was named."""
+"""Bring files over: whole, checked, and only into the folder that was named."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import base64
 import binascii
 import hashlib
 import os
+import secrets
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from crystalmath import server
 from crystalmath.errors import BadFile, CrystalMathError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import BinaryIO
 
-    from crystalmath.wire.answers import FilePart, JobFile
+    from crystalmath.wire.answers import FilePart, JobFile, TransferPart
 
 #: Bytes of one request, and requests at a time.
 PART, TOGETHER = 4 * 2**20, 4
@@ -86,20 +87,61 @@ def _place(directory: Path, name: str) -> Path:
 def _fetch(ask: server.Ask, job_id: str, listed: JobFile, place: Path) -> Downloaded:
     """Fetch one file, unless it is there already."""
     name = listed["file"]
+
+    def read(offset: int, most: int, size: int) -> FilePart:
+        part = _which(offset, most, size)
+        return ask(server.JOBS_FILE, timeout=ANSWER_S, job_id=job_id, file=name, **part)
+
     place.parent.mkdir(parents=True, exist_ok=True)
     if place.exists():
-        return _same(ask, job_id, name, place)
+        return _same(read, name, place)
+    return Downloaded(name, *_written(read, listed["size"], place))
+
+
+def fetch_transfer(ask: server.Ask, transfer: str, place: Path) -> None:
+    """Write a file that the other side has made for this, such as an archive, to a new place."""
+
+    def read(offset: int, most: int, size: int) -> TransferPart:
+        part = _which(offset, most, size)
+        return ask(server.TRANSFERS_READ, timeout=ANSWER_S, transfer=transfer, **part)
+
+    _written(read, read(0, 1, 2)["size"], place)
+
+
+def send_transfer(ask: server.Ask, place: Path) -> str:
+    """Send a file to the other side, and return the name that it has there."""
+    transfer, offset = secrets.token_hex(16), 0
+    with place.open("rb") as file:
+        while (data := file.read(PART)) or not offset:
+            text = base64.b64encode(data).decode()
+            which = {"transfer": transfer, "offset": offset, "data": text}
+            offset = ask(server.TRANSFERS_WRITE, timeout=ANSWER_S, **which)["offset"]
+            if not data:
+                break
+    return transfer
+
+
+#: Reads from an offset, at most a number of bytes, of a file of a size.
+_Read: TypeAlias = "Callable[[int, int, int], FilePart | TransferPart]"
+
+
+def _which(offset: int, most: int, size: int) -> dict[str, int | None]:
+    """Return the parameters of a request, which is for the checksum, too, if it may be the last."""
+    return {"offset": offset, "max_bytes": most, "sha256": offset + most >= size or None}
+
+
+def _written(read: _Read, size: int, place: Path) -> tuple[int, str]:
+    """Write a file under another name, which it loses when it is whole."""
     unfinished = place.with_name(place.name + UNFINISHED)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
     with os.fdopen(os.open(unfinished, flags, 0o666), "r+b") as file:
-        size, ours = _filled(ask, job_id, listed, file)
+        written = _filled(read, place.name, size, file)
     unfinished.rename(place)
-    return Downloaded(name, size, ours)
+    return written
 
 
-def _filled(ask: server.Ask, job_id: str, listed: JobFile, file: BinaryIO) -> tuple[int, str]:
+def _filled(read: _Read, name: str, size: int, file: BinaryIO) -> tuple[int, str]:
     """Add the parts that a file lacks, and return its size and checksum."""
-    name, size = listed["file"], listed["size"]
     digest = hashlib.sha256()
     for chunk in _chunks(file):
         digest.update(chunk)
@@ -110,8 +152,8 @@ def _filled(ask: server.Ask, job_id: str, listed: JobFile, file: BinaryIO) -> tu
         offset, digest = 0, hashlib.sha256()
     while True:
         most = min(PART, max(1, size - offset))
-        part = _part(ask, job_id, name, offset, most, is_last=offset + most >= size)
-        data = _bytes(part, offset, most if size else 0)
+        part = read(offset, most, size)
+        data = _bytes(part, name, offset, most if size else 0)
         digest.update(data)
         file.write(data)
         offset += len(data)
@@ -125,38 +167,24 @@ def _filled(ask: server.Ask, job_id: str, listed: JobFile, file: BinaryIO) -> tu
     return offset, digest.hexdigest()
 
 
-def _part(
-    ask: server.Ask, job_id: str, name: str, offset: int, most: int, *, is_last: bool
-) -> FilePart:
-    return ask(
-        server.JOBS_FILE,
-        timeout=ANSWER_S,
-        job_id=job_id,
-        file=name,
-        offset=offset,
-        max_bytes=most,
-        sha256=is_last or None,
-    )
-
-
-def _bytes(part: FilePart, offset: int, most: int) -> bytes:
+def _bytes(part: FilePart | TransferPart, name: str, offset: int, most: int) -> bytes:
     """Return the bytes of a part; `BadFile`: they are not the ones that were asked for."""
     try:
         data = base64.b64decode(part["data"], validate=True)
     except (binascii.Error, TypeError, ValueError) as error:
-        raise BadFile(f"the bytes of {part['file']} cannot be read: {error}") from error
+        raise BadFile(f"the bytes of {name} cannot be read: {error}") from error
     if len(data) > most or part["offset"] != offset + len(data):
-        raise BadFile(f"more of {part['file']} came than was asked for, and it was not written")
+        raise BadFile(f"more of {name} came than was asked for, and it was not written")
     return data
 
 
-def _same(ask: server.Ask, job_id: str, name: str, place: Path) -> Downloaded:
+def _same(read: _Read, name: str, place: Path) -> Downloaded:
     """Return the file that is there already; `BadFile`: it differs from that of the job."""
     digest, size = hashlib.sha256(), place.stat().st_size
     with place.open("rb") as file:
         for chunk in _chunks(file):
             digest.update(chunk)
-    part = _part(ask, job_id, name, size, 1, is_last=True)
+    part = read(size, 1, size)
     if part["size"] != size or part.get("sha256") != digest.hexdigest():
         raise BadFile(f"{place} is there already, and differs from that of the job; name another")
     return Downloaded(name, size, digest.hexdigest())
