@@ -363,7 +363,7 @@ def test_a_submission_comes_out_as_it_went_in(options, parameters):
         )
     )
     jsonschema.validate(sent, {"properties": SUBMISSION})
-    read = read_submission(checked(sent, METHODS["jobs.submit"].params), ())
+    read = read_submission(checked(sent, METHODS["jobs.submit"].params))
     assert read == attrs.evolve(
         asked,
         recipe="quacc.recipes.emt.core.static_job",
@@ -515,7 +515,7 @@ def test_the_service_decodes_a_structure_once_and_encodes_it_never(home, lab, mo
     assert done == ["encode_atoms"]
     done.clear()
     with JobService() as service:
-        job = service.submit(read_submission(sent, service.config.recipes_allow))
+        job = service.submit(read_submission(sent))
         assert done == ["decode_atoms"]
         body = service.specification(job.job_id).partition("\n")[2]
         spec = service.config.jobs_directory / job.job_id / "spec"

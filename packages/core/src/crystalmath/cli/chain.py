@@ -62,7 +62,7 @@ def chain(
     """
     from crystalmath import config
     from crystalmath.client.chaining import STEP, Chain
-    from crystalmath.client.request import Writer, document
+    from crystalmath.client.request import document, present_writer
 
     if STEP in (options.get("labels") or {}):
         output.refuse(
@@ -88,7 +88,7 @@ def chain(
         )
         for name, structure in read
     ]
-    of_home = Writer().configured()
+    of_home = present_writer().configured()
     written = sequence.written(each, lambda one: document(one, *of_home))
     places = [(structure, name) for structure, _ in read for name in sequence.names]
     names = [" ".join(place) for place in places]

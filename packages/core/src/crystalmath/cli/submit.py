@@ -180,9 +180,9 @@ def _requests(
     *,
     label_info: bool = False,
 ) -> Iterator[Request]:
-    from crystalmath.client.request import Writer, document
+    from crystalmath.client.request import document, present_writer
 
-    of_home = Writer().configured()
+    of_home = present_writer().configured()
     name, key, labels = options.get("name"), options.get("key"), options.get("labels") or {}
     before: Counter[str] = Counter()
     for file_name, structure in read:

@@ -79,7 +79,7 @@ class Client:
         self._follower = Follower(self._waiting)
         self._results = Results(self._caller)
         self._tracker = Tracker(self, self._follower, self._results)
-        self._writer = Writer(is_remote=transport.remote is not None)
+        self._writer = Writer(transport.remote)
         self._submitter = Submitter(self._caller, self._writer, self._tracker)
 
     def __repr__(self) -> str:

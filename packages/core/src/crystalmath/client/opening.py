@@ -56,12 +56,10 @@ def connect(*, start: bool = True, on: str | None = None) -> Client:
 
 
 def _connect_over_ssh(name: str) -> Client:
-    from crystalmath.client.over_ssh import OverSsh
-    from crystalmath.remotes import remote_home
+    from crystalmath.client.over_ssh import opened
+    from crystalmath.remotes.remote_home import named
 
-    transport = OverSsh(remote_home.named(name))
-    transport.open()
-    return Client(transport)
+    return Client(opened(named(name)))
 
 
 def _start(place: Place) -> None:

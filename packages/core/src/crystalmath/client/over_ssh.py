@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import secrets
 import threading
@@ -26,6 +27,34 @@ _LOG = logging.getLogger("crystalmath.client")
 #: The first and the longest pause before a lost connection is made again, in seconds, and how long
 #: a request waits for it.
 PAUSE_S, LONGEST_S, LOST_S = 0.5, 30.0, 900.0
+
+
+#: The answers of ``system.version`` that came last, by remote.
+_versions: dict[RemoteHome, dict[str, Any]] = {}
+#: Transports that were opened for a version, until a client takes them.
+_kept: dict[RemoteHome, OverSsh] = {}
+
+
+def version_of(remote: RemoteHome) -> dict[str, Any]:
+    """Return what ``system.version`` answers there; the connection is kept for the next client."""
+    if remote not in _versions:
+        transport = OverSsh(remote)
+        transport.open()
+        _kept[remote] = transport
+    return _versions[remote]
+
+
+def opened(remote: RemoteHome) -> OverSsh:
+    """Return a transport whose server was checked."""
+    transport = _kept.pop(remote, None) or OverSsh(remote)
+    transport.open()
+    return transport
+
+
+@atexit.register
+def _close_kept() -> None:
+    for transport in _kept.values():
+        transport.close()
 
 
 class OverSsh(Connected):
@@ -78,6 +107,7 @@ class OverSsh(Connected):
         version = read_result(answer)
         check_remote(version, self._remote)
         self._home, self._failures = str(version.get("home")), 0
+        _versions[self._remote] = version
 
     def call(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None

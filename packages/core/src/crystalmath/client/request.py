@@ -6,6 +6,7 @@ import inspect
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from crystalmath.config import Config
+    from crystalmath.remotes.remote_home import RemoteHome
     from crystalmath.wire.answers import RetriedJob
 
 _Name = TypeVar("_Name")
@@ -46,12 +48,11 @@ _CHECKED = {one.name for one in declared(Submission)} - {"recipe", "atoms"}
 class Writer:
     """Writes submissions with the home's configuration and the present environment.
 
-    Submissions for a remote home have nothing of this machine's. `is_remote` is by default whether
-    ``CRYSTALMATH_ON`` names one.
+    Submissions for a `remote` home have nothing of this machine's.
     """
 
-    def __init__(self, *, is_remote: bool | None = None) -> None:
-        self._is_remote = config.remote_name() is not None if is_remote is None else is_remote
+    def __init__(self, remote: RemoteHome | None = None) -> None:
+        self._remote = remote
         # A copy keeps the writer with its home if os.environ changes.
         self._environ = dict(os.environ)
 
@@ -66,8 +67,11 @@ class Writer:
         Jobs of a remote home get ``None``, which stands for the environment there.
         """
         configured = self._source.current()
-        if self._is_remote:
-            return configured, None
+        if self._remote is not None:
+            from crystalmath.client.over_ssh import version_of
+
+            allow = tuple(version_of(self._remote)["recipes_allow"])
+            return replace(configured, recipes_allow=allow, engine=None, clusters={}), None
         environment = config.submitters_environment(configured, os.environ)
         return configured, environment | config.submitters_environment(
             configured, changed_settings()
@@ -93,28 +97,32 @@ class Writer:
         return map(dict, batched((i, written(one)) for i, one in enumerate(submissions)))
 
 
+def present_writer() -> Writer:
+    """Return a writer for the home here, or for the one that ``CRYSTALMATH_ON`` names."""
+    if (name := config.remote_name()) is None:
+        return Writer()
+    from crystalmath.remotes.remote_home import named
+
+    return Writer(named(name))
+
+
 def document(
     submission: Submission, configured: Config, environment: Mapping[str, str] | None
 ) -> dict[str, Any]:
     """Return a submission as the parameters of ``jobs.submit``; nothing else encodes it.
 
     `environment` is sent unless the submission has one of its own. Without one the submission is
-    for a remote home: its server completes the name of the recipe and chooses the engine, and paths
-    in parameters are those of that machine. `InvalidJob`: a value cannot be sent.
+    for a remote home, and paths in parameters are those of that machine. `InvalidJob`: a value
+    cannot be sent.
     """
     from crystalmath.recipes import codec
     from crystalmath.recipes.source_folders import anchored
 
     check_fields(submission, _CHECKED)
-    recipe, parameters, engine = submission.recipe, submission.parameters, submission.engine
-    if not (environment is None and isinstance(recipe, str)):
-        recipe = recipe_name(recipe, configured.recipes_allow)
-    if environment is not None:
-        parameters = anchored(recipe, parameters)
-        engine = engine or _configured_engine(submission.cluster, configured)
-    parameters = {
-        name: codec.encode_request(value, str(name)) for name, value in parameters.items()
-    }
+    recipe = recipe_name(submission.recipe, configured.recipes_allow)
+    is_away = environment is None
+    given = submission.parameters if is_away else anchored(recipe, submission.parameters)
+    parameters = {name: codec.encode_request(value, str(name)) for name, value in given.items()}
     brought = submission.environment
     sent = evolve(
         submission,
@@ -122,7 +130,7 @@ def document(
         atoms=structure_document(submission.atoms),
         parameters=parameters,
         by_step=_encoded(submission.by_step),
-        engine=engine,
+        engine=submission.engine or _configured_engine(submission.cluster, configured),
         environment=environment if brought is None else brought,
     )
     return to_wire(sent, defaults=False)

@@ -105,9 +105,9 @@ def asking(
 
 def checked(client: Client, submission: Submission, *, inputs: bool = False) -> CheckedJob:
     """Return the check of a submission, with the files that the job reads."""
-    from crystalmath.client.request import Writer
+    from crystalmath.client.request import present_writer
 
-    sent = Writer().document(submission)
+    sent = present_writer().document(submission)
     recipe = str(submission.recipe)
     # A flow is inspected for its jobs.
     with asking(client, [recipe], always=inputs or recipe.endswith("_flow")):

@@ -89,8 +89,7 @@ def handle_jobs_submit(
     no id and ``status: "error"``, with a ``code`` and, from the preflight, ``findings``. It leaves
     nothing behind.
     """
-    submission = read_submission(params, service.config.recipes_allow)
-    return submitted(service.submit(submission, wanted=is_wanted))
+    return submitted(service.submit(read_submission(params), wanted=is_wanted))
 
 
 @method(server.JOBS_STATUS)

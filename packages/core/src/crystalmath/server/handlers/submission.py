@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict, cast
 
 from crystalmath import server
@@ -88,8 +88,7 @@ def handle_jobs_submit_many(service: JobService, params: SubmitManyParams) -> Su
 
     They are recorded in one transaction. A job may refer to earlier jobs of the list.
     """
-    allow = service.config.recipes_allow
-    read = [_read(job, allow) for job in params["jobs"]]
+    read = [_read(job) for job in params["jobs"]]
     # An error keeps the position of a submission that cannot be read.
     submissions = [
         InvalidJob(str(each["error"])) if isinstance(each, dict) else each for each in read
@@ -104,10 +103,10 @@ def handle_jobs_submit_many(service: JobService, params: SubmitManyParams) -> Su
     return {"jobs": jobs, "error": None}
 
 
-def _read(job: Mapping[str, Any], allow: Sequence[str]) -> Submission | SubmittedJob:
+def _read(job: Mapping[str, Any]) -> Submission | SubmittedJob:
     """Read one of many submissions, or return its refusal: an error would keep its frames."""
     try:
-        return read_submission(checked(job, METHODS["jobs.submit"].params), allow)
+        return read_submission(checked(job, METHODS["jobs.submit"].params))
     except CrystalMathError as error:
         return answered(error)
 
@@ -142,7 +141,7 @@ def handle_jobs_check(
     faults, checked = list(map(fault, wrong)), Checked()
     if "recipe" in valid:
         try:
-            submission = read_submission(valid, service.config.recipes_allow)
+            submission = read_submission(valid)
         except InvalidJob as error:
             faults.append(fault(error, "params"))
         else:
@@ -165,19 +164,14 @@ def handle_jobs_check(
     return answer
 
 
-def read_submission(params: Mapping[str, Any], allow: Sequence[str]) -> Submission:
-    """Read checked parameters of ``jobs.submit``; `InvalidJob`: they make no job.
-
-    `allow` has the admitted namespaces, by which the name of the recipe is completed.
-    """
+def read_submission(params: Mapping[str, Any]) -> Submission:
+    """Read checked parameters of ``jobs.submit``; `InvalidJob`: they make no job."""
     from crystalmath.recipes import codec
-    from crystalmath.recipes.lookup import full_name
 
     fields = from_wire(Submission, params)
     parameters = codec.decode_request(fields.pop("parameters", {}))
     if not isinstance(parameters, Mapping):  # the object was a tag itself
         raise InvalidJob(f"'params' must be an object, not {shown(parameters)}")
-    fields["recipe"] = full_name(fields["recipe"], allow)
     return Submission(parameters=parameters, **fields)
 
 
