@@ -6,6 +6,7 @@ import hashlib
 import pytest
 
 from crystalmath.errors import BadFile, CrystalMathError
+from crystalmath.models.inputs import Inputs, input_files
 from crystalmath.remotes import downloads
 from crystalmath.remotes.downloads import UNFINISHED, download
 
@@ -133,6 +134,15 @@ def test_a_server_that_answers_something_else_is_refused(tmp_path, change, said)
         download(job, "x", tmp_path)
     assert not (tmp_path / "OUTCAR").exists()
     assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= 3000
+
+
+@pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil"])
+def test_inputs_stay_below_their_folder(tmp_path, name):
+    inputs = Inputs.read(
+        {"steps": [{"program": "EMT", "formula": "Al", "files": {name: "x"}, "settings": []}]}
+    )
+    with pytest.raises(CrystalMathError, match="is outside of"):
+        input_files(inputs, str(tmp_path))
 
 
 def test_files_without_room_are_refused(tmp_path):
