@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, TypedDict, TypeVar, cast
 
 from attrs import asdict
 
@@ -154,18 +154,15 @@ async def handle_jobs_archive(service: JobService, params: ArchiveParams) -> Arc
     It has their records, results and files, and those of the ended steps of flows. It never has
     POTCARs or environments.
     """
+    return await in_slices("files", _archived(service, params))
+
+
+def _archived(service: JobService, params: ArchiveParams) -> Generator[None, None, ArchivedJobs]:
+    from crystalmath.archive.writing import write_archive
+
     transfer = None if "file" in params else secrets.token_hex(16)
     path = _path(service, params.get("file"), transfer)
     job_ids, filters = params.get("job_ids"), params.get("filters")
-    archived = await in_slices("files", _archived(service, path, job_ids, filters))
-    return {**archived, "transfer": transfer}
-
-
-def _archived(
-    service: JobService, path: Path, job_ids: list[str] | None, filters: Mapping[str, Any] | None
-) -> Generator[None, None, ArchivedJobs]:
-    from crystalmath.archive.writing import write_archive
-
     if (job_ids is None) == (filters is None):
         raise InvalidJob("choose jobs by either 'job_ids' or 'filters'")
     if job_ids is None:
@@ -179,7 +176,7 @@ def _archived(
         "jobs": len(set(job_ids)),
         "files": written.files,
         "left_out": list(written.left_out),
-        "transfer": None,
+        "transfer": transfer,
         "error": None,
     }
 
@@ -205,10 +202,14 @@ async def handle_jobs_import(service: JobService, params: ImportParams) -> Impor
 
     All of them are imported, or none if anything in the archive is wrong.
     """
+    return await in_slices("files", _imported(service, params))
+
+
+def _imported(service: JobService, params: ImportParams) -> Generator[None, None, ImportedJobs]:
     from crystalmath.archive.importing import import_archive
 
     path = _path(service, params.get("file"), params.get("transfer"))
-    imported = await in_slices("files", import_archive(service, path))
+    imported = yield from import_archive(service, path)
     if "transfer" in params:
         path.unlink(missing_ok=True)
     return {
