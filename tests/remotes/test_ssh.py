@@ -2,6 +2,7 @@
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 from ase.build import bulk
@@ -76,6 +77,33 @@ def test_a_job_is_submitted_there_and_followed_from_here(there, hawk):
     assert job_id[:8] in there("list").out
     assert f"hawk:{hawk.home}/jobs/{job_id}" in there("show", job_id).out
     assert there("path", job_id).out.startswith(f"hawk:{hawk.home}/jobs/")
+
+
+def test_what_is_read_and_written_lies_here(there, hawk, jobs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cell.poscar").write_text(Path(AL).read_text())
+    (tmp_path / "more.toml").write_text("number = 5\n")
+    arguments = ["lab_recipes.value", "cell.poscar", "--params", "more.toml", "--label", "set=w"]
+    answer = there("run", *arguments, "--json")
+    assert answer.code == 0, answer.err
+    job_id = answer.json["job_id"]
+    assert there("result", job_id, "--json").json["result"] == 5
+    # A job there is the structure of the next.
+    chain = there("chain", "cell.poscar", "--step", "a=lab_recipes.shift", "--json").json["jobs"]
+    moved = there("run", "lab_recipes.value", f"job:{chain[0]['job_id']}", "--json")
+    assert moved.code == 0, moved.err
+    again = there("retry", job_id, "--param", "number=6", "--json").json["jobs"][0]["job_id"]
+    assert there("wait", again).code == 0
+    assert there("result", chain[0]["job_id"], "--structure", "moved.extxyz").code == 0
+    assert there("export", "table.csv", "--label", "set=w").code == 0
+    assert there("inputs", job_id, "--dir", "inputs").code == 0
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"moved.extxyz", "table.csv"} <= names
+    assert again in (tmp_path / "table.csv").read_text()
+    follows = there("logs", jobs[1], "--follow")
+    other = hawk.run("logs", jobs[1], "--follow")
+    assert (follows.code, follows.out) == (other.returncode, other.stdout), follows.err
+    assert there("prune", again, "--yes").code == 0
 
 
 def test_nothing_of_the_environment_here_travels(there, hawk, monkeypatch):
