@@ -56,12 +56,15 @@ class Machine:
     ----------
     folder : pathlib.Path
         An empty folder.
+    light : bool
+        Its processes find no quacc.
     **environment
         Variables of the commands there.
     """
 
-    def __init__(self, folder, **environment):
+    def __init__(self, folder, *, light=True, **environment):
         self.folder = folder
+        self.light = light
         self.home = folder / "jobs"
         self.command = folder / "crystalmath"
         self.write(**environment)
@@ -85,7 +88,7 @@ class Machine:
     def write(self, **environment):
         """Write the command anew, with other variables."""
         more = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in environment.items())
-        path = os.pathsep.join([str(LIGHT), str(LAB)])
+        path = os.pathsep.join([*([str(LIGHT)] if self.light else []), str(LAB)])
         self.command.write_text(
             COMMAND.format(path=path, home=self.home, python=sys.executable, more=more)
         )
