@@ -22,11 +22,6 @@ def hawk(machine, home, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def there(hawk, cli, monkeypatch):
+def there(hawk, cli):
     """Return a function that types a command with --on hawk."""
-
-    def typed(*arguments):
-        monkeypatch.delenv("CRYSTALMATH_ON", raising=False)
-        return cli("--on", "hawk", *arguments)
-
-    return typed
+    return lambda *arguments: cli("--on", "hawk", *arguments)

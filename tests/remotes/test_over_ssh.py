@@ -15,7 +15,6 @@ from ase.io import write
 
 from conftest import eventually
 from crystalmath.client import Submission, connect, over_ssh
-from crystalmath.client.over_ssh import keyed
 from crystalmath.errors import Unreachable
 from crystalmath.remotes import ssh
 
@@ -157,20 +156,3 @@ def test_closing_leaves_no_process_on_either_side(hawk):
         job.result(timeout=60)
         assert hawk.bridges()
     eventually(lambda: not hawk.bridges())
-
-
-@pytest.mark.parametrize(
-    ("method", "params", "ours"),
-    [
-        ("jobs.submit", {"recipe": "x"}, [0]),
-        ("jobs.submit", {"recipe": "x", "key": "mine"}, []),
-        ("jobs.submit_many", {"jobs": [{"key": "mine"}, {}, {"key": None}]}, [1, 2]),
-        ("jobs.list", {"limit": 1}, []),
-    ],
-)
-def test_a_submission_without_a_key_gets_one(method, params, ours):
-    sent, keyed_here = keyed(method, params)
-    assert keyed_here == ours
-    jobs = sent.get("jobs", [sent])
-    assert len({jobs[at]["key"] for at in ours}) == len(ours)
-    assert {job.get("key") for at, job in enumerate(jobs) if at not in ours} <= {"mine", None}

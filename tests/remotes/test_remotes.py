@@ -19,12 +19,9 @@ def two(hawk, home, there):
 
 
 @pytest.fixture
-def typed(cli, monkeypatch):
-    def typed(name, *arguments):
-        monkeypatch.delenv("CRYSTALMATH_ON", raising=False)
-        return cli("--on", name, *arguments)
-
-    return typed
+def typed(cli):
+    """Return a function that types a command with --on."""
+    return lambda name, *arguments: cli("--on", name, *arguments)
 
 
 def test_two_clusters_side_by_side(two, typed, cli, hawk):

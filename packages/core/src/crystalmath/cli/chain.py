@@ -13,9 +13,9 @@ from crystalmath.cli.shared import common_arguments, output
 from crystalmath.cli.shared.parameter_options import of_option, parse_parameters
 from crystalmath.cli.shared.structure_files import read_documents
 from crystalmath.cli.shared.submission_options import submitted, tell_known, with_options
-from crystalmath.client.job_keys import own_key
 from crystalmath.errors import InvalidJob, NotSubmitted, did_you_mean
 from crystalmath.models import Reference, SubmissionOptions
+from crystalmath.models.job_keys import own_key
 from crystalmath.recipes.job_structure import read_path
 
 if TYPE_CHECKING:

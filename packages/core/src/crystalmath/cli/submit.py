@@ -31,10 +31,10 @@ from crystalmath.cli.shared.submission_options import (
     tell_known,
     with_options,
 )
-from crystalmath.client.job_keys import own_key
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Resources, Submission, SubmissionOptions
 from crystalmath.models.fields import declared
+from crystalmath.models.job_keys import own_key
 from crystalmath.models.resources import RESOURCE_NAMES, as_resources
 from crystalmath.models.written import label_of
 

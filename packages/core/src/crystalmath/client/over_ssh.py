@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import secrets
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from crystalmath.client.handshake import check_remote
 from crystalmath.client.remote import HELLO_S, Connected, is_repeatable
 from crystalmath.client.transport import read_result
 from crystalmath.errors import Unreachable
+from crystalmath.models.job_keys import with_keys
 from crystalmath.remotes.ssh_connection import SshConnection
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class OverSsh(Connected):
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> dict[str, Any]:
         """Return a method's result; a submission without a key gets one."""
-        sent, ours = keyed(method, params)
+        sent, ours = with_keys(method, params)
         result = super().call(method, sent, timeout)
         answers = result.get("jobs", [result])
         for at in ours:
@@ -122,7 +122,7 @@ class OverSsh(Connected):
 
     def message(self, method: str, params: Mapping[str, Any], timeout: float | None) -> bytes:
         """Ask the server, and again after a lost connection if a repetition does no harm."""
-        params, _ = keyed(method, params)
+        params, _ = with_keys(method, params)
         lost_at: float | None = None
         while True:
             try:
@@ -144,21 +144,3 @@ class OverSsh(Connected):
                 if lost_at is not None:
                     _LOG.warning("%s answers again", self)
                 return answer
-
-
-def keyed(method: str, params: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[int]]:
-    """Add a key to each submission without one, so that a request sent twice makes one job.
-
-    Returns the parameters, and the numbers of the jobs that got a key.
-    """
-    if method == "jobs.submit_many" and isinstance(params.get("jobs"), list):
-        jobs, many = list(params["jobs"]), True
-    elif method == "jobs.submit":
-        jobs, many = [params], False
-    else:
-        return params, []
-    name = secrets.token_hex(16)
-    ours = [at for at, job in enumerate(jobs) if job.get("key") is None]
-    for at in ours:
-        jobs[at] = {**jobs[at], "key": f"{name}-{at}"}
-    return ({**params, "jobs": jobs} if many else jobs[0]), ours

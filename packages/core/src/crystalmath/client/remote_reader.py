@@ -9,6 +9,7 @@ from crystalmath import server
 from crystalmath.client.home_reader import HomeReader
 from crystalmath.client.over_ssh import OverSsh
 from crystalmath.errors import InvalidJob, UnknownJob
+from crystalmath.remotes.merged_answers import SUMS, in_order, of_remote, summed
 from crystalmath.remotes.remote_home import named
 from crystalmath.remotes.ssh import ask_nobody
 
@@ -80,10 +81,10 @@ class SeveralReader(HomeReader):
         """
         if method == server.JOBS_SPECIFICATION:
             return self._of_one(method, params)
-        if method not in _SUMS:
+        if method not in SUMS:
             raise InvalidJob(f"several remotes are for list, status and counts, not for {method}")
         answers = self._each(lambda reader: reader.ask(method, **params))
-        return cast("_Answer", _summed(list(answers.values())))
+        return cast("_Answer", summed(list(answers.values())))
 
     def jobs(self, limit: int | None, **filters: Any) -> Iterator[JobDocument]:
         """Yield the jobs of all remotes in their order; see ``jobs.list``."""
@@ -94,9 +95,9 @@ class SeveralReader(HomeReader):
     ) -> tuple[list[JobDocument], Mapping[str, int]]:
         """Return the jobs of all remotes in their order, and the sums of their counts."""
         looks = self._each(lambda reader: reader.listed(limit, **filters))
-        every = [_of(name, job) for name, (jobs, _) in looks.items() for job in jobs]
-        counts: dict[str, int] = _summed([totals for _, totals in looks.values()])
-        return _sorted(every, filters.get("sort") or "-created_at")[:limit], counts
+        every = [of_remote(name, job) for name, (jobs, _) in looks.items() for job in jobs]
+        counts: dict[str, int] = summed([totals for _, totals in looks.values()])
+        return in_order(every, filters.get("sort") or "-created_at")[:limit], counts
 
     def _each(self, look: Callable[[RemoteReader], _Each]) -> dict[str, _Each]:
         names, readers = list(self._readers), list(self._readers.values())
@@ -116,58 +117,5 @@ class SeveralReader(HomeReader):
         if len(known) > 1:
             raise InvalidJob(f"{params['job_id']!r} is a job on each of {', '.join(known)}")
         for name, answer in known.items():
-            return cast("_Answer", {**answer, "job": _of(name, answer["job"])})
+            return cast("_Answer", {**answer, "job": of_remote(name, answer["job"])})
         raise next(iter(answers.values()))
-
-
-#: Methods whose answers are numbers that can be added.
-_SUMS = (server.JOBS_LIST, server.JOBS_SUMMARY, server.JOBS_COUNTS)
-
-
-def _of(name: str, job: JobDocument) -> JobDocument:
-    return cast("JobDocument", {"remote": name, **job})
-
-
-def _sorted(jobs: Sequence[JobDocument], column: str) -> list[JobDocument]:
-    """Sort the jobs of several lists as each list is; jobs without a value come last."""
-    from crystalmath.models.columns import job_values
-    from crystalmath.models.job import Job
-
-    name = column.removeprefix("-")
-    values = [next(iter(job_values(Job.read(job), [name]))) for job in jobs]
-    there = [(value, job) for value, job in zip(values, jobs, strict=True) if value is not None]
-    there.sort(key=lambda pair: pair[0], reverse=column != name)
-    none = [job for value, job in zip(values, jobs, strict=True) if value is None]
-    return [*(job for _, job in there), *none]
-
-
-def _summed(answers: Sequence[Any]) -> Any:
-    """Add the numbers of answers: those in tables of the same names, and lists by what they name.
-
-    Anything else is as in the first answer.
-    """
-    first = answers[0]
-    if isinstance(first, bool | str) or first is None:
-        return first
-    if isinstance(first, int):
-        return sum(answers)
-    if isinstance(first, dict):
-        every = [one for one in answers if isinstance(one, dict)]
-        names = dict.fromkeys(name for one in every for name in one)
-        return {
-            name: value[0] if name in _NAMES else _summed(value)
-            for name in names
-            if (value := [one[name] for one in every if name in one])
-        }
-    if isinstance(first, list) and all(isinstance(one, dict) for one in first):
-        alike: dict[Any, list[Any]] = {}
-        for number, item in enumerate(item for answer in answers for item in answer):
-            alike.setdefault(item.get("at", item.get("error", number)), []).append(item)
-        return [_summed(items) for items in alike.values()]
-    if isinstance(first, list):
-        return [item for answer in answers for item in answer]
-    return first
-
-
-#: Numbers that are no counts.
-_NAMES = {"at", "bucket_s"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -18,6 +19,7 @@ from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models import Submission
 from crystalmath.models.checks import check_fields
 from crystalmath.models.fields import declared, to_wire
+from crystalmath.models.job_keys import own_key
 from crystalmath.recipes.quacc_settings import changed_settings
 from crystalmath.wire import messages
 
@@ -307,3 +309,23 @@ def _structure(atoms: object) -> str | dict[str, Any] | None:
             "ase.io.read reads files, pymatgen structures have to_ase_atoms()"
         )
     return to_ase_json(check_atoms(atoms))
+
+
+def keyed(
+    structures: Iterable[Any], key: str | None, request_of: Callable[[object], object]
+) -> Iterator[tuple[Any, str | None]]:
+    """Yield structures, each with the key of its job, as the command line makes it.
+
+    `request_of` returns the request of an encoded structure, for the fingerprint.
+    """
+    if key is None:
+        yield from ((structure, None) for structure in structures)
+        return
+    before: Counter[str] = Counter()
+    for structure in structures:
+        try:
+            document = structure_document(structure)
+        except CrystalMathError:  # raised again when the job is written, in its place
+            yield structure, None
+        else:
+            yield document, own_key(key, request_of(document), before)
