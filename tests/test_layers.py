@@ -249,3 +249,11 @@ def test_imports_of_no_distribution_go_round_in_a_circle() -> None:
     assert {"crystalmath", "crystalmath_web", "crystalmath_mcp", "crystalmath_top"} <= packages
     assert engines <= packages
     TopologicalSorter(graph).prepare()
+
+
+def test_the_page_lists_all_rooms_from_top_to_bottom() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    rooms = re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE)
+    assert sorted(rooms) == sorted(file.parent.name for file in SOURCE.glob("*/*/__init__.py"))
+    ranks = [RANK[f"crystalmath.{room}"] for room in rooms]
+    assert ranks == sorted(ranks)

@@ -1169,7 +1169,7 @@ def test_a_cluster_is_checked_by_a_job_there(service):
         answer = call(service, "clusters.check", **wrong)
         assert (answer["code"], answer["checks"]) == ("invalid_job", [])
     other = call(service, "clusters.check", cluster="local", job_id=submit(service))
-    assert "was not sent to check 'local'" in other["error"]
+    assert "is no check of the cluster 'local'" in other["error"]
 
 
 # --- last, as these leave jobs behind -------------------------------------------------------------

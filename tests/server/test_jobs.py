@@ -248,7 +248,7 @@ REFUSED = {
 def test_what_is_refused_leaves_nothing(idle, home, judge, change, said, code):
     answer = call(idle, "jobs.submit", {**VALUE, **change})
     more = answer.keys() & {"findings"}
-    assert answer.keys() == {"job_id", "status", "error", "code"} | more
+    assert answer.keys() - {"place"} == {"job_id", "status", "error", "code"} | more
     assert (answer["job_id"], answer["status"]) == (None, "error")
     assert answer["code"] == (code or "invalid_job")
     assert re.search(said, answer["error"]), answer["error"]
@@ -495,7 +495,8 @@ def test_what_is_huge_is_refused_at_once(service, params):
     json.dumps(params)
     written = time.process_time()
     answer = call(service, "jobs.list", params)
-    assert time.process_time() - written < written - began  # far less than reading it
+    # In linear time: a search for similar names would take hours.
+    assert time.process_time() - written < 10 * (written - began)
     assert (answer["code"], len(answer["error"]) < 500) == ("invalid_job", True)
 
 

@@ -369,7 +369,7 @@ def test_a_job_that_never_got_its_values_travels(served, blocked, tmp_path):
     asked = served.call("jobs.specification", job_id=job_id)
     assert asked["structure"] == value(blocked, "atoms")
     told = served.call("jobs.inputs", job_id=job_id)
-    assert told["error"].endswith(f"it has not got what it waited for of {blocked}")
+    assert told["error"].endswith(f"it never got the values of {blocked}")
     path = str(tmp_path / "archive.zip")
     assert served.call("jobs.archive", file=path, job_ids=[job_id])["error"] is None
     other = HomeServer(tmp_path / "o", light=True).start()

@@ -13,15 +13,17 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select
 
 from commands import ran
 from crystalmath.errors import AlreadyRetried, InvalidJob, KeyConflict, UnknownJob
 from crystalmath.jobs import life
 from crystalmath.jobs.changes import Change
 from crystalmath.jobs.facts import Ended, Files, Moment, Outcome, Record
+from crystalmath.models.columns import SORTED_BY
 from crystalmath.quacc.runner import JobState, generate_job_id
 from crystalmath.quacc.store import JobStore
+from crystalmath.store import tables
 from crystalmath.store.plain_sql import HEAD, Snapshot
 from crystalmath.store.records import group_errors
 from crystalmath.store.tables import metadata
@@ -715,6 +717,22 @@ def test_lists_are_sorted_and_paged(four, sort, order):
         before = page[0].job_id
         pages += before
     assert pages == order
+
+
+@pytest.mark.parametrize("column", SORTED_BY)
+def test_lists_are_sorted_by_every_column_that_is_offered(four, column):
+    for sort in (column, f"-{column}"):
+        assert sorted(job.job_id for job in four.list(sort=sort)) == ["1", "2", "3", "4"]
+
+
+def test_short_rows_follow_the_changes_of_jobs(store):
+    job_id = submit(store)
+    store.apply([change(job_id, "running", attempt=2, started_at=5.0)])
+    both = tables.jobs.c, tables.listed.c
+    same = sorted(set.intersection(*({column.name for column in one} for one in both)))
+    with store._database.writing() as connection:
+        rows, short = (connection.execute(select(*(one[name] for name in same))) for one in both)
+        assert rows.all() == short.all()
 
 
 def test_any_energy_and_number_of_atoms_can_be_sorted_by(store):

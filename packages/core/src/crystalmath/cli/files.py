@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def path(job_id: JobId, *, as_json: Json = False) -> int:
     """Print a job's work directory.
 
-    It works in every state of the job; if the directory was removed, it is an error. A flow has a
-    folder of links to the directories of its steps (03-static-Cu80), made as the steps end.
+    Works in every state of the job, and fails if the directory was removed. A flow has a folder of
+    links to the directories of its steps (03-static-Cu80), made as the steps end.
     """
     with any_client() as client:
         job = client.job(client.find(job_id))

@@ -330,7 +330,7 @@ def progress(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json =
     Without ids and --state it shows all running jobs. Values are read from the output files of
     VASP, Quantum ESPRESSO's pw.x, and ASE's optimizers and dynamics. CALC counts the calculations
     of a job, IONIC and SCF its ionic and electronic steps; AGE is the time since the last output.
-    Ended jobs show their last values. A flow is followed by its running steps.
+    Ended jobs show their last values. A flow is shown by its running steps.
     """
     with home_reader() as home:
         if job_ids or "state" in filters:

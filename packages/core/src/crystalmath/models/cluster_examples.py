@@ -5,15 +5,15 @@ from __future__ import annotations
 from crystalmath.models.cluster import FLUX_RUN
 
 _OF_ALLOCATIONS = """\
-walltime = "04:00:00"            # of a job that gives none
+walltime = "04:00:00"            # for jobs without a walltime
 launcher = "{launcher}"   # starts a job's ranks
 # queue = "{queue}"{more}
 # account = "my-project"
-# nodes = 1                      # these are of a job that asks for nothing else
+# nodes = 1                      # defaults for jobs that set no resources
 # ranks = 16
 # cores_per_rank = 1
 {also}# worker_init = "module load vasp"             # before anything else
-# environment = {{ VASP_PP_PATH = "/sw/potcars" }}   # what jobs see there in place of yours
+# environment = {{ VASP_PP_PATH = "/sw/potcars" }}   # override your variables in jobs there
 # scratch = "$TMPDIR"            # calculations run on the node's own disk
 """
 
@@ -29,11 +29,11 @@ walltime = "04:00:00"            # of a pilot job
 # max_blocks = 2                 # pilot jobs at a time
 # max_idletime = "2m"            # one without work ends after this time
 # mpi = "srun"                   # jobs take --nodes and --ranks; without ..._per_node
-# cores_per_node = 64            # asked for on each node; default: whole nodes (exclusive)
+# cores_per_node = 64            # requested on each node; default: whole nodes (exclusive)
 # memory_mb = 128000             # of a pilot job, on all its nodes together
 # options = { constraint = "skylake" }         # more options of sbatch, without dashes
 # worker_init = "module load vasp"             # on each node, before anything else
-# environment = { VASP_PP_PATH = "/sw/potcars" }   # what jobs see there in place of yours
+# environment = { VASP_PP_PATH = "/sw/potcars" }   # override your variables in jobs there
 # scratch = "$TMPDIR"            # calculations run on the node's own disk
 """
 
@@ -43,11 +43,11 @@ _WORKSTATION = """
 engine = "local"                 # this machine: its workers are those of --cluster local
 scheduler = "local"
 launcher = "mpirun -np {ranks}"  # starts a job's ranks
-# ranks = 8                      # these are of a job that asks for nothing else
+# ranks = 8                      # defaults for jobs that set no resources
 # cores_per_rank = 1
 # walltime = "24:00:00"
 # worker_init = "module load vasp"             # before anything else
-# environment = { VASP_PP_PATH = "/sw/potcars" }   # what jobs see there in place of yours
+# environment = { VASP_PP_PATH = "/sw/potcars" }   # override your variables in jobs there
 # scratch = "$TMPDIR"            # calculations run on the node's own disk
 """
 

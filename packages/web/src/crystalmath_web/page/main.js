@@ -17,14 +17,14 @@ const NAMES = [
 const KEYS = [
   ["g j, g s, g h", "jobs, submit, home"],
   ["g t", "study the jobs that are shown, or chosen"],
-  ["1, 2, 3 …", "a part of the job; a way to show the study"],
+  ["1, 2, 3 …", "the tabs of a job; the views of a study"],
   ["/", "search jobs, or recipes"],
   ["↓ ↑, j k, Page Up, Page Down, Home, End", "move in the table"],
   ["Enter", "open the job"],
   ["Space, x", "choose the job, or not"],
   ["← → ↑ ↓, + −", "turn the structure that has the focus, and zoom"],
-  ["Ctrl Enter", "submit what the form has"],
-  ["Escape", "choose none; close what is open"],
+  ["Ctrl Enter", "submit the form"],
+  ["Escape", "close what is open; else choose no job"],
   ["?", "these keys"],
 ];
 
