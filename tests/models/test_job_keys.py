@@ -8,10 +8,10 @@ from crystalmath.models.job_keys import with_keys
 @pytest.mark.parametrize(
     ("method", "params", "ours"),
     [
-        ("jobs.submit", {"recipe": "x"}, [0]),
-        ("jobs.submit", {"recipe": "x", "key": "mine"}, []),
-        ("jobs.submit_many", {"jobs": [{"key": "mine"}, {}, {"key": None}]}, [1, 2]),
-        ("jobs.list", {"limit": 1}, []),
+        ("jobs.submit", {"recipe": "x"}, {0}),
+        ("jobs.submit", {"recipe": "x", "key": "mine"}, set()),
+        ("jobs.submit_many", {"jobs": [{"key": "mine"}, {}, {"key": None}]}, {1, 2}),
+        ("jobs.list", {"limit": 1}, set()),
     ],
 )
 def test_a_submission_without_a_key_gets_one(method, params, ours):

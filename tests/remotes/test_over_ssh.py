@@ -53,6 +53,14 @@ def test_the_commands_of_every_day_take_few_round_trips(there, turns, tmp_path):
     assert turns() <= 3
 
 
+def test_a_request_of_many_that_is_refused_is_told(hawk):
+    with connect(on="hawk") as client:
+        answer = client.call("jobs.submit_many", {"jobs": [{}] * 2, "nonsense": 1})
+        assert (answer["code"], answer["jobs"]) == ("invalid_job", [])
+        answer = client.call("jobs.submit_many", {"jobs": [{"recipe": "x"}] * 2})
+        assert [job["job_id"] for job in answer["jobs"]] == [None, None]
+
+
 # --- a network that fails ---------------------------------------------------------------------
 
 

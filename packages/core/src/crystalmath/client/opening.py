@@ -42,7 +42,10 @@ def connect(*, start: bool = True, on: str | None = None) -> Client:
         The other machine cannot be reached, or has no crystalmath; the message has the remedy.
     """
     if name := config.remote_name() if on is None else on:
-        return _connect_over_ssh(name)
+        from crystalmath.client.over_ssh import opened
+        from crystalmath.remotes.remote_home import named
+
+        return Client(opened(named(name)))
     place = Place.of(config.home())
     server = _elsewhere(place)
     if server is not None:
@@ -53,13 +56,6 @@ def connect(*, start: bool = True, on: str | None = None) -> Client:
     remote = Remote(place, (lambda: _start(place)) if start else None)
     remote.open()
     return Client(remote)
-
-
-def _connect_over_ssh(name: str) -> Client:
-    from crystalmath.client.over_ssh import opened
-    from crystalmath.remotes.remote_home import named
-
-    return Client(opened(named(name)))
 
 
 def _start(place: Place) -> None:

@@ -78,9 +78,6 @@ class OverSsh(Connected):
     def __str__(self) -> str:
         return f"the server of {self._remote}"
 
-    def _log(self) -> str:
-        return self._remote.path(f"{self._home}/server/log")
-
     def for_waiting(self) -> OverSsh:
         """Return another transport to this server, for waiting."""
         return OverSsh(self._remote, waiting=True)
@@ -107,6 +104,7 @@ class OverSsh(Connected):
         version = read_result(answer)
         check_remote(version, self._remote)
         self._home, self._failures = str(version.get("home")), 0
+        self.log = self._remote.path(f"{self._home}/server/log")
         _versions[self._remote] = version
 
     def call(
@@ -115,9 +113,9 @@ class OverSsh(Connected):
         """Return a method's result; a submission without a key gets one."""
         sent, ours = with_keys(method, params)
         result = super().call(method, sent, timeout)
-        answers = result.get("jobs", [result])
-        for at in ours:
-            answers[at].pop("known", None)  # as without a key
+        for at, answer in enumerate(result.get("jobs", [result]) if ours else ()):
+            if at in ours:
+                answer.pop("known", None)  # as without a key
         return result
 
     def message(self, method: str, params: Mapping[str, Any], timeout: float | None) -> bytes:

@@ -30,6 +30,9 @@ KEPT = 4
 class Connected(Transport):
     """A server, over as many connections as there are requests at a time."""
 
+    #: The place of the server's log.
+    log = ""
+
     def __init__(self) -> None:
         self._closed = False
         self._reset()
@@ -121,22 +124,18 @@ class Connected(Transport):
         """Open a connection, and check the server."""
         raise NotImplementedError
 
-    def _log(self) -> str:
-        """Return the place of the server's log."""
-        raise NotImplementedError
-
     def _lost(
         self, method: str, seconds: float, error: Exception, *, once: bool = False
     ) -> ConnectionLost:
         if isinstance(error, TimeoutError):
-            event = f"has not answered {method} for {seconds:g} s; its log is {self._log()}"
+            event = f"has not answered {method} for {seconds:g} s; its log is {self.log}"
         elif once:
             event = (
                 f"went away before it answered {method}, and may have carried it out: list the "
                 "jobs before you repeat it (a job with a key can be submitted again without harm)"
             )
         else:
-            event = f"went away before it answered {method}; its log is {self._log()}"
+            event = f"went away before it answered {method}; its log is {self.log}"
         return ConnectionLost(f"{self} {event}")
 
 
@@ -153,13 +152,11 @@ class Remote(Connected):
         self._place = place
         self._start = start
         self._waiting = waiting
+        self.log = str(place.log)
         super().__init__()
 
     def __str__(self) -> str:
         return f"the server of {self._place.home}"
-
-    def _log(self) -> str:
-        return str(self._place.log)
 
     def for_waiting(self) -> Remote:
         """Return another transport to this server, for waiting."""

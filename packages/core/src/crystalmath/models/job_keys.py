@@ -25,7 +25,7 @@ def own_key(key: str, request: object, before: Counter[str]) -> str:
     return f"{key}/{fingerprint}{number}"
 
 
-def with_keys(method: str, params: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[int]]:
+def with_keys(method: str, params: Mapping[str, Any]) -> tuple[Mapping[str, Any], set[int]]:
     """Add a key to each submission without one, so that a request sent twice makes one job.
 
     Returns the parameters, and the numbers of the jobs that got one.
@@ -35,9 +35,9 @@ def with_keys(method: str, params: Mapping[str, Any]) -> tuple[Mapping[str, Any]
     elif method == "jobs.submit":
         jobs, many = [params], False
     else:
-        return params, []
+        return params, set()
     name = secrets.token_hex(16)
-    ours = [at for at, job in enumerate(jobs) if job.get("key") is None]
+    ours = {at for at, job in enumerate(jobs) if job.get("key") is None}
     for at in ours:
         jobs[at] = {**jobs[at], "key": f"{name}-{at}"}
     return ({**params, "jobs": jobs} if many else jobs[0]), ours
