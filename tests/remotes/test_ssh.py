@@ -2,12 +2,16 @@
 
 import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
 from ase.build import bulk
 
+from commands import finish, limited, start
 from conftest import AL, eventually
+from crystalmath import processes
 from crystalmath.client import connect
 
 pytestmark = pytest.mark.server
@@ -129,8 +133,6 @@ def test_futures_and_maps_are_followed(hawk):
 
 
 def test_run_ends_with_ctrl_c_and_leaves_nothing(there, hawk, go):
-    from commands import finish, limited, start
-
     environment = {**os.environ, "CRYSTALMATH_ON": "hawk"}
     arguments = ["lab_recipes.wait_for", AL, "--param", f"path={go}"]
     process = start("run", *arguments, env=environment, start_new_session=True)
@@ -156,3 +158,46 @@ def test_what_is_for_this_machine_is_refused(there, command):
     answer = there(command)
     assert answer.code == 2
     assert "for this machine alone" in answer.err
+
+
+def test_a_remote_is_not_configured_from_here(there, home):
+    before = (home / "config.toml").read_text()
+    answer = there("clusters", "init", "slurm")
+    assert answer.code == 2
+    assert "log in to hawk" in answer.err
+    assert (home / "config.toml").read_text() == before
+
+
+def test_an_unknown_remote_is_told(hawk, cli):
+    answer = cli("--on", "hwak", "list", "--json")
+    assert (answer.code, answer.json["jobs"]) == (1, [])
+    assert "there is no remote 'hwak'" in answer.json["error"]
+    assert "did you mean 'hawk'?" in answer.err
+
+
+@pytest.mark.parametrize("command", [["wait"], ["logs", "--follow"], ["list", "--watch"]])
+def test_ctrl_c_leaves_no_process_on_either_side(there, hawk, tmp_path, command):
+    go = tmp_path / "go"
+    job_id = there("submit", "lab_recipes.wait_for", AL, "--param", f"path={go}").out.strip()
+    first, *options = command
+    words = [first, *([] if first == "list" else [job_id]), *options]
+    process = start("--on", "hawk", *words, start_new_session=True)
+    with limited(process):
+        eventually(hawk.bridges)
+        eventually(lambda: len(processes.descendants(process.pid)) > 0)
+        time.sleep(0.5)
+        children = processes.descendants(process.pid)
+        os.killpg(process.pid, signal.SIGINT)
+        assert finish(process).code in {0, 130}
+    assert not any(map(_is_ssh, children))
+    eventually(lambda: not hawk.bridges())
+    assert there("status", job_id, "--json").json["status"] in {"pending", "running"}
+    go.touch()
+    assert there("wait", job_id).code == 0
+
+
+def _is_ssh(pid):
+    try:
+        return Path(f"/proc/{pid}/comm").read_text() == "ssh\n"
+    except OSError:
+        return False

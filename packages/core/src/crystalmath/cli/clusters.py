@@ -133,6 +133,8 @@ def _word(cluster: ClusterEntry, client: Client) -> str:
 def _init(name: str, *, as_json: bool) -> int:
     from crystalmath import config
 
+    if remote := config.remote_name():
+        output.refuse(f"it changes the configuration here; log in to {remote} for its own", "--on")
     path = config.add_table(EXAMPLES[name], "clusters", name)
     if as_json:
         output.write_json({"path": str(path), "cluster": name})

@@ -110,7 +110,7 @@ def _recipe_text(recipe: Mapping[str, Any]) -> str:
         arguments = " its source cannot tell"
     docstring = recipe["docstring"] or "It has no docstring."
     return (
-        f"{recipe['name']}{kind}\n{recipe['file']}:{recipe['line']}\n\n"
+        f"{recipe['name']}{kind}\n{output.there(recipe['file'])}:{recipe['line']}\n\n"
         f"{_BEFORE.get(recipe.get('structure'), _BEFORE[None])}:{arguments}\n\n{docstring}"
     )
 
