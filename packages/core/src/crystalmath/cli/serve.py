@@ -146,7 +146,7 @@ def _unfinished() -> dict[str, str | None]:
 def _ask(place: Place, *, cancel: bool) -> dict[str, Any] | None:
     """Ask the server to leave, also one of another build; ``None`` if none runs."""
     from crystalmath.client.transport import read_result
-    from crystalmath.server.connection import Connection
+    from crystalmath.server.endpoint import Connection
 
     try:
         with contextlib.closing(Connection.to(place)) as connection:

@@ -12,8 +12,7 @@ from crystalmath.client.client_errors import ConnectionLost, raise_answered
 from crystalmath.client.remote import ANSWER_S, HELLO_S
 from crystalmath.client.transport import Caller, Transport, find, pages, read_result
 from crystalmath.errors import ServedElsewhere, ServerNotRunning
-from crystalmath.server.connection import Connection
-from crystalmath.server.endpoint import Place
+from crystalmath.server.endpoint import Connection, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from crystalmath.remotes.remote_home import RemoteHome
-    from crystalmath.server.connection import Connection
+    from crystalmath.server.endpoint import Connection
 
 _LOG = logging.getLogger("crystalmath.client")
 

@@ -10,7 +10,7 @@ from crystalmath.client.client_errors import ClientClosed, ConnectionLost
 from crystalmath.client.handshake import check_server
 from crystalmath.client.transport import Transport, read_result
 from crystalmath.errors import ServerNotRunning
-from crystalmath.server.connection import Connection
+from crystalmath.server.endpoint import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

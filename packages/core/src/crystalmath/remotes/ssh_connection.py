@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 from crystalmath.errors import Unreachable
 from crystalmath.remotes.ssh import Link, ask_nobody
-from crystalmath.server.connection import Connection
+from crystalmath.server.endpoint import Connection
 from crystalmath.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from crystalmath.remotes.remote_home import RemoteHome
-    from crystalmath.server.connection import Request
+    from crystalmath.server.endpoint import Request
 
 #: How long the first answer may take, in seconds: a server may have to start there, and the user
 #: may have to type a password and a second factor.

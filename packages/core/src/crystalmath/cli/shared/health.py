@@ -141,7 +141,7 @@ def _by_engine(status: dict[str, Any]) -> str:
 
 def _ask(place: Place, *methods: str) -> list[dict[str, Any]] | None:
     from crystalmath.client.transport import read_result
-    from crystalmath.server.connection import Connection
+    from crystalmath.server.endpoint import Connection
 
     with (
         contextlib.suppress(ServerNotRunning),
