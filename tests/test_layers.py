@@ -39,6 +39,7 @@ LAYERS = [
     ["crystalmath.__main__"],
     ["crystalmath.cli", "crystalmath.testing"],
     ["crystalmath.client"],
+    ["crystalmath.remotes"],
     ["crystalmath.server"],
     ["crystalmath.archive"],
     ["crystalmath.service"],

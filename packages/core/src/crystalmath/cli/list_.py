@@ -21,6 +21,7 @@ from crystalmath.cli.shared.common_arguments import (
     unserved,
 )
 from crystalmath.cli.shared.job_filters import with_filters
+from crystalmath.config import remote_name
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models.job_notes import step_of, told_steps
 from crystalmath.models.written import force_text
@@ -106,10 +107,9 @@ def list_jobs(
     with home_reader() as home:
         if summary:
             return _summary(home, filters, as_json=as_json)
-        jobs = list(home.jobs(limit or None, **wanted))
+        jobs, totals = _listed(home, wanted, limit, counted=as_json)
         full = 0 < limit == len(jobs)
         count = len(jobs)
-        totals = _totals(home, filters) if full or as_json else {}
         listed = {job["job_id"] for job in jobs}
         if tree:
             jobs = _with_steps(home, jobs)
@@ -127,6 +127,18 @@ def list_jobs(
     if more and not as_json:
         output.note(f"{more} more; --limit 0 shows all; {output.counts(totals)}")
     return 0
+
+
+def _listed(
+    home: HomeReader, wanted: Mapping[str, Any], limit: int, *, counted: bool
+) -> tuple[list[JobDocument], Mapping[str, int]]:
+    """Return jobs, and the counts of all by state if there are as many as the limit."""
+    # Counting takes time if there are many jobs, and asking again if a remote is far away.
+    if counted or remote_name():
+        return home.listed(limit or None, **wanted)
+    jobs = list(home.jobs(limit or None, **wanted))
+    filters = {name: value for name, value in wanted.items() if name != "sort"}
+    return jobs, _totals(home, filters) if 0 < limit == len(jobs) else {}
 
 
 def _of_recipe(home: HomeReader, recipe: str | None) -> str:

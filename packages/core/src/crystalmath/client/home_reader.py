@@ -5,14 +5,14 @@ A shell user waits for every import, so no client, future or event loop is made.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from crystalmath import config
 from crystalmath.client.client_errors import ConnectionLost, raise_answered
-from crystalmath.client.remote import ANSWER_S, HELLO_S, Connection
+from crystalmath.client.remote import ANSWER_S, HELLO_S
 from crystalmath.client.transport import Caller, Transport, find, pages, read_result
 from crystalmath.errors import ServedElsewhere, ServerNotRunning
-from crystalmath.server.endpoint import Place
+from crystalmath.server.endpoint import Connection, Place
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from crystalmath.client.client import Client
     from crystalmath.reading.home_jobs import HomeJobs
     from crystalmath.server import Method
-    from crystalmath.wire.answers import JobDocument
+    from crystalmath.wire.answers import JobDocument, JobList
 
 _Answer = TypeVar("_Answer")
 
@@ -92,6 +92,19 @@ class HomeReader(Transport):
         """Yield jobs, newest first, page by page; see ``jobs.list``."""
         return pages(self.ask, limit, filters)
 
+    def listed(
+        self, limit: int | None, **filters: Any
+    ) -> tuple[list[JobDocument], Mapping[str, int]]:
+        """Return jobs as `jobs` does, and the counts of all by state, with the same requests."""
+        totals: dict[str, int] = {}
+
+        def ask(method: Method[_Answer], **params: Any) -> _Answer:
+            page = self.ask(method, **params, totals=None if totals else True)
+            totals.update(cast("JobList", page).get("totals") or {})
+            return page
+
+        return list(pages(ask, limit, filters)), totals
+
     def _answered(
         self,
         of_server: Callable[[], Any],
@@ -151,7 +164,7 @@ class HomeReader(Transport):
         hello_s = min(HELLO_S, seconds)  # a suspended server does not answer
         server = self._place.read_lock()
         if server is None:
-            check_server(connection.call(*hello, hello_s), self._place.home)
+            check_server(read_result(connection.ask(*hello, hello_s)), self._place.home)
             return connection.ask(*request, seconds)
         version, answer = connection.ask_both([hello, request], seconds, hello_s)
         check_server(read_result(version), self._place.home)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from crystalmath.server.endpoint import Server
 
 
-def connect(*, start: bool = True) -> Client:
-    """Connect to the server of the present home.
+def connect(*, start: bool = True, on: str | None = None) -> Client:
+    """Connect to the server of the present home, or to that of a home on another machine.
 
     The server owns the jobs: they go on when this process ends. If the server runs on another
     host that sees the home, requests and answers go through files in the home.
@@ -24,7 +24,11 @@ def connect(*, start: bool = True) -> Client:
     ----------
     start : bool
         Start a server in the background if none runs, now and at later requests. A server that
-        was stopped stays stopped while the client only waits for jobs.
+        was stopped stays stopped while the client only waits for jobs. A home on another machine
+        always has a server.
+    on : str, optional
+        The home ``[remotes.NAME]`` of the configuration, over SSH; default: ``CRYSTALMATH_ON``,
+        else the home here.
 
     Raises
     ------
@@ -32,7 +36,16 @@ def connect(*, start: bool = True) -> Client:
         No server runs, and `start` is false.
     ServerError
         No server could be started, or the server is of another build.
+    ConfigError
+        The configuration has no such remote.
+    Unreachable
+        The other machine cannot be reached, or has no crystalmath; the message has the remedy.
     """
+    if name := config.remote_name() if on is None else on:
+        from crystalmath.client.over_ssh import opened
+        from crystalmath.remotes.remote_home import named
+
+        return Client(opened(named(name)))
     place = Place.of(config.home())
     server = _elsewhere(place)
     if server is not None:

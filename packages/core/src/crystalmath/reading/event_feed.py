@@ -106,6 +106,7 @@ class Feed:
         self._reading = threading.Lock()
         self._lock = threading.Lock()
         self._listeners: list[Callable[[Sequence[Event]], None]] = []
+        self._closed = False
         self._with_jobs = False
         self._position = 0
         # All events after `_kept_after`; under the lock.
@@ -144,7 +145,8 @@ class Feed:
 
     def _add(self, listener: Callable[[Sequence[Event]], None], *, jobs: bool) -> int:
         with self._lock:
-            self._listeners.append(listener)
+            if not self._closed:  # else the thread would go on, and `close` wait for it for ever
+                self._listeners.append(listener)
             self._with_jobs = self._with_jobs or jobs
         return self._position
 
@@ -181,6 +183,7 @@ class Feed:
     def close(self) -> None:
         """Stop reading; no listener is called any more."""
         with self._lock:
+            self._closed = True
             self._listeners.clear()
         thread = self._thread
         if thread is not None:

@@ -527,13 +527,13 @@ def read_file(snapshot: FileSeen, params: Mapping[str, Any]) -> Generator[None, 
 
 def file_part(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, None, FilePart]:
     """Return some bytes of a file."""
-    from crystalmath.jobs.workfiles import read_stored
+    from crystalmath.jobs.workfiles import digest, read_stored
 
     snapshot = yield from look_at_file(service, params, again=False)
     offset = params.get("offset", 0)
     data, size = read_stored(snapshot.path, offset, params.get("max_bytes", USUAL_BYTES))
     yield
-    return {
+    part: FilePart = {
         "job_id": snapshot.job_id,
         "file": str(snapshot.path),
         "others": list(snapshot.others),
@@ -543,6 +543,9 @@ def file_part(service: HomeJobs, params: Mapping[str, Any]) -> Generator[None, N
         "finished": snapshot.ended and offset + len(data) >= size,
         "error": None,
     }
+    if params.get("sha256"):
+        part["sha256"] = yield from digest(snapshot.path, offset + len(data))
+    return part
 
 
 # --- without a server ------------------------------------------------------------------------

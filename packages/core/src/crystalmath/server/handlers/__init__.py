@@ -16,6 +16,7 @@ from crystalmath.server.handlers import (
     storage,
     submission,
     system,
+    transfers,
 )
 from crystalmath.server.rpc.declare import METHODS
 
@@ -30,6 +31,7 @@ __all__ = [
     "storage",
     "submission",
     "system",
+    "transfers",
 ]
 
 
