@@ -269,9 +269,11 @@ class Job:
 
 @define(eq=False)
 class Parcel:
-    """Jobs that the engine has as one attempt, the first job's; its worker runs them in turn."""
+    """Jobs that the engine has as one attempt, the first job's; its worker runs all of them."""
 
     attempt: Attempt
+    #: Whether the recipe has a function that computes several of the jobs in one call.
+    is_batch: bool = False
     #: All jobs of the parcel, each with its attempt, in their order.
     members: dict[Job, int] = field(factory=dict)
     #: The unfinished jobs, and the jobs that have not begun.
