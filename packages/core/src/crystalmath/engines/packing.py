@@ -7,11 +7,13 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING
 
 from crystalmath.engines.followed import WITH_ENGINE, Phase
+from crystalmath.errors import PluginError
 from crystalmath.models import JobState
 from crystalmath.models.submission import MOST_PRIORITY
 from crystalmath.recipes.batched_recipes import most_of
 
 if TYPE_CHECKING:
+    import logging
     from typing import TypeAlias
 
     from crystalmath.engines.engine_interface import Engine
@@ -41,6 +43,8 @@ _PARAMETERS = '"parameters":'
 #: How many batches each worker has, at most: the one that runs, and the next one. The jobs behind
 #: them wait until a whole batch of them can go.
 BATCHES_PER_WORKER = 2
+#: How many waiting jobs are passed over, at most, in search of others for a batch that has room.
+MOST_PASSED_OVER = 1000
 #: How long it is taken for known whether a recipe has a batched function, in seconds.
 KNOWN_S = 10.0
 
@@ -80,14 +84,19 @@ class RunTimes:
 class KnownBatches:
     """The most jobs of a recipe in one call of its batched function, by the recipe's source."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
         self._known: dict[str, tuple[int | None, float]] = {}
 
     def most(self, recipe: str, now: float) -> int | None:
         """Return that number; ``None`` without a batched function."""
         most, until = self._known.get(recipe, (None, -math.inf))
         if now >= until:
-            most = most_of(recipe)
+            try:
+                most = most_of(recipe)
+            except PluginError as error:
+                most = None
+                self._log.warning("jobs of %s run one by one: %s", recipe, error)
             self._known[recipe] = most, now + KNOWN_S
         return most
 
@@ -99,7 +108,7 @@ class Packer:
         self._engine = engine
         self._followed = followed
         self.run_times = RunTimes()
-        self._batches = KnownBatches()
+        self._batches = KnownBatches(engine.log)
         #: The jobs of a launch that failed: each goes alone, which shows the one to blame.
         self.alone: set[str] = set()
         #: Whether jobs wait until their recipe is measured.
@@ -149,7 +158,7 @@ class Packer:
                 if len(launch.parcels) >= room + extra:
                     break
                 if not launch.may_begin(job, size):
-                    full.add(job.cluster)
+                    self._pass_over(job, launch, late, full)
                     continue
             # Batches are limited by their own number.
             free -= not launch.add(job, size, parcel).is_batch
@@ -160,6 +169,14 @@ class Packer:
             self._followed.put_back(job)
         self.is_measuring = launch.is_measuring
         return launch.parcels
+
+    def _pass_over(self, job: Job, launch: _Launch, late: list[Job], full: set[str]) -> None:
+        """Pass over a job that must wait, or all jobs of its cluster if none may join a batch."""
+        if launch.has_room(job.cluster) and len(late) < MOST_PASSED_OVER:
+            self._followed.set_aside(job)
+            late.append(job)
+        else:
+            full.add(job.cluster)
 
     def _workers_left(self) -> float:
         """Return how many parcels may still begin on this host beside jobs of the last owner.
@@ -209,6 +226,10 @@ class _Launch:
         self._waiting_at_first = followed.count(Phase.NEW, Phase.WAITING)
         self._unmeasured: Counter[Kind] | None = None
         self._open: dict[object, Parcel] = {}
+        # The parcels that others may join, and how many jobs each may have.
+        self._sizes: dict[Parcel, int] = {}
+        # The clusters on which a batch waits.
+        self._held: set[str] = set()
 
     def size(self, job: Job) -> int:
         """Return how many jobs may go into a job's parcel; 0 if its recipe is being measured."""
@@ -273,9 +294,19 @@ class _Launch:
 
     def may_begin(self, job: Job, size: int) -> bool:
         """Return whether a job may begin a parcel."""
-        if size == 0 or (size > 1 and self._is_held(job, size)):
+        if size > 1 and self._is_held(job, size):
+            self._held.add(job.cluster)
+        # No job of the same cluster overtakes a batch that waits, unless another batch has room.
+        if size == 0 or job.cluster in self._held:
             return False
         return self._workers_left > 0 or not self._takes_worker(job)
+
+    def has_room(self, cluster: str) -> bool:
+        """Return whether a batch of this launch, for a cluster, may get further jobs."""
+        return any(
+            parcel.is_batch and parcel.attempt.cluster == cluster and len(parcel.members) < size
+            for parcel, size in self._sizes.items()
+        )
 
     def _is_held(self, job: Job, size: int) -> bool:
         """Return whether a batch waits for more jobs, or for the end of another batch."""
@@ -303,6 +334,7 @@ class _Launch:
             return packed
         self.parcels.append(packed)
         if size > 1:
+            self._sizes[packed] = size
             packed.is_batch = self._most_in_call(job) is not None
             self._open[self._terms(job)] = packed
         if self._workers_left < math.inf and self._takes_worker(job):

@@ -25,7 +25,8 @@ GROUP = "crystalmath.batches"
 def most_of(recipe: str) -> int | None:
     """Return how many structures the batched function of a recipe takes, importing nothing.
 
-    ``None``: the source and the entry points show no such function.
+    ``None``: the source and the entry points show no such function. Raises `PluginError`: two
+    distributions bring one.
     """
     try:
         home, function = home_of(recipe)
@@ -34,7 +35,7 @@ def most_of(recipe: str) -> int | None:
         if most is None and (entry := _entry(name)) is not None:
             spec = locate(entry.module)
             most = _most_in(read_module(spec), name) if spec else None
-    except (InvalidJob, PluginError, ImportError):
+    except (InvalidJob, ImportError):
         return None  # the recipe's own check, or the worker, reports it
     return most
 

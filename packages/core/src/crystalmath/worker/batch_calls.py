@@ -45,7 +45,8 @@ class BatchCalls:
         """
         try:
             batch = batched_recipes.load(lookup.resolve(request["recipe"], self._allow))
-        except BaseException:  # noqa: BLE001 - each job fails with it by itself
+        except BaseException as error:  # noqa: BLE001 - each job fails with it by itself
+            print(f"crystalmath: the jobs run one by one: {error}", file=sys.stderr)
             batch = None
         if batch is None:
             return {"plan": None}
