@@ -54,7 +54,9 @@ class Batched:
 _known: dict[str, Batched] = {}
 
 
-def batched(recipe: Callable[..., Any], *, most: int = MOST, atoms: int | None = None) -> Any:
+def batched(
+    recipe: Callable[..., Any], *, most: int = MOST, atoms: int | None = None
+) -> Callable[[F], F]:
     """Decorate a function that computes many structures of a recipe in one call.
 
     The function takes a list of structures, and the parameters of the recipe by keyword. It returns

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.recipes import batched_recipes, codec, lookup
+from crystalmath.recipes.torchsim_enums import with_members
 from crystalmath.worker import outcomes
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ class BatchCalls:
         try:
             batch = batched_recipes.load(lookup.resolve(request["recipe"], self._allow))
             read = [self._decoded(each) for each, _ in jobs]
-            structures, parameters = [atoms for atoms, _ in read], read[0][1]
+            structures = [atoms for atoms, _ in read]
+            parameters = with_members(request["recipe"], read[0][1])
             os.chdir(work)
             with outcomes.results_in(Path(work)):
                 for index, result in enumerate(_results(batch, structures, parameters)):

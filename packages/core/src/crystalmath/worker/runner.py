@@ -34,6 +34,7 @@ from crystalmath.jobs.rundir import RunDirectory, attempt_id
 from crystalmath.jobs.written_spec import WrittenSpec
 from crystalmath.recipes import codec, lookup, quacc_settings
 from crystalmath.recipes.stored_result import store
+from crystalmath.recipes.torchsim_enums import with_members
 from crystalmath.worker import outcomes
 from crystalmath.worker.batch_calls import BatchCalls
 from crystalmath.worker.child import BEGUN
@@ -291,6 +292,7 @@ def _call(
     times["started"] = time.time()
     if spec.walltime_s is not None:
         control.sendall(json.dumps(BEGUN).encode() + b"\n")
+    parameters = with_members(spec.recipe, parameters)
     call = functools.partial(function, *([] if atoms is None else [atoms]), **parameters)
     flow = None
     if spec.flow is not None:
