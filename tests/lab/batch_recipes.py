@@ -1,5 +1,7 @@
 """Recipes with batched functions that note each call, and misbehave as they are asked to."""
 
+import contextlib
+import fcntl
 import os
 import signal
 import time
@@ -62,3 +64,26 @@ def yielded(structures, bad, factor, pause):
     for atoms in structures:
         time.sleep(pause)
         yield one(atoms, bad, "raise", factor)
+
+
+def alone_job(atoms, folder, seconds):
+    """Take some time; note the end, and whether another attempt of the job ran meanwhile."""
+    return alone_many([atoms], folder, seconds)[0]
+
+
+@batched(alone_job, most=16)
+def alone_many(structures, folder, seconds):
+    with contextlib.ExitStack() as stack:
+        files = [
+            stack.enter_context((Path(folder) / str(tag(one))).open("a")) for one in structures
+        ]
+        for file in files:
+            try:
+                # The kernel drops it with this process, however that ends.
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.write("overlap\n")
+        time.sleep(seconds)
+        for file in files:
+            file.write("end\n")
+    return [{"value": 7 * tag(one)} for one in structures]
