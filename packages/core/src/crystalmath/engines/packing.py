@@ -38,7 +38,7 @@ MAX_JOBS_WITH_ENGINE = 1000
 MEASURE_S = 5.0
 #: How many of the last runs of a recipe decide how long its next one is expected to take.
 RECENT_RUNS = 5
-#: What stands before the parameters in the body of a specification.
+#: The text before the parameters in the body of a specification.
 _PARAMETERS = '"parameters":'
 #: How many batches each worker has, at most: the one that runs, and the next one. The jobs behind
 #: them wait until a whole batch of them can go.
