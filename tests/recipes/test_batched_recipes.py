@@ -64,6 +64,7 @@ def entry_points(monkeypatch):
         ("mylab1.relax_many", None),
         ("mylab1.absent", None),
         ("absent.relax", None),
+        ("relax", None),
         ("quacc.recipes.emt.core.relax_job", None),
     ],
 )

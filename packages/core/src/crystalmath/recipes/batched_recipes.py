@@ -28,6 +28,8 @@ def most_of(recipe: str) -> int | None:
     ``None``: the source and the entry points show no such function. Raises `PluginError`: two
     distributions bring one.
     """
+    if "." not in recipe:
+        return None
     try:
         home, function = home_of(recipe)
         name = f"{home.name}.{function}"
@@ -35,7 +37,7 @@ def most_of(recipe: str) -> int | None:
         if most is None and (entry := _entry(name)) is not None:
             spec = locate(entry.module)
             most = _most_in(read_module(spec), name) if spec else None
-    except (InvalidJob, ImportError):
+    except (InvalidJob, ImportError, ValueError, OSError):
         return None  # the recipe's own check, or the worker, reports it
     return most
 
