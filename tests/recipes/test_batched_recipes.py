@@ -6,11 +6,14 @@ import textwrap
 from importlib.metadata import EntryPoint
 
 import pytest
+from ase.build import bulk
+from attrs import evolve
 
 from crystalmath import batch
 from crystalmath.errors import PluginError
-from crystalmath.recipes import batched_recipes
-from crystalmath.recipes.batched_recipes import load, most_of
+from crystalmath.models import JobSpec
+from crystalmath.recipes import batched_recipes, codec
+from crystalmath.recipes.batched_recipes import load, most_of, parted
 
 MODULE = """
 from crystalmath.batch import batched
@@ -79,6 +82,21 @@ def test_a_recipe_has_its_batch_under_each_of_its_names(write):
     write("mylab3", "from mylab2 import relax as relax_job")
     assert most_of("mylab3.relax_job") == 12
     assert load(importlib.import_module("mylab3").relax_job).most == 12
+
+
+def test_jobs_of_one_call_have_all_but_their_structures_in_common():
+    one, other = (
+        JobSpec(
+            job_id="j", recipe="r", parameters={"b": 2, "structures": [bulk(symbol)], "a": [1, 2]}
+        )
+        for symbol in ("Cu", "Al")
+    )
+    assert parted(codec.encode_spec(one)) == ("structures", '{"a": [1, 2], "b": 2}')
+    assert parted(codec.encode_spec(one)) == parted(codec.encode_spec(other))
+    single = evolve(other, atoms=bulk("Al"), parameters={"a": 1})
+    assert parted(codec.encode_spec(single)) == (None, '{"a": 1}')
+    # Beside a structure of the job, a list of structures is a parameter as others.
+    assert parted(codec.encode_spec(evolve(one, atoms=bulk("Al"))))[0] is None
 
 
 def test_an_entry_point_names_a_function_in_another_module(write, entry_points):

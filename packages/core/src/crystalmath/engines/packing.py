@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter, deque
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from crystalmath.engines.followed import WITH_ENGINE, Phase
 from crystalmath.errors import PluginError
 from crystalmath.models import JobState
 from crystalmath.models.submission import MOST_PRIORITY
-from crystalmath.recipes.batched_recipes import most_of
+from crystalmath.recipes.batched_recipes import most_of, parted
 
 if TYPE_CHECKING:
     import logging
@@ -40,6 +41,8 @@ MEASURE_S = 5.0
 RECENT_RUNS = 5
 #: The text before the parameters in the body of a specification.
 _PARAMETERS = '"parameters":'
+#: The beginning of a body whose structures, if there are any, are among the parameters.
+_WITHOUT_STRUCTURE = '{"atoms":null'
 #: How many batches each worker has, at most: the one that runs, and the next one. The jobs behind
 #: them wait until a whole batch of them can go.
 BATCHES_PER_WORKER = 2
@@ -260,9 +263,11 @@ class _Launch:
     def _terms(self, job: Job) -> tuple[object, ...]:
         """Return the terms that all jobs of a parcel have in common."""
         terms = _common_terms(job)
-        # The worker compares the parameters themselves: these may be longer or shorter.
-        is_batch = self._most_in_call(job) is not None
-        return (*terms, job.body.rpartition(_PARAMETERS)[2]) if is_batch else terms
+        if self._most_in_call(job) is None:
+            return terms
+        if job.alike is None:
+            job.alike = _alike(job.body)
+        return *terms, job.alike
 
     def _unmeasured_size(self, kind: Kind, waiting: int, workers: int) -> int:
         """Return 1 for the first jobs of a recipe, and 0 for others that wait for their ends."""
@@ -348,6 +353,14 @@ def _is_pass(job: Job) -> bool:
 
 def _kind(job: Job) -> Kind:
     return str(job.header.get("recipe")), job.cluster
+
+
+def _alike(body: str) -> int:
+    """Return a hash of a job's parameters; the worker compares the parameters themselves."""
+    if body.startswith(_WITHOUT_STRUCTURE):
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):  # a damaged one
+            return hash(parted(body)[1])
+    return hash(body.rpartition(_PARAMETERS)[2])
 
 
 def _common_terms(job: Job) -> tuple[object, ...]:

@@ -74,6 +74,8 @@ class Job:
     parcel: Parcel | None = None
     #: Whether the job goes alone, as a parcel of this process was lost before the job began.
     apart: bool = False
+    #: A hash of what the jobs of one call of a batched function have in common, once it is needed.
+    alike: int | None = None
     #: Whether the list of jobs that its worker runs after it is written.
     leads: bool = False
     #: When the job may be handed to the engine again, in seconds of the monotonic clock.

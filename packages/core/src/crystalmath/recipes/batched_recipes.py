@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 from typing import TYPE_CHECKING, Any
 
 from crystalmath import entry_points_of
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 #: The group of entry points that name the batched functions of recipes in other modules.
 GROUP = "crystalmath.batches"
+#: The classes of encoded structures (recipes.codec).
+_STRUCTURES = frozenset(("Atoms", "MSONAtoms"))
 
 
 def most_of(recipe: str) -> int | None:
@@ -52,6 +55,28 @@ def _most_in(module: Module, recipe: str) -> int | None:
         if recipe in {of, f"{module.name}.{of}"}:
             return binding.batch.most or MOST
     return None
+
+
+def parted(body: str) -> tuple[str | None, str]:
+    """Return what jobs of one call have in common, from the body of a specification.
+
+    That is the text of their parameters. A recipe that takes a list of structures has these among
+    its parameters: the name of that parameter comes first, and the text is without it.
+    """
+    document = json.loads(body)
+    parameters = document["parameters"]
+    lists = [name for name, value in parameters.items() if _are_structures(value)]
+    name = lists[0] if document["atoms"] is None and len(lists) == 1 else None
+    rest = {key: value for key, value in parameters.items() if key != name}
+    return name, json.dumps(rest, sort_keys=True)
+
+
+def _are_structures(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) > 0
+        and all(isinstance(each, dict) and each.get("@class") in _STRUCTURES for each in value)
+    )
 
 
 def load(recipe: Callable[..., Any]) -> Batched | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import sys
 import time
@@ -65,12 +64,14 @@ class BatchCalls:
         """Read a job; return a text that jobs of one call share, and its number of atoms."""
         try:
             header, body = RunDirectory(path).read_spec()
-            atoms, parameters = codec.decode_spec(body)
-            size = _size(atoms)
-            if WrittenSpec.of(header).flow is not None or not size:
+            if WrittenSpec.of(header).flow is not None:
                 return None, 0
-            alike = json.dumps(json.loads(body)["parameters"], sort_keys=True)
+            atoms, parameters = _decoded(body)
+            _, alike = batched_recipes.parted(body)
+            size = _size(atoms)
         except Exception:  # noqa: BLE001 - the job fails with it by itself
+            return None, 0
+        if not size:
             return None, 0
         self._planned[path] = atoms, parameters
         return alike, size
@@ -105,7 +106,7 @@ class BatchCalls:
         """Return structure and parameters of a job; a function may change the planned ones."""
         if directory.path in self._planned:
             return self._planned.pop(directory.path)
-        return codec.decode_spec(directory.read_spec()[1])
+        return _decoded(directory.read_spec()[1])
 
     def _outcome(
         self,
@@ -137,6 +138,14 @@ class BatchCalls:
             "log": log,
             **outcomes.delivered(directory, attempt, header, payload, small=small),
         }
+
+
+def _decoded(body: str) -> tuple[Any, dict[str, Any]]:
+    """Return the structure, or the list of structures, and the other parameters of a job."""
+    atoms, parameters = codec.decode_spec(body)
+    if atoms is None and (name := batched_recipes.parted(body)[0]) is not None:
+        atoms = parameters.pop(name)
+    return atoms, parameters
 
 
 def _size(structure: Any) -> int:
