@@ -68,6 +68,7 @@ LAYERS = [
         "crystalmath._storage",
         "crystalmath.errors",
         "crystalmath.flow",
+        "crystalmath.batch",
         "crystalmath.processes",
         "crystalmath",
     ],
@@ -175,7 +176,7 @@ def test_a_file_name_says_what_is_inside_and_occurs_once() -> None:
 
 def test_at_the_top_stands_only_what_outsiders_import() -> None:
     top = {path.name for path in (SOURCE / "crystalmath").glob("*.py")}
-    public = {"hookspecs.py", "errors.py", "config.py", "flow.py", "processes.py"}
+    public = {"batch.py", "hookspecs.py", "errors.py", "config.py", "flow.py", "processes.py"}
     own = {"_permissions.py", "_storage.py"}
     assert top == public | {"__init__.py", "__main__.py", *own}
 

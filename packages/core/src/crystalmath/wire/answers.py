@@ -94,7 +94,8 @@ Potcars: TypeAlias = Annotated[
 
 Replaced = Annotated[
     Mapping[str, Count],
-    "reason -> how often the warm runner had to be replaced for it during this job",
+    "reason -> how often the warm runner had to be replaced for it during this job, or the job was "
+    "computed again without another job of its batch",
 ]
 
 
@@ -126,6 +127,9 @@ class Summary(TypedDict):
             list[str],
             "pseudopotentials that had changed between submission and run",
         ]
+    ]
+    batch: NotRequired[
+        Annotated[int, "how many jobs one call of the recipe's batched function computed"]
     ]
     process_replaced: NotRequired[Replaced]
 
