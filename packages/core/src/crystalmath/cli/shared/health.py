@@ -66,13 +66,9 @@ def server_checks(configured: Config) -> Iterator[Check]:
         server = place.read_lock()
         if server is None:
             yield _nobody(place)
-        elif not server.is_here() and place.inbox.is_dir():
-            message = (
-                f"{server}; this host reads jobs in the home, and sends requests as files there"
-            )
-            yield Check("server", "ok", message)
         elif not server.is_here():
-            raise place.elsewhere(server)
+            message = f"{server}; this host reads jobs in the home, and changes none"
+            yield Check("server", "ok", message, f"to change jobs, {place.way_to(server)}")
         else:
             yield from _present(place, server)
     except (CrystalMathError, OSError) as error:
@@ -202,8 +198,8 @@ def storage_checks(config: Config) -> Iterator[Check]:
         yield Check(
             "storage",
             "warning",
-            f"{file} is on {file_system(file)}, of this host alone: on others jobs are "
-            "listed only while a server runs on the host that has the database",
+            f"{file} is on {file_system(file)}, of this host alone: commands on others cannot "
+            "read the jobs",
             _ELSEWHERE,
         )
 
