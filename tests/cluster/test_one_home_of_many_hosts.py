@@ -1,4 +1,4 @@
-"""One home that several hosts see: one of them serves, the others read in it and ask through it.
+"""One home that several hosts see: one of them serves, the others read in it.
 
 The hosts have no network file system, but all else of a cluster: names, boots and processes of
 their own. ``[storage] network`` says that the home is on one.
@@ -62,36 +62,38 @@ def hosts(slurm, home):
     slurm.run(*COMMAND, "stop", "--cancel", env=hosts.environment, check=False)
 
 
-def test_other_hosts_read_in_the_home_and_ask_through_it(hosts, home, tmp_path):
+def test_other_hosts_read_in_the_home_and_name_the_host_that_serves(hosts, home, tmp_path):
     done = hosts.run("login", "submit", "lab_recipes.chatter", str(AL), "--param=count=2")
     job_id = done["job_id"]
     hosts.run("login", "wait", job_id)
+    asked = ("submit", "lab_recipes.wait_for", str(AL), f"--param=path={tmp_path}/go")
+    running = hosts.run("login", *asked)["job_id"]
+    eventually(lambda: hosts.state("login", running) == "running")
     assert hosts.server()["host"] == "login"
 
     # Reading: at once, by whatever host.
     for host in ("node1", "node2"):
-        assert [job["job_id"] for job in hosts.run(host, "list")["jobs"]] == [job_id]
+        assert {job["job_id"] for job in hosts.run(host, "list")["jobs"]} == {job_id, running}
         assert hosts.state(host, job_id) == "completed"
+        assert hosts.state(host, running) == "running"
         assert hosts.run(host, "result", job_id)["result"] == {}
         assert hosts.said(host, "path", job_id).startswith(f"{home}/jobs/{job_id}/")
         assert hosts.said(host, "logs", job_id) == "line 0\nline 1\n"
 
-    # What is submitted on a node runs where the server is; a key gives the same job again.
-    asked = ("submit", "lab_recipes.wait_for", str(AL), f"--param=path={tmp_path}/go", "--key=k")
-    there = hosts.run("node1", *asked)["job_id"]
-    assert hosts.run("node2", *asked)["job_id"] == there
-    eventually(lambda: hosts.state("node2", there) == "running")
-    claim = json.loads((home / "jobs" / there / "1.claim").read_text().splitlines()[0])
-    assert claim["host"] == "login"
-    assert hosts.run("node2", "cancel", there)["cancelled"] is True
-    assert hosts.run("node1", "wait", there, check=False)["jobs"][0]["status"] == "cancelled"
-    refused = hosts.run("node1", "submit", "lab_recipes.nothing", str(AL), check=False)
-    assert "lab_recipes.nothing" in refused["error"]
-
-    # One server for all hosts, and nothing is left in the inbox.
+    # Changing: only on the host that serves, which the others name.
+    for command in (asked, ("cancel", running), ("retry", job_id), ("prune", job_id, "--yes")):
+        refused = hosts.run("node1", *command, check=False)
+        assert refused["code"] == "served_elsewhere", (command, refused)
+        assert "on login (version" in refused["error"]
+        assert f"remotes add login --ssh login --home {home}" in refused["error"]
+    assert {job["job_id"] for job in hosts.run("login", "list")["jobs"]} == {job_id, running}
+    assert hosts.state("node2", running) == "running"
+    # A command that waits there sees the end.
+    waiting = hosts.start("node2", "wait", running)
+    assert hosts.run("login", "cancel", running)["cancelled"] is True
+    (ended,) = json.loads(waiting.communicate(timeout=300)[0])["jobs"]
+    assert ended["status"] == "cancelled"
     assert hosts.server()["host"] == "login"
-    # The server throws a request away once it has answered it.
-    eventually(lambda: not list((home / "server" / "inbox").iterdir()), 60)
 
 
 def test_a_batch_script_runs_jobs_beside_the_server(hosts, home, slurm, tmp_path):
@@ -117,32 +119,17 @@ def test_a_batch_script_runs_jobs_beside_the_server(hosts, home, slurm, tmp_path
     assert hosts.server()["host"] == "login"
 
 
-def test_a_request_outlives_the_server(hosts, home):
-    hosts.run("login", "submit", "lab_recipes.value", str(AL))
-    hosts.cluster.run("kill", "-STOP", str(hosts.server()["pid"]))
-    asking = hosts.start("node1", "submit", "lab_recipes.value", str(AL), "--label", "x=y")
-    eventually(lambda: list((home / "server" / "inbox").glob("[!.]*.request")))
-    hosts.cluster.run("kill", "-KILL", str(hosts.server()["pid"]))
-    # As if it had been killed after it took it.
-    (request,) = (home / "server" / "inbox").glob("[!.]*.request")
-    request.rename(request.with_suffix(".taken"))
-    hosts.run("login", "submit", "lab_recipes.value", str(AL))
-    job_id = json.loads(asking.communicate(timeout=300)[0])["job_id"]
-    (listed,) = hosts.run("node2", "list", "--label", "x=y")["jobs"]
-    assert listed["job_id"] == job_id
-
-
-def test_a_database_of_one_host_is_asked_there(hosts, home):
+def test_a_database_of_one_host_is_read_there_alone(hosts, home):
     database = "/dev/shm/own/jobs.sqlite"  # each host has its own
     (home / "config.toml").write_text(f'[storage]\nnetwork = true\ndatabase = "{database}"\n')
     job_id = hosts.run("login", "submit", "lab_recipes.value", str(AL))["job_id"]
     hosts.run("login", "wait", job_id)
-    assert hosts.state("node1", job_id) == "completed"
-    assert [job["job_id"] for job in hosts.run("node1", "list")["jobs"]] == [job_id]
-    refused = hosts.run("node1", "run", "lab_recipes.value", str(AL), check=False)
-    assert refused["code"] == "served_elsewhere"
-    assert "submit the job, so that it runs there" in refused["error"]
+    for command in (("status", job_id), ("list",), ("run", "lab_recipes.value", str(AL))):
+        refused = hosts.run("node1", *command, check=False)
+        assert refused["code"] == "served_elsewhere", (command, refused)
+        assert "crystalmath --on login" in refused["error"]
     assert hosts.cluster.run("ls", database, on="node1", check=False).returncode
     checks = {check["name"]: check for check in hosts.run("node1", "doctor", check=False)["checks"]}
     assert "of this host alone" in checks["storage"]["message"]
-    assert "sends requests as files there" in checks["server"]["message"]
+    assert checks["server"]["state"] == "error"
+    assert "crystalmath --on login" in checks["server"]["message"]

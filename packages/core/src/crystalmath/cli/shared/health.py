@@ -59,6 +59,7 @@ def condition(each: Condition) -> Check:
 
 def server_checks(configured: Config) -> Iterator[Check]:
     """Check that the server runs, answers, and has the versions of this process."""
+    from crystalmath.client.other_host import require_home
     from crystalmath.server.endpoint import Place
 
     try:
@@ -67,6 +68,7 @@ def server_checks(configured: Config) -> Iterator[Check]:
         if server is None:
             yield _nobody(place)
         elif not server.is_here():
+            require_home(place, server)
             message = f"{server}; this host reads jobs in the home, and changes none"
             yield Check("server", "ok", message, f"to change jobs, {place.way_to(server)}")
         else:
