@@ -166,7 +166,7 @@ def _checks(name: str, timeout_s: float) -> Iterator[Check]:
         yield from checks
         yield _late(job, timeout_s)
         return
-    with any_client() as client:
+    with any_client(runs=True) as client:
         yield from client.check_cluster(name, job.job_id)["checks"]
 
 

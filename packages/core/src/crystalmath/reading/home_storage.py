@@ -52,8 +52,8 @@ def storage_checks(config: Config) -> Iterator[Check]:
         yield Check(
             "storage",
             "warning",
-            f"{file} is on {file_system(file)}, of this host alone: on others jobs are "
-            "listed only while a server runs on the host that has the database",
+            f"{file} is on {file_system(file)}, of this host alone: commands on others "
+            "cannot read the jobs",
             _ELSEWHERE,
         )
 

@@ -30,7 +30,6 @@ from crystalmath.errors import (
 from crystalmath.jobs.host import Host
 from crystalmath.jobs.identities import own_identity
 from crystalmath.server.handlers import METHODS
-from crystalmath.server.inbox import Inbox
 from crystalmath.server.lock import HomeLock
 from crystalmath.server.log import log_to
 from crystalmath.server.pools import in_pool
@@ -213,7 +212,6 @@ class Server:
                 loop.add_signal_handler(number, lambda: self.stop(cancel=False))
         self.connections = Connections(self, METHODS)
         care = asyncio.create_task(self._care())
-        inbox = asyncio.create_task(Inbox(self.place).run())
         warming = asyncio.create_task(self._warm())
         self._listening = await self._listen_on(listener)
         try:
@@ -229,7 +227,6 @@ class Server:
                 async with asyncio.timeout(EXIT_S):  # the home's file system may hang
                     await in_pool("stopping", self._withdraw)
             care.cancel()
-            inbox.cancel()
             warming.cancel()
             await self.connections.close()
 

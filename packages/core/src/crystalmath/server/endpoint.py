@@ -11,6 +11,7 @@ import itertools
 import json
 import math
 import os
+import shlex
 import socket as sockets
 import stat
 import time
@@ -110,11 +111,6 @@ class Place(NamedTuple):
         """The file with the output of a server in the background, and of its child processes."""
         return self.directory / "output"
 
-    @property
-    def inbox(self) -> Path:
-        """The folder in which other hosts leave requests; the server makes it."""
-        return self.directory / "inbox"
-
     def mark(self) -> tuple[int, ...] | None:
         """Return a mark of the present socket, which differs from that of a later one."""
         try:
@@ -170,9 +166,19 @@ class Place(NamedTuple):
     def elsewhere(self, server: Server) -> ServedElsewhere:
         """Return the error that names a server which cannot be reached from here."""
         return ServedElsewhere(
-            f"the server of {self.home} is the {server}: run the command there, or end it with "
-            f"`crystalmath stop` there; if that host is gone, `crystalmath serve` here takes its "
+            f"the home {self.home} is served by {server} since {_moment(server.started_at)}: "
+            f"{self.way_to(server)}; if that host is gone, `crystalmath serve` here takes its "
             f"place once it has been silent for {self._lease_of(server)}; or remove {self.lock}"
+        )
+
+    def way_to(self, server: Server) -> str:
+        """Describe how a command gets to a server on another host, as part of a sentence."""
+        host = server.identity.host
+        name, home = shlex.quote(host.partition(".")[0]), shlex.quote(os.fspath(self.home))
+        return (
+            f"run the command there, or here by way of SSH with `crystalmath --on {name} ...`, "
+            f"once `crystalmath remotes add {name} --ssh {shlex.quote(host)} --home {home}` has "
+            "named that host"
         )
 
     def _lease_of(self, server: Server) -> str:
@@ -185,8 +191,13 @@ class Place(NamedTuple):
             heart = None
         if heart is None or not math.isfinite(heart.lease_s):
             return "its lease ([jobs] lease_s)"
-        ends = time.strftime("%H:%M:%S", time.localtime(time.time() + heart.lease_s))
+        ends = _moment(time.time() + heart.lease_s)
         return f"its lease of {heart.lease_s:g} s ([jobs] lease_s), at {ends} at the earliest"
+
+
+def _moment(epoch_s: float) -> str:
+    """Return a time as people on this host read it."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(epoch_s))
 
 
 def _socket_of(home: Path, environ: Mapping[str, str]) -> Path:

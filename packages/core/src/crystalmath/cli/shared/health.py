@@ -56,6 +56,7 @@ def condition(each: Condition) -> Check:
 
 def server_checks(configured: Config) -> Iterator[Check]:
     """Check that the server runs, answers, and has the versions of this process."""
+    from crystalmath.client.other_host import require_home
     from crystalmath.server.endpoint import Place
 
     try:
@@ -63,13 +64,10 @@ def server_checks(configured: Config) -> Iterator[Check]:
         server = place.read_lock()
         if server is None:
             yield _nobody(place)
-        elif not server.is_here() and place.inbox.is_dir():
-            message = (
-                f"{server}; this host reads jobs in the home, and sends requests as files there"
-            )
-            yield Check("server", "ok", message)
         elif not server.is_here():
-            raise place.elsewhere(server)
+            require_home(place, server)
+            message = f"{server}; this host reads jobs in the home, and changes none"
+            yield Check("server", "ok", message, f"to change jobs, {place.way_to(server)}")
         else:
             yield from _present(place, server)
     except (CrystalMathError, OSError) as error:

@@ -5,7 +5,7 @@ Each declares its method with :func:`crystalmath.server.rpc.declare.method`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from crystalmath.server.handlers import (
     events,
@@ -19,6 +19,9 @@ from crystalmath.server.handlers import (
     transfers,
 )
 from crystalmath.server.rpc.declare import METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "METHODS",
@@ -35,8 +38,6 @@ __all__ = [
 ]
 
 
-def is_repeatable(method: object, params: object) -> bool:
+def is_repeatable(method: str, params: Mapping[str, Any]) -> bool:
     """Return whether a request has the same effect when it is carried out twice."""
-    if str(method) not in METHODS or not isinstance(params, Mapping):
-        return True
-    return METHODS[str(method)].repeatable(params)
+    return method not in METHODS or METHODS[method].repeatable(params)
