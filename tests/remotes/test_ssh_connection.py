@@ -4,9 +4,11 @@ import time
 
 import pytest
 
+from conftest import eventually
 from crystalmath.client import ProtocolMismatch, connect
 from crystalmath.errors import Unreachable
 from crystalmath.remotes import ssh_connection
+from crystalmath.remotes.remote_home import named
 from crystalmath.wire import messages
 
 pytestmark = pytest.mark.server
@@ -104,6 +106,17 @@ def test_what_ssh_refuses_is_told_with_the_remedy(hawk, home, change, said):
     (home / "config.toml").write_text(hawk.table().replace(*change))
     with pytest.raises(Unreachable, match=said):
         connect(on="hawk")
+
+
+def test_ssh_that_ends_before_the_request_is_told(home, hawk):
+    (home / "config.toml").write_text(
+        '[remotes.hawk]\nssh = ["-F", "/dev/null", "-p", "1", "127.0.0.1"]\n'
+    )
+    connection = ssh_connection.SshConnection(named("hawk"), bytes)
+    eventually(lambda: not connection.is_fresh())
+    with pytest.raises(Unreachable, match="refused"):
+        connection.ask_both([("system.ping", {})], 5.0)
+    connection.close()
 
 
 @pytest.mark.parametrize(

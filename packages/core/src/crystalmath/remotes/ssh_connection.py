@@ -63,7 +63,10 @@ class SshConnection(Connection):
         if self._is_checked:
             return super().ask_both(requests, timeout, first_s)
         first_s = TYPED_S if self._link.may_ask else FIRST_S
-        hello, *answers = super().ask_both([_HELLO, *requests], timeout, first_s)
+        try:
+            hello, *answers = super().ask_both([_HELLO, *requests], timeout, first_s)
+        except BrokenPipeError as error:  # ssh has ended before the request
+            raise self._link.failure(self._banner or b"") from error
         self._check(hello)
         self._is_checked = True
         ask_nobody(self._remote)  # a later question would come where nobody expects it
