@@ -5,6 +5,8 @@ The lock says that the server is on another host; tests/cluster has such hosts.
 
 import json
 import os
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,7 +80,7 @@ def test_jobs_are_read_here_and_changed_only_by_the_host_of_the_server(elsewhere
             " on login2.cluster (version ",
             "run the command there",
             "`crystalmath --on login2 ...`",
-            f"`crystalmath remotes add login2 --ssh login2.cluster --home {elsewhere.home}`",
+            f"`crystalmath remotes add login2 login2.cluster --home {elsewhere.home}`",
         ):
             assert part in refused["error"], (command, refused)
     for command in (
@@ -101,6 +103,15 @@ def test_jobs_are_read_here_and_changed_only_by_the_host_of_the_server(elsewhere
     # Its job runs on this host, beside the server.
     code, checked = run(elsewhere, "clusters", "check", "local")
     assert (code, checked["status"]) == (0, "ok"), checked
+
+
+def test_the_command_that_names_the_host_is_accepted(elsewhere):
+    refused = run(elsewhere, "stop")[1]["error"]
+    (command,) = re.findall("`crystalmath (remotes add .*?)`", refused)
+    code, answer = run(elsewhere, *shlex.split(command))
+    assert (code, answer["remote"]) == (0, "login2")
+    (remote,) = run(elsewhere, "remotes")[1]["remotes"]
+    assert (remote["ssh"], remote["home"]) == (["login2.cluster"], str(elsewhere.home))
 
 
 def test_a_client_reads_here_until_the_server_has_ended(home):

@@ -42,7 +42,7 @@ def test_other_hosts_read_in_the_home_and_name_the_host_that_serves(hosts, home,
         refused = hosts.run(*command, on="node1", check=False)
         assert refused["code"] == "served_elsewhere", (command, refused)
         assert "on login (version" in refused["error"]
-        assert f"remotes add login --ssh login --home {home}" in refused["error"]
+        assert f"remotes add login login --home {home}" in refused["error"]
     assert {job["job_id"] for job in hosts.run("list")["jobs"]} == {job_id, running}
     assert hosts.state(running, on="node2") == "running"
     # A command that waits there sees the end.

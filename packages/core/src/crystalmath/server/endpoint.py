@@ -177,7 +177,7 @@ class Place(NamedTuple):
         name, home = shlex.quote(host.partition(".")[0]), shlex.quote(os.fspath(self.home))
         return (
             f"run the command there, or here by way of SSH with `crystalmath --on {name} ...`, "
-            f"once `crystalmath remotes add {name} --ssh {shlex.quote(host)} --home {home}` has "
+            f"once `crystalmath remotes add {name} {shlex.quote(host)} --home {home}` has "
             "named that host"
         )
 
