@@ -736,7 +736,7 @@ class Client:
         Returns
         -------
         dict
-            The answer of ``jobs.specification`` (docs/methods.md).
+            The answer of ``jobs.specification`` (the page Methods).
         """
         return self.ask(server.JOBS_SPECIFICATION, job_id=job_id)
 

@@ -1,15 +1,11 @@
-"""Writes docs/methods.md of the OpenRPC document: `python tests/methods_page.py`."""
+"""Makes the page of the methods from the OpenRPC document."""
 
-from pathlib import Path
-
-PAGE = Path(__file__).parents[1] / "docs/methods.md"
 BEGINNING = """\
 # Methods
 
-Every method of the server, what it takes and what it answers. [The protocol](protocol.md) says how
-to call one and what its answers mean. This page is made of the declarations that requests are
-checked by: `python tests/methods_page.py` writes it again, and `rpc.discover` gives the same as an
-OpenRPC document with examples.
+Every method of the server, what it takes and what it answers. [The protocol](../protocol.md)
+says how to call one and what its answers mean. This page is made of the declarations that check
+requests; `rpc.discover` answers the same as an OpenRPC document with examples.
 
 `?` marks what may be left out of a request, or be missing in an answer. An answer may also be a
 [Refusal](#refusal), and may gain keys in later releases.
@@ -100,10 +96,3 @@ def limits(schema):
         if name in schema:
             found.append(f"at most {schema[name]} {word}")
     return f", {' '.join(found)}" if found else ""
-
-
-if __name__ == "__main__":
-    from crystalmath.server.handlers import METHODS
-    from crystalmath.server.rpc.openrpc import document
-
-    PAGE.write_text(page(document(METHODS)), encoding="utf-8")
