@@ -41,7 +41,7 @@ def page(document):
 
 def table(title, schema, shared):
     found = list(rows(schema, shared))
-    return [f"| {title} | | |\n|---|---|---|", *found, ""] if found else []
+    return [f"| {title} | type | meaning |\n|---|---|---|", *found, ""] if found else []
 
 
 def rows(schema, shared, place=""):

@@ -49,7 +49,7 @@ def _command(name: str, command: Any) -> Iterator[str]:
     yield (command.help or "").replace("\b\n", "").strip() + "\n"
     rows = [record for each in command.params if (record := _row(each, context))]
     if rows:
-        yield "| option | |\n|---|---|"
+        yield "| option | meaning |\n|---|---|"
         yield from (f"| {left} | {right} |" for left, right in rows)
         yield ""
     if command.epilog:

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")),
-    # This page is made of the types of the methods, whose texts are read where they stand.
-    *sorted(set((ROOT / "docs").rglob("*.md")) - {ROOT / "docs/methods.md"}),
+    *sorted(
+        page
+        for page in (ROOT / "docs").rglob("*.md")
+        # `nox -s docs` writes these of texts that are read where they stand.
+        if page.parent.name != "project" and page.name not in {"commands.md", "methods.md"}
+    ),
 ]
 SOURCES = sorted((ROOT / "packages").glob("*/src/**/*.py"))
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

@@ -8,7 +8,17 @@ TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 #: Folders whose tests are about the whole, or run a room's tests in another way.
 OF_THE_WHOLE = {
-    *("cluster", "contract", "kit", "page", "potentials", "protocol", "same", "simulation"),
+    *(
+        "built_site",
+        "cluster",
+        "contract",
+        "kit",
+        "page",
+        "potentials",
+        "protocol",
+        "same",
+        "simulation",
+    ),
     *("together", "vasp", "wheels"),
 }
 

@@ -44,8 +44,8 @@ def test_no_page_is_wider_than_its_window(page, served, name, width):
 @pytest.mark.parametrize(
     ("word", "wanted"),
     [
-        ("POTCAR", "command-line"),
-        ("fmax", "repair"),
+        ("POTCAR", "tutorials/first-vasp-job"),
+        ("fmax", "tutorials/first-job"),
         ("Slurm", "slurm"),
         ("retry", "repair"),
     ],
@@ -54,5 +54,7 @@ def test_the_search_leads_to_the_explanation(page, served, word, wanted):
     page.goto(f"{served}/search.html?q={word}")
     first = page.locator("#search-results li a").first
     first.wait_for()
-    page.wait_for_function("() => /found/.test(document.querySelector('#search-results').innerText)")
+    page.wait_for_function(
+        "() => /found/.test(document.querySelector('#search-results').innerText)"
+    )
     assert re.search(rf"/{wanted}\.html", first.evaluate("link => link.href"))

@@ -14,7 +14,6 @@ from crystalmath.models.checks import checked
 from crystalmath.server import handlers
 from crystalmath.server.handlers import METHODS
 from crystalmath.server.rpc.openrpc import document
-from methods_page import PAGE, page
 
 pytestmark = pytest.mark.server
 
@@ -141,11 +140,6 @@ def test_what_the_check_lets_through_fits_the_schema(name):
             else:
                 passed = True
             assert passed == validator.is_valid(value), (parameter, value)
-
-
-def test_the_page_of_methods_is_the_document():
-    # `python tests/methods_page.py` writes it.
-    assert PAGE.read_text(encoding="utf-8") == page(DOCUMENT)
 
 
 def test_the_text_for_people_names_every_method():
