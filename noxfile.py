@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -159,6 +160,67 @@ def together(session: nox.Session) -> None:
         session.run("crystalmath", "run", *job, env=environment)
     session.install("./examples/engine-dask-apart")
     _run(session, "pytest @spread @store tests/together tests/web")
+
+
+@nox.session(default=False, requires=["build"])
+def release(session: nox.Session) -> None:
+    """Check in dist/ what an index would get, install it on each Python; stop before uploading."""
+    session.install("--group=build")
+    dist = ROOT / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    dist.mkdir()
+    again = Path(session.create_tmp()).resolve() / "again"
+    shutil.rmtree(again, ignore_errors=True)
+    sums = []
+    for package in PACKAGES:
+        if not package.startswith("./packages/"):
+            continue  # examples are not released
+        session.run("uv", "build", "--quiet", f"--out-dir={again}", package)
+        for file in sorted((WHEELS / Path(package).name).glob("crystalmath*")):
+            shutil.copy(file, dist)
+            first, second = (
+                hashlib.sha256(each.read_bytes()).hexdigest() for each in (file, again / file.name)
+            )
+            if first != second:
+                session.error(f"{file.name} is not the same when it is built again")
+            sums.append(f"{first}  {file.name}\n")
+    files = [str(file) for file in sorted(dist.iterdir())]
+    session.run("twine", "check", "--strict", *files)
+    (dist / "SHA256SUMS").write_text("".join(sums), encoding="ascii")
+    _try_release(session, [file for file in files if file.endswith(".whl")])
+    (core,) = dist.glob("crystalmath-*.whl")
+    version = core.name.split("-")[1]
+    cited = f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    if "dev" in version:
+        session.warn(f"this is {version}: `git tag vX.Y.Z` makes a release")
+    elif not cited:
+        session.error(f"CITATION.cff does not name {version}")
+    session.log("to upload: twine upload dist/*.whl dist/*.tar.gz")
+
+
+def _try_release(session: nox.Session, wheels: Sequence[str]) -> None:
+    """Install wheels, and packages of others from the index, on each Python, and run a job."""
+    work = Path(session.create_tmp()).resolve()
+    core = next(file for file in wheels if "/crystalmath-" in file)
+    # Covalent and SQLAlchemy 2 exclude each other: `together` installs its engine.
+    others = [file for file in wheels if file != core and "_covalent-" not in file]
+    for version in nox.project.python_versions(
+        nox.project.load_toml("packages/core/pyproject.toml")
+    ):
+        find = ["uv", "python", "find", "--no-python-downloads", version]
+        python = str(session.run(*find, silent=True, success_codes=[0, 2])).strip()
+        if not Path(python).exists():
+            session.warn(f"Python {version} is not installed here: nothing was tried on it")
+            continue
+        folder, environment = work / version, {"CRYSTALMATH_HOME": str(work / f"home-{version}")}
+        shutil.rmtree(environment["CRYSTALMATH_HOME"], ignore_errors=True)
+        session.run("uv", "venv", "--quiet", "--clear", f"--python={python}", str(folder))
+        install = ["uv", "pip", "install", "--quiet", f"--python={folder}"]
+        session.run(*install, f"{core}[quacc]", *others)
+        session.run("uv", "pip", "check", f"--python={folder}")
+        command = str(folder / "bin/crystalmath")
+        job = ["run", "emt.core.relax_job", str(ROOT / "examples/Al.poscar"), "--engine=parsl"]
+        session.run(command, *job, env=environment, external=True)
 
 
 @nox.session(default=False, venv_backend="none")
