@@ -25,7 +25,11 @@ OF_THE_WHOLE = {
 
 def _names():
     """Return the names that tests may have, by the folder of the tests."""
-    names = {"": set(), "pages": {page.stem for page in ROOT.glob("docs/*.md")}}
+    names = {
+        "": {path.stem for path in ROOT.iterdir()},
+        # A page, or a folder of pages.
+        "pages": {page.stem for page in ROOT.glob("docs/*")},
+    }
     for package in (*ROOT.glob("packages/*/src/*"), *ROOT.glob("examples/*/src/*/")):
         for file in package.rglob("*.py"):
             parts = file.relative_to(package).with_suffix("").parts
