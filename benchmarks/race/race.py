@@ -1,8 +1,8 @@
 """Race the same work through other packages and through us: ``python benchmarks/race/race.py``.
 
 Each contestant gets a virtual environment of its own, with pinned versions and the defaults that
-its authors document. The median of three rounds counts. The table is Markdown, and ``--output FILE``
-writes it to a file. It needs ``uv``, and an idle machine.
+its authors document. The median of three rounds counts. The table is Markdown, and with
+``--output FILE`` it goes to a file. It needs ``uv``, and an idle machine.
 
 Tasks:
 

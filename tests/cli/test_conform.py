@@ -132,7 +132,7 @@ def test_the_table_says_why(engine):
     answer = conform(engine, *limits, "-k", REFUSED, "--option", "refuses=false")
     assert answer.code == 1
     assert "DID NOT RAISE" in answer.out
-    assert "See 'Who calls what' in docs/writing-an-engine.md." in answer.out
+    assert "See 'Who calls what' in docs/engine-contract.md." in answer.out
     again = "crystalmath conform lax --option=refuses=false --start=60s --turn=3s --linger=20s"
     assert f"Look closer: {again} -k {REFUSED}\n" in answer.out
     assert "lax 1.5: 1 failed" in answer.out

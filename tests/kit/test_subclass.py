@@ -114,7 +114,7 @@ def test_each_topic_names_its_section_of_the_guide():
 def test_a_failure_is_explained(verdicts):
     details = verdicts["TestOther", "test_capabilities_are_sane"].details
     assert re.search(r"-- What is asked of the engine --+\ncapabilities are sane", details)
-    assert "See 'What capabilities promise' in docs/writing-an-engine.md." in details
+    assert "See 'What capabilities promise' in docs/engine-contract.md." in details
 
 
 LONG = """\

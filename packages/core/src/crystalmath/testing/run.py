@@ -45,7 +45,7 @@ class TestEngine(RunnerContract):
 _CONTRACT = "crystalmath.testing.contract"
 
 #: The page with the sections that `Verdict.guide` names.
-GUIDE = "docs/writing-an-engine.md"
+GUIDE = "docs/engine-contract.md"
 #: The title above the engine's last messages before a failure.
 SAID = "What the engine said last"
 _FIRST = "test_one_job_ends"

@@ -321,7 +321,7 @@ def all_gone(
         return (
             f"after {after()} these processes of the engine are alive {limit:g} s later: "
             f"{'; '.join(map(shown, alive()))}; processes of an engine must end with the process "
-            "that uses it, also when that is killed (docs/writing-an-engine.md, "
+            "that uses it, also when that is killed (docs/engine-contract.md, "
             '"What your engine leaves as it was")'
         )
 

@@ -45,7 +45,7 @@ REMOVED, REMOVED_S = 64, 10.0
 #: How many times an attempt is probed whose state must not change.
 LOOKS = 5
 
-_GUIDE = "docs/writing-an-engine.md"
+_GUIDE = "docs/engine-contract.md"
 
 UNDER_WAY = {"queued", "running"}
 OVER = {"gone", "unknown"}

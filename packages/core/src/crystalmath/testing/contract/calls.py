@@ -35,7 +35,7 @@ STOP_S = 30.0
 WAITING = 100
 #: If `launch` takes no more jobs for so long beside a turn, in seconds, the engine is stopped.
 STALLED_S = 5.0
-_GUIDE = "docs/writing-an-engine.md"
+_GUIDE = "docs/engine-contract.md"
 
 
 class Calls(Base):
@@ -74,7 +74,7 @@ class Calls(Base):
         assert not early["modules"], (
             f"loading the plugin imports {', '.join(early['modules'])}: `crystalmath engines` "
             "loads the plugin, must be quick, and must work without the library; import it within "
-            f"crystalmath_make_runner ({_GUIDE}, '2. The plugin')"
+            f"crystalmath_make_runner ({_GUIDE}, 'The plugin')"
         )
 
     # --- at the end --------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class BusyWorkers:
             f"more than {self._engine.workers} jobs run at once, the number in "
             "EngineUnderTest.workers: set the right number (crystalmath conform --workers N), or "
             "configure the engine so that no more run; if the number is unknown, as on a cluster "
-            f"with idle nodes, this cannot be tested ({GUIDE}, '8. Test it')"
+            f"with idle nodes, this cannot be tested ({GUIDE}, 'When a test cannot hold')"
         )
 
 

@@ -99,7 +99,7 @@ class Hygiene(Base):
             raise AssertionError(
                 f"{method}('taken-out') raised {error!r}: answer for every name, because a cluster "
                 "may be removed from the configuration while its jobs wait "
-                "(docs/writing-an-engine.md, 'Clusters and resources')"
+                "(docs/engine-contract.md, 'Clusters and resources')"
             ) from error
 
     def test_findings(self, kit: Kit) -> None:
@@ -120,7 +120,7 @@ class Hygiene(Base):
         assert any(UNKNOWN_OPTION in each for each in messages), (
             f"with `{UNKNOWN_OPTION} = 1` in its table of config.toml the engine has no error in "
             "its findings that names this key, and makes a runner: settings.check_options refuses "
-            "options that you do not know (docs/writing-an-engine.md, '2. The plugin')"
+            "options that you do not know (docs/engine-contract.md, 'The plugin')"
         )
 
     @pytest.fixture

@@ -245,6 +245,6 @@ class Outages(Base):
                 lambda: (
                     f"in an outage probe was called {PROBES} times, and the process that submits "
                     f"has {' and '.join(traces.grown(pid, before, PROBES))} "
-                    "(docs/writing-an-engine.md, 'What your engine leaves as it was')"
+                    "(docs/engine-contract.md, 'What your engine leaves as it was')"
                 ),
             )

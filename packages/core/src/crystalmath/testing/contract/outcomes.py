@@ -141,7 +141,7 @@ class Outcomes(Base):
         assert "walltime" in result["error"], (
             f"its error is {result['error']!r}, and does not say that the walltime was over: if "
             "the engine ends jobs or allocations itself, it must leave core a margin before that "
-            "(docs/writing-an-engine.md, 'Walltime and its margin')"
+            "(docs/engine-contract.md, 'Walltime and its margin')"
         )
         assert 1.0 <= outcome["finished"] - outcome["started"] < 10.0 + kit.engine.start_s
 

@@ -41,7 +41,7 @@ WRONG = {
     "finished": {"queued", "running"},
     "never launched": {"queued", "running"},
 }
-_GUIDE = "docs/writing-an-engine.md"
+_GUIDE = "docs/engine-contract.md"
 
 
 class Turns(Base):
