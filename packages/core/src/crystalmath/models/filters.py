@@ -82,6 +82,8 @@ class StoreSelection(Selection, total=False):
     seen: Mapping[str, JobState]
     errors: Mapping[str, str]
     owner: str
+    ended_before: float
+    pruned: bool
 
 
 def _filter(doc: str, schema: Schema, option: str, text: str) -> Any:

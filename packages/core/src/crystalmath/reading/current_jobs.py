@@ -321,6 +321,11 @@ class Onlooker:
                 current.append(job)
         return current
 
+    def has_begun(self, job_id: str, attempt: int) -> bool:
+        """Return whether a pending job may be in another state; two system calls if it is not."""
+        directory = self._open(self._jobs_directory / job_id)
+        return directory.claimed(attempt) or directory.decided(attempt)
+
     def _seen(self, job: JobMetadata, left: Mapping[str, bytes]) -> JobMetadata:
         from crystalmath.jobs.life import follow
         from crystalmath.jobs.reading import view

@@ -147,12 +147,15 @@ class HomeJobs:
             self._require_no_directories()
             return []
         self.disk.look()
-        seen = self._seen_elsewhere()
-        rows = self._store.list(
-            limit=limit, before=before, skip=skip, sort=sort, **_fuller(filters, seen)
-        )
+        chosen = cast("StoreSelection", filters)
+        if _depend_on_files(filters):
+            chosen = _fuller(filters, self._seen_elsewhere())
+        rows = self._store.list(limit=limit, before=before, skip=skip, sort=sort, **chosen)
         if not rows and not self._store.list(limit=1):
             self._require_no_directories()
+        is_own = self._onlooker.host.is_own
+        others = [job for job in rows if not (job.state.is_terminal() or is_own(job.owner))]
+        seen = {job.job_id: job for job in self._onlooker.seen(others)}
         return self.as_found([seen.get(job.job_id, job) for job in rows])
 
     def totals(self, **filters: Unpack[Selection]) -> dict[JobState, int]:
@@ -266,7 +269,14 @@ class HomeJobs:
         if owners:
             is_own = self._onlooker.host.is_own
             owners = [owner for owner in owners if not is_own(json.loads(owner))]
-        rows = [job for owner in owners for job in self._store.unfinished(owner=owner)]
+        rows: list[JobMetadata] = []
+        for owner in owners:
+            rows += self._store.list(newest_first=False, state=[JobState.RUNNING], owner=owner)
+            # Most jobs of a large home wait: their rows are read only if they have begun.
+            pending = self._store.pending_attempts(owner)
+            rows += self._store.get_many(
+                [job_id for job_id, attempt in pending if self._onlooker.has_begun(job_id, attempt)]
+            )
         pairs = zip(rows, self._onlooker.seen(rows), strict=True)
         return {job.job_id: job for row, job in pairs if job is not row and job != row}
 
@@ -379,6 +389,16 @@ class HomeJobs:
                 f"the job database has no jobs, and {self.config.jobs_directory} has {count}: it "
                 "was removed or replaced; crystalmath doctor --rebuild records them again"
             )
+
+
+#: Filters of what the files of an unfinished job may know better than its row.
+_OF_FILES = frozenset({"state", "error", "failure"})
+
+
+def _depend_on_files(filters: Selection) -> bool:
+    """Return whether filters may select other jobs by their files than by their rows."""
+    excluded: Collection[str] = filters.get("exclude", ())
+    return not _OF_FILES.isdisjoint({*filters, *excluded})
 
 
 def _fuller(filters: Selection, jobs: Mapping[str, JobMetadata]) -> StoreSelection:

@@ -8,7 +8,7 @@ import logging
 import re
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, TypeAlias, Unpack, cast
 
 from attrs import Factory, define, frozen
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
+    from crystalmath.models.filters import StoreSelection
     from crystalmath.quacc.store import JobMetadata
     from crystalmath.reading.home_jobs import HomeJobs
     from crystalmath.running.recorder import Recorder
@@ -160,9 +161,11 @@ def _chosen(
 
 def _filtered(recorder: Recorder, choice: Choice, before: str | None) -> Iterator[JobMetadata]:
     # Only the record counts: the owner of a job may be about to read its outcome.
-    filters: Selection = {"state": _ENDED, **choice.filters}
+    filters = cast("StoreSelection", {"state": _ENDED, **choice.filters, "pruned": False})
+    if choice.older_s is not None:
+        filters["ended_before"] = time.time() - choice.older_s
     while page := recorder.store.list(limit=_PAGE, before=before, **filters):
-        yield from (job for job in page if job.removed != "all")
+        yield from page
         before = page[-1].job_id
 
 

@@ -43,6 +43,7 @@ _Jobs: TypeAlias = list[JobMetadata]
 _Ids: TypeAlias = list[str]
 _Rows: TypeAlias = list[dict[str, Any]]
 _Events: TypeAlias = list[Event]
+_Attempts: TypeAlias = list[tuple[str, int]]
 _Errors: TypeAlias = list[ErrorCount]
 _Failures: TypeAlias = list[Failure]
 
@@ -274,6 +275,16 @@ class JobReader:
         if owner is not None:
             chosen["owner"] = owner
         return self.list(newest_first=False, **chosen)
+
+    @patient
+    def pending_attempts(self, owner: str) -> _Attempts:
+        """Return the id and the attempt of each pending job of an owner, the oldest first."""
+        parameters = Parameters()
+        query = "SELECT job_id, attempt FROM jobs WHERE state = 'pending' AND "
+        query += f"{parameters.equal('owner', owner)} ORDER BY number"
+        with self._readable.reading() as snapshot:
+            rows = snapshot.rows(query, parameters)
+            return [(str(row["job_id"]), int(row["attempt"])) for row in rows]
 
     @patient
     def find(self, prefix: str, *, limit: int = 20) -> _Ids:

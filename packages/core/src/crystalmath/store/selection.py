@@ -74,6 +74,8 @@ class Condition:
         steps: bool | None = None,
         superseded: bool | None = None,
         owner: str | None = None,
+        ended_before: float | None = None,
+        pruned: bool | None = None,
         exclude: Selection | None = None,
     ) -> str:
         """Make the condition that all filters hold (`InvalidJob`: a formula or element is none).
@@ -83,6 +85,8 @@ class Condition:
         `superseded` hides jobs that were run, or read, again; ``True`` selects only them. `seen`
         has the newer states of some jobs, by id, which count in place of the rows' states;
         `errors` has the errors of the failed ones among them. `owner` is the text in the row.
+        `ended_before` is compared with the end of a job, or else with its submission. `pruned`
+        hides jobs whose run directory was removed only if it is ``False``.
         """
         of, parameters = self._of, self._parameters
         conditions = [self._labelled(key, value) for key, value in (label or {}).items()]
@@ -107,6 +111,7 @@ class Condition:
             if bound is not None:
                 conditions.append(f"{where} {parameters.add(float(bound))}")
         conditions += self._submitted(since, until)
+        conditions += _to_prune(parameters, ended_before, pruned=pruned)
         if state is not None:
             states = [state] if isinstance(state, str) else state
             conditions.append(self._is_in({JobState(one) for one in states}, seen or {}))
@@ -242,6 +247,17 @@ def _shown(*, steps: bool | None, superseded: bool | None) -> Iterator[str]:
         yield f"listed.superseded_by IS {'NOT ' * superseded}NULL"
 
 
+def _to_prune(
+    parameters: Parameters, ended_before: float | None, *, pruned: bool | None
+) -> Iterator[str]:
+    """Make the conditions that a job has ended long ago, and that its files are there."""
+    if ended_before is not None:
+        ended = "coalesce(listed.finished_at, listed.created_at)"
+        yield f"{ended} < {parameters.add(float(ended_before))}"
+    if pruned is False:
+        yield "coalesce(jobs.removed, '') <> 'all'"
+
+
 def labelled(parameters: Parameters, labels: str, name: str, value: str) -> str:
     """Make the condition that a row of labels has this name and value."""
     named = parameters.equal(f"{labels}.name", name)
@@ -278,7 +294,7 @@ def like(text: str) -> str:
 #: Filters whose columns only ``listed`` has, or has in shorter rows.
 _SHORT = {
     *("cluster", "recipe", "name", "formula", "elements", "energy_min", "energy_max"),
-    *("since", "until", "parent", "steps", "superseded", "exclude"),
+    *("since", "until", "parent", "steps", "superseded", "exclude", "ended_before"),
 }
 
 
@@ -291,7 +307,9 @@ def source(filters: StoreSelection) -> str:
     """Return the table to select from: ``listed``, joined with ``jobs`` if a filter needs it."""
     excluded = filters.get("exclude") or {}
     is_wide = any(filters.get(name) for name in ("seen", "prefix", "key", "owner")) or any(
-        one.get(name) is not None for one in (filters, excluded) for name in ("error", "failure")
+        one.get(name) is not None
+        for one in (filters, excluded)
+        for name in ("error", "failure", "pruned")
     )
     return BOTH if is_wide else "listed"
 
