@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FIRST_S, TYPED_S = 120.0, 300.0
 #: How many bytes may come before the first answer, as a shell's greeting.
 BANNER = 16 * 2**10
+#: How long a program that has written something else may take to end with a message, in seconds.
+_TALKS_S = 0.3
 #: The largest answer, in bytes.
 MOST = 512 * 2**20
 
@@ -76,7 +78,7 @@ class SshConnection(Connection):
         try:
             body = super()._message()
         except messages.WireError as error:
-            raise self._link.failure(self._banner or str(error).encode()) from error
+            raise self._link.failure(self._banner or str(error).encode(), _TALKS_S) from error
         except TimeoutError as error:
             if self._banner is None:
                 raise
@@ -86,7 +88,7 @@ class SshConnection(Connection):
                 raise
             raise self._link.failure(self._banner) from error
         if not _ANSWER.match(body):
-            raise self._link.failure(body[:BANNER])
+            raise self._link.failure(body[:BANNER], _TALKS_S)
         self._banner = None
         return body
 
