@@ -474,11 +474,13 @@ def _reporting(function: Callable[..., int], answer: Mapping[str, Any]) -> Calla
             code = getattr(error, "code", "import" if isinstance(error, ImportError) else "system")
             _report(error, code, options, answer, verbose=verbose)
             return 1
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             if (remote := os.environ.get("CRYSTALMATH_ON")) is None:
                 raise
-            what = f"an answer of {remote} cannot be used ({type(error).__name__}: {error})"
-            _report(CrystalMathError(what), "unreachable", options, answer, verbose=verbose)
+            from crystalmath.remotes.answer_checks import unusable
+
+            wrong = unusable(remote, f"{type(error).__name__}: {error}")
+            _report(wrong, wrong.code, options, answer, verbose=verbose)
             return 1
 
     command.__annotations__ = {one.name: one.annotation for one in parameters}

@@ -40,11 +40,17 @@ class RemoteReader(HomeReader):
     def _answered(self, of_server: Callable[[], Any], *_: object) -> Any:
         return of_server()
 
-    def message(
+    def call(
+        self, method: str, params: Mapping[str, Any], timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Return a method's result."""
+        return self._transport.call(method, params, timeout)
+
+    def call_raw(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> bytes:
-        """Send a request to the server, and return its answer."""
-        return self._transport.message(method, params, timeout)
+        """Return a method's result as JSON text."""
+        return self._transport.call_raw(method, params, timeout)
 
 
 def reader_of(names: str) -> HomeReader:

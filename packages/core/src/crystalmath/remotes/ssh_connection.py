@@ -6,7 +6,8 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from crystalmath.errors import Unreachable
+from crystalmath.errors import Unreachable, shown
+from crystalmath.remotes.answer_checks import unusable
 from crystalmath.remotes.ssh import Link, ask_nobody
 from crystalmath.server.endpoint import Connection
 from crystalmath.wire import messages
@@ -78,6 +79,8 @@ class SshConnection(Connection):
         try:
             body = super()._message()
         except messages.WireError as error:
+            if self._banner is None:
+                raise unusable(self._remote.name, error) from error
             raise self._link.failure(self._banner or str(error).encode(), _TALKS_S) from error
         except TimeoutError as error:
             if self._banner is None:
@@ -88,6 +91,8 @@ class SshConnection(Connection):
                 raise
             raise self._link.failure(self._banner) from error
         if not _ANSWER.match(body):
+            if self._banner is None:  # it would answer so again
+                raise unusable(self._remote.name, f"it is {shown(body[:BANNER])}")
             raise self._link.failure(body[:BANNER], _TALKS_S)
         self._banner = None
         return body

@@ -155,8 +155,8 @@ def unserved(jobs: Sequence[JobDocument]) -> str | None:
 @contextlib.contextmanager
 def home_reader() -> Iterator[HomeReader]:
     """Read jobs from the server, or from the home itself; otherwise like `connected`."""
-    from crystalmath.client.client_errors import ProtocolMismatch
     from crystalmath.client.home_reader import HomeReader
+    from crystalmath.errors import ProtocolMismatch
 
     if name := remote_name():
         from crystalmath.client.remote_reader import reader_of
