@@ -62,6 +62,13 @@ def test_files_are_brought_over(hawk, there, tmp_path):
     answer = there("files", job_id, "--get", tmp_path / "out", "--json")
     assert (tmp_path / "out/result.txt").read_text() == "here\n"
     assert [one["file"] for one in answer.json["files"]] == ["result.txt"]
+    listed = there("files", job_id, "*.txt", "--json").json["files"]
+    assert [one["file"] for one in listed] == ["result.txt"]
+    unknown = there("files", job_id, "result.tx", "--get", tmp_path / "none")
+    assert (unknown.code, (tmp_path / "none").exists()) == (1, False)
+    assert "no file of the job fits 'result.tx'; did you mean 'result.txt'?" in unknown.err
+    some = there("files", job_id, "--get", tmp_path / "some", "*.txt", "--json").json["files"]
+    assert [one["file"] for one in some] == ["result.txt"]
     assert "1 file with 5 B in" in there("files", job_id, "--get", tmp_path / "out").out
     assert there("logs", job_id, "result.txt").out == "here\n"
     assert there("files", job_id, "--get", "x", "--attempt", "1").code == 2

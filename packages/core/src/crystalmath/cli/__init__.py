@@ -122,7 +122,10 @@ COMMANDS = {
         {"path": None, "text": ""},
     ),
     "files": _Listed(
-        "List the files of a job's work directory.", "files", " 3f2a91c4", {"files": []}
+        "List the files of a job's work directory.",
+        "files",
+        " 3f2a91c4 '*.gz' --get Al",
+        {"files": []},
     ),
     "inputs": _Listed(
         "Show the input files of a job, before or after it ran.",
@@ -472,16 +475,14 @@ def _reporting(function: Callable[..., int], answer: Mapping[str, Any]) -> Calla
             raise
         except (CrystalMathError, ImportError, OSError) as error:
             code = getattr(error, "code", "import" if isinstance(error, ImportError) else "system")
-            _report(error, code, options, answer, verbose=verbose)
-            return 1
+            return _report(error, code, options, answer, verbose=verbose)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             if (remote := os.environ.get("CRYSTALMATH_ON")) is None:
                 raise
             from crystalmath.remotes.answer_checks import unusable
 
             wrong = unusable(remote, f"{type(error).__name__}: {error}")
-            _report(wrong, wrong.code, options, answer, verbose=verbose)
-            return 1
+            return _report(wrong, wrong.code, options, answer, verbose=verbose)
 
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     vars(command)["__signature__"] = signature.replace(parameters=parameters)
@@ -495,7 +496,7 @@ def _report(
     shape: Mapping[str, Any],
     *,
     verbose: bool,
-) -> None:
+) -> int:
     if verbose:
         import traceback
 
@@ -506,3 +507,4 @@ def _report(
         several: Any = options.get("job_ids") or ()
         job_id = several[0] if len(several) == 1 else options.get("job_id")
         output.write_json(output.error_document(error, code, job_id, **shape))
+    return 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from crystalmath import server
 from crystalmath.client.client_errors import ConnectionLost
-from crystalmath.client.remote import HELLO_S, Connected, is_repeatable
+from crystalmath.client.remote import ANSWER_S, Connected, is_repeatable
 from crystalmath.client.transport import read_result, split_last
 from crystalmath.errors import Unreachable
 from crystalmath.models.job_keys import with_keys
@@ -93,7 +93,7 @@ class OverSsh(Connected):
         connection = SshConnection(self._remote, self._check_version)
         try:
             if not self._reads:
-                connection.ask_both([], HELLO_S)
+                connection.ask_both([], ANSWER_S)
         except BaseException:
             connection.close()
             raise

@@ -65,7 +65,7 @@ class SshConnection(Connection):
         """
         if self._is_checked:
             return super().ask_both(requests, timeout, first_s)
-        first_s = TYPED_S if self._link.may_ask else FIRST_S
+        first_s = TYPED_S if self._link.may_ask else min(timeout, FIRST_S)
         try:
             hello, *answers = super().ask_both([_HELLO, *requests], timeout, first_s)
         except BrokenPipeError as error:  # ssh has ended before the request
