@@ -266,7 +266,8 @@ class _Group(TyperGroup):
                 ctx.fail(f"crystalmath {args[0]} is for this machine alone, and --on does not fit")
             from crystalmath.cli.remotes import run_on
 
-            ctx.exit(run_on(remote, args))
+            run = _reporting(lambda as_json: run_on(remote, args), COMMANDS[args[0]].answer)  # noqa: ARG005
+            ctx.exit(run(as_json="--json" in args, verbose="--verbose" in args))
         if args and (package := _APART.get(args[0])) and args[0] not in _added():
             ctx.fail(
                 f"the command {args[0]!r} is in the package crystalmath-{package}, which is not "

@@ -9,8 +9,8 @@ from crystalmath import server
 from crystalmath.client.home_reader import HomeReader
 from crystalmath.client.over_ssh import OverSsh
 from crystalmath.errors import InvalidJob, UnknownJob
-from crystalmath.remotes.merged_answers import SUMS, in_order, of_remote, summed
-from crystalmath.remotes.remote_home import named
+from crystalmath.remotes.merged_answers import EACH, SUMS, in_order, known, of_remote, summed
+from crystalmath.remotes.remote_home import named, several
 from crystalmath.remotes.ssh import ask_nobody
 
 if TYPE_CHECKING:
@@ -83,14 +83,14 @@ class SeveralReader(HomeReader):
     def ask(self, method: Method[_Answer], **params: Any) -> _Answer:
         """Ask all remotes, and return their answers as one.
 
-        `InvalidJob`: answers to this method cannot be put together.
+        `ConfigError`: answers to this method cannot be put together.
         """
         if method == server.JOBS_SPECIFICATION:
             return self._of_one(method, params)
-        if method not in SUMS:
-            raise InvalidJob(f"several remotes are for list, status and counts, not for {method}")
+        if method not in {*SUMS, *EACH}:
+            raise several(",".join(self._readers))
         answers = self._each(lambda reader: reader.ask(method, **params))
-        return cast("_Answer", summed(list(answers.values())))
+        return cast("_Answer", known(answers) if method in EACH else summed([*answers.values()]))
 
     def jobs(self, limit: int | None, **filters: Any) -> Iterator[JobDocument]:
         """Yield the jobs of all remotes in their order; see ``jobs.list``."""
