@@ -1,5 +1,8 @@
 """Another machine for the tests of a module, and a home here that names it ``hawk``."""
 
+import sys
+from pathlib import Path
+
 import pytest
 
 from remotes.machine import Machine
@@ -25,3 +28,20 @@ def hawk(machine, home, tmp_path, monkeypatch):
 def there(hawk, cli):
     """Return a function that types a command with --on hawk."""
     return lambda *arguments: cli("--on", "hawk", *arguments)
+
+
+@pytest.fixture
+def turns(hawk, home, tmp_path):
+    """Count the round trips of commands to the machine."""
+    log = tmp_path / "turns"
+    counting = Path(__file__).with_name("counting.py")
+    (home / "config.toml").write_text(
+        hawk.table(command=f"{sys.executable} {counting} {log} {hawk.command}")
+    )
+
+    def since():
+        count = len(log.read_text().splitlines()) if log.exists() else 0
+        log.unlink(missing_ok=True)
+        return count
+
+    return since

@@ -62,6 +62,9 @@ class Machine:
         Variables of the commands there.
     """
 
+    #: Where one logs in.
+    login = "127.0.0.1"
+
     def __init__(self, folder, *, light=True, **environment):
         self.folder = folder
         self.light = light
@@ -80,10 +83,13 @@ class Machine:
             Path("/run/sshd").mkdir(exist_ok=True)
         self.log = folder / "sshd.log"
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [path, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=log, env={}
-            )
+            command = self.inside([path, "-D", "-e", "-f", str(folder / "sshd_config")])
+            self.process = subprocess.Popen(command, stderr=log, env={})
         eventually(self._answers, message=self.log.read_text)
+
+    def inside(self, command):
+        """Return what runs a command on the machine."""
+        return command
 
     def write(self, **environment):
         """Write the command anew, with other variables."""
@@ -112,7 +118,7 @@ class Machine:
         (self.folder / "known_hosts").write_text(f"[127.0.0.1]:{self.port} {host}")
         words = ["-F", "/dev/null", "-p", str(self.port)]
         words += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        return [*words, "127.0.0.1"]
+        return [*words, self.login]
 
     def table(self, name="hawk", **more):
         """Return the table of ``config.toml`` that names it."""

@@ -154,6 +154,40 @@ def test_files_without_room_are_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("names", "files"),
+    [
+        (["OUTCAR"], {"OUTCAR"}),
+        (["*.gz"], {"relax/OUTCAR.gz"}),
+        (["OUTCAR*", "empty"], {"OUTCAR", "relax/OUTCAR.gz", "empty"}),
+        (["relax/*"], {"relax/OUTCAR.gz"}),
+        (["OUTCAR.gz"], {"relax/OUTCAR.gz"}),
+        (["link"], set()),
+        (["a[1].txt"], {"a[1].txt"}),
+    ],
+)
+def test_files_are_chosen_by_name_or_pattern(tmp_path, names, files):
+    job = Job({**FILES, "a[1].txt": b"x"})
+    assert {one.file for one in download(job, "x", tmp_path, names)} == files
+    assert {name for name, _ in job.asked} == files
+
+
+@pytest.mark.parametrize("name", ["OUTCR", "", ".", "x/*", "/OUTCAR", "../OUTCAR"])
+def test_a_name_that_fits_no_file_is_refused(tmp_path, name):
+    job = Job(FILES)
+    with pytest.raises(CrystalMathError, match="no file of the job fits") as refused:
+        download(job, "x", tmp_path / "new", ["empty", name])
+    assert ("did you mean 'OUTCAR'?" if "OUTC" in name else "lists them") in str(refused.value)
+    assert (job.asked, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_whole_names_are_found_among_too_many_files(tmp_path):
+    job = Job(FILES, lambda answer: {**answer, "more": 3} if "files" in answer else answer)
+    assert [one.file for one in download(job, "x", tmp_path, ["OUTCAR"])] == ["OUTCAR"]
+    with pytest.raises(CrystalMathError, match="3 more files than are listed"):
+        download(job, "x", tmp_path, ["OUT*"])
+
+
 def test_more_files_than_are_listed_are_refused(tmp_path):
     with pytest.raises(CrystalMathError, match="3 more files than are listed"):
         download(Job(FILES, lambda answer: {**answer, "more": 3}), "x", tmp_path)

@@ -40,6 +40,20 @@ def test_the_page(hawk, monkeypatch, client):
         assert listed["jobs"][0]["name"] == "of the page"
 
 
+def test_a_table_of_the_page_takes_one_round_trip(hawk, turns, monkeypatch):
+    pytest.importorskip("crystalmath_web.app", reason="crystalmath-web is not installed")
+    from web.conftest import Page
+
+    monkeypatch.setenv("CRYSTALMATH_ON", "hawk")
+    with connect(on="hawk") as far, Page(far) as page:
+        page.call("jobs.list", {"limit": 1})  # the page has opened
+        turns()
+        for number in range(3):
+            _, listed = page.call("jobs.list", {"limit": 50, "skip": number, "totals": True})
+            assert "jobs" in listed
+        assert turns() == 3
+
+
 def test_the_page_opens_with_on(hawk):
     pytest.importorskip("crystalmath_web.app", reason="crystalmath-web is not installed")
     process = start("--on", "hawk", "ui", "--no-browser")

@@ -4,10 +4,8 @@ import contextlib
 import hashlib
 import os
 import random
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from ase.build import bulk
@@ -23,23 +21,6 @@ pytestmark = pytest.mark.server
 CELL = bulk("Al")
 #: How often each test cuts all connections.
 CUTS = int(os.environ.get("CUTS", "10"))
-
-
-@pytest.fixture
-def turns(hawk, home, tmp_path):
-    """Count the round trips of commands to the machine."""
-    log = tmp_path / "turns"
-    counting = Path(__file__).with_name("counting.py")
-    (home / "config.toml").write_text(
-        hawk.table(command=f"{sys.executable} {counting} {log} {hawk.command}")
-    )
-
-    def since():
-        count = len(log.read_text().splitlines()) if log.exists() else 0
-        log.unlink(missing_ok=True)
-        return count
-
-    return since
 
 
 def test_the_commands_of_every_day_take_few_round_trips(there, turns, tmp_path):

@@ -55,7 +55,7 @@ def test_a_remote_that_is_not_there_is_told_with_the_nearest(home):
     remote_home.add("hawk", HAWK, None, None)
     with pytest.raises(ConfigError, match="did you mean 'hawk'"):
         remote_home.named("hwk")
-    with pytest.raises(ConfigError, match="several remotes, which list, status and counts take"):
+    with pytest.raises(ConfigError, match="several remotes, which list, status, counts"):
         remote_home.named("hawk,hawk")
 
 

@@ -1,11 +1,15 @@
 """``crystalmath remotes``, and several remotes at a time."""
 
+import itertools
 import json
+import os
+import signal
 import zipfile
 
 import pytest
 
-from conftest import AL
+from commands import finish, limited, start
+from conftest import AL, NOBODY, eventually
 
 pytestmark = pytest.mark.server
 
@@ -48,10 +52,57 @@ def test_two_clusters_side_by_side(two, typed, cli, hawk):
     assert "no job has the id" in typed("hawk,kite", "status", "ffffffff").err
     refused = typed("hawk,kite", "submit", "lab_recipes.value", AL)
     assert refused.code == 1
-    assert "list, status and counts take" in refused.err
+    assert "list, status, counts and progress take; name one" in refused.err
     listed = cli("remotes", "--json").json["remotes"]
     assert [(one["name"], one["error"]) for one in listed] == [("hawk", None), ("kite", None)]
     typed("kite", "stop")
+
+
+def test_running_jobs_of_several_remotes_are_followed(two, typed, go):
+    ids = {}
+    for name in ("hawk", "kite"):
+        answer = typed(name, "submit", "lab_recipes.wait_for", AL, "--param", f"path={go}")
+        ids[answer.out.strip()] = name
+        eventually(lambda name=name: typed(name, "list", "--json").json["totals"]["running"])
+    process = start("--on", "hawk,kite", "list", "--watch", start_new_session=True)
+    with limited(process):
+        lines = itertools.takewhile(lambda line: "2 running" not in line, process.stdout)
+        shown = "".join(lines)
+        os.killpg(process.pid, signal.SIGINT)
+        assert finish(process).err == ""
+    assert {"hawk", "kite"} <= set(shown.split())
+    for named in ([], list(ids)):
+        assert typed("hawk,kite", "progress", *named).lines[0].split()[:2] == ["REMOTE", "ID"]
+        jobs = typed("hawk,kite", "progress", *named, "--json").json["jobs"]
+        assert {job["job_id"]: job["remote"] for job in jobs} == ids
+    table = typed("hawk,kite", "list", "--csv", "--columns", "job_id,state").lines
+    assert table[0] == "remote,job_id,state"
+    assert {f"{name},{job_id},running" for job_id, name in ids.items()} <= set(table)
+    assert typed("hawk,kite", "progress", *ids, "ffffffff").code == 1
+    go.touch()
+    for job_id, name in ids.items():
+        assert typed(name, "wait", job_id).code == 0
+    typed("kite", "stop")
+
+
+@pytest.mark.parametrize("command", ["wait", "result", "show", "du", "doctor", "stop"])
+def test_a_command_for_one_remote_refuses_several(two, typed, command):
+    job = [NOBODY] if command in {"wait", "result", "show"} else []
+    answer = typed("hawk,kite", command, *job, "--json")
+    assert answer.code == 1
+    assert "list, status, counts and progress take; name one" in answer.json["error"]
+    assert answer.err == f"error: {answer.json['error']}\n"
+
+
+@pytest.mark.parametrize("command", ["doctor", "stop"])
+def test_a_command_that_runs_there_says_what_is_wrong(hawk, home, typed, command):
+    answer = typed("kite", command)
+    assert (answer.code, answer.out) == (1, "")
+    assert "error: there is no remote 'kite' in" in answer.err
+    (home / "config.toml").write_text(hawk.table(command="nowhere/crystalmath"))
+    answer = typed("hawk", command, "--json")
+    assert (answer.code, answer.json["code"]) == (1, "unreachable")
+    assert "has no program 'nowhere/crystalmath'" in answer.err
 
 
 def test_files_are_brought_over(hawk, there, tmp_path):
@@ -62,6 +113,13 @@ def test_files_are_brought_over(hawk, there, tmp_path):
     answer = there("files", job_id, "--get", tmp_path / "out", "--json")
     assert (tmp_path / "out/result.txt").read_text() == "here\n"
     assert [one["file"] for one in answer.json["files"]] == ["result.txt"]
+    listed = there("files", job_id, "*.txt", "--json").json["files"]
+    assert [one["file"] for one in listed] == ["result.txt"]
+    unknown = there("files", job_id, "result.tx", "--get", tmp_path / "none")
+    assert (unknown.code, (tmp_path / "none").exists()) == (1, False)
+    assert "no file of the job fits 'result.tx'; did you mean 'result.txt'?" in unknown.err
+    some = there("files", job_id, "--get", tmp_path / "some", "*.txt", "--json").json["files"]
+    assert [one["file"] for one in some] == ["result.txt"]
     assert "1 file with 5 B in" in there("files", job_id, "--get", tmp_path / "out").out
     assert there("logs", job_id, "result.txt").out == "here\n"
     assert there("files", job_id, "--get", "x", "--attempt", "1").code == 2

@@ -358,6 +358,12 @@ class ServerError(CrystalMathError):
     code = "server"
 
 
+class ProtocolMismatch(ServerError):
+    """The server is of another build than this client, or speaks another protocol."""
+
+    code = "protocol"
+
+
 class Unreachable(ServerError):
     """A home on another machine cannot be reached, or what answers there is no server of it."""
 

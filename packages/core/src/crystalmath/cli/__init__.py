@@ -122,7 +122,10 @@ COMMANDS = {
         {"path": None, "text": ""},
     ),
     "files": _Listed(
-        "List the files of a job's work directory.", "files", " 3f2a91c4", {"files": []}
+        "List the files of a job's work directory.",
+        "files",
+        " 3f2a91c4 '*.gz' --get Al",
+        {"files": []},
     ),
     "inputs": _Listed(
         "Show the input files of a job, before or after it ran.",
@@ -263,7 +266,8 @@ class _Group(TyperGroup):
                 ctx.fail(f"crystalmath {args[0]} is for this machine alone, and --on does not fit")
             from crystalmath.cli.remotes import run_on
 
-            ctx.exit(run_on(remote, args))
+            run = _reporting(lambda as_json: run_on(remote, args), COMMANDS[args[0]].answer)  # noqa: ARG005
+            ctx.exit(run(as_json="--json" in args, verbose="--verbose" in args))
         if args and (package := _APART.get(args[0])) and args[0] not in _added():
             ctx.fail(
                 f"the command {args[0]!r} is in the package crystalmath-{package}, which is not "
@@ -472,14 +476,14 @@ def _reporting(function: Callable[..., int], answer: Mapping[str, Any]) -> Calla
             raise
         except (CrystalMathError, ImportError, OSError) as error:
             code = getattr(error, "code", "import" if isinstance(error, ImportError) else "system")
-            _report(error, code, options, answer, verbose=verbose)
-            return 1
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            return _report(error, code, options, answer, verbose=verbose)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             if (remote := os.environ.get("CRYSTALMATH_ON")) is None:
                 raise
-            what = f"an answer of {remote} cannot be used ({type(error).__name__}: {error})"
-            _report(CrystalMathError(what), "unreachable", options, answer, verbose=verbose)
-            return 1
+            from crystalmath.remotes.answer_checks import unusable
+
+            wrong = unusable(remote, f"{type(error).__name__}: {error}")
+            return _report(wrong, wrong.code, options, answer, verbose=verbose)
 
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     vars(command)["__signature__"] = signature.replace(parameters=parameters)
@@ -493,7 +497,7 @@ def _report(
     shape: Mapping[str, Any],
     *,
     verbose: bool,
-) -> None:
+) -> int:
     if verbose:
         import traceback
 
@@ -504,3 +508,4 @@ def _report(
         several: Any = options.get("job_ids") or ()
         job_id = several[0] if len(several) == 1 else options.get("job_id")
         output.write_json(output.error_document(error, code, job_id, **shape))
+    return 1

@@ -48,8 +48,7 @@ def doctor(
         ),
     ] = False,
     deep: Annotated[
-        bool,
-        typer.Option("--deep", help="Read all results, and compare each with its checksum."),
+        bool, typer.Option("--deep", help="Read all results, and compare each with its checksum.")
     ] = False,
     as_json: common_arguments.Json = False,
 ) -> int:

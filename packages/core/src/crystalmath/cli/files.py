@@ -41,11 +41,15 @@ def path(job_id: JobId, *, as_json: Json = False) -> int:
 
 def files(
     job_id: JobId,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Names of files, or patterns such as '*.gz'."),
+    ] = None,
+    *,
     attempt: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="The number of the attempt; default: the latest."),
     ] = None,
-    *,
     get: Annotated[
         str | None,
         typer.Option(
@@ -58,14 +62,17 @@ def files(
 ) -> int:
     """List the files of a job's work directory.
 
-    crystalmath logs ID FILE prints one, and --get writes all of them into a folder.
+    crystalmath logs ID FILE prints one, and --get writes them into a folder.
     """
+    from crystalmath.remotes.downloads import chosen_files
+
     if get is not None and attempt is not None:
         output.refuse("it brings the files of the latest attempt", "--get")
     with any_client() as client:
         if get is not None:
-            return _get(client, client.find(job_id), get, as_json=as_json)
+            return _get(client, client.find(job_id), get, names or (), as_json=as_json)
         listed = client.files(job_id := client.find(job_id), attempt=attempt)
+        listed["files"] = chosen_files(listed["files"], names or ())
         steps = "" if listed["files"] else output.files_of_steps(client.job(job_id).document())
     if as_json:
         output.write_json(listed)
@@ -83,8 +90,10 @@ def files(
     return 0
 
 
-def _get(client: Client, job_id: str, directory: str, *, as_json: bool) -> int:
-    here = client.download(job_id, directory)
+def _get(
+    client: Client, job_id: str, directory: str, names: Sequence[str], *, as_json: bool
+) -> int:
+    here = client.download(job_id, directory, names)
     if as_json:
         files = [one._asdict() for one in here]
         output.write_json({"job_id": job_id, "directory": directory, "files": files})

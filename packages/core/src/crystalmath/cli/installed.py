@@ -105,9 +105,10 @@ def _default(declared: Mapping[str, Any]) -> str | None:
 def _recipe_text(recipe: Mapping[str, Any]) -> str:
     kind = f" ({recipe['kind']})" if recipe["kind"] else ""
     parameters = recipe["parameters"]
-    arguments = "".join(f"\n    {_argument(argument)}" for argument in parameters or ()) or " none"
-    if parameters is None:
-        arguments = " its source cannot tell"
+    arguments = "".join(
+        f"\n    {one['name']}" + ("" if one["default"] is None else f"={one['default']}")
+        for one in parameters or ()
+    ) or (" its source cannot tell" if parameters is None else " none")
     docstring = recipe["docstring"] or "It has no docstring."
     return (
         f"{recipe['name']}{kind}\n{output.there(recipe['file'])}:{recipe['line']}\n\n"
@@ -123,19 +124,13 @@ _BEFORE = {
 }
 
 
-def _argument(argument: Mapping[str, Any]) -> str:
-    default = "" if argument["default"] is None else f"={argument['default']}"
-    return f"{argument['name']}{default}"
-
-
 #: The most elements of a table that a list of presets shows.
 _MANY = 8
 
 
 def presets(
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME]", help="A preset to show with all its settings."),
+        str | None, typer.Argument(metavar="[NAME]", help="A preset to show with all its settings.")
     ] = None,
     *,
     as_json: Json = False,

@@ -77,13 +77,11 @@ def list_jobs(
     watch: Annotated[
         bool,
         typer.Option(
-            "--watch",
-            help="Show the table live until Ctrl-C, with the progress of running jobs.",
+            "--watch", help="Show the table live until Ctrl-C, with the progress of running jobs."
         ),
     ] = False,
     summary: Annotated[
-        bool,
-        typer.Option("--summary", help="Count the jobs by state, and the failures by error."),
+        bool, typer.Option("--summary", help="Count the jobs by state, and the failures by error.")
     ] = False,
     as_json: Json = False,
 ) -> int:
@@ -316,7 +314,7 @@ def _repeat(wanted: Mapping[str, Any], limit: int, names: Sequence[str] | None) 
 # --- how far they are ------------------------------------------------------------------------
 
 _NUMBERS = ("CALC", "IONIC", "SCF", "ENERGY/eV", "FORCE/(eV/Å)", "AGE")
-_HEADERS = ("ID", "NAME", "STATE", "STEPS", "PROGRAM", *_NUMBERS)
+_HEADERS = ("REMOTE", "ID", "NAME", "STATE", "STEPS", "PROGRAM", *_NUMBERS)
 #: The marks of a flow's bar.
 _BAR = 10
 #: The columns that are shortened to fit the line.
@@ -340,8 +338,8 @@ def progress(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json =
         jobs = _with_steps(home, jobs, state="running")
         reached = _reached(home, [job["job_id"] for job in jobs])
     if as_json:
-        names = ("job_id", "status", "error", "steps", "parents")
-        documents = [{name: job[name] for name in names} for job in jobs]
+        names = ("remote", "job_id", "status", "error", "steps", "parents")
+        documents = [{name: job[name] for name in names if name in job} for job in jobs]
         entries = [{**each, "progress": reached[each["job_id"]]} for each in documents]
         output.write_json({"jobs": entries})
         return 0
@@ -350,8 +348,9 @@ def progress(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json =
         return 0
     rows = zip(*(_progress_row(job, reached[job["job_id"]]) for job in jobs), strict=True)
     columns = dict(zip(_HEADERS, rows, strict=True))
-    if not any(columns["STEPS"]):
-        del columns["STEPS"]
+    for header in ("REMOTE", "STEPS"):
+        if not any(columns[header]):
+            del columns[header]
     if set(columns["STATE"]) == {"running"}:  # as without ids
         del columns["STATE"]
     whole = [header for header in columns if header not in _SHORTENED]
@@ -363,7 +362,8 @@ def progress(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json =
 
 def _progress_row(job: JobDocument, read: ProgressDocument | None) -> list[str]:
     bar = _bar(job["steps"]) if job["steps"] else ""
-    row = [job["job_id"][:8], job_table.step_or_name(job), job["status"], bar]
+    remote = str(job.get("remote") or "")
+    row = [remote, job["job_id"][:8], job_table.step_or_name(job), job["status"], bar]
     if read is None:
         return row + [""] * (1 + len(_NUMBERS))
     counts = (read["calculation"], read["ionic_step"], read["electronic_step"])

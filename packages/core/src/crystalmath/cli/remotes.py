@@ -88,19 +88,15 @@ def _list(every: Sequence[RemoteHome], *, as_json: bool) -> int:
     if not every:
         output.note("there is none; `crystalmath remotes add hawk me@hawk` writes one")
         return 0
-    rows = [
-        (look["name"], one.destination, look["version"] or "", _jobs(look["jobs"]))
-        for one, look in zip(every, looks, strict=True)
-    ]
+    rows = []
+    for one, look in zip(every, looks, strict=True):
+        jobs = "cannot be reached" if look["jobs"] is None else output.counts(look["jobs"])
+        rows.append((look["name"], one.destination, look["version"] or "", jobs))
     output.table(("REMOTE", "HOST", "VERSION", "JOBS"), rows, whole=("REMOTE", "HOST"))
     for look in looks:
         if look["error"]:
             output.note(f"{look['name']}: {look['error']}")
     return 0
-
-
-def _jobs(counts: dict[str, int] | None) -> str:
-    return "cannot be reached" if counts is None else output.counts(counts)
 
 
 def _look(remote: RemoteHome) -> dict[str, Any]:

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
         ClientClosed,
         ConnectionLost,
         JobFailed,
-        ProtocolMismatch,
         ServerMismatch,
         SubmissionWarning,
     )
     from crystalmath.client.future import JobFuture
     from crystalmath.client.opening import connect, in_process
+    from crystalmath.errors import ProtocolMismatch
     from crystalmath.models import Job, JobChange, Reference, Submission
     from crystalmath.models.notebook import Jobs
 
@@ -44,6 +44,7 @@ _PLACES = {
     "Client": "client.client",
     "JobFuture": "client.future",
     "Jobs": "models.notebook",
+    "ProtocolMismatch": "errors",
     "connect": "client.opening",
     "in_process": "client.opening",
     **dict.fromkeys(("Job", "JobChange", "Reference", "Submission"), "models"),

@@ -23,7 +23,7 @@ from crystalmath.models.notebook import Findings, Jobs
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import Never
 
@@ -776,6 +776,8 @@ class Client:
             The job.
         directory : str or path
             The folder, which may exist.
+        names : collection of str
+            Names of files, their paths, or patterns such as ``*.gz``; default: all files.
 
         Returns
         -------
@@ -843,7 +845,9 @@ class Client:
         """
         return self.ask(server.JOBS_FILES, job_id=job_id, attempt=attempt)
 
-    def download(self, job_id: str, directory: str | os.PathLike[str]) -> list[Downloaded]:
+    def download(
+        self, job_id: str, directory: str | os.PathLike[str], names: Collection[str] = ()
+    ) -> list[Downloaded]:
         """Write the files of a job's work directory into a folder, also from another machine.
 
         A later call goes on where one was interrupted, and fetches no file twice. Links are left
@@ -868,7 +872,7 @@ class Client:
         """
         from crystalmath.remotes.downloads import download
 
-        return download(self.ask, job_id, Path(directory))
+        return download(self.ask, job_id, Path(directory), names)
 
     def progress(self, job_ids: JobsLike, *, history: bool = False) -> dict[str, Progress | None]:
         """Return the progress of jobs' calculations, read from the output of their programs.

@@ -54,12 +54,6 @@ class ClientClosed(CrystalMathError):
     code = "client_closed"
 
 
-class ProtocolMismatch(ServerError):
-    """The server is of another build than this client, or speaks another protocol."""
-
-    code = "protocol"
-
-
 class SubmissionWarning(UserWarning):
     """A job was accepted, but something about it may be a mistake."""
 

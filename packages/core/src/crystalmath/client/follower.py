@@ -17,14 +17,9 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from crystalmath import server
-from crystalmath.client.client_errors import (
-    ClientClosed,
-    ConnectionLost,
-    ProtocolMismatch,
-    answered_error,
-)
+from crystalmath.client.client_errors import ClientClosed, ConnectionLost, answered_error
 from crystalmath.client.transport import Caller
-from crystalmath.errors import CrystalMathError, ServerNotRunning
+from crystalmath.errors import CrystalMathError, ProtocolMismatch, ServerNotRunning
 from crystalmath.models import Job, JobChange, JobState
 from crystalmath.models.job_notes import awaited
 

@@ -8,12 +8,13 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from crystalmath import server
 from crystalmath.client.client_errors import ConnectionLost
-from crystalmath.client.handshake import check_remote
-from crystalmath.client.remote import HELLO_S, Connected, is_repeatable
-from crystalmath.client.transport import read_result
+from crystalmath.client.remote import ANSWER_S, Connected, is_repeatable
+from crystalmath.client.transport import read_result, split_last
 from crystalmath.errors import Unreachable
 from crystalmath.models.job_keys import with_keys
+from crystalmath.remotes.answer_checks import check_answer, check_version, reading, versions
 from crystalmath.remotes.ssh_connection import SshConnection
 
 if TYPE_CHECKING:
@@ -29,19 +30,17 @@ _LOG = logging.getLogger("crystalmath.client")
 PAUSE_S, LONGEST_S, LOST_S = 0.5, 30.0, 900.0
 
 
-#: The answers of ``system.version`` that came last, by remote.
-_versions: dict[RemoteHome, dict[str, Any]] = {}
 #: Transports that were opened for a version, until a client takes them.
 _kept: dict[RemoteHome, OverSsh] = {}
 
 
-def version_of(remote: RemoteHome) -> dict[str, Any]:
+def version_of(remote: RemoteHome) -> Mapping[str, Any]:
     """Return what ``system.version`` answers there; the connection is kept for the next client."""
-    if remote not in _versions:
+    if remote not in versions:
         transport = OverSsh(remote)
         transport.open()
         _kept[remote] = transport
-    return _versions[remote]
+    return versions[remote]
 
 
 def opened(remote: RemoteHome) -> OverSsh:
@@ -94,7 +93,7 @@ class OverSsh(Connected):
         connection = SshConnection(self._remote, self._check_version)
         try:
             if not self._reads:
-                connection.ask_both([], HELLO_S)
+                connection.ask_both([], ANSWER_S)
         except BaseException:
             connection.close()
             raise
@@ -102,21 +101,36 @@ class OverSsh(Connected):
 
     def _check_version(self, answer: bytes) -> None:
         version = read_result(answer)
-        check_remote(version, self._remote)
+        check_version(self._remote, version)
         self._home, self._failures = str(version.get("home")), 0
         self.log = self._remote.path(f"{self._home}/server/log")
-        _versions[self._remote] = version
 
     def call(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> dict[str, Any]:
-        """Return a method's result; a submission without a key gets one."""
+        """Return a method's result; a submission without a key gets one.
+
+        `ProtocolMismatch`: the answer is not as our server writes it.
+        """
         sent, ours = with_keys(method, params)
-        result = super().call(method, sent, timeout)
+        with reading(self._remote):
+            result = super().call(method, sent, timeout)
+        check_answer(self._remote, method, params, result)
         for at, answer in enumerate(result.get("jobs", [result]) if ours else ()):
             if at in ours:
                 answer.pop("known", None)  # as without a key
         return result
+
+    def call_raw(
+        self, method: str, params: Mapping[str, Any], timeout: float | None = None
+    ) -> bytes:
+        """Return a method's result as JSON text; `ProtocolMismatch` as in `call`."""
+        with reading(self._remote):
+            text = super().call_raw(method, params, timeout)
+            head = split_last(text, "result")[0] if method == server.JOBS_RESULT else None
+        if head is not None:
+            check_answer(self._remote, method, params, {**head, "result": None})
+        return text
 
     def message(self, method: str, params: Mapping[str, Any], timeout: float | None) -> bytes:
         """Ask the server, and again after a lost connection if a repetition does no harm."""

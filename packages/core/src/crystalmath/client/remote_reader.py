@@ -9,8 +9,8 @@ from crystalmath import server
 from crystalmath.client.home_reader import HomeReader
 from crystalmath.client.over_ssh import OverSsh
 from crystalmath.errors import InvalidJob, UnknownJob
-from crystalmath.remotes.merged_answers import SUMS, in_order, of_remote, summed
-from crystalmath.remotes.remote_home import named
+from crystalmath.remotes.merged_answers import EACH, SUMS, in_order, known, of_remote, summed
+from crystalmath.remotes.remote_home import named, several
 from crystalmath.remotes.ssh import ask_nobody
 
 if TYPE_CHECKING:
@@ -27,42 +27,51 @@ _Each = TypeVar("_Each")
 class RemoteReader(HomeReader):
     """Reads about the jobs of a remote home with requests to its server."""
 
-    def __init__(self, remote: RemoteHome) -> None:
+    def __init__(self, remote: RemoteHome, answer_s: float | None = None) -> None:
         self._transport = OverSsh(remote, reads=True)
+        self._timeout = answer_s
 
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
 
-    def require_build(self) -> None:
-        """Do nothing: the first answer has the version."""
-
     def _answered(self, of_server: Callable[[], Any], *_: object) -> Any:
         return of_server()
 
-    def message(
+    def call(
+        self, method: str, params: Mapping[str, Any], timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Return a method's result."""
+        return self._transport.call(method, params, timeout or self._timeout)
+
+    def call_raw(
         self, method: str, params: Mapping[str, Any], timeout: float | None = None
     ) -> bytes:
-        """Send a request to the server, and return its answer."""
-        return self._transport.message(method, params, timeout)
+        """Return a method's result as JSON text."""
+        return self._transport.call_raw(method, params, timeout)
 
 
-def reader_of(names: str) -> HomeReader:
-    """Return the reader of a remote, or of several whose names stand between commas."""
+def reader_of(names: str, answer_s: float | None = None) -> HomeReader:
+    """Return the reader of a remote, or of several whose names stand between commas.
+
+    With `answer_s` each answer must come within that time, and nobody is asked for a password.
+    """
     remotes = [named(name.strip()) for name in names.split(",")]
-    return RemoteReader(remotes[0]) if len(remotes) == 1 else SeveralReader(remotes)
+    if len(remotes) == 1 and answer_s is None:
+        return RemoteReader(remotes[0])
+    for remote in remotes:
+        ask_nobody(remote)
+    return SeveralReader(remotes, answer_s)
 
 
 class SeveralReader(HomeReader):
     """Reads about the jobs of several remote homes at a time.
 
-    Each job in an answer has its remote as ``remote``. Nobody is asked for a password.
+    Each job in an answer has its remote as ``remote``.
     """
 
-    def __init__(self, remotes: Sequence[RemoteHome]) -> None:
-        for remote in remotes:
-            ask_nobody(remote)
-        self._readers = {remote.name: RemoteReader(remote) for remote in remotes}
+    def __init__(self, remotes: Sequence[RemoteHome], answer_s: float | None) -> None:
+        self._readers = {remote.name: RemoteReader(remote, answer_s) for remote in remotes}
         self._threads = ThreadPoolExecutor(len(self._readers))
 
     def close(self) -> None:
@@ -71,20 +80,17 @@ class SeveralReader(HomeReader):
             reader.close()
         self._threads.shutdown()
 
-    def require_build(self) -> None:
-        """Do nothing: the first answers have the versions."""
-
     def ask(self, method: Method[_Answer], **params: Any) -> _Answer:
         """Ask all remotes, and return their answers as one.
 
-        `InvalidJob`: answers to this method cannot be put together.
+        `ConfigError`: answers to this method cannot be put together.
         """
         if method == server.JOBS_SPECIFICATION:
             return self._of_one(method, params)
-        if method not in SUMS:
-            raise InvalidJob(f"several remotes are for list, status and counts, not for {method}")
+        if method not in {*SUMS, *EACH}:
+            raise several(",".join(self._readers))
         answers = self._each(lambda reader: reader.ask(method, **params))
-        return cast("_Answer", summed(list(answers.values())))
+        return cast("_Answer", known(answers) if method in EACH else summed([*answers.values()]))
 
     def jobs(self, limit: int | None, **filters: Any) -> Iterator[JobDocument]:
         """Yield the jobs of all remotes in their order; see ``jobs.list``."""

@@ -76,13 +76,14 @@ class Transport:
 
 def read_result(message: bytes) -> dict[str, Any]:
     """Return the result in a message, or raise its error."""
-    document = messages.loads(message, limited=False)
-    if "error" in document:
-        error = document["error"]
-        code = (error.get("data") or {}).get("code", "rpc")
-        raise answered_error({"code": code, "error": error["message"]})
-    result: dict[str, Any] = document["result"]
-    return result
+    match messages.loads(message, limited=False):
+        case {"result": dict() as result}:
+            return result
+        case {"error": {"message": str() as text, **more}}:
+            data = more.get("data")
+            code = data.get("code") if isinstance(data, dict) else None
+            raise answered_error({"code": code or "rpc", "error": text})
+    raise messages.WireError("the answer has neither a result nor an error")
 
 
 class Caller:

@@ -13,11 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from crystalmath import server
-from crystalmath.errors import BadFile, CrystalMathError
+from crystalmath.errors import BadFile, CrystalMathError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import BinaryIO
+    from collections.abc import Callable, Collection, Sequence
+    from io import BufferedRandom
 
     from crystalmath.wire.answers import FilePart, JobFile, TransferPart
 
@@ -37,26 +37,28 @@ class Downloaded(NamedTuple):
     sha256: str
 
 
-def download(ask: server.Ask, job_id: str, directory: Path) -> list[Downloaded]:
+def download(
+    ask: server.Ask, job_id: str, directory: Path, names: Collection[str] = ()
+) -> list[Downloaded]:
     """Write the files of a job's work directory into a folder, with the folders between.
 
     A file is whole when it has its name. A later call goes on where one was interrupted, and
-    fetches no file again that is the same. Links are left out.
+    fetches no file again that is the same. Links are left out. `names` are as in `chosen_files`.
 
     Raises
     ------
     BadFile
         A file is there already and differs, or what came is not what was asked for.
     CrystalMathError
-        There is no room, or there are more files than an answer lists.
+        There is no room, there are more files than an answer lists, or a name fits none.
     """
     listed = ask(server.JOBS_FILES, job_id=job_id)
-    if listed["more"]:
+    if listed["more"] and not {one["file"] for one in listed["files"]}.issuperset(names or [""]):
         raise CrystalMathError(
             f"the job has {listed['more']} more files than are listed; `crystalmath logs ID FILE` "
             "prints one, and scp copies the folder"
         )
-    files = [one for one in listed["files"] if not one["is_link"]]
+    files = [one for one in chosen_files(listed["files"], names) if not one["is_link"]]
     places = {one["file"]: _place(directory, one["file"]) for one in files}
     directory.mkdir(parents=True, exist_ok=True)
     size, free = sum(one["size"] for one in files), shutil.disk_usage(directory).free
@@ -69,6 +71,32 @@ def download(ask: server.Ask, job_id: str, directory: Path) -> list[Downloaded]:
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def chosen_files(files: Sequence[JobFile], names: Collection[str]) -> list[JobFile]:
+    """Return the files whose path, or its end, is one of the names or fits one as a pattern.
+
+    Without names these are all files. `CrystalMathError`: a name fits none.
+    """
+    fitting = {name: [one for one in files if _fits(one["file"], name)] for name in names}
+    for name, some in fitting.items():
+        if not some:
+            ends = {
+                part for one in files for part in (one["file"], PurePosixPath(one["file"]).name)
+            }
+            raise CrystalMathError(
+                f"no file of the job fits {name!r}; "
+                f"{did_you_mean(name, ends, '`crystalmath files ID` lists them')}"
+            )
+    wanted = {one["file"] for some in fitting.values() for one in some}
+    return [one for one in files if not names or one["file"] in wanted]
+
+
+def _fits(file: str, name: str) -> bool:
+    try:
+        return file == name or PurePosixPath(file).match(name)
+    except ValueError:  # the name is empty
+        return False
 
 
 def _place(directory: Path, name: str) -> Path:
@@ -140,11 +168,9 @@ def _written(read: _Read, size: int, place: Path) -> tuple[int, str]:
     return written
 
 
-def _filled(read: _Read, name: str, size: int, file: BinaryIO) -> tuple[int, str]:
+def _filled(read: _Read, name: str, size: int, file: BufferedRandom) -> tuple[int, str]:
     """Add the parts that a file lacks, and return its size and checksum."""
-    digest = hashlib.sha256()
-    for chunk in _chunks(file):
-        digest.update(chunk)
+    digest = hashlib.file_digest(file, "sha256")
     offset = file.tell()
     if offset > size:  # it was another file
         file.truncate(0)
@@ -180,16 +206,9 @@ def _bytes(part: FilePart | TransferPart, name: str, offset: int, most: int) -> 
 
 def _same(read: _Read, name: str, place: Path) -> Downloaded:
     """Return the file that is there already; `BadFile`: it differs from that of the job."""
-    digest, size = hashlib.sha256(), place.stat().st_size
     with place.open("rb") as file:
-        for chunk in _chunks(file):
-            digest.update(chunk)
+        digest, size = hashlib.file_digest(file, "sha256").hexdigest(), file.tell()
     part = read(size, 1, size)
-    if part["size"] != size or part.get("sha256") != digest.hexdigest():
+    if part["size"] != size or part.get("sha256") != digest:
         raise BadFile(f"{place} is there already, and differs from that of the job; name another")
-    return Downloaded(name, size, digest.hexdigest())
-
-
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    while chunk := file.read(2**20):
-        yield chunk
+    return Downloaded(name, size, digest)

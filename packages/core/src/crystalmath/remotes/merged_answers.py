@@ -5,19 +5,32 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from crystalmath import server
+from crystalmath.errors import UnknownJob
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from crystalmath.wire.answers import JobDocument
 
 #: Methods whose answers are numbers that can be added.
 SUMS = (server.JOBS_LIST, server.JOBS_SUMMARY, server.JOBS_COUNTS)
+#: Methods that answer about each of the jobs that a request names.
+EACH = (server.JOBS_STATUS_MANY, server.JOBS_PROGRESS)
 
 
 def of_remote(name: str, job: JobDocument) -> JobDocument:
     """Return a job with the name of its remote."""
     return cast("JobDocument", {"remote": name, **job})
+
+
+def known(answers: Mapping[str, Any]) -> Any:
+    """Return the answers about the same jobs as one, each from the remote that knows the job."""
+    every = [[of_remote(name, job) for job in one["jobs"]] for name, one in answers.items()]
+    jobs = [
+        next((job for job in same if job.get("code") != UnknownJob.code), same[0])
+        for same in zip(*every, strict=True)
+    ]
+    return {**next(iter(answers.values())), "jobs": jobs}
 
 
 def in_order(jobs: Sequence[JobDocument], column: str) -> list[JobDocument]:

@@ -73,11 +73,18 @@ def all_remotes() -> list[RemoteHome]:
     return [RemoteHome.read(name, table) for name, table in config.load().remotes.items()]
 
 
+def several(names: str) -> ConfigError:
+    """Return the error of a command that takes one remote."""
+    return ConfigError(
+        f"{names!r} names several remotes, which list, status, counts and progress take; name one"
+    )
+
+
 def named(name: str) -> RemoteHome:
     """Return the remote of a name; `ConfigError`: there is none, or it cannot be used."""
     configured = config.load()
     if "," in name:
-        raise ConfigError(f"{name!r} names several remotes, which list, status and counts take")
+        raise several(name)
     if name not in configured.remotes:
         known = did_you_mean(name, configured.remotes, None if configured.remotes else _ADD)
         raise ConfigError(f"there is no remote {name!r} in {configured.home}/config.toml; {known}")

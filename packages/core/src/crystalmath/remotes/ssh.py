@@ -106,33 +106,26 @@ class Link:
                 continue
             return
 
-    def ended(self, wrote: bytes) -> tuple[int, str]:
-        """Return the exit code and the errors of a command that has ended, or is ended now.
+    def ended(self, within_s: float = _END_S) -> tuple[int, str]:
+        """Return the exit code and the errors of a command that ends soon, or is ended then.
 
-        `wrote` is its output. `Unreachable`: ssh has not reached it.
+        The code is 0 if it had to be ended.
         """
         try:
-            code = self._process.wait(_END_S)
+            code = self._process.wait(within_s)
         except subprocess.TimeoutExpired:
             self._end()
             code = 0
         size = self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, size - _READ))
-        said = self._errors.read().decode(errors="replace").strip()
-        if code in _NOT_RUN:
-            raise Unreachable(_explained(self.remote, code, said, wrote))
-        return code, said
+        return code, self._errors.read().decode(errors="replace").strip()
 
-    def failure(self, wrote: bytes) -> Unreachable:
+    def failure(self, wrote: bytes, within_s: float = _END_S) -> Unreachable:
         """Return the error of a command that has ended, or has answered with something else.
 
         `wrote` is what came from it.
         """
-        try:
-            code, said = self.ended(wrote)
-        except Unreachable as error:
-            return error
-        return Unreachable(_explained(self.remote, code, said, wrote))
+        return Unreachable(_explained(self.remote, *self.ended(within_s), wrote))
 
 
 def _explained(remote: RemoteHome, code: int, said: str, wrote: bytes) -> str:
@@ -226,7 +219,9 @@ def run_there(remote: RemoteHome, *arguments: str, most: int = 2**20) -> tuple[i
         wrote = b"".join(parts)
         if len(wrote) > most:
             raise Unreachable(f"{remote.command!r} on {remote} has written more than {most} bytes")
-        code, said = link.ended(wrote)
+        code, said = link.ended()
+        if code in _NOT_RUN:
+            raise link.failure(wrote)
         return code, wrote.decode(errors="replace"), said
     finally:
         link.close()

@@ -6,7 +6,8 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from crystalmath.errors import Unreachable
+from crystalmath.errors import Unreachable, shown
+from crystalmath.remotes.answer_checks import unusable
 from crystalmath.remotes.ssh import Link, ask_nobody
 from crystalmath.server.endpoint import Connection
 from crystalmath.wire import messages
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 FIRST_S, TYPED_S = 120.0, 300.0
 #: How many bytes may come before the first answer, as a shell's greeting.
 BANNER = 16 * 2**10
+#: How long a program that has written something else may take to end with a message, in seconds.
+_TALKS_S = 0.3
 #: The largest answer, in bytes.
 MOST = 512 * 2**20
 
@@ -62,7 +65,7 @@ class SshConnection(Connection):
         """
         if self._is_checked:
             return super().ask_both(requests, timeout, first_s)
-        first_s = TYPED_S if self._link.may_ask else FIRST_S
+        first_s = TYPED_S if self._link.may_ask else min(timeout, FIRST_S)
         try:
             hello, *answers = super().ask_both([_HELLO, *requests], timeout, first_s)
         except BrokenPipeError as error:  # ssh has ended before the request
@@ -76,7 +79,9 @@ class SshConnection(Connection):
         try:
             body = super()._message()
         except messages.WireError as error:
-            raise self._link.failure(self._banner or str(error).encode()) from error
+            if self._banner is None:
+                raise unusable(self._remote.name, error) from error
+            raise self._link.failure(self._banner or str(error).encode(), _TALKS_S) from error
         except TimeoutError as error:
             if self._banner is None:
                 raise
@@ -86,7 +91,9 @@ class SshConnection(Connection):
                 raise
             raise self._link.failure(self._banner) from error
         if not _ANSWER.match(body):
-            raise self._link.failure(body[:BANNER])
+            if self._banner is None:  # it would answer so again
+                raise unusable(self._remote.name, f"it is {shown(body[:BANNER])}")
+            raise self._link.failure(body[:BANNER], _TALKS_S)
         self._banner = None
         return body
 

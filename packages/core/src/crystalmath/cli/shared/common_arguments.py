@@ -33,19 +33,11 @@ JobId = Annotated[
 _IDS = "Ids of jobs, or their first characters; filters keep the matching ones."
 JobIds = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[ID]...",
-        help=_IDS,
-        autocompletion=completion.job_ids,
-    ),
+    typer.Argument(metavar="[ID]...", help=_IDS, autocompletion=completion.job_ids),
 ]
 UnfinishedIds = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[ID]...",
-        help=_IDS,
-        autocompletion=completion.unfinished_ids,
-    ),
+    typer.Argument(metavar="[ID]...", help=_IDS, autocompletion=completion.unfinished_ids),
 ]
 
 
@@ -155,8 +147,8 @@ def unserved(jobs: Sequence[JobDocument]) -> str | None:
 @contextlib.contextmanager
 def home_reader() -> Iterator[HomeReader]:
     """Read jobs from the server, or from the home itself; otherwise like `connected`."""
-    from crystalmath.client.client_errors import ProtocolMismatch
     from crystalmath.client.home_reader import HomeReader
+    from crystalmath.errors import ProtocolMismatch
 
     if name := remote_name():
         from crystalmath.client.remote_reader import reader_of

@@ -1,7 +1,7 @@
 """Completions that a shell offers after the tab key.
 
-A completion starts nothing, writes nothing, and hides errors: a message would appear in the middle
-of the line that the user types.
+A completion starts nothing here, writes nothing, and hides errors: a message would appear in the
+middle of the line that the user types.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ import typer  # noqa: TC002 - Typer reads the annotations of what it calls
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from crystalmath.client.home_reader import HomeReader
     from crystalmath.wire.answers import JobDocument
 
-#: How long a server may take to answer, in seconds.
-_ANSWER_S = 0.5
+#: How long a server may take to answer, and one on another machine, in seconds.
+_ANSWER_S, _REMOTE_S = 0.5, 2.0
 #: The most jobs that are offered.
 _MOST = 200
-#: The fields of jobs that are offered, or shown beside the offer.
-_FIELDS = ["name", "status", "recipe", "labels"]
+#: The fields that are offered or shown, and the two that the jobs of several remotes need.
+_FIELDS = ["name", "status", "recipe", "labels", "engine", "created_at"]
 
 
 def engines(incomplete: str) -> list[str]:
@@ -102,17 +103,25 @@ def labels(incomplete: str) -> list[str]:
 
 def _jobs(**filters: Any) -> list[JobDocument]:
     """Return matching jobs, the newest first; none if the server does not answer in time."""
-    from crystalmath.client.home_reader import HomeReader
-    from crystalmath.config import remote_name
     from crystalmath.errors import CrystalMathError
 
-    if remote_name():  # it may take seconds to connect
-        return []
     try:
-        with warnings.catch_warnings(action="ignore"), HomeReader(_ANSWER_S) as home:
+        with warnings.catch_warnings(action="ignore"), _reader() as home:
             return list(home.jobs(_MOST, fields=_FIELDS, **filters))
     except (CrystalMathError, OSError):
         return []
+
+
+def _reader() -> HomeReader:
+    from crystalmath.config import remote_name
+
+    if name := remote_name():
+        from crystalmath.client.remote_reader import reader_of
+
+        return reader_of(name, _REMOTE_S)
+    from crystalmath.client.home_reader import HomeReader
+
+    return HomeReader(_ANSWER_S)
 
 
 def _beginning(incomplete: str, names: Iterable[str]) -> list[str]:

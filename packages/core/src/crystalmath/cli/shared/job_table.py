@@ -181,6 +181,7 @@ def _cut(text: str, width: int) -> str:
 
 def chosen(jobs: Sequence[JobDocument], names: Sequence[str]) -> Table:
     """Return a table of named columns, with rounded numbers and local times."""
+    names = _with_remote(jobs, names)
     rows = [
         [_cell(name, value) for name, value in zip(names, values, strict=True)]
         for values in _values(jobs, names)
@@ -214,7 +215,7 @@ def write_csv(jobs: Sequence[JobDocument], names: Sequence[str] | None) -> None:
     from crystalmath.models.columns import JOB_COLUMNS
 
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    columns = list(JOB_COLUMNS) if names is None else names
+    columns = _with_remote(jobs, list(JOB_COLUMNS) if names is None else names)
     writer.writerow(columns)
     writer.writerows(_values(jobs, columns))
 
@@ -223,4 +224,10 @@ def _values(jobs: Sequence[JobDocument], names: Sequence[str]) -> Iterator[list[
     from crystalmath.models.columns import job_values
     from crystalmath.models.job import Job
 
-    return (job_values(Job.read(job), names) for job in jobs)
+    for job in jobs:
+        values = job_values(Job.read(job), [name for name in names if name != "remote"])
+        yield [job.get("remote"), *values] if "remote" in names else values
+
+
+def _with_remote(jobs: Sequence[JobDocument], names: Sequence[str]) -> Sequence[str]:
+    return ["remote", *names] if jobs and "remote" in jobs[0] else names

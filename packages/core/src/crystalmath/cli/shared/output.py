@@ -302,11 +302,9 @@ def printable(text: str) -> str:
 
     Examples are ``\x1b`` and ``\u202e``. The page has the same rule (``visible`` in ``lib.js``).
     """
-    return _UNUSUAL.sub(lambda match: match[0] if match[0].isprintable() else _code(match[0]), text)
-
-
-def _code(letter: str) -> str:
-    return ascii(letter)[1:-1]
+    return _UNUSUAL.sub(
+        lambda match: match[0] if match[0].isprintable() else ascii(match[0])[1:-1], text
+    )
 
 
 def first_line(text: str) -> str:
