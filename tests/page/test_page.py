@@ -16,7 +16,6 @@ from ase.build import bulk, fcc111
 from PIL import Image
 from playwright.sync_api import expect
 
-from commands import ran
 from conftest import eventually
 from crystalmath.cli.shared.output import printable
 from crystalmath.client import Client, JobFuture, connect
@@ -112,7 +111,7 @@ def test_from_a_file_to_a_relaxed_structure(ui, browser, client, picture, tmp_pa
     atoms.rattle(0.1, seed=3)
     atoms.write(cif)
     page = browser(ui.address)
-    expect(page.get_by_text("No job fits.")).to_be_visible()
+    expect(page.get_by_text("No job yet.")).to_be_visible()
     assert "#" not in page.url  # nobody who sees or copies the address is let in by it
     page.get_by_role("link", name="Submit", exact=True).click()
     page.set_input_files("input[type=file]", cif)
@@ -182,7 +181,7 @@ def hide(page, value):
 
 def test_what_happens_is_seen_without_a_reload(ui, browser, client, go):
     page = browser(ui.address)
-    expect(page.get_by_text("No job fits.")).to_be_visible()
+    expect(page.get_by_text("No job yet.")).to_be_visible()
     job = client.submit("lab_recipes.wait_for", bulk("Al"), {"path": str(go)}, name="waits")
     expect(row(page, "waits")).to_contain_text("running")
     go.touch()
@@ -769,15 +768,6 @@ def test_a_curve_of_a_job_tells_energies_and_forces_as_tables_do(browser, metals
     }
 
 
-@pytest.fixture(scope="session")
-def axe(tmp_path_factory):
-    """Return what looks for faults that keep people from using a page."""
-    folder = tmp_path_factory.mktemp("axe")
-    install = ["npm", "install", "--no-audit", "--no-fund", "--prefix", folder, "axe-core@4"]
-    ran(*install, check=True, timeout=600)
-    return (folder / "node_modules/axe-core/axe.min.js").read_text(encoding="utf-8")
-
-
 def test_a_notebook_shows_the_structure(browser, client, metals, tmp_path):
     # What it was given is all that there is of it.
     bare = client.submit("lab_recipes.value", bulk("Al"), {"number": 1})
@@ -857,7 +847,7 @@ def test_the_token_is_in_no_log_and_on_no_command_line(ui, browser, home, monkey
     with serving(browser="--browser", end=signal.SIGTERM):
         eventually(lambda: any(folder.glob("page-*.html")))
     assert not any(folder.glob("page-*.html"))
-    expect(page.get_by_text("No job fits.")).to_be_visible()
+    expect(page.get_by_text("No job yet.")).to_be_visible()
     assert len(ui.token) >= 43
     lines = [Path("/proc", name, "cmdline") for name in os.listdir("/proc") if name.isdigit()]
     for path in [*lines, Path("/proc", str(ui.pid), "environ")]:

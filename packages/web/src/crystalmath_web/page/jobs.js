@@ -386,7 +386,12 @@ function Facets({ open, facets, query }) {
 function Table({ rows, columns, sort, chosen, onChoose, onDrop }) {
   const box = useRef();
   const [window, setWindow] = useState([0, FIRST]);
-  const [at, setAt] = useState(kept.at);
+  const [at, moveTo] = useState(kept.at);
+  // At once, because a click leads away.
+  const setAt = (index) => {
+    keepPlace(index);
+    moveTo(index);
+  };
   const anchor = useRef(null);
   const count = rows.count;
   const measure = () => {
@@ -403,7 +408,6 @@ function Table({ rows, columns, sort, chosen, onChoose, onDrop }) {
     box.current.scrollTop = kept.scroll;
     return () => observer.disconnect();
   }, []);
-  useEffect(() => keepPlace(at), [at]);
   const [first, last] = [window[0], Math.min(window[1], Math.max(count, FIRST))];
   useEffect(() => rows.look(first, Math.max(first, last - 1)), [rows, first, last]);
   const seen = useRef();

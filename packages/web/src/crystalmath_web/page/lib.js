@@ -2,14 +2,14 @@
 
 import { visible } from "./formats.js";
 import { Fragment, h, render } from "./vendor/preact.js";
-import { useEffect, useMemo, useRef, useState } from "./vendor/preact-hooks.js";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/preact-hooks.js";
 import { signal } from "./vendor/preact-signals.js";
 import htm from "./vendor/htm.js";
 
 export * from "./formats.js";
 
 export const html = htm.bind(h);
-export { Fragment, render, signal, useEffect, useMemo, useRef, useState };
+export { Fragment, render, signal, useEffect, useLayoutEffect, useMemo, useRef, useState };
 
 export const STATES = ["pending", "running", "completed", "failed", "cancelled"];
 export const hasEnded = (state) => STATES.indexOf(state) > 1;

@@ -1,6 +1,6 @@
 // The palette of commands (Ctrl-K): jobs, recipes, saved views, and all that the present view can do.
 
-import { STATES, go, html, link, shortId, shortRecipe, useEffect, useRef, useState } from "./lib.js";
+import { STATES, go, html, link, shortId, shortRecipe, useEffect, useLayoutEffect, useRef, useState } from "./lib.js";
 import { filtersOf } from "./filters.js";
 import { call, session } from "./server.js";
 import { askViews, views } from "./views.js";
@@ -57,8 +57,9 @@ export function Palette({ onClose }) {
   const [at, setAt] = useState(0);
   // What the view offers does not change while the dialog is before it.
   const [here, setHere] = useState(actionsHere);
+  // Before the next key comes.
+  useLayoutEffect(() => dialog.current.showModal(), []);
   useEffect(() => {
-    dialog.current.showModal();
     askViews().then(() => setHere(actionsHere()), () => null);
     if (!recipes) {
       call("recipes.list").then(
