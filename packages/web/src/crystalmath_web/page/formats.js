@@ -62,6 +62,12 @@ setInterval(() => (now.value = Date.now() / 1000), 5000);
 export const ago = (at) => (at ? `${duration(Math.max(0, now.value - at)).replace(/ h .*/, " h")} ago` : "");
 export const moment = (at) => (at ? new Date(at * 1000).toLocaleString("sv") : ""); // as ISO 8601 has it
 
+/** Write a moment as a clock shows it: 14:30, or the day: Tue 1. */
+export const clock = (at, isDay = false) => {
+  const date = new Date(at * 1000);
+  return isDay ? `${date.toLocaleDateString("en", { weekday: "short" })} ${date.getDate()}` : date.toLocaleTimeString("sv").slice(0, 5);
+};
+
 /** Return how long a job has run, or ran. */
 export const runtime = (job) =>
   job.started_at ? (job.finished_at ?? now.value) - job.started_at : null;

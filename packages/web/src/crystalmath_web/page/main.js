@@ -2,30 +2,34 @@
 
 import { Fragment, address, go, html, link, render, useEffect, useRef, useState } from "./lib.js";
 import { enter, follow, following, refused, session } from "./server.js";
+import { Activity } from "./activity.js";
 import { mark } from "./badge.js";
+import { Chain } from "./graph.js";
 import { Home } from "./home.js";
 import { Job } from "./job.js";
 import { Jobs } from "./jobs.js";
 import { Neighbours } from "./lists.js";
+import { Pace } from "./pace.js";
 import { Palette } from "./palette.js";
 import { Study } from "./study.js";
 import { Submit } from "./submit.js";
 import { Toasts } from "./toasts.js";
 
-const VIEWS = { jobs: Jobs, job: Job, study: Study, submit: Submit, home: Home };
+const VIEWS = { jobs: Jobs, job: Job, study: Study, submit: Submit, activity: Activity, home: Home };
 const NAMES = [
   ["jobs", "Jobs", "j"],
   ["submit", "Submit", "s"],
+  ["activity", "Activity", "a"],
   ["home", "Home", "h"],
 ];
 /** Views that are reached from the table of jobs: it is lit in the navigation. */
 const OF_JOBS = ["job", "study"];
-const TITLES = { jobs: "Jobs", study: "Study", submit: "Submit", home: "Home" };
+const TITLES = { jobs: "Jobs", study: "Study", submit: "Submit", activity: "Activity", home: "Home" };
 /** Keys on a job's page that lead elsewhere in its list, by the relation of the link. */
 const OF_LIST = { j: "next", k: "prev", u: "up" };
 const KEYS = [
   ["Ctrl K", "find a command, job or recipe"],
-  ["g j, g s, g h", "jobs, submit, home"],
+  ["g j, g s, g a, g h", "jobs, submit, activity, home"],
   ["g t", "study the jobs that are shown, or chosen"],
   ["j k, u on a job", "the next and previous job of the list; back to the list"],
   ["1, 2, 3 …", "the tabs of a job; the views of a study"],
@@ -52,6 +56,7 @@ function Frame() {
   if (refused.value) return html`<main class="refused"><h1>CrystalMath jobs</h1><p>${refused.value}</p></main>`;
   if (!session.value) return null;
   const Shown = VIEWS[view];
+  const id = address.value.get("id") ?? "";
   const current = (name) => (name === view ? "page" : name === "jobs" && OF_JOBS.includes(view) ? "true" : null);
   const offered = NAMES.filter(([name]) => name !== "submit" || !session.value.read_only);
   return html`<${Fragment}>
@@ -70,8 +75,9 @@ function Frame() {
       <button class="quiet" aria-label="Keys" onClick=${() => keys.current.showModal()}>?</button>
     </header>
     <main class=${view} key=${view}>
-      ${view === "job" && html`<${Neighbours} id=${address.value.get("id") ?? ""} />`}
+      ${view === "job" && html`<${Neighbours} id=${id} /><${Pace} id=${id} />`}
       <${Shown} />
+      ${view === "job" && html`<${Chain} id=${id} />`}
     </main>
     <${Toasts} />
     ${commands && html`<${Palette} onClose=${() => setCommands(false)} />`}
