@@ -81,13 +81,13 @@ function Running({ job, progress, like }) {
 /** Return the reasons for which jobs wait, the most frequent first. */
 function reasonsOf(jobs) {
   const counts = new Map();
-  for (const job of jobs) counts.set(job.reason ?? "", (counts.get(job.reason ?? "") ?? 0) + 1);
+  for (const { reason } of jobs) if (reason) counts.set(reason, (counts.get(reason) ?? 0) + 1);
   return [...counts].sort(([, one], [, other]) => other - one).slice(0, 3);
 }
 
 function Place({ name, running, pending, state }) {
-  const engine = (running[0] ?? pending[0])?.engine ?? name;
-  const cluster = state.clusters?.find((one) => one.engine === engine && name.split(", ").includes(one.name));
+  const cluster = state.clusters?.find((one) => whereOf({ engine: one.engine, cluster: one.name }) === name);
+  const engine = (running[0] ?? pending[0] ?? cluster)?.engine ?? name;
   const workers = state.server?.workers?.[engine];
   const computing = running.filter((job) => !job.steps).length;
   const told = [
@@ -106,7 +106,7 @@ function Place({ name, running, pending, state }) {
       )}
     </ul>
     ${running.length > LISTED && html`<a href=${link({ view: "jobs", state: "running", q: `engine:${engine}` })}>all ${running.length.toLocaleString()}</a>`}
-    ${reasonsOf(pending).map(([reason, count]) => html`<p class="note" key=${reason}>${count.toLocaleString()} wait${reason && `: ${reason}`}</p>`)}
+    ${reasonsOf(pending).map(([reason, count]) => html`<p class="note" key=${reason}>${count.toLocaleString()} wait: ${reason}</p>`)}
   </section>`;
 }
 
@@ -116,7 +116,7 @@ function Place({ name, running, pending, state }) {
 const SPANS = { hour: [3600, 600], day: [86_400, 3 * 3600], week: [7 * 86_400, 86_400] };
 /** Of a place with more jobs or lines than these it is drawn how many ran at a time. */
 const BARS = 300;
-const LINES = 10;
+const LINES = 16;
 const LINE = 12; // pixels, as style.css has it
 const BINS = 168;
 
@@ -255,7 +255,11 @@ export function Activity() {
   const state = useNow();
   const running = byPlace(state.running);
   const pending = byPlace(state.pending);
-  const names = [...new Set([...running.keys(), ...pending.keys()])].sort();
+  const idle = Object.keys(state.server?.workers ?? {}).filter((engine) => state.server.workers[engine]);
+  const named = (state.clusters ?? []).map((one) => whereOf({ engine: one.engine, cluster: one.name }));
+  const names = [...new Set([...running.keys(), ...pending.keys(), ...named])];
+  names.push(...idle.filter((engine) => !names.some((name) => name.split(", ")[0] === engine)));
+  names.sort((one, other) => (running.get(other)?.length ?? 0) - (running.get(one)?.length ?? 0));
   const counts = state.totals;
   return html`<${Fragment}>
     <h1 class="unseen">Activity</h1>

@@ -59,7 +59,12 @@ export function duration(seconds) {
 export const now = signal(Date.now() / 1000);
 setInterval(() => (now.value = Date.now() / 1000), 5000);
 
-export const ago = (at) => (at ? `${duration(Math.max(0, now.value - at)).replace(/ h .*/, " h")} ago` : "");
+/** Write how long ago a moment was, in whole units. */
+export const ago = (at) => {
+  if (!at) return "";
+  const seconds = Math.max(0, now.value - at);
+  return `${seconds < 10 ? `${Math.round(seconds)} s` : duration(seconds).replace(/ h .*/, " h")} ago`;
+};
 export const moment = (at) => (at ? new Date(at * 1000).toLocaleString("sv") : ""); // as ISO 8601 has it
 
 /** Write a moment as a clock shows it: 14:30, or the day: Tue 1. */

@@ -10,9 +10,10 @@ const LETTERS = 21;
 const SWEEPS = 4;
 /** No more jobs are drawn. */
 const MOST = 150;
+/** Of so many jobs of one column it is asked what came of them. */
+const ASKED = 20;
 /** The roles of a parent that are no way from one calculation to the next. */
 const NO_WAY = new Set(["flow", "taken"]);
-const FIELDS = ["name", "status", "recipe", "formula", "parents", "started_at", "finished_at", "result.energy_ev", "steps"];
 
 /** Return the edges between some jobs, as their parents say. */
 export function edgesOf(jobs) {
@@ -120,9 +121,11 @@ async function chainOf(id) {
     above = wanted.length ? add((await call("jobs.status_many", { job_ids: wanted.slice(0, MOST) })).jobs) : [];
   }
   while (below.length && found.size <= MOST) {
-    const { jobs } = await call("jobs.list", { parent: below.map((job) => job.job_id), all_tries: true, limit: MOST, fields: FIELDS });
-    const ids = new Set(below.map((job) => job.job_id));
-    below = add(jobs.filter((job) => ways(job).some((one) => ids.has(one))));
+    const asked = below.slice(0, ASKED);
+    const stories = await Promise.all(asked.map((job) => call("jobs.show", { job_id: job.job_id })));
+    const children = stories.flatMap((story) => story.children).filter((one) => !NO_WAY.has(one.role));
+    const wanted = [...new Set(children.map((one) => one.job_id))].filter((one) => !found.has(one));
+    below = wanted.length ? add((await call("jobs.status_many", { job_ids: wanted.slice(0, MOST) })).jobs) : [];
   }
   return [...found.values()];
 }

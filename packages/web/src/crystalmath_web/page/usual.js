@@ -5,8 +5,10 @@ import { call } from "./server.js";
 
 /** Of so many completed jobs of a recipe the times count, of the newest. */
 const NEWEST = 200;
-/** So many of the same formula are enough to count alone. */
+/** From so few jobs nothing is said. */
 const ENOUGH = 3;
+/** By which factor numbers of atoms may differ. */
+const SIMILAR = 1.5;
 /** How long an answer is used, in milliseconds. */
 const GOOD = 120_000;
 
@@ -23,16 +25,30 @@ function completed(recipe) {
   return jobs;
 }
 
-/** Return the median time of jobs like this one in seconds, of how many, and what they share; `null` if there is none. */
+/** Return the number of atoms of a formula. */
+export const atomsOf = (text) => {
+  let sum = 0;
+  for (const [, count] of (text ?? "").matchAll(/[A-Z][a-z]?(\d*)/g)) sum += count ? Number(count) : 1;
+  return sum;
+};
+
+/**
+ * Return the median time of jobs like this one in seconds, of how many, and what they share; `null` if these are too few.
+ *
+ * Like it are those of its recipe and formula; if these are too few, those of its recipe with about as many atoms.
+ */
 export async function usual(job) {
   const all = await completed(job.recipe);
   const same = all.filter((one) => one.formula === job.formula);
-  const chosen = same.length >= ENOUGH ? same : all;
-  if (!chosen.length) return null;
+  const natoms = atomsOf(job.formula);
+  const near = all.filter((one) => Math.abs(Math.log(atomsOf(one.formula) / natoms)) < Math.log(SIMILAR));
+  const chosen = same.length >= ENOUGH ? same : near;
+  if (chosen.length < ENOUGH) return null;
   const times = chosen.map((one) => one.finished_at - one.started_at).sort((one, other) => one - other);
+  const what = chosen === same ? job.formula : `about ${natoms.toLocaleString()} atoms`;
   return {
     seconds: times[Math.floor(times.length / 2)], count: times.length,
-    of: `${shortRecipe(job.recipe)}${chosen === same ? ` of ${job.formula}` : ""}`,
+    of: [shortRecipe(job.recipe), job.formula && `of ${what}`].filter(Boolean).join(" "),
   };
 }
 
