@@ -78,6 +78,6 @@ def _checked(name: object, address: object) -> dict[str, str]:
         or not _ADDRESS.fullmatch(address)
     ):
         raise InvalidJob(
-            f"a view is an address of the table, ?view=jobs and at most {LONGEST_ADDRESS} characters"
+            f"the address of a view begins with ?view=jobs, and has {LONGEST_ADDRESS} characters at most"
         )
     return {"name": name, "address": address}

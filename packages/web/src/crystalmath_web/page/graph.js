@@ -91,8 +91,8 @@ export function Graph({ jobs, present, label, nameOf = (job) => job.name ?? shor
           const name = nameOf(job);
           const more = [job.formula, energy(job.result?.energy_ev, "eV") || duration(runtime(job))].filter(Boolean).join(" · ");
           return html`<a key=${job.job_id} href=${link({ view: "job", id: job.job_id })} class=${job.job_id === present ? "node present" : "node"}
-            aria-label=${`${name}, ${job.status}`} aria-current=${job.job_id === present ? "true" : null} transform=${`translate(${x} ${y})`}>
-            <title>${name}</title>
+            aria-current=${job.job_id === present ? "true" : null} transform=${`translate(${x} ${y})`}>
+            <title>${`${name}, ${job.status}`}</title>
             <rect width=${WIDTH} height=${HEIGHT} rx="6" />
             <rect class=${`side ${job.status}`} width="5" height=${HEIGHT} rx="2.5" />
             <text x="13" y="16">${short(name)}</text>
