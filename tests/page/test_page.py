@@ -716,8 +716,7 @@ def test_a_group_of_failures_links_to_its_jobs_and_no_others(ui, browser, client
     messages = [f"{said}/1", f"{said}/2", f"{said}/3, nor elsewhere", said[4:8]]
     jobs = [client.submit("lab_recipes.fail", bulk("Al"), {"message": one}) for one in messages]
     assert all(job.exception(300) is not None for job in jobs)
-    page = browser(ui.address)
-    page.goto(ui.at(view="home"))
+    page = browser(f"{ui.at(view='home')}#{ui.token}")
     expect(page.locator(".failures li")).to_have_count(3)
     page.locator(".failures a b", has_text="2").click()
     expect(page.get_by_role("searchbox")).to_have_value(

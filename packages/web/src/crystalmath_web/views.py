@@ -78,6 +78,7 @@ def _checked(name: object, address: object) -> dict[str, str]:
         or not _ADDRESS.fullmatch(address)
     ):
         raise InvalidJob(
-            f"the address of a view begins with ?view=jobs, and has {LONGEST_ADDRESS} characters at most"
+            "the address of a view begins with ?view=jobs, and has at most "
+            f"{LONGEST_ADDRESS} characters"
         )
     return {"name": name, "address": address}
