@@ -113,6 +113,9 @@ class JobFuture(Future[Any]):
     def _repr_html_(self) -> str:
         from crystalmath.models.notebook import job_html
 
+        if self.done() and not (self.known and self.known.state.is_terminal()):
+            with contextlib.suppress(CrystalMathError, OSError):  # the events have no summary
+                self.info()
         return job_html(self)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
@@ -140,7 +143,7 @@ class JobFuture(Future[Any]):
 
     def info(self) -> Job:
         """Read the job's record from the server and return it."""
-        info = self._client.job(self.job_id)
+        self.known = info = self._client.job(self.job_id)
         self.update(info)
         return info
 
@@ -236,9 +239,8 @@ class JobFuture(Future[Any]):
             after a minute.
         """
         if _is_callback_of_a_loop():
-            threading.Thread(
-                target=self._stop_aside, name="crystalmath-cancel", daemon=True
-            ).start()
+            stop = threading.Thread(target=self._stop_aside, name="crystalmath-cancel", daemon=True)
+            stop.start()
         else:
             self._stop()
         return self.cancelled()

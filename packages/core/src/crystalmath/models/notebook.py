@@ -1,6 +1,7 @@
 """HTML for notebooks, without scripts: jobs and findings as far as they are known.
 
-To show an object sends no request. Texts from jobs are escaped, and no pair of dollars or
+To show an object sends no request, but for a future that has ended: its record is read once, as
+events have no energies. Texts from jobs are escaped, and no pair of dollars or
 backslashes is left for MathJax, whose `href` would lead anywhere.
 """
 
