@@ -98,6 +98,7 @@ class JobFuture(Future[Any]):
         self.labels = dict(labels)
         self.known: Job | None = None
         self.energies: Sequence[float] = ()
+        self.summary: Mapping[str, Any] = {}  # of the result that `result` has read
         self._client = client
         self._results = results
         self._seen = (0, JobState.PENDING)  # the record's revision, and the state then
@@ -113,9 +114,6 @@ class JobFuture(Future[Any]):
     def _repr_html_(self) -> str:
         from crystalmath.models.notebook import job_html
 
-        if self.done() and not (self.known and self.known.state.is_terminal()):
-            with contextlib.suppress(CrystalMathError, OSError):  # the events have no summary
-                self.info()
         return job_html(self)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, str]:
@@ -208,6 +206,9 @@ class JobFuture(Future[Any]):
         return self._value
 
     def _note_energies(self) -> None:
+        from crystalmath.recipes.summary import summarize
+
+        self.summary = summarize(self._value)
         steps = self._value.get("trajectory_results") if isinstance(self._value, dict) else None
         if isinstance(steps, list):
             energies = [step.get("energy") for step in steps if isinstance(step, dict)]
@@ -239,8 +240,7 @@ class JobFuture(Future[Any]):
             after a minute.
         """
         if _is_callback_of_a_loop():
-            stop = threading.Thread(target=self._stop_aside, name="crystalmath-cancel", daemon=True)
-            stop.start()
+            threading.Thread(target=self._stop_aside, name="crystalmath-stop", daemon=True).start()
         else:
             self._stop()
         return self.cancelled()
