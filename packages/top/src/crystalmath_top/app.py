@@ -57,7 +57,7 @@ COLUMNS = {
 }
 #: The columns that a narrow terminal leaves out, the first one first.
 LEFT_OUT = ("recipe", "formula", "age", "", "job")
-#: What is beside the text of a column, in characters.
+#: The blanks of a column beside its text, in characters.
 BESIDE = 2
 STYLES = {
     "pending": "dim",
