@@ -487,7 +487,7 @@ function Table({ rows, columns, sort, chosen, onChoose, onDrop }) {
 /** Of each column its least width in pixels, and its share of what is left. */
 const WIDTHS = {
   name: [100, 2], state: [88], steps: [100, 0.6], formula: [60, 1], recipe: [110, 1.6], energy_ev: [100], max_force_ev_ang: [104],
-  runtime_s: [64, 0.3], created_at: [92], cluster: [90, 1], labels: [120, 1.6], error: [160, 3], superseded_by: [100], id: [72],
+  runtime_s: [64], created_at: [92], cluster: [90, 1], labels: [120, 1.6], error: [160, 3], superseded_by: [100], id: [72],
 };
 const EDGE = 46; // of the boxes, and what is left and right of a row
 const GAP = 10;
