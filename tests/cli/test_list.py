@@ -313,3 +313,12 @@ def test_list_watch_on_a_low_terminal_shows_what_runs_and_counts_the_rest(
         assert process.communicate(timeout=60)[1] == b""
         assert process.returncode == 0
     os.close(ours)
+
+
+def test_a_column_of_numbers_ends_at_the_right(here, cli):
+    for name, priority in (("a", "7"), ("a longer name", "1000")):
+        submit(cli, "value", "--priority", priority, "--name", name, "--label", "w=numbers")
+    head, *lines = cli("list", "--columns", "name,priority", "--label", "w=numbers").lines
+    assert head.split() == ["name", "priority"]
+    assert [line.split()[-1] for line in lines] == ["1000", "7"]
+    assert {len(line.rstrip()) for line in (head, *lines)} == {len(head)}

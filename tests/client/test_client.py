@@ -55,6 +55,14 @@ def test_a_recipe_that_takes_no_structure(client):
     assert "needs a structure, its first argument 'atoms'" in finding.message
 
 
+def test_a_completed_future_shows_its_energy_in_a_notebook(client):
+    future = client.submit("lab_recipes.odd_texts", AL)
+    assert future.result(timeout=LONG)
+    assert "1.0000 eV" in future._repr_html_()
+    assert future.info().summary["energy_ev"] == 1.0
+    assert "lab_recipes.odd_texts" in future._repr_html_()
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [

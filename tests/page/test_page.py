@@ -111,7 +111,7 @@ def test_from_a_file_to_a_relaxed_structure(ui, browser, client, picture, tmp_pa
     atoms.rattle(0.1, seed=3)
     atoms.write(cif)
     page = browser(ui.address)
-    expect(page.get_by_text("No job fits.")).to_be_visible()
+    expect(page.get_by_text("No job yet.")).to_be_visible()
     assert "#" not in page.url  # nobody who sees or copies the address is let in by it
     page.get_by_role("link", name="Submit", exact=True).click()
     page.set_input_files("input[type=file]", cif)
@@ -181,7 +181,7 @@ def hide(page, value):
 
 def test_what_happens_is_seen_without_a_reload(ui, browser, client, go):
     page = browser(ui.address)
-    expect(page.get_by_text("No job fits.")).to_be_visible()
+    expect(page.get_by_text("No job yet.")).to_be_visible()
     job = client.submit("lab_recipes.wait_for", bulk("Al"), {"path": str(go)}, name="waits")
     expect(row(page, "waits")).to_contain_text("running")
     go.touch()
@@ -716,8 +716,7 @@ def test_a_group_of_failures_links_to_its_jobs_and_no_others(ui, browser, client
     messages = [f"{said}/1", f"{said}/2", f"{said}/3, nor elsewhere", said[4:8]]
     jobs = [client.submit("lab_recipes.fail", bulk("Al"), {"message": one}) for one in messages]
     assert all(job.exception(300) is not None for job in jobs)
-    page = browser(ui.address)
-    page.goto(ui.at(view="home"))
+    page = browser(f"{ui.at(view='home')}#{ui.token}")
     expect(page.locator(".failures li")).to_have_count(3)
     page.locator(".failures a b", has_text="2").click()
     expect(page.get_by_role("searchbox")).to_have_value(
@@ -847,7 +846,7 @@ def test_the_token_is_in_no_log_and_on_no_command_line(ui, browser, home, monkey
     with serving(browser="--browser", end=signal.SIGTERM):
         eventually(lambda: any(folder.glob("page-*.html")))
     assert not any(folder.glob("page-*.html"))
-    expect(page.get_by_text("No job fits.")).to_be_visible()
+    expect(page.get_by_text("No job yet.")).to_be_visible()
     assert len(ui.token) >= 43
     lines = [Path("/proc", name, "cmdline") for name in os.listdir("/proc") if name.isdigit()]
     for path in [*lines, Path("/proc", str(ui.pid), "environ")]:

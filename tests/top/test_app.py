@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from itertools import pairwise
 
 import pytest
 from ase.build import bulk
@@ -12,7 +13,7 @@ from textual.widgets import DataTable, Static
 
 from crystalmath.models import Progress
 from crystalmath.models.progress import IonicStep, step_numbers
-from crystalmath_top.app import COLUMNS, Confirm, JobView, Top
+from crystalmath_top.app import BESIDE, COLUMNS, Confirm, JobView, Top, fitting_columns
 
 pytestmark = pytest.mark.server
 
@@ -36,7 +37,8 @@ def row(app, job_id):
     table = app.screen_stack[0].query_one(DataTable)
     if job_id not in {key.value for key in table.rows}:
         return {}
-    return dict(zip(COLUMNS, (cell.plain for cell in table.get_row(job_id)), strict=True))
+    names = [key.value for key in table.columns]
+    return dict(zip(names, (cell.plain for cell in table.get_row(job_id)), strict=True))
 
 
 def text(app, name):
@@ -80,12 +82,27 @@ async def test_a_narrow_terminal_shows_state_and_energy(top, light_client):
     async with top.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: row(top, job.job_id).get("state") == "failed")
         table = top.query_one(DataTable)
-        shown = COLUMNS[: max(COLUMNS.index("state"), COLUMNS.index("energy (eV)")) + 1]
+        shown = ("state", "job", "energy (eV)")
+        assert list(row(top, job.job_id)) == ["state", "job", "energy (eV)", "name", ""]
 
         def width():
             return sum(table.columns[name].get_render_width(table) for name in shown)
 
         await until(pilot, lambda: 0 < width() < 80)
+        # A wider terminal has all columns, and the cursor stays with its job.
+        await pilot.resize_terminal(150, 24)
+        await until(pilot, lambda: list(row(top, job.job_id)) == list(COLUMNS))
+        assert top.chosen == job.job_id
+        assert row(top, job.job_id)["state"] == "failed"
+
+
+def test_a_terminal_leaves_out_what_it_has_no_room_for():
+    shown = [fitting_columns(width) for width in range(200, 0, -1)]
+    assert shown[0] == list(COLUMNS)
+    assert all(set(after) <= set(before) for before, after in pairwise(shown))
+    assert shown[-1] == ["state", "energy (eV)", "name"]
+    needed = sum(COLUMNS[name] + BESIDE for name in fitting_columns(80))
+    assert needed <= 80
 
 
 def test_steps_have_the_numbers_of_their_program():

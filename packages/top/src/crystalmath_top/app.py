@@ -43,8 +43,22 @@ DRAW_S, ASK_S = 0.25, 3.0
 WAIT_S = 1.0
 #: The last lines of a log that are shown, and the bytes of it that are read.
 LOG_LINES, LOG_BYTES = 200, 100_000
-#: State and energy come first: a narrow terminal shows them, however long names are.
-COLUMNS = ("job", "state", "energy (eV)", "name", "formula", "recipe", "age", "")
+#: State and energy come first: a narrow terminal shows them, however long names are. Each has the
+#: width that it needs, in characters.
+COLUMNS = {
+    "state": 9,
+    "job": 8,
+    "energy (eV)": 11,
+    "name": 16,
+    "formula": 10,
+    "recipe": 24,
+    "age": 8,
+    "": 24,
+}
+#: The columns that a narrow terminal leaves out, the first one first.
+LEFT_OUT = ("recipe", "formula", "age", "", "job")
+#: The blanks of a column beside its text, in characters.
+BESIDE = 2
 STYLES = {
     "pending": "dim",
     "running": "blue",
@@ -172,10 +186,7 @@ class Top(App[None]):
     def compose(self) -> ComposeResult:
         """Lay out the parts."""
         yield Static(id="counts")
-        table: DataTable[Text] = DataTable(cursor_type="row", zebra_stripes=True)
-        for name in COLUMNS:
-            table.add_column(name, key=name)
-        yield table
+        yield DataTable(cursor_type="row", zebra_stripes=True)
         yield Input(id="filter", placeholder="part of a name, formula, recipe, label or state")
         yield Footer()
 
@@ -222,6 +233,17 @@ class Top(App[None]):
 
     # --- the table -------------------------------------------------------------------------------
 
+    def on_resize(self) -> None:
+        """Have the table show as many columns as there is room for."""
+        self._updates.put(self._lay_out)
+
+    def _lay_out(self) -> None:
+        table: DataTable[Text] = self.query_one(DataTable)
+        if (names := fitting_columns(self.size.width)) != [key.value for key in table.columns]:
+            table.clear(columns=True)
+            for name in names:
+                table.add_column(name, key=name)
+
     def _begin(self, jobs: list[Job]) -> None:
         self._jobs = {job.job_id: job for job in jobs} | self._jobs
 
@@ -252,23 +274,24 @@ class Top(App[None]):
         """Carry out the updates, and redraw the table if there were any."""
         if self._updates.empty():
             return
+        table: DataTable[Text] = self.query_one(DataTable)
+        chosen, scroll = self.chosen, table.scroll_y
         while not self._updates.empty():
             self._updates.get()()
         fitting = [job for job in self._jobs.values() if self._wanted in _searched(job)]
         jobs = sorted(fitting, key=lambda job: -job.created_at)[:MOST_JOBS]
-        table: DataTable[Text] = self.query_one(DataTable)
         known = [str(key.value) for key in table.rows]
+        names = [str(key.value) for key in table.columns]
         rows = {job.job_id: _row(job, self._progress.get(job.job_id)) for job in jobs}
         if list(rows) == known:
             for job_id, row in rows.items():
-                for name, cell in zip(COLUMNS, row, strict=True):
+                for name, cell in ((name, row[name]) for name in names):
                     if table.get_cell(job_id, name) != cell:
                         table.update_cell(job_id, name, cell, update_width=True)
         else:
-            chosen, scroll = self.chosen, table.scroll_y
             table.clear()
             for job_id, row in rows.items():
-                table.add_row(*row, key=job_id)
+                table.add_row(*(row[name] for name in names), key=job_id)
             if chosen in rows:
                 table.move_cursor(row=table.get_row_index(chosen), scroll=False)
                 table.scroll_y = scroll
@@ -354,28 +377,37 @@ class Top(App[None]):
             self.tell(wrong)
 
 
+def fitting_columns(width: int) -> list[str]:
+    """Return the columns that a terminal of a width (characters) has room for."""
+    left_out: set[str] = set()
+    for name in LEFT_OUT:
+        if sum(COLUMNS[one] + BESIDE for one in COLUMNS.keys() - left_out) <= width:
+            break
+        left_out.add(name)
+    return [name for name in COLUMNS if name not in left_out]
+
+
 def _searched(job: Job) -> str:
     labels = (f"{name}={value}" for name, value in job.labels.items())
     texts = (job.job_id, job.name or "", job.formula or "", job.recipe, job.state.value, *labels)
     return "\n".join(texts).lower()
 
 
-def _row(job: Job, progress: Progress | None) -> list[Text]:
+def _row(job: Job, progress: Progress | None) -> dict[str, Text]:
     more = first_line(_error(job) or "")
     if job.state.value == "running":
         ended = (job.steps or {}).get("completed", 0)
         more = f"{ended}/{sum(job.steps.values())} steps" if job.steps else str(progress or "")
     energy = (job.summary or {}).get("energy_ev")
-    cells = (job.job_id[:8], job.name, job.formula, job.recipe.removeprefix("quacc.recipes."))
-    job_id, *names = (Text(first_line(cell or "")) for cell in cells)
-    return [
-        job_id,
-        Text(job.state.value, style=STYLES[job.state.value]),
-        Text("" if energy is None else f"{energy:.4f}", justify="right"),
-        *names,
-        Text(_age(time.time() - job.created_at), justify="right"),
-        Text(first_line(more)),
-    ]
+    recipe = job.recipe.removeprefix("quacc.recipes.")
+    texts = {"job": job.job_id[:8], "name": job.name, "formula": job.formula, "recipe": recipe}
+    return {
+        **{name: Text(first_line(text or "")) for name, text in texts.items()},
+        "state": Text(job.state.value, style=STYLES[job.state.value]),
+        "energy (eV)": Text("" if energy is None else f"{energy:.4f}", justify="right"),
+        "age": Text(_age(time.time() - job.created_at), justify="right"),
+        "": Text(first_line(more)),
+    }
 
 
 def _error(job: Job) -> str | None:

@@ -20,6 +20,7 @@ from crystalmath import build_version, config
 from crystalmath.errors import CrystalMathError, InvalidJob
 from crystalmath.models.fields import to_wire
 from crystalmath_web.guard import Guard, RefusalError, in_json, read_json
+from crystalmath_web.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -39,6 +40,8 @@ _MODULES = ", ".join(
 )
 #: The page's own server answers this method: it needs numpy, which the home's server never imports.
 EQUATIONS = "page.equations_of_state"
+#: The page's own server keeps the named views of the table.
+VIEWS, KEEP_VIEW = "page.views", "page.keep_view"
 #: Methods that a page may call and that change nothing.
 READING = frozenset(
     {
@@ -48,14 +51,14 @@ READING = frozenset(
         *("jobs.result", "jobs.table", "jobs.trajectory", "structures.read", "recipes.list"),
         *("recipes.describe", "presets.list", "engines.list", "clusters.list"),
         *("system.status", "system.version", "system.doctor"),
-        EQUATIONS,
+        *(EQUATIONS, VIEWS),
     }
 )
 #: Methods that change something, or run a recipe to check it: refused with ``--read-only``.
 ACTING = frozenset(
     {
         *("jobs.check", "jobs.submit", "jobs.cancel", "jobs.cancel_many"),
-        *("jobs.retry", "jobs.prune"),
+        *("jobs.retry", "jobs.prune", KEEP_VIEW),
     }
 )
 #: Methods whose jobs see the environment of ``crystalmath ui``, whatever a page sends.
@@ -89,6 +92,7 @@ class _App:
         self._client = client
         self._secrets = known
         self._read_only = read_only
+        self._views = Views(config.home() / "page-views.json")
         self._allowed = READING if read_only else READING | ACTING
         self._followers = anyio.CapacityLimiter(FOLLOWERS)
         self._waiting: set[anyio.CancelScope] = set()
@@ -135,6 +139,10 @@ class _App:
                 params = {**params, "environment": await self._in_thread(_environment)}
             if method == EQUATIONS:
                 return in_json(await self._in_thread(_equations, self._client, params))
+            if method == VIEWS:
+                return in_json({"views": await self._in_thread(self._views.all)})
+            if method == KEEP_VIEW:
+                return in_json({"views": await self._in_thread(self._views.keep, params)})
             answer = await self._in_thread(self._client.call_json, method, params)
         except CrystalMathError as error:
             return in_json({"error": str(error), "code": error.code}, 502)

@@ -98,6 +98,7 @@ class JobFuture(Future[Any]):
         self.labels = dict(labels)
         self.known: Job | None = None
         self.energies: Sequence[float] = ()
+        self.summary: Mapping[str, Any] = {}  # of the result that `result` has read
         self._client = client
         self._results = results
         self._seen = (0, JobState.PENDING)  # the record's revision, and the state then
@@ -140,7 +141,7 @@ class JobFuture(Future[Any]):
 
     def info(self) -> Job:
         """Read the job's record from the server and return it."""
-        info = self._client.job(self.job_id)
+        self.known = info = self._client.job(self.job_id)
         self.update(info)
         return info
 
@@ -205,6 +206,9 @@ class JobFuture(Future[Any]):
         return self._value
 
     def _note_energies(self) -> None:
+        from crystalmath.recipes.summary import summarize
+
+        self.summary = summarize(self._value)
         steps = self._value.get("trajectory_results") if isinstance(self._value, dict) else None
         if isinstance(steps, list):
             energies = [step.get("energy") for step in steps if isinstance(step, dict)]
@@ -236,9 +240,7 @@ class JobFuture(Future[Any]):
             after a minute.
         """
         if _is_callback_of_a_loop():
-            threading.Thread(
-                target=self._stop_aside, name="crystalmath-cancel", daemon=True
-            ).start()
+            threading.Thread(target=self._stop_aside, name="crystalmath-stop", daemon=True).start()
         else:
             self._stop()
         return self.cancelled()

@@ -88,17 +88,19 @@ def text(value: object, most: int = _MOST_LETTERS) -> str:
 def job_html(one: Any) -> str:
     """Show a job or a future."""
     known = getattr(one, "known", one)
+    summary = _summary(one)
+    energy, force = summary.get("energy_ev"), summary.get("max_force_ev_ang")
     rows = [("job", text(one.job_id)), ("state", _state(one.state.value))]
+    rows.append(("energy", _number(energy, "eV")))
+    rows.append(("largest force", _number(force, "eV/Å", force_text)))
+    formula = summary.get("formula") or (known and known.formula)
+    rows.append(("formula", text(formula)))
     if known is not None:
         place = known.engine + (f" on {known.cluster}" if known.cluster else "")
-        rows += [("recipe", text(known.recipe)), ("formula", text(known.formula))]
-        rows += [("engine", text(place)), ("reason", text(known.reason))]
+        rows += [("recipe", text(known.recipe)), ("engine", text(place))]
+        rows.append(("reason", text(known.reason)))
         if known.started_at is not None and known.finished_at is not None:
             rows.append(("took", f"{max(0.0, known.finished_at - known.started_at):.1f} s"))
-        summary = known.summary or {}
-        energy, force = summary.get("energy_ev"), summary.get("max_force_ev_ang")
-        rows.append(("energy", _number(energy, "eV")))
-        rows.append(("largest force", _number(force, "eV/Å", force_text)))
         rows.append(("steps", _bar(known.steps or {})))
         rows.append(("superseded by", text(known.superseded_by)))
     rows.append(("labels", ", ".join(f"{text(k)}={text(v)}" for k, v in one.labels.items())))
@@ -187,11 +189,17 @@ def _row(one: Any) -> list[str]:
     steps = _bar((known and known.steps) or {})
     more = text(_error(one)) or sparkline(getattr(one, "energies", ())) or steps
     recipe = known.recipe.removeprefix("quacc.recipes.") if known else ""
-    energy = ((known and known.summary) or {}).get("energy_ev")
+    energy = _summary(one).get("energy_ev")
     step = step_of((known and known.parents) or ())
     name = step[1].rpartition("/")[2] if step else one.name
     first = [text(one.job_id[:8]), text(name), text(known and known.formula), text(recipe)]
     return [*first, _state(one.state.value), _number(energy), more]
+
+
+def _summary(one: Any) -> Mapping[str, Any]:
+    """Return the summary of a job's record, or else of the result that its future has read."""
+    known = getattr(one, "known", one)
+    return (known and known.summary) or getattr(one, "summary", None) or {}
 
 
 def _error(one: Any) -> str | None:

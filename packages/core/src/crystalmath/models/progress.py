@@ -33,7 +33,7 @@ def step_numbers(steps: Iterable[IonicStep]) -> list[int]:
 
     A later calculation goes on from the one before. Curves, lists and messages thus name a step
     alike: an optimizer of ASE begins with 0, VASP with 1.
-    The page has the same rule (``stepNumbers`` in ``lib.js``).
+    The page has the same rule (``stepNumbers`` in ``formats.js``).
     """
     numbers: list[int] = []
     before, shift = None, 0

@@ -1,9 +1,10 @@
-// A flow: how far it has come, and its steps as a tree, in which each is a job.
+// A flow: how far it has come, and its steps as a tree or a graph, in which each is a job.
 
 import {
-  ENERGY_DIGITS, Fragment, STATES, State, Trouble, duration, errorOf, fixed, formula, hasEnded, html, link, runtime, shortRecipe,
-  toldSteps, useEffect, useMemo, useState,
+  Fragment, STATES, State, Trouble, duration, energy, errorOf, formula, hasEnded, html, link, runtime, shortRecipe, toldSteps,
+  useEffect, useMemo, useState,
 } from "./lib.js";
+import { Graph, edgesOf } from "./graph.js";
 import { call, useChanges } from "./server.js";
 
 /** Steps of one request: the server sends no more. */
@@ -79,12 +80,20 @@ export function FlowProgress({ flow, root }) {
   </p>`;
 }
 
+const lastPart = (job) => partOf(job).split("/").at(-1);
+
 export function FlowTree({ flow: { root, error } }) {
+  const [isGraph, setGraph] = useState(false);
+  const hasEdges = useMemo(() => root && edgesOf(root.jobs).length > 0, [root]);
   if (!root) return error ? html`<${Trouble} error=${error} />` : html`<p class="note">Looking …</p>`;
   if (!root.jobs.length) return html`<p class="empty">It has called no step yet.</p>`;
+  const button = (text, value) => html`<button aria-pressed=${String(isGraph === value)} onClick=${() => setGraph(value)}>${text}</button>`;
   return html`<${Fragment}>
     <${Trouble} error=${error} />
-    <ul class="steps" role="tree" aria-label="Steps"><${Members} scope=${root} isOpen=${root.jobs.length <= FEW} /></ul>
+    ${hasEdges && html`<div class="states choose" role="group" aria-label="Steps as">${button("tree", false)} ${button("graph", true)}</div>`}
+    ${hasEdges && isGraph
+      ? html`<${Graph} jobs=${root.jobs} nameOf=${lastPart} label="Graph of the steps" />`
+      : html`<ul class="steps" role="tree" aria-label="Steps"><${Members} scope=${root} isOpen=${root.jobs.length <= FEW} /></ul>`}
   <//>`;
 }
 
@@ -118,7 +127,7 @@ function Step({ name, job }) {
     <div class="step">
       <a href=${link({ view: "job", id: job.job_id })} title=${shortRecipe(job.recipe)}>${name}</a>
       <span class="space">${formula(job.formula)}</span>
-      <span class="number">${job.result?.energy_ev != null && `${fixed(job.result.energy_ev, ENERGY_DIGITS)} eV`}</span>
+      <span class="number">${energy(job.result?.energy_ev, "eV")}</span>
       <span class="number">${duration(runtime(job))}</span>
       <${State} state=${job.status} />
     </div>

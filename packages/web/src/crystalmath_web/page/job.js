@@ -126,7 +126,7 @@ function Shown({ story }) {
 
 function Facts({ job }) {
   const facts = [
-    ["Energy", job.result?.energy_ev != null && `${fixed(job.result.energy_ev, 6)} eV`],
+    ["Energy", job.result?.energy_ev != null && `${fixed(job.result.energy_ev, ENERGY_DIGITS)} eV`],
     ["Largest force", job.result?.max_force_ev_ang != null && `${fixed(job.result.max_force_ev_ang, FORCE_DIGITS)} eV/Å`],
     ["Ran for", job.started_at && duration(runtime(job))],
     ["Where", whereOf(job)],

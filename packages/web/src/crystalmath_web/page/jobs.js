@@ -1,13 +1,18 @@
 // The table of jobs: of however many there are, those that are on the screen are asked for and drawn.
 
 import {
-  ENERGY_DIGITS, FORCE_DIGITS, Fragment, STATES, State, Trouble, address, ago, change, duration, errorOf, fixed, formula, go, html,
-  link, moment, runtime, shortId, shortRecipe, toldSteps, useEffect, useMemo, useRef, useState, whereOf,
+  Fragment, STATES, State, Trouble, address, ago, change, duration, energy, errorOf, force, formula, go, html, link, moment,
+  runtime, shortId, shortRecipe, signal, toldSteps, useEffect, useMemo, useRef, useState, whereOf,
 } from "./lib.js";
-import { call, session, useChanges } from "./server.js";
+import { call, useChanges } from "./server.js";
 import { filtersOf, quoted, withToken, without } from "./filters.js";
 import { Actions } from "./actions.js";
+import { FirstSteps } from "./first.js";
+import { NONE, keep, keepPlace, kept } from "./lists.js";
 import { Export, idsOf } from "./table.js";
+import { toast } from "./toasts.js";
+import { shareOf, toldStep, toldUsual, usual } from "./usual.js";
+import { Views } from "./views.js";
 
 const ROW = 28; // pixels, as style.css has it
 const BLOCK = 100; // rows of one request
@@ -21,22 +26,32 @@ const TYPED = 100;
 /** How long after the rows values are counted, in milliseconds, and how many times as long as that took it is not done again. */
 const QUIET = 300;
 const REST = 10;
+/** How often the progress of running jobs is read, in milliseconds. */
+const PROGRESS = 3000;
 
 const COLUMNS = {
   name: { title: "Name", cell: (job) => job.name ?? shortId(job.job_id), fields: ["name"] },
   state: { title: "State", cell: (job) => html`<${State} state=${job.status} />`, fields: ["status"] },
-  steps: { title: "Steps", sorted: false, cell: (job) => (job.steps ? toldSteps(job.steps) : ""), fields: ["steps"] },
+  steps: {
+    title: "Steps", sorted: false, fields: ["steps"],
+    cell: (job, { progress }) => (job.steps ? toldSteps(job.steps) : progress ? toldStep(progress) : ""),
+  },
   formula: { title: "Formula", cell: (job) => formula(job.formula), fields: ["formula"] },
   recipe: { title: "Recipe", cell: (job) => shortRecipe(job.recipe), fields: ["recipe"] },
   energy_ev: {
-    title: "Energy (eV)", number: true, cell: (job) => fixed(job.result?.energy_ev, ENERGY_DIGITS), fields: ["result.energy_ev"],
+    title: "Energy (eV)", number: true, cell: (job, { progress }) => energy(job.result?.energy_ev ?? progress?.energy_ev), fields: ["result.energy_ev"],
   },
   max_force_ev_ang: {
-    title: "Force (eV/Å)", number: true, cell: (job) => fixed(job.result?.max_force_ev_ang, FORCE_DIGITS),
-    fields: ["result.max_force_ev_ang"],
+    title: "Force (eV/Å)", number: true, fields: ["result.max_force_ev_ang"],
+    cell: (job, { progress }) => force(job.result?.max_force_ev_ang ?? progress?.max_force_ev_ang),
   },
   runtime_s: {
-    title: "Time", number: true, cell: (job) => duration(runtime(job)), fields: ["started_at", "finished_at"],
+    title: "Time", number: true, fields: ["started_at", "finished_at"],
+    cell: (job, { like }) =>
+      like
+        ? html`${duration(runtime(job))}<progress value=${shareOf(job, like)} aria-label="Of the usual time"></progress>`
+        : duration(runtime(job)),
+    tip: (job, { like }) => like && toldUsual(like),
   },
   created_at: {
     title: "Submitted", number: true, cell: (job) => ago(job.created_at), tip: (job) => moment(job.created_at),
@@ -57,7 +72,33 @@ const COLUMNS = {
   },
   id: { title: "Id", sorted: false, cell: (job) => shortId(job.job_id), fields: [] },
 };
+/** Shown at first; and beside these, as far as the window has room and they have anything to show. */
 const SHOWN = ["name", "state", "formula", "recipe", "energy_ev", "max_force_ev_ang", "runtime_s", "created_at"];
+
+const ROOMY = [
+  ["error", 230, ({ totals }) => totals?.failed || totals?.pending],
+  ["labels", 150, ({ hasLabels }) => hasLabels],
+  ["cluster", 110, () => true],
+];
+/** What the columns that are shown at first take in comfort, and the width of the steps, in pixels. */
+const COMFORT = 985;
+const STEPS = 110;
+/** The width of a window that is beside the table, and from which on the filters are, in pixels. */
+const BESIDE = 24;
+const FACETS = 204;
+const NARROW = 800;
+const room = signal(0);
+const lookAround = () => (room.value = innerWidth - BESIDE - (innerWidth > NARROW ? FACETS : 0));
+addEventListener("resize", lookAround);
+lookAround();
+
+/** Return the columns for this window and these jobs, where the address has none. */
+function fittingColumns(rows) {
+  const shown = rows.hasSteps ? SHOWN.toSpliced(2, 0, "steps") : SHOWN;
+  let left = room.value - COMFORT - (rows.hasSteps ? STEPS : 0);
+  const more = ROOMY.filter(([, width, has]) => left >= width && has(rows) && ((left -= width), true));
+  return [...shown, ...more.map(([name]) => name)];
+}
 
 /** Filters of one value, which is replaced when another one is chosen. */
 const SINGLE = ["recipe", "engine", "cluster"];
@@ -90,7 +131,10 @@ class Rows {
     this.totals = null; // by state
     this.facets = null;
     this.pause = QUIET;
-    this.hasFlows = false;
+    this.hasSteps = false;
+    this.hasLabels = false;
+    this.progress = new Map(); // id of a running job -> how far it has come
+    this.like = new Map(); // id of a running job -> how long such jobs took
     this.error = null;
     this.version = 0;
     this.seen = [0, 0];
@@ -124,7 +168,8 @@ class Rows {
     await this.attempt(async () => {
       const { jobs } = await call("jobs.list", asked);
       if (version >= this.version || !this.blocks.has(number)) this.blocks.set(number, jobs);
-      this.hasFlows ||= jobs.some((job) => job.steps);
+      this.hasSteps ||= jobs.some((job) => job.steps);
+      this.hasLabels ||= jobs.some((job) => Object.keys(job.labels ?? {}).length);
     });
   }
 
@@ -152,6 +197,22 @@ class Rows {
     this.counting = false;
   }
 
+  /** Ask how far the running jobs between two rows have come, and how long such jobs took. */
+  async progressOf(first, last) {
+    const running = [];
+    for (let index = first; index < last; index += 1) if (this.at(index)?.status === "running") running.push(this.at(index));
+    if (!running.length || document.hidden) return;
+    const { jobs } = await call("jobs.progress", { job_ids: running.map((job) => job.job_id) });
+    this.progress = new Map(jobs.filter((one) => one.progress).map((one) => [one.job_id, one.progress]));
+    this.like = new Map();
+    for (const job of running) {
+      const like = job.steps ? null : await usual(job);
+      if (like) this.like.set(job.job_id, like);
+    }
+    this.hasSteps ||= this.progress.size > 0;
+    if (!this.ended) this.draw();
+  }
+
   async attempt(ask) {
     try {
       await ask();
@@ -172,31 +233,32 @@ class Rows {
   }
 }
 
-const NONE = new Set();
-/** What was chosen last, and of which table: who comes back to that finds it chosen. */
-let kept = { key: null, chosen: NONE };
-
 export function Jobs() {
   const query = address.value.get("q") ?? "";
   const states = address.value.get("state")?.split(",") ?? [];
   const sort = address.value.get("sort");
   const given = address.value.get("columns")?.split(",").filter((name) => COLUMNS[name]) ?? SHOWN;
   const [drawn, draw] = useState(0);
-  const [selection, setSelection] = useState(kept);
   const [facetsOpen, setFacetsOpen] = useState(false);
   const latest = useRef(null);
   const key = JSON.stringify([query, states, sort, given]);
-  const chosen = selection.key === key ? selection.chosen : NONE;
-  const setChosen = (wanted) => setSelection((kept = { key, chosen: wanted }));
+  const setChosen = (wanted) => {
+    kept.chosen = wanted;
+    draw((count) => count + 1);
+  };
   const { rows, wrong } = useMemo(() => {
     const { filters, wrong } = filtersOf(query);
     if (states.length) filters.state = states;
-    const fields = [...new Set(["status", "name", "steps", ...given.flatMap((name) => COLUMNS[name].fields)])];
+    const wanted = given === SHOWN ? [...SHOWN, ...ROOMY.map(([name]) => name)] : given;
+    const fields = [...new Set(["status", "name", "steps", "recipe", "formula", ...wanted.flatMap((name) => COLUMNS[name].fields)])];
     const rows = new Rows(filters, sort, fields, () => draw((count) => count + 1));
     // In another order there are as many.
-    const { filters: others, totals, facets } = latest.current ?? {};
+    const { filters: others, totals, facets } = latest.current ?? kept.rows ?? {};
     if (JSON.stringify(others) === JSON.stringify(filters)) Object.assign(rows, { totals, facets });
     latest.current = rows;
+    // The rows of before are there at once for who comes back, and are asked for again.
+    if (kept.key === key && kept.rows) Object.assign(rows, { blocks: kept.rows.blocks, hasSteps: kept.rows.hasSteps, hasLabels: kept.rows.hasLabels });
+    keep(key, { filters, sort, rows });
     return { rows, wrong };
   }, [key]);
   useEffect(() => {
@@ -204,8 +266,19 @@ export function Jobs() {
     return () => (rows.ended = true);
   }, [rows]);
   useChanges(() => rows.refresh());
-  // Only flows have steps.
-  const columns = rows.hasFlows && given === SHOWN ? SHOWN.toSpliced(2, 0, "steps") : given;
+  const { chosen } = kept;
+  const columns = given === SHOWN ? fittingColumns(rows) : given;
+  const drop = () => {
+    if (!chosen.size) return;
+    const before = chosen;
+    setChosen(NONE);
+    if (before.size > 1) toast(`${before.size.toLocaleString()} jobs are no longer chosen.`, { undo: () => setChosen(before) });
+  };
+  const done = (asked, told) => {
+    setChosen(NONE);
+    toast(...toldDone(asked, told));
+  };
+  const isEmpty = rows.totals && !rows.count && !query && !states.length;
   return html`<${Fragment}>
     <h1 class="unseen">Jobs</h1>
     <${Search} query=${query} states=${states} filters=${rows.filters} counts=${rows.totals ?? {}} columns=${columns}
@@ -215,11 +288,22 @@ export function Jobs() {
     <div class="columns">
       <${Facets} open=${facetsOpen} facets=${rows.facets} query=${query} />
       ${/* With signals a component whose properties are the same is not drawn again. */ null}
-      <${Table} rows=${rows} drawn=${drawn} columns=${columns} sort=${sort} chosen=${chosen} onChoose=${setChosen} key=${key} />
+      ${isEmpty
+        ? html`<${FirstSteps} />`
+        : html`<${Table} rows=${rows} drawn=${drawn} columns=${columns} sort=${sort} chosen=${chosen} onChoose=${setChosen} onDrop=${drop} key=${key} />`}
     </div>
     <${Actions} chosen=${chosen} count=${rows.count}
-      onChooseAll=${async () => setChosen(new Set(await idsOf(rows.filters, MOST)))} onDone=${() => setChosen(new Set())} />
+      onChooseAll=${async () => setChosen(new Set(await idsOf(rows.filters, MOST)))} onDone=${done} />
   <//>`;
+}
+
+/** Write what was done with jobs, and the way to what came of it. */
+function toldDone(asked, { jobs }) {
+  const many = jobs.length === 1 ? "1 job" : `${jobs.length.toLocaleString()} jobs`;
+  if (asked === "Cancel") return [`${many} will be stopped.`];
+  if (asked === "Remove files") return [`The files of ${many} are removed.`];
+  const target = jobs.length === 1 ? { view: "job", id: jobs[0].job_id } : { view: "jobs" };
+  return [`${many} will run again.`, { href: link(target), label: jobs.length === 1 ? "Open it" : "Show the newest jobs" }];
 }
 
 // --- the search, and the counts ----------------------------------------------------------------
@@ -247,6 +331,7 @@ function Search({ query, states, filters, counts, columns, onFacets }) {
       )}
     </div>
     <button class="quiet narrow" onClick=${onFacets}>Filters</button>
+    <${Views} />
     <${Columns} columns=${columns} />
     <details class="menu"><summary>Export</summary><div><${Export} find=${() => idsOf(filters)} what="all that fit" /></div></details>
     <a href=${link({ view: "study", q: query, state: states.join() })}>Study</a>
@@ -298,14 +383,20 @@ function Facets({ open, facets, query }) {
 
 // --- the table ---------------------------------------------------------------------------------
 
-function Table({ rows, columns, sort, chosen, onChoose }) {
+function Table({ rows, columns, sort, chosen, onChoose, onDrop }) {
   const box = useRef();
   const [window, setWindow] = useState([0, FIRST]);
-  const [at, setAt] = useState(0);
+  const [at, moveTo] = useState(kept.at);
+  // At once, because a click leads away.
+  const setAt = (index) => {
+    keepPlace(index);
+    moveTo(index);
+  };
   const anchor = useRef(null);
   const count = rows.count;
   const measure = () => {
     if (!box.current) return;
+    kept.scroll = box.current.scrollTop;
     const first = Math.floor(box.current.scrollTop / ROW);
     const last = first + Math.ceil(box.current.clientHeight / ROW);
     setWindow([Math.max(0, first - BEYOND), last + BEYOND]);
@@ -314,10 +405,22 @@ function Table({ rows, columns, sort, chosen, onChoose }) {
     const observer = new ResizeObserver(measure);
     observer.observe(box.current);
     box.current.focus({ preventScroll: true });
+    box.current.scrollTop = kept.scroll;
     return () => observer.disconnect();
   }, []);
   const [first, last] = [window[0], Math.min(window[1], Math.max(count, FIRST))];
   useEffect(() => rows.look(first, Math.max(first, last - 1)), [rows, first, last]);
+  const seen = useRef();
+  seen.current = [first, last];
+  useEffect(() => {
+    const ask = () => rows.progressOf(...seen.current).catch(() => null); // the next time will do
+    const soon = setTimeout(ask, QUIET);
+    const again = setInterval(ask, PROGRESS);
+    return () => {
+      clearTimeout(soon);
+      clearInterval(again);
+    };
+  }, [rows]);
 
   const choose = (index, wanted) => {
     const job = rows.at(index);
@@ -350,7 +453,7 @@ function Table({ rows, columns, sort, chosen, onChoose }) {
     if (event.key in moves) move(at + moves[event.key], event.shiftKey);
     else if (event.key === "Enter" && rows.at(at)) go(link({ view: "job", id: rows.at(at).job_id }));
     else if (event.key === " " || event.key === "x") choose(at);
-    else if (event.key === "Escape") onChoose(new Set());
+    else if (event.key === "Escape") onDrop();
     else return;
     event.preventDefault();
   };
@@ -359,6 +462,7 @@ function Table({ rows, columns, sort, chosen, onChoose }) {
   for (let index = first; index < Math.min(last, count); index += 1) {
     shown.push(
       html`<${Row} key=${index} index=${index} job=${rows.at(index)} columns=${columns} current=${index === at}
+        progress=${rows.progress.get(rows.at(index)?.job_id)} like=${rows.like.get(rows.at(index)?.job_id)}
         chosen=${chosen.has(rows.at(index)?.job_id)} onChoose=${choose} onAt=${setAt} />`,
     );
   }
@@ -376,7 +480,7 @@ function Table({ rows, columns, sort, chosen, onChoose }) {
       })}
     </div>
     <div class="rows" role="rowgroup" style=${{ height: `${count * ROW}px` }}>${shown}</div>
-    ${rows.totals && !count && html`<p class="empty">No job fits.${!session.value.read_only && !location.search && html` <a href=${link({ view: "submit" })}>Submit the first one</a>`}</p>`}
+    ${rows.totals && !count && html`<p class="empty">No job fits. <a href=${link({ view: "jobs" })}>Show all jobs</a></p>`}
   </div>`;
 }
 
@@ -395,8 +499,17 @@ function widths(columns) {
   return { "--columns": template, "--least": `${all.reduce((sum, [least]) => sum + least + GAP, EDGE)}px` };
 }
 
-function Row({ index, job, columns, current, chosen, onChoose, onAt }) {
+/** The link of a row covers its cells: it has the title of the one below the pointer. */
+function nameCell(event) {
+  const cells = [...event.currentTarget.closest("[role=row]").children];
+  const cell = cells.find((one) => one.getBoundingClientRect().right > event.clientX) ?? cells.at(-1);
+  event.currentTarget.title = cell.dataset.title ?? "";
+}
+
+function Row({ index, job, columns, current, progress, like, chosen, onChoose, onAt }) {
   const kind = `row${current ? " current" : ""}${chosen ? " chosen" : ""}`;
+  const running = job?.status === "running";
+  const more = { progress: running ? progress : null, like: running ? like : null };
   const place = { transform: `translateY(${index * ROW}px)` };
   if (!job) return html`<div class=${kind} role="row" id=${`row-${index}`} aria-rowindex=${index + 2} style=${place}></div>`;
   return html`<div class=${kind} role="row" id=${`row-${index}`} aria-rowindex=${index + 2} style=${place}
@@ -407,10 +520,10 @@ function Row({ index, job, columns, current, chosen, onChoose, onAt }) {
     </span>
     ${columns.map((name, number) => {
       const { cell, number: right, tip } = COLUMNS[name];
-      const content = cell(job);
-      const title = tip ? tip(job) : typeof content === "string" ? content : null;
-      return html`<span role="gridcell" class=${right ? "number" : ""} title=${title}>
-        ${number ? content : html`<a tabindex="-1" href=${link({ view: "job", id: job.job_id })}>${content}</a>`}
+      const content = cell(job, more);
+      const title = tip?.(job, more) || (typeof content === "string" ? content : null);
+      return html`<span role="gridcell" class=${right ? "number" : ""} data-title=${title}>
+        ${number ? content : html`<a class="whole" tabindex="-1" href=${link({ view: "job", id: job.job_id })} onMouseMove=${nameCell}>${content}</a>`}
       </span>`;
     })}
   </div>`;

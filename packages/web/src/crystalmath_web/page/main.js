@@ -1,25 +1,37 @@
 // The frame of all views: who may see them, which one is shown, and the keys that lead to each.
 
-import { Fragment, address, go, html, link, render, useEffect, useRef } from "./lib.js";
+import { Fragment, address, go, html, link, render, useEffect, useRef, useState } from "./lib.js";
 import { enter, follow, following, refused, session } from "./server.js";
+import { Activity } from "./activity.js";
+import { mark } from "./badge.js";
+import { Chain } from "./graph.js";
 import { Home } from "./home.js";
 import { Job } from "./job.js";
 import { Jobs } from "./jobs.js";
+import { Neighbours } from "./lists.js";
+import { Pace } from "./pace.js";
+import { Palette } from "./palette.js";
 import { Study } from "./study.js";
 import { Submit } from "./submit.js";
+import { Toasts } from "./toasts.js";
 
-const VIEWS = { jobs: Jobs, job: Job, study: Study, submit: Submit, home: Home };
+const VIEWS = { jobs: Jobs, job: Job, study: Study, submit: Submit, activity: Activity, home: Home };
 const NAMES = [
   ["jobs", "Jobs", "j"],
   ["submit", "Submit", "s"],
+  ["activity", "Activity", "a"],
   ["home", "Home", "h"],
 ];
 /** Views that are reached from the table of jobs: it is lit in the navigation. */
 const OF_JOBS = ["job", "study"];
-const TITLES = { jobs: "Jobs", study: "Study", submit: "Submit", home: "Home" };
+const TITLES = { jobs: "Jobs", study: "Study", submit: "Submit", activity: "Activity", home: "Home" };
+/** Keys on a job's page that lead elsewhere in its list, by the relation of the link. */
+const OF_LIST = { j: "next", k: "prev", u: "up" };
 const KEYS = [
-  ["g j, g s, g h", "jobs, submit, home"],
+  ["Ctrl K", "find a command, job or recipe"],
+  ["g j, g s, g a, g h", "jobs, submit, activity, home"],
   ["g t", "study the jobs that are shown, or chosen"],
+  ["j k, u on a job", "the next and previous job of the list; back to the list"],
   ["1, 2, 3 …", "the tabs of a job; the views of a study"],
   ["/", "search jobs, or recipes"],
   ["↓ ↑, j k, Page Up, Page Down, Home, End", "move in the table"],
@@ -35,7 +47,8 @@ function Frame() {
   const keys = useRef();
   const named = address.value.get("view") ?? "jobs";
   const view = Object.hasOwn(VIEWS, named) ? named : "jobs";
-  useEffect(() => listen(() => keys.current.showModal()), []);
+  const [commands, setCommands] = useState(false);
+  useEffect(() => listen(() => keys.current.showModal(), () => setCommands(true)), []);
   useEffect(() => {
     // The page of a job writes its name and state.
     if (TITLES[view]) document.title = `${TITLES[view]} · CrystalMath jobs`;
@@ -43,6 +56,7 @@ function Frame() {
   if (refused.value) return html`<main class="refused"><h1>CrystalMath jobs</h1><p>${refused.value}</p></main>`;
   if (!session.value) return null;
   const Shown = VIEWS[view];
+  const id = address.value.get("id") ?? "";
   const current = (name) => (name === view ? "page" : name === "jobs" && OF_JOBS.includes(view) ? "true" : null);
   const offered = NAMES.filter(([name]) => name !== "submit" || !session.value.read_only);
   return html`<${Fragment}>
@@ -57,9 +71,16 @@ function Frame() {
       <span class=${`link ${following.value ? "on" : "off"}`} role="status">
         ${following.value ? "live" : "not connected"}
       </span>
+      <button class="quiet" onClick=${() => setCommands(true)}>Find <kbd>Ctrl K</kbd></button>
       <button class="quiet" aria-label="Keys" onClick=${() => keys.current.showModal()}>?</button>
     </header>
-    <main class=${view}><${Shown} /></main>
+    <main class=${view} key=${view}>
+      ${view === "job" && html`<${Neighbours} id=${id} /><${Pace} id=${id} />`}
+      <${Shown} />
+      ${view === "job" && html`<${Chain} id=${id} />`}
+    </main>
+    <${Toasts} />
+    ${commands && html`<${Palette} onClose=${() => setCommands(false)} />`}
     <dialog ref=${keys} aria-label="Keys">
       <h2>Keys</h2>
       <dl>${KEYS.map(([key, does]) => html`<dt>${key}</dt><dd>${does}</dd>`)}</dl>
@@ -69,7 +90,7 @@ function Frame() {
 }
 
 /** Listen to the keys that mean the same in every view. */
-function listen(showKeys) {
+function listen(showKeys, showCommands) {
   let before = "";
   const press = (event) => {
     const menu = event.key === "Escape" && document.querySelector("details.menu[open]");
@@ -80,15 +101,23 @@ function listen(showKeys) {
       event.stopPropagation();
       return;
     }
+    if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey) && !event.altKey && !event.shiftKey) {
+      if (document.querySelector("dialog[open]")) return;
+      showCommands();
+      event.preventDefault();
+      return;
+    }
     if (event.target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
     if (document.querySelector("dialog[open]")) return;
     const found = before === "g" && NAMES.find(([, , key]) => key === event.key);
     const part = /^[1-9]$/.test(event.key) && document.querySelectorAll(".parts > *")[event.key - 1];
+    const way = OF_LIST[event.key] && before !== "g" && document.querySelector(`.neighbours a[rel=${OF_LIST[event.key]}]`);
     if (found) go(link({ view: found[0] }));
     else if (before === "g" && event.key === "t") {
       // The last one is that of the chosen jobs.
       go([...document.querySelectorAll("main a[href*='view=study']")].at(-1)?.getAttribute("href") ?? link({ view: "study" }));
-    } else if (part) part.click();
+    } else if (way) way.click();
+    else if (part) part.click();
     else if (event.key === "?") showKeys();
     else if (event.key === "/") {
       const search = document.querySelector("input[type=search]");
@@ -115,4 +144,7 @@ function listen(showKeys) {
 
 await enter();
 render(html`<${Frame} />`, document.body);
-if (session.value) follow();
+if (session.value) {
+  follow();
+  mark();
+}

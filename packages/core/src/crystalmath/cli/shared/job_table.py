@@ -182,11 +182,10 @@ def _cut(text: str, width: int) -> str:
 def chosen(jobs: Sequence[JobDocument], names: Sequence[str]) -> Table:
     """Return a table of named columns, with rounded numbers and local times."""
     names = _with_remote(jobs, names)
-    rows = [
-        [_cell(name, value) for name, value in zip(names, values, strict=True)]
-        for values in _values(jobs, names)
-    ]
-    numbers = [name for name in names if name.endswith(("_ev", "_ang", "_s")) or name == "natoms"]
+    values = list(_values(jobs, names))
+    columns = zip(names, zip(*values, strict=True), strict=False)  # without jobs there are none
+    numbers = [name for name, of in columns if any(isinstance(one, int | float) for one in of)]
+    rows = [[_cell(*pair) for pair in zip(names, each, strict=True)] for each in values]
     return output.grid(names, rows, right=numbers, whole=["job_id", *numbers])
 
 

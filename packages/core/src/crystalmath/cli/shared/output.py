@@ -300,7 +300,7 @@ def full_width() -> int | None:
 def printable(text: str) -> str:
     r"""Replace unprintable characters, which could control a terminal, by their codes in Python.
 
-    Examples are ``\x1b`` and ``\u202e``. The page has the same rule (``visible`` in ``lib.js``).
+    Examples are ``\x1b`` and ``\u202e``. ``visible`` in the page's ``formats.js`` does the same.
     """
     return _UNUSUAL.sub(
         lambda match: match[0] if match[0].isprintable() else ascii(match[0])[1:-1], text
