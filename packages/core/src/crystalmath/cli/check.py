@@ -172,8 +172,7 @@ def inputs(
     job_id: JobId,
     *,
     directory: Annotated[
-        str | None,
-        typer.Option("--dir", metavar="DIR", help="Write the files into this folder."),
+        str | None, typer.Option("--dir", metavar="DIR", help="Write the files into this folder.")
     ] = None,
     diff: Diff = None,
     as_json: Json = False,
@@ -213,8 +212,7 @@ def check(
     ] = None,
     *,
     together: Annotated[
-        bool,
-        typer.Option("--together", help="Pass all structures to one job, as in submit."),
+        bool, typer.Option("--together", help="Pass all structures to one job, as in submit.")
     ] = False,
     param: Params = None,
     params: ParamsFile = None,

@@ -91,8 +91,7 @@ def conform(
     library: Annotated[
         str | None,
         typer.Option(
-            metavar="MODULE",
-            help="The module of the engine's library; some tests hide it.",
+            metavar="MODULE", help="The module of the engine's library; some tests hide it."
         ),
     ] = None,
     keyword: Annotated[

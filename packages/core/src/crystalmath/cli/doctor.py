@@ -46,8 +46,7 @@ def doctor(
         ),
     ] = False,
     deep: Annotated[
-        bool,
-        typer.Option("--deep", help="Read all results, and compare each with its checksum."),
+        bool, typer.Option("--deep", help="Read all results, and compare each with its checksum.")
     ] = False,
     as_json: common_arguments.Json = False,
 ) -> int:
@@ -77,6 +76,7 @@ def _checks(*, run: bool, engine: str | None, again: bool, deep: bool) -> Iterat
         yield _guarded("rebuild", _rebuild, config)
     yield _guarded("database", _database, config)
     yield from _journals(config)
+    yield from _packs(config)
     if deep:
         yield _guarded("outcomes", _outcomes, config)
     yield from _failures(config)
@@ -199,6 +199,20 @@ def _journals(config: Config) -> Iterator[Check]:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         why, _, remedy = wrong[0].partition("; ")
         yield Check("journals", "error", why + more, remedy)
+
+
+def _packs(config: Config) -> Iterator[Check]:
+    """Report how many jobs are packed, if any."""
+    from crystalmath.jobs.packs import packs_of
+
+    try:
+        if packs := packs_of(os.fspath(config.jobs_directory)).sizes():
+            jobs, size = (sum(numbers) for numbers in zip(*packs, strict=True))
+            message = f"{jobs} jobs in {len(packs)} packs take {output.size(size)}"
+            yield Check("packs", "ok", message)
+    except (CrystalMathError, OSError) as error:
+        remedy = "crystalmath retry computes the jobs again whose results are lost"
+        yield Check("packs", "error", str(error), remedy)
 
 
 def _outcomes(config: Config) -> Check:

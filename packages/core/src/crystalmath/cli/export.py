@@ -51,13 +51,11 @@ def export(
         ),
     ] = None,
     sort: Annotated[
-        str | None,
-        typer.Option(metavar="COLUMN", help="Sort as in crystalmath list."),
+        str | None, typer.Option(metavar="COLUMN", help="Sort as in crystalmath list.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, metavar="N", help="The most jobs; 0 for all.")] = 0,
     script: Annotated[
-        bool,
-        typer.Option("--script", help="Print a job as a Python script that needs only quacc."),
+        bool, typer.Option("--script", help="Print a job as a Python script that needs only quacc.")
     ] = False,
     inputs: Annotated[
         str | None,

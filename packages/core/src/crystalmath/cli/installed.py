@@ -138,8 +138,7 @@ _MANY = 8
 
 def presets(
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME]", help="A preset to show with all its settings."),
+        str | None, typer.Argument(metavar="[NAME]", help="A preset to show with all its settings.")
     ] = None,
     *,
     as_json: Json = False,

@@ -76,13 +76,11 @@ def list_jobs(
     watch: Annotated[
         bool,
         typer.Option(
-            "--watch",
-            help="Show the table live until Ctrl-C, with the progress of running jobs.",
+            "--watch", help="Show the table live until Ctrl-C, with the progress of running jobs."
         ),
     ] = False,
     summary: Annotated[
-        bool,
-        typer.Option("--summary", help="Count the jobs by state, and the failures by error."),
+        bool, typer.Option("--summary", help="Count the jobs by state, and the failures by error.")
     ] = False,
     as_json: Json = False,
 ) -> int:

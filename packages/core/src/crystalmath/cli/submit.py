@@ -167,8 +167,7 @@ def _combined(
 def _refuse_twice(labels: Mapping[str, str], combinations: Sequence[_Combination]) -> None:
     for key in labels.keys() & combinations[0][0].keys():
         output.refuse(
-            f"the swept value is the label {key!r} of the jobs; choose another name",
-            "--label",
+            f"the swept value is the label {key!r} of the jobs; choose another name", "--label"
         )
 
 

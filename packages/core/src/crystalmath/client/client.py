@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         ImportedJobs,
         JobFiles,
         LogPart,
+        PackedJobs,
         Pruned,
         ServerStatus,
         Specification,
@@ -1050,6 +1051,47 @@ class Client:
         options: dict[str, Any] = {"older_s": older_s, "larger": larger}
         options |= {"keep_results": keep_results, "dry_run": dry_run}
         return storage.prune_jobs(self.ask, job_ids, filters, options)
+
+    def pack(
+        self,
+        job_ids: JobsLike | None = None,
+        *,
+        older_s: float | None = None,
+        dry_run: bool = False,
+        **filters: Unpack[Filters],
+    ) -> PackedJobs:
+        """Put the run directories of ended jobs into packs, files of up to 1000 jobs.
+
+        Parameters
+        ----------
+        job_ids : str, Job, JobFuture, or several, optional
+            The jobs; without ids, an age and filters, all that have ended.
+        older_s : float, optional
+            Only jobs that ended longer ago, in seconds.
+        dry_run : bool
+            Change nothing, and return the jobs that would be packed.
+        **filters
+            Only jobs that fit these filters; see :meth:`list`.
+
+        Returns
+        -------
+        dict
+            ``{"job_ids", "left"}``: the packed jobs, and those that stay, each with
+            ``{"job_id", "error", "code"}``.
+
+        Raises
+        ------
+        InvalidJob
+            The filters choose jobs that have not ended.
+        CrystalMathError
+            Another process packs jobs, or the disk has no room for a pack. Nothing is lost.
+        """
+        options = {"older_s": older_s, "dry_run": dry_run}
+        return storage.move_packed(self.ask, server.JOBS_PACK, job_ids, filters, options)
+
+    def unpack(self, job_ids: JobsLike | None = None, **filters: Unpack[Filters]) -> PackedJobs:
+        """Bring the run directories of packed jobs back; arguments and answer as :meth:`pack`."""
+        return storage.move_packed(self.ask, server.JOBS_UNPACK, job_ids, filters, {})
 
     def archive(
         self,

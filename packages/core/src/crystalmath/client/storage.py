@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from crystalmath.client.transport import JobsLike
     from crystalmath.models import Filters
-    from crystalmath.wire.answers import ArchivedJobs, ImportedJobs, Pruned
+    from crystalmath.wire.answers import ArchivedJobs, ImportedJobs, PackedJobs, Pruned
 
 
 def prune_jobs(
@@ -39,6 +39,31 @@ def prune_jobs(
             pruned["cursor"] = page["cursor"]
             has_more = page["cursor"] is not None
     return pruned
+
+
+def move_packed(
+    ask: server.Ask,
+    method: server.Method[PackedJobs],
+    job_ids: JobsLike | None,
+    filters: Filters,
+    options: Mapping[str, Any],
+) -> PackedJobs:
+    """Pack or unpack jobs, page by page; see :meth:`.Client.pack`."""
+    named = chosen(ask, job_ids, filters)
+    requests: list[dict[str, Any]] = [filters_document(filters)]
+    if named is not None:
+        requests = [{"job_ids": part} for part in parts(named) or [[]]]
+    packed: PackedJobs = {"job_ids": [], "left": [], "cursor": None, "error": None}
+    for request in requests:
+        has_more = True
+        while has_more:
+            cursor = packed["cursor"]
+            page = ask(method, timeout=LONG_S, **options, **request, cursor=cursor)
+            packed["job_ids"] += page["job_ids"]
+            packed["left"] += page["left"]
+            packed["cursor"] = page["cursor"]
+            has_more = page["cursor"] is not None
+    return packed
 
 
 def write_archive(

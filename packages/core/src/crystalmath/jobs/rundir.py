@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 #: The folder, in a flow's directory, of links to the work directories of its steps.
 STEPS = "steps"
+#: The folder, beside the run directories, of packs (jobs.packs).
+PACKS = ".packs"
 #: The lock, beside the run directories, for changing an owner or writing as one.
 OWNER_LOCK = ".adoption.lock"
 #: If another process holds the lock for longer, the job is left to it, in seconds.
@@ -101,7 +103,7 @@ class RunDirectory:
 
     def is_gone(self) -> bool:
         """Return whether the directory was removed; `OSError` while its parent cannot be read."""
-        if _is_there(self.path):
+        if _is_there(self.path) or self._is_packed():
             return False
         parent = os.path.dirname(self.path)
         try:
@@ -148,12 +150,12 @@ class RunDirectory:
 
     def read_spec(self) -> tuple[dict[str, Any], str]:
         """Read header and body of the specification."""
-        header, body = read_document(self.file("spec"))
+        header, body = self._document("spec")
         return self._whole(header), body.decode()
 
     def read_header(self) -> dict[str, Any]:
         """Read the header of the specification alone."""
-        with open(self.file("spec"), "rb") as file:
+        with self._open("spec") as file:
             return self._whole(read_header(file.readline(), self.file("spec")))
 
     def _whole(self, header: dict[str, Any]) -> dict[str, Any]:
@@ -169,7 +171,7 @@ class RunDirectory:
 
     def cancel_requested(self) -> bool:
         """Return whether a cancel was requested."""
-        return os.path.exists(self.file("cancel"))
+        return os.path.exists(self.file("cancel")) or self._is_packed("cancel")
 
     def claim(self, attempt: int, identity: IdentityFile) -> bool:
         """Claim an attempt; ``False`` if another process was first."""
@@ -202,7 +204,7 @@ class RunDirectory:
     def claimant(self, attempt: int) -> Identity | None:
         """Return the process that claimed the attempt."""
         try:
-            header, _ = read_document(self.file(f"{attempt}.claim"))
+            header, _ = self._document(f"{attempt}.claim")
         except FileNotFoundError:
             return None
         try:
@@ -267,7 +269,7 @@ class RunDirectory:
         if attempt == 1:
             return None
         try:
-            with open(self.file(f"{attempt}.begun_from"), "rb") as file:
+            with self._open(f"{attempt}.begun_from") as file:
                 return as_text(os.fsdecode(file.read()))
         except OSError:
             return None
@@ -293,7 +295,7 @@ class RunDirectory:
     def kept_step(self, name: str) -> tuple[dict[str, Any], bytes] | None:
         """Read the header and payload that :meth:`keep_step` wrote."""
         try:
-            return read_document(self.file(_step_file(name)))
+            return self._document(_step_file(name))
         except FileNotFoundError:
             return None
 
@@ -371,7 +373,7 @@ class RunDirectory:
         for name in sorted(os.listdir(self.path)):
             if name.startswith(f".{attempt}.prepared."):
                 with contextlib.suppress(BadFile, FileNotFoundError):
-                    if "state" in (self._outcome_in(self.file(name), attempt) or {}):
+                    if "state" in (self._outcome_in(name, attempt) or {}):
                         to_disk(self.file(name))  # its writer may have been killed before that
                         return self.publish_prepared(attempt, self.file(name))
         from crystalmath.jobs import journal
@@ -421,21 +423,23 @@ class RunDirectory:
     def ended(self, attempt: int) -> dict[str, Any] | None:
         """Read that note; its ``error`` fails the job."""
         try:
-            return read_document(self.file(f"{attempt}.ended"))[0]
+            return self._document(f"{attempt}.ended")[0]
         except FileNotFoundError:
             return None
 
     def decided(self, attempt: int) -> bool:
         """Return whether the attempt has an outcome."""
-        return os.path.exists(self.file(f"{attempt}.outcome"))
+        name = f"{attempt}.outcome"
+        return os.path.exists(self.file(name)) or self._is_packed(name)
 
     def outcome(self, attempt: int) -> dict[str, Any] | None:
         """Read the header of an outcome, without its result; `BadFile` if a part is missing."""
-        return self._outcome_in(self.file(f"{attempt}.outcome"), attempt)
+        return self._outcome_in(f"{attempt}.outcome", attempt)
 
-    def _outcome_in(self, path: str, attempt: int) -> dict[str, Any] | None:
+    def _outcome_in(self, name: str, attempt: int) -> dict[str, Any] | None:
+        path = self.file(name)
         try:
-            with self._opened(path, attempt) as file:
+            with self._opened(name, attempt) as file:
                 line = file.readline()
                 header = _outcome_header(line, path)
                 size = header["size"]
@@ -445,9 +449,11 @@ class RunDirectory:
         except FileNotFoundError:
             return None
 
-    def _opened(self, path: str, attempt: int) -> BinaryIO:
+    def _opened(self, name: str, attempt: int) -> BinaryIO:
         """Open the document of an outcome: a file of its own, or that part of a journal."""
-        file = io.BufferedReader(io.FileIO(path))
+        file, path = self._open(name), self.file(name)
+        if not isinstance(file, io.BufferedReader):
+            return file  # a pack has no journals
         try:
             if not file.peek(1).startswith(RECORD_MARK):
                 return file
@@ -467,13 +473,13 @@ class RunDirectory:
 
     def journaled(self, attempt: int) -> bytes | None:
         """Read an outcome from a journal; ``None`` if the outcome has a file of its own."""
-        with self._opened(self.file(f"{attempt}.outcome"), attempt) as file:
+        with self._opened(f"{attempt}.outcome", attempt) as file:
             return file.read() if isinstance(file, io.BytesIO) else None
 
     def check_outcome(self, attempt: int) -> None:
         """Raise `BadFile` if an outcome has changed since it was published, by its digest."""
-        path = self.file(f"{attempt}.outcome")
-        with self._opened(path, attempt) as file:
+        path = self.file(name := f"{attempt}.outcome")
+        with self._opened(name, attempt) as file:
             header = read_header(file.readline(), path)
             published, size = header.pop("sha256", None), header.get("size", 0)
             digest = _digest_of_header(header)
@@ -492,13 +498,53 @@ class RunDirectory:
 
     def open_outcome(self, attempt: int) -> tuple[BinaryIO, dict[str, Any]]:
         """Open an outcome at the beginning of its result; return the file and the header."""
-        path = self.file(f"{attempt}.outcome")
-        file = self._opened(path, attempt)
+        path = self.file(name := f"{attempt}.outcome")
+        file = self._opened(name, attempt)
         try:
             return file, _outcome_header(file.readline(), path)
         except BaseException:
             file.close()
             raise
+
+    # Files of packed jobs. A directory in its place goes before a pack, and only while there are
+    # packs beside it anything else is looked at.
+
+    def _open(self, name: str) -> BinaryIO:
+        """Open one of the files, or its content in a pack."""
+        path = self.file(name)
+        try:
+            return open(path, "rb")
+        except FileNotFoundError:
+            if not self._has_packs():
+                raise
+            content = None
+            if not os.path.isdir(self.path):
+                from crystalmath.jobs import packs
+
+                content = packs.read(*self._place(), name)
+        # Without a pack the job may just have been unpacked.
+        return open(path, "rb") if content is None else io.BytesIO(content)
+
+    def _document(self, name: str) -> tuple[dict[str, Any], bytes]:
+        with self._open(name) as file:
+            return read_header(file.readline(), self.file(name)), file.read()
+
+    def _is_packed(self, name: str | None = None) -> bool:
+        """Return whether a pack has the job, or a file of it, and the job has no directory."""
+        if not self._has_packs() or os.path.isdir(self.path):
+            return False
+        from crystalmath.jobs import packs
+
+        jobs, job_id = self._place()
+        is_there = packs.packs_of(jobs).find(job_id) is not None
+        return is_there and (name is None or packs.has(jobs, job_id, name))
+
+    def _place(self) -> tuple[str, str]:
+        jobs, _, job_id = self.path.rpartition("/")
+        return jobs, job_id
+
+    def _has_packs(self) -> bool:
+        return os.path.isdir(f"{os.path.dirname(self.path)}/{PACKS}")
 
     def _temporary(self, kind: str, content: bytes, *, durable: bool = False) -> str:
         path = self.file(f".{kind}.{os.urandom(6).hex()}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from crystalmath._storage import file_system, is_local
-from crystalmath.jobs.rundir import RunDirectory, is_job_id
+from crystalmath.jobs.rundir import PACKS, RunDirectory, is_job_id
 from crystalmath.models.job_notes import JobState
 
 if TYPE_CHECKING:
@@ -350,9 +350,19 @@ class Onlooker:
 
 
 def directory_names(jobs_directory: Path) -> Iterator[str]:
-    """Go through the run directories of a home: the ids of their jobs."""
+    """Go through the run directories of a home, and those in packs: the ids of their jobs."""
+    names: set[str] = set()
+    has_packs = False
     try:
         with os.scandir(jobs_directory) as entries:
-            yield from (entry.name for entry in entries if is_job_id(entry.name))
+            for entry in entries:
+                has_packs |= entry.name == PACKS
+                if is_job_id(entry.name):
+                    names.add(entry.name)
+                    yield entry.name
     except FileNotFoundError:
         return
+    if has_packs:
+        from crystalmath.jobs.packs import packs_of
+
+        yield from packs_of(str(jobs_directory)).ids() - names

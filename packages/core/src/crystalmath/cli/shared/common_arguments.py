@@ -32,19 +32,11 @@ JobId = Annotated[
 _IDS = "Ids of jobs, or their first characters; filters keep the matching ones."
 JobIds = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[ID]...",
-        help=_IDS,
-        autocompletion=completion.job_ids,
-    ),
+    typer.Argument(metavar="[ID]...", help=_IDS, autocompletion=completion.job_ids),
 ]
 UnfinishedIds = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[ID]...",
-        help=_IDS,
-        autocompletion=completion.unfinished_ids,
-    ),
+    typer.Argument(metavar="[ID]...", help=_IDS, autocompletion=completion.unfinished_ids),
 ]
 
 

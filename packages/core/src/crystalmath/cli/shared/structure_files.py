@@ -99,9 +99,7 @@ def _named(text: str) -> list[_File | JobStructure]:
     return [*_files(text)] if of_job is None else [of_job]
 
 
-def put_together(
-    read: Sequence[tuple[str, Document | InvalidJob]],
-) -> tuple[str, list[Document]]:
+def put_together(read: Sequence[tuple[str, Document | InvalidJob]]) -> tuple[str, list[Document]]:
     """Return all structures together with a name, or raise the error of one."""
     if not read:
         refuse("name at least one structure", "--together")
