@@ -68,6 +68,7 @@ def test_usage_is_told_in_all_and_by_state_recipe_and_label(here):
         "files": 0,
         "size": 0,
         "heavy_size": 0,
+        "packed": 0,
     }
 
 

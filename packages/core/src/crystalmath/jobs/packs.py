@@ -255,7 +255,8 @@ def _reading(path: str) -> Iterator[sqlite3.Connection]:
     """Open a pack; `BadFile` if it is damaged, `FileNotFoundError` if it is gone."""
     try:
         # Nobody writes into a pack, so SQLite needs no locks, which network file systems may lack.
-        pack = sqlite3.connect(f"file:{quote(path)}?mode=ro&immutable=1", uri=True)
+        address = f"file:{quote(path)}?mode=ro&immutable=1"
+        pack = sqlite3.connect(address, uri=True, check_same_thread=False)
     except sqlite3.OperationalError as error:
         if not os.path.exists(path):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from error

@@ -321,7 +321,7 @@ def pack_old(recorder: Recorder, directory: Path, after_s: float) -> Generator[N
     """
     before = time.time() - after_s
     old: list[str] = []
-    with os.scandir(directory) as found_here:
+    with contextlib.suppress(FileNotFoundError), os.scandir(directory) as found_here:
         for number, entry in enumerate(found_here):
             if number % _STEPS == 0:
                 yield

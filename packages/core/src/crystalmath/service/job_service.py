@@ -437,10 +437,9 @@ class JobService(HomeJobs):
             return Packed()
         return (yield from unpack(self._recorder, self.config.jobs_directory, choice, **options))
 
-    def pack_old(self) -> Generator[None, None, int]:
-        """Pack the jobs that ended longer ago than the configuration says."""
-        after_s = self.config.pack_after_s
-        if after_s is None or not self._recorder.exists():
+    def pack_old(self, after_s: float) -> Generator[None, None, int]:
+        """Pack jobs that ended longer ago; see :func:`crystalmath.running.job_packs.pack_old`."""
+        if not self._recorder.exists():
             return 0
         return (yield from pack_old(self._recorder, self.config.jobs_directory, after_s))
 
