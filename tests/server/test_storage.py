@@ -291,6 +291,15 @@ def test_whoever_is_killed_loses_no_record_and_can_do_it_again(home):
     assert int(done.stdout) > 10  # so many moments
 
 
+def test_whoever_is_killed_while_it_packs_loses_and_doubles_nothing(home):
+    script = Path(__file__).with_name("killed_pack.py")
+    done = subprocess.run(
+        [sys.executable, script, home], capture_output=True, text=True, check=False, timeout=900
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) > 50  # so many moments
+
+
 def test_a_directory_that_was_removed_by_hand_is_gone(here, cli):
     job_id, kept = here.make(VASP), here.make(VASP)
     assert here.call("jobs.status", job_id=job_id)["removed"] is None
