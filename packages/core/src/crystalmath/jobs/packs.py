@@ -472,14 +472,18 @@ class Writer:
         os.close(os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         # Nobody else sees the file before it is whole, so it needs no journal.
         self._file = sqlite3.connect(self._part, isolation_level=None, check_same_thread=False)
-        for statement in (
-            "PRAGMA journal_mode = OFF",
-            "PRAGMA synchronous = OFF",
-            f"PRAGMA user_version = {FORMAT}",
-            *_TABLES.split(";"),
-            "BEGIN",
-        ):
-            self._file.execute(statement)
+        try:
+            for statement in (
+                "PRAGMA journal_mode = OFF",
+                "PRAGMA synchronous = OFF",
+                f"PRAGMA user_version = {FORMAT}",
+                *_TABLES.split(";"),
+                "BEGIN",
+            ):
+                self._file.execute(statement)
+        except BaseException:
+            self.close()
+            raise
 
     def add(self, job_id: str, contents: Iterable[tuple[Entry, Iterable[bytes]]]) -> Iterator[None]:
         """Write the files of a job; yield after each piece."""

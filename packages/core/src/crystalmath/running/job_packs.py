@@ -157,25 +157,28 @@ def _begun(there: Packs) -> Generator[None, None, tuple[str, list[str]]]:
     for name, members in reversed(there.packs().items()):
         is_small = Path(there.path(name)).stat().st_size < _SMALL
         if is_small and len(members) < packs.MOST_JOBS:
-            if not (yield from _is_damaged(there, name, members)):
+            size = yield from _content_size(there, name, members)
+            if size is not None and size < packs.MOST_BYTES:
                 return name, members
             break
     # Names are in the order of time.
     return f"{time.time_ns():x}-{secrets.token_hex(3)}", []
 
 
-def _is_damaged(there: Packs, name: str, members: Sequence[str]) -> Generator[None, None, bool]:
-    """Return whether a pack cannot be read, which others must not suffer from."""
+def _content_size(
+    there: Packs, name: str, members: Sequence[str]
+) -> Generator[None, None, int | None]:
+    """Return the bytes of the files in a pack, before compression; ``None`` if it is damaged."""
+    size = 0
     try:
         for job_id in members:
             yield
             for _, chunks in packs.contents_in(there.path(name), job_id):
-                for _ in chunks:
-                    pass
+                size += sum(map(len, chunks))
     except (BadFile, FileNotFoundError) as error:
         _LOG.warning("a pack is left as it is: %s", error)
-        return True
-    return False
+        return None
+    return size
 
 
 def _written(
@@ -250,7 +253,7 @@ def _settle(directory: Path) -> Generator[None, None, None]:
             with packs.changing(jobs):
                 if not there.packs().get(name):
                     there.remove(name)
-        elif there.is_mostly_empty(name) and not (yield from _is_damaged(there, name, members)):
+        elif there.is_mostly_empty(name):
             yield from _write_smaller(there, jobs, name, members)
         yield
 
@@ -266,7 +269,7 @@ def _write_smaller(
         writer.finish()
         with packs.changing(jobs):
             writer.publish(members)
-    except (sqlite3.Error, OSError) as error:  # a full disk: the pack stays as it is
+    except (sqlite3.Error, OSError, BadFile) as error:  # it is damaged, or the disk is full
         _LOG.warning("the pack %s cannot be made smaller: %s", there.path(name), error)
     finally:
         if writer is not None:
