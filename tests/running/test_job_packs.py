@@ -10,7 +10,7 @@ import time
 import pytest
 
 from conftest import eventually
-from crystalmath.client import connect, in_process
+from crystalmath.client import in_process
 from crystalmath.errors import CrystalMathError
 from crystalmath.jobs import packs
 from crystalmath.jobs.worktree import at_once
@@ -167,7 +167,7 @@ def test_packed_jobs_are_pruned(here):
     kept = here.call("jobs.prune", job_ids=job_ids[3:4], keep_results=True)
     assert [job["job_id"] for job in kept["jobs"]] == job_ids[3:4]
     assert here.call("jobs.result", job_id=job_ids[3])["result"]["energy"] == -1.5
-    assert here.files_of(job_ids[3]) == ["s/CONTCAR", "s/OUTCAR.gz"]
+    assert here.files_of(job_ids[3]) == ["s/CONTCAR", "s/OUTCAR.gz", "s/POTCAR.titel"]
     assert names(here) == {job_ids[3]}
 
 
@@ -363,15 +363,16 @@ def test_old_jobs_are_packed_once_they_have_not_changed_for_the_time(here):
 
 
 def test_the_server_packs_in_the_background(server, lab):
+    server.home.mkdir(mode=0o700)
     (server.home / "config.toml").write_text('[storage]\npack_after = "1s"\n')
     server.start()
-    with connect(server.home, start=False) as client:
-        future = client.submit("lab_recipes.without_structure", None, {"number": 3})
-        assert future.result(60)["number"] == 3
-        place = server.home / "jobs" / future.job_id
-        eventually(lambda: not place.exists(), timeout=60)
-        assert client.job(future.job_id).result()["number"] == 3
-        assert client.usage()["total"]["packed"] == 1
+    asked = {"recipe": "lab_recipes.without_structure", "params": {"number": 3}}
+    job_id = server.call("jobs.submit", **asked)["job_id"]
+    place = server.home / "jobs" / job_id
+    eventually(lambda: server.call("jobs.status", job_id=job_id)["status"] == "completed")
+    eventually(lambda: not place.exists(), timeout=60)
+    assert server.call("jobs.result", job_id=job_id)["result"]["number"] == 3
+    assert server.call("jobs.usage")["total"]["packed"] == 1
 
 
 def test_commands(here, cli):
