@@ -75,13 +75,17 @@ def pack(jobs, *job_ids, name="one", kept=()):
             pass
     for job_id in job_ids:
         place = str(jobs / job_id)
-        for _ in writer.add(job_id, packs.contents_of(place, packs.entries_of(place))):
+        for _ in writer.add(job_id, contents(place)):
             pass
     writer.finish()
     with packs.changing(str(jobs)):
         writer.publish(kept)
     for job_id in job_ids:
         shutil.rmtree(jobs / job_id)
+
+
+def contents(place):
+    return packs.contents_of(place, packs.entries_of(place), RunDirectory(place).journaled)
 
 
 def make(jobs, number=0, count=1):

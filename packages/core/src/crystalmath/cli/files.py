@@ -257,10 +257,10 @@ def pack(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Count the jobs, pack none.")] = False,
     as_json: Json = False,
 ) -> int:
-    """Put the run directories of ended jobs into packs, files of up to 1000 jobs.
+    """Put the run directories of ended jobs into packs.
 
-    Without ids and options all ended jobs are packed. All commands work on packed jobs as before.
-    Exits 1 if some chosen jobs stay as they are.
+    A pack is a file of up to 1000 jobs; all commands work on packed jobs as before. Without ids and
+    options all ended jobs are packed. Exits 1 if some chosen jobs stay as they are.
     """
     with any_client() as client:
         wanted = [client.find(prefix) for prefix in job_ids] if job_ids else None
@@ -270,9 +270,9 @@ def pack(
 
 @with_filters_but("steps", "all_tries")
 def unpack(job_ids: JobIds = None, *, filters: dict[str, Any], as_json: Json = False) -> int:
-    """Bring the run directories of packed jobs back: of all, or of chosen ones.
+    """Bring the run directories of packed jobs back.
 
-    Exits 1 if some chosen jobs stay packed.
+    Without ids and options all are brought back. Exits 1 if some chosen jobs stay packed.
     """
     with any_client() as client:
         wanted = [client.find(prefix) for prefix in job_ids] if job_ids else None

@@ -33,11 +33,10 @@ from urllib.parse import quote
 
 from crystalmath._permissions import make_own
 from crystalmath.errors import BadFile, CrystalMathError
-from crystalmath.jobs.documents import to_disk, write
-from crystalmath.jobs.rundir import PACKS, RunDirectory, is_job_id
+from crystalmath.jobs.documents import PACKS, to_disk, write
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 #: The most jobs of a pack, and the size of their files in bytes from which it takes no further job.
 MOST_JOBS = 1000
@@ -560,10 +559,12 @@ class Writer:
 
 
 def contents_of(
-    directory: str, entries: Sequence[Entry]
+    directory: str, entries: Sequence[Entry], journaled: Callable[[int], bytes | None]
 ) -> Iterator[tuple[Entry, Iterable[bytes]]]:
-    """Yield what a run directory has, with contents in pieces; `OSError` if one is unreadable."""
-    own = RunDirectory(directory)
+    """Yield what a run directory has, with contents in pieces; `OSError` if one is unreadable.
+
+    `journaled` returns the outcome of an attempt that is in a journal (`RunDirectory.journaled`).
+    """
     for entry in entries:
         path = f"{directory}/{entry.name}"
         if stat.S_ISDIR(entry.mode):
@@ -571,7 +572,7 @@ def contents_of(
         elif stat.S_ISLNK(entry.mode):
             yield entry, [os.fsencode(os.readlink(path))]
         elif (outcome := _OUTCOME.fullmatch(entry.name)) and (
-            record := own.journaled(int(outcome[1]))
+            record := journaled(int(outcome[1]))
         ) is not None:
             # A journal has the outcomes of other jobs, too.
             yield entry, _cut(record)
@@ -614,7 +615,7 @@ def unpack(jobs_directory: str, job_id: str) -> bool:
     `CrystalMathError` is raised if it cannot be written; the pack still has it then.
     """
     packs = packs_of(jobs_directory)
-    if not os.path.isdir(packs.folder) or not is_job_id(job_id) or packs.find(job_id) is None:
+    if not os.path.isdir(packs.folder) or packs.find(job_id) is None:
         return os.path.isdir(f"{jobs_directory}/{job_id}")
     with changing(jobs_directory):
         place = f"{jobs_directory}/{job_id}"

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from crystalmath.errors import BadFile, CrystalMathError
+from crystalmath.jobs.documents import PACKS
 from crystalmath.jobs.potcars import is_potcar, replace_potcar
-from crystalmath.jobs.rundir import PACKS
 from crystalmath.jobs.worktree import files_below
 
 if TYPE_CHECKING:

@@ -34,6 +34,7 @@ from crystalmath._permissions import make_own
 from crystalmath.errors import BadFile
 from crystalmath.jobs.documents import (
     FORMAT,
+    PACKS,
     RECORD_MARK,
     document,
     read_document,
@@ -53,8 +54,6 @@ if TYPE_CHECKING:
 
 #: The folder, in a flow's directory, of links to the work directories of its steps.
 STEPS = "steps"
-#: The folder, beside the run directories, of packs (jobs.packs).
-PACKS = ".packs"
 #: The lock, beside the run directories, for changing an owner or writing as one.
 OWNER_LOCK = ".adoption.lock"
 #: If another process holds the lock for longer, the job is left to it, in seconds.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from attrs import evolve, frozen
 
 from crystalmath._storage import file_system, is_local
-from crystalmath.jobs.rundir import PACKS, RunDirectory, is_job_id
+from crystalmath.jobs.documents import PACKS
+from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.models.job_notes import JobState
 
 if TYPE_CHECKING:

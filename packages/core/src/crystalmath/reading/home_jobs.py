@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, Unpack, cast
 from attrs import evolve
 
 from crystalmath.errors import FilesRemoved, StoreError, UnknownJob, the_one
-from crystalmath.jobs.rundir import PACKS, RunDirectory
+from crystalmath.jobs.documents import PACKS
+from crystalmath.jobs.rundir import RunDirectory
 from crystalmath.models.job_notes import JobState
 from crystalmath.reading.current_jobs import (
     DISK_FULL,

@@ -17,7 +17,7 @@ from crystalmath.errors import BadFile, CrystalMathError, InvalidJob
 from crystalmath.jobs import packs
 from crystalmath.jobs.outdirs import RECORD
 from crystalmath.jobs.removal import finish_removals, move_aside, remove_tree
-from crystalmath.jobs.rundir import is_job_id
+from crystalmath.jobs.rundir import RunDirectory, is_job_id
 from crystalmath.running.pruning import Choice, chosen, in_use_by, readers_of
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def _written(
     entries = packs.entries_of(place)
     if any(one.name.endswith(f".work/{RECORD}") for one in entries):
         raise CrystalMathError("later jobs may go on in its copy of a folder of Quantum ESPRESSO")
-    yield from writer.add(job_id, packs.contents_of(place, entries))
+    yield from writer.add(job_id, packs.contents_of(place, entries, RunDirectory(place).journaled))
     return entries
 
 
